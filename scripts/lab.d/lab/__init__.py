@@ -1,0 +1,1 @@
+"""The lab: prepares one Linux machine so that `pulumi up` of the stack `lab` works, and takes it all away again."""
