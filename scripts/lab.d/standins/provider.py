@@ -1,0 +1,521 @@
+"""What provider plugins have in common: the gRPC service, secrets and unknowns, logging, cancelling, and ending with the CLI.
+
+A provider is a subclass of `Provider`; its program ends with `serve(MyProvider())`. Its methods take one `Request` and work on plain Python
+values with the markers `Secret` and `UNKNOWN` (see `standins.properties`, whose names are re-exported here):
+
+    class Files(Provider):
+        name, version = "files", "1.0.0"
+        types = frozenset({"files:index:File"})
+
+        def create(self, request: Request) -> Created:
+            if request.preview:
+                return Created("", request.inputs)              # unknown outputs: {**request.inputs, "size": UNKNOWN}
+            request.status("writing")                           # shown beside the resource while the CLI works
+            ...                                                 # `raise ProviderError("...")` ends the operation: nothing is saved
+            return Created("the-id", {**request.inputs, "size": 1})
+
+- `check` (default: accept) answers `Checked(inputs, failures)`; `inputs` may have defaults filled in.
+- `diff` (default: compare `old_inputs` with `inputs`) answers a `Difference`.
+- `create` answers `Created(id, state)`, `update` the new state, `read` a `Found(id, state, inputs)` or None when the object is gone,
+  `delete` nothing.
+- `InitFailed` says that the object exists but does not work: it is saved, the operation fails, and the next `up` updates it.
+- The state of a resource must keep the secrets of its inputs secret: return the inputs as they came, and pass what a server answers through
+  `secret_like(answer, request.inputs)`.
+- Waiting: `request.wait(seconds)` raises `Cancelled` when the user interrupts; `with request.on_cancel(process.kill): ...` aborts
+  anything else.
+- In `configure` and `check_config` the values of provider settings that are no strings arrive as JSON text, as the SDKs send them.
+
+Tests host a provider in their own process with `with hosting(MyProvider()) as port:` and `PULUMI_DEBUG_PROVIDERS=name:port`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, TypeVar
+
+# The plugin starts processes from a program that serves gRPC; the fork handlers of gRPC only add noise to that.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import grpc
+from google.protobuf import empty_pb2  # type: ignore[import-untyped]
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+
+from standins.properties import (
+    UNKNOWN,
+    Properties,
+    Secret,
+    differences,
+    from_struct,
+    has_secret,
+    has_unknown,
+    plain,
+    secret,
+    secret_like,
+    to_struct,
+)
+
+__all__ = [
+    "UNKNOWN",
+    "Cancelled",
+    "Checked",
+    "Created",
+    "Difference",
+    "Failure",
+    "Found",
+    "InitFailed",
+    "Properties",
+    "Provider",
+    "ProviderError",
+    "Refused",
+    "Request",
+    "Secret",
+    "differences",
+    "has_secret",
+    "has_unknown",
+    "hosting",
+    "plain",
+    "secret",
+    "secret_like",
+    "serve",
+]
+
+_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_THREADS = 1000
+_SEVERITIES = {
+    "debug": engine_pb2.DEBUG,
+    "info": engine_pb2.INFO,
+    "warning": engine_pb2.WARNING,
+    "error": engine_pb2.ERROR,
+}
+
+Answer = TypeVar("Answer")
+
+
+class ProviderError(Exception):
+    """The operation failed. The message is what the user reads: one sentence with cause and fix."""
+
+
+class Refused(ProviderError):
+    """The stand-in does not implement what was asked of it."""
+
+
+class Cancelled(ProviderError):
+    """The user interrupted, or the CLI is gone."""
+
+
+class InitFailed(ProviderError):
+    """The object was created or updated but does not work: `id` and `state` are saved, and the user reads `reasons`."""
+
+    def __init__(self, id: str, state: Properties, reasons: list[str], inputs: Properties | None = None) -> None:
+        super().__init__("; ".join(reasons))
+        self.id, self.state, self.reasons, self.inputs = id, state, reasons, inputs
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An input that is wrong: the property's path (or "") and a sentence."""
+
+    property: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The answer to `check`: the inputs to go on with, and what is wrong with them."""
+
+    inputs: Properties
+    failures: list[Failure] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The answer to `diff`.
+
+    `changes` maps property paths to "add", "delete" or "update" (`differences` makes it); empty means no change. `replaces` holds those of
+    them that cannot be changed in place. `stables` names outputs that an update does not change."""
+
+    changes: dict[str, str] = field(default_factory=dict)
+    replaces: frozenset[str] = frozenset()
+    delete_before_replace: bool = False
+    stables: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Created:
+    """The answer to `create`: the resource's id ("" in a preview if it is not known) and its whole state."""
+
+    id: str
+    state: Properties
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answer to `read`: as `Created`, with the inputs that would give this state."""
+
+    id: str
+    state: Properties
+    inputs: Properties
+
+
+@dataclass
+class Request:
+    """One operation that the engine asks for. Fields that the operation does not have are empty."""
+
+    urn: str
+    type: str
+    name: str
+    id: str = ""
+    inputs: Properties = field(default_factory=dict)
+    """The new inputs; in `read` those last known, in `delete` the old ones."""
+    old_inputs: Properties = field(default_factory=dict)
+    state: Properties = field(default_factory=dict)
+    """The outputs as last saved."""
+    preview: bool = False
+    timeout: float = 0
+    """Seconds that the user grants (`CustomTimeouts`), 0 for the provider's default."""
+    ignore_changes: list[str] = field(default_factory=list)
+    """In `diff` and `update`; the engine has already put the old values into `inputs`."""
+    random_seed: bytes = b""
+    """In `check`: the same for the same resource until it is replaced, for generated names."""
+    engine: _Engine | None = None
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+    _aborts: list[Callable[[], None]] = field(default_factory=list)
+
+    def log(self, message: str, severity: str = "info") -> None:
+        """Say something lasting about this resource. `severity`: debug, info, warning or error (which fails the update)."""
+        if self.engine:
+            self.engine.log(self.urn, message, severity, ephemeral=False)
+
+    def status(self, message: str) -> None:
+        """Say what is going on now; shown while the operation runs."""
+        if self.engine:
+            self.engine.log(self.urn, message, "info", ephemeral=True)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the operation should end now."""
+        return self._cancelled.is_set()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep. Raises `Cancelled` as soon as the operation should end."""
+        if self._cancelled.wait(seconds):
+            raise Cancelled("interrupted")
+
+    @contextmanager
+    def on_cancel(self, abort: Callable[[], None]) -> Iterator[None]:
+        """While in the block, call `abort` (from another thread, at most once) when the operation should end."""
+        self._aborts.append(abort)
+        try:
+            if self.cancelled:
+                abort()
+            yield
+        finally:
+            self._aborts.remove(abort)
+
+    def cancel(self) -> None:
+        """End the operation."""
+        if not self._cancelled.is_set():
+            self._cancelled.set()
+            for abort in list(self._aborts):
+                with suppress(Exception):
+                    abort()
+
+
+class Provider:
+    """What a provider overrides. Methods run in parallel, each in a thread of its own."""
+
+    name: str = ""
+    version: str = ""
+    types: frozenset[str] = frozenset()
+    """The resource types implemented; see `supports`."""
+
+    def supports(self, type: str) -> bool:
+        """Whether resources of this type are implemented; all others are refused by name, already in a preview."""
+        return type in self.types
+
+    def check_config(self, request: Request) -> Checked:
+        """Judge the provider's own settings (`request.inputs`). Secrets arrive unmarked; the engine marks them again."""
+        return Checked(request.inputs)
+
+    def diff_config(self, request: Request) -> Difference:
+        """Compare the provider's settings. What is in `replaces` replaces every resource of this provider."""
+        return Difference(differences(request.old_inputs, request.inputs))
+
+    def configure(self, settings: Properties) -> None:
+        """Take the settings. Not called while they are unknown; then nothing else is called either."""
+
+    def check(self, request: Request) -> Checked:
+        return Checked(request.inputs)
+
+    def diff(self, request: Request) -> Difference:
+        return Difference(differences(request.old_inputs, request.inputs))
+
+    def create(self, request: Request) -> Created:
+        raise NotImplementedError
+
+    def update(self, request: Request) -> Properties:
+        raise NotImplementedError
+
+    def read(self, request: Request) -> Found | None:
+        return Found(request.id, request.state, request.inputs)
+
+    def delete(self, request: Request) -> None:
+        """Nothing to do by default."""
+
+    def invoke(self, token: str, arguments: Properties) -> Properties:
+        raise self.refusal(token)
+
+    def refusal(self, what: str) -> Refused:
+        """The error for something that is not implemented."""
+        return Refused(
+            f"the lab's stand-in for the {self.name} provider does not implement {what}; install the official plugin: "
+            f"pulumi plugin install resource {self.name} v{self.version}"
+        )
+
+
+class _Engine:
+    """The engine's own service, for log messages. Messages may be lost when the CLI is gone; nothing fails by that."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._stub = engine_pb2_grpc.EngineStub(self._channel)
+
+    def log(self, urn: str, message: str, severity: str, *, ephemeral: bool) -> None:
+        text = message.encode("utf-8", "replace").decode()
+        with suppress(grpc.RpcError, ValueError):
+            self._stub.Log(engine_pb2.LogRequest(severity=_SEVERITIES[severity], message=text, urn=urn, ephemeral=ephemeral), timeout=10)
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
+    """Translates between the protocol and a `Provider`."""
+
+    def __init__(self, provider: Provider, engine_address: str = "") -> None:
+        self._provider = provider
+        self._engine = _Engine(engine_address) if engine_address else None
+        self._requests: dict[int, Request] = {}
+        self._lock = threading.Lock()
+
+    # Life of the plugin
+
+    def Handshake(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._attach(request.engine_address)
+        return provider_pb2.ProviderHandshakeResponse(accept_secrets=True, accept_resources=True)
+
+    def Attach(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._attach(request.address)
+        return empty_pb2.Empty()
+
+    def _attach(self, address: str) -> None:
+        old, self._engine = self._engine, _Engine(address)
+        if old:
+            old.close()
+
+    def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return plugin_pb2.PluginInfo(version=self._provider.version)
+
+    def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.cancel()
+        return empty_pb2.Empty()
+
+    def cancel(self) -> None:
+        """End every operation under way."""
+        with self._lock:
+            requests = list(self._requests.values())
+        for each in requests:
+            each.cancel()
+
+    def CheckConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._check(self._provider.check_config, request, context)
+
+    def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._diff(self._provider.diff_config, request, context)
+
+    def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:
+        settings = from_struct(request.args)
+        self._run(context, _call(request), lambda _: self._provider.configure(settings))
+        return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True, acceptResources=True)
+
+    # Resources
+
+    def Check(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if not self._provider.supports(request.type):
+            _fail(context, self._provider.refusal(request.type))
+        return self._check(self._provider.check, request, context)
+
+    def Diff(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return self._diff(self._provider.diff, request, context)
+
+    def Create(self, request: Any, context: grpc.ServicerContext) -> Any:
+        call = _call(request, inputs=from_struct(request.properties))
+        created = self._run(context, call, self._provider.create)
+        return provider_pb2.CreateResponse(id=created.id, properties=to_struct(created.state))
+
+    def Update(self, request: Any, context: grpc.ServicerContext) -> Any:
+        call = _call(request, inputs=from_struct(request.news), old_inputs=from_struct(request.old_inputs), state=from_struct(request.olds))
+        return provider_pb2.UpdateResponse(properties=to_struct(self._run(context, call, self._provider.update)))
+
+    def Read(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if not self._provider.supports(request.type):
+            _fail(context, self._provider.refusal(request.type))
+        call = _call(request, inputs=from_struct(request.inputs), state=from_struct(request.properties))
+        found = self._run(context, call, self._provider.read)
+        if found is None:
+            return provider_pb2.ReadResponse()
+        return provider_pb2.ReadResponse(id=found.id, properties=to_struct(found.state), inputs=to_struct(found.inputs))
+
+    def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:
+        call = _call(request, inputs=from_struct(request.old_inputs), state=from_struct(request.properties))
+        self._run(context, call, self._provider.delete)
+        return empty_pb2.Empty()
+
+    def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:
+        arguments = from_struct(request.args)
+        result = self._run(context, Request("", request.tok, ""), lambda _: self._provider.invoke(request.tok, arguments))
+        return provider_pb2.InvokeResponse(**{"return": to_struct(result)})
+
+    # Refused
+
+    def Construct(self, request: Any, context: grpc.ServicerContext) -> Any:
+        _fail(context, self._provider.refusal(request.type))
+
+    def Call(self, request: Any, context: grpc.ServicerContext) -> Any:
+        _fail(context, self._provider.refusal(request.tok))
+
+    def GetSchema(self, request: Any, context: grpc.ServicerContext) -> Any:
+        _fail(context, self._provider.refusal("its schema"))
+
+    def Parameterize(self, request: Any, context: grpc.ServicerContext) -> Any:
+        _fail(context, self._provider.refusal("parameters"))
+
+    # Helpers
+
+    def _check(self, check: Callable[[Request], Checked], request: Any, context: grpc.ServicerContext) -> Any:
+        call = _call(request, inputs=from_struct(request.news), old_inputs=from_struct(request.olds))
+        checked = self._run(context, call, check)
+        failures = [provider_pb2.CheckFailure(property=f.property, reason=f.reason) for f in checked.failures]
+        return provider_pb2.CheckResponse(inputs=to_struct(checked.inputs), failures=failures)
+
+    def _diff(self, diff: Callable[[Request], Difference], request: Any, context: grpc.ServicerContext) -> Any:
+        call = _call(request, inputs=from_struct(request.news), old_inputs=from_struct(request.old_inputs), state=from_struct(request.olds))
+        return _difference(self._run(context, call, diff))
+
+    def _run(self, context: grpc.ServicerContext, call: Request, method: Callable[[Request], Answer]) -> Answer:
+        call.engine = self._engine
+        with self._lock:
+            self._requests[id(call)] = call
+        # The callback also runs when the call has ended by itself; it matters when the CLI was killed and its connection broke.
+        if not context.add_callback(call.cancel):
+            call.cancel()
+        try:
+            return method(call)
+        except Exception as error:
+            _fail(context, error)
+        finally:
+            with self._lock:
+                del self._requests[id(call)]
+
+
+def _call(request: Any, **properties: Any) -> Request:
+    """The `Request` for a message: what this kind of message has of the common fields, and its decoded property maps."""
+    return Request(
+        request.urn,
+        request.type,
+        request.name,
+        id=getattr(request, "id", ""),
+        preview=getattr(request, "preview", False),
+        timeout=getattr(request, "timeout", 0),
+        ignore_changes=list(getattr(request, "ignoreChanges", [])),
+        random_seed=getattr(request, "randomSeed", b""),
+        **properties,
+    )
+
+
+def _difference(difference: Difference) -> Any:
+    kinds = provider_pb2.PropertyDiff.Kind
+    detailed = {
+        path: provider_pb2.PropertyDiff(kind=kinds.Value(f"{kind.upper()}{'_REPLACE' * (path in difference.replaces)}"), inputDiff=True)
+        for path, kind in difference.changes.items()
+    }
+    changed = provider_pb2.DiffResponse.DIFF_SOME if detailed else provider_pb2.DiffResponse.DIFF_NONE
+    return provider_pb2.DiffResponse(
+        changes=changed,
+        detailedDiff=detailed,
+        hasDetailedDiff=True,
+        diffs=list(detailed),
+        replaces=[path for path in detailed if path in difference.replaces],
+        deleteBeforeReplace=difference.delete_before_replace,
+        stables=difference.stables,
+    )
+
+
+def _fail(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+    """End a call with an error. A defect of ours is reported with its place, everything else with its message alone."""
+    if isinstance(error, InitFailed):
+        detail = provider_pb2.ErrorResourceInitFailed(
+            id=error.id, properties=to_struct(error.state), reasons=error.reasons, inputs=to_struct(error.inputs or {})
+        )
+        status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error))
+        status.details.add().Pack(detail)
+        context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    if isinstance(error, ProviderError):
+        message = str(error)
+    else:
+        frame = error.__traceback__
+        while frame and frame.tb_next:
+            frame = frame.tb_next
+        place = f"{os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno}" if frame else "?"
+        message = f"defect in the stand-in at {place}: {type(error).__name__}: {error}"
+    context.abort(grpc.StatusCode.UNKNOWN, message)
+    raise AssertionError("abort raises")
+
+
+def _listen(servicer: _Servicer) -> tuple[grpc.Server, int]:
+    server = grpc.server(ThreadPoolExecutor(max_workers=_THREADS), options=_OPTIONS)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, port
+
+
+@contextmanager
+def hosting(provider: Provider) -> Iterator[int]:
+    """Serve `provider` in this process; gives the port for `PULUMI_DEBUG_PROVIDERS`."""
+    servicer = _Servicer(provider)
+    server, port = _listen(servicer)
+    try:
+        yield port
+    finally:
+        servicer.cancel()
+        server.stop(0).wait()
+
+
+def serve(provider: Provider) -> None:
+    """Be the plugin process: print the port, serve until the engine ends us or is gone. `sys.argv[1]` is the engine's address."""
+    servicer = _Servicer(provider, sys.argv[1] if len(sys.argv) > 1 else "")
+    server, port = _listen(servicer)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    print(port, flush=True)
+    wait_for_end(stop)
+    servicer.cancel()
+    server.stop(2).wait()
+    # Threads of cancelled operations may still be about; the process must go now.
+    os._exit(0)
+
+
+def wait_for_end(stop: threading.Event) -> None:
+    """Return when `stop` is set or our parent process has changed: a CLI that was killed stops nobody."""
+    parent = os.getppid()
+    while os.getppid() == parent and not stop.wait(0.2):
+        pass
