@@ -123,9 +123,7 @@ def _sizes(directory: Path) -> dict[str, int]:
 
 def size() -> int:
     """Bytes that the whole cache holds on disk."""
-    return sum(
-        os.lstat(os.path.join(where, name)).st_blocks * 512 for where, _, names in os.walk(paths.cache()) for name in names
-    )
+    return sum(os.lstat(os.path.join(where, name)).st_blocks * 512 for where, _, names in os.walk(paths.cache()) for name in names)
 
 
 def purge() -> int:
