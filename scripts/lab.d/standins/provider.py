@@ -40,9 +40,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
-# The plugin starts processes from a program that serves gRPC; the fork handlers of gRPC only add noise to that.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
 import grpc
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
@@ -331,8 +328,12 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
         """End every operation under way."""
         with self._lock:
             requests = list(self._requests.values())
-        for each in requests:
-            each.cancel()
+        # Each in a thread of its own: ending a child process may take a while.
+        threads = [threading.Thread(target=each.cancel, daemon=True) for each in requests]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def CheckConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
         return self._check(self._provider.check_config, request, context)
@@ -500,8 +501,8 @@ def hosting(provider: Provider) -> Iterator[int]:
 
 
 def serve(provider: Provider) -> None:
-    """Be the plugin process: print the port, serve until the engine ends us or is gone. `sys.argv[1]` is the engine's address."""
-    servicer = _Servicer(provider, sys.argv[1] if len(sys.argv) > 1 else "")
+    """Be the plugin process: print the port, serve until the engine ends us or is gone. The last argument is the engine's address."""
+    servicer = _Servicer(provider, sys.argv[-1] if len(sys.argv) > 1 else "")
     server, port = _listen(servicer)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
