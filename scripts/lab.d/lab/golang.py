@@ -132,6 +132,7 @@ def _build(step: Step, family: Family, programs: Mapping[str, str]) -> None:
         cwd=family.directory, env=environment(), progress=downloads, hint=hint,
     )  # fmt: skip
     progress = _Packages(programs, {line for line in listed.output.splitlines() if not line.startswith("go: ")})
+    step.note(progress.state())
     output = paths.cache() / ".unfinished" / f"build-{family.name}"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
@@ -182,6 +183,9 @@ class _Packages:
         self.seen += 1
         if line in self.mains:
             self.linking = f", linking {self.mains[line]}"
+        return self.state()
+
+    def state(self) -> str:
         return f"{self.names}: {self.seen}/{len(self.packages)} packages{self.linking}"
 
 

