@@ -203,6 +203,5 @@ def _misfits(inputs: Mapping[str, Any], schema: _Schema, prefix: str) -> Iterato
             yield Failure(prefix + key, f"has the wrong type: {type(value).__name__}")
 
 
-def main() -> None:
-    """Be the plugin."""
+if __name__ == "__main__":
     serve(Command())

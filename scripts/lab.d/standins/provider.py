@@ -31,19 +31,18 @@ Tests host a provider in their own process with `with hosting(MyProvider()) as p
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
+from standins import plugin
+from standins.operations import Cancelled, Checked, Created, Difference, Failure, Found, InitFailed, ProviderError, Refused, Request
+from standins.plugin import Engine
 from standins.properties import (
     UNKNOWN,
     Properties,
@@ -83,146 +82,7 @@ __all__ = [
     "serve",
 ]
 
-_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-_THREADS = 1000
-_SEVERITIES = {
-    "debug": engine_pb2.DEBUG,
-    "info": engine_pb2.INFO,
-    "warning": engine_pb2.WARNING,
-    "error": engine_pb2.ERROR,
-}
-
 Answer = TypeVar("Answer")
-
-
-class ProviderError(Exception):
-    """The operation failed. The message is what the user reads: one sentence with cause and fix."""
-
-
-class Refused(ProviderError):
-    """The stand-in does not implement what was asked of it."""
-
-
-class Cancelled(ProviderError):
-    """The user interrupted, or the CLI is gone."""
-
-
-class InitFailed(ProviderError):
-    """The object was created or updated but does not work: `id` and `state` are saved, and the user reads `reasons`."""
-
-    def __init__(self, id: str, state: Properties, reasons: list[str], inputs: Properties | None = None) -> None:
-        super().__init__("; ".join(reasons))
-        self.id, self.state, self.reasons, self.inputs = id, state, reasons, inputs
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An input that is wrong: the property's path (or "") and a sentence."""
-
-    property: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Checked:
-    """The answer to `check`: the inputs to go on with, and what is wrong with them."""
-
-    inputs: Properties
-    failures: list[Failure] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The answer to `diff`.
-
-    `changes` maps property paths to "add", "delete" or "update" (`differences` makes it); empty means no change. `replaces` holds those of
-    them that cannot be changed in place. `stables` names outputs that an update does not change."""
-
-    changes: dict[str, str] = field(default_factory=dict)
-    replaces: frozenset[str] = frozenset()
-    delete_before_replace: bool = False
-    stables: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Created:
-    """The answer to `create`: the resource's id ("" in a preview if it is not known) and its whole state."""
-
-    id: str
-    state: Properties
-
-
-@dataclass(frozen=True)
-class Found:
-    """The answer to `read`: as `Created`, with the inputs that would give this state."""
-
-    id: str
-    state: Properties
-    inputs: Properties
-
-
-@dataclass
-class Request:
-    """One operation that the engine asks for. Fields that the operation does not have are empty."""
-
-    urn: str
-    type: str
-    name: str
-    id: str = ""
-    inputs: Properties = field(default_factory=dict)
-    """The new inputs; in `read` those last known, in `delete` the old ones."""
-    old_inputs: Properties = field(default_factory=dict)
-    state: Properties = field(default_factory=dict)
-    """The outputs as last saved."""
-    preview: bool = False
-    timeout: float = 0
-    """Seconds that the user grants (`CustomTimeouts`), 0 for the provider's default."""
-    ignore_changes: list[str] = field(default_factory=list)
-    """In `diff` and `update`; the engine has already put the old values into `inputs`."""
-    random_seed: bytes = b""
-    """In `check`: the same for the same resource until it is replaced, for generated names."""
-    engine: _Engine | None = None
-    _cancelled: threading.Event = field(default_factory=threading.Event)
-    _aborts: list[Callable[[], None]] = field(default_factory=list)
-
-    def log(self, message: str, severity: str = "info") -> None:
-        """Say something lasting about this resource. `severity`: debug, info, warning or error (which fails the update)."""
-        if self.engine:
-            self.engine.log(self.urn, message, severity, ephemeral=False)
-
-    def status(self, message: str) -> None:
-        """Say what is going on now; shown while the operation runs."""
-        if self.engine:
-            self.engine.log(self.urn, message, "info", ephemeral=True)
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the operation should end now."""
-        return self._cancelled.is_set()
-
-    def wait(self, seconds: float) -> None:
-        """Sleep. Raises `Cancelled` as soon as the operation should end."""
-        if self._cancelled.wait(seconds):
-            raise Cancelled("interrupted")
-
-    @contextmanager
-    def on_cancel(self, abort: Callable[[], None]) -> Iterator[None]:
-        """While in the block, call `abort` (from another thread, at most once) when the operation should end."""
-        self._aborts.append(abort)
-        try:
-            if self.cancelled:
-                abort()
-            yield
-        finally:
-            self._aborts.remove(abort)
-
-    def cancel(self) -> None:
-        """End the operation."""
-        if not self._cancelled.is_set():
-            self._cancelled.set()
-            for abort in list(self._aborts):
-                with suppress(Exception):
-                    abort()
 
 
 class Provider:
@@ -277,30 +137,17 @@ class Provider:
         )
 
 
-class _Engine:
-    """The engine's own service, for log messages. Messages may be lost when the CLI is gone; nothing fails by that."""
-
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
-        self._stub = engine_pb2_grpc.EngineStub(self._channel)
-
-    def log(self, urn: str, message: str, severity: str, *, ephemeral: bool) -> None:
-        text = message.encode("utf-8", "replace").decode()
-        with suppress(grpc.RpcError, ValueError):
-            self._stub.Log(engine_pb2.LogRequest(severity=_SEVERITIES[severity], message=text, urn=urn, ephemeral=ephemeral), timeout=10)
-
-    def close(self) -> None:
-        self._channel.close()
-
-
 class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
     """Translates between the protocol and a `Provider`."""
 
     def __init__(self, provider: Provider, engine_address: str = "") -> None:
         self._provider = provider
-        self._engine = _Engine(engine_address) if engine_address else None
+        self._engine = Engine(engine_address) if engine_address else None
         self._requests: dict[int, Request] = {}
         self._lock = threading.Lock()
+
+    def register(self, server: grpc.Server) -> None:
+        provider_pb2_grpc.add_ResourceProviderServicer_to_server(self, server)
 
     # Life of the plugin
 
@@ -313,7 +160,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return empty_pb2.Empty()
 
     def _attach(self, address: str) -> None:
-        old, self._engine = self._engine, _Engine(address)
+        old, self._engine = self._engine, Engine(address)
         if old:
             old.close()
 
@@ -480,19 +327,11 @@ def _fail(context: grpc.ServicerContext, error: Exception) -> NoReturn:
     raise AssertionError("abort raises")
 
 
-def _listen(servicer: _Servicer) -> tuple[grpc.Server, int]:
-    server = grpc.server(ThreadPoolExecutor(max_workers=_THREADS), options=_OPTIONS)
-    provider_pb2_grpc.add_ResourceProviderServicer_to_server(servicer, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    return server, port
-
-
 @contextmanager
 def hosting(provider: Provider) -> Iterator[int]:
     """Serve `provider` in this process; gives the port for `PULUMI_DEBUG_PROVIDERS`."""
     servicer = _Servicer(provider)
-    server, port = _listen(servicer)
+    server, port = plugin.listen(servicer.register)
     try:
         yield port
     finally:
@@ -501,22 +340,6 @@ def hosting(provider: Provider) -> Iterator[int]:
 
 
 def serve(provider: Provider) -> None:
-    """Be the plugin process: print the port, serve until the engine ends us or is gone. The last argument is the engine's address."""
-    servicer = _Servicer(provider, sys.argv[-1] if len(sys.argv) > 1 else "")
-    server, port = _listen(servicer)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    print(port, flush=True)
-    wait_for_end(stop)
-    servicer.cancel()
-    server.stop(2).wait()
-    # Threads of cancelled operations may still be about; the process must go now.
-    os._exit(0)
-
-
-def wait_for_end(stop: threading.Event) -> None:
-    """Return when `stop` is set or our parent process has changed: a CLI that was killed stops nobody."""
-    parent = os.getppid()
-    while os.getppid() == parent and not stop.wait(0.2):
-        pass
+    """Be the plugin process of `provider`; does not return."""
+    servicer = _Servicer(provider, plugin.engine_address())
+    plugin.run(servicer.register, servicer.cancel)
