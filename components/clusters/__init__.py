@@ -1,0 +1,24 @@
+"""Kubernetes clusters, one module a platform. Each gives a `Cluster`; none knows Istio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """What the rest of the program needs of a cluster.
+
+    `kubeconfig` is secret. `identifier` stays the same for as long as the cluster is the same one. `gateway_service` is how a gateway is
+    exposed to machines here (the chart's `service` values), `gateway_address` where they find it. `ready` is what pods wait for.
+    """
+
+    kubeconfig: pulumi.Output[str]
+    identifier: str
+    gateway_service: Mapping[str, Any]
+    gateway_address: pulumi.Output[str]
+    ready: Sequence[pulumi.Resource]

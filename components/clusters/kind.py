@@ -1,0 +1,70 @@
+"""A Kubernetes cluster of one node, made by kind on a Docker engine of the machine that runs Pulumi."""
+
+from __future__ import annotations
+
+import pulumi
+from pulumi_command import local
+
+from components.clusters import Cluster
+from components.plan import lab, script
+from components.settings import KindCluster as Settings
+
+
+class KindCluster(pulumi.ComponentResource):
+    """The kind cluster of a stack. There is no load balancer, so gateways take the node's address in the Docker network."""
+
+    cluster: Cluster
+
+    def __init__(self, stack: str, settings: Settings, network: pulumi.Output[str], opts: pulumi.ResourceOptions | None = None) -> None:
+        """`network` is the name of the Docker network that the node joins."""
+        super().__init__("istio-vm-mesh:clusters:Kind", "cluster", {}, opts)
+        # The node's name is the cluster's and "-control-plane": 63 letters at most, or kubeadm refuses.
+        name = lab.docker_name(stack, "cluster")
+        made = local.Command(
+            "cluster-kind",
+            create=script.LOCAL,
+            stdin=network.apply(
+                lambda docker_network: script.local(
+                    "kind-create",
+                    {
+                        "NAME": name,
+                        "IMAGE": settings.image,
+                        "NETWORK": docker_network,
+                        "CONFIG_BASE64": script.encoded(lab.kind_config(settings)),
+                    },
+                )
+            ),
+            delete=f"kind delete cluster --name {name}",
+            # kind changes nothing of a cluster that exists.
+            triggers=[settings.image, settings.pod_range, settings.service_range, network],
+            logging=local.Logging.STDERR,
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                delete_before_replace=True,
+                additional_secret_outputs=["stdout"],
+                custom_timeouts=pulumi.CustomTimeouts(create="10m"),
+            ),
+        )
+        results = made.stdout.apply(script.results)
+        ready: list[pulumi.Resource] = [made]
+        if settings.load:
+            images = " ".join(settings.load)
+            loaded = local.Command(
+                "cluster-images",
+                create=f"kind load docker-image --name {name} {images} 2>&1",
+                triggers=[made.id],
+                logging=local.Logging.NONE,
+                add_previous_output_in_env=False,
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[made], deleted_with=made),
+            )
+            ready.append(loaded)
+        address = pulumi.Output.unsecret(results.apply(lambda found: found["address"]))
+        self.cluster = Cluster(
+            kubeconfig=pulumi.Output.secret(results.apply(lambda found: script.decoded(found["kubeconfig"]))),
+            identifier=name,
+            gateway_service={"type": "ClusterIP", "externalIPs": [address]},
+            gateway_address=address,
+            ready=ready,
+        )
+        self.register_outputs({"address": address})

@@ -1,0 +1,135 @@
+"""One machine in the mesh: made or adopted by its platform, joined over SSH, drained before it goes, and heard calling the mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pulumi
+from pulumi_command import local, remote
+
+from components.clusters import Cluster
+from components.machines import Host
+from components.mesh import Mesh
+from components.plan import machine as plan
+from components.plan import script, verification
+from components.plan import workload as workload_plan
+from components.settings import Settings
+from components.token import Token
+from components.workload import Workload
+
+SECONDS_TO_DRAIN = 5
+
+
+class Machine(pulumi.ComponentResource):
+    """A machine of a workload. At most six resources, this one included, and two SSH connections.
+
+    `address` is the machine's, `entry` the name of its WorkloadEntry, `joined` changes with whatever the agent was restarted for, `evidence`
+    is what the machine's own calls showed ("" where verification is off).
+    """
+
+    address: pulumi.Output[str]
+    entry: pulumi.Output[str]
+    joined: pulumi.Output[str]
+    evidence: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        make_host: Callable[[pulumi.ResourceOptions], Host],
+        cluster: Cluster,
+        mesh: Mesh,
+        workload: Workload,
+    ) -> None:
+        """`make_host` makes the machine itself, with the options that it is given."""
+        super().__init__("istio-vm-mesh:machines:Machine", name, {})
+        machine = settings.machines[name]
+        group, network = machine.workload, machine.network
+        spec = settings.workloads[group]
+        host = make_host(pulumi.ResourceOptions(parent=self))
+        self.address = host.address
+        self.entry = host.address.apply(lambda address: plan.entry_name(group, address, network))
+
+        token = Token(
+            f"{name}-token",
+            {
+                "kubeconfig": cluster.kubeconfig,
+                "namespace": spec.namespace,
+                "service_account": workload_plan.service_account(group, spec),
+                "identity": host.identity,
+                "rotation": machine.rotation,
+                "entry": self.entry,
+            },
+            pulumi.ResourceOptions(parent=self, depends_on=workload.registered),
+        )
+
+        def join_script(found: dict[str, str]) -> str:
+            files = plan.files(
+                settings.mesh,
+                group,
+                spec,
+                machine=name,
+                network=network,
+                address=found["address"],
+                gateway=found["gateway"],
+                root_certificate=found["root"],
+            )
+            return script.join(
+                name,
+                files,
+                token=found["token"],
+                gateway=found["gateway"],
+                package=settings.mesh.package,
+                version=settings.mesh.version,
+                registration=plan.registration(group, spec, network),
+            )
+
+        payload = pulumi.Output.all(address=host.address, gateway=mesh.gateway, root=mesh.root_certificate, token=token.token).apply(
+            join_script
+        )
+        join = self._over_ssh(f"{name}-join", host, payload, [host.resource, *workload.registered, *mesh.ready])
+        self.joined = pulumi.Output.unsecret(join.stdout)
+
+        def drain_script(found: dict[str, str]) -> str:
+            variables: dict[str, str | int] = {"NAMESPACE": spec.namespace, "ENTRY": found["entry"], "SECONDS_TO_DRAIN": SECONDS_TO_DRAIN}
+            return script.with_cluster("drain", found["kubeconfig"], variables)
+
+        local.Command(
+            f"{name}-drain",
+            create="true",
+            delete=script.LOCAL,
+            stdin=pulumi.Output.all(kubeconfig=cluster.kubeconfig, entry=self.entry).apply(drain_script),
+            triggers=[host.identity],
+            logging=local.Logging.STDERR,
+            add_previous_output_in_env=False,
+            # Before a machine is replaced, as before it is removed.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[join], delete_before_replace=True),
+        )
+
+        self.evidence = pulumi.Output.from_input("")
+        if settings.verify != "none" and verification.called(spec):
+            # Where pods answer, one of them must answer this machine.
+            ranges = [settings.cluster.pod_range] if spec.pods and spec.pods.replicas else []
+            text = verification.calls(group, spec, caller=f"machine {name}", mode=settings.verify, wanted=[], ranges=ranges)
+            changes: list[Any] = [self.joined, mesh.gateway]
+            stdin = pulumi.Output.all(*changes).apply(lambda found: script.assignments({"CHANGES": " ".join(found)}) + text)
+            self.evidence = self._over_ssh(f"{name}-calls", host, stdin, [join, *workload.ready]).stdout
+        self.register_outputs({"address": self.address, "entry": self.entry})
+
+    def _over_ssh(self, name: str, host: Host, stdin: pulumi.Output[str], after: list[pulumi.Resource]) -> remote.Command:
+        return remote.Command(
+            name,
+            connection=host.connection,
+            create=script.REMOTE,
+            stdin=stdin,
+            triggers=[host.identity],
+            logging=remote.Logging.NONE,
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=after,
+                deleted_with=host.resource,
+                custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m"),
+            ),
+        )

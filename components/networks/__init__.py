@@ -1,0 +1,1 @@
+"""Networks, one module a platform. They know nothing of Istio."""

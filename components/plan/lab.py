@@ -1,0 +1,57 @@
+"""The platforms `kind` and `docker`: names, kind's configuration, and address ranges on a Docker engine."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Any
+
+import yaml
+
+from components.settings import KindCluster, Settings, machine_ranges
+
+SSH_USER = "admin"
+
+
+def docker_name(stack: str, name: str) -> str:
+    """The name of a container, network or cluster of a stack."""
+    return f"istio-vm-mesh-{stack}-{name}"
+
+
+def label(stack: str) -> str:
+    """The label of everything that a stack makes on a Docker engine."""
+    return f"istio-vm-mesh.stack={stack}"
+
+
+def kind_config(cluster: KindCluster) -> str:
+    """kind's configuration. The kubelet and containerd settings let it run on hosts with cgroup v1 too."""
+    kubelet = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "failCgroupV1": False,
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": "/",
+    }
+    config: dict[str, Any] = {
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "networking": {"podSubnet": cluster.pod_range, "serviceSubnet": cluster.service_range},
+        "kubeadmConfigPatches": [yaml.safe_dump(kubelet)],
+        "containerdConfigPatches": ["[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\n  SystemdCgroup = false\n"],
+    }
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def docker_range(settings: Settings, network: str) -> IPv4Network:
+    """The range of the Docker network that stands for a network of the stack: its first besides the cluster's pods and Services."""
+    return IPv4Network(machine_ranges(settings, network)[0])
+
+
+def dynamic_range(whole: IPv4Network) -> IPv4Network:
+    """The lower half, from which Docker gives addresses that may change (the cluster's node)."""
+    return next(whole.subnets())
+
+
+def machine_addresses(whole: IPv4Network) -> tuple[str, str]:
+    """First and last address for machines, whose addresses stay: the upper half."""
+    upper = list(whole.subnets())[1]
+    return str(upper[1]), str(upper[-2])

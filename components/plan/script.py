@@ -1,0 +1,82 @@
+"""Scripts: a body from `scripts/`, with its variables in front. All of it travels on standard input, so nothing shows in a process list."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from components.plan import machine as machine_plan
+from components.plan import mesh as mesh_plan
+from components.plan.machine import File
+from components.settings import Package
+
+LOCAL = "bash -s"
+# sudo outside of timeout: on expiry everything below dies, root's children too.
+REMOTE = "sudo -n timeout -k 10 600 bash -s"
+
+
+@cache
+def body(name: str) -> str:
+    """The text of `scripts/<name>.sh`."""
+    return (Path(__file__).parent / "scripts" / f"{name}.sh").read_text()
+
+
+def assignments(variables: Mapping[str, str | int]) -> str:
+    """Shell assignments; any text survives."""
+    return "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in variables.items())
+
+
+def encoded(text: str) -> str:
+    """Base64 on one line, for what a variable cannot hold as it is."""
+    return base64.b64encode(text.encode()).decode()
+
+
+def decoded(text: str) -> str:
+    """The reverse of `encoded`."""
+    return base64.b64decode(text).decode()
+
+
+def local(name: str, variables: Mapping[str, str | int]) -> str:
+    """A script for the machine that runs Pulumi."""
+    return assignments(variables) + body(name)
+
+
+def with_cluster(name: str, kubeconfig: str, variables: Mapping[str, str | int]) -> str:
+    """A script for the machine that runs Pulumi, which calls kubectl."""
+    return assignments({"KUBECONFIG_BASE64": encoded(kubeconfig), **variables}) + body("kubeconfig") + body(name)
+
+
+def digest(files: Sequence[File], *more: str) -> str:
+    """What a machine is compared by: a digest of all that its agent must be restarted for."""
+    return hashlib.sha256(json.dumps([[*file] for file in files] + list(more)).encode()).hexdigest()[:16]
+
+
+def join(machine: str, files: Sequence[File], *, token: str, gateway: str, package: Package, version: str, registration: str) -> str:
+    """The join of one machine (decisions in docs/machines.md). Holds the token: a secret as a whole."""
+    url = package.url.replace("{version}", version)
+    owners = {True: "istio-proxy:istio-proxy", False: "root:root"}
+    writes = "".join(f"  put {file.path} {file.mode} {owners[file.proxy_owned]} {encoded(file.text)}\n" for file in files)
+    functions = (
+        f"files() {{\n{writes}  chown istio-proxy:istio-proxy /etc/certs /var/lib/istio/envoy /var/lib/istio/config /var/lib/istio/proxy\n}}\n"
+        f"token() {{\n  put {machine_plan.TOKEN} 0600 {owners[True]} {encoded(token)}\n}}\n"
+    )
+    variables: dict[str, str | int] = {
+        "MACHINE": machine,
+        "GATEWAY": gateway,
+        "PACKAGE_URL": url,
+        "PACKAGE_SHA256": package.sha256 or "",
+        "GRACE": mesh_plan.DISCONNECT_GRACE,
+        "DIGEST": digest(files, url, package.sha256 or "", registration),
+        "REGISTRATION": hashlib.sha256(registration.encode()).hexdigest()[:16],
+    }
+    return assignments(variables) + functions + body("join")
+
+
+def results(stdout: str) -> dict[str, str]:
+    """The `key=value` lines that a script printed."""
+    return dict(line.split("=", 1) for line in stdout.splitlines() if "=" in line)

@@ -1,0 +1,80 @@
+# Calls a Service through this proxy until every wanted endpoint has answered, and prints the evidence from Envoy's own counters:
+#   call <caller's identity> <host>:<port> <endpoint> <callee's identity> <answers>
+# Variables: CALLER (for messages), MODE (fail or warn), HOST, PORT, URL_PATH ("" for a TCP connect), IDENTITY (the callee's declared one), WANTED (endpoints, `address:port`),
+# RANGES (an endpoint in one of them must answer too, or ""), PATIENCE (seconds).
+admin=http://127.0.0.1:15000
+cluster="outbound|$PORT||$HOST"
+
+stop() {
+  echo "$CALLER: $*" >&2
+  [ "$MODE" = warn ] || exit 1
+  exit 0
+}
+
+number() { # address -> a number
+  local a b c d
+  IFS=. read -r a b c d <<<"$1"
+  echo $(((a << 24) + (b << 16) + (c << 8) + d))
+}
+
+in_ranges() { # endpoint
+  local range shift
+  for range in $RANGES; do
+    shift=$((32 - ${range#*/}))
+    if (($(number "${1%:*}") >> shift == $(number "${range%/*}") >> shift)); then return 0; fi
+  done
+  return 1
+}
+
+# One line an endpoint: address:port, answers so far. Envoy counts requests with 2xx to 4xx as successes for HTTP, connections for TCP.
+answers() {
+  local counter=rq_success
+  [ -n "$URL_PATH" ] || counter=cx_total
+  curl --silent --max-time 5 "$admin/clusters" | sed -n "s/^$cluster::\([0-9.]*:[0-9]*\)::$counter::\([0-9]*\)\$/\1 \2/p"
+}
+
+once() {
+  if [ -n "$URL_PATH" ]; then
+    curl --silent --output /dev/null --max-time 3 --header 'Connection: close' --write-out '%{http_code}' "http://$HOST:$PORT$URL_PATH"
+  else
+    timeout 3 bash -c "exec 3<>/dev/tcp/$HOST/$PORT" && echo connected
+  fi
+}
+
+declare -A before now
+deadline=$((SECONDS + PATIENCE))
+last=
+curl --silent --max-time 5 --output /dev/null "$admin/server_info" || stop "Envoy does not answer on its admin port: the proxy is not running"
+while read -r endpoint count; do before[$endpoint]=$count; done < <(answers)
+while :; do
+  for _ in 1 2 3 4; do last=$(once) || true; done
+  now=()
+  while read -r endpoint count; do now[$endpoint]=$((count - ${before[$endpoint]:-0})); done < <(answers)
+  missing=
+  for endpoint in $WANTED; do [ "${now[$endpoint]:-0}" -gt 0 ] || missing="$missing $endpoint"; done
+  if [ -n "$RANGES" ]; then
+    found=
+    for endpoint in "${!now[@]}"; do if [ "${now[$endpoint]}" -gt 0 ] && in_ranges "$endpoint"; then found=1; fi; done
+    [ -n "$found" ] || missing="$missing an-endpoint-in-${RANGES// /-or-}"
+  fi
+  [ -n "$missing" ] || break
+  if ((SECONDS >= deadline)); then
+    getent hosts "$HOST" >/dev/null || stop "$HOST does not resolve: is DNS capture on, and does the Service exist?"
+    [ ${#now[@]} -gt 0 ] || stop "the proxy has no endpoint for $HOST port $PORT: does the Service select the workload's labels, and is anything healthy behind it?"
+    for endpoint in $missing; do
+      [ -n "${now[$endpoint]+known}" ] || stop "the proxy was not given the endpoint $endpoint for $HOST: its WorkloadEntry is not healthy, or the Service does not select it"
+    done
+    stop "no answer from$missing for $HOST port $PORT in $PATIENCE s (last: ${last:-no connection}): check the firewall between the caller and the callee, and the application"
+  fi
+  sleep 0.3
+done
+
+caller=$(curl --silent "$admin/certs" | grep -o 'spiffe://[^"]*' | head -n 1)
+callees=$(curl --silent --get --data-urlencode "name_regex=.*$HOST.*" "$admin/config_dump?resource=dynamic_active_clusters" | grep -o 'spiffe://[^"]*' | sort -u)
+case " ${callees//$'\n'/ } " in
+*" $IDENTITY "*) ;;
+*) stop "$HOST is called without mutual TLS for $IDENTITY (the proxy accepts: ${callees:-nothing}): does the workload have this service account?" ;;
+esac
+for endpoint in "${!now[@]}"; do
+  if [ "${now[$endpoint]}" -gt 0 ]; then printf 'call\t%s\t%s\t%s\t%s\t%s\n' "$caller" "$HOST:$PORT" "$endpoint" "$IDENTITY" "${now[$endpoint]}"; fi
+done | sort

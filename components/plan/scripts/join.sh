@@ -1,0 +1,127 @@
+# Joins this machine to the mesh, or brings it up to date: compares, and only if something differs stops, writes, and starts.
+# A second run changes nothing. Variables (MACHINE, GATEWAY, PACKAGE_URL, PACKAGE_SHA256, GRACE, DIGEST, REGISTRATION) and the functions
+# `files` and `token` come before this text, on standard input, with all that is secret.
+state=/var/lib/istio-vm-mesh
+
+fail() {
+  echo "machine $MACHINE: $*" >&2
+  exit 1
+}
+
+log_of_agent() {
+  journalctl --unit istio --since "${1:--2min}" --no-pager --output cat 2>/dev/null
+}
+
+preflight() {
+  [ "$(id -u)" = 0 ] || fail "the join needs root: let the SSH user run sudo without a password"
+  for command in systemctl iptables curl dpkg sha256sum; do
+    command -v "$command" >/dev/null || fail "$command is missing: install it on the machine, or in its image"
+  done
+  free=$(df --output=avail -k /usr/local | tail -n 1)
+  [ "$free" -gt 307200 ] || fail "only $((free / 1024)) MiB are free under /usr/local, the sidecar needs 300: make room"
+}
+
+# As istio-proxy where it exists: its connections are the ones that the proxy does not capture.
+connect() {
+  if id istio-proxy >/dev/null 2>&1; then set -- runuser -u istio-proxy -- "$@"; fi
+  timeout 5 "$@" 2>/dev/null
+}
+
+check_gateway() {
+  connect bash -c "exec 3<>/dev/tcp/$GATEWAY/15012" && return
+  fail "cannot reach the east-west gateway at $GATEWAY port 15012: check the gateway's address and the firewall between this machine and the gateway"
+}
+
+# The stamp says which package is installed from where; an unchanged one needs no network.
+install_package() {
+  wanted="$PACKAGE_URL ${PACKAGE_SHA256:--}"
+  [ "$(cat $state/package 2>/dev/null)" = "$wanted" ] && [ -x /usr/local/bin/pilot-agent ] && return
+  changed=1
+  stop_agent
+  file=$(mktemp /var/tmp/istio-sidecar.XXXXXX)
+  trap 'rm -f "$file"' EXIT
+  curl --fail --silent --show-error --location --retry 3 --retry-connrefused --max-time 300 --output "$file" "$PACKAGE_URL" 2>$state/curl.log ||
+    fail "cannot fetch Istio's package from $PACKAGE_URL ($(tail -n 1 $state/curl.log)): check mesh.package.url and the way from the machine to it"
+  sha256=$PACKAGE_SHA256
+  if [ -z "$sha256" ]; then
+    sha256=$(curl --fail --silent --location --retry 3 --max-time 60 "$PACKAGE_URL.sha256" | cut -d ' ' -f 1) ||
+      fail "cannot fetch $PACKAGE_URL.sha256: set mesh.package.sha256"
+  fi
+  actual=$(sha256sum "$file" | cut -d ' ' -f 1)
+  [ "$actual" = "$sha256" ] || fail "the package from $PACKAGE_URL has SHA-256 $actual instead of $sha256: nothing was installed"
+  mv "$file" "$file.deb"
+  file=$file.deb
+  DEBIAN_FRONTEND=noninteractive dpkg --install --force-confnew "$file" >$state/dpkg.log 2>&1 ||
+    fail "installing Istio's package failed: $(grep -m 1 -E 'depends|error' $state/dpkg.log)"
+  rm -f "$file"
+  echo "$wanted" >$state/package
+}
+
+stop_agent() {
+  if systemctl is-active --quiet istio; then systemctl stop istio; fi
+}
+
+put() { # path mode owner base64
+  mkdir -p "${1%/*}"
+  new=$(mktemp "$1.XXXXXX")
+  printf %s "$4" | base64 -d >"$new"
+  chmod "$2" "$new"
+  chown "$3" "$new"
+  mv -f "$new" "$1"
+}
+
+diagnose() {
+  log=$(log_of_agent "$1")
+  case $log in
+  *"client claims to be in cluster"*) fail "istiod refuses the cluster ID: mesh.clusterId must be the one that istiod runs with" ;;
+  *"cannot find WorkloadGroup"*) fail "istiod does not know the WorkloadGroup: is it in the mesh's cluster?" ;;
+  *"certificate signed by unknown authority"* | *"x509: certificate"*) fail "istiod's certificate does not match: is $GATEWAY the gateway of this mesh, and is the clock right ($(date -u))?" ;;
+  *Unauthenticated* | *"authentication failure"*) fail "istiod refused the machine's token (expired, wrong audience, or of another service account): run the update again for a new one" ;;
+  *"ailed to load"*"token"* | *"no such file"*"istio-token"*) fail "the machine's token is not readable: $(ls -l /run/secrets/tokens 2>&1 | tail -n 1)" ;;
+  esac
+  fail "the agent is not ready after 60 s; its last words: $(printf '%s\n' "$log" | grep -v '^\[' | tail -n 3 | cut -c 1-300)"
+}
+
+start_agent() {
+  since=$(date '+%Y-%m-%d %H:%M:%S')
+  systemctl daemon-reload
+  systemctl enable --quiet istio
+  systemctl restart istio || fail "the unit istio does not start: $(log_of_agent "$since" | tail -n 3)"
+  for _ in $(seq 120); do
+    if curl --silent --fail --max-time 2 --output /dev/null http://127.0.0.1:15021/healthz/ready; then return; fi
+    sleep 0.5
+  done
+  diagnose "$since"
+}
+
+main() {
+  set -eu
+  umask 022
+  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  changed=
+  preflight
+  mkdir -p $state
+  check_gateway
+  [ "$(cat $state/digest 2>/dev/null)" = "$DIGEST" ] || changed=1
+  install_package
+  if [ -n "$changed" ]; then
+    rm -f $state/digest
+    stop_agent
+    stopped=$(date +%s)
+    files
+  fi
+  token
+  if [ -n "$changed" ] || ! systemctl is-active --quiet istio; then
+    # istiod reads labels, ports, probe and network once, when an entry is made: the old entry must go first.
+    if [ -e $state/registration ] && [ "$(cat $state/registration)" != "$REGISTRATION" ]; then
+      wait=$((${stopped:-$(date +%s)} + GRACE + 3 - $(date +%s)))
+      [ "$wait" -le 0 ] || sleep "$wait"
+    fi
+    start_agent
+    echo "$REGISTRATION" >$state/registration
+    echo "$DIGEST" >$state/digest
+  fi
+  echo "$DIGEST"
+}
+
+main </dev/null

@@ -1,0 +1,54 @@
+# Proves that a workload answers: waits until its entries are healthy, then calls its Service from a pod of its own.
+# Prints tab-separated evidence: `entry`, `pod` and `call` lines. Variables: WORKLOAD, NAMESPACE, ENTRIES (`machine=entry=endpoint`), SELECTOR,
+# JOB (its name), JOB_MANIFEST_BASE64, PATIENCE (seconds), MODE (fail or warn).
+set -u
+kube() { kubectl --request-timeout=20s --namespace "$NAMESPACE" "$@"; }
+
+stop() {
+  echo "workload $WORKLOAD: $*" >&2
+  [ "$MODE" = fail ] && exit 1
+  exit 0
+}
+
+health() { kube get workloadentry "$1" --ignore-not-found --output 'jsonpath={.metadata.name}/{.status.conditions[?(@.type=="Healthy")].status}'; }
+
+why() { kube get workloadentry "$1" --output 'jsonpath={.status.conditions[?(@.type=="Healthy")].message}'; }
+
+kube get namespace "$NAMESPACE" >/dev/null || stop "the API server does not answer"
+deadline=$((SECONDS + PATIENCE))
+for item in $ENTRIES; do
+  IFS='=' read -r machine entry endpoint <<<"$item"
+  while :; do
+    found=$(health "$entry")
+    [ "$found" = "$entry/True" ] && break
+    if ((SECONDS >= deadline)); then
+      case $found in
+      "$entry/False") stop "machine $machine is unhealthy: its probe fails ($(why "$entry")): is the application running on the machine, and on the probe's port?" ;;
+      "$entry/") stop "machine $machine has registered but reports no health: is the probe in its mesh configuration?" ;;
+      *) stop "machine $machine did not register (there is no WorkloadEntry $entry): see 'journalctl --unit istio' on it" ;;
+      esac
+    fi
+    sleep 0.5
+  done
+  printf 'entry\t%s\t%s\t%s\tHealthy\n' "$machine" "$entry" "$endpoint"
+done
+kube get pods --selector "$SELECTOR" --field-selector status.phase=Running \
+  --output 'jsonpath={range .items[*]}{"pod\t"}{.metadata.name}{"\t-\t"}{.status.podIP}{"\t"}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}' |
+  sed 's/\tTrue$/\tReady/; s/\tFalse$/\tNotReady/'
+
+kube delete job "$JOB" --ignore-not-found --wait=true >/dev/null 2>&1
+printf %s "$JOB_MANIFEST_BASE64" | base64 -d | kube create --filename - >/dev/null || stop "cannot create the Job $JOB that calls the workload"
+trap 'kube delete job "$JOB" --ignore-not-found --wait=false >/dev/null 2>&1; rm -f "$KUBECONFIG"' EXIT
+deadline=$((SECONDS + 120))
+while :; do
+  result=$(kube get job "$JOB" --output 'jsonpath={.status.succeeded}/{.status.failed}')
+  case $result in
+  1/*) break ;;
+  /[1-9]*) stop "$(kube logs "job/$JOB" --container calls 2>&1 | tail -n 1)" ;;
+  esac
+  if ((SECONDS >= deadline)); then
+    stop "the Job $JOB did not end within 120 s: $(kube get pods --selector "job-name=$JOB" --output 'jsonpath={.items[*].status.containerStatuses[*].state}' | cut -c 1-300)"
+  fi
+  sleep 0.3
+done
+kube logs "job/$JOB" --container calls | grep '^call'

@@ -1,0 +1,95 @@
+"""The token with which a machine asks for its first certificate.
+
+A dynamic provider, because only a `diff` that looks at clock and cluster can tell that a stored token is of no use: it lives an hour, and
+an update that failed is finished by the same update hours later. istiod wants the token only from machines that hold no valid certificate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from datetime import datetime
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+
+AUDIENCE = "istio-ca"
+LIFETIME = 3600  # seconds
+MARGIN = 300  # seconds: a token that expires sooner than this is not delivered any more
+
+_MINT_FOR = ("namespace", "service_account", "identity", "rotation")
+
+
+def _kubectl(kubeconfig: str, *arguments: str) -> str:
+    """Run kubectl and return its output; the kubeconfig is in a file of this user's for the time of the call. Raises RuntimeError."""
+    descriptor, path = tempfile.mkstemp()
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(kubeconfig)
+        command = ["kubectl", "--kubeconfig", path, "--request-timeout=20s", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    except FileNotFoundError:
+        raise RuntimeError("kubectl is not on PATH; it mints the machines' tokens") from None
+    finally:
+        os.unlink(path)
+    if done.returncode:
+        raise RuntimeError(f"kubectl {arguments[0]} {arguments[1]} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+class TokenProvider(ResourceProvider):
+    """Mints tokens by Kubernetes' TokenRequest API, and knows when one must be minted again."""
+
+    # Nothing of the provider is worth hiding, and a stable state shows no diff.
+    serialize_as_secret_always = False
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Mint a token for `service_account` in `namespace`."""
+        return CreateResult(id_=f"{props['namespace']}/{props['service_account']}", outs=self._mint(props))
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        """Mint another one."""
+        return UpdateResult(outs=self._mint(_news))
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        """Mint again for another machine, identity or rotation, and for an expired token whose machine is not in the mesh."""
+        changed = any(_olds.get(key) != _news.get(key) for key in _MINT_FOR)
+        return DiffResult(changes=changed or (_olds["expires"] < time.time() + MARGIN and not self._joined(_news)))
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Tokens end by themselves."""
+
+    def _mint(self, props: dict[str, Any]) -> dict[str, Any]:
+        arguments = ("create", "token", props["service_account"], "--namespace", props["namespace"], "--audience", AUDIENCE)
+        answer = json.loads(_kubectl(props["kubeconfig"], *arguments, "--duration", f"{LIFETIME}s", "--output", "json"))
+        expires = datetime.fromisoformat(answer["status"]["expirationTimestamp"]).timestamp()
+        return {**props, "token": answer["status"]["token"], "expires": expires}
+
+    def _joined(self, props: dict[str, Any]) -> bool:
+        """Whether the machine's entry is connected and healthy. An API server that does not answer says nothing, so nothing is changed."""
+        if not isinstance(props.get("kubeconfig"), str) or not isinstance(props.get("entry"), str):
+            return True
+        get = ("get", "workloadentry", props["entry"], "--namespace", props["namespace"], "--ignore-not-found", "--output", "json")
+        try:
+            text = _kubectl(props["kubeconfig"], *get)
+        except (RuntimeError, subprocess.TimeoutExpired):
+            return True
+        entry = json.loads(text) if text.strip() else {}
+        conditions = entry.get("status", {}).get("conditions", [])
+        connected = "istio.io/disconnectedAt" not in entry.get("metadata", {}).get("annotations", {})
+        return connected and any(condition["type"] == "Healthy" and condition["status"] == "True" for condition in conditions)
+
+
+class Token(Resource, module="token", name="Token"):
+    """A token of one machine; `token` is secret."""
+
+    token: pulumi.Output[str]
+
+    def __init__(self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions) -> None:
+        """`props`: kubeconfig, namespace, service_account, identity (of the machine), rotation, entry (the WorkloadEntry's name)."""
+        secret = pulumi.ResourceOptions(additional_secret_outputs=["token", "kubeconfig"])
+        super().__init__(TokenProvider(), name, {**props, "token": None, "expires": None}, pulumi.ResourceOptions.merge(opts, secret))

@@ -1,0 +1,49 @@
+"""A workload in the cluster: what it is called, who it is, and its pods if the stack has them run here."""
+
+from __future__ import annotations
+
+import pulumi
+from pulumi_kubernetes.apps.v1 import Deployment
+from pulumi_kubernetes.core.v1 import Namespace, Service, ServiceAccount
+
+from components.mesh import custom_resource
+from components.plan import workload as plan
+from components.settings import Settings
+
+
+def namespaces(settings: Settings, after: list[pulumi.Resource], opts: pulumi.ResourceOptions) -> dict[str, Namespace]:
+    """The namespaces of the stack's workloads, by name."""
+    names = sorted({workload.namespace for workload in settings.workloads.values()})
+    options = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=after))
+    return {name: Namespace(f"namespace-{name}", metadata=plan.namespace(name)["metadata"], opts=options) for name in names}
+
+
+class Workload(pulumi.ComponentResource):
+    """ServiceAccount, WorkloadGroup, Services and Deployment of a workload.
+
+    `registered` must exist before the first machine joins; `ready` adds the pods, and is what can be called.
+    """
+
+    registered: list[pulumi.Resource]
+    ready: list[pulumi.Resource]
+
+    def __init__(
+        self, name: str, settings: Settings, namespace: Namespace, after: list[pulumi.Resource], opts: pulumi.ResourceOptions
+    ) -> None:
+        super().__init__("istio-vm-mesh:workloads:Workload", name, {}, opts)
+        workload = settings.workloads[name]
+        child = pulumi.ResourceOptions(parent=self, depends_on=[namespace])
+        in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[namespace, *after])
+        account = ServiceAccount(f"{name}-account", metadata=plan.account(name, workload)["metadata"], opts=child)
+        group = custom_resource(f"{name}-group", plan.workload_group(name, workload, settings.cluster.network), in_mesh)
+        services = [
+            Service(f"{name}-service-{service}", metadata=manifest["metadata"], spec=manifest["spec"], opts=child)
+            for service, manifest in plan.services(workload).items()
+        ]
+        self.registered = [account, group, *services]
+        self.ready = list(self.registered)
+        deployment = plan.deployment(name, workload)
+        if deployment:
+            options = pulumi.ResourceOptions(parent=self, depends_on=[namespace, account, *after])
+            self.ready.append(Deployment(f"{name}-pods", metadata=deployment["metadata"], spec=deployment["spec"], opts=options))
+        self.register_outputs({})
