@@ -1,0 +1,320 @@
+"""`kubernetes:helm.sh/v3:Release` by the `helm` program on PATH.
+
+Credentials and values reach `helm` through files that exist in memory only; on its command line are names and paths. A release carries a
+label made from the resource's URN, by which an `up` knows what an interrupted one left, and brings it into a state that Helm can go on from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from standins.kubernetes import charts, objects, wait
+from standins.kubernetes.client import ApiError, Cluster, Object, UnknownKind, Unreachable
+from standins.kubernetes.kubeconfig import Kubeconfig, memory_file
+from standins.provider import (
+    UNKNOWN,
+    Cancelled,
+    Checked,
+    Created,
+    Difference,
+    Failure,
+    Found,
+    InitFailed,
+    Properties,
+    ProviderError,
+    Refused,
+    Request,
+    differences,
+    has_unknown,
+    plain,
+    secret,
+)
+
+_DEFAULT_TIMEOUT = 300
+_LABEL = "pulumi"
+_REPORT_EVERY = 3.0
+_INPUTS = frozenset(
+    {
+        *("atomic", "chart", "checksum", "cleanupOnFail", "createNamespace", "name", "namespace", "repositoryOpts", "skipAwait"),
+        *("timeout", "values", "version"),
+    }
+)
+# Sent by the SDK, without effect in the official plugin either.
+_IGNORED = frozenset({"allowNullValues", "compat", "manifest", "resourceNames"})
+
+
+class Releases:
+    """The releases of one cluster."""
+
+    def __init__(self, cluster: Cluster, kubeconfig: Kubeconfig, namespace: str) -> None:
+        self._cluster, self._kubeconfig, self._namespace = cluster, kubeconfig, namespace
+
+    def check(self, request: Request) -> Checked:
+        """Fill in name, namespace, timeout, and the version and digest of the chart as it is now."""
+        for key, value in request.inputs.items():
+            if key not in _INPUTS | _IGNORED and value not in (None, False, "", [], {}, 0):
+                raise _refusal(f"the argument {key!r} of a Release")
+        inputs = {key: value for key, value in request.inputs.items() if key in _INPUTS and value is not None}
+        repository = inputs.get("repositoryOpts") or {}
+        for key, value in repository.items() if isinstance(repository, dict) else ():
+            if key != "repo" and value:
+                raise _refusal(f"`repositoryOpts.{key}` of a Release")
+        if not inputs.get("name"):
+            inputs["name"] = request.old_inputs.get("name") or f"{request.name}-{objects.suffix(request.random_seed)}"
+        if not inputs.get("namespace"):
+            inputs["namespace"] = self._namespace
+        if not inputs.get("skipAwait"):
+            inputs.setdefault("timeout", _DEFAULT_TIMEOUT)
+        inputs.pop("checksum", None)
+        if has_unknown([inputs.get("chart"), repository, inputs.get("version")]):
+            return Checked(inputs)
+        try:
+            inputs |= self._chart(inputs)
+        except Refused:
+            raise
+        except ProviderError as error:
+            return Checked(inputs, [Failure("chart", f"{error}; check the chart name and repository configuration")])
+        return Checked(inputs)
+
+    def _chart(self, inputs: Properties) -> Properties:
+        inputs = plain(inputs)
+        path = charts.local_path(inputs["chart"], _repository(inputs))
+        if path:
+            chart = charts.load(path)
+            return {"version": chart.version, "checksum": chart.digest}
+        if inputs.get("version", "")[:1].isdigit():
+            return {}  # An exact version; no need to ask the repository.
+        shown = self._helm(["show", "chart", *self._source(inputs)], inputs, None, None)
+        return {"version": next(line.split(":", 1)[1].strip().strip("'\"") for line in shown.splitlines() if line.startswith("version:"))}
+
+    def diff(self, request: Request) -> Difference:
+        """Compare inputs with inputs, among them the digest of a local chart. Name and namespace cannot change in place."""
+        changes = differences(request.old_inputs, request.inputs)
+        return Difference(changes, frozenset(path for path in changes if path in ("name", "namespace")))
+
+    def create(self, request: Request) -> Created:
+        inputs = plain(request.inputs)
+        if request.preview:
+            return Created("", {**request.inputs, "resourceNames": UNKNOWN, "status": UNKNOWN})
+        there = self._revisions(inputs)
+        if there and there[-1].labels.get(_LABEL) != _label(request):
+            raise ProviderError(
+                f"the Helm release {inputs['namespace']}/{inputs['name']} already exists and was not made by this resource; choose another name, "
+                f"remove it with `helm uninstall`, or adopt it with `pulumi import`"
+            )
+        return Created(f"{inputs['namespace']}/{inputs['name']}", self._deploy(request, inputs, there))
+
+    def update(self, request: Request) -> Properties:
+        inputs = plain(request.inputs)
+        if request.preview:
+            return {**request.inputs, "resourceNames": UNKNOWN, "status": UNKNOWN}
+        return self._deploy(request, inputs, self._revisions(inputs))
+
+    def _deploy(self, request: Request, inputs: Properties, there: list[charts.Revision]) -> Properties:
+        """Install or upgrade, and give the state. Raises `InitFailed` when the release is there but Helm reports a failure."""
+        exists = self._recovered(request, inputs, there)
+        timeout = request.timeout or inputs.get("timeout") or _DEFAULT_TIMEOUT
+        options = ["--timeout", f"{timeout:g}s"]
+        options += [] if inputs.get("skipAwait") else ["--wait"]
+        options += ["--atomic"] if inputs.get("atomic") else []
+        if exists:
+            # The values are all of them: what the program no longer sets goes back to the chart's default.
+            options += ["--reset-values", *(["--cleanup-on-fail"] if inputs.get("cleanupOnFail") else [])]
+        else:
+            options += ["--labels", f"{_LABEL}={_label(request)}", *(["--create-namespace"] if inputs.get("createNamespace") else [])]
+        verb = "upgrade" if exists else "install"
+        command = [verb, inputs["name"], *self._source(inputs), *options]
+        request.status(f"helm {verb} {inputs['name']} ({Path(inputs['chart']).name} {inputs.get('version', '')})")
+        try:
+            self._helm(command, inputs, request, inputs.get("values") or {})
+        except Cancelled:
+            raise
+        except ProviderError as error:
+            left = self._revisions(inputs)
+            if not left:
+                raise
+            release = left[-1].release()
+            text = f"Helm release {inputs['namespace']}/{inputs['name']} was not {verb}ed completely ({left[-1].status})".replace(
+                "eed ", "ed "
+            )
+            reasons = [f"{text}: {error}", *(objects.redacted(each, request.inputs) for each in self._problems(release, inputs))]
+            raise InitFailed(f"{inputs['namespace']}/{inputs['name']}", _state(request.inputs, release), reasons) from None
+        return _state(request.inputs, self._revisions(inputs)[-1].release())
+
+    def _recovered(self, request: Request, inputs: Properties, there: list[charts.Revision]) -> bool:
+        """Whether there is a release to upgrade. What a killed run left pending is rolled back, or removed if it was the first."""
+        if not there:
+            return False
+        status, name = there[-1].status, inputs["name"]
+        if status in ("deployed", "failed", "superseded"):
+            return True
+        good = [each.number for each in there if each.status in ("deployed", "superseded")]
+        if status in ("pending-upgrade", "pending-rollback") and good:
+            request.log(
+                f"Helm release {name} was left in status {status} by an interrupted run: rolling back to revision {good[-1]} first",
+                "warning",
+            )
+            self._helm(["rollback", name, str(good[-1])], inputs, request, None)
+            return True
+        request.log(f"Helm release {name} was left in status {status} by an interrupted run: removing it first", "warning")
+        self._helm(["uninstall", name, "--ignore-not-found", "--wait"], inputs, request, None)
+        return False
+
+    def read(self, request: Request) -> Found | None:
+        """The release as Helm stored it. Values that were changed by hand are in the inputs then; a broken one is reported."""
+        namespace, name = objects.split_identity(request.id)
+        namespace = namespace or self._namespace
+        try:
+            there = charts.revisions(self._cluster, namespace, name)
+        except Unreachable as error:
+            if os.environ.get("PULUMI_K8S_DELETE_UNREACHABLE") == "true":
+                return None
+            raise ProviderError(f"{error}; if it is gone for good, run once with PULUMI_K8S_DELETE_UNREACHABLE=true") from None
+        if not there:
+            return None
+        release = there[-1].release()
+        metadata = release["chart"]["metadata"]
+        inputs = request.inputs or {"name": name, "namespace": namespace, "chart": metadata["name"], "version": metadata["version"]}
+        values = objects.drifted(inputs.get("values") or {}, request.state.get("values") or {}, release.get("config") or {})
+        if values != plain(inputs.get("values") or {}):
+            inputs = {**inputs, "values": objects.as_secret_as({"values": values}, inputs)["values"]}
+        if request.state and metadata["version"] != plain(request.state.get("version")):
+            inputs = {**inputs, "version": metadata["version"]}
+        state = _state(inputs, release)
+        if there[-1].status != "deployed":
+            raise InitFailed(request.id, state, [f"the status of Helm release {namespace}/{name} is {there[-1].status}"], inputs)
+        return Found(request.id, state, inputs)
+
+    def delete(self, request: Request) -> None:
+        state = plain(request.state)
+        if not self._revisions(state):
+            return
+        timeout = request.timeout or state.get("timeout") or _DEFAULT_TIMEOUT
+        waiting = ["--wait"] if state.get("atomic") or not state.get("skipAwait") else []
+        command = ["uninstall", state["name"], "--ignore-not-found", "--timeout", f"{timeout:g}s", *waiting]
+        answer = self._helm(command, state, request, None)
+        if kept := [line for line in answer.splitlines() if line.startswith("[")]:
+            request.log(f"kept by the chart's resource policy: {' '.join(kept)}")
+
+    def _revisions(self, inputs: Properties) -> list[charts.Revision]:
+        return charts.revisions(self._cluster, inputs["namespace"], inputs["name"])
+
+    def _source(self, inputs: Properties) -> list[str]:
+        """The arguments that say which chart."""
+        repository = _repository(inputs)
+        path = charts.local_path(inputs["chart"], repository)
+        if path:
+            return [str(path)]
+        version = ["--version", inputs["version"]] if inputs.get("version") else []
+        if repository and "://" not in repository:
+            return [f"{repository}/{inputs['chart']}", *version]
+        return [inputs["chart"], *(["--repo", repository] if repository else []), *version]
+
+    def _helm(self, arguments: list[str], inputs: Properties, request: Request | None, values: Properties | None) -> str:
+        """Run `helm`, telling the user meanwhile what it waits for, and give what it prints. Raises `ProviderError` with its message."""
+        namespace = inputs["namespace"]
+        environment = {
+            key: value for key, value in os.environ.items() if key != "KUBECONFIG" and not key.startswith(("HELM_KUBE", "HELM_NAMESPACE"))
+        }
+        with memory_file(self._kubeconfig.text(namespace)) as (_, config), memory_file(json.dumps(values)) as (_, given):
+            command = ["helm", *arguments, "--namespace", namespace, "--kubeconfig", f"/dev/fd/{config}"]
+            command += ["--values", f"/dev/fd/{given}"] if values is not None else []
+            try:
+                process = subprocess.Popen(
+                    command,
+                    pass_fds=(config, given),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                    env={**environment, "HELM_DRIVER": "secret"},
+                )
+            except FileNotFoundError:
+                raise ProviderError("no `helm` on PATH; install Helm 3, or let `./scripts/lab tools` show which tools are in use") from None
+            if request is None:
+                output, errors = process.communicate()
+            else:
+                with request.on_cancel(process.terminate):
+                    output, errors = self._watched(process, inputs, request)
+        if request and request.cancelled:
+            raise Cancelled(f"interrupted; `helm {arguments[0]} {inputs['name']}` was ended")
+        if process.returncode:
+            lines = [line for line in errors.splitlines() if line.strip() and not line.startswith(("WARNING:", "I1", "W1", "E1"))]
+            secret_values = [request.inputs, request.old_inputs, request.state] if request else []
+            text = objects.redacted(" ".join(lines).removeprefix("Error: "), *secret_values)
+            raise ProviderError(f"helm {arguments[0]} {inputs.get('name', '')}: {text or f'exit code {process.returncode}'}")
+        return output + errors
+
+    def _watched(self, process: subprocess.Popen[str], inputs: Properties, request: Request) -> tuple[str, str]:
+        """Wait for `helm`, which is silent, and show what the objects of the release wait for."""
+        release: Object = {}
+        while True:
+            try:
+                return process.communicate(timeout=_REPORT_EVERY)
+            except subprocess.TimeoutExpired:
+                pass
+            try:
+                if not release and (there := self._revisions(inputs)) and there[-1].status.startswith("pending"):
+                    release = there[-1].release()
+                text = "; ".join(self._problems(release, inputs))
+            except ProviderError as error:
+                text = str(error)
+            if text:
+                request.status(objects.redacted(text, request.inputs))
+
+    def _problems(self, release: Object, inputs: Properties) -> Iterable[str]:
+        """What the objects of a release wait for."""
+        for each in charts.manifest(release) if release else ():
+            if each["kind"] not in ("Deployment", "Job"):
+                continue
+            try:
+                namespace = each["metadata"].get("namespace") or inputs["namespace"]
+                live = self._cluster.get(each["apiVersion"], each["kind"], namespace, each["metadata"]["name"])
+                check = wait.check_for(live) if live else None
+                verdict = check(self._cluster, live) if live and check else None
+            except (ApiError, UnknownKind, Unreachable):
+                continue
+            if verdict and not verdict.ready:
+                yield "; ".join([f"waiting for {verdict.waiting_for}", *verdict.problems])
+
+
+def _state(inputs: Properties, release: Object) -> Properties:
+    """The state of a release, in the official plugin's shape."""
+    info, metadata = release.get("info") or {}, release["chart"]["metadata"]
+    live: Properties = {"values": release.get("config") or {}, "version": metadata["version"]}
+    return {
+        **inputs,
+        **objects.as_secret_as(live, inputs),
+        "resourceNames": charts.resource_names(charts.manifest(release)),
+        "status": {
+            "appVersion": metadata.get("appVersion", ""),
+            "chart": metadata["name"],
+            "name": release["name"],
+            "namespace": release["namespace"],
+            "revision": release["version"],
+            "status": info.get("status", ""),
+            "version": metadata["version"],
+        },
+        "__inputs": secret(inputs),
+    }
+
+
+def _repository(inputs: Properties) -> str:
+    return (inputs.get("repositoryOpts") or {}).get("repo") or ""
+
+
+def _label(request: Request) -> str:
+    return objects.field_manager(request.urn, {})
+
+
+def _refusal(what: Any) -> Refused:
+    return Refused(
+        f"the lab's stand-in for the kubernetes provider does not implement {what}; install the official plugin: "
+        "pulumi plugin install resource kubernetes v4.32.0"
+    )
