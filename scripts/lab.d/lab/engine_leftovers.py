@@ -1,0 +1,153 @@
+"""What dockerd leaves on a machine: processes after a crash, mounts, bridges, packet filter rules, forwarding. Found and taken back here.
+
+dockerd itself removes none of its bridges, chains and settings when it ends, because it expects to be started again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+
+def remember(file: Path) -> None:
+    """Write down what `remove` has to restore, before dockerd starts; a state remembered before a crash is kept."""
+    if not file.exists():
+        rules = _saved_rules()
+        policy = re.search(r"^:FORWARD (\w+)", rules.partition("*filter")[2], re.MULTILINE)
+        before = {
+            "forwarding": FORWARDING.read_text().strip(),
+            "policy": policy[1] if policy else "ACCEPT",
+            "links": os.listdir("/sys/class/net"),
+            "docker": ":DOCKER" in rules,
+        }
+        file.write_text(json.dumps(before))
+
+
+def remove(run: Path, group: str, bridges: Sequence[str]) -> None:
+    """Take back what the ended dockerd left: its control group, mounts, bridges, rules and its directory `run`.
+
+    Another Docker engine's rules, where there were any before, and bridges that were there before stay.
+    """
+    try:
+        before = json.loads((run / "before.json").read_text())
+    except (OSError, ValueError):
+        before = {"links": [], "docker": True}
+    for directory in _group_directories(group):
+        _remove_group(directory)
+    for mount in reversed(_mounts(run)):
+        subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
+    bridges = [bridge for bridge in bridges if bridge not in before["links"] and Path("/sys/class/net", bridge).exists()]
+    for bridge in bridges:
+        subprocess.run(["ip", "link", "delete", bridge], check=False, capture_output=True)
+    if not before["docker"]:
+        script = removal_of_rules(_saved_rules(), before["policy"])
+        subprocess.run(["iptables-restore", "--noflush"], input=script, text=True, check=False, capture_output=True)
+        FORWARDING.write_text(before["forwarding"])
+    shutil.rmtree(run, ignore_errors=True)
+
+
+def removal_of_rules(saved: str, policy: str) -> str:
+    """The input of `iptables-restore --noflush` that removes Docker's chains and rules, given the output of `iptables-save`.
+
+    Only what names one of Docker's chains or bridges goes; `policy` is what the chain FORWARD had before.
+    """
+    script: list[str] = []
+    chains: list[str] = []
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            script, chains = [*script, line], []
+            if line == "*filter":
+                script.append(f":FORWARD {policy} [0:0]")
+        elif found := re.match(r":(DOCKER\S*) ", line):
+            chains.append(found[1])
+        elif line.startswith("-A "):
+            words = shlex.split(line)
+            named = any(re.fullmatch(r"DOCKER\S*|docker0|br-[0-9a-f]{12}", word) for word in words[2:])
+            if named and words[1] not in chains:
+                script.append(f"-D {line.removeprefix('-A ')}")
+        elif line == "COMMIT":
+            script += [*(f"-F {chain}" for chain in chains), *(f"-X {chain}" for chain in chains), line]
+    return "".join(f"{line}\n" for line in script)
+
+
+def _saved_rules() -> str:
+    try:
+        return subprocess.run(["iptables-save"], capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return ""
+
+
+def processes(program: str, argument: str) -> list[int]:
+    """The processes that execute `program` and have `argument` in one of their arguments."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                same = Path(os.readlink(entry / "exe").removesuffix(" (deleted)")).name == program
+                if same and argument in (entry / "cmdline").read_bytes().decode(errors="replace"):
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # ended meanwhile, or the kernel's
+    return found
+
+
+def kill(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process that may have ended."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def kill_group(group: str) -> None:
+    """Kill every process in a control group and below, in whatever hierarchy."""
+    for directory in _group_directories(group):
+        for file in directory.rglob("cgroup.procs"):
+            try:
+                pids = [int(pid) for pid in file.read_text().split()]
+            except OSError:
+                continue
+            for pid in pids:
+                kill(pid, signal.SIGKILL)
+
+
+def _group_directories(group: str) -> Iterator[Path]:
+    """The directories of a control group: one per controller in version 1, one in version 2."""
+    return (directory / group for directory in (CONTROL_GROUPS, *CONTROL_GROUPS.glob("*/")) if (directory / group).is_dir())
+
+
+def _remove_group(directory: Path) -> None:
+    for below in sorted((path for path in directory.rglob("*/")), reverse=True):
+        _rmdir(below)
+    _rmdir(directory)
+
+
+def _rmdir(directory: Path) -> None:
+    try:
+        directory.rmdir()
+    except OSError:
+        return  # a process still ends in it; an empty group is harmless
+
+
+def _mounts(directory: Path) -> list[str]:
+    """Mount points below a directory, in the order in which they were mounted."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [point for point in (line.split()[4] for line in lines) if point.startswith(f"{directory}/")]
