@@ -220,10 +220,6 @@ def _check(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 f"{path}.network", f"{machine.network!r} is no network of this stack" + suggestion(machine.network, settings.networks)
             )
-        elif not machine_ranges(settings, machine.network):
-            yield Problem(
-                f"networks.{machine.network}.ranges", f"no range is left for machine {name!r} besides the cluster's pods and Services"
-            )
 
 
 def machine_ranges(settings: Settings, network: str) -> tuple[str, ...]:
@@ -247,6 +243,12 @@ def _check_networks(settings: Settings) -> Iterator[Problem]:
                 continue
             yield from (Problem(path, f"{text} overlaps {other} of {where}") for where, other in ranges if other.overlaps(parsed))
             ranges.append((path, parsed))
+    inhabited = {settings.cluster.network, *(machine.network for machine in settings.machines.values())}
+    for name in sorted(inhabited & set(settings.networks)):
+        if not machine_ranges(settings, name):
+            yield Problem(
+                f"networks.{name}.ranges", "no range is left for nodes and machines besides the cluster's pods and Services: add one"
+            )
     cluster = settings.cluster
     if cluster.network not in settings.networks:
         yield Problem(
@@ -254,8 +256,6 @@ def _check_networks(settings: Settings) -> Iterator[Problem]:
         )
     elif cluster.pod_range not in settings.networks[cluster.network].ranges:
         yield Problem(f"networks.{cluster.network}.ranges", f"the cluster's pods are in this network: add their range {cluster.pod_range}")
-    elif not machine_ranges(settings, cluster.network):
-        yield Problem(f"networks.{cluster.network}.ranges", "no range is left for the cluster's node besides its pods and Services")
 
 
 def _check_workload(path: str, workload: Workload) -> Iterator[Problem]:

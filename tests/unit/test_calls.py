@@ -1,0 +1,86 @@
+"""The script that calls a workload: what it takes for proof, and the causes that it names. Envoy is a small program of the test's."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from components.plan import verification
+from tests.unit.test_plan import PRODUCT
+
+HOST = "product.shop.svc.cluster.local"
+CURL = r"""#!/bin/bash
+case "$*" in
+*/clusters*)
+  n=$(cat "$STATE/count" 2>/dev/null || echo 0)
+  for endpoint in $ENDPOINTS; do echo "outbound|80||{host}::$endpoint::rq_success::$n"; echo "outbound|80||{host}::$endpoint::rq_total::99"; done
+  for endpoint in $SILENT; do echo "outbound|80||{host}::$endpoint::rq_success::7"; done ;;
+*/certs*) echo '"uri": "spiffe://cluster.local/ns/shop/sa/caller"' ;;
+*/config_dump*) echo "\"exact\": \"$CALLEE\"" ;;
+*/server_info*) [ -z "$DOWN" ] || exit 7 ;;
+*) echo $(($(cat "$STATE/count" 2>/dev/null || echo 0) + 1)) >"$STATE/count"; printf 200 ;;
+esac
+"""
+
+
+def run(
+    tmp_path: Path, *, wanted: list[str], ranges: list[str] | None = None, mode: str = "fail", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in {"curl": CURL.replace("{host}", HOST), "getent": '#!/bin/sh\n[ -z "$NO_DNS" ]\n'}.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    text = verification.calls("product", PRODUCT, caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or [])
+    text = text.replace(f"PATIENCE={verification.PATIENCE // 2}", "PATIENCE=1")
+    defaults = {
+        "ENDPOINTS": "",
+        "SILENT": "",
+        "CALLEE": "spiffe://cluster.local/ns/shop/sa/product",
+        "DOWN": "",
+        "NO_DNS": "",
+        "STATE": str(tmp_path),
+    }
+    return subprocess.run(
+        ["bash", "-s"], input=text, text=True, capture_output=True, env={**defaults, **environment, "PATH": f"{programs}:/usr/bin:/bin"}
+    )
+
+
+def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
+    done = run(tmp_path, wanted=["172.31.6.130"], ranges=["10.244.0.0/16"], ENDPOINTS="172.31.6.130:8080 10.244.0.9:8080")
+    assert done.returncode == 0, done.stderr
+    evidence = verification.evidence(done.stdout)["calls"]
+    assert {call["endpoint"] for call in evidence} == {"172.31.6.130:8080", "10.244.0.9:8080"}
+    assert {call["caller"] for call in evidence} == {"spiffe://cluster.local/ns/shop/sa/caller"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "cause"),
+    [
+        ({"DOWN": "1"}, "the proxy is not running"),
+        ({"NO_DNS": "1"}, f"{HOST} does not resolve"),
+        ({}, f"the proxy has no endpoint for {HOST} port 80"),
+        ({"ENDPOINTS": "10.244.0.9:8080"}, "was not given the endpoint 172.31.6.130:8080"),
+        ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080"}, "no answer from 172.31.6.130:8080"),
+        ({"ENDPOINTS": "172.31.6.130:8080", "CALLEE": "spiffe://cluster.local/ns/shop/sa/other"}, "without mutual TLS for spiffe://cluster.local/ns/shop/sa/product"),
+    ],
+)  # fmt: skip
+def test_the_cause_is_named_and_the_caller_too(tmp_path: Path, environment: dict[str, str], cause: str) -> None:
+    done = run(tmp_path, wanted=["172.31.6.130"], **environment)
+    assert done.returncode == 1
+    assert cause in done.stderr
+    assert done.stderr.startswith("machine product-1: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_endpoint_outside_the_wanted_range_is_no_proof(tmp_path: Path) -> None:
+    done = run(tmp_path, wanted=[], ranges=["10.244.0.0/16"], ENDPOINTS="10.245.0.9:8080")
+    assert done.returncode == 1
+
+
+def test_a_warning_does_not_fail_the_update(tmp_path: Path) -> None:
+    done = run(tmp_path, wanted=["172.31.6.130"], mode="warn")
+    assert done.returncode == 0
+    assert "no endpoint" in done.stderr
