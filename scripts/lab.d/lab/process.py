@@ -37,8 +37,8 @@ def run(
 ) -> Completed:
     """Run a command to its end and return its exit code and output; a non-zero code is no error here.
 
-    The output goes to `log` (appended) and, line by line, to `progress`. With `capture`, standard error goes to the log alone and
-    `output` is standard output alone. When this process is interrupted, the command's process group gets the signals `stop`,
+    The output goes to `log` (appended) and, line by line, to `progress`. With `capture`, standard output is a result: it is returned and
+    not logged, while standard error goes to the log alone. When this process is interrupted, the command's process group gets the signals `stop`,
     `grace` seconds apart, and then SIGKILL. The call returns when the output is closed, so a command that leaves a daemon behind must
     redirect the daemon's output. Raises OSError when the command cannot be started.
     """
@@ -60,15 +60,16 @@ def run(
                 _feed(process.stdin, stdin)
             lines: list[str] = []
             for raw in process.stdout or ():
-                record.write(raw)
-                record.flush()
+                if not capture:
+                    record.write(raw)
+                    record.flush()
                 lines.append(raw.decode(errors="replace"))
                 if progress:
                     progress(lines[-1].rstrip())
             return Completed(process.wait(), "".join(lines))
         finally:
             if process.poll() is None:
-                end(process, stop, grace)
+                end(process.pid, stop, grace, process.poll)
 
 
 def _feed(pipe: IO[bytes], data: bytes) -> None:
@@ -80,30 +81,33 @@ def _feed(pipe: IO[bytes], data: bytes) -> None:
         pass  # the command ended without reading; its exit code says why
 
 
-def end(process: subprocess.Popen[bytes], stop: Sequence[signal.Signals] = (signal.SIGTERM,), grace: float = 3.0) -> None:
-    """End a process and its group: the signals `stop`, `grace` seconds apart, then SIGKILL."""
-    for number in (*stop, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(grace)
-        except subprocess.TimeoutExpired:
-            continue
-        if number == signal.SIGKILL or not _group_lives(process.pid, grace):
-            break
-    process.wait()
+def end(
+    group: int,
+    stop: Sequence[signal.Signals] = (signal.SIGTERM,),
+    grace: float = 3.0,
+    reap: Callable[[], object] = lambda: None,
+) -> None:
+    """End a process group: the signals `stop`, `grace` seconds apart, then SIGKILL. `reap` collects its leader, if that is our child.
+
+    A second interruption while this waits leads to SIGKILL at once.
+    """
+    try:
+        for number in stop:
+            if _gone(group, number, grace, reap):
+                return
+    finally:
+        _gone(group, signal.SIGKILL, grace, reap)
 
 
-def _group_lives(group: int, seconds: float) -> bool:
-    """Whether anything of a process group is still there after waiting for it to go."""
+def _gone(group: int, number: signal.Signals, seconds: float, reap: Callable[[], object]) -> bool:
+    """Signal a process group; whether nothing of it is left within so many seconds."""
     until = time.monotonic() + seconds
-    while True:
-        try:
+    try:
+        os.killpg(group, number)
+        while time.monotonic() < until:
+            reap()
             os.killpg(group, 0)
-        except ProcessLookupError:
-            return False
-        if time.monotonic() > until:
-            return True
-        time.sleep(0.05)
+            time.sleep(0.05)
+    except ProcessLookupError:
+        return True
+    return False

@@ -1,0 +1,63 @@
+"""`lab up`: everything from a bare machine to the verified mesh, in named steps."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from standins import install
+
+from lab import debian, engine, images, packages, paths, pulumi_cli
+from lab.steps import StepError, Steps
+from lab.tools import Tools
+
+HOST_PACKAGES = ["ca-certificates", "iproute2", "iptables", "openssh-client"]
+"""What the program and its scripts call on this machine, besides the tools."""
+
+
+def run(stack: str, steps: Steps | None = None) -> dict[str, Any]:
+    """Bring the stack up and show it; returns the stack's outputs. Raises StepFailedError."""
+    with only_one():
+        steps = steps or Steps("up", 9)
+        tools = Tools()
+        with steps.step("Debian packages") as step:
+            debian.ensure(step, HOST_PACKAGES)
+        with steps.step("container engine") as step:
+            answering = engine.ensure(step)
+        with steps.step("Pulumi, kind and Helm") as step:
+            paths.make_private(paths.HOME)
+            tools.link(step, "pulumi", "kind", "helm")
+        with steps.step("kubectl") as step:
+            tools.link(step, "kubectl")
+        with steps.step("istioctl and Istio's charts") as step:
+            tools.link(step, "istioctl")
+            tools.charts(step)
+        with steps.step("images") as step:
+            images.ensure(step, answering, tools)
+        with steps.step("package server") as step:
+            packages.serve(step, answering, tools)
+        with steps.step("Pulumi's plugins") as step:
+            sdk = tools.directory(step, "pulumi-python").path
+            plugins = install.install(paths.BIN, paths.HOME, sdk)
+            step.summary = ", ".join(f"{name}: {what}" for name, what in plugins.items())
+        with steps.step("pulumi up") as step:
+            pulumi_cli.select(step, stack)
+            outputs = pulumi_cli.up(step, stack)
+    if importlib.util.find_spec("lab.report"):
+        importlib.import_module("lab.report").show(outputs)
+    return outputs
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Hold the lock of this checkout's lab. Raises StepError while another command holds it; a killed one holds nothing."""
+    paths.make_private(paths.RUN)
+    with (paths.RUN / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StepError("another ./scripts/lab works in this checkout: wait until it has ended") from error
+        yield
