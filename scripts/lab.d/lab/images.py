@@ -66,7 +66,7 @@ COMPONENTS = (
     *(_component(f"{name}:{versions.KUBERNETES}", name) for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")),
     _component(f"kube-proxy:{versions.KUBERNETES}", "kube-proxy", "kube-proxy"),
     _component("etcd:3.6.6-0", "etcd"),
-    _component("coredns/coredns:v1.13.1", "coredns"),
+    Image("registry.k8s.io/coredns/coredns:v1.13.1", "coredns", None, {"files/coredns": "coredns"}),
     Image("registry.k8s.io/pause:3.10.1", "pause", None, {"files/pause": "pause"}),
 )
 """What kubeadm runs, under the names that `kubeadm config images list` prints; etcd and coredns are the versions that can be built."""
