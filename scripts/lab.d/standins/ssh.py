@@ -114,10 +114,10 @@ def _retry(request: Request, settings: Mapping[str, Any], dial: Callable[[], Con
 
 def _dial(request: Request, settings: Mapping[str, Any], proxy: paramiko.Transport | None) -> paramiko.Transport:
     address, seconds = (settings["host"], settings["port"]), settings["perDialTimeout"] or None
-    handshake = max(seconds or 0, _HANDSHAKE_SECONDS)
+    handshake = seconds or _HANDSHAKE_SECONDS
     sock: socket.socket | paramiko.Channel
     if proxy:
-        sock = proxy.open_channel("direct-tcpip", address, ("127.0.0.1", 0), timeout=seconds or _HANDSHAKE_SECONDS)
+        sock = proxy.open_channel("direct-tcpip", address, ("127.0.0.1", 0), timeout=handshake)
     else:
         sock = socket.create_connection(address, timeout=seconds)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,0 +1,116 @@
+"""Tests with the real Pulumi CLI and, for SSH, a real sshd; nothing is skipped where one is missing.
+
+The CLI is `PULUMI_CLI`, or the lab's (`.lab/bin/pulumi`, or in the cache after `./scripts/lab tools`). sshd comes with Debian's package
+openssh-server (`apt-get install openssh-server`) and runs on the loopback interface, on a free port, as the current user.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from lab import paths
+from machine import Sshd, can_connect, free_port, wait_until
+from standins.command import Command
+from standins.provider import Provider, hosting
+
+from stacks import PROJECT, STACK, Stack
+
+
+@pytest.fixture(scope="session")
+def cli() -> Path:
+    """The real CLI."""
+    built = paths.cache().glob(f"pulumi/v{metadata.version('pulumi')}-*/pulumi")
+    own = os.environ.get("PULUMI_CLI")
+    for candidate in [Path(own)] if own else [paths.BIN / "pulumi", *built]:
+        if os.access(candidate, os.X_OK):
+            return candidate.absolute()
+    pytest.fail("no Pulumi CLI: run `./scripts/lab tools`, or set PULUMI_CLI to one of the pinned version")
+
+
+@pytest.fixture(scope="session")
+def sdk() -> Path:
+    """The two files of Pulumi's Python SDK that the lab installs beside the CLI."""
+    version = metadata.version("pulumi")
+    for directory in paths.cache().glob(f"pulumi-python/v{version}-*"):
+        return directory
+    module = ["go", "mod", "download", "-json", f"github.com/pulumi/pulumi/sdk/v3@v{version}"]
+    subprocess.run(module, check=True, capture_output=True, cwd="/")
+    modules = subprocess.run(["go", "env", "GOMODCACHE"], check=True, capture_output=True, text=True).stdout.strip()
+    return Path(modules, "github.com/pulumi/pulumi/sdk", f"v3@v{version}")
+
+
+@pytest.fixture(scope="session")
+def template(cli: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with an empty stack, to be copied: making one takes two calls of the CLI."""
+    stack = Stack(cli, tmp_path_factory.mktemp("template"))
+    for directory in (stack.project, stack.root / "state", stack.root / "home"):
+        directory.mkdir()
+    (stack.project / "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
+    stack.call("stack", "init", STACK)
+    return stack.root
+
+
+@pytest.fixture
+def stack(cli: Path, template: Path, tmp_path: Path) -> Stack:
+    """An empty stack without providers."""
+    root = tmp_path / "stack"
+    shutil.copytree(template, root)
+    return Stack(cli, root)
+
+
+@pytest.fixture
+def host(stack: Stack) -> Iterator[Callable[[Provider], None]]:
+    """Serve a provider in this process to `stack`."""
+    servers = []
+
+    def start(provider: Provider) -> None:
+        server = hosting(provider)
+        servers.append(server)
+        earlier = stack.environment.get("PULUMI_DEBUG_PROVIDERS")
+        address = f"{provider.name}:{server.__enter__()}"
+        stack.environment["PULUMI_DEBUG_PROVIDERS"] = f"{earlier},{address}" if earlier else address
+
+    yield start
+    for server in servers:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture
+def commands(stack: Stack, host: Callable[[Provider], None]) -> Stack:
+    """An empty stack with the `command` provider."""
+    host(Command())
+    return stack
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A real sshd that accepts one key, and the variables LAB_*."""
+    binary = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if not binary:
+        pytest.fail("no sshd: install Debian's package openssh-server")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it as root; Debian makes it when the service starts
+    directory = tmp_path_factory.mktemp("sshd")
+    for name in ("host", "client"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", directory / name], check=True)
+    log, port = directory / "log", free_port()
+    (directory / "config").write_text(
+        f"ListenAddress 127.0.0.1:{port}\nHostKey {directory}/host\nAuthorizedKeysFile {directory}/client.pub\nPidFile none\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nAcceptEnv LAB_*\nMaxStartups 100\n"
+    )
+    server = subprocess.Popen([binary, "-D", "-f", directory / "config", "-E", log], stdin=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: can_connect(port) or server.poll() is not None)
+        assert server.poll() is None, log.read_text()
+        keys = (directory / "client").read_text(), (directory / "host.pub").read_text().strip()
+        yield Sshd(port, getpass.getuser(), *keys, log)
+    finally:
+        server.terminate()
+        server.wait()

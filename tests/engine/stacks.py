@@ -1,0 +1,145 @@
+"""A stack on the real Pulumi CLI with everything of its own in one temporary directory, for programs that are functions of the test."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+import signal
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from pulumi.automation._server import LanguageServer
+from pulumi.runtime.proto import language_pb2_grpc
+
+Program = Callable[[], None]
+PROJECT, STACK, PASSPHRASE = "test", "lab", "test"
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a call of the CLI ended, and what it printed on both streams."""
+
+    status: int
+    output: str
+
+    def changes(self) -> dict[str, int]:
+        """The summary that ends a preview or an update: {"created": 2, "unchanged": 1}."""
+        summary = self.output.partition("\nResources:\n")[2].partition("\n\n")[0]
+        return {what: int(count) for count, what in re.findall(r"(\d+) (?:to )?(\w+)", summary)}
+
+
+@dataclass
+class Stack:
+    """Calls the CLI. `root` holds the project, the state and PULUMI_HOME."""
+
+    cli: Path
+    root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def project(self) -> Path:
+        return self.root / "project"
+
+    def env(self) -> dict[str, str]:
+        own = {
+            "PULUMI_HOME": str(self.root / "home"),
+            "PULUMI_BACKEND_URL": f"file://{self.root / 'state'}",
+            "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
+            "PULUMI_SKIP_UPDATE_CHECK": "1",
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+            "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "1",
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
+        return {**inherited, **own, **self.environment}
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start the CLI in a session of its own and return at once."""
+        return subprocess.Popen(
+            [str(self.cli), *words, "--non-interactive", "--color", "never"],
+            cwd=self.project,
+            env=self.env(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def call(self, *words: str, program: Program | None = None, fails: bool = False) -> Result:
+        """Call the CLI and check that it succeeds, or fails where `fails` is set."""
+        if program:
+            with hosted(program) as address:
+                return self.call(*words, f"--client={address}", "--exec-kind=auto.inline", fails=fails)
+        process = self.start(*words)
+        try:
+            output, _ = process.communicate(timeout=60)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        assert (process.returncode != 0) == fails, f"pulumi {' '.join(words)} ended with {process.returncode}:\n{output}"
+        return Result(process.returncode, output)
+
+    def preview(self, program: Program, *options: str, fails: bool = False) -> Result:
+        return self.call("preview", "--stack", STACK, *options, program=program, fails=fails)
+
+    def up(self, program: Program, *options: str, fails: bool = False) -> Result:
+        return self.call("up", "--stack", STACK, "--yes", "--skip-preview", *options, program=program, fails=fails)
+
+    @contextmanager
+    def updating(self, program: Program) -> Iterator[subprocess.Popen[str]]:
+        """`up`, while it runs."""
+        with hosted(program) as address:
+            process = self.start("up", "--stack", STACK, "--yes", "--skip-preview", f"--client={address}", "--exec-kind=auto.inline")
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+
+    def destroy(self) -> Result:
+        return self.call("destroy", "--stack", STACK, "--yes", "--skip-preview")
+
+    def refresh(self) -> Result:
+        return self.call("refresh", "--stack", STACK, "--yes", "--skip-preview")
+
+    def resources(self) -> dict[str, dict[str, Any]]:
+        """The saved resources by name, without the stack and the providers."""
+        file = self.root / "state" / ".pulumi" / "stacks" / PROJECT / f"{STACK}.json"
+        deployment = json.loads(file.read_text())["checkpoint"]["latest"]
+        return {
+            resource["urn"].rpartition("::")[2]: resource
+            for resource in deployment.get("resources", [])
+            if not resource["type"].startswith("pulumi:")
+        }
+
+    def files_with(self, text: str) -> list[Path]:
+        """The files of the state, the project and PULUMI_HOME that hold `text`."""
+        return [file for file in self.root.rglob("*") if file.is_file() and text.encode() in file.read_bytes()]
+
+
+@contextmanager
+def hosted(program: Program) -> Iterator[str]:
+    """Serve a program that is a function, as the Automation API does, without its further calls of the CLI. Gives the address."""
+    server = grpc.server(ThreadPoolExecutor(max_workers=4))
+    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(0).wait()
+        with warnings.catch_warnings():
+            # That server does not close the event loop of a program that failed; Python says so when it collects the loop.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
