@@ -46,7 +46,7 @@ def run(
     with open(log or os.devnull, "ab") as record:
         record.write(f"$ {' '.join(arguments)}\n".encode())
         record.flush()
-        process = subprocess.Popen(
+        with subprocess.Popen(
             arguments,
             cwd=cwd,
             env=env,
@@ -54,22 +54,22 @@ def run(
             stdout=subprocess.PIPE,
             stderr=record if capture else subprocess.STDOUT,
             start_new_session=True,
-        )
-        try:
-            if stdin is not None and process.stdin:
-                _feed(process.stdin, stdin)
-            lines: list[str] = []
-            for raw in process.stdout or ():
-                if not capture:
-                    record.write(raw)
-                    record.flush()
-                lines.append(raw.decode(errors="replace"))
-                if progress:
-                    progress(lines[-1].rstrip())
-            return Completed(process.wait(), "".join(lines))
-        finally:
-            if process.poll() is None:
-                end(process.pid, stop, grace, process.poll)
+        ) as process:
+            try:
+                if stdin is not None and process.stdin:
+                    _feed(process.stdin, stdin)
+                lines: list[str] = []
+                for raw in process.stdout or ():
+                    if not capture:
+                        record.write(raw)
+                        record.flush()
+                    lines.append(raw.decode(errors="replace"))
+                    if progress:
+                        progress(lines[-1].rstrip())
+                return Completed(process.wait(), "".join(lines))
+            finally:
+                if process.poll() is None:
+                    end(process.pid, stop, grace, process.poll)
 
 
 def _feed(pipe: IO[bytes], data: bytes) -> None:
@@ -100,14 +100,27 @@ def end(
 
 
 def _gone(group: int, number: signal.Signals, seconds: float, reap: Callable[[], object]) -> bool:
-    """Signal a process group; whether nothing of it is left within so many seconds."""
+    """Signal a process group; whether nothing of it runs any more within so many seconds."""
     until = time.monotonic() + seconds
     try:
         os.killpg(group, number)
-        while time.monotonic() < until:
-            reap()
-            os.killpg(group, 0)
-            time.sleep(0.05)
     except ProcessLookupError:
         return True
+    while _runs(group):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+        reap()
+    return True
+
+
+def _runs(group: int) -> bool:
+    """Whether a process of the group runs; one that ended and that nobody has collected, as in containers without an init, does not."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, member, *_ = stat.read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):
+            continue  # gone meanwhile
+        if int(member) == group and state not in "ZX":
+            return True
     return False

@@ -149,7 +149,7 @@ def _drop_pending(step: Step, stack: str) -> None:
 class Resources:
     """Follows the lines of an update: `+  <type> <name> creating (0s)`, then `created (1.2s)`."""
 
-    LINE = re.compile(r"^\s*\S{1,2}\s+(?P<type>\S+:\S+)\s+(?P<name>\S+)\s+(?P<what>[\w* ]+?)(?: \((?P<seconds>[\d.]+)s\))?(?:[;\s].*)?$")
+    LINE = re.compile(r"^\s*\S{1,2}\s+(?P<type>\S+:\S+)\s+(?P<name>\S+)\s+(?P<what>\*\*[\w ]+\*\*|\w+)(?: \((?P<seconds>[\d.]+)s\))?")
 
     def __init__(self, step: Step) -> None:
         self.step = step
