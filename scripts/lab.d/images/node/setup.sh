@@ -7,9 +7,9 @@ rm -f /lib/systemd/system/sysinit.target.wants/systemd-tmpfiles-setup.service
 for wants in multi-user local-fs basic; do rm -f /lib/systemd/system/$wants.target.wants/*; done
 rm -f /lib/systemd/system/sockets.target.wants/*udev* /lib/systemd/system/sockets.target.wants/*initctl* /etc/systemd/system/*.wants/*
 echo "ReadKMsg=no" >> /etc/systemd/journald.conf
-systemctl enable kubelet.service containerd.service undo-mount-hacks.service
+systemctl enable kubelet.service containerd.service undo-mount-hacks.service pod-network.service
 systemctl mask systemd-binfmt.service
-mkdir -p /etc/kubernetes/manifests
+mkdir -p /etc/kubernetes/manifests /etc/cni/net.d
 
 # Where kind's files and kubelet expect what Debian installs elsewhere.
 ln -s /usr/bin/containerd /usr/bin/ctr /usr/bin/containerd-shim-runc-v2 /usr/local/bin/
