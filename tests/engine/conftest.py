@@ -15,12 +15,11 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from cli_stack import PROJECT, STACK, Stack
 from lab import paths
 from machine import Sshd, can_connect, free_port, wait_until
 from standins.command import Command
 from standins.provider import Provider, hosting
-
-from stacks import PROJECT, STACK, Stack
 
 
 @pytest.fixture(scope="session")

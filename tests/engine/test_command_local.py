@@ -10,10 +10,9 @@ from typing import Any
 
 import pulumi
 import pytest
+from cli_stack import Stack
 from machine import wait_until
 from pulumi_command import local, remote
-
-from stacks import Stack
 
 CANARY = "canary-6f1d9"
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import pulumi
 import pytest
+from cli_stack import Stack
 from machine import Sshd, free_port, wait_until
 from pulumi_command import remote
-
-from stacks import Stack
 
 
 def to(sshd: Sshd, **changes: Any) -> remote.ConnectionArgs:

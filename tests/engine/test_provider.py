@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pulumi
+from cli_stack import Stack
 from machine import wait_until
 from standins.provider import (
     UNKNOWN,
@@ -24,8 +25,6 @@ from standins.provider import (
     plain,
     secret_like,
 )
-
-from stacks import Stack
 
 CANARY = "canary-2b7e4"
 
