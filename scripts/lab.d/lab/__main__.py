@@ -56,7 +56,7 @@ def _tools(names: list[str]) -> None:
 
     tools = Tools()
     if not names:
-        table(["tool", "version", "from"], tools.listing())
+        table(["tool", "version", "from"], [*tools.listing(), *_surroundings()])
         return
     if unknown := [name for name in names if name not in PROGRAMS | DIRECTORIES and name != "envoy"]:
         raise StepError(f"no such tool: {', '.join(unknown)} (`./scripts/lab tools` lists them)")
@@ -64,6 +64,23 @@ def _tools(names: list[str]) -> None:
     for name in names:
         tool = tools.envoy(step) if name == "envoy" else tools.program(step, name) if name in PROGRAMS else tools.directory(step, name)
         print(tool.path)
+
+
+def _surroundings() -> list[tuple[str, str, str]]:
+    """What is no program or file of the lab's, but used by it: engine, images, plugins."""
+    from standins import install
+
+    from lab import engine, images
+
+    answering = engine.find()
+    origin = "not running" if answering is None else "Debian docker.io, started by the lab" if answering.host else "the machine's"
+    rows = [("Docker engine", answering.docker("version", "--format", "{{.Server.Version}}") if answering else "-", origin)]
+    for name, what in images.listing(answering):
+        image, _, tag = name.rpartition(":")
+        rows.append((image, tag, f"image, {what}"))
+    for name, what in install.in_use(paths.BIN, paths.HOME).items():
+        rows.append((f"Pulumi {name}", "-", "not installed before the first `up`" if what == "missing" else what))
+    return rows
 
 
 def table(head: list[str], rows: Sequence[tuple[str, ...]]) -> None:
