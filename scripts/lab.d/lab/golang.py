@@ -6,12 +6,13 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab import cache, paths, process, versions, wheels
-from lab.steps import Step, StepError
+from lab.steps import Step, StepError, seconds
 
 _KUBERNETES = {"gitVersion": versions.KUBERNETES, "gitMajor": "1", "gitMinor": "35", "gitTreeState": "clean"}
 _ISTIO = {
@@ -122,7 +123,7 @@ def build(step: Step, family: Family, programs: Mapping[str, str]) -> dict[str, 
 
 
 def _build(step: Step, family: Family, programs: Mapping[str, str]) -> None:
-    command, names = go(step), ", ".join(programs)
+    command, names, started = go(step), ", ".join(programs), time.monotonic()
     packages = list(programs.values())
     hint = "see to it that Go can download modules (`go env GOPROXY GOSUMDB` are Go's own settings)"
     step.note(f"{names}: resolving modules")
@@ -143,6 +144,7 @@ def _build(step: Step, family: Family, programs: Mapping[str, str]) -> None:
         )  # fmt: skip
         for name, package in programs.items():
             _store(key(family, name), output / binary_name(package), name)
+        step.line(f"{names} built: {seconds(time.monotonic() - started)}")
     finally:
         shutil.rmtree(output, ignore_errors=True)
 

@@ -154,6 +154,7 @@ class Tools:
                     shutil.copy2(tool.path, place)
             else:
                 place.symlink_to(tool.path)
+        step.summary = ", ".join(f"{name} {tool.version}{' from PATH' if tool.origin == 'PATH' else ''}" for name, tool in found.items())
         return found
 
     def charts(self, step: Step) -> Tool:
