@@ -28,7 +28,8 @@ PACKAGES = {
 
 _OPTIONS = (
     "--variant=minbase",
-    "--quiet",
+    # As Debian's installer does it; otherwise the package usrmerge does it later, with all of Perl.
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
     *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "info", "locale")),
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
     # The settings of the machine that builds do not belong into an image.
