@@ -80,6 +80,11 @@ class Revision:
         return json.loads(gzip.decompress(stored))
 
 
+def encoded(release: Object) -> str:
+    """A release as Helm stores it in a Secret's data: the inverse of `Revision.release`."""
+    return base64.b64encode(base64.b64encode(gzip.compress(json.dumps(release).encode()))).decode()
+
+
 def revisions(cluster: Cluster, namespace: str, name: str) -> list[Revision]:
     """What Helm stored of a release, oldest first; empty when there is no such release."""
     found = []

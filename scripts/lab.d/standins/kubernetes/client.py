@@ -18,7 +18,7 @@ Object = dict[str, Any]
 
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
 # A busy API server says 429 and when to come back; a connection that broke before an answer came is tried again.
-_RETRIES = urllib3.Retry(total=4, backoff_factor=0.2, status_forcelist=(429,), allowed_methods=None, redirect=0, raise_on_status=False)
+_RETRIES = urllib3.Retry(total=3, backoff_factor=0.1, status_forcelist=(429,), allowed_methods=None, redirect=0, raise_on_status=False)
 
 
 class ApiError(ProviderError):

@@ -320,13 +320,13 @@ class Kubernetes(Provider):
             raise self._explanation(request, doing, error) from None
 
     def _explanation(self, request: Request, doing: str, error: ApiError) -> ProviderError:
-        text = objects.redacted(str(error), request.inputs, request.old_inputs)
+        text = f"{doing} failed: {error}"
         if error.reason == "Conflict":
             text += (
                 f"; another field manager has changed this object: run `pulumi refresh` to see the change, and annotate the resource with "
                 f'{objects.PATCH_FORCE}: "true" to take the fields back'
             )
-        return ProviderError(f"{doing} failed: {text}")
+        return ProviderError(objects.redacted(text, request.inputs, request.old_inputs))
 
 
 def _passing(error: ApiError) -> bool:

@@ -180,8 +180,8 @@ class Releases:
         release = there[-1].release()
         metadata = release["chart"]["metadata"]
         inputs = request.inputs or {"name": name, "namespace": namespace, "chart": metadata["name"], "version": metadata["version"]}
-        values = objects.drifted(inputs.get("values") or {}, request.state.get("values") or {}, release.get("config") or {})
-        if values != plain(inputs.get("values") or {}):
+        values = release.get("config") or {}
+        if values != plain(request.state.get("values") or {}):
             inputs = {**inputs, "values": objects.as_secret_as({"values": values}, inputs)["values"]}
         if request.state and metadata["version"] != plain(request.state.get("version")):
             inputs = {**inputs, "version": metadata["version"]}

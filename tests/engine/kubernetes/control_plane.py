@@ -1,0 +1,192 @@
+"""A Kubernetes control plane on loopback for tests: etcd, API server and controllers, real ones, without a node."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from lab import cache, golang, paths, tools
+from standins.kubernetes.client import ApiError, Cluster, Object, Unreachable
+from standins.kubernetes.kubeconfig import parse
+
+
+def program(name: str) -> Path:
+    """A program in a directory of `LAB_TOOLS`, of the lab, of its cache, or of PATH. A test that needs an absent one fails."""
+    places = [*os.environ.get("LAB_TOOLS", "").split(os.pathsep), str(paths.BIN)]
+    entry = cache.find(golang.key(golang.FAMILIES[tools.PROGRAMS[name].family], name))
+    places += [str(entry)] if entry else []
+    found = shutil.which(name, path=os.pathsep.join(place for place in places if place)) or shutil.which(name)
+    assert found, f"no {name}: run `./scripts/lab tools`, or set LAB_TOOLS to the directories that hold it"
+    return Path(found)
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """A running control plane."""
+
+    kubeconfig: str
+    cluster: Cluster
+
+    def patch(self, path: str, body: Object) -> Object:
+        """A merge patch by hand, as a person would with `kubectl patch`."""
+        return self.cluster.call("PATCH", path, {"fieldManager": "a-person"}, body, "application/merge-patch+json")
+
+    def create(self, api_version: str, kind: str, namespace: str, name: str, **fields: Any) -> Object:
+        """An object made by somebody else."""
+        body = {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace}, **fields}
+        return self.cluster.call("POST", self.cluster.endpoint(api_version, kind).path(namespace), {"fieldManager": "a-person"}, body)
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[ControlPlane]:
+    """Start it with its files in `directory`, wait until it answers, stop it at the end."""
+    authority = _Authority()
+    authority.save(directory / "ca.crt")
+    authority.issue("kube-apiserver", directory / "apiserver", address="127.0.0.1")
+    authority.issue("a-person", directory / "admin", organization="system:masters")
+    key = rsa.generate_private_key(65537, 2048)
+    (directory / "accounts.key").write_bytes(_pem(key))
+    ports = _free_ports(3)
+    server = f"https://127.0.0.1:{ports[2]}"
+    kubeconfig = _kubeconfig(server, directory)
+    (directory / "kubeconfig").write_text(kubeconfig)
+    with ExitStack() as stack:
+        start = lambda name, *arguments: stack.enter_context(_process(name, directory, arguments))  # noqa: E731
+        etcd, peer = (f"http://127.0.0.1:{port}" for port in ports[:2])
+        start(
+            "etcd",
+            f"--data-dir={directory / 'etcd'}",
+            f"--listen-client-urls={etcd}",
+            f"--advertise-client-urls={etcd}",
+            f"--listen-peer-urls={peer}",
+            "--unsafe-no-fsync",
+        )
+        start(
+            "kube-apiserver",
+            f"--etcd-servers={etcd}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={ports[2]}",
+            f"--tls-cert-file={directory / 'apiserver.crt'}",
+            f"--tls-private-key-file={directory / 'apiserver.key'}",
+            f"--client-ca-file={directory / 'ca.crt'}",
+            "--authorization-mode=RBAC",
+            "--disable-admission-plugins=ServiceAccount",
+            f"--service-account-key-file={directory / 'accounts.key'}",
+            f"--service-account-signing-key-file={directory / 'accounts.key'}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-cluster-ip-range=10.96.0.0/16",
+        )
+        start(
+            "kube-controller-manager",
+            f"--kubeconfig={directory / 'kubeconfig'}",
+            "--leader-elect=false",
+            "--secure-port=0",
+            "--controllers=deployment-controller,replicaset-controller,job-controller,endpointslice-controller,namespace-controller,"
+            "garbage-collector-controller,serviceaccount-controller",
+        )
+        plane = ControlPlane(kubeconfig, Cluster(parse(kubeconfig)))
+        _wait_for(plane.cluster, directory)
+        yield plane
+
+
+def _wait_for(cluster: Cluster, directory: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if cluster.get("v1", "ServiceAccount", "default", "default"):
+                return
+        except (ApiError, Unreachable):
+            pass
+        log = directory / "kube-apiserver.log"
+        assert time.monotonic() < deadline, f"the control plane did not start: {log.read_text()[-3000:]}"
+        time.sleep(0.1)
+
+
+@contextmanager
+def _process(name: str, directory: Path, arguments: tuple[str, ...]) -> Iterator[None]:
+    with (directory / f"{name}.log").open("w") as log:
+        process = subprocess.Popen([program(name), *arguments], stdout=log, stderr=log, cwd=directory)
+        try:
+            yield
+        finally:
+            process.kill()  # nothing of it is to be kept
+            process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _kubeconfig(server: str, directory: Path) -> str:
+    cluster = {"server": server, "certificate-authority": str(directory / "ca.crt")}
+    user = {"client-certificate": str(directory / "admin.crt"), "client-key": str(directory / "admin.key")}
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": "test", "user": user}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "current-context": "test",
+        }
+    )
+
+
+class _Authority:
+    """A certificate authority."""
+
+    def __init__(self) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        self._certificate = self._builder(self._name, self._key).add_extension(constraints, critical=True).sign(self._key, hashes.SHA256())
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+        )
+
+    def save(self, path: Path) -> None:
+        path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str, path: Path, *, organization: str = "", address: str = "") -> None:
+        """Write `path`.crt and `path`.key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        attributes = [x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]
+        if organization:
+            attributes.append(x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, organization))
+        builder = self._builder(x509.Name(attributes), key)
+        if address:
+            names = [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("localhost")]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        path.with_suffix(".crt").write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        path.with_suffix(".key").write_bytes(_pem(key))
+
+
+def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())

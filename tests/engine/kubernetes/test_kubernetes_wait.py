@@ -1,0 +1,157 @@
+"""Waiting for objects, against real controllers; the tests play the kubelet."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from control_plane import ControlPlane
+from one_resource import Resource
+from standins.kubernetes.plugin import Kubernetes
+from standins.provider import Cancelled, InitFailed
+
+LABELS = {"app": "it"}
+
+
+def workload(namespace: str, api_version: str, kind: str, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
+    template = {"metadata": {"labels": LABELS}, "spec": {"restartPolicy": "Always", "containers": [{"name": "it", "image": "it"}]}}
+    if kind == "Job":
+        template["spec"]["restartPolicy"] = "Never"
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {"name": "it", "namespace": namespace, "annotations": annotations or {}},
+        "spec": {"template": template, **spec},
+    }
+
+
+def deployment(namespace: str, **spec: Any) -> dict[str, Any]:
+    return workload(namespace, "apps/v1", "Deployment", selector={"matchLabels": LABELS}, **spec)
+
+
+def play_kubelet(plane: ControlPlane, namespace: str, status: dict[str, Any], count: int = 1) -> None:
+    """Give the status to the first `count` Pods that have none yet."""
+    deadline = time.monotonic() + 10
+    while count:
+        for pod in plane.cluster.list("v1", "Pod", namespace):
+            if "conditions" not in pod["status"]:
+                plane.patch(f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}/status", {"status": status})
+                count -= 1
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+READY = {"phase": "Running", "podIP": "10.244.0.9", "conditions": [{"type": "Ready", "status": "True"}]}
+
+
+def container(**state: Any) -> dict[str, Any]:
+    status = [{"name": "it", "image": "it", "imageID": "", "restartCount": 0, "ready": False, "state": state}]
+    return {"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": status}
+
+
+@pytest.fixture
+def background() -> Any:
+    with ThreadPoolExecutor() as pool:
+        yield pool.submit
+
+
+def test_deployment(plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]) -> None:
+    """Ready when all replicas are available; an image that cannot be pulled is named; the next `up` goes on from there."""
+    resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=3)
+    up = background(resource.up, deployment(namespace, replicas=1))
+    play_kubelet(plane, namespace, container(waiting={"reason": "ErrImagePull", "message": "no such image"}))
+    with pytest.raises(InitFailed) as failure:
+        up.result()
+    assert "timed out after 3 s waiting for Deployment it to be available (0/1 Pods, 1 up to date)" in str(failure.value)
+    assert "container it: ErrImagePull: no such image" in str(failure.value)
+    assert failure.value.id == f"{namespace}/it" and failure.value.state["metadata"]["uid"]
+
+    resource.id, resource.state, resource.inputs = failure.value.id, failure.value.state, deployment(namespace, replicas=1)
+    resource.timeout = 20
+    changed = deployment(namespace, replicas=1)
+    changed["spec"]["template"]["metadata"]["annotations"] = {"try": "again"}
+    up = background(resource.up, changed)
+    play_kubelet(plane, namespace, READY)
+    assert up.result()["status"]["availableReplicas"] == 1
+
+    # A point-in-time check on refresh: a Deployment that is broken now is reported.
+    pod = next(each for each in plane.cluster.list("v1", "Pod", namespace) if each["status"].get("phase") == "Running")
+    plane.patch(f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}/status", {"status": container(terminated={"exitCode": 3})})
+    deadline = time.monotonic() + 5
+    with pytest.raises(InitFailed, match=r"0/1 Pods.*exit code 3"):
+        while time.monotonic() < deadline:
+            resource.refresh()
+    resource.delete()
+    assert plane.cluster.get("apps/v1", "Deployment", namespace, "it") is None
+
+
+def test_a_deployment_that_the_user_gives_up(plane: ControlPlane, provider: Kubernetes, namespace: str) -> None:
+    resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=60)
+    request = resource.request(inputs=resource.check(deployment(namespace)).inputs)
+    threading.Timer(0.5, request.cancel).start()
+    with pytest.raises(Cancelled):
+        provider.create(request)
+
+
+def test_job(plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]) -> None:
+    """A failed one fails at once with what its Pod said, and is replaced if it asks for that."""
+    again = {"pulumi.com/replaceUnready": "true"}
+    resource = Resource(provider, "kubernetes:batch/v1:Job")
+    inputs = workload(namespace, "batch/v1", "Job", again, backoffLimit=0)
+    up = background(resource.up, inputs)
+    terminated = {"exitCode": 7, "reason": "Error", "message": "product does not answer"}
+    play_kubelet(plane, namespace, {**container(terminated=terminated), "phase": "Failed"})
+    with pytest.raises(InitFailed, match=r"Job it failed: \[BackoffLimitExceeded\].*exit code 7: product does not answer") as failure:
+        up.result()
+    resource.id, resource.state, resource.inputs = failure.value.id, failure.value.state, inputs
+    difference = resource.diff(inputs)
+    assert difference.replaces and difference.delete_before_replace
+    resource.delete()
+
+    resource = Resource(provider, "kubernetes:batch/v1:Job")
+    up = background(resource.up, inputs)
+    play_kubelet(plane, namespace, {**container(terminated={"exitCode": 0}), "phase": "Succeeded"})
+    assert up.result()["status"]["succeeded"] == 1
+    assert not resource.diff(inputs).changes
+
+
+def test_service(plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]) -> None:
+    """No endpoints are fine once they have settled; a balancer waits for an address; an annotation skips all that."""
+
+    def service(name: str, type: str = "ClusterIP", **annotations: str) -> dict[str, Any]:
+        metadata = {"name": name, "namespace": namespace, "annotations": {f"pulumi.com/{key}": value for key, value in annotations.items()}}
+        spec = {"type": type, "selector": LABELS, "ports": [{"port": 80}]}
+        return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+    type = "kubernetes:core/v1:Service"
+    slow = Kubernetes(settle=1.0)
+    slow.configure({"kubeconfig": plane.kubeconfig})
+    started = time.monotonic()
+    Resource(slow, type, name="settles").up(service("settles"))
+    assert time.monotonic() - started >= 1.0
+
+    with pytest.raises(
+        InitFailed, match=r"timed out after 1 s waiting for an address for Service pending.*does your cloud provider support"
+    ):
+        Resource(provider, type, name="pending", timeout=0).up(service("pending", "LoadBalancer", timeoutSeconds="1"))
+    Resource(provider, type, name="skips").up(service("skips", "LoadBalancer", skipAwait="true"))
+    balanced = Resource(provider, type, name="balanced")
+    up = background(balanced.up, service("balanced", "LoadBalancer"))
+    path = f"/api/v1/namespaces/{namespace}/services/balanced"
+    while plane.cluster.get("v1", "Service", namespace, "balanced") is None:
+        time.sleep(0.05)
+    plane.patch(f"{path}/status", {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}})
+    assert up.result()["status"]["loadBalancer"]["ingress"][0]["ip"] == "192.0.2.1"
+
+    # Endpoints that are not ready are waited for.
+    plane.create("v1", "Node", "", "a-node")
+    plane.create("v1", "Pod", namespace, "it", spec={"nodeName": "a-node", "containers": [{"name": "it", "image": "it"}]})
+    plane.patch(f"/api/v1/namespaces/{namespace}/pods/it", {"metadata": {"labels": LABELS}})
+    status = {"phase": "Running", "podIP": "10.244.0.9", "podIPs": [{"ip": "10.244.0.9"}]}
+    plane.patch(f"/api/v1/namespaces/{namespace}/pods/it/status", {"status": status})
+    with pytest.raises(InitFailed, match="Service does not target any Pods"):
+        Resource(provider, type, name="unready", timeout=2).up(service("unready"))
