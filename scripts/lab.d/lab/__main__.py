@@ -17,7 +17,8 @@ def main() -> int:
     os.environ.pop("PYTHONPATH", None)  # the launcher's; it is not meant for the programs that are called from here
     arguments = cli.parse()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     try:
         match arguments.command:
             case "up":

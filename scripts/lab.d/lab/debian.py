@@ -62,6 +62,8 @@ def ensure(step: Step, packages: Sequence[str]) -> None:
     step.note(f"installing {names}")
     with _services_stay_off():
         if step.run(command, env=environment, progress=_progress, check=False).code:
+            # A run that was killed may have left packages half-installed.
+            step.run(["dpkg", "--configure", "--pending"], env=environment, hint="see to it that `dpkg --configure --pending` works")
             # The lists are absent in a fresh image, or too old: then the files that they name are gone.
             step.run(["apt-get", "update"], env=environment, progress=_progress, hint="see to it that `apt-get update` works")
             step.run(command, env=environment, progress=_progress, hint=f"see to it that `apt-get install {names}` works")

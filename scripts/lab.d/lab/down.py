@@ -28,7 +28,7 @@ def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
                 _remove_containers(step, answering, stack)
                 if not others:
                     packages.stop(answering)
-                    if purge:
+                    if purge and not answering.host:  # the lab's own engine goes with the caches
                         _remove_images(answering)
             step.summary = step.summary or "nothing left"
         with steps.step("container engine and files") as step:

@@ -15,6 +15,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine where apt-get only knows packages after an update; `policy-rc.d` and the installed packages are files."""
     programs = {
         "dpkg-query": f'for name in "$@"; do :; done; [ -e {tmp_path}/installed-$name ] && printf installed; exit 0',
+        "dpkg": "",
         "apt-get": f"""echo "$@" >>{tmp_path}/calls
 case $1 in
 update) touch {tmp_path}/lists ;;
