@@ -12,15 +12,14 @@ import pytest
 from control_plane import ControlPlane
 from one_resource import Resource
 from standins.kubernetes.plugin import Kubernetes
-from standins.provider import Cancelled, InitFailed
+from standins.provider import InitFailed
 
 LABELS = {"app": "it"}
 
 
 def workload(namespace: str, api_version: str, kind: str, annotations: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:
-    template = {"metadata": {"labels": LABELS}, "spec": {"restartPolicy": "Always", "containers": [{"name": "it", "image": "it"}]}}
-    if kind == "Job":
-        template["spec"]["restartPolicy"] = "Never"
+    pod = {"restartPolicy": "Never" if kind == "Job" else "Always", "containers": [{"name": "it", "image": "it"}]}
+    template = {"metadata": {"labels": LABELS}, "spec": pod}
     return {
         "apiVersion": api_version,
         "kind": kind,
@@ -93,8 +92,9 @@ def test_a_deployment_that_the_user_gives_up(plane: ControlPlane, provider: Kube
     resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=60)
     request = resource.request(inputs=resource.check(deployment(namespace)).inputs)
     threading.Timer(0.5, request.cancel).start()
-    with pytest.raises(Cancelled):
+    with pytest.raises(InitFailed, match="interrupted") as failure:
         provider.create(request)
+    assert failure.value.id == f"{namespace}/it", "`destroy` must know of it"
 
 
 def test_job(plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import threading
 from dataclasses import dataclass
@@ -40,6 +41,12 @@ class UnknownKind(ApiError):
 
 class Unreachable(ProviderError):
     """No answer from the API server."""
+
+
+def forgive(error: Unreachable) -> None:
+    """Return if the user has said that a cluster which does not answer is gone with all its objects; else say how to."""
+    if os.environ.get("PULUMI_K8S_DELETE_UNREACHABLE") != "true":
+        raise ProviderError(f"{error}; if the cluster is gone for good, run once with PULUMI_K8S_DELETE_UNREACHABLE=true") from None
 
 
 @dataclass(frozen=True)

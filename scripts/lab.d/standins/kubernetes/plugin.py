@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from standins.kubernetes import objects, wait
-from standins.kubernetes.client import ApiError, Cluster, Object, UnknownKind, Unreachable
+from standins.kubernetes.client import ApiError, Cluster, Object, UnknownKind, Unreachable, forgive
 from standins.kubernetes.kubeconfig import Kubeconfig, parse
 from standins.kubernetes.release import Releases
 from standins.provider import (
     UNKNOWN,
+    Cancelled,
     Checked,
     Created,
     Difference,
@@ -230,9 +230,8 @@ class Kubernetes(Provider):
         except UnknownKind:
             return None
         except Unreachable as error:
-            if _forget_unreachable():
-                return None
-            raise ProviderError(f"{error}; if it is gone for good, run once with PULUMI_K8S_DELETE_UNREACHABLE=true") from None
+            forgive(error)
+            return None
         if live is None:
             return None
         if not declared:
@@ -266,8 +265,7 @@ class Kubernetes(Provider):
         except UnknownKind:
             return None  # Its definition is gone, and so is everything of its kind.
         except Unreachable as error:
-            if not _forget_unreachable():
-                raise ProviderError(f"{error}; if it is gone for good, run once with PULUMI_K8S_DELETE_UNREACHABLE=true") from None
+            forgive(error)
         except wait.NotReady as error:
             raise ProviderError(str(error)) from None
         return None
@@ -295,6 +293,9 @@ class Kubernetes(Provider):
         try:
             if not objects.is_true(inputs, objects.SKIP_AWAIT):
                 live = wait.until_ready(self._cluster, live, request, _timeout(request, inputs), self._settle)
+        except Cancelled as error:
+            # The object is there: saved, it is gone on with by the next `up` and removed by `destroy`.
+            raise InitFailed(_id(live), objects.state_of(inputs, live, manager), [str(error)]) from None
         except wait.NotReady as error:
             reasons = [objects.redacted(each, inputs) for each in error.reasons]
             raise InitFailed(_id(live), objects.state_of(inputs, error.live, manager), reasons) from None
@@ -364,10 +365,6 @@ def _timeout(request: Request, inputs: Properties) -> float:
 
 def _truth(value: Any) -> bool:
     return value is True or value == "true"
-
-
-def _forget_unreachable() -> bool:
-    return os.environ.get("PULUMI_K8S_DELETE_UNREACHABLE") == "true"
 
 
 def _kubeconfig(settings: Properties) -> Kubeconfig:

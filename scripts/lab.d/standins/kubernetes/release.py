@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from standins.kubernetes import charts, objects, wait
-from standins.kubernetes.client import ApiError, Cluster, Object, UnknownKind, Unreachable
+from standins.kubernetes.client import ApiError, Cluster, Object, UnknownKind, Unreachable, forgive
 from standins.kubernetes.kubeconfig import Kubeconfig, memory_file
 from standins.provider import (
     UNKNOWN,
@@ -38,6 +39,10 @@ from standins.provider import (
 _DEFAULT_TIMEOUT = 300
 _LABEL = "pulumi"
 _REPORT_EVERY = 3.0
+_DONE = {"install": "installed", "upgrade": "upgraded"}
+_KLOG = re.compile(r"[IWEF]\d{4} |WARNING:")
+"""Lines of helm's that do not say what failed."""
+_NOT_INHERITED = ("KUBECONFIG", "HELM_DEBUG", "HELM_KUBE", "HELM_NAMESPACE")
 _INPUTS = frozenset(
     {
         *("atomic", "chart", "checksum", "cleanupOnFail", "createNamespace", "name", "namespace", "repositoryOpts", "skipAwait"),
@@ -74,14 +79,14 @@ class Releases:
         if has_unknown([inputs.get("chart"), repository, inputs.get("version")]):
             return Checked(inputs)
         try:
-            inputs |= self._chart(inputs)
+            inputs |= self._chart(request, inputs)
         except Refused:
             raise
         except ProviderError as error:
             return Checked(inputs, [Failure("chart", f"{error}; check the chart name and repository configuration")])
         return Checked(inputs)
 
-    def _chart(self, inputs: Properties) -> Properties:
+    def _chart(self, request: Request, inputs: Properties) -> Properties:
         inputs = plain(inputs)
         path = charts.local_path(inputs["chart"], _repository(inputs))
         if path:
@@ -89,7 +94,7 @@ class Releases:
             return {"version": chart.version, "checksum": chart.digest}
         if inputs.get("version", "")[:1].isdigit():
             return {}  # An exact version; no need to ask the repository.
-        shown = self._helm(["show", "chart", *self._source(inputs)], inputs, None, None)
+        shown = self._helm(["show", "chart", *self._source(inputs)], inputs, request, None)
         return {"version": next(line.split(":", 1)[1].strip().strip("'\"") for line in shown.splitlines() if line.startswith("version:"))}
 
     def diff(self, request: Request) -> Difference:
@@ -132,17 +137,14 @@ class Releases:
         request.status(f"helm {verb} {inputs['name']} ({Path(inputs['chart']).name} {inputs.get('version', '')})")
         try:
             self._helm(command, inputs, request, inputs.get("values") or {})
-        except Cancelled:
-            raise
         except ProviderError as error:
             left = self._revisions(inputs)
             if not left:
                 raise
             release = left[-1].release()
-            text = f"Helm release {inputs['namespace']}/{inputs['name']} was not {verb}ed completely ({left[-1].status})".replace(
-                "eed ", "ed "
-            )
-            reasons = [f"{text}: {error}", *(objects.redacted(each, request.inputs) for each in self._problems(release, inputs))]
+            text = f"Helm release {inputs['namespace']}/{inputs['name']} was not {_DONE[verb]} completely ({left[-1].status}): {error}"
+            problems = [] if isinstance(error, Cancelled) else self._problems(release, inputs)
+            reasons = [text, *(objects.redacted(each, request.inputs) for each in problems)]
             raise InitFailed(f"{inputs['namespace']}/{inputs['name']}", _state(request.inputs, release), reasons) from None
         return _state(request.inputs, self._revisions(inputs)[-1].release())
 
@@ -172,9 +174,8 @@ class Releases:
         try:
             there = charts.revisions(self._cluster, namespace, name)
         except Unreachable as error:
-            if os.environ.get("PULUMI_K8S_DELETE_UNREACHABLE") == "true":
-                return None
-            raise ProviderError(f"{error}; if it is gone for good, run once with PULUMI_K8S_DELETE_UNREACHABLE=true") from None
+            forgive(error)
+            return None
         if not there:
             return None
         release = there[-1].release()
@@ -192,7 +193,11 @@ class Releases:
 
     def delete(self, request: Request) -> None:
         state = plain(request.state)
-        if not self._revisions(state):
+        try:
+            if not self._revisions(state):
+                return
+        except Unreachable as error:
+            forgive(error)
             return
         timeout = request.timeout or state.get("timeout") or _DEFAULT_TIMEOUT
         waiting = ["--wait"] if state.get("atomic") or not state.get("skipAwait") else []
@@ -215,12 +220,10 @@ class Releases:
             return [f"{repository}/{inputs['chart']}", *version]
         return [inputs["chart"], *(["--repo", repository] if repository else []), *version]
 
-    def _helm(self, arguments: list[str], inputs: Properties, request: Request | None, values: Properties | None) -> str:
-        """Run `helm`, telling the user meanwhile what it waits for, and give what it prints. Raises `ProviderError` with its message."""
+    def _helm(self, arguments: list[str], inputs: Properties, request: Request, values: Properties | None) -> str:
+        """Run `helm` and give what it prints; with `values`, tell the user meanwhile what it waits for. Raises `ProviderError` with its message."""
         namespace = inputs["namespace"]
-        environment = {
-            key: value for key, value in os.environ.items() if key != "KUBECONFIG" and not key.startswith(("HELM_KUBE", "HELM_NAMESPACE"))
-        }
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)}
         with memory_file(self._kubeconfig.text(namespace)) as (_, config), memory_file(json.dumps(values)) as (_, given):
             command = ["helm", *arguments, "--namespace", namespace, "--kubeconfig", f"/dev/fd/{config}"]
             command += ["--values", f"/dev/fd/{given}"] if values is not None else []
@@ -237,17 +240,13 @@ class Releases:
                 )
             except FileNotFoundError:
                 raise ProviderError("no `helm` on PATH; install Helm 3, or let `./scripts/lab tools` show which tools are in use") from None
-            if request is None:
-                output, errors = process.communicate()
-            else:
-                with request.on_cancel(process.terminate):
-                    output, errors = self._watched(process, inputs, request)
-        if request and request.cancelled:
+            with request.on_cancel(process.terminate):
+                output, errors = process.communicate() if values is None else self._watched(process, inputs, request)
+        if request.cancelled:
             raise Cancelled(f"interrupted; `helm {arguments[0]} {inputs['name']}` was ended")
         if process.returncode:
-            lines = [line for line in errors.splitlines() if line.strip() and not line.startswith(("WARNING:", "I1", "W1", "E1"))]
-            secret_values = [request.inputs, request.old_inputs, request.state] if request else []
-            text = objects.redacted(" ".join(lines).removeprefix("Error: "), *secret_values)
+            lines = [line for line in errors.splitlines() if line.strip() and not _KLOG.match(line)]
+            text = objects.redacted(" ".join(lines).removeprefix("Error: "), request.inputs, request.old_inputs, request.state)
             raise ProviderError(f"helm {arguments[0]} {inputs.get('name', '')}: {text or f'exit code {process.returncode}'}")
         return output + errors
 
@@ -268,7 +267,7 @@ class Releases:
             if text:
                 request.status(objects.redacted(text, request.inputs))
 
-    def _problems(self, release: Object, inputs: Properties) -> Iterable[str]:
+    def _problems(self, release: Object, inputs: Properties) -> Iterator[str]:
         """What the objects of a release wait for."""
         for each in charts.manifest(release) if release else ():
             if each["kind"] not in ("Deployment", "Job"):
