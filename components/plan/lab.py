@@ -10,6 +10,8 @@ import yaml
 from components.settings import KindCluster, Settings, machine_ranges
 
 SSH_USER = "admin"
+# containerd's plugin for Kubernetes, as 2.x and as 1.x call it; each passes over the other's name.
+_CONTAINERD = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
 
 
 def docker_name(stack: str, name: str) -> str:
@@ -36,7 +38,7 @@ def kind_config(cluster: KindCluster) -> str:
         "apiVersion": "kind.x-k8s.io/v1alpha4",
         "networking": {"podSubnet": cluster.pod_range, "serviceSubnet": cluster.service_range},
         "kubeadmConfigPatches": [yaml.safe_dump(kubelet)],
-        "containerdConfigPatches": ["[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]\n  SystemdCgroup = false\n"],
+        "containerdConfigPatches": [f'[plugins."{plugin}".containerd.runtimes.runc.options]\n  SystemdCgroup = false\n' for plugin in _CONTAINERD],
     }
     return yaml.safe_dump(config, sort_keys=False)
 

@@ -129,7 +129,8 @@ def unit() -> str:
     """The systemd unit that runs the agent, in place of the package's of the same name.
 
     The agent keeps its token in a directory that a reboot empties; the link restores it. Stopping the unit takes the redirection
-    rules away, so that the machine stays reachable and resolves names without the agent.
+    rules away, so that the machine stays reachable and resolves names without the agent. Output goes through a pipe: the journal's own
+    end is a socket, which Envoy cannot open as /dev/stdout for access logs.
     """
     return f"""\
 # Written by istio-vm-mesh; the next update overwrites changes made here.
@@ -148,7 +149,7 @@ ExecStartPre=+/usr/bin/install -d -o istio-proxy -m 0755 /run/secrets /run/secre
 ExecStartPre=+/usr/bin/ln -sfn {TOKEN} /run/secrets/tokens/istio-token
 ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only
 ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables
-ExecStart=/usr/local/bin/pilot-agent proxy
+ExecStart=/bin/bash -c 'exec /usr/local/bin/pilot-agent proxy > >(exec cat) 2>&1'
 ExecStopPost=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only
 Restart=always
 RestartSec=2

@@ -40,7 +40,7 @@ install_package() {
   stop_agent
   file=$(mktemp /var/tmp/istio-sidecar.XXXXXX)
   trap 'rm -f "$file"' EXIT
-  curl --fail --silent --show-error --location --retry 3 --retry-connrefused --max-time 300 --output "$file" "$PACKAGE_URL" 2>$state/curl.log ||
+  curl --fail --silent --show-error --location --retry 3 --max-time 300 --output "$file" "$PACKAGE_URL" 2>$state/curl.log ||
     fail "cannot fetch Istio's package from $PACKAGE_URL ($(tail -n 1 $state/curl.log)): check mesh.package.url and the way from the machine to it"
   sha256=$PACKAGE_SHA256
   if [ -z "$sha256" ]; then
@@ -79,7 +79,8 @@ diagnose() {
   *Unauthenticated* | *"authentication failure"*) fail "istiod refused the machine's token (expired, wrong audience, or of another service account): run the update again for a new one" ;;
   *"ailed to load"*"token"* | *"no such file"*"istio-token"*) fail "the machine's token is not readable: $(ls -l /run/secrets/tokens 2>&1 | tail -n 1)" ;;
   esac
-  fail "the agent is not ready after 60 s; its last words: $(printf '%s\n' "$log" | grep -v '^\[' | tail -n 3 | cut -c 1-300)"
+  words=$(printf '%s\n' "$log" | grep -iE 'error|fatal|fail|panic' | tail -n 3 | cut -c 1-300)
+  fail "the agent is not ready after 60 s; it says: ${words:-$(printf '%s\n' "$log" | tail -n 3)}"
 }
 
 start_agent() {

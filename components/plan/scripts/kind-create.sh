@@ -13,7 +13,7 @@ if kind get clusters 2>/dev/null | grep -qx "$NAME"; then
 fi
 if ! kind get clusters 2>/dev/null | grep -qx "$NAME"; then
   if ! printf %s "$CONFIG_BASE64" | base64 -d | KIND_EXPERIMENTAL_DOCKER_NETWORK=$NETWORK kind create cluster --name "$NAME" --image "$IMAGE" --config - \
-    --kubeconfig "$kubeconfig" --wait 180s >"$log" 2>&1; then
+    --kubeconfig "$kubeconfig" --wait 180s --retain >"$log" 2>&1; then
     tail -n 15 "$log" >&2
     echo "kind could not make the cluster $NAME from $IMAGE: see above, and 'docker logs $node'" >&2
     rm -f "$log"
