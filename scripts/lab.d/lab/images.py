@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import shlex
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,13 +98,21 @@ IMAGES = (
 
 def ensure(step: Step, engine: Engine, found: tools.Tools) -> None:
     """Every image of the lab is in the engine; those that are not, or are ours of other inputs, are built now."""
-    wanted = [image for image in IMAGES if not usable(engine, image)]
-    if wanted:
-        build(step, engine, found, wanted)
-    step.summary = f"built {', '.join(image.name for image in wanted)}" if wanted else "all there"
+    built = make(step, engine, found, IMAGES)
+    step.summary = f"built {', '.join(built)}" if built else "all there"
 
 
-def build(step: Step, engine: Engine, found: tools.Tools, images: list[Image]) -> None:
+def make(step: Step, engine: Engine, found: tools.Tools, images: Iterable[Image]) -> list[str]:
+    """Build those of the images that are not usable, one run at a time; returns their names."""
+    if all(usable(engine, image) for image in images):
+        return []
+    with cache.locked(cache.Key("images", "", ""), step.note):
+        wanted = [image for image in images if not usable(engine, image)]
+        _make(step, engine, found, wanted)
+    return [image.name for image in wanted]
+
+
+def _make(step: Step, engine: Engine, found: tools.Tools, images: list[Image]) -> None:
     """Build images, with the tools and root file systems that they need."""
     everything = [*images, *(part for image in images for part in image.loaded)]
     files = _resolve(step, found, sorted({source.partition(":")[0] for image in everything for source in image.files.values()}))
@@ -191,7 +199,7 @@ def _build(step: Step, engine: Engine, image: Image, files: Mapping[str, Path], 
     context = build_context(DIRECTORY / image.directory, {**sources, **image.texts})
     label = [] if name else ["--label", f"{LABEL}={image.inputs}"]
     step.run(
-        ["docker", "build", "--force-rm", *label, "--tag", name or image.name, "-"],
+        ["docker", "build", "--force-rm", "--build-arg", f"VERSION={versions.ISTIO}", *label, "--tag", name or image.name, "-"],
         env={**engine.environment, "DOCKER_BUILDKIT": "0"},
         stdin=context,
         progress=lambda line: f"{image.name}: {line}" if line.startswith("Step ") else None,
