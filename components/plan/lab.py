@@ -38,7 +38,9 @@ def kind_config(cluster: KindCluster) -> str:
         "apiVersion": "kind.x-k8s.io/v1alpha4",
         "networking": {"podSubnet": cluster.pod_range, "serviceSubnet": cluster.service_range},
         "kubeadmConfigPatches": [yaml.safe_dump(kubelet)],
-        "containerdConfigPatches": [f'[plugins."{plugin}".containerd.runtimes.runc.options]\n  SystemdCgroup = false\n' for plugin in _CONTAINERD],
+        "containerdConfigPatches": [
+            f'[plugins."{plugin}".containerd.runtimes.runc.options]\n  SystemdCgroup = false\n' for plugin in _CONTAINERD
+        ],
     }
     return yaml.safe_dump(config, sort_keys=False)
 

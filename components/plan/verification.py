@@ -89,18 +89,21 @@ def verify(
     return script.with_cluster("verify", kubeconfig, variables)
 
 
+_ENDPOINT = ("name", "entry", "address", "health")
+_CALL = ("caller", "callerIdentity", "service", "endpoint", "identity", "answers")
+
+
 def evidence(stdout: str) -> dict[str, list[dict[str, str]]]:
-    """What the scripts printed, as data: `endpoints` (machines and pods with their health) and `calls` (who, whom, which way, as whom)."""
-    endpoints, found = [], []
+    """What the scripts printed, as data.
+
+    `endpoints`: machines and pods (`kind`, and `_ENDPOINT`); `calls`: who called whom (`_CALL`), by which `path`: direct or gateway.
+    """
+    endpoints, calls = [], []
     for line in stdout.splitlines():
-        kind, *rest = line.split("\t")
-        if kind in ("entry", "pod") and len(rest) == 4:
-            endpoints.append(
-                {"kind": "machine" if kind == "entry" else "pod", "name": rest[0], "entry": rest[1], "address": rest[2], "health": rest[3]}
-            )
-        elif kind == "call" and len(rest) == 5:
-            through = "gateway" if rest[2].endswith(f":{CROSS_NETWORK_PORT}") else "direct"
-            found.append(
-                {"caller": rest[0], "service": rest[1], "endpoint": rest[2], "path": through, "identity": rest[3], "answers": rest[4]}
-            )
-    return {"endpoints": endpoints, "calls": found}
+        kind, *values = line.split("\t")
+        if kind in ("entry", "pod") and len(values) == len(_ENDPOINT):
+            endpoints.append({"kind": "machine" if kind == "entry" else "pod", **dict(zip(_ENDPOINT, values, strict=True))})
+        elif kind == "call" and len(values) == len(_CALL):
+            call = dict(zip(_CALL, values, strict=True))
+            calls.append({**call, "path": "gateway" if call["endpoint"].endswith(f":{CROSS_NETWORK_PORT}") else "direct"})
+    return {"endpoints": endpoints, "calls": calls}

@@ -53,7 +53,8 @@ def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     evidence = verification.evidence(done.stdout)["calls"]
     assert {call["endpoint"] for call in evidence} == {"172.31.6.130:8080", "10.244.0.9:8080"}
-    assert {call["caller"] for call in evidence} == {"spiffe://cluster.local/ns/shop/sa/caller"}
+    assert {call["caller"] for call in evidence} == {"machine product-1"}
+    assert {call["callerIdentity"] for call in evidence} == {"spiffe://cluster.local/ns/shop/sa/caller"}
 
 
 @pytest.mark.parametrize(

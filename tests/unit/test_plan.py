@@ -181,8 +181,8 @@ def test_evidence_is_data() -> None:
     found = verification.evidence(
         "entry\tproduct-1\tproduct-172.31.6.130-pods\t172.31.6.130:8080\tHealthy\n"
         "pod\tproduct-abc\t-\t10.244.0.9\tReady\nnoise\n"
-        "call\tspiffe://cluster.local/ns/shop/sa/product\tproduct.shop.svc.cluster.local:80\t172.31.6.130:8080\tspiffe://x\t3\n"
-        "call\ta\tb:80\t172.31.6.2:15443\tspiffe://x\t1\n"
+        "call\ta pod\tspiffe://cluster.local/ns/shop/sa/product\tproduct.shop.svc.cluster.local:80\t172.31.6.130:8080\tspiffe://x\t3\n"
+        "call\ta pod\ta\tb:80\t172.31.6.2:15443\tspiffe://x\t1\n"
     )
     assert [endpoint["kind"] for endpoint in found["endpoints"]] == ["machine", "pod"]
     assert [call["path"] for call in found["calls"]] == ["direct", "gateway"]

@@ -1,6 +1,6 @@
 # Calls a Service through this proxy until every wanted endpoint has answered, and prints the evidence from Envoy's own counters:
-#   call <caller's identity> <host>:<port> <endpoint> <callee's identity> <answers>
-# Variables: CALLER (for messages), MODE (fail or warn), HOST, PORT, URL_PATH ("" for a TCP connect), IDENTITY (the callee's declared one), WANTED (endpoints, `address:port`),
+#   call <caller> <caller's identity> <host>:<port> <endpoint> <callee's identity> <answers>
+# Variables: CALLER (its name), MODE (fail or warn), HOST, PORT, URL_PATH ("" for a TCP connect), IDENTITY (the callee's declared one), WANTED (endpoints, `address:port`),
 # RANGES (an endpoint in one of them must answer too, or ""), PATIENCE (seconds).
 admin=http://127.0.0.1:15000
 cluster="outbound|$PORT||$HOST"
@@ -76,5 +76,5 @@ case " ${callees//$'\n'/ } " in
 *) stop "$HOST is called without mutual TLS for $IDENTITY (the proxy accepts: ${callees:-nothing}): does the workload have this service account?" ;;
 esac
 for endpoint in "${!now[@]}"; do
-  if [ "${now[$endpoint]}" -gt 0 ]; then printf 'call\t%s\t%s\t%s\t%s\t%s\n' "$caller" "$HOST:$PORT" "$endpoint" "$IDENTITY" "${now[$endpoint]}"; fi
+  if [ "${now[$endpoint]}" -gt 0 ]; then printf 'call\t%s\t%s\t%s\t%s\t%s\t%s\n' "$CALLER" "$caller" "$HOST:$PORT" "$endpoint" "$IDENTITY" "${now[$endpoint]}"; fi
 done | sort
