@@ -75,7 +75,9 @@ def verify(
 ) -> str:
     """The script that verifies a workload from the cluster's side. `entries` and `addresses` are by machine."""
     target = (called(workload) or ("", 0, workload.probe.port))[2]
-    manifest = job(name, workload, mesh, calls(name, workload, caller="a pod", mode="fail", wanted=list(addresses.values()), ranges=[]))
+    manifest = job(
+        name, workload, mesh, calls(name, workload, caller=f"Job {job_name(name)}", mode="fail", wanted=list(addresses.values()), ranges=[])
+    )
     variables: dict[str, str | int] = {
         "WORKLOAD": name,
         "NAMESPACE": workload.namespace,

@@ -99,13 +99,15 @@ def deployment(name: str, workload: Workload) -> dict[str, Any] | None:
     }
     if pods.args:
         container["args"] = list(pods.args)
+    # A Deployment's selector cannot change, the workload's labels may.
+    selector = {"istio-vm-mesh/workload": name}
     return {
         "metadata": {"name": name, "namespace": workload.namespace},
         "spec": {
             "replicas": pods.replicas,
-            "selector": {"matchLabels": dict(workload.labels)},
+            "selector": {"matchLabels": selector},
             "template": {
-                "metadata": {"labels": dict(workload.labels)},
+                "metadata": {"labels": {**workload.labels, **selector}},
                 "spec": {"serviceAccountName": service_account(name, workload), "containers": [container]},
             },
         },
