@@ -223,6 +223,10 @@ def test_nothing_secret_leaks(plane: ControlPlane, provider: Kubernetes, namespa
     with pytest.raises(ProviderError, match=r"helm install tiny: .*\[secret\]") as failure:
         release.up(inputs(chart, namespace, color="error", token=Secret(CANARY)))
     assert CANARY not in str(failure.value)
+    release.up(inputs(chart, namespace, color="red"))
+    with pytest.raises(ProviderError, match=r"helm upgrade tiny: .*\[secret\]") as failure:
+        release.up(inputs(chart, namespace, color="error", token=Secret(CANARY)))
+    assert not isinstance(failure.value, InitFailed), "nothing has changed, so the state must not"
     assert arguments and not any(CANARY in each or "PRIVATE KEY" in each for each in arguments)
 
 

@@ -60,12 +60,12 @@ def background() -> Any:
 
 def test_deployment(plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]) -> None:
     """Ready when all replicas are available; an image that cannot be pulled is named; the next `up` goes on from there."""
-    resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=3)
+    resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=2)
     up = background(resource.up, deployment(namespace, replicas=1))
     play_kubelet(plane, namespace, container(waiting={"reason": "ErrImagePull", "message": "no such image"}))
     with pytest.raises(InitFailed) as failure:
         up.result()
-    assert "timed out after 3 s waiting for Deployment it to be available (0/1 Pods, 1 up to date)" in str(failure.value)
+    assert "timed out after 2 s waiting for Deployment it to be available (0/1 Pods, 1 up to date)" in str(failure.value)
     assert "container it: ErrImagePull: no such image" in str(failure.value)
     assert failure.value.id == f"{namespace}/it" and failure.value.state["metadata"]["uid"]
 
@@ -154,4 +154,4 @@ def test_service(plane: ControlPlane, provider: Kubernetes, namespace: str, back
     status = {"phase": "Running", "podIP": "10.244.0.9", "podIPs": [{"ip": "10.244.0.9"}]}
     plane.patch(f"/api/v1/namespaces/{namespace}/pods/it/status", {"status": status})
     with pytest.raises(InitFailed, match="Service does not target any Pods"):
-        Resource(provider, type, name="unready", timeout=2).up(service("unready"))
+        Resource(provider, type, name="unready", timeout=1).up(service("unready"))

@@ -142,13 +142,12 @@ def changes(old: Properties, new: Properties, default_namespace: str) -> dict[st
     return found
 
 
-def replacing(found: dict[str, str], old: Properties, new: Properties, *, config_map_mutable: bool, secret_mutable: bool) -> frozenset[str]:
-    """Those differences that cannot be made in place."""
+def replacing(found: dict[str, str], old: Properties, new: Properties, mutable: frozenset[str]) -> frozenset[str]:
+    """Those differences that cannot be made in place. The data of the kinds in `mutable` can, unless an object says that it is immutable."""
     kind = new.get("kind")
     fields = ["metadata.name", "metadata.namespace", "kind"]
     fields += _IMMUTABLE.get((group(new.get("apiVersion", "")), str(kind)), ())
-    mutable = {"ConfigMap": config_map_mutable, "Secret": secret_mutable}
-    if new.get("apiVersion") == "v1" and kind in _DATA and (not mutable[kind] or new.get("immutable") is True):
+    if new.get("apiVersion") == "v1" and kind in _DATA and (kind not in mutable or new.get("immutable") is True):
         fields += _DATA[kind]
     if group(old.get("apiVersion", "")) != group(new.get("apiVersion", "")):
         fields.append("apiVersion")

@@ -1,22 +1,18 @@
 """`kubernetes:helm.sh/v3:Release` by the `helm` program on PATH.
 
-Credentials and values reach `helm` through files that exist in memory only; on its command line are names and paths. A release carries a
-label made from the resource's URN, by which an `up` knows what an interrupted one left, and brings it into a state that Helm can go on from.
+A release carries a label made from the resource's URN, by which an `up` knows what an interrupted one left, and brings it into a state that
+Helm can go on from.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from standins.kubernetes import charts, objects, wait
 from standins.kubernetes.client import ApiError, Cluster, Object, UnknownKind, Unreachable, forgive
-from standins.kubernetes.kubeconfig import Kubeconfig, memory_file
+from standins.kubernetes.helm import Helm
+from standins.kubernetes.kubeconfig import Kubeconfig
 from standins.provider import (
     UNKNOWN,
     Cancelled,
@@ -38,11 +34,7 @@ from standins.provider import (
 
 _DEFAULT_TIMEOUT = 300
 _LABEL = "pulumi"
-_REPORT_EVERY = 3.0
 _DONE = {"install": "installed", "upgrade": "upgraded"}
-_KLOG = re.compile(r"[IWEF]\d{4} |WARNING:")
-"""Lines of helm's that do not say what failed."""
-_NOT_INHERITED = ("KUBECONFIG", "HELM_DEBUG", "HELM_KUBE", "HELM_NAMESPACE")
 _INPUTS = frozenset(
     {
         *("atomic", "chart", "checksum", "cleanupOnFail", "createNamespace", "name", "namespace", "repositoryOpts", "skipAwait"),
@@ -56,19 +48,19 @@ _IGNORED = frozenset({"allowNullValues", "compat", "manifest", "resourceNames"})
 class Releases:
     """The releases of one cluster."""
 
-    def __init__(self, cluster: Cluster, kubeconfig: Kubeconfig, namespace: str) -> None:
-        self._cluster, self._kubeconfig, self._namespace = cluster, kubeconfig, namespace
+    def __init__(self, cluster: Cluster, kubeconfig: Kubeconfig, namespace: str, refusal: Callable[[str], ProviderError]) -> None:
+        self._cluster, self._helm, self._namespace, self._refusal = cluster, Helm(kubeconfig), namespace, refusal
 
     def check(self, request: Request) -> Checked:
         """Fill in name, namespace, timeout, and the version and digest of the chart as it is now."""
         for key, value in request.inputs.items():
             if key not in _INPUTS | _IGNORED and value not in (None, False, "", [], {}, 0):
-                raise _refusal(f"the argument {key!r} of a Release")
+                raise self._refusal(f"the argument {key!r} of a Release")
         inputs = {key: value for key, value in request.inputs.items() if key in _INPUTS and value is not None}
         repository = inputs.get("repositoryOpts") or {}
         for key, value in repository.items() if isinstance(repository, dict) else ():
             if key != "repo" and value:
-                raise _refusal(f"`repositoryOpts.{key}` of a Release")
+                raise self._refusal(f"`repositoryOpts.{key}` of a Release")
         if not inputs.get("name"):
             inputs["name"] = request.old_inputs.get("name") or f"{request.name}-{objects.suffix(request.random_seed)}"
         if not inputs.get("namespace"):
@@ -94,7 +86,7 @@ class Releases:
             return {"version": chart.version, "checksum": chart.digest}
         if inputs.get("version", "")[:1].isdigit():
             return {}  # An exact version; no need to ask the repository.
-        shown = self._helm(["show", "chart", *self._source(inputs)], inputs, request, None)
+        shown = self._helm.run(["show", "chart", *self._source(inputs)], inputs["namespace"], request)
         return {"version": next(line.split(":", 1)[1].strip().strip("'\"") for line in shown.splitlines() if line.startswith("version:"))}
 
     def diff(self, request: Request) -> Difference:
@@ -136,11 +128,11 @@ class Releases:
         command = [verb, inputs["name"], *self._source(inputs), *options]
         request.status(f"helm {verb} {inputs['name']} ({Path(inputs['chart']).name} {inputs.get('version', '')})")
         try:
-            self._helm(command, inputs, request, inputs.get("values") or {})
+            self._helm.run(command, inputs["namespace"], request, inputs.get("values") or {}, lambda: self._progress(inputs))
         except ProviderError as error:
             left = self._revisions(inputs)
-            if not left:
-                raise
+            if not left or (exists and left[-1].number == there[-1].number):
+                raise  # Helm has changed nothing, for example because the chart does not accept the values.
             release = left[-1].release()
             text = f"Helm release {inputs['namespace']}/{inputs['name']} was not {_DONE[verb]} completely ({left[-1].status}): {error}"
             problems = [] if isinstance(error, Cancelled) else self._problems(release, inputs)
@@ -161,10 +153,10 @@ class Releases:
                 f"Helm release {name} was left in status {status} by an interrupted run: rolling back to revision {good[-1]} first",
                 "warning",
             )
-            self._helm(["rollback", name, str(good[-1])], inputs, request, None)
+            self._helm.run(["rollback", name, str(good[-1])], inputs["namespace"], request)
             return True
         request.log(f"Helm release {name} was left in status {status} by an interrupted run: removing it first", "warning")
-        self._helm(["uninstall", name, "--ignore-not-found", "--wait"], inputs, request, None)
+        self._helm.run(["uninstall", name, "--ignore-not-found", "--wait"], inputs["namespace"], request)
         return False
 
     def read(self, request: Request) -> Found | None:
@@ -202,7 +194,7 @@ class Releases:
         timeout = request.timeout or state.get("timeout") or _DEFAULT_TIMEOUT
         waiting = ["--wait"] if state.get("atomic") or not state.get("skipAwait") else []
         command = ["uninstall", state["name"], "--ignore-not-found", "--timeout", f"{timeout:g}s", *waiting]
-        answer = self._helm(command, state, request, None)
+        answer = self._helm.run(command, state["namespace"], request)
         if kept := [line for line in answer.splitlines() if line.startswith("[")]:
             request.log(f"kept by the chart's resource policy: {' '.join(kept)}")
 
@@ -220,52 +212,14 @@ class Releases:
             return [f"{repository}/{inputs['chart']}", *version]
         return [inputs["chart"], *(["--repo", repository] if repository else []), *version]
 
-    def _helm(self, arguments: list[str], inputs: Properties, request: Request, values: Properties | None) -> str:
-        """Run `helm` and give what it prints; with `values`, tell the user meanwhile what it waits for. Raises `ProviderError` with its message."""
-        namespace = inputs["namespace"]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)}
-        with memory_file(self._kubeconfig.text(namespace)) as (_, config), memory_file(json.dumps(values)) as (_, given):
-            command = ["helm", *arguments, "--namespace", namespace, "--kubeconfig", f"/dev/fd/{config}"]
-            command += ["--values", f"/dev/fd/{given}"] if values is not None else []
-            try:
-                process = subprocess.Popen(
-                    command,
-                    pass_fds=(config, given),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    errors="replace",
-                    env={**environment, "HELM_DRIVER": "secret"},
-                )
-            except FileNotFoundError:
-                raise ProviderError("no `helm` on PATH; install Helm 3, or let `./scripts/lab tools` show which tools are in use") from None
-            with request.on_cancel(process.terminate):
-                output, errors = process.communicate() if values is None else self._watched(process, inputs, request)
-        if request.cancelled:
-            raise Cancelled(f"interrupted; `helm {arguments[0]} {inputs['name']}` was ended")
-        if process.returncode:
-            lines = [line for line in errors.splitlines() if line.strip() and not _KLOG.match(line)]
-            text = objects.redacted(" ".join(lines).removeprefix("Error: "), request.inputs, request.old_inputs, request.state)
-            raise ProviderError(f"helm {arguments[0]} {inputs.get('name', '')}: {text or f'exit code {process.returncode}'}")
-        return output + errors
-
-    def _watched(self, process: subprocess.Popen[str], inputs: Properties, request: Request) -> tuple[str, str]:
-        """Wait for `helm`, which is silent, and show what the objects of the release wait for."""
-        release: Object = {}
-        while True:
-            try:
-                return process.communicate(timeout=_REPORT_EVERY)
-            except subprocess.TimeoutExpired:
-                pass
-            try:
-                if not release and (there := self._revisions(inputs)) and there[-1].status.startswith("pending"):
-                    release = there[-1].release()
-                text = "; ".join(self._problems(release, inputs))
-            except ProviderError as error:
-                text = str(error)
-            if text:
-                request.status(objects.redacted(text, request.inputs))
+    def _progress(self, inputs: Properties) -> str:
+        """What the objects of a release that helm is working on wait for."""
+        try:
+            there = self._revisions(inputs)
+            pending = there and there[-1].status.startswith("pending")
+            return "; ".join(self._problems(there[-1].release(), inputs)) if pending else ""
+        except ProviderError as error:
+            return str(error)
 
     def _problems(self, release: Object, inputs: Properties) -> Iterator[str]:
         """What the objects of a release wait for."""
@@ -310,10 +264,3 @@ def _repository(inputs: Properties) -> str:
 
 def _label(request: Request) -> str:
     return objects.field_manager(request.urn, {})
-
-
-def _refusal(what: Any) -> Refused:
-    return Refused(
-        f"the lab's stand-in for the kubernetes provider does not implement {what}; install the official plugin: "
-        "pulumi plugin install resource kubernetes v4.32.0"
-    )
