@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from standins import install
 
-from lab import debian, engine, images, packages, paths, pulumi_cli
+from lab import debian, engine, images, packages, paths, pulumi_cli, report
 from lab.steps import StepError, Steps
 from lab.tools import Tools
 
@@ -46,8 +45,7 @@ def run(stack: str, steps: Steps | None = None) -> dict[str, Any]:
         with steps.step("pulumi up") as step:
             pulumi_cli.select(step, stack)
             outputs = pulumi_cli.up(step, stack)
-    if importlib.util.find_spec("lab.report"):
-        importlib.import_module("lab.report").show(outputs)
+    report.show(outputs)
     return outputs
 
 

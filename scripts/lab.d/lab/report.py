@@ -1,0 +1,82 @@
+"""What `lab up` shows at its end: the pods and machines behind each Service, and who called whom over which path under which identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 120
+"""Columns where standard output is no terminal: nothing of a row is cut off or folded there."""
+GOOD = ("Healthy", "Ready")
+
+
+def show(outputs: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the stack's outputs (`gateway`, `machines`, `verification`) as tables; without verification only the machines."""
+    console = console or Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    gateway = str(outputs.get("gateway", ""))
+    evidence = outputs.get("verification")
+    if not isinstance(evidence, Mapping):  # `verify: none`
+        console.print("\nMachines (the stack says not to verify them)", _machines(outputs.get("machines") or {}), sep="\n")
+        return
+    for workload, found in evidence.items():
+        console.print(_workload(workload, found["endpoints"], found["calls"], gateway))
+    console.print(f"\nMachines reach the control plane through the east-west gateway at {gateway}, port 15012.")
+
+
+def _workload(name: str, endpoints: list[dict[str, str]], calls: list[dict[str, str]], gateway: str) -> RenderableType:
+    if not endpoints and not calls:
+        return Text(f"\n{name}: nothing was verified, see the warnings above", style="yellow")
+    services = " and ".join(dict.fromkeys(call["service"] for call in calls)) or "no Service"
+    names = {gateway: "east-west gateway"} | {_host(each["address"]): f"{each['kind']} {each['name']}" for each in endpoints}
+    return Group(
+        Text(f"\nBehind {services}", style="bold"),
+        _endpoints(endpoints),
+        Text(f"\nCalls to {services}", style="bold"),
+        _calls(calls, names),
+    )
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _machines(machines: Mapping[str, Mapping[str, str]]) -> Table:
+    table = _table("machine", "WorkloadEntry", "address")
+    for name, machine in machines.items():
+        table.add_row(name, machine["entry"], machine["address"])
+    return table
+
+
+def _endpoints(endpoints: list[dict[str, str]]) -> Table:
+    table = _table("", "name", "WorkloadEntry", "address", "health")
+    for each in endpoints:
+        health = Text(each["health"], style="green" if each["health"] in GOOD else "red")
+        table.add_row(each["kind"], each["name"], each["entry"], each["address"], health)
+    return table
+
+
+def _calls(calls: list[dict[str, str]], names: Mapping[str, str]) -> Table:
+    """Two lines a call: the names, and under them the identities that the proxies showed each other."""
+    table = _table("caller", "answered by", "path")
+    for call in calls:
+        callee = f"{names.get(_host(call['endpoint']), 'endpoint')} ({call['endpoint']})"
+        table.add_row(
+            Text.assemble(call["caller"], "\n", (call["callerIdentity"], "cyan")),
+            Text.assemble(callee, "\n", (call["identity"], "cyan")),
+            f"{call['path']}\n{call['answers']} answers",
+        )
+    return table
+
+
+def _host(address: str) -> str:
+    """An address without its port."""
+    return address.partition(":")[0]
