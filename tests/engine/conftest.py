@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 from cli_stack import PROJECT, STACK, Stack
-from lab import paths
 from machine import Sshd, can_connect, free_port, wait_until
+
+from lab import paths
 from standins.command import Command
 from standins.provider import Provider, hosting
 

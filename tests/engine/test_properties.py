@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from standins.properties import UNKNOWN, Secret, differences, from_struct, has_secret, has_unknown, plain, secret_like, to_struct
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"

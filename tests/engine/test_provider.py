@@ -9,6 +9,7 @@ from typing import Any
 import pulumi
 from cli_stack import Stack
 from machine import wait_until
+
 from standins.provider import (
     UNKNOWN,
     Checked,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from standins.kubernetes import charts, kubeconfig, objects, wait
 from standins.kubernetes.plugin import Kubernetes
 from standins.provider import UNKNOWN, ProviderError, Request, Secret

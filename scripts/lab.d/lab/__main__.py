@@ -69,9 +69,8 @@ def _tools(names: list[str]) -> None:
 
 def _surroundings() -> list[tuple[str, str, str]]:
     """What is no program or file of the lab's, but used by it: engine, images, plugins."""
-    from standins import install
-
     from lab import engine, images
+    from standins import install
 
     answering = engine.find()
     origin = "not running" if answering is None else "Debian docker.io, started by the lab" if answering.host else "the machine's"

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from standins import install
-
 from lab import debian, engine, images, packages, paths, pulumi_cli, report
 from lab.steps import StepError, Steps
 from lab.tools import Tools
+from standins import install
 
 HOST_PACKAGES = ["ca-certificates", "iproute2", "iptables", "openssh-client"]
 """What the program and its scripts call on this machine, besides the tools."""

@@ -10,6 +10,7 @@ import control_plane
 import pytest
 from cli_stack import Stack
 from control_plane import ControlPlane
+
 from standins.kubernetes.plugin import Kubernetes
 from standins.provider import Provider
 

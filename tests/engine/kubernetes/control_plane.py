@@ -19,6 +19,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
 from lab import cache, golang, paths, tools
 from standins.kubernetes.client import ApiError, Cluster, Object, Unreachable
 from standins.kubernetes.kubeconfig import parse

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from control_plane import ControlPlane
 from one_resource import Resource
+
 from standins.kubernetes.plugin import Kubernetes
 from standins.provider import UNKNOWN, Created, ProviderError, Request, Secret
 

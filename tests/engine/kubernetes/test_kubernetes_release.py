@@ -15,6 +15,7 @@ import pytest
 from cli_stack import Stack
 from control_plane import ControlPlane
 from one_resource import Resource
+
 from standins.kubernetes import charts
 from standins.kubernetes.plugin import RELEASE, Kubernetes
 from standins.provider import UNKNOWN, InitFailed, ProviderError, Refused, Secret

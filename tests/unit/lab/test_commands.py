@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from lab import __main__ as commands
 from lab import cli, down, paths, pulumi_cli, up
 from lab.engine import Engine

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from lab import debian
 from lab.steps import StepError, quiet
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from lab import cli, paths, preflight
 from lab.preflight import GIB, Machine
 

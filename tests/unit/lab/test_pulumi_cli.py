@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from lab import paths, pulumi_cli
 from lab.steps import Display, StepError, Steps, quiet
 

@@ -6,8 +6,9 @@ import io
 from typing import Any
 
 import pytest
-from lab import report
 from rich.console import Console
+
+from lab import report
 
 IDENTITY = "spiffe://cluster.local/ns/shop/sa/product"
 SERVICE = "product.shop.svc.cluster.local:80"

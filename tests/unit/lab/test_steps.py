@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from lab import paths, process
 from lab.steps import Display, StepError, StepFailedError, Steps, seconds
 

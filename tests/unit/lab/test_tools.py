@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from lab import golang, paths, tools, versions
 from lab.steps import Step, quiet
 
