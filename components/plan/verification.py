@@ -15,7 +15,7 @@ PATIENCE = 60  # seconds to wait for an entry's health, and for endpoints to ans
 
 
 def job_name(workload: str) -> str:
-    """The name of the Job that calls a workload."""
+    """What the Jobs that call a workload are called, before their random ending."""
     return f"verify-{workload}"
 
 
@@ -60,7 +60,7 @@ def job(name: str, workload: Workload, mesh: Mesh, text: str) -> dict[str, Any]:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": job_name(name), "namespace": workload.namespace, "labels": labels},
+        "metadata": {"generateName": f"{job_name(name)}-", "namespace": workload.namespace, "labels": labels},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": 120,
@@ -83,7 +83,6 @@ def verify(
         "NAMESPACE": workload.namespace,
         "ENTRIES": " ".join(f"{machine}={entries[machine]}={addresses[machine]}:{target}" for machine in entries),
         "SELECTOR": ",".join(f"{key}={value}" for key, value in workload.labels.items()),
-        "JOB": job_name(name),
         "JOB_MANIFEST_BASE64": script.encoded(json.dumps(manifest)),
         "PATIENCE": PATIENCE,
         "MODE": mode,
