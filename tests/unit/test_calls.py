@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ esac
 
 
 def run(
-    tmp_path: Path, *, wanted: list[str], ranges: list[str] | None = None, mode: str = "fail", **environment: str
+    tmp_path: Path, environment: Mapping[str, str], *, wanted: list[str], ranges: list[str] | None = None, mode: str = "fail"
 ) -> subprocess.CompletedProcess[str]:
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -49,7 +50,7 @@ def run(
 
 
 def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
-    done = run(tmp_path, wanted=["172.31.6.130"], ranges=["10.244.0.0/16"], ENDPOINTS="172.31.6.130:8080 10.244.0.9:8080")
+    done = run(tmp_path, {"ENDPOINTS": "172.31.6.130:8080 10.244.0.9:8080"}, wanted=["172.31.6.130"], ranges=["10.244.0.0/16"])
     assert done.returncode == 0, done.stderr
     evidence = verification.evidence(done.stdout)["calls"]
     assert {call["endpoint"] for call in evidence} == {"172.31.6.130:8080", "10.244.0.9:8080"}
@@ -69,7 +70,7 @@ def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_cause_is_named_and_the_caller_too(tmp_path: Path, environment: dict[str, str], cause: str) -> None:
-    done = run(tmp_path, wanted=["172.31.6.130"], **environment)
+    done = run(tmp_path, environment, wanted=["172.31.6.130"])
     assert done.returncode == 1
     assert cause in done.stderr
     assert done.stderr.startswith("machine product-1: ")
@@ -77,11 +78,11 @@ def test_the_cause_is_named_and_the_caller_too(tmp_path: Path, environment: dict
 
 
 def test_an_endpoint_outside_the_wanted_range_is_no_proof(tmp_path: Path) -> None:
-    done = run(tmp_path, wanted=[], ranges=["10.244.0.0/16"], ENDPOINTS="10.245.0.9:8080")
+    done = run(tmp_path, {"ENDPOINTS": "10.245.0.9:8080"}, wanted=[], ranges=["10.244.0.0/16"])
     assert done.returncode == 1
 
 
 def test_a_warning_does_not_fail_the_update(tmp_path: Path) -> None:
-    done = run(tmp_path, wanted=["172.31.6.130"], mode="warn")
+    done = run(tmp_path, {}, wanted=["172.31.6.130"], mode="warn")
     assert done.returncode == 0
     assert "no endpoint" in done.stderr
