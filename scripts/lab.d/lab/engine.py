@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,8 @@ RUN = Path("/run/istio-vm-mesh")
 SOCKET = RUN / "docker.sock"
 HOST = f"unix://{SOCKET}"
 CONFIGURATION = RUN / "daemon.json"
+BEFORE = RUN / "before.json"
+"""What `stop` restores."""
 CGROUP = "istio-vm-mesh"
 """Every container of the lab's own engine lives in this control group, so nothing can hide from `stop`."""
 START_TIMEOUT = 60.0
@@ -45,8 +48,7 @@ class Engine:
         """Run a short docker command; returns its standard output without the last newline. Raises StepError with what docker said."""
         done = self.attempt(*arguments, stdin=stdin)
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise StepError(f"`docker {' '.join(map(str, arguments[:2]))}` failed: {said[-1] if said else f'code {done.returncode}'}")
+            raise StepError(f"`docker {' '.join(map(str, arguments[:2]))}` failed: {_said(done.stderr) or f'code {done.returncode}'}")
         return done.stdout.decode(errors="replace").rstrip("\n")
 
     def attempt(self, *arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -100,14 +102,20 @@ def _refusal(host: str | None) -> str | None:
     """None if the engine answers, else the last line of what docker says."""
     try:
         done = subprocess.run(
-            ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, timeout=15, check=False,
+            ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, timeout=15, check=False,
             env={**os.environ, **({"DOCKER_HOST": host} if host else {})},
         )  # fmt: skip
     except FileNotFoundError:
         return "there is no docker command"
     except subprocess.TimeoutExpired:
         return "no answer within 15 s"
-    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return None if done.returncode == 0 else _said(done.stderr) or "no reason given"
+
+
+def _said(error: bytes) -> str:
+    """The last line of docker's standard error that says something."""
+    lines = [line for line in error.decode(errors="replace").splitlines() if line.strip() and not re.match(r"(Run|See) '", line)]
+    return lines[-1].strip() if lines else ""
 
 
 def _start(step: Step) -> Engine:
@@ -116,12 +124,11 @@ def _start(step: Step) -> Engine:
     debian.ensure(step, ["docker.io", "iptables"])
     log = paths.cache() / "dockerd.log"
     with step.part("starting Debian's dockerd"):
-        _end_daemon()  # one that does not answer
-        for stale in (SOCKET, RUN / "docker.pid"):
-            stale.unlink(missing_ok=True)
+        _end_daemon()  # one that does not answer, or was killed
+        engine_leftovers.clear(RUN, keep=BEFORE)
         RUN.mkdir(mode=0o711, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
-        engine_leftovers.remember(RUN / "before.json")
+        engine_leftovers.remember(BEFORE)
         CONFIGURATION.write_text(json.dumps(_configuration(_runtime()), indent=2))
         with log.open("wb") as output:
             # Containers inherit dockerd's limit of open files.
@@ -141,7 +148,7 @@ def _runtime() -> Path | None:
     """The wrapper around runc that this machine needs, or None where every capability is there."""
     if not (missing := runtime.missing()):
         return None
-    wrapper = RUN / "runc"
+    wrapper = paths.cache() / "runc-without-missing-capabilities"  # not in /run, from which Debian lets nothing be executed
     wrapper.write_text(runtime.wrapper(missing, shutil.which("runc") or "/usr/sbin/runc"))
     wrapper.chmod(0o755)
     return wrapper
@@ -173,16 +180,15 @@ def stop(step: Step | None = None) -> bool:
     Returns False, and leaves it, while containers run in it: another checkout's lab may use it.
     """
     step = step or quiet("container engine", paths.LOGS / "engine.log")
-    bridges: list[str] = []
     if SOCKET.exists() and _refusal(HOST) is None:
         own = Engine(HOST)
         if running := own.docker("ps", "--format", "{{.Names}}").split():
             step.line(f"the lab's own Docker engine stays, because these containers run in it: {', '.join(running)}")
             return False
-        bridges = [f"br-{network[:12]}" for network in own.docker("network", "ls", "-q", "--filter", "driver=bridge").split()]
     if RUN.exists():
         _end_daemon()
-        engine_leftovers.remove(RUN, CGROUP, ["docker0", *bridges])
+        engine_leftovers.remove(BEFORE, CGROUP)
+        engine_leftovers.clear(RUN)
     paths.DOCKER_HOST.unlink(missing_ok=True)
     return True
 
@@ -190,7 +196,7 @@ def stop(step: Step | None = None) -> bool:
 def _end_daemon() -> None:
     """End the lab's dockerd, if there is one: politely, then for good. Then what a killed dockerd leaves running."""
     for program in ("dockerd", "containerd", "containerd-shim-runc-v2"):
-        _end(engine_leftovers.processes(program, str(RUN)), polite=program != "containerd-shim-runc-v2")
+        _end(engine_leftovers.processes(program, f"{RUN}/"), polite=program != "containerd-shim-runc-v2")
     engine_leftovers.kill_group(CGROUP)
 
 

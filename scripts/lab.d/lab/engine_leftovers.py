@@ -11,12 +11,16 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+BRIDGE = "docker0|br-[0-9a-f]{12}"
+"""How Docker names its bridges."""
 
 
 def remember(file: Path) -> None:
@@ -27,39 +31,52 @@ def remember(file: Path) -> None:
         before = {
             "forwarding": FORWARDING.read_text().strip(),
             "policy": policy[1] if policy else "ACCEPT",
-            "links": os.listdir("/sys/class/net"),
+            "bridges": _bridges(),
             "docker": ":DOCKER" in rules,
         }
         file.write_text(json.dumps(before))
 
 
-def remove(run: Path, group: str, bridges: Sequence[str]) -> None:
-    """Take back what the ended dockerd left: its control group, mounts, bridges, rules and its directory `run`.
+def remove(file: Path, group: str) -> None:
+    """Take back what the ended dockerd left: its control group, bridges and rules. `file` is what `remember` wrote.
 
-    Another Docker engine's rules, where there were any before, and bridges that were there before stay.
+    Where there were rules of another Docker engine before, rules and bridges stay.
     """
-    try:
-        before = json.loads((run / "before.json").read_text())
-    except (OSError, ValueError):
-        before = {"links": [], "docker": True}
     for directory in _group_directories(group):
         _remove_group(directory)
+    try:
+        before = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return
+    if before["docker"]:
+        return
+    for bridge in set(_bridges()) - set(before["bridges"]):
+        subprocess.run(["ip", "link", "delete", bridge], check=False, capture_output=True)
+    script = removal_of_rules(_saved_rules(), before["policy"])
+    subprocess.run(["iptables-restore", "--noflush"], input=script, text=True, check=False, capture_output=True)
+    FORWARDING.write_text(before["forwarding"])
+
+
+def clear(run: Path, keep: Path | None = None) -> None:
+    """Remove the directory of an ended dockerd, with what is mounted in it. State of a killed one would mislead the next."""
     for mount in reversed(_mounts(run)):
         subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
-    bridges = [bridge for bridge in bridges if bridge not in before["links"] and Path("/sys/class/net", bridge).exists()]
-    for bridge in bridges:
-        subprocess.run(["ip", "link", "delete", bridge], check=False, capture_output=True)
-    if not before["docker"]:
-        script = removal_of_rules(_saved_rules(), before["policy"])
-        subprocess.run(["iptables-restore", "--noflush"], input=script, text=True, check=False, capture_output=True)
-        FORWARDING.write_text(before["forwarding"])
-    shutil.rmtree(run, ignore_errors=True)
+    for entry in list(run.iterdir()) if run.is_dir() else []:
+        if entry == keep:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+    if not keep and run.is_dir():
+        run.rmdir()
 
 
 def removal_of_rules(saved: str, policy: str) -> str:
     """The input of `iptables-restore --noflush` that removes Docker's chains and rules, given the output of `iptables-save`.
 
-    Only what names one of Docker's chains or bridges goes; `policy` is what the chain FORWARD had before.
+    What names one of Docker's chains or bridges goes, and what masks an address to itself, as Docker does for published ports. `policy` is
+    what the chain FORWARD had before.
     """
     script: list[str] = []
     chains: list[str] = []
@@ -72,12 +89,17 @@ def removal_of_rules(saved: str, policy: str) -> str:
             chains.append(found[1])
         elif line.startswith("-A "):
             words = shlex.split(line)
-            named = any(re.fullmatch(r"DOCKER\S*|docker0|br-[0-9a-f]{12}", word) for word in words[2:])
-            if named and words[1] not in chains:
+            named = any(re.fullmatch(rf"DOCKER\S*|{BRIDGE}", word) for word in words[2:])
+            itself = "MASQUERADE" in words and {"-s", "-d"} <= set(words) and words[words.index("-s") + 1] == words[words.index("-d") + 1]
+            if (named or itself) and words[1] not in chains:
                 script.append(f"-D {line.removeprefix('-A ')}")
         elif line == "COMMIT":
             script += [*(f"-F {chain}" for chain in chains), *(f"-X {chain}" for chain in chains), line]
     return "".join(f"{line}\n" for line in script)
+
+
+def _bridges() -> list[str]:
+    return [name for _, name in socket.if_nameindex() if re.fullmatch(BRIDGE, name)]
 
 
 def _saved_rules() -> str:
@@ -117,16 +139,24 @@ def alive(pid: int) -> bool:
         return False
 
 
-def kill_group(group: str) -> None:
-    """Kill every process in a control group and below, in whatever hierarchy."""
+def kill_group(group: str, timeout: float = 10.0) -> None:
+    """Kill every process in a control group and below, in whatever hierarchy, and wait for their end."""
+    until = time.monotonic() + timeout
+    while (pids := _members(group)) and time.monotonic() < until:
+        for pid in pids:
+            kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _members(group: str) -> set[int]:
+    found: set[int] = set()
     for directory in _group_directories(group):
         for file in directory.rglob("cgroup.procs"):
             try:
-                pids = [int(pid) for pid in file.read_text().split()]
+                found.update(int(pid) for pid in file.read_text().split())
             except OSError:
-                continue
-            for pid in pids:
-                kill(pid, signal.SIGKILL)
+                continue  # the group is gone, or holds threads
+    return found
 
 
 def _group_directories(group: str) -> Iterator[Path]:
