@@ -1,0 +1,101 @@
+"""When a machine's token is minted again, and that nothing secret is left about. kubectl is a small program of the test's."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.token import TokenProvider
+
+PROPS = {
+    "kubeconfig": "secret-kubeconfig",
+    "namespace": "shop",
+    "service_account": "product",
+    "identity": "machine-1",
+    "rotation": 0,
+    "entry": "product-172.31.6.130-pods",
+}
+KUBECTL = r"""#!/bin/bash
+echo "$*" >>"$STATE/calls"
+config=$2
+echo "$config $(stat -c %a "$config") $(cat "$config")" >>"$STATE/configs"
+[ ! -e "$STATE/down" ] || { echo "Unable to connect to the server" >&2; exit 1; }
+case "$*" in
+*"create token"*) echo '{"status": {"token": "the-token", "expirationTimestamp": "2026-11-23T09:00:00Z"}}' ;;
+*workloadentry*) cat "$STATE/entry" ;;
+esac
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a kubectl on PATH that answers from files in it."""
+    (tmp_path / "kubectl").write_text(KUBECTL)
+    (tmp_path / "kubectl").chmod(0o755)
+    (tmp_path / "entry").write_text("")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("STATE", str(tmp_path))
+    return tmp_path
+
+
+def entry(*, healthy: str = "True", disconnected: bool = False) -> str:
+    annotations = {"istio.io/disconnectedAt": "now"} if disconnected else {}
+    return json.dumps({"metadata": {"annotations": annotations}, "status": {"conditions": [{"type": "Healthy", "status": healthy}]}})
+
+
+def changes(news: dict[str, Any], expires: float) -> bool | None:
+    return TokenProvider().diff("id", {**PROPS, "token": "old", "expires": expires}, news).changes
+
+
+def test_a_token_is_minted_for_istiod_alone_and_lives_an_hour(state: Path) -> None:
+    outs = TokenProvider().create(dict(PROPS)).outs
+    assert outs is not None
+    assert outs["token"] == "the-token"
+    assert outs["expires"] == 1795424400.0
+    call = (state / "calls").read_text()
+    assert "create token product --namespace shop --audience istio-ca --duration 3600s" in call
+    assert "secret-kubeconfig" not in call
+
+
+def test_the_kubeconfig_is_readable_by_its_user_alone_and_gone_afterwards(state: Path) -> None:
+    TokenProvider().create(dict(PROPS))
+    path, mode, text = (state / "configs").read_text().split()
+    assert (mode, text) == ("600", "secret-kubeconfig")
+    assert not Path(path).exists()
+
+
+@pytest.mark.parametrize("change", [{"identity": "machine-2"}, {"rotation": 1}, {"service_account": "other"}, {"namespace": "other"}])
+def test_another_machine_or_identity_needs_another_token(state: Path, change: dict[str, Any]) -> None:
+    assert changes({**PROPS, **change}, time.time() + 3600)
+
+
+def test_a_token_that_still_lives_is_kept_without_a_call(state: Path) -> None:
+    assert not changes(dict(PROPS), time.time() + 3600)
+    assert not changes({**PROPS, "kubeconfig": "another"}, time.time() + 3600)
+    assert not (state / "calls").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "minted"),
+    [("", True), (entry(), False), (entry(healthy="False"), True), (entry(disconnected=True), True)],
+    ids=["never joined", "joined", "unhealthy", "disconnected"],
+)
+def test_an_expired_token_is_minted_again_only_for_a_machine_that_is_not_in_the_mesh(state: Path, text: str, minted: bool) -> None:
+    (state / "entry").write_text(text)
+    assert changes(dict(PROPS), time.time() - 1) is minted
+
+
+def test_an_api_server_that_does_not_answer_changes_nothing(state: Path) -> None:
+    (state / "down").touch()
+    assert not changes(dict(PROPS), time.time() - 1)
+
+
+def test_what_went_wrong_is_said_without_the_kubeconfig(state: Path) -> None:
+    (state / "down").touch()
+    with pytest.raises(RuntimeError, match="kubectl create token failed: Unable to connect to the server") as raised:
+        TokenProvider().create(dict(PROPS))
+    assert "secret" not in str(raised.value)
