@@ -34,7 +34,7 @@ _SERVER_METADATA = (
     "uid",
 )
 
-# Whole groups of kinds are absent on purpose: the provider refuses those whose waiting or replacing is not implemented.
+# Of the official plugin's list, without the kinds that the provider refuses.
 _IMMUTABLE = {
     ("", "Service"): ("spec.clusterIP",),
     ("", "Secret"): ("type",),
@@ -234,11 +234,12 @@ def previewed(inputs: Properties, dry: dict[str, Any], manager: str) -> Properti
     """What a dry run shows of the state to come: what the server will choose only then is unknown."""
     state = state_of(inputs, dry, manager)
     state["status"] = UNKNOWN
-    state["metadata"] |= dict.fromkeys(("creationTimestamp", "generation", "resourceVersion", "uid"), UNKNOWN)
-    if (dry["apiVersion"], dry["kind"]) == ("v1", "Service") and isinstance(spec := state.get("spec"), dict):
-        declared = plain(inputs.get("spec") or {})
+    metadata, spec, declared = state["metadata"], state.get("spec"), plain(inputs.get("spec") or {})
+    if isinstance(metadata, dict):
+        metadata |= dict.fromkeys(("creationTimestamp", "generation", "resourceVersion", "uid"), UNKNOWN)
+    if (dry["apiVersion"], dry["kind"]) == ("v1", "Service") and isinstance(spec, dict):
         spec |= {key: UNKNOWN for key in ("clusterIP", "clusterIPs", "healthCheckNodePort") if key in spec and key not in declared}
-        if not any("nodePort" in port for port in declared.get("ports", [])) and any("nodePort" in port for port in spec.get("ports", [])):
+        if any("nodePort" in port for port in plain(spec.get("ports", []))) and not all("nodePort" in port for port in declared["ports"]):
             spec["ports"] = UNKNOWN
     return state
 
