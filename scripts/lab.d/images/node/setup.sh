@@ -1,6 +1,5 @@
 # Makes a kind node of Debian with kind's own files, as images/base/Dockerfile of kind does.
 set -eu
-. /etc/os-release
 
 # Units: systemd starts what a node needs and nothing else. binfmt registers with the kernel of the whole machine.
 rm -f /lib/systemd/system/sysinit.target.wants/systemd-tmpfiles-setup.service
