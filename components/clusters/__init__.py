@@ -8,6 +8,9 @@ from typing import Any
 
 import pulumi
 
+from components.networks import Networks
+from components.settings import KindCluster, Settings
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
@@ -22,3 +25,12 @@ class Cluster:
     gateway_service: Mapping[str, Any]
     gateway_address: pulumi.Output[str]
     ready: Sequence[pulumi.Resource]
+
+
+def make(stack: str, settings: Settings, networks: Networks) -> Cluster:
+    """Make or adopt the cluster of a stack."""
+    match settings.cluster:
+        case KindCluster() as cluster:
+            from components.clusters.kind import Kind
+
+            return Kind(stack, cluster, networks.docker[cluster.network]).cluster

@@ -7,15 +7,15 @@ from pulumi_command import local
 
 from components.clusters import Cluster
 from components.plan import lab, script
-from components.settings import KindCluster as Settings
+from components.settings import KindCluster
 
 
-class KindCluster(pulumi.ComponentResource):
+class Kind(pulumi.ComponentResource):
     """The kind cluster of a stack. There is no load balancer, so gateways take the node's address in the Docker network."""
 
     cluster: Cluster
 
-    def __init__(self, stack: str, settings: Settings, network: pulumi.Output[str], opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, stack: str, settings: KindCluster, network: pulumi.Output[str], opts: pulumi.ResourceOptions | None = None) -> None:
         """`network` is the name of the Docker network that the node joins."""
         super().__init__("istio-vm-mesh:clusters:Kind", "cluster", {}, opts)
         # The node's name is the cluster's and "-control-plane": 63 letters at most, or kubeadm refuses.

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import pulumi
 from pulumi_command import remote
+
+from components.clusters import Cluster
+from components.networks import Networks
+from components.settings import DockerMachine, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,3 +26,22 @@ class Host:
     identity: pulumi.Output[str]
     connection: remote.ConnectionArgs
     resource: pulumi.Resource
+
+
+# Makes a machine, with the options that it is given.
+MakeHost = Callable[[pulumi.ResourceOptions], Host]
+
+
+def makers(stack: str, settings: Settings, networks: Networks, cluster: Cluster) -> Mapping[str, MakeHost]:
+    """How each machine of a stack is made or adopted, by its name."""
+    made: dict[str, MakeHost] = {}
+    of_docker = {name: machine for name, machine in settings.machines.items() if isinstance(machine, DockerMachine)}
+    if of_docker:
+        from components.machines import docker
+        from components.machines.key import ssh_key
+
+        key = ssh_key()
+        for name, machine in of_docker.items():
+            network = networks.docker[machine.network]
+            made[name] = partial(docker.host, stack, name, machine, settings, network=network, node=cluster.gateway_address, key=key)
+    return made

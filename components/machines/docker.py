@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import pulumi
 from pulumi_command import local, remote
 
 from components.machines import Host
+from components.machines.key import SshKey
 from components.plan import lab, script
 from components.settings import DockerMachine, Settings
-
-
-class SshKey(NamedTuple):
-    """The key that the program reaches its containers with; `private` is secret."""
-
-    private: pulumi.Output[str]
-    public: pulumi.Output[str]
-
-
-def ssh_key() -> SshKey:
-    """Make the stack's SSH key, once; it lives in the state, encrypted, and in no file."""
-    made = local.Command(
-        "ssh-key",
-        create=script.LOCAL,
-        stdin=script.local("ssh-key", {}),
-        logging=local.Logging.NONE,
-        add_previous_output_in_env=False,
-        opts=pulumi.ResourceOptions(additional_secret_outputs=["stdout"]),
-    )
-    results = made.stdout.apply(script.results)
-    return SshKey(
-        private=results.apply(lambda found: script.decoded(found["private"])),
-        public=pulumi.Output.unsecret(results.apply(lambda found: script.decoded(found["public"]).strip())),
-    )
 
 
 def host(
@@ -41,11 +16,11 @@ def host(
     name: str,
     machine: DockerMachine,
     settings: Settings,
+    opts: pulumi.ResourceOptions,
     *,
     network: pulumi.Output[str],
     node: pulumi.Output[str],
     key: SshKey,
-    opts: pulumi.ResourceOptions,
 ) -> Host:
     """Make the container of machine `name`. `network` is its Docker network's name, `node` the cluster's node, which routes to the pods."""
     docker_name = lab.docker_name(stack, name)

@@ -1,0 +1,60 @@
+"""What a stack file may say: frozen dataclasses, and the checks that reach across them.
+
+`load` turns the stack's configuration into `Settings` or raises `SettingsError` with **all** problems, before anything is created.
+Plain data only: no Pulumi, no look-ups. The keys in a stack file are the fields' names in camelCase. `mesh` has what holds everywhere,
+one module a platform the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from components.decode import Problem, decode, key_of, suggestion
+from components.settings.checks import check, machine_ranges, within
+from components.settings.kind import DockerMachine, KindCluster
+from components.settings.mesh import (
+    ChartValues,
+    HttpProbe,
+    Mesh,
+    Network,
+    Package,
+    Pods,
+    Probe,
+    Service,
+    TcpProbe,
+    Workload,
+)
+from components.settings.stack import Settings
+
+
+class SettingsError(Exception):
+    """The stack file is wrong; the text lists every problem, one a line."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        many = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
+        super().__init__(f"the stack file has {many}:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def load(raw: Mapping[str, Any]) -> Settings:
+    """Decode and check a stack's configuration (keys without the project's name, values as plain data).
+
+    Raises SettingsError with every problem that was found. Checks that reach across run only on what could be decoded.
+    """
+    problems: list[Problem] = []
+    known = {key_of(name): name for name in Settings.__dataclass_fields__}
+    problems.extend(Problem(key, "unknown key" + suggestion(key, known)) for key in raw if key not in known)
+    settings = decode(Settings, {key: value for key, value in raw.items() if key in known}, "", problems)
+    problems = [Problem(problem.path.removeprefix("."), problem.message) for problem in problems]
+    if settings is not None:
+        problems.extend(check(settings))
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+__all__ = [
+    "ChartValues", "DockerMachine", "HttpProbe", "KindCluster", "Mesh", "Network", "Package", "Pods", "Probe", "Problem", "Service",
+    "Settings", "SettingsError", "TcpProbe", "Workload", "load", "machine_ranges", "within",
+]  # fmt: skip

@@ -1,0 +1,113 @@
+"""Checks that reach across a stack file. They run on what could be decoded and report every problem."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Network, ip_address, ip_network
+
+from components.decode import Problem, suggestion
+from components.settings.mesh import Workload
+from components.settings.stack import Settings
+
+# Ports of the agent and of Envoy on every machine (istio.io: Application Requirements, "Ports used by Istio").
+RESERVED_PORTS = frozenset({15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090})
+
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
+
+
+def check(settings: Settings) -> Iterator[Problem]:
+    for kind in ("networks", "workloads", "machines"):
+        for name in getattr(settings, kind):
+            if not _NAME.fullmatch(name):
+                yield Problem(f"{kind}.{name}", "is no DNS label: use up to 63 lower-case letters, digits and '-', a letter first")
+    yield from _check_networks(settings)
+    if not re.fullmatch(r"\d+\.\d+\.\d+", settings.mesh.version):
+        yield Problem("mesh.version", f"expected a release of Istio such as 1.31.0; got {settings.mesh.version!r}")
+    for name, workload in settings.workloads.items():
+        yield from _check_workload(f"workloads.{name}", workload)
+    for name, machine in settings.machines.items():
+        path = f"machines.{name}"
+        if machine.workload not in settings.workloads:
+            yield Problem(
+                f"{path}.workload", f"{machine.workload!r} is no workload of this stack" + suggestion(machine.workload, settings.workloads)
+            )
+        if machine.network not in settings.networks:
+            yield Problem(
+                f"{path}.network", f"{machine.network!r} is no network of this stack" + suggestion(machine.network, settings.networks)
+            )
+
+
+def machine_ranges(settings: Settings, network: str) -> tuple[str, ...]:
+    """The ranges of a network in which machines live: all but those of the cluster's pods and Services."""
+    of_cluster = {settings.cluster.pod_range, settings.cluster.service_range}
+    return tuple(text for text in settings.networks[network].ranges if text not in of_cluster)
+
+
+def _check_networks(settings: Settings) -> Iterator[Problem]:
+    ranges: list[tuple[str, IPv4Network]] = []
+    for name, network in settings.networks.items():
+        for index, text in enumerate(network.ranges):
+            path = f"networks.{name}.ranges[{index}]"
+            try:
+                parsed = ip_network(text)
+            except ValueError as error:
+                yield Problem(path, f"expected an address range such as 10.0.0.0/24; {error}")
+                continue
+            if not isinstance(parsed, IPv4Network):
+                yield Problem(path, "IPv6 ranges are not supported")
+                continue
+            yield from (Problem(path, f"{text} overlaps {other} of {where}") for where, other in ranges if other.overlaps(parsed))
+            ranges.append((path, parsed))
+    inhabited = {settings.cluster.network, *(machine.network for machine in settings.machines.values())}
+    for name in sorted(inhabited & set(settings.networks)):
+        if not machine_ranges(settings, name):
+            yield Problem(
+                f"networks.{name}.ranges", "no range is left for nodes and machines besides the cluster's pods and Services: add one"
+            )
+    cluster = settings.cluster
+    if cluster.network not in settings.networks:
+        yield Problem(
+            "cluster.network", f"{cluster.network!r} is no network of this stack" + suggestion(cluster.network, settings.networks)
+        )
+    elif cluster.pod_range not in settings.networks[cluster.network].ranges:
+        yield Problem(f"networks.{cluster.network}.ranges", f"the cluster's pods are in this network: add their range {cluster.pod_range}")
+
+
+def _check_workload(path: str, workload: Workload) -> Iterator[Problem]:
+    if not workload.labels:
+        yield Problem(f"{path}.labels", "a Service selects its workload by labels: give at least one, such as app")
+    for key, value in workload.labels.items():
+        if len(value) > 63 or not _LABEL.fullmatch(value):
+            yield Problem(f"{path}.labels.{key}", f"{value!r} is no label value: up to 63 letters, digits, '-', '_' and '.'")
+    if workload.service_account == "":
+        # istio/istio#39603: pods would call machines without a service account in plaintext.
+        yield Problem(
+            f"{path}.serviceAccount", "must not be empty: the machines would have no identity (leave the key out for the workload's name)"
+        )
+    for name, port in workload.ports.items():
+        if not 0 < port < 65536:
+            yield Problem(f"{path}.ports.{name}", f"{port} is no port: expected 1 to 65535")
+        elif port in RESERVED_PORTS:
+            yield Problem(f"{path}.ports.{name}", f"port {port} is Istio's own on every machine: choose another")
+        elif port == 22:
+            yield Problem(f"{path}.ports.{name}", "port 22 is never captured by the proxy (SSH): choose another")
+    if (workload.probe.http is None) == (workload.probe.tcp is None):
+        yield Problem(f"{path}.probe", "give exactly one of http and tcp")
+    elif workload.probe.port not in workload.ports.values():
+        yield Problem(
+            f"{path}.probe", f"port {workload.probe.port} is none of the workload's ports ({', '.join(map(str, workload.ports.values()))})"
+        )
+    for service_name, service in workload.services.items():
+        for port_name in service.ports:
+            if port_name not in workload.ports:
+                where = f"{path}.services.{service_name}.ports.{port_name}"
+                yield Problem(where, "is no port of the workload" + suggestion(port_name, workload.ports))
+    if workload.pods and workload.pods.replicas < 0:
+        yield Problem(f"{path}.pods.replicas", "must not be negative")
+
+
+def within(address: str, ranges: tuple[str, ...]) -> bool:
+    """Whether an address lies in one of the ranges."""
+    return any(ip_address(address) in ip_network(text) for text in ranges)

@@ -1,0 +1,117 @@
+"""What holds on every platform: networks, the mesh, workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network in Istio's sense: everything in its ranges reaches everything else in them without a gateway."""
+
+    ranges: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Package:
+    """Where machines get Istio's sidecar package.
+
+    `{version}` in `url` stands for the mesh's version. Without `sha256` the digest is taken from `<url>.sha256`, where Istio publishes it.
+    """
+
+    url: str = "https://blob.istio.io/istio-release/releases/{version}/deb/istio-sidecar.deb"
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChartValues:
+    """Values for Istio's charts, merged over the program's own."""
+
+    base: Mapping[str, Any] = field(default_factory=dict)
+    istiod: Mapping[str, Any] = field(default_factory=dict)
+    gateway: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """The mesh and its control plane, installed by Istio's charts.
+
+    `charts` is a Helm repository or a directory that holds `base`, `istiod` and `gateway`. `hub` is where images come from.
+    """
+
+    id: str
+    version: str
+    cluster_id: str = "Kubernetes"
+    charts: str = "https://blob.istio.io/istio-release/charts"
+    hub: str = "docker.io/istio"
+    package: Package = Package()
+    values: ChartValues = ChartValues()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HttpProbe:
+    """An HTTP GET that answers 200 to 399 while the application is well."""
+
+    port: int
+    path: str = "/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TcpProbe:
+    """A TCP port that accepts connections while the application is well."""
+
+    port: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """How a machine's agent asks the application whether it is well: exactly one of `http`, `tcp`. Times are in seconds.
+
+    Istio's webhook refuses gRPC probes (istio/istio#53085), so there is none here.
+    """
+
+    http: HttpProbe | None = None
+    tcp: TcpProbe | None = None
+    period: int = 2
+    timeout: int = 1
+    failure_threshold: int = 3
+
+    @property
+    def port(self) -> int:
+        """The port that is asked."""
+        return (self.http or self.tcp or TcpProbe(port=0)).port
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A Kubernetes Service over the workload's pods and machines: name of a port of the workload → port of the Service."""
+
+    ports: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pods:
+    """A Deployment of the workload that this program shall run; without it the pods, if any, are somebody else's."""
+
+    image: str
+    args: tuple[str, ...] = ()
+    replicas: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One application with one identity, on machines, in pods, or both.
+
+    `labels` select it: Services of the workload select these labels. `ports` are the application's own, by name; a name starts with
+    its protocol, as Istio reads it (`http`, `http-admin`, `tcp-db`).
+    """
+
+    namespace: str
+    labels: Mapping[str, str]
+    ports: Mapping[str, int]
+    probe: Probe
+    services: Mapping[str, Service]
+    service_account: str | None = None
+    pods: Pods | None = None
