@@ -20,7 +20,7 @@ import grpc
 from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import language_pb2_grpc
 
-Program = Callable[[], None]
+Program = Callable[[], object]
 PROJECT, STACK, PASSPHRASE = "test", "lab", "test"
 
 
@@ -32,8 +32,8 @@ class Result:
     output: str
 
     def changes(self) -> dict[str, int]:
-        """The summary that ends a preview or an update: {"created": 2, "unchanged": 1}."""
-        summary = self.output.partition("\nResources:\n")[2].partition("\n\n")[0]
+        """The last summary of a preview or an update: {"created": 2, "unchanged": 1}."""
+        summary = self.output.rpartition("\nResources:\n")[2].partition("\n\n")[0]
         return {what: int(count) for count, what in re.findall(r"(\d+) (?:to )?(\w+)", summary)}
 
 
@@ -131,8 +131,12 @@ class Stack:
 @contextmanager
 def hosted(program: Program) -> Iterator[str]:
     """Serve a program that is a function, as the Automation API does, without its further calls of the CLI. Gives the address."""
+
+    def run() -> None:
+        program()
+
     server = grpc.server(ThreadPoolExecutor(max_workers=4))
-    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
+    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(run), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
