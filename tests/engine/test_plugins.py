@@ -159,7 +159,14 @@ def test_official_plugins_are_used_where_they_are(tmp_path: Path, sdk: Path, mon
     assert not linked.is_symlink(), "the CLI passes over links"
     assert (linked / "pulumi-resource-command").resolve() == plugin
 
-    # What is half installed is not used, and what was installed before gives way.
+    # So is one that `pulumi plugin install` put there since.
+    installed = lab / "home" / "plugins" / "resource-kubernetes-v4.32.0" / "pulumi-resource-kubernetes"
+    installed.write_bytes(b"\x7fELF")
+    assert install.install(lab / "bin", lab / "home", sdk) == {**in_use, "kubernetes": "official 4.32.0"}
+    assert installed.read_bytes() == b"\x7fELF"
+
+    # What is half installed or gone is not used.
+    shutil.rmtree(lab / "home")
     plugin.parent.with_name("resource-command-v1.2.1.partial").touch()
     (lab / "bin" / "pulumi").unlink()
     assert install.in_use(lab / "bin", lab / "home")["language host"] == "missing"

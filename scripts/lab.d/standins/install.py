@@ -31,24 +31,27 @@ def install(binaries: Path, home: Path, sdk: Path) -> dict[str, str]:
     """Install everything; the CLI must already be in `binaries` (a file or a link). Returns what `in_use` returns.
 
     Runs again at any time: what is right already stays. Raises `FileNotFoundError` if `sdk` lacks a file."""
-    if _official_host(binaries) is None:
+    official_host = _official_host(binaries)
+    if official_host is None:
         for name, place in _SDK_FILES.items():
             source = next((file for file in (sdk / name, sdk / place / name) if file.is_file()), None)
             if source is None:
                 raise FileNotFoundError(f"{sdk} has no {name}: it must be the Go module github.com/pulumi/pulumi/sdk/v3")
             _write(binaries / name, source.read_text())
         _write(binaries / _HOST, _wrapper("standins.language_host", str(binaries.absolute() / _EXECUTOR)))
-    else:
+    elif official_host.parent != binaries.resolve():
         for name in (_HOST, *_SDK_FILES):
             (binaries / name).unlink(missing_ok=True)
     for provider in PROVIDERS:
         directory, executable = _plugin(home, provider)
-        directory.mkdir(parents=True, exist_ok=True)
+        if executable.exists() and not _is_standin(executable):
+            continue  # an official one, linked before or installed here by `pulumi plugin install`
         official = _official_provider(home, provider)
+        if official or not executable.exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir(parents=True)
         if official:
             # The CLI passes over links in place of a plugin's directory, not over those inside.
-            shutil.rmtree(directory)
-            directory.mkdir()
             for file in official.iterdir():
                 (directory / file.name).symlink_to(file)
         else:
