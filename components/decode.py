@@ -53,8 +53,8 @@ def decode(expected: Any, value: Any, path: str, problems: list[Problem]) -> Any
     """Turn `value` into the type `expected`.
 
     Known types: str, int, bool, `X | None`, `tuple[X, ...]` (from a list), `Mapping[str, X]`, `Literal[...]`, `Any`, frozen
-    dataclasses, and unions of dataclasses that differ in a `platform: Literal[...]` field. Problems are appended to `problems`;
-    what could not be decoded is returned as None.
+    dataclasses, and unions of dataclasses that differ in a `platform: Literal[...]` field. A field whose metadata says `internal` has no
+    key. Problems are appended to `problems`; what could not be decoded is returned as None.
     """
     origin, arguments = typing.get_origin(expected), typing.get_args(expected)
     if expected is Any:
@@ -104,7 +104,10 @@ def _decode_dataclass(cls: type, value: Any, path: str, problems: list[Problem])
     if not isinstance(value, Mapping):
         problems.append(Problem(path, f"expected a map; got {_shown(value)}"))
         return None
-    hints, fields = typing.get_type_hints(cls), {key_of(field.name): field for field in dataclasses.fields(cls)}
+    hints, fields = (
+        typing.get_type_hints(cls),
+        {key_of(field.name): field for field in dataclasses.fields(cls) if not field.metadata.get("internal")},
+    )
     problems.extend(Problem(f"{path}.{key}", "unknown key" + suggestion(str(key), fields)) for key in value if key not in fields)
     found: dict[str, Any] = {}
     before = len(problems)

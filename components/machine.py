@@ -24,12 +24,13 @@ SECONDS_TO_DRAIN = 5
 class Machine(pulumi.ComponentResource):
     """A machine of a workload. At most six resources, this one included, and two SSH connections.
 
-    `address` is the machine's, `entry` the name of its WorkloadEntry, `joined` changes with whatever the agent was restarted for, `evidence`
-    is what the machine's own calls showed ("" where verification is off).
+    `address` is the machine's, `entry` the name of its WorkloadEntry. `join` is the resource that joins it, `joined` changes with whatever
+    the agent was restarted for. `evidence` is what the machine's own calls showed ("" where verification is off).
     """
 
     address: pulumi.Output[str]
     entry: pulumi.Output[str]
+    join: pulumi.Resource
     joined: pulumi.Output[str]
     evidence: pulumi.Output[str]
 
@@ -88,7 +89,7 @@ class Machine(pulumi.ComponentResource):
         payload = pulumi.Output.all(address=host.address, gateway=mesh.gateway, root=mesh.root_certificate, token=token.token).apply(
             join_script
         )
-        join = self._over_ssh(f"{name}-join", host, payload, [host.resource, *workload.registered, *mesh.ready])
+        self.join = join = self._over_ssh(f"{name}-join", host, payload, [host.resource, *workload.registered, *mesh.ready])
         self.joined = pulumi.Output.unsecret(join.stdout)
 
         def drain_script(found: dict[str, str]) -> str:

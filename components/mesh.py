@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pulumi
+from pulumi_command import local
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.apiextensions import CustomResource
 from pulumi_kubernetes.core.v1 import ConfigMap, Namespace
@@ -12,6 +13,7 @@ from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from components.clusters import Cluster
 from components.plan import mesh as plan
+from components.plan import router, script
 from components.settings import Settings
 
 
@@ -33,6 +35,20 @@ def provider(cluster: Cluster) -> Provider:
     )
 
 
+def _gateway_api(settings: Settings, cluster: Cluster, parent: pulumi.Resource) -> pulumi.Resource:
+    """The Gateway API's CRDs, which istiod must find when it starts. They stay when the stack goes, as CRDs of Istio's charts do."""
+    return local.Command(
+        "gateway-api",
+        create=script.LOCAL,
+        stdin=cluster.kubeconfig.apply(
+            lambda kubeconfig: script.with_cluster("gateway-api", kubeconfig, {"SOURCE": settings.mesh.gateway_api})
+        ),
+        logging=local.Logging.STDERR,
+        add_previous_output_in_env=False,
+        opts=pulumi.ResourceOptions(parent=parent, depends_on=cluster.ready),
+    )
+
+
 class Mesh(pulumi.ComponentResource):
     """Istio by its own charts.
 
@@ -40,6 +56,7 @@ class Mesh(pulumi.ComponentResource):
     machines dial; `root_certificate` is the mesh's trust anchor as the cluster has it now.
     """
 
+    namespace: Namespace
     ready: list[pulumi.Resource]
     gateway: pulumi.Output[str]
     root_certificate: pulumi.Output[str]
@@ -49,13 +66,13 @@ class Mesh(pulumi.ComponentResource):
         mesh, network = settings.mesh, settings.cluster.network
         cross_network = any(machine.network != network for machine in settings.machines.values())
         labels = {"topology.istio.io/network": network}
-        namespace = Namespace(
+        self.namespace = Namespace(
             "istio-system",
             metadata={"name": plan.NAMESPACE, "labels": labels},
             opts=pulumi.ResourceOptions(parent=self, depends_on=cluster.ready),
         )
 
-        def release(name: str, chart: str, values: dict[str, Any], after: pulumi.Resource) -> Release:
+        def release(name: str, chart: str, values: dict[str, Any], *after: pulumi.Resource) -> Release:
             source = plan.chart(mesh, chart)
             return Release(
                 name,
@@ -66,16 +83,19 @@ class Mesh(pulumi.ComponentResource):
                 repository_opts=RepositoryOptsArgs(repo=source.repository) if source.repository else None,
                 values=values,
                 timeout=300,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[after]),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=list(after)),
             )
 
-        base = release("istio-base", "base", plan.base_values(mesh), namespace)
-        istiod = release("istiod", "istiod", plan.istiod_values(mesh, network), base)
+        first = _gateway_api(settings, cluster, self) if router.networks(settings) else self.namespace
+        base = release("istio-base", "base", plan.base_values(mesh), self.namespace)
+        istiod = release("istiod", "istiod", plan.istiod_values(mesh, network), base, first)
         gateway_values = plan.gateway_values(mesh, network, cluster.gateway_service, cross_network)
         gateway = release(plan.GATEWAY, "gateway", gateway_values, istiod)
         # istiod's webhook validates these.
         after_istiod = pulumi.ResourceOptions(parent=self, depends_on=[istiod])
-        manifests = [plan.strict_mtls(), *plan.istiod_exposure(), *([plan.services_exposure()] if cross_network else [])]
+        manifests = [plan.strict_mtls(), *plan.istiod_exposure(), *map(router.server, router.networks(settings))]
+        if cross_network:
+            manifests.append(plan.services_exposure())
         objects = [
             custom_resource(f"mesh-{manifest['kind'].lower()}-{manifest['metadata']['name']}", manifest, after_istiod)
             for manifest in manifests

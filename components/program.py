@@ -11,6 +11,8 @@ from pulumi.runtime.config import get_config, get_config_env
 from components import clusters, machines, networks, verification
 from components import mesh as mesh_component
 from components.machine import Machine
+from components.plan import router
+from components.plan.mesh import NAMESPACE
 from components.settings import Problem, Settings, SettingsError
 from components.workload import Workload, namespaces
 
@@ -36,11 +38,12 @@ def _plain(text: str) -> Any:
 
 def build(settings: Settings, stack: str) -> dict[str, Any]:
     """Declare everything; returns the stack's outputs by name."""
+    settings = router.expand(settings)
     in_networks = networks.make(stack, settings)
     cluster = clusters.make(stack, settings, in_networks)
     in_cluster = pulumi.ResourceOptions(provider=mesh_component.provider(cluster))
     mesh = mesh_component.Mesh(settings, cluster, in_cluster)
-    spaces = namespaces(settings, mesh.ready, in_cluster)
+    spaces = {**namespaces(settings, mesh.ready, in_cluster), NAMESPACE: mesh.namespace}
     workloads = {
         name: Workload(name, settings, spaces[workload.namespace], mesh.ready, in_cluster) for name, workload in settings.workloads.items()
     }
@@ -48,6 +51,8 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
         name: Machine(name, settings, make_host, cluster, mesh, workloads[settings.machines[name].workload])
         for name, make_host in machines.makers(stack, settings, in_networks, cluster).items()
     }
+    for network in router.networks(settings):
+        _tell_addresses(network, [joined[name] for name in router.machine_names(settings, network)], mesh, in_cluster)
 
     outputs: dict[str, Any] = {
         "gateway": mesh.gateway,
@@ -61,3 +66,12 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
             for name, workload in workloads.items()
         }
     return outputs
+
+
+def _tell_addresses(network: str, machines: list[Machine], mesh: mesh_component.Mesh, opts: pulumi.ResourceOptions) -> None:
+    """Tell istiod where calls into `network` go, once the machines there can take them."""
+    known = pulumi.Output.all(*(machine.address for machine in machines))
+    manifest = router.addresses(network, [])
+    spec = known.apply(lambda addresses: router.addresses(network, addresses)["spec"])
+    after = pulumi.ResourceOptions(depends_on=[machine.join for machine in machines])
+    mesh_component.custom_resource(f"{network}-gateway-addresses", {**manifest, "spec": spec}, pulumi.ResourceOptions.merge(opts, after))

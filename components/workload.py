@@ -7,13 +7,14 @@ from pulumi_kubernetes.apps.v1 import Deployment
 from pulumi_kubernetes.core.v1 import Namespace, Service, ServiceAccount
 
 from components.mesh import custom_resource
+from components.plan import mesh as mesh_plan
 from components.plan import workload as plan
 from components.settings import Settings
 
 
 def namespaces(settings: Settings, after: list[pulumi.Resource], opts: pulumi.ResourceOptions) -> dict[str, Namespace]:
-    """The namespaces of the stack's workloads, by name."""
-    names = sorted({workload.namespace for workload in settings.workloads.values()})
+    """The namespaces of the stack's workloads, by name; Istio's own is the mesh's."""
+    names = sorted({workload.namespace for workload in settings.workloads.values()} - {mesh_plan.NAMESPACE})
     options = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=after))
     return {name: Namespace(f"namespace-{name}", metadata=plan.namespace(name)["metadata"], opts=options) for name in names}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import pulumi
 from pulumi_command import remote
@@ -38,10 +37,6 @@ def makers(stack: str, settings: Settings, networks: Networks, cluster: Cluster)
     of_docker = {name: machine for name, machine in settings.machines.items() if isinstance(machine, DockerMachine)}
     if of_docker:
         from components.machines import docker
-        from components.machines.key import ssh_key
 
-        key = ssh_key()
-        for name, machine in of_docker.items():
-            network = networks.docker[machine.network]
-            made[name] = partial(docker.host, stack, name, machine, settings, network=network, node=cluster.gateway_address, key=key)
+        made.update(docker.makers(stack, of_docker, settings, networks, cluster))
     return made

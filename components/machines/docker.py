@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from ipaddress import IPv4Network
+
 import pulumi
 from pulumi_command import local, remote
 
+from components.clusters import Cluster
 from components.machines import Host
-from components.machines.key import SshKey
+from components.machines.key import SshKey, ssh_key
+from components.networks import Networks, docker
 from components.plan import lab, script
 from components.settings import DockerMachine, Settings
 
 
-def host(
+def makers(
+    stack: str, machines: Mapping[str, DockerMachine], settings: Settings, networks: Networks, cluster: Cluster
+) -> Mapping[str, Callable[[pulumi.ResourceOptions], Host]]:
+    """How each container is made, by the machine's name.
+
+    Machines beside the cluster reach the pods through its node. Others reach nothing of the cluster but its gateway's address; a network's
+    gateway is in both.
+    """
+    key = ssh_key()
+    near, gateway, pods = settings.cluster.network, cluster.gateway_address, settings.cluster.pod_range
+    to_pods = gateway.apply(lambda node: f"{pods} via {node}")
+    others = sorted({machine.network for machine in machines.values()} - {near})
+    nodes = {name: docker.attach_node(stack, name, settings, networks.docker[name], cluster) for name in others}
+    made = {}
+    for name, machine in machines.items():
+        router = settings.workloads[machine.workload].role == "router"
+        own = networks.docker[machine.network]
+        if router:
+            place = {"network": networks.docker[near], "second": own, "routes": to_pods}
+        elif machine.network == near:
+            place = {"network": own, "routes": to_pods}
+        else:
+            place = {"network": own, "routes": pulumi.Output.format("{0}/32 via {1}", gateway, nodes[machine.network])}
+        made[name] = partial(_host, stack, name, machine, lab.docker_range(settings, near if router else machine.network), place, key)
+    return made
+
+
+def _host(
     stack: str,
     name: str,
     machine: DockerMachine,
-    settings: Settings,
-    opts: pulumi.ResourceOptions,
-    *,
-    network: pulumi.Output[str],
-    node: pulumi.Output[str],
+    addresses: IPv4Network,
+    place: Mapping[str, pulumi.Output[str]],
     key: SshKey,
+    opts: pulumi.ResourceOptions,
 ) -> Host:
-    """Make the container of machine `name`. `network` is its Docker network's name, `node` the cluster's node, which routes to the pods."""
+    """Make the container of machine `name`. `place`: the Docker `network` that its address is from, perhaps a `second` one, and `routes`."""
     docker_name = lab.docker_name(stack, name)
-    first, last = lab.machine_addresses(lab.docker_range(settings, machine.network))
-    near = machine.network == settings.cluster.network
+    first, last = lab.machine_addresses(addresses)
 
     def create(found: dict[str, str]) -> str:
         variables = {
@@ -33,11 +63,12 @@ def host(
             "HOSTNAME_OF_MACHINE": name,
             "IMAGE": machine.image,
             "NETWORK": found["network"],
+            "SECOND_NETWORK": found.get("second", ""),
             "FIRST": first,
             "LAST": last,
             "LABEL": lab.label(stack),
             "PUBLIC_KEY": found["public"],
-            "ROUTES": f"{settings.cluster.pod_range} via {found['node']}" if near else "",
+            "ROUTES": found["routes"],
             "SSH_USER": lab.SSH_USER,
         }
         return script.local("docker-machine", variables)
@@ -45,9 +76,9 @@ def host(
     made = local.Command(
         f"{name}-container",
         create=script.LOCAL,
-        stdin=pulumi.Output.all(network=network, node=node, public=key.public).apply(create),
+        stdin=pulumi.Output.all(**place, public=key.public).apply(create),
         delete=f"docker rm --force --volumes {docker_name} >/dev/null",
-        triggers=[machine.image, network, node],
+        triggers=[machine.image, *place.values()],
         logging=local.Logging.STDERR,
         add_previous_output_in_env=False,
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),

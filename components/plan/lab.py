@@ -19,6 +19,11 @@ def docker_name(stack: str, name: str) -> str:
     return f"istio-vm-mesh-{stack}-{name}"
 
 
+def node_name(stack: str) -> str:
+    """The container of the kind cluster's node, as kind calls it."""
+    return f"{docker_name(stack, 'cluster')}-control-plane"
+
+
 def label(stack: str) -> str:
     """The label of everything that a stack makes on a Docker engine."""
     return f"istio-vm-mesh.stack={stack}"

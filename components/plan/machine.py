@@ -105,8 +105,11 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("'", "'\"'\"'") + "'"
 
 
-def own_env(machine: str, address: str, gateway: str) -> str:
-    """`istio-vm-mesh.env`: all that differs from Istio's documented files. docs/machines.md gives the reasons, key by key."""
+def own_env(machine: str, address: str, gateway: str, router_of: str | None = None) -> str:
+    """`istio-vm-mesh.env`: all that differs from Istio's documented files. docs/machines.md gives the reasons, key by key.
+
+    `router_of` is the network whose gateway the machine is, if it is one: it must send nothing on to other networks' gateways.
+    """
     variables = {
         "CLOUD_PLATFORM": "none",
         "INSTANCE_IP": address,
@@ -117,6 +120,8 @@ def own_env(machine: str, address: str, gateway: str) -> str:
         "PROXY_CONFIG": json.dumps({"discoveryAddress": f"{gateway}:{mesh_plan.XDS_PORT}"}),
         "ISTIO_INBOUND_PORTS": "*",
     }
+    if router_of:
+        variables["ISTIO_META_REQUESTED_NETWORK_VIEW"] = router_of
     return "".join(f"{key}={_quoted(value)}\n" for key, value in sorted(variables.items()))
 
 
@@ -125,17 +130,18 @@ def mesh_config(config: Mapping[str, Any]) -> str:
     return yaml.safe_dump({"defaultConfig": dict(config)}, sort_keys=True, allow_unicode=True, width=10**6)
 
 
-def unit() -> str:
-    """The systemd unit that runs the agent, in place of the package's of the same name.
+def unit(role: str) -> str:
+    """The systemd unit that runs the agent, in place of the package's of the same name. A router captures no traffic.
 
     The agent keeps its token in a directory that a reboot empties; the link restores it. Stopping the unit takes the redirection
     rules away, so that the machine stays reachable and resolves names without the agent. Output goes through a pipe: the journal's own
     end is a socket, which Envoy cannot open as /dev/stdout for access logs.
     """
+    capture = "ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables\n" if role == "sidecar" else ""
     return f"""\
 # Written by istio-vm-mesh; the next update overwrites changes made here.
 [Unit]
-Description=Istio sidecar
+Description=Istio {role}
 Wants=network-online.target
 After=network-online.target
 StartLimitIntervalSec=0
@@ -148,8 +154,7 @@ EnvironmentFile={OWN_ENV}
 ExecStartPre=+/usr/bin/install -d -o istio-proxy -m 0755 /run/secrets /run/secrets/tokens
 ExecStartPre=+/usr/bin/ln -sfn {TOKEN} /run/secrets/tokens/istio-token
 ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only
-ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables
-ExecStart=/bin/bash -c 'exec /usr/local/bin/pilot-agent proxy > >(exec cat) 2>&1'
+{capture}ExecStart=/bin/bash -c 'exec /usr/local/bin/pilot-agent proxy {role} > >(exec cat) 2>&1'
 ExecStopPost=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only
 Restart=always
 RestartSec=2
@@ -171,10 +176,10 @@ def files(
     config = proxy_config(mesh, name, workload, network)
     return [
         File(CLUSTER_ENV, cluster_env(name, workload, config), "0644"),
-        File(OWN_ENV, own_env(machine, address, gateway), "0644"),
+        File(OWN_ENV, own_env(machine, address, gateway, network if workload.role == "router" else None), "0644"),
         File(MESH_CONFIG, mesh_config(config), "0644"),
         File(ROOT_CERTIFICATE, root_certificate, "0644", proxy_owned=True),
-        File(UNIT, unit(), "0644"),
+        File(UNIT, unit(workload.role), "0644"),
     ]
 
 

@@ -18,6 +18,7 @@ from components.settings.mesh import (
     HttpProbe,
     Mesh,
     Network,
+    NetworkGateway,
     Package,
     Pods,
     Probe,
@@ -25,7 +26,7 @@ from components.settings.mesh import (
     TcpProbe,
     Workload,
 )
-from components.settings.stack import Settings
+from components.settings.stack import Machine, Settings
 
 
 class SettingsError(Exception):
@@ -55,6 +56,6 @@ def load(raw: Mapping[str, Any]) -> Settings:
 
 
 __all__ = [
-    "ChartValues", "DockerMachine", "HttpProbe", "KindCluster", "Mesh", "Network", "Package", "Pods", "Probe", "Problem", "Service",
-    "Settings", "SettingsError", "TcpProbe", "Workload", "load", "machine_ranges", "within",
+    "ChartValues", "DockerMachine", "HttpProbe", "KindCluster", "Machine", "Mesh", "Network", "NetworkGateway", "Package", "Pods", "Probe",
+    "Problem", "Service", "Settings", "SettingsError", "TcpProbe", "Workload", "load", "machine_ranges", "within",
 ]  # fmt: skip

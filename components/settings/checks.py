@@ -23,6 +23,13 @@ def check(settings: Settings) -> Iterator[Problem]:
             if not _NAME.fullmatch(name):
                 yield Problem(f"{kind}.{name}", "is no DNS label: use up to 63 lower-case letters, digits and '-', a letter first")
     yield from _check_networks(settings)
+    for name, network in settings.networks.items():
+        if network.gateway and name == settings.cluster.network:
+            yield Problem(f"networks.{name}.gateway", "the cluster's own network has the east-west gateway in the cluster: leave this out")
+        elif network.gateway and network.gateway.machines < 1:
+            yield Problem(f"networks.{name}.gateway.machines", "must be at least 1")
+        elif network.gateway and not any(machine.network == name for machine in settings.machines.values()):
+            yield Problem(f"networks.{name}.gateway", "there is no machine in this network: leave the gateway out until there is one")
     if not re.fullmatch(r"\d+\.\d+\.\d+", settings.mesh.version):
         yield Problem("mesh.version", f"expected a release of Istio such as 1.31.0; got {settings.mesh.version!r}")
     for name, workload in settings.workloads.items():

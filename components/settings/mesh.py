@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkGateway:
+    """Machines that carry calls from other networks to the machines of this one; this program makes them beside those machines."""
+
+    machines: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +19,7 @@ class Network:
     """A network in Istio's sense: everything in its ranges reaches everything else in them without a gateway."""
 
     ranges: tuple[str, ...]
+    gateway: NetworkGateway | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +46,8 @@ class ChartValues:
 class Mesh:
     """The mesh and its control plane, installed by Istio's charts.
 
-    `charts` is a Helm repository or a directory that holds `base`, `istiod` and `gateway`. `hub` is where images come from.
+    `charts` is a Helm repository or a directory that holds `base`, `istiod` and `gateway`. `hub` is where images come from. `gateway_api`
+    (a file, a directory or a URL) has the Gateway API's CRDs, for clusters without them; they are needed where a network has a gateway.
     """
 
     id: str
@@ -46,6 +55,7 @@ class Mesh:
     cluster_id: str = "Kubernetes"
     charts: str = "https://blob.istio.io/istio-release/charts"
     hub: str = "docker.io/istio"
+    gateway_api: str = "https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.0/standard-install.yaml"
     package: Package = Package()
     values: ChartValues = ChartValues()
 
@@ -115,3 +125,5 @@ class Workload:
     services: Mapping[str, Service]
     service_account: str | None = None
     pods: Pods | None = None
+    # What the proxy on its machines is. No stack file says so: the plan makes routers of networks' gateways.
+    role: Literal["sidecar", "router"] = field(default="sidecar", metadata={"internal": True})

@@ -1,6 +1,6 @@
 # Makes a container that is a machine: systemd, sshd, an address that stays, a host key made here and pinned. One of that name that a
 # killed run left behind is made again. Prints `id=`, `address=` and `hostKey=`.
-# Variables: NAME, HOSTNAME_OF_MACHINE, IMAGE, NETWORK, FIRST, LAST (addresses to take from), LABEL, PUBLIC_KEY, ROUTES (`range via address`, one a line), SSH_USER.
+# Variables: NAME, HOSTNAME_OF_MACHINE, IMAGE, NETWORK, SECOND_NETWORK (or ""), FIRST, LAST (addresses to take from), LABEL, PUBLIC_KEY, ROUTES (`range via address`, one a line), SSH_USER.
 set -eu
 umask 077
 number() { IFS=. read -r a b c d <<<"$1" && echo $(((a << 24) + (b << 16) + (c << 8) + d)); }
@@ -37,6 +37,7 @@ while :; do
   ip=$(address $candidate)
   docker create --name "$NAME" --hostname "$HOSTNAME_OF_MACHINE" --label "$LABEL" --privileged --network "$NETWORK" --ip "$ip" \
     --add-host host.docker.internal:host-gateway --tmpfs /run --tmpfs /run/lock --tmpfs /tmp --stop-signal SIGRTMIN+3 "$IMAGE" /sbin/init >/dev/null
+  [ -z "$SECOND_NETWORK" ] || docker network connect "$SECOND_NETWORK" "$NAME"
   tar --create --directory "$files" --owner=0 --group=0 etc | docker cp - "$NAME:/"
   user_id=$(docker run --rm --entrypoint id "$IMAGE" -u "$SSH_USER")
   tar --create --directory "$files" --owner="$user_id" --group="$user_id" home/"$SSH_USER"/.ssh | docker cp - "$NAME:/"

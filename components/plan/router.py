@@ -1,0 +1,83 @@
+"""Gateways of networks that are machines: expanded into an ordinary workload and ordinary machines, with the role `router`.
+
+Istio's own manual installs no gateway on the machines' side, so pods dial machines directly or not at all (istio/istio#56855). Here an
+agent in router mode takes calls on 15443 and passes them on by the name in their TLS, without ending it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from components.plan.mesh import CROSS_NETWORK_PORT, NAMESPACE, STATUS_PORT, services_exposure
+from components.settings import HttpProbe, Machine, Probe, Settings, Workload
+
+CLASS = "istio-remote"  # a Gateway API class for which Istio deploys nothing: it only states addresses
+
+
+def workload_name(network: str) -> str:
+    """The name of the workload that is the gateway of `network`."""
+    return f"{network}-gateway"
+
+
+def labels(network: str) -> dict[str, str]:
+    """What selects the gateway's machines."""
+    return {"istio": workload_name(network)}
+
+
+def networks(settings: Settings) -> list[str]:
+    """The networks whose gateway is machines, sorted."""
+    return sorted(name for name, network in settings.networks.items() if network.gateway)
+
+
+def machine_names(settings: Settings, network: str) -> list[str]:
+    """The machines that are the gateway of `network`."""
+    gateway = settings.networks[network].gateway
+    return [f"{workload_name(network)}-{number}" for number in range(1, (gateway.machines if gateway else 0) + 1)]
+
+
+def expand(settings: Settings) -> Settings:
+    """The settings with every network's gateway as a workload and machines; each machine is made like the network's first one."""
+    workloads, machines = dict(settings.workloads), dict(settings.machines)
+    for network in networks(settings):
+        first: Machine = next(machine for _, machine in sorted(settings.machines.items()) if machine.network == network)
+        workloads[workload_name(network)] = Workload(
+            namespace=NAMESPACE,
+            labels=labels(network),
+            ports={"tls": CROSS_NETWORK_PORT},
+            probe=Probe(http=HttpProbe(port=STATUS_PORT, path="/healthz/ready")),
+            services={},
+            role="router",
+        )
+        for name in machine_names(settings, network):
+            machines[name] = replace(first, workload=workload_name(network))
+    return replace(settings, workloads=workloads, machines=machines)
+
+
+def server(network: str) -> dict[str, Any]:
+    """The Gateway that has the machines of `network`'s gateway pass calls through."""
+    manifest = services_exposure()
+    manifest["metadata"]["name"] = workload_name(network)
+    manifest["spec"]["selector"] = labels(network)
+    return manifest
+
+
+def addresses(network: str, known: Sequence[str]) -> dict[str, Any]:
+    """The Gateway API Gateway from which istiod learns where calls into `network` go. No value of istiod's chart changes with it."""
+    listener = {
+        "name": "cross-network",
+        "port": CROSS_NETWORK_PORT,
+        "protocol": "TLS",
+        "tls": {"mode": "Passthrough", "options": {"gateway.istio.io/listener-protocol": "auto-passthrough"}},
+    }
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": workload_name(network), "namespace": NAMESPACE, "labels": {"topology.istio.io/network": network}},
+        "spec": {
+            "gatewayClassName": CLASS,
+            "addresses": [{"type": "IPAddress", "value": address} for address in known],
+            "listeners": [listener],
+        },
+    }
