@@ -12,7 +12,7 @@ from typing import Any
 
 import pulumi
 import yaml
-from google.protobuf import json_format
+from google.protobuf import json_format  # type: ignore[import-untyped]
 from pulumi.runtime import mocks
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +68,7 @@ class Echo(mocks.Mocks):
         outputs = {} if self.preview else answer(args.name, args.typ)
         return (None if self.preview else f"{args.name}-id", {**args.inputs, **outputs})
 
-    def call(self, args: mocks.MockCallArgs) -> dict[Any, Any]:
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
         raise AssertionError(f"the program calls {args.token}: it must not look anything up")
 
 

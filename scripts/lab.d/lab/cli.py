@@ -1,4 +1,4 @@
-"""The command line of `./scripts/lab`. Standard library only: the launcher parses it before the virtual environment exists."""
+"""The command lines of `./scripts/lab` and `./scripts/test`. Standard library only: the launcher parses them before the virtual environment exists."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ Running a command again continues where the last run ended; what is built is kep
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser; `parse_args` gives `command` and that command's options."""
+    """The parser of `./scripts/lab`; `parse_args` gives `command`, `needs_lab` and that command's options."""
     top = argparse.ArgumentParser(
         prog="./scripts/lab",
         description="A Kubernetes cluster and machines in one Istio mesh, on this Linux machine: prepares it and calls Pulumi.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.set_defaults(needs_lab=False)
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
     up = commands.add_parser("up", help="prepare this machine, then `pulumi up`, and show what is in the mesh")
+    up.set_defaults(needs_lab=True)
     down = commands.add_parser("down", help="`pulumi destroy`, and remove everything of the lab but its caches")
     for command in (up, down):
         command.add_argument("--stack", default=paths.STACK, help="the stack, a file stacks/Pulumi.<stack>.yaml (default: %(default)s)")
@@ -37,6 +39,28 @@ def parser() -> argparse.ArgumentParser:
     logs = commands.add_parser("logs", help="list the logs of the last runs, or print one")
     logs.add_argument("step", nargs="?", help="a step's number or a part of its name")
     return top
+
+
+TEST_EPILOG = """\
+exit codes: 0 all passed, 1 something failed, 2 wrong command line, 3 this machine cannot run the lab, 130 interrupted
+With CI=true in the environment a skipped test is a failure.
+"""
+
+
+def tests() -> argparse.ArgumentParser:
+    """The parser of `./scripts/test`; `parse_args` gives `needs_lab`."""
+    top = argparse.ArgumentParser(
+        prog="./scripts/test",
+        description="Every check of this project: style, types, unit, graph and engine tests, then the lab from nothing to a verified mesh and down.",
+        epilog=TEST_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--quick", dest="needs_lab", action="store_false", help="everything but the lab, in less than a minute")
+    return top
+
+
+PARSERS = {"lab": parser, "lab.checks": tests}
+"""The parser of each module that a script starts. What it gives has `needs_lab`: whether this machine must be able to run the lab."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

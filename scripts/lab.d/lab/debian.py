@@ -20,6 +20,7 @@ PROVIDES = {
     "iptables": "iptables",
     "mmdebstrap": "mmdebstrap",
     "openssh-client": "ssh-keygen",
+    "openssh-server": "sshd",
     "xz-utils": "xz",
 }
 """The program that each package is wanted for: where the machine has it from elsewhere, the package is not needed."""

@@ -208,10 +208,14 @@ def display() -> Display:
 
 
 class Steps:
-    """The numbered steps of one command, `up` or `down`. Logs of an earlier run of the same command are removed."""
+    """The numbered steps of one command, such as `up` or `down`. Logs of an earlier run of the same command are removed.
 
-    def __init__(self, command: str, total: int, show: Display | None = None, logs: Path | None = None) -> None:
-        self.command, self.total, self.done = command, total, 0
+    `again` is what to run after a failure: `./scripts/lab <command>` unless it is given.
+    """
+
+    def __init__(self, command: str, total: int, show: Display | None = None, logs: Path | None = None, again: str = "") -> None:
+        self.total, self.done = total, 0
+        self.again = again or f"./scripts/lab {command}"
         self.show = show or display()
         self.logs = logs or paths.LOGS
         self._prefix = "" if command == "up" else f"{command}-"
@@ -247,7 +251,7 @@ class Steps:
             text += [f"The end of {_short(step.log)}:", *(f"    {line}" for line in tail)]
         text += [f"The whole log: {_short(step.log)}"]
         what = f"{hint.rstrip('.')}; then" if hint else "when the cause is removed,"
-        text += [f"What to do: {what} run ./scripts/lab {self.command} again; what is done is kept."]
+        text += [f"What to do: {what} run {self.again} again; what is done is kept."]
         return "\n".join(text)
 
 

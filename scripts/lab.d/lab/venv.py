@@ -36,7 +36,7 @@ def ensure(show: Display | None = None) -> Path:
     Raises StepFailedError where that fails.
     """
     if not complete():
-        with Steps("venv", 1, show).step("Python environment") as step:
+        with Steps("venv", 1, show, again="the same command").step("Python environment") as step:
             _make(step)
     return PYTHON
 
