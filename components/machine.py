@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pulumi
 from pulumi_command import local, remote
@@ -12,7 +11,7 @@ from components.clusters import Cluster
 from components.machines import Host
 from components.mesh import Mesh
 from components.plan import machine as plan
-from components.plan import script, verification
+from components.plan import script
 from components.plan import workload as workload_plan
 from components.settings import Settings
 from components.token import Token
@@ -25,14 +24,13 @@ class Machine(pulumi.ComponentResource):
     """A machine of a workload. At most six resources, this one included, and two SSH connections.
 
     `address` is the machine's, `entry` the name of its WorkloadEntry. `join` is the resource that joins it, `joined` changes with whatever
-    the agent was restarted for. `evidence` is what the machine's own calls showed ("" where verification is off).
+    the agent was restarted for.
     """
 
     address: pulumi.Output[str]
     entry: pulumi.Output[str]
     join: pulumi.Resource
     joined: pulumi.Output[str]
-    evidence: pulumi.Output[str]
 
     def __init__(
         self,
@@ -49,6 +47,7 @@ class Machine(pulumi.ComponentResource):
         group, network = machine.workload, machine.network
         spec = settings.workloads[group]
         host = make_host(pulumi.ResourceOptions(parent=self))
+        self._host = host
         self.address = host.address
         self.entry = host.address.apply(lambda address: plan.entry_name(group, address, network))
 
@@ -108,15 +107,14 @@ class Machine(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[join], delete_before_replace=True),
         )
 
-        self.evidence = pulumi.Output.from_input("")
-        if settings.verify != "none" and verification.called(spec):
-            # Where pods answer, one of them must answer this machine.
-            ranges = [settings.cluster.pod_range] if spec.pods and spec.pods.replicas else []
-            text = verification.calls(group, spec, caller=f"machine {name}", mode=settings.verify, wanted=[], ranges=ranges)
-            changes: list[Any] = [self.joined, mesh.gateway]
-            stdin = pulumi.Output.all(*changes).apply(lambda found: script.assignments({"CHANGES": " ".join(found)}) + text)
-            self.evidence = self._over_ssh(f"{name}-calls", host, stdin, [join, *workload.ready]).stdout
         self.register_outputs({"address": self.address, "entry": self.entry})
+
+    def prove(self, text: pulumi.Input[str], after: list[pulumi.Resource]) -> pulumi.Output[str]:
+        """Run a script that proves something on the machine, again whenever it or the join changes; returns what it prints."""
+        stdin = pulumi.Output.all(joined=self.joined, text=text).apply(
+            lambda found: script.assignments({"JOINED": found["joined"]}) + found["text"]
+        )
+        return self._over_ssh(f"{self._name}-proof", self._host, stdin, [self.join, *after]).stdout
 
     def _over_ssh(self, name: str, host: Host, stdin: pulumi.Output[str], after: list[pulumi.Resource]) -> remote.Command:
         return remote.Command(

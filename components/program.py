@@ -51,27 +51,24 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
         name: Machine(name, settings, make_host, cluster, mesh, workloads[settings.machines[name].workload])
         for name, make_host in machines.makers(stack, settings, in_networks, cluster).items()
     }
-    for network in router.networks(settings):
-        _tell_addresses(network, [joined[name] for name in router.machine_names(settings, network)], mesh, in_cluster)
+    told = [
+        _tell_addresses(network, [joined[name] for name in router.machine_names(settings, network)], in_cluster)
+        for network in router.networks(settings)
+    ]
 
     outputs: dict[str, Any] = {
         "gateway": mesh.gateway,
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in joined.items()},
     }
     if settings.verify != "none":
-        outputs["verification"] = {
-            name: verification.verify(
-                name, settings, cluster, mesh, workload, {machine: joined[machine] for machine in settings.machines_of(name)}
-            )
-            for name, workload in workloads.items()
-        }
+        outputs["verification"] = verification.verify(settings, cluster, mesh, workloads, joined, told)
     return outputs
 
 
-def _tell_addresses(network: str, machines: list[Machine], mesh: mesh_component.Mesh, opts: pulumi.ResourceOptions) -> None:
+def _tell_addresses(network: str, machines: list[Machine], opts: pulumi.ResourceOptions) -> pulumi.Resource:
     """Tell istiod where calls into `network` go, once the machines there can take them."""
     known = pulumi.Output.all(*(machine.address for machine in machines))
-    manifest = router.addresses(network, [])
     spec = known.apply(lambda addresses: router.addresses(network, addresses)["spec"])
     after = pulumi.ResourceOptions(depends_on=[machine.join for machine in machines])
-    mesh_component.custom_resource(f"{network}-gateway-addresses", {**manifest, "spec": spec}, pulumi.ResourceOptions.merge(opts, after))
+    manifest = {**router.addresses(network, []), "spec": spec}
+    return mesh_component.custom_resource(f"{network}-gateway-addresses", manifest, pulumi.ResourceOptions.merge(opts, after))

@@ -25,8 +25,23 @@ def called(workload: Workload) -> tuple[str, int, int] | None:
     return next((offer for offer in offers if offer[2] == workload.probe.port), offers[0] if offers else None)
 
 
-def calls(name: str, workload: Workload, *, caller: str, mode: str, wanted: Sequence[str], ranges: Sequence[str]) -> str:
-    """The script that calls a workload from inside the mesh: until the endpoints `wanted`, and one in `ranges` if given, have answered."""
+def seen_at(viewer: str, network: str, address: str, port: int, gateways: Mapping[str, Sequence[str]]) -> list[str]:
+    """The endpoints under which callers in the network `viewer` see a machine of `network`: itself, its network's gateways, or none.
+
+    `gateways` are addresses by network. As istiod filters endpoints (istio/istio: pilot/pkg/xds/endpoints/ep_filters.go).
+    """
+    if viewer == network:
+        return [f"{address}:{port}"]
+    return [f"{gateway}:{CROSS_NETWORK_PORT}" for gateway in gateways.get(network, ())]
+
+
+def calls(
+    name: str, workload: Workload, *, caller: str, mode: str, wanted: Sequence[str] = (), ranges: Sequence[str] = (), answered: bool = False
+) -> str:
+    """The script that calls a workload from inside the mesh until the endpoints `wanted`, and one in `ranges` if given, have answered.
+
+    With `answered` the caller, a machine of the workload, must have been called itself.
+    """
     service, port, target = called(workload) or ("", 0, 0)
     probed = workload.probe.http if workload.probe.port == target else None
     variables: dict[str, str | int] = {
@@ -36,9 +51,10 @@ def calls(name: str, workload: Workload, *, caller: str, mode: str, wanted: Sequ
         "PORT": port,
         "URL_PATH": probed.path if probed else "",
         "IDENTITY": workload_plan.identity(name, workload),
-        "WANTED": " ".join(f"{address}:{target}" for address in wanted),
+        "WANTED": " ".join(dict.fromkeys(wanted)),
         "RANGES": " ".join(ranges),
         "PATIENCE": PATIENCE // 2,
+        "ANSWERED": target if answered else "",
     }
     return script.assignments(variables) + script.body("calls")
 
@@ -71,19 +87,28 @@ def job(name: str, workload: Workload, mesh: Mesh, text: str) -> dict[str, Any]:
 
 
 def verify(
-    name: str, workload: Workload, mesh: Mesh, mode: str, *, kubeconfig: str, entries: Mapping[str, str], addresses: Mapping[str, str]
+    name: str,
+    workload: Workload,
+    mesh: Mesh,
+    mode: str,
+    *,
+    kubeconfig: str,
+    entries: Mapping[str, str],
+    addresses: Mapping[str, str],
+    wanted: Sequence[str],
 ) -> str:
-    """The script that verifies a workload from the cluster's side. `entries` and `addresses` are by machine."""
-    target = (called(workload) or ("", 0, workload.probe.port))[2]
-    manifest = job(
-        name, workload, mesh, calls(name, workload, caller=f"Job {job_name(name)}", mode="fail", wanted=list(addresses.values()), ranges=[])
+    """The script that verifies a workload from the cluster's side. `entries` and `addresses` are by machine, `wanted` as pods see them."""
+    target = called(workload)
+    manifest = (
+        job(name, workload, mesh, calls(name, workload, caller=f"Job {job_name(name)}", mode="fail", wanted=wanted)) if target else None
     )
+    port = target[2] if target else workload.probe.port
     variables: dict[str, str | int] = {
         "WORKLOAD": name,
         "NAMESPACE": workload.namespace,
-        "ENTRIES": " ".join(f"{machine}={entries[machine]}={addresses[machine]}:{target}" for machine in entries),
+        "ENTRIES": " ".join(f"{machine}={entries[machine]}={addresses[machine]}:{port}" for machine in entries),
         "SELECTOR": ",".join(f"{key}={value}" for key, value in workload.labels.items()),
-        "JOB_MANIFEST_BASE64": script.encoded(json.dumps(manifest)),
+        "JOB_MANIFEST_BASE64": script.encoded(json.dumps(manifest)) if manifest else "",
         "PATIENCE": PATIENCE,
         "MODE": mode,
     }
@@ -92,19 +117,28 @@ def verify(
 
 _ENDPOINT = ("name", "entry", "address", "health")
 _CALL = ("caller", "callerIdentity", "service", "endpoint", "identity", "answers")
+_ANSWERED = ("machine", "requests")
+_CARRIED = ("gateway", "service", "endpoint", "connections")
 
 
-def evidence(stdout: str) -> dict[str, list[dict[str, str]]]:
-    """What the scripts printed, as data.
+def evidence(stdout: str, gateways: Mapping[str, str]) -> dict[str, list[dict[str, str]]]:
+    """What the scripts printed, as data. `gateways`: their names by address.
 
-    `endpoints`: machines and pods (`kind`, and `_ENDPOINT`); `calls`: who called whom (`_CALL`), by which `path`: direct or gateway.
+    `endpoints`: machines and pods (`kind`, and `_ENDPOINT`); `calls`: who called whom (`_CALL`) by which `path`, "direct" or "through" a gateway;
+    `answered`: what reached each machine (`_ANSWERED`); `carried`: what each gateway of machines passed on (`_CARRIED`).
     """
-    endpoints, calls = [], []
+    found: dict[str, list[dict[str, str]]] = {"endpoints": [], "calls": [], "answered": [], "carried": []}
     for line in stdout.splitlines():
         kind, *values = line.split("\t")
         if kind in ("entry", "pod") and len(values) == len(_ENDPOINT):
-            endpoints.append({"kind": "machine" if kind == "entry" else "pod", **dict(zip(_ENDPOINT, values, strict=True))})
+            found["endpoints"].append({"kind": "machine" if kind == "entry" else "pod", **dict(zip(_ENDPOINT, values, strict=True))})
         elif kind == "call" and len(values) == len(_CALL):
             call = dict(zip(_CALL, values, strict=True))
-            calls.append({**call, "path": "gateway" if call["endpoint"].endswith(f":{CROSS_NETWORK_PORT}") else "direct"})
-    return {"endpoints": endpoints, "calls": calls}
+            address, _, port = call["endpoint"].rpartition(":")
+            through = f"through {gateways.get(address, address)}" if port == str(CROSS_NETWORK_PORT) else "direct"
+            found["calls"].append({**call, "path": through})
+        elif kind == "answered" and len(values) == len(_ANSWERED):
+            found["answered"].append(dict(zip(_ANSWERED, values, strict=True)))
+        elif kind == "carried" and len(values) == len(_CARRIED):
+            found["carried"].append(dict(zip(_CARRIED, values, strict=True)))
+    return found

@@ -50,9 +50,9 @@ def run(
 
 
 def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
-    done = run(tmp_path, {"ENDPOINTS": "172.31.6.130:8080 10.244.0.9:8080"}, wanted=["172.31.6.130"], ranges=["10.244.0.0/16"])
+    done = run(tmp_path, {"ENDPOINTS": "172.31.6.130:8080 10.244.0.9:8080"}, wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"])
     assert done.returncode == 0, done.stderr
-    evidence = verification.evidence(done.stdout)["calls"]
+    evidence = verification.evidence(done.stdout, {})["calls"]
     assert {call["endpoint"] for call in evidence} == {"172.31.6.130:8080", "10.244.0.9:8080"}
     assert {call["caller"] for call in evidence} == {"machine product-1"}
     assert {call["callerIdentity"] for call in evidence} == {"spiffe://cluster.local/ns/shop/sa/caller"}
@@ -70,7 +70,7 @@ def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_cause_is_named_and_the_caller_too(tmp_path: Path, environment: dict[str, str], cause: str) -> None:
-    done = run(tmp_path, environment, wanted=["172.31.6.130"])
+    done = run(tmp_path, environment, wanted=["172.31.6.130:8080"])
     assert done.returncode == 1
     assert cause in done.stderr
     assert done.stderr.startswith("machine product-1: ")
@@ -83,6 +83,6 @@ def test_an_endpoint_outside_the_wanted_range_is_no_proof(tmp_path: Path) -> Non
 
 
 def test_a_warning_does_not_fail_the_update(tmp_path: Path) -> None:
-    done = run(tmp_path, {}, wanted=["172.31.6.130"], mode="warn")
+    done = run(tmp_path, {}, wanted=["172.31.6.130:8080"], mode="warn")
     assert done.returncode == 0
     assert "no endpoint" in done.stderr

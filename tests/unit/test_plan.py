@@ -165,7 +165,7 @@ def test_the_digest_leaves_the_token_out_and_everything_else_in() -> None:
 
 def test_what_is_verified_is_the_probes_port_over_the_service_that_offers_it() -> None:
     assert verification.called(PRODUCT) == ("product", 80, 8080)
-    text = verification.calls("product", PRODUCT, caller="a pod", mode="fail", wanted=["172.31.6.130"], ranges=["10.244.0.0/16"])
+    text = verification.calls("product", PRODUCT, caller="a pod", mode="fail", wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"])
     for line in (
         "HOST=product.shop.svc.cluster.local",
         "URL_PATH=/healthz",
@@ -174,7 +174,7 @@ def test_what_is_verified_is_the_probes_port_over_the_service_that_offers_it() -
     ):
         assert line in text.splitlines()
     tcp = Workload(**{**vars_of(PRODUCT), "probe": Probe(tcp=TcpProbe(port=5432)), "services": {"db": Service(ports={"tcp-db": 5432})}})
-    assert "URL_PATH=''" in verification.calls("product", tcp, caller="a pod", mode="fail", wanted=[], ranges=[]).splitlines()
+    assert "URL_PATH=''" in verification.calls("product", tcp, caller="a pod", mode="fail").splitlines()
 
 
 def test_evidence_is_data() -> None:
@@ -183,9 +183,13 @@ def test_evidence_is_data() -> None:
         "pod\tproduct-abc\t-\t10.244.0.9\tReady\nnoise\n"
         "call\ta pod\tspiffe://cluster.local/ns/shop/sa/product\tproduct.shop.svc.cluster.local:80\t172.31.6.130:8080\tspiffe://x\t3\n"
         "call\ta pod\ta\tb:80\t172.31.6.2:15443\tspiffe://x\t1\n"
+        "answered\tmachine product-1\t3\ncarried\tfar-gateway-1\tproduct.shop:80\t172.31.7.130:8080\t2\n",
+        {"172.31.6.2": "istio-eastwestgateway"},
     )
     assert [endpoint["kind"] for endpoint in found["endpoints"]] == ["machine", "pod"]
-    assert [call["path"] for call in found["calls"]] == ["direct", "gateway"]
+    assert [call["path"] for call in found["calls"]] == ["direct", "through istio-eastwestgateway"]
+    assert found["answered"] == [{"machine": "machine product-1", "requests": "3"}]
+    assert found["carried"][0]["connections"] == "2"
 
 
 def test_docker_addresses_of_machines_and_of_docker_do_not_meet() -> None:

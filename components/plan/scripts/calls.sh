@@ -1,7 +1,8 @@
 # Calls a Service through this proxy until every wanted endpoint has answered, and prints the evidence from Envoy's own counters:
 #   call <caller> <caller's identity> <host>:<port> <endpoint> <callee's identity> <answers>
 # Variables: CALLER (its name), MODE (fail or warn), HOST, PORT, URL_PATH ("" for a TCP connect), IDENTITY (the callee's declared one), WANTED (endpoints, `address:port`),
-# RANGES (an endpoint in one of them must answer too, or ""), PATIENCE (seconds).
+# RANGES (an endpoint in one of them must answer too, or ""), PATIENCE (seconds). ANSWERED (a port, or ""): this machine's own; that it has
+# been called there is proven too, and printed as `answered <caller> <requests>`.
 admin=http://127.0.0.1:15000
 cluster="outbound|$PORT||$HOST"
 
@@ -47,6 +48,11 @@ last=
 curl --silent --max-time 5 --output /dev/null "$admin/server_info" || stop "Envoy does not answer on its admin port: the proxy is not running"
 while read -r endpoint count; do before[$endpoint]=$count; done < <(answers)
 while :; do
+  # A gateway passes connections on, not requests: only several at once meet every endpoint behind it.
+  if [[ "$WANTED " == *":15443 "* ]]; then
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12; do once >/dev/null & done
+    wait
+  fi
   for _ in 1 2 3 4; do last=$(once) || true; done
   now=()
   while read -r endpoint count; do now[$endpoint]=$((count - ${before[$endpoint]:-0})); done < <(answers)
@@ -78,3 +84,10 @@ esac
 for endpoint in "${!now[@]}"; do
   if [ "${now[$endpoint]}" -gt 0 ]; then printf 'call\t%s\t%s\t%s\t%s\t%s\t%s\n' "$CALLER" "$caller" "$HOST:$PORT" "$endpoint" "$IDENTITY" "${now[$endpoint]}"; fi
 done | sort
+if [ -n "$ANSWERED" ]; then
+  counter=rq_success
+  [ -n "$URL_PATH" ] || counter=cx_total
+  count=$(curl --silent --max-time 5 "$admin/clusters" | sed -n "s/^inbound|$ANSWERED||::[0-9.]*:$ANSWERED::$counter::\([0-9]*\)\$/\1/p" | head -n 1)
+  [ "${count:-0}" -gt 0 ] || stop "no call from a pod has reached port $ANSWERED: check the way from the pods, or from the network's gateway, to this machine"
+  printf 'answered\t%s\t%s\n' "$CALLER" "$count"
+fi

@@ -1,6 +1,6 @@
 # Proves that a workload answers: waits until its entries are healthy, then calls its Service from a pod of its own.
 # Prints tab-separated evidence: `entry`, `pod` and `call` lines. Variables: WORKLOAD, NAMESPACE, ENTRIES (`machine=entry=endpoint`), SELECTOR,
-# JOB_MANIFEST_BASE64, PATIENCE (seconds), MODE (fail or warn).
+# JOB_MANIFEST_BASE64 ("" where there is nothing to call), PATIENCE (seconds), MODE (fail or warn).
 set -u
 kube() { kubectl --request-timeout=20s --namespace "$NAMESPACE" "$@"; }
 
@@ -36,6 +36,7 @@ kube get pods --selector "$SELECTOR" --field-selector status.phase=Running \
   --output 'jsonpath={range .items[*]}{"pod\t"}{.metadata.name}{"\t-\t"}{.status.podIP}{"\t"}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}' |
   sed 's/\tTrue$/\tReady/; s/\tFalse$/\tNotReady/'
 
+[ -n "$JOB_MANIFEST_BASE64" ] || exit 0
 job=$(printf %s "$JOB_MANIFEST_BASE64" | base64 -d | kube create --filename - --output name) || stop "cannot create the Job that calls the workload"
 trap 'kube delete "$job" --ignore-not-found --wait=false >/dev/null 2>&1; rm -f "$KUBECONFIG"' EXIT
 # The container's end is waited for, not the Job's: the sidecar beside it drains for some seconds more.

@@ -39,6 +39,7 @@ def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
                 for directory in (paths.STATE, paths.HOME, paths.BIN):
                     shutil.rmtree(directory, ignore_errors=True)
                 paths.CHARTS.unlink(missing_ok=True)
+                paths.GATEWAY_API.unlink(missing_ok=True)
         if purge:
             with steps.step("caches") as step:
                 if others or not stopped:

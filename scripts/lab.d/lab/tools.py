@@ -157,13 +157,13 @@ class Tools:
         step.summary = ", ".join(f"{name} {tool.version}{' from PATH' if tool.origin == 'PATH' else ''}" for name, tool in found.items())
         return found
 
-    def charts(self, step: Step) -> Tool:
-        """Istio's charts, linked as `.lab/charts`."""
-        tool = self.directory(step, "istio-charts")
+    def charts(self, step: Step) -> None:
+        """Istio's charts and the Gateway API's CRDs, linked as `.lab/charts` and `.lab/gateway-api`."""
         paths.LAB.mkdir(exist_ok=True)
-        paths.CHARTS.unlink(missing_ok=True)
-        paths.CHARTS.symlink_to(tool.path)
-        return tool
+        for name, link in {"istio-charts": paths.CHARTS, "gateway-api-crds": paths.GATEWAY_API}.items():
+            tool = self.directory(step, name)
+            link.unlink(missing_ok=True)
+            link.symlink_to(tool.path)
 
     def listing(self) -> list[tuple[str, str, str]]:
         """Name, version and origin of every tool, as it is now or would be made; makes nothing."""
