@@ -19,27 +19,29 @@ def show(outputs: Mapping[str, Any], console: Console | None = None) -> None:
     console = console or Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
-    gateway = str(outputs.get("gateway", ""))
     evidence = outputs.get("verification")
     if not isinstance(evidence, Mapping):  # `verify: none`
         console.print("\nMachines (the stack says not to verify them)", _machines(outputs.get("machines") or {}), sep="\n")
         return
     for workload, found in evidence.items():
-        console.print(_workload(workload, found["endpoints"], found["calls"], gateway))
-    console.print(f"\nMachines reach the control plane through the east-west gateway at {gateway}, port 15012.")
+        console.print(_workload(workload, found))
+    console.print(f"\nMachines reach the control plane through the east-west gateway at {outputs.get('gateway')}, port 15012.")
 
 
-def _workload(name: str, endpoints: list[dict[str, str]], calls: list[dict[str, str]], gateway: str) -> RenderableType:
+def _workload(name: str, found: Mapping[str, list[dict[str, str]]]) -> RenderableType:
+    """The tables of one workload; those without a row are left out."""
+    endpoints, calls, carried = found["endpoints"], found["calls"], found.get("carried", [])
     if not endpoints and not calls:
         return Text(f"\n{name}: nothing was verified, see the warnings above", style="yellow")
-    services = " and ".join(dict.fromkeys(call["service"] for call in calls)) or "no Service"
-    names = {gateway: "east-west gateway"} | {_host(each["address"]): f"{each['kind']} {each['name']}" for each in endpoints}
-    return Group(
-        Text(f"\nBehind {services}", style="bold"),
-        _endpoints(endpoints),
-        Text(f"\nCalls to {services}", style="bold"),
-        _calls(calls, names),
-    )
+    services = " and ".join(dict.fromkeys(call["service"] for call in calls))
+    names = {_host(each["address"]): f"{each['kind']} {each['name']}" for each in endpoints}
+    answered = {each["machine"]: each["requests"] for each in found.get("answered", [])}
+    parts: list[RenderableType] = [Text(f"\nBehind {services}" if services else f"\n{name}", style="bold"), _endpoints(endpoints, answered)]
+    if calls:
+        parts += [Text(f"\nCalls to {services}", style="bold"), _calls(calls, names)]
+    if carried:
+        parts += [Text("\nCarried by gateways", style="bold"), _carried(carried)]
+    return Group(*parts)
 
 
 def _table(*columns: str) -> Table:
@@ -56,11 +58,12 @@ def _machines(machines: Mapping[str, Mapping[str, str]]) -> Table:
     return table
 
 
-def _endpoints(endpoints: list[dict[str, str]]) -> Table:
-    table = _table("", "name", "WorkloadEntry", "address", "health")
+def _endpoints(endpoints: list[dict[str, str]], answered: Mapping[str, str]) -> Table:
+    table = _table("", "name", "WorkloadEntry", "address", "health", *(["requests"] if answered else []))
     for each in endpoints:
         health = Text(each["health"], style="green" if each["health"] in GOOD else "red")
-        table.add_row(each["kind"], each["name"], each["entry"], each["address"], health)
+        requests = [answered.get(each["name"], "") if each["kind"] == "machine" else ""] if answered else []
+        table.add_row(each["kind"], each["name"], each["entry"], each["address"], health, *requests)
     return table
 
 
@@ -68,12 +71,20 @@ def _calls(calls: list[dict[str, str]], names: Mapping[str, str]) -> Table:
     """Two lines a call: the names, and under them the identities that the proxies showed each other."""
     table = _table("caller", "answered by", "path")
     for call in calls:
-        callee = f"{names.get(_host(call['endpoint']), 'endpoint')} ({call['endpoint']})"
+        gateway = call["path"].removeprefix("through ") if call["path"] != "direct" else ""
+        callee = f"{gateway or names.get(_host(call['endpoint']), 'endpoint')} ({call['endpoint']})"
         table.add_row(
             Text.assemble(call["caller"], "\n", (call["callerIdentity"], "cyan")),
             Text.assemble(callee, "\n", (call["identity"], "cyan")),
-            f"{call['path']}\n{call['answers']} answers",
+            f"{'gateway' if gateway else 'direct'}\n{call['answers']} answers",
         )
+    return table
+
+
+def _carried(carried: list[dict[str, str]]) -> Table:
+    table = _table("gateway", "to", "at", "connections")
+    for each in carried:
+        table.add_row(each["gateway"], each["service"], each["endpoint"], each["connections"])
     return table
 
 

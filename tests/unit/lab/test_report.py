@@ -29,12 +29,12 @@ def outputs(health: str = "Healthy") -> dict[str, Any]:
     calls = [
         call("Job verify-product", "172.31.6.129:8080"),
         call("machine product-1", "10.244.0.7:8080"),
-        call("machine product-1", "172.31.6.2:15443", "gateway"),
+        call("machine product-1", "172.31.6.2:15443", "through istio-eastwestgateway"),
     ]
     return {
         "gateway": "172.31.6.2",
         "machines": {"product-1": {"address": "172.31.6.129", "entry": "product-172.31.6.129-pods"}},
-        "verification": {"product": {"endpoints": endpoints, "calls": calls}},
+        "verification": {"product": {"endpoints": endpoints, "calls": calls, "answered": [], "carried": []}},
     }
 
 
@@ -58,7 +58,7 @@ def test_calls_name_caller_callee_path_and_both_identities() -> None:
     rows = [" ".join(line.split()) for line in shown(outputs()).splitlines()]
     assert "Job verify-product machine product-1 (172.31.6.129:8080) direct" in rows
     assert f"machine product-1 pod {POD} (10.244.0.7:8080) direct" in rows
-    assert "machine product-1 east-west gateway (172.31.6.2:15443) gateway" in rows
+    assert "machine product-1 istio-eastwestgateway (172.31.6.2:15443) gateway" in rows
     assert rows.count(f"{IDENTITY} {IDENTITY} 6 answers") == 3
 
 
@@ -86,3 +86,20 @@ def test_a_verification_that_only_warned_is_named() -> None:
     values = outputs()
     values["verification"]["product"] = {"endpoints": [], "calls": []}
     assert "product: nothing was verified" in shown(values)
+
+
+def test_what_reached_machines_and_what_gateways_carried() -> None:
+    values = outputs()
+    gateway = {
+        "kind": "machine",
+        "name": "far-gateway-1",
+        "entry": "far-gateway-172.31.9.130-far",
+        "address": "172.31.9.130:15443",
+        "health": "Healthy",
+    }
+    carried = {"gateway": "far-gateway-1", "service": SERVICE, "endpoint": "172.31.9.131:8080", "connections": "12"}
+    values["verification"]["product"]["answered"] = [{"machine": "product-1", "requests": "17"}]
+    values["verification"]["far-gateway"] = {"endpoints": [gateway], "calls": [], "answered": [], "carried": [carried]}
+    rows = [" ".join(line.split()) for line in shown(values).splitlines()]
+    assert "machine product-1 product-172.31.6.129-pods 172.31.6.129:8080 Healthy 17" in rows
+    assert f"far-gateway-1 {SERVICE} 172.31.9.131:8080 12" in rows
