@@ -37,7 +37,6 @@ install_package() {
   wanted="$PACKAGE_URL ${PACKAGE_SHA256:--}"
   [ "$(cat $state/package 2>/dev/null)" = "$wanted" ] && [ -x /usr/local/bin/pilot-agent ] && return
   changed=1
-  stop_agent
   file=$(mktemp /var/tmp/istio-sidecar.XXXXXX)
   trap 'rm -f "$file"' EXIT
   curl --fail --silent --show-error --location --retry 3 --max-time 300 --output "$file" "$PACKAGE_URL" 2>$state/curl.log ||
@@ -51,6 +50,7 @@ install_package() {
   [ "$actual" = "$sha256" ] || fail "the package from $PACKAGE_URL has SHA-256 $actual instead of $sha256: nothing was installed"
   mv "$file" "$file.deb"
   file=$file.deb
+  stop_agent # and not earlier: a package that cannot be had must not cost the machine its place in the mesh
   DEBIAN_FRONTEND=noninteractive dpkg --install --force-confnew "$file" >$state/dpkg.log 2>&1 ||
     fail "installing Istio's package failed: $(grep -m 1 -E 'depends|error' $state/dpkg.log)"
   rm -f "$file"
