@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -18,6 +18,7 @@ class Cluster:
 
     `kubeconfig` is secret. `identifier` stays the same for as long as the cluster is the same one. `gateway_service` is how a gateway is
     exposed to machines here (the chart's `service` values), `gateway_address` where they find it. `ready` is what pods wait for.
+    `nodes`: the node's address by further network, where it has a leg there.
     """
 
     kubeconfig: pulumi.Output[str]
@@ -25,12 +26,13 @@ class Cluster:
     gateway_service: Mapping[str, Any]
     gateway_address: pulumi.Output[str]
     ready: Sequence[pulumi.Resource]
+    nodes: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
 
 
 def make(stack: str, settings: Settings, networks: Networks) -> Cluster:
     """Make or adopt the cluster of a stack."""
     match settings.cluster:
-        case KindCluster() as cluster:
+        case KindCluster():
             from components.clusters.kind import Kind
 
-            return Kind(stack, cluster, networks.docker[cluster.network]).cluster
+            return Kind(stack, settings, networks).cluster

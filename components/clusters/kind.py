@@ -6,18 +6,24 @@ import pulumi
 from pulumi_command import local
 
 from components.clusters import Cluster
+from components.networks import Networks
 from components.plan import lab, script
-from components.settings import KindCluster
+from components.settings import Settings
 
 
 class Kind(pulumi.ComponentResource):
-    """The kind cluster of a stack. There is no load balancer, so gateways take the node's address in the Docker network."""
+    """The kind cluster of a stack. There is no load balancer, so gateways take the node's address in the Docker network.
+
+    The node has a leg in every other Docker network of the stack too, for that address alone: machines there are given a route to it, and
+    the node drops what would pass between them and the pods.
+    """
 
     cluster: Cluster
 
-    def __init__(self, stack: str, settings: KindCluster, network: pulumi.Output[str], opts: pulumi.ResourceOptions | None = None) -> None:
-        """`network` is the name of the Docker network that the node joins."""
+    def __init__(self, stack: str, whole: Settings, networks: Networks, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:clusters:Kind", "cluster", {}, opts)
+        settings = whole.cluster
+        network = networks.docker[settings.network]
         # The node's name is the cluster's and "-control-plane": 63 letters at most, or kubeadm refuses.
         name = lab.docker_name(stack, "cluster")
         made = local.Command(
@@ -59,12 +65,32 @@ class Kind(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[made], deleted_with=made),
             )
             ready.append(loaded)
+        attached = {
+            other: self._attach(stack, other, whole, networks.docker[other], made)
+            for other in sorted(networks.docker)
+            if other != settings.network
+        }
         address = pulumi.Output.unsecret(results.apply(lambda found: found["address"]))
         self.cluster = Cluster(
             kubeconfig=pulumi.Output.secret(results.apply(lambda found: script.decoded(found["kubeconfig"]))),
             identifier=name,
             gateway_service={"type": "ClusterIP", "externalIPs": [address]},
             gateway_address=address,
-            ready=ready,
+            ready=[*ready, *attached.values()],
+            nodes={other: command.stdout for other, command in attached.items()},
         )
         self.register_outputs({"address": address})
+
+    def _attach(self, stack: str, network: str, settings: Settings, exists: pulumi.Output[str], made: local.Command) -> local.Command:
+        docker_network, node = lab.docker_name(stack, network), lab.node_name(stack)
+        ranges = {"PODS": settings.cluster.pod_range, "RANGE": str(lab.docker_range(settings, network))}
+        return local.Command(
+            f"cluster-in-{network}",
+            create=script.LOCAL,
+            stdin=script.local("docker-attach", {"NODE": node, "NETWORK": docker_network, **ranges}),
+            delete=f"docker network disconnect --force {docker_network} {node}",
+            triggers=[made.id, exists],
+            logging=local.Logging.STDERR,
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[made], deleted_with=made),
+        )

@@ -12,7 +12,7 @@ from pulumi_command import local, remote
 from components.clusters import Cluster
 from components.machines import Host
 from components.machines.key import SshKey, ssh_key
-from components.networks import Networks, docker
+from components.networks import Networks
 from components.plan import lab, script
 from components.settings import DockerMachine, Settings
 
@@ -28,8 +28,6 @@ def makers(
     key = ssh_key()
     near, gateway, pods = settings.cluster.network, cluster.gateway_address, settings.cluster.pod_range
     to_pods = gateway.apply(lambda node: f"{pods} via {node}")
-    others = sorted({machine.network for machine in machines.values()} - {near})
-    nodes = {name: docker.attach_node(stack, name, settings, networks.docker[name], cluster) for name in others}
     made = {}
     for name, machine in machines.items():
         router = settings.workloads[machine.workload].role == "router"
@@ -39,7 +37,7 @@ def makers(
         elif machine.network == near:
             place = {"network": own, "routes": to_pods}
         else:
-            place = {"network": own, "routes": pulumi.Output.format("{0}/32 via {1}", gateway, nodes[machine.network])}
+            place = {"network": own, "routes": pulumi.Output.format("{0}/32 via {1}", gateway, cluster.nodes[machine.network])}
         made[name] = partial(_host, stack, name, machine, lab.docker_range(settings, near if router else machine.network), place, key)
     return made
 

@@ -2,6 +2,7 @@
 # Variable: SOURCE (a file, a directory or a URL).
 set -eu
 crds=$(for kind in gatewayclasses gateways grpcroutes httproutes referencegrants tlsroutes; do echo "crd/$kind.gateway.networking.k8s.io"; done)
+[ ! -d "$SOURCE" ] || SOURCE=$SOURCE/ # it may be a link
 # shellcheck disable=SC2086
 if ! kubectl get $crds >/dev/null 2>&1; then
   kubectl apply --server-side --filename "$SOURCE" >/dev/null
