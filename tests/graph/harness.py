@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import runpy
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +21,21 @@ from pulumi.runtime import mocks
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "istio-vm-mesh"
-SECRET = "1b47061264138c4ac30d75fd1eb44270"
-SIGNATURE = "4dabf18193072939515e22adb298388d"
+# Pulumi's marks in serialized properties (sdk/python/lib/pulumi/runtime/rpc.py, _special_secret_sig).
+SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 
-# What the resources would answer, where the program reads it. Nothing here is secret.
-ADDRESS = "172.31.6.130"
+CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-key", "token": "canary-token"}
+"""What must not be readable anywhere: the mocks answer with these where real resources answer with secrets."""
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+# What the resources would answer, where the program reads it.
 ANSWERS: dict[str, dict[str, Any]] = {
-    "cluster-kind": {"stdout": "kubeconfig=a3ViZWNvbmZpZw==\naddress=172.31.6.2"},
-    "ssh-key": {"stdout": "private=cHJpdmF0ZQ==\npublic=c3NoLWVkMjU1MTkgQUFBQQ=="},
+    "cluster-kind": {"stdout": f"kubeconfig={encoded(CANARIES['kubeconfig'])}\naddress=172.31.6.2"},
+    "ssh-key": {"stdout": f"private={encoded(CANARIES['private key'])}\npublic={encoded('ssh-ed25519 AAAA')}"},
     "root-certificate": {"data": {"root-cert.pem": "-----BEGIN CERTIFICATE-----\n"}},
 }
 
@@ -34,9 +45,10 @@ def answer(name: str, type_: str) -> dict[str, Any]:
     if name in ANSWERS:
         return ANSWERS[name]
     if name.endswith("-container"):
-        return {"stdout": f"id={name}-id\naddress={ADDRESS}\nhostKey=ssh-ed25519 AAAA"}
+        number = zlib.crc32(name.encode()) & 0xFFFF  # another address for each
+        return {"stdout": f"id={name}-id\naddress=172.31.{number >> 8}.{number & 255}\nhostKey=ssh-ed25519 AAAA"}
     if name.endswith("-token"):
-        return {"token": "the-token", "expires": 0.0}
+        return {"token": CANARIES["token"], "expires": 0.0}
     if name.startswith("network-"):
         return {"stdout": "docker-network"}
     if type_.startswith("command:"):
@@ -44,18 +56,29 @@ def answer(name: str, type_: str) -> dict[str, Any]:
     return {}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Node:
-    """One resource as it was asked for. `inputs` are plain, secrets as {"secret": value}; `dependencies` are names."""
+    """One resource as it was asked for. Inputs and state are plain, secrets as {"secret": value}; `dependencies` are names."""
 
     type: str
     name: str
     inputs: dict[str, Any]
+    state: dict[str, Any]
+    """What the engine would save: outputs, those declared as additional secrets included as secrets."""
     parent: str
-    dependencies: list[str] = field(default_factory=list)
-    deleted_with: str = ""
-    additional_secrets: list[str] = field(default_factory=list)
-    delete_before_replace: bool = False
+    dependencies: tuple[str, ...] = ()
+    provider: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The options that are not at their defaults, by their names in Python."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a program declared: its resources by name and its outputs, which are empty where they are unknown (in a preview)."""
+
+    graph: dict[str, Node]
+    outputs: dict[str, Any]
+    secret_outputs: frozenset[str]
 
 
 class Echo(mocks.Mocks):
@@ -73,19 +96,62 @@ class Echo(mocks.Mocks):
 
 
 class Recorder(mocks.MockMonitor):
-    """A monitor that keeps what it was asked."""
+    """A monitor that keeps what it was asked, and makes additional secret outputs secret, as the engine does."""
 
-    def __init__(self, wanted: mocks.Mocks) -> None:
-        super().__init__(wanted)
-        self.requests: list[Any] = []
+    def __init__(self, preview: bool) -> None:
+        super().__init__(Echo(preview))
+        self.nodes: list[Node] = []
 
     def RegisterResource(self, request: Any) -> Any:
-        self.requests.append(request)
-        return super().RegisterResource(request)
+        response = super().RegisterResource(request)
+        if request.type == "pulumi:pulumi:Stack":
+            return response
+        for name in request.additionalSecretOutputs:
+            if name in response.object.fields and not _is_secret(response.object.fields[name]):
+                marked = {SIGNATURE: SECRET, "value": json_format.MessageToDict(response.object.fields[name])}
+                json_format.ParseDict(marked, response.object.fields[name])
+        edges = {*request.dependencies, *(urn for value in request.propertyDependencies.values() for urn in value.urns)}
+        node = Node(
+            request.type,
+            request.name,
+            _plain(json_format.MessageToDict(request.object)),
+            _plain(json_format.MessageToDict(response.object)),
+            _name(request.parent),
+            tuple(sorted(_name(urn) for urn in edges)),
+            _name(request.provider.rpartition("::")[0]),
+            _options(request),
+        )
+        self.nodes.append(node)
+        return response
 
     def ReadResource(self, request: Any) -> Any:
-        self.requests.append(request)
-        return super().ReadResource(request)
+        response = super().ReadResource(request)
+        state = _plain(json_format.MessageToDict(response.properties))
+        edges = tuple(sorted(_name(urn) for urn in request.dependencies))
+        provider = _name(request.provider.rpartition("::")[0])
+        self.nodes.append(Node(request.type, request.name, {"id": request.id}, state, _name(request.parent), edges, provider))
+        return response
+
+
+def _options(request: Any) -> dict[str, Any]:
+    timeouts = request.customTimeouts
+    options = {
+        "additional_secret_outputs": sorted(request.additionalSecretOutputs),
+        "aliases": [alias.spec.name for alias in request.aliases if alias.spec.name],  # the SDK's own name other API versions
+        "custom_timeouts": {name: getattr(timeouts, name) for name in ("create", "update", "delete") if getattr(timeouts, name)},
+        "delete_before_replace": request.deleteBeforeReplace,
+        "deleted_with": _name(request.deletedWith),
+        "ignore_changes": sorted(request.ignoreChanges),
+        "protect": request.protect,
+        "replace_on_changes": sorted(set(request.replaceOnChanges) - {"triggers[*]"}),  # the command SDK's own
+        "retain_on_delete": request.retainOnDelete,
+    }
+    return {name: value for name, value in options.items() if value}
+
+
+def stacks() -> list[str]:
+    """The stacks that have a file."""
+    return sorted(file.name.split(".")[1] for file in (ROOT / "stacks").glob("Pulumi.*.yaml"))
 
 
 def configuration(stack: str) -> dict[str, Any]:
@@ -94,47 +160,80 @@ def configuration(stack: str) -> dict[str, Any]:
     return {key.removeprefix(f"{PROJECT}:"): value for key, value in yaml.safe_load(text)["config"].items()}
 
 
-def run(config: Mapping[str, Any], *, preview: bool = False) -> tuple[dict[str, Node], dict[str, Any]]:
-    """Run `__main__.py` with a configuration; returns the graph by resource name, and the stack's outputs."""
+def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder | None = None) -> Run:
+    """Run `__main__.py` with a configuration and return what it declared; raises what the program raises.
+
+    A `recorder` from outside has what was declared until then.
+    """
     pulumi.runtime.reset_options(project=PROJECT, stack="test")
-    asyncio.set_event_loop(asyncio.new_event_loop())
     values = {f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
     pulumi.runtime.set_all_config(values, [])
-    monitor = Recorder(Echo(preview))
-    pulumi.runtime.set_mocks(Echo(preview), project=PROJECT, stack="test", preview=preview, monitor=monitor)
+    monitor = recorder or Recorder(preview)
     outputs: dict[str, Any] = {}
+    secrets: set[str] = set()
 
-    def body() -> None:
-        exported = runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
-        assert exported
+    async def resolve() -> None:
+        root = pulumi.runtime.get_root_resource()
+        for name, value in getattr(root, "outputs", {}).items():
+            output = pulumi.Output.from_input(value)
+            outputs[name] = await output.future()
+            if await output.is_secret():
+                secrets.add(name)
 
-    pulumi.runtime.test(body)()
-    nodes = [_node(request) for request in monitor.requests if request.type != "pulumi:pulumi:Stack"]
-    graph = {node.name: node for node in nodes}
-    assert len(graph) == len(nodes), f"resources share names: {sorted(node.name for node in nodes)}"
-    return graph, outputs
+    def body() -> Any:
+        runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+        return resolve()
+
+    with _event_loops():
+        pulumi.runtime.set_mocks(monitor.mocks, project=PROJECT, stack="test", preview=preview, monitor=monitor)
+        pulumi.runtime.test(body)()
+    names = [node.name for node in monitor.nodes]
+    assert len(set(names)) == len(names), f"resources share names: {sorted(name for name in names if names.count(name) > 1)}"
+    return Run({node.name: node for node in monitor.nodes}, outputs, frozenset(secrets))
 
 
-def _node(request: Any) -> Node:
-    fields = getattr(request, "object", None) if hasattr(request, "object") else request.properties
-    inputs = _plain(json_format.MessageToDict(fields if fields is not None else request.properties))
-    if hasattr(request, "id"):  # a read
-        return Node(request.type, request.name, {"id": request.id}, _name(request.parent), [_name(urn) for urn in request.dependencies])
-    dependencies = {*request.dependencies, *(urn for value in request.propertyDependencies.values() for urn in value.urns)}
-    return Node(
-        request.type,
-        request.name,
-        inputs,
-        _name(request.parent),
-        sorted(_name(urn) for urn in dependencies),
-        _name(request.deletedWith),
-        sorted(request.additionalSecretOutputs),
-        request.deleteBeforeReplace,
-    )
+@contextmanager
+def _event_loops() -> Iterator[None]:
+    """Event loops for this thread and those that answer for the engine; Pulumi makes some where there are none, and closes none."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def make() -> None:
+        loops.append(asyncio.new_event_loop())
+        asyncio.set_event_loop(loops[-1])
+
+    make()
+    with ThreadPoolExecutor(initializer=make) as threads:
+        loops[0].set_default_executor(threads)
+        try:
+            yield
+        finally:
+            threads.shutdown()
+            for loop in loops:
+                loop.close()
+            asyncio.set_event_loop(None)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a value that is not inside of a secret, keys included."""
+    if isinstance(value, dict):
+        if set(value) == {"secret"}:
+            return
+        for key, item in value.items():
+            yield key
+            yield from texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from texts(item)
+    elif isinstance(value, str):
+        yield value
 
 
 def _name(urn: str) -> str:
     return urn.rsplit("::", 1)[-1] if "::" in urn else ""
+
+
+def _is_secret(value: Any) -> bool:
+    return value.struct_value.fields[SIGNATURE].string_value == SECRET if SIGNATURE in value.struct_value.fields else False
 
 
 def _plain(value: Any) -> Any:
@@ -144,4 +243,4 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
