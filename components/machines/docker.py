@@ -91,7 +91,8 @@ def _host(
             user=lab.SSH_USER,
             private_key=key.private,
             host_key=results.apply(lambda found: found["hostKey"]),
-            dial_error_limit=30,
+            # A container's sshd answers within seconds; this is given up after half a minute of refusals.
+            dial_error_limit=14,
             per_dial_timeout=10,
         ),
         resource=made,

@@ -1,9 +1,10 @@
-# Puts a cluster's node into a Docker network and drops what would pass between that network and the pods. Prints the node's address there.
+# Puts a cluster's node into a Docker network and drops what would pass between that network and the pods directly. Prints the node's address there.
 # Variables: NODE, NETWORK, PODS and RANGE (address ranges).
 set -eu
 address() { docker inspect --format "{{with (index .NetworkSettings.Networks \"$NETWORK\")}}{{.IPAddress}}{{end}}" "$NODE"; }
 [ -n "$(address)" ] || docker network connect "$NETWORK" "$NODE"
-for rule in "-s $PODS -d $RANGE" "-s $RANGE -d $PODS"; do
+# What was sent to the gateway's address is translated to a pod's on its way through here, and passes.
+for rule in "-s $PODS -d $RANGE -m conntrack ! --ctstate DNAT" "-s $RANGE -d $PODS -m conntrack ! --ctstate DNAT"; do
   # shellcheck disable=SC2086
   docker exec "$NODE" sh -c "iptables -C FORWARD $rule -j DROP 2>/dev/null || iptables -I FORWARD 1 $rule -j DROP"
 done

@@ -2,10 +2,13 @@
 # Variable: SOURCE (a file, a directory or a URL).
 set -eu
 crds=$(for kind in gatewayclasses gateways grpcroutes httproutes referencegrants tlsroutes; do echo "crd/$kind.gateway.networking.k8s.io"; done)
-[ ! -d "$SOURCE" ] || SOURCE=$SOURCE/ # it may be a link
 # shellcheck disable=SC2086
 if ! kubectl get $crds >/dev/null 2>&1; then
-  kubectl apply --server-side --filename "$SOURCE" >/dev/null
+  if [ -d "$SOURCE" ]; then
+    for file in "$SOURCE"/*.yaml; do echo --- && cat "$file"; done | kubectl apply --server-side --filename - >/dev/null
+  else
+    kubectl apply --server-side --filename "$SOURCE" >/dev/null
+  fi
   kubectl wait --for=condition=Established --timeout=60s $crds >/dev/null
   if kubectl get deployment istiod --namespace istio-system >/dev/null 2>&1; then
     kubectl rollout restart deployment/istiod --namespace istio-system >/dev/null
