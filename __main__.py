@@ -5,9 +5,9 @@ import pulumi
 from components import program, settings
 
 try:
-    loaded = settings.load(program.configuration())
+    outputs = program.build(settings.load(*program.configuration()), pulumi.get_stack())
 except settings.SettingsError as error:
     raise pulumi.RunError(str(error)) from None
 
-for name, value in program.build(loaded, pulumi.get_stack()).items():
+for name, value in outputs.items():
     pulumi.export(name, value)

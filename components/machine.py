@@ -1,8 +1,9 @@
-"""One machine in the mesh: made or adopted by its platform, joined over SSH, drained before it goes, and heard calling the mesh."""
+"""One machine in the mesh: made or found by its platform, joined over SSH, drained before it goes, and heard calling the mesh."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pulumi
 from pulumi_command import local, remote
@@ -64,9 +65,9 @@ class Machine(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, depends_on=workload.registered),
         )
 
-        def join_script(found: dict[str, str]) -> str:
+        def join_script(found: dict[str, Any]) -> str:
             files = plan.files(
-                settings.mesh,
+                found["mesh"],
                 group,
                 spec,
                 machine=name,
@@ -85,21 +86,22 @@ class Machine(pulumi.ComponentResource):
                 registration=plan.registration(group, spec, network),
             )
 
-        payload = pulumi.Output.all(address=host.address, gateway=mesh.gateway, root=mesh.root_certificate, token=token.token).apply(
-            join_script
-        )
-        self.join = join = self._over_ssh(f"{name}-join", host, payload, [host.resource, *workload.registered, *mesh.ready])
+        payload = pulumi.Output.all(
+            mesh=mesh.described, address=host.address, gateway=mesh.gateway, root=mesh.root_certificate, token=token.token
+        ).apply(join_script)
+        after = [*filter(None, [host.resource]), *workload.registered, *mesh.ready]
+        self.join = join = self._over_ssh(f"{name}-join", host, payload, after)
         self.joined = pulumi.Output.unsecret(join.stdout)
 
         def drain_script(found: dict[str, str]) -> str:
             variables: dict[str, str | int] = {"NAMESPACE": spec.namespace, "ENTRY": found["entry"], "SECONDS_TO_DRAIN": SECONDS_TO_DRAIN}
-            return script.with_cluster("drain", found["kubeconfig"], variables)
+            return script.with_cluster("drain", found["kubeconfig"], variables) + found["leave"]
 
         local.Command(
             f"{name}-drain",
             create="true",
             delete=script.LOCAL,
-            stdin=pulumi.Output.all(kubeconfig=cluster.kubeconfig, entry=self.entry).apply(drain_script),
+            stdin=pulumi.Output.all(kubeconfig=cluster.kubeconfig, entry=self.entry, leave=host.leave or "").apply(drain_script),
             triggers=[host.identity],
             logging=local.Logging.STDERR,
             add_previous_output_in_env=False,
@@ -120,7 +122,7 @@ class Machine(pulumi.ComponentResource):
         return remote.Command(
             name,
             connection=host.connection,
-            create=script.REMOTE,
+            create=host.as_root,
             stdin=stdin,
             triggers=[host.identity],
             logging=remote.Logging.NONE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -14,6 +15,7 @@ from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 from components.clusters import Cluster
 from components.plan import mesh as plan
 from components.plan import router, script
+from components.settings import Mesh as MeshSettings
 from components.settings import Settings
 
 
@@ -50,52 +52,42 @@ def _gateway_api(settings: Settings, cluster: Cluster, parent: pulumi.Resource) 
 
 
 class Mesh(pulumi.ComponentResource):
-    """Istio by its own charts.
+    """Istio by its own charts, or the Istio that a cluster has.
 
     `ready` is what everything in the mesh depends on: the gateway runs, hence injection and validation work. `gateway` is the address that
-    machines dial; `root_certificate` is the mesh's trust anchor as the cluster has it now.
+    machines dial; `root_certificate` is the mesh's trust anchor as the cluster has it now. `described` are the settings of the mesh, with
+    what was read in the cluster where the mesh is adopted.
     """
 
-    namespace: Namespace
+    namespace: list[pulumi.Resource]
     ready: list[pulumi.Resource]
     gateway: pulumi.Output[str]
     root_certificate: pulumi.Output[str]
+    described: pulumi.Output[MeshSettings]
 
     def __init__(self, settings: Settings, cluster: Cluster, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:mesh:Mesh", "mesh", {}, opts)
         mesh, network = settings.mesh, settings.cluster.network
         cross_network = any(machine.network != network for machine in settings.machines.values())
-        labels = {"topology.istio.io/network": network}
-        self.namespace = Namespace(
-            "istio-system",
-            metadata={"name": plan.NAMESPACE, "labels": labels},
-            opts=pulumi.ResourceOptions(parent=self, depends_on=cluster.ready),
-        )
-
-        def release(name: str, chart: str, values: dict[str, Any], *after: pulumi.Resource) -> Release:
-            source = plan.chart(mesh, chart)
-            return Release(
-                name,
-                name=name,
-                namespace=plan.NAMESPACE,
-                chart=source.chart,
-                version=source.version,
-                repository_opts=RepositoryOptsArgs(repo=source.repository) if source.repository else None,
-                values=values,
-                timeout=300,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=list(after)),
-            )
-
-        first = _gateway_api(settings, cluster, self) if router.networks(settings) else self.namespace
-        base = release("istio-base", "base", plan.base_values(mesh), self.namespace)
-        istiod = release("istiod", "istiod", plan.istiod_values(mesh, network), base, first)
-        gateway_values = plan.gateway_values(mesh, network, cluster.gateway_service, cross_network)
-        gateway = release(plan.GATEWAY, "gateway", gateway_values, istiod)
+        if mesh.adopt:
+            self.namespace, self.described = [], self._adopted(settings)
+        else:
+            self.namespace, self.described = [self._namespace(network, cluster)], pulumi.Output.from_input(mesh)
+        after = [_gateway_api(settings, cluster, self)] if router.networks(settings) else self.namespace
+        if not mesh.adopt:
+            after = [self._control_plane(mesh, network, after)]
+        gateway: Release | None = None
+        if cluster.gateway_service is not None:
+            values = plan.gateway_values(mesh, network, cluster.gateway_service, cross_network)
+            gateway = self._release(mesh, plan.GATEWAY, "gateway", values, after)
         # istiod's webhook validates these.
-        after_istiod = pulumi.ResourceOptions(parent=self, depends_on=[istiod])
-        manifests = [plan.strict_mtls(), *plan.istiod_exposure(), *map(router.server, router.networks(settings))]
-        if cross_network:
-            manifests.append(plan.services_exposure())
+        after_istiod = pulumi.ResourceOptions(parent=self, depends_on=after)
+        manifests = [
+            *([] if mesh.adopt else [plan.strict_mtls()]),
+            *(plan.istiod_exposure() if gateway else []),
+            *map(router.server, router.networks(settings)),
+            *([plan.services_exposure()] if gateway and cross_network else []),
+        ]
         objects = [
             custom_resource(f"mesh-{manifest['kind'].lower()}-{manifest['metadata']['name']}", manifest, after_istiod)
             for manifest in manifests
@@ -103,10 +95,49 @@ class Mesh(pulumi.ComponentResource):
         # Every pod of Istio's mounts this ConfigMap, so it exists when the gateway runs; read anew at each run, which is how a rotated root is noticed.
         root = ConfigMap.get(
             "root-certificate",
-            gateway.id.apply(lambda _: plan.ROOT_CERTIFICATE),
+            gateway.id.apply(lambda _: plan.ROOT_CERTIFICATE) if gateway else plan.ROOT_CERTIFICATE,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.ready = [gateway, *objects]
+        self.ready = [*([gateway] if gateway else []), *objects]
         self.gateway = cluster.gateway_address
         self.root_certificate = root.data.apply(lambda data: data["root-cert.pem"])
         self.register_outputs({"gateway": self.gateway})
+
+    def _namespace(self, network: str, cluster: Cluster) -> Namespace:
+        return Namespace(
+            "istio-system",
+            metadata={"name": plan.NAMESPACE, "labels": {"topology.istio.io/network": network}},
+            opts=pulumi.ResourceOptions(parent=self, depends_on=cluster.ready),
+        )
+
+    def _control_plane(self, mesh: MeshSettings, network: str, after: list[pulumi.Resource]) -> Release:
+        base = self._release(mesh, "istio-base", "base", plan.base_values(mesh), self.namespace)
+        return self._release(mesh, "istiod", "istiod", plan.istiod_values(mesh, network), [base, *after])
+
+    def _release(self, mesh: MeshSettings, name: str, chart: str, values: dict[str, Any], after: list[pulumi.Resource]) -> Release:
+        source = plan.chart(mesh, chart)
+        return Release(
+            name,
+            name=name,
+            namespace=plan.NAMESPACE,
+            chart=source.chart,
+            version=source.version,
+            repository_opts=RepositoryOptsArgs(repo=source.repository) if source.repository else None,
+            values=values,
+            timeout=300,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=after),
+        )
+
+    def _adopted(self, settings: Settings) -> pulumi.Output[MeshSettings]:
+        """Read what istioctl reads of a mesh: its configuration, and the cluster's name in it."""
+
+        def read(name: str) -> pulumi.Output[Mapping[str, str]]:
+            return ConfigMap.get(f"adopted-{name}", f"{plan.NAMESPACE}/{name}", opts=pulumi.ResourceOptions(parent=self)).data
+
+        def described(found: dict[str, Mapping[str, str]]) -> MeshSettings:
+            try:
+                return plan.adopted(settings.mesh, settings.cluster.network, found["mesh"]["mesh"], found["injector"]["values"])
+            except ValueError as error:
+                raise pulumi.RunError(f"this mesh cannot be adopted: {error}") from None
+
+        return pulumi.Output.all(mesh=read("istio"), injector=read("istio-sidecar-injector")).apply(described)

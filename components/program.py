@@ -12,23 +12,26 @@ from components import clusters, machines, networks, verification
 from components import mesh as mesh_component
 from components.machine import Machine
 from components.plan import router
-from components.plan.mesh import NAMESPACE
-from components.settings import Problem, Settings, SettingsError
+from components.settings import SECRETS, Problem, Settings, SettingsError
 from components.workload import Workload, namespaces
 
 
-def configuration() -> dict[str, Any]:
-    """The stack's configuration as plain data, keys without the project's name. Raises SettingsError for values that are secret or no YAML."""
+def configuration() -> tuple[dict[str, Any], set[str]]:
+    """The stack's configuration as plain data, keys without the project's name, and which of the program's secrets it has.
+
+    Raises SettingsError for other values that are secret, and for secrets that are not.
+    """
     project = f"{pulumi.get_project()}:"
     keys = sorted({key for key in {**get_config_env(), **pulumi.runtime.config.CONFIG.get()} if key.startswith(project)})
-    secret = [
-        Problem(key.removeprefix(project), "must not be secret: it would be readable in names")
-        for key in keys
-        if pulumi.runtime.is_config_secret(key)
+    names = {key.removeprefix(project): pulumi.runtime.is_config_secret(key) for key in keys}
+    problems = [
+        Problem(name, "must not be secret: it would be readable in names" if secret else "must be secret: set it with `--secret`")
+        for name, secret in names.items()
+        if secret != (name in SECRETS)
     ]
-    if secret:
-        raise SettingsError(secret)
-    return {key.removeprefix(project): _plain(get_config(key)) for key in keys}
+    if problems:
+        raise SettingsError(problems)
+    return {name: _plain(get_config(project + name)) for name in names if name not in SECRETS}, set(names) & SECRETS
 
 
 def _plain(text: str) -> Any:
@@ -43,7 +46,7 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
     cluster = clusters.make(stack, settings, in_networks)
     in_cluster = pulumi.ResourceOptions(provider=mesh_component.provider(cluster))
     mesh = mesh_component.Mesh(settings, cluster, in_cluster)
-    spaces = {**namespaces(settings, mesh.ready, in_cluster), NAMESPACE: mesh.namespace}
+    spaces = namespaces(settings, mesh, in_cluster)
     workloads = {
         name: Workload(name, settings, spaces[workload.namespace], mesh.ready, in_cluster) for name, workload in settings.workloads.items()
     }

@@ -6,17 +6,30 @@ import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
 from pulumi_kubernetes.core.v1 import Namespace, Service, ServiceAccount
 
-from components.mesh import custom_resource
+from components.mesh import Mesh, custom_resource
 from components.plan import mesh as mesh_plan
 from components.plan import workload as plan
-from components.settings import Settings
+from components.settings import ExistingCluster, Settings
 
 
-def namespaces(settings: Settings, after: list[pulumi.Resource], opts: pulumi.ResourceOptions) -> dict[str, Namespace]:
-    """The namespaces of the stack's workloads, by name; Istio's own is the mesh's."""
-    names = sorted({workload.namespace for workload in settings.workloads.values()} - {mesh_plan.NAMESPACE})
+def namespaces(settings: Settings, mesh: Mesh, opts: pulumi.ResourceOptions) -> dict[str, list[pulumi.Resource]]:
+    """What must exist before anything is put into the namespaces of the stack's workloads, by namespace.
+
+    In a mesh that this program installs, plaintext is refused everywhere; in an adopted one, in the namespaces that it makes.
+    """
+    made: dict[str, list[pulumi.Resource]] = {mesh_plan.NAMESPACE: mesh.namespace}
+    after = mesh.ready
     options = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=after))
-    return {name: Namespace(f"namespace-{name}", metadata=plan.namespace(name)["metadata"], opts=options) for name in names}
+    for name in sorted({workload.namespace for workload in settings.workloads.values()} - {mesh_plan.NAMESPACE}):
+        if isinstance(settings.cluster, ExistingCluster) and name in settings.cluster.namespaces:
+            made[name] = []
+            continue
+        namespace = Namespace(f"namespace-{name}", metadata=plan.namespace(name)["metadata"], opts=options)
+        made[name] = [namespace]
+        if settings.mesh.adopt:
+            strict = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[namespace]))
+            made[name].append(custom_resource(f"namespace-{name}-mtls", mesh_plan.strict_mtls(name), strict))
+    return made
 
 
 class Workload(pulumi.ComponentResource):
@@ -29,12 +42,12 @@ class Workload(pulumi.ComponentResource):
     ready: list[pulumi.Resource]
 
     def __init__(
-        self, name: str, settings: Settings, namespace: Namespace, after: list[pulumi.Resource], opts: pulumi.ResourceOptions
+        self, name: str, settings: Settings, namespace: list[pulumi.Resource], after: list[pulumi.Resource], opts: pulumi.ResourceOptions
     ) -> None:
         super().__init__("istio-vm-mesh:workloads:Workload", name, {}, opts)
         workload = settings.workloads[name]
-        child = pulumi.ResourceOptions(parent=self, depends_on=[namespace])
-        in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[namespace, *after])
+        child = pulumi.ResourceOptions(parent=self, depends_on=namespace)
+        in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[*namespace, *after])
         account = ServiceAccount(f"{name}-account", metadata=plan.account(name, workload)["metadata"], opts=child)
         group = custom_resource(f"{name}-group", plan.workload_group(name, workload, settings.cluster.network), in_mesh)
         services = [
@@ -45,6 +58,6 @@ class Workload(pulumi.ComponentResource):
         self.ready = list(self.registered)
         deployment = plan.deployment(name, workload)
         if deployment:
-            options = pulumi.ResourceOptions(parent=self, depends_on=[namespace, account, *after])
+            options = pulumi.ResourceOptions(parent=self, depends_on=[*namespace, account, *after])
             self.ready.append(Deployment(f"{name}-pods", metadata=deployment["metadata"], spec=deployment["spec"], opts=options))
         self.register_outputs({})

@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 
 from components.networks import Networks
-from components.settings import KindCluster, Settings
+from components.settings import ExistingCluster, KindCluster, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,13 +17,13 @@ class Cluster:
     """What the rest of the program needs of a cluster.
 
     `kubeconfig` is secret. `identifier` stays the same for as long as the cluster is the same one. `gateway_service` is how a gateway is
-    exposed to machines here (the chart's `service` values), `gateway_address` where they find it. `ready` is what pods wait for.
-    `nodes`: the node's address by further network, where it has a leg there.
+    exposed to machines here (the chart's `service` values), None where there is one already; `gateway_address` is where they find it.
+    `ready` is what pods wait for. `nodes`: the node's address by further network, where it has a leg there.
     """
 
     kubeconfig: pulumi.Output[str]
     identifier: str
-    gateway_service: Mapping[str, Any]
+    gateway_service: Mapping[str, Any] | None
     gateway_address: pulumi.Output[str]
     ready: Sequence[pulumi.Resource]
     nodes: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
@@ -36,3 +36,7 @@ def make(stack: str, settings: Settings, networks: Networks) -> Cluster:
             from components.clusters.kind import Kind
 
             return Kind(stack, settings, networks).cluster
+        case ExistingCluster() as cluster:
+            from components.clusters.existing import existing
+
+            return existing(settings, cluster)

@@ -10,7 +10,8 @@ from pulumi_command import remote
 
 from components.clusters import Cluster
 from components.networks import Networks
-from components.settings import DockerMachine, Settings
+from components.plan import script
+from components.settings import DockerMachine, Settings, SshMachine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +19,16 @@ class Host:
     """What the rest of the program needs of a machine.
 
     `address` is what others in its network reach it by; `identity` changes when the machine is another one; `connection` is how SSH
-    gets to it, with the host's key; `resource` is the machine itself.
+    gets to it, with the host's key; `as_root` is the command that runs a script there. `resource` is the machine itself, where this program
+    made it; where it did not, `leave` is the script that has it leave the mesh, for the machine that runs Pulumi.
     """
 
     address: pulumi.Output[str]
     identity: pulumi.Output[str]
     connection: remote.ConnectionArgs
-    resource: pulumi.Resource
+    as_root: str = script.REMOTE
+    resource: pulumi.Resource | None = None
+    leave: pulumi.Output[str] | None = None
 
 
 # Makes a machine, with the options that it is given.
@@ -39,4 +43,9 @@ def makers(stack: str, settings: Settings, networks: Networks, cluster: Cluster)
         from components.machines import docker
 
         made.update(docker.makers(stack, of_docker, settings, networks, cluster))
+    of_ssh = {name: machine for name, machine in settings.machines.items() if isinstance(machine, SshMachine)}
+    if of_ssh:
+        from components.machines import ssh
+
+        made.update(ssh.makers(of_ssh))
     return made

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pulumi
 
-from components.settings import DockerMachine, KindCluster, Settings
+from components.settings import Settings, docker_networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +19,7 @@ class Networks:
 
 def make(stack: str, settings: Settings) -> Networks:
     """Make the networks of a stack; what exists already (platforms `existing` and `ssh`) needs none."""
-    in_docker = {machine.network for machine in settings.machines.values() if isinstance(machine, DockerMachine)}
-    if isinstance(settings.cluster, KindCluster):
-        in_docker.add(settings.cluster.network)
+    in_docker = docker_networks(settings)
     if not in_docker:
         return Networks()
     from components.networks import docker

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from components.settings import Mesh
+import yaml
+
+from components.settings import ChartValues, ExistingGateway, Mesh, Settings, is_address
 
 NAMESPACE = "istio-system"
 GATEWAY = "istio-eastwestgateway"
@@ -80,12 +84,12 @@ def _port(name: str, port: int) -> dict[str, Any]:
     return {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
 
 
-def strict_mtls() -> dict[str, Any]:
-    """The mesh-wide PeerAuthentication: plaintext is refused everywhere."""
+def strict_mtls(namespace: str = NAMESPACE) -> dict[str, Any]:
+    """A PeerAuthentication by which plaintext is refused: in a namespace, or in Istio's own for the whole mesh."""
     return {
         "apiVersion": "security.istio.io/v1",
         "kind": "PeerAuthentication",
-        "metadata": {"name": "default", "namespace": NAMESPACE},
+        "metadata": {"name": "default", "namespace": namespace},
         "spec": {"mtls": {"mode": "STRICT"}},
     }
 
@@ -140,8 +144,43 @@ def services_exposure() -> dict[str, Any]:
 
 def default_proxy_config(mesh: Mesh) -> dict[str, Any]:
     """`defaultConfig` of the mesh's configuration as the chart `istiod` renders it from our values (its template `configmap.yaml`)."""
-    own = {"meshId": mesh.id, "discoveryAddress": f"{ISTIOD}:{XDS_PORT}"}
+    own = {**({"meshId": mesh.id} if mesh.id else {}), "discoveryAddress": f"{ISTIOD}:{XDS_PORT}"}
     return merge(own, istiod_values(mesh, "").get("meshConfig", {}).get("defaultConfig", {}))
+
+
+def adopted(mesh: Mesh, network: str, mesh_config: str, injector_values: str) -> Mesh:
+    """A mesh that exists, as machines must be configured for it: `mesh` with what the cluster says.
+
+    `mesh_config` is the text under `mesh` in the ConfigMap `istio`, `injector_values` that under `values` in `istio-sidecar-injector`; both are
+    what istioctl reads. `network` is the pods', as the stack calls it. Raises ValueError for a mesh that machines cannot join this way.
+    """
+    config, values = yaml.safe_load(mesh_config) or {}, json.loads(injector_values).get("global", {})
+    if config.get("trustDomain", TRUST_DOMAIN) not in ("", TRUST_DOMAIN):
+        raise ValueError(f"the mesh's trust domain is {config['trustDomain']!r}; only {TRUST_DOMAIN} is supported")
+    found = values.get("network", "")
+    if found != network:
+        said = (
+            f"is called {found!r}: give it this name in the stack's networks"
+            if found
+            else "has no name: set global.network in istiod's values"
+        )
+        raise ValueError(f"the network of the mesh's pods {said} (the stack calls it {network!r})")
+    default = config.get("defaultConfig", {})
+    return replace(
+        mesh,
+        id=default.get("meshId", ""),
+        cluster_id=values.get("multiCluster", {}).get("clusterName") or mesh.cluster_id,
+        values=ChartValues(istiod={"meshConfig": {"defaultConfig": default}}),
+    )
+
+
+def existing_gateway_service(settings: Settings, gateway: ExistingGateway) -> dict[str, Any]:
+    """How the gateway is exposed in a cluster that exists: as the stack says, else by a balancer that lets machines' networks in alone."""
+    if gateway.service:
+        return dict(gateway.service)
+    sources = sorted({text for machine in settings.machines.values() for text in settings.networks[machine.network].ranges})
+    address = {"loadBalancerIP": gateway.address} if is_address(gateway.address) else {}
+    return {"type": "LoadBalancer", **address, "loadBalancerSourceRanges": sources}
 
 
 class Chart(NamedTuple):

@@ -18,6 +18,7 @@ from components.settings import Package
 LOCAL = "bash -s"
 # sudo outside of timeout: on expiry everything below dies, root's children too.
 REMOTE = "sudo -n timeout -k 10 600 bash -s"
+REMOTE_AS_ROOT = REMOTE.removeprefix("sudo -n ")
 
 
 @cache

@@ -7,12 +7,13 @@ one module a platform the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from components.decode import Problem, decode, key_of, suggestion
-from components.settings.checks import check, machine_ranges, within
-from components.settings.kind import DockerMachine, KindCluster
+from components.settings.checks import check, within
+from components.settings.existing import Bastion, ExistingCluster, ExistingGateway, SshMachine, is_address
+from components.settings.kind import DockerMachine, KindCluster, docker_networks, machine_ranges
 from components.settings.mesh import (
     ChartValues,
     HttpProbe,
@@ -26,7 +27,10 @@ from components.settings.mesh import (
     TcpProbe,
     Workload,
 )
-from components.settings.stack import Machine, Settings
+from components.settings.stack import Cluster, Machine, Settings
+
+# Secrets of a stack, each a key of its own in the configuration (`pulumi config set --secret`).
+SECRETS = frozenset({"kubeconfig", "sshPrivateKey"})
 
 
 class SettingsError(Exception):
@@ -38,8 +42,10 @@ class SettingsError(Exception):
         super().__init__(f"the stack file has {many}:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
-def load(raw: Mapping[str, Any]) -> Settings:
+def load(raw: Mapping[str, Any], secrets: Collection[str] = ()) -> Settings:
     """Decode and check a stack's configuration (keys without the project's name, values as plain data).
+
+    `secrets` names the secrets of `SECRETS` that are set; their values stay where they are.
 
     Raises SettingsError with every problem that was found. Checks that reach across run only on what could be decoded.
     """
@@ -49,13 +55,14 @@ def load(raw: Mapping[str, Any]) -> Settings:
     settings = decode(Settings, {key: value for key, value in raw.items() if key in known}, "", problems)
     problems = [Problem(problem.path.removeprefix("."), problem.message) for problem in problems]
     if settings is not None:
-        problems.extend(check(settings))
+        problems.extend(check(settings, secrets))
     if problems:
         raise SettingsError(problems)
     return settings
 
 
 __all__ = [
-    "ChartValues", "DockerMachine", "HttpProbe", "KindCluster", "Machine", "Mesh", "Network", "NetworkGateway", "Package", "Pods", "Probe",
-    "Problem", "Service", "Settings", "SettingsError", "TcpProbe", "Workload", "load", "machine_ranges", "within",
+    "SECRETS", "Bastion", "ChartValues", "Cluster", "DockerMachine", "ExistingCluster", "ExistingGateway", "HttpProbe", "KindCluster",
+    "Machine", "Mesh", "Network", "NetworkGateway", "Package", "Pods", "Probe", "Problem", "Service", "Settings", "SettingsError",
+    "SshMachine", "TcpProbe", "Workload", "docker_networks", "is_address", "load", "machine_ranges", "within",
 ]  # fmt: skip

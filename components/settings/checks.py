@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Network, ip_address, ip_network
 
 from components.decode import Problem, suggestion
+from components.settings import existing, kind
+from components.settings.existing import ExistingCluster
 from components.settings.mesh import Workload
 from components.settings.stack import Settings
 
@@ -17,11 +19,12 @@ _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 
 
-def check(settings: Settings) -> Iterator[Problem]:
-    for kind in ("networks", "workloads", "machines"):
-        for name in getattr(settings, kind):
+def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
+    """Every problem of a stack file. `secrets` are the names of the secrets that the stack's configuration has."""
+    for section in ("networks", "workloads", "machines"):
+        for name in getattr(settings, section):
             if not _NAME.fullmatch(name):
-                yield Problem(f"{kind}.{name}", "is no DNS label: use up to 63 lower-case letters, digits and '-', a letter first")
+                yield Problem(f"{section}.{name}", "is no DNS label: use up to 63 lower-case letters, digits and '-', a letter first")
     yield from _check_networks(settings)
     for name, network in settings.networks.items():
         if network.gateway and name == settings.cluster.network:
@@ -30,6 +33,9 @@ def check(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"networks.{name}.gateway.machines", "must be at least 1")
         elif network.gateway and not any(machine.network == name for machine in settings.machines.values()):
             yield Problem(f"networks.{name}.gateway", "there is no machine in this network: leave the gateway out until there is one")
+    yield from kind.check(settings)
+    yield from existing.check(settings, secrets)
+    yield from _check_mesh(settings)
     if not re.fullmatch(r"\d+\.\d+\.\d+", settings.mesh.version):
         yield Problem("mesh.version", f"expected a release of Istio such as 1.31.0; got {settings.mesh.version!r}")
     for name, workload in settings.workloads.items():
@@ -46,10 +52,20 @@ def check(settings: Settings) -> Iterator[Problem]:
             )
 
 
-def machine_ranges(settings: Settings, network: str) -> tuple[str, ...]:
-    """The ranges of a network in which machines live: all but those of the cluster's pods and Services."""
-    of_cluster = {settings.cluster.pod_range, settings.cluster.service_range}
-    return tuple(text for text in settings.networks[network].ranges if text not in of_cluster)
+def _check_mesh(settings: Settings) -> Iterator[Problem]:
+    mesh, cluster = settings.mesh, settings.cluster
+    if not mesh.adopt and not mesh.id:
+        yield Problem("mesh.id", "is missing")
+    if mesh.adopt:
+        if mesh.id:
+            yield Problem("mesh.id", "is read from the mesh that is adopted: leave it out")
+        if not isinstance(cluster, ExistingCluster):
+            yield Problem(
+                "mesh.adopt", f"a cluster that is made here ({cluster.platform}) has no mesh yet: adopt one of an existing cluster"
+            )
+        for chart in ("base", "istiod"):
+            if getattr(mesh.values, chart):
+                yield Problem(f"mesh.values.{chart}", "an adopted mesh is not edited: leave these values out")
 
 
 def _check_networks(settings: Settings) -> Iterator[Problem]:
@@ -67,12 +83,6 @@ def _check_networks(settings: Settings) -> Iterator[Problem]:
                 continue
             yield from (Problem(path, f"{text} overlaps {other} of {where}") for where, other in ranges if other.overlaps(parsed))
             ranges.append((path, parsed))
-    inhabited = {settings.cluster.network, *(machine.network for machine in settings.machines.values())}
-    for name in sorted(inhabited & set(settings.networks)):
-        if not machine_ranges(settings, name):
-            yield Problem(
-                f"networks.{name}.ranges", "no range is left for nodes and machines besides the cluster's pods and Services: add one"
-            )
     cluster = settings.cluster
     if cluster.network not in settings.networks:
         yield Problem(

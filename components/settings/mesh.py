@@ -26,10 +26,12 @@ class Network:
 class Package:
     """Where machines get Istio's sidecar package.
 
-    `{version}` in `url` stands for the mesh's version. Without `sha256` the digest is taken from `<url>.sha256`, where Istio publishes it.
+    In `url`, `{version}` stands for the mesh's version and `{package}` for what fits the machine: `deb/istio-sidecar.deb` or
+    `rpm/istio-sidecar.rpm`, with `-arm64` before the dot on such machines. Without `sha256` the digest is taken from `<url>.sha256`,
+    where Istio publishes it.
     """
 
-    url: str = "https://blob.istio.io/istio-release/releases/{version}/deb/istio-sidecar.deb"
+    url: str = "https://blob.istio.io/istio-release/releases/{version}/{package}"
     sha256: str | None = None
 
 
@@ -48,9 +50,14 @@ class Mesh:
 
     `charts` is a Helm repository or a directory that holds `base`, `istiod` and `gateway`. `hub` is where images come from. `gateway_api`
     (a file, a directory or a URL) has the Gateway API's CRDs, for clusters without them; they are needed where a network has a gateway.
+    `version` is that of the control plane that is installed, and of the machines' proxies.
+
+    With `adopt: true` the mesh exists in the cluster: nothing of its configuration is edited, and `id`, `clusterId` and the proxies' default
+    configuration are read there.
     """
 
-    id: str
+    id: str = ""
+    adopt: bool = False
     version: str
     cluster_id: str = "Kubernetes"
     charts: str = "https://blob.istio.io/istio-release/charts"

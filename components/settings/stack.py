@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from components.settings.existing import ExistingCluster, SshMachine
 from components.settings.kind import DockerMachine, KindCluster
 from components.settings.mesh import Mesh, Network, Workload
 
 # What a platform is plugs in here: one settings class per cluster or machine platform, told apart by `platform`.
-Cluster = KindCluster
-Machine = DockerMachine
+Cluster = KindCluster | ExistingCluster
+Machine = DockerMachine | SshMachine
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ def test_a_good_stack_file_is_read_with_its_defaults() -> None:
     loaded = settings.load(GOOD)
     assert loaded.machines["product-1"].workload == "product"
     assert loaded.workloads["product"].probe.failure_threshold == 3
-    assert loaded.mesh.package.url == "https://blob.istio.io/istio-release/releases/{version}/deb/istio-sidecar.deb"
+    assert loaded.mesh.package.url == "https://blob.istio.io/istio-release/releases/{version}/{package}"
     assert loaded.mesh.values.istiod == {}
     assert loaded.verify == "fail"
 
@@ -58,7 +58,7 @@ def test_a_good_stack_file_is_read_with_its_defaults() -> None:
         ("mesh/id", MISSING, "mesh.id: is missing"),
         ("mesh/version", "latest", "mesh.version: expected a release of Istio such as 1.31.0; got 'latest'"),
         ("mesh/version", 1.31, "mesh.version: expected a text; got float 1.31"),
-        ("cluster/platform", "kin", "cluster.platform: expected one of kind; got str 'kin'"),
+        ("cluster/platform", "kin", "cluster.platform: 'kin' is not known (did you mean 'kind'?)"),
         ("cluster/network", "pod", "cluster.network: 'pod' is no network of this stack (did you mean 'pods'?)"),
         ("cluster/podRange", "10.1.0.0/16", "networks.pods.ranges: the cluster's pods are in this network: add their range 10.1.0.0/16"),
         ("networks/pods/ranges", ["10.244.0.0/16"], "networks.pods.ranges: no range is left for nodes and machines besides the cluster's pods and Services: add one"),
@@ -69,7 +69,7 @@ def test_a_good_stack_file_is_read_with_its_defaults() -> None:
         ("networks/Far", {"ranges": ["172.31.7.0/24"]}, "networks.Far: is no DNS label: use up to 63 lower-case letters, digits and '-', a letter first"),
         ("machines/product-1/workload", "produkt", "machines.product-1.workload: 'produkt' is no workload of this stack (did you mean 'product'?)"),
         ("machines/product-1/network", "far", "machines.product-1.network: 'far' is no network of this stack (known: pods)"),
-        ("machines/product-1/platform", "gce", "machines.product-1.platform: expected one of docker; got str 'gce'"),
+        ("machines/product-1/platform", "gce", "machines.product-1.platform: 'gce' is not known (known: docker, ssh)"),
         ("machines/product-1/image", 7, "machines.product-1.image: expected a text; got int 7"),
         ("workloads/product/labels", {}, "workloads.product.labels: a Service selects its workload by labels: give at least one, such as app"),
         ("workloads/product/labels", {"app": "a b"}, "workloads.product.labels.app: 'a b' is no label value: up to 63 letters, digits, '-', '_' and '.'"),

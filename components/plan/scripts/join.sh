@@ -14,9 +14,22 @@ log_of_agent() {
 
 preflight() {
   [ "$(id -u)" = 0 ] || fail "the join needs root: let the SSH user run sudo without a password"
-  for command in systemctl iptables curl dpkg sha256sum; do
+  for command in systemctl iptables curl sha256sum; do
     command -v "$command" >/dev/null || fail "$command is missing: install it on the machine, or in its image"
   done
+  if command -v dpkg >/dev/null; then
+    family=deb
+  elif command -v rpm >/dev/null; then
+    family=rpm
+  else
+    fail "there is neither dpkg nor rpm: Istio's sidecar comes as a package for Debian's and Red Hat's families"
+  fi
+  case $(uname -m) in
+  x86_64) architecture= ;;
+  aarch64) architecture=-arm64 ;;
+  *) fail "Istio's sidecar is built for x86_64 and aarch64; this machine is $(uname -m)" ;;
+  esac
+  PACKAGE_URL=${PACKAGE_URL//"{package}"/$family/istio-sidecar$architecture.$family}
   free=$(df --output=avail -k /usr/local | tail -n 1)
   [ "$free" -gt 307200 ] || fail "only $((free / 1024)) MiB are free under /usr/local, the sidecar needs 300: make room"
 }
@@ -48,13 +61,25 @@ install_package() {
   fi
   actual=$(sha256sum "$file" | cut -d ' ' -f 1)
   [ "$actual" = "$sha256" ] || fail "the package from $PACKAGE_URL has SHA-256 $actual instead of $sha256: nothing was installed"
-  mv "$file" "$file.deb"
-  file=$file.deb
+  mv "$file" "$file.$family"
+  file=$file.$family
   stop_agent # and not earlier: a package that cannot be had must not cost the machine its place in the mesh
-  DEBIAN_FRONTEND=noninteractive dpkg --install --force-confnew "$file" >$state/dpkg.log 2>&1 ||
-    fail "installing Istio's package failed: $(grep -m 1 -E 'depends|error' $state/dpkg.log)"
+  "install_$family" "$file" >$state/package.log 2>&1 ||
+    fail "installing Istio's package failed: $(grep -m 1 -E 'depends|error|needed' $state/package.log)"
   rm -f "$file"
   echo "$wanted" >$state/package
+}
+
+# Both take the package's configuration files even where somebody edited them: an old bootstrap template breaks a new agent.
+install_deb() {
+  DEBIAN_FRONTEND=noninteractive dpkg --install --force-confnew "$1"
+}
+
+install_rpm() {
+  rpm --upgrade --replacepkgs --oldpackage "$1" || return
+  for kept in /var/lib/istio/envoy/*.rpmnew; do
+    if [ -e "$kept" ]; then mv -f "$kept" "${kept%.rpmnew}"; fi
+  done
 }
 
 stop_agent() {
