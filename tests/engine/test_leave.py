@@ -1,0 +1,56 @@
+"""A machine that stays leaves the mesh over a real sshd; one that cannot be reached does not stand in the way of its removal."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+
+from machine import Sshd, free_port
+
+from components.plan import script, ssh
+from components.settings import SshMachine
+
+
+def machine_of(sshd: Sshd) -> SshMachine:
+    return SshMachine(
+        platform="ssh", workload="w", network="n", host="127.0.0.1", port=sshd.port, user=sshd.user, sudo=False, host_key=" ".join(sshd.host_key.split()[:2])
+    )
+
+
+def leave(machine: SshMachine, sshd: Sshd, text: str) -> subprocess.CompletedProcess[str]:
+    """Run the script with `text` as what the machine does."""
+    whole = ssh.leave("m-1", machine, sshd.private_key)
+    ours = script.assignments({"LEAVE_BASE64": script.encoded(text)})
+    lines = [line for line in whole.splitlines() if not line.startswith("LEAVE_BASE64=")]
+    return subprocess.run(["bash", "-s"], input=ours + "\n".join(lines), capture_output=True, text=True, timeout=60)
+
+
+def test_the_machine_runs_what_makes_it_leave(sshd: Sshd) -> None:
+    done = leave(machine_of(sshd), sshd, "echo left")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "left", "")
+
+
+def test_a_failure_on_the_machine_is_a_failure(sshd: Sshd) -> None:
+    done = leave(machine_of(sshd), sshd, "echo why >&2; exit 3")
+    assert done.returncode == 1
+    assert "machine m-1 did not leave the mesh (status 3)" in done.stderr
+
+
+def test_a_dead_machine_and_another_one_in_its_place_are_let_go(sshd: Sshd) -> None:
+    for gone in (
+        replace(machine_of(sshd), port=free_port()),
+        replace(machine_of(sshd), host_key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"),
+    ):
+        done = leave(gone, sshd, "echo left")
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "was not reached" in done.stderr
+
+
+def test_the_key_is_on_no_command_line(sshd: Sshd) -> None:
+    done = leave(machine_of(sshd), sshd, "cat /proc/$PPID/cmdline /proc/self/cmdline | tr '\\0' ' '")
+    assert "PRIVATE KEY" not in done.stdout
+
+
+def test_a_machine_that_never_joined_is_left_alone() -> None:
+    done = subprocess.run(["bash", "-s"], input=script.local("leave", {"MACHINE": "m"}), capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
