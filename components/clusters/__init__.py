@@ -32,10 +32,10 @@ class Cluster:
 def make(stack: str, settings: Settings, networks: Networks) -> Cluster:
     """Make or adopt the cluster of a stack."""
     match settings.cluster:
-        case KindCluster():
+        case KindCluster() as cluster:
             from components.clusters.kind import Kind
 
-            return Kind(stack, settings, networks).cluster
+            return Kind(stack, settings, cluster, networks).cluster
         case ExistingCluster() as cluster:
             from components.clusters.existing import existing
 

@@ -8,7 +8,7 @@ from pulumi_command import local
 from components.clusters import Cluster
 from components.networks import Networks
 from components.plan import lab, script
-from components.settings import Settings
+from components.settings import KindCluster, Settings
 
 
 class Kind(pulumi.ComponentResource):
@@ -20,9 +20,11 @@ class Kind(pulumi.ComponentResource):
 
     cluster: Cluster
 
-    def __init__(self, stack: str, whole: Settings, networks: Networks, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, stack: str, whole: Settings, settings: KindCluster, networks: Networks, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        """`settings` are those of the cluster, `whole` the stack's."""
         super().__init__("istio-vm-mesh:clusters:Kind", "cluster", {}, opts)
-        settings = whole.cluster
         network = networks.docker[settings.network]
         # The node's name is the cluster's and "-control-plane": 63 letters at most, or kubeadm refuses.
         name = lab.docker_name(stack, "cluster")
