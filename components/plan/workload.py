@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from components.plan.mesh import TRUST_DOMAIN
-from components.settings import Probe, Workload
+from components.settings import Probe, Service, Workload
 
 
 def service_account(name: str, workload: Workload) -> str:
@@ -65,6 +65,14 @@ def workload_group(name: str, workload: Workload, network: str) -> dict[str, Any
     }
 
 
+def selector(workload: Workload, service: Service) -> dict[str, str]:
+    """The labels that a Service selects (`settings.Service`)."""
+    if service.selector is not None:
+        return dict(service.selector)
+    name = next((key for key in ("app", "app.kubernetes.io/name") if key in workload.labels), None)
+    return {name: workload.labels[name]} if name else dict(workload.labels)
+
+
 def services(workload: Workload) -> dict[str, dict[str, Any]]:
     """The workload's Services by name.
 
@@ -74,7 +82,7 @@ def services(workload: Workload) -> dict[str, dict[str, Any]]:
         name: {
             "metadata": {"name": name, "namespace": workload.namespace, "annotations": {"pulumi.com/skipAwait": "true"}},
             "spec": {
-                "selector": dict(workload.labels),
+                "selector": selector(workload, service),
                 "ports": [
                     {"name": port_name, "port": port, "targetPort": workload.ports[port_name], "protocol": "TCP"}
                     for port_name, port in service.ports.items()
@@ -100,14 +108,14 @@ def deployment(name: str, workload: Workload) -> dict[str, Any] | None:
     if pods.args:
         container["args"] = list(pods.args)
     # A Deployment's selector cannot change, the workload's labels may.
-    selector = {"istio-vm-mesh/workload": name}
+    own = {"istio-vm-mesh/workload": name}
     return {
         "metadata": {"name": name, "namespace": workload.namespace},
         "spec": {
             "replicas": pods.replicas,
-            "selector": {"matchLabels": selector},
+            "selector": {"matchLabels": own},
             "template": {
-                "metadata": {"labels": {**workload.labels, **selector}},
+                "metadata": {"labels": {**workload.labels, **own}},
                 "spec": {"serviceAccountName": service_account(name, workload), "containers": [container]},
             },
         },

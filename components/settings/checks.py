@@ -117,6 +117,10 @@ def _check_workload(path: str, workload: Workload) -> Iterator[Problem]:
             f"{path}.probe", f"port {workload.probe.port} is none of the workload's ports ({', '.join(map(str, workload.ports.values()))})"
         )
     for service_name, service in workload.services.items():
+        for key, value in (service.selector or {}).items():
+            if workload.labels.get(key) != value:
+                has = f"is {workload.labels[key]!r}" if key in workload.labels else "is none of its labels"
+                yield Problem(f"{path}.services.{service_name}.selector.{key}", f"selects nothing: the workload's {key!r} {has}")
         for port_name in service.ports:
             if port_name not in workload.ports:
                 where = f"{path}.services.{service_name}.ports.{port_name}"

@@ -103,9 +103,14 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """A Kubernetes Service over the workload's pods and machines: name of a port of the workload → port of the Service."""
+    """A Kubernetes Service over the workload's pods and machines: name of a port of the workload → port of the Service.
+
+    It selects the workload's label `app` or `app.kubernetes.io/name`, else all of its labels, unless `selector` says otherwise. So other labels may
+    come and go, and versions of one application can share a Service.
+    """
 
     ports: Mapping[str, int]
+    selector: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,7 @@ class Pods:
 class Workload:
     """One application with one identity, on machines, in pods, or both.
 
-    `labels` select it: Services of the workload select these labels. `ports` are the application's own, by name; a name starts with
+    `labels` are on its pods and entries, for Services and policies to select. `ports` are the application's own, by name; a name starts with
     its protocol, as Istio reads it (`http`, `http-admin`, `tcp-db`).
     """
 

@@ -114,6 +114,16 @@ def test_istiod_is_exposed_by_its_own_name_only() -> None:
     assert route["spec"]["tls"][0]["match"] == [{"port": 15012, "sniHosts": ["istiod.istio-system.svc"]}]
 
 
+def test_a_service_selects_what_stays_when_other_labels_come_and_go() -> None:
+    def selected(labels: dict[str, str], **more: dict[str, str]) -> dict[str, str]:
+        return workload.selector(Workload(**{**vars_of(PRODUCT), "labels": labels}), Service(ports={}, **more))
+
+    assert selected({"app": "product", "version": "v1"}) == {"app": "product"}
+    assert selected({"app.kubernetes.io/name": "product", "tier": "x"}) == {"app.kubernetes.io/name": "product"}
+    assert selected({"tier": "x"}) == {"tier": "x"}
+    assert selected({"app": "product", "version": "v1"}, selector={"version": "v1"}) == {"version": "v1"}
+
+
 def test_a_gateway_listens_for_calls_only_where_other_networks_have_machines() -> None:
     one = mesh.gateway_values(MESH, "pods", {"type": "ClusterIP"}, cross_network=False)
     assert "networkGateway" not in one

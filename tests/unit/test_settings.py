@@ -83,6 +83,8 @@ def test_a_good_stack_file_is_read_with_its_defaults() -> None:
         ("workloads/product/probe", {"grpc": {"port": 8080}}, "workloads.product.probe.grpc: unknown key (known: failureThreshold, http, period, tcp, timeout)"),
         ("workloads/product/probe", {"tcp": {"port": 9090}}, "workloads.product.probe: port 9090 is none of the workload's ports (8080)"),
         ("workloads/product/services/product/ports", {"web": 80}, "workloads.product.services.product.ports.web: is no port of the workload (known: http)"),
+        ("workloads/product/services/product/selector", {"app": "x"}, "workloads.product.services.product.selector.app: selects nothing: the workload's 'app' is 'product'"),
+        ("workloads/product/services/product/selector", {"tier": "x"}, "workloads.product.services.product.selector.tier: selects nothing: the workload's 'tier' is none of its labels"),
         ("workloads/product/pods", {"image": "x", "replicas": -1}, "workloads.product.pods.replicas: must not be negative"),
         ("verify", "off", "verify: expected one of fail, warn, none; got str 'off'"),
     ],
