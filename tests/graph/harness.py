@@ -28,6 +28,10 @@ CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-ke
 """What must not be readable anywhere: the mocks answer with these where real resources answer with secrets."""
 
 
+SECRETS = {"sshPrivateKey": CANARIES["private key"]}
+"""The secrets of every stack's configuration."""
+
+
 def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
@@ -36,6 +40,10 @@ def encoded(text: str) -> str:
 ANSWERS: dict[str, dict[str, Any]] = {
     "cluster-kind": {"stdout": f"kubeconfig={encoded(CANARIES['kubeconfig'])}\naddress=172.31.6.2"},
     "ssh-key": {"stdout": f"private={encoded(CANARIES['private key'])}\npublic={encoded('ssh-ed25519 AAAA')}"},
+    "adopted-istio": {"data": {"mesh": "defaultConfig: {meshId: theirs, discoveryAddress: 'istiod.istio-system.svc:15012'}\n"}},
+    "adopted-istio-sidecar-injector": {
+        "data": {"values": json.dumps({"global": {"network": "pods", "multiCluster": {"clusterName": "their-cluster"}}})}
+    },
     "root-certificate": {"data": {"root-cert.pem": "-----BEGIN CERTIFICATE-----\n"}},
 }
 
@@ -155,19 +163,23 @@ def stacks() -> list[str]:
 
 
 def configuration(stack: str) -> dict[str, Any]:
-    """The configuration of a stack file, keys without the project's name."""
+    """The configuration of a stack file, keys without the project's name; a kubeconfig is the tests' own."""
     text = (ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text()
-    return {key.removeprefix(f"{PROJECT}:"): value for key, value in yaml.safe_load(text)["config"].items()}
+    found = {key.removeprefix(f"{PROJECT}:"): value for key, value in yaml.safe_load(text)["config"].items()}
+    if "kubeconfig" in found["cluster"]:
+        found["cluster"]["kubeconfig"] = "tests/graph/kubeconfig.yaml"
+    return found
 
 
-def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder | None = None) -> Run:
-    """Run `__main__.py` with a configuration and return what it declared; raises what the program raises.
+def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder | None = None, secrets: Mapping[str, str] = SECRETS) -> Run:
+    """Run `__main__.py` with a configuration and its secrets, and return what it declared; raises what the program raises.
 
     A `recorder` from outside has what was declared until then.
     """
     pulumi.runtime.reset_options(project=PROJECT, stack="test")
     values = {f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
-    pulumi.runtime.set_all_config(values, [])
+    hidden = {f"{PROJECT}:{key}": value for key, value in secrets.items()}
+    pulumi.runtime.set_all_config({**values, **hidden}, list(hidden))
     monitor = recorder or Recorder(preview)
     outputs: dict[str, Any] = {}
     secrets: set[str] = set()
