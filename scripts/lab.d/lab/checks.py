@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from xml.etree import ElementTree
 
-from lab import cli, debian, paths
+from lab import cli, debian, engine, paths, up
 from lab.steps import StepError, StepFailedError, Steps, seconds
 from lab.tools import Tools
 
@@ -68,9 +68,11 @@ def main() -> int:
     started = time.monotonic()
     parts: list[Part] = []
     try:
-        parts += _parts(_prepare(), arguments.needs_lab)
+        parts += _parts(_prepare(arguments.needs_lab), arguments.needs_lab)
         for part in parts:
             part.run()
+        if arguments.needs_lab:
+            engine.stop()  # unless somebody's containers run in it
     except (StepError, StepFailedError) as error:
         print(error, file=sys.stderr)
         return cli.FAILED
@@ -82,10 +84,13 @@ def main() -> int:
     return cli.FAILED if any(part.code for part in parts) else cli.OK
 
 
-def _prepare() -> dict[str, str]:
-    """Get what the tests need; returns the variables by which they find it."""
-    steps = Steps("test", 2, again="./scripts/test")
-    with steps.step("Debian packages") as step:
+def _prepare(with_lab: bool) -> dict[str, str]:
+    """Get what the tests need, the lab's tools and images too if wanted; returns the variables by which engine tests find theirs."""
+    steps = Steps("test", 2 + with_lab * up.PREPARATIONS, again="./scripts/test")
+    if with_lab:
+        with up.only_one():
+            up.prepare(steps)
+    with steps.step("sshd") as step:
         debian.ensure(step, HOST_PACKAGES)
     with steps.step("tools of the tests") as step:
         tools = Tools()

@@ -16,36 +16,45 @@ HOST_PACKAGES = ["ca-certificates", "iproute2", "iptables", "openssh-client"]
 """What the program and its scripts call on this machine, besides the tools."""
 
 
+PREPARATIONS = 8
+"""How many steps `prepare` takes."""
+
+
 def run(stack: str, steps: Steps | None = None) -> dict[str, Any]:
     """Bring the stack up and show it; returns the stack's outputs. Raises StepFailedError."""
     with only_one():
-        steps = steps or Steps("up", 9)
-        tools = Tools()
-        with steps.step("Debian packages") as step:
-            debian.ensure(step, HOST_PACKAGES)
-        with steps.step("container engine") as step:
-            answering = engine.ensure(step)
-        with steps.step("Pulumi, kind and Helm") as step:
-            paths.make_private(paths.HOME)
-            tools.link(step, "pulumi", "kind", "helm")
-        with steps.step("kubectl") as step:
-            tools.link(step, "kubectl")
-        with steps.step("istioctl and Istio's charts") as step:
-            tools.link(step, "istioctl")
-            tools.charts(step)
-        with steps.step("images") as step:
-            images.ensure(step, answering, tools)
-        with steps.step("package server") as step:
-            packages.serve(step, answering, tools)
-        with steps.step("Pulumi's plugins") as step:
-            sdk = tools.directory(step, "pulumi-python").path
-            plugins = install.install(paths.BIN, paths.HOME, sdk)
-            step.summary = ", ".join(f"{name}: {what}" for name, what in plugins.items())
+        steps = steps or Steps("up", PREPARATIONS + 1)
+        prepare(steps)
         with steps.step("pulumi up") as step:
             pulumi_cli.select(step, stack)
             outputs = pulumi_cli.up(step, stack)
     report.show(outputs)
     return outputs
+
+
+def prepare(steps: Steps) -> None:
+    """Everything that the stack needs of this machine is there: an engine, tools, images, the package server, Pulumi's plugins."""
+    tools = Tools()
+    with steps.step("Debian packages") as step:
+        debian.ensure(step, HOST_PACKAGES)
+    with steps.step("container engine") as step:
+        answering = engine.ensure(step)
+    with steps.step("Pulumi, kind and Helm") as step:
+        paths.make_private(paths.HOME)
+        tools.link(step, "pulumi", "kind", "helm")
+    with steps.step("kubectl") as step:
+        tools.link(step, "kubectl")
+    with steps.step("istioctl and Istio's charts") as step:
+        tools.link(step, "istioctl")
+        tools.charts(step)
+    with steps.step("images") as step:
+        images.ensure(step, answering, tools)
+    with steps.step("package server") as step:
+        packages.serve(step, answering, tools)
+    with steps.step("Pulumi's plugins") as step:
+        sdk = tools.directory(step, "pulumi-python").path
+        plugins = install.install(paths.BIN, paths.HOME, sdk)
+        step.summary = ", ".join(f"{name}: {what}" for name, what in plugins.items())
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def pytest_part(directory: Path, good: bool) -> Part:
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Part]], int]:
     def start(parts: list[Part]) -> int:
         monkeypatch.setattr("sys.argv", ["test", "--quick"])
-        monkeypatch.setattr(checks, "_prepare", dict)
+        monkeypatch.setattr(checks, "_prepare", lambda with_lab: {})
         monkeypatch.setattr(checks, "_parts", lambda environment, with_lab: parts)
         monkeypatch.setattr(checks.signal, "signal", lambda *arguments: None)
         return checks.main()
@@ -67,9 +67,9 @@ def test_an_interruption_lets_the_tests_put_things_in_order(tmp_path: Path) -> N
 import sys
 sys.path.insert(0, {str(paths.LAB_D)!r})
 from lab import checks
-checks._prepare = dict
+checks._prepare = lambda with_lab: {{}}
 checks._parts = lambda *_: [checks.Part("tests", "pytest", ["-c", "/dev/null", "--rootdir", {str(tmp_path)!r}, {str(tmp_path)!r}])]
-sys.argv = ["test"]
+sys.argv = ["test", "--quick"]
 sys.exit(checks.main())
 """
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
