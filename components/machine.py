@@ -56,6 +56,7 @@ class Machine(pulumi.ComponentResource):
             f"{name}-token",
             {
                 "kubeconfig": cluster.kubeconfig,
+                "cluster": cluster.identifier,
                 "namespace": spec.namespace,
                 "service_account": workload_plan.service_account(group, spec),
                 "identity": host.identity,
@@ -105,8 +106,10 @@ class Machine(pulumi.ComponentResource):
             triggers=[host.identity],
             logging=local.Logging.STDERR,
             add_previous_output_in_env=False,
-            # Before a machine is replaced, as before it is removed.
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[join], delete_before_replace=True),
+            # Before a machine is replaced, as before it is removed. What leaves over SSH leaves even when the cluster goes.
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[join], delete_before_replace=True, deleted_with=None if host.leave else cluster.whole
+            ),
         )
 
         self.register_outputs({"address": self.address, "entry": self.entry})

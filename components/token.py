@@ -21,7 +21,7 @@ AUDIENCE = "istio-ca"
 LIFETIME = 3600  # seconds
 MARGIN = 300  # seconds: a token that expires sooner than this is not delivered any more
 
-_MINT_FOR = ("namespace", "service_account", "identity", "rotation")
+_MINT_FOR = ("cluster", "namespace", "service_account", "identity", "rotation")
 
 
 def _kubectl(kubeconfig: str, *arguments: str) -> str:
@@ -56,7 +56,7 @@ class TokenProvider(ResourceProvider):
         return UpdateResult(outs=self._mint(_news))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        """Mint again for another machine, identity or rotation, and for an expired token whose machine is not in the mesh."""
+        """Mint again for another cluster, machine, identity or rotation, and for an expired token whose machine is not in the mesh."""
         changed = any(_olds.get(key) != _news.get(key) for key in _MINT_FOR)
         return DiffResult(changes=changed or (_olds["expires"] < time.time() + MARGIN and not self._joined(_news)))
 
@@ -90,6 +90,6 @@ class Token(Resource, module="token", name="Token"):
     token: pulumi.Output[str]
 
     def __init__(self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions) -> None:
-        """`props`: kubeconfig, namespace, service_account, identity (of the machine), rotation, entry (the WorkloadEntry's name)."""
+        """`props`: kubeconfig, cluster (its identifier), namespace, service_account, identity (of the machine), rotation, entry (the WorkloadEntry's name)."""
         secret = pulumi.ResourceOptions(additional_secret_outputs=["token", "kubeconfig"])
         super().__init__(TokenProvider(), name, {**props, "token": None, "expires": None}, pulumi.ResourceOptions.merge(opts, secret))

@@ -19,14 +19,16 @@ class Cluster:
     `kubeconfig` is secret. `identifier` stays the same for as long as the cluster is the same one. `gateway_service` is how a gateway is
     exposed to machines here (the chart's `service` values), None where there is one already; `gateway_address` is where they find it.
     `ready` is what pods wait for. `nodes`: the node's address by further network, where it has a leg there.
+    `whole` is a resource with which all that is in the cluster goes, if there is one: nothing of it need be deleted before.
     """
 
     kubeconfig: pulumi.Output[str]
-    identifier: str
+    identifier: pulumi.Input[str]
     gateway_service: Mapping[str, Any] | None
     gateway_address: pulumi.Output[str]
     ready: Sequence[pulumi.Resource]
     nodes: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
+    whole: pulumi.Resource | None = None
 
 
 def make(stack: str, settings: Settings, networks: Networks) -> Cluster:

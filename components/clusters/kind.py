@@ -75,10 +75,11 @@ class Kind(pulumi.ComponentResource):
         address = pulumi.Output.unsecret(results.apply(lambda found: found["address"]))
         self.cluster = Cluster(
             kubeconfig=pulumi.Output.secret(results.apply(lambda found: script.decoded(found["kubeconfig"]))),
-            identifier=name,
+            identifier=made.id,
             gateway_service={"type": "ClusterIP", "externalIPs": [address]},
             gateway_address=address,
             ready=[*ready, *attached.values()],
+            whole=made,
             nodes={other: command.stdout for other, command in attached.items()},
         )
         self.register_outputs({"address": address})

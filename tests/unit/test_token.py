@@ -13,6 +13,7 @@ from components.token import TokenProvider
 
 PROPS = {
     "kubeconfig": "secret-kubeconfig",
+    "cluster": "cluster-1",
     "namespace": "shop",
     "service_account": "product",
     "identity": "machine-1",
@@ -68,7 +69,9 @@ def test_the_kubeconfig_is_readable_by_its_user_alone_and_gone_afterwards(state:
     assert not Path(path).exists()
 
 
-@pytest.mark.parametrize("change", [{"identity": "machine-2"}, {"rotation": 1}, {"service_account": "other"}, {"namespace": "other"}])
+@pytest.mark.parametrize(
+    "change", [{"cluster": "cluster-2"}, {"identity": "machine-2"}, {"rotation": 1}, {"service_account": "other"}, {"namespace": "other"}]
+)
 def test_another_machine_or_identity_needs_another_token(state: Path, change: dict[str, Any]) -> None:
     assert changes({**PROPS, **change}, time.time() + 3600)
 
