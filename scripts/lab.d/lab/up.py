@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lab import debian, engine, images, packages, paths, pulumi_cli, report
+from lab import debian, engine, images, kernel, packages, paths, pulumi_cli, report
 from lab.steps import StepError, Steps
 from lab.tools import Tools
 from standins import install
@@ -38,6 +38,7 @@ def prepare(steps: Steps) -> None:
     with steps.step("Debian packages") as step:
         debian.ensure(step, HOST_PACKAGES)
     with steps.step("container engine") as step:
+        kernel.ensure(step)
         answering = engine.ensure(step)
     with steps.step("Pulumi, kind and Helm") as step:
         paths.make_private(paths.HOME)
