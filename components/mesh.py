@@ -73,7 +73,7 @@ class Mesh(pulumi.ComponentResource):
             self.namespace, self.described = [], self._adopted(settings)
         else:
             self.namespace, self.described = [self._namespace(network, cluster)], pulumi.Output.from_input(mesh)
-        after = [_gateway_api(settings, cluster, self)] if router.networks(settings) else self.namespace
+        after = [_gateway_api(settings, cluster, self)] if router.networks(settings) or router.closed(settings) else self.namespace
         if not mesh.adopt:
             after = [self._control_plane(mesh, network, after)]
         gateway: Release | None = None
@@ -86,6 +86,7 @@ class Mesh(pulumi.ComponentResource):
             *([] if mesh.adopt else [plan.strict_mtls()]),
             *(plan.istiod_exposure() if gateway else []),
             *map(router.server, router.networks(settings)),
+            *map(router.nowhere, router.closed(settings)),
             *([plan.services_exposure()] if gateway and cross_network else []),
         ]
         objects = [

@@ -31,6 +31,12 @@ def networks(settings: Settings) -> list[str]:
     return sorted(name for name, network in settings.networks.items() if network.gateway)
 
 
+def closed(settings: Settings) -> list[str]:
+    """The networks of machines that have no gateway: their machines call pods, nothing outside calls them."""
+    inhabited = {machine.network for machine in settings.machines.values()} - {settings.cluster.network}
+    return sorted(name for name in inhabited if not settings.networks[name].gateway)
+
+
 def machine_names(settings: Settings, network: str) -> list[str]:
     """The machines that are the gateway of `network`."""
     gateway = settings.networks[network].gateway
@@ -60,6 +66,17 @@ def server(network: str) -> dict[str, Any]:
     manifest = services_exposure()
     manifest["metadata"]["name"] = workload_name(network)
     manifest["spec"]["selector"] = labels(network)
+    return manifest
+
+
+def nowhere(network: str) -> dict[str, Any]:
+    """Keeps everybody outside of a closed network from being given endpoints in it.
+
+    For a network without any gateway istiod hands out the machines' own addresses, which lead nowhere. With a gateway that no IPv4 proxy
+    can reach it hands out none (istio/istio: pilot/pkg/xds/endpoints/ep_filters.go, since 1.30); the address is one for documentation.
+    """
+    manifest = addresses(network, ["2001:db8::1"])
+    manifest["metadata"]["name"] = f"{network}-no-gateway"
     return manifest
 
 

@@ -49,7 +49,7 @@ class Mesh:
     """The mesh and its control plane, installed by Istio's charts.
 
     `charts` is a Helm repository or a directory that holds `base`, `istiod` and `gateway`. `hub` is where images come from. `gateway_api`
-    (a file, a directory or a URL) has the Gateway API's CRDs, for clusters without them; they are needed where a network has a gateway.
+    (a file, a directory or a URL) has the Gateway API's CRDs, for clusters without them; they are needed where machines are in networks of their own.
     `version` is that of the control plane that is installed, and of the machines' proxies.
 
     With `adopt: true` the mesh exists in the cluster: nothing of its configuration is edited, and `id`, `clusterId` and the proxies' default
