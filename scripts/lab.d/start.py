@@ -1,4 +1,4 @@
-"""What the scripts have in common: look at the machine, make the virtual environment, and run a module of the package `lab` in it.
+"""What the scripts have in common: look at the machine, make the virtual environment, and run a module of this directory in it.
 
 Standard library only, and words that any Python 3 understands: telling an old one apart is what it is for.
 """
@@ -16,18 +16,19 @@ def run(module):  # type: (str) -> None
 
     from lab import cli, preflight, steps, venv
 
-    arguments = cli.PARSERS[module]().parse_args()
-    obstacles = preflight.obstacles() if arguments.needs_lab else []
+    options = vars(cli.PARSERS[module]().parse_args())
+    obstacles = preflight.obstacles() if options["needs_lab"] else []
     if obstacles:
         print("This machine cannot run the lab:", *obstacles, sep="\n- ", file=sys.stderr)
         sys.exit(cli.UNFIT)
     try:
-        python = str(venv.ensure())
+        python = str(venv.ensure(steps.Display(sys.stderr) if options.get("json") else None))
     except steps.StepFailedError as error:
         print(error, file=sys.stderr)
-        sys.exit(cli.FAILED)
+        sys.exit(options.get("failed", cli.FAILED))
     except KeyboardInterrupt:
         print("Interrupted. The same command continues.", file=sys.stderr)
         sys.exit(cli.INTERRUPTED)
     packages = os.path.dirname(os.path.realpath(__file__))
-    os.execve(python, [python, "-m", module, *sys.argv[1:]], {**os.environ, "PYTHONPATH": packages})
+    path = os.pathsep.join([packages, os.path.dirname(os.path.dirname(packages))])  # the checkout too, for the package `components`
+    os.execve(python, [python, "-m", module, *sys.argv[1:]], {**os.environ, "PYTHONPATH": path})

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from lab import paths
+from status import cli as status
 
 OK, FAILED, UNFIT, INTERRUPTED = 0, 1, 3, 130
 """Exit codes besides argparse's 2 for a wrong command line: a step failed, this machine cannot run the lab, Ctrl-C."""
@@ -59,8 +60,9 @@ def tests() -> argparse.ArgumentParser:
     return top
 
 
-PARSERS = {"lab": parser, "lab.checks": tests}
-"""The parser of each module that a script starts. What it gives has `needs_lab`: whether this machine must be able to run the lab."""
+PARSERS = {"lab": parser, "lab.checks": tests, "status": status.parser}
+"""The parser of each module that a script starts. What it gives has `needs_lab`: whether this machine must be able to run the lab; and may
+have `json`: standard output is for data alone, and `failed`: the exit code where the virtual environment cannot be made."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -89,7 +89,7 @@ def _dialled(request: Request, settings: Mapping[str, Any], proxy: paramiko.Tran
     except (paramiko.SSHException, EOFError, OSError) as error:
         if request.cancelled:
             raise Cancelled("interrupted") from error
-        raise ProviderError(f"the connection to {settings['host']} broke: {_reason(error)}") from error
+        raise ProviderError(f"the connection to {settings['host']} broke: {reason(error)}") from error
     finally:
         transport.close()
 
@@ -105,9 +105,9 @@ def _retry(request: Request, settings: Mapping[str, Any], dial: Callable[[], Con
                 raise Cancelled("interrupted") from error
             if -1 < limit <= failed:
                 where = f"{settings['user']}@{settings['host']}:{settings['port']}"
-                raise ProviderError(f"cannot connect to {where} by SSH: after {failed} failed attempts: {_reason(error)}") from error
+                raise ProviderError(f"cannot connect to {where} by SSH: after {failed} failed attempts: {reason(error)}") from error
             failed += 1
-            request.status(f"Dial {failed}/{'inf' if limit < 0 else limit} failed: retrying ({_reason(error)})")
+            request.status(f"Dial {failed}/{'inf' if limit < 0 else limit} failed: retrying ({reason(error)})")
         request.wait(delay)
         delay = min(delay * _BACKOFF, _LONGEST_DELAY)
 
@@ -128,14 +128,15 @@ def _dial(request: Request, settings: Mapping[str, Any], proxy: paramiko.Transpo
     transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = handshake
     try:
         with request.on_cancel(transport.close):
-            _shake_hands(transport, settings, handshake)
+            log_in(transport, settings, handshake)
     except BaseException:
         transport.close()
         raise
     return transport
 
 
-def _shake_hands(transport: paramiko.Transport, settings: Mapping[str, Any], seconds: float) -> None:
+def log_in(transport: paramiko.Transport, settings: Mapping[str, Any], seconds: float) -> None:
+    """Greet the server within `seconds`, check its key against the pinned one, and log in. Raises `ProviderError` and what paramiko raises."""
     expected = _host_key(settings["hostKey"]) if settings.get("hostKey") else None
     if expected:
         kind = expected[0]
@@ -234,7 +235,8 @@ def _read(receive: Callable[[int], bytes], feed: Callable[[bytes], None]) -> Non
         feed(data)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Why a connection failed, in a few words."""
     if isinstance(error, paramiko.AuthenticationException):
         return "the server does not accept the login (wrong user, or its key or password is not installed there)"
     if isinstance(error, EOFError):
