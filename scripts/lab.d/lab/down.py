@@ -26,7 +26,7 @@ def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
         with steps.step("containers and networks") as step:
             if answering:
                 _remove_containers(step, answering, stack)
-                if not others:
+                if not others and not _used_by_other_checkouts(answering):
                     packages.stop(answering)
                     if purge and not answering.host:  # the lab's own engine goes with the caches
                         _remove_images(answering)
@@ -93,6 +93,11 @@ def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
         engine.docker("network", "rm", *networks)
     if containers or networks:
         step.summary = f"{len(containers)} containers, {len(networks)} networks"
+
+
+def _used_by_other_checkouts(engine: Engine) -> bool:
+    """Whether the engine holds a network of any stack: package server and images are one for all labs of a machine."""
+    return bool(engine.docker("network", "ls", "--quiet", "--filter", "label=istio-vm-mesh.stack"))
 
 
 def _remove_images(engine: Engine) -> None:
