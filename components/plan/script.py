@@ -69,6 +69,7 @@ def join(machine: str, files: Sequence[File], *, token: str, gateway: str, packa
     variables: dict[str, str | int] = {
         "MACHINE": machine,
         "GATEWAY": gateway,
+        "TOKEN": machine_plan.TOKEN,
         "PACKAGE_URL": url,
         "PACKAGE_SHA256": package.sha256 or "",
         "GRACE": mesh_plan.DISCONNECT_GRACE,

@@ -1,5 +1,5 @@
 # Joins this machine to the mesh, or brings it up to date: compares, and only if something differs stops, writes, and starts.
-# A second run changes nothing. Variables (MACHINE, GATEWAY, PACKAGE_URL, PACKAGE_SHA256, GRACE, DIGEST, REGISTRATION) and the functions
+# A second run changes nothing. Variables (MACHINE, GATEWAY, TOKEN (its path), PACKAGE_URL, PACKAGE_SHA256, GRACE, DIGEST, REGISTRATION) and the functions
 # `files` and `token` come before this text, on standard input, with all that is secret.
 state=/var/lib/istio-vm-mesh
 
@@ -14,7 +14,7 @@ log_of_agent() {
 
 preflight() {
   [ "$(id -u)" = 0 ] || fail "the join needs root: let the SSH user run sudo without a password"
-  for command in systemctl iptables curl sha256sum; do
+  for command in systemctl iptables curl pgrep sha256sum; do
     command -v "$command" >/dev/null || fail "$command is missing: install it on the machine, or in its image"
   done
   if command -v dpkg >/dev/null; then
@@ -30,6 +30,9 @@ preflight() {
   *) fail "Istio's sidecar is built for x86_64 and aarch64; this machine is $(uname -m)" ;;
   esac
   PACKAGE_URL=${PACKAGE_URL//"{package}"/$family/istio-sidecar$architecture.$family}
+  if pgrep -x pilot-agent >/dev/null && ! grep -qs istio-vm-mesh /etc/systemd/system/istio.service; then
+    fail "another Istio agent already runs on this machine (process $(pgrep -x pilot-agent | head -n 1)): stop it and remove what started it"
+  fi
   free=$(df --output=avail -k /usr/local | tail -n 1)
   [ "$free" -gt 307200 ] || fail "only $((free / 1024)) MiB are free under /usr/local, the sidecar needs 300: make room"
 }
@@ -95,17 +98,48 @@ put() { # path mode owner base64
   mv -f "$new" "$1"
 }
 
-diagnose() {
+# What a token says of itself; nothing of it is secret but its signature.
+claim() { # key
+  payload=$(cut -d . -f 2 "$TOKEN" | tr '_-' '/+')
+  while [ $((${#payload} % 4)) -ne 0 ]; do payload="$payload="; done
+  printf %s "$payload" | base64 -d 2>/dev/null | sed -n "s/.*\"$1\":\[\{0,1\}\"\{0,1\}\([^],\"}]*\).*/\1/p"
+}
+
+refused_token() {
+  expires=$(claim exp) audience=$(claim aud)
+  if [ -z "$expires" ]; then
+    fail "the token on the machine is no token: run the update again for a new one"
+  elif [ "$audience" != istio-ca ]; then
+    fail "istiod refused the machine's token: it is for the audience $audience instead of istio-ca"
+  elif [ "$expires" -lt "$(date +%s)" ]; then
+    fail "istiod refused the machine's token: it expired on $(date -u -d "@$expires"), and it is $(date -u) here: run the update again for a new one, or set the clock"
+  fi
+  fail "istiod refused the machine's token: its service account was made anew, it is of another cluster, or mesh.clusterId is not what istiod runs with: run the update again for a new one (machines.$MACHINE.rotation forces it)"
+}
+
+# Ends with the cause where the agent's log since $1 names one.
+name_cause() {
   log=$(log_of_agent "$1")
   case $log in
+  *"no identities (["*) fail "istiod refused the machine's identity $(printf '%s\n' "$log" | sed -n 's/.*no identities (\[\([^]]*\).*matched \([^ {]*\).*/\1; the WorkloadGroup is for the service account \2/p' | tail -n 1): do the token and the group name the same one?" ;;
+  *"cannot find WorkloadGroup"*) fail "istiod does not know the machine's WorkloadGroup: is it in the cluster of this mesh?" ;;
   *"client claims to be in cluster"*) fail "istiod refuses the cluster ID: mesh.clusterId must be the one that istiod runs with" ;;
-  *"cannot find WorkloadGroup"*) fail "istiod does not know the WorkloadGroup: is it in the mesh's cluster?" ;;
-  *"certificate signed by unknown authority"* | *"x509: certificate"*) fail "istiod's certificate does not match: is $GATEWAY the gateway of this mesh, and is the clock right ($(date -u))?" ;;
-  *Unauthenticated* | *"authentication failure"*) fail "istiod refused the machine's token (expired, wrong audience, or of another service account): run the update again for a new one" ;;
-  *"ailed to load"*"token"* | *"no such file"*"istio-token"*) fail "the machine's token is not readable: $(ls -l /run/secrets/tokens 2>&1 | tail -n 1)" ;;
+  *"x509: certificate has expired or is not yet valid"*) fail "istiod's certificate is not valid at this machine's time, $(date -u): set the clock" ;;
+  *"certificate signed by unknown authority"*) fail "istiod's certificate was not signed by this mesh's root: is $GATEWAY the gateway of this mesh?" ;;
+  *"x509: certificate is valid for"*) fail "whoever answers at $GATEWAY port 15012 is not istiod: is it the gateway of this mesh?" ;;
+  *Unauthenticated* | *"authentication failure"*) refused_token ;;
   esac
-  words=$(printf '%s\n' "$log" | grep -iE 'error|fatal|fail|panic' | tail -n 3 | cut -c 1-300)
-  fail "the agent is not ready after 60 s; it says: ${words:-$(printf '%s\n' "$log" | tail -n 3)}"
+}
+
+# Most causes are in the log within seconds; a second look tells them from what passes.
+wait_ready() { # since
+  for round in $(seq 120); do
+    if curl --silent --fail --max-time 2 --output /dev/null http://127.0.0.1:15021/healthz/ready; then return; fi
+    [ $((round % 30)) -ne 0 ] || name_cause "$1"
+    sleep 0.5
+  done
+  words=$(log_of_agent "$1" | grep -iE 'error|fatal|fail|panic' | tail -n 3 | cut -c 1-300 || true)
+  fail "the agent is not ready after 60 s; it says: ${words:-$(log_of_agent "$1" | tail -n 3)}"
 }
 
 start_agent() {
@@ -113,15 +147,10 @@ start_agent() {
   systemctl daemon-reload
   systemctl enable --quiet istio
   systemctl restart istio || fail "the unit istio does not start: $(log_of_agent "$since" | tail -n 3)"
-  for _ in $(seq 120); do
-    if curl --silent --fail --max-time 2 --output /dev/null http://127.0.0.1:15021/healthz/ready; then return; fi
-    sleep 0.5
-  done
-  diagnose "$since"
 }
 
 main() {
-  set -eu
+  set -eu -o pipefail
   umask 022
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   changed=
@@ -144,8 +173,12 @@ main() {
       [ "$wait" -le 0 ] || sleep "$wait"
     fi
     start_agent
+    wait_ready "$since"
     echo "$REGISTRATION" >$state/registration
     echo "$DIGEST" >$state/digest
+  else
+    # It may have waited for this token.
+    wait_ready "$(date '+%Y-%m-%d %H:%M:%S')"
   fi
   echo "$DIGEST"
 }
