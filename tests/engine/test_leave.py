@@ -13,7 +13,14 @@ from components.settings import SshMachine
 
 def machine_of(sshd: Sshd) -> SshMachine:
     return SshMachine(
-        platform="ssh", workload="w", network="n", host="127.0.0.1", port=sshd.port, user=sshd.user, sudo=False, host_key=" ".join(sshd.host_key.split()[:2])
+        platform="ssh",
+        workload="w",
+        network="n",
+        host="127.0.0.1",
+        port=sshd.port,
+        user=sshd.user,
+        sudo=False,
+        host_key=" ".join(sshd.host_key.split()[:2]),
     )
 
 

@@ -182,7 +182,7 @@ def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder 
     pulumi.runtime.set_all_config({**values, **hidden}, list(hidden))
     monitor = recorder or Recorder(preview)
     outputs: dict[str, Any] = {}
-    secrets: set[str] = set()
+    secret_outputs: set[str] = set()
 
     async def resolve() -> None:
         root = pulumi.runtime.get_root_resource()
@@ -190,7 +190,7 @@ def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder 
             output = pulumi.Output.from_input(value)
             outputs[name] = await output.future()
             if await output.is_secret():
-                secrets.add(name)
+                secret_outputs.add(name)
 
     def body() -> Any:
         runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
@@ -201,7 +201,7 @@ def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder 
         pulumi.runtime.test(body)()
     names = [node.name for node in monitor.nodes]
     assert len(set(names)) == len(names), f"resources share names: {sorted(name for name in names if names.count(name) > 1)}"
-    return Run({node.name: node for node in monitor.nodes}, outputs, frozenset(secrets))
+    return Run({node.name: node for node in monitor.nodes}, outputs, frozenset(secret_outputs))
 
 
 @contextmanager
