@@ -8,6 +8,7 @@ from pulumi_kubernetes.core.v1 import Namespace, Service, ServiceAccount
 
 from components.mesh import Mesh, custom_resource
 from components.plan import mesh as mesh_plan
+from components.plan import router
 from components.plan import workload as plan
 from components.settings import ExistingCluster, Settings
 
@@ -55,6 +56,11 @@ class Workload(pulumi.ComponentResource):
             for service, manifest in plan.services(workload).items()
         ]
         self.registered = [account, group, *services]
+        if router.needs_failover(settings, name):
+            self.registered += [
+                custom_resource(f"{name}-service-{service}-failover", router.failover(service, workload), in_mesh)
+                for service in workload.services
+            ]
         self.ready = list(self.registered)
         deployment = plan.deployment(name, workload)
         if deployment:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from components.plan.mesh import CROSS_NETWORK_PORT, NAMESPACE, STATUS_PORT, services_exposure
+from components.plan.workload import host
 from components.settings import HttpProbe, Machine, Probe, Settings, Workload
 
 CLASS = "istio-remote"  # a Gateway API class for which Istio deploys nothing: it only states addresses
@@ -59,6 +60,40 @@ def expand(settings: Settings) -> Settings:
         for name in machine_names(settings, network):
             machines[name] = replace(first, workload=workload_name(network))
     return replace(settings, workloads=workloads, machines=machines)
+
+
+def needs_failover(settings: Settings, workload: str) -> bool:
+    """Whether callers of a workload have more than one gateway to choose from, so that one may fail."""
+    gateways = [settings.networks[machine.network].gateway for machine in settings.machines_of(workload).values()]
+    return any(gateway and gateway.machines > 1 for gateway in gateways)
+
+
+def failover(service: str, workload: Workload) -> dict[str, Any]:
+    """The DestinationRule by which callers leave a gateway that no longer answers: a connection is given up after a second, two in a row
+    set the gateway aside for ten, and Istio's own retries take another. What the application answers sets nobody aside.
+    """
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": f"{service}-failover", "namespace": workload.namespace},
+        "spec": {
+            "host": host(service, workload),
+            "trafficPolicy": {
+                # Outlier detection would switch on failover between localities too.
+                "loadBalancer": {"localityLbSetting": {"enabled": False}},
+                "connectionPool": {"tcp": {"connectTimeout": "1s", "tcpKeepalive": {"time": "5s", "interval": "1s", "probes": 3}}},
+                "outlierDetection": {
+                    "splitExternalLocalOriginErrors": True,
+                    "consecutiveLocalOriginFailures": 2,
+                    "consecutive5xxErrors": 0,
+                    "consecutiveGatewayErrors": 0,
+                    "interval": "1s",
+                    "baseEjectionTime": "10s",
+                    "maxEjectionPercent": 50,
+                },
+            },
+        },
+    }
 
 
 def server(network: str) -> dict[str, Any]:

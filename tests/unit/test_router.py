@@ -48,6 +48,15 @@ def test_calls_are_passed_on_by_name_by_the_gateways_machines_alone() -> None:
     assert server["metadata"]["name"] != mesh_plan.services_exposure()["metadata"]["name"]
 
 
+def test_callers_with_a_choice_of_gateways_leave_one_that_does_not_answer_and_never_for_what_the_application_says() -> None:
+    assert router.needs_failover(settings({"machines": 2}), "product")
+    assert not router.needs_failover(settings({"machines": 1}), "product")
+    assert not router.needs_failover(load(GOOD), "product")
+    manifest = router.failover("product", load(GOOD).workloads["product"])
+    assert manifest["spec"]["host"] == "product.shop.svc.cluster.local"
+    assert manifest["spec"]["trafficPolicy"]["outlierDetection"]["consecutive5xxErrors"] == 0
+
+
 def test_istiod_learns_addresses_without_a_value_of_its_chart() -> None:
     manifest = router.addresses("far", ["172.31.6.130", "172.31.6.131"])
     assert manifest["metadata"]["labels"] == {"topology.istio.io/network": "far"}
