@@ -138,7 +138,7 @@ def evidence(stdout: str, gateways: Mapping[str, str]) -> dict[str, list[dict[st
             through = f"through {gateways.get(address, address)}" if port == str(CROSS_NETWORK_PORT) else "direct"
             found["calls"].append({**call, "path": through})
         elif kind == "answered" and len(values) == len(_ANSWERED):
-            found["answered"].append(dict(zip(_ANSWERED, values, strict=True)))
+            found["answered"].append(dict(zip(_ANSWERED, (values[0].removeprefix("machine "), values[1]), strict=True)))
         elif kind == "carried" and len(values) == len(_CARRIED):
             found["carried"].append(dict(zip(_CARRIED, values, strict=True)))
     return found

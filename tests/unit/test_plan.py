@@ -198,7 +198,7 @@ def test_evidence_is_data() -> None:
     )
     assert [endpoint["kind"] for endpoint in found["endpoints"]] == ["machine", "pod"]
     assert [call["path"] for call in found["calls"]] == ["direct", "through istio-eastwestgateway"]
-    assert found["answered"] == [{"machine": "machine product-1", "requests": "3"}]
+    assert found["answered"] == [{"machine": "product-1", "requests": "3"}]
     assert found["carried"][0]["connections"] == "2"
 
 
