@@ -81,6 +81,8 @@ def decode(expected: Any, value: Any, path: str, problems: list[Problem]) -> Any
         return {str(key): decode(arguments[1], item, f"{path}.{key}", problems) for key, item in value.items()}
     if dataclasses.is_dataclass(expected):
         return _decode_dataclass(typing.cast("type", expected), value, path, problems)
+    if expected is float and type(value) is int:
+        return float(value)
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         problems.append(Problem(path, f"expected {_name(expected)}; got {_shown(value)}"))
         return None

@@ -30,7 +30,7 @@ class Machine(pulumi.ComponentResource):
 
     address: pulumi.Output[str]
     entry: pulumi.Output[str]
-    join: pulumi.Resource
+    join: remote.Command
     joined: pulumi.Output[str]
 
     def __init__(
@@ -48,7 +48,7 @@ class Machine(pulumi.ComponentResource):
         group, network = machine.workload, machine.network
         spec = settings.workloads[group]
         host = make_host(pulumi.ResourceOptions(parent=self))
-        self._host = host
+        self._host, self._cluster = host, cluster
         self.address = host.address
         self.entry = host.address.apply(lambda address: plan.entry_name(group, address, network))
 
@@ -90,41 +90,54 @@ class Machine(pulumi.ComponentResource):
         payload = pulumi.Output.all(
             mesh=mesh.described, address=host.address, gateway=mesh.gateway, root=mesh.root_certificate, token=token.token
         ).apply(join_script)
-        after = [*filter(None, [host.resource]), *workload.registered, *mesh.ready]
-        self.join = join = self._over_ssh(f"{name}-join", host, payload, after)
-        self.joined = pulumi.Output.unsecret(join.stdout)
 
         def drain_script(found: dict[str, str]) -> str:
             variables: dict[str, str | int] = {"NAMESPACE": spec.namespace, "ENTRY": found["entry"], "SECONDS_TO_DRAIN": SECONDS_TO_DRAIN}
             return script.with_cluster("drain", found["kubeconfig"], variables) + found["leave"]
 
-        local.Command(
-            f"{name}-drain",
-            create="true",
+        drain_text = pulumi.Output.all(kubeconfig=cluster.kubeconfig, entry=self.entry, leave=host.leave or "").apply(drain_script)
+        after = [*filter(None, [host.resource]), *workload.registered, *mesh.ready]
+        prepare, connection = host.prepare, host.connection
+        if prepare is not None and callable(connection):
+            # One resource for both ends of a machine's life, as seen from here: its host key first, its drain last.
+            text = drain_text.apply(lambda drain: script.either(prepare, drain))
+            self._connection = connection(self._drain(text, script.LOCAL_FIRST, []).stdout)
+            self.join = self._over_ssh(f"{name}-join", payload, after)
+        else:
+            assert not callable(connection)
+            self._connection = connection
+            self.join = self._over_ssh(f"{name}-join", payload, after)
+            self._drain(drain_text, "true", [self.join])
+        self.joined = pulumi.Output.unsecret(self.join.stdout)
+        self.register_outputs({"address": self.address, "entry": self.entry})
+
+    def _drain(self, text: pulumi.Output[str], create: str, after: list[pulumi.Resource]) -> local.Command:
+        return local.Command(
+            f"{self._name}-drain",
+            create=create,
             delete=script.LOCAL,
-            stdin=pulumi.Output.all(kubeconfig=cluster.kubeconfig, entry=self.entry, leave=host.leave or "").apply(drain_script),
-            triggers=[host.identity],
+            stdin=text,
+            triggers=[self._host.identity],
             logging=local.Logging.STDERR,
             add_previous_output_in_env=False,
             # Before a machine is replaced, as before it is removed. What leaves over SSH leaves even when the cluster goes.
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=[join], delete_before_replace=True, deleted_with=None if host.leave else cluster.whole
+                parent=self, depends_on=after, delete_before_replace=True, deleted_with=None if self._host.leave else self._cluster.whole
             ),
         )
-
-        self.register_outputs({"address": self.address, "entry": self.entry})
 
     def prove(self, text: pulumi.Input[str], after: list[pulumi.Resource]) -> pulumi.Output[str]:
         """Run a script that proves something on the machine, again whenever it or the join changes; returns what it prints."""
         stdin = pulumi.Output.all(joined=self.joined, text=text).apply(
             lambda found: script.assignments({"JOINED": found["joined"]}) + found["text"]
         )
-        return self._over_ssh(f"{self._name}-proof", self._host, stdin, [self.join, *after]).stdout
+        return self._over_ssh(f"{self._name}-proof", stdin, [self.join, *after]).stdout
 
-    def _over_ssh(self, name: str, host: Host, stdin: pulumi.Output[str], after: list[pulumi.Resource]) -> remote.Command:
+    def _over_ssh(self, name: str, stdin: pulumi.Output[str], after: list[pulumi.Resource]) -> remote.Command:
+        host = self._host
         return remote.Command(
             name,
-            connection=host.connection,
+            connection=self._connection,
             create=host.as_root,
             stdin=stdin,
             triggers=[host.identity],

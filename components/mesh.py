@@ -55,13 +55,14 @@ class Mesh(pulumi.ComponentResource):
     """Istio by its own charts, or the Istio that a cluster has.
 
     `ready` is what everything in the mesh depends on: the gateway runs, hence injection and validation work. `gateway` is the address that
-    machines dial; `root_certificate` is the mesh's trust anchor as the cluster has it now. `described` are the settings of the mesh, with
-    what was read in the cluster where the mesh is adopted.
+    machines dial, `gateway_ip` what it resolves to where it is a name; `root_certificate` is the mesh's trust anchor as the cluster has it now.
+    `described` are the settings of the mesh, with what was read in the cluster where the mesh is adopted.
     """
 
     namespace: list[pulumi.Resource]
     ready: list[pulumi.Resource]
     gateway: pulumi.Output[str]
+    gateway_ip: pulumi.Output[str]
     root_certificate: pulumi.Output[str]
     described: pulumi.Output[MeshSettings]
 
@@ -100,7 +101,7 @@ class Mesh(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.ready = [*([gateway] if gateway else []), *objects]
-        self.gateway = cluster.gateway_address
+        self.gateway, self.gateway_ip = cluster.gateway_address, cluster.gateway_ip or cluster.gateway_address
         self.root_certificate = root.data.apply(lambda data: data["root-cert.pem"])
         self.register_outputs({"gateway": self.gateway})
 

@@ -61,6 +61,11 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
         for network in router.networks(settings)
     ]
 
+    if settings.google and in_networks.google and settings.groups:
+        from components.fleet import fleets
+
+        told += fleets(stack, settings, settings.google, in_networks.google, cluster, mesh, workloads, in_cluster)
+
     outputs: dict[str, Any] = {
         "gateway": mesh.gateway,
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in joined.items()},

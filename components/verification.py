@@ -33,8 +33,8 @@ def verify(
     after: Sequence[pulumi.Resource],
 ) -> dict[str, pulumi.Output[dict[str, Any]]]:
     """Verify every workload with its machines, once `after` exists; returns the evidence by workload (`plan.verification.evidence`)."""
-    gateways: dict[str, list[pulumi.Output[str]]] = {settings.cluster.network: [mesh.gateway]}
-    names: list[pulumi.Output[dict[str, str]]] = [mesh.gateway.apply(lambda address: {address: mesh_plan.GATEWAY})]
+    gateways: dict[str, list[pulumi.Output[str]]] = {settings.cluster.network: [mesh.gateway_ip]}
+    names: list[pulumi.Output[dict[str, str]]] = [mesh.gateway_ip.apply(lambda address: {address: mesh_plan.GATEWAY})]
     for network in router.networks(settings):
         gateways[network] = [machines[name].address for name in router.machine_names(settings, network)]
         for name in router.machine_names(settings, network):
@@ -93,6 +93,7 @@ def _from_pods(
             entries=found["entries"],
             addresses=found["addresses"],
             wanted=[endpoint for endpoints in seen for endpoint in endpoints],
+            fleet=settings.fleet_of(name),
         )
 
     known = {

@@ -9,7 +9,7 @@ from typing import Any
 import pulumi
 
 from components.networks import Networks
-from components.settings import ExistingCluster, KindCluster, Settings
+from components.settings import ExistingCluster, GkeCluster, KindCluster, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,8 @@ class Cluster:
 
     `kubeconfig` is secret. `identifier` stays the same for as long as the cluster is the same one. `gateway_service` is how a gateway is
     exposed to machines here (the chart's `service` values), None where there is one already; `gateway_address` is where they find it.
-    `ready` is what pods wait for. `nodes`: the node's address by further network, where it has a leg there.
+    `ready` is what pods wait for. `nodes`: the node's address by further network, where it has a leg there. `gateway_ip` says
+    what `gateway_address` resolves to, where that is a name; `api_server` is the API server's URL where machines reach it.
     `whole` is a resource with which all that is in the cluster goes, if there is one: nothing of it need be deleted before.
     """
 
@@ -28,6 +29,8 @@ class Cluster:
     gateway_address: pulumi.Output[str]
     ready: Sequence[pulumi.Resource]
     nodes: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
+    gateway_ip: pulumi.Output[str] | None = None
+    api_server: pulumi.Output[str] | None = None
     whole: pulumi.Resource | None = None
 
 
@@ -38,6 +41,11 @@ def make(stack: str, settings: Settings, networks: Networks) -> Cluster:
             from components.clusters.kind import Kind
 
             return Kind(stack, settings, cluster, networks).cluster
+        case GkeCluster() as cluster:
+            from components.clusters.gke import Gke
+
+            assert settings.google and networks.google, "the settings' checks see to both"
+            return Gke(stack, settings, cluster, settings.google, networks.google).cluster
         case ExistingCluster() as cluster:
             from components.clusters.existing import existing
 

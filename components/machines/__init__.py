@@ -11,7 +11,7 @@ from pulumi_command import remote
 from components.clusters import Cluster
 from components.networks import Networks
 from components.plan import script
-from components.settings import DockerMachine, Settings, SshMachine
+from components.settings import DockerMachine, GceMachine, Settings, SshMachine, of_platform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,15 @@ class Host:
     `address` is what others in its network reach it by; `identity` changes when the machine is another one; `connection` is how SSH
     gets to it, with the host's key; `as_root` is the command that runs a script there. `resource` is the machine itself, where this program
     made it; where it did not, `leave` is the script that has it leave the mesh, for the machine that runs Pulumi.
+
+    Where the host's key is made on the machine, `prepare` is the script that waits for it and prints it, for the machine that runs Pulumi, and
+    `connection` a function of the key.
     """
 
     address: pulumi.Output[str]
     identity: pulumi.Output[str]
-    connection: remote.ConnectionArgs
+    connection: remote.ConnectionArgs | Callable[[pulumi.Output[str]], remote.ConnectionArgs]
+    prepare: str | None = None
     as_root: str = script.REMOTE
     resource: pulumi.Resource | None = None
     leave: pulumi.Output[str] | None = None
@@ -48,4 +52,9 @@ def makers(stack: str, settings: Settings, networks: Networks, cluster: Cluster)
         from components.machines import ssh
 
         made.update(ssh.makers(of_ssh))
+    of_gce = of_platform(settings, GceMachine)
+    if of_gce and settings.google and networks.google:
+        from components.machines import gce
+
+        made.update(gce.makers(stack, of_gce, settings, settings.google, networks.google))
     return made

@@ -57,3 +57,28 @@ def _by_name(whole: Mapping[str, Any], section: str, key: str) -> dict[str, Any]
 def _with_content(entry: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, Any]:
     content = {_FILES[key]: base64.b64encode(read(path)).decode() for key, path in entry.items() if key in _FILES}
     return {**{key: value for key, value in entry.items() if key not in _FILES}, **content}
+
+
+def gke(name: str, endpoint: str) -> str:
+    """The kubeconfig of a GKE cluster by its DNS endpoint, whose certificate is publicly trusted.
+
+    It holds no credential: the plugin takes those of whoever runs Pulumi.
+    """
+    user = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": "gke-gcloud-auth-plugin",
+        "args": ["--use_application_default_credentials"],
+        "installHint": "install the gcloud component gke-gcloud-auth-plugin on the machine that runs Pulumi",
+        "interactiveMode": "Never",
+        "provideClusterInfo": True,
+    }
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": name,
+            "clusters": [{"name": name, "cluster": {"server": f"https://{endpoint}"}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "users": [{"name": name, "user": {"exec": user}}],
+        }
+    )

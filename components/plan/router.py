@@ -12,7 +12,7 @@ from typing import Any
 
 from components.plan.mesh import CROSS_NETWORK_PORT, NAMESPACE, STATUS_PORT, services_exposure
 from components.plan.workload import host
-from components.settings import HttpProbe, Machine, Probe, Settings, Workload
+from components.settings import GceMachine, HttpProbe, Machine, Probe, Settings, Workload
 
 CLASS = "istio-remote"  # a Gateway API class for which Istio deploys nothing: it only states addresses
 
@@ -48,7 +48,9 @@ def expand(settings: Settings) -> Settings:
     """The settings with every network's gateway as a workload and machines; each machine is made like the network's first one."""
     workloads, machines = dict(settings.workloads), dict(settings.machines)
     for network in networks(settings):
-        first: Machine = next(machine for _, machine in sorted(settings.machines.items()) if machine.network == network)
+        first: Machine = next(machine for _, machine in sorted(settings.singles.items()) if machine.network == network)
+        if isinstance(first, GceMachine):
+            first = replace(first, setup=None, local_port=None)
         workloads[workload_name(network)] = Workload(
             namespace=NAMESPACE,
             labels=labels(network),

@@ -16,6 +16,7 @@ from components.plan.machine import File
 from components.settings import Package
 
 LOCAL = "bash -s"
+LOCAL_FIRST = "bash -s first"
 # sudo outside of timeout: on expiry everything below dies, root's children too.
 REMOTE = "sudo -n timeout -k 10 600 bash -s"
 REMOTE_AS_ROOT = REMOTE.removeprefix("sudo -n ")
@@ -52,20 +53,28 @@ def with_cluster(name: str, kubeconfig: str, variables: Mapping[str, str | int])
     return assignments({"KUBECONFIG_BASE64": encoded(kubeconfig), **variables}) + body("kubeconfig") + body(name)
 
 
+def either(first: str, otherwise: str) -> str:
+    """A script that does `first` when it is run by `LOCAL_FIRST`, else something else: a command has one input for creation and removal."""
+    return f'if [ "${{1:-}}" = first ]; then (\n{first}\n); exit; fi\n{otherwise}'
+
+
 def digest(files: Sequence[File], *more: str) -> str:
     """What a machine is compared by: a digest of all that its agent must be restarted for."""
     return hashlib.sha256(json.dumps([[*file] for file in files] + list(more)).encode()).hexdigest()[:16]
 
 
-def join(machine: str, files: Sequence[File], *, token: str, gateway: str, package: Package, version: str, registration: str) -> str:
-    """The join of one machine (decisions in docs/machines.md). Holds the token: a secret as a whole."""
+def join(machine: str, files: Sequence[File], *, token: str | None, gateway: str, package: Package, version: str, registration: str) -> str:
+    """The join of one machine (decisions in docs/machines.md). Holds the token: a secret as a whole.
+
+    Without a token this is for a machine that mints its own and fills in what only it knows: `boot.sh` comes before, with `filled` and `token`.
+    """
     url = package.url.replace("{version}", version)
     owners = {True: "istio-proxy:istio-proxy", False: "root:root"}
-    writes = "".join(f"  put {file.path} {file.mode} {owners[file.proxy_owned]} {encoded(file.text)}\n" for file in files)
-    functions = (
-        f"files() {{\n{writes}  chown istio-proxy:istio-proxy /etc/certs /var/lib/istio/envoy /var/lib/istio/config /var/lib/istio/proxy\n}}\n"
-        f"token() {{\n  put {machine_plan.TOKEN} 0600 {owners[True]} {encoded(token)}\n}}\n"
-    )
+    text = '"$(filled {})"' if token is None else "{}"
+    writes = "".join(f"  put {file.path} {file.mode} {owners[file.proxy_owned]} {text.format(encoded(file.text))}\n" for file in files)
+    functions = f"files() {{\n{writes}  chown istio-proxy:istio-proxy /etc/certs /var/lib/istio/envoy /var/lib/istio/config /var/lib/istio/proxy\n}}\n"
+    if token is not None:
+        functions += f"token() {{\n  put {machine_plan.TOKEN} 0600 {owners[True]} {encoded(token)}\n}}\n"
     variables: dict[str, str | int] = {
         "MACHINE": machine,
         "GATEWAY": gateway,

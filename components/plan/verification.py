@@ -96,8 +96,12 @@ def verify(
     entries: Mapping[str, str],
     addresses: Mapping[str, str],
     wanted: Sequence[str],
+    fleet: int = 0,
 ) -> str:
-    """The script that verifies a workload from the cluster's side. `entries` and `addresses` are by machine, `wanted` as pods see them."""
+    """The script that verifies a workload from the cluster's side. `entries` and `addresses` are by machine, `wanted` as pods see them.
+
+    `fleet` is how many machines of groups there are at least.
+    """
     target = called(workload)
     manifest = (
         job(name, workload, mesh, calls(name, workload, caller=f"Job {job_name(name)}", mode="fail", wanted=wanted)) if target else None
@@ -112,6 +116,8 @@ def verify(
         "PATIENCE": PATIENCE,
         "MODE": mode,
     }
+    if fleet:
+        variables.update({"FLEET": fleet, "PORT": port})
     return script.with_cluster("verify", kubeconfig, variables)
 
 

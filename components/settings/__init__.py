@@ -13,6 +13,20 @@ from typing import Any
 from components.decode import Problem, decode, key_of, suggestion
 from components.settings.checks import check, within
 from components.settings.existing import Bastion, ExistingCluster, ExistingGateway, SshMachine, is_address
+from components.settings.google import (
+    GceMachine,
+    GkeCluster,
+    Google,
+    GoogleMachine,
+    GroupMachine,
+    Ssh,
+    Subnet,
+    google_machines,
+    local_port,
+    machine_subnets,
+    of_platform,
+    subnet_of,
+)
 from components.settings.kind import DockerMachine, KindCluster, docker_networks, machine_ranges
 from components.settings.mesh import (
     ChartValues,
@@ -62,7 +76,8 @@ def load(raw: Mapping[str, Any], secrets: Collection[str] = ()) -> Settings:
 
 
 __all__ = [
-    "SECRETS", "Bastion", "ChartValues", "Cluster", "DockerMachine", "ExistingCluster", "ExistingGateway", "HttpProbe", "KindCluster",
-    "Machine", "Mesh", "Network", "NetworkGateway", "Package", "Pods", "Probe", "Problem", "Service", "Settings", "SettingsError",
-    "SshMachine", "TcpProbe", "Workload", "docker_networks", "is_address", "load", "machine_ranges", "within",
+    "SECRETS", "Bastion", "ChartValues", "Cluster", "DockerMachine", "ExistingCluster", "ExistingGateway", "GceMachine", "GkeCluster", "Google",
+    "GoogleMachine", "GroupMachine", "HttpProbe", "KindCluster", "Machine", "Mesh", "Network", "NetworkGateway", "Package", "Pods", "Probe",
+    "Problem", "Service", "Settings", "SettingsError", "Ssh", "SshMachine", "Subnet", "TcpProbe", "Workload", "docker_networks",
+    "google_machines", "is_address", "load", "local_port", "machine_ranges", "machine_subnets", "of_platform", "subnet_of", "within",
 ]  # fmt: skip

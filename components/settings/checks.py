@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from ipaddress import IPv4Network, ip_address, ip_network
 
 from components.decode import Problem, suggestion
-from components.settings import existing, kind
+from components.settings import existing, google, kind
 from components.settings.existing import ExistingCluster
 from components.settings.mesh import Workload
 from components.settings.stack import Settings
@@ -31,10 +31,13 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
             yield Problem(f"networks.{name}.gateway", "the cluster's own network has the east-west gateway in the cluster: leave this out")
         elif network.gateway and network.gateway.machines < 1:
             yield Problem(f"networks.{name}.gateway.machines", "must be at least 1")
-        elif network.gateway and not any(machine.network == name for machine in settings.machines.values()):
-            yield Problem(f"networks.{name}.gateway", "there is no machine in this network: leave the gateway out until there is one")
+        elif network.gateway and not any(machine.network == name for machine in settings.singles.values()):
+            yield Problem(
+                f"networks.{name}.gateway", "there is no single machine in this network: leave the gateway out until there is one"
+            )
     yield from kind.check(settings)
     yield from existing.check(settings, secrets)
+    yield from google.check(settings, secrets)
     yield from _check_mesh(settings)
     if not re.fullmatch(r"\d+\.\d+\.\d+", settings.mesh.version):
         yield Problem("mesh.version", f"expected a release of Istio such as 1.31.0; got {settings.mesh.version!r}")

@@ -115,10 +115,10 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
     met: dict[str, str] = {}
     for name, machine in machines.items():
         path = f"machines.{name}"
-        yield from _check_ssh(path, machine.host_key, machine.accept_any_host_key, machine.port)
+        yield from check_host_key(path, machine.host_key, machine.accept_any_host_key, machine.port)
         if machine.bastion:
             bastion = machine.bastion
-            yield from _check_ssh(f"{path}.bastion", bastion.host_key, bastion.accept_any_host_key, bastion.port)
+            yield from check_host_key(f"{path}.bastion", bastion.host_key, bastion.accept_any_host_key, bastion.port)
         if machine.private_key is None and "sshPrivateKey" not in secrets:
             yield Problem(
                 f"{path}.privateKey",
@@ -136,7 +136,8 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
             yield Problem(f"{path}.sudo", f"the join needs root: without sudo the user must be root, not {machine.user}")
 
 
-def _check_ssh(path: str, host_key: str | None, accept_any: bool, port: int) -> Iterator[Problem]:
+def check_host_key(path: str, host_key: str | None, accept_any: bool, port: int) -> Iterator[Problem]:
+    """What is wrong with how the stack tells an SSH server by its key."""
     if host_key is None and not accept_any:
         yield Problem(f"{path}.hostKey", "is missing: give the host's key (ssh-keyscan shows it), or say `acceptAnyHostKey: true`")
     elif host_key is not None and accept_any:

@@ -48,6 +48,24 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }
 
 
+# What Google Cloud adds to resources, by type.
+GOOGLE: dict[str, dict[str, Any]] = {
+    "gcp:compute/address:Address": {"address": "10.10.0.250"},
+    "gcp:container/cluster:Cluster": {"controlPlaneEndpointsConfig": {"dnsEndpointConfig": {"endpoint": "gke-0123.europe-west1.gke.goog"}}},
+}
+
+
+def of_google(name: str, type_: str) -> dict[str, Any]:
+    """What Google Cloud adds to one resource."""
+    number = zlib.crc32(name.encode()) & 0xFF
+    if type_ == "gcp:compute/instance:Instance":
+        return {"instanceId": str(number), "networkInterfaces": [{"networkIp": f"10.11.0.{number}"}]}
+    if type_ == "gcp:serviceaccount/account:Account":
+        email = f"{name}@project.iam.gserviceaccount.com"
+        return {"email": email, "member": f"serviceAccount:{email}", "uniqueId": str(10**20 + number)}
+    return {"selfLink": f"https://google/{name}", **GOOGLE.get(type_, {})}
+
+
 def answer(name: str, type_: str) -> dict[str, Any]:
     """The outputs of one resource besides its inputs."""
     if name in ANSWERS:
@@ -61,6 +79,8 @@ def answer(name: str, type_: str) -> dict[str, Any]:
         return {"stdout": "docker-network"}
     if type_.startswith("command:"):
         return {"stdout": "done"}
+    if type_.startswith("gcp:"):
+        return of_google(name, type_)
     return {}
 
 
@@ -96,7 +116,9 @@ class Echo(mocks.Mocks):
         self.preview = preview
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
-        outputs = {} if self.preview else answer(args.name, args.typ)
+        outputs = {} if self.preview else dict(answer(args.name, args.typ))
+        if args.typ.startswith("gcp:"):  # its provider names things in previews too
+            outputs["name"] = args.inputs.get("name") or f"{args.name}-0123456"
         return (None if self.preview else f"{args.name}-id", {**args.inputs, **outputs})
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:

@@ -19,6 +19,9 @@ from tests.graph import golden, harness
 from tests.graph.harness import CANARIES, Node, Run, encoded
 
 STACKS = harness.stacks()
+ON_GOOGLE = {"single-network", "multi-network", "fleet"}
+# Stacks that have no such secret: GKE's kubeconfig holds no credential, and machines that join by themselves are given none.
+WITHOUT = {CANARIES["kubeconfig"]: ON_GOOGLE, CANARIES["private key"]: {"fleet"}, CANARIES["token"]: {"fleet"}}
 MACHINE = "istio-vm-mesh:machines:Machine"
 
 
@@ -57,7 +60,7 @@ def test_the_first_preview_shows_what_the_update_does(stack: str) -> None:
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_machine_is_at_most_six_resources_and_two_connections(stack: str) -> None:
     found = machines(declared(stack))
-    assert found
+    assert found or stack == "fleet"
     for name, nodes in found.items():
         assert len(nodes) <= 6, f"{name}: {[node.name for node in nodes]}"
         assert sum(node.type == "command:remote:Command" for node in nodes) <= 2, name
@@ -72,7 +75,8 @@ def test_secrets_are_secret_wherever_they_go(stack: str, canary: str) -> None:
     for node in run.graph.values():
         open_texts += [node.name, *harness.texts(node.inputs), *harness.texts(node.state)]
         hidden += str((node.inputs, node.state))
-    assert canary in hidden or encoded(canary) in hidden, f"{canary} is used nowhere: the test proves nothing"
+    used = canary in hidden or encoded(canary) in hidden
+    assert used or stack in WITHOUT[canary], f"{canary} is used nowhere: the test proves nothing"
     for text in open_texts:
         assert canary not in text and encoded(canary) not in text, text[:300]
 
@@ -94,8 +98,8 @@ def test_a_machine_that_is_gone_is_not_called(stack: str) -> None:
     for node in declared(stack).graph.values():
         if node.type == "command:remote:Command":
             # Those that were there before stay there.
-            made = f"{node.parent}-container" in declared(stack).graph
-            assert node.options.get("deleted_with") == (f"{node.parent}-container" if made else None), node.name
+            made = {f"{node.parent}-container", f"{node.parent}-instance"} & set(declared(stack).graph)
+            assert node.options.get("deleted_with") == next(iter(made), None), node.name
 
 
 @pytest.mark.parametrize("stack", STACKS)

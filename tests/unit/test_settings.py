@@ -69,7 +69,7 @@ def test_a_good_stack_file_is_read_with_its_defaults() -> None:
         ("networks/Far", {"ranges": ["172.31.7.0/24"]}, "networks.Far: is no DNS label: use up to 63 lower-case letters, digits and '-', a letter first"),
         ("machines/product-1/workload", "produkt", "machines.product-1.workload: 'produkt' is no workload of this stack (did you mean 'product'?)"),
         ("machines/product-1/network", "far", "machines.product-1.network: 'far' is no network of this stack (known: pods)"),
-        ("machines/product-1/platform", "gce", "machines.product-1.platform: 'gce' is not known (known: docker, ssh)"),
+        ("machines/product-1/platform", "vmware", "machines.product-1.platform: 'vmware' is not known (known: docker, gce, group, ssh)"),
         ("machines/product-1/image", 7, "machines.product-1.image: expected a text; got int 7"),
         ("workloads/product/labels", {}, "workloads.product.labels: a Service selects its workload by labels: give at least one, such as app"),
         ("workloads/product/labels", {"app": "a b"}, "workloads.product.labels.app: 'a b' is no label value: up to 63 letters, digits, '-', '_' and '.'"),

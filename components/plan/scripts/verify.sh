@@ -1,6 +1,7 @@
 # Proves that a workload answers: waits until its entries are healthy, then calls its Service from a pod of its own.
 # Prints tab-separated evidence: `entry`, `pod` and `call` lines. Variables: WORKLOAD, NAMESPACE, ENTRIES (`machine=entry=endpoint`), SELECTOR,
-# JOB_MANIFEST_BASE64 ("" where there is nothing to call), PATIENCE (seconds), MODE (fail or warn).
+# JOB_MANIFEST_BASE64 ("" where there is nothing to call), PATIENCE (seconds), MODE (fail or warn); where the
+# workload has groups, FLEET (their machines at least) and PORT (the endpoints').
 set -u
 kube() { kubectl --request-timeout=20s --namespace "$NAMESPACE" "$@"; }
 
@@ -32,6 +33,21 @@ for item in $ENTRIES; do
   done
   printf 'entry\t%s\t%s\t%s\tHealthy\n' "$machine" "$entry" "$endpoint"
 done
+
+# Machines of groups have names that nobody knows before: as many healthy entries besides those above as the groups have machines at least.
+fleet() {
+  kube get workloadentry --output 'jsonpath={range .items[*]}{.metadata.name}{"\t"}{.spec.address}{"\t"}{.status.conditions[?(@.type=="Healthy")].status}{"\n"}{end}' |
+    awk -v workload="$WORKLOAD" -v known=" ${ENTRIES//=/ } " '$3 == "True" && index($1, workload "-" $2 "-") == 1 && !index(known, " " $1 " ")'
+}
+if [ "${FLEET:-0}" -gt 0 ]; then
+  deadline=$((SECONDS + 300))
+  until healthy=$(fleet) && [ "$(grep -c . <<<"$healthy")" -ge "$FLEET" ]; do
+    ((SECONDS < deadline)) ||
+      stop "only $(grep -c . <<<"$healthy") of $FLEET machines of groups are healthy: see 'journalctl --unit google-startup-scripts' on the others"
+    sleep 2
+  done
+  while IFS=$'\t' read -r entry address _; do printf 'entry\t%s\t%s\t%s\tHealthy\n' "$address" "$entry" "$address:$PORT"; done <<<"$healthy"
+fi
 kube get pods --selector "$SELECTOR" --field-selector status.phase=Running \
   --output 'jsonpath={range .items[*]}{"pod\t"}{.metadata.name}{"\t-\t"}{.status.podIP}{"\t"}{.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}' |
   sed 's/\tTrue$/\tReady/; s/\tFalse$/\tNotReady/'

@@ -1,0 +1,85 @@
+"""Machines that join by themselves: their boot script, and what lets them mint their own tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from components.plan import machine as machine_plan
+from components.plan import script
+from components.plan import workload as workload_plan
+from components.settings import GroupMachine, Mesh, Workload
+
+SCOPES = (
+    # To be somebody at the API server; what this identity may do is one IAM permission and one name in RBAC.
+    "https://www.googleapis.com/auth/cloud-platform",
+    # Without it RBAC sees a number instead of the account's address.
+    "https://www.googleapis.com/auth/userinfo.email",
+)
+PERMISSIONS = ("container.clusters.connect",)
+_MACHINE, _ADDRESS = "@MACHINE@", "@ADDRESS@"  # known on the machine only
+
+
+def role(name: str, workload: Workload) -> dict[str, Any]:
+    """The Role that may mint tokens of the workload's ServiceAccount, and of no other."""
+    account = workload_plan.service_account(name, workload)
+    rule = {"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [account], "verbs": ["create"]}
+    return {"metadata": {"name": f"{name}-machines", "namespace": workload.namespace}, "rules": [rule]}
+
+
+def binding(name: str, workload: Workload, email: str, unique_id: str) -> dict[str, Any]:
+    """Gives the Role to the machines' Google service account, by both names under which GKE may know it."""
+    subjects = [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user} for user in (email, unique_id)]
+    return {
+        "metadata": role(name, workload)["metadata"],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": f"{name}-machines"},
+        "subjects": subjects,
+    }
+
+
+def boot(mesh: Mesh, machine: GroupMachine, workload: Workload, *, gateway: str, root_certificate: str, api_server: str) -> str:
+    """The script that a machine of a group runs at every start: `setup`, then the join with a token that the machine mints itself.
+
+    There is nothing secret in it: anybody who sees the machine's metadata reads it. `api_server` is the API server's URL.
+    """
+    name = machine.workload
+    files = machine_plan.files(
+        mesh,
+        name,
+        workload,
+        machine=_MACHINE,
+        network=machine.network,
+        address=_ADDRESS,
+        gateway=gateway,
+        root_certificate=root_certificate,
+    )
+    variables: dict[str, str | int] = {
+        "API_SERVER": api_server,
+        "NAMESPACE": workload.namespace,
+        "SERVICE_ACCOUNT": workload_plan.service_account(name, workload),
+        "SETUP_BASE64": script.encoded(machine.setup or ""),
+        "TOKEN_FILE": machine_plan.TOKEN,
+        # A changed number makes another script, hence other machines.
+        "ROTATION": machine.rotation,
+    }
+    joining = script.join(
+        _MACHINE,
+        files,
+        token=None,
+        gateway=gateway,
+        package=mesh.package,
+        version=mesh.version,
+        registration=machine_plan.registration(name, workload, machine.network),
+    )
+    own = f"MACHINE={_MACHINE}\n"
+    assert joining.startswith(own), "the machine's name is the first variable of a join"
+    return "#!/bin/bash\n" + script.assignments(variables) + script.body("boot") + joining.removeprefix(own)
+
+
+def metadata(text: str) -> dict[str, str]:
+    """Metadata of a group's machines: the boot script, and nobody's SSH key."""
+    return {
+        "startup-script": text,
+        "block-project-ssh-keys": "TRUE",
+        "enable-oslogin": "TRUE",
+        "serial-port-enable": "FALSE",
+    }
