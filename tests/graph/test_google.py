@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from components.plan import google
+from components.settings import load
 from tests.graph import harness
 from tests.graph.harness import Node, Run
 
@@ -229,3 +231,10 @@ def test_a_group_is_as_many_resources_whatever_its_size() -> None:
     config["machines"]["product-fleet"].update(minimum=50, maximum=900)
     assert harness.run(config).graph.keys() == declared("fleet").graph.keys()
     assert sum(node.parent == "product-fleet" for node in declared("fleet").graph.values()) == 4
+
+
+def test_the_program_dials_the_ports_that_are_opened() -> None:
+    ports = google.tunnels(load(harness.configuration("single-network")), "test")
+    graph = declared("single-network").graph
+    dialled = {graph[f"{name}-join"].inputs["connection"]["secret"]["port"] for name in ("product-1", "product-2")}
+    assert dialled == set(ports)

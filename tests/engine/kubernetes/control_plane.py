@@ -24,6 +24,9 @@ from lab import cache, golang, paths, tools
 from standins.kubernetes.client import ApiError, Cluster, Object, Unreachable
 from standins.kubernetes.kubeconfig import parse
 
+MACHINE_TOKEN, MACHINE_USER = "an-access-token", "machine@project.iam.gserviceaccount.com"
+"""Somebody without any right, as the API server knows them by a token: what a Google identity is to GKE's."""
+
 
 def program(name: str) -> Path:
     """A program in a directory of `LAB_TOOLS`, of the lab, of its cache, or of PATH. A test that needs an absent one fails."""
@@ -41,6 +44,8 @@ class ControlPlane:
 
     kubeconfig: str
     cluster: Cluster
+    server: str
+    authority: Path
 
     def patch(self, path: str, body: Object) -> Object:
         """A merge patch by hand, as a person would with `kubectl patch`."""
@@ -60,6 +65,7 @@ def running(directory: Path) -> Iterator[ControlPlane]:
     authority.issue("kube-apiserver", directory / "apiserver", address="127.0.0.1")
     authority.issue("a-person", directory / "admin", organization="system:masters")
     key = rsa.generate_private_key(65537, 2048)
+    (directory / "tokens").write_text(f"{MACHINE_TOKEN},{MACHINE_USER},1\n")
     (directory / "accounts.key").write_bytes(_pem(key))
     ports = _free_ports(3)
     server = f"https://127.0.0.1:{ports[2]}"
@@ -84,6 +90,7 @@ def running(directory: Path) -> Iterator[ControlPlane]:
             f"--tls-cert-file={directory / 'apiserver.crt'}",
             f"--tls-private-key-file={directory / 'apiserver.key'}",
             f"--client-ca-file={directory / 'ca.crt'}",
+            f"--token-auth-file={directory / 'tokens'}",
             "--authorization-mode=RBAC",
             "--disable-admission-plugins=ServiceAccount",
             f"--service-account-key-file={directory / 'accounts.key'}",
@@ -99,7 +106,7 @@ def running(directory: Path) -> Iterator[ControlPlane]:
             "--controllers=deployment-controller,replicaset-controller,job-controller,endpointslice-controller,namespace-controller,"
             "garbage-collector-controller,serviceaccount-controller",
         )
-        plane = ControlPlane(kubeconfig, Cluster(parse(kubeconfig)))
+        plane = ControlPlane(kubeconfig, Cluster(parse(kubeconfig)), server, directory / "ca.crt")
         _wait_for(plane.cluster, directory)
         yield plane
 
