@@ -1,0 +1,49 @@
+"""What the documents say: stack files that work, paths that exist, versions that are the pinned ones."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components import settings
+from lab import paths, versions
+
+DOCUMENTS = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
+
+
+def test_the_readme_explains_the_labs_own_stack_file() -> None:
+    [block] = re.findall(r"```yaml\n(.*?)```", (paths.ROOT / "README.md").read_text(), re.DOTALL)
+    shown = yaml.safe_load(block)["config"]
+    real = yaml.safe_load((paths.ROOT / "stacks" / "Pulumi.lab.yaml").read_text())["config"]
+    del real["istio-vm-mesh:mesh"]["values"], real["istio-vm-mesh:cluster"]["load"]
+    assert shown == real
+    settings.load({key.removeprefix("istio-vm-mesh:"): value for key, value in shown.items()})
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_links_and_paths_lead_somewhere(document: Path) -> None:
+    text = document.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    absent = [link for link in links if not (document.parent / link).exists()]
+    named = re.findall(r"`((?:components|scripts|stacks|tests|docs)/[\w./-]*)`", text)
+    absent += [path for path in named if not (paths.ROOT / path).exists()]
+    assert not absent
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_versions_are_the_pinned_ones(document: Path) -> None:
+    text = document.read_text()
+    requirements = dict(re.findall(r"^([\w-]+)==([\d.]+)", paths.REQUIREMENTS.read_text(), re.MULTILINE))
+    wanted = {
+        r"pulumi\.com.*--version ([\d.]+)": versions.PULUMI.removeprefix("v"),
+        r"resource kubernetes ([\d.]+\d)": requirements["pulumi-kubernetes"],
+        r"resource command ([\d.]+\d)": requirements["pulumi-command"],
+        r"kindest/node:(v[\d.]+)": versions.KUBERNETES,
+        r"istio/(?:pilot|proxyv2):([\d.]+\d)": versions.ISTIO,
+        r"`(1\.31\.0-\w+)`": versions.ISTIO_BUILD,
+    }
+    for pattern, version in wanted.items():
+        assert set(re.findall(pattern, text)) <= {version}, pattern
