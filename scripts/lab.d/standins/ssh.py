@@ -241,7 +241,7 @@ def reason(error: BaseException) -> str:
         return "the server does not accept the login (wrong user, or its key or password is not installed there)"
     if isinstance(error, EOFError):
         return "the server closed the connection"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) or str(error) == "No existing session":  # how paramiko ends a handshake that took too long
         return "timed out"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()

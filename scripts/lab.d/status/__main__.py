@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from status.model import Mesh
 def main() -> int:
     os.environ.pop("PYTHONPATH", None)  # the launcher's; it is not meant for the programs that are called from here
     arguments = cli.parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     variables = stack.environment()
     try:
         result = verify.run(variables, arguments.stack) if arguments.verify else None

@@ -14,8 +14,10 @@ from status import cluster, stack
 from status.machines import Examined
 from status.model import Health, worst
 
+BACKDATED = timedelta(minutes=2)
+"""By how much istiod dates certificates back, for clocks that are behind (istio/istio: security/pkg/pki/util/generate_cert.go)."""
 CLOCK_TOLERANCE = 60.0
-"""Seconds. istiod dates certificates two minutes back for clocks that are behind (istio/istio: security/pkg/pki/util/generate_cert.go)."""
+"""Seconds."""
 OVERDUE = 0.4
 """The part of a certificate's life that is left when it ought to have been renewed: the agent does so at half of it (SECRET_GRACE_PERIOD_RATIO)."""
 
@@ -91,7 +93,7 @@ def _examined(found: Machine, seen: Examined, now: datetime) -> Judgement:
     expired = expires is not None and expires < now
     if seen.problem:
         advice = [seen.problem]
-        if expired and expires and not found.entry:
+        if expired and expires and not (found.entry and not found.entry.disconnected):
             advice.append(
                 f"its token expired {duration(now - expires)} ago: when it is back, it needs `pulumi up` if it was away for longer than its "
                 "certificate lived (24 h unless the mesh says otherwise)"
@@ -160,7 +162,7 @@ def _renewal(seen: Examined, now: datetime) -> str:
     certificate = seen.certificate
     if not certificate or certificate.ends <= now:
         return ""
-    left, whole = certificate.ends - now, certificate.ends - certificate.begins
+    left, whole = certificate.ends - now, certificate.ends - certificate.begins - BACKDATED
     if left >= OVERDUE * whole:
         return ""
     return f"has not renewed its certificate, which ends in {duration(left)}: does its agent reach istiod?"

@@ -12,7 +12,7 @@ from components.settings import Settings, is_address
 from status import advice, cluster, stack
 from status.cluster import Cluster
 from status.machines import Examined
-from status.model import Call, ControlPlane, Endpoint, Gateway, Health, Mesh, Network, Verification, Workload, worst
+from status.model import Call, Carried, ControlPlane, Endpoint, Gateway, Health, Mesh, Network, Verification, Workload, worst
 from status.stack import Stack, StackError
 
 
@@ -58,6 +58,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
         networks=networks,
         workloads=workloads,
         calls=tuple(_call(each) for each in state.calls),
+        carried=tuple(_carried(each) for each in state.carried),
         verification=verification,
         advice=tuple(remarks),
     )
@@ -87,10 +88,15 @@ def _workload(state: stack.Workload, facts: Facts, settings: Settings | None) ->
         )
         for machine in sorted({*made, *(declared or ())})
     ]
-    endpoints += [_registered_itself(entry, facts.read) for _, entry in sorted(entries.items())]
+    by_themselves = [_registered_itself(entry, facts.read) for _, entry in sorted(entries.items())]
+    endpoints += by_themselves
     pods = sorted(found.pods.get(name, ()), key=lambda pod: pod.name)
     endpoints += [_pod(pod, _version(facts.state, found), facts.state.network) for pod in pods]
-    problems, health = _problems(state, endpoints, found)
+    problems, health = _problems(state, made.values(), endpoints, found)
+    fleet = settings.fleet_of(name) if settings and not found.problem else 0
+    if len(by_themselves) < fleet:
+        problems.append(f"{len(by_themselves)} of at least {fleet} machines of its groups are registered: see the log of one's first start")
+        health = worst([health, "missing"])
     return Workload(
         name=name,
         namespace=state.namespace,
@@ -104,8 +110,10 @@ def _workload(state: stack.Workload, facts: Facts, settings: Settings | None) ->
     )
 
 
-def _problems(state: stack.Workload, endpoints: Sequence[Endpoint], found: Cluster) -> tuple[list[str], Health]:
-    """What is wrong with a workload as a whole."""
+def _problems(
+    state: stack.Workload, made: Iterable[stack.Machine], endpoints: Sequence[Endpoint], found: Cluster
+) -> tuple[list[str], Health]:
+    """What is wrong with a workload as a whole. `made` are its machines in the stack, `endpoints` all that is behind it."""
     problems: list[str] = []
     if not found.problem:
         pods = sum(each.kind == "pod" for each in endpoints)
@@ -119,9 +127,8 @@ def _problems(state: stack.Workload, endpoints: Sequence[Endpoint], found: Clust
         if not endpoints:
             problems.append("nothing is behind it")
     health: Health = "missing" if problems else "healthy"
-    joined = [each.joined for each in endpoints if each.joined]
-    if state.verified and joined and max(joined) > state.verified:
-        problems.append("a machine has joined since it was verified last: run `./scripts/status --verify`")
+    if state.verified and (changed := [each.name for each in made if each.digest and state.digests.get(each.name) != each.digest]):
+        problems.append(f"{', '.join(changed)} joined or changed after it was verified last: run `./scripts/status --verify`")
     return problems, health
 
 
@@ -267,3 +274,7 @@ def _call(call: Mapping[str, str]) -> Call:
         path=call["path"],
         answers=int(call["answers"]),
     )
+
+
+def _carried(found: Mapping[str, str]) -> Carried:
+    return Carried(gateway=found["gateway"], service=found["service"], endpoint=found["endpoint"], connections=int(found["connections"]))

@@ -69,11 +69,24 @@ class Cluster:
     problem: str = ""
 
 
+Get = Callable[..., list[Mapping[str, Any]]]
+"""Gets objects: the arguments of `kubectl get`. Raises ClusterError."""
+
+
 def read(variables: Mapping[str, str], kubeconfig: str, workloads: Mapping[str, Workload]) -> Cluster:
-    """Read everything, a few requests at a time; `problem` is set where the API server does not answer or refuses."""
-    with _kubectl(variables, kubeconfig) as get, ThreadPoolExecutor(PARALLEL) as pool:
+    """Read everything; `problem` is set where the API server does not answer or refuses."""
+    try:
+        with _kubectl(variables, kubeconfig) as get:
+            return answered(get, workloads)
+    except ClusterError as error:
+        return Cluster(problem=str(error))
+
+
+def answered(get: Get, workloads: Mapping[str, Workload]) -> Cluster:
+    """What the API server answers, asked a few things at a time. Raises ClusterError."""
+    with ThreadPoolExecutor(PARALLEL) as pool:
         spaces = sorted({workload.namespace for workload in workloads.values()})
-        entries = {name: pool.submit(get, "workloadentries.networking.istio.io,services", "--namespace", name) for name in spaces}
+        inside = [pool.submit(get, "workloadentries.networking.istio.io,services", "--namespace", name) for name in spaces]
         pods = {
             name: pool.submit(get, "pods", *ALIVE, "--namespace", workload.namespace, "--selector", _selector(workload.labels))
             for name, workload in workloads.items()
@@ -82,7 +95,7 @@ def read(variables: Mapping[str, str], kubeconfig: str, workloads: Mapping[str, 
         gateway = pool.submit(get, "pods", *ALIVE, "--namespace", NAMESPACE, "--selector", _selector(GATEWAY_SELECTOR))
         service = pool.submit(get, "service", GATEWAY, "--namespace", NAMESPACE, "--ignore-not-found")
         try:
-            objects = [item for found in entries.values() for item in found.result()]
+            objects = [item for found in inside for item in found.result()]
             return Cluster(
                 entries=tuple(_entry(item) for item in objects if item["kind"] == "WorkloadEntry"),
                 pods={name: tuple(map(_pod, found.result())) for name, found in pods.items()},
@@ -93,12 +106,9 @@ def read(variables: Mapping[str, str], kubeconfig: str, workloads: Mapping[str, 
                 gateway=tuple(map(_pod, gateway.result())),
                 gateway_addresses=tuple(address for item in service.result() for address in _addresses(item)),
             )
-        except ClusterError as error:
+        except ClusterError:
             pool.shutdown(cancel_futures=True)
-            return Cluster(problem=str(error))
-
-
-Get = Callable[..., list[Mapping[str, Any]]]
+            raise
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
-from status.model import Endpoint, Health, Mesh, Network, Workload, worst
+from status.model import Endpoint, Gateway, Health, Mesh, Network, Workload, worst
 
 WIDTH = 1000
 MARGIN, PAD, GAP = 16, 16, 10
@@ -54,13 +54,17 @@ class Card:
 
 @dataclass(frozen=True)
 class Edge:
-    """From one card's side to another's: `out` and `into` are 1 for a right side and -1 for a left one."""
+    """From one card's side to another's: `out` and `into` are 1 for a right side and -1 for a left one.
+
+    `through`: by way of a gateway; `past`: one of the two is not healthy any more.
+    """
 
     start: tuple[int, int]
     end: tuple[int, int]
     out: int
     into: int
     through: bool
+    past: bool
 
 
 @dataclass
@@ -178,26 +182,31 @@ Wire = tuple[str, str, bool]
 
 
 def _wires(mesh: Mesh) -> list[Wire]:
-    """What the verified calls say: caller to workload, workload to what answered."""
-    by_address = {end.address: _key(end) for each in mesh.workloads for end in each.endpoints}
-    owners = {host: each for each in mesh.workloads for host in each.services}
+    """What the evidence says: caller to workload, workload to what answered, and gateway to what it carried calls to."""
+    things = {end.address: _key(end) for each in mesh.workloads for end in each.endpoints}
+    things |= {address: f"gateway/{each.name}" for each in mesh.networks if (gateway := each.gateway) for address in _own(gateway)}
+    named = {end.name: _key(end) for each in mesh.workloads for end in each.endpoints}
+    owners = {host: f"workload/{each.name}" for each in mesh.workloads for host in each.services}
     wires: set[Wire] = set()
     for call in mesh.calls:
-        workload = owners.get(call.service.partition(".svc.")[0])
-        if not workload:
-            continue
-        caller = call.caller.replace("machine ", "machine/", 1) if call.caller.startswith("machine ") else f"caller/{call.caller}"
-        hub, address = f"workload/{workload.name}", call.endpoint.rpartition(":")[0]
-        wires.add((caller, hub, False))
-        if call.path == "direct":
-            wires.add((hub, by_address.get(address, ""), False))
-            continue
-        network = next((each for each in mesh.networks if each.gateway and address in each.gateway.addresses), None)
-        if network:
-            gateway = by_address.get(address, f"gateway/{network.name}")
-            behind = [_key(end) for end in workload.endpoints if end.network == network.name]
-            wires |= {(hub, gateway, True), *((gateway, key, True) for key in behind)}
+        workload, answered = owners.get(_host(call.service), ""), things.get(_address(call.endpoint), "")
+        caller = named.get(call.caller.removeprefix("machine "), f"caller/{call.caller}")
+        wires |= {(caller, workload, False), (workload, answered, call.path != "direct")}
+    wires |= {(named.get(each.gateway, ""), things.get(_address(each.endpoint), ""), True) for each in mesh.carried}
     return sorted(wires)
+
+
+def _own(gateway: Gateway) -> tuple[str, ...]:
+    """Addresses of a gateway that is drawn as one; machines are drawn each."""
+    return gateway.addresses if gateway.kind == "pods" else ()
+
+
+def _host(service: str) -> str:
+    return service.partition(".svc.")[0]
+
+
+def _address(endpoint: str) -> str:
+    return endpoint.rpartition(":")[0]
 
 
 def _place_workloads(drawing: Drawing, workloads: Sequence[Workload], wires: Sequence[Wire], top: int) -> None:
@@ -237,11 +246,12 @@ def _edges(drawing: Drawing, wires: Sequence[Wire]) -> list[Edge]:
         for place, (_, number, which) in enumerate(sorted(found), 1):
             y = card.y + round(card.height * place / (len(found) + 1))
             ports[number, which] = (card.x + (card.width if side > 0 else 0), y)
-    made = (
-        Edge(ports[number, 0], ports[number, 1], ends[number][0][1], ends[number][1][1], through)
-        for number, (_, _, through) in enumerate(known)
-    )
-    return list(dict.fromkeys(made))
+    made = []
+    for number, (_, _, through) in enumerate(known):
+        (one, out), (other, into) = ends[number]
+        past = any(card.kind == "card" and card.health != "healthy" for card in (one, other))
+        made.append(Edge(ports[number, 0], ports[number, 1], out, into, through, past))
+    return made
 
 
 def _side(card: Card, other: Card) -> int:

@@ -74,7 +74,8 @@ def _look(connection: Mapping[str, Any], as_root: str, gateway: str) -> Examined
     except ProviderError as failure:
         return Examined(problem=str(failure))
     except (paramiko.SSHException, EOFError, OSError) as failure:
-        return Examined(problem=f"cannot be reached by SSH at {connection['host']}: {reason(failure)}")
+        tunnel = "; does ./scripts/tunnels run this command?" if connection["host"] == "127.0.0.1" else ""
+        return Examined(problem=f"cannot be reached by SSH at {connection['host']}: {reason(failure)}{tunnel}")
     if code:
         said = error.strip().splitlines() or [f"code {code}"]
         return Examined(problem=f"`{as_root}` failed on it: {said[-1][:120]}")

@@ -108,6 +108,16 @@ class Call:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What a gateway that is a machine passed on while the last verification ran."""
+
+    gateway: str
+    service: str
+    endpoint: str
+    connections: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verification:
     """What `--verify` found: `error` is what failed, "" where everything answered."""
 
@@ -129,5 +139,6 @@ class Mesh:
     networks: tuple[Network, ...]
     workloads: tuple[Workload, ...]
     calls: tuple[Call, ...] = ()
+    carried: tuple[Carried, ...] = ()
     verification: Verification | None = None
     advice: tuple[str, ...] = ()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import yaml
+
 from components.plan.mesh import GATEWAY, NAMESPACE
 from components.settings import SECRETS, Settings, SettingsError, load
 from lab import paths
@@ -30,8 +32,8 @@ class StackError(Exception):
 class Machine:
     """A machine as the last updates left it. `joined` is when the join last ran, `proven` when its proof did; None where they never succeeded.
 
-    `connection` is that of the provider `command`, secrets included, and `as_root` what runs a script there. `token_expires` is of the token
-    that was minted last.
+    `connection` is that of the provider `command`, secrets included, and `as_root` what runs a script there. `digest` stands for all that the
+    agent was last started with. `token_expires` is of the token that was minted last.
     """
 
     name: str
@@ -42,12 +44,16 @@ class Machine:
     as_root: str = ""
     joined: datetime | None = None
     proven: datetime | None = None
+    digest: str = ""
     token_expires: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A workload as the last updates left it. `services`: their ports by name. `verified`: when pods last proved to reach it."""
+    """A workload as the last updates left it. `services`: their ports by name.
+
+    `verified`: when pods last proved to reach it, with the machines' digests of then.
+    """
 
     name: str
     namespace: str
@@ -56,14 +62,15 @@ class Workload:
     services: Mapping[str, tuple[int, ...]]
     replicas: int
     verified: datetime | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What the state says. `network` is the pods', "" like `mesh` and `version` where the stack adopted the mesh.
+    """What the state says. `cluster` is what its kubeconfig calls it. `network` is the pods', "" like `mesh` and `version` where the stack adopted the mesh.
 
-    `own_gateway`: the stack installed the east-west gateway. `calls` are those of the last whole verification, `proofs` the URNs of the
-    commands that verify. `pending`: an update was killed, or is running.
+    `own_gateway`: the stack installed the east-west gateway. `calls` and `carried` are the evidence of the last whole verification
+    (`plan.verification.evidence`), `proofs` the URNs of the commands that verify. `pending`: an update was killed, or is running.
     """
 
     name: str
@@ -76,6 +83,7 @@ class Stack:
     workloads: Mapping[str, Workload]
     machines: Mapping[str, Machine]
     calls: tuple[Mapping[str, str], ...] = ()
+    carried: tuple[Mapping[str, str], ...] = ()
     proofs: tuple[str, ...] = ()
     updated: datetime | None = None
     pending: bool = False
@@ -190,6 +198,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     if not kinds.get("Mesh"):
         raise StackError("the stack has no mesh (yet): run `pulumi up` first")
     outputs = kinds["Stack"][0].outputs
+    evidence = (outputs.get("verification") or {}).values()
     none: Mapping[str, Any] = {}
     provider = next((each.inputs for each in kinds.get("kubernetes", ()) if each.inputs.get("kubeconfig")), none)
     istiod = next((each.inputs["values"] for each in kinds.get("Release", ()) if each.name == "istiod"), none).get("global", {})
@@ -198,7 +207,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     groups = {each.urn: resources[each.parent].name for each in kinds.get("WorkloadGroup", ()) if each.parent in resources}
     return Stack(
         name=kinds["Stack"][0].urn.split(":")[2],
-        cluster=provider.get("clusterIdentifier", ""),
+        cluster=_context(provider.get("kubeconfig", "")),
         network=system.get("labels", {}).get("topology.istio.io/network", ""),
         mesh=istiod.get("meshID", ""),
         version=istiod.get("tag", ""),
@@ -209,12 +218,21 @@ def parse(exported: Mapping[str, Any]) -> Stack:
             each.name: _machine(each.name, children.get(each.urn, {}), groups, (outputs.get("machines") or {}).get(each.name, {}))
             for each in kinds.get("Machine", ())
         },
-        calls=tuple(call for found in (outputs.get("verification") or {}).values() for call in found["calls"]),
+        calls=tuple(call for found in evidence for call in found["calls"]),
+        carried=tuple(each for found in evidence for each in found["carried"]),
         proofs=tuple(each.urn for each in kinds.get("Command", ()) if each.name.endswith((f"-{VERIFICATION}", f"-{PROOF}"))),
         updated=_time(deployment.get("manifest", {}).get("time")),
         pending=bool(deployment.get("pending_operations")),
         kubeconfig=provider.get("kubeconfig", ""),
     )
+
+
+def _context(kubeconfig: str) -> str:
+    """What a kubeconfig calls its cluster."""
+    try:
+        return str(yaml.safe_load(kubeconfig)["current-context"])
+    except (yaml.YAMLError, TypeError, KeyError):
+        return ""
 
 
 def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
@@ -233,6 +251,7 @@ def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
         services={each["metadata"]["name"]: tuple(port["port"] for port in each["spec"]["ports"]) for each in services},
         replicas=sum(each.get("replicas", 1) for each in deployments),
         verified=proof.modified if proof else None,
+        digests=json.loads(proof.inputs["environment"]["CHANGES"])["joined"] if proof else {},
     )
 
 
@@ -251,5 +270,6 @@ def _machine(name: str, parts: Mapping[str, _Resource], groups: Mapping[str, str
         as_root=join.inputs["create"] if join else "",
         joined=join.modified if join else None,
         proven=proof.modified if proof else None,
+        digest=join.outputs.get("stdout", "") if join else "",
         token_expires=datetime.fromtimestamp(expires, UTC) if expires else None,
     )

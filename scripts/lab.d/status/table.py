@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from rich.console import Console, Group, RenderableType
@@ -22,7 +22,9 @@ def show(mesh: Mesh, console: Console | None = None) -> None:
     console = console or Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = WIDTH
-    console.print(Group(*_parts(mesh)))
+    with console.capture() as captured:
+        console.print(Group(*_parts(mesh)))
+    console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def _parts(mesh: Mesh) -> Iterator[RenderableType]:
@@ -115,7 +117,7 @@ def _calls(mesh: Mesh) -> Table:
     for call in mesh.calls:
         address = call.endpoint.partition(":")[0]
         callee = call.path.removeprefix("through ") if call.path != "direct" else names.get(address, call.endpoint)
-        table.add_row(call.caller, call.service.partition(".svc.")[0], callee, call.path.partition(" ")[0])
+        table.add_row(call.caller, call.service.partition(".svc.")[0], callee, "direct" if call.path == "direct" else "gateway")
     return table
 
 
@@ -130,13 +132,17 @@ def _advice(mesh: Mesh) -> Iterator[Text]:
     for workload in mesh.workloads:
         for sentence in workload.advice:
             yield _sentence(f"workload {workload.name}", sentence)
-        for endpoint in workload.endpoints:
-            yield from _of_endpoint(endpoint)
+        yield from _of_endpoints(workload.endpoints)
 
 
-def _of_endpoint(endpoint: Endpoint) -> Iterator[Text]:
-    for sentence in endpoint.advice:
-        yield _sentence(f"{endpoint.kind} {endpoint.name}", sentence)
+def _of_endpoints(endpoints: Iterable[Endpoint]) -> Iterator[Text]:
+    """What holds for several is said once."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for endpoint in endpoints:
+        for sentence in endpoint.advice:
+            said.setdefault((endpoint.kind, sentence), []).append(endpoint.name)
+    for (kind, sentence), names in said.items():
+        yield _sentence(f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names)}", sentence)
 
 
 def _sentence(who: str, sentence: str) -> Text:

@@ -37,6 +37,11 @@ def run(variables: Mapping[str, str], name: str | None) -> Verification:
 
 def cause(output: str) -> str:
     """What an update that failed says, without Pulumi's own words around it."""
+    if "--target" in output:
+        return (
+            "the stack has changes that are not applied yet, which a verification alone cannot bring: run `pulumi up`, which verifies too"
+        )
     lines = [line.strip() for line in pulumi_cli.explanation(output).splitlines()]
-    own = [line for line in lines if not re.match(r"\S+ \(\S+\):$|error: (Process exited|exit status|update failed)", line)]
+    # Neither Pulumi's headings nor the evidence (tab-separated) of what did answer.
+    own = [line for line in lines if not re.match(r"\S+ \(\S+\):$|error: (Process exited|exit status|update failed)|\w+\t", line)]
     return " ".join(dict.fromkeys(line.removeprefix("error: ") for line in own or lines))
