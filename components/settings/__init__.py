@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from components.decode import Problem, decode, key_of, suggestion
-from components.settings.checks import check, within
-from components.settings.existing import Bastion, ExistingCluster, ExistingGateway, SshMachine, is_address
+from components.settings.checks import check
+from components.settings.existing import Bastion, ExistingCluster, ExistingGateway, SshMachine, is_address, within
 from components.settings.google import (
     GceMachine,
     GkeCluster,

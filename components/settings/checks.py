@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Network, ip_network
 
 from components.decode import Problem, suggestion
-from components.settings import existing, google, kind
+from components.settings import existing, google, kind, workloads
 from components.settings.existing import ExistingCluster
-from components.settings.mesh import Workload
-from components.settings.stack import Settings
+from components.settings.kind import KindCluster
+from components.settings.stack import Cluster, Settings
 
-# Ports of the agent and of Envoy on every machine (istio.io: Application Requirements, "Ports used by Istio").
-RESERVED_PORTS = frozenset({15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090})
-
+_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
-_LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 
 
 def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
@@ -39,10 +36,7 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
     yield from existing.check(settings, secrets)
     yield from google.check(settings, secrets)
     yield from _check_mesh(settings)
-    if not re.fullmatch(r"\d+\.\d+\.\d+", settings.mesh.version):
-        yield Problem("mesh.version", f"expected a release of Istio such as 1.31.0; got {settings.mesh.version!r}")
-    for name, workload in settings.workloads.items():
-        yield from _check_workload(f"workloads.{name}", workload)
+    yield from workloads.check(settings)
     for name, machine in settings.machines.items():
         path = f"machines.{name}"
         if machine.workload not in settings.workloads:
@@ -69,6 +63,40 @@ def _check_mesh(settings: Settings) -> Iterator[Problem]:
         for chart in ("base", "istiod"):
             if getattr(mesh.values, chart):
                 yield Problem(f"mesh.values.{chart}", "an adopted mesh is not edited: leave these values out")
+    if mesh.id and not _LABEL.fullmatch(mesh.id):
+        yield Problem("mesh.id", f"{mesh.id!r} is no label value: up to 63 letters, digits, '-', '_' and '.'")
+    if not re.fullmatch(r"https?://\S+", mesh.package.url):
+        yield Problem("mesh.package.url", f"expected an address that begins with https:// or http://; got {mesh.package.url!r}")
+    for word in re.findall(r"{(.*?)}", mesh.package.url):
+        if word not in ("version", "package"):
+            yield Problem("mesh.package.url", f"{{{word}}} stands for nothing here{suggestion(word, ('version', 'package'))}")
+    if mesh.package.sha256 is not None:
+        if not re.fullmatch(r"[0-9a-f]{64}", mesh.package.sha256):
+            yield Problem("mesh.package.sha256", "expected 64 hexadecimal digits, as sha256sum prints them")
+        elif "{package}" in mesh.package.url:
+            yield Problem("mesh.package.sha256", "cannot fit every package that {package} in the URL stands for: name one package there")
+    env = mesh.values.istiod.get("env") or {}
+    if mesh.values.istiod.get("profile") == "ambient" or str(env.get("PILOT_ENABLE_AMBIENT", "")).lower() == "true":
+        yield Problem(
+            "mesh.values.istiod", "machines are sidecars, which a mesh in ambient mode reaches in ways of its own: leave ambient mode out"
+        )
+    yield from _check_versions(mesh.version, cluster)
+
+
+# Which Kubernetes minors a minor of Istio supports (istio.io: Supported Releases, "Support status of Istio releases").
+_KUBERNETES = {(1, 29): range(31, 36), (1, 30): range(32, 37), (1, 31): range(32, 37)}
+
+
+def _check_versions(version: str, cluster: Cluster) -> Iterator[Problem]:
+    istio = re.fullmatch(r"(\d+)\.(\d+)\.\d+", version)
+    if istio is None:
+        yield Problem("mesh.version", f"expected a release of Istio such as 1.31.0; got {version!r}")
+        return
+    supported = _KUBERNETES.get((int(istio[1]), int(istio[2])))
+    image = re.search(r":v1\.(\d+)\.", cluster.image) if isinstance(cluster, KindCluster) else None
+    if supported and image and int(image[1]) not in supported:
+        between = f"1.{supported[0]} to 1.{supported[-1]}"
+        yield Problem("cluster.image", f"is Kubernetes 1.{image[1]}; Istio {istio[1]}.{istio[2]} supports {between}")
 
 
 def _check_networks(settings: Settings) -> Iterator[Problem]:
@@ -84,8 +112,13 @@ def _check_networks(settings: Settings) -> Iterator[Problem]:
             if not isinstance(parsed, IPv4Network):
                 yield Problem(path, "IPv6 ranges are not supported")
                 continue
+            if parsed.is_loopback or parsed.is_link_local or parsed.is_multicast or parsed.prefixlen == 0:
+                yield Problem(path, f"{text} is no range that machines can have")
+                continue
             yield from (Problem(path, f"{text} overlaps {other} of {where}") for where, other in ranges if other.overlaps(parsed))
             ranges.append((path, parsed))
+        if not network.ranges:
+            yield Problem(f"networks.{name}.ranges", "must not be empty: say which addresses are in the network")
     cluster = settings.cluster
     if cluster.network not in settings.networks:
         yield Problem(
@@ -93,45 +126,3 @@ def _check_networks(settings: Settings) -> Iterator[Problem]:
         )
     elif cluster.pod_range not in settings.networks[cluster.network].ranges:
         yield Problem(f"networks.{cluster.network}.ranges", f"the cluster's pods are in this network: add their range {cluster.pod_range}")
-
-
-def _check_workload(path: str, workload: Workload) -> Iterator[Problem]:
-    if not workload.labels:
-        yield Problem(f"{path}.labels", "a Service selects its workload by labels: give at least one, such as app")
-    for key, value in workload.labels.items():
-        if len(value) > 63 or not _LABEL.fullmatch(value):
-            yield Problem(f"{path}.labels.{key}", f"{value!r} is no label value: up to 63 letters, digits, '-', '_' and '.'")
-    if workload.service_account == "":
-        # istio/istio#39603: pods would call machines without a service account in plaintext.
-        yield Problem(
-            f"{path}.serviceAccount", "must not be empty: the machines would have no identity (leave the key out for the workload's name)"
-        )
-    for name, port in workload.ports.items():
-        if not 0 < port < 65536:
-            yield Problem(f"{path}.ports.{name}", f"{port} is no port: expected 1 to 65535")
-        elif port in RESERVED_PORTS:
-            yield Problem(f"{path}.ports.{name}", f"port {port} is Istio's own on every machine: choose another")
-        elif port == 22:
-            yield Problem(f"{path}.ports.{name}", "port 22 is never captured by the proxy (SSH): choose another")
-    if (workload.probe.http is None) == (workload.probe.tcp is None):
-        yield Problem(f"{path}.probe", "give exactly one of http and tcp")
-    elif workload.probe.port not in workload.ports.values():
-        yield Problem(
-            f"{path}.probe", f"port {workload.probe.port} is none of the workload's ports ({', '.join(map(str, workload.ports.values()))})"
-        )
-    for service_name, service in workload.services.items():
-        for key, value in (service.selector or {}).items():
-            if workload.labels.get(key) != value:
-                has = f"is {workload.labels[key]!r}" if key in workload.labels else "is none of its labels"
-                yield Problem(f"{path}.services.{service_name}.selector.{key}", f"selects nothing: the workload's {key!r} {has}")
-        for port_name in service.ports:
-            if port_name not in workload.ports:
-                where = f"{path}.services.{service_name}.ports.{port_name}"
-                yield Problem(where, "is no port of the workload" + suggestion(port_name, workload.ports))
-    if workload.pods and workload.pods.replicas < 0:
-        yield Problem(f"{path}.pods.replicas", "must not be negative")
-
-
-def within(address: str, ranges: tuple[str, ...]) -> bool:
-    """Whether an address lies in one of the ranges."""
-    return any(ip_address(address) in ip_network(text) for text in ranges)

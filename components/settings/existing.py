@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Literal
 
 from components.decode import Problem, suggestion
@@ -85,6 +85,18 @@ class SshMachine:
 _HOST_KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]+")
 
 
+def within(address: str, ranges: tuple[str, ...]) -> bool:
+    """Whether an address lies in one of the ranges; what is no range has none."""
+    found = ip_address(address)
+    for text in ranges:
+        try:
+            if found in ip_network(text):
+                return True
+        except ValueError:
+            continue
+    return False
+
+
 def is_address(text: str) -> bool:
     """Whether `text` is an IP address, rather than a name."""
     try:
@@ -129,6 +141,8 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
             where = "address" if machine.address else "host"
             hint = "" if machine.address else ": give the machine's IP address as `address`"
             yield Problem(f"{path}.{where}", f"{address!r} is no IP address, and pods reach machines by one{hint}")
+        elif machine.network in settings.networks and not within(address, settings.networks[machine.network].ranges):
+            yield Problem(path, f"its address {address} is in none of the ranges of the network {machine.network}: is it in another one?")
         elif address in met:
             yield Problem(path, f"has the address {address} of machine {met[address]}: one proxy per machine, so one machine each")
         met.setdefault(address, name)

@@ -96,7 +96,9 @@ async def run(project: str, ports: dict[int, tuple[str, str]], command: Sequence
         for port, (name, zone) in ports.items():
 
             async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name, zone: str = zone) -> None:
-                await _connect(project, name, zone, reader, writer)
+                # asyncio prints a traceback for a connection that is cancelled, as those are that outlive the command.
+                with suppress(asyncio.CancelledError):
+                    await _connect(project, name, zone, reader, writer)
 
             try:
                 await open_ports.enter_async_context(await asyncio.start_server(serve, "127.0.0.1", port))
