@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from components import settings
+from components.plan import machine
 from lab import paths, versions
 
 DOCUMENTS = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
@@ -47,3 +48,9 @@ def test_versions_are_the_pinned_ones(document: Path) -> None:
     }
     for pattern, version in wanted.items():
         assert set(re.findall(pattern, text)) <= {version}, pattern
+
+
+def test_every_key_that_differs_from_istioctls_files_has_its_reason() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", (paths.ROOT / "docs" / "machines.md").read_text(), re.MULTILINE)
+    assert rows == list(dict.fromkeys(rows))
+    assert set(rows) == set(re.findall(r"^(\w+)=", machine.own_env("product-1", "10.0.0.2", "10.0.0.1", "far"), re.MULTILINE))
