@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 
 from components.plan import mesh as mesh_plan
 from components.plan import router
-from components.settings import Settings, is_address
+from components.settings import Settings
 from status import advice, cluster, stack
+from status import networks as networks_of
 from status.cluster import Cluster
 from status.machines import Examined
-from status.model import Call, Carried, ControlPlane, Endpoint, Gateway, Health, Mesh, Network, Verification, Workload, worst
+from status.model import Call, Carried, Endpoint, Health, Mesh, Verification, Workload, worst
 from status.stack import Stack, StackError
 
 
@@ -32,10 +33,10 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     state, found = facts.state, facts.cluster
     settings = router.expand(facts.settings) if isinstance(facts.settings, Settings) else None
     workloads = tuple(_workload(each, facts, settings) for _, each in sorted(state.workloads.items()))
-    control_plane = _control_plane(state, found)
+    control_plane = networks_of.control_plane(state, found)
     network = state.network or (settings.cluster.network if settings else "")
-    gateway = _pod_gateway(state, found, facts.examined.values())
-    networks = _networks(network, gateway, settings, workloads)
+    gateway = networks_of.pod_gateway(state, found, facts.examined.values())
+    networks = networks_of.networks(network, gateway, settings, workloads)
     remarks = []
     if found.problem:
         remarks.append(found.problem)
@@ -80,7 +81,7 @@ def _workload(state: stack.Workload, facts: Facts, settings: Settings | None) ->
                 declared=declared is None or machine in declared,
                 cluster_answers=not found.problem,
                 identity=identity,
-                control_plane=_version(facts.state, found),
+                control_plane=networks_of.version(facts.state, found),
                 gateway=facts.state.gateway,
             ),
             settings,
@@ -91,7 +92,7 @@ def _workload(state: stack.Workload, facts: Facts, settings: Settings | None) ->
     by_themselves = [_registered_itself(entry, facts.read) for _, entry in sorted(entries.items())]
     endpoints += by_themselves
     pods = sorted(found.pods.get(name, ()), key=lambda pod: pod.name)
-    endpoints += [_pod(pod, _version(facts.state, found), facts.state.network) for pod in pods]
+    endpoints += [_pod(pod, networks_of.version(facts.state, found), facts.state.network) for pod in pods]
     problems, health = _problems(state, made.values(), endpoints, found)
     fleet = settings.fleet_of(name) if settings and not found.problem else 0
     if len(by_themselves) < fleet:
@@ -187,81 +188,6 @@ def _pod(pod: cluster.Pod, control_plane: str, network: str) -> Endpoint:
         kind="pod", name=pod.name, network=pod.network or network, address=pod.address, health=health,
         state="Ready" if pod.ready else "NotReady", agent=pod.proxy, active=pod.started, advice=tuple(sentences),
     )  # fmt: skip
-
-
-def _version(state: Stack, found: Cluster) -> str:
-    """istiod's version: what runs, else what the stack installed."""
-    return max((pod.proxy for pod in found.control_plane), default="") or state.version
-
-
-def _control_plane(state: Stack, found: Cluster) -> ControlPlane:
-    ready = sum(pod.ready for pod in found.control_plane)
-    problems = [f"{pod.name} is not ready: {pod.problem}" for pod in found.control_plane if not pod.ready]
-    if not found.problem and not found.control_plane:
-        problems.append(f"no istiod runs in {mesh_plan.NAMESPACE}: machines keep what they have, and nothing new reaches them")
-    return ControlPlane(
-        version=_version(state, found),
-        ready=ready,
-        pods=len(found.control_plane),
-        health=_of_pods(found.control_plane, found),
-        advice=tuple(problems),
-    )
-
-
-def _of_pods(pods: Sequence[cluster.Pod], found: Cluster) -> Health:
-    if found.problem:
-        return "unknown"
-    if not pods:
-        return "missing"
-    return "healthy" if all(pod.ready for pod in pods) else "unhealthy"
-
-
-def _networks(pods: str, gateway: Gateway, settings: Settings | None, workloads: Sequence[Workload]) -> tuple[Network, ...]:
-    """The network of the pods first, with its gateway, then the others by name."""
-    declared = {name: network.ranges for name, network in settings.networks.items()} if settings else {}
-    used = {endpoint.network for workload in workloads for endpoint in workload.endpoints} - {""}
-    others = sorted({*declared, *used} - {pods})
-    routers = {workload.name: workload for workload in workloads if workload.router}
-    made = {name: _machine_gateway(routers.get(router.workload_name(name))) for name in others}
-    return (
-        Network(name=pods, ranges=declared.get(pods, ()), gateway=gateway),
-        *(Network(name=name, ranges=declared.get(name, ()), gateway=made[name]) for name in others),
-    )
-
-
-def _pod_gateway(state: Stack, found: Cluster, examined: Iterable[Examined]) -> Gateway:
-    """The gateway in the cluster. One that was there before, under labels of its own, is judged by whether machines reach it."""
-    problems = [f"{pod.name} is not ready: {pod.problem}" for pod in found.gateway if not pod.ready]
-    health = _of_pods(found.gateway, found)
-    if not found.gateway and not state.own_gateway:
-        reached = {seen.gateway for seen in examined} - {None}
-        health = "unknown" if not reached else "healthy" if True in reached else "unhealthy"
-    elif not found.gateway and not found.problem:
-        problems.append("it has no pods: machines cannot reach the control plane")
-    if found.gateway_addresses and state.gateway and state.gateway not in found.gateway_addresses and is_address(state.gateway):
-        now = " and ".join(found.gateway_addresses)
-        problems.append(f"machines dial {state.gateway}, and its Service has {now} now: run `pulumi up`")
-    return Gateway(
-        name=mesh_plan.GATEWAY,
-        kind="pods",
-        addresses=(state.gateway,) if state.gateway else (),
-        health=health,
-        version=max((pod.proxy for pod in found.gateway), default=""),
-        advice=tuple(problems),
-    )
-
-
-def _machine_gateway(workload: Workload | None) -> Gateway | None:
-    if not workload:
-        return None
-    return Gateway(
-        name=workload.name,
-        kind="machines",
-        addresses=tuple(each.address for each in workload.endpoints if each.address),
-        health=workload.health,
-        version=min((each.agent for each in workload.endpoints), default=""),
-        workload=workload.name,
-    )
 
 
 def _call(call: Mapping[str, str]) -> Call:
