@@ -1,0 +1,265 @@
+"""The lab under test: what its users do with it (`./scripts/lab`, the stack file, kubectl, SSH), and the hand that breaks things."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from tests.lab.watch import Watch
+
+STACK = "test"
+RANGE = "172.31.16.0/24"
+"""Of the machines and the node; another one than the stack `lab` has, so that both can be up."""
+
+Completed = subprocess.CompletedProcess[str]
+Config = dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What Istio's echo server said: who it is, and the client certificate that its proxy saw (`X-Forwarded-Client-Cert`)."""
+
+    hostname: str
+    certificate: str
+
+
+LOST = Answer("lost", "")
+
+
+class Call(NamedTuple):
+    """One of many calls: when it was answered (`time.monotonic`), and by whom; "lost" if by nobody."""
+
+    at: float
+    by: str
+
+
+@dataclass
+class Lab:
+    """One lab in a copy of the checkout. `output` is what the `up` from nothing printed; `watch` and `logs` have seen every `up`."""
+
+    root: Path
+    stack: str = STACK
+    watch: Watch = field(default_factory=Watch, repr=False)
+    output: str = field(default="", repr=False)
+    logs: set[str] = field(default_factory=set, repr=False)
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    _resources: dict[str, dict[str, Any]] | None = field(default=None, repr=False)  # pytest shows arguments, and these hold secrets
+
+    # What users do
+
+    def lab(self, command: str, check: bool = True, timeout: float = 300) -> Completed:
+        """`./scripts/lab <command> --stack test`; its output is one text, as on a terminal."""
+        return _run(
+            ["./scripts/lab", command, "--stack", self.stack],
+            cwd=self.root, check=check, timeout=timeout, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def up(self, check: bool = True, timeout: float = 300) -> str:
+        """`lab up`, watched; returns what it printed. Without `check`, it must fail."""
+        self._resources = None
+        with self.watch:
+            done = self.lab("up", check, timeout)
+        self.logs |= {file.read_text() for file in (self.root / ".lab" / "logs").iterdir()}
+        assert check or done.returncode == 1, f"`up` did not fail:\n{done.stdout}"
+        return done.stdout
+
+    def pulumi(self, *arguments: str, check: bool = True) -> str:
+        """The CLI by hand, as the README shows it."""
+        return self.run("pulumi", *arguments, "--stack", self.stack, "--non-interactive", check=check).stdout
+
+    def run(self, *command: str, check: bool = True, stdin: str = "", timeout: float = 120) -> Completed:
+        """Any command in the environment that `./scripts/lab env` prints."""
+        return _run(list(command), cwd=self.root, env=self.environment, check=check, stdin=stdin, timeout=timeout)
+
+    def kubectl(self, *arguments: str, check: bool = True) -> str:
+        return self.run("kubectl", "--namespace", "shop", *arguments, check=check).stdout
+
+    def get(self, *what: str) -> Any:
+        """An object of the cluster, or a list of them, as data; None where there is no such one."""
+        text = self.kubectl("get", *what, "--ignore-not-found", "--output", "json")
+        return json.loads(text) if text else None
+
+    def ssh(self, machine: str, command: str, check: bool = True) -> str:
+        """Run a command on a machine, with the program's key and its pinned host key."""
+        host = results(self.resource(f"{machine}-container"))["address"]
+        options = {
+            "IdentityFile": self._private("key", base64.b64decode(results(self.resource("ssh-key"))["private"]).decode()),
+            "UserKnownHostsFile": self._private("known-hosts", self._host_keys()),
+            "StrictHostKeyChecking": "yes",
+            "IdentitiesOnly": "yes",
+            "BatchMode": "yes",
+        }
+        given = [f"-o{name}={value}" for name, value in options.items()]
+        return self.run("ssh", "-F", "none", *given, f"admin@{host}", command, check=check).stdout
+
+    def configure(self, change: Callable[[Config], None] | None = None) -> None:
+        """Write the stack file: the lab's own with other addresses, and `change` applied to its configuration (keys without the project)."""
+        stack = yaml.safe_load((self.root / "stacks" / "Pulumi.lab.yaml").read_text())
+        config = {key.split(":")[1]: value for key, value in stack["config"].items()}
+        config["networks"]["pods"]["ranges"] = [config["networks"]["pods"]["ranges"][0], RANGE]
+        if change:
+            change(config)
+        stack["config"] = {f"istio-vm-mesh:{key}": value for key, value in config.items()}
+        (self.root / "stacks" / f"Pulumi.{self.stack}.yaml").write_text(yaml.safe_dump(stack, sort_keys=False))
+
+    # What the state says
+
+    def state(self, secrets: bool = True) -> str:
+        return self.pulumi("stack", "export", *(["--show-secrets"] if secrets else []))
+
+    def resources(self) -> dict[str, dict[str, Any]]:
+        """The state's resources by name, with their secrets, as the last `up` left them."""
+        if self._resources is None:
+            exported = json.loads(self.state(), object_hook=_plain)["deployment"]["resources"]
+            self._resources = {each["urn"].split("::")[-1]: each for each in exported}
+        return self._resources
+
+    def resource(self, name: str) -> dict[str, Any]:
+        return self.resources()[name]
+
+    def outputs(self) -> dict[str, Any]:
+        return self.resource(f"istio-vm-mesh-{self.stack}")["outputs"]
+
+    def secrets(self) -> dict[str, str]:
+        """What must never be seen, by what it is."""
+        resources = self.resources()
+        found = {name: each["outputs"]["token"] for name, each in resources.items() if name.endswith("-token")}
+        kubeconfig = yaml.safe_load(base64.b64decode(results(resources["cluster-kind"])["kubeconfig"]))
+        found["key of the kubeconfig"] = kubeconfig["users"][0]["user"]["client-key-data"]
+        found["SSH key"] = base64.b64decode(results(resources["ssh-key"])["private"]).decode().splitlines()[2]
+        # As they travel inside scripts; without the end, which depends on what follows.
+        return found | {f"{name}, encoded": base64.b64encode(text.encode()).decode()[:-8] for name, text in found.items()}
+
+    # What the mesh says
+
+    def entries(self) -> dict[str, Any]:
+        """The WorkloadEntries by their address."""
+        return {each["spec"]["address"]: each for each in self.get("workloadentries")["items"]}
+
+    def health(self, entry: str) -> str | None:
+        """An entry's condition `Healthy`: its status, "" where there is none, None where there is no entry."""
+        found = self.get("workloadentry", entry)
+        conditions = (found or {}).get("status", {}).get("conditions", [])
+        return found and next((each["status"] for each in conditions if each["type"] == "Healthy"), "")
+
+    def from_pod(self, name: str = "product", count: int = 20) -> list[Answer]:
+        """Calls of a Service by the workload's pod, by `name`; those without an answer are LOST."""
+        client = ["/usr/local/bin/client", f"http://{name}/", "--count", str(count), "--qps", "100"]
+        return _answers(self.kubectl("exec", "deploy/product", "--container", "product", "--", *client, check=False), count)
+
+    def from_machine(self, machine: str = "product-1", name: str = "product", count: int = 20) -> list[Answer]:
+        """The same by a machine, with curl."""
+        urls = " ".join([f"http://{name}/"] * count)
+        return _answers(self.ssh(machine, f"curl --silent --max-time 5 {urls}", check=False), count)
+
+    def answering(self, machine: str = "product-1") -> tuple[set[str], set[str]]:
+        """Who answers the pod, and who answers the machine; so many calls that each of five endpoints gets some."""
+        return {each.hostname for each in self.from_pod(count=80)}, {each.hostname for each in self.from_machine(machine, count=80)}
+
+    def agent(self, machine: str = "product-1") -> str:
+        """The process of a machine's agent; another number after each restart."""
+        return self.ssh(machine, "systemctl show --property MainPID --value istio").strip()
+
+    # What breaks things; the program itself never does this
+
+    def docker(self, *arguments: str, check: bool = True, stdin: str = "") -> str:
+        return self.run("docker", *arguments, check=check, stdin=stdin).stdout
+
+    def inside(self, container: str, command: str, check: bool = True) -> str:
+        """Run a command in one of the stack's containers, past SSH and Kubernetes."""
+        return self.docker("exec", f"istio-vm-mesh-{self.stack}-{container}", "sh", "-c", command, check=check)
+
+    @contextmanager
+    def traffic(self) -> Iterator[list[Call]]:
+        """Calls of the Service from the pod all the while; the list grows as they are answered or lost."""
+        calls: list[Call] = []
+        stop = threading.Event()
+
+        def go_on() -> None:
+            while not stop.is_set():
+                answers = self.from_pod(count=10)
+                calls.extend(Call(time.monotonic(), answer.hostname) for answer in answers)
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        try:
+            yield calls
+        finally:
+            stop.set()
+            thread.join()
+
+    def _host_keys(self) -> str:
+        made = [results(each) for name, each in self.resources().items() if name.endswith("-container")]
+        return "".join(f"{each['address']} {each['hostKey']}\n" for each in made)
+
+    def _private(self, name: str, text: str) -> Path:
+        """A file beside the checkout that only we can read."""
+        file = self.root.parent / name
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+            opened.write(text)
+        return file
+
+    def prepare(self) -> None:
+        """Take the environment from `./scripts/lab env`, and kubectl's access to the cluster from kind, as users do."""
+        self.environment = dict(os.environ)
+        text = self.run("bash", "-c", 'eval "$(./scripts/lab env)" && env --null').stdout
+        self.environment = dict(item.split("=", 1) for item in text.split("\0") if item)
+        kubeconfig = self.run("kind", "get", "kubeconfig", "--name", f"istio-vm-mesh-{self.stack}-cluster").stdout
+        self.environment["KUBECONFIG"] = str(self._private("kubeconfig", kubeconfig))
+
+
+def results(resource: Mapping[str, Any]) -> dict[str, str]:
+    """The `key=value` lines that a command printed."""
+    return dict(line.split("=", 1) for line in resource["outputs"]["stdout"].splitlines() if "=" in line)
+
+
+def wait_for(what: Callable[[], bool], seconds: float, description: str) -> float:
+    """Ask every 0.2 s until it is so; returns after how many seconds it was."""
+    start = time.monotonic()
+    while not what():
+        assert time.monotonic() - start < seconds, f"not within {seconds} s: {description}"
+        time.sleep(0.2)
+    return time.monotonic() - start
+
+
+def _plain(value: dict[str, Any]) -> Any:
+    """Secrets in an exported state as their plain values."""
+    return json.loads(value["plaintext"]) if "plaintext" in value else value
+
+
+def _answers(said: str, count: int) -> list[Answer]:
+    """Every answer in the output of the echo server's client, or of curl; all pods are called `pod`. What is missing of `count` is LOST."""
+    found, certificate = [], ""
+    for name, value in re.findall(r"(Hostname=|X-Forwarded-Client-Cert:)(\S+)", said):
+        if name == "Hostname=":
+            found.append(Answer("pod" if value.count("-") > 1 else value, certificate))
+            certificate = ""
+        else:
+            certificate = value
+    return found + [LOST] * (count - len(found))
+
+
+def _run(
+    command: list[str],
+    *,
+    cwd: Path,
+    check: bool,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    stderr: int = subprocess.PIPE,
+) -> Completed:
+    done = subprocess.run(command, cwd=cwd, env=env, input=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=timeout)
+    assert not check or done.returncode == 0, f"{' '.join(command)} ended with code {done.returncode}:\n{done.stdout}\n{done.stderr or ''}"
+    return done

@@ -1,0 +1,71 @@
+"""`up` from nothing: what it says, what it made, and that nothing in the mesh is a replica of the real thing."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from lab import versions
+from tests.lab.environment import Lab
+
+STEP = re.compile(r"^\[ *(\d+)/(\d+)\] (.+?) … (?:[\d.]+ s|\d+ min \d\d s)(?: \((.*)\))?$", re.MULTILINE)
+
+
+def test_it_names_its_steps_with_their_times(lab: Lab) -> None:
+    print(lab.output)
+    steps = {title: summary for _, _, title, summary in STEP.findall(lab.output)}
+    numbers = sorted({int(number) for number, *_ in STEP.findall(lab.output)})
+    assert numbers == list(range(1, int(STEP.findall(lab.output)[0][1]) + 1))
+    assert {"container engine", "images", "package server", "Pulumi's plugins", "pulumi up"} <= set(steps)
+    assert re.fullmatch(r"Docker \S+, the (lab's own|machine's)", steps["container engine"])
+    assert re.fullmatch(
+        r"(, )?".join(rf"{name}: (stand-in|official \S+)" for name in ("language host", "kubernetes", "command")), steps["Pulumi's plugins"]
+    )
+    for resource in ("Command cluster-kind", "Release istiod", "Command product-1-join", "Command product-verification"):
+        assert re.search(rf"^ +{resource} created: .* s$", lab.output, re.MULTILINE), f"no line about {resource}"
+
+
+def test_it_ends_with_who_called_whom(lab: Lab) -> None:
+    table = lab.output.split("pulumi up …")[-1]
+    outputs = lab.outputs()
+    [pod] = lab.get("pods", "--selector", "app=product")["items"]
+    machine, pod_name = outputs["machines"]["product-1"], pod["metadata"]["name"]
+    assert re.search(rf"machine +product-1 +{machine['entry']} +{machine['address']}:8080 +Healthy", table)
+    assert re.search(rf"pod +{pod_name} .*{pod['status']['podIP']}\S* +Ready", table)
+    identity = "spiffe://cluster.local/ns/shop/sa/product"
+    evidence = outputs["verification"]["product"]
+    assert {(call["caller"].split()[0], call["callerIdentity"], call["identity"], call["path"]) for call in evidence["calls"]} == {
+        ("Job", identity, identity, "direct"),
+        ("machine", identity, identity, "direct"),
+    }
+    assert table.count(identity) == 2 * len(evidence["calls"])
+    answered = {(call["caller"].split()[0], call["endpoint"]) for call in evidence["calls"]}
+    assert ("Job", f"{machine['address']}:8080") in answered
+    assert ("machine", f"{pod['status']['podIP']}:8080") in answered
+
+
+def test_everything_runs_the_versions_that_it_claims(lab: Lab) -> None:
+    said = json.loads(lab.run("istioctl", "version", "--output", "json").stdout)
+    assert {each["Info"]["version"] for each in said["meshVersion"]} == {versions.ISTIO_BUILD}
+    proxies = {each["ID"]: each["IstioVersion"] for each in said["dataPlaneVersion"]}
+    assert set(proxies.values()) == {versions.ISTIO_BUILD}
+    assert len(proxies) == 3  # the gateway, the pod, the machine
+    assert "product-1.shop" in proxies
+    server = json.loads(lab.kubectl("version", "--output", "json"))["serverVersion"]["gitVersion"]
+    assert server == versions.KUBERNETES
+    assert "/1.39.3/" in lab.ssh("product-1", "/usr/local/bin/envoy --version")
+    for pod in ("deploy/product", "deploy/istio-eastwestgateway --namespace istio-system"):
+        assert "/1.39.3/" in lab.kubectl("exec", *pod.split(), "--container", "istio-proxy", "--", "envoy", "--version")
+
+
+def test_kubeadm_made_the_cluster_and_helm_installed_istio(lab: Lab) -> None:
+    assert lab.get("configmap", "kubeadm-config", "--namespace", "kube-system")
+    releases = {
+        each["name"]: each["status"]
+        for each in json.loads(lab.run("helm", "list", "--namespace", "istio-system", "--output", "json").stdout)
+    }
+    assert releases == dict.fromkeys(("istio-base", "istiod", "istio-eastwestgateway"), "deployed")
+
+
+def test_mutual_tls_is_strict(lab: Lab) -> None:
+    assert lab.get("peerauthentication", "default", "--namespace", "istio-system")["spec"] == {"mtls": {"mode": "STRICT"}}

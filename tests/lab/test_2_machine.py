@@ -1,0 +1,101 @@
+"""The machine: what it was before, how it is reached, and the files that the join wrote."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.lab.environment import Lab
+
+
+def test_the_machines_image_holds_nothing_of_istio(lab: Lab) -> None:
+    find = r"find / -xdev \( -iname '*istio*' -o -iname '*envoy*' -o -iname '*pilot*' \) -print; getent passwd istio-proxy; dpkg --list | grep -i istio; true"
+    image = lab.resource("product-1-container")["inputs"]["triggers"][0]
+    assert lab.docker("run", "--rm", "--entrypoint", "sh", image, "-c", find) == ""
+    assert "istio-sidecar" in lab.ssh("product-1", "dpkg --list")  # the join installed it
+
+
+def test_the_join_goes_by_ssh_alone_with_the_host_key_pinned(lab: Lab) -> None:
+    key = lab.inside("product-1", "cat /etc/ssh/ssh_host_ed25519_key.pub").split()[:2]
+    of_machine = {name: each for name, each in lab.resources().items() if name.startswith("product-1-")}
+    over_ssh = {name: each for name, each in of_machine.items() if each["type"] == "command:remote:Command"}
+    assert "product-1-join" in over_ssh
+    assert all(each["inputs"]["connection"]["hostKey"].split() == key for each in over_ssh.values())
+    # The container is made through Docker, as a cloud's API makes a machine, and nothing else is done through it.
+    assert [name for name, each in of_machine.items() if re.search(r"\bdocker (?!inspect)", json.dumps(each["inputs"]))] == [
+        "product-1-container"
+    ]
+    assert "docker exec" not in json.dumps(of_machine["product-1-container"]["inputs"])
+
+
+@pytest.fixture(scope="module")
+def configured(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What istioctl writes for a machine of the same WorkloadGroup."""
+    directory = tmp_path_factory.mktemp("istioctl")
+    group = lab.kubectl("get", "workloadgroup", "product", "--output", "yaml")
+    (directory / "group.yaml").write_text(group)
+    lab.run(
+        "istioctl", "x", "workload", "entry", "configure", "--autoregister", "--file", str(directory / "group.yaml"), "--output", str(directory),
+        "--clusterID", "Kubernetes", "--ingressIP", lab.outputs()["gateway"], "--tokenDuration", "3600",
+    )  # fmt: skip
+    return directory
+
+
+def test_its_files_are_those_of_istioctl(lab: Lab, configured: Path) -> None:
+    assert lab.ssh("product-1", "cat /var/lib/istio/envoy/cluster.env") == (configured / "cluster.env").read_text()
+    # The agent writes the root certificate again when istiod gives it, without the last newline.
+    assert lab.ssh("product-1", "sudo cat /etc/certs/root-cert.pem").strip() == (configured / "root-cert.pem").read_text().strip()
+    assert yaml.safe_load(lab.ssh("product-1", "cat /etc/istio/config/mesh")) == yaml.safe_load((configured / "mesh.yaml").read_text())
+
+
+def test_all_that_differs_from_istioctl_is_in_one_file(lab: Lab) -> None:
+    text = lab.ssh("product-1", "cat /var/lib/istio/envoy/istio-vm-mesh.env")
+    address, gateway = lab.outputs()["machines"]["product-1"]["address"], lab.outputs()["gateway"]
+    assert dict(line.split("=", 1) for line in shlex.split(text)) == {
+        "CLOUD_PLATFORM": "none",
+        "INSTANCE_IP": address,
+        "ISTIOD_SAN": "istiod.istio-system.svc",
+        "ISTIO_INBOUND_PORTS": "*",
+        "OUTPUT_CERTS": "/etc/certs",
+        "POD_NAME": "product-1",
+        "PROV_CERT": "/etc/certs",
+        "PROXY_CONFIG": json.dumps({"discoveryAddress": f"{gateway}:15012"}),
+    }
+    assert "istiod" not in lab.ssh("product-1", "cat /etc/hosts")
+    files = lab.ssh("product-1", "systemctl cat istio | sed -n 's/^EnvironmentFile=//p'").split()
+    assert files == ["/var/lib/istio/envoy/cluster.env", "/var/lib/istio/envoy/istio-vm-mesh.env"]
+
+
+def test_the_token_is_istioctls_and_only_the_proxy_reads_it(lab: Lab, configured: Path) -> None:
+    file = "/var/lib/istio/envoy/istio-token"
+    ours, theirs = (_claims(text) for text in (lab.ssh("product-1", f"sudo cat {file}"), (configured / "istio-token").read_text()))
+    assert ours["aud"] == theirs["aud"] == ["istio-ca"]
+    assert ours["sub"] == theirs["sub"] == "system:serviceaccount:shop:product"
+    assert ours["exp"] - ours["iat"] == theirs["exp"] - theirs["iat"] == 3600
+    assert lab.ssh("product-1", f"sudo stat --format '%a %U' {file}").split() == ["600", "istio-proxy"]
+
+
+def _claims(token: str) -> dict:
+    payload = token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+
+
+def test_the_control_plane_is_reached_through_the_gateway_alone(lab: Lab) -> None:
+    connections = [line.split() for line in lab.ssh("product-1", "ss --no-header --tcp --numeric state established").splitlines()]
+    peers = {tuple(each[3].rsplit(":", 1)) for each in connections}
+    assert {host for host, port in peers if port in ("15010", "15012", "15014", "15017")} == {lab.outputs()["gateway"]}
+    assert ("15012" in {port for _, port in peers}) and "15010" not in {port for _, port in peers}
+    istiod = lab.get("pods", "--namespace", "istio-system", "--selector", "app=istiod")["items"][0]["status"]["podIP"]
+    assert istiod not in {host for host, _ in peers}
+
+
+def test_nothing_secret_is_in_the_machines_log(lab: Lab) -> None:
+    journal = lab.ssh("product-1", "sudo journalctl --no-pager --output cat")
+    assert "sudo" in journal
+    assert not [what for what, text in lab.secrets().items() if text in journal]

@@ -1,0 +1,43 @@
+"""Calls: both directions, by every form of the Service's name, under mutual TLS, and none in plaintext."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+
+import pytest
+
+from tests.lab.environment import Lab
+
+NAMES = ("product", "product.shop", "product.shop.svc", "product.shop.svc.cluster.local")
+BOTH = {"pod", "product-1"}
+IDENTITY = "spiffe://cluster.local/ns/shop/sa/product"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pod_and_machine_call_each_other_by_name(lab: Lab, name: str) -> None:
+    for answers in (lab.from_pod(name), lab.from_machine(name=name)):
+        assert {each.hostname for each in answers} == BOTH
+
+
+def test_the_server_sees_who_calls(lab: Lab) -> None:
+    """Each proxy tells its application which certificate the caller showed, and which of its own."""
+    for answers in (lab.from_pod(), lab.from_machine()):
+        assert {each.hostname for each in answers} == BOTH
+        for answer in answers:
+            fields = dict(part.split("=", 1) for part in answer.certificate.split(";"))
+            assert (fields["URI"], fields["By"]) == (IDENTITY, IDENTITY)
+
+
+def test_the_machine_takes_no_plaintext(lab: Lab) -> None:
+    """Connections are cut off without an answer: those of this computer, and those of a pod past its proxy."""
+    address = lab.outputs()["machines"]["product-1"]["address"]
+    with contextlib.closing(http.client.HTTPConnection(address, 8080, timeout=5)) as connection, pytest.raises(ConnectionResetError):
+        connection.request("GET", "/")
+        connection.getresponse()
+    # What the proxy's own container sends leaves the pod as it is.
+    curl = ["curl", "--silent", "--show-error", "--max-time", "5", f"http://{address}:8080/"]
+    done = lab.run("kubectl", "--namespace", "shop", "exec", "deploy/product", "--container", "istio-proxy", "--", *curl, check=False)
+    assert done.returncode in (52, 56) and not done.stdout, (
+        f"code {done.returncode}: {done.stdout} {done.stderr}"
+    )  # curl's: empty reply, reset

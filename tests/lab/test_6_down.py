@@ -1,0 +1,73 @@
+"""After everything: nothing secret was seen anywhere, and `down` leaves nothing of the lab and everything of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.lab.environment import Lab
+
+LABS = "label=istio-vm-mesh.stack"
+
+
+def test_nothing_secret_was_on_a_command_line_in_an_environment_or_in_a_log(lab: Lab) -> None:
+    secrets = lab.secrets()
+    assert {"product-1-token", "SSH key", "key of the kubeconfig"} <= set(secrets)
+    assert any(b"kind\0create\0cluster" in text for text in lab.watch.seen)
+    assert not [what for what, text in secrets.items() if any(text.encode() in seen for seen in lab.watch.seen)]
+    assert any("product-1-join" in log for log in lab.logs)
+    assert not [what for what, text in secrets.items() if any(text in log for log in [*lab.logs, lab.output])]
+    state = lab.state(secrets=False)
+    assert "product-1-join" in state
+    assert not [what for what, text in secrets.items() if text in state]
+    for directory in (".lab/state", ".lab/home", ".lab/logs"):
+        assert (lab.root / directory).stat().st_mode & 0o077 == 0
+
+
+def test_down_removes_all_of_the_lab_and_nothing_of_another(lab: Lab) -> None:
+    image = lab.resource("product-1-container")["inputs"]["triggers"][0]
+    others = {
+        name for name in lab.docker("network", "ls", "--filter", LABS, "--format", "{{.Name}}").split() if f"-{lab.stack}-" not in name
+    }
+    lab.docker("network", "create", "--label", "istio-vm-mesh.stack=other", "istio-vm-mesh-other-pods")
+    lab.docker(
+        "run",
+        "--detach",
+        "--name",
+        "istio-vm-mesh-other-machine",
+        "--network",
+        "istio-vm-mesh-other-pods",
+        "--entrypoint",
+        "sleep",
+        image,
+        "infinity",
+    )
+    try:
+        output = lab.lab("down").stdout
+        assert "Command cluster-kind deleted" in output
+        running = set(lab.docker("ps", "--format", "{{.Names}}").split())
+        assert {"istio-vm-mesh-packages", "istio-vm-mesh-other-machine"} <= running
+    finally:
+        lab.docker("rm", "--force", "istio-vm-mesh-other-machine")
+        lab.docker("network", "rm", "istio-vm-mesh-other-pods")
+    assert not [name for name in lab.docker("ps", "--all", "--format", "{{.Names}}").split() if f"istio-vm-mesh-{lab.stack}-" in name]
+    networks = lab.docker("network", "ls", "--format", "{{.Name}}").split()
+    assert not [name for name in networks if f"istio-vm-mesh-{lab.stack}-" in name]
+    assert sorted(path.name for path in (lab.root / ".lab").iterdir()) == ["logs", "run"]
+    # Now that nobody else uses them, package server and engine go too, unless there are real labs or the engine is the machine's.
+    lab.lab("down")
+    if not others:
+        alive = lab.docker("ps", "--all", "--format", "{{.Names}}", check=False).split()
+        assert "istio-vm-mesh-packages" not in alive
+        assert not lab.environment.get("DOCKER_HOST", "").endswith("/istio-vm-mesh/docker.sock") or not Path("/run/istio-vm-mesh").exists()
+    assert not _processes(str(lab.root)), "processes of the lab are left"
+
+
+def _processes(text: str) -> list[str]:
+    """Command lines in which `text` stands."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue  # ended meanwhile
+    return [line for line in found if text in line]

@@ -1,0 +1,41 @@
+"""What anybody on this machine could have read while the lab came up."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+
+class Watch:
+    """Everything that stood on a command line or in an environment on this machine, containers included, while it watched."""
+
+    def __init__(self) -> None:
+        self.seen: set[bytes] = set()
+        self._known: set[tuple[str, bytes]] = set()
+        self._stop = threading.Event()
+
+    def __enter__(self) -> Watch:
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.05):
+            for pid in os.listdir("/proc"):
+                if pid.isdigit():
+                    self._look(pid)
+
+    def _look(self, pid: str) -> None:
+        try:
+            command = Path("/proc", pid, "cmdline").read_bytes()
+            if (pid, command) not in self._known:
+                self._known.add((pid, command))
+                self.seen |= {command, Path("/proc", pid, "environ").read_bytes()}
+        except OSError:
+            return  # ended meanwhile
