@@ -74,29 +74,38 @@ def _look(connection: Mapping[str, Any], as_root: str, gateway: str) -> Examined
     except ProviderError as failure:
         return Examined(problem=str(failure))
     except (paramiko.SSHException, EOFError, OSError) as failure:
-        tunnel = "; does ./scripts/tunnels run this command?" if connection["host"] == "127.0.0.1" else ""
-        return Examined(problem=f"cannot be reached by SSH at {connection['host']}: {reason(failure)}{tunnel}")
+        return Examined(problem=f"can be reached by SSH and does not answer: {reason(failure)}")
     if code:
         said = error.strip().splitlines() or [f"code {code}"]
-        return Examined(problem=f"`{as_root}` failed on it: {said[-1][:120]}")
+        return Examined(problem=f"`{as_root}` failed on it: {said[0][:120]}")
     return parse(output, asked)
 
 
 @contextmanager
 def _connected(connection: Mapping[str, Any]) -> Iterator[paramiko.Transport]:
-    """A connection that is logged in, through its proxy if it has one."""
+    """A connection that is logged in, through its proxy if it has one. Raises ProviderError that names the one that failed."""
     with ExitStack() as stack:
-        address = (connection["host"], int(connection.get("port") or 22))
-        if proxy := connection.get("proxy"):
-            through = stack.enter_context(_connected({**proxy, "proxy": None}))
-            sock: socket.socket | paramiko.Channel = through.open_channel("direct-tcpip", address, ("127.0.0.1", 0), timeout=TIMEOUT)
-        else:
-            sock = socket.create_connection(address, timeout=TIMEOUT)
-        transport = paramiko.Transport(sock)
-        stack.callback(transport.close)
-        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = TIMEOUT
-        log_in(transport, {"user": "root", **connection}, TIMEOUT)
+        through = stack.enter_context(_connected({**connection["proxy"], "proxy": None})) if connection.get("proxy") else None
+        try:
+            transport = _dialled(connection, through, stack)
+        except (paramiko.SSHException, EOFError, OSError) as failure:
+            tunnel = "; does ./scripts/tunnels run this command?" if connection["host"] == "127.0.0.1" else ""
+            raise ProviderError(f"cannot be reached by SSH at {connection['host']}: {reason(failure)}{tunnel}") from failure
         yield transport
+
+
+def _dialled(connection: Mapping[str, Any], through: paramiko.Transport | None, stack: ExitStack) -> paramiko.Transport:
+    """Dial, through a bastion if there is one, and log in; `stack` closes the connection."""
+    address = (connection["host"], int(connection.get("port") or 22))
+    if through:
+        sock: socket.socket | paramiko.Channel = through.open_channel("direct-tcpip", address, ("127.0.0.1", 0), timeout=TIMEOUT)
+    else:
+        sock = socket.create_connection(address, timeout=TIMEOUT)
+    transport = paramiko.Transport(sock)
+    stack.callback(transport.close)
+    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = TIMEOUT
+    log_in(transport, {"user": "root", **connection}, TIMEOUT)
+    return transport
 
 
 def _run(transport: paramiko.Transport, as_root: str, text: str) -> tuple[int, str, str]:

@@ -206,10 +206,12 @@ def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
     connection = {"host": "127.0.0.2", "port": 1, "user": "admin", "privateKey": "canary-private-key"}
     there = stack.Machine("product-1", "product", connection=connection, as_root="bash -s")
     tunnelled = replace(there, name="product-3", connection={**connection, "host": "127.0.0.1"})
-    found = machines.examine([there, stack.Machine("product-2", "product"), tunnelled], "")
+    behind = replace(there, name="product-4", connection={**connection, "host": "10.9.9.9", "proxy": connection})
+    found = machines.examine([there, stack.Machine("product-2", "product"), tunnelled, behind], "")
     assert {name: seen.problem for name, seen in found.items()} == {
         "product-1": "cannot be reached by SSH at 127.0.0.2: connection refused",
         "product-3": "cannot be reached by SSH at 127.0.0.1: connection refused; does ./scripts/tunnels run this command?",
+        "product-4": "cannot be reached by SSH at 127.0.0.2: connection refused",
     }
 
 
