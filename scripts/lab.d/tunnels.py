@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 
 from lab import paths
@@ -83,7 +84,7 @@ async def _connect(project: str, name: str, zone: str, reader: asyncio.StreamRea
         there.cancel()
         if process.returncode is None:
             with suppress(ProcessLookupError):
-                process.terminate()
+                os.kill(process.pid, signal.SIGTERM)  # `terminate` would collect the child, whom asyncio waits for
         code = await process.wait()
         # Ended by us, or by the other side's hanging up, is no failure; a machine that is not there yet is dialled again.
         if code not in (0, -signal.SIGTERM) and (lines := (await said).decode(errors="replace").strip().splitlines()):
@@ -92,16 +93,20 @@ async def _connect(project: str, name: str, zone: str, reader: asyncio.StreamRea
 
 async def run(project: str, ports: dict[int, tuple[str, str]], command: Sequence[str]) -> int:
     """Listen on the ports while the command runs; returns its exit code."""
+    connections: set[asyncio.Task[None]] = set()
+
+    def serve(name: str, zone: str) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], None]:
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(_connect(project, name, zone, reader, writer))
+            connections.add(task)
+            task.add_done_callback(connections.discard)
+
+        return accept
+
     async with AsyncExitStack() as open_ports:
         for port, (name, zone) in ports.items():
-
-            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str = name, zone: str = zone) -> None:
-                # asyncio prints a traceback for a connection that is cancelled, as those are that outlive the command.
-                with suppress(asyncio.CancelledError):
-                    await _connect(project, name, zone, reader, writer)
-
             try:
-                await open_ports.enter_async_context(await asyncio.start_server(serve, "127.0.0.1", port))
+                await open_ports.enter_async_context(await asyncio.start_server(serve(name, zone), "127.0.0.1", port))
             except OSError as error:
                 print(f"port {port} for {name} is not free ({error.strerror}): is another ./scripts/tunnels running?", file=sys.stderr)
                 return 1
@@ -110,7 +115,11 @@ async def run(project: str, ports: dict[int, tuple[str, str]], command: Sequence
         # Ctrl-C reaches the command from the terminal; it decides what becomes of it.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, process.terminate)
-        return await process.wait()
+        code = await process.wait()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+        return code
 
 
 def main() -> int:
