@@ -110,9 +110,7 @@ class Step:
 
         name = Path(command[0]).name
         try:
-            done = process.run(
-                command, log=self.log, progress=show, cwd=cwd, env=env, stdin=stdin, capture=capture, stop=stop, grace=grace
-            )
+            done = process.run(command, log=self.log, progress=show, cwd=cwd, env=env, stdin=stdin, capture=capture, stop=stop, grace=grace)
         except OSError as error:
             raise StepError(f"{name} cannot be started: {error.strerror}", hint, show_log=False) from error
         if check and done.code:
@@ -263,4 +261,3 @@ def quiet(title: str, log: Path) -> Step:
     """A step without display, for tests and for commands that print a result only."""
     log.parent.mkdir(parents=True, exist_ok=True)
     return Step(title, log, Silent())
-
