@@ -25,7 +25,7 @@ class Machine(pulumi.ComponentResource):
     """A machine of a workload. At most six resources, this one included, and two SSH connections.
 
     `address` is the machine's, `entry` the name of its WorkloadEntry. `join` is the resource that joins it, `joined` changes with whatever
-    the agent was restarted for.
+    the agent was restarted for, and with a new token.
     """
 
     address: pulumi.Output[str]
@@ -108,7 +108,9 @@ class Machine(pulumi.ComponentResource):
             self._connection = connection
             self.join = self._over_ssh(f"{name}-join", payload, after)
             self._drain(drain_text, "true", [self.join])
-        self.joined = pulumi.Output.unsecret(self.join.stdout)
+        # A machine may have come back by a new token alone.
+        known = pulumi.Output.unsecret(pulumi.Output.all(self.join.stdout, token.expires))
+        self.joined = known.apply(lambda found: f"{found[0]} {found[1]}")
         self.register_outputs({"address": self.address, "entry": self.entry})
 
     def _drain(self, text: pulumi.Output[str], create: str, after: list[pulumi.Resource]) -> local.Command:

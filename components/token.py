@@ -85,9 +85,10 @@ class TokenProvider(ResourceProvider):
 
 
 class Token(Resource, module="token", name="Token"):
-    """A token of one machine; `token` is secret."""
+    """A token of one machine; `token` is secret, `expires` is in seconds since 1970."""
 
     token: pulumi.Output[str]
+    expires: pulumi.Output[float]
 
     def __init__(self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions) -> None:
         """`props`: kubeconfig, cluster (its identifier), namespace, service_account, identity (of the machine), rotation, entry (the WorkloadEntry's name)."""

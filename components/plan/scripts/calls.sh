@@ -63,24 +63,24 @@ while :; do
     for endpoint in "${!now[@]}"; do if [ "${now[$endpoint]}" -gt 0 ] && in_ranges "$endpoint"; then found=1; fi; done
     [ -n "$found" ] || missing="$missing an-endpoint-in-${RANGES// /-or-}"
   fi
-  [ -n "$missing" ] || break
+  # A new workload's endpoints may come before its identities.
+  callees=$(curl --silent --get --data-urlencode "name_regex=.*$HOST.*" "$admin/config_dump?resource=dynamic_active_clusters" | grep -o 'spiffe://[^"]*' | sort -u) || true
+  known=
+  case " ${callees//$'\n'/ } " in *" $IDENTITY "*) known=1 ;; esac
+  [ -n "$missing" ] || [ -z "$known" ] || break
   if ((SECONDS >= deadline)); then
     getent hosts "$HOST" >/dev/null || stop "$HOST does not resolve: is DNS capture on, and does the Service exist?"
     [ ${#now[@]} -gt 0 ] || stop "the proxy has no endpoint for $HOST port $PORT: does the Service select the workload's labels, and is anything healthy behind it?"
     for endpoint in $missing; do
       [ -n "${now[$endpoint]+known}" ] || stop "the proxy was not given the endpoint $endpoint for $HOST: its WorkloadEntry is not healthy, or the Service does not select it"
     done
+    [ -n "$missing" ] || stop "$HOST is called without mutual TLS for $IDENTITY (the proxy accepts: ${callees:-nothing}): does the workload have this service account?"
     stop "no answer from$missing for $HOST port $PORT in $PATIENCE s (last: ${last:-no connection}): check the firewall between the caller and the callee, and the application"
   fi
   sleep 0.3
 done
 
 caller=$(curl --silent "$admin/certs" | grep -o 'spiffe://[^"]*' | head -n 1)
-callees=$(curl --silent --get --data-urlencode "name_regex=.*$HOST.*" "$admin/config_dump?resource=dynamic_active_clusters" | grep -o 'spiffe://[^"]*' | sort -u)
-case " ${callees//$'\n'/ } " in
-*" $IDENTITY "*) ;;
-*) stop "$HOST is called without mutual TLS for $IDENTITY (the proxy accepts: ${callees:-nothing}): does the workload have this service account?" ;;
-esac
 for endpoint in "${!now[@]}"; do
   if [ "${now[$endpoint]}" -gt 0 ]; then printf 'call\t%s\t%s\t%s\t%s\t%s\t%s\n' "$CALLER" "$caller" "$HOST:$PORT" "$endpoint" "$IDENTITY" "${now[$endpoint]}"; fi
 done | sort
