@@ -1,0 +1,139 @@
+"""What the program puts into clusters is what they take: every manifest at a real API server with Istio's and the Gateway API's CRDs, strictly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import yaml
+from control_plane import ControlPlane
+
+from components.plan import mesh as mesh_plan
+from components.settings import Mesh
+from lab.steps import Steps
+from lab.tools import Tools
+from standins.kubernetes.client import ApiError
+from tests.graph import harness
+
+FREE = {"env", "annotations", "labels", "meshConfig"}
+"""Chart values that are maps of keys that Helm does not know."""
+
+
+@cache
+def directory(name: str) -> Path:
+    """Files of a Go module, as the lab uses them."""
+    with TemporaryDirectory() as logs, Steps("test", 1, logs=Path(logs)).step(f"get {name}") as step:
+        return Tools().directory(step, name).path
+
+
+@pytest.fixture(scope="module")
+def strict(plane: ControlPlane) -> ControlPlane:
+    """A control plane that knows the kinds of Istio and of the Gateway API."""
+    texts = [
+        directory("istio-charts") / "base" / "files" / "crd-all.gen.yaml",
+        *sorted(directory("gateway-api-crds").glob("*gateways.yaml")),
+    ]
+    for text in texts:
+        for crd in yaml.safe_load_all(text.read_text()):
+            if crd and crd["kind"] == "CustomResourceDefinition":
+                plane.cluster.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body=crd)
+    deadline = time.monotonic() + 30
+    for api_version, kind in (("networking.istio.io/v1", "WorkloadGroup"), ("gateway.networking.k8s.io/v1", "Gateway")):
+        while True:
+            try:
+                plane.cluster.endpoint(api_version, kind)
+                break
+            except Exception:
+                assert time.monotonic() < deadline, f"{kind} does not become known"
+                time.sleep(0.2)
+    return plane
+
+
+def refusal(plane: ControlPlane, manifest: Mapping[str, Any], namespace: str) -> str | None:
+    """What the API server says against a manifest, which it does not keep."""
+    metadata = {**manifest["metadata"], "namespace": namespace} if "namespace" in manifest["metadata"] else manifest["metadata"]
+    body = {**manifest, "metadata": metadata}
+    path = plane.cluster.endpoint(manifest["apiVersion"], manifest["kind"]).path(metadata.get("namespace", ""))
+    try:
+        plane.cluster.call("POST", path, {"dryRun": "All", "fieldValidation": "Strict"}, body)
+    except ApiError as error:
+        return str(error)
+    return None
+
+
+@cache
+def graph(stack: str) -> dict[str, harness.Node]:
+    return harness.run(harness.configuration(stack)).graph
+
+
+def manifests(stack: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, node in graph(stack).items():
+        of_cluster = node.type.startswith("kubernetes:") and not node.type.startswith("kubernetes:helm.sh")
+        if of_cluster and set(node.inputs) != {"id"} and not (node.type.endswith(":Namespace") and name == "istio-system"):
+            yield name, {key: value for key, value in node.inputs.items() if not key.startswith("__")}
+
+
+@pytest.mark.parametrize("stack", harness.stacks())
+def test_the_api_server_takes_every_manifest(strict: ControlPlane, namespace: str, stack: str) -> None:
+    found = dict(manifests(stack))
+    assert len(found) >= 5
+    assert {name: said for name, manifest in found.items() if (said := refusal(strict, manifest, namespace))} == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("WorkloadGroup", {"template": {"serviceAcount": "x"}}),
+        ("WorkloadGroup", {"probe": {"periodSecond": 1}}),
+        ("Gateway", {"server": []}),
+        ("PeerAuthentication", {"mtls": {"mode": "VERY_STRICT"}}),
+    ],
+)
+def test_the_api_server_refuses_what_is_wrong(strict: ControlPlane, namespace: str, kind: str, change: dict[str, Any]) -> None:
+    group = "security.istio.io/v1" if kind == "PeerAuthentication" else "networking.istio.io/v1"
+    manifest = {"apiVersion": group, "kind": kind, "metadata": {"name": "it", "namespace": namespace}, "spec": change}
+    assert refusal(strict, manifest, namespace)
+
+
+def defaults(chart: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((directory("istio-charts") / chart / "values.yaml").read_text())
+    return found.get("_internal_defaults_do_not_set", found)
+
+
+@cache
+def templates(chart: str) -> str:
+    return "".join(file.read_text() for file in (directory("istio-charts") / chart / "templates").rglob("*") if file.is_file())
+
+
+def unknown(values: Mapping[str, Any], known: Mapping[str, Any], chart: str, path: str = "") -> Iterator[str]:
+    """The values that a chart has no default for, and that none of its templates reads."""
+    for key, value in values.items():
+        place = f"{path}.{key}"
+        if key not in known and f".Values{place}" not in templates(chart) and not isinstance(value, Mapping):
+            yield place
+        elif isinstance(value, Mapping) and key not in FREE:
+            yield from unknown(value, known.get(key) or {}, chart, place)
+
+
+def test_the_charts_know_every_value_that_the_program_sets() -> None:
+    """Helm passes over what it does not know."""
+    mesh = Mesh(id="m", version="1.31.0")
+    ours = {
+        "base": mesh_plan.base_values(mesh),
+        "istiod": mesh_plan.istiod_values(mesh, "pods"),
+        "gateway": mesh_plan.gateway_values(mesh, "pods", {"type": "LoadBalancer"}, True),
+    }
+    for chart, values in ours.items():
+        assert list(unknown(values, defaults(chart), chart)) == []
+    assert list(unknown({"global": {"meshId": "m"}}, defaults("istiod"), "istiod")) == [".global.meshId"]
+
+
+@pytest.mark.parametrize("stack", [stack for stack in harness.stacks() if stack != "existing"])
+def test_the_gateways_service_is_one_that_its_chart_makes(stack: str) -> None:
+    service = graph(stack)["istio-eastwestgateway"].inputs["values"]["service"]
+    assert list(unknown(service, {}, "gateway", ".service")) == []
