@@ -1,0 +1,59 @@
+"""Providers in this process that take whatever they are asked for and make nothing, for previews of whole stacks under the real engine.
+
+What a resource would answer is what the tests of graphs say (tests/graph/harness.py). In a preview that is unknown, as with real providers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pulumi_gcp import _utilities as google
+
+from standins.provider import UNKNOWN, Checked, Created, Difference, Found, Properties, Provider, Request, differences
+from tests.graph import harness
+
+VERSIONS = {"gcp": google.get_version(), "kubernetes": "4.32.0", "command": "1.2.1", "pulumi-python": ""}
+_NAMED = ("metadata.name", "metadata.namespace")
+
+
+class Anything(Provider):
+    """A provider of any resource. `seen` are the resources that were checked."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.version = name, VERSIONS[name]
+
+    def supports(self, type: str) -> bool:
+        return True
+
+    def check(self, request: Request) -> Checked:
+        """As Google's provider, name what has no name; a name stays."""
+        named = request.type.startswith(("gcp:compute", "gcp:dns/managedZone")) and "name" not in request.inputs
+        kept = request.old_inputs.get("name", f"{request.name}-0123456")
+        return Checked({**request.inputs, "name": kept} if named else request.inputs)
+
+    def diff(self, request: Request) -> Difference:
+        """As the official providers: a command's triggers replace it, and so does another name or place of a Kubernetes object."""
+        changes = differences(request.old_inputs, request.inputs)
+        replaces = frozenset(path for path in changes if path.startswith("triggers") or path in _NAMED)
+        return Difference(changes, replaces)
+
+    def create(self, request: Request) -> Created:
+        return Created("" if request.preview else f"{request.name}-id", self._state(request))
+
+    def update(self, request: Request) -> Properties:
+        return self._state(request)
+
+    def read(self, request: Request) -> Found | None:
+        return Found(request.id, {**request.state, **self._answer(request)}, request.inputs)
+
+    def _answer(self, request: Request) -> Mapping[str, Any]:
+        answer: dict[str, Any] = json.loads(json.dumps(harness.answer(request.name, request.type)))
+        return answer
+
+    def _state(self, request: Request) -> Properties:
+        answer = self._answer(request)
+        if self.name == "pulumi-python":
+            answer = {"token": "a-token", "expires": 4102444800.0}
+        return {**request.inputs, **(dict.fromkeys(answer, UNKNOWN) if request.preview else answer)}

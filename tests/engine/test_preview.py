@@ -1,0 +1,156 @@
+"""Previews of every stack under the real engine: what a first one shows, and what changes of a stack file show after that."""
+
+from __future__ import annotations
+
+import copy
+import json
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anything
+import pytest
+import yaml
+from cli_stack import STACK, Stack
+
+from standins.provider import Provider
+from tests.graph import harness
+
+Config = dict[str, Any]
+Ops = dict[str, str]
+
+
+class Mesh:
+    """A stack of this repository in a project of its own."""
+
+    def __init__(self, stack: Stack, name: str) -> None:
+        self._stack = stack
+        self.config: Config = harness.configuration(name)
+        if "kubeconfig" in self.config["cluster"]:
+            self.config["cluster"]["kubeconfig"] = str(harness.ROOT / self.config["cluster"]["kubeconfig"])
+
+    def write(self, config: Config) -> None:
+        file = self._stack.project / f"Pulumi.{STACK}.yaml"
+        kept = {key: value for key, value in (yaml.safe_load(file.read_text()) or {}).items() if key != "config"} if file.exists() else {}
+        values = {f"{harness.PROJECT}:{key}": value for key, value in config.items()}
+        file.write_text(yaml.safe_dump({**kept, "config": values}, sort_keys=False))
+        for key, value in harness.SECRETS.items():
+            self._stack.call("config", "set", "--stack", STACK, "--secret", f"{harness.PROJECT}:{key}", value)
+
+    def up(self, config: Config | None = None) -> None:
+        """An update against providers that make nothing."""
+        self.write(config or self.config)
+        self._stack.up(program)
+
+    def preview(self, config: Config | None = None, fails: bool = False) -> tuple[Ops, str]:
+        """What a preview would do, by name, without what stays the same or is only read; and all that it prints."""
+        self.write(config or self.config)
+        output = self._stack.preview(program, "--json", fails=fails).output
+        steps = json.loads(output[output.index("{\n") :])["steps"]
+        return {step["urn"].rpartition("::")[2]: step["op"] for step in steps if step["op"] not in ("same", "read")}, output
+
+    def changed(self, **sections: Config) -> Config:
+        config = copy.deepcopy(self.config)
+        for section, values in sections.items():
+            config[section].update(values)
+        return config
+
+
+def program() -> None:
+    runpy.run_path(str(harness.ROOT / "__main__.py"), run_name="__main__")
+
+
+@pytest.fixture
+def mesh(cli: Path, tmp_path: Path, host: Callable[[Provider], None], stack: Stack) -> Callable[[str], Mesh]:
+    def make(name: str) -> Mesh:
+        for provider in anything.VERSIONS:
+            host(anything.Anything(provider))
+        (stack.project / f"Pulumi.{STACK}.yaml").unlink(missing_ok=True)
+        (stack.project / "Pulumi.yaml").write_text(f"name: {harness.PROJECT}\nruntime: python\n")
+        stack.call("stack", "init", STACK)
+        return Mesh(stack, name)
+
+    return make
+
+
+@pytest.mark.parametrize("name", harness.stacks())
+def test_a_first_preview_shows_all_that_will_be_made(mesh: Callable[[str], Mesh], name: str) -> None:
+    shown, output = mesh(name).preview()
+    declared = harness.run(harness.configuration(name), preview=True).graph
+    made = {name for name, node in declared.items() if set(node.inputs) != {"id"}}
+    assert made <= set(shown)
+    assert set(shown.values()) == {"create"}
+    for canary in harness.CANARIES.values():
+        assert canary not in output
+
+
+@pytest.fixture
+def running(mesh: Callable[[str], Mesh]) -> Iterator[Mesh]:
+    """The stack `single-network` as it is after an update."""
+    found = mesh("single-network")
+    found.up()
+    yield found
+
+
+def test_nothing_changes_without_a_change(running: Mesh) -> None:
+    assert running.preview()[0] == {}
+
+
+def test_another_machine_is_created_and_verified_and_nothing_else(running: Mesh) -> None:
+    config = running.changed()
+    config["machines"]["product-3"] = dict(config["machines"]["product-1"])
+    shown, _ = running.preview(config)
+    parts = ("", "-instance", "-token", "-drain", "-join", "-proof")
+    assert shown == {**{f"product-3{part}": "create" for part in parts}, "product-verification": "update"}
+
+
+def test_a_machine_that_goes_is_deleted_and_others_stay(running: Mesh) -> None:
+    config = running.changed()
+    del config["machines"]["product-2"]
+    shown, _ = running.preview(config)
+    assert {name for name, op in shown.items() if op == "delete"} == {name for name in shown if name.startswith("product-2")}
+    assert {name for name in shown if not name.startswith("product-2")} == {"product-verification"}
+
+
+def test_another_version_of_istio_changes_releases_and_joins_and_replaces_nothing(running: Mesh) -> None:
+    shown, _ = running.preview(running.changed(mesh={"version": "1.31.1"}))
+    assert {"istio-base", "istiod", "istio-eastwestgateway", "product-1-join", "product-2-join"} <= set(shown)
+    assert set(shown.values()) == {"update"}
+
+
+def test_changed_labels_change_the_group_in_place(running: Mesh) -> None:
+    config = running.changed()
+    config["workloads"]["product"]["labels"]["version"] = "v2"
+    shown, _ = running.preview(config)
+    assert shown["product-group"] == "update"
+    assert "replace" not in shown.values() and "delete" not in shown.values()
+
+
+def test_a_machine_in_another_network_is_made_again_there(running: Mesh) -> None:
+    config = running.changed(networks={"far": {"ranges": ["10.40.0.0/24"], "gateway": {"machines": 1}}})
+    config["google"]["subnets"]["far"] = {"vpc": "far", "network": "far", "range": "10.40.0.0/24"}
+    config["machines"]["product-2"]["network"] = "far"
+    shown, _ = running.preview(config)
+    assert shown["product-2-join"] in ("update", "replace", "create-replacement", "delete-replaced")
+    assert not [name for name in shown if name.startswith("product-1-") and shown[name] not in ("update",)]
+    assert {"vpc-far", "subnet-far", "peering-mesh-far", "far-gateway-1-instance"} <= set(shown)
+    assert "product-group" not in shown
+
+
+def test_a_renamed_workload_is_shown_as_a_deletion_and_never_as_a_replacement(running: Mesh) -> None:
+    """A WorkloadGroup takes its entries with it, so people must see it go."""
+    config = running.changed()
+    config["workloads"]["goods"] = config["workloads"].pop("product")
+    for machine in config["machines"].values():
+        machine["workload"] = "goods"
+    shown, _ = running.preview(config)
+    assert shown["product-group"] == "delete"
+    assert shown["goods-group"] == "create"
+
+
+def test_a_stack_file_with_a_mistake_shows_it_and_no_plan(running: Mesh) -> None:
+    running.write(running.changed(mesh={"versoin": "1.31.0"}))
+    result = running._stack.preview(program, fails=True)
+    assert "mesh.versoin: unknown key (did you mean 'version'?)" in result.output
+    assert "Traceback" not in result.output
