@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+import bench
 import schema
 import tunnels
 from lab import paths
@@ -62,7 +63,14 @@ def tests() -> argparse.ArgumentParser:
     return top
 
 
-PARSERS = {"lab": parser, "lab.checks": tests, "status": status.parser, "tunnels": tunnels.parser, "schema": schema.parser}
+PARSERS = {
+    "lab": parser,
+    "lab.checks": tests,
+    "status": status.parser,
+    "tunnels": tunnels.parser,
+    "schema": schema.parser,
+    "bench": bench.parser,
+}
 """The parser of each module that a script starts. What it gives has `needs_lab`: whether this machine must be able to run the lab; and may
 have `json`: standard output is for data alone, and `failed`: the exit code where the virtual environment cannot be made."""
 

@@ -1,0 +1,113 @@
+"""`python -m bench`, started by `./scripts/bench` in the virtual environment: what a preview costs as a stack grows.
+
+The program runs against a monitor in the same process, so that nothing is measured but the program and Pulumi's SDK. Every size has a process of its
+own: memory is that of the whole process, time that of the program without the SDKs' imports. What is judged is processor time, which does
+not depend on what else the computer does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+from lab import paths
+
+SIZES = (1, 10, 100, 300)
+MOST_PER_MACHINE, MOST_GROWTH = 40.0, 3.3
+"""Milliseconds that a machine may cost, and how much longer 300 machines may take than 100."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; standard library only, like everything at the top of this file."""
+    top = argparse.ArgumentParser(prog="./scripts/bench", description="Measures this program.")
+    top.set_defaults(needs_lab=False)
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    preview = commands.add_parser("preview", help=f"time and memory of a preview against {', '.join(map(str, SIZES))} machines")
+    preview.add_argument("--stack", default="lab", help="whose first machine is multiplied (default: %(default)s)")
+    preview.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    one = commands.add_parser("one")
+    one.add_argument("stack")
+    one.add_argument("machines", type=int)
+    return top
+
+
+def grown(config: dict[str, Any], machines: int) -> dict[str, Any]:
+    """A stack's configuration with its first machine as many times."""
+    result = copy.deepcopy(config)
+    name, first = sorted(result["machines"].items())[0]
+    result["machines"] = {}
+    for number in range(1, machines + 1):
+        one = dict(first)
+        if one["platform"] == "gce":
+            one["localPort"] = 20000 + number  # hundreds of names would share ports
+        result["machines"][f"{name}-{number}"] = one
+    return result
+
+
+def measure(stack: str, machines: int) -> dict[str, float]:
+    """What one preview in this process takes: seconds, seconds of a processor, MiB."""
+    sys.path.insert(0, str(paths.ROOT))
+    import warnings
+
+    warnings.simplefilter("ignore")
+    from tests.graph import harness
+
+    config = harness.configuration(stack)
+    harness.run(grown(config, 1), preview=True)  # imports, once
+    started, spent = time.perf_counter(), time.process_time()
+    graph = harness.run(grown(config, machines), preview=True).graph
+    seconds, spent = time.perf_counter() - started, time.process_time() - spent
+    unit = 1024 if sys.platform != "darwin" else 1024 * 1024
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {"machines": machines, "resources": len(graph), "seconds": seconds, "processor": spent, "mib": memory}
+
+
+def run(stack: str) -> list[dict[str, float]]:
+    """Measure every size, each in a process of its own."""
+    found = []
+    for machines in SIZES:
+        command = [sys.executable, "-m", "bench", "one", stack, str(machines)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=paths.ROOT, env={**os.environ, "PYTHONPATH": str(paths.LAB_D)})
+        if done.returncode:
+            sys.exit(f"the preview of {stack} with {machines} machines failed:\n{done.stderr}")
+        found.append(json.loads(done.stdout))
+    return found
+
+
+def verdict(found: list[dict[str, float]]) -> tuple[float, float]:
+    """Milliseconds that one more machine costs, and how much longer the largest takes than the one before."""
+    first, *_, before, last = found
+    each = (last["processor"] - first["processor"]) / (last["machines"] - first["machines"]) * 1000
+    return each, last["processor"] / before["processor"]
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    if arguments.command == "one":
+        print(json.dumps(measure(arguments.stack, arguments.machines)))
+        return 0
+    found = run(arguments.stack)
+    each, growth = verdict(found)
+    good = each <= MOST_PER_MACHINE and growth <= MOST_GROWTH
+    if arguments.json:
+        print(json.dumps({"stack": arguments.stack, "sizes": found, "msPerMachine": each, "growth": growth, "good": good}))
+        return 0 if good else 1
+    columns = {"machines": ".0f", "resources": ".0f", "seconds": ".2f", "processor": ".2f", "mib": ".0f"}
+    print("  ".join(f"{name:>9}" for name in columns))
+    for one in found:
+        print("  ".join(f"{one[name]:>9{shape}}" for name, shape in columns.items()))
+    print(
+        f"{each:.1f} ms a machine (at most {MOST_PER_MACHINE:.0f}), {SIZES[-1]} take {growth:.1f} times as long as {SIZES[-2]} (at most {MOST_GROWTH})"
+    )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
