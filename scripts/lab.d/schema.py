@@ -1,7 +1,7 @@
 """`python -m schema`, started by `./scripts/schema`: writes what editors and readers need to know of stack files, from the settings' classes.
 
-`docs/stack.schema.json` is a JSON Schema (draft 2020-12) of `stacks/Pulumi.<stack>.yaml`, `docs/settings.md` a reference page. A test holds
-both against the classes.
+`docs/stack.schema.json` is a JSON Schema (draft 2020-12) of `stacks/Pulumi.<stack>.yaml`, `docs/settings.md` a reference page,
+`docs/costs.md` what the stacks cost. A test holds them against what they are written from.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import costs
 from lab import paths
 
 PROJECT = "istio-vm-mesh"
@@ -25,9 +26,7 @@ _WORDS = {str: ("string", "text"), int: ("integer", "whole number"), bool: ("boo
 
 def parser() -> argparse.ArgumentParser:
     """The command line; standard library only, like everything at the top of this file."""
-    top = argparse.ArgumentParser(
-        prog="./scripts/schema", description=f"Writes {SCHEMA.name} and {PAGE.name} in docs/ from the settings' classes."
-    )
+    top = argparse.ArgumentParser(prog="./scripts/schema", description="Writes docs/stack.schema.json, docs/settings.md and docs/costs.md.")
     top.set_defaults(needs_lab=False)
     return top
 
@@ -201,7 +200,7 @@ def page() -> str:
 
 def main() -> int:
     parser().parse_args()
-    for file, text in ((SCHEMA, schema()), (PAGE, page())):
+    for file, text in ((SCHEMA, schema()), (PAGE, page()), (costs.PAGE, costs.page())):
         file.write_text(text)
         print(file.relative_to(paths.ROOT))
     return 0

@@ -10,15 +10,25 @@ from typing import Any
 import pytest
 import yaml
 
+import costs
 import schema
 from tests.unit.test_broken import ROOT, STACKS
 
 SCHEMA = json.loads(schema.SCHEMA.read_text())
 
 
-def test_both_files_are_up_to_date() -> None:
+def test_the_files_are_up_to_date() -> None:
     assert schema.SCHEMA.read_text() == schema.schema(), "run ./scripts/schema"
     assert schema.PAGE.read_text() == schema.page(), "run ./scripts/schema"
+    assert costs.PAGE.read_text() == costs.page(), "run ./scripts/schema"
+
+
+def test_every_stack_on_google_cloud_has_its_price() -> None:
+    names = [stack for stack in STACKS if "google" in str(file(stack)["config"].keys())]
+    assert [name for name, _ in costs.stacks()] == names == ["fleet", "multi-network", "single-network"]
+    prices = yaml.safe_load(costs.PRICES.read_text())["prices"]
+    for _, settings in costs.stacks():
+        assert set(+costs.bill(settings)[0]) <= set(prices)
 
 
 TYPES: dict[str, Any] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "number": (int, float)}
