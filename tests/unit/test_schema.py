@@ -31,6 +31,13 @@ def test_every_stack_on_google_cloud_has_its_price() -> None:
         assert set(+costs.bill(settings)[0]) <= set(prices)
 
 
+def test_the_readme_states_the_same_costs() -> None:
+    readme, page = (ROOT / "README.md").read_text(), costs.PAGE.read_text()
+    for stack in ("single-network", "multi-network", "fleet"):
+        (cost,) = re.findall(rf"^\| \[{stack}\]\(#{stack}\) \| (\d+) \|", page, re.MULTILINE)
+        assert cost in next(line for line in readme.splitlines() if line.startswith("|") and f"`{stack}`" in line)
+
+
 TYPES: dict[str, Any] = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "number": (int, float)}
 
 
