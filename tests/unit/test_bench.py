@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import bench
+import mutations
 from lab import paths
 
 
@@ -46,3 +47,10 @@ def bench_config() -> dict[str, object]:
 def test_machines_that_are_many_have_ports_of_their_own() -> None:
     ports = [machine["localPort"] for machine in bench.grown(bench_config(), 300)["machines"].values()]
     assert len(set(ports)) == 300
+
+
+def test_every_mutation_finds_its_place() -> None:
+    """So that `./scripts/mutations` can be run any day: it takes minutes, and nobody runs it with every change."""
+    for mutation in mutations.MUTATIONS:
+        assert (paths.ROOT / mutation.file).read_text().count(mutation.before) == 1, mutation.what
+    assert len({mutation.what for mutation in mutations.MUTATIONS}) == len(mutations.MUTATIONS) >= 20

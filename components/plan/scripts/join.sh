@@ -12,6 +12,15 @@ log_of_agent() {
   journalctl --unit istio --since "${1:--2min}" --no-pager --output cat 2>/dev/null
 }
 
+# A machine that was made a moment ago may still be at the stack's setup. One that joins by itself does so as part of it.
+wait_for_setup() {
+  [ -z "${API_SERVER:-}" ] || return 0
+  for _ in $(seq 100); do
+    [ "$(systemctl show --property=ActiveState --value google-startup-scripts 2>/dev/null)" = activating ] || return 0
+    sleep 3
+  done
+}
+
 preflight() {
   [ "$(id -u)" = 0 ] || fail "the join needs root: let the SSH user run sudo without a password"
   for command in systemctl iptables curl pgrep sha256sum; do
@@ -75,7 +84,14 @@ install_package() {
 
 # Both take the package's configuration files even where somebody edited them: an old bootstrap template breaks a new agent.
 install_deb() {
-  DEBIAN_FRONTEND=noninteractive dpkg --install --force-confnew "$1"
+  # Somebody else may be installing packages, above all when a machine has just started.
+  for _ in $(seq 40); do
+    if said=$(DEBIAN_FRONTEND=noninteractive dpkg --install --force-confnew "$1" 2>&1); then return 0; fi
+    printf '%s\n' "$said"
+    [[ $said == *" lock"* ]] || return 1
+    sleep 3
+  done
+  return 1
 }
 
 install_rpm() {
@@ -154,6 +170,7 @@ main() {
   umask 022
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   changed=
+  wait_for_setup
   preflight
   mkdir -p $state
   check_gateway

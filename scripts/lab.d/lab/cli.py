@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import bench
+import mutations
 import schema
 import tunnels
 from lab import paths
@@ -70,6 +71,7 @@ PARSERS = {
     "tunnels": tunnels.parser,
     "schema": schema.parser,
     "bench": bench.parser,
+    "mutations": mutations.parser,
 }
 """The parser of each module that a script starts. What it gives has `needs_lab`: whether this machine must be able to run the lab; and may
 have `json`: standard output is for data alone, and `failed`: the exit code where the virtual environment cannot be made."""

@@ -1,0 +1,190 @@
+"""`python -m mutations`, started by `./scripts/mutations` in the virtual environment: breaks the program on purpose, and sees whether a test notices.
+
+Each mutation is one change of one place in a copy of the program. One that no test notices is a hole in the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from lab import paths
+
+TESTS = ("tests/graph", "tests/unit/test_plan.py", "tests/unit/test_calls.py", "tests/unit/test_settings.py", "tests/unit/test_broken.py")
+GOLDEN = "the_graph_is_the_one_that_was_reviewed"
+"""Golden graphs notice almost everything and say little: what is asked here is whether a rule does."""
+COPIED = ("__main__.py", "components", "docs", "pyproject.toml", "scripts", "stacks", "tests")
+
+
+class Mutation(NamedTuple):
+    """A change of a file: `before`, which must be there once, becomes `after`."""
+
+    what: str
+    file: str
+    before: str
+    after: str
+
+
+MUTATIONS = (
+    # Labels and names
+    Mutation(
+        "Services select another label",
+        "components/plan/workload.py",
+        '"selector": selector(workload, service),',
+        '"selector": {"x": "y"},',
+    ),
+    Mutation("the pods' network has no label", "components/mesh.py", '"labels": {"topology.istio.io/network": network}', '"labels": {}'),
+    Mutation("namespaces inject no sidecar", "components/plan/workload.py", '{"istio-injection": "enabled"}', "{}"),
+    Mutation(
+        "the WorkloadGroup names no service account",
+        "components/plan/workload.py",
+        '"serviceAccount": service_account(name, workload),',
+        "",
+    ),
+    Mutation("the probe leaves out its threshold", "components/plan/workload.py", ', "failureThreshold": settings.failure_threshold', ""),
+    # Firewall and addresses
+    Mutation("the firewall lets nothing in", "components/networks/google.py", "for flow in plan.flows(settings)]", "for flow in ()]"),
+    Mutation("SSH is open to the world", "components/plan/google.py", 'IAP = "35.235.240.0/20"', 'IAP = "0.0.0.0/0"'),
+    Mutation("pods reach far machines", "components/plan/google.py", 'if spec.role == "router" else networks', "if True else networks"),
+    Mutation(
+        "no rule for health checks of groups",
+        "components/plan/google.py",
+        "if any(isinstance(machine, GroupMachine)",
+        "if False and any(isinstance(machine, GroupMachine)",
+    ),
+    Mutation(
+        "a machine has a public address",
+        "components/machines/gce.py",
+        "InstanceNetworkInterfaceArgs(subnetwork",
+        "InstanceNetworkInterfaceArgs(access_configs=[compute.InstanceNetworkInterfaceAccessConfigArgs()], subnetwork",
+    ),
+    Mutation("the gateway's balancer is public", "components/clusters/gke.py", '"networking.gke.io/load-balancer-type": "Internal",', ""),
+    Mutation(
+        "the gateway's balancer lets everybody in",
+        "components/clusters/gke.py",
+        '"loadBalancerSourceRanges": plan.machine_ranges(whole),',
+        "",
+    ),
+    # Rights and protection
+    Mutation(
+        "machines have the default service account", "components/machines/gce.py", "email=networks.accounts[machine.workload].email, ", ""
+    ),
+    Mutation(
+        "machines may do anything",
+        "components/machines/gce.py",
+        '["https://www.googleapis.com/auth/logging.write", ',
+        '["https://www.googleapis.com/auth/cloud-platform", ',
+    ),
+    Mutation("groups may mint tokens for anybody", "components/plan/fleet.py", '"resourceNames": [account], ', ""),
+    Mutation(
+        "clusters are not protected",
+        "components/clusters/gke.py",
+        "deletion_protection=settings.deletion_protection",
+        "deletion_protection=False",
+    ),
+    Mutation("an adopted mesh lets plaintext in", "components/workload.py", "if settings.mesh.adopt:", "if False:"),
+    # Secrets
+    Mutation(
+        "the SSH key is no secret", "components/machines/key.py", 'additional_secret_outputs=["stdout"]', "additional_secret_outputs=[]"
+    ),
+    Mutation("kind's kubeconfig is no secret", "components/clusters/kind.py", 'additional_secret_outputs=["stdout"],', ""),
+    Mutation(
+        "a kubeconfig's file is no secret",
+        "components/clusters/existing.py",
+        "return pulumi.Output.secret(text)",
+        "return pulumi.Output.from_input(text)",
+    ),
+    Mutation("keys in the clear are taken", "components/program.py", "if secret != (name in SECRETS)", "if secret and name not in SECRETS"),
+    # Dependencies and order
+    Mutation("machines join before they are registered", "components/machine.py", "*workload.registered, *mesh.ready]", "*mesh.ready]"),
+    Mutation(
+        "manifests do not wait for istiod",
+        "components/mesh.py",
+        "after_istiod = pulumi.ResourceOptions(parent=self, depends_on=after)",
+        "after_istiod = pulumi.ResourceOptions(parent=self)",
+    ),
+    Mutation("both halves of a peering at once", "components/networks/google.py", "depends_on=made[-1:]", "depends_on=[]"),
+    Mutation("a dead machine stands in the way", "components/machine.py", "deleted_with=host.resource,", ""),
+    Mutation(
+        "machines that stay do not leave", "components/machines/ssh.py", "leave=key.apply(lambda text: ssh.leave(name, machine, text)),", ""
+    ),
+    # Settings
+    Mutation("unknown keys are passed over", "components/decode.py", "for key in value if key not in fields)", "for key in ())"),
+    Mutation("reserved ports are taken", "components/settings/workloads.py", "elif port in RESERVED_PORTS:", "elif False:"),
+    Mutation("overlapping subnets are taken", "components/settings/google.py", "if first.overlaps(second):", "if False:"),
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; standard library only, like everything at the top of this file."""
+    top = argparse.ArgumentParser(
+        prog="./scripts/mutations",
+        description="Breaks a copy of the program in one place after the other and runs the quick tests: each break must turn one red.",
+    )
+    top.set_defaults(needs_lab=False)
+    top.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="how many at once (default: %(default)s)")
+    top.add_argument("words", nargs="*", metavar="word", help="only mutations with one of these words in their description")
+    return top
+
+
+def applied(mutation: Mutation, root: Path) -> None:
+    """Make the change below `root`. Raises SystemExit where the place is not there, or there more than once."""
+    file = root / mutation.file
+    text = file.read_text()
+    if text.count(mutation.before) != 1:
+        sys.exit(
+            f"{mutation.file} has {text.count(mutation.before)} times what to change for '{mutation.what}': mend scripts/lab.d/mutations.py"
+        )
+    file.write_text(text.replace(mutation.before, mutation.after))
+
+
+def noticed(mutation: Mutation | None) -> str:
+    """The first test that fails under a mutation, or "" if none does."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        for name in COPIED:
+            source = paths.ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__", "go", "images"))
+            else:
+                shutil.copy2(source, root / name)
+        if mutation:
+            applied(mutation, root)
+        rules = ["-k", f"not {GOLDEN}"]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *rules, *TESTS]
+        environment = {**os.environ, "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+        if done.returncode == 0:
+            return ""
+        failed = [line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        return failed[0].rpartition("/")[2] if failed else "the tests do not run"
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    wanted: Sequence[Mutation] = [
+        mutation for mutation in MUTATIONS if not arguments.words or any(word in mutation.what for word in arguments.words)
+    ]
+    if red := noticed(None):
+        print(f"The tests are red without a mutation ({red}): mend that first.", file=sys.stderr)
+        return 1
+    started, missed = time.monotonic(), 0
+    with ThreadPoolExecutor(arguments.jobs) as threads:
+        for mutation, test in zip(wanted, threads.map(noticed, wanted), strict=True):
+            missed += not test
+            print(f"{'noticed' if test else 'MISSED ':7}  {mutation.what}{f'  ({test})' if test else ''}", flush=True)
+    print(f"{len(wanted) - missed} of {len(wanted)} noticed, in {time.monotonic() - started:.0f} s")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
