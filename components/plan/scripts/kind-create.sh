@@ -1,13 +1,16 @@
-# Makes a kind cluster, or keeps one of the name that answers; one that a killed run left half-made is made again.
+# Makes a kind cluster, or keeps one of the name that is whole and answers; one that a killed run left half-made is made again: it may
+# answer and still lack its last steps, so a mark on its node says that kind came to its end.
 # Prints `kubeconfig=<base64>` and `address=<the node's in its Docker network>`. Variables: NAME, IMAGE, NETWORK, CONFIG_BASE64.
 set -eu
 kubeconfig=$(mktemp)
 trap 'rm -f "$kubeconfig"' EXIT
 log=$(mktemp)
 node=$NAME-control-plane
+mark=/kind/istio-vm-mesh.whole
 if kind get clusters 2>/dev/null | grep -qx "$NAME"; then
   kind get kubeconfig --name "$NAME" >"$kubeconfig" 2>/dev/null || true
-  if ! kubectl --kubeconfig "$kubeconfig" --request-timeout=10s wait --for=condition=Ready node --all --timeout=20s >/dev/null 2>&1; then
+  if ! docker exec "$node" test -e "$mark" 2>/dev/null ||
+    ! kubectl --kubeconfig "$kubeconfig" --request-timeout=10s wait --for=condition=Ready node --all --timeout=20s >/dev/null 2>&1; then
     kind delete cluster --name "$NAME" >/dev/null 2>&1
   fi
 fi
@@ -21,6 +24,7 @@ if ! kind get clusters 2>/dev/null | grep -qx "$NAME"; then
   fi
 fi
 rm -f "$log"
+docker exec "$node" touch "$mark"
 kind get kubeconfig --name "$NAME" >"$kubeconfig"
 echo "kubeconfig=$(base64 -w0 <"$kubeconfig")"
 echo "address=$(docker inspect --format "{{(index .NetworkSettings.Networks \"$NETWORK\").IPAddress}}" "$node")"
