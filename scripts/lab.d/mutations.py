@@ -105,7 +105,7 @@ MUTATIONS = (
     ),
     Mutation("keys in the clear are taken", "components/program.py", "if secret != (name in SECRETS)", "if secret and name not in SECRETS"),
     # Dependencies and order
-    Mutation("machines join before they are registered", "components/machine.py", "*workload.registered, *mesh.ready]", "*mesh.ready]"),
+    Mutation("machines join before the Service exists", "components/workload.py", "[account, group, *services]", "[account, group]"),
     Mutation(
         "manifests do not wait for istiod",
         "components/mesh.py",
