@@ -224,6 +224,17 @@ def results(resource: Mapping[str, Any]) -> dict[str, str]:
     return dict(line.split("=", 1) for line in resource["outputs"]["stdout"].splitlines() if "=" in line)
 
 
+def processes(text: str) -> list[str]:
+    """Command lines in which `text` stands."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue  # ended meanwhile
+    return [line for line in found if text in line]
+
+
 def wait_for(what: Callable[[], bool], seconds: float, description: str) -> float:
     """Ask every 0.2 s until it is so; returns after how many seconds it was."""
     start = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.lab.environment import Lab
+from tests.lab.environment import Lab, processes
 
 LABS = "label=istio-vm-mesh.stack"
 
@@ -59,15 +59,4 @@ def test_down_removes_all_of_the_lab_and_nothing_of_another(lab: Lab) -> None:
         alive = lab.docker("ps", "--all", "--format", "{{.Names}}", check=False).split()
         assert "istio-vm-mesh-packages" not in alive
         assert not lab.environment.get("DOCKER_HOST", "").endswith("/istio-vm-mesh/docker.sock") or not Path("/run/istio-vm-mesh").exists()
-    assert not _processes(str(lab.root)), "processes of the lab are left"
-
-
-def _processes(text: str) -> list[str]:
-    """Command lines in which `text` stands."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue  # ended meanwhile
-    return [line for line in found if text in line]
+    assert not processes(str(lab.root)), "processes of the lab are left"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.lab.environment import Config, Lab, wait_for
+from tests.lab.environment import Config, Lab, processes, wait_for
 
 NEAR, FAR = "172.31.18.0/24", "172.31.19.0/24"
 ALL = {"pod", "product-1", "product-2", "product-3"}
@@ -100,6 +100,7 @@ def networks(checkout: Path) -> Iterator[Networks]:
         yield lab
     finally:
         lab.lab("down")
+        assert not processes(str(lab.root)), "processes of killed runs are left"
 
 
 def test_it_comes_up_however_often_it_is_killed(networks: Networks) -> None:

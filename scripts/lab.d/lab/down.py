@@ -57,6 +57,7 @@ def _engine(step: Step) -> Engine | None:
 def _destroy(step: Step, stack: str) -> None:
     """Destroy the stack with Pulumi. Where that fails and everything in it is on this machine, forget it: containers are removed anyway."""
     if stack not in pulumi_cli.stacks():
+        pulumi_cli.end_leftovers(step)
         step.summary = "no such stack"
         return
     try:

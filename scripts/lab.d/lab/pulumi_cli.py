@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -56,6 +57,25 @@ def select(step: Step, stack: str) -> None:
     paths.make_private(paths.HOME)
     call(step, "stack", "select", "--create", "--stack", stack, *QUIET)
     _unlock(step, stack)
+    end_leftovers(step)
+
+
+def end_leftovers(step: Step) -> None:
+    """End what a killed `lab` of this checkout left running besides its CLI: plugins, Helm, kind. Only under this checkout's lock."""
+    home = f"PULUMI_HOME={paths.HOME}".encode()
+    left = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (directory / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # ended meanwhile, or another user's
+        if home in environment and any(item.startswith(f"{MARK}=".encode()) for item in environment):
+            left.append(int(directory.name))
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if left:
+        step.line(f"a former run was killed: ended {len(left)} processes that it left")
 
 
 def stacks() -> list[str]:

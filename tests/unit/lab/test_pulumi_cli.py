@@ -114,3 +114,21 @@ def test_a_stack_without_a_file_is_an_error_that_names_those_there_are(tmp_path:
         pulumi_cli.select(quiet("up", tmp_path / "log"), "nowhere")
     assert error.value.cause == "there is no stack file stacks/Pulumi.nowhere.yaml"
     assert "lab" in error.value.hint
+
+
+def test_what_a_killed_run_left_running_is_ended_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "HOME", tmp_path / "home")
+    ours = {"PATH": os.environ["PATH"], "PULUMI_HOME": str(paths.HOME), pulumi_cli.MARK: "1"}
+    left = subprocess.Popen(["sleep", "60"], env=ours)
+    others = [
+        subprocess.Popen(["sleep", "60"], env={**ours, "PULUMI_HOME": "/another/checkout"}),
+        subprocess.Popen(["sleep", "60"], env={name: value for name, value in ours.items() if name != pulumi_cli.MARK}),
+    ]
+    try:
+        pulumi_cli.end_leftovers(quiet("leftovers", tmp_path / "log"))
+        assert left.wait(5) == -9
+        assert [other.poll() for other in others] == [None, None]
+    finally:
+        for process in [left, *others]:
+            process.kill()
+            process.wait()
