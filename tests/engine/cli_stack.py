@@ -57,6 +57,7 @@ class Stack:
             "PULUMI_SKIP_UPDATE_CHECK": "1",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "1",
+            "GOGC": "off",  # these runs are too short to be worth collecting garbage
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
         return {**inherited, **own, **self.environment}
@@ -135,6 +136,7 @@ def hosted(program: Program) -> Iterator[str]:
     def run() -> None:
         program()
 
+    gc.freeze()  # the collection below is for what comes now, not for every SDK that is loaded
     server = grpc.server(ThreadPoolExecutor(max_workers=4))
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(run), server)
     port = server.add_insecure_port("127.0.0.1:0")

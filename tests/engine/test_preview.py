@@ -17,6 +17,8 @@ from cli_stack import STACK, Stack
 from standins.provider import Provider
 from tests.graph import harness
 
+pytestmark = pytest.mark.slow
+
 Config = dict[str, Any]
 Ops = dict[str, str]
 
