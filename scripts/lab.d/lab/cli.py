@@ -60,7 +60,9 @@ def tests() -> argparse.ArgumentParser:
         epilog=TEST_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--quick", dest="needs_lab", action="store_false", help="everything but the lab and the tests marked slow, in less than a minute")
+    top.add_argument(
+        "--quick", dest="needs_lab", action="store_false", help="everything but the lab and the tests marked slow, in less than a minute"
+    )
     return top
 
 
