@@ -20,6 +20,8 @@ from lab.tools import Tools
 from standins.kubernetes.client import ApiError
 from tests.graph import harness
 
+pytestmark = pytest.mark.slow
+
 FREE = {"env", "annotations", "labels", "meshConfig"}
 """Chart values that are maps of keys that Helm does not know."""
 
