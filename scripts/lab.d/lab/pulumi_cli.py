@@ -55,9 +55,9 @@ def select(step: Step, stack: str) -> None:
         raise StepError(f"there is no stack file stacks/{file.name}", f"choose one of: {there}", show_log=False)
     paths.make_private(paths.STATE)
     paths.make_private(paths.HOME)
-    call(step, "stack", "select", "--create", "--stack", stack, *QUIET)
-    _unlock(step, stack)
+    _unlock(step, stack)  # first: a CLI that still works writes the state, which cannot be read meanwhile
     end_leftovers(step)
+    call(step, "stack", "select", "--create", "--stack", stack, *QUIET)
 
 
 def end_leftovers(step: Step) -> None:
