@@ -13,6 +13,9 @@ import pytest
 
 from lab import paths
 
+# The ports follow from the machines' names, so two of these tests at once would take them from each other.
+pytestmark = pytest.mark.xdist_group("tunnels")
+
 PORT = 27805  # of product-1, from its name
 
 
