@@ -107,7 +107,7 @@ def _parts(environment: Mapping[str, str], with_lab: bool) -> list[Part]:
         Part("ruff check", "ruff", ["check", "."]),
         Part("ruff format", "ruff", ["format", "--check", "."]),
         Part("mypy", "mypy", []),
-        Part("unit, graph and engine tests", "pytest", ["--numprocesses=2", "--dist=loadgroup", *selection, *fast], environment),
+        Part("unit, graph and engine tests", "pytest", ["--numprocesses=2", "--dist=worksteal", *selection, *fast], environment),
     ]
     return [*parts, Part("the lab", "pytest", ["--verbosity=1", "tests/lab"])] if with_lab else parts
 
