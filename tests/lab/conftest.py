@@ -43,8 +43,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lab(checkout: Path) -> Iterator[Lab]:
     """The lab, up. It starts from nothing: what a killed run left of the stack goes first."""
     lab = Lab(checkout)
-    lab.configure()
     lab.lab("down")
+    lab.configure()
     try:
         lab.output = lab.up(timeout=COLD)
         lab.prepare()

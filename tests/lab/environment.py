@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -13,15 +15,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
+from lab import engine, paths
 from tests.lab.watch import Watch
 
-STACK = "test"
-RANGE = "172.31.16.0/24"
-"""Of the machines and the node; another one than the stack `lab` has, so that both can be up."""
+CHECKOUT = hashlib.sha256(str(paths.ROOT).encode()).hexdigest()[:4]
+"""Part of the stacks' names: the labs of other checkouts, and the stack `lab`, can be up meanwhile."""
 
 Completed = subprocess.CompletedProcess[str]
 Config = dict[str, Any]
@@ -49,7 +51,10 @@ class Lab:
     """One lab in a copy of the checkout. `output` is what the `up` from nothing printed; `watch` and `logs` have seen every `up`."""
 
     root: Path
-    stack: str = STACK
+    scenario: ClassVar[str] = "lab"
+    """The stack file that it starts from."""
+    stack: str = f"test-{CHECKOUT}"
+    ranges: list[str] = field(default_factory=list)
     watch: Watch = field(default_factory=Watch, repr=False)
     output: str = field(default="", repr=False)
     logs: set[str] = field(default_factory=set, repr=False)
@@ -59,7 +64,7 @@ class Lab:
     # What users do
 
     def lab(self, command: str, check: bool = True, timeout: float = 300) -> Completed:
-        """`./scripts/lab <command> --stack test`; its output is one text, as on a terminal."""
+        """`./scripts/lab <command> --stack <stack>`; its output is one text, as on a terminal."""
         return _run(
             ["./scripts/lab", command, "--stack", self.stack],
             cwd=self.root, check=check, timeout=timeout, stderr=subprocess.STDOUT,
@@ -104,10 +109,13 @@ class Lab:
         return self.run("ssh", "-F", "none", *given, f"admin@{host}", command, check=check).stdout
 
     def configure(self, change: Callable[[Config], None] | None = None) -> None:
-        """Write the stack file: the lab's own with other addresses, and `change` applied to its configuration (keys without the project)."""
-        stack = yaml.safe_load((self.root / "stacks" / "Pulumi.lab.yaml").read_text())
+        """Write the stack file: that of `scenario` with other addresses, and `change` applied to its configuration (keys without the project)."""
+        stack = yaml.safe_load((self.root / "stacks" / f"Pulumi.{self.scenario}.yaml").read_text())
         config = {key.split(":")[1]: value for key, value in stack["config"].items()}
-        config["networks"]["pods"]["ranges"] = [config["networks"]["pods"]["ranges"][0], RANGE]
+        networks = config["networks"]
+        self.ranges = self.ranges or free_ranges(len(networks))
+        for network, free in zip(networks.values(), self.ranges, strict=True):
+            network["ranges"][-1] = free
         if change:
             change(config)
         stack["config"] = {f"istio-vm-mesh:{key}": value for key, value in config.items()}
@@ -217,6 +225,18 @@ class Lab:
         self.environment = dict(item.split("=", 1) for item in text.split("\0") if item)
         kubeconfig = self.run("kind", "get", "kubeconfig", "--name", f"istio-vm-mesh-{self.stack}-cluster").stdout
         self.environment["KUBECONFIG"] = str(self._private("kubeconfig", kubeconfig))
+
+
+def free_ranges(count: int) -> list[str]:
+    """So many ranges for machines and nodes that no network of the Docker engine has."""
+    taken: list[ipaddress.IPv4Network] = []
+    if found := engine.find():
+        names = found.docker("network", "ls", "--quiet").split()
+        ranges = found.docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", *names).split()
+        taken = [ipaddress.IPv4Network(each) for each in ranges if ":" not in each]
+    candidates = ipaddress.IPv4Network("172.31.16.0/20").subnets(new_prefix=24)
+    free = (each for each in candidates if not any(each.overlaps(other) for other in taken))
+    return [str(next(free)) for _ in range(count)]
 
 
 def results(resource: Mapping[str, Any]) -> dict[str, str]:

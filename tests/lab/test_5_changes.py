@@ -10,12 +10,12 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from tests.lab.environment import Config, Lab, wait_for
+from tests.lab.environment import CHECKOUT, Config, Lab, wait_for
 
 BOTH = {"pod", "product-1"}
 ALL = {"pod", "product-1", "product-2", "product-3", "product-4"}
-NO_SSHD = "istio-vm-mesh-test/no-sshd"
-STRANGER = "istio-vm-mesh-test/stranger"
+NO_SSHD = f"istio-vm-mesh-test-{CHECKOUT}/no-sshd"
+STRANGER = f"istio-vm-mesh-test-{CHECKOUT}/stranger"
 
 
 def changed(config: Config) -> None:

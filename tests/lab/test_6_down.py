@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.lab.environment import Lab, processes
+from tests.lab.environment import CHECKOUT, Lab, processes
 
 LABS = "label=istio-vm-mesh.stack"
 
@@ -25,37 +25,25 @@ def test_nothing_secret_was_on_a_command_line_in_an_environment_or_in_a_log(lab:
 
 def test_down_removes_all_of_the_lab_and_nothing_of_another(lab: Lab) -> None:
     image = lab.resource("product-1-container")["inputs"]["triggers"][0]
-    others = {
-        name for name in lab.docker("network", "ls", "--filter", LABS, "--format", "{{.Name}}").split() if f"-{lab.stack}-" not in name
-    }
-    lab.docker("network", "create", "--label", "istio-vm-mesh.stack=other", "istio-vm-mesh-other-pods")
-    lab.docker(
-        "run",
-        "--detach",
-        "--name",
-        "istio-vm-mesh-other-machine",
-        "--network",
-        "istio-vm-mesh-other-pods",
-        "--entrypoint",
-        "sleep",
-        image,
-        "infinity",
-    )
+    other = f"istio-vm-mesh-other-{CHECKOUT}"
+    lab.docker("network", "create", "--label", "istio-vm-mesh.stack=other", f"{other}-pods")
+    lab.docker("run", "--detach", "--name", f"{other}-machine", "--network", f"{other}-pods", "--entrypoint", "sleep", image, "infinity")
     try:
         output = lab.lab("down").stdout
         assert "Command cluster-kind deleted" in output
         running = set(lab.docker("ps", "--format", "{{.Names}}").split())
-        assert {"istio-vm-mesh-packages", "istio-vm-mesh-other-machine"} <= running
+        assert {"istio-vm-mesh-packages", f"{other}-machine"} <= running
     finally:
-        lab.docker("rm", "--force", "istio-vm-mesh-other-machine")
-        lab.docker("network", "rm", "istio-vm-mesh-other-pods")
+        lab.docker("rm", "--force", f"{other}-machine")
+        lab.docker("network", "rm", f"{other}-pods")
     assert not [name for name in lab.docker("ps", "--all", "--format", "{{.Names}}").split() if f"istio-vm-mesh-{lab.stack}-" in name]
     networks = lab.docker("network", "ls", "--format", "{{.Name}}").split()
     assert not [name for name in networks if f"istio-vm-mesh-{lab.stack}-" in name]
     assert sorted(path.name for path in (lab.root / ".lab").iterdir()) == ["logs", "run"]
     # Now that nobody else uses them, package server and engine go too, unless there are real labs or the engine is the machine's.
+    labs = lab.docker("network", "ls", "--quiet", "--filter", LABS)
     lab.lab("down")
-    if not others:
+    if not labs:
         alive = lab.docker("ps", "--all", "--format", "{{.Names}}", check=False).split()
         assert "istio-vm-mesh-packages" not in alive
         assert not lab.environment.get("DOCKER_HOST", "").endswith("/istio-vm-mesh/docker.sock") or not Path("/run/istio-vm-mesh").exists()

@@ -10,14 +10,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from tests.lab.environment import Config, Lab, processes, wait_for
+from tests.lab.environment import CHECKOUT, Lab, processes, wait_for
 
-NEAR, FAR = "172.31.18.0/24", "172.31.19.0/24"
 ALL = {"pod", "product-1", "product-2", "product-3"}
 SERVICE = "product.shop.svc.cluster.local"
 # Four while the cluster is made, the others after each further resource, or some: several are made at once.
@@ -31,17 +28,8 @@ KILLS = int(os.environ.get("LAB_KILLS", "0"))
 class Networks(Lab):
     """The lab with two networks; pods and product-1 in one, product-2 and product-3 in the other."""
 
-    stack: str = "networks"
-
-    def configure(self, change: Any = None) -> None:
-        stack = yaml.safe_load((self.root / "stacks" / "Pulumi.lab-multi-network.yaml").read_text())
-        config: Config = {key.split(":")[1]: value for key, value in stack["config"].items()}
-        config["networks"]["pods"]["ranges"] = [config["networks"]["pods"]["ranges"][0], NEAR]
-        config["networks"]["far"]["ranges"] = [FAR]
-        if change:
-            change(config)
-        stack["config"] = {f"istio-vm-mesh:{key}": value for key, value in config.items()}
-        (self.root / "stacks" / f"Pulumi.{self.stack}.yaml").write_text(yaml.safe_dump(stack, sort_keys=False))
+    scenario = "lab-multi-network"
+    stack: str = f"networks-{CHECKOUT}"
 
     def up_until_killed(self, created: int, seconds: float) -> bool:
         """`lab up`, whose whole process group gets SIGKILL so many seconds after Pulumi has created so many resources; whether it came to that."""
@@ -84,15 +72,15 @@ class Networks(Lab):
     def dropped(self) -> int:
         """Packets that the node dropped because they were on their way between the pods and the far network past the gateways."""
         rules = self.inside("cluster-control-plane", "iptables -t filter -L FORWARD -v -n -x")
-        return sum(int(line.split()[0]) for line in rules.splitlines() if "DROP" in line and FAR in line)
+        return sum(int(line.split()[0]) for line in rules.splitlines() if "DROP" in line and self.ranges[1] in line)
 
 
 @pytest.fixture(scope="module")
 def networks(checkout: Path) -> Iterator[Networks]:
     """The lab with two networks, up after having been killed over and over."""
     lab = Networks(checkout)
-    lab.configure()
     lab.lab("down")
+    lab.configure()
     try:
         kills = sum(lab.up_until_killed(*moment) for moment in MOMENTS[:KILLS])
         print(f"killed {kills} times")

@@ -72,7 +72,9 @@ def main() -> int:
         for part in parts:
             part.run()
         if arguments.needs_lab:
-            engine.stop()  # unless somebody's containers run in it
+            with engine.to_ourselves() as alone:
+                if alone:
+                    engine.stop()  # unless somebody's containers run in it
     except (StepError, StepFailedError) as error:
         print(error, file=sys.stderr)
         return cli.FAILED
@@ -88,7 +90,7 @@ def _prepare(with_lab: bool) -> dict[str, str]:
     """Get what the tests need, the lab's tools and images too if wanted; returns the variables by which engine tests find theirs."""
     steps = Steps("test", 2 + with_lab * up.PREPARATIONS, again="./scripts/test")
     if with_lab:
-        with up.only_one():
+        with up.only_one(), engine.in_use():
             up.prepare(steps)
     with steps.step("sshd") as step:
         debian.ensure(step, HOST_PACKAGES)
@@ -114,7 +116,7 @@ def _parts(environment: Mapping[str, str], with_lab: bool) -> list[Part]:
 
 def _call(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
     """Run a command on this terminal to its end; when interrupted, only after it has put things in order."""
-    with subprocess.Popen(command, env=environment) as process:
+    with subprocess.Popen(command, env=environment, preexec_fn=_heed_interruptions) as process:
         try:
             return process.wait()
         except KeyboardInterrupt as interrupt:
@@ -122,6 +124,11 @@ def _call(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
                 process.send_signal(signal.SIGINT)
             process.wait()
             raise
+
+
+def _heed_interruptions() -> None:
+    """Processes in a shell's background ignore SIGINT, and their children do; ours get it when this one is terminated."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -19,32 +19,40 @@ def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
     """
     with only_one():
         steps = steps or Steps("down", 4 if purge else 3)
-        with steps.step("pulumi destroy") as step:
-            answering = _engine(step)
-            _destroy(step, stack)
+        with engine.in_use():
+            with steps.step("pulumi destroy") as step:
+                answering = _engine(step)
+                _destroy(step, stack)
+            with steps.step("containers and networks") as step:
+                if answering:
+                    _remove_containers(step, answering, stack)
+                step.summary = step.summary or "nothing left"
         others = pulumi_cli.stacks()
-        with steps.step("containers and networks") as step:
-            if answering:
-                _remove_containers(step, answering, stack)
-                if not others and not _used_by_other_checkouts(answering):
+        with engine.to_ourselves() as alone:
+            with steps.step("container engine and files") as step:
+                last = alone and not others and not (answering and _used_by_other_checkouts(answering))
+                if answering and last:
                     packages.stop(answering)
                     if purge and not answering.host:  # the lab's own engine goes with the caches
                         _remove_images(answering)
-            step.summary = step.summary or "nothing left"
-        with steps.step("container engine and files") as step:
-            if others:
-                step.summary = f"kept for {', '.join(others)}"
-            else:
-                stopped = engine.stop(step)
-                for directory in (paths.STATE, paths.HOME, paths.BIN):
-                    shutil.rmtree(directory, ignore_errors=True)
-                paths.CHARTS.unlink(missing_ok=True)
-                paths.GATEWAY_API.unlink(missing_ok=True)
-        if purge:
-            with steps.step("caches") as step:
-                if others or not stopped:
-                    raise StepError("the caches are in use by another lab", "take that down first", show_log=False)
-                step.summary = f"{cache.purge() / 1e9:.1f} GB freed"
+                stopped = last and engine.stop(step)
+                if others:
+                    step.summary = f"kept for {', '.join(others)}"
+                else:
+                    step.summary = "" if stopped else "the engine stays for other labs of this machine"
+                    _remove_files()
+            if purge:
+                with steps.step("caches") as step:
+                    if not stopped:
+                        raise StepError("the caches are in use by another lab", "take that down first", show_log=False)
+                    step.summary = f"{cache.purge() / 1e9:.1f} GB freed"
+
+
+def _remove_files() -> None:
+    for directory in (paths.STATE, paths.HOME, paths.BIN):
+        shutil.rmtree(directory, ignore_errors=True)
+    for link in (paths.CHARTS, paths.GATEWAY_API, paths.DOCKER_HOST):
+        link.unlink(missing_ok=True)
 
 
 def _engine(step: Step) -> Engine | None:

@@ -6,6 +6,7 @@ command that started it, so it stays from one `lab up` to the next; `stop` ends 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -13,9 +14,11 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from lab import debian, engine_leftovers, paths, process, runtime
 from lab.steps import Step, StepError, quiet
@@ -58,6 +61,32 @@ class Engine:
     def run(self, step: Step, *arguments: str | Path, progress: process.Progress | None = None) -> None:
         """Run a long docker command with its output in the step's log."""
         step.run(["docker", *arguments], env=self.environment, progress=progress)
+
+
+@contextmanager
+def in_use() -> Iterator[None]:
+    """While this lasts no other checkout stops the engine, or what all labs of this machine share in it."""
+    with _users() as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def to_ourselves() -> Iterator[bool]:
+    """Whether no `in_use` lasts anywhere on this machine; then none starts before this ends."""
+    with _users() as users:
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _users() -> TextIO:
+    file = paths.cache() / ".locks" / "engine"  # not in RUN, which goes with the engine
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return file.open("w")
 
 
 def ensure(step: Step) -> Engine:

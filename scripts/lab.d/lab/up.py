@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lab import debian, engine, images, kernel, packages, paths, pulumi_cli, report
+from lab.engine import Engine
 from lab.steps import StepError, Steps
 from lab.tools import Tools
 from standins import install
@@ -22,17 +23,18 @@ PREPARATIONS = 8
 
 def run(stack: str, steps: Steps | None = None) -> dict[str, Any]:
     """Bring the stack up and show it; returns the stack's outputs. Raises StepFailedError."""
-    with only_one():
+    with only_one(), engine.in_use():
         steps = steps or Steps("up", PREPARATIONS + 1)
-        prepare(steps)
+        answering = prepare(steps)
         with steps.step("pulumi up") as step:
+            _refuse_anothers(answering, stack)
             pulumi_cli.select(step, stack)
             outputs = pulumi_cli.up(step, stack)
     report.show(outputs)
     return outputs
 
 
-def prepare(steps: Steps) -> None:
+def prepare(steps: Steps) -> Engine:
     """Everything that the stack needs of this machine is there: an engine, tools, images, the package server, Pulumi's plugins."""
     tools = Tools()
     with steps.step("Debian packages") as step:
@@ -56,6 +58,19 @@ def prepare(steps: Steps) -> None:
         sdk = tools.directory(step, "pulumi-python").path
         plugins = install.install(paths.BIN, paths.HOME, sdk)
         step.summary = ", ".join(f"{name}: {what}" for name, what in plugins.items())
+    return answering
+
+
+def _refuse_anothers(answering: Engine, stack: str) -> None:
+    """Containers and networks are named after the stack alone: one that this checkout's state does not know belongs to another's."""
+    if stack in pulumi_cli.stacks():
+        return
+    if answering.docker("network", "ls", "--quiet", "--filter", f"label=istio-vm-mesh.stack={stack}"):
+        raise StepError(
+            f"another checkout has a stack `{stack}` in this Docker engine, or had and was removed",
+            f"./scripts/lab down --stack {stack} there (or here: it removes the other's too), or use a stack file of another name",
+            show_log=False,
+        )
 
 
 @contextmanager

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from lab import __main__ as commands
-from lab import cli, down, paths, pulumi_cli, up
+from lab import cli, down, engine, paths, pulumi_cli, up
 from lab.engine import Engine
 from lab.steps import StepError, StepFailedError, quiet
 
 
 @pytest.fixture(autouse=True)
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ISTIO_VM_MESH_CACHE", str(tmp_path / "cache"))
     for name in ("LAB", "BIN", "STATE", "HOME", "RUN", "LOGS"):
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
     monkeypatch.setattr(commands.signal, "signal", lambda *arguments: None)
@@ -45,6 +46,22 @@ def test_one_command_at_a_time() -> None:
         pass
     with up.only_one():
         pass
+
+
+def test_the_engine_is_nobodys_to_stop_while_another_checkout_uses_it(lab: Path) -> None:
+    with engine.in_use(), engine.in_use(), engine.to_ourselves() as alone:
+        assert not alone
+    with engine.to_ourselves() as alone:
+        assert alone
+
+
+def test_a_stack_of_another_checkout_is_left_alone(lab: Path) -> None:
+    with pytest.raises(StepError, match=r"another checkout has a stack `lab`"):
+        up._refuse_anothers(Docker(None), "lab")
+    state = paths.STATE / ".pulumi" / "stacks" / pulumi_cli.PROJECT
+    state.mkdir(parents=True)
+    (state / "lab.json").write_text("{}")
+    up._refuse_anothers(Docker(None), "lab")
 
 
 def test_a_log_is_found_by_number_and_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
