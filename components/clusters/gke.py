@@ -104,7 +104,7 @@ class Gke(pulumi.ComponentResource):
                 enable_insecure_binding_system_authenticated=False, enable_insecure_binding_system_unauthenticated=False
             ),
             anonymous_authentication_config=container.ClusterAnonymousAuthenticationConfigArgs(mode="LIMITED"),
-            security_posture_config=container.ClusterSecurityPostureConfigArgs(mode="BASIC", vulnerability_mode="VULNERABILITY_DISABLED"),
+            security_posture_config=container.ClusterSecurityPostureConfigArgs(mode="BASIC"),
             cost_management_config=container.ClusterCostManagementConfigArgs(enabled=True),
             enable_l4_ilb_subsetting=True,
             deletion_protection=settings.deletion_protection,

@@ -117,6 +117,9 @@ MUTATIONS = (
     Mutation(
         "machines that stay do not leave", "components/machines/ssh.py", "leave=key.apply(lambda text: ssh.leave(name, machine, text)),", ""
     ),
+    # What Google's API descriptions list
+    Mutation("a value that Google's API does not have", "components/clusters/gke.py", 'mode="GKE_METADATA"', 'mode="GKE_METADATA_SERVER"'),
+    Mutation("an OAuth scope that Google does not have", "components/plan/fleet.py", "auth/userinfo.email", "auth/userinfo.mail"),
     # Settings
     Mutation("unknown keys are passed over", "components/decode.py", "for key in value if key not in fields)", "for key in ())"),
     Mutation("reserved ports are taken", "components/settings/workloads.py", "elif port in RESERVED_PORTS:", "elif False:"),
