@@ -50,6 +50,10 @@ MUTATIONS = (
         '"serviceAccount": service_account(name, workload),',
         "",
     ),
+    Mutation(
+        "a component has another type", "components/networks/google.py", "istio-vm-mesh:networks:Google", "istio-vm-mesh:networks:Vpcs"
+    ),
+    Mutation("a resource has another name", "components/networks/google.py", '"gateway-zone"', '"zone-gateway"'),
     Mutation("the probe leaves out its threshold", "components/plan/workload.py", ', "failureThreshold": settings.failure_threshold', ""),
     # Firewall and addresses
     Mutation("the firewall lets nothing in", "components/networks/google.py", "for flow in plan.flows(settings)]", "for flow in ()]"),

@@ -167,7 +167,7 @@ def _options(request: Any) -> dict[str, Any]:
     timeouts = request.customTimeouts
     options = {
         "additional_secret_outputs": sorted(request.additionalSecretOutputs),
-        "aliases": [alias.spec.name for alias in request.aliases if alias.spec.name],  # the SDK's own name other API versions
+        "aliases": [found for alias in request.aliases if (found := _alias(alias))],
         "custom_timeouts": {name: getattr(timeouts, name) for name in ("create", "update", "delete") if getattr(timeouts, name)},
         "delete_before_replace": request.deleteBeforeReplace,
         "deleted_with": _name(request.deletedWith),
@@ -177,6 +177,14 @@ def _options(request: Any) -> dict[str, Any]:
         "retain_on_delete": request.retainOnDelete,
     }
     return {name: value for name, value in options.items() if value}
+
+
+def _alias(alias: Any) -> dict[str, Any]:
+    """What a resource was called before: the parts that differ, a parent by its name. Empty for the SDKs' own, which name other types."""
+    spec = alias.spec
+    parts = {"urn": alias.urn, "name": spec.name, "type": spec.type, "parent": _name(spec.parentUrn), "noParent": spec.noParent}
+    found = {name: value for name, value in parts.items() if value}
+    return {} if set(found) == {"type"} and not spec.type.startswith(f"{PROJECT}:") else found
 
 
 def stacks() -> list[str]:
