@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lab import paths
 
-# The ports follow from the machines' names, so two of these tests at once would take them from each other.
-pytestmark = pytest.mark.xdist_group("tunnels")
-
 PORT = 27805  # of product-1, from its name
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """Ports follow from the machines' names: two of these tests at once, in whatever checkout, would take them from each other."""
+    with (Path(tempfile.gettempdir()) / f"istio-vm-mesh-{os.getuid()}-test-tunnels").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture
