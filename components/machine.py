@@ -24,10 +24,11 @@ SECONDS_TO_DRAIN = 5
 class Machine(pulumi.ComponentResource):
     """A machine of a workload. At most six resources, this one included, and two SSH connections.
 
-    `address` is the machine's, `entry` the name of its WorkloadEntry. `join` is the resource that joins it, `joined` changes with whatever
-    the agent was restarted for, and with a new token.
+    `host` is the machine itself, `address` its address, `entry` the name of its WorkloadEntry. `join` is the resource that joins it, `joined` changes
+    with whatever the agent was restarted for, and with a new token.
     """
 
+    host: Host
     address: pulumi.Output[str]
     entry: pulumi.Output[str]
     join: remote.Command
@@ -48,7 +49,7 @@ class Machine(pulumi.ComponentResource):
         group, network = machine.workload, machine.network
         spec = settings.workloads[group]
         host = make_host(pulumi.ResourceOptions(parent=self))
-        self._host, self._cluster = host, cluster
+        self.host, self._cluster = host, cluster
         self.address = host.address
         self.entry = host.address.apply(lambda address: plan.entry_name(group, address, network))
 
@@ -119,12 +120,12 @@ class Machine(pulumi.ComponentResource):
             create=create,
             delete=script.LOCAL,
             stdin=text,
-            triggers=[self._host.identity],
+            triggers=[self.host.identity],
             logging=local.Logging.STDERR,
             add_previous_output_in_env=False,
             # Before a machine is replaced, as before it is removed. What leaves over SSH leaves even when the cluster goes.
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=after, delete_before_replace=True, deleted_with=None if self._host.leave else self._cluster.whole
+                parent=self, depends_on=after, delete_before_replace=True, deleted_with=None if self.host.leave else self._cluster.whole
             ),
         )
 
@@ -136,7 +137,7 @@ class Machine(pulumi.ComponentResource):
         return self._over_ssh(f"{self._name}-proof", stdin, [self.join, *after]).stdout
 
     def _over_ssh(self, name: str, stdin: pulumi.Output[str], after: list[pulumi.Resource]) -> remote.Command:
-        host = self._host
+        host = self.host
         return remote.Command(
             name,
             connection=self._connection,

@@ -10,6 +10,7 @@ from pulumi.runtime.config import get_config, get_config_env
 
 from components import clusters, machines, networks, verification
 from components import mesh as mesh_component
+from components.gateway import Gateway, gateway
 from components.machine import Machine
 from components.plan import router
 from components.settings import SECRETS, Problem, Settings, SettingsError
@@ -56,10 +57,11 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
         name: Machine(name, settings, make_host, cluster, mesh, workloads[settings.machines[name].workload])
         for name, make_host in machines.makers(stack, settings, in_networks, cluster).items()
     }
-    told = [
-        _tell_addresses(network, [joined[name] for name in router.machine_names(settings, network)], in_cluster)
+    gateways = {
+        network: gateway(network, settings, in_networks, {name: joined[name] for name in router.machine_names(settings, network)})
         for network in router.networks(settings)
-    ]
+    }
+    told = [_tell_addresses(network, known, in_cluster) for network, known in gateways.items()]
 
     if settings.google and in_networks.google and settings.groups:
         from components.fleet import fleets
@@ -71,14 +73,14 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in joined.items()},
     }
     if settings.verify != "none":
-        outputs["verification"] = verification.verify(settings, cluster, mesh, workloads, joined, told)
+        outputs["verification"] = verification.verify(settings, cluster, mesh, workloads, joined, gateways, told)
     return outputs
 
 
-def _tell_addresses(network: str, machines: list[Machine], opts: pulumi.ResourceOptions) -> pulumi.Resource:
-    """Tell istiod where calls into `network` go, once the machines there can take them."""
-    known = pulumi.Output.all(*(machine.address for machine in machines))
+def _tell_addresses(network: str, gateway: Gateway, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+    """Tell istiod where calls into `network` go, once its gateway can take them."""
+    known = pulumi.Output.all(*gateway.addresses.values())
     spec = known.apply(lambda addresses: router.addresses(network, addresses)["spec"])
-    after = pulumi.ResourceOptions(depends_on=[machine.join for machine in machines])
     manifest = {**router.addresses(network, []), "spec": spec}
+    after = pulumi.ResourceOptions(depends_on=list(gateway.ready))
     return mesh_component.custom_resource(f"{network}-gateway-addresses", manifest, pulumi.ResourceOptions.merge(opts, after))

@@ -14,10 +14,11 @@ import pulumi
 from pulumi_command import local
 
 from components.clusters import Cluster
+from components.gateway import Gateway
 from components.machine import Machine
 from components.mesh import Mesh
 from components.plan import mesh as mesh_plan
-from components.plan import router, script
+from components.plan import script
 from components.plan import verification as plan
 from components.plan import workload as workload_plan
 from components.settings import Settings
@@ -30,16 +31,19 @@ def verify(
     mesh: Mesh,
     workloads: Mapping[str, Workload],
     machines: Mapping[str, Machine],
+    gateways: Mapping[str, Gateway],
     after: Sequence[pulumi.Resource],
 ) -> dict[str, pulumi.Output[dict[str, Any]]]:
-    """Verify every workload with its machines, once `after` exists; returns the evidence by workload (`plan.verification.evidence`)."""
-    gateways: dict[str, list[pulumi.Output[str]]] = {settings.cluster.network: [mesh.gateway_ip]}
-    names: list[pulumi.Output[dict[str, str]]] = [mesh.gateway_ip.apply(lambda address: {address: mesh_plan.GATEWAY})]
-    for network in router.networks(settings):
-        gateways[network] = [machines[name].address for name in router.machine_names(settings, network)]
-        for name in router.machine_names(settings, network):
-            names.append(machines[name].address.apply(partial(_named, name)))
-    known_gateways = pulumi.Output.all(**{name: pulumi.Output.all(*addresses) for name, addresses in gateways.items()})
+    """Verify every workload with its machines, once `after` exists; returns the evidence by workload (`plan.verification.evidence`).
+
+    `gateways` are those of other networks than the cluster's.
+    """
+    by_name = {
+        settings.cluster.network: {mesh_plan.GATEWAY: mesh.gateway_ip},
+        **{name: known.addresses for name, known in gateways.items()},
+    }
+    known_gateways = pulumi.Output.all(**{network: pulumi.Output.all(*addresses.values()) for network, addresses in by_name.items()})
+    names = [address.apply(partial(_named, name)) for addresses in by_name.values() for name, address in addresses.items()]
     found: dict[str, list[pulumi.Output[str]]] = {}
     commands: dict[str, local.Command] = {}
     for name, workload in workloads.items():

@@ -57,8 +57,9 @@ class Workload(pulumi.ComponentResource):
         ]
         self.registered = [account, group, *services]
         if router.needs_failover(settings, name):
+            choose = router.callers_choose(settings, name)
             self.registered += [
-                custom_resource(f"{name}-service-{service}-failover", router.failover(service, workload), in_mesh)
+                custom_resource(f"{name}-service-{service}-failover", router.failover(service, workload, choose), in_mesh)
                 for service in workload.services
             ]
         self.ready = list(self.registered)

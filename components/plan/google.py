@@ -108,9 +108,9 @@ def flows(settings: Settings) -> list[Flow]:
                 found.append(Flow(f"{vpc}-{workload}", vpc, tuple(sources), workload, ports, f"calls to the workload {workload}"))
             if any(isinstance(machine, GceMachine) for machine in here):
                 found.append(Flow(f"{vpc}-{workload}-ssh", vpc, ssh_sources(settings), workload, (22,), "SSH of whoever runs Pulumi"))
-            if any(isinstance(machine, GroupMachine) for machine in here):
+            if spec.role == "router" or any(isinstance(machine, GroupMachine) for machine in here):
                 health = (mesh_plan.STATUS_PORT,)
-                found.append(Flow(f"{vpc}-{workload}-health", vpc, HEALTH_CHECKS, workload, health, "Google's health checks of groups"))
+                found.append(Flow(f"{vpc}-{workload}-health", vpc, HEALTH_CHECKS, workload, health, "Google's health checks"))
     return [*found, *_to_pods(settings)]
 
 

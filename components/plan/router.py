@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from components.plan import script
 from components.plan.mesh import CROSS_NETWORK_PORT, NAMESPACE, STATUS_PORT, services_exposure
 from components.plan.workload import host
 from components.settings import GceMachine, HttpProbe, Machine, Probe, Settings, Workload
@@ -44,13 +45,18 @@ def machine_names(settings: Settings, network: str) -> list[str]:
     return [f"{workload_name(network)}-{number}" for number in range(1, (gateway.machines if gateway else 0) + 1)]
 
 
+def balanced(settings: Settings, network: str) -> bool:
+    """Whether the machines of a network's gateway are behind a load balancer, so that others know one address: on Google Cloud."""
+    return any(isinstance(settings.machines[name], GceMachine) for name in machine_names(settings, network))
+
+
 def expand(settings: Settings) -> Settings:
     """The settings with every network's gateway as a workload and machines; each machine is made like the network's first one."""
     workloads, machines = dict(settings.workloads), dict(settings.machines)
     for network in networks(settings):
         first: Machine = next(machine for _, machine in sorted(settings.singles.items()) if machine.network == network)
         if isinstance(first, GceMachine):
-            first = replace(first, setup=None, local_port=None)
+            first = replace(first, setup=f"#!/bin/bash\n{script.body('gateway-setup')}", local_port=None)
         workloads[workload_name(network)] = Workload(
             namespace=NAMESPACE,
             labels=labels(network),
@@ -65,35 +71,44 @@ def expand(settings: Settings) -> Settings:
 
 
 def needs_failover(settings: Settings, workload: str) -> bool:
-    """Whether callers of a workload have more than one gateway to choose from, so that one may fail."""
+    """Whether calls of a workload have more than one gateway to go through, so that one may fail."""
     gateways = [settings.networks[machine.network].gateway for machine in settings.machines_of(workload).values()]
     return any(gateway and gateway.machines > 1 for gateway in gateways)
 
 
-def failover(service: str, workload: Workload) -> dict[str, Any]:
-    """The DestinationRule by which callers leave a gateway that no longer answers: a connection is given up after a second, two in a row
-    set the gateway aside for ten, and Istio's own retries take another. What the application answers sets nobody aside.
+def callers_choose(settings: Settings, workload: str) -> bool:
+    """Whether callers of a workload know several gateways of a network, rather than a balancer before them."""
+    return any(
+        len(machine_names(settings, machine.network)) > 1 and not balanced(settings, machine.network)
+        for machine in settings.machines_of(workload).values()
+    )
+
+
+def failover(service: str, workload: Workload, callers_choose: bool = True) -> dict[str, Any]:
+    """The DestinationRule by which callers leave a gateway that no longer answers: a connection is given up after a second, and Istio's own
+    retries take another. Where `callers_choose`, two in a row set the gateway aside for ten seconds; what the application answers sets nobody aside.
     """
+    outliers = {
+        # Outlier detection would switch on failover between localities too.
+        "loadBalancer": {"localityLbSetting": {"enabled": False}},
+        "outlierDetection": {
+            "splitExternalLocalOriginErrors": True,
+            "consecutiveLocalOriginFailures": 2,
+            "consecutive5xxErrors": 0,
+            "consecutiveGatewayErrors": 0,
+            "interval": "1s",
+            "baseEjectionTime": "10s",
+            "maxEjectionPercent": 50,
+        },
+    }
+    connections = {"connectionPool": {"tcp": {"connectTimeout": "1s", "tcpKeepalive": {"time": "5s", "interval": "1s", "probes": 3}}}}
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
         "metadata": {"name": f"{service}-failover", "namespace": workload.namespace},
         "spec": {
             "host": host(service, workload),
-            "trafficPolicy": {
-                # Outlier detection would switch on failover between localities too.
-                "loadBalancer": {"localityLbSetting": {"enabled": False}},
-                "connectionPool": {"tcp": {"connectTimeout": "1s", "tcpKeepalive": {"time": "5s", "interval": "1s", "probes": 3}}},
-                "outlierDetection": {
-                    "splitExternalLocalOriginErrors": True,
-                    "consecutiveLocalOriginFailures": 2,
-                    "consecutive5xxErrors": 0,
-                    "consecutiveGatewayErrors": 0,
-                    "interval": "1s",
-                    "baseEjectionTime": "10s",
-                    "maxEjectionPercent": 50,
-                },
-            },
+            "trafficPolicy": {**connections, **(outliers if callers_choose else {})},
         },
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -32,7 +33,7 @@ def stacks() -> Iterator[tuple[str, Settings]]:
 
 def bill(settings: Settings) -> tuple[Counter[str], Counter[str]]:
     """What a stack has, by the prices' names: as it starts, and what of that is at a spot price."""
-    from components.plan import google
+    from components.plan import google, router
     from components.settings import GkeCluster, GroupMachine, google_machines
 
     whole: Counter[str] = Counter()
@@ -44,12 +45,18 @@ def bill(settings: Settings) -> tuple[Counter[str], Counter[str]]:
         if not cluster.autopilot:
             whole.update({nodes.machine_type: nodes.minimum, "disk": nodes.minimum * nodes.disk_size, "nat-machine": nodes.minimum})
             spot.update({nodes.machine_type: nodes.minimum if nodes.spot else 0})
+    whole["balancer"] += sum(router.balanced(settings, network) for network in router.networks(settings))
     whole["nat"] += len(google.vpcs(settings))
     for machine in google_machines(settings).values():
         count = machine.minimum if isinstance(machine, GroupMachine) else 1
         whole.update({machine.machine_type: count, "disk": count * machine.disk_size, "nat-machine": count})
         spot.update({machine.machine_type: count if machine.spot else 0})
     return whole, spot
+
+
+def _cost(count: float, price: Mapping[str, Any]) -> float:
+    """What `count` of something cost; of some things several share a price (`for`)."""
+    return math.ceil(count / price["for"]) * price["each"] if "for" in price else count * price["each"]
 
 
 def page() -> str:
@@ -66,7 +73,7 @@ def page() -> str:
     sections: list[str] = []
     for name, settings in stacks():
         whole, spot = bill(settings)
-        costs = {item: (count - spot[item] * (1 - data["spot"])) * prices[item]["each"] for item, count in whole.items() if count}
+        costs = {item: _cost(count - spot[item] * (1 - data["spot"]), prices[item]) for item, count in whole.items() if count}
         total = sum(costs.values())
         most = sorted(costs, key=lambda item: -costs[item])[:3]
         named = ", ".join(f"{prices[item]['what']} {costs[item] / total:.0%}" for item in most)

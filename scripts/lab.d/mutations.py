@@ -78,6 +78,17 @@ MUTATIONS = (
         '"loadBalancerSourceRanges": plan.machine_ranges(whole),',
         "",
     ),
+    Mutation("no rule for health checks of gateways", "components/plan/google.py", 'if spec.role == "router" or any', "if any"),
+    Mutation(
+        "a gateway's balancer is open to the world",
+        "components/machines/balancer.py",
+        'region=google.region,\n            load_balancing_scheme="INTERNAL",\n            backend_service',
+        'region=google.region,\n            load_balancing_scheme="EXTERNAL",\n            backend_service',
+    ),
+    Mutation("a gateway that is made again gets no calls", "components/machines/balancer.py", "replace_with=[instance], ", ""),
+    Mutation(
+        "the mesh knows gateways past their balancer", "components/gateway.py", "if router.balanced(settings, network) and", "if False and"
+    ),
     # Rights and protection
     Mutation(
         "machines have the default service account", "components/machines/gce.py", "email=networks.accounts[machine.workload].email, ", ""

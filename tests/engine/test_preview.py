@@ -45,10 +45,10 @@ class Mesh:
         self.write(config or self.config)
         self._stack.up(program)
 
-    def preview(self, config: Config | None = None, fails: bool = False) -> tuple[Ops, str]:
+    def preview(self, config: Config | None = None, *options: str, fails: bool = False) -> tuple[Ops, str]:
         """What a preview would do, by name, without what stays the same or is only read; and all that it prints."""
         self.write(config or self.config)
-        output = self._stack.preview(program, "--json", fails=fails).output
+        output = self._stack.preview(program, "--json", *options, fails=fails).output
         steps = json.loads(output[output.index("{\n") :])["steps"]
         return {step["urn"].rpartition("::")[2]: step["op"] for step in steps if step["op"] not in ("same", "read")}, output
 
@@ -149,6 +149,17 @@ def test_a_renamed_workload_is_shown_as_a_deletion_and_never_as_a_replacement(ru
     shown, _ = running.preview(config)
     assert shown["product-group"] == "delete"
     assert shown["goods-group"] == "create"
+
+
+def test_a_gateway_that_is_made_again_is_put_before_the_balancer_again(mesh: Callable[[str], Mesh]) -> None:
+    """Its name is the same, so no input of the membership changes; Google removes it from the group all the same."""
+    found = mesh("multi-network")
+    found.up()
+    shown, _ = found.preview(None, "--target-replace", "**far-gateway-1-instance", "--target-dependents")
+    replaced = {name for name, op in shown.items() if "replace" in op}
+    assert {"far-gateway-1-instance", "far-gateway-balancer-far-gateway-1"} <= replaced
+    assert not {name for name in replaced if "far-gateway-2" in name}
+    assert "far-gateway-addresses" not in shown, "the address of the gateway stays"
 
 
 def test_a_stack_file_with_a_mistake_shows_it_and_no_plan(running: Mesh) -> None:

@@ -50,7 +50,6 @@ ANSWERS: dict[str, dict[str, Any]] = {
 
 # What Google Cloud adds to resources, by type.
 GOOGLE: dict[str, dict[str, Any]] = {
-    "gcp:compute/address:Address": {"address": "10.10.0.250"},
     "gcp:container/cluster:Cluster": {"controlPlaneEndpointsConfig": {"dnsEndpointConfig": {"endpoint": "gke-0123.europe-west1.gke.goog"}}},
 }
 
@@ -59,10 +58,12 @@ def of_google(name: str, type_: str) -> dict[str, Any]:
     """What Google Cloud adds to one resource."""
     number = zlib.crc32(name.encode()) & 0xFF
     if type_ == "gcp:compute/instance:Instance":
-        return {"instanceId": str(number), "networkInterfaces": [{"networkIp": f"10.11.0.{number}"}]}
+        return {"instanceId": str(number), "networkInterfaces": [{"networkIp": f"10.11.0.{number}"}], "selfLink": f"https://google/{name}"}
     if type_ == "gcp:serviceaccount/account:Account":
         email = f"{name}@project.iam.gserviceaccount.com"
         return {"email": email, "member": f"serviceAccount:{email}", "uniqueId": str(10**20 + number)}
+    if type_ == "gcp:compute/address:Address":
+        return {"address": "10.10.0.250" if name == "gateway-address" else f"10.40.0.{number}"}
     return {"selfLink": f"https://google/{name}", **GOOGLE.get(type_, {})}
 
 
@@ -173,6 +174,7 @@ def _options(request: Any) -> dict[str, Any]:
         "deleted_with": _name(request.deletedWith),
         "ignore_changes": sorted(request.ignoreChanges),
         "protect": request.protect,
+        "replace_with": sorted(map(_name, request.replace_with)),
         "replace_on_changes": sorted(set(request.replaceOnChanges) - {"triggers[*]"}),  # the command SDK's own
         "retain_on_delete": request.retainOnDelete,
     }

@@ -69,6 +69,7 @@ def opened(stack: str) -> dict[str, tuple[list[str], list[str]]]:
 
 
 PODS, MACHINES, FAR, IAP = "10.20.0.0/16", "10.11.0.0/24", "10.40.0.0/24", "35.235.240.0/20"
+CHECKS = ["35.191.0.0/16", "130.211.0.0/22"]
 
 
 def test_in_one_network_pods_and_machines_reach_each_other() -> None:
@@ -82,6 +83,7 @@ def test_in_one_network_pods_and_machines_reach_each_other() -> None:
 def test_between_networks_gateways_alone_are_reached() -> None:
     assert opened("multi-network") == {
         "firewall-far-far-gateway": ([PODS], ["15443"]),
+        "firewall-far-far-gateway-health": (CHECKS, ["15021"]),
         "firewall-far-far-gateway-ssh": ([IAP], ["22"]),
         "firewall-far-product": ([FAR], ["80"]),
         "firewall-far-product-ssh": ([IAP], ["22"]),
@@ -91,7 +93,7 @@ def test_between_networks_gateways_alone_are_reached() -> None:
 def test_nobody_logs_in_to_a_fleet() -> None:
     assert opened("fleet") == {
         "firewall-mesh-product": ([MACHINES, PODS], ["80"]),
-        "firewall-mesh-product-health": (["35.191.0.0/16", "130.211.0.0/22"], ["15021"]),
+        "firewall-mesh-product-health": (CHECKS, ["15021"]),
     }
     assert not of_type("fleet", "command:remote:Command")
     metadata = declared("fleet").graph["product-fleet-template"].inputs["metadata"]
@@ -154,6 +156,47 @@ def test_machines_start_as_they_should(stack: str) -> None:
 def test_the_two_halves_of_a_peering_are_made_one_after_the_other() -> None:
     graph = declared("multi-network").graph
     assert "peering-mesh-far" in graph["peering-far-mesh"].dependencies
+
+
+def test_a_networks_gateway_is_machines_behind_one_internal_address() -> None:
+    graph = declared("multi-network").graph
+    name = "far-gateway-balancer"
+    rule, backends, group = (graph[f"{name}-{part}"] for part in ("rule", "backends", "instances"))
+    reserved = graph[f"{name}-address"]
+    address = reserved.state["address"]
+    assert (reserved.inputs["addressType"], reserved.inputs["subnetwork"]) == ("INTERNAL", "subnet-far-id")
+    assert (rule.inputs["loadBalancingScheme"], rule.inputs["ipAddress"], rule.inputs["ports"]) == ("INTERNAL", address, ["15443"])
+    assert not rule.inputs["allowGlobalAccess"], "a stack is in one region"
+    assert rule.inputs["backendService"] == f"{name}-backends-id"
+    assert backends.inputs["backends"] == [{"group": group.state["selfLink"], "balancingMode": "CONNECTION"}]
+    assert backends.inputs["healthChecks"] == f"{name}-health-id"
+    assert graph[f"{name}-health"].inputs["httpHealthCheck"] == {"port": 15021, "requestPath": "/healthz/ready"}
+    for machine in ("far-gateway-1", "far-gateway-2"):
+        member, instance = graph[f"{name}-{machine}"], graph[f"{machine}-instance"]
+        assert member.inputs["instance"] == instance.state["selfLink"]
+        assert member.inputs["zone"] == group.inputs["zone"] == instance.inputs["zone"]
+        assert f"{machine}-join" in member.dependencies, "no call goes to a machine that has not joined"
+        assert member.options["replace_with"] == [f"{machine}-instance"], "a machine that is made again is no member any more"
+        assert member.options["delete_before_replace"]
+
+
+def test_the_mesh_knows_a_gateway_behind_a_balancer_by_its_address_alone() -> None:
+    graph = declared("multi-network").graph
+    address = graph["far-gateway-balancer-address"].state["address"]
+    told = graph["far-gateway-addresses"]
+    assert told.inputs["spec"]["addresses"] == [{"type": "IPAddress", "value": address}]
+    assert {"far-gateway-balancer-rule", "far-gateway-balancer-far-gateway-1", "far-gateway-balancer-far-gateway-2"} <= set(
+        told.dependencies
+    )
+    policy = graph["product-service-product-failover"].inputs["spec"]["trafficPolicy"]
+    assert policy["connectionPool"]["tcp"]["connectTimeout"] == "1s"
+    assert "outlierDetection" not in policy, "setting the one address aside would set all machines aside"
+
+
+def test_a_gateways_machines_have_what_istios_package_needs_without_the_stacks_setup() -> None:
+    graph = declared("multi-network").graph
+    setup = graph["far-gateway-1-instance"].inputs["metadata"]["startup-script"]
+    assert setup.startswith("#!/bin/bash\n") and "iptables" in setup and "nginx" not in setup
 
 
 def test_a_group_and_its_autoscaler_do_not_fight_over_its_size() -> None:
