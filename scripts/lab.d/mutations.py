@@ -62,8 +62,8 @@ MUTATIONS = (
     Mutation(
         "no rule for health checks of groups",
         "components/plan/google.py",
-        "if any(isinstance(machine, GroupMachine)",
-        "if False and any(isinstance(machine, GroupMachine)",
+        "or any(isinstance(machine, GroupMachine)",
+        "or False and any(isinstance(machine, GroupMachine)",
     ),
     Mutation(
         "a machine has a public address",
