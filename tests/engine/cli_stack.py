@@ -20,6 +20,8 @@ import grpc
 from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import language_pb2_grpc
 
+from lab import paths
+
 Program = Callable[[], object]
 PROJECT, STACK, PASSPHRASE = "test", "lab", "test"
 
@@ -52,7 +54,7 @@ class Stack:
     def env(self) -> dict[str, str]:
         own = {
             "PULUMI_HOME": str(self.root / "home"),
-            "PULUMI_BACKEND_URL": f"file://{self.root / 'state'}",
+            "PULUMI_BACKEND_URL": paths.backend(self.root / "state"),
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
             "PULUMI_SKIP_UPDATE_CHECK": "1",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",

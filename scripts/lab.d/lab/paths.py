@@ -54,6 +54,15 @@ def docker_host() -> str | None:
         return None
 
 
+def backend(directory: Path) -> str:
+    """The address of Pulumi's file backend in `directory`.
+
+    The backend writes a file beside its place and renames it, so a killed CLI leaves the old state or the new one. Only its notes on each
+    file (`*.attrs`), which nothing needs, are written in place, and half of one keeps the state from being read: so it writes none.
+    """
+    return f"file://{directory}?metadata=skip"
+
+
 def make_private(directory: Path) -> Path:
     """Create a directory that only its owner can read, and return it."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -66,7 +75,7 @@ def settings() -> dict[str, str]:
     variables = {
         "VIRTUAL_ENV": str(VENV),
         "PULUMI_HOME": str(HOME),
-        "PULUMI_BACKEND_URL": f"file://{STATE}",
+        "PULUMI_BACKEND_URL": backend(STATE),
         "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
         "PULUMI_SKIP_UPDATE_CHECK": "1",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",

@@ -18,7 +18,7 @@ def test_env_prints_lines_for_a_shell() -> None:
         ["sh", "-euc", f'{printed}\necho "$PULUMI_BACKEND_URL"; echo "$PATH"'], capture_output=True, text=True, check=True
     )
     backend, path = shell.stdout.splitlines()
-    assert backend == f"file://{paths.STATE}"
+    assert backend == paths.backend(paths.STATE)
     assert path.startswith(f"{paths.BIN}:{paths.VENV}/bin:")
 
 
