@@ -58,6 +58,8 @@ class Machine(pulumi.ComponentResource):
             {
                 "kubeconfig": cluster.kubeconfig,
                 "cluster": cluster.identifier,
+                "workload": group,
+                "workloads": sorted(settings.workloads),
                 "namespace": spec.namespace,
                 "service_account": workload_plan.service_account(group, spec),
                 "identity": host.identity,

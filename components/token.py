@@ -11,6 +11,7 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +22,7 @@ AUDIENCE = "istio-ca"
 LIFETIME = 3600  # seconds
 MARGIN = 300  # seconds: a token that expires sooner than this is not delivered any more
 
-_MINT_FOR = ("cluster", "namespace", "service_account", "identity", "rotation")
+_MINT_FOR = ("cluster", "workload", "namespace", "service_account", "identity", "rotation")
 
 
 def _kubectl(kubeconfig: str, *arguments: str) -> str:
@@ -41,6 +42,23 @@ def _kubectl(kubeconfig: str, *arguments: str) -> str:
     return done.stdout
 
 
+def _refuse_to_rename(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A WorkloadGroup is never replaced or removed while machines are in it, nor its Services: their new ones would have the names of the old, and
+    what is removed last wins. That an old workload stays beside the new one shows that a machine shall move.
+    """
+    workload, namespace = before.get("workload"), before.get("namespace")
+    if workload == now["workload"] and namespace != now["namespace"]:
+        what = f"the workload {workload} moves from the namespace {namespace} to {now['namespace']}"
+    elif workload is not None and workload not in now["workloads"]:
+        what = f"the workload {workload}, which this machine runs, is now called {now['workload']}, or gone"
+    else:
+        return
+    raise RuntimeError(
+        f"{what}: its WorkloadGroup and Services would be removed under its machines. Leave it as it is; or put a new workload beside it, with labels and "
+        "Services of its own, give the machines to that one with one update, and take the old workload out with the next"
+    )
+
+
 class TokenProvider(ResourceProvider):
     """Mints tokens by Kubernetes' TokenRequest API, and knows when one must be minted again."""
 
@@ -56,7 +74,12 @@ class TokenProvider(ResourceProvider):
         return UpdateResult(outs=self._mint(_news))
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        """Mint again for another cluster, machine, identity or rotation, and for an expired token whose machine is not in the mesh."""
+        """Mint again for another cluster, machine, workload, identity or rotation, and for an expired token whose machine is not in the mesh.
+
+        Only here, in previews too, are a machine's workload now and before side by side, so a renamed workload is refused here.
+        Raises RuntimeError.
+        """
+        _refuse_to_rename(_olds, _news)
         changed = any(_olds.get(key) != _news.get(key) for key in _MINT_FOR)
         return DiffResult(changes=changed or (_olds["expires"] < time.time() + MARGIN and not self._joined(_news)))
 
@@ -91,6 +114,8 @@ class Token(Resource, module="token", name="Token"):
     expires: pulumi.Output[float]
 
     def __init__(self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions) -> None:
-        """`props`: kubeconfig, cluster (its identifier), namespace, service_account, identity (of the machine), rotation, entry (the WorkloadEntry's name)."""
+        """`props`: kubeconfig, cluster (its identifier), workload, workloads (all of the stack), namespace, service_account, identity (of the machine),
+        rotation, entry (the WorkloadEntry's name).
+        """
         secret = pulumi.ResourceOptions(additional_secret_outputs=["token", "kubeconfig"])
         super().__init__(TokenProvider(), name, {**props, "token": None, "expires": None}, pulumi.ResourceOptions.merge(opts, secret))

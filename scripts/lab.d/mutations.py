@@ -19,7 +19,14 @@ from typing import NamedTuple
 
 from lab import paths
 
-TESTS = ("tests/graph", "tests/unit/test_plan.py", "tests/unit/test_calls.py", "tests/unit/test_settings.py", "tests/unit/test_broken.py")
+TESTS = (
+    "tests/graph",
+    "tests/unit/test_plan.py",
+    "tests/unit/test_token.py",
+    "tests/unit/test_calls.py",
+    "tests/unit/test_settings.py",
+    "tests/unit/test_broken.py",
+)
 GOLDEN = "the_graph_is_the_one_that_was_reviewed"
 """Golden graphs notice almost everything and say little: what is asked here is whether a rule does."""
 COPIED = ("__main__.py", "components", "docs", "pyproject.toml", "scripts", "stacks", "tests")
@@ -132,6 +139,7 @@ MUTATIONS = (
     Mutation(
         "machines that stay do not leave", "components/machines/ssh.py", "leave=key.apply(lambda text: ssh.leave(name, machine, text)),", ""
     ),
+    Mutation("a workload goes under its machines", "components/token.py", "_refuse_to_rename(_olds, _news)", "..."),
     # What Google's API descriptions list
     Mutation("a value that Google's API does not have", "components/clusters/gke.py", 'mode="GKE_METADATA"', 'mode="GKE_METADATA_SERVER"'),
     Mutation("an OAuth scope that Google does not have", "components/plan/fleet.py", "auth/userinfo.email", "auth/userinfo.mail"),

@@ -11,6 +11,7 @@ from typing import Any
 
 from pulumi_gcp import _utilities as google
 
+from components.token import TokenProvider
 from standins.provider import UNKNOWN, Checked, Created, Difference, Found, Properties, Provider, Request, differences
 from tests.graph import harness
 
@@ -34,7 +35,10 @@ class Anything(Provider):
         return Checked({**request.inputs, "name": kept} if named else request.inputs)
 
     def diff(self, request: Request) -> Difference:
-        """As the official providers: a command's triggers replace it, and so does another name or place of a Kubernetes object."""
+        """As the official providers: a command's triggers replace it, and so does another name or place of a Kubernetes object. Tokens say themselves."""
+        if self.name == "pulumi-python":
+            changed = TokenProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
+            return Difference({"token": "update"} if changed else {})
         changes = differences(request.old_inputs, request.inputs)
         replaces = frozenset(path for path in changes if path.startswith("triggers") or path in _NAMED)
         return Difference(changes, replaces)

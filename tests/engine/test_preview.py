@@ -140,15 +140,37 @@ def test_a_machine_in_another_network_is_made_again_there(running: Mesh) -> None
     assert "product-group" not in shown
 
 
-def test_a_renamed_workload_is_shown_as_a_deletion_and_never_as_a_replacement(running: Mesh) -> None:
-    """A WorkloadGroup takes its entries with it, so people must see it go."""
+def test_a_renamed_workload_is_refused_and_its_name_can_be_changed_in_two_updates(running: Mesh) -> None:
+    """A WorkloadGroup takes its entries with it, and a Service its name."""
     config = running.changed()
     config["workloads"]["goods"] = config["workloads"].pop("product")
     for machine in config["machines"].values():
         machine["workload"] = "goods"
-    shown, _ = running.preview(config)
-    assert shown["product-group"] == "delete"
+    running.write(config)
+    output = running._stack.preview(program, fails=True).output
+    assert "the workload product, which this machine runs, is now called goods, or gone" in output
+    both = running.changed()
+    both["workloads"]["goods"] = {
+        **copy.deepcopy(both["workloads"]["product"]),
+        "labels": {"app": "goods"},
+        "services": {"goods": {"ports": {"http": 80}}},
+    }
+    both["machines"] = copy.deepcopy(config["machines"])
+    shown, _ = running.preview(both)
     assert shown["goods-group"] == "create"
+    assert "product-group" not in shown
+    running.up(both)
+    del both["workloads"]["product"]
+    shown, _ = running.preview(both)
+    assert {name for name, op in shown.items() if op == "delete"} >= {"product-group", "product-service-product"}
+    assert not [name for name in shown if name.startswith("goods-")]
+
+
+def test_a_workload_in_another_namespace_is_refused(running: Mesh) -> None:
+    config = running.changed()
+    config["workloads"]["product"]["namespace"] = "market"
+    running.write(config)
+    assert "the workload product moves from the namespace shop to market" in running._stack.preview(program, fails=True).output
 
 
 def test_a_gateway_that_is_made_again_is_put_before_the_balancer_again(mesh: Callable[[str], Mesh]) -> None:

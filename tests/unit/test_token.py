@@ -14,6 +14,8 @@ from components.token import TokenProvider
 PROPS = {
     "kubeconfig": "secret-kubeconfig",
     "cluster": "cluster-1",
+    "workload": "product",
+    "workloads": ["orders", "product"],
     "namespace": "shop",
     "service_account": "product",
     "identity": "machine-1",
@@ -70,10 +72,26 @@ def test_the_kubeconfig_is_readable_by_its_user_alone_and_gone_afterwards(state:
 
 
 @pytest.mark.parametrize(
-    "change", [{"cluster": "cluster-2"}, {"identity": "machine-2"}, {"rotation": 1}, {"service_account": "other"}, {"namespace": "other"}]
+    "change", [{"cluster": "cluster-2"}, {"identity": "machine-2"}, {"rotation": 1}, {"service_account": "other"}, {"workload": "orders"}]
 )
 def test_another_machine_or_identity_needs_another_token(state: Path, change: dict[str, Any]) -> None:
     assert changes({**PROPS, **change}, time.time() + 3600)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"workload": "goods", "workloads": ["goods", "orders"]}, "the workload product, which this machine runs, is now called goods"),
+        ({"namespace": "other"}, "the workload product moves from the namespace shop to other"),
+    ],
+)
+def test_a_workload_does_not_go_under_its_machines(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(RuntimeError, match=says):
+        changes({**PROPS, **change}, time.time() + 3600)
+
+
+def test_a_machine_may_move_to_another_workload_in_another_namespace() -> None:
+    assert changes({**PROPS, "workload": "orders", "namespace": "other"}, time.time() + 3600)
 
 
 def test_a_token_that_still_lives_is_kept_without_a_call(state: Path) -> None:
