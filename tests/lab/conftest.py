@@ -6,8 +6,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from lab import paths, venv
 from tests.lab.environment import Lab
@@ -17,10 +19,22 @@ COLD = 75 * 60
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test waits for clusters and machines longer than others; making the lab has limits of its own."""
+    """A test waits for clusters and machines longer than others; making a lab has limits of its own."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(300, func_only=True))
+
+
+class SideBySide(LoadScopeScheduling):
+    """Both labs are up at once: each has a worker of its own, which runs its tests in their order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "networks" if "networks" in nodeid else "lab"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
+    return SideBySide(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -50,4 +64,4 @@ def lab(checkout: Path) -> Iterator[Lab]:
         lab.prepare()
         yield lab
     finally:
-        lab.lab("down")
+        lab.leave()

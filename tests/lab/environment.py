@@ -70,6 +70,16 @@ class Lab:
             cwd=self.root, check=check, timeout=timeout, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
+    def leave(self) -> None:
+        """`lab down`, after which nothing of this lab runs, and with the machine's last lab gone nothing that all labs share."""
+        self.lab("down")
+        assert not processes(str(self.root)), "processes of the lab are left"
+        if not (found := engine.find()) or found.docker("network", "ls", "--quiet", "--filter", "label=istio-vm-mesh.stack"):
+            return  # others are up
+        self.lab("down")
+        assert "istio-vm-mesh-packages" not in found.attempt("ps", "--all", "--format", "{{.Names}}").stdout.decode().split()
+        assert not found.host or not engine.RUN.exists()
+
     def up(self, check: bool = True, timeout: float = 300) -> str:
         """`lab up`, watched; returns what it printed. Without `check`, it must fail."""
         self._resources = None

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tests.lab.environment import CHECKOUT, Lab, processes
-
-LABS = "label=istio-vm-mesh.stack"
+from tests.lab.environment import CHECKOUT, Lab
 
 
 def test_nothing_secret_was_on_a_command_line_in_an_environment_or_in_a_log(lab: Lab) -> None:
@@ -40,11 +36,3 @@ def test_down_removes_all_of_the_lab_and_nothing_of_another(lab: Lab) -> None:
     networks = lab.docker("network", "ls", "--format", "{{.Name}}").split()
     assert not [name for name in networks if f"istio-vm-mesh-{lab.stack}-" in name]
     assert sorted(path.name for path in (lab.root / ".lab").iterdir()) == ["logs", "run"]
-    # Now that nobody else uses them, package server and engine go too, unless there are real labs or the engine is the machine's.
-    labs = lab.docker("network", "ls", "--quiet", "--filter", LABS)
-    lab.lab("down")
-    if not labs:
-        alive = lab.docker("ps", "--all", "--format", "{{.Names}}", check=False).split()
-        assert "istio-vm-mesh-packages" not in alive
-        assert not lab.environment.get("DOCKER_HOST", "").endswith("/istio-vm-mesh/docker.sock") or not Path("/run/istio-vm-mesh").exists()
-    assert not processes(str(lab.root)), "processes of the lab are left"

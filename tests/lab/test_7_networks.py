@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.environment import CHECKOUT, Lab, processes, wait_for
+from tests.lab.environment import CHECKOUT, Lab, wait_for
 
 ALL = {"pod", "product-1", "product-2", "product-3"}
 SERVICE = "product.shop.svc.cluster.local"
@@ -89,8 +89,7 @@ def networks(checkout: Path) -> Iterator[Networks]:
         lab.prepare()
         yield lab
     finally:
-        lab.lab("down")
-        assert not processes(str(lab.root)), "processes of killed runs are left"
+        lab.leave()
 
 
 def test_it_comes_up_however_often_it_is_killed(networks: Networks) -> None:
