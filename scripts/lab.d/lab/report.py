@@ -1,4 +1,4 @@
-"""What `lab up` shows at its end: the pods and machines behind each Service, and who called whom over which path under which identity."""
+"""What `lab up` shows at its end: the mesh as a picture, and who called whom over which path under which identity."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from status.model import Mesh
+from status.picture import picture
+
 PLAIN_WIDTH = 120
 """Columns where standard output is no terminal: nothing of a row is cut off or folded there."""
-GOOD = ("Healthy", "Ready")
 
 
-def show(outputs: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the stack's outputs (`gateway`, `machines`, `verification`) as tables; without verification only the machines."""
+def show(mesh: Mesh, outputs: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the mesh, and the evidence among the stack's outputs (`verification`) where the stack has any."""
     console = console or Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
+    console.print("", picture(mesh), sep="\n")
     evidence = outputs.get("verification")
-    if not isinstance(evidence, Mapping):  # `verify: none`
-        console.print("\nMachines (the stack says not to verify them)", _machines(outputs.get("machines") or {}), sep="\n")
+    if not isinstance(evidence, Mapping):
+        console.print("\nNothing was called: the stack says `verify: none`.")
         return
     for workload, found in evidence.items():
         console.print(_workload(workload, found))
@@ -33,11 +36,10 @@ def _workload(name: str, found: Mapping[str, list[dict[str, str]]]) -> Renderabl
     endpoints, calls, carried = found["endpoints"], found["calls"], found.get("carried", [])
     if not endpoints and not calls:
         return Text(f"\n{name}: nothing was verified, see the warnings above", style="yellow")
-    services = " and ".join(dict.fromkeys(call["service"] for call in calls))
     names = {_host(each["address"]): f"{each['kind']} {each['name']}" for each in endpoints}
-    answered = {each["machine"]: each["requests"] for each in found.get("answered", [])}
-    parts: list[RenderableType] = [Text(f"\nBehind {services}" if services else f"\n{name}", style="bold"), _endpoints(endpoints, answered)]
+    parts: list[RenderableType] = []
     if calls:
+        services = " and ".join(dict.fromkeys(call["service"] for call in calls))
         parts += [Text(f"\nCalls to {services}", style="bold"), _calls(calls, names)]
     if carried:
         parts += [Text("\nCarried by gateways", style="bold"), _carried(carried)]
@@ -48,22 +50,6 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns:
         table.add_column(column, overflow="fold")
-    return table
-
-
-def _machines(machines: Mapping[str, Mapping[str, str]]) -> Table:
-    table = _table("machine", "WorkloadEntry", "address")
-    for name, machine in machines.items():
-        table.add_row(name, machine["entry"], machine["address"])
-    return table
-
-
-def _endpoints(endpoints: list[dict[str, str]], answered: Mapping[str, str]) -> Table:
-    table = _table("", "name", "WorkloadEntry", "address", "health", *(["requests"] if answered else []))
-    for each in endpoints:
-        health = Text(each["health"], style="green" if each["health"] in GOOD else "red")
-        requests = [answered.get(each["name"], "") if each["kind"] == "machine" else ""] if answered else []
-        table.add_row(each["kind"], each["name"], each["entry"], each["address"], health, *requests)
     return table
 
 

@@ -12,6 +12,8 @@ from lab.engine import Engine
 from lab.steps import StepError, Steps
 from lab.tools import Tools
 from standins import install
+from status import assess, collect
+from status.stack import StackError
 
 HOST_PACKAGES = ["ca-certificates", "iproute2", "iptables", "openssh-client"]
 """What the program and its scripts call on this machine, besides the tools."""
@@ -24,13 +26,19 @@ PREPARATIONS = 8
 def run(stack: str, steps: Steps | None = None) -> dict[str, Any]:
     """Bring the stack up and show it; returns the stack's outputs. Raises StepFailedError."""
     with only_one(), engine.in_use():
-        steps = steps or Steps("up", PREPARATIONS + 1)
+        steps = steps or Steps("up", PREPARATIONS + 2)
         answering = prepare(steps)
         with steps.step("pulumi up") as step:
             _refuse_anothers(answering, stack)
             pulumi_cli.select(step, stack)
             outputs = pulumi_cli.up(step, stack)
-    report.show(outputs)
+        with steps.step("status") as step:
+            try:
+                mesh = assess.mesh(collect.facts(paths.environment(), stack))
+            except StackError as error:
+                raise StepError(str(error)) from error
+            step.summary = mesh.health
+    report.show(mesh, outputs)
     return outputs
 
 
