@@ -6,8 +6,8 @@ import pulumi
 
 from components import program, settings
 
-# All that a program declares lives until it ends: looking for garbage among it takes a third of a large preview.
-gc.set_threshold(100_000)
+# All that a program declares lives until its process ends: looking for garbage among it takes a third of a large preview, and more the larger it is.
+gc.disable()
 
 try:
     outputs = program.build(settings.load(*program.configuration()), pulumi.get_stack())

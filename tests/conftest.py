@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Generator
 from typing import Any
@@ -26,3 +27,10 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     return _refuse((yield))
+
+
+@pytest.fixture(autouse=True)
+def _garbage_is_collected() -> Generator[None]:
+    """The program turns this off for its process, which ends with it; this one goes on."""
+    yield
+    gc.enable()

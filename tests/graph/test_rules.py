@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import cProfile
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+import bench
 from tests.graph import harness
 from tests.graph.harness import Node
 
@@ -90,6 +92,21 @@ def test_dependencies_are_few_whatever_the_number_of_machines(stack: str) -> Non
     """A list that grows with the stack makes previews quadratic."""
     for name, node in graph(stack).items():
         assert len(node.dependencies) <= 25, name
+
+
+@pytest.mark.parametrize("stack", ["lab", "single-network"])
+def test_the_work_of_a_preview_grows_as_the_machines_do(stack: str) -> None:
+    """By calls of functions, which are the same on any day: twice as many further machines are twice as much further work."""
+
+    def calls(machines: int) -> int:
+        profile = cProfile.Profile()
+        profile.runcall(harness.run, bench.grown(config, machines), preview=True)
+        return sum(each.callcount for each in profile.getstats())
+
+    config = harness.configuration(stack)
+    harness.run(bench.grown(config, 1), preview=True)  # imports
+    few, more, many = calls(6), calls(12), calls(24)
+    assert (many - more) / (more - few) < 2.05
 
 
 def test_no_resource_is_made_where_a_preview_cannot_see_it() -> None:
