@@ -43,8 +43,8 @@ def _plain(text: str) -> Any:
 def build(settings: Settings, stack: str) -> dict[str, Any]:
     """Declare everything; returns the stack's outputs by name."""
     settings = router.expand(settings)
-    for network in router.closed(settings):
-        pulumi.log.info(f"network {network} has no gateway: its machines call pods, and nothing outside of it calls them")
+    for note in router.notes(settings):
+        pulumi.log.info(note)
     in_networks = networks.make(stack, settings)
     cluster = clusters.make(stack, settings, in_networks)
     in_cluster = pulumi.ResourceOptions(provider=mesh_component.provider(cluster), deleted_with=cluster.whole)

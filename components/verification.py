@@ -18,7 +18,7 @@ from components.gateway import Gateway
 from components.machine import Machine
 from components.mesh import Mesh
 from components.plan import mesh as mesh_plan
-from components.plan import script
+from components.plan import router, script
 from components.plan import verification as plan
 from components.plan import workload as workload_plan
 from components.settings import Settings
@@ -97,6 +97,7 @@ def _from_pods(
             entries=found["entries"],
             addresses=found["addresses"],
             wanted=[endpoint for endpoints in seen for endpoint in endpoints],
+            from_pods=not router.cut_off(settings, name),
             fleet=settings.fleet_of(name),
         )
 

@@ -39,6 +39,23 @@ def closed(settings: Settings) -> list[str]:
     return sorted(name for name in inhabited if not settings.networks[name].gateway)
 
 
+def cut_off(settings: Settings, workload: str) -> bool:
+    """Whether no pod can call a workload: it has no pods of this program's, and all its machines are in closed networks."""
+    networks = {machine.network for machine in settings.machines.values() if machine.workload == workload}
+    return not settings.workloads[workload].pods and bool(networks) and networks <= set(closed(settings))
+
+
+def notes(settings: Settings) -> list[str]:
+    """What people should know of the networks of a stack, where it is as they said but perhaps not as they meant."""
+    found = []
+    for network in closed(settings):
+        of_here = {machine.workload for machine in settings.machines.values() if machine.network == network}
+        out_of_reach = [name for name in sorted(of_here) if settings.workloads[name].services and cut_off(settings, name)]
+        so = f", so no pod reaches the Services of {', '.join(out_of_reach)}" if out_of_reach else ""
+        found.append(f"network {network} has no gateway: its machines call pods, and nothing outside of it calls them{so}")
+    return found
+
+
 def machine_names(settings: Settings, network: str) -> list[str]:
     """The machines that are the gateway of `network`."""
     gateway = settings.networks[network].gateway

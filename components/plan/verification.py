@@ -9,7 +9,7 @@ from typing import Any
 from components.plan import script
 from components.plan import workload as workload_plan
 from components.plan.mesh import CROSS_NETWORK_PORT
-from components.settings import Mesh, Workload
+from components.settings import Mesh, Workload, is_address
 
 PATIENCE = 60  # seconds to wait for an entry's health, and for endpoints to answer
 
@@ -96,16 +96,16 @@ def verify(
     entries: Mapping[str, str],
     addresses: Mapping[str, str],
     wanted: Sequence[str],
+    from_pods: bool = True,
     fleet: int = 0,
 ) -> str:
     """The script that verifies a workload from the cluster's side. `entries` and `addresses` are by machine, `wanted` as pods see them.
 
-    `fleet` is how many machines of groups there are at least.
+    Without `from_pods` no pod can call it, so none tries. `fleet` is how many machines of groups there are at least.
     """
     target = called(workload)
-    manifest = (
-        job(name, workload, mesh, calls(name, workload, caller=f"Job {job_name(name)}", mode="fail", wanted=wanted)) if target else None
-    )
+    text = calls(name, workload, caller=f"Job {job_name(name)}", mode="fail", wanted=wanted)
+    manifest = job(name, workload, mesh, text) if target and from_pods else None
     port = target[2] if target else workload.probe.port
     variables: dict[str, str | int] = {
         "WORKLOAD": name,
@@ -128,12 +128,13 @@ _CARRIED = ("gateway", "service", "endpoint", "connections")
 
 
 def evidence(stdout: str, gateways: Mapping[str, str]) -> dict[str, list[dict[str, str]]]:
-    """What the scripts printed, as data. `gateways`: their names by address.
+    """What the scripts printed, as data. `gateways`: their names by address; one that has a DNS name for an address is at every address that is nobody's.
 
     `endpoints`: machines and pods (`kind`, and `_ENDPOINT`); `calls`: who called whom (`_CALL`) by which `path`, "direct" or "through" a gateway;
     `answered`: what reached each machine (`_ANSWERED`); `carried`: what each gateway of machines passed on (`_CARRIED`).
     """
     found: dict[str, list[dict[str, str]]] = {"endpoints": [], "calls": [], "answered": [], "carried": []}
+    by_name = next((name for address, name in gateways.items() if not is_address(address)), None)
     for line in stdout.splitlines():
         kind, *values = line.split("\t")
         if kind in ("entry", "pod") and len(values) == len(_ENDPOINT):
@@ -141,7 +142,7 @@ def evidence(stdout: str, gateways: Mapping[str, str]) -> dict[str, list[dict[st
         elif kind == "call" and len(values) == len(_CALL):
             call = dict(zip(_CALL, values, strict=True))
             address, _, port = call["endpoint"].rpartition(":")
-            through = f"through {gateways.get(address, address)}" if port == str(CROSS_NETWORK_PORT) else "direct"
+            through = f"through {gateways.get(address, by_name or address)}" if port == str(CROSS_NETWORK_PORT) else "direct"
             found["calls"].append({**call, "path": through})
         elif kind == "answered" and len(values) == len(_ANSWERED):
             found["answered"].append(dict(zip(_ANSWERED, (values[0].removeprefix("machine "), values[1]), strict=True)))

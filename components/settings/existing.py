@@ -85,6 +85,9 @@ class SshMachine:
 _HOST_KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]+")
 
 
+DNS_NAME = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
 def within(address: str, ranges: tuple[str, ...]) -> bool:
     """Whether an address lies in one of the ranges; what is no range has none."""
     found = ip_address(address)
@@ -115,6 +118,12 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
         for index, name in enumerate(settings.cluster.namespaces):
             if name not in used:
                 yield Problem(f"cluster.namespaces[{index}]", f"no workload is in {name!r}" + suggestion(name, used))
+        address = settings.cluster.gateway.address
+        if not is_address(address) and not DNS_NAME.fullmatch(address):
+            yield Problem(
+                "cluster.gateway.address",
+                f"expected an IP address or a DNS name that machines resolve, without scheme and port; got {address!r}",
+            )
     if isinstance(settings.cluster, ExistingCluster) and settings.cluster.kubeconfig is None and "kubeconfig" not in secrets:
         yield Problem(
             "cluster.kubeconfig", "is missing: name a file, or set the text with `pulumi config set --secret istio-vm-mesh:kubeconfig`"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from zlib import crc32
 
 from components.decode import Problem, suggestion
-from components.settings.existing import Bastion, check_host_key
+from components.settings.existing import DNS_NAME, Bastion, check_host_key
 
 if TYPE_CHECKING:
     from components.settings.stack import Settings
@@ -181,7 +181,6 @@ def local_port(name: str, machine: GceMachine) -> int:
 
 _ZONE = re.compile(r"[a-z]+-[a-z]+\d+-[a-z]")
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
-_DNS_NAME = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
@@ -286,7 +285,7 @@ def _check_cluster(cluster: GkeCluster, google: Google) -> Iterator[Problem]:
     elif address is not None and whole and parsed and not parsed.subnet_of(whole):
         yield Problem("cluster.gateway.address", f"{address} is not in {whole}, the range of the cluster's subnet")
     name = cluster.gateway.dns_name
-    if name is not None and (not _DNS_NAME.fullmatch(name) or name.endswith((".cluster.local", ".svc"))):
+    if name is not None and (not DNS_NAME.fullmatch(name) or name.endswith((".cluster.local", ".svc"))):
         yield Problem("cluster.gateway.dnsName", f"expected a name of a domain of yours such as gateway.mesh.internal; got {name!r}")
     for index, port in enumerate(cluster.pod_ports):
         if not 0 < port < 65536:

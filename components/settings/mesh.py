@@ -16,7 +16,10 @@ class NetworkGateway:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network in Istio's sense: everything in its ranges reaches everything else in them without a gateway."""
+    """A network in Istio's sense: everything in its ranges reaches everything else in them without a gateway.
+
+    In another network than the cluster's, machines without a `gateway` call pods, and nothing outside of the network calls them.
+    """
 
     ranges: tuple[str, ...]
     gateway: NetworkGateway | None = None

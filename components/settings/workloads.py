@@ -25,7 +25,6 @@ def check(settings: Settings) -> Iterator[Problem]:
     """What is wrong with each workload, and between them."""
     for name, workload in settings.workloads.items():
         yield from _check_workload(f"workloads.{name}", workload)
-    yield from _check_reach(settings)
     for (one, first), (other, second) in permutations(settings.workloads.items(), 2):
         if first.namespace != second.namespace:
             continue
@@ -36,20 +35,6 @@ def check(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 f"workloads.{one}.labels", f"select the workload {other} too, in the same namespace: add one that tells them apart"
             )
-
-
-def _check_reach(settings: Settings) -> Iterator[Problem]:
-    near = settings.cluster.network
-    for name, workload in settings.workloads.items():
-        networks = {machine.network for machine in settings.machines.values() if machine.workload == name} & settings.networks.keys()
-        cut_off = (
-            near in settings.networks
-            and networks
-            and not any(network == near or settings.networks[network].gateway for network in networks)
-        )
-        if workload.services and not workload.pods and cut_off:
-            first = sorted(networks)[0]
-            yield Problem(f"networks.{first}.gateway", f"is missing: without it no pod reaches the Services of the workload {name}")
 
 
 def _check_workload(path: str, workload: Workload) -> Iterator[Problem]:

@@ -184,6 +184,14 @@ def test_a_gateway_that_is_made_again_is_put_before_the_balancer_again(mesh: Cal
     assert "far-gateway-addresses" not in shown, "the address of the gateway stays"
 
 
+def test_a_preview_says_what_no_pod_reaches(mesh: Callable[[str], Mesh]) -> None:
+    found = mesh("multi-network")
+    del found.config["networks"]["far"]["gateway"], found.config["workloads"]["product"]["pods"]
+    shown, output = found.preview()
+    assert "so no pod reaches the Services of product" in output
+    assert "product-verification" in shown
+
+
 def test_a_stack_file_with_a_mistake_shows_it_and_no_plan(running: Mesh) -> None:
     running.write(running.changed(mesh={"versoin": "1.31.0"}))
     result = running._stack.preview(program, fails=True)

@@ -193,6 +193,18 @@ def test_the_mesh_knows_a_gateway_behind_a_balancer_by_its_address_alone() -> No
     assert "outlierDetection" not in policy, "setting the one address aside would set all machines aside"
 
 
+def test_pods_do_not_try_what_they_cannot_reach() -> None:
+    config = copy.deepcopy(harness.configuration("multi-network"))
+    del config["networks"]["far"]["gateway"]
+    job = "JOB_MANIFEST_BASE64=''"
+    assert job not in str(harness.run(config).graph["product-verification"].inputs["stdin"]["secret"]), "there are pods to answer"
+    del config["workloads"]["product"]["pods"]
+    graph = harness.run(config).graph
+    assert job in graph["product-verification"].inputs["stdin"]["secret"]
+    assert not {"firewall-far-far-gateway", "far-gateway-addresses"} & set(graph)
+    assert "mesh-gateway-far-no-gateway" in graph
+
+
 def test_a_gateways_machines_have_what_istios_package_needs_without_the_stacks_setup() -> None:
     graph = declared("multi-network").graph
     setup = graph["far-gateway-1-instance"].inputs["metadata"]["startup-script"]

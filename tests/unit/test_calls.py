@@ -24,6 +24,10 @@ case "$*" in
 *) echo $(($(cat "$STATE/count" 2>/dev/null || echo 0) + 1)) >"$STATE/count"; printf 200 ;;
 esac
 """
+GETENT = r"""#!/bin/sh
+[ "$1" = hosts ] || { for address in $RESOLVED; do echo "$address STREAM $2"; echo "$address DGRAM"; done; exit; }
+[ -z "$NO_DNS" ]
+"""
 
 
 def run(
@@ -31,7 +35,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, text in {"curl": CURL.replace("{host}", HOST), "getent": '#!/bin/sh\n[ -z "$NO_DNS" ]\n'}.items():
+    for name, text in {"curl": CURL.replace("{host}", HOST), "getent": GETENT}.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     text = verification.calls("product", PRODUCT, caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or [])
@@ -42,6 +46,7 @@ def run(
         "CALLEE": "spiffe://cluster.local/ns/shop/sa/product",
         "DOWN": "",
         "NO_DNS": "",
+        "RESOLVED": "",
         "STATE": str(tmp_path),
     }
     return subprocess.run(
@@ -75,6 +80,30 @@ def test_the_cause_is_named_and_the_caller_too(tmp_path: Path, environment: dict
     assert cause in done.stderr
     assert done.stderr.startswith("machine product-1: ")
     assert done.stderr.count("\n") == 1
+
+
+BY_NAME = "gateway.example.com"
+
+
+def test_a_gateway_by_name_is_any_of_its_addresses(tmp_path: Path) -> None:
+    done = run(tmp_path, {"ENDPOINTS": "192.0.2.7:15443", "RESOLVED": "192.0.2.6 192.0.2.7"}, wanted=[f"{BY_NAME}:15443"])
+    assert done.returncode == 0, done.stderr
+    (call,) = verification.evidence(done.stdout, {BY_NAME: "istio-eastwestgateway", "172.31.7.3": "far-gateway"})["calls"]
+    assert (call["endpoint"], call["path"]) == ("192.0.2.7:15443", "through istio-eastwestgateway")
+
+
+@pytest.mark.parametrize(
+    ("environment", "cause"),
+    [
+        ({"ENDPOINTS": "10.244.0.9:8080"}, f"the gateway's name {BY_NAME} does not resolve here"),
+        ({"ENDPOINTS": "10.244.0.9:8080", "RESOLVED": "192.0.2.6"}, f"was not given the endpoint {BY_NAME}:15443"),
+        ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "192.0.2.6:15443", "RESOLVED": "192.0.2.6"}, f"no answer from {BY_NAME}:15443"),
+    ],
+)
+def test_what_is_wrong_with_a_gateway_by_name(tmp_path: Path, environment: dict[str, str], cause: str) -> None:
+    done = run(tmp_path, environment, wanted=[f"{BY_NAME}:15443"])
+    assert done.returncode == 1
+    assert cause in done.stderr
 
 
 def test_an_endpoint_outside_the_wanted_range_is_no_proof(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 from components.plan import machine, router
@@ -69,3 +70,15 @@ def test_a_network_without_a_gateway_gives_its_endpoints_to_nobody_outside() -> 
     assert router.closed(settings({"machines": 1})) == []
     assert router.closed(load(GOOD)) == []
     assert router.nowhere("far")["metadata"]["labels"] == {"topology.istio.io/network": "far"}
+
+
+def test_what_a_closed_network_means_is_said() -> None:
+    closed = "network far has no gateway: its machines call pods, and nothing outside of it calls them"
+    alone = settings()
+    assert router.notes(alone) == [closed]
+    assert router.notes(settings({"machines": 1})) == []
+    without_pods = replace(alone.workloads["product"], pods=None)
+    assert router.notes(replace(alone, workloads={"product": without_pods})) == [closed], "a machine beside the pods answers them"
+    far = {name: machine for name, machine in alone.machines.items() if machine.network == "far"}
+    cut_off = replace(alone, workloads={"product": without_pods}, machines=far)
+    assert router.notes(cut_off) == [f"{closed}, so no pod reaches the Services of product"]

@@ -1,6 +1,7 @@
 # Calls a Service through this proxy until every wanted endpoint has answered, and prints the evidence from Envoy's own counters:
 #   call <caller> <caller's identity> <host>:<port> <endpoint> <callee's identity> <answers>
-# Variables: CALLER (its name), MODE (fail or warn), HOST, PORT, URL_PATH ("" for a TCP connect), IDENTITY (the callee's declared one), WANTED (endpoints, `address:port`),
+# Variables: CALLER (its name), MODE (fail or warn), HOST, PORT, URL_PATH ("" for a TCP connect), IDENTITY (the callee's declared one), WANTED (endpoints, `address:port`;
+# of one by name one address must answer),
 # RANGES (an endpoint in one of them must answer too, or ""), PATIENCE (seconds). ANSWERED (a port, or ""): this machine's own; that it has
 # been called there is proven too, and printed as `answered <caller> <requests>`.
 admin=http://127.0.0.1:15000
@@ -34,6 +35,26 @@ answers() {
   curl --silent --max-time 5 "$admin/clusters" | sed -n "s/^$cluster::\([0-9.]*:[0-9]*\)::$counter::\([0-9]*\)\$/\1 \2/p"
 }
 
+# The endpoints that an endpoint stands for: itself, or those of a gateway that is known by name.
+meant() { # endpoint
+  case ${1%:*} in
+  *[!0-9.]*) getent ahostsv4 "${1%:*}" | sed -n "s/^\([0-9.]*\) .*/\1:${1##*:}/p" | sort -u ;;
+  *) echo "$1" ;;
+  esac
+}
+
+answered() { # endpoint
+  local each
+  for each in $(meant "$1"); do if [ "${now[$each]:-0}" -gt 0 ]; then return 0; fi; done
+  return 1
+}
+
+given() { # endpoint
+  local each
+  for each in $(meant "$1"); do if [ -n "${now[$each]+known}" ]; then return 0; fi; done
+  return 1
+}
+
 once() {
   if [ -n "$URL_PATH" ]; then
     curl --silent --output /dev/null --max-time 3 --header 'Connection: close' --write-out '%{http_code}' "http://$HOST:$PORT$URL_PATH"
@@ -57,7 +78,7 @@ while :; do
   now=()
   while read -r endpoint count; do now[$endpoint]=$((count - ${before[$endpoint]:-0})); done < <(answers)
   missing=
-  for endpoint in $WANTED; do [ "${now[$endpoint]:-0}" -gt 0 ] || missing="$missing $endpoint"; done
+  for endpoint in $WANTED; do answered "$endpoint" || missing="$missing $endpoint"; done
   if [ -n "$RANGES" ]; then
     found=
     for endpoint in "${!now[@]}"; do if [ "${now[$endpoint]}" -gt 0 ] && in_ranges "$endpoint"; then found=1; fi; done
@@ -72,7 +93,8 @@ while :; do
     getent hosts "$HOST" >/dev/null || stop "$HOST does not resolve: is DNS capture on, and does the Service exist?"
     [ ${#now[@]} -gt 0 ] || stop "the proxy has no endpoint for $HOST port $PORT: does the Service select the workload's labels, and is anything healthy behind it?"
     for endpoint in $missing; do
-      [ -n "${now[$endpoint]+known}" ] || stop "the proxy was not given the endpoint $endpoint for $HOST: its WorkloadEntry is not healthy, or the Service does not select it"
+      [ -n "$(meant "$endpoint")" ] || stop "the gateway's name ${endpoint%:*} does not resolve here: does DNS have it for this machine too?"
+      given "$endpoint" || stop "the proxy was not given the endpoint $endpoint for $HOST: its WorkloadEntry is not healthy, or the Service does not select it"
     done
     [ -n "$missing" ] || stop "$HOST is called without mutual TLS for $IDENTITY (the proxy accepts: ${callees:-nothing}): does the workload have this service account?"
     stop "no answer from$missing for $HOST port $PORT in $PATIENCE s (last: ${last:-no connection}): check the firewall between the caller and the callee, and the application"
