@@ -15,8 +15,8 @@ from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 from components.clusters import Cluster
 from components.plan import mesh as plan
 from components.plan import router, script
+from components.settings import ExistingCluster, Settings
 from components.settings import Mesh as MeshSettings
-from components.settings import Settings
 
 
 def custom_resource(name: str, manifest: dict[str, Any], opts: pulumi.ResourceOptions) -> CustomResource:
@@ -26,14 +26,23 @@ def custom_resource(name: str, manifest: dict[str, Any], opts: pulumi.ResourceOp
     )
 
 
-def provider(cluster: Cluster) -> Provider:
-    """The provider for all that is in the cluster. ConfigMaps and Secrets change in place: by default it deletes them first."""
+def provider(settings: Settings, cluster: Cluster) -> Provider:
+    """The provider for all that is in the cluster. ConfigMaps and Secrets change in place: by default it deletes them first.
+
+    In a cluster of ours, an object that is there already was made by an `up` that was killed, and the next one goes on from there. In somebody
+    else's it is theirs, and the provider refuses to touch it.
+    """
+    ours = not isinstance(settings.cluster, ExistingCluster)
     return Provider(
         "kubernetes",
         kubeconfig=cluster.kubeconfig,
         cluster_identifier=cluster.identifier,
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
+        upsert_existing_objects=ours,
+        enable_patch_force=ours,
+        # It looks once whether the API server answers, and gives up for the whole run if not; a node that joins a network does not.
+        opts=pulumi.ResourceOptions(depends_on=cluster.ready),
     )
 
 
@@ -127,6 +136,7 @@ class Mesh(pulumi.ComponentResource):
             repository_opts=RepositoryOptsArgs(repo=source.repository) if source.repository else None,
             values=values,
             timeout=300,
+            description=f"Istio {mesh.version}",  # the provider does not notice that a chart from a directory changed
             opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )
 

@@ -47,7 +47,7 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
         pulumi.log.info(note)
     in_networks = networks.make(stack, settings)
     cluster = clusters.make(stack, settings, in_networks)
-    in_cluster = pulumi.ResourceOptions(provider=mesh_component.provider(cluster), deleted_with=cluster.whole)
+    in_cluster = pulumi.ResourceOptions(provider=mesh_component.provider(settings, cluster), deleted_with=cluster.whole)
     mesh = mesh_component.Mesh(settings, cluster, in_cluster)
     spaces = namespaces(settings, mesh, in_cluster)
     workloads = {

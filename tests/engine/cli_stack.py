@@ -24,6 +24,8 @@ from lab import paths
 
 Program = Callable[[], object]
 PROJECT, STACK, PASSPHRASE = "test", "lab", "test"
+OFFICIAL = os.environ.get("PLUGINS") == "official"
+"""Whether the official plugins are asked, see conftest.py."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,10 @@
 """Tests with the real Pulumi CLI and, for SSH, a real sshd; nothing is skipped where one is missing.
 
-The CLI is `PULUMI_CLI`, or the lab's (`.lab/bin/pulumi`, or in the cache after `./scripts/lab tools`). sshd comes with Debian's package
+With `PLUGINS=official` in the environment, what is expected of plugins is asked of the official ones, as users install them: the first `pulumi`
+on PATH with the language host beside it, the plugins in `$PULUMI_HOME` or `~/.pulumi`. Tests of the stand-ins' own are left out then: those
+marked `standin`, and those that use no plugin.
+
+Otherwise the CLI is `PULUMI_CLI`, or the lab's (`.lab/bin/pulumi`, or in the cache after `./scripts/lab tools`). sshd comes with Debian's package
 openssh-server (`apt-get install openssh-server`) and runs on the loopback interface, on a free port, as the current user.
 """
 
@@ -15,17 +19,34 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from cli_stack import PROJECT, STACK, Stack
+from cli_stack import OFFICIAL, PROJECT, STACK, Stack
 from machine import Sshd, can_connect, free_port, wait_until
 
 from lab import paths
+from standins import install
 from standins.command import Command
 from standins.provider import Provider, hosting
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With the official plugins, leave out what is not asked of them."""
+    if OFFICIAL:
+        asked = [
+            item
+            for item in items
+            if not item.get_closest_marker("standin") and {"commands", "objects", "installed"} & set(getattr(item, "fixturenames", ()))
+        ]
+        config.hook.pytest_deselected(items=[item for item in items if item not in asked])
+        items[:] = asked
 
 
 @pytest.fixture(scope="session")
 def cli() -> Path:
     """The real CLI."""
+    if OFFICIAL:
+        found = shutil.which("pulumi")
+        assert found, "no pulumi on PATH"
+        return Path(found)
     built = paths.cache().glob(f"pulumi/v{metadata.version('pulumi')}-*/pulumi")
     own = os.environ.get("PULUMI_CLI")
     for candidate in [Path(own)] if own else [paths.BIN / "pulumi", *built]:
@@ -83,9 +104,19 @@ def host(stack: Stack) -> Iterator[Callable[[Provider], None]]:
 
 
 @pytest.fixture
-def commands(stack: Stack, host: Callable[[Provider], None]) -> Stack:
+def provide(stack: Stack, host: Callable[[Provider], None]) -> Callable[[Provider], None]:
+    """Let `stack` have a provider: the official plugin in the place of its stand-in where that is asked for."""
+
+    def official(provider: Provider) -> None:
+        assert install.link(stack.root / "home", provider.name), f"the official plugin {provider.name} {provider.version} is not installed"
+
+    return official if OFFICIAL else host
+
+
+@pytest.fixture
+def commands(stack: Stack, provide: Callable[[Provider], None]) -> Stack:
     """An empty stack with the `command` provider."""
-    host(Command())
+    provide(Command())
     return stack
 
 

@@ -127,7 +127,6 @@ def test_output_is_shown_while_the_command_runs(commands: Stack, tmp_path: Path)
         local.Command("streams", create=f"echo started; while ! test -e {go_on}; do sleep 0.05; done; echo ended")
         local.Command("quiet", create="echo not-to-be-seen", logging=local.Logging.NONE)
         local.Command("errors", create="echo unseen-stdout; echo seen-stderr >&2", logging=local.Logging.STDERR)
-        local.Command("long", create="head -c 200000 /dev/zero | tr '\\0' x")
 
     with commands.updating(program) as process:
         assert process.stdout
@@ -141,6 +140,12 @@ def test_output_is_shown_while_the_command_runs(commands: Stack, tmp_path: Path)
     assert "seen-stderr" in seen
     assert "not-to-be-seen" not in seen
     assert "unseen-stdout" not in seen
+
+
+@pytest.mark.standin  # the official plugin hangs after a line of more than 64 kB, unless it logs nothing
+@pytest.mark.parametrize("logging", list(local.Logging))
+def test_a_very_long_line(commands: Stack, logging: local.Logging) -> None:
+    commands.up(lambda: local.Command("long", create="head -c 200000 /dev/zero | tr '\\0' x", logging=logging))
     assert len(commands.resources()["long"]["outputs"]["stdout"]) == 200_000
 
 
@@ -160,9 +165,11 @@ def test_interpreter_directory_and_environment(commands: Stack, tmp_path: Path) 
     def nowhere() -> None:
         local.Command("directory", create="pwd", dir=str(tmp_path / "nowhere"))
 
-    assert f"No such file or directory: {tmp_path}/nowhere" in commands.up(nowhere, fails=True).output
+    said = commands.up(nowhere, fails=True).output
+    assert "no such file or directory" in said.lower() and f"{tmp_path}/nowhere" in said
 
 
+@pytest.mark.standin
 def test_a_command_ends_when_its_time_is_over(commands: Stack) -> None:
     def program() -> None:
         local.Command("slow", create="sleep 60", opts=pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="1s")))
@@ -170,6 +177,7 @@ def test_a_command_ends_when_its_time_is_over(commands: Stack) -> None:
     assert 'timed out after 1 s: running "sleep 60"' in commands.up(program, fails=True).output
 
 
+@pytest.mark.standin
 @pytest.mark.parametrize(
     ("inputs", "said"),
     [
@@ -185,6 +193,7 @@ def test_what_is_not_there_is_refused_by_name(commands: Stack, inputs: dict[str,
     assert said in commands.preview(program, fails=True).output
 
 
+@pytest.mark.standin
 def test_other_resources_and_functions_are_refused_by_name(commands: Stack) -> None:
     def copy() -> None:
         connection = remote.ConnectionArgs(host="localhost", password="x")
@@ -197,6 +206,7 @@ def test_other_resources_and_functions_are_refused_by_name(commands: Stack) -> N
     assert "does not implement command:local:run" in commands.preview(function, fails=True).output
 
 
+@pytest.mark.standin
 def test_interrupting_ends_the_command(commands: Stack, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
 

@@ -186,9 +186,7 @@ def test_what_is_refused() -> None:
 
 def test_charts(tmp_path: Path) -> None:
     (tmp_path / "Chart.yaml").write_text("name: it\nversion: 1.2.3\n")
-    first = charts.load(tmp_path)
-    (tmp_path / "values.yaml").write_text("a: 1\n")
-    assert first.version == "1.2.3" and charts.load(tmp_path).digest != first.digest
+    assert charts.version(tmp_path) == "1.2.3"
     assert charts.local_path(str(tmp_path), "") == tmp_path
     assert charts.local_path("base", "https://charts.example.com") is None is charts.local_path("oci://charts.example.com/base", "")
     with pytest.raises(ProviderError, match="no chart at"):

@@ -72,6 +72,7 @@ _PROXY: _Schema = {
     "hostKey": str,
 }
 _CONNECTION: _Schema = {**_PROXY, "proxy": dict}
+_SECRETS = ("password", "privateKey", "privateKeyPassword")
 _CONNECTION_DEFAULTS = {"user": "root", "port": 22, "dialErrorLimit": 10, "perDialTimeout": 15}
 
 
@@ -91,9 +92,10 @@ class Command(Provider):
             if connection is None:
                 failures.append(Failure("connection", "is required: say which machine to connect to"))
             elif isinstance(connection, dict):
-                connection = _with_defaults(connection)
-                failures += _connection_problems(connection)
-            # All of it is secret, as in the official provider: it holds keys and passwords.
+                filled = _with_defaults(connection)
+                failures += _connection_problems(filled)
+                connection = _with_secrets(filled)
+            # All of it is secret, as in the official provider, and the keys and passwords in it once more.
             inputs["connection"] = secret(connection)
         return Checked(inputs, failures)
 
@@ -192,6 +194,13 @@ def _with_defaults(connection: Properties) -> Properties:
     if isinstance(filled.get("proxy"), dict):
         filled["proxy"] = _with_defaults(filled["proxy"])
     return filled
+
+
+def _with_secrets(connection: Properties) -> Properties:
+    marked = {key: secret(value) if key in _SECRETS else value for key, value in connection.items()}
+    if isinstance(proxy := connection.get("proxy"), dict):
+        marked["proxy"] = _with_secrets(proxy)
+    return marked
 
 
 def _misfits(inputs: Mapping[str, Any], schema: _Schema, prefix: str) -> Iterator[Failure]:

@@ -43,20 +43,26 @@ def install(binaries: Path, home: Path, sdk: Path) -> dict[str, str]:
         for name in (_HOST, *_SDK_FILES):
             (binaries / name).unlink(missing_ok=True)
     for provider in PROVIDERS:
-        directory, executable = _plugin(home, provider)
-        if executable.exists() and not _is_standin(executable):
-            continue  # an official one, linked before or installed here by `pulumi plugin install`
-        official = _official_provider(home, provider)
-        if official or not executable.exists():
-            shutil.rmtree(directory, ignore_errors=True)
-            directory.mkdir(parents=True)
-        if official:
-            # The CLI passes over links in place of a plugin's directory, not over those inside.
-            for file in official.iterdir():
-                (directory / file.name).symlink_to(file)
-        else:
+        executable = _plugin(home, provider)[1]
+        # One that is neither missing nor a stand-in is official: linked before, or installed here by `pulumi plugin install`.
+        if (not executable.exists() or _is_standin(executable)) and not link(home, provider):
+            if not executable.exists():
+                shutil.rmtree(executable.parent, ignore_errors=True)
             _write(executable, _wrapper(f"standins.{provider}"))
     return in_use(binaries, home)
+
+
+def link(home: Path, provider: str) -> bool:
+    """Put the official plugin of this user into `home`, if there is one."""
+    directory = _plugin(home, provider)[0]
+    official = _official_provider(home, provider)
+    if official:
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        # The CLI passes over links in place of a plugin's directory, not over those inside.
+        for file in official.iterdir():
+            (directory / file.name).symlink_to(file)
+    return official is not None
 
 
 def in_use(binaries: Path, home: Path) -> dict[str, str]:

@@ -58,7 +58,7 @@ def provider(plane: ControlPlane) -> Kubernetes:
 
 
 @pytest.fixture
-def objects(stack: Stack, host: Callable[[Provider], None]) -> Stack:
+def objects(stack: Stack, provide: Callable[[Provider], None]) -> Stack:
     """An empty stack with the `kubernetes` provider."""
-    host(Kubernetes(settle=0.2))
+    provide(Kubernetes(settle=0.2))
     return stack

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import json
 import tarfile
 from dataclasses import dataclass
@@ -23,14 +22,6 @@ from standins.provider import ProviderError
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A chart on this machine: its version, and a digest of all its files."""
-
-    version: str
-    digest: str
-
-
 def local_path(chart: str, repository: str) -> Path | None:
     """Where the chart is on this machine, or None if `helm` has to fetch it. Raises `ProviderError` for a path with no chart."""
     path = Path(chart)
@@ -43,23 +34,17 @@ def local_path(chart: str, repository: str) -> Path | None:
     return None
 
 
-def load(path: Path) -> Chart:
-    """Read a chart directory or archive. Raises `ProviderError` if it is none."""
-    digest = hashlib.sha256()
+def version(path: Path) -> str:
+    """The version of a chart, a directory or an archive. Raises `ProviderError` if it is none."""
     try:
         if path.is_file():
-            data = path.read_bytes()
-            digest.update(data)
             with tarfile.open(path) as archive:
                 member = min((name for name in archive.getnames() if name.endswith("/Chart.yaml")), key=len)
                 file = archive.extractfile(member)
-                metadata = yaml.load(file.read() if file else b"", Loader=_LOADER)  # noqa: S506
+                text = file.read() if file else b""
         else:
-            for each in sorted(item for item in path.rglob("*") if item.is_file()):
-                content = each.read_bytes()
-                digest.update(f"{each.relative_to(path)}\0{len(content)}\0".encode() + content)
-            metadata = yaml.load((path / "Chart.yaml").read_bytes(), Loader=_LOADER)  # noqa: S506
-        return Chart(str(metadata["version"]), digest.hexdigest())
+            text = (path / "Chart.yaml").read_bytes()
+        return str(yaml.load(text, Loader=_LOADER)["version"])  # noqa: S506
     except (OSError, ValueError, TypeError, KeyError, tarfile.TarError, yaml.YAMLError) as error:
         raise ProviderError(f"{path} is no Helm chart: {error}") from None
 
@@ -78,11 +63,6 @@ class Revision:
         """The whole: `info`, `chart`, `config` (the values given), `manifest`. May hold secrets."""
         stored = base64.b64decode(base64.b64decode(self._secret["data"]["release"]))
         return json.loads(gzip.decompress(stored))
-
-
-def encoded(release: Object) -> str:
-    """A release as Helm stores it in a Secret's data: the inverse of `Revision.release`."""
-    return base64.b64encode(base64.b64encode(gzip.compress(json.dumps(release).encode()))).decode()
 
 
 def revisions(cluster: Cluster, namespace: str, name: str) -> list[Revision]:

@@ -92,6 +92,11 @@ class Cluster:
         """Server-side apply; gives the object as it is then."""
         return self._write("PATCH", wanted, {"fieldManager": manager, "force": json.dumps(force)}, dry_run, "application/apply-patch+yaml")
 
+    def create(self, wanted: Object, manager: str) -> Object:
+        """Create it. Raises `ApiError` with the reason AlreadyExists where something has its name."""
+        path = self.endpoint(wanted["apiVersion"], wanted["kind"]).path(wanted["metadata"].get("namespace", ""))
+        return self.call("POST", path, {"fieldManager": manager}, wanted)
+
     def replace(self, wanted: Object, manager: str, *, dry_run: bool = False) -> Object:
         """Put `wanted` in the place of what is there; it must carry the resourceVersion that it replaces."""
         return self._write("PUT", wanted, {"fieldManager": manager}, dry_run, "application/json")

@@ -24,6 +24,8 @@ TIMEOUT_SECONDS = "pulumi.com/timeoutSeconds"
 ANNOTATIONS = frozenset({AUTONAMED, DELETION_PROPAGATION, PATCH_FORCE, REPLACE_UNREADY, SKIP_AWAIT, TIMEOUT_SECONDS})
 
 FIELD_MANAGER = "__fieldManager"
+CREATOR = "pulumi-kubernetes"
+"""Who owns an object's fields until its first update."""
 _SERVER_METADATA = (
     "creationTimestamp",
     "deletionGracePeriodSeconds",
@@ -84,11 +86,29 @@ def is_true(inputs: Properties, key: str) -> bool:
     return annotation(inputs, key) == "true"
 
 
-def field_manager(urn: str, state: Properties) -> str:
-    """The name under which we apply this resource's fields: as recorded, else made from the URN.
+def field_manager(state: Properties) -> str:
+    """The name under which we apply this resource's fields: as recorded, else a random one."""
+    return plain(state.get(FIELD_MANAGER)) or f"pulumi-kubernetes-{secrets.token_hex(4)}"
 
-    The official plugin draws a random one. Ours lets an `up` recognise the object that an interrupted `up` made for the same resource."""
-    return plain(state.get(FIELD_MANAGER)) or f"pulumi-kubernetes-{hashlib.sha256(urn.encode()).hexdigest()[:8]}"
+
+def taken_over(managed: list[dict[str, Any]], manager: str) -> list[dict[str, Any]] | None:
+    """An object's `managedFields` with the fields that came with its creation in `manager`'s hands, or None where they are already.
+
+    An object is created without server-side apply; applying it later under another name would leave the first owner with fields that can
+    neither be changed without a conflict nor be removed."""
+    created = [each for each in managed if (each["manager"], each["operation"]) == (CREATOR, "Update") and not each.get("subresource")]
+    if not created:
+        return None
+    applied = [each for each in managed if (each["manager"], each["operation"]) == (manager, "Apply")]
+    fields: dict[str, Any] = {}
+    for each in (*created, *applied):
+        fields = _union(fields, each["fieldsV1"])
+    rest = [each for each in managed if each not in created and each not in applied]
+    return [{**created[0], "manager": manager, "operation": "Apply", "fieldsV1": fields}, *rest]
+
+
+def _union(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {key: _union(one.get(key, {}), other.get(key, {})) for key in (*one, *(key for key in other if key not in one))}
 
 
 # From the program to inputs
@@ -222,10 +242,15 @@ def adopted(live: dict[str, Any]) -> Properties:
     return normalised(inputs)
 
 
+def located(live: dict[str, Any]) -> Properties:
+    """Inputs that say which object `live` is, and nothing else."""
+    metadata = {key: live["metadata"][key] for key in ("name", "namespace") if key in live["metadata"]}
+    return {"apiVersion": live["apiVersion"], "kind": live["kind"], "metadata": metadata}
+
+
 def state_of(inputs: Properties, live: dict[str, Any], manager: str) -> Properties:
     """What is saved: the object with the inputs beside it, in the official plugin's shape. Secret where the inputs are."""
     shown = copy.deepcopy(from_object(live))
-    shown["metadata"].pop("managedFields", None)  # long, and of no use to anyone
     state = as_secret_as(shown, inputs)
     return {**state, "__inputs": inputs, "__initialApiVersion": live["apiVersion"], FIELD_MANAGER: manager}
 

@@ -27,10 +27,13 @@ from standins.provider import (
 
 RELEASE = "kubernetes:helm.sh/v3:Release"
 _SETTINGS = frozenset(
-    {"kubeconfig", "context", "cluster", "namespace", "clusterIdentifier", "enableConfigMapMutable", "enableSecretMutable"}
+    {
+        *("kubeconfig", "context", "cluster", "namespace", "clusterIdentifier"),
+        *("enableConfigMapMutable", "enableSecretMutable", "enablePatchForce", "upsertExistingObjects"),
+    }
 )
 # Settings whose given value is what is done anyway.
-_HARMLESS = {"enableServerSideApply": "true", "deleteUnreachable": "false", "skipUpdateUnreachable": "false", "enablePatchForce": "false"}
+_HARMLESS = {"enableServerSideApply": "true", "deleteUnreachable": "false", "skipUpdateUnreachable": "false"}
 _NOT_OBJECTS = ("helm.sh/", "kustomize/", "yaml", "index")
 # Kinds for which the official plugin waits, or replaces, by rules that are not implemented here.
 _OTHER_KINDS = frozenset(
@@ -85,7 +88,15 @@ class Kubernetes(Provider):
         config = _kubeconfig(settings)
         cluster, namespace = Cluster(config), settings.get("namespace") or config.namespace or "default"
         mutable = frozenset(kind for kind in ("ConfigMap", "Secret") if _truth(settings.get(f"enable{kind}Mutable")))
-        self._resources = Resources(cluster, namespace, mutable, self._settle, self.refusal)
+        self._resources = Resources(
+            cluster,
+            namespace,
+            mutable,
+            self.refusal,
+            upsert=_truth(settings.get("upsertExistingObjects")),
+            force=_truth(settings.get("enablePatchForce")),
+            settle=self._settle,
+        )
         self._releases = Releases(cluster, config, namespace, self.refusal)
 
     def check(self, request: Request) -> Checked:

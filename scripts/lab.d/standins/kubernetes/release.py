@@ -1,7 +1,6 @@
-"""`kubernetes:helm.sh/v3:Release` by the `helm` program on PATH.
+"""`kubernetes:helm.sh/v3:Release` by the `helm` program on PATH, with inputs and state as pulumi-kubernetes has them (`helm_release.go`).
 
-A release carries a label made from the resource's URN, by which an `up` knows what an interrupted one left, and brings it into a state that
-Helm can go on from.
+As there, only the version says that a chart changed, and a release that an interrupted run left is Helm's to refuse.
 """
 
 from __future__ import annotations
@@ -33,16 +32,25 @@ from standins.provider import (
 )
 
 _DEFAULT_TIMEOUT = 300
-_LABEL = "pulumi"
 _DONE = {"install": "installed", "upgrade": "upgraded"}
 _INPUTS = frozenset(
     {
-        *("atomic", "chart", "checksum", "cleanupOnFail", "createNamespace", "name", "namespace", "repositoryOpts", "skipAwait"),
+        *("atomic", "chart", "cleanupOnFail", "createNamespace", "description", "name", "namespace", "repositoryOpts", "skipAwait"),
         *("timeout", "values", "version"),
     }
 )
-# Sent by the SDK, without effect in the official plugin either.
-_IGNORED = frozenset({"allowNullValues", "compat", "manifest", "resourceNames"})
+_DEFAULTS = {
+    **dict.fromkeys(
+        ("allowNullValues", "atomic", "cleanupOnFail", "createNamespace", "dependencyUpdate", "devel", "disableCRDHooks"), False
+    ),
+    **dict.fromkeys(("disableOpenapiValidation", "disableWebhooks", "forceUpdate", "lint", "recreatePods", "renderSubchartNotes"), False),
+    **dict.fromkeys(("replace", "resetValues", "reuseValues", "skipAwait", "skipCrds", "verify", "waitForJobs"), False),
+    **dict.fromkeys(("description", "keyring", "postrender", "version"), ""),
+    "timeout": 0,
+}
+"""What the inputs hold where the program says nothing."""
+# Sent by the SDK, or in states of older versions, without effect in the official plugin either.
+_IGNORED = frozenset({"allowNullValues", "checksum", "compat", "manifest", "resourceNames"})
 
 
 class Releases:
@@ -52,7 +60,7 @@ class Releases:
         self._cluster, self._helm, self._namespace, self._refusal = cluster, Helm(kubeconfig), namespace, refusal
 
     def check(self, request: Request) -> Checked:
-        """Fill in name, namespace, timeout, and the version and digest of the chart as it is now."""
+        """Fill in name, namespace, timeout, the version of the chart as it is now, and the defaults of all the rest."""
         for key, value in request.inputs.items():
             if key not in _INPUTS | _IGNORED and value not in (None, False, "", [], {}, 0):
                 raise self._refusal(f"the argument {key!r} of a Release")
@@ -67,97 +75,72 @@ class Releases:
             inputs["namespace"] = self._namespace
         if not inputs.get("skipAwait"):
             inputs.setdefault("timeout", _DEFAULT_TIMEOUT)
-        inputs.pop("checksum", None)
-        if has_unknown([inputs.get("chart"), repository, inputs.get("version")]):
+        inputs = {**_DEFAULTS, **inputs}
+        if has_unknown(inputs):
             return Checked(inputs)
         try:
-            inputs |= self._chart(request, inputs)
+            inputs["version"] = self._version(request, plain(inputs))
         except Refused:
             raise
         except ProviderError as error:
             return Checked(inputs, [Failure("chart", f"{error}; check the chart name and repository configuration")])
         return Checked(inputs)
 
-    def _chart(self, request: Request, inputs: Properties) -> Properties:
-        inputs = plain(inputs)
+    def _version(self, request: Request, inputs: Properties) -> str:
+        """The version of the chart, which the program may have given as a range."""
         path = charts.local_path(inputs["chart"], _repository(inputs))
         if path:
-            chart = charts.load(path)
-            return {"version": chart.version, "checksum": chart.digest}
-        if inputs.get("version", "")[:1].isdigit():
-            return {}  # An exact version; no need to ask the repository.
+            return charts.version(path)
+        if inputs["version"][:1].isdigit():
+            return str(inputs["version"])  # An exact one; no need to ask the repository.
         shown = self._helm.run(["show", "chart", *self._source(inputs)], inputs["namespace"], request)
-        return {"version": next(line.split(":", 1)[1].strip().strip("'\"") for line in shown.splitlines() if line.startswith("version:"))}
+        return next(line.split(":", 1)[1].strip().strip("'\"") for line in shown.splitlines() if line.startswith("version:"))
 
     def diff(self, request: Request) -> Difference:
-        """Compare inputs with inputs, among them the digest of a local chart. Name and namespace cannot change in place."""
-        changes = differences(request.old_inputs, request.inputs)
+        """Compare inputs with inputs. Name and namespace cannot change in place."""
+        old = {key: value for key, value in request.old_inputs.items() if key not in ("checksum", "resourceNames")}
+        changes = differences(old, request.inputs)
         return Difference(changes, frozenset(path for path in changes if path in ("name", "namespace")))
 
     def create(self, request: Request) -> Created:
         inputs = plain(request.inputs)
         if request.preview:
             return Created("", {**request.inputs, "resourceNames": UNKNOWN, "status": UNKNOWN})
-        there = self._revisions(inputs)
-        if there and there[-1].labels.get(_LABEL) != _label(request):
-            raise ProviderError(
-                f"the Helm release {inputs['namespace']}/{inputs['name']} already exists and was not made by this resource; choose another name, "
-                f"remove it with `helm uninstall`, or adopt it with `pulumi import`"
-            )
-        return Created(f"{inputs['namespace']}/{inputs['name']}", self._deploy(request, inputs, there))
+        return Created(f"{inputs['namespace']}/{inputs['name']}", self._deploy(request, inputs, "install"))
 
     def update(self, request: Request) -> Properties:
         inputs = plain(request.inputs)
         if request.preview:
             return {**request.inputs, "resourceNames": UNKNOWN, "status": UNKNOWN}
-        return self._deploy(request, inputs, self._revisions(inputs))
+        return self._deploy(request, inputs, "upgrade")
 
-    def _deploy(self, request: Request, inputs: Properties, there: list[charts.Revision]) -> Properties:
+    def _deploy(self, request: Request, inputs: Properties, verb: str) -> Properties:
         """Install or upgrade, and give the state. Raises `InitFailed` when the release is there but Helm reports a failure."""
-        exists = self._recovered(request, inputs, there)
+        there = self._revisions(inputs)
         timeout = request.timeout or inputs.get("timeout") or _DEFAULT_TIMEOUT
         options = ["--timeout", f"{timeout:g}s"]
         options += [] if inputs.get("skipAwait") else ["--wait"]
         options += ["--atomic"] if inputs.get("atomic") else []
-        if exists:
+        options += ["--description", inputs["description"]] if inputs.get("description") else []
+        if verb == "upgrade":
             # The values are all of them: what the program no longer sets goes back to the chart's default.
             options += ["--reset-values", *(["--cleanup-on-fail"] if inputs.get("cleanupOnFail") else [])]
         else:
-            options += ["--labels", f"{_LABEL}={_label(request)}", *(["--create-namespace"] if inputs.get("createNamespace") else [])]
-        verb = "upgrade" if exists else "install"
+            options += ["--create-namespace"] if inputs.get("createNamespace") else []
         command = [verb, inputs["name"], *self._source(inputs), *options]
         request.status(f"helm {verb} {inputs['name']} ({Path(inputs['chart']).name} {inputs.get('version', '')})")
         try:
             self._helm.run(command, inputs["namespace"], request, inputs.get("values") or {}, lambda: self._progress(inputs))
         except ProviderError as error:
             left = self._revisions(inputs)
-            if not left or (exists and left[-1].number == there[-1].number):
-                raise  # Helm has changed nothing, for example because the chart does not accept the values.
+            if not left or (there and left[-1].number == there[-1].number):
+                raise  # Helm has changed nothing: the chart does not accept the values, the name is in use, an interrupted run left it pending.
             release = left[-1].release()
             text = f"Helm release {inputs['namespace']}/{inputs['name']} was not {_DONE[verb]} completely ({left[-1].status}): {error}"
             problems = [] if isinstance(error, Cancelled) else self._problems(release, inputs)
             reasons = [text, *(objects.redacted(each, request.inputs) for each in problems)]
             raise InitFailed(f"{inputs['namespace']}/{inputs['name']}", _state(request.inputs, release), reasons) from None
         return _state(request.inputs, self._revisions(inputs)[-1].release())
-
-    def _recovered(self, request: Request, inputs: Properties, there: list[charts.Revision]) -> bool:
-        """Whether there is a release to upgrade. What a killed run left pending is rolled back, or removed if it was the first."""
-        if not there:
-            return False
-        status, name = there[-1].status, inputs["name"]
-        if status in ("deployed", "failed", "superseded"):
-            return True
-        good = [each.number for each in there if each.status in ("deployed", "superseded")]
-        if status in ("pending-upgrade", "pending-rollback") and good:
-            request.log(
-                f"Helm release {name} was left in status {status} by an interrupted run: rolling back to revision {good[-1]} first",
-                "warning",
-            )
-            self._helm.run(["rollback", name, str(good[-1])], inputs["namespace"], request)
-            return True
-        request.log(f"Helm release {name} was left in status {status} by an interrupted run: removing it first", "warning")
-        self._helm.run(["uninstall", name, "--ignore-not-found", "--wait"], inputs["namespace"], request)
-        return False
 
     def read(self, request: Request) -> Found | None:
         """The release as Helm stored it. Values that were changed by hand are in the inputs then; a broken one is reported."""
@@ -260,7 +243,3 @@ def _state(inputs: Properties, release: Object) -> Properties:
 
 def _repository(inputs: Properties) -> str:
     return (inputs.get("repositoryOpts") or {}).get("repo") or ""
-
-
-def _label(request: Request) -> str:
-    return objects.field_manager(request.urn, {})

@@ -30,13 +30,23 @@ _RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 28.0)
 class Resources:
     """The objects of one cluster.
 
-    `namespace` is for those that name none; `mutable` are the kinds (ConfigMap, Secret) whose data changes in place; `settle` see
-    `wait.SETTLE`; `refusal` makes the error for what is not implemented."""
+    `namespace` is for those that name none; `mutable` are the kinds (ConfigMap, Secret) whose data changes in place; `upsert` takes over
+    what is there when something is created; `force` takes fields from other managers; `settle` see `wait.SETTLE`; `refusal` makes the error
+    for what is not implemented."""
 
     def __init__(
-        self, cluster: Cluster, namespace: str, mutable: frozenset[str], settle: float, refusal: Callable[[str], ProviderError]
+        self,
+        cluster: Cluster,
+        namespace: str,
+        mutable: frozenset[str],
+        refusal: Callable[[str], ProviderError],
+        *,
+        upsert: bool = False,
+        force: bool = False,
+        settle: float = wait.SETTLE,
     ) -> None:
         self._cluster, self._namespace, self._mutable, self._settle, self._refusal = cluster, namespace, mutable, settle, refusal
+        self._upsert, self._force = upsert, force
 
     def check(self, request: Request) -> Checked:
         inputs = request.inputs
@@ -83,7 +93,7 @@ class Resources:
             return False
 
     def create(self, request: Request) -> Created:
-        manager = objects.field_manager(request.urn, {})
+        manager = objects.field_manager({})
         if request.preview:
             return Created("", self._dry_run(request, manager))
         wanted = self._wanted(request)
@@ -92,19 +102,21 @@ class Resources:
         return Created(_id(live), self._ready(request, live, manager))
 
     def _create(self, wanted: Object, manager: str, request: Request) -> Object:
-        """Apply `wanted` unless there is such an object that is not ours: an interrupted run of ours may have left it."""
-        there = self._live(wanted)
-        if there and "deletionTimestamp" in there["metadata"]:
-            raise ApiError(409, "AlreadyExists", f"object is being deleted: {wanted['kind']} {wanted['metadata']['name']!r} already exists")
-        if there and not any(each.get("manager") == manager for each in there["metadata"].get("managedFields") or []):
+        """Create `wanted`, or apply it over what is there under its name if that is asked for; otherwise that is somebody else's."""
+        if self._upsert:
+            return self._cluster.apply(self._located(wanted), manager, force=self._forced(request))
+        try:
+            return self._cluster.create(self._located(wanted), objects.CREATOR)
+        except ApiError as error:
+            if error.reason != "AlreadyExists" or "object is being deleted" in str(error):
+                raise
             raise ProviderError(
-                f"{wanted['kind']} {_id(there)!r} already exists in the cluster and is not managed by this resource; give the resource another name, "
-                "remove the object, alias a renamed resource, or adopt it with `pulumi import`"
-            )
-        return self._cluster.apply(wanted, manager, force=objects.is_true(request.inputs, objects.PATCH_FORCE))
+                f"{error}: it is not managed by this resource; give the resource another name, remove the object, alias a renamed resource, "
+                "or adopt it with `pulumi import`"
+            ) from None
 
     def update(self, request: Request) -> Properties:
-        manager = objects.field_manager(request.urn, request.state)
+        manager = objects.field_manager(request.state)
         if request.preview:
             return self._dry_run(request, manager)
         wanted = self._wanted(request)
@@ -118,13 +130,19 @@ class Resources:
             raise ProviderError(
                 f"{wanted['kind']} {wanted['metadata']['name']!r} is gone from the cluster; run `pulumi refresh`, then `pulumi up`"
             )
+        taken = objects.taken_over(there["metadata"].get("managedFields") or [], manager)
         for path in request.ignore_changes:
             _take(path.split("."), wanted, there)
         if wanted["kind"] == "CustomResourceDefinition":
             # A definition is replaced as a whole, as by `kubectl replace`: its lists of versions do not merge.
             wanted = {**wanted, "metadata": {**wanted["metadata"], "resourceVersion": there["metadata"]["resourceVersion"]}}
             return self._cluster.replace(wanted, manager, dry_run=dry_run)
-        return self._cluster.apply(wanted, manager, force=objects.is_true(request.inputs, objects.PATCH_FORCE), dry_run=dry_run)
+        if taken and not dry_run:
+            self._cluster.replace({**there, "metadata": {**there["metadata"], "managedFields": taken}}, manager)
+        return self._cluster.apply(wanted, manager, force=bool(taken and dry_run) or self._forced(request), dry_run=dry_run)
+
+    def _forced(self, request: Request) -> bool:
+        return self._force or objects.is_true(request.inputs, objects.PATCH_FORCE)
 
     def _dry_run(self, request: Request, manager: str) -> Properties:
         """The state that `request` would lead to, by the API server's dry run; the inputs alone where it cannot know yet."""
@@ -150,7 +168,7 @@ class Resources:
         declared = "kind" in request.inputs
         api_version, kind = (request.inputs["apiVersion"], request.inputs["kind"]) if declared else objects.type_of(request.type)
         namespace, name = objects.split_identity(request.id)
-        manager = objects.field_manager(request.urn, request.state)
+        manager = objects.field_manager(request.state)
         try:
             live = self._cluster.get(api_version, kind, namespace or self._namespace, name)
         except UnknownKind:
@@ -161,7 +179,8 @@ class Resources:
         if live is None:
             return None
         if not declared:
-            inputs = objects.adopted(live)
+            # As the official plugin, which gives all of it only when something is read for the first time.
+            inputs = objects.located(live) if request.state else objects.adopted(live)
             return Found(request.id, objects.state_of(inputs, live, manager), inputs)
         was = {key: value for key, value in request.state.items() if not key.startswith("__")}
         inputs = objects.as_secret_as(objects.drifted(request.inputs, was, objects.from_object(live)), request.inputs)
@@ -203,11 +222,15 @@ class Resources:
             metadata["namespace"] = self._namespace  # Not part of the path of a kind that lives outside of namespaces.
         return {**wanted, "metadata": metadata}
 
-    def _live(self, wanted: Object) -> Object | None:
-        """What is in the cluster under this name. Drops the namespace from `wanted` if its kind lives outside of namespaces."""
-        metadata = wanted["metadata"]
+    def _located(self, wanted: Object) -> Object:
+        """`wanted`; the namespace is dropped from it if its kind lives outside of namespaces."""
         if not self._cluster.endpoint(wanted["apiVersion"], wanted["kind"]).namespaced:
-            metadata.pop("namespace", None)
+            wanted["metadata"].pop("namespace", None)
+        return wanted
+
+    def _live(self, wanted: Object) -> Object | None:
+        """What is in the cluster under the name of `wanted`, see `_located`."""
+        metadata = self._located(wanted)["metadata"]
         return self._cluster.get(wanted["apiVersion"], wanted["kind"], metadata.get("namespace", ""), metadata["name"])
 
     def _ready(self, request: Request, live: Object, manager: str) -> Properties:
