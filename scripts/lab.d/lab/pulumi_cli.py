@@ -9,10 +9,11 @@ import re
 import shutil
 import signal
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lab import paths, process
+from lab import paths, process, releases
 from lab.steps import Step, StepError, seconds
 
 PROJECT = "istio-vm-mesh"
@@ -125,7 +126,7 @@ def _owner(pid: int) -> str | None:
 
 def up(step: Step, stack: str) -> dict[str, Any]:
     """`pulumi up` with one line per resource; returns the stack's outputs, those that are secret left out."""
-    _drop_pending(step, stack)
+    _drop_pending(step, stack, lambda pending: _settle_releases(step, stack, pending))
     call(step, "up", "--yes", "--skip-preview", "--stack", stack, *QUIET, progress=Resources(step))
     return outputs(step, stack)
 
@@ -146,22 +147,41 @@ def destroy(step: Step, stack: str) -> None:
     call(step, "stack", "rm", "--yes", "--preserve-config", "--stack", stack, *QUIET)
 
 
-def _drop_pending(step: Step, stack: str) -> None:
-    """Forget the operations that a killed run had begun, about which Pulumi would ask.
+def _drop_pending(step: Step, stack: str, before: Callable[[list[dict[str, Any]]], None] | None = None) -> None:
+    """Forget the operations that a killed run had begun, about which Pulumi would ask; `before` that, see to what they left.
 
-    All resources of the lab can be made again over what a killed run left, which the program's own scripts see to.
+    All resources of the lab can be made again over what a killed run left, which the program's own scripts and its Kubernetes provider see to;
+    Helm's releases cannot.
     """
     exported = json.loads(call(step, "stack", "export", "--stack", stack, *QUIET, capture=True).output)
-    if not exported["deployment"].get("pending_operations"):
+    if not (pending := exported["deployment"].pop("pending_operations", None)):
         return
     step.line("a former run was killed: its unfinished operations are done again")
-    del exported["deployment"]["pending_operations"]
-    file = paths.RUN / "deployment.json"
+    if before:
+        before(pending)
+    with _private("deployment.json", json.dumps(exported)) as file:
+        call(step, "stack", "import", "--stack", stack, "--file", str(file), *QUIET)
+
+
+def _settle_releases(step: Step, stack: str, pending: list[dict[str, Any]]) -> None:
+    if not any(operation["resource"]["type"] == releases.TYPE for operation in pending):
+        return
+    command = [str(paths.BIN / "kind"), "get", "kubeconfig", "--name", f"{PROJECT}-{stack}-cluster"]
+    answer = step.run(command, env=paths.environment(), capture=True, check=False)
+    if answer.code == 0:  # without a cluster there are no releases either
+        with _private("kubeconfig", answer.output) as file:
+            releases.settle(step, pending, file)
+
+
+@contextlib.contextmanager
+def _private(name: str, text: str) -> Iterator[Path]:
+    """A file that only its owner can read, for as long as it is needed."""
+    file = paths.RUN / name
     paths.make_private(paths.RUN)
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
-            json.dump(exported, opened)
-        call(step, "stack", "import", "--stack", stack, "--file", str(file), *QUIET)
+            opened.write(text)
+        yield file
     finally:
         file.unlink(missing_ok=True)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import subprocess
 import threading
 import time
@@ -9,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import control_plane
 import pulumi
 import pulumi_kubernetes as k8s
 import pytest
@@ -16,6 +20,9 @@ from cli_stack import Stack
 from control_plane import ControlPlane
 from one_resource import Resource
 
+from lab import paths, releases
+from lab.steps import quiet
+from standins.kubernetes import charts
 from standins.kubernetes.plugin import RELEASE, Kubernetes
 from standins.provider import UNKNOWN, InitFailed, ProviderError, Refused, Secret
 
@@ -235,3 +242,45 @@ def test_check(provider: Kubernetes, namespace: str, chart: Path) -> None:
         release.check({"chart": "x", "repositoryOpts": {"repo": "https://charts.example.com", "password": Secret("x")}})
     preview = release.preview({"chart": str(chart), "values": {"a": UNKNOWN}})
     assert preview["status"] is UNKNOWN and preview["values"] == {"a": UNKNOWN}
+
+
+def test_the_lab_settles_what_a_killed_run_left(
+    plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Helm refuses to go on from there; the lab removes what was being installed, and rolls an upgrade back."""
+    monkeypatch.setattr(paths, "BIN", control_plane.program("helm").parent)
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(plane.kubeconfig)
+
+    def left(number: int, status: str) -> None:
+        """Helm's own record says that it was killed."""
+        stored = f"/api/v1/namespaces/{namespace}/secrets/sh.helm.release.v1.tiny.v{number}"
+        release = charts.revisions(plane.cluster, namespace, "tiny")[-1].release()
+        release["info"]["status"] = status
+        data = base64.b64encode(base64.b64encode(gzip.compress(json.dumps(release).encode()))).decode()
+        plane.patch(stored, {"metadata": {"labels": {"status": status}}, "data": {"release": data}})
+
+    def settle(type: str) -> None:
+        resource = {"type": RELEASE, "inputs": {"name": "tiny", "namespace": namespace}}
+        releases.settle(quiet("up", tmp_path / "log"), [{"type": type, "resource": resource}], kubeconfig)
+
+    Resource(provider, RELEASE).up(inputs(chart, namespace, color="one"))
+    left(1, "pending-install")
+    with pytest.raises(ProviderError, match="cannot re-use a name that is still in use"):
+        Resource(provider, RELEASE).up(inputs(chart, namespace, color="two"))
+    settle("creating")
+    settle("creating")  # nothing is there any more
+    release = Resource(provider, RELEASE)
+    assert release.up(inputs(chart, namespace, color="two"))["status"]["revision"] == 1
+
+    release.up(inputs(chart, namespace, color="three"))
+    left(2, "pending-upgrade")
+    with pytest.raises(InitFailed, match=f"the status of Helm release {namespace}/tiny is pending-upgrade"):
+        release.refresh()
+    with pytest.raises(ProviderError, match=r"another operation .* is in progress"):
+        release.up(inputs(chart, namespace, color="four"))
+    settle("updating")
+    assert color(plane, namespace) == "two"
+    assert release.up(inputs(chart, namespace, color="four"))["status"]["status"] == "deployed"
+    settle("updating")
+    assert color(plane, namespace) == "four", "what is not pending stays"
