@@ -140,6 +140,7 @@ MUTATIONS = (
         "machines that stay do not leave", "components/machines/ssh.py", "leave=key.apply(lambda text: ssh.leave(name, machine, text)),", ""
     ),
     Mutation("a workload goes under its machines", "components/token.py", "_refuse_to_rename(_olds, _news)", "..."),
+    Mutation("a group's machines stop with their application", "components/plan/fleet.py", "[*files, *drain()]", "files"),
     # What Google's API descriptions list
     Mutation("a value that Google's API does not have", "components/clusters/gke.py", 'mode="GKE_METADATA"', 'mode="GKE_METADATA_SERVER"'),
     Mutation("an OAuth scope that Google does not have", "components/plan/fleet.py", "auth/userinfo.email", "auth/userinfo.mail"),

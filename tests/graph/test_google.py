@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
+import re
 from functools import cache
 from typing import Any
 
@@ -98,6 +100,13 @@ def test_nobody_logs_in_to_a_fleet() -> None:
     assert not of_type("fleet", "command:remote:Command")
     metadata = declared("fleet").graph["product-fleet-template"].inputs["metadata"]
     assert "ssh-keys" not in metadata and metadata["block-project-ssh-keys"] == "TRUE"
+
+
+def test_a_groups_machine_leaves_before_its_application_stops() -> None:
+    boot = declared("fleet").graph["product-fleet-template"].inputs["metadata"]["startup-script"]
+    (unit,) = re.findall(r'put /etc/systemd/system/istio-drain.service 0644 \S+ "\$\(filled (\S+)\)"', boot)
+    assert "After=multi-user.target" in base64.b64decode(unit).decode()
+    assert "put /etc/systemd/system/istio.service.d/drain.conf" in boot
 
 
 def test_ports_of_other_peoples_pods_are_opened_when_they_are_declared() -> None:

@@ -80,6 +80,7 @@ def boot(plane: ControlPlane, workload: Workload, metadata: str, home: Path, end
         "METADATA": metadata,
         "CURL_CA_BUNDLE": str(plane.authority),
         "HOME": str(home),
+        "TMPDIR": str(home),
     }
     put = 'put() { printf "%s\\t" "$1" >>$HOME/files; printf %s "$4" | base64 -d | base64 -w0 >>$HOME/files; echo >>$HOME/files; }; chown() { :; }\n'
     return subprocess.run(["bash", "-s"], input=f"{before}\n{put}{end}", env=environment, capture_output=True, text=True, timeout=60)
