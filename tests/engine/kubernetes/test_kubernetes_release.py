@@ -29,6 +29,14 @@ from standins.provider import UNKNOWN, InitFailed, ProviderError, Refused, Secre
 pytestmark = pytest.mark.usefixtures("helm")
 
 CANARY = "canary-51d7aa"
+DEFAULTS = {
+    **dict.fromkeys(
+        ("allowNullValues", "atomic", "cleanupOnFail", "createNamespace", "dependencyUpdate", "devel", "disableCRDHooks"), False
+    ),
+    **dict.fromkeys(("disableOpenapiValidation", "disableWebhooks", "forceUpdate", "lint", "recreatePods", "renderSubchartNotes"), False),
+    **dict.fromkeys(("replace", "resetValues", "reuseValues", "skipAwait", "skipCrds", "verify", "waitForJobs"), False),
+    **dict.fromkeys(("description", "keyring", "postrender"), ""),
+}
 DEFINITION = """\
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -118,6 +126,9 @@ def test_life_of_a_release(plane: ControlPlane, objects: Stack, namespace: str, 
         "version": "1.2.3",
     }
     assert outputs["resourceNames"]["ConfigMap/v1"] == ["settings"]
+    given = {"atomic": True, "chart": str(chart), "cleanupOnFail": True, "name": "tiny", "namespace": namespace, "timeout": 60}
+    saved = objects.resources()["tiny"]["inputs"]
+    assert saved.pop("values")["color"] == "blue" and saved == {**DEFAULTS, **given, "version": "1.2.3"}, "as the official plugin saves it"
     assert not objects.files_with(CANARY)
     assert objects.up(program).changes() == {"unchanged": 3}
     assert "update" not in objects.refresh().output

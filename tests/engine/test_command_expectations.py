@@ -1,0 +1,91 @@
+"""What the program relies on in the engine and the `command` plugin together, seen in their source and run against them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pulumi
+from cli_stack import STACK, Stack
+from machine import Sshd
+from pulumi_command import local, remote
+
+SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
+
+
+def test_what_goes_with_another_resource(commands: Stack, tmp_path: Path) -> None:
+    """`deleted_with`: nothing is run for what goes anyway. `replace_with`: what must be made again with it, is."""
+    log = tmp_path / "log"
+
+    def program(trigger: str) -> None:
+        machine = local.Command(
+            "machine",
+            create=f"echo create machine >>{log}",
+            delete=f"echo delete machine >>{log}",
+            triggers=[trigger],
+            opts=pulumi.ResourceOptions(delete_before_replace=True),
+        )
+        local.Command(
+            "joined",
+            create=f"echo create joined >>{log}",
+            delete=f"echo delete joined >>{log}",
+            opts=pulumi.ResourceOptions(deleted_with=machine, replace_with=[machine]),
+        )
+        local.Command("other", create="true", delete=f"echo delete other >>{log}", opts=pulumi.ResourceOptions(depends_on=machine))
+
+    commands.up(lambda: program("1"))
+    assert log.read_text().splitlines() == ["create machine", "create joined"]
+    log.write_text("")
+    assert commands.preview(lambda: program("2")).changes() == {"replace": 2, "unchanged": 2}
+    commands.up(lambda: program("2"))
+    lines = log.read_text().splitlines()
+    assert lines.index("delete machine") < lines.index("create machine") < lines.index("create joined")
+    log.write_text("")
+    commands.destroy()
+    assert log.read_text().splitlines() == ["delete other", "delete machine"]
+
+
+def test_a_failed_update_is_tried_again(commands: Stack, tmp_path: Path) -> None:
+    """The old inputs stay in the state, so the same change is a change still; a failed deletion keeps the resource."""
+    repaired = tmp_path / "repaired"
+
+    def program(word: str, delete: str) -> None:
+        local.Command("it", create=f"echo {word}; test {word} = one || test -e {repaired}", delete=delete)
+
+    commands.up(lambda: program("one", "true"))
+    commands.up(lambda: program("two", f"test -e {repaired}"), fails=True)
+    assert commands.resources()["it"]["outputs"]["stdout"] == "one"
+    repaired.touch()
+    assert commands.up(lambda: program("two", f"test -e {repaired}")).changes() == {"updated": 1, "unchanged": 1}
+    repaired.unlink()
+    commands.call("destroy", "--stack", STACK, "--yes", "--skip-preview", fails=True)
+    assert "it" in commands.resources()
+    repaired.touch()
+    commands.destroy()
+    assert commands.resources() == {}
+
+
+def test_a_connection_is_saved_as_the_official_plugin_saves_it(commands: Stack, sshd: Sshd) -> None:
+    """Secret as a whole, and its keys once more; with the defaults. So a state of one plugin continues with the other."""
+
+    def program() -> None:
+        key, options = sshd.private_key, {"user": sshd.user, "host_key": sshd.host_key}
+        connection = remote.ConnectionArgs(host="127.0.0.1", port=sshd.port, private_key=key, **options)
+        remote.Command("it", connection=connection, create="true")
+
+    commands.up(program)
+    exported = json.loads(commands.call("stack", "export", "--show-secrets", "--stack", STACK).output)
+    saved = next(each for each in exported["deployment"]["resources"] if each["urn"].endswith("::it"))
+    for where in ("inputs", "outputs"):
+        whole = saved[where]["connection"]
+        assert SECRET.items() <= whole.items()
+        connection = json.loads(whole["plaintext"])
+        assert SECRET.items() <= connection.pop("privateKey").items()
+        assert connection == {
+            "dialErrorLimit": 10,
+            "host": "127.0.0.1",
+            "hostKey": sshd.host_key,
+            "perDialTimeout": 15,
+            "port": sshd.port,
+            "user": sshd.user,
+        }
