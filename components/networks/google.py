@@ -37,7 +37,7 @@ class Vpcs(pulumi.ComponentResource):
 
     def __init__(self, stack: str, settings: Settings, google: Google) -> None:
         super().__init__("istio-vm-mesh:networks:Google", "google", {})
-        labels = {"istio-vm-mesh-stack": stack.lower(), **google.labels}
+        labels = {"istio-vm-mesh-stack": plan.slug(stack), **google.labels}
         provider = Provider("google-provider", project=google.project, region=google.region, default_labels=labels)
         self._stack, self._settings, self._google = stack, settings, google
         self._child = pulumi.ResourceOptions(parent=self, provider=provider)
@@ -152,7 +152,8 @@ class Vpcs(pulumi.ComponentResource):
             return reserved.address, reserved.address
         zone = dns.ManagedZone(
             "gateway-zone",
-            dns_name=f"{name.split('.', 1)[1]}.",
+            # The name alone: a zone of its domain would hide every other name of that domain from the VPCs.
+            dns_name=f"{name}.",
             description=f"istio-vm-mesh {self._stack}",
             visibility="private",
             private_visibility_config=dns.ManagedZonePrivateVisibilityConfigArgs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from zlib import crc32
 
@@ -38,9 +39,15 @@ class Flow(NamedTuple):
     why: str
 
 
+def slug(text: str) -> str:
+    """A stack's name as Google takes names: lower-case letters, digits and '-', a letter first. Pulumi takes '.' and '_' too."""
+    found = re.sub("[^a-z0-9-]", "-", text.lower())
+    return found if found[:1].isalpha() else f"s{found}"
+
+
 def resource_name(stack: str, name: str) -> str:
     """The name on Google Cloud of something whose name must be known beforehand: at most 63 characters, and unique in a project."""
-    whole = f"{stack}-{name}".lower()
+    whole = slug(f"{stack}-{name}")
     return whole if len(whole) <= 63 else f"{whole[:54].rstrip('-')}-{crc32(whole.encode()):08x}"
 
 
@@ -51,7 +58,7 @@ def cluster_name(stack: str) -> str:
 
 def account_id(stack: str, name: str) -> str:
     """The ID of a service account: 6 to 30 characters."""
-    whole = f"{stack}-{name}".lower()
+    whole = slug(f"{stack}-{name}")
     return whole if 6 <= len(whole) <= 30 else f"{whole[:21].rstrip('-')}-{crc32(whole.encode()):08x}"
 
 

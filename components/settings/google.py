@@ -241,8 +241,8 @@ def _check_subnets(settings: Settings, google: Google) -> Iterator[Problem]:
     ranges: dict[str, IPv4Network] = {}
     for name, subnet in google.subnets.items():
         path = f"google.subnets.{name}"
-        if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", name) or not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", subnet.vpc):
-            yield Problem(path, "names of subnets and VPCs are up to 40 lower-case letters, digits and '-', a letter first")
+        if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", name) or not re.fullmatch(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", subnet.vpc):
+            yield Problem(path, "names of subnets are up to 40 lower-case letters, digits and '-', a letter first, those of VPCs up to 22")
         parsed = _range(subnet.range)
         if subnet.network not in settings.networks:
             yield Problem(
@@ -261,6 +261,9 @@ def _check_subnets(settings: Settings, google: Google) -> Iterator[Problem]:
                 yield Problem(f"cluster.{key}", f"expected an address range such as 10.0.0.0/24; got {text!r}")
             else:
                 ranges[f"cluster.{key}"] = parsed
+    for path, known in ranges.items():
+        if known.is_global:
+            yield Problem(path, f"{known} is public address space: pods would come from their nodes' addresses there; use a private range")
     for (one, first), (other, second) in combinations(ranges.items(), 2):
         if first.overlaps(second):
             yield Problem(other, f"{second} overlaps {first} of {one}: the VPCs of a stack are peered, which overlapping ranges prevent")
@@ -309,6 +312,8 @@ def _check_machine(path: str, machine: GoogleMachine, settings: Settings, google
             else "has no subnet for machines: add one"
         )
         yield Problem(f"{path}.subnet", f"the network {machine.network} {found} (the cluster's own is not for machines)")
+    elif subnets:
+        yield from _check_lengths(path, machine, google.subnets[subnet_of(settings, machine)].vpc, settings)
     zones = (
         {f"{path}.zone": machine.zone}
         if isinstance(machine, GceMachine)
@@ -325,6 +330,24 @@ def _check_machine(path: str, machine: GoogleMachine, settings: Settings, google
             yield Problem(f"{path}.platform", "a group's machines mint tokens at a GKE cluster of this stack: use gke, or single machines")
     if machine.setup is not None and not machine.setup.startswith("#!"):
         yield Problem(f"{path}.setup", "expected a script, whose first line names its interpreter (such as #!/bin/bash)")
+
+
+def _check_lengths(path: str, machine: GoogleMachine, vpc: str, settings: Settings) -> Iterator[Problem]:
+    """Names on Google Cloud have 63 characters at most, and Pulumi appends 8: firewall-<vpc>-<workload>-health is the longest that is made of two.
+
+    Networks whose gateway is machines have a workload <network>-gateway.
+    """
+    if len(vpc) + len(machine.workload) > 38:
+        yield Problem(
+            f"{path}.workload", f"{machine.workload!r} and its VPC {vpc!r} are too long for names of firewall rules: 38 letters together"
+        )
+    network = settings.networks.get(machine.network)
+    if network and network.gateway and len(vpc) + len(machine.network) > 29:
+        yield Problem(
+            f"{path}.network", f"{machine.network!r} and its VPC {vpc!r} are too long for names of its gateway: 29 letters together"
+        )
+    if isinstance(machine, GroupMachine) and len(path.partition(".")[2]) > 44:
+        yield Problem(path, "is too long for names of a group: 44 letters")
 
 
 def _check_ports(settings: Settings) -> Iterator[Problem]:

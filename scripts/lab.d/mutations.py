@@ -147,6 +147,13 @@ MUTATIONS = (
     # Settings
     Mutation("unknown keys are passed over", "components/decode.py", "for key in value if key not in fields)", "for key in ())"),
     Mutation("reserved ports are taken", "components/settings/workloads.py", "elif port in RESERVED_PORTS:", "elif False:"),
+    Mutation("public ranges are taken", "components/settings/google.py", "if known.is_global:", "if False:"),
+    Mutation(
+        "the gateway's zone hides its domain",
+        "components/networks/google.py",
+        'dns_name=f"{name}.",',
+        "dns_name=f\"{name.split('.', 1)[1]}.\",",
+    ),
     Mutation("overlapping subnets are taken", "components/settings/google.py", "if first.overlaps(second):", "if False:"),
 )
 

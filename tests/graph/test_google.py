@@ -276,6 +276,7 @@ def test_inside_the_vpc_and_through_a_bastion_ssh_goes_to_the_machines_own_addre
 def test_a_machine_by_name_finds_the_gateway_and_is_verified_by_its_address() -> None:
     graph = declared("multi-network").graph
     assert graph["gateway-record"].inputs["name"] == "gateway.mesh.internal."
+    assert graph["gateway-zone"].inputs["dnsName"] == "gateway.mesh.internal.", "a zone of the domain would hide its other names"
     assert "15443" in str(graph["product-1-proof"].inputs["stdin"])
     assert "gateway.mesh.internal:15443" not in str(graph["product-1-proof"].inputs["stdin"])
 
@@ -295,6 +296,20 @@ def test_a_group_is_as_many_resources_whatever_its_size() -> None:
     config["machines"]["product-fleet"].update(minimum=50, maximum=900)
     assert harness.run(config).graph.keys() == declared("fleet").graph.keys()
     assert sum(node.parent == "product-fleet" for node in declared("fleet").graph.values()) == 4
+
+
+@pytest.mark.parametrize("stack", ["dev", "Team_A.staging", "2026", "x" * 80])
+def test_any_name_of_a_stack_makes_names_that_google_takes(stack: str) -> None:
+    for name in (
+        google.resource_name(stack, "product-1"),
+        google.cluster_name(stack),
+        google.account_id(stack, "product"),
+        google.slug(stack),
+    ):
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name), name
+    assert len(google.resource_name(stack, "product-1")) <= 63
+    assert len(google.cluster_name(stack)) <= 40
+    assert 6 <= len(google.account_id(stack, "product")) <= 30
 
 
 def test_the_program_dials_the_ports_that_are_opened() -> None:
