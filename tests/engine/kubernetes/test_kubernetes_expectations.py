@@ -88,10 +88,16 @@ def test_deletion_waits_for_finalizers(plane: ControlPlane, objects: Stack, name
     path = f"/api/v1/namespaces/{namespace}/configmaps/it"
     plane.patch(path, {"metadata": {"finalizers": ["example.com/hold"]}})
 
+    def going() -> bool:
+        found = plane.cluster.get("v1", "ConfigMap", namespace, "it")
+        return found is not None and "deletionTimestamp" in found["metadata"]
+
     def release() -> None:
-        wait_until(lambda: "deletionTimestamp" in (plane.cluster.get("v1", "ConfigMap", namespace, "it") or {"metadata": {}})["metadata"])
-        gone_early.append("it" not in objects.resources())
-        plane.patch(path, {"metadata": {"finalizers": None}})
+        try:
+            wait_until(going, 50)
+            gone_early.append("it" not in objects.resources())
+        finally:  # else the destruction would wait
+            plane.patch(path, {"metadata": {"finalizers": None}})
 
     gone_early: list[bool] = []
     helper = threading.Thread(target=release)
