@@ -98,6 +98,7 @@ def _from_pods(
             addresses=found["addresses"],
             wanted=[endpoint for endpoints in seen for endpoint in endpoints],
             from_pods=not router.cut_off(settings, name),
+            strict=workload_plan.strict(settings, spec),
             fleet=settings.fleet_of(name),
         )
 

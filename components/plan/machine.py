@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -33,6 +34,7 @@ MESH_CONFIG = "/var/lib/istio/config/mesh"  # the package links /etc/istio to /v
 ROOT_CERTIFICATE = "/etc/certs/root-cert.pem"
 TOKEN = "/var/lib/istio/envoy/istio-token"
 UNIT = "/etc/systemd/system/istio.service"
+STEP_BACK = "/var/lib/istio/envoy/istio-vm-mesh-step-back.sh"
 
 
 def entry_name(group: str, address: str, network: str) -> str:
@@ -134,10 +136,16 @@ def unit(role: str) -> str:
     """The systemd unit that runs the agent, in place of the package's of the same name. A router captures no traffic.
 
     The agent keeps its token in a directory that a reboot empties; the link restores it. Stopping the unit takes the redirection
-    rules away, so that the machine stays reachable and resolves names without the agent. Output goes through a pipe: the journal's own
-    end is a socket, which Envoy cannot open as /dev/stdout for access logs.
+    rules away, so that the machine stays reachable and resolves names without the agent. Before, a sidecar waits until nobody calls it
+    any more; nobody's endpoints change with a router's entry. Output goes through a pipe: the journal's own end is a socket, which Envoy
+    cannot open as /dev/stdout for access logs.
     """
-    capture = "ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables\n" if role == "sidecar" else ""
+    capture = step_back = step_again = ""
+    if role == "sidecar":
+        capture = "ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables\n"
+        capture += "ExecStartPre=+/usr/bin/rm -f /run/istio-vm-mesh-left\n"
+        step_back = f"ExecStop=-+/bin/bash {STEP_BACK}\n"
+        step_again = f"ExecStopPost=-+/bin/bash {STEP_BACK} again\n"
     return f"""\
 # Written by istio-vm-mesh; the next update overwrites changes made here.
 [Unit]
@@ -155,7 +163,7 @@ ExecStartPre=+/usr/bin/install -d -o istio-proxy -m 0755 /run/secrets /run/secre
 ExecStartPre=+/usr/bin/ln -sfn {TOKEN} /run/secrets/tokens/istio-token
 ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only
 {capture}ExecStart=/bin/bash -c 'exec /usr/local/bin/pilot-agent proxy {role} > >(exec cat) 2>&1'
-ExecStopPost=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only
+{step_back}{step_again}ExecStopPost=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only
 Restart=always
 RestartSec=2
 KillMode=mixed
@@ -164,6 +172,11 @@ TimeoutStopSec=30
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def step_back() -> str:
+    """The script by which the unit takes a machine out of everybody's endpoints before it stops the agent."""
+    return f"GRACE={mesh_plan.DISCONNECT_GRACE}\n" + (Path(__file__).parent / "scripts" / "step-back.sh").read_text()
 
 
 def files(
@@ -179,6 +192,7 @@ def files(
         File(OWN_ENV, own_env(machine, address, gateway, network if workload.role == "router" else None), "0644"),
         File(MESH_CONFIG, mesh_config(config), "0644"),
         File(ROOT_CERTIFICATE, root_certificate, "0644", proxy_owned=True),
+        File(STEP_BACK, step_back(), "0644"),
         File(UNIT, unit(workload.role), "0644"),
     ]
 

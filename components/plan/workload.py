@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from components.plan.mesh import TRUST_DOMAIN
-from components.settings import Probe, Service, Workload
+from components.settings import ExistingCluster, Probe, Settings, Workload
 
 
 def service_account(name: str, workload: Workload) -> str:
@@ -16,6 +16,13 @@ def service_account(name: str, workload: Workload) -> str:
 def identity(name: str, workload: Workload) -> str:
     """The SPIFFE identity of the workload's pods and machines."""
     return f"spiffe://{TRUST_DOMAIN}/ns/{workload.namespace}/sa/{service_account(name, workload)}"
+
+
+def strict(settings: Settings, workload: Workload) -> bool:
+    """Whether this program sees to it that nothing of the workload takes plaintext: in its own mesh, and in its own namespaces of another's."""
+    return not settings.mesh.adopt or not (
+        isinstance(settings.cluster, ExistingCluster) and workload.namespace in settings.cluster.namespaces
+    )
 
 
 def namespace(name: str) -> dict[str, Any]:
@@ -65,12 +72,9 @@ def workload_group(name: str, workload: Workload, network: str) -> dict[str, Any
     }
 
 
-def selector(workload: Workload, service: Service) -> dict[str, str]:
-    """The labels that a Service selects (`settings.Service`)."""
-    if service.selector is not None:
-        return dict(service.selector)
-    name = next((key for key in ("app", "app.kubernetes.io/name") if key in workload.labels), None)
-    return {name: workload.labels[name]} if name else dict(workload.labels)
+def pod_labels(workload: Workload) -> dict[str, str]:
+    """The labels of the workload's pods."""
+    return {**workload.labels, **(workload.pods.labels if workload.pods else {})}
 
 
 def services(workload: Workload) -> dict[str, dict[str, Any]]:
@@ -82,7 +86,7 @@ def services(workload: Workload) -> dict[str, dict[str, Any]]:
         name: {
             "metadata": {"name": name, "namespace": workload.namespace, "annotations": {"pulumi.com/skipAwait": "true"}},
             "spec": {
-                "selector": selector(workload, service),
+                "selector": service.selected(workload.labels),
                 "ports": [
                     {"name": port_name, "port": port, "targetPort": workload.ports[port_name], "protocol": "TCP"}
                     for port_name, port in service.ports.items()
@@ -115,7 +119,7 @@ def deployment(name: str, workload: Workload) -> dict[str, Any] | None:
             "replicas": pods.replicas,
             "selector": {"matchLabels": own},
             "template": {
-                "metadata": {"labels": {**workload.labels, **own}},
+                "metadata": {"labels": {**pod_labels(workload), **own}},
                 "spec": {"serviceAccountName": service_account(name, workload), "containers": [container]},
             },
         },

@@ -115,14 +115,25 @@ class Service:
     ports: Mapping[str, int]
     selector: Mapping[str, str] | None = None
 
+    def selected(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """What it selects of a workload with these labels."""
+        if self.selector is not None:
+            return dict(self.selector)
+        name = next((key for key in ("app", "app.kubernetes.io/name") if key in labels), None)
+        return {name: labels[name]} if name else dict(labels)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pods:
-    """A Deployment of the workload that this program shall run; without it the pods, if any, are somebody else's."""
+    """A Deployment of the workload that this program shall run; without it the pods, if any, are somebody else's.
+
+    `labels` are on the pods alone, over the workload's: a `version`, for instance, by which a DestinationRule tells pods from machines.
+    """
 
     image: str
     args: tuple[str, ...] = ()
     replicas: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import permutations
 
 from components.decode import Problem, suggestion
@@ -44,13 +44,7 @@ def _check_workload(path: str, workload: Workload) -> Iterator[Problem]:
         yield Problem(
             f"{path}.namespace", f"expected a namespace for applications, in lower-case letters, digits and '-'; got {workload.namespace!r}"
         )
-    for key, value in workload.labels.items():
-        if not _LABEL_KEY.fullmatch(key):
-            yield Problem(
-                f"{path}.labels.{key}", "is no label key: up to 63 letters, digits, '-', '_' and '.', perhaps after a domain and '/'"
-            )
-        if len(value) > 63 or not _LABEL.fullmatch(value):
-            yield Problem(f"{path}.labels.{key}", f"{value!r} is no label value: up to 63 letters, digits, '-', '_' and '.'")
+    yield from _check_labels(f"{path}.labels", workload.labels)
     if workload.service_account == "":
         # istio/istio#39603: pods would call machines without a service account in plaintext.
         yield Problem(
@@ -98,5 +92,20 @@ def _check_workload(path: str, workload: Workload) -> Iterator[Problem]:
             if port_name not in workload.ports:
                 where = f"{path}.services.{service_name}.ports.{port_name}"
                 yield Problem(where, "is no port of the workload" + suggestion(port_name, workload.ports))
-    if workload.pods and workload.pods.replicas < 0:
-        yield Problem(f"{path}.pods.replicas", "must not be negative")
+    if workload.pods:
+        if workload.pods.replicas < 0:
+            yield Problem(f"{path}.pods.replicas", "must not be negative")
+        yield from _check_labels(f"{path}.pods.labels", workload.pods.labels)
+        for service_name, service in workload.services.items():
+            for key, value in service.selected(workload.labels).items():
+                if workload.pods.labels.get(key, value) != value:
+                    where = f"{path}.pods.labels.{key}"
+                    yield Problem(where, f"takes the pods out of the Service {service_name}, which selects {key}: {value}")
+
+
+def _check_labels(path: str, labels: Mapping[str, str]) -> Iterator[Problem]:
+    for key, value in labels.items():
+        if not _LABEL_KEY.fullmatch(key):
+            yield Problem(f"{path}.{key}", "is no label key: up to 63 letters, digits, '-', '_' and '.', perhaps after a domain and '/'")
+        if len(value) > 63 or not _LABEL.fullmatch(value):
+            yield Problem(f"{path}.{key}", f"{value!r} is no label value: up to 63 letters, digits, '-', '_' and '.'")

@@ -46,7 +46,7 @@ MUTATIONS = (
     Mutation(
         "Services select another label",
         "components/plan/workload.py",
-        '"selector": selector(workload, service),',
+        '"selector": service.selected(workload.labels),',
         '"selector": {"x": "y"},',
     ),
     Mutation("the pods' network has no label", "components/mesh.py", '"labels": {"topology.istio.io/network": network}', '"labels": {}'),

@@ -28,6 +28,12 @@ GETENT = r"""#!/bin/sh
 [ "$1" = hosts ] || { for address in $RESOLVED; do echo "$address STREAM $2"; echo "$address DGRAM"; done; exit; }
 [ -z "$NO_DNS" ]
 """
+TRIED = """#!/bin/bash
+[ -z "$TRIED" ] || { echo "bash: connect: $TRIED" >&2; exit 1; }
+"""
+IP = """#!/bin/bash
+echo "172.31.6.130 via 10.0.0.1 dev eth0 src 10.0.0.2 uid 0"
+"""
 
 
 def run(
@@ -35,7 +41,8 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name, text in {"curl": CURL.replace("{host}", HOST), "getent": GETENT}.items():
+    scripts = {"curl": CURL.replace("{host}", HOST), "getent": GETENT, "runuser": TRIED, "ip": IP}
+    for name, text in scripts.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     text = verification.calls("product", PRODUCT, caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or [])
@@ -47,6 +54,7 @@ def run(
         "DOWN": "",
         "NO_DNS": "",
         "RESOLVED": "",
+        "TRIED": "Connection refused",
         "STATE": str(tmp_path),
     }
     return subprocess.run(
@@ -71,6 +79,8 @@ def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
         ({}, f"the proxy has no endpoint for {HOST} port 80"),
         ({"ENDPOINTS": "10.244.0.9:8080"}, "was not given the endpoint 172.31.6.130:8080"),
         ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080"}, "no answer from 172.31.6.130:8080"),
+        ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080", "TRIED": "No route to host"}, "it takes no connection (No route; packets leave via 10.0.0.1 dev eth0): is there a route"),
+        ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080", "TRIED": ""}, "it takes connections"),
         ({"ENDPOINTS": "172.31.6.130:8080", "CALLEE": "spiffe://cluster.local/ns/shop/sa/other"}, "without mutual TLS for spiffe://cluster.local/ns/shop/sa/product"),
     ],
 )  # fmt: skip
@@ -115,3 +125,19 @@ def test_a_warning_does_not_fail_the_update(tmp_path: Path) -> None:
     done = run(tmp_path, {}, wanted=["172.31.6.130:8080"], mode="warn")
     assert done.returncode == 0
     assert "no endpoint" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "result"), [(0, "answered"), (1, "answered"), (7, "unreachable"), (28, "unreachable"), (52, "refused"), (56, "refused")]
+)
+def test_what_comes_of_a_call_from_outside_is_told_apart(tmp_path: Path, code: int, result: str) -> None:
+    curl = tmp_path / "curl"
+    curl.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\nexit {code}\n')
+    curl.chmod(0o755)
+    text = verification.outside(PRODUCT, ["172.31.6.130:8080", "172.31.7.9:15443"]).replace(verification.PODS, "10.244.0.9:8080")
+    done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    found = verification.evidence(done.stdout, {})["outside"]
+    endpoints = ["172.31.6.130:8080", "172.31.7.9:15443", "10.244.0.9:8080"]
+    assert found == [{"endpoint": endpoint, "result": result} for endpoint in endpoints]
+    # Through a gateway by the name that it passes calls on by.
+    assert (tmp_path / "calls").read_text().splitlines()[1].endswith(f" https://outbound_.80_._.{HOST}:15443/")

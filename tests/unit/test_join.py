@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import stat
 import subprocess
@@ -88,3 +90,25 @@ def test_the_join_waits_for_the_stacks_setup_but_not_for_itself(programs: Path, 
     assert run(programs, "wait_for_setup").stdout.count("slept") == 3
     (tmp_path / "calls").unlink()
     assert run(programs, "API_SERVER=https://x\nwait_for_setup").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("off", "cause"),
+    [
+        (-7200, "the clock is at least 120 minutes behind the cluster's"),
+        (-60, ""),
+        (0, ""),
+        (3600 + 1800, "the clock is at least 30 minutes ahead of the cluster's, or this update began more than an hour ago"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_named(programs: Path, tmp_path: Path, off: int, cause: str) -> None:
+    """By what the machine reports, before its agent is touched."""
+    issued = 1_800_000_000
+    claims = base64.urlsafe_b64encode(
+        json.dumps({"aud": ["istio-ca"], "iat": issued, "exp": issued + 3600}, separators=(",", ":")).encode()
+    )
+    (tmp_path / "token").write_text(f"head.{claims.decode().rstrip('=')}.signature")
+    program(programs, "date", f'[ "$*" = +%s ] && echo {issued + off} || echo "some day"')
+    done = run(programs, f"TOKEN={tmp_path}/token\ncheck_clock")
+    assert (done.returncode, cause in done.stderr) == (1 if cause else 0, True), done.stderr
+    assert bool(done.stderr) == bool(cause)

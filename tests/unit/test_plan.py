@@ -116,7 +116,7 @@ def test_istiod_is_exposed_by_its_own_name_only() -> None:
 
 def test_a_service_selects_what_stays_when_other_labels_come_and_go() -> None:
     def selected(labels: dict[str, str], **more: dict[str, str]) -> dict[str, str]:
-        return workload.selector(Workload(**{**vars_of(PRODUCT), "labels": labels}), Service(ports={}, **more))
+        return Service(ports={}, **more).selected(labels)
 
     assert selected({"app": "product", "version": "v1"}) == {"app": "product"}
     assert selected({"app.kubernetes.io/name": "product", "tier": "x"}) == {"app.kubernetes.io/name": "product"}
@@ -193,13 +193,15 @@ def test_evidence_is_data() -> None:
         "pod\tproduct-abc\t-\t10.244.0.9\tReady\nnoise\n"
         "call\ta pod\tspiffe://cluster.local/ns/shop/sa/product\tproduct.shop.svc.cluster.local:80\t172.31.6.130:8080\tspiffe://x\t3\n"
         "call\ta pod\ta\tb:80\t172.31.6.2:15443\tspiffe://x\t1\n"
-        "answered\tmachine product-1\t3\ncarried\tfar-gateway-1\tproduct.shop:80\t172.31.7.130:8080\t2\n",
+        "answered\tmachine product-1\t3\ncarried\tfar-gateway-1\tproduct.shop:80\t172.31.7.130:8080\t2\n"
+        "outside\t172.31.6.130:8080\trefused\n",
         {"172.31.6.2": "istio-eastwestgateway"},
     )
     assert [endpoint["kind"] for endpoint in found["endpoints"]] == ["machine", "pod"]
     assert [call["path"] for call in found["calls"]] == ["direct", "through istio-eastwestgateway"]
     assert found["answered"] == [{"machine": "product-1", "requests": "3"}]
     assert found["carried"][0]["connections"] == "2"
+    assert found["outside"] == [{"endpoint": "172.31.6.130:8080", "result": "refused"}]
 
 
 def test_docker_addresses_of_machines_and_of_docker_do_not_meet() -> None:

@@ -63,6 +63,22 @@ once() {
   fi
 }
 
+# Why the wanted endpoint $1 does not answer: tried as istio-proxy, whose connections the proxy does not capture.
+why() {
+  local address=${1%:*} port=${1##*:} said way
+  said=$(runuser -u istio-proxy -- timeout 3 bash -c "exec 3<>/dev/tcp/$address/$port" 2>&1) && {
+    echo "it takes connections: does the application answer there, and is its certificate the mesh's?"
+    return
+  }
+  said=$(grep -oiE 'refused|unreachable|no route' <<<"$said" | head -n 1)
+  way=$(ip -o route get "$address" 2>/dev/null | grep -oE '(via [0-9.]+ )?dev [^ ]+' | head -n 1)
+  if [ "$port" = 15443 ]; then
+    echo "the gateway at $address takes no connection on port 15443 (${said:-no answer}): is the port open in the firewall between the caller and the gateway, and does the gateway run?"
+  else
+    echo "it takes no connection (${said:-no answer}; packets leave ${way:-nowhere}): is there a route to $address and back, and does the firewall let the caller through?"
+  fi
+}
+
 declare -A before now
 deadline=$((SECONDS + PATIENCE))
 last=
@@ -93,11 +109,16 @@ while :; do
     getent hosts "$HOST" >/dev/null || stop "$HOST does not resolve: is DNS capture on, and does the Service exist?"
     [ ${#now[@]} -gt 0 ] || stop "the proxy has no endpoint for $HOST port $PORT: does the Service select the workload's labels, and is anything healthy behind it?"
     for endpoint in $missing; do
+      [[ $endpoint == an-* ]] && continue
       [ -n "$(meant "$endpoint")" ] || stop "the gateway's name ${endpoint%:*} does not resolve here: does DNS have it for this machine too?"
-      given "$endpoint" || stop "the proxy was not given the endpoint $endpoint for $HOST: its WorkloadEntry is not healthy, or the Service does not select it"
+      given "$endpoint" ||
+        stop "the proxy was not given the endpoint $endpoint for $HOST (but ${!now[*]}): its WorkloadEntry is not healthy, the Service does not select it, or its network or the caller's is labelled wrongly (topology.istio.io/network)"
     done
     [ -n "$missing" ] || stop "$HOST is called without mutual TLS for $IDENTITY (the proxy accepts: ${callees:-nothing}): does the workload have this service account?"
-    stop "no answer from$missing for $HOST port $PORT in $PATIENCE s (last: ${last:-no connection}): check the firewall between the caller and the callee, and the application"
+    tried=${missing# } tried=${tried%% *}
+    for endpoint in "${!now[@]}"; do if [[ $tried == an-* ]] && in_ranges "$endpoint"; then tried=$endpoint; fi; done
+    [[ $tried != an-* ]] || stop "the proxy was given no endpoint in ${RANGES// / or } for $HOST (but ${!now[*]}): are the workload's pods ready, and is their network labelled rightly (topology.istio.io/network)?"
+    stop "no answer from $tried for $HOST port $PORT in $PATIENCE s (last: ${last:-no connection}): $(why "$tried")"
   fi
   sleep 0.3
 done

@@ -68,8 +68,9 @@ install_package() {
     fail "cannot fetch Istio's package from $PACKAGE_URL ($(tail -n 1 $state/curl.log)): check mesh.package.url and the way from the machine to it"
   sha256=$PACKAGE_SHA256
   if [ -z "$sha256" ]; then
-    sha256=$(curl --fail --silent --location --retry 3 --max-time 60 "$PACKAGE_URL.sha256" | cut -d ' ' -f 1) ||
+    sha256=$(curl --fail --silent --location --retry 3 --max-time 60 "$PACKAGE_URL.sha256" | head -c 64 | tr -d '\0') ||
       fail "cannot fetch $PACKAGE_URL.sha256: set mesh.package.sha256"
+    [[ $sha256 =~ ^[0-9a-f]{64}$ ]] || fail "what is at $PACKAGE_URL.sha256 is no SHA-256: set mesh.package.sha256"
   fi
   actual=$(sha256sum "$file" | cut -d ' ' -f 1)
   [ "$actual" = "$sha256" ] || fail "the package from $PACKAGE_URL has SHA-256 $actual instead of $sha256: nothing was installed"
@@ -119,6 +120,18 @@ claim() { # key
   payload=$(cut -d . -f 2 "$TOKEN" | tr '_-' '/+')
   while [ $((${#payload} % 4)) -ne 0 ]; do payload="$payload="; done
   printf %s "$payload" | base64 -d 2>/dev/null | sed -n "s/.*\"$1\":\[\{0,1\}\"\{0,1\}\([^],\"}]*\).*/\1/p"
+}
+
+# The token was issued a moment ago, or at most an hour if the machine has a certificate. istiod's certificates count from two minutes before they
+# are made, so a clock that is further behind finds them not valid yet.
+check_clock() {
+  issued=$(claim iat) expires=$(claim exp) now=$(date +%s)
+  [ -n "$issued" ] && [ -n "$expires" ] || return 0
+  if [ "$now" -lt $((issued - 120)) ]; then
+    fail "the clock is at least $(((issued - now) / 60)) minutes behind the cluster's: it is $(date -u) here: set it, and keep it right (systemd-timesyncd or chrony)"
+  elif [ "$now" -ge "$expires" ] && [ ! -e /etc/certs/cert-chain.pem ]; then
+    fail "the clock is at least $(((now - expires) / 60)) minutes ahead of the cluster's, or this update began more than an hour ago: it is $(date -u) here: set the clock, or run the update again"
+  fi
 }
 
 refused_token() {
@@ -176,13 +189,15 @@ main() {
   check_gateway
   [ "$(cat $state/digest 2>/dev/null)" = "$DIGEST" ] || changed=1
   install_package
+  token
+  check_clock
   if [ -n "$changed" ]; then
     rm -f $state/digest
     stop_agent
-    stopped=$(date +%s)
+    # When istiod saw it go: that was before the agent stopped, unless the kernel does not end connections.
+    stopped=$(cat /run/istio-vm-mesh-left 2>/dev/null || date +%s)
     files
   fi
-  token
   if [ -n "$changed" ] || ! systemctl is-active --quiet istio; then
     # istiod reads labels, ports, probe and network once, when an entry is made: the old entry must go first.
     if [ -e $state/registration ] && [ "$(cat $state/registration)" != "$REGISTRATION" ]; then

@@ -11,6 +11,8 @@ main() {
     exit 1
   fi
   [ -d $state ] || exit 0
+  # Nobody calls this machine any more: its entry went first.
+  rm -f /var/lib/istio/envoy/istio-vm-mesh-step-back.sh
   systemctl disable --now --quiet istio 2>/dev/null
   # The unit does this when it stops; it may have been killed, or replaced.
   if [ -x /usr/local/bin/pilot-agent ]; then
@@ -36,8 +38,9 @@ main() {
   systemctl reset-failed istio 2>/dev/null
   if [ -L /etc/istio ]; then rm -f /etc/istio; fi
   rm -rf /var/lib/istio /var/log/istio /run/secrets/tokens/istio-token
-  if iptables-save 2>/dev/null | grep -q ISTIO; then
-    echo "machine $MACHINE: redirection rules of Istio are left: see 'iptables-save', and restart the machine" >&2
+  # Either backend may have them, whichever `iptables` is now.
+  if { iptables-save; iptables-legacy-save; iptables-nft-save; } 2>/dev/null | grep -q ISTIO; then
+    echo "machine $MACHINE: redirection rules of Istio are left: see 'iptables-save' and 'iptables-legacy-save', and restart the machine" >&2
     exit 1
   fi
   # Last, so that a run that was cut short is finished by the next one.

@@ -40,7 +40,7 @@ def _workload(name: str, found: Mapping[str, list[dict[str, str]]]) -> Renderabl
     parts: list[RenderableType] = []
     if calls:
         services = " and ".join(dict.fromkeys(call["service"] for call in calls))
-        parts += [Text(f"\nCalls to {services}", style="bold"), _calls(calls, names)]
+        parts += [Text(f"\nCalls to {services}", style="bold"), _calls(calls, names, found.get("outside", []))]
     if carried:
         parts += [Text("\nCarried by gateways", style="bold"), _carried(carried)]
     return Group(*parts)
@@ -53,8 +53,8 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _calls(calls: list[dict[str, str]], names: Mapping[str, str]) -> Table:
-    """Two lines a call: the names, and under them the identities that the proxies showed each other."""
+def _calls(calls: list[dict[str, str]], names: Mapping[str, str], outside: list[dict[str, str]]) -> Table:
+    """Two lines a call: the names, and under them the identities that the proxies showed each other. Last what came of calls from `outside`."""
     table = _table("caller", "answered by", "path")
     for call in calls:
         gateway = call["path"].removeprefix("through ") if call["path"] != "direct" else ""
@@ -64,6 +64,11 @@ def _calls(calls: list[dict[str, str]], names: Mapping[str, str]) -> Table:
             Text.assemble(callee, "\n", (call["identity"], "cyan")),
             f"{'gateway' if gateway else 'direct'}\n{call['answers']} answers",
         )
+    for result in dict.fromkeys(each["result"] for each in outside):
+        endpoints = [each["endpoint"] for each in outside if each["result"] == result]
+        callees = "\n".join(f"{names.get(_host(endpoint), 'gateway')} ({endpoint})" for endpoint in endpoints)
+        style = "red" if result == "answered" else "green"
+        table.add_row(Text("a pod outside the mesh\nno identity"), callees, Text(result, style=style))
     return table
 
 
