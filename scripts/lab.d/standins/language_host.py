@@ -100,7 +100,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         if status < 0:
             return language_pb2.RunResponse(error=f"Program exited due to a signal: {signal.Signals(-status).name}")
         if status:
-            return language_pb2.RunResponse(error=f"Program exited with non-zero exit code: {status}")
+            return language_pb2.RunResponse(error=f"program exited with non-zero exit code: {status}")
         return language_pb2.RunResponse()
 
     def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:
