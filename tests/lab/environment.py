@@ -40,7 +40,7 @@ LOST = Answer("lost", "")
 
 
 class Call(NamedTuple):
-    """One of many calls: when it was answered (`time.monotonic`), and by whom; "lost" if by nobody."""
+    """One of many calls: when the caller began with it, or at most a second before (`time.monotonic`), and who answered; "lost" if nobody did."""
 
     at: float
     by: str
@@ -53,6 +53,10 @@ class Lab:
     root: Path
     scenario: ClassVar[str] = "lab"
     """The stack file that it starts from."""
+    machines: ClassVar[frozenset[str]] = frozenset({"product-1"})
+    """The machines behind the Service."""
+    tested: ClassVar[str] = "product-1"
+    """The machine that tests for every lab look at."""
     stack: str = f"test-{CHECKOUT}"
     ranges: list[str] = field(default_factory=list)
     watch: Watch = field(default_factory=Watch, repr=False)
@@ -88,6 +92,10 @@ class Lab:
         self.logs |= {file.read_text() for file in (self.root / ".lab" / "logs").iterdir()}
         assert check or done.returncode == 1, f"`up` did not fail:\n{done.stdout}"
         return done.stdout
+
+    def verify(self) -> str:
+        """`./scripts/status --verify`: what it printed."""
+        return self.run("./scripts/status", "--stack", self.stack, "--verify", check=False, timeout=300).stdout
 
     def pulumi(self, *arguments: str, check: bool = True) -> str:
         """The CLI by hand, as the README shows it."""
@@ -171,10 +179,10 @@ class Lab:
         conditions = (found or {}).get("status", {}).get("conditions", [])
         return found and next((each["status"] for each in conditions if each["type"] == "Healthy"), "")
 
-    def from_pod(self, name: str = "product", count: int = 20) -> list[Answer]:
-        """Calls of a Service by the workload's pod, by `name`; those without an answer are LOST."""
+    def from_pod(self, name: str = "product", count: int = 20, caller: str = "deploy/product") -> list[Answer]:
+        """Calls of a Service by the workload's pod (or that of another `caller`, whose container has its name), by `name`; those without an answer are LOST."""
         client = ["/usr/local/bin/client", f"http://{name}/", "--count", str(count), "--qps", "100"]
-        return _answers(self.kubectl("exec", "deploy/product", "--container", "product", "--", *client, check=False), count)
+        return _answers(self.kubectl("exec", caller, "--container", caller.split("/")[1], "--", *client, check=False), count)
 
     def from_machine(self, machine: str = "product-1", name: str = "product", count: int = 20) -> list[Answer]:
         """The same by a machine, with curl."""
@@ -184,6 +192,42 @@ class Lab:
     def answering(self, machine: str = "product-1") -> tuple[set[str], set[str]]:
         """Who answers the pod, and who answers the machine; so many calls that each of five endpoints gets some."""
         return {each.hostname for each in self.from_pod(count=80)}, {each.hostname for each in self.from_machine(machine, count=80)}
+
+    def meets(self, caller: str, wanted: set[str], name: str = "product", seconds: float = 20) -> None:
+        """Wait until all of `wanted` have answered "pod" or a machine: calls at once, for a gateway passes on connections, and those are kept."""
+        met: set[str] = set()
+
+        def all_met() -> bool:
+            if caller == "pod":
+                met.update(each.hostname for each in self.from_pod(name, count=40))
+            else:
+                calls = f"for _ in $(seq 16); do curl --silent --max-time 5 'http://{name}/?delay=300ms' & done; wait"
+                met.update(each.hostname for each in _answers(self.ssh(caller, calls, check=False), 0))
+            return met >= wanted
+
+        try:
+            wait_for(all_met, seconds, "")
+        except AssertionError:
+            raise AssertionError(f"{caller} was answered by {met} for {name}, not by all of {wanted}") from None
+
+    @property
+    def everybody(self) -> set[str]:
+        """Who is behind the Service, as answers name them."""
+        return {"pod", *self.machines}
+
+    @property
+    def ordinary(self) -> str:
+        """A name that has nothing to do with the mesh, and that machines ask their resolver for."""
+        return f"istio-vm-mesh-{self.stack}-{self.tested}"
+
+    def ready(self, machine: str) -> bool:
+        """Whether a machine's agent says that it is ready."""
+        return self.ssh(machine, "curl --silent --fail localhost:15021/healthz/ready && echo yes", check=False).strip() == "yes"
+
+    def journal(self, machine: str) -> str:
+        """What a machine's agent said since it started last."""
+        invocation = "$(systemctl show --property InvocationID --value istio)"
+        return self.ssh(machine, f"sudo journalctl --no-pager --output cat _SYSTEMD_INVOCATION_ID={invocation}", check=False)
 
     def agent(self, machine: str = "product-1") -> str:
         """The process of a machine's agent; another number after each restart."""
@@ -199,23 +243,27 @@ class Lab:
         return self.docker("exec", f"istio-vm-mesh-{self.stack}-{container}", "sh", "-c", command, check=check)
 
     @contextmanager
-    def traffic(self) -> Iterator[list[Call]]:
-        """Calls of the Service from the pod all the while; the list grows as they are answered or lost."""
+    def traffic(self, caller: str = "deploy/product") -> Iterator[list[Call]]:
+        """Calls of the Service by a pod all the while, one or two hundred a second; the list grows as they are answered or lost."""
         calls: list[Call] = []
         stop = threading.Event()
 
         def go_on() -> None:
             while not stop.is_set():
-                answers = self.from_pod(count=10)
-                calls.extend(Call(time.monotonic(), answer.hostname) for answer in answers)
+                started = time.monotonic()
+                answers = self.from_pod(count=100, caller=caller)
+                calls.extend(Call(started, answer.hostname) for answer in answers)
 
-        thread = threading.Thread(target=go_on)
-        thread.start()
+        threads = [threading.Thread(target=go_on) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.5)
         try:
             yield calls
         finally:
             stop.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
 
     def _host_keys(self) -> str:
         made = [results(each) for name, each in self.resources().items() if name.endswith("-container")]

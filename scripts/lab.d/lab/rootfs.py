@@ -17,7 +17,7 @@ _SYSTEMD = ("systemd", "systemd-sysv", "dbus", "bash", "ca-certificates", "curl"
 PACKAGES = {
     # For Istio's images; busybox serves the sidecar's package.
     "base": ("bash", "busybox", "ca-certificates", "curl", "iproute2", "iptables", "procps"),
-    "machine": (*_SYSTEMD, "openssh-server", "sudo"),
+    "machine": (*_SYSTEMD, "openssh-server", "sudo", "systemd-resolved"),
     # As images/base/Dockerfile of kind, less its network storage and rootless parts, plus what it builds from source.
     "node": (
         *(*_SYSTEMD, "conntrack", "ethtool", "jq", "kmod", "libseccomp2", "mount", "nftables", "socat", "util-linux"),
