@@ -4,10 +4,11 @@ import gc
 
 import pulumi
 
-from components import program, settings
+from components import failures, program, settings
 
 # All that a program declares lives until its process ends: looking for garbage among it takes a third of a large preview, and more the larger it is.
 gc.disable()
+failures.go_on()
 
 try:
     outputs = program.build(settings.load(*program.configuration()), pulumi.get_stack())

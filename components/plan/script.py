@@ -17,9 +17,10 @@ from components.settings import Package
 
 LOCAL = "bash -s"
 LOCAL_FIRST = "bash -s first"
-# sudo outside of timeout: on expiry everything below dies, root's children too.
-REMOTE = "sudo -n timeout -k 10 600 bash -s"
-REMOTE_AS_ROOT = REMOTE.removeprefix("sudo -n ")
+REMOTE_AS_ROOT = "timeout -k 10 600 bash -s"
+# sudo outside of timeout: on expiry everything below dies, root's children too. It says what is wrong, and not what to do.
+NO_SUDO = "install sudo and let $(id -un) run it without a password, or connect as root"
+REMOTE = f'sudo -n true </dev/null || {{ echo "{NO_SUDO}" >&2; exit 1; }}; sudo -n {REMOTE_AS_ROOT}'
 
 
 @cache

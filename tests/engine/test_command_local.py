@@ -14,6 +14,8 @@ from cli_stack import Stack
 from machine import wait_until
 from pulumi_command import local, remote
 
+from components import failures
+
 CANARY = "canary-6f1d9"
 
 
@@ -226,3 +228,30 @@ def test_interrupting_ends_the_command(commands: Stack, tmp_path: Path) -> None:
         json.loads((commands.root / "state/.pulumi/stacks/test/lab.json").read_text())["checkpoint"]["latest"].get("pending_operations", [])
         == []
     )
+
+
+def test_what_fails_stops_only_what_depends_on_it(commands: Stack) -> None:
+    """With `--continue-on-error`; the program of this project goes on where the SDK's would end, and nothing that is left out is deleted."""
+
+    def program(word: str) -> None:
+        failures.go_on()
+        slow = local.Command("slow", create=f"sleep 1; echo {word}")
+        local.Command("after slow", create="true", stdin=slow.stdout)
+        failing = local.Command("failing", create=f"test {word} != wrong")
+        local.Command("after failing", create="true", opts=pulumi.ResourceOptions(depends_on=[failing]))
+
+    def right() -> None:
+        program("right")
+
+    def wrong() -> None:
+        program("wrong")
+
+    everything = {"slow", "after slow", "failing", "after failing"}
+    result = commands.up(wrong, "--continue-on-error", fails=True)
+    assert set(commands.resources()) == {"slow", "after slow"}
+    assert "exit status 1" in result.output and "Traceback" not in result.output
+    commands.up(right, "--continue-on-error")
+    assert set(commands.resources()) == everything
+    commands.up(wrong, "--continue-on-error", fails=True)
+    assert set(commands.resources()) == everything
+    assert commands.resources()["after slow"]["inputs"]["stdin"] == "wrong"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import bench
+from bench import preview
 from tests.graph import harness
 from tests.graph.harness import Node
 
@@ -100,11 +100,11 @@ def test_the_work_of_a_preview_grows_as_the_machines_do(stack: str) -> None:
 
     def calls(machines: int) -> int:
         profile = cProfile.Profile()
-        profile.runcall(harness.run, bench.grown(config, machines), preview=True)
+        profile.runcall(harness.run, preview.grown(config, machines), preview=True)
         return sum(each.callcount for each in profile.getstats())
 
     config = harness.configuration(stack)
-    harness.run(bench.grown(config, 1), preview=True)  # imports
+    harness.run(preview.grown(config, 1), preview=True)  # imports
     few, more, many = calls(6), calls(12), calls(24)
     assert (many - more) / (more - few) < 2.05
 

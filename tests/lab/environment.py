@@ -86,7 +86,7 @@ class Lab:
 
     def up(self, check: bool = True, timeout: float = 300) -> str:
         """`lab up`, watched; returns what it printed. Without `check`, it must fail."""
-        self._resources = None
+        self.forget()
         with self.watch:
             done = self.lab("up", check, timeout)
         self.logs |= {file.read_text() for file in (self.root / ".lab" / "logs").iterdir()}
@@ -115,6 +115,11 @@ class Lab:
 
     def ssh(self, machine: str, command: str, check: bool = True) -> str:
         """Run a command on a machine, with the program's key and its pinned host key."""
+        options, host = self.ssh_options(machine)
+        return self.run("ssh", *options, host, command, check=check).stdout
+
+    def ssh_options(self, machine: str) -> tuple[list[str], str]:
+        """What `ssh` and `scp` need for that: their options, and the user at the address."""
         host = results(self.resource(f"{machine}-container"))["address"]
         options = {
             "IdentityFile": self._private("key", base64.b64decode(results(self.resource("ssh-key"))["private"]).decode()),
@@ -123,8 +128,7 @@ class Lab:
             "IdentitiesOnly": "yes",
             "BatchMode": "yes",
         }
-        given = [f"-o{name}={value}" for name, value in options.items()]
-        return self.run("ssh", "-F", "none", *given, f"admin@{host}", command, check=check).stdout
+        return ["-F", "none", *(f"-o{name}={value}" for name, value in options.items())], f"admin@{host}"
 
     def configure(self, change: Callable[[Config], None] | None = None) -> None:
         """Write the stack file: that of `scenario` with other addresses, and `change` applied to its configuration (keys without the project)."""
@@ -151,11 +155,26 @@ class Lab:
             self._resources = {each["urn"].split("::")[-1]: each for each in exported}
         return self._resources
 
+    def forget(self) -> None:
+        """Read the state anew: something has changed it."""
+        self._resources = None
+
     def resource(self, name: str) -> dict[str, Any]:
         return self.resources()[name]
 
+    def edit_state(self, change: Callable[[dict[str, dict[str, Any]]], None]) -> None:
+        """Change resources in the state, by name. A secret value is an object whose `plaintext` is JSON."""
+        exported = json.loads(self.state())
+        change({each["urn"].split("::")[-1]: each for each in exported["deployment"]["resources"]})
+        self.run("pulumi", "stack", "import", "--stack", self.stack, stdin=json.dumps(exported))
+        self.forget()
+
     def outputs(self) -> dict[str, Any]:
         return self.resource(f"istio-vm-mesh-{self.stack}")["outputs"]
+
+    def entry(self, machine: str) -> str:
+        """The name of a machine's WorkloadEntry, also where an `up` failed before it had outputs."""
+        return str(self.resource(machine)["outputs"]["entry"])
 
     def secrets(self) -> dict[str, str]:
         """What must never be seen, by what it is."""
@@ -168,6 +187,13 @@ class Lab:
         return found | {f"{name}, encoded": base64.b64encode(text.encode()).decode()[:-8] for name, text in found.items()}
 
     # What the mesh says
+
+    def advice(self, machine: str) -> str:
+        """What `./scripts/status` says about a machine."""
+        told = json.loads(self.run("./scripts/status", "--stack", self.stack, "--json", check=False).stdout)
+        return " ".join(
+            text for workload in told["workloads"] for each in workload["endpoints"] if each["name"] == machine for text in each["advice"]
+        )
 
     def entries(self) -> dict[str, Any]:
         """The WorkloadEntries by their address."""

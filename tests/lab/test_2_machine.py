@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import secrets
 import shlex
 from pathlib import Path
 
@@ -99,3 +100,24 @@ def test_nothing_secret_is_in_the_machines_log(lab: Lab) -> None:
     journal = lab.ssh("product-1", "sudo journalctl --no-pager --output cat")
     assert "sudo" in journal
     assert not [what for what, text in lab.secrets().items() if text in journal]
+
+
+def test_no_other_user_can_read_a_secret_on_a_machine(lab: Lab) -> None:
+    planted, places = secrets.token_hex(16), ["/etc", "/var", "/run", "/tmp", "/home", "/root", "/opt"]
+    lab.inside("product-1", f"echo {planted} >/var/tmp/planted")
+    texts = "\n".join([planted, *lab.secrets().values()])
+    grep = ["grep", "--recursive", "--files-with-matches", "--no-messages", "--devices=skip", "--fixed-strings", "--file=/dev/stdin"]
+    machine = f"istio-vm-mesh-{lab.stack}-product-1"
+    found = lab.docker(
+        "exec",
+        "--interactive",
+        "--user",
+        "nobody",
+        machine,
+        *grep,
+        *places,
+        check=False,
+        stdin=texts,
+    )
+    lab.inside("product-1", "rm /var/tmp/planted")
+    assert found.split() == ["/var/tmp/planted"]

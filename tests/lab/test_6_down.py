@@ -2,21 +2,85 @@
 
 from __future__ import annotations
 
-from tests.lab.environment import CHECKOUT, Lab
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from tests.lab.environment import CHECKOUT, Config, Lab
 
 
 def test_nothing_secret_was_on_a_command_line_in_an_environment_or_in_a_log(lab: Lab) -> None:
-    secrets = lab.secrets()
-    assert {"product-1-token", "SSH key", "key of the kubeconfig"} <= set(secrets)
+    known = lab.secrets()
+    assert {"product-1-token", "SSH key", "key of the kubeconfig"} <= set(known)
     assert any(b"kind\0create\0cluster" in text for text in lab.watch.seen)
-    assert not [what for what, text in secrets.items() if any(text.encode() in seen for seen in lab.watch.seen)]
+    assert not [what for what, text in known.items() if any(text.encode() in seen for seen in lab.watch.seen)]
     assert any("product-1-join" in log for log in lab.logs)
-    assert not [what for what, text in secrets.items() if any(text in log for log in [*lab.logs, lab.output])]
+    assert not [what for what, text in known.items() if any(text in log for log in [*lab.logs, lab.output])]
     state = lab.state(secrets=False)
     assert "product-1-join" in state
-    assert not [what for what, text in secrets.items() if text in state]
+    assert not [what for what, text in known.items() if text in state]
     for directory in (".lab/state", ".lab/home", ".lab/logs"):
         assert (lab.root / directory).stat().st_mode & 0o077 == 0
+
+
+READER = """
+import os, stat, sys
+since, *tops = sys.argv[1:]
+wanted = [text.encode() for text in sys.stdin.read().split()]
+for top in tops:
+    for directory, _, names in os.walk(top):
+        for name in names:
+            path = os.path.join(directory, name)
+            try:
+                of = os.lstat(path)
+                if stat.S_ISREG(of.st_mode) and of.st_mtime > float(since) and of.st_size < 4e6:
+                    with open(path, "rb") as file:
+                        data = file.read()
+                    if any(text in data for text in wanted):
+                        print(path)
+            except OSError:
+                continue
+"""
+"""Prints the files below some directories that hold one of the texts on standard input, as far as whoever runs it can read them."""
+PLACES = ["/etc", "/var", "/run", "/tmp", "/home", "/root", "/opt"]
+PLANTED = secrets.token_hex(16)
+
+
+def test_no_preview_shows_a_secret(lab: Lab) -> None:
+    def everything(config: Config) -> None:
+        config["machines"]["product-1"]["rotation"] = 7
+        config["workloads"]["product"]["labels"]["tier"] = "y"
+
+    known = lab.secrets()
+    lab.configure(everything)
+    for form in ([], ["--diff"], ["--json"], ["--json", "--diff"]):
+        shown = lab.pulumi("preview", *form)
+        assert "product-1-token" in shown and "product-1-join" in shown
+        assert not [what for what, text in known.items() if text in shown], form
+
+
+def test_no_other_user_can_read_a_secret_on_this_computer(lab: Lab) -> None:
+    with tempfile.NamedTemporaryFile("w") as planted:
+        planted.write(PLANTED)
+        planted.flush()
+        os.chmod(planted.name, 0o644)
+        command = [
+            shutil.which("python3", path="/usr/bin:/bin") or sys.executable,
+            "-c",
+            READER,
+            str(time.time() - 3600),
+            *PLACES,
+            str(lab.root),
+        ]
+        nobody: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+        texts = "\n".join([PLANTED, *lab.secrets().values()])
+        found = subprocess.run(command, input=texts, capture_output=True, text=True, check=True, timeout=120, cwd="/", **nobody)
+        assert set(found.stdout.split()) == {planted.name}
 
 
 def test_down_removes_all_of_the_lab_and_nothing_of_another(lab: Lab) -> None:

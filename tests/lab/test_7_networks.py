@@ -6,22 +6,40 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from lab import engine
 from tests.lab.acceptance import Acceptance, told_apart
-from tests.lab.environment import CHECKOUT, Config, Lab, wait_for
+from tests.lab.environment import CHECKOUT, Config, Lab, processes, wait_for
 
 ALL = {"pod", "product-1", "product-2", "product-3"}
 SERVICE = "product.shop.svc.cluster.local"
-# Four while the cluster is made, the others after each further resource, or some: several are made at once.
-MOMENTS = [(0, 2), (0, 6), (0, 12), (0, 18), *((1, number % 4 / 4) for number in range(16))]
-"""When it is killed: so many seconds after so many resources of this run."""
-KILLS = int(os.environ.get("LAB_KILLS", "0"))
-"""How many of them; all 20 take some minutes more."""
+KILLS = int(os.environ.get("LAB_KILLS", "5"))
+"""How often it is killed; 20 times takes some minutes more."""
+
+
+def moments(kills: int) -> list[tuple[int, float]]:
+    """When it is killed: so many seconds after so many resources of that run. Up to four times while the cluster is made, then all along."""
+    early = [(0, seconds) for seconds in (12.0, 2.0, 6.0, 18.0)][: kills // 4]
+    late = kills - len(early)
+    return early + [(max(1, 24 // late), number % 4 / 4) for number in range(late)]
+
+
+def heed_interruptions() -> None:
+    """What a shell starts in its background ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def iter_until(lines: Iterable[str], text: str) -> Iterator[str]:
+    """Lines up to the first that holds a text."""
+    for line in lines:
+        yield line
+        if text in line:
+            return
 
 
 @dataclass
@@ -52,6 +70,35 @@ class Networks(Lab):
                 os.killpg(process.pid, signal.SIGKILL)
                 return True
 
+    def interrupted(self, after: str, seconds: float) -> tuple[float, int, str]:
+        """`lab up`, interrupted as by Ctrl-C so long after it printed a line: how long it took to end then, its exit code, its output."""
+        command = ["./scripts/lab", "up", "--stack", self.stack]
+        with subprocess.Popen(
+            command,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            process_group=0,
+            preexec_fn=heed_interruptions,
+        ) as process:
+            assert process.stdout
+            lines = list(iter_until(process.stdout, after))
+            time.sleep(seconds)
+            started = time.monotonic()
+            os.killpg(process.pid, signal.SIGINT)
+            output, _ = process.communicate(timeout=60)
+            return time.monotonic() - started, process.returncode, "".join(lines) + output
+
+    def left(self) -> str:
+        """What is left of the stack in the engine and in this checkout's state."""
+        label = f"label=istio-vm-mesh.stack={self.stack}"
+        found = engine.find()
+        of_engine = [found.docker(*what, "--quiet", "--filter", label) for what in (("ps", "--all"), ("network", "ls"))] if found else []
+        nodes = found.docker("ps", "--all", "--quiet", "--filter", f"name=istio-vm-mesh-{self.stack}-") if found else ""
+        state = [str(file) for file in (self.root / ".lab").rglob(f"*{self.stack}*")]
+        return " ".join([*of_engine, nodes, *state]).strip()
+
     def configure(self, change: Callable[[Config], None] | None = None) -> None:
         def both(config: Config) -> None:
             told_apart(config)
@@ -80,25 +127,51 @@ class Networks(Lab):
 
 
 @pytest.fixture(scope="module")
-def networks(checkout: Path) -> Iterator[Networks]:
-    """The lab with two networks, up after having been killed over and over."""
+def fresh(checkout: Path) -> Iterator[Networks]:
+    """The lab with two networks, not up yet."""
     lab = Networks(checkout)
     lab.lab("down")
     lab.configure()
     try:
-        kills = sum(lab.up_until_killed(*moment) for moment in MOMENTS[:KILLS])
-        print(f"killed {kills} times")
-        assert kills >= KILLS / 2  # a fast machine is done before the last ones
-        lab.output = lab.up()
-        lab.prepare()
         yield lab
     finally:
         lab.leave()
 
 
 @pytest.fixture(scope="module")
+def networks(fresh: Networks) -> Networks:
+    """The same, up after having been killed over and over."""
+    kills = sum(fresh.up_until_killed(*moment) for moment in moments(KILLS))
+    print(f"killed {kills} times")
+    assert kills >= KILLS / 2  # a fast machine is done before the last ones
+    fresh.output = fresh.up()
+    fresh.prepare()
+    return fresh
+
+
+@pytest.fixture(scope="module")
 def mesh(networks: Networks) -> Networks:
     return networks
+
+
+def test_down_leaves_nothing_of_an_up_that_was_killed(fresh: Networks) -> None:
+    assert fresh.up_until_killed(0, 8)
+    assert fresh.left()
+    for _ in range(2):
+        fresh.lab("down")
+        assert not fresh.left()
+        assert not processes(str(fresh.root))
+
+
+@pytest.mark.parametrize(("after", "seconds"), [("[ 1/", 0.0), ("plugins", 6.0)], ids=["early", "in pulumi up"])
+def test_an_interrupted_up_ends_within_seconds_and_says_what_to_run_next(fresh: Networks, after: str, seconds: float) -> None:
+    took, code, output = fresh.interrupted(after, seconds)
+    print(f"ended after {took:.1f} s")
+    assert took < 15
+    assert code == 130
+    of = f"--stack {fresh.stack}"
+    assert output.endswith(f"run ./scripts/lab up {of} to continue or ./scripts/lab down {of} to remove what there is.\n")
+    assert not [line for line in processes(str(fresh.root)) if "pulumi" in line]
 
 
 def test_it_comes_up_however_often_it_is_killed(networks: Networks) -> None:

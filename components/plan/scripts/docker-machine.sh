@@ -39,7 +39,7 @@ while :; do
     --add-host host.docker.internal:host-gateway --tmpfs /run --tmpfs /run/lock --tmpfs /tmp --stop-signal SIGRTMIN+3 "$IMAGE" /sbin/init >/dev/null
   [ -z "$SECOND_NETWORK" ] || docker network connect "$SECOND_NETWORK" "$NAME"
   tar --create --directory "$files" --owner=0 --group=0 etc | docker cp - "$NAME:/"
-  user_id=$(docker run --rm --entrypoint id "$IMAGE" -u "$SSH_USER")
+  user_id=$(docker cp "$NAME:/etc/passwd" - | tar --extract --to-stdout | sed -n "s/^$SSH_USER:[^:]*:\([0-9]*\):.*/\1/p")
   tar --create --directory "$files" --owner="$user_id" --group="$user_id" home/"$SSH_USER"/.ssh | docker cp - "$NAME:/"
   if error=$(docker start "$NAME" 2>&1); then break; fi
   docker rm --force --volumes "$NAME" >/dev/null

@@ -139,7 +139,7 @@ refused_token() {
   if [ -z "$expires" ]; then
     fail "the token on the machine is no token: run the update again for a new one"
   elif [ "$audience" != istio-ca ]; then
-    fail "istiod refused the machine's token: it is for the audience $audience instead of istio-ca"
+    fail "istiod refused the machine's token: it is for the audience $audience instead of istio-ca: raise machines.$MACHINE.rotation for a new one, and run the update again"
   elif [ "$expires" -lt "$(date +%s)" ]; then
     fail "istiod refused the machine's token: it expired on $(date -u -d "@$expires"), and it is $(date -u) here: run the update again for a new one, or set the clock"
   fi
@@ -151,6 +151,7 @@ name_cause() {
   log=$(log_of_agent "$1")
   case $log in
   *"no identities (["*) fail "istiod refused the machine's identity $(printf '%s\n' "$log" | sed -n 's/.*no identities (\[\([^]]*\).*matched \([^ {]*\).*/\1; the WorkloadGroup is for the service account \2/p' | tail -n 1): do the token and the group name the same one?" ;;
+  *"service account mismatch: "*) fail "istiod refuses to register the machine: $(printf '%s\n' "$log" | sed -n 's/.*service account mismatch: "\([^"]*\)" vs "\([^"]*\)".*/its service account is \1, and its WorkloadGroup is for \2/p' | tail -n 1): run pulumi refresh and the update again, which undo what somebody changed" ;;
   *"cannot find WorkloadGroup"*) fail "istiod does not know the machine's WorkloadGroup: is it in the cluster of this mesh?" ;;
   *"client claims to be in cluster"*) fail "istiod refuses the cluster ID: mesh.clusterId must be the one that istiod runs with" ;;
   *"x509: certificate has expired or is not yet valid"*) fail "istiod's certificate is not valid at this machine's time, $(date -u): set the clock" ;;
@@ -160,10 +161,14 @@ name_cause() {
   esac
 }
 
+ready() {
+  curl --silent --fail --max-time 2 --output /dev/null http://127.0.0.1:15021/healthz/ready
+}
+
 # Most causes are in the log within seconds; a second look tells them from what passes.
 wait_ready() { # since
   for round in $(seq 120); do
-    if curl --silent --fail --max-time 2 --output /dev/null http://127.0.0.1:15021/healthz/ready; then return; fi
+    if ready; then return; fi
     [ $((round % 30)) -ne 0 ] || name_cause "$1"
     sleep 0.5
   done
@@ -209,8 +214,12 @@ main() {
     echo "$REGISTRATION" >$state/registration
     echo "$DIGEST" >$state/digest
   else
-    # It may have waited for this token.
-    wait_ready "$(date '+%Y-%m-%d %H:%M:%S')"
+    # It may have waited for this token: it asks more and more rarely, and what it said of the old one is no cause any more.
+    for _ in $(seq 10); do if ready; then break; fi; sleep 0.5; done
+    ready || {
+      start_agent
+      wait_ready "$since"
+    }
   fi
   echo "$DIGEST"
 }

@@ -39,9 +39,9 @@ def main() -> int:
         print(error, file=sys.stderr)
         return cli.FAILED
     except KeyboardInterrupt:
-        again = f"./scripts/lab {arguments.command}"
-        others = " or ./scripts/lab down to remove what there is" if arguments.command == "up" else ""
-        print(f"\nInterrupted. What is done is kept: run {again} to continue{others}.", file=sys.stderr)
+        of = cli.of(getattr(arguments, "stack", paths.STACK))
+        others = f" or ./scripts/lab down{of} to remove what there is" if arguments.command == "up" else ""
+        print(f"\nInterrupted. What is done is kept: run ./scripts/lab {arguments.command}{of} to continue{others}.", file=sys.stderr)
         return cli.INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as in `lab logs 3 | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

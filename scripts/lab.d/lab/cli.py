@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-import bench
 import mutations
 import schema
 import tunnels
+from bench import cli as bench
 from lab import paths
 from status import cli as status
 
@@ -77,6 +77,11 @@ PARSERS = {
 }
 """The parser of each module that a script starts. What it gives has `needs_lab`: whether this machine must be able to run the lab; and may
 have `json`: standard output is for data alone, and `failed`: the exit code where the virtual environment cannot be made."""
+
+
+def of(stack: str) -> str:
+    """What to write behind a command for it to be about this stack."""
+    return "" if stack == paths.STACK else f" --stack {stack}"
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -6,7 +6,7 @@ import shutil
 
 import yaml
 
-from lab import cache, engine, images, packages, paths, pulumi_cli
+from lab import cache, cli, engine, images, packages, paths, pulumi_cli
 from lab.engine import Engine
 from lab.steps import Step, StepError, Steps
 from lab.up import only_one
@@ -18,7 +18,7 @@ def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
     Doing so again changes nothing. Raises StepFailedError.
     """
     with only_one():
-        steps = steps or Steps("down", 4 if purge else 3)
+        steps = steps or Steps("down", 4 if purge else 3, again=f"./scripts/lab down{cli.of(stack)}")
         with engine.in_use():
             with steps.step("pulumi destroy") as step:
                 answering = _engine(step)

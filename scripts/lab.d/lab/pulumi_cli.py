@@ -125,9 +125,12 @@ def _owner(pid: int) -> str | None:
 
 
 def up(step: Step, stack: str) -> dict[str, Any]:
-    """`pulumi up` with one line per resource; returns the stack's outputs, those that are secret left out."""
+    """`pulumi up` with one line per resource; returns the stack's outputs, those that are secret left out.
+
+    One machine's trouble does not keep the others from joining.
+    """
     _drop_pending(step, stack, lambda pending: _settle_releases(step, stack, pending))
-    call(step, "up", "--yes", "--skip-preview", "--stack", stack, *QUIET, progress=Resources(step))
+    call(step, "up", "--yes", "--skip-preview", "--continue-on-error", "--stack", stack, *QUIET, progress=Resources(step))
     return outputs(step, stack)
 
 
@@ -211,8 +214,8 @@ class Resources:
 
 
 def explanation(output: str) -> str:
-    """What the CLI says about a failure: its diagnostics if there are any, else its last lines."""
-    lines = output.splitlines()
+    """What the CLI says about a failure: its diagnostics if there are any, else its last lines; without the text of a command that failed."""
+    lines = re.sub(r'(exit(?:ed with)? status \d+): running "(?:[^"\\]|\\.)*":$', r"\1:", output, flags=re.MULTILINE).splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith("Diagnostics:")]
     if not starts:
         return "\n".join(line for line in lines[-10:] if line.strip())

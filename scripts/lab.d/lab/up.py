@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lab import debian, engine, images, kernel, packages, paths, pulumi_cli, report
+from lab import cli, debian, engine, images, kernel, packages, paths, pulumi_cli, report
 from lab.engine import Engine
 from lab.steps import StepError, Steps
 from lab.tools import Tools
@@ -26,7 +26,7 @@ PREPARATIONS = 8
 def run(stack: str, steps: Steps | None = None) -> dict[str, Any]:
     """Bring the stack up and show it; returns the stack's outputs. Raises StepFailedError."""
     with only_one(), engine.in_use():
-        steps = steps or Steps("up", PREPARATIONS + 2)
+        steps = steps or Steps("up", PREPARATIONS + 2, again=f"./scripts/lab up{cli.of(stack)}")
         answering = prepare(steps)
         with steps.step("pulumi up") as step:
             _refuse_anothers(answering, stack)

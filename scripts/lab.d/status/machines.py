@@ -76,8 +76,7 @@ def _look(connection: Mapping[str, Any], as_root: str, gateway: str) -> Examined
     except (paramiko.SSHException, EOFError, OSError) as failure:
         return Examined(problem=f"can be reached by SSH and does not answer: {reason(failure)}")
     if code:
-        said = error.strip().splitlines() or [f"code {code}"]
-        return Examined(problem=f"`{as_root}` failed on it: {said[0][:120]}")
+        return Examined(problem=f"looking at it as root failed on it: {'; '.join(error.strip().splitlines())[:200] or f'code {code}'}")
     return parse(output, asked)
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench`, started by `./scripts/bench` in the virtual environment: what a preview costs as a stack grows.
+"""What a preview costs as a stack grows.
 
 The program runs against a monitor in the same process, so that nothing is measured but the program and Pulumi's SDK. Every size has a process of its
 own: memory is that of the whole process, time that of the program without the SDKs' imports. What is judged is processor time, which does
@@ -7,7 +7,6 @@ not depend on what else the computer does.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import gc
 import json
@@ -18,27 +17,13 @@ import sys
 import time
 from typing import Any
 
+from bench.cli import SIZES
 from lab import paths
 
-SIZES = (1, 10, 100, 300)
 RUNS = 3
 """How often each size is run; the best counts, since others are slowed by what else the computer does."""
 MOST_PER_MACHINE, MOST_GROWTH = 40.0, 3.3
 """Milliseconds that a machine may cost, and how much longer 300 machines may take than 100."""
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line; standard library only, like everything at the top of this file."""
-    top = argparse.ArgumentParser(prog="./scripts/bench", description="Measures this program.")
-    top.set_defaults(needs_lab=False)
-    commands = top.add_subparsers(dest="command", required=True, metavar="command")
-    preview = commands.add_parser("preview", help=f"time and memory of a preview against {', '.join(map(str, SIZES))} machines")
-    preview.add_argument("--stack", default="lab", help="whose first machine is multiplied (default: %(default)s)")
-    preview.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    one = commands.add_parser("one")
-    one.add_argument("stack")
-    one.add_argument("machines", type=int)
-    return top
 
 
 def grown(config: dict[str, Any], machines: int) -> dict[str, Any]:
@@ -94,17 +79,13 @@ def verdict(found: list[dict[str, float]]) -> tuple[float, float]:
     return each, last["processor"] / before["processor"]
 
 
-def main() -> int:
-    arguments = parser().parse_args()
-    if arguments.command == "one":
-        print(json.dumps(measure(arguments.stack, arguments.machines)))
-        return 0
-    found = run(arguments.stack)
+def show(found: list[dict[str, float]], stack: str, as_json: bool) -> bool:
+    """Print what was found; whether it is good."""
     each, growth = verdict(found)
     good = each <= MOST_PER_MACHINE and growth <= MOST_GROWTH
-    if arguments.json:
-        print(json.dumps({"stack": arguments.stack, "sizes": found, "msPerMachine": each, "growth": growth, "good": good}))
-        return 0 if good else 1
+    if as_json:
+        print(json.dumps({"stack": stack, "sizes": found, "msPerMachine": each, "growth": growth, "good": good}))
+        return good
     columns = {"machines": ".0f", "resources": ".0f", "seconds": ".2f", "processor": ".2f", "mib": ".0f"}
     print("  ".join(f"{name:>9}" for name in columns))
     for one in found:
@@ -112,8 +93,4 @@ def main() -> int:
     print(
         f"{each:.1f} ms a machine (at most {MOST_PER_MACHINE:.0f}), {SIZES[-1]} take {growth:.1f} times as long as {SIZES[-2]} (at most {MOST_GROWTH})"
     )
-    return 0 if good else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return good

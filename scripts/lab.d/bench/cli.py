@@ -1,0 +1,40 @@
+"""The command line of `./scripts/bench`. Standard library only: the launcher parses it before the virtual environment exists."""
+
+from __future__ import annotations
+
+import argparse
+
+GOOD, BAD, INTERRUPTED = 0, 1, 130
+"""Exit codes besides argparse's 2 for a wrong command line, and 3 for a machine that cannot run the lab."""
+
+EPILOG = """\
+exit codes: 0 every figure is within its bound, 1 one is not or a step failed, 2 wrong command line, 3 this machine cannot run the lab,
+130 interrupted. `lab` brings up a stack of its own and takes it down again; run it while the machine does nothing else.
+"""
+SIZES = (1, 10, 100, 300)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser; `parse_args` gives `command`, `needs_lab` and that command's options."""
+    top = argparse.ArgumentParser(
+        prog="./scripts/bench",
+        description="Measures this program and prints figures with their bounds.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.set_defaults(needs_lab=False)
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    lab = commands.add_parser(
+        "lab", help="times of the lab, of a join beside Istio's manual way, and of many machines (about ten minutes)", epilog=EPILOG
+    )
+    lab.set_defaults(needs_lab=True)
+    lab.add_argument("--machines", type=int, default=10, help="how many machines join at once (default: %(default)s)")
+    lab.add_argument("--rounds", type=int, default=3, help="how often each way of joining is run; medians count (default: %(default)s)")
+    preview = commands.add_parser("preview", help=f"time and memory of a preview against {', '.join(map(str, SIZES))} machines")
+    preview.add_argument("--stack", default="lab", help="whose first machine is multiplied (default: %(default)s)")
+    for command in (lab, preview):
+        command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    one = commands.add_parser("one")
+    one.add_argument("stack")
+    one.add_argument("machines", type=int)
+    return top
