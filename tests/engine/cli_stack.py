@@ -141,7 +141,8 @@ def hosted(program: Program) -> Iterator[str]:
         program()
 
     gc.freeze()  # the collection below is for what comes now, not for every SDK that is loaded
-    server = grpc.server(ThreadPoolExecutor(max_workers=4))
+    workers = ThreadPoolExecutor(max_workers=4)
+    server = grpc.server(workers)
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(run), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -149,6 +150,7 @@ def hosted(program: Program) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         server.stop(0).wait()
+        workers.shutdown()  # a program that the engine gave up still runs, and what it is connected to is one for the whole process
         with warnings.catch_warnings():
             # That server does not close the event loop of a program that failed; Python says so when it collects the loop.
             warnings.simplefilter("ignore", ResourceWarning)

@@ -135,7 +135,7 @@ class Lab:
         stack = yaml.safe_load((self.root / "stacks" / f"Pulumi.{self.scenario}.yaml").read_text())
         config = {key.split(":")[1]: value for key, value in stack["config"].items()}
         networks = config["networks"]
-        self.ranges = self.ranges or free_ranges(len(networks))
+        self.ranges = self.ranges or free_ranges(len(networks), self.scenario == "lab")
         for network, free in zip(networks.values(), self.ranges, strict=True):
             network["ranges"][-1] = free
         if change:
@@ -311,15 +311,17 @@ class Lab:
         self.environment["KUBECONFIG"] = str(self._private("kubeconfig", kubeconfig))
 
 
-def free_ranges(count: int) -> list[str]:
-    """So many ranges for machines and nodes that no network of the Docker engine has."""
+def free_ranges(count: int, first: bool) -> list[str]:
+    """So many ranges for machines and nodes that no network of the Docker engine has: the first or the last ones, so that two labs that look at
+    the same moment find different ones.
+    """
     taken: list[ipaddress.IPv4Network] = []
     if found := engine.find():
         names = found.docker("network", "ls", "--quiet").split()
         ranges = found.docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", *names).split()
         taken = [ipaddress.IPv4Network(each) for each in ranges if ":" not in each]
-    candidates = ipaddress.IPv4Network("172.31.16.0/20").subnets(new_prefix=24)
-    free = (each for each in candidates if not any(each.overlaps(other) for other in taken))
+    candidates = list(ipaddress.IPv4Network("172.31.16.0/20").subnets(new_prefix=24))
+    free = (each for each in (candidates if first else reversed(candidates)) if not any(each.overlaps(other) for other in taken))
     return [str(next(free)) for _ in range(count)]
 
 
