@@ -5,17 +5,21 @@ from __future__ import annotations
 import pytest
 
 from components.plan import script
-from tests.lab.acceptance import Acceptance
+from tests.lab.acceptance import Acceptance, told_apart
 from tests.lab.environment import Lab
 
 
 @pytest.fixture(scope="module")
 def mesh(lab: Lab) -> Lab:
+    """The lab as the tests of changes left it, or with what these tests need of them."""
+    if "version" not in lab.get("workloadgroup", "product")["spec"]["metadata"]["labels"]:
+        lab.configure(told_apart)
+        lab.up()
     return lab
 
 
 class TestOneNetwork(Acceptance):
-    """As the tests of changes left it."""
+    """Of the one machine."""
 
 
 def test_a_machine_that_leaves_keeps_nothing(lab: Lab) -> None:
