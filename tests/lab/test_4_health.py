@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import time
-
 from tests.lab.environment import Lab, wait_for
 
 BOTH = {"pod", "product-1"}
 
 
 def test_the_same_up_changes_and_restarts_nothing(lab: Lab) -> None:
-    agent, started = lab.agent(), time.monotonic()
+    agent = lab.agent()
     output = lab.up()
-    seconds = time.monotonic() - started
-    assert seconds < 20
     assert " created" not in output and " updated" not in output and " replaced" not in output
     assert lab.agent() == agent
-    print(f"second up: {seconds:.1f} s")
 
 
 def test_preview_and_refresh_by_hand_find_no_difference(lab: Lab) -> None:
