@@ -78,11 +78,13 @@ class Lab:
         """`lab down`, after which nothing of this lab runs, and with the machine's last lab gone nothing that all labs share."""
         self.lab("down")
         assert not processes(str(self.root)), "processes of the lab are left"
-        if not (found := engine.find()) or found.docker("network", "ls", "--quiet", "--filter", "label=istio-vm-mesh.stack"):
-            return  # others are up
+        with engine.in_use():
+            found = engine.find()
+            if not found or found.docker("network", "ls", "--quiet", "--filter", "label=istio-vm-mesh.stack"):
+                return  # others are up
         self.lab("down")
         assert "istio-vm-mesh-packages" not in found.attempt("ps", "--all", "--format", "{{.Names}}").stdout.decode().split()
-        assert not found.host or not engine.RUN.exists()
+        wait_for(lambda: not found.host or not engine.RUN.exists(), 30, "the engine has stopped")  # another lab's `down` may do that
 
     def up(self, check: bool = True, timeout: float = 300) -> str:
         """`lab up`, watched; returns what it printed. Without `check`, it must fail."""
@@ -295,9 +297,13 @@ class Lab:
         made = [results(each) for name, each in self.resources().items() if name.endswith("-container")]
         return "".join(f"{each['address']} {each['hostKey']}\n" for each in made)
 
+    @property
+    def private(self) -> Path:
+        """A directory for files that only we can read."""
+        return self.root.parent
+
     def _private(self, name: str, text: str) -> Path:
-        """A file beside the checkout that only we can read."""
-        file = self.root.parent / name
+        file = self.private / name
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
             opened.write(text)
         return file
@@ -316,10 +322,11 @@ def free_ranges(count: int, first: bool) -> list[str]:
     the same moment find different ones.
     """
     taken: list[ipaddress.IPv4Network] = []
-    if found := engine.find():
-        names = found.docker("network", "ls", "--quiet").split()
-        ranges = found.docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", *names).split()
-        taken = [ipaddress.IPv4Network(each) for each in ranges if ":" not in each]
+    with engine.in_use():
+        if found := engine.find():
+            names = found.docker("network", "ls", "--quiet").split()
+            ranges = found.docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", *names).split()
+            taken = [ipaddress.IPv4Network(each) for each in ranges if ":" not in each]
     candidates = list(ipaddress.IPv4Network("172.31.16.0/20").subnets(new_prefix=24))
     free = (each for each in (candidates if first else reversed(candidates)) if not any(each.overlaps(other) for other in taken))
     return [str(next(free)) for _ in range(count)]
