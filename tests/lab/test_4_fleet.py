@@ -11,8 +11,6 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 import yaml
@@ -20,6 +18,7 @@ import yaml
 from components.plan import fleet
 from components.plan import lab as lab_plan
 from components.settings import GroupMachine, Settings, load
+from tests import metadata as metadata_server
 from tests.lab.environment import Lab, wait_for
 
 NAME = "product-x7k2"
@@ -92,31 +91,10 @@ def identity(lab: Lab, settings: Settings) -> Iterator[Identity]:
 @pytest.fixture(scope="module")
 def metadata(settings: Settings, identity: Identity) -> Iterator[tuple[str, dict[str, str]]]:
     """The stand-in for the metadata server: its URL as machines of the lab reach it, and what it answers."""
-    answers = {
-        "/instance/name": NAME,
-        "/instance/service-accounts/default/token": json.dumps(
-            {"access_token": identity.token, "expires_in": 3599, "token_type": "Bearer"}
-        ),
-    }
-
-    class Metadata(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = answers.get(self.path) if self.headers["Metadata-Flavor"] == "Google" else None
-            self.send_response(200 if found else 403)
-            self.end_headers()
-            self.wfile.write((found or "").encode())
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
+    answers = metadata_server.identity(NAME, identity.token)
     host = str(lab_plan.docker_range(settings, "pods")[1])  # this computer, in the machines' network
-    server = ThreadingHTTPServer((host, 0), Metadata)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://{host}:{server.server_port}", answers
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with metadata_server.serving(host, answers) as url:
+        yield url, answers
 
 
 @pytest.fixture(scope="module")

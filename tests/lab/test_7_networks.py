@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab import engine
+from lab.process import heed_interruptions
 from tests.lab.acceptance import Acceptance, told_apart
 from tests.lab.environment import CHECKOUT, Config, Lab, processes, wait_for
 
@@ -27,11 +28,6 @@ def moments(kills: int) -> list[tuple[int, float]]:
     early = [(0, seconds) for seconds in (12.0, 2.0, 6.0, 18.0)][: kills // 4]
     late = kills - len(early)
     return early + [(max(1, 24 // late), number % 4 / 4) for number in range(late)]
-
-
-def heed_interruptions() -> None:
-    """What a shell starts in its background ignores Ctrl-C, and so do its children."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def iter_until(lines: Iterable[str], text: str) -> Iterator[str]:
@@ -93,11 +89,14 @@ class Networks(Lab):
     def left(self) -> str:
         """What is left of the stack in the engine and in this checkout's state."""
         label = f"label=istio-vm-mesh.stack={self.stack}"
-        found = engine.find()
-        of_engine = [found.docker(*what, "--quiet", "--filter", label) for what in (("ps", "--all"), ("network", "ls"))] if found else []
-        nodes = found.docker("ps", "--all", "--quiet", "--filter", f"name=istio-vm-mesh-{self.stack}-") if found else ""
+        of_engine = []
+        with engine.in_use():
+            if found := engine.find():
+                nodes = f"name=istio-vm-mesh-{self.stack}-"
+                what = (("ps", "--all", "--filter", label), ("network", "ls", "--filter", label), ("ps", "--all", "--filter", nodes))
+                of_engine = [found.docker(*each, "--quiet") for each in what]
         state = [str(file) for file in (self.root / ".lab").rglob(f"*{self.stack}*")]
-        return " ".join([*of_engine, nodes, *state]).strip()
+        return " ".join([*of_engine, *state]).strip()
 
     def configure(self, change: Callable[[Config], None] | None = None) -> None:
         def both(config: Config) -> None:

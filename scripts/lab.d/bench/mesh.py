@@ -7,7 +7,6 @@ clock tells all times.
 from __future__ import annotations
 
 import copy
-import os
 import shlex
 import statistics
 import subprocess
@@ -69,11 +68,9 @@ class Mesh(Lab):
     def file(self) -> Path:
         return paths.ROOT / "stacks" / f"Pulumi.{self.stack}.yaml"
 
-    def _private(self, name: str, text: str) -> Path:
-        file = paths.make_private(paths.RUN) / f"bench-{name}"
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
-            opened.write(text)
-        return file
+    @property
+    def private(self) -> Path:
+        return paths.make_private(paths.RUN / "bench")
 
 
 @dataclass
@@ -185,7 +182,7 @@ def _round(step: Step, mesh: Mesh, watch: Watch) -> Iterator[tuple[str, float]]:
 
 
 def _by_hand(mesh: Mesh, watch: Watch, name: str, entry: str, install: str) -> float:
-    work = paths.make_private(paths.RUN / "bench-manual")
+    work = paths.make_private(mesh.private / "manual")
     (work / "group.yaml").write_text(mesh.kubectl("get", "workloadgroup", FIRST, "--output", "yaml"))
     variables = {"WORK": work, "CLUSTER_ID": "Kubernetes", "GATEWAY": mesh.outputs()["gateway"], "PACKAGE_URL": PACKAGE, "INSTALL": install}
     options, host = mesh.ssh_options(name)

@@ -16,6 +16,7 @@ from types import FrameType
 from xml.etree import ElementTree
 
 from lab import cli, debian, engine, paths, up
+from lab.process import heed_interruptions
 from lab.steps import StepError, StepFailedError, Steps, seconds
 from lab.tools import Tools
 
@@ -116,7 +117,7 @@ def _parts(environment: Mapping[str, str], with_lab: bool) -> list[Part]:
 
 def _call(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
     """Run a command on this terminal to its end; when interrupted, only after it has put things in order."""
-    with subprocess.Popen(command, env=environment, preexec_fn=_heed_interruptions) as process:
+    with subprocess.Popen(command, env=environment, preexec_fn=heed_interruptions) as process:
         try:
             return process.wait()
         except KeyboardInterrupt as interrupt:
@@ -124,11 +125,6 @@ def _call(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
                 process.send_signal(signal.SIGINT)
             process.wait()
             raise
-
-
-def _heed_interruptions() -> None:
-    """Processes in a shell's background ignore SIGINT, and their children do; ours get it when this one is terminated."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -23,6 +23,11 @@ class Completed:
     output: str
 
 
+def heed_interruptions() -> None:
+    """For a child before it starts its program: what a shell starts in its background ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run(
     command: Sequence[str | Path],
     *,

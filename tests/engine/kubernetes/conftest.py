@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import control_plane
 import pytest
@@ -14,14 +13,6 @@ from control_plane import ControlPlane
 
 from standins.kubernetes.plugin import Kubernetes
 from standins.provider import Provider
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One control plane is enough: with `--dist loadgroup` these tests share a worker."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("kubernetes"))
-
 
 _numbers = itertools.count(1)
 

@@ -7,46 +7,24 @@ import json
 import os
 import stat
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from control_plane import MACHINE_TOKEN, MACHINE_USER, ControlPlane
 
 from components.plan import fleet
 from components.settings import GroupMachine, HttpProbe, Mesh, Probe, Workload
+from tests import metadata as metadata_server
 
 GROUP = GroupMachine(platform="group", workload="product", network="pods", setup="#!/bin/bash\necho set up >>$HOME/log\n")
-ANSWERS = {
-    "/instance/name": "product-x7k2",
-    "/instance/network-interfaces/0/ip": "10.11.0.9",
-    "/instance/service-accounts/default/token": json.dumps({"access_token": MACHINE_TOKEN, "expires_in": 3599, "token_type": "Bearer"}),
-}
-
-
-class _Metadata(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        found = ANSWERS.get(self.path) if self.headers["Metadata-Flavor"] == "Google" else None
-        self.send_response(200 if found else 403)
-        self.end_headers()
-        self.wfile.write((found or "").encode())
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+ANSWERS = {**metadata_server.identity("product-x7k2", MACHINE_TOKEN), "/instance/network-interfaces/0/ip": "10.11.0.9"}
 
 
 @pytest.fixture
 def metadata() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Metadata)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with metadata_server.serving("127.0.0.1", ANSWERS) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,0 +1,43 @@
+"""A stand-in for Google's metadata server: a machine asks it who it is and gets a token for its Google identity."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+def identity(name: str, token: str) -> dict[str, str]:
+    """What it answers about a machine of this name whose Google identity has this access token, by path."""
+    return {
+        "/instance/name": name,
+        "/instance/service-accounts/default/token": json.dumps({"access_token": token, "expires_in": 3599, "token_type": "Bearer"}),
+    }
+
+
+@contextmanager
+def serving(host: str, answers: Mapping[str, str]) -> Iterator[str]:
+    """Answer at this address of this computer, on a free port; gives the URL. Whoever does not say `Metadata-Flavor: Google` is refused."""
+
+    class Metadata(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = answers.get(self.path) if self.headers["Metadata-Flavor"] == "Google" else None
+            self.send_response(200 if found else 403)
+            self.end_headers()
+            self.wfile.write((found or "").encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer((host, 0), Metadata)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://{host}:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
