@@ -96,6 +96,7 @@ class Networks(Lab):
                 what = (("ps", "--all", "--filter", label), ("network", "ls", "--filter", label), ("ps", "--all", "--filter", nodes))
                 of_engine = [found.docker(*each, "--quiet") for each in what]
         state = [str(file) for file in (self.root / ".lab").rglob(f"*{self.stack}*")]
+        state += [str(file) for file in (self.root / ".lab" / "run" / "tmp").glob("*")]
         return " ".join([*of_engine, *state]).strip()
 
     def configure(self, change: Callable[[Config], None] | None = None) -> None:

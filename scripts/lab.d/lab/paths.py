@@ -31,6 +31,8 @@ GATEWAY_API = LAB / "gateway-api"
 """The Gateway API's CRDs."""
 RUN = LAB / "run"
 """Files of running processes: locks, pids, sockets."""
+TMP = RUN / "tmp"
+"""TMPDIR of Pulumi and what it calls: kubeconfigs and image archives, which a killed run leaves, go with the next command."""
 DOCKER_HOST = RUN / "docker-host"
 """The address of the lab's own container engine, on one line; absent when the machine's engine is used."""
 

@@ -34,10 +34,11 @@ def call(
     **environment: str,
 ) -> process.Completed:
     """Run the CLI on this checkout, with its output in the step's log. Raises StepError with what Pulumi says when it fails."""
+    paths.make_private(paths.RUN)
     done = step.run(
         [paths.BIN / "pulumi", *arguments],
         cwd=paths.ROOT,
-        env=paths.environment(**{MARK: str(os.getpid())}, **environment),
+        env=paths.environment(**{MARK: str(os.getpid()), "TMPDIR": str(paths.make_private(paths.TMP))}, **environment),
         progress=progress,
         capture=capture,
         check=False,
@@ -62,7 +63,10 @@ def select(step: Step, stack: str) -> None:
 
 
 def end_leftovers(step: Step) -> None:
-    """End what a killed `lab` of this checkout left running besides its CLI: plugins, Helm, kind. Only under this checkout's lock."""
+    """End what a killed `lab` of this checkout left running besides its CLI (plugins, Helm, kind), and remove its temporary files.
+
+    Only under this checkout's lock.
+    """
     home = f"PULUMI_HOME={paths.HOME}".encode()
     left = []
     for directory in Path("/proc").glob("[0-9]*"):
@@ -77,6 +81,7 @@ def end_leftovers(step: Step) -> None:
             os.kill(pid, signal.SIGKILL)
     if left:
         step.line(f"a former run was killed: ended {len(left)} processes that it left")
+    shutil.rmtree(paths.TMP, ignore_errors=True)
 
 
 def stacks() -> list[str]:

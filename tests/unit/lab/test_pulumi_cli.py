@@ -121,6 +121,10 @@ def test_a_stack_without_a_file_is_an_error_that_names_those_there_are(tmp_path:
 
 def test_what_a_killed_run_left_running_is_ended_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "HOME", tmp_path / "home")
+    monkeypatch.setattr(paths, "TMP", tmp_path / "run" / "tmp")
+    paths.make_private(paths.TMP)
+    (paths.TMP / "kubeconfig").write_text("")
+    (tmp_path / "run" / "lock").write_text("")
     ours = {"PATH": os.environ["PATH"], "PULUMI_HOME": str(paths.HOME), pulumi_cli.MARK: "1"}
     left = subprocess.Popen(["sleep", "60"], env=ours)
     others = [
@@ -131,6 +135,7 @@ def test_what_a_killed_run_left_running_is_ended_and_nothing_else(tmp_path: Path
         pulumi_cli.end_leftovers(quiet("leftovers", tmp_path / "log"))
         assert left.wait(5) == -9
         assert [other.poll() for other in others] == [None, None]
+        assert os.listdir(tmp_path / "run") == ["lock"]
     finally:
         for process in [left, *others]:
             process.kill()
