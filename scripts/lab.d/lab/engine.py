@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from lab import debian, engine_leftovers, paths, process, runtime
+from lab import cache, debian, engine_leftovers, paths, process, runtime
 from lab.steps import Step, StepError, quiet
 
 RUN = Path("/run/istio-vm-mesh")
@@ -66,7 +66,7 @@ class Engine:
 @contextmanager
 def in_use() -> Iterator[None]:
     """While this lasts no other checkout stops the engine, or what all labs of this machine share in it."""
-    with _lock("engine") as users:
+    with _users() as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         yield
 
@@ -74,7 +74,7 @@ def in_use() -> Iterator[None]:
 @contextmanager
 def to_ourselves() -> Iterator[bool]:
     """Whether no `in_use` lasts anywhere on this machine; then none starts before this ends."""
-    with _lock("engine") as users:
+    with _users() as users:
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -83,8 +83,8 @@ def to_ourselves() -> Iterator[bool]:
             yield True
 
 
-def _lock(name: str) -> TextIO:
-    file = paths.cache() / ".locks" / name  # not in RUN, which goes with the engine
+def _users() -> TextIO:
+    file = paths.cache() / ".locks" / "engine"  # not in RUN, which goes with the engine
     file.parent.mkdir(parents=True, exist_ok=True)
     return file.open("w")
 
@@ -94,8 +94,7 @@ def ensure(step: Step) -> Engine:
 
     Raises StepError where there is none and none can be started.
     """
-    with _lock("engine-start") as start:
-        fcntl.flock(start, fcntl.LOCK_EX)  # two checkouts may come at the same moment
+    with cache.locked(cache.Key("the container engine", "", ""), step.note):
         engine = find() or _start(step)
     version = engine.docker("version", "--format", "{{.Server.Version}}")
     whose = "the lab's own" if engine.host else "the machine's"

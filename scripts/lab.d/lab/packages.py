@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 
-from lab import images, tools, versions
+from lab import cache, images, tools, versions
 from lab.engine import Engine
 from lab.steps import Step, StepError
 
@@ -55,10 +55,11 @@ def serve(step: Step, engine: Engine, found: tools.Tools) -> str:
     address = _address(engine.docker("network", "inspect", "--format", "{{json .IPAM.Config}}", "bridge"))
     wanted = f"{engine.docker('image', 'inspect', '--format', '{{.Id}}', IMAGE.name)} {address}"
     state = '{{.State.Running}} {{.Image}} {{index .Config.Labels "address"}}'
-    if engine.attempt("inspect", "--format", state, CONTAINER).stdout.decode().strip() != f"true {wanted}":
-        stop(engine)
-        options = ["--detach", "--name", CONTAINER, "--network", "host", "--restart", "unless-stopped", "--label", f"address={address}"]
-        engine.docker("run", *options, IMAGE.name, f"{address}:{PORT}")
+    with cache.locked(cache.Key("the package server", "", ""), step.note):
+        if engine.attempt("inspect", "--format", state, CONTAINER).stdout.decode().strip() != f"true {wanted}":
+            stop(engine)
+            options = ["--detach", "--name", CONTAINER, "--network", "host", "--restart", "unless-stopped", "--label", f"address={address}"]
+            engine.docker("run", *options, IMAGE.name, f"{address}:{PORT}")
     fetch = ["curl", "--fail", "--silent", "--retry", "20", "--retry-delay", "1", "--retry-connrefused", "--retry-max-time", "20"]
     answer = engine.attempt("exec", CONTAINER, *fetch, f"http://{address}:{PORT}{PATH}.sha256")
     if answer.returncode:
