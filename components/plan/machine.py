@@ -35,6 +35,7 @@ ROOT_CERTIFICATE = "/etc/certs/root-cert.pem"
 TOKEN = "/var/lib/istio/envoy/istio-token"
 UNIT = "/etc/systemd/system/istio.service"
 STEP_BACK = "/var/lib/istio/envoy/istio-vm-mesh-step-back.sh"
+CAPTURE = "/var/lib/istio/envoy/istio-vm-mesh-capture.sh"
 
 
 def entry_name(group: str, address: str, network: str) -> str:
@@ -136,14 +137,14 @@ def unit(role: str) -> str:
     """The systemd unit that runs the agent, in place of the package's of the same name. A router captures no traffic.
 
     The agent keeps its token in a directory that a reboot empties; the link restores it. Stopping the unit takes the redirection
-    rules away, so that the machine stays reachable and resolves names without the agent. Before, a sidecar waits until nobody calls it
-    any more; nobody's endpoints change with a router's entry. Output goes through a pipe: the journal's own end is a socket, which Envoy
-    cannot open as /dev/stdout for access logs.
+    rules away, so that the machine stays reachable and resolves names without the agent; names are redirected only when the agent can
+    answer them. Before it stops, a sidecar waits until nobody calls it any more; nobody's endpoints change with a router's entry. Output
+    goes through a pipe: the journal's own end is a socket, which Envoy cannot open as /dev/stdout for access logs.
     """
-    capture = step_back = step_again = ""
+    capture, names, step_back, step_again = "ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only\n", "", "", ""
     if role == "sidecar":
-        capture = "ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables\n"
-        capture += "ExecStartPre=+/usr/bin/rm -f /run/istio-vm-mesh-left\n"
+        capture = f"ExecStartPre=+/bin/bash {CAPTURE} traffic\n"
+        names = f"ExecStartPost=+/bin/bash {CAPTURE} names\n"
         step_back = f"ExecStop=-+/bin/bash {STEP_BACK}\n"
         step_again = f"ExecStopPost=-+/bin/bash {STEP_BACK} again\n"
     return f"""\
@@ -161,9 +162,8 @@ EnvironmentFile={CLUSTER_ENV}
 EnvironmentFile={OWN_ENV}
 ExecStartPre=+/usr/bin/install -d -o istio-proxy -m 0755 /run/secrets /run/secrets/tokens
 ExecStartPre=+/usr/bin/ln -sfn {TOKEN} /run/secrets/tokens/istio-token
-ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only
 {capture}ExecStart=/bin/bash -c 'exec /usr/local/bin/pilot-agent proxy {role} > >(exec cat) 2>&1'
-{step_back}{step_again}ExecStopPost=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only
+{names}{step_back}{step_again}ExecStopPost=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only
 Restart=always
 RestartSec=2
 KillMode=mixed
@@ -176,7 +176,11 @@ WantedBy=multi-user.target
 
 def step_back() -> str:
     """The script by which the unit takes a machine out of everybody's endpoints before it stops the agent."""
-    return f"GRACE={mesh_plan.DISCONNECT_GRACE}\n" + (Path(__file__).parent / "scripts" / "step-back.sh").read_text()
+    return f"GRACE={mesh_plan.DISCONNECT_GRACE}\n" + _script("step-back")
+
+
+def _script(name: str) -> str:
+    return (Path(__file__).parent / "scripts" / f"{name}.sh").read_text()
 
 
 def files(
@@ -192,6 +196,7 @@ def files(
         File(OWN_ENV, own_env(machine, address, gateway, network if workload.role == "router" else None), "0644"),
         File(MESH_CONFIG, mesh_config(config), "0644"),
         File(ROOT_CERTIFICATE, root_certificate, "0644", proxy_owned=True),
+        File(CAPTURE, _script("capture"), "0644"),
         File(STEP_BACK, step_back(), "0644"),
         File(UNIT, unit(workload.role), "0644"),
     ]

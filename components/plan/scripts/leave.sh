@@ -37,7 +37,7 @@ main() {
   systemctl daemon-reload
   systemctl reset-failed istio 2>/dev/null
   if [ -L /etc/istio ]; then rm -f /etc/istio; fi
-  rm -rf /var/lib/istio /var/log/istio /run/secrets/tokens/istio-token
+  rm -rf /var/lib/istio /var/log/istio /run/secrets/tokens/istio-token /run/istio-vm-mesh-*
   # Either backend may have them, whichever `iptables` is now.
   if { iptables-save; iptables-legacy-save; iptables-nft-save; } 2>/dev/null | grep -q ISTIO; then
     echo "machine $MACHINE: redirection rules of Istio are left: see 'iptables-save' and 'iptables-legacy-save', and restart the machine" >&2
