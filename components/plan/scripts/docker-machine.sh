@@ -25,16 +25,16 @@ ln -s /etc/systemd/system/routes.service "$files/etc/systemd/system/multi-user.t
 chmod 755 "$files" "$files/etc" "$files/etc/ssh" "$files/etc/systemd" "$files/etc/systemd/system" "$files/etc/systemd/system/multi-user.target.wants" "$files/home"
 chmod 644 "$files/etc/systemd/system/routes.service"
 
-# Several machines may be made at once: an address that another took meanwhile is tried no more.
-candidate=$(number "$FIRST")
+# Several machines may be made at once: each begins with an address that follows from its name, and tries one that another took meanwhile no more.
+first=$(number "$FIRST") count=$(($(number "$LAST") - $(number "$FIRST") + 1)) tried=0
+offset=$(($(cksum <<<"$NAME" | cut -d ' ' -f 1) % count))
 while :; do
   taken=$(docker network inspect --format '{{range .Containers}}{{.IPv4Address}} {{end}}' "$NETWORK")
-  while [[ " $taken" == *" $(address $candidate)/"* ]]; do candidate=$((candidate + 1)); done
-  if [ "$candidate" -gt "$(number "$LAST")" ]; then
+  while ip=$(address $((first + (offset + tried) % count))) && [ $tried -lt $count ] && [[ " $taken" == *" $ip/"* ]]; do tried=$((tried + 1)); done
+  if [ $tried -ge $count ]; then
     echo "machine $HOSTNAME_OF_MACHINE: no address is free from $FIRST to $LAST in the Docker network $NETWORK" >&2
     exit 1
   fi
-  ip=$(address $candidate)
   docker create --name "$NAME" --hostname "$HOSTNAME_OF_MACHINE" --label "$LABEL" --privileged --network "$NETWORK" --ip "$ip" \
     --add-host host.docker.internal:host-gateway --tmpfs /run --tmpfs /run/lock --tmpfs /tmp --stop-signal SIGRTMIN+3 "$IMAGE" /sbin/init >/dev/null
   [ -z "$SECOND_NETWORK" ] || docker network connect "$SECOND_NETWORK" "$NAME"
@@ -47,7 +47,7 @@ while :; do
     echo "machine $HOSTNAME_OF_MACHINE: Docker cannot start it: $error" >&2
     exit 1
   fi
-  candidate=$((candidate + 1))
+  tried=$((tried + 1))
 done
 echo "id=$(docker inspect --format '{{.Id}}' "$NAME")"
 echo "address=$ip"
