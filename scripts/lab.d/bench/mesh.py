@@ -13,7 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,11 +44,16 @@ class Mesh(Lab):
 
     stack: str = f"bench-{CHECKOUT}"
     more: int = 0
-    rotation: int = 0
+    rotations: Counter[str] = field(default_factory=Counter)
 
     def grow(self, machines: int) -> None:
         """Declare so many more machines, half of them of either workload."""
         self.more += machines
+        self.declare()
+
+    def rotate(self, machines: Iterable[str]) -> None:
+        """Declare that these machines join again."""
+        self.rotations.update(machines)
         self.declare()
 
     def declare(self) -> None:
@@ -58,8 +65,7 @@ class Mesh(Lab):
         config["workloads"][OTHER] = other
         machine = config["machines"].pop(f"{FIRST}-1")
         for name in (f"{FIRST}-1", f"{OTHER}-1", *self.added()):
-            config["machines"][name] = {**machine, "workload": name.partition("-")[0]}
-        config["machines"][f"{FIRST}-1"]["rotation"] = self.rotation
+            config["machines"][name] = {**machine, "workload": name.partition("-")[0], "rotation": self.rotations[name]}
 
     def added(self) -> list[str]:
         """The names of the machines that came after the first two."""
@@ -113,7 +119,7 @@ class Watch:
 def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
     """Measure everything, in a stack that is made for it and removed again. Raises StepFailedError."""
     mesh = Mesh(paths.ROOT)
-    steps = Steps("bench", up.PREPARATIONS + 5 + rounds, Display(sys.stderr) if as_json else display(), again="./scripts/bench lab")
+    steps = Steps("bench", up.PREPARATIONS + 6 + rounds, Display(sys.stderr) if as_json else display(), again="./scripts/bench lab")
     mesh.lab("down")
     try:
         with up.only_one(), engine.in_use():
@@ -150,8 +156,15 @@ def _figures(mesh: Mesh, steps: Steps, machines: int, rounds: int) -> Iterator[F
     yield from _budget(mesh)
     with steps.step(f"{machines} machines are added") as step:
         many = _added(step, mesh, machines)
-    for what, value, base in zip(("pulumi up that adds", "first token → last Healthy of"), many, one, strict=True):
-        yield Figure(what=f"{what} {machines} machines", value=value, against="one machine", base=base, most=TO_ONE)
+    yield Figure(what=f"pulumi up that makes and adds {machines} machines", value=many, against="one machine", base=one)
+    names = mesh.added()[-machines:]
+    with steps.step(f"{machines} machines join at once") as step, Watch().following(mesh) as watch:
+        start = _floor(step, mesh, watch, names)
+        joined = _joined(step, mesh, watch, names)
+    yield Figure(what=f"{machines} agents' start → last Healthy, their floor", value=start, against="one agent", base=floor)
+    what = f"first token → last Healthy of {machines} machines"
+    yield Figure(what=what, value=joined, against="their floor", base=start, most=TO_FLOOR)
+    yield Figure(what=what, value=joined, against="one machine", base=middle["ours"], most=TO_ONE)
     with steps.step("lab down") as step:
         yield Figure(what="lab down", value=_timed(lambda: _lab(step, mesh, "down")))
 
@@ -163,22 +176,29 @@ def _round(step: Step, mesh: Mesh, watch: Watch) -> Iterator[tuple[str, float]]:
     for purge in ("yes", ""):
         label = ", package" if purge else ""
         step.note(f"by hand{label}")
-        _reset(mesh, name, entry, purge)
+        _reset(mesh, name, purge)
+        _gone(mesh, [entry])
         yield f"manual{label}", _by_hand(mesh, watch, name, entry, purge)
         step.note(f"by `pulumi up`{label}")
-        _reset(mesh, name, entry, purge)
-        mesh.rotation += 1
-        mesh.declare()
+        _reset(mesh, name, purge)
+        _gone(mesh, [entry])
+        mesh.rotate([name])
         whole, joined = _up(step, watch, mesh, [name])
         yield f"ours{label}", joined
         if not purge:
             yield "pulumi up", whole
+    yield "floor", _floor(step, mesh, watch, [name])
+
+
+def _floor(step: Step, mesh: Mesh, watch: Watch, names: Sequence[str]) -> float:
+    """The agents of machines that have everything but a certificate start, all at once."""
     step.note("the agent alone")
-    files = "key.pem cert-chain.pem"
-    mesh.inside(name, f"systemctl stop istio && cd /etc/certs && rm -f {files}")
-    _gone(mesh, entry)
-    since = float(mesh.inside(name, "date +%s.%N && systemctl start istio"))
-    yield "floor", watch.wait([entry], since) - since
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: mesh.inside(name, "systemctl stop istio && cd /etc/certs && rm -f key.pem cert-chain.pem"), names))
+        entries = [mesh.entry(name) for name in names]
+        _gone(mesh, entries)
+        since = min(map(float, pool.map(lambda name: mesh.inside(name, "date +%s.%N && systemctl start istio"), names)))
+        return watch.wait(entries, since) - since
 
 
 def _by_hand(mesh: Mesh, watch: Watch, name: str, entry: str, install: str) -> float:
@@ -193,7 +213,7 @@ def _by_hand(mesh: Mesh, watch: Watch, name: str, entry: str, install: str) -> f
     return watch.wait([entry], since) - since
 
 
-def _reset(mesh: Mesh, name: str, entry: str, purge: str) -> None:
+def _reset(mesh: Mesh, name: str, purge: str) -> None:
     mesh.docker(
         "exec",
         "--interactive",
@@ -202,11 +222,10 @@ def _reset(mesh: Mesh, name: str, entry: str, purge: str) -> None:
         "-s",
         stdin=f"PURGE={purge}\n" + (HERE / "reset.sh").read_text(),
     )
-    _gone(mesh, entry)
 
 
-def _gone(mesh: Mesh, entry: str) -> None:
-    mesh.kubectl("wait", "--for=delete", f"workloadentry/{entry}", "--timeout=60s")
+def _gone(mesh: Mesh, entries: Sequence[str]) -> None:
+    mesh.kubectl("wait", "--for=delete", *(f"workloadentry/{entry}" for entry in entries), "--timeout=60s")
     time.sleep(2)  # what the end of a connection leaves istiod and the proxies to do is nobody's join
 
 
@@ -227,11 +246,21 @@ def _up(step: Step, watch: Watch, mesh: Mesh, machines: Sequence[str]) -> tuple[
     return whole, watch.wait([mesh.entry(name) for name in machines], started) - tokens[0]
 
 
-def _added(step: Step, mesh: Mesh, count: int) -> tuple[float, float]:
+def _added(step: Step, mesh: Mesh, count: int) -> float:
     before = mesh.added()
     mesh.grow(count)
     with Watch().following(mesh) as watch:
-        return _up(step, watch, mesh, mesh.added()[len(before) :])
+        return _up(step, watch, mesh, mesh.added()[len(before) :])[0]
+
+
+def _joined(step: Step, mesh: Mesh, watch: Watch, machines: Sequence[str]) -> float:
+    """Machines that have the package join, all at once."""
+    step.note("each out of the mesh first")
+    with ThreadPoolExecutor(len(machines)) as pool:
+        list(pool.map(lambda name: _reset(mesh, name, ""), machines))
+    _gone(mesh, [mesh.entry(name) for name in machines])
+    mesh.rotate(machines)
+    return _up(step, watch, mesh, machines)[1]
 
 
 def _budget(mesh: Mesh) -> Iterator[Figure]:
