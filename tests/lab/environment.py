@@ -30,20 +30,28 @@ Config = dict[str, Any]
 
 
 class Answer(NamedTuple):
-    """What Istio's echo server said: who it is, and the client certificate that its proxy saw (`X-Forwarded-Client-Cert`)."""
+    """What Istio's echo server said: who it is, and the client certificate that its proxy saw (`X-Forwarded-Client-Cert`).
+
+    The hostname is "lost" where nobody answered; `said` is what the client knows of that.
+    """
 
     hostname: str
-    certificate: str
+    certificate: str = ""
+    said: str = ""
 
 
-LOST = Answer("lost", "")
+SLOWLY = "/?delay=300ms"
+"""A path that is answered late, so that calls need connections of their own."""
 
 
 class Call(NamedTuple):
-    """One of many calls: when the caller began with it, or at most a second before (`time.monotonic`), and who answered; "lost" if nobody did."""
+    """One of many calls: when the caller began with it, or at most a second before (`time.monotonic`), and who answered; "lost" if nobody did,
+    with what the client `said`.
+    """
 
     at: float
     by: str
+    said: str
 
 
 @dataclass
@@ -207,15 +215,19 @@ class Lab:
         conditions = (found or {}).get("status", {}).get("conditions", [])
         return found and next((each["status"] for each in conditions if each["type"] == "Healthy"), "")
 
-    def from_pod(self, name: str = "product", count: int = 20, caller: str = "deploy/product") -> list[Answer]:
-        """Calls of a Service by the workload's pod (or that of another `caller`, whose container has its name), by `name`; those without an answer are LOST."""
-        client = ["/usr/local/bin/client", f"http://{name}/", "--count", str(count), "--qps", "100"]
-        return _answers(self.kubectl("exec", caller, "--container", caller.split("/")[1], "--", *client, check=False), count)
+    def from_pod(self, name: str = "product", count: int = 20, caller: str = "deploy/product", path: str = "/") -> list[Answer]:
+        """Calls of a Service by the workload's pod (or that of another `caller`, whose container has its name), by `name`; those without an answer are lost."""
+        client = ["/usr/local/bin/client", f"http://{name}{path}", "--count", str(count), "--qps", "100"]
+        exec_ = ["kubectl", "--namespace", "shop", "exec", caller, "--container", caller.split("/")[1], "--"]
+        done = self.run(*exec_, *client, check=False)
+        found = _answers(done.stdout)
+        return found + [Answer("lost", said=_of_lost(done, count))] * (count - len(found))
 
     def from_machine(self, machine: str = "product-1", name: str = "product", count: int = 20) -> list[Answer]:
         """The same by a machine, with curl."""
         urls = " ".join([f"http://{name}/"] * count)
-        return _answers(self.ssh(machine, f"curl --silent --max-time 5 {urls}", check=False), count)
+        found = _answers(self.ssh(machine, f"curl --silent --max-time 5 {urls}", check=False))
+        return found + [Answer("lost")] * (count - len(found))
 
     def answering(self, machine: str = "product-1") -> tuple[set[str], set[str]]:
         """Who answers the pod, and who answers the machine; so many calls that each of five endpoints gets some."""
@@ -227,10 +239,10 @@ class Lab:
 
         def all_met() -> bool:
             if caller == "pod":
-                met.update(each.hostname for each in self.from_pod(name, count=40))
+                met.update(each.hostname for each in self.from_pod(name, count=40, path=SLOWLY))
             else:
-                calls = f"for _ in $(seq 16); do curl --silent --max-time 5 'http://{name}/?delay=300ms' & done; wait"
-                met.update(each.hostname for each in _answers(self.ssh(caller, calls, check=False), 0))
+                calls = f"for _ in $(seq 16); do curl --silent --max-time 5 'http://{name}{SLOWLY}' & done; wait"
+                met.update(each.hostname for each in _answers(self.ssh(caller, calls, check=False)))
             return met >= wanted
 
         try:
@@ -280,7 +292,7 @@ class Lab:
             while not stop.is_set():
                 started = time.monotonic()
                 answers = self.from_pod(count=100, caller=caller)
-                calls.extend(Call(started, answer.hostname) for answer in answers)
+                calls.extend(Call(started, answer.hostname, answer.said) for answer in answers)
 
         threads = [threading.Thread(target=go_on) for _ in range(2)]
         for thread in threads:
@@ -362,8 +374,8 @@ def _plain(value: dict[str, Any]) -> Any:
     return json.loads(value["plaintext"]) if "plaintext" in value else value
 
 
-def _answers(said: str, count: int) -> list[Answer]:
-    """Every answer in the output of the echo server's client, or of curl; all pods are called `pod`. What is missing of `count` is LOST."""
+def _answers(said: str) -> list[Answer]:
+    """Every answer in the output of the echo server's client, or of curl; all pods are called `pod`."""
     found, certificate = [], ""
     for name, value in re.findall(r"(Hostname=|X-Forwarded-Client-Cert:)(\S+)", said):
         if name == "Hostname=":
@@ -371,7 +383,15 @@ def _answers(said: str, count: int) -> list[Answer]:
             certificate = ""
         else:
             certificate = value
-    return found + [LOST] * (count - len(found))
+    return found
+
+
+def _of_lost(done: Completed, count: int) -> str:
+    """What the echo server's client said of the calls that nobody answered, which it numbers from 0."""
+    answered = set(re.findall(r"^\[(\d+) body\] Hostname=", done.stdout, re.MULTILINE))
+    lines = re.findall(r"^\[(\d+)(?: body)?\] (.*)$", done.stdout, re.MULTILINE)
+    of_lost = [f"{number}: {line}" for number, line in lines if number not in answered]
+    return "; ".join([*of_lost, f"{len(answered)} of {count} answered, exit code {done.returncode}", *done.stderr.splitlines()[-2:]])
 
 
 def _run(

@@ -14,8 +14,8 @@ import pytest
 
 from lab import engine
 from lab.process import heed_interruptions
-from tests.lab.acceptance import Acceptance, told_apart
-from tests.lab.environment import CHECKOUT, Config, Lab, processes, wait_for
+from tests.lab.acceptance import CALLER, STEADY, Acceptance, apply, none_lost, told_apart
+from tests.lab.environment import CHECKOUT, SLOWLY, Config, Lab, processes, wait_for
 
 ALL = {"pod", "product-1", "product-2", "product-3"}
 SERVICE = "product.shop.svc.cluster.local"
@@ -231,7 +231,11 @@ def test_when_one_of_two_gateways_dies_calls_succeed_again_within_seconds(networ
         networks.docker("kill", container)
     try:
         died = time.monotonic()
-        wait_for(lambda: {each.hostname for each in networks.from_pod(count=60)} >= ALL and _calm(networks), 20, "calls succeed again")
+        wait_for(
+            lambda: {each.hostname for each in networks.from_pod(count=60, path=SLOWLY)} >= ALL and _calm(networks),
+            20,
+            "calls succeed again",
+        )
         print(f"{death}: calls succeeded again after {time.monotonic() - died:.1f} s")
     finally:
         if death == "agent":
@@ -308,6 +312,33 @@ def test_the_verification_names_a_missing_route(networks: Networks) -> None:
     address = networks.address("product-1")
     assert f"no answer from {address}:8080" in said
     assert f"is there a route to {address} and back" in said
+
+
+def test_a_far_machine_comes_changes_and_goes_without_a_lost_call(networks: Networks) -> None:
+    """Every call to it goes through the gateways. The change restarts the agents of all machines of the workload while pods answer."""
+
+    def more(config: Config) -> None:
+        config["machines"]["product-4"] = config["machines"]["product-3"]
+
+    def changed(config: Config) -> None:
+        more(config)
+        config["workloads"]["product"]["probe"]["period"] = 3
+
+    def fewer(config: Config) -> None:
+        changed(config)
+        del config["machines"]["product-4"]
+
+    apply(networks, STEADY)
+    networks.kubectl("rollout", "status", CALLER, "--timeout", "60s")
+    agents = {name: networks.agent(name) for name in networks.machines}
+    for change, who in ((more, ALL | {"product-4"}), (changed, ALL | {"product-4"}), (fewer, ALL)):
+        networks.configure(change)
+        with networks.traffic(CALLER) as calls:
+            networks.up()
+        none_lost(calls)
+        networks.meets("pod", who)
+        restarted = {name for name, agent in agents.items() if networks.agent(name) != agent}
+        assert restarted == (set() if change is more else networks.machines)
 
 
 def test_a_network_without_a_gateway_calls_and_is_not_called(networks: Networks) -> None:
