@@ -141,9 +141,8 @@ def unit(role: str) -> str:
     answer them. Before it stops, a sidecar waits until nobody calls it any more; nobody's endpoints change with a router's entry. Output
     goes through a pipe: the journal's own end is a socket, which Envoy cannot open as /dev/stdout for access logs.
     """
-    capture, names, step_back, step_again = "ExecStartPre=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only\n", "", "", ""
+    names = step_back = step_again = ""
     if role == "sidecar":
-        capture = f"ExecStartPre=+/bin/bash {CAPTURE} traffic\n"
         names = f"ExecStartPost=+/bin/bash {CAPTURE} names\n"
         step_back = f"ExecStop=-+/bin/bash {STEP_BACK}\n"
         step_again = f"ExecStopPost=-+/bin/bash {STEP_BACK} again\n"
@@ -162,8 +161,9 @@ EnvironmentFile={CLUSTER_ENV}
 EnvironmentFile={OWN_ENV}
 ExecStartPre=+/usr/bin/install -d -o istio-proxy -m 0755 /run/secrets /run/secrets/tokens
 ExecStartPre=+/usr/bin/ln -sfn {TOKEN} /run/secrets/tokens/istio-token
-{capture}ExecStart=/bin/bash -c 'exec /usr/local/bin/pilot-agent proxy {role} > >(exec cat) 2>&1'
-{names}{step_back}{step_again}ExecStopPost=+/usr/local/bin/pilot-agent istio-iptables --cleanup-only
+ExecStartPre=+/bin/bash {CAPTURE} {"traffic" if role == "sidecar" else "nothing"}
+ExecStart=/bin/bash -c 'exec /usr/local/bin/pilot-agent proxy {role} > >(exec cat) 2>&1'
+{names}{step_back}{step_again}ExecStopPost=+/bin/bash {CAPTURE} nothing
 Restart=always
 RestartSec=2
 KillMode=mixed

@@ -37,7 +37,7 @@ def test_the_gateways_agent_routes_captures_nothing_and_keeps_to_its_network() -
     workload = expanded.workloads["far-gateway"]
     unit = machine.unit(workload.role)
     assert "pilot-agent proxy router" in unit
-    assert "istio-iptables\n" not in unit
+    assert "capture.sh nothing\n" in unit and "capture.sh traffic" not in unit
     assert "ISTIO_META_REQUESTED_NETWORK_VIEW='far'\n" in machine.own_env("far-gateway-1", "172.31.6.130", "172.31.6.2", "far")
     assert "REQUESTED_NETWORK_VIEW" not in machine.own_env("product-2", "172.31.7.130", "172.31.6.2")
 

@@ -1,21 +1,23 @@
-# Run by the unit around the agent's start, with the agent's environment. The agent answers no name, ordinary ones neither, until istiod has told it
-# the mesh's; so until then names go past it, and a machine that starts while istiod is away still resolves.
+# Run by the unit around the agent, with the agent's environment. The agent answers no name, ordinary ones neither, until istiod has told it the mesh's;
+# so until then names go past it, and a machine that starts while istiod is away still resolves.
 # `capture.sh traffic`, before: Istio's own redirection rules, and rules in their chains by which names go past.
 # `capture.sh names`, after: takes these back, in the background, once the agent has the mesh's names.
+# `capture.sh nothing`, when it has stopped: takes all of it away.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 past=/run/istio-vm-mesh-names-past
 
-# The backends that have rules of Istio; which one it takes depends on what else is on the machine.
+# Which backends of iptables have rules of Istio. It takes one by what else is on the machine, and looks for its own only in the one that it would take now.
 backends() {
-  for each in iptables-legacy iptables-nft ip6tables-legacy ip6tables-nft; do
-    case $($each-save 2>/dev/null) in *ISTIO_*) echo $each ;; esac
+  for each in legacy nft; do
+    case $({ iptables-$each-save; ip6tables-$each-save; } 2>/dev/null) in *ISTIO_*) echo $each ;; esac
   done
 }
 
 # The redirection to the agent, and the zones that tell its questions from those of applications.
 names_past() { # -I or -D
   for each in $(backends); do
-    $each-restore --noflush 2>/dev/null <<END
+    for iptables in iptables ip6tables; do
+      $iptables-"$each"-restore --noflush 2>/dev/null <<END
 *nat
 $1 ISTIO_OUTPUT -p udp --dport 53 -j RETURN
 $1 ISTIO_OUTPUT -p tcp --dport 53 -j RETURN
@@ -25,7 +27,15 @@ $1 ISTIO_OUTPUT_DNS -p udp --dport 53 -j RETURN
 $1 ISTIO_INBOUND -p udp --sport 53 -j RETURN
 COMMIT
 END
+    done
   done # a family without a resolver has no such chains
+}
+
+nothing() {
+  for each in $(backends); do
+    pilot-agent istio-iptables --cleanup-only --force-iptables-binary "$each"
+  done
+  rm -f $past
 }
 
 names() {
@@ -38,13 +48,15 @@ names() {
   rm -f $past
 }
 
-if [ "$1" = names ]; then
-  names &
-else
+case $1 in
+traffic)
   rm -f /run/istio-vm-mesh-left
-  [ -z "$(backends)" ] || pilot-agent istio-iptables --cleanup-only
+  nothing
   pilot-agent istio-iptables || exit
   touch $past
   names_past -I
-fi
+  ;;
+names) names & ;;
+nothing) nothing ;;
+esac
 exit 0

@@ -15,15 +15,13 @@ main() {
   rm -f /var/lib/istio/envoy/istio-vm-mesh-step-back.sh
   systemctl disable --now --quiet istio 2>/dev/null
   # The unit does this when it stops; it may have been killed, or replaced.
-  if [ -x /usr/local/bin/pilot-agent ]; then
-    (
-      set -a
-      for file in /var/lib/istio/envoy/cluster.env /var/lib/istio/envoy/istio-vm-mesh.env; do
-        if [ -r $file ]; then . $file; fi
-      done
-      /usr/local/bin/pilot-agent istio-iptables --cleanup-only
-    ) >/dev/null 2>&1
-  fi
+  (
+    set -a
+    for file in /var/lib/istio/envoy/cluster.env /var/lib/istio/envoy/istio-vm-mesh.env; do
+      if [ -r $file ]; then . $file; fi
+    done
+    bash /var/lib/istio/envoy/istio-vm-mesh-capture.sh nothing
+  ) >/dev/null 2>&1
   for key in /etc/certs/key.pem /etc/certs/cert-chain.pem /etc/certs/root-cert.pem /var/lib/istio/envoy/istio-token; do
     if [ -e $key ]; then shred --remove $key 2>/dev/null || rm -f $key; fi
   done
