@@ -28,8 +28,9 @@ class Balancer(pulumi.ComponentResource):
         """`machines` are the network's gateway."""
         name = f"{router.workload_name(network)}-balancer"
         super().__init__("istio-vm-mesh:machines:Balancer", name, {})
-        first = settings.machines[router.machine_names(settings, network)[0]]
-        assert isinstance(first, GceMachine), "all machines of a gateway are made like the network's first"
+        made = {name: settings.machines[name] for name in router.machine_names(settings, network)}
+        declared = {name: machine for name, machine in made.items() if isinstance(machine, GceMachine)}
+        first = next(iter(declared.values()))
         subnet = subnet_of(settings, first)
         vpc = networks.vpcs[google.subnets[subnet].vpc]
         child = pulumi.ResourceOptions(parent=self, provider=networks.provider)
@@ -41,14 +42,18 @@ class Balancer(pulumi.ComponentResource):
             subnetwork=networks.subnets[subnet],
             opts=child,
         )
-        group = compute.InstanceGroup(
-            f"{name}-instances",
-            zone=first.zone,
-            network=vpc,
-            # Its members are resources of their own, below.
-            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["instances"])),
-        )
-        members = [self._member(name, machine, first.zone, group, child) for machine in machines]
+        zones = {machine: declared[machine.pulumi_resource_name].zone for machine in machines}
+        groups = {
+            zone: compute.InstanceGroup(
+                f"{name}-instances{'' if zone == first.zone else f'-{zone}'}",
+                zone=zone,
+                network=vpc,
+                # Its members are resources of their own, below.
+                opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["instances"])),
+            )
+            for zone in sorted(set(zones.values()))
+        }
+        members = [self._member(name, machine, zone, groups[zone], child) for machine, zone in zones.items()]
         # The agent's own readiness, in plain text; it fails as soon as a gateway is told to stop, while its connections go on.
         health = compute.RegionHealthCheck(
             f"{name}-health",
@@ -66,7 +71,9 @@ class Balancer(pulumi.ComponentResource):
             load_balancing_scheme="INTERNAL",
             protocol="TCP",
             health_checks=health.id,
-            backends=[compute.RegionBackendServiceBackendArgs(group=group.self_link, balancing_mode="CONNECTION")],
+            backends=[
+                compute.RegionBackendServiceBackendArgs(group=group.self_link, balancing_mode="CONNECTION") for group in groups.values()
+            ],
             connection_draining_timeout_sec=10,
             opts=child,
         )

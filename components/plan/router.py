@@ -68,7 +68,9 @@ def balanced(settings: Settings, network: str) -> bool:
 
 
 def expand(settings: Settings) -> Settings:
-    """The settings with every network's gateway as a workload and machines; each machine is made like the network's first one."""
+    """The settings with every network's gateway as a workload and machines; each machine is made like the network's first one, where the
+    gateway names zones in one of them.
+    """
     workloads, machines = dict(settings.workloads), dict(settings.machines)
     for network in networks(settings):
         first: Machine = next(machine for _, machine in sorted(settings.singles.items()) if machine.network == network)
@@ -82,8 +84,12 @@ def expand(settings: Settings) -> Settings:
             services={},
             role="router",
         )
-        for name in machine_names(settings, network):
-            machines[name] = replace(first, workload=workload_name(network))
+        gateway = settings.networks[network].gateway
+        for number, name in enumerate(machine_names(settings, network)):
+            made = replace(first, workload=workload_name(network))
+            if isinstance(made, GceMachine) and gateway and gateway.zones:
+                made = replace(made, zone=gateway.zones[number % len(gateway.zones)])
+            machines[name] = made
     return replace(settings, workloads=workloads, machines=machines)
 
 

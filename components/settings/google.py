@@ -186,6 +186,7 @@ _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
     """What is wrong with what shall be on Google Cloud, and which of the `secrets` that it needs are not there."""
     cluster, machines = settings.cluster, google_machines(settings)
+    yield from _check_gateways(settings)
     if settings.google is None:
         if isinstance(cluster, GkeCluster) or machines:
             yield Problem("google", "is missing: the platforms gke, gce and group need a project, a region and subnets")
@@ -201,6 +202,18 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
     yield from _check_ports(settings)
     if cluster.platform == "kind" and machines:
         yield Problem("cluster.platform", "machines on Google Cloud cannot reach a kind cluster: use gke, or an existing cluster")
+
+
+def _check_gateways(settings: Settings) -> Iterator[Problem]:
+    for name, network in settings.networks.items():
+        if not network.gateway or not network.gateway.zones:
+            continue
+        path = f"networks.{name}.gateway.zones"
+        if not any(isinstance(machine, GceMachine) for machine in settings.singles.values() if machine.network == name):
+            yield Problem(path, "its machines would be made like this network's, which are not on Compute Engine: leave this out")
+        elif settings.google:
+            for index, zone in enumerate(network.gateway.zones):
+                yield from _check_zone(f"{path}[{index}]", zone, settings.google)
 
 
 def _check_place(google: Google) -> Iterator[Problem]:

@@ -9,9 +9,13 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkGateway:
-    """Machines that carry calls from other networks to the machines of this one; this program makes them beside those machines."""
+    """Machines that carry calls from other networks to the machines of this one; this program makes them beside those machines.
+
+    On Compute Engine they are spread over `zones`, in turn; without, all are in the zone of the network's first machine.
+    """
 
     machines: int = 1
+    zones: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -170,20 +170,22 @@ def test_the_two_halves_of_a_peering_are_made_one_after_the_other() -> None:
 def test_a_networks_gateway_is_machines_behind_one_internal_address() -> None:
     graph = declared("multi-network").graph
     name = "far-gateway-balancer"
-    rule, backends, group = (graph[f"{name}-{part}"] for part in ("rule", "backends", "instances"))
+    rule, backends = (graph[f"{name}-{part}"] for part in ("rule", "backends"))
+    groups = {"far-gateway-1": graph[f"{name}-instances"], "far-gateway-2": graph[f"{name}-instances-europe-west1-c"]}
     reserved = graph[f"{name}-address"]
     address = reserved.state["address"]
     assert (reserved.inputs["addressType"], reserved.inputs["subnetwork"]) == ("INTERNAL", "subnet-far-id")
     assert (rule.inputs["loadBalancingScheme"], rule.inputs["ipAddress"], rule.inputs["ports"]) == ("INTERNAL", address, ["15443"])
     assert not rule.inputs["allowGlobalAccess"], "a stack is in one region"
     assert rule.inputs["backendService"] == f"{name}-backends-id"
-    assert backends.inputs["backends"] == [{"group": group.state["selfLink"], "balancingMode": "CONNECTION"}]
+    assert backends.inputs["backends"] == [{"group": group.state["selfLink"], "balancingMode": "CONNECTION"} for group in groups.values()]
     assert backends.inputs["healthChecks"] == f"{name}-health-id"
     assert graph[f"{name}-health"].inputs["httpHealthCheck"] == {"port": 15021, "requestPath": "/healthz/ready"}
-    for machine in ("far-gateway-1", "far-gateway-2"):
+    for machine, group in groups.items():
         member, instance = graph[f"{name}-{machine}"], graph[f"{machine}-instance"]
         assert member.inputs["instance"] == instance.state["selfLink"]
         assert member.inputs["zone"] == group.inputs["zone"] == instance.inputs["zone"]
+        assert member.inputs["instanceGroup"] == group.state["name"]
         assert f"{machine}-join" in member.dependencies, "no call goes to a machine that has not joined"
         assert member.options["replace_with"] == [f"{machine}-instance"], "a machine that is made again is no member any more"
         assert member.options["delete_before_replace"]
