@@ -196,9 +196,13 @@ main() {
   install_package
   token
   check_clock
+  identity=$(claim sub)
+  [ "$(cat $state/identity 2>/dev/null)" = "$identity" ] || changed=1
   if [ -n "$changed" ]; then
     rm -f $state/digest
     stop_agent
+    # The agent uses a certificate for as long as it can renew it, and does not look whether the token is somebody else's by now.
+    [ "$(cat $state/identity 2>/dev/null)" = "$identity" ] || rm -f /etc/certs/key.pem /etc/certs/cert-chain.pem
     # When istiod saw it go: that was before the agent stopped, unless the kernel does not end connections.
     stopped=$(cat /run/istio-vm-mesh-left 2>/dev/null || date +%s)
     files
@@ -211,6 +215,7 @@ main() {
     fi
     start_agent
     wait_ready "$since"
+    echo "$identity" >$state/identity
     echo "$REGISTRATION" >$state/registration
     echo "$DIGEST" >$state/digest
   else
