@@ -98,7 +98,7 @@ class Machine(pulumi.ComponentResource):
             variables: dict[str, str | int] = {"NAMESPACE": spec.namespace, "ENTRY": found["entry"], "SECONDS_TO_DRAIN": SECONDS_TO_DRAIN}
             return script.with_cluster("drain", found["kubeconfig"], variables) + found["leave"]
 
-        drain_text = pulumi.Output.all(kubeconfig=cluster.kubeconfig, entry=self.entry, leave=host.leave or "").apply(drain_script)
+        drain_text = pulumi.Output.all(kubeconfig=cluster.kubeconfig, entry=self.entry, leave=host.leave or host.stop).apply(drain_script)
         after = [*filter(None, [host.resource]), *workload.registered, *mesh.ready]
         prepare, connection = host.prepare, host.connection
         if prepare is not None and callable(connection):

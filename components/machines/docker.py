@@ -96,4 +96,5 @@ def _host(
             per_dial_timeout=10,
         ),
         resource=made,
+        stop=lab.stop_agent(docker_name),
     )

@@ -334,9 +334,9 @@ class Acceptance:
             for caller in ("pod", machine):
                 mesh.meets(caller, mesh.everybody)
             mesh.docker("restart", f"istio-vm-mesh-{mesh.stack}-{machine}")
-            wait_for(
-                lambda: mesh.agent(machine) > "0" and resolves(mesh, machine, mesh.ordinary), 30, "it resolves although it booted just now"
-            )
+            up = f"systemctl is-active --quiet istio && getent hosts {mesh.ordinary} && echo up"
+            wait_for(lambda: "up" in mesh.ssh(machine, up, check=False).split(), 30, "the machine has booted")
+            assert resolves(mesh, machine, mesh.ordinary), "names do not resolve on a machine that booted without istiod"
             assert "ISTIO_OUTPUT" in mesh.inside(machine, "iptables-save")
             assert not mesh.ready(machine)
         controller = "istio.io/workloadController"
