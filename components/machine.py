@@ -18,7 +18,8 @@ from components.settings import Settings
 from components.token import Token
 from components.workload import Workload
 
-SECONDS_TO_DRAIN = 5
+SECONDS_TO_DRAIN, SECONDS_TO_LEAVE = 5, 2
+"""How long calls under way have once the entry is gone: all that they have, or until the agent is ended, which takes five more."""
 
 
 class Machine(pulumi.ComponentResource):
@@ -95,10 +96,13 @@ class Machine(pulumi.ComponentResource):
         ).apply(join_script)
 
         def drain_script(found: dict[str, str]) -> str:
-            variables: dict[str, str | int] = {"NAMESPACE": spec.namespace, "ENTRY": found["entry"], "SECONDS_TO_DRAIN": SECONDS_TO_DRAIN}
-            return script.with_cluster("drain", found["kubeconfig"], variables) + found["leave"]
+            seconds = SECONDS_TO_LEAVE if host.leave else SECONDS_TO_DRAIN
+            variables: dict[str, str | int] = {"NAMESPACE": spec.namespace, "ENTRY": found["entry"], "SECONDS_TO_DRAIN": seconds}
+            # What does not leave keeps nobody from removing the machine where this program made it.
+            leave = f"({found['leave']}) || true\n" if host.leave and host.resource else found["leave"]
+            return script.with_cluster("drain", found["kubeconfig"], variables) + leave
 
-        drain_text = pulumi.Output.all(kubeconfig=cluster.kubeconfig, entry=self.entry, leave=host.leave or host.stop).apply(drain_script)
+        drain_text = pulumi.Output.all(kubeconfig=cluster.kubeconfig, entry=self.entry, leave=host.leave or "").apply(drain_script)
         after = [*filter(None, [host.resource]), *workload.registered, *mesh.ready]
         prepare, connection = host.prepare, host.connection
         if prepare is not None and callable(connection):
@@ -125,9 +129,9 @@ class Machine(pulumi.ComponentResource):
             triggers=[self.host.identity],
             logging=local.Logging.STDERR,
             add_previous_output_in_env=False,
-            # Before a machine is replaced, as before it is removed. What leaves over SSH leaves even when the cluster goes.
+            # Before a machine is replaced, as before it is removed. A machine that stays leaves even when the cluster goes.
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=after, delete_before_replace=True, deleted_with=None if self.host.leave else self._cluster.whole
+                parent=self, depends_on=after, delete_before_replace=True, deleted_with=self._cluster.whole if self.host.resource else None
             ),
         )
 

@@ -20,8 +20,7 @@ class Host:
 
     `address` is what others in its network reach it by; `identity` changes when the machine is another one; `connection` is how SSH
     gets to it, with the host's key; `as_root` is the command that runs a script there. `resource` is the machine itself, where this program
-    made it; where it did not, `leave` is the script that has it leave the mesh, for the machine that runs Pulumi. `stop` is the one that
-    comes before the removal of a machine that does not shut down by itself then.
+    made it. `leave` is the script that has it leave the mesh, for the machine that runs Pulumi; one that is shut down needs none.
 
     Where the host's key is made on the machine, `prepare` is the script that waits for it and prints it, for the machine that runs Pulumi, and
     `connection` a function of the key.
@@ -34,7 +33,6 @@ class Host:
     as_root: str = script.REMOTE
     resource: pulumi.Resource | None = None
     leave: pulumi.Output[str] | None = None
-    stop: str = ""
 
 
 # Makes a machine, with the options that it is given.

@@ -13,8 +13,8 @@ from components.clusters import Cluster
 from components.machines import Host
 from components.machines.key import SshKey, ssh_key
 from components.networks import Networks
-from components.plan import lab, script
-from components.settings import DockerMachine, Settings
+from components.plan import lab, script, ssh
+from components.settings import DockerMachine, Settings, SshMachine
 
 
 def makers(
@@ -96,5 +96,18 @@ def _host(
             per_dial_timeout=10,
         ),
         resource=made,
-        stop=lab.stop_agent(docker_name),
+        # It is removed at once, without being shut down. What comes through a gateway keeps its connections until the agent ends them.
+        leave=pulumi.Output.all(found=results, key=key.private).apply(lambda known: _leave(name, machine, known["found"], known["key"])),
     )
+
+
+def _leave(name: str, machine: DockerMachine, found: Mapping[str, str], private_key: str) -> str:
+    reached = SshMachine(
+        platform="ssh",
+        workload=machine.workload,
+        network=machine.network,
+        host=found["address"],
+        user=lab.SSH_USER,
+        host_key=found["hostKey"],
+    )
+    return ssh.leave(name, reached, private_key)

@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from components.plan import machine
 from components.settings import KindCluster, Settings, machine_ranges
 
 SSH_USER = "admin"
@@ -28,15 +27,6 @@ def node_name(stack: str) -> str:
 def label(stack: str) -> str:
     """The label of everything that a stack makes on a Docker engine."""
     return f"istio-vm-mesh.stack={stack}"
-
-
-def stop_agent(container: str) -> str:
-    """The script that ends a container's agent before the container is removed, which is done at once: Envoy asks callers to close their connections.
-
-    Calls that come through a gateway keep theirs when the entry has gone. Other machines are shut down, and their unit does this.
-    """
-    command = f"rm -f {machine.STEP_BACK}; systemctl stop istio"
-    return f"timeout 30 docker exec {container} sh -c '{command}' >/dev/null 2>&1 || true\n"
 
 
 def kind_config(cluster: KindCluster) -> str:
