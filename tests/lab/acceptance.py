@@ -19,8 +19,14 @@ ECHO = "istio-vm-mesh/echo:1.31.0"
 
 CALLER = "statefulset/steady"
 """Calls while pods and machines come and go."""
-# A second caller with an identity of its own, which also has a name of its own: a headless Service over a StatefulSet.
+# A second caller with an identity of its own, which also has a name of its own: a headless Service over a StatefulSet. And an Envoy that closes
+# idle connections to its application before the echo server does, after five seconds: a call that meets such an end is lost.
 STEADY = f"""
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: default}}
+spec: {{inboundConnectionPool: {{http: {{idleTimeout: 3s}}}}}}
+---
 apiVersion: v1
 kind: ServiceAccount
 metadata: {{name: steady}}

@@ -112,7 +112,7 @@ def _parts(environment: Mapping[str, str], with_lab: bool) -> list[Part]:
         Part("mypy", "mypy", []),
         Part("unit, graph and engine tests", "pytest", ["--numprocesses=2", "--dist=worksteal", *selection, *fast], environment),
     ]
-    return [*parts, Part("the lab", "pytest", ["--verbosity=1", "--numprocesses=2", "tests/lab"])] if with_lab else parts
+    return [*parts, Part("the lab", "pytest", ["--verbosity=1", "--numprocesses=2", "--durations=12", "tests/lab"])] if with_lab else parts
 
 
 def _call(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
