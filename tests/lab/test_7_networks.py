@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
 import subprocess
@@ -14,13 +16,15 @@ import pytest
 
 from lab import engine
 from lab.process import heed_interruptions
+from tests.lab import credentials
 from tests.lab.acceptance import CALLER, STEADY, Acceptance, apply, none_lost, told_apart
 from tests.lab.environment import CHECKOUT, SLOWLY, Config, Lab, processes, wait_for
 
 ALL = {"pod", "product-1", "product-2", "product-3"}
 SERVICE = "product.shop.svc.cluster.local"
-KILLS = int(os.environ.get("LAB_KILLS", "5"))
-"""How often it is killed; 20 times takes some minutes more."""
+NEW_ROOT = "Another root"
+KILLS = int(os.environ.get("LAB_KILLS", "20"))
+"""How often it is killed."""
 
 
 def moments(kills: int) -> list[tuple[int, float]]:
@@ -314,6 +318,30 @@ def test_the_verification_names_a_missing_route(networks: Networks) -> None:
     assert f"is there a route to {address} and back" in said
 
 
+def test_a_rotated_root_certificate_reaches_machines(networks: Networks) -> None:
+    """First both roots are trusted everywhere, then the new one signs: the order that keeps a mesh together."""
+    new, istio = credentials.authority(NEW_ROOT), ("--namespace", "istio-system")
+    held = networks.get("secret", "istio-ca-secret", *istio)["data"]
+    certificate, key = (base64.b64decode(held[name]).decode() for name in ("ca-cert.pem", "ca-key.pem"))
+    roots = f"{certificate.strip()}\n{new[0]}"
+    sign_with(networks, certificate, key, roots)
+    published = lambda: networks.get("configmap", "istio-ca-root-cert")["data"]["root-cert.pem"] == roots  # noqa: E731
+    wait_for(published, 60, "istiod has published both roots")
+    restart(networks, "deployment/product")
+    networks.up()
+    assert new[0].strip() in networks.ssh("product-1", "sudo cat /etc/certs/root-cert.pem")
+    sign_with(networks, *new, roots)
+    anew = "sudo rm /etc/certs/key.pem /etc/certs/cert-chain.pem && sudo systemctl kill --signal KILL istio"
+    for machine in ("product-1", "product-2"):
+        networks.ssh(machine, anew)
+    restart(networks, "deployment/product")
+    for caller in ("pod", "product-1", "product-2"):
+        networks.meets(caller, ALL, seconds=30)
+    for machine in ("product-1", "product-2"):
+        assert credentials.issuer(networks.ssh(machine, "sudo cat /etc/certs/cert-chain.pem")) == NEW_ROOT
+    networks.pulumi("preview", "--expect-no-changes")
+
+
 def test_a_far_machine_comes_changes_and_goes_without_a_lost_call(networks: Networks) -> None:
     """Every call to it goes through the gateways. The change restarts the agents of all machines of the workload while pods answer."""
 
@@ -351,3 +379,16 @@ def test_a_network_without_a_gateway_calls_and_is_not_called(networks: Networks)
     wait_for(lambda: networks.endpoints("pod") == near, 10, "pods have no endpoint in the far network")
     assert {each.hostname for each in networks.from_pod(count=40)} == {"pod", "product-1"}
     networks.meets("product-2", {"pod", "product-2"})
+
+
+def sign_with(mesh: Lab, certificate: str, key: str, roots: str) -> None:
+    """Plug an authority into istiod, as Istio documents it."""
+    files = {"ca-cert.pem": certificate, "ca-key.pem": key, "cert-chain.pem": certificate, "root-cert.pem": roots}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cacerts", "namespace": "istio-system"}, "stringData": files}
+    mesh.run("kubectl", "apply", "--server-side", "--filename", "-", stdin=json.dumps(secret))
+    restart(mesh, "deployment/istiod", "--namespace", "istio-system")
+
+
+def restart(mesh: Lab, what: str, *namespace: str) -> None:
+    mesh.kubectl("rollout", "restart", what, *namespace)
+    mesh.kubectl("rollout", "status", what, "--timeout=90s", *namespace)
