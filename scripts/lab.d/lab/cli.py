@@ -61,7 +61,7 @@ def tests() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument(
-        "--quick", dest="needs_lab", action="store_false", help="everything but the lab and the tests marked slow, in less than a minute"
+        "--quick", dest="needs_lab", action="store_false", help="everything but the lab and the tests marked slow, in about a minute"
     )
     return top
 
