@@ -110,6 +110,9 @@ def callers_choose(settings: Settings, workload: str) -> bool:
 def failover(service: str, workload: Workload, callers_choose: bool = True) -> dict[str, Any]:
     """The DestinationRule by which callers leave a gateway that no longer answers: a connection is given up after a second, and Istio's own
     retries take another. Where `callers_choose`, two in a row set the gateway aside for ten seconds; what the application answers sets nobody aside.
+
+    A gateway passes on connections, so callers keep those to a machine that goes. Within the five seconds in which its agent ends, each is either
+    used, and closed with the answer, or closed by its caller, because it was idle: a call that meets the end of one is lost.
     """
     outliers = {
         # Outlier detection would switch on failover between localities too.
@@ -124,7 +127,8 @@ def failover(service: str, workload: Workload, callers_choose: bool = True) -> d
             "maxEjectionPercent": 50,
         },
     }
-    connections = {"connectionPool": {"tcp": {"connectTimeout": "1s", "tcpKeepalive": {"time": "5s", "interval": "1s", "probes": 3}}}}
+    tcp = {"connectTimeout": "1s", "tcpKeepalive": {"time": "5s", "interval": "1s", "probes": 3}}
+    connections = {"connectionPool": {"tcp": tcp, "http": {"idleTimeout": "3s"}}}
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
