@@ -81,7 +81,7 @@ class Machine(pulumi.ComponentResource):
                 gateway=found["gateway"],
                 root_certificate=found["root"],
             )
-            return script.join(
+            return plan.join(
                 name,
                 files,
                 token=found["token"],

@@ -28,8 +28,8 @@ class Balancer(pulumi.ComponentResource):
         """`machines` are the network's gateway."""
         name = f"{router.workload_name(network)}-balancer"
         super().__init__("istio-vm-mesh:machines:Balancer", name, {})
-        made = {name: settings.machines[name] for name in router.machine_names(settings, network)}
-        declared = {name: machine for name, machine in made.items() if isinstance(machine, GceMachine)}
+        names = router.machine_names(settings, network)
+        declared = {each: made for each in names if isinstance(made := settings.machines[each], GceMachine)}
         first = next(iter(declared.values()))
         subnet = subnet_of(settings, first)
         vpc = networks.vpcs[google.subnets[subnet].vpc]

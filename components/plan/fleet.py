@@ -89,7 +89,7 @@ def boot(mesh: Mesh, machine: GroupMachine, workload: Workload, *, gateway: str,
         # A changed number makes another script, hence other machines.
         "ROTATION": machine.rotation,
     }
-    joining = script.join(
+    joining = machine_plan.join(
         _MACHINE,
         [*files, *drain()],
         token=None,

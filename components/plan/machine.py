@@ -7,16 +7,17 @@ otherwise is in one more file, `istio-vm-mesh.env`, which the unit reads on top,
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
 
 from components.plan import mesh as mesh_plan
+from components.plan import script
 from components.plan import workload as workload_plan
-from components.settings import Mesh, Workload
+from components.settings import Mesh, Package, Workload
 
 
 class File(NamedTuple):
@@ -176,11 +177,7 @@ WantedBy=multi-user.target
 
 def step_back() -> str:
     """The script by which the unit takes a machine out of everybody's endpoints before it stops the agent."""
-    return f"GRACE={mesh_plan.DISCONNECT_GRACE}\n" + _script("step-back")
-
-
-def _script(name: str) -> str:
-    return (Path(__file__).parent / "scripts" / f"{name}.sh").read_text()
+    return script.local("step-back", {"GRACE": mesh_plan.DISCONNECT_GRACE})
 
 
 def files(
@@ -196,7 +193,7 @@ def files(
         File(OWN_ENV, own_env(machine, address, gateway, network if workload.role == "router" else None), "0644"),
         File(MESH_CONFIG, mesh_config(config), "0644"),
         File(ROOT_CERTIFICATE, root_certificate, "0644", proxy_owned=True),
-        File(CAPTURE, _script("capture"), "0644"),
+        File(CAPTURE, script.body("capture"), "0644"),
         File(STEP_BACK, step_back(), "0644"),
         File(UNIT, unit(workload.role), "0644"),
     ]
@@ -206,3 +203,35 @@ def registration(name: str, workload: Workload, network: str) -> str:
     """All that istiod copies into the entry when the machine registers and never again: a change needs a new registration."""
     spec = workload_plan.workload_group(name, workload, network)["spec"]
     return json.dumps({"group": name, "namespace": workload.namespace, **spec}, sort_keys=True)
+
+
+def digest(files: Sequence[File], *more: str) -> str:
+    """What a machine is compared by: a digest of all that its agent must be restarted for."""
+    return hashlib.sha256(json.dumps([[*file] for file in files] + list(more)).encode()).hexdigest()[:16]
+
+
+def join(machine: str, files: Sequence[File], *, token: str | None, gateway: str, package: Package, version: str, registration: str) -> str:
+    """The join of one machine (decisions in docs/machines.md). Holds the token: a secret as a whole.
+
+    Without a token this is for a machine that mints its own and fills in what only it knows: `boot.sh` comes before, with `filled` and `token`.
+    """
+    url = package.url.replace("{version}", version)
+    owners = {True: "istio-proxy:istio-proxy", False: "root:root"}
+    text = '"$(filled {})"' if token is None else "{}"
+    writes = "".join(
+        f"  put {file.path} {file.mode} {owners[file.proxy_owned]} {text.format(script.encoded(file.text))}\n" for file in files
+    )
+    functions = f"files() {{\n{writes}  chown istio-proxy:istio-proxy /etc/certs /var/lib/istio/envoy /var/lib/istio/config /var/lib/istio/proxy\n}}\n"
+    if token is not None:
+        functions += f"token() {{\n  put {TOKEN} 0600 {owners[True]} {script.encoded(token)}\n}}\n"
+    variables: dict[str, str | int] = {
+        "MACHINE": machine,
+        "GATEWAY": gateway,
+        "TOKEN": TOKEN,
+        "PACKAGE_URL": url,
+        "PACKAGE_SHA256": package.sha256 or "",
+        "GRACE": mesh_plan.DISCONNECT_GRACE,
+        "DIGEST": digest(files, url, package.sha256 or "", registration),
+        "REGISTRATION": hashlib.sha256(registration.encode()).hexdigest()[:16],
+    }
+    return script.assignments(variables) + functions + script.body("join")

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-
-from components.plan import machine as machine_plan
-from components.plan import mesh as mesh_plan
-from components.plan.machine import File
-from components.settings import Package
 
 LOCAL = "bash -s"
 LOCAL_FIRST = "bash -s first"
@@ -57,36 +50,6 @@ def with_cluster(name: str, kubeconfig: str, variables: Mapping[str, str | int])
 def either(first: str, otherwise: str) -> str:
     """A script that does `first` when it is run by `LOCAL_FIRST`, else something else: a command has one input for creation and removal."""
     return f'if [ "${{1:-}}" = first ]; then (\n{first}\n); exit; fi\n{otherwise}'
-
-
-def digest(files: Sequence[File], *more: str) -> str:
-    """What a machine is compared by: a digest of all that its agent must be restarted for."""
-    return hashlib.sha256(json.dumps([[*file] for file in files] + list(more)).encode()).hexdigest()[:16]
-
-
-def join(machine: str, files: Sequence[File], *, token: str | None, gateway: str, package: Package, version: str, registration: str) -> str:
-    """The join of one machine (decisions in docs/machines.md). Holds the token: a secret as a whole.
-
-    Without a token this is for a machine that mints its own and fills in what only it knows: `boot.sh` comes before, with `filled` and `token`.
-    """
-    url = package.url.replace("{version}", version)
-    owners = {True: "istio-proxy:istio-proxy", False: "root:root"}
-    text = '"$(filled {})"' if token is None else "{}"
-    writes = "".join(f"  put {file.path} {file.mode} {owners[file.proxy_owned]} {text.format(encoded(file.text))}\n" for file in files)
-    functions = f"files() {{\n{writes}  chown istio-proxy:istio-proxy /etc/certs /var/lib/istio/envoy /var/lib/istio/config /var/lib/istio/proxy\n}}\n"
-    if token is not None:
-        functions += f"token() {{\n  put {machine_plan.TOKEN} 0600 {owners[True]} {encoded(token)}\n}}\n"
-    variables: dict[str, str | int] = {
-        "MACHINE": machine,
-        "GATEWAY": gateway,
-        "TOKEN": machine_plan.TOKEN,
-        "PACKAGE_URL": url,
-        "PACKAGE_SHA256": package.sha256 or "",
-        "GRACE": mesh_plan.DISCONNECT_GRACE,
-        "DIGEST": digest(files, url, package.sha256 or "", registration),
-        "REGISTRATION": hashlib.sha256(registration.encode()).hexdigest()[:16],
-    }
-    return assignments(variables) + functions + body("join")
 
 
 def results(stdout: str) -> dict[str, str]:

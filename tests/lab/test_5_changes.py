@@ -196,6 +196,12 @@ def test_that_up_brings_it_back_and_names_what_keeps_others_from_joining(lab: La
     assert lab.answering() == (BOTH, BOTH)
 
 
+def group_names(lab: Lab, account: str) -> None:
+    """Change the service account that istiod registers machines of `billing` for."""
+    patch = {"spec": {"template": {"serviceAccount": account}}}
+    lab.kubectl("patch", "workloadgroup", "billing", "--type", "merge", "--patch", json.dumps(patch))
+
+
 def test_what_is_wrong_with_tokens_accounts_and_packages_is_named(lab: Lab) -> None:
     """The obstacles are gone. The token of one machine has expired meanwhile, which `up` sees and mends; others have a token that istiod refuses."""
     for machine, (_, away) in OBSTACLES.items():
@@ -212,9 +218,7 @@ def test_what_is_wrong_with_tokens_accounts_and_packages_is_named(lab: Lab) -> N
         credentials.put(resources["product-5-token"], credentials.expired(found["product-5-token"], key), time.time() + DAY)
 
     lab.edit_state(tamper)
-    lab.kubectl(
-        "patch", "workloadgroup", "billing", "--type", "merge", "--patch", json.dumps({"spec": {"template": {"serviceAccount": "default"}}})
-    )
+    group_names(lab, "default")
     # A package that is not the one it ought to be, on its way to a machine that has one and is in the mesh, and to one that has none.
     for machine in ("product-1", "billing-4"):
         lab.inside(
@@ -244,9 +248,7 @@ def test_what_is_wrong_with_tokens_accounts_and_packages_is_named(lab: Lab) -> N
 def test_an_unhealthy_machine_fails_the_verification(lab: Lab) -> None:
     for machine in ("product-1", "billing-4"):
         lab.inside(machine, f"rm {CURL}")
-    lab.kubectl(
-        "patch", "workloadgroup", "billing", "--type", "merge", "--patch", json.dumps({"spec": {"template": {"serviceAccount": "billing"}}})
-    )
+    group_names(lab, "billing")
     lab.configure(again("product-1", "product-3", "product-4", "product-5"))
     lab.ssh("product-2", "sudo systemctl stop echo")
     agent = lab.agent("product-2")

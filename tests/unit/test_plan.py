@@ -155,7 +155,7 @@ def test_any_text_survives_the_way_into_a_script(text: str) -> None:
 
 
 def test_a_join_cut_in_transit_does_nothing() -> None:
-    text = script.join("m", [], token="t", gateway="g", package=MESH.package, version="1", registration="r")
+    text = machine.join("m", [], token="t", gateway="g", package=MESH.package, version="1", registration="r")
     cut = text[: text.rindex("main </dev/null")]
     for part in (cut, cut[: len(cut) * 3 // 4]):
         done = subprocess.run(["bash", "-s"], input=part, text=True, capture_output=True)
@@ -165,7 +165,7 @@ def test_a_join_cut_in_transit_does_nothing() -> None:
 def test_the_digest_leaves_the_token_out_and_everything_else_in() -> None:
     def digest_of(**change: str) -> str:
         arguments = {"token": "t", "gateway": "g", "registration": "r", **change}
-        text = script.join("m", [machine.File("/a", change.get("text", "x"), "0644")], package=MESH.package, version="1", **{k: v for k, v in arguments.items() if k != "text"})  # fmt: skip
+        text = machine.join("m", [machine.File("/a", change.get("text", "x"), "0644")], package=MESH.package, version="1", **{k: v for k, v in arguments.items() if k != "text"})  # fmt: skip
         return next(line for line in text.splitlines() if line.startswith("DIGEST="))
 
     assert digest_of() == digest_of(token="another")

@@ -196,13 +196,13 @@ main() {
   install_package
   token
   check_clock
-  identity=$(claim sub)
-  [ "$(cat $state/identity 2>/dev/null)" = "$identity" ] || changed=1
+  identity=$(claim sub) another=
+  [ "$(cat $state/identity 2>/dev/null)" = "$identity" ] || changed=1 another=1
   if [ -n "$changed" ]; then
     rm -f $state/digest
     stop_agent
     # The agent uses a certificate for as long as it can renew it, and does not look whether the token is somebody else's by now.
-    [ "$(cat $state/identity 2>/dev/null)" = "$identity" ] || rm -f /etc/certs/key.pem /etc/certs/cert-chain.pem
+    [ -z "$another" ] || rm -f /etc/certs/key.pem /etc/certs/cert-chain.pem
     # When istiod saw it go: that was before the agent stopped, unless the kernel does not end connections.
     stopped=$(cat /run/istio-vm-mesh-left 2>/dev/null || date +%s)
     files

@@ -34,7 +34,6 @@ def call(
     **environment: str,
 ) -> process.Completed:
     """Run the CLI on this checkout, with its output in the step's log. Raises StepError with what Pulumi says when it fails."""
-    paths.make_private(paths.RUN)
     done = step.run(
         [paths.BIN / "pulumi", *arguments],
         cwd=paths.ROOT,
