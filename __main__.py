@@ -4,15 +4,16 @@ import gc
 
 import pulumi
 
-from components import failures, program, settings
+from components import continue_on_error, stack
+from components.config import problems, reader
 
 # All that a program declares lives until its process ends: looking for garbage among it takes a third of a large preview, and more the larger it is.
 gc.disable()
-failures.go_on()
+continue_on_error.install()
 
 try:
-    outputs = program.build(settings.load(*program.configuration()), pulumi.get_stack())
-except settings.SettingsError as error:
+    outputs = stack.build(reader.load(*stack.configuration()), pulumi.get_stack())
+except problems.SettingsError as error:
     raise pulumi.RunError(str(error)) from None
 
 for name, value in outputs.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lab import paths
 
 if TYPE_CHECKING:
-    from components.settings import Settings
+    from components.config.stack import Settings
 
 PRICES, PAGE = paths.ROOT / "docs" / "costs.yaml", paths.ROOT / "docs" / "costs.md"
 
@@ -22,19 +22,20 @@ def stacks() -> Iterator[tuple[str, Settings]]:
         sys.path.insert(0, str(paths.ROOT))
     import yaml
 
-    from components import settings
-    from components.plan import router
+    from components.config import gateway_machines, reader
 
     for file in sorted((paths.ROOT / "stacks").glob("Pulumi.*.yaml")):
         config = {key.partition(":")[2]: value for key, value in yaml.safe_load(file.read_text())["config"].items()}
         if "google" in config:
-            yield file.name.split(".")[1], router.expand(settings.load(config))
+            yield file.name.split(".")[1], gateway_machines.add_gateway_machines(reader.load(config))
 
 
 def bill(settings: Settings) -> tuple[Counter[str], Counter[str]]:
     """What a stack has, by the prices' names: as it starts, and what of that is at a spot price."""
-    from components.plan import google, router
-    from components.settings import GkeCluster, GroupMachine, google_machines
+    from components.config import gateway_machines
+    from components.config.google import GceInstanceGroup, GkeCluster, google_machines
+    from components.istio import network_gateways
+    from components.platforms.google import names
 
     whole: Counter[str] = Counter()
     spot: Counter[str] = Counter()
@@ -45,10 +46,12 @@ def bill(settings: Settings) -> tuple[Counter[str], Counter[str]]:
         if not cluster.autopilot:
             whole.update({nodes.machine_type: nodes.minimum, "disk": nodes.minimum * nodes.disk_size, "nat-machine": nodes.minimum})
             spot.update({nodes.machine_type: nodes.minimum if nodes.spot else 0})
-    whole["balancer"] += sum(router.balanced(settings, network) for network in router.networks(settings))
-    whole["nat"] += len(google.vpcs(settings))
+    whole["balancer"] += sum(
+        network_gateways.has_load_balancer(settings, network) for network in gateway_machines.networks_with_gateway(settings)
+    )
+    whole["nat"] += len(names.vpcs(settings))
     for machine in google_machines(settings).values():
-        count = machine.minimum if isinstance(machine, GroupMachine) else 1
+        count = machine.minimum if isinstance(machine, GceInstanceGroup) else 1
         whole.update({machine.machine_type: count, "disk": count * machine.disk_size, "nat-machine": count})
         spot.update({machine.machine_type: count if machine.spot else 0})
     return whole, spot

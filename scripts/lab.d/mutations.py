@@ -20,7 +20,7 @@ from typing import NamedTuple
 from lab import paths
 
 TESTS = (
-    "tests/graph",
+    "tests/preview",
     "tests/unit/test_plan.py",
     "tests/unit/test_token.py",
     "tests/unit/test_calls.py",
@@ -45,116 +45,159 @@ MUTATIONS = (
     # Labels and names
     Mutation(
         "Services select another label",
-        "components/plan/workload.py",
+        "components/istio/manifests.py",
         '"selector": service.selected(workload.labels),',
         '"selector": {"x": "y"},',
     ),
-    Mutation("the pods' network has no label", "components/mesh.py", '"labels": {"topology.istio.io/network": network}', '"labels": {}'),
-    Mutation("namespaces inject no sidecar", "components/plan/workload.py", '{"istio-injection": "enabled"}', "{}"),
+    Mutation(
+        "the pods' network has no label",
+        "components/istio/control_plane.py",
+        '"labels": {"topology.istio.io/network": network}',
+        '"labels": {}',
+    ),
+    Mutation("namespaces inject no sidecar", "components/istio/manifests.py", '{"istio-injection": "enabled"}', "{}"),
     Mutation(
         "the WorkloadGroup names no service account",
-        "components/plan/workload.py",
-        '"serviceAccount": service_account(name, workload),',
+        "components/istio/manifests.py",
+        '"serviceAccount": service_account_name(name, workload),',
         "",
     ),
     Mutation(
-        "a component has another type", "components/networks/google.py", "istio-vm-mesh:networks:Google", "istio-vm-mesh:networks:Vpcs"
+        "a component has another type",
+        "components/platforms/google/network.py",
+        "istio-vm-mesh:networks:Google",
+        "istio-vm-mesh:networks:Vpcs",
     ),
-    Mutation("a resource has another name", "components/networks/google.py", '"gateway-zone"', '"zone-gateway"'),
-    Mutation("the probe leaves out its threshold", "components/plan/workload.py", ', "failureThreshold": settings.failure_threshold', ""),
+    Mutation("a resource has another name", "components/platforms/google/network.py", '"gateway-zone"', '"zone-gateway"'),
+    Mutation("the probe leaves out its threshold", "components/istio/manifests.py", ', "failureThreshold": settings.failure_threshold', ""),
     # Firewall and addresses
-    Mutation("the firewall lets nothing in", "components/networks/google.py", "for flow in plan.flows(settings)]", "for flow in ()]"),
-    Mutation("SSH is open to the world", "components/plan/google.py", 'IAP = "35.235.240.0/20"', 'IAP = "0.0.0.0/0"'),
-    Mutation("pods reach far machines", "components/plan/google.py", 'if spec.role == "router" else networks', "if True else networks"),
+    Mutation(
+        "the firewall lets nothing in",
+        "components/platforms/google/network.py",
+        "for flow in firewall.firewall_rules(settings)]",
+        "for flow in ()]",
+    ),
+    Mutation("SSH is open to the world", "components/platforms/google/firewall.py", 'IAP = "35.235.240.0/20"', 'IAP = "0.0.0.0/0"'),
+    Mutation(
+        "pods reach far machines",
+        "components/platforms/google/firewall.py",
+        'if spec.role == "router" else networks',
+        "if True else networks",
+    ),
     Mutation(
         "no rule for health checks of groups",
-        "components/plan/google.py",
-        "or any(isinstance(machine, GroupMachine)",
-        "or False and any(isinstance(machine, GroupMachine)",
+        "components/platforms/google/firewall.py",
+        "or any(isinstance(machine, GceInstanceGroup)",
+        "or False and any(isinstance(machine, GceInstanceGroup)",
     ),
     Mutation(
         "a machine has a public address",
-        "components/machines/gce.py",
+        "components/platforms/google/machine.py",
         "InstanceNetworkInterfaceArgs(subnetwork",
         "InstanceNetworkInterfaceArgs(access_configs=[compute.InstanceNetworkInterfaceAccessConfigArgs()], subnetwork",
     ),
-    Mutation("the gateway's balancer is public", "components/clusters/gke.py", '"networking.gke.io/load-balancer-type": "Internal",', ""),
     Mutation(
-        "the gateway's balancer lets everybody in",
-        "components/clusters/gke.py",
-        '"loadBalancerSourceRanges": plan.machine_ranges(whole),',
+        "the gateway's balancer is public",
+        "components/platforms/google/cluster.py",
+        '"networking.gke.io/load-balancer-type": "Internal",',
         "",
     ),
-    Mutation("no rule for health checks of gateways", "components/plan/google.py", 'if spec.role == "router" or any', "if any"),
+    Mutation(
+        "the gateway's balancer lets everybody in",
+        "components/platforms/google/cluster.py",
+        '"loadBalancerSourceRanges": firewall.machine_cidrs(whole),',
+        "",
+    ),
+    Mutation(
+        "no rule for health checks of gateways", "components/platforms/google/firewall.py", 'if spec.role == "router" or any', "if any"
+    ),
     Mutation(
         "a gateway's balancer is open to the world",
-        "components/machines/balancer.py",
+        "components/platforms/google/load_balancer.py",
         'region=google.region,\n            load_balancing_scheme="INTERNAL",\n            backend_service',
         'region=google.region,\n            load_balancing_scheme="EXTERNAL",\n            backend_service',
     ),
-    Mutation("a gateway that is made again gets no calls", "components/machines/balancer.py", "replace_with=[instance], ", ""),
+    Mutation("a gateway that is made again gets no calls", "components/platforms/google/load_balancer.py", "replace_with=[instance], ", ""),
     Mutation(
-        "the mesh knows gateways past their balancer", "components/gateway.py", "if router.balanced(settings, network) and", "if False and"
+        "the mesh knows gateways past their balancer",
+        "components/platforms/dispatch.py",
+        "if network_gateways.has_load_balancer(settings, network) and",
+        "if False and",
     ),
     # Rights and protection
     Mutation(
-        "machines have the default service account", "components/machines/gce.py", "email=networks.accounts[machine.workload].email, ", ""
+        "machines have the default service account",
+        "components/platforms/google/machine.py",
+        "email=networks.accounts[machine.workload].email, ",
+        "",
     ),
     Mutation(
         "machines may do anything",
-        "components/machines/gce.py",
+        "components/platforms/google/machine.py",
         '["https://www.googleapis.com/auth/logging.write", ',
         '["https://www.googleapis.com/auth/cloud-platform", ',
     ),
-    Mutation("groups may mint tokens for anybody", "components/plan/fleet.py", '"resourceNames": [account], ', ""),
+    Mutation("groups may mint tokens for anybody", "components/platforms/google/startup.py", '"resourceNames": [account], ', ""),
     Mutation(
         "clusters are not protected",
-        "components/clusters/gke.py",
+        "components/platforms/google/cluster.py",
         "deletion_protection=settings.deletion_protection",
         "deletion_protection=False",
     ),
-    Mutation("an adopted mesh lets plaintext in", "components/workload.py", "if settings.mesh.adopt:", "if False:"),
+    Mutation("an adopted mesh lets plaintext in", "components/istio/workload.py", "if settings.mesh.adopt:", "if False:"),
     # Secrets
     Mutation(
-        "the SSH key is no secret", "components/machines/key.py", 'additional_secret_outputs=["stdout"]', "additional_secret_outputs=[]"
+        "the SSH key is no secret", "components/machines/ssh_key.py", 'additional_secret_outputs=["stdout"]', "additional_secret_outputs=[]"
     ),
-    Mutation("kind's kubeconfig is no secret", "components/clusters/kind.py", 'additional_secret_outputs=["stdout"],', ""),
+    Mutation("kind's kubeconfig is no secret", "components/platforms/docker/cluster.py", 'additional_secret_outputs=["stdout"],', ""),
     Mutation(
         "a kubeconfig's file is no secret",
-        "components/clusters/existing.py",
+        "components/platforms/existing/cluster.py",
         "return pulumi.Output.secret(text)",
         "return pulumi.Output.from_input(text)",
     ),
-    Mutation("keys in the clear are taken", "components/program.py", "if secret != (name in SECRETS)", "if secret and name not in SECRETS"),
+    Mutation("keys in the clear are taken", "components/stack.py", "if secret != (name in SECRETS)", "if secret and name not in SECRETS"),
     # Dependencies and order
-    Mutation("machines join before the Service exists", "components/workload.py", "[account, group, *services]", "[account, group]"),
+    Mutation("machines join before the Service exists", "components/istio/workload.py", "[account, group, *services]", "[account, group]"),
     Mutation(
         "manifests do not wait for istiod",
-        "components/mesh.py",
+        "components/istio/control_plane.py",
         "after_istiod = pulumi.ResourceOptions(parent=self, depends_on=after)",
         "after_istiod = pulumi.ResourceOptions(parent=self)",
     ),
-    Mutation("both halves of a peering at once", "components/networks/google.py", "depends_on=made[-1:]", "depends_on=[]"),
-    Mutation("a dead machine stands in the way", "components/machine.py", "deleted_with=host.resource,", ""),
+    Mutation("both halves of a peering at once", "components/platforms/google/network.py", "depends_on=made[-1:]", "depends_on=[]"),
+    Mutation("a dead machine stands in the way", "components/machines/machine.py", "deleted_with=host.resource,", ""),
     Mutation(
-        "machines that stay do not leave", "components/machines/ssh.py", "leave=key.apply(lambda text: ssh.leave(name, machine, text)),", ""
+        "machines that stay do not leave",
+        "components/platforms/existing/machine.py",
+        "leave=key.apply(lambda text: ssh_leave.leave_over_ssh_script(name, machine, text)),",
+        "",
     ),
-    Mutation("a workload goes under its machines", "components/token.py", "_refuse_to_rename(_olds, _news)", "..."),
-    Mutation("a group's machines stop with their application", "components/plan/fleet.py", "[*files, *drain()]", "files"),
+    Mutation("a workload goes under its machines", "components/machines/token.py", "_refuse_to_rename(_olds, _news)", "..."),
+    Mutation(
+        "a group's machines stop with their application", "components/platforms/google/startup.py", "[*files, *drain_files()]", "files"
+    ),
     # What Google's API descriptions list
-    Mutation("a value that Google's API does not have", "components/clusters/gke.py", 'mode="GKE_METADATA"', 'mode="GKE_METADATA_SERVER"'),
-    Mutation("an OAuth scope that Google does not have", "components/plan/fleet.py", "auth/userinfo.email", "auth/userinfo.mail"),
+    Mutation(
+        "a value that Google's API does not have",
+        "components/platforms/google/cluster.py",
+        'mode="GKE_METADATA"',
+        'mode="GKE_METADATA_SERVER"',
+    ),
+    Mutation(
+        "an OAuth scope that Google does not have", "components/platforms/google/startup.py", "auth/userinfo.email", "auth/userinfo.mail"
+    ),
     # Settings
-    Mutation("unknown keys are passed over", "components/decode.py", "for key in value if key not in fields)", "for key in ())"),
-    Mutation("reserved ports are taken", "components/settings/workloads.py", "elif port in RESERVED_PORTS:", "elif False:"),
-    Mutation("public ranges are taken", "components/settings/google.py", "if known.is_global:", "if False:"),
+    Mutation("unknown keys are passed over", "components/config/decode.py", "for key in value if key not in fields)", "for key in ())"),
+    Mutation("reserved ports are taken", "components/config/workload_checks.py", "elif port in RESERVED_PORTS:", "elif False:"),
+    Mutation("public ranges are taken", "components/config/google.py", "if known.is_global:", "if False:"),
     Mutation(
         "the gateway's zone hides its domain",
-        "components/networks/google.py",
+        "components/platforms/google/network.py",
         'dns_name=f"{name}.",',
         "dns_name=f\"{name.split('.', 1)[1]}.\",",
     ),
-    Mutation("overlapping subnets are taken", "components/settings/google.py", "if first.overlaps(second):", "if False:"),
+    Mutation("overlapping subnets are taken", "components/config/google.py", "if first.overlaps(second):", "if False:"),
 )
 
 

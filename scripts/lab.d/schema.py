@@ -34,13 +34,13 @@ def parser() -> argparse.ArgumentParser:
 def _settings() -> type:
     if str(paths.ROOT) not in sys.path:
         sys.path.insert(0, str(paths.ROOT))
-    from components.settings import Settings
+    from components.config.stack import Settings
 
     return Settings
 
 
 def _key(field: str) -> str:
-    from components.decode import key_of
+    from components.config.decode import key_of
 
     return key_of(field)
 
@@ -121,10 +121,11 @@ def _text(cls: type) -> str:
 def schema() -> str:
     """The JSON Schema of stack files."""
     settings, classes = _settings(), dict[str, type]()
-    from components.settings import SECRETS as secrets
 
     config = _object(settings, classes, f"{PROJECT}:")
-    for name in sorted(secrets):
+    from components.config.reader import SECRETS
+
+    for name in sorted(SECRETS):
         config["properties"][f"{PROJECT}:{name}"] = {"type": "object", "description": "A secret: `pulumi config set --secret`."}
     # Other projects' and providers' keys are theirs.
     config |= {"patternProperties": {f"^(?!{PROJECT}:)": {}}, "additionalProperties": False}
@@ -186,7 +187,7 @@ def page() -> str:
             done.append(name)
     text = [
         "# Settings\n\nWhat `stacks/Pulumi.<stack>.yaml` may say, key by key. Written by `./scripts/schema` from the classes in "
-        "`components/settings`; change those.\nEvery key stands under `config` with the project's name before it "
+        "`components/config`; change those.\nEvery key stands under `config` with the project's name before it "
         f"(`{PROJECT}:networks`). Editors that know JSON Schema complete and check stack files with\n`docs/stack.schema.json`, where a file "
         "begins with `# yaml-language-server: $schema=../docs/stack.schema.json`. A wrong file is refused before anything is\nmade, with all its "
         "problems at once.\n\nSecrets are keys of their own, set with `pulumi config set --secret`: "

@@ -44,20 +44,20 @@ def machines(stack: str) -> tuple[str, dict[int, tuple[str, str]]]:
     sys.path.insert(0, str(paths.ROOT))
     import yaml
 
-    from components import settings
-    from components.plan import google, router
+    from components.config import gateway_machines, problems, reader
+    from components.platforms.google import names
 
     file = paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml"
     try:
         config = yaml.safe_load(file.read_text()).get("config") or {}
         values = {key.partition(":")[2]: value for key, value in config.items() if key.startswith("istio-vm-mesh:")}
-        secrets = settings.SECRETS & values.keys()
-        loaded = settings.load({key: value for key, value in values.items() if key not in secrets}, secrets)
+        secrets = reader.SECRETS & values.keys()
+        loaded = reader.load({key: value for key, value in values.items() if key not in secrets}, secrets)
     except FileNotFoundError:
         sys.exit(f"there is no stack {stack}: {file} does not exist")
-    except settings.SettingsError as error:
+    except problems.SettingsError as error:
         sys.exit(str(error))
-    return (loaded.google.project if loaded.google else ""), google.tunnels(router.expand(loaded), stack)
+    return (loaded.google.project if loaded.google else ""), names.iap_tunnels(gateway_machines.add_gateway_machines(loaded), stack)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

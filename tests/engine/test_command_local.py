@@ -14,7 +14,7 @@ from cli_stack import Stack
 from machine import wait_until
 from pulumi_command import local, remote
 
-from components import failures
+from components import continue_on_error
 
 CANARY = "canary-6f1d9"
 
@@ -234,7 +234,7 @@ def test_what_fails_stops_only_what_depends_on_it(commands: Stack) -> None:
     """With `--continue-on-error`; the program of this project goes on where the SDK's would end, and nothing that is left out is deleted."""
 
     def program(word: str) -> None:
-        failures.go_on()
+        continue_on_error.install()
         slow = local.Command("slow", create=f"sleep 1; echo {word}")
         local.Command("after slow", create="true", stdin=slow.stdout)
         failing = local.Command("failing", create=f"test {word} != wrong")

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from machine import Sshd, free_port
 
-from components.plan import script, ssh
-from components.settings import SshMachine
+from components import shell
+from components.config.existing import SshMachine
+from components.machines import ssh_leave
 
 
 def machine_of(sshd: Sshd) -> SshMachine:
@@ -26,8 +27,8 @@ def machine_of(sshd: Sshd) -> SshMachine:
 
 def leave(machine: SshMachine, sshd: Sshd, text: str) -> subprocess.CompletedProcess[str]:
     """Run the script with `text` as what the machine does."""
-    whole = ssh.leave("m-1", machine, sshd.private_key)
-    ours = script.assignments({"LEAVE_BASE64": script.encoded(text)})
+    whole = ssh_leave.leave_over_ssh_script("m-1", machine, sshd.private_key)
+    ours = shell.assignments({"LEAVE_BASE64": shell.b64encode(text)})
     lines = [line for line in whole.splitlines() if not line.startswith("LEAVE_BASE64=")]
     return subprocess.run(["bash", "-s"], input=ours + "\n".join(lines), capture_output=True, text=True, timeout=60)
 
@@ -59,5 +60,5 @@ def test_the_key_is_on_no_command_line(sshd: Sshd) -> None:
 
 
 def test_a_machine_that_never_joined_is_left_alone() -> None:
-    done = subprocess.run(["bash", "-s"], input=script.local("leave", {"MACHINE": "m"}), capture_output=True, text=True)
+    done = subprocess.run(["bash", "-s"], input=shell.local_script("machines/leave", {"MACHINE": "m"}), capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

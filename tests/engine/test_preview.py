@@ -15,7 +15,7 @@ import yaml
 from cli_stack import STACK, Stack
 
 from standins.provider import Provider
-from tests.graph import harness
+from tests.preview import harness
 
 pytestmark = pytest.mark.slow
 

@@ -15,15 +15,17 @@ from dataclasses import dataclass, field
 import pytest
 import yaml
 
-from components.plan import fleet
-from components.plan import lab as lab_plan
-from components.settings import GroupMachine, Settings, load
+from components.config.google import GceInstanceGroup
+from components.config.reader import load
+from components.config.stack import Settings
+from components.platforms.docker import names
+from components.platforms.google import startup
 from tests import metadata as metadata_server
 from tests.lab.environment import Lab, wait_for
 
 NAME = "product-x7k2"
 ACCOUNT = "machines-google-identity"
-GROUP = GroupMachine(platform="group", workload="product", network="pods", setup="#!/bin/bash\necho set up >>/var/log/setup\n")
+GROUP = GceInstanceGroup(platform="group", workload="product", network="pods", setup="#!/bin/bash\necho set up >>/var/log/setup\n")
 UNIT = """\
 [Unit]
 Description=Stand-in for Google's unit of this name
@@ -55,7 +57,7 @@ class Member:
 
 
 def container(lab: Lab) -> str:
-    return lab_plan.docker_name(lab.stack, NAME)
+    return names.docker_name(lab.stack, NAME)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +81,8 @@ def identity(lab: Lab, settings: Settings) -> Iterator[Identity]:
     user = f"system:serviceaccount:shop:{ACCOUNT}"
     objects = [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": "shop"}},
-        {**kind, "kind": "Role", **fleet.role("product", workload)},
-        {**kind, "kind": "RoleBinding", **fleet.binding("product", workload, user, "1")},
+        {**kind, "kind": "Role", **startup.token_role("product", workload)},
+        {**kind, "kind": "RoleBinding", **startup.token_role_binding("product", workload, user, "1")},
     ]
     manifest = yaml.safe_dump_all(objects)
     lab.run("kubectl", "apply", "--filename", "-", stdin=manifest)
@@ -92,7 +94,7 @@ def identity(lab: Lab, settings: Settings) -> Iterator[Identity]:
 def metadata(settings: Settings, identity: Identity) -> Iterator[tuple[str, dict[str, str]]]:
     """The stand-in for the metadata server: its URL as machines of the lab reach it, and what it answers."""
     answers = metadata_server.identity(NAME, identity.token)
-    host = str(lab_plan.docker_range(settings, "pods")[1])  # this computer, in the machines' network
+    host = str(names.docker_cidr(settings, "pods")[1])  # this computer, in the machines' network
     with metadata_server.serving(host, answers) as url:
         yield url, answers
 
@@ -104,8 +106,8 @@ def member(lab: Lab, settings: Settings, metadata: tuple[str, dict[str, str]]) -
     gateway = lab.outputs()["gateway"]
     kubeconfig = yaml.safe_load(lab.run("kubectl", "config", "view", "--raw").stdout)
     authority = base64.b64decode(kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
-    scripts = fleet.metadata(
-        fleet.boot(
+    scripts = startup.group_metadata(
+        startup.startup_script(
             settings.mesh,
             GROUP,
             settings.workloads["product"],
@@ -117,8 +119,8 @@ def member(lab: Lab, settings: Settings, metadata: tuple[str, dict[str, str]]) -
     image = lab.resource("product-1-container")["inputs"]["triggers"][0]
     lab.docker("rm", "--force", "--volumes", container(lab), check=False)
     lab.docker(
-        "run", "--detach", "--name", container(lab), "--hostname", NAME, "--label", lab_plan.label(lab.stack), "--privileged",
-        "--network", lab_plan.docker_name(lab.stack, "pods"), "--add-host", "host.docker.internal:host-gateway",
+        "run", "--detach", "--name", container(lab), "--hostname", NAME, "--label", names.stack_label(lab.stack), "--privileged",
+        "--network", names.docker_name(lab.stack, "pods"), "--add-host", "host.docker.internal:host-gateway",
         "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp", "--stop-signal", "SIGRTMIN+3", image, "/sbin/init",
     )  # fmt: skip
     try:

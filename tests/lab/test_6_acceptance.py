@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from components.plan import script
+from components import shell
 from tests.lab.acceptance import Acceptance, told_apart
 from tests.lab.environment import Lab
 
@@ -24,9 +24,9 @@ class TestOneNetwork(Acceptance):
 
 def test_a_machine_that_leaves_keeps_nothing(lab: Lab) -> None:
     """Last, for the lab is of no use afterwards."""
-    leave = script.assignments({"MACHINE": "product-1"}) + script.body("leave")
+    leave = shell.assignments({"MACHINE": "product-1"}) + shell.read_script("machines/leave")
     for _ in range(2):
-        lab.ssh("product-1", f"echo {script.encoded(leave)} | base64 -d | sudo bash -s")
+        lab.ssh("product-1", f"echo {shell.b64encode(leave)} | base64 -d | sudo bash -s")
     look = "sudo sh -c 'pgrep -l \"pilot|envoy\"; dpkg --list | grep istio; systemctl cat istio 2>/dev/null; iptables-save; iptables-legacy-save 2>/dev/null'"
     left = lab.ssh(
         "product-1",

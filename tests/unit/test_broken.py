@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components import settings
+from components.config import problems, reader
 
 ROOT = Path(__file__).parents[2]
 BROKEN: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "broken.yaml").read_text())
@@ -38,14 +38,14 @@ def broken(case: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", STACKS)
 def test_the_files_of_this_repository_are_good(name: str) -> None:
-    settings.load(stack(name), settings.SECRETS & {"sshPrivateKey"})
+    reader.load(stack(name), reader.SECRETS & {"sshPrivateKey"})
 
 
 @pytest.mark.parametrize("case", BROKEN, ids=[f"{number}-{case['stack']}" for number, case in enumerate(BROKEN, 1)])
 def test_a_broken_file_is_refused_for_its_own_reason(case: dict[str, Any]) -> None:
     secrets = {"sshPrivateKey"} - set(case.get("without", []))
-    with pytest.raises(settings.SettingsError) as raised:
-        settings.load(broken(case), secrets)
+    with pytest.raises(problems.SettingsError) as raised:
+        reader.load(broken(case), secrets)
     wanted = case["says"] if isinstance(case["says"], list) else [case["says"]]
     assert [str(problem) for problem in raised.value.problems] == wanted
 

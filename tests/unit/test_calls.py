@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from components.plan import verification
+from components.verification import jobs, targets
+from components.verification.evidence import parse_evidence
 from tests.unit.test_plan import PRODUCT
 
 HOST = "product.shop.svc.cluster.local"
@@ -45,8 +46,8 @@ def run(
     for name, text in scripts.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    text = verification.calls("product", PRODUCT, caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or [])
-    text = text.replace(f"PATIENCE={verification.PATIENCE // 2}", "PATIENCE=1")
+    text = jobs.call_script("product", PRODUCT, caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or [])
+    text = text.replace(f"PATIENCE={targets.TIMEOUT_S // 2}", "PATIENCE=1")
     defaults = {
         "ENDPOINTS": "",
         "SILENT": "",
@@ -65,7 +66,7 @@ def run(
 def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
     done = run(tmp_path, {"ENDPOINTS": "172.31.6.130:8080 10.244.0.9:8080"}, wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"])
     assert done.returncode == 0, done.stderr
-    evidence = verification.evidence(done.stdout, {})["calls"]
+    evidence = parse_evidence(done.stdout, {})["calls"]
     assert {call["endpoint"] for call in evidence} == {"172.31.6.130:8080", "10.244.0.9:8080"}
     assert {call["caller"] for call in evidence} == {"machine product-1"}
     assert {call["callerIdentity"] for call in evidence} == {"spiffe://cluster.local/ns/shop/sa/caller"}
@@ -98,7 +99,7 @@ BY_NAME = "gateway.example.com"
 def test_a_gateway_by_name_is_any_of_its_addresses(tmp_path: Path) -> None:
     done = run(tmp_path, {"ENDPOINTS": "192.0.2.7:15443", "RESOLVED": "192.0.2.6 192.0.2.7"}, wanted=[f"{BY_NAME}:15443"])
     assert done.returncode == 0, done.stderr
-    (call,) = verification.evidence(done.stdout, {BY_NAME: "istio-eastwestgateway", "172.31.7.3": "far-gateway"})["calls"]
+    (call,) = parse_evidence(done.stdout, {BY_NAME: "istio-eastwestgateway", "172.31.7.3": "far-gateway"})["calls"]
     assert (call["endpoint"], call["path"]) == ("192.0.2.7:15443", "through istio-eastwestgateway")
 
 
@@ -134,9 +135,9 @@ def test_what_comes_of_a_call_from_outside_is_told_apart(tmp_path: Path, code: i
     curl = tmp_path / "curl"
     curl.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\nexit {code}\n')
     curl.chmod(0o755)
-    text = verification.outside(PRODUCT, ["172.31.6.130:8080", "172.31.7.9:15443"]).replace(verification.PODS, "10.244.0.9:8080")
+    text = jobs.plaintext_probe_script(PRODUCT, ["172.31.6.130:8080", "172.31.7.9:15443"]).replace(targets.POD_ENDPOINTS, "10.244.0.9:8080")
     done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    found = verification.evidence(done.stdout, {})["outside"]
+    found = parse_evidence(done.stdout, {})["outside"]
     endpoints = ["172.31.6.130:8080", "172.31.7.9:15443", "10.244.0.9:8080"]
     assert found == [{"endpoint": endpoint, "result": result} for endpoint in endpoints]
     # Through a gateway by the name that it passes calls on by.

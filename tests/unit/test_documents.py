@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components import settings
-from components.plan import machine
+from components.config import reader
+from components.machines import files
 from lab import paths, versions
 
 DOCUMENTS = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
@@ -21,7 +21,7 @@ def test_the_readme_explains_the_labs_own_stack_file() -> None:
     real = yaml.safe_load((paths.ROOT / "stacks" / "Pulumi.lab.yaml").read_text())["config"]
     del real["istio-vm-mesh:mesh"]["values"], real["istio-vm-mesh:cluster"]["load"]
     assert shown == real
-    settings.load({key.removeprefix("istio-vm-mesh:"): value for key, value in shown.items()})
+    reader.load({key.removeprefix("istio-vm-mesh:"): value for key, value in shown.items()})
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
@@ -53,4 +53,4 @@ def test_versions_are_the_pinned_ones(document: Path) -> None:
 def test_every_key_that_differs_from_istioctls_files_has_its_reason() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \|", (paths.ROOT / "docs" / "machines.md").read_text(), re.MULTILINE)
     assert rows == list(dict.fromkeys(rows))
-    assert set(rows) == set(re.findall(r"^(\w+)=", machine.own_env("product-1", "10.0.0.2", "10.0.0.1", "far"), re.MULTILINE))
+    assert set(rows) == set(re.findall(r"^(\w+)=", files.overrides_env("product-1", "10.0.0.2", "10.0.0.1", "far"), re.MULTILINE))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from components.plan import script
+from components import shell
 
 MAIN = "\nmain </dev/null\n"
 
@@ -31,7 +31,7 @@ def program(programs: Path, name: str, text: str) -> None:
 
 def run(programs: Path, text: str, only: bool = False) -> subprocess.CompletedProcess[str]:
     """Run `text` with the functions of the join, and with `programs` first on PATH, or alone but for a few."""
-    before, main, _ = script.body("join").partition(MAIN)
+    before, main, _ = shell.read_script("machines/join").partition(MAIN)
     assert main
     path = str(programs) if only else f"{programs}:{os.environ['PATH']}"
     start = f"MACHINE=m\nsleep() {{ echo slept; }}\n{before}\n"

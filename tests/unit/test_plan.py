@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
 import yaml
 
-from components.plan import lab, machine, mesh, script, verification, workload
-from components.settings import ChartValues, HttpProbe, Mesh, Pods, Probe, Service, TcpProbe, Workload, load
+from components import names, shell
+from components.config.mesh import ChartValues, MeshSettings
+from components.config.reader import load
+from components.config.workload import HttpProbe, Pods, Probe, Service, TcpProbe, WorkloadSettings
+from components.istio import charts, manifests
+from components.machines import bootstrap, files
+from components.platforms.docker.names import docker_cidr, dynamic_cidr, machine_addresses
+from components.verification import evidence, jobs, targets
 from tests.unit.test_settings import GOOD
 
-MESH = Mesh(id="lab", version="1.31.0")
-PRODUCT = Workload(
+MESH = MeshSettings(id="lab", version="1.31.0")
+PRODUCT = WorkloadSettings(
     namespace="shop",
     labels={"app": "product", "version": "v1"},
     ports={"http": 8080, "tcp-db": 5432},
@@ -24,24 +29,17 @@ PRODUCT = Workload(
 )
 
 
-def test_the_plan_never_imports_pulumi() -> None:
-    program = "import pkgutil, sys, components.settings, components.plan as p\n"
-    program += "for m in pkgutil.iter_modules(p.__path__): __import__('components.plan.' + m.name)\n"
-    program += "sys.exit(any(name.split('.')[0].startswith('pulumi') for name in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
-
-
 def test_the_product_leaves_istio_as_istio_is() -> None:
     """The switches that a stock Envoy needs come from the lab's stack file, never from the program."""
-    everything = json.dumps([mesh.base_values(MESH), mesh.istiod_values(MESH, "pods"), mesh.gateway_values(MESH, "pods", {}, True)])
+    everything = json.dumps([charts.base_values(MESH), charts.istiod_values(MESH, "pods"), charts.gateway_values(MESH, "pods", {}, True)])
     for word in ("ALPN", "METADATA", "telemetry", "accessLog", "resources"):
         assert word not in everything
-    config = machine.proxy_config(MESH, "product", PRODUCT, "pods")
+    config = files.proxy_config(MESH, "product", PRODUCT, "pods")
     assert "PEER_METADATA_DISCOVERY" not in config["proxyMetadata"]
 
 
 def test_cluster_env_is_sorted_and_quoted_as_istioctl_does() -> None:
-    text = machine.cluster_env("product", PRODUCT, machine.proxy_config(MESH, "product", PRODUCT, "pods"))
+    text = files.cluster_env("product", PRODUCT, files.proxy_config(MESH, "product", PRODUCT, "pods"))
     assert text.splitlines() == [
         "CANONICAL_REVISION='v1'",
         "CANONICAL_SERVICE='product'",
@@ -65,50 +63,50 @@ def test_cluster_env_is_sorted_and_quoted_as_istioctl_does() -> None:
 
 
 def test_the_machine_reports_its_probe_or_istiod_would_not_watch_its_health() -> None:
-    config = yaml.safe_load(machine.mesh_config(machine.proxy_config(MESH, "product", PRODUCT, "pods")))["defaultConfig"]
-    assert config["readinessProbe"] == workload.workload_group("product", PRODUCT, "pods")["spec"]["probe"]
+    config = yaml.safe_load(files.mesh_config(files.proxy_config(MESH, "product", PRODUCT, "pods")))["defaultConfig"]
+    assert config["readinessProbe"] == manifests.workload_group("product", PRODUCT, "pods")["spec"]["probe"]
     assert config["readinessProbe"]["failureThreshold"] == 3
     assert config["discoveryAddress"] == "istiod.istio-system.svc:15012"
 
 
 def test_the_stacks_mesh_configuration_reaches_the_machines() -> None:
     values = ChartValues(istiod={"meshConfig": {"defaultConfig": {"proxyMetadata": {"SECRET_TTL": "168h"}, "statusPort": 15099}}})
-    custom = Mesh(id="lab", version="1.31.0", values=values)
-    text = machine.cluster_env("product", PRODUCT, machine.proxy_config(custom, "product", PRODUCT, "pods"))
+    custom = MeshSettings(id="lab", version="1.31.0", values=values)
+    text = files.cluster_env("product", PRODUCT, files.proxy_config(custom, "product", PRODUCT, "pods"))
     assert "SECRET_TTL='168h'\n" in text
     assert "ISTIO_LOCAL_EXCLUDE_PORTS='22,15090,15021,15099'" in text
 
 
 def test_every_port_of_a_machine_is_captured_whatever_the_group_names() -> None:
-    assert "ISTIO_INBOUND_PORTS='*'\n" in machine.own_env("product-1", "172.31.6.130", "172.31.6.2")
+    assert "ISTIO_INBOUND_PORTS='*'\n" in files.overrides_env("product-1", "172.31.6.130", "172.31.6.2")
 
 
 def test_the_machine_dials_the_gateway_and_asks_the_certificate_authority_there_too() -> None:
-    text = machine.own_env("product-1", "172.31.6.130", "gateway.example.internal")
+    text = files.overrides_env("product-1", "172.31.6.130", "gateway.example.internal")
     assert """PROXY_CONFIG='{"discoveryAddress": "gateway.example.internal:15012"}'""" in text
     assert "ISTIOD_SAN='istiod.istio-system.svc'" in text
     assert "CA_ADDR" not in text  # with it the agent ignores ISTIOD_SAN for certificate requests
 
 
 def test_an_entry_is_called_as_istiod_calls_it() -> None:
-    assert machine.entry_name("product", "172.31.6.130", "pods") == "product-172.31.6.130-pods"
-    assert machine.entry_name("product", "fd00::1", "pods") == "product-fd00--1-pods"
+    assert names.entry_name("product", "172.31.6.130", "pods") == "product-172.31.6.130-pods"
+    assert names.entry_name("product", "fd00::1", "pods") == "product-fd00--1-pods"
 
 
 @pytest.mark.parametrize("change", [{"labels": {"app": "other"}}, {"ports": {"http": 8081}}, {"service_account": "x"}])
 def test_what_istiod_reads_once_needs_a_new_registration(change: dict) -> None:
-    before = machine.registration("product", PRODUCT, "pods")
-    after = machine.registration("product", Workload(**{**vars_of(PRODUCT), **change}), "pods")
+    before = bootstrap.registration("product", PRODUCT, "pods")
+    after = bootstrap.registration("product", WorkloadSettings(**{**vars_of(PRODUCT), **change}), "pods")
     assert before != after
-    assert before != machine.registration("product", PRODUCT, "far")
+    assert before != bootstrap.registration("product", PRODUCT, "far")
 
 
-def vars_of(item: Workload) -> dict:
+def vars_of(item: WorkloadSettings) -> dict:
     return {name: getattr(item, name) for name in item.__dataclass_fields__}
 
 
 def test_istiod_is_exposed_by_its_own_name_only() -> None:
-    gateway, route = mesh.istiod_exposure()
+    gateway, route = manifests.istiod_exposure()
     assert gateway["spec"]["servers"][0]["hosts"] == ["istiod.istio-system.svc"]
     assert gateway["spec"]["servers"][0]["tls"] == {"mode": "PASSTHROUGH"}
     assert route["spec"]["tls"][0]["match"] == [{"port": 15012, "sniHosts": ["istiod.istio-system.svc"]}]
@@ -125,37 +123,37 @@ def test_a_service_selects_what_stays_when_other_labels_come_and_go() -> None:
 
 
 def test_a_gateway_listens_for_calls_only_where_other_networks_have_machines() -> None:
-    one = mesh.gateway_values(MESH, "pods", {"type": "ClusterIP"}, cross_network=False)
+    one = charts.gateway_values(MESH, "pods", {"type": "ClusterIP"}, cross_network=False)
     assert "networkGateway" not in one
     assert [port["port"] for port in one["service"]["ports"]] == [15021, 15012]
     assert one["service"]["type"] == "ClusterIP"
-    assert mesh.gateway_values(MESH, "pods", {}, cross_network=True)["networkGateway"] == "pods"
+    assert charts.gateway_values(MESH, "pods", {}, cross_network=True)["networkGateway"] == "pods"
 
 
 def test_charts_come_from_a_repository_a_registry_or_a_directory() -> None:
-    assert mesh.chart(MESH, "base") == ("base", "https://blob.istio.io/istio-release/charts", "1.31.0")
-    assert mesh.chart(Mesh(id="a", version="1.31.0", charts="oci://example/charts"), "base") == (
+    assert charts.chart(MESH, "base") == ("base", "https://blob.istio.io/istio-release/charts", "1.31.0")
+    assert charts.chart(MeshSettings(id="a", version="1.31.0", charts="oci://example/charts"), "base") == (
         "oci://example/charts/base",
         None,
         "1.31.0",
     )
-    assert mesh.chart(Mesh(id="a", version="1.31.0", charts=".lab/charts"), "base") == (".lab/charts/base", None, None)
+    assert charts.chart(MeshSettings(id="a", version="1.31.0", charts=".lab/charts"), "base") == (".lab/charts/base", None, None)
 
 
 def test_services_do_not_wait_for_endpoints_that_kubernetes_never_lists() -> None:
-    manifest = workload.services(PRODUCT)["product"]
+    manifest = manifests.services(PRODUCT)["product"]
     assert manifest["metadata"]["annotations"] == {"pulumi.com/skipAwait": "true"}
     assert manifest["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
 
 
 @pytest.mark.parametrize("text", ["it's", "a\nb", "$(touch /tmp/x) `id`", "ünï—code", "", '"\\', "-n"])
 def test_any_text_survives_the_way_into_a_script(text: str) -> None:
-    program = script.assignments({"VALUE": text}) + 'printf %s "$VALUE"'
+    program = shell.assignments({"VALUE": text}) + 'printf %s "$VALUE"'
     assert subprocess.run(["bash", "-s"], input=program.encode(), capture_output=True, check=True).stdout.decode() == text
 
 
 def test_a_join_cut_in_transit_does_nothing() -> None:
-    text = machine.join("m", [], token="t", gateway="g", package=MESH.package, version="1", registration="r")
+    text = bootstrap.join_script("m", [], token="t", gateway="g", package=MESH.package, version="1", registration="r")
     cut = text[: text.rindex("main </dev/null")]
     for part in (cut, cut[: len(cut) * 3 // 4]):
         done = subprocess.run(["bash", "-s"], input=part, text=True, capture_output=True)
@@ -165,7 +163,7 @@ def test_a_join_cut_in_transit_does_nothing() -> None:
 def test_the_digest_leaves_the_token_out_and_everything_else_in() -> None:
     def digest_of(**change: str) -> str:
         arguments = {"token": "t", "gateway": "g", "registration": "r", **change}
-        text = machine.join("m", [machine.File("/a", change.get("text", "x"), "0644")], package=MESH.package, version="1", **{k: v for k, v in arguments.items() if k != "text"})  # fmt: skip
+        text = bootstrap.join_script("m", [files.MachineFile("/a", change.get("text", "x"), "0644")], package=MESH.package, version="1", **{k: v for k, v in arguments.items() if k != "text"})  # fmt: skip
         return next(line for line in text.splitlines() if line.startswith("DIGEST="))
 
     assert digest_of() == digest_of(token="another")
@@ -174,8 +172,8 @@ def test_the_digest_leaves_the_token_out_and_everything_else_in() -> None:
 
 
 def test_what_is_verified_is_the_probes_port_over_the_service_that_offers_it() -> None:
-    assert verification.called(PRODUCT) == ("product", 80, 8080)
-    text = verification.calls("product", PRODUCT, caller="a pod", mode="fail", wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"])
+    assert targets.probe_target(PRODUCT) == ("product", 80, 8080)
+    text = jobs.call_script("product", PRODUCT, caller="a pod", mode="fail", wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"])
     for line in (
         "HOST=product.shop.svc.cluster.local",
         "URL_PATH=/healthz",
@@ -183,12 +181,14 @@ def test_what_is_verified_is_the_probes_port_over_the_service_that_offers_it() -
         "IDENTITY=spiffe://cluster.local/ns/shop/sa/product",
     ):
         assert line in text.splitlines()
-    tcp = Workload(**{**vars_of(PRODUCT), "probe": Probe(tcp=TcpProbe(port=5432)), "services": {"db": Service(ports={"tcp-db": 5432})}})
-    assert "URL_PATH=''" in verification.calls("product", tcp, caller="a pod", mode="fail").splitlines()
+    tcp = WorkloadSettings(
+        **{**vars_of(PRODUCT), "probe": Probe(tcp=TcpProbe(port=5432)), "services": {"db": Service(ports={"tcp-db": 5432})}}
+    )
+    assert "URL_PATH=''" in jobs.call_script("product", tcp, caller="a pod", mode="fail").splitlines()
 
 
 def test_evidence_is_data() -> None:
-    found = verification.evidence(
+    found = evidence.parse_evidence(
         "entry\tproduct-1\tproduct-172.31.6.130-pods\t172.31.6.130:8080\tHealthy\n"
         "pod\tproduct-abc\t-\t10.244.0.9\tReady\nnoise\n"
         "call\ta pod\tspiffe://cluster.local/ns/shop/sa/product\tproduct.shop.svc.cluster.local:80\t172.31.6.130:8080\tspiffe://x\t3\n"
@@ -205,7 +205,7 @@ def test_evidence_is_data() -> None:
 
 
 def test_docker_addresses_of_machines_and_of_docker_do_not_meet() -> None:
-    whole = lab.docker_range(load(GOOD), "pods")
+    whole = docker_cidr(load(GOOD), "pods")
     assert str(whole) == "172.31.6.0/24"
-    assert str(lab.dynamic_range(whole)) == "172.31.6.0/25"
-    assert lab.machine_addresses(whole) == ("172.31.6.129", "172.31.6.254")
+    assert str(dynamic_cidr(whole)) == "172.31.6.0/25"
+    assert machine_addresses(whole) == ("172.31.6.129", "172.31.6.254")

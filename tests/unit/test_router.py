@@ -6,9 +6,11 @@ import copy
 from dataclasses import replace
 from typing import Any
 
-from components.plan import machine, router
-from components.plan import mesh as mesh_plan
-from components.settings import Settings, load
+from components.config import gateway_machines
+from components.config.reader import load
+from components.config.stack import Settings
+from components.istio import charts, manifests, network_gateways
+from components.machines import files
 from tests.unit.test_settings import GOOD
 
 
@@ -20,7 +22,7 @@ def settings(gateway: Any = None) -> Settings:
 
 
 def test_a_gateway_is_a_workload_with_machines_like_those_beside_it() -> None:
-    expanded = router.expand(settings({"machines": 2}))
+    expanded = gateway_machines.add_gateway_machines(settings({"machines": 2}))
     assert set(expanded.workloads) == {"product", "far-gateway"}
     assert set(expanded.machines_of("far-gateway")) == {"far-gateway-1", "far-gateway-2"}
     made = expanded.machines["far-gateway-1"]
@@ -29,56 +31,58 @@ def test_a_gateway_is_a_workload_with_machines_like_those_beside_it() -> None:
 
 
 def test_without_gateways_nothing_is_expanded() -> None:
-    assert router.expand(settings()) == settings()
+    assert gateway_machines.add_gateway_machines(settings()) == settings()
 
 
 def test_the_gateways_agent_routes_captures_nothing_and_keeps_to_its_network() -> None:
-    expanded = router.expand(settings({"machines": 1}))
+    expanded = gateway_machines.add_gateway_machines(settings({"machines": 1}))
     workload = expanded.workloads["far-gateway"]
-    unit = machine.unit(workload.role)
+    unit = files.agent_unit(workload.role)
     assert "pilot-agent proxy router" in unit
     assert "capture.sh nothing\n" in unit and "capture.sh traffic" not in unit
-    assert "ISTIO_META_REQUESTED_NETWORK_VIEW='far'\n" in machine.own_env("far-gateway-1", "172.31.6.130", "172.31.6.2", "far")
-    assert "REQUESTED_NETWORK_VIEW" not in machine.own_env("product-2", "172.31.7.130", "172.31.6.2")
+    assert "ISTIO_META_REQUESTED_NETWORK_VIEW='far'\n" in files.overrides_env("far-gateway-1", "172.31.6.130", "172.31.6.2", "far")
+    assert "REQUESTED_NETWORK_VIEW" not in files.overrides_env("product-2", "172.31.7.130", "172.31.6.2")
 
 
 def test_calls_are_passed_on_by_name_by_the_gateways_machines_alone() -> None:
-    server = router.server("far")
-    assert server["spec"]["selector"] == router.expand(settings({"machines": 1})).workloads["far-gateway"].labels
+    server = network_gateways.passthrough_gateway("far")
+    assert server["spec"]["selector"] == gateway_machines.add_gateway_machines(settings({"machines": 1})).workloads["far-gateway"].labels
     assert server["spec"]["servers"][0]["tls"] == {"mode": "AUTO_PASSTHROUGH"}
-    assert server["metadata"]["name"] != mesh_plan.services_exposure()["metadata"]["name"]
+    assert server["metadata"]["name"] != manifests.services_exposure()["metadata"]["name"]
 
 
 def test_callers_with_a_choice_of_gateways_leave_one_that_does_not_answer_and_never_for_what_the_application_says() -> None:
-    assert router.needs_failover(settings({"machines": 2}), "product")
-    assert not router.needs_failover(settings({"machines": 1}), "product")
-    assert not router.needs_failover(load(GOOD), "product")
-    manifest = router.failover("product", load(GOOD).workloads["product"])
+    assert network_gateways.needs_failover(settings({"machines": 2}), "product")
+    assert not network_gateways.needs_failover(settings({"machines": 1}), "product")
+    assert not network_gateways.needs_failover(load(GOOD), "product")
+    manifest = network_gateways.failover_rule("product", load(GOOD).workloads["product"])
     assert manifest["spec"]["host"] == "product.shop.svc.cluster.local"
     assert manifest["spec"]["trafficPolicy"]["outlierDetection"]["consecutive5xxErrors"] == 0
 
 
 def test_istiod_learns_addresses_without_a_value_of_its_chart() -> None:
-    manifest = router.addresses("far", ["172.31.6.130", "172.31.6.131"])
+    manifest = network_gateways.remote_gateway("far", ["172.31.6.130", "172.31.6.131"])
     assert manifest["metadata"]["labels"] == {"topology.istio.io/network": "far"}
     assert [address["value"] for address in manifest["spec"]["addresses"]] == ["172.31.6.130", "172.31.6.131"]
-    assert "far" not in str(mesh_plan.istiod_values(settings().mesh, "pods"))
+    assert "far" not in str(charts.istiod_values(settings().mesh, "pods"))
 
 
 def test_a_network_without_a_gateway_gives_its_endpoints_to_nobody_outside() -> None:
-    assert router.closed(settings()) == ["far"]
-    assert router.closed(settings({"machines": 1})) == []
-    assert router.closed(load(GOOD)) == []
-    assert router.nowhere("far")["metadata"]["labels"] == {"topology.istio.io/network": "far"}
+    assert network_gateways.networks_without_gateway(settings()) == ["far"]
+    assert network_gateways.networks_without_gateway(settings({"machines": 1})) == []
+    assert network_gateways.networks_without_gateway(load(GOOD)) == []
+    assert network_gateways.blackhole_gateway("far")["metadata"]["labels"] == {"topology.istio.io/network": "far"}
 
 
 def test_what_a_closed_network_means_is_said() -> None:
     closed = "network far has no gateway: its machines call pods, and nothing outside of it calls them"
     alone = settings()
-    assert router.notes(alone) == [closed]
-    assert router.notes(settings({"machines": 1})) == []
+    assert network_gateways.connectivity_notes(alone) == [closed]
+    assert network_gateways.connectivity_notes(settings({"machines": 1})) == []
     without_pods = replace(alone.workloads["product"], pods=None)
-    assert router.notes(replace(alone, workloads={"product": without_pods})) == [closed], "a machine beside the pods answers them"
+    assert network_gateways.connectivity_notes(replace(alone, workloads={"product": without_pods})) == [closed], (
+        "a machine beside the pods answers them"
+    )
     far = {name: machine for name, machine in alone.machines.items() if machine.network == "far"}
     cut_off = replace(alone, workloads={"product": without_pods}, machines=far)
-    assert router.notes(cut_off) == [f"{closed}, so no pod reaches the Services of product"]
+    assert network_gateways.connectivity_notes(cut_off) == [f"{closed}, so no pod reaches the Services of product"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components import settings
+from components.config import problems, reader
 
 GOOD: dict[str, Any] = {
     "networks": {"pods": {"ranges": ["10.244.0.0/16", "172.31.6.0/24"]}},
@@ -42,7 +42,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def test_a_good_stack_file_is_read_with_its_defaults() -> None:
-    loaded = settings.load(GOOD)
+    loaded = reader.load(GOOD)
     assert loaded.machines["product-1"].workload == "product"
     assert loaded.workloads["product"].probe.failure_threshold == 3
     assert loaded.mesh.package.url == "https://blob.istio.io/istio-release/releases/{version}/{package}"
@@ -90,21 +90,21 @@ def test_a_good_stack_file_is_read_with_its_defaults() -> None:
     ],
 )  # fmt: skip
 def test_each_mistake_is_rejected_for_its_own_reason(path: str, value: Any, problem: str) -> None:
-    with pytest.raises(settings.SettingsError) as raised:
-        settings.load(changed(path, value))
+    with pytest.raises(problems.SettingsError) as raised:
+        reader.load(changed(path, value))
     assert [str(found) for found in raised.value.problems] == [problem]
 
 
 def test_an_empty_service_account_is_refused_because_pods_would_call_in_plaintext() -> None:
-    with pytest.raises(settings.SettingsError, match="no identity"):
-        settings.load(changed("workloads/product/serviceAccount", ""))
+    with pytest.raises(problems.SettingsError, match="no identity"):
+        reader.load(changed("workloads/product/serviceAccount", ""))
 
 
 def test_all_problems_are_reported_at_once() -> None:
     broken = changed("mesh/version", MISSING)
     broken["machines"]["product-1"]["imag"] = "x"
     broken["workloads"]["product"]["ports"] = {"http": "x"}
-    with pytest.raises(settings.SettingsError) as raised:
-        settings.load(broken)
+    with pytest.raises(problems.SettingsError) as raised:
+        reader.load(broken)
     assert len(raised.value.problems) == 3
     assert "3 problems" in str(raised.value)

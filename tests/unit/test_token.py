@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.token import TokenProvider
+from components.machines.token import TokenProvider
 
 PROPS = {
     "kubeconfig": "secret-kubeconfig",

@@ -45,7 +45,7 @@ def measure(stack: str, machines: int) -> dict[str, float]:
     import warnings
 
     warnings.simplefilter("ignore")
-    from tests.graph import harness
+    from tests.preview import harness
 
     config = harness.configuration(stack)
     harness.run(grown(config, 1), preview=True)  # imports, once

@@ -104,13 +104,13 @@ def _prepare(with_lab: bool) -> dict[str, str]:
 
 
 def _parts(environment: Mapping[str, str], with_lab: bool) -> list[Part]:
-    fast = [f"tests/{directory}" for directory in ("engine", "graph", "unit")]  # the longest first
+    fast = [f"tests/{directory}" for directory in ("engine", "preview", "unit")]  # the longest first
     selection = [] if with_lab else ["-m", "not slow"]
     parts = [
         Part("ruff check", "ruff", ["check", "."]),
         Part("ruff format", "ruff", ["format", "--check", "."]),
         Part("mypy", "mypy", []),
-        Part("unit, graph and engine tests", "pytest", ["--numprocesses=2", "--dist=worksteal", *selection, *fast], environment),
+        Part("unit, preview and engine tests", "pytest", ["--numprocesses=2", "--dist=worksteal", *selection, *fast], environment),
     ]
     return [*parts, Part("the lab", "pytest", ["--verbosity=1", "--numprocesses=2", "--durations=12", "tests/lab"])] if with_lab else parts
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from components.token import MARGIN
+from components.machines.token import MARGIN
 from status import cluster, stack
 from status.machines import Examined
 from status.model import Health, worst

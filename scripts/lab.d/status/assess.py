@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from components.plan import mesh as mesh_plan
-from components.plan import router
-from components.settings import Settings
+from components import names
+from components.config import gateway_machines
+from components.config.stack import Settings
 from status import advice, cluster, stack
 from status import networks as networks_of
 from status.cluster import Cluster
@@ -31,7 +31,7 @@ class Facts:
 def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     """The mesh with everybody's health and what to do."""
     state, found = facts.state, facts.cluster
-    settings = router.expand(facts.settings) if isinstance(facts.settings, Settings) else None
+    settings = gateway_machines.add_gateway_machines(facts.settings) if isinstance(facts.settings, Settings) else None
     workloads = tuple(_workload(each, facts, settings) for _, each in sorted(state.workloads.items()))
     control_plane = networks_of.control_plane(state, found)
     network = state.network or (settings.cluster.network if settings else "")
@@ -67,7 +67,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
 
 def _workload(state: stack.Workload, facts: Facts, settings: Settings | None) -> Workload:
     name, found = state.name, facts.cluster
-    identity = f"spiffe://{mesh_plan.TRUST_DOMAIN}/ns/{state.namespace}/sa/{state.service_account}"
+    identity = f"spiffe://{names.TRUST_DOMAIN}/ns/{state.namespace}/sa/{state.service_account}"
     declared = set(settings.machines_of(name)) if settings else None
     made = {machine.name: machine for machine in facts.state.machines.values() if machine.workload == name}
     entries = {entry.name: entry for entry in found.entries if entry.namespace == state.namespace and entry.group == name}
@@ -106,7 +106,7 @@ def _workload(state: stack.Workload, facts: Facts, settings: Settings | None) ->
         endpoints=tuple(endpoints),
         health=worst([health, *(each.health for each in endpoints)]),
         verified=state.verified,
-        router=state.namespace == mesh_plan.NAMESPACE,
+        router=state.namespace == names.ISTIO_NAMESPACE,
         advice=tuple(problems),
     )
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.plan.mesh import GATEWAY, GATEWAY_SELECTOR, NAMESPACE
+from components.names import EASTWEST_GATEWAY, GATEWAY_SELECTOR, ISTIO_NAMESPACE
 from status.stack import Workload
 
 TIMEOUT = 10
@@ -91,9 +91,9 @@ def answered(get: Get, workloads: Mapping[str, Workload]) -> Cluster:
             name: pool.submit(get, "pods", *ALIVE, "--namespace", workload.namespace, "--selector", _selector(workload.labels))
             for name, workload in workloads.items()
         }
-        control_plane = pool.submit(get, "pods", *ALIVE, "--namespace", NAMESPACE, "--selector", CONTROL_PLANE)
-        gateway = pool.submit(get, "pods", *ALIVE, "--namespace", NAMESPACE, "--selector", _selector(GATEWAY_SELECTOR))
-        service = pool.submit(get, "service", GATEWAY, "--namespace", NAMESPACE, "--ignore-not-found")
+        control_plane = pool.submit(get, "pods", *ALIVE, "--namespace", ISTIO_NAMESPACE, "--selector", CONTROL_PLANE)
+        gateway = pool.submit(get, "pods", *ALIVE, "--namespace", ISTIO_NAMESPACE, "--selector", _selector(GATEWAY_SELECTOR))
+        service = pool.submit(get, "service", EASTWEST_GATEWAY, "--namespace", ISTIO_NAMESPACE, "--ignore-not-found")
         try:
             objects = [item for found in inside for item in found.result()]
             return Cluster(

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from components.decode import key_of
+from components.config.decode import key_of
 from status.model import Mesh
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import paramiko
 from cryptography import x509
 
-from components.plan import script
+from components import shell
 from standins.provider import ProviderError
 from standins.ssh import log_in, reason
 from status.stack import Machine
@@ -66,7 +66,7 @@ def examine(machines: Iterable[Machine], gateway: str) -> dict[str, Examined]:
 
 
 def _look(connection: Mapping[str, Any], as_root: str, gateway: str) -> Examined:
-    text = script.assignments({"GATEWAY": gateway}) + Path(__file__).with_name("examine.sh").read_text()
+    text = shell.assignments({"GATEWAY": gateway}) + Path(__file__).with_name("examine.sh").read_text()
     try:
         with _connected(connection) as transport:
             asked = time.time()
@@ -120,7 +120,7 @@ def _run(transport: paramiko.Transport, as_root: str, text: str) -> tuple[int, s
 
 def parse(output: str, asked: float) -> Examined:
     """Take apart what the script printed; `asked` is this machine's time when it was started."""
-    found = script.results(output)
+    found = shell.parse_results(output)
     return Examined(
         offset=float(found["time"]) - asked if found.get("time") else 0.0,
         unit=found.get("ActiveState", "") if found.get("LoadState") == "loaded" else "",

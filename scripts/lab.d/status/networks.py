@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from components.plan import mesh as mesh_plan
-from components.plan import router
-from components.settings import Settings, is_address
+from components import names
+from components.config.addresses import is_address
+from components.config.stack import Settings
 from status import cluster
 from status.cluster import Cluster
 from status.machines import Examined
@@ -24,7 +24,7 @@ def control_plane(state: Stack, found: Cluster) -> ControlPlane:
     ready = sum(pod.ready for pod in found.control_plane)
     problems = [f"{pod.name} is not ready: {pod.problem}" for pod in found.control_plane if not pod.ready]
     if not found.problem and not found.control_plane:
-        problems.append(f"no istiod runs in {mesh_plan.NAMESPACE}: machines keep what they have, and nothing new reaches them")
+        problems.append(f"no istiod runs in {names.ISTIO_NAMESPACE}: machines keep what they have, and nothing new reaches them")
     return ControlPlane(
         version=version(state, found),
         ready=ready,
@@ -48,7 +48,7 @@ def networks(pods: str, gateway: Gateway, settings: Settings | None, workloads: 
     used = {endpoint.network for workload in workloads for endpoint in workload.endpoints} - {""}
     others = sorted({*declared, *used} - {pods})
     routers = {workload.name: workload for workload in workloads if workload.router}
-    made = {name: _machine_gateway(routers.get(router.workload_name(name))) for name in others}
+    made = {name: _machine_gateway(routers.get(names.gateway_workload_name(name))) for name in others}
     return (
         Network(name=pods, ranges=declared.get(pods, ()), gateway=gateway),
         *(Network(name=name, ranges=declared.get(name, ()), gateway=made[name]) for name in others),
@@ -68,7 +68,7 @@ def pod_gateway(state: Stack, found: Cluster, examined: Iterable[Examined]) -> G
         now = " and ".join(found.gateway_addresses)
         problems.append(f"machines dial {state.gateway}, and its Service has {now} now: run `pulumi up`")
     return Gateway(
-        name=mesh_plan.GATEWAY,
+        name=names.EASTWEST_GATEWAY,
         kind="pods",
         addresses=(state.gateway,) if state.gateway else (),
         health=health,

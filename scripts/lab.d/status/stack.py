@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
-from components.plan.mesh import GATEWAY, NAMESPACE
-from components.settings import SECRETS, Settings, SettingsError, load
+from components.config.problems import SettingsError
+from components.config.reader import SECRETS, load
+from components.config.stack import Settings
+from components.names import EASTWEST_GATEWAY, ISTIO_NAMESPACE
 from lab import paths
 
 # How Pulumi marks a secret in exported state (sdk/go/common/resource: SigKey, SecretSig).
@@ -202,7 +204,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     none: Mapping[str, Any] = {}
     provider = next((each.inputs for each in kinds.get("kubernetes", ()) if each.inputs.get("kubeconfig")), none)
     istiod = next((each.inputs["values"] for each in kinds.get("Release", ()) if each.name == "istiod"), none).get("global", {})
-    system = next((each.inputs["metadata"] for each in kinds.get("Namespace", ()) if each.name == NAMESPACE), none)
+    system = next((each.inputs["metadata"] for each in kinds.get("Namespace", ()) if each.name == ISTIO_NAMESPACE), none)
     workloads = {each.name: _workload(each.name, children.get(each.urn, {})) for each in kinds.get("Workload", ())}
     groups = {each.urn: resources[each.parent].name for each in kinds.get("WorkloadGroup", ()) if each.parent in resources}
     return Stack(
@@ -212,7 +214,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         mesh=istiod.get("meshID", ""),
         version=istiod.get("tag", ""),
         gateway=outputs.get("gateway", ""),
-        own_gateway=any(each.name == GATEWAY for each in kinds.get("Release", ())),
+        own_gateway=any(each.name == EASTWEST_GATEWAY for each in kinds.get("Release", ())),
         workloads={name: found for name, found in workloads.items() if found},
         machines={
             each.name: _machine(each.name, children.get(each.urn, {}), groups, (outputs.get("machines") or {}).get(each.name, {}))

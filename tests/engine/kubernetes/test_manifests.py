@@ -13,12 +13,12 @@ import pytest
 import yaml
 from control_plane import ControlPlane
 
-from components.plan import mesh as mesh_plan
-from components.settings import Mesh
+from components.config.mesh import MeshSettings
+from components.istio import charts
 from lab.steps import Steps
 from lab.tools import Tools
 from standins.kubernetes.client import ApiError
-from tests.graph import harness
+from tests.preview import harness
 
 pytestmark = pytest.mark.slow
 
@@ -124,11 +124,11 @@ def unknown(values: Mapping[str, Any], known: Mapping[str, Any], chart: str, pat
 
 def test_the_charts_know_every_value_that_the_program_sets() -> None:
     """Helm passes over what it does not know."""
-    mesh = Mesh(id="m", version="1.31.0")
+    mesh = MeshSettings(id="m", version="1.31.0")
     ours = {
-        "base": mesh_plan.base_values(mesh),
-        "istiod": mesh_plan.istiod_values(mesh, "pods"),
-        "gateway": mesh_plan.gateway_values(mesh, "pods", {"type": "LoadBalancer"}, True),
+        "base": charts.base_values(mesh),
+        "istiod": charts.istiod_values(mesh, "pods"),
+        "gateway": charts.gateway_values(mesh, "pods", {"type": "LoadBalancer"}, True),
     }
     for chart, values in ours.items():
         assert list(unknown(values, defaults(chart), chart)) == []

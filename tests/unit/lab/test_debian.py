@@ -62,7 +62,8 @@ def test_a_policy_of_the_machine_stays_and_one_left_by_a_killed_run_goes(machine
     assert not debian.POLICY.exists()
 
 
-def test_a_program_from_elsewhere_is_good_enough(machine: Path) -> None:
+def test_a_program_from_elsewhere_is_good_enough(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debian, "_PATH", str(machine / "bin"))
     (machine / "bin" / "mmdebstrap").write_text("#!/bin/sh\n")
     (machine / "bin" / "mmdebstrap").chmod(0o755)
     assert debian.missing(["mmdebstrap"]) == []

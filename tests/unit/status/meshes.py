@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from components.settings import load
+from components.config.reader import load
 from status import assess, cluster, machines, stack
 from status.model import Mesh
 

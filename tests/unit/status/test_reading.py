@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from components.settings import Settings
+from components.config.stack import Settings
 from lab import paths
 from standins.ssh import reason
 from status import cluster, machines, stack

@@ -1,0 +1,181 @@
+"""Manifests of Istio's and Kubernetes' own objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..config.existing import ExistingCluster
+from ..config.stack import Settings
+from ..config.workload import Probe, WorkloadSettings
+from ..names import CROSS_NETWORK_PORT, GATEWAY_SELECTOR, ISTIO_NAMESPACE, ISTIOD, XDS_PORT
+
+
+def strict_mtls(namespace: str = ISTIO_NAMESPACE) -> dict[str, Any]:
+    """A PeerAuthentication by which plaintext is refused: in a namespace, or in Istio's own for the whole mesh."""
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": {"name": "default", "namespace": namespace},
+        "spec": {"mtls": {"mode": "STRICT"}},
+    }
+
+
+def istiod_exposure() -> list[dict[str, Any]]:
+    """A Gateway and a VirtualService that pass control-plane connections through to istiod without ending their TLS.
+
+    Only istiod's own name is routed (Istio's sample `expose-istiod` takes any), so nothing else in the cluster can be reached this way.
+    """
+    port = {"name": "tls-istiod", "number": XDS_PORT, "protocol": "TLS"}
+    return [
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "Gateway",
+            "metadata": {"name": "istiod-gateway", "namespace": ISTIO_NAMESPACE},
+            "spec": {
+                "selector": GATEWAY_SELECTOR,
+                "servers": [{"port": port, "tls": {"mode": "PASSTHROUGH"}, "hosts": [ISTIOD]}],
+            },
+        },
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "VirtualService",
+            "metadata": {"name": "istiod-vs", "namespace": ISTIO_NAMESPACE},
+            "spec": {
+                "hosts": [ISTIOD],
+                "gateways": ["istiod-gateway"],
+                "tls": [
+                    {
+                        "match": [{"port": XDS_PORT, "sniHosts": [ISTIOD]}],
+                        "route": [{"destination": {"host": f"{ISTIOD}.cluster.local", "port": {"number": XDS_PORT}}}],
+                    }
+                ],
+            },
+        },
+    ]
+
+
+def services_exposure() -> dict[str, Any]:
+    """A Gateway that passes calls from other networks through to the Services of the mesh (Istio's sample `expose-services`)."""
+    port = {"name": "tls", "number": CROSS_NETWORK_PORT, "protocol": "TLS"}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "cross-network-gateway", "namespace": ISTIO_NAMESPACE},
+        "spec": {
+            "selector": GATEWAY_SELECTOR,
+            "servers": [{"port": port, "tls": {"mode": "AUTO_PASSTHROUGH"}, "hosts": ["*.local"]}],
+        },
+    }
+
+
+def enforces_strict_mtls(settings: Settings, workload: WorkloadSettings) -> bool:
+    """Whether this program sees to it that nothing of the workload takes plaintext: in its own mesh, and in its own namespaces of another's."""
+    return not settings.mesh.adopt or not (
+        isinstance(settings.cluster, ExistingCluster) and workload.namespace in settings.cluster.namespaces
+    )
+
+
+def injected_namespace(name: str) -> dict[str, Any]:
+    """A namespace whose pods get a sidecar."""
+    return {"metadata": {"name": name, "labels": {"istio-injection": "enabled"}}}
+
+
+def service_account_name(name: str, workload: WorkloadSettings) -> str:
+    """Return the name of the workload's ServiceAccount: the workload's own name unless the stack file gives one."""
+    return workload.service_account or name
+
+
+def service_account(name: str, workload: WorkloadSettings) -> dict[str, Any]:
+    """The workload's ServiceAccount."""
+    return {"metadata": {"name": service_account_name(name, workload), "namespace": workload.namespace}}
+
+
+def probe_method(settings: Probe) -> dict[str, Any]:
+    """What is asked: an HTTP GET or a TCP connect, in the words that Kubernetes and Istio share."""
+    if settings.http:
+        return {"httpGet": {"path": settings.http.path, "port": settings.http.port}}
+    return {"tcpSocket": {"port": settings.port}}
+
+
+def probe(settings: Probe) -> dict[str, Any]:
+    """The probe as WorkloadGroup and the agent's readinessProbe have it.
+
+    failureThreshold is always given: the code's default is 1 where the API reference says 3.
+    """
+    times = {"periodSeconds": settings.period, "timeoutSeconds": settings.timeout, "failureThreshold": settings.failure_threshold}
+    return {**probe_method(settings), **times}
+
+
+def workload_group(name: str, workload: WorkloadSettings, network: str) -> dict[str, Any]:
+    """The WorkloadGroup: what istiod makes WorkloadEntries from.
+
+    `network` is that of the machines that name none when they register; ours always name theirs.
+    """
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "WorkloadGroup",
+        "metadata": {"name": name, "namespace": workload.namespace},
+        "spec": {
+            "metadata": {"labels": dict(workload.labels)},
+            "template": {
+                "ports": dict(workload.ports),
+                "serviceAccount": service_account_name(name, workload),
+                "network": network,
+            },
+            "probe": probe(workload.probe),
+        },
+    }
+
+
+def pod_labels(workload: WorkloadSettings) -> dict[str, str]:
+    """The labels of the workload's pods."""
+    return {**workload.labels, **(workload.pods.labels if workload.pods else {})}
+
+
+def services(workload: WorkloadSettings) -> dict[str, dict[str, Any]]:
+    """The workload's Services by name.
+
+    skipAwait: the provider would wait for endpoints, and Kubernetes never lists machines there (istio/istio#34755).
+    """
+    return {
+        name: {
+            "metadata": {"name": name, "namespace": workload.namespace, "annotations": {"pulumi.com/skipAwait": "true"}},
+            "spec": {
+                "selector": service.selected(workload.labels),
+                "ports": [
+                    {"name": port_name, "port": port, "targetPort": workload.ports[port_name], "protocol": "TCP"}
+                    for port_name, port in service.ports.items()
+                ],
+            },
+        }
+        for name, service in workload.services.items()
+    }
+
+
+def deployment(name: str, workload: WorkloadSettings) -> dict[str, Any] | None:
+    """The workload's Deployment, or None where this program does not run its pods."""
+    pods = workload.pods
+    if pods is None:
+        return None
+    container: dict[str, Any] = {
+        "name": name,
+        "image": pods.image,
+        "imagePullPolicy": "IfNotPresent",
+        "ports": [{"name": port_name[:15], "containerPort": port} for port_name, port in workload.ports.items()],
+        "readinessProbe": {**probe_method(workload.probe), "periodSeconds": workload.probe.period},
+    }
+    if pods.args:
+        container["args"] = list(pods.args)
+    # A Deployment's selector cannot change, the workload's labels may.
+    own = {"istio-vm-mesh/workload": name}
+    return {
+        "metadata": {"name": name, "namespace": workload.namespace},
+        "spec": {
+            "replicas": pods.replicas,
+            "selector": {"matchLabels": own},
+            "template": {
+                "metadata": {"labels": {**pod_labels(workload), **own}},
+                "spec": {"serviceAccountName": service_account_name(name, workload), "containers": [container]},
+            },
+        },
+    }

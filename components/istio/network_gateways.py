@@ -1,0 +1,138 @@
+"""Gateways of networks that are machines: expanded into an ordinary workload and ordinary machines, with the role `router`.
+
+Istio's own manual installs no gateway on the machines' side, so pods dial machines directly or not at all (istio/istio#56855). Here an
+agent in router mode takes calls on 15443 and passes them on by the name in their TLS, without ending it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .. import names
+from ..config import gateway_machines
+from ..config.google import GceMachine
+from ..config.stack import Settings
+from ..config.workload import WorkloadSettings
+from ..names import CROSS_NETWORK_PORT, ISTIO_NAMESPACE, service_host
+from .manifests import services_exposure
+
+GATEWAY_CLASS = "istio-remote"  # a Gateway API class for which Istio deploys nothing: it only states addresses
+
+
+def networks_without_gateway(settings: Settings) -> list[str]:
+    """The networks of machines that have no gateway: their machines call pods, nothing outside calls them."""
+    inhabited = {machine.network for machine in settings.machines.values()} - {settings.cluster.network}
+    return sorted(name for name in inhabited if not settings.networks[name].gateway)
+
+
+def unreachable_from_pods(settings: Settings, workload: str) -> bool:
+    """Whether no pod can call a workload: it has no pods of this program's, and all its machines are in closed networks."""
+    networks = {machine.network for machine in settings.machines.values() if machine.workload == workload}
+    return not settings.workloads[workload].pods and bool(networks) and networks <= set(networks_without_gateway(settings))
+
+
+def connectivity_notes(settings: Settings) -> list[str]:
+    """What people should know of the networks of a stack, where it is as they said but perhaps not as they meant."""
+    found = []
+    for network in networks_without_gateway(settings):
+        of_here = {machine.workload for machine in settings.machines.values() if machine.network == network}
+        out_of_reach = [name for name in sorted(of_here) if settings.workloads[name].services and unreachable_from_pods(settings, name)]
+        so = f", so no pod reaches the Services of {', '.join(out_of_reach)}" if out_of_reach else ""
+        found.append(f"network {network} has no gateway: its machines call pods, and nothing outside of it calls them{so}")
+    return found
+
+
+def has_load_balancer(settings: Settings, network: str) -> bool:
+    """Whether the machines of a network's gateway are behind a load balancer, so that others know one address: on Google Cloud."""
+    return any(isinstance(settings.machines[name], GceMachine) for name in gateway_machines.gateway_machine_names(settings, network))
+
+
+def needs_failover(settings: Settings, workload: str) -> bool:
+    """Whether calls of a workload have more than one gateway to go through, so that one may fail."""
+    gateways = [settings.networks[machine.network].gateway for machine in settings.machines_of(workload).values()]
+    return any(gateway and gateway.machines > 1 for gateway in gateways)
+
+
+def clients_see_several_gateways(settings: Settings, workload: str) -> bool:
+    """Whether callers of a workload know several gateways of a network, rather than a balancer before them."""
+    return any(
+        len(gateway_machines.gateway_machine_names(settings, machine.network)) > 1 and not has_load_balancer(settings, machine.network)
+        for machine in settings.machines_of(workload).values()
+    )
+
+
+def failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool = True) -> dict[str, Any]:
+    """The DestinationRule by which callers leave a gateway that no longer answers: a connection is given up after a second, and Istio's own
+    retries take another. Where `callers_choose`, two in a row set the gateway aside for ten seconds; what the application answers sets nobody aside.
+
+    A gateway passes on connections, so callers keep those to a machine that goes. Within the five seconds in which its agent ends, each is either
+    used, and closed with the answer, or closed by its caller, because it was idle: a call that meets the end of one is lost.
+    """
+    outliers = {
+        # Outlier detection would switch on failover between localities too.
+        "loadBalancer": {"localityLbSetting": {"enabled": False}},
+        "outlierDetection": {
+            "splitExternalLocalOriginErrors": True,
+            "consecutiveLocalOriginFailures": 2,
+            "consecutive5xxErrors": 0,
+            "consecutiveGatewayErrors": 0,
+            "interval": "1s",
+            "baseEjectionTime": "10s",
+            "maxEjectionPercent": 50,
+        },
+    }
+    tcp = {"connectTimeout": "1s", "tcpKeepalive": {"time": "5s", "interval": "1s", "probes": 3}}
+    connections = {"connectionPool": {"tcp": tcp, "http": {"idleTimeout": "3s"}}}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": f"{service}-failover", "namespace": workload.namespace},
+        "spec": {
+            "host": service_host(service, workload.namespace),
+            "trafficPolicy": {**connections, **(outliers if callers_choose else {})},
+        },
+    }
+
+
+def passthrough_gateway(network: str) -> dict[str, Any]:
+    """The Gateway that has the machines of `network`'s gateway pass calls through."""
+    manifest = services_exposure()
+    manifest["metadata"]["name"] = names.gateway_workload_name(network)
+    manifest["spec"]["selector"] = names.gateway_labels(network)
+    return manifest
+
+
+def blackhole_gateway(network: str) -> dict[str, Any]:
+    """Keeps everybody outside of a closed network from being given endpoints in it.
+
+    For a network without any gateway istiod hands out the machines' own addresses, which lead nowhere. With a gateway that no IPv4 proxy
+    can reach it hands out none (istio/istio: pilot/pkg/xds/endpoints/ep_filters.go, since 1.30); the address is one for documentation.
+    """
+    manifest = remote_gateway(network, ["2001:db8::1"])
+    manifest["metadata"]["name"] = f"{network}-no-gateway"
+    return manifest
+
+
+def remote_gateway(network: str, known: Sequence[str]) -> dict[str, Any]:
+    """The Gateway API Gateway from which istiod learns where calls into `network` go. No value of istiod's chart changes with it."""
+    listener = {
+        "name": "cross-network",
+        "port": CROSS_NETWORK_PORT,
+        "protocol": "TLS",
+        "tls": {"mode": "Passthrough", "options": {"gateway.istio.io/listener-protocol": "auto-passthrough"}},
+    }
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {
+            "name": names.gateway_workload_name(network),
+            "namespace": ISTIO_NAMESPACE,
+            "labels": {"topology.istio.io/network": network},
+        },
+        "spec": {
+            "gatewayClassName": GATEWAY_CLASS,
+            "addresses": [{"type": "IPAddress", "value": address} for address in known],
+            "listeners": [listener],
+        },
+    }

@@ -1,0 +1,35 @@
+"""What the OpenSSH client of the machine that runs Pulumi needs to reach a machine."""
+
+from __future__ import annotations
+
+from .. import shell
+from ..config.existing import SshMachine
+
+
+def known_hosts(machine: SshMachine) -> str:
+    """Lines for a known_hosts file; "" where the stack accepts any host key of the machine."""
+    hops = [hop for hop in (machine, machine.bastion) if hop and hop.host_key]
+    return "\n".join(f"[{hop.host}]:{hop.port} {hop.host_key}" for hop in hops) if machine.host_key else ""
+
+
+def leave_over_ssh_script(name: str, machine: SshMachine, private_key: str) -> str:
+    """The script that has a machine leave the mesh over SSH. Holds the private key: a secret as a whole."""
+    bastion = machine.bastion
+    variables: dict[str, str | int] = {
+        "MACHINE": name,
+        "HOST": machine.host,
+        "PORT": machine.port,
+        "SSH_USER": machine.user,
+        "COMMAND": root_shell(machine).replace("600", "120"),
+        "KNOWN_HOSTS": known_hosts(machine),
+        "KEY_BASE64": shell.b64encode(private_key if private_key.endswith("\n") else f"{private_key}\n"),
+        "BASTION": f"{bastion.user}@{bastion.host}" if bastion else "",
+        "BASTION_PORT": bastion.port if bastion else 22,
+        "LEAVE_BASE64": shell.b64encode(shell.local_script("machines/leave", {"MACHINE": name})),
+    }
+    return shell.local_script("machines/leave-over-ssh", variables)
+
+
+def root_shell(machine: SshMachine) -> str:
+    """The command that runs a script as root on a machine."""
+    return shell.REMOTE if machine.sudo else shell.REMOTE_AS_ROOT

@@ -1,0 +1,67 @@
+"""The platforms `kind` and `docker`: names, kind's configuration, and address ranges on a Docker engine."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import Any
+
+import yaml
+
+from ...config.docker import KindCluster, machine_cidrs
+from ...config.stack import Settings
+
+SSH_USER = "admin"
+# containerd's plugin for Kubernetes, as 2.x and as 1.x call it; each passes over the other's name.
+_CONTAINERD = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
+
+
+def docker_name(stack: str, name: str) -> str:
+    """The name of a container, network or cluster of a stack."""
+    return f"istio-vm-mesh-{stack}-{name}"
+
+
+def node_name(stack: str) -> str:
+    """The container of the kind cluster's node, as kind calls it."""
+    return f"{docker_name(stack, 'cluster')}-control-plane"
+
+
+def stack_label(stack: str) -> str:
+    """The label of everything that a stack makes on a Docker engine."""
+    return f"istio-vm-mesh.stack={stack}"
+
+
+def kind_config(cluster: KindCluster) -> str:
+    """kind's configuration. The kubelet and containerd settings let it run on hosts with cgroup v1 too."""
+    kubelet = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "failCgroupV1": False,
+        "cgroupDriver": "cgroupfs",
+        "cgroupRoot": "/",
+    }
+    config: dict[str, Any] = {
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "networking": {"podSubnet": cluster.pod_range, "serviceSubnet": cluster.service_range},
+        "kubeadmConfigPatches": [yaml.safe_dump(kubelet)],
+        "containerdConfigPatches": [
+            f'[plugins."{plugin}".containerd.runtimes.runc.options]\n  SystemdCgroup = false\n' for plugin in _CONTAINERD
+        ],
+    }
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def docker_cidr(settings: Settings, network: str) -> IPv4Network:
+    """The range of the Docker network that stands for a network of the stack: its first besides the cluster's pods and Services."""
+    return IPv4Network(machine_cidrs(settings, network)[0])
+
+
+def dynamic_cidr(whole: IPv4Network) -> IPv4Network:
+    """The lower half, from which Docker gives addresses that may change (the cluster's node)."""
+    return next(whole.subnets())
+
+
+def machine_addresses(whole: IPv4Network) -> tuple[str, str]:
+    """First and last address for machines, whose addresses stay: the upper half."""
+    upper = list(whole.subnets())[1]
+    return str(upper[1]), str(upper[-2])

@@ -1,0 +1,152 @@
+"""A GKE cluster: private nodes, a control plane that is reached by its DNS name and Google identities alone."""
+
+from __future__ import annotations
+
+import pulumi
+from pulumi_gcp import container, projects
+
+from ...config.google import GkeCluster, Google
+from ...config.stack import Settings
+from ...kubernetes import Cluster
+from .. import kubeconfig
+from . import firewall, names
+from .network import GoogleNetworks
+
+# What nodes may do is decided by the roles of their own account; the scope only has it count.
+_SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
+_ROLE = "roles/container.defaultNodeServiceAccount"  # logs, metrics and metadata of nodes
+
+
+class Gke(pulumi.ComponentResource):
+    """The GKE cluster of a stack. Gateways take a reserved address behind an internal load balancer."""
+
+    cluster: Cluster
+
+    def __init__(self, stack: str, whole: Settings, settings: GkeCluster, google: Google, networks: GoogleNetworks) -> None:
+        """`settings` are those of the cluster, `whole` the stack's."""
+        super().__init__("istio-vm-mesh:clusters:Gke", "cluster", {})
+        self._settings, self._google, self._networks = settings, google, networks
+        self._child = pulumi.ResourceOptions(parent=self, provider=networks.provider)
+        location = settings.zone or google.region
+        name = names.cluster_name(stack)
+        role = projects.IAMMember(
+            "nodes-role", project=google.project, role=_ROLE, member=networks.accounts[names.NODES].member, opts=self._child
+        )
+        made = self._cluster(name, location, role)
+        ready: list[pulumi.Resource] = [made] if settings.autopilot else [self._nodes(made, location)]
+        endpoint = made.control_plane_endpoints_config.apply(lambda found: found.dns_endpoint_config.endpoint)
+        assert networks.gateway is not None
+        self.cluster = Cluster(
+            kubeconfig=pulumi.Output.secret(endpoint.apply(lambda host: kubeconfig.gke_kubeconfig(name, host))),
+            identifier=f"{google.project}/{location}/{name}",
+            gateway_service={
+                "type": "LoadBalancer",
+                "loadBalancerIP": networks.gateway_address,
+                "loadBalancerSourceRanges": firewall.machine_cidrs(whole),
+                "annotations": {
+                    "networking.gke.io/load-balancer-type": "Internal",
+                    "networking.gke.io/internal-load-balancer-allow-global-access": "true",
+                },
+            },
+            gateway_address=networks.gateway,
+            gateway_ip=networks.gateway_address,
+            # Services must go while the cluster lives: it removes their balancers and firewall rules, which would keep the VPC.
+            ready=[*ready, *networks.connected],
+            api_server=endpoint.apply(lambda host: f"https://{host}"),
+        )
+        self.register_outputs({"endpoint": endpoint})
+
+    def _cluster(self, name: str, location: str, role: pulumi.Resource) -> container.Cluster:
+        settings, networks = self._settings, self._networks
+        account = networks.accounts[names.NODES].email
+        autopilot = {
+            "enable_autopilot": True,
+            # Sidecars set up their redirection with NET_ADMIN, which Autopilot refuses otherwise.
+            "allow_net_admin": True,
+            "cluster_autoscaling": container.ClusterClusterAutoscalingArgs(
+                auto_provisioning_defaults=container.ClusterClusterAutoscalingAutoProvisioningDefaultsArgs(
+                    service_account=account, oauth_scopes=_SCOPES
+                )
+            ),
+        }
+        standard = {
+            # Pools of their own can change without replacing the cluster; one is made first in any case, and removed.
+            "remove_default_node_pool": True,
+            "initial_node_count": 1,
+            "node_config": container.ClusterNodeConfigArgs(service_account=account, oauth_scopes=_SCOPES),
+            "datapath_provider": "ADVANCED_DATAPATH",
+            "enable_shielded_nodes": True,
+        }
+        return container.Cluster(
+            "cluster-gke",
+            name=name,
+            location=location,
+            network=networks.vpcs[self._google.subnets[settings.subnet].vpc],
+            subnetwork=networks.subnets[settings.subnet],
+            ip_allocation_policy=container.ClusterIpAllocationPolicyArgs(
+                cluster_secondary_range_name="pods", services_secondary_range_name="services"
+            ),
+            private_cluster_config=container.ClusterPrivateClusterConfigArgs(enable_private_nodes=True),
+            control_plane_endpoints_config=container.ClusterControlPlaneEndpointsConfigArgs(
+                dns_endpoint_config=container.ClusterControlPlaneEndpointsConfigDnsEndpointConfigArgs(allow_external_traffic=True),
+                ip_endpoints_config=container.ClusterControlPlaneEndpointsConfigIpEndpointsConfigArgs(enabled=False),
+            ),
+            release_channel=container.ClusterReleaseChannelArgs(channel=settings.channel),
+            maintenance_policy=container.ClusterMaintenancePolicyArgs(
+                recurring_window=container.ClusterMaintenancePolicyRecurringWindowArgs(
+                    start_time="2026-01-03T00:00:00Z", end_time="2026-01-03T12:00:00Z", recurrence="FREQ=WEEKLY;BYDAY=SA,SU"
+                )
+            ),
+            workload_identity_config=container.ClusterWorkloadIdentityConfigArgs(workload_pool=f"{self._google.project}.svc.id.goog"),
+            master_auth=container.ClusterMasterAuthArgs(
+                client_certificate_config=container.ClusterMasterAuthClientCertificateConfigArgs(issue_client_certificate=False)
+            ),
+            rbac_binding_config=container.ClusterRbacBindingConfigArgs(
+                enable_insecure_binding_system_authenticated=False, enable_insecure_binding_system_unauthenticated=False
+            ),
+            anonymous_authentication_config=container.ClusterAnonymousAuthenticationConfigArgs(mode="LIMITED"),
+            security_posture_config=container.ClusterSecurityPostureConfigArgs(mode="BASIC"),
+            cost_management_config=container.ClusterCostManagementConfigArgs(enabled=True),
+            enable_l4_ilb_subsetting=True,
+            deletion_protection=settings.deletion_protection,
+            **(autopilot if settings.autopilot else standard),
+            opts=pulumi.ResourceOptions.merge(
+                self._child,
+                pulumi.ResourceOptions(
+                    # Whatever of these differs in the cluster would replace it.
+                    ignore_changes=[] if settings.autopilot else ["initialNodeCount", "nodeConfig"],
+                    delete_before_replace=True,
+                    depends_on=[role, *self._networks.connected],
+                ),
+            ),
+        )
+
+    def _nodes(self, cluster: container.Cluster, location: str) -> container.NodePool:
+        nodes = self._settings.nodes
+        return container.NodePool(
+            "cluster-nodes",
+            cluster=cluster.id,
+            location=location,
+            initial_node_count=1,
+            autoscaling=container.NodePoolAutoscalingArgs(
+                total_min_node_count=nodes.minimum, total_max_node_count=nodes.maximum, location_policy="BALANCED"
+            ),
+            management=container.NodePoolManagementArgs(auto_repair=True, auto_upgrade=True),
+            upgrade_settings=container.NodePoolUpgradeSettingsArgs(max_surge=1, max_unavailable=0),
+            node_config=container.NodePoolNodeConfigArgs(
+                machine_type=nodes.machine_type,
+                disk_size_gb=nodes.disk_size,
+                disk_type="pd-balanced",
+                image_type="COS_CONTAINERD",
+                spot=nodes.spot,
+                service_account=self._networks.accounts[names.NODES].email,
+                oauth_scopes=_SCOPES,
+                metadata={"disable-legacy-endpoints": "true"},
+                workload_metadata_config=container.NodePoolNodeConfigWorkloadMetadataConfigArgs(mode="GKE_METADATA"),
+                shielded_instance_config=container.NodePoolNodeConfigShieldedInstanceConfigArgs(
+                    enable_secure_boot=True, enable_integrity_monitoring=True
+                ),
+                kubelet_config=container.NodePoolNodeConfigKubeletConfigArgs(insecure_kubelet_readonly_port_enabled="FALSE"),
+            ),
+            opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(ignore_changes=["initialNodeCount"])),
+        )

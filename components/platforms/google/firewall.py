@@ -1,0 +1,95 @@
+"""Firewall rules on Google Cloud, derived from the stack's declared traffic."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ...config.existing import ExistingCluster
+from ...config.google import GceInstanceGroup, GceMachine, GkeCluster, GoogleMachine, google_machines, machine_subnets, subnet_of
+from ...config.stack import Settings
+from ...names import STATUS_PORT
+from .names import NODES, vpcs, workloads_with_machines
+
+IAP = "35.235.240.0/20"  # where connections through Identity-Aware Proxy come from
+HEALTH_CHECKS = ("35.191.0.0/16", "130.211.0.0/22")  # where Google's health checks come from
+
+
+class FirewallRule(NamedTuple):
+    """Connections that the firewall of a VPC lets in: from address ranges to the machines of a workload, or to the cluster's nodes."""
+
+    name: str
+    vpc: str
+    sources: tuple[str, ...]
+    target: str
+    ports: tuple[int, ...]
+    why: str
+
+
+def _vpc(settings: Settings, machine: GoogleMachine) -> str:
+    assert settings.google is not None
+    return settings.google.subnets[subnet_of(settings, machine)].vpc
+
+
+def _client_cidrs(settings: Settings, network: str) -> list[str]:
+    """The ranges of a network that call: its machines, and pods if they are there."""
+    machines = {subnet_of(settings, machine) for machine in google_machines(settings).values() if machine.network == network}
+    ranges = [subnet.range for name, subnet in machine_subnets(settings, network).items() if name in machines]
+    return [*ranges, *([settings.cluster.pod_range] if settings.cluster.network == network else [])]
+
+
+def machine_cidrs(settings: Settings) -> list[str]:
+    """The ranges that machines are in, of all networks: they come to the east-west gateway."""
+    names = {subnet_of(settings, machine) for machine in google_machines(settings).values()}
+    subnets = settings.google.subnets if settings.google else {}
+    return sorted(subnets[name].range for name in names)
+
+
+def firewall_rules(settings: Settings) -> list[FirewallRule]:
+    """Every connection that the firewall must let in, and no other.
+
+    What comes to the gateway's balancer is let in by GKE, from the Service's source ranges. Ranges are named rather than service accounts, which the
+    firewall knows only within a VPC; pods keep their addresses on the way to private ranges.
+    """
+    found: list[FirewallRule] = []
+    machines = google_machines(settings)
+    for workload in workloads_with_machines(settings):
+        spec = settings.workloads[workload]
+        own = {name: machine for name, machine in machines.items() if machine.workload == workload}
+        for vpc in sorted({_vpc(settings, machine) for machine in own.values()}):
+            here = [machine for machine in own.values() if _vpc(settings, machine) == vpc]
+            networks = {machine.network for machine in here}
+            # The gateway of a network takes calls from every other one; all else is called within its network.
+            callers = set(settings.networks) - networks if spec.role == "router" else networks
+            sources = sorted({text for network in callers for text in _client_cidrs(settings, network)})
+            ports = tuple(sorted(set(spec.ports.values())))
+            if sources and ports:
+                found.append(FirewallRule(f"{vpc}-{workload}", vpc, tuple(sources), workload, ports, f"calls to the workload {workload}"))
+            if any(isinstance(machine, GceMachine) for machine in here):
+                found.append(
+                    FirewallRule(f"{vpc}-{workload}-ssh", vpc, ssh_sources(settings), workload, (22,), "SSH of whoever runs Pulumi")
+                )
+            if spec.role == "router" or any(isinstance(machine, GceInstanceGroup) for machine in here):
+                health = (STATUS_PORT,)
+                found.append(FirewallRule(f"{vpc}-{workload}-health", vpc, HEALTH_CHECKS, workload, health, "Google's health checks"))
+    return [*found, *_rules_to_pods(settings)]
+
+
+def ssh_sources(settings: Settings) -> tuple[str, ...]:
+    """Where SSH connections to machines come from."""
+    assert settings.google is not None
+    return (IAP,) if settings.google.ssh.by == "iap" else settings.google.ssh.ranges
+
+
+def _rules_to_pods(settings: Settings) -> list[FirewallRule]:
+    """Machines in the pods' network call pods; into a cluster that exists, its owners let them."""
+    cluster = settings.cluster
+    if isinstance(cluster, ExistingCluster) or not isinstance(cluster, GkeCluster):
+        return []
+    ports = {port for workload in settings.workloads.values() if workload.pods for port in workload.ports.values()} | {*cluster.pod_ports}
+    sources = sorted(set(_client_cidrs(settings, cluster.network)) - {cluster.pod_range})
+    vpc = vpcs(settings)[0]
+    return (
+        [FirewallRule(f"{vpc}-pods", vpc, tuple(sources), NODES, tuple(sorted(ports)), "calls of machines to pods")]
+        if sources and ports
+        else []
+    )

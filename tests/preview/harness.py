@@ -1,0 +1,290 @@
+"""Runs the whole program under Pulumi's mocks and returns the graph that it declares, as the engine would be asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import runpy
+import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import yaml
+from google.protobuf import json_format  # type: ignore[import-untyped]
+from pulumi.runtime import mocks
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "istio-vm-mesh"
+# Pulumi's marks in serialized properties (sdk/python/lib/pulumi/runtime/rpc.py, _special_secret_sig).
+SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
+
+CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-key", "token": "canary-token"}
+"""What must not be readable anywhere: the mocks answer with these where real resources answer with secrets."""
+
+
+SECRETS = {"sshPrivateKey": CANARIES["private key"]}
+"""The secrets of every stack's configuration."""
+
+
+def encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+# What the resources would answer, where the program reads it.
+ANSWERS: dict[str, dict[str, Any]] = {
+    "cluster-kind": {"stdout": f"kubeconfig={encoded(CANARIES['kubeconfig'])}\naddress=172.31.6.2"},
+    "ssh-key": {"stdout": f"private={encoded(CANARIES['private key'])}\npublic={encoded('ssh-ed25519 AAAA')}"},
+    "adopted-istio": {"data": {"mesh": "defaultConfig: {meshId: theirs, discoveryAddress: 'istiod.istio-system.svc:15012'}\n"}},
+    "adopted-istio-sidecar-injector": {
+        "data": {"values": json.dumps({"global": {"network": "pods", "multiCluster": {"clusterName": "their-cluster"}}})}
+    },
+    "root-certificate": {"data": {"root-cert.pem": "-----BEGIN CERTIFICATE-----\n"}},
+}
+
+
+# What Google Cloud adds to resources, by type.
+GOOGLE: dict[str, dict[str, Any]] = {
+    "gcp:container/cluster:Cluster": {"controlPlaneEndpointsConfig": {"dnsEndpointConfig": {"endpoint": "gke-0123.europe-west1.gke.goog"}}},
+}
+
+
+def of_google(name: str, type_: str) -> dict[str, Any]:
+    """What Google Cloud adds to one resource."""
+    number = zlib.crc32(name.encode()) & 0xFF
+    if type_ == "gcp:compute/instance:Instance":
+        return {"instanceId": str(number), "networkInterfaces": [{"networkIp": f"10.11.0.{number}"}], "selfLink": f"https://google/{name}"}
+    if type_ == "gcp:serviceaccount/account:Account":
+        email = f"{name}@project.iam.gserviceaccount.com"
+        return {"email": email, "member": f"serviceAccount:{email}", "uniqueId": str(10**20 + number)}
+    if type_ == "gcp:compute/address:Address":
+        return {"address": "10.10.0.250" if name == "gateway-address" else f"10.40.0.{number}"}
+    return {"selfLink": f"https://google/{name}", **GOOGLE.get(type_, {})}
+
+
+def answer(name: str, type_: str) -> dict[str, Any]:
+    """The outputs of one resource besides its inputs."""
+    if name in ANSWERS:
+        return ANSWERS[name]
+    if name.endswith("-container"):
+        number = zlib.crc32(name.encode()) & 0xFFFF  # another address for each
+        return {"stdout": f"id={name}-id\naddress=172.31.{number >> 8}.{number & 255}\nhostKey=ssh-ed25519 AAAA"}
+    if name.endswith("-token"):
+        return {"token": CANARIES["token"], "expires": 0.0}
+    if name.startswith("network-"):
+        return {"stdout": "docker-network"}
+    if type_.startswith("command:"):
+        return {"stdout": "done"}
+    if type_.startswith("gcp:"):
+        return of_google(name, type_)
+    return {}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One resource as it was asked for. Inputs and state are plain, secrets as {"secret": value}; `dependencies` are names."""
+
+    type: str
+    name: str
+    inputs: dict[str, Any]
+    state: dict[str, Any]
+    """What the engine would save: outputs, those declared as additional secrets included as secrets."""
+    parent: str
+    dependencies: tuple[str, ...] = ()
+    provider: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    """The options that are not at their defaults, by their names in Python."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a program declared: its resources by name and its outputs, which are empty where they are unknown (in a preview)."""
+
+    graph: dict[str, Node]
+    outputs: dict[str, Any]
+    secret_outputs: frozenset[str]
+
+
+class Echo(mocks.Mocks):
+    """Answers every resource with its inputs and what `answer` adds; in a preview ids are unknown."""
+
+    def __init__(self, preview: bool) -> None:
+        self.preview = preview
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        outputs = {} if self.preview else dict(answer(args.name, args.typ))
+        if args.typ.startswith("gcp:"):  # its provider names things in previews too
+            outputs["name"] = args.inputs.get("name") or f"{args.name}-0123456"
+        return (None if self.preview else f"{args.name}-id", {**args.inputs, **outputs})
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        raise AssertionError(f"the program calls {args.token}: it must not look anything up")
+
+
+class Recorder(mocks.MockMonitor):
+    """A monitor that keeps what it was asked, and makes additional secret outputs secret, as the engine does."""
+
+    def __init__(self, preview: bool) -> None:
+        super().__init__(Echo(preview))
+        self.nodes: list[Node] = []
+
+    def RegisterResource(self, request: Any) -> Any:
+        response = super().RegisterResource(request)
+        if request.type == "pulumi:pulumi:Stack":
+            return response
+        for name in request.additionalSecretOutputs:
+            if name in response.object.fields and not _is_secret(response.object.fields[name]):
+                marked = {SIGNATURE: SECRET, "value": json_format.MessageToDict(response.object.fields[name])}
+                json_format.ParseDict(marked, response.object.fields[name])
+        edges = {*request.dependencies, *(urn for value in request.propertyDependencies.values() for urn in value.urns)}
+        node = Node(
+            request.type,
+            request.name,
+            _plain(json_format.MessageToDict(request.object)),
+            _plain(json_format.MessageToDict(response.object)),
+            _name(request.parent),
+            tuple(sorted(_name(urn) for urn in edges)),
+            _name(request.provider.rpartition("::")[0]),
+            _options(request),
+        )
+        self.nodes.append(node)
+        return response
+
+    def ReadResource(self, request: Any) -> Any:
+        response = super().ReadResource(request)
+        state = _plain(json_format.MessageToDict(response.properties))
+        edges = tuple(sorted(_name(urn) for urn in request.dependencies))
+        provider = _name(request.provider.rpartition("::")[0])
+        self.nodes.append(Node(request.type, request.name, {"id": request.id}, state, _name(request.parent), edges, provider))
+        return response
+
+
+def _options(request: Any) -> dict[str, Any]:
+    timeouts = request.customTimeouts
+    options = {
+        "additional_secret_outputs": sorted(request.additionalSecretOutputs),
+        "aliases": [found for alias in request.aliases if (found := _alias(alias))],
+        "custom_timeouts": {name: getattr(timeouts, name) for name in ("create", "update", "delete") if getattr(timeouts, name)},
+        "delete_before_replace": request.deleteBeforeReplace,
+        "deleted_with": _name(request.deletedWith),
+        "ignore_changes": sorted(request.ignoreChanges),
+        "protect": request.protect,
+        "replace_with": sorted(map(_name, request.replace_with)),
+        "replace_on_changes": sorted(set(request.replaceOnChanges) - {"triggers[*]"}),  # the command SDK's own
+        "retain_on_delete": request.retainOnDelete,
+    }
+    return {name: value for name, value in options.items() if value}
+
+
+def _alias(alias: Any) -> dict[str, Any]:
+    """What a resource was called before: the parts that differ, a parent by its name. Empty for the SDKs' own, which name other types."""
+    spec = alias.spec
+    parts = {"urn": alias.urn, "name": spec.name, "type": spec.type, "parent": _name(spec.parentUrn), "noParent": spec.noParent}
+    found = {name: value for name, value in parts.items() if value}
+    return {} if set(found) == {"type"} and not spec.type.startswith(f"{PROJECT}:") else found
+
+
+def stacks() -> list[str]:
+    """The stacks that have a file."""
+    return sorted(file.name.split(".")[1] for file in (ROOT / "stacks").glob("Pulumi.*.yaml"))
+
+
+def configuration(stack: str) -> dict[str, Any]:
+    """The configuration of a stack file, keys without the project's name; a kubeconfig is the tests' own."""
+    text = (ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text()
+    found = {key.removeprefix(f"{PROJECT}:"): value for key, value in yaml.safe_load(text)["config"].items()}
+    if "kubeconfig" in found["cluster"]:
+        found["cluster"]["kubeconfig"] = "tests/preview/kubeconfig.yaml"
+    return found
+
+
+def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder | None = None, secrets: Mapping[str, str] = SECRETS) -> Run:
+    """Run `__main__.py` with a configuration and its secrets, and return what it declared; raises what the program raises.
+
+    A `recorder` from outside has what was declared until then.
+    """
+    pulumi.runtime.reset_options(project=PROJECT, stack="test")
+    values = {f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    hidden = {f"{PROJECT}:{key}": value for key, value in secrets.items()}
+    pulumi.runtime.set_all_config({**values, **hidden}, list(hidden))
+    monitor = recorder or Recorder(preview)
+    outputs: dict[str, Any] = {}
+    secret_outputs: set[str] = set()
+
+    async def resolve() -> None:
+        root = pulumi.runtime.get_root_resource()
+        for name, value in getattr(root, "outputs", {}).items():
+            output = pulumi.Output.from_input(value)
+            outputs[name] = await output.future()
+            if await output.is_secret():
+                secret_outputs.add(name)
+
+    def body() -> Any:
+        runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+        return resolve()
+
+    with _event_loops():
+        pulumi.runtime.set_mocks(monitor.mocks, project=PROJECT, stack="test", preview=preview, monitor=monitor)
+        pulumi.runtime.test(body)()
+    names = [node.name for node in monitor.nodes]
+    assert len(set(names)) == len(names), f"resources share names: {sorted(name for name in names if names.count(name) > 1)}"
+    return Run({node.name: node for node in monitor.nodes}, outputs, frozenset(secret_outputs))
+
+
+@contextmanager
+def _event_loops() -> Iterator[None]:
+    """Event loops for this thread and those that answer for the engine; Pulumi makes some where there are none, and closes none."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def make() -> None:
+        loops.append(asyncio.new_event_loop())
+        asyncio.set_event_loop(loops[-1])
+
+    make()
+    with ThreadPoolExecutor(initializer=make) as threads:
+        loops[0].set_default_executor(threads)
+        try:
+            yield
+        finally:
+            threads.shutdown()
+            for loop in loops:
+                loop.close()
+            asyncio.set_event_loop(None)
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a value that is not inside of a secret, keys included."""
+    if isinstance(value, dict):
+        if set(value) == {"secret"}:
+            return
+        for key, item in value.items():
+            yield key
+            yield from texts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from texts(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def _name(urn: str) -> str:
+    return urn.rsplit("::", 1)[-1] if "::" in urn else ""
+
+
+def _is_secret(value: Any) -> bool:
+    return value.struct_value.fields[SIGNATURE].string_value == SECRET if SIGNATURE in value.struct_value.fields else False
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.get(SIGNATURE) == SECRET:
+            return {"secret": _plain(value["value"])}
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,157 @@
+"""What the program declares for the stacks of this repository, without an engine.
+
+A wanted change of a graph is written down by `UPDATE_GOLDEN=1 ./scripts/test --quick`, and reviewed as the diff of tests/preview/golden.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import pulumi
+import pytest
+
+from tests.preview import golden, harness
+from tests.preview.harness import CANARIES, Node, Run, encoded
+
+STACKS = harness.stacks()
+ON_GOOGLE = {"single-network", "multi-network", "fleet"}
+# Stacks that have no such secret: GKE's kubeconfig holds no credential, and machines that join by themselves are given none.
+WITHOUT = {CANARIES["kubeconfig"]: ON_GOOGLE, CANARIES["private key"]: {"fleet"}, CANARIES["token"]: {"fleet"}}
+MACHINE = "istio-vm-mesh:machines:Machine"
+
+
+@cache
+def declared(stack: str, preview: bool = False) -> Run:
+    return harness.run(harness.configuration(stack), preview=preview)
+
+
+def machines(run: Run) -> dict[str, list[Node]]:
+    """The resources of every machine, itself included."""
+    found = {node.name: [node] for node in run.graph.values() if node.type == MACHINE}
+    for node in run.graph.values():
+        if node.parent in found:
+            found[node.parent].append(node)
+    return found
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_graph_is_the_one_that_was_reviewed(stack: str) -> None:
+    file, now = golden.DIRECTORY / f"{stack}.json", golden.render(declared(stack))
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(now)
+    there = file.read_text() if file.exists() else ""
+    assert now == there, f"the graph of the stack {stack} changed; if it should, write it down with UPDATE_GOLDEN=1 ./scripts/test --quick"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_first_preview_shows_what_the_update_does(stack: str) -> None:
+    preview, update = (
+        {node.name: (node.type, node.parent, node.dependencies, node.options) for node in declared(stack, preview).graph.values()}
+        for preview in (True, False)
+    )
+    assert preview == update
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_machine_is_at_most_six_resources_and_two_connections(stack: str) -> None:
+    found = machines(declared(stack))
+    assert found or stack == "fleet"
+    for name, nodes in found.items():
+        assert len(nodes) <= 6, f"{name}: {[node.name for node in nodes]}"
+        assert sum(node.type == "command:remote:Command" for node in nodes) <= 2, name
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("canary", CANARIES.values(), ids=CANARIES)
+def test_secrets_are_secret_wherever_they_go(stack: str, canary: str) -> None:
+    run = declared(stack)
+    open_texts = [*harness.texts({name: value for name, value in run.outputs.items() if name not in run.secret_outputs})]
+    hidden = ""
+    for node in run.graph.values():
+        open_texts += [node.name, *harness.texts(node.inputs), *harness.texts(node.state)]
+        hidden += str((node.inputs, node.state))
+    used = canary in hidden or encoded(canary) in hidden
+    assert used or stack in WITHOUT[canary], f"{canary} is used nowhere: the test proves nothing"
+    for text in open_texts:
+        assert canary not in text and encoded(canary) not in text, text[:300]
+
+
+@pytest.mark.parametrize("preview", [True, False], ids=["preview", "update"])
+def test_what_holds_secrets_is_marked_before_it_is_known(preview: bool) -> None:
+    """Not only by what flowed into it in one run: marks are declared, so that a preview hides what it does not know yet."""
+    graph = declared("lab", preview).graph
+    assert graph["cluster-kind"].options["additional_secret_outputs"] == ["stdout"]
+    assert graph["ssh-key"].options["additional_secret_outputs"] == ["stdout"]
+    assert set(graph["product-1-token"].options["additional_secret_outputs"]) >= {"kubeconfig", "token"}
+    for node in graph.values():
+        if node.type == "command:remote:Command":
+            assert "connection" in node.options["additional_secret_outputs"], node.name
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_machine_that_is_gone_is_not_called(stack: str) -> None:
+    for node in declared(stack).graph.values():
+        if node.type == "command:remote:Command":
+            # Those that were there before stay there.
+            made = {f"{node.parent}-container", f"{node.parent}-instance"} & set(declared(stack).graph)
+            assert node.options.get("deleted_with") == next(iter(made), None), node.name
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_nothing_is_made_in_whatever_cluster_the_user_is_logged_in_to(stack: str) -> None:
+    """Each resource names the stack's own provider; the default one takes the user's current kubeconfig."""
+    for node in declared(stack).graph.values():
+        if node.type.startswith("kubernetes:"):
+            assert node.provider == "kubernetes", node.name
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_nothing_secret_is_on_a_command_line_or_in_a_log(stack: str) -> None:
+    for node in declared(stack).graph.values():
+        if node.type.startswith("command:"):
+            for key in ("create", "update", "delete", "environment", "triggers"):
+                assert "secret" not in str(node.inputs.get(key)), f"{node.name}: {key}"
+            if "secret" in node.inputs.get("stdin", {}):
+                assert node.inputs["logging"] in ("none", "stderr"), node.name
+
+
+def test_the_lab_loads_no_cloud_sdk() -> None:
+    program = (
+        "import sys; sys.path[:0] = ['.', 'scripts/lab.d']\n"
+        "from tests.preview import harness\n"
+        "harness.run(harness.configuration('lab'))\n"
+        "sys.exit('pulumi_gcp' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=harness.ROOT).returncode == 0
+
+
+def test_a_wrong_stack_file_makes_nothing_and_every_mistake_is_named() -> None:
+    config: dict[str, Any] = copy.deepcopy(harness.configuration("lab"))
+    config["workload"] = config.pop("workloads")
+    config["machines"]["product-1"]["netwrok"] = config["machines"]["product-1"].pop("network")
+    config["mesh"]["version"] = 1.31
+    recorder = harness.Recorder(preview=False)
+    with pytest.raises(pulumi.RunError) as raised:
+        harness.run(config, recorder=recorder)
+    assert recorder.nodes == []
+    for says in (
+        "workload: unknown key (did you mean 'workloads'?)",
+        "machines.product-1.netwrok: unknown key",
+        "mesh.version: expected a text",
+    ):
+        assert says in str(raised.value)
+
+
+def test_one_more_machine_changes_nothing_of_the_others() -> None:
+    before = declared("lab").graph
+    config = copy.deepcopy(harness.configuration("lab"))
+    config["machines"]["product-2"] = dict(config["machines"]["product-1"])
+    after = harness.run(config).graph
+    added, changed = set(after) - set(before), {name for name in before if before[name] != after.get(name)}
+    assert {name for name in added if not name.startswith("product-2")} == set()
+    assert changed == {"product-verification"}

@@ -1,0 +1,111 @@
+"""The stack `existing`: a cluster by its kubeconfig, a mesh that is adopted, machines over SSH. Nothing of anybody's is made or edited."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pulumi
+import pytest
+
+from tests.preview import harness
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    return harness.configuration("existing")
+
+
+def graph_of(config: dict[str, Any], **secrets: str) -> dict[str, harness.Node]:
+    return harness.run(config, secrets={**harness.SECRETS, **secrets}).graph
+
+
+def test_nothing_is_made_but_what_makes_machines_part_of_the_mesh(config: dict[str, Any]) -> None:
+    graph = graph_of(config)
+    kinds = sorted({node.type for node in graph.values()})
+    assert not [kind for kind in kinds if "istiod" in kind or kind.startswith(("gcp:", "docker"))]
+    releases = [node.name for node in graph.values() if node.type == "kubernetes:helm.sh/v3:Release"]
+    assert releases == ["istio-eastwestgateway"]
+    namespaces = [node.name for node in graph.values() if node.type == "kubernetes:core/v1:Namespace"]
+    assert namespaces == ["namespace-billing"]
+    reads = {node.inputs["id"] for node in graph.values() if set(node.inputs) == {"id"}}
+    assert reads == {"istio-system/istio", "istio-system/istio-sidecar-injector", "istio-system/istio-ca-root-cert"}
+
+
+def test_plaintext_is_refused_in_our_namespaces_and_nowhere_else(config: dict[str, Any]) -> None:
+    policies = [node for node in graph_of(config).values() if node.type.endswith(":PeerAuthentication")]
+    assert [policy.inputs["metadata"]["namespace"] for policy in policies] == ["billing"]
+    config["cluster"]["namespaces"] = ["billing"]
+    graph = graph_of(config)
+    assert not [node for node in graph.values() if node.type.endswith((":PeerAuthentication", ":Namespace"))]
+
+
+def test_machines_are_configured_as_the_adopted_mesh_says(config: dict[str, Any]) -> None:
+    join = graph_of(config)["billing-1-join"].inputs["stdin"]["secret"]
+    encoded = next(line.split()[-1] for line in join.splitlines() if "cluster.env" in line)
+    text = base64.b64decode(encoded).decode()
+    assert "ISTIO_META_CLUSTER_ID='their-cluster'" in text
+    assert "ISTIO_META_MESH_ID='theirs'" in text
+
+
+def test_a_mesh_whose_network_has_another_name_is_refused(config: dict[str, Any]) -> None:
+    config["networks"] = {"vpc": config["networks"]["pods"]}
+    config["cluster"]["network"] = "vpc"
+    for machine in config["machines"].values():
+        machine["network"] = "vpc"
+    with pytest.raises(pulumi.RunError, match="is called 'pods': give it this name"):
+        graph_of(config)
+
+
+def test_the_named_context_alone_reaches_the_provider_and_stays_secret(config: dict[str, Any]) -> None:
+    graph = graph_of(config)
+    kubeconfig = json.loads(graph["kubernetes"].inputs["kubeconfig"]["secret"])
+    assert kubeconfig["current-context"] == "production"
+    assert [item["name"] for item in kubeconfig["clusters"]] == ["theirs"]
+    assert "certificate-authority-data" in kubeconfig["clusters"][0]["cluster"]
+    assert graph["kubernetes"].inputs["clusterIdentifier"] == "production"
+
+
+def test_a_kubeconfig_may_be_a_secret(config: dict[str, Any]) -> None:
+    del config["cluster"]["kubeconfig"]
+    text = (harness.ROOT / "tests/preview/kubeconfig.yaml").read_text().replace(", certificate-authority: kubeconfig.yaml", "")
+    graph = graph_of(config, kubeconfig=text)
+    assert json.loads(graph["kubernetes"].inputs["kubeconfig"]["secret"])["current-context"] == "production"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"kubeconfig": "/nowhere/config"}, "cluster.kubeconfig: cannot read /nowhere/config: No such file or directory"),
+        ({"context": "produktion"}, r"has no context 'produktion' \(did you mean 'production'\?\)"),
+        ({"kubeconfig": None}, "cluster.kubeconfig: is missing: name a file"),
+    ],
+)
+def test_a_cluster_that_cannot_be_reached_is_said_before_anything_is_made(config: dict[str, Any], change: dict, problem: str) -> None:
+    config["cluster"] = {key: value for key, value in {**config["cluster"], **change}.items() if value is not None}
+    with pytest.raises(pulumi.RunError, match=problem):
+        graph_of(config)
+
+
+def test_a_key_in_the_clear_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(pulumi.RunError, match="sshPrivateKey: must be secret"):
+        harness.run({**config, "sshPrivateKey": "in the clear"}, secrets={})
+
+
+def test_machines_keep_their_hosts_keys_ports_users_and_bastions(config: dict[str, Any]) -> None:
+    graph = graph_of(config)
+    connection = graph["billing-2-join"].inputs["connection"]["secret"]
+    assert (connection["host"], connection["port"], connection["user"]) == ("10.11.0.6", 2222, "admin")
+    assert connection["hostKey"].startswith("ssh-ed25519 ")
+    assert connection["proxy"]["host"] == "bastion.example.com"
+    assert connection["proxy"]["hostKey"].startswith("ssh-ed25519 ")
+    assert graph["billing-1-join"].inputs["create"].endswith("; sudo -n timeout -k 10 600 bash -s")
+
+
+def test_a_machine_that_stays_leaves_the_mesh_when_it_is_removed(config: dict[str, Any]) -> None:
+    drain = graph_of(config)["billing-1-drain"]
+    script = drain.inputs["stdin"]["secret"]
+    assert script.index("kubectl --request-timeout=10s delete workloadentry") < script.index("timeout 150 ssh")
+    assert "KNOWN_HOSTS='[10.11.0.5]:22 ssh-ed25519 " in script
+    assert drain.inputs["delete"] == "bash -s"

@@ -1,0 +1,321 @@
+"""The stacks on Google Cloud: nothing is public, nothing is open that was not declared, and nobody has more rights than needed."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import re
+from functools import cache
+from typing import Any
+
+import pytest
+
+from components.config.reader import load
+from components.platforms.google import names
+from tests.preview import harness
+from tests.preview.harness import Node, Run
+
+STACKS = ["single-network", "multi-network", "fleet"]
+INSTANCE, TEMPLATE = "gcp:compute/instance:Instance", "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate"
+FIREWALL = "gcp:compute/firewall:Firewall"
+
+
+@cache
+def declared(stack: str) -> Run:
+    return harness.run(harness.configuration(stack))
+
+
+def of_type(stack: str, *types: str) -> dict[str, Node]:
+    return {name: node for name, node in declared(stack).graph.items() if node.type in types}
+
+
+def changed(stack: str, **sections: dict[str, Any]) -> dict[str, Node]:
+    """The graph of a stack with keys of its sections set."""
+    config = copy.deepcopy(harness.configuration(stack))
+    for section, values in sections.items():
+        config[section].update(values)
+    return harness.run(config).graph
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_nothing_has_a_public_address(stack: str) -> None:
+    for name, node in of_type(stack, INSTANCE, TEMPLATE).items():
+        for interface in node.inputs["networkInterfaces"]:
+            assert set(interface) == {"subnetwork"}, name
+    for name, node in of_type(stack, "gcp:compute/address:Address").items():
+        assert node.inputs["addressType"] == "INTERNAL", name
+    cluster = declared(stack).graph["cluster-gke"].inputs
+    assert cluster["privateClusterConfig"] == {"enablePrivateNodes": True}
+    assert cluster["controlPlaneEndpointsConfig"]["ipEndpointsConfig"] == {"enabled": False}
+    service = declared(stack).graph["istio-eastwestgateway"].inputs["values"]["service"]
+    assert service["annotations"]["networking.gke.io/load-balancer-type"] == "Internal"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_firewall_opens_what_is_named_to_who_is_named(stack: str) -> None:
+    for name, node in of_type(stack, FIREWALL).items():
+        rule = node.inputs
+        assert rule["direction"] == "INGRESS", name
+        assert rule["sourceRanges"] and not [text for text in rule["sourceRanges"] if text.endswith("/0")], name
+        assert rule["targetServiceAccounts"] and "targetTags" not in rule, name
+        assert [allowed["protocol"] for allowed in rule["allows"]] == ["tcp"], name
+        for port in rule["allows"][0]["ports"]:
+            assert port.isdigit(), f"{name}: {port} is a range"
+    values = declared(stack).graph["istio-eastwestgateway"].inputs["values"]["service"]
+    assert values["loadBalancerSourceRanges"] == (["10.40.0.0/24"] if stack == "multi-network" else ["10.11.0.0/24"])
+
+
+def opened(stack: str) -> dict[str, tuple[list[str], list[str]]]:
+    return {name: (node.inputs["sourceRanges"], node.inputs["allows"][0]["ports"]) for name, node in of_type(stack, FIREWALL).items()}
+
+
+PODS, MACHINES, FAR, IAP = "10.20.0.0/16", "10.11.0.0/24", "10.40.0.0/24", "35.235.240.0/20"
+CHECKS = ["35.191.0.0/16", "130.211.0.0/22"]
+
+
+def test_in_one_network_pods_and_machines_reach_each_other() -> None:
+    assert opened("single-network") == {
+        "firewall-mesh-product": ([MACHINES, PODS], ["80"]),
+        "firewall-mesh-product-ssh": ([IAP], ["22"]),
+        "firewall-mesh-pods": ([MACHINES], ["80"]),
+    }
+
+
+def test_between_networks_gateways_alone_are_reached() -> None:
+    assert opened("multi-network") == {
+        "firewall-far-far-gateway": ([PODS], ["15443"]),
+        "firewall-far-far-gateway-health": (CHECKS, ["15021"]),
+        "firewall-far-far-gateway-ssh": ([IAP], ["22"]),
+        "firewall-far-product": ([FAR], ["80"]),
+        "firewall-far-product-ssh": ([IAP], ["22"]),
+    }
+
+
+def test_nobody_logs_in_to_a_fleet() -> None:
+    assert opened("fleet") == {
+        "firewall-mesh-product": ([MACHINES, PODS], ["80"]),
+        "firewall-mesh-product-health": (CHECKS, ["15021"]),
+    }
+    assert not of_type("fleet", "command:remote:Command")
+    metadata = declared("fleet").graph["product-fleet-template"].inputs["metadata"]
+    assert "ssh-keys" not in metadata and metadata["block-project-ssh-keys"] == "TRUE"
+
+
+def test_a_groups_machine_leaves_before_its_application_stops() -> None:
+    boot = declared("fleet").graph["product-fleet-template"].inputs["metadata"]["startup-script"]
+    (unit,) = re.findall(r'put /etc/systemd/system/istio-drain.service 0644 \S+ "\$\(filled (\S+)\)"', boot)
+    assert "After=multi-user.target" in base64.b64decode(unit).decode()
+    assert "put /etc/systemd/system/istio.service.d/drain.conf" in boot
+
+
+def test_ports_of_other_peoples_pods_are_opened_when_they_are_declared() -> None:
+    graph = changed("fleet", cluster={"podPorts": [9090]})
+    assert graph["firewall-mesh-pods"].inputs["allows"][0]["ports"] == ["9090"]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_everybody_has_a_service_account_of_their_own_and_no_right_that_is_not_needed(stack: str) -> None:
+    graph = declared(stack).graph
+    for name, node in of_type(stack, INSTANCE, TEMPLATE).items():
+        account = node.inputs["serviceAccount"]
+        assert account["email"].endswith("-google-account@project.iam.gserviceaccount.com"), name
+        narrow = {"https://www.googleapis.com/auth/logging.write", "https://www.googleapis.com/auth/monitoring.write"}
+        # A group's machines prove who they are to GKE's API server, which takes no narrower scope.
+        assert set(account["scopes"]) <= narrow or node.type == TEMPLATE, name
+    for pool in of_type(stack, "gcp:container/nodePool:NodePool").values():
+        assert pool.inputs["nodeConfig"]["serviceAccount"] == "nodes-google-account@project.iam.gserviceaccount.com"
+    roles = {node.inputs["role"] for node in graph.values() if node.type == "gcp:projects/iAMMember:IAMMember"}
+    own = {"fleet-role-0123456"} if stack == "fleet" else set()
+    assert roles == {"roles/container.defaultNodeServiceAccount"} | own
+    if stack == "fleet":
+        assert graph["fleet-role"].inputs["permissions"] == ["container.clusters.connect"]
+        assert graph["product-machines-role"].inputs["rules"] == [
+            {"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": ["product"], "verbs": ["create"]}
+        ]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_clusters_are_protected_until_the_stack_says_otherwise(stack: str) -> None:
+    config = copy.deepcopy(harness.configuration(stack))
+    assert config["cluster"].pop("deletionProtection") is True, "the stack says it, so that people find it"
+    assert harness.run(config).graph["cluster-gke"].inputs["deletionProtection"] is True
+    assert changed(stack, cluster={"deletionProtection": False})["cluster-gke"].inputs["deletionProtection"] is False
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_everything_is_made_in_the_project_that_the_stack_names(stack: str) -> None:
+    """The default provider would take the project of whoever runs Pulumi."""
+    for name, node in declared(stack).graph.items():
+        if node.type.startswith("gcp:"):
+            assert node.provider == "google-provider", name
+    assert declared(stack).graph["google-provider"].inputs["project"] == "my-project"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_machines_start_as_they_should(stack: str) -> None:
+    for name, node in of_type(stack, INSTANCE, TEMPLATE).items():
+        assert node.inputs["shieldedInstanceConfig"] == {"enableSecureBoot": True, "enableVtpm": True, "enableIntegrityMonitoring": True}, (
+            name
+        )
+        assert node.inputs["metadata"]["serial-port-enable"] == "FALSE", name
+        assert "metadataStartupScript" not in node.inputs, f"{name} would be replaced when its script changes"
+
+
+def test_the_two_halves_of_a_peering_are_made_one_after_the_other() -> None:
+    graph = declared("multi-network").graph
+    assert "peering-mesh-far" in graph["peering-far-mesh"].dependencies
+
+
+def test_a_networks_gateway_is_machines_behind_one_internal_address() -> None:
+    graph = declared("multi-network").graph
+    name = "far-gateway-balancer"
+    rule, backends = (graph[f"{name}-{part}"] for part in ("rule", "backends"))
+    groups = {"far-gateway-1": graph[f"{name}-instances"], "far-gateway-2": graph[f"{name}-instances-europe-west1-c"]}
+    reserved = graph[f"{name}-address"]
+    address = reserved.state["address"]
+    assert (reserved.inputs["addressType"], reserved.inputs["subnetwork"]) == ("INTERNAL", "subnet-far-id")
+    assert (rule.inputs["loadBalancingScheme"], rule.inputs["ipAddress"], rule.inputs["ports"]) == ("INTERNAL", address, ["15443"])
+    assert not rule.inputs["allowGlobalAccess"], "a stack is in one region"
+    assert rule.inputs["backendService"] == f"{name}-backends-id"
+    assert backends.inputs["backends"] == [{"group": group.state["selfLink"], "balancingMode": "CONNECTION"} for group in groups.values()]
+    assert backends.inputs["healthChecks"] == f"{name}-health-id"
+    assert graph[f"{name}-health"].inputs["httpHealthCheck"] == {"port": 15021, "requestPath": "/healthz/ready"}
+    for machine, group in groups.items():
+        member, instance = graph[f"{name}-{machine}"], graph[f"{machine}-instance"]
+        assert member.inputs["instance"] == instance.state["selfLink"]
+        assert member.inputs["zone"] == group.inputs["zone"] == instance.inputs["zone"]
+        assert member.inputs["instanceGroup"] == group.state["name"]
+        assert f"{machine}-join" in member.dependencies, "no call goes to a machine that has not joined"
+        assert member.options["replace_with"] == [f"{machine}-instance"], "a machine that is made again is no member any more"
+        assert member.options["delete_before_replace"]
+
+
+def test_the_mesh_knows_a_gateway_behind_a_balancer_by_its_address_alone() -> None:
+    graph = declared("multi-network").graph
+    address = graph["far-gateway-balancer-address"].state["address"]
+    told = graph["far-gateway-addresses"]
+    assert told.inputs["spec"]["addresses"] == [{"type": "IPAddress", "value": address}]
+    assert {"far-gateway-balancer-rule", "far-gateway-balancer-far-gateway-1", "far-gateway-balancer-far-gateway-2"} <= set(
+        told.dependencies
+    )
+    policy = graph["product-service-product-failover"].inputs["spec"]["trafficPolicy"]
+    assert policy["connectionPool"]["tcp"]["connectTimeout"] == "1s"
+    assert "outlierDetection" not in policy, "setting the one address aside would set all machines aside"
+
+
+def test_pods_do_not_try_what_they_cannot_reach() -> None:
+    config = copy.deepcopy(harness.configuration("multi-network"))
+    del config["networks"]["far"]["gateway"]
+    job = "JOB_MANIFEST_BASE64=''"
+    assert job not in str(harness.run(config).graph["product-verification"].inputs["stdin"]["secret"]), "there are pods to answer"
+    del config["workloads"]["product"]["pods"]
+    graph = harness.run(config).graph
+    assert job in graph["product-verification"].inputs["stdin"]["secret"]
+    assert not {"firewall-far-far-gateway", "far-gateway-addresses"} & set(graph)
+    assert "mesh-gateway-far-no-gateway" in graph
+
+
+def test_a_gateways_machines_have_what_istios_package_needs_without_the_stacks_setup() -> None:
+    graph = declared("multi-network").graph
+    setup = graph["far-gateway-1-instance"].inputs["metadata"]["startup-script"]
+    assert setup.startswith("#!/bin/bash\n") and "iptables" in setup and "nginx" not in setup
+
+
+def test_a_group_and_its_autoscaler_do_not_fight_over_its_size() -> None:
+    group = declared("fleet").graph["product-fleet-manager"]
+    assert "targetSize" not in group.inputs
+    assert group.inputs["updatePolicy"]["maxSurgeFixed"] == 3, "0, or at least one a zone"
+    assert "name" not in declared("fleet").graph["product-fleet-template"].inputs, "a named template cannot be replaced while it is in use"
+
+
+def test_autopilot_has_no_nodes_of_ours_and_lets_sidecars_redirect() -> None:
+    graph = changed("single-network", cluster={"autopilot": True})
+    cluster = graph["cluster-gke"].inputs
+    assert cluster["enableAutopilot"] and cluster["allowNetAdmin"]
+    for conflicting in ("removeDefaultNodePool", "initialNodeCount", "nodeConfig", "datapathProvider", "enableShieldedNodes"):
+        assert conflicting not in cluster
+    account = cluster["clusterAutoscaling"]["autoProvisioningDefaults"]["serviceAccount"]
+    assert account == "nodes-google-account@project.iam.gserviceaccount.com"
+    assert "cluster-nodes" not in graph
+
+
+def test_a_regional_cluster_is_one_without_a_zone() -> None:
+    assert declared("fleet").graph["cluster-gke"].inputs["location"] == "europe-west1"
+    assert declared("single-network").graph["cluster-gke"].inputs["location"] == "europe-west1-b"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_kubeconfig_holds_no_credential(stack: str) -> None:
+    kubeconfig = json.loads(declared(stack).graph["kubernetes"].inputs["kubeconfig"]["secret"])
+    (user,) = kubeconfig["users"]
+    assert set(user["user"]) == {"exec"}
+    assert user["user"]["exec"]["command"] == "gke-gcloud-auth-plugin"
+    assert kubeconfig["clusters"][0]["cluster"] == {"server": "https://gke-0123.europe-west1.gke.goog"}
+    assert declared(stack).graph["kubernetes"].inputs["clusterIdentifier"].startswith("my-project/europe-west1")
+
+
+def test_ssh_pins_the_key_that_the_machine_published_and_ends_at_its_tunnel() -> None:
+    graph = declared("single-network").graph
+    connection = graph["product-1-join"].inputs["connection"]["secret"]
+    assert (connection["host"], connection["user"]) == ("127.0.0.1", "mesh")
+    assert connection["port"] != graph["product-2-join"].inputs["connection"]["secret"]["port"]
+    assert connection["hostKey"] == "done", "what the command that reads guest attributes printed"
+    assert graph["product-1-drain"].inputs["create"] == "bash -s first"
+    assert "product-1-drain" in graph["product-1-join"].dependencies
+
+
+def test_inside_the_vpc_and_through_a_bastion_ssh_goes_to_the_machines_own_address() -> None:
+    bastion = {"host": "bastion.example.com", "user": "jump", "acceptAnyHostKey": True}
+    for ssh in ({"by": "direct", "ranges": ["10.9.0.0/24"]}, {"by": "bastion", "ranges": ["10.9.0.0/24"], "bastion": bastion}):
+        graph = changed("single-network", google={"ssh": ssh})
+        connection = graph["product-1-join"].inputs["connection"]["secret"]
+        assert (connection["host"], connection["port"]) == (graph["product-1-instance"].state["networkInterfaces"][0]["networkIp"], 22)
+        assert ("proxy" in connection) == (ssh["by"] == "bastion")
+        assert graph["firewall-mesh-product-ssh"].inputs["sourceRanges"] == ["10.9.0.0/24"]
+
+
+def test_a_machine_by_name_finds_the_gateway_and_is_verified_by_its_address() -> None:
+    graph = declared("multi-network").graph
+    assert graph["gateway-record"].inputs["name"] == "gateway.mesh.internal."
+    assert graph["gateway-zone"].inputs["dnsName"] == "gateway.mesh.internal.", "a zone of the domain would hide its other names"
+    assert "15443" in str(graph["product-1-proof"].inputs["stdin"])
+    assert "gateway.mesh.internal:15443" not in str(graph["product-1-proof"].inputs["stdin"])
+
+
+def test_one_more_machine_costs_what_a_machine_may_cost_and_changes_no_other() -> None:
+    before = declared("single-network").graph
+    config = copy.deepcopy(harness.configuration("single-network"))
+    config["machines"]["product-3"] = dict(config["machines"]["product-1"])
+    after = harness.run(config).graph
+    assert len(after) - len(before) == 6
+    assert {name for name in before if before[name] != after[name]} == {"product-verification"}
+
+
+def test_a_group_is_as_many_resources_whatever_its_size() -> None:
+    assert changed("fleet", machines={}).keys() == declared("fleet").graph.keys()
+    config = copy.deepcopy(harness.configuration("fleet"))
+    config["machines"]["product-fleet"].update(minimum=50, maximum=900)
+    assert harness.run(config).graph.keys() == declared("fleet").graph.keys()
+    assert sum(node.parent == "product-fleet" for node in declared("fleet").graph.values()) == 4
+
+
+@pytest.mark.parametrize("stack", ["dev", "Team_A.staging", "2026", "x" * 80])
+def test_any_name_of_a_stack_makes_names_that_google_takes(stack: str) -> None:
+    for name in (
+        names.resource_name(stack, "product-1"),
+        names.cluster_name(stack),
+        names.account_id(stack, "product"),
+        names.slug(stack),
+    ):
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name), name
+    assert len(names.resource_name(stack, "product-1")) <= 63
+    assert len(names.cluster_name(stack)) <= 40
+    assert 6 <= len(names.account_id(stack, "product")) <= 30
+
+
+def test_the_program_dials_the_ports_that_are_opened() -> None:
+    ports = names.iap_tunnels(load(harness.configuration("single-network")), "test")
+    graph = declared("single-network").graph
+    dialled = {graph[f"{name}-join"].inputs["connection"]["secret"]["port"] for name in ("product-1", "product-2")}
+    assert dialled == set(ports)

@@ -1,0 +1,134 @@
+"""What must hold in the graph of every stack, whatever else it says."""
+
+from __future__ import annotations
+
+import ast
+import cProfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from bench import preview
+from tests.preview import harness
+from tests.preview.harness import Node
+
+STACKS = harness.stacks()
+
+
+@cache
+def graph(stack: str) -> dict[str, Node]:
+    return harness.run(harness.configuration(stack)).graph
+
+
+def before(stack: str, name: str) -> set[str]:
+    """All that exists before a resource, directly and indirectly."""
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        for dependency in graph(stack)[waiting.pop()].dependencies:
+            if dependency not in found:
+                found.add(dependency)
+                waiting.append(dependency)
+    return found
+
+
+def of_kind(stack: str, kind: str) -> dict[str, Node]:
+    return {name: node for name, node in graph(stack).items() if node.type.endswith(f":{kind}") and set(node.inputs) != {"id"}}
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_services_select_pods_and_machines_alike(stack: str) -> None:
+    config = harness.configuration(stack)
+    for name, workload in config["workloads"].items():
+        group = graph(stack)[f"{name}-group"].inputs["spec"]["metadata"]["labels"]
+        assert group == workload["labels"]
+        for service, spec in workload["services"].items():
+            assert graph(stack)[f"{name}-service-{service}"].inputs["spec"]["selector"] == spec.get("selector", group)
+        if workload.get("pods"):
+            pod = graph(stack)[f"{name}-pods"].inputs["spec"]["template"]["metadata"]["labels"]
+            assert group.items() <= pod.items()
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_pods_network_has_its_name_and_pods_get_sidecars(stack: str) -> None:
+    config = harness.configuration(stack)
+    for name, node in of_kind(stack, "Namespace").items():
+        labels = node.inputs["metadata"]["labels"]
+        assert labels == (
+            {"topology.istio.io/network": config["cluster"]["network"]} if name == "istio-system" else {"istio-injection": "enabled"}
+        )
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_machine_joins_when_all_that_it_needs_is_there(stack: str) -> None:
+    config = harness.configuration(stack)
+    waiting = {f"{name}-join": machine for name, machine in config["machines"].items() if machine["platform"] != "group"}
+    waiting |= {f"{name}-manager": machine for name, machine in config["machines"].items() if machine["platform"] == "group"}
+    assert waiting
+    for name, machine in waiting.items():
+        workload = machine["workload"]
+        needed = {
+            f"{workload}-group",
+            f"{workload}-account",
+            *(f"{workload}-service-{s}" for s in config["workloads"][workload]["services"]),
+        }
+        assert needed | {"istio-eastwestgateway", "mesh-virtualservice-istiod-vs"} <= before(stack, name), name
+
+
+@pytest.mark.parametrize("stack", [stack for stack in STACKS if stack != "existing"])
+def test_what_istiod_judges_waits_for_istiod(stack: str) -> None:
+    kinds = [
+        kind for kind in ("Gateway", "VirtualService", "PeerAuthentication", "WorkloadGroup", "DestinationRule") if of_kind(stack, kind)
+    ]
+    assert len(kinds) >= 4
+    for kind in kinds:
+        for name in of_kind(stack, kind):
+            assert "istiod" in before(stack, name), name
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_dependencies_are_few_whatever_the_number_of_machines(stack: str) -> None:
+    """A list that grows with the stack makes previews quadratic."""
+    for name, node in graph(stack).items():
+        assert len(node.dependencies) <= 25, name
+
+
+@pytest.mark.parametrize("stack", ["lab", "single-network"])
+def test_the_work_of_a_preview_grows_as_the_machines_do(stack: str) -> None:
+    """By calls of functions, which are the same on any day: twice as many further machines are twice as much further work."""
+
+    def calls(machines: int) -> int:
+        profile = cProfile.Profile()
+        profile.runcall(harness.run, preview.grown(config, machines), preview=True)
+        return sum(each.callcount for each in profile.getstats())
+
+    config = harness.configuration(stack)
+    harness.run(preview.grown(config, 1), preview=True)  # imports
+    few, more, many = calls(6), calls(12), calls(24)
+    assert (many - more) / (more - few) < 2.05
+
+
+def test_no_resource_is_made_where_a_preview_cannot_see_it() -> None:
+    """That is in an apply. What is called like a class of an SDK within a lambda, or in a function handed to `apply`, is one."""
+    files = sorted((harness.ROOT / "components").rglob("*.py"))
+    assert len(files) > 20
+    for file in files:
+        tree = ast.parse(file.read_text())
+        handed = {
+            argument.id
+            for call in ast.walk(tree)
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "apply"
+            for argument in call.args
+            if isinstance(argument, ast.Name)
+        }
+        inner = [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)]
+        named = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name in handed]
+        for function in (*inner, *named):
+            for call in ast.walk(function):
+                if isinstance(call, ast.Call):
+                    assert not any(word.arg == "opts" for word in call.keywords), f"{_place(file)}:{call.lineno}"
+
+
+def _place(file: Path) -> str:
+    return str(file.relative_to(harness.ROOT))
