@@ -4,60 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.apiextensions import CustomResource
 
-from .config.existing import ExistingCluster
-from .config.stack import Settings
+from .manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """What the rest of the program needs of a cluster.
+    """What a platform provides for a cluster.
 
-    `kubeconfig` is secret. `identifier` stays the same for as long as the cluster is the same one. `gateway_service` is how a gateway is
-    exposed to machines here (the chart's `service` values), None where there is one already; `gateway_address` is where they find it.
-    `ready` is what pods wait for. `nodes`: the node's address by further network, where it has a leg there. `gateway_ip` says
-    what `gateway_address` resolves to, where that is a name; `api_server` is the API server's URL where machines reach it.
-    `whole` is a resource with which all that is in the cluster goes, if there is one: nothing of it need be deleted before.
+    kubeconfig: the text of a kubeconfig with one context; secret.
+    identifier: stays the same for as long as the cluster is the same one.
+    gateway_service: the gateway chart's `service` values, by which a gateway is exposed to machines;
+        None where a gateway exists.
+    gateway_address: the IP address or DNS name at which machines reach the east-west gateway.
+    ready: the resources that must exist before anything is created in the cluster.
+    node_addresses: the node's address in each additional Docker network that it is attached to.
+    gateway_ip: the IP address of `gateway_address`, where that is a DNS name.
+    api_server: the API server's URL, where machines reach it.
+    deleted_with: the resource whose deletion removes everything in the cluster, if there is one.
+        Objects in the cluster then skip their own deletion.
     """
 
     kubeconfig: pulumi.Output[str]
     identifier: pulumi.Input[str]
-    gateway_service: Mapping[str, Any] | None
+    gateway_service: Manifest | None
     gateway_address: pulumi.Output[str]
-    ready: Sequence[pulumi.Resource]
-    nodes: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
+    ready: Sequence[pulumi.Resource] = ()
+    node_addresses: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
     gateway_ip: pulumi.Output[str] | None = None
     api_server: pulumi.Output[str] | None = None
-    whole: pulumi.Resource | None = None
+    deleted_with: pulumi.Resource | None = None
 
 
-def custom_resource(name: str, manifest: dict[str, Any], opts: pulumi.ResourceOptions) -> CustomResource:
-    """A custom resource from its manifest."""
+def custom_resource(name: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> CustomResource:
+    """Declare a custom resource from its manifest."""
     return CustomResource(
-        name, api_version=manifest["apiVersion"], kind=manifest["kind"], metadata=manifest["metadata"], spec=manifest["spec"], opts=opts
+        name,
+        api_version=manifest["apiVersion"],
+        kind=manifest["kind"],
+        metadata=manifest["metadata"],
+        spec=manifest["spec"],
+        opts=opts,
     )
 
 
-def provider(settings: Settings, cluster: Cluster) -> Provider:
-    """The provider for all that is in the cluster. ConfigMaps and Secrets change in place: by default it deletes them first.
+def cluster_options(name: str, cluster: Cluster, *, take_over: bool) -> pulumi.ResourceOptions:
+    """Create the provider `name` and return the options of everything in the cluster.
 
-    In a cluster of ours, an object that is there already was made by an `up` that was killed, and the next one goes on from there. In somebody
-    else's it is theirs, and the provider refuses to touch it.
+    take_over: whether an object that exists is updated instead of refused. In a cluster that this
+        program creates, such an object is left from an update that was killed. In another cluster,
+        the object may belong to other users.
+    ConfigMaps and Secrets are updated in place; the provider would replace them by default.
     """
-    ours = not isinstance(settings.cluster, ExistingCluster)
-    return Provider(
-        "kubernetes",
+    provider = Provider(
+        name,
         kubeconfig=cluster.kubeconfig,
         cluster_identifier=cluster.identifier,
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
-        upsert_existing_objects=ours,
-        enable_patch_force=ours,
-        # It looks once whether the API server answers, and gives up for the whole run if not; a node that joins a network does not.
+        upsert_existing_objects=take_over,
+        enable_patch_force=take_over,
+        # The provider contacts the API server once. If that fails, every operation of the run
+        # fails, and a node that joins a Docker network is out of reach for a moment.
         opts=pulumi.ResourceOptions(depends_on=cluster.ready),
     )
+    return pulumi.ResourceOptions(provider=provider, deleted_with=cluster.deleted_with)

@@ -39,3 +39,13 @@ def spiffe_id(namespace: str, service_account: str) -> str:
 def service_host(service: str, namespace: str) -> str:
     """Return the DNS name of a Service throughout the mesh."""
     return f"{service}.{namespace}.svc.cluster.local"
+
+
+def child_name(component: str, default: str, child: str) -> str:
+    """Return the resource name of a component's child.
+
+    component: the component's name. default: the name that stacks of this program give it.
+    Children of a component of another name are prefixed by it, so two components of one type fit
+    into one program.
+    """
+    return child if component == default else f"{component}-{child}"

@@ -1,4 +1,4 @@
-"""The whole program: from settings to resources, in one direction."""
+"""The whole program: from the settings of a stack to resources, in one direction."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from typing import Any
 import pulumi
 from pulumi.runtime.config import get_config, get_config_env
 
-from . import kubernetes
-from .config import gateway_machines
+from .config.existing import ExistingCluster
+from .config.gateway_machines import add_gateway_machines, gateway_machine_names, networks_with_gateway
 from .config.problems import Problem, SettingsError
 from .config.reader import SECRETS
 from .config.stack import Settings
-from .istio import control_plane, network_gateways
-from .istio.workload import Workload, namespaces
-from .machines.machine import Machine
+from .istio import manifests, network_gateways
+from .istio.control_plane import Mesh, MeshArgs
+from .istio.workload import Workload, WorkloadArgs, namespaces
+from .kubernetes import cluster_options, custom_resource
+from .machines.machine import Machine, MachineArgs
+from .names import ISTIO_NAMESPACE
 from .platforms import dispatch
-from .platforms.dispatch import network_gateway
 from .platforms.gateway import Gateway
-from .verification import component
+from .verification.component import VerificationArgs, VerifiedWorkload, verify_workloads
 
 
 def configuration() -> tuple[dict[str, Any], set[str]]:
@@ -29,15 +31,17 @@ def configuration() -> tuple[dict[str, Any], set[str]]:
     """
     project = f"{pulumi.get_project()}:"
     keys = sorted({key for key in {**get_config_env(), **pulumi.runtime.config.CONFIG.get()} if key.startswith(project)})
-    names = {key.removeprefix(project): pulumi.runtime.is_config_secret(key) for key in keys}
+    is_secret = {key.removeprefix(project): pulumi.runtime.is_config_secret(key) for key in keys}
     problems = [
-        Problem(name, "must not be secret: it would be readable in names" if secret else "must be secret: set it with `--secret`")
-        for name, secret in names.items()
+        Problem(
+            name, "must not be a secret: the value becomes part of resource names" if secret else "must be secret: set it with `--secret`"
+        )
+        for name, secret in is_secret.items()
         if secret != (name in SECRETS)
     ]
     if problems:
         raise SettingsError(problems)
-    return {name: _plain(get_config(project + name)) for name in names if name not in SECRETS}, set(names) & SECRETS
+    return {name: _plain(get_config(project + name)) for name in is_secret if name not in SECRETS}, set(is_secret) & SECRETS
 
 
 def _plain(text: str) -> Any:
@@ -46,48 +50,85 @@ def _plain(text: str) -> Any:
 
 
 def build(settings: Settings, stack: str) -> dict[str, Any]:
-    """Declare everything; returns the stack's outputs by name."""
-    settings = gateway_machines.add_gateway_machines(settings)
+    """Declare all resources of a stack and return its outputs by name."""
+    settings = add_gateway_machines(settings)
     for note in network_gateways.connectivity_notes(settings):
         pulumi.log.info(note)
-    in_networks = dispatch.networks(stack, settings)
-    cluster = dispatch.cluster(stack, settings, in_networks)
-    in_cluster = pulumi.ResourceOptions(provider=kubernetes.provider(settings, cluster), deleted_with=cluster.whole)
-    mesh = control_plane.Mesh(settings, cluster, in_cluster)
-    spaces = namespaces(settings, mesh, in_cluster)
-    workloads = {
-        name: Workload(name, settings, spaces[workload.namespace], mesh.ready, in_cluster) for name, workload in settings.workloads.items()
-    }
-    joined = {
-        name: Machine(name, settings, make_host, cluster, mesh, workloads[settings.machines[name].workload])
-        for name, make_host in dispatch.host_factories(stack, settings, in_networks, cluster).items()
-    }
-    gateways = {
-        network: network_gateway(
-            network, settings, in_networks, {name: joined[name] for name in gateway_machines.gateway_machine_names(settings, network)}
+    adopted = settings.cluster if isinstance(settings.cluster, ExistingCluster) else None
+    networks = dispatch.networks(stack, settings)
+    cluster = dispatch.cluster(stack, settings, networks)
+    in_cluster = cluster_options("kubernetes", cluster, take_over=adopted is None)
+    mesh_args = MeshArgs(
+        settings=settings.mesh,
+        cluster=cluster,
+        network=settings.cluster.network,
+        networks_with_gateway=networks_with_gateway(settings),
+        networks_without_gateway=network_gateways.networks_without_gateway(settings),
+    )
+    mesh = Mesh("mesh", mesh_args, in_cluster)
+    created = {workload.namespace for workload in settings.workloads.values()} - {ISTIO_NAMESPACE}
+    created -= set(adopted.namespaces) if adopted else set()
+    in_namespace = namespaces(created, mesh, strict=settings.mesh.adopt, opts=in_cluster)
+    workloads: dict[str, Workload] = {}
+    for name, workload in settings.workloads.items():
+        workload_args = WorkloadArgs(
+            settings=workload,
+            mesh=mesh,
+            namespace_resources=in_namespace.get(workload.namespace, ()),
+            failover=network_gateways.needs_failover(settings, name),
+            clients_see_several_gateways=network_gateways.clients_see_several_gateways(settings, name),
         )
-        for network in gateway_machines.networks_with_gateway(settings)
-    }
-    told = [_tell_addresses(network, known, in_cluster) for network, known in gateways.items()]
-
-    if settings.google and in_networks.google and settings.groups:
-        from .platforms.google.instance_group import instance_groups
-
-        told += instance_groups(stack, settings, settings.google, in_networks.google, cluster, mesh, workloads, in_cluster)
-
+        workloads[name] = Workload(name, workload_args, in_cluster)
+    machines: dict[str, Machine] = {}
+    for name, host in dispatch.host_factories(stack, settings, networks, cluster).items():
+        declared = settings.machines[name]
+        machine_args = MachineArgs(
+            workload=workloads[declared.workload],
+            host=host,
+            network=declared.network,
+            rotation=declared.rotation,
+            workloads=list(settings.workloads),
+        )
+        machines[name] = Machine(name, machine_args)
+    gateways: dict[str, Gateway] = {}
+    for network in networks_with_gateway(settings):
+        members = {name: machines[name] for name in gateway_machine_names(settings, network)}
+        gateways[network] = dispatch.network_gateway(network, settings, networks, members)
+    complete = [_publish_addresses(network, gateway, in_cluster) for network, gateway in gateways.items()]
+    complete += dispatch.instance_groups(settings, networks, workloads, in_cluster)
     outputs: dict[str, Any] = {
         "gateway": mesh.gateway,
-        "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in joined.items()},
+        "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in machines.items()},
     }
     if settings.verify != "none":
-        outputs["verification"] = component.verify_workloads(settings, cluster, mesh, workloads, joined, gateways, told)
+        verified = {
+            name: VerifiedWorkload(
+                workload=workload,
+                machines={machine: machines[machine] for machine in settings.machines_of(name)},
+                reachable_from_pods=not network_gateways.unreachable_from_pods(settings, name),
+                strict=manifests.enforces_strict_mtls(settings, workload.settings),
+                min_group_size=settings.fleet_of(name),
+            )
+            for name, workload in workloads.items()
+        }
+        outputs["verification"] = verify_workloads(
+            VerificationArgs(
+                mesh=mesh,
+                mode=settings.verify,
+                pod_cidr=settings.cluster.pod_range,
+                workloads=verified,
+                gateways=gateways,
+                depends_on=complete,
+            )
+        )
     return outputs
 
 
-def _tell_addresses(network: str, gateway: Gateway, opts: pulumi.ResourceOptions) -> pulumi.Resource:
-    """Tell istiod where calls into `network` go, once its gateway can take them."""
-    known = pulumi.Output.all(*gateway.addresses.values())
-    spec = known.apply(lambda addresses: network_gateways.remote_gateway(network, addresses)["spec"])
+def _publish_addresses(network: str, gateway: Gateway, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+    """Publish to istiod where calls into `network` go, once its gateway can take them."""
+    spec = pulumi.Output.all(*gateway.addresses.values()).apply(
+        lambda addresses: network_gateways.remote_gateway(network, addresses)["spec"]
+    )
     manifest = {**network_gateways.remote_gateway(network, []), "spec": spec}
-    after = pulumi.ResourceOptions(depends_on=list(gateway.ready))
-    return kubernetes.custom_resource(f"{network}-gateway-addresses", manifest, pulumi.ResourceOptions.merge(opts, after))
+    ready = pulumi.ResourceOptions(depends_on=list(gateway.ready))
+    return custom_resource(f"{network}-gateway-addresses", manifest, pulumi.ResourceOptions.merge(opts, ready))

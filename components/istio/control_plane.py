@@ -1,132 +1,174 @@
-"""Istio in the cluster: its control plane, the east-west gateway that machines reach it through, and strict mutual TLS."""
+"""Istio in a cluster: control plane, east-west gateway, and strict mutual TLS."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pulumi
 from pulumi_command import local
 from pulumi_kubernetes.core.v1 import ConfigMap, Namespace
 from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
-from .. import kubernetes, names, shell
-from ..config import gateway_machines
+from .. import names, shell
 from ..config.mesh import MeshSettings
-from ..config.stack import Settings
-from ..kubernetes import Cluster
+from ..kubernetes import Cluster, custom_resource
+from ..manifest import Manifest
 from . import adoption, charts, network_gateways
 from .manifests import istiod_exposure, services_exposure, strict_mtls
 
 
-def _gateway_api(settings: Settings, cluster: Cluster, parent: pulumi.Resource) -> pulumi.Resource:
-    """The Gateway API's CRDs, which istiod must find when it starts. They stay when the stack goes, as CRDs of Istio's charts do."""
-    return local.Command(
-        "gateway-api",
-        create=shell.LOCAL,
-        stdin=cluster.kubeconfig.apply(
-            lambda kubeconfig: shell.with_kubeconfig("istio/gateway-api", kubeconfig, {"SOURCE": settings.mesh.gateway_api})
-        ),
-        logging=local.Logging.STDERR,
-        add_previous_output_in_env=False,
-        opts=pulumi.ResourceOptions(parent=parent, depends_on=cluster.ready),
-    )
+@dataclass(frozen=True, kw_only=True)
+class MeshArgs:
+    """What a mesh is made from.
+
+    settings: the mesh, installed or adopted.
+    cluster: the cluster that it is in.
+    network: the network of the cluster's pods.
+    networks_with_gateway: networks of machines whose gateway is machines.
+    networks_without_gateway: networks of machines that have no gateway.
+    """
+
+    settings: MeshSettings
+    cluster: Cluster
+    network: str
+    networks_with_gateway: Sequence[str] = ()
+    networks_without_gateway: Sequence[str] = ()
+
+    @property
+    def other_networks(self) -> list[str]:
+        """The networks of machines that reach pods through the east-west gateway alone."""
+        return [*self.networks_with_gateway, *self.networks_without_gateway]
 
 
 class Mesh(pulumi.ComponentResource):
     """Istio by its own charts, or the Istio that a cluster has.
 
-    `ready` is what everything in the mesh depends on: the gateway runs, hence injection and validation work. `gateway` is the address that
-    machines dial, `gateway_ip` what it resolves to where it is a name; `root_certificate` is the mesh's trust anchor as the cluster has it now.
-    `described` are the settings of the mesh, with what was read in the cluster where the mesh is adopted.
+    settings, cluster, network: as in the arguments.
+    ready: the resources that everything in the mesh depends on. Then the gateway runs, hence
+        injection and validation work.
+    namespace_resources: Istio's namespace, where this component creates it.
+    gateway: the address that machines dial. gateway_ip: the IP address that it resolves to.
+    root_certificate: the mesh's trust anchor, as the cluster has it now.
+    effective_config: the settings, with what the cluster says where the mesh is adopted.
     """
 
-    namespace: list[pulumi.Resource]
-    ready: list[pulumi.Resource]
+    settings: MeshSettings
+    cluster: Cluster
+    network: str
+    ready: Sequence[pulumi.Resource]
+    namespace_resources: Sequence[pulumi.Resource]
     gateway: pulumi.Output[str]
     gateway_ip: pulumi.Output[str]
     root_certificate: pulumi.Output[str]
-    described: pulumi.Output[MeshSettings]
+    effective_config: pulumi.Output[MeshSettings]
 
-    def __init__(self, settings: Settings, cluster: Cluster, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-vm-mesh:mesh:Mesh", "mesh", {}, opts)
-        mesh, network = settings.mesh, settings.cluster.network
-        cross_network = any(machine.network != network for machine in settings.machines.values())
-        if mesh.adopt:
-            self.namespace, self.described = [], self._adopted(settings)
-        else:
-            self.namespace, self.described = [self._namespace(network, cluster)], pulumi.Output.from_input(mesh)
-        after = (
-            [_gateway_api(settings, cluster, self)]
-            if gateway_machines.networks_with_gateway(settings) or network_gateways.networks_without_gateway(settings)
-            else self.namespace
-        )
-        if not mesh.adopt:
-            after = [self._control_plane(mesh, network, after)]
-        gateway: Release | None = None
-        if cluster.gateway_service is not None:
-            values = charts.gateway_values(mesh, network, cluster.gateway_service, cross_network)
-            gateway = self._release(mesh, names.EASTWEST_GATEWAY, "gateway", values, after)
-        # istiod's webhook validates these.
-        after_istiod = pulumi.ResourceOptions(parent=self, depends_on=after)
-        manifests = [
-            *([] if mesh.adopt else [strict_mtls()]),
-            *(istiod_exposure() if gateway else []),
-            *map(network_gateways.passthrough_gateway, gateway_machines.networks_with_gateway(settings)),
-            *map(network_gateways.blackhole_gateway, network_gateways.networks_without_gateway(settings)),
-            *([services_exposure()] if gateway and cross_network else []),
-        ]
-        objects = [
-            kubernetes.custom_resource(f"mesh-{manifest['kind'].lower()}-{manifest['metadata']['name']}", manifest, after_istiod)
-            for manifest in manifests
-        ]
-        # Every pod of Istio's mounts this ConfigMap, so it exists when the gateway runs; read anew at each run, which is how a rotated root is noticed.
+    def __init__(self, name: str, args: MeshArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-vm-mesh:mesh:Mesh", name, {}, opts)
+        self._args = args
+        cluster, settings = args.cluster, args.settings
+        self.settings, self.cluster, self.network = settings, cluster, args.network
+        self.gateway = cluster.gateway_address
+        self.gateway_ip = cluster.gateway_ip or cluster.gateway_address
+        self.namespace_resources = [] if settings.adopt else [self._namespace()]
+        self.effective_config = self._adopted() if settings.adopt else pulumi.Output.from_input(settings)
+        istiod: Sequence[pulumi.Resource] = [self._gateway_api()] if args.other_networks else self.namespace_resources
+        if not settings.adopt:
+            istiod = [self._control_plane(istiod)]
+        gateway = self._gateway(cluster.gateway_service, istiod) if cluster.gateway_service is not None else None
+        objects = [self._object(manifest, istiod) for manifest in self._manifests(gateway is not None)]
+        self.ready = [*([gateway] if gateway else []), *objects]
+        # Every Istio pod mounts this ConfigMap, so it exists when the gateway runs. It is read at
+        # each run, so a rotated root certificate is noticed.
+        config_map = names.ROOT_CERTIFICATE_CONFIG_MAP
         root = ConfigMap.get(
-            "root-certificate",
-            gateway.id.apply(lambda _: names.ROOT_CERTIFICATE_CONFIG_MAP) if gateway else names.ROOT_CERTIFICATE_CONFIG_MAP,
+            self._child("root-certificate"),
+            gateway.id.apply(lambda _: config_map) if gateway else config_map,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.ready = [*([gateway] if gateway else []), *objects]
-        self.gateway, self.gateway_ip = cluster.gateway_address, cluster.gateway_ip or cluster.gateway_address
         self.root_certificate = root.data.apply(lambda data: data["root-cert.pem"])
         self.register_outputs({"gateway": self.gateway})
 
-    def _namespace(self, network: str, cluster: Cluster) -> Namespace:
-        return Namespace(
-            "istio-system",
-            metadata={"name": names.ISTIO_NAMESPACE, "labels": {"topology.istio.io/network": network}},
-            opts=pulumi.ResourceOptions(parent=self, depends_on=cluster.ready),
+    def _child(self, child: str) -> str:
+        return names.child_name(self._name, "mesh", child)
+
+    def _manifests(self, with_gateway: bool) -> list[Manifest]:
+        args = self._args
+        return [
+            *([] if args.settings.adopt else [strict_mtls()]),
+            *(istiod_exposure() if with_gateway else []),
+            *map(network_gateways.passthrough_gateway, args.networks_with_gateway),
+            *map(network_gateways.blackhole_gateway, args.networks_without_gateway),
+            *([services_exposure()] if with_gateway and args.other_networks else []),
+        ]
+
+    def _object(self, manifest: Manifest, istiod: Sequence[pulumi.Resource]) -> pulumi.Resource:
+        """Declare one object. Istio's webhook validates it, so istiod must run before."""
+        name = f"{self._name}-{manifest['kind'].lower()}-{manifest['metadata']['name']}"
+        return custom_resource(name, manifest, pulumi.ResourceOptions(parent=self, depends_on=istiod))
+
+    def _gateway_api(self) -> pulumi.Resource:
+        """Install the Gateway API's CRDs before istiod, which reads them when it starts.
+
+        They stay when the stack is destroyed, as the CRDs of Istio's charts do.
+        """
+        source = {"SOURCE": self._args.settings.gateway_api}
+        return local.Command(
+            self._child("gateway-api"),
+            create=shell.LOCAL,
+            stdin=self.cluster.kubeconfig.apply(lambda kubeconfig: shell.with_kubeconfig("istio/gateway-api", kubeconfig, source)),
+            logging=local.Logging.STDERR,
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready),
         )
 
-    def _control_plane(self, mesh: MeshSettings, network: str, after: list[pulumi.Resource]) -> Release:
-        base = self._release(mesh, "istio-base", "base", charts.base_values(mesh), self.namespace)
-        return self._release(mesh, "istiod", "istiod", charts.istiod_values(mesh, network), [base, *after])
+    def _namespace(self) -> Namespace:
+        return Namespace(
+            self._child("istio-system"),
+            metadata={"name": names.ISTIO_NAMESPACE, "labels": {"topology.istio.io/network": self.network}},
+            opts=pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready),
+        )
 
-    def _release(self, mesh: MeshSettings, name: str, chart: str, values: dict[str, Any], after: list[pulumi.Resource]) -> Release:
-        source = charts.chart(mesh, chart)
+    def _control_plane(self, depends_on: Sequence[pulumi.Resource]) -> Release:
+        settings = self._args.settings
+        base = self._release("istio-base", "base", charts.base_values(settings), self.namespace_resources)
+        return self._release("istiod", "istiod", charts.istiod_values(settings, self.network), [base, *depends_on])
+
+    def _gateway(self, service: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
+        args = self._args
+        values = charts.gateway_values(args.settings, args.network, service, bool(args.other_networks))
+        return self._release(names.EASTWEST_GATEWAY, "gateway", values, depends_on)
+
+    def _release(self, release: str, chart: str, values: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
+        settings = self._args.settings
+        source = charts.chart(settings, chart)
         return Release(
-            name,
-            name=name,
+            self._child(release),
+            name=release,
             namespace=names.ISTIO_NAMESPACE,
             chart=source.chart,
             version=source.version,
             repository_opts=RepositoryOptsArgs(repo=source.repository) if source.repository else None,
             values=values,
             timeout=300,
-            description=f"Istio {mesh.version}",  # the provider does not notice that a chart from a directory changed
-            opts=pulumi.ResourceOptions(parent=self, depends_on=after),
+            # The provider does not notice that a chart from a directory changed.
+            description=f"Istio {settings.version}",
+            opts=pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)),
         )
 
-    def _adopted(self, settings: Settings) -> pulumi.Output[MeshSettings]:
+    def _adopted(self) -> pulumi.Output[MeshSettings]:
         """Read what istioctl reads of a mesh: its configuration, and the cluster's name in it."""
+        args = self._args
 
-        def read(name: str) -> pulumi.Output[Mapping[str, str]]:
-            return ConfigMap.get(f"adopted-{name}", f"{names.ISTIO_NAMESPACE}/{name}", opts=pulumi.ResourceOptions(parent=self)).data
+        def read(config_map: str) -> pulumi.Output[Mapping[str, str]]:
+            resource_id = f"{names.ISTIO_NAMESPACE}/{config_map}"
+            opts = pulumi.ResourceOptions(parent=self)
+            return ConfigMap.get(self._child(f"adopted-{config_map}"), resource_id, opts=opts).data
 
-        def described(found: dict[str, Mapping[str, str]]) -> MeshSettings:
+        def effective(data: Mapping[str, Mapping[str, str]]) -> MeshSettings:
             try:
-                return adoption.adopt_mesh(settings.mesh, settings.cluster.network, found["mesh"]["mesh"], found["injector"]["values"])
+                return adoption.adopt_mesh(args.settings, args.network, data["mesh"]["mesh"], data["injector"]["values"])
             except ValueError as error:
                 raise pulumi.RunError(f"this mesh cannot be adopted: {error}") from None
 
-        return pulumi.Output.all(mesh=read("istio"), injector=read("istio-sidecar-injector")).apply(described)
+        return pulumi.Output.all(mesh=read("istio"), injector=read("istio-sidecar-injector")).apply(effective)

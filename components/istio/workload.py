@@ -1,71 +1,108 @@
-"""A workload in the cluster: what it is called, who it is, and its pods if the stack has them run here."""
+"""A workload in the cluster: its identity, WorkloadGroup, Services, and its pods if the stack runs them."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
 from pulumi_kubernetes.core.v1 import Namespace, Service, ServiceAccount
 
 from .. import names
-from ..config.existing import ExistingCluster
-from ..config.stack import Settings
+from ..config.workload import WorkloadSettings
 from ..kubernetes import custom_resource
 from . import manifests, network_gateways
 from .control_plane import Mesh
 
 
-def namespaces(settings: Settings, mesh: Mesh, opts: pulumi.ResourceOptions) -> dict[str, list[pulumi.Resource]]:
-    """What must exist before anything is put into the namespaces of the stack's workloads, by namespace.
+def namespaces(wanted: Iterable[str], mesh: Mesh, *, strict: bool, opts: pulumi.ResourceOptions) -> Mapping[str, Sequence[pulumi.Resource]]:
+    """Declare namespaces and return, by name, what must exist before anything is put into each.
 
-    In a mesh that this program installs, plaintext is refused everywhere; in an adopted one, in the namespaces that it makes.
+    wanted: the namespaces to create; Istio's own comes from `mesh`.
+    strict: whether each refuses plaintext by a PeerAuthentication of its own. A mesh that this
+        program installs refuses plaintext everywhere.
     """
-    made: dict[str, list[pulumi.Resource]] = {names.ISTIO_NAMESPACE: mesh.namespace}
-    after = mesh.ready
-    options = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=after))
-    for name in sorted({workload.namespace for workload in settings.workloads.values()} - {names.ISTIO_NAMESPACE}):
-        if isinstance(settings.cluster, ExistingCluster) and name in settings.cluster.namespaces:
-            made[name] = []
-            continue
-        namespace = Namespace(f"namespace-{name}", metadata=manifests.injected_namespace(name)["metadata"], opts=options)
-        made[name] = [namespace]
-        if settings.mesh.adopt:
-            strict = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[namespace]))
-            made[name].append(custom_resource(f"namespace-{name}-mtls", manifests.strict_mtls(name), strict))
-    return made
+    resources: dict[str, Sequence[pulumi.Resource]] = {names.ISTIO_NAMESPACE: mesh.namespace_resources}
+    in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
+    for name in sorted(wanted):
+        metadata = manifests.injected_namespace(name)["metadata"]
+        namespace = Namespace(f"namespace-{name}", metadata=metadata, opts=in_mesh)
+        resources[name] = [namespace]
+        if strict:
+            after_namespace = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[namespace]))
+            peer_authentication = custom_resource(f"namespace-{name}-mtls", manifests.strict_mtls(name), after_namespace)
+            resources[name] = [namespace, peer_authentication]
+    return resources
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadArgs:
+    """What a workload is made from.
+
+    settings: the workload.
+    mesh: the mesh that it belongs to.
+    namespace_resources: what must exist before anything is put into its namespace.
+    failover: whether clients reach its machines through several gateways, one of which may fail.
+    clients_see_several_gateways: whether clients choose between these gateways themselves.
+    """
+
+    settings: WorkloadSettings
+    mesh: Mesh
+    namespace_resources: Sequence[pulumi.Resource] = ()
+    failover: bool = False
+    clients_see_several_gateways: bool = False
 
 
 class Workload(pulumi.ComponentResource):
     """ServiceAccount, WorkloadGroup, Services and Deployment of a workload.
 
-    `registered` must exist before the first machine joins; `ready` adds the pods, and is what can be called.
+    identity_resources: what must exist before the first machine joins.
+    all_resources: these and the pods: what can be called.
     """
 
-    registered: list[pulumi.Resource]
-    ready: list[pulumi.Resource]
+    settings: WorkloadSettings
+    settings_name: str
+    mesh: Mesh
+    identity_resources: list[pulumi.Resource]
+    all_resources: list[pulumi.Resource]
 
-    def __init__(
-        self, name: str, settings: Settings, namespace: list[pulumi.Resource], after: list[pulumi.Resource], opts: pulumi.ResourceOptions
-    ) -> None:
+    def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:workloads:Workload", name, {}, opts)
-        workload = settings.workloads[name]
-        child = pulumi.ResourceOptions(parent=self, depends_on=namespace)
-        in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[*namespace, *after])
-        account = ServiceAccount(f"{name}-account", metadata=manifests.service_account(name, workload)["metadata"], opts=child)
-        group = custom_resource(f"{name}-group", manifests.workload_group(name, workload, settings.cluster.network), in_mesh)
+        settings = args.settings
+        self.settings, self.settings_name, self.mesh = settings, name, args.mesh
+        in_namespace = pulumi.ResourceOptions(parent=self, depends_on=list(args.namespace_resources))
+        in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[*args.namespace_resources, *args.mesh.ready])
+        account = ServiceAccount(f"{name}-account", metadata=manifests.service_account(name, settings)["metadata"], opts=in_namespace)
+        workload_group = custom_resource(f"{name}-group", manifests.workload_group(name, settings, args.mesh.network), in_mesh)
         services = [
-            Service(f"{name}-service-{service}", metadata=manifest["metadata"], spec=manifest["spec"], opts=child)
-            for service, manifest in manifests.services(workload).items()
+            Service(
+                f"{name}-service-{service}",
+                metadata=manifest["metadata"],
+                spec=manifest["spec"],
+                opts=in_namespace,
+            )
+            for service, manifest in manifests.services(settings).items()
         ]
-        self.registered = [account, group, *services]
-        if network_gateways.needs_failover(settings, name):
-            choose = network_gateways.clients_see_several_gateways(settings, name)
-            self.registered += [
-                custom_resource(f"{name}-service-{service}-failover", network_gateways.failover_rule(service, workload, choose), in_mesh)
-                for service in workload.services
+        self.identity_resources = [account, workload_group, *services]
+        if args.failover:
+            self.identity_resources += [
+                custom_resource(
+                    f"{name}-service-{service}-failover",
+                    network_gateways.failover_rule(service, settings, args.clients_see_several_gateways),
+                    in_mesh,
+                )
+                for service in settings.services
             ]
-        self.ready = list(self.registered)
-        deployment = manifests.deployment(name, workload)
+        self.all_resources = list(self.identity_resources)
+        deployment = manifests.deployment(name, settings)
         if deployment:
-            options = pulumi.ResourceOptions(parent=self, depends_on=[*namespace, account, *after])
-            self.ready.append(Deployment(f"{name}-pods", metadata=deployment["metadata"], spec=deployment["spec"], opts=options))
+            depends_on = [*args.namespace_resources, account, *args.mesh.ready]
+            pods = Deployment(
+                f"{name}-pods",
+                metadata=deployment["metadata"],
+                spec=deployment["spec"],
+                opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on),
+            )
+            self.all_resources.append(pods)
         self.register_outputs({})

@@ -13,24 +13,28 @@ from .. import shell
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """What the rest of the program needs of a machine.
+    """A machine as the rest of the program sees it, on any platform.
 
-    `address` is what others in its network reach it by; `identity` changes when the machine is another one; `connection` is how SSH
-    gets to it, with the host's key; `as_root` is the command that runs a script there. `resource` is the machine itself, where this program
-    made it. `leave` is the script that has it leave the mesh, for the machine that runs Pulumi; one that is shut down needs none.
-
-    Where the host's key is made on the machine, `prepare` is the script that waits for it and prints it, for the machine that runs Pulumi, and
-    `connection` a function of the key.
+    address: the IP address by which it is reached in its network.
+    instance_id: changes when the machine is another one.
+    connection: how SSH reaches it, with the host key; a function of the host key where the
+        machine creates that key.
+    host_key_script: where the machine creates its host key, the local script that waits for the
+        key and prints it.
+    root_shell: the command that runs a script on standard input as root.
+    resource: the machine itself, where this program creates it.
+    leave_script: the local script that takes the machine out of the mesh over SSH. A machine that
+        is shut down needs none.
     """
 
     address: pulumi.Output[str]
-    identity: pulumi.Output[str]
+    instance_id: pulumi.Output[str]
     connection: remote.ConnectionArgs | Callable[[pulumi.Output[str]], remote.ConnectionArgs]
-    prepare: str | None = None
-    as_root: str = shell.REMOTE
+    host_key_script: str | None = None
+    root_shell: str = shell.REMOTE
     resource: pulumi.Resource | None = None
-    leave: pulumi.Output[str] | None = None
+    leave_script: pulumi.Output[str] | None = None
 
 
-# Makes a machine, with the options that it is given.
 HostFactory = Callable[[pulumi.ResourceOptions], Host]
+"""Creates or adopts a machine, with the options that it is given."""

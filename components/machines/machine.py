@@ -1,161 +1,193 @@
-"""One machine in the mesh: made or found by its platform, joined over SSH, drained before it goes, and heard calling the mesh."""
+"""One machine in the mesh: created or adopted by its platform, joined, verified, and drained before it goes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 from pulumi_command import local, remote
 
 from .. import names, shell
-from ..config.stack import Settings
 from ..istio import manifests
-from ..istio.control_plane import Mesh
 from ..istio.workload import Workload
-from ..kubernetes import Cluster
 from . import bootstrap
 from .files import machine_files
-from .host import Host
-from .token import Token
+from .host import Host, HostFactory
+from .token import Token, TokenArgs
 
 SECONDS_TO_DRAIN, SECONDS_TO_LEAVE = 5, 2
-"""How long calls under way have once the entry is gone: all that they have, or until the agent is ended, which takes five more."""
+"""Seconds that requests in flight get after the WorkloadEntry is deleted: in total, or before the agent stops.
+
+An agent that is stopped drains for another five seconds.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineArgs:
+    """What a machine in the mesh is made from.
+
+    workload: the workload that it runs.
+    host: creates or adopts the machine itself, with the options that it is given.
+    network: the network that it is in.
+    rotation: a higher number mints a new token and joins the machine again.
+    workloads: the names of all workloads of the program. A workload that is renamed under its
+        machines is refused by them.
+    """
+
+    workload: Workload
+    host: HostFactory
+    network: str
+    rotation: int = 0
+    workloads: Sequence[str] = ()
 
 
 class Machine(pulumi.ComponentResource):
-    """A machine of a workload. At most six resources, this one included, and two SSH connections.
+    """A machine of a workload: at most six resources, this one included, and two SSH connections.
 
-    `host` is the machine itself, `address` its address, `entry` the name of its WorkloadEntry. `join` is the resource that joins it, `joined` changes
-    with whatever the agent was restarted for, and with a new token.
+    host: the machine itself. address: its IP address. entry: the name of its WorkloadEntry.
+    join: the resource that joins it.
+    revision: changes whenever the join restarted the agent or a new token was issued.
     """
 
     host: Host
+    network: str
+    workload: Workload
     address: pulumi.Output[str]
     entry: pulumi.Output[str]
     join: remote.Command
-    joined: pulumi.Output[str]
+    revision: pulumi.Output[str]
 
-    def __init__(
-        self,
-        name: str,
-        settings: Settings,
-        make_host: Callable[[pulumi.ResourceOptions], Host],
-        cluster: Cluster,
-        mesh: Mesh,
-        workload: Workload,
-    ) -> None:
-        """`make_host` makes the machine itself, with the options that it is given."""
-        super().__init__("istio-vm-mesh:machines:Machine", name, {})
-        machine = settings.machines[name]
-        group, network = machine.workload, machine.network
-        spec = settings.workloads[group]
-        host = make_host(pulumi.ResourceOptions(parent=self))
-        self.host, self._cluster = host, cluster
+    def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-vm-mesh:machines:Machine", name, {}, opts)
+        workload, network = args.workload, args.network
+        workload_name, mesh = workload.settings_name, workload.mesh
+        self._cluster = mesh.cluster
+        self.workload, self.network = workload, network
+        self.host = host = args.host(pulumi.ResourceOptions(parent=self))
         self.address = host.address
-        self.entry = host.address.apply(lambda address: names.entry_name(group, address, network))
-
-        token = Token(
-            f"{name}-token",
-            {
-                "kubeconfig": cluster.kubeconfig,
-                "cluster": cluster.identifier,
-                "workload": group,
-                "workloads": sorted(settings.workloads),
-                "namespace": spec.namespace,
-                "service_account": manifests.service_account_name(group, spec),
-                "identity": host.identity,
-                "rotation": machine.rotation,
-                "entry": self.entry,
-            },
-            pulumi.ResourceOptions(parent=self, depends_on=workload.registered),
-        )
-
-        def join_script(found: dict[str, Any]) -> str:
-            files = machine_files(
-                found["mesh"],
-                group,
-                spec,
-                machine=name,
-                network=network,
-                address=found["address"],
-                gateway=found["gateway"],
-                root_certificate=found["root"],
-            )
-            return bootstrap.join_script(
-                name,
-                files,
-                token=found["token"],
-                gateway=found["gateway"],
-                package=settings.mesh.package,
-                version=settings.mesh.version,
-                registration=bootstrap.registration(group, spec, network),
-            )
-
+        self.entry = host.address.apply(lambda address: names.entry_name(workload_name, address, network))
+        token = self._token(args)
         payload = pulumi.Output.all(
-            mesh=mesh.described, address=host.address, gateway=mesh.gateway, root=mesh.root_certificate, token=token.token
-        ).apply(join_script)
-
-        def drain_script(found: dict[str, str]) -> str:
-            seconds = SECONDS_TO_LEAVE if host.leave else SECONDS_TO_DRAIN
-            variables: dict[str, str | int] = {"NAMESPACE": spec.namespace, "ENTRY": found["entry"], "SECONDS_TO_DRAIN": seconds}
-            # What does not leave keeps nobody from removing the machine where this program made it.
-            leave = f"({found['leave']}) || true\n" if host.leave and host.resource else found["leave"]
-            return shell.with_kubeconfig("machines/drain", found["kubeconfig"], variables) + leave
-
-        drain_text = pulumi.Output.all(kubeconfig=cluster.kubeconfig, entry=self.entry, leave=host.leave or "").apply(drain_script)
-        after = [*filter(None, [host.resource]), *workload.registered, *mesh.ready]
-        prepare, connection = host.prepare, host.connection
-        if prepare is not None and callable(connection):
-            # One resource for both ends of a machine's life, as seen from here: its host key first, its drain last.
-            text = drain_text.apply(lambda drain: shell.create_or_delete_script(prepare, drain))
+            mesh=mesh.effective_config,
+            address=host.address,
+            gateway=mesh.gateway,
+            root=mesh.root_certificate,
+            token=token.token,
+        ).apply(self._join_script)
+        drain = pulumi.Output.all(kubeconfig=self._cluster.kubeconfig, entry=self.entry, leave=host.leave_script or "").apply(
+            self._drain_script
+        )
+        depends_on = [*filter(None, [host.resource]), *workload.identity_resources, *mesh.ready]
+        host_key_script, connection = host.host_key_script, host.connection
+        if host_key_script is not None and callable(connection):
+            # One Command covers both ends of the machine's life: create waits for the SSH host key,
+            # delete drains the machine.
+            text = drain.apply(lambda delete: shell.create_or_delete_script(host_key_script, delete))
             self._connection = connection(self._drain(text, shell.LOCAL_ON_CREATE, []).stdout)
-            self.join = self._over_ssh(f"{name}-join", payload, after)
+            self.join = self._over_ssh(f"{name}-join", payload, depends_on)
         else:
             assert not callable(connection)
             self._connection = connection
-            self.join = self._over_ssh(f"{name}-join", payload, after)
-            self._drain(drain_text, "true", [self.join])
-        # A machine may have come back by a new token alone.
-        known = pulumi.Output.unsecret(pulumi.Output.all(self.join.stdout, token.expires))
-        self.joined = known.apply(lambda found: f"{found[0]} {found[1]}")
+            self.join = self._over_ssh(f"{name}-join", payload, depends_on)
+            self._drain(drain, "true", [self.join])
+        # A new token alone may have brought the machine back.
+        revision = pulumi.Output.unsecret(pulumi.Output.all(self.join.stdout, token.expires))
+        self.revision = revision.apply(lambda parts: f"{parts[0]} {parts[1]}")
         self.register_outputs({"address": self.address, "entry": self.entry})
 
-    def _drain(self, text: pulumi.Output[str], create: str, after: list[pulumi.Resource]) -> local.Command:
+    def _token(self, args: MachineArgs) -> Token:
+        workload, cluster = self.workload, self._cluster
+        token_args = TokenArgs(
+            kubeconfig=cluster.kubeconfig,
+            cluster=cluster.identifier,
+            workload=workload.settings_name,
+            workloads=sorted({*args.workloads, workload.settings_name}),
+            namespace=workload.settings.namespace,
+            service_account=manifests.service_account_name(workload.settings_name, workload.settings),
+            identity=self.host.instance_id,
+            rotation=args.rotation,
+            entry=self.entry,
+        )
+        opts = pulumi.ResourceOptions(parent=self, depends_on=workload.identity_resources)
+        return Token(f"{self._name}-token", token_args, opts)
+
+    def _join_script(self, inputs: Mapping[str, Any]) -> str:
+        workload_name, settings = self.workload.settings_name, self.workload.settings
+        files = machine_files(
+            inputs["mesh"],
+            workload_name,
+            settings,
+            machine=self._name,
+            network=self.network,
+            address=inputs["address"],
+            gateway=inputs["gateway"],
+            root_certificate=inputs["root"],
+        )
+        return bootstrap.join_script(
+            self._name,
+            files,
+            token=inputs["token"],
+            gateway=inputs["gateway"],
+            package=inputs["mesh"].package,
+            version=inputs["mesh"].version,
+            registration=bootstrap.registration(workload_name, settings, self.network),
+        )
+
+    def _drain_script(self, inputs: Mapping[str, str]) -> str:
+        host = self.host
+        variables: dict[str, str | int] = {
+            "NAMESPACE": self.workload.settings.namespace,
+            "ENTRY": inputs["entry"],
+            "SECONDS_TO_DRAIN": SECONDS_TO_LEAVE if host.leave_script else SECONDS_TO_DRAIN,
+        }
+        # If this program also deletes the machine, a failed leave must not block the deletion.
+        leave = f"({inputs['leave']}) || true\n" if host.leave_script and host.resource else inputs["leave"]
+        return shell.with_kubeconfig("machines/drain", inputs["kubeconfig"], variables) + leave
+
+    def _drain(self, text: pulumi.Output[str], create: str, depends_on: Sequence[pulumi.Resource]) -> local.Command:
         return local.Command(
             f"{self._name}-drain",
             create=create,
             delete=shell.LOCAL,
             stdin=text,
-            triggers=[self.host.identity],
+            triggers=[self.host.instance_id],
             logging=local.Logging.STDERR,
             add_previous_output_in_env=False,
-            # Before a machine is replaced, as before it is removed. A machine that stays leaves even when the cluster goes.
+            # It runs before a machine is replaced, as before it is removed. A machine that stays
+            # leaves the mesh even when the cluster is deleted.
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=after, delete_before_replace=True, deleted_with=self._cluster.whole if self.host.resource else None
+                parent=self,
+                depends_on=list(depends_on),
+                delete_before_replace=True,
+                deleted_with=self._cluster.deleted_with if self.host.resource else None,
             ),
         )
 
-    def prove(self, text: pulumi.Input[str], after: list[pulumi.Resource]) -> pulumi.Output[str]:
-        """Run a script that proves something on the machine, again whenever it or the join changes; returns what it prints."""
-        stdin = pulumi.Output.all(joined=self.joined, text=text).apply(
-            lambda found: shell.assignments({"JOINED": found["joined"]}) + found["text"]
-        )
-        return self._over_ssh(f"{self._name}-proof", stdin, [self.join, *after]).stdout
+    def verify(self, text: pulumi.Input[str], depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[str]:
+        """Run a verification script on the machine and return its output.
 
-    def _over_ssh(self, name: str, stdin: pulumi.Output[str], after: list[pulumi.Resource]) -> remote.Command:
+        It runs again whenever the text or the join changes.
+        """
+        stdin = pulumi.Output.all(revision=self.revision, text=text).apply(
+            lambda parts: shell.assignments({"JOINED": parts["revision"]}) + parts["text"]
+        )
+        return self._over_ssh(f"{self._name}-proof", stdin, [self.join, *depends_on]).stdout
+
+    def _over_ssh(self, name: str, stdin: pulumi.Output[str], depends_on: Sequence[pulumi.Resource]) -> remote.Command:
         host = self.host
         return remote.Command(
             name,
             connection=self._connection,
-            create=host.as_root,
+            create=host.root_shell,
             stdin=stdin,
-            triggers=[host.identity],
+            triggers=[host.instance_id],
             logging=remote.Logging.NONE,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(
                 parent=self,
-                depends_on=after,
+                depends_on=list(depends_on),
                 deleted_with=host.resource,
                 custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m"),
             ),

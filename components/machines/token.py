@@ -11,7 +11,8 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -107,15 +108,39 @@ class TokenProvider(ResourceProvider):
         return connected and any(condition["type"] == "Healthy" and condition["status"] == "True" for condition in conditions)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenArgs:
+    """What a token is minted for.
+
+    kubeconfig: the kubeconfig's text; secret. cluster: the cluster's identifier.
+    workload: the machine's workload. workloads: all workloads that stay in the stack.
+    namespace, service_account: the ServiceAccount that the token is for.
+    identity: changes when the machine is another one. rotation: a higher number mints anew.
+    entry: the name of the machine's WorkloadEntry.
+    """
+
+    kubeconfig: pulumi.Input[str]
+    cluster: pulumi.Input[str]
+    workload: str
+    workloads: Sequence[str]
+    namespace: str
+    service_account: str
+    identity: pulumi.Input[str]
+    rotation: int
+    entry: pulumi.Input[str]
+
+
 class Token(Resource, module="token", name="Token"):
-    """A token of one machine; `token` is secret, `expires` is in seconds since 1970."""
+    """A token of one machine.
+
+    token: the token; secret. expires: seconds since 1970.
+    """
 
     token: pulumi.Output[str]
     expires: pulumi.Output[float]
 
-    def __init__(self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions) -> None:
-        """`props`: kubeconfig, cluster (its identifier), workload, workloads (all of the stack), namespace, service_account, identity (of the machine),
-        rotation, entry (the WorkloadEntry's name).
-        """
+    def __init__(self, name: str, args: TokenArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         secret = pulumi.ResourceOptions(additional_secret_outputs=["token", "kubeconfig"])
-        super().__init__(TokenProvider(), name, {**props, "token": None, "expires": None}, pulumi.ResourceOptions.merge(opts, secret))
+        props = {field.name: getattr(args, field.name) for field in fields(args)}
+        options = pulumi.ResourceOptions.merge(opts, secret)
+        super().__init__(TokenProvider(), name, {**props, "token": None, "expires": None}, options)

@@ -1,9 +1,12 @@
-"""Choose the platform: networks, cluster, machines and gateways of a stack."""
+"""Choose the platform: from the settings of a stack to networks, cluster, machines and gateways.
+
+A platform's SDK is imported only where a stack uses the platform.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -11,86 +14,202 @@ import pulumi
 from .. import names
 from ..config.docker import DockerMachine, KindCluster, docker_networks
 from ..config.existing import ExistingCluster, SshMachine
-from ..config.google import GceMachine, GkeCluster, machines_of_type
+from ..config.google import GceInstanceGroup, GceMachine, GkeCluster, machines_of_type, subnet_of
 from ..config.stack import Settings
 from ..istio import network_gateways
+from ..istio.workload import Workload
 from ..kubernetes import Cluster
 from ..machines.host import HostFactory
 from ..machines.machine import Machine
+from ..machines.ssh_key import SshKey, ssh_key
 from .gateway import Gateway
 
 if TYPE_CHECKING:
+    from .docker.network import DockerNetwork
     from .google.network import GoogleNetworks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """What was made for clusters and machines to be in. `docker`: the Docker network's name, by the stack's; `google`: VPCs."""
+    """What was created for clusters and machines to be in.
 
-    docker: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
+    docker: Docker networks, by the stack's names. google: VPCs.
+    """
+
+    docker: Mapping[str, DockerNetwork] = field(default_factory=dict)
     google: GoogleNetworks | None = None
 
 
+def networks(stack: str, settings: Settings) -> Networks:
+    """Create the networks of a stack. The platforms `existing` and `ssh` need none."""
+    docker: dict[str, DockerNetwork] = {}
+    if in_docker := docker_networks(settings):
+        from .docker.names import docker_cidr
+        from .docker.network import docker_network
+
+        docker = {name: docker_network(stack, name, docker_cidr(settings, name)) for name in sorted(in_docker)}
+    return Networks(docker=docker, google=_google_networks(stack, settings))
+
+
+def _google_networks(stack: str, settings: Settings) -> GoogleNetworks | None:
+    if settings.google is None:
+        return None
+    from .google.firewall import firewall_rules
+    from .google.names import vpcs, workloads_with_machines
+    from .google.network import GoogleNetwork, GoogleNetworkArgs
+
+    args = GoogleNetworkArgs(
+        stack=stack,
+        settings=settings.google,
+        vpcs=vpcs(settings),
+        workloads=workloads_with_machines(settings),
+        firewall_rules=firewall_rules(settings),
+        cluster=settings.cluster if isinstance(settings.cluster, GkeCluster) else None,
+    )
+    return GoogleNetwork("google", args).networks
+
+
 def cluster(stack: str, settings: Settings, networks: Networks) -> Cluster:
-    """Make or adopt the cluster of a stack."""
+    """Create or adopt the cluster of a stack."""
     match settings.cluster:
-        case KindCluster() as cluster:
-            from .docker.cluster import Kind
+        case KindCluster() as kind:
+            from .docker.cluster import DockerCluster, DockerClusterArgs
 
-            return Kind(stack, settings, cluster, networks.docker).cluster
-        case GkeCluster() as cluster:
-            from .google.cluster import Gke
+            others = [network for name, network in networks.docker.items() if name != kind.network]
+            docker_args = DockerClusterArgs(stack=stack, settings=kind, network=networks.docker[kind.network], other_networks=others)
+            return DockerCluster("cluster", docker_args).cluster
+        case GkeCluster() as gke:
+            from .google.cluster import GoogleCluster, GoogleClusterArgs
+            from .google.firewall import machine_cidrs
 
-            assert settings.google and networks.google, "the settings' checks see to both"
-            return Gke(stack, settings, cluster, settings.google, networks.google).cluster
-        case ExistingCluster() as cluster:
+            assert networks.google, "the checks of the settings ask for `google`"
+            google_args = GoogleClusterArgs(settings=gke, networks=networks.google, gateway_clients=machine_cidrs(settings))
+            return GoogleCluster("cluster", google_args).cluster
+        case ExistingCluster() as existing:
             from .existing.cluster import existing_cluster
 
-            return existing_cluster(settings, cluster)
-
-
-def network_gateway(network: str, settings: Settings, networks: Networks, machines: Mapping[str, Machine]) -> Gateway:
-    """The gateway of `network`: its machines, or the balancer before them where the platform has one."""
-    if network_gateways.has_load_balancer(settings, network) and settings.google and networks.google:
-        from .google.load_balancer import LoadBalancer
-
-        balancer = LoadBalancer(network, settings, settings.google, networks.google, list(machines.values()))
-        return Gateway(addresses={names.gateway_workload_name(network): balancer.address}, ready=balancer.ready)
-    return Gateway(
-        addresses={name: machine.address for name, machine in machines.items()}, ready=[machine.join for machine in machines.values()]
-    )
+            cidrs = {cidr for machine in settings.machines.values() for cidr in settings.networks[machine.network].ranges}
+            return existing_cluster(existing, sorted(cidrs))
 
 
 def host_factories(stack: str, settings: Settings, networks: Networks, cluster: Cluster) -> Mapping[str, HostFactory]:
-    """How each machine of a stack is made or adopted, by its name."""
-    made: dict[str, HostFactory] = {}
-    of_docker = {name: machine for name, machine in settings.machines.items() if isinstance(machine, DockerMachine)}
-    if of_docker:
-        from .docker.machine import docker_host_factories
+    """Return what creates or adopts each machine of a stack, by the machine's name."""
+    docker = {name: machine for name, machine in settings.machines.items() if isinstance(machine, DockerMachine)}
+    google = machines_of_type(settings, GceMachine)
+    key = ssh_key() if docker or google else None
+    factories: dict[str, HostFactory] = {}
+    if docker and key:
+        factories.update(_docker_hosts(stack, settings, networks.docker, cluster, key))
+    for name, machine in settings.machines.items():
+        if isinstance(machine, SshMachine):
+            from .existing.machine import ssh_host
 
-        made.update(docker_host_factories(stack, of_docker, settings, networks.docker, cluster))
-    of_ssh = {name: machine for name, machine in settings.machines.items() if isinstance(machine, SshMachine)}
-    if of_ssh:
-        from .existing.machine import ssh_host_factories
-
-        made.update(ssh_host_factories(of_ssh))
-    of_gce = machines_of_type(settings, GceMachine)
-    if of_gce and settings.google and networks.google:
-        from .google.machine import gce_host_factories
-
-        made.update(gce_host_factories(stack, of_gce, settings, settings.google, networks.google))
-    return made
+            factories[name] = ssh_host(name, machine)
+    if google and key and networks.google:
+        factories.update(_google_hosts(settings, networks.google, key))
+    return factories
 
 
-def networks(stack: str, settings: Settings) -> Networks:
-    """Make the networks of a stack; what exists already (platforms `existing` and `ssh`) needs none."""
-    in_docker, in_google = docker_networks(settings), None
-    if settings.google:
-        from .google.network import Vpcs
+def _docker_hosts(
+    stack: str, settings: Settings, networks: Mapping[str, DockerNetwork], cluster: Cluster, key: SshKey
+) -> Mapping[str, HostFactory]:
+    """Return what creates each container.
 
-        in_google = Vpcs(stack, settings, settings.google).networks
-    if not in_docker:
-        return Networks(google=in_google)
-    from .docker.network import docker_network
+    Machines in the cluster's network reach the pods through its node. Other machines reach the
+    cluster's gateway address alone. A network's gateway is attached to both networks.
+    """
+    from .docker.machine import DockerHostArgs, docker_host
 
-    return Networks(docker={name: docker_network(stack, name, settings) for name in sorted(in_docker)}, google=in_google)
+    pods_network, gateway = settings.cluster.network, cluster.gateway_address
+    route_to_pods = gateway.apply(lambda node: f"{settings.cluster.pod_range} via {node}")
+    factories: dict[str, HostFactory] = {}
+    for name, machine in settings.machines.items():
+        if not isinstance(machine, DockerMachine):
+            continue
+        network, second, routes = networks[machine.network], None, route_to_pods
+        if settings.workloads[machine.workload].role == "router":
+            network, second = networks[pods_network], network
+        elif machine.network != pods_network:
+            routes = pulumi.Output.format("{0}/32 via {1}", gateway, cluster.node_addresses[machine.network])
+        args = DockerHostArgs(stack=stack, settings=machine, key=key, network=network, second_network=second, routes=routes)
+        factories[name] = docker_host(name, args)
+    return factories
+
+
+def _google_hosts(settings: Settings, networks: GoogleNetworks, key: SshKey) -> Mapping[str, HostFactory]:
+    from .google.machine import GATEWAY_SETUP, GoogleHostArgs, google_host
+
+    factories: dict[str, HostFactory] = {}
+    for name, machine in machines_of_type(settings, GceMachine).items():
+        is_gateway = settings.workloads[machine.workload].role == "router"
+        args = GoogleHostArgs(
+            settings=replace(machine, setup=GATEWAY_SETUP) if is_gateway else machine,
+            networks=networks,
+            subnet=subnet_of(settings, machine),
+            key=key,
+        )
+        factories[name] = google_host(name, args)
+    return factories
+
+
+def network_gateway(network: str, settings: Settings, networks: Networks, machines: Mapping[str, Machine]) -> Gateway:
+    """Return the gateway of `network`: its machines, or the load balancer in front of them.
+
+    machines: the gateway's machines, by name.
+    """
+    if network_gateways.has_load_balancer(settings, network) and networks.google:
+        from pulumi_gcp import compute
+
+        from .google.load_balancer import GatewayMember, LoadBalancer, LoadBalancerArgs
+
+        workload = names.gateway_workload_name(network)
+        members: list[GatewayMember] = []
+        subnets: list[str] = []
+        for name, machine in machines.items():
+            declared, instance = settings.machines[name], machine.host.resource
+            assert isinstance(declared, GceMachine) and isinstance(instance, compute.Instance)
+            members.append(GatewayMember(name=name, instance=instance, zone=declared.zone, joined=machine.join))
+            subnets.append(subnet_of(settings, declared))
+        args = LoadBalancerArgs(
+            networks=networks.google,
+            subnet=subnets[0],
+            members=members,
+            # Clients are in this region, unless the cluster is one that this stack did not create.
+            global_access=isinstance(settings.cluster, ExistingCluster),
+        )
+        balancer = LoadBalancer(f"{workload}-balancer", args)
+        return Gateway(addresses={workload: balancer.address}, ready=balancer.ready)
+    return Gateway(
+        addresses={name: machine.address for name, machine in machines.items()},
+        ready=[machine.join for machine in machines.values()],
+    )
+
+
+def instance_groups(
+    settings: Settings, networks: Networks, workloads: Mapping[str, Workload], opts: pulumi.ResourceOptions
+) -> Sequence[pulumi.Resource]:
+    """Create the instance groups of a stack and return what exists once their first machines have joined.
+
+    opts: the options of what is in the cluster.
+    """
+    groups = machines_of_type(settings, GceInstanceGroup)
+    if not groups or networks.google is None:
+        return []
+    from .google.instance_group import InstanceGroup, InstanceGroupArgs, connect_role, token_rights
+
+    role = connect_role(networks.google)
+    rights = {
+        name: token_rights(name, workloads[name], role, networks.google, opts)
+        for name in sorted({group.workload for group in groups.values()})
+    }
+    ready: list[pulumi.Resource] = []
+    for name, group in groups.items():
+        args = InstanceGroupArgs(
+            settings=group,
+            workload=workloads[group.workload],
+            networks=networks.google,
+            subnet=subnet_of(settings, group),
+            rights=rights[group.workload],
+        )
+        ready += InstanceGroup(name, args).ready
+    return ready

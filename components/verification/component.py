@@ -1,12 +1,15 @@
-"""The proof that machines and pods answer: resources that run again whenever something changed that could change the answer.
+"""The proof that machines and pods answer.
 
-Per workload one command on the cluster's side, then one per machine over SSH; gateways that are machines say last what they carried.
+Each proof is a resource whose inputs are everything that could change the answer, so it runs again
+when something changed. Per workload one command runs beside Pulumi, then one on each machine over
+SSH. Gateways that are machines report last what passed through them.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,142 +17,175 @@ import pulumi
 from pulumi_command import local
 
 from .. import shell
-from ..config.stack import Settings
-from ..istio import manifests, network_gateways
+from ..istio import manifests
 from ..istio.control_plane import Mesh
 from ..istio.workload import Workload
-from ..kubernetes import Cluster
 from ..machines.machine import Machine
 from ..names import EASTWEST_GATEWAY
 from ..platforms.gateway import Gateway
 from . import evidence, jobs, targets
 
+GatewayAddresses = pulumi.Output[dict[str, list[str]]]
+"""The addresses of each network's gateway, by network."""
 
-def verify_workloads(
-    settings: Settings,
-    cluster: Cluster,
-    mesh: Mesh,
-    workloads: Mapping[str, Workload],
-    machines: Mapping[str, Machine],
-    gateways: Mapping[str, Gateway],
-    after: Sequence[pulumi.Resource],
-) -> dict[str, pulumi.Output[dict[str, Any]]]:
-    """Verify every workload with its machines, once `after` exists; returns the evidence by workload (`plan.verification.evidence`).
 
-    `gateways` are those of other networks than the cluster's.
+@dataclass(frozen=True, kw_only=True)
+class VerifiedWorkload:
+    """A workload as it is verified.
+
+    workload: its objects in the cluster. machines: its machines, by name.
+    reachable_from_pods: whether pods can call it.
+    strict: whether an answer to plaintext fails the verification. Else it is only reported.
+    min_group_size: how many machines its instance groups have at least.
     """
-    by_name = {
-        settings.cluster.network: {EASTWEST_GATEWAY: mesh.gateway_ip},
-        **{name: known.addresses for name, known in gateways.items()},
+
+    workload: Workload
+    machines: Mapping[str, Machine]
+    reachable_from_pods: bool = True
+    strict: bool = True
+    min_group_size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationArgs:
+    """What is verified, and how.
+
+    mesh: the mesh. mode: `fail` or `warn`, what a failed verification does to the update.
+    pod_cidr: the CIDR of the cluster's pods.
+    workloads: what is verified. gateways: the gateways of networks other than the cluster's.
+    depends_on: what must exist before.
+    """
+
+    mesh: Mesh
+    mode: str
+    pod_cidr: str
+    workloads: Mapping[str, VerifiedWorkload]
+    gateways: Mapping[str, Gateway]
+    depends_on: Sequence[pulumi.Resource] = ()
+
+
+def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[dict[str, Any]]]:
+    """Verify workloads with their machines and return the evidence by workload (see `evidence.py`)."""
+    mesh = args.mesh
+    by_network = {
+        mesh.network: {EASTWEST_GATEWAY: mesh.gateway_ip},
+        **{network: gateway.addresses for network, gateway in args.gateways.items()},
     }
-    known_gateways = pulumi.Output.all(**{network: pulumi.Output.all(*addresses.values()) for network, addresses in by_name.items()})
-    names = [address.apply(partial(_named, name)) for addresses in by_name.values() for name, address in addresses.items()]
-    found: dict[str, list[pulumi.Output[str]]] = {}
+    addresses: GatewayAddresses = pulumi.Output.all(
+        **{network: pulumi.Output.all(*gateways.values()) for network, gateways in by_network.items()}
+    )
+    gateway_names = pulumi.Output.all(
+        *(address.apply(partial(_pair, name)) for gateways in by_network.values() for name, address in gateways.items())
+    )
+    outputs: dict[str, list[pulumi.Output[str]]] = {}
     commands: dict[str, local.Command] = {}
-    for name, workload in workloads.items():
-        members = {machine: machines[machine] for machine in settings.machines_of(name)}
-        commands[name] = _from_pods(name, settings, cluster, workload, members, known_gateways, after)
-        found[name] = [pulumi.Output.unsecret(commands[name].stdout)]
-        if targets.probe_target(settings.workloads[name]):
-            found[name] += [_from_machine(machine, settings, members[machine], known_gateways, [commands[name]]) for machine in members]
-    for name, spec in settings.workloads.items():
-        if spec.role == "router":
-            found[name] += [
-                machines[machine].prove(shell.local_script("verification/carried", {"GATEWAY_NAME": machine}), list(commands.values()))
-                for machine in settings.machines_of(name)
+    for name, verified in args.workloads.items():
+        commands[name] = _from_cluster(name, verified, args, addresses)
+        outputs[name] = [pulumi.Output.unsecret(commands[name].stdout)]
+        if targets.probe_target(verified.workload.settings):
+            outputs[name] += [_from_machine(name, machine, args, addresses, [commands[name]]) for machine in verified.machines]
+    for name, verified in args.workloads.items():
+        if verified.workload.settings.role == "router":
+            outputs[name] += [
+                machine.verify(shell.local_script("verification/carried", {"GATEWAY_NAME": gateway}), list(commands.values()))
+                for gateway, machine in verified.machines.items()
             ]
     return {
-        name: pulumi.Output.all(texts=pulumi.Output.all(*texts), names=pulumi.Output.all(*names)).apply(
-            lambda all_: evidence.parse_evidence(
-                "\n".join(all_["texts"]), {key: value for each in all_["names"] for key, value in each.items()}
-            )
+        name: pulumi.Output.all(texts=pulumi.Output.all(*texts), names=gateway_names).apply(
+            lambda parts: evidence.parse_evidence("\n".join(parts["texts"]), dict(parts["names"]))
         )
-        for name, texts in found.items()
+        for name, texts in outputs.items()
     }
 
 
-def _named(name: str, address: str) -> dict[str, str]:
-    return {address: name}
+def _pair(name: str, address: str) -> tuple[str, str]:
+    return address, name
 
 
-def _from_pods(
-    name: str,
-    settings: Settings,
-    cluster: Cluster,
-    workload: Workload,
-    machines: Mapping[str, Machine],
-    gateways: pulumi.Output[dict[str, list[str]]],
-    after: Sequence[pulumi.Resource],
-) -> local.Command:
-    """Entries are healthy, and a pod's calls reach every machine that pods can call."""
-    spec = settings.workloads[name]
-    port = (targets.probe_target(spec) or ("", 0, 0))[2]
+def _from_cluster(name: str, verified: VerifiedWorkload, args: VerificationArgs, gateways: GatewayAddresses) -> local.Command:
+    """Wait until the entries are healthy, then have a pod call every machine that pods can call."""
+    mesh, settings, machines = args.mesh, verified.workload.settings, verified.machines
+    port = (targets.probe_target(settings) or ("", 0, 0))[2]
 
-    def text(found: dict[str, Any]) -> str:
-        seen = [
-            targets.expected_endpoints(settings.cluster.network, settings.machines[machine].network, address, port, found["gateways"])
-            for machine, address in found["addresses"].items()
+    def script(inputs: Mapping[str, Any]) -> str:
+        expected = [
+            targets.expected_endpoints(mesh.network, machines[machine].network, address, port, inputs["gateways"])
+            for machine, address in inputs["addresses"].items()
         ]
         return jobs.verification_script(
             name,
-            spec,
-            settings.mesh,
-            settings.verify,
-            kubeconfig=found["kubeconfig"],
-            entries=found["entries"],
-            addresses=found["addresses"],
-            wanted=[endpoint for endpoints in seen for endpoint in endpoints],
-            from_pods=not network_gateways.unreachable_from_pods(settings, name),
-            strict=manifests.enforces_strict_mtls(settings, spec),
-            fleet=settings.fleet_of(name),
+            settings,
+            mesh.settings,
+            args.mode,
+            kubeconfig=inputs["kubeconfig"],
+            entries=inputs["entries"],
+            addresses=inputs["addresses"],
+            wanted=[endpoint for endpoints in expected for endpoint in endpoints],
+            from_pods=verified.reachable_from_pods,
+            strict=verified.strict,
+            fleet=verified.min_group_size,
         )
 
-    known = {
-        "kubeconfig": cluster.kubeconfig,
-        "entries": {machine: made.entry for machine, made in machines.items()},
-        "addresses": {machine: made.address for machine, made in machines.items()},
+    inputs = {
+        "kubeconfig": mesh.cluster.kubeconfig,
+        "entries": {machine_name: machine.entry for machine_name, machine in machines.items()},
+        "addresses": {machine_name: machine.address for machine_name, machine in machines.items()},
         "gateways": gateways,
     }
     # What could change the answer and is not in the script itself.
-    described = (
-        manifests.deployment(name, spec),
-        manifests.services(spec),
-        manifests.workload_group(name, spec, ""),
-        settings.mesh.version,
+    objects = (
+        manifests.deployment(name, settings),
+        manifests.services(settings),
+        manifests.workload_group(name, settings, ""),
+        mesh.settings.version,
     )
-    changes = {"joined": {machine: made.joined for machine, made in machines.items()}, "gateways": gateways, "plan": json.dumps(described)}
+    changes = {
+        "joined": {machine_name: machine.revision for machine_name, machine in machines.items()},
+        "gateways": gateways,
+        "plan": json.dumps(objects),
+    }
     return local.Command(
         f"{name}-verification",
         create=shell.LOCAL,
-        stdin=pulumi.Output.all(**known).apply(text),
+        stdin=pulumi.Output.all(**inputs).apply(script),
         environment={"CHANGES": pulumi.Output.json_dumps(changes)},
         logging=local.Logging.STDERR,
         add_previous_output_in_env=False,
         opts=pulumi.ResourceOptions(
-            parent=workload,
-            depends_on=[*workload.ready, *after],
+            parent=verified.workload,
+            depends_on=[*verified.workload.all_resources, *args.depends_on],
             custom_timeouts=pulumi.CustomTimeouts(create="10m", update="10m"),
         ),
     )
 
 
 def _from_machine(
-    name: str, settings: Settings, machine: Machine, gateways: pulumi.Output[dict[str, list[str]]], after: list[pulumi.Resource]
+    name: str,
+    machine_name: str,
+    args: VerificationArgs,
+    gateways: GatewayAddresses,
+    depends_on: Sequence[pulumi.Resource],
 ) -> pulumi.Output[str]:
-    """The machine's calls reach a pod, where the workload has pods of this program's; and it has been called itself, where pods can call it."""
-    group, network = settings.machines[name].workload, settings.machines[name].network
-    spec, near = settings.workloads[group], settings.cluster.network
-    with_pods = bool(spec.pods and spec.pods.replicas)
+    """Have a machine call a pod, and prove that the machine itself was called.
 
-    def text(found: dict[str, list[str]]) -> str:
+    The first is left out where the program runs no pods of the workload, the second where pods
+    cannot call the machine.
+    """
+    verified, pods_network = args.workloads[name], args.mesh.network
+    machine, settings = verified.machines[machine_name], verified.workload.settings
+    with_pods = bool(settings.pods and settings.pods.replicas)
+    in_pods_network = machine.network == pods_network
+
+    def script(addresses: dict[str, list[str]]) -> str:
+        through_gateway = with_pods and not in_pods_network
         return jobs.call_script(
-            group,
-            spec,
-            caller=f"machine {name}",
-            mode=settings.verify,
-            wanted=targets.expected_endpoints(network, near, "", 0, found) if with_pods and network != near else [],
-            ranges=[settings.cluster.pod_range] if with_pods and network == near else [],
-            answered=network in found,
+            name,
+            settings,
+            caller=f"machine {machine_name}",
+            mode=args.mode,
+            wanted=targets.expected_endpoints(machine.network, pods_network, "", 0, addresses) if through_gateway else [],
+            ranges=[args.pod_cidr] if with_pods and in_pods_network else [],
+            answered=machine.network in addresses,
         )
 
-    return machine.prove(gateways.apply(text), after)
+    return machine.verify(gateways.apply(script), depends_on)

@@ -51,7 +51,7 @@ MUTATIONS = (
     ),
     Mutation(
         "the pods' network has no label",
-        "components/istio/control_plane.py",
+        "components/istio/network_gateways.py",
         '"labels": {"topology.istio.io/network": network}',
         '"labels": {}',
     ),
@@ -74,8 +74,8 @@ MUTATIONS = (
     Mutation(
         "the firewall lets nothing in",
         "components/platforms/google/network.py",
-        "for flow in firewall.firewall_rules(settings)]",
-        "for flow in ()]",
+        "for rule in args.firewall_rules]",
+        "for rule in ()]",
     ),
     Mutation("SSH is open to the world", "components/platforms/google/firewall.py", 'IAP = "35.235.240.0/20"', 'IAP = "0.0.0.0/0"'),
     Mutation(
@@ -105,7 +105,7 @@ MUTATIONS = (
     Mutation(
         "the gateway's balancer lets everybody in",
         "components/platforms/google/cluster.py",
-        '"loadBalancerSourceRanges": firewall.machine_cidrs(whole),',
+        '"loadBalancerSourceRanges": list(args.gateway_clients),',
         "",
     ),
     Mutation(
@@ -117,7 +117,9 @@ MUTATIONS = (
         'region=google.region,\n            load_balancing_scheme="INTERNAL",\n            backend_service',
         'region=google.region,\n            load_balancing_scheme="EXTERNAL",\n            backend_service',
     ),
-    Mutation("a gateway that is made again gets no calls", "components/platforms/google/load_balancer.py", "replace_with=[instance], ", ""),
+    Mutation(
+        "a gateway that is made again gets no calls", "components/platforms/google/load_balancer.py", "replace_with=[member.instance], ", ""
+    ),
     Mutation(
         "the mesh knows gateways past their balancer",
         "components/platforms/dispatch.py",
@@ -144,7 +146,7 @@ MUTATIONS = (
         "deletion_protection=settings.deletion_protection",
         "deletion_protection=False",
     ),
-    Mutation("an adopted mesh lets plaintext in", "components/istio/workload.py", "if settings.mesh.adopt:", "if False:"),
+    Mutation("an adopted mesh lets plaintext in", "components/istio/workload.py", "if strict:", "if False:"),
     # Secrets
     Mutation(
         "the SSH key is no secret", "components/machines/ssh_key.py", 'additional_secret_outputs=["stdout"]', "additional_secret_outputs=[]"
@@ -158,19 +160,24 @@ MUTATIONS = (
     ),
     Mutation("keys in the clear are taken", "components/stack.py", "if secret != (name in SECRETS)", "if secret and name not in SECRETS"),
     # Dependencies and order
-    Mutation("machines join before the Service exists", "components/istio/workload.py", "[account, group, *services]", "[account, group]"),
+    Mutation(
+        "machines join before the Service exists",
+        "components/istio/workload.py",
+        "[account, workload_group, *services]",
+        "[account, workload_group]",
+    ),
     Mutation(
         "manifests do not wait for istiod",
         "components/istio/control_plane.py",
-        "after_istiod = pulumi.ResourceOptions(parent=self, depends_on=after)",
-        "after_istiod = pulumi.ResourceOptions(parent=self)",
+        "manifest, pulumi.ResourceOptions(parent=self, depends_on=istiod))",
+        "manifest, pulumi.ResourceOptions(parent=self))",
     ),
-    Mutation("both halves of a peering at once", "components/platforms/google/network.py", "depends_on=made[-1:]", "depends_on=[]"),
+    Mutation("both halves of a peering at once", "components/platforms/google/network.py", "depends_on=peerings[-1:]", "depends_on=[]"),
     Mutation("a dead machine stands in the way", "components/machines/machine.py", "deleted_with=host.resource,", ""),
     Mutation(
         "machines that stay do not leave",
         "components/platforms/existing/machine.py",
-        "leave=key.apply(lambda text: ssh_leave.leave_over_ssh_script(name, machine, text)),",
+        "leave_script=key.apply(lambda text: ssh_leave.leave_over_ssh_script(name, settings, text)),",
         "",
     ),
     Mutation("a workload goes under its machines", "components/machines/token.py", "_refuse_to_rename(_olds, _news)", "..."),

@@ -1,56 +1,82 @@
-"""A Kubernetes cluster of one node, made by kind on a Docker engine of the machine that runs Pulumi."""
+"""A Kubernetes cluster of one node, created by kind on a Docker engine of this computer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pulumi
 from pulumi_command import local
 
 from ... import shell
 from ...config.docker import KindCluster
-from ...config.stack import Settings
 from ...kubernetes import Cluster
 from . import names
+from .network import DockerNetwork
 
 
-class Kind(pulumi.ComponentResource):
-    """The kind cluster of a stack. There is no load balancer, so gateways take the node's address in the Docker network.
+@dataclass(frozen=True, kw_only=True)
+class DockerClusterArgs:
+    """What a kind cluster is made from.
 
-    The node has a leg in every other Docker network of the stack too, for that address alone: machines there are given a route to it, and
-    the node drops what would pass between them and the pods.
+    stack: the stack's name; Docker's names begin with it.
+    settings: the cluster.
+    network: the Docker network that its node is in.
+    other_networks: Docker networks that the node is attached to as well.
+    """
+
+    stack: str
+    settings: KindCluster
+    network: DockerNetwork
+    other_networks: Sequence[DockerNetwork] = ()
+
+
+class DockerCluster(pulumi.ComponentResource):
+    """A kind cluster. It has no load balancer, so gateways take the node's address.
+
+    The node is attached to every other Docker network of the stack, for its address there alone.
+    Machines get a route to that address. The node drops direct traffic between them and the pods.
     """
 
     cluster: Cluster
 
-    def __init__(
-        self,
-        stack: str,
-        whole: Settings,
-        settings: KindCluster,
-        networks: Mapping[str, pulumi.Output[str]],
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
-        """`settings` are those of the cluster, `whole` the stack's."""
-        super().__init__("istio-vm-mesh:clusters:Kind", "cluster", {}, opts)
-        network = networks[settings.network]
-        # The node's name is the cluster's and "-control-plane": 63 letters at most, or kubeadm refuses.
-        name = names.docker_name(stack, "cluster")
-        made = local.Command(
-            "cluster-kind",
+    def __init__(self, name: str, args: DockerClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-vm-mesh:clusters:Kind", name, {}, opts)
+        self._args = args
+        # kubeadm refuses node names of more than 63 letters: this name and "-control-plane".
+        self._kind_name = names.docker_name(args.stack, name)
+        kind = self._kind()
+        attachments = {network.name: self._attach(network, kind) for network in args.other_networks}
+        results = kind.stdout.apply(shell.parse_results)
+        address = pulumi.Output.unsecret(results.apply(lambda values: values["address"]))
+        self.cluster = Cluster(
+            kubeconfig=pulumi.Output.secret(results.apply(lambda values: shell.b64decode(values["kubeconfig"]))),
+            identifier=kind.id,
+            gateway_service={"type": "ClusterIP", "externalIPs": [address]},
+            gateway_address=address,
+            ready=[kind, *self._images(kind), *attachments.values()],
+            node_addresses={network: command.stdout for network, command in attachments.items()},
+            deleted_with=kind,
+        )
+        self.register_outputs({"address": address})
+
+    def _kind(self) -> local.Command:
+        settings, network = self._args.settings, self._args.network.docker_name
+
+        def script(docker_network: str) -> str:
+            variables = {
+                "NAME": self._kind_name,
+                "IMAGE": settings.image,
+                "NETWORK": docker_network,
+                "CONFIG_BASE64": shell.b64encode(names.kind_config(settings)),
+            }
+            return shell.local_script("platforms/docker/kind-create", variables)
+
+        return local.Command(
+            f"{self._name}-kind",
             create=shell.LOCAL,
-            stdin=network.apply(
-                lambda docker_network: shell.local_script(
-                    "platforms/docker/kind-create",
-                    {
-                        "NAME": name,
-                        "IMAGE": settings.image,
-                        "NETWORK": docker_network,
-                        "CONFIG_BASE64": shell.b64encode(names.kind_config(settings)),
-                    },
-                )
-            ),
-            delete=f"kind delete cluster --name {name}",
+            stdin=network.apply(script),
+            delete=f"kind delete cluster --name {self._kind_name}",
             # kind changes nothing of a cluster that exists.
             triggers=[settings.image, settings.pod_range, settings.service_range, network],
             logging=local.Logging.STDERR,
@@ -62,44 +88,40 @@ class Kind(pulumi.ComponentResource):
                 custom_timeouts=pulumi.CustomTimeouts(create="10m"),
             ),
         )
-        results = made.stdout.apply(shell.parse_results)
-        ready: list[pulumi.Resource] = [made]
-        if settings.load:
-            images = " ".join(settings.load)
-            loaded = local.Command(
-                "cluster-images",
-                create=f"kind load docker-image --name {name} {images} 2>&1",
-                triggers=[made.id],
+
+    def _images(self, kind: local.Command) -> list[pulumi.Resource]:
+        """Copy images of the engine into the node."""
+        images = self._args.settings.load
+        if not images:
+            return []
+        return [
+            local.Command(
+                f"{self._name}-images",
+                create=f"kind load docker-image --name {self._kind_name} {' '.join(images)} 2>&1",
+                triggers=[kind.id],
                 logging=local.Logging.NONE,
                 add_previous_output_in_env=False,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[made], deleted_with=made),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[kind], deleted_with=kind),
             )
-            ready.append(loaded)
-        attached = {
-            other: self._attach(stack, other, whole, networks[other], made) for other in sorted(networks) if other != settings.network
-        }
-        address = pulumi.Output.unsecret(results.apply(lambda found: found["address"]))
-        self.cluster = Cluster(
-            kubeconfig=pulumi.Output.secret(results.apply(lambda found: shell.b64decode(found["kubeconfig"]))),
-            identifier=made.id,
-            gateway_service={"type": "ClusterIP", "externalIPs": [address]},
-            gateway_address=address,
-            ready=[*ready, *attached.values()],
-            whole=made,
-            nodes={other: command.stdout for other, command in attached.items()},
-        )
-        self.register_outputs({"address": address})
+        ]
 
-    def _attach(self, stack: str, network: str, settings: Settings, exists: pulumi.Output[str], made: local.Command) -> local.Command:
-        docker_network, node = names.docker_name(stack, network), names.node_name(stack)
-        ranges = {"PODS": settings.cluster.pod_range, "RANGE": str(names.docker_cidr(settings, network))}
+    def _attach(self, network: DockerNetwork, kind: local.Command) -> local.Command:
+        """Attach the node to another network."""
+        docker_network = names.docker_name(self._args.stack, network.name)
+        node = names.node_name(self._args.stack, self._name)
+        variables = {
+            "NODE": node,
+            "NETWORK": docker_network,
+            "PODS": self._args.settings.pod_range,
+            "RANGE": str(network.cidr),
+        }
         return local.Command(
-            f"cluster-in-{network}",
+            f"{self._name}-in-{network.name}",
             create=shell.LOCAL,
-            stdin=shell.local_script("platforms/docker/docker-attach", {"NODE": node, "NETWORK": docker_network, **ranges}),
+            stdin=shell.local_script("platforms/docker/docker-attach", variables),
             delete=f"docker network disconnect --force {docker_network} {node}",
-            triggers=[made.id, exists],
+            triggers=[kind.id, network.docker_name],
             logging=local.Logging.STDERR,
             add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[made], deleted_with=made),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[kind], deleted_with=kind),
         )

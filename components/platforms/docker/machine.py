@@ -1,10 +1,10 @@
-"""Containers with systemd and sshd as machines, on a Docker engine of the machine that runs Pulumi."""
+"""Containers with systemd and sshd as machines, on a Docker engine of this computer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Network
 
 import pulumi
 from pulumi_command import local, remote
@@ -12,105 +12,101 @@ from pulumi_command import local, remote
 from ... import shell
 from ...config.docker import DockerMachine
 from ...config.existing import SshMachine
-from ...config.stack import Settings
-from ...kubernetes import Cluster
 from ...machines import ssh_leave
-from ...machines.host import Host
-from ...machines.ssh_key import SshKey, ssh_key
+from ...machines.host import Host, HostFactory
+from ...machines.ssh_key import SshKey
 from . import names
+from .network import DockerNetwork
 
 
-def docker_host_factories(
-    stack: str, machines: Mapping[str, DockerMachine], settings: Settings, networks: Mapping[str, pulumi.Output[str]], cluster: Cluster
-) -> Mapping[str, Callable[[pulumi.ResourceOptions], Host]]:
-    """How each container is made, by the machine's name.
+@dataclass(frozen=True, kw_only=True)
+class DockerHostArgs:
+    """What a container is made from.
 
-    Machines beside the cluster reach the pods through its node. Others reach nothing of the cluster but its gateway's address; a network's
-    gateway is in both.
+    stack: the stack's name; Docker's names begin with it.
+    settings: the machine.
+    key: the SSH key that opens it.
+    network: the Docker network that its address is from.
+    second_network: another Docker network that it is attached to.
+    routes: `CIDR via address`, one a line.
     """
-    key = ssh_key()
-    near, gateway, pods = settings.cluster.network, cluster.gateway_address, settings.cluster.pod_range
-    to_pods = gateway.apply(lambda node: f"{pods} via {node}")
-    made = {}
-    for name, machine in machines.items():
-        router = settings.workloads[machine.workload].role == "router"
-        own = networks[machine.network]
-        if router:
-            place = {"network": networks[near], "second": own, "routes": to_pods}
-        elif machine.network == near:
-            place = {"network": own, "routes": to_pods}
-        else:
-            place = {"network": own, "routes": pulumi.Output.format("{0}/32 via {1}", gateway, cluster.nodes[machine.network])}
-        made[name] = partial(_host, stack, name, machine, names.docker_cidr(settings, near if router else machine.network), place, key)
-    return made
+
+    stack: str
+    settings: DockerMachine
+    key: SshKey
+    network: DockerNetwork
+    routes: pulumi.Output[str]
+    second_network: DockerNetwork | None = None
 
 
-def _host(
-    stack: str,
-    name: str,
-    machine: DockerMachine,
-    addresses: IPv4Network,
-    place: Mapping[str, pulumi.Output[str]],
-    key: SshKey,
-    opts: pulumi.ResourceOptions,
-) -> Host:
-    """Make the container of machine `name`. `place`: the Docker `network` that its address is from, perhaps a `second` one, and `routes`."""
-    docker_name = names.docker_name(stack, name)
-    first, last = names.machine_addresses(addresses)
+def docker_host(name: str, args: DockerHostArgs) -> HostFactory:
+    """Return what creates the container of machine `name`."""
+    return partial(_host, name, args)
 
-    def create(found: dict[str, str]) -> str:
+
+def _host(name: str, args: DockerHostArgs, opts: pulumi.ResourceOptions) -> Host:
+    docker_name = names.docker_name(args.stack, name)
+    first, last = names.machine_addresses(args.network.cidr)
+    attachment = {"network": args.network.docker_name}
+    if args.second_network:
+        attachment["second"] = args.second_network.docker_name
+    attachment["routes"] = args.routes
+
+    def script(inputs: Mapping[str, str]) -> str:
         variables = {
             "NAME": docker_name,
             "HOSTNAME_OF_MACHINE": name,
-            "IMAGE": machine.image,
-            "NETWORK": found["network"],
-            "SECOND_NETWORK": found.get("second", ""),
+            "IMAGE": args.settings.image,
+            "NETWORK": inputs["network"],
+            "SECOND_NETWORK": inputs.get("second", ""),
             "FIRST": first,
             "LAST": last,
-            "LABEL": names.stack_label(stack),
-            "PUBLIC_KEY": found["public"],
-            "ROUTES": found["routes"],
+            "LABEL": names.stack_label(args.stack),
+            "PUBLIC_KEY": inputs["public"],
+            "ROUTES": inputs["routes"],
             "SSH_USER": names.SSH_USER,
         }
         return shell.local_script("platforms/docker/docker-machine", variables)
 
-    made = local.Command(
+    container = local.Command(
         f"{name}-container",
         create=shell.LOCAL,
-        stdin=pulumi.Output.all(**place, public=key.public).apply(create),
+        stdin=pulumi.Output.all(**attachment, public=args.key.public).apply(script),
         delete=f"docker rm --force --volumes {docker_name} >/dev/null",
-        triggers=[machine.image, *place.values()],
+        triggers=[args.settings.image, *attachment.values()],
         logging=local.Logging.STDERR,
         add_previous_output_in_env=False,
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),
     )
-    results = made.stdout.apply(shell.parse_results)
-    address = results.apply(lambda found: found["address"])
+    results = container.stdout.apply(shell.parse_results)
+    address = results.apply(lambda values: values["address"])
+    leave = pulumi.Output.all(results=results, key=args.key.private)
     return Host(
         address=address,
-        identity=results.apply(lambda found: found["id"]),
+        instance_id=results.apply(lambda values: values["id"]),
         connection=remote.ConnectionArgs(
             host=address,
             user=names.SSH_USER,
-            private_key=key.private,
-            host_key=results.apply(lambda found: found["hostKey"]),
-            # A container's sshd answers within seconds; this is given up after half a minute of refusals.
+            private_key=args.key.private,
+            host_key=results.apply(lambda values: values["hostKey"]),
+            # A container's sshd answers within seconds. Half a minute of refusals is a failure.
             dial_error_limit=14,
             per_dial_timeout=10,
         ),
-        resource=made,
-        # It is removed at once, without being shut down. What comes through a gateway keeps its connections until the agent ends them.
-        leave=pulumi.Output.all(found=results, key=key.private).apply(lambda known: _leave(name, machine, known["found"], known["key"])),
+        resource=container,
+        # Docker removes a container without shutting it down, and clients behind a gateway keep
+        # their connections until the agent ends them.
+        leave_script=leave.apply(lambda inputs: _leave(name, args.settings, inputs["results"], inputs["key"])),
     )
 
 
-def _leave(name: str, machine: DockerMachine, found: Mapping[str, str], private_key: str) -> str:
-    reached = SshMachine(
+def _leave(name: str, settings: DockerMachine, results: Mapping[str, str], private_key: str) -> str:
+    machine = SshMachine(
         platform="ssh",
-        workload=machine.workload,
-        network=machine.network,
-        host=found["address"],
+        workload=settings.workload,
+        network=settings.network,
+        host=results["address"],
         user=names.SSH_USER,
-        host_key=found["hostKey"],
+        host_key=results["hostKey"],
     )
-    return ssh_leave.leave_over_ssh_script(name, reached, private_key)
+    return ssh_leave.leave_over_ssh_script(name, machine, private_key)

@@ -20,9 +20,9 @@ def docker_name(stack: str, name: str) -> str:
     return f"istio-vm-mesh-{stack}-{name}"
 
 
-def node_name(stack: str) -> str:
-    """The container of the kind cluster's node, as kind calls it."""
-    return f"{docker_name(stack, 'cluster')}-control-plane"
+def node_name(stack: str, cluster: str = "cluster") -> str:
+    """Return the name of the container that is the kind cluster's node, as kind names it."""
+    return f"{docker_name(stack, cluster)}-control-plane"
 
 
 def stack_label(stack: str) -> str:
@@ -56,12 +56,12 @@ def docker_cidr(settings: Settings, network: str) -> IPv4Network:
     return IPv4Network(machine_cidrs(settings, network)[0])
 
 
-def dynamic_cidr(whole: IPv4Network) -> IPv4Network:
+def dynamic_cidr(cidr: IPv4Network) -> IPv4Network:
     """The lower half, from which Docker gives addresses that may change (the cluster's node)."""
-    return next(whole.subnets())
+    return next(cidr.subnets())
 
 
-def machine_addresses(whole: IPv4Network) -> tuple[str, str]:
+def machine_addresses(cidr: IPv4Network) -> tuple[str, str]:
     """First and last address for machines, whose addresses stay: the upper half."""
-    upper = list(whole.subnets())[1]
+    upper = list(cidr.subnets())[1]
     return str(upper[1]), str(upper[-2])

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pulumi
 
 from ...config.addresses import is_address
 from ...config.existing import ExistingCluster, ExistingGateway
 from ...config.problems import Problem, SettingsError
-from ...config.stack import Settings
 from ...kubernetes import Cluster
+from ...manifest import Manifest
 from .. import kubeconfig
 
 
-def existing_cluster(settings: Settings, cluster: ExistingCluster) -> Cluster:
-    """The cluster of a stack. Raises SettingsError where its kubeconfig cannot be read or has no such context."""
+def existing_cluster(settings: ExistingCluster, machine_cidrs: Sequence[str], kubeconfig_text: pulumi.Output[str] | None = None) -> Cluster:
+    """Adopt a cluster. Nothing is created.
+
+    machine_cidrs: the CIDRs that reach the east-west gateway.
+    kubeconfig_text: the kubeconfig, where the settings name no file.
+    Raises SettingsError where the kubeconfig cannot be read or has no such context.
+    """
+    gateway = settings.gateway
     return Cluster(
-        kubeconfig=_from_file(cluster.kubeconfig, cluster.context) if cluster.kubeconfig else _from_secret(cluster.context),
-        identifier=cluster.context,
-        gateway_service=gateway_service(settings, cluster.gateway) if cluster.gateway.install else None,
-        gateway_address=pulumi.Output.from_input(cluster.gateway.address),
-        ready=[],
+        kubeconfig=_from_file(settings.kubeconfig, settings.context)
+        if settings.kubeconfig
+        else _from_text(kubeconfig_text, settings.context),
+        identifier=settings.context,
+        gateway_service=gateway_service(gateway, machine_cidrs) if gateway.install else None,
+        gateway_address=pulumi.Output.from_input(gateway.address),
     )
 
 
@@ -37,7 +44,7 @@ def _from_file(name: str, context: str) -> pulumi.Output[str]:
     return pulumi.Output.secret(text)
 
 
-def _from_secret(context: str) -> pulumi.Output[str]:
+def _from_text(kubeconfig_text: pulumi.Output[str] | None, context: str) -> pulumi.Output[str]:
     def refuse(file: str) -> bytes:
         raise ValueError(f"names the file {file}: put its content in (`kubectl config view --flatten`)")
 
@@ -47,13 +54,16 @@ def _from_secret(context: str) -> pulumi.Output[str]:
         except ValueError as error:
             raise pulumi.RunError(f"the secret istio-vm-mesh:kubeconfig {error}") from None
 
-    return pulumi.Config().require_secret("kubeconfig").apply(select)
+    secret = kubeconfig_text if kubeconfig_text is not None else pulumi.Config().require_secret("kubeconfig")
+    return pulumi.Output.secret(secret.apply(select))
 
 
-def gateway_service(settings: Settings, gateway: ExistingGateway) -> dict[str, Any]:
-    """How the gateway is exposed in a cluster that exists: as the stack says, else by a balancer that lets machines' networks in alone."""
+def gateway_service(gateway: ExistingGateway, machine_cidrs: Sequence[str]) -> Manifest:
+    """Return the `service` values of the gateway chart.
+
+    Without values of the stack's, a load balancer lets in the machines' networks alone.
+    """
     if gateway.service:
         return dict(gateway.service)
-    sources = sorted({text for machine in settings.machines.values() for text in settings.networks[machine.network].ranges})
     address = {"loadBalancerIP": gateway.address} if is_address(gateway.address) else {}
-    return {"type": "LoadBalancer", **address, "loadBalancerSourceRanges": sources}
+    return {"type": "LoadBalancer", **address, "loadBalancerSourceRanges": list(machine_cidrs)}

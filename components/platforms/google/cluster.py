@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pulumi
 from pulumi_gcp import container, projects
 
-from ...config.google import GkeCluster, Google
-from ...config.stack import Settings
+from ...config.google import GkeCluster
 from ...kubernetes import Cluster
+from ...names import child_name
 from .. import kubeconfig
-from . import firewall, names
+from . import names
 from .network import GoogleNetworks
 
 # What nodes may do is decided by the roles of their own account; the scope only has it count.
@@ -17,32 +20,49 @@ _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _ROLE = "roles/container.defaultNodeServiceAccount"  # logs, metrics and metadata of nodes
 
 
-class Gke(pulumi.ComponentResource):
-    """The GKE cluster of a stack. Gateways take a reserved address behind an internal load balancer."""
+@dataclass(frozen=True, kw_only=True)
+class GoogleClusterArgs:
+    """What a GKE cluster is made from.
+
+    settings: the cluster. networks: the VPCs that it is in.
+    gateway_clients: the CIDRs that reach the east-west gateway's load balancer.
+    """
+
+    settings: GkeCluster
+    networks: GoogleNetworks
+    gateway_clients: Sequence[str]
+
+
+class GoogleCluster(pulumi.ComponentResource):
+    """A GKE cluster. Gateways take a reserved address behind an internal load balancer."""
 
     cluster: Cluster
 
-    def __init__(self, stack: str, whole: Settings, settings: GkeCluster, google: Google, networks: GoogleNetworks) -> None:
-        """`settings` are those of the cluster, `whole` the stack's."""
-        super().__init__("istio-vm-mesh:clusters:Gke", "cluster", {})
-        self._settings, self._google, self._networks = settings, google, networks
+    def __init__(self, name: str, args: GoogleClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-vm-mesh:clusters:Gke", name, {}, opts)
+        settings, networks, google = args.settings, args.networks, args.networks.settings
+        self._settings, self._networks, self._google = settings, networks, google
         self._child = pulumi.ResourceOptions(parent=self, provider=networks.provider)
         location = settings.zone or google.region
-        name = names.cluster_name(stack)
+        google_name = names.cluster_name(networks.stack)
         role = projects.IAMMember(
-            "nodes-role", project=google.project, role=_ROLE, member=networks.accounts[names.NODES].member, opts=self._child
+            child_name(name, "cluster", "nodes-role"),
+            project=google.project,
+            role=_ROLE,
+            member=networks.accounts[names.NODES].member,
+            opts=self._child,
         )
-        made = self._cluster(name, location, role)
-        ready: list[pulumi.Resource] = [made] if settings.autopilot else [self._nodes(made, location)]
-        endpoint = made.control_plane_endpoints_config.apply(lambda found: found.dns_endpoint_config.endpoint)
+        cluster = self._cluster(google_name, location, role)
+        ready: list[pulumi.Resource] = [cluster] if settings.autopilot else [self._nodes(cluster, location)]
+        endpoint = cluster.control_plane_endpoints_config.apply(lambda config: config.dns_endpoint_config.endpoint)
         assert networks.gateway is not None
         self.cluster = Cluster(
-            kubeconfig=pulumi.Output.secret(endpoint.apply(lambda host: kubeconfig.gke_kubeconfig(name, host))),
-            identifier=f"{google.project}/{location}/{name}",
+            kubeconfig=pulumi.Output.secret(endpoint.apply(lambda host: kubeconfig.gke_kubeconfig(google_name, host))),
+            identifier=f"{google.project}/{location}/{google_name}",
             gateway_service={
                 "type": "LoadBalancer",
                 "loadBalancerIP": networks.gateway_address,
-                "loadBalancerSourceRanges": firewall.machine_cidrs(whole),
+                "loadBalancerSourceRanges": list(args.gateway_clients),
                 "annotations": {
                     "networking.gke.io/load-balancer-type": "Internal",
                     "networking.gke.io/internal-load-balancer-allow-global-access": "true",
@@ -50,7 +70,8 @@ class Gke(pulumi.ComponentResource):
             },
             gateway_address=networks.gateway,
             gateway_ip=networks.gateway_address,
-            # Services must go while the cluster lives: it removes their balancers and firewall rules, which would keep the VPC.
+            # Services are deleted while the cluster lives: it removes their load balancers and
+            # firewall rules, which would keep the VPC from being deleted.
             ready=[*ready, *networks.connected],
             api_server=endpoint.apply(lambda host: f"https://{host}"),
         )
@@ -78,7 +99,7 @@ class Gke(pulumi.ComponentResource):
             "enable_shielded_nodes": True,
         }
         return container.Cluster(
-            "cluster-gke",
+            f"{self._name}-gke",
             name=name,
             location=location,
             network=networks.vpcs[self._google.subnets[settings.subnet].vpc],
@@ -124,7 +145,7 @@ class Gke(pulumi.ComponentResource):
     def _nodes(self, cluster: container.Cluster, location: str) -> container.NodePool:
         nodes = self._settings.nodes
         return container.NodePool(
-            "cluster-nodes",
+            f"{self._name}-nodes",
             cluster=cluster.id,
             location=location,
             initial_node_count=1,

@@ -22,7 +22,7 @@ class FirewallRule(NamedTuple):
     sources: tuple[str, ...]
     target: str
     ports: tuple[int, ...]
-    why: str
+    description: str
 
 
 def _vpc(settings: Settings, machine: GoogleMachine) -> str:

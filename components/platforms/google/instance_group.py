@@ -1,223 +1,215 @@
-"""Regional managed instance groups whose machines join without SSH."""
+"""Regional managed instance groups whose machines join without SSH.
+
+Each machine mints its own token with its Google identity, which has one right in the cluster.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 from pulumi_gcp import compute, projects
 from pulumi_kubernetes.rbac.v1 import Role, RoleBinding
 
-from ... import names
-from ...config.google import GceInstanceGroup, Google, machines_of_type, subnet_of
-from ...config.stack import Settings
-from ...istio.control_plane import Mesh
+from ...config.google import GceInstanceGroup
 from ...istio.workload import Workload
-from ...kubernetes import Cluster
+from ...names import STATUS_PORT
 from . import startup
 from .names import resource_name
 from .network import GoogleNetworks
 
+ZONES = 3
+"""Zones of a region, over which a group without `zones` spreads."""
 
-def instance_groups(
-    stack: str,
-    settings: Settings,
-    google: Google,
-    networks: GoogleNetworks,
-    cluster: Cluster,
-    mesh: Mesh,
-    workloads: Mapping[str, Workload],
-    opts: pulumi.ResourceOptions,
-) -> list[pulumi.Resource]:
-    """Make every group of the stack; returns what exists once their first machines have joined. `opts` are for what is in the cluster."""
-    groups = machines_of_type(settings, GceInstanceGroup)
-    connect = projects.IAMCustomRole(
+
+def connect_role(networks: GoogleNetworks) -> projects.IAMCustomRole:
+    """Declare the role that lets machines reach the API server, and nothing else."""
+    stack = networks.stack
+    return projects.IAMCustomRole(
         "fleet-role",
         role_id=f"istioVmMesh_{''.join(letter if letter.isalnum() else '_' for letter in stack)}"[:64],
         title=f"istio-vm-mesh {stack}: machines that join by themselves",
         permissions=list(startup.PERMISSIONS),
         opts=pulumi.ResourceOptions(provider=networks.provider),
     )
-    rights = {
-        name: _rights(name, settings, google, networks, workloads[name], connect, opts)
-        for name in sorted({machine.workload for machine in groups.values()})
-    }
-    made = [
-        InstanceGroup(stack, name, settings, google, networks, cluster, mesh, workloads[machine.workload], rights[machine.workload])
-        for name, machine in groups.items()
-    ]
-    return [resource for fleet in made for resource in fleet.ready]
 
 
-def _rights(
-    name: str,
-    settings: Settings,
-    google: Google,
-    networks: GoogleNetworks,
-    workload: Workload,
-    connect: projects.IAMCustomRole,
-    opts: pulumi.ResourceOptions,
+def token_rights(
+    name: str, workload: Workload, role: projects.IAMCustomRole, networks: GoogleNetworks, opts: pulumi.ResourceOptions
 ) -> list[pulumi.Resource]:
-    """Let the workload's Google service account mint tokens of its ServiceAccount: reach the API server, and this one thing there."""
-    account, spec = networks.accounts[name], settings.workloads[name]
+    """Let the workload's Google service account mint tokens of its ServiceAccount.
+
+    role: lets it reach the API server. opts: the options of what is in the cluster.
+    """
+    account, settings = networks.accounts[name], workload.settings
     member = projects.IAMMember(
         f"{name}-connects",
-        project=google.project,
-        role=connect.name,
+        project=networks.settings.project,
+        role=role.name,
         member=account.member,
         opts=pulumi.ResourceOptions(parent=workload, provider=networks.provider),
     )
-    inside = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(parent=workload, depends_on=workload.registered))
-    role = startup.token_role(name, spec)
+    in_cluster = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(parent=workload, depends_on=workload.identity_resources))
+    token_role = startup.token_role(name, settings)
     binding = pulumi.Output.all(account.email, account.unique_id).apply(
-        lambda known: startup.token_role_binding(name, spec, known[0], known[1])
+        lambda users: startup.token_role_binding(name, settings, users[0], users[1])
     )
     return [
         member,
-        Role(f"{name}-machines-role", metadata=role["metadata"], rules=role["rules"], opts=inside),
+        Role(f"{name}-machines-role", metadata=token_role["metadata"], rules=token_role["rules"], opts=in_cluster),
         RoleBinding(
             f"{name}-machines-binding",
-            metadata=role["metadata"],
-            role_ref=startup.token_role_binding(name, spec, "", "")["roleRef"],
+            metadata=token_role["metadata"],
+            role_ref=startup.token_role_binding(name, settings, "", "")["roleRef"],
             subjects=binding.apply(lambda manifest: manifest["subjects"]),
-            opts=inside,
+            opts=in_cluster,
         ),
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class InstanceGroupArgs:
+    """What an instance group is made from.
+
+    settings: the group. workload: the workload that its machines run.
+    networks: the VPCs. subnet: the name of its subnet.
+    rights: what must exist before a machine can mint a token.
+    """
+
+    settings: GceInstanceGroup
+    workload: Workload
+    networks: GoogleNetworks
+    subnet: str
+    rights: Sequence[pulumi.Resource]
+
+
 class InstanceGroup(pulumi.ComponentResource):
-    """A group of machines of a workload that grows and shrinks without this program. `ready`: its first machines have joined."""
+    """Machines of a workload that grow and shrink in number without this program.
+
+    ready: the resources that exist once the minimum of machines run and are healthy.
+    """
 
     ready: list[pulumi.Resource]
 
-    def __init__(
-        self,
-        stack: str,
-        name: str,
-        settings: Settings,
-        google: Google,
-        networks: GoogleNetworks,
-        cluster: Cluster,
-        mesh: Mesh,
-        workload: Workload,
-        rights: list[pulumi.Resource],
-    ) -> None:
-        super().__init__("istio-vm-mesh:machines:Fleet", name, {})
-        machine = settings.machines[name]
-        assert isinstance(machine, GceInstanceGroup) and cluster.api_server is not None
-
-        def boot(found: dict[str, Any]) -> str:
-            return startup.startup_script(
-                found["mesh"],
-                machine,
-                settings.workloads[machine.workload],
-                gateway=found["gateway"],
-                root_certificate=found["root"],
-                api_server=found["api_server"],
-            )
-
-        known = {"mesh": mesh.described, "gateway": mesh.gateway, "root": mesh.root_certificate, "api_server": cluster.api_server}
-        opts = pulumi.ResourceOptions(parent=self, depends_on=[*rights, *workload.registered, *mesh.ready])
-        text = pulumi.Output.all(**known).apply(boot)
-        self.ready = instance_group(stack, name, machine, settings, google, networks, text, opts)
+    def __init__(self, name: str, args: InstanceGroupArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-vm-mesh:machines:Fleet", name, {}, opts)
+        self._args = args
+        workload, mesh = args.workload, args.workload.mesh
+        assert mesh.cluster.api_server is not None, "the checks of the settings ask for a GKE cluster"
+        script = pulumi.Output.all(
+            mesh=mesh.effective_config,
+            gateway=mesh.gateway,
+            root=mesh.root_certificate,
+            api_server=mesh.cluster.api_server,
+        ).apply(self._startup_script)
+        depends_on = [*args.rights, *workload.identity_resources, *mesh.ready]
+        child = pulumi.ResourceOptions(parent=self, depends_on=depends_on, provider=args.networks.provider)
+        template = self._template(script, child)
+        manager = self._manager(template, child)
+        self.ready = [manager, self._autoscaler(manager, child)]
         self.register_outputs({})
 
-
-ZONES = 3  # of a region, over which a group without `zones` spreads
-
-
-def instance_group(
-    stack: str,
-    name: str,
-    machine: GceInstanceGroup,
-    settings: Settings,
-    google: Google,
-    networks: GoogleNetworks,
-    boot: pulumi.Output[str],
-    opts: pulumi.ResourceOptions,
-) -> list[pulumi.Resource]:
-    """Make the group `name` with the boot script `boot`; returns what exists once `minimum` machines run and are healthy."""
-    child = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(provider=networks.provider))
-    spot = None
-    if machine.spot:
-        spot = compute.RegionInstanceTemplateSchedulingArgs(
-            provisioning_model="SPOT", preemptible=True, automatic_restart=False, instance_termination_action="STOP"
+    def _startup_script(self, inputs: Mapping[str, Any]) -> str:
+        return startup.startup_script(
+            inputs["mesh"],
+            self._args.settings,
+            self._args.workload.settings,
+            gateway=inputs["gateway"],
+            root_certificate=inputs["root"],
+            api_server=inputs["api_server"],
         )
-    # No name of ours: another template must exist before the one in use can go.
-    template = compute.RegionInstanceTemplate(
-        f"{name}-template",
-        region=google.region,
-        machine_type=machine.machine_type,
-        disks=[
-            compute.RegionInstanceTemplateDiskArgs(
-                source_image=machine.image, disk_size_gb=machine.disk_size, disk_type="pd-balanced", boot=True, auto_delete=True
+
+    def _template(self, script: pulumi.Output[str], child: pulumi.ResourceOptions) -> compute.RegionInstanceTemplate:
+        """Declare the template. Google names it: a new one must exist before the one in use can go."""
+        settings, networks = self._args.settings, self._args.networks
+        spot = None
+        if settings.spot:
+            spot = compute.RegionInstanceTemplateSchedulingArgs(
+                provisioning_model="SPOT",
+                preemptible=True,
+                automatic_restart=False,
+                instance_termination_action="STOP",
             )
-        ],
-        # No access configuration: no public address.
-        network_interfaces=[compute.RegionInstanceTemplateNetworkInterfaceArgs(subnetwork=networks.subnets[subnet_of(settings, machine)])],
-        service_account=compute.RegionInstanceTemplateServiceAccountArgs(
-            email=networks.accounts[machine.workload].email, scopes=list(startup.SCOPES)
-        ),
-        metadata=boot.apply(startup.group_metadata),
-        shielded_instance_config=compute.RegionInstanceTemplateShieldedInstanceConfigArgs(
-            enable_secure_boot=True, enable_vtpm=True, enable_integrity_monitoring=True
-        ),
-        scheduling=spot,
-        opts=child,
-    )
-    # The agent's own readiness: it answers in plain text whatever the mesh demands of the application.
-    health = compute.HealthCheck(
-        f"{name}-health",
-        http_health_check=compute.HealthCheckHttpHealthCheckArgs(port=names.STATUS_PORT, request_path="/healthz/ready"),
-        check_interval_sec=10,
-        timeout_sec=5,
-        healthy_threshold=1,
-        unhealthy_threshold=6,
-        opts=child,
-    )
-    manager = compute.RegionInstanceGroupManager(
-        f"{name}-manager",
-        region=google.region,
-        base_instance_name=resource_name(stack, name)[:54].rstrip("-"),
-        versions=[compute.RegionInstanceGroupManagerVersionArgs(instance_template=template.self_link)],
-        distribution_policy_zones=list(machine.zones) or None,
-        auto_healing_policies=compute.RegionInstanceGroupManagerAutoHealingPoliciesArgs(
-            health_check=health.id,
-            # Longer than a first start takes, setup and package included; else machines are made again for ever.
-            initial_delay_sec=300,
-        ),
-        update_policy=compute.RegionInstanceGroupManagerUpdatePolicyArgs(
-            type="PROACTIVE",
-            minimal_action="REPLACE",
-            replacement_method="SUBSTITUTE",
-            # A fixed number must be 0 or at least one a zone.
-            max_surge_fixed=len(machine.zones) or ZONES,
-            max_unavailable_fixed=0,
-        ),
-        wait_for_instances=True,
-        wait_for_instances_status="STABLE",
-        opts=pulumi.ResourceOptions.merge(
-            child,
-            pulumi.ResourceOptions(
-                depends_on=list(networks.ready), custom_timeouts=pulumi.CustomTimeouts(create="20m", update="40m", delete="20m")
+        return compute.RegionInstanceTemplate(
+            f"{self._name}-template",
+            region=networks.settings.region,
+            machine_type=settings.machine_type,
+            disks=[
+                compute.RegionInstanceTemplateDiskArgs(
+                    source_image=settings.image, disk_size_gb=settings.disk_size, disk_type="pd-balanced", boot=True, auto_delete=True
+                )
+            ],
+            # No access configuration: no public address.
+            network_interfaces=[compute.RegionInstanceTemplateNetworkInterfaceArgs(subnetwork=networks.subnets[self._args.subnet])],
+            service_account=compute.RegionInstanceTemplateServiceAccountArgs(
+                email=networks.accounts[settings.workload].email, scopes=list(startup.SCOPES)
             ),
-        ),
-    )
-    autoscaler = compute.RegionAutoscaler(
-        f"{name}-autoscaler",
-        region=google.region,
-        target=manager.id,
-        autoscaling_policy=compute.RegionAutoscalerAutoscalingPolicyArgs(
-            min_replicas=machine.minimum,
-            max_replicas=machine.maximum,
-            cooldown_period=180,
-            cpu_utilization=compute.RegionAutoscalerAutoscalingPolicyCpuUtilizationArgs(target=machine.target_cpu),
-            scale_in_control=compute.RegionAutoscalerAutoscalingPolicyScaleInControlArgs(
-                max_scaled_in_replicas=compute.RegionAutoscalerAutoscalingPolicyScaleInControlMaxScaledInReplicasArgs(fixed=1),
-                time_window_sec=600,
+            metadata=script.apply(startup.group_metadata),
+            shielded_instance_config=compute.RegionInstanceTemplateShieldedInstanceConfigArgs(
+                enable_secure_boot=True, enable_vtpm=True, enable_integrity_monitoring=True
             ),
-        ),
-        opts=child,
-    )
-    return [manager, autoscaler]
+            scheduling=spot,
+            opts=child,
+        )
+
+    def _manager(self, template: compute.RegionInstanceTemplate, child: pulumi.ResourceOptions) -> compute.RegionInstanceGroupManager:
+        settings, networks = self._args.settings, self._args.networks
+        # The agent's own readiness: it answers in plain text whatever the mesh demands of the application.
+        health = compute.HealthCheck(
+            f"{self._name}-health",
+            http_health_check=compute.HealthCheckHttpHealthCheckArgs(port=STATUS_PORT, request_path="/healthz/ready"),
+            check_interval_sec=10,
+            timeout_sec=5,
+            healthy_threshold=1,
+            unhealthy_threshold=6,
+            opts=child,
+        )
+        return compute.RegionInstanceGroupManager(
+            f"{self._name}-manager",
+            region=networks.settings.region,
+            base_instance_name=resource_name(networks.stack, self._name)[:54].rstrip("-"),
+            versions=[compute.RegionInstanceGroupManagerVersionArgs(instance_template=template.self_link)],
+            distribution_policy_zones=list(settings.zones) or None,
+            auto_healing_policies=compute.RegionInstanceGroupManagerAutoHealingPoliciesArgs(
+                health_check=health.id,
+                # Longer than a first start takes, setup and package included; else machines are made again for ever.
+                initial_delay_sec=300,
+            ),
+            update_policy=compute.RegionInstanceGroupManagerUpdatePolicyArgs(
+                type="PROACTIVE",
+                minimal_action="REPLACE",
+                replacement_method="SUBSTITUTE",
+                # A fixed number must be 0 or at least one a zone.
+                max_surge_fixed=len(settings.zones) or ZONES,
+                max_unavailable_fixed=0,
+            ),
+            wait_for_instances=True,
+            wait_for_instances_status="STABLE",
+            opts=pulumi.ResourceOptions.merge(
+                child,
+                pulumi.ResourceOptions(
+                    depends_on=list(networks.ready), custom_timeouts=pulumi.CustomTimeouts(create="20m", update="40m", delete="20m")
+                ),
+            ),
+        )
+
+    def _autoscaler(self, manager: compute.RegionInstanceGroupManager, child: pulumi.ResourceOptions) -> compute.RegionAutoscaler:
+        settings, networks = self._args.settings, self._args.networks
+        return compute.RegionAutoscaler(
+            f"{self._name}-autoscaler",
+            region=networks.settings.region,
+            target=manager.id,
+            autoscaling_policy=compute.RegionAutoscalerAutoscalingPolicyArgs(
+                min_replicas=settings.minimum,
+                max_replicas=settings.maximum,
+                cooldown_period=180,
+                cpu_utilization=compute.RegionAutoscalerAutoscalingPolicyCpuUtilizationArgs(target=settings.target_cpu),
+                scale_in_control=compute.RegionAutoscalerAutoscalingPolicyScaleInControlArgs(
+                    max_scaled_in_replicas=compute.RegionAutoscalerAutoscalingPolicyScaleInControlMaxScaledInReplicasArgs(fixed=1),
+                    time_window_sec=600,
+                ),
+            ),
+            opts=child,
+        )

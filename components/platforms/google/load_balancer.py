@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pulumi
 from pulumi_gcp import compute
 
-from ...config import gateway_machines
-from ...config.existing import ExistingCluster
-from ...config.google import GceMachine, Google, subnet_of
-from ...config.stack import Settings
-from ...machines.machine import Machine
-from ...names import CROSS_NETWORK_PORT, STATUS_PORT, gateway_workload_name
+from ...names import CROSS_NETWORK_PORT, STATUS_PORT
 from .network import GoogleNetworks
 
 
-class LoadBalancer(pulumi.ComponentResource):
-    """Calls into a network go to one reserved address, and from there to those of its gateway's machines whose agent is ready.
+@dataclass(frozen=True, kw_only=True)
+class GatewayMember:
+    """A gateway machine behind the load balancer.
 
-    It passes packets through: callers' addresses stay, and so do TLS and the firewall's rules of the machines. `address` is the network's
-    gateway as others know it. It stays when machines go, so nothing in the mesh changes with them. `ready`: it takes calls.
+    name: the machine's name. instance: the machine. zone: its zone.
+    joined: exists once the machine has joined the mesh.
+    """
+
+    name: str
+    instance: compute.Instance
+    zone: str
+    joined: pulumi.Resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadBalancerArgs:
+    """What a network gateway's load balancer is made from.
+
+    networks: the VPCs. subnet: the name of the subnet of its address.
+    members: the gateway's machines, the first one's zone first.
+    global_access: whether clients may be in another region.
+    """
+
+    networks: GoogleNetworks
+    subnet: str
+    members: Sequence[GatewayMember]
+    global_access: bool
+
+
+class LoadBalancer(pulumi.ComponentResource):
+    """Calls into a network go to one reserved address, and from there to the gateway machines whose agent is ready.
+
+    It passes packets through: client addresses, TLS and the machines' firewall rules stay.
+    address: the network's gateway as clients see it. It stays when machines go.
+    ready: the resources that must exist before it takes calls.
     """
 
     address: pulumi.Output[str]
     ready: Sequence[pulumi.Resource]
 
-    def __init__(self, network: str, settings: Settings, google: Google, networks: GoogleNetworks, machines: Sequence[Machine]) -> None:
-        """`machines` are the network's gateway."""
-        name = f"{gateway_workload_name(network)}-balancer"
-        super().__init__("istio-vm-mesh:machines:Balancer", name, {})
-        names = gateway_machines.gateway_machine_names(settings, network)
-        declared = {each: made for each in names if isinstance(made := settings.machines[each], GceMachine)}
-        first = next(iter(declared.values()))
-        subnet = subnet_of(settings, first)
+    def __init__(self, name: str, args: LoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-vm-mesh:machines:Balancer", name, {}, opts)
+        networks, google, subnet = args.networks, args.networks.settings, args.subnet
         vpc = networks.vpcs[google.subnets[subnet].vpc]
         child = pulumi.ResourceOptions(parent=self, provider=networks.provider)
         reserved = compute.Address(
@@ -44,18 +65,18 @@ class LoadBalancer(pulumi.ComponentResource):
             subnetwork=networks.subnets[subnet],
             opts=child,
         )
-        zones = {machine: declared[machine.pulumi_resource_name].zone for machine in machines}
+        first_zone = args.members[0].zone
         groups = {
             zone: compute.InstanceGroup(
-                f"{name}-instances{'' if zone == first.zone else f'-{zone}'}",
+                f"{name}-instances{'' if zone == first_zone else f'-{zone}'}",
                 zone=zone,
                 network=vpc,
                 # Its members are resources of their own, below.
                 opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["instances"])),
             )
-            for zone in sorted(set(zones.values()))
+            for zone in sorted({member.zone for member in args.members})
         }
-        members = [self._member(name, machine, zone, groups[zone], child) for machine, zone in zones.items()]
+        members = [self._member(member, groups[member.zone], child) for member in args.members]
         # The agent's own readiness, in plain text; it fails as soon as a gateway is told to stop, while its connections go on.
         health = compute.RegionHealthCheck(
             f"{name}-health",
@@ -89,27 +110,27 @@ class LoadBalancer(pulumi.ComponentResource):
             ports=[str(CROSS_NETWORK_PORT)],
             network=vpc,
             subnetwork=networks.subnets[subnet],
-            # Whoever calls is in this region, unless the cluster is one that this stack did not make.
-            allow_global_access=isinstance(settings.cluster, ExistingCluster),
+            allow_global_access=args.global_access,
             opts=child,
         )
         self.address, self.ready = reserved.address, [rule, *members]
         self.register_outputs({"address": self.address})
 
     def _member(
-        self, name: str, machine: Machine, zone: str, group: compute.InstanceGroup, child: pulumi.ResourceOptions
+        self, member: GatewayMember, group: compute.InstanceGroup, child: pulumi.ResourceOptions
     ) -> compute.InstanceGroupMembership:
-        """Put a machine into the group once it has joined. A machine that is made again has the same name but is no member any more, which no
-        input shows: so it is put in again with it.
+        """Add a machine to its instance group once it has joined.
+
+        A recreated instance keeps its name but leaves the instance group, and no input of the
+        membership changes. `replace_with` recreates the membership with the instance.
         """
-        instance = machine.host.resource
-        assert isinstance(instance, compute.Instance)
         return compute.InstanceGroupMembership(
-            f"{name}-{machine.pulumi_resource_name}",
-            zone=zone,
+            f"{self._name}-{member.name}",
+            zone=member.zone,
             instance_group=group.name,
-            instance=instance.self_link,
+            instance=member.instance.self_link,
             opts=pulumi.ResourceOptions.merge(
-                child, pulumi.ResourceOptions(depends_on=[machine.join], replace_with=[instance], delete_before_replace=True)
+                child,
+                pulumi.ResourceOptions(depends_on=[member.joined], replace_with=[member.instance], delete_before_replace=True),
             ),
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import pulumi
@@ -11,10 +11,9 @@ from pulumi_command import remote
 from pulumi_gcp import compute
 
 from ... import shell
-from ...config.google import GceMachine, Google, local_port, subnet_of
-from ...config.stack import Settings
-from ...machines.host import Host
-from ...machines.ssh_key import SshKey, ssh_key
+from ...config.google import GceMachine, local_port
+from ...machines.host import Host, HostFactory
+from ...machines.ssh_key import SshKey
 from . import names
 from .network import GoogleNetworks
 
@@ -22,33 +21,34 @@ from .network import GoogleNetworks
 SCOPES = ["https://www.googleapis.com/auth/logging.write", "https://www.googleapis.com/auth/monitoring.write"]
 
 
-def gce_host_factories(
-    stack: str, machines: Mapping[str, GceMachine], settings: Settings, google: Google, networks: GoogleNetworks
-) -> Mapping[str, Callable[[pulumi.ResourceOptions], Host]]:
-    """How each machine is made, by its name."""
-    key = ssh_key()
-    # A gateway's machines run the agent alone, so their startup script installs what Istio's package needs.
-    gateway_setup = f"#!/bin/bash\n{shell.read_script('platforms/google/gateway-setup')}"
-    machines = {
-        name: replace(machine, setup=gateway_setup) if settings.workloads[machine.workload].role == "router" else machine
-        for name, machine in machines.items()
-    }
-    return {name: partial(_host, stack, name, machine, settings, google, networks, key) for name, machine in machines.items()}
+GATEWAY_SETUP = f"#!/bin/bash\n{shell.read_script('platforms/google/gateway-setup')}"
+"""Installs what Istio's package needs. A gateway's machines run the agent alone, without a setup of the stack's."""
 
 
-def _host(
-    stack: str,
-    name: str,
-    machine: GceMachine,
-    settings: Settings,
-    google: Google,
-    networks: GoogleNetworks,
-    key: SshKey,
-    opts: pulumi.ResourceOptions,
-) -> Host:
-    """Make machine `name`. Its name on Google Cloud is fixed, because tunnels must know it; its address is kept until it is replaced."""
-    google_name = names.resource_name(stack, name)
-    made = compute.Instance(
+@dataclass(frozen=True, kw_only=True)
+class GoogleHostArgs:
+    """What a Compute Engine machine is made from.
+
+    settings: the machine. networks: the VPCs that it is in. subnet: the name of its subnet.
+    key: the SSH key that opens it.
+    """
+
+    settings: GceMachine
+    networks: GoogleNetworks
+    subnet: str
+    key: SshKey
+
+
+def google_host(name: str, args: GoogleHostArgs) -> HostFactory:
+    """Return what creates machine `name`."""
+    return partial(_host, name, args)
+
+
+def _host(name: str, args: GoogleHostArgs, opts: pulumi.ResourceOptions) -> Host:
+    """Create the machine. Its name on Google Cloud is fixed, because tunnels need it. Its address is kept until it is replaced."""
+    machine, networks = args.settings, args.networks
+    google_name = names.resource_name(networks.stack, name)
+    instance = compute.Instance(
         f"{name}-instance",
         name=google_name,
         zone=machine.zone,
@@ -57,9 +57,9 @@ def _host(
             initialize_params=compute.InstanceBootDiskInitializeParamsArgs(image=machine.image, size=machine.disk_size, type="pd-balanced")
         ),
         # No access configuration: no public address.
-        network_interfaces=[compute.InstanceNetworkInterfaceArgs(subnetwork=networks.subnets[subnet_of(settings, machine)])],
+        network_interfaces=[compute.InstanceNetworkInterfaceArgs(subnetwork=networks.subnets[args.subnet])],
         service_account=compute.InstanceServiceAccountArgs(email=networks.accounts[machine.workload].email, scopes=SCOPES),
-        metadata=key.public.apply(lambda public: names.machine_metadata(machine, public)),
+        metadata=args.key.public.apply(lambda public: names.machine_metadata(machine, public)),
         shielded_instance_config=compute.InstanceShieldedInstanceConfigArgs(
             enable_secure_boot=True, enable_vtpm=True, enable_integrity_monitoring=True
         ),
@@ -70,13 +70,13 @@ def _host(
             pulumi.ResourceOptions(provider=networks.provider, delete_before_replace=True, depends_on=list(networks.ready)),
         ),
     )
-    address = made.network_interfaces.apply(lambda interfaces: interfaces[0].network_ip or "")
+    address = instance.network_interfaces.apply(lambda interfaces: interfaces[0].network_ip or "")
     return Host(
         address=address,
-        identity=made.instance_id,
-        connection=_connection(name, machine, google, address, key),
-        prepare=names.host_key_script(google.project, machine.zone, google_name),
-        resource=made,
+        instance_id=instance.instance_id,
+        connection=_connection(name, args, address),
+        host_key_script=names.host_key_script(networks.settings.project, machine.zone, google_name),
+        resource=instance,
     )
 
 
@@ -86,22 +86,23 @@ def _spot() -> compute.InstanceSchedulingArgs:
     )
 
 
-def _connection(
-    name: str, machine: GceMachine, google: Google, address: pulumi.Output[str], key: SshKey
-) -> Callable[[pulumi.Output[str]], remote.ConnectionArgs]:
-    """How SSH gets there, once the host key is known. sshd is up before Google's agent has let our key in, hence the patience."""
-    ssh = google.ssh
+def _connection(name: str, args: GoogleHostArgs, address: pulumi.Output[str]) -> Callable[[pulumi.Output[str]], remote.ConnectionArgs]:
+    """Return the SSH connection as a function of the host key.
+
+    sshd runs before Google's agent has authorised the key, so the first attempts may be refused.
+    """
+    ssh = args.networks.settings.ssh
     proxy = None
     if ssh.bastion:
-        bastion, own_key = ssh.bastion, pulumi.Config().require_secret("sshPrivateKey")
+        bastion, bastion_key = ssh.bastion, pulumi.Config().require_secret("sshPrivateKey")
         proxy = remote.ProxyConnectionArgs(
-            host=bastion.host, port=bastion.port, user=bastion.user, private_key=own_key, host_key=bastion.host_key
+            host=bastion.host, port=bastion.port, user=bastion.user, private_key=bastion_key, host_key=bastion.host_key
         )
     return lambda host_key: remote.ConnectionArgs(
         host="127.0.0.1" if ssh.by == "iap" else address,
-        port=local_port(name, machine) if ssh.by == "iap" else 22,
+        port=local_port(name, args.settings) if ssh.by == "iap" else 22,
         user=names.SSH_USER,
-        private_key=key.private,
+        private_key=args.key.private,
         host_key=host_key,
         proxy=proxy,
         dial_error_limit=30,

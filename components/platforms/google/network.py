@@ -9,18 +9,27 @@ import pulumi
 from pulumi_gcp import Provider, compute, dns, serviceaccount
 
 from ...config.google import GkeCluster, Google
-from ...config.stack import Settings
-from . import firewall, names
+from ...names import child_name
+from . import names
+from .firewall import FirewallRule
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoogleNetworks:
-    """What clusters and machines on Google Cloud need. All by the stack's names: `vpcs` and `subnets` IDs, `accounts` (by workload, and "nodes").
+    """What clusters and machines on Google Cloud need.
 
-    `gateway` is where machines find the east-west gateway, `gateway_address` the address that its balancer takes; None without a cluster here.
-    `connected`: whoever is in a VPC reaches the internet, and other VPCs; `ready`: the firewall, too, lets in what it shall.
+    stack: the stack's name; names on Google Cloud begin with it.
+    settings: project, region, subnets and SSH.
+    provider: the provider of everything on Google Cloud.
+    vpcs, subnets: their IDs, by the stack's names.
+    accounts: the service account of each workload's machines, and of the cluster's nodes.
+    gateway: the address or DNS name at which machines reach the east-west gateway.
+    gateway_address: the address of its load balancer. Both are None without a GKE cluster.
+    connected: NAT and peering exist. ready: the firewall rules exist as well.
     """
 
+    stack: str
+    settings: Google
     provider: Provider
     vpcs: Mapping[str, pulumi.Output[str]]
     subnets: Mapping[str, pulumi.Output[str]]
@@ -31,33 +40,54 @@ class GoogleNetworks:
     ready: Sequence[pulumi.Resource]
 
 
-class Vpcs(pulumi.ComponentResource):
+@dataclass(frozen=True, kw_only=True)
+class GoogleNetworkArgs:
+    """What the networks of a stack are made from.
+
+    stack: the stack's name. settings: project, region and subnets.
+    vpcs: the names of the VPCs, the cluster's first.
+    workloads: the workloads that have machines; each gets a service account.
+    firewall_rules: what the firewall lets in.
+    cluster: the GKE cluster, if there is one.
+    """
+
+    stack: str
+    settings: Google
+    vpcs: Sequence[str]
+    workloads: Sequence[str]
+    firewall_rules: Sequence[FirewallRule]
+    cluster: GkeCluster | None = None
+
+
+class GoogleNetwork(pulumi.ComponentResource):
     """Everything of a stack that lies below its cluster and machines."""
 
     networks: GoogleNetworks
 
-    def __init__(self, stack: str, settings: Settings, google: Google) -> None:
-        super().__init__("istio-vm-mesh:networks:Google", "google", {})
-        labels = {"istio-vm-mesh-stack": names.slug(stack), **google.labels}
-        provider = Provider("google-provider", project=google.project, region=google.region, default_labels=labels)
-        self._stack, self._settings, self._google = stack, settings, google
+    def __init__(self, name: str, args: GoogleNetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("istio-vm-mesh:networks:Google", name, {}, opts)
+        self._args, google, cluster = args, args.settings, args.cluster
+        labels = {"istio-vm-mesh-stack": names.slug(args.stack), **google.labels}
+        provider = Provider(f"{name}-provider", project=google.project, region=google.region, default_labels=labels)
         self._child = pulumi.ResourceOptions(parent=self, provider=provider)
         vpcs = {
-            vpc: compute.Network(f"vpc-{vpc}", auto_create_subnetworks=False, routing_mode="REGIONAL", opts=self._child)
-            for vpc in names.vpcs(settings)
+            vpc: compute.Network(self._child_name(f"vpc-{vpc}"), auto_create_subnetworks=False, routing_mode="REGIONAL", opts=self._child)
+            for vpc in args.vpcs
         }
-        subnets = {name: self._subnet(name, vpcs[subnet.vpc]) for name, subnet in google.subnets.items()}
+        subnets = {subnet: self._subnet(subnet, vpcs[settings.vpc]) for subnet, settings in google.subnets.items()}
         nats = [self._nat(vpc, network) for vpc, network in vpcs.items()]
         peerings = self._peer(vpcs)
-        accounts = {name: self._account(name, f"machines of the workload {name}") for name in names.workloads_with_machines(settings)}
-        if isinstance(settings.cluster, GkeCluster):
+        accounts = {workload: self._account(workload, f"machines of the workload {workload}") for workload in args.workloads}
+        if cluster:
             accounts[names.NODES] = self._account(names.NODES, "nodes of the cluster")
-        rules = [self._rule(flow, vpcs, accounts) for flow in firewall.firewall_rules(settings)]
-        gateway, address = self._gateway(settings.cluster, vpcs, subnets) if isinstance(settings.cluster, GkeCluster) else (None, None)
+        rules = [self._rule(rule, vpcs, accounts) for rule in args.firewall_rules]
+        gateway, address = self._gateway(cluster, vpcs, subnets) if cluster else (None, None)
         self.networks = GoogleNetworks(
+            stack=args.stack,
+            settings=google,
             provider=provider,
-            vpcs={name: network.id for name, network in vpcs.items()},
-            subnets={name: subnet.id for name, subnet in subnets.items()},
+            vpcs={vpc: network.id for vpc, network in vpcs.items()},
+            subnets={subnet: resource.id for subnet, resource in subnets.items()},
             accounts=accounts,
             gateway=gateway,
             gateway_address=address,
@@ -66,20 +96,23 @@ class Vpcs(pulumi.ComponentResource):
         )
         self.register_outputs({})
 
+    def _child_name(self, child: str) -> str:
+        return child_name(self._name, "google", child)
+
     def _subnet(self, name: str, network: compute.Network) -> compute.Subnetwork:
         """One subnet; the cluster's has the ranges of pods and Services, in an order that must stay."""
-        cluster = self._settings.cluster
+        cluster = self._args.cluster
         second = None
-        if isinstance(cluster, GkeCluster) and cluster.subnet == name:
+        if cluster and cluster.subnet == name:
             second = [
                 compute.SubnetworkSecondaryIpRangeArgs(range_name="pods", ip_cidr_range=cluster.pod_range),
                 compute.SubnetworkSecondaryIpRangeArgs(range_name="services", ip_cidr_range=cluster.service_range),
             ]
         return compute.Subnetwork(
-            f"subnet-{name}",
+            self._child_name(f"subnet-{name}"),
             network=network.id,
-            region=self._google.region,
-            ip_cidr_range=self._google.subnets[name].range,
+            region=self._args.settings.region,
+            ip_cidr_range=self._args.settings.subnets[name].range,
             secondary_ip_ranges=second,
             private_ip_google_access=True,
             opts=self._child,
@@ -87,11 +120,11 @@ class Vpcs(pulumi.ComponentResource):
 
     def _nat(self, vpc: str, network: compute.Network) -> compute.RouterNat:
         """Nothing has a public address, so packages and images come through NAT; a VPC needs its own."""
-        router = compute.Router(f"router-{vpc}", network=network.id, region=self._google.region, opts=self._child)
+        router = compute.Router(self._child_name(f"router-{vpc}"), network=network.id, region=self._args.settings.region, opts=self._child)
         return compute.RouterNat(
-            f"nat-{vpc}",
+            self._child_name(f"nat-{vpc}"),
             router=router.name,
-            region=self._google.region,
+            region=self._args.settings.region,
             nat_ip_allocate_option="AUTO_ONLY",
             source_subnetwork_ip_ranges_to_nat="ALL_SUBNETWORKS_ALL_IP_RANGES",
             opts=self._child,
@@ -100,38 +133,38 @@ class Vpcs(pulumi.ComponentResource):
     def _peer(self, vpcs: Mapping[str, compute.Network]) -> list[compute.NetworkPeering]:
         """Peer every VPC with the first, one half after the other: Google refuses two operations on a VPC's peerings at once."""
         first, *others = vpcs
-        made: list[compute.NetworkPeering] = []
+        peerings: list[compute.NetworkPeering] = []
         for one, other in [pair for vpc in others for pair in ((first, vpc), (vpc, first))]:
             half = compute.NetworkPeering(
-                f"peering-{one}-{other}",
+                self._child_name(f"peering-{one}-{other}"),
                 network=vpcs[one].self_link,
                 peer_network=vpcs[other].self_link,
-                opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=made[-1:])),
+                opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=peerings[-1:])),
             )
-            made.append(half)
-        return made
+            peerings.append(half)
+        return peerings
 
     def _account(self, name: str, purpose: str) -> serviceaccount.Account:
         """A service account without any role; whoever uses it adds what it needs."""
         return serviceaccount.Account(
-            f"{name}-google-account",
-            account_id=names.account_id(self._stack, name),
-            display_name=f"istio-vm-mesh {self._stack}: {purpose}",
+            self._child_name(f"{name}-google-account"),
+            account_id=names.account_id(self._args.stack, name),
+            display_name=f"istio-vm-mesh {self._args.stack}: {purpose}",
             opts=self._child,
         )
 
     def _rule(
-        self, flow: firewall.FirewallRule, vpcs: Mapping[str, compute.Network], accounts: Mapping[str, serviceaccount.Account]
+        self, rule: FirewallRule, vpcs: Mapping[str, compute.Network], accounts: Mapping[str, serviceaccount.Account]
     ) -> compute.Firewall:
         return compute.Firewall(
-            f"firewall-{flow.name}",
-            network=vpcs[flow.vpc].id,
-            description=flow.why,
+            self._child_name(f"firewall-{rule.name}"),
+            network=vpcs[rule.vpc].id,
+            description=rule.description,
             direction="INGRESS",
             priority=1000,
-            source_ranges=list(flow.sources),
-            target_service_accounts=[accounts[flow.target].email],
-            allows=[compute.FirewallAllowArgs(protocol="tcp", ports=[str(port) for port in flow.ports])],
+            source_ranges=list(rule.sources),
+            target_service_accounts=[accounts[rule.target].email],
+            allows=[compute.FirewallAllowArgs(protocol="tcp", ports=[str(port) for port in rule.ports])],
             opts=self._child,
         )
 
@@ -140,8 +173,8 @@ class Vpcs(pulumi.ComponentResource):
     ) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
         """Reserve the address of the east-west gateway, and give it a name where the stack has one."""
         reserved = compute.Address(
-            "gateway-address",
-            region=self._google.region,
+            self._child_name("gateway-address"),
+            region=self._args.settings.region,
             address_type="INTERNAL",
             purpose="SHARED_LOADBALANCER_VIP",
             subnetwork=subnets[cluster.subnet].id,
@@ -152,10 +185,10 @@ class Vpcs(pulumi.ComponentResource):
         if name is None:
             return reserved.address, reserved.address
         zone = dns.ManagedZone(
-            "gateway-zone",
+            self._child_name("gateway-zone"),
             # The name alone: a zone of its domain would hide every other name of that domain from the VPCs.
             dns_name=f"{name}.",
-            description=f"istio-vm-mesh {self._stack}",
+            description=f"istio-vm-mesh {self._args.stack}",
             visibility="private",
             private_visibility_config=dns.ManagedZonePrivateVisibilityConfigArgs(
                 networks=[dns.ManagedZonePrivateVisibilityConfigNetworkArgs(network_url=network.id) for network in vpcs.values()]
@@ -163,7 +196,7 @@ class Vpcs(pulumi.ComponentResource):
             opts=self._child,
         )
         record = dns.RecordSet(
-            "gateway-record",
+            self._child_name("gateway-record"),
             managed_zone=zone.name,
             name=f"{name}.",
             type="A",
