@@ -7,9 +7,13 @@ from ..config.existing import SshMachine
 
 
 def known_hosts(machine: SshMachine) -> str:
-    """Lines for a known_hosts file; "" where the stack accepts any host key of the machine."""
+    """Lines for a known_hosts file; "" where the stack accepts any host key of the machine.
+
+    OpenSSH looks a host on port 22 up by its name alone, and on any other port as `[name]:port` (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
+    """
     hops = [hop for hop in (machine, machine.bastion) if hop and hop.host_key]
-    return "\n".join(f"[{hop.host}]:{hop.port} {hop.host_key}" for hop in hops) if machine.host_key else ""
+    hosts = [hop.host if hop.port == 22 else f"[{hop.host}]:{hop.port}" for hop in hops]
+    return "\n".join(f"{host} {hop.host_key}" for host, hop in zip(hosts, hops, strict=True)) if machine.host_key else ""
 
 
 def leave_over_ssh_script(name: str, machine: SshMachine, private_key: str) -> str:

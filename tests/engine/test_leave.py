@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from machine import Sshd, free_port
 
 from components import shell
@@ -35,6 +39,20 @@ def leave(machine: SshMachine, sshd: Sshd, text: str) -> subprocess.CompletedPro
 
 def test_the_machine_runs_what_makes_it_leave(sshd: Sshd) -> None:
     done = leave(machine_of(sshd), sshd, "echo left")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "left", "")
+
+
+def test_a_machine_on_port_22_runs_it_too(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSH looks up the pinned key of port 22 by another name than that of any other port.
+
+    The client is the real one. It takes the server's standard input and output for the connection, because a port below 1024 needs root.
+    """
+    ssh, server = shutil.which("ssh"), shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    client = tmp_path / "ssh"
+    client.write_text(f"#!/bin/sh\nexec {ssh} -o 'ProxyCommand={server} -i -f {sshd.log.parent}/config' \"$@\"\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = leave(replace(machine_of(sshd), port=22), sshd, "echo left")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "left", "")
 
 

@@ -107,5 +107,5 @@ def test_a_machine_that_stays_leaves_the_mesh_when_it_is_removed(config: dict[st
     drain = graph_of(config)["billing-1-drain"]
     script = drain.inputs["stdin"]["secret"]
     assert script.index("kubectl --request-timeout=10s delete workloadentry") < script.index("timeout 150 ssh")
-    assert "KNOWN_HOSTS='[10.11.0.5]:22 ssh-ed25519 " in script
+    assert "KNOWN_HOSTS='10.11.0.5 ssh-ed25519 " in script
     assert drain.inputs["delete"] == "bash -s"
