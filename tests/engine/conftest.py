@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 from cli_stack import OFFICIAL, PROJECT, STACK, Stack
-from machine import Sshd, can_connect, free_port, wait_until
+from machine import Sshd, can_connect, reserved_port, wait_until
 
 from lab import paths
 from standins import install
@@ -131,17 +131,18 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     directory = tmp_path_factory.mktemp("sshd")
     for name in ("host", "client"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", directory / name], check=True)
-    log, port = directory / "log", free_port()
-    (directory / "config").write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {directory}/host\nAuthorizedKeysFile {directory}/client.pub\nPidFile none\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nAcceptEnv LAB_*\nMaxStartups 100\n"
-    )
-    server = subprocess.Popen([binary, "-D", "-f", directory / "config", "-E", log], stdin=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: can_connect(port) or server.poll() is not None)
-        assert server.poll() is None, log.read_text()
-        keys = (directory / "client").read_text(), (directory / "host.pub").read_text().strip()
-        yield Sshd(port, getpass.getuser(), *keys, log)
-    finally:
-        server.terminate()
-        server.wait()
+    log = directory / "log"
+    with reserved_port() as port:
+        (directory / "config").write_text(
+            f"ListenAddress 127.0.0.1:{port}\nHostKey {directory}/host\nAuthorizedKeysFile {directory}/client.pub\nPidFile none\n"
+            "StrictModes no\nUsePAM no\nPasswordAuthentication no\nAcceptEnv LAB_*\nMaxStartups 100\n"
+        )
+        server = subprocess.Popen([binary, "-D", "-f", directory / "config", "-E", log], stdin=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: can_connect(port) or server.poll() is not None)
+            assert server.poll() is None, log.read_text()
+            keys = (directory / "client").read_text(), (directory / "host.pub").read_text().strip()
+            yield Sshd(port, getpass.getuser(), *keys, log)
+        finally:
+            server.terminate()
+            server.wait()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +27,17 @@ class Sshd:
         return sum(fields[1].endswith(here) and fields[3] == "01" for fields in map(str.split, lines))
 
 
-def free_port() -> int:
-    """A port on which nothing listens."""
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Reserve a port of the loopback interface: connections to it are refused until a server that was given its number listens on it.
+
+    A number that is only looked up may be given to another process before it is used. The server must set SO_REUSEADDR, as sshd, Go's and
+    Python's servers do.
+    """
     with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+        yield int(sock.getsockname()[1])
 
 
 def can_connect(port: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import pulumi
 import pytest
 from cli_stack import Stack
-from machine import Sshd, free_port, wait_until
+from machine import Sshd, reserved_port, wait_until
 from pulumi_command import remote
 
 
@@ -84,11 +84,11 @@ def test_another_host_key_is_refused(commands: Stack, sshd: Sshd, tmp_path: Path
 def test_a_server_that_does_not_answer(commands: Stack, sshd: Sshd, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
     stranger = (tmp_path / "other").read_text()
-    with socket.create_server(("127.0.0.1", 0)) as silent:
+    with socket.create_server(("127.0.0.1", 0)) as silent, reserved_port() as closed:
         port = silent.getsockname()[1]
 
         def program() -> None:
-            remote.Command("closed", connection=to(sshd, port=free_port(), dial_error_limit=2), create="true")
+            remote.Command("closed", connection=to(sshd, port=closed, dial_error_limit=2), create="true")
             remote.Command("silent", connection=to(sshd, port=port, per_dial_timeout=1, dial_error_limit=0), create="true")
             remote.Command("stranger", connection=to(sshd, private_key=stranger), create="true")
             remote.Command("key", connection=to(sshd, private_key="nonsense"), create="true")
@@ -146,9 +146,8 @@ def test_through_a_proxy(commands: Stack, sshd: Sshd) -> None:
 
 def test_machine_that_comes_up_while_dialling(commands: Stack, sshd: Sshd) -> None:
     """The retries bridge the time until sshd listens: a relay to it appears after half a second."""
-    port = free_port()
 
-    def relay() -> None:
+    def relay(port: int) -> None:
         with socket.create_server(("127.0.0.1", port)) as server:
             client, _ = server.accept()
             with client, socket.create_connection(("127.0.0.1", sshd.port)) as behind:
@@ -157,14 +156,13 @@ def test_machine_that_comes_up_while_dialling(commands: Stack, sshd: Sshd) -> No
                 _copy(client, behind)
                 back.join()
 
-    def program() -> None:
-        remote.Command("patient", connection=to(sshd, port=port, dial_error_limit=10), create="echo reached")
-
-    timer = threading.Timer(0.8, relay)
-    timer.daemon = True
-    timer.start()
-    commands.up(program)
-    timer.join(10)
+    with reserved_port() as port:
+        timer = threading.Timer(0.8, relay, [port])
+        timer.daemon = True
+        timer.start()
+        connection = to(sshd, port=port, dial_error_limit=10)
+        commands.up(lambda: remote.Command("patient", connection=connection, create="echo reached"))
+        timer.join(10)
     assert commands.resources()["patient"]["outputs"]["stdout"] == "reached"
 
 

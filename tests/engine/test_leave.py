@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from machine import Sshd, free_port
+from machine import Sshd, reserved_port
 
 from components import shell
 from components.config.existing import SshMachine
@@ -63,13 +63,12 @@ def test_a_failure_on_the_machine_is_a_failure(sshd: Sshd) -> None:
 
 
 def test_a_dead_machine_and_another_one_in_its_place_are_let_go(sshd: Sshd) -> None:
-    for gone in (
-        replace(machine_of(sshd), port=free_port()),
-        replace(machine_of(sshd), host_key="ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"),
-    ):
-        done = leave(gone, sshd, "echo left")
-        assert (done.returncode, done.stdout) == (0, "")
-        assert "was not reached" in done.stderr
+    other_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"
+    with reserved_port() as closed:
+        for gone in (replace(machine_of(sshd), port=closed), replace(machine_of(sshd), host_key=other_key)):
+            done = leave(gone, sshd, "echo left")
+            assert (done.returncode, done.stdout) == (0, "")
+            assert "was not reached" in done.stderr
 
 
 def test_the_key_is_on_no_command_line(sshd: Sshd) -> None:

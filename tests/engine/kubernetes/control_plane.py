@@ -7,7 +7,6 @@ import ipaddress
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from machine import reserved_port
 
 from lab import cache, golang, paths, tools
 from standins.kubernetes.client import ApiError, Cluster, Object, Unreachable
@@ -67,13 +67,13 @@ def running(directory: Path) -> Iterator[ControlPlane]:
     key = rsa.generate_private_key(65537, 2048)
     (directory / "tokens").write_text(f"{MACHINE_TOKEN},{MACHINE_USER},1\n")
     (directory / "accounts.key").write_bytes(_pem(key))
-    ports = _free_ports(3)
-    server = f"https://127.0.0.1:{ports[2]}"
-    kubeconfig = _kubeconfig(server, directory)
-    (directory / "kubeconfig").write_text(kubeconfig)
     with ExitStack() as stack:
+        client_port, peer_port, server_port = (stack.enter_context(reserved_port()) for _ in range(3))
+        server = f"https://127.0.0.1:{server_port}"
+        kubeconfig = _kubeconfig(server, directory)
+        (directory / "kubeconfig").write_text(kubeconfig)
         start = lambda name, *arguments: stack.enter_context(_process(name, directory, arguments))  # noqa: E731
-        etcd, peer = (f"http://127.0.0.1:{port}" for port in ports[:2])
+        etcd, peer = (f"http://127.0.0.1:{port}" for port in (client_port, peer_port))
         start(
             "etcd",
             f"--data-dir={directory / 'etcd'}",
@@ -86,7 +86,7 @@ def running(directory: Path) -> Iterator[ControlPlane]:
             "kube-apiserver",
             f"--etcd-servers={etcd}",
             "--bind-address=127.0.0.1",
-            f"--secure-port={ports[2]}",
+            f"--secure-port={server_port}",
             f"--tls-cert-file={directory / 'apiserver.crt'}",
             f"--tls-private-key-file={directory / 'apiserver.key'}",
             f"--client-ca-file={directory / 'ca.crt'}",
@@ -133,14 +133,6 @@ def _process(name: str, directory: Path, arguments: tuple[str, ...]) -> Iterator
         finally:
             process.kill()  # nothing of it is to be kept
             process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _kubeconfig(server: str, directory: Path) -> str:
