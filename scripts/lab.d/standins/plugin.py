@@ -13,7 +13,11 @@ from contextlib import suppress
 import grpc
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
-_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # else a connection to a CLI that has ended fails for the next one with its port, too
+]
 _THREADS = 1000
 """Operations at a time. The engine limits them itself; `Cancel` must never wait for a free thread."""
 _PARENT_SECONDS = 0.2

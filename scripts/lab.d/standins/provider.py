@@ -164,6 +164,11 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
         if old:
             old.close()
 
+    def close(self) -> None:
+        """End the connection to the engine."""
+        if self._engine:
+            self._engine.close()
+
     def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
         return plugin_pb2.PluginInfo(version=self._provider.version)
 
@@ -337,6 +342,7 @@ def hosting(provider: Provider) -> Iterator[int]:
     finally:
         servicer.cancel()
         server.stop(0).wait()
+        servicer.close()
 
 
 def serve(provider: Provider) -> None:
