@@ -12,8 +12,8 @@ from typing import Any
 from pulumi_gcp import _utilities as google
 
 from components.machines.token import TokenProvider
-from standins.provider import UNKNOWN, Checked, Created, Difference, Found, Properties, Provider, Request, differences
 from tests.preview import harness
+from tools.standins.provider import UNKNOWN, Checked, Created, Difference, Found, Properties, Provider, Request, differences
 
 VERSIONS = {"gcp": google.get_version(), "kubernetes": "4.32.0", "command": "1.2.1", "pulumi-python": ""}
 _NAMED = ("metadata.name", "metadata.namespace")

@@ -21,7 +21,7 @@ from pulumi.automation._server import LanguageServer
 from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
 from pulumi.runtime.proto import language_pb2_grpc
 
-from lab import paths
+from tools.lab import paths
 
 # Programs run in this process, and each CLI has ports of its own. A program that outlives its CLI leaves a connection that fails. gRPC shares the
 # state of connections between all channels to one address, so a later CLI that was given the same port would be refused unasked.

@@ -22,10 +22,10 @@ import pytest
 from cli_stack import OFFICIAL, PROJECT, STACK, Stack
 from machine import Sshd, can_connect, reserved_port, wait_until
 
-from lab import paths
-from standins import install
-from standins.command import Command
-from standins.provider import Provider, hosting
+from tools.lab import paths
+from tools.standins import install
+from tools.standins.command import Command
+from tools.standins.provider import Provider, hosting
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

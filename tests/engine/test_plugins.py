@@ -15,9 +15,9 @@ from cli_stack import OFFICIAL, STACK, Stack
 from machine import wait_until
 from pulumi.runtime.proto import language_pb2
 
-from standins import install
-from standins.language_host import LanguageHost
-from standins.properties import to_struct
+from tools.standins import install
+from tools.standins.language_host import LanguageHost
+from tools.standins.properties import to_struct
 
 PROGRAM = """
 import pulumi
@@ -131,7 +131,7 @@ def test_nothing_outlives_the_cli(installed: Stack, number: signal.Signals) -> N
     try:
         wait_until(started.exists)
         running = processes(str(installed.root))
-        for expected in ("standins.language_host", "pulumi-language-python-exec --monitor", "standins.command", "sleep 60"):
+        for expected in ("run.py language_host", "pulumi-language-python-exec --monitor", "run.py command", "sleep 60"):
             assert any(expected in command for command in running), running
         process.send_signal(number)
         process.wait(10)

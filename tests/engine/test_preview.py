@@ -14,8 +14,8 @@ import pytest
 import yaml
 from cli_stack import STACK, Stack
 
-from standins.provider import Provider
 from tests.preview import harness
+from tools.standins.provider import Provider
 
 pytestmark = pytest.mark.slow
 

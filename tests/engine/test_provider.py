@@ -10,7 +10,7 @@ import pulumi
 from cli_stack import Stack
 from machine import wait_until
 
-from standins.provider import (
+from tools.standins.provider import (
     UNKNOWN,
     Checked,
     Created,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from machine import Sshd, wait_until
 
-from status.machines import examine
-from status.stack import Machine
+from tools.mesh_status.read_machines import examine
+from tools.mesh_status.read_state import Machine
 
 
 def _machine(sshd: Sshd, name: str, as_root: str = "bash -s", **changes: object) -> Machine:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from lab import paths, venv
 from tests.lab.environment import Lab
+from tools import ROOT, VENV, venv
 
 COLD = 75 * 60
 """Seconds in which everything is built and up where no cache helps."""
@@ -42,14 +42,14 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what git tracks, or would; with a link to this checkout's virtual environment where that is complete."""
     root = tmp_path_factory.mktemp("lab") / "istio-vm-mesh"
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=paths.ROOT, check=True, capture_output=True, text=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if (paths.ROOT / name).exists():  # not removed since the last commit
+        if (ROOT / name).exists():  # not removed since the last commit
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(paths.ROOT / name, root / name, follow_symlinks=False)
+            shutil.copy2(ROOT / name, root / name, follow_symlinks=False)
     if venv.complete():
-        (root / ".venv").symlink_to(paths.VENV)
+        (root / ".venv").symlink_to(VENV)
     return root
 
 

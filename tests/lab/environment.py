@@ -19,8 +19,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
-from lab import engine, paths
 from tests.lab.watch import Watch
+from tools.lab import engine, paths
 
 CHECKOUT = hashlib.sha256(str(paths.ROOT).encode()).hexdigest()[:4]
 """Part of the stacks' names: the labs of other checkouts, and the stack `lab`, can be up meanwhile."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 
-from lab import versions
 from tests.lab.environment import Lab
+from tools.lab.offline import versions
 
 STEP = re.compile(r"^\[ *(\d+)/(\d+)\] (.+?) … (?:[\d.]+ s|\d+ min \d\d s)(?: \((.*)\))?$", re.MULTILINE)
 

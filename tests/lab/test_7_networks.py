@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import engine
-from lab.process import heed_interruptions
 from tests.lab import credentials
 from tests.lab.acceptance import CALLER, STEADY, Acceptance, apply, none_lost, told_apart
 from tests.lab.environment import CHECKOUT, SLOWLY, Config, Lab, processes, wait_for
+from tools.lab import engine
+from tools.lab.process import heed_interruptions
 
 ALL = {"pod", "product-1", "product-2", "product-3"}
 SERVICE = "product.shop.svc.cluster.local"

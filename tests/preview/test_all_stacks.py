@@ -122,7 +122,7 @@ def test_nothing_secret_is_on_a_command_line_or_in_a_log(stack: str) -> None:
 
 def test_the_lab_loads_no_cloud_sdk() -> None:
     program = (
-        "import sys; sys.path[:0] = ['.', 'scripts/lab.d']\n"
+        "import sys; sys.path[:0] = ['.', 'scripts']\n"
         "from tests.preview import harness\n"
         "harness.run(harness.configuration('lab'))\n"
         "sys.exit('pulumi_gcp' in sys.modules)"

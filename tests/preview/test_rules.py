@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import preview
 from tests.preview import harness
 from tests.preview.harness import Node
+from tools.devtools.bench import preview
 
 STACKS = harness.stacks()
 

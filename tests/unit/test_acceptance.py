@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from lab import paths
+from tools import ROOT
 
 ITEMS = {1, 2, 4, 6, 8, 11, 14, 16, 17, 19, 21, 22, *range(26, 31)}
 
 
 def test_every_item_of_the_acceptance_list_has_a_test() -> None:
-    text = (paths.ROOT / "docs" / "acceptance.md").read_text()
+    text = (ROOT / "docs" / "acceptance.md").read_text()
     rows = {int(number): row for number, row in re.findall(r"^\| (\d+) \|(.*)\|$", text, re.MULTILINE)}
     assert set(rows) == ITEMS
     previous = ""
@@ -18,5 +18,5 @@ def test_every_item_of_the_acceptance_list_has_a_test() -> None:
         named = re.findall(r"`(tests/\S+\.py)::(test_\w+)`", row)
         assert named or ("the same test" in row and previous), f"item {number} names no test"
         for file, name in named:
-            assert re.search(rf"^ *def {name}\(", (paths.ROOT / file).read_text(), re.MULTILINE), f"item {number}: {file} has no {name}"
+            assert re.search(rf"^ *def {name}\(", (ROOT / file).read_text(), re.MULTILINE), f"item {number}: {file} has no {name}"
         previous = row

@@ -10,15 +10,16 @@ import yaml
 
 from components.config import reader
 from components.machines import files
-from lab import paths, versions
+from tools import ROOT, venv
+from tools.lab.offline import versions
 
-DOCUMENTS = [paths.ROOT / "README.md", *sorted((paths.ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_readme_explains_the_labs_own_stack_file() -> None:
-    [block] = re.findall(r"```yaml\n(.*?)```", (paths.ROOT / "README.md").read_text(), re.DOTALL)
+    [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     shown = yaml.safe_load(block)["config"]
-    real = yaml.safe_load((paths.ROOT / "stacks" / "Pulumi.lab.yaml").read_text())["config"]
+    real = yaml.safe_load((ROOT / "stacks" / "Pulumi.lab.yaml").read_text())["config"]
     del real["istio-vm-mesh:mesh"]["values"], real["istio-vm-mesh:cluster"]["load"]
     assert shown == real
     reader.load({key.removeprefix("istio-vm-mesh:"): value for key, value in shown.items()})
@@ -30,14 +31,14 @@ def test_links_and_paths_lead_somewhere(document: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     absent = [link for link in links if not (document.parent / link).exists()]
     named = re.findall(r"`((?:components|scripts|stacks|tests|docs)/[\w./-]*)`", text)
-    absent += [path for path in named if not (paths.ROOT / path).exists()]
+    absent += [path for path in named if not (ROOT / path).exists()]
     assert not absent
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_versions_are_the_pinned_ones(document: Path) -> None:
     text = document.read_text()
-    requirements = dict(re.findall(r"^([\w-]+)==([\d.]+)", paths.REQUIREMENTS.read_text(), re.MULTILINE))
+    requirements = dict(re.findall(r"^([\w-]+)==([\d.]+)", venv.REQUIREMENTS.read_text(), re.MULTILINE))
     wanted = {
         r"pulumi\.com.*--version ([\d.]+)": versions.PULUMI.removeprefix("v"),
         r"resource kubernetes ([\d.]+\d)": requirements["pulumi-kubernetes"],
@@ -51,6 +52,6 @@ def test_versions_are_the_pinned_ones(document: Path) -> None:
 
 
 def test_every_key_that_differs_from_istioctls_files_has_its_reason() -> None:
-    rows = re.findall(r"^\| `([A-Z_]+)` \|", (paths.ROOT / "docs" / "machines.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "machines.md").read_text(), re.MULTILINE)
     assert rows == list(dict.fromkeys(rows))
     assert set(rows) == set(re.findall(r"^(\w+)=", files.overrides_env("product-1", "10.0.0.2", "10.0.0.1", "far"), re.MULTILINE))

@@ -11,8 +11,8 @@ import pytest
 from cli_stack import Stack
 from control_plane import ControlPlane
 
-from standins.kubernetes.plugin import Kubernetes
-from standins.provider import Provider
+from tools.standins.kubernetes.plugin import Kubernetes
+from tools.standins.provider import Provider
 
 _numbers = itertools.count(1)
 

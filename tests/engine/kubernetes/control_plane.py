@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from machine import reserved_port
 
-from lab import cache, golang, paths, tools
-from standins.kubernetes.client import ApiError, Cluster, Object, Unreachable
-from standins.kubernetes.kubeconfig import parse
+from tools.lab import paths
+from tools.lab.offline import cache, golang, programs
+from tools.standins.kubernetes.client import ApiError, Cluster, Object, Unreachable
+from tools.standins.kubernetes.kubeconfig import parse
 
 MACHINE_TOKEN, MACHINE_USER = "an-access-token", "machine@project.iam.gserviceaccount.com"
 """Somebody without any right, as the API server knows them by a token: what a Google identity is to GKE's."""
@@ -31,7 +32,7 @@ MACHINE_TOKEN, MACHINE_USER = "an-access-token", "machine@project.iam.gserviceac
 def program(name: str) -> Path:
     """A program in a directory of `LAB_TOOLS`, of the lab, of its cache, or of PATH. A test that needs an absent one fails."""
     places = [*os.environ.get("LAB_TOOLS", "").split(os.pathsep), str(paths.BIN)]
-    entry = cache.find(golang.key(golang.FAMILIES[tools.PROGRAMS[name].family], name))
+    entry = cache.find(golang.key(golang.FAMILIES[programs.PROGRAMS[name].family], name))
     places += [str(entry)] if entry else []
     found = shutil.which(name, path=os.pathsep.join(place for place in places if place)) or shutil.which(name)
     assert found, f"no {name}: run `./scripts/lab tools`, or set LAB_TOOLS to the directories that hold it"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from standins.kubernetes.plugin import Kubernetes
-from standins.provider import Checked, Difference, Found, Properties, Request
+from tools.standins.kubernetes.plugin import Kubernetes
+from tools.standins.provider import Checked, Difference, Found, Properties, Request
 
 
 @dataclass

@@ -11,8 +11,8 @@ import pytest
 from control_plane import ControlPlane
 from one_resource import Resource
 
-from standins.kubernetes.plugin import Kubernetes
-from standins.provider import UNKNOWN, Created, ProviderError, Request, Secret
+from tools.standins.kubernetes.plugin import Kubernetes
+from tools.standins.provider import UNKNOWN, Created, ProviderError, Request, Secret
 
 CONFIG_MAP = "kubernetes:core/v1:ConfigMap"
 DEFINITION = "kubernetes:apiextensions.k8s.io/v1:CustomResourceDefinition"

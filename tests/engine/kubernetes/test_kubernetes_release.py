@@ -20,11 +20,11 @@ from cli_stack import Stack
 from control_plane import ControlPlane
 from one_resource import Resource
 
-from lab import paths, releases
-from lab.steps import quiet
-from standins.kubernetes import charts
-from standins.kubernetes.plugin import RELEASE, Kubernetes
-from standins.provider import UNKNOWN, InitFailed, ProviderError, Refused, Secret
+from tools.lab import paths, repair_helm_releases
+from tools.lab.steps import quiet
+from tools.standins.kubernetes import charts
+from tools.standins.kubernetes.plugin import RELEASE, Kubernetes
+from tools.standins.provider import UNKNOWN, InitFailed, ProviderError, Refused, Secret
 
 pytestmark = pytest.mark.usefixtures("helm")
 
@@ -273,7 +273,7 @@ def test_the_lab_settles_what_a_killed_run_left(
 
     def settle(type: str) -> None:
         resource = {"type": RELEASE, "inputs": {"name": "tiny", "namespace": namespace}}
-        releases.settle(quiet("up", tmp_path / "log"), [{"type": type, "resource": resource}], kubeconfig)
+        repair_helm_releases.settle(quiet("up", tmp_path / "log"), [{"type": type, "resource": resource}], kubeconfig)
 
     Resource(provider, RELEASE).up(inputs(chart, namespace, color="one"))
     left(1, "pending-install")

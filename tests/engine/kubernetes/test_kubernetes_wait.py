@@ -12,8 +12,8 @@ import pytest
 from control_plane import ControlPlane
 from one_resource import Resource
 
-from standins.kubernetes.plugin import Kubernetes
-from standins.provider import InitFailed
+from tools.standins.kubernetes.plugin import Kubernetes
+from tools.standins.provider import InitFailed
 
 LABELS = {"app": "it"}
 

@@ -15,10 +15,10 @@ from control_plane import ControlPlane
 
 from components.config.mesh import MeshSettings
 from components.istio import charts
-from lab.steps import Steps
-from lab.tools import Tools
-from standins.kubernetes.client import ApiError
 from tests.preview import harness
+from tools.lab.offline.programs import Tools
+from tools.lab.steps import Steps
+from tools.standins.kubernetes.client import ApiError
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,22 @@
+"""The code behind the commands in `scripts/`.
+
+- `mesh_status`, `iap_tunnels`: for operators; they need neither the lab nor the stand-ins.
+- `lab`: the lab; `lab.offline` builds from package registries what the machine does not have.
+- `standins`: Pulumi plugins for the lab alone; imported by `lab.plugins` and by nothing else.
+- `devtools`: test runner, schema and reference pages, benchmark, mutations.
+- `launch`, `venv`: run a tool in the project's virtual environment.
+
+Inside one of these packages imports are relative; from one to another they begin with `tools`.
+"""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout."""
+VENV = ROOT / ".venv"
+PYTHONPATH = os.pathsep.join([str(ROOT / "scripts"), str(ROOT)])
+"""Where Python finds the packages `tools` and `components`; for processes that run a tool."""
+
+OK, FAILED, UNFIT, INTERRUPTED = 0, 1, 3, 130
+"""Exit codes besides argparse's 2 for a wrong command line: a step failed, this machine cannot run the lab, Ctrl-C."""

@@ -1,0 +1,40 @@
+"""`python -m tools.devtools.bench`, started by `./scripts/bench` in the virtual environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+from tools.lab.steps import StepError, StepFailedError
+
+from . import cli, preview
+
+
+def main() -> int:
+    arguments = cli.parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        match arguments.command:
+            case "one":
+                print(json.dumps(preview.measure(arguments.stack, arguments.machines)))
+                return cli.GOOD
+            case "preview":
+                good = preview.show(preview.run(arguments.stack), arguments.stack, arguments.json)
+            case _:
+                os.environ.pop("PYTHONPATH", None)  # the launcher's; it is not meant for the programs that are called from here
+                from . import figures, mesh
+
+                good = figures.show(mesh.run(arguments.machines, arguments.rounds, arguments.json), arguments.json)
+    except (StepFailedError, StepError) as error:
+        print(error, file=sys.stderr)
+        return cli.BAD
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return cli.INTERRUPTED
+    return cli.GOOD if good else cli.BAD
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""Times in a real mesh: the lab's, a machine's join beside Istio's documented manual way and beside the agent alone, and many machines' at once.
+
+"Healthy" is the condition of the WorkloadEntry, seen by a watch; a join begins when its token is minted. All of it happens on one computer, so one
+clock tells all times.
+"""
+
+from __future__ import annotations
+
+import copy
+import shlex
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.lab.environment import CHECKOUT, Config, Lab
+from tools.lab import engine, paths, pulumi_cli, up
+from tools.lab.offline import packages
+from tools.lab.steps import Display, Step, StepError, Steps, display
+
+from .figures import Figure
+
+HERE = Path(__file__).parent
+PACKAGE = f"http://host.docker.internal:{packages.PORT}{packages.PATH}"
+FIRST, OTHER = "product", "billing"
+"""The two workloads; each has a machine from the start."""
+PER_MACHINE, SSH_CONNECTIONS = 6, 2
+"""docs/design.md: resources and SSH connections a machine."""
+TO_FLOOR, TO_ONE = 1.5, 2.5
+"""How much longer than the agent's own start a join may take, and an update that adds many machines than one that adds one."""
+
+
+@dataclass
+class Mesh(Lab):
+    """A stack of its own in this checkout, with two workloads."""
+
+    stack: str = f"bench-{CHECKOUT}"
+    more: int = 0
+    rotations: Counter[str] = field(default_factory=Counter)
+
+    def grow(self, machines: int) -> None:
+        """Declare so many more machines, half of them of either workload."""
+        self.more += machines
+        self.declare()
+
+    def rotate(self, machines: Iterable[str]) -> None:
+        """Declare that these machines join again."""
+        self.rotations.update(machines)
+        self.declare()
+
+    def declare(self) -> None:
+        self.configure(self._change)
+
+    def _change(self, config: Config) -> None:
+        other = copy.deepcopy(config["workloads"][FIRST])
+        other |= {"labels": {"app": OTHER}, "services": {OTHER: {"ports": {"http": 80}}}}
+        config["workloads"][OTHER] = other
+        machine = config["machines"].pop(f"{FIRST}-1")
+        for name in (f"{FIRST}-1", f"{OTHER}-1", *self.added()):
+            config["machines"][name] = {**machine, "workload": name.partition("-")[0], "rotation": self.rotations[name]}
+
+    def added(self) -> list[str]:
+        """The names of the machines that came after the first two."""
+        return [f"{(FIRST, OTHER)[number % 2]}-{2 + number // 2}" for number in range(self.more)]
+
+    def file(self) -> Path:
+        return paths.ROOT / "stacks" / f"Pulumi.{self.stack}.yaml"
+
+    @property
+    def private(self) -> Path:
+        return paths.make_private(paths.RUN / "bench")
+
+
+@dataclass
+class Watch:
+    """Follows the entries of the namespace. `born` and `healthy` are when each was first seen, and first seen Healthy, by name and uid."""
+
+    born: dict[tuple[str, str], float] = field(default_factory=dict)
+    healthy: dict[tuple[str, str], float] = field(default_factory=dict)
+
+    @contextmanager
+    def following(self, mesh: Mesh) -> Iterator[Watch]:
+        text = '{.metadata.name} {.metadata.uid} {.status.conditions[?(@.type=="Healthy")].status}{"\\n"}'
+        command = ["kubectl", "--namespace", "shop", "get", "workloadentries", "--watch", "--output", f"jsonpath={text}"]
+        with subprocess.Popen(command, env=mesh.environment, stdout=subprocess.PIPE, text=True) as process:
+            threading.Thread(target=self.read, args=(process.stdout or (),), daemon=True).start()
+            try:
+                yield self
+            finally:
+                process.terminate()
+
+    def read(self, lines: Iterable[str]) -> None:
+        """Take in what kubectl prints: name, uid and status, a line for each change."""
+        for line in lines:
+            name, uid, *status = line.split()
+            self.born.setdefault((name, uid), time.time())
+            if status == ["True"]:
+                self.healthy.setdefault((name, uid), time.time())
+
+    def wait(self, entries: Sequence[str], since: float, seconds: float = 120) -> float:
+        """When the last of these entries was Healthy that were made after `since`. Raises StepError when that takes too long."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            found = {name: at for (name, uid), at in list(self.healthy.items()) if self.born[name, uid] > since}
+            if set(entries) <= set(found):
+                return max(found[name] for name in entries)
+            time.sleep(0.02)
+        raise StepError(f"not Healthy within {seconds:.0f} s: {', '.join(sorted(set(entries) - set(found)))}")
+
+
+def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
+    """Measure everything, in a stack that is made for it and removed again. Raises StepFailedError."""
+    mesh = Mesh(paths.ROOT)
+    steps = Steps("bench", up.PREPARATIONS + 6 + rounds, Display(sys.stderr) if as_json else display(), again="./scripts/bench lab")
+    mesh.lab("down")
+    try:
+        with up.only_one(), engine.in_use():
+            up.prepare(steps)
+        return list(_figures(mesh, steps, machines, rounds))
+    finally:
+        mesh.lab("down")
+        mesh.file().unlink(missing_ok=True)
+
+
+def _figures(mesh: Mesh, steps: Steps, machines: int, rounds: int) -> Iterator[Figure]:
+    mesh.declare()
+    with steps.step("lab up, from nothing") as step:
+        whole = _timed(lambda: _lab(step, mesh, "up"))
+    yield Figure(what="lab up from nothing, with warm caches (two machines)", value=whole)
+    with steps.step("lab up, with nothing to do") as step:
+        nothing = min(_timed(lambda: _lab(step, mesh, "up")) for _ in range(2))
+    yield Figure(what="lab up with nothing to do", value=nothing, against="lab up", base=whole)
+    mesh.prepare()
+    taken: dict[str, list[float]] = {}
+    for number in range(rounds):
+        with steps.step(f"a machine joins: round {number + 1} of {rounds}") as step, Watch().following(mesh) as watch:
+            for what, seconds in _round(step, mesh, watch):
+                taken.setdefault(what, []).append(seconds)
+    middle = {what: statistics.median(values) for what, values in taken.items()}
+    floor = middle["floor"]
+    yield Figure(what="agent start → Healthy, the floor", value=floor)
+    yield Figure(what="token → Healthy by our join", value=middle["ours"], against="the floor", base=floor, most=TO_FLOOR)
+    yield Figure(what="token → Healthy by our join", value=middle["ours"], against="Istio's manual way", base=middle["manual"], most=1.0)
+    # Ours checks what it installs, which takes longer the larger the package is.
+    what = "the same with the package's installation"
+    yield Figure(what=what, value=middle["ours, package"], against="Istio's manual way", base=middle["manual, package"])
+    yield Figure(what="the whole `pulumi up` of that join", value=middle["pulumi up"])
+    with steps.step("one machine is added") as step:
+        one = _added(step, mesh, 1)
+    yield from _budget(mesh)
+    with steps.step(f"{machines} machines are added") as step:
+        many = _added(step, mesh, machines)
+    yield Figure(what=f"pulumi up that makes and adds {machines} machines", value=many, against="one machine", base=one, most=TO_ONE)
+    names = mesh.added()[-machines:]
+    with steps.step(f"{machines} machines join at once") as step, Watch().following(mesh) as watch:
+        start = _floor(step, mesh, watch, names)
+        joined = _joined(step, mesh, watch, names)
+    yield Figure(what=f"{machines} agents' start → last Healthy, their floor", value=start, against="one agent", base=floor)
+    what = f"first token → last Healthy of {machines} machines"
+    yield Figure(what=what, value=joined, against="their floor", base=start)
+    yield Figure(what=what, value=joined, against="one machine", base=middle["ours"])
+    with steps.step("lab down") as step:
+        yield Figure(what="lab down", value=_timed(lambda: _lab(step, mesh, "down")))
+
+
+def _round(step: Step, mesh: Mesh, watch: Watch) -> Iterator[tuple[str, float]]:
+    """The same machine joins in every way, each time from nothing."""
+    name = f"{FIRST}-1"
+    entry = mesh.entry(name)
+    for purge in ("yes", ""):
+        label = ", package" if purge else ""
+        step.note(f"by hand{label}")
+        _reset(mesh, name, purge)
+        _gone(mesh, [entry])
+        yield f"manual{label}", _by_hand(mesh, watch, name, entry, purge)
+        step.note(f"by `pulumi up`{label}")
+        _reset(mesh, name, purge)
+        _gone(mesh, [entry])
+        mesh.rotate([name])
+        whole, joined = _up(step, watch, mesh, [name])
+        yield f"ours{label}", joined
+        if not purge:
+            yield "pulumi up", whole
+    yield "floor", _floor(step, mesh, watch, [name])
+
+
+def _floor(step: Step, mesh: Mesh, watch: Watch, names: Sequence[str]) -> float:
+    """The agents of machines that have everything but a certificate start, all at once."""
+    step.note("the agent alone")
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: mesh.inside(name, "systemctl stop istio && cd /etc/certs && rm -f key.pem cert-chain.pem"), names))
+        entries = [mesh.entry(name) for name in names]
+        _gone(mesh, entries)
+        since = min(map(float, pool.map(lambda name: mesh.inside(name, "date +%s.%N && systemctl start istio"), names)))
+        return watch.wait(entries, since) - since
+
+
+def _by_hand(mesh: Mesh, watch: Watch, name: str, entry: str, install: str) -> float:
+    work = paths.make_private(mesh.private / "manual")
+    (work / "group.yaml").write_text(mesh.kubectl("get", "workloadgroup", FIRST, "--output", "yaml"))
+    variables = {"WORK": work, "CLUSTER_ID": "Kubernetes", "GATEWAY": mesh.outputs()["gateway"], "PACKAGE_URL": PACKAGE, "INSTALL": install}
+    options, host = mesh.ssh_options(name)
+    script = "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in {**variables, "HOST": host}.items())
+    script += f"SSH_OPTIONS=({shlex.join(options)})\n" + (HERE / "manual.sh").read_text()
+    since = time.time()
+    mesh.run("bash", "-s", stdin=script)
+    return watch.wait([entry], since) - since
+
+
+def _reset(mesh: Mesh, name: str, purge: str) -> None:
+    mesh.docker(
+        "exec",
+        "--interactive",
+        f"istio-vm-mesh-{mesh.stack}-{name}",
+        "bash",
+        "-s",
+        stdin=f"PURGE={purge}\n" + (HERE / "reset.sh").read_text(),
+    )
+
+
+def _gone(mesh: Mesh, entries: Sequence[str]) -> None:
+    mesh.kubectl("wait", "--for=delete", *(f"workloadentry/{entry}" for entry in entries), "--timeout=60s")
+    time.sleep(2)  # what the end of a connection leaves istiod and the proxies to do is nobody's join
+
+
+def _up(step: Step, watch: Watch, mesh: Mesh, machines: Sequence[str]) -> tuple[float, float]:
+    """Seconds of a `pulumi up`, and of the joins of `machines` in it: from the first token to the last Healthy entry."""
+    tokens: list[float] = []
+
+    def progress(line: str) -> str | None:
+        if any(f" {name}-token " in line for name in machines) and (" creating " in line or " updating " in line):
+            tokens.append(time.time())
+        return shown(line)
+
+    shown = pulumi_cli.Resources(step)
+    started = time.time()
+    pulumi_cli.call(step, "up", "--yes", "--skip-preview", "--stack", mesh.stack, *pulumi_cli.QUIET, progress=progress)
+    whole = time.time() - started
+    mesh.forget()
+    return whole, watch.wait([mesh.entry(name) for name in machines], started) - tokens[0]
+
+
+def _added(step: Step, mesh: Mesh, count: int) -> float:
+    before = mesh.added()
+    mesh.grow(count)
+    with Watch().following(mesh) as watch:
+        return _up(step, watch, mesh, mesh.added()[len(before) :])[0]
+
+
+def _joined(step: Step, mesh: Mesh, watch: Watch, machines: Sequence[str]) -> float:
+    """Machines that have the package join, all at once."""
+    step.note("each out of the mesh first")
+    with ThreadPoolExecutor(len(machines)) as pool:
+        list(pool.map(lambda name: _reset(mesh, name, ""), machines))
+    _gone(mesh, [mesh.entry(name) for name in machines])
+    mesh.rotate(machines)
+    return _up(step, watch, mesh, machines)[1]
+
+
+def _budget(mesh: Mesh) -> Iterator[Figure]:
+    """What one machine is in Pulumi, and how often it was connected to: of one that was added just now, and of which sshd knows nothing else."""
+    name = mesh.added()[-1]
+    resources = [
+        each for each in mesh.resources().values() if f"Machine::{name}" in each["urn"] or f"Machine::{name}" in each.get("parent", "")
+    ]
+    yield Figure(what="Pulumi resources a machine", value=len(resources), unit="", most=PER_MACHINE)
+    log = mesh.inside(name, "journalctl --unit ssh --no-pager --output cat")
+    yield Figure(what="SSH connections a machine, by sshd's log", value=log.count("Accepted publickey"), unit="", most=SSH_CONNECTIONS)
+
+
+def _lab(step: Step, mesh: Mesh, command: str) -> None:
+    step.run([paths.ROOT / "scripts" / "lab", command, "--stack", mesh.stack], progress=str.strip, stop=pulumi_cli.STOP, grace=30)
+    mesh.forget()
+
+
+def _timed(what: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    what()
+    return time.monotonic() - started

@@ -1,0 +1,24 @@
+"""The command line of `./scripts/test`. Standard library only: the launcher parses it before the virtual environment exists."""
+
+from __future__ import annotations
+
+import argparse
+
+EPILOG = """\
+exit codes: 0 all passed, 1 something failed, 2 wrong command line, 3 this machine cannot run the lab, 130 interrupted
+With CI=true in the environment a skipped test is a failure.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `./scripts/test`; `parse_args` gives `needs_lab`."""
+    top = argparse.ArgumentParser(
+        prog="./scripts/test",
+        description="Every check of this project: style, types, unit, graph and engine tests, then the lab from nothing to a verified mesh and down.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument(
+        "--quick", dest="needs_lab", action="store_false", help="everything but the lab and the tests marked slow, in about a minute"
+    )
+    return top

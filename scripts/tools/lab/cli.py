@@ -1,0 +1,47 @@
+"""The command line of `./scripts/lab`. Standard library only: the launcher parses it before the virtual environment exists."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from . import paths
+
+EPILOG = """\
+exit codes: 0 done, 1 a step failed, 2 wrong command line, 3 this machine cannot run the lab, 130 interrupted
+Running a command again continues where the last run ended; what is built is kept in a cache
+(ISTIO_VM_MESH_CACHE, else XDG_CACHE_HOME or ~/.cache).
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of `./scripts/lab`; `parse_args` gives `command`, `needs_lab` and that command's options."""
+    top = argparse.ArgumentParser(
+        prog="./scripts/lab",
+        description="A Kubernetes cluster and machines in one Istio mesh, on this Linux machine: prepares it and calls Pulumi.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.set_defaults(needs_lab=False)
+    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    up = commands.add_parser("up", help="prepare this machine, then `pulumi up`, and show what is in the mesh")
+    up.set_defaults(needs_lab=True)
+    down = commands.add_parser("down", help="`pulumi destroy`, and remove everything of the lab but its caches")
+    for command in (up, down):
+        command.add_argument("--stack", default=paths.STACK, help="the stack, a file stacks/Pulumi.<stack>.yaml (default: %(default)s)")
+    down.add_argument("--purge", action="store_true", help="remove the caches too (built programs, images): the next `up` starts cold")
+    tools = commands.add_parser("tools", help="list the tools in use, with their versions and where they are from")
+    tools.add_argument("names", nargs="*", metavar="name", help="get these now and print where they are")
+    commands.add_parser("env", help='print the environment as export lines, for eval "$(./scripts/lab env)" and pulumi by hand')
+    logs = commands.add_parser("logs", help="list the logs of the last runs, or print one")
+    logs.add_argument("step", nargs="?", help="a step's number or a part of its name")
+    return top
+
+
+def stack_option(stack: str) -> str:
+    """What to write behind a command for it to be about this stack."""
+    return "" if stack == paths.STACK else f" --stack {stack}"
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    return parser().parse_args(arguments)

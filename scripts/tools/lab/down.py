@@ -1,0 +1,116 @@
+"""`lab down`: everything of the lab goes, whatever state it is in; what was built stays in the cache unless that is purged."""
+
+from __future__ import annotations
+
+import shutil
+
+import yaml
+
+from . import cli, engine, paths, pulumi_cli
+from .engine import Engine
+from .offline import cache, images, packages
+from .steps import Step, StepError, Steps
+from .up import only_one
+
+
+def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
+    """Remove the stack, its containers and networks, the engine if it is the lab's own, and with `purge` the caches.
+
+    Doing so again changes nothing. Raises StepFailedError.
+    """
+    with only_one():
+        steps = steps or Steps("down", 4 if purge else 3, again=f"./scripts/lab down{cli.stack_option(stack)}")
+        with engine.in_use():
+            with steps.step("pulumi destroy") as step:
+                answering = _engine(step)
+                _destroy(step, stack)
+            with steps.step("containers and networks") as step:
+                if answering:
+                    _remove_containers(step, answering, stack)
+                step.summary = step.summary or "nothing left"
+        others = pulumi_cli.stacks()
+        with engine.to_ourselves() as alone:
+            with steps.step("container engine and files") as step:
+                last = alone and not others and not (answering and _used_by_other_checkouts(answering))
+                if answering and last:
+                    packages.stop(answering)
+                    if purge and not answering.host:  # the lab's own engine goes with the caches
+                        _remove_images(answering)
+                stopped = last and engine.stop(step)
+                if others:
+                    step.summary = f"kept for {', '.join(others)}"
+                else:
+                    step.summary = "" if stopped else "the engine stays for other labs of this machine"
+                    _remove_files()
+            if purge:
+                with steps.step("caches") as step:
+                    if not stopped:
+                        raise StepError("the caches are in use by another lab", "take that down first", show_log=False)
+                    step.summary = f"{cache.purge() / 1e9:.1f} GB freed"
+
+
+def _remove_files() -> None:
+    for directory in (paths.STATE, paths.HOME, paths.BIN):
+        shutil.rmtree(directory, ignore_errors=True)
+    for link in (paths.CHARTS, paths.GATEWAY_API, paths.DOCKER_HOST):
+        link.unlink(missing_ok=True)
+
+
+def _engine(step: Step) -> Engine | None:
+    """The engine that the lab runs in; its own is started where it does not run, as after a reboot, because containers are left in it."""
+    if found := engine.find():
+        return found
+    return engine.ensure(step) if paths.docker_host() else None
+
+
+def _destroy(step: Step, stack: str) -> None:
+    """Destroy the stack with Pulumi. Where that fails and everything in it is on this machine, forget it: containers are removed anyway."""
+    if stack not in pulumi_cli.stacks():
+        pulumi_cli.end_leftovers(step)
+        step.summary = "no such stack"
+        return
+    try:
+        pulumi_cli.select(step, stack)
+        pulumi_cli.destroy(step, stack)
+    except StepError as error:
+        if not _is_local(stack):
+            raise
+        step.write(str(error))
+        step.line(f"{str(error).splitlines()[0]}; its containers and its state are removed directly (the log has the reason)")
+        pulumi_cli.forget(stack)
+
+
+def _is_local(stack: str) -> bool:
+    """Whether the stack's cluster is a kind cluster and its machines are containers: nothing outside this machine is lost with its state."""
+    try:
+        config = yaml.safe_load((paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text())["config"]
+        machines = config.get("istio-vm-mesh:machines") or {}
+        platforms = [config["istio-vm-mesh:cluster"]["platform"], *(machine["platform"] for machine in machines.values())]
+    except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return False
+    return set(platforms) <= {"kind", "docker"}
+
+
+def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
+    """Remove by label what Pulumi left: machines, and whatever is attached to the stack's networks (the nodes of its cluster)."""
+    label = f"label=istio-vm-mesh.stack={stack}"
+    networks = engine.docker("network", "ls", "--quiet", "--filter", label).split()
+    filters = [label, *(f"network={network}" for network in networks)]
+    containers = {name for each in filters for name in engine.docker("ps", "--all", "--format", "{{.Names}}", "--filter", each).split()}
+    if containers:
+        engine.docker("rm", "--force", "--volumes", *sorted(containers))
+    if networks:
+        engine.docker("network", "rm", *networks)
+    if containers or networks:
+        step.summary = f"{len(containers)} containers, {len(networks)} networks"
+
+
+def _used_by_other_checkouts(engine: Engine) -> bool:
+    """Whether the engine holds a network of any stack: package server and images are one for all labs of a machine."""
+    return bool(engine.docker("network", "ls", "--quiet", "--filter", "label=istio-vm-mesh.stack"))
+
+
+def _remove_images(engine: Engine) -> None:
+    """Remove the images that the lab made, in an engine that stays."""
+    if made := sorted(set(engine.docker("image", "ls", "--quiet", "--filter", f"label={images.LABEL}").split())):
+        engine.attempt("image", "rm", "--force", *made)

@@ -1,0 +1,87 @@
+"""The sidecar's Debian package, with the layout of Istio's own, and the server inside the lab from which machines download it."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+
+from ..engine import Engine
+from ..steps import Step, StepError
+from . import cache, images, programs, versions
+
+CONTAINER = "istio-vm-mesh-packages"
+PORT = 18731
+PATH = f"/{versions.ISTIO}/istio-sidecar.deb"
+"""Beside it is its checksum, with `.sha256` behind the name and in the format of sha256sum."""
+
+# As `deb/fpm` in tools/packaging/packaging.mk of Istio.
+CONTROL = f"""\
+Package: istio-sidecar
+Version: {versions.ISTIO}
+Architecture: amd64
+Maintainer: istio@istio.io
+Depends: iproute2, iptables, sudo, hostname
+Section: default
+Priority: optional
+Homepage: http://istio.io
+Description: Istio Sidecar
+"""
+CONFFILES = "/var/lib/istio/envoy/envoy_bootstrap_tmpl.json\n/var/lib/istio/envoy/sidecar.env\n"
+
+IMAGE = images.Image(
+    f"istio-vm-mesh/packages:{versions.ISTIO}",
+    "packages",
+    "base",
+    {
+        "package/usr/local/bin/envoy": "envoy",
+        "package/usr/local/bin/pilot-agent": "pilot-agent",
+        "package/usr/local/bin/istio-start.sh": "istio-packaging:common/istio-start.sh",
+        "package/lib/systemd/system/istio.service": "istio-packaging:common/istio.service",
+        "package/var/lib/istio/envoy/sidecar.env": "istio-packaging:common/sidecar.env",
+        "package/var/lib/istio/envoy/envoy_bootstrap_tmpl.json": "istio-packaging:common/envoy_bootstrap.json",
+        "package/DEBIAN/postinst": "istio-packaging:postinst.sh",
+    },
+    {"package/DEBIAN/control": CONTROL, "package/DEBIAN/conffiles": CONFFILES},
+)
+"""The server with the package in it, so that neither needs a directory of the machine."""
+
+
+def serve(step: Step, engine: Engine, found: programs.Tools) -> str:
+    """The package is built and served to machines; returns its URL. A running server with the same package is left alone.
+
+    It listens only on the address that containers know as host.docker.internal, not on the machine's others.
+    """
+    images.make(step, engine, found, [IMAGE])
+    address = _address(engine.docker("network", "inspect", "--format", "{{json .IPAM.Config}}", "bridge"))
+    wanted = f"{engine.docker('image', 'inspect', '--format', '{{.Id}}', IMAGE.name)} {address}"
+    state = '{{.State.Running}} {{.Image}} {{index .Config.Labels "address"}}'
+    with cache.locked(cache.Key("the package server", "", ""), step.note):
+        if engine.attempt("inspect", "--format", state, CONTAINER).stdout.decode().strip() != f"true {wanted}":
+            stop(engine)
+            options = ["--detach", "--name", CONTAINER, "--network", "host", "--restart", "unless-stopped", "--label", f"address={address}"]
+            engine.docker("run", *options, IMAGE.name, f"{address}:{PORT}")
+    fetch = ["curl", "--fail", "--silent", "--retry", "20", "--retry-delay", "1", "--retry-connrefused", "--retry-max-time", "20"]
+    answer = engine.attempt("exec", CONTAINER, *fetch, f"http://{address}:{PORT}{PATH}.sha256")
+    if answer.returncode:
+        said = engine.attempt("logs", "--tail", "1", CONTAINER).stderr.decode().strip()
+        raise StepError(
+            f"the package server does not answer on {address}:{PORT}{f': {said}' if said else ''}",
+            f"free port {PORT} on {address}",
+            show_log=False,
+        )
+    step.summary = f"http://host.docker.internal:{PORT}{PATH}"
+    return step.summary
+
+
+def stop(engine: Engine) -> None:
+    """Remove the server; its image stays."""
+    engine.attempt("rm", "--force", "--volumes", CONTAINER)
+
+
+def _address(configuration: str) -> str:
+    """The address of the machine on Docker's default bridge, from the network's IPAM configuration: the first of the range if it names none."""
+    for entry in json.loads(configuration) or []:
+        subnet = ipaddress.ip_network(entry["Subnet"])
+        if subnet.version == 4:
+            return str(entry.get("Gateway") or next(subnet.hosts()))
+    raise StepError("Docker's default bridge has no IPv4 range", "remove `bridge: none` from the engine's configuration", show_log=False)

@@ -1,0 +1,102 @@
+"""Debian root file systems, made by mmdebstrap from the archives that this machine itself uses, and imported into the engine as base images."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Iterable
+
+from .. import paths
+from ..engine import Engine
+from ..steps import Step, StepError
+from . import cache, debian
+
+SUITE = "bookworm"
+_SYSTEMD = ("systemd", "systemd-sysv", "dbus", "bash", "ca-certificates", "curl", "iproute2", "iptables", "procps")
+PACKAGES = {
+    # For Istio's images; busybox serves the sidecar's package.
+    "base": ("bash", "busybox", "ca-certificates", "curl", "iproute2", "iptables", "procps"),
+    "machine": (*_SYSTEMD, "openssh-server", "sudo", "systemd-resolved"),
+    # As images/base/Dockerfile of kind, less its network storage and rootless parts, plus what it builds from source.
+    "node": (
+        *(*_SYSTEMD, "conntrack", "ethtool", "jq", "kmod", "libseccomp2", "mount", "nftables", "socat", "util-linux"),
+        *("containerd", "containernetworking-plugins", "runc"),
+    ),
+}
+"""The packages of each root file system, besides the essential ones; recommended packages are left out."""
+
+_OPTIONS = (
+    "--variant=minbase",
+    # As Debian's installer does it; otherwise the package usrmerge does it later, with all of Perl.
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+    *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "info", "locale")),
+    "--dpkgopt=path-include=/usr/share/doc/*/copyright",
+    # The settings of the machine that builds do not belong into an image.
+    '--customize-hook=rm -f "$1"/etc/resolv.conf "$1"/etc/hostname "$1"/etc/apt/apt.conf.d/99mmdebstrap',
+)
+
+
+def name(kind: str) -> str:
+    """The image that holds a root file system."""
+    return f"istio-vm-mesh/debian:{kind}"
+
+
+def inputs(kind: str) -> str:
+    """What identifies a root file system: changes when its packages or the way it is made change."""
+    return cache.digest([SUITE, PACKAGES[kind], _OPTIONS])
+
+
+def make(step: Step, engine: Engine, kinds: Iterable[str], label: str) -> None:
+    """Make root file systems, all at the same time, and import them with their inputs as `label`."""
+    kinds = list(kinds)
+    debian.ensure(step, ["mmdebstrap"])
+    archives = _archives(_apt("indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI) $(COMPONENT)", "Created-By: Packages"))
+    options = [*_OPTIONS, *(f"--aptopt={option}" for option in _access(_apt_config()))]
+    paths.cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".rootfs-", dir=paths.cache()) as directory:
+        commands = [
+            shlex.join(["mmdebstrap", *options, f"--include={','.join(PACKAGES[kind])}", SUITE, f"{directory}/{kind}.tar", *archives])
+            for kind in kinds
+        ]
+        # One shell, so that all of them end when the lab is interrupted.
+        background = "".join(f'{command} & all="$all $!"\n' for command in commands)
+        with step.part(f"Debian {SUITE} root file systems ({', '.join(kinds)})"):
+            step.run(
+                ["bash", "-c", f'{background}for one in $all; do wait "$one" || failed=1; done; exit "${{failed:-0}}"'],
+                progress=lambda line: f"mmdebstrap: {line.removeprefix('I: ')}" if line.startswith("I: ") else None,
+                hint="see to it that apt-get can download from this machine's Debian archives",
+            )
+            for kind in kinds:
+                change = f"LABEL {label}={inputs(kind)}"
+                engine.run(step, "import", "--change", change, f"{directory}/{kind}.tar", name(kind))
+
+
+def _apt(*arguments: str) -> str:
+    return subprocess.run(["apt-get", *arguments], capture_output=True, text=True, check=False).stdout
+
+
+def _apt_config() -> str:
+    return subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
+
+
+def _archives(targets: str) -> list[str]:
+    """Lines for sources.list: this machine's Debian archives, for the suite of the images.
+
+    `targets` has a line `origin codename address component` per index of packages that apt knows.
+    Raises StepError if there is no Debian archive among them.
+    """
+    lines: dict[str, None] = {}
+    for target in targets.splitlines():
+        origin, codename, address, component = target.split(" ")
+        if origin == "Debian" and component == "main" and (kind := re.fullmatch(r"[a-z]+(|-updates|-security)", codename)):
+            lines[f"deb {address} {SUITE}{kind[1]} main"] = None
+    if not any(line.endswith(f" {SUITE} main") for line in lines):
+        raise StepError("apt knows no Debian archive on this machine", "add one to apt's sources and run `apt-get update`", show_log=False)
+    return list(lines)
+
+
+def _access(configuration: str) -> list[str]:
+    """The settings by which this machine's apt reaches its archives (proxy, certificates), from the output of `apt-config dump`."""
+    return [line for line in configuration.splitlines() if re.match(r'Acquire::https?(::[^ ]+)? "[^"]', line)]

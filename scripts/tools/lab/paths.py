@@ -1,0 +1,95 @@
+"""Where everything of the lab lives, and the environment in which Pulumi and the tools are called.
+
+Standard library only: the launcher imports this module before the virtual environment exists.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tools import ROOT, VENV
+
+LAB = ROOT / ".lab"
+"""The working lab; ignored by git."""
+BIN = LAB / "bin"
+"""Links to the tools in use; first on PATH."""
+HOME = LAB / "home"
+"""PULUMI_HOME."""
+STATE = LAB / "state"
+"""Pulumi's file backend; mode 0700, because it holds keys and tokens."""
+LOGS = LAB / "logs"
+CHARTS = LAB / "charts"
+"""Istio's charts as base/, istiod/ and gateway/."""
+GATEWAY_API = LAB / "gateway-api"
+"""The Gateway API's CRDs."""
+RUN = LAB / "run"
+"""Files of running processes: locks, pids, sockets."""
+TMP = RUN / "tmp"
+"""TMPDIR of Pulumi and what it calls: kubeconfigs and image archives, which a killed run leaves, go with the next command."""
+DOCKER_HOST = RUN / "docker-host"
+"""The address of the lab's own container engine, on one line; absent when the machine's engine is used."""
+
+STACK = "lab"
+PASSPHRASE = "lab"
+"""Of the stack's secrets. Public on purpose: the state is protected by the mode of its directory."""
+
+
+def cache() -> Path:
+    """The cache directory; it is shared by all checkouts and survives `down`."""
+    if own := os.environ.get("ISTIO_VM_MESH_CACHE"):
+        return Path(own).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "istio-vm-mesh"
+
+
+def docker_host() -> str | None:
+    """The DOCKER_HOST of the lab's own engine, or None where the machine's engine is used."""
+    try:
+        return DOCKER_HOST.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def backend(directory: Path) -> str:
+    """The address of Pulumi's file backend in `directory`.
+
+    The backend writes a file beside its place and renames it, so a killed CLI leaves the old state or the new one. Only its notes on each
+    file (`*.attrs`), which nothing needs, are written in place, and half of one keeps the state from being read: so it writes none.
+    """
+    return f"file://{directory}?metadata=skip"
+
+
+def make_private(directory: Path) -> Path:
+    """Create a directory that only its owner can read, and return it."""
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    directory.chmod(0o700)
+    return directory
+
+
+def settings() -> dict[str, str]:
+    """The variables that Pulumi and the tools need, without PATH; `lab env` prints them."""
+    variables = {
+        "VIRTUAL_ENV": str(VENV),
+        "PULUMI_HOME": str(HOME),
+        "PULUMI_BACKEND_URL": backend(STATE),
+        "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
+        "PULUMI_SKIP_UPDATE_CHECK": "1",
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        "PULUMI_ERROR_OUTPUT_STRING": "1",
+        "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "1",
+    }
+    if host := docker_host():
+        variables["DOCKER_HOST"] = host
+    return variables
+
+
+UNSET = ("SSH_AUTH_SOCK",)
+"""Variables that must not reach Pulumi: an agent's keys would be offered before the one that the stack names."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The whole environment for Pulumi and the tools: this process's, with the lab's settings and PATH over it."""
+    variables = {name: value for name, value in os.environ.items() if name not in UNSET}
+    variables |= settings()
+    variables["PATH"] = os.pathsep.join([str(BIN), str(VENV / "bin"), os.environ.get("PATH", os.defpath)])
+    return variables | more

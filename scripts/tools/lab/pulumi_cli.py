@@ -1,0 +1,229 @@
+"""Calls of the Pulumi CLI on the lab's stack: the program of this checkout, the state in `.lab/state`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from . import paths, process, repair_helm_releases
+from .steps import Step, StepError, seconds
+
+PROJECT = "istio-vm-mesh"
+QUIET = ("--non-interactive", "--color", "never")
+# Pulumi ends in order after the first signal, when the running operations are over, and at once after the second.
+STOP = (signal.SIGINT, signal.SIGINT)
+STOP_GRACE = 4.0
+MARK = "ISTIO_VM_MESH_LAB"
+"""In the environment of every CLI that the lab starts, so that one whose `lab` was killed is known from one that people started."""
+
+
+def call(
+    step: Step,
+    *arguments: str,
+    progress: process.Progress | None = None,
+    capture: bool = False,
+    check: bool = True,
+    **environment: str,
+) -> process.Completed:
+    """Run the CLI on this checkout, with its output in the step's log. Raises StepError with what Pulumi says when it fails."""
+    done = step.run(
+        [paths.BIN / "pulumi", *arguments],
+        cwd=paths.ROOT,
+        env=paths.environment(**{MARK: str(os.getpid()), "TMPDIR": str(paths.make_private(paths.TMP))}, **environment),
+        progress=progress,
+        capture=capture,
+        check=False,
+        stop=STOP,
+        grace=STOP_GRACE,
+    )
+    if check and done.code:
+        raise StepError(f"`pulumi {arguments[0]}` failed\n{explanation(done.output)}".rstrip(), show_log=capture)
+    return done
+
+
+def select(step: Step, stack: str) -> None:
+    """Make the stack the selected one, and make it first unless the state has it; end what a killed run left in it."""
+    if not (file := paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml").exists():
+        there = ", ".join(sorted(path.name.split(".")[1] for path in file.parent.glob("Pulumi.*.yaml")))
+        raise StepError(f"there is no stack file stacks/{file.name}", f"choose one of: {there}", show_log=False)
+    paths.make_private(paths.STATE)
+    paths.make_private(paths.HOME)
+    _unlock(step, stack)  # first: a CLI that still works writes the state, which cannot be read meanwhile
+    end_leftovers(step)
+    call(step, "stack", "select", "--create", "--stack", stack, *QUIET)
+
+
+def end_leftovers(step: Step) -> None:
+    """End what a killed `lab` of this checkout left running besides its CLI (plugins, Helm, kind), and remove its temporary files.
+
+    Only under this checkout's lock.
+    """
+    home = f"PULUMI_HOME={paths.HOME}".encode()
+    left = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (directory / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # ended meanwhile, or another user's
+        if home in environment and any(item.startswith(f"{MARK}=".encode()) for item in environment):
+            left.append(int(directory.name))
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if left:
+        step.line(f"a former run was killed: ended {len(left)} processes that it left")
+    shutil.rmtree(paths.TMP, ignore_errors=True)
+
+
+def stacks() -> list[str]:
+    """The stacks that the state holds."""
+    return sorted(file.stem for file in (paths.STATE / ".pulumi" / "stacks" / PROJECT).glob("*.json"))
+
+
+def forget(stack: str) -> None:
+    """Remove a stack from the state without Pulumi, whatever is in it."""
+    pulumi = paths.STATE / ".pulumi"
+    for file in (pulumi / "stacks" / PROJECT).glob(f"{stack}.json*"):
+        file.unlink()
+    for directory in (pulumi / "locks" / "organization" / PROJECT / stack, pulumi / "history" / PROJECT / stack):
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _unlock(step: Step, stack: str) -> None:
+    """End what a killed `lab` left running, and remove the locks of dead runs. Raises StepError where people run a CLI of their own."""
+    locks = paths.STATE / ".pulumi" / "locks" / "organization" / PROJECT / stack
+    if not (files := list(locks.glob("*.json"))):
+        return
+    for file in files:
+        try:
+            lock = json.loads(file.read_text())
+            pid = int(lock["pid"]) if lock["hostname"] == socket.gethostname() else 0
+        except (OSError, ValueError, KeyError):
+            continue  # gone meanwhile, or half-written by a run that was killed
+        match _owner(pid):
+            case "lab":  # which is dead, because its lock on this checkout is ours now
+                step.line("a former run was killed: ending its pulumi")
+                process.end(pid, STOP, STOP_GRACE)
+            case "people":
+                raise StepError(f"another pulumi (process {pid}) works on the stack {stack}", "wait for it or end it", show_log=False)
+    step.line("a former run was killed: removing its lock")
+    call(step, "cancel", "--yes", "--stack", stack, *QUIET)
+
+
+def _owner(pid: int) -> str | None:
+    """Who started the CLI with this process id: "lab", "people", or None where it is no running CLI."""
+    try:
+        if Path(f"/proc/{pid}/comm").read_text().strip() != "pulumi":
+            return None
+        return "lab" if f"{MARK}=".encode() in Path(f"/proc/{pid}/environ").read_bytes() else "people"
+    except OSError:
+        return None
+
+
+def up(step: Step, stack: str) -> dict[str, Any]:
+    """`pulumi up` with one line per resource; returns the stack's outputs, those that are secret left out.
+
+    One machine's trouble does not keep the others from joining.
+    """
+    _drop_pending(step, stack, lambda pending: _settle_releases(step, stack, pending))
+    call(step, "up", "--yes", "--skip-preview", "--continue-on-error", "--stack", stack, *QUIET, progress=Resources(step))
+    return outputs(step, stack)
+
+
+def outputs(step: Step, stack: str) -> dict[str, Any]:
+    """The stack's outputs; a secret one is `[secret]`."""
+    values = json.loads(call(step, "stack", "output", "--json", "--stack", stack, *QUIET, capture=True).output)
+    return values if isinstance(values, dict) else {}
+
+
+def destroy(step: Step, stack: str) -> None:
+    """`pulumi destroy` with one line per resource, then the stack itself goes (its stack file stays)."""
+    _drop_pending(step, stack)
+    # What was in a cluster that is gone is gone with it.
+    call(
+        step, "destroy", "--yes", "--skip-preview", "--stack", stack, *QUIET, progress=Resources(step), PULUMI_K8S_DELETE_UNREACHABLE="true"
+    )
+    call(step, "stack", "rm", "--yes", "--preserve-config", "--stack", stack, *QUIET)
+
+
+def _drop_pending(step: Step, stack: str, before: Callable[[list[dict[str, Any]]], None] | None = None) -> None:
+    """Forget the operations that a killed run had begun, about which Pulumi would ask; `before` that, see to what they left.
+
+    All resources of the lab can be made again over what a killed run left, which the program's own scripts and its Kubernetes provider see to;
+    Helm's releases cannot.
+    """
+    exported = json.loads(call(step, "stack", "export", "--stack", stack, *QUIET, capture=True).output)
+    if not (pending := exported["deployment"].pop("pending_operations", None)):
+        return
+    step.line("a former run was killed: its unfinished operations are done again")
+    if before:
+        before(pending)
+    with _private("deployment.json", json.dumps(exported)) as file:
+        call(step, "stack", "import", "--stack", stack, "--file", str(file), *QUIET)
+
+
+def _settle_releases(step: Step, stack: str, pending: list[dict[str, Any]]) -> None:
+    if not any(operation["resource"]["type"] == repair_helm_releases.TYPE for operation in pending):
+        return
+    command = [str(paths.BIN / "kind"), "get", "kubeconfig", "--name", f"{PROJECT}-{stack}-cluster"]
+    answer = step.run(command, env=paths.environment(), capture=True, check=False)
+    if answer.code == 0:  # without a cluster there are no releases either
+        with _private("kubeconfig", answer.output) as file:
+            repair_helm_releases.settle(step, pending, file)
+
+
+@contextlib.contextmanager
+def _private(name: str, text: str) -> Iterator[Path]:
+    """A file that only its owner can read, for as long as it is needed."""
+    file = paths.RUN / name
+    paths.make_private(paths.RUN)
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+            opened.write(text)
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
+
+
+class Resources:
+    """Follows the lines of an update: `+  <type> <name> creating (0s)`, then `created (1.2s)`."""
+
+    LINE = re.compile(r"^\s*\S{1,2}\s+(?P<type>\S+:\S+)\s+(?P<name>\S+)\s+(?P<what>\*\*[\w ]+\*\*|\w+)(?: \((?P<seconds>[\d.]+)s\))?")
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.running: dict[str, str] = {}
+        self.count = 0
+
+    def __call__(self, line: str) -> str | None:
+        if not (match := self.LINE.match(line)):
+            return None
+        kind, name, what = match["type"].rsplit(":", 1)[-1], match["name"], match["what"].strip("* ")
+        if what.split()[0].endswith("ing") and "failed" not in what:
+            self.running[f"{kind} {name}"] = what
+        else:
+            self.count += 1
+            self.running.pop(f"{kind} {name}", None)
+            self.step.line(f"{kind} {name} {what}" + (f": {seconds(float(match['seconds']))}" if match["seconds"] else ""))
+        now = ", ".join(f"{what} {resource}" for resource, what in list(self.running.items())[-2:])
+        return f"{self.count} done; {now}" if now else f"{self.count} done"
+
+
+def explanation(output: str) -> str:
+    """What the CLI says about a failure: its diagnostics if there are any, else its last lines; without the text of a command that failed."""
+    lines = re.sub(r'(exit(?:ed with)? status \d+): running "(?:[^"\\]|\\.)*":$', r"\1:", output, flags=re.MULTILINE).splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("Diagnostics:")]
+    if not starts:
+        return "\n".join(line for line in lines[-10:] if line.strip())
+    ends = [
+        number for number, line in enumerate(lines) if number > starts[-1] and re.match(r"(Outputs|Resources|Duration|Policies):|\S", line)
+    ]
+    return "\n".join(line for line in lines[starts[-1] + 1 : ends[0] if ends else None] if line.strip())

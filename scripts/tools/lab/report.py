@@ -1,0 +1,84 @@
+"""What `lab up` shows at its end: the mesh as a picture, and who called whom over which path under which identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tools.mesh_status.model import Mesh
+from tools.mesh_status.render_panel import picture
+
+PLAIN_WIDTH = 120
+"""Columns where standard output is no terminal: nothing of a row is cut off or folded there."""
+
+
+def show(mesh: Mesh, outputs: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print the mesh, and the evidence among the stack's outputs (`verification`) where the stack has any."""
+    console = console or Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = max(console.width, PLAIN_WIDTH)
+    console.print("", picture(mesh), sep="\n")
+    evidence = outputs.get("verification")
+    if not isinstance(evidence, Mapping):
+        console.print("\nNothing was called: the stack says `verify: none`.")
+        return
+    for workload, found in evidence.items():
+        console.print(_workload(workload, found))
+    console.print(f"\nMachines reach the control plane through the east-west gateway at {outputs.get('gateway')}, port 15012.")
+
+
+def _workload(name: str, found: Mapping[str, list[dict[str, str]]]) -> RenderableType:
+    """The tables of one workload; those without a row are left out."""
+    endpoints, calls, carried = found["endpoints"], found["calls"], found.get("carried", [])
+    if not endpoints and not calls:
+        return Text(f"\n{name}: nothing was verified, see the warnings above", style="yellow")
+    names = {_host(each["address"]): f"{each['kind']} {each['name']}" for each in endpoints}
+    parts: list[RenderableType] = []
+    if calls:
+        services = " and ".join(dict.fromkeys(call["service"] for call in calls))
+        parts += [Text(f"\nCalls to {services}", style="bold"), _calls(calls, names, found.get("outside", []))]
+    if carried:
+        parts += [Text("\nCarried by gateways", style="bold"), _carried(carried)]
+    return Group(*parts)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _calls(calls: list[dict[str, str]], names: Mapping[str, str], outside: list[dict[str, str]]) -> Table:
+    """Two lines a call: the names, and under them the identities that the proxies showed each other. Last what came of calls from `outside`."""
+    table = _table("caller", "answered by", "path")
+    for call in calls:
+        gateway = call["path"].removeprefix("through ") if call["path"] != "direct" else ""
+        callee = f"{gateway or names.get(_host(call['endpoint']), 'endpoint')} ({call['endpoint']})"
+        table.add_row(
+            Text.assemble(call["caller"], "\n", (call["callerIdentity"], "cyan")),
+            Text.assemble(callee, "\n", (call["identity"], "cyan")),
+            f"{'gateway' if gateway else 'direct'}\n{call['answers']} answers",
+        )
+    for result in dict.fromkeys(each["result"] for each in outside):
+        endpoints = [each["endpoint"] for each in outside if each["result"] == result]
+        callees = "\n".join(f"{names.get(_host(endpoint), 'gateway')} ({endpoint})" for endpoint in endpoints)
+        style = "red" if result == "answered" else "green"
+        table.add_row(Text("a pod outside the mesh\nno identity"), callees, Text(result, style=style))
+    return table
+
+
+def _carried(carried: list[dict[str, str]]) -> Table:
+    table = _table("gateway", "to", "at", "connections")
+    for each in carried:
+        table.add_row(each["gateway"], each["service"], each["endpoint"], each["connections"])
+    return table
+
+
+def _host(address: str) -> str:
+    """An address without its port."""
+    return address.partition(":")[0]

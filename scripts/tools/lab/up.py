@@ -1,0 +1,94 @@
+"""`lab up`: everything from a bare machine to the verified mesh, in named steps."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tools.mesh_status import assess, read
+from tools.mesh_status.read_state import StackError
+
+from . import cli, engine, paths, plugins, pulumi_cli, report
+from .engine import Engine
+from .offline import debian, images, inotify, packages
+from .offline.programs import Tools
+from .steps import StepError, Steps
+
+HOST_PACKAGES = ["ca-certificates", "iproute2", "iptables", "openssh-client"]
+"""What the program and its scripts call on this machine, besides the tools."""
+
+
+PREPARATIONS = 8
+"""How many steps `prepare` takes."""
+
+
+def run(stack: str, steps: Steps | None = None) -> dict[str, Any]:
+    """Bring the stack up and show it; returns the stack's outputs. Raises StepFailedError."""
+    with only_one(), engine.in_use():
+        steps = steps or Steps("up", PREPARATIONS + 2, again=f"./scripts/lab up{cli.stack_option(stack)}")
+        answering = prepare(steps)
+        with steps.step("pulumi up") as step:
+            _refuse_anothers(answering, stack)
+            pulumi_cli.select(step, stack)
+            outputs = pulumi_cli.up(step, stack)
+        with steps.step("status") as step:
+            try:
+                mesh = assess.mesh(read.facts(paths.environment(), stack))
+            except StackError as error:
+                raise StepError(str(error)) from error
+            step.summary = mesh.health
+    report.show(mesh, outputs)
+    return outputs
+
+
+def prepare(steps: Steps) -> Engine:
+    """Everything that the stack needs of this machine is there: an engine, tools, images, the package server, Pulumi's plugins."""
+    tools = Tools()
+    with steps.step("Debian packages") as step:
+        debian.ensure(step, HOST_PACKAGES)
+    with steps.step("container engine") as step:
+        inotify.ensure(step)
+        answering = engine.ensure(step)
+    with steps.step("Pulumi, kind and Helm") as step:
+        paths.make_private(paths.HOME)
+        tools.link(step, "pulumi", "kind", "helm")
+    with steps.step("kubectl") as step:
+        tools.link(step, "kubectl")
+    with steps.step("istioctl and Istio's charts") as step:
+        tools.link(step, "istioctl")
+        tools.charts(step)
+    with steps.step("images") as step:
+        images.ensure(step, answering, tools)
+    with steps.step("package server") as step:
+        packages.serve(step, answering, tools)
+    with steps.step("Pulumi's plugins") as step:
+        sdk = tools.directory(step, "pulumi-python").path
+        installed = plugins.ensure(sdk)
+        step.summary = ", ".join(f"{name}: {what}" for name, what in installed.items())
+    return answering
+
+
+def _refuse_anothers(answering: Engine, stack: str) -> None:
+    """Containers and networks are named after the stack alone: one that this checkout's state does not know belongs to another's."""
+    if stack in pulumi_cli.stacks():
+        return
+    if answering.docker("network", "ls", "--quiet", "--filter", f"label=istio-vm-mesh.stack={stack}"):
+        raise StepError(
+            f"another checkout has a stack `{stack}` in this Docker engine, or had and was removed",
+            f"./scripts/lab down --stack {stack} there (or here: it removes the other's too), or use a stack file of another name",
+            show_log=False,
+        )
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Hold the lock of this checkout's lab. Raises StepError while another command holds it; a killed one holds nothing."""
+    paths.make_private(paths.RUN)
+    with (paths.RUN / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StepError("another ./scripts/lab works in this checkout: wait until it has ended") from error
+        yield

@@ -1,0 +1,200 @@
+"""What is wrong with a machine or a pod, and what to do: pure functions over what was read.
+
+Every sentence goes on from the name of the thing ("machine product-1: ..."), says what is wrong, and names the cure.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from components.machines.token import MARGIN
+
+from . import read_cluster, read_state
+from .model import Health, worst
+from .read_machines import Examined
+
+BACKDATED = timedelta(minutes=2)
+"""By how much istiod dates certificates back, for clocks that are behind (istio/istio: security/pkg/pki/util/generate_cert.go)."""
+CLOCK_TOLERANCE = 60.0
+"""Seconds."""
+OVERDUE = 0.4
+"""The part of a certificate's life that is left when it ought to have been renewed: the agent does so at half of it (SECRET_GRACE_PERIOD_RATIO)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """All that is known of a machine. `declared` is whether the stack file has it, `cluster_answers` whether `entry` means anything.
+
+    `examined` is None where there was no way to ask. `identity` is the workload's, `control_plane` the version of istiod.
+    """
+
+    name: str
+    state: read_state.Machine | None
+    entry: read_cluster.Entry | None
+    examined: Examined | None
+    declared: bool = True
+    cluster_answers: bool = True
+    identity: str = ""
+    control_plane: str = ""
+    gateway: str = ""
+
+
+Judgement = tuple[Health, list[str]]
+
+
+def duration(time: timedelta | float) -> str:
+    """A duration for people: `40 s`, `12 min`, `3 h`, `5 days`."""
+    seconds = abs(time.total_seconds() if isinstance(time, timedelta) else time)
+    for unit, size, up_to in (("s", 1, 90), ("min", 60, 90 * 60), ("h", 3600, 48 * 3600)):
+        if seconds < up_to:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} days"
+
+
+def machine(found: Machine, now: datetime) -> Judgement:
+    """The health of a machine, and what to do about it, the most important first."""
+    if not found.state:
+        return "missing", ["is in the stack file and not in the stack yet: run `pulumi up`"]
+    health, advice = _entry(found, now)
+    if found.examined:
+        more, reasons = _examined(found, found.examined, now)
+        # What the machine says explains what its entry shows.
+        health, advice = worst([health, more]), [*reasons, *advice]
+    if not found.state.joined:
+        health, advice = worst([health, "missing"]), [*advice, "its join has not succeeded yet: run `pulumi up`"]
+    if not found.declared:
+        advice.append("is no longer in the stack file: the next `pulumi up` removes it")
+    return health, advice
+
+
+def _entry(found: Machine, now: datetime) -> Judgement:
+    """What the WorkloadEntry says."""
+    entry = found.entry
+    if not found.cluster_answers:
+        return "unknown", []
+    if not entry:
+        silent = not found.examined or found.examined.problem or not found.examined.ready
+        where = "" if silent else " though its proxy is ready: see `journalctl --unit istio` on it"
+        return "missing", [f"is not registered: there is no WorkloadEntry {found.state.entry if found.state else ''}{where}"]
+    if entry.disconnected:
+        return "unhealthy", [f"its agent has had no connection to istiod for {duration(now - entry.disconnected)}"]
+    if entry.healthy is None:
+        return "unknown", ["no result of its probe has reached istiod yet"]
+    if not entry.healthy:
+        why = f" ({entry.message.strip()})" if entry.message.strip() else ""
+        return "unhealthy", [f"its probe fails{why}: is the application running on it, and on the probe's port?"]
+    return "healthy", []
+
+
+def _examined(found: Machine, seen: Examined, now: datetime) -> Judgement:
+    """What the machine itself says."""
+    expires = seen.token_expires or (found.state.token_expires if found.state else None)
+    expired = expires is not None and expires < now
+    if seen.problem:
+        advice = [seen.problem]
+        if expired and expires and not (found.entry and not found.entry.disconnected):
+            advice.append(
+                f"its token expired {duration(now - expires)} ago: when it is back, it needs `pulumi up` if it was away for longer than its "
+                "certificate lived (24 h unless the mesh says otherwise)"
+            )
+        return "unknown", advice
+    if not seen.unit:
+        return "unhealthy", [f"Istio's agent is not installed on it: {_again(found, now)}"]
+    checks = [_certificate(seen, expires, now), _unit(seen), _way(found, seen), _identity(found, seen, now), _proxy(seen)]
+    advice = [text for text in checks if text]
+    health: Health = "unhealthy" if advice else "healthy"
+    hints = [
+        _renewal(seen, now),
+        _clock(seen),
+        version(seen.agent, found.control_plane, "`pulumi up` installs the version of `mesh.version`"),
+    ]
+    return health, [*advice, *(text for text in hints if text)]
+
+
+def _again(found: Machine, now: datetime) -> str:
+    """How a machine is made to join again: a token is minted anew when it has expired and the machine is not in the mesh, or by rotation."""
+    expires = found.state.token_expires if found.state else None
+    healthy = found.entry and found.entry.healthy and not found.entry.disconnected
+    if expires and expires < now + timedelta(seconds=MARGIN) and not healthy:
+        return "run `pulumi up`"
+    return f"raise `machines.{found.name}.rotation` in the stack file and run `pulumi up`"
+
+
+def _certificate(seen: Examined, expires: datetime | None, now: datetime) -> str:
+    if seen.certificate and seen.certificate.ends > now:
+        return ""
+    ended = f"its certificate ended {duration(now - seen.certificate.ends)} ago" if seen.certificate else "it has no certificate"
+    if expires is None:
+        return f"needs `pulumi up`: {ended}, and it has no token"
+    if expires < now:
+        return f"needs `pulumi up`: {ended}, and its token expired {duration(now - expires)} ago"
+    return f"{ended}; its token is good for another {duration(expires - now)}, with which it gets one as soon as it reaches istiod"
+
+
+def _unit(seen: Examined) -> str:
+    match seen.unit:
+        case "active" | "reloading" | "deactivating":
+            return ""
+        case "inactive":
+            return "its agent is stopped: run `sudo systemctl start istio` on it"
+        case _:  # activating (between restarts) or failed
+            return f"its agent does not stay up ({seen.restarts} restarts): `journalctl --unit istio` on it says why"
+
+
+def _way(found: Machine, seen: Examined) -> str:
+    if seen.gateway is not False:
+        return ""
+    return f"cannot reach the east-west gateway at {found.gateway} port 15012: check the gateway, and the firewall between the two"
+
+
+def _identity(found: Machine, seen: Examined, now: datetime) -> str:
+    if not seen.certificate or not found.identity or seen.certificate.identity == found.identity:
+        return ""
+    return f"its certificate is for {seen.certificate.identity} and not for {found.identity}: {_again(found, now)}"
+
+
+def _proxy(seen: Examined) -> str:
+    return "its proxy is not ready: `journalctl --unit istio` on it says why" if seen.unit == "active" and not seen.ready else ""
+
+
+def _renewal(seen: Examined, now: datetime) -> str:
+    certificate = seen.certificate
+    if not certificate or certificate.ends <= now:
+        return ""
+    left, whole = certificate.ends - now, certificate.ends - certificate.begins - BACKDATED
+    if left >= OVERDUE * whole:
+        return ""
+    return f"has not renewed its certificate, which ends in {duration(left)}: does its agent reach istiod?"
+
+
+def _clock(seen: Examined) -> str:
+    if abs(seen.offset) <= CLOCK_TOLERANCE:
+        return ""
+    way = "ahead" if seen.offset > 0 else "behind"
+    return f"its clock is {duration(seen.offset)} {way}: certificates need clocks that agree, let it run an NTP client"
+
+
+def version(has: str, control_plane: str, cure: str) -> str:
+    """About a proxy whose version is not the control plane's; "" where they agree or one is not known."""
+    mine, theirs = _release(has), _release(control_plane)
+    if not mine or not theirs or mine == theirs:
+        return ""
+    how = "older" if mine < theirs else "newer"
+    return f"its agent {has} is {how} than the control plane {control_plane}: {cure}"
+
+
+def _release(text: str) -> tuple[int, ...]:
+    found = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def pod(found: read_cluster.Pod, control_plane: str) -> Judgement:
+    """The health of a pod, and what to do about it."""
+    advice = [f"is not ready: {found.problem}"] if not found.ready else []
+    if not found.proxy:
+        advice.append("has no sidecar, so it is not in the mesh: delete it, and its successor gets one (if its namespace injects sidecars)")
+    health: Health = "unhealthy" if advice else "healthy"
+    hint = version(found.proxy, control_plane, "delete it, and its successor has that one")
+    return health, [*advice, *([hint] if hint else [])]

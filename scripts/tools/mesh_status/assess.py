@@ -1,0 +1,207 @@
+"""From what was read to the mesh that is shown: puts state, cluster and machines together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from components import names
+from components.config import gateway_machines
+from components.config.stack import Settings
+
+from . import advice, read_cluster, read_state
+from . import networks as networks_of
+from .model import Call, Carried, Endpoint, Health, Mesh, Verification, Workload, worst
+from .read_cluster import Cluster
+from .read_machines import Examined
+from .read_state import Stack, StackError
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that was read. `settings` is what the stack file says now, or why that could not be told; `examined` by machine."""
+
+    state: Stack
+    settings: Settings | StackError
+    cluster: Cluster
+    read: datetime
+    examined: Mapping[str, Examined] = field(default_factory=dict)
+
+
+def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
+    """The mesh with everybody's health and what to do."""
+    state, found = facts.state, facts.cluster
+    settings = gateway_machines.add_gateway_machines(facts.settings) if isinstance(facts.settings, Settings) else None
+    workloads = tuple(_workload(each, facts, settings) for _, each in sorted(state.workloads.items()))
+    control_plane = networks_of.control_plane(state, found)
+    network = state.network or (settings.cluster.network if settings else "")
+    gateway = networks_of.pod_gateway(state, found, facts.examined.values())
+    networks = networks_of.networks(network, gateway, settings, workloads)
+    remarks = []
+    if found.problem:
+        remarks.append(found.problem)
+    if state.pending:
+        remarks.append("an update is running, or was killed: when none runs, `pulumi up` finishes its work")
+    if isinstance(facts.settings, StackError):
+        remarks.append(str(facts.settings))
+    elif settings and (new := sorted(set(settings.workloads) - set(state.workloads))):
+        remarks.append(f"in the stack file and not in the stack yet: workload {', '.join(new)}; run `pulumi up`")
+    healths = [control_plane.health, *(each.health for each in workloads), *(each.gateway.health for each in networks if each.gateway)]
+    return Mesh(
+        id=state.mesh or (settings.mesh.id if settings else ""),
+        stack=state.name,
+        cluster=state.cluster,
+        network=network,
+        health=worst([*healths, "unknown"] if found.problem else healths),
+        read=facts.read,
+        updated=state.updated,
+        control_plane=control_plane,
+        networks=networks,
+        workloads=workloads,
+        calls=tuple(_call(each) for each in state.calls),
+        carried=tuple(_carried(each) for each in state.carried),
+        verification=verification,
+        advice=tuple(remarks),
+    )
+
+
+def _workload(state: read_state.Workload, facts: Facts, settings: Settings | None) -> Workload:
+    name, found = state.name, facts.cluster
+    identity = f"spiffe://{names.TRUST_DOMAIN}/ns/{state.namespace}/sa/{state.service_account}"
+    declared = set(settings.machines_of(name)) if settings else None
+    made = {machine.name: machine for machine in facts.state.machines.values() if machine.workload == name}
+    entries = {entry.name: entry for entry in found.entries if entry.namespace == state.namespace and entry.group == name}
+    endpoints = [
+        _machine(
+            advice.Machine(
+                name=machine,
+                state=made.get(machine),
+                entry=entries.pop(made[machine].entry, None) if machine in made else None,
+                examined=facts.examined.get(machine),
+                declared=declared is None or machine in declared,
+                cluster_answers=not found.problem,
+                identity=identity,
+                control_plane=networks_of.version(facts.state, found),
+                gateway=facts.state.gateway,
+            ),
+            settings,
+            facts.read,
+        )
+        for machine in sorted({*made, *(declared or ())})
+    ]
+    by_themselves = [_registered_itself(entry, facts.read) for _, entry in sorted(entries.items())]
+    endpoints += by_themselves
+    pods = sorted(found.pods.get(name, ()), key=lambda pod: pod.name)
+    endpoints += [_pod(pod, networks_of.version(facts.state, found), facts.state.network) for pod in pods]
+    problems, health = _problems(state, made.values(), endpoints, found)
+    fleet = settings.fleet_of(name) if settings and not found.problem else 0
+    if len(by_themselves) < fleet:
+        problems.append(f"{len(by_themselves)} of at least {fleet} machines of its groups are registered: see the log of one's first start")
+        health = worst([health, "missing"])
+    return Workload(
+        name=name,
+        namespace=state.namespace,
+        identity=identity,
+        services={f"{service}.{state.namespace}": ports for service, ports in sorted(state.services.items())},
+        endpoints=tuple(endpoints),
+        health=worst([health, *(each.health for each in endpoints)]),
+        verified=state.verified,
+        router=state.namespace == names.ISTIO_NAMESPACE,
+        advice=tuple(problems),
+    )
+
+
+def _problems(
+    state: read_state.Workload, made: Iterable[read_state.Machine], endpoints: Sequence[Endpoint], found: Cluster
+) -> tuple[list[str], Health]:
+    """What is wrong with a workload as a whole. `made` are its machines in the stack, `endpoints` all that is behind it."""
+    problems: list[str] = []
+    if not found.problem:
+        pods = sum(each.kind == "pod" for each in endpoints)
+        if pods < state.replicas:
+            problems.append(f"{pods} of {state.replicas} pods are there: `kubectl --namespace {state.namespace} get events` says why")
+        problems += [
+            f"the Service {name} is not in the cluster: run `pulumi refresh` and `pulumi up`"
+            for name in sorted(state.services)
+            if (state.namespace, name) not in found.services
+        ]
+        if not endpoints:
+            problems.append("nothing is behind it")
+    health: Health = "missing" if problems else "healthy"
+    if state.verified and (changed := [each.name for each in made if each.digest and state.digests.get(each.name) != each.digest]):
+        problems.append(f"{', '.join(changed)} joined or changed after it was verified last: run `./scripts/status --verify`")
+    return problems, health
+
+
+def _machine(found: advice.Machine, settings: Settings | None, now: datetime) -> Endpoint:
+    health, sentences = advice.machine(found, now)
+    state, seen = found.state, found.examined if found.examined and not found.examined.problem else None
+    certificate = seen.certificate if seen else None
+    configured = settings.machines[found.name].network if settings and found.name in settings.machines else ""
+    return Endpoint(
+        kind="machine",
+        name=found.name,
+        network=(found.entry.network if found.entry else "") or configured or _network_of(state),
+        address=(state.address if state else "") or (found.entry.address if found.entry else ""),
+        health=health,
+        entry=state.entry if state else "",
+        state=_state(found.entry, found.cluster_answers),
+        agent=seen.agent if seen else "",
+        envoy=seen.envoy if seen else "",
+        active=now - timedelta(seconds=seen.active) if seen and seen.unit == "active" and seen.active is not None else None,
+        certificate_begins=certificate.begins if certificate else None,
+        certificate_ends=certificate.ends if certificate else None,
+        token_expires=(seen.token_expires if seen else None) or (state.token_expires if state else None),
+        clock=round(seen.offset, 1) if seen else None,
+        joined=state.joined if state else None,
+        verified=state.proven if state else None,
+        advice=tuple(sentences),
+    )
+
+
+def _network_of(state: read_state.Machine | None) -> str:
+    """The network from an entry's name, which is made of group, address and network."""
+    return state.entry.removeprefix(f"{state.workload}-{state.address}-") if state else ""
+
+
+def _state(entry: read_cluster.Entry | None, answers: bool) -> str:
+    if not entry:
+        return "NotRegistered" if answers else ""
+    if entry.disconnected:
+        return "Disconnected"
+    return {True: "Healthy", False: "Unhealthy", None: "NoHealthYet"}[entry.healthy]
+
+
+def _registered_itself(entry: read_cluster.Entry, now: datetime) -> Endpoint:
+    """A machine that is none of the stack's: it joined by itself, as those of an instance group do, or somebody joined it."""
+    seen = advice.Machine(name=entry.name, state=read_state.Machine(entry.name, entry.group, joined=now), entry=entry, examined=None)
+    health, sentences = advice.machine(seen, now)
+    return Endpoint(
+        kind="machine", name=entry.name, network=entry.network, address=entry.address, health=health, entry=entry.name,
+        state=_state(entry, True), advice=tuple(sentences),
+    )  # fmt: skip
+
+
+def _pod(pod: read_cluster.Pod, control_plane: str, network: str) -> Endpoint:
+    health, sentences = advice.pod(pod, control_plane)
+    return Endpoint(
+        kind="pod", name=pod.name, network=pod.network or network, address=pod.address, health=health,
+        state="Ready" if pod.ready else "NotReady", agent=pod.proxy, active=pod.started, advice=tuple(sentences),
+    )  # fmt: skip
+
+
+def _call(call: Mapping[str, str]) -> Call:
+    return Call(
+        caller=call["caller"],
+        caller_identity=call["callerIdentity"],
+        service=call["service"],
+        endpoint=call["endpoint"],
+        identity=call["identity"],
+        path=call["path"],
+        answers=int(call["answers"]),
+    )
+
+
+def _carried(found: Mapping[str, str]) -> Carried:
+    return Carried(gateway=found["gateway"], service=found["service"], endpoint=found["endpoint"], connections=int(found["connections"]))

@@ -1,0 +1,208 @@
+"""What the cluster says: WorkloadEntries, pods, Services, the control plane and its gateway, read with kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from components.names import EASTWEST_GATEWAY, GATEWAY_SELECTOR, ISTIO_NAMESPACE
+
+from .read_state import Workload
+
+TIMEOUT = 10
+"""Seconds for one request to the API server."""
+PARALLEL = 4
+ALIVE = ("--field-selector", "status.phase!=Succeeded,status.phase!=Failed")
+# What Istio's chart labels istiod's pods with, by default and with a revision.
+CONTROL_PLANE = "istio in (pilot,istiod)"
+
+
+class ClusterError(Exception):
+    """The cluster cannot be read; one sentence."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A WorkloadEntry. `healthy` is None while no probe has reported; `disconnected` is since when its agent has no connection to istiod."""
+
+    name: str
+    namespace: str
+    group: str
+    address: str
+    network: str
+    healthy: bool | None = None
+    message: str = ""
+    disconnected: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod. `proxy` is the version of its sidecar, "" without one; `problem` is why it is not ready."""
+
+    name: str
+    address: str
+    network: str
+    ready: bool
+    started: datetime | None
+    proxy: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What was read. `pods` by workload; `gateway_address` is where the gateway's Service is reached; `problem` is why nothing is known."""
+
+    entries: tuple[Entry, ...] = ()
+    pods: Mapping[str, tuple[Pod, ...]] = field(default_factory=dict)
+    services: frozenset[tuple[str, str]] = frozenset()
+    control_plane: tuple[Pod, ...] = ()
+    gateway: tuple[Pod, ...] = ()
+    gateway_addresses: tuple[str, ...] = ()
+    problem: str = ""
+
+
+Get = Callable[..., list[Mapping[str, Any]]]
+"""Gets objects: the arguments of `kubectl get`. Raises ClusterError."""
+
+
+def read(variables: Mapping[str, str], kubeconfig: str, workloads: Mapping[str, Workload]) -> Cluster:
+    """Read everything; `problem` is set where the API server does not answer or refuses."""
+    try:
+        with _kubectl(variables, kubeconfig) as get:
+            return answered(get, workloads)
+    except ClusterError as error:
+        return Cluster(problem=str(error))
+
+
+def answered(get: Get, workloads: Mapping[str, Workload]) -> Cluster:
+    """What the API server answers, asked a few things at a time. Raises ClusterError."""
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        spaces = sorted({workload.namespace for workload in workloads.values()})
+        inside = [pool.submit(get, "workloadentries.networking.istio.io,services", "--namespace", name) for name in spaces]
+        pods = {
+            name: pool.submit(get, "pods", *ALIVE, "--namespace", workload.namespace, "--selector", _selector(workload.labels))
+            for name, workload in workloads.items()
+        }
+        control_plane = pool.submit(get, "pods", *ALIVE, "--namespace", ISTIO_NAMESPACE, "--selector", CONTROL_PLANE)
+        gateway = pool.submit(get, "pods", *ALIVE, "--namespace", ISTIO_NAMESPACE, "--selector", _selector(GATEWAY_SELECTOR))
+        service = pool.submit(get, "service", EASTWEST_GATEWAY, "--namespace", ISTIO_NAMESPACE, "--ignore-not-found")
+        try:
+            objects = [item for found in inside for item in found.result()]
+            return Cluster(
+                entries=tuple(_entry(item) for item in objects if item["kind"] == "WorkloadEntry"),
+                pods={name: tuple(map(_pod, found.result())) for name, found in pods.items()},
+                services=frozenset(
+                    (item["metadata"]["namespace"], item["metadata"]["name"]) for item in objects if item["kind"] == "Service"
+                ),
+                control_plane=tuple(map(_pod, control_plane.result())),
+                gateway=tuple(map(_pod, gateway.result())),
+                gateway_addresses=tuple(address for item in service.result() for address in _addresses(item)),
+            )
+        except ClusterError:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _kubectl(variables: Mapping[str, str], kubeconfig: str) -> Iterator[Get]:
+    """A function that gets objects; the kubeconfig is in a file that only this user can read, for the time of the block."""
+    descriptor, path = tempfile.mkstemp()
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(kubeconfig)
+        yield lambda *arguments: _get({**variables, "KUBECONFIG": path}, *arguments)
+    finally:
+        Path(path).unlink()
+
+
+def _get(variables: Mapping[str, str], *arguments: str) -> list[Mapping[str, Any]]:
+    command = ["kubectl", f"--request-timeout={TIMEOUT}s", "get", *arguments, "--output", "json"]
+    try:
+        done = subprocess.run(
+            command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=3 * TIMEOUT, check=False
+        )
+    except FileNotFoundError:
+        raise ClusterError("kubectl is not on PATH: install it") from None
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"the API server did not answer within {3 * TIMEOUT} s") from None
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["it gave no reason"]
+        raise ClusterError(f"`kubectl get {arguments[0]}` failed: {said[-1]}")
+    if not done.stdout.strip():  # --ignore-not-found
+        return []
+    found = json.loads(done.stdout)
+    return found["items"] if found["kind"] == "List" else [found]
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in labels.items())
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _condition(item: Mapping[str, Any], type: str) -> Mapping[str, Any]:
+    return next((each for each in item.get("status", {}).get("conditions", ()) if each["type"] == type), {})
+
+
+def _entry(item: Mapping[str, Any]) -> Entry:
+    metadata, spec = item["metadata"], item["spec"]
+    annotations, healthy = metadata.get("annotations", {}), _condition(item, "Healthy")
+    return Entry(
+        name=metadata["name"],
+        namespace=metadata["namespace"],
+        group=annotations.get("istio.io/autoRegistrationGroup", ""),
+        address=spec.get("address", ""),
+        network=spec.get("network", ""),
+        healthy=healthy["status"] == "True" if healthy else None,
+        message=healthy.get("message", ""),
+        disconnected=_time(annotations.get("istio.io/disconnectedAt")),
+    )
+
+
+def _pod(item: Mapping[str, Any]) -> Pod:
+    metadata, spec, status = item["metadata"], item["spec"], item["status"]
+    ready = _condition(item, "Ready")
+    # A sidecar is a container, or an init container that stays. A gateway's only container, and istiod's, has the version too.
+    containers = {each["name"]: each["image"] for each in (*spec.get("initContainers", ()), *spec["containers"])}
+    image = containers.get("istio-proxy") or containers.get("discovery", "")
+    return Pod(
+        name=metadata["name"],
+        address=status.get("podIP", ""),
+        network=metadata.get("labels", {}).get("topology.istio.io/network", ""),
+        ready=ready.get("status") == "True",
+        started=_time(status.get("startTime")),
+        proxy=image.partition("@")[0].rpartition(":")[2] if ":" in image.rpartition("/")[2] else "",
+        problem="" if ready.get("status") == "True" else _problem(item),
+    )
+
+
+def _problem(item: Mapping[str, Any]) -> str:
+    """Why a pod is not ready, in Kubernetes' words."""
+    if item["metadata"].get("deletionTimestamp"):
+        return "is being deleted"
+    status = item["status"]
+    for each in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        state = each.get("state", {})
+        for reason in (state.get("waiting", {}).get("reason"), state.get("terminated", {}).get("reason")):
+            if reason and reason not in ("PodInitializing", "Completed"):
+                return f"container {each['name']}: {reason}"
+    found = _condition(item, "Ready").get("message") or _condition(item, "PodScheduled").get("message")
+    return found or f"is {status.get('phase', 'Pending')}"
+
+
+def _addresses(service: Mapping[str, Any]) -> Iterator[str]:
+    """Where a Service is reached from outside the cluster."""
+    yield from service["spec"].get("externalIPs", ())
+    for ingress in service["status"].get("loadBalancer", {}).get("ingress", ()):
+        yield ingress.get("ip") or ingress.get("hostname", "")

@@ -1,0 +1,277 @@
+"""The stack as Pulumi has it: read by its CLI, taken apart here. Holds secrets (kubeconfig, SSH keys) in memory and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+from components.config.problems import SettingsError
+from components.config.reader import SECRETS, load
+from components.config.stack import Settings
+from components.names import EASTWEST_GATEWAY, ISTIO_NAMESPACE
+from tools.lab import paths
+
+# How Pulumi marks a secret in exported state (sdk/go/common/resource: SigKey, SecretSig).
+_SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
+
+PROJECT = "istio-vm-mesh:"
+VERIFICATION, PROOF = "verification", "proof"
+"""How the names of the commands end that verify a workload from the cluster's side and from a machine."""
+
+
+class StackError(Exception):
+    """The stack cannot be read; one sentence with cause and fix."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine as the last updates left it. `joined` is when the join last ran, `proven` when its proof did; None where they never succeeded.
+
+    `connection` is that of the provider `command`, secrets included, and `as_root` what runs a script there. `digest` stands for all that the
+    agent was last started with. `token_expires` is of the token that was minted last.
+    """
+
+    name: str
+    workload: str
+    entry: str = ""
+    address: str = ""
+    connection: Mapping[str, Any] | None = field(default=None, repr=False)
+    as_root: str = ""
+    joined: datetime | None = None
+    proven: datetime | None = None
+    digest: str = ""
+    token_expires: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A workload as the last updates left it. `services`: their ports by name.
+
+    `verified`: when pods last proved to reach it, with the machines' digests of then.
+    """
+
+    name: str
+    namespace: str
+    labels: Mapping[str, str]
+    service_account: str
+    services: Mapping[str, tuple[int, ...]]
+    replicas: int
+    verified: datetime | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the state says. `cluster` is what its kubeconfig calls it. `network` is the pods', "" like `mesh` and `version` where the stack adopted the mesh.
+
+    `own_gateway`: the stack installed the east-west gateway. `calls` and `carried` are the evidence of the last whole verification
+    (`plan.verification.evidence`), `proofs` the URNs of the commands that verify. `pending`: an update was killed, or is running.
+    """
+
+    name: str
+    cluster: str
+    network: str
+    mesh: str
+    version: str
+    gateway: str
+    own_gateway: bool
+    workloads: Mapping[str, Workload]
+    machines: Mapping[str, Machine]
+    calls: tuple[Mapping[str, str], ...] = ()
+    carried: tuple[Mapping[str, str], ...] = ()
+    proofs: tuple[str, ...] = ()
+    updated: datetime | None = None
+    pending: bool = False
+    kubeconfig: str = field(default="", repr=False)
+
+
+def environment() -> dict[str, str]:
+    """The environment for Pulumi and kubectl: as it is if it names a backend, else the lab's where there is one, else as it is."""
+    if os.environ.get("PULUMI_BACKEND_URL") or not paths.STATE.exists():
+        return dict(os.environ)
+    return paths.environment()
+
+
+def pulumi(variables: Mapping[str, str], *arguments: str) -> str:
+    """Run the CLI on this checkout and return its output. Raises StackError with what Pulumi says."""
+    command = ["pulumi", *arguments, "--non-interactive", "--color", "never"]
+    try:
+        done = subprocess.run(
+            command, env=dict(variables), cwd=paths.ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise StackError("pulumi is not on PATH: install it, or bring the lab up first (./scripts/lab up)") from None
+    if done.returncode:
+        raise StackError(f"`pulumi {' '.join(arguments[:2])}` failed: {_last_words(done.stderr)}")
+    return done.stdout
+
+
+def _last_words(stderr: str) -> str:
+    lines = [line.strip().removeprefix("error: ") for line in stderr.splitlines() if line.strip()]
+    return " ".join(lines[-3:]) or "it gave no reason"
+
+
+def read(variables: Mapping[str, str], stack: str | None) -> Stack:
+    """The stack's state, with its secrets decrypted by Pulumi. Nothing of it is written anywhere. Raises StackError."""
+    exported = pulumi(variables, "stack", "export", "--show-secrets", *_of(stack))
+    return parse(json.loads(exported))
+
+
+def settings(variables: Mapping[str, str], stack: str | None) -> Settings | StackError:
+    """What the stack file says now, or why that cannot be told; the mesh can be shown without it."""
+    try:
+        values = json.loads(pulumi(variables, "config", "--json", *_of(stack)))
+        named = {key.removeprefix(PROJECT): value for key, value in values.items() if key.startswith(PROJECT)}
+        if not named:
+            return StackError("this checkout has no stack file for it: the ranges of its networks are not known")
+        plain = {key: value.get("objectValue", value.get("value")) for key, value in named.items() if key not in SECRETS}
+        return load(plain, set(named) & SECRETS)
+    except SettingsError as error:
+        return StackError(str(error))
+    except StackError as error:
+        return error
+
+
+def _of(stack: str | None) -> list[str]:
+    return ["--stack", stack] if stack else []
+
+
+def _open(value: Any) -> Any:
+    """A value of exported state without the marks of secrets."""
+    if isinstance(value, Mapping):
+        if value.get(_SIGNATURE) == _SECRET:
+            return _open(json.loads(value["plaintext"])) if "plaintext" in value else None
+        return {key: _open(each) for key, each in value.items()}
+    return [_open(each) for each in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True)
+class _Resource:
+    """One resource. `kind` is the last part of its type, `parent` a URN; secrets in its values are opened."""
+
+    urn: str
+    kind: str
+    parent: str
+    inputs: Mapping[str, Any] = field(repr=False)
+    outputs: Mapping[str, Any] = field(repr=False)
+    dependencies: tuple[str, ...]
+    modified: datetime | None
+
+    @property
+    def name(self) -> str:
+        return self.urn.rsplit("::", 1)[-1]
+
+
+def _resources(deployment: Mapping[str, Any]) -> Iterator[_Resource]:
+    for each in deployment.get("resources") or ():
+        if each.get("delete"):  # replaced, and its old self is not deleted yet
+            continue
+        yield _Resource(
+            urn=each["urn"],
+            kind=each["type"].rsplit(":", 1)[-1],
+            parent=each.get("parent", ""),
+            inputs=_open(each.get("inputs") or {}),
+            outputs=_open(each.get("outputs") or {}),
+            dependencies=tuple(each.get("dependencies") or ()),
+            modified=_time(each.get("modified")),
+        )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def parse(exported: Mapping[str, Any]) -> Stack:
+    """Take apart what `pulumi stack export --show-secrets` printed. Raises StackError for a stack with nothing of this program in it."""
+    deployment = exported["deployment"]
+    resources = {each.urn: each for each in _resources(deployment)}
+    kinds: dict[str, list[_Resource]] = {}
+    children: dict[str, dict[str, _Resource]] = {}
+    for each in resources.values():
+        kinds.setdefault(each.kind, []).append(each)
+        children.setdefault(each.parent, {})[each.name] = each
+    if not kinds.get("Mesh"):
+        raise StackError("the stack has no mesh (yet): run `pulumi up` first")
+    outputs = kinds["Stack"][0].outputs
+    evidence = (outputs.get("verification") or {}).values()
+    none: Mapping[str, Any] = {}
+    provider = next((each.inputs for each in kinds.get("kubernetes", ()) if each.inputs.get("kubeconfig")), none)
+    istiod = next((each.inputs["values"] for each in kinds.get("Release", ()) if each.name == "istiod"), none).get("global", {})
+    system = next((each.inputs["metadata"] for each in kinds.get("Namespace", ()) if each.name == ISTIO_NAMESPACE), none)
+    workloads = {each.name: _workload(each.name, children.get(each.urn, {})) for each in kinds.get("Workload", ())}
+    groups = {each.urn: resources[each.parent].name for each in kinds.get("WorkloadGroup", ()) if each.parent in resources}
+    return Stack(
+        name=kinds["Stack"][0].urn.split(":")[2],
+        cluster=_context(provider.get("kubeconfig", "")),
+        network=system.get("labels", {}).get("topology.istio.io/network", ""),
+        mesh=istiod.get("meshID", ""),
+        version=istiod.get("tag", ""),
+        gateway=outputs.get("gateway", ""),
+        own_gateway=any(each.name == EASTWEST_GATEWAY for each in kinds.get("Release", ())),
+        workloads={name: found for name, found in workloads.items() if found},
+        machines={
+            each.name: _machine(each.name, children.get(each.urn, {}), groups, (outputs.get("machines") or {}).get(each.name, {}))
+            for each in kinds.get("Machine", ())
+        },
+        calls=tuple(call for found in evidence for call in found["calls"]),
+        carried=tuple(each for found in evidence for each in found["carried"]),
+        proofs=tuple(each.urn for each in kinds.get("Command", ()) if each.name.endswith((f"-{VERIFICATION}", f"-{PROOF}"))),
+        updated=_time(deployment.get("manifest", {}).get("time")),
+        pending=bool(deployment.get("pending_operations")),
+        kubeconfig=provider.get("kubeconfig", ""),
+    )
+
+
+def _context(kubeconfig: str) -> str:
+    """What a kubeconfig calls its cluster."""
+    try:
+        return str(yaml.safe_load(kubeconfig)["current-context"])
+    except (yaml.YAMLError, TypeError, KeyError):
+        return ""
+
+
+def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
+    """A workload from its resources, or None before its WorkloadGroup was made."""
+    if not (group := parts.get(f"{name}-group")):
+        return None
+    metadata, spec = group.inputs["metadata"], group.inputs["spec"]
+    services = [each.inputs for each in parts.values() if each.kind == "Service"]
+    deployments = [each.inputs["spec"] for each in parts.values() if each.kind == "Deployment"]
+    proof = parts.get(f"{name}-{VERIFICATION}")
+    return Workload(
+        name=name,
+        namespace=metadata["namespace"],
+        labels=spec.get("metadata", {}).get("labels", {}),
+        service_account=spec["template"].get("serviceAccount", ""),
+        services={each["metadata"]["name"]: tuple(port["port"] for port in each["spec"]["ports"]) for each in services},
+        replicas=sum(each.get("replicas", 1) for each in deployments),
+        verified=proof.modified if proof else None,
+        digests=json.loads(proof.inputs["environment"]["CHANGES"])["joined"] if proof else {},
+    )
+
+
+def _machine(name: str, parts: Mapping[str, _Resource], groups: Mapping[str, str], output: Mapping[str, str]) -> Machine:
+    """A machine from its resources. `groups`: workloads by the URN of their WorkloadGroup, `output`: its part of the stack's outputs."""
+    token, join, proof = (parts.get(f"{name}-{suffix}") for suffix in ("token", "join", PROOF))
+    connection = join.inputs.get("connection") if join else None
+    expires = token.outputs.get("expires") if token else None
+    workload = next((groups[urn] for part in (token, join) if part for urn in part.dependencies if urn in groups), "")
+    return Machine(
+        name=name,
+        workload=workload,
+        entry=(token.inputs.get("entry") if token else "") or output.get("entry", ""),
+        address=output.get("address") or (connection or {}).get("host", ""),
+        connection=connection,
+        as_root=join.inputs["create"] if join else "",
+        joined=join.modified if join else None,
+        proven=proof.modified if proof else None,
+        digest=join.outputs.get("stdout", "") if join else "",
+        token_expires=datetime.fromtimestamp(expires, UTC) if expires else None,
+    )

@@ -1,0 +1,92 @@
+"""What a preview costs is measured, and judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tools import PYTHONPATH, ROOT
+from tools.devtools import mutate
+from tools.devtools.bench import figures, mesh, preview
+from tools.lab.steps import StepError
+
+
+def test_one_size_is_measured_with_as_many_machines_as_it_says() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.devtools.bench", "one", "lab", "3"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found["machines"] == 3 and found["resources"] > 3 * 5
+    assert 0 < found["processor"] < 10 and 20 < found["mib"] < 1000
+
+
+def sizes(*seconds: float) -> list[dict[str, float]]:
+    return [{"machines": count, "processor": spent} for count, spent in zip(preview.SIZES, seconds, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "each", "growth"),
+    [((0.1, 0.4, 3.1, 9.1), 30.1, 2.94), ((0.1, 0.4, 3.1, 31.0), 103.3, 10.0)],
+)
+def test_the_judgement_is_of_one_more_machine_and_of_growth(seconds: tuple[float, ...], each: float, growth: float) -> None:
+    assert preview.verdict(sizes(*seconds)) == (pytest.approx(each, abs=0.1), pytest.approx(growth, abs=0.01))
+
+
+def bench_config() -> dict[str, object]:
+    return {"machines": {"one": {"platform": "gce"}}}
+
+
+def test_machines_that_are_many_have_ports_of_their_own() -> None:
+    ports = [machine["localPort"] for machine in preview.grown(bench_config(), 300)["machines"].values()]
+    assert len(set(ports)) == 300
+
+
+def test_every_mutation_finds_its_place() -> None:
+    """So that `./scripts/mutations` can be run any day: it takes minutes, and nobody runs it with every change."""
+    for mutation in mutate.MUTATIONS:
+        assert (ROOT / mutation.file).read_text().count(mutation.before) == 1, mutation.what
+    assert len({mutation.what for mutation in mutate.MUTATIONS}) == len(mutate.MUTATIONS) >= 20
+
+
+def test_a_figure_is_held_against_its_bound() -> None:
+    alone = figures.Figure(what="resources", value=7, unit="", most=6)
+    compared = figures.Figure(what="join", value=3.0, against="the floor", base=2.0, most=1.5)
+    shown = figures.Figure(what="up", value=60.0)
+    assert [each.good for each in (alone, compared, shown)] == [False, True, True]
+    assert compared.ratio == 1.5
+
+
+def test_figures_are_a_table_for_people_and_json_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    slow = figures.Figure(what="join", value=3.26, against="by hand", base=2.0, most=1.0)
+    assert not figures.show([slow], as_json=False)
+    row = capsys.readouterr().out.splitlines()[-1]
+    assert row.split() == ["join", "3.3", "s", "by", "hand,", "2.0", "s", "1.63", "1", "too", "much"]
+    assert not figures.show([slow], as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert said["good"] is False and said["figures"][0]["ratio"] == pytest.approx(1.63)
+
+
+def test_many_machines_are_of_both_workloads(tmp_path: Path) -> None:
+    made = mesh.Mesh(tmp_path, more=3)
+    assert made.added() == ["product-2", "billing-2", "product-3"]
+
+
+def test_an_entry_that_was_there_before_is_not_the_one_that_is_waited_for() -> None:
+    watch = mesh.Watch()
+    watch.read(["e 1 True\n"])
+    since = time.time()
+    watch.read(["e 1 True\n", "e 2 \n", "e 2 True\n"])
+    assert watch.wait(["e"], since) == watch.healthy["e", "2"]
+    with pytest.raises(StepError, match="not Healthy within 0 s: other"):
+        watch.wait(["e", "other"], since, seconds=0.05)

@@ -1,0 +1,117 @@
+"""The cache never serves what is half-written or damaged, and knows by its key when something else is asked for."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from tools.lab.offline import cache
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ISTIO_VM_MESH_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+KEY = cache.Key.of("thing", "v1", ["flags"])
+
+
+def _make(directory: Path) -> None:
+    (directory / "bin").mkdir()
+    (directory / "bin" / "thing").write_text("whole")
+
+
+def _never(directory: Path) -> None:
+    raise AssertionError("made again")
+
+
+def test_an_entry_is_made_once() -> None:
+    assert cache.find(KEY) is None
+    made = cache.ensure(KEY, _make)
+    assert (made / "bin" / "thing").read_text() == "whole"
+    assert cache.ensure(KEY, _never) == made == cache.find(KEY)
+
+
+def test_an_entry_whose_making_failed_is_not_used() -> None:
+    def half(directory: Path) -> None:
+        (directory / "thing").write_text("ha")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        cache.ensure(KEY, half)
+    assert cache.find(KEY) is None
+    assert not KEY.directory.exists()
+    cache.ensure(KEY, _make)
+
+
+def test_what_a_killed_run_left_is_not_part_of_the_next_entry() -> None:
+    left = cache.paths.cache() / ".unfinished" / f"{KEY.name}-{KEY.version}-{KEY.inputs}"
+    left.mkdir(parents=True)
+    (left / "garbage").touch()
+    assert not (cache.ensure(KEY, _make) / "garbage").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "removed", "marker", "no marker"])
+def test_a_damaged_entry_is_made_again(damage: str) -> None:
+    made = cache.ensure(KEY, _make)
+    if damage == "truncated":
+        (made / "bin" / "thing").write_text("")
+    elif damage == "removed":
+        (made / "bin" / "thing").unlink()
+    elif damage == "marker":
+        (made / cache.MARKER).write_text('{"bin/th')
+    else:
+        (made / cache.MARKER).unlink()
+    assert cache.find(KEY) is None
+    assert (cache.ensure(KEY, _make) / "bin" / "thing").read_text() == "whole"
+
+
+def test_two_runs_make_an_entry_once() -> None:
+    made: list[int] = []
+    said: list[str] = []
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(directory: Path) -> None:
+        begun.set()
+        go_on.wait(5)
+        made.append(1)
+        _make(directory)
+
+    def waiting(text: str) -> None:
+        said.append(text)
+        go_on.set()
+
+    first = threading.Thread(target=lambda: cache.ensure(KEY, slow))
+    first.start()
+    begun.wait(5)
+    second = threading.Thread(target=lambda: cache.ensure(KEY, slow, waiting))
+    second.start()
+    first.join(5)
+    second.join(5)
+    assert made == [1]
+    assert said == ["waiting for another run that makes thing"]
+
+
+def test_every_input_changes_the_key(tmp_path: Path) -> None:
+    file = tmp_path / "go.mod"
+    file.write_text("one")
+    keys = {cache.digest([file, "-s", {"a": 1}])}
+    file.write_text("two")
+    keys.add(cache.digest([file, "-s", {"a": 1}]))
+    file.chmod(0o755)
+    keys.add(cache.digest([file, "-s", {"a": 1}]))
+    keys.add(cache.digest([file, "-w", {"a": 1}]))
+    keys.add(cache.digest([file, "-w", {"a": 2}]))
+    keys.add(cache.digest([tmp_path, "-w", {"a": 2}]))
+    assert len(keys) == 6
+    assert cache.Key.of("thing", "v2", []).directory != cache.Key.of("thing", "v1", []).directory
+
+
+def test_purge_removes_everything_and_says_how_much() -> None:
+    cache.ensure(KEY, lambda directory: (directory / "large").write_bytes(b"x" * 100_000))
+    assert cache.purge() >= 100_000
+    assert cache.find(KEY) is None
+    assert cache.purge() == 0

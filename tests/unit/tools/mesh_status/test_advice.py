@@ -1,0 +1,164 @@
+"""What is said about a machine or a pod, and its health, for everything that can be wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tools.mesh_status import advice, read_cluster, read_state
+from tools.mesh_status.model import Health
+from tools.mesh_status.read_machines import Certificate, Examined
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+IDENTITY = "spiffe://cluster.local/ns/shop/sa/product"
+
+
+def at(hours: float) -> datetime:
+    return NOW + timedelta(hours=hours)
+
+
+STATE = read_state.Machine("product-1", "product", entry="product-10.0.0.5-pods", joined=at(-9), token_expires=at(-8))
+FRESH = replace(STATE, token_expires=at(0.5))
+ENTRY = read_cluster.Entry("product-10.0.0.5-pods", "shop", "product", "10.0.0.5", "pods", healthy=True)
+CERTIFICATE = Certificate(at(-2), at(22), IDENTITY)
+SEEN = Examined(unit="active", agent="1.31.0", envoy="1.39.3", ready=True, certificate=CERTIFICATE, token_expires=at(-8), gateway=True)
+ENDED = Certificate(at(-27), at(-3), IDENTITY)
+OFF = Examined(problem="cannot be reached by SSH at 10.0.0.5: timed out")
+HEALTHY: dict[str, Any] = {
+    "name": "product-1", "state": STATE, "entry": ENTRY, "examined": SEEN, "identity": IDENTITY, "control_plane": "1.31.0", "gateway": "10.0.0.2",
+}  # fmt: skip
+
+
+def judged(**changes: Any) -> tuple[Health, list[str]]:
+    return advice.machine(advice.Machine(**{**HEALTHY, **changes}), NOW)
+
+
+def seen(**changes: Any) -> dict[str, Any]:
+    return {"examined": replace(SEEN, **changes)}
+
+
+def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
+    assert judged() == ("healthy", [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "health", "sentences"),
+    [
+        (
+            {"entry": None, **seen(certificate=ENDED, ready=False, unit="active")},
+            "unhealthy",
+            ["needs `pulumi up`: its certificate ended 3 h ago, and its token expired 8 h ago"],
+        ),
+        (
+            {"entry": None, **seen(certificate=None, ready=False)},
+            "unhealthy",
+            ["needs `pulumi up`: it has no certificate, and its token expired 8 h ago"],
+        ),
+        (
+            {"entry": None, "state": replace(STATE, token_expires=None), **seen(certificate=ENDED, token_expires=None)},
+            "unhealthy",
+            ["needs `pulumi up`: its certificate ended 3 h ago, and it has no token"],
+        ),
+        (
+            {"entry": None, **seen(certificate=ENDED, token_expires=at(0.5), ready=False)},
+            "unhealthy",
+            ["its certificate ended 3 h ago; its token is good for another 30 min, with which it gets one as soon as it reaches istiod"],
+        ),
+        (
+            {"entry": None, "examined": OFF},
+            "missing",
+            [
+                "cannot be reached by SSH at 10.0.0.5: timed out",
+                "its token expired 8 h ago: when it is back, it needs `pulumi up` if it was away for longer than its certificate lived "
+                "(24 h unless the mesh says otherwise)",
+                "is not registered: there is no WorkloadEntry product-10.0.0.5-pods",
+            ],
+        ),
+        ({"examined": OFF}, "unknown", ["cannot be reached by SSH at 10.0.0.5: timed out"]),
+        ({"examined": None}, "healthy", []),
+        ({"entry": None, **seen(unit="inactive", ready=False)}, "unhealthy", ["its agent is stopped: run `sudo systemctl start istio` on it"]),
+        (
+            {"entry": None, **seen(unit="activating", restarts=41, ready=False)},
+            "unhealthy",
+            ["its agent does not stay up (41 restarts): `journalctl --unit istio` on it says why"],
+        ),
+        ({"entry": None, **seen(unit="")}, "unhealthy", ["Istio's agent is not installed on it: run `pulumi up`"]),
+        (
+            {"entry": None, "state": FRESH, **seen(unit="")},
+            "unhealthy",
+            ["Istio's agent is not installed on it: raise `machines.product-1.rotation` in the stack file and run `pulumi up`"],
+        ),
+        (
+            seen(gateway=False),
+            "unhealthy",
+            ["cannot reach the east-west gateway at 10.0.0.2 port 15012: check the gateway, and the firewall between the two"],
+        ),
+        (seen(ready=False), "unhealthy", ["its proxy is not ready: `journalctl --unit istio` on it says why"]),
+        (
+            seen(certificate=replace(CERTIFICATE, identity="spiffe://cluster.local/ns/shop/sa/other")),
+            "unhealthy",
+            ["its certificate is for spiffe://cluster.local/ns/shop/sa/other and not for spiffe://cluster.local/ns/shop/sa/product: "
+             "raise `machines.product-1.rotation` in the stack file and run `pulumi up`"],
+        ),
+        (
+            seen(certificate=Certificate(at(-20), at(4), IDENTITY)),
+            "healthy",
+            ["has not renewed its certificate, which ends in 4 h: does its agent reach istiod?"],
+        ),
+        (seen(offset=-150.0), "healthy", ["its clock is 2 min behind: certificates need clocks that agree, let it run an NTP client"]),
+        (seen(offset=7200.0), "healthy", ["its clock is 2 h ahead: certificates need clocks that agree, let it run an NTP client"]),
+        (seen(offset=5.0), "healthy", []),
+        (
+            seen(agent="1.30.4"),
+            "healthy",
+            ["its agent 1.30.4 is older than the control plane 1.31.0: `pulumi up` installs the version of `mesh.version`"],
+        ),
+        (
+            {"entry": replace(ENTRY, disconnected=NOW - timedelta(seconds=7))},
+            "unhealthy",
+            ["its agent has had no connection to istiod for 7 s"],
+        ),
+        (
+            {"entry": replace(ENTRY, healthy=False, message="connection refused\n")},
+            "unhealthy",
+            ["its probe fails (connection refused): is the application running on it, and on the probe's port?"],
+        ),
+        ({"entry": replace(ENTRY, healthy=None)}, "unknown", ["no result of its probe has reached istiod yet"]),
+        (
+            {"entry": None},
+            "missing",
+            ["is not registered: there is no WorkloadEntry product-10.0.0.5-pods though its proxy is ready: see `journalctl --unit istio` on it"],
+        ),
+        ({"entry": None, "cluster_answers": False}, "unknown", []),
+        ({"state": replace(STATE, joined=None)}, "missing", ["its join has not succeeded yet: run `pulumi up`"]),
+        ({"state": None, "entry": None, "examined": None}, "missing", ["is in the stack file and not in the stack yet: run `pulumi up`"]),
+        ({"declared": False}, "healthy", ["is no longer in the stack file: the next `pulumi up` removes it"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_its_cure(changes: dict[str, Any], health: Health, sentences: list[str]) -> None:
+    found, said = judged(**changes)
+    assert (found, said[: len(sentences)]) == (health, sentences)
+    if not sentences:
+        assert not said
+
+
+def test_a_pod_without_a_sidecar_is_not_in_the_mesh() -> None:
+    pod = read_cluster.Pod("product-x", "10.244.0.9", "pods", ready=True, started=None, proxy="1.31.0")
+    assert advice.pod(pod, "1.31.0") == ("healthy", [])
+    assert advice.pod(replace(pod, proxy=""), "1.31.0")[0] == "unhealthy"
+    assert advice.pod(replace(pod, ready=False, problem="container product: ErrImagePull"), "1.31.0") == (
+        "unhealthy", ["is not ready: container product: ErrImagePull"],
+    )  # fmt: skip
+    assert advice.pod(replace(pod, proxy="1.30.1"), "1.31.0") == (
+        "healthy", ["its agent 1.30.1 is older than the control plane 1.31.0: delete it, and its successor has that one"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "2 h"), (-90000, "25 h"), (400000, "5 days")]
+)
+def test_durations_are_for_people(seconds: float, text: str) -> None:
+    assert advice.duration(seconds) == advice.duration(timedelta(seconds=seconds)) == text

@@ -1,0 +1,219 @@
+"""What is read of state, cluster and machines, and what becomes of those that cannot be read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.config.stack import Settings
+from tests.unit.tools.mesh_status import meshes
+from tools.lab import paths
+from tools.mesh_status import read_cluster, read_machines, read_state
+from tools.standins.ssh import reason
+
+
+def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
+    state = read_state.parse(meshes.recorded("single", "export"))
+    assert (state.name, state.cluster, state.network, state.mesh, state.version, state.gateway) == (
+        "lab", "kind-lab", "pods", "lab", "1.31.0", "172.31.26.2",
+    )  # fmt: skip
+    product, machine = state.workloads["product"], state.machines["product-1"]
+    assert (product.namespace, product.labels, product.services, product.replicas) == ("shop", {"app": "product"}, {"product": (80,)}, 1)
+    assert product.digests == {name: state.machines[name].digest for name in ("product-1", "product-2")}
+    assert (machine.workload, machine.address, machine.entry) == ("product", "172.31.26.129", "product-172.31.26.129-pods")
+    assert machine.as_root.startswith("sudo -n ") and machine.connection and machine.connection["privateKey"] == "canary-private-key"
+    assert machine.joined and machine.proven and machine.token_expires and product.verified
+    assert sorted(urn.rpartition(":")[2] for urn in state.proofs) == [
+        "ledger-1-proof", "ledger-verification", "product-1-proof", "product-2-proof", "product-verification",
+    ]  # fmt: skip
+
+
+def test_what_is_about_to_be_deleted_does_not_count() -> None:
+    exported = meshes.recorded("single", "export")
+    join = next(each for each in exported["deployment"]["resources"] if each["urn"].endswith("product-1-join"))
+    exported["deployment"]["resources"].append({**join, "delete": True, "modified": "2020-01-01T00:00:00Z"})
+    joined = read_state.parse(exported).machines["product-1"].joined
+    assert joined and joined.year == 2026
+
+
+def test_a_stack_that_was_never_brought_up_says_so() -> None:
+    with pytest.raises(read_state.StackError, match="no mesh"):
+        read_state.parse({"deployment": {"manifest": {}}})
+
+
+def test_a_stack_whose_first_update_failed_is_shown() -> None:
+    exported = meshes.recorded("single", "export")
+    kept = [each for each in exported["deployment"]["resources"] if not each["urn"].endswith(("-join", "-proof", "-verification"))]
+    kept[0].pop("outputs")
+    state = read_state.parse({"deployment": {"resources": kept, "pending_operations": [{}]}})
+    assert state.pending and not state.calls and not state.proofs
+    assert [each.connection for each in state.machines.values()] == [None, None, None]
+    assert state.machines["product-1"].entry == "product-172.31.26.129-pods"
+
+
+def test_the_environment_is_used_as_it_is_if_it_names_a_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(paths, "STATE", tmp_path)
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "gs://theirs")
+    assert read_state.environment() == dict(os.environ)
+    monkeypatch.delenv("PULUMI_BACKEND_URL")
+    assert read_state.environment()["PULUMI_BACKEND_URL"] == paths.settings()["PULUMI_BACKEND_URL"]
+    monkeypatch.setattr(paths, "STATE", tmp_path / "no lab")
+    assert "PULUMI_BACKEND_URL" not in read_state.environment()
+
+
+class Programs:
+    """Programs on PATH that answer as they were recorded, and keep note of how they were called."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.variables = {"PATH": str(directory)}
+
+    def add(self, name: str, body: str) -> None:
+        program = self.directory / name
+        program.write_text(f"#!{sys.executable}\nimport json, os, stat, sys\narguments = sys.argv[1:]\n{body}\n")
+        program.chmod(0o755)
+
+    def noted(self) -> list[Any]:
+        return [json.loads(line) for line in (self.directory / "notes").read_text().splitlines()]
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    return Programs(tmp_path)
+
+
+def _kubectl(directory: Path, name: meshes.Name) -> str:
+    answers = meshes.RECORDED / name / "kubectl.json"
+    return f"""
+file = os.environ["KUBECONFIG"]
+with open({str(directory / "notes")!r}, "a") as notes:
+    notes.write(json.dumps([file, stat.S_IMODE(os.stat(file).st_mode), open(file).read(), arguments]) + "\\n")
+assert arguments[:2] == ["--request-timeout=10s", "get"] and arguments[-2:] == ["--output", "json"]
+found = json.load(open({str(answers)!r}))[" ".join(arguments[2:-2])]
+print(json.dumps({{"kind": "List", "items": found}}))
+"""
+
+
+def test_the_cluster_is_read_with_a_kubeconfig_that_only_this_user_can_read(programs: Programs) -> None:
+    programs.add("kubectl", _kubectl(programs.directory, "broken"))
+    found = read_cluster.read(programs.variables, "canary-kubeconfig", read_state.parse(meshes.recorded("broken", "export")).workloads)
+    assert not found.problem
+    assert [(entry.name, entry.healthy) for entry in found.entries] == [("product-172.31.26.130-pods", False)]
+    assert [(pod.ready, pod.proxy, pod.network) for pod in found.pods["product"]] == [(True, "1.31.0", "pods")]
+    assert (found.control_plane[0].proxy, found.gateway[0].ready, found.gateway_addresses) == ("1.31.0", True, ("172.31.26.2",))
+    for file, mode, content, arguments in programs.noted():
+        assert (mode, content) == (0o600, "canary-kubeconfig") and "canary" not in " ".join(arguments)
+        assert not Path(file).exists()
+
+
+def test_a_cluster_that_does_not_answer_is_a_fact(programs: Programs) -> None:
+    workloads = read_state.parse(meshes.recorded("single", "export")).workloads
+    assert read_cluster.read(programs.variables, "", workloads).problem == "kubectl is not on PATH: install it"
+    programs.add("kubectl", "print('E1123 noise', file=sys.stderr); sys.exit('The connection was refused')")
+    found = read_cluster.read(programs.variables, "", workloads).problem
+    assert found.startswith("`kubectl get ") and found.endswith(" failed: The connection was refused")
+
+
+def test_pods_say_why_they_are_not_ready() -> None:
+    base: dict[str, Any] = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "app", "image": "app"}]}, "status": {}}
+    waiting = {"containerStatuses": [{"name": "app", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]}
+    unschedulable = {"conditions": [{"type": "PodScheduled", "status": "False", "message": "no node has room"}]}
+    for status, problem in (
+        (waiting, "container app: ImagePullBackOff"),
+        (unschedulable, "no node has room"),
+        ({"phase": "Pending"}, "is Pending"),
+    ):
+        found = read_cluster._pod({**base, "status": status})
+        assert (found.ready, found.problem, found.proxy) == (False, problem, "")
+
+
+def test_the_stack_file_is_asked_from_pulumi(programs: Programs) -> None:
+    programs.add("pulumi", f"print(open({str(meshes.RECORDED / 'multi' / 'config.json')!r}).read())")
+    found = read_state.settings(programs.variables, None)
+    assert isinstance(found, Settings) and found.networks["far"].gateway
+    programs.add("pulumi", "print('{}')")
+    assert "no stack file" in str(read_state.settings(programs.variables, None))
+    programs.add("pulumi", """print(json.dumps({"istio-vm-mesh:networks": {"objectValue": {"pods": {"range": []}}}}))""")
+    assert "networks.pods.range" in str(read_state.settings(programs.variables, None))
+
+
+def test_what_pulumi_says_is_passed_on(programs: Programs) -> None:
+    with pytest.raises(read_state.StackError, match="pulumi is not on PATH"):
+        read_state.read(programs.variables, None)
+    programs.add("pulumi", "sys.exit(\"error: no stack named 'x' found\")")
+    with pytest.raises(read_state.StackError, match=r"`pulumi stack export` failed: no stack named 'x' found"):
+        read_state.read(programs.variables, "x")
+
+
+def test_a_machine_is_understood() -> None:
+    output = meshes.recorded("multi", "machines")["product-2"]["output"]
+    asked = float(output.splitlines()[0].removeprefix("time=")) + 90
+    found = read_machines.parse(output, asked)
+    assert (found.problem, round(found.offset), found.unit, found.restarts, found.ready, found.gateway) == (
+        "",
+        -90,
+        "active",
+        0,
+        True,
+        True,
+    )
+    assert (found.agent, found.envoy) == ("1.31.0", "1.39.3")
+    assert found.certificate and found.certificate.identity == "spiffe://cluster.local/ns/shop/sa/product"
+    assert (found.certificate.ends - found.certificate.begins).total_seconds() == 24 * 3600 + 120
+    assert found.token_expires and found.active and found.up
+
+
+def test_a_machine_that_has_nothing_is_understood() -> None:
+    found = read_machines.parse("time=100.5\nLoadState=not-found\nActiveState=inactive\nNRestarts=0\nup=7\nready=000\n", 100.0)
+    assert found == read_machines.Examined(offset=0.5, up=7)
+    assert read_machines.certificate(base64.b64encode(b"no certificate").decode()) is None
+
+
+SECRET = "eyJhbGciOiJSUzI1NiJ9.{}.canary-token"
+
+
+@pytest.mark.parametrize("more", ["", "a", "ab"])  # claims of every length: base64url without padding
+def test_of_the_token_only_the_expiry_leaves_the_machine(more: str, tmp_path: Path) -> None:
+    """The script runs here with its paths moved into a directory, beside a key and a token that must not come out."""
+    claims = json.dumps({"aud": ["istio-ca"], "exp": 1795425814, "sub": f"canary-token>>>???{more}"}, separators=(",", ":"))
+    token = SECRET.format(base64.urlsafe_b64encode(claims.encode()).decode().rstrip("="))
+    (tmp_path / "istio-token").write_text(token)
+    (tmp_path / "cert-chain.pem").write_text("a certificate")
+    (tmp_path / "key.pem").write_text("canary-private-key")
+    (tmp_path / "systemctl").write_text("#!/bin/sh\ncase $* in *Monotonic*) echo 0 ;; *) echo ActiveState=inactive ;; esac\n")
+    (tmp_path / "curl").write_text("#!/bin/sh\nexit 7\n")
+    for program in ("systemctl", "curl"):
+        (tmp_path / program).chmod(0o755)
+    text = Path(read_machines.__file__).with_name("examine.sh").read_text()
+    for directory in ("/var/lib/istio/envoy", "/etc/certs"):
+        assert directory in text
+        text = text.replace(directory, str(tmp_path))
+    text = text.replace("PATH=/usr/local/sbin", f"PATH={tmp_path}:/usr/local/sbin")
+    done = subprocess.run(["bash", "-s"], input=f"GATEWAY=''\n{text}", capture_output=True, text=True, check=False)
+    assert "token=1795425814\n" in done.stdout and f"certificate={base64.b64encode(b'a certificate').decode()}\n" in done.stdout
+    assert "canary" not in done.stdout + done.stderr and token.split(".")[1] not in done.stdout
+
+
+def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
+    connection = {"host": "127.0.0.2", "port": 1, "user": "admin", "privateKey": "canary-private-key"}
+    there = read_state.Machine("product-1", "product", connection=connection, as_root="bash -s")
+    tunnelled = replace(there, name="product-3", connection={**connection, "host": "127.0.0.1"})
+    behind = replace(there, name="product-4", connection={**connection, "host": "10.9.9.9", "proxy": connection})
+    found = read_machines.examine([there, read_state.Machine("product-2", "product"), tunnelled, behind], "")
+    assert {name: seen.problem for name, seen in found.items()} == {
+        "product-1": "cannot be reached by SSH at 127.0.0.2: connection refused",
+        "product-3": "cannot be reached by SSH at 127.0.0.1: connection refused; does ./scripts/tunnels run this command?",
+        "product-4": "cannot be reached by SSH at 127.0.0.2: connection refused",
+    }
+
+
+def test_a_handshake_without_end_is_called_so() -> None:
+    assert reason(read_machines.paramiko.SSHException("No existing session")) == "timed out"

@@ -1,0 +1,290 @@
+"""What is shown: the mesh as a table, as JSON and as a drawing, without a secret in any of them.
+
+A wanted change of a golden file is written down by `UPDATE_GOLDEN=1 ./scripts/test --quick`, and reviewed as its diff.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from tests.unit.tools.mesh_status import meshes
+from tools.lab import paths
+from tools.mesh_status import __main__ as program
+from tools.mesh_status import assess, cli, read, read_cluster, read_state, render_json, render_svg, render_table, svg_layout, verify
+from tools.mesh_status.model import Call, Mesh, Verification, Workload, worst
+from tools.mesh_status.read_machines import Examined
+
+GOLDEN = Path(__file__).parent / "golden"
+DRAWN = paths.ROOT / "docs" / "status.svg"
+"""What the documents show is what the tests hold."""
+NAMES: tuple[meshes.Name, ...] = ("single", "broken", "multi")
+
+
+def tables(mesh: Mesh, width: int = 100) -> str:
+    output = io.StringIO()
+    render_table.show(mesh, Console(file=output, width=width, highlight=False, markup=False, emoji=False))
+    return output.getvalue()
+
+
+SHOWN: dict[str, Callable[[Mesh], str]] = {"txt": tables, "json": render_json.text, "svg": render_svg.draw}
+
+
+@pytest.mark.parametrize("kind", SHOWN)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_mesh_is_shown_as_reviewed(name: meshes.Name, kind: str) -> None:
+    file, now = DRAWN if (name, kind) == ("multi", "svg") else GOLDEN / f"{name}.{kind}", SHOWN[kind](meshes.mesh(name))
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(now)
+    assert now == file.read_text(), f"{file.name} changed; if it should, write it down with UPDATE_GOLDEN=1 ./scripts/test --quick"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_secret_comes_out(name: meshes.Name) -> None:
+    facts = meshes.facts(name)
+    assert meshes.CANARIES[0] in facts.state.kubeconfig and meshes.CANARIES[1] in str(
+        dict(facts.state.machines["product-1"].connection or {})
+    )
+    mesh = assess.mesh(facts, Verification(error="it failed"))
+    shown = [show(mesh) for show in SHOWN.values()]
+    for text in (*shown, repr(facts), repr(mesh)):
+        assert not [canary for canary in meshes.CANARIES if canary in text]
+        assert "PRIVATE KEY" not in text and "eyJ" not in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_fit_100_columns(name: meshes.Name) -> None:
+    lines = tables(meshes.mesh(name)).splitlines()
+    assert max(map(len, lines)) <= 100 and not [line for line in lines if line.endswith(" ") or "\x1b" in line]
+    for entry in meshes.facts(name).state.machines.values():
+        assert any(entry.entry in line for line in lines), "a WorkloadEntry's name is on one line"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_drawing_is_plain_and_has_its_text_as_text(name: meshes.Name) -> None:
+    mesh, text = meshes.mesh(name), render_svg.draw(meshes.mesh(name))
+    root = ElementTree.fromstring(text)
+    tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert tags <= {"svg", "title", "style", "defs", "marker", "path", "rect", "circle", "text"}
+    assert not re.search(r"<script|\bon\w+=|href|@import|url\(http", text)
+    assert "prefers-color-scheme:dark" in text
+    words = {element.text for element in root.iter() if element.tag.endswith("text")}
+    assert {endpoint.name for workload in mesh.workloads for endpoint in workload.endpoints} <= words
+    assert {f"Network {network.name}" for network in mesh.networks} <= words
+    assert render_svg.draw(mesh) == text
+
+
+def test_names_are_escaped_and_cut() -> None:
+    mesh = replace(meshes.mesh("single"), id="<lab> & " + "x" * 100)
+    root = ElementTree.fromstring(render_svg.draw(mesh))
+    title = next(element.text for element in root.iter() if element.get("class") == "text title")
+    assert title and title.startswith("Mesh <lab> & x") and title.endswith("…")
+
+
+def test_nothing_overlaps_in_a_drawing_of_many() -> None:
+    mesh = meshes.mesh("multi")
+    product = next(each for each in mesh.workloads if each.name == "product")
+    machine = product.endpoints[0]
+
+    def large(name: str) -> Workload:
+        others = [replace(machine, name=f"{name}-{number}", address=f"172.31.26.{number}") for number in range(34)]
+        return replace(
+            product,
+            name=name,
+            services={f"{name}.shop": (80,)},
+            endpoints=(*others, replace(others[0], name=f"{name}-x", health="unhealthy")),
+        )
+
+    many = replace(mesh, workloads=tuple(map(large, "abc")))
+    drawing = svg_layout.arrange(many, 56)
+    cards = list(dict.fromkeys(drawing.cards.values()))
+    for number, one in enumerate(cards):
+        for other in cards[:number]:
+            apart = (
+                one.x >= other.x + other.width
+                or other.x >= one.x + one.width
+                or one.y >= other.y + other.height
+                or other.y >= one.y + one.height
+            )
+            assert apart, f"{one.title} and {other.title} overlap"
+    assert drawing.cards["machine/a-x"].title == "a-x", "what is not healthy is always shown"
+    assert [card.title for card in cards if card.title.endswith(" more")] == ["27 more"] * 3
+    assert max(card.y + card.height for card in cards) < drawing.height
+
+
+def test_edges_are_callers_and_endpoints_not_their_product() -> None:
+    mesh = meshes.mesh("multi")
+    drawing = svg_layout.arrange(mesh, 56)
+    pairs = {(call.caller, call.endpoint) for call in mesh.calls}
+    assert len(drawing.edges) == len({call.caller for call in mesh.calls}) + len({call.endpoint for call in mesh.calls}) + len(mesh.carried)
+    assert len(pairs) == 13 and sum(edge.through for edge in drawing.edges) == 3 + 4
+
+
+def test_calls_to_what_is_gone_are_left_out() -> None:
+    mesh = meshes.mesh("single")
+    gone = Call(
+        caller="machine gone",
+        caller_identity="",
+        service="gone.shop.svc.cluster.local:80",
+        endpoint="10.9.9.9:80",
+        identity="",
+        path="direct",
+        answers=1,
+    )
+    with_gone = svg_layout.arrange(replace(mesh, calls=(*mesh.calls, gone)), 56)
+    assert len(with_gone.edges) == len(svg_layout.arrange(mesh, 56).edges)
+
+
+def test_the_worst_health_counts() -> None:
+    assert worst([]) == "healthy"
+    assert worst(["healthy", "unknown", "missing", "unhealthy"]) == "unhealthy"
+    assert worst(["healthy", "unknown", "missing"]) == "missing"
+    assert meshes.mesh("single").health == meshes.mesh("multi").health == "healthy"
+    assert meshes.mesh("single", cluster=read_cluster.Cluster(problem="no answer")).health == "unknown"
+
+
+def test_what_the_state_lacks_is_missing() -> None:
+    facts = meshes.facts("single")
+    without = {name: machine for name, machine in facts.state.machines.items() if name != "ledger-1"}
+    mesh = assess.mesh(replace(facts, state=replace(facts.state, machines=without), cluster=replace(facts.cluster, services=frozenset())))
+    ledger = next(each for each in mesh.workloads if each.name == "ledger")
+    declared = next(each for each in ledger.endpoints if each.name == "ledger-1")
+    assert (declared.health, declared.network) == ("missing", "pods")
+    assert any(each.name == "ledger-172.31.26.131-pods" and each.health == "healthy" for each in ledger.endpoints), "joined by itself"
+    assert "the Service ledger is not in the cluster: run `pulumi refresh` and `pulumi up`" in ledger.advice
+
+
+def test_a_verification_that_is_behind_is_said() -> None:
+    facts = meshes.facts("single")
+    joined = {**facts.state.machines, "product-1": replace(facts.state.machines["product-1"], digest="another")}
+    mesh = assess.mesh(replace(facts, state=replace(facts.state, machines=joined)))
+    product = next(each for each in mesh.workloads if each.name == "product")
+    assert product.advice == ("product-1 joined or changed after it was verified last: run `./scripts/status --verify`",)
+    assert product.health == "healthy"
+
+
+def test_a_gateway_that_is_not_ours_is_judged_by_who_reaches_it() -> None:
+    facts = meshes.facts("single")
+    found = replace(facts.cluster, gateway=(), gateway_addresses=())
+
+    def health(own: bool, reached: bool | None) -> str:
+        examined = {"product-1": replace(facts.examined["product-1"], gateway=reached)}
+        state = replace(facts.state, own_gateway=own)
+        gateway = assess.mesh(replace(facts, state=state, cluster=found, examined=examined)).networks[0].gateway
+        return gateway.health if gateway else ""
+
+    assert [health(False, True), health(False, False), health(False, None), health(True, True)] == [
+        "healthy",
+        "unhealthy",
+        "unknown",
+        "missing",
+    ]
+
+
+def test_the_same_trouble_of_several_machines_is_said_once() -> None:
+    facts = meshes.facts("multi")
+    away = {name: replace(seen, gateway=False) for name, seen in facts.examined.items()}
+    text = tables(assess.mesh(replace(facts, examined=away)))
+    assert "- machines product-1, product-2, product-3: cannot reach the east-west gateway at 172.31.26.2" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "failure", "code"),
+    [
+        ([], "single", None, cli.HEALTHY),
+        (["--json"], "multi", None, cli.HEALTHY),
+        (["--stack", "lab"], "broken", None, cli.NOT_HEALTHY),
+        (["--verify"], "single", Verification(), cli.HEALTHY),
+        (["--verify"], "single", Verification(error="machine product-1: no answer"), cli.NOT_HEALTHY),
+        ([], "single", read_state.StackError("`pulumi stack export` failed"), cli.UNREADABLE),
+        ([], "single", KeyboardInterrupt(), cli.INTERRUPTED),
+        (["--svg", "no such directory/mesh.svg"], "single", None, cli.UNREADABLE),
+    ],
+)
+def test_exit_codes(
+    options: list[str], name: meshes.Name, failure: object, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def facts(variables: object, stack: str | None) -> assess.Facts:
+        if isinstance(failure, BaseException):
+            raise failure
+        return meshes.facts(name)
+
+    monkeypatch.setattr(program.signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(read, "facts", facts)
+    monkeypatch.setattr(verify, "run", lambda *arguments: failure)
+    monkeypatch.setattr("sys.argv", ["status", *options])
+    assert program.main() == code
+    out, err = capsys.readouterr()
+    if code == cli.UNREADABLE or code == cli.INTERRUPTED:
+        assert not out and len(err.strip().splitlines()) == 1
+    elif "--json" in options:
+        assert json.loads(out)["health"] == "healthy"
+    elif isinstance(failure, Verification) and failure.error:
+        assert "The verification failed: machine product-1: no answer" in out
+
+
+def test_a_wrong_command_line_is_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.parser().parse_args(["--colour"])
+    assert raised.value.code == 2
+
+
+FAILED = """\
+Updating (lab):
+@ updating....
+ +- command:local:Command product-verification **replacing failed**
+Diagnostics:
+  command:local:Command (product-verification):
+    error: Process exited with status 1: running "bash -s":
+    entry\tproduct-1\tproduct-172.31.26.129-pods\t172.31.26.129:8080\tHealthy
+    workload product: machine product-2 is unhealthy: its probe fails
+  pulumi:pulumi:Stack (istio-vm-mesh-lab):
+    error: update failed
+
+Resources:
+    45 unchanged
+"""
+
+
+def test_verifying_replaces_the_proofs_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls: list[list[str]] = []
+    answers = [
+        verify.process.Completed(0, ""),
+        verify.process.Completed(255, FAILED),
+        verify.process.Completed(255, "error: ... --target ..."),
+    ]
+    monkeypatch.setattr(read_state, "read", lambda *arguments: meshes.facts("single").state)
+
+    def run(command: list[object], **options: object) -> verify.process.Completed:
+        calls.append([str(word) for word in command])
+        return answers.pop(0)
+
+    monkeypatch.setattr(verify.process, "run", run)
+    found = [verify.run({}, name) for name in ("lab", None, None)]
+    targets = [word.rpartition(":")[2] for word in calls[0] if word.startswith("--target-replace=urn:pulumi:lab::")]
+    assert sorted(targets) == ["ledger-1-proof", "ledger-verification", "product-1-proof", "product-2-proof", "product-verification"]
+    assert calls[0][:3] == ["pulumi", "up", "--yes"] and "lab" in calls[0] and "--stack" not in calls[1]
+    assert [each.error for each in found[:2]] == ["", "workload product: machine product-2 is unhealthy: its probe fails"]
+    assert "run `pulumi up`, which verifies too" in found[2].error
+
+
+def test_a_stack_that_verifies_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_state, "read", lambda *arguments: replace(meshes.facts("single").state, proofs=()))
+    with pytest.raises(read_state.StackError, match="`verify` is none"):
+        verify.run({}, None)
+
+
+def test_an_unreachable_machine_is_a_row() -> None:
+    mesh = meshes.mesh("single", examined={"product-1": Examined(problem="cannot be reached by SSH at 172.31.26.129: timed out")})
+    product = next(each for each in mesh.workloads if each.name == "product")
+    row = next(each for each in product.endpoints if each.name == "product-1")
+    assert (row.health, row.state, row.advice) == ("unknown", "Healthy", ("cannot be reached by SSH at 172.31.26.129: timed out",))
