@@ -9,17 +9,18 @@ from machine import Sshd, wait_until
 
 from tools.mesh_status.read_machines import examine
 from tools.mesh_status.read_state import Machine
+from tools.mesh_status.ssh import Login
 
 
 def _machine(sshd: Sshd, name: str, as_root: str = "bash -s", **changes: object) -> Machine:
-    connection = {"host": "127.0.0.1", "port": sshd.port, "user": sshd.user, "privateKey": sshd.private_key, "hostKey": sshd.host_key}
-    return Machine(name, "product", connection={**connection, **changes}, as_root=as_root)
+    inputs = {"host": "127.0.0.1", "port": sshd.port, "user": sshd.user, "privateKey": sshd.private_key, "hostKey": sshd.host_key}
+    return Machine(name, "product", login=Login.from_inputs({**inputs, **changes}), as_root=as_root)
 
 
 def test_machines_are_looked_at_and_left(sshd: Sshd, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
     other = (tmp_path / "other.pub").read_text()
-    bastion = _machine(sshd, "bastion").connection
+    bastion = {"host": "127.0.0.1", "port": sshd.port, "user": sshd.user, "privateKey": sshd.private_key}
     found = examine(
         [
             _machine(sshd, "direct"),

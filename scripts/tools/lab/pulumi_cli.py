@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tools import VENV
+from tools.mesh_status.pulumi import QUIET, STOP, STOP_GRACE, explanation
+
 from . import paths, process, repair_helm_releases
 from .steps import Step, StepError, seconds
 
 PROJECT = "istio-vm-mesh"
-QUIET = ("--non-interactive", "--color", "never")
-# Pulumi ends in order after the first signal, when the running operations are over, and at once after the second.
-STOP = (signal.SIGINT, signal.SIGINT)
-STOP_GRACE = 4.0
 MARK = "ISTIO_VM_MESH_LAB"
 """In the environment of every CLI that the lab starts, so that one whose `lab` was killed is known from one that people started."""
 
@@ -59,6 +58,13 @@ def select(step: Step, stack: str) -> None:
     _unlock(step, stack)  # first: a CLI that still works writes the state, which cannot be read meanwhile
     end_leftovers(step)
     call(step, "stack", "select", "--create", "--stack", stack, *QUIET)
+    write_environment()
+
+
+def write_environment() -> None:
+    """Leave the variables of the lab where `./scripts/status` finds them (`mesh_status.pulumi.environment`)."""
+    variables: dict[str, str | None] = {**paths.settings(), "PATH": f"{paths.BIN}{os.pathsep}{VENV / 'bin'}", **dict.fromkeys(paths.UNSET)}
+    (paths.STATE / "environment.json").write_text(json.dumps(variables, indent=1) + "\n")
 
 
 def end_leftovers(step: Step) -> None:
@@ -215,15 +221,3 @@ class Resources:
             self.step.line(f"{kind} {name} {what}" + (f": {seconds(float(match['seconds']))}" if match["seconds"] else ""))
         now = ", ".join(f"{what} {resource}" for resource, what in list(self.running.items())[-2:])
         return f"{self.count} done; {now}" if now else f"{self.count} done"
-
-
-def explanation(output: str) -> str:
-    """What the CLI says about a failure: its diagnostics if there are any, else its last lines; without the text of a command that failed."""
-    lines = re.sub(r'(exit(?:ed with)? status \d+): running "(?:[^"\\]|\\.)*":$', r"\1:", output, flags=re.MULTILINE).splitlines()
-    starts = [number for number, line in enumerate(lines) if line.startswith("Diagnostics:")]
-    if not starts:
-        return "\n".join(line for line in lines[-10:] if line.strip())
-    ends = [
-        number for number, line in enumerate(lines) if number > starts[-1] and re.match(r"(Outputs|Resources|Duration|Policies):|\S", line)
-    ]
-    return "\n".join(line for line in lines[starts[-1] + 1 : ends[0] if ends else None] if line.strip())

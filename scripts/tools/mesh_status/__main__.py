@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from . import assess, cli, read, read_state, render_json, render_svg, render_table, verify
+from . import assess, cli, pulumi, read, render_json, render_svg, render_table, verify
 from .model import Mesh
 
 
@@ -15,11 +15,11 @@ def main() -> int:
     os.environ.pop("PYTHONPATH", None)  # the launcher's; it is not meant for the programs that are called from here
     arguments = cli.parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    variables = read_state.environment()
+    variables = pulumi.environment()
     try:
         result = verify.run(variables, arguments.stack) if arguments.verify else None
         mesh = assess.mesh(read.facts(variables, arguments.stack), result)
-    except read_state.StackError as error:
+    except pulumi.StackError as error:
         print(error, file=sys.stderr)
         return cli.UNREADABLE
     except KeyboardInterrupt:

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
-import socket
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import paramiko
 from cryptography import x509
 
 from components import shell
-from tools.standins.provider import ProviderError
-from tools.standins.ssh import log_in, reason
 
+from . import ssh
 from .read_state import Machine
 
 PARALLEL = 8
-TIMEOUT = 10.0
-"""Seconds for the connection, and again for the script."""
+"""Machines that are connected to at the same time."""
 
 
 @dataclass(frozen=True)
@@ -62,61 +55,20 @@ class Examined:
 def examine(machines: Iterable[Machine], gateway: str) -> dict[str, Examined]:
     """Look at the machines that have a connection, in parallel. One that cannot be looked at is a row with its reason."""
     with ThreadPoolExecutor(PARALLEL) as pool:
-        looking = {each.name: pool.submit(_look, each.connection, each.as_root, gateway) for each in machines if each.connection}
+        looking = {each.name: pool.submit(_look, each.login, each.as_root, gateway) for each in machines if each.login}
         return {name: found.result() for name, found in looking.items()}
 
 
-def _look(connection: Mapping[str, Any], as_root: str, gateway: str) -> Examined:
+def _look(login: ssh.Login, as_root: str, gateway: str) -> Examined:
     text = shell.assignments({"GATEWAY": gateway}) + Path(__file__).with_name("examine.sh").read_text()
     try:
-        with _connected(connection) as transport:
-            asked = time.time()
-            code, output, error = _run(transport, as_root, text)
-    except ProviderError as failure:
+        done = ssh.run(login, as_root, text)
+    except ssh.SshError as failure:
         return Examined(problem=str(failure))
-    except (paramiko.SSHException, EOFError, OSError) as failure:
-        return Examined(problem=f"can be reached by SSH and does not answer: {reason(failure)}")
-    if code:
-        return Examined(problem=f"looking at it as root failed on it: {'; '.join(error.strip().splitlines())[:200] or f'code {code}'}")
-    return parse(output, asked)
-
-
-@contextmanager
-def _connected(connection: Mapping[str, Any]) -> Iterator[paramiko.Transport]:
-    """A connection that is logged in, through its proxy if it has one. Raises ProviderError that names the one that failed."""
-    with ExitStack() as stack:
-        through = stack.enter_context(_connected({**connection["proxy"], "proxy": None})) if connection.get("proxy") else None
-        try:
-            transport = _dialled(connection, through, stack)
-        except (paramiko.SSHException, EOFError, OSError) as failure:
-            tunnel = "; does ./scripts/tunnels run this command?" if connection["host"] == "127.0.0.1" else ""
-            raise ProviderError(f"cannot be reached by SSH at {connection['host']}: {reason(failure)}{tunnel}") from failure
-        yield transport
-
-
-def _dialled(connection: Mapping[str, Any], through: paramiko.Transport | None, stack: ExitStack) -> paramiko.Transport:
-    """Dial, through a bastion if there is one, and log in; `stack` closes the connection."""
-    address = (connection["host"], int(connection.get("port") or 22))
-    if through:
-        sock: socket.socket | paramiko.Channel = through.open_channel("direct-tcpip", address, ("127.0.0.1", 0), timeout=TIMEOUT)
-    else:
-        sock = socket.create_connection(address, timeout=TIMEOUT)
-    transport = paramiko.Transport(sock)
-    stack.callback(transport.close)
-    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = TIMEOUT
-    log_in(transport, {"user": "root", **connection}, TIMEOUT)
-    return transport
-
-
-def _run(transport: paramiko.Transport, as_root: str, text: str) -> tuple[int, str, str]:
-    """Run a script and return its exit code and outputs. Raises OSError when it takes too long."""
-    channel = transport.open_session(timeout=TIMEOUT)
-    channel.settimeout(TIMEOUT)
-    channel.exec_command(as_root)
-    channel.sendall(text.encode())
-    channel.shutdown_write()
-    output, error = channel.makefile("rb").read(), channel.makefile_stderr("rb").read()
-    return channel.recv_exit_status(), output.decode(errors="replace"), error.decode(errors="replace")
+    if done.code:
+        reason = "; ".join(done.error.strip().splitlines())[:200] or f"code {done.code}"
+        return Examined(problem=f"looking at it as root failed on it: {reason}")
+    return parse(done.output, done.begun)
 
 
 def parse(output: str, asked: float) -> Examined:

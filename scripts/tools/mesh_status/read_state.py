@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +14,10 @@ from components.config.problems import SettingsError
 from components.config.reader import SECRETS, load
 from components.config.stack import Settings
 from components.names import EASTWEST_GATEWAY, ISTIO_NAMESPACE
-from tools.lab import paths
+
+from . import pulumi
+from .pulumi import StackError
+from .ssh import Login
 
 # How Pulumi marks a secret in exported state (sdk/go/common/resource: SigKey, SecretSig).
 _SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
@@ -26,15 +27,11 @@ VERIFICATION, PROOF = "verification", "proof"
 """How the names of the commands end that verify a workload from the cluster's side and from a machine."""
 
 
-class StackError(Exception):
-    """The stack cannot be read; one sentence with cause and fix."""
-
-
 @dataclass(frozen=True)
 class Machine:
     """A machine as the last updates left it. `joined` is when the join last ran, `proven` when its proof did; None where they never succeeded.
 
-    `connection` is that of the provider `command`, secrets included, and `as_root` what runs a script there. `digest` stands for all that the
+    `login` holds secrets; `as_root` is what runs a script there. `digest` stands for all that the
     agent was last started with. `token_expires` is of the token that was minted last.
     """
 
@@ -42,7 +39,7 @@ class Machine:
     workload: str
     entry: str = ""
     address: str = ""
-    connection: Mapping[str, Any] | None = field(default=None, repr=False)
+    login: Login | None = None
     as_root: str = ""
     joined: datetime | None = None
     proven: datetime | None = None
@@ -92,42 +89,16 @@ class Stack:
     kubeconfig: str = field(default="", repr=False)
 
 
-def environment() -> dict[str, str]:
-    """The environment for Pulumi and kubectl: as it is if it names a backend, else the lab's where there is one, else as it is."""
-    if os.environ.get("PULUMI_BACKEND_URL") or not paths.STATE.exists():
-        return dict(os.environ)
-    return paths.environment()
-
-
-def pulumi(variables: Mapping[str, str], *arguments: str) -> str:
-    """Run the CLI on this checkout and return its output. Raises StackError with what Pulumi says."""
-    command = ["pulumi", *arguments, "--non-interactive", "--color", "never"]
-    try:
-        done = subprocess.run(
-            command, env=dict(variables), cwd=paths.ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        raise StackError("pulumi is not on PATH: install it, or bring the lab up first (./scripts/lab up)") from None
-    if done.returncode:
-        raise StackError(f"`pulumi {' '.join(arguments[:2])}` failed: {_last_words(done.stderr)}")
-    return done.stdout
-
-
-def _last_words(stderr: str) -> str:
-    lines = [line.strip().removeprefix("error: ") for line in stderr.splitlines() if line.strip()]
-    return " ".join(lines[-3:]) or "it gave no reason"
-
-
 def read(variables: Mapping[str, str], stack: str | None) -> Stack:
     """The stack's state, with its secrets decrypted by Pulumi. Nothing of it is written anywhere. Raises StackError."""
-    exported = pulumi(variables, "stack", "export", "--show-secrets", *_of(stack))
+    exported = pulumi.call(variables, "stack", "export", "--show-secrets", *_of(stack))
     return parse(json.loads(exported))
 
 
 def settings(variables: Mapping[str, str], stack: str | None) -> Settings | StackError:
     """What the stack file says now, or why that cannot be told; the mesh can be shown without it."""
     try:
-        values = json.loads(pulumi(variables, "config", "--json", *_of(stack)))
+        values = json.loads(pulumi.call(variables, "config", "--json", *_of(stack)))
         named = {key.removeprefix(PROJECT): value for key, value in values.items() if key.startswith(PROJECT)}
         if not named:
             return StackError("this checkout has no stack file for it: the ranges of its networks are not known")
@@ -268,7 +239,7 @@ def _machine(name: str, parts: Mapping[str, _Resource], groups: Mapping[str, str
         workload=workload,
         entry=(token.inputs.get("entry") if token else "") or output.get("entry", ""),
         address=output.get("address") or (connection or {}).get("host", ""),
-        connection=connection,
+        login=Login.from_inputs(connection) if connection else None,
         as_root=join.inputs["create"] if join else "",
         joined=join.modified if join else None,
         proven=proof.modified if proof else None,

@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from rich.console import Console
 
-from tools.lab import paths, process, pulumi_cli
-
-from . import read_state
+from . import pulumi, read_state
 from .model import Verification
 
 
@@ -25,15 +22,14 @@ def run(variables: Mapping[str, str], name: str | None) -> Verification:
     """Verify a stack's mesh. Raises StackError where the stack cannot be read, or has nothing that verifies."""
     proofs = read_state.read(variables, name).proofs
     if not proofs:
-        raise read_state.StackError(
+        raise pulumi.StackError(
             "nothing of this stack is ever verified: `verify` is none in its stack file, or `pulumi up` did not come so far"
         )
     targets = [f"--target-replace={urn}" for urn in proofs]
     which = ["--stack", name] if name else []
-    command: list[str | Path] = ["pulumi", "up", "--yes", "--skip-preview", "--suppress-outputs", *which, *pulumi_cli.QUIET, *targets]
     with Console(stderr=True).status("verifying the mesh"):
-        done = process.run(command, cwd=paths.ROOT, env=variables, stop=pulumi_cli.STOP, grace=pulumi_cli.STOP_GRACE)
-    return Verification(error=cause(done.output) if done.code else "")
+        code, output = pulumi.update(variables, *which, *targets)
+    return Verification(error=cause(output) if code else "")
 
 
 def cause(output: str) -> str:
@@ -42,7 +38,7 @@ def cause(output: str) -> str:
         return (
             "the stack has changes that are not applied yet, which a verification alone cannot bring: run `pulumi up`, which verifies too"
         )
-    lines = [line.strip() for line in pulumi_cli.explanation(output).splitlines()]
+    lines = [line.strip() for line in pulumi.explanation(output).splitlines()]
     # Neither Pulumi's headings nor the evidence (tab-separated) of what did answer.
     own = [line for line in lines if not re.match(r"\S+ \(\S+\):$|error: (Process exited|exit status|update failed)|\w+\t", line)]
     return " ".join(dict.fromkeys(line.removeprefix("error: ") for line in own or lines))

@@ -25,6 +25,7 @@ from tests.lab.environment import CHECKOUT, Config, Lab
 from tools.lab import engine, paths, pulumi_cli, up
 from tools.lab.offline import packages
 from tools.lab.steps import Display, Step, StepError, Steps, display
+from tools.mesh_status.pulumi import QUIET, STOP
 
 from .figures import Figure
 
@@ -242,7 +243,7 @@ def _up(step: Step, watch: Watch, mesh: Mesh, machines: Sequence[str]) -> tuple[
 
     shown = pulumi_cli.Resources(step)
     started = time.time()
-    pulumi_cli.call(step, "up", "--yes", "--skip-preview", "--stack", mesh.stack, *pulumi_cli.QUIET, progress=progress)
+    pulumi_cli.call(step, "up", "--yes", "--skip-preview", "--stack", mesh.stack, *QUIET, progress=progress)
     whole = time.time() - started
     mesh.forget()
     return whole, watch.wait([mesh.entry(name) for name in machines], started) - tokens[0]
@@ -277,7 +278,7 @@ def _budget(mesh: Mesh) -> Iterator[Figure]:
 
 
 def _lab(step: Step, mesh: Mesh, command: str) -> None:
-    step.run([paths.ROOT / "scripts" / "lab", command, "--stack", mesh.stack], progress=str.strip, stop=pulumi_cli.STOP, grace=30)
+    step.run([paths.ROOT / "scripts" / "lab", command, "--stack", mesh.stack], progress=str.strip, stop=STOP, grace=30)
     mesh.forget()
 
 

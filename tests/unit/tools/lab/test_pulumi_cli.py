@@ -12,6 +12,7 @@ import pytest
 
 from tools.lab import paths, pulumi_cli
 from tools.lab.steps import Display, StepError, Steps, quiet
+from tools.mesh_status.pulumi import explanation
 
 UPDATE = """\
 Updating (lab):
@@ -50,11 +51,9 @@ def test_progress_is_one_line_per_finished_resource(tmp_path: Path) -> None:
 
 
 def test_the_cause_of_a_failure_is_pulumis_diagnostics() -> None:
-    assert pulumi_cli.explanation(UPDATE) == "  kubernetes:helm.sh/v3:Release (istiod):\n    error: timed out"
-    assert pulumi_cli.explanation("error: no stack\n") == "error: no stack"
-    assert (
-        pulumi_cli.explanation('Process exited with status 1: running "echo \\"x\\"; sudo":\nwhy\n') == "Process exited with status 1:\nwhy"
-    )
+    assert explanation(UPDATE) == "  kubernetes:helm.sh/v3:Release (istiod):\n    error: timed out"
+    assert explanation("error: no stack\n") == "error: no stack"
+    assert explanation('Process exited with status 1: running "echo \\"x\\"; sudo":\nwhy\n') == "Process exited with status 1:\nwhy"
 
 
 @pytest.fixture

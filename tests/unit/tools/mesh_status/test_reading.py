@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import paramiko
 import pytest
 
 from components.config.stack import Settings
 from tests.unit.tools.mesh_status import meshes
-from tools.lab import paths
-from tools.mesh_status import read_cluster, read_machines, read_state
-from tools.standins.ssh import reason
+from tools.lab import paths, pulumi_cli
+from tools.mesh_status import pulumi, read_cluster, read_machines, read_state, ssh
 
 
 def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
@@ -29,7 +29,7 @@ def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
     assert (product.namespace, product.labels, product.services, product.replicas) == ("shop", {"app": "product"}, {"product": (80,)}, 1)
     assert product.digests == {name: state.machines[name].digest for name in ("product-1", "product-2")}
     assert (machine.workload, machine.address, machine.entry) == ("product", "172.31.26.129", "product-172.31.26.129-pods")
-    assert machine.as_root.startswith("sudo -n ") and machine.connection and machine.connection["privateKey"] == "canary-private-key"
+    assert machine.as_root.startswith("sudo -n ") and machine.login and machine.login.private_key == "canary-private-key"
     assert machine.joined and machine.proven and machine.token_expires and product.verified
     assert sorted(urn.rpartition(":")[2] for urn in state.proofs) == [
         "ledger-1-proof", "ledger-verification", "product-1-proof", "product-2-proof", "product-verification",
@@ -45,7 +45,7 @@ def test_what_is_about_to_be_deleted_does_not_count() -> None:
 
 
 def test_a_stack_that_was_never_brought_up_says_so() -> None:
-    with pytest.raises(read_state.StackError, match="no mesh"):
+    with pytest.raises(pulumi.StackError, match="no mesh"):
         read_state.parse({"deployment": {"manifest": {}}})
 
 
@@ -55,18 +55,22 @@ def test_a_stack_whose_first_update_failed_is_shown() -> None:
     kept[0].pop("outputs")
     state = read_state.parse({"deployment": {"resources": kept, "pending_operations": [{}]}})
     assert state.pending and not state.calls and not state.proofs
-    assert [each.connection for each in state.machines.values()] == [None, None, None]
+    assert [each.login for each in state.machines.values()] == [None, None, None]
     assert state.machines["product-1"].entry == "product-172.31.26.129-pods"
 
 
 def test_the_environment_is_used_as_it_is_if_it_names_a_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert paths.STATE / "environment.json" == pulumi.LAB_ENVIRONMENT
     monkeypatch.setattr(paths, "STATE", tmp_path)
+    monkeypatch.setattr(pulumi, "LAB_ENVIRONMENT", tmp_path / "environment.json")
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
     monkeypatch.setenv("PULUMI_BACKEND_URL", "gs://theirs")
-    assert read_state.environment() == dict(os.environ)
+    pulumi_cli.write_environment()
+    assert pulumi.environment() == dict(os.environ)
     monkeypatch.delenv("PULUMI_BACKEND_URL")
-    assert read_state.environment()["PULUMI_BACKEND_URL"] == paths.settings()["PULUMI_BACKEND_URL"]
-    monkeypatch.setattr(paths, "STATE", tmp_path / "no lab")
-    assert "PULUMI_BACKEND_URL" not in read_state.environment()
+    assert pulumi.environment() == paths.environment()
+    pulumi.LAB_ENVIRONMENT.unlink()
+    assert pulumi.environment() == dict(os.environ)
 
 
 class Programs:
@@ -146,10 +150,10 @@ def test_the_stack_file_is_asked_from_pulumi(programs: Programs) -> None:
 
 
 def test_what_pulumi_says_is_passed_on(programs: Programs) -> None:
-    with pytest.raises(read_state.StackError, match="pulumi is not on PATH"):
+    with pytest.raises(pulumi.StackError, match="pulumi is not on PATH"):
         read_state.read(programs.variables, None)
     programs.add("pulumi", "sys.exit(\"error: no stack named 'x' found\")")
-    with pytest.raises(read_state.StackError, match=r"`pulumi stack export` failed: no stack named 'x' found"):
+    with pytest.raises(pulumi.StackError, match=r"`pulumi stack export` failed: no stack named 'x' found"):
         read_state.read(programs.variables, "x")
 
 
@@ -203,10 +207,10 @@ def test_of_the_token_only_the_expiry_leaves_the_machine(more: str, tmp_path: Pa
 
 
 def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
-    connection = {"host": "127.0.0.2", "port": 1, "user": "admin", "privateKey": "canary-private-key"}
-    there = read_state.Machine("product-1", "product", connection=connection, as_root="bash -s")
-    tunnelled = replace(there, name="product-3", connection={**connection, "host": "127.0.0.1"})
-    behind = replace(there, name="product-4", connection={**connection, "host": "10.9.9.9", "proxy": connection})
+    login = ssh.Login("127.0.0.2", 1, "admin", private_key="canary-private-key")
+    there = read_state.Machine("product-1", "product", login=login, as_root="bash -s")
+    tunnelled = replace(there, name="product-3", login=replace(login, host="127.0.0.1"))
+    behind = replace(there, name="product-4", login=replace(login, host="10.9.9.9", proxy=login))
     found = read_machines.examine([there, read_state.Machine("product-2", "product"), tunnelled, behind], "")
     assert {name: seen.problem for name, seen in found.items()} == {
         "product-1": "cannot be reached by SSH at 127.0.0.2: connection refused",
@@ -216,4 +220,23 @@ def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
 
 
 def test_a_handshake_without_end_is_called_so() -> None:
-    assert reason(read_machines.paramiko.SSHException("No existing session")) == "timed out"
+    assert ssh.reason(paramiko.SSHException("No existing session")) == "timed out"
+
+
+def test_an_update_ends_before_its_caller_does(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = programs.directory / "notes"
+    programs.add("pulumi", "print('updating'); sys.exit(arguments[-1] == 'never' and 3)")
+    assert pulumi.update(programs.variables, "--stack", "lab") == (3, "updating\n")
+    waits = f"""
+import signal
+def end(*_):
+    open({str(notes)!r}, "a").write('"ended in order"\\n')
+    sys.exit(1)
+signal.signal(signal.SIGINT, end)
+os.kill(os.getppid(), signal.SIGINT)
+signal.pause()
+"""
+    programs.add("pulumi", waits)
+    with pytest.raises(KeyboardInterrupt):
+        pulumi.update(programs.variables)
+    assert programs.noted() == ["ended in order"]

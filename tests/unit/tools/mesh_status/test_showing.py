@@ -20,7 +20,7 @@ from rich.console import Console
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths
 from tools.mesh_status import __main__ as program
-from tools.mesh_status import assess, cli, read, read_cluster, read_state, render_json, render_svg, render_table, svg_layout, verify
+from tools.mesh_status import assess, cli, pulumi, read, read_cluster, read_state, render_json, render_svg, render_table, svg_layout, verify
 from tools.mesh_status.model import Call, Mesh, Verification, Workload, worst
 from tools.mesh_status.read_machines import Examined
 
@@ -51,9 +51,8 @@ def test_the_mesh_is_shown_as_reviewed(name: meshes.Name, kind: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_secret_comes_out(name: meshes.Name) -> None:
     facts = meshes.facts(name)
-    assert meshes.CANARIES[0] in facts.state.kubeconfig and meshes.CANARIES[1] in str(
-        dict(facts.state.machines["product-1"].connection or {})
-    )
+    login = facts.state.machines["product-1"].login
+    assert meshes.CANARIES[0] in facts.state.kubeconfig and login and meshes.CANARIES[1] in login.private_key
     mesh = assess.mesh(facts, Verification(error="it failed"))
     shown = [show(mesh) for show in SHOWN.values()]
     for text in (*shown, repr(facts), repr(mesh)):
@@ -205,7 +204,7 @@ def test_the_same_trouble_of_several_machines_is_said_once() -> None:
         (["--stack", "lab"], "broken", None, cli.NOT_HEALTHY),
         (["--verify"], "single", Verification(), cli.HEALTHY),
         (["--verify"], "single", Verification(error="machine product-1: no answer"), cli.NOT_HEALTHY),
-        ([], "single", read_state.StackError("`pulumi stack export` failed"), cli.UNREADABLE),
+        ([], "single", pulumi.StackError("`pulumi stack export` failed"), cli.UNREADABLE),
         ([], "single", KeyboardInterrupt(), cli.INTERRUPTED),
         (["--svg", "no such directory/mesh.svg"], "single", None, cli.UNREADABLE),
     ],
@@ -257,29 +256,25 @@ Resources:
 
 def test_verifying_replaces_the_proofs_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls: list[list[str]] = []
-    answers = [
-        verify.process.Completed(0, ""),
-        verify.process.Completed(255, FAILED),
-        verify.process.Completed(255, "error: ... --target ..."),
-    ]
+    answers = [(0, ""), (255, FAILED), (255, "error: ... --target ...")]
     monkeypatch.setattr(read_state, "read", lambda *arguments: meshes.facts("single").state)
 
-    def run(command: list[object], **options: object) -> verify.process.Completed:
-        calls.append([str(word) for word in command])
+    def update(variables: object, *arguments: str) -> tuple[int, str]:
+        calls.append(list(arguments))
         return answers.pop(0)
 
-    monkeypatch.setattr(verify.process, "run", run)
+    monkeypatch.setattr(pulumi, "update", update)
     found = [verify.run({}, name) for name in ("lab", None, None)]
     targets = [word.rpartition(":")[2] for word in calls[0] if word.startswith("--target-replace=urn:pulumi:lab::")]
     assert sorted(targets) == ["ledger-1-proof", "ledger-verification", "product-1-proof", "product-2-proof", "product-verification"]
-    assert calls[0][:3] == ["pulumi", "up", "--yes"] and "lab" in calls[0] and "--stack" not in calls[1]
+    assert calls[0][:2] == ["--stack", "lab"] and "--stack" not in calls[1]
     assert [each.error for each in found[:2]] == ["", "workload product: machine product-2 is unhealthy: its probe fails"]
     assert "run `pulumi up`, which verifies too" in found[2].error
 
 
 def test_a_stack_that_verifies_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_state, "read", lambda *arguments: replace(meshes.facts("single").state, proofs=()))
-    with pytest.raises(read_state.StackError, match="`verify` is none"):
+    with pytest.raises(pulumi.StackError, match="`verify` is none"):
         verify.run({}, None)
 
 

@@ -1,0 +1,104 @@
+"""Calls of the Pulumi CLI on this checkout. The lab calls it by the same options and signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+
+from tools import ROOT
+
+QUIET = ("--non-interactive", "--color", "never")
+# Pulumi ends in order after the first signal, when the running operations are over, and at once after the second.
+STOP = (signal.SIGINT, signal.SIGINT)
+STOP_GRACE = 4.0
+"""Seconds between these signals."""
+LAB_ENVIRONMENT = ROOT / ".lab" / "state" / "environment.json"
+"""The variables of the lab in this checkout (null: unset), beside the state of its stacks; `./scripts/lab up` writes it."""
+
+
+class StackError(Exception):
+    """The stack cannot be read; one sentence with cause and fix."""
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for Pulumi and kubectl.
+
+    It is this process's if that names a backend, else the lab's where there is one, else this process's.
+    """
+    variables = dict(os.environ)
+    if variables.get("PULUMI_BACKEND_URL"):
+        return variables
+    with suppress(FileNotFoundError):
+        for name, value in json.loads(LAB_ENVIRONMENT.read_text()).items():
+            if value is None:
+                variables.pop(name, None)
+            elif name == "PATH":
+                variables[name] = os.pathsep.join([value, os.environ.get("PATH", os.defpath)])
+            else:
+                variables[name] = value
+    return variables
+
+
+def call(variables: Mapping[str, str], *arguments: str) -> str:
+    """Run the CLI and return its standard output. Raises StackError with what it printed."""
+    command = ["pulumi", *arguments, *QUIET]
+    try:
+        done = subprocess.run(command, env=dict(variables), cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise StackError("pulumi is not on PATH: install it, or bring the lab up first (./scripts/lab up)") from None
+    if done.returncode:
+        raise StackError(f"`pulumi {' '.join(arguments[:2])}` failed: {_last_lines(done.stderr)}")
+    return done.stdout
+
+
+def update(variables: Mapping[str, str], *arguments: str) -> tuple[int, str]:
+    """Run `pulumi up` and return its exit code and output. When this process is interrupted, Pulumi ends first."""
+    command = ["pulumi", "up", "--yes", "--skip-preview", "--suppress-outputs", *arguments, *QUIET]
+    with subprocess.Popen(
+        command,
+        env=dict(variables),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # the signals below reach it once, not from the terminal too
+    ) as process:
+        try:
+            output, _ = process.communicate()
+            return process.returncode, output
+        except KeyboardInterrupt:
+            _end(process)
+            raise
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    for number in (*STOP, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=STOP_GRACE)
+            return
+
+
+def _last_lines(stderr: str) -> str:
+    lines = [line.strip().removeprefix("error: ") for line in stderr.splitlines() if line.strip()]
+    return " ".join(lines[-3:]) or "it gave no reason"
+
+
+def explanation(output: str) -> str:
+    """Return why an update failed: its diagnostics if there are any, else its last lines; without the text of a failed command."""
+    lines = re.sub(r'(exit(?:ed with)? status \d+): running "(?:[^"\\]|\\.)*":$', r"\1:", output, flags=re.MULTILINE).splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("Diagnostics:")]
+    if not starts:
+        return "\n".join(line for line in lines[-10:] if line.strip())
+    ends = [
+        number for number, line in enumerate(lines) if number > starts[-1] and re.match(r"(Outputs|Resources|Duration|Policies):|\S", line)
+    ]
+    return "\n".join(line for line in lines[starts[-1] + 1 : ends[0] if ends else None] if line.strip())
