@@ -45,7 +45,7 @@ def ensure(show: Display | None = None) -> Path:
     if not complete():
         from tools.lab.steps import Steps
 
-        with Steps("venv", 1, show, again="the same command").step("Python environment") as step:
+        with Steps("venv", 1, show, retry_command="the same command").step("Python environment") as step:
             _make(step)
     return PYTHON
 

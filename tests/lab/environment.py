@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 import yaml
 
 from tests.lab.watch import Watch
-from tools.lab import engine, paths
+from tools.lab import engine, locks, paths
 
 CHECKOUT = hashlib.sha256(str(paths.ROOT).encode()).hexdigest()[:4]
 """Part of the stacks' names: the labs of other checkouts, and the stack `lab`, can be up meanwhile."""
@@ -86,7 +86,7 @@ class Lab:
         """`lab down`, after which nothing of this lab runs, and with the machine's last lab gone nothing that all labs share."""
         self.lab("down")
         assert not processes(str(self.root)), "processes of the lab are left"
-        with engine.in_use():
+        with locks.shared_lock():
             found = engine.find()
             if not found or found.docker("network", "ls", "--quiet", "--filter", "label=istio-vm-mesh.stack"):
                 return  # others are up
@@ -334,7 +334,7 @@ def free_ranges(count: int, first: bool) -> list[str]:
     the same moment find different ones.
     """
     taken: list[ipaddress.IPv4Network] = []
-    with engine.in_use():
+    with locks.shared_lock():
         if found := engine.find():
             names = found.docker("network", "ls", "--quiet").split()
             ranges = found.docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", *names).split()

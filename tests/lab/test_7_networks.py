@@ -17,8 +17,8 @@ import pytest
 from tests.lab import credentials
 from tests.lab.acceptance import CALLER, STEADY, Acceptance, apply, none_lost, told_apart
 from tests.lab.environment import CHECKOUT, SLOWLY, Config, Lab, processes, wait_for
-from tools.lab import engine
-from tools.lab.process import heed_interruptions
+from tools.lab import engine, locks
+from tools.lab.process import restore_sigint
 
 ALL = {"pod", "product-1", "product-2", "product-3"}
 SERVICE = "product.shop.svc.cluster.local"
@@ -80,7 +80,7 @@ class Networks(Lab):
             stderr=subprocess.STDOUT,
             text=True,
             process_group=0,
-            preexec_fn=heed_interruptions,
+            preexec_fn=restore_sigint,
         ) as process:
             assert process.stdout
             lines = list(iter_until(process.stdout, after))
@@ -94,7 +94,7 @@ class Networks(Lab):
         """What is left of the stack in the engine and in this checkout's state."""
         label = f"label=istio-vm-mesh.stack={self.stack}"
         of_engine = []
-        with engine.in_use():
+        with locks.shared_lock():
             if found := engine.find():
                 nodes = f"name=istio-vm-mesh-{self.stack}-"
                 what = (("ps", "--all", "--filter", label), ("network", "ls", "--filter", label), ("ps", "--all", "--filter", nodes))

@@ -16,10 +16,11 @@ from types import FrameType
 from xml.etree import ElementTree
 
 from tools import FAILED, INTERRUPTED, OK
-from tools.lab import engine, paths, up
-from tools.lab.offline import debian
+from tools.lab import paths, up
+from tools.lab.locks import checkout_lock, exclusive_lock, shared_lock
+from tools.lab.offline import debian, dockerd
 from tools.lab.offline.programs import Tools
-from tools.lab.process import heed_interruptions
+from tools.lab.process import restore_sigint
 from tools.lab.steps import StepError, StepFailedError, Steps, seconds
 
 from . import runner_cli
@@ -77,9 +78,9 @@ def main() -> int:
         for part in parts:
             part.run()
         if arguments.needs_lab:
-            with engine.to_ourselves() as alone:
+            with exclusive_lock() as alone:
                 if alone:
-                    engine.stop()  # unless somebody's containers run in it
+                    dockerd.stop()  # unless somebody's containers run in it
     except (StepError, StepFailedError) as error:
         print(error, file=sys.stderr)
         return FAILED
@@ -93,9 +94,9 @@ def main() -> int:
 
 def _prepare(with_lab: bool) -> dict[str, str]:
     """Get what the tests need, the lab's tools and images too if wanted; returns the variables by which engine tests find theirs."""
-    steps = Steps("test", 2 + with_lab * up.PREPARATIONS, again="./scripts/test")
+    steps = Steps("test", 2 + with_lab * up.PREPARATIONS, retry_command="./scripts/test")
     if with_lab:
-        with up.only_one(), engine.in_use():
+        with checkout_lock(), shared_lock():
             up.prepare(steps)
     with steps.step("sshd") as step:
         debian.ensure(step, HOST_PACKAGES)
@@ -121,7 +122,7 @@ def _parts(environment: Mapping[str, str], with_lab: bool) -> list[Part]:
 
 def _call(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
     """Run a command on this terminal to its end; when interrupted, only after it has put things in order."""
-    with subprocess.Popen(command, env=environment, preexec_fn=heed_interruptions) as process:
+    with subprocess.Popen(command, env=environment, preexec_fn=restore_sigint) as process:
         try:
             return process.wait()
         except KeyboardInterrupt as interrupt:

@@ -96,7 +96,7 @@ def table(head: list[str], rows: Sequence[tuple[str, ...]]) -> None:
 def _env() -> None:
     first = shlex.quote(f"{paths.BIN}:{paths.VENV}/bin")
     print(f'export PATH={first}:"$PATH"')
-    for name, value in paths.settings().items():
+    for name, value in paths.pulumi_env().items():
         print(f"export {name}={shlex.quote(value)}")
     print(f"unset {' '.join(paths.UNSET)}")
 

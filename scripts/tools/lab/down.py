@@ -8,9 +8,9 @@ import yaml
 
 from . import cli, engine, paths, pulumi_cli
 from .engine import Engine
-from .offline import cache, images, packages
+from .locks import checkout_lock, exclusive_lock, shared_lock
+from .offline import cache, dockerd, images, packages
 from .steps import Step, StepError, Steps
-from .up import only_one
 
 
 def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
@@ -18,9 +18,9 @@ def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
 
     Doing so again changes nothing. Raises StepFailedError.
     """
-    with only_one():
-        steps = steps or Steps("down", 4 if purge else 3, again=f"./scripts/lab down{cli.stack_option(stack)}")
-        with engine.in_use():
+    with checkout_lock():
+        steps = steps or Steps("down", 4 if purge else 3, retry_command=f"./scripts/lab down{cli.stack_option(stack)}")
+        with shared_lock():
             with steps.step("pulumi destroy") as step:
                 answering = _engine(step)
                 _destroy(step, stack)
@@ -29,14 +29,14 @@ def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
                     _remove_containers(step, answering, stack)
                 step.summary = step.summary or "nothing left"
         others = pulumi_cli.stacks()
-        with engine.to_ourselves() as alone:
+        with exclusive_lock() as alone:
             with steps.step("container engine and files") as step:
                 last = alone and not others and not (answering and _used_by_other_checkouts(answering))
                 if answering and last:
                     packages.stop(answering)
                     if purge and not answering.host:  # the lab's own engine goes with the caches
                         _remove_images(answering)
-                stopped = last and engine.stop(step)
+                stopped = last and dockerd.stop(step)
                 if others:
                     step.summary = f"kept for {', '.join(others)}"
                 else:
@@ -60,7 +60,7 @@ def _engine(step: Step) -> Engine | None:
     """The engine that the lab runs in; its own is started where it does not run, as after a reboot, because containers are left in it."""
     if found := engine.find():
         return found
-    return engine.ensure(step) if paths.docker_host() else None
+    return dockerd.ensure(step) if paths.docker_host() else None
 
 
 def _destroy(step: Step, stack: str) -> None:

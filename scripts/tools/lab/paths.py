@@ -66,7 +66,7 @@ def make_private(directory: Path) -> Path:
     return directory
 
 
-def settings() -> dict[str, str]:
+def pulumi_env() -> dict[str, str]:
     """The variables that Pulumi and the tools need, without PATH; `lab env` prints them."""
     variables = {
         "VIRTUAL_ENV": str(VENV),
@@ -90,6 +90,6 @@ UNSET = ("SSH_AUTH_SOCK",)
 def environment(**more: str) -> dict[str, str]:
     """The whole environment for Pulumi and the tools: this process's, with the lab's settings and PATH over it."""
     variables = {name: value for name, value in os.environ.items() if name not in UNSET}
-    variables |= settings()
+    variables |= pulumi_env()
     variables["PATH"] = os.pathsep.join([str(BIN), str(VENV / "bin"), os.environ.get("PATH", os.defpath)])
     return variables | more

@@ -61,7 +61,7 @@ class Machine:
     root: bool = field(default_factory=lambda: os.geteuid() == 0)
     capabilities: Callable[[], int] = lambda: _status("CapEff")
     engine_answers: Callable[[], bool] = lambda: engine.find() is not None
-    engine_obstacle: Callable[[], str | None] = engine.obstacle
+    engine_requirement: Callable[[], str | None] = engine.unmet_requirement
     memory: Callable[[], int] = memory
     cold: Callable[[], bool] = cold
     free: Callable[[Mapping[str, Path]], Mapping[str, tuple[Path, int]]] = free
@@ -79,7 +79,7 @@ def unmet_requirements(machine: Machine | None = None) -> list[str]:
 
 def _engine(machine: Machine) -> list[str]:
     if not machine.root:
-        return [why] if (why := machine.engine_obstacle()) else []
+        return [why] if (why := machine.engine_requirement()) else []
     effective = machine.capabilities()
     absent = [name for name, bit in CAPABILITIES.items() if not effective >> bit & 1]
     if absent and not machine.engine_answers():

@@ -23,7 +23,7 @@ class Completed:
     output: str
 
 
-def heed_interruptions() -> None:
+def restore_sigint() -> None:
     """For a child before it starts its program: what a shell starts in its background ignores SIGINT, and so do its children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

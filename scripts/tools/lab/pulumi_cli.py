@@ -63,7 +63,11 @@ def select(step: Step, stack: str) -> None:
 
 def write_environment() -> None:
     """Leave the variables of the lab where `./scripts/status` finds them (`mesh_status.pulumi.environment`)."""
-    variables: dict[str, str | None] = {**paths.settings(), "PATH": f"{paths.BIN}{os.pathsep}{VENV / 'bin'}", **dict.fromkeys(paths.UNSET)}
+    variables: dict[str, str | None] = {
+        **paths.pulumi_env(),
+        "PATH": f"{paths.BIN}{os.pathsep}{VENV / 'bin'}",
+        **dict.fromkeys(paths.UNSET),
+    }
     (paths.STATE / "environment.json").write_text(json.dumps(variables, indent=1) + "\n")
 
 
@@ -139,7 +143,7 @@ def up(step: Step, stack: str) -> dict[str, Any]:
 
     One machine's trouble does not keep the others from joining.
     """
-    _drop_pending(step, stack, lambda pending: _settle_releases(step, stack, pending))
+    _drop_pending(step, stack, lambda pending: _repair_releases(step, stack, pending))
     call(step, "up", "--yes", "--skip-preview", "--continue-on-error", "--stack", stack, *QUIET, progress=Resources(step))
     return outputs(step, stack)
 
@@ -176,14 +180,14 @@ def _drop_pending(step: Step, stack: str, before: Callable[[list[dict[str, Any]]
         call(step, "stack", "import", "--stack", stack, "--file", str(file), *QUIET)
 
 
-def _settle_releases(step: Step, stack: str, pending: list[dict[str, Any]]) -> None:
+def _repair_releases(step: Step, stack: str, pending: list[dict[str, Any]]) -> None:
     if not any(operation["resource"]["type"] == repair_helm_releases.TYPE for operation in pending):
         return
     command = [str(paths.BIN / "kind"), "get", "kubeconfig", "--name", f"{PROJECT}-{stack}-cluster"]
     answer = step.run(command, env=paths.environment(), capture=True, check=False)
     if answer.code == 0:  # without a cluster there are no releases either
         with _private("kubeconfig", answer.output) as file:
-            repair_helm_releases.settle(step, pending, file)
+            repair_helm_releases.repair(step, pending, file)
 
 
 @contextlib.contextmanager

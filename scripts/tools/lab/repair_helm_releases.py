@@ -13,7 +13,7 @@ from .steps import Step
 TYPE = "kubernetes:helm.sh/v3:Release"
 
 
-def settle(step: Step, operations: Sequence[dict[str, Any]], kubeconfig: Path) -> None:
+def repair(step: Step, operations: Sequence[dict[str, Any]], kubeconfig: Path) -> None:
     """Remove releases whose installation was under way, and roll back those whose upgrade was, so that the next `up` can go on.
 
     `operations` are the pending ones of the state. An installation is removed even if Helm finished it: the state does not know it.

@@ -208,12 +208,12 @@ def display() -> Display:
 class Steps:
     """The numbered steps of one command, such as `up` or `down`. Logs of an earlier run of the same command are removed.
 
-    `again` is what to run after a failure: `./scripts/lab <command>` unless it is given.
+    `retry_command` is what to run after a failure: `./scripts/lab <command>` unless it is given.
     """
 
-    def __init__(self, command: str, total: int, show: Display | None = None, logs: Path | None = None, again: str = "") -> None:
+    def __init__(self, command: str, total: int, show: Display | None = None, logs: Path | None = None, retry_command: str = "") -> None:
         self.total, self.done = total, 0
-        self.again = again or f"./scripts/lab {command}"
+        self.retry_command = retry_command or f"./scripts/lab {command}"
         self.show = show or display()
         self.logs = logs or paths.LOGS
         self._prefix = "" if command == "up" else f"{command}-"
@@ -249,7 +249,7 @@ class Steps:
             text += [f"The end of {_short(step.log)}:", *(f"    {line}" for line in tail)]
         text += [f"The whole log: {_short(step.log)}"]
         what = f"{hint.rstrip('.')}; then" if hint else "when the cause is removed,"
-        text += [f"What to do: {what} run {self.again} again; what is done is kept."]
+        text += [f"What to do: {what} run {self.retry_command} again; what is done is kept."]
         return "\n".join(text)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from tools.mesh_status import assess, read
 from tools.mesh_status.read_state import StackError
 
-from . import cli, engine, paths, plugins, pulumi_cli, report
+from . import cli, paths, plugins, pulumi_cli, report
 from .engine import Engine
-from .offline import debian, images, inotify, packages
+from .locks import checkout_lock, shared_lock
+from .offline import debian, dockerd, images, inotify, packages
 from .offline.programs import Tools
 from .steps import StepError, Steps
 
@@ -26,11 +24,11 @@ PREPARATIONS = 8
 
 def run(stack: str, steps: Steps | None = None) -> dict[str, Any]:
     """Bring the stack up and show it; returns the stack's outputs. Raises StepFailedError."""
-    with only_one(), engine.in_use():
-        steps = steps or Steps("up", PREPARATIONS + 2, again=f"./scripts/lab up{cli.stack_option(stack)}")
+    with checkout_lock(), shared_lock():
+        steps = steps or Steps("up", PREPARATIONS + 2, retry_command=f"./scripts/lab up{cli.stack_option(stack)}")
         answering = prepare(steps)
         with steps.step("pulumi up") as step:
-            _refuse_anothers(answering, stack)
+            refuse_foreign_stack(answering, stack)
             pulumi_cli.select(step, stack)
             outputs = pulumi_cli.up(step, stack)
         with steps.step("status") as step:
@@ -50,7 +48,7 @@ def prepare(steps: Steps) -> Engine:
         debian.ensure(step, HOST_PACKAGES)
     with steps.step("container engine") as step:
         inotify.ensure(step)
-        answering = engine.ensure(step)
+        answering = dockerd.ensure(step)
     with steps.step("Pulumi, kind and Helm") as step:
         paths.make_private(paths.HOME)
         tools.link(step, "pulumi", "kind", "helm")
@@ -70,7 +68,7 @@ def prepare(steps: Steps) -> Engine:
     return answering
 
 
-def _refuse_anothers(answering: Engine, stack: str) -> None:
+def refuse_foreign_stack(answering: Engine, stack: str) -> None:
     """Containers and networks are named after the stack alone: one that this checkout's state does not know belongs to another's."""
     if stack in pulumi_cli.stacks():
         return
@@ -80,15 +78,3 @@ def _refuse_anothers(answering: Engine, stack: str) -> None:
             f"./scripts/lab down --stack {stack} there (or here: it removes the other's too), or use a stack file of another name",
             show_log=False,
         )
-
-
-@contextmanager
-def only_one() -> Iterator[None]:
-    """Hold the lock of this checkout's lab. Raises StepError while another command holds it; a killed one holds nothing."""
-    paths.make_private(paths.RUN)
-    with (paths.RUN / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StepError("another ./scripts/lab works in this checkout: wait until it has ended") from error
-        yield

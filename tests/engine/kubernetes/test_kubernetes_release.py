@@ -273,7 +273,7 @@ def test_the_lab_settles_what_a_killed_run_left(
 
     def settle(type: str) -> None:
         resource = {"type": RELEASE, "inputs": {"name": "tiny", "namespace": namespace}}
-        repair_helm_releases.settle(quiet("up", tmp_path / "log"), [{"type": type, "resource": resource}], kubeconfig)
+        repair_helm_releases.repair(quiet("up", tmp_path / "log"), [{"type": type, "resource": resource}], kubeconfig)
 
     Resource(provider, RELEASE).up(inputs(chart, namespace, color="one"))
     left(1, "pending-install")

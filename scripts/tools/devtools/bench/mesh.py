@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab.environment import CHECKOUT, Config, Lab
-from tools.lab import engine, paths, pulumi_cli, up
+from tools.lab import paths, pulumi_cli, up
+from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.offline import packages
 from tools.lab.steps import Display, Step, StepError, Steps, display
 from tools.mesh_status.pulumi import QUIET, STOP
@@ -120,10 +121,10 @@ class Watch:
 def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
     """Measure everything, in a stack that is made for it and removed again. Raises StepFailedError."""
     mesh = Mesh(paths.ROOT)
-    steps = Steps("bench", up.PREPARATIONS + 6 + rounds, Display(sys.stderr) if as_json else display(), again="./scripts/bench lab")
+    steps = Steps("bench", up.PREPARATIONS + 6 + rounds, Display(sys.stderr) if as_json else display(), retry_command="./scripts/bench lab")
     mesh.lab("down")
     try:
-        with up.only_one(), engine.in_use():
+        with checkout_lock(), shared_lock():
             up.prepare(steps)
         return list(_figures(mesh, steps, machines, rounds))
     finally:

@@ -23,8 +23,8 @@ BRIDGE = "docker0|br-[0-9a-f]{12}"
 """How Docker names its bridges."""
 
 
-def remember(file: Path) -> None:
-    """Write down what `remove` has to restore, before dockerd starts; a state remembered before a crash is kept."""
+def snapshot(file: Path) -> None:
+    """Write down what `restore` has to restore, before dockerd starts; a state remembered before a crash is kept."""
     if not file.exists():
         rules = _saved_rules()
         policy = re.search(r"^:FORWARD (\w+)", rules.partition("*filter")[2], re.MULTILINE)
@@ -37,8 +37,8 @@ def remember(file: Path) -> None:
         file.write_text(json.dumps(before))
 
 
-def remove(file: Path, group: str) -> None:
-    """Take back what the ended dockerd left: its control group, bridges and rules. `file` is what `remember` wrote.
+def restore(file: Path, group: str) -> None:
+    """Take back what the ended dockerd left: its control group, bridges and rules. `file` is what `snapshot` wrote.
 
     Where there were rules of another Docker engine before, rules and bridges stay.
     """
@@ -57,7 +57,7 @@ def remove(file: Path, group: str) -> None:
     FORWARDING.write_text(before["forwarding"])
 
 
-def clear(run: Path, keep: Path | None = None) -> None:
+def delete_state(run: Path, keep: Path | None = None) -> None:
     """Remove the directory of an ended dockerd, with what is mounted in it. State of a killed one would mislead the next."""
     for mount in reversed(_mounts(run)):
         subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)

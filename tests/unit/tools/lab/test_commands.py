@@ -8,7 +8,7 @@ import pytest
 
 from tools import FAILED, INTERRUPTED, OK
 from tools.lab import __main__ as commands
-from tools.lab import down, engine, paths, pulumi_cli, up
+from tools.lab import down, locks, paths, pulumi_cli, up
 from tools.lab.engine import Engine
 from tools.lab.steps import StepError, StepFailedError, quiet
 
@@ -43,26 +43,26 @@ def test_what_went_wrong_is_said_and_is_the_exit_code(
 
 
 def test_one_command_at_a_time() -> None:
-    with up.only_one(), pytest.raises(StepError, match=r"another \./scripts/lab works in this checkout"), up.only_one():
+    with locks.checkout_lock(), pytest.raises(StepError, match=r"another \./scripts/lab works in this checkout"), locks.checkout_lock():
         pass
-    with up.only_one():
+    with locks.checkout_lock():
         pass
 
 
 def test_the_engine_is_nobodys_to_stop_while_another_checkout_uses_it(lab: Path) -> None:
-    with engine.in_use(), engine.in_use(), engine.to_ourselves() as alone:
+    with locks.shared_lock(), locks.shared_lock(), locks.exclusive_lock() as alone:
         assert not alone
-    with engine.to_ourselves() as alone:
+    with locks.exclusive_lock() as alone:
         assert alone
 
 
 def test_a_stack_of_another_checkout_is_left_alone(lab: Path) -> None:
     with pytest.raises(StepError, match=r"another checkout has a stack `lab`"):
-        up._refuse_anothers(Docker(None), "lab")
+        up.refuse_foreign_stack(Docker(None), "lab")
     state = paths.STATE / ".pulumi" / "stacks" / pulumi_cli.PROJECT
     state.mkdir(parents=True)
     (state / "lab.json").write_text("{}")
-    up._refuse_anothers(Docker(None), "lab")
+    up.refuse_foreign_stack(Docker(None), "lab")
 
 
 def test_a_log_is_found_by_number_and_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

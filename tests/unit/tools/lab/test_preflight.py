@@ -20,7 +20,7 @@ GOOD = Machine(
     root=True,
     capabilities=lambda: -1,
     engine_answers=lambda: False,
-    engine_obstacle=lambda: None,
+    engine_requirement=lambda: None,
     memory=lambda: 8 * GIB,
     cold=lambda: True,
     free=lambda directories: {"disk": (Path("/cache"), 40 * GIB)},
@@ -36,7 +36,7 @@ def test_a_good_machine_is_not_refused() -> None:
     [
         (replace(GOOD, system="Darwin"), "the lab needs Linux, this is Darwin: use a Linux machine"),
         (replace(GOOD, architecture="aarch64"), "x86_64 processor"),
-        (replace(GOOD, root=False, engine_obstacle=lambda: "no Docker engine answers: run as root"), "run as root"),
+        (replace(GOOD, root=False, engine_requirement=lambda: "no Docker engine answers: run as root"), "run as root"),
         (replace(GOOD, capabilities=lambda: 0), "has no CAP_NET_ADMIN and CAP_SYS_ADMIN"),
         (replace(GOOD, memory=lambda: 5 * GIB), "5.0 GiB of memory are too little to build everything once (6 GiB)"),
         (

@@ -1,0 +1,174 @@
+"""The lab's own container engine: what its runtime changes, how it is configured, and what it takes back when it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tools.lab import engine, paths
+from tools.lab.offline import dockerd, host_cleanup, runc_wrapper
+
+# As in a sandbox: everything that the kernel knows but CAP_SYS_RESOURCE (24).
+STATUS = "Name:\tpython3\nCapBnd:\t000001fffeffffff\n"
+
+
+def test_missing_capabilities_are_named() -> None:
+    assert runc_wrapper.missing(STATUS, last=40) == ["CAP_SYS_RESOURCE"]
+    assert runc_wrapper.missing("CapBnd:\t000001ffffffffff\n", last=40) == []
+    assert runc_wrapper.missing("CapBnd:\t0000003fffffffff\n", last=40) == ["CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"]
+    assert runc_wrapper.missing("CapBnd:\t0000003fffffffff\n", last=37) == []
+
+
+def test_the_table_of_capabilities_is_the_kernels() -> None:
+    assert runc_wrapper.CAPABILITIES[0] == "CAP_CHOWN"
+    assert runc_wrapper.CAPABILITIES[21] == "CAP_SYS_ADMIN"
+    assert runc_wrapper.CAPABILITIES[40] == "CAP_CHECKPOINT_RESTORE"
+
+
+class Runc:
+    """The wrapper around a runc that only writes down how it was called."""
+
+    def __init__(self, directory: Path) -> None:
+        self.calls = directory / "calls"
+        runc = directory / "runc"
+        runc.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {self.calls}\nexit 7\n')
+        self.wrapper = directory / "wrapper"
+        self.wrapper.write_text(runc_wrapper.wrapper(["CAP_SYS_RESOURCE", "CAP_BPF"], str(runc)))
+        for file in (runc, self.wrapper):
+            file.chmod(0o755)
+
+    def __call__(self, *arguments: str, cwd: Path | None = None) -> None:
+        done = subprocess.run([self.wrapper, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (7, "")
+        assert self.calls.read_text().splitlines() == list(arguments)
+
+
+@pytest.fixture
+def runc(tmp_path: Path) -> Runc:
+    return Runc(tmp_path)
+
+
+def _process(*sets: list[str]) -> dict[str, object]:
+    names = ("bounding", "effective", "inheritable", "permitted", "ambient")
+    return {
+        "args": ["sh", "-c", 'echo "CAP_BPF" and "capabilities":{"bounding":["CAP_SYS_RESOURCE"]}', "CAP_SYS_RESOURCE"],
+        "capabilities": dict(zip(names, sets, strict=False)),
+        "noNewPrivileges": False,
+    }
+
+
+BEFORE: tuple[list[str], ...] = (
+    ["CAP_CHOWN", "CAP_SYS_RESOURCE", "CAP_KILL", "CAP_BPF"],
+    ["CAP_SYS_RESOURCE"],
+    [],
+    ["CAP_BPF", "CAP_SYS_RESOURCE", "CAP_FOWNER"],
+)
+AFTER: tuple[list[str], ...] = (["CAP_CHOWN", "CAP_KILL"], [], [], ["CAP_FOWNER"])
+
+
+@pytest.mark.parametrize("bundle", ["--bundle {}", "--bundle={}", "-b {}", ""])
+@pytest.mark.parametrize("command", ["create", "run"])
+def test_a_container_is_made_without_the_missing_capabilities(runc: Runc, tmp_path: Path, command: str, bundle: str) -> None:
+    config = tmp_path / "bundle" / "config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({"ociVersion": "1.0", "process": _process(*BEFORE), "root": {}}, separators=(",", ":")))
+    where = bundle.format(config.parent).split()
+    runc("--root", "/x", "--log-format", "json", command, *where, "--pid-file", "/y", "id", cwd=None if where else config.parent)
+    assert json.loads(config.read_text()) == {"ociVersion": "1.0", "process": _process(*AFTER), "root": {}}
+
+
+def test_a_command_in_a_container_is_run_without_the_missing_capabilities(runc: Runc, tmp_path: Path) -> None:
+    process = tmp_path / "process"
+    process.write_text(json.dumps(_process(*BEFORE), separators=(",", ":")))
+    runc("--root", "/x", "exec", "--process", str(process), "--detach", "id")
+    assert json.loads(process.read_text()) == _process(*AFTER)
+
+
+def test_other_commands_change_nothing(runc: Runc, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"process":{"capabilities":{"bounding":["CAP_BPF"]}}}')
+    for command in ("state", "kill", "delete"):
+        runc("--root", "/x", command, "id", cwd=tmp_path)
+    assert "CAP_BPF" in config.read_text()
+
+
+def test_the_own_engine_keeps_to_its_directories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ISTIO_VM_MESH_CACHE", str(tmp_path))
+    plain = dockerd._configuration(None)
+    assert plain["data-root"] == str(tmp_path / "docker")
+    assert all(str(plain[name]).startswith("/run/istio-vm-mesh/") for name in ("exec-root", "pidfile"))
+    assert plain["hosts"] == [engine.HOST]
+    assert "default-runtime" not in plain
+    wrapped = dockerd._configuration(tmp_path / "runc")
+    assert wrapped["runtimes"] == {wrapped["default-runtime"]: {"path": str(tmp_path / "runc")}}
+
+
+def test_the_engines_address_is_kept_for_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(paths, "RUN", tmp_path)
+    monkeypatch.setattr(paths, "DOCKER_HOST", tmp_path / "docker-host")
+    monkeypatch.setattr(engine.Engine, "docker", lambda *arguments: "20.10")
+    for host, kept in ((engine.HOST, engine.HOST), (None, None)):
+        monkeypatch.setattr(engine, "find", lambda host=host: engine.Engine(host))
+        dockerd.ensure(dockerd.quiet("engine", tmp_path / "log"))
+        assert paths.docker_host() == kept
+
+
+SAVED = """\
+# Generated by iptables-save
+*filter
+:INPUT ACCEPT [10:20]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER - [0:0]
+:DOCKER-USER - [0:0]
+-A INPUT -p tcp -m comment --comment "for docker" -j ACCEPT
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o br-bcfdf6c98b65 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A FORWARD -i br-lan -o eth0 -j ACCEPT
+-A DOCKER -d 172.18.0.2/32 ! -i br-bcfdf6c98b65 -o br-bcfdf6c98b65 -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER-USER -j RETURN
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A POSTROUTING -s 172.18.0.2/32 -d 172.18.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE
+-A POSTROUTING -s 10.0.0.0/8 -o eth0 -j MASQUERADE
+-A DOCKER -i docker0 -j RETURN
+COMMIT
+"""
+
+
+def test_only_dockers_rules_are_removed() -> None:
+    assert host_cleanup.removal_of_rules(SAVED, "ACCEPT") == (
+        "*filter\n"
+        ":FORWARD ACCEPT [0:0]\n"
+        "-D FORWARD -j DOCKER-USER\n"
+        "-D FORWARD -o br-bcfdf6c98b65 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n"
+        "-D FORWARD -i docker0 ! -o docker0 -j ACCEPT\n"
+        "-F DOCKER\n-F DOCKER-USER\n-X DOCKER\n-X DOCKER-USER\n"
+        "COMMIT\n"
+        "*nat\n"
+        "-D PREROUTING -m addrtype --dst-type LOCAL -j DOCKER\n"
+        "-D POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\n"
+        "-D POSTROUTING -s 172.18.0.2/32 -d 172.18.0.2/32 -p tcp -m tcp --dport 80 -j MASQUERADE\n"
+        "-F DOCKER\n-X DOCKER\n"
+        "COMMIT\n"
+    )
+
+
+def test_processes_are_found_by_program_and_argument() -> None:
+    with subprocess.Popen(["sleep", "60.25"]) as sleeper:
+        try:
+            assert host_cleanup.processes("sleep", "60.25") == [sleeper.pid]
+            assert host_cleanup.processes("sleep", "60.26") == []
+            assert host_cleanup.alive(sleeper.pid)
+        finally:
+            sleeper.kill()
+    assert not host_cleanup.alive(sleeper.pid)
