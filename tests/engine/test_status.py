@@ -7,7 +7,7 @@ from pathlib import Path
 
 from machine import Sshd, wait_until
 
-from tools.mesh_status.read_machines import examine
+from tools.mesh_status.read_machines import probe
 from tools.mesh_status.read_state import Machine
 from tools.mesh_status.ssh import Login
 
@@ -21,7 +21,7 @@ def test_machines_are_looked_at_and_left(sshd: Sshd, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
     other = (tmp_path / "other.pub").read_text()
     bastion = {"host": "127.0.0.1", "port": sshd.port, "user": sshd.user, "privateKey": sshd.private_key}
-    found = examine(
+    found = probe(
         [
             _machine(sshd, "direct"),
             _machine(sshd, "behind", proxy=bastion),

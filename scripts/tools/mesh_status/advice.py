@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from components.machines.token import MARGIN
 
 from . import read_cluster, read_state
-from .model import Health, worst
-from .read_machines import Examined
+from .model import Health, worst_health
+from .read_machines import MachineReport
 
 BACKDATED = timedelta(minutes=2)
 """By how much istiod dates certificates back, for clocks that are behind (istio/istio: security/pkg/pki/util/generate_cert.go)."""
@@ -27,13 +27,13 @@ OVERDUE = 0.4
 class Machine:
     """All that is known of a machine. `declared` is whether the stack file has it, `cluster_answers` whether `entry` means anything.
 
-    `examined` is None where there was no way to ask. `identity` is the workload's, `control_plane` the version of istiod.
+    `report` is None where there was no way to ask. `identity` is the workload's, `control_plane` the version of istiod.
     """
 
     name: str
     state: read_state.Machine | None
     entry: read_cluster.Entry | None
-    examined: Examined | None
+    report: MachineReport | None
     declared: bool = True
     cluster_answers: bool = True
     identity: str = ""
@@ -41,7 +41,7 @@ class Machine:
     gateway: str = ""
 
 
-Judgement = tuple[Health, list[str]]
+Finding = tuple[Health, list[str]]
 
 
 def duration(time: timedelta | float) -> str:
@@ -53,29 +53,29 @@ def duration(time: timedelta | float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
-def machine(found: Machine, now: datetime) -> Judgement:
+def machine(found: Machine, now: datetime) -> Finding:
     """The health of a machine, and what to do about it, the most important first."""
     if not found.state:
         return "missing", ["is in the stack file and not in the stack yet: run `pulumi up`"]
     health, advice = _entry(found, now)
-    if found.examined:
-        more, reasons = _examined(found, found.examined, now)
+    if found.report:
+        more, reasons = _report(found, found.report, now)
         # What the machine says explains what its entry shows.
-        health, advice = worst([health, more]), [*reasons, *advice]
+        health, advice = worst_health([health, more]), [*reasons, *advice]
     if not found.state.joined:
-        health, advice = worst([health, "missing"]), [*advice, "its join has not succeeded yet: run `pulumi up`"]
+        health, advice = worst_health([health, "missing"]), [*advice, "its join has not succeeded yet: run `pulumi up`"]
     if not found.declared:
         advice.append("is no longer in the stack file: the next `pulumi up` removes it")
     return health, advice
 
 
-def _entry(found: Machine, now: datetime) -> Judgement:
+def _entry(found: Machine, now: datetime) -> Finding:
     """What the WorkloadEntry says."""
     entry = found.entry
     if not found.cluster_answers:
         return "unknown", []
     if not entry:
-        silent = not found.examined or found.examined.problem or not found.examined.ready
+        silent = not found.report or found.report.problem or not found.report.ready
         where = "" if silent else " though its proxy is ready: see `journalctl --unit istio` on it"
         return "missing", [f"is not registered: there is no WorkloadEntry {found.state.entry if found.state else ''}{where}"]
     if entry.disconnected:
@@ -88,7 +88,7 @@ def _entry(found: Machine, now: datetime) -> Judgement:
     return "healthy", []
 
 
-def _examined(found: Machine, seen: Examined, now: datetime) -> Judgement:
+def _report(found: Machine, seen: MachineReport, now: datetime) -> Finding:
     """What the machine itself says."""
     expires = seen.token_expires or (found.state.token_expires if found.state else None)
     expired = expires is not None and expires < now
@@ -101,8 +101,8 @@ def _examined(found: Machine, seen: Examined, now: datetime) -> Judgement:
             )
         return "unknown", advice
     if not seen.unit:
-        return "unhealthy", [f"Istio's agent is not installed on it: {_again(found, now)}"]
-    checks = [_certificate(seen, expires, now), _unit(seen), _way(found, seen), _identity(found, seen, now), _proxy(seen)]
+        return "unhealthy", [f"Istio's agent is not installed on it: {rejoin_hint(found, now)}"]
+    checks = [_certificate(seen, expires, now), _unit(seen), check_gateway(found, seen), _identity(found, seen, now), _proxy(seen)]
     advice = [text for text in checks if text]
     health: Health = "unhealthy" if advice else "healthy"
     hints = [
@@ -113,7 +113,7 @@ def _examined(found: Machine, seen: Examined, now: datetime) -> Judgement:
     return health, [*advice, *(text for text in hints if text)]
 
 
-def _again(found: Machine, now: datetime) -> str:
+def rejoin_hint(found: Machine, now: datetime) -> str:
     """How a machine is made to join again: a token is minted anew when it has expired and the machine is not in the mesh, or by rotation."""
     expires = found.state.token_expires if found.state else None
     healthy = found.entry and found.entry.healthy and not found.entry.disconnected
@@ -122,7 +122,7 @@ def _again(found: Machine, now: datetime) -> str:
     return f"raise `machines.{found.name}.rotation` in the stack file and run `pulumi up`"
 
 
-def _certificate(seen: Examined, expires: datetime | None, now: datetime) -> str:
+def _certificate(seen: MachineReport, expires: datetime | None, now: datetime) -> str:
     if seen.certificate and seen.certificate.ends > now:
         return ""
     ended = f"its certificate ended {duration(now - seen.certificate.ends)} ago" if seen.certificate else "it has no certificate"
@@ -133,7 +133,7 @@ def _certificate(seen: Examined, expires: datetime | None, now: datetime) -> str
     return f"{ended}; its token is good for another {duration(expires - now)}, with which it gets one as soon as it reaches istiod"
 
 
-def _unit(seen: Examined) -> str:
+def _unit(seen: MachineReport) -> str:
     match seen.unit:
         case "active" | "reloading" | "deactivating":
             return ""
@@ -143,23 +143,23 @@ def _unit(seen: Examined) -> str:
             return f"its agent does not stay up ({seen.restarts} restarts): `journalctl --unit istio` on it says why"
 
 
-def _way(found: Machine, seen: Examined) -> str:
+def check_gateway(found: Machine, seen: MachineReport) -> str:
     if seen.gateway is not False:
         return ""
     return f"cannot reach the east-west gateway at {found.gateway} port 15012: check the gateway, and the firewall between the two"
 
 
-def _identity(found: Machine, seen: Examined, now: datetime) -> str:
+def _identity(found: Machine, seen: MachineReport, now: datetime) -> str:
     if not seen.certificate or not found.identity or seen.certificate.identity == found.identity:
         return ""
-    return f"its certificate is for {seen.certificate.identity} and not for {found.identity}: {_again(found, now)}"
+    return f"its certificate is for {seen.certificate.identity} and not for {found.identity}: {rejoin_hint(found, now)}"
 
 
-def _proxy(seen: Examined) -> str:
+def _proxy(seen: MachineReport) -> str:
     return "its proxy is not ready: `journalctl --unit istio` on it says why" if seen.unit == "active" and not seen.ready else ""
 
 
-def _renewal(seen: Examined, now: datetime) -> str:
+def _renewal(seen: MachineReport, now: datetime) -> str:
     certificate = seen.certificate
     if not certificate or certificate.ends <= now:
         return ""
@@ -169,7 +169,7 @@ def _renewal(seen: Examined, now: datetime) -> str:
     return f"has not renewed its certificate, which ends in {duration(left)}: does its agent reach istiod?"
 
 
-def _clock(seen: Examined) -> str:
+def _clock(seen: MachineReport) -> str:
     if abs(seen.offset) <= CLOCK_TOLERANCE:
         return ""
     way = "ahead" if seen.offset > 0 else "behind"
@@ -190,7 +190,7 @@ def _release(text: str) -> tuple[int, ...]:
     return tuple(map(int, found.groups())) if found else ()
 
 
-def pod(found: read_cluster.Pod, control_plane: str) -> Judgement:
+def pod(found: read_cluster.Pod, control_plane: str) -> Finding:
     """The health of a pod, and what to do about it."""
     advice = [f"is not ready: {found.problem}"] if not found.ready else []
     if not found.proxy:

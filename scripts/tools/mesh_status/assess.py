@@ -12,21 +12,21 @@ from components.config.stack import Settings
 
 from . import advice, read_cluster, read_state
 from . import networks as networks_of
-from .model import Call, Carried, Endpoint, Health, Mesh, Verification, Workload, worst
+from .model import Call, Carried, Endpoint, Health, Mesh, Verification, Workload, worst_health
 from .read_cluster import Cluster
-from .read_machines import Examined
+from .read_machines import MachineReport
 from .read_state import Stack, StackError
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that was read. `settings` is what the stack file says now, or why that could not be told; `examined` by machine."""
+    """All that was read. `settings` is what the stack file says now, or why that could not be told; `reports` by machine."""
 
     state: Stack
     settings: Settings | StackError
     cluster: Cluster
     read: datetime
-    examined: Mapping[str, Examined] = field(default_factory=dict)
+    reports: Mapping[str, MachineReport] = field(default_factory=dict)
 
 
 def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
@@ -36,7 +36,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     workloads = tuple(_workload(each, facts, settings) for _, each in sorted(state.workloads.items()))
     control_plane = networks_of.control_plane(state, found)
     network = state.network or (settings.cluster.network if settings else "")
-    gateway = networks_of.pod_gateway(state, found, facts.examined.values())
+    gateway = networks_of.pod_gateway(state, found, facts.reports.values())
     networks = networks_of.networks(network, gateway, settings, workloads)
     remarks = []
     if found.problem:
@@ -53,7 +53,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
         stack=state.name,
         cluster=state.cluster,
         network=network,
-        health=worst([*healths, "unknown"] if found.problem else healths),
+        health=worst_health([*healths, "unknown"] if found.problem else healths),
         read=facts.read,
         updated=state.updated,
         control_plane=control_plane,
@@ -78,7 +78,7 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
                 name=machine,
                 state=made.get(machine),
                 entry=entries.pop(made[machine].entry, None) if machine in made else None,
-                examined=facts.examined.get(machine),
+                report=facts.reports.get(machine),
                 declared=declared is None or machine in declared,
                 cluster_answers=not found.problem,
                 identity=identity,
@@ -98,14 +98,14 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
     fleet = settings.fleet_of(name) if settings and not found.problem else 0
     if len(by_themselves) < fleet:
         problems.append(f"{len(by_themselves)} of at least {fleet} machines of its groups are registered: see the log of one's first start")
-        health = worst([health, "missing"])
+        health = worst_health([health, "missing"])
     return Workload(
         name=name,
         namespace=state.namespace,
         identity=identity,
         services={f"{service}.{state.namespace}": ports for service, ports in sorted(state.services.items())},
         endpoints=tuple(endpoints),
-        health=worst([health, *(each.health for each in endpoints)]),
+        health=worst_health([health, *(each.health for each in endpoints)]),
         verified=state.verified,
         router=state.namespace == names.ISTIO_NAMESPACE,
         advice=tuple(problems),
@@ -136,7 +136,7 @@ def _problems(
 
 def _machine(found: advice.Machine, settings: Settings | None, now: datetime) -> Endpoint:
     health, sentences = advice.machine(found, now)
-    state, seen = found.state, found.examined if found.examined and not found.examined.problem else None
+    state, seen = found.state, found.report if found.report and not found.report.problem else None
     certificate = seen.certificate if seen else None
     configured = settings.machines[found.name].network if settings and found.name in settings.machines else ""
     return Endpoint(
@@ -175,7 +175,7 @@ def _state(entry: read_cluster.Entry | None, answers: bool) -> str:
 
 def _registered_itself(entry: read_cluster.Entry, now: datetime) -> Endpoint:
     """A machine that is none of the stack's: it joined by itself, as those of an instance group do, or somebody joined it."""
-    seen = advice.Machine(name=entry.name, state=read_state.Machine(entry.name, entry.group, joined=now), entry=entry, examined=None)
+    seen = advice.Machine(name=entry.name, state=read_state.Machine(entry.name, entry.group, joined=now), entry=entry, report=None)
     health, sentences = advice.machine(seen, now)
     return Endpoint(
         kind="machine", name=entry.name, network=entry.network, address=entry.address, health=health, entry=entry.name,

@@ -13,7 +13,7 @@ Health = Literal["healthy", "unhealthy", "missing", "unknown"]
 _WORST_FIRST: tuple[Health, ...] = ("unhealthy", "missing", "unknown", "healthy")
 
 
-def worst(all_: Iterable[Health]) -> Health:
+def worst_health(all_: Iterable[Health]) -> Health:
     """The worst of several; nothing at all is healthy."""
     return min(all_, key=_WORST_FIRST.index, default="healthy")
 

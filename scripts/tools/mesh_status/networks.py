@@ -11,7 +11,7 @@ from components.config.stack import Settings
 from . import read_cluster
 from .model import ControlPlane, Gateway, Health, Network, Workload
 from .read_cluster import Cluster
-from .read_machines import Examined
+from .read_machines import MachineReport
 from .read_state import Stack
 
 
@@ -56,12 +56,12 @@ def networks(pods: str, gateway: Gateway, settings: Settings | None, workloads: 
     )
 
 
-def pod_gateway(state: Stack, found: Cluster, examined: Iterable[Examined]) -> Gateway:
+def pod_gateway(state: Stack, found: Cluster, reports: Iterable[MachineReport]) -> Gateway:
     """The gateway in the cluster. One that was there before, under labels of its own, is judged by whether machines reach it."""
     problems = [f"{pod.name} is not ready: {pod.problem}" for pod in found.gateway if not pod.ready]
     health = _of_pods(found.gateway, found)
     if not found.gateway and not state.own_gateway:
-        reached = {seen.gateway for seen in examined} - {None}
+        reached = {seen.gateway for seen in reports} - {None}
         health = "unknown" if not reached else "healthy" if True in reached else "unhealthy"
     elif not found.gateway and not found.problem:
         problems.append("it has no pods: machines cannot reach the control plane")

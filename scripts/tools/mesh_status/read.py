@@ -22,5 +22,5 @@ def facts(variables: Mapping[str, str], name: str | None) -> Facts:
             inside = pool.submit(read_cluster.read, variables, state.kubeconfig, state.workloads)
         else:
             inside = pool.submit(read_cluster.Cluster, problem="the stack has no kubeconfig yet: run `pulumi up`")
-        examined = read_machines.examine(state.machines.values(), state.gateway)
-        return Facts(state, configured.result(), inside.result(), datetime.now(UTC), examined)
+        reports = read_machines.probe(state.machines.values(), state.gateway)
+        return Facts(state, configured.result(), inside.result(), datetime.now(UTC), reports)

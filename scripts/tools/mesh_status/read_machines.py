@@ -31,7 +31,7 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class Examined:
+class MachineReport:
     """What a machine said. `problem` is why it said nothing; then all else is empty.
 
     `offset` is by how many seconds its clock is ahead of this one's. `unit` is systemd's ActiveState, "" without the unit; `active` and `up`
@@ -52,29 +52,29 @@ class Examined:
     gateway: bool | None = None
 
 
-def examine(machines: Iterable[Machine], gateway: str) -> dict[str, Examined]:
+def probe(machines: Iterable[Machine], gateway: str) -> dict[str, MachineReport]:
     """Look at the machines that have a connection, in parallel. One that cannot be looked at is a row with its reason."""
     with ThreadPoolExecutor(PARALLEL) as pool:
-        looking = {each.name: pool.submit(_look, each.login, each.as_root, gateway) for each in machines if each.login}
-        return {name: found.result() for name, found in looking.items()}
+        pending = {each.name: pool.submit(_probe, each.login, each.as_root, gateway) for each in machines if each.login}
+        return {name: found.result() for name, found in pending.items()}
 
 
-def _look(login: ssh.Login, as_root: str, gateway: str) -> Examined:
-    text = shell.assignments({"GATEWAY": gateway}) + Path(__file__).with_name("examine.sh").read_text()
+def _probe(login: ssh.Login, as_root: str, gateway: str) -> MachineReport:
+    text = shell.assignments({"GATEWAY": gateway}) + Path(__file__).with_name("probe.sh").read_text()
     try:
         done = ssh.run(login, as_root, text)
     except ssh.SshError as failure:
-        return Examined(problem=str(failure))
+        return MachineReport(problem=str(failure))
     if done.code:
         reason = "; ".join(done.error.strip().splitlines())[:200] or f"code {done.code}"
-        return Examined(problem=f"looking at it as root failed on it: {reason}")
+        return MachineReport(problem=f"looking at it as root failed on it: {reason}")
     return parse(done.output, done.begun)
 
 
-def parse(output: str, asked: float) -> Examined:
+def parse(output: str, asked: float) -> MachineReport:
     """Take apart what the script printed; `asked` is this machine's time when it was started."""
     found = shell.parse_results(output)
-    return Examined(
+    return MachineReport(
         offset=float(found["time"]) - asked if found.get("time") else 0.0,
         unit=found.get("ActiveState", "") if found.get("LoadState") == "loaded" else "",
         restarts=int(found.get("NRestarts") or 0),

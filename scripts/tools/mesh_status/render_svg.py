@@ -15,14 +15,14 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, s
 LIGHT = {
     "paper": "fill:#ffffff", "network": "fill:#f6f8fa;stroke:#d1d9e0", "cluster": "fill:#eef4fc;stroke:#a9c7ee", "card": "fill:#ffffff;stroke:#d1d9e0",
     "text": "fill:#1f2328", "dim": "fill:#59636e",
-    "edge": "stroke:#4a7fc1", "past": "stroke:#b4bcc5", "arrow": "fill:#4a7fc1", "arrow-past": "fill:#b4bcc5",
+    "edge": "stroke:#4a7fc1", "stale": "stroke:#b4bcc5", "arrow": "fill:#4a7fc1", "arrow-stale": "fill:#b4bcc5",
     "healthy": "fill:#1a7f37;stroke:#1a7f37", "unhealthy": "fill:#d1242f;stroke:#d1242f", "missing": "stroke:#d1242f", "unknown": "stroke:#9a6700",
     "word-unhealthy": "fill:#d1242f", "word-missing": "fill:#d1242f", "word-unknown": "fill:#9a6700",
 }  # fmt: skip
 DARK = {
     "paper": "fill:#0d1117", "network": "fill:#151b23;stroke:#3d444d", "cluster": "fill:#131d2e;stroke:#2f4a73", "card": "fill:#0d1117;stroke:#3d444d",
     "text": "fill:#e6edf3", "dim": "fill:#9198a1",
-    "edge": "stroke:#5b8fd6", "past": "stroke:#545d68", "arrow": "fill:#5b8fd6", "arrow-past": "fill:#545d68",
+    "edge": "stroke:#5b8fd6", "stale": "stroke:#545d68", "arrow": "fill:#5b8fd6", "arrow-stale": "fill:#545d68",
     "healthy": "fill:#3fb950;stroke:#3fb950", "unhealthy": "fill:#f85149;stroke:#f85149", "missing": "stroke:#f85149", "unknown": "stroke:#d29922",
     "word-unhealthy": "fill:#f85149", "word-missing": "fill:#f85149", "word-unknown": "fill:#d29922",
 }  # fmt: skip
@@ -42,7 +42,7 @@ def draw(mesh: Mesh) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img">',
         f"<title>Mesh {escape(mesh.id)} of stack {escape(mesh.stack)}: {mesh.health}</title>",
         f"<style>{_style()}</style>",
-        f"<defs>{_marker('arrow')}{_marker('arrow-past')}</defs>",
+        f"<defs>{_marker('arrow')}{_marker('arrow-stale')}</defs>",
         f'<rect class="paper" width="{WIDTH}" height="{height}"/>',
         _text(MARGIN, 34, f"Mesh {mesh.id}", "text title", 400),
         _text(WIDTH - MARGIN, 34, f"stack {mesh.stack} · Istio {mesh.control_plane.version} · {mesh.health}", "dim", 500, "end"),
@@ -102,12 +102,12 @@ def _edge(edge: Edge) -> str:
     (x1, y1), (x2, y2) = edge.start, edge.end
     # Straight out of a side and straight into the other; a loop in one column stays close to it.
     reach = 34 if x1 == x2 else max(24, abs(x2 - x1) / 2)
-    return _arrow(f"M{x1} {y1}C{x1 + edge.out * reach:g} {y1} {x2 + edge.into * reach:g} {y2} {x2} {y2}", edge.through, edge.past)
+    return _arrow(f"M{x1} {y1}C{x1 + edge.out * reach:g} {y1} {x2 + edge.into * reach:g} {y2} {x2} {y2}", edge.through, edge.stale)
 
 
-def _arrow(path: str, through: bool = False, past: bool = False) -> str:
-    style = " ".join(["edge", *(["through"] if through else []), *(["past"] if past else [])])
-    return f'<path class="{style}" d="{path}" marker-end="url(#{"arrow-past" if past else "arrow"})"/>'
+def _arrow(path: str, through: bool = False, stale: bool = False) -> str:
+    style = " ".join(["edge", *(["through"] if through else []), *(["stale"] if stale else [])])
+    return f'<path class="{style}" d="{path}" marker-end="url(#{"arrow-stale" if stale else "arrow"})"/>'
 
 
 def _marker(name: str) -> str:
@@ -123,11 +123,11 @@ def _legend(y: float) -> Iterator[str]:
         yield _dot(x, y, health)
         yield _text(x + 12, y + 4, health, "dim", 80)
         x += 92
-    for words, through, past, width in (
+    for words, through, stale, width in (
         ("verified call", False, False, 130),
         ("through a gateway", True, False, 154),
         ("verified when it was healthy", False, True, 190),
     ):
-        yield _arrow(f"M{x:g} {y:g}h34", through, past)
+        yield _arrow(f"M{x:g} {y:g}h34", through, stale)
         yield _text(x + 42, y + 4, words, "dim", width)
         x += width

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
-from .model import Endpoint, Gateway, Health, Mesh, Network, Workload, worst
+from .model import Endpoint, Gateway, Health, Mesh, Network, Workload, worst_health
 
 WIDTH = 1000
 MARGIN, PAD, GAP = 16, 16, 10
@@ -56,7 +56,7 @@ class Card:
 class Edge:
     """From one card's side to another's: `out` and `into` are 1 for a right side and -1 for a left one.
 
-    `through`: by way of a gateway; `past`: one of the two is not healthy any more.
+    `through`: by way of a gateway; `stale`: one of the two is not healthy any more.
     """
 
     start: tuple[int, int]
@@ -64,7 +64,7 @@ class Edge:
     out: int
     into: int
     through: bool
-    past: bool
+    stale: bool
 
 
 @dataclass
@@ -164,7 +164,7 @@ def _shortened(endpoints: Sequence[Endpoint]) -> list[Item]:
     items = [_card(_key(end), end.name, _detail(end), end.health) for end in ordered[:SHOWN]]
     if more := ordered[SHOWN:]:
         counted = ", ".join(f"{len(list(group))} {health}" for health, group in groupby(sorted(end.health for end in more)))
-        card = Card("card", 0, 0, 0, CARD, f"{len(more)} more", counted, worst(end.health for end in more))
+        card = Card("card", 0, 0, 0, CARD, f"{len(more)} more", counted, worst_health(end.health for end in more))
         items.append(([_key(end) for end in more], card))
     return items
 
@@ -249,8 +249,8 @@ def _edges(drawing: Drawing, wires: Sequence[Wire]) -> list[Edge]:
     made = []
     for number, (_, _, through) in enumerate(known):
         (one, out), (other, into) = ends[number]
-        past = any(card.kind == "card" and card.health != "healthy" for card in (one, other))
-        made.append(Edge(ports[number, 0], ports[number, 1], out, into, through, past))
+        stale = any(card.kind == "card" and card.health != "healthy" for card in (one, other))
+        made.append(Edge(ports[number, 0], ports[number, 1], out, into, through, stale))
     return made
 
 

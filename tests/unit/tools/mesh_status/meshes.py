@@ -34,16 +34,16 @@ def facts(name: Name) -> assess.Facts:
         found: list[Any] = answers[" ".join(arguments)]
         return found
 
-    examined: dict[str, read_machines.Examined] = {}
+    reports: dict[str, read_machines.MachineReport] = {}
     times: list[float] = []
     for machine, found in recorded(name, "machines").items():
         if "output" in found:
             times.append(float(found["output"].splitlines()[0].removeprefix("time=")))
-            examined[machine] = read_machines.parse(found["output"], times[-1])
+            reports[machine] = read_machines.parse(found["output"], times[-1])
         else:
-            examined[machine] = read_machines.Examined(problem=found["problem"])
+            reports[machine] = read_machines.MachineReport(problem=found["problem"])
     read = datetime.fromtimestamp(max(times), UTC) + timedelta(seconds=1)
-    return assess.Facts(state, load(config), read_cluster.answered(get, state.workloads), read, examined)
+    return assess.Facts(state, load(config), read_cluster.answered(get, state.workloads), read, reports)
 
 
 def mesh(name: Name, **changes: Any) -> Mesh:

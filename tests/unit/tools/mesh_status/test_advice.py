@@ -10,7 +10,7 @@ import pytest
 
 from tools.mesh_status import advice, read_cluster, read_state
 from tools.mesh_status.model import Health
-from tools.mesh_status.read_machines import Certificate, Examined
+from tools.mesh_status.read_machines import Certificate, MachineReport
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 IDENTITY = "spiffe://cluster.local/ns/shop/sa/product"
@@ -24,11 +24,11 @@ STATE = read_state.Machine("product-1", "product", entry="product-10.0.0.5-pods"
 FRESH = replace(STATE, token_expires=at(0.5))
 ENTRY = read_cluster.Entry("product-10.0.0.5-pods", "shop", "product", "10.0.0.5", "pods", healthy=True)
 CERTIFICATE = Certificate(at(-2), at(22), IDENTITY)
-SEEN = Examined(unit="active", agent="1.31.0", envoy="1.39.3", ready=True, certificate=CERTIFICATE, token_expires=at(-8), gateway=True)
+SEEN = MachineReport(unit="active", agent="1.31.0", envoy="1.39.3", ready=True, certificate=CERTIFICATE, token_expires=at(-8), gateway=True)
 ENDED = Certificate(at(-27), at(-3), IDENTITY)
-OFF = Examined(problem="cannot be reached by SSH at 10.0.0.5: timed out")
+OFF = MachineReport(problem="cannot be reached by SSH at 10.0.0.5: timed out")
 HEALTHY: dict[str, Any] = {
-    "name": "product-1", "state": STATE, "entry": ENTRY, "examined": SEEN, "identity": IDENTITY, "control_plane": "1.31.0", "gateway": "10.0.0.2",
+    "name": "product-1", "state": STATE, "entry": ENTRY, "report": SEEN, "identity": IDENTITY, "control_plane": "1.31.0", "gateway": "10.0.0.2",
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def judged(**changes: Any) -> tuple[Health, list[str]]:
 
 
 def seen(**changes: Any) -> dict[str, Any]:
-    return {"examined": replace(SEEN, **changes)}
+    return {"report": replace(SEEN, **changes)}
 
 
 def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
@@ -68,7 +68,7 @@ def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
             ["its certificate ended 3 h ago; its token is good for another 30 min, with which it gets one as soon as it reaches istiod"],
         ),
         (
-            {"entry": None, "examined": OFF},
+            {"entry": None, "report": OFF},
             "missing",
             [
                 "cannot be reached by SSH at 10.0.0.5: timed out",
@@ -77,8 +77,8 @@ def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
                 "is not registered: there is no WorkloadEntry product-10.0.0.5-pods",
             ],
         ),
-        ({"examined": OFF}, "unknown", ["cannot be reached by SSH at 10.0.0.5: timed out"]),
-        ({"examined": None}, "healthy", []),
+        ({"report": OFF}, "unknown", ["cannot be reached by SSH at 10.0.0.5: timed out"]),
+        ({"report": None}, "healthy", []),
         ({"entry": None, **seen(unit="inactive", ready=False)}, "unhealthy", ["its agent is stopped: run `sudo systemctl start istio` on it"]),
         (
             {"entry": None, **seen(unit="activating", restarts=41, ready=False)},
@@ -134,7 +134,7 @@ def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
         ),
         ({"entry": None, "cluster_answers": False}, "unknown", []),
         ({"state": replace(STATE, joined=None)}, "missing", ["its join has not succeeded yet: run `pulumi up`"]),
-        ({"state": None, "entry": None, "examined": None}, "missing", ["is in the stack file and not in the stack yet: run `pulumi up`"]),
+        ({"state": None, "entry": None, "report": None}, "missing", ["is in the stack file and not in the stack yet: run `pulumi up`"]),
         ({"declared": False}, "healthy", ["is no longer in the stack file: the next `pulumi up` removes it"]),
     ],
 )  # fmt: skip

@@ -177,7 +177,7 @@ def test_a_machine_is_understood() -> None:
 
 def test_a_machine_that_has_nothing_is_understood() -> None:
     found = read_machines.parse("time=100.5\nLoadState=not-found\nActiveState=inactive\nNRestarts=0\nup=7\nready=000\n", 100.0)
-    assert found == read_machines.Examined(offset=0.5, up=7)
+    assert found == read_machines.MachineReport(offset=0.5, up=7)
     assert read_machines.certificate(base64.b64encode(b"no certificate").decode()) is None
 
 
@@ -196,7 +196,7 @@ def test_of_the_token_only_the_expiry_leaves_the_machine(more: str, tmp_path: Pa
     (tmp_path / "curl").write_text("#!/bin/sh\nexit 7\n")
     for program in ("systemctl", "curl"):
         (tmp_path / program).chmod(0o755)
-    text = Path(read_machines.__file__).with_name("examine.sh").read_text()
+    text = Path(read_machines.__file__).with_name("probe.sh").read_text()
     for directory in ("/var/lib/istio/envoy", "/etc/certs"):
         assert directory in text
         text = text.replace(directory, str(tmp_path))
@@ -211,7 +211,7 @@ def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
     there = read_state.Machine("product-1", "product", login=login, as_root="bash -s")
     tunnelled = replace(there, name="product-3", login=replace(login, host="127.0.0.1"))
     behind = replace(there, name="product-4", login=replace(login, host="10.9.9.9", proxy=login))
-    found = read_machines.examine([there, read_state.Machine("product-2", "product"), tunnelled, behind], "")
+    found = read_machines.probe([there, read_state.Machine("product-2", "product"), tunnelled, behind], "")
     assert {name: seen.problem for name, seen in found.items()} == {
         "product-1": "cannot be reached by SSH at 127.0.0.2: connection refused",
         "product-3": "cannot be reached by SSH at 127.0.0.1: connection refused; does ./scripts/tunnels run this command?",

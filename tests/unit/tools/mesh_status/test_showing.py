@@ -21,8 +21,8 @@ from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths
 from tools.mesh_status import __main__ as program
 from tools.mesh_status import assess, cli, pulumi, read, read_cluster, read_state, render_json, render_svg, render_table, svg_layout, verify
-from tools.mesh_status.model import Call, Mesh, Verification, Workload, worst
-from tools.mesh_status.read_machines import Examined
+from tools.mesh_status.model import Call, Mesh, Verification, Workload, worst_health
+from tools.mesh_status.read_machines import MachineReport
 
 GOLDEN = Path(__file__).parent / "golden"
 DRAWN = paths.ROOT / "docs" / "status.svg"
@@ -144,9 +144,9 @@ def test_calls_to_what_is_gone_are_left_out() -> None:
 
 
 def test_the_worst_health_counts() -> None:
-    assert worst([]) == "healthy"
-    assert worst(["healthy", "unknown", "missing", "unhealthy"]) == "unhealthy"
-    assert worst(["healthy", "unknown", "missing"]) == "missing"
+    assert worst_health([]) == "healthy"
+    assert worst_health(["healthy", "unknown", "missing", "unhealthy"]) == "unhealthy"
+    assert worst_health(["healthy", "unknown", "missing"]) == "missing"
     assert meshes.mesh("single").health == meshes.mesh("multi").health == "healthy"
     assert meshes.mesh("single", cluster=read_cluster.Cluster(problem="no answer")).health == "unknown"
 
@@ -176,9 +176,9 @@ def test_a_gateway_that_is_not_ours_is_judged_by_who_reaches_it() -> None:
     found = replace(facts.cluster, gateway=(), gateway_addresses=())
 
     def health(own: bool, reached: bool | None) -> str:
-        examined = {"product-1": replace(facts.examined["product-1"], gateway=reached)}
+        reports = {"product-1": replace(facts.reports["product-1"], gateway=reached)}
         state = replace(facts.state, own_gateway=own)
-        gateway = assess.mesh(replace(facts, state=state, cluster=found, examined=examined)).networks[0].gateway
+        gateway = assess.mesh(replace(facts, state=state, cluster=found, reports=reports)).networks[0].gateway
         return gateway.health if gateway else ""
 
     assert [health(False, True), health(False, False), health(False, None), health(True, True)] == [
@@ -191,8 +191,8 @@ def test_a_gateway_that_is_not_ours_is_judged_by_who_reaches_it() -> None:
 
 def test_the_same_trouble_of_several_machines_is_said_once() -> None:
     facts = meshes.facts("multi")
-    away = {name: replace(seen, gateway=False) for name, seen in facts.examined.items()}
-    text = tables(assess.mesh(replace(facts, examined=away)))
+    away = {name: replace(seen, gateway=False) for name, seen in facts.reports.items()}
+    text = tables(assess.mesh(replace(facts, reports=away)))
     assert "- machines product-1, product-2, product-3: cannot reach the east-west gateway at 172.31.26.2" in text
 
 
@@ -279,7 +279,7 @@ def test_a_stack_that_verifies_nothing_says_so(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_unreachable_machine_is_a_row() -> None:
-    mesh = meshes.mesh("single", examined={"product-1": Examined(problem="cannot be reached by SSH at 172.31.26.129: timed out")})
+    mesh = meshes.mesh("single", reports={"product-1": MachineReport(problem="cannot be reached by SSH at 172.31.26.129: timed out")})
     product = next(each for each in mesh.workloads if each.name == "product")
     row = next(each for each in product.endpoints if each.name == "product-1")
     assert (row.health, row.state, row.advice) == ("unknown", "Healthy", ("cannot be reached by SSH at 172.31.26.129: timed out",))
