@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import runpy
 import zlib
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pulumi
 import yaml
 from google.protobuf import json_format  # type: ignore[import-untyped]
 from pulumi.runtime import mocks
+
+from tools.devtools import mock_engine
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "istio-vm-mesh"
@@ -208,53 +205,11 @@ def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder 
 
     A `recorder` from outside has what was declared until then.
     """
-    pulumi.runtime.reset_options(project=PROJECT, stack="test")
-    values = {f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
-    hidden = {f"{PROJECT}:{key}": value for key, value in secrets.items()}
-    pulumi.runtime.set_all_config({**values, **hidden}, list(hidden))
     monitor = recorder or Recorder(preview)
-    outputs: dict[str, Any] = {}
-    secret_outputs: set[str] = set()
-
-    async def resolve() -> None:
-        root = pulumi.runtime.get_root_resource()
-        for name, value in getattr(root, "outputs", {}).items():
-            output = pulumi.Output.from_input(value)
-            outputs[name] = await output.future()
-            if await output.is_secret():
-                secret_outputs.add(name)
-
-    def body() -> Any:
-        runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
-        return resolve()
-
-    with _event_loops():
-        pulumi.runtime.set_mocks(monitor.mocks, project=PROJECT, stack="test", preview=preview, monitor=monitor)
-        pulumi.runtime.test(body)()
+    outputs, secret_outputs = mock_engine.run_program(monitor, config, secrets, preview=preview)
     names = [node.name for node in monitor.nodes]
     assert len(set(names)) == len(names), f"resources share names: {sorted(name for name in names if names.count(name) > 1)}"
-    return Run({node.name: node for node in monitor.nodes}, outputs, frozenset(secret_outputs))
-
-
-@contextmanager
-def _event_loops() -> Iterator[None]:
-    """Event loops for this thread and those that answer for the engine; Pulumi makes some where there are none, and closes none."""
-    loops: list[asyncio.AbstractEventLoop] = []
-
-    def make() -> None:
-        loops.append(asyncio.new_event_loop())
-        asyncio.set_event_loop(loops[-1])
-
-    make()
-    with ThreadPoolExecutor(initializer=make) as threads:
-        loops[0].set_default_executor(threads)
-        try:
-            yield
-        finally:
-            threads.shutdown()
-            for loop in loops:
-                loop.close()
-            asyncio.set_event_loop(None)
+    return Run({node.name: node for node in monitor.nodes}, outputs, secret_outputs)
 
 
 def texts(value: Any) -> Iterator[str]:

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.lab.environment import CHECKOUT, Config, Lab
 from tools.lab import paths, pulumi_cli, up
 from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.offline import packages
@@ -29,6 +28,7 @@ from tools.lab.steps import Display, Step, StepError, Steps, display
 from tools.mesh_status.pulumi import QUIET, STOP
 
 from .figures import Figure
+from .lab_stack import CHECKOUT, Config, LabStack
 
 HERE = Path(__file__).parent
 PACKAGE = f"http://host.docker.internal:{packages.PORT}{packages.PATH}"
@@ -41,7 +41,7 @@ TO_FLOOR, TO_ONE = 1.5, 2.5
 
 
 @dataclass
-class Mesh(Lab):
+class Mesh(LabStack):
     """A stack of its own in this checkout, with two workloads."""
 
     stack: str = f"bench-{CHECKOUT}"
@@ -72,13 +72,6 @@ class Mesh(Lab):
     def added(self) -> list[str]:
         """The names of the machines that came after the first two."""
         return [f"{(FIRST, OTHER)[number % 2]}-{2 + number // 2}" for number in range(self.more)]
-
-    def file(self) -> Path:
-        return paths.ROOT / "stacks" / f"Pulumi.{self.stack}.yaml"
-
-    @property
-    def private(self) -> Path:
-        return paths.make_private(paths.RUN / "bench")
 
 
 @dataclass
@@ -120,7 +113,7 @@ class Watch:
 
 def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
     """Measure everything, in a stack that is made for it and removed again. Raises StepFailedError."""
-    mesh = Mesh(paths.ROOT)
+    mesh = Mesh()
     steps = Steps("bench", up.PREPARATIONS + 6 + rounds, Display(sys.stderr) if as_json else display(), retry_command="./scripts/bench lab")
     mesh.lab("down")
     try:
@@ -129,7 +122,7 @@ def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
         return list(_figures(mesh, steps, machines, rounds))
     finally:
         mesh.lab("down")
-        mesh.file().unlink(missing_ok=True)
+        mesh.file.unlink(missing_ok=True)
 
 
 def _figures(mesh: Mesh, steps: Steps, machines: int, rounds: int) -> Iterator[Figure]:
@@ -218,14 +211,7 @@ def _by_hand(mesh: Mesh, watch: Watch, name: str, entry: str, install: str) -> f
 
 
 def _reset(mesh: Mesh, name: str, purge: str) -> None:
-    mesh.docker(
-        "exec",
-        "--interactive",
-        f"istio-vm-mesh-{mesh.stack}-{name}",
-        "bash",
-        "-s",
-        stdin=f"PURGE={purge}\n" + (HERE / "reset.sh").read_text(),
-    )
+    mesh.inside(name, f"PURGE={purge}\n" + (HERE / "reset.sh").read_text())
 
 
 def _gone(mesh: Mesh, entries: Sequence[str]) -> None:

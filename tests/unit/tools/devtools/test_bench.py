@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -77,8 +76,8 @@ def test_figures_are_a_table_for_people_and_json_for_programs(capsys: pytest.Cap
     assert said["good"] is False and said["figures"][0]["ratio"] == pytest.approx(1.63)
 
 
-def test_many_machines_are_of_both_workloads(tmp_path: Path) -> None:
-    made = mesh.Mesh(tmp_path, more=3)
+def test_many_machines_are_of_both_workloads() -> None:
+    made = mesh.Mesh(more=3)
     assert made.added() == ["product-2", "billing-2", "product-3"]
 
 

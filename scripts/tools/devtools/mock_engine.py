@@ -1,0 +1,74 @@
+"""Runs the whole program under Pulumi's mocks: no engine, no plugins, everything in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import runpy
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pulumi
+from pulumi.runtime import mocks
+
+from tools import ROOT
+
+PROJECT = "istio-vm-mesh"
+
+
+def run_program(
+    monitor: mocks.MockMonitor, config: Mapping[str, Any], secrets: Mapping[str, str], *, preview: bool
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """Run `__main__.py` and return the stack's outputs by name, and the names of those that are secret.
+
+    - `monitor`: answers for the engine
+    - `config`, `secrets`: the stack's configuration, keys without the project's name
+
+    An output that a preview does not know is left empty. Raises what the program raises.
+    """
+    pulumi.runtime.reset_options(project=PROJECT, stack="test")
+    values = {f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    hidden = {f"{PROJECT}:{key}": value for key, value in secrets.items()}
+    pulumi.runtime.set_all_config({**values, **hidden}, list(hidden))
+    outputs: dict[str, Any] = {}
+    secret_outputs: set[str] = set()
+
+    async def resolve() -> None:
+        root = pulumi.runtime.get_root_resource()
+        for name, value in getattr(root, "outputs", {}).items():
+            output = pulumi.Output.from_input(value)
+            outputs[name] = await output.future()
+            if await output.is_secret():
+                secret_outputs.add(name)
+
+    def body() -> Any:
+        runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+        return resolve()
+
+    with _event_loops():
+        pulumi.runtime.set_mocks(monitor.mocks, project=PROJECT, stack="test", preview=preview, monitor=monitor)
+        pulumi.runtime.test(body)()
+    return outputs, frozenset(secret_outputs)
+
+
+@contextmanager
+def _event_loops() -> Iterator[None]:
+    """Event loops for this thread and those that answer for the engine; Pulumi makes some where there are none, and closes none."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def make() -> None:
+        loops.append(asyncio.new_event_loop())
+        asyncio.set_event_loop(loops[-1])
+
+    make()
+    with ThreadPoolExecutor(initializer=make) as threads:
+        loops[0].set_default_executor(threads)
+        try:
+            yield
+        finally:
+            threads.shutdown()
+            for loop in loops:
+                loop.close()
+            asyncio.set_event_loop(None)
