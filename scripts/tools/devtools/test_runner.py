@@ -1,4 +1,4 @@
-"""`python -m tools.devtools.test_runner`, started by `./scripts/test` in the virtual environment: runs every check, then says what passed in which time."""
+"""`python -m tools.devtools.test_runner`, started by `./scripts/test` in the virtual environment: runs every check and says which passed in which time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType
 from xml.etree import ElementTree
 
-from tools import FAILED, INTERRUPTED, OK
-from tools.lab import paths, up
+from tools import FAILED, INTERRUPTED, OK, PYTHONPATH, ROOT
+from tools.lab import up
 from tools.lab.locks import checkout_lock, exclusive_lock, shared_lock
 from tools.lab.offline import debian, dockerd
 from tools.lab.offline.programs import Tools
@@ -25,43 +25,87 @@ from tools.lab.steps import StepError, StepFailedError, Steps, seconds
 
 from . import runner_cli
 
-TOOLS = ("pulumi", "helm", "etcd", "kube-apiserver", "kube-controller-manager")
+PROGRAMS = ("pulumi", "helm", "etcd", "kube-apiserver", "kube-controller-manager")
 """What the engine tests run for real."""
-HOST_PACKAGES = ["ca-certificates", "openssh-client", "openssh-server"]
+HOST_PACKAGES = [
+    "ca-certificates",
+    *("openssh-client", "openssh-server"),
+    *("shellcheck", "shfmt", "systemd"),  # systemd: for systemd-analyze
+    *("dash", "fish", "tcsh", "zsh"),  # login shells
+]
+FAST_TESTS = ("tests/engine", "tests/preview", "tests/unit", "scripts/tools/standins/tests")
+"""Directories, the longest first."""
+LAB_TESTS = "tests/lab"
 
 
 class Terminated(KeyboardInterrupt):
-    """Somebody asked this process alone to end; after Ctrl-C the terminal tells the children too."""
+    """A signal ended this process alone; after Ctrl-C the terminal signals the children too."""
 
 
 @dataclass
-class Part:
-    """One command of the whole run, and how it ended."""
+class Report:
+    """A report of pytest: `tests` counts the outcomes, `seconds` sums the time of each test file."""
+
+    tests: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> Report:
+        """Read a report in JUnit's format."""
+        report = cls()
+        for suite in ElementTree.parse(file).iter("testsuite"):
+            failed, skipped = int(suite.get("failures", 0)) + int(suite.get("errors", 0)), int(suite.get("skipped", 0))
+            report.tests.update(failed=failed, skipped=skipped, passed=int(suite.get("tests", 0)) - failed - skipped)
+            for case in suite.iter("testcase"):
+                name = _test_file(case.get("classname", ""))
+                report.seconds[name] = report.seconds.get(name, 0.0) + float(case.get("time", 0))
+        return report
+
+
+def _test_file(classname: str) -> str:
+    """Return the path of a test file from its module's name, which may have a class behind it."""
+    parts = classname.split(".")
+    files = ["/".join(parts[:count]) + ".py" for count in range(len(parts), 0, -1)]
+    return next((file for file in files if (ROOT / file).exists()), classname)
+
+
+@dataclass
+class Stage:
+    """One command of the whole run, and how it ended.
+
+    - `scenarios`: its test files are scenarios of the lab, whose times the summary lists
+    - `code`: its exit code, None while it has not run
+    """
 
     title: str
-    module: str
-    arguments: Sequence[str | Path]
+    command: Sequence[str | Path]
     environment: Mapping[str, str] = field(default_factory=dict)
+    scenarios: bool = False
     code: int | None = None
     took: float = 0.0
-    tests: Counter[str] = field(default_factory=Counter)
+    report: Report = field(default_factory=Report)
 
     def run(self) -> None:
         print(f"\n== {self.title}", flush=True)
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as directory:
-            report = Path(directory, "report.xml")
-            more = [f"--junitxml={report}"] if self.module == "pytest" else []
+            file = Path(directory, "report.xml")
+            report = [f"--junitxml={file}"] if "pytest" in self.command else []
             try:
-                self.code = _call([sys.executable, "-m", self.module, *self.arguments, *more], {**os.environ, **self.environment})
+                self.code = _call([*self.command, *report], {**os.environ, **self.environment})
             finally:
                 self.took = time.monotonic() - started
-                if report.exists():
-                    self.tests = _count(report)
+                if file.exists():
+                    self.report = Report.read(file)
 
     def outcome(self) -> Counter[str]:
-        """How many tests passed, failed and were skipped; a command that failed without a failed test is one failure."""
-        return self.tests + Counter(failed=1 if self.code and not self.tests["failed"] else 0)
+        """Count the tests that passed, failed and were skipped; a command that failed without a failed test is one failure."""
+        return self.report.tests + Counter(failed=1 if self.code and not self.report.tests["failed"] else 0)
+
+
+def python(module: str, *arguments: str | Path) -> list[str | Path]:
+    """Return the command that runs a module in this interpreter."""
+    return [sys.executable, "-m", module, *arguments]
 
 
 def main() -> int:
@@ -70,26 +114,26 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _terminate)
-    os.chdir(paths.ROOT)
+    os.chdir(ROOT)
     started = time.monotonic()
-    parts: list[Part] = []
+    stages: list[Stage] = []
     try:
-        parts += _parts(_prepare(arguments.needs_lab), arguments.needs_lab)
-        for part in parts:
-            part.run()
+        stages += _stages(_prepare(arguments.needs_lab), arguments.needs_lab)
+        for stage in stages:
+            stage.run()
         if arguments.needs_lab:
             with exclusive_lock() as alone:
                 if alone:
-                    dockerd.stop()  # unless somebody's containers run in it
+                    dockerd.stop()  # unless containers of another lab run in it
     except (StepError, StepFailedError) as error:
         print(error, file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
-        _summary(parts, time.monotonic() - started)
+        _summary(stages, time.monotonic() - started)
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
-    _summary(parts, time.monotonic() - started)
-    return FAILED if any(part.code for part in parts) else OK
+    _summary(stages, time.monotonic() - started)
+    return FAILED if any(stage.code for stage in stages) else OK
 
 
 def _prepare(with_lab: bool) -> dict[str, str]:
@@ -98,26 +142,34 @@ def _prepare(with_lab: bool) -> dict[str, str]:
     if with_lab:
         with checkout_lock(), shared_lock():
             up.prepare(steps)
-    with steps.step("sshd") as step:
+    with steps.step("sshd, shells and linters") as step:
         debian.ensure(step, HOST_PACKAGES)
     with steps.step("tools of the tests") as step:
         tools = Tools()
-        found = tools.programs(step, *TOOLS)
+        programs = tools.programs(step, *PROGRAMS)
         tools.directory(step, "pulumi-python")
-    directories = dict.fromkeys(str(tool.path.parent) for tool in found.values())
-    return {"PULUMI_CLI": str(found["pulumi"].path), "LAB_TOOLS": os.pathsep.join(directories)}
+    directories = dict.fromkeys(str(tool.path.parent) for tool in programs.values())
+    return {"PULUMI_CLI": str(programs["pulumi"].path), "LAB_TOOLS": os.pathsep.join(directories)}
 
 
-def _parts(environment: Mapping[str, str], with_lab: bool) -> list[Part]:
-    fast = [*(f"tests/{directory}" for directory in ("engine", "preview", "unit")), "scripts/tools/standins/tests"]  # the longest first
+def _stages(environment: Mapping[str, str], with_lab: bool) -> list[Stage]:
     selection = [] if with_lab else ["-m", "not slow"]
-    parts = [
-        Part("ruff check", "ruff", ["check", "."]),
-        Part("ruff format", "ruff", ["format", "--check", "."]),
-        Part("mypy", "mypy", []),
-        Part("unit, preview and engine tests", "pytest", ["--numprocesses=2", "--dist=worksteal", *selection, *fast], environment),
+    lint_imports = Path(sys.executable).with_name("lint-imports")
+    stages = [
+        Stage("ruff check", python("ruff", "check", ".")),
+        Stage("ruff format", python("ruff", "format", "--check", ".")),
+        Stage("imports", [lint_imports, "--no-cache", "--no-logo"], {"PYTHONPATH": PYTHONPATH}),
+        Stage("mypy", python("mypy")),
+        Stage(
+            "unit, preview and engine tests",
+            python("pytest", "--numprocesses=2", "--dist=worksteal", *selection, *FAST_TESTS),
+            environment,
+        ),
     ]
-    return [*parts, Part("the lab", "pytest", ["--verbosity=1", "--numprocesses=2", "--durations=12", "tests/lab"])] if with_lab else parts
+    if with_lab:
+        command = python("pytest", "--verbosity=1", "--numprocesses=2", "--durations=12", LAB_TESTS)
+        stages.append(Stage("the lab", command, scenarios=True))
+    return stages
 
 
 def _call(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
@@ -136,26 +188,20 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def _count(report: Path) -> Counter[str]:
-    """The tests of a report in JUnit's format, by outcome."""
-    total: Counter[str] = Counter()
-    for suite in ElementTree.parse(report).iter("testsuite"):
-        failed, skipped = int(suite.get("failures", 0)) + int(suite.get("errors", 0)), int(suite.get("skipped", 0))
-        total.update(failed=failed, skipped=skipped, passed=int(suite.get("tests", 0)) - failed - skipped)
-    return total
-
-
-def _summary(parts: Sequence[Part], took: float) -> None:
+def _summary(stages: Sequence[Stage], took: float) -> None:
     print()
     total: Counter[str] = Counter()
-    for part in parts:
-        if part.code is None:
-            print(f"{part.title:30}  {'not run':>12}")
+    for stage in stages:
+        if stage.code is None:
+            print(f"{stage.title:30}  {'not run':>12}")
             continue
-        total += part.outcome()
-        print(f"{part.title:30}  {seconds(part.took):>12}  {'failed' if part.code else 'passed'}")
-    said = ", ".join(f"{total[what]} {what}" for what in ("failed", "passed", "skipped") if total[what]) or "nothing ran"
-    print(f" {said} in {seconds(took)} ".center(80, "="), flush=True)
+        total += stage.outcome()
+        print(f"{stage.title:30}  {seconds(stage.took):>12}  {'failed' if stage.code else 'passed'}")
+        if stage.scenarios:
+            for file, spent in sorted(stage.report.seconds.items()):
+                print(f"  {file:60}  {seconds(spent):>12}")
+    outcomes = ", ".join(f"{total[what]} {what}" for what in ("failed", "passed", "skipped") if total[what]) or "nothing ran"
+    print(f" {outcomes} in {seconds(took)} ".center(80, "="), flush=True)
 
 
 if __name__ == "__main__":

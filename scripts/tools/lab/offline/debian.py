@@ -14,14 +14,21 @@ from ..steps import Step, StepError
 PROVIDES = {
     "ca-certificates": "update-ca-certificates",
     "curl": "curl",
+    "dash": "dash",
     "docker.io": "dockerd",
+    "fish": "fish",
     "gcc": "gcc",
     "iproute2": "ip",
     "iptables": "iptables",
     "mmdebstrap": "mmdebstrap",
     "openssh-client": "ssh-keygen",
     "openssh-server": "sshd",
+    "shellcheck": "shellcheck",
+    "shfmt": "shfmt",
+    "systemd": "systemd-analyze",
+    "tcsh": "tcsh",
     "xz-utils": "xz",
+    "zsh": "zsh",
 }
 """The program that each package is wanted for: where the machine has it from elsewhere, the package is not needed."""
 

@@ -15,46 +15,67 @@ import pytest
 
 from tools import FAILED, INTERRUPTED, OK, PYTHONPATH, ROOT
 from tools.devtools import test_runner
-from tools.devtools.test_runner import Part
+from tools.devtools.test_runner import Report, Stage, python
 
 TESTS = "import pytest\ndef test_good(): pass\ndef test_bad(): assert {good}\n@pytest.mark.skip\ndef test_skipped(): pass\n"
 
 
-def pytest_part(directory: Path, good: bool) -> Part:
+def pytest_stage(directory: Path, good: bool) -> Stage:
     (directory / "test_it.py").write_text(TESTS.format(good=good))
-    return Part("tests", "pytest", ["-c", os.devnull, "--rootdir", directory, directory], {"CI": ""})
+    return Stage("tests", python("pytest", "-c", os.devnull, "--rootdir", directory, directory), {"CI": ""})
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Part]], int]:
-    def start(parts: list[Part]) -> int:
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Stage]], int]:
+    def start(stages: list[Stage]) -> int:
         monkeypatch.setattr("sys.argv", ["test", "--quick"])
         monkeypatch.setattr(test_runner, "_prepare", lambda with_lab: {})
-        monkeypatch.setattr(test_runner, "_parts", lambda environment, with_lab: parts)
+        monkeypatch.setattr(test_runner, "_stages", lambda environment, with_lab: stages)
         monkeypatch.setattr(test_runner.signal, "signal", lambda *arguments: None)
         return test_runner.main()
 
     return start
 
 
-def test_what_passed_is_counted(run: Callable[[list[Part]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([Part("platform", "platform", []), pytest_part(tmp_path, good=True)]) == OK
+def test_what_passed_is_counted(run: Callable[[list[Stage]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([Stage("platform", python("platform")), pytest_stage(tmp_path, good=True)]) == OK
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[-3:-1]] == ["platform", "tests"]
     assert " 2 passed, 1 skipped in " in lines[-1]
 
 
-def test_every_part_runs_and_one_that_failed_fails_all(
-    run: Callable[[list[Part]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_every_stage_runs_and_one_that_failed_fails_all(
+    run: Callable[[list[Stage]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run([Part("no module", "no_such_module", []), pytest_part(tmp_path, good=False)]) == FAILED
+    assert run([Stage("no module", python("no_such_module")), pytest_stage(tmp_path, good=False)]) == FAILED
     assert " 2 failed, 1 passed, 1 skipped in " in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_no_tests_are_a_failure(tmp_path: Path) -> None:
-    part = Part("tests", "pytest", ["-c", os.devnull, "--rootdir", tmp_path, tmp_path])
-    part.run()
-    assert (part.code, part.outcome()) == (5, Counter(failed=1))
+    stage = Stage("tests", python("pytest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path))
+    stage.run()
+    assert (stage.code, stage.outcome()) == (5, Counter(failed=1))
+
+
+def test_the_summary_has_the_seconds_of_each_scenario(
+    run: Callable[[list[Stage]], int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    stage = pytest_stage(tmp_path, good=True)
+    stage.scenarios = True
+    assert run([stage]) == OK
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-3:-1]] == ["tests", "test_it"]
+    assert lines[-2].endswith(" s")
+
+
+def test_times_are_summed_by_test_file(tmp_path: Path) -> None:
+    cases = "".join(
+        f'<testcase classname="{name}" time="{spent}"/>' for name, spent in (("tests.conftest.TestIt", 1.5), ("tests.conftest", 2))
+    )
+    (tmp_path / "report.xml").write_text(f'<testsuites><testsuite tests="2" failures="1">{cases}</testsuite></testsuites>')
+    report = Report.read(tmp_path / "report.xml")
+    assert report.seconds == {"tests/conftest.py": 3.5}
+    assert report.tests == Counter(failed=1, passed=1)
 
 
 def test_an_interruption_lets_the_tests_put_things_in_order(tmp_path: Path) -> None:
@@ -68,7 +89,7 @@ def test_an_interruption_lets_the_tests_put_things_in_order(tmp_path: Path) -> N
 import sys
 from tools.devtools import test_runner
 test_runner._prepare = lambda with_lab: {{}}
-test_runner._parts = lambda *_: [test_runner.Part("tests", "pytest", ["-c", "/dev/null", "--rootdir", {str(tmp_path)!r}, {str(tmp_path)!r}])]
+test_runner._stages = lambda *_: [test_runner.Stage("tests", test_runner.python("pytest", "-c", "/dev/null", "--rootdir", {str(tmp_path)!r}, {str(tmp_path)!r}))]
 sys.argv = ["test", "--quick"]
 sys.exit(test_runner.main())
 """
