@@ -1,6 +1,6 @@
 """Puts plugins where the Pulumi CLI looks for them: official ones where this machine has them, stand-ins otherwise.
 
-    python -m standins.install --bin .lab/bin --home .lab/home --sdk DIRECTORY
+    python run.py install --bin .lab/bin --home .lab/home --sdk DIRECTORY
 
 The CLI looks for the language host and the plugin of `pulumi.dynamic` beside its own file, links resolved, and calls them bundled. So a CLI that
 brings its own keeps them; beside any other one, `--bin` gets a stand-in and two files of the Go module github.com/pulumi/pulumi/sdk/v3 from

@@ -1,4 +1,4 @@
-"""What the engine asks of a provider, and what a provider answers. See `standins.provider` for how they are used."""
+"""What the engine asks of a provider, and what a provider answers. See `provider` for how they are used."""
 
 from __future__ import annotations
 

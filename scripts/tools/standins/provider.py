@@ -1,7 +1,7 @@
 """What provider plugins have in common: the gRPC service, secrets and unknowns, logging, cancelling, and ending with the CLI.
 
 A provider is a subclass of `Provider`; its program ends with `serve(MyProvider())`. Its methods take one `Request` and work on plain Python
-values with the markers `Secret` and `UNKNOWN` (see `standins.properties`, whose names are re-exported here):
+values with the markers `Secret` and `UNKNOWN` (see `properties`, whose names are re-exported here):
 
     class Files(Provider):
         name, version = "files", "1.0.0"

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tools.standins.kubernetes import charts, kubeconfig, objects, wait
-from tools.standins.kubernetes.plugin import Kubernetes
-from tools.standins.provider import UNKNOWN, ProviderError, Request, Secret
+from ..kubernetes import charts, kubeconfig, objects, wait
+from ..kubernetes.plugin import Kubernetes
+from ..provider import UNKNOWN, ProviderError, Request, Secret
 
 BOTH = frozenset({"ConfigMap", "Secret"})
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tools.standins.properties import UNKNOWN, Secret, differences, from_struct, has_secret, has_unknown, plain, secret_like, to_struct
+from ..properties import UNKNOWN, Secret, differences, from_struct, has_secret, has_unknown, plain, secret_like, to_struct
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"
 SECRET = "1b47061264138c4ac30d75fd1eb44270"
