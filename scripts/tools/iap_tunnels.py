@@ -75,7 +75,7 @@ async def _connect(project: str, name: str, zone: str, reader: asyncio.StreamRea
         "gcloud", "compute", *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     assert process.stdin and process.stdout and process.stderr
-    said = asyncio.create_task(process.stderr.read())
+    errors = asyncio.create_task(process.stderr.read())
     there = asyncio.create_task(_pump(reader, process.stdin))
     try:
         await _pump(process.stdout, writer)
@@ -86,7 +86,7 @@ async def _connect(project: str, name: str, zone: str, reader: asyncio.StreamRea
                 os.kill(process.pid, signal.SIGTERM)  # `terminate` would collect the child, whom asyncio waits for
         code = await process.wait()
         # Ended by us, or by the other side's hanging up, is no failure; a machine that is not there yet is dialled again.
-        if code not in (0, -signal.SIGTERM) and (lines := (await said).decode(errors="replace").strip().splitlines()):
+        if code not in (0, -signal.SIGTERM) and (lines := (await errors).decode(errors="replace").strip().splitlines()):
             print(f"tunnel to {name}: {lines[-1][:300]}", file=sys.stderr, flush=True)
 
 

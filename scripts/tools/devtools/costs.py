@@ -34,24 +34,24 @@ def bill(settings: Settings) -> tuple[Counter[str], Counter[str]]:
     from components.istio import network_gateways
     from components.platforms.google import names
 
-    whole: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     spot: Counter[str] = Counter()
     cluster = settings.cluster
     if isinstance(cluster, GkeCluster):
         nodes = cluster.nodes
-        whole.update({"cluster": 1, "balancer": 1, "zone": 1 if cluster.gateway.dns_name else 0})
+        counts.update({"cluster": 1, "balancer": 1, "zone": 1 if cluster.gateway.dns_name else 0})
         if not cluster.autopilot:
-            whole.update({nodes.machine_type: nodes.minimum, "disk": nodes.minimum * nodes.disk_size, "nat-machine": nodes.minimum})
+            counts.update({nodes.machine_type: nodes.minimum, "disk": nodes.minimum * nodes.disk_size, "nat-machine": nodes.minimum})
             spot.update({nodes.machine_type: nodes.minimum if nodes.spot else 0})
-    whole["balancer"] += sum(
+    counts["balancer"] += sum(
         network_gateways.has_load_balancer(settings, network) for network in gateway_machines.networks_with_gateway(settings)
     )
-    whole["nat"] += len(names.vpcs(settings))
+    counts["nat"] += len(names.vpcs(settings))
     for machine in google_machines(settings).values():
         count = machine.minimum if isinstance(machine, GceInstanceGroup) else 1
-        whole.update({machine.machine_type: count, "disk": count * machine.disk_size, "nat-machine": count})
+        counts.update({machine.machine_type: count, "disk": count * machine.disk_size, "nat-machine": count})
         spot.update({machine.machine_type: count if machine.spot else 0})
-    return whole, spot
+    return counts, spot
 
 
 def _cost(count: float, price: Mapping[str, Any]) -> float:
@@ -72,15 +72,15 @@ def page() -> str:
     ]
     sections: list[str] = []
     for name, settings in stacks():
-        whole, spot = bill(settings)
-        costs = {item: _cost(count - spot[item] * (1 - data["spot"]), prices[item]) for item, count in whole.items() if count}
+        counts, spot = bill(settings)
+        costs = {item: _cost(count - spot[item] * (1 - data["spot"]), prices[item]) for item, count in counts.items() if count}
         total = sum(costs.values())
         most = sorted(costs, key=lambda item: -costs[item])[:3]
         named = ", ".join(f"{prices[item]['what']} {costs[item] / total:.0%}" for item in most)
         text.append(f"| [{name}](#{name}) | {total:.0f} | {named} |\n")
         rows = [
             f"| {prices[item]['what']} | {count:g} | {costs[item]:.0f} | {prices[item].get('note', '')} |\n"
-            for item, count in sorted(whole.items())
+            for item, count in sorted(counts.items())
             if count
         ]
         sections.append(

@@ -58,8 +58,8 @@ def _required(field: dataclasses.Field[Any]) -> bool:
 def _plain(value: Any) -> Any:
     """A default as a stack file would have it."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        found = {_key(field.name): _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {key: item for key, item in found.items() if item is not None}
+        fields = {_key(field.name): _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {key: item for key, item in fields.items() if item is not None}
     if isinstance(value, Mapping):
         return dict(value)
     return list(value) if isinstance(value, tuple) else value
@@ -101,10 +101,10 @@ def _object(cls: type, classes: dict[str, type], prefix: str = "") -> dict[str, 
             required.append(prefix + _key(field.name))
         elif (default := _default(field)) not in (None, [], {}) and not isinstance(default, dict):
             properties[prefix + _key(field.name)]["default"] = default
-    found: dict[str, Any] = {"type": "object", "description": _text(cls), "properties": properties, "required": required}
+    schema: dict[str, Any] = {"type": "object", "description": _text(cls), "properties": properties, "required": required}
     if not prefix:
-        found["additionalProperties"] = False
-    return found
+        schema["additionalProperties"] = False
+    return schema
 
 
 def _text(cls: type) -> str:
@@ -132,7 +132,7 @@ def schema() -> str:
     while waiting := [name for name in classes if name not in definitions]:
         for name in waiting:
             definitions[name] = _object(classes[name], classes)
-    whole = {
+    document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"A stack file of {PROJECT}",
         "type": "object",
@@ -140,7 +140,7 @@ def schema() -> str:
         "required": ["config"],
         "$defs": dict(sorted(definitions.items())),
     }
-    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
 def _named(expected: Any) -> str:

@@ -109,10 +109,10 @@ def _logs(wanted: str | None) -> int:
         return OK
     if wanted.isdigit():
         wanted = f"{int(wanted):02d}-"
-    if not (found := [log for log in logs if wanted in log.name]):
+    if not (matching := [log for log in logs if wanted in log.name]):
         print(f"no log of a step {wanted}: `./scripts/lab logs` lists them", file=sys.stderr)
         return FAILED
-    sys.stdout.write(found[-1].read_text(errors="replace"))
+    sys.stdout.write(matching[-1].read_text(errors="replace"))
     return OK
 
 

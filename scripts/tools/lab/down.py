@@ -58,8 +58,8 @@ def _remove_files() -> None:
 
 def _engine(step: Step) -> Engine | None:
     """The engine that the lab runs in; its own is started where it does not run, as after a reboot, because containers are left in it."""
-    if found := engine.find():
-        return found
+    if answering := engine.find():
+        return answering
     return dockerd.ensure(step) if paths.docker_host() else None
 
 
@@ -112,5 +112,5 @@ def _used_by_other_checkouts(engine: Engine) -> bool:
 
 def _remove_images(engine: Engine) -> None:
     """Remove the images that the lab made, in an engine that stays."""
-    if made := sorted(set(engine.docker("image", "ls", "--quiet", "--filter", f"label={images.LABEL}").split())):
-        engine.attempt("image", "rm", "--force", *made)
+    if images_of_lab := sorted(set(engine.docker("image", "ls", "--quiet", "--filter", f"label={images.LABEL}").split())):
+        engine.attempt("image", "rm", "--force", *images_of_lab)

@@ -37,8 +37,8 @@ PASSPHRASE = "lab"
 
 def cache() -> Path:
     """The cache directory; it is shared by all checkouts and survives `down`."""
-    if own := os.environ.get("ISTIO_VM_MESH_CACHE"):
-        return Path(own).absolute()
+    if chosen := os.environ.get("ISTIO_VM_MESH_CACHE"):
+        return Path(chosen).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "istio-vm-mesh"
 
 

@@ -93,9 +93,11 @@ def _engine(machine: Machine) -> list[str]:
 def _room(machine: Machine) -> list[str]:
     building = machine.cold()
     what = "build everything once" if building else "run the lab"
-    found = []
+    shortages = []
     if (there := machine.memory()) < (needed := MEMORY_COLD if building else MEMORY_WARM):
-        found.append(f"{there / GIB:.1f} GiB of memory are too little to {what} ({needed // GIB} GiB): use a larger machine or add swap")
+        shortages.append(
+            f"{there / GIB:.1f} GiB of memory are too little to {what} ({needed // GIB} GiB): use a larger machine or add swap"
+        )
     needed = DISK_COLD if building else DISK_WARM
     directories = {"cache": paths.cache(), "state": paths.ROOT} | ({"home": Path.home()} if building else {})
     for place, there in machine.free(directories).values():
@@ -103,5 +105,5 @@ def _room(machine: Machine) -> list[str]:
             cure = (
                 "" if place == paths.ROOT else ", or set ISTIO_VM_MESH_CACHE (and Go's GOCACHE, GOMODCACHE) to a directory on a larger disk"
             )
-            found.append(f"{there / GIB:.1f} GiB free for {place} are too little to {what} ({needed // GIB} GiB): free some{cure}")
-    return found
+            shortages.append(f"{there / GIB:.1f} GiB free for {place} are too little to {what} ({needed // GIB} GiB): free some{cure}")
+    return shortages

@@ -26,21 +26,21 @@ def show(mesh: Mesh, outputs: Mapping[str, Any], console: Console | None = None)
     if not isinstance(evidence, Mapping):
         console.print("\nNothing was called: the stack says `verify: none`.")
         return
-    for workload, found in evidence.items():
-        console.print(_workload(workload, found))
+    for workload, proof in evidence.items():
+        console.print(_workload(workload, proof))
     console.print(f"\nMachines reach the control plane through the east-west gateway at {outputs.get('gateway')}, port 15012.")
 
 
-def _workload(name: str, found: Mapping[str, list[dict[str, str]]]) -> RenderableType:
+def _workload(name: str, proof: Mapping[str, list[dict[str, str]]]) -> RenderableType:
     """The tables of one workload; those without a row are left out."""
-    endpoints, calls, carried = found["endpoints"], found["calls"], found.get("carried", [])
+    endpoints, calls, carried = proof["endpoints"], proof["calls"], proof.get("carried", [])
     if not endpoints and not calls:
         return Text(f"\n{name}: nothing was verified, see the warnings above", style="yellow")
     names = {_host(each["address"]): f"{each['kind']} {each['name']}" for each in endpoints}
     parts: list[RenderableType] = []
     if calls:
         services = " and ".join(dict.fromkeys(call["service"] for call in calls))
-        parts += [Text(f"\nCalls to {services}", style="bold"), _calls(calls, names, found.get("outside", []))]
+        parts += [Text(f"\nCalls to {services}", style="bold"), _calls(calls, names, proof.get("outside", []))]
     if carried:
         parts += [Text("\nCarried by gateways", style="bold"), _carried(carried)]
     return Group(*parts)

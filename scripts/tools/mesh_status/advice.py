@@ -24,7 +24,7 @@ OVERDUE = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class MachineFacts:
     """All that is known of a machine. `declared` is whether the stack file has it, `cluster_answers` whether `entry` means anything.
 
     `report` is None where there was no way to ask. `identity` is the workload's, `control_plane` the version of istiod.
@@ -53,31 +53,31 @@ def duration(time: timedelta | float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
-def machine(found: Machine, now: datetime) -> Finding:
+def machine(facts: MachineFacts, now: datetime) -> Finding:
     """The health of a machine, and what to do about it, the most important first."""
-    if not found.state:
+    if not facts.state:
         return "missing", ["is in the stack file and not in the stack yet: run `pulumi up`"]
-    health, advice = _entry(found, now)
-    if found.report:
-        more, reasons = _report(found, found.report, now)
+    health, advice = _entry(facts, now)
+    if facts.report:
+        more, reasons = _report(facts, facts.report, now)
         # What the machine says explains what its entry shows.
         health, advice = worst_health([health, more]), [*reasons, *advice]
-    if not found.state.joined:
+    if not facts.state.joined:
         health, advice = worst_health([health, "missing"]), [*advice, "its join has not succeeded yet: run `pulumi up`"]
-    if not found.declared:
+    if not facts.declared:
         advice.append("is no longer in the stack file: the next `pulumi up` removes it")
     return health, advice
 
 
-def _entry(found: Machine, now: datetime) -> Finding:
+def _entry(facts: MachineFacts, now: datetime) -> Finding:
     """What the WorkloadEntry says."""
-    entry = found.entry
-    if not found.cluster_answers:
+    entry = facts.entry
+    if not facts.cluster_answers:
         return "unknown", []
     if not entry:
-        silent = not found.report or found.report.problem or not found.report.ready
+        silent = not facts.report or facts.report.problem or not facts.report.ready
         where = "" if silent else " though its proxy is ready: see `journalctl --unit istio` on it"
-        return "missing", [f"is not registered: there is no WorkloadEntry {found.state.entry if found.state else ''}{where}"]
+        return "missing", [f"is not registered: there is no WorkloadEntry {facts.state.entry if facts.state else ''}{where}"]
     if entry.disconnected:
         return "unhealthy", [f"its agent has had no connection to istiod for {duration(now - entry.disconnected)}"]
     if entry.healthy is None:
@@ -88,38 +88,38 @@ def _entry(found: Machine, now: datetime) -> Finding:
     return "healthy", []
 
 
-def _report(found: Machine, seen: MachineReport, now: datetime) -> Finding:
+def _report(facts: MachineFacts, seen: MachineReport, now: datetime) -> Finding:
     """What the machine itself says."""
-    expires = seen.token_expires or (found.state.token_expires if found.state else None)
+    expires = seen.token_expires or (facts.state.token_expires if facts.state else None)
     expired = expires is not None and expires < now
     if seen.problem:
         advice = [seen.problem]
-        if expired and expires and not (found.entry and not found.entry.disconnected):
+        if expired and expires and not (facts.entry and not facts.entry.disconnected):
             advice.append(
                 f"its token expired {duration(now - expires)} ago: when it is back, it needs `pulumi up` if it was away for longer than its "
                 "certificate lived (24 h unless the mesh says otherwise)"
             )
         return "unknown", advice
     if not seen.unit:
-        return "unhealthy", [f"Istio's agent is not installed on it: {rejoin_hint(found, now)}"]
-    checks = [_certificate(seen, expires, now), _unit(seen), check_gateway(found, seen), _identity(found, seen, now), _proxy(seen)]
+        return "unhealthy", [f"Istio's agent is not installed on it: {rejoin_hint(facts, now)}"]
+    checks = [_certificate(seen, expires, now), _unit(seen), check_gateway(facts, seen), _identity(facts, seen, now), _proxy(seen)]
     advice = [text for text in checks if text]
     health: Health = "unhealthy" if advice else "healthy"
     hints = [
         _renewal(seen, now),
         _clock(seen),
-        version(seen.agent, found.control_plane, "`pulumi up` installs the version of `mesh.version`"),
+        version(seen.agent, facts.control_plane, "`pulumi up` installs the version of `mesh.version`"),
     ]
     return health, [*advice, *(text for text in hints if text)]
 
 
-def rejoin_hint(found: Machine, now: datetime) -> str:
+def rejoin_hint(facts: MachineFacts, now: datetime) -> str:
     """How a machine is made to join again: a token is minted anew when it has expired and the machine is not in the mesh, or by rotation."""
-    expires = found.state.token_expires if found.state else None
-    healthy = found.entry and found.entry.healthy and not found.entry.disconnected
+    expires = facts.state.token_expires if facts.state else None
+    healthy = facts.entry and facts.entry.healthy and not facts.entry.disconnected
     if expires and expires < now + timedelta(seconds=MARGIN) and not healthy:
         return "run `pulumi up`"
-    return f"raise `machines.{found.name}.rotation` in the stack file and run `pulumi up`"
+    return f"raise `machines.{facts.name}.rotation` in the stack file and run `pulumi up`"
 
 
 def _certificate(seen: MachineReport, expires: datetime | None, now: datetime) -> str:
@@ -143,16 +143,16 @@ def _unit(seen: MachineReport) -> str:
             return f"its agent does not stay up ({seen.restarts} restarts): `journalctl --unit istio` on it says why"
 
 
-def check_gateway(found: Machine, seen: MachineReport) -> str:
+def check_gateway(facts: MachineFacts, seen: MachineReport) -> str:
     if seen.gateway is not False:
         return ""
-    return f"cannot reach the east-west gateway at {found.gateway} port 15012: check the gateway, and the firewall between the two"
+    return f"cannot reach the east-west gateway at {facts.gateway} port 15012: check the gateway, and the firewall between the two"
 
 
-def _identity(found: Machine, seen: MachineReport, now: datetime) -> str:
-    if not seen.certificate or not found.identity or seen.certificate.identity == found.identity:
+def _identity(facts: MachineFacts, seen: MachineReport, now: datetime) -> str:
+    if not seen.certificate or not facts.identity or seen.certificate.identity == facts.identity:
         return ""
-    return f"its certificate is for {seen.certificate.identity} and not for {found.identity}: {rejoin_hint(found, now)}"
+    return f"its certificate is for {seen.certificate.identity} and not for {facts.identity}: {rejoin_hint(facts, now)}"
 
 
 def _proxy(seen: MachineReport) -> str:
@@ -163,8 +163,8 @@ def _renewal(seen: MachineReport, now: datetime) -> str:
     certificate = seen.certificate
     if not certificate or certificate.ends <= now:
         return ""
-    left, whole = certificate.ends - now, certificate.ends - certificate.begins - BACKDATED
-    if left >= OVERDUE * whole:
+    left, lifetime = certificate.ends - now, certificate.ends - certificate.begins - BACKDATED
+    if left >= OVERDUE * lifetime:
         return ""
     return f"has not renewed its certificate, which ends in {duration(left)}: does its agent reach istiod?"
 
@@ -186,15 +186,15 @@ def version(has: str, control_plane: str, cure: str) -> str:
 
 
 def _release(text: str) -> tuple[int, ...]:
-    found = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
-    return tuple(map(int, found.groups())) if found else ()
+    match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
+    return tuple(map(int, match.groups())) if match else ()
 
 
-def pod(found: read_cluster.Pod, control_plane: str) -> Finding:
+def pod(seen: read_cluster.Pod, control_plane: str) -> Finding:
     """The health of a pod, and what to do about it."""
-    advice = [f"is not ready: {found.problem}"] if not found.ready else []
-    if not found.proxy:
+    advice = [f"is not ready: {seen.problem}"] if not seen.ready else []
+    if not seen.proxy:
         advice.append("has no sidecar, so it is not in the mesh: delete it, and its successor gets one (if its namespace injects sidecars)")
     health: Health = "unhealthy" if advice else "healthy"
-    hint = version(found.proxy, control_plane, "delete it, and its successor has that one")
+    hint = version(seen.proxy, control_plane, "delete it, and its successor has that one")
     return health, [*advice, *([hint] if hint else [])]

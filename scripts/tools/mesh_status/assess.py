@@ -31,16 +31,16 @@ class Facts:
 
 def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     """The mesh with everybody's health and what to do."""
-    state, found = facts.state, facts.cluster
+    state, cluster = facts.state, facts.cluster
     settings = gateway_machines.add_gateway_machines(facts.settings) if isinstance(facts.settings, Settings) else None
     workloads = tuple(_workload(each, facts, settings) for _, each in sorted(state.workloads.items()))
-    control_plane = networks_of.control_plane(state, found)
+    control_plane = networks_of.control_plane(state, cluster)
     network = state.network or (settings.cluster.network if settings else "")
-    gateway = networks_of.pod_gateway(state, found, facts.reports.values())
+    gateway = networks_of.pod_gateway(state, cluster, facts.reports.values())
     networks = networks_of.networks(network, gateway, settings, workloads)
     remarks = []
-    if found.problem:
-        remarks.append(found.problem)
+    if cluster.problem:
+        remarks.append(cluster.problem)
     if state.pending:
         remarks.append("an update is running, or was killed: when none runs, `pulumi up` finishes its work")
     if isinstance(facts.settings, StackError):
@@ -53,7 +53,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
         stack=state.name,
         cluster=state.cluster,
         network=network,
-        health=worst_health([*healths, "unknown"] if found.problem else healths),
+        health=worst_health([*healths, "unknown"] if cluster.problem else healths),
         read=facts.read,
         updated=state.updated,
         control_plane=control_plane,
@@ -67,35 +67,35 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
 
 
 def _workload(state: read_state.Workload, facts: Facts, settings: Settings | None) -> Workload:
-    name, found = state.name, facts.cluster
+    name, cluster = state.name, facts.cluster
     identity = f"spiffe://{names.TRUST_DOMAIN}/ns/{state.namespace}/sa/{state.service_account}"
     declared = set(settings.machines_of(name)) if settings else None
-    made = {machine.name: machine for machine in facts.state.machines.values() if machine.workload == name}
-    entries = {entry.name: entry for entry in found.entries if entry.namespace == state.namespace and entry.group == name}
+    machines = {machine.name: machine for machine in facts.state.machines.values() if machine.workload == name}
+    entries = {entry.name: entry for entry in cluster.entries if entry.namespace == state.namespace and entry.group == name}
     endpoints = [
         _machine(
-            advice.Machine(
+            advice.MachineFacts(
                 name=machine,
-                state=made.get(machine),
-                entry=entries.pop(made[machine].entry, None) if machine in made else None,
+                state=machines.get(machine),
+                entry=entries.pop(machines[machine].entry, None) if machine in machines else None,
                 report=facts.reports.get(machine),
                 declared=declared is None or machine in declared,
-                cluster_answers=not found.problem,
+                cluster_answers=not cluster.problem,
                 identity=identity,
-                control_plane=networks_of.version(facts.state, found),
+                control_plane=networks_of.version(facts.state, cluster),
                 gateway=facts.state.gateway,
             ),
             settings,
             facts.read,
         )
-        for machine in sorted({*made, *(declared or ())})
+        for machine in sorted({*machines, *(declared or ())})
     ]
     by_themselves = [_registered_itself(entry, facts.read) for _, entry in sorted(entries.items())]
     endpoints += by_themselves
-    pods = sorted(found.pods.get(name, ()), key=lambda pod: pod.name)
-    endpoints += [_pod(pod, networks_of.version(facts.state, found), facts.state.network) for pod in pods]
-    problems, health = _problems(state, made.values(), endpoints, found)
-    fleet = settings.fleet_of(name) if settings and not found.problem else 0
+    pods = sorted(cluster.pods.get(name, ()), key=lambda pod: pod.name)
+    endpoints += [_pod(pod, networks_of.version(facts.state, cluster), facts.state.network) for pod in pods]
+    problems, health = _problems(state, machines.values(), endpoints, cluster)
+    fleet = settings.fleet_of(name) if settings and not cluster.problem else 0
     if len(by_themselves) < fleet:
         problems.append(f"{len(by_themselves)} of at least {fleet} machines of its groups are registered: see the log of one's first start")
         health = worst_health([health, "missing"])
@@ -113,40 +113,40 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
 
 
 def _problems(
-    state: read_state.Workload, made: Iterable[read_state.Machine], endpoints: Sequence[Endpoint], found: Cluster
+    state: read_state.Workload, machines: Iterable[read_state.Machine], endpoints: Sequence[Endpoint], cluster: Cluster
 ) -> tuple[list[str], Health]:
-    """What is wrong with a workload as a whole. `made` are its machines in the stack, `endpoints` all that is behind it."""
+    """What is wrong with a workload as a whole. `machines` are its machines in the stack, `endpoints` all that is behind it."""
     problems: list[str] = []
-    if not found.problem:
+    if not cluster.problem:
         pods = sum(each.kind == "pod" for each in endpoints)
         if pods < state.replicas:
             problems.append(f"{pods} of {state.replicas} pods are there: `kubectl --namespace {state.namespace} get events` says why")
         problems += [
             f"the Service {name} is not in the cluster: run `pulumi refresh` and `pulumi up`"
             for name in sorted(state.services)
-            if (state.namespace, name) not in found.services
+            if (state.namespace, name) not in cluster.services
         ]
         if not endpoints:
             problems.append("nothing is behind it")
     health: Health = "missing" if problems else "healthy"
-    if state.verified and (changed := [each.name for each in made if each.digest and state.digests.get(each.name) != each.digest]):
+    if state.verified and (changed := [each.name for each in machines if each.digest and state.digests.get(each.name) != each.digest]):
         problems.append(f"{', '.join(changed)} joined or changed after it was verified last: run `./scripts/status --verify`")
     return problems, health
 
 
-def _machine(found: advice.Machine, settings: Settings | None, now: datetime) -> Endpoint:
-    health, sentences = advice.machine(found, now)
-    state, seen = found.state, found.report if found.report and not found.report.problem else None
+def _machine(facts: advice.MachineFacts, settings: Settings | None, now: datetime) -> Endpoint:
+    health, sentences = advice.machine(facts, now)
+    state, seen = facts.state, facts.report if facts.report and not facts.report.problem else None
     certificate = seen.certificate if seen else None
-    configured = settings.machines[found.name].network if settings and found.name in settings.machines else ""
+    configured = settings.machines[facts.name].network if settings and facts.name in settings.machines else ""
     return Endpoint(
         kind="machine",
-        name=found.name,
-        network=(found.entry.network if found.entry else "") or configured or _network_of(state),
-        address=(state.address if state else "") or (found.entry.address if found.entry else ""),
+        name=facts.name,
+        network=(facts.entry.network if facts.entry else "") or configured or _network_of(state),
+        address=(state.address if state else "") or (facts.entry.address if facts.entry else ""),
         health=health,
         entry=state.entry if state else "",
-        state=_state(found.entry, found.cluster_answers),
+        state=_state(facts.entry, facts.cluster_answers),
         agent=seen.agent if seen else "",
         envoy=seen.envoy if seen else "",
         active=now - timedelta(seconds=seen.active) if seen and seen.unit == "active" and seen.active is not None else None,
@@ -175,7 +175,7 @@ def _state(entry: read_cluster.Entry | None, answers: bool) -> str:
 
 def _registered_itself(entry: read_cluster.Entry, now: datetime) -> Endpoint:
     """A machine that is none of the stack's: it joined by itself, as those of an instance group do, or somebody joined it."""
-    seen = advice.Machine(name=entry.name, state=read_state.Machine(entry.name, entry.group, joined=now), entry=entry, report=None)
+    seen = advice.MachineFacts(name=entry.name, state=read_state.Machine(entry.name, entry.group, joined=now), entry=entry, report=None)
     health, sentences = advice.machine(seen, now)
     return Endpoint(
         kind="machine", name=entry.name, network=entry.network, address=entry.address, health=health, entry=entry.name,
@@ -203,5 +203,7 @@ def _call(call: Mapping[str, str]) -> Call:
     )
 
 
-def _carried(found: Mapping[str, str]) -> Carried:
-    return Carried(gateway=found["gateway"], service=found["service"], endpoint=found["endpoint"], connections=int(found["connections"]))
+def _carried(evidence: Mapping[str, str]) -> Carried:
+    return Carried(
+        gateway=evidence["gateway"], service=evidence["service"], endpoint=evidence["endpoint"], connections=int(evidence["connections"])
+    )

@@ -96,10 +96,10 @@ def answered(get: Get, workloads: Mapping[str, Workload]) -> Cluster:
         gateway = pool.submit(get, "pods", *ALIVE, "--namespace", ISTIO_NAMESPACE, "--selector", _selector(GATEWAY_SELECTOR))
         service = pool.submit(get, "service", EASTWEST_GATEWAY, "--namespace", ISTIO_NAMESPACE, "--ignore-not-found")
         try:
-            objects = [item for found in inside for item in found.result()]
+            objects = [item for answer in inside for item in answer.result()]
             return Cluster(
                 entries=tuple(_entry(item) for item in objects if item["kind"] == "WorkloadEntry"),
-                pods={name: tuple(map(_pod, found.result())) for name, found in pods.items()},
+                pods={name: tuple(map(_pod, answer.result())) for name, answer in pods.items()},
                 services=frozenset(
                     (item["metadata"]["namespace"], item["metadata"]["name"]) for item in objects if item["kind"] == "Service"
                 ),
@@ -135,12 +135,12 @@ def _get(variables: Mapping[str, str], *arguments: str) -> list[Mapping[str, Any
     except subprocess.TimeoutExpired:
         raise ClusterError(f"the API server did not answer within {3 * TIMEOUT} s") from None
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["it gave no reason"]
-        raise ClusterError(f"`kubectl get {arguments[0]}` failed: {said[-1]}")
+        reasons = done.stderr.strip().splitlines() or ["it gave no reason"]
+        raise ClusterError(f"`kubectl get {arguments[0]}` failed: {reasons[-1]}")
     if not done.stdout.strip():  # --ignore-not-found
         return []
-    found = json.loads(done.stdout)
-    return found["items"] if found["kind"] == "List" else [found]
+    answer = json.loads(done.stdout)
+    return answer["items"] if answer["kind"] == "List" else [answer]
 
 
 def _selector(labels: Mapping[str, str]) -> str:
@@ -197,8 +197,8 @@ def _problem(item: Mapping[str, Any]) -> str:
         for reason in (state.get("waiting", {}).get("reason"), state.get("terminated", {}).get("reason")):
             if reason and reason not in ("PodInitializing", "Completed"):
                 return f"container {each['name']}: {reason}"
-    found = _condition(item, "Ready").get("message") or _condition(item, "PodScheduled").get("message")
-    return found or f"is {status.get('phase', 'Pending')}"
+    message = _condition(item, "Ready").get("message") or _condition(item, "PodScheduled").get("message")
+    return message or f"is {status.get('phase', 'Pending')}"
 
 
 def _addresses(service: Mapping[str, Any]) -> Iterator[str]:

@@ -56,7 +56,7 @@ def probe(machines: Iterable[Machine], gateway: str) -> dict[str, MachineReport]
     """Look at the machines that have a connection, in parallel. One that cannot be looked at is a row with its reason."""
     with ThreadPoolExecutor(PARALLEL) as pool:
         pending = {each.name: pool.submit(_probe, each.login, each.as_root, gateway) for each in machines if each.login}
-        return {name: found.result() for name, found in pending.items()}
+        return {name: report.result() for name, report in pending.items()}
 
 
 def _probe(login: ssh.Login, as_root: str, gateway: str) -> MachineReport:
@@ -73,19 +73,19 @@ def _probe(login: ssh.Login, as_root: str, gateway: str) -> MachineReport:
 
 def parse(output: str, asked: float) -> MachineReport:
     """Take apart what the script printed; `asked` is this machine's time when it was started."""
-    found = shell.parse_results(output)
+    values = shell.parse_results(output)
     return MachineReport(
-        offset=float(found["time"]) - asked if found.get("time") else 0.0,
-        unit=found.get("ActiveState", "") if found.get("LoadState") == "loaded" else "",
-        restarts=int(found.get("NRestarts") or 0),
-        active=_number(found.get("active")),
-        up=_number(found.get("up")),
-        agent=found.get("agent", "").partition("-")[0],
-        envoy=found.get("envoy", ""),
-        ready=found.get("ready") == "200",
-        certificate=certificate(found.get("certificate", "")),
-        token_expires=datetime.fromtimestamp(int(found["token"]), UTC) if found.get("token") else None,
-        gateway={"yes": True, "no": False}.get(found.get("gateway", "")),
+        offset=float(values["time"]) - asked if values.get("time") else 0.0,
+        unit=values.get("ActiveState", "") if values.get("LoadState") == "loaded" else "",
+        restarts=int(values.get("NRestarts") or 0),
+        active=_number(values.get("active")),
+        up=_number(values.get("up")),
+        agent=values.get("agent", "").partition("-")[0],
+        envoy=values.get("envoy", ""),
+        ready=values.get("ready") == "200",
+        certificate=certificate(values.get("certificate", "")),
+        token_expires=datetime.fromtimestamp(int(values["token"]), UTC) if values.get("token") else None,
+        gateway={"yes": True, "no": False}.get(values.get("gateway", "")),
     )
 
 

@@ -186,13 +186,13 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         version=istiod.get("tag", ""),
         gateway=outputs.get("gateway", ""),
         own_gateway=any(each.name == EASTWEST_GATEWAY for each in kinds.get("Release", ())),
-        workloads={name: found for name, found in workloads.items() if found},
+        workloads={name: workload for name, workload in workloads.items() if workload},
         machines={
             each.name: _machine(each.name, children.get(each.urn, {}), groups, (outputs.get("machines") or {}).get(each.name, {}))
             for each in kinds.get("Machine", ())
         },
-        calls=tuple(call for found in evidence for call in found["calls"]),
-        carried=tuple(each for found in evidence for each in found["carried"]),
+        calls=tuple(call for proof in evidence for call in proof["calls"]),
+        carried=tuple(each for proof in evidence for each in proof["carried"]),
         proofs=tuple(each.urn for each in kinds.get("Command", ()) if each.name.endswith((f"-{VERIFICATION}", f"-{PROOF}"))),
         updated=_time(deployment.get("manifest", {}).get("time")),
         pending=bool(deployment.get("pending_operations")),

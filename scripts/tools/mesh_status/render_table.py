@@ -137,11 +137,11 @@ def _advice(mesh: Mesh) -> Iterator[Text]:
 
 def _of_endpoints(endpoints: Iterable[Endpoint]) -> Iterator[Text]:
     """What holds for several is said once."""
-    said: dict[tuple[str, str], list[str]] = {}
+    endpoints_of: dict[tuple[str, str], list[str]] = {}
     for endpoint in endpoints:
         for sentence in endpoint.advice:
-            said.setdefault((endpoint.kind, sentence), []).append(endpoint.name)
-    for (kind, sentence), names in said.items():
+            endpoints_of.setdefault((endpoint.kind, sentence), []).append(endpoint.name)
+    for (kind, sentence), names in endpoints_of.items():
         yield _sentence(f"{kind}{'s' if len(names) > 1 else ''} {', '.join(names)}", sentence)
 
 

@@ -130,9 +130,9 @@ def _card(key: str, title: str, detail: str, health: Health) -> Item:
 def _control_plane(mesh: Mesh) -> list[Item]:
     plane = mesh.control_plane
     items = [_card("istiod", f"istiod {plane.version}", f"control plane, {plane.ready} of {plane.pods} ready", plane.health)]
-    own = next(network for network in mesh.networks if network.name == mesh.network)
-    if gateway := own.gateway:
-        items.append(_card(f"gateway/{own.name}", gateway.name, f"east-west gateway, {' '.join(gateway.addresses)}", gateway.health))
+    network = next(network for network in mesh.networks if network.name == mesh.network)
+    if gateway := network.gateway:
+        items.append(_card(f"gateway/{network.name}", gateway.name, f"east-west gateway, {' '.join(gateway.addresses)}", gateway.health))
     return items
 
 
@@ -141,8 +141,8 @@ def _pods(workloads: Sequence[Workload]) -> list[Item]:
 
 
 def _machines(workloads: Sequence[Workload], network: str) -> list[Item]:
-    found = [[end for end in each.endpoints if end.kind == "machine" and end.network == network] for each in workloads]
-    return [item for endpoints in found for item in _shortened(endpoints)]
+    machines = [[end for end in each.endpoints if end.kind == "machine" and end.network == network] for each in workloads]
+    return [item for endpoints in machines for item in _shortened(endpoints)]
 
 
 def _gateways(mesh: Mesh, network: Network) -> list[Item]:
@@ -232,26 +232,26 @@ def _place_workloads(drawing: Drawing, workloads: Sequence[Workload], wires: Seq
 
 def _edges(drawing: Drawing, wires: Sequence[Wire]) -> list[Edge]:
     """Edges with their ends spread over the sides of the cards, in the order of what is at their other ends."""
-    known = sorted({(start, end, through) for start, end, through in wires if {start, end} <= drawing.cards.keys()})
-    known = [wire for wire in known if drawing.cards[wire[0]] is not drawing.cards[wire[1]]]
+    drawn = sorted({(start, end, through) for start, end, through in wires if {start, end} <= drawing.cards.keys()})
+    drawn = [wire for wire in drawn if drawing.cards[wire[0]] is not drawing.cards[wire[1]]]
     sides: dict[tuple[Card, int], list[tuple[float, int, int]]] = {}
     ends: list[list[tuple[Card, int]]] = []
-    for number, (start, end, _) in enumerate(known):
+    for number, (start, end, _) in enumerate(drawn):
         one, other = drawing.cards[start], drawing.cards[end]
         ends.append([(one, _side(one, other)), (other, _side(other, one))])
         for which, (card, far) in enumerate(((one, other), (other, one))):
             sides.setdefault((card, _side(card, far)), []).append((far.y + far.height / 2, number, which))
     ports: dict[tuple[int, int], tuple[int, int]] = {}
-    for (card, side), found in sides.items():
-        for place, (_, number, which) in enumerate(sorted(found), 1):
-            y = card.y + round(card.height * place / (len(found) + 1))
+    for (card, side), ends_here in sides.items():
+        for place, (_, number, which) in enumerate(sorted(ends_here), 1):
+            y = card.y + round(card.height * place / (len(ends_here) + 1))
             ports[number, which] = (card.x + (card.width if side > 0 else 0), y)
-    made = []
-    for number, (_, _, through) in enumerate(known):
+    edges = []
+    for number, (_, _, through) in enumerate(drawn):
         (one, out), (other, into) = ends[number]
         stale = any(card.kind == "card" and card.health != "healthy" for card in (one, other))
-        made.append(Edge(ports[number, 0], ports[number, 1], out, into, through, stale))
-    return made
+        edges.append(Edge(ports[number, 0], ports[number, 1], out, into, through, stale))
+    return edges
 
 
 def _side(card: Card, other: Card) -> int:

@@ -40,5 +40,5 @@ def cause(output: str) -> str:
         )
     lines = [line.strip() for line in pulumi.explanation(output).splitlines()]
     # Neither Pulumi's headings nor the evidence (tab-separated) of what did answer.
-    own = [line for line in lines if not re.match(r"\S+ \(\S+\):$|error: (Process exited|exit status|update failed)|\w+\t", line)]
-    return " ".join(dict.fromkeys(line.removeprefix("error: ") for line in own or lines))
+    causes = [line for line in lines if not re.match(r"\S+ \(\S+\):$|error: (Process exited|exit status|update failed)|\w+\t", line)]
+    return " ".join(dict.fromkeys(line.removeprefix("error: ") for line in causes or lines))

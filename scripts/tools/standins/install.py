@@ -69,14 +69,14 @@ def in_use(binaries: Path, home: Path) -> dict[str, str]:
     """For the language host and each provider "official <version>", "stand-in" or "missing"."""
     host = binaries / _HOST
     official = f"official {metadata.version('pulumi')}"
-    found = {LANGUAGE_HOST: official if _official_host(binaries) else "stand-in" if host.exists() else "missing"}
+    installed = {LANGUAGE_HOST: official if _official_host(binaries) else "stand-in" if host.exists() else "missing"}
     for provider, sdk in PROVIDERS.items():
         executable = _plugin(home, provider)[1]
         if not executable.exists():
-            found[provider] = "missing"
+            installed[provider] = "missing"
         else:
-            found[provider] = "stand-in" if _is_standin(executable) else f"official {metadata.version(sdk)}"
-    return found
+            installed[provider] = "stand-in" if _is_standin(executable) else f"official {metadata.version(sdk)}"
+    return installed
 
 
 def _official_host(binaries: Path) -> Path | None:
@@ -88,7 +88,7 @@ def _official_host(binaries: Path) -> Path | None:
 
 def _official_provider(home: Path, provider: str) -> Path | None:
     """The directory of the official plugin in the user's own Pulumi home, at the SDK's version, completely installed."""
-    homes = [Path(own) for own in (os.environ.get("PULUMI_HOME"),) if own] + [Path.home() / ".pulumi"]
+    homes = [Path(chosen) for chosen in (os.environ.get("PULUMI_HOME"),) if chosen] + [Path.home() / ".pulumi"]
     for each in homes:
         directory, executable = _plugin(each, provider)
         complete = not directory.with_name(f"{directory.name}.partial").exists()

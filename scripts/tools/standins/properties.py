@@ -168,22 +168,22 @@ def differences(old: Any, new: Any, path: str = "") -> dict[str, str]:
     if isinstance(old, Secret) and isinstance(new, Secret):
         return differences(old.value, new.value, path)
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        found: dict[str, str] = {}
+        changed: dict[str, str] = {}
         for key in [*old, *(key for key in new if key not in old)]:
             place = _place(path, key)
             if key not in new:
-                found[place] = "delete"
+                changed[place] = "delete"
             elif key not in old:
-                found[place] = "add"
+                changed[place] = "add"
             else:
-                found |= differences(old[key], new[key], place)
-        return found
+                changed |= differences(old[key], new[key], place)
+        return changed
     if isinstance(old, list) and isinstance(new, list):
-        found = {}
+        changed = {}
         for i, (before, after) in enumerate(zip(old, new, strict=False)):
-            found |= differences(before, after, f"{path}[{i}]")
-        found |= {f"{path}[{i}]": "delete" for i in range(len(new), len(old))}
-        return found | {f"{path}[{i}]": "add" for i in range(len(old), len(new))}
+            changed |= differences(before, after, f"{path}[{i}]")
+        changed |= {f"{path}[{i}]": "delete" for i in range(len(new), len(old))}
+        return changed | {f"{path}[{i}]": "add" for i in range(len(old), len(new))}
     # `1 == True` in Python, but not as properties.
     if new is UNKNOWN or isinstance(old, bool) != isinstance(new, bool) or old != new:
         return {path: "update"}

@@ -221,10 +221,10 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
         if not self._provider.supports(request.type):
             _fail(context, self._provider.refusal(request.type))
         call = _call(request, inputs=from_struct(request.inputs), state=from_struct(request.properties))
-        found = self._run(context, call, self._provider.read)
-        if found is None:
+        existing = self._run(context, call, self._provider.read)
+        if existing is None:
             return provider_pb2.ReadResponse()
-        return provider_pb2.ReadResponse(id=found.id, properties=to_struct(found.state), inputs=to_struct(found.inputs))
+        return provider_pb2.ReadResponse(id=existing.id, properties=to_struct(existing.state), inputs=to_struct(existing.inputs))
 
     def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:
         call = _call(request, inputs=from_struct(request.old_inputs), state=from_struct(request.properties))

@@ -104,11 +104,11 @@ class Watch:
         """When the last of these entries was Healthy that were made after `since`. Raises StepError when that takes too long."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            found = {name: at for (name, uid), at in list(self.healthy.items()) if self.born[name, uid] > since}
-            if set(entries) <= set(found):
-                return max(found[name] for name in entries)
+            healthy_at = {name: at for (name, uid), at in list(self.healthy.items()) if self.born[name, uid] > since}
+            if set(entries) <= set(healthy_at):
+                return max(healthy_at[name] for name in entries)
             time.sleep(0.02)
-        raise StepError(f"not Healthy within {seconds:.0f} s: {', '.join(sorted(set(entries) - set(found)))}")
+        raise StepError(f"not Healthy within {seconds:.0f} s: {', '.join(sorted(set(entries) - set(healthy_at)))}")
 
 
 def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
@@ -128,11 +128,11 @@ def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
 def _figures(mesh: Mesh, steps: Steps, machines: int, rounds: int) -> Iterator[Figure]:
     mesh.declare()
     with steps.step("lab up, from nothing") as step:
-        whole = _timed(lambda: _lab(step, mesh, "up"))
-    yield Figure(what="lab up from nothing, with warm caches (two machines)", value=whole)
+        cold_up = _timed(lambda: _lab(step, mesh, "up"))
+    yield Figure(what="lab up from nothing, with warm caches (two machines)", value=cold_up)
     with steps.step("lab up, with nothing to do") as step:
         nothing = min(_timed(lambda: _lab(step, mesh, "up")) for _ in range(2))
-    yield Figure(what="lab up with nothing to do", value=nothing, against="lab up", base=whole)
+    yield Figure(what="lab up with nothing to do", value=nothing, against="lab up", base=cold_up)
     mesh.prepare()
     taken: dict[str, list[float]] = {}
     for number in range(rounds):
@@ -180,10 +180,10 @@ def _round(step: Step, mesh: Mesh, watch: Watch) -> Iterator[tuple[str, float]]:
         _reset(mesh, name, purge)
         _gone(mesh, [entry])
         mesh.rotate([name])
-        whole, joined = _up(step, watch, mesh, [name])
+        update, joined = _up(step, watch, mesh, [name])
         yield f"ours{label}", joined
         if not purge:
-            yield "pulumi up", whole
+            yield "pulumi up", update
     yield "floor", _floor(step, mesh, watch, [name])
 
 
@@ -231,9 +231,9 @@ def _up(step: Step, watch: Watch, mesh: Mesh, machines: Sequence[str]) -> tuple[
     shown = pulumi_cli.Resources(step)
     started = time.time()
     pulumi_cli.call(step, "up", "--yes", "--skip-preview", "--stack", mesh.stack, *QUIET, progress=progress)
-    whole = time.time() - started
+    duration = time.time() - started
     mesh.forget()
-    return whole, watch.wait([mesh.entry(name) for name in machines], started) - tokens[0]
+    return duration, watch.wait([mesh.entry(name) for name in machines], started) - tokens[0]
 
 
 def _added(step: Step, mesh: Mesh, count: int) -> float:

@@ -94,33 +94,33 @@ def measure(stack: str, machines: int) -> dict[str, float]:
 
 def run(stack: str) -> list[dict[str, float]]:
     """Measure every size, each in a process of its own."""
-    found = []
+    figures = []
     for machines in SIZES:
         command = [sys.executable, "-m", "tools.devtools.bench", "one", stack, str(machines)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": PYTHONPATH})
         if done.returncode:
             sys.exit(f"the preview of {stack} with {machines} machines failed:\n{done.stderr}")
-        found.append(json.loads(done.stdout))
-    return found
+        figures.append(json.loads(done.stdout))
+    return figures
 
 
-def verdict(found: list[dict[str, float]]) -> tuple[float, float]:
+def verdict(figures: list[dict[str, float]]) -> tuple[float, float]:
     """Milliseconds that one more machine costs, and how much longer the largest takes than the one before."""
-    first, *_, before, last = found
+    first, *_, before, last = figures
     each = (last["processor"] - first["processor"]) / (last["machines"] - first["machines"]) * 1000
     return each, last["processor"] / before["processor"]
 
 
-def show(found: list[dict[str, float]], stack: str, as_json: bool) -> bool:
+def show(figures: list[dict[str, float]], stack: str, as_json: bool) -> bool:
     """Print what was found; whether it is good."""
-    each, growth = verdict(found)
+    each, growth = verdict(figures)
     good = each <= MOST_PER_MACHINE and growth <= MOST_GROWTH
     if as_json:
-        print(json.dumps({"stack": stack, "sizes": found, "msPerMachine": each, "growth": growth, "good": good}))
+        print(json.dumps({"stack": stack, "sizes": figures, "msPerMachine": each, "growth": growth, "good": good}))
         return good
     columns = {"machines": ".0f", "resources": ".0f", "seconds": ".2f", "processor": ".2f", "mib": ".0f"}
     print("  ".join(f"{name:>9}" for name in columns))
-    for one in found:
+    for one in figures:
         print("  ".join(f"{one[name]:>9{shape}}" for name, shape in columns.items()))
     print(
         f"{each:.1f} ms a machine (at most {MOST_PER_MACHINE:.0f}), {SIZES[-1]} take {growth:.1f} times as long as {SIZES[-2]} (at most {MOST_GROWTH})"

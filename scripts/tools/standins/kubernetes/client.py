@@ -111,13 +111,13 @@ class Cluster:
 
     def endpoint(self, api_version: str, kind: str) -> Endpoint:
         """Where a kind is served. What is not known is asked for, each time: it may have been added meanwhile."""
-        known = self._kinds.get(api_version, {})
-        if kind not in known:
+        kinds = self._kinds.get(api_version, {})
+        if kind not in kinds:
             with self._lock:
-                known = self._kinds[api_version] = self._discover(api_version)
-        if kind not in known:
+                kinds = self._kinds[api_version] = self._discover(api_version)
+        if kind not in kinds:
             raise UnknownKind(api_version, kind)
-        return known[kind]
+        return kinds[kind]
 
     def _discover(self, api_version: str) -> dict[str, Endpoint]:
         root = f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"

@@ -155,14 +155,14 @@ def suffix(seed: bytes) -> str:
 
 def changes(old: Properties, new: Properties, default_namespace: str) -> dict[str, str]:
     """What differs between two sets of inputs. A namespace left out is the default one."""
-    found = differences(old, new)
+    changed = differences(old, new)
     before, after = (metadata_of(each).get("namespace") or default_namespace for each in (old, new))
     if before == after:
-        found.pop("metadata.namespace", None)
-    return found
+        changed.pop("metadata.namespace", None)
+    return changed
 
 
-def replacing(found: dict[str, str], old: Properties, new: Properties, mutable: frozenset[str]) -> frozenset[str]:
+def replacing(changed: dict[str, str], old: Properties, new: Properties, mutable: frozenset[str]) -> frozenset[str]:
     """Those differences that cannot be made in place. The data of the kinds in `mutable` can, unless an object says that it is immutable."""
     kind = new.get("kind")
     fields = ["metadata.name", "metadata.namespace", "kind"]
@@ -171,7 +171,7 @@ def replacing(found: dict[str, str], old: Properties, new: Properties, mutable: 
         fields += _DATA[kind]
     if group(old.get("apiVersion", "")) != group(new.get("apiVersion", "")):
         fields.append("apiVersion")
-    return frozenset(path for path in found if any(_touches(path, each, plain(old), plain(new)) for each in fields))
+    return frozenset(path for path in changed if any(_touches(path, each, plain(old), plain(new)) for each in fields))
 
 
 def _touches(path: str, field: str, old: Any, new: Any) -> bool:

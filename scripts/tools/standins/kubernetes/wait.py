@@ -237,12 +237,12 @@ def _selector(selector: Object) -> str:
 
 def _pod_problems(pods: Iterable[Object]) -> list[str]:
     """What keeps Pods from being ready, each reason once, with the name of the first Pod that has it."""
-    found: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for pod in pods:
         if "deletionTimestamp" not in pod["metadata"]:
             for reason in _reasons(pod):
-                found.setdefault(reason, pod["metadata"]["name"])
-    return [f"[Pod {name}]: {reason}" for reason, name in found.items()]
+                problems.setdefault(reason, pod["metadata"]["name"])
+    return [f"[Pod {name}]: {reason}" for reason, name in problems.items()]
 
 
 def _reasons(pod: Object) -> Iterator[str]:

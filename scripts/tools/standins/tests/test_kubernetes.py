@@ -191,8 +191,10 @@ def test_charts(tmp_path: Path) -> None:
     assert charts.local_path("base", "https://charts.example.com") is None is charts.local_path("oci://charts.example.com/base", "")
     with pytest.raises(ProviderError, match="no chart at"):
         charts.local_path(str(tmp_path / "absent"), "")
-    found = charts.manifest({"manifest": "---\n# nothing\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, namespace: b}\n"})
-    assert charts.resource_names(found) == {"Deployment.apps/apps/v1": ["b/a"]}
+    objects_of_chart = charts.manifest(
+        {"manifest": "---\n# nothing\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, namespace: b}\n"}
+    )
+    assert charts.resource_names(objects_of_chart) == {"Deployment.apps/apps/v1": ["b/a"]}
 
 
 def test_a_service_without_endpoints_of_its_own_is_ready_at_once() -> None:

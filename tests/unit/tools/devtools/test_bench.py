@@ -24,9 +24,9 @@ def test_one_size_is_measured_with_as_many_machines_as_it_says() -> None:
         text=True,
         check=True,
     )
-    found = json.loads(done.stdout)
-    assert found["machines"] == 3 and found["resources"] > 3 * 5
-    assert 0 < found["processor"] < 10 and 20 < found["mib"] < 1000
+    figures_of_size = json.loads(done.stdout)
+    assert figures_of_size["machines"] == 3 and figures_of_size["resources"] > 3 * 5
+    assert 0 < figures_of_size["processor"] < 10 and 20 < figures_of_size["mib"] < 1000
 
 
 def sizes(*seconds: float) -> list[dict[str, float]]:
@@ -64,13 +64,13 @@ def test_figures_are_a_table_for_people_and_json_for_programs(capsys: pytest.Cap
     row = capsys.readouterr().out.splitlines()[-1]
     assert row.split() == ["join", "3.3", "s", "by", "hand,", "2.0", "s", "1.63", "1", "too", "much"]
     assert not figures.show([slow], as_json=True)
-    said = json.loads(capsys.readouterr().out)
-    assert said["good"] is False and said["figures"][0]["ratio"] == pytest.approx(1.63)
+    document = json.loads(capsys.readouterr().out)
+    assert document["good"] is False and document["figures"][0]["ratio"] == pytest.approx(1.63)
 
 
 def test_many_machines_are_of_both_workloads() -> None:
-    made = mesh.Mesh(more=3)
-    assert made.added() == ["product-2", "billing-2", "product-3"]
+    stack = mesh.Mesh(more=3)
+    assert stack.added() == ["product-2", "billing-2", "product-3"]
 
 
 def test_an_entry_that_was_there_before_is_not_the_one_that_is_waited_for() -> None:

@@ -60,7 +60,7 @@ def problems(value: Any, wanted: dict[str, Any], path: str = "") -> Iterator[str
         yield from (f"{path}.{key}: is missing" for key in wanted.get("required", []) if key not in value)
         more = wanted.get("additionalProperties", True)
         for key, item in value.items():
-            patterns = [found for pattern, found in wanted.get("patternProperties", {}).items() if re.search(pattern, key)]
+            patterns = [schema_of_key for pattern, schema_of_key in wanted.get("patternProperties", {}).items() if re.search(pattern, key)]
             if key in wanted.get("properties", {}):
                 yield from problems(item, wanted["properties"][key], f"{path}.{key}")
             elif not patterns and more is False:
@@ -70,8 +70,8 @@ def problems(value: Any, wanted: dict[str, Any], path: str = "") -> Iterator[str
 
 
 def file(stack: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text())
-    return found
+    text: dict[str, Any] = yaml.safe_load((ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text())
+    return text
 
 
 @pytest.mark.parametrize("stack", STACKS)

@@ -31,17 +31,17 @@ def facts(name: Name) -> assess.Facts:
     answers = recorded(name, "kubectl")
 
     def get(*arguments: str) -> list[Any]:
-        found: list[Any] = answers[" ".join(arguments)]
-        return found
+        items: list[Any] = answers[" ".join(arguments)]
+        return items
 
     reports: dict[str, read_machines.MachineReport] = {}
     times: list[float] = []
-    for machine, found in recorded(name, "machines").items():
-        if "output" in found:
-            times.append(float(found["output"].splitlines()[0].removeprefix("time=")))
-            reports[machine] = read_machines.parse(found["output"], times[-1])
+    for machine, recording in recorded(name, "machines").items():
+        if "output" in recording:
+            times.append(float(recording["output"].splitlines()[0].removeprefix("time=")))
+            reports[machine] = read_machines.parse(recording["output"], times[-1])
         else:
-            reports[machine] = read_machines.MachineReport(problem=found["problem"])
+            reports[machine] = read_machines.MachineReport(problem=recording["problem"])
     read = datetime.fromtimestamp(max(times), UTC) + timedelta(seconds=1)
     return assess.Facts(state, load(config), read_cluster.answered(get, state.workloads), read, reports)
 

@@ -33,7 +33,7 @@ HEALTHY: dict[str, Any] = {
 
 
 def judged(**changes: Any) -> tuple[Health, list[str]]:
-    return advice.machine(advice.Machine(**{**HEALTHY, **changes}), NOW)
+    return advice.machine(advice.MachineFacts(**{**HEALTHY, **changes}), NOW)
 
 
 def seen(**changes: Any) -> dict[str, Any]:
@@ -139,10 +139,10 @@ def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_cure(changes: dict[str, Any], health: Health, sentences: list[str]) -> None:
-    found, said = judged(**changes)
-    assert (found, said[: len(sentences)]) == (health, sentences)
+    judged_health, judged_advice = judged(**changes)
+    assert (judged_health, judged_advice[: len(sentences)]) == (health, sentences)
     if not sentences:
-        assert not said
+        assert not judged_advice
 
 
 def test_a_pod_without_a_sidecar_is_not_in_the_mesh() -> None:

@@ -108,11 +108,11 @@ print(json.dumps({{"kind": "List", "items": found}}))
 
 def test_the_cluster_is_read_with_a_kubeconfig_that_only_this_user_can_read(programs: Programs) -> None:
     programs.add("kubectl", _kubectl(programs.directory, "broken"))
-    found = read_cluster.read(programs.variables, "canary-kubeconfig", read_state.parse(meshes.recorded("broken", "export")).workloads)
-    assert not found.problem
-    assert [(entry.name, entry.healthy) for entry in found.entries] == [("product-172.31.26.130-pods", False)]
-    assert [(pod.ready, pod.proxy, pod.network) for pod in found.pods["product"]] == [(True, "1.31.0", "pods")]
-    assert (found.control_plane[0].proxy, found.gateway[0].ready, found.gateway_addresses) == ("1.31.0", True, ("172.31.26.2",))
+    cluster = read_cluster.read(programs.variables, "canary-kubeconfig", read_state.parse(meshes.recorded("broken", "export")).workloads)
+    assert not cluster.problem
+    assert [(entry.name, entry.healthy) for entry in cluster.entries] == [("product-172.31.26.130-pods", False)]
+    assert [(pod.ready, pod.proxy, pod.network) for pod in cluster.pods["product"]] == [(True, "1.31.0", "pods")]
+    assert (cluster.control_plane[0].proxy, cluster.gateway[0].ready, cluster.gateway_addresses) == ("1.31.0", True, ("172.31.26.2",))
     for file, mode, content, arguments in programs.noted():
         assert (mode, content) == (0o600, "canary-kubeconfig") and "canary" not in " ".join(arguments)
         assert not Path(file).exists()
@@ -122,8 +122,8 @@ def test_a_cluster_that_does_not_answer_is_a_fact(programs: Programs) -> None:
     workloads = read_state.parse(meshes.recorded("single", "export")).workloads
     assert read_cluster.read(programs.variables, "", workloads).problem == "kubectl is not on PATH: install it"
     programs.add("kubectl", "print('E1123 noise', file=sys.stderr); sys.exit('The connection was refused')")
-    found = read_cluster.read(programs.variables, "", workloads).problem
-    assert found.startswith("`kubectl get ") and found.endswith(" failed: The connection was refused")
+    problem = read_cluster.read(programs.variables, "", workloads).problem
+    assert problem.startswith("`kubectl get ") and problem.endswith(" failed: The connection was refused")
 
 
 def test_pods_say_why_they_are_not_ready() -> None:
@@ -135,14 +135,14 @@ def test_pods_say_why_they_are_not_ready() -> None:
         (unschedulable, "no node has room"),
         ({"phase": "Pending"}, "is Pending"),
     ):
-        found = read_cluster._pod({**base, "status": status})
-        assert (found.ready, found.problem, found.proxy) == (False, problem, "")
+        pod = read_cluster._pod({**base, "status": status})
+        assert (pod.ready, pod.problem, pod.proxy) == (False, problem, "")
 
 
 def test_the_stack_file_is_asked_from_pulumi(programs: Programs) -> None:
     programs.add("pulumi", f"print(open({str(meshes.RECORDED / 'multi' / 'config.json')!r}).read())")
-    found = read_state.settings(programs.variables, None)
-    assert isinstance(found, Settings) and found.networks["far"].gateway
+    settings = read_state.settings(programs.variables, None)
+    assert isinstance(settings, Settings) and settings.networks["far"].gateway
     programs.add("pulumi", "print('{}')")
     assert "no stack file" in str(read_state.settings(programs.variables, None))
     programs.add("pulumi", """print(json.dumps({"istio-vm-mesh:networks": {"objectValue": {"pods": {"range": []}}}}))""")
@@ -160,8 +160,8 @@ def test_what_pulumi_says_is_passed_on(programs: Programs) -> None:
 def test_a_machine_is_understood() -> None:
     output = meshes.recorded("multi", "machines")["product-2"]["output"]
     asked = float(output.splitlines()[0].removeprefix("time=")) + 90
-    found = read_machines.parse(output, asked)
-    assert (found.problem, round(found.offset), found.unit, found.restarts, found.ready, found.gateway) == (
+    report = read_machines.parse(output, asked)
+    assert (report.problem, round(report.offset), report.unit, report.restarts, report.ready, report.gateway) == (
         "",
         -90,
         "active",
@@ -169,15 +169,15 @@ def test_a_machine_is_understood() -> None:
         True,
         True,
     )
-    assert (found.agent, found.envoy) == ("1.31.0", "1.39.3")
-    assert found.certificate and found.certificate.identity == "spiffe://cluster.local/ns/shop/sa/product"
-    assert (found.certificate.ends - found.certificate.begins).total_seconds() == 24 * 3600 + 120
-    assert found.token_expires and found.active and found.up
+    assert (report.agent, report.envoy) == ("1.31.0", "1.39.3")
+    assert report.certificate and report.certificate.identity == "spiffe://cluster.local/ns/shop/sa/product"
+    assert (report.certificate.ends - report.certificate.begins).total_seconds() == 24 * 3600 + 120
+    assert report.token_expires and report.active and report.up
 
 
 def test_a_machine_that_has_nothing_is_understood() -> None:
-    found = read_machines.parse("time=100.5\nLoadState=not-found\nActiveState=inactive\nNRestarts=0\nup=7\nready=000\n", 100.0)
-    assert found == read_machines.MachineReport(offset=0.5, up=7)
+    report = read_machines.parse("time=100.5\nLoadState=not-found\nActiveState=inactive\nNRestarts=0\nup=7\nready=000\n", 100.0)
+    assert report == read_machines.MachineReport(offset=0.5, up=7)
     assert read_machines.certificate(base64.b64encode(b"no certificate").decode()) is None
 
 
@@ -211,8 +211,8 @@ def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
     there = read_state.Machine("product-1", "product", login=login, as_root="bash -s")
     tunnelled = replace(there, name="product-3", login=replace(login, host="127.0.0.1"))
     behind = replace(there, name="product-4", login=replace(login, host="10.9.9.9", proxy=login))
-    found = read_machines.probe([there, read_state.Machine("product-2", "product"), tunnelled, behind], "")
-    assert {name: seen.problem for name, seen in found.items()} == {
+    reports = read_machines.probe([there, read_state.Machine("product-2", "product"), tunnelled, behind], "")
+    assert {name: seen.problem for name, seen in reports.items()} == {
         "product-1": "cannot be reached by SSH at 127.0.0.2: connection refused",
         "product-3": "cannot be reached by SSH at 127.0.0.1: connection refused; does ./scripts/tunnels run this command?",
         "product-4": "cannot be reached by SSH at 127.0.0.2: connection refused",

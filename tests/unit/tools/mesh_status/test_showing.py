@@ -173,12 +173,12 @@ def test_a_verification_that_is_behind_is_said() -> None:
 
 def test_a_gateway_that_is_not_ours_is_judged_by_who_reaches_it() -> None:
     facts = meshes.facts("single")
-    found = replace(facts.cluster, gateway=(), gateway_addresses=())
+    cluster = replace(facts.cluster, gateway=(), gateway_addresses=())
 
-    def health(own: bool, reached: bool | None) -> str:
+    def health(of_stack: bool, reached: bool | None) -> str:
         reports = {"product-1": replace(facts.reports["product-1"], gateway=reached)}
-        state = replace(facts.state, own_gateway=own)
-        gateway = assess.mesh(replace(facts, state=state, cluster=found, reports=reports)).networks[0].gateway
+        state = replace(facts.state, own_gateway=of_stack)
+        gateway = assess.mesh(replace(facts, state=state, cluster=cluster, reports=reports)).networks[0].gateway
         return gateway.health if gateway else ""
 
     assert [health(False, True), health(False, False), health(False, None), health(True, True)] == [
@@ -264,12 +264,12 @@ def test_verifying_replaces_the_proofs_alone(monkeypatch: pytest.MonkeyPatch, tm
         return answers.pop(0)
 
     monkeypatch.setattr(pulumi, "update", update)
-    found = [verify.run({}, name) for name in ("lab", None, None)]
+    results = [verify.run({}, name) for name in ("lab", None, None)]
     targets = [word.rpartition(":")[2] for word in calls[0] if word.startswith("--target-replace=urn:pulumi:lab::")]
     assert sorted(targets) == ["ledger-1-proof", "ledger-verification", "product-1-proof", "product-2-proof", "product-verification"]
     assert calls[0][:2] == ["--stack", "lab"] and "--stack" not in calls[1]
-    assert [each.error for each in found[:2]] == ["", "workload product: machine product-2 is unhealthy: its probe fails"]
-    assert "run `pulumi up`, which verifies too" in found[2].error
+    assert [each.error for each in results[:2]] == ["", "workload product: machine product-2 is unhealthy: its probe fails"]
+    assert "run `pulumi up`, which verifies too" in results[2].error
 
 
 def test_a_stack_that_verifies_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,9 +30,9 @@ def _never(directory: Path) -> None:
 
 def test_an_entry_is_made_once() -> None:
     assert cache.find(KEY) is None
-    made = cache.ensure(KEY, _make)
-    assert (made / "bin" / "thing").read_text() == "whole"
-    assert cache.ensure(KEY, _never) == made == cache.find(KEY)
+    directory = cache.ensure(KEY, _make)
+    assert (directory / "bin" / "thing").read_text() == "whole"
+    assert cache.ensure(KEY, _never) == directory == cache.find(KEY)
 
 
 def test_an_entry_whose_making_failed_is_not_used() -> None:
@@ -56,32 +56,32 @@ def test_what_a_killed_run_left_is_not_part_of_the_next_entry() -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "removed", "marker", "no marker"])
 def test_a_damaged_entry_is_made_again(damage: str) -> None:
-    made = cache.ensure(KEY, _make)
+    directory = cache.ensure(KEY, _make)
     if damage == "truncated":
-        (made / "bin" / "thing").write_text("")
+        (directory / "bin" / "thing").write_text("")
     elif damage == "removed":
-        (made / "bin" / "thing").unlink()
+        (directory / "bin" / "thing").unlink()
     elif damage == "marker":
-        (made / cache.MARKER).write_text('{"bin/th')
+        (directory / cache.MARKER).write_text('{"bin/th')
     else:
-        (made / cache.MARKER).unlink()
+        (directory / cache.MARKER).unlink()
     assert cache.find(KEY) is None
     assert (cache.ensure(KEY, _make) / "bin" / "thing").read_text() == "whole"
 
 
 def test_two_runs_make_an_entry_once() -> None:
-    made: list[int] = []
-    said: list[str] = []
+    runs: list[int] = []
+    notes: list[str] = []
     begun, go_on = threading.Event(), threading.Event()
 
     def slow(directory: Path) -> None:
         begun.set()
         go_on.wait(5)
-        made.append(1)
+        runs.append(1)
         _make(directory)
 
     def waiting(text: str) -> None:
-        said.append(text)
+        notes.append(text)
         go_on.set()
 
     first = threading.Thread(target=lambda: cache.ensure(KEY, slow))
@@ -91,8 +91,8 @@ def test_two_runs_make_an_entry_once() -> None:
     second.start()
     first.join(5)
     second.join(5)
-    assert made == [1]
-    assert said == ["waiting for another run that makes thing"]
+    assert runs == [1]
+    assert notes == ["waiting for another run that makes thing"]
 
 
 def test_every_input_changes_the_key(tmp_path: Path) -> None:

@@ -80,11 +80,11 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, li
 def test_what_is_not_on_path_is_built_each_family_in_one_go(tmp_path: Path, built: list[tuple[str, list[str]]]) -> None:
     _program(tmp_path / "path", "kind", "kind v0.33.0 go1.26 linux/amd64")
     monkey = programs.Tools()
-    found = monkey.programs(quiet("tools", tmp_path / "log"), "kubelet", "kind", "etcd", "kubectl")
+    tools = monkey.programs(quiet("tools", tmp_path / "log"), "kubelet", "kind", "etcd", "kubectl")
     assert built == [("kubernetes", ["kubelet", "kubectl"]), ("etcd", ["etcd"])]
-    assert list(found) == ["kubelet", "kind", "etcd", "kubectl"]
-    assert found["kind"].origin == "PATH"
-    assert found["kubelet"] == programs.Tool("kubelet", "v1.35.4", tmp_path / "cache/kubelet/kubelet", "built here from k8s.io/kubernetes")
+    assert list(tools) == ["kubelet", "kind", "etcd", "kubectl"]
+    assert tools["kind"].origin == "PATH"
+    assert tools["kubelet"] == programs.Tool("kubelet", "v1.35.4", tmp_path / "cache/kubelet/kubelet", "built here from k8s.io/kubernetes")
 
 
 def test_links_are_replaced_and_a_pulumi_built_here_is_a_file(tmp_path: Path, built: list[tuple[str, list[str]]]) -> None:
@@ -101,9 +101,9 @@ def test_links_are_replaced_and_a_pulumi_built_here_is_a_file(tmp_path: Path, bu
 def test_the_go_modules_are_of_the_versions_that_the_lab_names() -> None:
     for family in golang.FAMILIES.values():
         text = (family.directory / "go.mod").read_text()
-        found = re.search(rf"^(?:require |\t){re.escape(family.module)} (\S+)$", text, re.MULTILINE)
-        assert found, family
-        assert found[1] == family.version or found[1].endswith(f"-{versions.ISTIO_COMMIT}"), family
+        pin = re.search(rf"^(?:require |\t){re.escape(family.module)} (\S+)$", text, re.MULTILINE)
+        assert pin, family
+        assert pin[1] == family.version or pin[1].endswith(f"-{versions.ISTIO_COMMIT}"), family
     packages = {program.package for program in programs.PROGRAMS.values()}
     pinned = "\n".join((family.directory / "go.mod").read_text() for family in golang.FAMILIES.values())
     assert all(re.search(rf"^(?:tool |\t){re.escape(package)}$", pinned, re.MULTILINE) for package in packages)
