@@ -2,7 +2,7 @@
 
 Pulumi's remote commands dial an address and a port, and cannot run a program instead, as ssh's ProxyCommand does. So every machine of a
 stack that is reached through Identity-Aware Proxy gets a port of this computer, which follows from its name. Nothing runs behind a port until
-somebody connects: the machine need not exist yet.
+a connection comes in: the machine need not exist yet.
 """
 
 from __future__ import annotations

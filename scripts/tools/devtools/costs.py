@@ -93,8 +93,8 @@ def page() -> str:
         "\n## Cheaper\n\n"
         f"- `cluster.nodes.spot: true` and `spot: true` of machines: about {1 - data['spot']:.0%} less for these, and they may stop at any time.\n"
         "- One zonal cluster of a billing account is free of the management fee.\n"
-        "- `pulumi destroy` when nobody looks: a stack is up again in 12 to 20 minutes (`cluster.deletionProtection: false` and `pulumi up` first).\n"
-        "\n## Quotas that a first run meets\n\nA preview does not see them; `pulumi up` fails at the resource, and goes on there once the quota is raised.\n\n"
+        "- `pulumi destroy` when the stack is not used: a stack is up again in 12 to 20 minutes (`cluster.deletionProtection: false` and `pulumi up` first).\n"
+        "\n## Quotas that a first run meets\n\nA preview does not see them; `pulumi up` fails at the resource, and continues there once the quota is raised.\n\n"
     )
     text += [f"- {quota['name']}: {quota['why']}\n" for quota in data["quotas"]]
     return "".join(text)

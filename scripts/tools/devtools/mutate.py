@@ -28,7 +28,7 @@ TESTS = (
     "tests/unit/test_broken.py",
 )
 GOLDEN = "the_graph_is_the_one_that_was_reviewed"
-"""Golden graphs notice almost everything and say little: what is asked here is whether a rule does."""
+"""Golden graphs fail on almost every change and explain little: a rule must fail too."""
 FILE = Path(__file__).with_name("mutations.yaml")
 COPIED = ("__main__.py", "components", "docs", "pyproject.toml", "scripts", "stacks", "tests")
 

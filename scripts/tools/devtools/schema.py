@@ -126,7 +126,7 @@ def schema() -> str:
 
     for name in sorted(SECRETS):
         config["properties"][f"{PROJECT}:{name}"] = {"type": "object", "description": "A secret: `pulumi config set --secret`."}
-    # Other projects' and providers' keys are theirs.
+    # Keys of other projects and providers are allowed.
     config |= {"patternProperties": {f"^(?!{PROJECT}:)": {}}, "additionalProperties": False}
     definitions: dict[str, Any] = {}
     while waiting := [name for name in classes if name not in definitions]:

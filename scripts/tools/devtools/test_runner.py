@@ -1,4 +1,4 @@
-"""`python -m tools.devtools.test_runner`, started by `./scripts/test` in the virtual environment: runs every check and says which passed in which time."""
+"""`python -m tools.devtools.test_runner`, started by `./scripts/test` in the virtual environment: runs every check and prints outcomes and times."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def main() -> int:
 
 
 def _prepare(with_lab: bool) -> dict[str, str]:
-    """Get what the tests need, the lab's tools and images too if wanted; returns the variables by which engine tests find theirs."""
+    """Get what the tests need, the lab's tools and images too if wanted; returns the variables by which engine tests find the tools."""
     steps = Steps("test", 2 + with_lab * up.PREPARATIONS, retry_command="./scripts/test")
     if with_lab:
         with checkout_lock(), shared_lock():

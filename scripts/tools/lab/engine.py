@@ -66,7 +66,7 @@ def unmet_requirement() -> str | None:
 
 
 def refusal(host: str | None) -> str | None:
-    """None if the engine answers, else the last line of what docker says."""
+    """None if the engine answers, else the last line of docker's error."""
     try:
         done = subprocess.run(
             ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, timeout=15, check=False,
@@ -80,6 +80,6 @@ def refusal(host: str | None) -> str | None:
 
 
 def last_line(error: bytes) -> str:
-    """The last line of docker's standard error that says something."""
+    """The last line of docker's standard error that is no usage hint."""
     lines = [line for line in error.decode(errors="replace").splitlines() if line.strip() and not re.match(r"(Run|See) '", line)]
     return lines[-1].strip() if lines else ""

@@ -1,4 +1,4 @@
-"""Whether this machine can run the lab at all, told at once. Standard library only: the launcher asks before anything is installed."""
+"""Whether this machine can run the lab at all. Standard library only: the launcher calls it before anything is installed."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _feed(pipe: IO[bytes], data: bytes) -> None:
         pipe.write(data)
         pipe.close()
     except BrokenPipeError:
-        pass  # the command ended without reading; its exit code says why
+        pass  # the command ended without reading; its exit code shows why
 
 
 def end(
@@ -120,7 +120,7 @@ def _gone(group: int, number: signal.Signals, seconds: float, reap: Callable[[],
 
 
 def _runs(group: int) -> bool:
-    """Whether a process of the group runs; one that ended and that nobody has collected, as in containers without an init, does not."""
+    """Whether a process of the group runs; a zombie, as in containers without an init, does not."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, member, *_ = stat.read_text().rpartition(")")[2].split()

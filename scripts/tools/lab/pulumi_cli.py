@@ -21,7 +21,7 @@ from .steps import Step, StepError, seconds
 
 PROJECT = "istio-vm-mesh"
 MARK = "ISTIO_VM_MESH_LAB"
-"""In the environment of every CLI that the lab starts, so that one whose `lab` was killed is known from one that people started."""
+"""In the environment of every CLI that the lab starts, so that one whose `lab` was killed can be told from one that a user started."""
 
 
 def call(
@@ -32,7 +32,7 @@ def call(
     check: bool = True,
     **environment: str,
 ) -> process.Completed:
-    """Run the CLI on this checkout, with its output in the step's log. Raises StepError with what Pulumi says when it fails."""
+    """Run the CLI on this checkout, with its output in the step's log. Raises StepError with Pulumi's diagnostics when it fails."""
     done = step.run(
         [paths.BIN / "pulumi", *arguments],
         cwd=paths.ROOT,
@@ -108,7 +108,7 @@ def forget(stack: str) -> None:
 
 
 def _unlock(step: Step, stack: str) -> None:
-    """End what a killed `lab` left running, and remove the locks of dead runs. Raises StepError where people run a CLI of their own."""
+    """End what a killed `lab` left running, and remove the locks of dead runs. Raises StepError where a user runs a CLI."""
     locks = paths.STATE / ".pulumi" / "locks" / "organization" / PROJECT / stack
     if not (files := list(locks.glob("*.json"))):
         return
@@ -119,21 +119,21 @@ def _unlock(step: Step, stack: str) -> None:
         except (OSError, ValueError, KeyError):
             continue  # gone meanwhile, or half-written by a run that was killed
         match _owner(pid):
-            case "lab":  # which is dead, because its lock on this checkout is ours now
+            case "lab":  # which is dead, because this process holds its lock on the checkout
                 step.line("a former run was killed: ending its pulumi")
                 process.end(pid, STOP, STOP_GRACE)
-            case "people":
+            case "user":
                 raise StepError(f"another pulumi (process {pid}) works on the stack {stack}", "wait for it or end it", show_log=False)
     step.line("a former run was killed: removing its lock")
     call(step, "cancel", "--yes", "--stack", stack, *QUIET)
 
 
 def _owner(pid: int) -> str | None:
-    """Who started the CLI with this process id: "lab", "people", or None where it is no running CLI."""
+    """Who started the CLI with this process id: "lab", "user", or None where it is no running CLI."""
     try:
         if Path(f"/proc/{pid}/comm").read_text().strip() != "pulumi":
             return None
-        return "lab" if f"{MARK}=".encode() in Path(f"/proc/{pid}/environ").read_bytes() else "people"
+        return "lab" if f"{MARK}=".encode() in Path(f"/proc/{pid}/environ").read_bytes() else "user"
     except OSError:
         return None
 

@@ -24,7 +24,7 @@ def show(mesh: Mesh, outputs: Mapping[str, Any], console: Console | None = None)
     console.print("", picture(mesh), sep="\n")
     evidence = outputs.get("verification")
     if not isinstance(evidence, Mapping):
-        console.print("\nNothing was called: the stack says `verify: none`.")
+        console.print("\nNothing was called: the stack has `verify: none`.")
         return
     for workload, proof in evidence.items():
         console.print(_workload(workload, proof))

@@ -39,7 +39,7 @@ class StepFailedError(Exception):
 
 
 def seconds(value: float) -> str:
-    """A duration for people: `0.4 s`, `41 s`, `6 min 12 s`."""
+    """A duration in words: `0.4 s`, `41 s`, `6 min 12 s`."""
     if value < 9.95:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
@@ -47,14 +47,14 @@ def seconds(value: float) -> str:
 
 
 class Step:
-    """One running step. `note` says how far it is, `line` prints a line that stays, `run` runs a command into the step's log."""
+    """One running step. `note` shows its progress, `line` prints a line that stays, `run` runs a command into the step's log."""
 
     def __init__(self, title: str, log: Path, display: Display, label: str = "") -> None:
         self.title, self.log, self.label = title, log, label or title
         self.started = time.monotonic()
         self.detail = ""
         self.summary = ""
-        """What the finished step's line says behind the time, for example `from the cache`."""
+        """What stands behind the time on the finished step's line, for example `from the cache`."""
         self._display = display
 
     @property

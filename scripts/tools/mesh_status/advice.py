@@ -1,6 +1,6 @@
 """What is wrong with a machine or a pod, and what to do: pure functions over what was read.
 
-Every sentence goes on from the name of the thing ("machine product-1: ..."), says what is wrong, and names the cure.
+Every sentence continues the name of the thing ("machine product-1: ..."), says what is wrong, and names the cure.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ OVERDUE = 0.4
 
 @dataclass(frozen=True, kw_only=True)
 class MachineFacts:
-    """All that is known of a machine. `declared` is whether the stack file has it, `cluster_answers` whether `entry` means anything.
+    """All that was read about a machine. `declared` is whether the stack file has it, `cluster_answers` whether `entry` means anything.
 
-    `report` is None where there was no way to ask. `identity` is the workload's, `control_plane` the version of istiod.
+    `report` is None where it cannot be reached by SSH. `identity` is the workload's, `control_plane` the version of istiod.
     """
 
     name: str
@@ -45,7 +45,7 @@ Finding = tuple[Health, list[str]]
 
 
 def duration(time: timedelta | float) -> str:
-    """A duration for people: `40 s`, `12 min`, `3 h`, `5 days`."""
+    """A duration in words: `40 s`, `12 min`, `3 h`, `5 days`."""
     seconds = abs(time.total_seconds() if isinstance(time, timedelta) else time)
     for unit, size, up_to in (("s", 1, 90), ("min", 60, 90 * 60), ("h", 3600, 48 * 3600)):
         if seconds < up_to:
@@ -60,7 +60,7 @@ def machine(facts: MachineFacts, now: datetime) -> Finding:
     health, advice = _entry(facts, now)
     if facts.report:
         more, reasons = _report(facts, facts.report, now)
-        # What the machine says explains what its entry shows.
+        # What was read from the machine explains the state of its entry.
         health, advice = worst_health([health, more]), [*reasons, *advice]
     if not facts.state.joined:
         health, advice = worst_health([health, "missing"]), [*advice, "its join has not succeeded yet: run `pulumi up`"]
@@ -70,7 +70,7 @@ def machine(facts: MachineFacts, now: datetime) -> Finding:
 
 
 def _entry(facts: MachineFacts, now: datetime) -> Finding:
-    """What the WorkloadEntry says."""
+    """The health by the WorkloadEntry."""
     entry = facts.entry
     if not facts.cluster_answers:
         return "unknown", []
@@ -89,7 +89,7 @@ def _entry(facts: MachineFacts, now: datetime) -> Finding:
 
 
 def _report(facts: MachineFacts, seen: MachineReport, now: datetime) -> Finding:
-    """What the machine itself says."""
+    """The health by the report of the machine itself."""
     expires = seen.token_expires or (facts.state.token_expires if facts.state else None)
     expired = expires is not None and expires < now
     if seen.problem:
@@ -114,7 +114,7 @@ def _report(facts: MachineFacts, seen: MachineReport, now: datetime) -> Finding:
 
 
 def rejoin_hint(facts: MachineFacts, now: datetime) -> str:
-    """How a machine is made to join again: a token is minted anew when it has expired and the machine is not in the mesh, or by rotation."""
+    """How a machine is made to join again: a new token is minted when it has expired and the machine is not in the mesh, or by rotation."""
     expires = facts.state.token_expires if facts.state else None
     healthy = facts.entry and facts.entry.healthy and not facts.entry.disconnected
     if expires and expires < now + timedelta(seconds=MARGIN) and not healthy:

@@ -20,7 +20,7 @@ from .read_state import Stack, StackError
 
 @dataclass(frozen=True)
 class Facts:
-    """All that was read. `settings` is what the stack file says now, or why that could not be told; `reports` by machine."""
+    """All that was read. `settings` are the stack file's, or why they could not be read; `reports` by machine."""
 
     state: Stack
     settings: Settings | StackError
@@ -30,7 +30,7 @@ class Facts:
 
 
 def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
-    """The mesh with everybody's health and what to do."""
+    """The mesh with the health of its parts and what to do."""
     state, cluster = facts.state, facts.cluster
     settings = gateway_machines.add_gateway_machines(facts.settings) if isinstance(facts.settings, Settings) else None
     workloads = tuple(_workload(each, facts, settings) for _, each in sorted(state.workloads.items()))
@@ -71,7 +71,7 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
     identity = f"spiffe://{names.TRUST_DOMAIN}/ns/{state.namespace}/sa/{state.service_account}"
     declared = set(settings.machines_of(name)) if settings else None
     machines = {machine.name: machine for machine in facts.state.machines.values() if machine.workload == name}
-    entries = {entry.name: entry for entry in cluster.entries if entry.namespace == state.namespace and entry.group == name}
+    entries = {entry.name: entry for entry in cluster.entries if entry.namespace == state.namespace and entry.workload_group == name}
     endpoints = [
         _machine(
             advice.MachineFacts(
@@ -97,7 +97,9 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
     problems, health = _problems(state, machines.values(), endpoints, cluster)
     fleet = settings.fleet_of(name) if settings and not cluster.problem else 0
     if len(by_themselves) < fleet:
-        problems.append(f"{len(by_themselves)} of at least {fleet} machines of its groups are registered: see the log of one's first start")
+        problems.append(
+            f"{len(by_themselves)} of at least {fleet} machines of its instance groups are registered: see the log of one's first start"
+        )
         health = worst_health([health, "missing"])
     return Workload(
         name=name,
@@ -161,7 +163,7 @@ def _machine(facts: advice.MachineFacts, settings: Settings | None, now: datetim
 
 
 def _network_of(state: read_state.Machine | None) -> str:
-    """The network from an entry's name, which is made of group, address and network."""
+    """The network from an entry's name, which is made of WorkloadGroup, address and network."""
     return state.entry.removeprefix(f"{state.workload}-{state.address}-") if state else ""
 
 
@@ -174,8 +176,10 @@ def _state(entry: read_cluster.Entry | None, answers: bool) -> str:
 
 
 def _registered_itself(entry: read_cluster.Entry, now: datetime) -> Endpoint:
-    """A machine that is none of the stack's: it joined by itself, as those of an instance group do, or somebody joined it."""
-    seen = advice.MachineFacts(name=entry.name, state=read_state.Machine(entry.name, entry.group, joined=now), entry=entry, report=None)
+    """A machine that is none of the stack's: it joined by itself, as those of an instance group do, or it was joined by hand."""
+    seen = advice.MachineFacts(
+        name=entry.name, state=read_state.Machine(entry.name, entry.workload_group, joined=now), entry=entry, report=None
+    )
     health, sentences = advice.machine(seen, now)
     return Endpoint(
         kind="machine", name=entry.name, network=entry.network, address=entry.address, health=health, entry=entry.name,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 Health = Literal["healthy", "unhealthy", "missing", "unknown"]
-"""`missing` is what ought to be there and is not; `unknown` is what could not be asked."""
+"""`missing` is what ought to be there and is not; `unknown` is what could not be read."""
 
 _WORST_FIRST: tuple[Health, ...] = ("unhealthy", "missing", "unknown", "healthy")
 
@@ -22,9 +22,9 @@ def worst_health(all_: Iterable[Health]) -> Health:
 class Endpoint:
     """A machine or pod of a workload, and what to do about it.
 
-    `entry` is the machine's WorkloadEntry, "" for pods; `state` what Kubernetes says of it: of an entry Healthy, Unhealthy, Disconnected,
+    `entry` is the machine's WorkloadEntry, "" for pods; `state` its condition in Kubernetes: of an entry Healthy, Unhealthy, Disconnected,
     NoHealthYet or NotRegistered, of a pod Ready or NotReady. `agent` is the version of Istio's agent, `active` since when it runs.
-    `clock` is by how many seconds the machine's clock is ahead. What was not asked or not answered is None or "".
+    `clock` is by how many seconds the machine's clock is ahead. What could not be read is None or "".
     """
 
     kind: Literal["machine", "pod"]
@@ -63,7 +63,7 @@ class Workload:
 
 @dataclass(frozen=True, kw_only=True)
 class Gateway:
-    """A network's gateway: pods in the cluster, or machines (then `workload` is theirs)."""
+    """A network's gateway: pods in the cluster, or machines (then `workload` is their workload)."""
 
     name: str
     kind: Literal["pods", "machines"]

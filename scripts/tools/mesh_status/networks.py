@@ -48,8 +48,8 @@ def networks(pods: str, gateway: Gateway, settings: Settings | None, workloads: 
     declared = {name: network.ranges for name, network in settings.networks.items()} if settings else {}
     used = {endpoint.network for workload in workloads for endpoint in workload.endpoints} - {""}
     others = sorted({*declared, *used} - {pods})
-    routers = {workload.name: workload for workload in workloads if workload.router}
-    gateways = {name: _machine_gateway(routers.get(names.gateway_workload_name(name))) for name in others}
+    gateway_workloads = {workload.name: workload for workload in workloads if workload.router}
+    gateways = {name: _machine_gateway(gateway_workloads.get(names.gateway_workload_name(name))) for name in others}
     return (
         Network(name=pods, ranges=declared.get(pods, ()), gateway=gateway),
         *(Network(name=name, ranges=declared.get(name, ()), gateway=gateways[name]) for name in others),

@@ -1,4 +1,4 @@
-"""What the cluster says: WorkloadEntries, pods, Services, the control plane and its gateway, read with kubectl."""
+"""Reads the cluster: WorkloadEntries, pods, Services, the control plane and its gateway, read with kubectl."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Entry:
 
     name: str
     namespace: str
-    group: str
+    workload_group: str
     address: str
     network: str
     healthy: bool | None = None
@@ -59,7 +59,7 @@ class Pod:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What was read. `pods` by workload; `gateway_address` is where the gateway's Service is reached; `problem` is why nothing is known."""
+    """What was read. `pods` by workload; `gateway_address` is where the gateway's Service is reached; `problem` is why nothing could be read."""
 
     entries: tuple[Entry, ...] = ()
     pods: Mapping[str, tuple[Pod, ...]] = field(default_factory=dict)
@@ -84,7 +84,7 @@ def read(variables: Mapping[str, str], kubeconfig: str, workloads: Mapping[str, 
 
 
 def answered(get: Get, workloads: Mapping[str, Workload]) -> Cluster:
-    """What the API server answers, asked a few things at a time. Raises ClusterError."""
+    """Read with a few requests at a time. Raises ClusterError."""
     with ThreadPoolExecutor(PARALLEL) as pool:
         spaces = sorted({workload.namespace for workload in workloads.values()})
         inside = [pool.submit(get, "workloadentries.networking.istio.io,services", "--namespace", name) for name in spaces]
@@ -161,7 +161,7 @@ def _entry(item: Mapping[str, Any]) -> Entry:
     return Entry(
         name=metadata["name"],
         namespace=metadata["namespace"],
-        group=annotations.get("istio.io/autoRegistrationGroup", ""),
+        workload_group=annotations.get("istio.io/autoRegistrationGroup", ""),
         address=spec.get("address", ""),
         network=spec.get("network", ""),
         healthy=healthy["status"] == "True" if healthy else None,

@@ -1,4 +1,4 @@
-"""What the machines say: one SSH connection each, over which root runs one short script that changes nothing."""
+"""Reads the machines: one SSH connection each, over which root runs one short script that changes nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARALLEL = 8
 
 @dataclass(frozen=True)
 class Certificate:
-    """The certificate that the agent holds; the times are by the clock of whoever issued it."""
+    """The certificate that the agent holds; the times are by the clock of its issuer."""
 
     begins: datetime
     ends: datetime
@@ -32,7 +32,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class MachineReport:
-    """What a machine said. `problem` is why it said nothing; then all else is empty.
+    """What was read from a machine. `problem` is why nothing could be read; then all else is empty.
 
     `offset` is by how many seconds its clock is ahead of this one's. `unit` is systemd's ActiveState, "" without the unit; `active` and `up`
     are seconds since the unit became active and since the boot. `gateway` is whether the east-west gateway's port 15012 accepts connections.
@@ -71,11 +71,11 @@ def _probe(login: ssh.Login, as_root: str, gateway: str) -> MachineReport:
     return parse(done.output, done.begun)
 
 
-def parse(output: str, asked: float) -> MachineReport:
-    """Take apart what the script printed; `asked` is this machine's time when it was started."""
+def parse(output: str, begun: float) -> MachineReport:
+    """Take apart what the script printed; `begun` is this computer's time when it was started."""
     values = shell.parse_results(output)
     return MachineReport(
-        offset=float(values["time"]) - asked if values.get("time") else 0.0,
+        offset=float(values["time"]) - begun if values.get("time") else 0.0,
         unit=values.get("ActiveState", "") if values.get("LoadState") == "loaded" else "",
         restarts=int(values.get("NRestarts") or 0),
         active=_number(values.get("active")),

@@ -66,10 +66,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Stack:
-    """What the state says. `cluster` is what its kubeconfig calls it. `network` is the pods', "" like `mesh` and `version` where the stack adopted the mesh.
+    """What the state holds. `cluster` is its name in the kubeconfig. `network` is the pods', "" like `mesh` and `version` where the stack adopted the mesh.
 
     `own_gateway`: the stack installed the east-west gateway. `calls` and `carried` are the evidence of the last whole verification
-    (`plan.verification.evidence`), `proofs` the URNs of the commands that verify. `pending`: an update was killed, or is running.
+    (`components.verification.evidence`), `proofs` the URNs of the commands that verify. `pending`: an update was killed, or is running.
     """
 
     name: str
@@ -96,7 +96,7 @@ def read(variables: Mapping[str, str], stack: str | None) -> Stack:
 
 
 def settings(variables: Mapping[str, str], stack: str | None) -> Settings | StackError:
-    """What the stack file says now, or why that cannot be told; the mesh can be shown without it."""
+    """Return the settings in the stack file, or why they cannot be read; the mesh can be shown without them."""
     try:
         values = json.loads(pulumi.call(variables, "config", "--json", *_of(stack)))
         named = {key.removeprefix(PROJECT): value for key, value in values.items() if key.startswith(PROJECT)}
@@ -177,7 +177,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     istiod = next((each.inputs["values"] for each in kinds.get("Release", ()) if each.name == "istiod"), none).get("global", {})
     system = next((each.inputs["metadata"] for each in kinds.get("Namespace", ()) if each.name == ISTIO_NAMESPACE), none)
     workloads = {each.name: _workload(each.name, children.get(each.urn, {})) for each in kinds.get("Workload", ())}
-    groups = {each.urn: resources[each.parent].name for each in kinds.get("WorkloadGroup", ()) if each.parent in resources}
+    workloads_by_group = {each.urn: resources[each.parent].name for each in kinds.get("WorkloadGroup", ()) if each.parent in resources}
     return Stack(
         name=kinds["Stack"][0].urn.split(":")[2],
         cluster=_context(provider.get("kubeconfig", "")),
@@ -188,7 +188,9 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         own_gateway=any(each.name == EASTWEST_GATEWAY for each in kinds.get("Release", ())),
         workloads={name: workload for name, workload in workloads.items() if workload},
         machines={
-            each.name: _machine(each.name, children.get(each.urn, {}), groups, (outputs.get("machines") or {}).get(each.name, {}))
+            each.name: _machine(
+                each.name, children.get(each.urn, {}), workloads_by_group, (outputs.get("machines") or {}).get(each.name, {})
+            )
             for each in kinds.get("Machine", ())
         },
         calls=tuple(call for proof in evidence for call in proof["calls"]),
@@ -210,9 +212,9 @@ def _context(kubeconfig: str) -> str:
 
 def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
     """A workload from its resources, or None before its WorkloadGroup was made."""
-    if not (group := parts.get(f"{name}-group")):
+    if not (workload_group := parts.get(f"{name}-group")):
         return None
-    metadata, spec = group.inputs["metadata"], group.inputs["spec"]
+    metadata, spec = workload_group.inputs["metadata"], workload_group.inputs["spec"]
     services = [each.inputs for each in parts.values() if each.kind == "Service"]
     deployments = [each.inputs["spec"] for each in parts.values() if each.kind == "Deployment"]
     proof = parts.get(f"{name}-{VERIFICATION}")
@@ -228,12 +230,14 @@ def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
     )
 
 
-def _machine(name: str, parts: Mapping[str, _Resource], groups: Mapping[str, str], output: Mapping[str, str]) -> Machine:
-    """A machine from its resources. `groups`: workloads by the URN of their WorkloadGroup, `output`: its part of the stack's outputs."""
+def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapping[str, str], output: Mapping[str, str]) -> Machine:
+    """A machine from its resources. `workloads_by_group`: workloads by the URN of their WorkloadGroup, `output`: its part of the stack's outputs."""
     token, join, proof = (parts.get(f"{name}-{suffix}") for suffix in ("token", "join", PROOF))
     connection = join.inputs.get("connection") if join else None
     expires = token.outputs.get("expires") if token else None
-    workload = next((groups[urn] for part in (token, join) if part for urn in part.dependencies if urn in groups), "")
+    workload = next(
+        (workloads_by_group[urn] for part in (token, join) if part for urn in part.dependencies if urn in workloads_by_group), ""
+    )
     return Machine(
         name=name,
         workload=workload,

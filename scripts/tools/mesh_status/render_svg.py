@@ -11,7 +11,7 @@ from .svg_layout import MARGIN, WIDTH, Box, Card, Edge
 
 TOP, LEGEND = 56, 40
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-# Classes rather than variables, which not every renderer knows.
+# Classes rather than variables, which not every renderer supports.
 LIGHT = {
     "paper": "fill:#ffffff", "network": "fill:#f6f8fa;stroke:#d1d9e0", "cluster": "fill:#eef4fc;stroke:#a9c7ee", "card": "fill:#ffffff;stroke:#d1d9e0",
     "text": "fill:#1f2328", "dim": "fill:#59636e",

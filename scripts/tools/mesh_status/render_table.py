@@ -1,4 +1,4 @@
-"""The mesh as tables for people: 100 columns are enough, and a pipe gets the same without colours."""
+"""The mesh as tables: 100 columns are enough, and a pipe gets the same without colours."""
 
 from __future__ import annotations
 

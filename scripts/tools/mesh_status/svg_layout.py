@@ -147,8 +147,8 @@ def _machines(workloads: Sequence[Workload], network: str) -> list[Item]:
 
 def _gateways(mesh: Mesh, network: Network) -> list[Item]:
     """A network's gateways, one card a machine."""
-    routers = [each for each in mesh.workloads if network.gateway and each.name == network.gateway.workload]
-    return [_card(_key(end), end.name, f"gateway, {_detail(end)}", end.health) for each in routers for end in each.endpoints]
+    gateway_workloads = [each for each in mesh.workloads if network.gateway and each.name == network.gateway.workload]
+    return [_card(_key(end), end.name, f"gateway, {_detail(end)}", end.health) for each in gateway_workloads for end in each.endpoints]
 
 
 def _callers(mesh: Mesh) -> list[Item]:
@@ -182,7 +182,7 @@ Wire = tuple[str, str, bool]
 
 
 def _wires(mesh: Mesh) -> list[Wire]:
-    """What the evidence says: caller to workload, workload to what answered, and gateway to what it carried calls to."""
+    """The edges by the evidence: caller to workload, workload to what answered, and gateway to what it carried calls to."""
     things = {end.address: _key(end) for each in mesh.workloads for end in each.endpoints}
     things |= {address: f"gateway/{each.name}" for each in mesh.networks if (gateway := each.gateway) for address in _own(gateway)}
     named = {end.name: _key(end) for each in mesh.workloads for end in each.endpoints}

@@ -2,7 +2,7 @@
 
 The commands that verify are resources whose inputs are everything that can change the answer, so an update without changes does not run
 them. `pulumi up --target-replace` on them alone does, with the same inputs: they have no `delete` command, hence a replacement only runs
-`create` anew; where that fails the old resource stays, with the evidence of the last success; where it succeeds the new evidence is in the
+`create` again; where that fails the old resource stays, with the evidence of the last success; where it succeeds the new evidence is in the
 stack's outputs and in the resources' `modified` stamps. A change of `triggers` would do the same, but would have to come from the program.
 Nothing else is touched: resources that the stack file has changed meanwhile are not targets.
 """
@@ -33,12 +33,12 @@ def run(variables: Mapping[str, str], name: str | None) -> Verification:
 
 
 def cause(output: str) -> str:
-    """What an update that failed says, without Pulumi's own words around it."""
+    """Return why an update failed, without the lines that Pulumi adds."""
     if "--target" in output:
         return (
             "the stack has changes that are not applied yet, which a verification alone cannot bring: run `pulumi up`, which verifies too"
         )
     lines = [line.strip() for line in pulumi.explanation(output).splitlines()]
-    # Neither Pulumi's headings nor the evidence (tab-separated) of what did answer.
+    # Neither Pulumi's headings nor the evidence (tab-separated) of endpoints that did answer.
     causes = [line for line in lines if not re.match(r"\S+ \(\S+\):$|error: (Process exited|exit status|update failed)|\w+\t", line)]
     return " ".join(dict.fromkeys(line.removeprefix("error: ") for line in causes or lines))

@@ -80,7 +80,7 @@ def in_use(binaries: Path, home: Path) -> dict[str, str]:
 
 
 def _official_host(binaries: Path) -> Path | None:
-    """The language host beside the CLI, if it is not ours."""
+    """The language host beside the CLI, if it is not a stand-in."""
     cli = binaries / "pulumi"
     beside = cli.resolve().parent / _HOST
     return beside if os.access(beside, os.X_OK) and not _is_standin(beside) else None

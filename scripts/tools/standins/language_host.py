@@ -2,7 +2,7 @@
 
 The program runs in Pulumi's own `pulumi-language-python-exec` (Go module github.com/pulumi/pulumi/sdk/v3, directory python/cmd), whose path is
 the first argument. Of the options in Pulumi.yaml, `virtualenv` is honoured, and `toolchain: pip`, which is the default; others are refused.
-It asks for no plugins in advance: the engine finds those that the program uses when the program uses them.
+It requests no plugins in advance: the engine finds those that the program uses when the program uses them.
 """
 
 from __future__ import annotations

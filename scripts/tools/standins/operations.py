@@ -1,4 +1,4 @@
-"""What the engine asks of a provider, and what a provider answers. See `provider` for how they are used."""
+"""Requests of the engine to a provider, and their answers. See `provider` for how they are used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ProviderError(Exception):
 
 
 class Refused(ProviderError):
-    """The stand-in does not implement what was asked of it."""
+    """The stand-in does not implement the request."""
 
 
 class Cancelled(ProviderError):
@@ -79,7 +79,7 @@ class Found:
 
 @dataclass
 class Request:
-    """One operation that the engine asks for. Fields that the operation does not have are empty."""
+    """One operation that the engine requests. Fields that the operation does not have are empty."""
 
     urn: str
     type: str

@@ -58,7 +58,7 @@ class Secret:
 
 
 def from_struct(struct: struct_pb2.Struct) -> Properties:
-    """The property map of a message. Whole numbers become `int`, since the protocol knows floating point only."""
+    """The property map of a message. Whole numbers become `int`, since the protocol has floating point only."""
     return {key: _from_value(value) for key, value in struct.fields.items()}
 
 

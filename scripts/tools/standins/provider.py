@@ -266,7 +266,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
         call.engine = self._engine
         with self._lock:
             self._requests[id(call)] = call
-        # The callback also runs when the call has ended by itself; it matters when the CLI was killed and its connection broke.
+        # The callback also runs when the call has ended; it matters when the CLI was killed and its connection broke.
         if not context.add_callback(call.cancel):
             call.cancel()
         try:
@@ -312,7 +312,7 @@ def _difference(difference: Difference) -> Any:
 
 
 def _fail(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    """End a call with an error. A defect of ours is reported with its place, everything else with its message alone."""
+    """End a call with an error. A defect of the stand-in is reported with its place, everything else with its message alone."""
     if isinstance(error, InitFailed):
         detail = provider_pb2.ErrorResourceInitFailed(
             id=error.id, properties=to_struct(error.state), reasons=error.reasons, inputs=to_struct(error.inputs or {})

@@ -1,4 +1,4 @@
-"""Figures with what they are held against, as a table for people and as JSON."""
+"""Figures with what they are compared to, as a table and as JSON."""
 
 from __future__ import annotations
 

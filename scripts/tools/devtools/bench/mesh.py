@@ -216,7 +216,7 @@ def _reset(mesh: Mesh, name: str, purge: str) -> None:
 
 def _gone(mesh: Mesh, entries: Sequence[str]) -> None:
     mesh.kubectl("wait", "--for=delete", *(f"workloadentry/{entry}" for entry in entries), "--timeout=60s")
-    time.sleep(2)  # what the end of a connection leaves istiod and the proxies to do is nobody's join
+    time.sleep(2)  # what the end of a connection leaves istiod and the proxies to do is not part of a join
 
 
 def _up(step: Step, watch: Watch, mesh: Mesh, machines: Sequence[str]) -> tuple[float, float]:
@@ -254,7 +254,7 @@ def _joined(step: Step, mesh: Mesh, watch: Watch, machines: Sequence[str]) -> fl
 
 
 def _budget(mesh: Mesh) -> Iterator[Figure]:
-    """What one machine is in Pulumi, and how often it was connected to: of one that was added just now, and of which sshd knows nothing else."""
+    """What one machine is in Pulumi, and how often it was connected to: of one that was added just now, and of which sshd has logged nothing else."""
     name = mesh.added()[-1]
     resources = [
         each for each in mesh.resources().values() if f"Machine::{name}" in each["urn"] or f"Machine::{name}" in each.get("parent", "")

@@ -84,7 +84,7 @@ def environment() -> dict[str, str]:
 
 
 def required() -> tuple[int, ...]:
-    """The newest Go version that a family asks for."""
+    """The newest Go version that a family requires."""
     versions_needed = [re.search(r"^go (\d+)\.(\d+)(?:\.(\d+))?$", (f.directory / "go.mod").read_text(), re.M) for f in FAMILIES.values()]
     return max(tuple(int(part or 0) for part in match.groups()) for match in versions_needed if match)
 

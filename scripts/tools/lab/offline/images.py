@@ -97,7 +97,7 @@ IMAGES = (
 
 
 def ensure(step: Step, engine: Engine, tools: programs.Tools) -> None:
-    """Every image of the lab is in the engine; those that are not, or are ours of other inputs, are built now."""
+    """Build the lab's images that the engine lacks, and those that the lab built from other inputs."""
     built = make(step, engine, tools, IMAGES)
     step.summary = f"built {', '.join(built)}" if built else "all there"
 
@@ -132,7 +132,7 @@ def _make(step: Step, engine: Engine, tools: programs.Tools, images: list[Image]
 
 
 def usable(engine: Engine, image: Image) -> bool:
-    """Whether the engine has the image: one that was not made here, or ours of these inputs."""
+    """Whether the engine has the image: one that was not built here, or one built here from these inputs."""
     return _label(engine, image.name) in ("", image.inputs)
 
 
@@ -142,7 +142,7 @@ def listing(engine: Engine | None) -> list[tuple[str, str]]:
     for image in IMAGES:
         label = _label(engine, image.name) if engine else None
         states = {None: "built here, not made yet", "": "in the engine already", image.inputs: "built here"}
-        rows.append((image.name, states.get(label, "built here, to be made anew")))
+        rows.append((image.name, states.get(label, "built here, to be rebuilt")))
     return rows
 
 

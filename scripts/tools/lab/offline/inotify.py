@@ -13,7 +13,7 @@ _LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 
 
 def ensure(step: Step, limit: Path = _LIMIT) -> None:
-    """Raise the limit on inotify instances where it is too low, until the next boot. Says so; where it may not, says what to do."""
+    """Raise the limit on inotify instances where it is too low, until the next boot. Prints that; without the right to do it, prints the command."""
     if int(limit.read_text()) >= INOTIFY_INSTANCES:
         return
     try:

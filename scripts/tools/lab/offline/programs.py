@@ -73,7 +73,7 @@ PROGRAMS = {
 }
 
 COMMANDS = ("pulumi", "kubectl", "helm", "kind", "istioctl")
-"""What people and the program call: linked into `.lab/bin`."""
+"""What users and the program call: linked into `.lab/bin`."""
 
 _CHARTS = {"base": "base", "istio-control/istio-discovery": "istiod", "gateway": "gateway"}
 DIRECTORIES = {

@@ -84,7 +84,7 @@ def _apt_config() -> str:
 def _archives(targets: str) -> list[str]:
     """Lines for sources.list: this machine's Debian archives, for the suite of the images.
 
-    `targets` has a line `origin codename address component` per index of packages that apt knows.
+    `targets` has a line `origin codename address component` per package index of apt.
     Raises StepError if there is no Debian archive among them.
     """
     lines: dict[str, None] = {}
@@ -93,7 +93,7 @@ def _archives(targets: str) -> list[str]:
         if origin == "Debian" and component == "main" and (kind := re.fullmatch(r"[a-z]+(|-updates|-security)", codename)):
             lines[f"deb {address} {SUITE}{kind[1]} main"] = None
     if not any(line.endswith(f" {SUITE} main") for line in lines):
-        raise StepError("apt knows no Debian archive on this machine", "add one to apt's sources and run `apt-get update`", show_log=False)
+        raise StepError("apt has no Debian archive on this machine", "add one to apt's sources and run `apt-get update`", show_log=False)
     return list(lines)
 
 

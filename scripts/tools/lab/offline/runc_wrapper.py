@@ -1,8 +1,8 @@
 """The container runtime of the lab's own engine, for machines on which even root lacks some capabilities.
 
-`docker run --privileged` asks for every capability that the kernel knows. Where one is missing from root's bounding set
+`docker run --privileged` requests every capability of the kernel. Where one is missing from root's bounding set
 (CAP_SYS_RESOURCE in many sandboxes and nested containers), runc refuses the whole container: "unable to apply caps: operation not
-permitted". Docker has no setting for that, so a wrapper takes the missing ones out of what Docker asks for and then executes runc.
+permitted". Docker has no setting for that, so a wrapper removes the missing ones from Docker's request and then executes runc.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ exec @RUNC@ "$@"
 
 
 def missing(status: str | None = None, last: int | None = None) -> list[str]:
-    """The capabilities that the kernel knows and this process's bounding set lacks.
+    """The capabilities that the kernel has and this process's bounding set lacks.
 
     `status` is the text of /proc/self/status, `last` the number of the newest capability; both are read from this machine by default.
-    A capability newer than this table is not reported: no engine asks for it yet.
+    A capability newer than this table is not reported: no engine requests it yet.
     """
     status = Path("/proc/self/status").read_text() if status is None else status
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text()) if last is None else last

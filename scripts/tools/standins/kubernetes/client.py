@@ -18,7 +18,7 @@ from .kubeconfig import Kubeconfig, memory_file
 Object = dict[str, Any]
 
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
-# A busy API server says 429 and when to come back; a connection that broke before an answer came is tried again.
+# A busy API server answers 429 with the time of the next attempt; a connection that broke before an answer came is tried again.
 _RETRIES = urllib3.Retry(total=3, backoff_factor=0.1, status_forcelist=(429,), allowed_methods=None, redirect=0, raise_on_status=False)
 
 
@@ -110,7 +110,7 @@ class Cluster:
                 raise
 
     def endpoint(self, api_version: str, kind: str) -> Endpoint:
-        """Where a kind is served. What is not known is asked for, each time: it may have been added meanwhile."""
+        """Where a kind is served. An unknown kind is looked up each time: it may have been added meanwhile."""
         kinds = self._kinds.get(api_version, {})
         if kind not in kinds:
             with self._lock:

@@ -163,7 +163,7 @@ def changes(old: Properties, new: Properties, default_namespace: str) -> dict[st
 
 
 def replacing(changed: dict[str, str], old: Properties, new: Properties, mutable: frozenset[str]) -> frozenset[str]:
-    """Those differences that cannot be made in place. The data of the kinds in `mutable` can, unless an object says that it is immutable."""
+    """Those differences that cannot be made in place. The data of the kinds in `mutable` can, unless an object is marked immutable."""
     kind = new.get("kind")
     fields = ["metadata.name", "metadata.namespace", "kind"]
     fields += _IMMUTABLE.get((group(new.get("apiVersion", "")), str(kind)), ())

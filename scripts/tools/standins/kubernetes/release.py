@@ -1,6 +1,6 @@
 """`kubernetes:helm.sh/v3:Release` by the `helm` program on PATH, with inputs and state as pulumi-kubernetes has them (`helm_release.go`).
 
-As there, only the version says that a chart changed, and a release that an interrupted run left is Helm's to refuse.
+As there, only the version shows that a chart changed, and a release that an interrupted run left is Helm's to refuse.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _DEFAULTS = {
     **dict.fromkeys(("description", "keyring", "postrender", "version"), ""),
     "timeout": 0,
 }
-"""What the inputs hold where the program says nothing."""
+"""What the inputs hold where the program sets nothing."""
 # Sent by the SDK, or in states of older versions, without effect in the official plugin either.
 _IGNORED = frozenset({"allowNullValues", "checksum", "compat", "manifest", "resourceNames"})
 

@@ -102,7 +102,7 @@ class Resources:
         return Created(_id(live), self._ready(request, live, manager))
 
     def _create(self, wanted: Object, manager: str, request: Request) -> Object:
-        """Create `wanted`, or apply it over what is there under its name if that is asked for; otherwise that is somebody else's."""
+        """Create `wanted`, or apply it over what is there under its name if that is asked for; otherwise that object belongs to another owner."""
         if self._upsert:
             return self._cluster.apply(self._located(wanted), manager, force=self._forced(request))
         try:
@@ -277,7 +277,7 @@ class Resources:
 
 
 def _passing(error: ApiError) -> bool:
-    """Whether an error may go away by itself: a namespace or definition that is being made, a webhook that is starting, a name being freed."""
+    """Whether an error is temporary: a namespace or definition that is being made, a webhook that is starting, a name being freed."""
     text = str(error)
     return (
         isinstance(error, UnknownKind)

@@ -71,7 +71,7 @@ def until_ready(cluster: Cluster, live: Object, request: Request, timeout: float
 
 
 def until_gone(cluster: Cluster, live: Object, request: Request, timeout: float) -> None:
-    """Wait until an object that was asked to go is gone, or another one has its name. Raises `NotReady` after `timeout` seconds."""
+    """Wait until a deleted object is gone, or another one has its name. Raises `NotReady` after `timeout` seconds."""
     metadata = live["metadata"]
     deadline = time.monotonic() + timeout
     shown = ""

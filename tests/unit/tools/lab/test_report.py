@@ -96,7 +96,7 @@ def test_without_verification_the_picture_is_all() -> None:
     values = outputs()
     del values["verification"]
     text = shown(values)
-    assert "machine product-1" in text and "the stack says `verify: none`" in text
+    assert "machine product-1" in text and "the stack has `verify: none`" in text
 
 
 def test_a_verification_that_only_warned_is_named() -> None:

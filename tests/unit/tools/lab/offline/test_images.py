@@ -71,7 +71,7 @@ def test_an_image_is_used_if_it_is_not_ours_or_ours_of_these_inputs() -> None:
         ({}, False, "built here, not made yet"),
         ({image.name: ""}, True, "in the engine already"),
         ({image.name: image.inputs}, True, "built here"),
-        ({image.name: "0123"}, False, "built here, to be made anew"),
+        ({image.name: "0123"}, False, "built here, to be rebuilt"),
     ):
         engine = FakeEngine(labels)
         assert images.usable(engine, image) is usable  # type: ignore[arg-type]
