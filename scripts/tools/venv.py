@@ -52,6 +52,7 @@ def ensure(show: Display | None = None) -> Path:
 
 def _make(step: Step) -> None:
     from tools.lab.offline import debian
+    from tools.lab.process import Command
     from tools.lab.steps import StepError
 
     if not importlib.util.find_spec("ensurepip"):  # Debian has it in a package of its own
@@ -65,9 +66,9 @@ def _make(step: Step) -> None:
     step.run([interpreter, "-m", "venv", VENV], hint="install Python's venv module (Debian: apt-get install python3-venv)")
     step.note("installing the packages of requirements.txt")
     options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--require-hashes"]
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     step.run(
-        [PYTHON, "-m", "pip", "install", *options, "--requirement", REQUIREMENTS],
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        Command([PYTHON, "-m", "pip", "install", *options, "--requirement", REQUIREMENTS], env=variables),
         progress=_Packages(),
         hint="see to it that pip can download packages (index, proxy and certificates are pip's own settings)",
     )

@@ -41,7 +41,7 @@ class Engine:
 
     def run(self, step: Step, *arguments: str | Path, progress: process.Progress | None = None) -> None:
         """Run a long docker command with its output in the step's log."""
-        step.run(["docker", *arguments], env=self.environment, progress=progress)
+        step.run(process.Command(["docker", *arguments], env=self.environment), progress=progress)
 
 
 def find() -> Engine | None:

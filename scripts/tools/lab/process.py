@@ -16,6 +16,27 @@ Progress = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
+class Command:
+    """A command, and how it is run.
+
+    - `arguments`: the program and its arguments
+    - `cwd`, `env`: this process's where they are None
+    - `stdin`: its input, empty by default
+    - `capture`: standard output is a result: it is not logged, and standard error goes to the log alone
+    - `stop`, `grace`: the signals for its process group when this process is interrupted, `grace` seconds
+      apart; then comes SIGKILL
+    """
+
+    arguments: Sequence[str | Path]
+    cwd: Path | None = None
+    env: Mapping[str, str] | None = None
+    stdin: bytes | None = None
+    capture: bool = False
+    stop: Sequence[signal.Signals] = (signal.SIGTERM,)
+    grace: float = 3.0
+
+
+@dataclass(frozen=True)
 class Completed:
     """What a finished command left: its exit code, and its output (standard error included unless kept apart)."""
 
@@ -28,44 +49,32 @@ def restore_sigint() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def run(
-    command: Sequence[str | Path],
-    *,
-    log: Path | None = None,
-    progress: Progress | None = None,
-    cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    stdin: bytes | None = None,
-    capture: bool = False,
-    stop: Sequence[signal.Signals] = (signal.SIGTERM,),
-    grace: float = 3.0,
-) -> Completed:
+def run(command: Command, *, log: Path | None = None, progress: Progress | None = None) -> Completed:
     """Run a command to its end and return its exit code and output; a non-zero code is no error here.
 
-    The output goes to `log` (appended) and, line by line, to `progress`. With `capture`, standard output is a result: it is returned and
-    not logged, while standard error goes to the log alone. When this process is interrupted, the command's process group gets the signals `stop`,
-    `grace` seconds apart, and then SIGKILL. The call returns when the output is closed, so a command that leaves a daemon behind must
-    redirect the daemon's output. Raises OSError when the command cannot be started.
+    The output goes to `log` (appended) and, line by line, to `progress`. The call returns when the output
+    is closed, so a command that leaves a daemon behind must redirect the daemon's output. Raises OSError
+    when the command cannot be started.
     """
-    arguments = [str(part) for part in command]
+    arguments = [str(part) for part in command.arguments]
     with open(log or os.devnull, "ab") as record:
         record.write(f"$ {' '.join(arguments)}\n".encode())
         record.flush()
         with subprocess.Popen(
             arguments,
-            cwd=cwd,
-            env=env,
-            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            cwd=command.cwd,
+            env=command.env,
+            stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=record if capture else subprocess.STDOUT,
+            stderr=record if command.capture else subprocess.STDOUT,
             start_new_session=True,
         ) as process:
             try:
-                if stdin is not None and process.stdin:
-                    _feed(process.stdin, stdin)
+                if command.stdin is not None and process.stdin:
+                    _feed(process.stdin, command.stdin)
                 lines: list[str] = []
                 for raw in process.stdout or ():
-                    if not capture:
+                    if not command.capture:
                         record.write(raw)
                         record.flush()
                     lines.append(raw.decode(errors="replace"))
@@ -74,7 +83,7 @@ def run(
                 return Completed(process.wait(), "".join(lines))
             finally:
                 if process.poll() is None:
-                    end(process.pid, stop, grace, process.poll)
+                    end(process.pid, command.stop, command.grace, process.poll)
 
 
 def _feed(pipe: IO[bytes], data: bytes) -> None:

@@ -17,6 +17,7 @@ from tools import VENV
 from tools.mesh_status.pulumi import QUIET, STOP, STOP_GRACE, explanation
 
 from . import paths, process, repair_helm_releases
+from .process import Command
 from .steps import Step, StepError, seconds
 
 PROJECT = "istio-vm-mesh"
@@ -33,16 +34,9 @@ def call(
     **environment: str,
 ) -> process.Completed:
     """Run the CLI on this checkout, with its output in the step's log. Raises StepError with Pulumi's diagnostics when it fails."""
-    done = step.run(
-        [paths.BIN / "pulumi", *arguments],
-        cwd=paths.ROOT,
-        env=paths.environment(**{MARK: str(os.getpid()), "TMPDIR": str(paths.make_private(paths.TMP))}, **environment),
-        progress=progress,
-        capture=capture,
-        check=False,
-        stop=STOP,
-        grace=STOP_GRACE,
-    )
+    variables = paths.environment(**{MARK: str(os.getpid()), "TMPDIR": str(paths.make_private(paths.TMP))}, **environment)
+    command = Command([paths.BIN / "pulumi", *arguments], paths.ROOT, variables, capture=capture, stop=STOP, grace=STOP_GRACE)
+    done = step.run(command, progress=progress, check=False)
     if check and done.code:
         raise StepError(f"`pulumi {arguments[0]}` failed\n{explanation(done.output)}".rstrip(), show_log=capture)
     return done
@@ -184,7 +178,7 @@ def _repair_releases(step: Step, stack: str, pending: list[dict[str, Any]]) -> N
     if not any(operation["resource"]["type"] == repair_helm_releases.TYPE for operation in pending):
         return
     command = [str(paths.BIN / "kind"), "get", "kubeconfig", "--name", f"{PROJECT}-{stack}-cluster"]
-    answer = step.run(command, env=paths.environment(), capture=True, check=False)
+    answer = step.run(Command(command, env=paths.environment(), capture=True), check=False)
     if answer.code == 0:  # without a cluster there are no releases either
         with _private("kubeconfig", answer.output) as file:
             repair_helm_releases.repair(step, pending, file)

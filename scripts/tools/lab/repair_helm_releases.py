@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import paths
+from .process import Command
 from .steps import Step
 
 TYPE = "kubernetes:helm.sh/v3:Release"
@@ -32,5 +33,5 @@ def repair(step: Step, operations: Sequence[dict[str, Any]], kubeconfig: Path) -
 
 
 def _status(step: Step, name: str, where: list[str]) -> str:
-    done = step.run([paths.BIN / "helm", "status", name, *where, "--output", "json"], capture=True, check=False)
+    done = step.run(Command([paths.BIN / "helm", "status", name, *where, "--output", "json"], capture=True), check=False)
     return str(json.loads(done.output)["info"]["status"]) if done.code == 0 else ""

@@ -7,11 +7,10 @@ On a terminal the running step is one live line; elsewhere (CI, a pipe) every st
 from __future__ import annotations
 
 import re
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -87,17 +86,11 @@ class Step:
 
     def run(
         self,
-        command: Sequence[str | Path],
+        command: process.Command | Sequence[str | Path],
         *,
         progress: process.Progress | None = None,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: bytes | None = None,
-        capture: bool = False,
         check: bool = True,
         hint: str = "",
-        stop: Sequence[signal.Signals] = (signal.SIGTERM,),
-        grace: float = 3.0,
     ) -> process.Completed:
         """Run a command as `process.run` does, with its output in the step's log and what `progress` returns as the step's note.
 
@@ -108,13 +101,16 @@ class Step:
             if progress and (detail := progress(line)):
                 self.note(detail)
 
-        name = Path(command[0]).name
+        if not isinstance(command, process.Command):
+            command = process.Command(command)
+        program, *arguments = command.arguments
+        name = Path(program).name
         try:
-            done = process.run(command, log=self.log, progress=show, cwd=cwd, env=env, stdin=stdin, capture=capture, stop=stop, grace=grace)
+            done = process.run(command, log=self.log, progress=show)
         except OSError as error:
             raise StepError(f"{name} cannot be started: {error.strerror}", hint, show_log=False) from error
         if check and done.code:
-            raise StepError(f"`{' '.join([name, *map(str, command[1:3])])}` ended with code {done.code}", hint)
+            raise StepError(f"`{' '.join([name, *map(str, arguments[:2])])}` ended with code {done.code}", hint)
         return done
 
 

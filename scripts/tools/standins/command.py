@@ -143,7 +143,7 @@ def _run(request: Request, properties: Properties, which: str, previous: Propert
             else:
                 from . import ssh  # not needed, and slow to load, for local commands
 
-                ssh.run(request, settings["connection"], command, output, stdin=stdin, environment=environment, previous=handed_on)
+                ssh.run(request, settings["connection"], command, output, ssh.Variables(environment, handed_on), stdin)
     except ProviderError as error:
         raise ProviderError(f"{error}: running {json.dumps(command, ensure_ascii=False)}:\n{output.together()}") from error
     finally:

@@ -16,6 +16,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -34,21 +35,25 @@ _VANISHED_MILLISECONDS = 60_000
 logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
 
 
+@dataclass(frozen=True)
+class Variables:
+    """Environment variables: the server must accept those in `required` (AcceptEnv), and may refuse those in `optional`."""
+
+    required: Mapping[str, str]
+    optional: Mapping[str, str]
+
+
 def run(
     request: Request,
     connection: Mapping[str, Any],
     command: str,
     output: Output,
-    *,
+    variables: Variables,
     stdin: str = "",
-    environment: Mapping[str, str],
-    previous: Mapping[str, str],
 ) -> None:
-    """Connect, run `command` until it ends, disconnect.
-
-    `environment` must be accepted by the server (AcceptEnv), `previous` may be refused. Raises `ProviderError`."""
+    """Connect, run `command` until it ends, disconnect. Raises `ProviderError`."""
     with _connected(request, connection) as transport:
-        channel = _session(request, transport, environment, previous)
+        channel = _session(request, transport, variables)
         channel.exec_command(command)
         workers = [
             threading.Thread(target=_write, args=(channel, stdin.encode()), daemon=True),
@@ -155,12 +160,10 @@ def log_in(transport: paramiko.Transport, settings: Mapping[str, Any], seconds: 
         transport.auth_password(user, password or "")
 
 
-def _session(
-    request: Request, transport: paramiko.Transport, environment: Mapping[str, str], previous: Mapping[str, str]
-) -> paramiko.Channel:
-    """A channel with its environment set. A refused variable closes its channel, so those in `previous` are tried on others first."""
+def _session(request: Request, transport: paramiko.Transport, variables: Variables) -> paramiko.Channel:
+    """A channel with its environment set. A refused variable closes its channel, so optional ones are tried on others first."""
     accepted = {}
-    for name, value in previous.items():
+    for name, value in variables.optional.items():
         trial = transport.open_session()
         if _set_environment(transport, trial, name, value):
             accepted[name] = value
@@ -168,7 +171,7 @@ def _session(
         else:
             request.log(_not_set(name), "warning")
     channel = transport.open_session()
-    for name, value in {**environment, **accepted}.items():
+    for name, value in {**variables.required, **accepted}.items():
         if not _set_environment(transport, channel, name, value):
             raise ProviderError(_not_set(name))
     return channel

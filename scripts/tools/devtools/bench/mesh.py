@@ -24,6 +24,7 @@ from typing import Any
 from tools.lab import paths, pulumi_cli, up
 from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.offline import packages
+from tools.lab.process import Command
 from tools.lab.steps import Display, Step, StepError, Steps, display
 from tools.mesh_status.pulumi import QUIET, STOP
 
@@ -265,7 +266,8 @@ def _budget(mesh: Mesh) -> Iterator[Figure]:
 
 
 def _lab(step: Step, mesh: Mesh, command: str) -> None:
-    step.run([paths.ROOT / "scripts" / "lab", command, "--stack", mesh.stack], progress=str.strip, stop=STOP, grace=30)
+    arguments: list[str | Path] = [paths.ROOT / "scripts" / "lab", command, "--stack", mesh.stack]
+    step.run(Command(arguments, stop=STOP, grace=30), progress=str.strip)
     mesh.forget()
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..process import Command
 from ..steps import Step, StepError
 
 PROVIDES = {
@@ -67,14 +68,17 @@ def ensure(step: Step, packages: Sequence[str]) -> None:
         raise StepError(f"Debian packages are missing: {names}", f"run `sudo apt-get install --no-install-recommends {names}`")
     command = ["apt-get", "install", "--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", *wanted]
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    install = Command(command, env=environment)
     step.note(f"installing {names}")
     with _services_stay_off():
-        if step.run(command, env=environment, progress=_progress, check=False).code:
+        if step.run(install, progress=_progress, check=False).code:
             # A run that was killed may have left packages half-installed.
-            step.run(["dpkg", "--configure", "--pending"], env=environment, hint="see to it that `dpkg --configure --pending` works")
+            step.run(
+                Command(["dpkg", "--configure", "--pending"], env=environment), hint="see to it that `dpkg --configure --pending` works"
+            )
             # The lists are absent in a fresh image, or too old: then the files that they name are gone.
-            step.run(["apt-get", "update"], env=environment, progress=_progress, hint="see to it that `apt-get update` works")
-            step.run(command, env=environment, progress=_progress, hint=f"see to it that `apt-get install {names}` works")
+            step.run(Command(["apt-get", "update"], env=environment), progress=_progress, hint="see to it that `apt-get update` works")
+            step.run(install, progress=_progress, hint=f"see to it that `apt-get install {names}` works")
     if still := missing(wanted):
         raise StepError(f"apt-get installed {' '.join(still)}, but the programs are not there")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import paths, process
+from ..process import Command
 from ..steps import Step, StepError, seconds
 from . import cache, versions, wheels
 
@@ -94,7 +95,7 @@ def on_path() -> tuple[Path, str] | None:
     if not (program := shutil.which("go")):
         return None
     try:
-        answer = process.run([program, "version"], env=environment()).output
+        answer = process.run(Command([program, "version"], env=environment())).output
     except OSError:
         return None
     match = re.search(r"\bgo(\d+)\.(\d+)(?:\.(\d+))?", answer)
@@ -132,8 +133,7 @@ def _build(step: Step, family: Family, programs: Mapping[str, str]) -> None:
     step.note(f"{names}: resolving modules")
     downloads = _Downloads(names)
     listed = step.run(
-        [command, "list", "-mod=readonly", "-deps", *packages],
-        cwd=family.directory, env=environment(), progress=downloads, hint=hint,
+        Command([command, "list", "-mod=readonly", "-deps", *packages], family.directory, environment()), progress=downloads, hint=hint,
     )  # fmt: skip
     progress = _Packages(programs, {line for line in listed.output.splitlines() if not line.startswith("go: ")})
     step.note(progress.state())
@@ -142,8 +142,8 @@ def _build(step: Step, family: Family, programs: Mapping[str, str]) -> None:
     output.mkdir(parents=True)
     try:
         step.run(
-            [command, "build", "-mod=readonly", "-v", *family.flags, "-o", f"{output}/", *packages],
-            cwd=family.directory, env=environment(), progress=progress, hint=hint,
+            Command([command, "build", "-mod=readonly", "-v", *family.flags, "-o", f"{output}/", *packages], family.directory, environment()),
+            progress=progress, hint=hint,
         )  # fmt: skip
         for name, package in programs.items():
             _store(key(family, name), output / binary_name(package), name)
@@ -219,7 +219,7 @@ def module_directory(step: Step, family: Family, module: str) -> Path:
     """The directory of a module in Go's module cache, downloaded and checked against go.sum where it is not there."""
     step.note(f"downloading module {module}")
     done = step.run(
-        [go(step), "mod", "download", "-json", module], cwd=family.directory, env=environment(), capture=True, check=False,
+        Command([go(step), "mod", "download", "-json", module], family.directory, environment(), capture=True), check=False,
     )  # fmt: skip
     try:
         answer = json.loads(done.output)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..engine import Engine
+from ..process import Command
 from ..steps import Step
 from . import cache, debian, golang, programs, rootfs, versions, wheels
 
@@ -198,10 +199,9 @@ def _build(step: Step, engine: Engine, image: Image, files: Mapping[str, Path], 
         sources[path] = files[tool] / part if part else files[tool]
     context = build_context(DIRECTORY / image.directory, {**sources, **image.texts})
     label = [] if name else ["--label", f"{LABEL}={image.inputs}"]
+    command = ["docker", "build", "--force-rm", "--build-arg", f"VERSION={versions.ISTIO}", *label, "--tag", name or image.name, "-"]
     step.run(
-        ["docker", "build", "--force-rm", "--build-arg", f"VERSION={versions.ISTIO}", *label, "--tag", name or image.name, "-"],
-        env={**engine.environment, "DOCKER_BUILDKIT": "0"},
-        stdin=context,
+        Command(command, env={**engine.environment, "DOCKER_BUILDKIT": "0"}, stdin=context),
         progress=lambda line: f"{image.name}: {line}" if line.startswith("Step ") else None,
     )
 
@@ -243,7 +243,7 @@ def _build_node(step: Step, engine: Engine, image: Image, files: Mapping[str, Pa
         save = shlex.join(["docker", "save", *(part.name for part in image.loaded)])
         script = (DIRECTORY / image.directory / "load.sh").read_text()
         load = ["docker", "run", "--interactive", "--name", _BUILD, "--entrypoint", "sh", _BUILD, "-c", script]
-        step.run(["bash", "-o", "pipefail", "-c", f"{save} | {shlex.join(load)}"], env=engine.environment)
+        step.run(Command(["bash", "-o", "pipefail", "-c", f"{save} | {shlex.join(load)}"], env=engine.environment))
         step.note(f"{image.name}: committing")
         entrypoint = engine.docker("image", "inspect", "--format", "{{json .Config.Entrypoint}}", _BUILD)
         changes = [f"ENTRYPOINT {entrypoint}", "CMD []", f"LABEL {LABEL}={image.inputs}"]

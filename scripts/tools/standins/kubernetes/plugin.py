@@ -23,7 +23,7 @@ from . import objects, wait
 from .client import Cluster
 from .kubeconfig import Kubeconfig, parse
 from .release import Releases
-from .resources import Resources
+from .resources import Options, Resources
 
 RELEASE = "kubernetes:helm.sh/v3:Release"
 _SETTINGS = frozenset(
@@ -87,16 +87,13 @@ class Kubernetes(Provider):
         settings = plain(settings)
         config = _kubeconfig(settings)
         cluster, namespace = Cluster(config), settings.get("namespace") or config.namespace or "default"
-        mutable = frozenset(kind for kind in ("ConfigMap", "Secret") if _truth(settings.get(f"enable{kind}Mutable")))
-        self._resources = Resources(
-            cluster,
-            namespace,
-            mutable,
-            self.refusal,
+        options = Options(
+            mutable=frozenset(kind for kind in ("ConfigMap", "Secret") if _truth(settings.get(f"enable{kind}Mutable"))),
             upsert=_truth(settings.get("upsertExistingObjects")),
             force=_truth(settings.get("enablePatchForce")),
             settle=self._settle,
         )
+        self._resources = Resources(cluster, namespace, self.refusal, options)
         self._releases = Releases(cluster, config, namespace, self.refusal)
 
     def check(self, request: Request) -> Checked:

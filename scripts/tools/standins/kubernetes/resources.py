@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from ..provider import (
@@ -27,26 +28,31 @@ _RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 28.0)
 """Seconds between attempts while a namespace, a CustomResourceDefinition or a webhook is not there yet: about a minute in all."""
 
 
+@dataclass(frozen=True)
+class Options:
+    """How objects are applied.
+
+    - `mutable`: the kinds (ConfigMap, Secret) whose data changes in place
+    - `upsert`: creating an object takes over one of its name
+    - `force`: take fields from other managers
+    - `settle`: see `wait.SETTLE`
+    """
+
+    mutable: frozenset[str] = frozenset()
+    upsert: bool = False
+    force: bool = False
+    settle: float = wait.SETTLE
+
+
 class Resources:
     """The objects of one cluster.
 
-    `namespace` is for those that name none; `mutable` are the kinds (ConfigMap, Secret) whose data changes in place; `upsert` takes over
-    what is there when something is created; `force` takes fields from other managers; `settle` see `wait.SETTLE`; `refusal` makes the error
-    for what is not implemented."""
+    - `namespace`: for objects that name none
+    - `refusal`: makes the error for what is not implemented
+    """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        namespace: str,
-        mutable: frozenset[str],
-        refusal: Callable[[str], ProviderError],
-        *,
-        upsert: bool = False,
-        force: bool = False,
-        settle: float = wait.SETTLE,
-    ) -> None:
-        self._cluster, self._namespace, self._mutable, self._settle, self._refusal = cluster, namespace, mutable, settle, refusal
-        self._upsert, self._force = upsert, force
+    def __init__(self, cluster: Cluster, namespace: str, refusal: Callable[[str], ProviderError], options: Options) -> None:
+        self._cluster, self._namespace, self._refusal, self._options = cluster, namespace, refusal, options
 
     def check(self, request: Request) -> Checked:
         inputs = request.inputs
@@ -77,7 +83,7 @@ class Resources:
         """Compare inputs with inputs: no call to the cluster. Hand-made changes are in the old ones after a refresh."""
         old, new = request.old_inputs, request.inputs
         changes = objects.changes(old, new, self._namespace)
-        replaces = objects.replacing(changes, old, new, self._mutable)
+        replaces = objects.replacing(changes, old, new, self._options.mutable)
         if objects.is_true(new, objects.REPLACE_UNREADY) and new.get("kind") == "Job" and self._unfinished(request):
             place = f'metadata.annotations["{objects.REPLACE_UNREADY}"]'
             changes, replaces = {**changes, place: "update"}, replaces | {place}
@@ -103,7 +109,7 @@ class Resources:
 
     def _create(self, wanted: Object, manager: str, request: Request) -> Object:
         """Create `wanted`, or apply it over what is there under its name if that is asked for; otherwise that object belongs to another owner."""
-        if self._upsert:
+        if self._options.upsert:
             return self._cluster.apply(self._located(wanted), manager, force=self._forced(request))
         try:
             return self._cluster.create(self._located(wanted), objects.CREATOR)
@@ -142,7 +148,7 @@ class Resources:
         return self._cluster.apply(wanted, manager, force=bool(taken and dry_run) or self._forced(request), dry_run=dry_run)
 
     def _forced(self, request: Request) -> bool:
-        return self._force or objects.is_true(request.inputs, objects.PATCH_FORCE)
+        return self._options.force or objects.is_true(request.inputs, objects.PATCH_FORCE)
 
     def _dry_run(self, request: Request, manager: str) -> Properties:
         """The state that `request` would lead to, by the API server's dry run; the inputs alone where it cannot know yet."""
@@ -238,7 +244,7 @@ class Resources:
         inputs = request.inputs
         try:
             if not objects.is_true(inputs, objects.SKIP_AWAIT):
-                live = wait.until_ready(self._cluster, live, request, _timeout(request, inputs), self._settle)
+                live = wait.until_ready(self._cluster, live, request, _timeout(request, inputs), self._options.settle)
         except Cancelled as error:
             # The object is there: saved, it is gone on with by the next `up` and removed by `destroy`.
             raise InitFailed(_id(live), objects.state_of(inputs, live, manager), [str(error)]) from None

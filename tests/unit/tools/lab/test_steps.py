@@ -86,7 +86,7 @@ def test_a_missing_program_is_an_error_of_one_sentence(make: Make) -> None:
 def test_captured_output_is_a_result_and_not_logged(make: Make) -> None:
     steps, _ = make()
     with steps.step("x") as step:
-        done = step.run(["sh", "-c", "echo result; echo trouble >&2; cat"], capture=True, stdin=b"input")
+        done = step.run(process.Command(["sh", "-c", "echo result; echo trouble >&2; cat"], capture=True, stdin=b"input"))
     assert done.output == "result\ninput"
     assert "trouble" in step.log.read_text()
     assert "result" not in step.log.read_text().replace("echo result", "")
@@ -104,13 +104,14 @@ def test_logs_of_the_last_run_of_the_same_command_are_replaced(make: Make, tmp_p
 PROGRAM = """
 import signal, sys
 from pathlib import Path
+from tools.lab.process import Command
 from tools.lab.steps import Display, Steps
 def stop(number, frame): raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, stop)
 steps = Steps("up", 1, Display(), Path(sys.argv[1]))
 try:
     with steps.step("long") as step:
-        step.run(["sh", "-c", "trap '' TERM; sleep 77 & echo started $$; wait; sleep 77"], grace=0.3, progress=lambda line: print(line, flush=True))
+        step.run(Command(["sh", "-c", "trap '' TERM; sleep 77 & echo started $$; wait; sleep 77"], grace=0.3), progress=lambda line: print(line, flush=True))
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
