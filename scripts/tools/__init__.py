@@ -19,4 +19,6 @@ PYTHONPATH = os.pathsep.join([str(ROOT / "scripts"), str(ROOT)])
 """Where Python finds the packages `tools` and `components`; for processes that run a tool."""
 
 OK, FAILED, UNFIT, INTERRUPTED = 0, 1, 3, 130
-"""Exit codes besides argparse's 2 for a wrong command line: a step failed, this machine cannot run the lab, Ctrl-C."""
+"""Exit codes besides argparse's 2 for a wrong command line: a step failed, this machine cannot run
+the lab, Ctrl-C.
+"""

@@ -1,6 +1,6 @@
-"""Starts a tool: checks the machine, makes the virtual environment and runs the tool's module in it.
+"""Starts a tool: checks the machine, makes the virtual environment, runs the tool's module in it.
 
-Standard library only, and syntax of any Python 3: an old one must get as far as the message about it.
+Standard library only, and syntax of any Python 3: an old one must get as far as its error message.
 """
 
 import importlib
@@ -18,15 +18,17 @@ COMMANDS = {
     "bench": ("tools.devtools.bench", "tools.devtools.bench.cli"),
     "mutations": ("tools.devtools.mutate", "tools.devtools.mutate"),
 }
-"""The module that each command runs, and the module with its `parser()`, which uses the standard library only.
+"""The module that each command runs, and the module with its `parser()` (standard library only).
 
-What the parser returns has `needs_lab`: whether this machine must be able to run the lab. It may have
-`json`: standard output is for data alone; and `failed`: the exit code where the environment cannot be made.
+What the parser returns has these fields:
+- `needs_lab`: whether this machine must be able to run the lab
+- `json`, if there is one: standard output is for data alone
+- `failed`, if there is one: the exit code where the environment cannot be made
 """
 
 
 def run(command):  # type: (str) -> None
-    """Replace this process by `python -m <module>` in the virtual environment, with the same arguments.
+    """Replace this process by `python -m <module>` in the virtual environment, same arguments.
 
     Prints usage, unmet requirements and errors itself.
     """

@@ -38,7 +38,8 @@ def complete() -> bool:
 
 
 def ensure(show: Display | None = None) -> Path:
-    """Return the Python of a complete environment; make the environment if it is absent, half-made or outdated.
+    """Return the Python of a complete environment; make the environment if it is absent, half-made
+    or outdated.
 
     Raises StepFailedError where that fails.
     """

@@ -21,7 +21,7 @@ PROJECT = "istio-vm-mesh"
 def run_program(
     monitor: mocks.MockMonitor, config: Mapping[str, Any], secrets: Mapping[str, str], *, preview: bool
 ) -> tuple[dict[str, Any], frozenset[str]]:
-    """Run `__main__.py` and return the stack's outputs by name, and the names of those that are secret.
+    """Run `__main__.py`; return the stack's outputs by name, and the names of secret ones.
 
     - `monitor`: answers for the engine
     - `config`, `secrets`: the stack's configuration, keys without the project's name
@@ -55,7 +55,9 @@ def run_program(
 
 @contextmanager
 def _event_loops() -> Iterator[None]:
-    """Event loops for this thread and those that answer for the engine; Pulumi makes some where there are none, and closes none."""
+    """Event loops for this thread and those that answer for the engine; Pulumi makes some where
+    there are none, and closes none.
+    """
     loops: list[asyncio.AbstractEventLoop] = []
 
     def make() -> None:

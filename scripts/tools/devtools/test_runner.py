@@ -1,4 +1,6 @@
-"""`python -m tools.devtools.test_runner`, started by `./scripts/test` in the virtual environment: runs every check and prints outcomes and times."""
+"""`python -m tools.devtools.test_runner`, started by `./scripts/test` in the virtual environment:
+runs every check and prints outcomes and times.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,9 @@ class Stage:
                     self.report = Report.read(file)
 
     def outcome(self) -> Counter[str]:
-        """Count the tests that passed, failed and were skipped; a command that failed without a failed test is one failure."""
+        """Count the tests that passed, failed and were skipped; a command that failed without a
+        failed test is one failure.
+        """
         return self.report.tests + Counter(failed=1 if self.code and not self.report.tests["failed"] else 0)
 
 
@@ -137,7 +141,9 @@ def main() -> int:
 
 
 def _prepare(with_lab: bool) -> dict[str, str]:
-    """Get what the tests need, the lab's tools and images too if wanted; returns the variables by which engine tests find the tools."""
+    """Get what the tests need, the lab's tools and images too if wanted; returns the variables by
+    which engine tests find the tools.
+    """
     steps = Steps("test", 2 + with_lab * up.PREPARATIONS, retry_command="./scripts/test")
     if with_lab:
         with checkout_lock(), shared_lock():
@@ -173,7 +179,9 @@ def _stages(environment: Mapping[str, str], with_lab: bool) -> list[Stage]:
 
 
 def _call(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
-    """Run a command on this terminal to its end; when interrupted, only after it has put things in order."""
+    """Run a command on this terminal to its end; when interrupted, only after it has put things in
+    order.
+    """
     with subprocess.Popen(command, env=environment, preexec_fn=restore_sigint) as process:
         try:
             return process.wait()

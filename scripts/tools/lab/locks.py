@@ -25,7 +25,9 @@ def checkout_lock() -> Iterator[None]:
 
 @contextmanager
 def shared_lock() -> Iterator[None]:
-    """Hold a share of the engine: no other checkout stops it, or what all labs of this machine share in it."""
+    """Hold a share of the engine: no other checkout stops it, or what all labs of this machine
+    share in it.
+    """
     with _users() as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         yield
@@ -33,7 +35,9 @@ def shared_lock() -> Iterator[None]:
 
 @contextmanager
 def exclusive_lock() -> Iterator[bool]:
-    """Yield True if no process on this machine holds `shared_lock`; none can take it until this block exits."""
+    """Yield True if no process on this machine holds `shared_lock`; none can take it until this
+    block exits.
+    """
     with _users() as users:
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)

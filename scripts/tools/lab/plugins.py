@@ -1,4 +1,7 @@
-"""Pulumi's plugins: the official ones where this machine has them, else the stand-ins. Nothing else imports these."""
+"""Pulumi's plugins: the official ones where this machine has them, else the stand-ins.
+
+Nothing else imports these.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from . import paths
 def ensure(sdk: Path) -> dict[str, str]:
     """Install the plugins for the CLI in `.lab/bin`; returns what `installed` returns.
 
-    `sdk` has the two files of the Go module github.com/pulumi/pulumi/sdk/v3 that the language host needs.
+    `sdk` has the two files of the Go module github.com/pulumi/pulumi/sdk/v3 that the language host
+    needs.
     """
     return install.install(paths.BIN, paths.HOME, sdk)
 

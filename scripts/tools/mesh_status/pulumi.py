@@ -13,12 +13,15 @@ from contextlib import suppress
 from tools import ROOT
 
 QUIET = ("--non-interactive", "--color", "never")
-# Pulumi ends in order after the first signal, when the running operations are over, and at once after the second.
+# Pulumi ends in order after the first signal, when the running operations are over, and at once
+# after the second.
 STOP = (signal.SIGINT, signal.SIGINT)
 STOP_GRACE = 4.0
 """Seconds between these signals."""
 LAB_ENVIRONMENT = ROOT / ".lab" / "state" / "environment.json"
-"""The variables of the lab in this checkout (null: unset), beside the state of its stacks; `./scripts/lab up` writes it."""
+"""The variables of the lab in this checkout (null: unset), beside the state of its stacks;
+`./scripts/lab up` writes it.
+"""
 
 
 class StackError(Exception):
@@ -28,7 +31,8 @@ class StackError(Exception):
 def environment() -> dict[str, str]:
     """Return the environment for Pulumi and kubectl.
 
-    It is this process's if that names a backend, else the lab's where there is one, else this process's.
+    It is this process's if that names a backend, else the lab's where there is one, else this
+    process's.
     """
     variables = dict(os.environ)
     if variables.get("PULUMI_BACKEND_URL"):
@@ -57,7 +61,10 @@ def call(variables: Mapping[str, str], *arguments: str) -> str:
 
 
 def update(variables: Mapping[str, str], *arguments: str) -> tuple[int, str]:
-    """Run `pulumi up` and return its exit code and output. When this process is interrupted, Pulumi ends first."""
+    """Run `pulumi up` and return its exit code and output.
+
+    When this process is interrupted, Pulumi ends first.
+    """
     command = ["pulumi", "up", "--yes", "--skip-preview", "--suppress-outputs", *arguments, *QUIET]
     with subprocess.Popen(
         command,
@@ -93,7 +100,9 @@ def _last_lines(stderr: str) -> str:
 
 
 def explanation(output: str) -> str:
-    """Return why an update failed: its diagnostics if there are any, else its last lines; without the text of a failed command."""
+    """Return why an update failed: its diagnostics if there are any, else its last lines; without
+    the text of a failed command.
+    """
     lines = re.sub(r'(exit(?:ed with)? status \d+): running "(?:[^"\\]|\\.)*":$', r"\1:", output, flags=re.MULTILINE).splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith("Diagnostics:")]
     if not starts:

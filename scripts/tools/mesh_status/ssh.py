@@ -63,7 +63,9 @@ class Login:
 
 @dataclass(frozen=True)
 class Result:
-    """A command that ended; `begun` is when it was started, in seconds since the epoch by this computer's clock."""
+    """A command that ended; `begun` is when it was started, in seconds since the epoch by this
+    computer's clock.
+    """
 
     begun: float
     code: int
@@ -89,7 +91,10 @@ def run(login: Login, command: str, stdin: str) -> Result:
 
 @contextmanager
 def _connected(login: Login) -> Iterator[paramiko.Transport]:
-    """Connect and log in, through the proxy if there is one. Raises SshError that names the host that failed."""
+    """Connect and log in, through the proxy if there is one.
+
+    Raises SshError that names the host that failed.
+    """
     with ExitStack() as stack:
         proxy = stack.enter_context(_connected(login.proxy)) if login.proxy else None
         try:
@@ -109,7 +114,10 @@ def _connected(login: Login) -> Iterator[paramiko.Transport]:
 
 
 def _log_in(transport: paramiko.Transport, login: Login) -> None:
-    """Check the server's key against the pinned one, and log in. Raises SshError and what paramiko raises."""
+    """Check the server's key against the pinned one, and log in.
+
+    Raises SshError and what paramiko raises.
+    """
     expected = _host_key(login.host_key) if login.host_key else None
     if expected:
         kind = expected[0]

@@ -1,8 +1,8 @@
 """Runs a plugin from this directory, wherever it is: `python -I run.py command`.
 
 The plugins are one package, and their relative imports need it to have a name. This file gives the
-directory the name `standins`, without a change of `sys.path` or of the environment: a plugin hands its
-environment on to the user's commands.
+directory the name `standins`. It changes neither `sys.path` nor the environment, because the user's
+commands inherit the environment of the plugin.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A stack of the lab as its users see it: `./scripts/lab`, the stack file, Pulumi's state, kubectl and SSH."""
+"""A stack of the lab as its users see it: `./scripts/lab`, the stack file, Pulumi's state, kubectl
+and SSH.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,10 @@ class LabStack:
         self.forget()
 
     def run(self, *command: str, stdin: str = "") -> str:
-        """Run a command in the lab's environment and return its standard output. Raises StepError when it fails."""
+        """Run a command in the lab's environment and return its standard output.
+
+        Raises StepError when it fails.
+        """
         return _run(command, self.environment, stdin)
 
     def kubectl(self, *arguments: str) -> str:
@@ -75,7 +80,9 @@ class LabStack:
         return self.run("docker", "exec", "--interactive", f"{PROJECT}-{self.stack}-{machine}", "bash", "-c", command, stdin=stdin)
 
     def resources(self) -> dict[str, dict[str, Any]]:
-        """Return the state's resources by name, secrets as plain values, as the last update left them."""
+        """Return the state's resources by name, secrets as plain values, as the last update left
+        them.
+        """
         if self._resources is None:
             text = self.run("pulumi", "stack", "export", "--show-secrets", "--stack", self.stack, "--non-interactive")
             exported = json.loads(text, object_hook=lambda value: json.loads(value["plaintext"]) if "plaintext" in value else value)
@@ -96,7 +103,9 @@ class LabStack:
         return str(self.resources()[machine]["outputs"]["entry"])
 
     def ssh_options(self, machine: str) -> tuple[list[str], str]:
-        """Return the options for `ssh` and `scp` with the program's key and the pinned host key, and `user@address`."""
+        """Return the options for `ssh` and `scp` with the program's key and the pinned host key,
+        and `user@address`.
+        """
         container = _results(self.resources()[f"{machine}-container"])
         key = base64.b64decode(_results(self.resources()["ssh-key"])["private"]).decode()
         options = {
