@@ -4,16 +4,16 @@ import gc
 
 import pulumi
 
-from components import continue_on_error, stack
-from components.config import problems, reader
+from components import config, continue_on_error, stack
+from components.config.problems import SettingsError
 
 # All that a program declares lives until its process ends: looking for garbage among it takes a third of a large preview, and more the larger it is.
 gc.disable()
 continue_on_error.install()
 
 try:
-    outputs = stack.build(reader.load(*stack.configuration()), pulumi.get_stack())
-except problems.SettingsError as error:
+    outputs = stack.build(config.load(*stack.configuration()), pulumi.get_stack())
+except SettingsError as error:
     raise pulumi.RunError(str(error)) from None
 
 for name, value in outputs.items():

@@ -9,9 +9,9 @@ import pulumi
 from pulumi.runtime.config import get_config, get_config_env
 
 from .config.existing import ExistingCluster
-from .config.gateway_machines import add_gateway_machines, gateway_machine_names, networks_with_gateway
-from .config.problems import Problem, SettingsError
-from .config.reader import SECRETS
+from .config.gateway_machines import gateway_machine_names, networks_with_gateway
+from .config.problems import SettingsError
+from .config.reader import SECRETS, secret_problems
 from .config.stack import Settings
 from .istio import manifests, network_gateways
 from .istio.control_plane import Mesh, MeshArgs
@@ -32,14 +32,7 @@ def configuration() -> tuple[dict[str, Any], set[str]]:
     project = f"{pulumi.get_project()}:"
     keys = sorted({key for key in {**get_config_env(), **pulumi.runtime.config.CONFIG.get()} if key.startswith(project)})
     is_secret = {key.removeprefix(project): pulumi.runtime.is_config_secret(key) for key in keys}
-    problems = [
-        Problem(
-            name, "must not be a secret: the value becomes part of resource names" if secret else "must be secret: set it with `--secret`"
-        )
-        for name, secret in is_secret.items()
-        if secret != (name in SECRETS)
-    ]
-    if problems:
+    if problems := list(secret_problems(is_secret)):
         raise SettingsError(problems)
     return {name: _plain(get_config(project + name)) for name in is_secret if name not in SECRETS}, set(is_secret) & SECRETS
 
@@ -51,7 +44,6 @@ def _plain(text: str) -> Any:
 
 def build(settings: Settings, stack: str) -> dict[str, Any]:
     """Declare all resources of a stack and return its outputs by name."""
-    settings = add_gateway_machines(settings)
     for note in network_gateways.connectivity_notes(settings):
         pulumi.log.info(note)
     adopted = settings.cluster if isinstance(settings.cluster, ExistingCluster) else None
@@ -100,22 +92,22 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
         "gateway": mesh.gateway,
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in machines.items()},
     }
-    if settings.verify != "none":
+    if settings.verify.mode != "none":
         verified = {
             name: VerifiedWorkload(
                 workload=workload,
-                machines={machine: machines[machine] for machine in settings.machines_of(name)},
+                machines={machine: machines[machine] for machine in settings.single_machines_of(name)},
                 reachable_from_pods=not network_gateways.unreachable_from_pods(settings, name),
                 strict=manifests.enforces_strict_mtls(settings, workload.settings),
-                min_group_size=settings.fleet_of(name),
+                min_group_size=settings.min_group_size(name),
             )
             for name, workload in workloads.items()
         }
         outputs["verification"] = verify_workloads(
             VerificationArgs(
                 mesh=mesh,
-                mode=settings.verify,
-                pod_cidr=settings.cluster.pod_range,
+                mode=settings.verify.mode,
+                pod_cidr=settings.cluster.pod_cidr,
                 workloads=verified,
                 gateways=gateways,
                 depends_on=complete,

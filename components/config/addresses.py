@@ -1,29 +1,43 @@
-"""IP addresses, CIDRs and DNS names."""
+"""IP addresses, CIDRs, DNS names and ports as stack files have them."""
 
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address, ip_network
+from collections.abc import Iterable
+from ipaddress import IPv4Network, ip_address, ip_network
 
 DNS_NAME = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
-def within(address: str, ranges: tuple[str, ...]) -> bool:
-    """Whether an address lies in one of the ranges; what is no range has none."""
-    found = ip_address(address)
-    for text in ranges:
-        try:
-            if found in ip_network(text):
-                return True
-        except ValueError:
-            continue
-    return False
-
-
 def is_address(text: str) -> bool:
-    """Whether `text` is an IP address, rather than a name."""
+    """Return whether `text` is an IP address, rather than a name."""
     try:
         ip_address(text)
     except ValueError:
         return False
     return True
+
+
+def is_port(number: int) -> bool:
+    """Return whether `number` is a TCP port."""
+    return 0 < number < 65536
+
+
+def ipv4_cidr(text: str) -> IPv4Network | None:
+    """Parse an IPv4 CIDR; returns None for everything else."""
+    try:
+        return IPv4Network(text)
+    except ValueError:
+        return None
+
+
+def within(address: str, cidrs: Iterable[str]) -> bool:
+    """Return whether an IP address lies in one of the CIDRs. Invalid CIDRs contain none."""
+    parsed = ip_address(address)
+    for text in cidrs:
+        try:
+            if parsed in ip_network(text):
+                return True
+        except ValueError:
+            continue
+    return False

@@ -3,72 +3,135 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import Field
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkGateway:
-    """Machines that carry calls from other networks to the machines of this one; this program makes them beside those machines.
+from .record import MAP_KEY, Items, Record
 
-    On Compute Engine they are spread over `zones`, in turn; without, all are in the zone of the network's first machine.
+
+class NetworkGateway(Record):
+    """Declare the machines that carry requests from other networks to the machines of a network.
+
+    The program creates them with the configuration of the network's first machine.
     """
 
-    machines: int = 1
-    zones: tuple[str, ...] = ()
+    machines: int = Field(
+        default=1,
+        description="Number of gateway machines that this program creates in the network. "
+        "Default: one.",
+    )
+    zones: Items[str] = Field(
+        default=(),
+        description="Zones of Compute Engine that the gateway machines are assigned to, "
+        "round-robin. Default: the zone of the network's first machine.",
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """A network in Istio's sense: everything in its ranges reaches everything else in them without a gateway.
+class Network(Record):
+    """Declare a network in Istio's sense: its addresses reach each other without a gateway.
 
-    In another network than the cluster's, machines without a `gateway` call pods, and nothing outside of the network calls them.
+    Its CIDRs are those of its subnets (`google.subnets`), the cluster's `podCidr` if the cluster is
+    in it, and `cidrs`. In a network that is not the cluster's, machines without a `gateway` can
+    call pods, and no client outside of the network can call them.
     """
 
-    ranges: tuple[str, ...]
-    gateway: NetworkGateway | None = None
+    name: str = Field(alias=MAP_KEY, description="Name of the network, as in `networks`.")
+    cidrs: Items[str] = Field(
+        default=(),
+        description="IPv4 CIDRs of the network that no other key states: those of machines, nodes "
+        "and callers outside of Google Cloud subnets. Default: none.",
+    )
+    gateway: NetworkGateway | None = Field(
+        default=None,
+        description="Gateway machines through which other networks call the machines of this one. "
+        "Without it no client outside of the network calls them.",
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Package:
-    """Where machines get Istio's sidecar package.
+class Package(Record):
+    """Declare where machines download Istio's sidecar package."""
 
-    In `url`, `{version}` stands for the mesh's version and `{package}` for what fits the machine: `deb/istio-sidecar.deb` or
-    `rpm/istio-sidecar.rpm`, with `-arm64` before the dot on such machines. Without `sha256` the digest is taken from `<url>.sha256`,
-    where Istio publishes it.
+    url: str = Field(
+        default="https://blob.istio.io/istio-release/releases/{version}/{package}",
+        description="URL of the package. `{version}` is replaced by the mesh's version, "
+        "`{package}` by `deb/istio-sidecar.deb` or `rpm/istio-sidecar.rpm`, with `-arm64` before "
+        "the dot on such machines. Default: Istio's own releases.",
+    )
+    sha256: str | None = Field(
+        default=None,
+        description="SHA-256 of the package, 64 hexadecimal digits. "
+        "Without it the digest is downloaded from `<url>.sha256`, where Istio publishes it.",
+    )
+
+
+class ChartValues(Record):
+    """Declare values for Istio's Helm charts. They are merged over the program's own values."""
+
+    base: Mapping[str, Any] = Field(
+        default={},
+        description="Values of the chart `base` (Istio's CRDs). Default: the program's own alone.",
+    )
+    istiod: Mapping[str, Any] = Field(
+        default={},
+        description="Values of the chart `istiod` (control plane, injector, MeshConfig). "
+        "Default: only what the program sets.",
+    )
+    gateway: Mapping[str, Any] = Field(
+        default={},
+        description="Values of the chart `gateway` for the east-west gateway in the cluster. "
+        "Default: only its Service and its network.",
+    )
+
+
+class MeshSettings(Record):
+    """Declare the mesh and its control plane, which Istio's charts install.
+
+    With `adopt: true` the mesh exists already, and no part of its configuration is changed.
     """
 
-    url: str = "https://blob.istio.io/istio-release/releases/{version}/{package}"
-    sha256: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChartValues:
-    """Values for Istio's charts, merged over the program's own."""
-
-    base: Mapping[str, Any] = field(default_factory=dict)
-    istiod: Mapping[str, Any] = field(default_factory=dict)
-    gateway: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeshSettings:
-    """The mesh and its control plane, installed by Istio's charts.
-
-    `charts` is a Helm repository or a directory that holds `base`, `istiod` and `gateway`. `hub` is where images come from. `gateway_api`
-    (a file, a directory or a URL) has the Gateway API's CRDs, for clusters without them; they are needed where machines are in networks of their own.
-    `version` is that of the control plane that is installed, and of the machines' proxies.
-
-    With `adopt: true` the mesh exists in the cluster: nothing of its configuration is edited, and `id`, `clusterId` and the proxies' default
-    configuration are read there.
-    """
-
-    id: str = ""
-    adopt: bool = False
-    version: str
-    cluster_id: str = "Kubernetes"
-    charts: str = "https://blob.istio.io/istio-release/charts"
-    hub: str = "docker.io/istio"
-    gateway_api: str = "https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.0/standard-install.yaml"
-    package: Package = Package()
-    values: ChartValues = ChartValues()
+    id: str = Field(
+        default="",
+        description="Mesh ID, a Kubernetes label value. Required unless `adopt` is true; "
+        "then it is read from the cluster.",
+    )
+    adopt: bool = Field(
+        default=False,
+        description="Whether the cluster has a mesh already. If true, its ID, its cluster ID and "
+        "its proxies' default configuration are read. Default: the program installs Istio.",
+    )
+    version: str = Field(
+        description="Istio release, such as 1.31.0: of the machines' proxies, and of the control "
+        "plane if the program installs it.",
+    )
+    cluster_id: str = Field(
+        default="Kubernetes",
+        description="Name of the cluster in the mesh (`global.multiCluster.clusterName`). "
+        "Default: Istio's own default.",
+    )
+    charts: str = Field(
+        default="https://blob.istio.io/istio-release/charts",
+        description="Source of the charts `base`, `istiod` and `gateway`: a Helm repository "
+        "(`https://`), an OCI registry (`oci://`) or a directory. Default: Istio's repository.",
+    )
+    hub: str = Field(
+        default="docker.io/istio",
+        description="Container registry and path of Istio's images. "
+        "Default: Istio's on Docker Hub.",
+    )
+    gateway_api: str = Field(
+        default="https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.0/"
+        "standard-install.yaml",
+        description="File, directory or URL with the CRDs of the Gateway API. They are installed "
+        "if the cluster has none and machines are in networks other than the cluster's. "
+        "Default: the standard channel of release 1.6.0.",
+    )
+    package: Package = Field(
+        default_factory=Package,
+        description="Sidecar package that machines install. Default: the one of the Istio release "
+        "in `version`, checked by its published digest.",
+    )
+    values: ChartValues = Field(
+        default_factory=ChartValues,
+        description="Additional Helm values by chart. Default: no values beyond the program's.",
+    )

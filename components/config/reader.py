@@ -1,33 +1,97 @@
-"""Decode and check a stack file."""
+"""Read stack files: from YAML or Pulumi's configuration to a checked stack."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from .checks import check
-from .decode import decode, key_of
-from .problems import Problem, SettingsError, suggestion
+from pydantic import ValidationError
+
+from . import checks
+from .gateway_machines import add_gateway_machines
+from .problems import Problem, SettingsError, keys_of, problems_of, suggestion
 from .stack import Settings
+
+PROJECT = "istio-vm-mesh"
+STACKS = Path(__file__).parents[2] / "stacks"
 
 # Secrets of a stack, each a key of its own in the configuration (`pulumi config set --secret`).
 SECRETS = frozenset({"kubeconfig", "sshPrivateKey"})
 
 
 def load(raw: Mapping[str, Any], secrets: Collection[str] = ()) -> Settings:
-    """Decode and check a stack's configuration (keys without the project's name, values as plain data).
-
-    `secrets` names the secrets of `SECRETS` that are set; their values stay where they are.
-
-    Raises SettingsError with every problem that was found. Checks that reach across run only on what could be decoded.
-    """
-    problems: list[Problem] = []
-    known = {key_of(name): name for name in Settings.__dataclass_fields__}
-    problems.extend(Problem(key, "unknown key" + suggestion(key, known)) for key in raw if key not in known)
-    settings = decode(Settings, {key: value for key, value in raw.items() if key in known}, "", problems)
-    problems = [Problem(problem.path.removeprefix("."), problem.message) for problem in problems]
+    """Validate a stack's configuration; see `config.load`."""
+    keys = keys_of(Settings)
+    problems = [
+        Problem(key, "unknown key" + suggestion(key, keys)) for key in raw if key not in keys
+    ]
+    settings = None
+    try:
+        settings = Settings.model_validate(
+            {key: value for key, value in raw.items() if key in keys}, by_alias=True, by_name=False
+        )
+    except ValidationError as error:
+        problems += problems_of(error, Settings)
     if settings is not None:
-        problems.extend(check(settings, secrets))
-    if problems:
+        problems += checks.check(settings, secrets)
+    if settings is None or problems:
         raise SettingsError(problems)
-    return settings
+    return add_gateway_machines(settings)
+
+
+def stacks(directory: Path = STACKS) -> list[str]:
+    """Return the names of the stacks that have a file, sorted."""
+    return sorted(file.name.split(".")[1] for file in directory.glob("Pulumi.*.yaml"))
+
+
+def load_file(stack: str, directory: Path = STACKS) -> Settings:
+    """Read and validate a stack file; see `config.load_file`."""
+    return load(*read_file(stack, directory))
+
+
+def read_file(stack: str, directory: Path = STACKS) -> tuple[dict[str, Any], set[str]]:
+    """Read `Pulumi.<stack>.yaml` without validating it.
+
+    Returns what `load` takes: values by key without the project's prefix, and the names of the
+    secrets that are set. Keys of other projects and of providers are left out.
+    Raises SettingsError for a file that does not exist, and for secrets in plain text.
+    """
+    import yaml
+
+    file = directory / f"Pulumi.{stack}.yaml"
+    if not file.exists():
+        hint = suggestion(stack, stacks(directory))
+        raise SettingsError([Problem(stack, f"there is no stack file {file}{hint}")])
+    content = yaml.safe_load(file.read_text()) or {}
+    # As Pulumi passes it on: JSON, in which every key is a string.
+    config = json.loads(json.dumps(content.get("config") or {}, default=str))
+    values = {
+        key.removeprefix(f"{PROJECT}:"): value
+        for key, value in config.items()
+        if key.startswith(f"{PROJECT}:")
+    }
+    if problems := list(secret_problems({key: _is_secret(value) for key, value in values.items()})):
+        raise SettingsError(problems)
+    plain = {key: value for key, value in values.items() if key not in SECRETS}
+    return plain, values.keys() & SECRETS
+
+
+def secret_problems(is_secret: Mapping[str, bool]) -> Iterator[Problem]:
+    """Yield a problem for each secret in plain text, and for each secret that must not be one.
+
+    is_secret: whether a value is encrypted, by key.
+    """
+    for key, secret in is_secret.items():
+        if secret and key not in SECRETS:
+            yield Problem(key, "must not be a secret: the value becomes part of resource names")
+        elif not secret and key in SECRETS:
+            yield Problem(key, "must be a secret: set it with `pulumi config set --secret`")
+
+
+def _is_secret(value: Any) -> bool:
+    """Whether Pulumi encrypted a value of a stack file, or a part of it."""
+    if isinstance(value, Mapping):
+        return value.keys() == {"secure"} or any(map(_is_secret, value.values()))
+    return isinstance(value, list) and any(map(_is_secret, value))

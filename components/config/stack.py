@@ -1,52 +1,138 @@
-"""A whole stack file."""
+"""A whole stack, and the unions of clusters and machines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field
 
 from .docker import DockerMachine, KindCluster
 from .existing import ExistingCluster, SshMachine
-from .google import GceInstanceGroup, GceMachine, GkeCluster, Google
+from .google import GceInstanceGroup, GceMachine, GkeCluster, Google, GoogleMachine, Subnet
 from .mesh import MeshSettings, Network
+from .record import Named, Record
 from .workload import WorkloadSettings
 
-# What a platform is plugs in here: one settings class per cluster or machine platform, told apart by `platform`.
+# A platform is added here: one record per kind of cluster and of machine.
 Cluster = KindCluster | GkeCluster | ExistingCluster
 SingleMachine = DockerMachine | GceMachine | SshMachine
 Machine = SingleMachine | GceInstanceGroup
 
+_M = TypeVar("_M", DockerMachine, GceMachine, SshMachine, GceInstanceGroup)
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """A whole stack file.
 
-    `google` says where things are made on Google Cloud. `verify` says what a failed verification does: fail the update, warn, or not run.
-    """
+class Verification(Record):
+    """Declare what follows from a failed verification."""
 
-    networks: Mapping[str, Network]
-    cluster: Cluster
-    mesh: MeshSettings
-    workloads: Mapping[str, WorkloadSettings] = field(default_factory=dict)
-    machines: Mapping[str, Machine] = field(default_factory=dict)
-    google: Google | None = None
-    verify: Literal["fail", "warn", "none"] = "fail"
+    mode: Literal["fail", "warn", "none"] = Field(
+        default="fail",
+        description="`fail`: a failed verification fails the update. `warn`: it is a warning. "
+        "`none`: verification does not run. Default: `fail`.",
+    )
 
-    def machines_of(self, workload: str) -> dict[str, SingleMachine]:
-        """The single machines that run `workload`, by name."""
-        return {name: machine for name, machine in self.singles.items() if machine.workload == workload}
+
+class Settings(Record):
+    """Declare a whole stack: networks, a cluster, a mesh, its workloads and their machines."""
+
+    networks: Named[Network] = Field(
+        description="Networks of the stack, by name. Addresses of one network reach each other "
+        "without a gateway."
+    )
+    cluster: Annotated[Cluster, Field(discriminator="platform")] = Field(
+        description="Kubernetes cluster of the mesh, created or existing, chosen by `platform`."
+    )
+    mesh: MeshSettings = Field(description="Istio mesh of the cluster, installed or adopted.")
+    workloads: Named[WorkloadSettings] = Field(
+        default={},
+        description="Applications with an identity in the mesh, by name. Default: none.",
+    )
+    machines: Named[Annotated[Machine, Field(discriminator="platform")]] = Field(
+        default={},
+        description="Machines and instance groups of the mesh, by name, each chosen by `platform`. "
+        "Default: none.",
+    )
+    google: Google | None = Field(
+        default=None,
+        description="Project, region and subnets on Google Cloud. Required by the platforms `gke`, "
+        "`gce` and `gce-instance-group`; else leave it out.",
+    )
+    verify: Verification = Field(
+        default_factory=Verification,
+        description="Verification of requests between pods and machines after every update. "
+        "Default: a failure fails the update.",
+    )
+
+    def cidrs(self, network: str) -> tuple[str, ...]:
+        """Return all CIDRs of a network: subnets, the cluster's pods if they are in it, `cidrs`."""
+        pods = (self.cluster.pod_cidr,) if self.cluster.network == network else ()
+        return (*self._subnet_cidrs(network), *pods, *self.networks[network].cidrs)
+
+    def machine_cidrs(self, network: str) -> tuple[str, ...]:
+        """Return the CIDRs of a network that nodes and machines can be in: all but the pods'."""
+        return (*self._subnet_cidrs(network), *self.networks[network].cidrs)
+
+    def _subnet_cidrs(self, network: str) -> tuple[str, ...]:
+        subnets = self.google.subnets.values() if self.google else ()
+        return tuple(subnet.cidr for subnet in subnets if subnet.network == network)
+
+    def machines_of_type(self, record: type[_M]) -> dict[str, _M]:
+        """Return the machines of one platform, by name."""
+        return {
+            name: machine for name, machine in self.machines.items() if isinstance(machine, record)
+        }
 
     @property
-    def singles(self) -> dict[str, SingleMachine]:
-        """The machines that are reached one by one, by name: all but the groups."""
-        return {name: machine for name, machine in self.machines.items() if not isinstance(machine, GceInstanceGroup)}
+    def single_machines(self) -> dict[str, SingleMachine]:
+        """The machines that are joined one by one, by name: all but instance groups."""
+        return {
+            name: machine
+            for name, machine in self.machines.items()
+            if not isinstance(machine, GceInstanceGroup)
+        }
+
+    def single_machines_of(self, workload: str) -> dict[str, SingleMachine]:
+        """Return the single machines that run `workload`, by name."""
+        return {
+            name: machine
+            for name, machine in self.single_machines.items()
+            if machine.workload == workload
+        }
 
     @property
-    def groups(self) -> dict[str, GceInstanceGroup]:
-        """The groups of machines that join by themselves, by name."""
-        return {name: machine for name, machine in self.machines.items() if isinstance(machine, GceInstanceGroup)}
+    def instance_groups(self) -> dict[str, GceInstanceGroup]:
+        """The instance groups, by name."""
+        return self.machines_of_type(GceInstanceGroup)
 
-    def fleet_of(self, workload: str) -> int:
-        """How many machines of groups run `workload` at least."""
-        return sum(group.minimum for group in self.groups.values() if group.workload == workload)
+    def min_group_size(self, workload: str) -> int:
+        """Return the lowest number of machines of instance groups that run `workload`."""
+        groups = self.instance_groups.values()
+        return sum(group.min_replicas for group in groups if group.workload == workload)
+
+    @property
+    def docker_networks(self) -> set[str]:
+        """The networks that need a Docker network: the kind cluster's and its machines'."""
+        names = {machine.network for machine in self.machines_of_type(DockerMachine).values()}
+        return names | {self.cluster.network} if isinstance(self.cluster, KindCluster) else names
+
+    @property
+    def google_machines(self) -> dict[str, GoogleMachine]:
+        """The machines and the instance groups on Google Cloud, by name."""
+        return {**self.machines_of_type(GceMachine), **self.instance_groups}
+
+    def machine_subnets(self, network: str) -> dict[str, Subnet]:
+        """Return the subnets of a network for machines, by name: all but the cluster's.
+
+        GKE opens node ports to all addresses of its own subnet, so machines there would bypass the
+        firewall.
+        """
+        of_cluster = self.cluster.subnet if isinstance(self.cluster, GkeCluster) else None
+        subnets = self.google.subnets if self.google else {}
+        return {
+            name: subnet
+            for name, subnet in subnets.items()
+            if subnet.network == network and name != of_cluster
+        }
+
+    def subnet_of(self, machine: GoogleMachine) -> str:
+        """Return the name of the subnet that a machine on Google Cloud is in."""
+        return machine.subnet or next(iter(self.machine_subnets(machine.network)))

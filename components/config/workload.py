@@ -1,92 +1,154 @@
-"""Settings of workloads."""
+"""Settings of workloads: identity, ports, probe, Services and pods."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
 
+from pydantic import Field
 
-@dataclass(frozen=True, kw_only=True)
-class HttpProbe:
-    """An HTTP GET that answers 200 to 399 while the application is well."""
-
-    port: int
-    path: str = "/"
+from .record import MAP_KEY, ROLE, Items, Named, Record
 
 
-@dataclass(frozen=True, kw_only=True)
-class TcpProbe:
-    """A TCP port that accepts connections while the application is well."""
+class HttpProbe(Record):
+    """Declare an HTTP GET probe. The application is healthy if it answers with 200 to 399."""
 
-    port: int
+    port: int = Field(
+        description="Port of the HTTP request (1 to 65535); one of the workload's `ports`."
+    )
+    path: str = Field(
+        default="/",
+        description="Path of the HTTP request, beginning with a slash. Default: the root path.",
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """How a machine's agent asks the application whether it is well: exactly one of `http`, `tcp`. Times are in seconds.
+class TcpProbe(Record):
+    """Declare a TCP probe. The application is healthy if the port accepts a connection."""
 
-    Istio's webhook refuses gRPC probes (istio/istio#53085), so there is none here.
+    port: int = Field(
+        description="Port of the TCP connection (1 to 65535); one of the workload's `ports`."
+    )
+
+
+class Probe(Record):
+    """Declare how the agent on a machine checks the application: exactly one of `http` and `tcp`.
+
+    gRPC probes do not exist, because Istio's webhook refuses them (istio/istio#53085).
     """
 
-    http: HttpProbe | None = None
-    tcp: TcpProbe | None = None
-    period: int = 2
-    timeout: int = 1
-    failure_threshold: int = 3
+    http: HttpProbe | None = Field(
+        default=None, description="Probe by an HTTP request. Leave it out if `tcp` is given."
+    )
+    tcp: TcpProbe | None = Field(
+        default=None, description="Probe by a TCP connection. Leave it out if `http` is given."
+    )
+    period: int = Field(
+        default=2, description="Seconds from one probe to the next. Default: two seconds."
+    )
+    timeout: int = Field(
+        default=1, description="Seconds until an unanswered probe fails. Default: one second."
+    )
+    failure_threshold: int = Field(
+        default=3,
+        description="Number of failures in a row that take the machine out of its Services. "
+        "Default: three.",
+    )
 
     @property
     def port(self) -> int:
-        """The port that is asked."""
-        return (self.http or self.tcp or TcpProbe(port=0)).port
+        """The port that is probed; 0 if the probe has neither `http` nor `tcp`."""
+        method = self.http or self.tcp
+        return method.port if method else 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Service:
-    """A Kubernetes Service over the workload's pods and machines: name of a port of the workload → port of the Service.
+class Service(Record):
+    """Declare a Kubernetes Service over the pods and the machines of a workload."""
 
-    It selects the workload's label `app` or `app.kubernetes.io/name`, else all of its labels, unless `selector` says otherwise. So other labels may
-    come and go, and versions of one application can share a Service.
-    """
-
-    ports: Mapping[str, int]
-    selector: Mapping[str, str] | None = None
+    name: str = Field(alias=MAP_KEY, description="Name of the Service, as in `services`.")
+    ports: Mapping[str, int] = Field(
+        description="Port of the Service (1 to 65535) by the name of the workload's port that it "
+        "leads to."
+    )
+    selector: Mapping[str, str] | None = Field(
+        default=None,
+        description="Labels that the Service selects, a subset of the workload's. Default: the "
+        "label `app`, else `app.kubernetes.io/name`, else all labels of the workload. So versions "
+        "of one application can share a Service.",
+    )
 
     def selected(self, labels: Mapping[str, str]) -> dict[str, str]:
-        """What it selects of a workload with these labels."""
+        """Return the labels that the Service selects, for a workload with these `labels`."""
         if self.selector is not None:
             return dict(self.selector)
         name = next((key for key in ("app", "app.kubernetes.io/name") if key in labels), None)
         return {name: labels[name]} if name else dict(labels)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pods:
-    """A Deployment of the workload that this program shall run; without it the pods, if any, are somebody else's.
+class Pods(Record):
+    """Declare a Deployment of the workload that this program creates."""
 
-    `labels` are on the pods alone, over the workload's: a `version`, for instance, by which a DestinationRule tells pods from machines.
-    """
+    image: str = Field(description="Container image of the application, as in a pod's manifest.")
+    args: Items[str] = Field(
+        default=(),
+        description="Arguments of the container. Default: those of the image (its CMD).",
+    )
+    replicas: int = Field(default=1, description="Number of pods; 0 is allowed. Default: one pod.")
+    labels: Mapping[str, str] = Field(
+        default={},
+        description="Labels of the pods alone, merged over the workload's. A DestinationRule can "
+        "tell pods from machines by a `version`, for instance. Default: the workload's labels.",
+    )
 
-    image: str
-    args: tuple[str, ...] = ()
-    replicas: int = 1
-    labels: Mapping[str, str] = field(default_factory=dict)
+
+class ServiceAccount(Record):
+    """Declare the Kubernetes service account of a workload, from which its identity follows."""
+
+    name: str | None = Field(
+        default=None,
+        description="Name of the service account in the workload's namespace. "
+        "Default: the workload's name.",
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkloadSettings:
-    """One application with one identity, on machines, in pods, or both.
+class WorkloadSettings(Record):
+    """Declare one application with one identity, on machines, in pods, or on both."""
 
-    `labels` are on its pods and entries, for Services and policies to select. `ports` are the application's own, by name; a name starts with
-    its protocol, as Istio reads it (`http`, `http-admin`, `tcp-db`).
-    """
+    name: str = Field(alias=MAP_KEY, description="Name of the workload, as in `workloads`.")
+    namespace: str = Field(
+        description="Kubernetes namespace of the workload's objects. It is created unless an "
+        "existing cluster lists it in `namespaces`."
+    )
+    labels: Mapping[str, str] = Field(
+        description="Labels of the workload's pods and WorkloadEntries, for Services and policies "
+        "to select. At least one; no two workloads of a namespace may select each other."
+    )
+    ports: Mapping[str, int] = Field(
+        description="Ports on which the application listens (1 to 65535), by name. A name begins "
+        "with its protocol as in Istio's protocol selection: `http`, `http-admin`, `tcp-db`."
+    )
+    probe: Probe = Field(
+        description="Health check of the application. A machine whose probe fails gets no requests."
+    )
+    services: Named[Service] = Field(
+        description="Kubernetes Services of the workload, by name. May be an empty map, for an "
+        "application that is not called by name."
+    )
+    service_account: ServiceAccount = Field(
+        default_factory=ServiceAccount,
+        description="Service account that the identity of pods and machines is derived from. "
+        "Default: one with the workload's name.",
+    )
+    pods: Pods | None = Field(
+        default=None,
+        description="Deployment that this program creates for the workload. "
+        "Without it the program creates no pods; other pods with the labels are still selected.",
+    )
+    # Gateway machines run the agent as a router. `gateway_machines` alone sets this.
+    role: Literal["sidecar", "router"] = Field(
+        default="sidecar", alias=ROLE, description="Role of the proxy on the workload's machines."
+    )
 
-    namespace: str
-    labels: Mapping[str, str]
-    ports: Mapping[str, int]
-    probe: Probe
-    services: Mapping[str, Service]
-    service_account: str | None = None
-    pods: Pods | None = None
-    # What the proxy on its machines is. No stack file says so: the plan makes routers of networks' gateways.
-    role: Literal["sidecar", "router"] = field(default="sidecar", metadata={"internal": True})
+    @property
+    def service_account_name(self) -> str:
+        """The name of the workload's service account."""
+        return self.service_account.name or self.name

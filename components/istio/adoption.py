@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import yaml
 
@@ -29,9 +28,9 @@ def adopt_mesh(mesh: MeshSettings, network: str, mesh_config: str, injector_valu
         )
         raise ValueError(f"the network of the mesh's pods {said} (the stack calls it {network!r})")
     default = config.get("defaultConfig", {})
-    return replace(
-        mesh,
-        id=default.get("meshId", ""),
-        cluster_id=values.get("multiCluster", {}).get("clusterName") or mesh.cluster_id,
-        values=ChartValues(istiod={"meshConfig": {"defaultConfig": default}}),
-    )
+    adopted = {
+        "id": default.get("meshId", ""),
+        "cluster_id": values.get("multiCluster", {}).get("clusterName") or mesh.cluster_id,
+        "values": ChartValues(istiod={"meshConfig": {"defaultConfig": default}}),
+    }
+    return mesh.model_copy(update=adopted)

@@ -80,14 +80,9 @@ def injected_namespace(name: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": {"istio-injection": "enabled"}}}
 
 
-def service_account_name(name: str, workload: WorkloadSettings) -> str:
-    """Return the name of the workload's ServiceAccount: the workload's own name unless the stack file gives one."""
-    return workload.service_account or name
-
-
-def service_account(name: str, workload: WorkloadSettings) -> dict[str, Any]:
+def service_account(workload: WorkloadSettings) -> dict[str, Any]:
     """The workload's ServiceAccount."""
-    return {"metadata": {"name": service_account_name(name, workload), "namespace": workload.namespace}}
+    return {"metadata": {"name": workload.service_account_name, "namespace": workload.namespace}}
 
 
 def probe_method(settings: Probe) -> dict[str, Any]:
@@ -119,7 +114,7 @@ def workload_group(name: str, workload: WorkloadSettings, network: str) -> dict[
             "metadata": {"labels": dict(workload.labels)},
             "template": {
                 "ports": dict(workload.ports),
-                "serviceAccount": service_account_name(name, workload),
+                "serviceAccount": workload.service_account_name,
                 "network": network,
             },
             "probe": probe(workload.probe),
@@ -175,7 +170,7 @@ def deployment(name: str, workload: WorkloadSettings) -> dict[str, Any] | None:
             "selector": {"matchLabels": own},
             "template": {
                 "metadata": {"labels": {**pod_labels(workload), **own}},
-                "spec": {"serviceAccountName": service_account_name(name, workload), "containers": [container]},
+                "spec": {"serviceAccountName": workload.service_account_name, "containers": [container]},
             },
         },
     }

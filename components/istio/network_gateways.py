@@ -50,7 +50,7 @@ def has_load_balancer(settings: Settings, network: str) -> bool:
 
 def needs_failover(settings: Settings, workload: str) -> bool:
     """Whether calls of a workload have more than one gateway to go through, so that one may fail."""
-    gateways = [settings.networks[machine.network].gateway for machine in settings.machines_of(workload).values()]
+    gateways = [settings.networks[machine.network].gateway for machine in settings.single_machines_of(workload).values()]
     return any(gateway and gateway.machines > 1 for gateway in gateways)
 
 
@@ -58,7 +58,7 @@ def clients_see_several_gateways(settings: Settings, workload: str) -> bool:
     """Whether callers of a workload know several gateways of a network, rather than a balancer before them."""
     return any(
         len(gateway_machines.gateway_machine_names(settings, machine.network)) > 1 and not has_load_balancer(settings, machine.network)
-        for machine in settings.machines_of(workload).values()
+        for machine in settings.single_machines_of(workload).values()
     )
 
 

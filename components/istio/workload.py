@@ -62,7 +62,6 @@ class Workload(pulumi.ComponentResource):
     """
 
     settings: WorkloadSettings
-    settings_name: str
     mesh: Mesh
     identity_resources: list[pulumi.Resource]
     all_resources: list[pulumi.Resource]
@@ -70,11 +69,11 @@ class Workload(pulumi.ComponentResource):
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:workloads:Workload", name, {}, opts)
         settings = args.settings
-        self.settings, self.settings_name, self.mesh = settings, name, args.mesh
+        self.settings, self.mesh = settings, args.mesh
         in_namespace = pulumi.ResourceOptions(parent=self, depends_on=list(args.namespace_resources))
         in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[*args.namespace_resources, *args.mesh.ready])
-        account = ServiceAccount(f"{name}-account", metadata=manifests.service_account(name, settings)["metadata"], opts=in_namespace)
-        workload_group = custom_resource(f"{name}-group", manifests.workload_group(name, settings, args.mesh.network), in_mesh)
+        account = ServiceAccount(f"{name}-account", metadata=manifests.service_account(settings)["metadata"], opts=in_namespace)
+        workload_group = custom_resource(f"{name}-group", manifests.workload_group(settings.name, settings, args.mesh.network), in_mesh)
         services = [
             Service(
                 f"{name}-service-{service}",
@@ -95,7 +94,7 @@ class Workload(pulumi.ComponentResource):
                 for service in settings.services
             ]
         self.all_resources = list(self.identity_resources)
-        deployment = manifests.deployment(name, settings)
+        deployment = manifests.deployment(settings.name, settings)
         if deployment:
             depends_on = [*args.namespace_resources, account, *args.mesh.ready]
             pods = Deployment(

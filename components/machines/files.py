@@ -17,7 +17,6 @@ from .. import shell
 from ..config.mesh import MeshSettings
 from ..config.workload import WorkloadSettings
 from ..istio import charts, manifests
-from ..istio.manifests import service_account_name
 from ..names import DISCONNECT_GRACE, ISTIOD, TRUST_DOMAIN, XDS_PORT
 
 
@@ -59,7 +58,7 @@ def proxy_config(mesh: MeshSettings, name: str, workload: WorkloadSettings, netw
         "CANONICAL_SERVICE": service,
         "CANONICAL_REVISION": revision,
         "POD_NAMESPACE": workload.namespace,
-        "SERVICE_ACCOUNT": service_account_name(name, workload),
+        "SERVICE_ACCOUNT": workload.service_account_name,
         "TRUST_DOMAIN": TRUST_DOMAIN,
         "ISTIO_META_CLUSTER_ID": mesh.cluster_id,
         "ISTIO_META_MESH_ID": mesh.id,
@@ -88,7 +87,7 @@ def cluster_env(name: str, workload: WorkloadSettings, config: Mapping[str, Any]
         "ISTIO_SERVICE": f"{name}.{workload.namespace}",
         "ISTIO_SERVICE_CIDR": "*",
         "ISTIO_LOCAL_EXCLUDE_PORTS": _excluded_ports(config.get("statusPort", 0)),
-        "SERVICE_ACCOUNT": service_account_name(name, workload),
+        "SERVICE_ACCOUNT": workload.service_account_name,
     }
     return "".join(sorted(f"{key}={_quoted(value)}\n" for key, value in variables.items()))
 

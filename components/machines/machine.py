@@ -10,7 +10,6 @@ import pulumi
 from pulumi_command import local, remote
 
 from .. import names, shell
-from ..istio import manifests
 from ..istio.workload import Workload
 from . import bootstrap
 from .files import machine_files
@@ -62,7 +61,7 @@ class Machine(pulumi.ComponentResource):
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:machines:Machine", name, {}, opts)
         workload, network = args.workload, args.network
-        workload_name, mesh = workload.settings_name, workload.mesh
+        workload_name, mesh = workload.settings.name, workload.mesh
         self._cluster = mesh.cluster
         self.workload, self.network = workload, network
         self.host = host = args.host(pulumi.ResourceOptions(parent=self))
@@ -102,10 +101,10 @@ class Machine(pulumi.ComponentResource):
         token_args = TokenArgs(
             kubeconfig=cluster.kubeconfig,
             cluster=cluster.identifier,
-            workload=workload.settings_name,
-            workloads=sorted({*args.workloads, workload.settings_name}),
+            workload=workload.settings.name,
+            workloads=sorted({*args.workloads, workload.settings.name}),
             namespace=workload.settings.namespace,
-            service_account=manifests.service_account_name(workload.settings_name, workload.settings),
+            service_account=workload.settings.service_account_name,
             identity=self.host.instance_id,
             rotation=args.rotation,
             entry=self.entry,
@@ -114,7 +113,7 @@ class Machine(pulumi.ComponentResource):
         return Token(f"{self._name}-token", token_args, opts)
 
     def _join_script(self, inputs: Mapping[str, Any]) -> str:
-        workload_name, settings = self.workload.settings_name, self.workload.settings
+        workload_name, settings = self.workload.settings.name, self.workload.settings
         files = machine_files(
             inputs["mesh"],
             workload_name,

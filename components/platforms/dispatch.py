@@ -6,15 +6,15 @@ A platform's SDK is imported only where a stack uses the platform.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pulumi
 
 from .. import names
-from ..config.docker import DockerMachine, KindCluster, docker_networks
+from ..config.docker import DockerMachine, KindCluster
 from ..config.existing import ExistingCluster, SshMachine
-from ..config.google import GceInstanceGroup, GceMachine, GkeCluster, machines_of_type, subnet_of
+from ..config.google import GceInstanceGroup, GceMachine, GkeCluster
 from ..config.stack import Settings
 from ..istio import network_gateways
 from ..istio.workload import Workload
@@ -43,7 +43,7 @@ class Networks:
 def networks(stack: str, settings: Settings) -> Networks:
     """Create the networks of a stack. The platforms `existing` and `ssh` need none."""
     docker: dict[str, DockerNetwork] = {}
-    if in_docker := docker_networks(settings):
+    if in_docker := settings.docker_networks:
         from .docker.names import docker_cidr
         from .docker.network import docker_network
 
@@ -88,14 +88,14 @@ def cluster(stack: str, settings: Settings, networks: Networks) -> Cluster:
         case ExistingCluster() as existing:
             from .existing.cluster import existing_cluster
 
-            cidrs = {cidr for machine in settings.machines.values() for cidr in settings.networks[machine.network].ranges}
+            cidrs = {cidr for machine in settings.machines.values() for cidr in settings.cidrs(machine.network)}
             return existing_cluster(existing, sorted(cidrs))
 
 
 def host_factories(stack: str, settings: Settings, networks: Networks, cluster: Cluster) -> Mapping[str, HostFactory]:
     """Return what creates or adopts each machine of a stack, by the machine's name."""
     docker = {name: machine for name, machine in settings.machines.items() if isinstance(machine, DockerMachine)}
-    google = machines_of_type(settings, GceMachine)
+    google = settings.machines_of_type(GceMachine)
     key = ssh_key() if docker or google else None
     factories: dict[str, HostFactory] = {}
     if docker and key:
@@ -121,7 +121,7 @@ def _docker_hosts(
     from .docker.machine import DockerHostArgs, docker_host
 
     pods_network, gateway = settings.cluster.network, cluster.gateway_address
-    route_to_pods = gateway.apply(lambda node: f"{settings.cluster.pod_range} via {node}")
+    route_to_pods = gateway.apply(lambda node: f"{settings.cluster.pod_cidr} via {node}")
     factories: dict[str, HostFactory] = {}
     for name, machine in settings.machines.items():
         if not isinstance(machine, DockerMachine):
@@ -140,12 +140,12 @@ def _google_hosts(settings: Settings, networks: GoogleNetworks, key: SshKey) -> 
     from .google.machine import GATEWAY_SETUP, GoogleHostArgs, google_host
 
     factories: dict[str, HostFactory] = {}
-    for name, machine in machines_of_type(settings, GceMachine).items():
+    for name, machine in settings.machines_of_type(GceMachine).items():
         is_gateway = settings.workloads[machine.workload].role == "router"
         args = GoogleHostArgs(
-            settings=replace(machine, setup=GATEWAY_SETUP) if is_gateway else machine,
+            settings=machine.model_copy(update={"startup_script": GATEWAY_SETUP}) if is_gateway else machine,
             networks=networks,
-            subnet=subnet_of(settings, machine),
+            subnet=settings.subnet_of(machine),
             key=key,
         )
         factories[name] = google_host(name, args)
@@ -169,7 +169,7 @@ def network_gateway(network: str, settings: Settings, networks: Networks, machin
             declared, instance = settings.machines[name], machine.host.resource
             assert isinstance(declared, GceMachine) and isinstance(instance, compute.Instance)
             members.append(GatewayMember(name=name, instance=instance, zone=declared.zone, joined=machine.join))
-            subnets.append(subnet_of(settings, declared))
+            subnets.append(settings.subnet_of(declared))
         args = LoadBalancerArgs(
             networks=networks.google,
             subnet=subnets[0],
@@ -192,7 +192,7 @@ def instance_groups(
 
     opts: the options of what is in the cluster.
     """
-    groups = machines_of_type(settings, GceInstanceGroup)
+    groups = settings.machines_of_type(GceInstanceGroup)
     if not groups or networks.google is None:
         return []
     from .google.instance_group import InstanceGroup, InstanceGroupArgs, connect_role, token_rights
@@ -208,7 +208,7 @@ def instance_groups(
             settings=group,
             workload=workloads[group.workload],
             networks=networks.google,
-            subnet=subnet_of(settings, group),
+            subnet=settings.subnet_of(group),
             rights=rights[group.workload],
         )
         ready += InstanceGroup(name, args).ready

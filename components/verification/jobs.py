@@ -41,7 +41,7 @@ def call_script(
         "HOST": names.service_host(service, workload.namespace),
         "PORT": port,
         "URL_PATH": probed.path if probed else "",
-        "IDENTITY": names.spiffe_id(workload.namespace, manifests.service_account_name(name, workload)),
+        "IDENTITY": names.spiffe_id(workload.namespace, workload.service_account_name),
         "WANTED": " ".join(dict.fromkeys(wanted)),
         "RANGES": " ".join(ranges),
         "PATIENCE": TIMEOUT_S // 2,
@@ -74,7 +74,7 @@ def caller_job(name: str, workload: WorkloadSettings, mesh: MeshSettings, text: 
         "command": ["bash", "-c", text],
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    account = {"serviceAccountName": manifests.service_account_name(name, workload)} if inside else {"automountServiceAccountToken": False}
+    account = {"serviceAccountName": workload.service_account_name} if inside else {"automountServiceAccountToken": False}
     pod = {"restartPolicy": "Never", **account, "containers": [container]}
     return {
         "apiVersion": "batch/v1",

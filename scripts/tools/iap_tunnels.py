@@ -16,8 +16,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 
-from tools import ROOT
-
 EPILOG = """\
 example: ./scripts/tunnels single-network pulumi up --stack single-network
 
@@ -41,22 +39,15 @@ def parser() -> argparse.ArgumentParser:
 
 def machines(stack: str) -> tuple[str, dict[int, tuple[str, str]]]:
     """The stack's project, and its machines as (name, zone) by port. Raises SystemExit with a sentence for a stack file that is not good."""
-    import yaml
-
-    from components.config import gateway_machines, problems, reader
+    from components.config import load_file
+    from components.config.problems import SettingsError
     from components.platforms.google import names
 
-    file = ROOT / "stacks" / f"Pulumi.{stack}.yaml"
     try:
-        config = yaml.safe_load(file.read_text()).get("config") or {}
-        values = {key.partition(":")[2]: value for key, value in config.items() if key.startswith("istio-vm-mesh:")}
-        secrets = reader.SECRETS & values.keys()
-        loaded = reader.load({key: value for key, value in values.items() if key not in secrets}, secrets)
-    except FileNotFoundError:
-        sys.exit(f"there is no stack {stack}: {file} does not exist")
-    except problems.SettingsError as error:
+        settings = load_file(stack)
+    except SettingsError as error:
         sys.exit(str(error))
-    return (loaded.google.project if loaded.google else ""), names.iap_tunnels(gateway_machines.add_gateway_machines(loaded), stack)
+    return (settings.google.project if settings.google else ""), names.iap_tunnels(settings, stack)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

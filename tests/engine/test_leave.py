@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from components.machines import ssh_leave
 def machine_of(sshd: Sshd) -> SshMachine:
     return SshMachine(
         platform="ssh",
+        name="m-1",
         workload="w",
         network="n",
         host="127.0.0.1",
@@ -52,7 +52,7 @@ def test_a_machine_on_port_22_runs_it_too(sshd: Sshd, tmp_path: Path, monkeypatc
     client.write_text(f"#!/bin/sh\nexec {ssh} -o 'ProxyCommand={server} -i -f {sshd.log.parent}/config' \"$@\"\n")
     client.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    done = leave(replace(machine_of(sshd), port=22), sshd, "echo left")
+    done = leave(machine_of(sshd).model_copy(update={"port": 22}), sshd, "echo left")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "left", "")
 
 
@@ -65,8 +65,8 @@ def test_a_failure_on_the_machine_is_a_failure(sshd: Sshd) -> None:
 def test_a_dead_machine_and_another_one_in_its_place_are_let_go(sshd: Sshd) -> None:
     other_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"
     with reserved_port() as closed:
-        for gone in (replace(machine_of(sshd), port=closed), replace(machine_of(sshd), host_key=other_key)):
-            done = leave(gone, sshd, "echo left")
+        for change in ({"port": closed}, {"host_key": other_key}):
+            done = leave(machine_of(sshd).model_copy(update=change), sshd, "echo left")
             assert (done.returncode, done.stdout) == (0, "")
             assert "was not reached" in done.stderr
 

@@ -130,8 +130,8 @@ def test_changed_labels_change_the_group_in_place(running: Mesh) -> None:
 
 
 def test_a_machine_in_another_network_is_made_again_there(running: Mesh) -> None:
-    config = running.changed(networks={"far": {"ranges": ["10.40.0.0/24"], "gateway": {"machines": 1}}})
-    config["google"]["subnets"]["far"] = {"vpc": "far", "network": "far", "range": "10.40.0.0/24"}
+    config = running.changed(networks={"far": {"gateway": {"machines": 1}}})
+    config["google"]["subnets"]["far"] = {"vpc": "far", "network": "far", "cidr": "10.40.0.0/24"}
     config["machines"]["product-2"]["network"] = "far"
     shown, _ = running.preview(config)
     assert shown["product-2-join"] in ("update", "replace", "create-replacement", "delete-replaced")

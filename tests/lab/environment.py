@@ -147,7 +147,7 @@ class Lab:
         networks = config["networks"]
         self.ranges = self.ranges or free_ranges(len(networks), self.scenario == "lab")
         for network, free in zip(networks.values(), self.ranges, strict=True):
-            network["ranges"][-1] = free
+            network["cidrs"] = [free]
         if change:
             change(config)
         stack["config"] = {f"istio-vm-mesh:{key}": value for key, value in config.items()}

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import pytest
 import yaml
 
+from components.config import load_file
 from components.config.google import GceInstanceGroup
-from components.config.reader import load
 from components.config.stack import Settings
 from components.platforms.docker import names
 from components.platforms.google import startup
@@ -25,7 +25,13 @@ from tests.lab.environment import Lab, wait_for
 
 NAME = "product-x7k2"
 ACCOUNT = "machines-google-identity"
-GROUP = GceInstanceGroup(platform="group", workload="product", network="pods", setup="#!/bin/bash\necho set up >>/var/log/setup\n")
+GROUP = GceInstanceGroup(
+    platform="gce-instance-group",
+    name="product-fleet",
+    workload="product",
+    network="pods",
+    startup_script="#!/bin/bash\necho set up >>/var/log/setup\n",
+)
 UNIT = """\
 [Unit]
 Description=Stand-in for Google's unit of this name
@@ -62,8 +68,7 @@ def container(lab: Lab) -> str:
 
 @pytest.fixture(scope="module")
 def settings(lab: Lab) -> Settings:
-    config = yaml.safe_load((lab.root / "stacks" / f"Pulumi.{lab.stack}.yaml").read_text())["config"]
-    return load({key.partition(":")[2]: value for key, value in config.items()})
+    return load_file(lab.stack, lab.root / "stacks")
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def member(lab: Lab, settings: Settings, metadata: tuple[str, dict[str, str]]) -
         answers["/instance/network-interfaces/0/ip"] = address
         made = Member(lab, address)
         wait_for(lambda: made.run("systemctl is-active dbus", check=False).strip() == "active", 30, "systemd runs")
-        made.run(f"ip route replace {settings.cluster.pod_range} via {gateway}")
+        made.run(f"ip route replace {settings.cluster.pod_cidr} via {gateway}")
         made.put("/etc/api-server.pem", authority)
         made.put("/opt/startup-script", scripts["startup-script"])
         made.put("/etc/systemd/system/google-startup-scripts.service", UNIT.format(metadata=url))

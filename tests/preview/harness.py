@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from google.protobuf import json_format  # type: ignore[import-untyped]
 from pulumi.runtime import mocks
 
+from components.config import reader
 from tools.devtools import mock_engine
 
 ROOT = Path(__file__).parents[2]
@@ -188,16 +188,15 @@ def _alias(alias: Any) -> dict[str, Any]:
 
 def stacks() -> list[str]:
     """The stacks that have a file."""
-    return sorted(file.name.split(".")[1] for file in (ROOT / "stacks").glob("Pulumi.*.yaml"))
+    return reader.stacks()
 
 
 def configuration(stack: str) -> dict[str, Any]:
     """The configuration of a stack file, keys without the project's name; a kubeconfig is the tests' own."""
-    text = (ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text()
-    found = {key.removeprefix(f"{PROJECT}:"): value for key, value in yaml.safe_load(text)["config"].items()}
-    if "kubeconfig" in found["cluster"]:
-        found["cluster"]["kubeconfig"] = "tests/preview/kubeconfig.yaml"
-    return found
+    config, _ = reader.read_file(stack)
+    if "kubeconfig" in config["cluster"]:
+        config["cluster"]["kubeconfig"] = "tests/preview/kubeconfig.yaml"
+    return config
 
 
 def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder | None = None, secrets: Mapping[str, str] = SECRETS) -> Run:

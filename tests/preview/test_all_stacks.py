@@ -142,7 +142,7 @@ def test_a_wrong_stack_file_makes_nothing_and_every_mistake_is_named() -> None:
     for says in (
         "workload: unknown key (did you mean 'workloads'?)",
         "machines.product-1.netwrok: unknown key",
-        "mesh.version: expected a text",
+        "mesh.version: expected a string",
     ):
         assert says in str(raised.value)
 

@@ -89,7 +89,7 @@ def test_a_cluster_that_cannot_be_reached_is_said_before_anything_is_made(config
 
 
 def test_a_key_in_the_clear_is_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(pulumi.RunError, match="sshPrivateKey: must be secret"):
+    with pytest.raises(pulumi.RunError, match="sshPrivateKey: must be a secret"):
         harness.run({**config, "sshPrivateKey": "in the clear"}, secrets={})
 
 

@@ -267,11 +267,11 @@ def test_ssh_pins_the_key_that_the_machine_published_and_ends_at_its_tunnel() ->
 
 def test_inside_the_vpc_and_through_a_bastion_ssh_goes_to_the_machines_own_address() -> None:
     bastion = {"host": "bastion.example.com", "user": "jump", "acceptAnyHostKey": True}
-    for ssh in ({"by": "direct", "ranges": ["10.9.0.0/24"]}, {"by": "bastion", "ranges": ["10.9.0.0/24"], "bastion": bastion}):
+    for ssh in ({"via": "direct", "cidrs": ["10.9.0.0/24"]}, {"via": "bastion", "cidrs": ["10.9.0.0/24"], "bastion": bastion}):
         graph = changed("single-network", google={"ssh": ssh})
         connection = graph["product-1-join"].inputs["connection"]["secret"]
         assert (connection["host"], connection["port"]) == (graph["product-1-instance"].state["networkInterfaces"][0]["networkIp"], 22)
-        assert ("proxy" in connection) == (ssh["by"] == "bastion")
+        assert ("proxy" in connection) == (ssh["via"] == "bastion")
         assert graph["firewall-mesh-product-ssh"].inputs["sourceRanges"] == ["10.9.0.0/24"]
 
 
@@ -295,7 +295,7 @@ def test_one_more_machine_costs_what_a_machine_may_cost_and_changes_no_other() -
 def test_a_group_is_as_many_resources_whatever_its_size() -> None:
     assert changed("fleet", machines={}).keys() == declared("fleet").graph.keys()
     config = copy.deepcopy(harness.configuration("fleet"))
-    config["machines"]["product-fleet"].update(minimum=50, maximum=900)
+    config["machines"]["product-fleet"].update(minReplicas=50, maxReplicas=900)
     assert harness.run(config).graph.keys() == declared("fleet").graph.keys()
     assert sum(node.parent == "product-fleet" for node in declared("fleet").graph.values()) == 4
 

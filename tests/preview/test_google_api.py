@@ -202,7 +202,7 @@ def graphs() -> list[dict[str, Node]]:
         config["cluster"]["autopilot"] = True
         for machine in config["machines"].values():
             machine["spot"] = True
-            if machine["platform"] == "group":
+            if machine["platform"] == "gce-instance-group":
                 machine["zones"] = ["europe-west1-b", "europe-west1-c"]
     return [harness.run(config).graph for config in configs + other]
 

@@ -63,8 +63,8 @@ def test_the_pods_network_has_its_name_and_pods_get_sidecars(stack: str) -> None
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_machine_joins_when_all_that_it_needs_is_there(stack: str) -> None:
     config = harness.configuration(stack)
-    waiting = {f"{name}-join": machine for name, machine in config["machines"].items() if machine["platform"] != "group"}
-    waiting |= {f"{name}-manager": machine for name, machine in config["machines"].items() if machine["platform"] == "group"}
+    waiting = {f"{name}-join": machine for name, machine in config["machines"].items() if machine["platform"] != "gce-instance-group"}
+    waiting |= {f"{name}-manager": machine for name, machine in config["machines"].items() if machine["platform"] == "gce-instance-group"}
     assert waiting
     for name, machine in waiting.items():
         workload = machine["workload"]

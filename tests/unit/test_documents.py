@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.config import reader
+from components.config import load
 from components.machines import files
 from tools import ROOT, venv
 from tools.lab.offline import versions
@@ -20,9 +20,9 @@ def test_the_readme_explains_the_labs_own_stack_file() -> None:
     [block] = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     shown = yaml.safe_load(block)["config"]
     real = yaml.safe_load((ROOT / "stacks" / "Pulumi.lab.yaml").read_text())["config"]
-    del real["istio-vm-mesh:mesh"]["values"], real["istio-vm-mesh:cluster"]["load"]
+    del real["istio-vm-mesh:mesh"]["values"], real["istio-vm-mesh:cluster"]["preloadImages"]
     assert shown == real
-    reader.load({key.removeprefix("istio-vm-mesh:"): value for key, value in shown.items()})
+    load({key.removeprefix("istio-vm-mesh:"): value for key, value in shown.items()})
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

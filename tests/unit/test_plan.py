@@ -9,22 +9,23 @@ import pytest
 import yaml
 
 from components import names, shell
+from components.config import load
 from components.config.mesh import ChartValues, MeshSettings
-from components.config.reader import load
-from components.config.workload import HttpProbe, Pods, Probe, Service, TcpProbe, WorkloadSettings
+from components.config.workload import HttpProbe, Pods, Probe, Service, ServiceAccount, TcpProbe, WorkloadSettings
 from components.istio import charts, manifests
 from components.machines import bootstrap, files
 from components.platforms.docker.names import docker_cidr, dynamic_cidr, machine_addresses
 from components.verification import evidence, jobs, targets
-from tests.unit.test_settings import GOOD
+from tests.unit.config.test_reader import GOOD
 
 MESH = MeshSettings(id="lab", version="1.31.0")
 PRODUCT = WorkloadSettings(
+    name="product",
     namespace="shop",
     labels={"app": "product", "version": "v1"},
     ports={"http": 8080, "tcp-db": 5432},
     probe=Probe(http=HttpProbe(port=8080, path="/healthz")),
-    services={"product": Service(ports={"http": 80})},
+    services={"product": Service(name="product", ports={"http": 80})},
     pods=Pods(image="echo"),
 )
 
@@ -93,16 +94,12 @@ def test_an_entry_is_called_as_istiod_calls_it() -> None:
     assert names.entry_name("product", "fd00::1", "pods") == "product-fd00--1-pods"
 
 
-@pytest.mark.parametrize("change", [{"labels": {"app": "other"}}, {"ports": {"http": 8081}}, {"service_account": "x"}])
+@pytest.mark.parametrize("change", [{"labels": {"app": "other"}}, {"ports": {"http": 8081}}, {"service_account": ServiceAccount(name="x")}])
 def test_what_istiod_reads_once_needs_a_new_registration(change: dict) -> None:
     before = bootstrap.registration("product", PRODUCT, "pods")
-    after = bootstrap.registration("product", WorkloadSettings(**{**vars_of(PRODUCT), **change}), "pods")
+    after = bootstrap.registration("product", PRODUCT.model_copy(update=change), "pods")
     assert before != after
     assert before != bootstrap.registration("product", PRODUCT, "far")
-
-
-def vars_of(item: WorkloadSettings) -> dict:
-    return {name: getattr(item, name) for name in item.__dataclass_fields__}
 
 
 def test_istiod_is_exposed_by_its_own_name_only() -> None:
@@ -113,8 +110,8 @@ def test_istiod_is_exposed_by_its_own_name_only() -> None:
 
 
 def test_a_service_selects_what_stays_when_other_labels_come_and_go() -> None:
-    def selected(labels: dict[str, str], **more: dict[str, str]) -> dict[str, str]:
-        return Service(ports={}, **more).selected(labels)
+    def selected(labels: dict[str, str], selector: dict[str, str] | None = None) -> dict[str, str]:
+        return Service(name="product", ports={}, selector=selector).selected(labels)
 
     assert selected({"app": "product", "version": "v1"}) == {"app": "product"}
     assert selected({"app.kubernetes.io/name": "product", "tier": "x"}) == {"app.kubernetes.io/name": "product"}
@@ -181,9 +178,8 @@ def test_what_is_verified_is_the_probes_port_over_the_service_that_offers_it() -
         "IDENTITY=spiffe://cluster.local/ns/shop/sa/product",
     ):
         assert line in text.splitlines()
-    tcp = WorkloadSettings(
-        **{**vars_of(PRODUCT), "probe": Probe(tcp=TcpProbe(port=5432)), "services": {"db": Service(ports={"tcp-db": 5432})}}
-    )
+    services = {"db": Service(name="db", ports={"tcp-db": 5432})}
+    tcp = PRODUCT.model_copy(update={"probe": Probe(tcp=TcpProbe(port=5432)), "services": services})
     assert "URL_PATH=''" in jobs.call_script("product", tcp, caller="a pod", mode="fail").splitlines()
 
 

@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any
 
-from components.config import gateway_machines
-from components.config.reader import load
+from components.config import load
 from components.config.stack import Settings
 from components.istio import charts, manifests, network_gateways
 from components.machines import files
-from tests.unit.test_settings import GOOD
+from tests.unit.config.test_reader import GOOD
 
 
 def settings(gateway: Any = None) -> Settings:
     raw = copy.deepcopy(GOOD)
-    raw["networks"]["far"] = {"ranges": ["172.31.7.0/24"], **({"gateway": gateway} if gateway else {})}
+    raw["networks"]["far"] = {"cidrs": ["172.31.7.0/24"], **({"gateway": gateway} if gateway else {})}
     raw["machines"]["product-2"] = {"platform": "docker", "workload": "product", "network": "far", "image": "own:1"}
     return load(raw)
 
 
 def test_a_gateway_is_a_workload_with_machines_like_those_beside_it() -> None:
-    expanded = gateway_machines.add_gateway_machines(settings({"machines": 2}))
+    expanded = settings({"machines": 2})
     assert set(expanded.workloads) == {"product", "far-gateway"}
-    assert set(expanded.machines_of("far-gateway")) == {"far-gateway-1", "far-gateway-2"}
+    assert set(expanded.single_machines_of("far-gateway")) == {"far-gateway-1", "far-gateway-2"}
     made = expanded.machines["far-gateway-1"]
     assert (made.network, made.platform) == ("far", "docker")
     assert expanded.machines["product-2"] == settings().machines["product-2"]
 
 
-def test_without_gateways_nothing_is_expanded() -> None:
-    assert gateway_machines.add_gateway_machines(settings()) == settings()
+def test_without_gateways_no_machines_are_added() -> None:
+    assert set(settings().machines) == {"product-1", "product-2"}
+    assert set(settings().workloads) == {"product"}
 
 
 def test_the_gateways_agent_routes_captures_nothing_and_keeps_to_its_network() -> None:
-    expanded = gateway_machines.add_gateway_machines(settings({"machines": 1}))
+    expanded = settings({"machines": 1})
     workload = expanded.workloads["far-gateway"]
     unit = files.agent_unit(workload.role)
     assert "pilot-agent proxy router" in unit
@@ -46,7 +45,7 @@ def test_the_gateways_agent_routes_captures_nothing_and_keeps_to_its_network() -
 
 def test_calls_are_passed_on_by_name_by_the_gateways_machines_alone() -> None:
     server = network_gateways.passthrough_gateway("far")
-    assert server["spec"]["selector"] == gateway_machines.add_gateway_machines(settings({"machines": 1})).workloads["far-gateway"].labels
+    assert server["spec"]["selector"] == settings({"machines": 1}).workloads["far-gateway"].labels
     assert server["spec"]["servers"][0]["tls"] == {"mode": "AUTO_PASSTHROUGH"}
     assert server["metadata"]["name"] != manifests.services_exposure()["metadata"]["name"]
 
@@ -79,10 +78,10 @@ def test_what_a_closed_network_means_is_said() -> None:
     alone = settings()
     assert network_gateways.connectivity_notes(alone) == [closed]
     assert network_gateways.connectivity_notes(settings({"machines": 1})) == []
-    without_pods = replace(alone.workloads["product"], pods=None)
-    assert network_gateways.connectivity_notes(replace(alone, workloads={"product": without_pods})) == [closed], (
+    without_pods = alone.workloads["product"].model_copy(update={"pods": None})
+    assert network_gateways.connectivity_notes(alone.model_copy(update={"workloads": {"product": without_pods}})) == [closed], (
         "a machine beside the pods answers them"
     )
     far = {name: machine for name, machine in alone.machines.items() if machine.network == "far"}
-    cut_off = replace(alone, workloads={"product": without_pods}, machines=far)
+    cut_off = alone.model_copy(update={"workloads": {"product": without_pods}, "machines": far})
     assert network_gateways.connectivity_notes(cut_off) == [f"{closed}, so no pod reaches the Services of product"]

@@ -78,7 +78,7 @@ class DockerCluster(pulumi.ComponentResource):
             stdin=network.apply(script),
             delete=f"kind delete cluster --name {self._kind_name}",
             # kind changes nothing of a cluster that exists.
-            triggers=[settings.image, settings.pod_range, settings.service_range, network],
+            triggers=[settings.image, settings.pod_cidr, settings.service_cidr, network],
             logging=local.Logging.STDERR,
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(
@@ -91,7 +91,7 @@ class DockerCluster(pulumi.ComponentResource):
 
     def _images(self, kind: local.Command) -> list[pulumi.Resource]:
         """Copy images of the engine into the node."""
-        images = self._args.settings.load
+        images = self._args.settings.preload_images
         if not images:
             return []
         return [
@@ -112,7 +112,7 @@ class DockerCluster(pulumi.ComponentResource):
         variables = {
             "NODE": node,
             "NETWORK": docker_network,
-            "PODS": self._args.settings.pod_range,
+            "PODS": self._args.settings.pod_cidr,
             "RANGE": str(network.cidr),
         }
         return local.Command(

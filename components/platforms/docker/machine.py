@@ -103,6 +103,7 @@ def _host(name: str, args: DockerHostArgs, opts: pulumi.ResourceOptions) -> Host
 def _leave(name: str, settings: DockerMachine, results: Mapping[str, str], private_key: str) -> str:
     machine = SshMachine(
         platform="ssh",
+        name=name,
         workload=settings.workload,
         network=settings.network,
         host=results["address"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ...config.docker import KindCluster, machine_cidrs
+from ...config.docker import KindCluster
 from ...config.stack import Settings
 
 SSH_USER = "admin"
@@ -42,7 +42,7 @@ def kind_config(cluster: KindCluster) -> str:
     config: dict[str, Any] = {
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",
-        "networking": {"podSubnet": cluster.pod_range, "serviceSubnet": cluster.service_range},
+        "networking": {"podSubnet": cluster.pod_cidr, "serviceSubnet": cluster.service_cidr},
         "kubeadmConfigPatches": [yaml.safe_dump(kubelet)],
         "containerdConfigPatches": [
             f'[plugins."{plugin}".containerd.runtimes.runc.options]\n  SystemdCgroup = false\n' for plugin in _CONTAINERD
@@ -52,8 +52,8 @@ def kind_config(cluster: KindCluster) -> str:
 
 
 def docker_cidr(settings: Settings, network: str) -> IPv4Network:
-    """The range of the Docker network that stands for a network of the stack: its first besides the cluster's pods and Services."""
-    return IPv4Network(machine_cidrs(settings, network)[0])
+    """Return the CIDR of the Docker network for a network of the stack: the first that is not the pods'."""
+    return IPv4Network(settings.machine_cidrs(network)[0])
 
 
 def dynamic_cidr(cidr: IPv4Network) -> IPv4Network:

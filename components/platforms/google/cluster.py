@@ -150,7 +150,7 @@ class GoogleCluster(pulumi.ComponentResource):
             location=location,
             initial_node_count=1,
             autoscaling=container.NodePoolAutoscalingArgs(
-                total_min_node_count=nodes.minimum, total_max_node_count=nodes.maximum, location_policy="BALANCED"
+                total_min_node_count=nodes.min_nodes, total_max_node_count=nodes.max_nodes, location_policy="BALANCED"
             ),
             management=container.NodePoolManagementArgs(auto_repair=True, auto_upgrade=True),
             upgrade_settings=container.NodePoolUpgradeSettingsArgs(max_surge=1, max_unavailable=0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...config.existing import ExistingCluster
-from ...config.google import GceInstanceGroup, GceMachine, GkeCluster, GoogleMachine, google_machines, machine_subnets, subnet_of
+from ...config.google import GceInstanceGroup, GceMachine, GkeCluster, GoogleMachine
 from ...config.stack import Settings
 from ...names import STATUS_PORT
 from .names import NODES, vpcs, workloads_with_machines
@@ -27,21 +27,21 @@ class FirewallRule(NamedTuple):
 
 def _vpc(settings: Settings, machine: GoogleMachine) -> str:
     assert settings.google is not None
-    return settings.google.subnets[subnet_of(settings, machine)].vpc
+    return settings.google.subnets[settings.subnet_of(machine)].vpc
 
 
 def _client_cidrs(settings: Settings, network: str) -> list[str]:
-    """The ranges of a network that call: its machines, and pods if they are there."""
-    machines = {subnet_of(settings, machine) for machine in google_machines(settings).values() if machine.network == network}
-    ranges = [subnet.range for name, subnet in machine_subnets(settings, network).items() if name in machines]
-    return [*ranges, *([settings.cluster.pod_range] if settings.cluster.network == network else [])]
+    """The CIDRs of the clients in a network: its machines, and pods if they are in it."""
+    machines = {settings.subnet_of(machine) for machine in settings.google_machines.values() if machine.network == network}
+    cidrs = [subnet.cidr for name, subnet in settings.machine_subnets(network).items() if name in machines]
+    return [*cidrs, *([settings.cluster.pod_cidr] if settings.cluster.network == network else [])]
 
 
 def machine_cidrs(settings: Settings) -> list[str]:
-    """The ranges that machines are in, of all networks: they come to the east-west gateway."""
-    names = {subnet_of(settings, machine) for machine in google_machines(settings).values()}
+    """The CIDRs that machines are in, of all networks: they connect to the east-west gateway."""
+    names = {settings.subnet_of(machine) for machine in settings.google_machines.values()}
     subnets = settings.google.subnets if settings.google else {}
-    return sorted(subnets[name].range for name in names)
+    return sorted(subnets[name].cidr for name in names)
 
 
 def firewall_rules(settings: Settings) -> list[FirewallRule]:
@@ -51,7 +51,7 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
     firewall knows only within a VPC; pods keep their addresses on the way to private ranges.
     """
     found: list[FirewallRule] = []
-    machines = google_machines(settings)
+    machines = settings.google_machines
     for workload in workloads_with_machines(settings):
         spec = settings.workloads[workload]
         own = {name: machine for name, machine in machines.items() if machine.workload == workload}
@@ -77,7 +77,7 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
 def ssh_sources(settings: Settings) -> tuple[str, ...]:
     """Where SSH connections to machines come from."""
     assert settings.google is not None
-    return (IAP,) if settings.google.ssh.by == "iap" else settings.google.ssh.ranges
+    return (IAP,) if settings.google.ssh.via == "iap" else settings.google.ssh.cidrs
 
 
 def _rules_to_pods(settings: Settings) -> list[FirewallRule]:
@@ -86,7 +86,7 @@ def _rules_to_pods(settings: Settings) -> list[FirewallRule]:
     if isinstance(cluster, ExistingCluster) or not isinstance(cluster, GkeCluster):
         return []
     ports = {port for workload in settings.workloads.values() if workload.pods for port in workload.ports.values()} | {*cluster.pod_ports}
-    sources = sorted(set(_client_cidrs(settings, cluster.network)) - {cluster.pod_range})
+    sources = sorted(set(_client_cidrs(settings, cluster.network)) - {cluster.pod_cidr})
     vpc = vpcs(settings)[0]
     return (
         [FirewallRule(f"{vpc}-pods", vpc, tuple(sources), NODES, tuple(sorted(ports)), "calls of machines to pods")]

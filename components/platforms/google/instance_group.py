@@ -202,8 +202,8 @@ class InstanceGroup(pulumi.ComponentResource):
             region=networks.settings.region,
             target=manager.id,
             autoscaling_policy=compute.RegionAutoscalerAutoscalingPolicyArgs(
-                min_replicas=settings.minimum,
-                max_replicas=settings.maximum,
+                min_replicas=settings.min_replicas,
+                max_replicas=settings.max_replicas,
                 cooldown_period=180,
                 cpu_utilization=compute.RegionAutoscalerAutoscalingPolicyCpuUtilizationArgs(target=settings.target_cpu),
                 scale_in_control=compute.RegionAutoscalerAutoscalingPolicyScaleInControlArgs(

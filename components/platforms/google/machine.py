@@ -11,7 +11,7 @@ from pulumi_command import remote
 from pulumi_gcp import compute
 
 from ... import shell
-from ...config.google import GceMachine, local_port
+from ...config.google import GceMachine
 from ...machines.host import Host, HostFactory
 from ...machines.ssh_key import SshKey
 from . import names
@@ -74,7 +74,7 @@ def _host(name: str, args: GoogleHostArgs, opts: pulumi.ResourceOptions) -> Host
     return Host(
         address=address,
         instance_id=instance.instance_id,
-        connection=_connection(name, args, address),
+        connection=_connection(args, address),
         host_key_script=names.host_key_script(networks.settings.project, machine.zone, google_name),
         resource=instance,
     )
@@ -86,7 +86,7 @@ def _spot() -> compute.InstanceSchedulingArgs:
     )
 
 
-def _connection(name: str, args: GoogleHostArgs, address: pulumi.Output[str]) -> Callable[[pulumi.Output[str]], remote.ConnectionArgs]:
+def _connection(args: GoogleHostArgs, address: pulumi.Output[str]) -> Callable[[pulumi.Output[str]], remote.ConnectionArgs]:
     """Return the SSH connection as a function of the host key.
 
     sshd runs before Google's agent has authorised the key, so the first attempts may be refused.
@@ -99,8 +99,8 @@ def _connection(name: str, args: GoogleHostArgs, address: pulumi.Output[str]) ->
             host=bastion.host, port=bastion.port, user=bastion.user, private_key=bastion_key, host_key=bastion.host_key
         )
     return lambda host_key: remote.ConnectionArgs(
-        host="127.0.0.1" if ssh.by == "iap" else address,
-        port=local_port(name, args.settings) if ssh.by == "iap" else 22,
+        host="127.0.0.1" if ssh.via == "iap" else address,
+        port=args.settings.tunnel_port if ssh.via == "iap" else 22,
         user=names.SSH_USER,
         private_key=args.key.private,
         host_key=host_key,

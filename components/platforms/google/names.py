@@ -6,7 +6,7 @@ import re
 from zlib import crc32
 
 from ... import shell
-from ...config.google import GceMachine, GkeCluster, GoogleMachine, google_machines, local_port, machines_of_type
+from ...config.google import GceMachine, GkeCluster, GoogleMachine
 from ...config.stack import Settings
 
 SSH_USER = "mesh"
@@ -45,12 +45,12 @@ def vpcs(settings: Settings) -> list[str]:
 
 def workloads_with_machines(settings: Settings) -> list[str]:
     """The workloads with machines on Google Cloud, sorted. Each has a service account of its own."""
-    return sorted({machine.workload for machine in google_machines(settings).values()})
+    return sorted({machine.workload for machine in settings.google_machines.values()})
 
 
 def machine_metadata(machine: GoogleMachine, public_key: str) -> dict[str, str]:
     """Metadata of a machine that is reached by SSH: our key alone opens it, and it publishes its host keys as guest attributes."""
-    setup = {"startup-script": machine.setup} if machine.setup else {}
+    setup = {"startup-script": machine.startup_script} if machine.startup_script else {}
     return {
         "ssh-keys": f"{SSH_USER}:{public_key}",
         "block-project-ssh-keys": "TRUE",
@@ -63,10 +63,10 @@ def machine_metadata(machine: GoogleMachine, public_key: str) -> dict[str, str]:
 
 def iap_tunnels(settings: Settings, stack: str) -> dict[int, tuple[str, str]]:
     """The machines that are reached through Identity-Aware Proxy, as (name, zone) on Google Cloud, by the local port of their tunnel."""
-    if settings.google is None or settings.google.ssh.by != "iap":
+    if settings.google is None or settings.google.ssh.via != "iap":
         return {}
-    machines = machines_of_type(settings, GceMachine)
-    return {local_port(name, machine): (resource_name(stack, name), machine.zone) for name, machine in machines.items()}
+    machines = settings.machines_of_type(GceMachine)
+    return {machine.tunnel_port: (resource_name(stack, name), machine.zone) for name, machine in machines.items()}
 
 
 def host_key_script(project: str, zone: str, name: str) -> str:

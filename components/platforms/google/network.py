@@ -105,14 +105,14 @@ class GoogleNetwork(pulumi.ComponentResource):
         second = None
         if cluster and cluster.subnet == name:
             second = [
-                compute.SubnetworkSecondaryIpRangeArgs(range_name="pods", ip_cidr_range=cluster.pod_range),
-                compute.SubnetworkSecondaryIpRangeArgs(range_name="services", ip_cidr_range=cluster.service_range),
+                compute.SubnetworkSecondaryIpRangeArgs(range_name="pods", ip_cidr_range=cluster.pod_cidr),
+                compute.SubnetworkSecondaryIpRangeArgs(range_name="services", ip_cidr_range=cluster.service_cidr),
             ]
         return compute.Subnetwork(
             self._child_name(f"subnet-{name}"),
             network=network.id,
             region=self._args.settings.region,
-            ip_cidr_range=self._args.settings.subnets[name].range,
+            ip_cidr_range=self._args.settings.subnets[name].cidr,
             secondary_ip_ranges=second,
             private_ip_google_access=True,
             opts=self._child,

@@ -8,7 +8,6 @@ from ... import names, shell
 from ...config.google import GceInstanceGroup
 from ...config.mesh import MeshSettings
 from ...config.workload import WorkloadSettings
-from ...istio import manifests
 from ...machines import bootstrap
 from ...machines.files import TOKEN, MachineFile, machine_files
 
@@ -26,7 +25,7 @@ _MACHINE, _ADDRESS = "@MACHINE@", "@ADDRESS@"  # known on the machine only
 
 def token_role(name: str, workload: WorkloadSettings) -> dict[str, Any]:
     """The Role that may mint tokens of the workload's ServiceAccount, and of no other."""
-    account = manifests.service_account_name(name, workload)
+    account = workload.service_account_name
     rule = {"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [account], "verbs": ["create"]}
     return {"metadata": {"name": f"{name}-machines", "namespace": workload.namespace}, "rules": [rule]}
 
@@ -86,8 +85,8 @@ def startup_script(
     variables: dict[str, str | int] = {
         "API_SERVER": api_server,
         "NAMESPACE": workload.namespace,
-        "SERVICE_ACCOUNT": manifests.service_account_name(name, workload),
-        "SETUP_BASE64": shell.b64encode(machine.setup or ""),
+        "SERVICE_ACCOUNT": workload.service_account_name,
+        "SETUP_BASE64": shell.b64encode(machine.startup_script or ""),
         "TOKEN_FILE": TOKEN,
         # A changed number makes another script, hence other machines.
         "ROTATION": machine.rotation,

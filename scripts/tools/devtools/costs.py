@@ -17,20 +17,18 @@ PRICES, PAGE = ROOT / "docs" / "costs.yaml", ROOT / "docs" / "costs.md"
 
 def stacks() -> Iterator[tuple[str, Settings]]:
     """The stacks on Google Cloud, gateways expanded into machines."""
-    import yaml
+    from components.config import load, reader
 
-    from components.config import gateway_machines, reader
-
-    for file in sorted((ROOT / "stacks").glob("Pulumi.*.yaml")):
-        config = {key.partition(":")[2]: value for key, value in yaml.safe_load(file.read_text())["config"].items()}
-        if "google" in config:
-            yield file.name.split(".")[1], gateway_machines.add_gateway_machines(reader.load(config))
+    for name in reader.stacks():
+        raw, secrets = reader.read_file(name)
+        if "google" in raw:
+            yield name, load(raw, secrets)
 
 
 def bill(settings: Settings) -> tuple[Counter[str], Counter[str]]:
     """What a stack has, by the prices' names: as it starts, and what of that is at a spot price."""
     from components.config import gateway_machines
-    from components.config.google import GceInstanceGroup, GkeCluster, google_machines
+    from components.config.google import GceInstanceGroup, GkeCluster
     from components.istio import network_gateways
     from components.platforms.google import names
 
@@ -41,14 +39,14 @@ def bill(settings: Settings) -> tuple[Counter[str], Counter[str]]:
         nodes = cluster.nodes
         counts.update({"cluster": 1, "balancer": 1, "zone": 1 if cluster.gateway.dns_name else 0})
         if not cluster.autopilot:
-            counts.update({nodes.machine_type: nodes.minimum, "disk": nodes.minimum * nodes.disk_size, "nat-machine": nodes.minimum})
-            spot.update({nodes.machine_type: nodes.minimum if nodes.spot else 0})
+            counts.update({nodes.machine_type: nodes.min_nodes, "disk": nodes.min_nodes * nodes.disk_size, "nat-machine": nodes.min_nodes})
+            spot.update({nodes.machine_type: nodes.min_nodes if nodes.spot else 0})
     counts["balancer"] += sum(
         network_gateways.has_load_balancer(settings, network) for network in gateway_machines.networks_with_gateway(settings)
     )
     counts["nat"] += len(names.vpcs(settings))
-    for machine in google_machines(settings).values():
-        count = machine.minimum if isinstance(machine, GceInstanceGroup) else 1
+    for machine in settings.google_machines.values():
+        count = machine.min_replicas if isinstance(machine, GceInstanceGroup) else 1
         counts.update({machine.machine_type: count, "disk": count * machine.disk_size, "nat-machine": count})
         spot.update({machine.machine_type: count if machine.spot else 0})
     return counts, spot

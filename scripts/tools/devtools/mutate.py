@@ -24,8 +24,8 @@ TESTS = (
     "tests/unit/test_plan.py",
     "tests/unit/test_token.py",
     "tests/unit/test_calls.py",
-    "tests/unit/test_settings.py",
-    "tests/unit/test_broken.py",
+    "tests/unit/config/test_reader.py",
+    "tests/unit/config/test_broken.py",
 )
 GOLDEN = "the_graph_is_the_one_that_was_reviewed"
 """Golden graphs fail on almost every change and explain little: a rule must fail too."""

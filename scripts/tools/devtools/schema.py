@@ -1,201 +1,155 @@
-"""`python -m tools.devtools.schema`, started by `./scripts/schema`: writes what editors and readers need to know of stack files, from the settings' classes.
+"""`python -m tools.devtools.schema`, started by `./scripts/schema`: generate what editors and readers need for stack files.
 
-`docs/stack.schema.json` is a JSON Schema (draft 2020-12) of `stacks/Pulumi.<stack>.yaml`, `docs/settings.md` a reference page,
-`docs/costs.md` what the stacks cost. A test holds them against what they are written from.
+Writes `docs/stack.schema.json` (JSON Schema, draft 2020-12, of `stacks/Pulumi.<stack>.yaml`), `docs/settings.md` (a reference page)
+and `docs/costs.md` (what the stacks cost). A test compares them with the records in `components/config`.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import inspect
 import json
 import sys
-import types
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from tools import ROOT
 
 from . import costs
 
-PROJECT = "istio-vm-mesh"
 SCHEMA, PAGE = ROOT / "docs" / "stack.schema.json", ROOT / "docs" / "settings.md"
-_WORDS = {str: ("string", "text"), int: ("integer", "whole number"), bool: ("boolean", "true or false"), float: ("number", "number")}
+HEAD = """# Settings
+
+What `stacks/Pulumi.<stack>.yaml` may contain, key by key. `./scripts/schema` generates this page from
+the records in `components/config`. Every key is under `config` with the prefix `istio-vm-mesh:`, as
+in `istio-vm-mesh:networks`. A file with problems is refused before any resource is created, with all
+its problems at once.
+
+Editors with JSON Schema complete and check a stack file that begins with
+`# yaml-language-server: $schema=../docs/stack.schema.json`.
+
+Secrets are keys of their own, set with `pulumi config set --secret`: `istio-vm-mesh:kubeconfig` (of
+an existing cluster) and `istio-vm-mesh:sshPrivateKey` (of existing machines and of bastions).
+
+"""
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; standard library only, like everything at the top of this file."""
-    top = argparse.ArgumentParser(prog="./scripts/schema", description="Writes docs/stack.schema.json, docs/settings.md and docs/costs.md.")
+    top = argparse.ArgumentParser(
+        prog="./scripts/schema", description="Generates docs/stack.schema.json, docs/settings.md and docs/costs.md."
+    )
     top.set_defaults(needs_lab=False)
     return top
 
 
-def _settings() -> type:
+def records() -> dict[str, Any]:
+    """Return the JSON Schema of the records, without their internal fields.
+
+    The schema of the stack is at the top, those of all other records are in `$defs`. Lines of descriptions are joined.
+    """
     from components.config.stack import Settings
 
-    return Settings
-
-
-def _key(field: str) -> str:
-    from components.config.decode import key_of
-
-    return key_of(field)
-
-
-def _choices(expected: Any) -> list[Any]:
-    """The alternatives of a type, None left out."""
-    if typing.get_origin(expected) in (typing.Union, types.UnionType):
-        return [choice for choice in typing.get_args(expected) if choice is not type(None)]
-    return [expected]
-
-
-def _required(field: dataclasses.Field[Any]) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _plain(value: Any) -> Any:
-    """A default as a stack file would have it."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {_key(field.name): _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {key: item for key, item in fields.items() if item is not None}
-    if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    return _plain(field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default)
-
-
-def _schema_of(expected: Any, classes: dict[str, type]) -> dict[str, Any]:
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    choices = _choices(expected)
-    if len(choices) > 1:
-        return {"oneOf": [_schema_of(choice, classes) for choice in choices]}
-    (only,) = choices
-    if only is not expected:
-        return _schema_of(only, classes)
-    if expected is Any:
-        return {}
-    if origin is typing.Literal:
-        return {"const": arguments[0]} if len(arguments) == 1 else {"enum": list(arguments)}
-    if origin is tuple:
-        return {"type": "array", "items": _schema_of(arguments[0], classes)}
-    if origin is not None:
-        return {"type": "object", "additionalProperties": _schema_of(arguments[1], classes)}
-    if isinstance(expected, type) and dataclasses.is_dataclass(expected):
-        classes.setdefault(expected.__name__, expected)
-        return {"$ref": f"#/$defs/{expected.__name__}"}
-    return {"type": _WORDS[expected][0]}
-
-
-def _object(cls: type, classes: dict[str, type], prefix: str = "") -> dict[str, Any]:
-    """The schema of a class; `prefix` goes before its keys."""
-    hints = typing.get_type_hints(cls)
-    properties, required = {}, []
-    for field in dataclasses.fields(cls):
-        properties[prefix + _key(field.name)] = _schema_of(hints[field.name], classes)
-        if _required(field):
-            required.append(prefix + _key(field.name))
-        elif (default := _default(field)) not in (None, [], {}) and not isinstance(default, dict):
-            properties[prefix + _key(field.name)]["default"] = default
-    schema: dict[str, Any] = {"type": "object", "description": _text(cls), "properties": properties, "required": required}
-    if not prefix:
-        schema["additionalProperties"] = False
+    schema: dict[str, Any] = _simplified(Settings.model_json_schema())
     return schema
 
 
-def _text(cls: type) -> str:
-    """A class' docstring in one piece, paragraphs apart, with the keys as stack files have them."""
-    names = {field.name for field in dataclasses.fields(cls)}
-    lines = (inspect.getdoc(cls) or "").splitlines()
-    text = "\n".join(lines)
-    for name in sorted(names, key=len, reverse=True):
-        text = text.replace(f"`{name}`", f"`{_key(name)}`")
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+def _simplified(node: Any) -> Any:
+    """Remove from a schema what stack files need not know: internal fields, titles, null, and defaults that are empty."""
+    from components.config.record import INTERNAL_ALIASES
+
+    if isinstance(node, list):
+        return [_simplified(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if "anyOf" in node:
+        [choice] = [each for each in node["anyOf"] if each != {"type": "null"}]
+        node = {**choice, **{key: value for key, value in node.items() if key != "anyOf"}}
+    result = {key: _simplified(value) for key, value in node.items() if key not in ("title", "discriminator")}
+    if "properties" in node:
+        result["properties"] = {key: _simplified(each) for key, each in node["properties"].items() if key not in INTERNAL_ALIASES}
+        result["required"] = [key for key in node.get("required", []) if key not in INTERNAL_ALIASES]
+    if result.get("default", 0) in (None, [], {}):
+        del result["default"]
+    if isinstance(result.get("description"), str):
+        result["description"] = "\n\n".join(" ".join(text.split()) for text in result["description"].split("\n\n"))
+    return result
 
 
 def schema() -> str:
-    """The JSON Schema of stack files."""
-    settings, classes = _settings(), dict[str, type]()
+    """Return the JSON Schema of stack files. Keys of other projects and of providers are allowed."""
+    stack = records()
+    from components.config.reader import PROJECT, SECRETS
 
-    config = _object(settings, classes, f"{PROJECT}:")
-    from components.config.reader import SECRETS
-
-    for name in sorted(SECRETS):
-        config["properties"][f"{PROJECT}:{name}"] = {"type": "object", "description": "A secret: `pulumi config set --secret`."}
-    # Keys of other projects and providers are allowed.
-    config |= {"patternProperties": {f"^(?!{PROJECT}:)": {}}, "additionalProperties": False}
-    definitions: dict[str, Any] = {}
-    while waiting := [name for name in classes if name not in definitions]:
-        for name in waiting:
-            definitions[name] = _object(classes[name], classes)
+    definitions = stack.pop("$defs")
+    secret = {"type": "object", "description": "A secret, set with `pulumi config set --secret`."}
+    config = {
+        **stack,
+        "properties": {
+            **{f"{PROJECT}:{key}": value for key, value in stack["properties"].items()},
+            **{f"{PROJECT}:{key}": secret for key in sorted(SECRETS)},
+        },
+        "required": [f"{PROJECT}:{key}" for key in stack["required"]],
+        "patternProperties": {f"^(?!{PROJECT}:)": {}},
+    }
     document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"A stack file of {PROJECT}",
         "type": "object",
         "properties": {"config": config, "encryptionsalt": {"type": "string"}, "secretsprovider": {"type": "string"}},
         "required": ["config"],
-        "$defs": dict(sorted(definitions.items())),
+        "$defs": definitions,
     }
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def _named(expected: Any) -> str:
-    """A type in words, with links to the classes that it names."""
-    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
-    choices = _choices(expected)
-    if len(choices) > 1:
-        return " or ".join(_named(choice) for choice in choices)
-    (only,) = choices
-    if only is not expected:
-        return _named(only)
-    if expected is Any:
-        return "anything"
-    if origin is typing.Literal:
-        return " or ".join(f"`{choice}`" for choice in arguments)
-    if origin is tuple:
-        return f"list of {_named(arguments[0])}"
-    if origin is not None:
-        return f"map of {_named(arguments[1])}"
-    if isinstance(expected, type) and dataclasses.is_dataclass(expected):
-        return f"[{expected.__name__}](#{expected.__name__.lower()})"
-    return _WORDS[expected][1]
+def _type(node: dict[str, Any]) -> str:
+    """A type in words, with links to the records that it names."""
+    if "$ref" in node:
+        name = node["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "oneOf" in node:
+        return " or ".join(_type(each) for each in node["oneOf"])
+    if "const" in node or "enum" in node:
+        return " or ".join(f"`{word}`" for word in node.get("enum", [node.get("const")]))
+    if node.get("type") == "array":
+        return f"list of {_type(node['items'])}"
+    if node.get("type") == "object":
+        values = node["additionalProperties"]
+        return f"map of {_type(values)}" if isinstance(values, dict) else "map"
+    return str(node["type"])
 
 
-def _section(cls: type, title: str) -> Iterator[str]:
-    hints = typing.get_type_hints(cls)
-    yield f"## {title}\n\n{_text(cls)}\n\n| key | type | default |\n| --- | --- | --- |\n"
-    for field in dataclasses.fields(cls):
-        default = "required" if _required(field) else _default(field)
-        shown = "" if default in (None, [], {}) else default if _required(field) else f"`{json.dumps(default, ensure_ascii=False)}`"
-        yield f"| `{_key(field.name)}` | {_named(hints[field.name])} | {shown} |\n"
+def _section(title: str, record: dict[str, Any]) -> Iterator[str]:
+    yield f"## {title}\n\n{record['description']}\n\n| key | type | default | description |\n| --- | --- | --- | --- |\n"
+    for key, node in record["properties"].items():
+        default = f"`{json.dumps(node['default'], ensure_ascii=False)}`" if "default" in node else ""
+        default = "required" if key in record["required"] else default
+        yield f"| `{key}` | {_type(node)} | {default} | {node['description']} |\n"
     yield "\n"
 
 
 def page() -> str:
-    """The reference page of stack files."""
-    settings, classes = _settings(), dict[str, type]()
-    _object(settings, classes)
-    done: list[str] = []
-    while waiting := [name for name in classes if name not in done]:
-        for name in waiting:
-            _object(classes[name], classes)
-            done.append(name)
-    text = [
-        "# Settings\n\nWhat `stacks/Pulumi.<stack>.yaml` may say, key by key. Written by `./scripts/schema` from the classes in "
-        "`components/config`; change those.\nEvery key stands under `config` with the project's name before it "
-        f"(`{PROJECT}:networks`). Editors that know JSON Schema complete and check stack files with\n`docs/stack.schema.json`, where a file "
-        "begins with `# yaml-language-server: $schema=../docs/stack.schema.json`. A wrong file is refused before anything is\nmade, with all its "
-        "problems at once.\n\nSecrets are keys of their own, set with `pulumi config set --secret`: "
-        f"`{PROJECT}:kubeconfig` (of an existing cluster), `{PROJECT}:sshPrivateKey`\n(of existing machines and bastions).\n\n"
-    ]
-    text += _section(settings, "The whole file")
-    for name in done:
-        text += _section(classes[name], name)
-    return "".join(text).rstrip() + "\n"
+    """Return the reference page of stack files: a section for each record, in the order in which they are named."""
+    stack = records()
+    definitions = stack.pop("$defs")
+    names = _references(stack)
+    for name in names:
+        names += [each for each in _references(definitions[name]) if each not in names]
+    sections = [*_section("The whole file", stack)]
+    for name in names:
+        sections += _section(name, definitions[name])
+    return HEAD + "".join(sections).rstrip() + "\n"
+
+
+def _references(node: Any) -> list[str]:
+    """The names of the records that a schema refers to, each once."""
+    if isinstance(node, list):
+        return list(dict.fromkeys(name for each in node for name in _references(each)))
+    if not isinstance(node, dict):
+        return []
+    if "$ref" in node:
+        return [node["$ref"].rpartition("/")[2]]
+    return _references(list(node.values()))
 
 
 def main() -> int:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from components import names
-from components.config import gateway_machines
 from components.config.stack import Settings
 
 from . import advice, read_cluster, read_state
@@ -32,7 +31,7 @@ class Facts:
 def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     """The mesh with the health of its parts and what to do."""
     state, cluster = facts.state, facts.cluster
-    settings = gateway_machines.add_gateway_machines(facts.settings) if isinstance(facts.settings, Settings) else None
+    settings = facts.settings if isinstance(facts.settings, Settings) else None
     workloads = tuple(_workload(each, facts, settings) for _, each in sorted(state.workloads.items()))
     control_plane = networks_of.control_plane(state, cluster)
     network = state.network or (settings.cluster.network if settings else "")
@@ -69,7 +68,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
 def _workload(state: read_state.Workload, facts: Facts, settings: Settings | None) -> Workload:
     name, cluster = state.name, facts.cluster
     identity = f"spiffe://{names.TRUST_DOMAIN}/ns/{state.namespace}/sa/{state.service_account}"
-    declared = set(settings.machines_of(name)) if settings else None
+    declared = set(settings.single_machines_of(name)) if settings else None
     machines = {machine.name: machine for machine in facts.state.machines.values() if machine.workload == name}
     entries = {entry.name: entry for entry in cluster.entries if entry.namespace == state.namespace and entry.workload_group == name}
     endpoints = [
@@ -95,7 +94,7 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
     pods = sorted(cluster.pods.get(name, ()), key=lambda pod: pod.name)
     endpoints += [_pod(pod, networks_of.version(facts.state, cluster), facts.state.network) for pod in pods]
     problems, health = _problems(state, machines.values(), endpoints, cluster)
-    fleet = settings.fleet_of(name) if settings and not cluster.problem else 0
+    fleet = settings.min_group_size(name) if settings and not cluster.problem else 0
     if len(by_themselves) < fleet:
         problems.append(
             f"{len(by_themselves)} of at least {fleet} machines of its instance groups are registered: see the log of one's first start"

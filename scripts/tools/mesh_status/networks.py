@@ -45,7 +45,7 @@ def _of_pods(pods: Sequence[read_cluster.Pod], cluster: Cluster) -> Health:
 
 def networks(pods: str, gateway: Gateway, settings: Settings | None, workloads: Sequence[Workload]) -> tuple[Network, ...]:
     """The network of the pods first, with its gateway, then the others by name."""
-    declared = {name: network.ranges for name, network in settings.networks.items()} if settings else {}
+    declared = {name: settings.cidrs(name) for name in settings.networks} if settings else {}
     used = {endpoint.network for workload in workloads for endpoint in workload.endpoints} - {""}
     others = sorted({*declared, *used} - {pods})
     gateway_workloads = {workload.name: workload for workload in workloads if workload.router}

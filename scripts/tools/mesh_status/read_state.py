@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from components.config import load
 from components.config.problems import SettingsError
-from components.config.reader import SECRETS, load
+from components.config.reader import SECRETS
 from components.config.stack import Settings
 from components.names import EASTWEST_GATEWAY, ISTIO_NAMESPACE
 
@@ -101,7 +102,7 @@ def settings(variables: Mapping[str, str], stack: str | None) -> Settings | Stac
         values = json.loads(pulumi.call(variables, "config", "--json", *_of(stack)))
         named = {key.removeprefix(PROJECT): value for key, value in values.items() if key.startswith(PROJECT)}
         if not named:
-            return StackError("this checkout has no stack file for it: the ranges of its networks are not known")
+            return StackError("this checkout has no stack file for it: the CIDRs of its networks are not known")
         plain = {key: value.get("objectValue", value.get("value")) for key, value in named.items() if key not in SECRETS}
         return load(plain, set(named) & SECRETS)
     except SettingsError as error:

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from components.config.decode import key_of
+from pydantic.alias_generators import to_camel
 
 from .model import Mesh
 
@@ -19,7 +19,7 @@ def text(mesh: Mesh) -> str:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {key_of(field.name): _plain(getattr(value, field.name)) for field in fields(value)}
+        return {to_camel(field.name): _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, tuple):

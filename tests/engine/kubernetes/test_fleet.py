@@ -19,7 +19,13 @@ from components.config.workload import HttpProbe, Probe, WorkloadSettings
 from components.platforms.google import startup
 from tests import metadata as metadata_server
 
-GROUP = GceInstanceGroup(platform="group", workload="product", network="pods", setup="#!/bin/bash\necho set up >>$HOME/log\n")
+GROUP = GceInstanceGroup(
+    platform="gce-instance-group",
+    name="product-fleet",
+    workload="product",
+    network="pods",
+    startup_script="#!/bin/bash\necho set up >>$HOME/log\n",
+)
 ANSWERS = {**metadata_server.identity("product-x7k2", MACHINE_TOKEN), "/instance/network-interfaces/0/ip": "10.11.0.9"}
 
 
@@ -33,7 +39,12 @@ def metadata() -> Iterator[str]:
 def workload(plane: ControlPlane, namespace: str) -> WorkloadSettings:
     """A workload in a namespace of its own, whose machines have the rights that the program gives them."""
     made = WorkloadSettings(
-        namespace=namespace, labels={"app": "product"}, ports={"http": 80}, probe=Probe(http=HttpProbe(port=80)), services={}
+        name="product",
+        namespace=namespace,
+        labels={"app": "product"},
+        ports={"http": 80},
+        probe=Probe(http=HttpProbe(port=80)),
+        services={},
     )
     for account in ("product", "other"):
         plane.create("v1", "ServiceAccount", namespace, account)

@@ -96,7 +96,7 @@ def test_the_ports_are_printed_without_a_command(gcloud: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("stack", "says"), [("nowhere", "there is no stack nowhere"), ("../x", "there is no stack")])
+@pytest.mark.parametrize(("stack", "says"), [("nowhere", "nowhere: there is no stack file"), ("../x", "../x: there is no stack file")])
 def test_a_stack_that_is_not_there_is_named(gcloud: Path, stack: str, says: str) -> None:
     done = tunnels(gcloud, stack, "true")
     assert done.returncode == 1 and says in done.stderr

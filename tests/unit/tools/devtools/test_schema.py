@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.test_broken import ROOT, STACKS
+from components.config import reader
+from tools import ROOT
 from tools.devtools import costs, schema
 
 SCHEMA = json.loads(schema.SCHEMA.read_text())
+STACKS = reader.stacks()
 
 
 def test_the_files_are_up_to_date() -> None:
@@ -74,6 +76,12 @@ def file(stack: str) -> dict[str, Any]:
     return text
 
 
+@pytest.mark.parametrize("name", ["name", "role"])
+def test_internal_fields_have_no_key(name: str) -> None:
+    workload = SCHEMA["$defs"]["WorkloadSettings"]["properties"]
+    assert name not in workload and "namespace" in workload
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_the_files_of_this_repository_fit(stack: str) -> None:
     assert list(problems(file(stack), SCHEMA)) == []
@@ -83,8 +91,8 @@ def test_the_files_of_this_repository_fit(stack: str) -> None:
     ("key", "value", "problem"),
     [
         ("machnes", {}, ".config.istio-vm-mesh:machnes: unknown key"),
-        ("verify", "off", ".config.istio-vm-mesh:verify: 'off' is no choice"),
-        ("networks", {"pods": {"ranges": "10.0.0.0/8"}}, ".config.istio-vm-mesh:networks.pods.ranges: '10.0.0.0/8' is no array"),
+        ("verify", {"mode": "off"}, ".config.istio-vm-mesh:verify.mode: 'off' is no choice"),
+        ("networks", {"pods": {"cidrs": "10.0.0.0/8"}}, ".config.istio-vm-mesh:networks.pods.cidrs: '10.0.0.0/8' is no array"),
         ("cluster", {"platform": "kin", "network": "pods"}, ".config.istio-vm-mesh:cluster: fits 0 of 3 choices"),
     ],
 )
@@ -102,5 +110,5 @@ def test_what_the_program_ignores_an_editor_ignores() -> None:
 
 def test_every_platform_is_on_the_page() -> None:
     page = schema.PAGE.read_text()
-    for platform in ("kind", "gke", "existing", "docker", "gce", "group", "ssh"):
+    for platform in ("kind", "gke", "existing", "docker", "gce", "gce-instance-group", "ssh"):
         assert f"| `platform` | `{platform}` | required |" in page

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from components.config.reader import load
+from components.config import load
 from tools.mesh_status import assess, read_cluster, read_machines, read_state
 from tools.mesh_status.model import Mesh
 

@@ -1,0 +1,308 @@
+"""Rules for clusters, machines and networks on Google Cloud."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+
+from ..addresses import DNS_NAME, ipv4_cidr, is_port
+from ..google import GceInstanceGroup, GceMachine, GkeCluster, GkeNodes, Google, GoogleMachine, Ssh
+from ..problems import Problem, suggestion
+from ..stack import Settings
+from .existing import check_server
+
+_ZONE = re.compile(r"[a-z]+-[a-z]+\d+-[a-z]")
+_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
+_SUBNET = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+_VPC = re.compile(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?")
+
+
+def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
+    """Yield what is wrong with what is on Google Cloud, and which secrets are missing."""
+    cluster, machines, google = settings.cluster, settings.google_machines, settings.google
+    yield from _check_gateway_zones(settings)
+    if google is None:
+        if isinstance(cluster, GkeCluster) or machines:
+            yield Problem(
+                "google",
+                "is missing: the platforms gke, gce and gce-instance-group need a project, "
+                "a region and subnets",
+            )
+        return
+    yield from _check_place(google)
+    yield from _check_ssh(google.ssh, secrets)
+    yield from _check_subnets(settings, google)
+    if isinstance(cluster, GkeCluster):
+        yield from _check_cluster(cluster, google)
+    for machine in machines.values():
+        yield from _check_machine(f"machines.{machine.name}", machine, settings, google)
+    if google.ssh.via == "iap":
+        yield from _check_tunnel_ports(settings)
+    if cluster.platform == "kind" and machines:
+        yield Problem(
+            "cluster.platform",
+            "machines on Google Cloud cannot reach a kind cluster: use gke or existing",
+        )
+
+
+def _check_gateway_zones(settings: Settings) -> Iterator[Problem]:
+    on_google = {machine.network for machine in settings.machines_of_type(GceMachine).values()}
+    for name, network in settings.networks.items():
+        zones = network.gateway.zones if network.gateway else ()
+        path = f"networks.{name}.gateway.zones"
+        if zones and name not in on_google:
+            yield Problem(
+                path,
+                "only gateway machines on Compute Engine have zones, and this network has no "
+                "machine of the platform gce: leave it out",
+            )
+        elif settings.google:
+            for index, zone in enumerate(zones):
+                yield from _check_zone(f"{path}[{index}]", zone, settings.google)
+
+
+def _check_place(google: Google) -> Iterator[Problem]:
+    if not _PROJECT.fullmatch(google.project):
+        yield Problem(
+            "google.project",
+            f"{google.project!r} is not a project ID: 6 to 30 lower-case letters, digits and '-', "
+            "a letter first",
+        )
+    if not re.fullmatch(r"[a-z]+-[a-z]+\d+", google.region):
+        yield Problem(
+            "google.region",
+            f"{google.region!r} is not a region: expected one such as europe-west1",
+        )
+    for key, value in google.labels.items():
+        if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", key) or not re.fullmatch(
+            r"[a-z0-9_-]{1,63}", value
+        ):
+            yield Problem(
+                f"google.labels.{key}",
+                "labels are up to 63 lower-case letters, digits, '-' and '_', and not empty",
+            )
+
+
+def _check_ssh(ssh: Ssh, secrets: Collection[str]) -> Iterator[Problem]:
+    path = "google.ssh.bastion"
+    if ssh.bastion and "sshPrivateKey" not in secrets:
+        yield Problem(
+            path,
+            "needs a key: set it with `pulumi config set --secret istio-vm-mesh:sshPrivateKey`",
+        )
+    if ssh.via == "bastion" and ssh.bastion is None:
+        yield Problem(path, "is missing: give the SSH server in front of the machines")
+    if ssh.via != "bastion" and ssh.bastion:
+        yield Problem(path, f"is not used with `via: {ssh.via}`: leave it out")
+    if ssh.bastion:
+        yield from check_server(path, ssh.bastion)
+    if ssh.via != "iap" and not ssh.cidrs:
+        yield Problem(
+            "google.ssh.cidrs", "is missing: give the CIDRs that the firewall admits to SSH"
+        )
+    if ssh.via == "iap" and ssh.cidrs:
+        yield Problem(
+            "google.ssh.cidrs", "is not used with `via: iap`: connections come from Google's CIDR"
+        )
+    for index, text in enumerate(ssh.cidrs):
+        cidr = ipv4_cidr(text)
+        if cidr is None:
+            yield Problem(
+                f"google.ssh.cidrs[{index}]",
+                f"expected an IPv4 CIDR such as 10.0.0.0/24; got {text!r}",
+            )
+        elif cidr.prefixlen == 0:
+            yield Problem(
+                f"google.ssh.cidrs[{index}]",
+                "would open SSH to the whole internet: give the CIDRs of the SSH clients",
+            )
+
+
+def _check_subnets(settings: Settings, google: Google) -> Iterator[Problem]:
+    """Yield problems of subnets, and CIDRs that are not private; `networks` checks overlaps."""
+    cidrs: dict[str, str] = {}
+    for name, subnet in google.subnets.items():
+        path = f"google.subnets.{name}"
+        if not _SUBNET.fullmatch(name) or not _VPC.fullmatch(subnet.vpc):
+            yield Problem(
+                path,
+                "names of subnets are up to 40 lower-case letters, digits and '-', a letter "
+                "first, those of VPCs up to 22",
+            )
+        if subnet.network not in settings.networks:
+            hint = suggestion(subnet.network, settings.networks)
+            yield Problem(
+                f"{path}.network", f"{subnet.network!r} is not a network of this stack{hint}"
+            )
+        cidrs[f"{path}.cidr"] = subnet.cidr
+    if isinstance(settings.cluster, GkeCluster):
+        cidrs["cluster.podCidr"] = settings.cluster.pod_cidr
+        cidrs["cluster.serviceCidr"] = settings.cluster.service_cidr
+    for path, text in cidrs.items():
+        cidr = ipv4_cidr(text)
+        if cidr and cidr.is_global:
+            yield Problem(
+                path,
+                f"{cidr} is public address space, where pods would have the addresses of their "
+                "nodes: use a private CIDR",
+            )
+
+
+def _check_cluster(cluster: GkeCluster, google: Google) -> Iterator[Problem]:
+    subnet = google.subnets.get(cluster.subnet)
+    if subnet is None:
+        hint = suggestion(cluster.subnet, google.subnets)
+        yield Problem("cluster.subnet", f"{cluster.subnet!r} is not a subnet of this stack{hint}")
+    elif subnet.network != cluster.network:
+        yield Problem(
+            "cluster.subnet",
+            f"is in the network {subnet.network}, the cluster in {cluster.network}: "
+            "they must be the same",
+        )
+    if cluster.zone is not None:
+        yield from _check_zone("cluster.zone", cluster.zone, google)
+    nodes = cluster.nodes
+    if cluster.autopilot and nodes != GkeNodes():
+        yield Problem("cluster.nodes", "Google manages the nodes of Autopilot: leave this out")
+    if not 0 < nodes.min_nodes <= nodes.max_nodes:
+        yield Problem(
+            "cluster.nodes",
+            f"expected 0 < minNodes <= maxNodes; got {nodes.min_nodes} and {nodes.max_nodes}",
+        )
+    yield from _check_gateway_address(cluster.gateway.address, subnet.cidr if subnet else "")
+    name = cluster.gateway.dns_name
+    if name is not None and (
+        not DNS_NAME.fullmatch(name) or name.endswith((".cluster.local", ".svc"))
+    ):
+        yield Problem(
+            "cluster.gateway.dnsName",
+            "expected a name in a domain that is yours, such as gateway.mesh.internal; "
+            f"got {name!r}",
+        )
+    for index, port in enumerate(cluster.pod_ports):
+        if not is_port(port):
+            yield Problem(
+                f"cluster.podPorts[{index}]", f"{port} is not a port: expected 1 to 65535"
+            )
+
+
+def _check_gateway_address(address: str | None, subnet_cidr: str) -> Iterator[Problem]:
+    subnet = ipv4_cidr(subnet_cidr)
+    if address is None or subnet is None:
+        return
+    parsed = ipv4_cidr(address)
+    if parsed is None:
+        yield Problem("cluster.gateway.address", f"{address!r} is not an IPv4 address")
+    elif not parsed.subnet_of(subnet):
+        yield Problem(
+            "cluster.gateway.address",
+            f"{address} is not in {subnet}, the CIDR of the cluster's subnet",
+        )
+
+
+def _check_zone(path: str, zone: str, google: Google) -> Iterator[Problem]:
+    if not _ZONE.fullmatch(zone) or not zone.startswith(f"{google.region}-"):
+        yield Problem(
+            path,
+            f"{zone!r} is not a zone of {google.region}: expected one such as {google.region}-b",
+        )
+
+
+def _check_machine(
+    path: str, machine: GoogleMachine, settings: Settings, google: Google
+) -> Iterator[Problem]:
+    subnets = settings.machine_subnets(machine.network)
+    if machine.subnet is not None and machine.subnet not in subnets:
+        hint = suggestion(machine.subnet, subnets)
+        yield Problem(
+            f"{path}.subnet",
+            f"{machine.subnet!r} is not a subnet for machines of the network "
+            f"{machine.network}{hint}",
+        )
+    elif machine.subnet is None and len(subnets) != 1 and machine.network in settings.networks:
+        has = "has no subnet for machines: add one"
+        if subnets:
+            has = f"has {len(subnets)} subnets for machines ({', '.join(subnets)}): name one"
+        yield Problem(
+            f"{path}.subnet",
+            f"the network {machine.network} {has} (the cluster's own is not for machines)",
+        )
+    elif subnets:
+        vpc = google.subnets[settings.subnet_of(machine)].vpc
+        yield from _check_lengths(path, machine, vpc, settings)
+    if isinstance(machine, GceInstanceGroup):
+        yield from _check_group(path, machine, settings, google)
+    else:
+        yield from _check_zone(f"{path}.zone", machine.zone, google)
+    script = machine.startup_script
+    if script is not None and not script.startswith("#!"):
+        yield Problem(
+            f"{path}.startupScript",
+            "expected a script whose first line names its interpreter, such as #!/bin/bash",
+        )
+
+
+def _check_group(
+    path: str, group: GceInstanceGroup, settings: Settings, google: Google
+) -> Iterator[Problem]:
+    for index, zone in enumerate(group.zones):
+        yield from _check_zone(f"{path}.zones[{index}]", zone, google)
+    if not 0 < group.min_replicas <= group.max_replicas:
+        yield Problem(
+            path,
+            "expected 0 < minReplicas <= maxReplicas; "
+            f"got {group.min_replicas} and {group.max_replicas}",
+        )
+    if not 0 < group.target_cpu <= 1:
+        yield Problem(
+            f"{path}.targetCpu", f"expected more than 0 and at most 1; got {group.target_cpu}"
+        )
+    if not isinstance(settings.cluster, GkeCluster):
+        yield Problem(
+            f"{path}.platform",
+            "the machines of an instance group issue tokens at a GKE cluster of this stack: "
+            "use gke, or single machines",
+        )
+
+
+def _check_lengths(
+    path: str, machine: GoogleMachine, vpc: str, settings: Settings
+) -> Iterator[Problem]:
+    """Yield names that exceed Google's limit of 63 characters, of which Pulumi appends 8.
+
+    The longest name of two is `firewall-<vpc>-<workload>-health`. A network with gateway machines
+    has a workload `<network>-gateway`.
+    """
+    if len(vpc) + len(machine.workload) > 38:
+        yield Problem(
+            f"{path}.workload",
+            f"{machine.workload!r} and its VPC {vpc!r} are too long for names of firewall rules: "
+            "at most 38 characters together",
+        )
+    network = settings.networks.get(machine.network)
+    if network and network.gateway and len(vpc) + len(machine.network) > 29:
+        yield Problem(
+            f"{path}.network",
+            f"{machine.network!r} and its VPC {vpc!r} are too long for names of its gateway: "
+            "at most 29 characters together",
+        )
+    if isinstance(machine, GceInstanceGroup) and len(machine.name) > 44:
+        yield Problem(path, "is too long for names of an instance group: at most 44 characters")
+
+
+def _check_tunnel_ports(settings: Settings) -> Iterator[Problem]:
+    machines = settings.machines_of_type(GceMachine)
+    ports = {name: machine.tunnel_port for name, machine in machines.items()}
+    for port, count in Counter(ports.values()).items():
+        names = sorted(name for name, each in ports.items() if each == port)
+        if count > 1:
+            yield Problem(
+                f"machines.{names[1]}.localPort",
+                f"has the tunnel port {port}, as {names[0]} has: give one of them another",
+            )
+        if not 1023 < port < 65536:
+            yield Problem(
+                f"machines.{names[0]}.localPort",
+                f"{port} is not a port for users: expected 1024 to 65535",
+            )

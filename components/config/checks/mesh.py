@@ -1,0 +1,97 @@
+"""Rules for the mesh and its versions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from ..docker import KindCluster
+from ..existing import ExistingCluster
+from ..mesh import Package
+from ..problems import Problem, suggestion
+from ..stack import Cluster, Settings
+from .names import is_label_value
+
+# The Kubernetes minors that a minor of Istio supports (istio.io: Supported Releases, "Support
+# status of Istio releases").
+_KUBERNETES = {(1, 29): range(31, 36), (1, 30): range(32, 37), (1, 31): range(32, 37)}
+
+
+def check(settings: Settings) -> Iterator[Problem]:
+    """Yield what is wrong with the mesh of a stack."""
+    mesh, cluster = settings.mesh, settings.cluster
+    if not mesh.adopt and not mesh.id:
+        yield Problem("mesh.id", "is missing")
+    if mesh.adopt:
+        if mesh.id:
+            yield Problem("mesh.id", "is read from the mesh that is adopted: leave it out")
+        if not isinstance(cluster, ExistingCluster):
+            yield Problem(
+                "mesh.adopt",
+                f"a cluster that this stack creates ({cluster.platform}) has no mesh to adopt: "
+                "use the platform existing",
+            )
+        for chart in ("base", "istiod"):
+            if getattr(mesh.values, chart):
+                yield Problem(
+                    f"mesh.values.{chart}", "an adopted mesh is not changed: leave these values out"
+                )
+    if not is_label_value(mesh.id):
+        yield Problem(
+            "mesh.id",
+            f"{mesh.id!r} is not a label value: up to 63 letters, digits, '-', '_' and '.'",
+        )
+    yield from _check_package(mesh.package)
+    env = mesh.values.istiod.get("env")
+    ambient = (
+        isinstance(env, Mapping) and str(env.get("PILOT_ENABLE_AMBIENT", "")).lower() == "true"
+    )
+    if ambient or mesh.values.istiod.get("profile") == "ambient":
+        yield Problem(
+            "mesh.values.istiod",
+            "ambient mode is not supported, because machines are sidecars: leave it out",
+        )
+    yield from _check_versions(mesh.version, cluster)
+
+
+def _check_package(package: Package) -> Iterator[Problem]:
+    if not re.fullmatch(r"https?://\S+", package.url):
+        yield Problem(
+            "mesh.package.url",
+            f"expected a URL that begins with https:// or http://; got {package.url!r}",
+        )
+    for word in re.findall(r"{(.*?)}", package.url):
+        if word not in ("version", "package"):
+            hint = suggestion(word, ("version", "package"))
+            yield Problem("mesh.package.url", f"{{{word}}} is not a placeholder{hint}")
+    if package.sha256 is None:
+        return
+    if not re.fullmatch(r"[0-9a-f]{64}", package.sha256):
+        yield Problem(
+            "mesh.package.sha256", "expected 64 hexadecimal digits, as sha256sum prints them"
+        )
+    elif "{package}" in package.url:
+        yield Problem(
+            "mesh.package.sha256",
+            "cannot match every package that {package} in the URL stands for: "
+            "name one package there",
+        )
+
+
+def _check_versions(version: str, cluster: Cluster) -> Iterator[Problem]:
+    istio = re.fullmatch(r"(\d+)\.(\d+)\.\d+", version)
+    if istio is None:
+        yield Problem(
+            "mesh.version", f"expected a release of Istio such as 1.31.0; got {version!r}"
+        )
+        return
+    supported = _KUBERNETES.get((int(istio[1]), int(istio[2])))
+    image = None
+    if isinstance(cluster, KindCluster):
+        image = re.search(r":v1\.(\d+)\.", cluster.image)
+    if supported and image and int(image[1]) not in supported:
+        between = f"1.{supported[0]} to 1.{supported[-1]}"
+        yield Problem(
+            "cluster.image",
+            f"is Kubernetes 1.{image[1]}; Istio {istio[1]}.{istio[2]} supports {between}",
+        )

@@ -1,0 +1,47 @@
+"""Rules for names and labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from ..problems import Problem
+
+KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
+_LABEL_KEY = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
+
+
+def check_names(path: str, names: Iterable[str]) -> Iterator[Problem]:
+    """Yield a problem for each name of a map that is not a DNS label beginning with a letter."""
+    for name in names:
+        if not _DNS_LABEL.fullmatch(name):
+            yield Problem(
+                f"{path}.{name}",
+                "is not a DNS label: use up to 63 lower-case letters, digits and '-', "
+                "a letter first",
+            )
+
+
+def check_labels(path: str, labels: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield a problem for each Kubernetes label with an invalid key or value."""
+    for key, value in labels.items():
+        if not _LABEL_KEY.fullmatch(key):
+            yield Problem(
+                f"{path}.{key}",
+                "is not a label key: up to 63 letters, digits, '-', '_' and '.', "
+                "optionally after a domain and '/'",
+            )
+        if not is_label_value(value):
+            yield Problem(
+                f"{path}.{key}",
+                f"{value!r} is not a label value: up to 63 letters, digits, '-', '_' and '.'",
+            )
+
+
+def is_label_value(value: str) -> bool:
+    """Return whether `value` is a valid value of a Kubernetes label; it may be empty."""
+    return len(value) <= 63 and _LABEL.fullmatch(value) is not None

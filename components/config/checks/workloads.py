@@ -1,0 +1,157 @@
+"""Rules for workloads, and between workloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import permutations
+
+from ..addresses import is_port
+from ..problems import Problem, suggestion
+from ..stack import Settings
+from ..workload import Probe, Service, WorkloadSettings
+from .names import KUBERNETES_NAME, check_labels, check_names
+
+# Ports of the agent and of Envoy on every machine (istio.io: Application Requirements, "Ports used
+# by Istio").
+RESERVED_PORTS = frozenset({15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090})
+
+# First words of a port's name, by which Istio selects its protocol (istio.io: Protocol Selection).
+PROTOCOLS = frozenset(
+    {"grpc", "grpc-web", "http", "http2", "https", "mongo", "mysql", "redis", "tcp", "tls"}
+)
+
+
+def check(settings: Settings) -> Iterator[Problem]:
+    """Yield what is wrong with each workload, and which workloads contradict each other."""
+    yield from check_names("workloads", settings.workloads)
+    for workload in settings.workloads.values():
+        yield from _check_workload(f"workloads.{workload.name}", workload)
+    for first, second in permutations(settings.workloads.values(), 2):
+        if first.namespace == second.namespace:
+            yield from _check_pair(first, second)
+
+
+def _check_pair(first: WorkloadSettings, second: WorkloadSettings) -> Iterator[Problem]:
+    """Yield what contradicts in two workloads of one namespace; called for both orders."""
+    if first.name < second.name:
+        for service in sorted(first.services.keys() & second.services.keys()):
+            yield Problem(
+                f"workloads.{second.name}.services.{service}",
+                f"workload {first.name} has a Service of this name in the namespace "
+                f"{first.namespace}: choose another",
+            )
+    if first.labels and first.labels.items() <= second.labels.items():
+        if first.labels == second.labels and first.name > second.name:
+            return
+        yield Problem(
+            f"workloads.{first.name}.labels",
+            f"select the workload {second.name} too, in the same namespace: "
+            "add a label that distinguishes them",
+        )
+
+
+def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
+    if not workload.labels:
+        yield Problem(
+            f"{path}.labels",
+            "a Service selects its workload by labels: give at least one, such as app",
+        )
+    namespace = workload.namespace
+    if not KUBERNETES_NAME.fullmatch(namespace) or namespace in ("istio-system", "kube-system"):
+        yield Problem(
+            f"{path}.namespace",
+            "expected a namespace for applications, in lower-case letters, digits and '-'; "
+            f"got {namespace!r}",
+        )
+    yield from check_labels(f"{path}.labels", workload.labels)
+    yield from _check_service_account(f"{path}.serviceAccount.name", workload.service_account.name)
+    yield from _check_ports(f"{path}.ports", workload)
+    yield from _check_probe(f"{path}.probe", workload.probe, workload)
+    for name, service in workload.services.items():
+        yield from _check_service(f"{path}.services.{name}", service, workload)
+    if workload.pods:
+        if workload.pods.replicas < 0:
+            yield Problem(f"{path}.pods.replicas", "must not be negative")
+        yield from check_labels(f"{path}.pods.labels", workload.pods.labels)
+        for service in workload.services.values():
+            for key, value in service.selected(workload.labels).items():
+                if workload.pods.labels.get(key, value) != value:
+                    yield Problem(
+                        f"{path}.pods.labels.{key}",
+                        f"removes the pods from the Service {service.name}, "
+                        f"which selects {key}: {value}",
+                    )
+
+
+def _check_service_account(path: str, name: str | None) -> Iterator[Problem]:
+    if name == "":
+        # istio/istio#39603: pods would call machines without a service account in plaintext.
+        yield Problem(
+            path,
+            "must not be empty: the machines would have no identity "
+            "(leave the key out for the workload's name)",
+        )
+    elif name is not None and not KUBERNETES_NAME.fullmatch(name):
+        yield Problem(path, f"{name!r} is not a valid name: use lower-case letters, digits and '-'")
+
+
+def _check_ports(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
+    for name, port in workload.ports.items():
+        has_protocol = any(name == word or name.startswith(f"{word}-") for word in PROTOCOLS)
+        if not KUBERNETES_NAME.fullmatch(name) or not has_protocol:
+            protocols = ", ".join(sorted(PROTOCOLS))
+            yield Problem(f"{path}.{name}", f"must begin with a protocol of Istio: {protocols}")
+        if not is_port(port):
+            yield Problem(f"{path}.{name}", f"{port} is not a port: expected 1 to 65535")
+        elif port in RESERVED_PORTS:
+            yield Problem(
+                f"{path}.{name}", f"port {port} is Istio's own on every machine: choose another"
+            )
+        elif port == 22:
+            yield Problem(
+                f"{path}.{name}", "port 22 is never captured by the proxy (SSH): choose another"
+            )
+
+
+def _check_probe(path: str, probe: Probe, workload: WorkloadSettings) -> Iterator[Problem]:
+    if (probe.http is None) == (probe.tcp is None):
+        yield Problem(path, "give exactly one of http and tcp")
+    elif probe.port not in workload.ports.values():
+        ports = ", ".join(map(str, workload.ports.values()))
+        yield Problem(path, f"port {probe.port} is none of the workload's ports ({ports})")
+    numbers = {
+        "period": probe.period,
+        "timeout": probe.timeout,
+        "failureThreshold": probe.failure_threshold,
+    }
+    for key, number in numbers.items():
+        if number < 1:
+            yield Problem(f"{path}.{key}", f"must be at least 1; got {number}")
+    if probe.http and not probe.http.path.startswith("/"):
+        yield Problem(f"{path}.http.path", f"must begin with '/'; got {probe.http.path!r}")
+
+
+def _check_service(path: str, service: Service, workload: WorkloadSettings) -> Iterator[Problem]:
+    if not KUBERNETES_NAME.fullmatch(service.name):
+        yield Problem(
+            path, "is not a valid name of a Service: use lower-case letters, digits and '-'"
+        )
+    if not service.ports:
+        yield Problem(f"{path}.ports", "must not be empty: name a port of the workload")
+    numbers = list(service.ports.values())
+    for name, number in service.ports.items():
+        if not is_port(number):
+            yield Problem(f"{path}.ports.{name}", f"{number} is not a port: expected 1 to 65535")
+        elif numbers.count(number) > 1:
+            yield Problem(f"{path}.ports.{name}", f"two ports of the Service are {number}")
+        if name not in workload.ports:
+            hint = suggestion(name, workload.ports)
+            yield Problem(f"{path}.ports.{name}", f"is not a port of the workload{hint}")
+    for key, value in (service.selector or {}).items():
+        if workload.labels.get(key) != value:
+            has = "is none of its labels"
+            if key in workload.labels:
+                has = f"is {workload.labels[key]!r}"
+            yield Problem(
+                f"{path}.selector.{key}", f"selects nothing: the workload's {key!r} {has}"
+            )

@@ -1,0 +1,98 @@
+"""What follows from a stack: its CIDRs, its machines by kind, and records that never change."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from components import config
+from components.config import reader
+from components.config.docker import DockerMachine
+from components.config.google import GceInstanceGroup, GceMachine, GkeCluster
+from components.config.stack import Settings
+from components.config.workload import HttpProbe, Probe, Service, WorkloadSettings
+
+
+def settings(stack: str) -> Settings:
+    raw, _ = reader.read_file(stack)
+    return config.load(raw, {"sshPrivateKey"})
+
+
+@pytest.mark.parametrize(
+    ("stack", "network", "cidrs"),
+    [
+        ("lab", "pods", ("10.244.0.0/16", "172.31.6.0/24")),
+        ("lab-multi-network", "far", ("172.31.9.0/24",)),
+        ("existing", "pods", ("10.20.0.0/16", "10.11.0.0/24")),
+        ("single-network", "pods", ("10.10.0.0/22", "10.11.0.0/24", "10.20.0.0/16")),
+        ("multi-network", "pods", ("10.10.0.0/22", "10.20.0.0/16")),
+        ("multi-network", "far", ("10.40.0.0/24",)),
+    ],
+)
+def test_a_networks_cidrs_follow_from_subnets_pods_and_what_it_states(
+    stack: str, network: str, cidrs: tuple[str, ...]
+) -> None:
+    assert settings(stack).cidrs(network) == cidrs
+
+
+def test_machines_are_in_no_cidr_of_pods() -> None:
+    assert settings("lab").machine_cidrs("pods") == ("172.31.6.0/24",)
+    assert settings("multi-network").machine_cidrs("far") == ("10.40.0.0/24",)
+
+
+def test_machines_are_not_in_the_subnet_of_a_gke_cluster() -> None:
+    stack = settings("single-network")
+    assert isinstance(stack.cluster, GkeCluster) and stack.cluster.subnet == "nodes"
+    assert list(stack.machine_subnets("pods")) == ["machines"]
+    assert {stack.subnet_of(machine) for machine in stack.google_machines.values()} == {"machines"}
+
+
+def test_instance_groups_are_apart_from_single_machines() -> None:
+    stack = settings("fleet")
+    assert list(stack.instance_groups) == ["product-fleet"]
+    assert stack.single_machines == {}
+    assert stack.min_group_size("product") == 2
+    assert stack.machines_of_type(GceInstanceGroup).keys() == stack.google_machines.keys()
+
+
+def test_gateway_machines_are_like_the_first_of_their_network_without_its_application() -> None:
+    stack = settings("multi-network")
+    gateways = stack.single_machines_of("far-gateway")
+    assert list(gateways) == ["far-gateway-1", "far-gateway-2"]
+    first, second = gateways.values()
+    assert isinstance(first, GceMachine) and isinstance(second, GceMachine)
+    assert (first.name, first.zone, second.zone) == (
+        "far-gateway-1",
+        "europe-west1-b",
+        "europe-west1-c",
+    )
+    assert first.startup_script is None
+    assert first.machine_type == stack.machines_of_type(GceMachine)["product-1"].machine_type
+    assert stack.workloads["far-gateway"].role == "router"
+
+
+def test_docker_networks_are_those_of_containers_and_of_kind() -> None:
+    assert settings("lab-multi-network").docker_networks == {"pods", "far"}
+    assert settings("existing").docker_networks == set()
+
+
+def test_in_python_records_are_made_by_name_and_are_checked_too() -> None:
+    workload = WorkloadSettings(
+        name="product",
+        namespace="shop",
+        labels={"app": "product"},
+        ports={"http": 8080},
+        probe=Probe(http=HttpProbe(port=8080)),
+        services={"product": Service(name="product", ports={"http": 80})},
+    )
+    assert workload.service_account_name == "product"
+    with pytest.raises(ValidationError):
+        HttpProbe(port="8080")  # type: ignore[arg-type]
+
+
+def test_records_cannot_be_changed() -> None:
+    machine = DockerMachine(platform="docker", name="a", workload="w", network="n")
+    with pytest.raises(ValidationError, match="frozen"):
+        machine.workload = "other"  # type: ignore[misc]
+    assert machine.model_copy(update={"workload": "other"}).workload == "other"
+    assert machine.workload == "w"
