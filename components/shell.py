@@ -10,10 +10,10 @@ from pathlib import Path
 
 LOCAL = "bash -s"
 LOCAL_ON_CREATE = "bash -s first"
-REMOTE_AS_ROOT = "timeout -k 10 600 bash -s"
-# sudo outside of timeout: on expiry everything below dies, root's children too. It says what is wrong, and not what to do.
-NO_SUDO = "install sudo and let $(id -un) run it without a password, or connect as root"
-REMOTE = f'sudo -n true </dev/null || {{ echo "{NO_SUDO}" >&2; exit 1; }}; sudo -n {REMOTE_AS_ROOT}'
+REMOTE = "bash -s"
+"""What the login shell of a machine is given: words that sh, bash, dash, zsh, fish and tcsh read
+alike, without quotes, operators and redirections."""
+REMOTE_TIME_LIMIT_S = 600
 
 
 @cache
@@ -41,6 +41,25 @@ def b64decode(text: str) -> str:
 def local_script(name: str, variables: Mapping[str, str | int]) -> str:
     """A script for the machine that runs Pulumi."""
     return assignments(variables) + read_script(name)
+
+
+def remote_script(name: str, variables: Mapping[str, str | int]) -> str:
+    """Assemble a script for a machine or a pod: the variables, the shared functions, the script.
+
+    The script runs its `main` unless it is sourced, so tests source the files as they are.
+    """
+    return assignments(variables) + read_script("machines/lib") + read_script(name)
+
+
+def run_as_root(text: str, time_limit_s: float = REMOTE_TIME_LIMIT_S) -> str:
+    """Have a script run as root, for any SSH user with sudo, and end after a time limit.
+
+    text: a script for bash's standard input.
+    time_limit_s: seconds; when they are over, every process below the script is killed.
+
+    Returns a text for `REMOTE`. It fails with the fix where the user has no sudo.
+    """
+    return f"TIME_LIMIT_S={time_limit_s}\n" + read_script("machines/as-root") + text
 
 
 def with_kubeconfig(name: str, kubeconfig: str, variables: Mapping[str, str | int]) -> str:

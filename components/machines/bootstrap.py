@@ -1,53 +1,132 @@
-"""The join of one machine: script, digest, and registration."""
+"""The join of a machine: its inputs, the script that runs on it, and what it is compared by."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from .. import names, shell
-from ..config.mesh import Package
+from ..config.mesh import MeshSettings
 from ..config.workload import WorkloadSettings
-from ..istio import manifests
-from .files import TOKEN, MachineFile
+from ..istio.manifests import workload_group
+from ..names import DISCONNECT_GRACE
+from ..shell import remote_script
+from .files import (
+    CLUSTER_ENV,
+    MESH_CONFIG,
+    OVERRIDES_ENV,
+    ROOT_CERTIFICATE,
+    MachineFile,
+    agent_files,
+    archive,
+    cluster_env,
+    mesh_config,
+    overrides_env,
+    proxy_config,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinInputs:
+    """All that a machine's join depends on.
+
+    machine: the machine's name.
+    network: the machine's network.
+    address: the address by which pods reach the machine.
+    gateway: the east-west gateway's address or DNS name.
+    root_certificate: the mesh's trust anchor, in PEM.
+    workload: the workload's settings.
+    mesh: the mesh's settings.
+    token: the token of the workload's service account, a secret; "" where the machine mints it.
+    """
+
+    machine: str
+    network: str
+    address: str
+    gateway: str
+    root_certificate: str
+    workload: WorkloadSettings
+    mesh: MeshSettings
+    token: str = field(default="", repr=False)
+
+    @property
+    def package_url(self) -> str:
+        """Where the machine gets Istio's package; `{package}` is open until the machine joins."""
+        return self.mesh.package.url.replace("{version}", self.mesh.version)
 
 
 def registration(name: str, workload: WorkloadSettings, network: str) -> str:
-    """All that istiod copies into the entry when the machine registers and never again: a change needs a new registration."""
-    spec = manifests.workload_group(name, workload, network)["spec"]
+    """Return what istiod copies into a machine's entry when it registers, and never again.
+
+    A change needs a new registration.
+    name: the workload's name.
+    workload: the workload's settings.
+    network: the machine's network.
+    """
+    spec = workload_group(name, workload, network)["spec"]
     return json.dumps({"group": name, "namespace": workload.namespace, **spec}, sort_keys=True)
 
 
-def bootstrap_digest(files: Sequence[MachineFile], *more: str) -> str:
-    """What a machine is compared by: a digest of all that its agent must be restarted for."""
-    return hashlib.sha256(json.dumps([[*file] for file in files] + list(more)).encode()).hexdigest()[:16]
+def machine_files(inputs: JoinInputs) -> list[MachineFile]:
+    """Return every file of a machine but its token."""
+    name, workload, network = inputs.workload.name, inputs.workload, inputs.network
+    config = proxy_config(inputs.mesh, name, workload, network)
+    overrides = overrides_env(inputs.machine, inputs.address, inputs.gateway, workload, network)
+    return [
+        MachineFile(path=CLUSTER_ENV, text=cluster_env(name, workload, config)),
+        MachineFile(path=OVERRIDES_ENV, text=overrides),
+        MachineFile(path=MESH_CONFIG, text=mesh_config(config)),
+        MachineFile(path=ROOT_CERTIFICATE, text=inputs.root_certificate, owner="istio-proxy"),
+        *agent_files(workload.role),
+    ]
 
 
-def join_script(
-    machine: str, files: Sequence[MachineFile], *, token: str | None, gateway: str, package: Package, version: str, registration: str
-) -> str:
-    """The join of one machine (decisions in docs/machines.md). Holds the token: a secret as a whole.
+def join_variables(inputs: JoinInputs, more_files: Sequence[MachineFile] = ()) -> dict[str, str]:
+    """Return the variables of `join.sh` but MACHINE and TOKEN.
 
-    Without a token this is for a machine that mints its own and fills in what only it knows: `boot.sh` comes before, with `filled` and `token`.
+    more_files: files that the machine gets beside its own.
+
+    DIGEST is what a machine is compared by: all that its agent must be restarted for. The token is
+    not in it, since the agent reads a new token when it needs one.
     """
-    url = package.url.replace("{version}", version)
-    owners = {True: "istio-proxy:istio-proxy", False: "root:root"}
-    text = '"$(filled {})"' if token is None else "{}"
-    writes = "".join(
-        f"  put {file.path} {file.mode} {owners[file.proxy_owned]} {text.format(shell.b64encode(file.text))}\n" for file in files
-    )
-    functions = f"files() {{\n{writes}  chown istio-proxy:istio-proxy /etc/certs /var/lib/istio/envoy /var/lib/istio/config /var/lib/istio/proxy\n}}\n"
-    if token is not None:
-        functions += f"token() {{\n  put {TOKEN} 0600 {owners[True]} {shell.b64encode(token)}\n}}\n"
-    variables: dict[str, str | int] = {
-        "MACHINE": machine,
-        "GATEWAY": gateway,
-        "TOKEN": TOKEN,
-        "PACKAGE_URL": url,
-        "PACKAGE_SHA256": package.sha256 or "",
-        "GRACE": names.DISCONNECT_GRACE,
-        "DIGEST": bootstrap_digest(files, url, package.sha256 or "", registration),
-        "REGISTRATION": hashlib.sha256(registration.encode()).hexdigest()[:16],
+    files = archive([*machine_files(inputs), *more_files])
+    described = registration(inputs.workload.name, inputs.workload, inputs.network)
+    package = [inputs.package_url, inputs.mesh.package.sha256 or ""]
+    compared = json.dumps([hashlib.sha256(files).hexdigest(), *package, described])
+    return {
+        "GATEWAY": inputs.gateway,
+        "FILES": base64.b64encode(files).decode(),
+        "PACKAGE_URL": package[0],
+        "PACKAGE_SHA256": package[1],
+        "GRACE_S": str(DISCONNECT_GRACE),
+        "REGISTRATION": _short_digest(described),
+        "DIGEST": _short_digest(compared),
     }
-    return shell.assignments(variables) + functions + shell.read_script("machines/join")
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def join_digest(inputs: JoinInputs) -> str:
+    """Return the last line of a successful join's output; an output that ends otherwise failed."""
+    return join_variables(inputs)["DIGEST"]
+
+
+def join_script(inputs: JoinInputs) -> str:
+    """Return the script that joins a machine, as root on standard input; it holds the token.
+
+    The decisions are in docs/machines.md.
+    """
+    variables = {"MACHINE": inputs.machine, "TOKEN": inputs.token, **join_variables(inputs)}
+    return remote_script("machines/join", variables)
+
+
+def leave_script(machine: str) -> str:
+    """Return the script by which a machine leaves the mesh, as root on standard input.
+
+    machine: the machine's name.
+    """
+    return remote_script("machines/leave", {"MACHINE": machine})

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_command import remote
 
-from .. import shell
-
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
@@ -21,7 +19,6 @@ class Host:
         machine creates that key.
     host_key_script: where the machine creates its host key, the local script that waits for the
         key and prints it.
-    root_shell: the command that runs a script on standard input as root.
     resource: the machine itself, where this program creates it.
     leave_script: the local script that takes the machine out of the mesh over SSH. A machine that
         is shut down needs none.
@@ -31,7 +28,6 @@ class Host:
     instance_id: pulumi.Output[str]
     connection: remote.ConnectionArgs | Callable[[pulumi.Output[str]], remote.ConnectionArgs]
     host_key_script: str | None = None
-    root_shell: str = shell.REMOTE
     resource: pulumi.Resource | None = None
     leave_script: pulumi.Output[str] | None = None
 

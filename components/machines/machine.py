@@ -11,8 +11,7 @@ from pulumi_command import local, remote
 
 from .. import names, shell
 from ..istio.workload import Workload
-from . import bootstrap
-from .files import machine_files
+from .bootstrap import JoinInputs, join_script
 from .host import Host, HostFactory
 from .token import Token, TokenArgs
 
@@ -72,7 +71,7 @@ class Machine(pulumi.ComponentResource):
             mesh=mesh.effective_config,
             address=host.address,
             gateway=mesh.gateway,
-            root=mesh.root_certificate,
+            root_certificate=mesh.root_certificate,
             token=token.token,
         ).apply(self._join_script)
         drain = pulumi.Output.all(kubeconfig=self._cluster.kubeconfig, entry=self.entry, leave=host.leave_script or "").apply(
@@ -113,26 +112,13 @@ class Machine(pulumi.ComponentResource):
         return Token(f"{self._name}-token", token_args, opts)
 
     def _join_script(self, inputs: Mapping[str, Any]) -> str:
-        workload_name, settings = self.workload.settings.name, self.workload.settings
-        files = machine_files(
-            inputs["mesh"],
-            workload_name,
-            settings,
+        join = JoinInputs(
             machine=self._name,
             network=self.network,
-            address=inputs["address"],
-            gateway=inputs["gateway"],
-            root_certificate=inputs["root"],
+            workload=self.workload.settings,
+            **inputs,
         )
-        return bootstrap.join_script(
-            self._name,
-            files,
-            token=inputs["token"],
-            gateway=inputs["gateway"],
-            package=inputs["mesh"].package,
-            version=inputs["mesh"].version,
-            registration=bootstrap.registration(workload_name, settings, self.network),
-        )
+        return shell.run_as_root(join_script(join))
 
     def _drain_script(self, inputs: Mapping[str, str]) -> str:
         host = self.host
@@ -170,7 +156,7 @@ class Machine(pulumi.ComponentResource):
         It runs again whenever the text or the join changes.
         """
         stdin = pulumi.Output.all(revision=self.revision, text=text).apply(
-            lambda parts: shell.assignments({"JOINED": parts["revision"]}) + parts["text"]
+            lambda parts: shell.run_as_root(shell.assignments({"JOINED": parts["revision"]}) + parts["text"])
         )
         return self._over_ssh(f"{self._name}-proof", stdin, [self.join, *depends_on]).stdout
 
@@ -179,7 +165,7 @@ class Machine(pulumi.ComponentResource):
         return remote.Command(
             name,
             connection=self._connection,
-            create=host.root_shell,
+            create=shell.REMOTE,
             stdin=stdin,
             triggers=[host.instance_id],
             logging=remote.Logging.NONE,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from .. import shell
 from ..config.existing import SshMachine
+from .bootstrap import leave_script
+
+TIME_LIMIT_S = 120  # of what runs on the machine
 
 
 def known_hosts(machine: SshMachine) -> str:
@@ -24,16 +27,11 @@ def leave_over_ssh_script(name: str, machine: SshMachine, private_key: str) -> s
         "HOST": machine.host,
         "PORT": machine.port,
         "SSH_USER": machine.user,
-        "COMMAND": root_shell(machine).replace("600", "120"),
+        "COMMAND": shell.REMOTE,
         "KNOWN_HOSTS": known_hosts(machine),
         "KEY_BASE64": shell.b64encode(private_key if private_key.endswith("\n") else f"{private_key}\n"),
         "BASTION": f"{bastion.user}@{bastion.host}" if bastion else "",
         "BASTION_PORT": bastion.port if bastion else 22,
-        "LEAVE_BASE64": shell.b64encode(shell.local_script("machines/leave", {"MACHINE": name})),
+        "LEAVE_BASE64": shell.b64encode(shell.run_as_root(leave_script(name), TIME_LIMIT_S)),
     }
     return shell.local_script("machines/leave-over-ssh", variables)
-
-
-def root_shell(machine: SshMachine) -> str:
-    """The command that runs a script as root on a machine."""
-    return shell.REMOTE if machine.sudo else shell.REMOTE_AS_ROOT

@@ -87,7 +87,7 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[dict[str
     for name, verified in args.workloads.items():
         if verified.workload.settings.role == "router":
             outputs[name] += [
-                machine.verify(shell.local_script("verification/carried", {"GATEWAY_NAME": gateway}), list(commands.values()))
+                machine.verify(shell.remote_script("verification/gateway-stats", {"GATEWAY_NAME": gateway}), list(commands.values()))
                 for gateway, machine in verified.machines.items()
             ]
     return {

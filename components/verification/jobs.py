@@ -42,12 +42,12 @@ def call_script(
         "PORT": port,
         "URL_PATH": probed.path if probed else "",
         "IDENTITY": names.spiffe_id(workload.namespace, workload.service_account_name),
-        "WANTED": " ".join(dict.fromkeys(wanted)),
-        "RANGES": " ".join(ranges),
-        "PATIENCE": TIMEOUT_S // 2,
-        "ANSWERED": target if answered else "",
+        "EXPECTED": " ".join(dict.fromkeys(wanted)),
+        "CIDRS": " ".join(ranges),
+        "TIMEOUT_S": TIMEOUT_S // 2,
+        "INBOUND_PORT": target if answered else "",
     }
-    return shell.assignments(variables) + shell.read_script("verification/calls")
+    return shell.remote_script("verification/call-service", variables)
 
 
 def plaintext_probe_script(workload: WorkloadSettings, endpoints: Sequence[str]) -> str:
@@ -57,7 +57,7 @@ def plaintext_probe_script(workload: WorkloadSettings, endpoints: Sequence[str])
         "ENDPOINTS": " ".join([*dict.fromkeys(endpoints), POD_ENDPOINTS]),
         "SNI": f"outbound_.{port}_._.{names.service_host(service, workload.namespace)}",
     }
-    return shell.assignments(variables) + shell.read_script("verification/outside")
+    return shell.remote_script("verification/plaintext-probe", variables)
 
 
 def caller_job(name: str, workload: WorkloadSettings, mesh: MeshSettings, text: str, inside: bool = True) -> dict[str, Any]:

@@ -74,8 +74,3 @@ def test_a_dead_machine_and_another_one_in_its_place_are_let_go(sshd: Sshd) -> N
 def test_the_key_is_on_no_command_line(sshd: Sshd) -> None:
     done = leave(machine_of(sshd), sshd, "cat /proc/$PPID/cmdline /proc/self/cmdline | tr '\\0' ' '")
     assert "PRIVATE KEY" not in done.stdout
-
-
-def test_a_machine_that_never_joined_is_left_alone() -> None:
-    done = subprocess.run(["bash", "-s"], input=shell.local_script("machines/leave", {"MACHINE": "m"}), capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

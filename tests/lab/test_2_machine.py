@@ -56,7 +56,7 @@ def test_its_files_are_those_of_istioctl(lab: Lab, configured: Path) -> None:
 
 
 def test_all_that_differs_from_istioctl_is_in_one_file(lab: Lab) -> None:
-    text = lab.ssh("product-1", "cat /var/lib/istio/envoy/istio-vm-mesh.env")
+    text = lab.ssh("product-1", "cat /var/lib/istio/envoy/overrides.env")
     address, gateway = lab.outputs()["machines"]["product-1"]["address"], lab.outputs()["gateway"]
     assert dict(line.split("=", 1) for line in shlex.split(text)) == {
         "CLOUD_PLATFORM": "none",
@@ -66,11 +66,12 @@ def test_all_that_differs_from_istioctl_is_in_one_file(lab: Lab) -> None:
         "OUTPUT_CERTS": "/etc/certs",
         "POD_NAME": "product-1",
         "PROV_CERT": "/etc/certs",
+        "PROXY_ROLE": "sidecar",
         "PROXY_CONFIG": json.dumps({"discoveryAddress": f"{gateway}:15012"}),
     }
     assert "istiod" not in lab.ssh("product-1", "cat /etc/hosts")
     files = lab.ssh("product-1", "systemctl cat istio | sed -n 's/^EnvironmentFile=//p'").split()
-    assert files == ["/var/lib/istio/envoy/cluster.env", "/var/lib/istio/envoy/istio-vm-mesh.env"]
+    assert files == ["/var/lib/istio/envoy/cluster.env", "/var/lib/istio/envoy/overrides.env"]
 
 
 def test_the_token_is_istioctls_and_only_the_proxy_reads_it(lab: Lab, configured: Path) -> None:

@@ -1,4 +1,4 @@
-"""A machine of a group, in the mesh: it joins by itself with the boot script that Google Cloud would run, and leaves when it is shut down.
+"""A machine of a group, in the mesh: it joins by itself with the startup script that Google Cloud would run, and leaves when it is shut down.
 
 Google's part is played by stand-ins: a metadata server of this process, whose "Google identity" is a ServiceAccount with the rights that the program gives
 machines, and a unit that runs the script in the metadata. The token comes from the lab's API server.
@@ -16,7 +16,6 @@ import pytest
 import yaml
 
 from components.config import load_file
-from components.config.google import GceInstanceGroup
 from components.config.stack import Settings
 from components.platforms.docker import names
 from components.platforms.google import startup
@@ -25,13 +24,7 @@ from tests.lab.environment import Lab, wait_for
 
 NAME = "product-x7k2"
 ACCOUNT = "machines-google-identity"
-GROUP = GceInstanceGroup(
-    platform="gce-instance-group",
-    name="product-fleet",
-    workload="product",
-    network="pods",
-    startup_script="#!/bin/bash\necho set up >>/var/log/setup\n",
-)
+SETUP = "#!/bin/bash\necho set up >>/var/log/setup\n"
 UNIT = """\
 [Unit]
 Description=Stand-in for Google's unit of this name
@@ -113,12 +106,15 @@ def member(lab: Lab, settings: Settings, metadata: tuple[str, dict[str, str]]) -
     authority = base64.b64decode(kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
     scripts = startup.group_metadata(
         startup.startup_script(
-            settings.mesh,
-            GROUP,
-            settings.workloads["product"],
-            gateway=gateway,
-            root_certificate=lab.get("configmap", "istio-ca-root-cert")["data"]["root-cert.pem"],
-            api_server=f"https://{gateway}:6443",
+            startup.StartupInputs(
+                network="pods",
+                gateway=gateway,
+                root_certificate=lab.get("configmap", "istio-ca-root-cert")["data"]["root-cert.pem"],
+                workload=settings.workloads["product"],
+                mesh=settings.mesh,
+                api_server=f"https://{gateway}:6443",
+                setup=SETUP,
+            )
         )
     )
     image = lab.resource("product-1-container")["inputs"]["triggers"][0]

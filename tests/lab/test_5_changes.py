@@ -183,7 +183,7 @@ def test_that_up_brings_it_back_and_names_what_keeps_others_from_joining(lab: La
         "product-3": "host key mismatch",
         "product-4": f"machine product-4: cannot reach the east-west gateway at {gateway} port 15012: check the gateway's address",
         "product-5": f"machine product-5: cannot fetch Istio's package from {PACKAGE.format(version='1.31.0')} (curl: (7)",
-        "billing-1": f"machine billing-1: whoever answers at {gateway} port 15012 is not istiod: is it the gateway of this mesh?",
+        "billing-1": f"machine billing-1: what answers at {gateway} port 15012 is not istiod: is it the gateway of this mesh?",
         "billing-2": "MiB are free under /usr/local, the sidecar needs 300: make room",
         "billing-3": "sudo: command not found install sudo and let admin run it without a password, or connect as root",
         "billing-4": "machine billing-4: another Istio agent already runs on this machine",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from components import shell
+from components.machines import bootstrap
 from tests.lab.acceptance import Acceptance, told_apart
 from tests.lab.environment import Lab
 
@@ -24,9 +25,9 @@ class TestOneNetwork(Acceptance):
 
 def test_a_machine_that_leaves_keeps_nothing(lab: Lab) -> None:
     """Last, for the lab is of no use afterwards."""
-    leave = shell.assignments({"MACHINE": "product-1"}) + shell.read_script("machines/leave")
+    leave = shell.b64encode(shell.run_as_root(bootstrap.leave_script("product-1")))
     for _ in range(2):
-        lab.ssh("product-1", f"echo {shell.b64encode(leave)} | base64 -d | sudo bash -s")
+        lab.ssh("product-1", f"echo {leave} | base64 -d | {shell.REMOTE}")
     look = "sudo sh -c 'pgrep -l \"pilot|envoy\"; dpkg --list | grep istio; systemctl cat istio 2>/dev/null; iptables-save; iptables-legacy-save 2>/dev/null'"
     left = lab.ssh(
         "product-1",

@@ -264,7 +264,9 @@ def test_two_machines_with_one_address_in_two_networks_have_an_entry_each(networ
     """Forced by what the second proxy announces; it is killed, so that it starts anew at once."""
     near, far = (networks.outputs()["machines"][name] for name in ("product-1", "product-3"))
     twin = f"product-{near['address']}-far"
-    announce = "sudo sed -i \"s/^INSTANCE_IP=.*/INSTANCE_IP='{}'/\" /var/lib/istio/envoy/istio-vm-mesh.env && sudo systemctl kill --signal KILL istio"
+    announce = (
+        "sudo sed -i \"s/^INSTANCE_IP=.*/INSTANCE_IP='{}'/\" /var/lib/istio/envoy/overrides.env && sudo systemctl kill --signal KILL istio"
+    )
     networks.ssh("product-3", announce.format(near["address"]))
     try:
         wait_for(lambda: networks.health(twin) is not None, 15, "the second entry is there")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,6 @@ DIRECTORY = Path(__file__).parent / "golden"
 SCRIPTS = {file.stem: file.read_text() for file in sorted((ROOT / "components").rglob("*.sh"), key=lambda file: file.stem)}
 LONG = 300
 _VARIABLE = re.compile(r"""^([A-Z][A-Z0-9_]*)=((?:'[^']*'|"'"|[^\s'])*)$""", re.MULTILINE)
-_FILE = re.compile(r"^ +put (\S+ \S+ \S+) \S+$", re.MULTILINE)
 
 
 def render(run: Run) -> str:
@@ -43,14 +45,22 @@ def _readable(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if bodies := [name for name, text in SCRIPTS.items() if text in value]:
-        head = value[: min(value.index(SCRIPTS[name]) for name in bodies)]
-        found: dict[str, Any] = {"script": " ".join(bodies)}
-        if variables := {name: _short(text) for name, text in _VARIABLE.findall(head)}:
-            found["variables"] = variables
-        if files := _FILE.findall(head):
-            found["files"] = files
-        return found
+        for name in bodies:
+            value = value.replace(SCRIPTS[name], "")
+        shown: dict[str, Any] = {"script": " ".join(bodies)}
+        variables = dict(_VARIABLE.findall(value))
+        if files := variables.pop("FILES", None):
+            shown["files"] = tar_listing(files)
+        if variables:
+            shown["variables"] = {name: _short(text) for name, text in variables.items()}
+        return shown
     return _short(value)
+
+
+def tar_listing(encoded: str) -> list[str]:
+    """Return `path mode owner` for each file of a tar in base64."""
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded))) as tar:
+        return [f"/{file.name} {file.mode:04o} {file.uname}:{file.gname}" for file in tar]
 
 
 def _short(text: str) -> str:

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
-import pytest
-import yaml
-
-from components import names, shell
+from components import names
 from components.config import load
-from components.config.mesh import ChartValues, MeshSettings
-from components.config.workload import HttpProbe, Pods, Probe, Service, ServiceAccount, TcpProbe, WorkloadSettings
+from components.config.mesh import MeshSettings
+from components.config.workload import Probe, Service, TcpProbe
 from components.istio import charts, manifests
-from components.machines import bootstrap, files
+from components.machines import files
 from components.platforms.docker.names import docker_cidr, dynamic_cidr, machine_addresses
 from components.verification import evidence, jobs, targets
+from tests.support.samples import MESH, PRODUCT
 from tests.unit.config.test_reader import GOOD
-
-MESH = MeshSettings(id="lab", version="1.31.0")
-PRODUCT = WorkloadSettings(
-    name="product",
-    namespace="shop",
-    labels={"app": "product", "version": "v1"},
-    ports={"http": 8080, "tcp-db": 5432},
-    probe=Probe(http=HttpProbe(port=8080, path="/healthz")),
-    services={"product": Service(name="product", ports={"http": 80})},
-    pods=Pods(image="echo"),
-)
 
 
 def test_the_product_leaves_istio_as_istio_is() -> None:
@@ -39,67 +25,9 @@ def test_the_product_leaves_istio_as_istio_is() -> None:
     assert "PEER_METADATA_DISCOVERY" not in config["proxyMetadata"]
 
 
-def test_cluster_env_is_sorted_and_quoted_as_istioctl_does() -> None:
-    text = files.cluster_env("product", PRODUCT, files.proxy_config(MESH, "product", PRODUCT, "pods"))
-    assert text.splitlines() == [
-        "CANONICAL_REVISION='v1'",
-        "CANONICAL_SERVICE='product'",
-        "ISTIO_INBOUND_PORTS='5432,8080'",
-        "ISTIO_LOCAL_EXCLUDE_PORTS='22,15090,15021,15020'",
-        """ISTIO_METAJSON_LABELS='{"app":"product","service.istio.io/canonical-name":"product","service.istio.io/canonical-revision":"v1","version":"v1"}'""",
-        "ISTIO_META_AUTO_REGISTER_GROUP='product'",
-        "ISTIO_META_CLUSTER_ID='Kubernetes'",
-        "ISTIO_META_DNS_CAPTURE='true'",
-        "ISTIO_META_MESH_ID='lab'",
-        "ISTIO_META_NETWORK='pods'",
-        """ISTIO_META_POD_PORTS='[{"name":"http","containerPort":8080,"protocol":""},{"name":"tcp-db","containerPort":5432,"protocol":""}]'""",
-        "ISTIO_META_WORKLOAD_NAME='product'",
-        "ISTIO_NAMESPACE='shop'",
-        "ISTIO_SERVICE='product.shop'",
-        "ISTIO_SERVICE_CIDR='*'",
-        "POD_NAMESPACE='shop'",
-        "SERVICE_ACCOUNT='product'",
-        "TRUST_DOMAIN='cluster.local'",
-    ]
-
-
-def test_the_machine_reports_its_probe_or_istiod_would_not_watch_its_health() -> None:
-    config = yaml.safe_load(files.mesh_config(files.proxy_config(MESH, "product", PRODUCT, "pods")))["defaultConfig"]
-    assert config["readinessProbe"] == manifests.workload_group("product", PRODUCT, "pods")["spec"]["probe"]
-    assert config["readinessProbe"]["failureThreshold"] == 3
-    assert config["discoveryAddress"] == "istiod.istio-system.svc:15012"
-
-
-def test_the_stacks_mesh_configuration_reaches_the_machines() -> None:
-    values = ChartValues(istiod={"meshConfig": {"defaultConfig": {"proxyMetadata": {"SECRET_TTL": "168h"}, "statusPort": 15099}}})
-    custom = MeshSettings(id="lab", version="1.31.0", values=values)
-    text = files.cluster_env("product", PRODUCT, files.proxy_config(custom, "product", PRODUCT, "pods"))
-    assert "SECRET_TTL='168h'\n" in text
-    assert "ISTIO_LOCAL_EXCLUDE_PORTS='22,15090,15021,15099'" in text
-
-
-def test_every_port_of_a_machine_is_captured_whatever_the_group_names() -> None:
-    assert "ISTIO_INBOUND_PORTS='*'\n" in files.overrides_env("product-1", "172.31.6.130", "172.31.6.2")
-
-
-def test_the_machine_dials_the_gateway_and_asks_the_certificate_authority_there_too() -> None:
-    text = files.overrides_env("product-1", "172.31.6.130", "gateway.example.internal")
-    assert """PROXY_CONFIG='{"discoveryAddress": "gateway.example.internal:15012"}'""" in text
-    assert "ISTIOD_SAN='istiod.istio-system.svc'" in text
-    assert "CA_ADDR" not in text  # with it the agent ignores ISTIOD_SAN for certificate requests
-
-
 def test_an_entry_is_called_as_istiod_calls_it() -> None:
     assert names.entry_name("product", "172.31.6.130", "pods") == "product-172.31.6.130-pods"
     assert names.entry_name("product", "fd00::1", "pods") == "product-fd00--1-pods"
-
-
-@pytest.mark.parametrize("change", [{"labels": {"app": "other"}}, {"ports": {"http": 8081}}, {"service_account": ServiceAccount(name="x")}])
-def test_what_istiod_reads_once_needs_a_new_registration(change: dict) -> None:
-    before = bootstrap.registration("product", PRODUCT, "pods")
-    after = bootstrap.registration("product", PRODUCT.model_copy(update=change), "pods")
-    assert before != after
-    assert before != bootstrap.registration("product", PRODUCT, "far")
 
 
 def test_istiod_is_exposed_by_its_own_name_only() -> None:
@@ -143,38 +71,13 @@ def test_services_do_not_wait_for_endpoints_that_kubernetes_never_lists() -> Non
     assert manifest["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
 
 
-@pytest.mark.parametrize("text", ["it's", "a\nb", "$(touch /tmp/x) `id`", "ünï—code", "", '"\\', "-n"])
-def test_any_text_survives_the_way_into_a_script(text: str) -> None:
-    program = shell.assignments({"VALUE": text}) + 'printf %s "$VALUE"'
-    assert subprocess.run(["bash", "-s"], input=program.encode(), capture_output=True, check=True).stdout.decode() == text
-
-
-def test_a_join_cut_in_transit_does_nothing() -> None:
-    text = bootstrap.join_script("m", [], token="t", gateway="g", package=MESH.package, version="1", registration="r")
-    cut = text[: text.rindex("main </dev/null")]
-    for part in (cut, cut[: len(cut) * 3 // 4]):
-        done = subprocess.run(["bash", "-s"], input=part, text=True, capture_output=True)
-        assert done.stdout == ""
-
-
-def test_the_digest_leaves_the_token_out_and_everything_else_in() -> None:
-    def digest_of(**change: str) -> str:
-        arguments = {"token": "t", "gateway": "g", "registration": "r", **change}
-        text = bootstrap.join_script("m", [files.MachineFile("/a", change.get("text", "x"), "0644")], package=MESH.package, version="1", **{k: v for k, v in arguments.items() if k != "text"})  # fmt: skip
-        return next(line for line in text.splitlines() if line.startswith("DIGEST="))
-
-    assert digest_of() == digest_of(token="another")
-    assert digest_of() != digest_of(text="y")
-    assert digest_of() != digest_of(registration="s")
-
-
 def test_what_is_verified_is_the_probes_port_over_the_service_that_offers_it() -> None:
     assert targets.probe_target(PRODUCT) == ("product", 80, 8080)
     text = jobs.call_script("product", PRODUCT, caller="a pod", mode="fail", wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"])
     for line in (
         "HOST=product.shop.svc.cluster.local",
         "URL_PATH=/healthz",
-        "WANTED=172.31.6.130:8080",
+        "EXPECTED=172.31.6.130:8080",
         "IDENTITY=spiffe://cluster.local/ns/shop/sa/product",
     ):
         assert line in text.splitlines()

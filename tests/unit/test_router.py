@@ -36,11 +36,10 @@ def test_without_gateways_no_machines_are_added() -> None:
 def test_the_gateways_agent_routes_captures_nothing_and_keeps_to_its_network() -> None:
     expanded = settings({"machines": 1})
     workload = expanded.workloads["far-gateway"]
-    unit = files.agent_unit(workload.role)
-    assert "pilot-agent proxy router" in unit
-    assert "capture.sh nothing\n" in unit and "capture.sh traffic" not in unit
-    assert "ISTIO_META_REQUESTED_NETWORK_VIEW='far'\n" in files.overrides_env("far-gateway-1", "172.31.6.130", "172.31.6.2", "far")
-    assert "REQUESTED_NETWORK_VIEW" not in files.overrides_env("product-2", "172.31.7.130", "172.31.6.2")
+    assert not [file.path for file in files.agent_files(workload.role) if file.path.endswith("sidecar.conf")]
+    overrides = files.overrides_env("far-gateway-1", "172.31.6.130", "172.31.6.2", workload, "far")
+    assert "PROXY_ROLE='router'\n" in overrides
+    assert "ISTIO_META_REQUESTED_NETWORK_VIEW='far'\n" in overrides
 
 
 def test_calls_are_passed_on_by_name_by_the_gateways_machines_alone() -> None:

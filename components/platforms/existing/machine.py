@@ -56,6 +56,5 @@ def _host(name: str, settings: SshMachine, private_key: pulumi.Output[str] | Non
             dial_error_limit=5,
             per_dial_timeout=10,
         ),
-        root_shell=ssh_leave.root_shell(settings),
         leave_script=key.apply(lambda text: ssh_leave.leave_over_ssh_script(name, settings, text)),
     )

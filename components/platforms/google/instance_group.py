@@ -101,7 +101,7 @@ class InstanceGroup(pulumi.ComponentResource):
         script = pulumi.Output.all(
             mesh=mesh.effective_config,
             gateway=mesh.gateway,
-            root=mesh.root_certificate,
+            root_certificate=mesh.root_certificate,
             api_server=mesh.cluster.api_server,
         ).apply(self._startup_script)
         depends_on = [*args.rights, *workload.identity_resources, *mesh.ready]
@@ -112,13 +112,15 @@ class InstanceGroup(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _startup_script(self, inputs: Mapping[str, Any]) -> str:
+        settings, workload = self._args.settings, self._args.workload
         return startup.startup_script(
-            inputs["mesh"],
-            self._args.settings,
-            self._args.workload.settings,
-            gateway=inputs["gateway"],
-            root_certificate=inputs["root"],
-            api_server=inputs["api_server"],
+            startup.StartupInputs(
+                network=settings.network,
+                workload=workload.settings,
+                setup=settings.startup_script or "",
+                rotation=settings.rotation,
+                **inputs,
+            )
         )
 
     def _template(self, script: pulumi.Output[str], child: pulumi.ResourceOptions) -> compute.RegionInstanceTemplate:

@@ -1,112 +1,114 @@
-"""Machines that join by themselves: their boot script, and what lets them mint their own tokens."""
+"""How an instance group's machines join by themselves: the startup script, and what it may do."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from ... import names, shell
-from ...config.google import GceInstanceGroup
 from ...config.mesh import MeshSettings
 from ...config.workload import WorkloadSettings
-from ...machines import bootstrap
-from ...machines.files import TOKEN, MachineFile, machine_files
+from ...machines.bootstrap import JoinInputs, join_variables
+from ...machines.files import unit
+from ...shell import b64encode, read_script, remote_script
 
 SCOPES = (
-    # To be somebody at the API server; what this identity may do is one IAM permission and one name in RBAC.
+    # The API server takes no narrower scope. IAM and RBAC permit this identity one thing each.
     "https://www.googleapis.com/auth/cloud-platform",
     # Without it RBAC sees a number instead of the account's address.
     "https://www.googleapis.com/auth/userinfo.email",
 )
 PERMISSIONS = ("container.clusters.connect",)
-DRAIN_UNIT = "/etc/systemd/system/istio-drain.service"
-_AGENT_DRAINS = 5  # seconds from the agent's end being asked for until it is gone; Istio's default
-_MACHINE, _ADDRESS = "@MACHINE@", "@ADDRESS@"  # known on the machine only
+MACHINE, ADDRESS = "@MACHINE@", "@ADDRESS@"
+"""Placeholders in the files, which each machine fills in."""
+
+Manifest = dict[str, Any]
 
 
-def token_role(name: str, workload: WorkloadSettings) -> dict[str, Any]:
-    """The Role that may mint tokens of the workload's ServiceAccount, and of no other."""
+def token_role(name: str, workload: WorkloadSettings) -> Manifest:
+    """Return the Role that may mint tokens of the workload's ServiceAccount, and of no other."""
     account = workload.service_account_name
-    rule = {"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": [account], "verbs": ["create"]}
-    return {"metadata": {"name": f"{name}-machines", "namespace": workload.namespace}, "rules": [rule]}
+    metadata = {"name": f"{name}-machines", "namespace": workload.namespace}
+    rule = {
+        "apiGroups": [""],
+        "resources": ["serviceaccounts/token"],
+        "resourceNames": [account],
+        "verbs": ["create"],
+    }
+    return {"metadata": metadata, "rules": [rule]}
 
 
-def token_role_binding(name: str, workload: WorkloadSettings, email: str, unique_id: str) -> dict[str, Any]:
-    """Gives the Role to the machines' Google service account, by both names under which GKE may know it."""
-    subjects = [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user} for user in (email, unique_id)]
+def token_role_binding(
+    name: str,
+    workload: WorkloadSettings,
+    email: str,
+    unique_id: str,
+) -> Manifest:
+    """Return the binding of the Role to the machines' Google service account.
+
+    GKE may know the account by its email address or by its unique ID, so both are subjects.
+    """
+    api = {"apiGroup": "rbac.authorization.k8s.io"}
     return {
         "metadata": token_role(name, workload)["metadata"],
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": f"{name}-machines"},
-        "subjects": subjects,
+        "roleRef": {**api, "kind": "Role", "name": f"{name}-machines"},
+        "subjects": [{**api, "kind": "User", "name": user} for user in (email, unique_id)],
     }
 
 
-def drain_files() -> list[MachineFile]:
-    """A unit by which a machine that is shut down leaves the mesh before its application stops.
+@dataclass(frozen=True, kw_only=True)
+class StartupInputs:
+    """What a group's machines need to join; each fills in its name, its address and its token.
 
-    Units that start last stop first. While the agent ends it still passes calls on; from then on the machine refuses them at once, which has callers
-    try another, until istiod has removed the entry. Google gives a machine 90 seconds to shut down, a spot machine 30.
+    network: the machines' network.
+    gateway: the east-west gateway's address or DNS name.
+    root_certificate: the mesh's trust anchor, in PEM.
+    workload: the workload's settings.
+    mesh: the mesh's settings.
+    api_server: the API server's URL, which gives a machine its token.
+    setup: the stack's own script, which runs before the join; "" for none.
+    rotation: a number; another one makes another text, hence other machines.
     """
-    seconds = _AGENT_DRAINS + names.DISCONNECT_GRACE + 2
-    unit = f"""\
-# Written by istio-vm-mesh.
-[Unit]
-Description=Has this machine leave the mesh before anything else stops
-After=multi-user.target
 
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/true
-ExecStop=/bin/sh -c 'kill -TERM $$(systemctl show --property MainPID --value istio) && sleep {seconds}'
-TimeoutStopSec={seconds + 10}
-"""
-    wanted = "[Unit]\nWants=istio-drain.service\n"
-    return [MachineFile(DRAIN_UNIT, unit, "0644"), MachineFile("/etc/systemd/system/istio.service.d/drain.conf", wanted, "0644")]
+    network: str
+    gateway: str
+    root_certificate: str
+    workload: WorkloadSettings
+    mesh: MeshSettings
+    api_server: str
+    setup: str = ""
+    rotation: int = 0
 
 
-def startup_script(
-    mesh: MeshSettings, machine: GceInstanceGroup, workload: WorkloadSettings, *, gateway: str, root_certificate: str, api_server: str
-) -> str:
-    """The script that a machine of a group runs at every start: `setup`, then the join with a token that the machine mints itself.
+def startup_script(inputs: StartupInputs) -> str:
+    """Return the script that a group's machine runs at every start, with nothing secret in it.
 
-    There is nothing secret in it: anybody who sees the machine's metadata reads it. `api_server` is the API server's URL.
+    Every user who may read the instances' metadata can read the script.
     """
-    name = machine.workload
-    files = machine_files(
-        mesh,
-        name,
-        workload,
-        machine=_MACHINE,
-        network=machine.network,
-        address=_ADDRESS,
-        gateway=gateway,
-        root_certificate=root_certificate,
+    join = JoinInputs(
+        machine=MACHINE,
+        address=ADDRESS,
+        network=inputs.network,
+        gateway=inputs.gateway,
+        root_certificate=inputs.root_certificate,
+        workload=inputs.workload,
+        mesh=inputs.mesh,
     )
+    # Before it is shut down, the machine leaves the mesh, and its application stops last.
+    drain = [unit("istio-drain.service"), unit("istio.service.d/drain.conf")]
     variables: dict[str, str | int] = {
-        "API_SERVER": api_server,
-        "NAMESPACE": workload.namespace,
-        "SERVICE_ACCOUNT": workload.service_account_name,
-        "SETUP_BASE64": shell.b64encode(machine.startup_script or ""),
-        "TOKEN_FILE": TOKEN,
-        # A changed number makes another script, hence other machines.
-        "ROTATION": machine.rotation,
+        "API_SERVER": inputs.api_server,
+        "NAMESPACE": inputs.workload.namespace,
+        "SERVICE_ACCOUNT": inputs.workload.service_account_name,
+        "SETUP_BASE64": b64encode(inputs.setup),
+        "ROTATION": inputs.rotation,
+        **join_variables(join, drain),
     }
-    joining = bootstrap.join_script(
-        _MACHINE,
-        [*files, *drain_files()],
-        token=None,
-        gateway=gateway,
-        package=mesh.package,
-        version=mesh.version,
-        registration=bootstrap.registration(name, workload, machine.network),
-    )
-    own = f"MACHINE={_MACHINE}\n"
-    assert joining.startswith(own), "the machine's name is the first variable of a join"
-    return "#!/bin/bash\n" + shell.assignments(variables) + shell.read_script("platforms/google/boot") + joining.removeprefix(own)
+    text = remote_script("platforms/google/startup", variables)
+    return "#!/bin/bash\n" + text + read_script("machines/join")
 
 
 def group_metadata(text: str) -> dict[str, str]:
-    """Metadata of a group's machines: the boot script, and nobody's SSH key."""
+    """Return the metadata of a group's machines: the startup script, and no SSH key."""
     return {
         "startup-script": text,
         "block-project-ssh-keys": "TRUE",

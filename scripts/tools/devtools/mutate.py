@@ -23,7 +23,8 @@ TESTS = (
     "tests/preview",
     "tests/unit/test_plan.py",
     "tests/unit/test_token.py",
-    "tests/unit/test_calls.py",
+    "tests/unit/machines",
+    "tests/unit/verification",
     "tests/unit/config/test_reader.py",
     "tests/unit/config/test_broken.py",
 )

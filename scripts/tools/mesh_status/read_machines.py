@@ -60,7 +60,8 @@ def probe(machines: Iterable[Machine], gateway: str) -> dict[str, MachineReport]
 
 
 def _probe(login: ssh.Login, as_root: str, gateway: str) -> MachineReport:
-    text = shell.assignments({"GATEWAY": gateway}) + Path(__file__).with_name("probe.sh").read_text()
+    script = shell.read_script("machines/lib") + Path(__file__).with_name("probe.sh").read_text()
+    text = shell.run_as_root(shell.assignments({"GATEWAY": gateway}) + script)
     try:
         done = ssh.run(login, as_root, text)
     except ssh.SshError as failure:

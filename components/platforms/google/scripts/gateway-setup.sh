@@ -1,4 +1,5 @@
-# What Istio's package needs of an image that lacks it. A gateway's machines run nothing else, so they have no setup of the stack's.
+# Installs what Istio's package needs and an image lacks. It is the startup script of gateways'
+# machines, which run nothing else.
 command -v iptables >/dev/null && exit
 if command -v apt-get >/dev/null; then
   apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes iptables

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import paramiko
 import pytest
 
 from components.config.stack import Settings
+from tests.support.scripts import Sourced
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths, pulumi_cli
 from tools.mesh_status import pulumi, read_cluster, read_machines, read_state, ssh
@@ -186,22 +186,16 @@ SECRET = "eyJhbGciOiJSUzI1NiJ9.{}.canary-token"
 
 @pytest.mark.parametrize("more", ["", "a", "ab"])  # claims of every length: base64url without padding
 def test_of_the_token_only_the_expiry_leaves_the_machine(more: str, tmp_path: Path) -> None:
-    """The script runs here with its paths moved into a directory, beside a key and a token that must not come out."""
+    """The script runs here with its files in a directory, beside a key and a token that must not come out."""
     claims = json.dumps({"aud": ["istio-ca"], "exp": 1795425814, "sub": f"canary-token>>>???{more}"}, separators=(",", ":"))
     token = SECRET.format(base64.urlsafe_b64encode(claims.encode()).decode().rstrip("="))
     (tmp_path / "istio-token").write_text(token)
     (tmp_path / "cert-chain.pem").write_text("a certificate")
     (tmp_path / "key.pem").write_text("canary-private-key")
-    (tmp_path / "systemctl").write_text("#!/bin/sh\ncase $* in *Monotonic*) echo 0 ;; *) echo ActiveState=inactive ;; esac\n")
-    (tmp_path / "curl").write_text("#!/bin/sh\nexit 7\n")
-    for program in ("systemctl", "curl"):
-        (tmp_path / program).chmod(0o755)
-    text = Path(read_machines.__file__).with_name("probe.sh").read_text()
-    for directory in ("/var/lib/istio/envoy", "/etc/certs"):
-        assert directory in text
-        text = text.replace(directory, str(tmp_path))
-    text = text.replace("PATH=/usr/local/sbin", f"PATH={tmp_path}:/usr/local/sbin")
-    done = subprocess.run(["bash", "-s"], input=f"GATEWAY=''\n{text}", capture_output=True, text=True, check=False)
+    stand_ins = "systemctl() { case $* in *Monotonic*) echo 0 ;; *) echo ActiveState=inactive ;; esac; }\ncurl() { return 7; }\n"
+    sourced = Sourced(scripts=[Path(read_machines.__file__).with_name("probe.sh")], programs=tmp_path)
+    places = {"TOKEN_FILE": f"{tmp_path}/istio-token", "CERTIFICATE": f"{tmp_path}/cert-chain.pem", "GATEWAY": ""}
+    done = sourced.run(f"{stand_ins}main", places)
     assert "token=1795425814\n" in done.stdout and f"certificate={base64.b64encode(b'a certificate').decode()}\n" in done.stdout
     assert "canary" not in done.stdout + done.stderr and token.split(".")[1] not in done.stdout
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from components import shell
 from components.verification import jobs, targets
 from components.verification.evidence import parse_evidence
-from tests.unit.test_plan import PRODUCT
+from tests.support.samples import PRODUCT
+from tests.support.scripts import COMPONENTS, Sourced, add_program
 
 HOST = "product.shop.svc.cluster.local"
-CURL = r"""#!/bin/bash
-case "$*" in
+CURL = r"""case "$*" in
 */clusters*)
   n=$(cat "$STATE/count" 2>/dev/null || echo 0)
   for endpoint in $ENDPOINTS; do echo "outbound|80||{host}::$endpoint::rq_success::$n"; echo "outbound|80||{host}::$endpoint::rq_total::99"; done
@@ -25,29 +26,24 @@ case "$*" in
 *) echo $(($(cat "$STATE/count" 2>/dev/null || echo 0) + 1)) >"$STATE/count"; printf 200 ;;
 esac
 """
-GETENT = r"""#!/bin/sh
-[ "$1" = hosts ] || { for address in $RESOLVED; do echo "$address STREAM $2"; echo "$address DGRAM"; done; exit; }
+GETENT = """[ "$1" = hosts ] || { for address in $RESOLVED; do echo "$address STREAM $2"; echo "$address DGRAM"; done; exit; }
 [ -z "$NO_DNS" ]
 """
-TRIED = """#!/bin/bash
-[ -z "$TRIED" ] || { echo "bash: connect: $TRIED" >&2; exit 1; }
+TRIED = """[ -z "$TRIED" ] || { echo "bash: connect: $TRIED" >&2; exit 1; }
 """
-IP = """#!/bin/bash
-echo "172.31.6.130 via 10.0.0.1 dev eth0 src 10.0.0.2 uid 0"
+IP = """echo "172.31.6.130 via 10.0.0.1 dev eth0 src 10.0.0.2 uid 0"
 """
 
 
 def run(
     tmp_path: Path, environment: Mapping[str, str], *, wanted: list[str], ranges: list[str] | None = None, mode: str = "fail"
 ) -> subprocess.CompletedProcess[str]:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    scripts = {"curl": CURL.replace("{host}", HOST), "getent": GETENT, "runuser": TRIED, "ip": IP}
-    for name, text in scripts.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
-    text = jobs.call_script("product", PRODUCT, caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or [])
-    text = text.replace(f"PATIENCE={targets.TIMEOUT_S // 2}", "PATIENCE=1")
+    """Source the script that a machine gets, and call its workload for one second at most."""
+    programs = {"curl": CURL.replace("{host}", HOST), "getent": GETENT, "runuser": TRIED, "ip": IP, "id": ""}
+    for name, text in programs.items():
+        add_program(tmp_path / "bin", name, text)
+    script = tmp_path / "call-service"
+    script.write_text(jobs.call_script("product", PRODUCT, caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or []))
     defaults = {
         "ENDPOINTS": "",
         "SILENT": "",
@@ -58,9 +54,8 @@ def run(
         "TRIED": "Connection refused",
         "STATE": str(tmp_path),
     }
-    return subprocess.run(
-        ["bash", "-s"], input=text, text=True, capture_output=True, env={**defaults, **environment, "PATH": f"{programs}:/usr/bin:/bin"}
-    )
+    sourced = Sourced(scripts=[script], programs=tmp_path / "bin", environment={**defaults, **environment})
+    return sourced.run("sleep() { command sleep 0.05; }\nmain", {"TIMEOUT_S": 1})
 
 
 def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
@@ -131,14 +126,41 @@ def test_a_warning_does_not_fail_the_update(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "result"), [(0, "answered"), (1, "answered"), (7, "unreachable"), (28, "unreachable"), (52, "refused"), (56, "refused")]
 )
-def test_what_comes_of_a_call_from_outside_is_told_apart(tmp_path: Path, code: int, result: str) -> None:
-    curl = tmp_path / "curl"
-    curl.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\nexit {code}\n')
-    curl.chmod(0o755)
+def test_the_result_of_a_request_from_outside_follows_from_curls_code(tmp_path: Path, code: int, result: str) -> None:
+    add_program(tmp_path, "curl", f'echo "$*" >>{tmp_path}/calls\nexit {code}')
     text = jobs.plaintext_probe_script(PRODUCT, ["172.31.6.130:8080", "172.31.7.9:15443"]).replace(targets.POD_ENDPOINTS, "10.244.0.9:8080")
     done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    found = parse_evidence(done.stdout, {})["outside"]
     endpoints = ["172.31.6.130:8080", "172.31.7.9:15443", "10.244.0.9:8080"]
-    assert found == [{"endpoint": endpoint, "result": result} for endpoint in endpoints]
-    # Through a gateway by the name that it passes calls on by.
+    assert parse_evidence(done.stdout, {})["outside"] == [{"endpoint": endpoint, "result": result} for endpoint in endpoints]
+    # Through a gateway by the name that it routes requests by.
     assert (tmp_path / "calls").read_text().splitlines()[1].endswith(f" https://outbound_.80_._.{HOST}:15443/")
+
+
+INBOUND = "inbound|8080||::10.0.0.2:8080::rq_success::{}"
+
+
+@pytest.mark.parametrize(("requests", "code"), [(3, 0), (0, 1)])
+def test_a_machine_that_pods_can_call_must_have_been_called(tmp_path: Path, requests: int, code: int) -> None:
+    add_program(tmp_path, "curl", f"echo '{INBOUND.format(requests)}'")
+    sourced = Sourced(scripts=[COMPONENTS / "verification" / "scripts" / "call-service.sh"], programs=tmp_path)
+    done = sourced.run("print_inbound", {"INBOUND_PORT": 8080, "URL_PATH": "/", "CALLER": "machine product-1"})
+    assert done.returncode == code
+    assert done.stdout == ("answered\tmachine product-1\t3\n" if requests else "")
+    assert ("no request from a pod has reached port 8080" in done.stderr) == bool(code)
+
+
+def test_a_gateway_says_what_it_has_passed_on(tmp_path: Path) -> None:
+    """Endpoints that had a connection, by Envoy's counters."""
+    name = f"outbound_.80_._.{HOST}"
+    counters = [
+        f"{name}::172.31.7.130:8080::cx_total::2",
+        f"{name}::172.31.7.131:8080::cx_total::0",
+        f"{name}::172.31.7.130:8080::rq_total::9",
+        "xds-grpc::127.0.0.1:15012::cx_total::1",
+    ]
+    (tmp_path / "clusters").write_text("\n".join(counters))
+    add_program(tmp_path, "curl", f"cat {tmp_path}/clusters")
+    text = shell.remote_script("verification/gateway-stats", {"GATEWAY_NAME": "far-gateway-1"})
+    done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    (carried,) = parse_evidence(done.stdout, {})["carried"]
+    assert carried == {"gateway": "far-gateway-1", "service": f"{HOST}:80", "endpoint": "172.31.7.130:8080", "connections": "2"}

@@ -1,0 +1,54 @@
+# Functions that the scripts on machines and in pods share; this text stands before theirs.
+
+# Ends the script with a cause. FAILURE_STATUS is 0 where a cause is a warning. SUBJECT is what the
+# cause is of, if it is not this machine.
+fail() { # cause
+  echo "${SUBJECT:-machine $MACHINE}: $*" >&2
+  exit "$FAILURE_STATUS"
+}
+SUBJECT=''
+FAILURE_STATUS=1
+
+# Runs a command as istio-proxy where that user exists: the proxy redirects none of its connections.
+as_proxy() { # command
+  if id istio-proxy >/dev/null 2>&1; then set -- runuser -u istio-proxy -- "$@"; fi
+  "$@"
+}
+
+# Opens a TCP connection that the proxy does not redirect, and closes it.
+can_connect() { # host port seconds
+  # shellcheck disable=SC2016 # the inner bash expands them
+  as_proxy timeout "$3" bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2"
+}
+
+# Prints a claim of a JWT. Of a token only the signature is secret.
+token_claim() { # file claim
+  local payload
+  payload=$(cut -d . -f 2 "$1" | tr '_-' '/+')
+  while [ $((${#payload} % 4)) -ne 0 ]; do payload="$payload="; done
+  { printf %s "$payload" | base64 -d 2>/dev/null || true; } |
+    sed -n "s/.*\"$2\":\[\{0,1\}\"\{0,1\}\([^],\"}]*\).*/\1/p"
+}
+
+# Prints a string field of the JSON object on standard input.
+json_field() { # name
+  tr -d '\n' | sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p"
+}
+
+# Prints an IPv4 address as a number.
+ipv4_number() { # address
+  local a b c d
+  IFS=. read -r a b c d <<<"$1"
+  echo $(((a << 24) + (b << 16) + (c << 8) + d))
+}
+
+# Writes standard input to a file, which readers see whole or not at all.
+write_file() { # path mode owner
+  local new
+  mkdir -p "${1%/*}"
+  new=$(mktemp "$1.XXXXXX")
+  cat >"$new"
+  chmod "$2" "$new"
+  chown "$3" "$new"
+  mv -f "$new" "$1"
+}

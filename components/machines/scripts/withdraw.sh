@@ -1,0 +1,45 @@
+# The unit runs this around the end of the agent, as root, so that no request is lost.
+# `withdraw.sh`, before: has istiod deregister this machine while Envoy still answers.
+# istiod deletes the WorkloadEntry GRACE_S seconds after the agent's connection has ended. So this
+# ends the connection and prevents another one.
+# `withdraw.sh undo`, after: permits connections again.
+GRACE_S=10
+WITHDRAWN=/run/istio-vm-mesh-withdrawn
+
+# It rejects new connections alone: the ends of established ones must get out.
+to_istiod=(OUTPUT --protocol tcp --syn --dport 15012 --match owner --uid-owner istio-proxy)
+to_istiod+=(--jump REJECT --reject-with tcp-reset)
+
+is_connected() {
+  [ -n "$(ss --no-header --tcp --numeric state established dport = 15012)" ]
+}
+
+withdraw() {
+  rm -f "$WITHDRAWN"
+  # Without Envoy no caller gets an answer, so there is nothing to wait for.
+  pgrep -x envoy >/dev/null || return 0
+  iptables --wait --insert "${to_istiod[@]}" || return 0
+  for _ in $(seq 20); do
+    ss --kill --tcp dport = 15012 >/dev/null
+    is_connected || break
+    sleep 0.1
+  done
+  # A kernel without INET_DIAG_DESTROY does not end connections: only the agent's drain is left.
+  if is_connected; then
+    echo "cannot end the connection to istiod before the agent stops: requests may be lost" >&2
+    return 0
+  fi
+  date +%s >"$WITHDRAWN"
+  sleep $((GRACE_S + 1))
+}
+
+undo() {
+  while iptables --wait --delete "${to_istiod[@]}" 2>/dev/null; do :; done
+}
+
+main() { # nothing or undo
+  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  if [ "${1:-}" = undo ]; then undo; else withdraw; fi
+}
+
+if ! (return 0 2>/dev/null); then main "$@" </dev/null; fi

@@ -1,0 +1,56 @@
+# The start of a machine of an instance group. It runs the stack's startup script, and sets what the
+# join that follows this text needs: MACHINE, ADDRESS and TOKEN. The machine mints the token with
+# its own Google identity. Nothing here is secret, and no token is on a command line.
+# Variables: API_SERVER (URL), NAMESPACE, SERVICE_ACCOUNT, SETUP_BASE64 ("" for none), ROTATION;
+# METADATA (URL) of tests.
+: "${METADATA:=http://metadata.google.internal/computeMetadata/v1}"
+
+metadata() { # path
+  as_proxy curl --silent --fail --retry 10 --retry-connrefused --max-time 10 \
+    --header 'Metadata-Flavor: Google' "$METADATA/instance/$1"
+}
+
+run_setup() {
+  local setup
+  [ -n "$SETUP_BASE64" ] || return 0
+  setup=$(mktemp -p "${TMPDIR:-/var/lib}") # hardened images run nothing that is in /tmp
+  printf %s "$SETUP_BASE64" | base64 -d >"$setup"
+  chmod 0700 "$setup"
+  "$setup" </dev/null ||
+    echo "the stack's startup script failed with status $?; the machine joins," \
+      "and its probe decides whether it gets requests" >&2
+  rm -f "$setup"
+}
+
+# Prints a token of the workload's service account, good for an hour.
+mint_token() {
+  local access answer request token
+  access=$(metadata service-accounts/default/token | json_field access_token)
+  [ -n "$access" ] ||
+    fail "the metadata server gives no access token: does the machine have its service account?"
+  request='{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest"'
+  request+=',"spec":{"audiences":["istio-ca"],"expirationSeconds":3600}}'
+  answer=$(printf 'header = "Authorization: Bearer %s"\n' "$access" |
+    as_proxy curl --config - --silent --show-error --fail-with-body --max-time 20 \
+      --retry 5 --retry-connrefused --header 'Content-Type: application/json' --data "$request" \
+      "$API_SERVER/api/v1/namespaces/$NAMESPACE/serviceaccounts/$SERVICE_ACCOUNT/token" 2>&1) ||
+    fail "the API server gives no token for the service account $NAMESPACE/$SERVICE_ACCOUNT:" \
+      "$(printf %s "$answer" | tr -d '\n' | cut -c 1-300)"
+  token=$(printf %s "$answer" | json_field token)
+  [ -n "$token" ] || fail "the API server's answer has no token"
+  printf %s "$token"
+}
+
+prepare() {
+  run_setup
+  MACHINE=$(metadata name)
+  ADDRESS=$(metadata network-interfaces/0/ip)
+  if [ -z "$MACHINE" ] || [ -z "$ADDRESS" ]; then
+    echo "the metadata server does not give this machine's name and address" >&2
+    exit 1
+  fi
+  # shellcheck disable=SC2034 # the join reads it
+  TOKEN=$(mint_token) || exit
+}
+
+if ! (return 0 2>/dev/null); then prepare </dev/null; fi

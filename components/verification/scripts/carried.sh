@@ -1,5 +1,0 @@
-# Prints what this gateway has passed on, from Envoy's own counters, a line an endpoint: `carried <gateway> <host>:<port> <endpoint> <connections>`.
-# Variable: GATEWAY_NAME.
-set -eu
-curl --silent --fail --max-time 5 http://127.0.0.1:15000/clusters |
-  sed -n "s/^outbound_\.\([0-9]*\)_\._\.\([a-z0-9.-]*\)::\([0-9.]*:[0-9]*\)::cx_total::\([1-9][0-9]*\)\$/carried\t$GATEWAY_NAME\t\2:\1\t\3\t\4/p" | sort

@@ -1,0 +1,119 @@
+"""The files of a machine are those of istioctl, and the tar that carries them depends on nothing else."""
+
+from __future__ import annotations
+
+import io
+import shlex
+import subprocess
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from components.config.mesh import ChartValues, MeshSettings
+from components.config.workload import WorkloadSettings
+from components.istio import manifests
+from components.machines import files
+from components.machines.files import MachineFile
+from tests.support.samples import MESH, PRODUCT
+
+
+def test_cluster_env_is_sorted_and_quoted_as_istioctl_does() -> None:
+    text = files.cluster_env("product", PRODUCT, files.proxy_config(MESH, "product", PRODUCT, "pods"))
+    assert text.splitlines() == [
+        "CANONICAL_REVISION='v1'",
+        "CANONICAL_SERVICE='product'",
+        "ISTIO_INBOUND_PORTS='5432,8080'",
+        "ISTIO_LOCAL_EXCLUDE_PORTS='22,15090,15021,15020'",
+        """ISTIO_METAJSON_LABELS='{"app":"product","service.istio.io/canonical-name":"product","service.istio.io/canonical-revision":"v1","version":"v1"}'""",
+        "ISTIO_META_AUTO_REGISTER_GROUP='product'",
+        "ISTIO_META_CLUSTER_ID='Kubernetes'",
+        "ISTIO_META_DNS_CAPTURE='true'",
+        "ISTIO_META_MESH_ID='lab'",
+        "ISTIO_META_NETWORK='pods'",
+        """ISTIO_META_POD_PORTS='[{"name":"http","containerPort":8080,"protocol":""},{"name":"tcp-db","containerPort":5432,"protocol":""}]'""",
+        "ISTIO_META_WORKLOAD_NAME='product'",
+        "ISTIO_NAMESPACE='shop'",
+        "ISTIO_SERVICE='product.shop'",
+        "ISTIO_SERVICE_CIDR='*'",
+        "POD_NAMESPACE='shop'",
+        "SERVICE_ACCOUNT='product'",
+        "TRUST_DOMAIN='cluster.local'",
+    ]
+
+
+def test_the_machine_reports_its_probe_or_istiod_would_not_watch_its_health() -> None:
+    config = yaml.safe_load(files.mesh_config(files.proxy_config(MESH, "product", PRODUCT, "pods")))["defaultConfig"]
+    assert config["readinessProbe"] == manifests.workload_group("product", PRODUCT, "pods")["spec"]["probe"]
+    assert config["readinessProbe"]["failureThreshold"] == 3
+    assert config["discoveryAddress"] == "istiod.istio-system.svc:15012"
+
+
+def test_the_stacks_mesh_configuration_reaches_the_machines() -> None:
+    values = ChartValues(istiod={"meshConfig": {"defaultConfig": {"proxyMetadata": {"SECRET_TTL": "168h"}, "statusPort": 15099}}})
+    custom = MeshSettings(id="lab", version="1.31.0", values=values)
+    text = files.cluster_env("product", PRODUCT, files.proxy_config(custom, "product", PRODUCT, "pods"))
+    assert "SECRET_TTL='168h'\n" in text
+    assert "ISTIO_LOCAL_EXCLUDE_PORTS='22,15090,15021,15099'" in text
+
+
+def overrides(gateway: str = "172.31.6.2", workload: WorkloadSettings = PRODUCT) -> str:
+    return files.overrides_env("product-1", "172.31.6.130", gateway, workload, "far")
+
+
+def test_every_port_of_a_machine_is_captured_whatever_the_group_names() -> None:
+    assert "ISTIO_INBOUND_PORTS='*'\n" in overrides()
+
+
+def test_the_machine_gets_configuration_and_certificates_through_the_gateway() -> None:
+    text = overrides(gateway="gateway.example.internal")
+    assert """PROXY_CONFIG='{"discoveryAddress": "gateway.example.internal:15012"}'""" in text
+    assert "ISTIOD_SAN='istiod.istio-system.svc'" in text
+    assert "CA_ADDR" not in text  # with it the agent ignores ISTIOD_SAN for certificate requests
+
+
+def test_a_gateways_machine_sees_its_own_network_alone() -> None:
+    role, view = "PROXY_ROLE='router'\n", "ISTIO_META_REQUESTED_NETWORK_VIEW='far'\n"
+    gateway = overrides(workload=PRODUCT.model_copy(update={"role": "router"}))
+    assert role in gateway and view in gateway
+    assert role not in overrides() and view not in overrides()
+
+
+def test_a_shell_reads_values_as_they_are() -> None:
+    text = overrides(gateway='it\'s $(here) \\ "there"')
+    variables = dict(line.split("=", 1) for line in shlex.split(text))
+    assert variables["PROXY_CONFIG"] == '{"discoveryAddress": "it\'s $(here) \\\\ \\"there\\":15012"}'
+
+
+FILES = [
+    MachineFile(path="/etc/b", text="ünï\n"),
+    MachineFile(path="/etc/a", text="", mode=0o600, owner="istio-proxy"),
+]
+
+
+def test_the_tar_depends_on_the_files_alone() -> None:
+    assert files.archive(FILES) == files.archive(FILES[::-1])
+    for other in (
+        [FILES[0]],
+        [FILES[0], replace(FILES[1], text="x")],
+        [FILES[0], replace(FILES[1], mode=0o644)],
+        [FILES[0], replace(FILES[1], owner="root")],
+        [FILES[0], replace(FILES[1], path="/etc/c")],
+    ):
+        assert files.archive(other) != files.archive(FILES)
+
+
+def test_the_tar_says_what_a_file_is_and_nothing_of_this_computer() -> None:
+    with tarfile.open(fileobj=io.BytesIO(files.archive(FILES))) as tar:
+        entries = {entry.name: entry for entry in tar}
+    assert [*entries] == ["etc/a", "etc/b"]
+    assert {(entry.mtime, entry.uid, entry.gid) for entry in entries.values()} == {(0, 0, 0)}
+    assert (entries["etc/a"].uname, entries["etc/a"].gname, entries["etc/a"].mode) == ("istio-proxy", "istio-proxy", 0o600)
+    assert (entries["etc/b"].uname, entries["etc/b"].gname, entries["etc/b"].mode) == ("root", "root", 0o644)
+
+
+def test_tar_extracts_it(tmp_path: Path) -> None:
+    subprocess.run(["tar", "--extract", "--touch", "--directory", str(tmp_path)], input=files.archive(FILES), check=True)
+    assert (tmp_path / "etc/b").read_text() == "ünï\n"
+    assert (tmp_path / "etc/b").stat().st_mtime > 0

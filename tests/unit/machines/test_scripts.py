@@ -1,0 +1,125 @@
+"""How the scripts on machines and in pods start, and what their shared functions do."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from components import shell
+from tests.support.scripts import COMPONENTS, Sourced, add_program
+
+PROBE = COMPONENTS / "verification" / "scripts" / "plaintext-probe.sh"
+NAMES = (
+    "machines/join",
+    "machines/leave",
+    "machines/redirect",
+    "machines/withdraw",
+    "platforms/google/startup",
+    "verification/call-service",
+    "verification/gateway-stats",
+    "verification/plaintext-probe",
+)
+
+
+def test_a_script_runs_in_whatever_way_bash_gets_it(tmp_path: Path) -> None:
+    """On standard input from machines, with -c in pods, as a file from units."""
+    text = shell.remote_script("verification/plaintext-probe", {"ENDPOINTS": "192.0.2.1:80", "SNI": "name"})
+    file = tmp_path / "script"
+    file.write_text(text)
+    add_program(tmp_path, "curl", "exit 52")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    for command, stdin in ((["bash", "-s"], text), (["bash", "-c", text], ""), (["bash", str(file)], "")):
+        done = subprocess.run(command, input=stdin, env=environment, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("outside\t192.0.2.1:80\trefused\n", ""), command
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sourced_script_defines_functions_and_does_nothing(name: str, tmp_path: Path) -> None:
+    package, _, script = name.rpartition("/")
+    sourced = Sourced(scripts=[COMPONENTS / package / "scripts" / f"{script}.sh"], programs=tmp_path)
+    done = sourced.run("declare -F main prepare >/dev/null; echo on")
+    assert (done.stdout, done.stderr) == ("on\n", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_script_cut_in_transit_does_nothing(name: str) -> None:
+    text = shell.remote_script(name, {"MACHINE": "m"})
+    end = text.rindex("if ! (return 0 2>/dev/null); then ")
+    for length in (len(text) - 2, end + 40, end, end * 3 // 4):
+        done = subprocess.run(["bash", "-s"], input=text[:length], capture_output=True, text=True)
+        assert done.stdout == ""
+        assert "machine m" not in done.stderr
+
+
+def test_a_machine_that_never_joined_stays_as_it_is(tmp_path: Path) -> None:
+    script = Sourced(scripts=[COMPONENTS / "machines" / "scripts" / "leave.sh"], programs=tmp_path)
+    stand_ins = "id() { echo 0; }\nsystemctl() { echo touched; }\n"
+    done = script.run(f"{stand_ins}main", {"MACHINE": "m", "STATE": f"{tmp_path}/nothing"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_to_leave_needs_root(tmp_path: Path) -> None:
+    script = Sourced(scripts=[COMPONENTS / "machines" / "scripts" / "leave.sh"], programs=tmp_path)
+    done = script.run("id() { echo 1000; }\nmain", {"MACHINE": "m"})
+    assert (done.returncode, "machine m: leaving the mesh needs root" in done.stderr) == (1, True)
+
+
+def functions(tmp_path: Path, text: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return Sourced(scripts=[], programs=tmp_path).run(text, variables)
+
+
+@pytest.mark.parametrize(("status", "subject", "shown"), [("1", "", "machine m"), ("0", "Job x", "Job x")])
+def test_a_cause_ends_a_script_as_a_failure_or_a_warning(tmp_path: Path, status: str, subject: str, shown: str) -> None:
+    done = functions(tmp_path, 'fail "it is" broken\necho on', MACHINE="m", FAILURE_STATUS=status, SUBJECT=subject)
+    assert (done.returncode, done.stdout, done.stderr) == (int(status), "", f"{shown}: it is broken\n")
+
+
+def test_the_users_environment_makes_no_failure_a_warning(tmp_path: Path) -> None:
+    environment = {"FAILURE_STATUS": "0", "MODE": "warn", "SUBJECT": "x", "ROOT": "/x", "STATE": "/x"}
+    sourced = Sourced(scripts=[COMPONENTS / "machines" / "scripts" / "join.sh"], programs=tmp_path, environment=environment)
+    done = sourced.run('echo "$ROOT$STATE"\nfail no', {"MACHINE": "m"})
+    assert (done.returncode, done.stdout, done.stderr) == (1, "/var/lib/istio-vm-mesh\n", "machine m: no\n")
+
+
+@pytest.mark.parametrize("length", range(4))
+def test_claims_of_a_token_are_read_whatever_its_length(tmp_path: Path, length: int) -> None:
+    claims = {"x": "é" * length, "aud": ["istio-ca"], "sub": "system:serviceaccount:a:b", "exp": 12}
+    payload = base64.urlsafe_b64encode(json.dumps(claims, separators=(",", ":")).encode()).decode()
+    (tmp_path / "token").write_text(f"head.{payload.rstrip('=')}.signature")
+    text = f'for claim in aud sub exp none; do echo "$(token_claim {tmp_path}/token $claim)"; done'
+    assert functions(tmp_path, text).stdout == "istio-ca\nsystem:serviceaccount:a:b\n12\n\n"
+
+
+def test_what_is_no_token_has_no_claim(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("no token")
+    done = functions(tmp_path, f"set -eu -o pipefail\ntoken_claim {tmp_path}/token exp\necho on")
+    assert done.stdout == "on\n"
+
+
+def test_a_field_of_json_is_read(tmp_path: Path) -> None:
+    answer = '{\n "kind": "TokenRequest",\n "status": {"token" : "a.b-c_d", "expires": "x"}}'
+    assert functions(tmp_path, f"json_field token <<<'{answer}'").stdout.strip() == "a.b-c_d"
+
+
+def test_an_address_is_a_number(tmp_path: Path) -> None:
+    assert functions(tmp_path, "ipv4_number 172.31.6.130").stdout == f"{0xAC1F0682}\n"
+
+
+def test_a_command_runs_as_the_proxy_where_there_is_one(tmp_path: Path) -> None:
+    add_program(tmp_path, "runuser", 'echo "$*"')
+    add_program(tmp_path, "id", '[ "$1" = istio-proxy ] && exit "$WITHOUT"')
+    for without, shown in ((1, "as it is"), (0, "-u istio-proxy -- echo as it is")):
+        assert functions(tmp_path, "export WITHOUT\nas_proxy echo as it is", WITHOUT=str(without)).stdout == f"{shown}\n"
+
+
+def test_a_file_is_replaced_with_its_mode(tmp_path: Path) -> None:
+    text = f"chown() {{ :; }}\nprintf new | write_file {tmp_path}/new/file 0640 root:root"
+    for _ in range(2):
+        assert functions(tmp_path, text).stderr == ""
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
+    assert (tmp_path / "new/file").read_text() == "new"
+    assert (tmp_path / "new/file").stat().st_mode & 0o777 == 0o640
