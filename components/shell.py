@@ -1,4 +1,4 @@
-"""Scripts: a body from `scripts/`, with its variables in front. All of it travels on standard input, so nothing shows in a process list."""
+"""Scripts for machines and pods: a body from `scripts/`, with its variables in front. All of it travels on standard input, so nothing shows in a process list."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-LOCAL = "bash -s"
-LOCAL_ON_CREATE = "bash -s first"
 REMOTE = "bash -s"
 """What the login shell of a machine is given: words that sh, bash, dash, zsh, fish and tcsh read
 alike, without quotes, operators and redirections."""
@@ -33,16 +31,6 @@ def b64encode(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def b64decode(text: str) -> str:
-    """The reverse of `b64encode`."""
-    return base64.b64decode(text).decode()
-
-
-def local_script(name: str, variables: Mapping[str, str | int]) -> str:
-    """A script for the machine that runs Pulumi."""
-    return assignments(variables) + read_script(name)
-
-
 def remote_script(name: str, variables: Mapping[str, str | int]) -> str:
     """Assemble a script for a machine or a pod: the variables, the shared functions, the script.
 
@@ -60,16 +48,6 @@ def run_as_root(text: str, time_limit_s: float = REMOTE_TIME_LIMIT_S) -> str:
     Returns a text for `REMOTE`. It fails with the fix where the user has no sudo.
     """
     return f"TIME_LIMIT_S={time_limit_s}\n" + read_script("machines/as-root") + text
-
-
-def with_kubeconfig(name: str, kubeconfig: str, variables: Mapping[str, str | int]) -> str:
-    """A script for the machine that runs Pulumi, which calls kubectl."""
-    return assignments({"KUBECONFIG_BASE64": b64encode(kubeconfig), **variables}) + read_script("istio/kubeconfig") + read_script(name)
-
-
-def create_or_delete_script(first: str, otherwise: str) -> str:
-    """A script that does `first` when it is run by `LOCAL_ON_CREATE`, else something else: a command has one input for creation and removal."""
-    return f'if [ "${{1:-}}" = first ]; then (\n{first}\n); exit; fi\n{otherwise}'
 
 
 def parse_results(stdout: str) -> dict[str, str]:

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_command import local
 from pulumi_kubernetes.core.v1 import ConfigMap, Namespace
 from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
-from .. import names, shell
+from .. import commands, names
 from ..config.mesh import MeshSettings
 from ..kubernetes import Cluster, custom_resource
 from ..manifest import Manifest
 from . import adoption, charts, network_gateways
 from .manifests import istiod_exposure, services_exposure, strict_mtls
+from .scripts import gateway_api
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,14 +112,13 @@ class Mesh(pulumi.ComponentResource):
 
         They stay when the stack is destroyed, as the CRDs of Istio's charts do.
         """
-        source = {"SOURCE": self._args.settings.gateway_api}
-        return local.Command(
+        source = self._args.settings.gateway_api
+        payload = self.cluster.kubeconfig.apply(lambda kubeconfig: gateway_api.Payload(kubeconfig, source))
+        return commands.local_command(
             self._child("gateway-api"),
-            create=shell.LOCAL,
-            stdin=self.cluster.kubeconfig.apply(lambda kubeconfig: shell.with_kubeconfig("istio/gateway-api", kubeconfig, source)),
-            logging=local.Logging.STDERR,
-            add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready),
+            commands.Script(gateway_api, payload),
+            pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready),
+            options=commands.CommandOptions(converges=True),
         )
 
     def _namespace(self) -> Namespace:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_command import remote
+
+from ..commands import Script
+from ..local import openssh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,21 +17,21 @@ class Host:
 
     address: the IP address by which it is reached in its network.
     instance_id: changes when the machine is another one.
-    connection: how SSH reaches it, with the host key; a function of the host key where the
-        machine creates that key.
-    host_key_script: where the machine creates its host key, the local script that waits for the
-        key and prints it.
+    target: how SSH reaches it. It holds the key, so it is secret.
+    patience_s: seconds for which SSH may be refused while the machine starts.
+    host_key: where the machine creates its host key, the script that waits for the key and returns
+        it; `target` has none then.
     resource: the machine itself, where this program creates it.
-    leave_script: the local script that takes the machine out of the mesh over SSH. A machine that
-        is shut down needs none.
+    leaves: whether it leaves the mesh over SSH. A machine that is shut down leaves by its unit.
     """
 
     address: pulumi.Output[str]
     instance_id: pulumi.Output[str]
-    connection: remote.ConnectionArgs | Callable[[pulumi.Output[str]], remote.ConnectionArgs]
-    host_key_script: str | None = None
+    target: pulumi.Output[openssh.Target]
+    patience_s: int
+    host_key: Script | None = None
     resource: pulumi.Resource | None = None
-    leave_script: pulumi.Output[str] | None = None
+    leaves: bool = True
 
 
 HostFactory = Callable[[pulumi.ResourceOptions], Host]

@@ -1,18 +1,26 @@
-"""One machine in the mesh: created or adopted by its platform, joined, verified, and drained before it goes."""
+"""One machine in the mesh: created or adopted by its platform, joined, verified, and drained.
+
+Its life is in two commands. `<machine>-join` joins it over SSH. `<machine>-drain` is one resource
+for both ends, because six resources a machine are the limit: its creation waits for the machine's
+SSH host key, where the machine creates that key; its deletion takes the machine out of the mesh
+before it is removed. Where the key is known beforehand, the creation of the drain runs nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pulumi
-from pulumi_command import local, remote
+from pulumi_command import local
 
-from .. import names, shell
+from .. import commands, names, shell
 from ..istio.workload import Workload
-from .bootstrap import JoinInputs, join_script
+from ..local import openssh
+from .bootstrap import JoinInputs, join_digest, join_script, leave_script
 from .host import Host, HostFactory
+from .scripts import drain
 from .token import Token, TokenArgs
 
 SECONDS_TO_DRAIN, SECONDS_TO_LEAVE = 5, 2
@@ -20,6 +28,8 @@ SECONDS_TO_DRAIN, SECONDS_TO_LEAVE = 5, 2
 
 An agent that is stopped drains for another five seconds.
 """
+LEAVE_TIME_LIMIT_S = 120
+"""Seconds that leaving the mesh may take on the machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +64,7 @@ class Machine(pulumi.ComponentResource):
     workload: Workload
     address: pulumi.Output[str]
     entry: pulumi.Output[str]
-    join: remote.Command
+    join: local.Command
     revision: pulumi.Output[str]
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -67,31 +77,29 @@ class Machine(pulumi.ComponentResource):
         self.address = host.address
         self.entry = host.address.apply(lambda address: names.entry_name(workload_name, address, network))
         token = self._token(args)
-        payload = pulumi.Output.all(
+        inputs = pulumi.Output.all(
             mesh=mesh.effective_config,
             address=host.address,
             gateway=mesh.gateway,
             root_certificate=mesh.root_certificate,
             token=token.token,
-        ).apply(self._join_script)
-        drain = pulumi.Output.all(kubeconfig=self._cluster.kubeconfig, entry=self.entry, leave=host.leave_script or "").apply(
-            self._drain_script
-        )
+        ).apply(self._join_inputs)
         depends_on = [*filter(None, [host.resource]), *workload.identity_resources, *mesh.ready]
-        host_key_script, connection = host.host_key_script, host.connection
-        if host_key_script is not None and callable(connection):
-            # One Command covers both ends of the machine's life: create waits for the SSH host key,
-            # delete drains the machine.
-            text = drain.apply(lambda delete: shell.create_or_delete_script(host_key_script, delete))
-            self._connection = connection(self._drain(text, shell.LOCAL_ON_CREATE, []).stdout)
-            self.join = self._over_ssh(f"{name}-join", payload, depends_on)
-        else:
-            assert not callable(connection)
-            self._connection = connection
-            self.join = self._over_ssh(f"{name}-join", payload, depends_on)
-            self._drain(drain, "true", [self.join])
+        self._target = host.target
+        if host.host_key:
+            key = commands.result(self._drain(host.host_key, []), host.host_key.module.Result)
+            self._target = pulumi.Output.all(target=host.target, key=key).apply(_with_host_key)
+        join = commands.MachineScript(
+            target=self._target,
+            purpose="join",
+            script=inputs.apply(join_script),
+            last_line=inputs.apply(join_digest),
+        )
+        self.join = self._on_machine(join, depends_on)
+        if not host.host_key:
+            self._drain(None, [self.join])
         # A new token alone may have brought the machine back.
-        revision = pulumi.Output.unsecret(pulumi.Output.all(self.join.stdout, token.expires))
+        revision = pulumi.Output.unsecret(pulumi.Output.all(commands.printed(self.join), token.expires))
         self.revision = revision.apply(lambda parts: f"{parts[0]} {parts[1]}")
         self.register_outputs({"address": self.address, "entry": self.entry})
 
@@ -111,43 +119,46 @@ class Machine(pulumi.ComponentResource):
         opts = pulumi.ResourceOptions(parent=self, depends_on=workload.identity_resources)
         return Token(f"{self._name}-token", token_args, opts)
 
-    def _join_script(self, inputs: Mapping[str, Any]) -> str:
-        join = JoinInputs(
+    def _join_inputs(self, values: Mapping[str, Any]) -> JoinInputs:
+        return JoinInputs(
             machine=self._name,
             network=self.network,
             workload=self.workload.settings,
-            **inputs,
+            **values,
         )
-        return shell.run_as_root(join_script(join))
 
-    def _drain_script(self, inputs: Mapping[str, str]) -> str:
+    def _drain(self, create: commands.Script | None, depends_on: Sequence[pulumi.Resource]) -> local.Command:
         host = self.host
-        variables: dict[str, str | int] = {
-            "NAMESPACE": self.workload.settings.namespace,
-            "ENTRY": inputs["entry"],
-            "SECONDS_TO_DRAIN": SECONDS_TO_LEAVE if host.leave_script else SECONDS_TO_DRAIN,
-        }
-        # If this program also deletes the machine, a failed leave must not block the deletion.
-        leave = f"({inputs['leave']}) || true\n" if host.leave_script and host.resource else inputs["leave"]
-        return shell.with_kubeconfig("machines/drain", inputs["kubeconfig"], variables) + leave
-
-    def _drain(self, text: pulumi.Output[str], create: str, depends_on: Sequence[pulumi.Resource]) -> local.Command:
-        return local.Command(
+        values = {"kubeconfig": self._cluster.kubeconfig, "entry": self.entry}
+        # It runs before a machine is replaced, as before it is removed. A machine that stays leaves
+        # the mesh even when the cluster is deleted.
+        opts = pulumi.ResourceOptions(
+            parent=self,
+            depends_on=list(depends_on),
+            delete_before_replace=True,
+            deleted_with=self._cluster.deleted_with if host.resource else None,
+        )
+        payload = pulumi.Output.all(target=self._target if host.leaves else None, **values).apply(self._drain_payload)
+        return commands.local_command(
             f"{self._name}-drain",
-            create=create,
-            delete=shell.LOCAL,
-            stdin=text,
-            triggers=[self.host.instance_id],
-            logging=local.Logging.STDERR,
-            add_previous_output_in_env=False,
-            # It runs before a machine is replaced, as before it is removed. A machine that stays
-            # leaves the mesh even when the cluster is deleted.
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                depends_on=list(depends_on),
-                delete_before_replace=True,
-                deleted_with=self._cluster.deleted_with if self.host.resource else None,
-            ),
+            create,
+            opts,
+            delete=commands.Script(drain, payload),
+            options=commands.CommandOptions(triggers=[host.instance_id]),
+        )
+
+    def _drain_payload(self, values: Mapping[str, Any]) -> drain.Payload:
+        leave = None
+        if self.host.leaves:
+            script = shell.run_as_root(leave_script(self._name), LEAVE_TIME_LIMIT_S)
+            # If this program also deletes the machine, a failed leave must not block the deletion.
+            leave = drain.Leave(values["target"], script, required=self.host.resource is None)
+        return drain.Payload(
+            kubeconfig=values["kubeconfig"],
+            namespace=self.workload.settings.namespace,
+            entry=values["entry"],
+            drain_s=SECONDS_TO_LEAVE if leave else SECONDS_TO_DRAIN,
+            leave=leave,
         )
 
     def verify(self, text: pulumi.Input[str], depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[str]:
@@ -155,25 +166,22 @@ class Machine(pulumi.ComponentResource):
 
         It runs again whenever the text or the join changes.
         """
-        stdin = pulumi.Output.all(revision=self.revision, text=text).apply(
-            lambda parts: shell.run_as_root(shell.assignments({"JOINED": parts["revision"]}) + parts["text"])
-        )
-        return self._over_ssh(f"{self._name}-proof", stdin, [self.join, *depends_on]).stdout
+        proof = commands.MachineScript(target=self._target, purpose="proof", script=text, changes=self.revision)
+        return commands.printed(self._on_machine(proof, [self.join, *depends_on]))
 
-    def _over_ssh(self, name: str, stdin: pulumi.Output[str], depends_on: Sequence[pulumi.Resource]) -> remote.Command:
+    def _on_machine(self, work: commands.MachineScript, depends_on: Sequence[pulumi.Resource]) -> local.Command:
+        """Run a script on the machine, as root."""
         host = self.host
-        return remote.Command(
-            name,
-            connection=self._connection,
-            create=shell.REMOTE,
-            stdin=stdin,
+        as_root = replace(
+            work,
+            script=pulumi.Output.from_input(work.script).apply(shell.run_as_root),
             triggers=[host.instance_id],
-            logging=remote.Logging.NONE,
-            add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                depends_on=list(depends_on),
-                deleted_with=host.resource,
-                custom_timeouts=pulumi.CustomTimeouts(create="15m", update="15m"),
-            ),
+            patience_s=host.patience_s,
         )
+        opts = pulumi.ResourceOptions(parent=self, depends_on=list(depends_on), deleted_with=host.resource)
+        return commands.machine_command(f"{self._name}-{work.purpose}", as_root, opts)
+
+
+def _with_host_key(values: Mapping[str, Any]) -> openssh.Target:
+    target: openssh.Target = values["target"]
+    return replace(target, hop=replace(target.hop, host_key=values["key"].host_key))

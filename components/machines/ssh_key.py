@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pulumi
-from pulumi_command import local
 
-from .. import shell
+from .. import commands
+from .scripts import create_ssh_key
 
 
 class SshKey(NamedTuple):
@@ -19,16 +19,15 @@ class SshKey(NamedTuple):
 
 def ssh_key() -> SshKey:
     """Make the stack's SSH key, once; it lives in the state, encrypted, and in no file."""
-    made = local.Command(
+    command = commands.local_command(
         "ssh-key",
-        create=shell.LOCAL,
-        stdin=shell.local_script("machines/ssh-key", {}),
-        logging=local.Logging.NONE,
-        add_previous_output_in_env=False,
-        opts=pulumi.ResourceOptions(additional_secret_outputs=["stdout"]),
+        commands.Script(create_ssh_key, create_ssh_key.Payload(comment="istio-vm-mesh")),
+        # Nothing makes another key: the machines have this one.
+        pulumi.ResourceOptions(ignore_changes=["create", "stdin"]),
+        options=commands.CommandOptions(secret_result=True, quiet=True),
     )
-    results = made.stdout.apply(shell.parse_results)
+    pair = commands.result(command, create_ssh_key.Result)
     return SshKey(
-        private=results.apply(lambda found: shell.b64decode(found["private"])),
-        public=pulumi.Output.unsecret(results.apply(lambda found: shell.b64decode(found["public"]).strip())),
+        private=pair.apply(lambda key: key.private),
+        public=pulumi.Output.unsecret(pair.apply(lambda key: key.public)),
     )

@@ -16,14 +16,17 @@ from typing import Any
 import pulumi
 from pulumi_command import local
 
-from .. import shell
+from .. import commands, shell
 from ..istio import manifests
 from ..istio.control_plane import Mesh
 from ..istio.workload import Workload
+from ..local import scripting
 from ..machines.machine import Machine
-from ..names import EASTWEST_GATEWAY
+from ..names import CROSS_NETWORK_PORT, EASTWEST_GATEWAY
 from ..platforms.gateway import Gateway
-from . import evidence, jobs, targets
+from . import jobs, targets
+from .evidence import Entry, Evidence, merge, parse, with_paths
+from .scripts import verify_workload
 
 GatewayAddresses = pulumi.Output[dict[str, list[str]]]
 """The addresses of each network's gateway, by network."""
@@ -77,25 +80,33 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[dict[str
     gateway_names = pulumi.Output.all(
         *(address.apply(partial(_pair, name)) for gateways in by_network.values() for name, address in gateways.items())
     )
-    outputs: dict[str, list[pulumi.Output[str]]] = {}
-    commands: dict[str, local.Command] = {}
+    evidence: dict[str, list[pulumi.Output[Evidence]]] = {}
+    from_cluster: dict[str, local.Command] = {}
     for name, verified in args.workloads.items():
-        commands[name] = _from_cluster(name, verified, args, addresses)
-        outputs[name] = [pulumi.Output.unsecret(commands[name].stdout)]
+        from_cluster[name] = _from_cluster(name, verified, args, addresses)
+        result = commands.result(from_cluster[name], Evidence)
+        evidence[name] = [pulumi.Output.unsecret(result)]
         if targets.probe_target(verified.workload.settings):
-            outputs[name] += [_from_machine(name, machine, args, addresses, [commands[name]]) for machine in verified.machines]
+            evidence[name] += [_from_machine(name, machine, args, addresses, [from_cluster[name]]) for machine in verified.machines]
     for name, verified in args.workloads.items():
         if verified.workload.settings.role == "router":
-            outputs[name] += [
-                machine.verify(shell.remote_script("verification/gateway-stats", {"GATEWAY_NAME": gateway}), list(commands.values()))
-                for gateway, machine in verified.machines.items()
-            ]
+            evidence[name] += [_on_gateway(gateway, machine, list(from_cluster.values())) for gateway, machine in verified.machines.items()]
     return {
-        name: pulumi.Output.all(texts=pulumi.Output.all(*texts), names=gateway_names).apply(
-            lambda parts: evidence.parse_evidence("\n".join(parts["texts"]), dict(parts["names"]))
-        )
-        for name, texts in outputs.items()
+        name: pulumi.Output.all(parts=pulumi.Output.all(*parts), names=gateway_names).apply(_output) for name, parts in evidence.items()
     }
+
+
+def _output(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the evidence of a workload as a stack's output has it."""
+    evidence = with_paths(merge(values["parts"]), dict(values["names"]), CROSS_NETWORK_PORT)
+    output: dict[str, Any] = json.loads(scripting.encode(evidence))
+    return output
+
+
+def _on_gateway(name: str, machine: Machine, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:
+    """Have a gateway's machine report what it passed on."""
+    script = shell.remote_script("verification/gateway-stats", {"GATEWAY_NAME": name})
+    return machine.verify(script, depends_on).apply(parse)
 
 
 def _pair(name: str, address: str) -> tuple[str, str]:
@@ -105,25 +116,34 @@ def _pair(name: str, address: str) -> tuple[str, str]:
 def _from_cluster(name: str, verified: VerifiedWorkload, args: VerificationArgs, gateways: GatewayAddresses) -> local.Command:
     """Wait until the entries are healthy, then have a pod call every machine that pods can call."""
     mesh, settings, machines = args.mesh, verified.workload.settings, verified.machines
-    port = (targets.probe_target(settings) or ("", 0, 0))[2]
+    target = targets.probe_target(settings)
+    port = target[2] if target else settings.probe.port
 
-    def script(inputs: Mapping[str, Any]) -> str:
+    def payload(values: Mapping[str, Any]) -> verify_workload.Payload:
         expected = [
-            targets.expected_endpoints(mesh.network, machines[machine].network, address, port, inputs["gateways"])
-            for machine, address in inputs["addresses"].items()
+            endpoint
+            for machine, address in values["addresses"].items()
+            for endpoint in targets.expected_endpoints(mesh.network, machines[machine].network, address, port, values["gateways"])
         ]
-        return jobs.verification_script(
-            name,
-            settings,
-            mesh.settings,
-            args.mode,
-            kubeconfig=inputs["kubeconfig"],
-            entries=inputs["entries"],
-            addresses=inputs["addresses"],
-            wanted=[endpoint for endpoints in expected for endpoint in endpoints],
-            from_pods=verified.reachable_from_pods,
+        caller, called = f"Job {jobs.job_name(name)}", target and verified.reachable_from_pods
+        text = jobs.call_script(name, settings, caller=caller, mode="fail", wanted=expected)
+        plaintext = jobs.plaintext_probe_script(settings, expected)
+        return verify_workload.Payload(
+            kubeconfig=values["kubeconfig"],
+            workload=name,
+            namespace=settings.namespace,
+            entries=tuple(
+                Entry(machine, values["entries"][machine], f"{address}:{port}") for machine, address in values["addresses"].items()
+            ),
+            group_size=verified.min_group_size,
+            port=port,
+            selector=manifests.pod_labels(settings),
+            job=jobs.caller_job(name, settings, mesh.settings, text) if called else None,
+            plaintext_job=jobs.caller_job(name, settings, mesh.settings, plaintext, inside=False),
+            endpoints_mark=targets.POD_ENDPOINTS,
             strict=verified.strict,
-            fleet=verified.min_group_size,
+            warn_only=args.mode == "warn",
+            timeout_s=targets.TIMEOUT_S,
         )
 
     inputs = {
@@ -144,18 +164,14 @@ def _from_cluster(name: str, verified: VerifiedWorkload, args: VerificationArgs,
         "gateways": gateways,
         "plan": json.dumps(objects),
     }
-    return local.Command(
+    return commands.local_command(
         f"{name}-verification",
-        create=shell.LOCAL,
-        stdin=pulumi.Output.all(**inputs).apply(script),
-        environment={"CHANGES": pulumi.Output.json_dumps(changes)},
-        logging=local.Logging.STDERR,
-        add_previous_output_in_env=False,
-        opts=pulumi.ResourceOptions(
+        commands.Script(verify_workload, pulumi.Output.all(**inputs).apply(payload)),
+        pulumi.ResourceOptions(
             parent=verified.workload,
             depends_on=[*verified.workload.all_resources, *args.depends_on],
-            custom_timeouts=pulumi.CustomTimeouts(create="10m", update="10m"),
         ),
+        options=commands.CommandOptions(converges=True, changes=pulumi.Output.json_dumps(changes), timeout_s=600),
     )
 
 
@@ -165,7 +181,7 @@ def _from_machine(
     args: VerificationArgs,
     gateways: GatewayAddresses,
     depends_on: Sequence[pulumi.Resource],
-) -> pulumi.Output[str]:
+) -> pulumi.Output[Evidence]:
     """Have a machine call a pod, and prove that the machine itself was called.
 
     The first is left out where the program runs no pods of the workload, the second where pods
@@ -188,4 +204,4 @@ def _from_machine(
             answered=machine.network in addresses,
         )
 
-    return machine.verify(gateways.apply(script), depends_on)
+    return machine.verify(gateways.apply(script), depends_on).apply(parse)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .. import names, shell
 from ..config.mesh import MeshSettings
 from ..config.workload import WorkloadSettings
-from ..istio import manifests
 from . import targets
 from .targets import POD_ENDPOINTS, TIMEOUT_S
 
@@ -87,45 +85,3 @@ def caller_job(name: str, workload: WorkloadSettings, mesh: MeshSettings, text: 
             "template": {"metadata": {"labels": labels, "annotations": {"sidecar.istio.io/inject": str(inside).lower()}}, "spec": pod},
         },
     }
-
-
-def verification_script(
-    name: str,
-    workload: WorkloadSettings,
-    mesh: MeshSettings,
-    mode: str,
-    *,
-    kubeconfig: str,
-    entries: Mapping[str, str],
-    addresses: Mapping[str, str],
-    wanted: Sequence[str],
-    strict: bool,
-    from_pods: bool = True,
-    fleet: int = 0,
-) -> str:
-    """The script that verifies a workload from the cluster's side. `entries` and `addresses` are by machine, `wanted` as pods see them.
-
-    Without `from_pods` no pod can call it, so none tries. With `strict`, nobody outside the mesh may be answered; else it is only said. `fleet` is
-    how many machines of groups there are at least.
-    """
-    target = targets.probe_target(workload)
-    text = call_script(name, workload, caller=f"Job {job_name(name)}", mode="fail", wanted=wanted)
-    manifest = caller_job(name, workload, mesh, text) if target and from_pods else None
-    stranger = caller_job(name, workload, mesh, plaintext_probe_script(workload, wanted), inside=False)
-    port = target[2] if target else workload.probe.port
-    variables: dict[str, str | int] = {
-        "WORKLOAD": name,
-        "NAMESPACE": workload.namespace,
-        "ENTRIES": " ".join(f"{machine}={entries[machine]}={addresses[machine]}:{port}" for machine in entries),
-        "SELECTOR": ",".join(f"{key}={value}" for key, value in manifests.pod_labels(workload).items()),
-        "PORT": port,
-        "JOB_MANIFEST_BASE64": shell.b64encode(json.dumps(manifest)) if manifest else "",
-        "OUTSIDE_MANIFEST_BASE64": shell.b64encode(json.dumps(stranger)),
-        "PODS": POD_ENDPOINTS,
-        "STRICT": "yes" if strict else "",
-        "PATIENCE": TIMEOUT_S,
-        "MODE": mode,
-    }
-    if fleet:
-        variables["FLEET"] = fleet
-    return shell.with_kubeconfig("verification/verify", kubeconfig, variables)

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -123,20 +124,34 @@ def commands(stack: Stack, provide: Callable[[Provider], None]) -> Stack:
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     """A real sshd that accepts one key, and the variables LAB_*."""
+    with running_sshd(tmp_path_factory.mktemp("sshd"), "AcceptEnv LAB_*") as server:
+        yield server
+
+
+@contextmanager
+def running_sshd(directory: Path, *options: str) -> Iterator[Sshd]:
+    """Run an sshd that accepts one key. `directory` gets its files, `options` are further lines of its configuration."""
     binary = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if not binary:
         pytest.fail("no sshd: install Debian's package openssh-server")
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it as root; Debian makes it when the service starts
-    directory = tmp_path_factory.mktemp("sshd")
     for name in ("host", "client"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", directory / name], check=True)
     log = directory / "log"
     with reserved_port() as port:
-        (directory / "config").write_text(
-            f"ListenAddress 127.0.0.1:{port}\nHostKey {directory}/host\nAuthorizedKeysFile {directory}/client.pub\nPidFile none\n"
-            "StrictModes no\nUsePAM no\nPasswordAuthentication no\nAcceptEnv LAB_*\nMaxStartups 100\n"
-        )
+        lines = [
+            f"ListenAddress 127.0.0.1:{port}",
+            f"HostKey {directory}/host",
+            f"AuthorizedKeysFile {directory}/client.pub",
+            "PidFile none",
+            "StrictModes no",
+            "UsePAM no",
+            "PasswordAuthentication no",
+            "MaxStartups 100",
+            *options,
+        ]
+        (directory / "config").write_text("\n".join(lines) + "\n")
         server = subprocess.Popen([binary, "-D", "-f", directory / "config", "-E", log], stdin=subprocess.DEVNULL)
         try:
             wait_until(lambda: can_connect(port) or server.poll() is not None)
@@ -146,3 +161,12 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         finally:
             server.terminate()
             server.wait()
+
+
+@pytest.fixture
+def swallowing_sshd(tmp_path: Path) -> Iterator[Sshd]:
+    """A real sshd whose shells first read the file `startup` beside its log, as a user's start-up files are read."""
+    directory = tmp_path / "sshd"
+    directory.mkdir()
+    with running_sshd(directory, f"SetEnv BASH_ENV={directory}/startup") as server:
+        yield server

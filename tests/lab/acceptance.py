@@ -361,12 +361,12 @@ class Acceptance:
     def test_nobody_outside_the_mesh_is_answered(self, mesh: Lab) -> None:
         """As the verification says, of every machine and pod, or of the gateways before them."""
         evidence = mesh.outputs()["verification"]["product"]
-        assert {each["result"] for each in evidence["outside"]} == {"refused"}
-        called = {each["endpoint"] for each in evidence["outside"]}
+        assert {each["result"] for each in evidence["plaintext"]} == {"refused"}
+        called = {each["endpoint"] for each in evidence["plaintext"]}
         # All that the verification found: far machines by their gateways. What was on its way out may have answered its calls too.
-        machines, pods = ([each for each in evidence["endpoints"] if each["kind"] == kind] for kind in ("machine", "pod"))
-        near = {each["address"] for each in machines if each["entry"].endswith("-pods")}
-        assert machines and called >= near | {f"{each['address']}:8080" for each in pods if each["health"] == "Ready"}
+        machines, pods = evidence["entries"], evidence["pods"]
+        near = {each["endpoint"] for each in machines if each["entry"].endswith("-pods")}
+        assert machines and called >= near | {f"{each['address']}:8080" for each in pods if each["ready"]}
         assert len(near) == len(machines) or any(endpoint.endswith(":15443") for endpoint in called)
 
     @pytest.mark.usefixtures("more")

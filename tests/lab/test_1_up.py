@@ -34,7 +34,7 @@ def test_it_ends_with_who_called_whom(lab: Lab) -> None:
     assert f"● pod {pod_name}  {pod['status']['podIP']} " in table
     identity = "spiffe://cluster.local/ns/shop/sa/product"
     evidence = outputs["verification"]["product"]
-    assert {(call["caller"].split()[0], call["callerIdentity"], call["identity"], call["path"]) for call in evidence["calls"]} == {
+    assert {(call["caller"].split()[0], call["caller_identity"], call["identity"], call["path"]) for call in evidence["calls"]} == {
         ("Job", identity, identity, "direct"),
         ("machine", identity, identity, "direct"),
     }

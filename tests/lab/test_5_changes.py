@@ -266,7 +266,7 @@ def test_the_same_up_finishes_when_the_obstacles_are_gone(lab: Lab) -> None:
     assert {machine: lab.agent(machine) for machine in agents} == agents
     for workload in ("product", "billing"):
         evidence = lab.outputs()["verification"][workload]
-        machines = {each["name"] for each in evidence["endpoints"] if each["kind"] == "machine"}
+        machines = {entry["machine"] for entry in evidence["entries"]}
         assert machines == {machine for machine in TEN if machine.startswith(workload)}
     assert lab.answering() == (ALL, ALL)
 

@@ -218,9 +218,9 @@ def test_the_evidence_names_the_path(networks: Networks) -> None:
         ("Job verify-product", "through far-gateway-2"),
     } <= paths
     assert {("machine product-2", "through istio-eastwestgateway"), ("machine product-3", "through istio-eastwestgateway")} <= paths
-    answered = networks.outputs()["verification"]["product"]["answered"]
+    answered = networks.outputs()["verification"]["product"]["inbound"]
     assert {each["machine"] for each in answered if int(each["requests"]) > 0} == {"product-1", "product-2", "product-3"}
-    carried = networks.outputs()["verification"]["far-gateway"]["carried"]
+    carried = networks.outputs()["verification"]["far-gateway"]["gateway_traffic"]
     assert {each["gateway"] for each in carried} == {"far-gateway-1", "far-gateway-2"}
     assert {each["endpoint"] for each in carried} == {f"{networks.address(name)}:8080" for name in ("product-2", "product-3")}
 

@@ -39,11 +39,13 @@ def _node(node: Node) -> dict[str, Any]:
 def _readable(value: Any) -> Any:
     """Values with scripts as their names, variables and files; what is long and no script is only named as such."""
     if isinstance(value, dict):
-        return {key: "…" if key == "__provider" else _readable(item) for key, item in value.items()}
+        return {key: "…" if key in ("__provider", "SCRIPT_DIGEST") else _readable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_readable(item) for item in value]
     if not isinstance(value, str):
         return value
+    if value.startswith("{") and isinstance(payload := _json(value), dict):
+        return {"json": _readable(payload)}
     if bodies := [name for name, text in SCRIPTS.items() if text in value]:
         for name in bodies:
             value = value.replace(SCRIPTS[name], "")
@@ -61,6 +63,13 @@ def tar_listing(encoded: str) -> list[str]:
     """Return `path mode owner` for each file of a tar in base64."""
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded))) as tar:
         return [f"/{file.name} {file.mode:04o} {file.uname}:{file.gname}" for file in tar]
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _short(text: str) -> str:

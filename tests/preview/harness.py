@@ -35,8 +35,8 @@ def encoded(text: str) -> str:
 
 # What the resources would answer, where the program reads it.
 ANSWERS: dict[str, dict[str, Any]] = {
-    "cluster-kind": {"stdout": f"kubeconfig={encoded(CANARIES['kubeconfig'])}\naddress=172.31.6.2"},
-    "ssh-key": {"stdout": f"private={encoded(CANARIES['private key'])}\npublic={encoded('ssh-ed25519 AAAA')}"},
+    "cluster-kind": {"stdout": json.dumps({"kubeconfig": CANARIES["kubeconfig"], "address": "172.31.6.2"})},
+    "ssh-key": {"stdout": json.dumps({"private": CANARIES["private key"], "public": "ssh-ed25519 AAAA"})},
     "adopted-istio": {"data": {"mesh": "defaultConfig: {meshId: theirs, discoveryAddress: 'istiod.istio-system.svc:15012'}\n"}},
     "adopted-istio-sidecar-injector": {
         "data": {"values": json.dumps({"global": {"network": "pods", "multiCluster": {"clusterName": "their-cluster"}}})}
@@ -64,19 +64,41 @@ def of_google(name: str, type_: str) -> dict[str, Any]:
     return {"selfLink": f"https://google/{name}", **GOOGLE.get(type_, {})}
 
 
+def result(name: str) -> Any:
+    """What the script of a command returns."""
+    if name.startswith("network-"):
+        return {"name": "docker-network"}
+    if name.startswith("cluster-in-"):
+        return {"address": "172.31.9.9"}
+    if name.endswith("-drain"):
+        return {"host_key": "ssh-ed25519 AAAA"}
+    return {"stdout": "done"} if name.endswith(("-join", "-proof")) else {}
+
+
+def payload(node: Node, operation: str = "create") -> dict[str, Any]:
+    """What a command gives its script."""
+    stdin = node.inputs["stdin"]
+    payloads: dict[str, dict[str, Any]] = json.loads(stdin["secret"] if isinstance(stdin, dict) else stdin)
+    return payloads[operation]
+
+
+def on_machine(node: Node) -> bool:
+    """Whether a command runs a script on a machine."""
+    return "local/over_ssh.py" in str(node.inputs.get("create"))
+
+
 def answer(name: str, type_: str) -> dict[str, Any]:
     """The outputs of one resource besides its inputs."""
     if name in ANSWERS:
         return ANSWERS[name]
     if name.endswith("-container"):
         number = zlib.crc32(name.encode()) & 0xFFFF  # another address for each
-        return {"stdout": f"id={name}-id\naddress=172.31.{number >> 8}.{number & 255}\nhostKey=ssh-ed25519 AAAA"}
+        address = f"172.31.{number >> 8}.{number & 255}"
+        return {"stdout": json.dumps({"id": f"{name}-id", "address": address, "host_key": "ssh-ed25519 AAAA"})}
     if name.endswith("-token"):
         return {"token": CANARIES["token"], "expires": 0.0}
-    if name.startswith("network-"):
-        return {"stdout": "docker-network"}
     if type_.startswith("command:"):
-        return {"stdout": "done"}
+        return {"stdout": json.dumps(result(name))}
     if type_.startswith("gcp:"):
         return of_google(name, type_)
     return {}

@@ -6,6 +6,7 @@ A wanted change of a graph is written down by `UPDATE_GOLDEN=1 ./scripts/test --
 from __future__ import annotations
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def test_a_machine_is_at_most_six_resources_and_two_connections(stack: str) -> N
     assert found or stack == "fleet"
     for name, nodes in found.items():
         assert len(nodes) <= 6, f"{name}: {[node.name for node in nodes]}"
-        assert sum(node.type == "command:remote:Command" for node in nodes) <= 2, name
+        assert sum(map(harness.on_machine, nodes)) <= 2, name
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -89,14 +90,14 @@ def test_what_holds_secrets_is_marked_before_it_is_known(preview: bool) -> None:
     assert graph["ssh-key"].options["additional_secret_outputs"] == ["stdout"]
     assert set(graph["product-1-token"].options["additional_secret_outputs"]) >= {"kubeconfig", "token"}
     for node in graph.values():
-        if node.type == "command:remote:Command":
-            assert "connection" in node.options["additional_secret_outputs"], node.name
+        if harness.on_machine(node) and not preview:
+            assert "secret" in node.inputs["stdin"], node.name
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_machine_that_is_gone_is_not_called(stack: str) -> None:
     for node in declared(stack).graph.values():
-        if node.type == "command:remote:Command":
+        if harness.on_machine(node):
             # Those that were there before stay there.
             made = {f"{node.parent}-container", f"{node.parent}-instance"} & set(declared(stack).graph)
             assert node.options.get("deleted_with") == next(iter(made), None), node.name
@@ -118,6 +119,25 @@ def test_nothing_secret_is_on_a_command_line_or_in_a_log(stack: str) -> None:
                 assert "secret" not in str(node.inputs.get(key)), f"{node.name}: {key}"
             if "secret" in node.inputs.get("stdin", {}):
                 assert node.inputs["logging"] in ("none", "stderr"), node.name
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_command_keeps_the_rules(stack: str) -> None:
+    """Of what is made or ended no script's text is an input; what looks or converges runs again when its script changes."""
+    for node in declared(stack).graph.values():
+        if not node.type.startswith("command:"):
+            continue
+        assert node.type == "command:local:Command", node.name
+        inputs = node.inputs
+        assert inputs["logging"] in ("stderr", "none") and inputs["addPreviousOutputInEnv"] is False, node.name
+        converges = node.name == "gateway-api" or node.name.endswith(("-join", "-proof", "-verification"))
+        assert ("SCRIPT_DIGEST" in inputs.get("environment", {})) == converges, node.name
+        assert "update" not in inputs, node.name
+        if "triggers" in inputs and "delete" in inputs:
+            assert node.options.get("delete_before_replace") or node.options.get("deleted_with"), node.name
+        for key in ("create", "delete"):
+            assert len(inputs.get(key, "")) < 200 and "\n" not in inputs.get(key, ""), node.name
+        json.loads(inputs["stdin"]["secret"] if isinstance(inputs["stdin"], dict) else inputs["stdin"])
 
 
 def test_the_lab_loads_no_cloud_sdk() -> None:

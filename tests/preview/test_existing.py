@@ -42,7 +42,7 @@ def test_plaintext_is_refused_in_our_namespaces_and_nowhere_else(config: dict[st
 
 
 def test_machines_are_configured_as_the_adopted_mesh_says(config: dict[str, Any]) -> None:
-    join = graph_of(config)["billing-1-join"].inputs["stdin"]["secret"]
+    join = harness.payload(graph_of(config)["billing-1-join"])["script"]
     text = machine_files(join)["/var/lib/istio/envoy/cluster.env"]
     assert "ISTIO_META_CLUSTER_ID='their-cluster'" in text
     assert "ISTIO_META_MESH_ID='theirs'" in text
@@ -94,16 +94,24 @@ def test_a_key_in_the_clear_is_refused(config: dict[str, Any]) -> None:
 
 def test_machines_keep_their_hosts_keys_ports_users_and_bastions(config: dict[str, Any]) -> None:
     graph = graph_of(config)
-    connection = graph["billing-2-join"].inputs["connection"]["secret"]
-    assert (connection["host"], connection["port"], connection["user"]) == ("10.11.0.6", 2222, "admin")
-    assert connection["hostKey"].startswith("ssh-ed25519 ")
-    assert connection["proxy"]["host"] == "bastion.example.com"
-    assert connection["proxy"]["hostKey"].startswith("ssh-ed25519 ")
+    target = harness.payload(graph["billing-2-join"])["target"]
+    hop, bastion = target["hop"], target["bastion"]
+    assert (hop["host"], hop["port"], hop["user"]) == ("10.11.0.6", 2222, "admin")
+    assert hop["host_key"].startswith("ssh-ed25519 ")
+    assert bastion["host"] == "bastion.example.com"
+    assert bastion["host_key"].startswith("ssh-ed25519 ")
+    assert hop["private_key"] == bastion["private_key"] == harness.CANARIES["private key"]
+    join = harness.payload(graph["billing-1-join"])
+    assert "exec sudo -n timeout" in join["script"]
+    assert f"DIGEST={join['last_line']}\n" in join["script"], "the join has failed unless its output ends so"
 
 
 def test_a_machine_that_stays_leaves_the_mesh_when_it_is_removed(config: dict[str, Any]) -> None:
     drain = graph_of(config)["billing-1-drain"]
-    script = drain.inputs["stdin"]["secret"]
-    assert script.index("kubectl --request-timeout=10s delete workloadentry") < script.index("timeout 150 ssh")
-    assert "KNOWN_HOSTS='10.11.0.5 ssh-ed25519 " in script
-    assert drain.inputs["delete"] == "bash -s"
+    payload = harness.payload(drain, "delete")
+    assert payload["entry"].startswith("billing-10.11.0.5")
+    assert payload["leave"]["required"], "it stays, so a leave that fails is an error"
+    assert payload["leave"]["target"]["hop"]["host_key"].startswith("ssh-ed25519 ")
+    assert "systemctl disable --now" in payload["leave"]["script"]
+    assert drain.inputs["delete"] == "python3 -I components/local/run.py machines/scripts/drain.py delete"
+    assert "create" not in drain.inputs

@@ -97,7 +97,7 @@ def test_nobody_logs_in_to_a_fleet() -> None:
         "firewall-mesh-product": ([MACHINES, PODS], ["80"]),
         "firewall-mesh-product-health": (CHECKS, ["15021"]),
     }
-    assert not of_type("fleet", "command:remote:Command")
+    assert not [node for node in declared("fleet").graph.values() if harness.on_machine(node)]
     metadata = declared("fleet").graph["product-fleet-template"].inputs["metadata"]
     assert "ssh-keys" not in metadata and metadata["block-project-ssh-keys"] == "TRUE"
 
@@ -208,11 +208,10 @@ def test_the_mesh_knows_a_gateway_behind_a_balancer_by_its_address_alone() -> No
 def test_pods_do_not_try_what_they_cannot_reach() -> None:
     config = copy.deepcopy(harness.configuration("multi-network"))
     del config["networks"]["far"]["gateway"]
-    job = "JOB_MANIFEST_BASE64=''"
-    assert job not in str(harness.run(config).graph["product-verification"].inputs["stdin"]["secret"]), "there are pods to answer"
+    assert harness.payload(harness.run(config).graph["product-verification"])["job"], "there are pods to answer"
     del config["workloads"]["product"]["pods"]
     graph = harness.run(config).graph
-    assert job in graph["product-verification"].inputs["stdin"]["secret"]
+    assert harness.payload(graph["product-verification"])["job"] is None
     assert not {"firewall-far-far-gateway", "far-gateway-addresses"} & set(graph)
     assert "mesh-gateway-far-no-gateway" in graph
 
@@ -258,11 +257,11 @@ def test_the_kubeconfig_holds_no_credential(stack: str) -> None:
 
 def test_ssh_pins_the_key_that_the_machine_published_and_ends_at_its_tunnel() -> None:
     graph = declared("single-network").graph
-    connection = graph["product-1-join"].inputs["connection"]["secret"]
-    assert (connection["host"], connection["user"]) == ("127.0.0.1", "mesh")
-    assert connection["port"] != graph["product-2-join"].inputs["connection"]["secret"]["port"]
-    assert connection["hostKey"] == "done", "what the command that reads guest attributes printed"
-    assert graph["product-1-drain"].inputs["create"] == "bash -s first"
+    hop, other = (harness.payload(graph[f"product-{number}-join"])["target"]["hop"] for number in (1, 2))
+    assert (hop["host"], hop["user"]) == ("127.0.0.1", "mesh")
+    assert hop["port"] != other["port"]
+    assert hop["host_key"] == "ssh-ed25519 AAAA", "what the command that reads guest attributes returned"
+    assert graph["product-1-drain"].inputs["create"] == "python3 -I components/local/run.py platforms/google/scripts/host_key.py create"
     assert "product-1-drain" in graph["product-1-join"].dependencies
 
 
@@ -270,9 +269,12 @@ def test_inside_the_vpc_and_through_a_bastion_ssh_goes_to_the_machines_own_addre
     bastion = {"host": "bastion.example.com", "user": "jump", "acceptAnyHostKey": True}
     for ssh in ({"via": "direct", "cidrs": ["10.9.0.0/24"]}, {"via": "bastion", "cidrs": ["10.9.0.0/24"], "bastion": bastion}):
         graph = changed("single-network", google={"ssh": ssh})
-        connection = graph["product-1-join"].inputs["connection"]["secret"]
-        assert (connection["host"], connection["port"]) == (graph["product-1-instance"].state["networkInterfaces"][0]["networkIp"], 22)
-        assert ("proxy" in connection) == (ssh["via"] == "bastion")
+        target = harness.payload(graph["product-1-join"])["target"]
+        assert (target["hop"]["host"], target["hop"]["port"]) == (
+            graph["product-1-instance"].state["networkInterfaces"][0]["networkIp"],
+            22,
+        )
+        assert (target["bastion"] is not None) == (ssh["via"] == "bastion")
         assert graph["firewall-mesh-product-ssh"].inputs["sourceRanges"] == ["10.9.0.0/24"]
 
 
@@ -318,5 +320,5 @@ def test_any_name_of_a_stack_makes_names_that_google_takes(stack: str) -> None:
 def test_the_program_dials_the_ports_that_are_opened() -> None:
     ports = names.iap_tunnels(load(harness.configuration("single-network")), "test")
     graph = declared("single-network").graph
-    dialled = {graph[f"{name}-join"].inputs["connection"]["secret"]["port"] for name in ("product-1", "product-2")}
+    dialled = {harness.payload(graph[f"{name}-join"])["target"]["hop"]["port"] for name in ("product-1", "product-2")}
     assert dialled == set(ports)

@@ -11,7 +11,7 @@ from components.config.workload import Probe, Service, TcpProbe
 from components.istio import charts, manifests
 from components.machines import files
 from components.platforms.docker.names import docker_cidr, dynamic_cidr, machine_addresses
-from components.verification import evidence, jobs, targets
+from components.verification import jobs, targets
 from tests.support.samples import MESH, PRODUCT
 from tests.unit.config.test_reader import GOOD
 
@@ -84,23 +84,6 @@ def test_what_is_verified_is_the_probes_port_over_the_service_that_offers_it() -
     services = {"db": Service(name="db", ports={"tcp-db": 5432})}
     tcp = PRODUCT.model_copy(update={"probe": Probe(tcp=TcpProbe(port=5432)), "services": services})
     assert "URL_PATH=''" in jobs.call_script("product", tcp, caller="a pod", mode="fail").splitlines()
-
-
-def test_evidence_is_data() -> None:
-    found = evidence.parse_evidence(
-        "entry\tproduct-1\tproduct-172.31.6.130-pods\t172.31.6.130:8080\tHealthy\n"
-        "pod\tproduct-abc\t-\t10.244.0.9\tReady\nnoise\n"
-        "call\ta pod\tspiffe://cluster.local/ns/shop/sa/product\tproduct.shop.svc.cluster.local:80\t172.31.6.130:8080\tspiffe://x\t3\n"
-        "call\ta pod\ta\tb:80\t172.31.6.2:15443\tspiffe://x\t1\n"
-        "answered\tmachine product-1\t3\ncarried\tfar-gateway-1\tproduct.shop:80\t172.31.7.130:8080\t2\n"
-        "outside\t172.31.6.130:8080\trefused\n",
-        {"172.31.6.2": "istio-eastwestgateway"},
-    )
-    assert [endpoint["kind"] for endpoint in found["endpoints"]] == ["machine", "pod"]
-    assert [call["path"] for call in found["calls"]] == ["direct", "through istio-eastwestgateway"]
-    assert found["answered"] == [{"machine": "product-1", "requests": "3"}]
-    assert found["carried"][0]["connections"] == "2"
-    assert found["outside"] == [{"endpoint": "172.31.6.130:8080", "result": "refused"}]
 
 
 def test_docker_addresses_of_machines_and_of_docker_do_not_meet() -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_command import local
 
-from ... import shell
+from ... import commands
 from ...config.docker import KindCluster
 from ...kubernetes import Cluster
 from . import names
 from .network import DockerNetwork
+from .scripts import attach_network, create_cluster, load_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +48,15 @@ class DockerCluster(pulumi.ComponentResource):
         self._kind_name = names.docker_name(args.stack, name)
         kind = self._kind()
         attachments = {network.name: self._attach(network, kind) for network in args.other_networks}
-        results = kind.stdout.apply(shell.parse_results)
-        address = pulumi.Output.unsecret(results.apply(lambda values: values["address"]))
+        access = commands.result(kind, create_cluster.Result)
+        address = pulumi.Output.unsecret(access.apply(lambda result: result.address))
         self.cluster = Cluster(
-            kubeconfig=pulumi.Output.secret(results.apply(lambda values: shell.b64decode(values["kubeconfig"]))),
+            kubeconfig=pulumi.Output.secret(access.apply(lambda result: result.kubeconfig)),
             identifier=kind.id,
             gateway_service={"type": "ClusterIP", "externalIPs": [address]},
             gateway_address=address,
             ready=[kind, *self._images(kind), *attachments.values()],
-            node_addresses={network: command.stdout for network, command in attachments.items()},
+            node_addresses={network: _address(command) for network, command in attachments.items()},
             deleted_with=kind,
         )
         self.register_outputs({"address": address})
@@ -63,29 +64,24 @@ class DockerCluster(pulumi.ComponentResource):
     def _kind(self) -> local.Command:
         settings, network = self._args.settings, self._args.network.docker_name
 
-        def script(docker_network: str) -> str:
-            variables = {
-                "NAME": self._kind_name,
-                "IMAGE": settings.image,
-                "NETWORK": docker_network,
-                "CONFIG_BASE64": shell.b64encode(names.kind_config(settings)),
-            }
-            return shell.local_script("platforms/docker/kind-create", variables)
+        def payload(docker_network: str) -> create_cluster.Payload:
+            return create_cluster.Payload(
+                name=self._kind_name,
+                image=settings.image,
+                network=docker_network,
+                configuration=names.kind_config(settings),
+            )
 
-        return local.Command(
+        return commands.local_command(
             f"{self._name}-kind",
-            create=shell.LOCAL,
-            stdin=network.apply(script),
-            delete=f"kind delete cluster --name {self._kind_name}",
-            # kind changes nothing of a cluster that exists.
-            triggers=[settings.image, settings.pod_cidr, settings.service_cidr, network],
-            logging=local.Logging.STDERR,
-            add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                delete_before_replace=True,
-                additional_secret_outputs=["stdout"],
-                custom_timeouts=pulumi.CustomTimeouts(create="10m"),
+            commands.Script(create_cluster, network.apply(payload)),
+            pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+            delete=["kind", "delete", "cluster", "--name", self._kind_name],
+            options=commands.CommandOptions(
+                # kind changes nothing of a cluster that exists.
+                triggers=[settings.image, settings.pod_cidr, settings.service_cidr, network],
+                secret_result=True,
+                timeout_s=600,
             ),
         )
 
@@ -94,14 +90,13 @@ class DockerCluster(pulumi.ComponentResource):
         images = self._args.settings.preload_images
         if not images:
             return []
+        payload = load_images.Payload(cluster=self._kind_name, images=tuple(images))
         return [
-            local.Command(
+            commands.local_command(
                 f"{self._name}-images",
-                create=f"kind load docker-image --name {self._kind_name} {' '.join(images)} 2>&1",
-                triggers=[kind.id],
-                logging=local.Logging.NONE,
-                add_previous_output_in_env=False,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[kind], deleted_with=kind),
+                commands.Script(load_images, payload),
+                pulumi.ResourceOptions(parent=self, depends_on=[kind], deleted_with=kind),
+                options=commands.CommandOptions(triggers=[kind.id], quiet=True),
             )
         ]
 
@@ -109,19 +104,21 @@ class DockerCluster(pulumi.ComponentResource):
         """Attach the node to another network."""
         docker_network = names.docker_name(self._args.stack, network.name)
         node = names.node_name(self._args.stack, self._name)
-        variables = {
-            "NODE": node,
-            "NETWORK": docker_network,
-            "PODS": self._args.settings.pod_cidr,
-            "RANGE": str(network.cidr),
-        }
-        return local.Command(
-            f"{self._name}-in-{network.name}",
-            create=shell.LOCAL,
-            stdin=shell.local_script("platforms/docker/docker-attach", variables),
-            delete=f"docker network disconnect --force {docker_network} {node}",
-            triggers=[kind.id, network.docker_name],
-            logging=local.Logging.STDERR,
-            add_previous_output_in_env=False,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[kind], deleted_with=kind),
+        payload = attach_network.Payload(
+            node=node,
+            network=docker_network,
+            pod_cidr=self._args.settings.pod_cidr,
+            network_cidr=str(network.cidr),
         )
+        return commands.local_command(
+            f"{self._name}-in-{network.name}",
+            commands.Script(attach_network, payload),
+            pulumi.ResourceOptions(parent=self, depends_on=[kind], deleted_with=kind),
+            delete=["docker", "network", "disconnect", "--force", docker_network, node],
+            options=commands.CommandOptions(triggers=[kind.id, network.docker_name]),
+        )
+
+
+def _address(attachment: local.Command) -> pulumi.Output[str]:
+    """Return the node's address in a network that it was attached to."""
+    return commands.result(attachment, attach_network.Result).apply(lambda result: result.address)

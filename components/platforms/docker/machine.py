@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pulumi
-from pulumi_command import local, remote
 
-from ... import shell
+from ... import commands
 from ...config.docker import DockerMachine
-from ...config.existing import SshMachine
-from ...machines import ssh_leave
+from ...local import openssh
 from ...machines.host import Host, HostFactory
 from ...machines.ssh_key import SshKey
 from . import names
 from .network import DockerNetwork
+from .scripts import create_machine
+
+PATIENCE_S = 30
+"""Seconds for which a container may refuse SSH: its sshd answers within seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,62 +55,45 @@ def _host(name: str, args: DockerHostArgs, opts: pulumi.ResourceOptions) -> Host
         attachment["second"] = args.second_network.docker_name
     attachment["routes"] = args.routes
 
-    def script(inputs: Mapping[str, str]) -> str:
-        variables = {
-            "NAME": docker_name,
-            "HOSTNAME_OF_MACHINE": name,
-            "IMAGE": args.settings.image,
-            "NETWORK": inputs["network"],
-            "SECOND_NETWORK": inputs.get("second", ""),
-            "FIRST": first,
-            "LAST": last,
-            "LABEL": names.stack_label(args.stack),
-            "PUBLIC_KEY": inputs["public"],
-            "ROUTES": inputs["routes"],
-            "SSH_USER": names.SSH_USER,
-        }
-        return shell.local_script("platforms/docker/docker-machine", variables)
-
-    container = local.Command(
-        f"{name}-container",
-        create=shell.LOCAL,
-        stdin=pulumi.Output.all(**attachment, public=args.key.public).apply(script),
-        delete=f"docker rm --force --volumes {docker_name} >/dev/null",
-        triggers=[args.settings.image, *attachment.values()],
-        logging=local.Logging.STDERR,
-        add_previous_output_in_env=False,
-        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),
-    )
-    results = container.stdout.apply(shell.parse_results)
-    address = results.apply(lambda values: values["address"])
-    leave = pulumi.Output.all(results=results, key=args.key.private)
-    return Host(
-        address=address,
-        instance_id=results.apply(lambda values: values["id"]),
-        connection=remote.ConnectionArgs(
-            host=address,
+    def payload(values: Mapping[str, str]) -> create_machine.Payload:
+        return create_machine.Payload(
+            name=docker_name,
+            hostname=name,
+            image=args.settings.image,
+            network=values["network"],
+            second_network=values.get("second"),
+            first=first,
+            last=last,
+            label=names.stack_label(args.stack),
+            public_key=values["public"],
+            routes=tuple(values["routes"].splitlines()),
             user=names.SSH_USER,
-            private_key=args.key.private,
-            host_key=results.apply(lambda values: values["hostKey"]),
-            # A container's sshd answers within seconds. Half a minute of refusals is a failure.
-            dial_error_limit=14,
-            per_dial_timeout=10,
-        ),
-        resource=container,
+        )
+
+    values = pulumi.Output.all(**attachment, public=args.key.public)
+    command = commands.local_command(
+        f"{name}-container",
+        commands.Script(create_machine, values.apply(payload)),
+        pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),
+        delete=["docker", "rm", "--force", "--volumes", docker_name],
+        options=commands.CommandOptions(triggers=[args.settings.image, *attachment.values()]),
+    )
+    container = commands.result(command, create_machine.Result)
+    target = pulumi.Output.all(container=container, key=args.key.private)
+    return Host(
+        address=container.apply(lambda result: result.address),
+        instance_id=container.apply(lambda result: result.id),
+        target=target.apply(partial(_target, name)),
+        patience_s=PATIENCE_S,
+        resource=command,
         # Docker removes a container without shutting it down, and clients behind a gateway keep
         # their connections until the agent ends them.
-        leave_script=leave.apply(lambda inputs: _leave(name, args.settings, inputs["results"], inputs["key"])),
+        leaves=True,
     )
 
 
-def _leave(name: str, settings: DockerMachine, results: Mapping[str, str], private_key: str) -> str:
-    machine = SshMachine(
-        platform="ssh",
-        name=name,
-        workload=settings.workload,
-        network=settings.network,
-        host=results["address"],
-        user=names.SSH_USER,
-        host_key=results["hostKey"],
-    )
-    return ssh_leave.leave_over_ssh_script(name, machine, private_key)
+def _target(name: str, values: Mapping[str, Any]) -> openssh.Target:
+    container: create_machine.Result = values["container"]
+    user, key = names.SSH_USER, values["key"]
+    hop = openssh.Hop(container.address, 22, user, key, container.host_key)
+    return openssh.Target(machine=name, hop=hop)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 import pulumi
-from pulumi_command import local
 
-from ... import shell
+from ... import commands
 from . import names
+from .scripts import create_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +29,18 @@ class DockerNetwork:
 def docker_network(stack: str, name: str, cidr: IPv4Network) -> DockerNetwork:
     """Create the Docker network for the network `name` of a stack."""
     docker_name = names.docker_name(stack, name)
-    variables = {
-        "NAME": docker_name,
-        "RANGE": str(cidr),
-        "DYNAMIC_RANGE": str(names.dynamic_cidr(cidr)),
-        "LABEL": names.stack_label(stack),
-    }
-    command = local.Command(
-        f"network-{name}",
-        create=shell.LOCAL,
-        stdin=shell.local_script("platforms/docker/docker-network", variables),
-        delete=f"docker network rm {docker_name} >/dev/null",
-        triggers=[str(cidr)],
-        logging=local.Logging.STDERR,
-        add_previous_output_in_env=False,
-        opts=pulumi.ResourceOptions(delete_before_replace=True),
+    payload = create_network.Payload(
+        name=docker_name,
+        cidr=str(cidr),
+        dynamic_cidr=str(names.dynamic_cidr(cidr)),
+        label=names.stack_label(stack),
     )
-    return DockerNetwork(name=name, docker_name=command.stdout, cidr=cidr)
+    command = commands.local_command(
+        f"network-{name}",
+        commands.Script(create_network, payload),
+        pulumi.ResourceOptions(delete_before_replace=True),
+        delete=["docker", "network", "rm", docker_name],
+        options=commands.CommandOptions(triggers=[str(cidr)]),
+    )
+    created = commands.result(command, create_network.Result)
+    return DockerNetwork(name=name, docker_name=created.apply(lambda network: network.name), cidr=cidr)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pulumi
-from pulumi_command import remote
 
 from ...config.existing import SshMachine
 from ...config.problems import Problem, SettingsError
-from ...machines import ssh_leave
+from ...local import openssh
 from ...machines.host import Host, HostFactory
+
+PATIENCE_S = 10
+"""Seconds in which a connection that fails is tried again: some five attempts."""
 
 
 def ssh_host(name: str, settings: SshMachine, private_key: pulumi.Output[str] | None = None) -> HostFactory:
@@ -32,29 +34,19 @@ def _key_from_file(name: str, settings: SshMachine) -> pulumi.Output[str]:
 
 def _host(name: str, settings: SshMachine, private_key: pulumi.Output[str] | None) -> Host:
     key = private_key if private_key is not None else pulumi.Config().require_secret("sshPrivateKey")
-    bastion, proxy = settings.bastion, None
-    if bastion:
-        proxy = remote.ProxyConnectionArgs(
-            host=bastion.host,
-            port=bastion.port,
-            user=bastion.user,
-            private_key=key,
-            host_key=bastion.host_key,
-            dial_error_limit=5,
-        )
     return Host(
         address=pulumi.Output.from_input(settings.address or settings.host),
         # Another host key is another machine, also at the same address.
         instance_id=pulumi.Output.from_input(f"{settings.host}:{settings.port} {settings.host_key or ''}".strip()),
-        connection=remote.ConnectionArgs(
-            host=settings.host,
-            port=settings.port,
-            user=settings.user,
-            private_key=key,
-            host_key=settings.host_key,
-            proxy=proxy,
-            dial_error_limit=5,
-            per_dial_timeout=10,
-        ),
-        leave_script=key.apply(lambda text: ssh_leave.leave_over_ssh_script(name, settings, text)),
+        target=key.apply(lambda text: _target(name, settings, text)),
+        patience_s=PATIENCE_S,
     )
+
+
+def _target(name: str, settings: SshMachine, key: str) -> openssh.Target:
+    """Return how SSH reaches a machine. Its bastion takes the same key."""
+    bastion, jump = settings.bastion, None
+    hop = openssh.Hop(settings.host, settings.port, settings.user, key, settings.host_key)
+    if bastion:
+        jump = openssh.Hop(bastion.host, bastion.port, bastion.user, key, bastion.host_key)
+    return openssh.Target(machine=name, hop=hop, bastion=jump)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pulumi
-from pulumi_command import remote
 from pulumi_gcp import compute
 
 from ... import shell
+from ...commands import Script
 from ...config.google import GceMachine
+from ...local import openssh
 from ...machines.host import Host, HostFactory
 from ...machines.ssh_key import SshKey
 from . import names
 from .network import GoogleNetworks
+from .scripts import host_key
+
+PATIENCE_S = 420
+"""Seconds for which SSH may be refused: sshd runs before Google's agent has authorised the key."""
 
 # A machine writes its own logs and metrics, and calls nothing else of Google's.
 SCOPES = ["https://www.googleapis.com/auth/logging.write", "https://www.googleapis.com/auth/monitoring.write"]
@@ -74,9 +80,14 @@ def _host(name: str, args: GoogleHostArgs, opts: pulumi.ResourceOptions) -> Host
     return Host(
         address=address,
         instance_id=instance.instance_id,
-        connection=_connection(args, address),
-        host_key_script=names.host_key_script(networks.settings.project, machine.zone, google_name),
+        target=_target(name, args, address),
+        patience_s=PATIENCE_S,
+        host_key=Script(
+            host_key,
+            host_key.Payload(project=networks.settings.project, zone=machine.zone, instance=google_name),
+        ),
         resource=instance,
+        leaves=False,
     )
 
 
@@ -86,25 +97,24 @@ def _spot() -> compute.InstanceSchedulingArgs:
     )
 
 
-def _connection(args: GoogleHostArgs, address: pulumi.Output[str]) -> Callable[[pulumi.Output[str]], remote.ConnectionArgs]:
-    """Return the SSH connection as a function of the host key.
-
-    sshd runs before Google's agent has authorised the key, so the first attempts may be refused.
-    """
-    ssh = args.networks.settings.ssh
-    proxy = None
+def _target(name: str, args: GoogleHostArgs, address: pulumi.Output[str]) -> pulumi.Output[openssh.Target]:
+    """Return how SSH reaches the machine. Its host key is not known yet."""
+    ssh, iap_port = args.networks.settings.ssh, args.settings.tunnel_port
+    values = {"address": address, "key": args.key.private}
     if ssh.bastion:
-        bastion, bastion_key = ssh.bastion, pulumi.Config().require_secret("sshPrivateKey")
-        proxy = remote.ProxyConnectionArgs(
-            host=bastion.host, port=bastion.port, user=bastion.user, private_key=bastion_key, host_key=bastion.host_key
-        )
-    return lambda host_key: remote.ConnectionArgs(
-        host="127.0.0.1" if ssh.via == "iap" else address,
-        port=args.settings.tunnel_port if ssh.via == "iap" else 22,
-        user=names.SSH_USER,
-        private_key=args.key.private,
-        host_key=host_key,
-        proxy=proxy,
-        dial_error_limit=30,
-        per_dial_timeout=15,
-    )
+        values["bastion_key"] = pulumi.Config().require_secret("sshPrivateKey")
+
+    def target(values: Mapping[str, Any]) -> openssh.Target:
+        host, port = ("127.0.0.1", iap_port) if ssh.via == "iap" else (values["address"], 22)
+        hop, jump = openssh.Hop(host, port, names.SSH_USER, values["key"]), None
+        if ssh.bastion:
+            jump = openssh.Hop(
+                host=ssh.bastion.host,
+                port=ssh.bastion.port,
+                user=ssh.bastion.user,
+                private_key=values["bastion_key"],
+                host_key=ssh.bastion.host_key,
+            )
+        return openssh.Target(machine=name, hop=hop, bastion=jump)
+
+    return pulumi.Output.all(**values).apply(target)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from zlib import crc32
 
-from ... import shell
 from ...config.google import GceMachine, GkeCluster, GoogleMachine
 from ...config.stack import Settings
 
@@ -67,8 +66,3 @@ def iap_tunnels(settings: Settings, stack: str) -> dict[int, tuple[str, str]]:
         return {}
     machines = settings.machines_of_type(GceMachine)
     return {machine.tunnel_port: (resource_name(stack, name), machine.zone) for name, machine in machines.items()}
-
-
-def host_key_script(project: str, zone: str, name: str) -> str:
-    """The script that waits for a machine's host key and prints it."""
-    return shell.local_script("platforms/google/host-key", {"PROJECT": project, "ZONE": zone, "INSTANCE": name})

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from components import shell
+from components.names import CROSS_NETWORK_PORT
 from components.verification import jobs, targets
-from components.verification.evidence import parse_evidence
+from components.verification.evidence import GatewayTraffic, Plaintext, parse, with_paths
 from tests.support.samples import PRODUCT
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
@@ -61,10 +62,10 @@ def run(
 def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
     done = run(tmp_path, {"ENDPOINTS": "172.31.6.130:8080 10.244.0.9:8080"}, wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"])
     assert done.returncode == 0, done.stderr
-    evidence = parse_evidence(done.stdout, {})["calls"]
-    assert {call["endpoint"] for call in evidence} == {"172.31.6.130:8080", "10.244.0.9:8080"}
-    assert {call["caller"] for call in evidence} == {"machine product-1"}
-    assert {call["callerIdentity"] for call in evidence} == {"spiffe://cluster.local/ns/shop/sa/caller"}
+    calls = parse(done.stdout).calls
+    assert {call.endpoint for call in calls} == {"172.31.6.130:8080", "10.244.0.9:8080"}
+    assert {call.caller for call in calls} == {"machine product-1"}
+    assert {call.caller_identity for call in calls} == {"spiffe://cluster.local/ns/shop/sa/caller"}
 
 
 @pytest.mark.parametrize(
@@ -94,8 +95,9 @@ BY_NAME = "gateway.example.com"
 def test_a_gateway_by_name_is_any_of_its_addresses(tmp_path: Path) -> None:
     done = run(tmp_path, {"ENDPOINTS": "192.0.2.7:15443", "RESOLVED": "192.0.2.6 192.0.2.7"}, wanted=[f"{BY_NAME}:15443"])
     assert done.returncode == 0, done.stderr
-    (call,) = parse_evidence(done.stdout, {BY_NAME: "istio-eastwestgateway", "172.31.7.3": "far-gateway"})["calls"]
-    assert (call["endpoint"], call["path"]) == ("192.0.2.7:15443", "through istio-eastwestgateway")
+    gateways = {BY_NAME: "istio-eastwestgateway", "172.31.7.3": "far-gateway"}
+    (call,) = with_paths(parse(done.stdout), gateways, CROSS_NETWORK_PORT).calls
+    assert (call.endpoint, call.path) == ("192.0.2.7:15443", "through istio-eastwestgateway")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_the_result_of_a_request_from_outside_follows_from_curls_code(tmp_path: 
     text = jobs.plaintext_probe_script(PRODUCT, ["172.31.6.130:8080", "172.31.7.9:15443"]).replace(targets.POD_ENDPOINTS, "10.244.0.9:8080")
     done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
     endpoints = ["172.31.6.130:8080", "172.31.7.9:15443", "10.244.0.9:8080"]
-    assert parse_evidence(done.stdout, {})["outside"] == [{"endpoint": endpoint, "result": result} for endpoint in endpoints]
+    assert parse(done.stdout).plaintext == tuple(Plaintext(endpoint, result) for endpoint in endpoints)
     # Through a gateway by the name that it routes requests by.
     assert (tmp_path / "calls").read_text().splitlines()[1].endswith(f" https://outbound_.80_._.{HOST}:15443/")
 
@@ -162,5 +164,5 @@ def test_a_gateway_says_what_it_has_passed_on(tmp_path: Path) -> None:
     add_program(tmp_path, "curl", f"cat {tmp_path}/clusters")
     text = shell.remote_script("verification/gateway-stats", {"GATEWAY_NAME": "far-gateway-1"})
     done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    (carried,) = parse_evidence(done.stdout, {})["carried"]
-    assert carried == {"gateway": "far-gateway-1", "service": f"{HOST}:80", "endpoint": "172.31.7.130:8080", "connections": "2"}
+    traffic = GatewayTraffic("far-gateway-1", f"{HOST}:80", "172.31.7.130:8080", 2)
+    assert parse(done.stdout).gateway_traffic == (traffic,)

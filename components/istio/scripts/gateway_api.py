@@ -1,0 +1,58 @@
+"""Installs the Gateway API's CRDs where the cluster has none; those of others are left alone.
+
+istiod reads them when it starts, so an istiod that runs is restarted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...local import scripting
+
+_KINDS = ("gatewayclasses", "gateways", "grpcroutes", "httproutes", "referencegrants", "tlsroutes")
+_CRDS = [f"crd/{kind}.gateway.networking.k8s.io" for kind in _KINDS]
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A source of CRDs.
+
+    kubeconfig: the kubeconfig's text.
+    source: a file, a directory or a URL.
+    """
+
+    kubeconfig: str = field(repr=False)
+    source: str
+
+
+def run(payload: Payload) -> None:
+    """Install the CRDs. Raises scripting.Failed with kubectl's last words."""
+    with scripting.kubectl(payload.kubeconfig) as kubectl:
+        if kubectl.call("get", *_CRDS).status == 0:
+            return
+        _apply(kubectl, payload.source)
+        established = ["wait", "--for=condition=Established", "--timeout=60s", *_CRDS]
+        _check(kubectl.call(*established), "the Gateway API's CRDs are not served")
+        istiod = ["deployment/istiod", "--namespace", "istio-system"]
+        if kubectl.call("get", *istiod).status == 0:
+            restart = kubectl.call("rollout", "restart", *istiod)
+            _check(restart, "istiod, which reads the Gateway API's CRDs when it starts, stays")
+            status = kubectl.call("rollout", "status", *istiod, "--timeout=180s")
+            _check(status, "istiod did not restart with the Gateway API's CRDs")
+
+
+def _apply(kubectl: scripting.Kubectl, source: str) -> None:
+    words, stdin = ["apply", "--server-side", "--filename"], b""
+    directory = Path(source)
+    if directory.is_dir():
+        files = sorted(directory.glob("*.yaml"))
+        stdin = b"".join(b"---\n" + file.read_bytes() + b"\n" for file in files)
+        source = "-"
+    done = kubectl.call(*words, source, stdin=stdin)
+    _check(done, "the Gateway API's CRDs cannot be installed: check mesh.gatewayApi")
+
+
+def _check(done: scripting.Done, problem: str) -> None:
+    if done.status:
+        raise scripting.Failed(f"{problem}: {scripting.last_words(done.error)}")

@@ -1,0 +1,78 @@
+"""Runs a script on a machine over SSH: the join, and what is proven on a machine.
+
+A command that did nothing must not count as done. So the script has to show that it began, and the
+join that it came to its end, by its last line.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+
+from . import openssh, scripting
+
+_CUT_OFF = (openssh.NOT_CONNECTED, scripting.TIMED_OUT)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What is run where.
+
+    target: the machine.
+    purpose: what the script does, for messages: "join", "proof".
+    script: the script's text, for `bash -s`.
+    timeout_s: seconds that one connection may last.
+    patience_s: seconds in which a connection that fails is tried again.
+    last_line: what its output must end with; None accepts any end.
+    """
+
+    target: openssh.Target = field(metadata={"record": openssh.Target})
+    purpose: str
+    script: str = field(repr=False)
+    timeout_s: int
+    patience_s: int
+    last_line: str | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the script printed."""
+
+    stdout: str
+
+
+def run(payload: Payload) -> Result:
+    """Run the script. Raises scripting.Failed where it did not run, or not to its end."""
+    limits = (payload.timeout_s, payload.patience_s)
+    outcome = openssh.run_script(payload.target, payload.script, *limits)
+    if outcome.began and outcome.status not in (0, *_CUT_OFF) and outcome.stderr:
+        raise scripting.Failed(outcome.stderr)  # the script says itself what is wrong
+    problem = _problem(payload, outcome)
+    if problem:
+        sentences = [outcome.stderr, f"machine {payload.target.machine}: {problem}"]
+        raise scripting.Failed("\n".join(filter(None, sentences)))
+    if outcome.stderr:
+        print(outcome.stderr, file=sys.stderr)
+    return Result(outcome.stdout.strip())
+
+
+def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
+    """Return what is wrong with a script's end; "" where nothing is."""
+    purpose, place = payload.purpose, openssh.describe(payload.target)
+    if outcome.status == scripting.TIMED_OUT:
+        return f"the {purpose} over SSH at {place} did not end within {payload.timeout_s} s"
+    if not outcome.began:
+        if outcome.status == openssh.NOT_CONNECTED:
+            return f"SSH did not reach {place} (see above), so the {purpose} did not run"
+        return (
+            f"the login shell of {place} ran nothing of the {purpose}: it ended with status "
+            f"{outcome.status} (look into its start-up files, and whether bash is on its PATH)"
+        )
+    if outcome.status == openssh.NOT_CONNECTED:
+        return f"the SSH connection to {place} ended before the {purpose} did"
+    if outcome.status:
+        return f"the {purpose} at {place} ended with status {outcome.status} and without a word"
+    lines = outcome.stdout.strip().splitlines()
+    if payload.last_line is not None and (not lines or lines[-1] != payload.last_line):
+        return f"the {purpose} at {place} ended before its last step"
+    return ""

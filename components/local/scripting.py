@@ -1,0 +1,203 @@
+"""Helpers of all scripts that run beside Pulumi: payload and result, programs, private files."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+TIMED_OUT = 124
+"""Exit status of a program that was ended because its time was over, as of timeout(1)."""
+
+
+class Failed(Exception):
+    """The operation failed. The message is one sentence with the cause and the fix."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """How a program ended.
+
+    status: its exit status; `TIMED_OUT` where its time was over.
+    stdout, stderr: what it printed.
+    """
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text, without white space around it."""
+        return self.stdout.decode(errors="replace").strip()
+
+    @property
+    def error(self) -> str:
+        """Standard error as text, without white space around it."""
+        return self.stderr.decode(errors="replace").strip()
+
+
+def main(script: types.ModuleType, operation: str) -> None:
+    """Run a script with its payload from standard input, and print its result as JSON."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        result = script.run(decode(script.Payload, json.load(sys.stdin)[operation]))
+    except Failed as error:
+        sys.exit(str(error))
+    if result is not None:
+        print(encode(result))
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    """End by an exception, so that programs are ended and private files removed on the way."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
+def encode(record: Any) -> str:
+    """Return a frozen dataclass as JSON."""
+    return json.dumps(dataclasses.asdict(record), sort_keys=True)
+
+
+def decode(record: type[T], values: Mapping[str, Any]) -> T:
+    """Return a record of the dataclass `record` from JSON.
+
+    A field with `metadata={"record": Class}` holds another dataclass, or a list of it.
+    Raises TypeError for unknown and for missing keys.
+    """
+    nested = {
+        field.name: field.metadata["record"]
+        for field in dataclasses.fields(record)  # type: ignore[arg-type]
+        if "record" in field.metadata
+    }
+    return record(**{key: _decoded(nested.get(key), value) for key, value in values.items()})
+
+
+def _decoded(record: type | None, value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_decoded(record, item) for item in value)
+    return decode(record, value) if record is not None and value is not None else value
+
+
+def call(
+    words: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    timeout_s: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Done:
+    """Run a program to its end, in a session of its own, and return how it ended.
+
+    Raises Failed for a program that is not on PATH. An exception on the way (an interruption) ends
+    the program with all its children.
+    """
+    try:
+        process = subprocess.Popen(
+            list(words),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        fix = "install it on the computer that runs Pulumi"
+        raise Failed(f"{words[0]} is not on PATH: {fix}") from None
+    try:
+        stdout, stderr = process.communicate(stdin, timeout_s)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        stdout, stderr = process.communicate()
+        return Done(TIMED_OUT, stdout, stderr)
+    except BaseException:
+        _end(process)
+        process.wait()
+        raise
+    return Done(process.returncode, stdout, stderr)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def check(words: Sequence[str], purpose: str, **options: Any) -> Done:
+    """Run a program that must succeed (`call`). Raises Failed with `purpose` and its last words."""
+    done = call(words, **options)
+    if done.status:
+        reason = done.error or done.text or f"exit status {done.status}"
+        raise Failed(f"{purpose}: {last_words(reason)}")
+    return done
+
+
+def last_words(text: str) -> str:
+    """Return the last non-empty line of a text, at most 500 characters of it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:500] if lines else ""
+
+
+_REMOVE = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+
+
+@contextlib.contextmanager
+def private_directory() -> Iterator[Path]:
+    """Give a directory that only this user can read, and remove it afterwards.
+
+    A process beside this one removes it: Pulumi's plugin kills a command that is interrupted, and a
+    process that is killed removes nothing.
+    """
+    path = tempfile.mkdtemp(prefix="istio-vm-mesh-")
+    remover = subprocess.Popen(
+        [sys.executable, "-IS", "-c", _REMOVE, path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield Path(path)
+    finally:
+        remover.communicate()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only this user can read and write."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
+class Kubectl:
+    """kubectl for one cluster, with a kubeconfig in a private file."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._words = ["kubectl", "--kubeconfig", str(kubeconfig)]
+
+    def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> Done:
+        """Run kubectl, and return how it ended."""
+        return call([*self._words, *words], stdin=stdin, timeout_s=timeout_s)
+
+    def json(self, *words: str) -> Any:
+        """Run kubectl, and return the object that it printed; None where it failed."""
+        done = self.call("--request-timeout=20s", *words, "--output", "json", timeout_s=60)
+        return json.loads(done.text) if done.status == 0 and done.text else None
+
+
+@contextlib.contextmanager
+def kubectl(kubeconfig: str) -> Iterator[Kubectl]:
+    """Give a kubectl for the cluster of `kubeconfig`, a kubeconfig's text."""
+    with private_directory() as directory:
+        file = directory / "kubeconfig"
+        write_private(file, kubeconfig)
+        yield Kubectl(file)

@@ -1,0 +1,1 @@
+"""Scripts of machines: Python runs beside Pulumi, shell runs on a machine."""

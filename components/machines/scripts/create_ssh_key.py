@@ -1,0 +1,34 @@
+"""Makes an SSH key pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...local import scripting
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A key.
+
+    comment: what the public key says of its origin.
+    """
+
+    comment: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Both halves, in OpenSSH's formats."""
+
+    private: str = field(repr=False)
+    public: str
+
+
+def run(payload: Payload) -> Result:
+    """Make the key."""
+    with scripting.private_directory() as directory:
+        key = directory / "key"
+        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", payload.comment]
+        scripting.check([*words, "-f", str(key)], "ssh-keygen could not make a key")
+        return Result(key.read_text(), key.with_suffix(".pub").read_text().strip())

@@ -1,0 +1,94 @@
+"""Makes a kind cluster, or keeps the one of that name where it is complete and answers.
+
+A cluster that a killed run left half-made is made again. It may answer and still lack its last
+steps, so a mark on its node says that kind came to its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ....local import scripting
+
+MARK = "/kind/istio-vm-mesh.whole"
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A kind cluster.
+
+    name: its name.
+    image: the image of its node.
+    network: the Docker network of its node.
+    configuration: kind's configuration, YAML.
+    """
+
+    name: str
+    image: str
+    network: str
+    configuration: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """How the cluster is reached.
+
+    kubeconfig: the administrator's kubeconfig, with its key.
+    address: the node's address in its Docker network.
+    """
+
+    kubeconfig: str = field(repr=False)
+    address: str
+
+
+def run(payload: Payload) -> Result:
+    """Make the cluster. Raises scripting.Failed with kind's last words where kind fails."""
+    name, node = payload.name, f"{payload.name}-control-plane"
+    if _exists(name) and not _complete(name, node):
+        _kind("delete", "cluster", "--name", name)
+    if not _exists(name):
+        _create(payload, node)
+    mark = ["docker", "exec", node, "touch", MARK]
+    scripting.check(mark, f"the node {node} of the cluster {name} does not run")
+    template = f'{{{{(index .NetworkSettings.Networks "{payload.network}").IPAddress}}}}'
+    address = scripting.check(
+        ["docker", "inspect", "--format", template, node],
+        f"the node {node} is not in the Docker network {payload.network}",
+    )
+    get = ["kind", "get", "kubeconfig", "--name", name]
+    kubeconfig = scripting.check(get, f"kind has no kubeconfig of {name}")
+    return Result(kubeconfig.stdout.decode(), address.text)
+
+
+def _kind(*words: str) -> scripting.Done:
+    return scripting.call(["kind", *words])
+
+
+def _exists(name: str) -> bool:
+    return name in _kind("get", "clusters").text.splitlines()
+
+
+def _complete(name: str, node: str) -> bool:
+    """Whether kind came to its end, and the node is ready within 20 seconds."""
+    kubeconfig = _kind("get", "kubeconfig", "--name", name)
+    marked = scripting.call(["docker", "exec", node, "test", "-e", MARK])
+    if kubeconfig.status or marked.status:
+        return False
+    with scripting.kubectl(kubeconfig.stdout.decode()) as kubectl:
+        words = ["wait", "--for=condition=Ready", "node", "--all", "--timeout=20s"]
+        return kubectl.call("--request-timeout=10s", *words).status == 0
+
+
+def _create(payload: Payload, node: str) -> None:
+    with scripting.private_directory() as directory:
+        words = ["kind", "create", "cluster", "--name", payload.name, "--image", payload.image]
+        words += ["--config", "-", "--kubeconfig", str(directory / "kubeconfig")]
+        done = scripting.call(
+            [*words, "--wait", "180s", "--retain"],
+            stdin=payload.configuration.encode(),
+            environment={"KIND_EXPERIMENTAL_DOCKER_NETWORK": payload.network},
+        )
+    if done.status:
+        log = "\n".join(f"{done.text}\n{done.error}".strip().splitlines()[-15:])
+        problem = f"kind could not make the cluster {payload.name} from {payload.image}"
+        raise scripting.Failed(f"{log}\n{problem}: see above, and 'docker logs {node}'")

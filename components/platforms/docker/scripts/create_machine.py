@@ -1,0 +1,233 @@
+"""Makes a container that is a machine: systemd, sshd, an address that stays, a pinned host key.
+
+A container that runs and was made from the same payload is kept. Any other of that name, which a
+killed run left behind, is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import zlib
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from time import time
+
+from ....local import scripting
+
+PAYLOAD_LABEL = "istio-vm-mesh.payload"
+UNITS = "etc/systemd/system"
+HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
+_IN_USE = "ddress already in use"
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A container.
+
+    name: its name in Docker.
+    hostname: the machine's name in the stack.
+    image: its image.
+    network: the Docker network that its address is from.
+    second_network: a further network to attach it to, or None.
+    first, last: the addresses to choose from.
+    label: `key=value`, for what belongs to a stack.
+    public_key: the key that may log in, in a line of authorized_keys.
+    routes: `CIDR via ADDRESS`, as `ip route replace` takes them.
+    user: the login name.
+    """
+
+    name: str
+    hostname: str
+    image: str
+    network: str
+    second_network: str | None
+    first: str
+    last: str
+    label: str
+    public_key: str
+    routes: tuple[str, ...]
+    user: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """The machine.
+
+    id: the container's ID.
+    address: its address in `network`.
+    host_key: type and key of its SSH server, in base64.
+    """
+
+    id: str
+    address: str
+    host_key: str
+
+
+def run(payload: Payload) -> Result:
+    """Make the container. Raises scripting.Failed where Docker cannot, or no address is free."""
+    digest = hashlib.sha256(scripting.encode(payload).encode()).hexdigest()
+    if not _is_running(payload.name, digest):
+        _remove(payload.name)
+        if scripting.call(["docker", "image", "inspect", payload.image]).status:
+            pull = ["docker", "pull", "--quiet", payload.image]
+            scripting.check(pull, f"Docker has no image {payload.image}")
+        _start(payload, digest, _host_files(payload))
+    return _describe(payload)
+
+
+def _is_running(name: str, digest: str) -> bool:
+    template = f'{{{{.State.Running}}}} {{{{index .Config.Labels "{PAYLOAD_LABEL}"}}}}'
+    inspect = ["docker", "container", "inspect", "--format", template, name]
+    return scripting.call(inspect).text == f"true {digest}"
+
+
+def _remove(name: str) -> None:
+    scripting.call(["docker", "rm", "--force", "--volumes", name])
+
+
+def _describe(payload: Payload) -> Result:
+    network = f'(index .NetworkSettings.Networks "{payload.network}")'
+    template = f"{{{{.Id}}}} {{{{{network}.IPAddress}}}}"
+    inspect = ["docker", "container", "inspect", "--format", template, payload.name]
+    identity = scripting.check(inspect, f"the container {payload.name} does not run").text
+    container_id, _, address = identity.partition(" ")
+    key = _read_file(payload.name, f"/{HOST_KEY}.pub").split()
+    return Result(container_id, address, " ".join(key[:2]))
+
+
+def _read_file(container: str, path: str) -> str:
+    copy = ["docker", "cp", f"{container}:{path}", "-"]
+    done = scripting.check(copy, f"Docker cannot read {path} of {container}")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        contents = [archive.extractfile(entry) for entry in archive]
+        return "".join(content.read().decode() for content in contents if content)
+
+
+def _host_files(payload: Payload) -> bytes:
+    """Return the machine's host key and its unit for routes, as a tar for its root."""
+    with scripting.private_directory() as directory:
+        key = directory / "key"
+        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", payload.name]
+        scripting.check([*words, "-f", str(key)], "ssh-keygen could not make a host key")
+        private, public = key.read_text(), key.with_suffix(".pub").read_text()
+    return _archive(
+        _file(HOST_KEY, private, 0o600),
+        _file(f"{HOST_KEY}.pub", public, 0o644),
+        _file(f"{UNITS}/routes.service", _routes_unit(payload.routes), 0o644),
+        _directory(f"{UNITS}/multi-user.target.wants", 0o755),
+        _link(f"{UNITS}/multi-user.target.wants/routes.service", f"/{UNITS}/routes.service"),
+    )
+
+
+def _routes_unit(routes: tuple[str, ...]) -> str:
+    """Return the unit that does what a cloud's router does: the pods' CIDR is behind the node."""
+    commands = [f"ExecStart=/sbin/ip route replace {route}" for route in routes if route]
+    return "\n".join(
+        [
+            "[Unit]",
+            "Description=Routes of the network",
+            "Before=network-online.target ssh.service",
+            "Wants=network-online.target",
+            "[Service]",
+            "Type=oneshot",
+            "RemainAfterExit=yes",
+            *commands,
+            "ExecStart=/bin/true",
+            "[Install]",
+            "WantedBy=multi-user.target",
+            "",
+        ]
+    )
+
+
+_Member = tuple[tarfile.TarInfo, bytes]
+
+
+def _file(path: str, text: str, mode: int, owner: int = 0) -> _Member:
+    entry, content = tarfile.TarInfo(path), text.encode()
+    entry.size, entry.mode, entry.uid, entry.gid = len(content), mode, owner, owner
+    return entry, content
+
+
+def _link(path: str, target: str) -> _Member:
+    entry = tarfile.TarInfo(path)
+    entry.type, entry.linkname = tarfile.SYMTYPE, target
+    return entry, b""
+
+
+def _directory(path: str, mode: int, owner: int = 0) -> _Member:
+    entry = tarfile.TarInfo(path)
+    entry.type, entry.mode, entry.uid, entry.gid = tarfile.DIRTYPE, mode, owner, owner
+    return entry, b""
+
+
+def _archive(*members: _Member) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for entry, content in members:
+            entry.mtime = int(time())
+            archive.addfile(entry, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def _start(payload: Payload, digest: str, host_files: bytes) -> None:
+    """Create and start the container at a free address.
+
+    Several machines may be made at once. Each begins with an address that follows from its name,
+    and leaves out those that another took meanwhile.
+    """
+    first, last = int(IPv4Address(payload.first)), int(IPv4Address(payload.last))
+    count = last - first + 1
+    offset = zlib.crc32(payload.name.encode()) % count
+    for attempt in range(count):
+        address = str(IPv4Address(first + (offset + attempt) % count))
+        if address in _addresses_in_use(payload.network):
+            continue
+        _create(payload, digest, address, host_files)
+        started = scripting.call(["docker", "start", payload.name])
+        if started.status == 0:
+            return
+        _remove(payload.name)
+        if _IN_USE not in started.error:
+            problem = f"Docker cannot start it: {started.error}"
+            raise scripting.Failed(f"machine {payload.hostname}: {problem}")
+    place = f"{payload.first} to {payload.last} in the Docker network {payload.network}"
+    raise scripting.Failed(f"machine {payload.hostname}: no address is free from {place}")
+
+
+def _addresses_in_use(network: str) -> set[str]:
+    template = "{{range .Containers}}{{.IPv4Address}} {{end}}"
+    inspect = ["docker", "network", "inspect", "--format", template, network]
+    done = scripting.check(inspect, f"Docker has no network {network}")
+    return {cidr.partition("/")[0] for cidr in done.text.split()}
+
+
+def _create(payload: Payload, digest: str, address: str, host_files: bytes) -> None:
+    name, failure = payload.name, f"machine {payload.hostname}: Docker cannot make it"
+    create = ["docker", "create", "--name", name, "--hostname", payload.hostname]
+    create += ["--label", payload.label, "--label", f"{PAYLOAD_LABEL}={digest}", "--privileged"]
+    create += ["--network", payload.network, "--ip", address]
+    create += ["--add-host", "host.docker.internal:host-gateway", "--stop-signal", "SIGRTMIN+3"]
+    create += ["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp"]
+    scripting.check([*create, payload.image, "/sbin/init"], failure)
+    if payload.second_network:
+        scripting.check(["docker", "network", "connect", payload.second_network, name], failure)
+    copy = ["docker", "cp", "-", f"{name}:/"]
+    scripting.check(copy, failure, stdin=host_files)
+    scripting.check(copy, failure, stdin=_login_files(payload))
+
+
+def _login_files(payload: Payload) -> bytes:
+    """Return the authorized key in the user's home, as a tar for the machine's root."""
+    accounts = [line.split(":") for line in _read_file(payload.name, "/etc/passwd").splitlines()]
+    owner = next((int(fields[2]) for fields in accounts if fields[0] == payload.user), None)
+    if owner is None:
+        problem = f"its image {payload.image} has no user {payload.user}"
+        raise scripting.Failed(f"machine {payload.hostname}: {problem}")
+    home = f"home/{payload.user}/.ssh"
+    return _archive(
+        _directory(home, 0o700, owner),
+        _file(f"{home}/authorized_keys", f"{payload.public_key}\n", 0o600, owner),
+    )

@@ -1,0 +1,1 @@
+"""Scripts of the platform: Python runs beside Pulumi, shell runs on a machine."""

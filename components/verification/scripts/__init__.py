@@ -1,0 +1,1 @@
+"""Scripts of verification: Python runs beside Pulumi, shell on machines and in pods."""

@@ -1,0 +1,105 @@
+"""Programs on PATH that answer by rules and write down what they were given."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PYTHON = os.path.realpath(sys.executable)
+
+_PROGRAM = """#!{python} -IS
+import json, os, re, sys
+name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+directory = os.path.dirname(os.path.abspath(sys.argv[0]))
+stdin = sys.stdin.buffer.read()
+with open(os.path.join(directory, "calls.jsonl"), "a") as log:
+    files = [word for word in words if os.path.isfile(word) and os.path.getsize(word) < 65536]
+    read = [open(word, encoding="latin-1").read() for word in files]
+    log.write(json.dumps([[name, *words], stdin.decode("latin-1"), read]) + "\\n")
+with open(os.path.join(directory, name + ".rules")) as file:
+    rules = json.load(file)
+for pattern, status, stdout, stderr in rules:
+    if re.search(pattern, " ".join(words)):
+        sys.stdout.buffer.write(stdout.encode("latin-1"))
+        sys.stderr.write(stderr)
+        sys.exit(status)
+"""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a program.
+
+    words: its name and its arguments.
+    stdin: its standard input.
+    files: the texts of the files that its arguments name.
+    """
+
+    words: tuple[str, ...]
+    stdin: str
+    files: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """The command line."""
+        return " ".join(self.words)
+
+
+class Programs:
+    """A directory that is all of PATH: python3, and programs that a test adds."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir()
+        (directory / "python3").symlink_to(PYTHON)
+
+    def add(self, name: str, *rules: tuple[str, int, str, str]) -> None:
+        """Add a program, or change its rules: pattern of the arguments, status, stdout, stderr.
+
+        The first rule that matches answers. Without one the program succeeds in silence.
+        """
+        program = self.directory / name
+        program.write_text(_PROGRAM.format(python=PYTHON))
+        program.chmod(0o755)
+        (self.directory / f"{name}.rules").write_text(json.dumps(rules))
+
+    def add_script(self, name: str, text: str) -> None:
+        """Add a program in Python."""
+        program = self.directory / name
+        program.write_text(f"#!{PYTHON} -IS\n{text}")
+        program.chmod(0o755)
+
+    def calls(self, name: str = "") -> list[Call]:
+        """Return the calls until now, in order: of one program, or of all."""
+        log = self.directory / "calls.jsonl"
+        lines = log.read_text().splitlines() if log.exists() else []
+        calls = [Call(tuple(words), stdin, tuple(read)) for words, stdin, read in map(json.loads, lines)]
+        return [call for call in calls if not name or call.words[0] == name]
+
+    def lines(self, name: str = "") -> list[str]:
+        """Return the command lines until now."""
+        return [call.line for call in self.calls(name)]
+
+    def start(self, script: str, operation: str = "create") -> subprocess.Popen[str]:
+        """Start a script of the project as Pulumi's plugin does."""
+        return subprocess.Popen(
+            ["python3", "-I", "components/local/run.py", script, operation],
+            cwd=ROOT,
+            env={"PATH": str(self.directory), "TMPDIR": str(self.directory.parent)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, script: str, payload: dict[str, Any], operation: str = "create") -> subprocess.CompletedProcess[str]:
+        """Run a script of the project as Pulumi's plugin does."""
+        process = self.start(script, operation)
+        stdout, stderr = process.communicate(json.dumps({operation: payload}), timeout=60)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)

@@ -1,0 +1,244 @@
+"""What the platform `docker` runs beside Pulumi."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.local import scripting
+from components.platforms.docker.scripts import (
+    attach_network,
+    create_cluster,
+    create_machine,
+    create_network,
+    load_images,
+)
+from tests.support.fake_programs import Programs
+
+NETWORK = create_network.Payload("n", "172.31.6.0/24", "172.31.6.0/25", "istio-vm-mesh.stack=lab")
+MACHINE = create_machine.Payload(
+    name="istio-vm-mesh-lab-product-1",
+    hostname="product-1",
+    image="machine:1",
+    network="near",
+    second_network=None,
+    first="172.31.6.129",
+    last="172.31.6.254",
+    label="istio-vm-mesh.stack=lab",
+    public_key="ssh-ed25519 AAAA",
+    routes=("10.244.0.0/16 via 172.31.6.2",),
+    user="admin",
+)
+CLUSTER = create_cluster.Payload("lab", "kindest/node:1", "near", "kind: Cluster\n")
+
+
+def member(path: str, text: str) -> str:
+    """A tar with one file, as `docker cp` prints it."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        entry = tarfile.TarInfo(path)
+        entry.size = len(text)
+        archive.addfile(entry, io.BytesIO(text.encode()))
+    return stream.getvalue().decode("latin-1")
+
+
+def test_a_network_is_made_once_and_kept(programs: Programs) -> None:
+    programs.add("docker", ("^network inspect", 1, "", "no such network"))
+    assert create_network.run(NETWORK).name == "n"
+    assert programs.lines()[-1] == (
+        "docker network create --driver bridge --subnet 172.31.6.0/24 --ip-range 172.31.6.0/25 --label istio-vm-mesh.stack=lab n"
+    )
+    programs.add("docker", ("^network inspect", 0, "172.31.6.0/24\n", ""), ("", 1, "", "must not run"))
+    assert create_network.run(NETWORK).name == "n"
+
+
+def test_a_network_with_other_addresses_is_refused(programs: Programs) -> None:
+    programs.add("docker", ("^network inspect", 0, "10.0.0.0/8\n", ""))
+    with pytest.raises(scripting.Failed, match=r"exists with CIDR 10.0.0.0/8 instead of 172.31.6.0/24: remove it"):
+        create_network.run(NETWORK)
+
+
+def test_dockers_own_reason_is_passed_on(programs: Programs) -> None:
+    programs.add("docker", ("inspect", 1, "", ""), ("create", 1, "", "Pool overlaps with other one\n"))
+    with pytest.raises(scripting.Failed, match=r"Docker could not make the network n: Pool overlaps with other one"):
+        create_network.run(NETWORK)
+
+
+def test_a_node_is_attached_kept_apart_from_pods_and_waited_for(programs: Programs) -> None:
+    payload = attach_network.Payload("node", "far", "10.244.0.0/16", "172.31.7.0/24")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = f"127.0.0.1:{server.getsockname()[1]}\n"
+        programs.add(
+            "docker",
+            ("^inspect", 0, "", ""),
+            ("^port", 0, port, ""),
+            ("iptables -C FORWARD -s 10.244", 1, "", ""),
+        )
+        assert attach_network.run(payload).address == ""
+        assert "docker network connect far node" in programs.lines()
+        inserted = [line for line in programs.lines() if "iptables -I" in line]
+        assert inserted == [
+            "docker exec node iptables -I FORWARD 1 -s 10.244.0.0/16 -d 172.31.7.0/24 -m conntrack ! --ctstate DNAT -j DROP"
+        ], "the other rule is there"
+        programs.add("docker", ("^inspect", 0, "172.31.7.2\n", ""), ("^port", 0, port, ""))
+        before = len(programs.lines())
+        assert attach_network.run(payload).address == "172.31.7.2"
+        assert not any("connect" in line for line in programs.lines()[before:])
+
+
+def test_a_cluster_that_kind_completed_is_kept(programs: Programs) -> None:
+    programs.add("kind", ("get clusters", 0, "lab\n", ""), ("get kubeconfig", 0, "kubeconfig-text\n", ""))
+    programs.add("docker", ("^inspect", 0, "172.31.6.2\n", ""))
+    programs.add("kubectl")
+    assert create_cluster.run(CLUSTER) == create_cluster.Result("kubeconfig-text\n", "172.31.6.2")
+    assert not any("create" in line or "delete" in line for line in programs.lines("kind"))
+    (kubectl,) = programs.calls("kubectl")
+    assert kubectl.files == ("kubeconfig-text\n",)
+
+
+def test_a_cluster_that_a_killed_run_left_is_made_again(programs: Programs, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.touch()
+    programs.add_script(
+        "kind",
+        "import os, sys\n"
+        f"there = '{there}'\n"
+        "words = ' '.join(sys.argv[1:])\n"
+        "with open(there + '.log', 'a') as log: log.write(words + '\\n')\n"
+        "if words == 'get clusters' and os.path.exists(there): print('lab')\n"
+        "if words.startswith('delete'): os.remove(there)\n"
+        "if words.startswith('create'):\n"
+        "    open(there, 'w').close()\n"
+        "    open(there + '.config', 'w').write(sys.stdin.read() + os.environ['KIND_EXPERIMENTAL_DOCKER_NETWORK'])\n",
+    )
+    programs.add("docker", ("test -e", 1, "", ""), ("^inspect", 0, "172.31.6.2\n", ""))
+    create_cluster.run(CLUSTER)
+    words = [line.split()[0] for line in (tmp_path / "there.log").read_text().splitlines() if "get" not in line]
+    assert words == ["delete", "create"]
+    assert (tmp_path / "there.config").read_text() == "kind: Cluster\nnear"
+    assert any("touch" in line for line in programs.lines("docker"))
+
+
+def test_kinds_last_words_are_passed_on(programs: Programs) -> None:
+    programs.add("kind", ("^create", 1, "", "ERROR: failed to create cluster: no image\n"))
+    programs.add("docker")
+    with pytest.raises(scripting.Failed, match=r"(?s)no image\nkind could not make the cluster lab from kindest/node:1"):
+        create_cluster.run(CLUSTER)
+
+
+def test_images_are_loaded_or_the_reason_is_said(programs: Programs) -> None:
+    programs.add("kind")
+    load_images.run(load_images.Payload("lab", ("a:1", "b:2")))
+    assert programs.lines() == ["kind load docker-image --name lab a:1 b:2"]
+    programs.add("kind", ("", 1, "", 'ERROR: image: "a:1" not present locally\n'))
+    with pytest.raises(scripting.Failed, match='image: "a:1" not present locally'):
+        load_images.run(load_images.Payload("lab", ("a:1",)))
+
+
+@pytest.fixture
+def engine(programs: Programs) -> Programs:
+    """A Docker engine in which the machine can be made; a call of ssh-keygen makes a key."""
+    programs.add_script(
+        "ssh-keygen",
+        "import sys\n"
+        "path = sys.argv[-1]\n"
+        "open(path, 'w').write('canary-host-key')\n"
+        "open(path + '.pub', 'w').write('ssh-ed25519 HOSTKEY comment')\n",
+    )
+    programs.add("docker", *rules())
+    return programs
+
+
+def rules(taken: str = "", start: tuple[int, str] = (0, "")) -> list[tuple[str, int, str, str]]:
+    return [
+        ("inspect --format {{.State.Running}}", 1, "", "no such container"),
+        ("inspect --format {{.Id}}", 0, "0123 172.31.6.200\n", ""),
+        ("^network inspect", 0, taken, ""),
+        ("cp .*:/etc/passwd", 0, member("passwd", "root:x:0:0::/root:/bin/sh\nadmin:x:1007:1007::/home/admin:/bin/sh\n"), ""),
+        ("cp .*_key.pub -", 0, member("key.pub", "ssh-ed25519 HOSTKEY comment\n"), ""),
+        ("^start", start[0], "", start[1]),
+    ]
+
+
+def address_of(engine: Programs) -> str:
+    words = next(call.words for call in reversed(engine.calls("docker")) if call.words[1] == "create")
+    return words[words.index("--ip") + 1]
+
+
+def test_a_machine_has_a_pinned_host_key_our_key_and_routes(engine: Programs) -> None:
+    result = create_machine.run(MACHINE)
+    assert result == create_machine.Result("0123", "172.31.6.200", "ssh-ed25519 HOSTKEY")
+    host, login = (call for call in engine.calls("docker") if call.words[1:3] == ("cp", "-"))
+    with tarfile.open(fileobj=io.BytesIO(host.stdin.encode("latin-1"))) as archive:
+        files = {entry.name: entry for entry in archive}
+        unit = archive.extractfile("etc/systemd/system/routes.service")
+        assert unit and b"ExecStart=/sbin/ip route replace 10.244.0.0/16 via 172.31.6.2\n" in unit.read()
+    assert oct(files["etc/ssh/ssh_host_ed25519_key"].mode) == "0o600"
+    assert files["etc/systemd/system/multi-user.target.wants/routes.service"].linkname == "/etc/systemd/system/routes.service"
+    with tarfile.open(fileobj=io.BytesIO(login.stdin.encode("latin-1"))) as archive:
+        modes = [(entry.name, oct(entry.mode), entry.uid) for entry in archive]
+        keys = archive.extractfile("home/admin/.ssh/authorized_keys")
+        assert keys and keys.read() == b"ssh-ed25519 AAAA\n"
+    assert modes == [("home/admin/.ssh", "0o700", 1007), ("home/admin/.ssh/authorized_keys", "0o600", 1007)]
+    assert not any("canary-host-key" in line for line in engine.lines())
+
+
+def test_a_machines_address_follows_from_its_name(engine: Programs) -> None:
+    create_machine.run(MACHINE)
+    first = address_of(engine)
+    create_machine.run(MACHINE)
+    assert address_of(engine) == first
+    create_machine.run(replace(MACHINE, name="istio-vm-mesh-lab-product-2"))
+    assert address_of(engine) != first
+    engine.add("docker", *rules(taken=f"172.31.6.2/24 {first}/24 "))
+    create_machine.run(MACHINE)
+    assert address_of(engine) not in (first, "172.31.6.2")
+
+
+def test_an_address_that_another_machine_took_meanwhile_is_left_out(engine: Programs) -> None:
+    few = replace(MACHINE, first="172.31.6.129", last="172.31.6.131")
+    engine.add("docker", *rules(start=(1, "Error: Address already in use")))
+    with pytest.raises(scripting.Failed, match=r"machine product-1: no address is free from 172.31.6.129 to 172.31.6.131"):
+        create_machine.run(few)
+    tried = {call.words[call.words.index("--ip") + 1] for call in engine.calls("docker") if call.words[1] == "create"}
+    assert tried == {"172.31.6.129", "172.31.6.130", "172.31.6.131"}
+
+
+def test_any_other_failure_to_start_is_final(engine: Programs) -> None:
+    engine.add("docker", *rules(start=(1, "cgroup mountpoint does not exist")))
+    with pytest.raises(scripting.Failed, match=r"machine product-1: Docker cannot start it: cgroup mountpoint"):
+        create_machine.run(MACHINE)
+    assert sum(call.words[1] == "create" for call in engine.calls("docker")) == 1
+    assert engine.lines()[-1] == "docker rm --force --volumes istio-vm-mesh-lab-product-1", "nothing is left behind"
+
+
+def test_an_image_without_the_login_is_named(engine: Programs) -> None:
+    with pytest.raises(scripting.Failed, match=r"its image machine:1 has no user nobody"):
+        create_machine.run(replace(MACHINE, user="nobody"))
+
+
+def test_a_second_network_is_attached_before_the_start(engine: Programs) -> None:
+    create_machine.run(replace(MACHINE, second_network="far"))
+    lines = engine.lines("docker")
+    connected = lines.index("docker network connect far istio-vm-mesh-lab-product-1")
+    assert connected < lines.index("docker start istio-vm-mesh-lab-product-1")
+
+
+def test_a_machine_that_runs_is_kept_and_another_is_made_again(engine: Programs) -> None:
+    """A command whose line or payload changed runs again, and must not lose a machine."""
+    create_machine.run(MACHINE)
+    create = next(call.words for call in engine.calls("docker") if call.words[1] == "create")
+    label = next(word for word in create if word.startswith("istio-vm-mesh.payload="))
+    digest = label.partition("=")[2]
+    for state, kept in ((f"true {digest}", True), (f"false {digest}", False), ("true another", False)):
+        engine.add("docker", ("inspect --format {{.State.Running}}", 0, state, ""), *rules()[1:])
+        before = len(engine.lines())
+        assert create_machine.run(MACHINE).host_key == "ssh-ed25519 HOSTKEY"
+        lines = engine.lines()[before:]
+        assert any(line.startswith(("docker rm", "docker create")) for line in lines) != kept, json.dumps(lines)

@@ -1,0 +1,69 @@
+"""The rules for commands beside Pulumi and on machines."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+
+from components import commands
+from components.istio.scripts import gateway_api
+from components.local import over_ssh
+from components.machines.scripts import create_ssh_key, drain
+from components.verification import evidence
+from components.verification.scripts import verify_workload
+from tests.preview import harness
+
+COMPONENTS = harness.ROOT / "components"
+SCRIPTS = sorted(
+    file.relative_to(COMPONENTS).as_posix()
+    for file in (*COMPONENTS.rglob("scripts/*.py"), COMPONENTS / "local/over_ssh.py")
+    if file.name != "__init__.py"
+)
+LOCAL = [*SCRIPTS, "local/run.py", "local/scripting.py", "local/openssh.py", "verification/evidence.py"]
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_what_runs_beside_pulumi_needs_python_3_9_and_its_library_alone(name: str) -> None:
+    tree = ast.parse((COMPONENTS / name).read_text(), feature_version=(3, 9))
+    imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
+
+
+def test_a_command_line_is_the_same_in_every_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    line = "python3 -I components/local/run.py machines/scripts/drain.py delete"
+    monkeypatch.chdir(harness.ROOT)
+    assert commands.command_line(drain, "delete") == line
+    monkeypatch.chdir(tmp_path)
+    assert commands.command_line(drain, "delete") == line.replace("components/local", f"{COMPONENTS}/local")
+
+
+def test_a_digest_covers_what_a_script_imports() -> None:
+    def names(module: Any) -> set[str]:
+        return {file.relative_to(COMPONENTS).as_posix() for file in commands.sources(module)}
+
+    base = {"local/run.py", "local/scripting.py"}
+    assert names(gateway_api) == {*base, "istio/scripts/gateway_api.py"}
+    assert names(over_ssh) == {*base, "local/over_ssh.py", "local/openssh.py"}
+    assert names(verify_workload) == {
+        *base,
+        "verification/scripts/verify_workload.py",
+        Path(evidence.__file__).relative_to(COMPONENTS).as_posix(),
+    }
+
+
+def test_a_command_that_converges_has_nothing_to_delete() -> None:
+    script = commands.Script(create_ssh_key, create_ssh_key.Payload(comment="x"))
+    with pytest.raises(ValueError, match="nothing to delete"):
+        commands.local_command(
+            "it",
+            script,
+            pulumi.ResourceOptions(),
+            delete=["true"],
+            options=commands.CommandOptions(converges=True),
+        )

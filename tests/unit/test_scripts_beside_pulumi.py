@@ -1,0 +1,101 @@
+"""Every script as Pulumi runs it: by `python3 -I`, with nothing on PATH but python3 and the programs that the documentation names."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from components.istio.scripts import gateway_api
+from components.local import openssh, over_ssh
+from components.machines.scripts import create_ssh_key, drain
+from components.platforms.google.scripts import host_key
+from components.verification.scripts import verify_workload
+from tests.support.fake_programs import Programs
+from tests.unit.platforms.docker import test_scripts
+from tests.unit.test_commands import SCRIPTS
+
+KEY, KUBECONFIG, JOIN = "canary-private-key", "canary-kubeconfig", "canary-token"
+HOP = openssh.Hop("192.0.2.7", 22, "admin", KEY, "ssh-ed25519 AAAA")
+TARGET = openssh.Target("product-1", HOP, HOP)
+LEAVE = drain.Leave(TARGET, "true\n", required=True)
+JOB = {"spec": {"template": {"spec": {"containers": [{"name": "calls"}]}}}}
+PAYLOADS: dict[str, Any] = {
+    "platforms/docker/scripts/create_network.py": test_scripts.NETWORK,
+    "platforms/docker/scripts/attach_network.py": test_scripts.attach_network.Payload("node", "far", "10.0.0.0/8", "10.1.0.0/16"),
+    "platforms/docker/scripts/create_cluster.py": test_scripts.CLUSTER,
+    "platforms/docker/scripts/load_images.py": test_scripts.load_images.Payload("lab", ("a:1",)),
+    "platforms/docker/scripts/create_machine.py": test_scripts.MACHINE,
+    "platforms/google/scripts/host_key.py": host_key.Payload("p", "z", "i"),
+    "machines/scripts/create_ssh_key.py": create_ssh_key.Payload("mesh"),
+    "machines/scripts/drain.py": drain.Payload(KUBECONFIG, "shop", "e", 0, LEAVE),
+    "istio/scripts/gateway_api.py": gateway_api.Payload(KUBECONFIG, "crds.yaml"),
+    "verification/scripts/verify_workload.py": verify_workload.Payload(
+        KUBECONFIG, "product", "shop", (), 0, 80, {"app": "product"}, None, JOB, "PODS", True, False, 60
+    ),
+    "local/over_ssh.py": over_ssh.Payload(TARGET, "join", f"TOKEN={JOIN}\n", 60, 0),
+}
+KEYGEN = "import sys\nopen(sys.argv[-1], 'w').write('PRIVATE')\nopen(sys.argv[-1] + '.pub', 'w').write('ssh-ed25519 AAAA c')\n"
+
+
+@pytest.fixture
+def api_server() -> Iterator[socket.socket]:
+    """A port that takes connections."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.fixture
+def every_program(programs: Programs, api_server: socket.socket) -> Programs:
+    """All programs that scripts call, each of which succeeds."""
+    rules = test_scripts.rules()
+    port = f"127.0.0.1:{api_server.getsockname()[1]}"
+    programs.add("docker", ("inspect .*IPAM", 1, "", ""), ("^port", 0, port, ""), *rules)
+    programs.add("kind", ("get kubeconfig", 0, KUBECONFIG, ""))
+    programs.add("kubectl", ("get namespace", 0, "{}", ""), ("get pods", 0, '{"items": []}', ""))
+    programs.add("gcloud", ("", 0, "AAAA", ""))
+    programs.add("ssh", ("", 0, f"{openssh.MARK}\ndone\n", ""))
+    programs.add_script("ssh-keygen", KEYGEN)
+    return programs
+
+
+def test_every_script_is_run_here() -> None:
+    assert set(PAYLOADS) == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", PAYLOADS)
+def test_a_script_takes_json_and_gives_json_and_hides_what_is_secret(every_program: Programs, script: str) -> None:
+    if script.endswith("verify_workload.py"):
+        every_program.add("kubectl", ("get namespace", 0, '{"kind": "Namespace"}', ""), ("get pods", 0, '{"items": []}', ""))
+    done = every_program.run(script, asdict(PAYLOADS[script]))
+    assert (done.returncode, done.stderr) == (0, "")
+    if done.stdout:
+        assert isinstance(json.loads(done.stdout), dict)
+    lines = " ".join(every_program.lines())
+    for canary in (KEY, KUBECONFIG, JOIN, "PRIVATE"):
+        assert canary not in lines
+
+
+@pytest.mark.parametrize("script", PAYLOADS)
+def test_a_program_that_is_missing_is_named_in_one_sentence(programs: Programs, script: str) -> None:
+    done = programs.run(script, asdict(PAYLOADS[script]))
+    if script.endswith("drain.py"):
+        assert "kubectl is not on PATH" in done.stderr and "ssh is not on PATH" in done.stderr
+    assert done.returncode == 1 and done.stdout == ""
+    assert "is not on PATH: install it on the computer that runs Pulumi" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_secret_is_in_a_records_text() -> None:
+    """Records end up in tracebacks and in the output of failed tests."""
+    text = " ".join(map(repr, PAYLOADS.values())) + repr(create_ssh_key.Result(KEY, "public"))
+    assert KEY not in text and KUBECONFIG not in text and JOIN not in text
+
+
+def test_a_payload_of_another_form_is_refused(every_program: Programs) -> None:
+    done = every_program.run("machines/scripts/create_ssh_key.py", {"comment": "x", "remark": "y"})
+    assert done.returncode and "remark" in done.stderr
