@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from machine import Sshd, wait_until
 
@@ -12,26 +14,29 @@ from tools.mesh_status.read_state import Machine
 from tools.mesh_status.ssh import Login
 
 
-def _machine(sshd: Sshd, name: str, as_root: str = "bash -s", **changes: object) -> Machine:
-    inputs = {"host": "127.0.0.1", "port": sshd.port, "user": sshd.user, "privateKey": sshd.private_key, "hostKey": sshd.host_key}
-    return Machine(name, "product", login=Login.from_inputs({**inputs, **changes}), as_root=as_root)
+def _login(sshd: Sshd) -> Login:
+    return Login("127.0.0.1", sshd.port, sshd.user, sshd.host_key, sshd.private_key)
 
 
-def test_machines_are_looked_at_and_left(sshd: Sshd, tmp_path: Path) -> None:
+def _machine(sshd: Sshd, name: str, **changes: Any) -> Machine:
+    return Machine(name, "product", login=replace(_login(sshd), **changes))
+
+
+def test_machines_are_looked_at_and_left(sshd: Sshd, swallowing_sshd: Sshd, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
     other = (tmp_path / "other.pub").read_text()
-    bastion = {"host": "127.0.0.1", "port": sshd.port, "user": sshd.user, "privateKey": sshd.private_key}
+    swallowing_sshd.log.with_name("startup").write_text("echo 'sudo: a password is required' >&2; exit 1\n")
     found = probe(
         [
             _machine(sshd, "direct"),
-            _machine(sshd, "behind", proxy=bastion),
-            _machine(sshd, "other-key", hostKey=other),
-            _machine(sshd, "no-root", as_root="echo 'sudo: a password is required' >&2; exit 1"),
+            _machine(sshd, "behind", proxy=_login(sshd)),
+            _machine(sshd, "other-key", host_key=other),
+            _machine(swallowing_sshd, "no-root"),
         ],
         gateway="",
     )
     assert [found[name].problem for name in ("direct", "behind")] == ["", ""]
     assert abs(found["direct"].offset) < 10 and found["direct"].up
     assert "host key mismatch" in found["other-key"].problem
-    assert found["no-root"].problem.endswith("failed on it: sudo: a password is required")
+    assert "failed on it: sudo: a password is required" in found["no-root"].problem
     wait_until(lambda: sshd.connections() == 0)

@@ -31,16 +31,18 @@ def show(mesh: Mesh, outputs: Mapping[str, Any], console: Console | None = None)
     console.print(f"\nMachines reach the control plane through the east-west gateway at {outputs.get('gateway')}, port 15012.")
 
 
-def _workload(name: str, proof: Mapping[str, list[dict[str, str]]]) -> RenderableType:
+def _workload(name: str, evidence: Mapping[str, list[dict[str, Any]]]) -> RenderableType:
     """The tables of one workload; those without a row are left out."""
-    endpoints, calls, carried = proof["endpoints"], proof["calls"], proof.get("carried", [])
-    if not endpoints and not calls:
+    entries, pods, calls = evidence["entries"], evidence["pods"], evidence["calls"]
+    carried = evidence["gateway_traffic"]
+    if not entries and not pods and not calls:
         return Text(f"\n{name}: nothing was verified, see the warnings above", style="yellow")
-    names = {_host(each["address"]): f"{each['kind']} {each['name']}" for each in endpoints}
+    names = {_host(entry["endpoint"]): f"machine {entry['machine']}" for entry in entries}
+    names |= {pod["address"]: f"pod {pod['name']}" for pod in pods}
     parts: list[RenderableType] = []
     if calls:
         services = " and ".join(dict.fromkeys(call["service"] for call in calls))
-        parts += [Text(f"\nCalls to {services}", style="bold"), _calls(calls, names, proof.get("outside", []))]
+        parts += [Text(f"\nCalls to {services}", style="bold"), _calls(calls, names, evidence["plaintext"])]
     if carried:
         parts += [Text("\nCarried by gateways", style="bold"), _carried(carried)]
     return Group(*parts)
@@ -53,14 +55,14 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _calls(calls: list[dict[str, str]], names: Mapping[str, str], outside: list[dict[str, str]]) -> Table:
+def _calls(calls: list[dict[str, Any]], names: Mapping[str, str], outside: list[dict[str, str]]) -> Table:
     """Two lines a call: the names, and under them the identities that the proxies showed each other. Last what came of calls from `outside`."""
     table = _table("caller", "answered by", "path")
     for call in calls:
         gateway = call["path"].removeprefix("through ") if call["path"] != "direct" else ""
         callee = f"{gateway or names.get(_host(call['endpoint']), 'endpoint')} ({call['endpoint']})"
         table.add_row(
-            Text.assemble(call["caller"], "\n", (call["callerIdentity"], "cyan")),
+            Text.assemble(call["caller"], "\n", (call["caller_identity"], "cyan")),
             Text.assemble(callee, "\n", (call["identity"], "cyan")),
             f"{'gateway' if gateway else 'direct'}\n{call['answers']} answers",
         )
@@ -72,10 +74,10 @@ def _calls(calls: list[dict[str, str]], names: Mapping[str, str], outside: list[
     return table
 
 
-def _carried(carried: list[dict[str, str]]) -> Table:
+def _carried(carried: list[dict[str, Any]]) -> Table:
     table = _table("gateway", "to", "at", "connections")
     for each in carried:
-        table.add_row(each["gateway"], each["service"], each["endpoint"], each["connections"])
+        table.add_row(each["gateway"], each["service"], each["endpoint"], str(each["connections"]))
     return table
 
 

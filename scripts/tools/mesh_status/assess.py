@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from components import names
 from components.config.stack import Settings
@@ -194,19 +195,17 @@ def _pod(pod: read_cluster.Pod, control_plane: str, network: str) -> Endpoint:
     )  # fmt: skip
 
 
-def _call(call: Mapping[str, str]) -> Call:
+def _call(call: Mapping[str, Any]) -> Call:
     return Call(
         caller=call["caller"],
-        caller_identity=call["callerIdentity"],
+        caller_identity=call["caller_identity"],
         service=call["service"],
         endpoint=call["endpoint"],
         identity=call["identity"],
         path=call["path"],
-        answers=int(call["answers"]),
+        answers=call["answers"],
     )
 
 
-def _carried(evidence: Mapping[str, str]) -> Carried:
-    return Carried(
-        gateway=evidence["gateway"], service=evidence["service"], endpoint=evidence["endpoint"], connections=int(evidence["connections"])
-    )
+def _carried(traffic: Mapping[str, Any]) -> Carried:
+    return Carried(**traffic)

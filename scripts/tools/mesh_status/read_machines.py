@@ -55,15 +55,15 @@ class MachineReport:
 def probe(machines: Iterable[Machine], gateway: str) -> dict[str, MachineReport]:
     """Look at the machines that have a connection, in parallel. One that cannot be looked at is a row with its reason."""
     with ThreadPoolExecutor(PARALLEL) as pool:
-        pending = {each.name: pool.submit(_probe, each.login, each.as_root, gateway) for each in machines if each.login}
+        pending = {each.name: pool.submit(_probe, each.login, gateway) for each in machines if each.login}
         return {name: report.result() for name, report in pending.items()}
 
 
-def _probe(login: ssh.Login, as_root: str, gateway: str) -> MachineReport:
+def _probe(login: ssh.Login, gateway: str) -> MachineReport:
     script = shell.read_script("machines/lib") + Path(__file__).with_name("probe.sh").read_text()
     text = shell.run_as_root(shell.assignments({"GATEWAY": gateway}) + script)
     try:
-        done = ssh.run(login, as_root, text)
+        done = ssh.run(login, shell.REMOTE, text)
     except ssh.SshError as failure:
         return MachineReport(problem=str(failure))
     if done.code:

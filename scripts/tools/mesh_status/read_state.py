@@ -32,7 +32,7 @@ VERIFICATION, PROOF = "verification", "proof"
 class Machine:
     """A machine as the last updates left it. `joined` is when the join last ran, `proven` when its proof did; None where they never succeeded.
 
-    `login` holds secrets; `as_root` is what runs a script there. `digest` stands for all that the
+    `login` holds secrets. `digest` stands for all that the
     agent was last started with. `token_expires` is of the token that was minted last.
     """
 
@@ -41,7 +41,6 @@ class Machine:
     entry: str = ""
     address: str = ""
     login: Login | None = None
-    as_root: str = ""
     joined: datetime | None = None
     proven: datetime | None = None
     digest: str = ""
@@ -195,7 +194,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
             for each in kinds.get("Machine", ())
         },
         calls=tuple(call for proof in evidence for call in proof["calls"]),
-        carried=tuple(each for proof in evidence for each in proof["carried"]),
+        carried=tuple(each for proof in evidence for each in proof["gateway_traffic"]),
         proofs=tuple(each.urn for each in kinds.get("Command", ()) if each.name.endswith((f"-{VERIFICATION}", f"-{PROOF}"))),
         updated=_time(deployment.get("manifest", {}).get("time")),
         pending=bool(deployment.get("pending_operations")),
@@ -234,7 +233,7 @@ def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
 def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapping[str, str], output: Mapping[str, str]) -> Machine:
     """A machine from its resources. `workloads_by_group`: workloads by the URN of their WorkloadGroup, `output`: its part of the stack's outputs."""
     token, join, proof = (parts.get(f"{name}-{suffix}") for suffix in ("token", "join", PROOF))
-    connection = join.inputs.get("connection") if join else None
+    login = Login.from_target(json.loads(join.inputs["stdin"])["create"]["target"]) if join else None
     expires = token.outputs.get("expires") if token else None
     workload = next(
         (workloads_by_group[urn] for part in (token, join) if part for urn in part.dependencies if urn in workloads_by_group), ""
@@ -243,11 +242,10 @@ def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapp
         name=name,
         workload=workload,
         entry=(token.inputs.get("entry") if token else "") or output.get("entry", ""),
-        address=output.get("address") or (connection or {}).get("host", ""),
-        login=Login.from_inputs(connection) if connection else None,
-        as_root=join.inputs["create"] if join else "",
+        address=output.get("address") or (login.host if login else ""),
+        login=login,
         joined=join.modified if join else None,
         proven=proof.modified if proof else None,
-        digest=join.outputs.get("stdout", "") if join else "",
+        digest=json.loads(join.outputs["stdout"])["stdout"] if join else "",
         token_expires=datetime.fromtimestamp(expires, UTC) if expires else None,
     )

@@ -47,17 +47,20 @@ class Login:
     proxy: Login | None = None
 
     @classmethod
-    def from_inputs(cls, inputs: Mapping[str, Any]) -> Login:
-        """Read the input `connection` of a `command:remote:Command`."""
+    def from_target(cls, target: Mapping[str, Any]) -> Login:
+        """Read the target of a command on a machine, as the state has it (openssh.Target)."""
+        bastion = target["bastion"]
+        return cls._of_hop(target["hop"], cls._of_hop(bastion) if bastion else None)
+
+    @classmethod
+    def _of_hop(cls, hop: Mapping[str, Any], proxy: Login | None = None) -> Login:
         return cls(
-            host=inputs["host"],
-            port=int(inputs.get("port") or 22),
-            user=inputs.get("user") or "root",
-            host_key=inputs.get("hostKey") or "",
-            private_key=inputs.get("privateKey") or "",
-            passphrase=inputs.get("privateKeyPassword") or "",
-            password=inputs.get("password") or "",
-            proxy=cls.from_inputs(inputs["proxy"]) if inputs.get("proxy") else None,
+            host=hop["host"],
+            port=hop["port"],
+            user=hop["user"],
+            host_key=hop["host_key"] or "",
+            private_key=hop["private_key"],
+            proxy=proxy,
         )
 
 

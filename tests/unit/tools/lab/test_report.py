@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import Any
 
 import pytest
+from components.local import scripting
 from rich.console import Console
 
+from components.verification.evidence import Call, Entry, Evidence, GatewayTraffic, Pod
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import report
 
@@ -17,26 +20,30 @@ SERVICE = "product.shop.svc.cluster.local:80"
 POD = "product-6c9f8d7b5d-x2x4q"
 
 
-def call(caller: str, endpoint: str, path: str = "direct") -> dict[str, str]:
-    return {
-        "caller": caller, "callerIdentity": IDENTITY, "service": SERVICE, "endpoint": endpoint, "identity": IDENTITY, "answers": "6", "path": path,
-    }  # fmt: skip
+def call(caller: str, endpoint: str, path: str = "direct") -> Call:
+    return Call(caller, IDENTITY, SERVICE, endpoint, IDENTITY, 6, path)
+
+
+def plain(evidence: Evidence) -> Any:
+    """As it is in the outputs of a stack."""
+    return json.loads(scripting.encode(evidence))
 
 
 def outputs() -> dict[str, Any]:
-    endpoints = [
-        {"kind": "machine", "name": "product-1", "entry": "product-172.31.6.129-pods", "address": "172.31.6.129:8080", "health": "Healthy"},
-        {"kind": "pod", "name": POD, "entry": "-", "address": "10.244.0.7", "health": "Ready"},
-    ]
-    calls = [
+    calls = (
         call("Job verify-product", "172.31.6.129:8080"),
         call("machine product-1", "10.244.0.7:8080"),
         call("machine product-1", "172.31.6.2:15443", "through istio-eastwestgateway"),
-    ]
+    )
+    evidence = Evidence(
+        entries=(Entry("product-1", "product-172.31.6.129-pods", "172.31.6.129:8080"),),
+        pods=(Pod(POD, "10.244.0.7", True),),
+        calls=calls,
+    )
     return {
         "gateway": "172.31.6.2",
         "machines": {"product-1": {"address": "172.31.6.129", "entry": "product-172.31.6.129-pods"}},
-        "verification": {"product": {"endpoints": endpoints, "calls": calls, "answered": [], "carried": []}},
+        "verification": {"product": plain(evidence)},
     }
 
 
@@ -101,20 +108,14 @@ def test_without_verification_the_picture_is_all() -> None:
 
 def test_a_verification_that_only_warned_is_named() -> None:
     values = outputs()
-    values["verification"]["product"] = {"endpoints": [], "calls": []}
+    values["verification"]["product"] = plain(Evidence())
     assert "product: nothing was verified" in shown(values)
 
 
 def test_what_gateways_carried() -> None:
     values = outputs()
-    gateway = {
-        "kind": "machine",
-        "name": "far-gateway-1",
-        "entry": "far-gateway-172.31.9.130-far",
-        "address": "172.31.9.130:15443",
-        "health": "Healthy",
-    }
-    carried = {"gateway": "far-gateway-1", "service": SERVICE, "endpoint": "172.31.9.131:8080", "connections": "12"}
-    values["verification"]["far-gateway"] = {"endpoints": [gateway], "calls": [], "answered": [], "carried": [carried]}
+    gateway = Entry("far-gateway-1", "far-gateway-172.31.9.130-far", "172.31.9.130:15443")
+    traffic = GatewayTraffic("far-gateway-1", SERVICE, "172.31.9.131:8080", 12)
+    values["verification"]["far-gateway"] = plain(Evidence(entries=(gateway,), gateway_traffic=(traffic,)))
     rows = [" ".join(line.split()) for line in shown(values).splitlines()]
     assert f"far-gateway-1 {SERVICE} 172.31.9.131:8080 12" in rows

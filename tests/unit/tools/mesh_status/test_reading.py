@@ -29,7 +29,7 @@ def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
     assert (product.namespace, product.labels, product.services, product.replicas) == ("shop", {"app": "product"}, {"product": (80,)}, 1)
     assert product.digests == {name: state.machines[name].digest for name in ("product-1", "product-2")}
     assert (machine.workload, machine.address, machine.entry) == ("product", "172.31.26.129", "product-172.31.26.129-pods")
-    assert machine.as_root.startswith("sudo -n ") and machine.login and machine.login.private_key == "canary-private-key"
+    assert machine.login and machine.login.private_key == "canary-private-key"
     assert machine.joined and machine.proven and machine.token_expires and product.verified
     assert sorted(urn.rpartition(":")[2] for urn in state.proofs) == [
         "ledger-1-proof", "ledger-verification", "product-1-proof", "product-2-proof", "product-verification",
@@ -202,7 +202,7 @@ def test_of_the_token_only_the_expiry_leaves_the_machine(more: str, tmp_path: Pa
 
 def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
     login = ssh.Login("127.0.0.2", 1, "admin", private_key="canary-private-key")
-    there = read_state.Machine("product-1", "product", login=login, as_root="bash -s")
+    there = read_state.Machine("product-1", "product", login=login)
     tunnelled = replace(there, name="product-3", login=replace(login, host="127.0.0.1"))
     behind = replace(there, name="product-4", login=replace(login, host="10.9.9.9", proxy=login))
     reports = read_machines.probe([there, read_state.Machine("product-2", "product"), tunnelled, behind], "")
