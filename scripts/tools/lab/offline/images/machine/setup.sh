@@ -1,4 +1,5 @@
-# Makes the machine: its users, what runs on it, and no identity yet (host keys, machine-id), which is each machine's own.
+# Makes the machine: its users and what runs on it. It gets no identity yet (host keys, machine-id):
+# each machine makes its own.
 set -eu
 useradd --create-home --shell /bin/bash --password '*' admin
 install -d -m 0700 -o admin -g admin /home/admin/.ssh
@@ -7,4 +8,4 @@ rm -f /etc/ssh/ssh_host_*
 systemctl enable ssh.service echo.service systemd-resolved.service
 systemctl mask systemd-binfmt.service
 chmod 0440 /etc/sudoers.d/admin
-: > /etc/machine-id
+: >/etc/machine-id
