@@ -8,9 +8,9 @@ import re
 from typing import Any
 
 import pytest
-from components.local import scripting
 from rich.console import Console
 
+from components.local import scripting
 from components.verification.evidence import Call, Entry, Evidence, GatewayTraffic, Pod
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import report
