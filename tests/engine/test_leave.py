@@ -8,11 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from machine import Sshd, reserved_port
 
 from components import shell
 from components.config.existing import SshMachine
 from components.machines import ssh_leave
+from tests.support.sshd import Sshd, reserved_port
 
 
 def machine_of(sshd: Sshd) -> SshMachine:

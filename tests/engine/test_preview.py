@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import anything
 import pytest
 import yaml
-from cli_stack import STACK, Stack
 
-from tests.preview import harness
+from tests.support import fake_providers, harness
+from tests.support.cli_stack import STACK, Stack
 from tools.standins.provider import Provider
 
 pytestmark = pytest.mark.slow
@@ -66,8 +65,8 @@ def program() -> None:
 @pytest.fixture
 def mesh(cli: Path, tmp_path: Path, host: Callable[[Provider], None], stack: Stack) -> Callable[[str], Mesh]:
     def make(name: str) -> Mesh:
-        for provider in anything.VERSIONS:
-            host(anything.Anything(provider))
+        for provider in fake_providers.VERSIONS:
+            host(fake_providers.FakeProvider(provider))
         (stack.project / f"Pulumi.{STACK}.yaml").unlink(missing_ok=True)
         (stack.project / "Pulumi.yaml").write_text(f"name: {harness.PROJECT}\nruntime: python\n")
         stack.call("stack", "init", STACK)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from machine import Sshd, wait_until
-
+from tests.support.sshd import Sshd
+from tests.support.waiting import wait_until
 from tools.mesh_status.read_machines import probe
 from tools.mesh_status.read_state import Machine
 from tools.mesh_status.ssh import Login

@@ -15,8 +15,8 @@ from typing import Any
 import pulumi
 import pytest
 
-from tests.preview import golden, harness
-from tests.preview.harness import CANARIES, Node, Run, encoded
+from tests.support import golden, harness
+from tests.support.harness import CANARIES, Node, Run, encoded
 
 STACKS = harness.stacks()
 ON_GOOGLE = {"single-network", "multi-network", "fleet"}
@@ -123,7 +123,7 @@ def test_nothing_secret_is_on_a_command_line_or_in_a_log(stack: str) -> None:
 def test_the_lab_loads_no_cloud_sdk() -> None:
     program = (
         "import sys; sys.path[:0] = ['.', 'scripts']\n"
-        "from tests.preview import harness\n"
+        "from tests.support import harness\n"
         "harness.run(harness.configuration('lab'))\n"
         "sys.exit('pulumi_gcp' in sys.modules)"
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from tests.preview import harness
+from tests.support import harness
 from tests.support.scripts import machine_files
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from components.config.reader import load
 from components.platforms.google import names
-from tests.preview import harness
-from tests.preview.harness import Node, Run
+from tests.support import harness
+from tests.support.harness import Node, Run
 from tests.support.scripts import machine_files
 
 STACKS = ["single-network", "multi-network", "fleet"]

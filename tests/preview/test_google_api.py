@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from components.config.google import GkeCluster
-from tests.preview import harness
-from tests.preview.harness import Node
+from tests.support import harness
+from tests.support.harness import Node
 
 STACKS = [stack for stack in harness.stacks() if "google" in harness.configuration(stack)]
 API = {

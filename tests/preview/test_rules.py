@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.preview import harness
-from tests.preview.harness import Node
+from tests.support import harness
+from tests.support.harness import Node
 from tools.devtools.bench import preview
 
 STACKS = harness.stacks()

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.preview import golden, harness
-from tests.preview.harness import Node
+from tests.support import golden, harness
+from tests.support.harness import Node
 
 FILE = golden.DIRECTORY / "urns.txt"
 

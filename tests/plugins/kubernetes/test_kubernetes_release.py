@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import control_plane
 import pulumi
 import pulumi_kubernetes as k8s
 import pytest
-from cli_stack import Stack
-from control_plane import ControlPlane
-from one_resource import Resource
 
+from tests.plugins.kubernetes.one_resource import Resource
+from tests.support import control_plane
+from tests.support.cli_stack import Stack
+from tests.support.control_plane import ControlPlane
 from tools.lab import paths, repair_helm_releases
 from tools.lab.steps import quiet
 from tools.standins.kubernetes import charts

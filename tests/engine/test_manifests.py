@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from control_plane import ControlPlane
 
 from components.config.mesh import MeshSettings
 from components.istio import charts
-from tests.preview import harness
+from tests.support import harness
+from tests.support.control_plane import ControlPlane
 from tools.lab.offline.programs import Tools
 from tools.lab.steps import Steps
 from tools.standins.kubernetes.client import ApiError

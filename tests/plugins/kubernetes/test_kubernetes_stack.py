@@ -8,8 +8,9 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 import pytest
-from cli_stack import Stack
-from control_plane import ControlPlane
+
+from tests.support.cli_stack import Stack
+from tests.support.control_plane import ControlPlane
 
 CANARY = "canary-8c1f2e"
 CANARY_ENCODED = "Y2FuYXJ5LThjMWYyZQ=="

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pulumi
-from cli_stack import STACK, Stack
-from machine import Sshd
 from pulumi_command import local, remote
+
+from tests.support.cli_stack import STACK, Stack
+from tests.support.sshd import Sshd
 
 SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
 

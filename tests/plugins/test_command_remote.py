@@ -11,9 +11,11 @@ from typing import Any
 
 import pulumi
 import pytest
-from cli_stack import Stack
-from machine import Sshd, reserved_port, wait_until
 from pulumi_command import remote
+
+from tests.support.cli_stack import Stack
+from tests.support.sshd import Sshd, reserved_port
+from tests.support.waiting import wait_until
 
 
 def to(sshd: Sshd, **changes: Any) -> remote.ConnectionArgs:

@@ -7,12 +7,11 @@ import io
 import json
 import re
 import tarfile
-from pathlib import Path
 from typing import Any
 
-from tests.preview.harness import ROOT, Node, Run
+from tests.support.harness import ROOT, Node, Run
 
-DIRECTORY = Path(__file__).parent / "golden"
+DIRECTORY = ROOT / "tests" / "preview" / "golden"
 SCRIPTS = {file.stem: file.read_text() for file in sorted((ROOT / "components").rglob("*.sh"), key=lambda file: file.stem)}
 LONG = 300
 _VARIABLE = re.compile(r"""^([A-Z][A-Z0-9_]*)=((?:'[^']*'|"'"|[^\s'])*)$""", re.MULTILINE)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pulumi
 import pytest
-from cli_stack import Stack
-from machine import wait_until
 from pulumi_command import local, remote
 
 from components import continue_on_error
+from tests.support.cli_stack import Stack
+from tests.support.waiting import wait_until
 
 CANARY = "canary-6f1d9"
 

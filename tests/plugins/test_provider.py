@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pulumi
-from cli_stack import Stack
-from machine import wait_until
 
+from tests.support.cli_stack import Stack
+from tests.support.waiting import wait_until
 from tools.standins.provider import (
     UNKNOWN,
     Checked,

@@ -10,9 +10,10 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 import pytest
-from cli_stack import Stack
-from control_plane import ControlPlane
-from machine import wait_until
+
+from tests.support.cli_stack import Stack
+from tests.support.control_plane import ControlPlane
+from tests.support.waiting import wait_until
 
 Wanted = dict[str, Any]
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from control_plane import ControlPlane
-from one_resource import Resource
 
+from tests.plugins.kubernetes.one_resource import Resource
+from tests.support.control_plane import ControlPlane
 from tools.standins.kubernetes.plugin import Kubernetes
 from tools.standins.provider import InitFailed
 

@@ -8,25 +8,26 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from machine import reserved_port
 
+from tests.support.sshd import reserved_port
+from tests.support.waiting import wait_until
 from tools.lab import paths
 from tools.lab.offline import cache, golang, programs
 from tools.standins.kubernetes.client import ApiError, Cluster, Object, Unreachable
 from tools.standins.kubernetes.kubeconfig import parse
 
 MACHINE_TOKEN, MACHINE_USER = "an-access-token", "machine@project.iam.gserviceaccount.com"
-"""Somebody without any right, as the API server knows them by a token: what a Google identity is to GKE's."""
+"""A user without any right, who logs in with a token: as a Google identity at GKE's API server."""
 
 
 def program(name: str) -> Path:
@@ -113,16 +114,17 @@ def running(directory: Path) -> Iterator[ControlPlane]:
 
 
 def _wait_for(cluster: Cluster, directory: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
+    def answers() -> bool:
         try:
-            if cluster.get("v1", "ServiceAccount", "default", "default"):
-                return
+            return cluster.get("v1", "ServiceAccount", "default", "default") is not None
         except (ApiError, Unreachable):
-            pass
-        log = directory / "kube-apiserver.log"
-        assert time.monotonic() < deadline, f"the control plane did not start: {log.read_text()[-3000:]}"
-        time.sleep(0.1)
+            return False
+
+    log = directory / "kube-apiserver.log"
+    try:
+        wait_until(answers, 60, interval=0.1)
+    except AssertionError:
+        pytest.fail(f"the control plane did not start: {log.read_text()[-3000:]}")
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Providers in this process that take whatever they are asked for and make nothing, for previews of whole stacks under the real engine.
 
-What a resource would answer is what the tests of graphs say (tests/preview/harness.py). In a preview that is unknown, as with real providers.
+What a resource would answer is what the tests of graphs say (tests/support/harness.py). In a preview that is unknown, as with real providers.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 from pulumi_gcp import _utilities as google
 
 from components.machines.token import TokenProvider
-from tests.preview import harness
+from tests.support import harness
 from tools.standins.provider import UNKNOWN, Checked, Created, Difference, Found, Properties, Provider, Request, differences
 
 VERSIONS = {"gcp": google.get_version(), "kubernetes": "4.32.0", "command": "1.2.1", "pulumi-python": ""}
 _NAMED = ("metadata.name", "metadata.namespace")
 
 
-class Anything(Provider):
+class FakeProvider(Provider):
     """A provider of any resource. `seen` are the resources that were checked."""
 
     def __init__(self, name: str) -> None:
