@@ -68,9 +68,8 @@ def refusal(plane: ControlPlane, manifest: Mapping[str, Any], namespace: str) ->
     return None
 
 
-@cache
 def graph(stack: str) -> dict[str, harness.Node]:
-    return harness.run(harness.configuration(stack)).graph
+    return harness.declared(stack).graph
 
 
 def manifests(stack: str) -> Iterator[tuple[str, dict[str, Any]]]:

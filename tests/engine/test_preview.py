@@ -78,7 +78,7 @@ def mesh(cli: Path, tmp_path: Path, host: Callable[[Provider], None], stack: Sta
 @pytest.mark.parametrize("name", harness.stacks())
 def test_a_first_preview_shows_all_that_will_be_made(mesh: Callable[[str], Mesh], name: str) -> None:
     shown, output = mesh(name).preview()
-    declared = harness.run(harness.configuration(name), preview=True).graph
+    declared = harness.declared(name, preview=True).graph
     made = {name for name, node in declared.items() if set(node.inputs) != {"id"}}
     assert made <= set(shown)
     assert set(shown.values()) == {"create"}

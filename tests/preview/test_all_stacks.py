@@ -9,25 +9,19 @@ import copy
 import os
 import subprocess
 import sys
-from functools import cache
 from typing import Any
 
 import pulumi
 import pytest
 
 from tests.support import golden, harness
-from tests.support.harness import CANARIES, Node, Run, encoded
+from tests.support.harness import CANARIES, Node, Run, declared, encoded
 
 STACKS = harness.stacks()
 ON_GOOGLE = {"single-network", "multi-network", "fleet"}
 # Stacks that have no such secret: GKE's kubeconfig holds no credential, and machines that join by themselves are given none.
 WITHOUT = {CANARIES["kubeconfig"]: ON_GOOGLE, CANARIES["private key"]: {"fleet"}, CANARIES["token"]: {"fleet"}}
 MACHINE = "istio-vm-mesh:machines:Machine"
-
-
-@cache
-def declared(stack: str, preview: bool = False) -> Run:
-    return harness.run(harness.configuration(stack), preview=preview)
 
 
 def machines(run: Run) -> dict[str, list[Node]]:

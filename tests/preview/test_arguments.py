@@ -90,7 +90,7 @@ def problems(node: Node) -> list[str]:
 
 @pytest.mark.parametrize("stack", harness.stacks())
 def test_every_key_is_one_that_the_provider_has(stack: str) -> None:
-    graph = harness.run(harness.configuration(stack)).graph
+    graph = harness.declared(stack).graph
     assert [problem for node in graph.values() for problem in problems(node)] == []
     typed = [node for node in graph.values() if arguments_class(node.type)]
     assert len(typed) > 10, "the test looks at nothing"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-from functools import cache
 from typing import Any
 
 import pytest
@@ -13,17 +12,12 @@ import pytest
 from components.config.reader import load
 from components.platforms.google import names
 from tests.support import harness
-from tests.support.harness import Node, Run
+from tests.support.harness import Node, declared
 from tests.support.scripts import machine_files
 
 STACKS = ["single-network", "multi-network", "fleet"]
 INSTANCE, TEMPLATE = "gcp:compute/instance:Instance", "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate"
 FIREWALL = "gcp:compute/firewall:Firewall"
-
-
-@cache
-def declared(stack: str) -> Run:
-    return harness.run(harness.configuration(stack))
 
 
 def of_type(stack: str, *types: str) -> dict[str, Node]:

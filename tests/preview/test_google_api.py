@@ -7,7 +7,6 @@ or known not to be.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import typing
@@ -194,8 +193,7 @@ def problems(node: Node, used: set[tuple[str, str]]) -> list[str]:
 @cache
 def graphs() -> list[dict[str, Node]]:
     """Of the stacks as they are, and of what they may say otherwise."""
-    configs = [harness.configuration(stack) for stack in STACKS]
-    other = copy.deepcopy(configs)
+    other = [harness.configuration(stack) for stack in STACKS]
     for config in other:
         config["cluster"]["channel"] = "EXTENDED"
         config["cluster"].pop("nodes", None)
@@ -204,7 +202,7 @@ def graphs() -> list[dict[str, Node]]:
             machine["spot"] = True
             if machine["platform"] == "gce-instance-group":
                 machine["zones"] = ["europe-west1-b", "europe-west1-c"]
-    return [harness.run(config).graph for config in configs + other]
+    return [harness.declared(stack).graph for stack in STACKS] + [harness.run(config).graph for config in other]
 
 
 def nodes() -> list[Node]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import cProfile
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,8 @@ from tools.devtools.bench import preview
 STACKS = harness.stacks()
 
 
-@cache
 def graph(stack: str) -> dict[str, Node]:
-    return harness.run(harness.configuration(stack)).graph
+    return harness.declared(stack).graph
 
 
 def before(stack: str, name: str) -> set[str]:
@@ -94,6 +92,7 @@ def test_dependencies_are_few_whatever_the_number_of_machines(stack: str) -> Non
         assert len(node.dependencies) <= 25, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", ["lab", "single-network"])
 def test_the_work_of_a_preview_grows_as_the_machines_do(stack: str) -> None:
     """By calls of functions, which are the same on any day: twice as many further machines are twice as much further work."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -187,16 +189,30 @@ def _alias(alias: Any) -> dict[str, Any]:
 
 
 def stacks() -> list[str]:
-    """The stacks that have a file."""
+    """List the stacks that have a file."""
     return reader.stacks()
 
 
 def configuration(stack: str) -> dict[str, Any]:
-    """The configuration of a stack file, keys without the project's name; a kubeconfig is the tests' own."""
+    """Return the configuration of a stack file, keys without the project's name, to be changed freely.
+
+    A path of a kubeconfig is replaced by that of a file of the tests.
+    """
+    return copy.deepcopy(_parsed(stack))
+
+
+@cache
+def _parsed(stack: str) -> dict[str, Any]:
     config, _ = reader.read_file(stack)
     if "kubeconfig" in config["cluster"]:
         config["cluster"]["kubeconfig"] = "tests/preview/kubeconfig.yaml"
     return config
+
+
+@cache
+def declared(stack: str, preview: bool = False) -> Run:
+    """Run the program with a stack file as it is, once for all tests; none of them may change the result."""
+    return run(configuration(stack), preview=preview)
 
 
 def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder | None = None, secrets: Mapping[str, str] = SECRETS) -> Run:
