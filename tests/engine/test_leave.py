@@ -31,9 +31,9 @@ def machine_of(sshd: Sshd) -> SshMachine:
 
 def leave(machine: SshMachine, sshd: Sshd, text: str) -> subprocess.CompletedProcess[str]:
     """Run the script with `text` as what the machine does."""
-    whole = ssh_leave.leave_over_ssh_script("m-1", machine, sshd.private_key)
+    script = ssh_leave.leave_over_ssh_script("m-1", machine, sshd.private_key)
     ours = shell.assignments({"LEAVE_BASE64": shell.b64encode(text)})
-    lines = [line for line in whole.splitlines() if not line.startswith("LEAVE_BASE64=")]
+    lines = [line for line in script.splitlines() if not line.startswith("LEAVE_BASE64=")]
     return subprocess.run(["bash", "-s"], input=ours + "\n".join(lines), capture_output=True, text=True, timeout=60)
 
 

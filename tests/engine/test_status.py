@@ -17,11 +17,11 @@ def _machine(sshd: Sshd, name: str, as_root: str = "bash -s", **changes: object)
     return Machine(name, "product", login=Login.from_inputs({**inputs, **changes}), as_root=as_root)
 
 
-def test_machines_are_looked_at_and_left(sshd: Sshd, tmp_path: Path) -> None:
+def test_status_examines_machines_and_closes_its_connections(sshd: Sshd, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
     other = (tmp_path / "other.pub").read_text()
     bastion = {"host": "127.0.0.1", "port": sshd.port, "user": sshd.user, "privateKey": sshd.private_key}
-    found = probe(
+    reports = probe(
         [
             _machine(sshd, "direct"),
             _machine(sshd, "behind", proxy=bastion),
@@ -30,8 +30,8 @@ def test_machines_are_looked_at_and_left(sshd: Sshd, tmp_path: Path) -> None:
         ],
         gateway="",
     )
-    assert [found[name].problem for name in ("direct", "behind")] == ["", ""]
-    assert abs(found["direct"].offset) < 10 and found["direct"].up
-    assert "host key mismatch" in found["other-key"].problem
-    assert found["no-root"].problem.endswith("failed on it: sudo: a password is required")
+    assert [reports[name].problem for name in ("direct", "behind")] == ["", ""]
+    assert abs(reports["direct"].offset) < 10 and reports["direct"].up
+    assert "host key mismatch" in reports["other-key"].problem
+    assert reports["no-root"].problem.endswith("failed on it: sudo: a password is required")
     wait_until(lambda: sshd.connections() == 0)

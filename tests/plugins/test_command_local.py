@@ -167,8 +167,8 @@ def test_interpreter_directory_and_environment(commands: Stack, tmp_path: Path) 
     def nowhere() -> None:
         local.Command("directory", create="pwd", dir=str(tmp_path / "nowhere"))
 
-    said = commands.up(nowhere, fails=True).output
-    assert "no such file or directory" in said.lower() and f"{tmp_path}/nowhere" in said
+    output = commands.up(nowhere, fails=True).output
+    assert "no such file or directory" in output.lower() and f"{tmp_path}/nowhere" in output
 
 
 @pytest.mark.standin
@@ -181,18 +181,18 @@ def test_a_command_ends_when_its_time_is_over(commands: Stack) -> None:
 
 @pytest.mark.standin
 @pytest.mark.parametrize(
-    ("inputs", "said"),
+    ("inputs", "message"),
     [
         ({"asset_paths": ["x"]}, "assetPaths"),
         ({"archive_paths": ["x"]}, "archivePaths"),
         ({"logging": "loud"}, "must be one of stdoutAndStderr, stdout, stderr, none"),
     ],
 )
-def test_what_is_not_there_is_refused_by_name(commands: Stack, inputs: dict[str, Any], said: str) -> None:
+def test_unsupported_inputs_are_refused_by_name(commands: Stack, inputs: dict[str, Any], message: str) -> None:
     def program() -> None:
         local.Command("refused", create="true", **inputs)
 
-    assert said in commands.preview(program, fails=True).output
+    assert message in commands.preview(program, fails=True).output
 
 
 @pytest.mark.standin
@@ -230,7 +230,7 @@ def test_interrupting_ends_the_command(commands: Stack, tmp_path: Path) -> None:
     )
 
 
-def test_what_fails_stops_only_what_depends_on_it(commands: Stack) -> None:
+def test_a_failed_command_stops_its_dependents_alone(commands: Stack) -> None:
     """With `--continue-on-error`; the program of this project goes on where the SDK's would end, and nothing that is left out is deleted."""
 
     def program(word: str) -> None:

@@ -60,9 +60,9 @@ def installed(stack: Stack, cli: Path, sdk: Path, monkeypatch: pytest.MonkeyPatc
     assert {what.split()[0] for what in in_use.values()} == {"official" if OFFICIAL else "stand-in"}
     environment = Path(sys.prefix)
     path = f"{binaries}:{environment / 'bin'}:{os.environ['PATH']}"
-    own = Stack(binaries / "pulumi", stack.root, {"PATH": path, "PULUMI_ERROR_OUTPUT_STRING": "1"})
-    write(own, PROGRAM, f"{{virtualenv: '{environment}'}}")
-    return own
+    project = Stack(binaries / "pulumi", stack.root, {"PATH": path, "PULUMI_ERROR_OUTPUT_STRING": "1"})
+    write(project, PROGRAM, f"{{virtualenv: '{environment}'}}")
+    return project
 
 
 def write(stack: Stack, program: str, options: str, main: str = ".") -> None:
@@ -96,16 +96,16 @@ def test_errors_of_the_program(installed: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"virtualenv": "nowhere"}, "the virtual environment /project/nowhere of Pulumi.yaml does not exist"),
         ({"toolchain": "uv"}, "does not know the runtime option `toolchain: uv`"),
         ({"typechecker": "mypy", "virtualenv": sys.prefix}, "does not know the runtime option `typechecker`"),
     ],
 )
-def test_wrong_options_in_the_project(options: dict[str, str], said: str) -> None:
+def test_wrong_options_in_the_project(options: dict[str, str], message: str) -> None:
     info = language_pb2.ProgramInfo(root_directory="/project", options=to_struct(options))
-    assert said in LanguageHost("executor", "").Run(language_pb2.RunRequest(info=info), mock.Mock()).error
+    assert message in LanguageHost("executor", "").Run(language_pb2.RunRequest(info=info), mock.Mock()).error
 
 
 @pytest.mark.standin  # plugins of the real CLI outlive it for minutes; the lab ends them

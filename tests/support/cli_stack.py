@@ -59,7 +59,7 @@ class Stack:
         return self.root / "project"
 
     def env(self) -> dict[str, str]:
-        own = {
+        settings = {
             "PULUMI_HOME": str(self.root / "home"),
             "PULUMI_BACKEND_URL": paths.backend(self.root / "state"),
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
@@ -69,7 +69,7 @@ class Stack:
             "GOGC": "off",  # these runs are too short to be worth collecting garbage
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
-        return {**inherited, **own, **self.environment}
+        return {**inherited, **settings, **self.environment}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start the CLI in a session of its own and return at once."""

@@ -35,9 +35,9 @@ def program(name: str) -> Path:
     places = [*os.environ.get("LAB_TOOLS", "").split(os.pathsep), str(paths.BIN)]
     entry = cache.find(golang.key(golang.FAMILIES[programs.PROGRAMS[name].family], name))
     places += [str(entry)] if entry else []
-    found = shutil.which(name, path=os.pathsep.join(place for place in places if place)) or shutil.which(name)
-    assert found, f"no {name}: run `./scripts/lab tools`, or set LAB_TOOLS to the directories that hold it"
-    return Path(found)
+    path = shutil.which(name, path=os.pathsep.join(place for place in places if place)) or shutil.which(name)
+    assert path, f"no {name}: run `./scripts/lab tools`, or set LAB_TOOLS to the directories that hold it"
+    return Path(path)
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def _options(request: Any) -> dict[str, Any]:
     timeouts = request.customTimeouts
     options = {
         "additional_secret_outputs": sorted(request.additionalSecretOutputs),
-        "aliases": [found for alias in request.aliases if (found := _alias(alias))],
+        "aliases": [former for alias in request.aliases if (former := _alias(alias))],
         "custom_timeouts": {name: getattr(timeouts, name) for name in ("create", "update", "delete") if getattr(timeouts, name)},
         "delete_before_replace": request.deleteBeforeReplace,
         "deleted_with": _name(request.deletedWith),
@@ -184,8 +184,8 @@ def _alias(alias: Any) -> dict[str, Any]:
     """What a resource was called before: the parts that differ, a parent by its name. Empty for the SDKs' own, which name other types."""
     spec = alias.spec
     parts = {"urn": alias.urn, "name": spec.name, "type": spec.type, "parent": _name(spec.parentUrn), "noParent": spec.noParent}
-    found = {name: value for name, value in parts.items() if value}
-    return {} if set(found) == {"type"} and not spec.type.startswith(f"{PROJECT}:") else found
+    former = {name: value for name, value in parts.items() if value}
+    return {} if set(former) == {"type"} and not spec.type.startswith(f"{PROJECT}:") else former
 
 
 def stacks() -> list[str]:

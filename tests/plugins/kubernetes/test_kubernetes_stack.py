@@ -109,7 +109,7 @@ def test_a_cluster_that_is_yet_to_come(plane: ControlPlane, objects: Stack, name
 
 
 @pytest.mark.standin
-def test_refusal(plane: ControlPlane, objects: Stack) -> None:
+def test_unsupported_kinds_are_refused_by_name(plane: ControlPlane, objects: Stack) -> None:
     """What is not implemented is refused by name, already in the preview."""
 
     def program() -> None:
