@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-pytest_plugins = ["tests.support.skips", "tests.support.fixtures"]
+pytest_plugins = ["tests.support.skips", "tests.support.scheduling", "tests.support.fixtures"]
 
 
 @pytest.fixture(autouse=True)

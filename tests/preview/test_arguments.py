@@ -1,6 +1,6 @@
 """Nothing that a provider is asked for is misspelt: mocks take any key, so every key is held against the SDK's own input types.
 
-Custom resources and chart values have no types there; they are held against the CRDs and the charts (tests/engine/test_manifests.py).
+Custom resources and chart values have no types there; they are held against the CRDs and the charts (tests/engine/kubernetes/test_manifests.py).
 """
 
 from __future__ import annotations

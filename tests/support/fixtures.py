@@ -30,14 +30,6 @@ from tools.standins.provider import Provider, hosting
 _numbers = itertools.count(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker run all tests with a control plane, so that one control plane starts."""
-    for item in items:
-        if "plane" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("control-plane"))
-
-
 @pytest.fixture(scope="session")
 def cli() -> Path:
     """The real CLI."""
