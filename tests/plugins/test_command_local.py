@@ -13,6 +13,8 @@ import pytest
 from pulumi_command import local, remote
 
 from components import continue_on_error
+from standins.command import Command
+from standins.provider import Request
 from tests.support.cli_stack import Stack
 from tests.support.waiting import wait_until
 
@@ -145,10 +147,14 @@ def test_output_is_shown_while_the_command_runs(commands: Stack, tmp_path: Path)
 
 
 @pytest.mark.standin  # the official plugin hangs after a line of more than 64 kB, unless it logs nothing
-@pytest.mark.parametrize("logging", list(local.Logging))
-def test_a_very_long_line(commands: Stack, logging: local.Logging) -> None:
-    commands.up(lambda: local.Command("long", create="head -c 200000 /dev/zero | tr '\\0' x", logging=logging))
-    assert len(commands.resources()["long"]["outputs"]["stdout"]) == 200_000
+def test_a_very_long_line(commands: Stack) -> None:
+    def program() -> None:
+        for logging in local.Logging:
+            local.Command(logging.value, create="head -c 200000 /dev/zero | tr '\\0' x", logging=logging)
+
+    commands.up(program)
+    lengths = {name: len(resource["outputs"]["stdout"]) for name, resource in commands.resources().items()}
+    assert lengths == {logging.value: 200_000 for logging in local.Logging}
 
 
 def test_interpreter_directory_and_environment(commands: Stack, tmp_path: Path) -> None:
@@ -179,20 +185,24 @@ def test_a_command_ends_when_its_time_is_over(commands: Stack) -> None:
     assert 'timed out after 1 s: running "sleep 60"' in commands.up(program, fails=True).output
 
 
-@pytest.mark.standin
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"asset_paths": ["x"]}, "assetPaths"),
-        ({"archive_paths": ["x"]}, "archivePaths"),
+        ({"assetPaths": ["x"]}, "assetPaths"),
+        ({"archivePaths": ["x"]}, "archivePaths"),
         ({"logging": "loud"}, "must be one of stdoutAndStderr, stdout, stderr, none"),
     ],
 )
-def test_unsupported_inputs_are_refused_by_name(commands: Stack, inputs: dict[str, Any], message: str) -> None:
-    def program() -> None:
-        local.Command("refused", create="true", **inputs)
+def test_unsupported_inputs_are_refused_by_name(inputs: dict[str, Any], message: str) -> None:
+    request = Request("urn", "command:local:Command", "refused", inputs={"create": "true", **inputs})
+    (failure,) = Command().check(request).failures
+    assert message in f"{failure.property} {failure.reason}"
 
-    assert message in commands.preview(program, fails=True).output
+
+@pytest.mark.standin
+def test_a_refused_input_is_an_error_of_the_preview(commands: Stack) -> None:
+    refused = commands.preview(lambda: local.Command("refused", create="true", asset_paths=["x"]), fails=True)
+    assert "assetPaths" in refused.output
 
 
 @pytest.mark.standin

@@ -17,8 +17,11 @@ TESTS = {
 }
 
 
-@pytest.mark.parametrize("options", [[], ["--numprocesses=1"]], ids=["alone", "workers"])
-@pytest.mark.parametrize(("ci", "code", "summary"), [("", 0, "3 skipped"), ("true", 1, "1 failed, 2 errors")], ids=["at home", "in CI"])
+@pytest.mark.parametrize(
+    ("ci", "options", "code", "summary"),
+    [("", [], 0, "3 skipped"), ("true", [], 1, "1 failed, 2 errors"), ("true", ["--numprocesses=1"], 1, "1 failed, 2 errors")],
+    ids=["at home", "in CI", "in CI with workers"],
+)
 def test_a_skipped_test_fails_in_ci_alone(tmp_path: Path, options: list[str], ci: str, code: int, summary: str) -> None:
     for name, text in TESTS.items():
         (tmp_path / name).write_text(text)
