@@ -31,7 +31,7 @@ MACHINE_TOKEN, MACHINE_USER = "an-access-token", "machine@project.iam.gserviceac
 
 
 def program(name: str) -> Path:
-    """A program in a directory of `LAB_TOOLS`, of the lab, of its cache, or of PATH. A test that needs an absent one fails."""
+    """Return a program of a directory in `LAB_TOOLS`, of the lab, of its cache, or of PATH; fail the test if it is absent."""
     places = [*os.environ.get("LAB_TOOLS", "").split(os.pathsep), str(paths.BIN)]
     entry = cache.find(golang.key(golang.FAMILIES[programs.PROGRAMS[name].family], name))
     places += [str(entry)] if entry else []
@@ -50,18 +50,18 @@ class ControlPlane:
     authority: Path
 
     def patch(self, path: str, body: Object) -> Object:
-        """A merge patch by hand, as a person would with `kubectl patch`."""
+        """Send a merge patch under another field manager, as `kubectl patch` does."""
         return self.cluster.call("PATCH", path, {"fieldManager": "a-person"}, body, "application/merge-patch+json")
 
     def create(self, api_version: str, kind: str, namespace: str, name: str, **fields: Any) -> Object:
-        """An object made by somebody else."""
+        """Create an object under another field manager."""
         body = {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace}, **fields}
         return self.cluster.call("POST", self.cluster.endpoint(api_version, kind).path(namespace), {"fieldManager": "a-person"}, body)
 
 
 @contextmanager
 def running(directory: Path) -> Iterator[ControlPlane]:
-    """Start it with its files in `directory`, wait until it answers, stop it at the end."""
+    """Start a control plane with its files in `directory`, wait until it is ready, and stop it at the end."""
     authority = _Authority()
     authority.save(directory / "ca.crt")
     authority.issue("kube-apiserver", directory / "apiserver", address="127.0.0.1")
