@@ -42,6 +42,15 @@ def test_the_graph_is_the_one_that_was_reviewed(stack: str) -> None:
     assert now == there, f"the graph of the stack {stack} changed; if it should, write it down with UPDATE_GOLDEN=1 ./scripts/test --quick"
 
 
+def test_a_change_of_a_long_value_shows_in_the_golden_file() -> None:
+    def rendered(text: str) -> str:
+        return golden.render(Run({"it": Node("t:T", "it", {"text": text}, {}, "")}, {}, frozenset()))
+
+    assert "… 400 characters, sha256 " in rendered("a" * 400)
+    assert rendered("a" * 399 + "b") != rendered("a" * 400)
+    assert "short" in rendered("short")
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_the_first_preview_shows_what_the_update_does(stack: str) -> None:
     preview, update = (
