@@ -13,10 +13,10 @@ import pytest
 from pulumi_command import local, remote
 
 from components import continue_on_error
-from standins.command import Command
-from standins.provider import Request
 from tests.support.cli_stack import Stack
 from tests.support.waiting import wait_until
+from tools.standins.command import Command
+from tools.standins.provider import Request
 
 CANARY = "canary-6f1d9"
 
