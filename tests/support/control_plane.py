@@ -7,8 +7,10 @@ import ipaddress
 import json
 import os
 import shutil
+import ssl
 import subprocess
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +102,8 @@ def running(directory: Path) -> Iterator[ControlPlane]:
             "--service-account-issuer=https://kubernetes.default.svc",
             "--service-cluster-ip-range=10.96.0.0/16",
         )
+        # The controllers end if the API server is not healthy within ten seconds of their start.
+        _wait_until(lambda: _healthy(server, directory / "ca.crt"), directory)
         start(
             "kube-controller-manager",
             f"--kubeconfig={directory / 'kubeconfig'}",
@@ -109,22 +113,32 @@ def running(directory: Path) -> Iterator[ControlPlane]:
             "garbage-collector-controller,serviceaccount-controller",
         )
         plane = ControlPlane(kubeconfig, Cluster(parse(kubeconfig)), server, directory / "ca.crt")
-        _wait_for(plane.cluster, directory)
+        _wait_until(lambda: _has_default_account(plane.cluster), directory)
         yield plane
 
 
-def _wait_for(cluster: Cluster, directory: Path) -> None:
-    def answers() -> bool:
-        try:
-            return cluster.get("v1", "ServiceAccount", "default", "default") is not None
-        except (ApiError, Unreachable):
-            return False
-
-    log = directory / "kube-apiserver.log"
+def _wait_until(condition: Callable[[], bool], directory: Path) -> None:
     try:
-        wait_until(answers, 60, interval=0.1)
+        wait_until(condition, 60, interval=0.1)
     except AssertionError:
-        pytest.fail(f"the control plane did not start: {log.read_text()[-3000:]}")
+        log = (directory / "kube-apiserver.log").read_text()
+        pytest.fail(f"the control plane did not start: {log[-3000:]}")
+
+
+def _healthy(server: str, authority: Path) -> bool:
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        with urllib.request.urlopen(f"{server}/healthz", timeout=10, context=context):
+            return True
+    except OSError:
+        return False
+
+
+def _has_default_account(cluster: Cluster) -> bool:
+    try:
+        return cluster.get("v1", "ServiceAccount", "default", "default") is not None
+    except (ApiError, Unreachable):
+        return False
 
 
 @contextmanager
