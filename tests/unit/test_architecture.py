@@ -18,7 +18,7 @@ MODULES = sorted(
 )
 LOAD_EACH = """
 import importlib, os, sys, traceback
-import yaml  # what several modules import, once for all
+import pydantic, yaml  # what several modules import, once for all
 for module in sys.argv[1:]:
     child = os.fork()
     if not child:

@@ -24,7 +24,7 @@ def test_a_network_gateway_is_a_workload_on_machines_of_its_network() -> None:
     assert set(expanded.workloads) == {"product", "far-gateway"}
     assert set(expanded.single_machines_of("far-gateway")) == {"far-gateway-1", "far-gateway-2"}
     machine = expanded.machines["far-gateway-1"]
-    assert (machine.network, made.platform) == ("far", "docker")
+    assert (machine.network, machine.platform) == ("far", "docker")
     assert expanded.machines["product-2"] == settings().machines["product-2"]
 
 

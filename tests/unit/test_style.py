@@ -13,7 +13,14 @@ ROOT = Path(__file__).parents[2]
 VAGUE = {"found", "made", "own", "whole", "told", "known", "said"}
 """Names that say nothing about what they hold."""
 
-NOT_YET = ("components/", "tests/lab/", "tests/unit/test_calls.py", "tests/unit/test_settings.py")
+NOT_YET = (
+    "components/istio/",
+    "components/machines/",
+    "components/platforms/",
+    "components/verification/",
+    "tests/lab/",
+    "tests/unit/test_calls.py",
+)
 """Directories and files that still have such names."""
 
 LONGEST = 80
