@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import cli_stack
 import grpc
 import pytest
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
-from machine import reserved_port
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 from pulumi.runtime.settings import Settings
+
+from tests.support import cli_stack
+from tests.support.sshd import reserved_port
 
 
 class Engine(engine_pb2_grpc.EngineServicer):

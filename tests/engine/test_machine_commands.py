@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pulumi
 import pytest
-from cli_stack import STACK, Stack
-from machine import Sshd, reserved_port
 
 from components.commands import (
     CommandOptions,
@@ -22,6 +20,8 @@ from components.commands import (
 )
 from components.local import openssh, over_ssh, scripting
 from components.machines.scripts import drain
+from tests.support.cli_stack import STACK, Stack
+from tests.support.sshd import Sshd, reserved_port
 
 ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"
 

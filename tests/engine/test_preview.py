@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import anything
 import pytest
 import yaml
-from cli_stack import STACK, Stack
 
-from tests.preview import harness
+from tests.support import fake_providers, harness
+from tests.support.cli_stack import STACK, Stack
 from tools.standins.provider import Provider
 
 pytestmark = pytest.mark.slow
@@ -66,8 +65,8 @@ def program() -> None:
 @pytest.fixture
 def mesh(cli: Path, tmp_path: Path, host: Callable[[Provider], None], stack: Stack) -> Callable[[str], Mesh]:
     def make(name: str) -> Mesh:
-        for provider in anything.VERSIONS:
-            host(anything.Anything(provider))
+        for provider in fake_providers.VERSIONS:
+            host(fake_providers.FakeProvider(provider))
         (stack.project / f"Pulumi.{STACK}.yaml").unlink(missing_ok=True)
         (stack.project / "Pulumi.yaml").write_text(f"name: {harness.PROJECT}\nruntime: python\n")
         stack.call("stack", "init", STACK)
@@ -77,11 +76,11 @@ def mesh(cli: Path, tmp_path: Path, host: Callable[[Provider], None], stack: Sta
 
 
 @pytest.mark.parametrize("name", harness.stacks())
-def test_a_first_preview_shows_all_that_will_be_made(mesh: Callable[[str], Mesh], name: str) -> None:
+def test_a_first_preview_shows_all_resources(mesh: Callable[[str], Mesh], name: str) -> None:
     shown, output = mesh(name).preview()
-    declared = harness.run(harness.configuration(name), preview=True).graph
-    made = {name for name, node in declared.items() if set(node.inputs) != {"id"}}
-    assert made <= set(shown)
+    declared = harness.declared(name, preview=True).graph
+    created = {name for name, node in declared.items() if set(node.inputs) != {"id"}}
+    assert created <= set(shown)
     assert set(shown.values()) == {"create"}
     for canary in harness.CANARIES.values():
         assert canary not in output
@@ -90,9 +89,9 @@ def test_a_first_preview_shows_all_that_will_be_made(mesh: Callable[[str], Mesh]
 @pytest.fixture
 def running(mesh: Callable[[str], Mesh]) -> Iterator[Mesh]:
     """The stack `single-network` as it is after an update."""
-    found = mesh("single-network")
-    found.up()
-    yield found
+    stack = mesh("single-network")
+    stack.up()
+    yield stack
 
 
 def test_nothing_changes_without_a_change(running: Mesh) -> None:
@@ -107,7 +106,7 @@ def test_another_machine_is_created_and_verified_and_nothing_else(running: Mesh)
     assert shown == {**{f"product-3{part}": "create" for part in parts}, "product-verification": "update"}
 
 
-def test_a_machine_that_goes_is_deleted_and_others_stay(running: Mesh) -> None:
+def test_a_removed_machine_is_deleted_and_others_stay(running: Mesh) -> None:
     config = running.changed()
     del config["machines"]["product-2"]
     shown, _ = running.preview(config)
@@ -115,7 +114,7 @@ def test_a_machine_that_goes_is_deleted_and_others_stay(running: Mesh) -> None:
     assert {name for name in shown if not name.startswith("product-2")} == {"product-verification"}
 
 
-def test_another_version_of_istio_changes_releases_and_joins_and_replaces_nothing(running: Mesh) -> None:
+def test_a_new_istio_version_updates_releases_and_joins_in_place(running: Mesh) -> None:
     shown, _ = running.preview(running.changed(mesh={"version": "1.31.1"}))
     assert {"istio-base", "istiod", "istio-eastwestgateway", "product-1-join", "product-2-join"} <= set(shown)
     assert set(shown.values()) == {"update"}
@@ -129,7 +128,7 @@ def test_changed_labels_change_the_group_in_place(running: Mesh) -> None:
     assert "replace" not in shown.values() and "delete" not in shown.values()
 
 
-def test_a_machine_in_another_network_is_made_again_there(running: Mesh) -> None:
+def test_a_machine_in_another_network_is_recreated_there(running: Mesh) -> None:
     config = running.changed(networks={"far": {"gateway": {"machines": 1}}})
     config["google"]["subnets"]["far"] = {"vpc": "far", "network": "far", "cidr": "10.40.0.0/24"}
     config["machines"]["product-2"]["network"] = "far"
@@ -140,7 +139,7 @@ def test_a_machine_in_another_network_is_made_again_there(running: Mesh) -> None
     assert "product-group" not in shown
 
 
-def test_a_renamed_workload_is_refused_and_its_name_can_be_changed_in_two_updates(running: Mesh) -> None:
+def test_a_workload_is_renamed_in_two_updates(running: Mesh) -> None:
     """A WorkloadGroup takes its entries with it, and a Service its name."""
     config = running.changed()
     config["workloads"]["goods"] = config["workloads"].pop("product")
@@ -173,26 +172,26 @@ def test_a_workload_in_another_namespace_is_refused(running: Mesh) -> None:
     assert "the workload product moves from the namespace shop to market" in running._stack.preview(program, fails=True).output
 
 
-def test_a_gateway_that_is_made_again_is_put_before_the_balancer_again(mesh: Callable[[str], Mesh]) -> None:
+def test_a_recreated_gateway_machine_joins_its_load_balancer_again(mesh: Callable[[str], Mesh]) -> None:
     """Its name is the same, so no input of the membership changes; Google removes it from the group all the same."""
-    found = mesh("multi-network")
-    found.up()
-    shown, _ = found.preview(None, "--target-replace", "**far-gateway-1-instance", "--target-dependents")
+    stack = mesh("multi-network")
+    stack.up()
+    shown, _ = stack.preview(None, "--target-replace", "**far-gateway-1-instance", "--target-dependents")
     replaced = {name for name, op in shown.items() if "replace" in op}
     assert {"far-gateway-1-instance", "far-gateway-balancer-far-gateway-1"} <= replaced
     assert not {name for name in replaced if "far-gateway-2" in name}
     assert "far-gateway-addresses" not in shown, "the address of the gateway stays"
 
 
-def test_a_preview_says_what_no_pod_reaches(mesh: Callable[[str], Mesh]) -> None:
-    found = mesh("multi-network")
-    del found.config["networks"]["far"]["gateway"], found.config["workloads"]["product"]["pods"]
-    shown, output = found.preview()
+def test_a_preview_names_services_that_no_pod_reaches(mesh: Callable[[str], Mesh]) -> None:
+    stack = mesh("multi-network")
+    del stack.config["networks"]["far"]["gateway"], stack.config["workloads"]["product"]["pods"]
+    shown, output = stack.preview()
     assert "so no pod reaches the Services of product" in output
     assert "product-verification" in shown
 
 
-def test_a_stack_file_with_a_mistake_shows_it_and_no_plan(running: Mesh) -> None:
+def test_a_mistake_in_the_stack_file_is_named_without_a_traceback(running: Mesh) -> None:
     running.write(running.changed(mesh={"versoin": "1.31.0"}))
     result = running._stack.preview(program, fails=True)
     assert "mesh.versoin: unknown key (did you mean 'version'?)" in result.output

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pulumi
-from cli_stack import PROJECT, STACK, Stack
+
+from tests.support.cli_stack import PROJECT, STACK, Stack
 
 
 def test_a_state_is_replaced_in_one_step(stack: Stack) -> None:

@@ -19,8 +19,8 @@ from components.config import load_file
 from components.config.stack import Settings
 from components.platforms.docker import names
 from components.platforms.google import startup
-from tests import metadata as metadata_server
 from tests.lab.environment import Lab, wait_for
+from tests.support import metadata_server
 
 NAME = "product-x7k2"
 ACCOUNT = "machines-google-identity"

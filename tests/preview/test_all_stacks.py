@@ -10,14 +10,13 @@ import json
 import os
 import subprocess
 import sys
-from functools import cache
 from typing import Any
 
 import pulumi
 import pytest
 
-from tests.preview import golden, harness
-from tests.preview.harness import CANARIES, Node, Run, encoded
+from tests.support import golden, harness
+from tests.support.harness import CANARIES, Node, Run, declared, encoded
 
 STACKS = harness.stacks()
 ON_GOOGLE = {"single-network", "multi-network", "fleet"}
@@ -26,18 +25,13 @@ WITHOUT = {CANARIES["kubeconfig"]: ON_GOOGLE, CANARIES["private key"]: {"fleet"}
 MACHINE = "istio-vm-mesh:machines:Machine"
 
 
-@cache
-def declared(stack: str, preview: bool = False) -> Run:
-    return harness.run(harness.configuration(stack), preview=preview)
-
-
 def machines(run: Run) -> dict[str, list[Node]]:
     """The resources of every machine, itself included."""
-    found = {node.name: [node] for node in run.graph.values() if node.type == MACHINE}
+    resources = {node.name: [node] for node in run.graph.values() if node.type == MACHINE}
     for node in run.graph.values():
-        if node.parent in found:
-            found[node.parent].append(node)
-    return found
+        if node.parent in resources:
+            resources[node.parent].append(node)
+    return resources
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -47,6 +41,15 @@ def test_the_graph_is_the_one_that_was_reviewed(stack: str) -> None:
         file.write_text(now)
     there = file.read_text() if file.exists() else ""
     assert now == there, f"the graph of the stack {stack} changed; if it should, write it down with UPDATE_GOLDEN=1 ./scripts/test --quick"
+
+
+def test_a_change_of_a_long_value_shows_in_the_golden_file() -> None:
+    def rendered(text: str) -> str:
+        return golden.render(Run({"it": Node("t:T", "it", {"text": text}, {}, "")}, {}, frozenset()))
+
+    assert "… 400 characters, sha256 " in rendered("a" * 400)
+    assert rendered("a" * 399 + "b") != rendered("a" * 400)
+    assert "short" in rendered("short")
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -60,9 +63,9 @@ def test_the_first_preview_shows_what_the_update_does(stack: str) -> None:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_machine_is_at_most_six_resources_and_two_connections(stack: str) -> None:
-    found = machines(declared(stack))
-    assert found or stack == "fleet"
-    for name, nodes in found.items():
+    resources = machines(declared(stack))
+    assert resources or stack == "fleet"
+    for name, nodes in resources.items():
         assert len(nodes) <= 6, f"{name}: {[node.name for node in nodes]}"
         assert sum(map(harness.on_machine, nodes)) <= 2, name
 
@@ -83,7 +86,7 @@ def test_secrets_are_secret_wherever_they_go(stack: str, canary: str) -> None:
 
 
 @pytest.mark.parametrize("preview", [True, False], ids=["preview", "update"])
-def test_what_holds_secrets_is_marked_before_it_is_known(preview: bool) -> None:
+def test_secret_outputs_are_declared_before_their_values_exist(preview: bool) -> None:
     """Not only by what flowed into it in one run: marks are declared, so that a preview hides what it does not know yet."""
     graph = declared("lab", preview).graph
     assert graph["cluster-kind"].options["additional_secret_outputs"] == ["stdout"]
@@ -95,16 +98,16 @@ def test_what_holds_secrets_is_marked_before_it_is_known(preview: bool) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_a_machine_that_is_gone_is_not_called(stack: str) -> None:
+def test_delete_commands_do_not_run_on_deleted_machines(stack: str) -> None:
     for node in declared(stack).graph.values():
         if harness.on_machine(node):
             # Those that were there before stay there.
-            made = {f"{node.parent}-container", f"{node.parent}-instance"} & set(declared(stack).graph)
-            assert node.options.get("deleted_with") == next(iter(made), None), node.name
+            created = {f"{node.parent}-container", f"{node.parent}-instance"} & set(declared(stack).graph)
+            assert node.options.get("deleted_with") == next(iter(created), None), node.name
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_nothing_is_made_in_whatever_cluster_the_user_is_logged_in_to(stack: str) -> None:
+def test_every_kubernetes_object_uses_the_stacks_provider(stack: str) -> None:
     """Each resource names the stack's own provider; the default one takes the user's current kubeconfig."""
     for node in declared(stack).graph.values():
         if node.type.startswith("kubernetes:"):
@@ -143,14 +146,14 @@ def test_every_command_keeps_the_rules(stack: str) -> None:
 def test_the_lab_loads_no_cloud_sdk() -> None:
     program = (
         "import sys; sys.path[:0] = ['.', 'scripts']\n"
-        "from tests.preview import harness\n"
+        "from tests.support import harness\n"
         "harness.run(harness.configuration('lab'))\n"
         "sys.exit('pulumi_gcp' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=harness.ROOT).returncode == 0
 
 
-def test_a_wrong_stack_file_makes_nothing_and_every_mistake_is_named() -> None:
+def test_a_wrong_stack_file_declares_nothing_and_every_mistake_is_named() -> None:
     config: dict[str, Any] = copy.deepcopy(harness.configuration("lab"))
     config["workload"] = config.pop("workloads")
     config["machines"]["product-1"]["netwrok"] = config["machines"]["product-1"].pop("network")
@@ -167,7 +170,7 @@ def test_a_wrong_stack_file_makes_nothing_and_every_mistake_is_named() -> None:
         assert says in str(raised.value)
 
 
-def test_one_more_machine_changes_nothing_of_the_others() -> None:
+def test_another_machine_changes_no_other() -> None:
     before = declared("lab").graph
     config = copy.deepcopy(harness.configuration("lab"))
     config["machines"]["product-2"] = dict(config["machines"]["product-1"])

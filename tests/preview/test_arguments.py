@@ -16,8 +16,8 @@ import pulumi
 import pytest
 from pulumi import _types
 
-from tests.preview import harness
-from tests.preview.harness import Node
+from tests.support import harness
+from tests.support.harness import Node
 
 UNTYPED = {"values"}  # of charts
 SDKS = {"gcp": "pulumi_gcp", "kubernetes": "pulumi_kubernetes", "command": "pulumi_command"}
@@ -35,17 +35,17 @@ def arguments_class(type_: str) -> type | None:
     else:
         place = module.partition("/")[0]
     try:
-        found = importlib.import_module(f"{SDKS[package]}.{place}")
+        sdk = importlib.import_module(f"{SDKS[package]}.{place}")
     except ModuleNotFoundError:
         return None  # a group of custom resources
-    return getattr(found, f"{name}InitArgs", None) or getattr(found, f"{name}Args")
+    return getattr(sdk, f"{name}InitArgs", None) or getattr(sdk, f"{name}Args")
 
 
 @cache
 def fields(cls: type) -> Mapping[str, Any]:
     """The fields of an input type by their names on the wire."""
-    found = _types.input_type_types(cls)
-    return {wire: found.get(wire, Any) for wire in _types.input_type_py_to_pulumi_names(cls).values()}
+    types_by_name = _types.input_type_types(cls)
+    return {wire: types_by_name.get(wire, Any) for wire in _types.input_type_py_to_pulumi_names(cls).values()}
 
 
 def leaves(expected: Any) -> Iterator[Any]:
@@ -75,12 +75,12 @@ def misspelt(value: Any, expected: Any, path: str) -> Iterator[str]:
     classes = [part for part in parts if isinstance(part, type) and _types.is_input_type(part)]
     if not classes:
         return  # a map of the user's own keys, such as labels
-    known = {name: type_ for cls in classes for name, type_ in fields(cls).items()}
+    expected_fields = {name: type_ for cls in classes for name, type_ in fields(cls).items()}
     for key, item in value.items():
-        if key not in known:
+        if key not in expected_fields:
             yield f"{path}.{key}"
         elif key not in UNTYPED:
-            yield from misspelt(item, known[key], f"{path}.{key}")
+            yield from misspelt(item, expected_fields[key], f"{path}.{key}")
 
 
 def problems(node: Node) -> list[str]:
@@ -90,7 +90,7 @@ def problems(node: Node) -> list[str]:
 
 @pytest.mark.parametrize("stack", harness.stacks())
 def test_every_key_is_one_that_the_provider_has(stack: str) -> None:
-    graph = harness.run(harness.configuration(stack)).graph
+    graph = harness.declared(stack).graph
     assert [problem for node in graph.values() for problem in problems(node)] == []
     typed = [node for node in graph.values() if arguments_class(node.type)]
     assert len(typed) > 10, "the test looks at nothing"
@@ -109,5 +109,5 @@ def test_every_key_is_one_that_the_provider_has(stack: str) -> None:
         ("command:remote:Command", {"connection": {"secret": {"hostkey": "x"}}}, ["n.connection.hostkey"]),
     ],
 )
-def test_a_misspelt_key_is_found(type_: str, inputs: dict[str, Any], wrong: list[str]) -> None:
+def test_a_misspelt_key_is_reported(type_: str, inputs: dict[str, Any], wrong: list[str]) -> None:
     assert problems(Node(type_, "n", inputs, {}, "")) == wrong

@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from tests.preview import harness
+from tests.support import harness
 from tests.support.scripts import machine_files
 
 
@@ -21,7 +21,7 @@ def graph_of(config: dict[str, Any], **secrets: str) -> dict[str, harness.Node]:
     return harness.run(config, secrets={**harness.SECRETS, **secrets}).graph
 
 
-def test_nothing_is_made_but_what_makes_machines_part_of_the_mesh(config: dict[str, Any]) -> None:
+def test_an_adopted_mesh_gets_only_what_machines_need(config: dict[str, Any]) -> None:
     graph = graph_of(config)
     kinds = sorted({node.type for node in graph.values()})
     assert not [kind for kind in kinds if "istiod" in kind or kind.startswith(("gcp:", "docker"))]
@@ -33,7 +33,7 @@ def test_nothing_is_made_but_what_makes_machines_part_of_the_mesh(config: dict[s
     assert reads == {"istio-system/istio", "istio-system/istio-sidecar-injector", "istio-system/istio-ca-root-cert"}
 
 
-def test_plaintext_is_refused_in_our_namespaces_and_nowhere_else(config: dict[str, Any]) -> None:
+def test_strict_mtls_covers_the_stacks_namespaces_alone(config: dict[str, Any]) -> None:
     policies = [node for node in graph_of(config).values() if node.type.endswith(":PeerAuthentication")]
     assert [policy.inputs["metadata"]["namespace"] for policy in policies] == ["billing"]
     config["cluster"]["namespaces"] = ["billing"]
@@ -57,7 +57,7 @@ def test_a_mesh_whose_network_has_another_name_is_refused(config: dict[str, Any]
         graph_of(config)
 
 
-def test_the_named_context_alone_reaches_the_provider_and_stays_secret(config: dict[str, Any]) -> None:
+def test_the_provider_gets_the_named_context_alone_as_a_secret(config: dict[str, Any]) -> None:
     graph = graph_of(config)
     kubeconfig = json.loads(graph["kubernetes"].inputs["kubeconfig"]["secret"])
     assert kubeconfig["current-context"] == "production"
@@ -81,7 +81,7 @@ def test_a_kubeconfig_may_be_a_secret(config: dict[str, Any]) -> None:
         ({"kubeconfig": None}, "cluster.kubeconfig: is missing: name a file"),
     ],
 )
-def test_a_cluster_that_cannot_be_reached_is_said_before_anything_is_made(config: dict[str, Any], change: dict, problem: str) -> None:
+def test_a_wrong_kubeconfig_is_an_error_before_any_resource(config: dict[str, Any], change: dict, problem: str) -> None:
     config["cluster"] = {key: value for key, value in {**config["cluster"], **change}.items() if value is not None}
     with pytest.raises(pulumi.RunError, match=problem):
         graph_of(config)
@@ -92,7 +92,7 @@ def test_a_key_in_the_clear_is_refused(config: dict[str, Any]) -> None:
         harness.run({**config, "sshPrivateKey": "in the clear"}, secrets={})
 
 
-def test_machines_keep_their_hosts_keys_ports_users_and_bastions(config: dict[str, Any]) -> None:
+def test_ssh_connections_follow_the_settings(config: dict[str, Any]) -> None:
     graph = graph_of(config)
     target = harness.payload(graph["billing-2-join"])["target"]
     hop, bastion = target["hop"], target["bastion"]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import re
-from functools import cache
 from typing import Any
 
 import pytest
 
 from components.config.reader import load
 from components.platforms.google import names
-from tests.preview import harness
-from tests.preview.harness import Node, Run
+from tests.support import harness
+from tests.support.harness import Node, declared
 from tests.support.scripts import machine_files
 
 STACKS = ["single-network", "multi-network", "fleet"]
@@ -21,16 +20,11 @@ INSTANCE, TEMPLATE = "gcp:compute/instance:Instance", "gcp:compute/regionInstanc
 FIREWALL = "gcp:compute/firewall:Firewall"
 
 
-@cache
-def declared(stack: str) -> Run:
-    return harness.run(harness.configuration(stack))
-
-
 def of_type(stack: str, *types: str) -> dict[str, Node]:
     return {name: node for name, node in declared(stack).graph.items() if node.type in types}
 
 
-def changed(stack: str, **sections: dict[str, Any]) -> dict[str, Node]:
+def graph_with(stack: str, **sections: dict[str, Any]) -> dict[str, Node]:
     """The graph of a stack with keys of its sections set."""
     config = copy.deepcopy(harness.configuration(stack))
     for section, values in sections.items():
@@ -53,7 +47,7 @@ def test_nothing_has_a_public_address(stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_the_firewall_opens_what_is_named_to_who_is_named(stack: str) -> None:
+def test_firewall_rules_name_ports_sources_and_targets(stack: str) -> None:
     for name, node in of_type(stack, FIREWALL).items():
         rule = node.inputs
         assert rule["direction"] == "INGRESS", name
@@ -66,7 +60,7 @@ def test_the_firewall_opens_what_is_named_to_who_is_named(stack: str) -> None:
     assert values["loadBalancerSourceRanges"] == (["10.40.0.0/24"] if stack == "multi-network" else ["10.11.0.0/24"])
 
 
-def opened(stack: str) -> dict[str, tuple[list[str], list[str]]]:
+def open_ports(stack: str) -> dict[str, tuple[list[str], list[str]]]:
     return {name: (node.inputs["sourceRanges"], node.inputs["allows"][0]["ports"]) for name, node in of_type(stack, FIREWALL).items()}
 
 
@@ -74,16 +68,16 @@ PODS, MACHINES, FAR, IAP = "10.20.0.0/16", "10.11.0.0/24", "10.40.0.0/24", "35.2
 CHECKS = ["35.191.0.0/16", "130.211.0.0/22"]
 
 
-def test_in_one_network_pods_and_machines_reach_each_other() -> None:
-    assert opened("single-network") == {
+def test_the_firewall_in_one_network_opens_pods_and_machines() -> None:
+    assert open_ports("single-network") == {
         "firewall-mesh-product": ([MACHINES, PODS], ["80"]),
         "firewall-mesh-product-ssh": ([IAP], ["22"]),
         "firewall-mesh-pods": ([MACHINES], ["80"]),
     }
 
 
-def test_between_networks_gateways_alone_are_reached() -> None:
-    assert opened("multi-network") == {
+def test_the_firewall_between_networks_opens_gateways_alone() -> None:
+    assert open_ports("multi-network") == {
         "firewall-far-far-gateway": ([PODS], ["15443"]),
         "firewall-far-far-gateway-health": (CHECKS, ["15021"]),
         "firewall-far-far-gateway-ssh": ([IAP], ["22"]),
@@ -92,8 +86,8 @@ def test_between_networks_gateways_alone_are_reached() -> None:
     }
 
 
-def test_nobody_logs_in_to_a_fleet() -> None:
-    assert opened("fleet") == {
+def test_instance_groups_take_no_ssh() -> None:
+    assert open_ports("fleet") == {
         "firewall-mesh-product": ([MACHINES, PODS], ["80"]),
         "firewall-mesh-product-health": (CHECKS, ["15021"]),
     }
@@ -102,7 +96,7 @@ def test_nobody_logs_in_to_a_fleet() -> None:
     assert "ssh-keys" not in metadata and metadata["block-project-ssh-keys"] == "TRUE"
 
 
-def test_a_groups_machine_leaves_before_its_application_stops() -> None:
+def test_a_group_machine_drains_before_its_application_stops() -> None:
     """Its unit orders it; tests of units hold its times."""
     startup = declared("fleet").graph["product-fleet-template"].inputs["metadata"]["startup-script"]
     files = machine_files(startup)
@@ -110,13 +104,13 @@ def test_a_groups_machine_leaves_before_its_application_stops() -> None:
     assert "Wants=istio-drain.service" in files["/etc/systemd/system/istio.service.d/drain.conf"]
 
 
-def test_ports_of_other_peoples_pods_are_opened_when_they_are_declared() -> None:
-    graph = changed("fleet", cluster={"podPorts": [9090]})
+def test_declared_pod_ports_are_opened_in_the_firewall() -> None:
+    graph = graph_with("fleet", cluster={"podPorts": [9090]})
     assert graph["firewall-mesh-pods"].inputs["allows"][0]["ports"] == ["9090"]
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_everybody_has_a_service_account_of_their_own_and_no_right_that_is_not_needed(stack: str) -> None:
+def test_machines_and_nodes_have_service_accounts_with_least_privilege(stack: str) -> None:
     graph = declared(stack).graph
     for name, node in of_type(stack, INSTANCE, TEMPLATE).items():
         account = node.inputs["serviceAccount"]
@@ -127,8 +121,8 @@ def test_everybody_has_a_service_account_of_their_own_and_no_right_that_is_not_n
     for pool in of_type(stack, "gcp:container/nodePool:NodePool").values():
         assert pool.inputs["nodeConfig"]["serviceAccount"] == "nodes-google-account@project.iam.gserviceaccount.com"
     roles = {node.inputs["role"] for node in graph.values() if node.type == "gcp:projects/iAMMember:IAMMember"}
-    own = {"fleet-role-0123456"} if stack == "fleet" else set()
-    assert roles == {"roles/container.defaultNodeServiceAccount"} | own
+    custom = {"fleet-role-0123456"} if stack == "fleet" else set()
+    assert roles == {"roles/container.defaultNodeServiceAccount"} | custom
     if stack == "fleet":
         assert graph["fleet-role"].inputs["permissions"] == ["container.clusters.connect"]
         assert graph["product-machines-role"].inputs["rules"] == [
@@ -141,11 +135,11 @@ def test_clusters_are_protected_until_the_stack_says_otherwise(stack: str) -> No
     config = copy.deepcopy(harness.configuration(stack))
     assert config["cluster"].pop("deletionProtection") is True, "the stack says it, so that people find it"
     assert harness.run(config).graph["cluster-gke"].inputs["deletionProtection"] is True
-    assert changed(stack, cluster={"deletionProtection": False})["cluster-gke"].inputs["deletionProtection"] is False
+    assert graph_with(stack, cluster={"deletionProtection": False})["cluster-gke"].inputs["deletionProtection"] is False
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_everything_is_made_in_the_project_that_the_stack_names(stack: str) -> None:
+def test_every_google_resource_is_in_the_stacks_project(stack: str) -> None:
     """The default provider would take the project of whoever runs Pulumi."""
     for name, node in declared(stack).graph.items():
         if node.type.startswith("gcp:"):
@@ -154,7 +148,7 @@ def test_everything_is_made_in_the_project_that_the_stack_names(stack: str) -> N
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_machines_start_as_they_should(stack: str) -> None:
+def test_machines_boot_securely_and_keep_their_startup_script_replaceable(stack: str) -> None:
     for name, node in of_type(stack, INSTANCE, TEMPLATE).items():
         assert node.inputs["shieldedInstanceConfig"] == {"enableSecureBoot": True, "enableVtpm": True, "enableIntegrityMonitoring": True}, (
             name
@@ -163,12 +157,12 @@ def test_machines_start_as_they_should(stack: str) -> None:
         assert "metadataStartupScript" not in node.inputs, f"{name} would be replaced when its script changes"
 
 
-def test_the_two_halves_of_a_peering_are_made_one_after_the_other() -> None:
+def test_the_two_peerings_of_a_pair_are_created_one_after_the_other() -> None:
     graph = declared("multi-network").graph
     assert "peering-mesh-far" in graph["peering-far-mesh"].dependencies
 
 
-def test_a_networks_gateway_is_machines_behind_one_internal_address() -> None:
+def test_a_network_gateway_is_machines_behind_one_internal_address() -> None:
     graph = declared("multi-network").graph
     name = "far-gateway-balancer"
     rule, backends = (graph[f"{name}-{part}"] for part in ("rule", "backends"))
@@ -192,20 +186,20 @@ def test_a_networks_gateway_is_machines_behind_one_internal_address() -> None:
         assert member.options["delete_before_replace"]
 
 
-def test_the_mesh_knows_a_gateway_behind_a_balancer_by_its_address_alone() -> None:
+def test_a_gateway_behind_a_load_balancer_is_published_by_its_address_alone() -> None:
     graph = declared("multi-network").graph
     address = graph["far-gateway-balancer-address"].state["address"]
-    told = graph["far-gateway-addresses"]
-    assert told.inputs["spec"]["addresses"] == [{"type": "IPAddress", "value": address}]
+    addresses = graph["far-gateway-addresses"]
+    assert addresses.inputs["spec"]["addresses"] == [{"type": "IPAddress", "value": address}]
     assert {"far-gateway-balancer-rule", "far-gateway-balancer-far-gateway-1", "far-gateway-balancer-far-gateway-2"} <= set(
-        told.dependencies
+        addresses.dependencies
     )
     policy = graph["product-service-product-failover"].inputs["spec"]["trafficPolicy"]
     assert policy["connectionPool"]["tcp"]["connectTimeout"] == "1s"
     assert "outlierDetection" not in policy, "setting the one address aside would set all machines aside"
 
 
-def test_pods_do_not_try_what_they_cannot_reach() -> None:
+def test_verification_leaves_out_unreachable_networks() -> None:
     config = copy.deepcopy(harness.configuration("multi-network"))
     del config["networks"]["far"]["gateway"]
     assert harness.payload(harness.run(config).graph["product-verification"])["job"], "there are pods to answer"
@@ -216,21 +210,21 @@ def test_pods_do_not_try_what_they_cannot_reach() -> None:
     assert "mesh-gateway-far-no-gateway" in graph
 
 
-def test_a_gateways_machines_have_what_istios_package_needs_without_the_stacks_setup() -> None:
+def test_gateway_machines_install_what_istios_package_needs() -> None:
     graph = declared("multi-network").graph
     setup = graph["far-gateway-1-instance"].inputs["metadata"]["startup-script"]
     assert setup.startswith("#!/bin/bash\n") and "iptables" in setup and "nginx" not in setup
 
 
-def test_a_group_and_its_autoscaler_do_not_fight_over_its_size() -> None:
+def test_only_the_autoscaler_sets_the_size_of_an_instance_group() -> None:
     group = declared("fleet").graph["product-fleet-manager"]
     assert "targetSize" not in group.inputs
     assert group.inputs["updatePolicy"]["maxSurgeFixed"] == 3, "0, or at least one a zone"
     assert "name" not in declared("fleet").graph["product-fleet-template"].inputs, "a named template cannot be replaced while it is in use"
 
 
-def test_autopilot_has_no_nodes_of_ours_and_lets_sidecars_redirect() -> None:
-    graph = changed("single-network", cluster={"autopilot": True})
+def test_autopilot_declares_no_nodes_and_lets_sidecars_redirect() -> None:
+    graph = graph_with("single-network", cluster={"autopilot": True})
     cluster = graph["cluster-gke"].inputs
     assert cluster["enableAutopilot"] and cluster["allowNetAdmin"]
     for conflicting in ("removeDefaultNodePool", "initialNodeCount", "nodeConfig", "datapathProvider", "enableShieldedNodes"):
@@ -265,10 +259,10 @@ def test_ssh_pins_the_key_that_the_machine_published_and_ends_at_its_tunnel() ->
     assert "product-1-drain" in graph["product-1-join"].dependencies
 
 
-def test_inside_the_vpc_and_through_a_bastion_ssh_goes_to_the_machines_own_address() -> None:
+def test_direct_and_bastion_ssh_use_the_machines_address() -> None:
     bastion = {"host": "bastion.example.com", "user": "jump", "acceptAnyHostKey": True}
     for ssh in ({"via": "direct", "cidrs": ["10.9.0.0/24"]}, {"via": "bastion", "cidrs": ["10.9.0.0/24"], "bastion": bastion}):
-        graph = changed("single-network", google={"ssh": ssh})
+        graph = graph_with("single-network", google={"ssh": ssh})
         target = harness.payload(graph["product-1-join"])["target"]
         assert (target["hop"]["host"], target["hop"]["port"]) == (
             graph["product-1-instance"].state["networkInterfaces"][0]["networkIp"],
@@ -278,7 +272,7 @@ def test_inside_the_vpc_and_through_a_bastion_ssh_goes_to_the_machines_own_addre
         assert graph["firewall-mesh-product-ssh"].inputs["sourceRanges"] == ["10.9.0.0/24"]
 
 
-def test_a_machine_by_name_finds_the_gateway_and_is_verified_by_its_address() -> None:
+def test_a_gateways_dns_name_has_a_zone_of_its_own_and_is_verified_by_address() -> None:
     graph = declared("multi-network").graph
     assert graph["gateway-record"].inputs["name"] == "gateway.mesh.internal."
     assert graph["gateway-zone"].inputs["dnsName"] == "gateway.mesh.internal.", "a zone of the domain would hide its other names"
@@ -286,7 +280,7 @@ def test_a_machine_by_name_finds_the_gateway_and_is_verified_by_its_address() ->
     assert "gateway.mesh.internal:15443" not in str(graph["product-1-proof"].inputs["stdin"])
 
 
-def test_one_more_machine_costs_what_a_machine_may_cost_and_changes_no_other() -> None:
+def test_another_machine_adds_six_resources_and_changes_no_other() -> None:
     before = declared("single-network").graph
     config = copy.deepcopy(harness.configuration("single-network"))
     config["machines"]["product-3"] = dict(config["machines"]["product-1"])
@@ -296,7 +290,7 @@ def test_one_more_machine_costs_what_a_machine_may_cost_and_changes_no_other() -
 
 
 def test_a_group_is_as_many_resources_whatever_its_size() -> None:
-    assert changed("fleet", machines={}).keys() == declared("fleet").graph.keys()
+    assert graph_with("fleet", machines={}).keys() == declared("fleet").graph.keys()
     config = copy.deepcopy(harness.configuration("fleet"))
     config["machines"]["product-fleet"].update(minReplicas=50, maxReplicas=900)
     assert harness.run(config).graph.keys() == declared("fleet").graph.keys()
@@ -317,7 +311,7 @@ def test_any_name_of_a_stack_makes_names_that_google_takes(stack: str) -> None:
     assert 6 <= len(names.account_id(stack, "product")) <= 30
 
 
-def test_the_program_dials_the_ports_that_are_opened() -> None:
+def test_ssh_dials_the_ports_of_the_iap_tunnels() -> None:
     ports = names.iap_tunnels(load(harness.configuration("single-network")), "test")
     graph = declared("single-network").graph
     dialled = {harness.payload(graph[f"{name}-join"])["target"]["hop"]["port"] for name in ("product-1", "product-2")}

@@ -7,7 +7,6 @@ or known not to be.
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import typing
@@ -20,8 +19,8 @@ from typing import Any
 import pytest
 
 from components.config.google import GkeCluster
-from tests.preview import harness
-from tests.preview.harness import Node
+from tests.support import harness
+from tests.support.harness import Node
 
 STACKS = [stack for stack in harness.stacks() if "google" in harness.configuration(stack)]
 API = {
@@ -121,8 +120,8 @@ DEPRECATED = {
 @cache
 def document(name: str) -> dict[str, Any]:
     place = f"googleapiclient/discovery_cache/documents/{name}.json"
-    found: dict[str, Any] = json.loads(Path(str(distribution("google-api-python-client").locate_file(place))).read_text())
-    return found
+    description: dict[str, Any] = json.loads(Path(str(distribution("google-api-python-client").locate_file(place))).read_text())
+    return description
 
 
 class Schema(typing.NamedTuple):
@@ -139,11 +138,11 @@ class Schema(typing.NamedTuple):
         if says is None:
             return None
         inner = says["items"] if says.get("type") == "array" else says
-        found = Schema(self.document, f"{self.name}.{first}", {**inner, "deprecated": says.get("deprecated", False)})
+        part = Schema(self.document, f"{self.name}.{first}", {**inner, "deprecated": says.get("deprecated", False)})
         if "$ref" in inner:
             schema = document(self.document)["schemas"][inner["$ref"]]
-            found = Schema(self.document, inner["$ref"], {**schema, "deprecated": says.get("deprecated", False)})
-        return found.field(rest) if rest else found
+            part = Schema(self.document, inner["$ref"], {**schema, "deprecated": says.get("deprecated", False)})
+        return part.field(rest) if rest else part
 
 
 KINDS: dict[str, tuple[type, ...]] = {
@@ -194,8 +193,7 @@ def problems(node: Node, used: set[tuple[str, str]]) -> list[str]:
 @cache
 def graphs() -> list[dict[str, Node]]:
     """Of the stacks as they are, and of what they may say otherwise."""
-    configs = [harness.configuration(stack) for stack in STACKS]
-    other = copy.deepcopy(configs)
+    other = [harness.configuration(stack) for stack in STACKS]
     for config in other:
         config["cluster"]["channel"] = "EXTENDED"
         config["cluster"].pop("nodes", None)
@@ -204,20 +202,20 @@ def graphs() -> list[dict[str, Node]]:
             machine["spot"] = True
             if machine["platform"] == "gce-instance-group":
                 machine["zones"] = ["europe-west1-b", "europe-west1-c"]
-    return [harness.run(config).graph for config in configs + other]
+    return [harness.declared(stack).graph for stack in STACKS] + [harness.run(config).graph for config in other]
 
 
 def nodes() -> list[Node]:
-    found = [node for graph in graphs() for node in graph.values() if node.type.startswith("gcp:")]
-    assert {node.type for node in found} == set(API), "this test knows the types that are in use, and no others"
-    return found
+    resources = [node for graph in graphs() for node in graph.values() if node.type.startswith("gcp:")]
+    assert {node.type for node in resources} == set(API), "this test knows the types that are in use, and no others"
+    return resources
 
 
 def test_the_api_has_every_name_and_takes_every_value() -> None:
     assert [problem for node in nodes() for problem in problems(node, set())] == []
 
 
-def test_what_is_called_otherwise_is_still_asked_for() -> None:
+def test_every_listed_rename_of_a_field_is_in_use() -> None:
     used: set[tuple[str, str]] = set()
     for node in nodes():
         problems(node, used)
@@ -226,9 +224,9 @@ def test_what_is_called_otherwise_is_still_asked_for() -> None:
 
 def test_scopes_are_ones_that_google_has() -> None:
     names = ("compute.v1", "logging.v2", "monitoring.v3", "oauth2.v2")
-    known = {scope for name in names for scope in document(name)["auth"]["oauth2"]["scopes"]}
+    scopes = {scope for name in names for scope in document(name)["auth"]["oauth2"]["scopes"]}
     asked = {scope for node in nodes() for scope in re.findall(r"https://www\.googleapis\.com/auth/[^'\"]+", str(node.inputs))}
-    assert asked and asked <= known
+    assert asked and asked <= scopes
 
 
 def test_channels_of_the_settings_are_the_apis() -> None:
@@ -250,6 +248,6 @@ def test_channels_of_the_settings_are_the_apis() -> None:
         ("gcp:container/cluster:Cluster", {"binaryAuthorization": {"enabled": True}}, "n.binaryAuthorization.enabled: is deprecated"),
     ],
 )  # fmt: skip
-def test_what_google_does_not_know_is_found(type_: str, inputs: dict[str, Any], says: str) -> None:
-    (found,) = problems(Node(type_, "n", inputs, {}, ""), set())
-    assert found.startswith(says)
+def test_names_and_values_unknown_to_google_are_reported(type_: str, inputs: dict[str, Any], says: str) -> None:
+    (problem,) = problems(Node(type_, "n", inputs, {}, ""), set())
+    assert problem.startswith(says)

@@ -4,33 +4,31 @@ from __future__ import annotations
 
 import ast
 import cProfile
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.preview import harness
-from tests.preview.harness import Node
+from tests.support import harness
+from tests.support.harness import Node
 from tools.devtools.bench import preview
 
 STACKS = harness.stacks()
 
 
-@cache
 def graph(stack: str) -> dict[str, Node]:
-    return harness.run(harness.configuration(stack)).graph
+    return harness.declared(stack).graph
 
 
-def before(stack: str, name: str) -> set[str]:
+def all_dependencies(stack: str, name: str) -> set[str]:
     """All that exists before a resource, directly and indirectly."""
-    found: set[str] = set()
+    earlier: set[str] = set()
     waiting = [name]
     while waiting:
         for dependency in graph(stack)[waiting.pop()].dependencies:
-            if dependency not in found:
-                found.add(dependency)
+            if dependency not in earlier:
+                earlier.add(dependency)
                 waiting.append(dependency)
-    return found
+    return earlier
 
 
 def of_kind(stack: str, kind: str) -> dict[str, Node]:
@@ -61,7 +59,7 @@ def test_the_pods_network_has_its_name_and_pods_get_sidecars(stack: str) -> None
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_a_machine_joins_when_all_that_it_needs_is_there(stack: str) -> None:
+def test_a_machine_joins_after_everything_that_it_needs(stack: str) -> None:
     config = harness.configuration(stack)
     waiting = {f"{name}-join": machine for name, machine in config["machines"].items() if machine["platform"] != "gce-instance-group"}
     waiting |= {f"{name}-manager": machine for name, machine in config["machines"].items() if machine["platform"] == "gce-instance-group"}
@@ -73,18 +71,18 @@ def test_a_machine_joins_when_all_that_it_needs_is_there(stack: str) -> None:
             f"{workload}-account",
             *(f"{workload}-service-{s}" for s in config["workloads"][workload]["services"]),
         }
-        assert needed | {"istio-eastwestgateway", "mesh-virtualservice-istiod-vs"} <= before(stack, name), name
+        assert needed | {"istio-eastwestgateway", "mesh-virtualservice-istiod-vs"} <= all_dependencies(stack, name), name
 
 
 @pytest.mark.parametrize("stack", [stack for stack in STACKS if stack != "existing"])
-def test_what_istiod_judges_waits_for_istiod(stack: str) -> None:
+def test_istio_objects_wait_for_istiod(stack: str) -> None:
     kinds = [
         kind for kind in ("Gateway", "VirtualService", "PeerAuthentication", "WorkloadGroup", "DestinationRule") if of_kind(stack, kind)
     ]
     assert len(kinds) >= 4
     for kind in kinds:
         for name in of_kind(stack, kind):
-            assert "istiod" in before(stack, name), name
+            assert "istiod" in all_dependencies(stack, name), name
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -94,8 +92,9 @@ def test_dependencies_are_few_whatever_the_number_of_machines(stack: str) -> Non
         assert len(node.dependencies) <= 25, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", ["lab", "single-network"])
-def test_the_work_of_a_preview_grows_as_the_machines_do(stack: str) -> None:
+def test_the_work_of_a_preview_grows_linearly(stack: str) -> None:
     """By calls of functions, which are the same on any day: twice as many further machines are twice as much further work."""
 
     def calls(machines: int) -> int:
@@ -109,7 +108,7 @@ def test_the_work_of_a_preview_grows_as_the_machines_do(stack: str) -> None:
     assert (many - more) / (more - few) < 2.05
 
 
-def test_no_resource_is_made_where_a_preview_cannot_see_it() -> None:
+def test_no_resource_is_created_in_an_apply() -> None:
     """That is in an apply. What is called like a class of an SDK within a lambda, or in a function handed to `apply`, is one."""
     files = sorted((harness.ROOT / "components").rglob("*.py"))
     assert len(files) > 20

@@ -1,0 +1,1 @@
+"""What tests of several directories share: harnesses, servers, and fixtures."""

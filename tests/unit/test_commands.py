@@ -16,7 +16,7 @@ from components.local import over_ssh
 from components.machines.scripts import create_ssh_key, drain
 from components.verification import evidence
 from components.verification.scripts import verify_workload
-from tests.preview import harness
+from tests.support import harness
 
 COMPONENTS = harness.ROOT / "components"
 SCRIPTS = sorted(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-CONFTEST = Path(__file__).parents[1] / "conftest.py"
+ROOT = Path(__file__).parents[2]
 TESTS = {
     "test_marked.py": "import pytest\n@pytest.mark.skip(reason='not today')\ndef test_it(): pass\n",
     "test_called.py": "import pytest\ndef test_it(): pytest.skip('not today')\n",
@@ -17,10 +17,12 @@ TESTS = {
 }
 
 
-@pytest.mark.parametrize("options", [[], ["--numprocesses=1"]], ids=["alone", "workers"])
-@pytest.mark.parametrize(("ci", "code", "summary"), [("", 0, "3 skipped"), ("true", 1, "1 failed, 2 errors")], ids=["at home", "in CI"])
-def test_a_skip(tmp_path: Path, options: list[str], ci: str, code: int, summary: str) -> None:
-    (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
+@pytest.mark.parametrize(
+    ("ci", "options", "code", "summary"),
+    [("", [], 0, "3 skipped"), ("true", [], 1, "1 failed, 2 errors"), ("true", ["--numprocesses=1"], 1, "1 failed, 2 errors")],
+    ids=["at home", "in CI", "in CI with workers"],
+)
+def test_a_skipped_test_fails_in_ci_alone(tmp_path: Path, options: list[str], ci: str, code: int, summary: str) -> None:
     for name, text in TESTS.items():
         (tmp_path / name).write_text(text)
     command: list[str | Path] = [
@@ -31,10 +33,14 @@ def test_a_skip(tmp_path: Path, options: list[str], ci: str, code: int, summary:
         os.devnull,
         "--rootdir",
         tmp_path,
+        "-p",
+        "tests.support.skips",
         "-rA",
         "--continue-on-collection-errors",
         *options,
     ]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "CI": ci}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "CI": ci, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, summary in done.stdout) == (code, True), done.stdout
     assert "not today" in done.stdout

@@ -47,7 +47,7 @@ def test_a_service_selects_what_stays_when_other_labels_come_and_go() -> None:
     assert selected({"app": "product", "version": "v1"}, selector={"version": "v1"}) == {"version": "v1"}
 
 
-def test_a_gateway_listens_for_calls_only_where_other_networks_have_machines() -> None:
+def test_the_east_west_gateway_opens_its_mesh_port_for_other_networks_alone() -> None:
     one = charts.gateway_values(MESH, "pods", {"type": "ClusterIP"}, cross_network=False)
     assert "networkGateway" not in one
     assert [port["port"] for port in one["service"]["ports"]] == [15021, 15012]
@@ -71,7 +71,7 @@ def test_services_do_not_wait_for_endpoints_that_kubernetes_never_lists() -> Non
     assert manifest["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
 
 
-def test_what_is_verified_is_the_probes_port_over_the_service_that_offers_it() -> None:
+def test_verification_calls_the_probes_port_through_its_service() -> None:
     assert targets.probe_target(PRODUCT) == ("product", 80, 8080)
     text = jobs.call_script("product", PRODUCT, caller="a pod", mode="fail", wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"])
     for line in (
@@ -87,7 +87,7 @@ def test_what_is_verified_is_the_probes_port_over_the_service_that_offers_it() -
 
 
 def test_docker_addresses_of_machines_and_of_docker_do_not_meet() -> None:
-    whole = docker_cidr(load(GOOD), "pods")
-    assert str(whole) == "172.31.6.0/24"
-    assert str(dynamic_cidr(whole)) == "172.31.6.0/25"
-    assert machine_addresses(whole) == ("172.31.6.129", "172.31.6.254")
+    cidr = docker_cidr(load(GOOD), "pods")
+    assert str(cidr) == "172.31.6.0/24"
+    assert str(dynamic_cidr(cidr)) == "172.31.6.0/25"
+    assert machine_addresses(cidr) == ("172.31.6.129", "172.31.6.254")

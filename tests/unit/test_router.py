@@ -19,12 +19,12 @@ def settings(gateway: Any = None) -> Settings:
     return load(raw)
 
 
-def test_a_gateway_is_a_workload_with_machines_like_those_beside_it() -> None:
+def test_a_network_gateway_is_a_workload_on_machines_of_its_network() -> None:
     expanded = settings({"machines": 2})
     assert set(expanded.workloads) == {"product", "far-gateway"}
     assert set(expanded.single_machines_of("far-gateway")) == {"far-gateway-1", "far-gateway-2"}
-    made = expanded.machines["far-gateway-1"]
-    assert (made.network, made.platform) == ("far", "docker")
+    machine = expanded.machines["far-gateway-1"]
+    assert (machine.network, machine.platform) == ("far", "docker")
     assert expanded.machines["product-2"] == settings().machines["product-2"]
 
 
@@ -33,7 +33,7 @@ def test_without_gateways_no_machines_are_added() -> None:
     assert set(settings().workloads) == {"product"}
 
 
-def test_the_gateways_agent_routes_captures_nothing_and_keeps_to_its_network() -> None:
+def test_a_gateways_agent_is_a_router_without_redirection() -> None:
     expanded = settings({"machines": 1})
     workload = expanded.workloads["far-gateway"]
     assert not [file.path for file in files.agent_files(workload.role) if file.path.endswith("sidecar.conf")]
@@ -42,14 +42,14 @@ def test_the_gateways_agent_routes_captures_nothing_and_keeps_to_its_network() -
     assert "ISTIO_META_REQUESTED_NETWORK_VIEW='far'\n" in overrides
 
 
-def test_calls_are_passed_on_by_name_by_the_gateways_machines_alone() -> None:
+def test_gateway_machines_alone_pass_tls_through_by_sni() -> None:
     server = network_gateways.passthrough_gateway("far")
     assert server["spec"]["selector"] == settings({"machines": 1}).workloads["far-gateway"].labels
     assert server["spec"]["servers"][0]["tls"] == {"mode": "AUTO_PASSTHROUGH"}
     assert server["metadata"]["name"] != manifests.services_exposure()["metadata"]["name"]
 
 
-def test_callers_with_a_choice_of_gateways_leave_one_that_does_not_answer_and_never_for_what_the_application_says() -> None:
+def test_clients_drop_a_gateway_that_does_not_answer_but_not_for_http_errors() -> None:
     assert network_gateways.needs_failover(settings({"machines": 2}), "product")
     assert not network_gateways.needs_failover(settings({"machines": 1}), "product")
     assert not network_gateways.needs_failover(load(GOOD), "product")
@@ -58,21 +58,21 @@ def test_callers_with_a_choice_of_gateways_leave_one_that_does_not_answer_and_ne
     assert manifest["spec"]["trafficPolicy"]["outlierDetection"]["consecutive5xxErrors"] == 0
 
 
-def test_istiod_learns_addresses_without_a_value_of_its_chart() -> None:
+def test_gateway_addresses_are_a_resource_and_no_chart_value() -> None:
     manifest = network_gateways.remote_gateway("far", ["172.31.6.130", "172.31.6.131"])
     assert manifest["metadata"]["labels"] == {"topology.istio.io/network": "far"}
     assert [address["value"] for address in manifest["spec"]["addresses"]] == ["172.31.6.130", "172.31.6.131"]
     assert "far" not in str(charts.istiod_values(settings().mesh, "pods"))
 
 
-def test_a_network_without_a_gateway_gives_its_endpoints_to_nobody_outside() -> None:
+def test_endpoints_of_a_network_without_gateway_stay_inside() -> None:
     assert network_gateways.networks_without_gateway(settings()) == ["far"]
     assert network_gateways.networks_without_gateway(settings({"machines": 1})) == []
     assert network_gateways.networks_without_gateway(load(GOOD)) == []
     assert network_gateways.blackhole_gateway("far")["metadata"]["labels"] == {"topology.istio.io/network": "far"}
 
 
-def test_what_a_closed_network_means_is_said() -> None:
+def test_connectivity_notes_name_networks_without_gateway() -> None:
     closed = "network far has no gateway: its machines call pods, and nothing outside of it calls them"
     alone = settings()
     assert network_gateways.connectivity_notes(alone) == [closed]

@@ -85,7 +85,7 @@ def test_another_machine_or_identity_needs_another_token(state: Path, change: di
         ({"namespace": "other"}, "the workload product moves from the namespace shop to other"),
     ],
 )
-def test_a_workload_does_not_go_under_its_machines(change: dict[str, Any], says: str) -> None:
+def test_a_workload_with_machines_cannot_be_renamed_or_moved(change: dict[str, Any], says: str) -> None:
     with pytest.raises(RuntimeError, match=says):
         changes({**PROPS, **change}, time.time() + 3600)
 
@@ -105,7 +105,7 @@ def test_a_token_that_still_lives_is_kept_without_a_call(state: Path) -> None:
     [("", True), (entry(), False), (entry(healthy="False"), True), (entry(disconnected=True), True)],
     ids=["never joined", "joined", "unhealthy", "disconnected"],
 )
-def test_an_expired_token_is_minted_again_only_for_a_machine_that_is_not_in_the_mesh(state: Path, text: str, minted: bool) -> None:
+def test_an_expired_token_is_renewed_only_outside_the_mesh(state: Path, text: str, minted: bool) -> None:
     (state / "entry").write_text(text)
     assert changes(dict(PROPS), time.time() - 1) is minted
 
@@ -115,7 +115,7 @@ def test_an_api_server_that_does_not_answer_changes_nothing(state: Path) -> None
     assert not changes(dict(PROPS), time.time() - 1)
 
 
-def test_what_went_wrong_is_said_without_the_kubeconfig(state: Path) -> None:
+def test_errors_do_not_contain_the_kubeconfig(state: Path) -> None:
     (state / "down").touch()
     with pytest.raises(RuntimeError, match="kubectl create token failed: Unable to connect to the server") as raised:
         TokenProvider().create(dict(PROPS))

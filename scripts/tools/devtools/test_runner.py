@@ -35,7 +35,7 @@ HOST_PACKAGES = [
     *("shellcheck", "shfmt", "systemd"),  # systemd: for systemd-analyze
     *("dash", "fish", "tcsh", "zsh"),  # login shells
 ]
-FAST_TESTS = ("tests/engine", "tests/preview", "tests/unit", "scripts/tools/standins/tests")
+FAST_TESTS = ("tests/plugins", "tests/engine", "tests/preview", "tests/unit", "scripts/tools/standins/tests")
 """Directories, the longest first."""
 LAB_TESTS = "tests/lab"
 
@@ -167,8 +167,8 @@ def _stages(environment: Mapping[str, str], with_lab: bool) -> list[Stage]:
         Stage("imports", [lint_imports, "--no-cache", "--no-logo"], {"PYTHONPATH": PYTHONPATH}),
         Stage("mypy", python("mypy")),
         Stage(
-            "unit, preview and engine tests",
-            python("pytest", "--numprocesses=2", "--dist=worksteal", *selection, *FAST_TESTS),
+            "tests without the lab",
+            python("pytest", "--numprocesses=2", *selection, *FAST_TESTS),
             environment,
         ),
     ]

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from control_plane import ControlPlane
 
 from components.config.mesh import MeshSettings
 from components.istio import charts
-from tests.preview import harness
+from tests.support import harness
+from tests.support.control_plane import ControlPlane
 from tools.lab.offline.programs import Tools
 from tools.lab.steps import Steps
 from tools.standins.kubernetes.client import ApiError
@@ -68,9 +68,8 @@ def refusal(plane: ControlPlane, manifest: Mapping[str, Any], namespace: str) ->
     return None
 
 
-@cache
 def graph(stack: str) -> dict[str, harness.Node]:
-    return harness.run(harness.configuration(stack)).graph
+    return harness.declared(stack).graph
 
 
 def manifests(stack: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -82,9 +81,9 @@ def manifests(stack: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("stack", harness.stacks())
 def test_the_api_server_takes_every_manifest(strict: ControlPlane, namespace: str, stack: str) -> None:
-    found = dict(manifests(stack))
-    assert len(found) >= 5
-    assert {name: said for name, manifest in found.items() if (said := refusal(strict, manifest, namespace))} == {}
+    sent = dict(manifests(stack))
+    assert len(sent) >= 5
+    assert {name: error for name, manifest in sent.items() if (error := refusal(strict, manifest, namespace))} == {}
 
 
 @pytest.mark.parametrize(
@@ -103,8 +102,8 @@ def test_the_api_server_refuses_what_is_wrong(strict: ControlPlane, namespace: s
 
 
 def defaults(chart: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((directory("istio-charts") / chart / "values.yaml").read_text())
-    return found.get("_internal_defaults_do_not_set", found)
+    values: dict[str, Any] = yaml.safe_load((directory("istio-charts") / chart / "values.yaml").read_text())
+    return values.get("_internal_defaults_do_not_set", values)
 
 
 @cache
@@ -112,17 +111,17 @@ def templates(chart: str) -> str:
     return "".join(file.read_text() for file in (directory("istio-charts") / chart / "templates").rglob("*") if file.is_file())
 
 
-def unknown(values: Mapping[str, Any], known: Mapping[str, Any], chart: str, path: str = "") -> Iterator[str]:
+def unknown(values: Mapping[str, Any], defaults: Mapping[str, Any], chart: str, path: str = "") -> Iterator[str]:
     """The values that a chart has no default for, and that none of its templates reads."""
     for key, value in values.items():
         place = f"{path}.{key}"
-        if key not in known and f".Values{place}" not in templates(chart) and not isinstance(value, Mapping):
+        if key not in defaults and f".Values{place}" not in templates(chart) and not isinstance(value, Mapping):
             yield place
         elif isinstance(value, Mapping) and key not in FREE:
-            yield from unknown(value, known.get(key) or {}, chart, place)
+            yield from unknown(value, defaults.get(key) or {}, chart, place)
 
 
-def test_the_charts_know_every_value_that_the_program_sets() -> None:
+def test_the_charts_read_every_value_that_the_program_sets() -> None:
     """Helm passes over what it does not know."""
     mesh = MeshSettings(id="m", version="1.31.0")
     ours = {
@@ -136,6 +135,6 @@ def test_the_charts_know_every_value_that_the_program_sets() -> None:
 
 
 @pytest.mark.parametrize("stack", [stack for stack in harness.stacks() if stack != "existing"])
-def test_the_gateways_service_is_one_that_its_chart_makes(stack: str) -> None:
+def test_the_gateway_chart_reads_every_value_of_the_service(stack: str) -> None:
     service = graph(stack)["istio-eastwestgateway"].inputs["values"]["service"]
     assert list(unknown(service, {}, "gateway", ".service")) == []

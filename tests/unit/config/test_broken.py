@@ -95,7 +95,7 @@ def test_there_are_many_and_no_two_are_the_same() -> None:
     ) == len(BROKEN)
 
 
-def test_reasons_are_their_own() -> None:
+def test_no_two_cases_share_a_reason() -> None:
     """A reason that two cases share says that one of them tests nothing new."""
     reasons = [str(case["says"]) for case in BROKEN]
     shared = {reason for reason in reasons if reasons.count(reason) > 1}

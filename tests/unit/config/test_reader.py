@@ -98,7 +98,7 @@ def test_a_good_stack_file_is_read_with_its_defaults() -> None:
 def test_each_mistake_is_rejected_for_its_own_reason(path: str, value: Any, problem: str) -> None:
     with pytest.raises(SettingsError) as raised:
         config.load(changed(path, value))
-    assert [str(found) for found in raised.value.problems] == [problem]
+    assert [str(each) for each in raised.value.problems] == [problem]
 
 
 def test_an_empty_service_account_is_refused_because_pods_would_call_in_plaintext() -> None:

@@ -55,7 +55,7 @@ def test_instance_groups_are_apart_from_single_machines() -> None:
     assert stack.machines_of_type(GceInstanceGroup).keys() == stack.google_machines.keys()
 
 
-def test_gateway_machines_are_like_the_first_of_their_network_without_its_application() -> None:
+def test_gateway_machines_copy_the_first_machine_without_its_application() -> None:
     stack = settings("multi-network")
     gateways = stack.single_machines_of("far-gateway")
     assert list(gateways) == ["far-gateway-1", "far-gateway-2"]

@@ -43,7 +43,7 @@ def test_cluster_env_is_sorted_and_quoted_as_istioctl_does() -> None:
     ]
 
 
-def test_the_machine_reports_its_probe_or_istiod_would_not_watch_its_health() -> None:
+def test_the_proxy_configuration_holds_the_workloads_probe() -> None:
     config = yaml.safe_load(files.mesh_config(files.proxy_config(MESH, "product", PRODUCT, "pods")))["defaultConfig"]
     assert config["readinessProbe"] == manifests.workload_group("product", PRODUCT, "pods")["spec"]["probe"]
     assert config["readinessProbe"]["failureThreshold"] == 3

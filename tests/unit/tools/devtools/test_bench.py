@@ -37,7 +37,7 @@ def sizes(*seconds: float) -> list[dict[str, float]]:
     ("seconds", "each", "growth"),
     [((0.1, 0.4, 3.1, 9.1), 30.1, 2.94), ((0.1, 0.4, 3.1, 31.0), 103.3, 10.0)],
 )
-def test_the_judgement_is_of_one_more_machine_and_of_growth(seconds: tuple[float, ...], each: float, growth: float) -> None:
+def test_a_verdict_is_the_cost_of_a_machine_and_the_growth(seconds: tuple[float, ...], each: float, growth: float) -> None:
     assert preview.verdict(sizes(*seconds)) == (pytest.approx(each, abs=0.1), pytest.approx(growth, abs=0.01))
 
 

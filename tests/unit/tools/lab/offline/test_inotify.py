@@ -12,10 +12,10 @@ class Lines(Step):
     """A step that keeps what it says."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.notes: list[str] = []
 
     def line(self, text: str) -> None:
-        self.said.append(text)
+        self.notes.append(text)
 
 
 def test_a_low_limit_is_raised_and_said(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_a_low_limit_is_raised_and_said(tmp_path: Path) -> None:
     limit.write_text("128\n")
     inotify.ensure(step, limit)
     assert limit.read_text() == "1024\n"
-    assert len(step.said) == 1
+    assert len(step.notes) == 1
 
 
 def test_a_high_limit_is_left_alone(tmp_path: Path) -> None:
@@ -31,4 +31,4 @@ def test_a_high_limit_is_left_alone(tmp_path: Path) -> None:
     limit.write_text("65536\n")
     inotify.ensure(step, limit)
     assert limit.read_text() == "65536\n"
-    assert step.said == []
+    assert step.notes == []

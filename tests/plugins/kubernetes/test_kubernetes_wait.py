@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from control_plane import ControlPlane
-from one_resource import Resource
 
+from tests.plugins.kubernetes.one_resource import Resource
+from tests.support.control_plane import ControlPlane
 from tools.standins.kubernetes.plugin import Kubernetes
 from tools.standins.provider import InitFailed
 
@@ -59,7 +59,9 @@ def background() -> Any:
         yield pool.submit
 
 
-def test_deployment(plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]) -> None:
+def test_a_deployment_waits_for_its_replicas(
+    plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]
+) -> None:
     """Ready when all replicas are available; an image that cannot be pulled is named; the next `up` goes on from there."""
     resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=2)
     up = background(resource.up, deployment(namespace, replicas=1))
@@ -89,7 +91,7 @@ def test_deployment(plane: ControlPlane, provider: Kubernetes, namespace: str, b
     assert plane.cluster.get("apps/v1", "Deployment", namespace, "it") is None
 
 
-def test_a_deployment_that_the_user_gives_up(plane: ControlPlane, provider: Kubernetes, namespace: str) -> None:
+def test_an_interrupted_deployment_is_saved(plane: ControlPlane, provider: Kubernetes, namespace: str) -> None:
     resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=60)
     request = resource.request(inputs=resource.check(deployment(namespace)).inputs)
     threading.Timer(0.5, request.cancel).start()
@@ -98,7 +100,9 @@ def test_a_deployment_that_the_user_gives_up(plane: ControlPlane, provider: Kube
     assert failure.value.id == f"{namespace}/it", "`destroy` must know of it"
 
 
-def test_job(plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]) -> None:
+def test_a_failed_job_names_the_cause_and_may_be_replaced(
+    plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]
+) -> None:
     """A failed one fails at once with what its Pod said, and is replaced if it asks for that."""
     again = {"pulumi.com/replaceUnready": "true"}
     resource = Resource(provider, "kubernetes:batch/v1:Job")
@@ -120,7 +124,9 @@ def test_job(plane: ControlPlane, provider: Kubernetes, namespace: str, backgrou
     assert not resource.diff(inputs).changes
 
 
-def test_service(plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]) -> None:
+def test_a_service_waits_for_endpoints_or_an_address(
+    plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]
+) -> None:
     """No endpoints are fine once they have settled; a balancer waits for an address; an annotation skips all that."""
 
     def service(name: str, type: str = "ClusterIP", **annotations: str) -> dict[str, Any]:

@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 
 import pulumi
-from cli_stack import STACK, Stack
-from machine import Sshd
 from pulumi_command import local, remote
+
+from tests.support.cli_stack import STACK, Stack
+from tests.support.sshd import Sshd
 
 SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
 
 
-def test_what_goes_with_another_resource(commands: Stack, tmp_path: Path) -> None:
+def test_deleted_with_and_replace_with(commands: Stack, tmp_path: Path) -> None:
     """`deleted_with`: nothing is run for what goes anyway. `replace_with`: what must be made again with it, is."""
     log = tmp_path / "log"
 
@@ -77,9 +78,9 @@ def test_a_connection_is_saved_as_the_official_plugin_saves_it(commands: Stack, 
     exported = json.loads(commands.call("stack", "export", "--show-secrets", "--stack", STACK).output)
     saved = next(each for each in exported["deployment"]["resources"] if each["urn"].endswith("::it"))
     for where in ("inputs", "outputs"):
-        whole = saved[where]["connection"]
-        assert SECRET.items() <= whole.items()
-        connection = json.loads(whole["plaintext"])
+        secret = saved[where]["connection"]
+        assert SECRET.items() <= secret.items()
+        connection = json.loads(secret["plaintext"])
         assert SECRET.items() <= connection.pop("privateKey").items()
         assert connection == {
             "dialErrorLimit": 10,

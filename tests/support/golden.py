@@ -1,27 +1,41 @@
-"""Graphs as files that people review: one per stack, every resource with its inputs, dependencies and options."""
+"""Graphs as files that people review: one per stack, every resource with its inputs, dependencies and options.
+
+A long text is shown as its length and a digest, so that a change of it shows in the file. Under mocks even secrets are constants
+(tests/support/harness.py), so digests are the same in every run and tell nothing about a real secret.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
 import tarfile
-from pathlib import Path
 from typing import Any
 
-from tests.preview.harness import ROOT, Node, Run
+from tests.support.harness import ROOT, Node, Run
 
-DIRECTORY = Path(__file__).parent / "golden"
+DIRECTORY = ROOT / "tests" / "preview" / "golden"
 SCRIPTS = {file.stem: file.read_text() for file in sorted((ROOT / "components").rglob("*.sh"), key=lambda file: file.stem)}
 LONG = 300
+"""Characters; a text with more of them is shown as its digest."""
+
+UNSTABLE = {"__provider", "SCRIPT_DIGEST"}
+"""Properties that say nothing to a reader: a dynamic provider, serialized, and digests of scripts."""
+
 _VARIABLE = re.compile(r"""^([A-Z][A-Z0-9_]*)=((?:'[^']*'|"'"|[^\s'])*)$""", re.MULTILINE)
 
 
 def render(run: Run) -> str:
-    """The graph and the names of the stack's outputs as JSON."""
+    """Render the graph and the names of the stack's outputs as JSON."""
     graph = {name: _node(run.graph[name]) for name in sorted(run.graph)}
     return json.dumps({"resources": graph, "outputs": run.outputs}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def digest(text: str) -> str:
+    """Describe a text by its length and the first characters of its SHA-256."""
+    return f"… {len(text)} characters, sha256 {hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _node(node: Node) -> dict[str, Any]:
@@ -37,9 +51,9 @@ def _node(node: Node) -> dict[str, Any]:
 
 
 def _readable(value: Any) -> Any:
-    """Values with scripts as their names, variables and files; what is long and no script is only named as such."""
+    """Show a script as its name, variables and files, and another long text as its digest."""
     if isinstance(value, dict):
-        return {key: "…" if key in ("__provider", "SCRIPT_DIGEST") else _readable(item) for key, item in value.items()}
+        return {key: "…" if key in UNSTABLE else _readable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_readable(item) for item in value]
     if not isinstance(value, str):
@@ -60,9 +74,14 @@ def _readable(value: Any) -> Any:
 
 
 def tar_listing(encoded: str) -> list[str]:
-    """Return `path mode owner` for each file of a tar in base64."""
+    """Return path, mode, owner and digest of each file of a tar in base64."""
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(encoded))) as tar:
-        return [f"/{file.name} {file.mode:04o} {file.uname}:{file.gname}" for file in tar]
+        files = [(file, tar.extractfile(file)) for file in tar if file.isfile()]
+        return [
+            f"/{file.name} {file.mode:04o} {file.uname}:{file.gname} {digest(content.read().decode())}"
+            for file, content in files
+            if content
+        ]
 
 
 def _json(text: str) -> Any:
@@ -73,4 +92,4 @@ def _json(text: str) -> Any:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= LONG and "\n" not in text else "…"
+    return text if len(text) <= LONG else digest(text)

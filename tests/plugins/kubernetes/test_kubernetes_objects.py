@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 import pytest
-from control_plane import ControlPlane
-from one_resource import Resource
 
+from tests.plugins.kubernetes.one_resource import Resource
+from tests.support.control_plane import ControlPlane
 from tools.standins.kubernetes.plugin import Kubernetes
 from tools.standins.provider import UNKNOWN, Created, ProviderError, Request, Secret
 
@@ -37,7 +37,7 @@ def definition(group: str) -> dict[str, Any]:
     }
 
 
-def test_an_object_that_somebody_else_made_is_not_touched(plane: ControlPlane, provider: Kubernetes, namespace: str) -> None:
+def test_an_existing_object_is_not_adopted(plane: ControlPlane, provider: Kubernetes, namespace: str) -> None:
     plane.create("v1", "ConfigMap", namespace, "it", data={"theirs": "yes"})
     with pytest.raises(ProviderError, match=r'configmaps "it" already exists: it is not managed by this resource'):
         Resource(provider, CONFIG_MAP).up(config_map(namespace, ours="yes"))
@@ -50,8 +50,8 @@ def test_a_removed_field_goes_and_the_fields_of_others_stay(plane: ControlPlane,
     resource.up(config_map(namespace, a="1", b="2"))
     plane.patch(f"/api/v1/namespaces/{namespace}/configmaps/it", {"data": {"theirs": "3"}})
     assert resource.up(config_map(namespace, a="1"))["data"] == {"a": "1", "theirs": "3"}
-    found = resource.refresh()
-    assert found and found.inputs["data"] == {"a": "1"}, "what others add is no drift"
+    current = resource.refresh()
+    assert current and current.inputs["data"] == {"a": "1"}, "what others add is no drift"
 
 
 def test_refresh_sees_changes_by_hand_and_nothing_else(plane: ControlPlane, provider: Kubernetes, namespace: str) -> None:
@@ -145,8 +145,8 @@ def test_secrets_stay_secret(plane: ControlPlane, provider: Kubernetes, namespac
     state = resource.up(config_map(namespace, open="a", hidden=Secret("canary")))
     assert state["data"] == {"open": "a", "hidden": Secret("canary")} and state["__inputs"]["data"]["hidden"] == Secret("canary")
     plane.patch(f"/api/v1/namespaces/{namespace}/configmaps/it", {"data": {"hidden": "changed"}})
-    found = resource.refresh()
-    assert found and found.inputs["data"]["hidden"] == Secret("changed") == found.state["data"]["hidden"]
+    current = resource.refresh()
+    assert current and current.inputs["data"]["hidden"] == Secret("changed") == current.state["data"]["hidden"]
     with pytest.raises(ProviderError) as failure:
         Resource(provider, CONFIG_MAP).up(config_map(namespace) | {"metadata": {"name": Secret("Not_A_Name!"), "namespace": namespace}})
     assert "[secret]" in str(failure.value) and "Not_A_Name!" not in str(failure.value)
@@ -158,9 +158,9 @@ def test_reading_something_that_was_not_declared(plane: ControlPlane, provider: 
     def read(type: str, id: str) -> Any:
         return provider.read(Request("urn", type, "it", id=id))
 
-    found = read("kubernetes:core/v1:Secret", f"{namespace}/theirs")
-    assert found.id == f"{namespace}/theirs" and found.state["data"] == Secret({"a": "Yg=="}) and found.state["metadata"]["uid"]
-    assert "uid" not in found.inputs["metadata"]
+    secret = read("kubernetes:core/v1:Secret", f"{namespace}/theirs")
+    assert secret.id == f"{namespace}/theirs" and secret.state["data"] == Secret({"a": "Yg=="}) and secret.state["metadata"]["uid"]
+    assert "uid" not in secret.inputs["metadata"]
     assert read("kubernetes:core/v1:Namespace", namespace).state["metadata"]["name"] == namespace
     assert read("kubernetes:core/v1:Secret", f"{namespace}/absent") is None
     assert read("kubernetes:absent.example.com/v1:Thing", f"{namespace}/absent") is None

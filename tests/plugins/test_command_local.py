@@ -10,11 +10,13 @@ from typing import Any
 
 import pulumi
 import pytest
-from cli_stack import Stack
-from machine import wait_until
 from pulumi_command import local, remote
 
 from components import continue_on_error
+from tests.support.cli_stack import Stack
+from tests.support.waiting import wait_until
+from tools.standins.command import Command
+from tools.standins.provider import Request
 
 CANARY = "canary-6f1d9"
 
@@ -145,10 +147,14 @@ def test_output_is_shown_while_the_command_runs(commands: Stack, tmp_path: Path)
 
 
 @pytest.mark.standin  # the official plugin hangs after a line of more than 64 kB, unless it logs nothing
-@pytest.mark.parametrize("logging", list(local.Logging))
-def test_a_very_long_line(commands: Stack, logging: local.Logging) -> None:
-    commands.up(lambda: local.Command("long", create="head -c 200000 /dev/zero | tr '\\0' x", logging=logging))
-    assert len(commands.resources()["long"]["outputs"]["stdout"]) == 200_000
+def test_a_very_long_line(commands: Stack) -> None:
+    def program() -> None:
+        for logging in local.Logging:
+            local.Command(logging.value, create="head -c 200000 /dev/zero | tr '\\0' x", logging=logging)
+
+    commands.up(program)
+    lengths = {name: len(resource["outputs"]["stdout"]) for name, resource in commands.resources().items()}
+    assert lengths == {logging.value: 200_000 for logging in local.Logging}
 
 
 def test_interpreter_directory_and_environment(commands: Stack, tmp_path: Path) -> None:
@@ -167,8 +173,8 @@ def test_interpreter_directory_and_environment(commands: Stack, tmp_path: Path) 
     def nowhere() -> None:
         local.Command("directory", create="pwd", dir=str(tmp_path / "nowhere"))
 
-    said = commands.up(nowhere, fails=True).output
-    assert "no such file or directory" in said.lower() and f"{tmp_path}/nowhere" in said
+    output = commands.up(nowhere, fails=True).output
+    assert "no such file or directory" in output.lower() and f"{tmp_path}/nowhere" in output
 
 
 @pytest.mark.standin
@@ -179,20 +185,24 @@ def test_a_command_ends_when_its_time_is_over(commands: Stack) -> None:
     assert 'timed out after 1 s: running "sleep 60"' in commands.up(program, fails=True).output
 
 
-@pytest.mark.standin
 @pytest.mark.parametrize(
-    ("inputs", "said"),
+    ("inputs", "message"),
     [
-        ({"asset_paths": ["x"]}, "assetPaths"),
-        ({"archive_paths": ["x"]}, "archivePaths"),
+        ({"assetPaths": ["x"]}, "assetPaths"),
+        ({"archivePaths": ["x"]}, "archivePaths"),
         ({"logging": "loud"}, "must be one of stdoutAndStderr, stdout, stderr, none"),
     ],
 )
-def test_what_is_not_there_is_refused_by_name(commands: Stack, inputs: dict[str, Any], said: str) -> None:
-    def program() -> None:
-        local.Command("refused", create="true", **inputs)
+def test_unsupported_inputs_are_refused_by_name(inputs: dict[str, Any], message: str) -> None:
+    request = Request("urn", "command:local:Command", "refused", inputs={"create": "true", **inputs})
+    (failure,) = Command().check(request).failures
+    assert message in f"{failure.property} {failure.reason}"
 
-    assert said in commands.preview(program, fails=True).output
+
+@pytest.mark.standin
+def test_a_refused_input_is_an_error_of_the_preview(commands: Stack) -> None:
+    refused = commands.preview(lambda: local.Command("refused", create="true", asset_paths=["x"]), fails=True)
+    assert "assetPaths" in refused.output
 
 
 @pytest.mark.standin
@@ -230,7 +240,7 @@ def test_interrupting_ends_the_command(commands: Stack, tmp_path: Path) -> None:
     )
 
 
-def test_what_fails_stops_only_what_depends_on_it(commands: Stack) -> None:
+def test_a_failed_command_stops_its_dependents_alone(commands: Stack) -> None:
     """With `--continue-on-error`; the program of this project goes on where the SDK's would end, and nothing that is left out is deleted."""
 
     def program(word: str) -> None:

@@ -7,36 +7,39 @@ import ipaddress
 import json
 import os
 import shutil
+import ssl
 import subprocess
-import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from machine import reserved_port
 
+from tests.support.sshd import reserved_port
+from tests.support.waiting import wait_until
 from tools.lab import paths
 from tools.lab.offline import cache, golang, programs
 from tools.standins.kubernetes.client import ApiError, Cluster, Object, Unreachable
 from tools.standins.kubernetes.kubeconfig import parse
 
 MACHINE_TOKEN, MACHINE_USER = "an-access-token", "machine@project.iam.gserviceaccount.com"
-"""Somebody without any right, as the API server knows them by a token: what a Google identity is to GKE's."""
+"""A user without any right, who logs in with a token: as a Google identity at GKE's API server."""
 
 
 def program(name: str) -> Path:
-    """A program in a directory of `LAB_TOOLS`, of the lab, of its cache, or of PATH. A test that needs an absent one fails."""
+    """Return a program of a directory in `LAB_TOOLS`, of the lab, of its cache, or of PATH; fail the test if it is absent."""
     places = [*os.environ.get("LAB_TOOLS", "").split(os.pathsep), str(paths.BIN)]
     entry = cache.find(golang.key(golang.FAMILIES[programs.PROGRAMS[name].family], name))
     places += [str(entry)] if entry else []
-    found = shutil.which(name, path=os.pathsep.join(place for place in places if place)) or shutil.which(name)
-    assert found, f"no {name}: run `./scripts/lab tools`, or set LAB_TOOLS to the directories that hold it"
-    return Path(found)
+    path = shutil.which(name, path=os.pathsep.join(place for place in places if place)) or shutil.which(name)
+    assert path, f"no {name}: run `./scripts/lab tools`, or set LAB_TOOLS to the directories that hold it"
+    return Path(path)
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,18 @@ class ControlPlane:
     authority: Path
 
     def patch(self, path: str, body: Object) -> Object:
-        """A merge patch by hand, as a person would with `kubectl patch`."""
+        """Send a merge patch under another field manager, as `kubectl patch` does."""
         return self.cluster.call("PATCH", path, {"fieldManager": "a-person"}, body, "application/merge-patch+json")
 
     def create(self, api_version: str, kind: str, namespace: str, name: str, **fields: Any) -> Object:
-        """An object made by somebody else."""
+        """Create an object under another field manager."""
         body = {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace}, **fields}
         return self.cluster.call("POST", self.cluster.endpoint(api_version, kind).path(namespace), {"fieldManager": "a-person"}, body)
 
 
 @contextmanager
 def running(directory: Path) -> Iterator[ControlPlane]:
-    """Start it with its files in `directory`, wait until it answers, stop it at the end."""
+    """Start a control plane with its files in `directory`, wait until it is ready, and stop it at the end."""
     authority = _Authority()
     authority.save(directory / "ca.crt")
     authority.issue("kube-apiserver", directory / "apiserver", address="127.0.0.1")
@@ -99,6 +102,8 @@ def running(directory: Path) -> Iterator[ControlPlane]:
             "--service-account-issuer=https://kubernetes.default.svc",
             "--service-cluster-ip-range=10.96.0.0/16",
         )
+        # The controllers end if the API server is not healthy within ten seconds of their start.
+        _wait_until(lambda: _healthy(server, directory / "ca.crt"), directory)
         start(
             "kube-controller-manager",
             f"--kubeconfig={directory / 'kubeconfig'}",
@@ -108,27 +113,39 @@ def running(directory: Path) -> Iterator[ControlPlane]:
             "garbage-collector-controller,serviceaccount-controller",
         )
         plane = ControlPlane(kubeconfig, Cluster(parse(kubeconfig)), server, directory / "ca.crt")
-        _wait_for(plane.cluster, directory)
+        _wait_until(lambda: _has_default_account(plane.cluster), directory)
         yield plane
 
 
-def _wait_for(cluster: Cluster, directory: Path) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            if cluster.get("v1", "ServiceAccount", "default", "default"):
-                return
-        except (ApiError, Unreachable):
-            pass
-        log = directory / "kube-apiserver.log"
-        assert time.monotonic() < deadline, f"the control plane did not start: {log.read_text()[-3000:]}"
-        time.sleep(0.1)
+def _wait_until(condition: Callable[[], bool], directory: Path) -> None:
+    try:
+        wait_until(condition, 60, interval=0.1)
+    except AssertionError:
+        log = (directory / "kube-apiserver.log").read_text()
+        pytest.fail(f"the control plane did not start: {log[-3000:]}")
+
+
+def _healthy(server: str, authority: Path) -> bool:
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        with urllib.request.urlopen(f"{server}/healthz", timeout=10, context=context):
+            return True
+    except OSError:
+        return False
+
+
+def _has_default_account(cluster: Cluster) -> bool:
+    try:
+        return cluster.get("v1", "ServiceAccount", "default", "default") is not None
+    except (ApiError, Unreachable):
+        return False
 
 
 @contextmanager
 def _process(name: str, directory: Path, arguments: tuple[str, ...]) -> Iterator[None]:
     with (directory / f"{name}.log").open("w") as log:
-        process = subprocess.Popen([program(name), *arguments], stdout=log, stderr=log, cwd=directory)
+        environment = {**os.environ, "GOGC": "400"}  # it runs too short to be worth collecting more
+        process = subprocess.Popen([program(name), *arguments], stdout=log, stderr=log, cwd=directory, env=environment)
         try:
             yield
         finally:

@@ -8,8 +8,9 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 import pytest
-from cli_stack import Stack
-from control_plane import ControlPlane
+
+from tests.support.cli_stack import Stack
+from tests.support.control_plane import ControlPlane
 
 CANARY = "canary-8c1f2e"
 CANARY_ENCODED = "Y2FuYXJ5LThjMWYyZQ=="
@@ -108,7 +109,7 @@ def test_a_cluster_that_is_yet_to_come(plane: ControlPlane, objects: Stack, name
 
 
 @pytest.mark.standin
-def test_refusal(plane: ControlPlane, objects: Stack) -> None:
+def test_unsupported_kinds_are_refused_by_name(plane: ControlPlane, objects: Stack) -> None:
     """What is not implemented is refused by name, already in the preview."""
 
     def program() -> None:

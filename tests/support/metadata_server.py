@@ -1,4 +1,4 @@
-"""A stand-in for Google's metadata server: a machine asks it who it is and gets a token for its Google identity."""
+"""A stand-in for Google's metadata server, where a machine reads its name and a token of its service account."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def identity(name: str, token: str) -> dict[str, str]:
-    """What it answers about a machine of this name whose Google identity has this access token, by path."""
+    """Return the responses by path, for a machine with this name and this access token."""
     return {
         "/instance/name": name,
         "/instance/service-accounts/default/token": json.dumps({"access_token": token, "expires_in": 3599, "token_type": "Bearer"}),
@@ -20,17 +20,20 @@ def identity(name: str, token: str) -> dict[str, str]:
 
 @contextmanager
 def serving(host: str, answers: Mapping[str, str]) -> Iterator[str]:
-    """Answer at this address of this computer, on a free port; gives the URL. Whoever does not say `Metadata-Flavor: Google` is refused."""
+    """Serve the responses at an address of this computer, on a free port, and yield the URL.
+
+    As Google does, refuse requests without the header `Metadata-Flavor: Google`.
+    """
 
     class Metadata(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = answers.get(self.path) if self.headers["Metadata-Flavor"] == "Google" else None
-            self.send_response(200 if found else 403)
+            answer = answers.get(self.path) if self.headers["Metadata-Flavor"] == "Google" else None
+            self.send_response(200 if answer else 403)
             self.end_headers()
-            self.wfile.write((found or "").encode())
+            self.wfile.write((answer or "").encode())
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer((host, 0), Metadata)
     thread = threading.Thread(target=server.serve_forever)

@@ -53,10 +53,10 @@ class Resource:
 
     def refresh(self) -> Found | None:
         """Read, and remember what was found."""
-        found = self.provider.read(self.request(inputs=self.inputs or {}, state=self.state or {}))
-        if found:
-            self.inputs, self.state = found.inputs, found.state
-        return found
+        current = self.provider.read(self.request(inputs=self.inputs or {}, state=self.state or {}))
+        if current:
+            self.inputs, self.state = current.inputs, current.state
+        return current
 
     def delete(self) -> None:
         self.provider.delete(self.request(inputs=self.inputs or {}, state=self.state or {}))

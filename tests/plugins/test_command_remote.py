@@ -11,9 +11,11 @@ from typing import Any
 
 import pulumi
 import pytest
-from cli_stack import Stack
-from machine import Sshd, reserved_port, wait_until
 from pulumi_command import remote
+
+from tests.support.cli_stack import Stack
+from tests.support.sshd import Sshd, reserved_port
+from tests.support.waiting import wait_until
 
 
 def to(sshd: Sshd, **changes: Any) -> remote.ConnectionArgs:
@@ -74,8 +76,8 @@ def test_another_host_key_is_refused(commands: Stack, sshd: Sshd, tmp_path: Path
             key = (tmp_path / f"{kind}.pub").read_text()
             remote.Command(kind, connection=to(sshd, host_key=key, dial_error_limit=0), create=f"touch {tmp_path}/ran", stdin="x")
 
-    said = commands.up(program, fails=True).output
-    assert "host key mismatch" in said, "the other key of the same type"
+    output = commands.up(program, fails=True).output
+    assert "host key mismatch" in output, "the other key of the same type"
     assert sorted(commands.resources()) == []
     assert not (tmp_path / "ran").exists()
 
@@ -93,12 +95,12 @@ def test_a_server_that_does_not_answer(commands: Stack, sshd: Sshd, tmp_path: Pa
             remote.Command("stranger", connection=to(sshd, private_key=stranger), create="true")
             remote.Command("key", connection=to(sshd, private_key="nonsense"), create="true")
 
-        said = commands.up(program, fails=True).output
-    assert "after 2 failed attempts: connection refused" in said
-    assert "Dial 1/2 failed: retrying (connection refused)" in said
-    assert f"{port} by SSH: after 0 failed attempts: " in said
-    assert "the server does not accept the login" in said
-    assert "`privateKey` is no Ed25519, ECDSA or RSA key" in said
+        output = commands.up(program, fails=True).output
+    assert "after 2 failed attempts: connection refused" in output
+    assert "Dial 1/2 failed: retrying (connection refused)" in output
+    assert f"{port} by SSH: after 0 failed attempts: " in output
+    assert "the server does not accept the login" in output
+    assert "`privateKey` is no Ed25519, ECDSA or RSA key" in output
 
 
 @pytest.mark.standin

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import control_plane
 import pulumi
 import pulumi_kubernetes as k8s
 import pytest
-from cli_stack import Stack
-from control_plane import ControlPlane
-from one_resource import Resource
 
+from tests.plugins.kubernetes.one_resource import Resource
+from tests.support import control_plane
+from tests.support.cli_stack import Stack
+from tests.support.control_plane import ControlPlane
 from tools.lab import paths, repair_helm_releases
 from tools.lab.steps import quiet
 from tools.standins.kubernetes import charts
@@ -158,7 +158,7 @@ def test_changes_of_the_chart(plane: ControlPlane, provider: Kubernetes, namespa
     assert Resource(provider, RELEASE).up(inputs(chart, namespace))["status"]["revision"] == 1
 
 
-def test_drift(plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path) -> None:
+def test_refresh_reports_the_drift_of_a_release(plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path) -> None:
     """Values set by hand are seen by a refresh; a value that the program drops goes back to the chart's default."""
     release = Resource(provider, RELEASE)
     release.up(inputs(chart, namespace, color="blue", token=Secret(CANARY)))
@@ -173,7 +173,7 @@ def test_drift(plane: ControlPlane, provider: Kubernetes, namespace: str, chart:
     assert release.refresh() is None
 
 
-def test_what_somebody_else_installed_is_not_touched(plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path) -> None:
+def test_an_existing_release_is_not_adopted(plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path) -> None:
     Resource(provider, RELEASE, name="theirs").up(inputs(chart, namespace, color="theirs"))
     with pytest.raises(ProviderError, match="cannot re-use a name that is still in use"):
         Resource(provider, RELEASE).up(inputs(chart, namespace, color="ours"))
@@ -239,7 +239,7 @@ def test_an_interrupt_ends_helm(plane: ControlPlane, provider: Kubernetes, names
     assert subprocess.run(["pgrep", "-f", f"helm install tiny .*{namespace}"], check=False).returncode == 1
 
 
-def test_check(provider: Kubernetes, namespace: str, chart: Path) -> None:
+def test_inputs_of_a_release_are_checked(provider: Kubernetes, namespace: str, chart: Path) -> None:
     """Defaults, names, unknowns, and what is refused."""
     release = Resource(provider, RELEASE, name="mesh")
     checked = release.check({"chart": str(chart)}).inputs
@@ -255,7 +255,7 @@ def test_check(provider: Kubernetes, namespace: str, chart: Path) -> None:
     assert preview["status"] is UNKNOWN and preview["values"] == {"a": UNKNOWN}
 
 
-def test_the_lab_settles_what_a_killed_run_left(
+def test_the_lab_repairs_releases_of_a_killed_run(
     plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Helm refuses to go on from there; the lab removes what was being installed, and rolls an upgrade back."""

@@ -1,6 +1,6 @@
-"""Providers in this process that take whatever they are asked for and make nothing, for previews of whole stacks under the real engine.
+"""Providers in this process that accept every resource and create nothing, for whole stacks under the real engine.
 
-What a resource would answer is what the tests of graphs say (tests/preview/harness.py). In a preview that is unknown, as with real providers.
+Outputs are those of tests/support/harness.py. In a preview they are unknown, as with real providers.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 from pulumi_gcp import _utilities as google
 
 from components.machines.token import TokenProvider
-from tests.preview import harness
+from tests.support import harness
 from tools.standins.provider import UNKNOWN, Checked, Created, Difference, Found, Properties, Provider, Request, differences
 
 VERSIONS = {"gcp": google.get_version(), "kubernetes": "4.32.0", "command": "1.2.1", "pulumi-python": ""}
 _NAMED = ("metadata.name", "metadata.namespace")
 
 
-class Anything(Provider):
-    """A provider of any resource. `seen` are the resources that were checked."""
+class FakeProvider(Provider):
+    """A provider of all resources of one package."""
 
     def __init__(self, name: str) -> None:
         self.name, self.version = name, VERSIONS[name]
@@ -29,13 +29,16 @@ class Anything(Provider):
         return True
 
     def check(self, request: Request) -> Checked:
-        """As Google's provider, name what has no name; a name stays."""
+        """Give resources of Google Cloud a name where they have none, and keep it, as the official provider does."""
         named = request.type.startswith(("gcp:compute", "gcp:dns/managedZone")) and "name" not in request.inputs
         kept = request.old_inputs.get("name", f"{request.name}-0123456")
         return Checked({**request.inputs, "name": kept} if named else request.inputs)
 
     def diff(self, request: Request) -> Difference:
-        """As the official providers: a command's triggers replace it, and so does another name or place of a Kubernetes object. Tokens say themselves."""
+        """Replace commands by their triggers and Kubernetes objects by name and namespace, as the official providers do.
+
+        Tokens have a `diff` of their own.
+        """
         if self.name == "pulumi-python":
             changed = TokenProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
             return Difference({"token": "update"} if changed else {})

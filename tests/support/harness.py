@@ -1,12 +1,14 @@
-"""Runs the whole program under Pulumi's mocks and returns the graph that it declares, as the engine would be asked for it."""
+"""Run the whole program under Pulumi's mocks: the graph is what the program requests of the engine."""
 
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ PROJECT = "istio-vm-mesh"
 SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 
 CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-key", "token": "canary-token"}
-"""What must not be readable anywhere: the mocks answer with these where real resources answer with secrets."""
+"""Secret outputs of the mocked resources, by their kinds. None may be readable in a graph."""
 
 
 SECRETS = {"sshPrivateKey": CANARIES["private key"]}
@@ -33,7 +35,7 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-# What the resources would answer, where the program reads it.
+# Outputs that the program reads, by the resource's name.
 ANSWERS: dict[str, dict[str, Any]] = {
     "cluster-kind": {"stdout": json.dumps({"kubeconfig": CANARIES["kubeconfig"], "address": "172.31.6.2"})},
     "ssh-key": {"stdout": json.dumps({"private": CANARIES["private key"], "public": "ssh-ed25519 AAAA"})},
@@ -45,14 +47,14 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }
 
 
-# What Google Cloud adds to resources, by type.
+# Outputs that Google Cloud adds to resources, by type.
 GOOGLE: dict[str, dict[str, Any]] = {
     "gcp:container/cluster:Cluster": {"controlPlaneEndpointsConfig": {"dnsEndpointConfig": {"endpoint": "gke-0123.europe-west1.gke.goog"}}},
 }
 
 
 def of_google(name: str, type_: str) -> dict[str, Any]:
-    """What Google Cloud adds to one resource."""
+    """Return the outputs that Google Cloud adds to one resource."""
     number = zlib.crc32(name.encode()) & 0xFF
     if type_ == "gcp:compute/instance:Instance":
         return {"instanceId": str(number), "networkInterfaces": [{"networkIp": f"10.11.0.{number}"}], "selfLink": f"https://google/{name}"}
@@ -88,7 +90,7 @@ def on_machine(node: Node) -> bool:
 
 
 def answer(name: str, type_: str) -> dict[str, Any]:
-    """The outputs of one resource besides its inputs."""
+    """Return the outputs of one resource besides its inputs."""
     if name in ANSWERS:
         return ANSWERS[name]
     if name.endswith("-container"):
@@ -106,13 +108,13 @@ def answer(name: str, type_: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Node:
-    """One resource as it was asked for. Inputs and state are plain, secrets as {"secret": value}; `dependencies` are names."""
+    """One requested resource. Inputs and state are plain, secrets as {"secret": value}; `dependencies` are names."""
 
     type: str
     name: str
     inputs: dict[str, Any]
     state: dict[str, Any]
-    """What the engine would save: outputs, those declared as additional secrets included as secrets."""
+    """The outputs that the engine saves; additional secret outputs are secrets."""
     parent: str
     dependencies: tuple[str, ...] = ()
     provider: str = ""
@@ -122,7 +124,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Run:
-    """What a program declared: its resources by name and its outputs, which are empty where they are unknown (in a preview)."""
+    """The resources of a program by name, and its outputs; an output that a preview does not know is empty."""
 
     graph: dict[str, Node]
     outputs: dict[str, Any]
@@ -130,7 +132,7 @@ class Run:
 
 
 class Echo(mocks.Mocks):
-    """Answers every resource with its inputs and what `answer` adds; in a preview ids are unknown."""
+    """Return the inputs of every resource and what `answer` adds; in a preview, ids are unknown."""
 
     def __init__(self, preview: bool) -> None:
         self.preview = preview
@@ -146,7 +148,7 @@ class Echo(mocks.Mocks):
 
 
 class Recorder(mocks.MockMonitor):
-    """A monitor that keeps what it was asked, and makes additional secret outputs secret, as the engine does."""
+    """A monitor that records all requests, and makes additional secret outputs secret, as the engine does."""
 
     def __init__(self, preview: bool) -> None:
         super().__init__(Echo(preview))
@@ -187,7 +189,7 @@ def _options(request: Any) -> dict[str, Any]:
     timeouts = request.customTimeouts
     options = {
         "additional_secret_outputs": sorted(request.additionalSecretOutputs),
-        "aliases": [found for alias in request.aliases if (found := _alias(alias))],
+        "aliases": [former for alias in request.aliases if (former := _alias(alias))],
         "custom_timeouts": {name: getattr(timeouts, name) for name in ("create", "update", "delete") if getattr(timeouts, name)},
         "delete_before_replace": request.deleteBeforeReplace,
         "deleted_with": _name(request.deletedWith),
@@ -201,30 +203,44 @@ def _options(request: Any) -> dict[str, Any]:
 
 
 def _alias(alias: Any) -> dict[str, Any]:
-    """What a resource was called before: the parts that differ, a parent by its name. Empty for the SDKs' own, which name other types."""
+    """Return the parts of a URN that an alias replaces, a parent by its name; none for aliases of the SDKs, which replace types."""
     spec = alias.spec
     parts = {"urn": alias.urn, "name": spec.name, "type": spec.type, "parent": _name(spec.parentUrn), "noParent": spec.noParent}
-    found = {name: value for name, value in parts.items() if value}
-    return {} if set(found) == {"type"} and not spec.type.startswith(f"{PROJECT}:") else found
+    former = {name: value for name, value in parts.items() if value}
+    return {} if set(former) == {"type"} and not spec.type.startswith(f"{PROJECT}:") else former
 
 
 def stacks() -> list[str]:
-    """The stacks that have a file."""
+    """List the stacks that have a file."""
     return reader.stacks()
 
 
 def configuration(stack: str) -> dict[str, Any]:
-    """The configuration of a stack file, keys without the project's name; a kubeconfig is the tests' own."""
+    """Return the configuration of a stack file, keys without the project's name, to be changed freely.
+
+    A path of a kubeconfig is replaced by that of a file of the tests.
+    """
+    return copy.deepcopy(_parsed(stack))
+
+
+@cache
+def _parsed(stack: str) -> dict[str, Any]:
     config, _ = reader.read_file(stack)
     if "kubeconfig" in config["cluster"]:
         config["cluster"]["kubeconfig"] = "tests/preview/kubeconfig.yaml"
     return config
 
 
-def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder | None = None, secrets: Mapping[str, str] = SECRETS) -> Run:
-    """Run `__main__.py` with a configuration and its secrets, and return what it declared; raises what the program raises.
+@cache
+def declared(stack: str, preview: bool = False) -> Run:
+    """Run the program with a stack file as it is, once for all tests; none of them may change the result."""
+    return run(configuration(stack), preview=preview)
 
-    A `recorder` from outside has what was declared until then.
+
+def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder | None = None, secrets: Mapping[str, str] = SECRETS) -> Run:
+    """Run `__main__.py` with a configuration and its secrets, and return its graph; raises what the program raises.
+
+    A `recorder` of the caller holds the resources up to a failure.
     """
     monitor = recorder or Recorder(preview)
     outputs, secret_outputs = mock_engine.run_program(monitor, config, secrets, preview=preview)
@@ -234,7 +250,7 @@ def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder 
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text in a value that is not inside of a secret, keys included."""
+    """Yield every string of a value that is outside of secrets, keys included."""
     if isinstance(value, dict):
         if set(value) == {"secret"}:
             return

@@ -11,10 +11,11 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from cli_stack import OFFICIAL, STACK, Stack
-from machine import wait_until
 from pulumi.runtime.proto import language_pb2
 
+from tests.support.cli_stack import OFFICIAL, STACK, Stack
+from tests.support.processes import processes
+from tests.support.waiting import wait_until
 from tools.standins import install
 from tools.standins.language_host import LanguageHost
 from tools.standins.properties import to_struct
@@ -59,9 +60,9 @@ def installed(stack: Stack, cli: Path, sdk: Path, monkeypatch: pytest.MonkeyPatc
     assert {what.split()[0] for what in in_use.values()} == {"official" if OFFICIAL else "stand-in"}
     environment = Path(sys.prefix)
     path = f"{binaries}:{environment / 'bin'}:{os.environ['PATH']}"
-    own = Stack(binaries / "pulumi", stack.root, {"PATH": path, "PULUMI_ERROR_OUTPUT_STRING": "1"})
-    write(own, PROGRAM, f"{{virtualenv: '{environment}'}}")
-    return own
+    project = Stack(binaries / "pulumi", stack.root, {"PATH": path, "PULUMI_ERROR_OUTPUT_STRING": "1"})
+    write(project, PROGRAM, f"{{virtualenv: '{environment}'}}")
+    return project
 
 
 def write(stack: Stack, program: str, options: str, main: str = ".") -> None:
@@ -95,30 +96,16 @@ def test_errors_of_the_program(installed: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"virtualenv": "nowhere"}, "the virtual environment /project/nowhere of Pulumi.yaml does not exist"),
         ({"toolchain": "uv"}, "does not know the runtime option `toolchain: uv`"),
         ({"typechecker": "mypy", "virtualenv": sys.prefix}, "does not know the runtime option `typechecker`"),
     ],
 )
-def test_wrong_options_in_the_project(options: dict[str, str], said: str) -> None:
+def test_wrong_options_in_the_project(options: dict[str, str], message: str) -> None:
     info = language_pb2.ProgramInfo(root_directory="/project", options=to_struct(options))
-    assert said in LanguageHost("executor", "").Run(language_pb2.RunRequest(info=info), mock.Mock()).error
-
-
-def processes(text: str) -> list[str]:
-    """The command lines of processes whose arguments or environment hold `text`."""
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-            lines = [(process / name).read_bytes().replace(b"\0", b" ").decode("utf-8", "replace") for name in ("cmdline", "environ")]
-        except OSError:
-            continue
-        if state != "Z" and any(text in line for line in lines):
-            found.append(lines[0])
-    return found
+    assert message in LanguageHost("executor", "").Run(language_pb2.RunRequest(info=info), mock.Mock()).error
 
 
 @pytest.mark.standin  # plugins of the real CLI outlive it for minutes; the lab ends them
@@ -130,12 +117,12 @@ def test_nothing_outlives_the_cli(installed: Stack, number: signal.Signals) -> N
     process = installed.start("up", "--stack", STACK, "--yes", "--skip-preview")
     try:
         wait_until(started.exists)
-        running = processes(str(installed.root))
+        running = processes(str(installed.root), environment=True)
         for expected in ("run.py language_host", "pulumi-language-python-exec --monitor", "run.py command", "sleep 60"):
             assert any(expected in command for command in running), running
         process.send_signal(number)
         process.wait(10)
-        wait_until(lambda: processes(str(installed.root)) == [])
+        wait_until(lambda: processes(str(installed.root), environment=True) == [])
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -10,9 +10,10 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 import pytest
-from cli_stack import Stack
-from control_plane import ControlPlane
-from machine import wait_until
+
+from tests.support.cli_stack import Stack
+from tests.support.control_plane import ControlPlane
+from tests.support.waiting import wait_until
 
 Wanted = dict[str, Any]
 
@@ -37,11 +38,13 @@ def program(plane: ControlPlane, namespace: str) -> Callable[..., Callable[[], N
 
 
 def data(plane: ControlPlane, namespace: str, name: str) -> Any:
-    found = plane.cluster.get("v1", "ConfigMap", namespace, name)
-    return found and found["data"]
+    config_map = plane.cluster.get("v1", "ConfigMap", namespace, name)
+    return config_map and config_map["data"]
 
 
-def test_what_is_there_already(plane: ControlPlane, objects: Stack, namespace: str, program: Callable[..., Any]) -> None:
+def test_an_existing_object_is_refused_unless_it_may_be_upserted(
+    plane: ControlPlane, objects: Stack, namespace: str, program: Callable[..., Any]
+) -> None:
     """It is somebody else's and refused, unless the provider is told otherwise; a preview finds nothing wrong."""
     plane.create("v1", "ConfigMap", namespace, "it", data={"theirs": "1", "both": "1"})
     assert objects.preview(program({"it": {"both": "2"}})).changes() == {"create": 3}
@@ -65,7 +68,9 @@ def test_fields_of_the_first_up_can_change_and_go(
     assert data(plane, namespace, "it") == {"changes": "2", "comes": "2", "theirs": "1"}
 
 
-def test_waiting_and_what_ends_it(plane: ControlPlane, objects: Stack, namespace: str, program: Callable[..., Any]) -> None:
+def test_a_load_balancer_waits_for_its_address_and_is_saved_when_interrupted(
+    plane: ControlPlane, objects: Stack, namespace: str, program: Callable[..., Any]
+) -> None:
     """A balancer without an address is waited for, unless an annotation says not to. What is interrupted is saved, and gone on with."""
     skips, waits = {"pulumi.com/skipAwait": "true"}, {"pulumi.com/timeoutSeconds": "60"}
     objects.up(program({}, {"skips": skips}))
@@ -89,8 +94,8 @@ def test_deletion_waits_for_finalizers(plane: ControlPlane, objects: Stack, name
     plane.patch(path, {"metadata": {"finalizers": ["example.com/hold"]}})
 
     def going() -> bool:
-        found = plane.cluster.get("v1", "ConfigMap", namespace, "it")
-        return found is not None and "deletionTimestamp" in found["metadata"]
+        config_map = plane.cluster.get("v1", "ConfigMap", namespace, "it")
+        return config_map is not None and "deletionTimestamp" in config_map["metadata"]
 
     def release() -> None:
         try:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pulumi
-from cli_stack import Stack
-from machine import wait_until
 
+from tests.support.cli_stack import Stack
+from tests.support.waiting import wait_until
 from tools.standins.provider import (
     UNKNOWN,
     Checked,
@@ -54,7 +54,7 @@ class Things(Provider):
 
     def create(self, request: Request) -> Created:
         if request.preview:
-            return Created("", {**request.inputs, "made": UNKNOWN})
+            return Created("", {**request.inputs, "label": UNKNOWN})
         if plain(request.inputs.get("wait")):
             self.waiting = True
             try:
@@ -71,7 +71,7 @@ class Things(Provider):
         return self._state(request)
 
     def _state(self, request: Request) -> Properties:
-        state = secret_like({**plain(request.inputs), "made": request.name}, request.inputs)
+        state = secret_like({**plain(request.inputs), "label": request.name}, request.inputs)
         if request.name in self.broken and not request.preview:
             raise InitFailed(request.name, state, [f"{request.name} is broken"])
         return state
@@ -80,17 +80,17 @@ class Things(Provider):
         if request.id not in self.things:
             return None
         inputs = secret_like(self.things[request.id], request.inputs)
-        return Found(request.id, {**inputs, "made": request.id}, inputs)
+        return Found(request.id, {**inputs, "label": request.id}, inputs)
 
     def delete(self, request: Request) -> None:
         del self.things[request.id]
 
 
 class Thing(pulumi.CustomResource):
-    made: pulumi.Output[str]
+    label: pulumi.Output[str]
 
     def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None, **inputs: Any) -> None:
-        super().__init__("things:index:Thing", name, {**inputs, "made": None}, opts)
+        super().__init__("things:index:Thing", name, {**inputs, "label": None}, opts)
 
 
 class Settings(pulumi.ProviderResource):
@@ -107,7 +107,7 @@ def test_life_of_a_thing(stack: Stack, host: Callable[[Provider], None]) -> None
         thing = Thing(
             "thing", size=size, kind=kind, nested={"key": pulumi.Output.secret(CANARY)}, opts=pulumi.ResourceOptions(provider=provider)
         )
-        pulumi.export("made", thing.made)
+        pulumi.export("label", thing.label)
 
     assert stack.preview(lambda: program(1)).changes() == {"create": 3}
     assert things.things == {}
@@ -132,7 +132,7 @@ def test_life_of_a_thing(stack: Stack, host: Callable[[Provider], None]) -> None
     assert stack.files_with(CANARY) == []
 
 
-def test_what_is_broken_is_saved_and_updated_by_the_next_up(stack: Stack, host: Callable[[Provider], None]) -> None:
+def test_a_broken_resource_is_saved_and_updated_by_the_next_up(stack: Stack, host: Callable[[Provider], None]) -> None:
     things = Things()
     things.broken.add("thing")
     host(things)
@@ -144,7 +144,7 @@ def test_what_is_broken_is_saved_and_updated_by_the_next_up(stack: Stack, host: 
     assert "initErrors" not in stack.resources()["thing"]
 
 
-def test_wrong_inputs_and_defects_are_told_apart(stack: Stack, host: Callable[[Provider], None]) -> None:
+def test_wrong_inputs_and_defects_have_different_errors(stack: Stack, host: Callable[[Provider], None]) -> None:
     class Defective(Things):
         def create(self, request: Request) -> Created:
             raise KeyError("oops")

@@ -1,4 +1,4 @@
-"""A stack on the real Pulumi CLI with everything of its own in one temporary directory, for programs that are functions of the test."""
+"""A stack on the real Pulumi CLI, all of it in one temporary directory, for programs that are functions of a test."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ OFFICIAL = os.environ.get("PLUGINS") == "official"
 
 @dataclass(frozen=True)
 class Result:
-    """How a call of the CLI ended, and what it printed on both streams."""
+    """The exit status of a call of the CLI, and its output on both streams."""
 
     status: int
     output: str
 
     def changes(self) -> dict[str, int]:
-        """The last summary of a preview or an update: {"created": 2, "unchanged": 1}."""
+        """Return the last summary of a preview or an update: {"created": 2, "unchanged": 1}."""
         summary = self.output.rpartition("\nResources:\n")[2].partition("\n\n")[0]
         return {what: int(count) for count, what in re.findall(r"(\d+) (?:to )?(\w+)", summary)}
 
 
 @dataclass
 class Stack:
-    """Calls the CLI. `root` holds the project, the state and PULUMI_HOME."""
+    """Call the CLI. `root` holds the project, the state and PULUMI_HOME."""
 
     cli: Path
     root: Path
@@ -59,7 +59,7 @@ class Stack:
         return self.root / "project"
 
     def env(self) -> dict[str, str]:
-        own = {
+        settings = {
             "PULUMI_HOME": str(self.root / "home"),
             "PULUMI_BACKEND_URL": paths.backend(self.root / "state"),
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
@@ -69,7 +69,7 @@ class Stack:
             "GOGC": "off",  # these runs are too short to be worth collecting garbage
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PULUMI_")}
-        return {**inherited, **own, **self.environment}
+        return {**inherited, **settings, **self.environment}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start the CLI in a session of its own and return at once."""
@@ -107,7 +107,7 @@ class Stack:
 
     @contextmanager
     def updating(self, program: Program) -> Iterator[subprocess.Popen[str]]:
-        """`up`, while it runs."""
+        """Start `up` and yield its process."""
         with hosted(program) as address:
             process = self.start("up", "--stack", STACK, "--yes", "--skip-preview", f"--client={address}", "--exec-kind=auto.inline")
             try:
@@ -124,7 +124,7 @@ class Stack:
         return self.call("refresh", "--stack", STACK, "--yes", "--skip-preview")
 
     def resources(self) -> dict[str, dict[str, Any]]:
-        """The saved resources by name, without the stack and the providers."""
+        """Return the saved resources by name, without the stack and the providers."""
         file = self.root / "state" / ".pulumi" / "stacks" / PROJECT / f"{STACK}.json"
         deployment = json.loads(file.read_text())["checkpoint"]["latest"]
         return {
@@ -134,13 +134,13 @@ class Stack:
         }
 
     def files_with(self, text: str) -> list[Path]:
-        """The files of the state, the project and PULUMI_HOME that hold `text`."""
+        """Return the files of the state, the project and PULUMI_HOME that hold `text`."""
         return [file for file in self.root.rglob("*") if file.is_file() and text.encode() in file.read_bytes()]
 
 
 @contextmanager
 def hosted(program: Program) -> Iterator[str]:
-    """Serve a program that is a function, as the Automation API does, without its further calls of the CLI. Gives the address."""
+    """Serve a program that is a function, as the Automation API does without its further calls of the CLI; yield the address."""
 
     def run() -> None:
         program()

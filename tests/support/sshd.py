@@ -1,0 +1,99 @@
+"""A real sshd on loopback, and ports."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.waiting import wait_until
+
+
+@dataclass(frozen=True)
+class Sshd:
+    """A running server, and what a client needs for a login.
+
+    private_key, host_key: in OpenSSH's formats.
+    log: the server's log file.
+    """
+
+    port: int
+    user: str
+    private_key: str
+    host_key: str
+    log: Path
+
+    def connections(self) -> int:
+        """Count the established connections."""
+        lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+        address = f":{self.port:04X}"
+        return sum(fields[1].endswith(address) and fields[3] == "01" for fields in map(str.split, lines))
+
+
+@contextmanager
+def running(directory: Path, *options: str) -> Iterator[Sshd]:
+    """Run an sshd that accepts one key; its files are in `directory`.
+
+    options: further lines of its configuration.
+
+    It needs Debian's package openssh-server; it listens on a free port and runs as this user.
+    """
+    binary = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if not binary:
+        pytest.fail("no sshd: install Debian's package openssh-server")
+    if os.geteuid() == 0:
+        # sshd insists on it as root. Debian creates it when the service starts.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]
+    for name in ("host", "client"):
+        subprocess.run([*keygen, directory / name], check=True)
+    log = directory / "log"
+    with reserved_port() as port:
+        (directory / "config").write_text(
+            f"ListenAddress 127.0.0.1:{port}\n"
+            f"HostKey {directory}/host\n"
+            f"AuthorizedKeysFile {directory}/client.pub\n"
+            "PidFile none\n"
+            "StrictModes no\n"
+            "UsePAM no\n"
+            "PasswordAuthentication no\n"
+            "MaxStartups 100\n" + "".join(f"{option}\n" for option in options)
+        )
+        command: list[str | Path] = [binary, "-D", "-f", directory / "config", "-E", log]
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: can_connect(port) or server.poll() is not None)
+            assert server.poll() is None, log.read_text()
+            private, public = ((directory / name).read_text() for name in ("client", "host.pub"))
+            yield Sshd(port, getpass.getuser(), private, public.strip(), log)
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Reserve a port of loopback.
+
+    Connections to it are refused until a server that was given its number listens on it.
+    A number that is only looked up may be given to another process before it is used.
+    The server must set SO_REUSEADDR, as sshd, Go's and Python's servers do.
+    """
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        yield int(sock.getsockname()[1])
+
+
+def can_connect(port: int) -> bool:
+    """Return whether something listens on a port of loopback."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0

@@ -1,0 +1,98 @@
+"""Rules for names that no linter has."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VAGUE = {"found", "made", "own", "whole", "told", "known", "said"}
+"""Names that say nothing about what they hold."""
+
+NOT_YET = (
+    "components/istio/",
+    "components/machines/",
+    "components/platforms/",
+    "components/verification/",
+    "tests/lab/",
+    "tests/unit/test_calls.py",
+)
+"""Directories and files that still have such names."""
+
+LONGEST = 80
+"""Characters of a test's name."""
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Parse the Python files of this repository, by their paths from its root."""
+    files = [ROOT / "__main__.py"]
+    for directory in ("components", "scripts", "tests"):
+        files += sorted((ROOT / directory).rglob("*.py"))
+    return {str(file.relative_to(ROOT)): ast.parse(file.read_text()) for file in files}
+
+
+def defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield line and name of every variable, parameter, attribute and function that is defined."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield node.lineno, name
+            case ast.arg(arg=name):
+                yield node.lineno, name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield node.lineno, name
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                yield node.lineno, name
+            case ast.MatchStar(name=str(name)):
+                yield node.lineno, name
+            case ast.alias(asname=str(name)):
+                yield node.lineno, name
+
+
+def test_names_say_what_they_hold() -> None:
+    vague = [
+        f"{path}:{line}: {name}"
+        for path, tree in modules().items()
+        if not path.startswith(NOT_YET)
+        for line, name in defined_names(tree)
+        if name in VAGUE
+    ]
+    assert not vague, "name the thing"
+
+
+def test_names_of_tests_are_short() -> None:
+    long = [
+        f"{path}:{line}: {name}"
+        for path, tree in modules().items()
+        if not path.startswith(NOT_YET)
+        for line, name in defined_names(tree)
+        if name.startswith("test_") and len(name) > LONGEST
+    ]
+    assert not long, f"say it in at most {LONGEST} characters"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "made = 1",
+        "for made in (): pass",
+        "[0 for made in ()]",
+        "(made := 1)",
+        "thing.made = 1",
+        "class Thing:\n    made: int",
+        "def call(made): pass",
+        "lambda *made: 0",
+        "def made(): pass",
+        "try: pass\nexcept OSError as made: pass",
+        "import os as made",
+        "with open('x') as made: pass",
+        "match 1:\n    case made: pass",
+    ],
+)
+def test_every_kind_of_definition_is_seen(text: str) -> None:
+    assert "made" in {name for _, name in defined_names(ast.parse(text))}
