@@ -14,7 +14,7 @@ from control_plane import MACHINE_TOKEN, MACHINE_USER, ControlPlane
 from components.config.mesh import MeshSettings
 from components.config.workload import HttpProbe, Probe, WorkloadSettings
 from components.platforms.google import startup
-from tests import metadata as metadata_server
+from tests.support import metadata_server
 from tests.support.scripts import Sourced, add_program
 
 ANSWERS = {**metadata_server.identity("product-x7k2", MACHINE_TOKEN), "/instance/network-interfaces/0/ip": "10.11.0.9"}

@@ -20,7 +20,7 @@ def identity(name: str, token: str) -> dict[str, str]:
 
 @contextmanager
 def serving(host: str, answers: Mapping[str, str]) -> Iterator[str]:
-    """Answer at this address of this computer, on a free port; gives the URL. Whoever does not say `Metadata-Flavor: Google` is refused."""
+    """Answer at this address of this computer, on a free port; gives the URL. Whoever does not say `Metadata-Flavor: Google` is wait_for_log."""
 
     class Metadata(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
