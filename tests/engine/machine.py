@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,3 +52,19 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
+
+
+@contextmanager
+def when(condition: Callable[[], bool], action: Callable[[], object]) -> Iterator[None]:
+    """During the block, run `action` in another thread as soon as `condition` holds: what a test interrupts must have begun."""
+
+    def act() -> None:
+        wait_until(condition)
+        action()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from control_plane import ControlPlane
+from machine import when
 from one_resource import Resource
 
 from tools.standins.kubernetes.plugin import Kubernetes
@@ -92,8 +92,8 @@ def test_deployment(plane: ControlPlane, provider: Kubernetes, namespace: str, b
 def test_a_deployment_that_the_user_gives_up(plane: ControlPlane, provider: Kubernetes, namespace: str) -> None:
     resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=60)
     request = resource.request(inputs=resource.check(deployment(namespace)).inputs)
-    threading.Timer(0.5, request.cancel).start()
-    with pytest.raises(InitFailed, match="interrupted") as failure:
+    there = lambda: plane.cluster.get("apps/v1", "Deployment", namespace, "it") is not None  # noqa: E731
+    with when(there, request.cancel), pytest.raises(InitFailed, match="interrupted") as failure:
         provider.create(request)
     assert failure.value.id == f"{namespace}/it", "`destroy` must know of it"
 
