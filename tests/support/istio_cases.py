@@ -92,6 +92,19 @@ spec:
 """
     for name in ("machines", "pods")
 )
+# The program's own Services have such rules. Without them, idle connections through a gateway last for an hour.
+IDLE_CONNECTIONS = "".join(
+    f"""
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: {name}}}
+spec:
+  host: {name}
+  trafficPolicy: {{connectionPool: {{http: {{idleTimeout: 3s}}}}}}
+"""
+    for name in ("machines", "protocols", "pods")
+)
 SPLIT = """
 ---
 apiVersion: networking.istio.io/v1
@@ -99,6 +112,7 @@ kind: DestinationRule
 metadata: {name: split}
 spec:
   host: split
+  trafficPolicy: {connectionPool: {http: {idleTimeout: 3s}}}
   subsets: [{name: machines, labels: {version: machines}}, {name: pods, labels: {version: pods}}]
 ---
 apiVersion: networking.istio.io/v1
@@ -111,6 +125,7 @@ spec:
     - {destination: {host: split, subset: machines}, weight: 20}
     - {destination: {host: split, subset: pods}, weight: 80}
 """
+EXTRA = STEADY + SERVICES + ROUTES + IDLE_CONNECTIONS + SPLIT
 POLICY = """
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -188,7 +203,7 @@ class IstioCases:
 
         istiod sends each proxy its routes in its own time, so this ends when the proxy of every caller has them.
         """
-        lab.apply(STEADY + SERVICES + ROUTES + SPLIT)
+        lab.apply(EXTRA)
         key = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=machines -keyout /tmp/key -out /tmp/crt 2>/dev/null; chmod a+r /tmp/key"
         server = "/usr/local/bin/echo-server --port 8081 --port 8443 --tls 8443 --crt /tmp/crt --key /tmp/key --grpc 7071 --tcp 9091"
         for machine in sorted(lab.machines):
@@ -199,7 +214,7 @@ class IstioCases:
         yield
         for machine in sorted(lab.machines):
             lab.ssh(machine, "sudo systemctl stop more", check=False)
-        for text in (POLICY, STEADY + SERVICES + ROUTES + SPLIT):
+        for text in (POLICY, EXTRA):
             lab.run("kubectl", "--namespace", "shop", "delete", "--ignore-not-found", "--filename", "-", stdin=text, check=False)
 
     # Connectivity

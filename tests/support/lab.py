@@ -335,7 +335,10 @@ class Lab:
         return {"pod": f"outbound|80||{SERVICE}"}
 
     def wait_until_out_of_proxies(self, machine: str) -> None:
-        """Wait until no request of a pod goes to a machine any more: no proxy on the way has it as an endpoint, or a connection to it."""
+        """Wait until no request of a pod goes to a machine any more: no proxy on the way has it as an endpoint, or a connection to it.
+
+        A gateway passes on connections. Callers replace theirs within ten seconds (`MAX_CONNECTION_DURATION` of the program).
+        """
         endpoint = f"{self.address(machine)}:8080"
         for proxy, cluster in self.routing_proxies(machine).items():
             wait_for(
@@ -343,12 +346,11 @@ class Lab:
                 10,
                 f"the proxy of {proxy} has no endpoint {endpoint}",
             )
-        wait_for(lambda: not self.inbound_connections(machine), 10, f"no proxy has a connection to {machine}")
+        wait_for(lambda: not self.inbound_connections(machine), 15, f"no proxy has a connection to {machine}")
 
-    def inbound_connections(self, machine: str) -> int:
-        """How many connections of other proxies to a machine's application there are."""
-        stats = self.ssh(machine, "curl --silent 'http://127.0.0.1:15000/stats?filter=inbound_0.0.0.0_8080.*downstream_cx_active'")
-        return sum(int(line.rpartition(":")[2]) for line in stats.splitlines() if line.strip())
+    def inbound_connections(self, machine: str) -> list[str]:
+        """The connections of other proxies to a machine's proxy: the socket of its inbound listener, and the other end."""
+        return self.ssh(machine, "ss --no-header --tcp --numeric state established '( sport = :15006 )'").splitlines()
 
     def call_from_pod(self, name: str = "product", count: int = 20, caller: str = "deploy/product", path: str = "/") -> list[Answer]:
         """Call a Service by name from the workload's pod, or from another `caller` whose container has its name."""
