@@ -300,7 +300,7 @@ class IstioCases:
         assert spec["network"] == ("pods" if lab.tested_machine == "product-1" else "far")
 
     @pytest.mark.istio_case(14)
-    def test_istiod_registers_nobody_but_the_workload_itself(self, lab: Lab) -> None:
+    def test_istiod_registers_only_the_workload_itself(self, lab: Lab) -> None:
         """A service account of another name, one of another namespace, and no token at all; the agent has no certificate yet each time."""
         machine = lab.tested_machine
         entry = lab.outputs()["machines"][machine]["entry"]
@@ -363,7 +363,7 @@ class IstioCases:
     # Policy
 
     @pytest.mark.istio_case(21)
-    def test_nobody_outside_the_mesh_is_answered(self, lab: Lab) -> None:
+    def test_callers_outside_the_mesh_are_refused(self, lab: Lab) -> None:
         """As the verification says, of every machine and pod, or of the gateways before them."""
         evidence = lab.outputs()["verification"]["product"]
         assert {each["result"] for each in evidence["outside"]} == {"refused"}
@@ -375,7 +375,7 @@ class IstioCases:
         assert len(near) == len(machines) or any(endpoint.endswith(":15443") for endpoint in called)
 
     @pytest.mark.istio_case(21)
-    def test_a_machine_answers_who_a_policy_allows_and_nobody_else(self, lab: Lab) -> None:
+    def test_a_machine_answers_only_callers_that_a_policy_allows(self, lab: Lab) -> None:
         lab.apply(POLICY)
         wait_for(lambda: http_statuses(lab, "deploy/product", "http://machines/", 8) == [403] * 8, 15, "another caller is refused")
         assert http_statuses(lab, "statefulset/steady", "http://machines/", 8) == [200] * 8

@@ -1,4 +1,4 @@
-"""What anybody on this machine could have read while the lab came up."""
+"""What every process of this computer could have read while the lab came up."""
 
 from __future__ import annotations
 

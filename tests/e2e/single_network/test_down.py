@@ -60,7 +60,7 @@ for top in tops:
             except OSError:
                 continue
 """
-"""Prints the files below some directories that hold one of the texts on standard input, as far as whoever runs it can read them."""
+"""Prints the files below some directories that hold one of the texts on standard input, as far as its user can read them."""
 PLACES = ["/etc", "/var", "/run", "/tmp", "/home", "/root", "/opt"]
 PLANTED = secrets.token_hex(16)
 
