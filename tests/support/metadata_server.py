@@ -24,10 +24,10 @@ def serving(host: str, answers: Mapping[str, str]) -> Iterator[str]:
 
     class Metadata(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = answers.get(self.path) if self.headers["Metadata-Flavor"] == "Google" else None
-            self.send_response(200 if found else 403)
+            answer = answers.get(self.path) if self.headers["Metadata-Flavor"] == "Google" else None
+            self.send_response(200 if answer else 403)
             self.end_headers()
-            self.wfile.write((found or "").encode())
+            self.wfile.write((answer or "").encode())
 
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""
