@@ -1,4 +1,4 @@
-"""A stand-in for Google's metadata server: a machine asks it who it is and gets a token for its Google identity."""
+"""A stand-in for Google's metadata server: it gives a machine its name and a token for its Google identity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def identity(name: str, token: str) -> dict[str, str]:
 
 @contextmanager
 def serving(host: str, answers: Mapping[str, str]) -> Iterator[str]:
-    """Answer at this address of this computer, on a free port; gives the URL. Whoever does not say `Metadata-Flavor: Google` is wait_for_log."""
+    """Answer at this address of this computer, on a free port. Gives the URL.
+
+    Refuses requests without the header `Metadata-Flavor: Google`.
+    """
 
     class Metadata(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
