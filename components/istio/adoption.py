@@ -19,14 +19,14 @@ def adopt_mesh(mesh: MeshSettings, network: str, mesh_config: str, injector_valu
     config, values = yaml.safe_load(mesh_config) or {}, json.loads(injector_values).get("global", {})
     if config.get("trustDomain", TRUST_DOMAIN) not in ("", TRUST_DOMAIN):
         raise ValueError(f"the mesh's trust domain is {config['trustDomain']!r}; only {TRUST_DOMAIN} is supported")
-    found = values.get("network", "")
-    if found != network:
-        said = (
-            f"is called {found!r}: give it this name in the stack's networks"
-            if found
+    actual = values.get("network", "")
+    if actual != network:
+        difference = (
+            f"is called {actual!r}: give it this name in the stack's networks"
+            if actual
             else "has no name: set global.network in istiod's values"
         )
-        raise ValueError(f"the network of the mesh's pods {said} (the stack calls it {network!r})")
+        raise ValueError(f"the network of the mesh's pods {difference} (the stack calls it {network!r})")
     default = config.get("defaultConfig", {})
     adopted = {
         "id": default.get("meshId", ""),

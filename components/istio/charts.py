@@ -28,7 +28,7 @@ def base_values(mesh: MeshSettings) -> dict[str, Any]:
 
 def istiod_values(mesh: MeshSettings, network: str) -> dict[str, Any]:
     """Values of the chart `istiod` for a cluster whose pods are in `network`."""
-    own = {
+    values = {
         "global": {
             "hub": mesh.hub,
             "tag": mesh.version,
@@ -44,7 +44,7 @@ def istiod_values(mesh: MeshSettings, network: str) -> dict[str, Any]:
             "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD": f"{DISCONNECT_GRACE}s",
         },
     }
-    return merge(own, mesh.values.istiod)
+    return merge(values, mesh.values.istiod)
 
 
 def gateway_values(mesh: MeshSettings, network: str, service: Mapping[str, Any], cross_network: bool) -> dict[str, Any]:
@@ -54,14 +54,14 @@ def gateway_values(mesh: MeshSettings, network: str, service: Mapping[str, Any],
     pods; without, it listens for control-plane traffic alone.
     """
     ports = [_port("status-port", STATUS_PORT), _port("tls-istiod", XDS_PORT)]
-    own: dict[str, Any] = {
+    values: dict[str, Any] = {
         "service": {"ports": ports, **service},
         "autoscaling": {"enabled": False},
         "imagePullPolicy": "IfNotPresent",
     }
     if cross_network:
-        own["networkGateway"] = network
-    return merge(own, mesh.values.gateway)
+        values["networkGateway"] = network
+    return merge(values, mesh.values.gateway)
 
 
 def _port(name: str, port: int) -> dict[str, Any]:
@@ -70,8 +70,8 @@ def _port(name: str, port: int) -> dict[str, Any]:
 
 def default_proxy_config(mesh: MeshSettings) -> dict[str, Any]:
     """`defaultConfig` of the mesh's configuration as the chart `istiod` renders it from our values (its template `configmap.yaml`)."""
-    own = {**({"meshId": mesh.id} if mesh.id else {}), "discoveryAddress": f"{ISTIOD}:{XDS_PORT}"}
-    return merge(own, istiod_values(mesh, "").get("meshConfig", {}).get("defaultConfig", {}))
+    values = {**({"meshId": mesh.id} if mesh.id else {}), "discoveryAddress": f"{ISTIOD}:{XDS_PORT}"}
+    return merge(values, istiod_values(mesh, "").get("meshConfig", {}).get("defaultConfig", {}))
 
 
 class Chart(NamedTuple):

@@ -162,14 +162,14 @@ def deployment(name: str, workload: WorkloadSettings) -> dict[str, Any] | None:
     if pods.args:
         container["args"] = list(pods.args)
     # A Deployment's selector cannot change, the workload's labels may.
-    own = {"istio-vm-mesh/workload": name}
+    selector = {"istio-vm-mesh/workload": name}
     return {
         "metadata": {"name": name, "namespace": workload.namespace},
         "spec": {
             "replicas": pods.replicas,
-            "selector": {"matchLabels": own},
+            "selector": {"matchLabels": selector},
             "template": {
-                "metadata": {"labels": {**pod_labels(workload), **own}},
+                "metadata": {"labels": {**pod_labels(workload), **selector}},
                 "spec": {"serviceAccountName": workload.service_account_name, "containers": [container]},
             },
         },

@@ -18,6 +18,10 @@ from ..names import CROSS_NETWORK_PORT, ISTIO_NAMESPACE, service_host
 from .manifests import services_exposure
 
 GATEWAY_CLASS = "istio-remote"  # a Gateway API class for which Istio deploys nothing: it only states addresses
+HTTP_PROTOCOLS = frozenset({"grpc", "grpc-web", "http", "http2"})
+"""Protocols, as names of ports begin with them, in which Envoy sees single calls."""
+MAX_CONNECTION_DURATION = "10s"
+"""How long a caller keeps a connection through a gateway to a machine that is no endpoint any more."""
 
 
 def networks_without_gateway(settings: Settings) -> list[str]:
@@ -34,13 +38,13 @@ def unreachable_from_pods(settings: Settings, workload: str) -> bool:
 
 def connectivity_notes(settings: Settings) -> list[str]:
     """What people should know of the networks of a stack, where it is as they said but perhaps not as they meant."""
-    found = []
+    notes: list[str] = []
     for network in networks_without_gateway(settings):
         of_here = {machine.workload for machine in settings.machines.values() if machine.network == network}
         out_of_reach = [name for name in sorted(of_here) if settings.workloads[name].services and unreachable_from_pods(settings, name)]
         so = f", so no pod reaches the Services of {', '.join(out_of_reach)}" if out_of_reach else ""
-        found.append(f"network {network} has no gateway: its machines call pods, and nothing outside of it calls them{so}")
-    return found
+        notes.append(f"network {network} has no gateway: its machines call pods, and nothing outside of it calls them{so}")
+    return notes
 
 
 def has_load_balancer(settings: Settings, network: str) -> bool:
@@ -68,6 +72,9 @@ def failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool
 
     A gateway passes on connections, so callers keep those to a machine that goes. Within the five seconds in which its agent ends, each is either
     used, and closed with the answer, or closed by its caller, because it was idle: a call that meets the end of one is lost.
+
+    For the same reason callers would go on calling a machine that has become unhealthy, for as long as they use its connections. Envoy replaces
+    each after `MAX_CONNECTION_DURATION`, between two calls. Only where it sees the calls: a connection of another protocol is the application's.
     """
     outliers = {
         # Outlier detection would switch on failover between localities too.
@@ -83,14 +90,23 @@ def failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool
         },
     }
     tcp = {"connectTimeout": "1s", "tcpKeepalive": {"time": "5s", "interval": "1s", "probes": 3}}
-    connections = {"connectionPool": {"tcp": tcp, "http": {"idleTimeout": "3s"}}}
+    http = {"idleTimeout": "3s"}
+    others = outliers if callers_choose else {}
+    ports = [port for name, port in workload.services[service].ports.items() if name.partition("-")[0] in HTTP_PROTOCOLS]
+    # What is said of a port holds in place of all that is said of the others (Istio: "Destination Rule", `portLevelSettings`).
+    of_http = {"connectionPool": {"tcp": {**tcp, "maxConnectionDuration": MAX_CONNECTION_DURATION}, "http": http}, **others}
+    by_port = [{"port": {"number": port}, **of_http} for port in ports]
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
         "metadata": {"name": f"{service}-failover", "namespace": workload.namespace},
         "spec": {
             "host": service_host(service, workload.namespace),
-            "trafficPolicy": {**connections, **(outliers if callers_choose else {})},
+            "trafficPolicy": {
+                "connectionPool": {"tcp": tcp, "http": http},
+                **others,
+                **({"portLevelSettings": by_port} if by_port else {}),
+            },
         },
     }
 
@@ -114,7 +130,7 @@ def blackhole_gateway(network: str) -> dict[str, Any]:
     return manifest
 
 
-def remote_gateway(network: str, known: Sequence[str]) -> dict[str, Any]:
+def remote_gateway(network: str, gateway_addresses: Sequence[str]) -> dict[str, Any]:
     """The Gateway API Gateway from which istiod learns where calls into `network` go. No value of istiod's chart changes with it."""
     listener = {
         "name": "cross-network",
@@ -132,7 +148,7 @@ def remote_gateway(network: str, known: Sequence[str]) -> dict[str, Any]:
         },
         "spec": {
             "gatewayClassName": GATEWAY_CLASS,
-            "addresses": [{"type": "IPAddress", "value": address} for address in known],
+            "addresses": [{"type": "IPAddress", "value": address} for address in gateway_addresses],
             "listeners": [listener],
         },
     }

@@ -25,17 +25,17 @@ def extract_context(text: str, context: str, read: Callable[[str], bytes]) -> st
     Raises ValueError, in one sentence, for a text that is no kubeconfig or has no such context.
     """
     try:
-        whole = yaml.safe_load(text)
+        document = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ValueError("is no kubeconfig: it is no YAML") from None
-    if not isinstance(whole, Mapping) or not isinstance(whole.get("contexts"), list):
+    if not isinstance(document, Mapping) or not isinstance(document.get("contexts"), list):
         raise ValueError("is no kubeconfig: it has no list of contexts")
-    contexts = _by_name(whole, "contexts", "context")
+    contexts = _by_name(document, "contexts", "context")
     if context not in contexts:
         raise ValueError(f"has no context {context!r}{suggestion(context, contexts)}")
     names = contexts[context]
-    cluster = _by_name(whole, "clusters", "cluster").get(names.get("cluster"))
-    user = _by_name(whole, "users", "user").get(names.get("user"))
+    cluster = _by_name(document, "clusters", "cluster").get(names.get("cluster"))
+    user = _by_name(document, "users", "user").get(names.get("user"))
     if cluster is None or user is None:
         raise ValueError(f"names a cluster or a user in its context {context!r} that it does not have")
     return json.dumps(
@@ -50,8 +50,8 @@ def extract_context(text: str, context: str, read: Callable[[str], bytes]) -> st
     )
 
 
-def _by_name(whole: Mapping[str, Any], section: str, key: str) -> dict[str, Any]:
-    return {item["name"]: item.get(key) or {} for item in whole.get(section) or []}
+def _by_name(document: Mapping[str, Any], section: str, key: str) -> dict[str, Any]:
+    return {item["name"]: item.get(key) or {} for item in document.get(section) or []}
 
 
 def _with_content(entry: Mapping[str, Any], read: Callable[[str], bytes]) -> dict[str, Any]:

@@ -117,9 +117,8 @@ def test_nothing_outlives_the_cli(installed: Stack, number: signal.Signals) -> N
     process = installed.start("up", "--stack", STACK, "--yes", "--skip-preview")
     try:
         wait_until(started.exists)
-        running = processes(str(installed.root), environment=True)
-        for expected in ("run.py language_host", "pulumi-language-python-exec --monitor", "run.py command", "sleep 60"):
-            assert any(expected in command for command in running), running
+        expected = ("run.py language_host", "pulumi-language-python-exec --monitor", "run.py command", "sleep 60")
+        wait_until(lambda: all(any(part in command for command in processes(str(installed.root), environment=True)) for part in expected))
         process.send_signal(number)
         process.wait(10)
         wait_until(lambda: processes(str(installed.root), environment=True) == [])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 def wait_until(
@@ -11,7 +13,7 @@ def wait_until(
     seconds: float = 10,
     description: str = "the condition holds",
     *,
-    interval: float = 0.02,
+    interval: float = 0.05,
 ) -> float:
     """Return once `condition` holds: the seconds that it took. Fail the test after `seconds`.
 
@@ -22,3 +24,22 @@ def wait_until(
         assert time.monotonic() - start < seconds, f"not within {seconds} s: {description}"
         time.sleep(interval)
     return time.monotonic() - start
+
+
+@contextmanager
+def when(condition: Callable[[], object], action: Callable[[], object]) -> Iterator[None]:
+    """During the block, run `action` in another thread as soon as `condition` holds.
+
+    So what a test interrupts has begun.
+    """
+
+    def act() -> None:
+        wait_until(condition)
+        action()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()

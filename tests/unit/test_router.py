@@ -58,6 +58,25 @@ def test_clients_drop_a_gateway_that_does_not_answer_but_not_for_http_errors() -
     assert manifest["spec"]["trafficPolicy"]["outlierDetection"]["consecutive5xxErrors"] == 0
 
 
+def test_only_http_connections_through_a_gateway_are_limited_in_time() -> None:
+    """A gateway passes on connections, so a caller has no endpoint to drop: its connections end instead."""
+    workload = load(GOOD).workloads["product"]
+    ports = {"http": 80, "http2-admin": 81, "tcp-db": 5432, "https": 443}
+    service = workload.services["product"].model_copy(update={"ports": ports})
+    workload = workload.model_copy(update={"services": {"product": service}})
+    policy = network_gateways.failover_rule("product", workload)["spec"]["trafficPolicy"]
+    assert [each["port"]["number"] for each in policy["portLevelSettings"]] == [80, 81]
+    for each in policy["portLevelSettings"]:
+        assert each["connectionPool"]["tcp"] == {**policy["connectionPool"]["tcp"], "maxConnectionDuration": "10s"}
+        # What is not said again would not hold for the port.
+        assert (each["outlierDetection"], each["loadBalancer"]) == (policy["outlierDetection"], policy["loadBalancer"])
+        assert each["connectionPool"]["http"] == policy["connectionPool"]["http"]
+    assert "maxConnectionDuration" not in policy["connectionPool"]["tcp"]
+    service = service.model_copy(update={"ports": {"tcp-db": 5432}})
+    only_tcp = workload.model_copy(update={"services": {"product": service}})
+    assert "portLevelSettings" not in network_gateways.failover_rule("product", only_tcp)["spec"]["trafficPolicy"]
+
+
 def test_gateway_addresses_are_a_resource_and_no_chart_value() -> None:
     manifest = network_gateways.remote_gateway("far", ["172.31.6.130", "172.31.6.131"])
     assert manifest["metadata"]["labels"] == {"topology.istio.io/network": "far"}

@@ -50,28 +50,28 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
     What comes to the gateway's balancer is let in by GKE, from the Service's source ranges. Ranges are named rather than service accounts, which the
     firewall knows only within a VPC; pods keep their addresses on the way to private ranges.
     """
-    found: list[FirewallRule] = []
+    rules: list[FirewallRule] = []
     machines = settings.google_machines
     for workload in workloads_with_machines(settings):
         spec = settings.workloads[workload]
-        own = {name: machine for name, machine in machines.items() if machine.workload == workload}
-        for vpc in sorted({_vpc(settings, machine) for machine in own.values()}):
-            here = [machine for machine in own.values() if _vpc(settings, machine) == vpc]
-            networks = {machine.network for machine in here}
+        members = {name: machine for name, machine in machines.items() if machine.workload == workload}
+        for vpc in sorted({_vpc(settings, machine) for machine in members.values()}):
+            in_vpc = [machine for machine in members.values() if _vpc(settings, machine) == vpc]
+            networks = {machine.network for machine in in_vpc}
             # The gateway of a network takes calls from every other one; all else is called within its network.
             callers = set(settings.networks) - networks if spec.role == "router" else networks
             sources = sorted({text for network in callers for text in _client_cidrs(settings, network)})
             ports = tuple(sorted(set(spec.ports.values())))
             if sources and ports:
-                found.append(FirewallRule(f"{vpc}-{workload}", vpc, tuple(sources), workload, ports, f"calls to the workload {workload}"))
-            if any(isinstance(machine, GceMachine) for machine in here):
-                found.append(
+                rules.append(FirewallRule(f"{vpc}-{workload}", vpc, tuple(sources), workload, ports, f"calls to the workload {workload}"))
+            if any(isinstance(machine, GceMachine) for machine in in_vpc):
+                rules.append(
                     FirewallRule(f"{vpc}-{workload}-ssh", vpc, ssh_sources(settings), workload, (22,), "SSH of whoever runs Pulumi")
                 )
-            if spec.role == "router" or any(isinstance(machine, GceInstanceGroup) for machine in here):
+            if spec.role == "router" or any(isinstance(machine, GceInstanceGroup) for machine in in_vpc):
                 health = (STATUS_PORT,)
-                found.append(FirewallRule(f"{vpc}-{workload}-health", vpc, HEALTH_CHECKS, workload, health, "Google's health checks"))
-    return [*found, *_rules_to_pods(settings)]
+                rules.append(FirewallRule(f"{vpc}-{workload}-health", vpc, HEALTH_CHECKS, workload, health, "Google's health checks"))
+    return [*rules, *_rules_to_pods(settings)]
 
 
 def ssh_sources(settings: Settings) -> tuple[str, ...]:

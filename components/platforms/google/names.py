@@ -14,14 +14,14 @@ NODES = "nodes"  # the firewall's target for the cluster's nodes; others are wor
 
 def slug(text: str) -> str:
     """A stack's name as Google takes names: lower-case letters, digits and '-', a letter first. Pulumi takes '.' and '_' too."""
-    found = re.sub("[^a-z0-9-]", "-", text.lower())
-    return found if found[:1].isalpha() else f"s{found}"
+    name = re.sub("[^a-z0-9-]", "-", text.lower())
+    return name if name[:1].isalpha() else f"s{name}"
 
 
 def resource_name(stack: str, name: str) -> str:
     """The name on Google Cloud of something whose name must be known beforehand: at most 63 characters, and unique in a project."""
-    whole = slug(f"{stack}-{name}")
-    return whole if len(whole) <= 63 else f"{whole[:54].rstrip('-')}-{crc32(whole.encode()):08x}"
+    full_name = slug(f"{stack}-{name}")
+    return full_name if len(full_name) <= 63 else f"{full_name[:54].rstrip('-')}-{crc32(full_name.encode()):08x}"
 
 
 def cluster_name(stack: str) -> str:
@@ -31,8 +31,8 @@ def cluster_name(stack: str) -> str:
 
 def account_id(stack: str, name: str) -> str:
     """The ID of a service account: 6 to 30 characters."""
-    whole = slug(f"{stack}-{name}")
-    return whole if 6 <= len(whole) <= 30 else f"{whole[:21].rstrip('-')}-{crc32(whole.encode()):08x}"
+    full_name = slug(f"{stack}-{name}")
+    return full_name if 6 <= len(full_name) <= 30 else f"{full_name[:21].rstrip('-')}-{crc32(full_name.encode()):08x}"
 
 
 def vpcs(settings: Settings) -> list[str]:

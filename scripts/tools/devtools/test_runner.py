@@ -37,7 +37,7 @@ HOST_PACKAGES = [
 ]
 FAST_TESTS = ("tests/plugins", "tests/engine", "tests/preview", "tests/unit", "scripts/tools/standins/tests")
 """Directories, the longest first."""
-LAB_TESTS = "tests/lab"
+LAB_TESTS = "tests/e2e"
 
 
 class Terminated(KeyboardInterrupt):

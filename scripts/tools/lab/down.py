@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import yaml
 
@@ -11,6 +12,9 @@ from .engine import Engine
 from .locks import checkout_lock, exclusive_lock, shared_lock
 from .offline import cache, dockerd, images, packages
 from .steps import Step, StepError, Steps
+
+CREATION_S = 120.0
+"""Seconds that the engine has to create a container."""
 
 
 def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
@@ -92,10 +96,12 @@ def _is_local(stack: str) -> bool:
 
 
 def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
-    """Remove by label what Pulumi left: machines, and whatever is attached to the stack's networks (the nodes of its cluster)."""
+    """Remove what Pulumi left: machines by the stack's label, and the cluster's node by its name and the stack's networks."""
+    node = f"istio-vm-mesh-{stack}-cluster-control-plane"
+    _wait_for_creation(engine, node)
     label = f"label=istio-vm-mesh.stack={stack}"
     networks = engine.docker("network", "ls", "--quiet", "--filter", label).split()
-    filters = [label, *(f"network={network}" for network in networks)]
+    filters = [label, f"name=^{node}$", *(f"network={network}" for network in networks)]
     containers = {name for each in filters for name in engine.docker("ps", "--all", "--format", "{{.Names}}", "--filter", each).split()}
     if containers:
         engine.docker("rm", "--force", "--volumes", *sorted(containers))
@@ -103,6 +109,25 @@ def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
         engine.docker("network", "rm", *networks)
     if containers or networks:
         step.summary = f"{len(containers)} containers, {len(networks)} networks"
+
+
+def _wait_for_creation(engine: Engine, name: str) -> None:
+    """Wait until no container of this name is being created.
+
+    The engine goes on with what a killed client has asked it for, and lists a container only when that is done: for a node, which begins with a
+    copy of its image's /var, after seconds. The name is taken from the beginning, so a container can be given it only if none is on its way.
+    """
+    image = engine.attempt("inspect", "--format", "{{.Image}}", packages.CONTAINER)
+    if image.returncode:
+        return  # nothing has been created here: the package server comes before everything else
+    until = time.monotonic() + CREATION_S
+    while time.monotonic() < until:
+        if engine.docker("ps", "--all", "--quiet", "--filter", f"name=^{name}$"):
+            return
+        if not engine.attempt("create", "--name", name, image.stdout.decode().strip()).returncode:
+            engine.docker("rm", "--volumes", name)
+            return
+        time.sleep(0.2)
 
 
 def _used_by_other_checkouts(engine: Engine) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -128,13 +129,30 @@ def _gone(group: int, number: signal.Signals, seconds: float, reap: Callable[[],
     return True
 
 
+def kill(pids: Sequence[int], seconds: float = 5.0) -> None:
+    """Kill processes of any parent, and wait until they have ended.
+
+    Waits `seconds` at most, because a process may be stuck in the kernel.
+    """
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    until = time.monotonic() + seconds
+    while any(_group(Path(f"/proc/{pid}/stat")) is not None for pid in pids) and time.monotonic() < until:
+        time.sleep(0.02)
+
+
 def _runs(group: int) -> bool:
-    """Whether a process of the group runs; a zombie, as in containers without an init, does not."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, member, *_ = stat.read_text().rpartition(")")[2].split()
-        except (OSError, ValueError):
-            continue  # gone meanwhile
-        if int(member) == group and state not in "ZX":
-            return True
-    return False
+    """Whether a process of the group runs."""
+    return any(_group(stat) == group for stat in Path("/proc").glob("[0-9]*/stat"))
+
+
+def _group(stat: Path) -> int | None:
+    """Return the group of a process that runs; None for one that is gone, or a zombie, as in
+    containers without an init.
+    """
+    try:
+        state, _, group, *_ = stat.read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None  # gone meanwhile
+    return int(group) if state not in "ZX" else None

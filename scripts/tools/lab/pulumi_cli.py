@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +35,11 @@ def call(
     """Run the CLI on this checkout, with its output in the step's log. Raises StepError with Pulumi's diagnostics when it fails."""
     variables = paths.environment(**{MARK: str(os.getpid()), "TMPDIR": str(paths.make_private(paths.TMP))}, **environment)
     command = Command([paths.BIN / "pulumi", *arguments], paths.ROOT, variables, capture=capture, stop=STOP, grace=STOP_GRACE)
-    done = step.run(command, progress=progress, check=False)
+    try:
+        done = step.run(command, progress=progress, check=False)
+    except KeyboardInterrupt:
+        end_leftovers(step)  # program and plugins end later than the CLI, official plugins after minutes
+        raise
     if check and done.code:
         raise StepError(f"`pulumi {arguments[0]}` failed\n{explanation(done.output)}".rstrip(), show_log=capture)
     return done
@@ -66,7 +69,8 @@ def write_environment() -> None:
 
 
 def end_leftovers(step: Step) -> None:
-    """End what a killed `lab` of this checkout left running besides its CLI (plugins, Helm, kind), and remove its temporary files.
+    """End what a `lab` of this checkout that was killed or interrupted left running besides its CLI (the program, plugins, Helm, kind), and
+    remove its temporary files.
 
     Only under this checkout's lock.
     """
@@ -79,11 +83,9 @@ def end_leftovers(step: Step) -> None:
             continue  # ended meanwhile, or another user's
         if home in environment and any(item.startswith(f"{MARK}=".encode()) for item in environment):
             left.append(int(directory.name))
-    for pid in left:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    process.kill(left)
     if left:
-        step.line(f"a former run was killed: ended {len(left)} processes that it left")
+        step.line(f"ended {len(left)} processes that a run which was killed or interrupted left")
     shutil.rmtree(paths.TMP, ignore_errors=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import pytest
 
 from tests.plugins.kubernetes.one_resource import Resource
 from tests.support.control_plane import ControlPlane
+from tests.support.waiting import when
 from tools.standins.kubernetes.plugin import Kubernetes
 from tools.standins.provider import InitFailed
 
@@ -94,8 +94,8 @@ def test_a_deployment_waits_for_its_replicas(
 def test_an_interrupted_deployment_is_saved(plane: ControlPlane, provider: Kubernetes, namespace: str) -> None:
     resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=60)
     request = resource.request(inputs=resource.check(deployment(namespace)).inputs)
-    threading.Timer(0.5, request.cancel).start()
-    with pytest.raises(InitFailed, match="interrupted") as failure:
+    there = lambda: plane.cluster.get("apps/v1", "Deployment", namespace, "it") is not None  # noqa: E731
+    with when(there, request.cancel), pytest.raises(InitFailed, match="interrupted") as failure:
         provider.create(request)
     assert failure.value.id == f"{namespace}/it", "`destroy` must know of it"
 

@@ -98,6 +98,7 @@ def test_the_join_waits_for_the_stacks_setup_but_not_for_itself(programs: Path, 
     assert run(programs, "wait_for_setup", API_SERVER="https://x").stdout == ""
 
 
+@pytest.mark.istio_case(27)
 @pytest.mark.parametrize(
     ("off", "cause"),
     [

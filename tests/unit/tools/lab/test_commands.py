@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,19 @@ class Docker(Engine):
                 return "machine\nnode"
         return ""
 
+    def attempt(self, *arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        calls.append(list(map(str, arguments)))
+        return subprocess.CompletedProcess([], 0, b"sha256:image\n", b"")
+
+
+class Creating(Docker):
+    """An engine that still creates the node of a cluster, for two questions more."""
+
+    def attempt(self, *arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        done = super().attempt(*arguments, stdin=stdin)
+        done.returncode = int(arguments[0] == "create" and sum(call[0] == "create" for call in calls) < 3)
+        return done
+
 
 calls: list[list[str]] = []
 
@@ -96,6 +110,17 @@ def test_what_pulumi_left_is_removed_by_label_and_network(lab: Path) -> None:
     calls.clear()
     down._remove_containers(quiet("down", lab / "log"), Docker(None), "lab")
     assert calls[-2:] == [["rm", "--force", "--volumes", "machine", "node"], ["network", "rm", "aaa", "bbb"]]
+
+
+def test_a_node_that_the_engine_still_creates_is_waited_for(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that was killed has asked for it; it is listed only when it is there."""
+    monkeypatch.setattr(down.time, "sleep", lambda _: None)
+    calls.clear()
+    down._remove_containers(quiet("down", lab / "log"), Creating(None), "lab")
+    node = "istio-vm-mesh-lab-cluster-control-plane"
+    assert [call for call in calls if call[0] == "create"] == 3 * [["create", "--name", node, "sha256:image"]]
+    assert calls.index(["rm", "--volumes", node]) < [call[:2] for call in calls].index(["network", "ls"])
+    assert f"name=^{node}$" in [call[-1] for call in calls if call[0] == "ps"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tools.lab import paths, pulumi_cli
+from tools.lab.process import Command
 from tools.lab.steps import Display, StepError, Steps, quiet
 from tools.mesh_status.pulumi import explanation
 
@@ -139,3 +140,20 @@ def test_what_a_killed_run_left_running_is_ended_and_nothing_else(tmp_path: Path
         for process in [left, *others]:
             process.kill()
             process.wait()
+
+
+def test_an_interrupted_call_leaves_nothing_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program and the plugins of a CLI end later than the CLI, those of Pulumi's own after minutes."""
+    monkeypatch.setattr(paths, "HOME", tmp_path / "home")
+    monkeypatch.setattr(paths, "TMP", tmp_path / "run" / "tmp")
+    step = quiet("up", tmp_path / "log")
+    plugins = []
+
+    def interrupted(command: Command, **_: object) -> None:
+        plugins.append(subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"], **(command.env or {})}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(step, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pulumi_cli.call(step, "up")
+    assert [plugin.wait(5) for plugin in plugins] == [-9]

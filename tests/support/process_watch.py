@@ -1,4 +1,4 @@
-"""What anybody on this machine could have read while the lab came up."""
+"""What every process of this computer could have read while the lab came up."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import threading
 from pathlib import Path
 
 
-class Watch:
+class ProcessWatch:
     """Everything that stood on a command line or in an environment on this machine, containers included, while it watched."""
 
     def __init__(self) -> None:
         self.seen: set[bytes] = set()
-        self._known: set[tuple[str, bytes]] = set()
+        self._commands: set[tuple[str, bytes]] = set()
         self._stop = threading.Event()
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> ProcessWatch:
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -34,8 +34,8 @@ class Watch:
     def _look(self, pid: str) -> None:
         try:
             command = Path("/proc", pid, "cmdline").read_bytes()
-            if (pid, command) not in self._known:
-                self._known.add((pid, command))
+            if (pid, command) not in self._commands:
+                self._commands.add((pid, command))
                 self.seen |= {command, Path("/proc", pid, "environ").read_bytes()}
         except OSError:
             return  # ended meanwhile

@@ -1,17 +1,28 @@
-"""A machine's life: its agent stops and starts, its application falls ill and recovers, it reboots, and an `up` finds nothing to do."""
+"""Nothing to do: the same `up` again, a preview, a refresh, and a machine that reboots."""
 
 from __future__ import annotations
 
-from tests.lab.environment import Lab, wait_for
+import pytest
+
+from tests.support.lab import Lab
+from tests.support.waiting import wait_until
 
 BOTH = {"pod", "product-1"}
 
 
+@pytest.fixture(scope="module")
+def lab(single_network_lab: Lab) -> Lab:
+    """The stack `lab`."""
+    single_network_lab.ensure()
+    return single_network_lab
+
+
+@pytest.mark.istio_case(30)
 def test_the_same_up_changes_and_restarts_nothing(lab: Lab) -> None:
-    agent = lab.agent()
+    agent = lab.agent_pid()
     output = lab.up()
     assert " created" not in output and " updated" not in output and " replaced" not in output
-    assert lab.agent() == agent
+    assert lab.agent_pid() == agent
 
 
 def test_preview_and_refresh_by_hand_find_no_difference(lab: Lab) -> None:
@@ -21,10 +32,13 @@ def test_preview_and_refresh_by_hand_find_no_difference(lab: Lab) -> None:
     lab.pulumi("preview", "--expect-no-changes")
 
 
+@pytest.mark.istio_case(26)
 def test_a_machine_that_reboots_comes_back_by_itself(lab: Lab) -> None:
     entry = lab.outputs()["machines"]["product-1"]["entry"]
-    lab.docker("restart", f"istio-vm-mesh-{lab.stack}-product-1")
-    seconds = wait_for(
-        lambda: lab.health(entry) == "True" and lab.answering() == (BOTH, BOTH), 60, "the machine is back, both endpoints answer both"
+    lab.docker("restart", lab.container("product-1"))
+    seconds = wait_until(
+        lambda: lab.entry_health(entry) == "True" and lab.answering_endpoints() == (BOTH, BOTH),
+        60,
+        "the machine is back, both endpoints answer both",
     )
     print(f"both directions answered {seconds:.1f} s after the restart")

@@ -7,21 +7,29 @@ import http.client
 
 import pytest
 
-from tests.lab.environment import Lab
+from tests.support.lab import Lab
 
 BOTH = {"pod", "product-1"}
 IDENTITY = "spiffe://cluster.local/ns/shop/sa/product"
 
 
+@pytest.fixture(scope="module")
+def lab(single_network_lab: Lab) -> Lab:
+    """The stack `lab`."""
+    single_network_lab.ensure()
+    return single_network_lab
+
+
 def test_the_server_sees_who_calls(lab: Lab) -> None:
     """Each proxy tells its application which certificate the caller showed, and which of its own."""
-    for answers in (lab.from_pod(), lab.from_machine()):
+    for answers in (lab.call_from_pod(), lab.call_from_machine()):
         assert {each.hostname for each in answers} == BOTH
         for answer in answers:
             fields = dict(part.split("=", 1) for part in answer.certificate.split(";"))
             assert (fields["URI"], fields["By"]) == (IDENTITY, IDENTITY)
 
 
+@pytest.mark.istio_case(21)
 def test_the_machine_takes_no_plaintext(lab: Lab) -> None:
     """Connections are cut off without an answer: those of this computer, and those of a pod past its proxy."""
     address = lab.outputs()["machines"]["product-1"]["address"]

@@ -1,4 +1,7 @@
-"""After everything: nothing secret was seen anywhere, and `down` leaves nothing of the lab and everything of others."""
+"""The end of a lab: nothing secret was seen anywhere, a machine that leaves keeps nothing, and `down` leaves nothing of the lab.
+
+Runs last, so that the secrets of every update are looked for.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,30 @@ import tempfile
 import time
 from typing import Any
 
-from tests.lab.environment import CHECKOUT, Config, Lab
+import pytest
+
+from components import shell
+from components.machines import bootstrap
+from tests.support.lab import CHECKOUT_ID, Config, Lab
+
+
+@pytest.fixture(scope="module")
+def lab(single_network_lab: Lab) -> Lab:
+    """The stack `lab`, with whatever changes."""
+    single_network_lab.ensure_any()
+    return single_network_lab
 
 
 def test_nothing_secret_was_on_a_command_line_in_an_environment_or_in_a_log(lab: Lab) -> None:
-    known = lab.secrets()
-    assert {"product-1-token", "SSH key", "key of the kubeconfig"} <= set(known)
+    secret_texts = lab.secrets()
+    assert {"product-1-token", "SSH key", "key of the kubeconfig"} <= set(secret_texts)
     assert any(b"kind\0create\0cluster" in text for text in lab.watch.seen)
-    assert not [what for what, text in known.items() if any(text.encode() in seen for seen in lab.watch.seen)]
+    assert not [what for what, text in secret_texts.items() if any(text.encode() in seen for seen in lab.watch.seen)]
     assert any("product-1-join" in log for log in lab.logs)
-    assert not [what for what, text in known.items() if any(text in log for log in [*lab.logs, lab.output])]
+    assert not [what for what, text in secret_texts.items() if any(text in log for log in [*lab.logs, lab.first_output])]
     state = lab.state(secrets=False)
     assert "product-1-join" in state
-    assert not [what for what, text in known.items() if text in state]
+    assert not [what for what, text in secret_texts.items() if text in state]
     for directory in (".lab/state", ".lab/home", ".lab/logs"):
         assert (lab.root / directory).stat().st_mode & 0o077 == 0
 
@@ -46,7 +60,7 @@ for top in tops:
             except OSError:
                 continue
 """
-"""Prints the files below some directories that hold one of the texts on standard input, as far as whoever runs it can read them."""
+"""Prints the files below some directories that hold one of the texts on standard input, as far as its user can read them."""
 PLACES = ["/etc", "/var", "/run", "/tmp", "/home", "/root", "/opt"]
 PLANTED = secrets.token_hex(16)
 
@@ -56,12 +70,12 @@ def test_no_preview_shows_a_secret(lab: Lab) -> None:
         config["machines"]["product-1"]["rotation"] = 7
         config["workloads"]["product"]["labels"]["tier"] = "y"
 
-    known = lab.secrets()
+    secret_texts = lab.secrets()
     lab.configure(everything)
     for form in ([], ["--diff"], ["--json"], ["--json", "--diff"]):
         shown = lab.pulumi("preview", *form)
         assert "product-1-token" in shown and "product-1-join" in shown
-        assert not [what for what, text in known.items() if text in shown], form
+        assert not [what for what, text in secret_texts.items() if text in shown], form
 
 
 def test_no_other_user_can_read_a_secret_on_this_computer(lab: Lab) -> None:
@@ -79,24 +93,39 @@ def test_no_other_user_can_read_a_secret_on_this_computer(lab: Lab) -> None:
         ]
         nobody: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
         texts = "\n".join([PLANTED, *lab.secrets().values()])
-        found = subprocess.run(command, input=texts, capture_output=True, text=True, check=True, timeout=120, cwd="/", **nobody)
-        assert set(found.stdout.split()) == {planted.name}
+        reader = subprocess.run(command, input=texts, capture_output=True, text=True, check=True, timeout=120, cwd="/", **nobody)
+        assert set(reader.stdout.split()) == {planted.name}
+
+
+@pytest.mark.istio_case(29)
+def test_a_machine_that_leaves_keeps_nothing(lab: Lab) -> None:
+    """The state does not say that the machine has left, so no `lab up` brings it back."""
+    lab.useless = True
+    leave = shell.b64encode(shell.run_as_root(bootstrap.leave_script("product-1")))
+    for _ in range(2):
+        lab.ssh("product-1", f"echo {leave} | base64 -d | {shell.REMOTE}")
+    rules = "iptables-save; iptables-legacy-save 2>/dev/null"
+    look = f"sudo sh -c 'pgrep -l \"pilot|envoy\"; dpkg --list | grep istio; systemctl cat istio 2>/dev/null; {rules}'"
+    directories = "/etc/certs /etc/istio /var/lib/istio /var/lib/istio-vm-mesh /run/secrets/tokens/istio-token"
+    remains = lab.ssh("product-1", f"{look}; sudo ls -d {directories}", check=False)
+    assert "istio" not in remains.lower() and "envoy" not in remains and "certs" not in remains
+    assert lab.ssh("product-1", "curl --silent http://localhost:8080/ | grep -c Hostname").strip() == "1"
 
 
 def test_down_removes_all_of_the_lab_and_nothing_of_another(lab: Lab) -> None:
     image = lab.resource("product-1-container")["inputs"]["triggers"][0]
-    other = f"istio-vm-mesh-other-{CHECKOUT}"
+    other = f"istio-vm-mesh-other-{CHECKOUT_ID}"
     lab.docker("network", "create", "--label", "istio-vm-mesh.stack=other", f"{other}-pods")
     lab.docker("run", "--detach", "--name", f"{other}-machine", "--network", f"{other}-pods", "--entrypoint", "sleep", image, "infinity")
     try:
-        output = lab.lab("down").stdout
+        output = lab.down().stdout
         assert "Command cluster-kind deleted" in output
         running = set(lab.docker("ps", "--format", "{{.Names}}").split())
         assert {"istio-vm-mesh-packages", f"{other}-machine"} <= running
     finally:
         lab.docker("rm", "--force", f"{other}-machine")
         lab.docker("network", "rm", f"{other}-pods")
-    assert not [name for name in lab.docker("ps", "--all", "--format", "{{.Names}}").split() if f"istio-vm-mesh-{lab.stack}-" in name]
+    assert not [name for name in lab.docker("ps", "--all", "--format", "{{.Names}}").split() if lab.container("") in name]
     networks = lab.docker("network", "ls", "--format", "{{.Name}}").split()
-    assert not [name for name in networks if f"istio-vm-mesh-{lab.stack}-" in name]
+    assert not [name for name in networks if lab.container("") in name]
     assert sorted(path.name for path in (lab.root / ".lab").iterdir()) == ["logs", "run"]

@@ -5,28 +5,37 @@ from __future__ import annotations
 import json
 import re
 
-from tests.lab.environment import Lab
+import pytest
+
+from tests.support.lab import Lab
 from tools.lab.offline import versions
 
 STEP = re.compile(r"^\[ *(\d+)/(\d+)\] (.+?) … (?:[\d.]+ s|\d+ min \d\d s)(?: \((.*)\))?$", re.MULTILINE)
 
 
+@pytest.fixture(scope="module")
+def lab(single_network_lab: Lab) -> Lab:
+    """The stack `lab`, brought up from nothing."""
+    single_network_lab.ensure_from_nothing()
+    return single_network_lab
+
+
 def test_it_names_its_steps_with_their_times(lab: Lab) -> None:
-    print(lab.output)
-    steps = {title: summary for _, _, title, summary in STEP.findall(lab.output)}
-    numbers = sorted({int(number) for number, *_ in STEP.findall(lab.output)})
-    assert numbers == list(range(1, int(STEP.findall(lab.output)[0][1]) + 1))
+    print(lab.first_output)
+    steps = {title: summary for _, _, title, summary in STEP.findall(lab.first_output)}
+    numbers = sorted({int(number) for number, *_ in STEP.findall(lab.first_output)})
+    assert numbers == list(range(1, int(STEP.findall(lab.first_output)[0][1]) + 1))
     assert {"container engine", "images", "package server", "Pulumi's plugins", "pulumi up", "status"} <= set(steps)
     assert re.fullmatch(r"Docker \S+, the (lab's own|machine's)", steps["container engine"])
     assert re.fullmatch(
         r"(, )?".join(rf"{name}: (stand-in|official \S+)" for name in ("language host", "kubernetes", "command")), steps["Pulumi's plugins"]
     )
     for resource in ("Command cluster-kind", "Release istiod", "Command product-1-join", "Command product-verification"):
-        assert re.search(rf"^ +{resource} created: .* s$", lab.output, re.MULTILINE), f"no line about {resource}"
+        assert re.search(rf"^ +{resource} created: .* s$", lab.first_output, re.MULTILINE), f"no line about {resource}"
 
 
 def test_it_ends_with_who_called_whom(lab: Lab) -> None:
-    table = lab.output.split("pulumi up …")[-1]
+    table = lab.first_output.split("pulumi up …")[-1]
     outputs = lab.outputs()
     [pod] = lab.get("pods", "--selector", "app=product")["items"]
     machine, pod_name = outputs["machines"]["product-1"], pod["metadata"]["name"]
@@ -45,9 +54,9 @@ def test_it_ends_with_who_called_whom(lab: Lab) -> None:
 
 
 def test_everything_runs_the_versions_that_it_claims(lab: Lab) -> None:
-    said = json.loads(lab.run("istioctl", "version", "--output", "json").stdout)
-    assert {each["Info"]["version"] for each in said["meshVersion"]} == {versions.ISTIO_BUILD}
-    proxies = {each["ID"]: each["IstioVersion"] for each in said["dataPlaneVersion"]}
+    proxy_versions = json.loads(lab.run("istioctl", "version", "--output", "json").stdout)
+    assert {each["Info"]["version"] for each in proxy_versions["meshVersion"]} == {versions.ISTIO_BUILD}
+    proxies = {each["ID"]: each["IstioVersion"] for each in proxy_versions["dataPlaneVersion"]}
     assert set(proxies.values()) == {versions.ISTIO_BUILD}
     assert len(proxies) == 3  # the gateway, the pod, the machine
     assert "product-1.shop" in proxies

@@ -1,4 +1,4 @@
-"""A machine of a group, in the mesh: it joins by itself with the startup script that Google Cloud would run, and leaves when it is shut down.
+"""A machine of an instance group: it joins with the startup script that Google Cloud would run, and leaves when it is shut down.
 
 Google's part is played by stand-ins: a metadata server of this process, whose "Google identity" is a ServiceAccount with the rights that the program gives
 machines, and a unit that runs the script in the metadata. The token comes from the lab's API server.
@@ -19,8 +19,9 @@ from components.config import load_file
 from components.config.stack import Settings
 from components.platforms.docker import names
 from components.platforms.google import startup
-from tests.lab.environment import Lab, wait_for
 from tests.support import metadata_server
+from tests.support.lab import Lab
+from tests.support.waiting import wait_until
 
 NAME = "product-x7k2"
 ACCOUNT = "machines-google-identity"
@@ -49,7 +50,7 @@ class Member:
         return f"product-{self.address}-pods"
 
     def run(self, command: str, check: bool = True) -> str:
-        return self.lab.inside(NAME, command, check)
+        return self.lab.exec_in_container(NAME, command, check)
 
     def put(self, path: str, text: str) -> None:
         self.lab.docker("exec", "--interactive", container(self.lab), "tee", path, stdin=text)
@@ -57,6 +58,13 @@ class Member:
 
 def container(lab: Lab) -> str:
     return names.docker_name(lab.stack, NAME)
+
+
+@pytest.fixture(scope="module")
+def lab(single_network_lab: Lab) -> Lab:
+    """The stack `lab`."""
+    single_network_lab.ensure()
+    return single_network_lab
 
 
 @pytest.fixture(scope="module")
@@ -127,25 +135,25 @@ def member(lab: Lab, settings: Settings, metadata: tuple[str, dict[str, str]]) -
     try:
         address = lab.docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container(lab)).strip()
         answers["/instance/network-interfaces/0/ip"] = address
-        made = Member(lab, address)
-        wait_for(lambda: made.run("systemctl is-active dbus", check=False).strip() == "active", 30, "systemd runs")
-        made.run(f"ip route replace {settings.cluster.pod_cidr} via {gateway}")
-        made.put("/etc/api-server.pem", authority)
-        made.put("/opt/startup-script", scripts["startup-script"])
-        made.put("/etc/systemd/system/google-startup-scripts.service", UNIT.format(metadata=url))
-        made.run("systemctl daemon-reload")
-        made.run("systemctl start google-startup-scripts || { journalctl --unit google-startup-scripts --output cat >&2; exit 1; }")
-        yield made
+        member = Member(lab, address)
+        wait_until(lambda: member.run("systemctl is-active dbus", check=False).strip() == "active", 30, "systemd runs")
+        member.run(f"ip route replace {settings.cluster.pod_cidr} via {gateway}")
+        member.put("/etc/api-server.pem", authority)
+        member.put("/opt/startup-script", scripts["startup-script"])
+        member.put("/etc/systemd/system/google-startup-scripts.service", UNIT.format(metadata=url))
+        member.run("systemctl daemon-reload")
+        member.run("systemctl start google-startup-scripts || { journalctl --unit google-startup-scripts --output cat >&2; exit 1; }")
+        yield member
     finally:
         lab.docker("rm", "--force", "--volumes", container(lab))
 
 
 def test_it_joins_with_a_token_that_it_mints_itself(lab: Lab, member: Member, identity: Identity) -> None:
-    wait_for(lambda: lab.health(member.entry) == "True", 30, "the machine's entry is healthy")
+    wait_until(lambda: lab.entry_health(member.entry) == "True", 30, "the machine's entry is healthy")
     entry = lab.entries()[member.address]
     assert entry["spec"]["serviceAccount"] == "product"
     assert entry["spec"]["labels"]["app"] == "product"
-    assert {"pod", "product-1", NAME} <= {answer.hostname for answer in lab.from_pod(count=80)}
+    lab.wait_until_answered_by("pod", {"pod", "product-1", NAME})
     assert member.run("cat /var/log/setup") == "set up\n"
     claims = member.run("cut -d . -f 2 /var/lib/istio/envoy/istio-token").strip()
     token = json.loads(base64.urlsafe_b64decode(claims + "=="))
@@ -181,7 +189,7 @@ def test_when_it_is_shut_down_no_call_fails_and_its_entry_goes(lab: Lab, member:
     thread.start()
     try:
         lab.docker("stop", "--time", "60", container(lab))
-        wait_for(lambda: lab.health(member.entry) is None, 5, "its entry is gone before the machine is")
+        wait_until(lambda: lab.entry_health(member.entry) is None, 5, "its entry is gone before the machine is")
     finally:
         lab.ssh("product-1", f"touch {enough}")
         thread.join()

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.lab.environment import Lab
+from tests.support.lab import Lab
+
+
+@pytest.fixture(scope="module")
+def lab(single_network_lab: Lab) -> Lab:
+    """The stack `lab`."""
+    single_network_lab.ensure()
+    return single_network_lab
 
 
 def test_the_machines_image_holds_nothing_of_istio(lab: Lab) -> None:
@@ -23,7 +30,7 @@ def test_the_machines_image_holds_nothing_of_istio(lab: Lab) -> None:
 
 
 def test_the_join_goes_by_ssh_alone_with_the_host_key_pinned(lab: Lab) -> None:
-    key = lab.inside("product-1", "cat /etc/ssh/ssh_host_ed25519_key.pub").split()[:2]
+    key = lab.exec_in_container("product-1", "cat /etc/ssh/ssh_host_ed25519_key.pub").split()[:2]
     of_machine = {name: each for name, each in lab.resources().items() if name.startswith("product-1-")}
     over_ssh = {name: each["inputs"] for name, each in of_machine.items() if "over_ssh.py" in str(each["inputs"].get("create"))}
     assert {"product-1-join", "product-1-proof"} == set(over_ssh)
@@ -49,6 +56,7 @@ def configured(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.istio_case(19)
 def test_its_files_are_those_of_istioctl(lab: Lab, configured: Path) -> None:
     assert lab.ssh("product-1", "cat /var/lib/istio/envoy/cluster.env") == (configured / "cluster.env").read_text()
     # The agent writes the root certificate again when istiod gives it, without the last newline.
@@ -56,6 +64,7 @@ def test_its_files_are_those_of_istioctl(lab: Lab, configured: Path) -> None:
     assert yaml.safe_load(lab.ssh("product-1", "cat /etc/istio/config/mesh")) == yaml.safe_load((configured / "mesh.yaml").read_text())
 
 
+@pytest.mark.istio_case(19, 28)
 def test_all_that_differs_from_istioctl_is_in_one_file(lab: Lab) -> None:
     text = lab.ssh("product-1", "cat /var/lib/istio/envoy/overrides.env")
     address, gateway = lab.outputs()["machines"]["product-1"]["address"], lab.outputs()["gateway"]
@@ -106,11 +115,11 @@ def test_nothing_secret_is_in_the_machines_log(lab: Lab) -> None:
 
 def test_no_other_user_can_read_a_secret_on_a_machine(lab: Lab) -> None:
     planted, places = secrets.token_hex(16), ["/etc", "/var", "/run", "/tmp", "/home", "/root", "/opt"]
-    lab.inside("product-1", f"echo {planted} >/var/tmp/planted")
+    lab.exec_in_container("product-1", f"echo {planted} >/var/tmp/planted")
     texts = "\n".join([planted, *lab.secrets().values()])
     grep = ["grep", "--recursive", "--files-with-matches", "--no-messages", "--devices=skip", "--fixed-strings", "--file=/dev/stdin"]
-    machine = f"istio-vm-mesh-{lab.stack}-product-1"
-    found = lab.docker(
+    machine = lab.container("product-1")
+    output = lab.docker(
         "exec",
         "--interactive",
         "--user",
@@ -121,5 +130,5 @@ def test_no_other_user_can_read_a_secret_on_a_machine(lab: Lab) -> None:
         check=False,
         stdin=texts,
     )
-    lab.inside("product-1", "rm /var/tmp/planted")
-    assert found.split() == ["/var/tmp/planted"]
+    lab.exec_in_container("product-1", "rm /var/tmp/planted")
+    assert output.split() == ["/var/tmp/planted"]

@@ -1,0 +1,373 @@
+"""Obstacles to joins: each `up` that fails names its causes, and the same `up` finishes when they are gone.
+
+Every update costs a part of a minute, so each meets many obstacles at once, on a machine of its own. The updates are fixtures, each of which starts
+where the one before ended; the tests only look at what they did. So one test runs alone, after the updates that it needs, and a test that fails
+leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.support import credentials
+from tests.support.changes import PACKAGE, TEN_MACHINES, other_label_probe_and_package, ten_machines
+from tests.support.istio_cases import CALLER, start_steady_caller
+from tests.support.lab import CHECKOUT_ID, NODE, Config, Lab
+from tests.support.traffic import Request, assert_no_lost_requests
+from tests.support.waiting import wait_until
+
+PRODUCT_ENDPOINTS = {"pod", *TEN_MACHINES[:5]}
+DAY_S = 24 * 3600.0
+CURL = "/usr/local/sbin/curl"
+STAMP = "/var/lib/istio-vm-mesh/package"
+PACKAGE_URL = PACKAGE.format(version="1.31.0")
+
+
+def obstacle_unit(start: str, stop: str = "true", kind: str = "oneshot") -> str:
+    """Return the command that puts an obstacle on an image: a unit that runs before sshd, and gives way when it is stopped."""
+    lines = ["[Unit]", "Before=ssh.service", "[Service]", f"Type={kind}", "RemainAfterExit=yes", f"ExecStart={start}", f"ExecStop={stop}"]
+    text = "\\n".join([*lines, "[Install]", "WantedBy=multi-user.target", ""])
+    return f"printf '{text}' >/etc/systemd/system/obstacle.service && systemctl enable obstacle"
+
+
+def iptables_unit(rule: str) -> str:
+    return obstacle_unit(f"/usr/sbin/iptables --insert {rule}", f"/usr/sbin/iptables --delete {rule}")
+
+
+REMOVE_UNIT = "systemctl disable --now obstacle"
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What is wrong on a machine from its first start on.
+
+    command: puts it on the machine's image.
+    removal: removes it from the machine.
+    cause: what the update says; `{gateway}` stands for the gateway's address.
+    """
+
+    command: str
+    removal: str
+    cause: str
+
+
+OBSTACLES = {
+    "product-2": Obstacle(
+        "systemctl mask ssh.service", "systemctl unmask ssh.service && systemctl start ssh.service", "connection refused"
+    ),
+    "product-3": Obstacle(
+        "ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/other && echo HostKey /etc/ssh/other >/etc/ssh/sshd_config.d/other.conf",
+        "rm /etc/ssh/sshd_config.d/other.conf && systemctl restart ssh.service",
+        "host key mismatch",
+    ),
+    "product-4": Obstacle(
+        iptables_unit("OUTPUT --protocol tcp --dport 15012 --jump DROP"),
+        REMOVE_UNIT,
+        "machine product-4: cannot reach the east-west gateway at {gateway} port 15012: check the gateway's address",
+    ),
+    "product-5": Obstacle(
+        iptables_unit("OUTPUT --protocol tcp --dport 18731 --jump REJECT --reject-with tcp-reset"),
+        REMOVE_UNIT,
+        f"machine product-5: cannot fetch Istio's package from {PACKAGE_URL} (curl: (7)",
+    ),
+    # Another server answers at the gateway's address: the API server.
+    "billing-1": Obstacle(
+        iptables_unit("OUTPUT --table nat --protocol tcp --dport 15012 --jump DNAT --to-destination :6443"),
+        REMOVE_UNIT,
+        "machine billing-1: what answers at {gateway} port 15012 is not istiod: is it the gateway of this mesh?",
+    ),
+    "billing-2": Obstacle(
+        obstacle_unit("/bin/mount -t tmpfs -o size=64m tmpfs /usr/local", "/bin/umount /usr/local"),
+        f"{REMOVE_UNIT}; systemctl restart echo",
+        "MiB are free under /usr/local, the sidecar needs 300: make room",
+    ),
+    "billing-3": Obstacle(
+        "mv /usr/bin/sudo /usr/bin/sudo.away",
+        "mv /usr/bin/sudo.away /usr/bin/sudo",
+        "sudo: command not found install sudo and let admin run it without a password, or connect as root",
+    ),
+    "billing-4": Obstacle(
+        f"cp /bin/sleep /opt/pilot-agent && {obstacle_unit('/opt/pilot-agent infinity', kind='simple')}",
+        REMOVE_UNIT,
+        "machine billing-4: another Istio agent already runs on this machine",
+    ),
+}
+
+
+def image(machine: str) -> str:
+    return f"istio-vm-mesh-test-{CHECKOUT_ID}/{machine}"
+
+
+def with_obstacles(config: Config) -> None:
+    """Ten machines; those of OBSTACLES are created with them."""
+    ten_machines(config)
+    for name in OBSTACLES:
+        config["machines"][name]["image"] = image(name)
+
+
+def joining_again(*names: str) -> Callable[[Config], None]:
+    """Return the same stack in which these machines join again."""
+
+    def change(config: Config) -> None:
+        with_obstacles(config)
+        for name in names:
+            config["machines"][name]["rotation"] = 1
+
+    return change
+
+
+REPEATED_JOINS = ("product-1", "product-3", "product-4", "product-5")
+
+
+def eleven_machines(config: Config) -> None:
+    joining_again(*REPEATED_JOINS)(config)
+    config["machines"]["product-6"] = config["machines"]["billing-5"] | {"workload": "product"}
+
+
+def only_the_first(config: Config) -> None:
+    other_label_probe_and_package(config)
+    config["machines"]["product-1"]["rotation"] = 1
+
+
+def error_of(output: str, resource: str) -> str:
+    """Return the diagnostics of an `up` about a resource that failed."""
+    diagnostics = re.findall(rf"^ *\S+ \({resource}\):$((?:\n(?! *\S+ \(\S+\):$).*)*)", output, re.MULTILINE)
+    return " ".join("\n".join(diagnostics).split())
+
+
+def set_group_service_account(lab: Lab, account: str) -> None:
+    """Change the service account that istiod registers machines of `billing` for."""
+    patch = {"spec": {"template": {"serviceAccount": account}}}
+    lab.kubectl("patch", "workloadgroup", "billing", "--type", "merge", "--patch", json.dumps(patch))
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update: what it printed, the agents' processes before it, and the requests meanwhile."""
+
+    output: str
+    agents: dict[str, str]
+    requests: tuple[Request, ...] = ()
+
+
+@pytest.fixture(scope="module")
+def lab(single_network_lab: Lab) -> Iterator[Lab]:
+    """The stack `lab` with another label, probe and package; the images of the machines with obstacles are built."""
+    single_network_lab.ensure(other_label_probe_and_package)
+    plain = single_network_lab.resource("product-1-container")["inputs"]["triggers"][0]
+    for name, obstacle in OBSTACLES.items():
+        single_network_lab.docker("build", "--tag", image(name), "-", stdin=f"FROM {plain}\nRUN {obstacle.command}\n")
+    start_steady_caller(single_network_lab)
+    yield single_network_lab
+    single_network_lab.docker("image", "rm", "--force", *map(image, OBSTACLES), check=False)
+
+
+@pytest.fixture(scope="module")
+def expired(lab: Lab) -> str:
+    """A machine was off for longer than its certificate lives. Returns its entry's name.
+
+    The certificate lives 15 seconds, until the machine starts again; the token that it has is one of yesterday.
+    """
+    short = "/run/systemd/system/istio.service.d/short.conf"
+    drop_in = f"mkdir -p {os.path.dirname(short)} && printf '[Service]\\nEnvironment=SECRET_TTL=15s\\n' >{short} && systemctl daemon-reload"
+    lab.exec_in_container("product-1", drop_in)
+    lab.exec_in_container("product-1", "systemctl stop istio && rm /etc/certs/key.pem /etc/certs/cert-chain.pem && systemctl start istio")
+    entry, file = lab.entry_name("product-1"), "/etc/certs/cert-chain.pem"
+    has_certificate = lambda: bool(lab.exec_in_container("product-1", f"cat {file}", check=False))  # noqa: E731
+    wait_until(lambda: lab.entry_health(entry) == "True" and has_certificate(), 20, "it has a certificate")
+    old = credentials.expired(lab.secrets()["product-1-token"], lab.exec_in_container(NODE, "cat /etc/kubernetes/pki/sa.key"))
+    lab.edit_state(lambda resources: credentials.put(resources["product-1-token"], old, time.time() - DAY_S))
+    lab.exec_in_container("product-1", f"printf %s {old} >/var/lib/istio/envoy/istio-token")
+    # Stopped first, or it renews its certificate on the way down.
+    ends = credentials.end(lab.exec_in_container("product-1", f"systemctl stop istio && cat {file}"))
+    lab.docker("stop", lab.container("product-1"))
+    wait_until(lambda: time.time() > ends, 20, "the certificate has ended")
+    lab.docker("start", lab.container("product-1"))
+    return entry
+
+
+@pytest.fixture(scope="module")
+def first(lab: Lab, expired: str) -> Update:
+    """Ten machines, eight of them with an obstacle each, and the one whose certificate has ended."""
+    lab.configure(with_obstacles)
+    output = lab.up(check=False)
+    print(output)
+    return Update(output, {})
+
+
+@pytest.fixture(scope="module")
+def second(lab: Lab, first: Update) -> Update:
+    """The obstacles are gone.
+
+    The token of one machine has expired meanwhile, which `up` sees and mends; others have a token that istiod refuses.
+    """
+    for machine, obstacle in OBSTACLES.items():
+        lab.exec_in_container(machine, obstacle.removal)
+    key = lab.exec_in_container(NODE, "cat /etc/kubernetes/pki/sa.key")
+    tokens = lab.secrets()
+    other = lab.kubectl("create", "token", "product", "--audience", "other")
+    default = lab.kubectl("create", "token", "default", "--audience", "istio-ca")
+
+    def tamper(resources: dict[str, Any]) -> None:
+        credentials.put(resources["product-2-token"], credentials.expired(tokens["product-2-token"], key), time.time() - DAY_S)
+        credentials.put(resources["product-3-token"], default, time.time() + DAY_S)
+        credentials.put(resources["product-4-token"], other, time.time() + DAY_S)
+        credentials.put(resources["product-5-token"], credentials.expired(tokens["product-5-token"], key), time.time() + DAY_S)
+
+    lab.edit_state(tamper)
+    set_group_service_account(lab, "default")
+    # A package that is not the one it ought to be, on its way to a machine that has one and is in the mesh, and to one that has none.
+    curl = '#!/bin/sh\\n/usr/bin/curl "$@"; for file; do [ ! -f "$file" ] || echo >>"$file"; done\\n'
+    for machine in ("product-1", "billing-4"):
+        lab.exec_in_container(machine, f"printf '{curl}' >{CURL}; chmod +x {CURL}; rm -f {STAMP}")
+    agents = {"product-1": lab.agent_pid()}
+    lab.configure(joining_again("product-1"))
+    output = lab.up(check=False)
+    print(output)
+    return Update(output, agents)
+
+
+@pytest.fixture(scope="module")
+def third(lab: Lab, second: Update) -> Update:
+    """What was wrong with packages, tokens and accounts is right; the application of one machine does not run."""
+    for machine in ("product-1", "billing-4"):
+        lab.exec_in_container(machine, f"rm {CURL}")
+    set_group_service_account(lab, "billing")
+    lab.configure(joining_again(*REPEATED_JOINS))
+    lab.ssh("product-2", "sudo systemctl stop echo")
+    agents = {"product-2": lab.agent_pid("product-2")}
+    output = lab.up(check=False)
+    print(output)
+    return Update(output, agents)
+
+
+@pytest.fixture(scope="module")
+def fourth(lab: Lab, third: Update) -> Update:
+    """The same update when nothing is in its way."""
+    lab.ssh("product-2", "sudo systemctl start echo")
+    agents = {machine: lab.agent_pid(machine) for machine in TEN_MACHINES}
+    return Update(lab.up(), agents)
+
+
+@pytest.fixture(scope="module")
+def one_more(lab: Lab, fourth: Update) -> Update:
+    """One more machine, while a pod calls."""
+    agents = {machine: lab.agent_pid(machine) for machine in TEN_MACHINES}
+    lab.configure(eleven_machines)
+    with lab.background_requests(CALLER) as requests:
+        output = lab.up()
+    return Update(output, agents, tuple(requests))
+
+
+@dataclass(frozen=True)
+class Removal(Update):
+    """An update that removes machines, with their records before it."""
+
+    machines: dict[str, dict[str, str]] | None = None
+
+
+@pytest.fixture(scope="module")
+def removal(lab: Lab, one_more: Update) -> Removal:
+    """All machines but one go, while a pod calls."""
+    agents, machines = {"product-1": lab.agent_pid()}, lab.outputs()["machines"]
+    lab.configure(only_the_first)
+    with lab.background_requests(CALLER) as requests:
+        output = lab.up()
+    print(output)
+    return Removal(output, agents, tuple(requests), machines)
+
+
+def test_status_asks_for_an_update_after_a_certificate_has_expired(lab: Lab, expired: str) -> None:
+    wait_until(lambda: "needs `pulumi up`: its certificate ended" in lab.advice("product-1"), 20, "status says that it needs an up")
+    assert "its token expired 24 h ago" in lab.advice("product-1")
+    assert lab.entry_health(expired) is None
+
+
+@pytest.mark.parametrize("machine", OBSTACLES)
+def test_the_update_names_what_keeps_a_machine_from_joining(lab: Lab, first: Update, machine: str) -> None:
+    assert OBSTACLES[machine].cause.format(gateway=lab.outputs()["gateway"]) in error_of(first.output, f"{machine}-join")
+
+
+def test_obstacles_of_some_machines_do_not_stop_the_others(lab: Lab, first: Update) -> None:
+    """The machine whose certificate had ended is back, too."""
+    assert not error_of(first.output, "product-1-join") and not error_of(first.output, "billing-5-join")
+    assert {lab.entry_health(lab.entry_name(machine)) for machine in ("product-1", "billing-5")} == {"True"}
+    lab.assert_answered_by({"pod", "product-1"})
+
+
+def test_a_package_with_another_digest_is_not_installed(lab: Lab, second: Update) -> None:
+    for machine in ("product-1", "billing-4"):
+        digest = f"machine {machine}: the package from {PACKAGE_URL} has SHA-256"
+        assert digest in error_of(second.output, f"{machine}-join")
+        assert "nothing was installed" in error_of(second.output, f"{machine}-join")
+    assert lab.agent_pid() == second.agents["product-1"]
+    assert not lab.exec_in_container("billing-4", "ls /usr/local/bin/pilot-agent", check=False)
+
+
+@pytest.mark.parametrize(
+    ("machine", "cause"),
+    [
+        (
+            "product-3",
+            "istiod refused the machine's identity spiffe://cluster.local/ns/shop/sa/default; "
+            "the WorkloadGroup is for the service account shop/product",
+        ),
+        ("product-4", "istiod refused the machine's token: it is for the audience other instead of istio-ca"),
+        ("product-5", "ahead of the cluster's, or this update began more than an hour ago"),
+        # billing-1 was registered as soon as it met the gateway.
+        ("billing-2", "istiod refuses to register the machine: its service account is billing, and its WorkloadGroup is for default"),
+        ("billing-3", "istiod refuses to register the machine: its service account is billing, and its WorkloadGroup is for default"),
+    ],
+)
+def test_what_is_wrong_with_a_token_or_an_account_is_named(second: Update, machine: str, cause: str) -> None:
+    assert cause in error_of(second.output, f"{machine}-join")
+
+
+def test_an_expired_token_is_replaced(lab: Lab, second: Update) -> None:
+    assert not error_of(second.output, "product-2-join")
+    lab.assert_answered_by({"pod", "product-1", "product-2"})
+
+
+def test_an_unhealthy_machine_fails_the_verification(lab: Lab, third: Update) -> None:
+    assert "workload product: machine product-2 is unhealthy: its probe fails" in third.output
+    assert lab.agent_pid("product-2") == third.agents["product-2"]
+    lab.assert_answered_by(PRODUCT_ENDPOINTS - {"product-2"})
+
+
+def test_the_same_up_finishes_when_the_obstacles_are_gone(lab: Lab, fourth: Update) -> None:
+    assert {machine: lab.agent_pid(machine) for machine in TEN_MACHINES} == fourth.agents
+    for workload in ("product", "billing"):
+        evidence = lab.outputs()["verification"][workload]
+        machines = {entry["machine"] for entry in evidence["entries"]}
+        assert machines == {machine for machine in TEN_MACHINES if machine.startswith(workload)}
+    lab.assert_answered_by(PRODUCT_ENDPOINTS)
+
+
+def test_one_more_machine_touches_none_of_the_others_and_loses_no_call(lab: Lab, one_more: Update) -> None:
+    assert_no_lost_requests(one_more.requests)
+    touched = set(re.findall(r"^ +\w+ (\S+) (?:created|updated|replaced|deleted)", one_more.output, re.MULTILINE))
+    parts = {f"product-6{part}" for part in ("-container", "-token", "-join", "-drain", "-proof")}
+    assert touched - {"product-verification", f"istio-vm-mesh-{lab.stack}"} == parts
+    assert {machine: lab.agent_pid(machine) for machine in TEN_MACHINES} == one_more.agents
+    lab.assert_answered_by(PRODUCT_ENDPOINTS | {"product-6"})
+
+
+@pytest.mark.istio_case(29)
+def test_machines_are_drained_before_they_go(lab: Lab, removal: Removal) -> None:
+    assert_no_lost_requests(removal.requests)
+    assert removal.machines
+    for name in set(removal.machines) - {"product-1"}:
+        assert removal.output.index(f"Command {name}-drain deleted") < removal.output.index(f"Command {name}-container deleted")
+        assert not lab.docker("ps", "--all", "--quiet", "--filter", f"name={lab.container(name)}")
+    assert not [line for line in removal.output.splitlines() if "Command product-1-" in line]
+    assert set(lab.entries()) == {removal.machines["product-1"]["address"]}
+    assert lab.agent_pid() == removal.agents["product-1"]
+    lab.assert_answered_by({"pod", "product-1"})

@@ -1,0 +1,85 @@
+"""A machine behind gateways comes, changes and goes while a pod calls: every call to it goes through the gateways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.istio_cases import CALLER, start_steady_caller
+from tests.support.lab import Change, Config, MultiNetworkLab
+from tests.support.traffic import Request, assert_no_lost_requests
+
+
+def one_more(config: Config) -> None:
+    config["machines"]["product-4"] = config["machines"]["product-3"]
+
+
+def another_probe(config: Config) -> None:
+    one_more(config)
+    config["workloads"]["product"]["probe"]["period"] = 3
+
+
+def one_less(config: Config) -> None:
+    another_probe(config)
+    del config["machines"]["product-4"]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update: the requests meanwhile, and the machines whose agent it restarted."""
+
+    requests: list[Request]
+    restarted: set[str]
+
+
+def update(lab: MultiNetworkLab, change: Change) -> Update:
+    """Bring the lab to another stack while the steady caller calls."""
+    agents = {name: lab.agent_pid(name) for name in lab.machines}
+    lab.configure(change)
+    with lab.background_requests(CALLER) as requests:
+        lab.up()
+    return Update(requests, {name for name in lab.machines if lab.agent_pid(name) != agents[name]})
+
+
+@pytest.fixture(scope="module")
+def lab(multi_network_lab: MultiNetworkLab) -> MultiNetworkLab:
+    """The stack `lab-multi-network` with version labels, and a steady caller."""
+    multi_network_lab.ensure()
+    start_steady_caller(multi_network_lab)
+    return multi_network_lab
+
+
+@pytest.fixture(scope="module")
+def coming(lab: MultiNetworkLab) -> Update:
+    return update(lab, one_more)
+
+
+@pytest.fixture(scope="module")
+def changing(lab: MultiNetworkLab, coming: Update) -> Update:
+    """A change that restarts the agents of all machines of the workload."""
+    return update(lab, another_probe)
+
+
+@pytest.fixture(scope="module")
+def going(lab: MultiNetworkLab, changing: Update) -> Update:
+    return update(lab, one_less)
+
+
+def test_a_far_machine_comes_without_a_lost_call(lab: MultiNetworkLab, coming: Update) -> None:
+    assert_no_lost_requests(coming.requests)
+    assert coming.restarted == set()
+    lab.wait_until_answered_by("pod", lab.service_endpoints | {"product-4"})
+
+
+def test_a_far_machine_changes_without_a_lost_call(lab: MultiNetworkLab, changing: Update) -> None:
+    assert_no_lost_requests(changing.requests)
+    assert changing.restarted == lab.machines
+    lab.wait_until_answered_by("pod", lab.service_endpoints | {"product-4"})
+
+
+def test_a_far_machine_goes_without_a_lost_call(lab: MultiNetworkLab, going: Update) -> None:
+    """It leaves the mesh over SSH before its container goes: its agent closes the connections that callers have through gateways."""
+    assert_no_lost_requests(going.requests)
+    assert going.restarted == set()
+    lab.wait_until_answered_by("pod", lab.service_endpoints)

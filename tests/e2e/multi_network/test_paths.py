@@ -1,0 +1,56 @@
+"""Two networks with nothing but gateways between them: who calls whom, and by which way."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.lab import MultiNetworkLab
+
+
+@pytest.fixture(scope="module")
+def lab(multi_network_lab: MultiNetworkLab) -> MultiNetworkLab:
+    """The stack `lab-multi-network` with version labels."""
+    multi_network_lab.ensure()
+    return multi_network_lab
+
+
+@pytest.mark.istio_case(22)
+def test_every_endpoint_calls_every_endpoint(lab: MultiNetworkLab) -> None:
+    for caller in ("pod", *sorted(lab.machines)):
+        lab.wait_until_answered_by(caller, lab.service_endpoints)
+
+
+def test_no_proxy_has_an_endpoint_that_it_cannot_reach(lab: MultiNetworkLab) -> None:
+    near = {*lab.pod_endpoints(), f"{lab.address('product-1')}:8080"}
+    gateways = {f"{lab.address(name)}:15443" for name in lab.gateways}
+    far = {f"{lab.address(name)}:8080" for name in ("product-2", "product-3")}
+    for caller in ("pod", "product-1"):
+        assert lab.proxy_endpoints(caller) == near | gateways
+    for caller in ("product-2", "product-3"):
+        assert lab.proxy_endpoints(caller) == far | {f"{lab.outputs()['gateway']}:15443"}
+
+
+def test_no_packet_passes_the_gateways_by(lab: MultiNetworkLab) -> None:
+    """None was sent there, and one that is sent there does not arrive."""
+    assert lab.packets_dropped_by_node() == 0
+    target = f"http://{lab.address('product-2')}:8080/"
+    curl = ["curl", "--silent", "--max-time", "2", target]
+    done = lab.run("kubectl", "--namespace", "shop", "exec", "deploy/product", "--container", "istio-proxy", "--", *curl, check=False)
+    assert done.returncode == 28  # curl's: no answer in time
+    assert lab.packets_dropped_by_node() > 0
+
+
+def test_the_evidence_names_the_path(lab: MultiNetworkLab) -> None:
+    calls = lab.outputs()["verification"]["product"]["calls"]
+    paths = {(call["caller"], call["path"]) for call in calls}
+    assert {
+        ("Job verify-product", "direct"),
+        ("Job verify-product", "through far-gateway-1"),
+        ("Job verify-product", "through far-gateway-2"),
+    } <= paths
+    assert {("machine product-2", "through istio-eastwestgateway"), ("machine product-3", "through istio-eastwestgateway")} <= paths
+    answered = lab.outputs()["verification"]["product"]["inbound"]
+    assert {each["machine"] for each in answered if int(each["requests"]) > 0} == {"product-1", "product-2", "product-3"}
+    carried = lab.outputs()["verification"]["far-gateway"]["gateway_traffic"]
+    assert {each["gateway"] for each in carried} == {"far-gateway-1", "far-gateway-2"}
+    assert {each["endpoint"] for each in carried} == {f"{lab.address(name)}:8080" for name in ("product-2", "product-3")}

@@ -1,0 +1,58 @@
+"""The mesh's root certificate is rotated, and machines follow."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from tests.support import credentials
+from tests.support.lab import MultiNetworkLab
+from tests.support.waiting import wait_until
+
+NEW_ROOT = "Another root"
+
+
+@pytest.fixture(scope="module")
+def lab(multi_network_lab: MultiNetworkLab) -> MultiNetworkLab:
+    """The stack `lab-multi-network` with version labels."""
+    multi_network_lab.ensure()
+    return multi_network_lab
+
+
+def test_a_rotated_root_certificate_reaches_machines(lab: MultiNetworkLab) -> None:
+    """First both roots are trusted everywhere, then the new one signs: the order that keeps a mesh together."""
+    new, istio = credentials.authority(NEW_ROOT), ("--namespace", "istio-system")
+    secret = lab.get("secret", "istio-ca-secret", *istio)["data"]
+    certificate, key = (base64.b64decode(secret[name]).decode() for name in ("ca-cert.pem", "ca-key.pem"))
+    roots = f"{certificate.strip()}\n{new[0]}"
+    sign_with(lab, certificate, key, roots)
+    published = lambda: lab.get("configmap", "istio-ca-root-cert")["data"]["root-cert.pem"] == roots  # noqa: E731
+    wait_until(published, 60, "istiod has published both roots")
+    restart(lab, "deployment/product")
+    lab.up()
+    assert new[0].strip() in lab.ssh("product-1", "sudo cat /etc/certs/root-cert.pem")
+    sign_with(lab, *new, roots)
+    request_certificate = "sudo rm /etc/certs/key.pem /etc/certs/cert-chain.pem && sudo systemctl kill --signal KILL istio"
+    for machine in ("product-1", "product-2"):
+        lab.ssh(machine, request_certificate)
+    restart(lab, "deployment/product")
+    for caller in ("pod", "product-1", "product-2"):
+        lab.wait_until_answered_by(caller, lab.service_endpoints, seconds=30)
+    for machine in ("product-1", "product-2"):
+        assert credentials.issuer(lab.ssh(machine, "sudo cat /etc/certs/cert-chain.pem")) == NEW_ROOT
+    lab.pulumi("preview", "--expect-no-changes")
+
+
+def sign_with(lab: MultiNetworkLab, certificate: str, key: str, roots: str) -> None:
+    """Plug an authority into istiod, as Istio documents it."""
+    files = {"ca-cert.pem": certificate, "ca-key.pem": key, "cert-chain.pem": certificate, "root-cert.pem": roots}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cacerts", "namespace": "istio-system"}, "stringData": files}
+    lab.run("kubectl", "apply", "--server-side", "--filename", "-", stdin=json.dumps(secret))
+    restart(lab, "deployment/istiod", "--namespace", "istio-system")
+
+
+def restart(lab: MultiNetworkLab, what: str, *namespace: str) -> None:
+    lab.kubectl("rollout", "restart", what, *namespace)
+    lab.kubectl("rollout", "status", what, "--timeout=90s", *namespace)

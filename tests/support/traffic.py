@@ -1,0 +1,80 @@
+"""Requests to Istio's echo server, and what became of them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from typing import NamedTuple
+
+LOST = "lost"
+"""Stands for the host name where a request had no answer."""
+SLOW_PATH = "/?delay=300ms"
+"""A path that is answered late, so that concurrent requests need connections of their own."""
+
+
+class Answer(NamedTuple):
+    """One answer of the echo server.
+
+    hostname: the host that answered; `pod` for any pod, `LOST` where there was no answer.
+    certificate: the client certificate that the server's proxy saw (`X-Forwarded-Client-Cert`).
+    detail: what the client printed about a request that was lost.
+    """
+
+    hostname: str
+    certificate: str = ""
+    detail: str = ""
+
+
+class Request(NamedTuple):
+    """One of many requests in the background.
+
+    started: when its batch began, at most a second before it (`time.monotonic`).
+    answered_by: the host that answered, or `LOST`.
+    detail: what the client printed about a request that was lost.
+    """
+
+    started: float
+    answered_by: str
+    detail: str
+
+
+def parse_answers(output: str) -> list[Answer]:
+    """Read every answer in the output of the echo server's client, or of curl."""
+    answers, certificate = [], ""
+    for name, value in re.findall(r"(Hostname=|X-Forwarded-Client-Cert:)(\S+)", output):
+        if name == "Hostname=":
+            answers.append(Answer("pod" if value.count("-") > 1 else value, certificate))
+            certificate = ""
+        else:
+            certificate = value
+    return answers
+
+
+def lost_details(done: subprocess.CompletedProcess[str], count: int) -> str:
+    """Return what the echo server's client printed about the requests without an answer, which it numbers from 0."""
+    answered = set(re.findall(r"^\[(\d+) body\] Hostname=", done.stdout, re.MULTILINE))
+    lines = re.findall(r"^\[(\d+)(?: body)?\] (.*)$", done.stdout, re.MULTILINE)
+    details = [f"{number}: {line}" for number, line in lines if number not in answered]
+    summary = f"{len(answered)} of {count} answered, exit code {done.returncode}"
+    return "; ".join([*details, summary, *done.stderr.splitlines()[-2:]])
+
+
+def describe_lost(requests: Sequence[Request]) -> str:
+    """Return a line for each batch with lost requests: when it began, and what the client printed."""
+    lost = {f"{each.started - requests[0].started:.1f} s: {each.detail}" for each in requests if each.answered_by == LOST}
+    return "\n".join(sorted(lost))
+
+
+def lost_share(requests: Sequence[Request]) -> float:
+    """Return the share of the requests that was lost, from 0 to 1."""
+    return sum(each.answered_by == LOST for each in requests) / len(requests)
+
+
+def assert_no_lost_requests(requests: Sequence[Request]) -> None:
+    """Check that every request was answered, and that there were more than 50 a second."""
+    lost = sum(each.answered_by == LOST for each in requests)
+    seconds = requests[-1].started - requests[0].started + 1
+    print(f"{len(requests)} requests in {seconds:.0f} s, {lost} lost")
+    assert not lost, f"{lost} of {len(requests)} requests were lost: {describe_lost(requests)}"
+    assert len(requests) / seconds > 50
