@@ -24,6 +24,7 @@ from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, lost_details
 from tests.support.waiting import wait_until
 from tools import ROOT
 from tools.lab import engine, locks
+from tools.mesh_status.read_state import revealed
 
 CHECKOUT_ID = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]
 """Part of the stacks' names: the labs of other checkouts, and the stack `lab`, can be up meanwhile."""
@@ -219,9 +220,9 @@ class Lab:
 
     def ssh_options(self, machine: str) -> tuple[list[str], str]:
         """Return what `ssh` and `scp` need for that: their options, and the user at the address."""
-        host = parse_results(self.resource(f"{machine}-container"))["address"]
+        host = parse_result(self.resource(f"{machine}-container"))["address"]
         options = {
-            "IdentityFile": self._private_file("key", base64.b64decode(parse_results(self.resource("ssh-key"))["private"]).decode()),
+            "IdentityFile": self._private_file("key", parse_result(self.resource("ssh-key"))["private"]),
             "UserKnownHostsFile": self._private_file("known-hosts", self._host_keys()),
             "StrictHostKeyChecking": "yes",
             "IdentitiesOnly": "yes",
@@ -257,7 +258,7 @@ class Lab:
     def resources(self) -> dict[str, dict[str, Any]]:
         """The state's resources by name, with their secrets, as the last `up` left them."""
         if self._resources is None:
-            exported = json.loads(self.state(), object_hook=_plain)["deployment"]["resources"]
+            exported = revealed(json.loads(self.state()))["deployment"]["resources"]
             self._resources = {each["urn"].split("::")[-1]: each for each in exported}
         return self._resources
 
@@ -290,9 +291,9 @@ class Lab:
         """What must never be seen, by what it is."""
         resources = self.resources()
         secrets = {name: each["outputs"]["token"] for name, each in resources.items() if name.endswith("-token")}
-        kubeconfig = yaml.safe_load(base64.b64decode(parse_results(resources["cluster-kind"])["kubeconfig"]))
+        kubeconfig = yaml.safe_load(parse_result(resources["cluster-kind"])["kubeconfig"])
         secrets["key of the kubeconfig"] = kubeconfig["users"][0]["user"]["client-key-data"]
-        secrets["SSH key"] = base64.b64decode(parse_results(resources["ssh-key"])["private"]).decode().splitlines()[2]
+        secrets["SSH key"] = parse_result(resources["ssh-key"])["private"].splitlines()[2]
         # As they travel inside scripts; without the end, which depends on what follows.
         return secrets | {f"{name}, encoded": base64.b64encode(text.encode()).decode()[:-8] for name, text in secrets.items()}
 
@@ -469,8 +470,8 @@ class Lab:
                 thread.join()
 
     def _host_keys(self) -> str:
-        containers = [parse_results(each) for name, each in self.resources().items() if name.endswith("-container")]
-        return "".join(f"{each['address']} {each['hostKey']}\n" for each in containers)
+        containers = [parse_result(each) for name, each in self.resources().items() if name.endswith("-container")]
+        return "".join(f"{each['address']} {each['host_key']}\n" for each in containers)
 
     @property
     def private_directory(self) -> Path:
@@ -536,9 +537,9 @@ def free_cidrs(count: int, first: bool) -> list[str]:
     return [str(next(free)) for _ in range(count)]
 
 
-def parse_results(resource: Mapping[str, Any]) -> dict[str, str]:
-    """Read the `key=value` lines that a command printed."""
-    return dict(line.split("=", 1) for line in resource["outputs"]["stdout"].splitlines() if "=" in line)
+def parse_result(resource: Mapping[str, Any]) -> dict[str, str]:
+    """Read what a command beside Pulumi returned."""
+    return json.loads(resource["outputs"]["stdout"])
 
 
 def processes_with(text: str) -> list[str]:
@@ -550,11 +551,6 @@ def processes_with(text: str) -> list[str]:
         except OSError:
             continue  # ended meanwhile
     return [line for line in lines if text in line]
-
-
-def _plain(value: dict[str, Any]) -> Any:
-    """Secrets in an exported state as their plain values."""
-    return json.loads(value["plaintext"]) if "plaintext" in value else value
 
 
 def _run(

@@ -114,13 +114,13 @@ def _of(stack: str | None) -> list[str]:
     return ["--stack", stack] if stack else []
 
 
-def _open(value: Any) -> Any:
-    """A value of exported state without the marks of secrets."""
+def revealed(value: Any) -> Any:
+    """Return a value of exported state with secrets as plain values."""
     if isinstance(value, Mapping):
         if value.get(_SIGNATURE) == _SECRET:
-            return _open(json.loads(value["plaintext"])) if "plaintext" in value else None
-        return {key: _open(each) for key, each in value.items()}
-    return [_open(each) for each in value] if isinstance(value, list) else value
+            return revealed(json.loads(value["plaintext"])) if "plaintext" in value else None
+        return {key: revealed(each) for key, each in value.items()}
+    return [revealed(each) for each in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def _resources(deployment: Mapping[str, Any]) -> Iterator[_Resource]:
             urn=each["urn"],
             kind=each["type"].rsplit(":", 1)[-1],
             parent=each.get("parent", ""),
-            inputs=_open(each.get("inputs") or {}),
-            outputs=_open(each.get("outputs") or {}),
+            inputs=revealed(each.get("inputs") or {}),
+            outputs=revealed(each.get("outputs") or {}),
             dependencies=tuple(each.get("dependencies") or ()),
             modified=_time(each.get("modified")),
         )

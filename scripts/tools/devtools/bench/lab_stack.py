@@ -4,7 +4,6 @@ and SSH.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import ipaddress
 import json
@@ -20,6 +19,7 @@ import yaml
 from tools import ROOT
 from tools.lab import engine, locks, paths
 from tools.lab.steps import StepError
+from tools.mesh_status.read_state import revealed
 
 PROJECT = "istio-vm-mesh"
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]
@@ -85,7 +85,7 @@ class LabStack:
         """
         if self._resources is None:
             text = self.run("pulumi", "stack", "export", "--show-secrets", "--stack", self.stack, "--non-interactive")
-            exported = json.loads(text, object_hook=lambda value: json.loads(value["plaintext"]) if "plaintext" in value else value)
+            exported = revealed(json.loads(text))
             self._resources = {each["urn"].rpartition("::")[2]: each for each in exported["deployment"]["resources"]}
         return self._resources
 
@@ -106,11 +106,11 @@ class LabStack:
         """Return the options for `ssh` and `scp` with the program's key and the pinned host key,
         and `user@address`.
         """
-        container = _results(self.resources()[f"{machine}-container"])
-        key = base64.b64decode(_results(self.resources()["ssh-key"])["private"]).decode()
+        container = _result(self.resources()[f"{machine}-container"])
+        key = _result(self.resources()["ssh-key"])["private"]
         options = {
             "IdentityFile": self._private_file("key", key),
-            "UserKnownHostsFile": self._private_file("known-hosts", f"{container['address']} {container['hostKey']}\n"),
+            "UserKnownHostsFile": self._private_file("known-hosts", f"{container['address']} {container['host_key']}\n"),
             "StrictHostKeyChecking": "yes",
             "IdentitiesOnly": "yes",
             "BatchMode": "yes",
@@ -137,9 +137,10 @@ def _run(command: Sequence[str], environment: Mapping[str, str], stdin: str = ""
     return done.stdout
 
 
-def _results(resource: dict[str, Any]) -> dict[str, str]:
-    """Read the `key=value` lines that a command printed."""
-    return dict(line.split("=", 1) for line in resource["outputs"]["stdout"].splitlines() if "=" in line)
+def _result(resource: dict[str, Any]) -> dict[str, str]:
+    """Read what a command beside Pulumi returned."""
+    result: dict[str, str] = json.loads(resource["outputs"]["stdout"])
+    return result
 
 
 def _free_cidrs(count: int) -> list[str]:
