@@ -10,7 +10,11 @@ import pulumi
 
 @dataclass(frozen=True, kw_only=True)
 class Gateway:
-    """`addresses` are where calls into a network go, by the name of what takes them there; `ready` exists once it does."""
+    """The gateway of a network.
+
+    addresses: the addresses for requests into the network, by the gateway's or machine's name.
+    ready: the resources that must exist before it forwards requests.
+    """
 
     addresses: Mapping[str, pulumi.Output[str]]
     ready: Sequence[pulumi.Resource]

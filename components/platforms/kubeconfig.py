@@ -1,4 +1,4 @@
-"""Kubeconfigs: one context of a file that people have, and what GKE's clusters are reached by."""
+"""Kubeconfigs: one context of a user's file, and the kubeconfig of a GKE cluster."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _FILES = {
 
 
 def extract_context(text: str, context: str, read: Callable[[str], bytes]) -> str:
-    """A kubeconfig with `context` of the kubeconfig `text` alone, files in it replaced by their content (`read`).
+    """Return a kubeconfig with one context of another, and file contents in place of paths.
 
+    text: the kubeconfig. context: the context's name. read: returns a file's content.
     Raises ValueError, in one sentence, for a text that is no kubeconfig or has no such context.
     """
     try:
@@ -60,9 +61,10 @@ def _with_content(entry: Mapping[str, Any], read: Callable[[str], bytes]) -> dic
 
 
 def gke_kubeconfig(name: str, endpoint: str) -> str:
-    """The kubeconfig of a GKE cluster by its DNS endpoint, whose certificate is publicly trusted.
+    """Return the kubeconfig of a GKE cluster by its DNS endpoint.
 
-    It holds no credential: the plugin takes those of whoever runs Pulumi.
+    The endpoint's certificate is publicly trusted. The kubeconfig holds no credential: the plugin
+    uses those of the user who runs Pulumi.
     """
     user = {
         "apiVersion": "client.authentication.k8s.io/v1beta1",

@@ -1,4 +1,4 @@
-"""A Kubernetes cluster that exists, by its kubeconfig. There is nothing to make, so nothing to remove."""
+"""An existing Kubernetes cluster, by its kubeconfig. Nothing is created, so nothing is deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GKE cluster: private nodes, a control plane that is reached by its DNS name and Google identities alone."""
+"""A GKE cluster: private nodes, and a control plane with a DNS name and Google identities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .. import kubeconfig
 from . import names
 from .network import GoogleNetworks
 
-# What nodes may do is decided by the roles of their own account; the scope only has it count.
+# The roles of the nodes' own account decide what they may do; the scope only permits them.
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _ROLE = "roles/container.defaultNodeServiceAccount"  # logs, metrics and metadata of nodes
 
@@ -91,7 +91,8 @@ class GoogleCluster(pulumi.ComponentResource):
             ),
         }
         standard = {
-            # Pools of their own can change without replacing the cluster; one is made first in any case, and removed.
+            # Separate node pools can change without replacing the cluster. GKE always creates a
+            # first pool, which is removed.
             "remove_default_node_pool": True,
             "initial_node_count": 1,
             "node_config": container.ClusterNodeConfigArgs(service_account=account, oauth_scopes=_SCOPES),
@@ -134,7 +135,7 @@ class GoogleCluster(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(
                 self._child,
                 pulumi.ResourceOptions(
-                    # Whatever of these differs in the cluster would replace it.
+                    # A difference in any of these would replace the cluster.
                     ignore_changes=[] if settings.autopilot else ["initialNodeCount", "nodeConfig"],
                     delete_before_replace=True,
                     depends_on=[role, *self._networks.connected],

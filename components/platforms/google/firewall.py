@@ -15,7 +15,12 @@ HEALTH_CHECKS = ("35.191.0.0/16", "130.211.0.0/22")  # where Google's health che
 
 
 class FirewallRule(NamedTuple):
-    """Connections that the firewall of a VPC lets in: from address ranges to the machines of a workload, or to the cluster's nodes."""
+    """Connections that a VPC's firewall permits, to a workload's machines or the cluster's nodes.
+
+    name: the rule's name. vpc: the VPC's name in the stack.
+    sources: CIDRs. target: the workload, or NODES; a rule targets its service account.
+    ports: TCP ports. description: the rule's description on Google Cloud.
+    """
 
     name: str
     vpc: str
@@ -31,24 +36,25 @@ def _vpc(settings: Settings, machine: GoogleMachine) -> str:
 
 
 def _client_cidrs(settings: Settings, network: str) -> list[str]:
-    """The CIDRs of the clients in a network: its machines, and pods if they are in it."""
+    """Return the CIDRs of the clients in a network: its machines, and pods if they are in it."""
     machines = {settings.subnet_of(machine) for machine in settings.google_machines.values() if machine.network == network}
     cidrs = [subnet.cidr for name, subnet in settings.machine_subnets(network).items() if name in machines]
     return [*cidrs, *([settings.cluster.pod_cidr] if settings.cluster.network == network else [])]
 
 
 def machine_cidrs(settings: Settings) -> list[str]:
-    """The CIDRs that machines are in, of all networks: they connect to the east-west gateway."""
+    """Return the CIDRs of all networks' machines, which connect to the east-west gateway."""
     names = {settings.subnet_of(machine) for machine in settings.google_machines.values()}
     subnets = settings.google.subnets if settings.google else {}
     return sorted(subnets[name].cidr for name in names)
 
 
 def firewall_rules(settings: Settings) -> list[FirewallRule]:
-    """Every connection that the firewall must let in, and no other.
+    """Return a rule for every connection that the firewall must permit, and no other.
 
-    What comes to the gateway's balancer is let in by GKE, from the Service's source ranges. Ranges are named rather than service accounts, which the
-    firewall knows only within a VPC; pods keep their addresses on the way to private ranges.
+    GKE itself permits connections to the gateway's load balancer, from the Service's source CIDRs.
+    Sources are CIDRs, because the firewall matches service accounts only within a VPC. Packets of
+    pods to private addresses keep their source address.
     """
     rules: list[FirewallRule] = []
     machines = settings.google_machines
@@ -58,7 +64,7 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
         for vpc in sorted({_vpc(settings, machine) for machine in members.values()}):
             in_vpc = [machine for machine in members.values() if _vpc(settings, machine) == vpc]
             networks = {machine.network for machine in in_vpc}
-            # The gateway of a network takes calls from every other one; all else is called within its network.
+            # A network's gateway gets requests from other networks, other workloads from theirs.
             callers = set(settings.networks) - networks if spec.role == "router" else networks
             sources = sorted({text for network in callers for text in _client_cidrs(settings, network)})
             ports = tuple(sorted(set(spec.ports.values())))
@@ -75,13 +81,13 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
 
 
 def ssh_sources(settings: Settings) -> tuple[str, ...]:
-    """Where SSH connections to machines come from."""
+    """Return the CIDRs from which SSH connections to machines come."""
     assert settings.google is not None
     return (IAP,) if settings.google.ssh.via == "iap" else settings.google.ssh.cidrs
 
 
 def _rules_to_pods(settings: Settings) -> list[FirewallRule]:
-    """Machines in the pods' network call pods; into a cluster that exists, its owners let them."""
+    """Return the rules for machines that call pods; an existing cluster has its owners' rules."""
     cluster = settings.cluster
     if isinstance(cluster, ExistingCluster) or not isinstance(cluster, GkeCluster):
         return []

@@ -124,7 +124,7 @@ class InstanceGroup(pulumi.ComponentResource):
         )
 
     def _template(self, script: pulumi.Output[str], child: pulumi.ResourceOptions) -> compute.RegionInstanceTemplate:
-        """Declare the template. Google names it: a new one must exist before the one in use can go."""
+        """Declare the template. Google names it, because a new one exists beside the old one."""
         settings, networks = self._args.settings, self._args.networks
         spot = None
         if settings.spot:
@@ -158,7 +158,7 @@ class InstanceGroup(pulumi.ComponentResource):
 
     def _manager(self, template: compute.RegionInstanceTemplate, child: pulumi.ResourceOptions) -> compute.RegionInstanceGroupManager:
         settings, networks = self._args.settings, self._args.networks
-        # The agent's own readiness: it answers in plain text whatever the mesh demands of the application.
+        # The agent's readiness, served in plain text under any mTLS mode.
         health = compute.HealthCheck(
             f"{self._name}-health",
             http_health_check=compute.HealthCheckHttpHealthCheckArgs(port=STATUS_PORT, request_path="/healthz/ready"),
@@ -176,7 +176,7 @@ class InstanceGroup(pulumi.ComponentResource):
             distribution_policy_zones=list(settings.zones) or None,
             auto_healing_policies=compute.RegionInstanceGroupManagerAutoHealingPoliciesArgs(
                 health_check=health.id,
-                # Longer than a first start takes, setup and package included; else machines are made again for ever.
+                # Longer than a first start with setup and package, or machines never get ready.
                 initial_delay_sec=300,
             ),
             update_policy=compute.RegionInstanceGroupManagerUpdatePolicyArgs(

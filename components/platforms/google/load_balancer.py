@@ -1,4 +1,4 @@
-"""The internal passthrough load balancer before a network's gateway, where its machines are on Compute Engine."""
+"""The internal passthrough load balancer of a network's gateway on Compute Engine."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class LoadBalancerArgs:
 
 
 class LoadBalancer(pulumi.ComponentResource):
-    """Calls into a network go to one reserved address, and from there to the gateway machines whose agent is ready.
+    """A reserved address for requests into a network, in front of gateway machines that are ready.
 
     It passes packets through: client addresses, TLS and the machines' firewall rules stay.
     address: the network's gateway as clients see it. It stays when machines go.
-    ready: the resources that must exist before it takes calls.
+    ready: the resources that must exist before it forwards requests.
     """
 
     address: pulumi.Output[str]
@@ -71,13 +71,14 @@ class LoadBalancer(pulumi.ComponentResource):
                 f"{name}-instances{'' if zone == first_zone else f'-{zone}'}",
                 zone=zone,
                 network=vpc,
-                # Its members are resources of their own, below.
+                # Its members are separate resources, below.
                 opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["instances"])),
             )
             for zone in sorted({member.zone for member in args.members})
         }
         members = [self._member(member, groups[member.zone], child) for member in args.members]
-        # The agent's own readiness, in plain text; it fails as soon as a gateway is told to stop, while its connections go on.
+        # The agent's readiness, in plain text. It fails as soon as a gateway stops, while its
+        # connections drain.
         health = compute.RegionHealthCheck(
             f"{name}-health",
             region=google.region,

@@ -1,4 +1,4 @@
-"""VPCs on Google Cloud: subnets, NAT, peering, service accounts, and a firewall that lets in what the stack declares."""
+"""VPCs on Google Cloud: subnets, NAT, peering, service accounts, and firewall rules."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         return child_name(self._name, "google", child)
 
     def _subnet(self, name: str, network: compute.Network) -> compute.Subnetwork:
-        """One subnet; the cluster's has the ranges of pods and Services, in an order that must stay."""
+        """Create a subnet. The cluster's has the CIDRs of pods and Services, in a fixed order."""
         cluster = self._args.cluster
         second = None
         if cluster and cluster.subnet == name:
@@ -119,7 +119,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         )
 
     def _nat(self, vpc: str, network: compute.Network) -> compute.RouterNat:
-        """Nothing has a public address, so packages and images come through NAT; a VPC needs its own."""
+        """Create a VPC's NAT. Packages and images come through it: nothing has a public address."""
         router = compute.Router(self._child_name(f"router-{vpc}"), network=network.id, region=self._args.settings.region, opts=self._child)
         return compute.RouterNat(
             self._child_name(f"nat-{vpc}"),
@@ -131,7 +131,10 @@ class GoogleNetwork(pulumi.ComponentResource):
         )
 
     def _peer(self, vpcs: Mapping[str, compute.Network]) -> list[compute.NetworkPeering]:
-        """Peer every VPC with the first, one half after the other: Google refuses two operations on a VPC's peerings at once."""
+        """Peer every VPC with the first, one half after the other.
+
+        Google refuses two operations on a VPC's peerings at once.
+        """
         first, *others = vpcs
         peerings: list[compute.NetworkPeering] = []
         for one, other in [pair for vpc in others for pair in ((first, vpc), (vpc, first))]:
@@ -145,7 +148,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         return peerings
 
     def _account(self, name: str, purpose: str) -> serviceaccount.Account:
-        """A service account without any role; whoever uses it adds what it needs."""
+        """Create a service account without a role. Its users add the roles that they need."""
         return serviceaccount.Account(
             self._child_name(f"{name}-google-account"),
             account_id=names.account_id(self._args.stack, name),
@@ -171,7 +174,7 @@ class GoogleNetwork(pulumi.ComponentResource):
     def _gateway(
         self, cluster: GkeCluster, vpcs: Mapping[str, compute.Network], subnets: Mapping[str, compute.Subnetwork]
     ) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
-        """Reserve the address of the east-west gateway, and give it a name where the stack has one."""
+        """Reserve the east-west gateway's address, with a DNS record if the stack names one."""
         reserved = compute.Address(
             self._child_name("gateway-address"),
             region=self._args.settings.region,
@@ -186,7 +189,7 @@ class GoogleNetwork(pulumi.ComponentResource):
             return reserved.address, reserved.address
         zone = dns.ManagedZone(
             self._child_name("gateway-zone"),
-            # The name alone: a zone of its domain would hide every other name of that domain from the VPCs.
+            # A zone of its domain would hide every other name of that domain from the VPCs.
             dns_name=f"{name}.",
             description=f"istio-vm-mesh {self._args.stack}",
             visibility="private",
@@ -204,5 +207,5 @@ class GoogleNetwork(pulumi.ComponentResource):
             rrdatas=[reserved.address],
             opts=self._child,
         )
-        # Known from the start, and not before the record is there.
+        # The name, but only once the record exists.
         return record.id.apply(lambda _: name), reserved.address

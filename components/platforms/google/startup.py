@@ -1,4 +1,4 @@
-"""How an instance group's machines join by themselves: the startup script, and what it may do."""
+"""How machines of an instance group join without SSH: the startup script and its permissions."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def token_role_binding(
 
 @dataclass(frozen=True, kw_only=True)
 class StartupInputs:
-    """What a group's machines need to join; each fills in its name, its address and its token.
+    """What a group's machines need to join. Each adds its name, its address and its token.
 
     network: the machines' network.
     gateway: the east-west gateway's address or DNS name.
@@ -66,7 +66,7 @@ class StartupInputs:
     mesh: the mesh's settings.
     api_server: the API server's URL, which gives a machine its token.
     setup: the stack's own script, which runs before the join; "" for none.
-    rotation: a number; another one makes another text, hence other machines.
+    rotation: a number; another one changes the script, which replaces the machines.
     """
 
     network: str
