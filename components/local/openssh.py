@@ -2,7 +2,7 @@
 
 One connection carries one script: `bash -s` reads it from standard input, so no login shell has to
 parse more than two words. The first line of the script prints `MARK`: output without it shows that
-the login shell ran something else, or nothing. Keys lie in private files for the time of the call.
+the login shell ran something else, or nothing. Keys are in private files while ssh runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PAUSE_S = 2.0
 NOT_CONNECTED = 255
 """Exit status of ssh where it, and not the command, failed."""
 
-# A host that has another key stays so, however often it is asked.
+# Another attempt does not change a host's key.
 _FINAL = ("Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED")
 
 
@@ -114,7 +114,7 @@ def _outcome(done: scripting.Done) -> Outcome:
 def configuration(target: Target, directory: Path) -> Path:
     """Write ssh's configuration, keys and known hosts; return the configuration's path.
 
-    `-F` with a file of our own leaves the user's and the system's configuration out.
+    `-F` with this file excludes the user's and the system's configuration.
     """
     config = directory / "config"
     lines = [*_hop("machine", target.hop, directory)]
@@ -129,7 +129,7 @@ def configuration(target: Target, directory: Path) -> Path:
 def _hop(alias: str, hop: Hop, directory: Path) -> list[str]:
     key, hosts = directory / f"{alias}.key", directory / f"{alias}.known_hosts"
     scripting.write_private(key, hop.private_key.rstrip("\n") + "\n")
-    # HostKeyAlias is looked up as it stands, so the port does not decide how a line must begin.
+    # A HostKeyAlias is looked up without the port.
     scripting.write_private(hosts, f"{alias} {hop.host_key}\n" if hop.host_key else "")
     options = {
         "HostName": _word(hop.host),

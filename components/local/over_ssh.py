@@ -1,7 +1,7 @@
-"""Runs a script on a machine over SSH: the join, and what is proven on a machine.
+"""Runs a script on a machine over SSH: the join and the proof.
 
-A command that did nothing must not count as done. So the script has to show that it began, and the
-join that it came to its end, by its last line.
+A command that did nothing must not count as done. So the output must show that the script began.
+The join's last line must show that it completed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run(payload: Payload) -> Result:
     limits = (payload.timeout_s, payload.patience_s)
     outcome = openssh.run_script(payload.target, payload.script, *limits)
     if outcome.began and outcome.status not in (0, *_CUT_OFF) and outcome.stderr:
-        raise scripting.Failed(outcome.stderr)  # the script says itself what is wrong
+        raise scripting.Failed(outcome.stderr)  # the script's own message has the cause
     problem = _problem(payload, outcome)
     if problem:
         sentences = [outcome.stderr, f"machine {payload.target.machine}: {problem}"]

@@ -60,7 +60,7 @@ def main(script: types.ModuleType, operation: str) -> None:
 
 
 def _interrupt(number: int, _frame: object) -> None:
-    """End by an exception, so that programs are ended and private files removed on the way."""
+    """End by an exception, which ends programs and removes private files."""
     signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
@@ -99,8 +99,8 @@ def call(
 ) -> Done:
     """Run a program to its end, in a session of its own, and return how it ended.
 
-    Raises Failed for a program that is not on PATH. An exception on the way (an interruption) ends
-    the program with all its children.
+    Raises Failed for a program that is not on PATH. An exception (an interruption) ends the
+    program with all its children.
     """
     try:
         process = subprocess.Popen(

@@ -45,7 +45,7 @@ def token_role_binding(
 ) -> Manifest:
     """Return the binding of the Role to the machines' Google service account.
 
-    GKE may know the account by its email address or by its unique ID, so both are subjects.
+    GKE identifies the account by its email address or its unique ID, so both are subjects.
     """
     api = {"apiGroup": "rbac.authorization.k8s.io"}
     return {

@@ -1,4 +1,4 @@
-"""Puts a cluster's node into a Docker network, and keeps that network and the pods apart."""
+"""Attaches a cluster's node to a Docker network, and blocks traffic from that network to pods."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Result:
 
 
 def run(payload: Payload) -> Result:
-    """Attach the node, drop what would pass directly, and wait until its API server is back."""
+    """Attach the node, drop direct traffic to pods, and wait until its API server answers again."""
     if not _address(payload):
         words = ["docker", "network", "connect", payload.network, payload.node]
         scripting.check(words, f"Docker could not attach {payload.node} to {payload.network}")
-    # Packets to the gateway's address are translated to a pod's on their way here, and pass.
+    # Packets to the gateway's address pass: they are translated to a pod's address before.
     pods, network = payload.pod_cidr, payload.network_cidr
     for source, target in ((pods, network), (network, pods)):
         rule = f"FORWARD -s {source} -d {target} -m conntrack ! --ctstate DNAT -j DROP".split()

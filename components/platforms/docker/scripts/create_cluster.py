@@ -1,7 +1,7 @@
-"""Makes a kind cluster, or keeps the one of that name where it is complete and answers.
+"""Creates a kind cluster, or keeps the one of that name if it is complete and answers.
 
-A cluster that a killed run left half-made is made again. It may answer and still lack its last
-steps, so a mark on its node says that kind came to its end.
+A cluster that a killed run left incomplete is recreated. It may answer and still lack kind's last
+steps, so a mark on its node shows that kind completed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Result:
 
 
 def run(payload: Payload) -> Result:
-    """Make the cluster. Raises scripting.Failed with kind's last words where kind fails."""
+    """Create the cluster. Raises scripting.Failed with kind's last words where kind fails."""
     name, node = payload.name, f"{payload.name}-control-plane"
     if _exists(name) and not _complete(name, node):
         _kind("delete", "cluster", "--name", name)
@@ -69,7 +69,7 @@ def _exists(name: str) -> bool:
 
 
 def _complete(name: str, node: str) -> bool:
-    """Whether kind came to its end, and the node is ready within 20 seconds."""
+    """Return whether kind completed, and the node is ready within 20 seconds."""
     kubeconfig = _kind("get", "kubeconfig", "--name", name)
     marked = scripting.call(["docker", "exec", node, "test", "-e", MARK])
     if kubeconfig.status or marked.status:

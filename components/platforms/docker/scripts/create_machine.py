@@ -1,7 +1,7 @@
-"""Makes a container that is a machine: systemd, sshd, an address that stays, a pinned host key.
+"""Creates a container as a machine: systemd, sshd, a fixed address, a pinned host key.
 
-A container that runs and was made from the same payload is kept. Any other of that name, which a
-killed run left behind, is made again.
+A running container with the same payload is kept. Any other container of that name, which a killed
+run left behind, is recreated.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Result:
 
 
 def run(payload: Payload) -> Result:
-    """Make the container. Raises scripting.Failed where Docker cannot, or no address is free."""
+    """Create the container. Raises scripting.Failed where Docker cannot, or no address is free."""
     digest = hashlib.sha256(scripting.encode(payload).encode()).hexdigest()
     if not _is_running(payload.name, digest):
         _remove(payload.name)
@@ -122,7 +122,7 @@ def _host_files(payload: Payload) -> bytes:
 
 
 def _routes_unit(routes: tuple[str, ...]) -> str:
-    """Return the unit that does what a cloud's router does: the pods' CIDR is behind the node."""
+    """Return the unit that sets the routes, as a cloud's router would: pods are behind the node."""
     commands = [f"ExecStart=/sbin/ip route replace {route}" for route in routes if route]
     return "\n".join(
         [
@@ -175,8 +175,8 @@ def _archive(*members: _Member) -> bytes:
 def _start(payload: Payload, digest: str, host_files: bytes) -> None:
     """Create and start the container at a free address.
 
-    Several machines may be made at once. Each begins with an address that follows from its name,
-    and leaves out those that another took meanwhile.
+    Several machines may be created in parallel. Each begins with an address that follows from its
+    name, and skips addresses that are in use.
     """
     first, last = int(IPv4Address(payload.first)), int(IPv4Address(payload.last))
     count = last - first + 1

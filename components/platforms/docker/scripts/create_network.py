@@ -1,4 +1,4 @@
-"""Makes a Docker network, or keeps the one of that name if its CIDR is the same."""
+"""Creates a Docker network, or keeps the one of that name if its CIDR is the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Payload:
 
     name: its name.
     cidr: its addresses.
-    dynamic_cidr: the part of `cidr` from which Docker assigns addresses by itself.
+    dynamic_cidr: the part of `cidr` from which Docker assigns dynamic addresses.
     label: `key=value`, for what belongs to a stack.
     """
 
@@ -31,7 +31,7 @@ class Result:
 
 
 def run(payload: Payload) -> Result:
-    """Make the network. Raises scripting.Failed for one of that name with another CIDR."""
+    """Create the network. Raises scripting.Failed for one of that name with another CIDR."""
     subnets = "{{range .IPAM.Config}}{{.Subnet}}{{end}}"
     existing = scripting.call(["docker", "network", "inspect", "--format", subnets, payload.name])
     if existing.status == 0 and existing.text != payload.cidr:

@@ -17,7 +17,7 @@ TIMEOUT_S, PAUSE_S = 300, 3
 class Payload:
     """A machine on Google Cloud.
 
-    project, zone, instance: as Google Cloud calls them.
+    project, zone, instance: names on Google Cloud.
     """
 
     project: str
