@@ -1,4 +1,4 @@
-"""The platforms `kind` and `docker`: names, kind's configuration, and CIDRs on a Docker engine."""
+"""The platforms `kind` and `docker`: names, kind's configuration, and address ranges on a Docker engine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ...config.docker import KindCluster
 from ...config.stack import Settings
 
 SSH_USER = "admin"
-# The name of containerd's plugin for Kubernetes, in 2.x and in 1.x; each ignores the other's.
+# containerd's plugin for Kubernetes, as 2.x and as 1.x call it; each passes over the other's name.
 _CONTAINERD = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
 
 
 def docker_name(stack: str, name: str) -> str:
-    """Return Docker's name of a container, network or cluster of a stack."""
+    """The name of a container, network or cluster of a stack."""
     return f"istio-vm-mesh-{stack}-{name}"
 
 
@@ -26,12 +26,12 @@ def node_name(stack: str, cluster: str = "cluster") -> str:
 
 
 def stack_label(stack: str) -> str:
-    """Return the label of everything that a stack creates on a Docker engine."""
+    """The label of everything that a stack makes on a Docker engine."""
     return f"istio-vm-mesh.stack={stack}"
 
 
 def kind_config(cluster: KindCluster) -> str:
-    """Return kind's configuration. Its kubelet and containerd settings also work with cgroup v1."""
+    """kind's configuration. The kubelet and containerd settings let it run on hosts with cgroup v1 too."""
     kubelet = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -52,16 +52,16 @@ def kind_config(cluster: KindCluster) -> str:
 
 
 def docker_cidr(settings: Settings, network: str) -> IPv4Network:
-    """Return the CIDR of the Docker network of a network: the first that is not the pods'."""
+    """Return the CIDR of the Docker network for a network of the stack: the first that is not the pods'."""
     return IPv4Network(settings.machine_cidrs(network)[0])
 
 
 def dynamic_cidr(cidr: IPv4Network) -> IPv4Network:
-    """Return the lower half, from which Docker assigns addresses that can change (the node's)."""
+    """The lower half, from which Docker gives addresses that may change (the cluster's node)."""
     return next(cidr.subnets())
 
 
 def machine_addresses(cidr: IPv4Network) -> tuple[str, str]:
-    """Return first and last address of the upper half, for machines: their addresses stay."""
+    """First and last address for machines, whose addresses stay: the upper half."""
     upper = list(cidr.subnets())[1]
     return str(upper[1]), str(upper[-2])
