@@ -119,7 +119,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         )
 
     def _nat(self, vpc: str, network: compute.Network) -> compute.RouterNat:
-        """Create a VPC's NAT. Packages and images come through it: nothing has a public address."""
+        """Nothing has a public address, so packages and images come through NAT; a VPC needs its own."""
         router = compute.Router(self._child_name(f"router-{vpc}"), network=network.id, region=self._args.settings.region, opts=self._child)
         return compute.RouterNat(
             self._child_name(f"nat-{vpc}"),

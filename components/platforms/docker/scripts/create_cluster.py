@@ -42,7 +42,7 @@ class Result:
 
 
 def run(payload: Payload) -> Result:
-    """Create the cluster. Raises scripting.Failed with kind's last words where kind fails."""
+    """Make the cluster. Raises scripting.Failed with kind's last words where kind fails."""
     name, node = payload.name, f"{payload.name}-control-plane"
     if _exists(name) and not _complete(name, node):
         _kind("delete", "cluster", "--name", name)
