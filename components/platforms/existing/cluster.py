@@ -1,4 +1,4 @@
-"""An existing Kubernetes cluster, by its kubeconfig. Nothing is created, so nothing is deleted."""
+"""A Kubernetes cluster that exists, by its kubeconfig. There is nothing to make, so nothing to remove."""
 
 from __future__ import annotations
 

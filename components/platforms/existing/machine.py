@@ -1,4 +1,4 @@
-"""Existing machines, reached by SSH. They are not created and not deleted: they join, and leave."""
+"""Machines that exist, reached by SSH. They are not made and not removed: they join, and leave."""
 
 from __future__ import annotations
 

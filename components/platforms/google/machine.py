@@ -23,12 +23,12 @@ from .scripts import host_key
 PATIENCE_S = 420
 """Seconds for which SSH may be refused: sshd runs before Google's agent has authorised the key."""
 
-# A machine writes its logs and metrics, and uses no other API of Google's.
+# A machine writes its own logs and metrics, and calls nothing else of Google's.
 SCOPES = ["https://www.googleapis.com/auth/logging.write", "https://www.googleapis.com/auth/monitoring.write"]
 
 
 GATEWAY_SETUP = f"#!/bin/bash\n{shell.read_script('platforms/google/gateway-setup')}"
-"""Installs what Istio's package needs, on gateway machines, which have no script of the stack."""
+"""Installs what Istio's package needs. A gateway's machines run the agent alone, without a setup of the stack's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +51,7 @@ def google_host(name: str, args: GoogleHostArgs) -> HostFactory:
 
 
 def _host(name: str, args: GoogleHostArgs, opts: pulumi.ResourceOptions) -> Host:
-    """Create the machine.
-
-    Its name on Google Cloud is fixed, because tunnels need it. Its address stays until the machine
-    is replaced.
-    """
+    """Create the machine. Its name on Google Cloud is fixed, because tunnels need it. Its address is kept until it is replaced."""
     machine, networks = args.settings, args.networks
     google_name = names.resource_name(networks.stack, name)
     instance = compute.Instance(
