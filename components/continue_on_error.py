@@ -1,4 +1,4 @@
-"""One machine's failure is not the others': what an update with `--continue-on-error` needs of the program."""
+"""Keep the program running after a failed resource, for updates with `--continue-on-error`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pulumi.runtime.stack import ResourceRegistrationFailed
 
 
 def install() -> None:
-    """Leave out what depends on a resource that failed, but only after all else is done.
+    """Leave out what depends on a failed resource, once everything else is registered.
 
-    The SDK ends the whole program at the first resource that depends on a failed one, with a traceback, and with it
-    whatever was not registered yet. It must still end with an error: else the engine deletes what was left out, as if nobody declared it
-    any more, and a machine whose join fails would be drained.
+    The SDK ends the program at the first resource that depends on a failed one. Resources that are
+    not registered by then are left out too. The program must still fail: otherwise the engine treats
+    skipped resources as removed and deletes them, which would drain a machine whose join failed.
     """
     manager = _get_rpc_manager()
     do_rpc, running = manager.do_rpc, 0

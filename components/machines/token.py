@@ -1,7 +1,8 @@
-"""The token with which a machine asks for its first certificate.
+"""The token with which a machine requests its first certificate.
 
-A dynamic provider, because only a `diff` that looks at clock and cluster can tell that a stored token is of no use: it lives an hour, and
-an update that failed is finished by the same update hours later. istiod wants the token only from machines that hold no valid certificate.
+It comes from a dynamic provider, because only a `diff` that reads the clock and the cluster detects
+a useless token. A token lives for an hour, and the same update may complete a failed one hours
+later. istiod requires the token only from machines without a valid certificate.
 """
 
 from __future__ import annotations
@@ -44,8 +45,11 @@ def _kubectl(kubeconfig: str, *arguments: str) -> str:
 
 
 def _refuse_to_rename(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """A WorkloadGroup is never replaced or removed while machines are in it, nor its Services: their new ones would have the names of the old, and
-    what is removed last wins. That an old workload stays beside the new one shows that a machine shall move.
+    """Raise RuntimeError if a workload was renamed or moved under its machines.
+
+    Neither a WorkloadGroup nor its Services are replaced or deleted while machines are in it: the
+    replacements would have the same names, so deleting the old objects would delete the new ones.
+    If the old workload is still declared, the machine is merely moving, which is allowed.
     """
     workload, namespace = before.get("workload"), before.get("namespace")
     if workload == now["workload"] and namespace != now["namespace"]:
