@@ -67,14 +67,23 @@ def clients_see_several_gateways(settings: Settings, workload: str) -> bool:
 
 
 def failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool = True) -> dict[str, Any]:
-    """The DestinationRule by which callers leave a gateway that no longer answers: a connection is given up after a second, and Istio's own
-    retries take another. Where `callers_choose`, two in a row set the gateway aside for ten seconds; what the application answers sets nobody aside.
+    """Return the DestinationRule by which clients abandon a gateway that does not answer.
 
-    A gateway passes on connections, so callers keep those to a machine that goes. Within the five seconds in which its agent ends, each is either
-    used, and closed with the answer, or closed by its caller, because it was idle: a call that meets the end of one is lost.
+    service: the Service's name. workload: the workload's settings.
+    callers_choose: whether clients see several gateways of the network.
 
-    For the same reason callers would go on calling a machine that has become unhealthy, for as long as they use its connections. Envoy replaces
-    each after `MAX_CONNECTION_DURATION`, between two calls. Only where it sees the calls: a connection of another protocol is the application's.
+    A connection attempt ends after a second, and Istio's own retries use another endpoint. With
+    `callers_choose`, two failures in a row eject the gateway for ten seconds. Responses of the
+    application eject no gateway.
+
+    A gateway forwards connections, so clients keep those to a machine that is removed. During the
+    agent's five-second drain, every client connection must either carry a request (Envoy then
+    closes it with the response) or be closed by the client as idle. A request sent on a connection
+    that is being closed is lost.
+
+    For the same reason, clients would keep using connections to an unhealthy machine. Envoy
+    replaces each connection after `MAX_CONNECTION_DURATION`, between two requests. It does so for
+    HTTP and gRPC alone: it sees no requests of other protocols.
     """
     outliers = {
         # Outlier detection would switch on failover between localities too.
