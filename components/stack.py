@@ -53,14 +53,13 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
     mesh_args = MeshArgs(
         settings=settings.mesh,
         cluster=cluster,
-        network=settings.cluster.network,
         networks_with_gateway=networks_with_gateway(settings),
         networks_without_gateway=network_gateways.networks_without_gateway(settings),
     )
     mesh = Mesh("mesh", mesh_args, in_cluster)
     created = {workload.namespace for workload in settings.workloads.values()} - {ISTIO_NAMESPACE}
     created -= set(adopted.namespaces) if adopted else set()
-    in_namespace = namespaces(created, mesh, strict=settings.mesh.adopt, opts=in_cluster)
+    in_namespace = namespaces(created, mesh, in_cluster)
     workloads: dict[str, Workload] = {}
     for name, workload in settings.workloads.items():
         workload_args = WorkloadArgs(
@@ -107,7 +106,6 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
             VerificationArgs(
                 mesh=mesh,
                 mode=settings.verify.mode,
-                pod_cidr=settings.cluster.pod_cidr,
                 workloads=verified,
                 gateways=gateways,
                 depends_on=complete,

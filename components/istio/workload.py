@@ -16,22 +16,24 @@ from . import manifests, network_gateways
 from .control_plane import Mesh
 
 
-def namespaces(wanted: Iterable[str], mesh: Mesh, *, strict: bool, opts: pulumi.ResourceOptions) -> Mapping[str, Sequence[pulumi.Resource]]:
+def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) -> Mapping[str, Sequence[pulumi.Resource]]:
     """Declare namespaces and return, by name, what must exist before anything is put into each.
 
     wanted: the namespaces to create; Istio's own comes from `mesh`.
-    strict: whether each refuses plaintext by a PeerAuthentication of its own. A mesh that this
-        program installs refuses plaintext everywhere.
+    opts: the options of everything in the cluster.
+
+    In a mesh that is adopted, each refuses plaintext by a PeerAuthentication of its own. A mesh that
+    this program installs refuses plaintext everywhere.
     """
     resources: dict[str, Sequence[pulumi.Resource]] = {names.ISTIO_NAMESPACE: mesh.namespace_resources}
     in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
     for name in sorted(wanted):
         metadata = manifests.injected_namespace(name)["metadata"]
-        namespace = Namespace(f"namespace-{name}", metadata=metadata, opts=in_mesh)
+        namespace = Namespace(mesh.child_name(f"namespace-{name}"), metadata=metadata, opts=in_mesh)
         resources[name] = [namespace]
-        if strict:
+        if mesh.settings.adopt:
             after_namespace = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[namespace]))
-            peer_authentication = custom_resource(f"namespace-{name}-mtls", manifests.strict_mtls(name), after_namespace)
+            peer_authentication = custom_resource(mesh.child_name(f"namespace-{name}-mtls"), manifests.strict_mtls(name), after_namespace)
             resources[name] = [namespace, peer_authentication]
     return resources
 

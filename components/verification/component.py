@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pulumi
 from pulumi_command import local
@@ -54,16 +54,14 @@ class VerificationArgs:
     """What is verified, and how.
 
     mesh: the mesh. mode: `fail` or `warn`, what a failed verification does to the update.
-    pod_cidr: the CIDR of the cluster's pods.
     workloads: what is verified. gateways: the gateways of networks other than the cluster's.
     depends_on: what must exist before.
     """
 
     mesh: Mesh
-    mode: str
-    pod_cidr: str
     workloads: Mapping[str, VerifiedWorkload]
-    gateways: Mapping[str, Gateway]
+    mode: Literal["fail", "warn"] = "fail"
+    gateways: Mapping[str, Gateway] = field(default_factory=dict)
     depends_on: Sequence[pulumi.Resource] = ()
 
 
@@ -200,7 +198,7 @@ def _from_machine(
             caller=f"machine {machine_name}",
             mode=args.mode,
             wanted=targets.expected_endpoints(machine.network, pods_network, "", 0, addresses) if through_gateway else [],
-            ranges=[args.pod_cidr] if with_pods and in_pods_network else [],
+            ranges=[args.mesh.cluster.pod_cidr] if with_pods and in_pods_network else [],
             answered=machine.network in addresses,
         )
 
