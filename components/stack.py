@@ -92,16 +92,16 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in machines.items()},
     }
     if settings.verify.mode != "none":
-        verified = {
-            name: VerifiedWorkload(
+        verified = [
+            VerifiedWorkload(
                 workload=workload,
-                machines={machine: machines[machine] for machine in settings.single_machines_of(name)},
+                machines=[machines[machine] for machine in settings.single_machines_of(name)],
                 reachable_from_pods=not network_gateways.unreachable_from_pods(settings, name),
                 strict=manifests.enforces_strict_mtls(settings, workload.settings),
                 min_group_size=settings.min_group_size(name),
             )
             for name, workload in workloads.items()
-        }
+        ]
         outputs["verification"] = verify_workloads(
             VerificationArgs(
                 mesh=mesh,

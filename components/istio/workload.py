@@ -75,7 +75,7 @@ class Workload(pulumi.ComponentResource):
         in_namespace = pulumi.ResourceOptions(parent=self, depends_on=list(args.namespace_resources))
         in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[*args.namespace_resources, *args.mesh.ready])
         account = ServiceAccount(f"{name}-account", metadata=manifests.service_account(settings)["metadata"], opts=in_namespace)
-        workload_group = custom_resource(f"{name}-group", manifests.workload_group(settings.name, settings, args.mesh.network), in_mesh)
+        workload_group = custom_resource(f"{name}-group", manifests.workload_group(settings, args.mesh.network), in_mesh)
         services = [
             Service(
                 f"{name}-service-{service}",
@@ -96,7 +96,7 @@ class Workload(pulumi.ComponentResource):
                 for service in settings.services
             ]
         self.all_resources = list(self.identity_resources)
-        deployment = manifests.deployment(settings.name, settings)
+        deployment = manifests.deployment(settings)
         if deployment:
             depends_on = [*args.namespace_resources, account, *args.mesh.ready]
             pods = Deployment(

@@ -70,21 +70,19 @@ def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]
 
 def proxy_config(
     mesh: MeshSettings,
-    name: str,
     workload: WorkloadSettings,
     network: str,
 ) -> dict[str, Any]:
     """Return a machine's ProxyConfig: the mesh's default with the workload's probe and metadata.
 
     mesh: the mesh's settings.
-    name: the workload's name.
     workload: the workload's settings.
     network: the machine's network.
 
     Source: istioctl, as above.
     """
     default = default_proxy_config(mesh)
-    service, revision = canonical(workload.labels, name)
+    service, revision = canonical(workload.labels, workload.name)
     labels = {
         **workload.labels,
         "service.istio.io/canonical-name": service,
@@ -101,10 +99,10 @@ def proxy_config(
         "ISTIO_META_CLUSTER_ID": mesh.cluster_id,
         "ISTIO_META_MESH_ID": mesh.id,
         "ISTIO_META_NETWORK": network,
-        "ISTIO_META_WORKLOAD_NAME": name,
+        "ISTIO_META_WORKLOAD_NAME": workload.name,
         "ISTIO_METAJSON_LABELS": _compact_json(labels),
         "ISTIO_META_DNS_CAPTURE": "true",
-        "ISTIO_META_AUTO_REGISTER_GROUP": name,
+        "ISTIO_META_AUTO_REGISTER_GROUP": workload.name,
     }
     if workload.ports:
         ports = sorted(workload.ports.items())
@@ -120,10 +118,9 @@ def _compact_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def cluster_env(name: str, workload: WorkloadSettings, config: Mapping[str, Any]) -> str:
+def cluster_env(workload: WorkloadSettings, config: Mapping[str, Any]) -> str:
     """Return the text of `cluster.env`.
 
-    name: the workload's name.
     workload: the workload's settings.
     config: the machine's ProxyConfig.
     """
@@ -133,7 +130,7 @@ def cluster_env(name: str, workload: WorkloadSettings, config: Mapping[str, Any]
             **config["proxyMetadata"],
             "ISTIO_INBOUND_PORTS": ports or "*",
             "ISTIO_NAMESPACE": workload.namespace,
-            "ISTIO_SERVICE": f"{name}.{workload.namespace}",
+            "ISTIO_SERVICE": f"{workload.name}.{workload.namespace}",
             "ISTIO_SERVICE_CIDR": "*",
             "ISTIO_LOCAL_EXCLUDE_PORTS": _excluded_ports(config.get("statusPort", 0)),
             "SERVICE_ACCOUNT": workload.service_account_name,

@@ -61,7 +61,7 @@ def test_no_secret_of_the_program_is_readable(documented: Documented, package: P
 
 def test_a_host_key_must_be_given(documented: Documented, package: Path) -> None:
     config = {"machines": {"billing-1": {"host": "10.11.0.5"}}}
-    with pytest.raises(Exception, match="machines.billing-1.hostKey: is missing"):
+    with pytest.raises(Exception, match=r"machines\.billing-1\.hostKey: is missing"):
         harness.run(config, secrets=documented.secrets, program=documented.program)
 
 
