@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -22,6 +22,7 @@ from ..config.mesh import MeshSettings
 from ..config.workload import WorkloadSettings
 from ..istio.charts import default_proxy_config
 from ..istio.manifests import probe
+from ..manifest import Manifest
 from ..names import ISTIOD, TRUST_DOMAIN, XDS_PORT
 from ..shell import read_script
 
@@ -72,7 +73,7 @@ def proxy_config(
     mesh: MeshSettings,
     workload: WorkloadSettings,
     network: str,
-) -> dict[str, Any]:
+) -> Manifest:
     """Return a machine's ProxyConfig: the mesh's default with the workload's probe and metadata.
 
     mesh: the mesh's settings.
@@ -118,7 +119,7 @@ def _compact_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def cluster_env(workload: WorkloadSettings, config: Mapping[str, Any]) -> str:
+def cluster_env(workload: WorkloadSettings, config: Manifest) -> str:
     """Return the text of `cluster.env`.
 
     workload: the workload's settings.
@@ -182,7 +183,7 @@ def _environment(variables: Mapping[str, str]) -> str:
     return "".join(sorted(f"{key}='{value}'\n" for key, value in escaped.items()))
 
 
-def mesh_config(config: Mapping[str, Any]) -> str:
+def mesh_config(config: Manifest) -> str:
     """Return the text of `mesh.yaml`, which the agent reads at /etc/istio/config/mesh.
 
     config: the machine's ProxyConfig.

@@ -218,8 +218,7 @@ def instance_groups(
 
     role = connect_role(networks.google)
     rights = {
-        name: token_rights(workloads[name], role, networks.google, opts)
-        for name in sorted({group.workload for group in groups.values()})
+        name: token_rights(workloads[name], role, networks.google, opts) for name in sorted({group.workload for group in groups.values()})
     }
     ready: list[pulumi.Resource] = []
     for name, group in groups.items():

@@ -21,7 +21,6 @@ from ..config.workload import WorkloadSettings
 from ..istio import manifests
 from ..istio.control_plane import Mesh
 from ..istio.workload import Workload
-from ..local import scripting
 from ..machines.machine import Machine
 from ..names import CROSS_NETWORK_PORT, EASTWEST_GATEWAY
 from ..platforms.gateway import Gateway
@@ -66,8 +65,8 @@ class VerificationArgs:
     depends_on: Sequence[pulumi.Resource] = ()
 
 
-def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[dict[str, Any]]]:
-    """Verify workloads with their machines and return the evidence by workload (see `evidence.py`)."""
+def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence]]:
+    """Verify workloads with their machines and return the evidence by workload."""
     mesh = args.mesh
     by_network = {
         mesh.network: {EASTWEST_GATEWAY: mesh.gateway_ip},
@@ -95,15 +94,12 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[dict[str
         if settings.role == "router":
             evidence[settings.name] += [_on_gateway(machine, list(from_cluster.values())) for machine in verified.machines]
     return {
-        name: pulumi.Output.all(parts=pulumi.Output.all(*parts), names=gateway_names).apply(_output) for name, parts in evidence.items()
+        name: pulumi.Output.all(parts=pulumi.Output.all(*parts), names=gateway_names).apply(_evidence) for name, parts in evidence.items()
     }
 
 
-def _output(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the evidence of a workload as a stack's output has it."""
-    evidence = with_paths(merge(values["parts"]), dict(values["names"]), CROSS_NETWORK_PORT)
-    output: dict[str, Any] = json.loads(scripting.encode(evidence))
-    return output
+def _evidence(values: Mapping[str, Any]) -> Evidence:
+    return with_paths(merge(values["parts"]), dict(values["names"]), CROSS_NETWORK_PORT)
 
 
 def _on_gateway(machine: Machine, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:

@@ -42,7 +42,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel."""
     directory = tmp_path_factory.mktemp("wheel")
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    build = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", directory, ROOT]
+    build = [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", str(directory), str(ROOT)]
     subprocess.run(build, check=True)
     [built] = directory.glob("*.whl")
     return built

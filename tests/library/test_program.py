@@ -65,9 +65,7 @@ def test_a_host_key_must_be_given(documented: Documented, package: Path) -> None
         harness.run(config, secrets=documented.secrets, program=documented.program)
 
 
-def test_the_engine_runs_the_program(
-    documented: Documented, package: Path, host: Callable[[Provider], None], stack: Stack
-) -> None:
+def test_the_engine_runs_the_program(documented: Documented, package: Path, host: Callable[[Provider], None], stack: Stack) -> None:
     for provider in fake_providers.VERSIONS:
         if provider != "gcp":
             host(fake_providers.FakeProvider(provider))

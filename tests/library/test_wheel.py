@@ -63,8 +63,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     lock = (ROOT / "requirements.txt").read_text().splitlines()
     constraints = directory / "constraints.txt"
     constraints.write_text("\n".join(line.split(" ")[0] for line in lock if line[:1].isalnum()))
-    pip = [sys.executable, "-m", "pip", "--python", interpreter, "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "--quiet", "--constraint", constraints, wheel], check=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(interpreter), "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", "--quiet", "--constraint", str(constraints), str(wheel)], check=True)
     return interpreter
 
 
@@ -73,7 +73,7 @@ def test_an_empty_environment_builds_a_graph(python: Path, documented: Documente
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "scripts")}
     inputs = {"config": documented.config, "secrets": documented.secrets}
     done = subprocess.run(
-        [python, "-c", GRAPH, documented.program.file, documented.program.project],
+        [str(python), "-c", GRAPH, str(documented.program.file), documented.program.project],
         cwd=tmp_path,
         env=environment,
         input=json.dumps(inputs),
@@ -89,12 +89,10 @@ def test_an_empty_environment_builds_a_graph(python: Path, documented: Documente
 
 def test_a_script_runs_from_the_environment(python: Path) -> None:
     """Scripts beside Pulumi run as files of the package, by any `python3`."""
-    locate = [python, "-c", f"import {PACKAGE}.local.run as run; print(run.__file__)"]
+    locate = [str(python), "-c", f"import {PACKAGE}.local.run as run; print(run.__file__)"]
     runner = subprocess.run(locate, capture_output=True, text=True, check=True).stdout.strip()
     arguments = ["machines/scripts/create_ssh_key.py", "create"]
     payload = json.dumps({"create": {"comment": "test"}})
-    done = subprocess.run(
-        ["python3", "-I", runner, *arguments], input=payload, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["python3", "-I", runner, *arguments], input=payload, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["public"].startswith("ssh-ed25519 ")

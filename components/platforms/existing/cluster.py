@@ -73,9 +73,7 @@ def kubeconfig_of(settings: ExistingCluster) -> pulumi.Output[str]:
         return pulumi.Config().require_secret("kubeconfig")
     path = Path(settings.kubeconfig).expanduser()
     try:
-        text = kubeconfig.extract_context(
-            path.read_text(), settings.context, lambda file: (path.parent / file).read_bytes()
-        )
+        text = kubeconfig.extract_context(path.read_text(), settings.context, lambda file: (path.parent / file).read_bytes())
     except OSError as error:
         problem = f"cannot read {error.filename}: {error.strerror}"
         raise SettingsError([Problem("cluster.kubeconfig", problem)]) from None
