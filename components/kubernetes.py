@@ -16,6 +16,8 @@ from .manifest import Manifest
 class Cluster:
     """What a platform provides for a cluster.
 
+    network: the network of its pods, as Istio calls it.
+    pod_cidr: the IPv4 CIDR of its pods.
     kubeconfig: the text of a kubeconfig with one context; secret.
     identifier: stays the same for as long as the cluster is the same one.
     gateway_service: the gateway chart's `service` values, by which a gateway is exposed to machines;
@@ -29,6 +31,8 @@ class Cluster:
         Objects in the cluster then skip their own deletion.
     """
 
+    network: str
+    pod_cidr: str
     kubeconfig: pulumi.Output[str]
     identifier: pulumi.Input[str]
     gateway_service: Manifest | None
@@ -52,7 +56,7 @@ def custom_resource(name: str, manifest: Manifest, opts: pulumi.ResourceOptions)
     )
 
 
-def cluster_options(name: str, cluster: Cluster, *, take_over: bool) -> pulumi.ResourceOptions:
+def cluster_options(name: str, cluster: Cluster, *, take_over: bool = False) -> pulumi.ResourceOptions:
     """Create the provider `name` and return the options of everything in the cluster.
 
     take_over: whether an object that exists is updated instead of refused. In a cluster that this

@@ -17,11 +17,13 @@ from .istio import manifests, network_gateways
 from .istio.control_plane import Mesh, MeshArgs
 from .istio.workload import Workload, WorkloadArgs, namespaces
 from .kubernetes import cluster_options, custom_resource
+from .local import scripting
 from .machines.machine import Machine, MachineArgs
 from .names import ISTIO_NAMESPACE
 from .platforms import dispatch
 from .platforms.gateway import Gateway
 from .verification.component import VerificationArgs, VerifiedWorkload, verify_workloads
+from .verification.evidence import Evidence
 
 
 def configuration() -> tuple[dict[str, Any], set[str]]:
@@ -42,7 +44,7 @@ def _plain(text: str) -> Any:
     return json.loads(text) if text[:1] in "{[" else text
 
 
-def build(settings: Settings, stack: str) -> dict[str, Any]:
+def build(settings: Settings, stack: str) -> dict[str, object]:
     """Declare all resources of a stack and return its outputs by name."""
     for note in network_gateways.connectivity_notes(settings):
         pulumi.log.info(note)
@@ -53,14 +55,13 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
     mesh_args = MeshArgs(
         settings=settings.mesh,
         cluster=cluster,
-        network=settings.cluster.network,
         networks_with_gateway=networks_with_gateway(settings),
         networks_without_gateway=network_gateways.networks_without_gateway(settings),
     )
     mesh = Mesh("mesh", mesh_args, in_cluster)
     created = {workload.namespace for workload in settings.workloads.values()} - {ISTIO_NAMESPACE}
     created -= set(adopted.namespaces) if adopted else set()
-    in_namespace = namespaces(created, mesh, strict=settings.mesh.adopt, opts=in_cluster)
+    in_namespace = namespaces(created, mesh, in_cluster)
     workloads: dict[str, Workload] = {}
     for name, workload in settings.workloads.items():
         workload_args = WorkloadArgs(
@@ -88,32 +89,37 @@ def build(settings: Settings, stack: str) -> dict[str, Any]:
         gateways[network] = dispatch.network_gateway(network, settings, networks, members)
     complete = [_publish_addresses(network, gateway, in_cluster) for network, gateway in gateways.items()]
     complete += dispatch.instance_groups(settings, networks, workloads, in_cluster)
-    outputs: dict[str, Any] = {
+    outputs: dict[str, object] = {
         "gateway": mesh.gateway,
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in machines.items()},
     }
     if settings.verify.mode != "none":
-        verified = {
-            name: VerifiedWorkload(
+        verified = [
+            VerifiedWorkload(
                 workload=workload,
-                machines={machine: machines[machine] for machine in settings.single_machines_of(name)},
+                machines=[machines[machine] for machine in settings.single_machines_of(name)],
                 reachable_from_pods=not network_gateways.unreachable_from_pods(settings, name),
                 strict=manifests.enforces_strict_mtls(settings, workload.settings),
                 min_group_size=settings.min_group_size(name),
             )
             for name, workload in workloads.items()
-        }
-        outputs["verification"] = verify_workloads(
-            VerificationArgs(
-                mesh=mesh,
-                mode=settings.verify.mode,
-                pod_cidr=settings.cluster.pod_cidr,
-                workloads=verified,
-                gateways=gateways,
-                depends_on=complete,
-            )
+        ]
+        verification_args = VerificationArgs(
+            mesh=mesh,
+            mode=settings.verify.mode,
+            workloads=verified,
+            gateways=gateways,
+            depends_on=complete,
         )
+        evidence = verify_workloads(verification_args)
+        outputs["verification"] = {name: each.apply(_plain_evidence) for name, each in evidence.items()}
     return outputs
+
+
+def _plain_evidence(evidence: Evidence) -> dict[str, Any]:
+    """Return evidence as a stack's output has it: lists and maps."""
+    output: dict[str, Any] = json.loads(scripting.encode(evidence))
+    return output
 
 
 def _publish_addresses(network: str, gateway: Gateway, opts: pulumi.ResourceOptions) -> pulumi.Resource:

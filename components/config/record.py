@@ -35,13 +35,18 @@ class Record(BaseModel):
 
 
 def _with_names(value: Any) -> Any:
-    """Add each map key to its value, for `name`. Values that are records already have it."""
+    """Add each map key to its value, for `name`. A record keeps a name that it has."""
     if not isinstance(value, Mapping):
         return value
-    return {
-        key: {**item, MAP_KEY: str(key)} if isinstance(item, Mapping) else item
-        for key, item in value.items()
-    }
+    return {key: _with_name(str(key), item) for key, item in value.items()}
+
+
+def _with_name(key: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {**value, MAP_KEY: key}
+    if isinstance(value, Record) and not getattr(value, "name", key):
+        return value.model_copy(update={"name": key})
+    return value
 
 
 # A map of records that have their key as `name`.

@@ -64,7 +64,9 @@ class Probe(Record):
 class Service(Record):
     """Declare a Kubernetes Service over the pods and the machines of a workload."""
 
-    name: str = Field(alias=MAP_KEY, description="Name of the Service, as in `services`.")
+    name: str = Field(
+        default="", alias=MAP_KEY, description="Name of the Service, as in `services`."
+    )
     ports: Mapping[str, int] = Field(
         description="Port of the Service (1 to 65535) by the name of the workload's port that it "
         "leads to."

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..config.mesh import MeshSettings
+from ..manifest import Manifest
 from ..names import DISCONNECT_GRACE, ISTIOD, STATUS_PORT, XDS_PORT
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Manifest:
     """`base` with `over` on top, maps merged key by key, as Helm merges values."""
     result = dict(base)
     for key, value in over.items():
@@ -18,7 +19,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def base_values(mesh: MeshSettings) -> dict[str, Any]:
+def base_values(mesh: MeshSettings) -> Manifest:
     """Values of the chart `base`.
 
     failurePolicy is Fail from the start, as istiod sets it later; else every upgrade would meet a conflict over the field (istio/istio#59367).
@@ -26,7 +27,7 @@ def base_values(mesh: MeshSettings) -> dict[str, Any]:
     return merge({"base": {"validationFailurePolicy": "Fail"}}, mesh.values.base)
 
 
-def istiod_values(mesh: MeshSettings, network: str) -> dict[str, Any]:
+def istiod_values(mesh: MeshSettings, network: str) -> Manifest:
     """Values of the chart `istiod` for a cluster whose pods are in `network`."""
     values = {
         "global": {
@@ -47,14 +48,14 @@ def istiod_values(mesh: MeshSettings, network: str) -> dict[str, Any]:
     return merge(values, mesh.values.istiod)
 
 
-def gateway_values(mesh: MeshSettings, network: str, service: Mapping[str, Any], cross_network: bool) -> dict[str, Any]:
+def gateway_values(mesh: MeshSettings, network: str, service: Manifest, cross_network: bool) -> Manifest:
     """Values of the chart `gateway` for the east-west gateway of `network`.
 
     `service` says how the platform exposes it (type, addresses, annotations). Only with `cross_network` does the gateway carry calls to
     pods; without, it listens for control-plane traffic alone.
     """
     ports = [_port("status-port", STATUS_PORT), _port("tls-istiod", XDS_PORT)]
-    values: dict[str, Any] = {
+    values: Manifest = {
         "service": {"ports": ports, **service},
         "autoscaling": {"enabled": False},
         "imagePullPolicy": "IfNotPresent",
@@ -64,11 +65,11 @@ def gateway_values(mesh: MeshSettings, network: str, service: Mapping[str, Any],
     return merge(values, mesh.values.gateway)
 
 
-def _port(name: str, port: int) -> dict[str, Any]:
+def _port(name: str, port: int) -> Manifest:
     return {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
 
 
-def default_proxy_config(mesh: MeshSettings) -> dict[str, Any]:
+def default_proxy_config(mesh: MeshSettings) -> Manifest:
     """`defaultConfig` of the mesh's configuration as the chart `istiod` renders it from our values (its template `configmap.yaml`)."""
     values = {**({"meshId": mesh.id} if mesh.id else {}), "discoveryAddress": f"{ISTIOD}:{XDS_PORT}"}
     return merge(values, istiod_values(mesh, "").get("meshConfig", {}).get("defaultConfig", {}))

@@ -24,14 +24,12 @@ class MeshArgs:
 
     settings: the mesh, installed or adopted.
     cluster: the cluster that it is in.
-    network: the network of the cluster's pods.
     networks_with_gateway: networks of machines whose gateway is machines.
     networks_without_gateway: networks of machines that have no gateway.
     """
 
     settings: MeshSettings
     cluster: Cluster
-    network: str
     networks_with_gateway: Sequence[str] = ()
     networks_without_gateway: Sequence[str] = ()
 
@@ -44,7 +42,7 @@ class MeshArgs:
 class Mesh(pulumi.ComponentResource):
     """Istio by its own charts, or the Istio that a cluster has.
 
-    settings, cluster, network: as in the arguments.
+    settings, cluster: as in the arguments. network: the network of the cluster's pods.
     ready: the resources that everything in the mesh depends on. Then the gateway runs, hence
         injection and validation work.
     namespace_resources: Istio's namespace, where this component creates it.
@@ -67,7 +65,7 @@ class Mesh(pulumi.ComponentResource):
         super().__init__("istio-vm-mesh:mesh:Mesh", name, {}, opts)
         self._args = args
         cluster, settings = args.cluster, args.settings
-        self.settings, self.cluster, self.network = settings, cluster, args.network
+        self.settings, self.cluster, self.network = settings, cluster, cluster.network
         self.gateway = cluster.gateway_address
         self.gateway_ip = cluster.gateway_ip or cluster.gateway_address
         self.namespace_resources = [] if settings.adopt else [self._namespace()]
@@ -82,14 +80,15 @@ class Mesh(pulumi.ComponentResource):
         # each run, so a rotated root certificate is noticed.
         config_map = names.ROOT_CERTIFICATE_CONFIG_MAP
         root = ConfigMap.get(
-            self._child("root-certificate"),
+            self.child_name("root-certificate"),
             gateway.id.apply(lambda _: config_map) if gateway else config_map,
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.root_certificate = root.data.apply(lambda data: data["root-cert.pem"])
         self.register_outputs({"gateway": self.gateway})
 
-    def _child(self, child: str) -> str:
+    def child_name(self, child: str) -> str:
+        """Return the resource name of something that belongs to this mesh."""
         return names.child_name(self._name, "mesh", child)
 
     def _manifests(self, with_gateway: bool) -> list[Manifest]:
@@ -115,7 +114,7 @@ class Mesh(pulumi.ComponentResource):
         source = self._args.settings.gateway_api
         payload = self.cluster.kubeconfig.apply(lambda kubeconfig: gateway_api.Payload(kubeconfig, source))
         return commands.local_command(
-            self._child("gateway-api"),
+            self.child_name("gateway-api"),
             commands.Script(gateway_api, payload),
             pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready),
             options=commands.CommandOptions(converges=True),
@@ -123,7 +122,7 @@ class Mesh(pulumi.ComponentResource):
 
     def _namespace(self) -> Namespace:
         return Namespace(
-            self._child("istio-system"),
+            self.child_name("istio-system"),
             metadata={"name": names.ISTIO_NAMESPACE, "labels": {"topology.istio.io/network": self.network}},
             opts=pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready),
         )
@@ -135,14 +134,14 @@ class Mesh(pulumi.ComponentResource):
 
     def _gateway(self, service: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
         args = self._args
-        values = charts.gateway_values(args.settings, args.network, service, bool(args.other_networks))
+        values = charts.gateway_values(args.settings, self.network, service, bool(args.other_networks))
         return self._release(names.EASTWEST_GATEWAY, "gateway", values, depends_on)
 
     def _release(self, release: str, chart: str, values: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
         settings = self._args.settings
         source = charts.chart(settings, chart)
         return Release(
-            self._child(release),
+            self.child_name(release),
             name=release,
             namespace=names.ISTIO_NAMESPACE,
             chart=source.chart,
@@ -157,16 +156,16 @@ class Mesh(pulumi.ComponentResource):
 
     def _adopted(self) -> pulumi.Output[MeshSettings]:
         """Read what istioctl reads of a mesh: its configuration, and the cluster's name in it."""
-        args = self._args
+        settings = self._args.settings
 
         def read(config_map: str) -> pulumi.Output[Mapping[str, str]]:
             resource_id = f"{names.ISTIO_NAMESPACE}/{config_map}"
             opts = pulumi.ResourceOptions(parent=self)
-            return ConfigMap.get(self._child(f"adopted-{config_map}"), resource_id, opts=opts).data
+            return ConfigMap.get(self.child_name(f"adopted-{config_map}"), resource_id, opts=opts).data
 
         def effective(data: Mapping[str, Mapping[str, str]]) -> MeshSettings:
             try:
-                return adoption.adopt_mesh(args.settings, args.network, data["mesh"]["mesh"], data["injector"]["values"])
+                return adoption.adopt_mesh(settings, self.network, data["mesh"]["mesh"], data["injector"]["values"])
             except ValueError as error:
                 raise pulumi.RunError(f"this mesh cannot be adopted: {error}") from None
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..config.existing import ExistingCluster
 from ..config.stack import Settings
 from ..config.workload import Probe, WorkloadSettings
+from ..manifest import Manifest
 from ..names import CROSS_NETWORK_PORT, GATEWAY_SELECTOR, ISTIO_NAMESPACE, ISTIOD, XDS_PORT
 
 
-def strict_mtls(namespace: str = ISTIO_NAMESPACE) -> dict[str, Any]:
+def strict_mtls(namespace: str = ISTIO_NAMESPACE) -> Manifest:
     """A PeerAuthentication by which plaintext is refused: in a namespace, or in Istio's own for the whole mesh."""
     return {
         "apiVersion": "security.istio.io/v1",
@@ -20,7 +19,7 @@ def strict_mtls(namespace: str = ISTIO_NAMESPACE) -> dict[str, Any]:
     }
 
 
-def istiod_exposure() -> list[dict[str, Any]]:
+def istiod_exposure() -> list[Manifest]:
     """A Gateway and a VirtualService that pass control-plane connections through to istiod without ending their TLS.
 
     Only istiod's own name is routed (Istio's sample `expose-istiod` takes any), so nothing else in the cluster can be reached this way.
@@ -54,7 +53,7 @@ def istiod_exposure() -> list[dict[str, Any]]:
     ]
 
 
-def services_exposure() -> dict[str, Any]:
+def services_exposure() -> Manifest:
     """A Gateway that passes calls from other networks through to the Services of the mesh (Istio's sample `expose-services`)."""
     port = {"name": "tls", "number": CROSS_NETWORK_PORT, "protocol": "TLS"}
     return {
@@ -75,24 +74,24 @@ def enforces_strict_mtls(settings: Settings, workload: WorkloadSettings) -> bool
     )
 
 
-def injected_namespace(name: str) -> dict[str, Any]:
+def injected_namespace(name: str) -> Manifest:
     """A namespace whose pods get a sidecar."""
     return {"metadata": {"name": name, "labels": {"istio-injection": "enabled"}}}
 
 
-def service_account(workload: WorkloadSettings) -> dict[str, Any]:
+def service_account(workload: WorkloadSettings) -> Manifest:
     """The workload's ServiceAccount."""
     return {"metadata": {"name": workload.service_account_name, "namespace": workload.namespace}}
 
 
-def probe_method(settings: Probe) -> dict[str, Any]:
+def probe_method(settings: Probe) -> Manifest:
     """What is asked: an HTTP GET or a TCP connect, in the words that Kubernetes and Istio share."""
     if settings.http:
         return {"httpGet": {"path": settings.http.path, "port": settings.http.port}}
     return {"tcpSocket": {"port": settings.port}}
 
 
-def probe(settings: Probe) -> dict[str, Any]:
+def probe(settings: Probe) -> Manifest:
     """The probe as WorkloadGroup and the agent's readinessProbe have it.
 
     failureThreshold is always given: the code's default is 1 where the API reference says 3.
@@ -101,7 +100,7 @@ def probe(settings: Probe) -> dict[str, Any]:
     return {**probe_method(settings), **times}
 
 
-def workload_group(name: str, workload: WorkloadSettings, network: str) -> dict[str, Any]:
+def workload_group(workload: WorkloadSettings, network: str) -> Manifest:
     """The WorkloadGroup: what istiod makes WorkloadEntries from.
 
     `network` is that of the machines that name none when they register; ours always name theirs.
@@ -109,7 +108,7 @@ def workload_group(name: str, workload: WorkloadSettings, network: str) -> dict[
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "WorkloadGroup",
-        "metadata": {"name": name, "namespace": workload.namespace},
+        "metadata": {"name": workload.name, "namespace": workload.namespace},
         "spec": {
             "metadata": {"labels": dict(workload.labels)},
             "template": {
@@ -127,7 +126,7 @@ def pod_labels(workload: WorkloadSettings) -> dict[str, str]:
     return {**workload.labels, **(workload.pods.labels if workload.pods else {})}
 
 
-def services(workload: WorkloadSettings) -> dict[str, dict[str, Any]]:
+def services(workload: WorkloadSettings) -> dict[str, Manifest]:
     """The workload's Services by name.
 
     skipAwait: the provider would wait for endpoints, and Kubernetes never lists machines there (istio/istio#34755).
@@ -147,12 +146,12 @@ def services(workload: WorkloadSettings) -> dict[str, dict[str, Any]]:
     }
 
 
-def deployment(name: str, workload: WorkloadSettings) -> dict[str, Any] | None:
+def deployment(workload: WorkloadSettings) -> Manifest | None:
     """The workload's Deployment, or None where this program does not run its pods."""
-    pods = workload.pods
+    name, pods = workload.name, workload.pods
     if pods is None:
         return None
-    container: dict[str, Any] = {
+    container: Manifest = {
         "name": name,
         "image": pods.image,
         "imagePullPolicy": "IfNotPresent",

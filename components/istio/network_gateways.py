@@ -7,13 +7,13 @@ agent in router mode takes calls on 15443 and passes them on by the name in thei
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from .. import names
 from ..config import gateway_machines
 from ..config.google import GceMachine
 from ..config.stack import Settings
 from ..config.workload import WorkloadSettings
+from ..manifest import Manifest
 from ..names import CROSS_NETWORK_PORT, ISTIO_NAMESPACE, service_host
 from .manifests import services_exposure
 
@@ -66,7 +66,7 @@ def clients_see_several_gateways(settings: Settings, workload: str) -> bool:
     )
 
 
-def failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool = True) -> dict[str, Any]:
+def failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool = True) -> Manifest:
     """Return the DestinationRule by which clients abandon a gateway that does not answer.
 
     service: the Service's name. workload: the workload's settings.
@@ -120,7 +120,7 @@ def failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool
     }
 
 
-def passthrough_gateway(network: str) -> dict[str, Any]:
+def passthrough_gateway(network: str) -> Manifest:
     """The Gateway that has the machines of `network`'s gateway pass calls through."""
     manifest = services_exposure()
     manifest["metadata"]["name"] = names.gateway_workload_name(network)
@@ -128,7 +128,7 @@ def passthrough_gateway(network: str) -> dict[str, Any]:
     return manifest
 
 
-def blackhole_gateway(network: str) -> dict[str, Any]:
+def blackhole_gateway(network: str) -> Manifest:
     """Keeps everybody outside of a closed network from being given endpoints in it.
 
     For a network without any gateway istiod hands out the machines' own addresses, which lead nowhere. With a gateway that no IPv4 proxy
@@ -139,7 +139,7 @@ def blackhole_gateway(network: str) -> dict[str, Any]:
     return manifest
 
 
-def remote_gateway(network: str, gateway_addresses: Sequence[str]) -> dict[str, Any]:
+def remote_gateway(network: str, gateway_addresses: Sequence[str]) -> Manifest:
     """The Gateway API Gateway from which istiod learns where calls into `network` go. No value of istiod's chart changes with it."""
     listener = {
         "name": "cross-network",

@@ -16,22 +16,24 @@ from . import manifests, network_gateways
 from .control_plane import Mesh
 
 
-def namespaces(wanted: Iterable[str], mesh: Mesh, *, strict: bool, opts: pulumi.ResourceOptions) -> Mapping[str, Sequence[pulumi.Resource]]:
+def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) -> Mapping[str, Sequence[pulumi.Resource]]:
     """Declare namespaces and return, by name, what must exist before anything is put into each.
 
     wanted: the namespaces to create; Istio's own comes from `mesh`.
-    strict: whether each refuses plaintext by a PeerAuthentication of its own. A mesh that this
-        program installs refuses plaintext everywhere.
+    opts: the options of everything in the cluster.
+
+    In a mesh that is adopted, each refuses plaintext by a PeerAuthentication of its own. A mesh that
+    this program installs refuses plaintext everywhere.
     """
     resources: dict[str, Sequence[pulumi.Resource]] = {names.ISTIO_NAMESPACE: mesh.namespace_resources}
     in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
     for name in sorted(wanted):
         metadata = manifests.injected_namespace(name)["metadata"]
-        namespace = Namespace(f"namespace-{name}", metadata=metadata, opts=in_mesh)
+        namespace = Namespace(mesh.child_name(f"namespace-{name}"), metadata=metadata, opts=in_mesh)
         resources[name] = [namespace]
-        if strict:
+        if mesh.settings.adopt:
             after_namespace = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[namespace]))
-            peer_authentication = custom_resource(f"namespace-{name}-mtls", manifests.strict_mtls(name), after_namespace)
+            peer_authentication = custom_resource(mesh.child_name(f"namespace-{name}-mtls"), manifests.strict_mtls(name), after_namespace)
             resources[name] = [namespace, peer_authentication]
     return resources
 
@@ -73,7 +75,7 @@ class Workload(pulumi.ComponentResource):
         in_namespace = pulumi.ResourceOptions(parent=self, depends_on=list(args.namespace_resources))
         in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[*args.namespace_resources, *args.mesh.ready])
         account = ServiceAccount(f"{name}-account", metadata=manifests.service_account(settings)["metadata"], opts=in_namespace)
-        workload_group = custom_resource(f"{name}-group", manifests.workload_group(settings.name, settings, args.mesh.network), in_mesh)
+        workload_group = custom_resource(f"{name}-group", manifests.workload_group(settings, args.mesh.network), in_mesh)
         services = [
             Service(
                 f"{name}-service-{service}",
@@ -94,7 +96,7 @@ class Workload(pulumi.ComponentResource):
                 for service in settings.services
             ]
         self.all_resources = list(self.identity_resources)
-        deployment = manifests.deployment(settings.name, settings)
+        deployment = manifests.deployment(settings)
         if deployment:
             depends_on = [*args.namespace_resources, account, *args.mesh.ready]
             pods = Deployment(

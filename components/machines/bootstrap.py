@@ -57,25 +57,24 @@ class JoinInputs:
         return self.mesh.package.url.replace("{version}", self.mesh.version)
 
 
-def registration(name: str, workload: WorkloadSettings, network: str) -> str:
+def registration(workload: WorkloadSettings, network: str) -> str:
     """Return what istiod copies into a machine's entry when it registers, and never again.
 
     A change needs a new registration.
-    name: the workload's name.
     workload: the workload's settings.
     network: the machine's network.
     """
-    spec = workload_group(name, workload, network)["spec"]
-    return json.dumps({"group": name, "namespace": workload.namespace, **spec}, sort_keys=True)
+    spec = workload_group(workload, network)["spec"]
+    return json.dumps({"group": workload.name, "namespace": workload.namespace, **spec}, sort_keys=True)
 
 
 def machine_files(inputs: JoinInputs) -> list[MachineFile]:
     """Return every file of a machine but its token."""
-    name, workload, network = inputs.workload.name, inputs.workload, inputs.network
-    config = proxy_config(inputs.mesh, name, workload, network)
+    workload, network = inputs.workload, inputs.network
+    config = proxy_config(inputs.mesh, workload, network)
     overrides = overrides_env(inputs.machine, inputs.address, inputs.gateway, workload, network)
     return [
-        MachineFile(path=CLUSTER_ENV, text=cluster_env(name, workload, config)),
+        MachineFile(path=CLUSTER_ENV, text=cluster_env(workload, config)),
         MachineFile(path=OVERRIDES_ENV, text=overrides),
         MachineFile(path=MESH_CONFIG, text=mesh_config(config)),
         MachineFile(path=ROOT_CERTIFICATE, text=inputs.root_certificate, owner="istio-proxy"),
@@ -92,7 +91,7 @@ def join_variables(inputs: JoinInputs, more_files: Sequence[MachineFile] = ()) -
     not in it, since the agent reads a new token when it needs one.
     """
     files = archive([*machine_files(inputs), *more_files])
-    described = registration(inputs.workload.name, inputs.workload, inputs.network)
+    described = registration(inputs.workload, inputs.network)
     package = [inputs.package_url, inputs.mesh.package.sha256 or ""]
     compared = json.dumps([hashlib.sha256(files).hexdigest(), *package, described])
     return {

@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -22,6 +22,7 @@ from ..config.mesh import MeshSettings
 from ..config.workload import WorkloadSettings
 from ..istio.charts import default_proxy_config
 from ..istio.manifests import probe
+from ..manifest import Manifest
 from ..names import ISTIOD, TRUST_DOMAIN, XDS_PORT
 from ..shell import read_script
 
@@ -70,21 +71,19 @@ def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]
 
 def proxy_config(
     mesh: MeshSettings,
-    name: str,
     workload: WorkloadSettings,
     network: str,
-) -> dict[str, Any]:
+) -> Manifest:
     """Return a machine's ProxyConfig: the mesh's default with the workload's probe and metadata.
 
     mesh: the mesh's settings.
-    name: the workload's name.
     workload: the workload's settings.
     network: the machine's network.
 
     Source: istioctl, as above.
     """
     default = default_proxy_config(mesh)
-    service, revision = canonical(workload.labels, name)
+    service, revision = canonical(workload.labels, workload.name)
     labels = {
         **workload.labels,
         "service.istio.io/canonical-name": service,
@@ -101,10 +100,10 @@ def proxy_config(
         "ISTIO_META_CLUSTER_ID": mesh.cluster_id,
         "ISTIO_META_MESH_ID": mesh.id,
         "ISTIO_META_NETWORK": network,
-        "ISTIO_META_WORKLOAD_NAME": name,
+        "ISTIO_META_WORKLOAD_NAME": workload.name,
         "ISTIO_METAJSON_LABELS": _compact_json(labels),
         "ISTIO_META_DNS_CAPTURE": "true",
-        "ISTIO_META_AUTO_REGISTER_GROUP": name,
+        "ISTIO_META_AUTO_REGISTER_GROUP": workload.name,
     }
     if workload.ports:
         ports = sorted(workload.ports.items())
@@ -120,10 +119,9 @@ def _compact_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def cluster_env(name: str, workload: WorkloadSettings, config: Mapping[str, Any]) -> str:
+def cluster_env(workload: WorkloadSettings, config: Manifest) -> str:
     """Return the text of `cluster.env`.
 
-    name: the workload's name.
     workload: the workload's settings.
     config: the machine's ProxyConfig.
     """
@@ -133,7 +131,7 @@ def cluster_env(name: str, workload: WorkloadSettings, config: Mapping[str, Any]
             **config["proxyMetadata"],
             "ISTIO_INBOUND_PORTS": ports or "*",
             "ISTIO_NAMESPACE": workload.namespace,
-            "ISTIO_SERVICE": f"{name}.{workload.namespace}",
+            "ISTIO_SERVICE": f"{workload.name}.{workload.namespace}",
             "ISTIO_SERVICE_CIDR": "*",
             "ISTIO_LOCAL_EXCLUDE_PORTS": _excluded_ports(config.get("statusPort", 0)),
             "SERVICE_ACCOUNT": workload.service_account_name,
@@ -185,7 +183,7 @@ def _environment(variables: Mapping[str, str]) -> str:
     return "".join(sorted(f"{key}='{value}'\n" for key, value in escaped.items()))
 
 
-def mesh_config(config: Mapping[str, Any]) -> str:
+def mesh_config(config: Manifest) -> str:
     """Return the text of `mesh.yaml`, which the agent reads at /etc/istio/config/mesh.
 
     config: the machine's ProxyConfig.

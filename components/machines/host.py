@@ -34,5 +34,5 @@ class Host:
     leaves: bool = True
 
 
-HostFactory = Callable[[pulumi.ResourceOptions], Host]
-"""Creates or adopts a machine, with the options that it is given."""
+HostFactory = Callable[[str, pulumi.ResourceOptions], Host]
+"""Creates or adopts the machine of a name, with the options that it is given."""

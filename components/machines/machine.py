@@ -37,8 +37,8 @@ class MachineArgs:
     """What a machine in the mesh is made from.
 
     workload: the workload that it runs.
-    host: creates or adopts the machine itself, with the options that it is given.
-    network: the network that it is in.
+    host: creates or adopts the machine itself.
+    network: the network that it is in; None: the network of the cluster's pods.
     rotation: a higher number mints a new token and joins the machine again.
     workloads: the names of all workloads of the program. A workload that is renamed under its
         machines is refused by them.
@@ -46,7 +46,7 @@ class MachineArgs:
 
     workload: Workload
     host: HostFactory
-    network: str
+    network: str | None = None
     rotation: int = 0
     workloads: Sequence[str] = ()
 
@@ -69,11 +69,12 @@ class Machine(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:machines:Machine", name, {}, opts)
-        workload, network = args.workload, args.network
+        workload = args.workload
         workload_name, mesh = workload.settings.name, workload.mesh
         self._cluster = mesh.cluster
+        network = args.network or mesh.network
         self.workload, self.network = workload, network
-        self.host = host = args.host(pulumi.ResourceOptions(parent=self))
+        self.host = host = args.host(name, pulumi.ResourceOptions(parent=self))
         self.address = host.address
         self.entry = host.address.apply(lambda address: names.entry_name(workload_name, address, network))
         token = self._token(args)

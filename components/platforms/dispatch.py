@@ -86,10 +86,18 @@ def cluster(stack: str, settings: Settings, networks: Networks) -> Cluster:
             google_args = GoogleClusterArgs(settings=gke, networks=networks.google, gateway_clients=machine_cidrs(settings))
             return GoogleCluster("cluster", google_args).cluster
         case ExistingCluster() as existing:
-            from .existing.cluster import existing_cluster
+            from .existing.cluster import ExistingClusterArgs, existing_cluster, kubeconfig_of
 
             cidrs = {cidr for machine in settings.machines.values() for cidr in settings.cidrs(machine.network)}
-            return existing_cluster(existing, sorted(cidrs))
+            existing_args = ExistingClusterArgs(
+                network=existing.network,
+                pod_cidr=existing.pod_cidr,
+                context=existing.context,
+                kubeconfig=kubeconfig_of(existing),
+                gateway=existing.gateway,
+                gateway_clients=sorted(cidrs),
+            )
+            return existing_cluster(existing_args)
 
 
 def host_factories(stack: str, settings: Settings, networks: Networks, cluster: Cluster) -> Mapping[str, HostFactory]:
@@ -102,9 +110,20 @@ def host_factories(stack: str, settings: Settings, networks: Networks, cluster: 
         factories.update(_docker_hosts(stack, settings, networks.docker, cluster, key))
     for name, machine in settings.machines.items():
         if isinstance(machine, SshMachine):
-            from .existing.machine import ssh_host
+            from .existing.machine import SshHostArgs, private_key_of, ssh_host
 
-            factories[name] = ssh_host(name, machine)
+            factories[name] = ssh_host(
+                SshHostArgs(
+                    host=machine.host,
+                    port=machine.port,
+                    user=machine.user,
+                    private_key=private_key_of(machine),
+                    host_key=machine.host_key,
+                    accept_any_host_key=machine.accept_any_host_key,
+                    address=machine.address,
+                    bastion=machine.bastion,
+                )
+            )
     if google and key and networks.google:
         factories.update(_google_hosts(settings, networks.google, key))
     return factories
@@ -132,7 +151,7 @@ def _docker_hosts(
         elif machine.network != pods_network:
             routes = pulumi.Output.format("{0}/32 via {1}", gateway, cluster.node_addresses[machine.network])
         args = DockerHostArgs(stack=stack, settings=machine, key=key, network=network, second_network=second, routes=routes)
-        factories[name] = docker_host(name, args)
+        factories[name] = docker_host(args)
     return factories
 
 
@@ -148,7 +167,7 @@ def _google_hosts(settings: Settings, networks: GoogleNetworks, key: SshKey) -> 
             subnet=settings.subnet_of(machine),
             key=key,
         )
-        factories[name] = google_host(name, args)
+        factories[name] = google_host(args)
     return factories
 
 
@@ -199,8 +218,7 @@ def instance_groups(
 
     role = connect_role(networks.google)
     rights = {
-        name: token_rights(name, workloads[name], role, networks.google, opts)
-        for name in sorted({group.workload for group in groups.values()})
+        name: token_rights(workloads[name], role, networks.google, opts) for name in sorted({group.workload for group in groups.values()})
     }
     ready: list[pulumi.Resource] = []
     for name, group in groups.items():

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import pulumi
 from pulumi_command import local
 
 from .. import commands, shell
+from ..config.workload import WorkloadSettings
 from ..istio import manifests
 from ..istio.control_plane import Mesh
 from ..istio.workload import Workload
-from ..local import scripting
 from ..machines.machine import Machine
 from ..names import CROSS_NETWORK_PORT, EASTWEST_GATEWAY
 from ..platforms.gateway import Gateway
@@ -36,14 +36,14 @@ GatewayAddresses = pulumi.Output[dict[str, list[str]]]
 class VerifiedWorkload:
     """A workload as it is verified.
 
-    workload: its objects in the cluster. machines: its machines, by name.
+    workload: its objects in the cluster. machines: its machines.
     reachable_from_pods: whether pods can call it.
     strict: whether an answer to plaintext fails the verification. Else it is only reported.
     min_group_size: how many machines its instance groups have at least.
     """
 
     workload: Workload
-    machines: Mapping[str, Machine]
+    machines: Sequence[Machine]
     reachable_from_pods: bool = True
     strict: bool = True
     min_group_size: int = 0
@@ -54,21 +54,19 @@ class VerificationArgs:
     """What is verified, and how.
 
     mesh: the mesh. mode: `fail` or `warn`, what a failed verification does to the update.
-    pod_cidr: the CIDR of the cluster's pods.
     workloads: what is verified. gateways: the gateways of networks other than the cluster's.
     depends_on: what must exist before.
     """
 
     mesh: Mesh
-    mode: str
-    pod_cidr: str
-    workloads: Mapping[str, VerifiedWorkload]
-    gateways: Mapping[str, Gateway]
+    workloads: Sequence[VerifiedWorkload]
+    mode: Literal["fail", "warn"] = "fail"
+    gateways: Mapping[str, Gateway] = field(default_factory=dict)
     depends_on: Sequence[pulumi.Resource] = ()
 
 
-def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[dict[str, Any]]]:
-    """Verify workloads with their machines and return the evidence by workload (see `evidence.py`)."""
+def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence]]:
+    """Verify workloads with their machines and return the evidence by workload."""
     mesh = args.mesh
     by_network = {
         mesh.network: {EASTWEST_GATEWAY: mesh.gateway_ip},
@@ -82,30 +80,31 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[dict[str
     )
     evidence: dict[str, list[pulumi.Output[Evidence]]] = {}
     from_cluster: dict[str, local.Command] = {}
-    for name, verified in args.workloads.items():
-        from_cluster[name] = _from_cluster(name, verified, args, addresses)
+    for verified in args.workloads:
+        settings = verified.workload.settings
+        name = settings.name
+        from_cluster[name] = _from_cluster(verified, args, addresses)
         result = commands.result(from_cluster[name], Evidence)
         evidence[name] = [pulumi.Output.unsecret(result)]
-        if targets.probe_target(verified.workload.settings):
-            evidence[name] += [_from_machine(name, machine, args, addresses, [from_cluster[name]]) for machine in verified.machines]
-    for name, verified in args.workloads.items():
-        if verified.workload.settings.role == "router":
-            evidence[name] += [_on_gateway(gateway, machine, list(from_cluster.values())) for gateway, machine in verified.machines.items()]
+        if targets.probe_target(settings):
+            caller = _Caller(settings, args, addresses, from_cluster[name])
+            evidence[name] += [_from_machine(machine, caller) for machine in verified.machines]
+    for verified in args.workloads:
+        settings = verified.workload.settings
+        if settings.role == "router":
+            evidence[settings.name] += [_on_gateway(machine, list(from_cluster.values())) for machine in verified.machines]
     return {
-        name: pulumi.Output.all(parts=pulumi.Output.all(*parts), names=gateway_names).apply(_output) for name, parts in evidence.items()
+        name: pulumi.Output.all(parts=pulumi.Output.all(*parts), names=gateway_names).apply(_evidence) for name, parts in evidence.items()
     }
 
 
-def _output(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the evidence of a workload as a stack's output has it."""
-    evidence = with_paths(merge(values["parts"]), dict(values["names"]), CROSS_NETWORK_PORT)
-    output: dict[str, Any] = json.loads(scripting.encode(evidence))
-    return output
+def _evidence(values: Mapping[str, Any]) -> Evidence:
+    return with_paths(merge(values["parts"]), dict(values["names"]), CROSS_NETWORK_PORT)
 
 
-def _on_gateway(name: str, machine: Machine, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:
+def _on_gateway(machine: Machine, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:
     """Have a gateway's machine report what it passed on."""
-    script = shell.remote_script("verification/gateway-stats", {"GATEWAY_NAME": name})
+    script = shell.remote_script("verification/gateway-stats", {"GATEWAY_NAME": machine.pulumi_resource_name})
     return machine.verify(script, depends_on).apply(parse)
 
 
@@ -113,9 +112,10 @@ def _pair(name: str, address: str) -> tuple[str, str]:
     return address, name
 
 
-def _from_cluster(name: str, verified: VerifiedWorkload, args: VerificationArgs, gateways: GatewayAddresses) -> local.Command:
+def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: GatewayAddresses) -> local.Command:
     """Wait until the entries are healthy, then have a pod call every machine that pods can call."""
-    mesh, settings, machines = args.mesh, verified.workload.settings, verified.machines
+    mesh, settings = args.mesh, verified.workload.settings
+    machines = {machine.pulumi_resource_name: machine for machine in verified.machines}
     target = targets.probe_target(settings)
     port = target[2] if target else settings.probe.port
 
@@ -125,12 +125,12 @@ def _from_cluster(name: str, verified: VerifiedWorkload, args: VerificationArgs,
             for machine, address in values["addresses"].items()
             for endpoint in targets.expected_endpoints(mesh.network, machines[machine].network, address, port, values["gateways"])
         ]
-        caller, called = f"Job {jobs.job_name(name)}", target and verified.reachable_from_pods
-        text = jobs.call_script(name, settings, caller=caller, mode="fail", wanted=expected)
+        caller, called = f"Job {jobs.job_name(settings)}", target and verified.reachable_from_pods
+        text = jobs.call_script(settings, caller=caller, mode="fail", wanted=expected)
         plaintext = jobs.plaintext_probe_script(settings, expected)
         return verify_workload.Payload(
             kubeconfig=values["kubeconfig"],
-            workload=name,
+            workload=settings.name,
             namespace=settings.namespace,
             entries=tuple(
                 Entry(machine, values["entries"][machine], f"{address}:{port}") for machine, address in values["addresses"].items()
@@ -138,8 +138,8 @@ def _from_cluster(name: str, verified: VerifiedWorkload, args: VerificationArgs,
             group_size=verified.min_group_size,
             port=port,
             selector=manifests.pod_labels(settings),
-            job=jobs.caller_job(name, settings, mesh.settings, text) if called else None,
-            plaintext_job=jobs.caller_job(name, settings, mesh.settings, plaintext, inside=False),
+            job=jobs.caller_job(settings, mesh.settings, text) if called else None,
+            plaintext_job=jobs.caller_job(settings, mesh.settings, plaintext, inside=False),
             endpoints_mark=targets.POD_ENDPOINTS,
             strict=verified.strict,
             warn_only=args.mode == "warn",
@@ -154,9 +154,9 @@ def _from_cluster(name: str, verified: VerifiedWorkload, args: VerificationArgs,
     }
     # What could change the answer and is not in the script itself.
     objects = (
-        manifests.deployment(name, settings),
+        manifests.deployment(settings),
         manifests.services(settings),
-        manifests.workload_group(name, settings, ""),
+        manifests.workload_group(settings, ""),
         mesh.settings.version,
     )
     changes = {
@@ -165,7 +165,7 @@ def _from_cluster(name: str, verified: VerifiedWorkload, args: VerificationArgs,
         "plan": json.dumps(objects),
     }
     return commands.local_command(
-        f"{name}-verification",
+        f"{verified.workload.pulumi_resource_name}-verification",
         commands.Script(verify_workload, pulumi.Output.all(**inputs).apply(payload)),
         pulumi.ResourceOptions(
             parent=verified.workload,
@@ -175,33 +175,41 @@ def _from_cluster(name: str, verified: VerifiedWorkload, args: VerificationArgs,
     )
 
 
-def _from_machine(
-    name: str,
-    machine_name: str,
-    args: VerificationArgs,
-    gateways: GatewayAddresses,
-    depends_on: Sequence[pulumi.Resource],
-) -> pulumi.Output[Evidence]:
+@dataclass(frozen=True)
+class _Caller:
+    """What machines of a workload call, and when.
+
+    settings: the workload. args: what is verified.
+    gateways: the addresses of each network's gateway.
+    from_cluster: the command that calls the machines from the cluster; it runs before.
+    """
+
+    settings: WorkloadSettings
+    args: VerificationArgs
+    gateways: GatewayAddresses
+    from_cluster: local.Command
+
+
+def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
     """Have a machine call a pod, and prove that the machine itself was called.
 
     The first is left out where the program runs no pods of the workload, the second where pods
     cannot call the machine.
     """
-    verified, pods_network = args.workloads[name], args.mesh.network
-    machine, settings = verified.machines[machine_name], verified.workload.settings
+    settings, args = caller.settings, caller.args
+    pods_network = args.mesh.network
     with_pods = bool(settings.pods and settings.pods.replicas)
     in_pods_network = machine.network == pods_network
 
     def script(addresses: dict[str, list[str]]) -> str:
         through_gateway = with_pods and not in_pods_network
         return jobs.call_script(
-            name,
             settings,
-            caller=f"machine {machine_name}",
+            caller=f"machine {machine.pulumi_resource_name}",
             mode=args.mode,
             wanted=targets.expected_endpoints(machine.network, pods_network, "", 0, addresses) if through_gateway else [],
-            ranges=[args.pod_cidr] if with_pods and in_pods_network else [],
+            ranges=[args.mesh.cluster.pod_cidr] if with_pods and in_pods_network else [],
             answered=machine.network in addresses,
         )
 
-    return machine.verify(gateways.apply(script), depends_on).apply(parse)
+    return machine.verify(caller.gateways.apply(script), [caller.from_cluster]).apply(parse)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from .. import names, shell
 from ..config.mesh import MeshSettings
 from ..config.workload import WorkloadSettings
+from ..manifest import Manifest
 from . import targets
 from .targets import POD_ENDPOINTS, TIMEOUT_S
 
 
-def job_name(workload: str) -> str:
+def job_name(workload: WorkloadSettings) -> str:
     """What the Jobs that call a workload are called, before their random ending."""
-    return f"verify-{workload}"
+    return f"verify-{workload.name}"
 
 
 def call_script(
-    name: str,
     workload: WorkloadSettings,
     *,
     caller: str,
@@ -58,13 +57,14 @@ def plaintext_probe_script(workload: WorkloadSettings, endpoints: Sequence[str])
     return shell.remote_script("verification/plaintext-probe", variables)
 
 
-def caller_job(name: str, workload: WorkloadSettings, mesh: MeshSettings, text: str, inside: bool = True) -> dict[str, Any]:
+def caller_job(workload: WorkloadSettings, mesh: MeshSettings, text: str, inside: bool = True) -> Manifest:
     """A Job that runs `text` in a pod with a sidecar, as the workload's own service account; its image is the mesh's proxy, which every node has.
 
     Its labels keep it out of every Service; it goes by itself five minutes after its end. One that is not `inside` the mesh has neither sidecar
     nor service account.
     """
-    labels = {"app": job_name(name), "app.kubernetes.io/managed-by": "istio-vm-mesh"}
+    name = job_name(workload)
+    labels = {"app": name, "app.kubernetes.io/managed-by": "istio-vm-mesh"}
     container = {
         "name": "calls",
         "image": f"{mesh.hub}/proxyv2:{mesh.version}",
@@ -77,7 +77,7 @@ def caller_job(name: str, workload: WorkloadSettings, mesh: MeshSettings, text: 
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"generateName": f"{job_name(name)}-", "namespace": workload.namespace, "labels": labels},
+        "metadata": {"generateName": f"{name}-", "namespace": workload.namespace, "labels": labels},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": 120,

@@ -237,13 +237,20 @@ def declared(stack: str, preview: bool = False) -> Run:
     return run(configuration(stack), preview=preview)
 
 
-def run(config: Mapping[str, Any], *, preview: bool = False, recorder: Recorder | None = None, secrets: Mapping[str, str] = SECRETS) -> Run:
-    """Run `__main__.py` with a configuration and its secrets, and return its graph; raises what the program raises.
+def run(
+    config: Mapping[str, Any],
+    *,
+    preview: bool = False,
+    recorder: Recorder | None = None,
+    secrets: Mapping[str, str] = SECRETS,
+    program: mock_engine.Program = mock_engine.MAIN,
+) -> Run:
+    """Run a program with a configuration and its secrets, and return its graph; raises what the program raises.
 
     A `recorder` of the caller holds the resources up to a failure.
     """
     monitor = recorder or Recorder(preview)
-    outputs, secret_outputs = mock_engine.run_program(monitor, config, secrets, preview=preview)
+    outputs, secret_outputs = mock_engine.run_program(monitor, config, secrets, preview=preview, program=program)
     names = [node.name for node in monitor.nodes]
     assert len(set(names)) == len(names), f"resources share names: {sorted(name for name in names if names.count(name) > 1)}"
     return Run({node.name: node for node in monitor.nodes}, outputs, secret_outputs)

@@ -13,10 +13,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {
     "tests/preview/": "graphs",
+    "tests/library/": "wheel",
     "tests/engine/kubernetes/": "control plane",
     "tests/plugins/kubernetes/": "control plane",
 }
-"""By directory: what its tests share. One worker computes all graphs, one starts the control plane."""
+"""By directory: what its tests share. One worker computes all graphs, one builds the wheel, one starts the control plane."""
 
 
 class Scheduler(LoadScopeScheduling):

@@ -6,6 +6,8 @@ import ast
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,12 @@ for module in sys.argv[1:]:
         sys.exit(f"{module} loads Pulumi")
 """
 """A program that loads its arguments, one after the other, and fails at the first that loads Pulumi."""
+
+
+@cache
+def parsed(module: str) -> ast.Module:
+    """Parse a module."""
+    return ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
 
 
 def pure_modules() -> list[str]:
@@ -50,7 +58,7 @@ def test_a_pure_module_loads_alone(module: str) -> None:
 @pytest.mark.parametrize("module", [module for module in MODULES if module not in pure_modules() and not module.endswith("__init__")])
 def test_every_other_module_needs_pulumi(module: str) -> None:
     """So no module is left out of the list of pure ones."""
-    tree = ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text())
+    tree = parsed(module)
     imports = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     imports += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     assert any(name.split(".")[0].startswith("pulumi") for name in imports)
@@ -58,15 +66,56 @@ def test_every_other_module_needs_pulumi(module: str) -> None:
 
 @pytest.mark.parametrize("package", [module for module in MODULES if module.endswith("__init__")])
 def test_packages_import_nothing(package: str) -> None:
-    tree = ast.parse((ROOT / package.replace(".", "/")).with_suffix(".py").read_text())
+    tree = parsed(package)
     assert not [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+RAW = {
+    "components.config.load": "a stack's configuration before it is checked",
+    "components.config.reader.load": "a stack's configuration before it is checked",
+    "components.config.reader.read_file": "a stack file before it is checked",
+    "components.istio.charts.merge": "maps of any kind, as Helm merges them",
+    "components.local.scripting.decode": "JSON of a script, from which a record is made",
+    "components.machines.token.TokenProvider.create": "Pulumi's interface of dynamic providers",
+    "components.machines.token.TokenProvider.delete": "Pulumi's interface of dynamic providers",
+    "components.machines.token.TokenProvider.diff": "Pulumi's interface of dynamic providers",
+    "components.machines.token.TokenProvider.update": "Pulumi's interface of dynamic providers",
+    "components.stack.configuration": "a stack's configuration before it is checked",
+}
+"""Functions that take or return maps of anything, each with its reason."""
+
+
+def public_functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    """Yield name and node of each public function and method, constructors included."""
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.FunctionDef(name=name) if not name.startswith("_") or name == "__init__":
+                yield f"{prefix}.{name}", child
+            case ast.ClassDef(name=name) if not name.startswith("_"):
+                yield from public_functions(child, f"{prefix}.{name}")
+
+
+def signature(function: ast.FunctionDef) -> list[str]:
+    """Return the types of a function's parameters and of its result."""
+    parameters = [node.annotation for node in ast.walk(function.args) if isinstance(node, ast.arg)]
+    return [ast.unparse(node) for node in (*parameters, function.returns) if node]
+
+
+def test_modules_exchange_records_and_manifests() -> None:
+    raw = {
+        name
+        for module in MODULES
+        for name, function in public_functions(parsed(module), module.removesuffix(".__init__"))
+        if any("ict[str, Any]" in text or "Mapping[str, Any]" in text for text in signature(function))
+    }
+    assert raw == set(RAW), "take or return a frozen record, or a `Manifest`"
 
 
 def test_nothing_is_imported_under_another_name() -> None:
     aliases = [
         f"{module}: {alias.name} as {alias.asname}"
         for module in MODULES
-        for node in ast.walk(ast.parse((ROOT / module.replace(".", "/")).with_suffix(".py").read_text()))
+        for node in ast.walk(parsed(module))
         if isinstance(node, ast.Import | ast.ImportFrom)
         for alias in node.names
         if alias.asname

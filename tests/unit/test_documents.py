@@ -14,7 +14,7 @@ from tests.support.samples import PRODUCT
 from tools import ROOT, venv
 from tools.lab.offline import versions
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_readme_explains_the_labs_own_stack_file() -> None:

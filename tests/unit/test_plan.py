@@ -21,7 +21,7 @@ def test_the_product_leaves_istio_as_istio_is() -> None:
     everything = json.dumps([charts.base_values(MESH), charts.istiod_values(MESH, "pods"), charts.gateway_values(MESH, "pods", {}, True)])
     for word in ("ALPN", "METADATA", "telemetry", "accessLog", "resources"):
         assert word not in everything
-    config = files.proxy_config(MESH, "product", PRODUCT, "pods")
+    config = files.proxy_config(MESH, PRODUCT, "pods")
     assert "PEER_METADATA_DISCOVERY" not in config["proxyMetadata"]
 
 
@@ -73,7 +73,7 @@ def test_services_do_not_wait_for_endpoints_that_kubernetes_never_lists() -> Non
 
 def test_verification_calls_the_probes_port_through_its_service() -> None:
     assert targets.probe_target(PRODUCT) == ("product", 80, 8080)
-    text = jobs.call_script("product", PRODUCT, caller="a pod", mode="fail", wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"])
+    text = jobs.call_script(PRODUCT, caller="a pod", mode="fail", wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"])
     for line in (
         "HOST=product.shop.svc.cluster.local",
         "URL_PATH=/healthz",
@@ -83,7 +83,7 @@ def test_verification_calls_the_probes_port_through_its_service() -> None:
         assert line in text.splitlines()
     services = {"db": Service(name="db", ports={"tcp-db": 5432})}
     tcp = PRODUCT.model_copy(update={"probe": Probe(tcp=TcpProbe(port=5432)), "services": services})
-    assert "URL_PATH=''" in jobs.call_script("product", tcp, caller="a pod", mode="fail").splitlines()
+    assert "URL_PATH=''" in jobs.call_script(tcp, caller="a pod", mode="fail").splitlines()
 
 
 def test_docker_addresses_of_machines_and_of_docker_do_not_meet() -> None:

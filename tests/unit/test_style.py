@@ -16,6 +16,8 @@ VAGUE = {"found", "made", "own", "whole", "told", "known", "said"}
 LONGEST = 80
 """Characters of a test's name."""
 
+MOST_PARAMETERS = 6
+
 
 @cache
 def modules() -> dict[str, ast.Module]:
@@ -57,6 +59,29 @@ def test_names_of_tests_are_short() -> None:
         if name.startswith("test_") and len(name) > LONGEST
     ]
     assert not long, f"say it in at most {LONGEST} characters"
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Return the names of a function's parameters, without `self` and `cls`."""
+    names = [node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)]
+    return [name for name in names if name not in ("self", "cls")]
+
+
+def test_functions_have_few_parameters() -> None:
+    long = [
+        f"{path}:{node.lineno}: {node.name}"
+        for path, tree in modules().items()
+        if not path.startswith("tests/")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and len(parameters(node)) > MOST_PARAMETERS
+    ]
+    assert not long, f"take a record instead of more than {MOST_PARAMETERS} parameters"
+
+
+def test_every_kind_of_parameter_counts() -> None:
+    method = "class Thing:\n    async def call(self, a, /, b, *c, d=0, **e): pass"
+    [function] = [node for node in ast.walk(ast.parse(method)) if isinstance(node, ast.AsyncFunctionDef)]
+    assert sorted(parameters(function)) == ["a", "b", "c", "d", "e"]
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from typing import Protocol
 
 from ..addresses import DNS_NAME, is_address, is_port, within
-from ..existing import Bastion, ExistingCluster, SshMachine
+from ..existing import ExistingCluster, SshMachine
 from ..problems import Problem, suggestion
 from ..stack import Settings
 
 _HOST_KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]+")
+
+
+class SshServer(Protocol):
+    """An SSH server: a machine or a bastion, of a stack or of a program."""
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+
+    @property
+    def host_key(self) -> str | None:
+        """Its public host key."""
+
+    @property
+    def accept_any_host_key(self) -> bool:
+        """Whether the host key goes unchecked."""
 
 
 def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
@@ -90,7 +107,7 @@ def _check_address(
         )
 
 
-def check_server(path: str, server: SshMachine | Bastion) -> Iterator[Problem]:
+def check_server(path: str, server: SshServer) -> Iterator[Problem]:
     """Yield what is wrong with the host key and the port of an SSH server."""
     if server.host_key is None and not server.accept_any_host_key:
         yield Problem(

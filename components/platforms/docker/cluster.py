@@ -51,6 +51,8 @@ class DockerCluster(pulumi.ComponentResource):
         access = commands.result(kind, create_cluster.Result)
         address = pulumi.Output.unsecret(access.apply(lambda result: result.address))
         self.cluster = Cluster(
+            network=args.settings.network,
+            pod_cidr=args.settings.pod_cidr,
             kubeconfig=pulumi.Output.secret(access.apply(lambda result: result.kubeconfig)),
             identifier=kind.id,
             gateway_service={"type": "ClusterIP", "externalIPs": [address]},

@@ -42,12 +42,12 @@ class DockerHostArgs:
     second_network: DockerNetwork | None = None
 
 
-def docker_host(name: str, args: DockerHostArgs) -> HostFactory:
-    """Return what creates the container of machine `name`."""
-    return partial(_host, name, args)
+def docker_host(args: DockerHostArgs) -> HostFactory:
+    """Return what creates the container of a machine."""
+    return partial(_host, args)
 
 
-def _host(name: str, args: DockerHostArgs, opts: pulumi.ResourceOptions) -> Host:
+def _host(args: DockerHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host:
     docker_name = names.docker_name(args.stack, name)
     first, last = names.machine_addresses(args.network.cidr)
     attachment = {"network": args.network.docker_name}

@@ -57,6 +57,8 @@ class GoogleCluster(pulumi.ComponentResource):
         endpoint = cluster.control_plane_endpoints_config.apply(lambda config: config.dns_endpoint_config.endpoint)
         assert networks.gateway is not None
         self.cluster = Cluster(
+            network=settings.network,
+            pod_cidr=settings.pod_cidr,
             kubeconfig=pulumi.Output.secret(endpoint.apply(lambda host: kubeconfig.gke_kubeconfig(google_name, host))),
             identifier=f"{google.project}/{location}/{google_name}",
             gateway_service={

@@ -37,13 +37,14 @@ def connect_role(networks: GoogleNetworks) -> projects.IAMCustomRole:
 
 
 def token_rights(
-    name: str, workload: Workload, role: projects.IAMCustomRole, networks: GoogleNetworks, opts: pulumi.ResourceOptions
+    workload: Workload, role: projects.IAMCustomRole, networks: GoogleNetworks, opts: pulumi.ResourceOptions
 ) -> list[pulumi.Resource]:
     """Let the workload's Google service account mint tokens of its ServiceAccount.
 
     role: lets it reach the API server. opts: the options of what is in the cluster.
     """
-    account, settings = networks.accounts[name], workload.settings
+    name, settings = workload.pulumi_resource_name, workload.settings
+    account = networks.accounts[settings.name]
     member = projects.IAMMember(
         f"{name}-connects",
         project=networks.settings.project,
@@ -52,9 +53,9 @@ def token_rights(
         opts=pulumi.ResourceOptions(parent=workload, provider=networks.provider),
     )
     in_cluster = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(parent=workload, depends_on=workload.identity_resources))
-    token_role = startup.token_role(name, settings)
+    token_role = startup.token_role(settings)
     binding = pulumi.Output.all(account.email, account.unique_id).apply(
-        lambda users: startup.token_role_binding(name, settings, users[0], users[1])
+        lambda users: startup.token_role_binding(settings, users[0], users[1])
     )
     return [
         member,
@@ -62,7 +63,7 @@ def token_rights(
         RoleBinding(
             f"{name}-machines-binding",
             metadata=token_role["metadata"],
-            role_ref=startup.token_role_binding(name, settings, "", "")["roleRef"],
+            role_ref=startup.token_role_binding(settings, "", "")["roleRef"],
             subjects=binding.apply(lambda manifest: manifest["subjects"]),
             opts=in_cluster,
         ),

@@ -45,12 +45,12 @@ class GoogleHostArgs:
     key: SshKey
 
 
-def google_host(name: str, args: GoogleHostArgs) -> HostFactory:
-    """Return what creates machine `name`."""
-    return partial(_host, name, args)
+def google_host(args: GoogleHostArgs) -> HostFactory:
+    """Return what creates a machine."""
+    return partial(_host, args)
 
 
-def _host(name: str, args: GoogleHostArgs, opts: pulumi.ResourceOptions) -> Host:
+def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host:
     """Create the machine. Its name on Google Cloud is fixed, because tunnels need it. Its address is kept until it is replaced."""
     machine, networks = args.settings, args.networks
     google_name = names.resource_name(networks.stack, name)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ...config.mesh import MeshSettings
 from ...config.workload import WorkloadSettings
 from ...machines.bootstrap import JoinInputs, join_variables
 from ...machines.files import unit
+from ...manifest import Manifest
 from ...shell import b64encode, read_script, remote_script
 
 SCOPES = (
@@ -21,13 +21,11 @@ PERMISSIONS = ("container.clusters.connect",)
 MACHINE, ADDRESS = "@MACHINE@", "@ADDRESS@"
 """Placeholders in the files, which each machine fills in."""
 
-Manifest = dict[str, Any]
 
-
-def token_role(name: str, workload: WorkloadSettings) -> Manifest:
+def token_role(workload: WorkloadSettings) -> Manifest:
     """Return the Role that may mint tokens of the workload's ServiceAccount, and of no other."""
     account = workload.service_account_name
-    metadata = {"name": f"{name}-machines", "namespace": workload.namespace}
+    metadata = {"name": f"{workload.name}-machines", "namespace": workload.namespace}
     rule = {
         "apiGroups": [""],
         "resources": ["serviceaccounts/token"],
@@ -38,7 +36,6 @@ def token_role(name: str, workload: WorkloadSettings) -> Manifest:
 
 
 def token_role_binding(
-    name: str,
     workload: WorkloadSettings,
     email: str,
     unique_id: str,
@@ -49,8 +46,8 @@ def token_role_binding(
     """
     api = {"apiGroup": "rbac.authorization.k8s.io"}
     return {
-        "metadata": token_role(name, workload)["metadata"],
-        "roleRef": {**api, "kind": "Role", "name": f"{name}-machines"},
+        "metadata": token_role(workload)["metadata"],
+        "roleRef": {**api, "kind": "Role", "name": f"{workload.name}-machines"},
         "subjects": [{**api, "kind": "User", "name": user} for user in (email, unique_id)],
     }
 

@@ -1,4 +1,4 @@
-"""Runs the whole program under Pulumi's mocks: no engine, no plugins, everything in this process."""
+"""Runs programs under Pulumi's mocks: no engine, no plugins, everything in this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import runpy
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -15,22 +17,41 @@ from pulumi.runtime import mocks
 
 from tools import ROOT
 
-PROJECT = "istio-vm-mesh"
+
+@dataclass(frozen=True)
+class Program:
+    """A Pulumi program.
+
+    file: its Python file.
+    project: the name of its project.
+    """
+
+    file: Path
+    project: str
+
+
+MAIN = Program(ROOT / "__main__.py", "istio-vm-mesh")
 
 
 def run_program(
-    monitor: mocks.MockMonitor, config: Mapping[str, Any], secrets: Mapping[str, str], *, preview: bool
+    monitor: mocks.MockMonitor,
+    config: Mapping[str, Any],
+    secrets: Mapping[str, str],
+    *,
+    preview: bool,
+    program: Program = MAIN,
 ) -> tuple[dict[str, Any], frozenset[str]]:
-    """Run `__main__.py`; return the stack's outputs by name, and the names of secret ones.
+    """Run a program; return the stack's outputs by name, and the names of secret ones.
 
     - `monitor`: answers for the engine
     - `config`, `secrets`: the stack's configuration, keys without the project's name
 
     An output that a preview does not know is left empty. Raises what the program raises.
     """
-    pulumi.runtime.reset_options(project=PROJECT, stack="test")
-    values = {f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
-    hidden = {f"{PROJECT}:{key}": value for key, value in secrets.items()}
+    project = program.project
+    pulumi.runtime.reset_options(project=project, stack="test")
+    values = {f"{project}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    hidden = {f"{project}:{key}": value for key, value in secrets.items()}
     pulumi.runtime.set_all_config({**values, **hidden}, list(hidden))
     outputs: dict[str, Any] = {}
     secret_outputs: set[str] = set()
@@ -44,11 +65,11 @@ def run_program(
                 secret_outputs.add(name)
 
     def body() -> Any:
-        runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+        runpy.run_path(str(program.file), run_name="__main__")
         return resolve()
 
     with _event_loops():
-        pulumi.runtime.set_mocks(monitor.mocks, project=PROJECT, stack="test", preview=preview, monitor=monitor)
+        pulumi.runtime.set_mocks(monitor.mocks, project=project, stack="test", preview=preview, monitor=monitor)
         pulumi.runtime.test(body)()
     return outputs, frozenset(secret_outputs)
 

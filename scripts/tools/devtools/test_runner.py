@@ -35,7 +35,7 @@ HOST_PACKAGES = [
     *("shellcheck", "shfmt", "systemd"),  # systemd: for systemd-analyze
     *("dash", "fish", "tcsh", "zsh"),  # login shells
 ]
-FAST_TESTS = ("tests/plugins", "tests/engine", "tests/preview", "tests/unit", "scripts/tools/standins/tests")
+FAST_TESTS = ("tests/plugins", "tests/engine", "tests/preview", "tests/library", "tests/unit", "scripts/tools/standins/tests")
 """Directories, the longest first."""
 LAB_TESTS = "tests/e2e"
 

@@ -87,8 +87,8 @@ def identity(lab: Lab, settings: Settings) -> Iterator[Identity]:
     user = f"system:serviceaccount:shop:{ACCOUNT}"
     objects = [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": "shop"}},
-        {**kind, "kind": "Role", **startup.token_role("product", workload)},
-        {**kind, "kind": "RoleBinding", **startup.token_role_binding("product", workload, user, "1")},
+        {**kind, "kind": "Role", **startup.token_role(workload)},
+        {**kind, "kind": "RoleBinding", **startup.token_role_binding(workload, user, "1")},
     ]
     manifest = yaml.safe_dump_all(objects)
     lab.run("kubectl", "apply", "--filename", "-", stdin=manifest)

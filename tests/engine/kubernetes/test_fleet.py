@@ -39,7 +39,7 @@ def workload(plane: ControlPlane, namespace: str) -> WorkloadSettings:
     )
     for account in ("product", "other"):
         plane.create("v1", "ServiceAccount", namespace, account)
-    role, binding = startup.token_role("product", settings), startup.token_role_binding("product", settings, MACHINE_USER, "1")
+    role, binding = startup.token_role(settings), startup.token_role_binding(settings, MACHINE_USER, "1")
     plane.create("rbac.authorization.k8s.io/v1", "Role", namespace, role["metadata"]["name"], rules=role["rules"])
     rest = {key: value for key, value in binding.items() if key != "metadata"}
     plane.create("rbac.authorization.k8s.io/v1", "RoleBinding", namespace, binding["metadata"]["name"], **rest)

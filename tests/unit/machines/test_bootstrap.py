@@ -29,9 +29,9 @@ INPUTS = JoinInputs(
 
 @pytest.mark.parametrize("change", [{"labels": {"app": "other"}}, {"ports": {"http": 8081}}, {"service_account": ServiceAccount(name="x")}])
 def test_what_istiod_reads_once_needs_a_new_registration(change: dict[str, Any]) -> None:
-    before = bootstrap.registration("product", PRODUCT, "pods")
-    assert before != bootstrap.registration("product", PRODUCT.model_copy(update=change), "pods")
-    assert before != bootstrap.registration("product", PRODUCT, "far")
+    before = bootstrap.registration(PRODUCT, "pods")
+    assert before != bootstrap.registration(PRODUCT.model_copy(update=change), "pods")
+    assert before != bootstrap.registration(PRODUCT, "far")
 
 
 def test_a_new_token_alone_restarts_nothing() -> None:

@@ -20,7 +20,7 @@ from tests.support.samples import MESH, PRODUCT
 
 
 def test_cluster_env_is_sorted_and_quoted_as_istioctl_does() -> None:
-    text = files.cluster_env("product", PRODUCT, files.proxy_config(MESH, "product", PRODUCT, "pods"))
+    text = files.cluster_env(PRODUCT, files.proxy_config(MESH, PRODUCT, "pods"))
     assert text.splitlines() == [
         "CANONICAL_REVISION='v1'",
         "CANONICAL_SERVICE='product'",
@@ -44,8 +44,8 @@ def test_cluster_env_is_sorted_and_quoted_as_istioctl_does() -> None:
 
 
 def test_the_proxy_configuration_holds_the_workloads_probe() -> None:
-    config = yaml.safe_load(files.mesh_config(files.proxy_config(MESH, "product", PRODUCT, "pods")))["defaultConfig"]
-    assert config["readinessProbe"] == manifests.workload_group("product", PRODUCT, "pods")["spec"]["probe"]
+    config = yaml.safe_load(files.mesh_config(files.proxy_config(MESH, PRODUCT, "pods")))["defaultConfig"]
+    assert config["readinessProbe"] == manifests.workload_group(PRODUCT, "pods")["spec"]["probe"]
     assert config["readinessProbe"]["failureThreshold"] == 3
     assert config["discoveryAddress"] == "istiod.istio-system.svc:15012"
 
@@ -53,7 +53,7 @@ def test_the_proxy_configuration_holds_the_workloads_probe() -> None:
 def test_the_stacks_mesh_configuration_reaches_the_machines() -> None:
     values = ChartValues(istiod={"meshConfig": {"defaultConfig": {"proxyMetadata": {"SECRET_TTL": "168h"}, "statusPort": 15099}}})
     custom = MeshSettings(id="lab", version="1.31.0", values=values)
-    text = files.cluster_env("product", PRODUCT, files.proxy_config(custom, "product", PRODUCT, "pods"))
+    text = files.cluster_env(PRODUCT, files.proxy_config(custom, PRODUCT, "pods"))
     assert "SECRET_TTL='168h'\n" in text
     assert "ISTIO_LOCAL_EXCLUDE_PORTS='22,15090,15021,15099'" in text
 

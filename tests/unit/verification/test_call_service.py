@@ -44,7 +44,7 @@ def run(
     for name, text in programs.items():
         add_program(tmp_path / "bin", name, text)
     script = tmp_path / "call-service"
-    script.write_text(jobs.call_script("product", PRODUCT, caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or []))
+    script.write_text(jobs.call_script(PRODUCT, caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or []))
     defaults = {
         "ENDPOINTS": "",
         "SILENT": "",

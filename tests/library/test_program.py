@@ -1,0 +1,96 @@
+"""The program in docs/how-to/library.md, imported from the wheel: under mocks and under the engine."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.library.conftest import PROJECT, Documented
+from tests.support import fake_providers, harness
+from tests.support.cli_stack import STACK, Stack
+from tests.support.scripts import machine_files
+from tools.standins.provider import Provider
+
+pytestmark = pytest.mark.slow
+
+RESOURCES = {
+    "kubernetes",
+    "mesh",
+    "istio-eastwestgateway",
+    "mesh-gateway-istiod-gateway",
+    "mesh-virtualservice-istiod-vs",
+    "namespace-billing",
+    "namespace-billing-mtls",
+    "billing",
+    "billing-account",
+    "billing-group",
+    "billing-service-billing",
+    *(f"billing-{number}{part}" for number in (1, 2) for part in ("", "-token", "-drain", "-join")),
+}
+"""What the program creates, by name."""
+
+
+def test_the_program_is_about_forty_lines(documented: Documented) -> None:
+    assert len(documented.program.file.read_text().splitlines()) <= 45
+
+
+def test_the_program_joins_its_machines(documented: Documented, package: Path) -> None:
+    run = harness.run(documented.config, secrets=documented.secrets, program=documented.program)
+    created = {name for name, node in run.graph.items() if set(node.inputs) != {"id"}}
+    assert created == RESOURCES
+    assert run.outputs == {f"billing-{number}": f"billing-10.11.0.{number + 4}-pods" for number in (1, 2)}
+    for name, server in documented.config["machines"].items():
+        join = harness.payload(run.graph[f"{name}-join"])
+        hop = join["target"]["hop"]
+        assert (hop["host"], hop["user"], hop["host_key"]) == tuple(server[key] for key in ("host", "user", "host_key"))
+        text = machine_files(join["script"])["/var/lib/istio/envoy/cluster.env"]
+        assert "ISTIO_META_CLUSTER_ID='their-cluster'" in text, "the mesh is adopted"
+        assert str(package) in run.graph[f"{name}-join"].inputs["create"], "it runs the wheel's scripts"
+
+
+def test_no_secret_of_the_program_is_readable(documented: Documented, package: Path) -> None:
+    run = harness.run(documented.config, secrets=documented.secrets, program=documented.program)
+    texts = [text for node in run.graph.values() for text in harness.texts([node.inputs, node.state])]
+    assert not [text for text in texts for canary in harness.CANARIES.values() if canary in text]
+
+
+def test_a_host_key_must_be_given(documented: Documented, package: Path) -> None:
+    config = {"machines": {"billing-1": {"host": "10.11.0.5"}}}
+    with pytest.raises(Exception, match=r"machines\.billing-1\.hostKey: is missing"):
+        harness.run(config, secrets=documented.secrets, program=documented.program)
+
+
+def test_the_engine_runs_the_program(documented: Documented, package: Path, host: Callable[[Provider], None], stack: Stack) -> None:
+    for provider in fake_providers.VERSIONS:
+        if provider != "gcp":
+            host(fake_providers.FakeProvider(provider))
+    file = stack.project / f"Pulumi.{STACK}.yaml"
+    file.unlink(missing_ok=True)
+    (stack.project / "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
+    stack.call("stack", "init", STACK)
+    settings = yaml.safe_load(file.read_text()) or {} if file.exists() else {}
+    values = {f"{PROJECT}:{key}": value for key, value in documented.config.items()}
+    file.write_text(yaml.safe_dump({**settings, "config": values}))
+    for key, secret in documented.secrets.items():
+        stack.call("config", "set", "--stack", STACK, "--secret", f"{PROJECT}:{key}", secret)
+
+    def program() -> None:
+        runpy.run_path(str(documented.program.file), run_name="__main__")
+
+    def shown() -> dict[str, str]:
+        output = stack.preview(program, "--json").output
+        steps = json.loads(output[output.index("{\n") :])["steps"]
+        named = {step["urn"].rpartition("::")[2]: step["op"] for step in steps}
+        return {name: op for name, op in named.items() if op not in ("same", "read")}
+
+    assert {name for name, op in shown().items() if op == "create"} == {*RESOURCES, f"{PROJECT}-{STACK}"}
+    stack.up(program)
+    assert shown() == {}, "an update that is repeated changes nothing"
+    secrets = [documented.secrets["sshPrivateKey"], harness.CANARIES["token"]]
+    assert not [file for secret in secrets for file in stack.files_with(secret)]
+    assert stack.destroy().changes() == {"deleted": len(RESOURCES) + 1}

@@ -1,0 +1,41 @@
+"""Components of one type live in one program: children are named after their component."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+
+from tests.support import harness
+from tools.devtools import mock_engine
+
+PROGRAM = mock_engine.Program(harness.ROOT / "tests" / "preview" / "two_of_each.py", "two")
+
+
+@cache
+def graph() -> dict[str, harness.Node]:
+    """The graph; `harness.run` refuses resources that share a name."""
+    return harness.run({}, preview=True, program=PROGRAM).graph
+
+
+def test_several_clusters_workloads_and_machines_share_no_name() -> None:
+    components = Counter(node.type for node in graph().values() if node.type.startswith("istio-vm-mesh:"))
+    assert components == {
+        "istio-vm-mesh:clusters:Kind": 2,
+        "istio-vm-mesh:clusters:Gke": 2,
+        "istio-vm-mesh:networks:Google": 2,
+        "istio-vm-mesh:mesh:Mesh": 8,
+        "istio-vm-mesh:workloads:Workload": 8,
+        "istio-vm-mesh:machines:Machine": 12,
+    }
+
+
+def test_children_are_named_after_their_component() -> None:
+    children = [node for node in graph().values() if node.parent in graph()]
+    assert children
+    assert not [node for node in children if not node.name.startswith(f"{node.parent}-")]
+
+
+def test_each_object_is_in_the_cluster_of_its_mesh() -> None:
+    for node in graph().values():
+        if node.type.startswith("kubernetes:") and node.provider:
+            assert node.provider == f"{node.name.partition('-')[0]}-kubernetes", node.name
