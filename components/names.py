@@ -10,6 +10,7 @@ STATUS_PORT = 15021
 CROSS_NETWORK_PORT = 15443
 ROOT_CERTIFICATE_CONFIG_MAP = f"{ISTIO_NAMESPACE}/istio-ca-root-cert"  # a ConfigMap that istiod writes into every namespace
 TRUST_DOMAIN = "cluster.local"
+TOKEN_MARGIN_S = 300  # a token that expires sooner than this is not delivered any more
 DISCONNECT_GRACE = 10  # seconds from an agent's last connection until istiod removes its WorkloadEntry
 
 # What the east-west gateway's pods are selected by: the chart derives the label from the release's name.

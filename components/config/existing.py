@@ -119,11 +119,6 @@ class SshMachine(Record):
         description="User of the login on the machine: root, or one with sudo and no password "
         "prompt. Default: root.",
     )
-    sudo: bool = Field(
-        default=True,
-        description="Whether commands run by sudo. If false, `user` must be root. "
-        "Default: by sudo.",
-    )
     host_key: str | None = Field(
         default=None,
         description="Public host key of the machine as `ssh-keyscan` prints it, without the host "

@@ -19,9 +19,10 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
+from ..names import TOKEN_MARGIN_S
+
 AUDIENCE = "istio-ca"
 LIFETIME = 3600  # seconds
-MARGIN = 300  # seconds: a token that expires sooner than this is not delivered any more
 
 _MINT_FOR = ("cluster", "workload", "namespace", "service_account", "identity", "rotation")
 
@@ -82,7 +83,7 @@ class TokenProvider(ResourceProvider):
         """
         _refuse_to_rename(_olds, _news)
         changed = any(_olds.get(key) != _news.get(key) for key in _MINT_FOR)
-        return DiffResult(changes=changed or (_olds["expires"] < time.time() + MARGIN and not self._joined(_news)))
+        return DiffResult(changes=changed or (_olds["expires"] < time.time() + TOKEN_MARGIN_S and not self._joined(_news)))
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Tokens end by themselves."""
