@@ -14,11 +14,11 @@ from components.config import load
 from components.config.problems import SettingsError
 from components.config.reader import SECRETS
 from components.config.stack import Settings
+from components.local import openssh, scripting
 from components.names import EASTWEST_GATEWAY, ISTIO_NAMESPACE
 
 from . import pulumi
 from .pulumi import StackError
-from .ssh import Login
 
 # How Pulumi marks a secret in exported state (sdk/go/common/resource: SigKey, SecretSig).
 _SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
@@ -32,7 +32,7 @@ VERIFICATION, PROOF = "verification", "proof"
 class Machine:
     """A machine as the last updates left it. `joined` is when the join last ran, `proven` when its proof did; None where they never succeeded.
 
-    `login` holds secrets. `digest` stands for all that the
+    `target` is how to log in, and holds secrets. `digest` stands for all that the
     agent was last started with. `token_expires` is of the token that was minted last.
     """
 
@@ -40,7 +40,7 @@ class Machine:
     workload: str
     entry: str = ""
     address: str = ""
-    login: Login | None = None
+    target: openssh.Target | None = None
     joined: datetime | None = None
     proven: datetime | None = None
     digest: str = ""
@@ -233,7 +233,7 @@ def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
 def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapping[str, str], output: Mapping[str, str]) -> Machine:
     """A machine from its resources. `workloads_by_group`: workloads by the URN of their WorkloadGroup, `output`: its part of the stack's outputs."""
     token, join, proof = (parts.get(f"{name}-{suffix}") for suffix in ("token", "join", PROOF))
-    login = Login.from_target(json.loads(join.inputs["stdin"])["create"]["target"]) if join else None
+    target = scripting.decode(openssh.Target, json.loads(join.inputs["stdin"])["create"]["target"]) if join else None
     expires = token.outputs.get("expires") if token else None
     workload = next(
         (workloads_by_group[urn] for part in (token, join) if part for urn in part.dependencies if urn in workloads_by_group), ""
@@ -242,8 +242,8 @@ def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapp
         name=name,
         workload=workload,
         entry=(token.inputs.get("entry") if token else "") or output.get("entry", ""),
-        address=output.get("address") or (login.host if login else ""),
-        login=login,
+        address=output.get("address") or (target.hop.host if target else ""),
+        target=target,
         joined=join.modified if join else None,
         proven=proof.modified if proof else None,
         digest=json.loads(join.outputs["stdout"])["stdout"] if join else "",
