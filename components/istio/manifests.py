@@ -7,7 +7,16 @@ from typing import Any
 from ..config.existing import ExistingCluster
 from ..config.stack import Settings
 from ..config.workload import Probe, WorkloadSettings
-from ..names import CROSS_NETWORK_PORT, GATEWAY_SELECTOR, ISTIO_NAMESPACE, ISTIOD, XDS_PORT
+from ..names import (
+    CLUSTER_DOMAIN,
+    CROSS_NETWORK_PORT,
+    GATEWAY_SELECTOR,
+    INJECTION_LABEL,
+    ISTIO_NAMESPACE,
+    ISTIOD,
+    WORKLOAD_LABEL,
+    XDS_PORT,
+)
 
 
 def strict_mtls(namespace: str = ISTIO_NAMESPACE) -> dict[str, Any]:
@@ -46,7 +55,7 @@ def istiod_exposure() -> list[dict[str, Any]]:
                 "tls": [
                     {
                         "match": [{"port": XDS_PORT, "sniHosts": [ISTIOD]}],
-                        "route": [{"destination": {"host": f"{ISTIOD}.cluster.local", "port": {"number": XDS_PORT}}}],
+                        "route": [{"destination": {"host": f"{ISTIOD}.{CLUSTER_DOMAIN}", "port": {"number": XDS_PORT}}}],
                     }
                 ],
             },
@@ -77,7 +86,7 @@ def enforces_strict_mtls(settings: Settings, workload: WorkloadSettings) -> bool
 
 def injected_namespace(name: str) -> dict[str, Any]:
     """A namespace whose pods get a sidecar."""
-    return {"metadata": {"name": name, "labels": {"istio-injection": "enabled"}}}
+    return {"metadata": {"name": name, "labels": {INJECTION_LABEL: "enabled"}}}
 
 
 def service_account(workload: WorkloadSettings) -> dict[str, Any]:
@@ -162,7 +171,7 @@ def deployment(name: str, workload: WorkloadSettings) -> dict[str, Any] | None:
     if pods.args:
         container["args"] = list(pods.args)
     # A Deployment's selector cannot change, the workload's labels may.
-    selector = {"istio-vm-mesh/workload": name}
+    selector = {WORKLOAD_LABEL: name}
     return {
         "metadata": {"name": name, "namespace": workload.namespace},
         "spec": {

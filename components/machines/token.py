@@ -19,9 +19,8 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-from ..names import TOKEN_MARGIN_S
+from ..names import DISCONNECTED_ANNOTATION, TOKEN_AUDIENCE, TOKEN_MARGIN_S
 
-AUDIENCE = "istio-ca"
 LIFETIME = 3600  # seconds
 
 _MINT_FOR = ("cluster", "workload", "namespace", "service_account", "identity", "rotation")
@@ -89,7 +88,7 @@ class TokenProvider(ResourceProvider):
         """Tokens end by themselves."""
 
     def _mint(self, props: dict[str, Any]) -> dict[str, Any]:
-        arguments = ("create", "token", props["service_account"], "--namespace", props["namespace"], "--audience", AUDIENCE)
+        arguments = ("create", "token", props["service_account"], "--namespace", props["namespace"], "--audience", TOKEN_AUDIENCE)
         answer = json.loads(_kubectl(props["kubeconfig"], *arguments, "--duration", f"{LIFETIME}s", "--output", "json"))
         expires = datetime.fromisoformat(answer["status"]["expirationTimestamp"]).timestamp()
         return {**props, "token": answer["status"]["token"], "expires": expires}
@@ -105,7 +104,7 @@ class TokenProvider(ResourceProvider):
             return True
         entry = json.loads(text) if text.strip() else {}
         conditions = entry.get("status", {}).get("conditions", [])
-        connected = "istio.io/disconnectedAt" not in entry.get("metadata", {}).get("annotations", {})
+        connected = DISCONNECTED_ANNOTATION not in entry.get("metadata", {}).get("annotations", {})
         return connected and any(condition["type"] == "Healthy" and condition["status"] == "True" for condition in conditions)
 
 

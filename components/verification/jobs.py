@@ -12,11 +12,6 @@ from . import targets
 from .targets import POD_ENDPOINTS, TIMEOUT_S
 
 
-def job_name(workload: str) -> str:
-    """What the Jobs that call a workload are called, before their random ending."""
-    return f"verify-{workload}"
-
-
 def call_script(
     name: str,
     workload: WorkloadSettings,
@@ -64,7 +59,7 @@ def caller_job(name: str, workload: WorkloadSettings, mesh: MeshSettings, text: 
     Its labels keep it out of every Service; it goes by itself five minutes after its end. One that is not `inside` the mesh has neither sidecar
     nor service account.
     """
-    labels = {"app": job_name(name), "app.kubernetes.io/managed-by": "istio-vm-mesh"}
+    labels = {"app": names.verification_job_name(name), "app.kubernetes.io/managed-by": names.PROJECT}
     container = {
         "name": "calls",
         "image": f"{mesh.hub}/proxyv2:{mesh.version}",
@@ -77,7 +72,7 @@ def caller_job(name: str, workload: WorkloadSettings, mesh: MeshSettings, text: 
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"generateName": f"{job_name(name)}-", "namespace": workload.namespace, "labels": labels},
+        "metadata": {"generateName": f"{names.verification_job_name(name)}-", "namespace": workload.namespace, "labels": labels},
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": 120,

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from components.names import CROSS_NETWORK_PORT, ENVOY_ADMIN_PORT, ISTIO_NAMESPACE, METRICS_PORT, TOKEN_AUDIENCE
 from tests.support.lab import Lab
 from tests.support.traffic import LOST, assert_no_lost_requests, describe_lost, lost_share
 from tests.support.waiting import wait_until
@@ -166,7 +167,7 @@ def start_steady_caller(lab: Lab) -> None:
 @contextmanager
 def without_istiod(lab: Lab) -> Iterator[None]:
     """Run the block while the control plane is away."""
-    namespace = ["--namespace", "istio-system"]
+    namespace = ["--namespace", ISTIO_NAMESPACE]
     lab.kubectl("scale", "deployment/istiod", "--replicas", "0", *namespace)
     lab.kubectl("delete", "pods", "--selector", "app=istiod", "--grace-period", "1", *namespace)
     try:
@@ -189,7 +190,7 @@ def has_routes(lab: Lab, caller: str) -> bool:
         arguments = ["--container", "istio-proxy", "--", "pilot-agent", "request", "GET", "config_dump"]
         configuration = lab.kubectl("exec", caller, *arguments)
     else:
-        configuration = lab.ssh(caller, "curl --silent http://127.0.0.1:15000/config_dump")
+        configuration = lab.ssh(caller, f"curl --silent http://127.0.0.1:{ENVOY_ADMIN_PORT}/config_dump")
     return configuration.count('"/impatient"') >= 2 and '"weighted_clusters"' in configuration
 
 
@@ -317,7 +318,7 @@ class IstioCases:
                 ("default", "default", "no identities"),
                 ("", "", "Unauthenticated"),
             ):
-                token = lab.kubectl("create", "token", account, "--namespace", namespace, "--audience", "istio-ca") if account else "none"
+                token = lab.kubectl("create", "token", account, "--namespace", namespace, "--audience", TOKEN_AUDIENCE) if account else "none"
                 write = f"umask 077; cat >{token_file}; chown istio-proxy {token_file}; rm -f /etc/certs/key.pem /etc/certs/cert-chain.pem"
                 lab.ssh(machine, f"echo {token.strip()} | sudo sh -c '{write}; systemctl unmask --runtime istio; systemctl restart istio'")
                 lab.wait_for_log(machine, reason)
@@ -350,7 +351,7 @@ class IstioCases:
             assert "ISTIO_OUTPUT" in lab.exec_in_container(machine, "iptables-save")
             assert not lab.agent_ready(machine)
         controller = "istio.io/workloadController"
-        [istiod] = lab.get("pods", "--selector", "app=istiod", "--namespace", "istio-system")["items"]
+        [istiod] = lab.get("pods", "--selector", "app=istiod", "--namespace", ISTIO_NAMESPACE)["items"]
         name = istiod["metadata"]["name"]
         entries = lambda: lab.get("workloadentries")["items"]  # noqa: E731
         back = wait_until(
@@ -372,7 +373,7 @@ class IstioCases:
         machines, pods = evidence["entries"], evidence["pods"]
         near = {each["endpoint"] for each in machines if each["entry"].endswith("-pods")}
         assert machines and called >= near | {f"{each['address']}:8080" for each in pods if each["ready"]}
-        assert len(near) == len(machines) or any(endpoint.endswith(":15443") for endpoint in called)
+        assert len(near) == len(machines) or any(endpoint.endswith(f":{CROSS_NETWORK_PORT}") for endpoint in called)
 
     @pytest.mark.istio_case(21)
     def test_a_machine_answers_only_callers_that_a_policy_allows(self, lab: Lab) -> None:
@@ -425,7 +426,7 @@ class IstioCases:
 def counters(lab: Lab) -> dict[str, int]:
     """Envoy's requests by Service, as a Prometheus reads them on the machine."""
     address = lab.outputs()["machines"][lab.tested_machine]["address"]
-    text = lab.run("curl", "--silent", "--fail", f"http://{address}:15090/stats/prometheus").stdout
+    text = lab.run("curl", "--silent", "--fail", f"http://{address}:{METRICS_PORT}/stats/prometheus").stdout
     return {
         name: int(value)
         for name, value in re.findall(r'^envoy_cluster_upstream_rq_total\{cluster_name="([^"]+)"\} (\d+)', text, re.MULTILINE)

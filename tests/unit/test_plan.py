@@ -10,7 +10,7 @@ from components.config.mesh import MeshSettings
 from components.config.workload import Probe, Service, TcpProbe
 from components.istio import charts, manifests
 from components.machines import files
-from components.platforms.docker.names import docker_cidr, dynamic_cidr, machine_addresses
+from components.platforms.docker.configuration import docker_cidr, dynamic_cidr, machine_addresses
 from components.verification import jobs, targets
 from tests.support.samples import MESH, PRODUCT
 from tests.unit.config.test_reader import GOOD

@@ -9,6 +9,7 @@ from ...config.mesh import MeshSettings
 from ...config.workload import WorkloadSettings
 from ...machines.bootstrap import JoinInputs, join_variables
 from ...machines.files import unit
+from ...names import token_role_name
 from ...shell import b64encode, read_script, remote_script
 
 SCOPES = (
@@ -27,7 +28,7 @@ Manifest = dict[str, Any]
 def token_role(name: str, workload: WorkloadSettings) -> Manifest:
     """Return the Role that may mint tokens of the workload's ServiceAccount, and of no other."""
     account = workload.service_account_name
-    metadata = {"name": f"{name}-machines", "namespace": workload.namespace}
+    metadata = {"name": token_role_name(name), "namespace": workload.namespace}
     rule = {
         "apiGroups": [""],
         "resources": ["serviceaccounts/token"],
@@ -50,7 +51,7 @@ def token_role_binding(
     api = {"apiGroup": "rbac.authorization.k8s.io"}
     return {
         "metadata": token_role(name, workload)["metadata"],
-        "roleRef": {**api, "kind": "Role", "name": f"{name}-machines"},
+        "roleRef": {**api, "kind": "Role", "name": token_role_name(name)},
         "subjects": [{**api, "kind": "User", "name": user} for user in (email, unique_id)],
     }
 

@@ -13,9 +13,8 @@ from typing import Any
 import pulumi
 from pulumi.runtime import mocks
 
+from components.names import PROJECT, config_key
 from tools import ROOT
-
-PROJECT = "istio-vm-mesh"
 
 
 def run_program(
@@ -29,8 +28,8 @@ def run_program(
     An output that a preview does not know is left empty. Raises what the program raises.
     """
     pulumi.runtime.reset_options(project=PROJECT, stack="test")
-    values = {f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
-    hidden = {f"{PROJECT}:{key}": value for key, value in secrets.items()}
+    values = {config_key(key): value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    hidden = {config_key(key): value for key, value in secrets.items()}
     pulumi.runtime.set_all_config({**values, **hidden}, list(hidden))
     outputs: dict[str, Any] = {}
     secret_outputs: set[str] = set()

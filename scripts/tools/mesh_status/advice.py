@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from components.names import TOKEN_MARGIN_S
+from components.names import TOKEN_MARGIN_S, XDS_PORT
 
 from . import read_cluster, read_state
 from .model import Health, worst_health
@@ -146,7 +146,7 @@ def _unit(seen: MachineReport) -> str:
 def check_gateway(facts: MachineFacts, seen: MachineReport) -> str:
     if seen.gateway is not False:
         return ""
-    return f"cannot reach the east-west gateway at {facts.gateway} port 15012: check the gateway, and the firewall between the two"
+    return f"cannot reach the east-west gateway at {facts.gateway} port {XDS_PORT}: check the gateway, and the firewall between the two"
 
 
 def _identity(facts: MachineFacts, seen: MachineReport, now: datetime) -> str:
