@@ -164,12 +164,12 @@ def token_role_name(workload: str) -> str:
     return f"{workload}-machines"
 
 
-def entry_name(group: str, address: str, network: str) -> str:
+def entry_name(workload_group: str, address: str, network: str) -> str:
     """Return the name of the WorkloadEntry that istiod makes for a machine.
 
     Source: istio/istio, pilot/pkg/autoregistration/controller.go.
     """
-    return f"{group}-{address}-{network}".replace(":", "-")[-253:]
+    return f"{workload_group}-{address}-{network}".replace(":", "-")[-253:]
 
 
 def spiffe_id(namespace: str, service_account: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from ..names import XDS_PORT
 from .record import MAP_KEY, Items, Record
 
 
@@ -26,7 +27,7 @@ class ExistingGateway(Record):
     install: bool = Field(
         default=True,
         description="Whether the program installs the gateway. If false, a gateway that exposes "
-        "istiod on port 15012 must exist. Default: it is installed.",
+        f"istiod on port {XDS_PORT} must exist. Default: it is installed.",
     )
 
 

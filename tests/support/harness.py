@@ -41,7 +41,7 @@ def encoded(text: str) -> str:
 ANSWERS: dict[str, dict[str, Any]] = {
     "cluster-kind": {"stdout": json.dumps({"kubeconfig": CANARIES["kubeconfig"], "address": "172.31.6.2"})},
     "ssh-key": {"stdout": json.dumps({"private": CANARIES["private key"], "public": "ssh-ed25519 AAAA"})},
-    "adopted-istio": {"data": {"mesh": "defaultConfig: {meshId: theirs, discoveryAddress: 'istiod.istio-system.svc:15012'}\n"}},
+    "adopted-istio": {"data": {"mesh": f"defaultConfig: {{meshId: theirs, discoveryAddress: '{names.ISTIOD}:{names.XDS_PORT}'}}\n"}},
     "adopted-istio-sidecar-injector": {
         "data": {"values": json.dumps({"global": {"network": "pods", "multiCluster": {"clusterName": "their-cluster"}}})}
     },

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from components.names import CROSS_NETWORK_PORT, ENVOY_ADMIN_PORT, ISTIO_NAMESPACE, METRICS_PORT, TOKEN_AUDIENCE
+from components.names import CROSS_NETWORK_PORT, ENVOY_ADMIN_PORT, ISTIO_NAMESPACE, METRICS_PORT, TOKEN_AUDIENCE, TRUST_DOMAIN, service_host
 from tests.support.lab import Lab
 from tests.support.traffic import LOST, assert_no_lost_requests, describe_lost, lost_share
 from tests.support.waiting import wait_until
 
-NAMES = ("product", "product.shop", "product.shop.svc", "product.shop.svc.cluster.local")
+NAMES = ("product", "product.shop", "product.shop.svc", service_host("product", "shop"))
 ECHO = "istio-vm-mesh/echo:1.31.0"
 
 CALLER = "statefulset/steady"
@@ -127,14 +127,14 @@ spec:
     - {destination: {host: split, subset: pods}, weight: 80}
 """
 EXTRA = STEADY + SERVICES + ROUTES + IDLE_CONNECTIONS + SPLIT
-POLICY = """
+POLICY = f"""
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
-metadata: {name: steady-alone}
+metadata: {{name: steady-alone}}
 spec:
-  selector: {matchLabels: {version: machines}}
+  selector: {{matchLabels: {{version: machines}}}}
   action: ALLOW
-  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/steady]}}]}]
+  rules: [{{from: [{{source: {{principals: [{TRUST_DOMAIN}/ns/shop/sa/steady]}}}}]}}]
 """
 
 
@@ -229,7 +229,7 @@ class IstioCases:
     @pytest.mark.istio_case(2)
     def test_a_machine_calls_a_headless_service_and_a_pod_of_a_statefulset_by_its_name(self, lab: Lab) -> None:
         # A headless Service stands for its pods' own addresses, which no gateway passes on: the caller is in the pods' network.
-        urls = [f"http://{name}:8080/" for name in ("headless.shop", "steady-0.headless.shop.svc.cluster.local")]
+        urls = [f"http://{name}:8080/" for name in ("headless.shop", service_host("steady-0.headless", "shop"))]
         wait_until(lambda: [http_statuses(lab, "product-1", url) for url in urls] == [[200], [200]], 10, "both names answer")
 
     @pytest.mark.istio_case(4)
@@ -371,7 +371,7 @@ class IstioCases:
         called = {each["endpoint"] for each in evidence["plaintext"]}
         # All that the verification found: far machines by their gateways. What was on its way out may have answered its calls too.
         machines, pods = evidence["entries"], evidence["pods"]
-        near = {each["endpoint"] for each in machines if each["entry"].endswith("-pods")}
+        near = {each["endpoint"] for each in machines if each["entry"].rpartition("-")[2] == "pods"}
         assert machines and called >= near | {f"{each['address']}:8080" for each in pods if each["ready"]}
         assert len(near) == len(machines) or any(endpoint.endswith(f":{CROSS_NETWORK_PORT}") for endpoint in called)
 
@@ -420,7 +420,7 @@ class IstioCases:
         wait_until(logged, 15, "both calls are in the machine's journal")
         after = counters(lab)
         assert after["inbound|8080||"] > before["inbound|8080||"]
-        assert after["outbound|80||pods.shop.svc.cluster.local"] - before.get("outbound|80||pods.shop.svc.cluster.local", 0) == 30
+        assert after[f"outbound|80||{service_host('pods', 'shop')}"] - before.get(f"outbound|80||{service_host('pods', 'shop')}", 0) == 30
 
 
 def counters(lab: Lab) -> dict[str, int]:

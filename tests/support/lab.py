@@ -29,6 +29,7 @@ from components.names import (
     config_key,
     is_part,
     part_name,
+    service_host,
     stack_resource_name,
 )
 from components.platforms.docker.names import CLUSTER, CONTAINER, KIND, STACK_LABEL, docker_name, kind_node
@@ -46,7 +47,7 @@ CHECKOUT_ID = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]
 COLD_START_S = 75 * 60
 """Seconds in which everything is built and up where no cache helps."""
 
-SERVICE = "product.shop.svc.cluster.local"
+SERVICE = service_host("product", "shop")
 NODE = kind_node(CLUSTER)
 
 # Envoy closes idle connections to its application before the echo server does, after five seconds: a request that meets such an end is lost.

@@ -109,7 +109,7 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
         endpoints=tuple(endpoints),
         health=worst_health([health, *(each.health for each in endpoints)]),
         verified=state.verified,
-        router=state.namespace == names.ISTIO_NAMESPACE,
+        is_gateway=state.namespace == names.ISTIO_NAMESPACE,
         advice=tuple(problems),
     )
 
