@@ -1,44 +1,87 @@
-"""Derived names, labels, ports and identities: the only place that builds them. Pure."""
+"""Derived names, labels, ports and identities: the only place that builds them. Pure.
+
+What one platform alone has is in the `names.py` of that platform.
+"""
 
 from __future__ import annotations
 
+PROJECT = "istio-vm-mesh"
+"""Pulumi's project: the prefix of the configuration's keys."""
+
+# Istio's objects and hosts.
 ISTIO_NAMESPACE = "istio-system"
+ISTIOD_DEPLOYMENT = "istiod"
 EASTWEST_GATEWAY = "istio-eastwestgateway"
-ISTIOD = f"istiod.{ISTIO_NAMESPACE}.svc"
-XDS_PORT = 15012  # discovery and certificates, passed through by the gateway
-STATUS_PORT = 15021
-CROSS_NETWORK_PORT = 15443
-ROOT_CERTIFICATE_CONFIG_MAP = f"{ISTIO_NAMESPACE}/istio-ca-root-cert"  # a ConfigMap that istiod writes into every namespace
 TRUST_DOMAIN = "cluster.local"
-DISCONNECT_GRACE = 10  # seconds from an agent's last connection until istiod removes its WorkloadEntry
+CLUSTER_DOMAIN = "cluster.local"
+"""The domain of a cluster's Services."""
+ISTIOD = f"{ISTIOD_DEPLOYMENT}.{ISTIO_NAMESPACE}.svc"
+ROOT_CERTIFICATE_CONFIG_MAP = f"{ISTIO_NAMESPACE}/istio-ca-root-cert"
+"""A ConfigMap that istiod writes into every namespace."""
+DISCONNECT_GRACE = 10
+"""Seconds from an agent's last connection until istiod removes its WorkloadEntry."""
+TOKEN_AUDIENCE = "istio-ca"
+TOKEN_MARGIN_S = 300
+"""A token that expires sooner than this is not delivered any more."""
 
-# What the east-west gateway's pods are selected by: the chart derives the label from the release's name.
+# Ports of the agent and of Envoy (istio.io: Application Requirements, "Ports used by Istio").
+ENVOY_ADMIN_PORT = 15000
+OUTBOUND_PORT = 15001
+DEBUG_PORT = 15004
+INBOUND_PORT = 15006
+TUNNEL_PORT = 15008
+XDS_PORT = 15012
+"""Discovery and certificates; the east-west gateway passes it through."""
+AGENT_PORT = 15020
+"""The agent's own metrics and debug pages."""
+STATUS_PORT = 15021
+DNS_PORT = 15053
+METRICS_PORT = 15090
+CROSS_NETWORK_PORT = 15443
+MACHINE_PORTS = frozenset(
+    {
+        ENVOY_ADMIN_PORT,
+        OUTBOUND_PORT,
+        DEBUG_PORT,
+        INBOUND_PORT,
+        TUNNEL_PORT,
+        AGENT_PORT,
+        STATUS_PORT,
+        DNS_PORT,
+        METRICS_PORT,
+    }
+)
+"""Ports that the agent and Envoy use on every machine."""
+
+# Labels and annotations.
+NETWORK_LABEL = "topology.istio.io/network"
+INJECTION_LABEL = "istio-injection"
+WORKLOAD_LABEL = "istio-vm-mesh/workload"
+"""The selector of a workload's Deployment."""
+DISCONNECTED_ANNOTATION = "istio.io/disconnectedAt"
+"""istiod sets it on the WorkloadEntry of a machine whose agent disconnected."""
+GROUP_ANNOTATION = "istio.io/autoRegistrationGroup"
+"""The WorkloadGroup of a WorkloadEntry that istiod made."""
 GATEWAY_SELECTOR = {"istio": EASTWEST_GATEWAY.removeprefix("istio-")}
+"""Selects the east-west gateway's pods; the chart derives the label from the release's name."""
+
+# What the names of Pulumi resources end with, after the name of what they belong to (`part_name`).
+TOKEN, JOIN, PROOF, DRAIN = "token", "join", "proof", "drain"
+"""Of a machine."""
+ACCOUNT, WORKLOAD_GROUP, PODS, VERIFICATION = "account", "group", "pods", "verification"
+"""Of a workload."""
+SSH_KEY = "ssh-key"
+"""The whole name: a stack has one key."""
 
 
-def gateway_workload_name(network: str) -> str:
-    """The name of the workload that is the gateway of `network`."""
-    return f"{network}-gateway"
+def part_name(owner: str, part: str) -> str:
+    """Return the name of a Pulumi resource that belongs to the machine, workload, … `owner`."""
+    return f"{owner}-{part}"
 
 
-def gateway_labels(network: str) -> dict[str, str]:
-    """What selects the gateway's machines."""
-    return {"istio": gateway_workload_name(network)}
-
-
-def entry_name(group: str, address: str, network: str) -> str:
-    """The name of the WorkloadEntry that istiod makes for a machine (istio/istio: pilot/pkg/autoregistration/controller.go)."""
-    return f"{group}-{address}-{network}".replace(":", "-")[-253:]
-
-
-def spiffe_id(namespace: str, service_account: str) -> str:
-    """Return the SPIFFE identity of a ServiceAccount (istio.io: Istio Identity)."""
-    return f"spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{service_account}"
-
-
-def service_host(service: str, namespace: str) -> str:
-    """Return the DNS name of a Service throughout the mesh."""
-    return f"{service}.{namespace}.svc.cluster.local"
+def is_part(resource: str, *parts: str) -> bool:
+    """Return whether a resource's name is that of one of `parts`, whatever it belongs to."""
+    return resource.endswith(tuple(f"-{part}" for part in parts))
 
 
 def child_name(component: str, default: str, child: str) -> str:
@@ -48,4 +91,92 @@ def child_name(component: str, default: str, child: str) -> str:
     Children of a component of another name are prefixed by it, so two components of one type fit
     into one program.
     """
-    return child if component == default else f"{component}-{child}"
+    return child if component == default else part_name(component, child)
+
+
+def config_key(key: str) -> str:
+    """Return a key of the configuration as stack files and Pulumi have it."""
+    return f"{PROJECT}:{key}"
+
+
+def stack_resource_name(stack: str) -> str:
+    """Return the name of the resource that is the stack itself."""
+    return f"{PROJECT}-{stack}"
+
+
+def service_resource_name(workload: str, service: str) -> str:
+    """Return the resource name of a workload's Service."""
+    return part_name(workload, f"service-{service}")
+
+
+def failover_resource_name(workload: str, service: str) -> str:
+    """Return the resource name of the failover rule of a Service."""
+    return failover_rule_name(service_resource_name(workload, service))
+
+
+def namespace_resource_name(namespace: str) -> str:
+    """Return the resource name of a namespace for workloads."""
+    return f"namespace-{namespace}"
+
+
+def strict_mtls_resource_name(namespace: str) -> str:
+    """Return the resource name of the PeerAuthentication of a namespace."""
+    return part_name(namespace_resource_name(namespace), "mtls")
+
+
+def gateway_addresses_resource_name(network: str) -> str:
+    """Return the resource name of the Gateway that publishes where a network is entered."""
+    return part_name(network, "gateway-addresses")
+
+
+def gateway_workload_name(network: str) -> str:
+    """Return the name of the workload that is the gateway of `network`."""
+    return f"{network}-gateway"
+
+
+def gateway_machine_name(network: str, number: int) -> str:
+    """Return the name of a network's gateway machine; `number` begins with 1."""
+    return f"{gateway_workload_name(network)}-{number}"
+
+
+def gateway_labels(network: str) -> dict[str, str]:
+    """Return the labels that select the gateway's machines."""
+    return {"istio": gateway_workload_name(network)}
+
+
+def blackhole_gateway_name(network: str) -> str:
+    """Return the name of the Gateway object of a network without a gateway."""
+    return f"{network}-no-gateway"
+
+
+def failover_rule_name(service: str) -> str:
+    """Return the name of the DestinationRule by which calls of a Service change gateways."""
+    return f"{service}-failover"
+
+
+def verification_job_name(workload: str) -> str:
+    """Return how the names of the Jobs begin that call a workload."""
+    return f"verify-{workload}"
+
+
+def token_role_name(workload: str) -> str:
+    """Return the name of the Role by which a workload's machines mint their own tokens."""
+    return f"{workload}-machines"
+
+
+def entry_name(workload_group: str, address: str, network: str) -> str:
+    """Return the name of the WorkloadEntry that istiod makes for a machine.
+
+    Source: istio/istio, pilot/pkg/autoregistration/controller.go.
+    """
+    return f"{workload_group}-{address}-{network}".replace(":", "-")[-253:]
+
+
+def spiffe_id(namespace: str, service_account: str) -> str:
+    """Return the SPIFFE identity of a ServiceAccount (istio.io: Istio Identity)."""
+    return f"spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{service_account}"
+
+
+def service_host(service: str, namespace: str) -> str:
+    """Return the DNS name of a Service throughout the mesh."""
+    return f"{service}.{namespace}.svc.{CLUSTER_DOMAIN}"

@@ -19,7 +19,7 @@ from .istio.workload import Workload, WorkloadArgs, namespaces
 from .kubernetes import cluster_options, custom_resource
 from .local import scripting
 from .machines.machine import Machine, MachineArgs
-from .names import ISTIO_NAMESPACE
+from .names import ISTIO_NAMESPACE, gateway_addresses_resource_name
 from .platforms import dispatch
 from .platforms.gateway import Gateway
 from .verification.component import VerificationArgs, VerifiedWorkload, verify_workloads
@@ -129,4 +129,4 @@ def _publish_addresses(network: str, gateway: Gateway, opts: pulumi.ResourceOpti
     )
     manifest = {**network_gateways.remote_gateway(network, []), "spec": spec}
     ready = pulumi.ResourceOptions(depends_on=list(gateway.ready))
-    return custom_resource(f"{network}-gateway-addresses", manifest, pulumi.ResourceOptions.merge(opts, ready))
+    return custom_resource(gateway_addresses_resource_name(network), manifest, pulumi.ResourceOptions.merge(opts, ready))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from ..names import XDS_PORT
 from .record import MAP_KEY, Items, Record
 
 
@@ -26,7 +27,7 @@ class ExistingGateway(Record):
     install: bool = Field(
         default=True,
         description="Whether the program installs the gateway. If false, a gateway that exposes "
-        "istiod on port 15012 must exist. Default: it is installed.",
+        f"istiod on port {XDS_PORT} must exist. Default: it is installed.",
     )
 
 
@@ -118,11 +119,6 @@ class SshMachine(Record):
         default="root",
         description="User of the login on the machine: root, or one with sudo and no password "
         "prompt. Default: root.",
-    )
-    sudo: bool = Field(
-        default=True,
-        description="Whether commands run by sudo. If false, `user` must be root. "
-        "Default: by sudo.",
     )
     host_key: str | None = Field(
         default=None,

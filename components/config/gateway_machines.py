@@ -12,6 +12,7 @@ from ..names import (
     ISTIO_NAMESPACE,
     STATUS_PORT,
     gateway_labels,
+    gateway_machine_name,
     gateway_workload_name,
 )
 from .google import GceMachine
@@ -28,7 +29,7 @@ def gateway_machine_names(settings: Settings, network: str) -> list[str]:
     """Return the names of the gateway machines of `network`."""
     gateway = settings.networks[network].gateway
     count = gateway.machines if gateway else 0
-    return [f"{gateway_workload_name(network)}-{number}" for number in range(1, count + 1)]
+    return [gateway_machine_name(network, number) for number in range(1, count + 1)]
 
 
 def add_gateway_machines(settings: Settings) -> Settings:

@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..names import config_key
 from . import checks
 from .gateway_machines import add_gateway_machines
 from .problems import Problem, SettingsError, keys_of, problems_of, suggestion
 from .stack import Settings
 
-PROJECT = "istio-vm-mesh"
 STACKS = Path(__file__).parents[2] / "stacks"
 
 # Secrets of a stack, each a key of its own in the configuration (`pulumi config set --secret`).
@@ -58,24 +58,32 @@ def read_file(stack: str, directory: Path = STACKS) -> tuple[dict[str, Any], set
     secrets that are set. Keys of other projects and of providers are left out.
     Raises SettingsError for a file that does not exist, and for secrets in plain text.
     """
+    content = read_document(stack, directory)
+    # As Pulumi passes it on: JSON, in which every key is a string.
+    config = json.loads(json.dumps(content.get("config") or {}, default=str))
+    values = {
+        key.removeprefix(config_key("")): value
+        for key, value in config.items()
+        if key.startswith(config_key(""))
+    }
+    if problems := list(secret_problems({key: _is_secret(value) for key, value in values.items()})):
+        raise SettingsError(problems)
+    plain = {key: value for key, value in values.items() if key not in SECRETS}
+    return plain, values.keys() & SECRETS
+
+
+def read_document(stack: str, directory: Path = STACKS) -> dict[str, Any]:
+    """Read the whole of `Pulumi.<stack>.yaml`, for tools that write another one from it.
+
+    Raises SettingsError for a file that does not exist.
+    """
     import yaml
 
     file = directory / f"Pulumi.{stack}.yaml"
     if not file.exists():
         hint = suggestion(stack, stacks(directory))
         raise SettingsError([Problem(stack, f"there is no stack file {file}{hint}")])
-    content = yaml.safe_load(file.read_text()) or {}
-    # As Pulumi passes it on: JSON, in which every key is a string.
-    config = json.loads(json.dumps(content.get("config") or {}, default=str))
-    values = {
-        key.removeprefix(f"{PROJECT}:"): value
-        for key, value in config.items()
-        if key.startswith(f"{PROJECT}:")
-    }
-    if problems := list(secret_problems({key: _is_secret(value) for key, value in values.items()})):
-        raise SettingsError(problems)
-    plain = {key: value for key, value in values.items() if key not in SECRETS}
-    return plain, values.keys() & SECRETS
+    return yaml.safe_load(file.read_text()) or {}
 
 
 def secret_problems(is_secret: Mapping[str, bool]) -> Iterator[Problem]:

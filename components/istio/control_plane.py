@@ -122,15 +122,15 @@ class Mesh(pulumi.ComponentResource):
 
     def _namespace(self) -> Namespace:
         return Namespace(
-            self.child_name("istio-system"),
-            metadata={"name": names.ISTIO_NAMESPACE, "labels": {"topology.istio.io/network": self.network}},
+            self.child_name(names.ISTIO_NAMESPACE),
+            metadata={"name": names.ISTIO_NAMESPACE, "labels": {names.NETWORK_LABEL: self.network}},
             opts=pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready),
         )
 
     def _control_plane(self, depends_on: Sequence[pulumi.Resource]) -> Release:
         settings = self._args.settings
         base = self._release("istio-base", "base", charts.base_values(settings), self.namespace_resources)
-        return self._release("istiod", "istiod", charts.istiod_values(settings, self.network), [base, *depends_on])
+        return self._release(names.ISTIOD_DEPLOYMENT, "istiod", charts.istiod_values(settings, self.network), [base, *depends_on])
 
     def _gateway(self, service: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
         args = self._args

@@ -6,7 +6,16 @@ from ..config.existing import ExistingCluster
 from ..config.stack import Settings
 from ..config.workload import Probe, WorkloadSettings
 from ..manifest import Manifest
-from ..names import CROSS_NETWORK_PORT, GATEWAY_SELECTOR, ISTIO_NAMESPACE, ISTIOD, XDS_PORT
+from ..names import (
+    CLUSTER_DOMAIN,
+    CROSS_NETWORK_PORT,
+    GATEWAY_SELECTOR,
+    INJECTION_LABEL,
+    ISTIO_NAMESPACE,
+    ISTIOD,
+    WORKLOAD_LABEL,
+    XDS_PORT,
+)
 
 
 def strict_mtls(namespace: str = ISTIO_NAMESPACE) -> Manifest:
@@ -45,7 +54,7 @@ def istiod_exposure() -> list[Manifest]:
                 "tls": [
                     {
                         "match": [{"port": XDS_PORT, "sniHosts": [ISTIOD]}],
-                        "route": [{"destination": {"host": f"{ISTIOD}.cluster.local", "port": {"number": XDS_PORT}}}],
+                        "route": [{"destination": {"host": f"{ISTIOD}.{CLUSTER_DOMAIN}", "port": {"number": XDS_PORT}}}],
                     }
                 ],
             },
@@ -76,7 +85,7 @@ def enforces_strict_mtls(settings: Settings, workload: WorkloadSettings) -> bool
 
 def injected_namespace(name: str) -> Manifest:
     """A namespace whose pods get a sidecar."""
-    return {"metadata": {"name": name, "labels": {"istio-injection": "enabled"}}}
+    return {"metadata": {"name": name, "labels": {INJECTION_LABEL: "enabled"}}}
 
 
 def service_account(workload: WorkloadSettings) -> Manifest:
@@ -161,7 +170,7 @@ def deployment(workload: WorkloadSettings) -> Manifest | None:
     if pods.args:
         container["args"] = list(pods.args)
     # A Deployment's selector cannot change, the workload's labels may.
-    selector = {"istio-vm-mesh/workload": name}
+    selector = {WORKLOAD_LABEL: name}
     return {
         "metadata": {"name": name, "namespace": workload.namespace},
         "spec": {

@@ -108,7 +108,7 @@ def failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
-        "metadata": {"name": f"{service}-failover", "namespace": workload.namespace},
+        "metadata": {"name": names.failover_rule_name(service), "namespace": workload.namespace},
         "spec": {
             "host": service_host(service, workload.namespace),
             "trafficPolicy": {
@@ -135,7 +135,7 @@ def blackhole_gateway(network: str) -> Manifest:
     can reach it hands out none (istio/istio: pilot/pkg/xds/endpoints/ep_filters.go, since 1.30); the address is one for documentation.
     """
     manifest = remote_gateway(network, ["2001:db8::1"])
-    manifest["metadata"]["name"] = f"{network}-no-gateway"
+    manifest["metadata"]["name"] = names.blackhole_gateway_name(network)
     return manifest
 
 
@@ -153,7 +153,7 @@ def remote_gateway(network: str, gateway_addresses: Sequence[str]) -> Manifest:
         "metadata": {
             "name": names.gateway_workload_name(network),
             "namespace": ISTIO_NAMESPACE,
-            "labels": {"topology.istio.io/network": network},
+            "labels": {names.NETWORK_LABEL: network},
         },
         "spec": {
             "gatewayClassName": GATEWAY_CLASS,

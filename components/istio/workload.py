@@ -29,11 +29,12 @@ def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) 
     in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
     for name in sorted(wanted):
         metadata = manifests.injected_namespace(name)["metadata"]
-        namespace = Namespace(mesh.child_name(f"namespace-{name}"), metadata=metadata, opts=in_mesh)
+        namespace = Namespace(mesh.child_name(names.namespace_resource_name(name)), metadata=metadata, opts=in_mesh)
         resources[name] = [namespace]
         if mesh.settings.adopt:
             after_namespace = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[namespace]))
-            peer_authentication = custom_resource(mesh.child_name(f"namespace-{name}-mtls"), manifests.strict_mtls(name), after_namespace)
+            resource_name = mesh.child_name(names.strict_mtls_resource_name(name))
+            peer_authentication = custom_resource(resource_name, manifests.strict_mtls(name), after_namespace)
             resources[name] = [namespace, peer_authentication]
     return resources
 
@@ -74,11 +75,15 @@ class Workload(pulumi.ComponentResource):
         self.settings, self.mesh = settings, args.mesh
         in_namespace = pulumi.ResourceOptions(parent=self, depends_on=list(args.namespace_resources))
         in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[*args.namespace_resources, *args.mesh.ready])
-        account = ServiceAccount(f"{name}-account", metadata=manifests.service_account(settings)["metadata"], opts=in_namespace)
-        workload_group = custom_resource(f"{name}-group", manifests.workload_group(settings, args.mesh.network), in_mesh)
+        account = ServiceAccount(
+            names.part_name(name, names.ACCOUNT), metadata=manifests.service_account(settings)["metadata"], opts=in_namespace
+        )
+        workload_group = custom_resource(
+            names.part_name(name, names.WORKLOAD_GROUP), manifests.workload_group(settings, args.mesh.network), in_mesh
+        )
         services = [
             Service(
-                f"{name}-service-{service}",
+                names.service_resource_name(name, service),
                 metadata=manifest["metadata"],
                 spec=manifest["spec"],
                 opts=in_namespace,
@@ -89,7 +94,7 @@ class Workload(pulumi.ComponentResource):
         if args.failover:
             self.identity_resources += [
                 custom_resource(
-                    f"{name}-service-{service}-failover",
+                    names.failover_resource_name(name, service),
                     network_gateways.failover_rule(service, settings, args.clients_see_several_gateways),
                     in_mesh,
                 )
@@ -100,7 +105,7 @@ class Workload(pulumi.ComponentResource):
         if deployment:
             depends_on = [*args.namespace_resources, account, *args.mesh.ready]
             pods = Deployment(
-                f"{name}-pods",
+                names.part_name(name, names.PODS),
                 metadata=deployment["metadata"],
                 spec=deployment["spec"],
                 opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on),

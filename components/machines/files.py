@@ -23,7 +23,7 @@ from ..config.workload import WorkloadSettings
 from ..istio.charts import default_proxy_config
 from ..istio.manifests import probe
 from ..manifest import Manifest
-from ..names import ISTIOD, TRUST_DOMAIN, XDS_PORT
+from ..names import AGENT_PORT, ISTIOD, METRICS_PORT, STATUS_PORT, TRUST_DOMAIN, XDS_PORT
 from ..shell import read_script
 
 CLUSTER_ENV = "/var/lib/istio/envoy/cluster.env"
@@ -140,9 +140,9 @@ def cluster_env(workload: WorkloadSettings, config: Manifest) -> str:
 
 
 def _excluded_ports(status_port: int) -> str:
-    ports = ["22", "15090", "15021"]
-    if status_port not in (15090, 15021):
-        ports.append(str(status_port or 15020))
+    ports = ["22", str(METRICS_PORT), str(STATUS_PORT)]
+    if status_port not in (METRICS_PORT, STATUS_PORT):
+        ports.append(str(status_port or AGENT_PORT))
     return ",".join(ports)
 
 

@@ -92,7 +92,7 @@ class Machine(pulumi.ComponentResource):
             self._target = pulumi.Output.all(target=host.target, key=key).apply(_with_host_key)
         join = commands.MachineScript(
             target=self._target,
-            purpose="join",
+            purpose=names.JOIN,
             script=inputs.apply(join_script),
             last_line=inputs.apply(join_digest),
         )
@@ -118,7 +118,7 @@ class Machine(pulumi.ComponentResource):
             entry=self.entry,
         )
         opts = pulumi.ResourceOptions(parent=self, depends_on=workload.identity_resources)
-        return Token(f"{self._name}-token", token_args, opts)
+        return Token(names.part_name(self._name, names.TOKEN), token_args, opts)
 
     def _join_inputs(self, values: Mapping[str, Any]) -> JoinInputs:
         return JoinInputs(
@@ -141,7 +141,7 @@ class Machine(pulumi.ComponentResource):
         )
         payload = pulumi.Output.all(target=self._target if host.leaves else None, **values).apply(self._drain_payload)
         return commands.local_command(
-            f"{self._name}-drain",
+            names.part_name(self._name, names.DRAIN),
             create,
             opts,
             delete=commands.Script(drain, payload),
@@ -167,7 +167,7 @@ class Machine(pulumi.ComponentResource):
 
         It runs again whenever the text or the join changes.
         """
-        proof = commands.MachineScript(target=self._target, purpose="proof", script=text, changes=self.revision)
+        proof = commands.MachineScript(target=self._target, purpose=names.PROOF, script=text, changes=self.revision)
         return commands.printed(self._on_machine(proof, [self.join, *depends_on]))
 
     def _on_machine(self, work: commands.MachineScript, depends_on: Sequence[pulumi.Resource]) -> local.Command:
@@ -180,7 +180,7 @@ class Machine(pulumi.ComponentResource):
             patience_s=host.patience_s,
         )
         opts = pulumi.ResourceOptions(parent=self, depends_on=list(depends_on), deleted_with=host.resource)
-        return commands.machine_command(f"{self._name}-{work.purpose}", as_root, opts)
+        return commands.machine_command(names.part_name(self._name, work.purpose), as_root, opts)
 
 
 def _with_host_key(values: Mapping[str, Any]) -> openssh.Target:

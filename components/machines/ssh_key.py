@@ -7,6 +7,7 @@ from typing import NamedTuple
 import pulumi
 
 from .. import commands
+from ..names import PROJECT, SSH_KEY
 from .scripts import create_ssh_key
 
 
@@ -20,8 +21,8 @@ class SshKey(NamedTuple):
 def ssh_key() -> SshKey:
     """Make the stack's SSH key, once; it lives in the state, encrypted, and in no file."""
     command = commands.local_command(
-        "ssh-key",
-        commands.Script(create_ssh_key, create_ssh_key.Payload(comment="istio-vm-mesh")),
+        SSH_KEY,
+        commands.Script(create_ssh_key, create_ssh_key.Payload(comment=PROJECT)),
         # Nothing makes another key: the machines have this one.
         pulumi.ResourceOptions(ignore_changes=["create", "stdin"]),
         options=commands.CommandOptions(secret_result=True, quiet=True),

@@ -20,9 +20,9 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-AUDIENCE = "istio-ca"
+from ..names import DISCONNECTED_ANNOTATION, TOKEN_AUDIENCE, TOKEN_MARGIN_S
+
 LIFETIME = 3600  # seconds
-MARGIN = 300  # seconds: a token that expires sooner than this is not delivered any more
 
 _MINT_FOR = ("cluster", "workload", "namespace", "service_account", "identity", "rotation")
 
@@ -86,13 +86,13 @@ class TokenProvider(ResourceProvider):
         """
         _refuse_to_rename(_olds, _news)
         changed = any(_olds.get(key) != _news.get(key) for key in _MINT_FOR)
-        return DiffResult(changes=changed or (_olds["expires"] < time.time() + MARGIN and not self._joined(_news)))
+        return DiffResult(changes=changed or (_olds["expires"] < time.time() + TOKEN_MARGIN_S and not self._joined(_news)))
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Tokens end by themselves."""
 
     def _mint(self, props: dict[str, Any]) -> dict[str, Any]:
-        arguments = ("create", "token", props["service_account"], "--namespace", props["namespace"], "--audience", AUDIENCE)
+        arguments = ("create", "token", props["service_account"], "--namespace", props["namespace"], "--audience", TOKEN_AUDIENCE)
         answer = json.loads(_kubectl(props["kubeconfig"], *arguments, "--duration", f"{LIFETIME}s", "--output", "json"))
         expires = datetime.fromisoformat(answer["status"]["expirationTimestamp"]).timestamp()
         return {**props, "token": answer["status"]["token"], "expires": expires}
@@ -108,7 +108,7 @@ class TokenProvider(ResourceProvider):
             return True
         entry = json.loads(text) if text.strip() else {}
         conditions = entry.get("status", {}).get("conditions", [])
-        connected = "istio.io/disconnectedAt" not in entry.get("metadata", {}).get("annotations", {})
+        connected = DISCONNECTED_ANNOTATION not in entry.get("metadata", {}).get("annotations", {})
         return connected and any(condition["type"] == "Healthy" and condition["status"] == "True" for condition in conditions)
 
 

@@ -44,7 +44,7 @@ def networks(stack: str, settings: Settings) -> Networks:
     """Create the networks of a stack. The platforms `existing` and `ssh` need none."""
     docker: dict[str, DockerNetwork] = {}
     if in_docker := settings.docker_networks:
-        from .docker.names import docker_cidr
+        from .docker.configuration import docker_cidr
         from .docker.network import docker_network
 
         docker = {name: docker_network(stack, name, docker_cidr(settings, name)) for name in sorted(in_docker)}
@@ -180,6 +180,7 @@ def network_gateway(network: str, settings: Settings, networks: Networks, machin
         from pulumi_gcp import compute
 
         from .google.load_balancer import GatewayMember, LoadBalancer, LoadBalancerArgs
+        from .google.names import balancer_name
 
         workload = names.gateway_workload_name(network)
         members: list[GatewayMember] = []
@@ -196,7 +197,7 @@ def network_gateway(network: str, settings: Settings, networks: Networks, machin
             # Clients are in this region, unless the cluster is one that this stack did not create.
             global_access=isinstance(settings.cluster, ExistingCluster),
         )
-        balancer = LoadBalancer(f"{workload}-balancer", args)
+        balancer = LoadBalancer(balancer_name(workload), args)
         return Gateway(addresses={workload: balancer.address}, ready=balancer.ready)
     return Gateway(
         addresses={name: machine.address for name, machine in machines.items()},

@@ -22,7 +22,7 @@ from ..istio import manifests
 from ..istio.control_plane import Mesh
 from ..istio.workload import Workload
 from ..machines.machine import Machine
-from ..names import CROSS_NETWORK_PORT, EASTWEST_GATEWAY
+from ..names import CROSS_NETWORK_PORT, EASTWEST_GATEWAY, VERIFICATION, part_name, verification_job_name
 from ..platforms.gateway import Gateway
 from . import jobs, targets
 from .evidence import Entry, Evidence, merge, parse, with_paths
@@ -125,7 +125,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
             for machine, address in values["addresses"].items()
             for endpoint in targets.expected_endpoints(mesh.network, machines[machine].network, address, port, values["gateways"])
         ]
-        caller, called = f"Job {jobs.job_name(settings)}", target and verified.reachable_from_pods
+        caller, called = f"Job {verification_job_name(settings.name)}", target and verified.reachable_from_pods
         text = jobs.call_script(settings, caller=caller, mode="fail", wanted=expected)
         plaintext = jobs.plaintext_probe_script(settings, expected)
         return verify_workload.Payload(
@@ -165,7 +165,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
         "plan": json.dumps(objects),
     }
     return commands.local_command(
-        f"{verified.workload.pulumi_resource_name}-verification",
+        part_name(verified.workload.pulumi_resource_name, VERIFICATION),
         commands.Script(verify_workload, pulumi.Output.all(**inputs).apply(payload)),
         pulumi.ResourceOptions(
             parent=verified.workload,

@@ -12,11 +12,6 @@ from . import targets
 from .targets import POD_ENDPOINTS, TIMEOUT_S
 
 
-def job_name(workload: WorkloadSettings) -> str:
-    """What the Jobs that call a workload are called, before their random ending."""
-    return f"verify-{workload.name}"
-
-
 def call_script(
     workload: WorkloadSettings,
     *,
@@ -63,8 +58,8 @@ def caller_job(workload: WorkloadSettings, mesh: MeshSettings, text: str, inside
     Its labels keep it out of every Service; it goes by itself five minutes after its end. One that is not `inside` the mesh has neither sidecar
     nor service account.
     """
-    name = job_name(workload)
-    labels = {"app": name, "app.kubernetes.io/managed-by": "istio-vm-mesh"}
+    name = names.verification_job_name(workload.name)
+    labels = {"app": name, "app.kubernetes.io/managed-by": names.PROJECT}
     container = {
         "name": "calls",
         "image": f"{mesh.hub}/proxyv2:{mesh.version}",

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pulumi
-from pulumi_command import local, remote
+from pulumi_command import local
 
 from tests.support.cli_stack import STACK, Stack
-from tests.support.sshd import Sshd
-
-SECRET = {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}
 
 
 def test_deleted_with_and_replace_with(commands: Stack, tmp_path: Path) -> None:
@@ -64,29 +60,3 @@ def test_a_failed_update_is_tried_again(commands: Stack, tmp_path: Path) -> None
     repaired.touch()
     commands.destroy()
     assert commands.resources() == {}
-
-
-def test_a_connection_is_saved_as_the_official_plugin_saves_it(commands: Stack, sshd: Sshd) -> None:
-    """Secret as a whole, and its keys once more; with the defaults. So a state of one plugin continues with the other."""
-
-    def program() -> None:
-        key, options = sshd.private_key, {"user": sshd.user, "host_key": sshd.host_key}
-        connection = remote.ConnectionArgs(host="127.0.0.1", port=sshd.port, private_key=key, **options)
-        remote.Command("it", connection=connection, create="true")
-
-    commands.up(program)
-    exported = json.loads(commands.call("stack", "export", "--show-secrets", "--stack", STACK).output)
-    saved = next(each for each in exported["deployment"]["resources"] if each["urn"].endswith("::it"))
-    for where in ("inputs", "outputs"):
-        secret = saved[where]["connection"]
-        assert SECRET.items() <= secret.items()
-        connection = json.loads(secret["plaintext"])
-        assert SECRET.items() <= connection.pop("privateKey").items()
-        assert connection == {
-            "dialErrorLimit": 10,
-            "host": "127.0.0.1",
-            "hostKey": sshd.host_key,
-            "perDialTimeout": 15,
-            "port": sshd.port,
-            "user": sshd.user,
-        }

@@ -207,14 +207,13 @@ def test_a_refused_input_is_an_error_of_the_preview(commands: Stack) -> None:
 
 @pytest.mark.standin
 def test_other_resources_and_functions_are_refused_by_name(commands: Stack) -> None:
-    def copy() -> None:
-        connection = remote.ConnectionArgs(host="localhost", password="x")
-        remote.CopyToRemote("refused", connection=connection, source=pulumi.StringAsset("x"), remote_path="/x")
+    def over_ssh() -> None:
+        remote.Command("refused", connection=remote.ConnectionArgs(host="localhost", password="x"), create="true")
 
     def function() -> None:
         local.run(command="true")
 
-    assert "does not implement command:remote:CopyToRemote" in commands.preview(copy, fails=True).output
+    assert "does not implement command:remote:Command" in commands.preview(over_ssh, fails=True).output
     assert "does not implement command:local:run" in commands.preview(function, fails=True).output
 
 

@@ -106,7 +106,7 @@ def test_every_key_is_one_that_the_provider_has(stack: str) -> None:
         ("kubernetes:core/v1:Service", {"spec": {"ports": [{"port": 1, "target_port": 2}]}}, ["n.spec.ports[0].target_port"]),
         ("kubernetes:apps/v1:Deployment", {"spec": {"template": {"spec": {"container": []}}}}, ["n.spec.template.spec.container"]),
         ("kubernetes:rbac.authorization.k8s.io/v1:Role", {"rules": [{"resource": []}]}, ["n.rules[0].resource"]),
-        ("command:remote:Command", {"connection": {"secret": {"hostkey": "x"}}}, ["n.connection.hostkey"]),
+        ("command:local:Command", {"creat": {"secret": "x"}}, ["n.creat"]),
     ],
 )
 def test_a_misspelt_key_is_reported(type_: str, inputs: dict[str, Any], wrong: list[str]) -> None:

@@ -113,8 +113,8 @@ def commands(stack: Stack, provide: Callable[[Provider], None]) -> Stack:
 
 @pytest.fixture(name="sshd", scope="session")
 def _sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Sshd]:
-    """A real sshd that accepts one key, and the variables LAB_*."""
-    with sshd.running(tmp_path_factory.mktemp("sshd"), "AcceptEnv LAB_*") as server:
+    """A real sshd that accepts one key."""
+    with sshd.running(tmp_path_factory.mktemp("sshd")) as server:
         yield server
 
 

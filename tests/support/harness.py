@@ -15,11 +15,13 @@ from typing import Any
 from google.protobuf import json_format  # type: ignore[import-untyped]
 from pulumi.runtime import mocks
 
+from components import names
 from components.config import reader
+from components.names import PROJECT
+from components.platforms.docker.names import CLUSTER, CONTAINER, attachment_name, network_resource_name
 from tools.devtools import mock_engine
 
 ROOT = Path(__file__).parents[2]
-PROJECT = "istio-vm-mesh"
 # Pulumi's marks in serialized properties (sdk/python/lib/pulumi/runtime/rpc.py, _special_secret_sig).
 SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 
@@ -39,7 +41,7 @@ def encoded(text: str) -> str:
 ANSWERS: dict[str, dict[str, Any]] = {
     "cluster-kind": {"stdout": json.dumps({"kubeconfig": CANARIES["kubeconfig"], "address": "172.31.6.2"})},
     "ssh-key": {"stdout": json.dumps({"private": CANARIES["private key"], "public": "ssh-ed25519 AAAA"})},
-    "adopted-istio": {"data": {"mesh": "defaultConfig: {meshId: theirs, discoveryAddress: 'istiod.istio-system.svc:15012'}\n"}},
+    "adopted-istio": {"data": {"mesh": f"defaultConfig: {{meshId: theirs, discoveryAddress: '{names.ISTIOD}:{names.XDS_PORT}'}}\n"}},
     "adopted-istio-sidecar-injector": {
         "data": {"values": json.dumps({"global": {"network": "pods", "multiCluster": {"clusterName": "their-cluster"}}})}
     },
@@ -68,13 +70,13 @@ def of_google(name: str, type_: str) -> dict[str, Any]:
 
 def result(name: str) -> Any:
     """What the script of a command returns."""
-    if name.startswith("network-"):
+    if name.startswith(network_resource_name("")):
         return {"name": "docker-network"}
-    if name.startswith("cluster-in-"):
+    if name.startswith(attachment_name(CLUSTER, "")):
         return {"address": "172.31.9.9"}
-    if name.endswith("-drain"):
+    if names.is_part(name, names.DRAIN):
         return {"host_key": "ssh-ed25519 AAAA"}
-    return {"stdout": "done"} if name.endswith(("-join", "-proof")) else {}
+    return {"stdout": "done"} if names.is_part(name, names.JOIN, names.PROOF) else {}
 
 
 def payload(node: Node, operation: str = "create") -> dict[str, Any]:
@@ -93,11 +95,11 @@ def answer(name: str, type_: str) -> dict[str, Any]:
     """Return the outputs of one resource besides its inputs."""
     if name in ANSWERS:
         return ANSWERS[name]
-    if name.endswith("-container"):
+    if names.is_part(name, CONTAINER):
         number = zlib.crc32(name.encode()) & 0xFFFF  # another address for each
         address = f"172.31.{number >> 8}.{number & 255}"
         return {"stdout": json.dumps({"id": f"{name}-id", "address": address, "host_key": "ssh-ed25519 AAAA"})}
-    if name.endswith("-token"):
+    if names.is_part(name, names.TOKEN):
         return {"token": CANARIES["token"], "expires": 0.0}
     if type_.startswith("command:"):
         return {"stdout": json.dumps(result(name))}

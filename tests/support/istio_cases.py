@@ -13,11 +13,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from components.names import CROSS_NETWORK_PORT, ENVOY_ADMIN_PORT, ISTIO_NAMESPACE, METRICS_PORT, TOKEN_AUDIENCE, TRUST_DOMAIN, service_host
 from tests.support.lab import Lab
 from tests.support.traffic import LOST, assert_no_lost_requests, describe_lost, lost_share
 from tests.support.waiting import wait_until
 
-NAMES = ("product", "product.shop", "product.shop.svc", "product.shop.svc.cluster.local")
+NAMES = ("product", "product.shop", "product.shop.svc", service_host("product", "shop"))
 ECHO = "istio-vm-mesh/echo:1.31.0"
 
 CALLER = "statefulset/steady"
@@ -126,14 +127,14 @@ spec:
     - {destination: {host: split, subset: pods}, weight: 80}
 """
 EXTRA = STEADY + SERVICES + ROUTES + IDLE_CONNECTIONS + SPLIT
-POLICY = """
+POLICY = f"""
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
-metadata: {name: steady-alone}
+metadata: {{name: steady-alone}}
 spec:
-  selector: {matchLabels: {version: machines}}
+  selector: {{matchLabels: {{version: machines}}}}
   action: ALLOW
-  rules: [{from: [{source: {principals: [cluster.local/ns/shop/sa/steady]}}]}]
+  rules: [{{from: [{{source: {{principals: [{TRUST_DOMAIN}/ns/shop/sa/steady]}}}}]}}]
 """
 
 
@@ -166,7 +167,7 @@ def start_steady_caller(lab: Lab) -> None:
 @contextmanager
 def without_istiod(lab: Lab) -> Iterator[None]:
     """Run the block while the control plane is away."""
-    namespace = ["--namespace", "istio-system"]
+    namespace = ["--namespace", ISTIO_NAMESPACE]
     lab.kubectl("scale", "deployment/istiod", "--replicas", "0", *namespace)
     lab.kubectl("delete", "pods", "--selector", "app=istiod", "--grace-period", "1", *namespace)
     try:
@@ -189,7 +190,7 @@ def has_routes(lab: Lab, caller: str) -> bool:
         arguments = ["--container", "istio-proxy", "--", "pilot-agent", "request", "GET", "config_dump"]
         configuration = lab.kubectl("exec", caller, *arguments)
     else:
-        configuration = lab.ssh(caller, "curl --silent http://127.0.0.1:15000/config_dump")
+        configuration = lab.ssh(caller, f"curl --silent http://127.0.0.1:{ENVOY_ADMIN_PORT}/config_dump")
     return configuration.count('"/impatient"') >= 2 and '"weighted_clusters"' in configuration
 
 
@@ -228,7 +229,7 @@ class IstioCases:
     @pytest.mark.istio_case(2)
     def test_a_machine_calls_a_headless_service_and_a_pod_of_a_statefulset_by_its_name(self, lab: Lab) -> None:
         # A headless Service stands for its pods' own addresses, which no gateway passes on: the caller is in the pods' network.
-        urls = [f"http://{name}:8080/" for name in ("headless.shop", "steady-0.headless.shop.svc.cluster.local")]
+        urls = [f"http://{name}:8080/" for name in ("headless.shop", service_host("steady-0.headless", "shop"))]
         wait_until(lambda: [http_statuses(lab, "product-1", url) for url in urls] == [[200], [200]], 10, "both names answer")
 
     @pytest.mark.istio_case(4)
@@ -317,7 +318,9 @@ class IstioCases:
                 ("default", "default", "no identities"),
                 ("", "", "Unauthenticated"),
             ):
-                token = lab.kubectl("create", "token", account, "--namespace", namespace, "--audience", "istio-ca") if account else "none"
+                token = (
+                    lab.kubectl("create", "token", account, "--namespace", namespace, "--audience", TOKEN_AUDIENCE) if account else "none"
+                )
                 write = f"umask 077; cat >{token_file}; chown istio-proxy {token_file}; rm -f /etc/certs/key.pem /etc/certs/cert-chain.pem"
                 lab.ssh(machine, f"echo {token.strip()} | sudo sh -c '{write}; systemctl unmask --runtime istio; systemctl restart istio'")
                 lab.wait_for_log(machine, reason)
@@ -350,7 +353,7 @@ class IstioCases:
             assert "ISTIO_OUTPUT" in lab.exec_in_container(machine, "iptables-save")
             assert not lab.agent_ready(machine)
         controller = "istio.io/workloadController"
-        [istiod] = lab.get("pods", "--selector", "app=istiod", "--namespace", "istio-system")["items"]
+        [istiod] = lab.get("pods", "--selector", "app=istiod", "--namespace", ISTIO_NAMESPACE)["items"]
         name = istiod["metadata"]["name"]
         entries = lambda: lab.get("workloadentries")["items"]  # noqa: E731
         back = wait_until(
@@ -370,9 +373,9 @@ class IstioCases:
         called = {each["endpoint"] for each in evidence["plaintext"]}
         # All that the verification found: far machines by their gateways. What was on its way out may have answered its calls too.
         machines, pods = evidence["entries"], evidence["pods"]
-        near = {each["endpoint"] for each in machines if each["entry"].endswith("-pods")}
+        near = {each["endpoint"] for each in machines if each["entry"].rpartition("-")[2] == "pods"}
         assert machines and called >= near | {f"{each['address']}:8080" for each in pods if each["ready"]}
-        assert len(near) == len(machines) or any(endpoint.endswith(":15443") for endpoint in called)
+        assert len(near) == len(machines) or any(endpoint.endswith(f":{CROSS_NETWORK_PORT}") for endpoint in called)
 
     @pytest.mark.istio_case(21)
     def test_a_machine_answers_only_callers_that_a_policy_allows(self, lab: Lab) -> None:
@@ -419,13 +422,13 @@ class IstioCases:
         wait_until(logged, 15, "both calls are in the machine's journal")
         after = counters(lab)
         assert after["inbound|8080||"] > before["inbound|8080||"]
-        assert after["outbound|80||pods.shop.svc.cluster.local"] - before.get("outbound|80||pods.shop.svc.cluster.local", 0) == 30
+        assert after[f"outbound|80||{service_host('pods', 'shop')}"] - before.get(f"outbound|80||{service_host('pods', 'shop')}", 0) == 30
 
 
 def counters(lab: Lab) -> dict[str, int]:
     """Envoy's requests by Service, as a Prometheus reads them on the machine."""
     address = lab.outputs()["machines"][lab.tested_machine]["address"]
-    text = lab.run("curl", "--silent", "--fail", f"http://{address}:15090/stats/prometheus").stdout
+    text = lab.run("curl", "--silent", "--fail", f"http://{address}:{METRICS_PORT}/stats/prometheus").stdout
     return {
         name: int(value)
         for name, value in re.findall(r'^envoy_cluster_upstream_rq_total\{cluster_name="([^"]+)"\} (\d+)', text, re.MULTILINE)

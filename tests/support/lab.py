@@ -19,11 +19,26 @@ from typing import Any, ClassVar
 
 import yaml
 
+from components.config import reader
+from components.names import (
+    ENVOY_ADMIN_PORT,
+    INBOUND_PORT,
+    SSH_KEY,
+    STATUS_PORT,
+    TOKEN,
+    config_key,
+    is_part,
+    part_name,
+    service_host,
+    stack_resource_name,
+)
+from components.platforms.docker.names import CLUSTER, CONTAINER, KIND, STACK_LABEL, docker_name, kind_node
 from tests.support.process_watch import ProcessWatch
 from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, lost_details, parse_answers
 from tests.support.waiting import wait_until
 from tools import ROOT
 from tools.lab import engine, locks
+from tools.lab.offline import packages
 from tools.mesh_status.read_state import revealed
 
 CHECKOUT_ID = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]
@@ -32,8 +47,8 @@ CHECKOUT_ID = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]
 COLD_START_S = 75 * 60
 """Seconds in which everything is built and up where no cache helps."""
 
-SERVICE = "product.shop.svc.cluster.local"
-NODE = "cluster-control-plane"
+SERVICE = service_host("product", "shop")
+NODE = kind_node(CLUSTER)
 
 # Envoy closes idle connections to its application before the echo server does, after five seconds: a request that meets such an end is lost.
 IDLE_TIMEOUT = """
@@ -181,11 +196,11 @@ class Lab:
         assert not processes_with(str(self.root)), "processes of the lab are left"
         with locks.shared_lock():
             container_engine = engine.find()
-            if not container_engine or container_engine.docker("network", "ls", "--quiet", "--filter", "label=istio-vm-mesh.stack"):
+            if not container_engine or container_engine.docker("network", "ls", "--quiet", "--filter", f"label={STACK_LABEL}"):
                 return  # others are up
         self.lab("down")
         names = container_engine.attempt("ps", "--all", "--format", "{{.Names}}").stdout.decode().split()
-        assert "istio-vm-mesh-packages" not in names
+        assert packages.CONTAINER not in names
         # Another lab's `down` may stop it.
         wait_until(lambda: not container_engine.host or not engine.RUN.exists(), 30, "the engine has stopped")
 
@@ -220,9 +235,9 @@ class Lab:
 
     def ssh_options(self, machine: str) -> tuple[list[str], str]:
         """Return what `ssh` and `scp` need for that: their options, and the user at the address."""
-        host = parse_result(self.resource(f"{machine}-container"))["address"]
+        host = parse_result(self.resource(part_name(machine, CONTAINER)))["address"]
         options = {
-            "IdentityFile": self._private_file("key", parse_result(self.resource("ssh-key"))["private"]),
+            "IdentityFile": self._private_file("key", parse_result(self.resource(SSH_KEY))["private"]),
             "UserKnownHostsFile": self._private_file("known-hosts", self._host_keys()),
             "StrictHostKeyChecking": "yes",
             "IdentitiesOnly": "yes",
@@ -236,16 +251,16 @@ class Lab:
 
     def configure(self, change: Change = unchanged) -> None:
         """Write the stack file: that of `stack_file` with free CIDRs, and `change` applied to its configuration (keys without the project)."""
-        stack = yaml.safe_load((self.root / "stacks" / f"Pulumi.{self.stack_file}.yaml").read_text())
-        config = {key.split(":")[1]: value for key, value in stack["config"].items()}
+        document = reader.read_document(self.stack_file, self.root / "stacks")
+        config = {key.removeprefix(config_key("")): value for key, value in document["config"].items()}
         networks = config["networks"]
         self.cidrs = self.cidrs or free_cidrs(len(networks), first=self.stack_file == "lab")
         for network, cidr in zip(networks.values(), self.cidrs, strict=True):
             network["cidrs"] = [cidr]
         self.base_change(config)
         change(config)
-        stack["config"] = {f"istio-vm-mesh:{key}": value for key, value in config.items()}
-        self.stack_path.write_text(yaml.safe_dump(stack, sort_keys=False))
+        document["config"] = {config_key(key): value for key, value in config.items()}
+        self.stack_path.write_text(yaml.safe_dump(document, sort_keys=False))
 
     def base_change(self, config: Config) -> None:
         """Change the stack file in every scenario."""
@@ -277,7 +292,7 @@ class Lab:
         self.invalidate_state()
 
     def outputs(self) -> dict[str, Any]:
-        return self.resource(f"istio-vm-mesh-{self.stack}")["outputs"]
+        return self.resource(stack_resource_name(self.stack))["outputs"]
 
     def entry_name(self, machine: str) -> str:
         """The name of a machine's WorkloadEntry, also where an `up` failed before it had outputs."""
@@ -290,10 +305,10 @@ class Lab:
     def secrets(self) -> dict[str, str]:
         """What must never be seen, by what it is."""
         resources = self.resources()
-        secrets = {name: each["outputs"]["token"] for name, each in resources.items() if name.endswith("-token")}
-        kubeconfig = yaml.safe_load(parse_result(resources["cluster-kind"])["kubeconfig"])
+        secrets = {name: each["outputs"]["token"] for name, each in resources.items() if is_part(name, TOKEN)}
+        kubeconfig = yaml.safe_load(parse_result(resources[part_name(CLUSTER, KIND)])["kubeconfig"])
         secrets["key of the kubeconfig"] = kubeconfig["users"][0]["user"]["client-key-data"]
-        secrets["SSH key"] = parse_result(resources["ssh-key"])["private"].splitlines()[2]
+        secrets["SSH key"] = parse_result(resources[SSH_KEY])["private"].splitlines()[2]
         # As they travel inside scripts; without the end, which depends on what follows.
         return secrets | {f"{name}, encoded": base64.b64encode(text.encode()).decode()[:-8] for name, text in secrets.items()}
 
@@ -323,7 +338,7 @@ class Lab:
         """The endpoints and their counters in the proxy of a machine, of `pod`, or of another `deploy/…`: Envoy's `/clusters`."""
         target = "deploy/product" if caller == "pod" else caller
         if "/" not in target:
-            return self.ssh(target, "curl --silent http://127.0.0.1:15000/clusters")
+            return self.ssh(target, f"curl --silent http://127.0.0.1:{ENVOY_ADMIN_PORT}/clusters")
         return self.kubectl("exec", *target.split(), "--container", "istio-proxy", "--", "pilot-agent", "request", "GET", "clusters")
 
     def proxy_endpoints(self, caller: str, cluster: str = f"outbound|80||{SERVICE}") -> set[str]:
@@ -351,7 +366,7 @@ class Lab:
 
     def inbound_connections(self, machine: str) -> list[str]:
         """The connections of other proxies to a machine's proxy: the socket of its inbound listener, and the other end."""
-        return self.ssh(machine, "ss --no-header --tcp --numeric state established '( sport = :15006 )'").splitlines()
+        return self.ssh(machine, f"ss --no-header --tcp --numeric state established '( sport = :{INBOUND_PORT} )'").splitlines()
 
     def call_from_pod(self, name: str = "product", count: int = 20, caller: str = "deploy/product", path: str = "/") -> list[Answer]:
         """Call a Service by name from the workload's pod, or from another `caller` whose container has its name."""
@@ -418,7 +433,7 @@ class Lab:
 
     def agent_ready(self, machine: str) -> bool:
         """Whether a machine's agent says that it is ready."""
-        return self.ssh(machine, "curl --silent --fail localhost:15021/healthz/ready && echo yes", check=False).strip() == "yes"
+        return self.ssh(machine, f"curl --silent --fail localhost:{STATUS_PORT}/healthz/ready && echo yes", check=False).strip() == "yes"
 
     def agent_log(self, machine: str) -> str:
         """What a machine's agent has logged since it started last."""
@@ -437,7 +452,7 @@ class Lab:
 
     def container(self, machine: str) -> str:
         """The name of a machine's container, or of the node's."""
-        return f"istio-vm-mesh-{self.stack}-{machine}"
+        return docker_name(self.stack, machine)
 
     def docker(self, *arguments: str, check: bool = True, stdin: str = "") -> str:
         return self.run("docker", *arguments, check=check, stdin=stdin).stdout
@@ -470,7 +485,7 @@ class Lab:
                 thread.join()
 
     def _host_keys(self) -> str:
-        containers = [parse_result(each) for name, each in self.resources().items() if name.endswith("-container")]
+        containers = [parse_result(each) for name, each in self.resources().items() if is_part(name, CONTAINER)]
         return "".join(f"{each['address']} {each['host_key']}\n" for each in containers)
 
     @property
@@ -492,7 +507,7 @@ class Lab:
         self.environment = dict(os.environ)
         text = self.run("bash", "-c", 'eval "$(./scripts/lab env)" && env --null').stdout
         self.environment = dict(item.split("=", 1) for item in text.split("\0") if item)
-        kubeconfig = self.run("kind", "get", "kubeconfig", "--name", f"istio-vm-mesh-{self.stack}-cluster").stdout
+        kubeconfig = self.run("kind", "get", "kubeconfig", "--name", docker_name(self.stack, CLUSTER)).stdout
         self.environment["KUBECONFIG"] = str(self._private_file("kubeconfig", kubeconfig))
 
 

@@ -73,6 +73,7 @@ def test_packages_import_nothing(package: str) -> None:
 RAW = {
     "components.config.load": "a stack's configuration before it is checked",
     "components.config.reader.load": "a stack's configuration before it is checked",
+    "components.config.reader.read_document": "a stack file before it is checked",
     "components.config.reader.read_file": "a stack file before it is checked",
     "components.istio.charts.merge": "maps of any kind, as Helm merges them",
     "components.local.scripting.decode": "JSON of a script, from which a record is made",

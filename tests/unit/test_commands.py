@@ -48,7 +48,7 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         return {file.relative_to(COMPONENTS).as_posix() for file in commands.sources(module)}
 
     base = {"local/run.py", "local/scripting.py"}
-    assert names(gateway_api) == {*base, "istio/scripts/gateway_api.py"}
+    assert names(gateway_api) == {*base, "istio/scripts/gateway_api.py", "names.py"}
     assert names(over_ssh) == {*base, "local/over_ssh.py", "local/openssh.py"}
     assert names(verify_workload) == {
         *base,

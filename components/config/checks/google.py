@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 
+from ...names import CLUSTER_DOMAIN
 from ..addresses import DNS_NAME, ipv4_cidr, is_port
 from ..google import GceInstanceGroup, GceMachine, GkeCluster, GkeNodes, Google, GoogleMachine, Ssh
 from ..problems import Problem, suggestion
@@ -173,7 +174,7 @@ def _check_cluster(cluster: GkeCluster, google: Google) -> Iterator[Problem]:
     yield from _check_gateway_address(cluster.gateway.address, subnet.cidr if subnet else "")
     name = cluster.gateway.dns_name
     if name is not None and (
-        not DNS_NAME.fullmatch(name) or name.endswith((".cluster.local", ".svc"))
+        not DNS_NAME.fullmatch(name) or name.endswith((f".{CLUSTER_DOMAIN}", ".svc"))
     ):
         yield Problem(
             "cluster.gateway.dnsName",

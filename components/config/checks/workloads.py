@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import permutations
 
+from ...names import ISTIO_NAMESPACE, MACHINE_PORTS
 from ..addresses import is_port
 from ..problems import Problem, suggestion
 from ..stack import Settings
 from ..workload import Probe, Service, WorkloadSettings
 from .names import KUBERNETES_NAME, check_labels, check_names
-
-# Ports of the agent and of Envoy on every machine (istio.io: Application Requirements, "Ports used
-# by Istio").
-RESERVED_PORTS = frozenset({15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090})
 
 # First words of a port's name, by which Istio selects its protocol (istio.io: Protocol Selection).
 PROTOCOLS = frozenset(
@@ -57,7 +54,7 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             "a Service selects its workload by labels: give at least one, such as app",
         )
     namespace = workload.namespace
-    if not KUBERNETES_NAME.fullmatch(namespace) or namespace in ("istio-system", "kube-system"):
+    if not KUBERNETES_NAME.fullmatch(namespace) or namespace in (ISTIO_NAMESPACE, "kube-system"):
         yield Problem(
             f"{path}.namespace",
             "expected a namespace for applications, in lower-case letters, digits and '-'; "
@@ -103,7 +100,7 @@ def _check_ports(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             yield Problem(f"{path}.{name}", f"must begin with a protocol of Istio: {protocols}")
         if not is_port(port):
             yield Problem(f"{path}.{name}", f"{port} is not a port: expected 1 to 65535")
-        elif port in RESERVED_PORTS:
+        elif port in MACHINE_PORTS:
             yield Problem(
                 f"{path}.{name}", f"port {port} is Istio's own on every machine: choose another"
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...local import scripting
+from ...names import ISTIO_NAMESPACE, ISTIOD_DEPLOYMENT
 
 _KINDS = ("gatewayclasses", "gateways", "grpcroutes", "httproutes", "referencegrants", "tlsroutes")
 _CRDS = [f"crd/{kind}.gateway.networking.k8s.io" for kind in _KINDS]
@@ -34,7 +35,7 @@ def run(payload: Payload) -> None:
         _apply(kubectl, payload.source)
         established = ["wait", "--for=condition=Established", "--timeout=60s", *_CRDS]
         _check(kubectl.call(*established), "the Gateway API's CRDs are not served")
-        istiod = ["deployment/istiod", "--namespace", "istio-system"]
+        istiod = [f"deployment/{ISTIOD_DEPLOYMENT}", "--namespace", ISTIO_NAMESPACE]
         if kubectl.call("get", *istiod).status == 0:
             restart = kubectl.call("rollout", "restart", *istiod)
             _check(restart, "istiod, which reads the Gateway API's CRDs when it starts, stays")

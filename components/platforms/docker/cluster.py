@@ -11,7 +11,8 @@ from pulumi_command import local
 from ... import commands
 from ...config.docker import KindCluster
 from ...kubernetes import Cluster
-from . import names
+from ...names import part_name
+from . import configuration, names
 from .network import DockerNetwork
 from .scripts import attach_network, create_cluster, load_images
 
@@ -71,11 +72,11 @@ class DockerCluster(pulumi.ComponentResource):
                 name=self._kind_name,
                 image=settings.image,
                 network=docker_network,
-                configuration=names.kind_config(settings),
+                configuration=configuration.kind_config(settings),
             )
 
         return commands.local_command(
-            f"{self._name}-kind",
+            part_name(self._name, names.KIND),
             commands.Script(create_cluster, network.apply(payload)),
             pulumi.ResourceOptions(parent=self, delete_before_replace=True),
             delete=["kind", "delete", "cluster", "--name", self._kind_name],
@@ -95,7 +96,7 @@ class DockerCluster(pulumi.ComponentResource):
         payload = load_images.Payload(cluster=self._kind_name, images=tuple(images))
         return [
             commands.local_command(
-                f"{self._name}-images",
+                part_name(self._name, names.IMAGES),
                 commands.Script(load_images, payload),
                 pulumi.ResourceOptions(parent=self, depends_on=[kind], deleted_with=kind),
                 options=commands.CommandOptions(triggers=[kind.id], quiet=True),
@@ -113,7 +114,7 @@ class DockerCluster(pulumi.ComponentResource):
             network_cidr=str(network.cidr),
         )
         return commands.local_command(
-            f"{self._name}-in-{network.name}",
+            names.attachment_name(self._name, network.name),
             commands.Script(attach_network, payload),
             pulumi.ResourceOptions(parent=self, depends_on=[kind], deleted_with=kind),
             delete=["docker", "network", "disconnect", "--force", docker_network, node],

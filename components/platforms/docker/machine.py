@@ -14,7 +14,8 @@ from ...config.docker import DockerMachine
 from ...local import openssh
 from ...machines.host import Host, HostFactory
 from ...machines.ssh_key import SshKey
-from . import names
+from ...names import part_name
+from . import configuration, names
 from .network import DockerNetwork
 from .scripts import create_machine
 
@@ -49,7 +50,7 @@ def docker_host(args: DockerHostArgs) -> HostFactory:
 
 def _host(args: DockerHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host:
     docker_name = names.docker_name(args.stack, name)
-    first, last = names.machine_addresses(args.network.cidr)
+    first, last = configuration.machine_addresses(args.network.cidr)
     attachment = {"network": args.network.docker_name}
     if args.second_network:
         attachment["second"] = args.second_network.docker_name
@@ -72,7 +73,7 @@ def _host(args: DockerHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
 
     values = pulumi.Output.all(**attachment, public=args.key.public)
     command = commands.local_command(
-        f"{name}-container",
+        part_name(name, names.CONTAINER),
         commands.Script(create_machine, values.apply(payload)),
         pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),
         delete=["docker", "rm", "--force", "--volumes", docker_name],

@@ -1,67 +1,49 @@
-"""The platforms `kind` and `docker`: names, kind's configuration, and address ranges on a Docker engine."""
+"""Names and labels on a Docker engine, and of the platforms' resources. Pure: scripts use it too."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
-from typing import Any
-
-import yaml
-
-from ...config.docker import KindCluster
-from ...config.stack import Settings
+from ...names import PROJECT
 
 SSH_USER = "admin"
-# containerd's plugin for Kubernetes, as 2.x and as 1.x call it; each passes over the other's name.
-_CONTAINERD = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
+STACK_LABEL = f"{PROJECT}.stack"
+"""The label of everything that stacks make on a Docker engine; its value is the stack's name."""
+PAYLOAD_LABEL = f"{PROJECT}.payload"
+"""The label of a machine's container; its value is the digest of what it was made from."""
+CLUSTER = "cluster"
+"""The name of a stack's cluster."""
+
+# What the names of Pulumi resources end with (components/names.py: `part_name`).
+CONTAINER = "container"
+"""Of a machine."""
+KIND, IMAGES = "kind", "images"
+"""Of a cluster."""
 
 
 def docker_name(stack: str, name: str) -> str:
-    """The name of a container, network or cluster of a stack."""
-    return f"istio-vm-mesh-{stack}-{name}"
+    """Return the name of a container, network or cluster of a stack."""
+    return f"{PROJECT}-{stack}-{name}"
 
 
-def node_name(stack: str, cluster: str = "cluster") -> str:
-    """Return the name of the container that is the kind cluster's node, as kind names it."""
-    return f"{docker_name(stack, cluster)}-control-plane"
+def kind_node(kind_cluster: str) -> str:
+    """Return the name of the container that is a cluster's node, as kind names it."""
+    return f"{kind_cluster}-control-plane"
+
+
+def node_name(stack: str, cluster: str = CLUSTER) -> str:
+    """Return the name of the container that is the node of a stack's cluster."""
+    return kind_node(docker_name(stack, cluster))
 
 
 def stack_label(stack: str) -> str:
-    """The label of everything that a stack makes on a Docker engine."""
-    return f"istio-vm-mesh.stack={stack}"
+    """Return the label of everything that a stack makes on a Docker engine."""
+    return f"{STACK_LABEL}={stack}"
 
 
-def kind_config(cluster: KindCluster) -> str:
-    """kind's configuration. The kubelet and containerd settings let it run on hosts with cgroup v1 too."""
-    kubelet = {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1",
-        "kind": "KubeletConfiguration",
-        "failCgroupV1": False,
-        "cgroupDriver": "cgroupfs",
-        "cgroupRoot": "/",
-    }
-    config: dict[str, Any] = {
-        "kind": "Cluster",
-        "apiVersion": "kind.x-k8s.io/v1alpha4",
-        "networking": {"podSubnet": cluster.pod_cidr, "serviceSubnet": cluster.service_cidr},
-        "kubeadmConfigPatches": [yaml.safe_dump(kubelet)],
-        "containerdConfigPatches": [
-            f'[plugins."{plugin}".containerd.runtimes.runc.options]\n  SystemdCgroup = false\n' for plugin in _CONTAINERD
-        ],
-    }
-    return yaml.safe_dump(config, sort_keys=False)
+def attachment_name(cluster: str, network: str) -> str:
+    """Return the resource name of what attaches a cluster's node to another network."""
+    return f"{cluster}-in-{network}"
 
 
-def docker_cidr(settings: Settings, network: str) -> IPv4Network:
-    """Return the CIDR of the Docker network for a network of the stack: the first that is not the pods'."""
-    return IPv4Network(settings.machine_cidrs(network)[0])
-
-
-def dynamic_cidr(cidr: IPv4Network) -> IPv4Network:
-    """The lower half, from which Docker gives addresses that may change (the cluster's node)."""
-    return next(cidr.subnets())
-
-
-def machine_addresses(cidr: IPv4Network) -> tuple[str, str]:
-    """First and last address for machines, whose addresses stay: the upper half."""
-    upper = list(cidr.subnets())[1]
-    return str(upper[1]), str(upper[-2])
+def network_resource_name(network: str) -> str:
+    """Return the resource name of a Docker network."""
+    return f"network-{network}"

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 import pulumi
 
 from ... import commands
-from . import names
+from . import configuration, names
 from .scripts import create_network
 
 
@@ -32,11 +32,11 @@ def docker_network(stack: str, name: str, cidr: IPv4Network) -> DockerNetwork:
     payload = create_network.Payload(
         name=docker_name,
         cidr=str(cidr),
-        dynamic_cidr=str(names.dynamic_cidr(cidr)),
+        dynamic_cidr=str(configuration.dynamic_cidr(cidr)),
         label=names.stack_label(stack),
     )
     command = commands.local_command(
-        f"network-{name}",
+        names.network_resource_name(name),
         commands.Script(create_network, payload),
         pulumi.ResourceOptions(delete_before_replace=True),
         delete=["docker", "network", "rm", docker_name],

@@ -10,7 +10,7 @@ from pulumi_gcp import container, projects
 
 from ...config.google import GkeCluster
 from ...kubernetes import Cluster
-from ...names import child_name
+from ...names import child_name, part_name
 from .. import kubeconfig
 from . import names
 from .network import GoogleNetworks
@@ -102,7 +102,7 @@ class GoogleCluster(pulumi.ComponentResource):
             "enable_shielded_nodes": True,
         }
         return container.Cluster(
-            f"{self._name}-gke",
+            part_name(self._name, names.GKE),
             name=name,
             location=location,
             network=networks.vpcs[self._google.subnets[settings.subnet].vpc],
@@ -148,7 +148,7 @@ class GoogleCluster(pulumi.ComponentResource):
     def _nodes(self, cluster: container.Cluster, location: str) -> container.NodePool:
         nodes = self._settings.nodes
         return container.NodePool(
-            f"{self._name}-nodes",
+            part_name(self._name, names.NODE_POOL),
             cluster=cluster.id,
             location=location,
             initial_node_count=1,

@@ -8,7 +8,7 @@ from ...config.existing import ExistingCluster
 from ...config.google import GceInstanceGroup, GceMachine, GkeCluster, GoogleMachine
 from ...config.stack import Settings
 from ...names import STATUS_PORT
-from .names import NODES, vpcs, workloads_with_machines
+from .names import NODES, rule_name, vpcs, workloads_with_machines
 
 IAP = "35.235.240.0/20"  # where connections through Identity-Aware Proxy come from
 HEALTH_CHECKS = ("35.191.0.0/16", "130.211.0.0/22")  # where Google's health checks come from
@@ -69,14 +69,18 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
             sources = sorted({text for network in callers for text in _client_cidrs(settings, network)})
             ports = tuple(sorted(set(spec.ports.values())))
             if sources and ports:
-                rules.append(FirewallRule(f"{vpc}-{workload}", vpc, tuple(sources), workload, ports, f"calls to the workload {workload}"))
+                rules.append(
+                    FirewallRule(rule_name(vpc, workload), vpc, tuple(sources), workload, ports, f"calls to the workload {workload}")
+                )
             if any(isinstance(machine, GceMachine) for machine in in_vpc):
                 rules.append(
-                    FirewallRule(f"{vpc}-{workload}-ssh", vpc, ssh_sources(settings), workload, (22,), "SSH of whoever runs Pulumi")
+                    FirewallRule(rule_name(vpc, workload, "ssh"), vpc, ssh_sources(settings), workload, (22,), "SSH of whoever runs Pulumi")
                 )
             if spec.role == "router" or any(isinstance(machine, GceInstanceGroup) for machine in in_vpc):
                 health = (STATUS_PORT,)
-                rules.append(FirewallRule(f"{vpc}-{workload}-health", vpc, HEALTH_CHECKS, workload, health, "Google's health checks"))
+                rules.append(
+                    FirewallRule(rule_name(vpc, workload, "health"), vpc, HEALTH_CHECKS, workload, health, "Google's health checks")
+                )
     return [*rules, *_rules_to_pods(settings)]
 
 
@@ -95,7 +99,7 @@ def _rules_to_pods(settings: Settings) -> list[FirewallRule]:
     sources = sorted(set(_client_cidrs(settings, cluster.network)) - {cluster.pod_cidr})
     vpc = vpcs(settings)[0]
     return (
-        [FirewallRule(f"{vpc}-pods", vpc, tuple(sources), NODES, tuple(sorted(ports)), "calls of machines to pods")]
+        [FirewallRule(rule_name(vpc, "pods"), vpc, tuple(sources), NODES, tuple(sorted(ports)), "calls of machines to pods")]
         if sources and ports
         else []
     )

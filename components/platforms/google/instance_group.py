@@ -15,9 +15,9 @@ from pulumi_kubernetes.rbac.v1 import Role, RoleBinding
 
 from ...config.google import GceInstanceGroup
 from ...istio.workload import Workload
-from ...names import STATUS_PORT
+from ...names import STATUS_PORT, part_name
 from . import startup
-from .names import resource_name
+from .names import AUTOSCALER, BINDING, CONNECT_ROLE, CONNECTS, HEALTH, MANAGER, ROLE, TEMPLATE, resource_name
 from .network import GoogleNetworks
 
 ZONES = 3
@@ -28,7 +28,7 @@ def connect_role(networks: GoogleNetworks) -> projects.IAMCustomRole:
     """Declare the role that lets machines reach the API server, and nothing else."""
     stack = networks.stack
     return projects.IAMCustomRole(
-        "fleet-role",
+        CONNECT_ROLE,
         role_id=f"istioVmMesh_{''.join(letter if letter.isalnum() else '_' for letter in stack)}"[:64],
         title=f"istio-vm-mesh {stack}: machines that join by themselves",
         permissions=list(startup.PERMISSIONS),
@@ -46,7 +46,7 @@ def token_rights(
     name, settings = workload.pulumi_resource_name, workload.settings
     account = networks.accounts[settings.name]
     member = projects.IAMMember(
-        f"{name}-connects",
+        part_name(name, CONNECTS),
         project=networks.settings.project,
         role=role.name,
         member=account.member,
@@ -59,9 +59,9 @@ def token_rights(
     )
     return [
         member,
-        Role(f"{name}-machines-role", metadata=token_role["metadata"], rules=token_role["rules"], opts=in_cluster),
+        Role(part_name(name, ROLE), metadata=token_role["metadata"], rules=token_role["rules"], opts=in_cluster),
         RoleBinding(
-            f"{name}-machines-binding",
+            part_name(name, BINDING),
             metadata=token_role["metadata"],
             role_ref=startup.token_role_binding(settings, "", "")["roleRef"],
             subjects=binding.apply(lambda manifest: manifest["subjects"]),
@@ -136,7 +136,7 @@ class InstanceGroup(pulumi.ComponentResource):
                 instance_termination_action="STOP",
             )
         return compute.RegionInstanceTemplate(
-            f"{self._name}-template",
+            part_name(self._name, TEMPLATE),
             region=networks.settings.region,
             machine_type=settings.machine_type,
             disks=[
@@ -161,7 +161,7 @@ class InstanceGroup(pulumi.ComponentResource):
         settings, networks = self._args.settings, self._args.networks
         # The agent's readiness, served in plain text under any mTLS mode.
         health = compute.HealthCheck(
-            f"{self._name}-health",
+            part_name(self._name, HEALTH),
             http_health_check=compute.HealthCheckHttpHealthCheckArgs(port=STATUS_PORT, request_path="/healthz/ready"),
             check_interval_sec=10,
             timeout_sec=5,
@@ -170,7 +170,7 @@ class InstanceGroup(pulumi.ComponentResource):
             opts=child,
         )
         return compute.RegionInstanceGroupManager(
-            f"{self._name}-manager",
+            part_name(self._name, MANAGER),
             region=networks.settings.region,
             base_instance_name=resource_name(networks.stack, self._name)[:54].rstrip("-"),
             versions=[compute.RegionInstanceGroupManagerVersionArgs(instance_template=template.self_link)],
@@ -201,7 +201,7 @@ class InstanceGroup(pulumi.ComponentResource):
     def _autoscaler(self, manager: compute.RegionInstanceGroupManager, child: pulumi.ResourceOptions) -> compute.RegionAutoscaler:
         settings, networks = self._args.settings, self._args.networks
         return compute.RegionAutoscaler(
-            f"{self._name}-autoscaler",
+            part_name(self._name, AUTOSCALER),
             region=networks.settings.region,
             target=manager.id,
             autoscaling_policy=compute.RegionAutoscalerAutoscalingPolicyArgs(

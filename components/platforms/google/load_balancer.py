@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_gcp import compute
 
-from ...names import CROSS_NETWORK_PORT, STATUS_PORT
+from ...names import CROSS_NETWORK_PORT, STATUS_PORT, part_name
+from .names import ADDRESS, BACKENDS, HEALTH, RULE, instances_name
 from .network import GoogleNetworks
 
 
@@ -58,7 +59,7 @@ class LoadBalancer(pulumi.ComponentResource):
         vpc = networks.vpcs[google.subnets[subnet].vpc]
         child = pulumi.ResourceOptions(parent=self, provider=networks.provider)
         reserved = compute.Address(
-            f"{name}-address",
+            part_name(name, ADDRESS),
             region=google.region,
             address_type="INTERNAL",
             purpose="GCE_ENDPOINT",
@@ -68,7 +69,7 @@ class LoadBalancer(pulumi.ComponentResource):
         first_zone = args.members[0].zone
         groups = {
             zone: compute.InstanceGroup(
-                f"{name}-instances{'' if zone == first_zone else f'-{zone}'}",
+                instances_name(name, "" if zone == first_zone else zone),
                 zone=zone,
                 network=vpc,
                 # Its members are separate resources, below.
@@ -80,7 +81,7 @@ class LoadBalancer(pulumi.ComponentResource):
         # The agent's readiness, in plain text. It fails as soon as a gateway stops, while its
         # connections drain.
         health = compute.RegionHealthCheck(
-            f"{name}-health",
+            part_name(name, HEALTH),
             region=google.region,
             http_health_check=compute.RegionHealthCheckHttpHealthCheckArgs(port=STATUS_PORT, request_path="/healthz/ready"),
             check_interval_sec=2,
@@ -90,7 +91,7 @@ class LoadBalancer(pulumi.ComponentResource):
             opts=child,
         )
         backends = compute.RegionBackendService(
-            f"{name}-backends",
+            part_name(name, BACKENDS),
             region=google.region,
             load_balancing_scheme="INTERNAL",
             protocol="TCP",
@@ -102,7 +103,7 @@ class LoadBalancer(pulumi.ComponentResource):
             opts=child,
         )
         rule = compute.ForwardingRule(
-            f"{name}-rule",
+            part_name(name, RULE),
             region=google.region,
             load_balancing_scheme="INTERNAL",
             backend_service=backends.id,
@@ -126,7 +127,7 @@ class LoadBalancer(pulumi.ComponentResource):
         membership changes. `replace_with` recreates the membership with the instance.
         """
         return compute.InstanceGroupMembership(
-            f"{self._name}-{member.name}",
+            part_name(self._name, member.name),
             zone=member.zone,
             instance_group=group.name,
             instance=member.instance.self_link,

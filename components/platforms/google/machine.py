@@ -16,6 +16,7 @@ from ...config.google import GceMachine
 from ...local import openssh
 from ...machines.host import Host, HostFactory
 from ...machines.ssh_key import SshKey
+from ...names import part_name
 from . import names
 from .network import GoogleNetworks
 from .scripts import host_key
@@ -55,7 +56,7 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
     machine, networks = args.settings, args.networks
     google_name = names.resource_name(networks.stack, name)
     instance = compute.Instance(
-        f"{name}-instance",
+        part_name(name, names.INSTANCE),
         name=google_name,
         zone=machine.zone,
         machine_type=machine.machine_type,

@@ -7,9 +7,79 @@ from zlib import crc32
 
 from ...config.google import GceMachine, GkeCluster, GoogleMachine
 from ...config.stack import Settings
+from ...names import PROJECT, part_name
 
 SSH_USER = "mesh"
 NODES = "nodes"  # the firewall's target for the cluster's nodes; others are workloads
+
+
+STACK_LABEL = f"{PROJECT}-stack"
+"""The label of everything that a stack makes on Google Cloud."""
+
+# What the names of Pulumi resources end with (components/names.py: `part_name`).
+INSTANCE = "instance"
+"""Of a machine."""
+TEMPLATE, HEALTH, MANAGER, AUTOSCALER = "template", "health", "manager", "autoscaler"
+"""Of an instance group; `HEALTH` of a load balancer too."""
+BALANCER, ADDRESS, INSTANCES, BACKENDS, RULE = "balancer", "address", "instances", "backends", "rule"
+"""Of a network's gateway, and of its load balancer."""
+CONNECTS, ROLE, BINDING = "connects", "machines-role", "machines-binding"
+"""Of a workload whose machines mint their own tokens."""
+GKE, NODE_POOL = "gke", "nodes"
+"""Of a cluster."""
+PROVIDER, CONNECT_ROLE = "provider", "fleet-role"
+"""Of the VPCs; and a whole name."""
+
+
+def balancer_name(workload: str) -> str:
+    """Return the resource name of the load balancer in front of a network's gateway."""
+    return part_name(workload, BALANCER)
+
+
+def instances_name(balancer: str, zone: str) -> str:
+    """Return the resource name of a load balancer's instances in a zone, "" for the first."""
+    name = part_name(balancer, INSTANCES)
+    return part_name(name, zone) if zone else name
+
+
+def vpc_name(vpc: str) -> str:
+    """Return the resource name of a VPC."""
+    return f"vpc-{vpc}"
+
+
+def subnet_name(subnet: str) -> str:
+    """Return the resource name of a subnet."""
+    return f"subnet-{subnet}"
+
+
+def router_name(vpc: str) -> str:
+    """Return the resource name of a VPC's Cloud Router."""
+    return f"router-{vpc}"
+
+
+def nat_name(vpc: str) -> str:
+    """Return the resource name of a VPC's Cloud NAT."""
+    return f"nat-{vpc}"
+
+
+def peering_name(one: str, other: str) -> str:
+    """Return the resource name of one direction of a peering."""
+    return f"peering-{one}-{other}"
+
+
+def account_resource_name(workload: str) -> str:
+    """Return the resource name of the Google service account of a workload's machines."""
+    return f"{workload}-google-account"
+
+
+def rule_resource_name(rule: str) -> str:
+    """Return the resource name of a firewall rule."""
+    return f"firewall-{rule}"
+
+
+def rule_name(vpc: str, target: str, kind: str = "") -> str:
+    """Return the name of a firewall rule: its VPC, what it opens, and for what kind of client."""
+    return "-".join(filter(None, (vpc, target, kind)))
 
 
 def slug(text: str) -> str:

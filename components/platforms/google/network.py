@@ -9,7 +9,7 @@ import pulumi
 from pulumi_gcp import Provider, compute, dns, serviceaccount
 
 from ...config.google import GkeCluster, Google
-from ...names import child_name
+from ...names import child_name, part_name
 from . import names
 from .firewall import FirewallRule
 
@@ -67,11 +67,13 @@ class GoogleNetwork(pulumi.ComponentResource):
     def __init__(self, name: str, args: GoogleNetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:networks:Google", name, {}, opts)
         self._args, google, cluster = args, args.settings, args.cluster
-        labels = {"istio-vm-mesh-stack": names.slug(args.stack), **google.labels}
-        provider = Provider(f"{name}-provider", project=google.project, region=google.region, default_labels=labels)
+        labels = {names.STACK_LABEL: names.slug(args.stack), **google.labels}
+        provider = Provider(part_name(name, names.PROVIDER), project=google.project, region=google.region, default_labels=labels)
         self._child = pulumi.ResourceOptions(parent=self, provider=provider)
         vpcs = {
-            vpc: compute.Network(self._child_name(f"vpc-{vpc}"), auto_create_subnetworks=False, routing_mode="REGIONAL", opts=self._child)
+            vpc: compute.Network(
+                self._child_name(names.vpc_name(vpc)), auto_create_subnetworks=False, routing_mode="REGIONAL", opts=self._child
+            )
             for vpc in args.vpcs
         }
         subnets = {subnet: self._subnet(subnet, vpcs[settings.vpc]) for subnet, settings in google.subnets.items()}
@@ -109,7 +111,7 @@ class GoogleNetwork(pulumi.ComponentResource):
                 compute.SubnetworkSecondaryIpRangeArgs(range_name="services", ip_cidr_range=cluster.service_cidr),
             ]
         return compute.Subnetwork(
-            self._child_name(f"subnet-{name}"),
+            self._child_name(names.subnet_name(name)),
             network=network.id,
             region=self._args.settings.region,
             ip_cidr_range=self._args.settings.subnets[name].cidr,
@@ -120,9 +122,11 @@ class GoogleNetwork(pulumi.ComponentResource):
 
     def _nat(self, vpc: str, network: compute.Network) -> compute.RouterNat:
         """Nothing has a public address, so packages and images come through NAT; a VPC needs its own."""
-        router = compute.Router(self._child_name(f"router-{vpc}"), network=network.id, region=self._args.settings.region, opts=self._child)
+        router = compute.Router(
+            self._child_name(names.router_name(vpc)), network=network.id, region=self._args.settings.region, opts=self._child
+        )
         return compute.RouterNat(
-            self._child_name(f"nat-{vpc}"),
+            self._child_name(names.nat_name(vpc)),
             router=router.name,
             region=self._args.settings.region,
             nat_ip_allocate_option="AUTO_ONLY",
@@ -139,7 +143,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         peerings: list[compute.NetworkPeering] = []
         for one, other in [pair for vpc in others for pair in ((first, vpc), (vpc, first))]:
             half = compute.NetworkPeering(
-                self._child_name(f"peering-{one}-{other}"),
+                self._child_name(names.peering_name(one, other)),
                 network=vpcs[one].self_link,
                 peer_network=vpcs[other].self_link,
                 opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=peerings[-1:])),
@@ -150,7 +154,7 @@ class GoogleNetwork(pulumi.ComponentResource):
     def _account(self, name: str, purpose: str) -> serviceaccount.Account:
         """Create a service account without a role. Its users add the roles that they need."""
         return serviceaccount.Account(
-            self._child_name(f"{name}-google-account"),
+            self._child_name(names.account_resource_name(name)),
             account_id=names.account_id(self._args.stack, name),
             display_name=f"istio-vm-mesh {self._args.stack}: {purpose}",
             opts=self._child,
@@ -160,7 +164,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         self, rule: FirewallRule, vpcs: Mapping[str, compute.Network], accounts: Mapping[str, serviceaccount.Account]
     ) -> compute.Firewall:
         return compute.Firewall(
-            self._child_name(f"firewall-{rule.name}"),
+            self._child_name(names.rule_resource_name(rule.name)),
             network=vpcs[rule.vpc].id,
             description=rule.description,
             direction="INGRESS",

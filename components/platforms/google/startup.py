@@ -9,6 +9,7 @@ from ...config.workload import WorkloadSettings
 from ...machines.bootstrap import JoinInputs, join_variables
 from ...machines.files import unit
 from ...manifest import Manifest
+from ...names import token_role_name
 from ...shell import b64encode, read_script, remote_script
 
 SCOPES = (
@@ -25,7 +26,7 @@ MACHINE, ADDRESS = "@MACHINE@", "@ADDRESS@"
 def token_role(workload: WorkloadSettings) -> Manifest:
     """Return the Role that may mint tokens of the workload's ServiceAccount, and of no other."""
     account = workload.service_account_name
-    metadata = {"name": f"{workload.name}-machines", "namespace": workload.namespace}
+    metadata = {"name": token_role_name(workload.name), "namespace": workload.namespace}
     rule = {
         "apiGroups": [""],
         "resources": ["serviceaccounts/token"],
@@ -47,7 +48,7 @@ def token_role_binding(
     api = {"apiGroup": "rbac.authorization.k8s.io"}
     return {
         "metadata": token_role(workload)["metadata"],
-        "roleRef": {**api, "kind": "Role", "name": f"{workload.name}-machines"},
+        "roleRef": {**api, "kind": "Role", "name": token_role_name(workload.name)},
         "subjects": [{**api, "kind": "User", "name": user} for user in (email, unique_id)],
     }
 

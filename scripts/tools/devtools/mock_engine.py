@@ -15,6 +15,7 @@ from typing import Any
 import pulumi
 from pulumi.runtime import mocks
 
+from components.names import PROJECT
 from tools import ROOT
 
 
@@ -30,7 +31,7 @@ class Program:
     project: str
 
 
-MAIN = Program(ROOT / "__main__.py", "istio-vm-mesh")
+MAIN = Program(ROOT / "__main__.py", PROJECT)
 
 
 def run_program(

@@ -21,8 +21,9 @@ from tools import ROOT
 
 TESTS = (
     "tests/preview",
-    "tests/unit/test_plan.py",
-    "tests/unit/test_token.py",
+    "tests/unit/istio",
+    "tests/unit/platforms",
+    "tests/unit/test_names.py",
     "tests/unit/machines",
     "tests/unit/verification",
     "tests/unit/config/test_reader.py",

@@ -7,6 +7,10 @@ import time
 
 import yaml
 
+from components.config import reader
+from components.config.problems import SettingsError
+from components.platforms.docker.names import STACK_LABEL, node_name, stack_label
+
 from . import cli, engine, paths, pulumi_cli
 from .engine import Engine
 from .locks import checkout_lock, exclusive_lock, shared_lock
@@ -87,19 +91,19 @@ def _destroy(step: Step, stack: str) -> None:
 def _is_local(stack: str) -> bool:
     """Whether the stack's cluster is a kind cluster and its machines are containers: nothing outside this machine is lost with its state."""
     try:
-        config = yaml.safe_load((paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text())["config"]
-        machines = config.get("istio-vm-mesh:machines") or {}
-        platforms = [config["istio-vm-mesh:cluster"]["platform"], *(machine["platform"] for machine in machines.values())]
-    except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        config, _ = reader.read_file(stack, paths.ROOT / "stacks")
+        machines = config.get("machines") or {}
+        platforms = [config["cluster"]["platform"], *(machine["platform"] for machine in machines.values())]
+    except (SettingsError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         return False
     return set(platforms) <= {"kind", "docker"}
 
 
 def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
     """Remove what Pulumi left: machines by the stack's label, and the cluster's node by its name and the stack's networks."""
-    node = f"istio-vm-mesh-{stack}-cluster-control-plane"
+    node = node_name(stack)
     _wait_for_creation(engine, node)
-    label = f"label=istio-vm-mesh.stack={stack}"
+    label = f"label={stack_label(stack)}"
     networks = engine.docker("network", "ls", "--quiet", "--filter", label).split()
     filters = [label, f"name=^{node}$", *(f"network={network}" for network in networks)]
     containers = {name for each in filters for name in engine.docker("ps", "--all", "--format", "{{.Names}}", "--filter", each).split()}
@@ -132,7 +136,7 @@ def _wait_for_creation(engine: Engine, name: str) -> None:
 
 def _used_by_other_checkouts(engine: Engine) -> bool:
     """Whether the engine holds a network of any stack: package server and images are one for all labs of a machine."""
-    return bool(engine.docker("network", "ls", "--quiet", "--filter", "label=istio-vm-mesh.stack"))
+    return bool(engine.docker("network", "ls", "--quiet", "--filter", f"label={STACK_LABEL}"))
 
 
 def _remove_images(engine: Engine) -> None:

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from components.config import reader
+from components.names import PROJECT
+from components.platforms.docker.names import CLUSTER, docker_name
 from tools import VENV
 from tools.mesh_status.pulumi import QUIET, STOP, STOP_GRACE, explanation
 
@@ -19,7 +22,6 @@ from . import paths, process, repair_helm_releases
 from .process import Command
 from .steps import Step, StepError, seconds
 
-PROJECT = "istio-vm-mesh"
 MARK = "ISTIO_VM_MESH_LAB"
 """In the environment of every CLI that the lab starts, so that one whose `lab` was killed can be told from one that a user started."""
 
@@ -47,9 +49,8 @@ def call(
 
 def select(step: Step, stack: str) -> None:
     """Make the stack the selected one, and make it first unless the state has it; end what a killed run left in it."""
-    if not (file := paths.ROOT / "stacks" / f"Pulumi.{stack}.yaml").exists():
-        there = ", ".join(sorted(path.name.split(".")[1] for path in file.parent.glob("Pulumi.*.yaml")))
-        raise StepError(f"there is no stack file stacks/{file.name}", f"choose one of: {there}", show_log=False)
+    if stack not in (there := reader.stacks(paths.ROOT / "stacks")):
+        raise StepError(f"there is no stack file stacks/Pulumi.{stack}.yaml", f"choose one of: {', '.join(there)}", show_log=False)
     paths.make_private(paths.STATE)
     paths.make_private(paths.HOME)
     _unlock(step, stack)  # first: a CLI that still works writes the state, which cannot be read meanwhile
@@ -179,7 +180,7 @@ def _drop_pending(step: Step, stack: str, before: Callable[[list[dict[str, Any]]
 def _repair_releases(step: Step, stack: str, pending: list[dict[str, Any]]) -> None:
     if not any(operation["resource"]["type"] == repair_helm_releases.TYPE for operation in pending):
         return
-    command = [str(paths.BIN / "kind"), "get", "kubeconfig", "--name", f"{PROJECT}-{stack}-cluster"]
+    command = [str(paths.BIN / "kind"), "get", "kubeconfig", "--name", docker_name(stack, CLUSTER)]
     answer = step.run(Command(command, env=paths.environment(), capture=True), check=False)
     if answer.code == 0:  # without a cluster there are no releases either
         with _private("kubeconfig", answer.output) as file:

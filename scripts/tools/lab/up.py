@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from components.platforms.docker.names import stack_label
 from tools.mesh_status import assess, read
 from tools.mesh_status.read_state import StackError
 
@@ -72,7 +73,7 @@ def refuse_foreign_stack(answering: Engine, stack: str) -> None:
     """Containers and networks are named after the stack alone: one that this checkout's state does not know belongs to another's."""
     if stack in pulumi_cli.stacks():
         return
-    if answering.docker("network", "ls", "--quiet", "--filter", f"label=istio-vm-mesh.stack={stack}"):
+    if answering.docker("network", "ls", "--quiet", "--filter", f"label={stack_label(stack)}"):
         raise StepError(
             f"another checkout has a stack `{stack}` in this Docker engine, or had and was removed",
             f"./scripts/lab down --stack {stack} there (or here: it removes the other's too), or use a stack file of another name",

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from components.machines.token import MARGIN
+from components.names import TOKEN_MARGIN_S, XDS_PORT
 
 from . import read_cluster, read_state
 from .model import Health, worst_health
@@ -117,7 +117,7 @@ def rejoin_hint(facts: MachineFacts, now: datetime) -> str:
     """How a machine is made to join again: a new token is minted when it has expired and the machine is not in the mesh, or by rotation."""
     expires = facts.state.token_expires if facts.state else None
     healthy = facts.entry and facts.entry.healthy and not facts.entry.disconnected
-    if expires and expires < now + timedelta(seconds=MARGIN) and not healthy:
+    if expires and expires < now + timedelta(seconds=TOKEN_MARGIN_S) and not healthy:
         return "run `pulumi up`"
     return f"raise `machines.{facts.name}.rotation` in the stack file and run `pulumi up`"
 
@@ -146,7 +146,7 @@ def _unit(seen: MachineReport) -> str:
 def check_gateway(facts: MachineFacts, seen: MachineReport) -> str:
     if seen.gateway is not False:
         return ""
-    return f"cannot reach the east-west gateway at {facts.gateway} port 15012: check the gateway, and the firewall between the two"
+    return f"cannot reach the east-west gateway at {facts.gateway} port {XDS_PORT}: check the gateway, and the firewall between the two"
 
 
 def _identity(facts: MachineFacts, seen: MachineReport, now: datetime) -> str:

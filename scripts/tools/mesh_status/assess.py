@@ -68,7 +68,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
 
 def _workload(state: read_state.Workload, facts: Facts, settings: Settings | None) -> Workload:
     name, cluster = state.name, facts.cluster
-    identity = f"spiffe://{names.TRUST_DOMAIN}/ns/{state.namespace}/sa/{state.service_account}"
+    identity = names.spiffe_id(state.namespace, state.service_account)
     declared = set(settings.single_machines_of(name)) if settings else None
     machines = {machine.name: machine for machine in facts.state.machines.values() if machine.workload == name}
     entries = {entry.name: entry for entry in cluster.entries if entry.namespace == state.namespace and entry.workload_group == name}
@@ -95,10 +95,10 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
     pods = sorted(cluster.pods.get(name, ()), key=lambda pod: pod.name)
     endpoints += [_pod(pod, networks_of.version(facts.state, cluster), facts.state.network) for pod in pods]
     problems, health = _problems(state, machines.values(), endpoints, cluster)
-    fleet = settings.min_group_size(name) if settings and not cluster.problem else 0
-    if len(by_themselves) < fleet:
+    least = settings.min_group_size(name) if settings and not cluster.problem else 0
+    if len(by_themselves) < least:
         problems.append(
-            f"{len(by_themselves)} of at least {fleet} machines of its instance groups are registered: see the log of one's first start"
+            f"{len(by_themselves)} of at least {least} machines of its instance groups are registered: see the log of one's first start"
         )
         health = worst_health([health, "missing"])
     return Workload(
@@ -109,7 +109,7 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
         endpoints=tuple(endpoints),
         health=worst_health([health, *(each.health for each in endpoints)]),
         verified=state.verified,
-        router=state.namespace == names.ISTIO_NAMESPACE,
+        is_gateway=state.namespace == names.ISTIO_NAMESPACE,
         advice=tuple(problems),
     )
 
@@ -164,7 +164,7 @@ def _machine(facts: advice.MachineFacts, settings: Settings | None, now: datetim
 
 def _network_of(state: read_state.Machine | None) -> str:
     """The network from an entry's name, which is made of WorkloadGroup, address and network."""
-    return state.entry.removeprefix(f"{state.workload}-{state.address}-") if state else ""
+    return state.entry.removeprefix(names.entry_name(state.workload, state.address, "")) if state else ""
 
 
 def _state(entry: read_cluster.Entry | None, answers: bool) -> str:

@@ -57,7 +57,7 @@ class Workload:
     endpoints: tuple[Endpoint, ...]
     health: Health
     verified: datetime | None = None
-    router: bool = False
+    is_gateway: bool = False
     advice: tuple[str, ...] = ()
 
 

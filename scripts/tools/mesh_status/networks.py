@@ -48,7 +48,7 @@ def networks(pods: str, gateway: Gateway, settings: Settings | None, workloads: 
     declared = {name: settings.cidrs(name) for name in settings.networks} if settings else {}
     used = {endpoint.network for workload in workloads for endpoint in workload.endpoints} - {""}
     others = sorted({*declared, *used} - {pods})
-    gateway_workloads = {workload.name: workload for workload in workloads if workload.router}
+    gateway_workloads = {workload.name: workload for workload in workloads if workload.is_gateway}
     gateways = {name: _machine_gateway(gateway_workloads.get(names.gateway_workload_name(name))) for name in others}
     return (
         Network(name=pods, ranges=declared.get(pods, ()), gateway=gateway),

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.names import EASTWEST_GATEWAY, GATEWAY_SELECTOR, ISTIO_NAMESPACE
+from components.names import DISCONNECTED_ANNOTATION, EASTWEST_GATEWAY, GATEWAY_SELECTOR, GROUP_ANNOTATION, ISTIO_NAMESPACE, NETWORK_LABEL
 
 from .read_state import Workload
 
@@ -161,12 +161,12 @@ def _entry(item: Mapping[str, Any]) -> Entry:
     return Entry(
         name=metadata["name"],
         namespace=metadata["namespace"],
-        workload_group=annotations.get("istio.io/autoRegistrationGroup", ""),
+        workload_group=annotations.get(GROUP_ANNOTATION, ""),
         address=spec.get("address", ""),
         network=spec.get("network", ""),
         healthy=healthy["status"] == "True" if healthy else None,
         message=healthy.get("message", ""),
-        disconnected=_time(annotations.get("istio.io/disconnectedAt")),
+        disconnected=_time(annotations.get(DISCONNECTED_ANNOTATION)),
     )
 
 
@@ -179,7 +179,7 @@ def _pod(item: Mapping[str, Any]) -> Pod:
     return Pod(
         name=metadata["name"],
         address=status.get("podIP", ""),
-        network=metadata.get("labels", {}).get("topology.istio.io/network", ""),
+        network=metadata.get("labels", {}).get(NETWORK_LABEL, ""),
         ready=ready.get("status") == "True",
         started=_time(status.get("startTime")),
         proxy=image.partition("@")[0].rpartition(":")[2] if ":" in image.rpartition("/")[2] else "",

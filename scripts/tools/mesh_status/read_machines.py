@@ -13,6 +13,7 @@ from pathlib import Path
 from cryptography import x509
 
 from components import shell
+from components.local import openssh
 
 from . import ssh
 from .read_state import Machine
@@ -55,28 +56,33 @@ class MachineReport:
 def probe(machines: Iterable[Machine], gateway: str) -> dict[str, MachineReport]:
     """Look at the machines that have a connection, in parallel. One that cannot be looked at is a row with its reason."""
     with ThreadPoolExecutor(PARALLEL) as pool:
-        pending = {each.name: pool.submit(_probe, each.login, gateway) for each in machines if each.login}
+        pending = {each.name: pool.submit(_probe, each.target, gateway) for each in machines if each.target}
         return {name: report.result() for name, report in pending.items()}
 
 
-def _probe(login: ssh.Login, gateway: str) -> MachineReport:
+def _probe(target: openssh.Target, gateway: str) -> MachineReport:
     script = shell.read_script("machines/lib") + Path(__file__).with_name("probe.sh").read_text()
     text = shell.run_as_root(shell.assignments({"GATEWAY": gateway}) + script)
     try:
-        done = ssh.run(login, shell.REMOTE, text)
+        done = ssh.run(target, text)
     except ssh.SshError as failure:
         return MachineReport(problem=str(failure))
     if done.code:
         reason = "; ".join(done.error.strip().splitlines())[:200] or f"code {done.code}"
         return MachineReport(problem=f"looking at it as root failed on it: {reason}")
-    return parse(done.output, done.begun)
+    return parse(done.output, done.started, done.ended)
 
 
-def parse(output: str, begun: float) -> MachineReport:
-    """Take apart what the script printed; `begun` is this computer's time when it was started."""
+def parse(output: str, started: float, ended: float) -> MachineReport:
+    """Take apart what the script printed.
+
+    started, ended: this computer's time before and after the connection. A clock that shows a time
+        between the two is right.
+    """
     values = shell.parse_results(output)
+    time = float(values.get("time") or started)
     return MachineReport(
-        offset=float(values["time"]) - begun if values.get("time") else 0.0,
+        offset=time - min(max(time, started), ended),
         unit=values.get("ActiveState", "") if values.get("LoadState") == "loaded" else "",
         restarts=int(values.get("NRestarts") or 0),
         active=_number(values.get("active")),

@@ -10,29 +10,26 @@ from typing import Any
 
 import yaml
 
+from components import names
 from components.config import load
 from components.config.problems import SettingsError
 from components.config.reader import SECRETS
 from components.config.stack import Settings
-from components.names import EASTWEST_GATEWAY, ISTIO_NAMESPACE
+from components.local import openssh, scripting
+from components.names import config_key, is_part, part_name
 
 from . import pulumi
 from .pulumi import StackError
-from .ssh import Login
 
 # How Pulumi marks a secret in exported state (sdk/go/common/resource: SigKey, SecretSig).
 _SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
-
-PROJECT = "istio-vm-mesh:"
-VERIFICATION, PROOF = "verification", "proof"
-"""How the names of the commands end that verify a workload from the cluster's side and from a machine."""
 
 
 @dataclass(frozen=True)
 class Machine:
     """A machine as the last updates left it. `joined` is when the join last ran, `proven` when its proof did; None where they never succeeded.
 
-    `login` holds secrets. `digest` stands for all that the
+    `target` is how to log in, and holds secrets. `digest` stands for all that the
     agent was last started with. `token_expires` is of the token that was minted last.
     """
 
@@ -40,7 +37,7 @@ class Machine:
     workload: str
     entry: str = ""
     address: str = ""
-    login: Login | None = None
+    target: openssh.Target | None = None
     joined: datetime | None = None
     proven: datetime | None = None
     digest: str = ""
@@ -99,7 +96,8 @@ def settings(variables: Mapping[str, str], stack: str | None) -> Settings | Stac
     """Return the settings in the stack file, or why they cannot be read; the mesh can be shown without them."""
     try:
         values = json.loads(pulumi.call(variables, "config", "--json", *_of(stack)))
-        named = {key.removeprefix(PROJECT): value for key, value in values.items() if key.startswith(PROJECT)}
+        prefix = config_key("")
+        named = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
         if not named:
             return StackError("this checkout has no stack file for it: the CIDRs of its networks are not known")
         plain = {key: value.get("objectValue", value.get("value")) for key, value in named.items() if key not in SECRETS}
@@ -174,18 +172,20 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     evidence = (outputs.get("verification") or {}).values()
     none: Mapping[str, Any] = {}
     provider = next((each.inputs for each in kinds.get("kubernetes", ()) if each.inputs.get("kubeconfig")), none)
-    istiod = next((each.inputs["values"] for each in kinds.get("Release", ()) if each.name == "istiod"), none).get("global", {})
-    system = next((each.inputs["metadata"] for each in kinds.get("Namespace", ()) if each.name == ISTIO_NAMESPACE), none)
+    istiod = next((each.inputs["values"] for each in kinds.get("Release", ()) if each.name == names.ISTIOD_DEPLOYMENT), none).get(
+        "global", {}
+    )
+    system = next((each.inputs["metadata"] for each in kinds.get("Namespace", ()) if each.name == names.ISTIO_NAMESPACE), none)
     workloads = {each.name: _workload(each.name, children.get(each.urn, {})) for each in kinds.get("Workload", ())}
     workloads_by_group = {each.urn: resources[each.parent].name for each in kinds.get("WorkloadGroup", ()) if each.parent in resources}
     return Stack(
         name=kinds["Stack"][0].urn.split(":")[2],
         cluster=_context(provider.get("kubeconfig", "")),
-        network=system.get("labels", {}).get("topology.istio.io/network", ""),
+        network=system.get("labels", {}).get(names.NETWORK_LABEL, ""),
         mesh=istiod.get("meshID", ""),
         version=istiod.get("tag", ""),
         gateway=outputs.get("gateway", ""),
-        own_gateway=any(each.name == EASTWEST_GATEWAY for each in kinds.get("Release", ())),
+        own_gateway=any(each.name == names.EASTWEST_GATEWAY for each in kinds.get("Release", ())),
         workloads={name: workload for name, workload in workloads.items() if workload},
         machines={
             each.name: _machine(
@@ -195,7 +195,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         },
         calls=tuple(call for proof in evidence for call in proof["calls"]),
         carried=tuple(each for proof in evidence for each in proof["gateway_traffic"]),
-        proofs=tuple(each.urn for each in kinds.get("Command", ()) if each.name.endswith((f"-{VERIFICATION}", f"-{PROOF}"))),
+        proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF)),
         updated=_time(deployment.get("manifest", {}).get("time")),
         pending=bool(deployment.get("pending_operations")),
         kubeconfig=provider.get("kubeconfig", ""),
@@ -212,12 +212,12 @@ def _context(kubeconfig: str) -> str:
 
 def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
     """A workload from its resources, or None before its WorkloadGroup was made."""
-    if not (workload_group := parts.get(f"{name}-group")):
+    if not (workload_group := parts.get(part_name(name, names.WORKLOAD_GROUP))):
         return None
     metadata, spec = workload_group.inputs["metadata"], workload_group.inputs["spec"]
     services = [each.inputs for each in parts.values() if each.kind == "Service"]
     deployments = [each.inputs["spec"] for each in parts.values() if each.kind == "Deployment"]
-    proof = parts.get(f"{name}-{VERIFICATION}")
+    proof = parts.get(part_name(name, names.VERIFICATION))
     return Workload(
         name=name,
         namespace=metadata["namespace"],
@@ -232,8 +232,8 @@ def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
 
 def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapping[str, str], output: Mapping[str, str]) -> Machine:
     """A machine from its resources. `workloads_by_group`: workloads by the URN of their WorkloadGroup, `output`: its part of the stack's outputs."""
-    token, join, proof = (parts.get(f"{name}-{suffix}") for suffix in ("token", "join", PROOF))
-    login = Login.from_target(json.loads(join.inputs["stdin"])["create"]["target"]) if join else None
+    token, join, proof = (parts.get(part_name(name, part)) for part in (names.TOKEN, names.JOIN, names.PROOF))
+    target = scripting.decode(openssh.Target, json.loads(join.inputs["stdin"])["create"]["target"]) if join else None
     expires = token.outputs.get("expires") if token else None
     workload = next(
         (workloads_by_group[urn] for part in (token, join) if part for urn in part.dependencies if urn in workloads_by_group), ""
@@ -242,8 +242,8 @@ def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapp
         name=name,
         workload=workload,
         entry=(token.inputs.get("entry") if token else "") or output.get("entry", ""),
-        address=output.get("address") or (login.host if login else ""),
-        login=login,
+        address=output.get("address") or (target.hop.host if target else ""),
+        target=target,
         joined=join.modified if join else None,
         proven=proof.modified if proof else None,
         digest=json.loads(join.outputs["stdout"])["stdout"] if join else "",

@@ -81,7 +81,7 @@ def _gateway_health(network: Network) -> Text:
 
 def _heading(workload: Workload, now: datetime) -> Text:
     services = ", ".join(f"{host}:{'/'.join(map(str, ports))}" for host, ports in workload.services.items())
-    kind = "Gateway" if workload.router else "Workload"
+    kind = "Gateway" if workload.is_gateway else "Workload"
     verified = f", verified {duration(now - workload.verified)} ago" if workload.verified else ""
     behind = f" behind {services}" if services else ""
     return Text.assemble((f"{kind} {workload.namespace}/{workload.name}", "bold"), f"{behind}{verified}: ", _health(workload.health))

@@ -84,7 +84,7 @@ Item = tuple[list[str], Card]
 def arrange(mesh: Mesh, top: int) -> Drawing:
     """Place everything below `top`."""
     drawing = Drawing()
-    workloads = [each for each in mesh.workloads if not each.router]
+    workloads = [each for each in mesh.workloads if not each.is_gateway]
     y = top
     for network in mesh.networks:
         box = y + HEAD

@@ -1,9 +1,8 @@
-"""Stand-in for the provider plugin `command`: `command:local:Command` and `command:remote:Command`.
+"""Stand-in for the provider plugin `command`: `command:local:Command`.
 
 Behaviour as in pulumi/pulumi-command v1.2.1 (`provider/pkg/provider`): commands run in create, update and delete, never in a preview;
 without `update`, `create` runs again when an input changes; `triggers` replace; the state is the inputs with `stdout` and `stderr`, and a
-secret input is secret in the state under its own name only. `CustomTimeouts` end a running command, which the official provider does for
-local ones only.
+secret input is secret in the state under its own name only. `CustomTimeouts` end a running command.
 """
 
 from __future__ import annotations
@@ -30,11 +29,10 @@ from .provider import (
     Request,
     differences,
     plain,
-    secret,
     serve,
 )
 
-LOCAL, REMOTE = "command:local:Command", "command:remote:Command"
+LOCAL = "command:local:Command"
 
 _BOTH: frozenset[Stream] = frozenset({"stdout", "stderr"})
 _SHOWN: dict[str | None, frozenset[Stream]] = {
@@ -44,8 +42,7 @@ _SHOWN: dict[str | None, frozenset[Stream]] = {
     "stderr": frozenset({"stderr"}),
     "none": frozenset(),
 }
-_Schema = Mapping[str, type | tuple[type, ...]]
-_COMMON: _Schema = {
+_INPUTS: Mapping[str, type] = {
     "create": str,
     "update": str,
     "delete": str,
@@ -54,49 +51,22 @@ _COMMON: _Schema = {
     "logging": str,
     "environment": dict,
     "addPreviousOutputInEnv": bool,
+    "interpreter": list,
+    "dir": str,
 }
-_INPUTS: Mapping[str, _Schema] = {
-    LOCAL: {**_COMMON, "interpreter": list, "dir": str},
-    REMOTE: {**_COMMON, "connection": dict},
-}
-_PROXY: _Schema = {
-    "host": str,
-    "user": str,
-    "port": (int, float),
-    "password": str,
-    "privateKey": str,
-    "privateKeyPassword": str,
-    "agentSocketPath": str,
-    "dialErrorLimit": int,
-    "perDialTimeout": int,
-    "hostKey": str,
-}
-_CONNECTION: _Schema = {**_PROXY, "proxy": dict}
-_SECRETS = ("password", "privateKey", "privateKeyPassword")
-_CONNECTION_DEFAULTS = {"user": "root", "port": 22, "dialErrorLimit": 10, "perDialTimeout": 15}
 
 
 class Command(Provider):
     """The provider."""
 
     name, version = "command", "1.2.1"
-    types = frozenset({LOCAL, REMOTE})
+    types = frozenset({LOCAL})
 
     def check(self, request: Request) -> Checked:
         inputs = {key: value for key, value in request.inputs.items() if value is not None}
-        failures = list(_misfits(inputs, _INPUTS[request.type], ""))
+        failures = list(_misfits(inputs))
         if isinstance(logging := plain(inputs.get("logging")), str) and logging not in _SHOWN:
             failures.append(Failure("logging", f"must be one of {', '.join(name for name in _SHOWN if name)}"))
-        if request.type == REMOTE:
-            connection = plain(inputs.get("connection"))
-            if connection is None:
-                failures.append(Failure("connection", "is required: say which machine to connect to"))
-            elif isinstance(connection, dict):
-                filled = _with_defaults(connection)
-                failures += _connection_problems(filled)
-                connection = _with_secrets(filled)
-            # All of it is secret, as in the official provider, and the keys and passwords in it once more.
-            inputs["connection"] = secret(connection)
         return Checked(inputs, failures)
 
     def diff(self, request: Request) -> Difference:
@@ -137,13 +107,8 @@ def _run(request: Request, properties: Properties, which: str, previous: Propert
     stdin = settings.get("stdin") or ""
     try:
         with _time_limit(request):
-            if request.type == LOCAL:
-                arguments = [*(settings.get("interpreter") or ["/bin/sh", "-c"]), command]
-                shell.run(request, arguments, output, stdin=stdin, environment={**environment, **handed_on}, directory=settings.get("dir"))
-            else:
-                from . import ssh  # not needed, and slow to load, for local commands
-
-                ssh.run(request, settings["connection"], command, output, ssh.Variables(environment, handed_on), stdin)
+            arguments = [*(settings.get("interpreter") or ["/bin/sh", "-c"]), command]
+            shell.run(request, arguments, output, stdin=stdin, environment={**environment, **handed_on}, directory=settings.get("dir"))
     except ProviderError as error:
         raise ProviderError(f"{error}: running {json.dumps(command, ensure_ascii=False)}:\n{output.together()}") from error
     finally:
@@ -176,40 +141,13 @@ def _time_limit(request: Request) -> Iterator[None]:
         timer.cancel()
 
 
-def _connection_problems(connection: Properties) -> Iterator[Failure]:
-    yield from _misfits(connection, _CONNECTION, "connection.")
-    hops = [("connection", connection)]
-    if isinstance(connection.get("proxy"), dict):
-        yield from _misfits(connection["proxy"], _PROXY, "connection.proxy.")
-        hops.append(("connection.proxy", connection["proxy"]))
-    for path, hop in hops:
-        if hop.get("host") is None:
-            yield Failure(f"{path}.host", "is required: the address of the machine")
-        if hop.get("privateKey") is None and hop.get("password") is None:
-            yield Failure(path, "needs `privateKey` or `password`; the lab's stand-in does not use an SSH agent")
-
-
-def _with_defaults(connection: Properties) -> Properties:
-    filled = {**_CONNECTION_DEFAULTS, **{key: value for key, value in connection.items() if value is not None}}
-    if isinstance(filled.get("proxy"), dict):
-        filled["proxy"] = _with_defaults(filled["proxy"])
-    return filled
-
-
-def _with_secrets(connection: Properties) -> Properties:
-    marked = {key: secret(value) if key in _SECRETS else value for key, value in connection.items()}
-    if isinstance(proxy := connection.get("proxy"), dict):
-        marked["proxy"] = _with_secrets(proxy)
-    return marked
-
-
-def _misfits(inputs: Mapping[str, Any], schema: _Schema, prefix: str) -> Iterator[Failure]:
-    """What is not in `schema`, or not of the type it says there. Unknown values fit everywhere."""
+def _misfits(inputs: Mapping[str, Any]) -> Iterator[Failure]:
+    """What is not in `_INPUTS`, or not of the type it says there. Unknown values fit everywhere."""
     for key, value in plain(dict(inputs)).items():
-        if key not in schema:
-            yield Failure(prefix + key, "is not implemented by the lab's stand-in for the command provider, or does not exist")
-        elif value is not UNKNOWN and value is not None and not isinstance(value, schema[key]):
-            yield Failure(prefix + key, f"has the wrong type: {type(value).__name__}")
+        if key not in _INPUTS:
+            yield Failure(key, "is not implemented by the lab's stand-in for the command provider, or does not exist")
+        elif value is not UNKNOWN and value is not None and not isinstance(value, _INPUTS[key]):
+            yield Failure(key, f"has the wrong type: {type(value).__name__}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,9 @@ import pytest
 
 from components import shell
 from components.machines import bootstrap
+from components.platforms.docker import names
 from tests.support.lab import CHECKOUT_ID, Config, Lab
+from tools.lab.offline import packages
 
 
 @pytest.fixture(scope="module")
@@ -114,14 +116,14 @@ def test_a_machine_that_leaves_keeps_nothing(lab: Lab) -> None:
 
 def test_down_removes_all_of_the_lab_and_nothing_of_another(lab: Lab) -> None:
     image = lab.resource("product-1-container")["inputs"]["triggers"][0]
-    other = f"istio-vm-mesh-other-{CHECKOUT_ID}"
-    lab.docker("network", "create", "--label", "istio-vm-mesh.stack=other", f"{other}-pods")
+    other = names.docker_name("other", CHECKOUT_ID)
+    lab.docker("network", "create", "--label", names.stack_label("other"), f"{other}-pods")
     lab.docker("run", "--detach", "--name", f"{other}-machine", "--network", f"{other}-pods", "--entrypoint", "sleep", image, "infinity")
     try:
         output = lab.down().stdout
         assert "Command cluster-kind deleted" in output
         running = set(lab.docker("ps", "--format", "{{.Names}}").split())
-        assert {"istio-vm-mesh-packages", f"{other}-machine"} <= running
+        assert {packages.CONTAINER, f"{other}-machine"} <= running
     finally:
         lab.docker("rm", "--force", f"{other}-machine")
         lab.docker("network", "rm", f"{other}-pods")

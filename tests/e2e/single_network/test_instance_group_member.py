@@ -17,7 +17,7 @@ import yaml
 
 from components.config import load_file
 from components.config.stack import Settings
-from components.platforms.docker import names
+from components.platforms.docker import configuration, names
 from components.platforms.google import startup
 from tests.support import metadata_server
 from tests.support.lab import Lab
@@ -100,7 +100,7 @@ def identity(lab: Lab, settings: Settings) -> Iterator[Identity]:
 def metadata(settings: Settings, identity: Identity) -> Iterator[tuple[str, dict[str, str]]]:
     """The stand-in for the metadata server: its URL as machines of the lab reach it, and what it answers."""
     answers = metadata_server.identity(NAME, identity.token)
-    host = str(names.docker_cidr(settings, "pods")[1])  # this computer, in the machines' network
+    host = str(configuration.docker_cidr(settings, "pods")[1])  # this computer, in the machines' network
     with metadata_server.serving(host, answers) as url:
         yield url, answers
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from components import config
 from components.config import reader
 from components.config.problems import SettingsError
+from tools import ROOT
 
 GOOD: dict[str, Any] = {
     "networks": {"pods": {"cidrs": ["172.31.6.0/24"]}},
@@ -198,3 +201,40 @@ def test_secrets_in_plain_text_and_other_secrets_are_refused(
 def test_a_stack_without_a_file_is_named_with_those_that_have_one(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"mien: there is no stack file .*did you mean 'mine'"):
         config.load_file("mien", stack_file(tmp_path))
+
+
+def reads_of_stack_files(tree: ast.Module) -> list[int]:
+    """Return the lines of calls that read a stack file: by YAML, or as text."""
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("safe_load", "load", "read_text", "open")
+        and re.search(r"Pulumi\.[^y]|'stacks'", ast.unparse(node))
+    ]
+
+
+def test_no_other_module_reads_stack_files() -> None:
+    files = [
+        file
+        for directory in ("components", "scripts", "tests")
+        for file in sorted((ROOT / directory).rglob("*.py"))
+    ]
+    lines = {
+        str(file.relative_to(ROOT)): reads_of_stack_files(ast.parse(file.read_text()))
+        for file in files
+    }
+    assert {path: numbers for path, numbers in lines.items() if numbers} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "yaml.safe_load((ROOT / 'stacks' / f'Pulumi.{stack}.yaml').read_text())",
+        "Path('stacks/Pulumi.lab.yaml').read_text()",
+        "file('Pulumi.lab.yaml').open()",
+    ],
+)
+def test_another_reader_of_stack_files_is_reported(text: str) -> None:
+    assert reads_of_stack_files(ast.parse(f"x.y = {text}"))

@@ -96,3 +96,17 @@ def test_records_cannot_be_changed() -> None:
         machine.workload = "other"  # type: ignore[misc]
     assert machine.model_copy(update={"workload": "other"}).workload == "other"
     assert machine.workload == "w"
+
+
+def test_a_service_selects_what_stays_when_other_labels_come_and_go() -> None:
+    def selected(labels: dict[str, str], selector: dict[str, str] | None = None) -> dict[str, str]:
+        return Service(name="product", ports={}, selector=selector).selected(labels)
+
+    assert selected({"app": "product", "version": "v1"}) == {"app": "product"}
+    assert selected({"app.kubernetes.io/name": "product", "tier": "x"}) == {
+        "app.kubernetes.io/name": "product"
+    }
+    assert selected({"tier": "x"}) == {"tier": "x"}
+    assert selected({"app": "product", "version": "v1"}, selector={"version": "v1"}) == {
+        "version": "v1"
+    }

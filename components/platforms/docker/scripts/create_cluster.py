@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ....local import scripting
+from ..names import kind_node
 
 MARK = "/kind/istio-vm-mesh.whole"
 
@@ -43,7 +44,7 @@ class Result:
 
 def run(payload: Payload) -> Result:
     """Make the cluster. Raises scripting.Failed with kind's last words where kind fails."""
-    name, node = payload.name, f"{payload.name}-control-plane"
+    name, node = payload.name, kind_node(payload.name)
     if _exists(name) and not _complete(name, node):
         _kind("delete", "cluster", "--name", name)
     if not _exists(name):

@@ -15,8 +15,8 @@ from ipaddress import IPv4Address
 from time import time
 
 from ....local import scripting
+from ..names import PAYLOAD_LABEL
 
-PAYLOAD_LABEL = "istio-vm-mesh.payload"
 UNITS = "etc/systemd/system"
 HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
 _IN_USE = "ddress already in use"

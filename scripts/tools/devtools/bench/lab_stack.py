@@ -16,12 +16,14 @@ from typing import Any
 
 import yaml
 
+from components.config import reader
+from components.names import SSH_KEY, config_key, part_name, stack_resource_name
+from components.platforms.docker.names import CLUSTER, CONTAINER, docker_name
 from tools import ROOT
 from tools.lab import engine, locks, paths
 from tools.lab.steps import StepError
 from tools.mesh_status.read_state import revealed
 
-PROJECT = "istio-vm-mesh"
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]
 """Part of stacks' names: stacks of other checkouts can be up meanwhile."""
 
@@ -45,19 +47,19 @@ class LabStack:
 
     def configure(self, change: Callable[[Config], None]) -> None:
         """Write the stack file: the scenario's, with free CIDRs, after `change`."""
-        text = yaml.safe_load((ROOT / "stacks" / f"Pulumi.{self.scenario}.yaml").read_text())
-        config = {key.partition(":")[2]: value for key, value in text["config"].items()}
+        document = reader.read_document(self.scenario)
+        config = {key.removeprefix(config_key("")): value for key, value in document["config"].items()}
         self._cidrs = self._cidrs or _free_cidrs(len(config["networks"]))
         for network, cidr in zip(config["networks"].values(), self._cidrs, strict=True):
-            network["ranges"][-1] = cidr
+            network["cidrs"] = [cidr]
         change(config)
-        text["config"] = {f"{PROJECT}:{key}": value for key, value in config.items()}
-        self.file.write_text(yaml.safe_dump(text, sort_keys=False))
+        document["config"] = {config_key(key): value for key, value in config.items()}
+        self.file.write_text(yaml.safe_dump(document, sort_keys=False))
 
     def prepare(self) -> None:
         """Take the lab's environment, and kubectl's access to the cluster from kind."""
         self.environment = paths.environment()
-        kubeconfig = self.run("kind", "get", "kubeconfig", "--name", f"{PROJECT}-{self.stack}-cluster")
+        kubeconfig = self.run("kind", "get", "kubeconfig", "--name", docker_name(self.stack, CLUSTER))
         self.environment["KUBECONFIG"] = str(self._private_file("kubeconfig", kubeconfig))
 
     def lab(self, command: str) -> None:
@@ -77,7 +79,7 @@ class LabStack:
 
     def inside(self, machine: str, command: str, stdin: str = "") -> str:
         """Run a shell command as root in a machine's container."""
-        return self.run("docker", "exec", "--interactive", f"{PROJECT}-{self.stack}-{machine}", "bash", "-c", command, stdin=stdin)
+        return self.run("docker", "exec", "--interactive", docker_name(self.stack, machine), "bash", "-c", command, stdin=stdin)
 
     def resources(self) -> dict[str, dict[str, Any]]:
         """Return the state's resources by name, secrets as plain values, as the last update left
@@ -95,7 +97,7 @@ class LabStack:
 
     def outputs(self) -> dict[str, Any]:
         """Return the stack's outputs."""
-        outputs: dict[str, Any] = self.resources()[f"{PROJECT}-{self.stack}"]["outputs"]
+        outputs: dict[str, Any] = self.resources()[stack_resource_name(self.stack)]["outputs"]
         return outputs
 
     def entry(self, machine: str) -> str:
@@ -106,8 +108,8 @@ class LabStack:
         """Return the options for `ssh` and `scp` with the program's key and the pinned host key,
         and `user@address`.
         """
-        container = _result(self.resources()[f"{machine}-container"])
-        key = _result(self.resources()["ssh-key"])["private"]
+        container = _result(self.resources()[part_name(machine, CONTAINER)])
+        key = _result(self.resources()[SSH_KEY])["private"]
         options = {
             "IdentityFile": self._private_file("key", key),
             "UserKnownHostsFile": self._private_file("known-hosts", f"{container['address']} {container['host_key']}\n"),

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.names import TOKEN, part_name
 from tools.lab import paths, pulumi_cli, up
 from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.offline import packages
@@ -225,7 +226,7 @@ def _up(step: Step, watch: Watch, mesh: Mesh, machines: Sequence[str]) -> tuple[
     tokens: list[float] = []
 
     def progress(line: str) -> str | None:
-        if any(f" {name}-token " in line for name in machines) and (" creating " in line or " updating " in line):
+        if any(f" {part_name(name, TOKEN)} " in line for name in machines) and (" creating " in line or " updating " in line):
             tokens.append(time.time())
         return shown(line)
 

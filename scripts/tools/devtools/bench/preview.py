@@ -18,9 +18,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-import yaml
 from pulumi.runtime import mocks
 
+from components.config import reader
 from tools import PYTHONPATH, ROOT
 
 from .. import mock_engine
@@ -70,8 +70,7 @@ def resources(config: Mapping[str, Any]) -> int:
 
 def configuration(stack: str) -> dict[str, Any]:
     """Read the configuration of a stack file, keys without the project's name."""
-    text = (ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text()
-    return {key.partition(":")[2]: value for key, value in yaml.safe_load(text)["config"].items()}
+    return reader.read_file(stack)[0]
 
 
 def measure(stack: str, machines: int) -> dict[str, float]:

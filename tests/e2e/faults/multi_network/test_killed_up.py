@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
+from components.platforms.docker import names
 from tests.support.lab import MultiNetworkLab, processes_with
 from tools.lab import engine, locks
 from tools.lab.process import restore_sigint
@@ -82,11 +83,11 @@ def interrupted_up(lab: MultiNetworkLab, after: str, seconds: float) -> tuple[fl
 
 def leftovers(lab: MultiNetworkLab) -> str:
     """Return what is left of the stack in the engine and in this checkout's state."""
-    label = f"label=istio-vm-mesh.stack={lab.stack}"
+    label = f"label={names.stack_label(lab.stack)}"
     of_engine = []
     with locks.shared_lock():
         if container_engine := engine.find():
-            nodes = f"name=istio-vm-mesh-{lab.stack}-"
+            nodes = f"name={names.docker_name(lab.stack, '')}"
             what = (("ps", "--all", "--filter", label), ("network", "ls", "--filter", label), ("ps", "--all", "--filter", nodes))
             of_engine = [container_engine.docker(*each, "--quiet") for each in what]
     state = [str(file) for file in (lab.root / ".lab").rglob(f"*{lab.stack}*")]

@@ -72,8 +72,7 @@ def problems(value: Any, wanted: dict[str, Any], path: str = "") -> Iterator[str
 
 
 def file(stack: str) -> dict[str, Any]:
-    text: dict[str, Any] = yaml.safe_load((ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text())
-    return text
+    return reader.read_document(stack)
 
 
 @pytest.mark.parametrize("name", ["name", "role"])

@@ -39,7 +39,7 @@ def facts(name: Name) -> assess.Facts:
     for machine, recording in recorded(name, "machines").items():
         if "output" in recording:
             times.append(float(recording["output"].splitlines()[0].removeprefix("time=")))
-            reports[machine] = read_machines.parse(recording["output"], times[-1])
+            reports[machine] = read_machines.parse(recording["output"], times[-1], times[-1])
         else:
             reports[machine] = read_machines.MachineReport(problem=recording["problem"])
     read = datetime.fromtimestamp(max(times), UTC) + timedelta(seconds=1)

@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import paramiko
 import pytest
 
 from components.config.stack import Settings
+from components.local import openssh
 from tests.support.scripts import Sourced
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths, pulumi_cli
-from tools.mesh_status import pulumi, read_cluster, read_machines, read_state, ssh
+from tools.mesh_status import pulumi, read_cluster, read_machines, read_state
 
 
 def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
@@ -29,7 +29,7 @@ def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
     assert (product.namespace, product.labels, product.services, product.replicas) == ("shop", {"app": "product"}, {"product": (80,)}, 1)
     assert product.digests == {name: state.machines[name].digest for name in ("product-1", "product-2")}
     assert (machine.workload, machine.address, machine.entry) == ("product", "172.31.26.129", "product-172.31.26.129-pods")
-    assert machine.login and machine.login.private_key == "canary-private-key"
+    assert machine.target and machine.target.hop.private_key == "canary-private-key"
     assert machine.joined and machine.proven and machine.token_expires and product.verified
     assert sorted(urn.rpartition(":")[2] for urn in state.proofs) == [
         "ledger-1-proof", "ledger-verification", "product-1-proof", "product-2-proof", "product-verification",
@@ -55,7 +55,7 @@ def test_a_stack_whose_first_update_failed_is_shown() -> None:
     kept[0].pop("outputs")
     state = read_state.parse({"deployment": {"resources": kept, "pending_operations": [{}]}})
     assert state.pending and not state.calls and not state.proofs
-    assert [each.login for each in state.machines.values()] == [None, None, None]
+    assert [each.target for each in state.machines.values()] == [None, None, None]
     assert state.machines["product-1"].entry == "product-172.31.26.129-pods"
 
 
@@ -160,7 +160,7 @@ def test_what_pulumi_says_is_passed_on(programs: Programs) -> None:
 def test_a_machine_is_understood() -> None:
     output = meshes.recorded("multi", "machines")["product-2"]["output"]
     asked = float(output.splitlines()[0].removeprefix("time=")) + 90
-    report = read_machines.parse(output, asked)
+    report = read_machines.parse(output, asked, asked + 1)
     assert (report.problem, round(report.offset), report.unit, report.restarts, report.ready, report.gateway) == (
         "",
         -90,
@@ -176,7 +176,7 @@ def test_a_machine_is_understood() -> None:
 
 
 def test_a_machine_that_has_nothing_is_understood() -> None:
-    report = read_machines.parse("time=100.5\nLoadState=not-found\nActiveState=inactive\nNRestarts=0\nup=7\nready=000\n", 100.0)
+    report = read_machines.parse("time=100.5\nLoadState=not-found\nActiveState=inactive\nNRestarts=0\nup=7\nready=000\n", 99.0, 100.0)
     assert report == read_machines.MachineReport(offset=0.5, up=7)
     assert read_machines.certificate(base64.b64encode(b"no certificate").decode()) is None
 
@@ -201,10 +201,15 @@ def test_of_the_token_only_the_expiry_leaves_the_machine(more: str, tmp_path: Pa
 
 
 def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
-    login = ssh.Login("127.0.0.2", 1, "admin", private_key="canary-private-key")
-    there = read_state.Machine("product-1", "product", login=login)
-    tunnelled = replace(there, name="product-3", login=replace(login, host="127.0.0.1"))
-    behind = replace(there, name="product-4", login=replace(login, host="10.9.9.9", proxy=login))
+    hop = openssh.Hop("127.0.0.2", 1, "admin", "canary-private-key")
+    there, tunnelled, behind = (
+        read_state.Machine(target.machine, "product", target=target)
+        for target in (
+            openssh.Target("product-1", hop),
+            openssh.Target("product-3", replace(hop, host="127.0.0.1")),
+            openssh.Target("product-4", replace(hop, host="10.9.9.9"), hop),
+        )
+    )
     reports = read_machines.probe([there, read_state.Machine("product-2", "product"), tunnelled, behind], "")
     assert {name: seen.problem for name, seen in reports.items()} == {
         "product-1": "cannot be reached by SSH at 127.0.0.2: connection refused",
@@ -213,8 +218,12 @@ def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
     }
 
 
-def test_a_handshake_without_end_is_called_so() -> None:
-    assert ssh.reason(paramiko.SSHException("No existing session")) == "timed out"
+def test_a_clock_is_right_that_shows_a_time_of_the_connection() -> None:
+    assert [read_machines.parse("time=100.5\n", *times).offset for times in ((99.0, 102.0), (101.0, 102.0), (98.0, 100.0))] == [
+        0,
+        -0.5,
+        0.5,
+    ]
 
 
 def test_an_update_ends_before_its_caller_does(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,94 @@
+"""Derived names are built in one place: `components/names.py`, and the `names.py` of a platform."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components import names
+from components.platforms.docker import names as docker_names
+from components.platforms.google import names as google_names
+
+ROOT = Path(__file__).parents[2]
+# The stand-ins are a package of their own, which knows nothing of this program.
+FILES = [
+    file
+    for directory in ("components", "scripts/tools", "tests/support")
+    for file in sorted((ROOT / directory).rglob("*.py"))
+    if file.name != "names.py" and "standins" not in file.parts
+]
+PORTS = {value for name, value in vars(names).items() if name.endswith("_PORT")}
+PARTS = {
+    *(names.TOKEN, names.JOIN, names.PROOF, names.DRAIN),
+    *(names.ACCOUNT, names.WORKLOAD_GROUP, names.PODS, names.VERIFICATION),
+    *(docker_names.CONTAINER, docker_names.KIND, docker_names.IMAGES),
+    *(google_names.INSTANCE, google_names.TEMPLATE, google_names.MANAGER, google_names.AUTOSCALER, google_names.BALANCER),
+    *("service", "failover", "mtls", "gateway", "machines", "no-gateway", "control-plane"),
+}
+LITERALS = (
+    *map(re.escape, (names.ISTIO_NAMESPACE, names.EASTWEST_GATEWAY, names.CLUSTER_DOMAIN, names.NETWORK_LABEL, names.WORKLOAD_LABEL)),
+    *map(re.escape, (names.DISCONNECTED_ANNOTATION, names.GROUP_ANNOTATION, docker_names.STACK_LABEL, docker_names.PAYLOAD_LABEL)),
+    "spiffe://",
+    rf"^-({'|'.join(sorted(PARTS))})(?![\w.])",
+    rf"\b({'|'.join(map(str, sorted(PORTS)))})\b",
+)
+PATTERN = re.compile("|".join(LITERALS))
+
+
+def constants(tree: ast.Module) -> Iterator[ast.Constant]:
+    """Yield the constants of a module, without docstrings."""
+    strings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in strings:
+            yield node
+
+
+def literals(tree: ast.Module) -> list[str]:
+    """Return line and text of every name that a module spells out itself."""
+    return [
+        f"{node.lineno}: {node.value!r}"
+        for node in constants(tree)
+        if (isinstance(node.value, str) and PATTERN.search(node.value)) or (type(node.value) is int and node.value in PORTS)
+    ]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_other_module_spells_a_name_out(file: Path) -> None:
+    assert literals(ast.parse(file.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'f"{machine}-join"',
+        'name.endswith("-token")',
+        "port = 15012",
+        'f("port 15012:")',
+        'x = "istio-system"',
+        'f"spiffe://{domain}/ns"',
+        'f"{node}-control-plane"',
+    ],
+)
+def test_a_name_that_is_spelled_out_is_reported(text: str) -> None:
+    assert len(literals(ast.parse(text))) == 1
+
+
+def test_an_entry_has_the_name_that_istiod_gives_it() -> None:
+    assert names.entry_name("product", "172.31.6.130", "pods") == "product-172.31.6.130-pods"
+    assert names.entry_name("product", "fd00::1", "pods") == "product-fd00--1-pods"
+
+
+def test_ports_in_shell_scripts_and_units_are_those_of_the_list() -> None:
+    texts = {
+        str(file.relative_to(ROOT)): file.read_text()
+        for directory in ("components", "scripts/tools/mesh_status")
+        for suffix in ("sh", "service", "conf")
+        for file in sorted((ROOT / directory).rglob(f"*.{suffix}"))
+    }
+    ports = {(path, port) for path, text in texts.items() for port in re.findall(r"\b15\d{3}\b", text)}
+    assert len(ports) > 5, "the test looks at nothing"
+    assert not {(path, port) for path, port in ports if int(port) not in PORTS}
