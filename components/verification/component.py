@@ -162,7 +162,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
     changes = {
         "joined": {machine_name: machine.revision for machine_name, machine in machines.items()},
         "gateways": gateways,
-        "plan": json.dumps(objects),
+        "objects": json.dumps(objects),
     }
     return commands.local_command(
         part_name(verified.workload.pulumi_resource_name, VERIFICATION),
