@@ -22,7 +22,7 @@ NOT_CONNECTED = 255
 """Exit status of ssh where it, and not the command, failed."""
 
 # Another attempt does not change a host's key.
-_FINAL = ("Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED")
+_WRONG_HOST_KEY = ("Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def run_script(target: Target, script: str, timeout_s: float, patience_s: float 
         while True:
             outcome = _outcome(scripting.call(words, stdin=text, timeout_s=timeout_s))
             refused = outcome.status == NOT_CONNECTED and not outcome.began
-            final = any(words in outcome.stderr for words in _FINAL)
+            final = host_key_differs(outcome)
             if not refused or final or monotonic() + PAUSE_S > end:
                 return outcome
             sleep(PAUSE_S)
@@ -102,6 +102,11 @@ def describe(target: Target) -> str:
     hop, bastion = target.hop, target.bastion
     port = "" if hop.port == 22 else f" port {hop.port}"
     return f"{hop.user}@{hop.host}{port}" + (f" through {bastion.host}" if bastion else "")
+
+
+def host_key_differs(outcome: Outcome) -> bool:
+    """Return whether ssh refused a hop, because its host key is not the pinned one."""
+    return any(message in outcome.stderr for message in _WRONG_HOST_KEY)
 
 
 def _outcome(done: scripting.Done) -> Outcome:

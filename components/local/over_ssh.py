@@ -62,6 +62,8 @@ def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
     if outcome.status == scripting.TIMED_OUT:
         return f"the {purpose} over SSH at {place} did not end within {payload.timeout_s} s"
     if not outcome.began:
+        if openssh.host_key_differs(outcome):
+            return f"host key mismatch: {place} does not have the pinned key (hostKey), so the {purpose} did not run"
         if outcome.status == openssh.NOT_CONNECTED:
             return f"SSH did not reach {place} (see above), so the {purpose} did not run"
         return (

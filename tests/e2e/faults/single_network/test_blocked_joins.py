@@ -61,7 +61,7 @@ class Obstacle:
 
 OBSTACLES = {
     "product-2": Obstacle(
-        "systemctl mask ssh.service", "systemctl unmask ssh.service && systemctl start ssh.service", "connection refused"
+        "systemctl mask ssh.service", "systemctl unmask ssh.service && systemctl start ssh.service", "Connection refused"
     ),
     "product-3": Obstacle(
         "ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/other && echo HostKey /etc/ssh/other >/etc/ssh/sshd_config.d/other.conf",
