@@ -31,7 +31,7 @@ wait_for_setup() {
 preflight() {
   local command architecture free
   [ "$(id -u)" = 0 ] || fail "the join needs root: let the SSH user run sudo without a password"
-  for command in systemctl iptables curl pgrep sha256sum tar; do
+  for command in systemctl iptables ss curl pgrep sha256sum tar; do
     command -v "$command" >/dev/null ||
       fail "$command is missing: install it on the machine, or in its image"
   done

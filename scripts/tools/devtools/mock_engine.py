@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
+import yaml
 from pulumi.runtime import mocks
 
-from components.names import PROJECT
 from tools import ROOT
 
 
@@ -31,7 +31,8 @@ class Program:
     project: str
 
 
-MAIN = Program(ROOT / "__main__.py", PROJECT)
+MAIN = Program(ROOT / "__main__.py", yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["name"])
+"""This project. Nothing of it is imported here: programs that use the wheel run where it is not."""
 
 
 def run_program(

@@ -60,7 +60,7 @@ def test_a_package_that_cannot_be_installed_fails_at_once_with_the_cause(program
 )
 def test_the_package_fits_the_machine(programs: Path, manager: str, machine: str, package: str) -> None:
     for name, text in {
-        **dict.fromkeys(("systemctl", "iptables", "curl", "sha256sum", "tar", manager), ""),
+        **dict.fromkeys(("systemctl", "iptables", "ss", "curl", "sha256sum", "tar", manager), ""),
         "uname": f"echo {machine}",
         "df": "echo Avail; echo 9999999",
         "pgrep": "exit 1",
@@ -76,8 +76,8 @@ def test_the_package_fits_the_machine(programs: Path, manager: str, machine: str
 @pytest.mark.parametrize(
     ("installed", "cause"),
     [
-        (("systemctl", "iptables", "curl", "sha256sum", "pgrep", "tar"), "there is neither dpkg nor rpm"),
-        (("systemctl", "iptables", "curl", "sha256sum", "pgrep"), "tar is missing: install it on the machine, or in its image"),
+        (("systemctl", "iptables", "ss", "curl", "sha256sum", "pgrep", "tar"), "there is neither dpkg nor rpm"),
+        (("systemctl", "iptables", "ss", "curl", "sha256sum", "pgrep"), "tar is missing: install it on the machine, or in its image"),
     ],
 )
 def test_a_machine_that_lacks_something_is_refused(programs: Path, installed: tuple[str, ...], cause: str) -> None:
