@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-REMOTE = "bash -s"
 """What the login shell of a machine is given: words that sh, bash, dash, zsh, fish and tcsh read
 alike, without quotes, operators and redirections."""
 REMOTE_TIME_LIMIT_S = 600
@@ -45,7 +44,7 @@ def run_as_root(text: str, time_limit_s: float = REMOTE_TIME_LIMIT_S) -> str:
     text: a script for bash's standard input.
     time_limit_s: seconds; when they are over, every process below the script is killed.
 
-    Returns a text for `REMOTE`. It fails with the fix where the user has no sudo.
+    Returns a text for `bash -s`. It fails with the fix where the user has no sudo.
     """
     return f"TIME_LIMIT_S={time_limit_s}\n" + read_script("machines/as-root") + text
 

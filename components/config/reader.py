@@ -43,7 +43,10 @@ def load(raw: Mapping[str, Any], secrets: Collection[str] = ()) -> Settings:
 
 def stacks(directory: Path = STACKS) -> list[str]:
     """Return the names of the stacks that have a file, sorted."""
-    return sorted(file.name.split(".")[1] for file in directory.glob("Pulumi.*.yaml"))
+    return sorted(
+        file.name.removeprefix("Pulumi.").removesuffix(".yaml")
+        for file in directory.glob("Pulumi.*.yaml")
+    )
 
 
 def load_file(stack: str, directory: Path = STACKS) -> Settings:

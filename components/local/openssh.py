@@ -15,6 +15,8 @@ from time import monotonic, sleep
 from . import scripting
 
 MARK = "istio-vm-mesh: the script begins"
+COMMAND = "bash -s"
+"""What a login shell is given; every login shell reads it alike."""
 CONNECT_TIMEOUT_S = 10
 PAUSE_S = 2.0
 """Seconds between two attempts to connect."""
@@ -85,8 +87,9 @@ def run_script(target: Target, script: str, timeout_s: float, patience_s: float 
     """
     with scripting.private_directory() as directory:
         config = configuration(target, directory)
-        words = ["ssh", "-F", str(config), "machine", "bash -s"]
-        text = f"echo '{MARK}'\n{script}".encode()
+        words = ["ssh", "-F", str(config), "machine", COMMAND]
+        # A new line first: what a login shell prints may end without one.
+        text = f"printf '\\n%s\\n' '{MARK}'\n{script}".encode()
         end = monotonic() + patience_s
         while True:
             outcome = _outcome(scripting.call(words, stdin=text, timeout_s=timeout_s))

@@ -56,6 +56,10 @@ def run(payload: Payload) -> Result:
     return Result(outcome.stdout.strip())
 
 
+def _or_bastion(payload: Payload) -> str:
+    return ", or its bastion," if payload.target.bastion else ""
+
+
 def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
     """Return what is wrong with a script's end; "" where nothing is."""
     purpose, place = payload.purpose, openssh.describe(payload.target)
@@ -63,7 +67,7 @@ def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
         return f"the {purpose} over SSH at {place} did not end within {payload.timeout_s} s"
     if not outcome.began:
         if openssh.host_key_differs(outcome):
-            return f"host key mismatch: {place} does not have the pinned key (hostKey), so the {purpose} did not run"
+            return f"host key mismatch: {place}{_or_bastion(payload)} does not have the pinned key (hostKey), so the {purpose} did not run"
         if outcome.status == openssh.NOT_CONNECTED:
             return f"SSH did not reach {place} (see above), so the {purpose} did not run"
         return (

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-TIMED_OUT = 124
-"""Exit status of a program that was ended because its time was over, as of timeout(1)."""
+TIMED_OUT = 1000
+"""Status of a program that was ended because its time was over; no program exits with it."""
 
 
 class Failed(Exception):

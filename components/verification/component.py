@@ -32,6 +32,10 @@ GatewayAddresses = pulumi.Output[dict[str, list[str]]]
 """The addresses of each network's gateway, by network."""
 
 
+TIMEOUT_S = 1800
+"""Seconds for one verification beside Pulumi: more than the sum of the script's own limits."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VerifiedWorkload:
     """A workload as it is verified.
@@ -171,7 +175,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
             parent=verified.workload,
             depends_on=[*verified.workload.all_resources, *args.depends_on],
         ),
-        options=commands.CommandOptions(converges=True, changes=pulumi.Output.json_dumps(changes), timeout_s=600),
+        options=commands.CommandOptions(converges=True, changes=pulumi.Output.json_dumps(changes), timeout_s=TIMEOUT_S),
     )
 
 

@@ -79,6 +79,13 @@ def test_a_join_that_a_login_shell_swallows_fails_and_the_next_update_joins(comm
     assert machine.joins == 1
 
 
+def test_words_of_a_login_shell_without_a_new_line_do_not_hide_the_join(commands: Stack, swallowing_sshd: Sshd, tmp_path: Path) -> None:
+    machine, startup = Machine(target_of(swallowing_sshd), tmp_path), swallowing_sshd.log.with_name("startup")
+    startup.write_text("printf 'Welcome '\n")
+    commands.up(lambda: join(machine))
+    assert machine.joins == 1
+
+
 def test_a_join_without_its_digest_fails_and_is_repeated(commands: Stack, machine: Machine) -> None:
     output = commands.up(lambda: join(machine, "def"), fails=True).output
     assert "ended before its last step" in output

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 
 from ...names import CLUSTER_DOMAIN
-from ..addresses import DNS_NAME, ipv4_cidr, is_port
+from ..addresses import DNS_NAME, ipv4_cidr, is_address, is_port
 from ..google import GceInstanceGroup, GceMachine, GkeCluster, GkeNodes, Google, GoogleMachine, Ssh
 from ..problems import Problem, suggestion
 from ..stack import Settings
@@ -192,7 +192,7 @@ def _check_gateway_address(address: str | None, subnet_cidr: str) -> Iterator[Pr
     subnet = ipv4_cidr(subnet_cidr)
     if address is None or subnet is None:
         return
-    parsed = ipv4_cidr(address)
+    parsed = ipv4_cidr(address) if is_address(address) else None
     if parsed is None:
         yield Problem("cluster.gateway.address", f"{address!r} is not an IPv4 address")
     elif not parsed.subnet_of(subnet):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, ip_network
 from typing import NamedTuple
 
+from ...names import gateway_machine_name, gateway_workload_name
 from ..existing import SshMachine
 from ..problems import Problem, suggestion
 from ..stack import Settings
@@ -24,6 +25,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     """Yield what is wrong with the networks of a stack and with every CIDR in it."""
     yield from check_names("networks", settings.networks)
     yield from _check_cidrs(settings)
+    yield from _check_reserved_names(settings)
     for name in settings.networks:
         if not settings.cidrs(name):
             yield Problem(
@@ -36,6 +38,24 @@ def check(settings: Settings) -> Iterator[Problem]:
     if network not in settings.networks:
         hint = suggestion(network, settings.networks)
         yield Problem("cluster.network", f"{network!r} is not a network of this stack{hint}")
+
+
+def _check_reserved_names(settings: Settings) -> Iterator[Problem]:
+    """Yield workloads and machines with the name of a gateway that this program adds."""
+    for network, declared in settings.networks.items():
+        if declared.gateway is None:
+            continue
+        workload = gateway_workload_name(network)
+        numbers = range(1, declared.gateway.machines + 1)
+        machines = {gateway_machine_name(network, number) for number in numbers}
+        for section, name in (
+            *(("workloads", name) for name in sorted({workload} & settings.workloads.keys())),
+            *(("machines", name) for name in sorted(machines & settings.machines.keys())),
+        ):
+            yield Problem(
+                f"{section}.{name}",
+                f"is the name of what the gateway of network {network} adds: choose another",
+            )
 
 
 def _check_gateway(settings: Settings, name: str) -> Iterator[Problem]:

@@ -88,7 +88,7 @@ def leave(payload: Leave) -> None:
     outcome = openssh.run_script(payload.target, payload.script, LEAVE_TIMEOUT_S)
     if outcome.stderr:
         print(outcome.stderr, file=sys.stderr)
-    if outcome.status in (openssh.NOT_CONNECTED, scripting.TIMED_OUT):
+    if not outcome.began and outcome.status in (openssh.NOT_CONNECTED, scripting.TIMED_OUT):
         print(
             f"machine {machine} was not reached at {place}, so it did not leave by itself: if it "
             "still exists, its agent runs and its key is good for as long as its certificate",
@@ -98,6 +98,10 @@ def leave(payload: Leave) -> None:
         raise scripting.Failed(
             f"machine {machine} did not leave the mesh: the login shell of {place} ran nothing of "
             f"it and ended with status {outcome.status} (look into its start-up files)"
+        )
+    elif outcome.status in (openssh.NOT_CONNECTED, scripting.TIMED_OUT):
+        raise scripting.Failed(
+            f"machine {machine} may not have left the mesh: the SSH connection to {place} ended before its script did: run the update again"
         )
     elif outcome.status:
         status = f"status {outcome.status}"

@@ -44,7 +44,7 @@ class GoogleCluster(pulumi.ComponentResource):
         self._settings, self._networks, self._google = settings, networks, google
         self._child = pulumi.ResourceOptions(parent=self, provider=networks.provider)
         location = settings.zone or google.region
-        google_name = names.cluster_name(networks.stack)
+        google_name = names.cluster_name(networks.stack, name)
         role = projects.IAMMember(
             child_name(name, "cluster", "nodes-role"),
             project=google.project,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ...config.existing import ExistingCluster
+from ...config.existing import ExistingCluster, SshMachine
 from ...config.google import GceInstanceGroup, GceMachine, GkeCluster, GoogleMachine
 from ...config.stack import Settings
 from ...names import STATUS_PORT
@@ -46,7 +46,9 @@ def machine_cidrs(settings: Settings) -> list[str]:
     """Return the CIDRs of all networks' machines, which connect to the east-west gateway."""
     names = {settings.subnet_of(machine) for machine in settings.google_machines.values()}
     subnets = settings.google.subnets if settings.google else {}
-    return sorted(subnets[name].cidr for name in names)
+    others = [machine for machine in settings.machines.values() if isinstance(machine, SshMachine)]
+    elsewhere = {cidr for machine in others for cidr in settings.cidrs(machine.network)}
+    return sorted({*elsewhere, *(subnets[name].cidr for name in names)})
 
 
 def firewall_rules(settings: Settings) -> list[FirewallRule]:

@@ -7,7 +7,7 @@ from zlib import crc32
 
 from ...config.google import GceMachine, GkeCluster, GoogleMachine
 from ...config.stack import Settings
-from ...names import PROJECT, part_name
+from ...names import PROJECT, child_name, part_name
 
 SSH_USER = "mesh"
 NODES = "nodes"  # the firewall's target for the cluster's nodes; others are workloads
@@ -97,9 +97,12 @@ def resource_name(stack: str, name: str) -> str:
     return full_name if len(full_name) <= 63 else f"{full_name[:54].rstrip('-')}-{crc32(full_name.encode()):08x}"
 
 
-def cluster_name(stack: str) -> str:
-    """Return the cluster's name; GKE permits 40 characters."""
-    return resource_name(stack, "mesh")[:40].rstrip("-")
+def cluster_name(stack: str, component: str = "cluster") -> str:
+    """Return the name of a cluster; GKE permits 40 characters.
+
+    component: the name of its component, which is part of it unless it is the stack's own.
+    """
+    return resource_name(stack, child_name(component, "cluster", "mesh"))[:40].rstrip("-")
 
 
 def account_id(stack: str, name: str) -> str:

@@ -145,8 +145,9 @@ def _check_other_entry(cluster: _Cluster, entry: Entry) -> None:
     """Refuse another entry with this address: registered, but not as the stack says."""
     address = entry.endpoint.rpartition(":")[0]
     for item in cluster.items("workloadentry"):
-        if item.get("spec", {}).get("address") == address:
-            name, network = item["metadata"]["name"], item["spec"].get("network", "")
+        name = item["metadata"]["name"]
+        if item.get("spec", {}).get("address") == address and name != entry.entry:
+            network = item["spec"].get("network", "")
             raise _Unproven(
                 f"machine {entry.machine} has registered as {name} in the network {network} "
                 f"instead of {entry.entry}: does its agent run with another network or group "

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from components import shell
+from components.local import openssh
 from components.machines import bootstrap
 from components.platforms.docker import names
 from tests.support.lab import CHECKOUT_ID, Config, Lab
@@ -105,7 +106,7 @@ def test_a_machine_that_leaves_keeps_nothing(lab: Lab) -> None:
     lab.useless = True
     leave = shell.b64encode(shell.run_as_root(bootstrap.leave_script("product-1")))
     for _ in range(2):
-        lab.ssh("product-1", f"echo {leave} | base64 -d | {shell.REMOTE}")
+        lab.ssh("product-1", f"echo {leave} | base64 -d | {openssh.COMMAND}")
     rules = "iptables-save; iptables-legacy-save 2>/dev/null"
     look = f"sudo sh -c 'pgrep -l \"pilot|envoy\"; dpkg --list | grep istio; systemctl cat istio 2>/dev/null; {rules}'"
     directories = "/etc/certs /etc/istio /var/lib/istio /var/lib/istio-vm-mesh /run/secrets/tokens/istio-token"

@@ -39,7 +39,7 @@ def test_a_join_that_ended_with_its_digest_is_done(programs: Programs) -> None:
     assert over_ssh.run(payload()).stdout == "working\nabc"
     (call,) = programs.calls("ssh")
     assert call.words[-2:] == ("machine", "bash -s")
-    assert call.stdin == f"echo '{openssh.MARK}'\necho abc\n"
+    assert call.stdin == f"printf '\\n%s\\n' '{openssh.MARK}'\necho abc\n"
 
 
 @pytest.mark.parametrize("status", [0, 1, 127])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from components import shell
+from components.local import openssh
 from tests.support.scripts import add_program
 
 SHELLS = ("sh", "bash", "dash", "zsh", "fish", "tcsh")
@@ -28,7 +29,7 @@ def home(tmp_path: Path) -> Path:
 def log_in(home: Path, login_shell: str, text: str, path: str = "") -> subprocess.CompletedProcess[str]:
     """Run a text as sshd does: the login shell gets the command, and the text on a pipe."""
     return subprocess.run(
-        [login_shell, "-c", shell.REMOTE],
+        [login_shell, "-c", openssh.COMMAND],
         input=text,
         env={"HOME": str(home), "PATH": path or f"{home}/bin:{os.environ['PATH']}"},
         capture_output=True,
