@@ -13,7 +13,7 @@ class KindCluster(Record):
     """Declare a Kubernetes cluster of one node that kind creates on the local Docker engine."""
 
     platform: Literal["kind"] = Field(
-        description="`kind` for a cluster on the Docker engine of the machine that runs Pulumi."
+        description="`kind` for a cluster on the Docker engine of the computer that runs Pulumi."
     )
     network: str = Field(
         description="Name of the network that the kind cluster's pods and its node are in."
@@ -56,6 +56,6 @@ class DockerMachine(Record):
     )
     rotation: int = Field(
         default=0,
-        description="Any number; a change issues a new token and restarts the container's agent. "
-        "Default: 0.",
+        description="Any number; a change issues a new token for the container and runs the join "
+        "again, which does not restart an agent that is ready. Default: 0.",
     )

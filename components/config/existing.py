@@ -54,7 +54,7 @@ class ExistingCluster(Record):
     )
     kubeconfig: str | None = Field(
         default=None,
-        description="Path of the kubeconfig on the machine that runs Pulumi. Without it the "
+        description="Path of the kubeconfig on the computer that runs Pulumi. Without it the "
         "content is taken from the secret `istio-vm-mesh:kubeconfig`.",
     )
     service_cidr: str | None = Field(
@@ -110,7 +110,7 @@ class SshMachine(Record):
         description="Name of the network that the existing machine's address belongs to."
     )
     host: str = Field(
-        description="IP address or DNS name that the machine that runs Pulumi connects to."
+        description="IP address or DNS name that the computer that runs Pulumi connects to."
     )
     port: int = Field(
         default=22, description="Port of the machine's SSH server (1 to 65535). Default: port 22."
@@ -132,8 +132,8 @@ class SshMachine(Record):
     )
     private_key: str | None = Field(
         default=None,
-        description="Path of the private key on the machine that runs Pulumi. Without it the key "
-        "is taken from the secret `istio-vm-mesh:sshPrivateKey`.",
+        description="Path of the private key on the computer that runs Pulumi. Without it the "
+        "key is taken from the secret `istio-vm-mesh:sshPrivateKey`.",
     )
     address: str | None = Field(
         default=None,
@@ -146,6 +146,6 @@ class SshMachine(Record):
     )
     rotation: int = Field(
         default=0,
-        description="Any number; a change issues a new token and restarts the machine's agent. "
-        "Default: 0.",
+        description="Any number; a change issues a new token for the SSH machine and runs the join "
+        "again, which does not restart an agent that is ready. Default: 0.",
     )

@@ -28,7 +28,7 @@ class Subnet(Record):
 
 
 class Ssh(Record):
-    """Declare how the machine that runs Pulumi reaches Compute Engine machines by SSH."""
+    """Declare how the computer that runs Pulumi reaches Compute Engine machines by SSH."""
 
     via: Literal["iap", "bastion", "direct"] = Field(
         default="iap",
@@ -215,8 +215,9 @@ class GceMachine(Record):
     )
     rotation: int = Field(
         default=0,
-        description="Any number; a change issues a new token and restarts the agent of the "
-        "Compute Engine machine. Default: 0.",
+        description="Any number; a change issues a new token for the Compute Engine machine and "
+        "runs the join again, which does not restart an agent that is ready. "
+        "Default: 0.",
     )
 
     @property
@@ -272,8 +273,8 @@ class GceInstanceGroup(Record):
     )
     zones: Items[str] = Field(
         default=(),
-        description="Zones of the region that the group is spread over. Default: all that Google "
-        "chooses.",
+        description="Zones of the region that the group is spread over. Default: Google chooses "
+        "them.",
     )
     min_replicas: int = Field(
         default=1, description="Lowest number of machines of the group. Default: one."

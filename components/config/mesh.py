@@ -32,8 +32,8 @@ class Network(Record):
     """Declare a network in Istio's sense: its addresses reach each other without a gateway.
 
     Its CIDRs are those of its subnets (`google.subnets`), the cluster's `podCidr` if the cluster is
-    in it, and `cidrs`. In a network that is not the cluster's, machines without a `gateway` can
-    call pods, and no client outside of the network can call them.
+    in it, and `cidrs`. Machines of a network that is not the cluster's can call pods. Without a
+    `gateway` in the network, no client outside of it can call them.
     """
 
     name: str = Field(alias=MAP_KEY, description="Name of the network, as in `networks`.")

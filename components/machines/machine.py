@@ -39,7 +39,7 @@ class MachineArgs:
     workload: the workload that it runs.
     host: creates or adopts the machine itself.
     network: the network that it is in; None: the network of the cluster's pods.
-    rotation: a higher number mints a new token and joins the machine again.
+    rotation: another number mints a new token and joins the machine again.
     workloads: the names of all workloads of the program. A workload that is renamed under its
         machines is refused by them.
     """

@@ -119,7 +119,7 @@ class TokenArgs:
     kubeconfig: the kubeconfig's text; secret. cluster: the cluster's identifier.
     workload: the machine's workload. workloads: all workloads that stay in the stack.
     namespace, service_account: the ServiceAccount that the token is for.
-    identity: changes when the machine is another one. rotation: a higher number mints anew.
+    identity: changes when the machine is another one. rotation: another number mints anew.
     entry: the name of the machine's WorkloadEntry.
     """
 

@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line; standard library only, like everything at the top of this file."""
     top = argparse.ArgumentParser(
         prog="./scripts/tunnels",
-        description="Opens the way to a stack's machines on Google Cloud for as long as a command runs.",
+        description="Opens tunnels to a stack's machines on Google Cloud while a command runs.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -75,9 +75,8 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
                     FirewallRule(rule_name(vpc, workload), vpc, tuple(sources), workload, ports, f"calls to the workload {workload}")
                 )
             if any(isinstance(machine, GceMachine) for machine in in_vpc):
-                rules.append(
-                    FirewallRule(rule_name(vpc, workload, "ssh"), vpc, ssh_sources(settings), workload, (22,), "SSH of whoever runs Pulumi")
-                )
+                description = "SSH from the computer that runs Pulumi"
+                rules.append(FirewallRule(rule_name(vpc, workload, "ssh"), vpc, ssh_sources(settings), workload, (22,), description))
             if spec.role == "router" or any(isinstance(machine, GceInstanceGroup) for machine in in_vpc):
                 health = (STATUS_PORT,)
                 rules.append(

@@ -64,8 +64,10 @@ def page() -> str:
     data: Mapping[str, Any] = yaml.safe_load(PRICES.read_text()) if PRICES.exists() else {}
     prices: Mapping[str, Any] = data["prices"]
     text = [
-        "# Costs and quotas\n\nWhat the stacks on Google Cloud cost a month as they start, in US dollars, at the list prices of "
-        f"`docs/costs.yaml` ({data['read']}).\nTraffic is not in it. Written by `./scripts/schema` from that file and the stack files; change those.\n\n"
+        "# Costs and quotas\n\nWhat the stacks on Google Cloud cost a month as they start, in US dollars, at list prices of\n"
+        "us-central1; europe-west1, the region of the stack files, costs about a tenth more. Traffic is not\n"
+        "in it. Written by `./scripts/schema` from `docs/costs.yaml` and the stack files; change those. The\n"
+        f"prices are of {data['read']}.\n\n"
         "| stack | a month | the most of it |\n| --- | ---: | --- |\n"
     ]
     sections: list[str] = []

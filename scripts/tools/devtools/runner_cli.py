@@ -19,6 +19,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument(
-        "--quick", dest="needs_lab", action="store_false", help="everything but the lab and the tests marked slow, in about a minute"
+        "--quick",
+        dest="needs_lab",
+        action="store_false",
+        help="everything but the lab and the tests marked slow, in about a minute once its tools are built",
     )
     return top
