@@ -53,4 +53,6 @@ def test_the_evidence_names_the_path(lab: MultiNetworkLab) -> None:
     assert {each["machine"] for each in answered if int(each["requests"]) > 0} == {"product-1", "product-2", "product-3"}
     carried = lab.outputs()["verification"]["far-gateway"]["gateway_traffic"]
     assert {each["gateway"] for each in carried} == {"far-gateway-1", "far-gateway-2"}
-    assert {each["endpoint"] for each in carried} == {f"{lab.address(name)}:8080" for name in ("product-2", "product-3")}
+    # A gateway chooses an endpoint for each connection, and a verification makes a few: they may all be to one machine.
+    # That both are reached through the gateways is test_every_endpoint_calls_every_endpoint.
+    assert {each["endpoint"] for each in carried} <= {f"{lab.address(name)}:8080" for name in ("product-2", "product-3")}
