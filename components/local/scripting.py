@@ -59,9 +59,22 @@ def main(script: types.ModuleType, operation: str) -> None:
         print(encode(result))
 
 
+class _Start:
+    """Whether a program is being started, and the signal that arrived meanwhile."""
+
+    running = False
+    signal: int | None = None
+
+
 def _interrupt(number: int, _frame: object) -> None:
-    """End by an exception, which ends programs and removes private files."""
+    """End by an exception, so that programs are ended and private files removed on the way.
+
+    While a program is being started, wait until `call` can end it.
+    """
     signal.signal(number, signal.SIG_IGN)
+    if _Start.running:
+        _Start.signal = number
+        return
     raise SystemExit(128 + number)
 
 
@@ -102,6 +115,7 @@ def call(
     Raises Failed for a program that is not on PATH. An exception (an interruption) ends the
     program with all its children.
     """
+    _Start.running = True
     try:
         process = subprocess.Popen(
             list(words),
@@ -114,7 +128,11 @@ def call(
     except FileNotFoundError:
         fix = "install it on the computer that runs Pulumi"
         raise Failed(f"{words[0]} is not on PATH: {fix}") from None
+    finally:
+        _Start.running = False
     try:
+        if _Start.signal is not None:
+            raise SystemExit(128 + _Start.signal)
         stdout, stderr = process.communicate(stdin, timeout_s)
     except subprocess.TimeoutExpired:
         _end(process)
