@@ -22,7 +22,7 @@ from tools.lab import up
 from tools.lab.locks import checkout_lock, exclusive_lock, shared_lock
 from tools.lab.offline import debian, dockerd
 from tools.lab.offline.programs import Tools
-from tools.lab.process import restore_sigint
+from tools.lab.process import accept_sigint
 from tools.lab.steps import StepError, StepFailedError, Steps, seconds
 
 from . import runner_cli
@@ -115,6 +115,7 @@ def python(module: str, *arguments: str | Path) -> list[str | Path]:
 def main() -> int:
     os.environ.pop("PYTHONPATH", None)  # the launcher's
     arguments = runner_cli.parser().parse_args()
+    accept_sigint()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _terminate)
@@ -182,7 +183,7 @@ def _call(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
     """Run a command on this terminal to its end; when interrupted, only after it has put things in
     order.
     """
-    with subprocess.Popen(command, env=environment, preexec_fn=restore_sigint) as process:
+    with subprocess.Popen(command, env=environment) as process:
         try:
             return process.wait()
         except KeyboardInterrupt as interrupt:

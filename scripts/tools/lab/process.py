@@ -45,8 +45,12 @@ class Completed:
     output: str
 
 
-def restore_sigint() -> None:
-    """For a child before it starts its program: what a shell starts in its background ignores SIGINT, and so do its children."""
+def accept_sigint() -> None:
+    """End this process on SIGINT, and every program that it starts from now on.
+
+    What a shell starts in its background ignores SIGINT, and so do the children of it. A child must
+    not undo that itself: Python code between fork and exec runs beside threads that hold locks.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

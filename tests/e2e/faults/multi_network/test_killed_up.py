@@ -13,7 +13,7 @@ import pytest
 from components.platforms.docker import names
 from tests.support.lab import MultiNetworkLab, processes_with
 from tools.lab import engine, locks
-from tools.lab.process import restore_sigint
+from tools.lab.process import accept_sigint
 
 KILLS = int(os.environ.get("LAB_KILLS", "20"))
 """How often it is killed."""
@@ -63,6 +63,7 @@ def interrupted_up(lab: MultiNetworkLab, after: str, seconds: float) -> tuple[fl
     Returns the seconds in which it ended then, its exit code, and its output.
     """
     command = ["./scripts/lab", "up", "--stack", lab.stack]
+    accept_sigint()
     with subprocess.Popen(
         command,
         cwd=lab.root,
@@ -70,7 +71,6 @@ def interrupted_up(lab: MultiNetworkLab, after: str, seconds: float) -> tuple[fl
         stderr=subprocess.STDOUT,
         text=True,
         process_group=0,
-        preexec_fn=restore_sigint,
     ) as process:
         assert process.stdout
         lines = list(iter_until(process.stdout, after))
