@@ -462,15 +462,15 @@ class Lab:
         return self.docker("exec", self.container(machine), "sh", "-c", command, check=check)
 
     @contextmanager
-    def background_requests(self, caller: str = "deploy/product") -> Iterator[list[Request]]:
-        """Call the Service from a pod during the block, one or two hundred times a second. The list grows with the answers."""
+    def background_requests(self, caller: str = "deploy/product", name: str = "product") -> Iterator[list[Request]]:
+        """Call a Service from a pod during the block, one or two hundred times a second. The list grows with the answers."""
         requests: list[Request] = []
         stop = threading.Event()
 
         def call() -> None:
             while not stop.is_set():
                 started = time.monotonic()
-                answers = self.call_from_pod(count=100, caller=caller)
+                answers = self.call_from_pod(name, count=100, caller=caller)
                 requests.extend(Request(started, answer.hostname, answer.detail) for answer in answers)
 
         threads = [threading.Thread(target=call) for _ in range(2)]

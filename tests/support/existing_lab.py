@@ -1,0 +1,223 @@
+"""Machines and an application that somebody else made, and stacks that adopt them: in the cluster and mesh of a lab.
+
+The machines are containers that no stack has made. They have a past: files where the program could
+put its own, a second port of sshd, a user's own key.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.names import config_key
+from components.platforms.docker.names import CLUSTER, docker_name, stack_label
+from tests.support.lab import CHECKOUT_ID, Completed, Config, Lab
+
+NAMESPACE = "billing"
+SERVICE = "billing.billing"
+IMAGE = "istio-vm-mesh/machine:bookworm"
+FIRST_HOST = 246
+"""The last byte of the first machine's address; addresses of the lab's own machines begin in the middle of the range."""
+
+PAST = {
+    "/etc/certs/key.pem": "the application's own TLS key",
+    "/etc/certs/cert-chain.pem": "the application's own certificate",
+    "/etc/certs/root-cert.pem": "corporate roots",
+    "/etc/istio/notes": "from an attempt of last year",
+    "/run/secrets/vault/token": "another program's",
+    "/usr/local/bin/envoy": "#!/bin/sh\n# another program's proxy\n",
+    "/etc/systemd/system/istio.service": "[Service]\nExecStart=/bin/true\n",
+}
+"""Files that are on every machine before it joins, by their path."""
+
+
+@dataclass
+class ExistingMachines:
+    """The machines, by name; made once, for as long as the lab is up."""
+
+    lab: Lab
+    addresses: dict[str, str] = field(default_factory=dict)
+    host_keys: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return stack_label(self.stack)
+
+    @property
+    def stack(self) -> str:
+        """What their containers are named after."""
+        return f"existing-{CHECKOUT_ID}"
+
+    @property
+    def key(self) -> Path:
+        """The private key of the person who runs these machines."""
+        return self.lab.private_directory / "operators-key"
+
+    def make(self, *names: str) -> None:
+        """Create machines, each with its past."""
+        if not self.key.exists():
+            self.lab.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
+        network = docker_name(self.lab.stack, "pods")
+        prefix = self.lab.cidrs[0].rpartition(".")[0]
+        node = self.lab.outputs()["gateway"]
+        for name in names:
+            address = f"{prefix}.{FIRST_HOST + len(self.addresses)}"
+            payload = {
+                "name": self.container(name),
+                "hostname": name,
+                "image": IMAGE,
+                "network": network,
+                "second_network": None,
+                "first": address,
+                "last": address,
+                "label": self.label,
+                "public_key": self.key.with_suffix(".pub").read_text().strip(),
+                "routes": [f"10.244.0.0/16 via {node}"],
+                "user": "admin",
+            }
+            command = ["python3", "-I", "components/local/run.py", "platforms/docker/scripts/create_machine.py", "create"]
+            result = json.loads(self.lab.run(*command, stdin=json.dumps({"create": payload})).stdout)
+            self.addresses[name], self.host_keys[name] = result["address"], result["host_key"]
+            self.give_past(name)
+
+    def give_past(self, name: str) -> None:
+        """Put the files of PAST on a machine, with modes that nobody else would choose."""
+        lines = []
+        for path, text in PAST.items():
+            lines += [f"mkdir -p {Path(path).parent}", f"printf %s {shlex.quote(text)} >{path}", f"chmod 0640 {path}"]
+        lines += ["chmod 0700 /run/secrets", "echo 'Port 22\nPort 2222' >/etc/ssh/sshd_config.d/ports.conf", "systemctl restart ssh"]
+        self.root(name, "\n".join(lines))
+
+    def past(self, name: str) -> str:
+        """What a machine's past looks like now: kind, mode, owner and digest of its files and their directories."""
+        places = " ".join(sorted({str(Path(path).parent) for path in PAST} - {"/usr/local/bin", "/etc/systemd/system"}))
+        look = f"stat --format '%F %a %U %n' {places} {' '.join(PAST)}; sha256sum {' '.join(PAST)}; find {places} | sort"
+        return self.root(name, look)
+
+    def container(self, name: str) -> str:
+        return docker_name(self.stack, name)
+
+    def root(self, name: str, command: str, check: bool = True) -> str:
+        """Run a command on a machine as root, past SSH."""
+        return self.lab.docker("exec", self.container(name), "bash", "-c", command, check=check)
+
+    def remove(self) -> None:
+        containers = self.lab.docker("ps", "--all", "--quiet", "--filter", f"label={self.label}").split()
+        if containers:
+            self.lab.docker("rm", "--force", "--volumes", *containers)
+
+
+@dataclass
+class AdoptingStack:
+    """A stack that adopts the lab's cluster, its mesh, and machines of `ExistingMachines`."""
+
+    machines: ExistingMachines
+    name: str
+    declared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The machines of the stack file, by the names that it gives them."""
+    workloads: dict[str, dict[str, Any]] = field(default_factory=dict)
+    mesh: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def lab(self) -> Lab:
+        return self.machines.lab
+
+    def declare(self, name: str, machine: str, **settings: Any) -> None:
+        """Declare one of the machines that exist, by whatever name."""
+        self.declared[name] = {
+            "platform": "ssh",
+            "workload": "billing",
+            "network": "pods",
+            "host": self.machines.addresses[machine],
+            "user": "admin",
+            "hostKey": self.machines.host_keys[machine],
+            "privateKey": str(self.machines.key),
+            **settings,
+        }
+
+    def workload(self, name: str = "billing", **settings: Any) -> None:
+        """Declare a workload; every machine's image has the application on port 8080."""
+        self.workloads[name] = {
+            "namespace": NAMESPACE,
+            "labels": {"app": name},
+            "ports": {"http": 8080},
+            "probe": {"http": {"port": 8080, "path": "/"}},
+            "services": {name: {"ports": {"http": 80}}},
+            **settings,
+        }
+
+    def write(self) -> None:
+        """Write the stack file."""
+        lab = self.lab
+        of_lab = yaml.safe_load(lab.stack_path.read_text())["config"]
+        package = of_lab[config_key("mesh")]["package"]
+        config: Config = {
+            "networks": {"pods": {"cidrs": [lab.cidrs[0]]}},
+            "cluster": {
+                "platform": "existing",
+                "network": "pods",
+                "kubeconfig": lab.environment["KUBECONFIG"],
+                "context": f"kind-{docker_name(lab.stack, CLUSTER)}",
+                "podCidr": "10.244.0.0/16",
+                "gateway": {"address": lab.outputs()["gateway"], "install": False},
+                "namespaces": [NAMESPACE],
+            },
+            "mesh": {"adopt": True, "version": "1.31.0", "package": package, **self.mesh},
+            "workloads": self.workloads,
+            "machines": self.declared,
+        }
+        document = {"config": {config_key(key): value for key, value in config.items()}}
+        path = lab.root / "stacks" / f"Pulumi.{self.name}.yaml"
+        if path.exists():  # it holds the salt of the stack's secrets
+            document = yaml.safe_load(path.read_text()) | document
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    def init(self) -> None:
+        self.write()
+        self.lab.run("pulumi", "stack", "init", "--stack", self.name, "--non-interactive")
+
+    def pulumi(self, *words: str, check: bool = True, env: Mapping[str, str] | None = None) -> Completed:
+        """Run the CLI for this stack."""
+        command = ["pulumi", *words, "--stack", self.name, "--non-interactive", "--color", "never"]
+        if env:
+            command = ["env", *(f"{key}={value}" for key, value in env.items()), *command]
+        return self.lab.run(*command, check=check, timeout=300)
+
+    def up(self, check: bool = True) -> str:
+        """Run `pulumi up`; without `check` it must fail. Returns what it printed."""
+        self.write()
+        done = self.pulumi("up", "--yes", "--skip-preview", check=check)
+        assert check or done.returncode, f"`up` did not fail:\n{done.stdout}"
+        return done.stdout + done.stderr
+
+    def assert_no_changes(self) -> None:
+        """Check that another preview is empty."""
+        done = self.pulumi("preview", "--expect-no-changes", "--diff", check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def destroy(self, check: bool = True, env: Mapping[str, str] | None = None) -> str:
+        """Run `pulumi destroy`; without `check` it must fail. Returns what it printed."""
+        done = self.pulumi("destroy", "--yes", "--skip-preview", check=check, env=env)
+        assert check or done.returncode, f"`destroy` did not fail:\n{done.stdout}"
+        return done.stdout + done.stderr
+
+    def entries(self) -> dict[str, Any]:
+        """The WorkloadEntries of the namespace by their address."""
+        text = self.lab.run("kubectl", "--namespace", NAMESPACE, "get", "workloadentries", "--output", "json").stdout
+        return {each["spec"]["address"]: each for each in json.loads(text)["items"]}
+
+    def healthy(self) -> set[str]:
+        """The machines, by their host names, whose entries are connected and Healthy."""
+        names = {address: name for name, address in self.machines.addresses.items()}
+        healthy = set()
+        for address, entry in self.entries().items():
+            conditions = {each["type"]: each["status"] for each in entry.get("status", {}).get("conditions", [])}
+            if conditions.get("Healthy") == "True":
+                healthy.add(names[address])
+        return healthy
