@@ -60,7 +60,7 @@ def installed(stack: Stack, cli: Path, sdk: Path, monkeypatch: pytest.MonkeyPatc
     assert {what.split()[0] for what in in_use.values()} == {"official" if OFFICIAL else "stand-in"}
     environment = Path(sys.prefix)
     path = f"{binaries}:{environment / 'bin'}:{os.environ['PATH']}"
-    project = Stack(binaries / "pulumi", stack.root, {"PATH": path, "PULUMI_ERROR_OUTPUT_STRING": "1"})
+    project = Stack(binaries / "pulumi", stack.root, {**stack.environment, "PATH": path, "PULUMI_ERROR_OUTPUT_STRING": "1"})
     write(project, PROGRAM, f"{{virtualenv: '{environment}'}}")
     return project
 
