@@ -69,7 +69,7 @@ def mesh(cli: Path, tmp_path: Path, host: Callable[[Provider], None], stack: Sta
             host(fake_providers.FakeProvider(provider))
         (stack.project / f"Pulumi.{STACK}.yaml").unlink(missing_ok=True)
         (stack.project / "Pulumi.yaml").write_text(f"name: {harness.PROJECT}\nruntime: python\n")
-        stack.call("stack", "init", STACK)
+        stack.init()
         return Mesh(stack, name)
 
     return make

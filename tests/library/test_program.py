@@ -72,7 +72,7 @@ def test_the_engine_runs_the_program(documented: Documented, package: Path, host
     file = stack.project / f"Pulumi.{STACK}.yaml"
     file.unlink(missing_ok=True)
     (stack.project / "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
-    stack.call("stack", "init", STACK)
+    stack.init()
     settings = yaml.safe_load(file.read_text()) or {} if file.exists() else {}
     values = {f"{PROJECT}:{key}": value for key, value in documented.config.items()}
     file.write_text(yaml.safe_dump({**settings, "config": values}))

@@ -21,6 +21,7 @@ from pulumi.automation._server import LanguageServer
 from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
 from pulumi.runtime.proto import language_pb2_grpc
 
+from tests.support import vault
 from tools.lab import paths
 
 # Programs run in this process, and each CLI has ports of its own. A program that outlives its CLI leaves a connection that fails. gRPC shares the
@@ -28,7 +29,7 @@ from tools.lab import paths
 _GRPC_CHANNEL_OPTIONS.append(("grpc.use_local_subchannel_pool", 1))
 
 Program = Callable[[], object]
-PROJECT, STACK, PASSPHRASE = "test", "lab", "test"
+PROJECT, STACK = "test", "lab"
 OFFICIAL = os.environ.get("PLUGINS") == "official"
 """Whether the official plugins are asked, see conftest.py."""
 
@@ -62,7 +63,6 @@ class Stack:
         settings = {
             "PULUMI_HOME": str(self.root / "home"),
             "PULUMI_BACKEND_URL": paths.backend(self.root / "state"),
-            "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
             "PULUMI_SKIP_UPDATE_CHECK": "1",
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "1",
@@ -98,6 +98,10 @@ class Stack:
             raise
         assert (process.returncode != 0) == fails, f"pulumi {' '.join(words)} ended with {process.returncode}:\n{output}"
         return Result(process.returncode, output)
+
+    def init(self) -> None:
+        """Create the stack of the project, empty."""
+        self.call("stack", "init", STACK, f"--secrets-provider={vault.PROVIDER}")
 
     def preview(self, program: Program, *options: str, fails: bool = False) -> Result:
         return self.call("preview", "--stack", STACK, *options, program=program, fails=fails)

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import control_plane, sshd
-from tests.support.cli_stack import OFFICIAL, PROJECT, STACK, Stack
+from tests.support import control_plane, sshd, vault
+from tests.support.cli_stack import OFFICIAL, PROJECT, Stack
 from tools.lab import paths
 from tools.standins import install
 from tools.standins.command import Command
@@ -58,22 +58,29 @@ def sdk() -> Path:
 
 
 @pytest.fixture(scope="session")
-def template(cli: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with an empty stack, which tests copy: its creation takes two calls of the CLI."""
-    stack = Stack(cli, tmp_path_factory.mktemp("template"))
+def secrets_provider() -> Iterator[dict[str, str]]:
+    """The variables by which Pulumi finds what encrypts the secrets of stacks."""
+    with vault.serving() as variables:
+        yield variables
+
+
+@pytest.fixture(scope="session")
+def template(cli: Path, secrets_provider: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with an empty stack, which tests copy: its creation takes a call of the CLI."""
+    stack = Stack(cli, tmp_path_factory.mktemp("template"), secrets_provider)
     for directory in (stack.project, stack.root / "state", stack.root / "home"):
         directory.mkdir()
     (stack.project / "Pulumi.yaml").write_text(f"name: {PROJECT}\nruntime: python\n")
-    stack.call("stack", "init", STACK)
+    stack.init()
     return stack.root
 
 
 @pytest.fixture
-def stack(cli: Path, template: Path, tmp_path: Path) -> Stack:
+def stack(cli: Path, template: Path, secrets_provider: dict[str, str], tmp_path: Path) -> Stack:
     """An empty stack without providers."""
     root = tmp_path / "stack"
     shutil.copytree(template, root)
-    return Stack(cli, root)
+    return Stack(cli, root, dict(secrets_provider))
 
 
 @pytest.fixture

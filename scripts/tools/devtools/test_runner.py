@@ -169,7 +169,7 @@ def _stages(environment: Mapping[str, str], with_lab: bool) -> list[Stage]:
         Stage("mypy", python("mypy")),
         Stage(
             "tests without the lab",
-            python("pytest", "--numprocesses=2", *selection, *FAST_TESTS),
+            python("pytest", "--numprocesses=3", *selection, *FAST_TESTS),
             environment,
         ),
     ]

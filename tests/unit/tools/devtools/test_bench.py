@@ -15,6 +15,7 @@ from tools.devtools.bench import figures, mesh, preview
 from tools.lab.steps import StepError
 
 
+@pytest.mark.slow
 def test_one_size_is_measured_with_as_many_machines_as_it_says() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tools.devtools.bench", "one", "lab", "3"],
