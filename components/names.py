@@ -21,8 +21,6 @@ ROOT_CERTIFICATE_CONFIG_MAP = f"{ISTIO_NAMESPACE}/istio-ca-root-cert"
 DISCONNECT_GRACE = 10
 """Seconds from an agent's last connection until istiod removes its WorkloadEntry."""
 TOKEN_AUDIENCE = "istio-ca"
-TOKEN_MARGIN_S = 300
-"""A token that expires sooner than this is not delivered any more."""
 
 # Ports of the agent and of Envoy (istio.io: Application Requirements, "Ports used by Istio").
 ENVOY_ADMIN_PORT = 15000
@@ -58,6 +56,18 @@ NETWORK_LABEL = "topology.istio.io/network"
 INJECTION_LABEL = "istio-injection"
 WORKLOAD_LABEL = "istio-vm-mesh/workload"
 """The selector of a workload's Deployment."""
+REGISTRATION_LABEL = "istio-vm-mesh/registration"
+"""On a WorkloadEntry: the identifier of the registration by which this program joined its machine."""
+MACHINE_LABEL = "istio-vm-mesh/machine"
+"""On a WorkloadEntry: its machine's name."""
+QUARANTINE_LABEL = "istio-vm-mesh/quarantine"
+"""On a WorkloadEntry that keeps a machine out: the machine's name."""
+QUARANTINE_ACCOUNT = "Quarantined-by-istio-vm-mesh"
+"""The service account of such an entry. Kubernetes refuses upper case, so none can have the name."""
+STACK_ANNOTATION, REASON_ANNOTATION = "istio-vm-mesh/stack", "istio-vm-mesh/reason"
+"""On such an entry: `<project>/<stack>` that gave the machine up, and why."""
+CONNECTED_ANNOTATION = "istio.io/connectedAt"
+"""istiod sets it on the WorkloadEntry of a machine whose agent is connected."""
 DISCONNECTED_ANNOTATION = "istio.io/disconnectedAt"
 """istiod sets it on the WorkloadEntry of a machine whose agent disconnected."""
 GROUP_ANNOTATION = "istio.io/autoRegistrationGroup"
@@ -66,7 +76,7 @@ GATEWAY_SELECTOR = {"istio": EASTWEST_GATEWAY.removeprefix("istio-")}
 """Selects the east-west gateway's pods; the chart derives the label from the release's name."""
 
 # What the names of Pulumi resources end with, after the name of what they belong to (`part_name`).
-TOKEN, JOIN, PROOF, DRAIN = "token", "join", "proof", "drain"
+REGISTRATION, JOIN, PROOF, DRAIN = "registration", "join", "proof", "drain"
 """Of a machine."""
 ACCOUNT, WORKLOAD_GROUP, PODS, VERIFICATION = "account", "group", "pods", "verification"
 """Of a workload."""
