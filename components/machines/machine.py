@@ -18,7 +18,8 @@ from pulumi_command import local
 from .. import commands, names, shell
 from ..istio.workload import Workload
 from ..local import openssh
-from .bootstrap import JoinInputs, join_digest, join_script, leave_script
+from .bootstrap import JoinInputs, bundle
+from .bundle import Bundle, Owner, digest, join_script, leave_script
 from .host import Host, HostFactory
 from .scripts import drain
 from .token import Token, TokenArgs
@@ -78,13 +79,12 @@ class Machine(pulumi.ComponentResource):
         self.address = host.address
         self.entry = host.address.apply(lambda address: names.entry_name(workload_name, address, network))
         token = self._token(args)
-        inputs = pulumi.Output.all(
+        joined = pulumi.Output.all(
             mesh=mesh.effective_config,
             address=host.address,
             gateway=mesh.gateway,
             root_certificate=mesh.root_certificate,
-            token=token.token,
-        ).apply(self._join_inputs)
+        ).apply(self._bundle)
         depends_on = [*filter(None, [host.resource]), *workload.identity_resources, *mesh.ready]
         self._target = host.target
         if host.host_key:
@@ -93,8 +93,8 @@ class Machine(pulumi.ComponentResource):
         join = commands.MachineScript(
             target=self._target,
             purpose=names.JOIN,
-            script=inputs.apply(join_script),
-            last_line=inputs.apply(join_digest),
+            script=pulumi.Output.all(joined, token.token).apply(lambda values: join_script(*values)),
+            last_line=joined.apply(digest),
         )
         self.join = self._on_machine(join, depends_on)
         if not host.host_key:
@@ -120,12 +120,26 @@ class Machine(pulumi.ComponentResource):
         opts = pulumi.ResourceOptions(parent=self, depends_on=workload.identity_resources)
         return Token(names.part_name(self._name, names.TOKEN), token_args, opts)
 
-    def _join_inputs(self, values: Mapping[str, Any]) -> JoinInputs:
-        return JoinInputs(
+    @property
+    def _owner(self) -> Owner:
+        settings = self.workload.settings
+        return Owner(
+            project=pulumi.get_project(),
+            stack=pulumi.get_stack(),
             machine=self._name,
-            network=self.network,
-            workload=self.workload.settings,
-            **values,
+            registration="",
+            namespace=settings.namespace,
+            workload=settings.name,
+        )
+
+    def _bundle(self, values: Mapping[str, Any]) -> Bundle:
+        return bundle(
+            JoinInputs(
+                owner=self._owner,
+                network=self.network,
+                workload=self.workload.settings,
+                **values,
+            )
         )
 
     def _drain(self, create: commands.Script | None, depends_on: Sequence[pulumi.Resource]) -> local.Command:
@@ -151,7 +165,7 @@ class Machine(pulumi.ComponentResource):
     def _drain_payload(self, values: Mapping[str, Any]) -> drain.Payload:
         leave = None
         if self.host.leaves:
-            script = shell.run_as_root(leave_script(self._name), LEAVE_TIME_LIMIT_S)
+            script = shell.run_as_root(leave_script(self._owner), LEAVE_TIME_LIMIT_S)
             # If this program also deletes the machine, a failed leave must not block the deletion.
             leave = drain.Leave(values["target"], script, required=self.host.resource is None)
         return drain.Payload(
