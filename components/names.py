@@ -58,6 +58,16 @@ NETWORK_LABEL = "topology.istio.io/network"
 INJECTION_LABEL = "istio-injection"
 WORKLOAD_LABEL = "istio-vm-mesh/workload"
 """The selector of a workload's Deployment."""
+MACHINE_LABEL, REGISTRATION_LABEL = "istio-vm-mesh/machine", "istio-vm-mesh/registration"
+"""Of a WorkloadEntry: the machine that registered it, and the id of that registration."""
+MAX_UNAVAILABLE_ANNOTATION = "istio-vm-mesh/max-unavailable"
+"""Of a workload's Lease: how many of its agents may be stopped at once, as its setting says."""
+MACHINES_ANNOTATION = "istio-vm-mesh/machines"
+"""Of a workload's Lease: the names of the workload's machines in the stack, by commas."""
+SLOTS_ANNOTATION = "istio-vm-mesh/slots"
+"""Of a workload's Lease: which joins hold a slot, and which updates are halted, as JSON."""
+JOINED_ANNOTATION_PREFIX = "joined.istio-vm-mesh/"
+"""Of a workload's Lease, before a machine's name: the id of the registration that joined it."""
 DISCONNECTED_ANNOTATION = "istio.io/disconnectedAt"
 """istiod sets it on the WorkloadEntry of a machine whose agent disconnected."""
 GROUP_ANNOTATION = "istio.io/autoRegistrationGroup"
@@ -69,6 +79,7 @@ GATEWAY_SELECTOR = {"istio": EASTWEST_GATEWAY.removeprefix("istio-")}
 TOKEN, JOIN, PROOF, DRAIN = "token", "join", "proof", "drain"
 """Of a machine."""
 ACCOUNT, WORKLOAD_GROUP, PODS, VERIFICATION = "account", "group", "pods", "verification"
+SLOTS = "slots"
 """Of a workload."""
 SSH_KEY = "ssh-key"
 """The whole name: a stack has one key."""
@@ -157,6 +168,11 @@ def failover_rule_name(service: str) -> str:
 def verification_job_name(workload: str) -> str:
     """Return how the names of the Jobs begin that call a workload."""
     return f"verify-{workload}"
+
+
+def slots_lease_name(workload: str) -> str:
+    """Return the name of the Lease of the slots in which a workload's agents restart."""
+    return f"{workload}-slots"
 
 
 def token_role_name(workload: str) -> str:
