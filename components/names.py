@@ -56,22 +56,28 @@ NETWORK_LABEL = "topology.istio.io/network"
 INJECTION_LABEL = "istio-injection"
 WORKLOAD_LABEL = "istio-vm-mesh/workload"
 """The selector of a workload's Deployment."""
-REGISTRATION_LABEL = "istio-vm-mesh/registration"
-"""On a WorkloadEntry: the identifier of the registration by which this program joined its machine."""
-MACHINE_LABEL = "istio-vm-mesh/machine"
-"""On a WorkloadEntry: its machine's name."""
+MACHINE_LABEL, REGISTRATION_LABEL = "istio-vm-mesh/machine", "istio-vm-mesh/registration"
+"""Of a WorkloadEntry: the machine that registered it, and the id of that registration."""
+MAX_UNAVAILABLE_ANNOTATION = "istio-vm-mesh/max-unavailable"
+"""Of a workload's Lease: how many of its agents may be stopped at once, as its setting says."""
+MACHINES_ANNOTATION = "istio-vm-mesh/machines"
+"""Of a workload's Lease: the names of the workload's machines in the stack, by commas."""
+SLOTS_ANNOTATION = "istio-vm-mesh/slots"
+"""Of a workload's Lease: which joins hold a slot, and which updates are halted, as JSON."""
+JOINED_ANNOTATION_PREFIX = "joined.istio-vm-mesh/"
+"""Of a workload's Lease, before a machine's name: the id of the registration that joined it."""
+DISCONNECTED_ANNOTATION = "istio.io/disconnectedAt"
+"""istiod sets it on the WorkloadEntry of a machine whose agent disconnected."""
+GROUP_ANNOTATION = "istio.io/autoRegistrationGroup"
+"""The WorkloadGroup of a WorkloadEntry that istiod made."""
 QUARANTINE_LABEL = "istio-vm-mesh/quarantine"
-"""On a WorkloadEntry that keeps a machine out: the machine's name."""
+"""On a WorkloadEntry that keeps a machine out of the mesh: the machine's name."""
 QUARANTINE_ACCOUNT = "Quarantined-by-istio-vm-mesh"
 """The service account of such an entry. Kubernetes refuses upper case, so none can have the name."""
 STACK_ANNOTATION, REASON_ANNOTATION = "istio-vm-mesh/stack", "istio-vm-mesh/reason"
 """On such an entry: `<project>/<stack>` that gave the machine up, and why."""
 CONNECTED_ANNOTATION = "istio.io/connectedAt"
 """istiod sets it on the WorkloadEntry of a machine whose agent is connected."""
-DISCONNECTED_ANNOTATION = "istio.io/disconnectedAt"
-"""istiod sets it on the WorkloadEntry of a machine whose agent disconnected."""
-GROUP_ANNOTATION = "istio.io/autoRegistrationGroup"
-"""The WorkloadGroup of a WorkloadEntry that istiod made."""
 GATEWAY_SELECTOR = {"istio": EASTWEST_GATEWAY.removeprefix("istio-")}
 """Selects the east-west gateway's pods; the chart derives the label from the release's name."""
 
@@ -79,6 +85,7 @@ GATEWAY_SELECTOR = {"istio": EASTWEST_GATEWAY.removeprefix("istio-")}
 REGISTRATION, JOIN, PROOF, DRAIN = "registration", "join", "proof", "drain"
 """Of a machine."""
 ACCOUNT, WORKLOAD_GROUP, PODS, VERIFICATION = "account", "group", "pods", "verification"
+SLOTS = "slots"
 """Of a workload."""
 SSH_KEY = "ssh-key"
 """The whole name: a stack has one key."""
@@ -167,6 +174,11 @@ def failover_rule_name(service: str) -> str:
 def verification_job_name(workload: str) -> str:
     """Return how the names of the Jobs begin that call a workload."""
     return f"verify-{workload}"
+
+
+def slots_lease_name(workload: str) -> str:
+    """Return the name of the Lease of the slots in which a workload's agents restart."""
+    return f"{workload}-slots"
 
 
 def token_role_name(workload: str) -> str:

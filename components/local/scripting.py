@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,7 +61,10 @@ def main(script: types.ModuleType, operation: str) -> None:
 
 
 class _Start:
-    """Whether a program is being started, and the signal that arrived meanwhile."""
+    """Whether the main thread is starting a program, and the signal that arrived meanwhile.
+
+    Python handles signals in the main thread alone, so other threads must not defer them.
+    """
 
     running = False
     signal: int | None = None
@@ -115,7 +119,9 @@ def call(
     Raises Failed for a program that is not on PATH. An exception (an interruption) ends the
     program with all its children.
     """
-    _Start.running = True
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:
+        _Start.running = True
     try:
         process = subprocess.Popen(
             list(words),
@@ -129,9 +135,10 @@ def call(
         fix = "install it on the computer that runs Pulumi"
         raise Failed(f"{words[0]} is not on PATH: {fix}") from None
     finally:
-        _Start.running = False
+        if in_main_thread:
+            _Start.running = False
     try:
-        if _Start.signal is not None:
+        if in_main_thread and _Start.signal is not None:
             raise SystemExit(128 + _Start.signal)
         stdout, stderr = process.communicate(stdin, timeout_s)
     except subprocess.TimeoutExpired:
