@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 from pulumi.runtime.config import get_config, get_config_env
 
-from .config.existing import ExistingCluster
+from .config.existing import ExistingCluster, SshMachine
 from .config.gateway_machines import gateway_machine_names, networks_with_gateway
 from .config.problems import SettingsError
 from .config.reader import SECRETS, secret_problems
@@ -72,6 +72,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             clients_see_several_gateways=network_gateways.clients_see_several_gateways(settings, name),
         )
         workloads[name] = Workload(name, workload_args, in_cluster)
+    forgotten = {name for name, machine in settings.machines_of_type(SshMachine).items() if machine.forget}
     machines: dict[str, Machine] = {}
     for name, host in dispatch.host_factories(stack, settings, networks, cluster).items():
         declared = settings.machines[name]
@@ -81,6 +82,8 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             network=declared.network,
             rotation=declared.rotation,
             workloads=list(settings.workloads),
+            take_over=declared.take_over if isinstance(declared, SshMachine) else None,
+            forget=name in forgotten,
         )
         machines[name] = Machine(name, machine_args)
     gateways: dict[str, Gateway] = {}
@@ -97,7 +100,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         verified = [
             VerifiedWorkload(
                 workload=workload,
-                machines=[machines[machine] for machine in settings.single_machines_of(name)],
+                machines=[machines[machine] for machine in settings.single_machines_of(name) if machine not in forgotten],
                 reachable_from_pods=not network_gateways.unreachable_from_pods(settings, name),
                 strict=manifests.enforces_strict_mtls(settings, workload.settings),
                 min_group_size=settings.min_group_size(name),

@@ -146,6 +146,18 @@ class SshMachine(Record):
     )
     rotation: int = Field(
         default=0,
-        description="Any number; a change issues a new token for the SSH machine and runs the join "
-        "again, which does not restart an agent that is ready. Default: 0.",
+        description="Any number; a change runs the join of the SSH machine again, with a new "
+        "token. It repairs what differs, and does not restart an agent that is as it must be. "
+        "Default: 0.",
+    )
+    take_over: str | None = Field(
+        default=None,
+        description="`<project>/<stack>` that the machine belongs to until now, as a refused join "
+        "names it. Default: a machine of another stack is refused.",
+    )
+    forget: bool = Field(
+        default=False,
+        description="Whether the machine is given up: nothing connects to it any more, and its "
+        "removal keeps it out of the mesh from the cluster's side. Default: it leaves the mesh "
+        "over SSH when it is removed.",
     )

@@ -22,6 +22,7 @@ from typing import Any
 
 from .. import names
 from ..local import scripting
+from ..local.cluster_access import Kubectl
 from .bundle import Owner
 
 KIND = "workloadentries.networking.istio.io"
@@ -73,19 +74,19 @@ def parse(item: Mapping[str, Any]) -> Entry:
     )
 
 
-def read_all(kubectl: scripting.Kubectl, namespace: str) -> dict[str, Entry]:
+def read_all(kubectl: Kubectl, namespace: str) -> dict[str, Entry]:
     """Return the entries of a namespace by name. Raises scripting.Failed."""
     items = _get(kubectl, namespace, KIND)["items"]
     return {item["metadata"]["name"]: parse(item) for item in items}
 
 
-def read(kubectl: scripting.Kubectl, namespace: str, name: str) -> Entry | None:
+def read(kubectl: Kubectl, namespace: str, name: str) -> Entry | None:
     """Return one entry, or None. Raises scripting.Failed."""
     item = _get(kubectl, namespace, KIND, name, "--ignore-not-found")
     return parse(item) if item else None
 
 
-def delete_registered(kubectl: scripting.Kubectl, namespace: str, registration: str) -> bool:
+def delete_registered(kubectl: Kubectl, namespace: str, registration: str) -> bool:
     """Delete the entries of a registration, and return whether there were any.
 
     Raises scripting.Failed.
@@ -144,7 +145,7 @@ class Quarantine:
         }
 
 
-def quarantine(kubectl: scripting.Kubectl, machine: Quarantine) -> str:
+def quarantine(kubectl: Kubectl, machine: Quarantine) -> str:
     """Keep a machine out of every Service, and return what does so, as a clause.
 
     Nothing changes where the entry of its name is of another registration.
@@ -178,7 +179,7 @@ def quarantine(kubectl: scripting.Kubectl, machine: Quarantine) -> str:
 
 
 @contextmanager
-def lifted(kubectl: scripting.Kubectl, namespace: str, entry: str) -> Iterator[None]:
+def lifted(kubectl: Kubectl, namespace: str, entry: str) -> Iterator[None]:
     """Remove what keeps a machine out, while it joins, and put it back where the join fails.
 
     entry: the name of the machine's WorkloadEntry.
@@ -204,12 +205,12 @@ def quarantined(items: Iterable[Entry]) -> list[Entry]:
     return [entry for entry in items if entry.quarantine]
 
 
-def _get(kubectl: scripting.Kubectl, namespace: str, *words: str) -> Any:
+def _get(kubectl: Kubectl, namespace: str, *words: str) -> Any:
     done = _call(kubectl, "get", *words, "--namespace", namespace, "--output", "json")
     return json.loads(done.text) if done.text else None
 
 
-def _call(kubectl: scripting.Kubectl, *words: str) -> scripting.Done:
+def _call(kubectl: Kubectl, *words: str) -> scripting.Done:
     done = kubectl.call(REQUEST_TIMEOUT, *words, timeout_s=TIMEOUT_S)
     if done.status == scripting.TIMED_OUT:
         raise scripting.Failed(f"kubectl {words[0]} {words[1]} did not end within {TIMEOUT_S} s")

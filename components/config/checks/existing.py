@@ -11,6 +11,7 @@ from ..existing import ExistingCluster, SshMachine
 from ..problems import Problem, suggestion
 from ..stack import Settings
 
+_STACK = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 _HOST_KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]+")
 
 
@@ -45,6 +46,11 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
                 f"{path}.privateKey",
                 "is missing: name a file, or set the key with "
                 "`pulumi config set --secret istio-vm-mesh:sshPrivateKey`",
+            )
+        if machine.take_over is not None and not _STACK.fullmatch(machine.take_over):
+            yield Problem(
+                f"{path}.takeOver",
+                f"expected `<project>/<stack>`, as a refused join names it; got {machine.take_over!r}",
             )
         yield from _check_address(settings, name, machine, by_address)
         by_address.setdefault(machine.address or machine.host, name)
