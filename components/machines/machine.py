@@ -9,7 +9,7 @@ before it is removed. Where the key is known beforehand, the creation of the dra
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pulumi
@@ -107,7 +107,7 @@ class Machine(pulumi.ComponentResource):
     def _token(self, args: MachineArgs) -> Token:
         workload, cluster = self.workload, self._cluster
         token_args = TokenArgs(
-            kubeconfig=cluster.kubeconfig,
+            access=cluster.access.apply(asdict),
             cluster=cluster.identifier,
             workload=workload.settings.name,
             workloads=sorted({*args.workloads, workload.settings.name}),
@@ -130,7 +130,7 @@ class Machine(pulumi.ComponentResource):
 
     def _drain(self, create: commands.Script | None, depends_on: Sequence[pulumi.Resource]) -> local.Command:
         host = self.host
-        values = {"kubeconfig": self._cluster.kubeconfig, "entry": self.entry}
+        values = {"access": self._cluster.access, "entry": self.entry}
         # It runs before a machine is replaced, as before it is removed. A machine that stays leaves
         # the mesh even when the cluster is deleted.
         opts = pulumi.ResourceOptions(
@@ -155,7 +155,7 @@ class Machine(pulumi.ComponentResource):
             # If this program also deletes the machine, a failed leave must not block the deletion.
             leave = drain.Leave(values["target"], script, required=self.host.resource is None)
         return drain.Payload(
-            kubeconfig=values["kubeconfig"],
+            access=values["access"],
             namespace=self.workload.settings.namespace,
             entry=values["entry"],
             drain_s=SECONDS_TO_LEAVE if leave else SECONDS_TO_DRAIN,

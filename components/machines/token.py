@@ -8,9 +8,6 @@ later. istiod requires the token only from machines without a valid certificate.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,6 +17,8 @@ from typing import Any
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
+from ..local import scripting
+from ..local.cluster_access import ClusterAccess, kubectl
 from ..names import DISCONNECTED_ANNOTATION, TOKEN_AUDIENCE, TOKEN_MARGIN_S
 
 LIFETIME = 3600  # seconds
@@ -27,21 +26,16 @@ LIFETIME = 3600  # seconds
 _MINT_FOR = ("cluster", "workload", "namespace", "service_account", "identity", "rotation")
 
 
-def _kubectl(kubeconfig: str, *arguments: str) -> str:
-    """Run kubectl and return its output; the kubeconfig is in a file of this user's for the time of the call. Raises RuntimeError."""
-    descriptor, path = tempfile.mkstemp()
+def _kubectl(access: Mapping[str, Any], *arguments: str) -> str:
+    """Run kubectl and return its output. Raises RuntimeError."""
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(kubeconfig)
-        command = ["kubectl", "--kubeconfig", path, "--request-timeout=20s", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
-    except FileNotFoundError:
-        raise RuntimeError("kubectl is not on PATH; it mints the machines' tokens") from None
-    finally:
-        os.unlink(path)
-    if done.returncode:
-        raise RuntimeError(f"kubectl {arguments[0]} {arguments[1]} failed: {done.stderr.strip()}")
-    return done.stdout
+        with kubectl(ClusterAccess(**access)) as program:
+            done = program.call("--request-timeout=20s", *arguments, timeout_s=60)
+    except scripting.Failed as error:
+        raise RuntimeError(str(error)) from None
+    if done.status:
+        raise RuntimeError(f"kubectl {arguments[0]} {arguments[1]} failed: {done.error}")
+    return done.text
 
 
 def _refuse_to_rename(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -93,18 +87,18 @@ class TokenProvider(ResourceProvider):
 
     def _mint(self, props: dict[str, Any]) -> dict[str, Any]:
         arguments = ("create", "token", props["service_account"], "--namespace", props["namespace"], "--audience", TOKEN_AUDIENCE)
-        answer = json.loads(_kubectl(props["kubeconfig"], *arguments, "--duration", f"{LIFETIME}s", "--output", "json"))
+        answer = json.loads(_kubectl(props["access"], *arguments, "--duration", f"{LIFETIME}s", "--output", "json"))
         expires = datetime.fromisoformat(answer["status"]["expirationTimestamp"]).timestamp()
         return {**props, "token": answer["status"]["token"], "expires": expires}
 
     def _joined(self, props: dict[str, Any]) -> bool:
         """Whether the machine's entry is connected and healthy. An API server that does not answer says nothing, so nothing is changed."""
-        if not isinstance(props.get("kubeconfig"), str) or not isinstance(props.get("entry"), str):
+        if not isinstance(props.get("access"), dict) or not isinstance(props.get("entry"), str):
             return True
         get = ("get", "workloadentry", props["entry"], "--namespace", props["namespace"], "--ignore-not-found", "--output", "json")
         try:
-            text = _kubectl(props["kubeconfig"], *get)
-        except (RuntimeError, subprocess.TimeoutExpired):
+            text = _kubectl(props["access"], *get)
+        except RuntimeError:
             return True
         entry = json.loads(text) if text.strip() else {}
         conditions = entry.get("status", {}).get("conditions", [])
@@ -116,14 +110,14 @@ class TokenProvider(ResourceProvider):
 class TokenArgs:
     """What a token is minted for.
 
-    kubeconfig: the kubeconfig's text; secret. cluster: the cluster's identifier.
+    access: the cluster, a ClusterAccess as a map. cluster: the cluster's identifier.
     workload: the machine's workload. workloads: all workloads that stay in the stack.
     namespace, service_account: the ServiceAccount that the token is for.
     identity: changes when the machine is another one. rotation: another number mints anew.
     entry: the name of the machine's WorkloadEntry.
     """
 
-    kubeconfig: pulumi.Input[str]
+    access: pulumi.Input[Mapping[str, Any]]
     cluster: pulumi.Input[str]
     workload: str
     workloads: Sequence[str]
@@ -144,7 +138,7 @@ class Token(Resource, module="token", name="Token"):
     expires: pulumi.Output[float]
 
     def __init__(self, name: str, args: TokenArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        secret = pulumi.ResourceOptions(additional_secret_outputs=["token", "kubeconfig"])
+        secret = pulumi.ResourceOptions(additional_secret_outputs=["token"])
         props = {field.name: getattr(args, field.name) for field in fields(args)}
         options = pulumi.ResourceOptions.merge(opts, secret)
         super().__init__(TokenProvider(), name, {**props, "token": None, "expires": None}, options)

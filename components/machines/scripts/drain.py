@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from time import sleep
 
 from ...local import openssh, scripting
+from ...local.cluster_access import ClusterAccess, kubectl
 
 LEAVE_TIMEOUT_S = 150
 
@@ -33,13 +34,13 @@ class Leave:
 class Payload:
     """A machine.
 
-    kubeconfig: the kubeconfig's text.
+    access: the cluster.
     namespace, entry: its WorkloadEntry.
     drain_s: seconds for requests that are under way once the entry is deleted.
     leave: how it leaves; None for a machine that is shut down, and leaves by its unit.
     """
 
-    kubeconfig: str = field(repr=False)
+    access: ClusterAccess = field(metadata={"record": ClusterAccess})
     namespace: str
     entry: str
     drain_s: float
@@ -63,9 +64,9 @@ def drain(payload: Payload) -> None:
     """Delete the WorkloadEntry, and wait for requests that are under way."""
     words = ["delete", "workloadentry", payload.entry, "--namespace", payload.namespace]
     try:
-        with scripting.kubectl(payload.kubeconfig) as kubectl:
+        with kubectl(payload.access) as program:
             words += ["--ignore-not-found", "--output", "name"]
-            deleted = kubectl.call("--request-timeout=10s", *words, timeout_s=30)
+            deleted = program.call("--request-timeout=10s", *words, timeout_s=30)
     except scripting.Failed as error:
         deleted = scripting.Done(1, b"", str(error).encode())
     if deleted.status:
