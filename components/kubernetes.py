@@ -9,6 +9,7 @@ import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.apiextensions import CustomResource
 
+from .local.cluster_access import ClusterAccess
 from .manifest import Manifest
 
 
@@ -18,7 +19,8 @@ class Cluster:
 
     network: the network of its pods, as Istio calls it.
     pod_cidr: the IPv4 CIDR of its pods.
-    kubeconfig: the text of a kubeconfig with one context; secret.
+    access: how commands reach it; without a credential.
+    kubeconfig: the text of a kubeconfig with one context, for Pulumi's provider; secret.
     identifier: stays the same for as long as the cluster is the same one.
     gateway_service: the gateway chart's `service` values, by which a gateway is exposed to machines;
         None where a gateway exists.
@@ -33,6 +35,7 @@ class Cluster:
 
     network: str
     pod_cidr: str
+    access: pulumi.Output[ClusterAccess]
     kubeconfig: pulumi.Output[str]
     identifier: pulumi.Input[str]
     gateway_service: Manifest | None

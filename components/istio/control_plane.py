@@ -112,7 +112,7 @@ class Mesh(pulumi.ComponentResource):
         They stay when the stack is destroyed, as the CRDs of Istio's charts do.
         """
         source = self._args.settings.gateway_api
-        payload = self.cluster.kubeconfig.apply(lambda kubeconfig: gateway_api.Payload(kubeconfig, source))
+        payload = self.cluster.access.apply(lambda access: gateway_api.Payload(access, source))
         return commands.local_command(
             self.child_name("gateway-api"),
             commands.Script(gateway_api, payload),

@@ -201,28 +201,3 @@ def write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-
-
-class Kubectl:
-    """kubectl for one cluster, with a kubeconfig in a private file."""
-
-    def __init__(self, kubeconfig: Path) -> None:
-        self._words = ["kubectl", "--kubeconfig", str(kubeconfig)]
-
-    def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> Done:
-        """Run kubectl, and return how it ended."""
-        return call([*self._words, *words], stdin=stdin, timeout_s=timeout_s)
-
-    def json(self, *words: str) -> Any:
-        """Run kubectl, and return the object that it printed; None where it failed."""
-        done = self.call("--request-timeout=20s", *words, "--output", "json", timeout_s=60)
-        return json.loads(done.text) if done.status == 0 and done.text else None
-
-
-@contextlib.contextmanager
-def kubectl(kubeconfig: str) -> Iterator[Kubectl]:
-    """Give a kubectl for the cluster of `kubeconfig`, a kubeconfig's text."""
-    with private_directory() as directory:
-        file = directory / "kubeconfig"
-        write_private(file, kubeconfig)
-        yield Kubectl(file)

@@ -93,6 +93,7 @@ def cluster(stack: str, settings: Settings, networks: Networks) -> Cluster:
                 network=existing.network,
                 pod_cidr=existing.pod_cidr,
                 context=existing.context,
+                path=existing.kubeconfig,
                 kubeconfig=kubeconfig_of(existing),
                 gateway=existing.gateway,
                 gateway_clients=sorted(cidrs),

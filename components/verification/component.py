@@ -133,7 +133,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
         text = jobs.call_script(settings, caller=caller, mode="fail", wanted=expected)
         plaintext = jobs.plaintext_probe_script(settings, expected)
         return verify_workload.Payload(
-            kubeconfig=values["kubeconfig"],
+            access=values["access"],
             workload=settings.name,
             namespace=settings.namespace,
             entries=tuple(
@@ -151,7 +151,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
         )
 
     inputs = {
-        "kubeconfig": mesh.cluster.kubeconfig,
+        "access": mesh.cluster.access,
         "entries": {machine_name: machine.entry for machine_name, machine in machines.items()},
         "addresses": {machine_name: machine.address for machine_name, machine in machines.items()},
         "gateways": gateways,

@@ -19,6 +19,7 @@ from components.commands import (
     printed,
 )
 from components.local import openssh, over_ssh, scripting
+from components.local.cluster_access import ClusterAccess
 from components.machines.scripts import drain
 from tests.support.cli_stack import STACK, Stack
 from tests.support.sshd import Sshd, reserved_port
@@ -118,7 +119,7 @@ def test_a_changed_script_joins_again_and_deletes_and_replaces_nothing(
 def test_a_changed_script_of_a_drain_runs_nothing(commands: Stack, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     def program() -> None:
         leave = drain.Leave(machine.target, f"echo left >>{machine.root}/log\n", required=True)
-        payload = drain.Payload("kubeconfig", "shop", "entry", 0, leave)
+        payload = drain.Payload(ClusterAccess(), "shop", "entry", 0, leave)
         local_command(
             "m-1-drain",
             None,

@@ -12,6 +12,7 @@ import pytest
 
 from components.istio.scripts import gateway_api
 from components.local import openssh, over_ssh
+from components.local.cluster_access import ClusterAccess
 from components.machines.scripts import create_ssh_key, drain
 from components.platforms.google.scripts import host_key
 from components.verification.scripts import verify_workload
@@ -20,6 +21,7 @@ from tests.unit.platforms.docker import test_scripts
 from tests.unit.test_commands import SCRIPTS
 
 KEY, KUBECONFIG, JOIN = "canary-private-key", "canary-kubeconfig", "canary-token"
+ACCESS = ClusterAccess(context="theirs")
 HOP = openssh.Hop("192.0.2.7", 22, "admin", KEY, "ssh-ed25519 AAAA")
 TARGET = openssh.Target("product-1", HOP, HOP)
 LEAVE = drain.Leave(TARGET, "true\n", required=True)
@@ -32,10 +34,10 @@ PAYLOADS: dict[str, Any] = {
     "platforms/docker/scripts/create_machine.py": test_scripts.MACHINE,
     "platforms/google/scripts/host_key.py": host_key.Payload("p", "z", "i"),
     "machines/scripts/create_ssh_key.py": create_ssh_key.Payload("mesh"),
-    "machines/scripts/drain.py": drain.Payload(KUBECONFIG, "shop", "e", 0, LEAVE),
-    "istio/scripts/gateway_api.py": gateway_api.Payload(KUBECONFIG, "crds.yaml"),
+    "machines/scripts/drain.py": drain.Payload(ACCESS, "shop", "e", 0, LEAVE),
+    "istio/scripts/gateway_api.py": gateway_api.Payload(ACCESS, "crds.yaml"),
     "verification/scripts/verify_workload.py": verify_workload.Payload(
-        KUBECONFIG, "product", "shop", (), 0, 80, {"app": "product"}, None, JOB, "PODS", True, False, 60
+        ACCESS, "product", "shop", (), 0, 80, {"app": "product"}, None, JOB, "PODS", True, False, 60
     ),
     "local/over_ssh.py": over_ssh.Payload(TARGET, "join", f"TOKEN={JOIN}\n", 60, 0),
 }

@@ -12,6 +12,7 @@ from ...config.addresses import is_address
 from ...config.existing import ExistingCluster, ExistingGateway
 from ...config.problems import Problem, SettingsError
 from ...kubernetes import Cluster
+from ...local.cluster_access import ClusterAccess
 from ...manifest import Manifest
 from .. import kubeconfig
 
@@ -23,6 +24,7 @@ class ExistingClusterArgs:
     network: the network of its pods, as in istiod's value `global.network`.
     pod_cidr: the IPv4 CIDR of its pods.
     context: the context of the kubeconfig; it also identifies the cluster.
+    path: the kubeconfig of whoever runs Pulumi; None: as kubectl finds it.
     kubeconfig: the kubeconfig's text, all files in it replaced by their content
         (`kubectl config view --flatten`). It is kept secret.
     gateway: the east-west gateway.
@@ -34,6 +36,7 @@ class ExistingClusterArgs:
     context: str
     kubeconfig: pulumi.Input[str]
     gateway: ExistingGateway
+    path: str | None = None
     gateway_clients: Sequence[str] = ()
 
 
@@ -53,6 +56,7 @@ def existing_cluster(args: ExistingClusterArgs) -> Cluster:
     return Cluster(
         network=args.network,
         pod_cidr=args.pod_cidr,
+        access=pulumi.Output.from_input(ClusterAccess(context=args.context, path=args.path)),
         kubeconfig=pulumi.Output.secret(pulumi.Output.from_input(args.kubeconfig).apply(select)),
         identifier=args.context,
         gateway_service=gateway_service(gateway, args.gateway_clients) if gateway.install else None,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from components.local import openssh, scripting
+from components.local.cluster_access import ClusterAccess
 from components.machines.scripts import create_ssh_key, drain
 from tests.support.fake_programs import Programs
 
 TARGET = openssh.Target("product-1", openssh.Hop("192.0.2.7", 22, "admin", "canary-private-key", "ssh-ed25519 AAAA"))
 LEAVE = drain.Leave(TARGET, "echo left\n", required=True)
-PAYLOAD = drain.Payload("canary-kubeconfig", "shop", "product-192.0.2.7-pods", 5, LEAVE)
+PAYLOAD = drain.Payload(ClusterAccess(context="theirs", path="~/theirs"), "shop", "product-192.0.2.7-pods", 5, LEAVE)
 BEGUN = f"{openssh.MARK}\n"
 
 
@@ -44,7 +46,7 @@ def test_the_entry_goes_first_then_requests_end_then_the_machine_leaves(
     assert [call.words[0] for call in programs.calls()] == ["kubectl", "ssh"]
     kubectl = programs.calls("kubectl")[0]
     assert "delete workloadentry product-192.0.2.7-pods --namespace shop --ignore-not-found" in kubectl.line
-    assert kubectl.files == ("canary-kubeconfig",)
+    assert kubectl.line.startswith(f"kubectl --kubeconfig {Path.home()}/theirs --context theirs ")
     assert pauses == [5]
     assert capsys.readouterr().err == ""
 

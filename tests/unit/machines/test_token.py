@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from components.local.cluster_access import ClusterAccess
 from components.machines.token import TokenProvider
 
 PROPS = {
-    "kubeconfig": "secret-kubeconfig",
+    "access": asdict(ClusterAccess(context="theirs")),
     "cluster": "cluster-1",
     "workload": "product",
     "workloads": ["orders", "product"],
@@ -24,8 +26,6 @@ PROPS = {
 }
 KUBECTL = r"""#!/bin/bash
 echo "$*" >>"$STATE/calls"
-config=$2
-echo "$config $(stat -c %a "$config") $(cat "$config")" >>"$STATE/configs"
 [ ! -e "$STATE/down" ] || { echo "Unable to connect to the server" >&2; exit 1; }
 case "$*" in
 *"create token"*) echo '{"status": {"token": "the-token", "expirationTimestamp": "2026-11-23T09:00:00Z"}}' ;;
@@ -61,14 +61,7 @@ def test_a_token_is_minted_for_istiod_alone_and_lives_an_hour(state: Path) -> No
     assert outs["expires"] == 1795424400.0
     call = (state / "calls").read_text()
     assert "create token product --namespace shop --audience istio-ca --duration 3600s" in call
-    assert "secret-kubeconfig" not in call
-
-
-def test_the_kubeconfig_is_readable_by_its_user_alone_and_gone_afterwards(state: Path) -> None:
-    TokenProvider().create(dict(PROPS))
-    path, mode, text = (state / "configs").read_text().split()
-    assert (mode, text) == ("600", "secret-kubeconfig")
-    assert not Path(path).exists()
+    assert call.startswith("--context theirs ")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +89,7 @@ def test_a_machine_may_move_to_another_workload_in_another_namespace() -> None:
 
 def test_a_token_that_still_lives_is_kept_without_a_call(state: Path) -> None:
     assert not changes(dict(PROPS), time.time() + 3600)
-    assert not changes({**PROPS, "kubeconfig": "another"}, time.time() + 3600)
+    assert not changes({**PROPS, "access": asdict(ClusterAccess(path="another"))}, time.time() + 3600)
     assert not (state / "calls").exists()
 
 
@@ -115,8 +108,7 @@ def test_an_api_server_that_does_not_answer_changes_nothing(state: Path) -> None
     assert not changes(dict(PROPS), time.time() - 1)
 
 
-def test_errors_do_not_contain_the_kubeconfig(state: Path) -> None:
+def test_an_api_server_that_does_not_answer_mints_nothing(state: Path) -> None:
     (state / "down").touch()
-    with pytest.raises(RuntimeError, match="kubectl create token failed: Unable to connect to the server") as raised:
+    with pytest.raises(RuntimeError, match="kubectl create token failed: Unable to connect to the server"):
         TokenProvider().create(dict(PROPS))
-    assert "secret" not in str(raised.value)
