@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from time import sleep
 
 from ...local import openssh, scripting
+from ...local.openssh import Reach
 
 LEAVE_TIMEOUT_S = 150
 
@@ -81,25 +82,24 @@ def drain(payload: Payload) -> None:
 def leave(payload: Leave) -> None:
     """Have the machine leave the mesh.
 
-    A machine that cannot be reached is reported on standard error. Raises scripting.Failed where
-    the script failed, or did not run although the login succeeded.
+    A dead machine is reported on standard error. Raises scripting.Failed where the script failed,
+    or did not run although the machine answered.
     """
     machine, place = payload.target.machine, openssh.describe(payload.target)
     outcome = openssh.run_script(payload.target, payload.script, LEAVE_TIMEOUT_S)
     if outcome.stderr:
         print(outcome.stderr, file=sys.stderr)
-    if not outcome.began and outcome.status in (openssh.NOT_CONNECTED, scripting.TIMED_OUT):
+    if outcome.reach is Reach.DEAD:
         print(
-            f"machine {machine} was not reached at {place}, so it did not leave by itself: if it "
-            "still exists, its agent runs and its key is good for as long as its certificate",
+            f"machine {machine} was not reached at {place} ({outcome.reason}), so it did not leave "
+            "by itself: if it still exists, its agent runs and its key is good for as long as its "
+            "certificate",
             file=sys.stderr,
         )
     elif not outcome.began:
-        raise scripting.Failed(
-            f"machine {machine} did not leave the mesh: the login shell of {place} ran nothing of "
-            f"it and ended with status {outcome.status} (look into its start-up files)"
-        )
-    elif outcome.status in (openssh.NOT_CONNECTED, scripting.TIMED_OUT):
+        cause = openssh.explain(payload.target, outcome)
+        raise scripting.Failed(f"machine {machine} did not leave the mesh: {cause}")
+    elif outcome.reach in (Reach.CUT_OFF, Reach.TIMED_OUT):
         raise scripting.Failed(
             f"machine {machine} may not have left the mesh: the SSH connection to {place} ended before its script did: run the update again"
         )
