@@ -66,5 +66,5 @@ def _gateway_machine(settings: Settings, network: str, name: str, number: int) -
     if isinstance(first, GceMachine):
         zones = gateway.zones if gateway and gateway.zones else (first.zone,)
         zone = zones[number % len(zones)]
-        changes |= {"startup_script": None, "local_port": None, "zone": zone}
+        changes |= {"startup_script": None, "zone": zone}
     return first.model_copy(update=changes)

@@ -10,8 +10,7 @@ import sys
 from dataclasses import dataclass, field
 
 from . import openssh, scripting
-
-_CUT_OFF = (openssh.NOT_CONNECTED, scripting.TIMED_OUT)
+from .openssh import Reach
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def run(payload: Payload) -> Result:
     """Run the script. Raises scripting.Failed where it did not run, or not to its end."""
     limits = (payload.timeout_s, payload.patience_s)
     outcome = openssh.run_script(payload.target, payload.script, *limits)
-    if outcome.began and outcome.status not in (0, *_CUT_OFF) and outcome.stderr:
+    if outcome.reach is Reach.FAILED and outcome.stderr:
         raise scripting.Failed(outcome.stderr)  # the script's own message has the cause
     problem = _problem(payload, outcome)
     if problem:
@@ -56,27 +55,16 @@ def run(payload: Payload) -> Result:
     return Result(outcome.stdout.strip())
 
 
-def _or_bastion(payload: Payload) -> str:
-    return ", or its bastion," if payload.target.bastion else ""
-
-
 def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
     """Return what is wrong with a script's end; "" where nothing is."""
     purpose, place = payload.purpose, openssh.describe(payload.target)
-    if outcome.status == scripting.TIMED_OUT:
-        return f"the {purpose} over SSH at {place} did not end within {payload.timeout_s} s"
     if not outcome.began:
-        if openssh.host_key_differs(outcome):
-            return f"host key mismatch: {place}{_or_bastion(payload)} does not have the pinned key (hostKey), so the {purpose} did not run"
-        if outcome.status == openssh.NOT_CONNECTED:
-            return f"SSH did not reach {place} (see above), so the {purpose} did not run"
-        return (
-            f"the login shell of {place} ran nothing of the {purpose}: it ended with status "
-            f"{outcome.status} (look into its start-up files, and whether bash is on its PATH)"
-        )
-    if outcome.status == openssh.NOT_CONNECTED:
-        return f"the SSH connection to {place} ended before the {purpose} did"
-    if outcome.status:
+        return f"{openssh.explain(payload.target, outcome)}; the {purpose} did not run"
+    if outcome.reach is Reach.TIMED_OUT:
+        return f"the {purpose} over SSH at {place} did not end within {payload.timeout_s} s"
+    if outcome.reach is Reach.CUT_OFF:
+        return f"the SSH connection to {place} ended before the {purpose} did: {outcome.reason}"
+    if outcome.reach is Reach.FAILED:
         return f"the {purpose} at {place} ended with status {outcome.status} and without a word"
     lines = outcome.stdout.strip().splitlines()
     if payload.last_line is not None and (not lines or lines[-1] != payload.last_line):

@@ -119,6 +119,25 @@ def call(
     Raises Failed for a program that is not on PATH. An exception (an interruption) ends the
     program with all its children.
     """
+    process = start(words, environment)
+    try:
+        stdout, stderr = process.communicate(stdin, timeout_s)
+    except subprocess.TimeoutExpired:
+        end(process)
+        stdout, stderr = process.communicate()
+        return Done(TIMED_OUT, stdout, stderr)
+    except BaseException:
+        end(process)
+        process.wait()
+        raise
+    return Done(process.returncode, stdout, stderr)
+
+
+def start(words: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, with pipes; `end` ends it with all its children.
+
+    Raises Failed for a program that is not on PATH.
+    """
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread:
         _Start.running = True
@@ -137,22 +156,15 @@ def call(
     finally:
         if in_main_thread:
             _Start.running = False
-    try:
-        if in_main_thread and _Start.signal is not None:
-            raise SystemExit(128 + _Start.signal)
-        stdout, stderr = process.communicate(stdin, timeout_s)
-    except subprocess.TimeoutExpired:
-        _end(process)
-        stdout, stderr = process.communicate()
-        return Done(TIMED_OUT, stdout, stderr)
-    except BaseException:
-        _end(process)
+    if in_main_thread and _Start.signal is not None:
+        end(process)
         process.wait()
-        raise
-    return Done(process.returncode, stdout, stderr)
+        raise SystemExit(128 + _Start.signal)
+    return process
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a program that `start` started, with all its children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

@@ -107,18 +107,22 @@ def host_factories(stack: str, settings: Settings, networks: Networks, cluster: 
     google = settings.machines_of_type(GceMachine)
     key = ssh_key() if docker or google else None
     factories: dict[str, HostFactory] = {}
+    if existing := settings.machines_of_type(SshMachine):
+        from .existing.machine import check_keys
+
+        check_keys(existing)
     if docker and key:
         factories.update(_docker_hosts(stack, settings, networks.docker, cluster, key))
     for name, machine in settings.machines.items():
         if isinstance(machine, SshMachine):
-            from .existing.machine import SshHostArgs, private_key_of, ssh_host
+            from .existing.machine import SshHostArgs, ssh_host
 
             factories[name] = ssh_host(
                 SshHostArgs(
                     host=machine.host,
                     port=machine.port,
                     user=machine.user,
-                    private_key=private_key_of(machine),
+                    private_key=machine.private_key,
                     host_key=machine.host_key,
                     accept_any_host_key=machine.accept_any_host_key,
                     address=machine.address,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator
 
 from ...names import CLUSTER_DOMAIN
@@ -32,14 +31,12 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
             )
         return
     yield from _check_place(google)
-    yield from _check_ssh(google.ssh, secrets)
+    yield from _check_ssh(google.ssh)
     yield from _check_subnets(settings, google)
     if isinstance(cluster, GkeCluster):
         yield from _check_cluster(cluster, google)
     for machine in machines.values():
         yield from _check_machine(f"machines.{machine.name}", machine, settings, google)
-    if google.ssh.via == "iap":
-        yield from _check_tunnel_ports(settings)
     if cluster.platform == "kind" and machines:
         yield Problem(
             "cluster.platform",
@@ -85,13 +82,8 @@ def _check_place(google: Google) -> Iterator[Problem]:
             )
 
 
-def _check_ssh(ssh: Ssh, secrets: Collection[str]) -> Iterator[Problem]:
+def _check_ssh(ssh: Ssh) -> Iterator[Problem]:
     path = "google.ssh.bastion"
-    if ssh.bastion and "sshPrivateKey" not in secrets:
-        yield Problem(
-            path,
-            "needs a key: set it with `pulumi config set --secret istio-vm-mesh:sshPrivateKey`",
-        )
     if ssh.via == "bastion" and ssh.bastion is None:
         yield Problem(path, "is missing: give the SSH server in front of the machines")
     if ssh.via != "bastion" and ssh.bastion:
@@ -290,20 +282,3 @@ def _check_lengths(
         )
     if isinstance(machine, GceInstanceGroup) and len(machine.name) > 44:
         yield Problem(path, "is too long for names of an instance group: at most 44 characters")
-
-
-def _check_tunnel_ports(settings: Settings) -> Iterator[Problem]:
-    machines = settings.machines_of_type(GceMachine)
-    ports = {name: machine.tunnel_port for name, machine in machines.items()}
-    for port, count in Counter(ports.values()).items():
-        names = sorted(name for name, each in ports.items() if each == port)
-        if count > 1:
-            yield Problem(
-                f"machines.{names[1]}.localPort",
-                f"has the tunnel port {port}, as {names[0]} has: give one of them another",
-            )
-        if not 1023 < port < 65536:
-            yield Problem(
-                f"machines.{names[0]}.localPort",
-                f"{port} is not a port for users: expected 1024 to 65535",
-            )
