@@ -67,6 +67,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         workload_args = WorkloadArgs(
             settings=workload,
             mesh=mesh,
+            machines=list(settings.single_machines_of(name)),
             namespace_resources=in_namespace.get(workload.namespace, ()),
             failover=network_gateways.needs_failover(settings, name),
             clients_see_several_gateways=network_gateways.clients_see_several_gateways(settings, name),

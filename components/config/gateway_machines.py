@@ -48,6 +48,7 @@ def add_gateway_machines(settings: Settings) -> Settings:
             ports={"tls": CROSS_NETWORK_PORT},
             probe=Probe(http=HttpProbe(port=STATUS_PORT, path="/healthz/ready")),
             services={},
+            max_unavailable="1",
             role="router",
         )
         for number, name in enumerate(gateway_machine_names(settings, network)):

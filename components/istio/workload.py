@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
+from pulumi_kubernetes.coordination.v1 import Lease
 from pulumi_kubernetes.core.v1 import Namespace, Service, ServiceAccount
 
 from .. import names
@@ -45,6 +46,7 @@ class WorkloadArgs:
 
     settings: the workload.
     mesh: the mesh that it belongs to.
+    machines: the names of the machines that are joined one by one and run it.
     namespace_resources: what must exist before anything is put into its namespace.
     failover: whether clients reach its machines through several gateways, one of which may fail.
     clients_see_several_gateways: whether clients choose between these gateways themselves.
@@ -52,13 +54,14 @@ class WorkloadArgs:
 
     settings: WorkloadSettings
     mesh: Mesh
+    machines: Sequence[str]
     namespace_resources: Sequence[pulumi.Resource] = ()
     failover: bool = False
     clients_see_several_gateways: bool = False
 
 
 class Workload(pulumi.ComponentResource):
-    """ServiceAccount, WorkloadGroup, Services and Deployment of a workload.
+    """ServiceAccount, WorkloadGroup, Services, Deployment and Lease (its slots) of a workload.
 
     identity_resources: what must exist before the first machine joins.
     all_resources: these and the pods: what can be called.
@@ -91,6 +94,11 @@ class Workload(pulumi.ComponentResource):
             for service, manifest in manifests.services(settings).items()
         ]
         self.identity_resources = [account, workload_group, *services]
+        if args.machines:
+            slots_metadata = manifests.slots_lease(settings, args.machines)["metadata"]
+            slots_name = names.part_name(name, names.SLOTS)
+            lease = Lease(slots_name, metadata=slots_metadata, opts=in_namespace)
+            self.identity_resources.append(lease)
         if args.failover:
             self.identity_resources += [
                 custom_resource(

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from . import scripting
 
 PULUMI = "pulumi"
 SHELLS = frozenset({"ash", "bash", "busybox", "dash", "ksh", "sh", "zsh"})
@@ -80,16 +81,12 @@ def _from_proc(pid: int) -> Process | None:
 
 def _from_ps(pid: int) -> Process | None:
     words = ["ps", "-o", "ppid=,lstart=,comm=", "-p", str(pid)]
-    environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    done = scripting.call(words, timeout_s=10, environment={"LC_ALL": "C", "TZ": "UTC"})
     # "  812 Thu Nov 26 01:02:03 2026 /usr/local/bin/pulumi"
-    fields = done.stdout.split(None, 6)
-    if done.returncode or len(fields) < 7:
+    fields = done.text.split(None, 6)
+    if done.status or len(fields) < 7:
         return None
-    return Process(pid, int(fields[0]), os.path.basename(fields[6].strip()), " ".join(fields[1:6]))
+    return Process(pid, int(fields[0]), os.path.basename(fields[6]), " ".join(fields[1:6]))
 
 
 def _boot() -> str:

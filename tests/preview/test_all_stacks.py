@@ -177,4 +177,4 @@ def test_another_machine_changes_no_other() -> None:
     after = harness.run(config).graph
     added, changed = set(after) - set(before), {name for name in before if before[name] != after.get(name)}
     assert {name for name in added if not name.startswith("product-2")} == set()
-    assert changed == {"product-verification"}
+    assert changed == {"product-slots", "product-verification"}

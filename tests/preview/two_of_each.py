@@ -74,14 +74,15 @@ def declare(name: str, settings: Settings, cluster: Cluster, hosts: dict[str, Ho
         ready = namespaces({workload.namespace for workload in settings.workloads.values()}, mesh, in_cluster)
         verified = []
         for workload_settings in settings.workloads.values():
+            names = settings.single_machines_of(workload_settings.name)
             workload_args = WorkloadArgs(
                 settings=workload_settings,
                 mesh=mesh,
+                machines=[f"{mesh_name}-{each}" for each in names],
                 namespace_resources=ready[workload_settings.namespace],
                 failover=True,
             )
             workload = Workload(f"{mesh_name}-{workload_settings.name}", workload_args, in_cluster)
-            names = settings.single_machines_of(workload_settings.name)
             machines = [Machine(f"{mesh_name}-{each}", MachineArgs(workload=workload, host=hosts[each])) for each in names]
             verified.append(VerifiedWorkload(workload=workload, machines=machines))
         pulumi.export(mesh_name, verify_workloads(VerificationArgs(mesh=mesh, workloads=verified)))

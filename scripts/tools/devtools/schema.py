@@ -117,7 +117,8 @@ def _type(node: dict[str, Any]) -> str:
     if node.get("type") == "object":
         values = node["additionalProperties"]
         return f"map of {_type(values)}" if isinstance(values, dict) else "map"
-    return str(node["type"])
+    types = node["type"]
+    return " or ".join(types) if isinstance(types, list) else str(types)
 
 
 def _section(title: str, record: dict[str, Any]) -> Iterator[str]:
