@@ -62,18 +62,18 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
     created = {workload.namespace for workload in settings.workloads.values()} - {ISTIO_NAMESPACE}
     created -= set(adopted.namespaces) if adopted else set()
     in_namespace = namespaces(created, mesh, in_cluster)
+    forgotten = {name for name, machine in settings.machines_of_type(SshMachine).items() if machine.forget}
     workloads: dict[str, Workload] = {}
     for name, workload in settings.workloads.items():
         workload_args = WorkloadArgs(
             settings=workload,
             mesh=mesh,
-            machines=list(settings.single_machines_of(name)),
+            machines=[machine for machine in settings.single_machines_of(name) if machine not in forgotten],
             namespace_resources=in_namespace.get(workload.namespace, ()),
             failover=network_gateways.needs_failover(settings, name),
             clients_see_several_gateways=network_gateways.clients_see_several_gateways(settings, name),
         )
         workloads[name] = Workload(name, workload_args, in_cluster)
-    forgotten = {name for name, machine in settings.machines_of_type(SshMachine).items() if machine.forget}
     machines: dict[str, Machine] = {}
     for name, host in dispatch.host_factories(stack, settings, networks, cluster).items():
         declared = settings.machines[name]

@@ -35,9 +35,6 @@ from .entries import Entry
 
 LISTING_LIFE_S = 60
 """Seconds for which entries that were listed are good: one preview or update lists them once."""
-PROGRAMS = {"kubectl": "it mints the machines' tokens", "ssh": "it reaches the machines"}
-"""What joins and drains run beside Pulumi, and what for."""
-
 _listings: dict[tuple[str, str], tuple[float, Mapping[str, Entry] | None]] = {}
 _listing = threading.Lock()
 
@@ -94,13 +91,10 @@ class RegistrationProvider(ResourceProvider):
     serialize_as_secret_always = False
 
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
-        """Name the programs that are missing on the computer that runs Pulumi, in a preview too."""
-        failures = [
-            CheckFailure("machine", f"{program} is not on PATH, and {purpose}: install it")
-            for program, purpose in PROGRAMS.items()
-            if shutil.which(program) is None
-        ]
-        return CheckResult(news, failures)
+        """Refuse machines in a preview already, where kubectl is missing."""
+        reason = "kubectl is not on PATH: install it on the computer that runs Pulumi"
+        missing = shutil.which("kubectl") is None
+        return CheckResult(news, [CheckFailure("machine", reason)] if missing else [])
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Make an identifier."""

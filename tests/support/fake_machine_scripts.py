@@ -86,7 +86,7 @@ def leave_script(owner: Any) -> str:
 def _text(owner: Any, script: str, **variables: str) -> str:
     stamp = f"{owner.project} {owner.stack} {owner.machine} {owner.registration}"
     all_ = {"MACHINE": owner.machine, "NAMESPACE": owner.namespace, "OWNER": stamp, **variables}
-    return str(_module("shell").assignments(all_)) + COMMON + script
+    return str(_module("shell").assignments(all_)) + COMMON + f"main() {{\n{script}\n}}\nmain; exit\n"
 
 
 def _json(value: Any) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 
 from pulumi_gcp import _utilities as google
 
-from components.machines.token import TokenProvider
+from components.machines.registration import RegistrationProvider
 from tests.support import harness
-from tools.standins.provider import UNKNOWN, Checked, Created, Difference, Found, Properties, Provider, Request, differences
+from tools.standins.provider import UNKNOWN, Checked, Created, Difference, Failure, Found, Properties, Provider, Request, differences
 
 VERSIONS = {"gcp": google.get_version(), "kubernetes": "4.32.0", "command": "1.2.1", "pulumi-python": ""}
 _NAMED = ("metadata.name", "metadata.namespace")
@@ -37,11 +37,11 @@ class FakeProvider(Provider):
     def diff(self, request: Request) -> Difference:
         """Replace commands by their triggers and Kubernetes objects by name and namespace, as the official providers do.
 
-        Tokens have a `diff` of their own.
+        Registrations have a `diff` of their own.
         """
         if self.name == "pulumi-python":
-            changed = TokenProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
-            return Difference({"token": "update"} if changed else {})
+            changed = RegistrationProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
+            return Difference({"identity": "update"} if changed else {})
         changes = differences(request.old_inputs, request.inputs)
         replaces = frozenset(path for path in changes if path.startswith("triggers") or path in _NAMED)
         return Difference(changes, replaces)
@@ -61,6 +61,9 @@ class FakeProvider(Provider):
 
     def _state(self, request: Request) -> Properties:
         answer = self._answer(request)
-        if self.name == "pulumi-python":
-            answer = {"token": "a-token", "expires": 4102444800.0}
         return {**request.inputs, **(dict.fromkeys(answer, UNKNOWN) if request.preview else answer)}
+
+
+def failure(check_failure: Any) -> Failure:
+    """Return what a dynamic provider found wrong with an input."""
+    return Failure(check_failure.property, check_failure.reason)

@@ -29,7 +29,7 @@ CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-ke
 """Secret outputs of the mocked resources, by their kinds. None may be readable in a graph."""
 
 
-SECRETS = {"sshPrivateKey": CANARIES["private key"]}
+SECRETS: dict[str, str] = {}
 """The secrets of every stack's configuration."""
 
 
@@ -76,7 +76,9 @@ def result(name: str) -> Any:
         return {"address": "172.31.9.9"}
     if names.is_part(name, names.DRAIN):
         return {"host_key": "ssh-ed25519 AAAA"}
-    return {"stdout": "done"} if names.is_part(name, names.JOIN, names.PROOF) else {}
+    if names.is_part(name, names.JOIN):
+        return {"digest": "0123456789abcdef"}
+    return {"stdout": "done"} if names.is_part(name, names.PROOF) else {}
 
 
 def payload(node: Node, operation: str = "create") -> dict[str, Any]:
@@ -88,7 +90,7 @@ def payload(node: Node, operation: str = "create") -> dict[str, Any]:
 
 def on_machine(node: Node) -> bool:
     """Whether a command runs a script on a machine."""
-    return "local/over_ssh.py" in str(node.inputs.get("create"))
+    return any(script in str(node.inputs.get("create")) for script in ("local/over_ssh.py", "machines/scripts/join_machine.py"))
 
 
 def answer(name: str, type_: str) -> dict[str, Any]:
@@ -99,8 +101,8 @@ def answer(name: str, type_: str) -> dict[str, Any]:
         number = zlib.crc32(name.encode()) & 0xFFFF  # another address for each
         address = f"172.31.{number >> 8}.{number & 255}"
         return {"stdout": json.dumps({"id": f"{name}-id", "address": address, "host_key": "ssh-ed25519 AAAA"})}
-    if names.is_part(name, names.TOKEN):
-        return {"token": CANARIES["token"], "expires": 0.0}
+    if names.is_part(name, names.REGISTRATION):
+        return {"checked": ""}
     if type_.startswith("command:"):
         return {"stdout": json.dumps(result(name))}
     if type_.startswith("gcp:"):
