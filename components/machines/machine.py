@@ -108,7 +108,7 @@ class Machine(pulumi.ComponentResource):
         workload, cluster = self.workload, self._cluster
         token_args = TokenArgs(
             access=cluster.access.apply(asdict),
-            cluster=cluster.identifier,
+            cluster=cluster.uid or "",
             workload=workload.settings.name,
             workloads=sorted({*args.workloads, workload.settings.name}),
             namespace=workload.settings.namespace,
