@@ -194,10 +194,15 @@ def printed(command: local.Command) -> pulumi.Output[str]:
 
 def command_line(module: ModuleType, operation: str) -> str:
     """Return the command that runs a script; its operation names the payload to use."""
+    return shlex.join(runner_words(module, operation))
+
+
+def runner_words(module: ModuleType, operation: str) -> list[str]:
+    """Return the words of the command that runs a script."""
     runner, script = Path(run.__file__), _file(module).relative_to(ROOT)
     if runner.is_relative_to(Path.cwd()):
         runner = runner.relative_to(Path.cwd())
-    return shlex.join(["python3", "-I", str(runner), script.as_posix(), operation])
+    return ["python3", "-I", str(runner), script.as_posix(), operation]
 
 
 @cache

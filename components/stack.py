@@ -16,7 +16,7 @@ from .config.stack import Settings
 from .istio import manifests, network_gateways
 from .istio.control_plane import Mesh, MeshArgs
 from .istio.workload import Workload, WorkloadArgs, namespaces
-from .kubernetes import cluster_options, custom_resource
+from .kubernetes import check_cluster, cluster_options, custom_resource
 from .local import scripting
 from .machines.machine import Machine, MachineArgs
 from .names import ISTIO_NAMESPACE, gateway_addresses_resource_name
@@ -50,7 +50,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         pulumi.log.info(note)
     adopted = settings.cluster if isinstance(settings.cluster, ExistingCluster) else None
     networks = dispatch.networks(stack, settings)
-    cluster = dispatch.cluster(stack, settings, networks)
+    cluster = check_cluster("cluster-check", dispatch.cluster(stack, settings, networks))
     in_cluster = cluster_options("kubernetes", cluster, take_over=adopted is None)
     mesh_args = MeshArgs(
         settings=settings.mesh,

@@ -46,7 +46,7 @@ class ExistingCluster(Record):
     )
     context: str = Field(
         description="Context of the kubeconfig. It is always named, so that the current context "
-        "of a shell cannot select another cluster."
+        "of a shell cannot select another cluster. Renaming it changes nothing."
     )
     pod_cidr: str = Field(description="IPv4 CIDR of the pods of the existing cluster.")
     gateway: ExistingGateway = Field(
@@ -54,8 +54,9 @@ class ExistingCluster(Record):
     )
     kubeconfig: str | None = Field(
         default=None,
-        description="Path of the kubeconfig on the computer that runs Pulumi. Without it the "
-        "content is taken from the secret `istio-vm-mesh:kubeconfig`.",
+        description="Path of the kubeconfig of whoever runs Pulumi; `~` is their home directory. "
+        "It is read at each run and copied nowhere. Default: as kubectl finds it ($KUBECONFIG, "
+        "~/.kube/config).",
     )
     service_cidr: str | None = Field(
         default=None,

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def kubectl(access: ClusterAccess) -> Iterator[Kubectl]:
     Raises scripting.Failed where the cluster does not answer or kind does not know it, and
     OtherCluster where `access.uid` is not the UID of the cluster.
     """
-    with _unchecked(moved(access)) as program:
+    with unchecked_kubectl(moved(access)) as program:
         if access.uid is not None:
             uid = cluster_uid(program, access)
             if uid != access.uid:
@@ -93,7 +93,8 @@ def kubectl(access: ClusterAccess) -> Iterator[Kubectl]:
 
 
 @contextlib.contextmanager
-def _unchecked(access: ClusterAccess) -> Iterator[Kubectl]:
+def unchecked_kubectl(access: ClusterAccess) -> Iterator[Kubectl]:
+    """Give a kubectl for whatever cluster answers; see `kubectl`."""
     context = [] if access.context is None else ["--context", access.context]
     text = access.text
     if access.kind is not None:
@@ -107,6 +108,40 @@ def _unchecked(access: ClusterAccess) -> Iterator[Kubectl]:
         file = directory / "kubeconfig"
         scripting.write_private(file, text)
         yield Kubectl("--kubeconfig", str(file), *context)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextEntries:
+    """What a kubeconfig says of one context.
+
+    cluster: the entry of its cluster: server, certificate authority. It holds no credential.
+    user: the entry of its user, with credentials.
+    """
+
+    cluster: Mapping[str, Any]
+    user: Mapping[str, Any] = dataclasses.field(repr=False)
+
+
+def context_entries(access: ClusterAccess) -> ContextEntries:
+    """Read a context as kubectl does, certificates and keys in place of the paths of their files.
+
+    Raises scripting.Failed where the kubeconfig has no such context, or cannot be read.
+    """
+    if access.path is not None and not os.path.exists(os.path.expanduser(access.path)):
+        raise scripting.Failed(f"there is no kubeconfig {access.path}")
+    with unchecked_kubectl(access) as program:
+        words = ["config", "view", "--raw", "--flatten", "--minify", "--output", "json"]
+        done = program.call(*words, timeout_s=60)
+        if done.status:
+            names = program.call("config", "get-contexts", "--output", "name", timeout_s=60).text
+            there = f" (it has: {', '.join(sorted(names.split()))})" if names else ""
+            reason = scripting.last_words(done.error)
+            raise scripting.Failed(f"{access.place} cannot be used: {reason}{there}")
+    document = json.loads(done.text)
+    cluster, user = ((document.get(f"{kind}s") or [{}])[0].get(kind) or {} for kind in ("cluster", "user"))
+    if not cluster.get("server"):
+        raise scripting.Failed(f"{access.place} names no server")
+    return ContextEntries(cluster, user)
 
 
 def cluster_uid(program: Kubectl, access: ClusterAccess) -> str:

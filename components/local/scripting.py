@@ -48,12 +48,15 @@ class Done:
         return self.stderr.decode(errors="replace").strip()
 
 
-def main(script: types.ModuleType, operation: str) -> None:
-    """Run a script with its payload from standard input, and print its result as JSON."""
+def main(script: types.ModuleType, operation: str, payloads: str | None = None) -> None:
+    """Run a script with its payload, and print its result as JSON.
+
+    payloads: the payloads by operation, JSON; None: they are on standard input.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        result = script.run(decode(script.Payload, json.load(sys.stdin)[operation]))
+        result = script.run(decode(script.Payload, json.loads(payloads or sys.stdin.read())[operation]))
     except Failed as error:
         sys.exit(str(error))
     if result is not None:

@@ -86,7 +86,7 @@ def cluster(stack: str, settings: Settings, networks: Networks) -> Cluster:
             google_args = GoogleClusterArgs(settings=gke, networks=networks.google, gateway_clients=machine_cidrs(settings))
             return GoogleCluster("cluster", google_args).cluster
         case ExistingCluster() as existing:
-            from .existing.cluster import ExistingClusterArgs, existing_cluster, kubeconfig_of
+            from .existing.cluster import ExistingClusterArgs, existing_cluster
 
             cidrs = {cidr for machine in settings.machines.values() for cidr in settings.cidrs(machine.network)}
             existing_args = ExistingClusterArgs(
@@ -94,7 +94,6 @@ def cluster(stack: str, settings: Settings, networks: Networks) -> Cluster:
                 pod_cidr=existing.pod_cidr,
                 context=existing.context,
                 path=existing.kubeconfig,
-                kubeconfig=kubeconfig_of(existing),
                 gateway=existing.gateway,
                 gateway_clients=sorted(cidrs),
             )

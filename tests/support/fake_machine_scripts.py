@@ -99,7 +99,7 @@ def _module(name: str) -> Any:
     return importlib.import_module(f"istio_vm_mesh.{name}")
 
 
-def main(runner: str, script: str, operation: str) -> None:
+def main(runner: str, script: str, *rest: str) -> None:
     """Run `script` as `runner` would."""
     spec = importlib.util.spec_from_file_location("runner", Path(runner))
     assert spec and spec.loader
@@ -111,7 +111,7 @@ def main(runner: str, script: str, operation: str) -> None:
             setattr(module, name, globals()[name])
     if hasattr(module, "shell"):
         module.shell.run_as_root = lambda text, *_: text
-    run.load("local/scripting.py").main(module, operation)
+    run.load("local/scripting.py").main(module, *rest)
 
 
 if __name__ == "__main__":

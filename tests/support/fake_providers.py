@@ -11,11 +11,25 @@ from typing import Any
 
 from pulumi_gcp import _utilities as google
 
+from components.cluster_check import ClusterCheckProvider
 from components.machines.registration import RegistrationProvider
 from tests.support import harness
-from tools.standins.provider import UNKNOWN, Checked, Created, Difference, Failure, Found, Properties, Provider, Request, differences
+from tools.standins.provider import (
+    UNKNOWN,
+    Checked,
+    Created,
+    Difference,
+    Failure,
+    Found,
+    Properties,
+    Provider,
+    Request,
+    differences,
+    has_unknown,
+)
 
 VERSIONS = {"gcp": google.get_version(), "kubernetes": "4.32.0", "command": "1.2.1", "pulumi-python": ""}
+CLUSTER_CHECK = "pulumi-python:dynamic/cluster:ClusterCheck"
 _NAMED = ("metadata.name", "metadata.namespace")
 
 
@@ -30,6 +44,9 @@ class FakeProvider(Provider):
 
     def check(self, request: Request) -> Checked:
         """Give resources of Google Cloud a name where they have none, and keep it, as the official provider does."""
+        if request.type == CLUSTER_CHECK:
+            unknown = has_unknown([request.inputs["access"], request.inputs["created_by"]])
+            return Checked({**request.inputs, **(dict.fromkeys(harness.CLUSTER, UNKNOWN) if unknown else harness.CLUSTER)})
         named = request.type.startswith(("gcp:compute", "gcp:dns/managedZone")) and "name" not in request.inputs
         kept = request.old_inputs.get("name", f"{request.name}-0123456")
         return Checked({**request.inputs, "name": kept} if named else request.inputs)
@@ -39,6 +56,9 @@ class FakeProvider(Provider):
 
         Registrations have a `diff` of their own.
         """
+        if request.type == CLUSTER_CHECK:
+            changed = ClusterCheckProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
+            return Difference({"uid": "update"} if changed else {})
         if self.name == "pulumi-python":
             changed = RegistrationProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
             return Difference({"identity": "update"} if changed else {})

@@ -37,9 +37,14 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+CLUSTER: dict[str, Any] = {"uid": "0a1b2c3d", "recorded": {"context": "production", "uid": "0a1b2c3d"}, "kubeconfig": "{}"}
+"""What a look at the cluster gives."""
+
+
 # Outputs that the program reads, by the resource's name.
 ANSWERS: dict[str, dict[str, Any]] = {
     "cluster-kind": {"stdout": json.dumps({"kubeconfig": CANARIES["kubeconfig"], "address": "172.31.6.2"})},
+    "cluster-check": CLUSTER,
     "ssh-key": {"stdout": json.dumps({"private": CANARIES["private key"], "public": "ssh-ed25519 AAAA"})},
     "adopted-istio": {"data": {"mesh": f"defaultConfig: {{meshId: theirs, discoveryAddress: '{names.ISTIOD}:{names.XDS_PORT}'}}\n"}},
     "adopted-istio-sidecar-injector": {

@@ -52,7 +52,7 @@ class SshServer(Protocol):
 def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
     """Yield what is wrong with existing clusters and machines, and which secrets are missing."""
     if isinstance(settings.cluster, ExistingCluster):
-        yield from _check_cluster(settings, settings.cluster, secrets)
+        yield from _check_cluster(settings, settings.cluster)
     by_address: dict[str, str] = {}
     for name, machine in settings.machines_of_type(SshMachine).items():
         path = f"machines.{name}"
@@ -68,9 +68,7 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
         by_address.setdefault(machine.address or machine.host, name)
 
 
-def _check_cluster(
-    settings: Settings, cluster: ExistingCluster, secrets: Collection[str]
-) -> Iterator[Problem]:
+def _check_cluster(settings: Settings, cluster: ExistingCluster) -> Iterator[Problem]:
     if not cluster.context:
         yield Problem("cluster.context", "must not be empty: name a context of the kubeconfig")
     used = {workload.namespace for workload in settings.workloads.values()}
@@ -84,12 +82,6 @@ def _check_cluster(
             "cluster.gateway.address",
             "expected an IP address or a DNS name that machines resolve, without scheme and port; "
             f"got {address!r}",
-        )
-    if cluster.kubeconfig is None and "kubeconfig" not in secrets:
-        yield Problem(
-            "cluster.kubeconfig",
-            "is missing: name a file, or set the content with "
-            "`pulumi config set --secret istio-vm-mesh:kubeconfig`",
         )
 
 

@@ -57,7 +57,7 @@ class DockerCluster(pulumi.ComponentResource):
             pod_cidr=args.settings.pod_cidr,
             access=kind.id.apply(lambda _: ClusterAccess(kind=self._kind_name)),
             kubeconfig=pulumi.Output.secret(access.apply(lambda result: result.kubeconfig)),
-            identifier=kind.id,
+            created_by=kind.id,
             gateway_service={"type": "ClusterIP", "externalIPs": [address]},
             gateway_address=address,
             ready=[kind, *self._images(kind), *attachments.values()],

@@ -63,7 +63,7 @@ class GoogleCluster(pulumi.ComponentResource):
             pod_cidr=settings.pod_cidr,
             access=text.apply(lambda text: ClusterAccess(text=text)),
             kubeconfig=text,
-            identifier=f"{google.project}/{location}/{google_name}",
+            created_by=endpoint,
             gateway_service={
                 "type": "LoadBalancer",
                 "loadBalancerIP": networks.gateway_address,

@@ -1,0 +1,150 @@
+"""Looks at the cluster before anything is changed in it, in previews too.
+
+A dynamic provider's `check` runs in every preview and update, before anything that depends on the
+resource. It reads which cluster answers. What it returns are inputs, so a preview knows them. They
+stay the same while the cluster is the same one: who runs Pulumi, by which kubeconfig, context and
+credential, makes no difference.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.runtime.rpc import UNKNOWN
+
+from .commands import runner_words
+from .local import scripting
+from .local.cluster_access import UID_OF, ClusterAccess, cluster_uid, context_entries, note_move, unchecked_kubectl
+from .local.scripts import credentials
+
+_DERIVED = ("uid", "recorded", "kubeconfig")
+"""What `check` adds to the inputs, and all that makes a difference."""
+
+
+class ClusterCheckProvider(ResourceProvider):
+    """Identifies a cluster by the UID of its namespace kube-system."""
+
+    # Nothing of the provider is worth hiding, and a stable state shows no diff.
+    serialize_as_secret_always = False
+
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Read the cluster; `_olds` are the inputs of the last update."""
+        try:
+            return CheckResult({**news, **_checked(_olds, news)}, [])
+        except scripting.Failed as error:
+            return CheckResult(news, [CheckFailure("", str(error))])
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        """See a difference in the cluster alone, not in how it is reached."""
+        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in _DERIVED))
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Nothing is created. The id is the cluster's UID."""
+        return CreateResult(props["uid"], props)
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        """Nothing is changed."""
+        return UpdateResult(_news)
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Nothing is deleted."""
+
+
+def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the derived inputs. Raises scripting.Failed."""
+    if shutil.which("kubectl") is None:
+        raise scripting.Failed("kubectl is not on PATH: install it on the computer that runs Pulumi")
+    if _has_unknown(news):  # the cluster does not exist yet
+        return dict.fromkeys(_DERIVED, UNKNOWN)
+    now = ClusterAccess(**news["access"])
+    with unchecked_kubectl(now) as program:
+        uid = cluster_uid(program, now)
+    before = olds if olds.get("created_by") == news["created_by"] and olds.get("uid") else None
+    recorded = replace(now, uid=uid)
+    if before is not None:
+        if before["uid"] != uid:
+            raise scripting.Failed(_other_cluster(before, uid, now))
+        # How the cluster was first reached stays in the state.
+        recorded = replace(recorded, context=before["recorded"].get("context"), path=before["recorded"].get("path"))
+    note_move(recorded, now)
+    return {"uid": uid, "recorded": asdict(recorded), "kubeconfig": _kubeconfig(now, recorded)}
+
+
+def _has_unknown(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_unknown, value.values()))
+    return isinstance(value, str) and value == UNKNOWN
+
+
+def _other_cluster(before: Mapping[str, Any], uid: str, now: ClusterAccess) -> str:
+    recorded = ClusterAccess(**before["recorded"])
+    here, there = _server(_kubeconfig(now, now)), _server(before["kubeconfig"])
+    return (
+        f"{now.place} leads to another cluster than the stack's: the namespace {UID_OF} of {here} has the UID {uid}, and that of {there} "
+        f"({recorded.place}), where the stack is, has {before['uid']}. Nothing was changed. Name the stack's cluster; "
+        "a cluster that was built anew needs a new stack"
+    )
+
+
+def _server(kubeconfig: str) -> str:
+    if not kubeconfig:
+        return "the cluster"
+    server: str = json.loads(kubeconfig)["clusters"][0]["cluster"]["server"]
+    return server
+
+
+def _kubeconfig(now: ClusterAccess, recorded: ClusterAccess) -> str:
+    """Return a kubeconfig without credentials for Pulumi's provider; "" where the platform has one.
+
+    The provider reads files relative to its own directory, unlike kubectl, so it gets no path.
+    """
+    if now.text is not None or now.kind is not None:
+        return ""
+    entries = context_entries(now)
+    kept = {key: value for key, value in entries.cluster.items() if key != "extensions"}
+    if "@" in kept.get("proxy-url", ""):
+        raise scripting.Failed(f"the proxy-url of {now.place} holds a password, which the state would keep: set HTTPS_PROXY instead")
+    impersonated = {key: value for key, value in entries.user.items() if key.startswith("as")}
+    plugin = {
+        "apiVersion": credentials.API_VERSION,
+        "command": "python3",
+        "args": [*runner_words(credentials, "create")[1:], json.dumps({"create": {"access": asdict(recorded)}})],
+        "interactiveMode": "Never",
+        "provideClusterInfo": True,
+    }
+    name = "cluster"
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": name,
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "clusters": [{"name": name, "cluster": kept}],
+            "users": [{"name": name, "user": {**impersonated, "exec": plugin}}],
+        }
+    )
+
+
+class ClusterCheck(Resource, module="cluster", name="ClusterCheck"):
+    """What a cluster is, read at each run.
+
+    uid: the UID of its namespace kube-system.
+    recorded: how it is reached, as the state has it; a `ClusterAccess` as a map.
+    kubeconfig: a kubeconfig without credentials; "" where the platform has one.
+    """
+
+    uid: pulumi.Output[str]
+    recorded: pulumi.Output[Mapping[str, Any]]
+    kubeconfig: pulumi.Output[str]
+
+    def __init__(
+        self, name: str, access: pulumi.Input[ClusterAccess], created_by: pulumi.Input[str], opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        props = {"access": pulumi.Output.from_input(access).apply(asdict), "created_by": created_by}
+        super().__init__(ClusterCheckProvider(), name, {**props, **dict.fromkeys(_DERIVED)}, opts)
