@@ -84,6 +84,7 @@ def converse(
         raise
     for worker in workers:
         worker.join()
-    with contextlib.suppress(OSError):
-        stdin.close()
+    for pipe in (stdin, stdout, stderr):
+        with contextlib.suppress(OSError):
+            pipe.close()
     return scripting.Done(status, b"".join(output), b"".join(errors))

@@ -291,7 +291,9 @@ class _Connection:
 
     def _outcome(self, done: scripting.Done) -> Outcome:
         before, began, stdout = _after_mark(done.stdout)
-        noise, _, stderr = _after_mark(done.stderr)
+        noise, marked, stderr = _after_mark(done.stderr)
+        if began and not marked:  # a login shell that joins both streams
+            stderr = noise
         if began:
             reach = {
                 0: Reach.DONE,
