@@ -16,7 +16,11 @@ _COUNT_OR_PERCENTAGE = re.compile(r"[1-9][0-9]{0,5}|([1-9][0-9]?|100)%")
 
 def _count_or_percentage(value: Any) -> str:
     text = str(value)
-    if isinstance(value, int | str) and not isinstance(value, bool) and _COUNT_OR_PERCENTAGE.fullmatch(text):
+    if (
+        isinstance(value, int | str)
+        and not isinstance(value, bool)
+        and _COUNT_OR_PERCENTAGE.fullmatch(text)
+    ):
         return text
     expected = "expected a number from 1, or a percentage from 1% to 100%"
     raise PydanticCustomError("count_or_percentage", expected)

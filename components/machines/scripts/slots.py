@@ -47,6 +47,7 @@ from ...names import (
     slots_lease_name,
 )
 
+LEASES, ENTRIES = "leases.coordination.k8s.io", "workloadentries.networking.istio.io"
 RENEWAL_S = 20
 """Seconds from one renewal of a slot to the next."""
 EXPIRY_S = 60
@@ -74,7 +75,12 @@ CAUSE_LENGTH = 300
 class KubectlCall(Protocol):
     """kubectl for one cluster."""
 
-    def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
+    def call(
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        timeout_s: float | None = None,
+    ) -> scripting.Done:
         """Run kubectl, and return how it ended."""
 
 
@@ -98,8 +104,8 @@ class SlotRequest:
 class Verdict(enum.Enum):
     """What a join does about its slot."""
 
-    PASS = "goes on without a slot"
     TAKE = "takes a slot"
+    REPAIR = "takes a slot, whether one is free or not"
     WAIT = "waits"
 
 
@@ -126,14 +132,14 @@ class Situation:
 def decide(situation: Situation, machine: str) -> Verdict:
     """Return what the join of `machine` does before it stops the agent.
 
-    A machine that is out of the mesh makes nothing worse: it waits for nothing. A slot that the
-    machine holds already, as after a killed join, is its slot again. Any other join needs a slot.
-    Each machine that is unavailable takes one, whether a join stopped its agent or not.
+    A machine that is out of the mesh counts already, so its join makes nothing worse: it waits for
+    nothing. A slot that the machine holds, as after a killed join, is its slot again. Any other
+    join needs a free slot. Each machine that is unavailable takes one, whatever the reason.
     """
     if machine in situation.holders:
         return Verdict.TAKE
     if machine not in situation.healthy:
-        return Verdict.PASS
+        return Verdict.REPAIR
     taken = len(situation.holders) + len(situation.unavailable(machine))
     return Verdict.TAKE if taken < situation.limit else Verdict.WAIT
 
@@ -150,10 +156,15 @@ def limit_of(max_unavailable: str, machines: int) -> int:
 
 
 @contextlib.contextmanager
-def slot(kubectl: KubectlCall, request: SlotRequest, report: Callable[[str], None]) -> Iterator[None]:
+def slot(
+    kubectl: KubectlCall,
+    request: SlotRequest,
+    report: Callable[[str], None],
+) -> Iterator[None]:
     """Hold a slot of the workload: wait for it, renew it meanwhile, and give it back.
 
-    A machine that is out of the mesh takes no slot and waits for none.
+    A machine that is out of the mesh waits for nothing. Where the block ends without an exception,
+    the machine is recorded as one that is in the mesh.
 
     kubectl: kubectl for the workload's cluster; also called from another thread.
     request: the machine whose agent is to be stopped.
@@ -163,18 +174,20 @@ def slot(kubectl: KubectlCall, request: SlotRequest, report: Callable[[str], Non
     are out of the mesh take all slots for `PATIENCE_S`, and where the Lease cannot be used.
     """
     holder = _Holder(_Lease(kubectl, request), report)
+    succeeded = False
     try:
         holder.take()
         yield
+        succeeded = True
     finally:
-        holder.give_back()
+        holder.give_back(succeeded)
 
 
 def halt(kubectl: KubectlCall, request: SlotRequest, cause: str) -> None:
     """Halt the update of the workload: joins that wait for a slot in this update fail untouched.
 
-    To be called while the slot is held, after a join failed and was rolled back. A machine that
-    holds no slot halts nothing: it was out of the mesh before.
+    To be called within `slot`, after a join failed and was rolled back. A machine that was out of
+    the mesh before its join halts nothing.
 
     cause: one sentence without secrets, for the messages of the other joins.
 
@@ -182,7 +195,8 @@ def halt(kubectl: KubectlCall, request: SlotRequest, cause: str) -> None:
     """
 
     def mark(slots: _Slots) -> _Slots | None:
-        if request.machine not in slots.holders:
+        record = slots.holders.get(request.machine)
+        if record is None or record.repairs:
             return None
         mark = _Halt(request.machine, cause[:CAUSE_LENGTH])
         return replace(slots, halts={**slots.halts, request.update: mark})
@@ -195,7 +209,7 @@ def halt(kubectl: KubectlCall, request: SlotRequest, cause: str) -> None:
 def joined(kubectl: KubectlCall, request: SlotRequest) -> None:
     """Record that a machine is in the mesh: from now on it counts as unavailable when it is not.
 
-    To be called by every join that held no slot, once the machine's entry is Healthy. Without the
+    To be called by every join that took no slot, once the machine's entry is Healthy. Without the
     record a machine is new: no join waits for it.
 
     Raises scripting.Failed where the Lease cannot be written.
@@ -219,10 +233,16 @@ def _as_failed(purpose: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Record:
-    """Who holds a slot. `renewal` counts up; `process` is another one for each process."""
+    """Who holds a slot.
+
+    process: another one for each process. update: its update.
+    repairs: whether the machine was out of the mesh when the slot was taken.
+    renewal: counts up.
+    """
 
     process: str
     update: str
+    repairs: bool = False
     renewal: int = 0
 
 
@@ -274,7 +294,7 @@ class _Lease:
 
         Raises scripting.Failed and _NoAnswer.
         """
-        kinds = "leases.coordination.k8s.io,workloadentries.networking.istio.io"
+        kinds = f"{LEASES},{ENTRIES}"
         things = json.loads(self._call("get", kinds, "--output", "json"))["items"]
         leases = [thing for thing in things if thing["kind"] == "Lease"]
         for lease in leases:
@@ -284,15 +304,16 @@ class _Lease:
                 return lease, [e for e in entries if _annotations(e).get(GROUP_ANNOTATION) == group]
         raise self._missing()
 
-    def write(self, lease: Manifest, slots: _Slots) -> Manifest | None:
+    def write(self, lease: Manifest, slots: _Slots, is_joined: bool) -> Manifest | None:
         """Write what joins own of the Lease, and return it as it is then.
 
         lease: as it was read.
+        is_joined: whether to record the machine as one that has been in the mesh.
 
         None where another writer was faster. Raises scripting.Failed and _NoAnswer.
         """
         annotations = {**_annotations(lease), SLOTS_ANNOTATION: json.dumps(asdict(slots))}
-        if self.request.machine in slots.holders:
+        if is_joined:
             annotations[JOINED_ANNOTATION_PREFIX + self.request.machine] = self.request.registration
         # For `kubectl get leases`. Nothing reads these times: clocks differ.
         spec: Manifest = {"leaseDurationSeconds": EXPIRY_S}
@@ -311,11 +332,17 @@ class _Lease:
         except _Conflict:
             return None
 
-    def change(self, change: Callable[[_Slots], _Slots | None], last: Manifest | None = None) -> Manifest | None:
+    def change(
+        self,
+        change: Callable[[_Slots], _Slots | None],
+        last: Manifest | None = None,
+        is_joined: bool = False,
+    ) -> Manifest | None:
         """Change the Lease, and return it as it is then; again where another writer was faster.
 
         change: returns the new value, or None to write nothing.
         last: the Lease as it was read last; None reads it.
+        is_joined: whether to record the machine as one that has been in the mesh.
 
         Raises scripting.Failed and _NoAnswer.
         """
@@ -324,7 +351,7 @@ class _Lease:
             slots = change(_Slots.of(lease))
             if slots is None:
                 return lease
-            written = self.write(lease, slots)
+            written = self.write(lease, slots, is_joined)
             if written is not None:
                 return written
             last = None
@@ -333,13 +360,13 @@ class _Lease:
 
     def read(self) -> Manifest:
         """Return the Lease. Raises scripting.Failed and _NoAnswer."""
-        return _object(self._call("get", "leases.coordination.k8s.io", self.name, "--output", "json"))
+        return _object(self._call("get", LEASES, self.name, "--output", "json"))
 
     def record_joined(self) -> None:
         """Add the machine to those that have been in the mesh."""
         annotation = {JOINED_ANNOTATION_PREFIX + self.request.machine: self.request.registration}
         patch = json.dumps({"metadata": {"annotations": annotation}})
-        words = ("patch", "leases.coordination.k8s.io", self.name, "--type", "merge")
+        words = ("patch", LEASES, self.name, "--type", "merge")
         self._call(*words, "--patch", patch, "--output", "name")
 
     def _call(self, *words: str, stdin: bytes = b"") -> str:
@@ -373,8 +400,11 @@ class _Conflict(_NoAnswer):
 
 
 def _verb(words: tuple[str, ...]) -> str:
-    verbs = {"replace": "update leases", "patch": "patch leases"}
-    return verbs.get(words[0], "list leases and workloadentries" if "," in words[1] else "get leases")
+    """Return what a call of kubectl may not do."""
+    if words[:2] == ("get", f"{LEASES},{ENTRIES}"):
+        return "list leases or workloadentries"
+    verbs = {"get": "get leases", "replace": "update leases", "patch": "patch leases"}
+    return verbs[words[0]]
 
 
 def _object(text: str) -> Manifest:
@@ -390,10 +420,11 @@ def situation_of(lease: Manifest, entries: list[Manifest], holders: frozenset[st
     """
     annotations = _annotations(lease)
     machines = frozenset(filter(None, annotations.get(MACHINES_ANNOTATION, "").split(",")))
-    joined_machines = frozenset(name for name in machines if JOINED_ANNOTATION_PREFIX + name in annotations)
-    healthy = frozenset(entry["metadata"]["labels"].get(MACHINE_LABEL, "") for entry in entries if _serves(entry))
+    have_joined = {name for name in machines if JOINED_ANNOTATION_PREFIX + name in annotations}
+    serving = [entry["metadata"]["labels"] for entry in entries if _serves(entry)]
+    healthy = frozenset(labels.get(MACHINE_LABEL, "") for labels in serving)
     limit = limit_of(annotations.get(MAX_UNAVAILABLE_ANNOTATION, "1"), len(machines))
-    return Situation(limit, joined_machines, healthy, holders)
+    return Situation(limit, frozenset(have_joined), healthy, holders)
 
 
 def _serves(entry: Manifest) -> bool:
@@ -452,14 +483,15 @@ class _Holder:
         slots = self._living(_Slots.of(lease))
         situation = situation_of(lease, entries, frozenset(slots.holders))
         verdict = decide(situation, self._request.machine)
-        if verdict is Verdict.PASS:
-            return None
-        if self._request.update in slots.halts:
+        if verdict is not Verdict.REPAIR and self._request.update in slots.halts:
             raise self._halted(slots.halts[self._request.update])
         if verdict is Verdict.WAIT:
             return waiting.look(situation)
+        before = slots.holders.get(self._request.machine)
+        repairs = before.repairs if before else verdict is Verdict.REPAIR
+        self._record = replace(self._record, repairs=repairs)
         self._may_hold = True
-        self._last = self._lease.write(lease, self._with_record(slots))
+        self._last = self._lease.write(lease, self._with_record(slots), not repairs)
         if self._last is None:
             return waiting.again()
         self._renewal.start()
@@ -474,13 +506,15 @@ class _Holder:
 
     def _living(self, slots: _Slots) -> _Slots:
         """Return the slots without holders that are gone, and without marks of earlier updates."""
-        age_s, request = self._memory.age_s, self._request
-        holders = {
-            machine: record
-            for machine, record in slots.holders.items()
-            if age_s(f"holder {machine}", record) < EXPIRY_S or machine == request.machine
-        }
-        halts = {update: mark for update, mark in slots.halts.items() if age_s(f"halt {update}", mark) < MARK_S or update == request.update}
+        machine, update = self._request.machine, self._request.update
+        holders = dict(slots.holders)
+        for name, record in slots.holders.items():
+            if self._memory.age_s(f"holder {name}", record) >= EXPIRY_S and name != machine:
+                del holders[name]
+        halts = dict(slots.halts)
+        for name, mark in slots.halts.items():
+            if self._memory.age_s(f"halt {name}", mark) >= MARK_S and name != update:
+                del halts[name]
         return _Slots(holders, halts)
 
     def _with_record(self, slots: _Slots) -> _Slots:
@@ -509,15 +543,18 @@ class _Holder:
         record = slots.holders.get(self._request.machine)
         return record is not None and record.process != self._record.process
 
-    def give_back(self) -> None:
-        """Free the slot, where this process holds one. A failure is reported: slots expire."""
+    def give_back(self, is_joined: bool) -> None:
+        """Free the slot, where this process holds one. A failure is reported: slots expire.
+
+        is_joined: whether to record the machine as one that has been in the mesh.
+        """
         self._stop.set()
         if self._renewal.is_alive():
             self._renewal.join()
         if not self._may_hold:
             return
         try:
-            self._update(self._without_record)
+            self._update(self._without_record, is_joined)
         except (_NoAnswer, scripting.Failed) as error:
             machine = self._request.machine
             self._report(f"the slot of {machine} becomes free after {EXPIRY_S} s: {error}")
@@ -528,9 +565,17 @@ class _Holder:
             return None
         return replace(slots, holders={m: r for m, r in slots.holders.items() if m != machine})
 
-    def _update(self, change: Callable[[_Slots], _Slots | None]) -> None:
+    def _update(
+        self,
+        change: Callable[[_Slots], _Slots | None],
+        is_joined: bool = False,
+    ) -> None:
         """Change the Lease as this process wrote it last; read it where that is outdated."""
-        self._last = self._lease.change(lambda slots: change(self._living(slots)), self._last)
+
+        def change_living(slots: _Slots) -> _Slots | None:
+            return change(self._living(slots))
+
+        self._last = self._lease.change(change_living, self._last, is_joined)
 
 
 class _Waiting:
