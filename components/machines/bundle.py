@@ -203,12 +203,14 @@ def leave_script(owner: Owner) -> str:
     """Return the script by which a machine leaves the mesh, as root on standard input.
 
     Its last line is `left`, `not-joined`, or `not-ours <project>/<stack> <machine>`. It changes
-    nothing on a machine whose stamp is not that of `owner`.
+    nothing on a machine whose stamp is not that of `owner`, and asks `leave` before it changes
+    anything.
     """
     variables = {
         "MACHINE": owner.machine,
         "PROJECT": owner.project,
         "STACK": owner.stack,
         "REGISTRATION": owner.registration,
+        "ASK": "1",
     }
     return remote_script("machines/installation", variables) + read_script("machines/leave")

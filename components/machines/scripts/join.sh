@@ -750,4 +750,4 @@ main() {
   echo "$DIGEST"
 }
 
-if ! (return 0 2>/dev/null); then main 3<&0 </dev/null; fi
+if ! (return 0 2>/dev/null); then main 3<&0 </dev/null; exit; fi

@@ -24,7 +24,7 @@ from . import slots
 
 TOKEN_LIFETIME_S = 3600
 WAIT_LIMIT_S = 4 * 3600
-"""Seconds after which the machine itself ends a join that still waits for an answer."""
+"""Seconds that the answers to a join may take: its wait for a slot."""
 TIMEOUT_S = DEADLINE_S + 60
 """Seconds for one connection, without its questions: more than the machine's own deadline."""
 ENTRY_TIMEOUT_S = 60
@@ -111,7 +111,7 @@ class _Join:
         payload = self._payload
         self._before = entries.read(self._kubectl, self._owner.namespace, payload.entry)
         text = join_script(payload.bundle, self._token())
-        script = shell.run_as_root(text, WAIT_LIMIT_S)
+        script = shell.run_as_root(text, 0)  # it keeps to its deadline by itself
         outcome = openssh.run_script(
             payload.target, script, TIMEOUT_S, payload.patience_s, answer=self._answer
         )

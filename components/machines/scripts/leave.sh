@@ -1,8 +1,9 @@
 # Takes this machine out of the mesh and removes what the join brought. A certificate stays valid
 # after its ServiceAccount is gone, so the key must go. Only who joined the machine may do it: by
 # its stamp. installation.sh stands before this text. The last line of the output is `left`, `not-joined`, or
-# `not-ours <project>/<stack> <machine>`. A second run changes nothing.
-# Variables: MACHINE, PROJECT, STACK, REGISTRATION.
+# `not-ours <project>/<stack> <machine>`. A second run changes nothing. It asks before it changes
+# anything: the machine's entry is deleted then, so clients have stopped to call the machine.
+# Variables: MACHINE, PROJECT, STACK, REGISTRATION, ASK.
 main() {
   local owner reason
   set -u
@@ -20,6 +21,7 @@ main() {
     echo "not-ours $(stamp project)/$(stamp stack) $(stamp machine)"
     exit 0
   fi
+  ask leave
   # Not by half: a connection that ends is no reason to stop here.
   trap '' HUP PIPE
   reason=$(remove_installation) || fail "$reason; remove the cause, and run the update again"
@@ -27,4 +29,4 @@ main() {
   echo left
 }
 
-if ! (return 0 2>/dev/null); then main </dev/null; fi
+if ! (return 0 2>/dev/null); then main 3<&0 </dev/null; exit; fi
