@@ -82,9 +82,10 @@ def converse(
         scripting.end(process)
         process.wait()
         raise
-    for worker in workers:
-        worker.join()
-    for pipe in (stdin, stdout, stderr):
-        with contextlib.suppress(OSError):
-            pipe.close()
+    finally:
+        for worker in workers:
+            worker.join()
+        for pipe in (stdin, stdout, stderr):
+            with contextlib.suppress(OSError):
+                pipe.close()
     return scripting.Done(status, b"".join(output), b"".join(errors))
