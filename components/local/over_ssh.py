@@ -1,7 +1,7 @@
-"""Runs a script on a machine over SSH: the join and the proof.
+"""Runs a script on a machine over SSH: the proof.
 
-A command that did nothing must not count as done. So the output must show that the script began.
-The join's last line must show that it completed.
+A command that did nothing must not count as done. So the output must show that the script began,
+and where its last line is given, that it completed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
+from .. import shell
 from . import openssh, scripting
 from .openssh import Reach
 
@@ -20,6 +21,8 @@ class Payload:
     target: the machine.
     purpose: what the script does, for messages: "join", "proof".
     script: the script's text, for `bash -s`.
+    body: a script of this package that follows it, `<package>/<script>`, as root and with the
+        functions of lib.sh; "" for none. Its text is in no input.
     timeout_s: seconds that one connection may last.
     patience_s: seconds in which a connection that fails is tried again.
     last_line: what its output must end with; None accepts any end.
@@ -31,6 +34,7 @@ class Payload:
     timeout_s: int
     patience_s: int
     last_line: str | None = None
+    body: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Result:
 def run(payload: Payload) -> Result:
     """Run the script. Raises scripting.Failed where it did not run, or not to its end."""
     limits = (payload.timeout_s, payload.patience_s)
-    outcome = openssh.run_script(payload.target, payload.script, *limits)
+    outcome = openssh.run_script(payload.target, text(payload.script, payload.body), *limits)
     if outcome.reach is Reach.FAILED and outcome.stderr:
         raise scripting.Failed(outcome.stderr)  # the script's own message has the cause
     problem = _problem(payload, outcome)
@@ -53,6 +57,14 @@ def run(payload: Payload) -> Result:
     if outcome.stderr:
         print(outcome.stderr, file=sys.stderr)
     return Result(outcome.stdout.strip())
+
+
+def text(script: str, body: str) -> str:
+    """Return all that runs on the machine (see `Payload`)."""
+    if not body:
+        return script
+    functions = shell.read_script("machines/lib")
+    return shell.run_as_root(script + functions + shell.read_script(body))
 
 
 def _problem(payload: Payload, outcome: openssh.Outcome) -> str:

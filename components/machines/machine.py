@@ -213,16 +213,22 @@ class Machine(pulumi.ComponentResource):
             leave=leave,
         )
 
-    def verify(self, text: pulumi.Input[str], depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[str]:
-        """Run a verification script on the machine and return its output.
+    def verify(
+        self, script: str, variables: pulumi.Input[str], depends_on: Sequence[pulumi.Resource]
+    ) -> pulumi.Output[str]:
+        """Run a verification script on the machine, as root, and return its output.
 
-        It runs again whenever the text or the join changes.
+        script: its name, `<package>/<script>`.
+        variables: shell assignments that stand before it.
+
+        It runs again whenever either or the join changes.
         """
         host = self.host
         proof = commands.MachineScript(
             target=self._target,
             purpose=names.PROOF,
-            script=pulumi.Output.from_input(text).apply(shell.run_as_root),
+            script=variables,
+            body=script,
             changes=self.revision,
             patience_s=host.patience_s,
         )

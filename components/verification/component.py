@@ -108,8 +108,8 @@ def _evidence(values: Mapping[str, Any]) -> Evidence:
 
 def _on_gateway(machine: Machine, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:
     """Have a gateway's machine report what it passed on."""
-    script = shell.remote_script("verification/gateway-stats", {"GATEWAY_NAME": machine.pulumi_resource_name})
-    return machine.verify(script, depends_on).apply(parse)
+    variables = shell.assignments({"GATEWAY_NAME": machine.pulumi_resource_name})
+    return machine.verify("verification/gateway-stats", variables, depends_on).apply(parse)
 
 
 def _pair(name: str, address: str) -> tuple[str, str]:
@@ -205,9 +205,9 @@ def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
     with_pods = bool(settings.pods and settings.pods.replicas)
     in_pods_network = machine.network == pods_network
 
-    def script(addresses: dict[str, list[str]]) -> str:
+    def variables(addresses: dict[str, list[str]]) -> str:
         through_gateway = with_pods and not in_pods_network
-        return jobs.call_script(
+        values = jobs.call_variables(
             settings,
             caller=f"machine {machine.pulumi_resource_name}",
             mode=args.mode,
@@ -215,5 +215,6 @@ def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
             ranges=[args.mesh.cluster.pod_cidr] if with_pods and in_pods_network else [],
             answered=machine.network in addresses,
         )
+        return shell.assignments(values)
 
-    return machine.verify(caller.gateways.apply(script), [caller.from_cluster]).apply(parse)
+    return machine.verify(jobs.CALL_SCRIPT, caller.gateways.apply(variables), [caller.from_cluster]).apply(parse)

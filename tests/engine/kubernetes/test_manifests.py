@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -71,7 +72,7 @@ def defaults(chart: str) -> dict[str, Any]:
     return values.get("_internal_defaults_do_not_set", values)
 
 
-@cache
+@functools.cache
 def templates(chart: str) -> str:
     return "".join(file.read_text() for file in (directory("istio-charts") / chart / "templates").rglob("*") if file.is_file())
 
