@@ -16,6 +16,7 @@ from typing import Any
 import dill
 import pytest
 import yaml
+from pulumi.runtime.rpc import UNKNOWN as WIRE_UNKNOWN
 
 from components import names
 from tests.support import fake_providers, harness
@@ -56,7 +57,7 @@ class Dynamic(Provider):
 
     def check(self, request: Request) -> Checked:
         result = _provider(request).check(_wire(request.old_inputs), _wire(request.inputs))
-        return Checked(request.inputs, [fake_providers.failure(each) for each in result.failures])
+        return Checked(_replaced(result.inputs, WIRE_UNKNOWN, UNKNOWN), [fake_providers.failure(each) for each in result.failures])
 
     def diff(self, request: Request) -> Difference:
         result = _provider(request).diff(request.id, _wire(request.state), _wire(request.inputs))
@@ -65,15 +66,19 @@ class Dynamic(Provider):
 
     def create(self, request: Request) -> Created:
         if request.preview:
-            return Created("", {**request.inputs, "checked": UNKNOWN})
+            return Created("", {**request.inputs, **_outputs(request)})
         result = _provider(request).create(_wire(request.inputs))
         return Created(result.id, {**request.inputs, **(result.outs or {})})
 
     def update(self, request: Request) -> Properties:
         if request.preview:
-            return {**request.inputs, "checked": UNKNOWN}
+            return {**request.inputs, **_outputs(request)}
         result = _provider(request).update(request.id, _wire(request.state), _wire(request.inputs))
         return {**request.inputs, **(result.outs or {})}
+
+
+def _outputs(request: Request) -> Properties:
+    return {"checked": UNKNOWN} if names.is_part(request.name, names.REGISTRATION) else {}
 
 
 def _provider(request: Request) -> Any:
@@ -81,15 +86,15 @@ def _provider(request: Request) -> Any:
 
 
 def _wire(values: Properties | None) -> dict[str, Any]:
-    from pulumi.runtime.rpc import UNKNOWN as unknown
-
-    def on_wire(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: on_wire(item) for key, item in value.items()}
-        return unknown if value is UNKNOWN else value
-
-    wire: dict[str, Any] = on_wire(plain(values or {}))
+    """Return values as a dynamic provider gets them."""
+    wire: dict[str, Any] = _replaced(plain(values or {}), UNKNOWN, WIRE_UNKNOWN)
     return wire
+
+
+def _replaced(value: Any, old: Any, new: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _replaced(item, old, new) for key, item in value.items()}
+    return new if value is old or (isinstance(old, str) and value == old) else value
 
 
 class Mesh:
