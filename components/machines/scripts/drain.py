@@ -193,7 +193,8 @@ def _failure(machine: str, target: openssh.Target, outcome: openssh.Outcome) -> 
     if outcome.reach is Reach.FAILED:
         status = f"status {outcome.status}"
         return f"machine {machine} did not leave the mesh ({status}): see above"
+    end = "took too long" if outcome.reach is Reach.TIMED_OUT else "ended before its script did"
+    cause = f": {outcome.reason}" if outcome.reason else ""
     return (
-        f"machine {machine} may not have left the mesh: the SSH connection to {place} ended before "
-        "its script did"
+        f"machine {machine} may not have left the mesh: the SSH connection to {place} {end}{cause}"
     )
