@@ -14,7 +14,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.names import DISCONNECTED_ANNOTATION, EASTWEST_GATEWAY, GATEWAY_SELECTOR, GROUP_ANNOTATION, ISTIO_NAMESPACE, NETWORK_LABEL
+from components.names import (
+    DISCONNECTED_ANNOTATION,
+    EASTWEST_GATEWAY,
+    GATEWAY_SELECTOR,
+    GROUP_ANNOTATION,
+    ISTIO_NAMESPACE,
+    NETWORK_LABEL,
+    QUARANTINE_LABEL,
+    REASON_ANNOTATION,
+    STACK_ANNOTATION,
+)
 
 from .read_state import Workload
 
@@ -32,7 +42,10 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A WorkloadEntry. `healthy` is None while no probe has reported; `disconnected` is since when its agent has no connection to istiod."""
+    """A WorkloadEntry. `healthy` is None while no probe has reported; `disconnected` is since when its agent has no connection to istiod.
+
+    `quarantine` is the machine that it keeps out of the mesh, which `stack` gave up for `reason`; "" for the entry of a machine that is in it.
+    """
 
     name: str
     namespace: str
@@ -42,6 +55,9 @@ class Entry:
     healthy: bool | None = None
     message: str = ""
     disconnected: datetime | None = None
+    quarantine: str = ""
+    stack: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,6 +183,9 @@ def _entry(item: Mapping[str, Any]) -> Entry:
         healthy=healthy["status"] == "True" if healthy else None,
         message=healthy.get("message", ""),
         disconnected=_time(annotations.get(DISCONNECTED_ANNOTATION)),
+        quarantine=metadata.get("labels", {}).get(QUARANTINE_LABEL, ""),
+        stack=annotations.get(STACK_ANNOTATION, ""),
+        reason=annotations.get(REASON_ANNOTATION, ""),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import yaml
@@ -29,8 +29,8 @@ _SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d7
 class Machine:
     """A machine as the last updates left it. `joined` is when the join last ran, `proven` when its proof did; None where they never succeeded.
 
-    `target` is how to log in, and holds secrets. `digest` stands for all that the
-    agent was last started with. `token_expires` is of the token that was minted last.
+    `target` is how to log in. `revision` changes whenever the join ran again. `forgotten`: the
+    stack file gives it up, so it is not joined.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Machine:
     target: openssh.Target | None = None
     joined: datetime | None = None
     proven: datetime | None = None
-    digest: str = ""
-    token_expires: datetime | None = None
+    revision: str = ""
+    forgotten: bool = False
 
 
 @dataclass(frozen=True)
 class Workload:
     """A workload as the last updates left it. `services`: their ports by name.
 
-    `verified`: when pods last proved to reach it, with the machines' digests of then.
+    `verified`: when pods last proved to reach it, with the machines' revisions of then.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Workload:
     services: Mapping[str, tuple[int, ...]]
     replicas: int
     verified: datetime | None = None
-    digests: Mapping[str, str] = field(default_factory=dict)
+    revisions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -226,26 +226,32 @@ def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
         services={each["metadata"]["name"]: tuple(port["port"] for port in each["spec"]["ports"]) for each in services},
         replicas=sum(each.get("replicas", 1) for each in deployments),
         verified=proof.modified if proof else None,
-        digests=json.loads(proof.inputs["environment"]["CHANGES"])["joined"] if proof else {},
+        revisions=json.loads(proof.inputs["environment"]["CHANGES"])["joined"] if proof else {},
     )
 
 
 def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapping[str, str], output: Mapping[str, str]) -> Machine:
     """A machine from its resources. `workloads_by_group`: workloads by the URN of their WorkloadGroup, `output`: its part of the stack's outputs."""
-    token, join, proof = (parts.get(part_name(name, part)) for part in (names.TOKEN, names.JOIN, names.PROOF))
+    of_machine = (names.REGISTRATION, names.JOIN, names.PROOF, names.DRAIN)
+    registration, join, proof, drain = (parts.get(part_name(name, part)) for part in of_machine)
     target = scripting.decode(openssh.Target, json.loads(join.inputs["stdin"])["create"]["target"]) if join else None
-    expires = token.outputs.get("expires") if token else None
+    leave = json.loads(drain.inputs["stdin"])["delete"].get("leave") if drain else None
     workload = next(
-        (workloads_by_group[urn] for part in (token, join) if part for urn in part.dependencies if urn in workloads_by_group), ""
+        (workloads_by_group[urn] for part in (registration, join) if part for urn in part.dependencies if urn in workloads_by_group), ""
     )
     return Machine(
         name=name,
         workload=workload,
-        entry=(token.inputs.get("entry") if token else "") or output.get("entry", ""),
+        entry=(registration.inputs.get("entry") if registration else "") or output.get("entry", ""),
         address=output.get("address") or (target.hop.host if target else ""),
         target=target,
         joined=join.modified if join else None,
         proven=proof.modified if proof else None,
-        digest=json.loads(join.outputs["stdout"])["stdout"] if join else "",
-        token_expires=datetime.fromtimestamp(expires, UTC) if expires else None,
+        revision=_revision(join) if join else "",
+        forgotten=bool(leave and leave["forget"]),
     )
+
+
+def _revision(join: _Resource) -> str:
+    """What the verification of its workload has as the machine's revision (`Machine.revision`)."""
+    return f"{json.loads(join.outputs['stdout'])['digest']} {join.inputs['environment']['CHANGES']}"

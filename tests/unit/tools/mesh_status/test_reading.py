@@ -27,10 +27,10 @@ def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
     )  # fmt: skip
     product, machine = state.workloads["product"], state.machines["product-1"]
     assert (product.namespace, product.labels, product.services, product.replicas) == ("shop", {"app": "product"}, {"product": (80,)}, 1)
-    assert product.digests == {name: state.machines[name].digest for name in ("product-1", "product-2")}
+    assert product.revisions == {name: state.machines[name].revision for name in ("product-1", "product-2")}
     assert (machine.workload, machine.address, machine.entry) == ("product", "172.31.26.129", "product-172.31.26.129-pods")
-    assert machine.target and machine.target.hop.private_key == "canary-private-key"
-    assert machine.joined and machine.proven and machine.token_expires and product.verified
+    assert machine.target and machine.target.hop.identity_file
+    assert machine.joined and machine.proven and product.verified
     assert sorted(urn.rpartition(":")[2] for urn in state.proofs) == [
         "ledger-1-proof", "ledger-verification", "product-1-proof", "product-2-proof", "product-verification",
     ]  # fmt: skip
