@@ -73,9 +73,9 @@ class Target:
 class Reach(enum.Enum):
     """How far a script came.
 
-    The script began: DONE with status 0, FAILED with another one, TIMED_OUT, or CUT_OFF where the
-    connection ended first.
-    It did not: DEAD where TCP to the machine was refused, timed out or had no route, seen from this
+    The script began: DONE with status 0, FAILED with another one. It may have begun: TIMED_OUT, or
+    CUT_OFF where the connection ended after the login.
+    It did not begin: DEAD where TCP to the machine was refused, timed out or had no route, seen from this
     computer or from the last jump host; UNRESOLVED where its name or network is not known there;
     HOST_KEY where its host key is not the expected one; LOGIN_REFUSED; NOT_BEGUN where the login
     succeeded and the login shell ran something else; BASTION where a jump host was the cause;
@@ -113,7 +113,7 @@ class Outcome:
 
     @property
     def began(self) -> bool:
-        """Whether the first line of the script ran."""
+        """Whether the script began, or may have begun."""
         return self.reach in (Reach.DONE, Reach.FAILED, Reach.TIMED_OUT, Reach.CUT_OFF)
 
 
@@ -369,8 +369,11 @@ def classify(machine: str, jumps: Sequence[tuple[str, str]], noise: str, done: s
         if waits and ("timed out" in machine or done.status == scripting.TIMED_OUT):
             return Reach.DEAD, f"from jump host {host}: the connection timed out"
     if _AUTHENTICATED in machine:
-        if done.status in (NOT_CONNECTED, scripting.TIMED_OUT):
-            return Reach.BROKEN, _last_words(machine) or "the connection ended"
+        if done.status == scripting.TIMED_OUT:
+            return Reach.TIMED_OUT, "the login shell did not end"
+        if done.status == NOT_CONNECTED:
+            # It may have run the script: what the script printed first can be lost.
+            return Reach.CUT_OFF, _last_words(machine)
         return Reach.NOT_BEGUN, scripting.last_words(noise)
     reach, reason = _hop_failure(machine)
     if reach:
