@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pulumi
@@ -18,17 +16,17 @@ from components.commands import (
     machine_command,
     printed,
 )
-from components.local import openssh, over_ssh, scripting
+from components.local import openssh, scripting
 from components.machines.scripts import drain
 from tests.support.cli_stack import STACK, Stack
+from tests.support.process_watch import ProcessWatch
 from tests.support.sshd import Sshd, reserved_port
 
 ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"
 
 
 def target_of(sshd: Sshd) -> openssh.Target:
-    host_key = " ".join(sshd.host_key.split()[:2])
-    return openssh.Target("m-1", openssh.Hop("127.0.0.1", sshd.port, sshd.user, sshd.private_key, host_key))
+    return openssh.Target("m-1", sshd.hop())
 
 
 @dataclass(frozen=True)
@@ -95,9 +93,11 @@ def test_a_join_without_its_digest_fails_and_is_repeated(commands: Stack, machin
 
 
 def test_nothing_secret_is_readable_and_nothing_of_a_script_is_stored(commands: Stack, machine: Machine) -> None:
-    commands.up(lambda: join(machine))
-    secret = machine.target.hop.private_key.splitlines()[3]
+    with ProcessWatch() as watch:
+        commands.up(lambda: join(machine))
+    secret = Path(str(machine.target.hop.identity_file)).read_text().splitlines()[3]
     assert commands.files_with(secret) == []
+    assert not [line for line in watch.seen if secret.encode() in line]
     stored = commands.resources()["m-1-join"]
     assert stored["inputs"]["create"].endswith("components/local/run.py local/over_ssh.py create")
     assert stored["outputs"]["stdout"] == '{"stdout": "working\\nabc"}' or "ciphertext" in str(stored["outputs"]["stdout"])
@@ -145,45 +145,20 @@ def test_a_failure_on_the_machine_is_a_failure(sshd: Sshd, capsys: pytest.Captur
     assert "why" in capsys.readouterr().err
 
 
-def test_a_dead_machine_and_another_one_in_its_place_are_let_go(sshd: Sshd, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = target_of(sshd)
+def test_a_dead_machine_is_let_go_and_every_refusal_is_an_error(
+    sshd: Sshd, swallowing_sshd: Sshd, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = f"touch {tmp_path}/left\n"
     with reserved_port() as dead:
-        for changes in ({"port": dead}, {"host_key": ANOTHER_KEY}):
-            leave(replace(target, hop=replace(target.hop, **changes)), f"touch {tmp_path}/left\n")
-            assert "machine m-1 was not reached" in capsys.readouterr().err
+        leave(openssh.Target("m-1", sshd.hop(port=dead)), script)
+        assert "machine m-1 was not reached" in capsys.readouterr().err
+        refusals = {
+            "host key mismatch": (sshd.hop(host_key=ANOTHER_KEY),),
+            "refused the login": (sshd.hop(identity_file=str(swallowing_sshd.identity_file)),),
+            "jump host 127.0.0.1: Connection refused": (sshd.hop(), (sshd.hop(port=dead),)),
+            "Could not resolve hostname": (sshd.hop(host="nowhere.invalid"),),
+        }
+        for reason, hops in refusals.items():
+            with pytest.raises(scripting.Failed, match=reason):
+                leave(openssh.Target("m-1", *hops), script)
     assert not (tmp_path / "left").exists()
-
-
-def test_a_machine_behind_a_bastion_is_reached_with_both_keys_pinned(sshd: Sshd) -> None:
-    target = target_of(sshd)
-    work = over_ssh.Payload(replace(target, bastion=target.hop), "proof", "echo here\n", 60, 0)
-    assert over_ssh.run(work).stdout == "here"
-    wrong = replace(target, bastion=replace(target.hop, host_key=ANOTHER_KEY))
-    with pytest.raises(scripting.Failed, match=r"Host key verification failed(?s:.*)host key mismatch: .* through 127.0.0.1"):
-        over_ssh.run(replace(work, target=wrong))
-
-
-def test_one_script_is_one_connection_and_its_key_on_no_command_line(sshd: Sshd) -> None:
-    before = sshd.log.read_text().count("Accepted publickey")
-    work = over_ssh.Payload(target_of(sshd), "proof", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '\n", 60, 0)
-    processes = over_ssh.run(work).stdout
-    assert "ssh -F" in processes and "PRIVATE KEY" not in processes
-    assert sshd.log.read_text().count("Accepted publickey") - before == 1
-
-
-def test_a_machine_on_port_22_has_its_key_pinned_too(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenSSH looks up the key of port 22 by another name than that of any other port, unless it has an alias.
-
-    The client is the real one. It takes the server's standard input and output for the connection, because a port below 1024 needs root.
-    """
-    ssh, server = shutil.which("ssh"), shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    client = tmp_path / "ssh"
-    client.write_text(f"#!/bin/sh\nexec {ssh} -o 'ProxyCommand={server} -i -f {sshd.log.parent}/config' \"$@\"\n")
-    client.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    target = target_of(sshd)
-    target = replace(target, hop=replace(target.hop, port=22))
-    assert over_ssh.run(over_ssh.Payload(target, "proof", "echo here\n", 60, 0)).stdout == "here"
-    wrong = replace(target, hop=replace(target.hop, host_key=ANOTHER_KEY))
-    with pytest.raises(scripting.Failed, match="Host key verification failed"):
-        over_ssh.run(over_ssh.Payload(wrong, "proof", "echo here\n", 60, 0))

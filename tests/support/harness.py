@@ -29,7 +29,7 @@ CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-ke
 """Secret outputs of the mocked resources, by their kinds. None may be readable in a graph."""
 
 
-SECRETS = {"sshPrivateKey": CANARIES["private key"]}
+SECRETS: dict[str, str] = {}
 """The secrets of every stack's configuration."""
 
 

@@ -97,7 +97,7 @@ def leave(payload: Leave) -> None:
             file=sys.stderr,
         )
     elif not outcome.began:
-        cause = openssh.explain(payload.target, outcome)
+        cause = openssh.explain(payload.target, outcome, "leave")
         raise scripting.Failed(f"machine {machine} did not leave the mesh: {cause}")
     elif outcome.reach in (Reach.CUT_OFF, Reach.TIMED_OUT):
         raise scripting.Failed(

@@ -11,7 +11,7 @@ from components.local import openssh, scripting
 from components.machines.scripts import create_ssh_key, drain
 from tests.support.fake_programs import Programs
 
-TARGET = openssh.Target("product-1", openssh.Hop("192.0.2.7", 22, "admin", "canary-private-key", "ssh-ed25519 AAAA"))
+TARGET = openssh.Target("product-1", openssh.Hop("192.0.2.7", 22, "admin", "ssh-ed25519 AAAA"))
 LEAVE = drain.Leave(TARGET, "echo left\n", required=True)
 PAYLOAD = drain.Payload("canary-kubeconfig", "shop", "product-192.0.2.7-pods", 5, LEAVE)
 BEGUN = f"{openssh.MARK}\n"
@@ -68,31 +68,26 @@ def test_an_api_server_that_does_not_answer_holds_nothing_up(programs: Programs,
     assert ("timeout" if kubectl else "kubectl is not on PATH") in message
 
 
-@pytest.mark.parametrize("reason", ["Connection refused", "Host key verification failed.", "Permission denied (publickey)."])
-def test_a_machine_that_is_not_reached_is_let_go_and_reported(programs: Programs, capsys: pytest.CaptureFixture[str], reason: str) -> None:
+REFUSED = "ssh: connect to host 192.0.2.7 port 22: Connection refused"
+
+
+def test_a_dead_machine_is_let_go_and_reported(programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
     programs.add("kubectl")
-    programs.add("ssh", ("", 255, "", reason))
+    programs.add("ssh", ("", 255, "", REFUSED))
     drain.run(PAYLOAD)
     message = capsys.readouterr().err
-    assert reason in message and "machine product-1 was not reached at admin@192.0.2.7" in message
+    assert "machine product-1 was not reached at admin@192.0.2.7 (Connection refused)" in message
     assert len(programs.calls("ssh")) == 1, "one attempt"
-
-
-def test_a_machine_that_takes_too_long_is_let_go(
-    programs: Programs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    programs.add("kubectl")
-    programs.add_script("ssh", "import time; time.sleep(60)")
-    monkeypatch.setattr(drain, "LEAVE_TIMEOUT_S", 0.1)
-    drain.run(PAYLOAD)
-    assert "was not reached" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
         ((3, BEGUN, "machine product-1: no root"), r"did not leave the mesh \(status 3\)"),
-        ((0, "Welcome\n", ""), "the login shell of admin@192.0.2.7 ran nothing of it"),
+        ((0, "Welcome\n", ""), "the login shell of admin@192.0.2.7 ran nothing of the leave"),
+        ((255, "", "Host key verification failed."), "does not have the pinned key"),
+        ((255, "", "admin@192.0.2.7: Permission denied (publickey)."), "refused the login"),
+        ((255, "", "Connection closed by 192.0.2.7 port 22"), "SSH did not reach"),
         ((255, BEGUN, "Connection reset"), "may not have left the mesh: the SSH connection to admin@192.0.2.7 ended before"),
         ((124, BEGUN, ""), r"did not leave the mesh \(status 124\)"),  # as timeout(1) on the machine ends it
     ],
