@@ -23,6 +23,8 @@ from time import monotonic, sleep
 from . import conversation, private_files, scripting
 
 MARK = "istio-vm-mesh: the script begins"
+MACHINE = "machine"
+"""Name of the last hop's files."""
 COMMAND = "bash -s"
 """What a login shell is given; every login shell reads it alike."""
 KEY_VARIABLE = "ISTIO_VM_MESH_SSH_KEY"
@@ -73,9 +75,9 @@ class Target:
 class Reach(enum.Enum):
     """How far a script came.
 
-    The script began: DONE with status 0, FAILED with another one, TIMED_OUT, or CUT_OFF where the
-    connection ended first.
-    It did not: DEAD where TCP to the machine was refused, timed out or had no route, seen from this
+    The script began: DONE with status 0, FAILED with another one. It may have begun: TIMED_OUT, or
+    CUT_OFF where the connection ended after the login.
+    It did not begin: DEAD where TCP to the machine was refused, timed out or had no route, seen from this
     computer or from the last jump host; UNRESOLVED where its name or network is not known there;
     HOST_KEY where its host key is not the expected one; LOGIN_REFUSED; NOT_BEGUN where the login
     succeeded and the login shell ran something else; BASTION where a jump host was the cause;
@@ -113,7 +115,7 @@ class Outcome:
 
     @property
     def began(self) -> bool:
-        """Whether the first line of the script ran."""
+        """Whether the script began, or may have begun."""
         return self.reach in (Reach.DONE, Reach.FAILED, Reach.TIMED_OUT, Reach.CUT_OFF)
 
 
@@ -165,21 +167,48 @@ def describe(target: Target) -> str:
     return f"{user}{hop.host}{port}" + (f" through {jumps}" if jumps else "")
 
 
-def explain(target: Target, outcome: Outcome) -> str:
-    """Return a clause with the cause, and a fix where there is one, of a script that did not begin."""
+def explain(target: Target, outcome: Outcome, purpose: str) -> str:
+    """Return a clause with the cause, and the fix where there is one, of a script that did not begin.
+
+    purpose: what the script does: "join", "proof".
+    """
     place, reason = describe(target), outcome.reason
+    if outcome.reach is Reach.HOST_KEY and target.hop.host_key:
+        return f"host key mismatch: {place} does not have the pinned key (hostKey): {reason}"
     if outcome.reach is Reach.HOST_KEY:
-        if target.hop.host_key:
-            return f"host key mismatch: {place} does not have the pinned key (hostKey): {reason}"
-        return f"the host key of {place} is not in known_hosts, or differs: {reason} (log in once by ssh, or set hostKey)"
+        fix = "log in once by ssh, or set hostKey"
+        return f"the host key of {place} is not in known_hosts, or is another one: {reason} ({fix})"
     if outcome.reach is Reach.LOGIN_REFUSED:
         return f"{place} refused the login: {reason}"
     if outcome.reach is Reach.NOT_BEGUN:
-        return (
-            f"the login shell of {place} ran nothing of it and ended with status {outcome.status} "
-            "(look into its start-up files, and whether bash is on its PATH)"
-        )
+        fix = "look into its start-up files, and whether bash is on its PATH"
+        shell = f"the login shell of {place} ran nothing of the {purpose}"
+        return f"{shell} and ended with status {outcome.status} ({fix})"
     return f"SSH did not reach {place}: {reason}"
+
+
+_OPTIONS = {
+    # Options that an old client does not have; first, as it counts for those that follow.
+    "IgnoreUnknown": "KnownHostsCommand,SessionType,StdinNull,ForkAfterAuthentication",
+    "BatchMode": "yes",
+    "ServerAliveInterval": "15",
+    "ControlMaster": "no",
+    "UpdateHostKeys": "no",
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "PermitLocalCommand": "no",
+    "RequestTTY": "no",
+    "StdinNull": "no",
+    "ForkAfterAuthentication": "no",
+}
+# `-W` sets the others. What became of the forwarding is logged at this level.
+_JUMP = {"LogLevel": "DEBUG2"}
+_SESSION = {
+    "LogLevel": "VERBOSE",
+    "ClearAllForwardings": "yes",
+    "RemoteCommand": "none",
+    "SessionType": "default",
+}
 
 
 class _Connection:
@@ -203,42 +232,30 @@ class _Connection:
         """Return the command line. It holds no secret."""
         target, proxy = self._target, self._target.proxy_command
         for number, jump in enumerate(target.jumps):
-            words = [*self._hop(f"jump-{number}", jump, proxy, "DEBUG2"), "--", jump.host]
+            words = [*self._hop(f"jump-{number}", jump, proxy, number), "--", jump.host]
             # ssh replaces %h, %p and %% before a shell runs this.
             proxy = f"ssh -W '[%h]:%p' {shlex.join(words).replace('%', '%%')}"
-        hop = self._hop("machine", target.hop, proxy, "VERBOSE")
+        hop = self._hop(MACHINE, target.hop, proxy, len(target.jumps))
         return ["ssh", *hop, "--", target.hop.host, COMMAND]
 
-    def _hop(self, name: str, hop: Hop, proxy: str | None, log_level: str) -> list[str]:
-        options = {
-            # Options that an old client does not have.
-            "IgnoreUnknown": "KnownHostsCommand,SessionType,StdinNull,ForkAfterAuthentication",
-            "BatchMode": "yes",
-            "ConnectTimeout": str(CONNECT_TIMEOUT_S),
-            "ServerAliveInterval": "15",
-            "LogLevel": log_level,
-            "ControlMaster": "no",
-            "UpdateHostKeys": "no",
-            "ClearAllForwardings": "yes",
-            "ForwardAgent": "no",
-            "ForwardX11": "no",
-            "PermitLocalCommand": "no",
-            "RemoteCommand": "none",
-            "RequestTTY": "no",
-            "SessionType": "default",
-            "StdinNull": "no",
-            "ForkAfterAuthentication": "no",
-            **self._host_key(name, hop),
-            **self._identity(hop),
-        }
-        if log_level == "DEBUG2":  # a jump host; `-W` sets these
-            for option in ("ClearAllForwardings", "SessionType", "RemoteCommand"):
-                del options[option]
-        if proxy:
-            options["ProxyCommand"] = proxy
+    def _hop(self, name: str, hop: Hop, proxy: str | None, before: int) -> list[str]:
+        """Return ssh's options for a hop. before: number of hops before it."""
+        for text in (hop.host, hop.user or "user"):
+            if not text or text.startswith("-") or not text.isprintable():
+                raise scripting.Failed(f"{text!r} is neither a host nor a user that ssh can be given")
+        # The time for the hops before it counts.
+        timeout_s = CONNECT_TIMEOUT_S * (before + 1)
         words = ["-E", str(self._log(name))]
         words += ["-l", hop.user] if hop.user else []
         words += ["-p", str(hop.port)] if hop.port else []
+        options = {
+            **_OPTIONS,
+            **(_SESSION if name == MACHINE else _JUMP),
+            "ConnectTimeout": str(timeout_s),
+            **self._host_key(name, hop),
+            **self._identity(hop),
+            **({"ProxyCommand": proxy} if proxy else {}),
+        }
         for option, value in options.items():
             words += ["-o", f"{option}={value}"]
         return words
@@ -300,10 +317,10 @@ class _Connection:
                 scripting.TIMED_OUT: Reach.TIMED_OUT,
                 NOT_CONNECTED: Reach.CUT_OFF,
             }.get(done.status, Reach.FAILED)
-            reason = _last_words(self._logged("machine")) if reach is Reach.CUT_OFF else ""
+            reason = _last_words(self._logged(MACHINE)) if reach is Reach.CUT_OFF else ""
             return Outcome(reach, done.status, stdout, stderr, reason)
         jumps = [(jump.host, self._logged(f"jump-{number}")) for number, jump in enumerate(self._target.jumps)]
-        reach, reason = classify(self._logged("machine"), jumps, noise, done)
+        reach, reason = classify(self._logged(MACHINE), jumps, noise, done)
         return Outcome(reach, done.status, before, noise, reason)
 
 
@@ -369,8 +386,11 @@ def classify(machine: str, jumps: Sequence[tuple[str, str]], noise: str, done: s
         if waits and ("timed out" in machine or done.status == scripting.TIMED_OUT):
             return Reach.DEAD, f"from jump host {host}: the connection timed out"
     if _AUTHENTICATED in machine:
-        if done.status in (NOT_CONNECTED, scripting.TIMED_OUT):
-            return Reach.BROKEN, _last_words(machine) or "the connection ended"
+        if done.status == scripting.TIMED_OUT:
+            return Reach.TIMED_OUT, "the login shell did not end"
+        if done.status == NOT_CONNECTED:
+            # It may have run the script: what the script printed first can be lost.
+            return Reach.CUT_OFF, _last_words(machine)
         return Reach.NOT_BEGUN, scripting.last_words(noise)
     reach, reason = _hop_failure(machine)
     if reach:
@@ -411,6 +431,6 @@ def _forward_failure(failed: re.Match[str]) -> tuple[Reach, str]:
 
 
 def _last_words(log: str) -> str:
-    """Return the last line of a log that is not about files, keys and versions."""
-    lines = [line for line in log.splitlines() if not line.startswith(("debug", "Transferred", "Bytes per"))]
-    return scripting.last_words("\n".join(lines))
+    """Return the last line of a log that has a cause."""
+    skip = ("debug", "Transferred", "Bytes per", "Authenticated")
+    return scripting.last_words("\n".join(line for line in log.splitlines() if not line.startswith(skip)))

@@ -71,7 +71,8 @@ def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
     """Return what is wrong with a script's end; "" where nothing is."""
     purpose, place = payload.purpose, openssh.describe(payload.target)
     if not outcome.began:
-        return f"{openssh.explain(payload.target, outcome)}; the {purpose} did not run"
+        cause = openssh.explain(payload.target, outcome, purpose)
+        return f"{cause}; the {purpose} did not run"
     if outcome.reach is Reach.TIMED_OUT:
         return f"the {purpose} over SSH at {place} did not end within {payload.timeout_s} s"
     if outcome.reach is Reach.CUT_OFF:

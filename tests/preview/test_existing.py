@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
 
+from components.local import openssh, private_files
 from tests.support import harness
 from tests.support.scripts import machine_files
+from tests.support.sshd import key_pair
 
 
 @pytest.fixture
@@ -87,23 +90,69 @@ def test_a_wrong_kubeconfig_is_an_error_before_any_resource(config: dict[str, An
         graph_of(config)
 
 
-def test_a_key_in_the_clear_is_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(pulumi.RunError, match="sshPrivateKey: must be a secret"):
-        harness.run({**config, "sshPrivateKey": "in the clear"}, secrets={})
-
-
 def test_ssh_connections_follow_the_settings(config: dict[str, Any]) -> None:
     graph = graph_of(config)
     target = harness.payload(graph["billing-2-join"])["target"]
-    hop, bastion = target["hop"], target["bastion"]
+    hop, (bastion,) = target["hop"], target["jumps"]
     assert (hop["host"], hop["port"], hop["user"]) == ("10.11.0.6", 2222, "admin")
     assert hop["host_key"].startswith("ssh-ed25519 ")
     assert bastion["host"] == "bastion.example.com"
     assert bastion["host_key"].startswith("ssh-ed25519 ")
-    assert hop["private_key"] == bastion["private_key"] == harness.CANARIES["private key"]
+    assert hop["identity_file"] == "state:organization/project/stack/identities/machines/billing-2"
+    assert bastion["identity_file"] == "state:organization/project/stack/identities/bastions/billing-2"
     join = harness.payload(graph["billing-1-join"])
     assert "exec sudo -n timeout" in join["script"]
     assert f"DIGEST={join['last_line']}\n" in join["script"], "the join has failed unless its output ends so"
+
+
+def test_another_persons_key_shows_no_difference(config: dict[str, Any], tmp_path: Path) -> None:
+    """It may be in a file of another path, in an agent, or in the environment."""
+    one, two = key_pair(tmp_path / "one"), key_pair(tmp_path / "two")
+    before = graph_of(config)
+    for path in (one, two):
+        config["machines"]["billing-1"]["privateKey"] = str(path)
+        config["machines"]["billing-2"]["bastion"]["privateKey"] = str(path)
+        assert graph_of(config) == before
+        links = private_files.path_of("state:organization/project/stack/identities")
+        assert {str(link.readlink()) for link in links.rglob("billing-*") if link.is_symlink()} == {str(path)}
+    del config["machines"]["billing-1"]["privateKey"], config["machines"]["billing-2"]["bastion"]["privateKey"]
+    assert graph_of(config) == before
+    assert not [link for link in links.rglob("*") if link.is_symlink()]
+
+
+def test_keys_that_ssh_cannot_use_are_named_in_the_preview_all_at_once(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    locked = key_pair(tmp_path / "locked", passphrase="long enough")
+    config["machines"]["billing-1"]["privateKey"] = str(locked)
+    config["machines"]["billing-2"]["privateKey"] = "/nowhere/key"
+    config["machines"]["billing-2"]["bastion"]["privateKey"] = f"{locked}.pub"
+    with pytest.raises(pulumi.RunError) as raised:
+        graph_of(config)
+    for problem in (
+        f"machines.billing-1.privateKey: {locked} needs a passphrase, and no agent has the key: run `ssh-add {locked}` first",
+        "machines.billing-2.privateKey: cannot read /nowhere/key: No such file or directory",
+        f"machines.billing-2.bastion.privateKey: {locked}.pub is a public key, and no agent has its private key: name {locked}",
+    ):
+        assert problem in str(raised.value)
+    monkeypatch.setenv(openssh.KEY_VARIABLE, "the key of a runner in CI")
+    graph_of(config)
+
+
+def test_a_runner_without_ssh_is_refused_in_the_preview(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(pulumi.RunError, match="ssh, which is not on PATH: install OpenSSH's client on the computer that runs Pulumi"):
+        graph_of(config)
+
+
+def test_another_way_to_a_machine_replaces_nothing(config: dict[str, Any]) -> None:
+    before = graph_of(config)
+    config["machines"]["billing-1"] |= {"port": 2222, "user": "root", "hostKey": config["machines"]["billing-2"]["hostKey"]}
+    config["machines"]["billing-1"] |= {"host": "billing.example.com", "address": "10.11.0.5"}
+    after = graph_of(config)
+    for name in ("billing-1-join", "billing-1-drain"):
+        assert after[name].inputs["triggers"] == before[name].inputs["triggers"]
 
 
 def test_a_machine_that_stays_leaves_the_mesh_when_it_is_removed(config: dict[str, Any]) -> None:

@@ -24,7 +24,8 @@ SCRIPTS = sorted(
     for file in (*COMPONENTS.rglob("scripts/*.py"), COMPONENTS / "local/over_ssh.py")
     if file.name != "__init__.py"
 )
-LOCAL = [*SCRIPTS, "local/run.py", "local/scripting.py", "local/openssh.py", "verification/evidence.py"]
+OPENSSH = ["local/openssh.py", "local/conversation.py", "local/private_files.py"]
+LOCAL = [*SCRIPTS, "local/run.py", "local/scripting.py", *OPENSSH, "local/ssh_identity.py", "verification/evidence.py"]
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -49,7 +50,7 @@ def test_a_digest_covers_what_a_script_imports() -> None:
 
     base = {"local/run.py", "local/scripting.py"}
     assert names(gateway_api) == {*base, "istio/scripts/gateway_api.py", "names.py"}
-    assert names(over_ssh) == {*base, "local/over_ssh.py", "local/openssh.py"}
+    assert names(over_ssh) == {*base, "local/over_ssh.py", *OPENSSH}
     assert names(verify_workload) == {
         *base,
         "verification/scripts/verify_workload.py",

@@ -13,7 +13,9 @@ import pytest
 from components.istio.scripts import gateway_api
 from components.local import openssh, over_ssh
 from components.local.cluster_access import ClusterAccess
-from components.machines.scripts import create_ssh_key, drain
+from components.machines.bundle import Bundle, Owner, digest
+from components.machines.scripts import create_ssh_key, drain, join_machine, remove_ssh_key
+from components.names import CONNECTED_ANNOTATION, MACHINES_ANNOTATION, MAX_UNAVAILABLE_ANNOTATION, REGISTRATION_LABEL
 from components.platforms.google.scripts import host_key
 from components.verification.scripts import verify_workload
 from tests.support.fake_programs import Programs
@@ -22,9 +24,11 @@ from tests.unit.test_commands import SCRIPTS
 
 KEY, KUBECONFIG, JOIN = "canary-private-key", "canary-kubeconfig", "canary-token"
 ACCESS = ClusterAccess(context="theirs")
-HOP = openssh.Hop("192.0.2.7", 22, "admin", KEY, "ssh-ed25519 AAAA")
-TARGET = openssh.Target("product-1", HOP, HOP)
-LEAVE = drain.Leave(TARGET, "true\n", required=True)
+HOP = openssh.Hop("192.0.2.7", 22, "admin", "ssh-ed25519 AAAA")
+TARGET = openssh.Target("product-1", HOP, (HOP,))
+LEAVE = drain.Leave(TARGET, required=True)
+OWNER = Owner("p", "s", "product-1", "0123", "shop", "product")
+BUNDLE = Bundle(OWNER, "sidecar", (), "192.0.2.250", "https://example.com/{package}", "", "{}")
 JOB = {"spec": {"template": {"spec": {"containers": [{"name": "calls"}]}}}}
 PAYLOADS: dict[str, Any] = {
     "platforms/docker/scripts/create_network.py": test_scripts.NETWORK,
@@ -34,13 +38,28 @@ PAYLOADS: dict[str, Any] = {
     "platforms/docker/scripts/create_machine.py": test_scripts.MACHINE,
     "platforms/google/scripts/host_key.py": host_key.Payload("p", "z", "i"),
     "machines/scripts/create_ssh_key.py": create_ssh_key.Payload("mesh"),
-    "machines/scripts/drain.py": drain.Payload(ACCESS, "shop", "e", 0, LEAVE),
+    "machines/scripts/remove_ssh_key.py": remove_ssh_key.Payload("state:o/p/s/ssh-key"),
+    "machines/scripts/drain.py": drain.Payload(ACCESS, OWNER, "e", "192.0.2.7", 0, LEAVE),
+    "machines/scripts/join_machine.py": join_machine.Payload(ACCESS, TARGET, BUNDLE, "product", "e", 0),
     "istio/scripts/gateway_api.py": gateway_api.Payload(ACCESS, "crds.yaml"),
     "verification/scripts/verify_workload.py": verify_workload.Payload(
         ACCESS, "product", "shop", (), 0, 80, {"app": "product"}, None, JOB, "PODS", True, False, 60
     ),
     "local/over_ssh.py": over_ssh.Payload(TARGET, "join", f"TOKEN={JOIN}\n", 60, 0),
 }
+ENTRY = {
+    "metadata": {"name": "e", "labels": {REGISTRATION_LABEL: "0123"}, "annotations": {CONNECTED_ANNOTATION: "now"}},
+    "status": {"conditions": [{"type": "Healthy", "status": "True"}]},
+}
+LEASE = {"metadata": {"name": "slots", "resourceVersion": "1", "annotations": {MACHINES_ANNOTATION: "product-1", MAX_UNAVAILABLE_ANNOTATION: "1"}}}
+JOINED = (
+    ("create token", 0, JOIN, ""),
+    ("get workloadentries.networking.istio.io e", 0, json.dumps(ENTRY), ""),
+    ("lease", 0, json.dumps({**LEASE, "items": [LEASE]}), ""),
+)
+"""What kubectl answers to a join."""
+ASKING = f"import sys\nfor line in sys.stdin:\n    if line.endswith('exit; fi\\n'):\n        break\nprint('{openssh.MARK}\\n{{last_line}}')\n"
+"""An ssh whose machine waits for answers: its standard input stays open after the script."""
 KEYGEN = "import sys\nopen(sys.argv[-1], 'w').write('PRIVATE')\nopen(sys.argv[-1] + '.pub', 'w').write('ssh-ed25519 AAAA c')\n"
 
 
@@ -71,6 +90,11 @@ def test_every_script_is_run_here() -> None:
 
 @pytest.mark.parametrize("script", PAYLOADS)
 def test_a_script_takes_json_and_gives_json_and_hides_what_is_secret(every_program: Programs, script: str) -> None:
+    if script.endswith("join_machine.py"):
+        every_program.add("kubectl", *JOINED)
+        every_program.add_script("ssh", ASKING.format(last_line=digest(BUNDLE)))
+    if script.endswith("drain.py"):
+        every_program.add_script("ssh", ASKING.format(last_line="left"))
     if script.endswith("verify_workload.py"):
         every_program.add("kubectl", ("get namespace", 0, '{"kind": "Namespace"}', ""), ("get pods", 0, '{"items": []}', ""))
     done = every_program.run(script, asdict(PAYLOADS[script]))
@@ -82,11 +106,9 @@ def test_a_script_takes_json_and_gives_json_and_hides_what_is_secret(every_progr
         assert canary not in lines
 
 
-@pytest.mark.parametrize("script", PAYLOADS)
+@pytest.mark.parametrize("script", sorted({*PAYLOADS} - {"machines/scripts/remove_ssh_key.py"}))
 def test_a_program_that_is_missing_is_named_in_one_sentence(programs: Programs, script: str) -> None:
     done = programs.run(script, asdict(PAYLOADS[script]))
-    if script.endswith("drain.py"):
-        assert "kubectl is not on PATH" in done.stderr and "ssh is not on PATH" in done.stderr
     assert done.returncode == 1 and done.stdout == ""
     assert "is not on PATH: install it on the computer that runs Pulumi" in done.stderr
     assert "Traceback" not in done.stderr

@@ -28,7 +28,7 @@ Editors with JSON Schema complete and check a stack file that begins with
 `# yaml-language-server: $schema=../docs/stack.schema.json`.
 
 Secrets are keys of their own, set with `pulumi config set --secret`: `istio-vm-mesh:kubeconfig` (of
-an existing cluster) and `istio-vm-mesh:sshPrivateKey` (of existing machines and of bastions).
+an existing cluster).
 
 """
 

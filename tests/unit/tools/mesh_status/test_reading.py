@@ -29,7 +29,7 @@ def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
     assert (product.namespace, product.labels, product.services, product.replicas) == ("shop", {"app": "product"}, {"product": (80,)}, 1)
     assert product.revisions == {name: state.machines[name].revision for name in ("product-1", "product-2")}
     assert (machine.workload, machine.address, machine.entry) == ("product", "172.31.26.129", "product-172.31.26.129-pods")
-    assert machine.target and machine.target.hop.identity_file
+    assert machine.target and machine.target.hop.identity_file == "state:organization/istio-vm-mesh/lab/ssh-key"
     assert machine.joined and machine.proven and product.verified
     assert sorted(urn.rpartition(":")[2] for urn in state.proofs) == [
         "ledger-1-proof", "ledger-verification", "product-1-proof", "product-2-proof", "product-verification",
@@ -201,20 +201,18 @@ def test_of_the_token_only_the_expiry_leaves_the_machine(more: str, tmp_path: Pa
 
 
 def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
-    hop = openssh.Hop("127.0.0.2", 1, "admin", "canary-private-key")
-    there, tunnelled, behind = (
+    hop = openssh.Hop("127.0.0.2", 1, "admin", "ssh-ed25519 AAAA")
+    there, behind = (
         read_state.Machine(target.machine, "product", target=target)
         for target in (
             openssh.Target("product-1", hop),
-            openssh.Target("product-3", replace(hop, host="127.0.0.1")),
-            openssh.Target("product-4", replace(hop, host="10.9.9.9"), hop),
+            openssh.Target("product-4", replace(hop, host="10.9.9.9"), (hop,)),
         )
     )
-    reports = read_machines.probe([there, read_state.Machine("product-2", "product"), tunnelled, behind], "")
+    reports = read_machines.probe([there, read_state.Machine("product-2", "product"), behind], "")
     assert {name: seen.problem for name, seen in reports.items()} == {
-        "product-1": "cannot be reached by SSH at 127.0.0.2: connection refused",
-        "product-3": "cannot be reached by SSH at 127.0.0.1: connection refused; does ./scripts/tunnels run this command?",
-        "product-4": "cannot be reached by SSH at 127.0.0.2: connection refused",
+        "product-1": "cannot be reached: SSH did not reach admin@127.0.0.2 port 1: Connection refused",
+        "product-4": "cannot be reached: SSH did not reach admin@10.9.9.9 port 1 through 127.0.0.2: jump host 127.0.0.2: Connection refused",
     }
 
 
