@@ -20,7 +20,7 @@ from pulumi.runtime.rpc import UNKNOWN
 
 from .commands import runner_words
 from .local import scripting
-from .local.cluster_access import UID_OF, ClusterAccess, cluster_uid, context_entries, note_move, unchecked_kubectl
+from .local.cluster_access import UID_OF, ClusterAccess, ContextEntries, cluster_uid, context_entries, moved, note_move, unchecked_kubectl
 from .local.scripts import credentials
 
 _DERIVED = ("uid", "recorded", "kubeconfig")
@@ -63,17 +63,18 @@ def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]
     if _has_unknown(news):  # the cluster does not exist yet
         return dict.fromkeys(_DERIVED, UNKNOWN)
     now = ClusterAccess(**news["access"])
+    entries = context_entries(now) if now.text is None and now.kind is None else None
     with unchecked_kubectl(now) as program:
         uid = cluster_uid(program, now)
     before = olds if olds.get("created_by") == news["created_by"] and olds.get("uid") else None
     recorded = replace(now, uid=uid)
     if before is not None:
         if before["uid"] != uid:
-            raise scripting.Failed(_other_cluster(before, uid, now))
+            raise scripting.Failed(_other_cluster(before, uid, now, entries))
         # How the cluster was first reached stays in the state.
         recorded = replace(recorded, context=before["recorded"].get("context"), path=before["recorded"].get("path"))
     note_move(recorded, now)
-    return {"uid": uid, "recorded": asdict(recorded), "kubeconfig": _kubeconfig(now, recorded)}
+    return {"uid": uid, "recorded": asdict(recorded), "kubeconfig": _kubeconfig(entries, recorded) if entries else ""}
 
 
 def _has_unknown(value: Any) -> bool:
@@ -82,9 +83,10 @@ def _has_unknown(value: Any) -> bool:
     return isinstance(value, str) and value == UNKNOWN
 
 
-def _other_cluster(before: Mapping[str, Any], uid: str, now: ClusterAccess) -> str:
+def _other_cluster(before: Mapping[str, Any], uid: str, now: ClusterAccess, entries: ContextEntries | None) -> str:
     recorded = ClusterAccess(**before["recorded"])
-    here, there = _server(_kubeconfig(now, now)), _server(before["kubeconfig"])
+    here = entries.cluster["server"] if entries else "the cluster"
+    there = json.loads(before["kubeconfig"])["clusters"][0]["cluster"]["server"] if before["kubeconfig"] else "the cluster"
     return (
         f"{now.place} leads to another cluster than the stack's: the namespace {UID_OF} of {here} has the UID {uid}, and that of {there} "
         f"({recorded.place}), where the stack is, has {before['uid']}. Nothing was changed. Name the stack's cluster; "
@@ -92,24 +94,16 @@ def _other_cluster(before: Mapping[str, Any], uid: str, now: ClusterAccess) -> s
     )
 
 
-def _server(kubeconfig: str) -> str:
-    if not kubeconfig:
-        return "the cluster"
-    server: str = json.loads(kubeconfig)["clusters"][0]["cluster"]["server"]
-    return server
-
-
-def _kubeconfig(now: ClusterAccess, recorded: ClusterAccess) -> str:
-    """Return a kubeconfig without credentials for Pulumi's provider; "" where the platform has one.
+def _kubeconfig(entries: ContextEntries, recorded: ClusterAccess) -> str:
+    """Return a kubeconfig without credentials for Pulumi's provider.
 
     The provider reads files relative to its own directory, unlike kubectl, so it gets no path.
     """
-    if now.text is not None or now.kind is not None:
-        return ""
-    entries = context_entries(now)
     kept = {key: value for key, value in entries.cluster.items() if key != "extensions"}
     if "@" in kept.get("proxy-url", ""):
-        raise scripting.Failed(f"the proxy-url of {now.place} holds a password, which the state would keep: set HTTPS_PROXY instead")
+        raise scripting.Failed(
+            f"the proxy-url of {moved(recorded).place} holds a password, which the state would keep: set HTTPS_PROXY instead"
+        )
     impersonated = {key: value for key, value in entries.user.items() if key.startswith("as")}
     plugin = {
         "apiVersion": credentials.API_VERSION,

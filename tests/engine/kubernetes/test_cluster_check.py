@@ -14,9 +14,9 @@ import pulumi
 import pytest
 from pulumi_kubernetes.core.v1 import ConfigMap
 
+from components.config.existing import ExistingGateway
 from components.kubernetes import check_cluster, cluster_options
 from components.platforms.existing.cluster import ExistingClusterArgs, existing_cluster
-from components.config.existing import ExistingGateway
 from tests.support import harness
 from tests.support.cli_stack import Program, Stack
 from tests.support.control_plane import ControlPlane, program
@@ -85,3 +85,89 @@ def test_who_runs_it_and_how_makes_no_difference(mesh: Stack, plane: ControlPlan
     assert mesh.up(again).changes() == {"unchanged": 4}
     mesh.destroy()
     assert plane.cluster.get("v1", "ConfigMap", namespace, "one") is None
+
+
+def new_token(plane: ControlPlane, namespace: str) -> str:
+    """Create the ServiceAccount `ops` anew, which voids its tokens, and return a token of it."""
+    path = plane.cluster.endpoint("v1", "ServiceAccount").path(namespace)
+    if plane.cluster.get("v1", "ServiceAccount", namespace, "ops"):
+        plane.cluster.call("DELETE", f"{path}/ops")
+    plane.create("v1", "ServiceAccount", namespace, "ops")
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+    token: str = plane.cluster.call("POST", f"{path}/ops/token", body=request)["status"]["token"]
+    return token
+
+
+@pytest.fixture
+def token(plane: ControlPlane, namespace: str) -> str:
+    """A token of the ServiceAccount `ops`, which may do anything."""
+    subjects = [{"kind": "ServiceAccount", "name": "ops", "namespace": namespace}]
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    plane.create("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "", f"ops-{namespace}", subjects=subjects, roleRef=role)
+    return new_token(plane, namespace)
+
+
+PLUGIN = """#!/bin/sh
+printf '{"apiVersion": "client.authentication.k8s.io/v1beta1", "kind": "ExecCredential", "status": {"token": "%s"}}' "$(cat "${0%/*}/../token")"
+"""
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"tokenFile": "token"},
+        {"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "./bin/login", "interactiveMode": "Never"}},
+    ],
+    ids=["token file", "plugin"],
+)
+def test_files_beside_a_kubeconfig_are_used_and_a_token_that_ended_is_nobodys_loss(
+    mesh: Stack, plane: ControlPlane, namespace: str, token: str, user: dict[str, Any], tmp_path: Path
+) -> None:
+    file = write_kubeconfig(tmp_path / "theirs" / "config", plane, "production", user)
+    (file.parent / "token").write_text(token)
+    plugin = file.parent / "bin" / "login"
+    plugin.parent.mkdir()
+    plugin.write_text(PLUGIN)
+    plugin.chmod(0o755)
+    declared = one_object(namespace, context="production", path=str(file))
+    mesh.up(declared)
+    after = new_token(plane, namespace)
+    (file.parent / "token").write_text(after)
+    assert mesh.preview(declared).changes() == {"unchanged": 4}
+    mesh.destroy()
+    assert plane.cluster.get("v1", "ConfigMap", namespace, "one") is None
+    assert mesh.files_with(token) == mesh.files_with(after) == []
+
+
+def answer_as_another_cluster(directory: Path) -> None:
+    """Put a kubectl on the stack's PATH by which kube-system has another UID."""
+    kubectl = program("kubectl")
+    file = directory / "kubectl"
+    file.write_text(f'#!/bin/sh\ncase "$*" in *"get namespace kube-system"*) echo another-uid ;; *) exec {kubectl} "$@" ;; esac\n')
+    file.chmod(0o755)
+
+
+def test_another_cluster_under_the_same_name_is_refused_by_both_names(
+    mesh: Stack, plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    file = write_kubeconfig(tmp_path / "mine", plane, "production")
+    declared = one_object(namespace, context="production", path=str(file))
+    mesh.up(declared)
+    uid = plane.cluster.call("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
+    answer_as_another_cluster(tmp_path / "bin")
+    for refused in (mesh.preview(declared, fails=True), mesh.up(declared, fails=True)):
+        assert "leads to another cluster than the stack's" in refused.output
+        assert "another-uid" in refused.output and uid in refused.output and plane.server in refused.output
+        assert "Traceback" not in refused.output
+    assert plane.cluster.get("v1", "ConfigMap", namespace, "one")
+
+
+def test_a_first_preview_names_what_is_missing(mesh: Stack, plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
+    file = write_kubeconfig(tmp_path / "mine", plane, "production")
+    refused = mesh.preview(one_object(namespace, context="produktion", path=str(file)), fails=True).output
+    assert f"the context produktion of {file} cannot be used" in refused and "(it has: production)" in refused
+    refused = mesh.preview(one_object(namespace, context="production", path="~/nowhere"), fails=True).output
+    assert "there is no kubeconfig ~/nowhere" in refused
+    mesh.environment["PATH"] = os.pathsep.join([str(tmp_path / "bin"), "/usr/bin", "/bin"])
+    refused = mesh.preview(one_object(namespace, context="production", path=str(file)), fails=True).output
+    assert "kubectl is not on PATH: install it on the computer that runs Pulumi" in refused
