@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ from components.config.existing import ExistingGateway
 from components.kubernetes import check_cluster, cluster_options
 from components.platforms.existing.cluster import ExistingClusterArgs, existing_cluster
 from tests.support import harness
-from tests.support.cli_stack import Program, Stack
+from tests.support.cli_stack import STACK, Program, Stack
 from tests.support.control_plane import ControlPlane, program
 from tools.standins.kubernetes.plugin import Kubernetes
 from tools.standins.provider import Provider
@@ -168,6 +170,58 @@ def test_a_first_preview_names_what_is_missing(mesh: Stack, plane: ControlPlane,
     assert f"the context produktion of {file} cannot be used" in refused and "(it has: production)" in refused
     refused = mesh.preview(one_object(namespace, context="production", path="~/nowhere"), fails=True).output
     assert "there is no kubeconfig ~/nowhere" in refused
-    mesh.environment["PATH"] = os.pathsep.join([str(tmp_path / "bin"), "/usr/bin", "/bin"])
+    mesh.environment["PATH"] = str(tmp_path / "bin")
     refused = mesh.preview(one_object(namespace, context="production", path=str(file)), fails=True).output
     assert "kubectl is not on PATH: install it on the computer that runs Pulumi" in refused
+
+
+def existing(plane: ControlPlane, namespace: str, tmp_path: Path) -> Program:
+    """Declare one object in the cluster of the administrator's kubeconfig."""
+    return one_object(namespace, context="production", path=str(write_kubeconfig(tmp_path / "mine", plane, "production")))
+
+
+def test_an_object_of_others_is_refused_before_anything_is_made(mesh: Stack, plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
+    declared = existing(plane, namespace, tmp_path)
+    plane.create("v1", "ConfigMap", namespace, "one", data={"theirs": "1"})
+    for refused in (mesh.preview(declared, fails=True), mesh.up(declared, fails=True)):
+        assert f"ConfigMap {namespace}/one (without a label of this program)" in refused.output
+        assert "Choose other names in the stack file" in refused.output and "Traceback" not in refused.output
+    assert "one" not in mesh.resources()
+    theirs = plane.cluster.get("v1", "ConfigMap", namespace, "one")
+    assert theirs and theirs["data"] == {"theirs": "1"}
+    command = next(line for line in refused.output.splitlines() if "kubectl --namespace" in line)
+    subprocess.run([*shlex.split(command), "--kubeconfig", tmp_path / "mine", "--context", "production"], check=True, env=mesh.env())
+    mesh.up(declared)
+    assert (plane.cluster.get("v1", "ConfigMap", namespace, "one") or {})["data"]["a"] == "b", "handed over as the message says"
+
+
+def test_an_object_that_was_made_since_is_seen_and_one_of_ours_is_not_in_the_way(
+    mesh: Stack, plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    declared = existing(plane, namespace, tmp_path)
+    mesh.up(declared)
+    assert mesh.preview(declared).changes() == {"unchanged": 4}
+    mesh.call("state", "delete", "--stack", STACK, "--yes", mesh.resources()["one"]["urn"])
+    assert mesh.up(declared).changes() == {"created": 1, "unchanged": 3}, "as after an update that was killed"
+    mesh.destroy()
+    mesh.up(lambda: None)
+    labels = {"app.kubernetes.io/managed-by": "istio-vm-mesh", "istio-vm-mesh/stack": "other.lab"}
+    plane.create("v1", "ConfigMap", namespace, "one")
+    plane.patch(f"/api/v1/namespaces/{namespace}/configmaps/one", {"metadata": {"labels": labels}})
+    assert "(of the stack other.lab)" in mesh.preview(declared, fails=True).output
+
+
+def test_a_cluster_that_does_not_let_one_look_is_said(mesh: Stack, plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
+    plane.create("v1", "ServiceAccount", namespace, "ops")
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "look"}
+    subjects = [{"kind": "ServiceAccount", "name": "ops", "namespace": namespace}]
+    rules = [{"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]}]
+    plane.create("rbac.authorization.k8s.io/v1", "Role", "kube-system", f"look-{namespace}", rules=rules)
+    binding = {"subjects": subjects, "roleRef": {**role, "name": f"look-{namespace}"}}
+    plane.create("rbac.authorization.k8s.io/v1", "RoleBinding", "kube-system", f"look-{namespace}", **binding)
+    path = f"{plane.cluster.endpoint('v1', 'ServiceAccount').path(namespace)}/ops/token"
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+    token = plane.cluster.call("POST", path, body=request)["status"]["token"]
+    file = write_kubeconfig(tmp_path / "mine", plane, "production", {"token": token})
+    refused = mesh.preview(one_object(namespace, context="production", path=str(file)), fails=True).output
+    assert f"the objects in the namespace {namespace} cannot be listed" in refused and "forbidden" in refused
