@@ -1,17 +1,17 @@
 """Looks at the cluster before anything is changed in it, in previews too.
 
 A dynamic provider's `check` runs in every preview and update, before anything that depends on the
-resource. It reads which cluster answers. What it returns are inputs, so a preview knows them. They
-stay the same while the cluster is the same one: who runs Pulumi, by which kubeconfig, context and
-credential, makes no difference.
+resource. It reads which cluster answers, and refuses objects of others that have names of ours.
+What it returns are inputs, so a preview knows them. They stay the same while the cluster is the
+same one: who runs Pulumi, by which kubeconfig, context and credential, makes no difference.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pulumi
@@ -19,8 +19,8 @@ from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult, 
 from pulumi.runtime.rpc import UNKNOWN
 
 from .commands import runner_words
-from .local import scripting
-from .local.cluster_access import UID_OF, ClusterAccess, cluster_uid, context_entries, note_move, unchecked_kubectl
+from .local import ownership, scripting
+from .local.cluster_access import UID_OF, ClusterAccess, ContextEntries, cluster_uid, context_entries, moved, note_move, unchecked_kubectl
 from .local.scripts import credentials
 
 _DERIVED = ("uid", "recorded", "kubeconfig")
@@ -46,34 +46,42 @@ class ClusterCheckProvider(ResourceProvider):
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Nothing is created. The id is the cluster's UID."""
-        return CreateResult(props["uid"], props)
+        return CreateResult(props["uid"], _outputs(props))
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
         """Nothing is changed."""
-        return UpdateResult(_news)
+        return UpdateResult(_outputs(_news))
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
         """Nothing is deleted."""
+
+
+def _outputs(props: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in props.items() if key != "objects"}
 
 
 def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
     """Return the derived inputs. Raises scripting.Failed."""
     if shutil.which("kubectl") is None:
         raise scripting.Failed("kubectl is not on PATH: install it on the computer that runs Pulumi")
-    if _has_unknown(news):  # the cluster does not exist yet
+    if _has_unknown({key: news.get(key) for key in ("access", "created_by")}):  # the cluster does not exist yet
         return dict.fromkeys(_DERIVED, UNKNOWN)
     now = ClusterAccess(**news["access"])
+    entries = context_entries(now) if now.text is None and now.kind is None else None
+    before = olds if olds.get("created_by") == news["created_by"] and olds.get("uid") else None
     with unchecked_kubectl(now) as program:
         uid = cluster_uid(program, now)
-    before = olds if olds.get("created_by") == news["created_by"] and olds.get("uid") else None
+        if before is not None and before["uid"] != uid:
+            raise scripting.Failed(_other_cluster(before, uid, now, entries))
+        objects = [ownership.ObjectName(**each) for each in news["objects"] if not _has_unknown(each)]
+        if objects:
+            ownership.refuse_others(program, objects, news["stack"])
     recorded = replace(now, uid=uid)
     if before is not None:
-        if before["uid"] != uid:
-            raise scripting.Failed(_other_cluster(before, uid, now))
         # How the cluster was first reached stays in the state.
         recorded = replace(recorded, context=before["recorded"].get("context"), path=before["recorded"].get("path"))
     note_move(recorded, now)
-    return {"uid": uid, "recorded": asdict(recorded), "kubeconfig": _kubeconfig(now, recorded)}
+    return {"uid": uid, "recorded": asdict(recorded), "kubeconfig": _kubeconfig(entries, recorded) if entries else ""}
 
 
 def _has_unknown(value: Any) -> bool:
@@ -82,9 +90,10 @@ def _has_unknown(value: Any) -> bool:
     return isinstance(value, str) and value == UNKNOWN
 
 
-def _other_cluster(before: Mapping[str, Any], uid: str, now: ClusterAccess) -> str:
+def _other_cluster(before: Mapping[str, Any], uid: str, now: ClusterAccess, entries: ContextEntries | None) -> str:
     recorded = ClusterAccess(**before["recorded"])
-    here, there = _server(_kubeconfig(now, now)), _server(before["kubeconfig"])
+    here = entries.cluster["server"] if entries else "the cluster"
+    there = json.loads(before["kubeconfig"])["clusters"][0]["cluster"]["server"] if before["kubeconfig"] else "the cluster"
     return (
         f"{now.place} leads to another cluster than the stack's: the namespace {UID_OF} of {here} has the UID {uid}, and that of {there} "
         f"({recorded.place}), where the stack is, has {before['uid']}. Nothing was changed. Name the stack's cluster; "
@@ -92,24 +101,16 @@ def _other_cluster(before: Mapping[str, Any], uid: str, now: ClusterAccess) -> s
     )
 
 
-def _server(kubeconfig: str) -> str:
-    if not kubeconfig:
-        return "the cluster"
-    server: str = json.loads(kubeconfig)["clusters"][0]["cluster"]["server"]
-    return server
-
-
-def _kubeconfig(now: ClusterAccess, recorded: ClusterAccess) -> str:
-    """Return a kubeconfig without credentials for Pulumi's provider; "" where the platform has one.
+def _kubeconfig(entries: ContextEntries, recorded: ClusterAccess) -> str:
+    """Return a kubeconfig without credentials for Pulumi's provider.
 
     The provider reads files relative to its own directory, unlike kubectl, so it gets no path.
     """
-    if now.text is not None or now.kind is not None:
-        return ""
-    entries = context_entries(now)
     kept = {key: value for key, value in entries.cluster.items() if key != "extensions"}
     if "@" in kept.get("proxy-url", ""):
-        raise scripting.Failed(f"the proxy-url of {now.place} holds a password, which the state would keep: set HTTPS_PROXY instead")
+        raise scripting.Failed(
+            f"the proxy-url of {moved(recorded).place} holds a password, which the state would keep: set HTTPS_PROXY instead"
+        )
     impersonated = {key: value for key, value in entries.user.items() if key.startswith("as")}
     plugin = {
         "apiVersion": credentials.API_VERSION,
@@ -131,6 +132,22 @@ def _kubeconfig(now: ClusterAccess, recorded: ClusterAccess) -> str:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClusterCheckArgs:
+    """What is looked at.
+
+    access: how the cluster is reached, without a UID.
+    created_by: changes when this program creates another cluster; "" for a cluster that exists.
+    stack: the stack as its label has it.
+    objects: what the stack creates in the cluster.
+    """
+
+    access: pulumi.Input[ClusterAccess]
+    created_by: pulumi.Input[str]
+    stack: str
+    objects: pulumi.Input[Sequence[Mapping[str, Any]]]
+
+
 class ClusterCheck(Resource, module="cluster", name="ClusterCheck"):
     """What a cluster is, read at each run.
 
@@ -143,8 +160,11 @@ class ClusterCheck(Resource, module="cluster", name="ClusterCheck"):
     recorded: pulumi.Output[Mapping[str, Any]]
     kubeconfig: pulumi.Output[str]
 
-    def __init__(
-        self, name: str, access: pulumi.Input[ClusterAccess], created_by: pulumi.Input[str], opts: pulumi.ResourceOptions | None = None
-    ) -> None:
-        props = {"access": pulumi.Output.from_input(access).apply(asdict), "created_by": created_by}
+    def __init__(self, name: str, args: ClusterCheckArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        props = {
+            "access": pulumi.Output.from_input(args.access).apply(asdict),
+            "created_by": args.created_by,
+            "stack": args.stack,
+            "objects": args.objects,
+        }
         super().__init__(ClusterCheckProvider(), name, {**props, **dict.fromkeys(_DERIVED)}, opts)

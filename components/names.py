@@ -5,6 +5,9 @@ What one platform alone has is in the `names.py` of that platform.
 
 from __future__ import annotations
 
+import hashlib
+import re
+
 PROJECT = "istio-vm-mesh"
 """Pulumi's project: the prefix of the configuration's keys."""
 
@@ -66,6 +69,10 @@ SLOTS_ANNOTATION = "istio-vm-mesh/slots"
 """Of a workload's Lease: which joins hold a slot, and which updates are halted, as JSON."""
 JOINED_ANNOTATION_PREFIX = "joined.istio-vm-mesh/"
 """Of a workload's Lease, before a machine's name: the id of the registration that joined it."""
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+"""Every object that this program creates in a cluster has it, with `PROJECT`."""
+STACK_LABEL = "istio-vm-mesh/stack"
+"""Every object that this program creates in a cluster names its stack in it (`stack_label`)."""
 DISCONNECTED_ANNOTATION = "istio.io/disconnectedAt"
 """istiod sets it on the WorkloadEntry of a machine whose agent disconnected."""
 GROUP_ANNOTATION = "istio.io/autoRegistrationGroup"
@@ -114,6 +121,20 @@ def child_name(component: str, default: str, child: str) -> str:
 def config_key(key: str) -> str:
     """Return a key of the configuration as stack files and Pulumi have it."""
     return f"{PROJECT}:{key}"
+
+
+def stack_label(project: str, stack: str) -> str:
+    """Return what stands for a stack in labels: `<project>.<stack>` where that is a label's value.
+
+    Other names are cut and end with a digest of both (a value has at most 63 letters, digits,
+    dots, dashes and underscores).
+    """
+    name = f"{project}.{stack}"
+    if "." not in project and re.fullmatch(r"[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?", name, re.ASCII):
+        return name
+    digest = hashlib.sha256(f"{project}\n{stack}".encode()).hexdigest()[:12]
+    kept = re.sub(r"[^A-Za-z0-9.-]", "-", name)[:50].strip("-.")
+    return f"{kept}-{digest}".lstrip("-")
 
 
 def stack_resource_name(stack: str) -> str:

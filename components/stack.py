@@ -51,7 +51,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
     adopted = settings.cluster if isinstance(settings.cluster, ExistingCluster) else None
     networks = dispatch.networks(stack, settings)
     cluster = check_cluster("cluster-check", dispatch.cluster(stack, settings, networks))
-    in_cluster = cluster_options("kubernetes", cluster, take_over=adopted is None)
+    in_cluster = cluster_options("kubernetes", cluster)
     mesh_args = MeshArgs(
         settings=settings.mesh,
         cluster=cluster,

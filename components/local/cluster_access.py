@@ -53,12 +53,13 @@ class OtherCluster(scripting.Failed):
 class Kubectl:
     """kubectl for one cluster."""
 
-    def __init__(self, *options: str) -> None:
-        self._words = ["kubectl", *options]
+    def __init__(self, *options: str, environment: Mapping[str, str] | None = None) -> None:
+        self._words, self._environment = ["kubectl", *options], environment
 
     def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
         """Run kubectl, and return how it ended."""
-        return scripting.call([*self._words, *words], stdin=stdin, timeout_s=timeout_s)
+        command = [*self._words, *words]
+        return scripting.call(command, stdin=stdin, timeout_s=timeout_s, environment=self._environment)
 
     def check(self, *words: str, purpose: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
         """Run kubectl, which must succeed.
@@ -66,7 +67,7 @@ class Kubectl:
         Raises scripting.Failed with `purpose` and kubectl's last words.
         """
         command = [*self._words, *words]
-        return scripting.check(command, purpose, stdin=stdin, timeout_s=timeout_s)
+        return scripting.check(command, purpose, stdin=stdin, timeout_s=timeout_s, environment=self._environment)
 
     def json(self, *words: str) -> Any:
         """Run kubectl, and return the object that it printed; None where it failed."""
@@ -75,13 +76,15 @@ class Kubectl:
 
 
 @contextlib.contextmanager
-def kubectl(access: ClusterAccess) -> Iterator[Kubectl]:
+def kubectl(access: ClusterAccess, environment: Mapping[str, str] | None = None) -> Iterator[Kubectl]:
     """Give a kubectl for a cluster, with the credentials of whoever runs this.
+
+    access: the cluster. environment: variables beside those of this process.
 
     Raises scripting.Failed where the cluster does not answer or kind does not know it, and
     OtherCluster where `access.uid` is not the UID of the cluster.
     """
-    with unchecked_kubectl(moved(access)) as program:
+    with unchecked_kubectl(moved(access), environment) as program:
         if access.uid is not None:
             uid = cluster_uid(program, access)
             if uid != access.uid:
@@ -93,21 +96,22 @@ def kubectl(access: ClusterAccess) -> Iterator[Kubectl]:
 
 
 @contextlib.contextmanager
-def unchecked_kubectl(access: ClusterAccess) -> Iterator[Kubectl]:
+def unchecked_kubectl(access: ClusterAccess, environment: Mapping[str, str] | None = None) -> Iterator[Kubectl]:
     """Give a kubectl for whatever cluster answers; see `kubectl`."""
     context = [] if access.context is None else ["--context", access.context]
     text = access.text
     if access.kind is not None:
         words = ["kind", "get", "kubeconfig", "--name", access.kind]
-        text = scripting.check(words, f"kind has no kubeconfig of {access.kind}").stdout.decode()
+        done = scripting.check(words, f"kind has no kubeconfig of {access.kind}", environment=environment)
+        text = done.stdout.decode()
     if text is None:
         path = [] if access.path is None else ["--kubeconfig", os.path.expanduser(access.path)]
-        yield Kubectl(*path, *context)
+        yield Kubectl(*path, *context, environment=environment)
         return
     with scripting.private_directory() as directory:
         file = directory / "kubeconfig"
         scripting.write_private(file, text)
-        yield Kubectl("--kubeconfig", str(file), *context)
+        yield Kubectl("--kubeconfig", str(file), *context, environment=environment)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +156,18 @@ def cluster_uid(program: Kubectl, access: ClusterAccess) -> str:
     words = ["--request-timeout=20s", "get", "namespace", UID_OF]
     purpose = f"{moved(access).place} leads to no cluster that tells its identity"
     done = program.check(*words, "--output", "jsonpath={.metadata.uid}", purpose=purpose, timeout_s=60)
+    if not done.text:
+        raise scripting.Failed(f"{purpose}: there is no UID in the answer")
     return done.text
+
+
+def cluster_name(access: ClusterAccess) -> str:
+    """Return what a cluster is called, for people; "" where only kubectl knows."""
+    if access.kind is not None:
+        return f"kind-{access.kind}"
+    if access.text is not None:
+        return str(json.loads(access.text)["current-context"])
+    return moved(access).context or ""
 
 
 def moved(access: ClusterAccess) -> ClusterAccess:

@@ -28,8 +28,6 @@ class Mesh:
     def __init__(self, stack: Stack, name: str) -> None:
         self._stack = stack
         self.config: Config = harness.configuration(name)
-        if "kubeconfig" in self.config["cluster"]:
-            self.config["cluster"]["kubeconfig"] = str(harness.ROOT / self.config["cluster"]["kubeconfig"])
 
     def write(self, config: Config) -> None:
         file = self._stack.project / f"Pulumi.{STACK}.yaml"

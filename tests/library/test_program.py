@@ -19,6 +19,7 @@ from tools.standins.provider import Provider
 pytestmark = pytest.mark.slow
 
 RESOURCES = {
+    "cluster-check",
     "kubernetes",
     "mesh",
     "istio-eastwestgateway",

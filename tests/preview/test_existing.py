@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -60,34 +59,18 @@ def test_a_mesh_whose_network_has_another_name_is_refused(config: dict[str, Any]
         graph_of(config)
 
 
-def test_the_provider_gets_the_named_context_alone_as_a_secret(config: dict[str, Any]) -> None:
+def test_no_command_is_given_more_of_the_cluster_than_where_it_is(config: dict[str, Any]) -> None:
     graph = graph_of(config)
-    kubeconfig = json.loads(graph["kubernetes"].inputs["kubeconfig"]["secret"])
-    assert kubeconfig["current-context"] == "production"
-    assert [item["name"] for item in kubeconfig["clusters"]] == ["theirs"]
-    assert "certificate-authority-data" in kubeconfig["clusters"][0]["cluster"]
-    assert graph["kubernetes"].inputs["clusterIdentifier"] == "production"
-
-
-def test_a_kubeconfig_may_be_a_secret(config: dict[str, Any]) -> None:
-    del config["cluster"]["kubeconfig"]
-    text = (harness.ROOT / "tests/preview/kubeconfig.yaml").read_text().replace(", certificate-authority: kubeconfig.yaml", "")
-    graph = graph_of(config, kubeconfig=text)
-    assert json.loads(graph["kubernetes"].inputs["kubeconfig"]["secret"])["current-context"] == "production"
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"kubeconfig": "/nowhere/config"}, "cluster.kubeconfig: cannot read /nowhere/config: No such file or directory"),
-        ({"context": "produktion"}, r"has no context 'produktion' \(did you mean 'production'\?\)"),
-        ({"kubeconfig": None}, "cluster.kubeconfig: is missing: name a file"),
-    ],
-)
-def test_a_wrong_kubeconfig_is_an_error_before_any_resource(config: dict[str, Any], change: dict, problem: str) -> None:
-    config["cluster"] = {key: value for key, value in {**config["cluster"], **change}.items() if value is not None}
-    with pytest.raises(pulumi.RunError, match=problem):
-        graph_of(config)
+    access = graph["cluster-check"].inputs["access"]
+    assert {key: value for key, value in access.items() if value is not None} == {
+        "context": "production",
+        "path": config["cluster"]["kubeconfig"],
+    }
+    assert graph["kubernetes"].inputs["kubeconfig"] == harness.THEIR_CLUSTER["kubeconfig"]
+    assert graph["kubernetes"].inputs["clusterIdentifier"] == harness.THEIR_CLUSTER["uid"]
+    assert "cluster-check" in graph["kubernetes"].dependencies
+    drain = harness.payload(graph["billing-1-drain"], "delete")
+    assert {key: value for key, value in drain["access"].items() if value is not None} == harness.THEIR_CLUSTER["recorded"]
 
 
 def test_ssh_connections_follow_the_settings(config: dict[str, Any]) -> None:

@@ -240,12 +240,12 @@ def test_a_regional_cluster_is_one_without_a_zone() -> None:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_the_kubeconfig_holds_no_credential(stack: str) -> None:
-    kubeconfig = json.loads(declared(stack).graph["kubernetes"].inputs["kubeconfig"]["secret"])
+    kubeconfig = json.loads(declared(stack).graph["kubernetes"].inputs["kubeconfig"])
     (user,) = kubeconfig["users"]
     assert set(user["user"]) == {"exec"}
     assert user["user"]["exec"]["command"] == "gke-gcloud-auth-plugin"
     assert kubeconfig["clusters"][0]["cluster"] == {"server": "https://gke-0123.europe-west1.gke.goog"}
-    assert declared(stack).graph["kubernetes"].inputs["clusterIdentifier"].startswith("my-project/europe-west1")
+    assert declared(stack).graph["kubernetes"].inputs["clusterIdentifier"] == harness.THEIR_CLUSTER["uid"]
 
 
 def test_ssh_pins_the_key_that_the_machine_published_and_passes_identity_aware_proxy() -> None:

@@ -46,7 +46,7 @@ class FakeProvider(Provider):
         """Give resources of Google Cloud a name where they have none, and keep it, as the official provider does."""
         if request.type == CLUSTER_CHECK:
             unknown = has_unknown([request.inputs["access"], request.inputs["created_by"]])
-            return Checked({**request.inputs, **(dict.fromkeys(harness.CLUSTER, UNKNOWN) if unknown else harness.CLUSTER)})
+            return Checked({**request.inputs, **(dict.fromkeys(harness.THEIR_CLUSTER, UNKNOWN) if unknown else harness.THEIR_CLUSTER)})
         named = request.type.startswith(("gcp:compute", "gcp:dns/managedZone")) and "name" not in request.inputs
         kept = request.old_inputs.get("name", f"{request.name}-0123456")
         return Checked({**request.inputs, "name": kept} if named else request.inputs)

@@ -38,14 +38,14 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-CLUSTER: dict[str, Any] = {"uid": "0a1b2c3d", "recorded": {"context": "production", "uid": "0a1b2c3d"}, "kubeconfig": "{}"}
+THEIR_CLUSTER: dict[str, Any] = {"uid": "0a1b2c3d", "recorded": {"context": "production", "uid": "0a1b2c3d"}, "kubeconfig": "{}"}
 """What a look at the cluster gives."""
 
 
 # Outputs that the program reads, by the resource's name.
 ANSWERS: dict[str, dict[str, Any]] = {
     "cluster-kind": {"stdout": json.dumps({"kubeconfig": CANARIES["kubeconfig"], "address": "172.31.6.2"})},
-    "cluster-check": CLUSTER,
+    "cluster-check": THEIR_CLUSTER,
     "ssh-key": {"stdout": json.dumps({"private": CANARIES["private key"], "public": "ssh-ed25519 AAAA"})},
     "adopted-istio": {"data": {"mesh": f"defaultConfig: {{meshId: theirs, discoveryAddress: '{names.ISTIOD}:{names.XDS_PORT}'}}\n"}},
     "adopted-istio-sidecar-injector": {
@@ -226,18 +226,13 @@ def stacks() -> list[str]:
 
 
 def configuration(stack: str) -> dict[str, Any]:
-    """Return the configuration of a stack file, keys without the project's name, to be changed freely.
-
-    A path of a kubeconfig is replaced by that of a file of the tests.
-    """
+    """Return the configuration of a stack file, keys without the project's name, to be changed freely."""
     return copy.deepcopy(_parsed(stack))
 
 
 @cache
 def _parsed(stack: str) -> dict[str, Any]:
     config, _ = reader.read_file(stack)
-    if "kubeconfig" in config["cluster"]:
-        config["cluster"]["kubeconfig"] = "tests/preview/kubeconfig.yaml"
     return config
 
 

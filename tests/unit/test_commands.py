@@ -25,7 +25,7 @@ SCRIPTS = sorted(
     if file.name != "__init__.py"
 )
 OPENSSH = ["local/openssh.py", "local/conversation.py", "local/private_files.py"]
-LOCAL = [*SCRIPTS, "local/run.py", "local/scripting.py", *OPENSSH, "local/ssh_identity.py", "verification/evidence.py"]
+LOCAL = [*SCRIPTS, "local/run.py", "local/scripting.py", *OPENSSH, "local/ssh_identity.py", "local/cluster_access.py", "machines/bundle.py", "machines/entries.py", "shell.py", "verification/evidence.py"]
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -49,10 +49,11 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         return {file.relative_to(COMPONENTS).as_posix() for file in commands.sources(module)}
 
     base = {"local/run.py", "local/scripting.py"}
-    assert names(gateway_api) == {*base, "istio/scripts/gateway_api.py", "names.py"}
-    assert names(over_ssh) == {*base, "local/over_ssh.py", *OPENSSH}
+OPENSSH = ["local/openssh.py", "local/conversation.py", "local/private_files.py"]
+LOCAL = [*SCRIPTS, "local/run.py", "local/scripting.py", *OPENSSH, "local/ssh_identity.py", "local/cluster_access.py", "machines/bundle.py", "machines/entries.py", "shell.py", "verification/evidence.py"]
     assert names(verify_workload) == {
         *base,
+        "local/cluster_access.py",
         "verification/scripts/verify_workload.py",
         Path(evidence.__file__).relative_to(COMPONENTS).as_posix(),
     }

@@ -13,6 +13,7 @@ import pytest
 from components.istio.scripts import gateway_api
 from components.local import openssh, over_ssh
 from components.local.cluster_access import ClusterAccess
+from components.local.scripts import credentials
 from components.machines.bundle import Bundle, Owner, digest
 from components.machines.scripts import create_ssh_key, drain, join_machine, remove_ssh_key
 from components.names import CONNECTED_ANNOTATION, MACHINES_ANNOTATION, MAX_UNAVAILABLE_ANNOTATION, REGISTRATION_LABEL
@@ -45,6 +46,7 @@ PAYLOADS: dict[str, Any] = {
     "verification/scripts/verify_workload.py": verify_workload.Payload(
         ACCESS, "product", "shop", (), 0, 80, {"app": "product"}, None, JOB, "PODS", True, False, 60
     ),
+    "local/scripts/credentials.py": credentials.Payload(ACCESS),
     "local/over_ssh.py": over_ssh.Payload(TARGET, "join", f"TOKEN={JOIN}\n", 60, 0),
 }
 ENTRY = {
@@ -60,6 +62,7 @@ JOINED = (
 """What kubectl answers to a join."""
 ASKING = f"import sys\nfor line in sys.stdin:\n    if line.endswith('exit; fi\\n'):\n        break\nprint('{openssh.MARK}\\n{{last_line}}')\n"
 """An ssh whose machine waits for answers: its standard input stays open after the script."""
+CONTEXT = json.dumps({"clusters": [{"cluster": {"server": "s"}}], "users": [{"user": {"token": "a-token"}}]})
 KEYGEN = "import sys\nopen(sys.argv[-1], 'w').write('PRIVATE')\nopen(sys.argv[-1] + '.pub', 'w').write('ssh-ed25519 AAAA c')\n"
 
 
@@ -77,7 +80,7 @@ def every_program(programs: Programs, api_server: socket.socket) -> Programs:
     port = f"127.0.0.1:{api_server.getsockname()[1]}"
     programs.add("docker", ("inspect .*IPAM", 1, "", ""), ("^port", 0, port, ""), *rules)
     programs.add("kind", ("get kubeconfig", 0, KUBECONFIG, ""))
-    programs.add("kubectl", ("get namespace", 0, "{}", ""), ("get pods", 0, '{"items": []}', ""))
+    programs.add("kubectl", ("config view", 0, CONTEXT, ""), ("get namespace", 0, "{}", ""), ("get pods", 0, '{"items": []}', ""))
     programs.add("gcloud", ("", 0, "AAAA", ""))
     programs.add("ssh", ("", 0, f"{openssh.MARK}\ndone\n", ""))
     programs.add_script("ssh-keygen", KEYGEN)

@@ -27,8 +27,7 @@ its problems at once.
 Editors with JSON Schema complete and check a stack file that begins with
 `# yaml-language-server: $schema=../docs/stack.schema.json`.
 
-Secrets are keys of their own, set with `pulumi config set --secret`: `istio-vm-mesh:kubeconfig` (of
-an existing cluster).
+No value of a stack file is a secret.
 
 """
 

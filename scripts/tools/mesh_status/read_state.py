@@ -1,4 +1,4 @@
-"""The stack as Pulumi has it: read by its CLI, taken apart here. Holds secrets (kubeconfig, SSH keys) in memory and nowhere else."""
+"""The stack as Pulumi has it: read by its CLI, taken apart here. Holds secrets (SSH keys) in memory and nowhere else."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import yaml
-
 from components import names
 from components.config import load
 from components.config.problems import SettingsError
 from components.config.reader import SECRETS
 from components.config.stack import Settings
 from components.local import openssh, scripting
+from components.local.cluster_access import ClusterAccess, cluster_name
 from components.names import config_key, is_part, part_name
 
 from . import pulumi
@@ -63,7 +62,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Stack:
-    """What the state holds. `cluster` is its name in the kubeconfig. `network` is the pods', "" like `mesh` and `version` where the stack adopted the mesh.
+    """What the state holds. `cluster` is its name, `access` how it is reached. `network` is the pods', "" like `mesh` and `version` where the stack adopted the mesh.
 
     `own_gateway`: the stack installed the east-west gateway. `calls` and `carried` are the evidence of the last whole verification
     (`components.verification.evidence`), `proofs` the URNs of the commands that verify. `pending`: an update was killed, or is running.
@@ -83,7 +82,7 @@ class Stack:
     proofs: tuple[str, ...] = ()
     updated: datetime | None = None
     pending: bool = False
-    kubeconfig: str = field(default="", repr=False)
+    access: ClusterAccess | None = None
 
 
 def read(variables: Mapping[str, str], stack: str | None) -> Stack:
@@ -171,7 +170,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     outputs = kinds["Stack"][0].outputs
     evidence = (outputs.get("verification") or {}).values()
     none: Mapping[str, Any] = {}
-    provider = next((each.inputs for each in kinds.get("kubernetes", ()) if each.inputs.get("kubeconfig")), none)
+    access = next((ClusterAccess(**each.inputs["recorded"]) for each in kinds.get("ClusterCheck", ())), None)
     istiod = next((each.inputs["values"] for each in kinds.get("Release", ()) if each.name == names.ISTIOD_DEPLOYMENT), none).get(
         "global", {}
     )
@@ -180,7 +179,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     workloads_by_group = {each.urn: resources[each.parent].name for each in kinds.get("WorkloadGroup", ()) if each.parent in resources}
     return Stack(
         name=kinds["Stack"][0].urn.split(":")[2],
-        cluster=_context(provider.get("kubeconfig", "")),
+        cluster=cluster_name(access) if access else "",
         network=system.get("labels", {}).get(names.NETWORK_LABEL, ""),
         mesh=istiod.get("meshID", ""),
         version=istiod.get("tag", ""),
@@ -198,16 +197,8 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF)),
         updated=_time(deployment.get("manifest", {}).get("time")),
         pending=bool(deployment.get("pending_operations")),
-        kubeconfig=provider.get("kubeconfig", ""),
+        access=access,
     )
-
-
-def _context(kubeconfig: str) -> str:
-    """What a kubeconfig calls its cluster."""
-    try:
-        return str(yaml.safe_load(kubeconfig)["current-context"])
-    except (yaml.YAMLError, TypeError, KeyError):
-        return ""
 
 
 def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:

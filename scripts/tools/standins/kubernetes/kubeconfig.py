@@ -80,8 +80,8 @@ class Kubeconfig:
 def parse(text: str, context: str = "", cluster: str = "", *, log_in: bool = True) -> Kubeconfig:
     """Read a kubeconfig, given as its text or as a path to it.
 
-    `context` and `cluster` override the current context and its cluster. Without `log_in` no plugin is run for credentials. Raises `ProviderError` when it is no kubeconfig, when something that
-    it refers to is missing, or when the user logs in by a way that is not implemented."""
+    `context` and `cluster` override the current context and its cluster. Without `log_in` no plugin is run. Raises `ProviderError` when it is no kubeconfig,
+    when something that it refers to is missing, or when the user logs in by a way that is not implemented."""
     path = Path(text).expanduser() if text and "\n" not in text and not text.lstrip().startswith("{") else None
     try:
         if path:
