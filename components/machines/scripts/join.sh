@@ -258,7 +258,8 @@ describe() { # directory
 }
 
 is_intact() { # directory
-  [ -d "$1" ] && [ -e "$1/.description" ] && describe "$1" | cmp -s - "$1/.description"
+  [ -d "$1" ] && [ -e "$1/.description" ] &&
+    [ "$(describe "$1" 2>/dev/null)" = "$(cat "$1/.description")" ]
 }
 
 check_space() {
