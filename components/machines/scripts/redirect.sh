@@ -226,7 +226,7 @@ repair() {
   for file in "$RULES"/*.bypass; do
     [ -e "$file" ] || continue
     program=$(basename "$file" .bypass)
-    repair_program "$program" "$(missing "$program")" || return
+    repair_program "$program" "$(missing "$program")" || break
   done
 }
 

@@ -23,7 +23,7 @@ table() {
   local interfaces='"lo"' name
   for name in ${ISTIO_EXCLUDE_INTERFACES//,/ }; do interfaces+=", \"$name\""; done
   printf '%s; ' \
-    "table inet $TABLE { flags owner; chain input { type filter hook input priority -1; } }" \
+    "table inet $TABLE { flags owner; chain input { type filter hook input priority -1; }; }" \
     "flush chain inet $TABLE input" \
     "add rule inet $TABLE input iifname { $interfaces } accept" \
     "add rule inet $TABLE input tcp dport { $AGENT_PORTS, $(open_ports) } accept" \
