@@ -60,7 +60,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
     """Return what a machine is joined with."""
     workload, network, package = inputs.workload, inputs.network, inputs.mesh.package
     config = proxy_config(inputs.mesh, workload, network)
-    overrides = overrides_env(inputs.owner, inputs.address, inputs.gateway, workload, network)
+    overrides = overrides_env(inputs.owner, inputs.address, inputs.gateway, workload, network, inputs.fail_closed)
     files = (
         MachineFile(CLUSTER_ENV, cluster_env(workload, config)),
         MachineFile(OVERRIDES_ENV, overrides),

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..names import DISCONNECT_GRACE
-from ..shell import read_script, remote_script
+from ..shell import assignments, read_script, remote_script
 
 PROGRAMS = "/opt/istio-vm-mesh"
 """The directory of Istio's programs and of the scripts that the units run."""
@@ -135,7 +135,7 @@ def archive(files: Sequence[MachineFile]) -> bytes:
 
 
 def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> dict[str, str]:
-    """Return the variables of `join.sh` but MACHINE, TOKEN and ASK.
+    """Return the variables of `join.sh` but MACHINE and TOKEN.
 
     more_files: files that the machine gets beside its own.
 
@@ -145,8 +145,7 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
     files = archive([*bundle.files, *role_files(bundle.role), *more_files])
     described = json.dumps([bundle.registered, bundle.owner.registration])
     package = [bundle.package_url, bundle.package_sha256]
-    fail_closed = "1" if bundle.fail_closed else ""
-    compared = json.dumps([hashlib.sha256(files).hexdigest(), *package, described, fail_closed])
+    compared = json.dumps([hashlib.sha256(files).hexdigest(), *package, described])
     return {
         "PROJECT": bundle.owner.project,
         "STACK": bundle.owner.stack,
@@ -157,11 +156,13 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "FILES": base64.b64encode(files).decode(),
         "PACKAGE_URL": bundle.package_url,
         "PACKAGE_SHA256": bundle.package_sha256,
-        "FAIL_CLOSED": fail_closed,
+        "PACKAGE_CREDENTIALS": "",
+        "FAIL_CLOSED": "1" if bundle.fail_closed else "",
         "GRACE_S": str(DISCONNECT_GRACE),
         "DEADLINE_S": str(DEADLINE_S),
         "REGISTERED": _short_digest(described),
         "DIGEST": _short_digest(compared),
+        "ASK": "",
     }
 
 
@@ -186,11 +187,16 @@ def join_script(bundle: Bundle, token: str, credentials: str = "") -> str:
     variables = {
         "MACHINE": bundle.owner.machine,
         "TOKEN": token,
+        **join_variables(bundle),
         "PACKAGE_CREDENTIALS": credentials,
         "ASK": "1",
-        **join_variables(bundle),
     }
-    return remote_script("machines/join", variables)
+    return assignments(variables) + read_script("machines/lib") + join_text()
+
+
+def join_text() -> str:
+    """Return the text of a join, which follows its variables and lib.sh."""
+    return read_script("machines/installation") + read_script("machines/join")
 
 
 def leave_script(owner: Owner) -> str:
@@ -205,4 +211,4 @@ def leave_script(owner: Owner) -> str:
         "STACK": owner.stack,
         "REGISTRATION": owner.registration,
     }
-    return remote_script("machines/leave", variables)
+    return remote_script("machines/installation", variables) + read_script("machines/leave")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from ...config.mesh import MeshSettings
 from ...config.workload import WorkloadSettings
 from ...machines.bootstrap import JoinInputs, bundle
-from ...machines.bundle import UNIT, Owner, join_variables, unit
+from ...machines.bundle import UNIT, Owner, join_text, join_variables, unit
 from ...manifest import Manifest
 from ...names import token_role_name
-from ...shell import b64encode, read_script, remote_script
+from ...shell import b64encode, remote_script
 
 SCOPES = (
     # The API server takes no narrower scope. IAM and RBAC permit this identity one thing each.
@@ -106,7 +106,7 @@ def startup_script(inputs: StartupInputs) -> str:
         **join_variables(bundle(join), drain),
     }
     text = remote_script("platforms/google/startup", variables)
-    return "#!/bin/bash\n" + text + read_script("machines/join")
+    return "#!/bin/bash\n" + text + join_text()
 
 
 def group_metadata(text: str) -> dict[str, str]:
