@@ -97,7 +97,7 @@ check_all() {
 main() { # watch, ready, check or possible
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   # In a join this script is on standard input, and the other one is not there yet.
-  # shellcheck source=redirect.sh
+  # shellcheck source=/dev/null
   [ "$1" = possible ] || . "${BASH_SOURCE[0]%/*}/redirect.sh"
   case $1 in
   watch) watch ;;
