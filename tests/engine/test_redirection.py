@@ -82,8 +82,8 @@ def test_rules_that_were_flushed_come_back_as_they_were(host: Host, backend: str
     for name, flush in FLUSHES.items():
         with_program(host, backend, flush)
         assert istio(host) != before and re.search(r"\d+ rules of iptables-\w+ are missing", host.run("check")), name
-        said = host.run("locked repair")
-        assert re.fullmatch(rf"put \d+ missing rules of the redirection back \(iptables-{backend}: [a-z ]+\)\n", said), name
+        output = host.run("locked repair")
+        assert re.fullmatch(rf"put \d+ missing rules of the redirection back \(iptables-{backend}: [a-z ]+\)\n", output), name
         assert (istio(host), host.run("check; locked repair")) == (before, ""), name
     assert host.answer() == "agent"
 
@@ -167,10 +167,10 @@ def test_rules_that_cannot_be_put_back_are_named_once(host: Host, backend: str) 
     add_program(host.root / "bin", f"iptables-{backend}-restore", "exit 4")
     try:
         with_program(host, backend, FLUSHES["nat"])
-        said = host.run("locked repair 2>&1; locked repair 2>&1")
+        output = host.run("locked repair 2>&1; locked repair 2>&1")
     finally:
         (host.root / "bin" / f"iptables-{backend}-restore").unlink()
-    assert said == f"cannot put missing rules of the redirection back (iptables-{backend})\n"
+    assert output == f"cannot put missing rules of the redirection back (iptables-{backend})\n"
     assert "put 22 missing" in host.run("locked repair")
 
 
@@ -215,8 +215,8 @@ def test_hosts_whose_programs_name_no_backend_are_repaired_and_cleaned(bare_host
     assert bare_host.run(f"{plain}; programs") == "iptables\nip6tables\n"
     bare_host.run(f"{plain}; locked turn_on; locked turn_dns_on")
     assert bare_host.answer() == "agent"
-    said = bare_host.run(f"{plain}; iptables -t nat -F; locked repair")
-    assert (said, bare_host.answer()) == ("put 22 missing rules of the redirection back (iptables: nat)\n", "agent")
+    output = bare_host.run(f"{plain}; iptables -t nat -F; locked repair")
+    assert (output, bare_host.answer()) == ("put 22 missing rules of the redirection back (iptables: nat)\n", "agent")
     bare_host.run(f"{plain}; locked turn_off")
     assert (istio(bare_host), bare_host.answer()) == ([], "application")
 

@@ -5,8 +5,8 @@
 # `redirect_guard.sh ready`: waits until that table is there.
 # `redirect_guard.sh check`: prints what is missing, or nothing.
 # `redirect_guard.sh possible`, in a join: fails with the cause where a host has no such tables.
-INTERVAL_S=3
-PORTS_EVERY=20 # rounds
+INTERVAL_S=5
+PORTS_EVERY=12 # rounds
 TABLE=istio_vm_mesh
 AGENT_PORTS=15006,15008 # redirected connections, and those of HBONE, which are not redirected
 
