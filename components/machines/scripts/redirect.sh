@@ -359,10 +359,7 @@ redirect_dns() {
 # Prints a line for each program whose rules are not there.
 check() {
   local file program count text
-  if ! [ -d "$RULES" ]; then
-    echo "no traffic is redirected"
-    return
-  fi
+  compgen -G "$RULES/*.bypass" >/dev/null || echo "no traffic is redirected"
   for file in "$RULES"/*.bypass; do
     [ -e "$file" ] || continue
     program=$(basename "$file" .bypass)
