@@ -1,8 +1,8 @@
 # Takes this machine out of the mesh and removes what the join brought. A certificate stays valid
-# after its ServiceAccount is gone, so the key must go. Only who joined the machine may do it: by
-# its stamp. installation.sh stands before this text. The last line of the output is `left`, `not-joined`, or
+# after its ServiceAccount is gone, so the key must go. Only who joined the machine may do it, by
+# its stamp. The last line of the output is `left`, `not-joined`, or
 # `not-ours <project>/<stack> <machine>`. A second run changes nothing.
-# Variables: MACHINE, PROJECT, STACK, REGISTRATION.
+# installation.sh stands before this text. Variables: MACHINE, PROJECT, STACK, REGISTRATION.
 main() {
   local owner reason
   set -u
