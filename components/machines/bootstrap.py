@@ -34,7 +34,6 @@ class JoinInputs:
     root_certificate: the mesh's trust anchor, in PEM.
     workload: the workload's settings.
     mesh: the mesh's settings.
-    fail_closed: whether captured ports are closed while nothing redirects them.
     """
 
     owner: Owner
@@ -44,7 +43,6 @@ class JoinInputs:
     root_certificate: str
     workload: WorkloadSettings
     mesh: MeshSettings
-    fail_closed: bool = False
 
 
 def registered(workload: WorkloadSettings, network: str) -> str:
@@ -79,7 +77,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
     """Return what a machine is joined with."""
     workload, network, package = inputs.workload, inputs.network, inputs.mesh.package
     config = proxy_config(inputs.mesh, workload, network)
-    overrides = overrides_env(inputs.owner, inputs.address, inputs.gateway, workload, network, inputs.fail_closed)
+    overrides = overrides_env(inputs.owner, inputs.address, inputs.gateway, workload, network)
     files = (
         MachineFile(CLUSTER_ENV, cluster_env(workload, config)),
         MachineFile(OVERRIDES_ENV, overrides),
@@ -94,5 +92,5 @@ def bundle(inputs: JoinInputs) -> Bundle:
         package_url=package.url.replace("{version}", inputs.mesh.version),
         package_sha256=package_digest(package),
         registered=registered(workload, network),
-        fail_closed=inputs.fail_closed,
+        fail_closed=workload.fail_closed,
     )

@@ -502,11 +502,16 @@ start_agent() {
   since=$(date '+%Y-%m-%d %H:%M:%S')
   systemctl daemon-reload
   systemctl enable --quiet "$UNIT"
-  # It runs on while the agent is stopped, with the scripts that it began with.
-  systemctl try-restart "$UNIT-redirect" 2>/dev/null || true
   timeout "$(share 3)" systemctl restart "$UNIT" ||
     fail "the unit $UNIT does not start: $(log_of_agent "$since" | tail -n 3)"
+  restart_guard
   wait_ready "$since"
+}
+
+# The guard runs on while the agent is stopped, with the scripts that it began with: for an instant
+# without it the captured ports are open, unless they are redirected.
+restart_guard() {
+  systemctl try-restart "$UNIT-redirect" 2>/dev/null || true
 }
 
 fail_for_token() {
@@ -590,6 +595,9 @@ record() {
     "package-url=$PACKAGE_URL" "package-sha256=$SHA256" |
     write_file "$STATE/joined" 0644 root:root
   systemctl is-enabled --quiet "$UNIT" || systemctl enable --quiet "$UNIT"
+  # Where it was stopped by hand; a gateway has none.
+  [ ! -e "$UNITS/$UNIT-redirect.service" ] || systemctl start "$UNIT-redirect" ||
+    fail "the unit $UNIT-redirect does not start: see 'journalctl --unit $UNIT-redirect' on it"
 }
 
 # ---- The end, and the way back.
@@ -656,9 +664,10 @@ bring_back() { # phase
   restore_files "$1" && restore_package || return
   if [ "$1" = stopped ]; then
     systemctl daemon-reload
-    systemctl try-restart "$UNIT-redirect" 2>/dev/null
     if [ -n "$WAS_ACTIVE" ]; then
-      timeout "$(share 3)" systemctl restart "$UNIT" && is_ready_again || return
+      timeout "$(share 3)" systemctl restart "$UNIT" || return
+      restart_guard
+      is_ready_again || return
     fi
   fi
   forget

@@ -25,6 +25,23 @@ print_versions() {
   [ -z "$envoy" ] || echo "envoy=$envoy"
 }
 
+# What is missing of the redirection. A network's gateway has none.
+print_redirection() {
+  local missing
+  [ -e /etc/systemd/system/istio-vm-mesh-redirect.service ] || return 0
+  missing=$(
+    set -a
+    for file in /var/lib/istio-vm-mesh/{cluster,overrides}.env; do
+      # shellcheck disable=SC1090 # written by the join
+      if [ -r "$file" ]; then . "$file"; fi
+    done
+    bash /opt/istio-vm-mesh/scripts/redirect_guard.sh check
+    systemctl is-active --quiet istio-vm-mesh-redirect ||
+      echo "istio-vm-mesh-redirect.service does not run"
+  )
+  [ -z "$missing" ] || echo "redirection=$(paste -sd ';' <<<"$missing")"
+}
+
 main() {
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   echo "time=$(date +%s.%N)"
@@ -32,6 +49,7 @@ main() {
   print_versions
   echo "ready=$(curl --silent --max-time 3 --output /dev/null --write-out '%{http_code}' \
     http://127.0.0.1:15021/healthz/ready)"
+  print_redirection
   # The certificate is public; the key beside it is not touched.
   [ ! -r "$CERTIFICATE" ] || echo "certificate=$(base64 -w0 <"$CERTIFICATE")"
   [ ! -r "$TOKEN_FILE" ] || echo "token=$(token_claim "$TOKEN_FILE" exp)"
