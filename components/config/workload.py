@@ -165,6 +165,13 @@ class WorkloadSettings(Record):
         description="Kubernetes Services of the workload, by name. May be an empty map, for an "
         "application that is not called by name."
     )
+    fail_closed: bool = Field(
+        default=False,
+        description="Whether a machine drops new TCP connections from outside to ports that nothing "
+        "redirects to the agent, also while the agent starts, stops or has crashed. Ports of SSH and "
+        "of the agent stay open. It needs nftables 1.0 and Linux 5.12; a join refuses other machines. "
+        "Default: connections reach the application without the agent then.",
+    )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount,
         description="Service account that the identity of pods and machines is derived from. "

@@ -144,7 +144,6 @@ def overrides_env(
     gateway: str,
     workload: WorkloadSettings,
     network: str,
-    fail_closed: bool = False,
 ) -> str:
     """Return the text of `overrides.env`; docs/machines.md has the reason of each key.
 
@@ -153,7 +152,6 @@ def overrides_env(
     gateway: the east-west gateway's address or DNS name.
     workload: the workload's settings; a network's gateway sends nothing to other gateways.
     network: the machine's network.
-    fail_closed: whether captured ports are closed while nothing redirects them.
     """
     proxy = {
         "discoveryAddress": f"{gateway}:{XDS_PORT}",
@@ -179,7 +177,7 @@ def overrides_env(
             MACHINE_LABEL: owner.machine,
         }
         variables["ISTIO_METAJSON_LABELS"] = _compact_json(dict(sorted(labels.items())))
-    if fail_closed:
+    if workload.fail_closed:
         variables["FAIL_CLOSED"] = "1"
     if workload.role == "router":
         variables["ISTIO_META_REQUESTED_NETWORK_VIEW"] = network

@@ -33,9 +33,9 @@ case "$*" in
 "is-enabled --quiet istio-vm-mesh") [ -L "$wanted" ] ;;
 "enable --quiet istio-vm-mesh") mkdir -p "${wanted%/*}" && ln -sfn ../istio-vm-mesh.service "$wanted" ;;
 "disable --now"*istio-vm-mesh*) rm -f "$RUN/active" "$wanted" ;;
-"stop istio-vm-mesh") [ ! -e "$RUN/stuck" ] && rm -f "$RUN/active" ;;
+"stop istio-vm-mesh") rm -f "$RUN/active" ;;
 "restart istio-vm-mesh")
-  [ -e "$unit" ] && [ -x "$ROOT/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent" ] || exit 5
+  [ ! -e "$RUN/broken" ] && [ -e "$unit" ] && [ -x "$ROOT/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent" ] || exit 5
   "$ROOT/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent" version >"$RUN/active"
   ;;
 esac
@@ -117,6 +117,7 @@ class FakeMachine:
             "runuser": 'shift 3; exec "$@"',
             "pgrep": "exit 1",
             "date": f'case "$*" in +%s) echo {ISSUED} ;; *) echo "some day" ;; esac',
+            "install": 'mkdir -p "${@:8}" && chmod "$3" "${@:8}"',
             "uname": "echo x86_64",
             **nothing,
         }

@@ -69,13 +69,13 @@ remove_rules() (
   [ ! -e "$PROGRAMS/scripts/redirect.sh" ] || bash "$PROGRAMS/scripts/redirect.sh" off
 )
 
-# Either backend may have rules, whichever `iptables` is now.
+# Either backend may have rules, whichever `iptables` is now. Chains of istio-cni have other names.
 has_rules() {
   {
     iptables-save
     iptables-legacy-save
     iptables-nft-save
-  } 2>/dev/null | grep -q ISTIO
+  } 2>/dev/null | grep -qE '[: ]ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT) '
 }
 
 remove_units() {

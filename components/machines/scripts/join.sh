@@ -91,14 +91,15 @@ is_another_agent() { # process
 
 # What sets a new machine up may still run. An instance group's join is part of it.
 wait_for_setup() {
-  local running
+  local running seconds
   [ -z "${API_SERVER:-}" ] || return 0
-  for _ in $(seq $(($(share 25) / 3))); do
+  seconds=$(share 20)
+  for _ in $(seq $((seconds / 3))); do
     running=$(running_setup)
     [ -n "$running" ] || return 0
     sleep 3
   done
-  fail "$running still runs after $(share 25) s: see its log, and run the update again"
+  fail "$running still runs after $seconds s: see its log, and run the update again"
 }
 
 # Prints a unit that runs, or has yet to.
@@ -106,8 +107,11 @@ running_setup() {
   local service shown
   for service in cloud-init cloud-config cloud-final google-startup-scripts; do
     shown=$(systemctl show --property=ActiveState,Job "$service" 2>/dev/null || true)
-    if [[ $shown =~ ActiveState=activating|Job=[1-9] ]]; then echo "$service"; fi
-  done | head -n 1
+    if [[ $shown =~ ActiveState=activating|Job=[1-9] ]]; then
+      echo "$service"
+      return
+    fi
+  done
 }
 
 # Asks where the machine is another's, or was joined by this stack under another name.
@@ -116,7 +120,7 @@ check_owner() {
   case "${other[*]}" in
   "   " | "$PROJECT $STACK $MACHINE $REGISTRATION") return ;;
   "$PROJECT $STACK "*) ;;
-  *) OTHER_STACK=1 ;;
+  *) OTHER_STACK=1 CHANGED=1 ;;
   esac
   ask owner "${other[0]}" "${other[1]}" "${other[2]}" "${other[3]:--}"
 }
@@ -170,7 +174,7 @@ managed_paths() {
 
 # Copies what the join may change. A join that was killed left such a copy: that is the old state.
 remember() {
-  local path
+  local path present=()
   if agent_is_up; then WAS_ACTIVE=1; fi
   if [ -n "$WAS_ACTIVE" ] && is_ready; then WAS_READY=1; fi
   [ -e "$STATE" ] || [ -e "$PROGRAMS" ] || FRESH=1
@@ -185,11 +189,10 @@ remember() {
   [ -z "$WAS_ACTIVE" ] || touch "$BEFORE/active"
   managed_paths >"$BEFORE/paths"
   while read -r path; do
-    if [ -e "$ROOT/$path" ] || [ -L "$ROOT/$path" ]; then
-      mkdir -p "$BEFORE/files/${path%/*}"
-      cp -a "$ROOT/$path" "$BEFORE/files/$path"
-    fi
+    if [ -e "$ROOT/$path" ] || [ -L "$ROOT/$path" ]; then present+=("$path"); fi
   done <"$BEFORE/paths"
+  [ ${#present[@]} = 0 ] ||
+    (cd "$ROOT/" && cp -a --parents --target-directory "$BEFORE/files" "${present[@]}")
   touch "$BEFORE/complete"
 }
 
@@ -255,12 +258,13 @@ describe() { # directory
 }
 
 is_intact() { # directory
-  [ -d "$1" ] && [ -e "$1/.description" ] && describe "$1" | cmp -s - "$1/.description"
+  [ -d "$1" ] && [ -e "$1/.description" ] &&
+    [ "$(describe "$1" 2>/dev/null)" = "$(cat "$1/.description")" ]
 }
 
 check_space() {
   local directory=$PROGRAMS free
-  while [ ! -d "$directory" ]; do directory=${directory%/*}/; done
+  while [ ! -d "$directory" ]; do directory=${directory%/*}; done
   free=$(df --output=avail -k "$directory" | tail -n 1)
   [ "$free" -gt $((NEEDED_MIB * 1024)) ] ||
     fail "only $((free / 1024)) MiB are free under $directory," \
@@ -295,7 +299,7 @@ fetch_digest() {
 
 fetch_package() { # path
   local actual seconds
-  seconds=$(share 20)
+  seconds=$(share 22)
   download "$PACKAGE_URL" "$seconds" >"$1" 2>"$1.log" ||
     fail "cannot fetch Istio's package from $PACKAGE_URL within $seconds s" \
       "($(tail -n 1 "$1.log")): check mesh.package.url and the route from the machine to it"
@@ -354,48 +358,40 @@ compare() {
   [ "$(joined identity)" = "$IDENTITY" ] || CHANGED=1
   [ "$(readlink "$PROGRAMS/current")" = "packages/$SHA256" ] || CHANGED=1
   cmp -s "$STAGING/paths" "$STATE/files" || CHANGED=1
+  [ "$(modes "$STAGING")" = "$(modes "$ROOT/")" ] || CHANGED=1
   while read -r path; do
     is_in_place "$path" || CHANGED=1
   done <"$STAGING/paths"
 }
 
+# Prints the modes and owners of the join's files in a tree, but of the one that the agent writes.
+modes() { # directory
+  (cd "$1" && grep -v '/root-cert.pem$' "$STAGING/paths" | xargs stat -c '%n %A %U:%G' 2>/dev/null)
+}
+
 is_in_place() { # path below ROOT
-  local file=$ROOT/$1
-  [ -f "$file" ] && [ ! -L "$file" ] || return
-  # The agent adds to it, and gives it a mode.
-  if [ "$file" = "$CERTS/root-cert.pem" ]; then
-    has_certificates "$STAGING/$1" "$file"
+  if [ "$ROOT/$1" = "$CERTS/root-cert.pem" ]; then
+    [ -f "$ROOT/$1" ] && has_certificates "$STAGING/$1" "$ROOT/$1"
   else
-    cmp -s "$STAGING/$1" "$file" &&
-      [ "$(stat -c '%a %U:%G' "$STAGING/$1")" = "$(stat -c '%a %U:%G' "$file")" ]
+    cmp -s "$STAGING/$1" "$ROOT/$1"
   fi
 }
 
 has_certificates() { # those of a file, in another file
-  local all certificate
-  all=$(tr -d '[:space:]' <"$2")
-  while read -r certificate; do
-    [[ $all == *"$certificate"* ]] || return
-  done < <(
-    tr -d '[:space:]' <"$1" | sed 's/-----ENDCERTIFICATE-----/&\n/g'
-    echo
-  )
+  local present certificate certificates
+  present=$(tr -d '[:space:]' <"$2")
+  mapfile -t certificates < <(tr -d '[:space:]' <"$1" | sed 's/-----ENDCERTIFICATE-----/&\n/g')
+  for certificate in "${certificates[@]}"; do
+    [[ $present == *"$certificate"* ]] || return
+  done
 }
 
 # istio-proxy owns the directories that the agent writes to, and none that has one in it.
 make_directories() {
-  local directory
-  for directory in "$STATE" "$PROGRAMS" "$PROGRAMS/scripts" "$STATE"/{etc,etc/istio,var,var/run} \
-    "$STATE"/{etc/istio/config,var/run/secrets,var/run/secrets/tokens}; do
-    mkdir -p "$directory"
-    chown root:root "$directory"
-    chmod 0755 "$directory"
-  done
-  for directory in "$CERTS" "$STATE"/{etc/istio/proxy,var/run/secrets/workload-spiffe-uds}; do
-    mkdir -p "$directory"
-    chown istio-proxy:istio-proxy "$directory"
-    chmod 0755 "$directory"
-  done
+  install -d -m 0755 -o root -g root "$STATE" "$PROGRAMS" "$PROGRAMS/scripts" \
+    "$STATE"/{etc,etc/istio,etc/istio/config,var,var/run,var/run/secrets,var/run/secrets/tokens}
+  install -d -m 0755 -o istio-proxy -g istio-proxy "$CERTS" \
+    "$STATE"/{etc/istio/proxy,var/run/secrets/workload-spiffe-uds}
 }
 
 deliver_token() {
@@ -433,7 +429,7 @@ ask_to_stop() {
 
 stop() {
   PHASE=stopped
-  STOP_TIMEOUT_S=$(share 6)
+  STOP_TIMEOUT_S=$(share 7)
   ! agent_is_up || stop_agent ||
     fail "the agent did not stop within $STOP_TIMEOUT_S s: see 'journalctl --unit $UNIT' on it"
   # Where withdraw.sh ended the connection, it did so before the agent stopped.
@@ -451,12 +447,12 @@ drop_certificate() {
 # Each file is complete before it gets its name: readers see it whole. Of the directories of
 # istio-proxy nothing but a name is used.
 place() { # file path
-  mkdir -p "${2%/*}"
+  [ -d "${2%/*}" ] || mkdir -p "${2%/*}"
   if [[ $2 == "$STATE"/* ]]; then
     mv -fT "$1" "$2"
   else
-    cp --preserve=mode,ownership,timestamps "$1" "$2.istio-vm-mesh"
-    mv -fT "$2.istio-vm-mesh" "$2"
+    cp --no-dereference --preserve=mode,ownership,timestamps "$1" "$2.istio-vm-mesh" &&
+      mv -fT "$2.istio-vm-mesh" "$2"
   fi
 }
 
@@ -506,11 +502,16 @@ start_agent() {
   since=$(date '+%Y-%m-%d %H:%M:%S')
   systemctl daemon-reload
   systemctl enable --quiet "$UNIT"
-  # It runs on while the agent is stopped, with the scripts that it began with.
-  systemctl try-restart "$UNIT-redirect" 2>/dev/null || true
   timeout "$(share 3)" systemctl restart "$UNIT" ||
     fail "the unit $UNIT does not start: $(log_of_agent "$since" | tail -n 3)"
+  restart_guard
   wait_ready "$since"
+}
+
+# The guard runs on while the agent is stopped, with the scripts that it began with: for an instant
+# without it the captured ports are open, unless they are redirected.
+restart_guard() {
+  systemctl try-restart "$UNIT-redirect" 2>/dev/null || true
 }
 
 fail_for_token() {
@@ -576,7 +577,7 @@ diagnose() { # since
 # Most causes are in the log within seconds; a second look tells them from those that pass.
 wait_ready() { # since
   local errors seconds end
-  seconds=$(share 8)
+  seconds=$(share 12)
   end=$((SECONDS + seconds))
   until becomes_ready $((seconds / 4)); do
     diagnose "$1"
@@ -594,6 +595,9 @@ record() {
     "package-url=$PACKAGE_URL" "package-sha256=$SHA256" |
     write_file "$STATE/joined" 0644 root:root
   systemctl is-enabled --quiet "$UNIT" || systemctl enable --quiet "$UNIT"
+  # Where it was stopped by hand; a gateway has none.
+  [ ! -e "$UNITS/$UNIT-redirect.service" ] || systemctl start "$UNIT-redirect" ||
+    fail "the unit $UNIT-redirect does not start: see 'journalctl --unit $UNIT-redirect' on it"
 }
 
 # ---- The end, and the way back.
@@ -629,24 +633,14 @@ restore_files() { # phase
   while read -r path; do
     [ "$1" = stopped ] || [[ $ROOT/$path == "$STATE/owner" || $ROOT/$path == "$TOKEN_FILE" ]] ||
       continue
-    if [ -e "$BEFORE/files/$path" ] || [ -L "$BEFORE/files/$path" ]; then
-      rm -rf "$STAGING/restored"
-      cp -a "$BEFORE/files/$path" "$STAGING/restored" && restore "$path" || return
-    else
+    if ! [ -e "$BEFORE/files/$path" ] && ! [ -L "$BEFORE/files/$path" ]; then
       rm -f "$ROOT/$path" || return
+    else
+      rm -f "$STAGING/restored" # of a join that was killed
+      cp -a "$BEFORE/files/$path" "$STAGING/restored" || return
+      place "$STAGING/restored" "$ROOT/$path" || return
     fi
   done <"$BEFORE/paths"
-}
-
-restore() { # path below ROOT
-  local directory
-  directory=$(dirname "$ROOT/$1")
-  mkdir -p "$directory" || return
-  if [[ $directory/ == "$STATE"/* ]]; then
-    mv -fT "$STAGING/restored" "$ROOT/$1"
-  else
-    cp -a "$STAGING/restored" "$ROOT/$1.istio-vm-mesh" && mv -fT "$ROOT/$1.istio-vm-mesh" "$ROOT/$1"
-  fi
 }
 
 restore_package() {
@@ -657,7 +651,7 @@ restore_package() {
 }
 
 bring_back() { # phase
-  STOP_TIMEOUT_S=$(share 6)
+  STOP_TIMEOUT_S=$(share 7)
   if [ "$1" = stopped ]; then stop_agent; fi
   if [ -n "$FRESH" ]; then
     remove_installation
@@ -670,9 +664,10 @@ bring_back() { # phase
   restore_files "$1" && restore_package || return
   if [ "$1" = stopped ]; then
     systemctl daemon-reload
-    systemctl try-restart "$UNIT-redirect" 2>/dev/null
     if [ -n "$WAS_ACTIVE" ]; then
-      timeout "$(share 3)" systemctl restart "$UNIT" && is_ready_again || return
+      timeout "$(share 3)" systemctl restart "$UNIT" || return
+      restart_guard
+      is_ready_again || return
     fi
   fi
   forget

@@ -1,8 +1,9 @@
 # Takes this machine out of the mesh and removes what the join brought. A certificate stays valid
-# after its ServiceAccount is gone, so the key must go. Only who joined the machine may do it: by
-# its stamp. installation.sh stands before this text. The last line of the output is `left`, `not-joined`, or
+# after its ServiceAccount is gone, so the key must go. Only who joined the machine may do it, by
+# its stamp. The last line of the output is `left`, `not-joined`, or
 # `not-ours <project>/<stack> <machine>`. A second run changes nothing. It asks before it changes
 # anything: the machine's entry is deleted then, so clients have stopped to call the machine.
+# installation.sh stands before this text.
 # Variables: MACHINE, PROJECT, STACK, REGISTRATION, ASK.
 main() {
   local owner reason
