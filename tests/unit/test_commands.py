@@ -22,9 +22,10 @@ COMPONENTS = harness.ROOT / "components"
 SCRIPTS = sorted(
     file.relative_to(COMPONENTS).as_posix()
     for file in (*COMPONENTS.rglob("scripts/*.py"), COMPONENTS / "local/over_ssh.py")
-    if file.name != "__init__.py"
+    if "def run(" in file.read_text()
 )
-LOCAL = [*SCRIPTS, "local/run.py", "local/scripting.py", "local/openssh.py", "verification/evidence.py"]
+PARTS = ["run.py", "scripting.py", "openssh.py", "update_id.py"]
+LOCAL = [*SCRIPTS, *(f"local/{name}" for name in PARTS), "machines/scripts/slots.py", "verification/evidence.py"]
 
 
 @pytest.mark.parametrize("name", LOCAL)
