@@ -123,7 +123,11 @@ class Quarantine:
             "metadata": {
                 "name": self.entry,
                 "namespace": owner.namespace,
-                "labels": label,
+                "labels": {
+                    **label,
+                    names.MANAGED_BY_LABEL: names.PROJECT,
+                    names.STACK_LABEL: names.stack_label(owner.project, owner.stack),
+                },
                 "annotations": {
                     names.STACK_ANNOTATION: f"{owner.project}/{owner.stack}",
                     names.REASON_ANNOTATION: self.reason,

@@ -22,10 +22,10 @@ COMPONENTS = harness.ROOT / "components"
 SCRIPTS = sorted(
     file.relative_to(COMPONENTS).as_posix()
     for file in (*COMPONENTS.rglob("scripts/*.py"), COMPONENTS / "local/over_ssh.py")
-    if file.name != "__init__.py"
+    if "def run(" in file.read_text()
 )
-OPENSSH = ["local/openssh.py", "local/conversation.py", "local/private_files.py"]
-LOCAL = [*SCRIPTS, "local/run.py", "local/scripting.py", *OPENSSH, "local/ssh_identity.py", "local/cluster_access.py", "machines/bundle.py", "machines/entries.py", "shell.py", "verification/evidence.py"]
+PARTS = ["machines/bundle.py", "machines/entries.py", "machines/scripts/slots.py", "shell.py", "verification/evidence.py"]
+LOCAL = sorted({*SCRIPTS, *PARTS, *(f"local/{file.name}" for file in COMPONENTS.glob("local/*.py"))})
 
 
 @pytest.mark.parametrize("name", LOCAL)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import pytest
@@ -11,8 +11,8 @@ import yaml
 
 from components.config.mesh import MeshSettings
 from components.istio import charts
+from tests.engine.kubernetes.kinds import directory
 from tests.support import harness
-from tests.engine.kubernetes.conftest import directory
 from tests.support.control_plane import ControlPlane
 from tools.standins.kubernetes.client import ApiError
 
@@ -72,7 +72,7 @@ def defaults(chart: str) -> dict[str, Any]:
     return values.get("_internal_defaults_do_not_set", values)
 
 
-@functools.cache
+@cache
 def templates(chart: str) -> str:
     return "".join(file.read_text() for file in (directory("istio-charts") / chart / "templates").rglob("*") if file.is_file())
 

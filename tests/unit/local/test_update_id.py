@@ -45,7 +45,7 @@ def pulumi(tmp_path: Path) -> Path:
 
 
 def ids(pulumi: Path, text: str) -> list[str]:
-    words = [pulumi, "-c", text, sys.executable, PRINT]
+    words = [str(pulumi), "-c", text, sys.executable, PRINT]
     return subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
 
 
