@@ -31,7 +31,7 @@ RESOURCES = {
     "billing-account",
     "billing-group",
     "billing-service-billing",
-    *(f"billing-{number}{part}" for number in (1, 2) for part in ("", "-token", "-drain", "-join")),
+    *(f"billing-{number}{part}" for number in (1, 2) for part in ("", "-registration", "-drain", "-join")),
 }
 """What the program creates, by name."""
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 # Pulumi's marks in serialized properties (sdk/python/lib/pulumi/runtime/rpc.py, _special_secret_sig).
 SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 
-CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-key", "token": "canary-token"}
+CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-key"}
 """Secret outputs of the mocked resources, by their kinds. None may be readable in a graph."""
 
 

@@ -25,7 +25,6 @@ from components.names import (
     INBOUND_PORT,
     SSH_KEY,
     STATUS_PORT,
-    TOKEN,
     config_key,
     is_part,
     part_name,
@@ -72,6 +71,9 @@ def with_version_labels(config: Config) -> None:
     product = config["workloads"]["product"]
     product["labels"]["version"] = "machines"
     product["pods"]["labels"] = {"version": "pods"}
+
+
+TOKEN_FILE = "/var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token"
 
 
 @dataclass
@@ -305,7 +307,9 @@ class Lab:
     def secrets(self) -> dict[str, str]:
         """What must never be seen, by what it is."""
         resources = self.resources()
-        secrets = {name: each["outputs"]["token"] for name, each in resources.items() if is_part(name, TOKEN)}
+        machines = [name for name, each in resources.items() if each["type"].endswith(":Machine")]
+        tokens = {name: self.exec_in_container(name, f"cat {TOKEN_FILE} 2>/dev/null", check=False).strip() for name in machines}
+        secrets = {f"token of {name}": token for name, token in tokens.items() if token}
         kubeconfig = yaml.safe_load(parse_result(resources[part_name(CLUSTER, KIND)])["kubeconfig"])
         secrets["key of the kubeconfig"] = kubeconfig["users"][0]["user"]["client-key-data"]
         secrets["SSH key"] = parse_result(resources[SSH_KEY])["private"].splitlines()[2]

@@ -13,7 +13,7 @@ import pytest
 from components import commands
 from components.istio.scripts import gateway_api
 from components.local import over_ssh
-from components.machines.scripts import create_ssh_key, drain
+from components.machines.scripts import create_ssh_key, drain, join_machine
 from components.verification import evidence
 from components.verification.scripts import verify_workload
 from tests.support import harness
@@ -49,8 +49,11 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         return {file.relative_to(COMPONENTS).as_posix() for file in commands.sources(module)}
 
     base = {"local/run.py", "local/scripting.py"}
-OPENSSH = ["local/openssh.py", "local/conversation.py", "local/private_files.py"]
-LOCAL = [*SCRIPTS, "local/run.py", "local/scripting.py", *OPENSSH, "local/ssh_identity.py", "local/cluster_access.py", "machines/bundle.py", "machines/entries.py", "shell.py", "verification/evidence.py"]
+    ssh = {f"local/{name}.py" for name in ("over_ssh", "openssh", "conversation", "private_files")}
+    assert names(gateway_api) == {*base, "local/cluster_access.py", "istio/scripts/gateway_api.py", "names.py"}
+    assert names(over_ssh) == {*base, *ssh, "shell.py"}
+    machine = {"machines/bundle.py", "machines/entries.py", "machines/scripts/slots.py", "machines/scripts/join_machine.py"}
+    assert names(join_machine) >= {*base, *machine, "local/openssh.py", "names.py"}
     assert names(verify_workload) == {
         *base,
         "local/cluster_access.py",

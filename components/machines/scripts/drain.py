@@ -18,7 +18,7 @@ import sys
 from dataclasses import dataclass, field
 from time import sleep
 
-from ... import shell
+from ... import names, shell
 from ...local import cluster_access, openssh, scripting
 from ...local.cluster_access import ClusterAccess
 from ...local.openssh import Reach
@@ -173,8 +173,8 @@ def give_up(payload: Payload, cause: str, reason: str) -> None:
     report(
         f"{cause}. It did not leave the mesh by itself, but {effect}, so it gets no requests. If "
         "its agent runs, it can still send requests with its certificate, which it renews for as "
-        "long as it reaches port 15012 of the gateway. To settle it, stop the agent there "
-        "(systemctl disable --now istio-vm-mesh), or join a machine at its address"
+        f"long as it reaches port {names.XDS_PORT} of the gateway. To settle it, stop the agent "
+        "there (systemctl disable --now istio-vm-mesh), or join a machine at its address"
     )
 
 
