@@ -10,7 +10,6 @@ import pytest
 
 from components.local import openssh, private_files
 from tests.support import harness
-from tests.support.scripts import machine_files
 from tests.support.sshd import key_pair
 
 
@@ -44,8 +43,8 @@ def test_strict_mtls_covers_the_stacks_namespaces_alone(config: dict[str, Any]) 
 
 
 def test_machines_are_configured_as_the_adopted_mesh_says(config: dict[str, Any]) -> None:
-    join = harness.payload(graph_of(config)["billing-1-join"])["script"]
-    text = machine_files(join)["/var/lib/istio-vm-mesh/cluster.env"]
+    files = harness.payload(graph_of(config)["billing-1-join"])["bundle"]["files"]
+    text = next(file["text"] for file in files if file["path"] == "/var/lib/istio-vm-mesh/cluster.env")
     assert "ISTIO_META_CLUSTER_ID='their-cluster'" in text
     assert "ISTIO_META_MESH_ID='theirs'" in text
 
@@ -83,9 +82,6 @@ def test_ssh_connections_follow_the_settings(config: dict[str, Any]) -> None:
     assert bastion["host_key"].startswith("ssh-ed25519 ")
     assert hop["identity_file"] == "state:organization/project/stack/identities/machines/billing-2"
     assert bastion["identity_file"] == "state:organization/project/stack/identities/bastions/billing-2"
-    join = harness.payload(graph["billing-1-join"])
-    assert "exec sudo -n timeout" in join["script"]
-    assert f"DIGEST={join['last_line']}\n" in join["script"], "the join has failed unless its output ends so"
 
 
 def test_another_persons_key_shows_no_difference(config: dict[str, Any], tmp_path: Path) -> None:
@@ -134,8 +130,28 @@ def test_another_way_to_a_machine_replaces_nothing(config: dict[str, Any]) -> No
     config["machines"]["billing-1"] |= {"port": 2222, "user": "root", "hostKey": config["machines"]["billing-2"]["hostKey"]}
     config["machines"]["billing-1"] |= {"host": "billing.example.com", "address": "10.11.0.5"}
     after = graph_of(config)
-    for name in ("billing-1-join", "billing-1-drain"):
-        assert after[name].inputs["triggers"] == before[name].inputs["triggers"]
+    assert after["billing-1-drain"].inputs["triggers"] == before["billing-1-drain"].inputs["triggers"]
+    assert "triggers" not in after["billing-1-join"].inputs
+    assert after["billing-1-registration"] == before["billing-1-registration"]
+
+
+def test_a_machine_at_another_address_is_another_machine(config: dict[str, Any]) -> None:
+    before = graph_of(config)
+    config["machines"]["billing-1"]["host"] = "10.11.0.9"
+    after = graph_of(config)
+    assert after["billing-1-drain"].inputs["triggers"] != before["billing-1-drain"].inputs["triggers"]
+    assert "delete_before_replace" not in after["billing-1-drain"].options, "the new one joins before the old one leaves"
+
+
+def test_a_machine_that_is_given_up_has_nothing_that_connects_to_it(config: dict[str, Any]) -> None:
+    config["machines"]["billing-1"]["forget"] = True
+    graph = graph_of(config)
+    assert not [node.name for node in graph.values() if node.name.startswith("billing-1") and harness.on_machine(node)]
+    assert harness.payload(graph["billing-1-drain"], "delete")["leave"]["forget"]
+    assert graph["billing-1-registration"].inputs["watched"] is False
+    verified = harness.payload(graph["billing-verification"])
+    assert [entry["machine"] for entry in verified["entries"]] == ["billing-2"]
+    assert graph["billing-slots"].inputs["metadata"]["annotations"]["istio-vm-mesh/machines"] == "billing-2"
 
 
 def test_a_machine_that_stays_leaves_the_mesh_when_it_is_removed(config: dict[str, Any]) -> None:
@@ -144,6 +160,5 @@ def test_a_machine_that_stays_leaves_the_mesh_when_it_is_removed(config: dict[st
     assert payload["entry"].startswith("billing-10.11.0.5")
     assert payload["leave"]["required"], "it stays, so a leave that fails is an error"
     assert payload["leave"]["target"]["hop"]["host_key"].startswith("ssh-ed25519 ")
-    assert "systemctl disable --now" in payload["leave"]["script"]
     assert drain.inputs["delete"] == "python3 -I components/local/run.py machines/scripts/drain.py delete"
     assert "create" not in drain.inputs
