@@ -25,8 +25,12 @@ from tests.support.sshd import Sshd, reserved_port
 ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"
 
 
+def target(hop: openssh.Hop, *jumps: openssh.Hop) -> openssh.Target:
+    return openssh.Target("m-1", hop, jumps)
+
+
 def target_of(sshd: Sshd) -> openssh.Target:
-    return openssh.Target("m-1", sshd.hop())
+    return target(sshd.hop())
 
 
 @dataclass(frozen=True)
@@ -135,8 +139,8 @@ def test_a_changed_script_of_a_drain_runs_nothing(commands: Stack, machine: Mach
     assert (machine.root / "log").read_text() == "left\n"
 
 
-def leave(target: openssh.Target, script: str) -> None:
-    drain.leave(drain.Leave(target, script, required=True))
+def leave(machine: openssh.Target, script: str) -> None:
+    drain.leave(drain.Leave(machine, script, required=True))
 
 
 def test_a_failure_on_the_machine_is_a_failure(sshd: Sshd, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,15 +154,15 @@ def test_a_dead_machine_is_let_go_and_every_refusal_is_an_error(
 ) -> None:
     script = f"touch {tmp_path}/left\n"
     with reserved_port() as dead:
-        leave(openssh.Target("m-1", sshd.hop(port=dead)), script)
+        leave(target(sshd.hop(port=dead)), script)
         assert "machine m-1 was not reached" in capsys.readouterr().err
         refusals = {
-            "host key mismatch": (sshd.hop(host_key=ANOTHER_KEY),),
-            "refused the login": (sshd.hop(identity_file=str(swallowing_sshd.identity_file)),),
-            "jump host 127.0.0.1: Connection refused": (sshd.hop(), (sshd.hop(port=dead),)),
-            "Could not resolve hostname": (sshd.hop(host="nowhere.invalid"),),
+            "host key mismatch": target(sshd.hop(host_key=ANOTHER_KEY)),
+            "refused the login": target(sshd.hop(identity_file=str(swallowing_sshd.identity_file))),
+            "jump host 127.0.0.1: Connection refused": target(sshd.hop(), sshd.hop(port=dead)),
+            "Could not resolve hostname": target(sshd.hop(host="nowhere.invalid")),
         }
-        for reason, hops in refusals.items():
+        for reason, refusing in refusals.items():
             with pytest.raises(scripting.Failed, match=reason):
-                leave(openssh.Target("m-1", *hops), script)
+                leave(refusing, script)
     assert not (tmp_path / "left").exists()

@@ -98,8 +98,8 @@ def test_ssh_connections_follow_the_settings(config: dict[str, Any]) -> None:
     assert hop["host_key"].startswith("ssh-ed25519 ")
     assert bastion["host"] == "bastion.example.com"
     assert bastion["host_key"].startswith("ssh-ed25519 ")
-    assert hop["identity_file"] == "state:organization/project/stack/identities/machines/billing-2"
-    assert bastion["identity_file"] == "state:organization/project/stack/identities/bastions/billing-2"
+    assert hop["identity_file"] == "state:organization/istio-vm-mesh/test/identities/machines/billing-2"
+    assert bastion["identity_file"] == "state:organization/istio-vm-mesh/test/identities/bastions/billing-2"
     join = harness.payload(graph["billing-1-join"])
     assert "exec sudo -n timeout" in join["script"]
     assert f"DIGEST={join['last_line']}\n" in join["script"], "the join has failed unless its output ends so"
@@ -113,7 +113,7 @@ def test_another_persons_key_shows_no_difference(config: dict[str, Any], tmp_pat
         config["machines"]["billing-1"]["privateKey"] = str(path)
         config["machines"]["billing-2"]["bastion"]["privateKey"] = str(path)
         assert graph_of(config) == before
-        links = private_files.path_of("state:organization/project/stack/identities")
+        links = private_files.path_of("state:organization/istio-vm-mesh/test/identities")
         assert {str(link.readlink()) for link in links.rglob("billing-*") if link.is_symlink()} == {str(path)}
     del config["machines"]["billing-1"]["privateKey"], config["machines"]["billing-2"]["bastion"]["privateKey"]
     assert graph_of(config) == before
