@@ -183,7 +183,8 @@ def explain(target: Target, outcome: Outcome, purpose: str) -> str:
     if outcome.reach is Reach.NOT_BEGUN:
         fix = "look into its start-up files, and whether bash is on its PATH"
         shell = f"the login shell of {place} ran nothing of the {purpose}"
-        return f"{shell} and ended with status {outcome.status} ({fix})"
+        printed = f": {reason}" if reason else ""
+        return f"{shell} and ended with status {outcome.status} ({fix}){printed}"
     return f"SSH did not reach {place}: {reason}"
 
 

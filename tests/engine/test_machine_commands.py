@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from components.commands import (
 )
 from components.local import openssh, scripting
 from components.machines.scripts import drain
-from tests.support.cli_stack import STACK, Stack
+from components.machines.ssh_key import ssh_key
+from tests.support.cli_stack import PROJECT, STACK, Stack
 from tests.support.process_watch import ProcessWatch
 from tests.support.sshd import Sshd, reserved_port
 
@@ -107,6 +110,39 @@ def test_nothing_secret_is_readable_and_nothing_of_a_script_is_stored(commands: 
     assert stored["outputs"]["stdout"] == '{"stdout": "working\\nabc"}' or "ciphertext" in str(stored["outputs"]["stdout"])
     exported = commands.call("stack", "export", "--show-secrets", "--stack", STACK).output
     assert "def run_script" not in exported
+
+
+def test_the_key_of_a_stack_is_in_one_output_and_one_private_file(commands: Stack, sshd: Sshd, tmp_path: Path) -> None:
+    def program() -> None:
+        def hop(file: str) -> openssh.Target:
+            return target(sshd.hop(identity_file=file))
+
+        key = ssh_key()
+        authorise = key.public.apply(lambda public: sshd.log.with_name("client.pub").write_text(f"{public}\n"))
+        machine = pulumi.Output.all(key.file, authorise).apply(lambda values: hop(values[0]))
+        machine_command("m-1-join", MachineScript(target=machine, purpose="join", script="echo abc\n"), pulumi.ResourceOptions())
+
+    accepted = sshd.log.with_name("client.pub")
+    before = accepted.read_text()
+    try:
+        with ProcessWatch() as watch:
+            log = commands.up(program, "--debug").output
+    finally:
+        accepted.write_text(before)
+    file = Path(os.environ["XDG_STATE_HOME"], "istio-vm-mesh/organization", PROJECT, STACK, "ssh-key")
+    canary = file.read_text().splitlines()[2]
+    assert file.stat().st_mode & 0o77 == 0
+    assert commands.files_with(canary) == [] and canary not in log
+    assert not [line for line in watch.seen if canary.encode() in line]
+    exported = json.loads(commands.call("stack", "export", "--show-secrets", "--stack", STACK).output)
+    holders = [each["urn"].rpartition("::")[2] for each in exported["deployment"]["resources"] if canary in json.dumps(each)]
+    assert holders == ["ssh-key"]
+    assert canary not in json.dumps([each["inputs"] for each in exported["deployment"]["resources"] if "inputs" in each])
+    file.unlink()
+    assert commands.preview(program).changes() == {"unchanged": 3}
+    assert canary in file.read_text(), "a preview writes it, for a computer that does not have it"
+    commands.destroy()
+    assert not file.exists()
 
 
 def test_a_changed_script_joins_again_and_deletes_and_replaces_nothing(

@@ -20,8 +20,8 @@ from tests.support.harness import CANARIES, Node, Run, declared, encoded
 
 STACKS = harness.stacks()
 ON_GOOGLE = {"single-network", "multi-network", "fleet"}
-# Stacks that have no such secret: GKE's kubeconfig holds no credential, and machines that join by themselves are given none.
-WITHOUT = {CANARIES["kubeconfig"]: ON_GOOGLE, CANARIES["private key"]: {"fleet"}, CANARIES["token"]: {"fleet"}}
+# Stacks that have no such secret: GKE's kubeconfig holds no credential, and machines that join by themselves are given none; those that exist have keys of others.
+WITHOUT = {CANARIES["kubeconfig"]: ON_GOOGLE, CANARIES["private key"]: {"fleet", "existing"}, CANARIES["token"]: {"fleet"}}
 MACHINE = "istio-vm-mesh:machines:Machine"
 
 
@@ -83,6 +83,15 @@ def test_secrets_are_secret_wherever_they_go(stack: str, canary: str) -> None:
     assert used or stack in WITHOUT[canary], f"{canary} is used nowhere: the test proves nothing"
     for text in open_texts:
         assert canary not in text and encoded(canary) not in text, text[:300]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_private_key_is_in_the_output_of_its_resource_alone(stack: str) -> None:
+    key = CANARIES["private key"]
+    for name, node in declared(stack).graph.items():
+        assert key not in str(node.inputs) and encoded(key) not in str(node.inputs), name
+        assert name == "ssh-key" or key not in str(node.state), name
+    assert key not in str(declared(stack).outputs)
 
 
 @pytest.mark.parametrize("preview", [True, False], ids=["preview", "update"])
