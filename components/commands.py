@@ -80,7 +80,7 @@ class CommandOptions:
 class MachineScript:
     """A script for a machine.
 
-    target: the machine; holds the key, hence secret.
+    target: the machine.
     purpose: what it does, for messages: "join", "proof".
     script: its text, for `bash -s`.
     last_line: what its output must end with; None accepts any end.

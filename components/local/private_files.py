@@ -78,9 +78,13 @@ def linked(name: str) -> str | None:
 
 
 def remove(name: str) -> None:
-    """Remove a file or a link, where it exists."""
+    """Remove a file or a link, where it exists, and directories that are then empty."""
+    path = path_of(name)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        path_of(name).unlink()
+        path.unlink()
+    with contextlib.suppress(OSError):  # one that is not empty stays
+        for directory in list(path.parents)[: name.count("/") + 1]:
+            directory.rmdir()
 
 
 def _writable(name: str) -> Path:

@@ -136,7 +136,10 @@ def test_keys_that_ssh_cannot_use_are_named_in_the_preview_all_at_once(
         f"machines.billing-2.bastion.privateKey: {locked}.pub is a public key, and no agent has its private key: name {locked}",
     ):
         assert problem in str(raised.value)
-    monkeypatch.setenv(openssh.KEY_VARIABLE, "the key of a runner in CI")
+    monkeypatch.setenv(openssh.KEY_VARIABLE, "a text")
+    with pytest.raises(pulumi.RunError, match=r"has 1 problem:\s+ISTIO_VM_MESH_SSH_KEY: has no private key that ssh can read"):
+        graph_of(config)
+    monkeypatch.setenv(openssh.KEY_VARIABLE, key_pair(tmp_path / "of-ci").read_text())
     graph_of(config)
 
 

@@ -25,6 +25,7 @@ def test_a_key_is_private_and_goes_with_its_resource(tmp_path: Path, monkeypatch
     for _ in range(2):
         remove_ssh_key.run(remove_ssh_key.Payload(KEY))
         assert not path.exists()
+    assert list(tmp_path.iterdir()) == [], "and no empty directory stays"
 
 
 def test_the_name_of_a_file_does_not_depend_on_a_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,3 +82,11 @@ def test_the_agent_of_the_operators_configuration_counts(tmp_path: Path, agent: 
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     assert problem(f"{key}.pub") == ""
+
+
+def test_the_text_of_a_key_is_checked_too(tmp_path: Path) -> None:
+    text = key_pair(tmp_path / "key").read_text()
+    assert ssh_identity.text_problem(text) == ssh_identity.text_problem(text.strip().replace("\n", "\r\n")) == ""
+    assert "with its line breaks" in ssh_identity.text_problem(text.replace("\n", " "))
+    locked = key_pair(tmp_path / "locked", passphrase=PASSPHRASE).read_text()
+    assert "has a key with a passphrase" in ssh_identity.text_problem(locked)
