@@ -179,11 +179,13 @@ def explain(target: Target, outcome: Outcome, purpose: str) -> str:
         fix = "log in once by ssh, or set hostKey"
         return f"the host key of {place} is not in known_hosts, or is another one: {reason} ({fix})"
     if outcome.reach is Reach.LOGIN_REFUSED:
-        return f"{place} refused the login: {reason}"
+        fix = "a key with a passphrase must be in an agent"
+        return f"{place} refused the login: {reason} ({fix})"
     if outcome.reach is Reach.NOT_BEGUN:
         fix = "look into its start-up files, and whether bash is on its PATH"
         shell = f"the login shell of {place} ran nothing of the {purpose}"
-        return f"{shell} and ended with status {outcome.status} ({fix})"
+        printed = f": {reason}" if reason else ""
+        return f"{shell} and ended with status {outcome.status} ({fix}){printed}"
     return f"SSH did not reach {place}: {reason}"
 
 
@@ -359,6 +361,7 @@ _HOST_KEY = re.compile(
     r"no matching host key type found|host key .* revoked|REVOKED HOST KEY"
 )
 _LOGIN = re.compile(r"Permission denied \(.*\)|Too many authentication failures")
+_UNREAD = re.compile(r'Load key ".*": .+')
 _NO_NAME = re.compile(r"Could not resolve hostname .*")
 _DEAD = re.compile(r"refused|timed out|No route to host|Host is (?:unreachable|down)")
 _AUTHENTICATED = "Authenticated to "
@@ -418,7 +421,8 @@ def _hop_failure(log: str) -> tuple[Reach | None, str]:
     if match := _HOST_KEY.search(log):
         return Reach.HOST_KEY, match[0]
     if _AUTHENTICATED not in log and (match := _LOGIN.search(log)):
-        return Reach.LOGIN_REFUSED, match[0].strip()
+        unread = [each[0].strip() for each in _UNREAD.finditer(log)]
+        return Reach.LOGIN_REFUSED, "; ".join([*unread, match[0].strip()])
     return None, ""
 
 

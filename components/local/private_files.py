@@ -51,8 +51,7 @@ def path_of(name: str) -> Path:
 
 def write(name: str, text: str) -> None:
     """Write a file that only this user can read, in directories that only this user can enter."""
-    path = path_of(name)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = _writable(name)
     descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # mode 0600
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
@@ -64,8 +63,7 @@ def link(name: str, target: Path | None) -> None:
     if target is None:
         remove(name)
         return
-    path = path_of(name)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = _writable(name)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as directory:
         new = Path(directory, "link")
         new.symlink_to(target)
@@ -80,6 +78,27 @@ def linked(name: str) -> str | None:
 
 
 def remove(name: str) -> None:
-    """Remove a file or a link, where it exists."""
-    with contextlib.suppress(FileNotFoundError):
-        path_of(name).unlink()
+    """Remove a file or a link, where it exists, and directories that are then empty."""
+    path = path_of(name)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.unlink()
+    with contextlib.suppress(OSError):  # one that is not empty stays
+        for directory in list(path.parents)[: name.count("/") + 1]:
+            directory.rmdir()
+
+
+def _writable(name: str) -> Path:
+    """Return the path of a file, and make its directories, which this user alone can enter.
+
+    Raises OSError with the fix.
+    """
+    path = path_of(name)
+    try:
+        for directory in [*reversed(path.parents)]:
+            directory.mkdir(mode=0o700, exist_ok=True)
+        if os.access(path.parent, os.W_OK):
+            return path
+    except OSError:
+        pass
+    fix = "set XDG_STATE_HOME to a directory that this user can write"
+    raise OSError(f"cannot write {path}, which holds SSH keys: {fix}")

@@ -29,13 +29,31 @@ def problem(path: str, host: str) -> str:
         return "" if _agent_has(file, host) else _public_problem(file)
     if mode.st_uid == os.geteuid() and stat.S_IMODE(mode.st_mode) & 0o077:
         return f"other users can read {file}, so ssh refuses it: run `chmod 600 {file}`"
-    if scripting.call(["ssh-keygen", "-y", "-P", "", "-f", str(file)], timeout_s=_SECONDS).status == 0:
+    if scripting.call(_open_words(file), timeout_s=_SECONDS).status == 0:
         return ""
     if _agent_has(file, host):
         return ""
     if _fingerprint(file) or b"ENCRYPTED" in text:
         return f"{file} needs a passphrase, and no agent has the key: run `ssh-add {file}` first"
     return f"{file} is not a private key that ssh can read"
+
+
+@cache
+def text_problem(text: str) -> str:
+    """Return why ssh cannot use the text of a private key; "" where it can."""
+    with scripting.private_directory() as directory:
+        file = directory / "key"
+        scripting.write_private(file, text.replace("\r\n", "\n").rstrip("\n") + "\n")
+        if scripting.call(_open_words(file), timeout_s=_SECONDS).status == 0:
+            return ""
+        if _fingerprint(file) or "ENCRYPTED" in text:
+            return "has a key with a passphrase: give one without, or run an agent"
+    return "has no private key that ssh can read: give the text of the file, with its line breaks"
+
+
+def _open_words(file: Path) -> list[str]:
+    """Return the command that succeeds for a private key without a passphrase."""
+    return ["ssh-keygen", "-y", "-P", "", "-f", str(file)]
 
 
 def _public_problem(file: Path) -> str:

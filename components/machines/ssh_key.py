@@ -21,7 +21,8 @@ class SshKey(NamedTuple):
 
 def stack_directory() -> str:
     """Return `<organization>/<project>/<stack>`, which private files of this stack are under."""
-    return f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}"
+    organization = pulumi.get_organization() or "organization"
+    return f"{organization}/{pulumi.get_project()}/{pulumi.get_stack()}"
 
 
 def ssh_key() -> SshKey:

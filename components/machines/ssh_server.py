@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from ..config.checks.existing import SshServer
 from ..config.problems import Problem, SettingsError
-from ..local import openssh, private_files, ssh_identity
+from ..local import openssh, private_files, scripting, ssh_identity
 from .ssh_key import stack_directory
 
 
@@ -21,11 +22,20 @@ def require_ssh() -> None:
 
 
 def key_problems(path: str, server: SshServer) -> Iterator[Problem]:
-    """Yield why ssh cannot use the private key of a server, unless the environment has a key."""
-    if server.private_key is None or os.environ.get(openssh.KEY_VARIABLE):
+    """Yield why ssh cannot use the private key of a server: the environment's, else its file."""
+    if text := os.environ.get(openssh.KEY_VARIABLE):
+        key, check = openssh.KEY_VARIABLE, partial(ssh_identity.text_problem, text)
+    elif server.private_key:
+        key = f"{path}.privateKey"
+        check = partial(ssh_identity.problem, server.private_key, server.host)
+    else:
         return
-    if problem := ssh_identity.problem(server.private_key, server.host):
-        yield Problem(f"{path}.privateKey", problem)
+    try:
+        problem = check()
+    except scripting.Failed as error:
+        problem = str(error)
+    if problem:
+        yield Problem(key, problem)
 
 
 def hop_of(server: SshServer, *name: str) -> openssh.Hop:
@@ -35,7 +45,10 @@ def hop_of(server: SshServer, *name: str) -> openssh.Hop:
     """
     identity = private_files.reference(stack_directory(), private_files.IDENTITIES, *name)
     key = server.private_key
-    private_files.link(identity, Path(key).expanduser().absolute() if key else None)
+    try:
+        private_files.link(identity, Path(key).expanduser().absolute() if key else None)
+    except OSError as error:
+        raise SettingsError([Problem("/".join(name), str(error))]) from None
     return openssh.Hop(
         host=server.host,
         port=server.port,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +23,20 @@ from components.local import openssh, scripting
 from components.local.cluster_access import ClusterAccess
 from components.machines.bundle import Owner
 from components.machines.scripts import drain
-from tests.support.cli_stack import STACK, Stack
+from components.machines.ssh_key import ssh_key
+from tests.support.cli_stack import PROJECT, STACK, Stack
 from tests.support.process_watch import ProcessWatch
 from tests.support.sshd import Sshd, reserved_port
 
 ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"
 
 
+def target(hop: openssh.Hop, *jumps: openssh.Hop) -> openssh.Target:
+    return openssh.Target("m-1", hop, jumps)
+
+
 def target_of(sshd: Sshd) -> openssh.Target:
-    return openssh.Target("m-1", sshd.hop())
+    return target(sshd.hop())
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,39 @@ def test_nothing_secret_is_readable_and_nothing_of_a_script_is_stored(commands: 
     assert "def run_script" not in exported
 
 
+def test_the_key_of_a_stack_is_in_one_output_and_one_private_file(commands: Stack, sshd: Sshd, tmp_path: Path) -> None:
+    def program() -> None:
+        def hop(file: str) -> openssh.Target:
+            return target(sshd.hop(identity_file=file))
+
+        key = ssh_key()
+        authorise = key.public.apply(lambda public: sshd.log.with_name("client.pub").write_text(f"{public}\n"))
+        machine = pulumi.Output.all(key.file, authorise).apply(lambda values: hop(values[0]))
+        machine_command("m-1-join", MachineScript(target=machine, purpose="join", script="echo abc\n"), pulumi.ResourceOptions())
+
+    accepted = sshd.log.with_name("client.pub")
+    before = accepted.read_text()
+    try:
+        with ProcessWatch() as watch:
+            log = commands.up(program, "--debug").output
+    finally:
+        accepted.write_text(before)
+    file = Path(os.environ["XDG_STATE_HOME"], "istio-vm-mesh/organization", PROJECT, STACK, "ssh-key")
+    canary = file.read_text().splitlines()[2]
+    assert file.stat().st_mode & 0o77 == 0
+    assert commands.files_with(canary) == [] and canary not in log
+    assert not [line for line in watch.seen if canary.encode() in line]
+    exported = json.loads(commands.call("stack", "export", "--show-secrets", "--stack", STACK).output)
+    holders = [each["urn"].rpartition("::")[2] for each in exported["deployment"]["resources"] if canary in json.dumps(each)]
+    assert holders == ["ssh-key"]
+    assert canary not in json.dumps([each["inputs"] for each in exported["deployment"]["resources"] if "inputs" in each])
+    file.unlink()
+    assert commands.preview(program).changes() == {"unchanged": 3}
+    assert canary in file.read_text(), "a preview writes it, for a computer that does not have it"
+    commands.destroy()
+    assert not file.exists()
+
+
 def test_a_changed_script_joins_again_and_deletes_and_replaces_nothing(
     commands: Stack, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,15 +217,15 @@ def test_a_dead_machine_is_let_go_and_every_refusal_is_an_error(
 ) -> None:
     script = f"touch {tmp_path}/left; exit\n"
     with reserved_port() as dead:
-        leave(openssh.Target("m-1", sshd.hop(port=dead)), script)
+        leave(target(sshd.hop(port=dead)), script)
         assert "machine m-1 is dead" in capsys.readouterr().err
         refusals = {
-            "host key mismatch": (sshd.hop(host_key=ANOTHER_KEY),),
-            "refused the login": (sshd.hop(identity_file=str(swallowing_sshd.identity_file)),),
-            "jump host 127.0.0.1: Connection refused": (sshd.hop(), (sshd.hop(port=dead),)),
-            "Could not resolve hostname": (sshd.hop(host="nowhere.invalid"),),
+            "host key mismatch": target(sshd.hop(host_key=ANOTHER_KEY)),
+            "refused the login": target(sshd.hop(identity_file=str(swallowing_sshd.identity_file))),
+            "jump host 127.0.0.1: Connection refused": target(sshd.hop(), sshd.hop(port=dead)),
+            "Could not resolve hostname": target(sshd.hop(host="nowhere.invalid")),
         }
-        for reason, hops in refusals.items():
+        for reason, refusing in refusals.items():
             with pytest.raises(scripting.Failed, match=reason):
-                leave(openssh.Target("m-1", *hops), script)
+                leave(refusing, script)
     assert not (tmp_path / "left").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ import pytest
 from components import shell
 from components.local import openssh, private_files, scripting
 from components.local.openssh import Hop, Outcome, Reach, Target
+from tests.support import namespace
 from tests.support import sshd as servers
 from tests.support.process_watch import ProcessWatch
 from tests.support.sshd import Sshd
@@ -145,13 +147,15 @@ def test_a_login_shell_that_runs_something_else_is_told_apart(swallowing_sshd: S
 
 
 def test_a_dead_machine_is_told_from_one_that_refuses(sshd: Sshd, start: Start, silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openssh, "CONNECT_TIMEOUT_S", 2)
     bastion = start()
     with servers.reserved_port() as closed:
         for jumps in ((), (bastion.hop(),), (bastion.hop(), sshd.hop())):
             assert reach(sshd.hop(port=closed), *jumps) is Reach.DEAD
+    with monkeypatch.context() as shorter:
+        shorter.setattr(openssh, "CONNECT_TIMEOUT_S", 3)
+        for jumps in ((), (bastion.hop(),)):
+            assert reach(sshd.hop(port=silent_port), *jumps) is Reach.DEAD
     for jumps in ((), (bastion.hop(),)):
-        assert reach(sshd.hop(port=silent_port), *jumps) is Reach.DEAD
         assert reach(sshd.hop(host="nowhere.invalid"), *jumps) is Reach.UNRESOLVED
         assert reach(sshd.hop(host_key=OTHER_KEY), *jumps) is Reach.HOST_KEY
         assert reach(sshd.hop(identity_file=str(bastion.identity_file)), *jumps) is Reach.LOGIN_REFUSED
@@ -160,7 +164,7 @@ def test_a_dead_machine_is_told_from_one_that_refuses(sshd: Sshd, start: Start, 
 
 def test_a_port_that_accepts_and_says_nothing_is_not_dead(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a machine runs, and its agent may."""
-    monkeypatch.setattr(openssh, "CONNECT_TIMEOUT_S", 2)
+    monkeypatch.setattr(openssh, "CONNECT_TIMEOUT_S", 3)
     with socket.create_server(("127.0.0.1", 0), backlog=10) as server:
         for jumps in ((), (sshd.hop(),)):
             assert reach(sshd.hop(port=server.getsockname()[1]), *jumps) is Reach.BROKEN
@@ -185,6 +189,40 @@ def test_what_a_bastion_refuses_is_not_the_machines(sshd: Sshd, start: Start) ->
         assert all(outcome.reason.startswith(("jump host 127.0.0.1: ", "jump host nowhere")) for outcome in outcomes.values())
     assert "Connection refused" in reasons["dead"].reason
     assert "refused to forward" in reasons["no forwarding"].reason and "refused to forward" in reasons["other places"].reason
+
+
+PORT_22 = """
+import json, sys
+from pathlib import Path
+from components.local import openssh
+from components.local.openssh import Hop, Target
+from components.machines.scripts import drain
+from tests.support import sshd
+
+root, other = Path(sys.argv[1]), sys.argv[2]
+(root / "server").mkdir()
+with sshd.running(root / "server", port=22) as server:
+    (root / "known_hosts").write_text("127.0.0.1 " + server.host_key)
+    reach = lambda *hops: openssh.run_script(Target("m-1", hops[0], hops[1:]), "true\\n", 30).reach.name
+    hop = server.hop
+    drain.leave(drain.Leave(Target("m-1", hop()), f"touch {root}/left\\n", required=True))
+    print(json.dumps({
+        "pinned": reach(hop()), "without a port": reach(hop(port=None)), "through itself": reach(hop(), hop()),
+        "another key": reach(hop(host_key=other)), "another key of a bastion": reach(hop(), hop(host_key=other)),
+        "by known_hosts": reach(hop(host_key=None, port=None)), "closed": reach(hop(port=23)),
+        "without a network": reach(hop(host="192.0.2.7")),
+    }))
+"""
+
+
+def test_keys_are_pinned_on_port_22_too_and_a_leave_there_runs(operator: Operator, tmp_path: Path) -> None:
+    """OpenSSH looks up a host on port 22 by another name than one on any other port."""
+    operator.config(f"Match all\n  UserKnownHostsFile {tmp_path}/known_hosts\n")
+    assert json.loads(namespace.run_python(PORT_22, tmp_path, OTHER_KEY)) == {
+        "pinned": "DONE", "without a port": "DONE", "through itself": "DONE", "another key": "HOST_KEY",
+        "another key of a bastion": "BASTION", "by known_hosts": "DONE", "closed": "DEAD", "without a network": "UNRESOLVED",
+    }  # fmt: skip
+    assert (tmp_path / "left").exists()
 
 
 # Questions

@@ -85,6 +85,15 @@ def test_secrets_are_secret_wherever_they_go(stack: str, canary: str) -> None:
         assert canary not in text and encoded(canary) not in text, text[:300]
 
 
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_private_key_is_in_the_output_of_its_resource_alone(stack: str) -> None:
+    key = CANARIES["private key"]
+    for name, node in declared(stack).graph.items():
+        assert key not in str(node.inputs) and encoded(key) not in str(node.inputs), name
+        assert name == "ssh-key" or key not in str(node.state), name
+    assert key not in str(declared(stack).outputs)
+
+
 @pytest.mark.parametrize("preview", [True, False], ids=["preview", "update"])
 def test_secret_outputs_are_declared_before_their_values_exist(preview: bool) -> None:
     """Not only by what flowed into it in one run: marks are declared, so that a preview hides what it does not know yet."""

@@ -80,8 +80,8 @@ def test_ssh_connections_follow_the_settings(config: dict[str, Any]) -> None:
     assert hop["host_key"].startswith("ssh-ed25519 ")
     assert bastion["host"] == "bastion.example.com"
     assert bastion["host_key"].startswith("ssh-ed25519 ")
-    assert hop["identity_file"] == "state:organization/project/stack/identities/machines/billing-2"
-    assert bastion["identity_file"] == "state:organization/project/stack/identities/bastions/billing-2"
+    assert hop["identity_file"] == "state:organization/istio-vm-mesh/test/identities/machines/billing-2"
+    assert bastion["identity_file"] == "state:organization/istio-vm-mesh/test/identities/bastions/billing-2"
 
 
 def test_another_persons_key_shows_no_difference(config: dict[str, Any], tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_another_persons_key_shows_no_difference(config: dict[str, Any], tmp_pat
         config["machines"]["billing-1"]["privateKey"] = str(path)
         config["machines"]["billing-2"]["bastion"]["privateKey"] = str(path)
         assert graph_of(config) == before
-        links = private_files.path_of("state:organization/project/stack/identities")
+        links = private_files.path_of("state:organization/istio-vm-mesh/test/identities")
         assert {str(link.readlink()) for link in links.rglob("billing-*") if link.is_symlink()} == {str(path)}
     del config["machines"]["billing-1"]["privateKey"], config["machines"]["billing-2"]["bastion"]["privateKey"]
     assert graph_of(config) == before
@@ -115,7 +115,10 @@ def test_keys_that_ssh_cannot_use_are_named_in_the_preview_all_at_once(
         f"machines.billing-2.bastion.privateKey: {locked}.pub is a public key, and no agent has its private key: name {locked}",
     ):
         assert problem in str(raised.value)
-    monkeypatch.setenv(openssh.KEY_VARIABLE, "the key of a runner in CI")
+    monkeypatch.setenv(openssh.KEY_VARIABLE, "a text")
+    with pytest.raises(pulumi.RunError, match=r"has 1 problem:\s+ISTIO_VM_MESH_SSH_KEY: has no private key that ssh can read"):
+        graph_of(config)
+    monkeypatch.setenv(openssh.KEY_VARIABLE, key_pair(tmp_path / "of-ci").read_text())
     graph_of(config)
 
 

@@ -96,7 +96,7 @@ def running(directory: Path, *options: str, kind: str = "ed25519", port: int = 0
 
 def key_pair(file: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
     """Make a key pair, and return the path of the private key."""
-    words = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "", "-f", file]
+    words = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "", "-f", str(file)]
     subprocess.run(words, check=True)
     return file
 

@@ -88,10 +88,11 @@ def _check_cluster(settings: Settings, cluster: ExistingCluster) -> Iterator[Pro
 def _check_address(
     settings: Settings, name: str, machine: SshMachine, by_address: dict[str, str]
 ) -> Iterator[Problem]:
-    path, address = f"machines.{name}", machine.address or machine.host
+    path, given = f"machines.{name}", machine.address is not None
+    address = machine.host if machine.address is None else machine.address
     if not is_address(address):
-        key = "address" if machine.address else "host"
-        hint = "" if machine.address else ": give the machine's IP address as `address`"
+        key = "address" if given else "host"
+        hint = "" if given else ": give the machine's IP address as `address`"
         yield Problem(
             f"{path}.{key}",
             f"{address!r} is not an IP address, which pods reach machines by{hint}",

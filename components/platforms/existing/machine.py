@@ -60,7 +60,7 @@ def check_keys(machines: Mapping[str, SshMachine]) -> None:
         for problem in key_problems(path, server)
     ]
     if problems:
-        raise SettingsError(problems)
+        raise SettingsError(list(dict.fromkeys(problems)))
 
 
 def _host(args: SshHostArgs, name: str, _opts: pulumi.ResourceOptions) -> Host:

@@ -43,7 +43,8 @@ def run(target: openssh.Target, script: str) -> Result:
     if outcome.reach is Reach.NOT_BEGUN and not outcome.status:
         raise SshError("can be reached by SSH, and its login shell does not run bash: look into the shell's start-up files")
     if not outcome.began:
-        raise SshError(f"cannot be reached: {openssh.explain(target, outcome, 'status')}")
+        cause = openssh.explain(target, outcome, "script")
+        raise SshError(f"cannot be reached: {cause}")
     if outcome.reach in (Reach.CUT_OFF, Reach.TIMED_OUT):
         reason = outcome.reason or "timed out"
         raise SshError(f"can be reached by SSH and does not answer: {reason}")
