@@ -77,6 +77,8 @@ TOKEN, JOIN, PROOF, DRAIN = "token", "join", "proof", "drain"
 """Of a machine."""
 ACCOUNT, WORKLOAD_GROUP, PODS, VERIFICATION = "account", "group", "pods", "verification"
 """Of a workload."""
+REMOVAL = "removal"
+"""Of a namespace."""
 SSH_KEY = "ssh-key"
 """The whole name: a stack has one key."""
 

@@ -24,7 +24,15 @@ SCRIPTS = sorted(
     for file in (*COMPONENTS.rglob("scripts/*.py"), COMPONENTS / "local/over_ssh.py")
     if file.name != "__init__.py"
 )
-LOCAL = [*SCRIPTS, "local/run.py", "local/scripting.py", "local/openssh.py", "local/cluster_access.py", "verification/evidence.py"]
+LOCAL = [
+    *SCRIPTS,
+    "local/run.py",
+    "local/scripting.py",
+    "local/openssh.py",
+    "local/cluster_access.py",
+    "ownership.py",
+    "verification/evidence.py",
+]
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -48,7 +56,13 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         return {file.relative_to(COMPONENTS).as_posix() for file in commands.sources(module)}
 
     base = {"local/run.py", "local/scripting.py"}
-    assert names(gateway_api) == {*base, "local/cluster_access.py", "istio/scripts/gateway_api.py", "names.py"}
+    assert names(gateway_api) == {
+        *base,
+        "local/cluster_access.py",
+        "istio/scripts/gateway_api.py",
+        "names.py",
+        "ownership.py",
+    }
     assert names(over_ssh) == {*base, "local/over_ssh.py", "local/openssh.py"}
     assert names(verify_workload) == {
         *base,

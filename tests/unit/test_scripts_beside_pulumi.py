@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from components.istio.scripts import gateway_api
+from components.istio.scripts import gateway_api, remove_namespace
 from components.local import openssh, over_ssh
 from components.local.cluster_access import ClusterAccess
 from components.local.scripts import credentials
@@ -37,6 +37,7 @@ PAYLOADS: dict[str, Any] = {
     "machines/scripts/create_ssh_key.py": create_ssh_key.Payload("mesh"),
     "machines/scripts/drain.py": drain.Payload(ACCESS, "shop", "e", 0, LEAVE),
     "istio/scripts/gateway_api.py": gateway_api.Payload(ACCESS, "crds.yaml"),
+    "istio/scripts/remove_namespace.py": remove_namespace.Payload(ACCESS, "shop", "mesh.lab"),
     "verification/scripts/verify_workload.py": verify_workload.Payload(
         ACCESS, "product", "shop", (), 0, 80, {"app": "product"}, None, JOB, "PODS", True, False, 60
     ),
