@@ -18,8 +18,9 @@ import pulumi
 from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 from pulumi.runtime.rpc import UNKNOWN
 
+from . import ownership
 from .commands import runner_words
-from .local import ownership, scripting
+from .local import scripting
 from .local.cluster_access import UID_OF, ClusterAccess, ContextEntries, cluster_uid, context_entries, moved, note_move, unchecked_kubectl
 from .local.scripts import credentials
 

@@ -123,7 +123,7 @@ def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
     )
     labels = {MANAGED_BY_LABEL: PROJECT, STACK_LABEL: stack_label(pulumi.get_project(), pulumi.get_stack())}
 
-    def own(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
+    def label(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
         """Label one object, and note its name."""
         package, _, kind = args.type_.partition(":")
         metadata = args.props.get("metadata")
@@ -139,7 +139,7 @@ def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
                 "name": metadata["name"],
             }
         )
-        owned = {**metadata, "labels": {**metadata.get("labels", {}), **labels}}
-        return pulumi.ResourceTransformationResult({**args.props, "metadata": owned}, args.opts)
+        labelled = {**metadata, "labels": {**metadata.get("labels", {}), **labels}}
+        return pulumi.ResourceTransformationResult({**args.props, "metadata": labelled}, args.opts)
 
-    return pulumi.ResourceOptions(provider=provider, deleted_with=cluster.deleted_with, transformations=[own])
+    return pulumi.ResourceOptions(provider=provider, deleted_with=cluster.deleted_with, transformations=[label])

@@ -94,6 +94,8 @@ REGISTRATION, JOIN, PROOF, DRAIN = "registration", "join", "proof", "drain"
 ACCOUNT, WORKLOAD_GROUP, PODS, VERIFICATION = "account", "group", "pods", "verification"
 SLOTS = "slots"
 """Of a workload."""
+REMOVAL = "removal"
+"""Of a namespace."""
 SSH_KEY = "ssh-key"
 """The whole name: a stack has one key."""
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
 from pulumi_kubernetes.coordination.v1 import Lease
-from pulumi_kubernetes.core.v1 import Namespace, Service, ServiceAccount
+from pulumi_kubernetes.core.v1 import Service, ServiceAccount
 
 from .. import names
 from ..config.workload import WorkloadSettings
 from ..kubernetes import custom_resource
 from . import manifests, network_gateways
 from .control_plane import Mesh
+from .namespace import owned_namespace
 
 
 def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) -> Mapping[str, Sequence[pulumi.Resource]]:
@@ -30,13 +31,13 @@ def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) 
     in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
     for name in sorted(wanted):
         metadata = manifests.injected_namespace(name)["metadata"]
-        namespace = Namespace(mesh.child_name(names.namespace_resource_name(name)), metadata=metadata, opts=in_mesh)
-        resources[name] = [namespace]
+        owned = owned_namespace(mesh.child_name(names.namespace_resource_name(name)), metadata, mesh.cluster, in_mesh)
+        resources[name] = owned
         if mesh.settings.adopt:
-            after_namespace = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[namespace]))
+            after_namespace = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=owned))
             resource_name = mesh.child_name(names.strict_mtls_resource_name(name))
             peer_authentication = custom_resource(resource_name, manifests.strict_mtls(name), after_namespace)
-            resources[name] = [namespace, peer_authentication]
+            resources[name] = [*owned, peer_authentication]
     return resources
 
 

@@ -26,6 +26,7 @@ RESOURCES = {
     "mesh-gateway-istiod-gateway",
     "mesh-virtualservice-istiod-vs",
     "namespace-billing",
+    "namespace-billing-removal",
     "namespace-billing-mtls",
     "billing",
     "billing-account",

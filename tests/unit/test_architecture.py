@@ -71,6 +71,11 @@ def test_packages_import_nothing(package: str) -> None:
 
 
 RAW = {
+    "components.cluster_check.ClusterCheckProvider.check": "Pulumi's interface of dynamic providers",
+    "components.cluster_check.ClusterCheckProvider.create": "Pulumi's interface of dynamic providers",
+    "components.cluster_check.ClusterCheckProvider.delete": "Pulumi's interface of dynamic providers",
+    "components.cluster_check.ClusterCheckProvider.diff": "Pulumi's interface of dynamic providers",
+    "components.cluster_check.ClusterCheckProvider.update": "Pulumi's interface of dynamic providers",
     "components.config.load": "a stack's configuration before it is checked",
     "components.config.reader.load": "a stack's configuration before it is checked",
     "components.config.reader.read_document": "a stack file before it is checked",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from components.istio.scripts import gateway_api
+from components.istio.scripts import gateway_api, remove_namespace
 from components.local import openssh, over_ssh
 from components.local.cluster_access import ClusterAccess
 from components.local.scripts import credentials
@@ -43,6 +43,7 @@ PAYLOADS: dict[str, Any] = {
     "machines/scripts/drain.py": drain.Payload(ACCESS, OWNER, "e", "192.0.2.7", 0, LEAVE),
     "machines/scripts/join_machine.py": join_machine.Payload(ACCESS, TARGET, BUNDLE, "product", "e", 0),
     "istio/scripts/gateway_api.py": gateway_api.Payload(ACCESS, "crds.yaml"),
+    "istio/scripts/remove_namespace.py": remove_namespace.Payload(ACCESS, "shop", "mesh.lab"),
     "verification/scripts/verify_workload.py": verify_workload.Payload(
         ACCESS, "product", "shop", (), 0, 80, {"app": "product"}, None, JOB, "PODS", True, False, 60
     ),

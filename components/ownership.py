@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL
-from . import scripting
-from .cluster_access import Kubectl
+from .local import scripting
+from .local.cluster_access import Kubectl
+from .names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL
 
 _SHOWN = 20
 """How many objects a message names."""
