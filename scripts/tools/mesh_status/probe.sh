@@ -2,6 +2,7 @@
 # printed: of the token only when it expires. The functions of lib.sh stand before this text.
 # Variable: GATEWAY (address of the east-west gateway, or "").
 TOKEN_FILE=/var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token
+PROGRAMS=/opt/istio-vm-mesh/current/usr/local/bin
 CERTIFICATE=/var/lib/istio-vm-mesh/etc/certs/cert-chain.pem
 
 print_unit() {
@@ -17,10 +18,10 @@ print_unit() {
 
 print_versions() {
   local agent envoy
-  agent=$(timeout 5 /opt/istio-vm-mesh/current/usr/local/bin/pilot-agent version --short 2>/dev/null |
+  agent=$(timeout 5 "$PROGRAMS/pilot-agent" version --short 2>/dev/null |
     sed -n 's/^client version: //p')
   [ -z "$agent" ] || echo "agent=$agent"
-  envoy=$(curl --silent --max-time 3 http://127.0.0.1:15000/server_info |
+  envoy=$(direct_curl --max-time 3 http://127.0.0.1:15000/server_info |
     sed -n 's/^ *"version": "[^/]*\/\([^/]*\)\/.*/\1/p' | head -n 1)
   [ -z "$envoy" ] || echo "envoy=$envoy"
 }
@@ -43,11 +44,11 @@ print_redirection() {
 }
 
 main() {
-  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  clean_environment
   echo "time=$(date +%s.%N)"
   print_unit
   print_versions
-  echo "ready=$(curl --silent --max-time 3 --output /dev/null --write-out '%{http_code}' \
+  echo "ready=$(direct_curl --max-time 3 --output /dev/null --write-out '%{http_code}' \
     http://127.0.0.1:15021/healthz/ready)"
   print_redirection
   # The certificate is public; the key beside it is not touched.
