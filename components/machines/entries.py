@@ -15,7 +15,7 @@ istiod refuses the agent too.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 from .. import names
 from ..local import scripting
 from ..local.cluster_access import Kubectl
+from ..manifest import Manifest
 from .bundle import Owner
 
 KIND = "workloadentries.networking.istio.io"
@@ -57,7 +58,7 @@ class Entry:
         return self.connected and self.registration == registration
 
 
-def parse(item: Mapping[str, Any]) -> Entry:
+def parse(item: Manifest) -> Entry:
     """Return an entry from its object in Kubernetes."""
     metadata = item["metadata"]
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
@@ -113,7 +114,7 @@ class Quarantine:
     address: str
     reason: str
 
-    def manifest(self, group: Mapping[str, Any]) -> dict[str, Any]:
+    def manifest(self, group: Manifest) -> Manifest:
         """Return the entry, which goes with the WorkloadGroup `group`, an object of Kubernetes."""
         owner, metadata = self.owner, group["metadata"]
         label = {names.QUARANTINE_LABEL: owner.machine}
@@ -202,11 +203,6 @@ def lifted(kubectl: Kubectl, namespace: str, entry: str) -> Iterator[None]:
         text = json.dumps({**item, "metadata": metadata}).encode()
         kubectl.call(REQUEST_TIMEOUT, "create", "--filename", "-", stdin=text, timeout_s=TIMEOUT_S)
         raise
-
-
-def quarantined(items: Iterable[Entry]) -> list[Entry]:
-    """Return those of several entries that keep a machine out."""
-    return [entry for entry in items if entry.quarantine]
 
 
 def _get(kubectl: Kubectl, namespace: str, *words: str) -> Any:

@@ -62,8 +62,8 @@ def join_script(bundle: Any, token: str, *_credentials: str) -> str:
     overrides = next(file.text for file in bundle.files if file.path.endswith("overrides.env"))
     address = re.search(r"INSTANCE_IP='?([0-9.]+)", overrides)
     assert address and owner.registration in overrides, overrides
-    entry = f"{owner.workload}-{address[1]}-pods"
     names = _module("names")
+    entry = names.entry_name(owner.workload, address[1], "pods")
     manifest = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "WorkloadEntry",

@@ -132,7 +132,7 @@ def leave(payload: Payload, how: Leave) -> None:
     if outcome.began and outcome.stderr:
         report(outcome.stderr)
     if outcome.reach is Reach.DEAD:
-        cause = f"machine {machine} is dead: {openssh.explain(how.target, outcome)}"
+        cause = f"machine {machine} is dead: {openssh.explain(how.target, outcome, "leave")}"
         give_up(payload, cause, "dead")
         return
     end = scripting.last_words(outcome.stdout)
@@ -189,7 +189,7 @@ def ways_out(machine: str) -> str:
 def _failure(machine: str, target: openssh.Target, outcome: openssh.Outcome) -> str:
     place = openssh.describe(target)
     if not outcome.began:
-        return f"machine {machine} did not leave the mesh: {openssh.explain(target, outcome)}"
+        return f"machine {machine} did not leave the mesh: {openssh.explain(target, outcome, "leave")}"
     if outcome.reach is Reach.FAILED:
         status = f"status {outcome.status}"
         return f"machine {machine} did not leave the mesh ({status}): see above"

@@ -220,7 +220,7 @@ def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
     """Return what is wrong with the script's end; "" where nothing is."""
     machine, place = payload.bundle.owner.machine, openssh.describe(payload.target)
     if not outcome.began:
-        cause = openssh.explain(payload.target, outcome)
+        cause = openssh.explain(payload.target, outcome, "join")
         return f"machine {machine}: {cause}, so the join did not run"
     if outcome.reach is Reach.FAILED:
         return outcome.stderr or (

@@ -220,7 +220,7 @@ def settled(mesh: Mesh, config: Config) -> None:
 
 
 def entry(host: str, workload: str = "billing") -> str:
-    return f"{workload}-{host}-pods"
+    return names.entry_name(workload, host, "pods")
 
 
 def test_a_machine_that_is_renamed_stays_in_the_mesh(mesh: Mesh, world: World) -> None:

@@ -173,7 +173,7 @@ def test_a_halted_update_leaves_the_machine_untouched_with_the_cause(machine: Ma
     ("outcome", "message"),
     [
         (Outcome(Reach.DEAD, 255, reason="No route to host"), "machine billing-1: .*No route to host, so the join did not run"),
-        (Outcome(Reach.NOT_BEGUN, 0), "the login shell of admin@192.0.2.7 ran nothing of it"),
+        (Outcome(Reach.NOT_BEGUN, 0), "the login shell of admin@192.0.2.7 ran nothing of the join"),
         (Outcome(Reach.FAILED, 2, "", ""), "ended with status 2 and without a word"),
         (Outcome(Reach.TIMED_OUT, scripting.TIMED_OUT), "did not end within"),
         (Outcome(Reach.CUT_OFF, 255), "the SSH connection to admin@192.0.2.7 ended before the join did"),
@@ -212,7 +212,7 @@ def test_a_probe_that_fails_is_an_error_only_where_it_succeeded_before(
         assert "its probe does not succeed (refused)" in capsys.readouterr().err
 
 
-def test_what_kept_a_machine_out_goes_before_its_agent_starts_and_comes_back_after_a_failure(machine: Machine, cluster: FakeCluster) -> None:
+def test_what_kept_a_machine_out_goes_and_comes_back_after_a_failure(machine: Machine, cluster: FakeCluster) -> None:
     kept_out = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
     cluster.entries[ENTRY] = kept_out
     machine.outcome = ROLLED_BACK
