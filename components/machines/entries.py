@@ -67,8 +67,7 @@ def parse(item: Manifest) -> Entry:
     return Entry(
         name=metadata["name"],
         registration=labels.get(names.REGISTRATION_LABEL, ""),
-        connected=names.CONNECTED_ANNOTATION in annotations
-        and names.DISCONNECTED_ANNOTATION not in annotations,
+        connected=names.CONNECTED_ANNOTATION in annotations and names.DISCONNECTED_ANNOTATION not in annotations,
         healthy=healthy["status"] == "True" if healthy else None,
         quarantine=labels.get(names.QUARANTINE_LABEL, ""),
         message=(healthy or {}).get("message", "").strip(),
@@ -170,9 +169,7 @@ def quarantine(kubectl: Kubectl, machine: Quarantine) -> str:
     name = f"WorkloadEntry {owner.namespace}/{machine.entry}"
     for _ in range(ATTEMPTS):
         delete_registered(kubectl, owner.namespace, owner.registration)
-        created = kubectl.call(
-            REQUEST_TIMEOUT, "create", "--filename", "-", stdin=text, timeout_s=TIMEOUT_S
-        )
+        created = kubectl.call(REQUEST_TIMEOUT, "create", "--filename", "-", stdin=text, timeout_s=TIMEOUT_S)
         if created.status == 0:
             return f"the {name} keeps its agent out of the mesh"
         present = read(kubectl, owner.namespace, machine.entry)

@@ -213,9 +213,7 @@ class Machine(pulumi.ComponentResource):
             leave=leave,
         )
 
-    def verify(
-        self, script: str, variables: pulumi.Input[str], depends_on: Sequence[pulumi.Resource]
-    ) -> pulumi.Output[str]:
+    def verify(self, script: str, variables: pulumi.Input[str], depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[str]:
         """Run a verification script on the machine, as root, and return its output.
 
         script: its name, `<package>/<script>`.

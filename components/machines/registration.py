@@ -71,10 +71,7 @@ def _refuse_to_rename(before: Mapping[str, Any], now: Mapping[str, Any]) -> None
     if workload == now["workload"] and namespace != now["namespace"]:
         what = f"the workload {workload} moves from the namespace {namespace} to {now['namespace']}"
     elif workload not in now["workloads"]:
-        what = (
-            f"the workload {workload}, which this machine runs, is now called {now['workload']}, "
-            "or gone"
-        )
+        what = f"the workload {workload}, which this machine runs, is now called {now['workload']}, or gone"
     else:
         return
     raise RuntimeError(
@@ -167,9 +164,7 @@ class Registration(Resource, module="registration", name="Registration"):
 
     checked: pulumi.Output[str]
 
-    def __init__(
-        self, name: str, args: RegistrationArgs, opts: pulumi.ResourceOptions | None = None
-    ) -> None:
+    def __init__(self, name: str, args: RegistrationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         props = {
             "machine": args.machine,
             "access": pulumi.Output.from_input(args.access).apply(asdict),

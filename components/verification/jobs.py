@@ -11,7 +11,6 @@ from ..manifest import Manifest
 from . import targets
 from .targets import POD_ENDPOINTS, TIMEOUT_S
 
-
 CALL_SCRIPT = "verification/call-service"
 """The script that calls a workload from inside the mesh; `call_variables` stand before it."""
 

@@ -49,7 +49,9 @@ class World:
         self.kubeconfig.write_text(plane.kubeconfig)
         fakes = ROOT / "tests/support/fake_machine_scripts.py"
         self._program("ssh", SSH)
-        self._program("python3", f'#!/bin/sh\nif [ "$1" != -I ]; then exec {sys.executable} "$@"; fi\nshift\nexec {sys.executable} -I {fakes} "$@"\n')
+        self._program(
+            "python3", f'#!/bin/sh\nif [ "$1" != -I ]; then exec {sys.executable} "$@"; fi\nshift\nexec {sys.executable} -I {fakes} "$@"\n'
+        )
         environment.setenv("PATH", f"{directory / 'bin'}:{os.environ['PATH']}")
         environment.setenv("WORLD", str(directory))
         environment.setenv("KUBECONFIG", str(self.kubeconfig))

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 from ...names import CLUSTER_DOMAIN
 from ..addresses import DNS_NAME, ipv4_cidr, is_address, is_port
-from ..google import GceInstanceGroup, GceMachine, GkeCluster, GkeNodes, Google, GoogleMachine, Ssh
+from ..google import GceInstanceGroup, GkeCluster, GkeNodes, Google, GoogleMachine, Ssh
 from ..problems import Problem, suggestion
 from ..stack import Settings
 from .existing import check_server

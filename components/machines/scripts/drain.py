@@ -28,6 +28,8 @@ from ..bundle import Owner, leave_script
 LEAVE_TIME_LIMIT_S = 120
 """Seconds that leaving the mesh may take on the machine."""
 LEAVE_TIMEOUT_S = 150
+DEAD, FORGOTTEN = "dead", "forgotten"
+"""Why a machine did not leave (names.REASON_ANNOTATION)."""
 NOT_OURS = "not-ours "
 """How the script's last line begins on a machine that is of another registration."""
 FORGET_VARIABLE = "ISTIO_VM_MESH_FORGET"
@@ -99,10 +101,7 @@ def drain(payload: Payload) -> None:
     except cluster_access.OtherCluster:
         raise
     except scripting.Failed as error:
-        report(
-            f"the WorkloadEntry of machine {owner.machine} was not deleted first; istiod removes "
-            f"it after its grace period: {error}"
-        )
+        report(f"the WorkloadEntry of machine {owner.machine} was not deleted first; istiod removes it after its grace period: {error}")
     else:
         if deleted:
             sleep(payload.drain_s)
@@ -120,7 +119,7 @@ def leave(payload: Payload, how: Leave) -> None:
     """
     machine, place = payload.owner.machine, openssh.describe(how.target)
     if how.forget or is_forgotten(machine):
-        give_up(payload, f"machine {machine} is forgotten: nothing was changed on it", "forgotten")
+        give_up(payload, f"machine {machine} is forgotten: nothing was changed on it", FORGOTTEN)
         return
     script = shell.run_as_root(leave_script(payload.owner), LEAVE_TIME_LIMIT_S)
 
@@ -132,8 +131,8 @@ def leave(payload: Payload, how: Leave) -> None:
     if outcome.began and outcome.stderr:
         report(outcome.stderr)
     if outcome.reach is Reach.DEAD:
-        cause = f"machine {machine} is dead: {openssh.explain(how.target, outcome, "leave")}"
-        give_up(payload, cause, "dead")
+        cause = openssh.explain(how.target, outcome, "leave")
+        give_up(payload, f"machine {machine} is dead: {cause}", DEAD)
         return
     end = scripting.last_words(outcome.stdout)
     if outcome.reach is not Reach.DONE:
@@ -143,8 +142,7 @@ def leave(payload: Payload, how: Leave) -> None:
         report(f"machine {machine} at {place} is now {present}: nothing was changed on it")
     elif end not in ("left", "not-joined"):
         raise scripting.Failed(
-            f"machine {machine} may not have left the mesh: the leave at {place} ended before its "
-            f"last step. {ways_out(machine)}"
+            f"machine {machine} may not have left the mesh: the leave at {place} ended before its last step. {ways_out(machine)}"
         )
     if end != "left":
         drain(payload)  # an entry of this registration can only be left over
@@ -153,8 +151,8 @@ def leave(payload: Payload, how: Leave) -> None:
 def give_up(payload: Payload, cause: str, reason: str) -> None:
     """Keep a machine out of the mesh that did not leave, and report what it still can do.
 
-    A machine that is removed anyway is only reported.
-    Raises scripting.Failed where it cannot be kept out.
+    A machine that is removed anyway is only reported. So is one that is forgotten and cannot be
+    kept out, as where its cluster is gone. Raises scripting.Failed where another cannot be.
     """
     owner = payload.owner
     if payload.leave is None or not payload.leave.required:
@@ -166,10 +164,12 @@ def give_up(payload: Payload, cause: str, reason: str) -> None:
         with cluster_access.kubectl(payload.access) as kubectl:
             effect = entries.quarantine(kubectl, kept_out)
     except scripting.Failed as error:
-        raise scripting.Failed(
-            f"{cause}. It cannot be kept out of the mesh either: {error}. Run the update again "
-            "where the cluster can be reached"
-        ) from None
+        sentence = f"{cause}. It cannot be kept out of the mesh either: {error}"
+        if reason == FORGOTTEN:
+            report(sentence)
+            return
+        fix = "Run the update again where the cluster can be reached"
+        raise scripting.Failed(f"{sentence}. {fix}. {ways_out(owner.machine)}") from None
     report(
         f"{cause}. It did not leave the mesh by itself, but {effect}, so it gets no requests. If "
         "its agent runs, it can still send requests with its certificate, which it renews for as "
@@ -189,12 +189,11 @@ def ways_out(machine: str) -> str:
 def _failure(machine: str, target: openssh.Target, outcome: openssh.Outcome) -> str:
     place = openssh.describe(target)
     if not outcome.began:
-        return f"machine {machine} did not leave the mesh: {openssh.explain(target, outcome, "leave")}"
+        cause = openssh.explain(target, outcome, "leave")
+        return f"machine {machine} did not leave the mesh: {cause}"
     if outcome.reach is Reach.FAILED:
         status = f"status {outcome.status}"
         return f"machine {machine} did not leave the mesh ({status}): see above"
     end = "took too long" if outcome.reach is Reach.TIMED_OUT else "ended before its script did"
     cause = f": {outcome.reason}" if outcome.reason else ""
-    return (
-        f"machine {machine} may not have left the mesh: the SSH connection to {place} {end}{cause}"
-    )
+    return f"machine {machine} may not have left the mesh: the SSH connection to {place} {end}{cause}"

@@ -71,9 +71,8 @@ def run(payload: Payload) -> Result:
     the mesh afterwards, or is unhealthy and was not before.
     """
     namespace = payload.bundle.owner.namespace
-    with cluster_access.kubectl(payload.access) as kubectl:
-        with entries.lifted(kubectl, namespace, payload.entry):
-            return _Join(payload, kubectl).run()
+    with cluster_access.kubectl(payload.access) as kubectl, entries.lifted(kubectl, namespace, payload.entry):
+        return _Join(payload, kubectl).run()
 
 
 class _Join:
@@ -112,9 +111,7 @@ class _Join:
         self._before = entries.read(self._kubectl, self._owner.namespace, payload.entry)
         text = join_script(payload.bundle, self._token())
         script = shell.run_as_root(text, 0)  # it keeps to its deadline by itself
-        outcome = openssh.run_script(
-            payload.target, script, TIMEOUT_S, payload.patience_s, answer=self._answer
-        )
+        outcome = openssh.run_script(payload.target, script, TIMEOUT_S, payload.patience_s, answer=self._answer)
         problem = _problem(payload, outcome)
         if problem:
             raise scripting.Failed(problem)
@@ -198,8 +195,7 @@ class _Join:
             )
         why = f" ({entry.message})" if entry and entry.message else ""
         sentence = (
-            f"machine {machine} joined, but its probe does not succeed{why}: is the application "
-            "running on it, and on the probe's port?"
+            f"machine {machine} joined, but its probe does not succeed{why}: is the application running on it, and on the probe's port?"
         )
         if was_healthy:
             raise scripting.Failed(sentence)
@@ -223,10 +219,7 @@ def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
         cause = openssh.explain(payload.target, outcome, "join")
         return f"machine {machine}: {cause}, so the join did not run"
     if outcome.reach is Reach.FAILED:
-        return outcome.stderr or (
-            f"machine {machine}: the join at {place} ended with status {outcome.status} and "
-            "without a word"
-        )
+        return outcome.stderr or (f"machine {machine}: the join at {place} ended with status {outcome.status} and without a word")
     if outcome.reach is Reach.TIMED_OUT:
         words = f"machine {machine}: the join at {place} did not end within {TIMEOUT_S} s"
     elif outcome.reach is Reach.CUT_OFF:

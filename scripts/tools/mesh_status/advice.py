@@ -63,7 +63,9 @@ def machine(facts: MachineFacts, now: datetime) -> Finding:
         # What was read from the machine explains the state of its entry.
         health, advice = worst_health([health, more]), [*reasons, *advice]
     if facts.state.forgotten:
-        advice.append("is given up by `forget: true`: nothing connects to it; take it out of the stack file, and the next `pulumi up` keeps it out")
+        advice.append(
+            "is given up by `forget: true`: nothing connects to it; take it out of the stack file, and the next `pulumi up` keeps it out"
+        )
     elif not facts.state.joined:
         health, advice = worst_health([health, "missing"]), [*advice, "its join has not succeeded yet: run `pulumi up`"]
     if not facts.declared:

@@ -131,7 +131,9 @@ def _problems(
         if not endpoints:
             problems.append("nothing is behind it")
     health: Health = "missing" if problems else "healthy"
-    if state.verified and (changed := [each.name for each in machines if each.revision and state.revisions.get(each.name) != each.revision]):
+    if state.verified and (
+        changed := [each.name for each in machines if each.revision and state.revisions.get(each.name) != each.revision]
+    ):
         problems.append(f"{', '.join(changed)} joined or changed after it was verified last: run `./scripts/status --verify`")
     return problems, health
 

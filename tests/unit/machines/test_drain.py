@@ -102,7 +102,9 @@ def test_the_entry_of_another_registration_stays(cluster: FakeCluster, machine: 
     assert list(cluster.entries) == [ENTRY] and pauses == []
 
 
-def test_a_machine_that_another_stack_has_by_now_is_named(machine: Machine, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_that_another_stack_has_by_now_is_named(
+    machine: Machine, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
     machine.outcome = NOT_OURS
     drain.run(PAYLOAD)
     assert "machine billing-1 at admin@192.0.2.7 is now mesh/other billing-9: nothing was changed on it" in capsys.readouterr().err
@@ -152,7 +154,9 @@ def test_a_dead_machine_is_kept_out_and_what_it_still_can_do_is_said(
     assert item["metadata"]["ownerReferences"][0]["uid"] == "the-group", "it goes with the WorkloadGroup"
 
 
-def test_a_dead_machine_whose_group_is_gone_needs_nothing(machine: Machine, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dead_machine_whose_group_is_gone_needs_nothing(
+    machine: Machine, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
     machine.outcome, cluster.group = DEAD, None
     drain.run(PAYLOAD)
     assert not kept_out(cluster)
@@ -182,8 +186,16 @@ def test_an_entry_that_its_agent_makes_again_is_replaced_all_the_same(cluster: F
 
 def test_a_dead_machine_that_cannot_be_kept_out_is_an_error(machine: Machine, cluster: FakeCluster) -> None:
     machine.outcome, cluster.down = DEAD, "Unable to connect to the server"
-    with pytest.raises(scripting.Failed, match=r"is dead.*It cannot be kept out of the mesh either: Unable to connect"):
+    with pytest.raises(
+        scripting.Failed, match=r"is dead.*It cannot be kept out of the mesh either: Unable to connect.*ISTIO_VM_MESH_FORGET"
+    ):
         drain.run(PAYLOAD)
+
+
+def test_a_machine_is_forgotten_where_its_cluster_is_gone_too(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.down = "Unable to connect to the server"
+    drain.run(replace(PAYLOAD, leave=replace(LEAVE, forget=True)))
+    assert "is forgotten: nothing was changed on it. It cannot be kept out of the mesh either: Unable to connect" in capsys.readouterr().err
 
 
 def test_an_api_server_that_does_not_answer_holds_up_no_machine_that_leaves(

@@ -57,7 +57,9 @@ def test_another_machine_has_another_registration() -> None:
     assert diff(identity=UNKNOWN) == (True, ["identity"])
 
 
-@pytest.mark.parametrize("change", [{"workload": "orders"}, {"workload": "orders", "namespace": "other"}, {"entry": "product-10.0.0.1-pods"}])
+@pytest.mark.parametrize(
+    "change", [{"workload": "orders"}, {"workload": "orders", "namespace": "other"}, {"entry": "product-10.0.0.1-pods"}]
+)
 def test_a_machine_that_moves_keeps_its_registration(change: dict[str, Any]) -> None:
     assert diff(**change) == (True, None)
 

@@ -148,7 +148,9 @@ def test_what_is_wrong_is_said_with_its_cure(changes: dict[str, Any], health: He
         assert not judged_advice
 
 
-@pytest.mark.parametrize(("reason", "why"), [("dead", "was dead when it was removed"), ("forgotten", "was forgotten"), ("", "did not leave")])
+@pytest.mark.parametrize(
+    ("reason", "why"), [("dead", "was dead when it was removed"), ("forgotten", "was forgotten"), ("", "did not leave")]
+)
 def test_a_machine_that_was_given_up_is_named_until_it_is_settled(reason: str, why: str) -> None:
     entry = read_cluster.Entry(ENTRY.name, "shop", "", "10.0.0.5", "", quarantine="product-1", stack="istio-vm-mesh/lab", reason=reason)
     sentence = advice.kept_out(entry)
