@@ -80,9 +80,10 @@ class CommandOptions:
 class MachineScript:
     """A script for a machine.
 
-    target: the machine; holds the key, hence secret.
-    purpose: what it does, for messages: "join", "proof".
+    target: the machine.
+    purpose: what it does, for messages: "proof".
     script: its text, for `bash -s`.
+    body: a script of this package that follows it (`over_ssh.Payload`).
     last_line: what its output must end with; None accepts any end.
     changes: a value that makes it run again, beside its text.
     timeout_s: seconds for one connection.
@@ -98,6 +99,7 @@ class MachineScript:
     timeout_s: int = 660
     patience_s: int = 0
     triggers: Sequence[pulumi.Input[Any]] = field(default=())
+    body: str = ""
 
 
 def local_command(
@@ -166,20 +168,25 @@ def machine_command(name: str, work: MachineScript, opts: pulumi.ResourceOptions
             timeout_s=work.timeout_s,
             patience_s=work.patience_s,
             last_line=values["last_line"],
+            body=work.body,
         )
 
     # Records pass through `Output.all` as they are, where their fields are no outputs.
     values = pulumi.Output.all(target=work.target, script=work.script, last_line=work.last_line)
     options = CommandOptions(
         converges=True,
-        changes=work.changes,
+        changes=pulumi.Output.all(work.changes or "", _body_digest(work.body)).apply(" ".join),
         triggers=work.triggers,
         quiet=True,
         timeout_s=work.patience_s + work.timeout_s + 60,
     )
-    secret: pulumi.Output[dict[str, Any]] = pulumi.Output.secret(values)
-    script = Script(over_ssh, secret.apply(payload))
+    script = Script(over_ssh, values.apply(payload))
     return local_command(name, script, opts, options=options)
+
+
+def _body_digest(body: str) -> str:
+    """Return a digest of a script that is in no input."""
+    return hashlib.sha256(over_ssh.text("", body).encode()).hexdigest()[:16] if body else ""
 
 
 def result(command: local.Command, record: type[T]) -> pulumi.Output[T]:
@@ -188,16 +195,21 @@ def result(command: local.Command, record: type[T]) -> pulumi.Output[T]:
 
 
 def printed(command: local.Command) -> pulumi.Output[str]:
-    """Return what a script on a machine printed. It is not secret, although its input is."""
-    return pulumi.Output.unsecret(result(command, over_ssh.Result)).apply(lambda done: done.stdout)
+    """Return what a script on a machine printed."""
+    return result(command, over_ssh.Result).apply(lambda done: done.stdout)
 
 
 def command_line(module: ModuleType, operation: str) -> str:
     """Return the command that runs a script; its operation names the payload to use."""
+    return shlex.join(runner_words(module, operation))
+
+
+def runner_words(module: ModuleType, operation: str) -> list[str]:
+    """Return the words of the command that runs a script."""
     runner, script = Path(run.__file__), _file(module).relative_to(ROOT)
     if runner.is_relative_to(Path.cwd()):
         runner = runner.relative_to(Path.cwd())
-    return shlex.join(["python3", "-I", str(runner), script.as_posix(), operation])
+    return ["python3", "-I", str(runner), script.as_posix(), operation]
 
 
 @cache

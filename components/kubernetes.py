@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.apiextensions import CustomResource
 
+from .cluster_check import ClusterCheck, ClusterCheckArgs
+from .local.cluster_access import ClusterAccess
 from .manifest import Manifest
+from .names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL, stack_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +22,15 @@ class Cluster:
 
     network: the network of its pods, as Istio calls it.
     pod_cidr: the IPv4 CIDR of its pods.
-    kubeconfig: the text of a kubeconfig with one context; secret.
-    identifier: stays the same for as long as the cluster is the same one.
+    access: how commands reach it; without a credential.
+    kubeconfig: the text of a kubeconfig for Pulumi's provider, secret where it holds a credential;
+        None where `check_cluster` makes one from `access`.
+    created_by: changes when this program creates another cluster; "" for a cluster that exists.
     gateway_service: the gateway chart's `service` values, by which a gateway is exposed to machines;
         None where a gateway exists.
     gateway_address: the IP address or DNS name at which machines reach the east-west gateway.
+    uid, objects: from `check_cluster`: the UID of its namespace kube-system, and the names of what is
+        declared in it.
     ready: the resources that must exist before anything is created in the cluster.
     node_addresses: the node's address in each additional Docker network that it is attached to.
     gateway_ip: the IP address of `gateway_address`, where that is a DNS name.
@@ -33,10 +41,13 @@ class Cluster:
 
     network: str
     pod_cidr: str
-    kubeconfig: pulumi.Output[str]
-    identifier: pulumi.Input[str]
+    access: pulumi.Output[ClusterAccess]
     gateway_service: Manifest | None
     gateway_address: pulumi.Output[str]
+    kubeconfig: pulumi.Output[str] | None = None
+    created_by: pulumi.Input[str] = ""
+    uid: pulumi.Output[str] | None = None
+    objects: list[Mapping[str, Any]] | None = None
     ready: Sequence[pulumi.Resource] = ()
     node_addresses: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
     gateway_ip: pulumi.Output[str] | None = None
@@ -56,24 +67,79 @@ def custom_resource(name: str, manifest: Manifest, opts: pulumi.ResourceOptions)
     )
 
 
-def cluster_options(name: str, cluster: Cluster, *, take_over: bool = False) -> pulumi.ResourceOptions:
+def check_cluster(name: str, cluster: Cluster) -> Cluster:
+    """Declare the look at a cluster that comes before every change in it, and return the cluster.
+
+    It identifies the cluster. It fails where the cluster has objects that this program would
+    create (with the options of `cluster_options`), and that are not of this stack.
+
+    name: the resource's name. What comes from the returned cluster waits for the look.
+    """
+    objects: list[Mapping[str, Any]] = []
+
+    async def declared() -> list[Mapping[str, Any]]:
+        # It runs after the program's last line, when all objects are declared.
+        return sorted(objects, key=lambda name: tuple(name.values()))
+
+    args = ClusterCheckArgs(
+        access=cluster.access,
+        created_by=cluster.created_by,
+        stack=stack_label(pulumi.get_project(), pulumi.get_stack()),
+        objects=pulumi.Output.from_input(declared()),
+    )
+    check = ClusterCheck(name, args, pulumi.ResourceOptions(depends_on=cluster.ready))
+    return replace(
+        cluster,
+        access=check.recorded.apply(lambda access: ClusterAccess(**access)),
+        kubeconfig=cluster.kubeconfig if cluster.kubeconfig is not None else check.kubeconfig,
+        uid=check.uid,
+        objects=objects,
+        ready=[*cluster.ready, check],
+    )
+
+
+def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
     """Create the provider `name` and return the options of everything in the cluster.
 
-    take_over: whether an object that exists is updated instead of refused. In a cluster that this
-        program creates, such an object is left from an update that was killed. In another cluster,
-        the object may belong to other users.
+    Every object gets the labels of this stack. One that exists is taken over: it is left from an
+    update that was killed, because `check_cluster` refuses objects of others.
     ConfigMaps and Secrets are updated in place; the provider would replace them by default.
+    Raises ValueError for a cluster that `check_cluster` has not seen.
     """
+    objects = cluster.objects
+    if cluster.uid is None or objects is None:
+        raise ValueError("the cluster is unknown: give cluster_options what check_cluster returns")
     provider = Provider(
         name,
         kubeconfig=cluster.kubeconfig,
-        cluster_identifier=cluster.identifier,
+        cluster_identifier=cluster.uid,
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
-        upsert_existing_objects=take_over,
-        enable_patch_force=take_over,
+        upsert_existing_objects=True,
+        enable_patch_force=True,
         # The provider contacts the API server once. If that fails, every operation of the run
         # fails, and a node that joins a Docker network is out of reach for a moment.
         opts=pulumi.ResourceOptions(depends_on=cluster.ready),
     )
-    return pulumi.ResourceOptions(provider=provider, deleted_with=cluster.deleted_with)
+    labels = {MANAGED_BY_LABEL: PROJECT, STACK_LABEL: stack_label(pulumi.get_project(), pulumi.get_stack())}
+
+    def label(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
+        """Label one object, and note its name."""
+        package, _, kind = args.type_.partition(":")
+        metadata = args.props.get("metadata")
+        if package != "kubernetes" or args.opts.id is not None or not isinstance(metadata, Mapping):
+            return None  # a chart, or an object that is only read
+        api_version, _, kind = kind.rpartition(":")
+        group = api_version.rpartition("/")[0]
+        objects.append(
+            {
+                "group": "" if group == "core" else group,
+                "kind": kind,
+                "namespace": metadata.get("namespace", ""),
+                "name": metadata["name"],
+            }
+        )
+        labelled = {**metadata, "labels": {**metadata.get("labels", {}), **labels}}
+        return pulumi.ResourceTransformationResult({**args.props, "metadata": labelled}, args.opts)
+
+    return pulumi.ResourceOptions(provider=provider, deleted_with=cluster.deleted_with, transformations=[label])

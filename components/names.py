@@ -5,6 +5,9 @@ What one platform alone has is in the `names.py` of that platform.
 
 from __future__ import annotations
 
+import hashlib
+import re
+
 PROJECT = "istio-vm-mesh"
 """Pulumi's project: the prefix of the configuration's keys."""
 
@@ -21,8 +24,6 @@ ROOT_CERTIFICATE_CONFIG_MAP = f"{ISTIO_NAMESPACE}/istio-ca-root-cert"
 DISCONNECT_GRACE = 10
 """Seconds from an agent's last connection until istiod removes its WorkloadEntry."""
 TOKEN_AUDIENCE = "istio-ca"
-TOKEN_MARGIN_S = 300
-"""A token that expires sooner than this is not delivered any more."""
 
 # Ports of the agent and of Envoy (istio.io: Application Requirements, "Ports used by Istio").
 ENVOY_ADMIN_PORT = 15000
@@ -58,18 +59,43 @@ NETWORK_LABEL = "topology.istio.io/network"
 INJECTION_LABEL = "istio-injection"
 WORKLOAD_LABEL = "istio-vm-mesh/workload"
 """The selector of a workload's Deployment."""
+MACHINE_LABEL, REGISTRATION_LABEL = "istio-vm-mesh/machine", "istio-vm-mesh/registration"
+"""Of a WorkloadEntry: the machine that registered it, and the id of that registration."""
+MAX_UNAVAILABLE_ANNOTATION = "istio-vm-mesh/max-unavailable"
+"""Of a workload's Lease: how many of its agents may be stopped at once, as its setting says."""
+MACHINES_ANNOTATION = "istio-vm-mesh/machines"
+"""Of a workload's Lease: the names of the workload's machines in the stack, by commas."""
+SLOTS_ANNOTATION = "istio-vm-mesh/slots"
+"""Of a workload's Lease: which joins hold a slot, and which updates are halted, as JSON."""
+JOINED_ANNOTATION_PREFIX = "joined.istio-vm-mesh/"
+"""Of a workload's Lease, before a machine's name: the id of the registration that joined it."""
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+"""Every object that this program creates in a cluster has it, with `PROJECT`."""
+STACK_LABEL = "istio-vm-mesh/stack"
+"""Every object that this program creates in a cluster names its stack in it (`stack_label`)."""
 DISCONNECTED_ANNOTATION = "istio.io/disconnectedAt"
 """istiod sets it on the WorkloadEntry of a machine whose agent disconnected."""
 GROUP_ANNOTATION = "istio.io/autoRegistrationGroup"
 """The WorkloadGroup of a WorkloadEntry that istiod made."""
+QUARANTINE_LABEL = "istio-vm-mesh/quarantine"
+"""On a WorkloadEntry that keeps a machine out of the mesh: the machine's name."""
+QUARANTINE_ACCOUNT = "Quarantined-by-istio-vm-mesh"
+"""The service account of such an entry. Kubernetes refuses upper case, so none can have the name."""
+STACK_ANNOTATION, REASON_ANNOTATION = "istio-vm-mesh/stack", "istio-vm-mesh/reason"
+"""On such an entry: `<project>/<stack>` that gave the machine up, and why."""
+CONNECTED_ANNOTATION = "istio.io/connectedAt"
+"""istiod sets it on the WorkloadEntry of a machine whose agent is connected."""
 GATEWAY_SELECTOR = {"istio": EASTWEST_GATEWAY.removeprefix("istio-")}
 """Selects the east-west gateway's pods; the chart derives the label from the release's name."""
 
 # What the names of Pulumi resources end with, after the name of what they belong to (`part_name`).
-TOKEN, JOIN, PROOF, DRAIN = "token", "join", "proof", "drain"
+REGISTRATION, JOIN, PROOF, DRAIN = "registration", "join", "proof", "drain"
 """Of a machine."""
 ACCOUNT, WORKLOAD_GROUP, PODS, VERIFICATION = "account", "group", "pods", "verification"
+SLOTS = "slots"
 """Of a workload."""
+REMOVAL = "removal"
+"""Of a namespace."""
 SSH_KEY = "ssh-key"
 """The whole name: a stack has one key."""
 
@@ -97,6 +123,20 @@ def child_name(component: str, default: str, child: str) -> str:
 def config_key(key: str) -> str:
     """Return a key of the configuration as stack files and Pulumi have it."""
     return f"{PROJECT}:{key}"
+
+
+def stack_label(project: str, stack: str) -> str:
+    """Return what stands for a stack in labels: `<project>.<stack>` where that is a label's value.
+
+    Other names are cut and end with a digest of both (a value has at most 63 letters, digits,
+    dots, dashes and underscores).
+    """
+    name = f"{project}.{stack}"
+    if "." not in project and re.fullmatch(r"[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?", name, re.ASCII):
+        return name
+    digest = hashlib.sha256(f"{project}\n{stack}".encode()).hexdigest()[:12]
+    kept = re.sub(r"[^A-Za-z0-9.-]", "-", name)[:50].strip("-.")
+    return f"{kept}-{digest}".lstrip("-")
 
 
 def stack_resource_name(stack: str) -> str:
@@ -157,6 +197,11 @@ def failover_rule_name(service: str) -> str:
 def verification_job_name(workload: str) -> str:
     """Return how the names of the Jobs begin that call a workload."""
     return f"verify-{workload}"
+
+
+def slots_lease_name(workload: str) -> str:
+    """Return the name of the Lease of the slots in which a workload's agents restart."""
+    return f"{workload}-slots"
 
 
 def token_role_name(workload: str) -> str:

@@ -45,4 +45,4 @@ def run_as_root(text: str, time_limit_s: float = REMOTE_TIME_LIMIT_S) -> str:
 
     Returns a text for `bash -s`. It fails with the fix where the user has no sudo.
     """
-    return f"TIME_LIMIT_S={time_limit_s}\n" + read_script("machines/as-root") + text
+    return f"TIME_LIMIT_S={time_limit_s}\n{read_script('machines/as-root')}{{\n{text}\nexit\n}}\n"

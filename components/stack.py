@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 from pulumi.runtime.config import get_config, get_config_env
 
-from .config.existing import ExistingCluster
+from .config.existing import ExistingCluster, SshMachine
 from .config.gateway_machines import gateway_machine_names, networks_with_gateway
 from .config.problems import SettingsError
 from .config.reader import SECRETS, secret_problems
@@ -16,7 +16,7 @@ from .config.stack import Settings
 from .istio import manifests, network_gateways
 from .istio.control_plane import Mesh, MeshArgs
 from .istio.workload import Workload, WorkloadArgs, namespaces
-from .kubernetes import cluster_options, custom_resource
+from .kubernetes import check_cluster, cluster_options, custom_resource
 from .local import scripting
 from .machines.machine import Machine, MachineArgs
 from .names import ISTIO_NAMESPACE, gateway_addresses_resource_name
@@ -50,8 +50,8 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         pulumi.log.info(note)
     adopted = settings.cluster if isinstance(settings.cluster, ExistingCluster) else None
     networks = dispatch.networks(stack, settings)
-    cluster = dispatch.cluster(stack, settings, networks)
-    in_cluster = cluster_options("kubernetes", cluster, take_over=adopted is None)
+    cluster = check_cluster("cluster-check", dispatch.cluster(stack, settings, networks))
+    in_cluster = cluster_options("kubernetes", cluster)
     mesh_args = MeshArgs(
         settings=settings.mesh,
         cluster=cluster,
@@ -62,11 +62,13 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
     created = {workload.namespace for workload in settings.workloads.values()} - {ISTIO_NAMESPACE}
     created -= set(adopted.namespaces) if adopted else set()
     in_namespace = namespaces(created, mesh, in_cluster)
+    forgotten = {name for name, machine in settings.machines_of_type(SshMachine).items() if machine.forget}
     workloads: dict[str, Workload] = {}
     for name, workload in settings.workloads.items():
         workload_args = WorkloadArgs(
             settings=workload,
             mesh=mesh,
+            machines=[machine for machine in settings.single_machines_of(name) if machine not in forgotten],
             namespace_resources=in_namespace.get(workload.namespace, ()),
             failover=network_gateways.needs_failover(settings, name),
             clients_see_several_gateways=network_gateways.clients_see_several_gateways(settings, name),
@@ -81,6 +83,8 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             network=declared.network,
             rotation=declared.rotation,
             workloads=list(settings.workloads),
+            take_over=declared.take_over if isinstance(declared, SshMachine) else None,
+            forget=name in forgotten,
         )
         machines[name] = Machine(name, machine_args)
     gateways: dict[str, Gateway] = {}
@@ -97,7 +101,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         verified = [
             VerifiedWorkload(
                 workload=workload,
-                machines=[machines[machine] for machine in settings.single_machines_of(name)],
+                machines=[machines[machine] for machine in settings.single_machines_of(name) if machine not in forgotten],
                 reachable_from_pods=not network_gateways.unreachable_from_pods(settings, name),
                 strict=manifests.enforces_strict_mtls(settings, workload.settings),
                 min_group_size=settings.min_group_size(name),

@@ -1,13 +1,20 @@
-"""For every test: its plugins, and Python's garbage collection."""
+"""For every test: its plugins, its private files, and Python's garbage collection."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["tests.support.skips", "tests.support.scheduling", "tests.support.fixtures"]
+
+
+@pytest.fixture(autouse=True)
+def _private_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the program's private files out of the user's home."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg-state"))
 
 
 @pytest.fixture(autouse=True)

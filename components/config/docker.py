@@ -56,6 +56,6 @@ class DockerMachine(Record):
     )
     rotation: int = Field(
         default=0,
-        description="Any number; a change issues a new token for the container and runs the join "
-        "again, which does not restart an agent that is ready. Default: 0.",
+        description="Any number; a change runs the join of the container again, with a new token. "
+        "It repairs what differs, and does not restart an agent that is as it must be. Default: 0.",
     )

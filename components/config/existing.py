@@ -46,7 +46,7 @@ class ExistingCluster(Record):
     )
     context: str = Field(
         description="Context of the kubeconfig. It is always named, so that the current context "
-        "of a shell cannot select another cluster."
+        "of a shell cannot select another cluster. Renaming it changes nothing."
     )
     pod_cidr: str = Field(description="IPv4 CIDR of the pods of the existing cluster.")
     gateway: ExistingGateway = Field(
@@ -54,8 +54,9 @@ class ExistingCluster(Record):
     )
     kubeconfig: str | None = Field(
         default=None,
-        description="Path of the kubeconfig on the computer that runs Pulumi. Without it the "
-        "content is taken from the secret `istio-vm-mesh:kubeconfig`.",
+        description="Path of the kubeconfig of whoever runs Pulumi; `~` is their home directory. "
+        "It is read at each run and copied nowhere. Default: as kubectl finds it ($KUBECONFIG, "
+        "~/.kube/config).",
     )
     service_cidr: str | None = Field(
         default=None,
@@ -75,22 +76,33 @@ class Bastion(Record):
     Its user needs TCP forwarding alone, no shell.
     """
 
-    host: str = Field(description="DNS name or IP address of the SSH server.")
-    port: int = Field(
-        default=22, description="Port of the bastion's SSH server (1 to 65535). Default: port 22."
+    host: str = Field(
+        description="DNS name, IP address, or `Host` of `~/.ssh/config`, of the SSH server."
     )
-    user: str = Field(
-        default="root", description="User of the login on the bastion. Default: root."
+    port: int | None = Field(
+        default=None,
+        description="Port of the bastion's SSH server (1 to 65535). "
+        "Default: as in `~/.ssh/config`, else port 22.",
+    )
+    user: str | None = Field(
+        default=None,
+        description="User of the login on the bastion. Default: as in `~/.ssh/config`, else the "
+        "user that runs Pulumi.",
     )
     host_key: str | None = Field(
         default=None,
         description="Public host key of the bastion, such as `ssh-ed25519 AAAA...`. "
-        "Required unless `acceptAnyHostKey` is true.",
+        "Without it `known_hosts` must have the key.",
     )
     accept_any_host_key: bool = Field(
         default=False,
         description="Whether the bastion's host key goes unchecked. Default: it is compared with "
-        "`hostKey`.",
+        "`hostKey`, else with `known_hosts`.",
+    )
+    private_key: str | None = Field(
+        default=None,
+        description="Path of the private key for the bastion on the computer that runs Pulumi. "
+        "Default: as in `~/.ssh/config`, else the agent's and ssh's default keys.",
     )
 
 
@@ -110,30 +122,33 @@ class SshMachine(Record):
         description="Name of the network that the existing machine's address belongs to."
     )
     host: str = Field(
-        description="IP address or DNS name that the computer that runs Pulumi connects to."
+        description="IP address, DNS name, or `Host` of `~/.ssh/config`, that the computer that "
+        "runs Pulumi connects to."
     )
-    port: int = Field(
-        default=22, description="Port of the machine's SSH server (1 to 65535). Default: port 22."
+    port: int | None = Field(
+        default=None,
+        description="Port of the machine's SSH server (1 to 65535). "
+        "Default: as in `~/.ssh/config`, else port 22.",
     )
-    user: str = Field(
-        default="root",
+    user: str | None = Field(
+        default=None,
         description="User of the login on the machine: root, or one with sudo and no password "
-        "prompt. Default: root.",
+        "prompt. Default: as in `~/.ssh/config`, else the user that runs Pulumi.",
     )
     host_key: str | None = Field(
         default=None,
         description="Public host key of the machine as `ssh-keyscan` prints it, without the host "
-        "name: `ssh-ed25519 AAAA...`. Required unless `acceptAnyHostKey` is true.",
+        "name: `ssh-ed25519 AAAA...`. Without it `known_hosts` must have the key.",
     )
     accept_any_host_key: bool = Field(
         default=False,
         description="Whether the machine's host key goes unchecked. Default: it is compared with "
-        "`hostKey`.",
+        "`hostKey`, else with `known_hosts`.",
     )
     private_key: str | None = Field(
         default=None,
-        description="Path of the private key on the computer that runs Pulumi. Without it the "
-        "key is taken from the secret `istio-vm-mesh:sshPrivateKey`.",
+        description="Path of the private key for the machine on the computer that runs Pulumi. "
+        "Default: as in `~/.ssh/config`, else the agent's and ssh's default keys.",
     )
     address: str | None = Field(
         default=None,
@@ -142,10 +157,22 @@ class SshMachine(Record):
     bastion: Bastion | None = Field(
         default=None,
         description="SSH server that the connection to this machine goes through. "
-        "Default: a direct connection.",
+        "Default: as in `~/.ssh/config`, else a direct connection.",
     )
     rotation: int = Field(
         default=0,
-        description="Any number; a change issues a new token for the SSH machine and runs the join "
-        "again, which does not restart an agent that is ready. Default: 0.",
+        description="Any number; a change runs the join of the SSH machine again, with a new "
+        "token. It repairs what differs, and does not restart an agent that is as it must be. "
+        "Default: 0.",
+    )
+    take_over: str | None = Field(
+        default=None,
+        description="`<project>/<stack>` that the machine belongs to until now, as a refused join "
+        "names it. Default: a machine of another stack is refused.",
+    )
+    forget: bool = Field(
+        default=False,
+        description="Whether the machine is given up: nothing connects to it any more, and its "
+        "removal keeps it out of the mesh from the cluster's side. Default: it leaves the mesh "
+        "over SSH when it is removed.",
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal
-from zlib import crc32
 
 from pydantic import Field
 
@@ -32,9 +31,9 @@ class Ssh(Record):
 
     via: Literal["iap", "bastion", "direct"] = Field(
         default="iap",
-        description="Route of SSH connections. `iap`: Identity-Aware Proxy, by "
-        "`./scripts/tunnels`. `bastion`: an SSH server. `direct`: the machines' own addresses, "
-        "from inside the VPC or over a VPN. Default: Identity-Aware Proxy.",
+        description="Route of SSH connections. `iap`: Identity-Aware Proxy, by gcloud. "
+        "`bastion`: an SSH server. `direct`: the machines' own addresses, from inside the VPC or "
+        "over a VPN. Default: Identity-Aware Proxy.",
     )
     cidrs: Items[str] = Field(
         default=(),
@@ -44,7 +43,7 @@ class Ssh(Record):
     bastion: Bastion | None = Field(
         default=None,
         description="SSH server in front of all machines. Required by `via: bastion`, else left "
-        "out. Its key is the secret `istio-vm-mesh:sshPrivateKey`.",
+        "out.",
     )
 
 
@@ -208,25 +207,12 @@ class GceMachine(Record):
         description="Whether the machine is a Spot VM, which is cheaper and may stop at any time. "
         "Default: a standard VM.",
     )
-    local_port: int | None = Field(
-        default=None,
-        description="Local port (1024 to 65535) on which `./scripts/tunnels` listens for the "
-        "machine. Default: a port that follows from the machine's name.",
-    )
     rotation: int = Field(
         default=0,
-        description="Any number; a change issues a new token for the Compute Engine machine and "
-        "runs the join again, which does not restart an agent that is ready. "
-        "Default: 0.",
+        description="Any number; a change runs the join of the Compute Engine machine again, with "
+        "a new token. It repairs what differs, and does not restart an agent that is as it must "
+        "be. Default: 0.",
     )
-
-    @property
-    def tunnel_port(self) -> int:
-        """The local port of the machine's tunnel.
-
-        It depends on this machine alone, so that other machines never change it.
-        """
-        return self.local_port or 20000 + crc32(self.name.encode()) % 10000
 
 
 class GceInstanceGroup(Record):

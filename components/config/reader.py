@@ -18,7 +18,7 @@ from .stack import Settings
 STACKS = Path(__file__).parents[2] / "stacks"
 
 # Secrets of a stack, each a key of its own in the configuration (`pulumi config set --secret`).
-SECRETS = frozenset({"kubeconfig", "sshPrivateKey"})
+SECRETS: frozenset[str] = frozenset()
 
 
 def load(raw: Mapping[str, Any], secrets: Collection[str] = ()) -> Settings:

@@ -2,12 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from .record import MAP_KEY, ROLE, Items, Named, Record
+
+_COUNT_OR_PERCENTAGE = re.compile(r"[1-9][0-9]{0,5}|([1-9][0-9]?|100)%")
+
+
+def _count_or_percentage(value: Any) -> str:
+    text = str(value)
+    if (
+        isinstance(value, int | str)
+        and not isinstance(value, bool)
+        and _COUNT_OR_PERCENTAGE.fullmatch(text)
+    ):
+        return text
+    expected = "expected a number from 1, or a percentage from 1% to 100%"
+    raise PydanticCustomError("count_or_percentage", expected)
+
+
+CountOrPercentage = Annotated[
+    str,
+    BeforeValidator(_count_or_percentage),
+    WithJsonSchema(
+        {
+            "type": ["integer", "string"],
+            "minimum": 1,
+            "pattern": f"^({_COUNT_OR_PERCENTAGE.pattern})$",
+        }
+    ),
+]
+"""A number of machines or a percentage of them, as text: "2", "25%"."""
 
 
 class HttpProbe(Record):
@@ -135,6 +165,13 @@ class WorkloadSettings(Record):
         description="Kubernetes Services of the workload, by name. May be an empty map, for an "
         "application that is not called by name."
     )
+    fail_closed: bool = Field(
+        default=False,
+        description="Whether a machine drops new TCP connections from outside to ports that "
+        "nothing redirects to the agent, also while the agent starts, stops or has crashed. Ports "
+        "of SSH and of the agent stay open. It needs nftables 1.0 and Linux 5.12; a join refuses "
+        "other machines. Default: connections reach the application without the agent then.",
+    )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount,
         description="Service account that the identity of pods and machines is derived from. "
@@ -144,6 +181,12 @@ class WorkloadSettings(Record):
         default=None,
         description="Deployment that this program creates for the workload. "
         "Without it the program creates no pods; other pods with the labels are still selected.",
+    )
+    max_unavailable: CountOrPercentage = Field(
+        default="25%",
+        description="How many agents of the workload's machines an update stops at once: a number, "
+        "or a percentage of its machines, rounded down, at least one. Machines that are out of the "
+        "mesh count; network gateways restart one at a time. Default: 25 %.",
     )
     # Gateway machines run the agent as a router. `gateway_machines` alone sets this.
     role: Literal["sidecar", "router"] = Field(

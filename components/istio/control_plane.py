@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
-from pulumi_kubernetes.core.v1 import ConfigMap, Namespace
+from pulumi_kubernetes.core.v1 import ConfigMap
 from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from .. import commands, names
@@ -15,6 +15,7 @@ from ..kubernetes import Cluster, custom_resource
 from ..manifest import Manifest
 from . import adoption, charts, network_gateways
 from .manifests import istiod_exposure, services_exposure, strict_mtls
+from .namespace import owned_namespace
 from .scripts import gateway_api
 
 
@@ -68,7 +69,7 @@ class Mesh(pulumi.ComponentResource):
         self.settings, self.cluster, self.network = settings, cluster, cluster.network
         self.gateway = cluster.gateway_address
         self.gateway_ip = cluster.gateway_ip or cluster.gateway_address
-        self.namespace_resources = [] if settings.adopt else [self._namespace()]
+        self.namespace_resources = [] if settings.adopt else self._namespace()
         self.effective_config = self._adopted() if settings.adopt else pulumi.Output.from_input(settings)
         istiod: Sequence[pulumi.Resource] = [self._gateway_api()] if args.other_networks else self.namespace_resources
         if not settings.adopt:
@@ -112,7 +113,7 @@ class Mesh(pulumi.ComponentResource):
         They stay when the stack is destroyed, as the CRDs of Istio's charts do.
         """
         source = self._args.settings.gateway_api
-        payload = self.cluster.kubeconfig.apply(lambda kubeconfig: gateway_api.Payload(kubeconfig, source))
+        payload = self.cluster.access.apply(lambda access: gateway_api.Payload(access, source))
         return commands.local_command(
             self.child_name("gateway-api"),
             commands.Script(gateway_api, payload),
@@ -120,12 +121,10 @@ class Mesh(pulumi.ComponentResource):
             options=commands.CommandOptions(converges=True),
         )
 
-    def _namespace(self) -> Namespace:
-        return Namespace(
-            self.child_name(names.ISTIO_NAMESPACE),
-            metadata={"name": names.ISTIO_NAMESPACE, "labels": {names.NETWORK_LABEL: self.network}},
-            opts=pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready),
-        )
+    def _namespace(self) -> list[pulumi.Resource]:
+        metadata = {"name": names.ISTIO_NAMESPACE, "labels": {names.NETWORK_LABEL: self.network}}
+        opts = pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready)
+        return owned_namespace(self.child_name(names.ISTIO_NAMESPACE), metadata, self.cluster, opts)
 
     def _control_plane(self, depends_on: Sequence[pulumi.Resource]) -> Release:
         settings = self._args.settings

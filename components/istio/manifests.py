@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..config.existing import ExistingCluster
 from ..config.stack import Settings
 from ..config.workload import Probe, WorkloadSettings
@@ -13,8 +15,11 @@ from ..names import (
     INJECTION_LABEL,
     ISTIO_NAMESPACE,
     ISTIOD,
+    MACHINES_ANNOTATION,
+    MAX_UNAVAILABLE_ANNOTATION,
     WORKLOAD_LABEL,
     XDS_PORT,
+    slots_lease_name,
 )
 
 
@@ -128,6 +133,25 @@ def workload_group(workload: WorkloadSettings, network: str) -> Manifest:
             "probe": probe(workload.probe),
         },
     }
+
+
+def slots_lease(workload: WorkloadSettings, machines: Sequence[str]) -> Manifest:
+    """Return the Lease of the slots in which the workload's agents restart.
+
+    machines: the names of the workload's machines in the stack.
+
+    Joins add annotations of their own and its `spec` (components/machines/scripts/slots.py).
+    """
+    annotations = {
+        MAX_UNAVAILABLE_ANNOTATION: workload.max_unavailable,
+        MACHINES_ANNOTATION: ",".join(sorted(machines)),
+    }
+    metadata = {
+        "name": slots_lease_name(workload.name),
+        "namespace": workload.namespace,
+        "annotations": annotations,
+    }
+    return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
 
 
 def pod_labels(workload: WorkloadSettings) -> dict[str, str]:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
-from pulumi_kubernetes.core.v1 import Namespace, Service, ServiceAccount
+from pulumi_kubernetes.coordination.v1 import Lease
+from pulumi_kubernetes.core.v1 import Service, ServiceAccount
 
 from .. import names
 from ..config.workload import WorkloadSettings
 from ..kubernetes import custom_resource
 from . import manifests, network_gateways
 from .control_plane import Mesh
+from .namespace import owned_namespace
 
 
 def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) -> Mapping[str, Sequence[pulumi.Resource]]:
@@ -29,13 +31,13 @@ def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) 
     in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
     for name in sorted(wanted):
         metadata = manifests.injected_namespace(name)["metadata"]
-        namespace = Namespace(mesh.child_name(names.namespace_resource_name(name)), metadata=metadata, opts=in_mesh)
-        resources[name] = [namespace]
+        owned = owned_namespace(mesh.child_name(names.namespace_resource_name(name)), metadata, mesh.cluster, in_mesh)
+        resources[name] = owned
         if mesh.settings.adopt:
-            after_namespace = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[namespace]))
+            after_namespace = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=owned))
             resource_name = mesh.child_name(names.strict_mtls_resource_name(name))
             peer_authentication = custom_resource(resource_name, manifests.strict_mtls(name), after_namespace)
-            resources[name] = [namespace, peer_authentication]
+            resources[name] = [*owned, peer_authentication]
     return resources
 
 
@@ -45,6 +47,7 @@ class WorkloadArgs:
 
     settings: the workload.
     mesh: the mesh that it belongs to.
+    machines: the names of the machines that are joined one by one and run it.
     namespace_resources: what must exist before anything is put into its namespace.
     failover: whether clients reach its machines through several gateways, one of which may fail.
     clients_see_several_gateways: whether clients choose between these gateways themselves.
@@ -52,13 +55,14 @@ class WorkloadArgs:
 
     settings: WorkloadSettings
     mesh: Mesh
+    machines: Sequence[str]
     namespace_resources: Sequence[pulumi.Resource] = ()
     failover: bool = False
     clients_see_several_gateways: bool = False
 
 
 class Workload(pulumi.ComponentResource):
-    """ServiceAccount, WorkloadGroup, Services and Deployment of a workload.
+    """ServiceAccount, WorkloadGroup, Services, Deployment and Lease (its slots) of a workload.
 
     identity_resources: what must exist before the first machine joins.
     all_resources: these and the pods: what can be called.
@@ -91,6 +95,11 @@ class Workload(pulumi.ComponentResource):
             for service, manifest in manifests.services(settings).items()
         ]
         self.identity_resources = [account, workload_group, *services]
+        if args.machines:
+            slots_metadata = manifests.slots_lease(settings, args.machines)["metadata"]
+            slots_name = names.part_name(name, names.SLOTS)
+            lease = Lease(slots_name, metadata=slots_metadata, opts=in_namespace)
+            self.identity_resources.append(lease)
         if args.failover:
             self.identity_resources += [
                 custom_resource(

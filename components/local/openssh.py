@@ -1,48 +1,59 @@
-"""Runs scripts on machines by the OpenSSH client of the computer that runs Pulumi.
+"""Runs scripts on machines by the OpenSSH client of whoever runs Pulumi.
 
 One connection carries one script: `bash -s` reads it from standard input, so no login shell has to
 parse more than two words. The first line of the script prints `MARK`: output without it shows that
-the login shell ran something else, or nothing. Keys are in private files while ssh runs.
+the login shell ran something else, or nothing.
+
+Options on the command line set what the stack file states: user, port, pinned host keys, jump
+hosts, a key file. All else is the operator's: ~/.ssh/config, known_hosts, agents, certificates.
+Each hop logs to a file of its own, from which `Outcome.reach` follows.
 """
 
 from __future__ import annotations
 
+import enum
+import os
+import re
 import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
-from . import scripting
+from . import conversation, private_files, scripting
 
 MARK = "istio-vm-mesh: the script begins"
+MACHINE = "machine"
+"""Name of the last hop's files."""
 COMMAND = "bash -s"
 """What a login shell is given; every login shell reads it alike."""
+KEY_VARIABLE = "ISTIO_VM_MESH_SSH_KEY"
+"""Environment variable with the text of a private key, for runners in CI."""
 CONNECT_TIMEOUT_S = 10
 PAUSE_S = 2.0
 """Seconds between two attempts to connect."""
 NOT_CONNECTED = 255
 """Exit status of ssh where it, and not the command, failed."""
 
-# Another attempt does not change a host's key.
-_WRONG_HOST_KEY = ("Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED")
-
 
 @dataclass(frozen=True)
 class Hop:
     """One SSH server, and how to log in there.
 
-    host: address or DNS name.
-    port: TCP port.
-    user: login name.
-    private_key: the key's text, in a format of OpenSSH.
-    host_key: type and key in base64, as in a known_hosts file; None accepts any key.
+    host: address, DNS name, or `Host` of ~/.ssh/config.
+    port, user: None: as ~/.ssh/config has them, else ssh's defaults.
+    host_key: type and key in base64, as in a known_hosts file; None: known_hosts decides.
+    accept_any_host_key: whether the host key goes unchecked, where `host_key` is None.
+    identity_file: path of a private key, or the reference of one (`private_files`); None, or a
+        reference without a link: as ~/.ssh/config and agents have it.
     """
 
     host: str
-    port: int
-    user: str
-    private_key: str = field(repr=False)
+    port: int | None = None
+    user: str | None = None
     host_key: str | None = None
+    accept_any_host_key: bool = False
+    identity_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,120 +62,379 @@ class Target:
 
     machine: its name in the stack, for messages.
     hop: its SSH server.
-    bastion: the server that the connection passes through, or None.
+    jumps: the servers that the connection passes through, in order.
+    proxy_command: command of ssh's ProxyCommand by which the first hop is reached; None: TCP.
     """
 
     machine: str
     hop: Hop = field(metadata={"record": Hop})
-    bastion: Hop | None = field(default=None, metadata={"record": Hop})
+    jumps: tuple[Hop, ...] = field(default=(), metadata={"record": Hop})
+    proxy_command: str | None = None
+
+
+class Reach(enum.Enum):
+    """How far a script came.
+
+    The script began: DONE with status 0, FAILED with another one. It may have begun: TIMED_OUT, or
+    CUT_OFF where the connection ended after the login.
+    It did not begin: DEAD where TCP to the machine was refused, timed out or had no route, seen from this
+    computer or from the last jump host; UNRESOLVED where its name or network is not known there;
+    HOST_KEY where its host key is not the expected one; LOGIN_REFUSED; NOT_BEGUN where the login
+    succeeded and the login shell ran something else; BASTION where a jump host was the cause;
+    BROKEN for every other end of the connection.
+    """
+
+    DONE = "done"
+    FAILED = "failed"
+    TIMED_OUT = "timed out"
+    CUT_OFF = "cut off"
+    DEAD = "dead"
+    UNRESOLVED = "unresolved"
+    HOST_KEY = "host key"
+    LOGIN_REFUSED = "login refused"
+    NOT_BEGUN = "not begun"
+    BASTION = "bastion"
+    BROKEN = "broken"
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a script on a machine ended.
 
-    status: exit status of ssh, which is the script's; `NOT_CONNECTED` and `scripting.TIMED_OUT` are
-        not.
-    began: whether its first line ran.
-    stdout: what it printed, without what a login shell printed before it.
-    stderr: what it, a login shell and ssh printed.
+    reach: how far it came.
+    status: exit status of ssh, which is the script's where `reach` is DONE or FAILED.
+    stdout, stderr: what it printed, without what a login shell printed before it.
+    reason: why the connection or the login failed, in ssh's words; "" where they did not.
     """
 
+    reach: Reach
     status: int
-    began: bool
-    stdout: str
-    stderr: str
+    stdout: str = ""
+    stderr: str = ""
+    reason: str = ""
+
+    @property
+    def began(self) -> bool:
+        """Whether the script began, or may have begun."""
+        return self.reach in (Reach.DONE, Reach.FAILED, Reach.TIMED_OUT, Reach.CUT_OFF)
 
 
-def run_script(target: Target, script: str, timeout_s: float, patience_s: float = 0) -> Outcome:
+def run_script(
+    target: Target,
+    script: str,
+    timeout_s: float,
+    patience_s: float = 0,
+    answer: Callable[[str], str] | None = None,
+) -> Outcome:
     """Run a script on a machine, once its SSH server accepts the login.
 
-    timeout_s: seconds that one connection may last.
+    script: for `bash -s`, which reads it byte by byte from the stream that the answers follow in.
+        With `answer` it must end by `exit`, because its standard input stays open.
+    timeout_s: seconds that one connection may last; the time that `answer` takes does not count.
     patience_s: seconds in which a connection that fails is tried again, and only while the script
-        has not begun: one that is refused, times out, or whose key is not authorised yet.
+        has not begun.
+    answer: returns one line for a question: a line `istio-vm-mesh: ask WORDS` of the script's
+        standard output. Without it the script's standard input ends after the script.
 
-    Raises scripting.Failed where ssh is not on PATH.
+    Raises scripting.Failed where ssh is not on PATH, or a key is missing.
     """
-    with scripting.private_directory() as directory:
-        config = configuration(target, directory)
-        words = ["ssh", "-F", str(config), "machine", COMMAND]
-        # A new line first: what a login shell prints may end without one.
-        text = f"printf '\\n%s\\n' '{MARK}'\n{script}".encode()
-        end = monotonic() + patience_s
-        while True:
-            outcome = _outcome(scripting.call(words, stdin=text, timeout_s=timeout_s))
-            refused = outcome.status == NOT_CONNECTED and not outcome.began
-            final = host_key_differs(outcome)
-            if not refused or final or monotonic() + PAUSE_S > end:
-                return outcome
-            sleep(PAUSE_S)
+    end = monotonic() + patience_s
+    while True:
+        with scripting.private_directory() as directory:
+            outcome = _Connection(target, directory).run(script, timeout_s, answer)
+        if not _may_succeed_later(target, outcome) or monotonic() + PAUSE_S > end:
+            return outcome
+        sleep(PAUSE_S)
+
+
+def _may_succeed_later(target: Target, outcome: Outcome) -> bool:
+    """Return whether another attempt may succeed.
+
+    A login that a person's key did not get is not repeated: servers ban addresses for it. A key
+    that the stack generated may be authorised a little later.
+    """
+    if outcome.reach is Reach.LOGIN_REFUSED:
+        return private_files.is_generated(target.hop.identity_file)
+    return outcome.reach in (Reach.DEAD, Reach.UNRESOLVED, Reach.BASTION, Reach.BROKEN)
 
 
 def describe(target: Target) -> str:
-    """Return USER@HOST, with the port where it is not 22, and the bastion."""
-    hop, bastion = target.hop, target.bastion
-    port = "" if hop.port == 22 else f" port {hop.port}"
-    return f"{hop.user}@{hop.host}{port}" + (f" through {bastion.host}" if bastion else "")
+    """Return USER@HOST, with the port where it is not 22, and the jump hosts."""
+    hop = target.hop
+    user = f"{hop.user}@" if hop.user else ""
+    port = "" if hop.port in (None, 22) else f" port {hop.port}"
+    jumps = ", ".join(jump.host for jump in target.jumps)
+    return f"{user}{hop.host}{port}" + (f" through {jumps}" if jumps else "")
 
 
-def host_key_differs(outcome: Outcome) -> bool:
-    """Return whether ssh refused a hop, because its host key is not the pinned one."""
-    return any(message in outcome.stderr for message in _WRONG_HOST_KEY)
+def explain(target: Target, outcome: Outcome, purpose: str) -> str:
+    """Return a clause with the cause, and the fix where there is one, of a script that did not begin.
 
-
-def _outcome(done: scripting.Done) -> Outcome:
-    lines = done.stdout.decode(errors="replace").splitlines()
-    began = MARK in lines
-    output = lines[lines.index(MARK) + 1 :] if began else []
-    return Outcome(done.status, began, "\n".join(output), done.error)
-
-
-def configuration(target: Target, directory: Path) -> Path:
-    """Write ssh's configuration, keys and known hosts; return the configuration's path.
-
-    `-F` with this file excludes the user's and the system's configuration.
+    purpose: what the script does: "join", "proof".
     """
-    config = directory / "config"
-    lines = [*_hop("machine", target.hop, directory)]
-    if target.bastion:
-        # The user's shell runs this: quoted, because [ is special in some.
-        jump = f"ssh -F {shlex.quote(str(config))} -W '[%h]:%p' bastion"
-        lines += [f"  ProxyCommand {jump}", *_hop("bastion", target.bastion, directory)]
-    scripting.write_private(config, "\n".join(lines) + "\n")
-    return config
+    place, reason = describe(target), outcome.reason
+    if outcome.reach is Reach.HOST_KEY and target.hop.host_key:
+        return f"host key mismatch: {place} does not have the pinned key (hostKey): {reason}"
+    if outcome.reach is Reach.HOST_KEY:
+        fix = "log in once by ssh, or set hostKey"
+        return f"the host key of {place} is not in known_hosts, or is another one: {reason} ({fix})"
+    if outcome.reach is Reach.LOGIN_REFUSED:
+        fix = "a key with a passphrase must be in an agent"
+        return f"{place} refused the login: {reason} ({fix})"
+    if outcome.reach is Reach.NOT_BEGUN:
+        fix = "look into its start-up files, and whether bash is on its PATH"
+        shell = f"the login shell of {place} ran nothing of the {purpose}"
+        printed = f": {reason}" if reason else ""
+        return f"{shell} and ended with status {outcome.status} ({fix}){printed}"
+    return f"SSH did not reach {place}: {reason}"
 
 
-def _hop(alias: str, hop: Hop, directory: Path) -> list[str]:
-    key, hosts = directory / f"{alias}.key", directory / f"{alias}.known_hosts"
-    scripting.write_private(key, hop.private_key.rstrip("\n") + "\n")
-    # A HostKeyAlias is looked up without the port.
-    scripting.write_private(hosts, f"{alias} {hop.host_key}\n" if hop.host_key else "")
-    options = {
-        "HostName": _word(hop.host),
-        "Port": str(hop.port),
-        "User": _word(hop.user),
-        "IdentityFile": f'"{key}"',
-        "IdentitiesOnly": "yes",
-        "IdentityAgent": "none",
-        "PreferredAuthentications": "publickey",
-        "BatchMode": "yes",
-        "HostKeyAlias": alias,
-        "UserKnownHostsFile": f'"{hosts}"',
-        "GlobalKnownHostsFile": "/dev/null",
-        "StrictHostKeyChecking": "yes" if hop.host_key else "no",
-        "CheckHostIP": "no",
-        "UpdateHostKeys": "no",
-        "ConnectTimeout": str(CONNECT_TIMEOUT_S),
-        "ServerAliveInterval": "15",
-        "ClearAllForwardings": "no" if alias == "bastion" else "yes",
-        "RequestTTY": "no",
-        "LogLevel": "ERROR",
-    }
-    return [f"Host {alias}", *(f"  {name} {value}" for name, value in options.items())]
+_OPTIONS = {
+    # Options that an old client does not have; first, as it counts for those that follow.
+    "IgnoreUnknown": "KnownHostsCommand,SessionType,StdinNull,ForkAfterAuthentication",
+    "BatchMode": "yes",
+    "ServerAliveInterval": "15",
+    "ControlMaster": "no",
+    "UpdateHostKeys": "no",
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "PermitLocalCommand": "no",
+    "RequestTTY": "no",
+    "StdinNull": "no",
+    "ForkAfterAuthentication": "no",
+}
+# `-W` sets the others. What became of the forwarding is logged at this level.
+_JUMP = {"LogLevel": "DEBUG2"}
+_SESSION = {
+    "LogLevel": "VERBOSE",
+    "ClearAllForwardings": "yes",
+    "RemoteCommand": "none",
+    "SessionType": "default",
+}
 
 
-def _word(text: str) -> str:
-    """Return a word of ssh's configuration. Raises scripting.Failed where it has none."""
-    if not text or '"' in text or not text.isprintable():
-        raise scripting.Failed(f"{text!r} is neither a host nor a user that ssh could be given")
-    return f'"{text}"'
+class _Connection:
+    """One attempt: ssh's words, its private files, and what its hops logged."""
+
+    def __init__(self, target: Target, directory: Path) -> None:
+        self._target, self._directory = target, directory
+        self._key: Path | None = None
+        if text := os.environ.get(KEY_VARIABLE):
+            self._key = directory / "key"
+            scripting.write_private(self._key, text.replace("\r\n", "\n").rstrip("\n") + "\n")
+
+    def run(self, script: str, timeout_s: float, answer: Callable[[str], str] | None) -> Outcome:
+        # A new line first: what a login shell prints may end without one.
+        mark = f"printf '\\n%s\\n' '{MARK}'\n"
+        text = f"{mark}{mark.rstrip()} >&2\n{script}"
+        done = conversation.converse(self.words(), text, timeout_s, answer)
+        return self._outcome(done)
+
+    def words(self) -> list[str]:
+        """Return the command line. It holds no secret."""
+        target, proxy = self._target, self._target.proxy_command
+        for number, jump in enumerate(target.jumps):
+            words = [*self._hop(f"jump-{number}", jump, proxy, number), "--", jump.host]
+            # ssh replaces %h, %p and %% before a shell runs this.
+            proxy = f"ssh -W '[%h]:%p' {shlex.join(words).replace('%', '%%')}"
+        hop = self._hop(MACHINE, target.hop, proxy, len(target.jumps))
+        return ["ssh", *hop, "--", target.hop.host, COMMAND]
+
+    def _hop(self, name: str, hop: Hop, proxy: str | None, before: int) -> list[str]:
+        """Return ssh's options for a hop. before: number of hops before it."""
+        for text in (hop.host, hop.user or "user"):
+            if not text or text.startswith("-") or not text.isprintable():
+                raise scripting.Failed(f"{text!r} is neither a host nor a user that ssh can be given")
+        # The time for the hops before it counts.
+        timeout_s = CONNECT_TIMEOUT_S * (before + 1)
+        words = ["-E", str(self._log(name))]
+        words += ["-l", hop.user] if hop.user else []
+        words += ["-p", str(hop.port)] if hop.port else []
+        options = {
+            **_OPTIONS,
+            **(_SESSION if name == MACHINE else _JUMP),
+            "ConnectTimeout": str(timeout_s),
+            **self._host_key(name, hop),
+            **self._identity(hop),
+            **({"ProxyCommand": proxy} if proxy else {}),
+        }
+        for option, value in options.items():
+            words += ["-o", f"{option}={value}"]
+        return words
+
+    def _host_key(self, name: str, hop: Hop) -> dict[str, str]:
+        if hop.host_key is None and not hop.accept_any_host_key:
+            return {"StrictHostKeyChecking": "yes"}
+        options = {
+            # A connection that is open already was checked by other rules.
+            "ControlPath": "none",
+            "GlobalKnownHostsFile": "/dev/null",
+            "KnownHostsCommand": "none",
+            "VerifyHostKeyDNS": "no",
+            "CheckHostIP": "no",
+        }
+        if hop.host_key is None:
+            return {**options, "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null"}
+        hosts = self._directory / f"{name}.known_hosts"
+        # An alias is looked up without the port.
+        scripting.write_private(hosts, f"istio-vm-mesh-{name} {hop.host_key}\n")
+        kind = hop.host_key.split()[0]
+        return {
+            **options,
+            "StrictHostKeyChecking": "yes",
+            "UserKnownHostsFile": _quoted(str(hosts)),
+            "HostKeyAlias": f"istio-vm-mesh-{name}",
+            # By the type of the key; RSA keys sign with SHA-2.
+            "HostKeyAlgorithms": "rsa-sha2-512,rsa-sha2-256" if kind == "ssh-rsa" else kind,
+        }
+
+    def _identity(self, hop: Hop) -> dict[str, str]:
+        if private_files.is_generated(hop.identity_file):
+            path = private_files.path_of(str(hop.identity_file))
+            if not path.exists():
+                raise scripting.Failed(
+                    f"the SSH key of the stack is not on this computer ({path}): run `pulumi preview` here once, which writes it"
+                )
+            return {**_only(path), "IdentityAgent": "none"}
+        if self._key:
+            return _only(self._key)
+        file = identity_path(hop.identity_file)
+        return _only(file) if file else {}
+
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
+
+    def _logged(self, name: str) -> str:
+        log = self._log(name)
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    def _outcome(self, done: scripting.Done) -> Outcome:
+        before, began, stdout = _after_mark(done.stdout)
+        noise, marked, stderr = _after_mark(done.stderr)
+        if began and not marked:  # a login shell that joins both streams
+            stderr = noise
+        if began:
+            reach = {
+                0: Reach.DONE,
+                scripting.TIMED_OUT: Reach.TIMED_OUT,
+                NOT_CONNECTED: Reach.CUT_OFF,
+            }.get(done.status, Reach.FAILED)
+            reason = _last_words(self._logged(MACHINE)) if reach is Reach.CUT_OFF else ""
+            return Outcome(reach, done.status, stdout, stderr, reason)
+        jumps = [(jump.host, self._logged(f"jump-{number}")) for number, jump in enumerate(self._target.jumps)]
+        reach, reason = classify(self._logged(MACHINE), jumps, noise, done)
+        return Outcome(reach, done.status, before, noise, reason)
+
+
+def identity_path(identity_file: str | None) -> str | None:
+    """Return the absolute path of a private key; None where ssh chooses."""
+    if identity_file and private_files.is_reference(identity_file):
+        return private_files.linked(identity_file)
+    return os.path.expanduser(identity_file) if identity_file else None
+
+
+def _only(path: str | Path) -> dict[str, str]:
+    return {"IdentityFile": _quoted(str(path)), "IdentitiesOnly": "yes"}
+
+
+def _quoted(path: str) -> str:
+    """Return a path as a value of ssh's configuration. Raises scripting.Failed where it has none."""
+    if not path.isprintable() or re.search(r'["%$\\]', path):
+        raise scripting.Failed(f'ssh cannot be given the path {path!r}: use one without " % $ \\')
+    return f'"{path}"'
+
+
+def _after_mark(output: bytes) -> tuple[str, bool, str]:
+    """Return what was printed before the mark, whether it was printed, and what came after."""
+    lines = output.decode(errors="replace").splitlines()
+    if MARK not in lines:
+        return "\n".join(lines).strip(), False, ""
+    at = lines.index(MARK)
+    return "\n".join(lines[:at]).strip(), True, "\n".join(lines[at + 1 :])
+
+
+# What OpenSSH's client logs (openssh-portable: sshconnect.c, sshconnect2.c, packet.c, channels.c).
+_CONNECT = re.compile(r"connect to (?:host|address) \S+ port \S+: (?P<reason>.+)")
+_OPEN_FAILED = re.compile(r"open failed: (?P<kind>[^:\r\n]+)(?:: (?P<reason>.+))?")
+_HOST_KEY = re.compile(
+    r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|"
+    r"no matching host key type found|host key .* revoked|REVOKED HOST KEY"
+)
+_LOGIN = re.compile(r"Permission denied \(.*\)|Too many authentication failures")
+_UNREAD = re.compile(r'Load key ".*": .+')
+_NO_NAME = re.compile(r"Could not resolve hostname .*")
+_DEAD = re.compile(r"refused|timed out|No route to host|Host is (?:unreachable|down)")
+_AUTHENTICATED = "Authenticated to "
+_OPENED = "open confirm"
+
+
+def classify(machine: str, jumps: Sequence[tuple[str, str]], noise: str, done: scripting.Done) -> tuple[Reach, str]:
+    """Return how far a script came that did not begin, and why.
+
+    machine: what ssh logged of the machine.
+    jumps: host and log of each jump host, in order.
+    noise: standard error: of the jump hosts and proxies of ~/.ssh/config, and of the login shell.
+    """
+    for number, (host, log) in enumerate(jumps):
+        last = number == len(jumps) - 1
+        reach, reason = _hop_failure(log)
+        if reach:
+            return Reach.BASTION, f"jump host {host}: {reason}"
+        if failed := _OPEN_FAILED.search(log):
+            reach, reason = _forward_failure(failed)
+            if reach is Reach.BASTION or not last:
+                return Reach.BASTION, f"jump host {host}: {reason}"
+            return reach, f"from jump host {host}: {reason}"
+        waits = last and _AUTHENTICATED in log and _OPENED not in log
+        if waits and ("timed out" in machine or done.status == scripting.TIMED_OUT):
+            return Reach.DEAD, f"from jump host {host}: the connection timed out"
+    if _AUTHENTICATED in machine:
+        if done.status == scripting.TIMED_OUT:
+            return Reach.TIMED_OUT, "the login shell did not end"
+        if done.status == NOT_CONNECTED:
+            # It may have run the script: what the script printed first can be lost.
+            return Reach.CUT_OFF, _last_words(machine)
+        return Reach.NOT_BEGUN, scripting.last_words(noise)
+    reach, reason = _hop_failure(machine)
+    if reach:
+        return reach, reason
+    if done.status == NOT_CONNECTED and not jumps:
+        if failed := _OPEN_FAILED.search(noise):
+            return _forward_failure(failed)
+        reach, reason = _hop_failure(noise)
+        if reach:
+            return Reach.BASTION, reason
+    if done.status == scripting.TIMED_OUT:
+        return Reach.BROKEN, "timed out"
+    if done.status != NOT_CONNECTED:
+        return Reach.NOT_BEGUN, scripting.last_words(noise)
+    return Reach.BROKEN, _last_words(machine) or scripting.last_words(noise) or "no message"
+
+
+def _hop_failure(log: str) -> tuple[Reach | None, str]:
+    """Return why the connection to one server failed, by its log."""
+    if match := _CONNECT.search(log):
+        reason = match["reason"].strip()
+        return (Reach.DEAD if _DEAD.search(reason) else Reach.UNRESOLVED), reason
+    if match := _NO_NAME.search(log):
+        return Reach.UNRESOLVED, match[0].strip()
+    if match := _HOST_KEY.search(log):
+        return Reach.HOST_KEY, match[0]
+    if _AUTHENTICATED not in log and (match := _LOGIN.search(log)):
+        unread = [each[0].strip() for each in _UNREAD.finditer(log)]
+        return Reach.LOGIN_REFUSED, "; ".join([*unread, match[0].strip()])
+    return None, ""
+
+
+def _forward_failure(failed: re.Match[str]) -> tuple[Reach, str]:
+    """Return why a jump host did not connect to the next server."""
+    kind, reason = failed["kind"].strip(), (failed["reason"] or "").strip()
+    if kind != "connect failed":
+        return Reach.BASTION, f"it refused to forward: {kind}"
+    return (Reach.DEAD if _DEAD.search(reason) else Reach.UNRESOLVED), reason
+
+
+def _last_words(log: str) -> str:
+    """Return the last line of a log that has a cause."""
+    skip = ("debug", "Transferred", "Bytes per", "Authenticated")
+    return scripting.last_words("\n".join(line for line in log.splitlines() if not line.startswith(skip)))

@@ -1,7 +1,7 @@
-"""Runs a script on a machine over SSH: the join and the proof.
+"""Runs a script on a machine over SSH: the proof.
 
-A command that did nothing must not count as done. So the output must show that the script began.
-The join's last line must show that it completed.
+A command that did nothing must not count as done. So the output must show that the script began,
+and where its last line is given, that it completed.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
+from .. import shell
 from . import openssh, scripting
-
-_CUT_OFF = (openssh.NOT_CONNECTED, scripting.TIMED_OUT)
+from .openssh import Reach
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Payload:
     target: the machine.
     purpose: what the script does, for messages: "join", "proof".
     script: the script's text, for `bash -s`.
+    body: a script of this package that follows it, `<package>/<script>`, as root and with the
+        functions of lib.sh; "" for none. Its text is in no input.
     timeout_s: seconds that one connection may last.
     patience_s: seconds in which a connection that fails is tried again.
     last_line: what its output must end with; None accepts any end.
@@ -32,6 +34,7 @@ class Payload:
     timeout_s: int
     patience_s: int
     last_line: str | None = None
+    body: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Result:
 def run(payload: Payload) -> Result:
     """Run the script. Raises scripting.Failed where it did not run, or not to its end."""
     limits = (payload.timeout_s, payload.patience_s)
-    outcome = openssh.run_script(payload.target, payload.script, *limits)
-    if outcome.began and outcome.status not in (0, *_CUT_OFF) and outcome.stderr:
+    outcome = openssh.run_script(payload.target, text(payload.script, payload.body), *limits)
+    if outcome.reach is Reach.FAILED and outcome.stderr:
         raise scripting.Failed(outcome.stderr)  # the script's own message has the cause
     problem = _problem(payload, outcome)
     if problem:
@@ -56,27 +59,25 @@ def run(payload: Payload) -> Result:
     return Result(outcome.stdout.strip())
 
 
-def _or_bastion(payload: Payload) -> str:
-    return ", or its bastion," if payload.target.bastion else ""
+def text(script: str, body: str) -> str:
+    """Return all that runs on the machine (see `Payload`)."""
+    if not body:
+        return script
+    functions = shell.read_script("machines/lib")
+    return shell.run_as_root(script + functions + shell.read_script(body))
 
 
 def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
     """Return what is wrong with a script's end; "" where nothing is."""
     purpose, place = payload.purpose, openssh.describe(payload.target)
-    if outcome.status == scripting.TIMED_OUT:
-        return f"the {purpose} over SSH at {place} did not end within {payload.timeout_s} s"
     if not outcome.began:
-        if openssh.host_key_differs(outcome):
-            return f"host key mismatch: {place}{_or_bastion(payload)} does not have the pinned key (hostKey), so the {purpose} did not run"
-        if outcome.status == openssh.NOT_CONNECTED:
-            return f"SSH did not reach {place} (see above), so the {purpose} did not run"
-        return (
-            f"the login shell of {place} ran nothing of the {purpose}: it ended with status "
-            f"{outcome.status} (look into its start-up files, and whether bash is on its PATH)"
-        )
-    if outcome.status == openssh.NOT_CONNECTED:
-        return f"the SSH connection to {place} ended before the {purpose} did"
-    if outcome.status:
+        cause = openssh.explain(payload.target, outcome, purpose)
+        return f"{cause}; the {purpose} did not run"
+    if outcome.reach is Reach.TIMED_OUT:
+        return f"the {purpose} over SSH at {place} did not end within {payload.timeout_s} s"
+    if outcome.reach is Reach.CUT_OFF:
+        return f"the SSH connection to {place} ended before the {purpose} did: {outcome.reason}"
+    if outcome.reach is Reach.FAILED:
         return f"the {purpose} at {place} ended with status {outcome.status} and without a word"
     lines = outcome.stdout.strip().splitlines()
     if payload.last_line is not None and (not lines or lines[-1] != payload.last_line):

@@ -1,7 +1,8 @@
 """Runs one script: `python3 -I components/local/run.py machines/scripts/drain.py delete`.
 
 Standard input is a JSON object with one payload per operation (`create`, `delete`); the second
-argument names the operation. The script's path is relative to this package.
+argument names the operation. The script's path is relative to this package. Where a program gives no
+standard input, a third argument is the JSON object; it is no place for secrets.
 """
 
 from __future__ import annotations
@@ -32,4 +33,4 @@ def load(script: str) -> types.ModuleType:
 
 
 if __name__ == "__main__":
-    load("local/scripting.py").main(load(sys.argv[1]), sys.argv[2])
+    load("local/scripting.py").main(load(sys.argv[1]), *sys.argv[2:])

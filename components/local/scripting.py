@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,12 +48,15 @@ class Done:
         return self.stderr.decode(errors="replace").strip()
 
 
-def main(script: types.ModuleType, operation: str) -> None:
-    """Run a script with its payload from standard input, and print its result as JSON."""
+def main(script: types.ModuleType, operation: str, payloads: str | None = None) -> None:
+    """Run a script with its payload, and print its result as JSON.
+
+    payloads: the payloads by operation, JSON; None: they are on standard input.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        result = script.run(decode(script.Payload, json.load(sys.stdin)[operation]))
+        result = script.run(decode(script.Payload, json.loads(payloads or sys.stdin.read())[operation]))
     except Failed as error:
         sys.exit(str(error))
     if result is not None:
@@ -60,7 +64,10 @@ def main(script: types.ModuleType, operation: str) -> None:
 
 
 class _Start:
-    """Whether a program is being started, and the signal that arrived meanwhile."""
+    """Whether the main thread is starting a program, and the signal that arrived meanwhile.
+
+    Python handles signals in the main thread alone, so other threads must not defer them.
+    """
 
     running = False
     signal: int | None = None
@@ -115,7 +122,28 @@ def call(
     Raises Failed for a program that is not on PATH. An exception (an interruption) ends the
     program with all its children.
     """
-    _Start.running = True
+    process = start(words, environment)
+    try:
+        stdout, stderr = process.communicate(stdin, timeout_s)
+    except subprocess.TimeoutExpired:
+        end(process)
+        stdout, stderr = process.communicate()
+        return Done(TIMED_OUT, stdout, stderr)
+    except BaseException:
+        end(process)
+        process.wait()
+        raise
+    return Done(process.returncode, stdout, stderr)
+
+
+def start(words: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, with pipes; `end` ends it with all its children.
+
+    Raises Failed for a program that is not on PATH.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:
+        _Start.running = True
     try:
         process = subprocess.Popen(
             list(words),
@@ -129,23 +157,17 @@ def call(
         fix = "install it on the computer that runs Pulumi"
         raise Failed(f"{words[0]} is not on PATH: {fix}") from None
     finally:
-        _Start.running = False
-    try:
-        if _Start.signal is not None:
-            raise SystemExit(128 + _Start.signal)
-        stdout, stderr = process.communicate(stdin, timeout_s)
-    except subprocess.TimeoutExpired:
-        _end(process)
-        stdout, stderr = process.communicate()
-        return Done(TIMED_OUT, stdout, stderr)
-    except BaseException:
-        _end(process)
+        if in_main_thread:
+            _Start.running = False
+    if in_main_thread and _Start.signal is not None:
+        end(process)
         process.wait()
-        raise
-    return Done(process.returncode, stdout, stderr)
+        raise SystemExit(128 + _Start.signal)
+    return process
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a program that `start` started, with all its children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -194,28 +216,3 @@ def write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-
-
-class Kubectl:
-    """kubectl for one cluster, with a kubeconfig in a private file."""
-
-    def __init__(self, kubeconfig: Path) -> None:
-        self._words = ["kubectl", "--kubeconfig", str(kubeconfig)]
-
-    def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> Done:
-        """Run kubectl, and return how it ended."""
-        return call([*self._words, *words], stdin=stdin, timeout_s=timeout_s)
-
-    def json(self, *words: str) -> Any:
-        """Run kubectl, and return the object that it printed; None where it failed."""
-        done = self.call("--request-timeout=20s", *words, "--output", "json", timeout_s=60)
-        return json.loads(done.text) if done.status == 0 and done.text else None
-
-
-@contextlib.contextmanager
-def kubectl(kubeconfig: str) -> Iterator[Kubectl]:
-    """Give a kubectl for the cluster of `kubeconfig`, a kubeconfig's text."""
-    with private_directory() as directory:
-        file = directory / "kubeconfig"
-        write_private(file, kubeconfig)
-        yield Kubectl(file)

@@ -1,26 +1,21 @@
-"""The join of a machine: its inputs, the script that runs on it, and what it is compared by."""
+"""A machine's bundle from the settings of its workload and of the mesh."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
-from ..config.mesh import MeshSettings
+from ..config.mesh import MeshSettings, Package, is_sha256
+from ..config.problems import Problem, SettingsError
 from ..config.workload import WorkloadSettings
 from ..istio.manifests import workload_group
-from ..names import DISCONNECT_GRACE
-from ..shell import remote_script
+from .bundle import Bundle, MachineFile, Owner
 from .files import (
     CLUSTER_ENV,
     MESH_CONFIG,
     OVERRIDES_ENV,
     ROOT_CERTIFICATE,
-    MachineFile,
-    agent_files,
-    archive,
     cluster_env,
     mesh_config,
     overrides_env,
@@ -30,34 +25,27 @@ from .files import (
 
 @dataclass(frozen=True, kw_only=True)
 class JoinInputs:
-    """All that a machine's join depends on.
+    """All that a machine's bundle is made from.
 
-    machine: the machine's name.
+    owner: who joins the machine.
     network: the machine's network.
     address: the address by which pods reach the machine.
     gateway: the east-west gateway's address or DNS name.
     root_certificate: the mesh's trust anchor, in PEM.
     workload: the workload's settings.
     mesh: the mesh's settings.
-    token: the token of the workload's service account, a secret; "" where the machine mints it.
     """
 
-    machine: str
+    owner: Owner
     network: str
     address: str
     gateway: str
     root_certificate: str
     workload: WorkloadSettings
     mesh: MeshSettings
-    token: str = field(default="", repr=False)
-
-    @property
-    def package_url(self) -> str:
-        """Where the machine gets Istio's package; `{package}` is open until the machine joins."""
-        return self.mesh.package.url.replace("{version}", self.mesh.version)
 
 
-def registration(workload: WorkloadSettings, network: str) -> str:
+def registered(workload: WorkloadSettings, network: str) -> str:
     """Return what istiod copies into a machine's entry when it registers, and never again.
 
     A change needs a new registration.
@@ -68,64 +56,41 @@ def registration(workload: WorkloadSettings, network: str) -> str:
     return json.dumps({"group": workload.name, "namespace": workload.namespace, **spec}, sort_keys=True)
 
 
-def machine_files(inputs: JoinInputs) -> list[MachineFile]:
-    """Return every file of a machine but its token."""
-    workload, network = inputs.workload, inputs.network
+def package_digest(package: Package) -> str:
+    """Return the SHA-256 that the settings give for a package; "" where they give none.
+
+    Raises SettingsError for a file that has none.
+    """
+    if package.sha256 is None or is_sha256(package.sha256):
+        return package.sha256 or ""
+    try:
+        text = Path(package.sha256).expanduser().read_text()[:64]
+    except OSError as error:
+        text = f"({error.strerror})"
+    if not is_sha256(text):
+        problem = f"the file {package.sha256} does not begin with a SHA-256 {text}"
+        raise SettingsError([Problem("mesh.package.sha256", problem)])
+    return text
+
+
+def bundle(inputs: JoinInputs) -> Bundle:
+    """Return what a machine is joined with."""
+    workload, network, package = inputs.workload, inputs.network, inputs.mesh.package
     config = proxy_config(inputs.mesh, workload, network)
-    overrides = overrides_env(inputs.machine, inputs.address, inputs.gateway, workload, network)
-    return [
-        MachineFile(path=CLUSTER_ENV, text=cluster_env(workload, config)),
-        MachineFile(path=OVERRIDES_ENV, text=overrides),
-        MachineFile(path=MESH_CONFIG, text=mesh_config(config)),
-        MachineFile(path=ROOT_CERTIFICATE, text=inputs.root_certificate, owner="istio-proxy"),
-        *agent_files(workload.role),
-    ]
-
-
-def join_variables(inputs: JoinInputs, more_files: Sequence[MachineFile] = ()) -> dict[str, str]:
-    """Return the variables of `join.sh` but MACHINE and TOKEN.
-
-    more_files: files that the machine gets beside its own.
-
-    DIGEST is what a machine is compared by: all that its agent must be restarted for. The token is
-    not in it, since the agent reads a new token when it needs one.
-    """
-    files = archive([*machine_files(inputs), *more_files])
-    described = registration(inputs.workload, inputs.network)
-    package = [inputs.package_url, inputs.mesh.package.sha256 or ""]
-    compared = json.dumps([hashlib.sha256(files).hexdigest(), *package, described])
-    return {
-        "GATEWAY": inputs.gateway,
-        "FILES": base64.b64encode(files).decode(),
-        "PACKAGE_URL": package[0],
-        "PACKAGE_SHA256": package[1],
-        "GRACE_S": str(DISCONNECT_GRACE),
-        "REGISTRATION": _short_digest(described),
-        "DIGEST": _short_digest(compared),
-    }
-
-
-def _short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def join_digest(inputs: JoinInputs) -> str:
-    """Return the last line of a successful join's output; an output that ends otherwise failed."""
-    return join_variables(inputs)["DIGEST"]
-
-
-def join_script(inputs: JoinInputs) -> str:
-    """Return the script that joins a machine, as root on standard input; it holds the token.
-
-    The decisions are in docs/machines.md.
-    """
-    variables = {"MACHINE": inputs.machine, "TOKEN": inputs.token, **join_variables(inputs)}
-    return remote_script("machines/join", variables)
-
-
-def leave_script(machine: str) -> str:
-    """Return the script by which a machine leaves the mesh, as root on standard input.
-
-    machine: the machine's name.
-    """
-    return remote_script("machines/leave", {"MACHINE": machine})
+    overrides = overrides_env(inputs.owner, inputs.address, inputs.gateway, workload, network)
+    files = (
+        MachineFile(CLUSTER_ENV, cluster_env(workload, config)),
+        MachineFile(OVERRIDES_ENV, overrides),
+        MachineFile(MESH_CONFIG, mesh_config(config)),
+        MachineFile(ROOT_CERTIFICATE, inputs.root_certificate, owner="istio-proxy"),
+    )
+    return Bundle(
+        owner=inputs.owner,
+        role=workload.role,
+        files=files,
+        gateway=inputs.gateway,
+        package_url=package.url.replace("{version}", inputs.mesh.version),
+        package_sha256=package_digest(package),
+        registered=registered(workload, network),
+        fail_closed=workload.fail_closed,
+    )

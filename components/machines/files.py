@@ -1,4 +1,4 @@
-"""The files of a machine, and the tar in which they travel.
+"""The texts of a machine's configuration.
 
 `cluster.env`, the mesh configuration and the root certificate equal what `istioctl x workload
 entry configure --autoregister` writes (istio/istio: istioctl/pkg/workload/workload.go); tests
@@ -8,13 +8,8 @@ compare them. All other configuration is in `overrides.env`, which the unit read
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping
 
 import yaml
 
@@ -23,34 +18,27 @@ from ..config.workload import WorkloadSettings
 from ..istio.charts import default_proxy_config
 from ..istio.manifests import probe
 from ..manifest import Manifest
-from ..names import AGENT_PORT, ISTIOD, METRICS_PORT, STATUS_PORT, TRUST_DOMAIN, XDS_PORT
-from ..shell import read_script
+from ..names import (
+    AGENT_PORT,
+    ISTIOD,
+    MACHINE_LABEL,
+    METRICS_PORT,
+    REGISTRATION_LABEL,
+    STATUS_PORT,
+    TRUST_DOMAIN,
+    XDS_PORT,
+)
+from .bundle import PROGRAMS, STATE, Owner
 
-CLUSTER_ENV = "/var/lib/istio/envoy/cluster.env"
-OVERRIDES_ENV = "/var/lib/istio/envoy/overrides.env"
-MESH_CONFIG = "/var/lib/istio/config/mesh"  # the package links /etc/istio to /var/lib/istio
-ROOT_CERTIFICATE = "/etc/certs/root-cert.pem"
-REDIRECT = "/var/lib/istio/envoy/redirect.sh"
-WITHDRAW = "/var/lib/istio/envoy/withdraw.sh"
-UNITS = "/etc/systemd/system"
+CLUSTER_ENV = f"{STATE}/cluster.env"
+OVERRIDES_ENV = f"{STATE}/overrides.env"
+MESH_CONFIG = f"{STATE}/etc/istio/config/mesh"
+CERTIFICATES = f"{STATE}/etc/certs"
+ROOT_CERTIFICATE = f"{CERTIFICATES}/root-cert.pem"
+ENVOY = f"{PROGRAMS}/current/usr/local/bin/envoy"
+BOOTSTRAP = f"{PROGRAMS}/current/var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
 
-_UNITS = Path(__file__).with_name("units")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MachineFile:
-    """A file on a machine.
-
-    path: absolute.
-    text: the whole content.
-    mode: permission bits.
-    owner: the user and the group.
-    """
-
-    path: str
-    text: str
-    mode: int = 0o644
-    owner: Literal["root", "istio-proxy"] = "root"
+_CANONICAL = "service.istio.io/canonical"
 
 
 def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:
@@ -61,8 +49,8 @@ def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]
 
     Source: istio/istio, pkg/model/labels, CanonicalService.
     """
-    services = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
-    revisions = ("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
+    services = (f"{_CANONICAL}-name", "app.kubernetes.io/name", "app")
+    revisions = (f"{_CANONICAL}-revision", "app.kubernetes.io/version", "version")
     return (
         next((labels[key] for key in services if key in labels), workload_group),
         next((labels[key] for key in revisions if key in labels), "latest"),
@@ -83,17 +71,11 @@ def proxy_config(
     Source: istioctl, as above.
     """
     default = default_proxy_config(mesh)
-    service, revision = canonical(workload.labels, workload.name)
-    labels = {
-        **workload.labels,
-        "service.istio.io/canonical-name": service,
-        "service.istio.io/canonical-revision": revision,
-    }
-    labels = dict(sorted(labels.items()))
+    labels = _labels(workload)
     metadata = {
         **{key: str(value) for key, value in default.get("proxyMetadata", {}).items()},
-        "CANONICAL_SERVICE": service,
-        "CANONICAL_REVISION": revision,
+        "CANONICAL_SERVICE": labels[f"{_CANONICAL}-name"],
+        "CANONICAL_REVISION": labels[f"{_CANONICAL}-revision"],
         "POD_NAMESPACE": workload.namespace,
         "SERVICE_ACCOUNT": workload.service_account_name,
         "TRUST_DOMAIN": TRUST_DOMAIN,
@@ -109,6 +91,16 @@ def proxy_config(
         ports = sorted(workload.ports.items())
         metadata["ISTIO_META_POD_PORTS"] = _compact_json([_container_port(*port) for port in ports])
     return {**default, "proxyMetadata": metadata, "readinessProbe": probe(workload.probe)}
+
+
+def _labels(workload: WorkloadSettings) -> dict[str, str]:
+    service, revision = canonical(workload.labels, workload.name)
+    labels = {
+        **workload.labels,
+        f"{_CANONICAL}-name": service,
+        f"{_CANONICAL}-revision": revision,
+    }
+    return dict(sorted(labels.items()))
 
 
 def _container_port(name: str, number: int) -> dict[str, str | int]:
@@ -147,7 +139,7 @@ def _excluded_ports(status_port: int) -> str:
 
 
 def overrides_env(
-    machine: str,
+    owner: Owner,
     address: str,
     gateway: str,
     workload: WorkloadSettings,
@@ -155,23 +147,38 @@ def overrides_env(
 ) -> str:
     """Return the text of `overrides.env`; docs/machines.md has the reason of each key.
 
-    machine: the machine's name.
+    owner: who joins the machine. Its entry is labelled with the registration, where there is one.
     address: the address by which pods reach the machine.
     gateway: the east-west gateway's address or DNS name.
     workload: the workload's settings; a network's gateway sends nothing to other gateways.
     network: the machine's network.
     """
+    proxy = {
+        "discoveryAddress": f"{gateway}:{XDS_PORT}",
+        "binaryPath": ENVOY,
+        "configPath": "./etc/istio/proxy",
+    }
     variables = {
         "CLOUD_PLATFORM": "none",
         "INSTANCE_IP": address,
-        "POD_NAME": machine,
-        "PROV_CERT": "/etc/certs",
-        "OUTPUT_CERTS": "/etc/certs",
+        "POD_NAME": owner.machine,
+        "PROV_CERT": CERTIFICATES,
+        "OUTPUT_CERTS": CERTIFICATES,
+        "ISTIO_BOOTSTRAP": BOOTSTRAP,
         "ISTIOD_SAN": ISTIOD,
-        "PROXY_CONFIG": json.dumps({"discoveryAddress": f"{gateway}:{XDS_PORT}"}),
+        "PROXY_CONFIG": json.dumps(proxy),
         "PROXY_ROLE": workload.role,
         "ISTIO_INBOUND_PORTS": "*",
     }
+    if owner.registration:
+        labels = {
+            **_labels(workload),
+            REGISTRATION_LABEL: owner.registration,
+            MACHINE_LABEL: owner.machine,
+        }
+        variables["ISTIO_METAJSON_LABELS"] = _compact_json(dict(sorted(labels.items())))
+    if workload.fail_closed:
+        variables["FAIL_CLOSED"] = "1"
     if workload.role == "router":
         variables["ISTIO_META_REQUESTED_NETWORK_VIEW"] = network
     return _environment(variables)
@@ -184,48 +191,9 @@ def _environment(variables: Mapping[str, str]) -> str:
 
 
 def mesh_config(config: Manifest) -> str:
-    """Return the text of `mesh.yaml`, which the agent reads at /etc/istio/config/mesh.
+    """Return the text of `mesh.yaml`, which the agent reads at `etc/istio/config/mesh`.
 
     config: the machine's ProxyConfig.
     """
     document = {"defaultConfig": dict(config)}
     return yaml.safe_dump(document, sort_keys=True, allow_unicode=True, width=10**6)
-
-
-def agent_files(role: str) -> list[MachineFile]:
-    """Return the agent's unit and the scripts that it runs.
-
-    role: "sidecar" or "router"; a router redirects no traffic and does not withdraw, because a
-    router's endpoints are not those of its entry.
-    """
-    drop_ins = ["istio.service.d/sidecar.conf"] if role == "sidecar" else []
-    return [
-        MachineFile(path=REDIRECT, text=read_script("machines/redirect")),
-        MachineFile(path=WITHDRAW, text=read_script("machines/withdraw")),
-        *(unit(name) for name in ["istio.service", *drop_ins]),
-    ]
-
-
-def unit(name: str) -> MachineFile:
-    """Return one of this package's systemd files.
-
-    name: its path below `units/`, the same as below /etc/systemd/system.
-    """
-    return MachineFile(path=f"{UNITS}/{name}", text=(_UNITS / name).read_text())
-
-
-def archive(files: Sequence[MachineFile]) -> bytes:
-    """Return the files as a tar.
-
-    The bytes depend on the files alone: no times, no order, no compression, which differs between
-    versions of zlib. Owners are names, which the machine resolves.
-    """
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for file in sorted(files, key=lambda file: file.path):
-            content = file.text.encode()
-            entry = tarfile.TarInfo(file.path.removeprefix("/"))
-            entry.size, entry.mode = len(content), file.mode
-            entry.uname = entry.gname = file.owner
-            tar.addfile(entry, io.BytesIO(content))
-    return buffer.getvalue()

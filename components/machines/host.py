@@ -17,7 +17,7 @@ class Host:
 
     address: the IP address by which it is reached in its network.
     instance_id: changes when the machine is another one.
-    target: how SSH reaches it. It holds the key, so it is secret.
+    target: how SSH reaches it. It names the key, and does not hold it.
     patience_s: seconds for which SSH may be refused while the machine starts.
     host_key: where the machine creates its host key, the script that waits for the key and returns
         it; `target` has none then.

@@ -1,35 +1,41 @@
 """One machine in the mesh: created or adopted by its platform, joined, verified, and drained.
 
-Its life is in two commands. `<machine>-join` joins it over SSH. `<machine>-drain` is one resource
-for both ends, because six resources a machine are the limit: its creation waits for the machine's
-SSH host key, where the machine creates that key; its deletion takes the machine out of the mesh
-before it is removed. Where the key is known beforehand, the creation of the drain runs nothing.
+`<machine>-registration` identifies it: the machine and its WorkloadEntry carry that identifier, and
+nothing without it is ever changed. `<machine>-join` joins it over SSH. `<machine>-drain` is one
+resource for both ends, because six resources a machine are the limit: its creation waits for the
+machine's SSH host key, where the machine creates that key; its deletion takes the machine out of
+the mesh before it is removed. Where the key is known beforehand, the creation runs nothing.
+
+A machine of this program is drained before its replacement is created. One that exists already is
+another machine once its address is another: then it joins first, and what was at the old address
+leaves last. If both are one machine, it has the new identifier by then, and stays.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pulumi
-from pulumi_command import local
 
 from .. import commands, names, shell
 from ..istio.workload import Workload
 from ..local import openssh
-from .bootstrap import JoinInputs, join_digest, join_script, leave_script
+from .bootstrap import JoinInputs, bundle
+from .bundle import Bundle, Owner, join_script
 from .host import Host, HostFactory
-from .scripts import drain
-from .token import Token, TokenArgs
+from .registration import Registration, RegistrationArgs
+from .scripts import drain, join_machine
 
 SECONDS_TO_DRAIN, SECONDS_TO_LEAVE = 5, 2
 """Seconds that requests in flight get after the WorkloadEntry is deleted: in total, or before the agent stops.
 
 An agent that is stopped drains for another five seconds.
 """
-LEAVE_TIME_LIMIT_S = 120
-"""Seconds that leaving the mesh may take on the machine."""
+JOIN_TIMEOUT_S = join_machine.WAIT_LIMIT_S + 1800
+"""Seconds for one join beside Pulumi, its wait for a slot included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +45,11 @@ class MachineArgs:
     workload: the workload that it runs.
     host: creates or adopts the machine itself.
     network: the network that it is in; None: the network of the cluster's pods.
-    rotation: another number mints a new token and joins the machine again.
+    rotation: another number joins the machine again, with a new token.
     workloads: the names of all workloads of the program. A workload that is renamed under its
         machines is refused by them.
+    take_over: `<project>/<stack>` whose machine it may be until now; None: none.
+    forget: whether nothing connects to the machine any more, also when it is removed.
     """
 
     workload: Workload
@@ -49,14 +57,16 @@ class MachineArgs:
     network: str | None = None
     rotation: int = 0
     workloads: Sequence[str] = ()
+    take_over: str | None = None
+    forget: bool = False
 
 
 class Machine(pulumi.ComponentResource):
     """A machine of a workload: at most six resources, this one included, and two SSH connections.
 
     host: the machine itself. address: its IP address. entry: the name of its WorkloadEntry.
-    join: the resource that joins it.
-    revision: changes whenever the join restarted the agent or a new token was issued.
+    join: the resource that joins it; of a machine that is forgotten, its registration.
+    revision: changes whenever the join ran again.
     """
 
     host: Host
@@ -64,123 +74,170 @@ class Machine(pulumi.ComponentResource):
     workload: Workload
     address: pulumi.Output[str]
     entry: pulumi.Output[str]
-    join: local.Command
+    join: pulumi.Resource
     revision: pulumi.Output[str]
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:machines:Machine", name, {}, opts)
         workload = args.workload
         workload_name, mesh = workload.settings.name, workload.mesh
-        self._cluster = mesh.cluster
+        self._args, self._cluster = args, mesh.cluster
         network = args.network or mesh.network
         self.workload, self.network = workload, network
         self.host = host = args.host(name, pulumi.ResourceOptions(parent=self))
         self.address = host.address
         self.entry = host.address.apply(lambda address: names.entry_name(workload_name, address, network))
-        token = self._token(args)
-        inputs = pulumi.Output.all(
-            mesh=mesh.effective_config,
-            address=host.address,
-            gateway=mesh.gateway,
-            root_certificate=mesh.root_certificate,
-            token=token.token,
-        ).apply(self._join_inputs)
-        depends_on = [*filter(None, [host.resource]), *workload.identity_resources, *mesh.ready]
+        self._registration = registration = self._register()
         self._target = host.target
         if host.host_key:
             key = commands.result(self._drain(host.host_key, []), host.host_key.module.Result)
             self._target = pulumi.Output.all(target=host.target, key=key).apply(_with_host_key)
-        join = commands.MachineScript(
-            target=self._target,
-            purpose=names.JOIN,
-            script=inputs.apply(join_script),
-            last_line=inputs.apply(join_digest),
-        )
-        self.join = self._on_machine(join, depends_on)
+        self.join, self.revision = registration, registration.checked
+        if not args.forget:
+            self.join, self.revision = self._join()
         if not host.host_key:
             self._drain(None, [self.join])
-        # A new token alone may have brought the machine back.
-        revision = pulumi.Output.unsecret(pulumi.Output.all(commands.printed(self.join), token.expires))
-        self.revision = revision.apply(lambda parts: f"{parts[0]} {parts[1]}")
         self.register_outputs({"address": self.address, "entry": self.entry})
 
-    def _token(self, args: MachineArgs) -> Token:
-        workload, cluster = self.workload, self._cluster
-        token_args = TokenArgs(
-            kubeconfig=cluster.kubeconfig,
-            cluster=cluster.identifier,
-            workload=workload.settings.name,
-            workloads=sorted({*args.workloads, workload.settings.name}),
-            namespace=workload.settings.namespace,
-            service_account=workload.settings.service_account_name,
-            identity=self.host.instance_id,
-            rotation=args.rotation,
-            entry=self.entry,
-        )
-        opts = pulumi.ResourceOptions(parent=self, depends_on=workload.identity_resources)
-        return Token(names.part_name(self._name, names.TOKEN), token_args, opts)
-
-    def _join_inputs(self, values: Mapping[str, Any]) -> JoinInputs:
-        return JoinInputs(
+    def _register(self) -> Registration:
+        args, settings = self._args, self.workload.settings
+        registration_args = RegistrationArgs(
             machine=self._name,
-            network=self.network,
-            workload=self.workload.settings,
+            access=self._cluster.access,
+            workload=settings.name,
+            workloads=sorted({*args.workloads, settings.name}),
+            namespace=settings.namespace,
+            identity=self.host.instance_id,
+            entry=self.entry,
+            watched=not args.forget,
+        )
+        opts = pulumi.ResourceOptions(parent=self, depends_on=self.workload.identity_resources)
+        return Registration(names.part_name(self._name, names.REGISTRATION), registration_args, opts)
+
+    def _join(self) -> tuple[pulumi.Resource, pulumi.Output[str]]:
+        """Join the machine; return the resource, and what changes whenever it ran again."""
+        mesh, host, registration = self.workload.mesh, self.host, self._registration
+        joined = pulumi.Output.all(
+            registration=registration.id,
+            mesh=mesh.effective_config,
+            address=host.address,
+            gateway=mesh.gateway,
+            root_certificate=mesh.root_certificate,
+        ).apply(self._bundle)
+        inputs = {"access": self._cluster.access, "target": self._target, "bundle": joined, "entry": self.entry}
+        script = pulumi.Output.all(checked=registration.checked, script=joined.apply(_script_digest))
+        changes = script.apply(lambda values: f"{values['checked']} {self._args.rotation} {values['script']}".strip())
+        command = commands.local_command(
+            names.part_name(self._name, names.JOIN),
+            commands.Script(join_machine, pulumi.Output.all(**inputs).apply(self._join_payload)),
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[*filter(None, [host.resource]), *self.workload.identity_resources, *mesh.ready],
+                deleted_with=host.resource,
+            ),
+            options=commands.CommandOptions(converges=True, changes=changes, timeout_s=JOIN_TIMEOUT_S + host.patience_s),
+        )
+        done = commands.result(command, join_machine.Result)
+        revision = pulumi.Output.all(done.apply(lambda result: result.digest), changes)
+        return command, revision.apply(" ".join)
+
+    def _join_payload(self, values: Mapping[str, Any]) -> join_machine.Payload:
+        return join_machine.Payload(
             **values,
+            service_account=self.workload.settings.service_account_name,
+            patience_s=self.host.patience_s,
+            take_over=self._args.take_over or "",
         )
 
-    def _drain(self, create: commands.Script | None, depends_on: Sequence[pulumi.Resource]) -> local.Command:
+    def _owner(self, registration: str) -> Owner:
+        settings = self.workload.settings
+        return Owner(
+            project=pulumi.get_project(),
+            stack=pulumi.get_stack(),
+            machine=self._name,
+            registration=registration,
+            namespace=settings.namespace,
+            workload=settings.name,
+        )
+
+    def _bundle(self, values: Mapping[str, Any]) -> Bundle:
+        others = {key: value for key, value in values.items() if key != "registration"}
+        return bundle(
+            JoinInputs(
+                owner=self._owner(values["registration"]),
+                network=self.network,
+                workload=self.workload.settings,
+                **others,
+            )
+        )
+
+    def _drain(self, create: commands.Script | None, depends_on: Sequence[pulumi.Resource]) -> pulumi.Resource:
         host = self.host
-        values = {"kubeconfig": self._cluster.kubeconfig, "entry": self.entry}
-        # It runs before a machine is replaced, as before it is removed. A machine that stays leaves
-        # the mesh even when the cluster is deleted.
+        values = {
+            "access": self._cluster.access,
+            "registration": self._registration.id,
+            "entry": self.entry,
+            "address": self.address,
+            "target": self._target if host.leaves else None,
+        }
         opts = pulumi.ResourceOptions(
             parent=self,
             depends_on=list(depends_on),
-            delete_before_replace=True,
+            delete_before_replace=host.resource is not None,
+            # A machine that stays leaves the mesh even when the cluster is deleted.
             deleted_with=self._cluster.deleted_with if host.resource else None,
         )
-        payload = pulumi.Output.all(target=self._target if host.leaves else None, **values).apply(self._drain_payload)
         return commands.local_command(
             names.part_name(self._name, names.DRAIN),
             create,
             opts,
-            delete=commands.Script(drain, payload),
+            delete=commands.Script(drain, pulumi.Output.all(**values).apply(self._drain_payload)),
             options=commands.CommandOptions(triggers=[host.instance_id]),
         )
 
     def _drain_payload(self, values: Mapping[str, Any]) -> drain.Payload:
         leave = None
         if self.host.leaves:
-            script = shell.run_as_root(leave_script(self._name), LEAVE_TIME_LIMIT_S)
             # If this program also deletes the machine, a failed leave must not block the deletion.
-            leave = drain.Leave(values["target"], script, required=self.host.resource is None)
+            leave = drain.Leave(
+                values["target"],
+                required=self.host.resource is None,
+                forget=self._args.forget,
+            )
         return drain.Payload(
-            kubeconfig=values["kubeconfig"],
-            namespace=self.workload.settings.namespace,
+            access=values["access"],
+            owner=self._owner(values["registration"]),
             entry=values["entry"],
+            address=values["address"],
             drain_s=SECONDS_TO_LEAVE if leave else SECONDS_TO_DRAIN,
             leave=leave,
         )
 
-    def verify(self, text: pulumi.Input[str], depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[str]:
-        """Run a verification script on the machine and return its output.
+    def verify(self, script: str, variables: pulumi.Input[str], depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[str]:
+        """Run a verification script on the machine, as root, and return its output.
 
-        It runs again whenever the text or the join changes.
+        script: its name, `<package>/<script>`.
+        variables: shell assignments that stand before it.
+
+        It runs again whenever either or the join changes.
         """
-        proof = commands.MachineScript(target=self._target, purpose=names.PROOF, script=text, changes=self.revision)
-        return commands.printed(self._on_machine(proof, [self.join, *depends_on]))
-
-    def _on_machine(self, work: commands.MachineScript, depends_on: Sequence[pulumi.Resource]) -> local.Command:
-        """Run a script on the machine, as root."""
         host = self.host
-        as_root = replace(
-            work,
-            script=pulumi.Output.from_input(work.script).apply(shell.run_as_root),
-            triggers=[host.instance_id],
+        proof = commands.MachineScript(
+            target=self._target,
+            purpose=names.PROOF,
+            script=variables,
+            body=script,
+            changes=self.revision,
             patience_s=host.patience_s,
         )
-        opts = pulumi.ResourceOptions(parent=self, depends_on=list(depends_on), deleted_with=host.resource)
-        return commands.machine_command(names.part_name(self._name, work.purpose), as_root, opts)
+        opts = pulumi.ResourceOptions(parent=self, depends_on=[self.join, *depends_on], deleted_with=host.resource)
+        return commands.printed(commands.machine_command(names.part_name(self._name, names.PROOF), proof, opts))
+
+
+def _script_digest(joined: Bundle) -> str:
+    """Return a digest of all that a join runs on the machine: its scripts are in no input."""
+    text = shell.run_as_root(join_script(joined, ""))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _with_host_key(values: Mapping[str, Any]) -> openssh.Target:

@@ -7,28 +7,46 @@ from typing import NamedTuple
 import pulumi
 
 from .. import commands
+from ..local import private_files
 from ..names import PROJECT, SSH_KEY
-from .scripts import create_ssh_key
+from .scripts import create_ssh_key, remove_ssh_key
 
 
 class SshKey(NamedTuple):
-    """A key pair; `private` is secret."""
+    """A key pair. file: the reference of the private key's file. public: the public key."""
 
-    private: pulumi.Output[str]
+    file: pulumi.Output[str]
     public: pulumi.Output[str]
 
 
+def stack_directory() -> str:
+    """Return `<organization>/<project>/<stack>`, which private files of this stack are under."""
+    organization = pulumi.get_organization() or "organization"
+    return f"{organization}/{pulumi.get_project()}/{pulumi.get_stack()}"
+
+
 def ssh_key() -> SshKey:
-    """Make the stack's SSH key, once; it lives in the state, encrypted, and in no file."""
+    """Make the stack's SSH key, once.
+
+    The private key is in the state of this resource, encrypted, and in a private file of whoever
+    runs the program. It is an input of no other resource.
+    """
+    file = private_files.reference(stack_directory(), private_files.SSH_KEY)
     command = commands.local_command(
         SSH_KEY,
         commands.Script(create_ssh_key, create_ssh_key.Payload(comment=PROJECT)),
         # Nothing makes another key: the machines have this one.
         pulumi.ResourceOptions(ignore_changes=["create", "stdin"]),
+        delete=commands.Script(remove_ssh_key, remove_ssh_key.Payload(file)),
         options=commands.CommandOptions(secret_result=True, quiet=True),
     )
     pair = commands.result(command, create_ssh_key.Result)
+
+    def written(key: create_ssh_key.Result) -> str:
+        private_files.write(file, key.private)
+        return file
+
     return SshKey(
-        private=pair.apply(lambda key: key.private),
+        file=pulumi.Output.unsecret(pair.apply(written)),
         public=pulumi.Output.unsecret(pair.apply(lambda key: key.public)),
     )

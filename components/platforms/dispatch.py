@@ -86,14 +86,14 @@ def cluster(stack: str, settings: Settings, networks: Networks) -> Cluster:
             google_args = GoogleClusterArgs(settings=gke, networks=networks.google, gateway_clients=machine_cidrs(settings))
             return GoogleCluster("cluster", google_args).cluster
         case ExistingCluster() as existing:
-            from .existing.cluster import ExistingClusterArgs, existing_cluster, kubeconfig_of
+            from .existing.cluster import ExistingClusterArgs, existing_cluster
 
             cidrs = {cidr for machine in settings.machines.values() for cidr in settings.cidrs(machine.network)}
             existing_args = ExistingClusterArgs(
                 network=existing.network,
                 pod_cidr=existing.pod_cidr,
                 context=existing.context,
-                kubeconfig=kubeconfig_of(existing),
+                path=existing.kubeconfig,
                 gateway=existing.gateway,
                 gateway_clients=sorted(cidrs),
             )
@@ -106,18 +106,22 @@ def host_factories(stack: str, settings: Settings, networks: Networks, cluster: 
     google = settings.machines_of_type(GceMachine)
     key = ssh_key() if docker or google else None
     factories: dict[str, HostFactory] = {}
+    if existing := settings.machines_of_type(SshMachine):
+        from .existing.machine import check_keys
+
+        check_keys(existing)
     if docker and key:
         factories.update(_docker_hosts(stack, settings, networks.docker, cluster, key))
     for name, machine in settings.machines.items():
         if isinstance(machine, SshMachine):
-            from .existing.machine import SshHostArgs, private_key_of, ssh_host
+            from .existing.machine import SshHostArgs, ssh_host
 
             factories[name] = ssh_host(
                 SshHostArgs(
                     host=machine.host,
                     port=machine.port,
                     user=machine.user,
-                    private_key=private_key_of(machine),
+                    private_key=machine.private_key,
                     host_key=machine.host_key,
                     accept_any_host_key=machine.accept_any_host_key,
                     address=machine.address,

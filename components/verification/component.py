@@ -108,8 +108,8 @@ def _evidence(values: Mapping[str, Any]) -> Evidence:
 
 def _on_gateway(machine: Machine, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:
     """Have a gateway's machine report what it passed on."""
-    script = shell.remote_script("verification/gateway-stats", {"GATEWAY_NAME": machine.pulumi_resource_name})
-    return machine.verify(script, depends_on).apply(parse)
+    variables = shell.assignments({"GATEWAY_NAME": machine.pulumi_resource_name})
+    return machine.verify("verification/gateway-stats", variables, depends_on).apply(parse)
 
 
 def _pair(name: str, address: str) -> tuple[str, str]:
@@ -133,7 +133,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
         text = jobs.call_script(settings, caller=caller, mode="fail", wanted=expected)
         plaintext = jobs.plaintext_probe_script(settings, expected)
         return verify_workload.Payload(
-            kubeconfig=values["kubeconfig"],
+            access=values["access"],
             workload=settings.name,
             namespace=settings.namespace,
             entries=tuple(
@@ -151,7 +151,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
         )
 
     inputs = {
-        "kubeconfig": mesh.cluster.kubeconfig,
+        "access": mesh.cluster.access,
         "entries": {machine_name: machine.entry for machine_name, machine in machines.items()},
         "addresses": {machine_name: machine.address for machine_name, machine in machines.items()},
         "gateways": gateways,
@@ -205,9 +205,9 @@ def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
     with_pods = bool(settings.pods and settings.pods.replicas)
     in_pods_network = machine.network == pods_network
 
-    def script(addresses: dict[str, list[str]]) -> str:
+    def variables(addresses: dict[str, list[str]]) -> str:
         through_gateway = with_pods and not in_pods_network
-        return jobs.call_script(
+        values = jobs.call_variables(
             settings,
             caller=f"machine {machine.pulumi_resource_name}",
             mode=args.mode,
@@ -215,5 +215,6 @@ def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
             ranges=[args.mesh.cluster.pod_cidr] if with_pods and in_pods_network else [],
             answered=machine.network in addresses,
         )
+        return shell.assignments(values)
 
-    return machine.verify(caller.gateways.apply(script), [caller.from_cluster]).apply(parse)
+    return machine.verify(jobs.CALL_SCRIPT, caller.gateways.apply(variables), [caller.from_cluster]).apply(parse)

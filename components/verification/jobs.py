@@ -11,8 +11,11 @@ from ..manifest import Manifest
 from . import targets
 from .targets import POD_ENDPOINTS, TIMEOUT_S
 
+CALL_SCRIPT = "verification/call-service"
+"""The script that calls a workload from inside the mesh; `call_variables` stand before it."""
 
-def call_script(
+
+def call_variables(
     workload: WorkloadSettings,
     *,
     caller: str,
@@ -20,14 +23,14 @@ def call_script(
     wanted: Sequence[str] = (),
     ranges: Sequence[str] = (),
     answered: bool = False,
-) -> str:
-    """The script that calls a workload from inside the mesh until the endpoints `wanted`, and one in `ranges` if given, have answered.
+) -> dict[str, str | int]:
+    """Return the variables of `CALL_SCRIPT`: it calls until the endpoints `wanted`, and one in `ranges` if given, have answered.
 
     With `answered` the caller, a machine of the workload, must have been called itself.
     """
     service, port, target = targets.probe_target(workload) or ("", 0, 0)
     probed = workload.probe.http if workload.probe.port == target else None
-    variables: dict[str, str | int] = {
+    return {
         "CALLER": caller,
         "MODE": mode,
         "HOST": names.service_host(service, workload.namespace),
@@ -39,7 +42,11 @@ def call_script(
         "TIMEOUT_S": TIMEOUT_S // 2,
         "INBOUND_PORT": target if answered else "",
     }
-    return shell.remote_script("verification/call-service", variables)
+
+
+def call_script(workload: WorkloadSettings, *, caller: str, mode: str, wanted: Sequence[str] = (), ranges: Sequence[str] = ()) -> str:
+    """Return `CALL_SCRIPT` with its variables, for a pod."""
+    return shell.remote_script(CALL_SCRIPT, call_variables(workload, caller=caller, mode=mode, wanted=wanted, ranges=ranges))
 
 
 def plaintext_probe_script(workload: WorkloadSettings, endpoints: Sequence[str]) -> str:

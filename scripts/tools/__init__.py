@@ -1,6 +1,6 @@
 """The code behind the commands in `scripts/`.
 
-- `mesh_status`, `iap_tunnels`: for operators; they need neither the lab nor the stand-ins.
+- `mesh_status`: for operators; it needs neither the lab nor the stand-ins.
 - `lab`: the lab; `lab.offline` builds from package registries what the machine does not have.
 - `standins`: Pulumi plugins for the lab alone; imported by `lab.plugins` and by nothing else.
 - `devtools`: test runner, schema and reference pages, benchmark, mutations.

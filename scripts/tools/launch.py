@@ -13,7 +13,6 @@ COMMANDS = {
     "lab": ("tools.lab", "tools.lab.cli"),
     "test": ("tools.devtools.test_runner", "tools.devtools.runner_cli"),
     "status": ("tools.mesh_status", "tools.mesh_status.cli"),
-    "tunnels": ("tools.iap_tunnels", "tools.iap_tunnels"),
     "schema": ("tools.devtools.schema", "tools.devtools.schema"),
     "bench": ("tools.devtools.bench", "tools.devtools.bench.cli"),
     "mutations": ("tools.devtools.mutate", "tools.devtools.mutate"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pulumi
@@ -18,17 +19,24 @@ from components.commands import (
     machine_command,
     printed,
 )
-from components.local import openssh, over_ssh, scripting
+from components.local import openssh, scripting
+from components.local.cluster_access import ClusterAccess
+from components.machines.bundle import Owner
 from components.machines.scripts import drain
-from tests.support.cli_stack import STACK, Stack
+from components.machines.ssh_key import ssh_key
+from tests.support.cli_stack import PROJECT, STACK, Stack
+from tests.support.process_watch import ProcessWatch
 from tests.support.sshd import Sshd, reserved_port
 
 ANOTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"
 
 
+def target(hop: openssh.Hop, *jumps: openssh.Hop) -> openssh.Target:
+    return openssh.Target("m-1", hop, jumps)
+
+
 def target_of(sshd: Sshd) -> openssh.Target:
-    host_key = " ".join(sshd.host_key.split()[:2])
-    return openssh.Target("m-1", openssh.Hop("127.0.0.1", sshd.port, sshd.user, sshd.private_key, host_key))
+    return target(sshd.hop())
 
 
 @dataclass(frozen=True)
@@ -95,14 +103,49 @@ def test_a_join_without_its_digest_fails_and_is_repeated(commands: Stack, machin
 
 
 def test_nothing_secret_is_readable_and_nothing_of_a_script_is_stored(commands: Stack, machine: Machine) -> None:
-    commands.up(lambda: join(machine))
-    secret = machine.target.hop.private_key.splitlines()[3]
+    with ProcessWatch() as watch:
+        commands.up(lambda: join(machine))
+    secret = Path(str(machine.target.hop.identity_file)).read_text().splitlines()[3]
     assert commands.files_with(secret) == []
+    assert not [line for line in watch.seen if secret.encode() in line]
     stored = commands.resources()["m-1-join"]
     assert stored["inputs"]["create"].endswith("components/local/run.py local/over_ssh.py create")
     assert stored["outputs"]["stdout"] == '{"stdout": "working\\nabc"}' or "ciphertext" in str(stored["outputs"]["stdout"])
     exported = commands.call("stack", "export", "--show-secrets", "--stack", STACK).output
     assert "def run_script" not in exported
+
+
+def test_the_key_of_a_stack_is_in_one_output_and_one_private_file(commands: Stack, sshd: Sshd, tmp_path: Path) -> None:
+    def program() -> None:
+        def hop(file: str) -> openssh.Target:
+            return target(sshd.hop(identity_file=file))
+
+        key = ssh_key()
+        authorise = key.public.apply(lambda public: sshd.log.with_name("client.pub").write_text(f"{public}\n"))
+        machine = pulumi.Output.all(key.file, authorise).apply(lambda values: hop(values[0]))
+        machine_command("m-1-join", MachineScript(target=machine, purpose="join", script="echo abc\n"), pulumi.ResourceOptions())
+
+    accepted = sshd.log.with_name("client.pub")
+    before = accepted.read_text()
+    try:
+        with ProcessWatch() as watch:
+            log = commands.up(program, "--debug").output
+    finally:
+        accepted.write_text(before)
+    file = Path(os.environ["XDG_STATE_HOME"], "istio-vm-mesh/organization", PROJECT, STACK, "ssh-key")
+    canary = file.read_text().splitlines()[2]
+    assert file.stat().st_mode & 0o77 == 0
+    assert commands.files_with(canary) == [] and canary not in log
+    assert not [line for line in watch.seen if canary.encode() in line]
+    exported = json.loads(commands.call("stack", "export", "--show-secrets", "--stack", STACK).output)
+    holders = [each["urn"].rpartition("::")[2] for each in exported["deployment"]["resources"] if canary in json.dumps(each)]
+    assert holders == ["ssh-key"]
+    assert canary not in json.dumps([each["inputs"] for each in exported["deployment"]["resources"] if "inputs" in each])
+    file.unlink()
+    assert commands.preview(program).changes() == {"unchanged": 3}
+    assert canary in file.read_text(), "a preview writes it, for a computer that does not have it"
+    commands.destroy()
+    assert not file.exists()
 
 
 def test_a_changed_script_joins_again_and_deletes_and_replaces_nothing(
@@ -115,75 +158,74 @@ def test_a_changed_script_joins_again_and_deletes_and_replaces_nothing(
     assert machine.joins == 2
 
 
-def test_a_changed_script_of_a_drain_runs_nothing(commands: Stack, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+OWNER = Owner("test", "lab", "m-1", "0123", "shop", "product")
+
+
+def test_a_changed_script_of_a_drain_runs_nothing(commands: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def program() -> None:
-        leave = drain.Leave(machine.target, f"echo left >>{machine.root}/log\n", required=True)
-        payload = drain.Payload("kubeconfig", "shop", "entry", 0, leave)
+        payload = drain.Payload(ClusterAccess(path=str(tmp_path / "nowhere")), OWNER, "entry", "192.0.2.7", 0)
         local_command(
             "m-1-drain",
             None,
             pulumi.ResourceOptions(delete_before_replace=True),
-            delete=Script(drain, pulumi.Output.secret(payload)),
+            delete=Script(drain, payload),
             options=CommandOptions(triggers=["one machine"]),
         )
 
     commands.up(program)
     monkeypatch.setattr("components.commands.digest", lambda module: "another")
     assert commands.up(program).changes() == {"unchanged": 2}
-    assert machine.joins == 0
-    commands.destroy()
-    assert (machine.root / "log").read_text() == "left\n"
+    assert "the WorkloadEntry of machine m-1 was not deleted first" in commands.destroy().output
 
 
-def leave(target: openssh.Target, script: str) -> None:
-    drain.leave(drain.Leave(target, script, required=True))
+@pytest.fixture
+def leave(monkeypatch: pytest.MonkeyPatch) -> Callable[[openssh.Target, str], None]:
+    """Have a machine leave by a script of the test's; what was to be kept out is reported."""
+
+    def run(target: openssh.Target, script: str) -> None:
+        monkeypatch.setattr(drain, "leave_script", lambda owner: script)
+        how = drain.Leave(target, required=True)
+        drain.leave(drain.Payload(ClusterAccess(), OWNER, "entry", "192.0.2.7", 0, how), how)
+
+    monkeypatch.setattr(drain.shell, "run_as_root", lambda text, _limit: text)
+    monkeypatch.setattr(drain, "give_up", lambda payload, cause, reason: drain.report(cause))
+    monkeypatch.setattr(drain, "drain", lambda payload: drain.report("drained"))
+    return run
 
 
-def test_a_failure_on_the_machine_is_a_failure(sshd: Sshd, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_is_drained_while_its_script_waits(
+    sshd: Sshd, leave: Callable[[openssh.Target, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave(target_of(sshd), "main() { echo 'istio-vm-mesh: ask leave'; read -r answer; echo $answer >&2; echo left; }; main; exit\n")
+    assert capsys.readouterr().err.split() == ["drained", "yes"]
+
+
+def test_a_failure_on_the_machine_is_a_failure(
+    sshd: Sshd, leave: Callable[[openssh.Target, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(scripting.Failed, match=r"machine m-1 did not leave the mesh \(status 3\)"):
         leave(target_of(sshd), "echo why >&2; exit 3\n")
     assert "why" in capsys.readouterr().err
 
 
-def test_a_dead_machine_and_another_one_in_its_place_are_let_go(sshd: Sshd, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = target_of(sshd)
+def test_a_dead_machine_is_let_go_and_every_refusal_is_an_error(
+    sshd: Sshd,
+    swallowing_sshd: Sshd,
+    tmp_path: Path,
+    leave: Callable[[openssh.Target, str], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script = f"touch {tmp_path}/left; exit\n"
     with reserved_port() as dead:
-        for changes in ({"port": dead}, {"host_key": ANOTHER_KEY}):
-            leave(replace(target, hop=replace(target.hop, **changes)), f"touch {tmp_path}/left\n")
-            assert "machine m-1 was not reached" in capsys.readouterr().err
+        leave(target(sshd.hop(port=dead)), script)
+        assert "machine m-1 is dead" in capsys.readouterr().err
+        refusals = {
+            "host key mismatch": target(sshd.hop(host_key=ANOTHER_KEY)),
+            "refused the login": target(sshd.hop(identity_file=str(swallowing_sshd.identity_file))),
+            "jump host 127.0.0.1: Connection refused": target(sshd.hop(), sshd.hop(port=dead)),
+            "Could not resolve hostname": target(sshd.hop(host="nowhere.invalid")),
+        }
+        for reason, refusing in refusals.items():
+            with pytest.raises(scripting.Failed, match=reason):
+                leave(refusing, script)
     assert not (tmp_path / "left").exists()
-
-
-def test_a_machine_behind_a_bastion_is_reached_with_both_keys_pinned(sshd: Sshd) -> None:
-    target = target_of(sshd)
-    work = over_ssh.Payload(replace(target, bastion=target.hop), "proof", "echo here\n", 60, 0)
-    assert over_ssh.run(work).stdout == "here"
-    wrong = replace(target, bastion=replace(target.hop, host_key=ANOTHER_KEY))
-    with pytest.raises(scripting.Failed, match=r"Host key verification failed(?s:.*)host key mismatch: .* through 127.0.0.1"):
-        over_ssh.run(replace(work, target=wrong))
-
-
-def test_one_script_is_one_connection_and_its_key_on_no_command_line(sshd: Sshd) -> None:
-    before = sshd.log.read_text().count("Accepted publickey")
-    work = over_ssh.Payload(target_of(sshd), "proof", "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '\n", 60, 0)
-    processes = over_ssh.run(work).stdout
-    assert "ssh -F" in processes and "PRIVATE KEY" not in processes
-    assert sshd.log.read_text().count("Accepted publickey") - before == 1
-
-
-def test_a_machine_on_port_22_has_its_key_pinned_too(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenSSH looks up the key of port 22 by another name than that of any other port, unless it has an alias.
-
-    The client is the real one. It takes the server's standard input and output for the connection, because a port below 1024 needs root.
-    """
-    ssh, server = shutil.which("ssh"), shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    client = tmp_path / "ssh"
-    client.write_text(f"#!/bin/sh\nexec {ssh} -o 'ProxyCommand={server} -i -f {sshd.log.parent}/config' \"$@\"\n")
-    client.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    target = target_of(sshd)
-    target = replace(target, hop=replace(target.hop, port=22))
-    assert over_ssh.run(over_ssh.Payload(target, "proof", "echo here\n", 60, 0)).stdout == "here"
-    wrong = replace(target, hop=replace(target.hop, host_key=ANOTHER_KEY))
-    with pytest.raises(scripting.Failed, match="Host key verification failed"):
-        over_ssh.run(over_ssh.Payload(wrong, "proof", "echo here\n", 60, 0))

@@ -28,8 +28,6 @@ class Mesh:
     def __init__(self, stack: Stack, name: str) -> None:
         self._stack = stack
         self.config: Config = harness.configuration(name)
-        if "kubeconfig" in self.config["cluster"]:
-            self.config["cluster"]["kubeconfig"] = str(harness.ROOT / self.config["cluster"]["kubeconfig"])
 
     def write(self, config: Config) -> None:
         file = self._stack.project / f"Pulumi.{STACK}.yaml"
@@ -102,7 +100,7 @@ def test_another_machine_is_created_and_verified_and_nothing_else(running: Mesh)
     config = running.changed()
     config["machines"]["product-3"] = dict(config["machines"]["product-1"])
     shown, _ = running.preview(config)
-    parts = ("", "-instance", "-token", "-drain", "-join", "-proof")
+    parts = ("", "-instance", "-registration", "-drain", "-join", "-proof")
     assert shown == {**{f"product-3{part}": "create" for part in parts}, "product-verification": "update"}
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
 
+from components.local import openssh, private_files
 from tests.support import harness
-from tests.support.scripts import machine_files
+from tests.support.sshd import key_pair
 
 
 @pytest.fixture
@@ -42,8 +43,8 @@ def test_strict_mtls_covers_the_stacks_namespaces_alone(config: dict[str, Any]) 
 
 
 def test_machines_are_configured_as_the_adopted_mesh_says(config: dict[str, Any]) -> None:
-    join = harness.payload(graph_of(config)["billing-1-join"])["script"]
-    text = machine_files(join)["/var/lib/istio/envoy/cluster.env"]
+    files = harness.payload(graph_of(config)["billing-1-join"])["bundle"]["files"]
+    text = next(file["text"] for file in files if file["path"] == "/var/lib/istio-vm-mesh/cluster.env")
     assert "ISTIO_META_CLUSTER_ID='their-cluster'" in text
     assert "ISTIO_META_MESH_ID='theirs'" in text
 
@@ -57,53 +58,103 @@ def test_a_mesh_whose_network_has_another_name_is_refused(config: dict[str, Any]
         graph_of(config)
 
 
-def test_the_provider_gets_the_named_context_alone_as_a_secret(config: dict[str, Any]) -> None:
+def test_no_command_is_given_more_of_the_cluster_than_where_it_is(config: dict[str, Any]) -> None:
     graph = graph_of(config)
-    kubeconfig = json.loads(graph["kubernetes"].inputs["kubeconfig"]["secret"])
-    assert kubeconfig["current-context"] == "production"
-    assert [item["name"] for item in kubeconfig["clusters"]] == ["theirs"]
-    assert "certificate-authority-data" in kubeconfig["clusters"][0]["cluster"]
-    assert graph["kubernetes"].inputs["clusterIdentifier"] == "production"
-
-
-def test_a_kubeconfig_may_be_a_secret(config: dict[str, Any]) -> None:
-    del config["cluster"]["kubeconfig"]
-    text = (harness.ROOT / "tests/preview/kubeconfig.yaml").read_text().replace(", certificate-authority: kubeconfig.yaml", "")
-    graph = graph_of(config, kubeconfig=text)
-    assert json.loads(graph["kubernetes"].inputs["kubeconfig"]["secret"])["current-context"] == "production"
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({"kubeconfig": "/nowhere/config"}, "cluster.kubeconfig: cannot read /nowhere/config: No such file or directory"),
-        ({"context": "produktion"}, r"has no context 'produktion' \(did you mean 'production'\?\)"),
-        ({"kubeconfig": None}, "cluster.kubeconfig: is missing: name a file"),
-    ],
-)
-def test_a_wrong_kubeconfig_is_an_error_before_any_resource(config: dict[str, Any], change: dict, problem: str) -> None:
-    config["cluster"] = {key: value for key, value in {**config["cluster"], **change}.items() if value is not None}
-    with pytest.raises(pulumi.RunError, match=problem):
-        graph_of(config)
-
-
-def test_a_key_in_the_clear_is_refused(config: dict[str, Any]) -> None:
-    with pytest.raises(pulumi.RunError, match="sshPrivateKey: must be a secret"):
-        harness.run({**config, "sshPrivateKey": "in the clear"}, secrets={})
+    access = graph["cluster-check"].inputs["access"]
+    assert {key: value for key, value in access.items() if value is not None} == {
+        "context": "production",
+        "path": config["cluster"]["kubeconfig"],
+    }
+    assert graph["kubernetes"].inputs["kubeconfig"] == harness.THEIR_CLUSTER["kubeconfig"]
+    assert graph["kubernetes"].inputs["clusterIdentifier"] == harness.THEIR_CLUSTER["uid"]
+    assert "cluster-check" in graph["kubernetes"].dependencies
+    drain = harness.payload(graph["billing-1-drain"], "delete")
+    assert {key: value for key, value in drain["access"].items() if value is not None} == harness.THEIR_CLUSTER["recorded"]
 
 
 def test_ssh_connections_follow_the_settings(config: dict[str, Any]) -> None:
     graph = graph_of(config)
     target = harness.payload(graph["billing-2-join"])["target"]
-    hop, bastion = target["hop"], target["bastion"]
+    hop, (bastion,) = target["hop"], target["jumps"]
     assert (hop["host"], hop["port"], hop["user"]) == ("10.11.0.6", 2222, "admin")
     assert hop["host_key"].startswith("ssh-ed25519 ")
     assert bastion["host"] == "bastion.example.com"
     assert bastion["host_key"].startswith("ssh-ed25519 ")
-    assert hop["private_key"] == bastion["private_key"] == harness.CANARIES["private key"]
-    join = harness.payload(graph["billing-1-join"])
-    assert "exec sudo -n timeout" in join["script"]
-    assert f"DIGEST={join['last_line']}\n" in join["script"], "the join has failed unless its output ends so"
+    assert hop["identity_file"] == "state:organization/istio-vm-mesh/test/identities/machines/billing-2"
+    assert bastion["identity_file"] == "state:organization/istio-vm-mesh/test/identities/bastions/billing-2"
+
+
+def test_another_persons_key_shows_no_difference(config: dict[str, Any], tmp_path: Path) -> None:
+    """It may be in a file of another path, in an agent, or in the environment."""
+    one, two = key_pair(tmp_path / "one"), key_pair(tmp_path / "two")
+    before = graph_of(config)
+    for path in (one, two):
+        config["machines"]["billing-1"]["privateKey"] = str(path)
+        config["machines"]["billing-2"]["bastion"]["privateKey"] = str(path)
+        assert graph_of(config) == before
+        links = private_files.path_of("state:organization/istio-vm-mesh/test/identities")
+        assert {str(link.readlink()) for link in links.rglob("billing-*") if link.is_symlink()} == {str(path)}
+    del config["machines"]["billing-1"]["privateKey"], config["machines"]["billing-2"]["bastion"]["privateKey"]
+    assert graph_of(config) == before
+    assert not [link for link in links.rglob("*") if link.is_symlink()]
+
+
+def test_keys_that_ssh_cannot_use_are_named_in_the_preview_all_at_once(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    locked = key_pair(tmp_path / "locked", passphrase="long enough")
+    config["machines"]["billing-1"]["privateKey"] = str(locked)
+    config["machines"]["billing-2"]["privateKey"] = "/nowhere/key"
+    config["machines"]["billing-2"]["bastion"]["privateKey"] = f"{locked}.pub"
+    with pytest.raises(pulumi.RunError) as raised:
+        graph_of(config)
+    for problem in (
+        f"machines.billing-1.privateKey: {locked} needs a passphrase, and no agent has the key: run `ssh-add {locked}` first",
+        "machines.billing-2.privateKey: cannot read /nowhere/key: No such file or directory",
+        f"machines.billing-2.bastion.privateKey: {locked}.pub is a public key, and no agent has its private key: name {locked}",
+    ):
+        assert problem in str(raised.value)
+    monkeypatch.setenv(openssh.KEY_VARIABLE, "a text")
+    with pytest.raises(pulumi.RunError, match=r"has 1 problem:\s+ISTIO_VM_MESH_SSH_KEY: has no private key that ssh can read"):
+        graph_of(config)
+    monkeypatch.setenv(openssh.KEY_VARIABLE, key_pair(tmp_path / "of-ci").read_text())
+    graph_of(config)
+
+
+def test_a_runner_without_ssh_is_refused_in_the_preview(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(pulumi.RunError, match="ssh, which is not on PATH: install OpenSSH's client on the computer that runs Pulumi"):
+        graph_of(config)
+
+
+def test_another_way_to_a_machine_replaces_nothing(config: dict[str, Any]) -> None:
+    before = graph_of(config)
+    config["machines"]["billing-1"] |= {"port": 2222, "user": "root", "hostKey": config["machines"]["billing-2"]["hostKey"]}
+    config["machines"]["billing-1"] |= {"host": "billing.example.com", "address": "10.11.0.5"}
+    after = graph_of(config)
+    assert after["billing-1-drain"].inputs["triggers"] == before["billing-1-drain"].inputs["triggers"]
+    assert "triggers" not in after["billing-1-join"].inputs
+    assert after["billing-1-registration"] == before["billing-1-registration"]
+
+
+def test_a_machine_at_another_address_is_another_machine(config: dict[str, Any]) -> None:
+    before = graph_of(config)
+    config["machines"]["billing-1"]["host"] = "10.11.0.9"
+    after = graph_of(config)
+    assert after["billing-1-drain"].inputs["triggers"] != before["billing-1-drain"].inputs["triggers"]
+    assert "delete_before_replace" not in after["billing-1-drain"].options, "the new one joins before the old one leaves"
+
+
+def test_a_machine_that_is_given_up_has_nothing_that_connects_to_it(config: dict[str, Any]) -> None:
+    config["machines"]["billing-1"]["forget"] = True
+    graph = graph_of(config)
+    assert not [node.name for node in graph.values() if node.name.startswith("billing-1") and harness.on_machine(node)]
+    assert harness.payload(graph["billing-1-drain"], "delete")["leave"]["forget"]
+    assert graph["billing-1-registration"].inputs["watched"] is False
+    verified = harness.payload(graph["billing-verification"])
+    assert [entry["machine"] for entry in verified["entries"]] == ["billing-2"]
+    assert graph["billing-slots"].inputs["metadata"]["annotations"]["istio-vm-mesh/machines"] == "billing-2"
 
 
 def test_a_machine_that_stays_leaves_the_mesh_when_it_is_removed(config: dict[str, Any]) -> None:
@@ -112,6 +163,5 @@ def test_a_machine_that_stays_leaves_the_mesh_when_it_is_removed(config: dict[st
     assert payload["entry"].startswith("billing-10.11.0.5")
     assert payload["leave"]["required"], "it stays, so a leave that fails is an error"
     assert payload["leave"]["target"]["hop"]["host_key"].startswith("ssh-ed25519 ")
-    assert "systemctl disable --now" in payload["leave"]["script"]
     assert drain.inputs["delete"] == "python3 -I components/local/run.py machines/scripts/drain.py delete"
     assert "create" not in drain.inputs

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from components.config.reader import load
 from components.platforms.google import names
 from tests.support import harness
 from tests.support.harness import Node, declared
@@ -100,8 +99,8 @@ def test_a_group_machine_drains_before_its_application_stops() -> None:
     """Its unit orders it; tests of units hold its times."""
     startup = declared("fleet").graph["product-fleet-template"].inputs["metadata"]["startup-script"]
     files = machine_files(startup)
-    assert "After=multi-user.target" in files["/etc/systemd/system/istio-drain.service"]
-    assert "Wants=istio-drain.service" in files["/etc/systemd/system/istio.service.d/drain.conf"]
+    assert "After=multi-user.target" in files["/etc/systemd/system/istio-vm-mesh-drain.service"]
+    assert "Wants=istio-vm-mesh-drain.service" in files["/etc/systemd/system/istio-vm-mesh.service.d/drain.conf"]
 
 
 def test_declared_pod_ports_are_opened_in_the_firewall() -> None:
@@ -241,19 +240,23 @@ def test_a_regional_cluster_is_one_without_a_zone() -> None:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_the_kubeconfig_holds_no_credential(stack: str) -> None:
-    kubeconfig = json.loads(declared(stack).graph["kubernetes"].inputs["kubeconfig"]["secret"])
+    kubeconfig = json.loads(declared(stack).graph["kubernetes"].inputs["kubeconfig"])
     (user,) = kubeconfig["users"]
     assert set(user["user"]) == {"exec"}
     assert user["user"]["exec"]["command"] == "gke-gcloud-auth-plugin"
     assert kubeconfig["clusters"][0]["cluster"] == {"server": "https://gke-0123.europe-west1.gke.goog"}
-    assert declared(stack).graph["kubernetes"].inputs["clusterIdentifier"].startswith("my-project/europe-west1")
+    assert declared(stack).graph["kubernetes"].inputs["clusterIdentifier"] == harness.THEIR_CLUSTER["uid"]
 
 
-def test_ssh_pins_the_key_that_the_machine_published_and_ends_at_its_tunnel() -> None:
+def test_ssh_pins_the_key_that_the_machine_published_and_passes_identity_aware_proxy() -> None:
     graph = declared("single-network").graph
-    hop, other = (harness.payload(graph[f"product-{number}-join"])["target"]["hop"] for number in (1, 2))
-    assert (hop["host"], hop["user"]) == ("127.0.0.1", "mesh")
-    assert hop["port"] != other["port"]
+    target = harness.payload(graph["product-1-join"])["target"]
+    hop = target["hop"]
+    assert (hop["host"], hop["port"], hop["user"]) == (graph["product-1-instance"].inputs["name"], 22, "mesh")
+    assert hop["identity_file"].endswith("/ssh-key")
+    assert target["proxy_command"] == (
+        f"gcloud compute start-iap-tunnel {hop['host']} 22 --listen-on-stdin --project my-project --zone europe-west1-b --verbosity warning"
+    )
     assert hop["host_key"] == "ssh-ed25519 AAAA", "what the command that reads guest attributes returned"
     assert graph["product-1-drain"].inputs["create"] == "python3 -I components/local/run.py platforms/google/scripts/host_key.py create"
     assert "product-1-drain" in graph["product-1-join"].dependencies
@@ -268,7 +271,8 @@ def test_direct_and_bastion_ssh_use_the_machines_address() -> None:
             graph["product-1-instance"].state["networkInterfaces"][0]["networkIp"],
             22,
         )
-        assert (target["bastion"] is not None) == (ssh["via"] == "bastion")
+        assert [jump["host"] for jump in target["jumps"]] == (["bastion.example.com"] if ssh["via"] == "bastion" else [])
+        assert target["proxy_command"] is None
         assert graph["firewall-mesh-product-ssh"].inputs["sourceRanges"] == ["10.9.0.0/24"]
 
 
@@ -286,7 +290,8 @@ def test_another_machine_adds_six_resources_and_changes_no_other() -> None:
     config["machines"]["product-3"] = dict(config["machines"]["product-1"])
     after = harness.run(config).graph
     assert len(after) - len(before) == 6
-    assert {name for name in before if before[name] != after[name]} == {"product-verification"}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"product-slots", "product-verification"}
 
 
 def test_a_group_is_as_many_resources_whatever_its_size() -> None:
@@ -309,10 +314,3 @@ def test_any_name_of_a_stack_makes_names_that_google_takes(stack: str) -> None:
     assert len(names.resource_name(stack, "product-1")) <= 63
     assert len(names.cluster_name(stack)) <= 40
     assert 6 <= len(names.account_id(stack, "product")) <= 30
-
-
-def test_ssh_dials_the_ports_of_the_iap_tunnels() -> None:
-    ports = names.iap_tunnels(load(harness.configuration("single-network")), "test")
-    graph = declared("single-network").graph
-    dialled = {harness.payload(graph[f"{name}-join"])["target"]["hop"]["port"] for name in ("product-1", "product-2")}
-    assert dialled == set(ports)

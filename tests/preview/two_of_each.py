@@ -13,7 +13,7 @@ from components.config.mesh import MeshSettings
 from components.config.stack import Settings
 from components.istio.control_plane import Mesh, MeshArgs
 from components.istio.workload import Workload, WorkloadArgs, namespaces
-from components.kubernetes import Cluster, cluster_options
+from components.kubernetes import Cluster, check_cluster, cluster_options
 from components.machines.host import HostFactory
 from components.machines.machine import Machine, MachineArgs
 from components.machines.ssh_key import SshKey, ssh_key
@@ -68,20 +68,22 @@ def on_google(name: str, settings: Settings, key: SshKey) -> None:
 
 def declare(name: str, settings: Settings, cluster: Cluster, hosts: dict[str, HostFactory]) -> None:
     """Declare two meshes, one installed and one adopted, with workloads, machines and verification."""
+    cluster = check_cluster(f"{name}-check", cluster)
     in_cluster = cluster_options(f"{name}-kubernetes", cluster)
     for mesh_name, mesh_settings in ((f"{name}-installed", settings.mesh), (f"{name}-adopted", ADOPTED)):
         mesh = Mesh(mesh_name, MeshArgs(settings=mesh_settings, cluster=cluster, networks_without_gateway=["far"]), in_cluster)
         ready = namespaces({workload.namespace for workload in settings.workloads.values()}, mesh, in_cluster)
         verified = []
         for workload_settings in settings.workloads.values():
+            names = settings.single_machines_of(workload_settings.name)
             workload_args = WorkloadArgs(
                 settings=workload_settings,
                 mesh=mesh,
+                machines=[f"{mesh_name}-{each}" for each in names],
                 namespace_resources=ready[workload_settings.namespace],
                 failover=True,
             )
             workload = Workload(f"{mesh_name}-{workload_settings.name}", workload_args, in_cluster)
-            names = settings.single_machines_of(workload_settings.name)
             machines = [Machine(f"{mesh_name}-{each}", MachineArgs(workload=workload, host=hosts[each])) for each in names]
             verified.append(VerifiedWorkload(workload=workload, machines=machines))
         pulumi.export(mesh_name, verify_workloads(VerificationArgs(mesh=mesh, workloads=verified)))

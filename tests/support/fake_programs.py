@@ -51,7 +51,11 @@ def matches(pattern, line):
 for pattern, status, stdout, stderr in rules:
     if matches(pattern, " ".join(words)):
         sys.stdout.buffer.write(stdout.encode("latin-1"))
-        sys.stderr.write(stderr)
+        if status == 255 and "-E" in words:  # ssh's own messages
+            with open(words[words.index("-E") + 1], "a") as log:
+                log.write(stderr)
+        else:
+            sys.stderr.write(stderr)
         sys.exit(status)
 """
 

@@ -11,11 +11,25 @@ from typing import Any
 
 from pulumi_gcp import _utilities as google
 
-from components.machines.token import TokenProvider
+from components.cluster_check import ClusterCheckProvider
+from components.machines.registration import RegistrationProvider
 from tests.support import harness
-from tools.standins.provider import UNKNOWN, Checked, Created, Difference, Found, Properties, Provider, Request, differences
+from tools.standins.provider import (
+    UNKNOWN,
+    Checked,
+    Created,
+    Difference,
+    Failure,
+    Found,
+    Properties,
+    Provider,
+    Request,
+    differences,
+    has_unknown,
+)
 
 VERSIONS = {"gcp": google.get_version(), "kubernetes": "4.32.0", "command": "1.2.1", "pulumi-python": ""}
+CLUSTER_CHECK = "pulumi-python:dynamic/cluster:ClusterCheck"
 _NAMED = ("metadata.name", "metadata.namespace")
 
 
@@ -30,6 +44,9 @@ class FakeProvider(Provider):
 
     def check(self, request: Request) -> Checked:
         """Give resources of Google Cloud a name where they have none, and keep it, as the official provider does."""
+        if request.type == CLUSTER_CHECK:
+            unknown = has_unknown([request.inputs["access"], request.inputs["created_by"]])
+            return Checked({**request.inputs, **(dict.fromkeys(harness.THEIR_CLUSTER, UNKNOWN) if unknown else harness.THEIR_CLUSTER)})
         named = request.type.startswith(("gcp:compute", "gcp:dns/managedZone")) and "name" not in request.inputs
         kept = request.old_inputs.get("name", f"{request.name}-0123456")
         return Checked({**request.inputs, "name": kept} if named else request.inputs)
@@ -37,11 +54,14 @@ class FakeProvider(Provider):
     def diff(self, request: Request) -> Difference:
         """Replace commands by their triggers and Kubernetes objects by name and namespace, as the official providers do.
 
-        Tokens have a `diff` of their own.
+        Registrations have a `diff` of their own.
         """
+        if request.type == CLUSTER_CHECK:
+            changed = ClusterCheckProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
+            return Difference({"uid": "update"} if changed else {})
         if self.name == "pulumi-python":
-            changed = TokenProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
-            return Difference({"token": "update"} if changed else {})
+            changed = RegistrationProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
+            return Difference({"identity": "update"} if changed else {})
         changes = differences(request.old_inputs, request.inputs)
         replaces = frozenset(path for path in changes if path.startswith("triggers") or path in _NAMED)
         return Difference(changes, replaces)
@@ -61,6 +81,9 @@ class FakeProvider(Provider):
 
     def _state(self, request: Request) -> Properties:
         answer = self._answer(request)
-        if self.name == "pulumi-python":
-            answer = {"token": "a-token", "expires": 4102444800.0}
         return {**request.inputs, **(dict.fromkeys(answer, UNKNOWN) if request.preview else answer)}
+
+
+def failure(check_failure: Any) -> Failure:
+    """Return what a dynamic provider found wrong with an input."""
+    return Failure(check_failure.property, check_failure.reason)

@@ -18,18 +18,19 @@ from pulumi.runtime import mocks
 from components import names
 from components.config import reader
 from components.names import PROJECT
-from components.platforms.docker.names import CLUSTER, CONTAINER, attachment_name, network_resource_name
+from components.platforms.docker.names import CLUSTER as KIND_CLUSTER
+from components.platforms.docker.names import CONTAINER, attachment_name, network_resource_name
 from tools.devtools import mock_engine
 
 ROOT = Path(__file__).parents[2]
 # Pulumi's marks in serialized properties (sdk/python/lib/pulumi/runtime/rpc.py, _special_secret_sig).
 SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 
-CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-key", "token": "canary-token"}
+CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-key"}
 """Secret outputs of the mocked resources, by their kinds. None may be readable in a graph."""
 
 
-SECRETS = {"sshPrivateKey": CANARIES["private key"]}
+SECRETS: dict[str, str] = {}
 """The secrets of every stack's configuration."""
 
 
@@ -37,9 +38,14 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+THEIR_CLUSTER: dict[str, Any] = {"uid": "0a1b2c3d", "recorded": {"context": "production", "uid": "0a1b2c3d"}, "kubeconfig": "{}"}
+"""What a look at the cluster gives."""
+
+
 # Outputs that the program reads, by the resource's name.
 ANSWERS: dict[str, dict[str, Any]] = {
     "cluster-kind": {"stdout": json.dumps({"kubeconfig": CANARIES["kubeconfig"], "address": "172.31.6.2"})},
+    "cluster-check": THEIR_CLUSTER,
     "ssh-key": {"stdout": json.dumps({"private": CANARIES["private key"], "public": "ssh-ed25519 AAAA"})},
     "adopted-istio": {"data": {"mesh": f"defaultConfig: {{meshId: theirs, discoveryAddress: '{names.ISTIOD}:{names.XDS_PORT}'}}\n"}},
     "adopted-istio-sidecar-injector": {
@@ -72,11 +78,13 @@ def result(name: str) -> Any:
     """What the script of a command returns."""
     if name.startswith(network_resource_name("")):
         return {"name": "docker-network"}
-    if name.startswith(attachment_name(CLUSTER, "")):
+    if name.startswith(attachment_name(KIND_CLUSTER, "")):
         return {"address": "172.31.9.9"}
     if names.is_part(name, names.DRAIN):
         return {"host_key": "ssh-ed25519 AAAA"}
-    return {"stdout": "done"} if names.is_part(name, names.JOIN, names.PROOF) else {}
+    if names.is_part(name, names.JOIN):
+        return {"digest": "0123456789abcdef"}
+    return {"stdout": "done"} if names.is_part(name, names.PROOF) else {}
 
 
 def payload(node: Node, operation: str = "create") -> dict[str, Any]:
@@ -88,7 +96,7 @@ def payload(node: Node, operation: str = "create") -> dict[str, Any]:
 
 def on_machine(node: Node) -> bool:
     """Whether a command runs a script on a machine."""
-    return "local/over_ssh.py" in str(node.inputs.get("create"))
+    return any(script in str(node.inputs.get("create")) for script in ("local/over_ssh.py", "machines/scripts/join_machine.py"))
 
 
 def answer(name: str, type_: str) -> dict[str, Any]:
@@ -99,8 +107,8 @@ def answer(name: str, type_: str) -> dict[str, Any]:
         number = zlib.crc32(name.encode()) & 0xFFFF  # another address for each
         address = f"172.31.{number >> 8}.{number & 255}"
         return {"stdout": json.dumps({"id": f"{name}-id", "address": address, "host_key": "ssh-ed25519 AAAA"})}
-    if names.is_part(name, names.TOKEN):
-        return {"token": CANARIES["token"], "expires": 0.0}
+    if names.is_part(name, names.REGISTRATION):
+        return {"checked": ""}
     if type_.startswith("command:"):
         return {"stdout": json.dumps(result(name))}
     if type_.startswith("gcp:"):
@@ -220,7 +228,7 @@ def stacks() -> list[str]:
 def configuration(stack: str) -> dict[str, Any]:
     """Return the configuration of a stack file, keys without the project's name, to be changed freely.
 
-    A path of a kubeconfig is replaced by that of a file of the tests.
+    The path of a package's digest is replaced by a digest.
     """
     return copy.deepcopy(_parsed(stack))
 
@@ -228,8 +236,8 @@ def configuration(stack: str) -> dict[str, Any]:
 @cache
 def _parsed(stack: str) -> dict[str, Any]:
     config, _ = reader.read_file(stack)
-    if "kubeconfig" in config["cluster"]:
-        config["cluster"]["kubeconfig"] = "tests/preview/kubeconfig.yaml"
+    if "sha256" in config["mesh"].get("package", {}):
+        config["mesh"]["package"]["sha256"] = "0" * 64
     return config
 
 

@@ -25,7 +25,6 @@ from components.names import (
     INBOUND_PORT,
     SSH_KEY,
     STATUS_PORT,
-    TOKEN,
     config_key,
     is_part,
     part_name,
@@ -72,6 +71,9 @@ def with_version_labels(config: Config) -> None:
     product = config["workloads"]["product"]
     product["labels"]["version"] = "machines"
     product["pods"]["labels"] = {"version": "pods"}
+
+
+TOKEN_FILE = "/var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token"
 
 
 @dataclass
@@ -305,7 +307,9 @@ class Lab:
     def secrets(self) -> dict[str, str]:
         """What must never be seen, by what it is."""
         resources = self.resources()
-        secrets = {name: each["outputs"]["token"] for name, each in resources.items() if is_part(name, TOKEN)}
+        machines = [name for name, each in resources.items() if each["type"].endswith(":Machine")]
+        tokens = {name: self.exec_in_container(name, f"cat {TOKEN_FILE} 2>/dev/null", check=False).strip() for name in machines}
+        secrets = {f"token of {name}": token for name, token in tokens.items() if token}
         kubeconfig = yaml.safe_load(parse_result(resources[part_name(CLUSTER, KIND)])["kubeconfig"])
         secrets["key of the kubeconfig"] = kubeconfig["users"][0]["user"]["client-key-data"]
         secrets["SSH key"] = parse_result(resources[SSH_KEY])["private"].splitlines()[2]
@@ -437,7 +441,7 @@ class Lab:
 
     def agent_log(self, machine: str) -> str:
         """What a machine's agent has logged since it started last."""
-        invocation = "$(systemctl show --property InvocationID --value istio)"
+        invocation = "$(systemctl show --property InvocationID --value istio-vm-mesh)"
         return self.ssh(machine, f"sudo journalctl --no-pager --output cat _SYSTEMD_INVOCATION_ID={invocation}", check=False)
 
     def wait_for_log(self, machine: str, text: str) -> None:
@@ -446,7 +450,7 @@ class Lab:
 
     def agent_pid(self, machine: str = "product-1") -> str:
         """The process of a machine's agent; another number after each restart."""
-        return self.ssh(machine, "systemctl show --property MainPID --value istio").strip()
+        return self.ssh(machine, "systemctl show --property MainPID --value istio-vm-mesh").strip()
 
     # What breaks things; the program itself never does this
 

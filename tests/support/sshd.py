@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -9,11 +10,13 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from components.local import openssh
 from tests.support.waiting import wait_until
 
 
@@ -21,15 +24,26 @@ from tests.support.waiting import wait_until
 class Sshd:
     """A running server, and what a client needs for a login.
 
-    private_key, host_key: in OpenSSH's formats.
-    log: the server's log file.
+    identity_file: the path of the private key that it accepts.
+    host_key: type and key in base64.
+    log: the server's log file. Its configuration and its keys are beside it.
     """
 
     port: int
     user: str
-    private_key: str
+    identity_file: Path
     host_key: str
     log: Path
+
+    @property
+    def private_key(self) -> str:
+        """The text of the private key."""
+        return self.identity_file.read_text()
+
+    def hop(self, **changes: Any) -> openssh.Hop:
+        """Return the server as the program's SSH gets it, with its host key pinned."""
+        hop = openssh.Hop("127.0.0.1", self.port, self.user, self.host_key, identity_file=str(self.identity_file))
+        return replace(hop, **changes)
 
     def connections(self) -> int:
         """Count the established connections."""
@@ -39,12 +53,14 @@ class Sshd:
 
 
 @contextmanager
-def running(directory: Path, *options: str) -> Iterator[Sshd]:
+def running(directory: Path, *options: str, kind: str = "ed25519", port: int = 0) -> Iterator[Sshd]:
     """Run an sshd that accepts one key; its files are in `directory`.
 
     options: further lines of its configuration.
+    kind: type of its host key and of the client's key.
+    port: where it listens; 0: a free port.
 
-    It needs Debian's package openssh-server; it listens on a free port and runs as this user.
+    It needs Debian's package openssh-server, and runs as this user.
     """
     binary = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if not binary:
@@ -52,11 +68,10 @@ def running(directory: Path, *options: str) -> Iterator[Sshd]:
     if os.geteuid() == 0:
         # sshd insists on it as root. Debian creates it when the service starts.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f"]
     for name in ("host", "client"):
-        subprocess.run([*keygen, directory / name], check=True)
+        key_pair(directory / name, kind)
     log = directory / "log"
-    with reserved_port() as port:
+    with contextlib.nullcontext(port) if port else reserved_port() as port:
         (directory / "config").write_text(
             f"ListenAddress 127.0.0.1:{port}\n"
             f"HostKey {directory}/host\n"
@@ -72,11 +87,18 @@ def running(directory: Path, *options: str) -> Iterator[Sshd]:
         try:
             wait_until(lambda: can_connect(port) or server.poll() is not None)
             assert server.poll() is None, log.read_text()
-            private, public = ((directory / name).read_text() for name in ("client", "host.pub"))
-            yield Sshd(port, getpass.getuser(), private, public.strip(), log)
+            host_key = " ".join((directory / "host.pub").read_text().split()[:2])
+            yield Sshd(port, getpass.getuser(), directory / "client", host_key, log)
         finally:
             server.terminate()
             server.wait()
+
+
+def key_pair(file: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
+    """Make a key pair, and return the path of the private key."""
+    words = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "", "-f", str(file)]
+    subprocess.run(words, check=True)
+    return file
 
 
 @contextmanager

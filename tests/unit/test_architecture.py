@@ -71,16 +71,22 @@ def test_packages_import_nothing(package: str) -> None:
 
 
 RAW = {
+    "components.cluster_check.ClusterCheckProvider.check": "Pulumi's interface of dynamic providers",
+    "components.cluster_check.ClusterCheckProvider.create": "Pulumi's interface of dynamic providers",
+    "components.cluster_check.ClusterCheckProvider.delete": "Pulumi's interface of dynamic providers",
+    "components.cluster_check.ClusterCheckProvider.diff": "Pulumi's interface of dynamic providers",
+    "components.cluster_check.ClusterCheckProvider.update": "Pulumi's interface of dynamic providers",
     "components.config.load": "a stack's configuration before it is checked",
     "components.config.reader.load": "a stack's configuration before it is checked",
     "components.config.reader.read_document": "a stack file before it is checked",
     "components.config.reader.read_file": "a stack file before it is checked",
     "components.istio.charts.merge": "maps of any kind, as Helm merges them",
     "components.local.scripting.decode": "JSON of a script, from which a record is made",
-    "components.machines.token.TokenProvider.create": "Pulumi's interface of dynamic providers",
-    "components.machines.token.TokenProvider.delete": "Pulumi's interface of dynamic providers",
-    "components.machines.token.TokenProvider.diff": "Pulumi's interface of dynamic providers",
-    "components.machines.token.TokenProvider.update": "Pulumi's interface of dynamic providers",
+    "components.machines.registration.RegistrationProvider.check": "Pulumi's interface of dynamic providers",
+    "components.machines.registration.RegistrationProvider.create": "Pulumi's interface of dynamic providers",
+    "components.machines.registration.RegistrationProvider.delete": "Pulumi's interface of dynamic providers",
+    "components.machines.registration.RegistrationProvider.diff": "Pulumi's interface of dynamic providers",
+    "components.machines.registration.RegistrationProvider.update": "Pulumi's interface of dynamic providers",
     "components.stack.configuration": "a stack's configuration before it is checked",
 }
 """Functions that take or return maps of anything, each with its reason."""

@@ -13,7 +13,7 @@ import pytest
 from components import commands
 from components.istio.scripts import gateway_api
 from components.local import over_ssh
-from components.machines.scripts import create_ssh_key, drain
+from components.machines.scripts import create_ssh_key, drain, join_machine
 from components.verification import evidence
 from components.verification.scripts import verify_workload
 from tests.support import harness
@@ -22,9 +22,10 @@ COMPONENTS = harness.ROOT / "components"
 SCRIPTS = sorted(
     file.relative_to(COMPONENTS).as_posix()
     for file in (*COMPONENTS.rglob("scripts/*.py"), COMPONENTS / "local/over_ssh.py")
-    if file.name != "__init__.py"
+    if "def run(" in file.read_text()
 )
-LOCAL = [*SCRIPTS, "local/run.py", "local/scripting.py", "local/openssh.py", "verification/evidence.py"]
+PARTS = ["machines/bundle.py", "machines/entries.py", "machines/scripts/slots.py", "ownership.py", "shell.py", "verification/evidence.py"]
+LOCAL = sorted({*SCRIPTS, *PARTS, *(f"local/{file.name}" for file in COMPONENTS.glob("local/*.py"))})
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -48,10 +49,14 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         return {file.relative_to(COMPONENTS).as_posix() for file in commands.sources(module)}
 
     base = {"local/run.py", "local/scripting.py"}
-    assert names(gateway_api) == {*base, "istio/scripts/gateway_api.py", "names.py"}
-    assert names(over_ssh) == {*base, "local/over_ssh.py", "local/openssh.py"}
+    ssh = {f"local/{name}.py" for name in ("over_ssh", "openssh", "conversation", "private_files")}
+    assert names(gateway_api) == {*base, "local/cluster_access.py", "istio/scripts/gateway_api.py", "names.py", "ownership.py"}
+    assert names(over_ssh) == {*base, *ssh, "shell.py"}
+    machine = {"machines/bundle.py", "machines/entries.py", "machines/scripts/slots.py", "machines/scripts/join_machine.py"}
+    assert names(join_machine) >= {*base, *machine, "local/openssh.py", "names.py"}
     assert names(verify_workload) == {
         *base,
+        "local/cluster_access.py",
         "verification/scripts/verify_workload.py",
         Path(evidence.__file__).relative_to(COMPONENTS).as_posix(),
     }

@@ -23,7 +23,7 @@ FILES = [
 ]
 PORTS = {value for name, value in vars(names).items() if name.endswith("_PORT")}
 PARTS = {
-    *(names.TOKEN, names.JOIN, names.PROOF, names.DRAIN),
+    *(names.REGISTRATION, names.JOIN, names.PROOF, names.DRAIN),
     *(names.ACCOUNT, names.WORKLOAD_GROUP, names.PODS, names.VERIFICATION),
     *(docker_names.CONTAINER, docker_names.KIND, docker_names.IMAGES),
     *(google_names.INSTANCE, google_names.TEMPLATE, google_names.MANAGER, google_names.AUTOSCALER, google_names.BALANCER),
@@ -65,7 +65,7 @@ def test_no_other_module_spells_a_name_out(file: Path) -> None:
     "text",
     [
         'f"{machine}-join"',
-        'name.endswith("-token")',
+        'name.endswith("-proof")',
         "port = 15012",
         'f("port 15012:")',
         'x = "istio-system"',

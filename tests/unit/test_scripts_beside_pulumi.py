@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
-from components.istio.scripts import gateway_api
+from components.istio.scripts import gateway_api, remove_namespace
 from components.local import openssh, over_ssh
-from components.machines.scripts import create_ssh_key, drain
+from components.local.cluster_access import ClusterAccess
+from components.local.scripts import credentials
+from components.machines.bundle import Bundle, Owner, digest
+from components.machines.scripts import create_ssh_key, drain, join_machine, remove_ssh_key
+from components.names import CONNECTED_ANNOTATION, MACHINES_ANNOTATION, MAX_UNAVAILABLE_ANNOTATION, REGISTRATION_LABEL
 from components.platforms.google.scripts import host_key
 from components.verification.scripts import verify_workload
 from tests.support.fake_programs import Programs
@@ -20,9 +24,12 @@ from tests.unit.platforms.docker import test_scripts
 from tests.unit.test_commands import SCRIPTS
 
 KEY, KUBECONFIG, JOIN = "canary-private-key", "canary-kubeconfig", "canary-token"
-HOP = openssh.Hop("192.0.2.7", 22, "admin", KEY, "ssh-ed25519 AAAA")
-TARGET = openssh.Target("product-1", HOP, HOP)
-LEAVE = drain.Leave(TARGET, "true\n", required=True)
+ACCESS = ClusterAccess(context="theirs")
+HOP = openssh.Hop("192.0.2.7", 22, "admin", "ssh-ed25519 AAAA")
+TARGET = openssh.Target("product-1", HOP, (HOP,))
+LEAVE = drain.Leave(TARGET, required=True)
+OWNER = Owner("p", "s", "product-1", "0123", "shop", "product")
+BUNDLE = Bundle(OWNER, "sidecar", (), "192.0.2.250", "https://example.com/{package}", "", "{}")
 JOB = {"spec": {"template": {"spec": {"containers": [{"name": "calls"}]}}}}
 PAYLOADS: dict[str, Any] = {
     "platforms/docker/scripts/create_network.py": test_scripts.NETWORK,
@@ -32,13 +39,39 @@ PAYLOADS: dict[str, Any] = {
     "platforms/docker/scripts/create_machine.py": test_scripts.MACHINE,
     "platforms/google/scripts/host_key.py": host_key.Payload("p", "z", "i"),
     "machines/scripts/create_ssh_key.py": create_ssh_key.Payload("mesh"),
-    "machines/scripts/drain.py": drain.Payload(KUBECONFIG, "shop", "e", 0, LEAVE),
-    "istio/scripts/gateway_api.py": gateway_api.Payload(KUBECONFIG, "crds.yaml"),
+    "machines/scripts/remove_ssh_key.py": remove_ssh_key.Payload("state:o/p/s/ssh-key"),
+    "machines/scripts/drain.py": drain.Payload(ACCESS, OWNER, "e", "192.0.2.7", 0, LEAVE),
+    "machines/scripts/join_machine.py": join_machine.Payload(ACCESS, TARGET, BUNDLE, "product", "e", 0),
+    "istio/scripts/gateway_api.py": gateway_api.Payload(ACCESS, "crds.yaml"),
+    "istio/scripts/remove_namespace.py": remove_namespace.Payload(ACCESS, "shop", "mesh.lab"),
     "verification/scripts/verify_workload.py": verify_workload.Payload(
-        KUBECONFIG, "product", "shop", (), 0, 80, {"app": "product"}, None, JOB, "PODS", True, False, 60
+        ACCESS, "product", "shop", (), 0, 80, {"app": "product"}, None, JOB, "PODS", True, False, 60
     ),
+    "local/scripts/credentials.py": credentials.Payload(ACCESS),
     "local/over_ssh.py": over_ssh.Payload(TARGET, "join", f"TOKEN={JOIN}\n", 60, 0),
 }
+ENTRY = {
+    "metadata": {"name": "e", "labels": {REGISTRATION_LABEL: "0123"}, "annotations": {CONNECTED_ANNOTATION: "now"}},
+    "status": {"conditions": [{"type": "Healthy", "status": "True"}]},
+}
+LEASE = {
+    "metadata": {
+        "name": "slots",
+        "resourceVersion": "1",
+        "annotations": {MACHINES_ANNOTATION: "product-1", MAX_UNAVAILABLE_ANNOTATION: "1"},
+    }
+}
+JOINED = (
+    ("create token", 0, JOIN, ""),
+    ("get workloadentries.networking.istio.io e", 0, json.dumps(ENTRY), ""),
+    ("lease", 0, json.dumps({**LEASE, "items": [LEASE]}), ""),
+)
+"""What kubectl answers to a join."""
+ASKING = (
+    f"import sys\nfor line in sys.stdin:\n    if line.endswith('exit; fi\\n'):\n        break\nprint('{openssh.MARK}\\n{{last_line}}')\n"
+)
+"""An ssh whose machine waits for answers: its standard input stays open after the script."""
+CONTEXT = json.dumps({"clusters": [{"cluster": {"server": "s"}}], "users": [{"user": {"token": "a-token"}}]})
 KEYGEN = "import sys\nopen(sys.argv[-1], 'w').write('PRIVATE')\nopen(sys.argv[-1] + '.pub', 'w').write('ssh-ed25519 AAAA c')\n"
 
 
@@ -56,7 +89,7 @@ def every_program(programs: Programs, api_server: socket.socket) -> Programs:
     port = f"127.0.0.1:{api_server.getsockname()[1]}"
     programs.add("docker", ("inspect .*IPAM", 1, "", ""), ("^port", 0, port, ""), *rules)
     programs.add("kind", ("get kubeconfig", 0, KUBECONFIG, ""))
-    programs.add("kubectl", ("get namespace", 0, "{}", ""), ("get pods", 0, '{"items": []}', ""))
+    programs.add("kubectl", ("config view", 0, CONTEXT, ""), ("get namespace", 0, "{}", ""), ("get pods", 0, '{"items": []}', ""))
     programs.add("gcloud", ("", 0, "AAAA", ""))
     programs.add("ssh", ("", 0, f"{openssh.MARK}\ndone\n", ""))
     programs.add_script("ssh-keygen", KEYGEN)
@@ -69,6 +102,13 @@ def test_every_script_is_run_here() -> None:
 
 @pytest.mark.parametrize("script", PAYLOADS)
 def test_a_script_takes_json_and_gives_json_and_hides_what_is_secret(every_program: Programs, script: str) -> None:
+    if script.endswith("remove_namespace.py"):
+        every_program.add("kubectl")
+    if script.endswith("join_machine.py"):
+        every_program.add("kubectl", *JOINED)
+        every_program.add_script("ssh", ASKING.format(last_line=digest(BUNDLE)))
+    if script.endswith("drain.py"):
+        every_program.add_script("ssh", ASKING.format(last_line="left"))
     if script.endswith("verify_workload.py"):
         every_program.add("kubectl", ("get namespace", 0, '{"kind": "Namespace"}', ""), ("get pods", 0, '{"items": []}', ""))
     done = every_program.run(script, asdict(PAYLOADS[script]))
@@ -80,11 +120,9 @@ def test_a_script_takes_json_and_gives_json_and_hides_what_is_secret(every_progr
         assert canary not in lines
 
 
-@pytest.mark.parametrize("script", PAYLOADS)
+@pytest.mark.parametrize("script", sorted({*PAYLOADS} - {"machines/scripts/remove_ssh_key.py"}))
 def test_a_program_that_is_missing_is_named_in_one_sentence(programs: Programs, script: str) -> None:
     done = programs.run(script, asdict(PAYLOADS[script]))
-    if script.endswith("drain.py"):
-        assert "kubectl is not on PATH" in done.stderr and "ssh is not on PATH" in done.stderr
     assert done.returncode == 1 and done.stdout == ""
     assert "is not on PATH: install it on the computer that runs Pulumi" in done.stderr
     assert "Traceback" not in done.stderr

@@ -11,15 +11,34 @@ from ..existing import ExistingCluster, SshMachine
 from ..problems import Problem, suggestion
 from ..stack import Settings
 
+_STACK = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 _HOST_KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]+")
+# An address with its zone, a DNS name, or an alias. It never begins with -, as an option does.
+_HOST = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:-]*(%[A-Za-z0-9._-]+)?")
+# With the realm or the domain of a directory: `admin@example.com`, `EXAMPLE\\admin`.
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]*(\\[A-Za-z0-9_][A-Za-z0-9._@+-]*)?")
+# ssh expands % and $ in paths, and quotes by " and \.
+_PATH = re.compile(r"[^-\"%$\\\x00-\x1f\x7f][^\"%$\\\x00-\x1f\x7f]*")
 
 
 class SshServer(Protocol):
     """An SSH server: a machine or a bastion, of a stack or of a program."""
 
     @property
-    def port(self) -> int:
+    def host(self) -> str:
+        """Its address or name."""
+
+    @property
+    def port(self) -> int | None:
         """Its port."""
+
+    @property
+    def user(self) -> str | None:
+        """User of the login."""
+
+    @property
+    def private_key(self) -> str | None:
+        """Path of the private key."""
 
     @property
     def host_key(self) -> str | None:
@@ -33,26 +52,23 @@ class SshServer(Protocol):
 def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
     """Yield what is wrong with existing clusters and machines, and which secrets are missing."""
     if isinstance(settings.cluster, ExistingCluster):
-        yield from _check_cluster(settings, settings.cluster, secrets)
+        yield from _check_cluster(settings, settings.cluster)
     by_address: dict[str, str] = {}
     for name, machine in settings.machines_of_type(SshMachine).items():
         path = f"machines.{name}"
         yield from check_server(path, machine)
         if machine.bastion:
             yield from check_server(f"{path}.bastion", machine.bastion)
-        if machine.private_key is None and "sshPrivateKey" not in secrets:
+        if machine.take_over is not None and not _STACK.fullmatch(machine.take_over):
             yield Problem(
-                f"{path}.privateKey",
-                "is missing: name a file, or set the key with "
-                "`pulumi config set --secret istio-vm-mesh:sshPrivateKey`",
+                f"{path}.takeOver",
+                f"expected `<project>/<stack>`, as a refused join names it; got {machine.take_over!r}",
             )
         yield from _check_address(settings, name, machine, by_address)
         by_address.setdefault(machine.address or machine.host, name)
 
 
-def _check_cluster(
-    settings: Settings, cluster: ExistingCluster, secrets: Collection[str]
-) -> Iterator[Problem]:
+def _check_cluster(settings: Settings, cluster: ExistingCluster) -> Iterator[Problem]:
     if not cluster.context:
         yield Problem("cluster.context", "must not be empty: name a context of the kubeconfig")
     used = {workload.namespace for workload in settings.workloads.values()}
@@ -67,21 +83,16 @@ def _check_cluster(
             "expected an IP address or a DNS name that machines resolve, without scheme and port; "
             f"got {address!r}",
         )
-    if cluster.kubeconfig is None and "kubeconfig" not in secrets:
-        yield Problem(
-            "cluster.kubeconfig",
-            "is missing: name a file, or set the content with "
-            "`pulumi config set --secret istio-vm-mesh:kubeconfig`",
-        )
 
 
 def _check_address(
     settings: Settings, name: str, machine: SshMachine, by_address: dict[str, str]
 ) -> Iterator[Problem]:
-    path, address = f"machines.{name}", machine.address or machine.host
+    path, given = f"machines.{name}", machine.address is not None
+    address = machine.host if machine.address is None else machine.address
     if not is_address(address):
-        key = "address" if machine.address else "host"
-        hint = "" if machine.address else ": give the machine's IP address as `address`"
+        key = "address" if given else "host"
+        hint = "" if given else ": give the machine's IP address as `address`"
         yield Problem(
             f"{path}.{key}",
             f"{address!r} is not an IP address, which pods reach machines by{hint}",
@@ -103,19 +114,30 @@ def _check_address(
 
 
 def check_server(path: str, server: SshServer) -> Iterator[Problem]:
-    """Yield what is wrong with the host key and the port of an SSH server."""
-    if server.host_key is None and not server.accept_any_host_key:
+    """Yield what is wrong with how an SSH server is reached. Nothing of it can be an option."""
+    if not _HOST.fullmatch(server.host):
         yield Problem(
-            f"{path}.hostKey",
-            "is missing: give the host's key (`ssh-keyscan` prints it), "
-            "or set `acceptAnyHostKey: true`",
+            f"{path}.host",
+            f"{server.host!r} is no host for ssh: give an IP address, a DNS name or a Host of "
+            "~/.ssh/config, of letters, digits and . _ : -",
         )
-    elif server.host_key is not None and server.accept_any_host_key:
+    if server.user is not None and not _USER.fullmatch(server.user):
+        yield Problem(
+            f"{path}.user",
+            f"{server.user!r} is no user for ssh: give a name of letters, digits and . _ @ + -",
+        )
+    if server.private_key is not None and not _PATH.fullmatch(server.private_key):
+        yield Problem(
+            f"{path}.privateKey",
+            'expected the path of a file that does not begin with - and has no ", %, $, \\ and '
+            "control characters, and not the key itself",
+        )
+    if server.host_key is not None and server.accept_any_host_key:
         yield Problem(f"{path}.acceptAnyHostKey", "contradicts hostKey: leave one out")
     elif server.host_key is not None and not _HOST_KEY.fullmatch(server.host_key):
         yield Problem(
             f"{path}.hostKey",
             "expected a public key such as `ssh-ed25519 AAAA...`, without host name and comment",
         )
-    if not is_port(server.port):
+    if server.port is not None and not is_port(server.port):
         yield Problem(f"{path}.port", f"{server.port} is not a port: expected 1 to 65535")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator
 
 from ...names import CLUSTER_DOMAIN
 from ..addresses import DNS_NAME, ipv4_cidr, is_address, is_port
-from ..google import GceInstanceGroup, GceMachine, GkeCluster, GkeNodes, Google, GoogleMachine, Ssh
+from ..google import GceInstanceGroup, GkeCluster, GkeNodes, Google, GoogleMachine, Ssh
 from ..problems import Problem, suggestion
 from ..stack import Settings
 from .existing import check_server
@@ -22,7 +21,7 @@ _VPC = re.compile(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?")
 def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
     """Yield what is wrong with what is on Google Cloud, and which secrets are missing."""
     cluster, machines, google = settings.cluster, settings.google_machines, settings.google
-    yield from _check_gateway_zones(settings)
+    yield from _check_gateways(settings)
     if google is None:
         if isinstance(cluster, GkeCluster) or machines:
             yield Problem(
@@ -32,14 +31,12 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
             )
         return
     yield from _check_place(google)
-    yield from _check_ssh(google.ssh, secrets)
+    yield from _check_ssh(google.ssh)
     yield from _check_subnets(settings, google)
     if isinstance(cluster, GkeCluster):
         yield from _check_cluster(cluster, google)
     for machine in machines.values():
         yield from _check_machine(f"machines.{machine.name}", machine, settings, google)
-    if google.ssh.via == "iap":
-        yield from _check_tunnel_ports(settings)
     if cluster.platform == "kind" and machines:
         yield Problem(
             "cluster.platform",
@@ -47,20 +44,38 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
         )
 
 
-def _check_gateway_zones(settings: Settings) -> Iterator[Problem]:
-    on_google = {machine.network for machine in settings.machines_of_type(GceMachine).values()}
+def _check_gateways(settings: Settings) -> Iterator[Problem]:
     for name, network in settings.networks.items():
-        zones = network.gateway.zones if network.gateway else ()
-        path = f"networks.{name}.gateway.zones"
-        if zones and name not in on_google:
+        gateway, path = network.gateway, f"networks.{name}.gateway"
+        if gateway is None:
+            continue
+        subnets = settings.machine_subnets(name)
+        if not settings.has_subnets(name):
+            given = {
+                "zones": gateway.zones,
+                "subnet": gateway.subnet,
+                "machineType": gateway.machine_type,
+            }
+            for key in (key for key, value in given.items() if value):
+                yield Problem(
+                    f"{path}.{key}",
+                    "is of gateway machines on Compute Engine, and this network has no subnet: "
+                    "leave it out",
+                )
+            continue
+        if not gateway.zones:
+            yield Problem(f"{path}.zones", "is missing: give the zones of the gateway machines")
+        for index, zone in enumerate(gateway.zones):
+            if settings.google:
+                yield from _check_zone(f"{path}.zones[{index}]", zone, settings.google)
+        if gateway.subnet is None and len(subnets) > 1:
+            yield Problem(f"{path}.subnet", f"is missing: give one of {', '.join(sorted(subnets))}")
+        elif gateway.subnet is not None and gateway.subnet not in subnets:
+            hint = suggestion(gateway.subnet, subnets)
             yield Problem(
-                path,
-                "only gateway machines on Compute Engine have zones, and this network has no "
-                "machine of the platform gce: leave it out",
+                f"{path}.subnet",
+                f"{gateway.subnet!r} is not a subnet for machines of this network{hint}",
             )
-        elif settings.google:
-            for index, zone in enumerate(zones):
-                yield from _check_zone(f"{path}[{index}]", zone, settings.google)
 
 
 def _check_place(google: Google) -> Iterator[Problem]:
@@ -85,13 +100,8 @@ def _check_place(google: Google) -> Iterator[Problem]:
             )
 
 
-def _check_ssh(ssh: Ssh, secrets: Collection[str]) -> Iterator[Problem]:
+def _check_ssh(ssh: Ssh) -> Iterator[Problem]:
     path = "google.ssh.bastion"
-    if ssh.bastion and "sshPrivateKey" not in secrets:
-        yield Problem(
-            path,
-            "needs a key: set it with `pulumi config set --secret istio-vm-mesh:sshPrivateKey`",
-        )
     if ssh.via == "bastion" and ssh.bastion is None:
         yield Problem(path, "is missing: give the SSH server in front of the machines")
     if ssh.via != "bastion" and ssh.bastion:
@@ -290,20 +300,3 @@ def _check_lengths(
         )
     if isinstance(machine, GceInstanceGroup) and len(machine.name) > 44:
         yield Problem(path, "is too long for names of an instance group: at most 44 characters")
-
-
-def _check_tunnel_ports(settings: Settings) -> Iterator[Problem]:
-    machines = settings.machines_of_type(GceMachine)
-    ports = {name: machine.tunnel_port for name, machine in machines.items()}
-    for port, count in Counter(ports.values()).items():
-        names = sorted(name for name, each in ports.items() if each == port)
-        if count > 1:
-            yield Problem(
-                f"machines.{names[1]}.localPort",
-                f"has the tunnel port {port}, as {names[0]} has: give one of them another",
-            )
-        if not 1023 < port < 65536:
-            yield Problem(
-                f"machines.{names[0]}.localPort",
-                f"{port} is not a port for users: expected 1024 to 65535",
-            )

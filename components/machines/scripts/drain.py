@@ -1,18 +1,39 @@
 """Takes a machine out of the mesh before it is removed: its entry first, then its agent.
 
-Neither a dead machine nor an API server that does not answer stands in the way of the removal; both
-are reported on standard error. A machine that answered and did not leave is an error.
+The script on the machine asks before it stops the agent, and the entry is deleted then. So a
+machine that cannot leave stays in the mesh as it was.
+
+Both carry the identifier of the registration that ends, and nothing else is changed: a machine that
+was renamed, or that another stack has taken over, has another one by now.
+
+A machine that is dead does not block its removal. It is reported, and it is kept out of the mesh by
+an entry of this program (`entries`). Any other machine that did not leave is an error, unless a
+person forgets it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from time import sleep
 
-from ...local import openssh, scripting
+from ... import names, shell
+from ...local import cluster_access, openssh, scripting
+from ...local.cluster_access import ClusterAccess
+from ...local.openssh import Reach
+from .. import entries
+from ..bundle import Owner, leave_script
 
+LEAVE_TIME_LIMIT_S = 120
+"""Seconds that leaving the mesh may take on the machine."""
 LEAVE_TIMEOUT_S = 150
+DEAD, FORGOTTEN = "dead", "forgotten"
+"""Why a machine did not leave (names.REASON_ANNOTATION)."""
+NOT_OURS = "not-ours "
+"""How the script's last line begins on a machine that is of another registration."""
+FORGET_VARIABLE = "ISTIO_VM_MESH_FORGET"
+"""Environment variable with the names of machines, by commas, that are forgotten."""
 
 
 @dataclass(frozen=True)
@@ -20,89 +41,159 @@ class Leave:
     """How a machine leaves the mesh over SSH.
 
     target: the machine.
-    script: what runs there.
     required: whether a failure is an error; it is none where the machine is removed anyway.
+    forget: whether the machine is given up without a connection to it.
     """
 
     target: openssh.Target = field(metadata={"record": openssh.Target})
-    script: str
     required: bool
+    forget: bool = False
 
 
 @dataclass(frozen=True)
 class Payload:
     """A machine.
 
-    kubeconfig: the kubeconfig's text.
-    namespace, entry: its WorkloadEntry.
+    access: how kubectl reaches the cluster.
+    owner: the registration that ends.
+    entry: the name of its WorkloadEntry.
+    address: its address.
     drain_s: seconds for requests that are under way once the entry is deleted.
     leave: how it leaves; None for a machine that is shut down, and leaves by its unit.
     """
 
-    kubeconfig: str = field(repr=False)
-    namespace: str
+    access: ClusterAccess = field(metadata={"record": ClusterAccess})
+    owner: Owner = field(metadata={"record": Owner})
     entry: str
+    address: str
     drain_s: float
     leave: Leave | None = field(default=None, metadata={"record": Leave})
 
 
 def run(payload: Payload) -> None:
-    """Drain the machine, then have it leave. Raises scripting.Failed (see `leave`)."""
-    drain(payload)
+    """Drain the machine, and have it leave. Raises scripting.Failed (see `leave`)."""
     if payload.leave is None:
+        drain(payload)
         return
     try:
-        leave(payload.leave)
+        leave(payload, payload.leave)
     except scripting.Failed as error:
         if payload.leave.required:
             raise
-        print(error, file=sys.stderr)
+        drain(payload)
+        report(str(error))
+
+
+def report(sentence: str) -> None:
+    """Print a sentence that Pulumi shows with the update."""
+    print(sentence, file=sys.stderr)
 
 
 def drain(payload: Payload) -> None:
-    """Delete the WorkloadEntry, and wait for requests that are under way."""
-    words = ["delete", "workloadentry", payload.entry, "--namespace", payload.namespace]
+    """Delete the WorkloadEntry of the registration, and wait for requests that are under way.
+
+    An API server that does not answer is reported.
+    """
+    owner = payload.owner
     try:
-        with scripting.kubectl(payload.kubeconfig) as kubectl:
-            words += ["--ignore-not-found", "--output", "name"]
-            deleted = kubectl.call("--request-timeout=10s", *words, timeout_s=30)
+        with cluster_access.kubectl(payload.access) as kubectl:
+            deleted = entries.delete_registered(kubectl, owner.namespace, owner.registration)
+    except cluster_access.OtherCluster:
+        raise
     except scripting.Failed as error:
-        deleted = scripting.Done(1, b"", str(error).encode())
-    if deleted.status:
-        print(
-            f"WorkloadEntry {payload.namespace}/{payload.entry} was not deleted first; istiod "
-            f"removes it after its grace period: {scripting.last_words(deleted.error)}",
-            file=sys.stderr,
-        )
-    elif deleted.text:
-        sleep(payload.drain_s)
+        report(f"the WorkloadEntry of machine {owner.machine} was not deleted first; istiod removes it after its grace period: {error}")
+    else:
+        if deleted:
+            sleep(payload.drain_s)
 
 
-def leave(payload: Leave) -> None:
+def is_forgotten(machine: str) -> bool:
+    """Return whether the environment names a machine among those that are forgotten."""
+    return machine in (name.strip() for name in os.environ.get(FORGET_VARIABLE, "").split(","))
+
+
+def leave(payload: Payload, how: Leave) -> None:
     """Have the machine leave the mesh.
 
-    A machine that cannot be reached is reported on standard error. Raises scripting.Failed where
-    the script failed, or did not run although the login succeeded.
+    Raises scripting.Failed where it did not, and is neither dead nor forgotten.
     """
-    machine, place = payload.target.machine, openssh.describe(payload.target)
-    outcome = openssh.run_script(payload.target, payload.script, LEAVE_TIMEOUT_S)
-    if outcome.stderr:
-        print(outcome.stderr, file=sys.stderr)
-    if not outcome.began and outcome.status in (openssh.NOT_CONNECTED, scripting.TIMED_OUT):
-        print(
-            f"machine {machine} was not reached at {place}, so it did not leave by itself: if it "
-            "still exists, its agent runs and its key is good for as long as its certificate",
-            file=sys.stderr,
-        )
-    elif not outcome.began:
+    machine, place = payload.owner.machine, openssh.describe(how.target)
+    if how.forget or is_forgotten(machine):
+        give_up(payload, f"machine {machine} is forgotten: nothing was changed on it", FORGOTTEN)
+        return
+    script = shell.run_as_root(leave_script(payload.owner), LEAVE_TIME_LIMIT_S)
+
+    def answer(_words: str) -> str:
+        drain(payload)
+        return "yes"
+
+    outcome = openssh.run_script(how.target, script, LEAVE_TIMEOUT_S, answer=answer)
+    if outcome.began and outcome.stderr:
+        report(outcome.stderr)
+    if outcome.reach is Reach.DEAD:
+        cause = openssh.explain(how.target, outcome, "leave")
+        give_up(payload, f"machine {machine} is dead: {cause}", DEAD)
+        return
+    end = scripting.last_words(outcome.stdout)
+    if outcome.reach is not Reach.DONE:
+        raise scripting.Failed(f"{_failure(machine, how.target, outcome)}. {ways_out(machine)}")
+    if end.startswith(NOT_OURS):
+        present = end[len(NOT_OURS) :]
+        report(f"machine {machine} at {place} is now {present}: nothing was changed on it")
+    elif end not in ("left", "not-joined"):
         raise scripting.Failed(
-            f"machine {machine} did not leave the mesh: the login shell of {place} ran nothing of "
-            f"it and ended with status {outcome.status} (look into its start-up files)"
+            f"machine {machine} may not have left the mesh: the leave at {place} ended before its last step. {ways_out(machine)}"
         )
-    elif outcome.status in (openssh.NOT_CONNECTED, scripting.TIMED_OUT):
-        raise scripting.Failed(
-            f"machine {machine} may not have left the mesh: the SSH connection to {place} ended before its script did: run the update again"
-        )
-    elif outcome.status:
+    if end != "left":
+        drain(payload)  # an entry of this registration can only be left over
+
+
+def give_up(payload: Payload, cause: str, reason: str) -> None:
+    """Keep a machine out of the mesh that did not leave, and report what it still can do.
+
+    A machine that is removed anyway is only reported. So is one that is forgotten and cannot be
+    kept out, as where its cluster is gone. Raises scripting.Failed where another cannot be.
+    """
+    owner = payload.owner
+    if payload.leave is None or not payload.leave.required:
+        drain(payload)
+        report(cause)
+        return
+    kept_out = entries.Quarantine(owner, payload.entry, payload.address, reason)
+    try:
+        with cluster_access.kubectl(payload.access) as kubectl:
+            effect = entries.quarantine(kubectl, kept_out)
+    except scripting.Failed as error:
+        sentence = f"{cause}. It cannot be kept out of the mesh either: {error}"
+        if reason == FORGOTTEN:
+            report(sentence)
+            return
+        fix = "Run the update again where the cluster can be reached"
+        raise scripting.Failed(f"{sentence}. {fix}. {ways_out(owner.machine)}") from None
+    report(
+        f"{cause}. It did not leave the mesh by itself, but {effect}, so it gets no requests. If "
+        "its agent runs, it can still send requests with its certificate, which it renews for as "
+        f"long as it reaches port {names.XDS_PORT} of the gateway. To settle it, stop the agent "
+        "there (systemctl disable --now istio-vm-mesh), or join a machine at its address"
+    )
+
+
+def ways_out(machine: str) -> str:
+    """Return how a person gives up a machine that cannot leave."""
+    return (
+        f"To give the machine up without a connection to it, set machines.{machine}.forget: true "
+        f"in an update before its removal, or run this one with {FORGET_VARIABLE}={machine}"
+    )
+
+
+def _failure(machine: str, target: openssh.Target, outcome: openssh.Outcome) -> str:
+    place = openssh.describe(target)
+    if not outcome.began:
+        cause = openssh.explain(target, outcome, "leave")
+        return f"machine {machine} did not leave the mesh: {cause}"
+    if outcome.reach is Reach.FAILED:
         status = f"status {outcome.status}"
-        raise scripting.Failed(f"machine {machine} did not leave the mesh ({status}): see above")
+        return f"machine {machine} did not leave the mesh ({status}): see above"
+    end = "took too long" if outcome.reach is Reach.TIMED_OUT else "ended before its script did"
+    cause = f": {outcome.reason}" if outcome.reason else ""
+    return f"machine {machine} may not have left the mesh: the SSH connection to {place} {end}{cause}"

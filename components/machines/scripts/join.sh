@@ -1,62 +1,128 @@
-# Joins this machine to the mesh, or brings it up to date. It compares, and only if something
-# differs it stops the agent, writes the files, and starts it again. A second run changes nothing.
+# Joins this machine to the mesh, or brings it up to date. A change ends in the new state or in the
+# old one: all that can fail without the agent is done while the agent still runs, and a failure
+# after that brings back what was there. It compares what is on the machine with what should be, so
+# it repairs, and restarts the agent only if something differs. A second run changes nothing.
 # The last line of the output is the digest: an output that ends otherwise is a join that failed.
-# Variables, on standard input with all that is secret: MACHINE, GATEWAY (address or DNS name),
-# TOKEN, FILES (a tar in base64), PACKAGE_URL, PACKAGE_SHA256 (or ""), GRACE_S, DIGEST,
-# REGISTRATION; where startup.sh stands before this text, API_SERVER and ADDRESS too.
-ROOT=''
-RUN=/run
-STATE=/var/lib/istio-vm-mesh
-TOKEN_FILE=/var/lib/istio/envoy/istio-token
-CERTS=/etc/certs
-READY_TIMEOUT_S=60
-SETUP_TIMEOUT_S=300
-LOCK_TIMEOUT_S=120
+# Variables, on standard input with all that is secret: MACHINE, PROJECT, STACK, REGISTRATION,
+# NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), TOKEN, FILES (a tar in base64),
+# PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S, DEADLINE_S, DIGEST,
+# REGISTERED (a digest of what istiod copies once), ASK; where startup.sh stands before this text,
+# API_SERVER and ADDRESS too.
+# shellcheck disable=SC2153 # installation.sh assigns STATE
+BEFORE=$STATE/before   # what was there, until the join is complete
+STAGING=$STATE/staging # of root alone
+NEEDED_MIB=400         # of a package that is unpacked
+PHASE=''               # prepared: the agent runs on; stopped: the agent is stopped
+STEP=0
+STEP_NAME=''
+CHANGED=''
+FRESH=''
+WAS_ACTIVE=''
+WAS_READY=''
+NEW_PACKAGE=''
+DAMAGED=''
+PREVIOUS=''
+OTHER_STACK=''
+
+# All steps of a join go through here.
+step() { # function arguments
+  STEP=$((STEP + 1))
+  STEP_NAME=$1
+  "$@"
+}
+
+# Prints the seconds of a wait: its share of the join's time. All shares together, those of the
+# roll-back included, leave time for what does not wait.
+share() { # percent
+  echo $((DEADLINE_S * $1 / 100))
+}
 
 log_of_agent() { # since
-  journalctl --unit istio --since "$1" --no-pager --output cat 2>/dev/null
+  journalctl --unit "$UNIT" --since "$1" --no-pager --output cat 2>/dev/null
 }
 
-# The stack's startup script may still run on a new machine. An instance group's join is part of it.
-wait_for_setup() {
-  [ -z "${API_SERVER:-}" ] || return 0
-  local unit=google-startup-scripts
-  for _ in $(seq $((SETUP_TIMEOUT_S / 3))); do
-    [ "$(systemctl show --property=ActiveState --value $unit 2>/dev/null)" = activating ] ||
-      return 0
-    sleep 3
-  done
+claim() { # name
+  token_claim <(printf %s "$TOKEN") "$1"
 }
 
-preflight() {
-  local command architecture free
+# Prints what the last join remembered, by its key.
+joined() { # key
+  value_of "$1" "$STATE/joined"
+}
+
+# ---- The agent runs on.
+
+check_machine() {
+  local command architecture family=deb pid
   [ "$(id -u)" = 0 ] || fail "the join needs root: let the SSH user run sudo without a password"
-  for command in systemctl iptables ss curl pgrep sha256sum tar; do
+  for command in systemctl iptables ss curl pgrep sha256sum tar flock runuser; do
     command -v "$command" >/dev/null ||
       fail "$command is missing: install it on the machine, or in its image"
   done
-  if command -v dpkg >/dev/null; then
-    family=deb
-  elif command -v rpm >/dev/null; then
-    family=rpm
-  else
-    fail "there is neither dpkg nor rpm:" \
-      "Istio's sidecar comes as a package for Debian's and Red Hat's families"
-  fi
+  if ! has_tool_for deb; then family=rpm; fi
+  has_tool_for $family ||
+    fail "there is neither dpkg-deb nor rpm2cpio: Istio's sidecar comes as a package for" \
+      "Debian's and Red Hat's families"
   case $(uname -m) in
   x86_64) architecture= ;;
   aarch64) architecture=-arm64 ;;
   *) fail "Istio's sidecar is built for x86_64 and aarch64; this machine is $(uname -m)" ;;
   esac
   PACKAGE_URL=${PACKAGE_URL//"{package}"/$family/istio-sidecar$architecture.$family}
-  if pgrep -x pilot-agent >/dev/null &&
-    ! grep -qs istio-vm-mesh /etc/systemd/system/istio.service; then
-    fail "another Istio agent already runs on this machine" \
-      "(process $(pgrep -x pilot-agent | head -n 1)): stop it and remove what started it"
-  fi
-  free=$(df --output=avail -k /usr/local | tail -n 1)
-  [ "$free" -gt 307200 ] ||
-    fail "only $((free / 1024)) MiB are free under /usr/local, the sidecar needs 300: make room"
+  for pid in $(pgrep -x pilot-agent || true); do
+    ! is_another_agent "$pid" ||
+      fail "another Istio agent already runs on this machine (process $pid):" \
+        "stop it and remove what started it"
+  done
+}
+
+has_tool_for() { # deb or rpm
+  case $1 in
+  deb) command -v dpkg-deb ;;
+  rpm) command -v rpm2cpio ;;
+  esac >/dev/null
+}
+
+# Agents in containers have a network of their own.
+is_another_agent() { # process
+  [ "$(readlink "/proc/$1/ns/net")" = "$(readlink /proc/self/ns/net)" ] &&
+    ! grep -qs "/$UNIT.service" "/proc/$1/cgroup"
+}
+
+# What sets a new machine up may still run. An instance group's join is part of it.
+wait_for_setup() {
+  local running seconds
+  [ -z "${API_SERVER:-}" ] || return 0
+  seconds=$(share 20)
+  for _ in $(seq $((seconds / 3))); do
+    running=$(running_setup)
+    [ -n "$running" ] || return 0
+    sleep 3
+  done
+  fail "$running still runs after $seconds s: see its log, and run the update again"
+}
+
+# Prints a unit that runs, or has yet to.
+running_setup() {
+  local service shown
+  for service in cloud-init cloud-config cloud-final google-startup-scripts; do
+    shown=$(systemctl show --property=ActiveState,Job "$service" 2>/dev/null || true)
+    if [[ $shown =~ ActiveState=activating|Job=[1-9] ]]; then
+      echo "$service"
+      return
+    fi
+  done
+}
+
+# Asks where the machine is another's, or was joined by this stack under another name.
+check_owner() {
+  local other=("$(stamp project)" "$(stamp stack)" "$(stamp machine)" "$(stamp registration)")
+  case "${other[*]}" in
+  "   " | "$PROJECT $STACK $MACHINE $REGISTRATION") return ;;
+  "$PROJECT $STACK "*) ;;
+  *) OTHER_STACK=1 CHANGED=1 ;;
+  esac
+  ask owner "${other[0]}" "${other[1]}" "${other[2]}" "${other[3]:--}"
 }
 
 check_gateway() {
@@ -65,70 +131,206 @@ check_gateway() {
       "and the firewall between this machine and the gateway"
 }
 
-# Downloads the package and checks its digest.
-fetch_package() { # path
-  local sha256=$PACKAGE_SHA256 actual
-  curl --fail --silent --show-error --location --retry 3 --max-time 300 \
-    --output "$1" "$PACKAGE_URL" 2>"$STATE/curl.log" ||
-    fail "cannot fetch Istio's package from $PACKAGE_URL ($(tail -n 1 "$STATE/curl.log")):" \
-      "check mesh.package.url and the route from the machine to it"
-  if [ -z "$sha256" ]; then
-    sha256=$(curl --fail --silent --location --retry 3 --max-time 60 "$PACKAGE_URL.sha256" |
-      head -c 64 | tr -d '\0') ||
-      fail "cannot fetch $PACKAGE_URL.sha256: set mesh.package.sha256"
-    [[ $sha256 =~ ^[0-9a-f]{64}$ ]] ||
-      fail "what is at $PACKAGE_URL.sha256 is no SHA-256: set mesh.package.sha256"
+# A host that cannot close its ports is refused (redirect_guard.sh).
+check_fail_closed() {
+  local cause
+  [ -n "$FAIL_CLOSED" ] || return 0
+  cause=$(files_tar | tar --extract --to-stdout "${PROGRAMS#"$ROOT/"}/scripts/redirect_guard.sh" |
+    bash -s possible 2>&1 3<&-) ||
+    fail "failClosed is not possible on this machine: ${cause:-see redirect_guard.sh}"
+}
+
+# The token was issued a moment ago. istiod's certificates count from two minutes before they are
+# made, so a clock that is further behind finds them not valid yet.
+check_token() {
+  local issued expires now
+  issued=$(claim iat)
+  expires=$(claim exp)
+  IDENTITY=$(claim sub)
+  now=$(date +%s)
+  [[ $issued =~ ^[0-9]+$ && $expires =~ ^[0-9]+$ ]] ||
+    fail "what the join delivers is no token of a service account: run the update again"
+  [ "$(claim aud)" = istio-ca ] ||
+    fail "the machine's token is for the audience $(claim aud) instead of istio-ca"
+  if [ "$now" -lt $((issued - 120)) ]; then
+    fail "the clock is at least $(((issued - now) / 60)) minutes behind the cluster's:" \
+      "it is $(date -u) here: set it, and keep it right (systemd-timesyncd or chrony)"
+  elif [ "$now" -ge "$expires" ] && [ ! -e "$CERTS/cert-chain.pem" ]; then
+    fail "the clock is at least $(((now - expires) / 60)) minutes ahead of the cluster's," \
+      "or this update began more than an hour ago:" \
+      "it is $(date -u) here: set the clock, or run the update again"
   fi
+}
+
+# Prints every path, below ROOT, that a join changes.
+managed_paths() {
+  {
+    cat "$STATE/files" 2>/dev/null || true
+    files_tar | tar --list
+    printf '%s\n' "$STATE"/{owner,files,joined,ssh-port} "$TOKEN_FILE" "$PROGRAMS/current" \
+      "$CERTS"/{key,cert-chain}.pem "$UNITS/multi-user.target.wants/$UNIT.service"
+  } | sed "s#^$ROOT/*##" | sort -u
+}
+
+# Copies what the join may change. A join that was killed left such a copy: that is the old state.
+remember() {
+  local path present=()
+  if agent_is_up; then WAS_ACTIVE=1; fi
+  if [ -n "$WAS_ACTIVE" ] && is_ready; then WAS_READY=1; fi
+  [ -e "$STATE" ] || [ -e "$PROGRAMS" ] || FRESH=1
+  if [ -e "$BEFORE/complete" ]; then
+    if [ -e "$BEFORE/active" ]; then WAS_ACTIVE=1 WAS_READY=1; fi
+    if [ -e "$BEFORE/fresh" ]; then FRESH=1; else restore_files stopped; fi
+  fi
+  forget
+  mkdir -p "$STATE"
+  (umask 077 && mkdir "$BEFORE" "$BEFORE/files")
+  [ -z "$FRESH" ] || touch "$BEFORE/fresh"
+  [ -z "$WAS_ACTIVE" ] || touch "$BEFORE/active"
+  managed_paths >"$BEFORE/paths"
+  while read -r path; do
+    if [ -e "$ROOT/$path" ] || [ -L "$ROOT/$path" ]; then present+=("$path"); fi
+  done <"$BEFORE/paths"
+  [ ${#present[@]} = 0 ] ||
+    (cd "$ROOT/" && cp -a --parents --target-directory "$BEFORE/files" "${present[@]}")
+  touch "$BEFORE/complete"
+}
+
+write_stamp() {
+  printf '%s=%s\n' project "$PROJECT" stack "$STACK" machine "$MACHINE" \
+    registration "$REGISTRATION" namespace "$NAMESPACE" workload "$WORKLOAD" |
+    write_file "$STATE/owner" 0644 root:root
+}
+
+create_user() {
+  if id istio-proxy >/dev/null 2>&1; then return; fi
+  touch "$STATE/user-created"
+  if command -v useradd >/dev/null; then
+    getent group istio-proxy >/dev/null || groupadd --system istio-proxy
+    useradd --system --gid istio-proxy --home-dir "$STATE" --no-create-home \
+      --shell /usr/sbin/nologin istio-proxy
+  else
+    adduser --system --group --home "$STATE" --no-create-home istio-proxy
+  fi >/dev/null ||
+    fail "the user istio-proxy cannot be created: create it, or see why useradd fails"
+}
+
+# The package's own directory is named by its digest, and complete as soon as it has its name.
+provide_package() {
+  SHA256=$PACKAGE_SHA256
+  # An unchanged package needs no network.
+  if [ -z "$SHA256" ] && [ "$(joined package-url)" = "$PACKAGE_URL" ]; then
+    SHA256=$(joined package-sha256)
+  fi
+  [ -n "$SHA256" ] || fetch_digest
+  PACKAGE=$PROGRAMS/packages/$SHA256
+  if is_intact "$PACKAGE"; then return; fi
+  CHANGED=1
+  check_space
+  mkdir -p "$PROGRAMS/packages"
+  rm -rf "$PROGRAMS/packages"/{.new.*,.damaged}
+  NEW_PACKAGE=$(mktemp -d "$PROGRAMS/packages/.new.XXXXXX")
+  fetch_package "$NEW_PACKAGE/package"
+  mkdir "$NEW_PACKAGE/content"
+  unpack "$NEW_PACKAGE/package" "$NEW_PACKAGE/content" >"$NEW_PACKAGE/log" 2>&1 ||
+    fail "the package from $PACKAGE_URL cannot be unpacked: $(tail -n 1 "$NEW_PACKAGE/log")"
+  chown -R root:root "$NEW_PACKAGE/content"
+  chmod -R u=rwX,go=rX "$NEW_PACKAGE/content"
+  check_package "$NEW_PACKAGE/content"
+  describe "$NEW_PACKAGE/content" >"$NEW_PACKAGE/description"
+  mv "$NEW_PACKAGE/description" "$NEW_PACKAGE/content/.description"
+  if [ -e "$PACKAGE" ] || [ -L "$PACKAGE" ]; then
+    DAMAGED=1 # it is replaced while the agent is stopped
+  else
+    mv -T "$NEW_PACKAGE/content" "$PACKAGE"
+    rm -rf "$NEW_PACKAGE"
+    NEW_PACKAGE=$PACKAGE
+  fi
+}
+
+# Prints modes, owners and digests of a directory's content.
+describe() { # directory
+  (
+    cd "$1"
+    find . ! -name .description -printf '%M %U %G %l %p\n' | sort
+    find . -type f ! -name .description -exec sha256sum {} + | sort
+  )
+}
+
+is_intact() { # directory
+  [ -d "$1" ] && [ -e "$1/.description" ] &&
+    [ "$(describe "$1" 2>/dev/null)" = "$(cat "$1/.description")" ]
+}
+
+check_space() {
+  local directory=$PROGRAMS free
+  while [ ! -d "$directory" ]; do directory=${directory%/*}; done
+  free=$(df --output=avail -k "$directory" | tail -n 1)
+  [ "$free" -gt $((NEEDED_MIB * 1024)) ] ||
+    fail "only $((free / 1024)) MiB are free under $directory," \
+      "the sidecar needs $NEEDED_MIB: make room"
+}
+
+# Prints what a URL answers. It is the one request that may go through a proxy of the environment.
+# No protocol falls back to a weaker one. As istio-proxy, whose connections are not redirected.
+# Credentials are on standard input.
+download() { # URL seconds
+  local protocols='=https'
+  [[ $1 != http://* ]] || protocols='=http,https'
+  { [ -z "$PACKAGE_CREDENTIALS" ] || printf 'user = "%s"\n' "$(escape "$PACKAGE_CREDENTIALS")"; } |
+    as_proxy timeout "$2" curl --disable --config - --fail --silent --show-error --location \
+      --proto "$protocols" --proto-redir "$protocols" --retry 3 --connect-timeout 20 "$1"
+}
+
+escape() { # text
+  local text=${1//\\/\\\\}
+  printf %s "${text//\"/\\\"}"
+}
+
+fetch_digest() {
+  [[ $PACKAGE_URL == https://* ]] ||
+    fail "a digest from the package's own server proves nothing without TLS: set" \
+      "mesh.package.sha256, or an https:// URL"
+  SHA256=$(download "$PACKAGE_URL.sha256" "$(share 3)" 2>/dev/null | head -c 64 | tr -d '\0') ||
+    fail "cannot fetch $PACKAGE_URL.sha256: set mesh.package.sha256"
+  [[ $SHA256 =~ ^[0-9a-f]{64}$ ]] ||
+    fail "what is at $PACKAGE_URL.sha256 is no SHA-256: set mesh.package.sha256"
+}
+
+fetch_package() { # path
+  local actual seconds
+  seconds=$(share 22)
+  download "$PACKAGE_URL" "$seconds" >"$1" 2>"$1.log" ||
+    fail "cannot fetch Istio's package from $PACKAGE_URL within $seconds s" \
+      "($(tail -n 1 "$1.log")): check mesh.package.url and the route from the machine to it"
   actual=$(sha256sum "$1" | cut -d ' ' -f 1)
-  [ "$actual" = "$sha256" ] ||
-    fail "the package from $PACKAGE_URL has SHA-256 $actual instead of $sha256:" \
+  [ "$actual" = "$SHA256" ] ||
+    fail "the package from $PACKAGE_URL has SHA-256 $actual instead of $SHA256:" \
       "nothing was installed"
 }
 
-# The stamp says which package is installed from where; an unchanged one needs no network.
-install_package() {
-  local stamp="$PACKAGE_URL ${PACKAGE_SHA256:--}"
-  [ "$(cat "$STATE/package" 2>/dev/null)" = "$stamp" ] && [ -x /usr/local/bin/pilot-agent ] &&
-    return
-  changed=1
-  directory=$(mktemp -d /var/tmp/istio-sidecar.XXXXXX)
-  trap 'rm -rf "$directory"' EXIT
-  fetch_package "$directory/istio-sidecar.$family"
-  # Not earlier: a package that cannot be fetched must not cost the machine its place in the mesh.
-  stop_agent
-  "install_$family" "$directory/istio-sidecar.$family" >"$STATE/package.log" 2>&1 ||
-    fail "installing Istio's package failed:" \
-      "$(grep -m 1 -E 'depends|error|needed' "$STATE/package.log")"
-  rm -rf "$directory"
-  echo "$stamp" >"$STATE/package"
+# By what the file is, not by its name. No package manager, so no lock, dependencies or scripts.
+unpack() { # file directory
+  if [ "$(head -c 7 "$1")" = '!<arch>' ]; then
+    dpkg-deb --extract "$1" "$2"
+  elif command -v cpio >/dev/null; then
+    rpm2cpio "$1" | (cd "$2" && cpio --extract --make-directories --no-absolute-filenames --quiet)
+  else
+    rpm2archive - <"$1" | tar --extract --gzip --directory "$2"
+  fi
 }
 
-# Both take the package's configuration files even where a user edited them: an old bootstrap
-# template breaks a new agent.
-install_deb() { # path
-  local output
-  # Other programs may hold dpkg's lock, above all on a machine that has just started.
-  for _ in $(seq $((LOCK_TIMEOUT_S / 3))); do
-    if output=$(DEBIAN_FRONTEND=noninteractive dpkg --install --force-confnew "$1" 2>&1); then
-      return 0
-    fi
-    printf '%s\n' "$output"
-    [[ $output == *" lock"* ]] || return 1
-    sleep 3
+check_package() { # directory
+  local program output
+  [ -r "$1/var/lib/istio/envoy/envoy_bootstrap_tmpl.json" ] ||
+    fail "the package from $PACKAGE_URL has no bootstrap template: is it Istio's sidecar?"
+  chmod 0755 "$NEW_PACKAGE"
+  for program in "pilot-agent version" "envoy --version"; do
+    # shellcheck disable=SC2086 # words
+    output=$(as_proxy timeout "$(share 1)" "$1/usr/local/bin/"$program 2>&1) ||
+      fail "${program%% *} of the package from $PACKAGE_URL does not run on this machine:" \
+        "$(printf '%s\n' "$output" | tail -n 1 | cut -c 1-300)"
   done
-  return 1
-}
-
-install_rpm() { # path
-  local file
-  rpm --upgrade --replacepkgs --oldpackage "$1" || return
-  for file in /var/lib/istio/envoy/*.rpmnew; do
-    if [ -e "$file" ]; then mv -f "$file" "${file%.rpmnew}"; fi
-  done
-}
-
-stop_agent() {
-  if systemctl is-active --quiet istio; then systemctl stop istio; fi
 }
 
 files_tar() {
@@ -140,43 +342,186 @@ render() { # path
   [ -z "${ADDRESS:-}" ] || sed -i "s/@MACHINE@/$MACHINE/g; s/@ADDRESS@/$ADDRESS/g" "$1"
 }
 
-# Each file is complete before it gets its name, in the same directory: readers see it whole, and
-# SELinux labels are those of the directory.
-write_files() {
+stage_files() {
   local path
-  # A gateway's agent redirects nothing, also where a sidecar was before.
-  rm -f "$ROOT/etc/systemd/system/istio.service.d/sidecar.conf"
-  files_tar | tar --extract --touch --directory "$ROOT/" --transform 's/$/.istio-vm-mesh/'
-  files_tar | tar --list | while read -r path; do
-    render "$ROOT/$path.istio-vm-mesh"
-    mv -f "$ROOT/$path.istio-vm-mesh" "$ROOT/$path"
-  done
-  chown istio-proxy:istio-proxy "$ROOT/etc/certs" "$ROOT"/var/lib/istio/{envoy,config,proxy}
+  rm -rf "$STAGING"
+  (umask 077 && mkdir "$STAGING")
+  files_tar | tar --extract --touch --preserve-permissions --directory "$STAGING"
+  files_tar | tar --list >"$STAGING/paths"
+  while read -r path; do render "$STAGING/$path"; done <"$STAGING/paths"
 }
 
-# The token was issued a moment ago, or at most an hour if the machine has a certificate. istiod's
-# certificates count from two minutes before they are made, so a clock that is further behind finds
-# them not valid yet.
-check_clock() {
-  local issued expires now
-  issued=$(token_claim "$TOKEN_FILE" iat)
-  expires=$(token_claim "$TOKEN_FILE" exp)
-  now=$(date +%s)
-  [ -n "$issued" ] && [ -n "$expires" ] || return 0
-  if [ "$now" -lt $((issued - 120)) ]; then
-    fail "the clock is at least $(((issued - now) / 60)) minutes behind the cluster's:" \
-      "it is $(date -u) here: set it, and keep it right (systemd-timesyncd or chrony)"
-  elif [ "$now" -ge "$expires" ] && [ ! -e "$CERTS/cert-chain.pem" ]; then
-    fail "the clock is at least $(((now - expires) / 60)) minutes ahead of the cluster's," \
-      "or this update began more than an hour ago:" \
-      "it is $(date -u) here: set the clock, or run the update again"
+# Compares the machine itself, not what an earlier join remembers of it.
+compare() {
+  local path
+  [ "$(joined digest)" = "$DIGEST" ] || CHANGED=1
+  [ "$(joined identity)" = "$IDENTITY" ] || CHANGED=1
+  [ "$(readlink "$PROGRAMS/current")" = "packages/$SHA256" ] || CHANGED=1
+  cmp -s "$STAGING/paths" "$STATE/files" || CHANGED=1
+  [ "$(modes "$STAGING")" = "$(modes "$ROOT/")" ] || CHANGED=1
+  while read -r path; do
+    is_in_place "$path" || CHANGED=1
+  done <"$STAGING/paths"
+}
+
+# Prints the modes and owners of the join's files in a tree, but of the one that the agent writes.
+modes() { # directory
+  (cd "$1" && grep -v '/root-cert.pem$' "$STAGING/paths" | xargs stat -c '%n %A %U:%G' 2>/dev/null)
+}
+
+is_in_place() { # path below ROOT
+  if [ "$ROOT/$1" = "$CERTS/root-cert.pem" ]; then
+    [ -f "$ROOT/$1" ] && has_certificates "$STAGING/$1" "$ROOT/$1"
+  else
+    cmp -s "$STAGING/$1" "$ROOT/$1"
   fi
+}
+
+has_certificates() { # those of a file, in another file
+  local present certificate certificates
+  present=$(tr -d '[:space:]' <"$2")
+  mapfile -t certificates < <(tr -d '[:space:]' <"$1" | sed 's/-----ENDCERTIFICATE-----/&\n/g')
+  for certificate in "${certificates[@]}"; do
+    [[ $present == *"$certificate"* ]] || return
+  done
+}
+
+# istio-proxy owns the directories that the agent writes to, and none that has one in it.
+make_directories() {
+  install -d -m 0755 -o root -g root "$STATE" "$PROGRAMS" "$PROGRAMS/scripts" \
+    "$STATE"/{etc,etc/istio,etc/istio/config,var,var/run,var/run/secrets,var/run/secrets/tokens}
+  install -d -m 0755 -o istio-proxy -g istio-proxy "$CERTS" \
+    "$STATE"/{etc/istio/proxy,var/run/secrets/workload-spiffe-uds}
+}
+
+deliver_token() {
+  printf %s "$TOKEN" >"$STAGING/token"
+  chown istio-proxy:istio-proxy "$STAGING/token"
+  chmod 0600 "$STAGING/token"
+  mv -fT "$STAGING/token" "$TOKEN_FILE"
+}
+
+# Ready, and DNS queries go to the agent (redirect.sh).
+is_ready() {
+  direct_curl --max-time 2 --output /dev/null http://127.0.0.1:15021/healthz/ready &&
+    [ ! -e "$RUN/istio-vm-mesh-redirect/bypassed" ]
+}
+
+# Waits until the agent is ready.
+becomes_ready() { # seconds
+  local end=$((SECONDS + $1))
+  until is_ready; do
+    [ $SECONDS -lt $end ] || return
+    sleep 0.5
+  done
+}
+
+# The agent may have waited for this token, and retries with back-off.
+is_in_order() {
+  agent_runs && becomes_ready 5
+}
+
+ask_to_stop() {
+  if agent_runs; then ask stop; fi
+}
+
+# ---- The agent is stopped: from here on, a failure brings back what was there.
+
+stop() {
+  PHASE=stopped
+  STOP_TIMEOUT_S=$(share 7)
+  ! agent_is_up || stop_agent ||
+    fail "the agent did not stop within $STOP_TIMEOUT_S s: see 'journalctl --unit $UNIT' on it"
+  # Where withdraw.sh ended the connection, it did so before the agent stopped.
+  STOPPED=$(cat "$RUN/istio-vm-mesh-withdrawn" 2>/dev/null || date +%s)
+}
+
+# The agent renews the certificate that it has, whatever account or mesh the token is for.
+drop_certificate() {
+  if [ "$(joined identity)" != "$IDENTITY" ] || [ -n "$OTHER_STACK" ]; then
+    shred_file "$CERTS/key.pem"
+    rm -f "$CERTS/cert-chain.pem"
+  fi
+}
+
+# Each file is complete before it gets its name: readers see it whole. Of the directories of
+# istio-proxy nothing but a name is used.
+place() { # file path
+  [ -d "${2%/*}" ] || mkdir -p "${2%/*}"
+  if [[ $2 == "$STATE"/* ]]; then
+    mv -fT "$1" "$2"
+  else
+    cp --no-dereference --preserve=mode,ownership,timestamps "$1" "$2.istio-vm-mesh" &&
+      mv -fT "$2.istio-vm-mesh" "$2"
+  fi
+}
+
+write_files() {
+  local path
+  # What an earlier join wrote and this one does not, such as a sidecar's files on a gateway.
+  if [ -e "$STATE/files" ]; then
+    sort "$STATE/files" | comm -23 - <(sort "$STAGING/paths") | while read -r path; do
+      [[ $path != *.service ]] || systemctl stop "${path##*/}" || true
+      rm -f "$ROOT/$path"
+    done
+  fi
+  while read -r path; do
+    place "$STAGING/$path" "$ROOT/$path"
+  done <"$STAGING/paths"
+  cp "$STAGING/paths" "$STAGING/files"
+  place "$STAGING/files" "$STATE/files"
+  keep_ssh_port
+}
+
+# SSH stays reachable by the port that this join came by.
+keep_ssh_port() {
+  bash "$PROGRAMS/scripts/redirect.sh" ssh-port
+}
+
+switch_package() {
+  if [ -n "$DAMAGED" ]; then
+    mv -T "$PACKAGE" "$PROGRAMS/packages/.damaged"
+    mv -T "$NEW_PACKAGE/content" "$PACKAGE"
+  fi
+  PREVIOUS=$(readlink "$PROGRAMS/current" || true)
+  PREVIOUS=${PREVIOUS#packages/}
+  ln -sfn "packages/$SHA256" "$PROGRAMS/current.istio-vm-mesh"
+  mv -fT "$PROGRAMS/current.istio-vm-mesh" "$PROGRAMS/current"
+  if command -v restorecon >/dev/null; then
+    restorecon -RF "$PROGRAMS" "$STATE" "$UNITS/$UNIT"* || true
+  fi
+}
+
+# istiod reads labels, ports, probe and network once, when it makes an entry: the old entry must be
+# deleted before. istiod deletes it GRACE_S seconds after the agent's connection ended.
+wait_for_deregistration() {
+  local seconds
+  [ -n "$(joined registered)" ] && [ "$(joined registered)" != "$REGISTERED" ] || return 0
+  seconds=$((STOPPED + GRACE_S + 3 - $(date +%s)))
+  for _ in $(seq "$seconds"); do sleep 1; done
+}
+
+start_agent() {
+  local since
+  since=$(date '+%Y-%m-%d %H:%M:%S')
+  systemctl daemon-reload
+  systemctl enable --quiet "$UNIT"
+  timeout "$(share 3)" systemctl restart "$UNIT" ||
+    fail "the unit $UNIT does not start: $(log_of_agent "$since" | tail -n 3)"
+  restart_guard
+  wait_ready "$since"
+}
+
+# The guard runs on while the agent is stopped, with the scripts that it began with: for an instant
+# without it the captured ports are open, unless they are redirected.
+restart_guard() {
+  systemctl try-restart "$UNIT-redirect" 2>/dev/null || true
 }
 
 fail_for_token() {
   local expires audience
-  expires=$(token_claim "$TOKEN_FILE" exp)
-  audience=$(token_claim "$TOKEN_FILE" aud)
+  expires=$(claim exp)
+  audience=$(claim aud)
   if [ -z "$expires" ]; then
     fail "the token on the machine is no token: run the update again for a new one"
   elif [ "$audience" != istio-ca ]; then
@@ -233,89 +578,175 @@ diagnose() { # since
   esac
 }
 
-# Ready, and DNS queries go to the agent (redirect.sh).
-is_ready() {
-  curl --silent --fail --max-time 2 --output /dev/null http://127.0.0.1:15021/healthz/ready &&
-    [ ! -e "$RUN/istio-vm-mesh-dns-bypassed" ]
-}
-
 # Most causes are in the log within seconds; a second look tells them from those that pass.
 wait_ready() { # since
-  local round errors
-  for round in $(seq $((READY_TIMEOUT_S * 2))); do
-    if is_ready; then return; fi
-    [ $((round % 30)) -ne 0 ] || diagnose "$1"
-    sleep 0.5
+  local errors seconds end
+  seconds=$(share 12)
+  end=$((SECONDS + seconds))
+  until becomes_ready $((seconds / 4)); do
+    diagnose "$1"
+    [ $SECONDS -lt $end ] || {
+      errors=$(log_of_agent "$1" | grep -iE 'error|fatal|fail|panic' | tail -n 3 |
+        cut -c 1-300 || true)
+      fail "the agent is not ready after $seconds s; its log:" \
+        "${errors:-$(log_of_agent "$1" | tail -n 3)}"
+    }
   done
-  errors=$(log_of_agent "$1" | grep -iE 'error|fatal|fail|panic' | tail -n 3 | cut -c 1-300 || true)
-  fail "the agent is not ready after $READY_TIMEOUT_S s; its log:" \
-    "${errors:-$(log_of_agent "$1" | tail -n 3)}"
 }
 
-start_agent() {
-  local since
-  since=$(date '+%Y-%m-%d %H:%M:%S')
-  systemctl enable --quiet istio # reads the unit again, too
-  systemctl restart istio ||
-    fail "the unit istio does not start: $(log_of_agent "$since" | tail -n 3)"
-  wait_ready "$since"
+record() {
+  printf '%s\n' "digest=$DIGEST" "identity=$IDENTITY" "registered=$REGISTERED" \
+    "package-url=$PACKAGE_URL" "package-sha256=$SHA256" |
+    write_file "$STATE/joined" 0644 root:root
+  systemctl is-enabled --quiet "$UNIT" || systemctl enable --quiet "$UNIT"
+  # Where it was stopped by hand; a gateway has none.
+  [ ! -e "$UNITS/$UNIT-redirect.service" ] || systemctl start "$UNIT-redirect" ||
+    fail "the unit $UNIT-redirect does not start: see 'journalctl --unit $UNIT-redirect' on it"
 }
 
-# istiod reads labels, ports, probe and network once, when it makes an entry: the old entry must be
-# deleted before. istiod deletes it GRACE_S seconds after the agent's connection ended.
-wait_for_deregistration() { # when the connection ended
-  local seconds
-  [ -e "$STATE/registration" ] || return 0
-  [ "$(cat "$STATE/registration")" != "$REGISTRATION" ] || return 0
-  seconds=$(($1 + GRACE_S + 3 - $(date +%s)))
-  [ $seconds -le 0 ] || sleep $seconds
-}
+# ---- The end, and the way back.
 
-# The agent may have waited for this token. It retries with back-off, and its earlier errors about
-# the old token no longer apply.
-ensure_ready() {
-  for _ in $(seq 10); do
-    if is_ready; then return; fi
-    sleep 0.5
+# Removes the copy of the old state, keys included.
+forget() {
+  local file
+  for file in "$BEFORE/files${CERTS#"$ROOT"}/key.pem" "$BEFORE/files${TOKEN_FILE#"$ROOT"}"; do
+    shred_file "$file"
   done
-  start_agent
+  rm -rf "$BEFORE" "$STAGING"
 }
+
+# Nothing after this brings back the old state. The package of before stays beside the new one.
+complete() {
+  local package
+  rm -f "$BEFORE/complete"
+  PHASE=''
+  forget
+  for package in "$PROGRAMS/packages"/{.new.*,.damaged,*}; do
+    case ${package##*/} in
+    "$SHA256" | "$PREVIOUS") ;;
+    .*) rm -rf "$package" ;;
+    *) [ -z "$PREVIOUS" ] || [ "$PREVIOUS" = "$SHA256" ] || rm -rf "$package" ;;
+    esac
+  done
+}
+
+# While the agent ran on, nothing but the stamp and the token changed.
+restore_files() { # phase
+  local path
+  [ -d "$STAGING" ] || (umask 077 && mkdir "$STAGING") || return
+  while read -r path; do
+    [ "$1" = stopped ] || [[ $ROOT/$path == "$STATE/owner" || $ROOT/$path == "$TOKEN_FILE" ]] ||
+      continue
+    if ! [ -e "$BEFORE/files/$path" ] && ! [ -L "$BEFORE/files/$path" ]; then
+      rm -f "$ROOT/$path" || return
+    else
+      rm -f "$STAGING/restored" # of a join that was killed
+      cp -a "$BEFORE/files/$path" "$STAGING/restored" || return
+      place "$STAGING/restored" "$ROOT/$path" || return
+    fi
+  done <"$BEFORE/paths"
+}
+
+restore_package() {
+  if [ -d "$PROGRAMS/packages/.damaged" ]; then
+    rm -rf "$PACKAGE" && mv -T "$PROGRAMS/packages/.damaged" "$PACKAGE" || return
+  fi
+  if [ -n "$NEW_PACKAGE" ]; then rm -rf "$NEW_PACKAGE"; fi
+}
+
+bring_back() { # phase
+  STOP_TIMEOUT_S=$(share 7)
+  if [ "$1" = stopped ]; then stop_agent; fi
+  if [ -n "$FRESH" ]; then
+    remove_installation
+    return
+  fi
+  if [ ! -e "$BEFORE/complete" ]; then
+    forget # it had not changed anything
+    return
+  fi
+  restore_files "$1" && restore_package || return
+  if [ "$1" = stopped ]; then
+    systemctl daemon-reload
+    if [ -n "$WAS_ACTIVE" ]; then
+      timeout "$(share 3)" systemctl restart "$UNIT" || return
+      restart_guard
+      is_ready_again || return
+    fi
+  fi
+  forget
+}
+
+# An agent that was not ready before need not be so now.
+is_ready_again() {
+  [ -z "$WAS_READY" ] || becomes_ready "$(share 6)"
+}
+
+# What fail does before it names the cause.
+# shellcheck disable=SC2034 # lib.sh prints ENDING
+before_failure() {
+  local phase=$PHASE
+  FAILED=1
+  PHASE=''
+  [ -n "$phase" ] || return 0
+  # What comes now cannot be interrupted.
+  trap '' TERM HUP INT
+  if ! bring_back "$phase" >/dev/null 2>&1; then
+    ENDING="; what was there before could not be brought back either: run the update again"
+  elif [ -n "$FRESH" ]; then
+    ENDING="; nothing of the join is left on the machine"
+  elif [ -n "$WAS_ACTIVE" ]; then
+    ENDING="; the machine runs as before"
+  else
+    ENDING="; the machine is as before"
+  fi
+}
+FAILED=''
+
+# At every end: one that nothing has named is an interruption, or a command that failed.
+finish() {
+  [ -z "$FAILED$COMPLETE" ] || return 0
+  fail "the join ended at its step $STEP ($STEP_NAME)${INTERRUPTED:+ because it was interrupted}"
+}
+COMPLETE=''
+INTERRUPTED=''
 
 main() {
-  local changed='' identity new_identity='' stopped
   set -eu -o pipefail
   umask 022
-  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
-  wait_for_setup
-  preflight
-  mkdir -p "$STATE"
-  check_gateway
-  [ "$(cat "$STATE/digest" 2>/dev/null)" = "$DIGEST" ] || changed=1
-  install_package
-  printf %s "$TOKEN" | write_file "$TOKEN_FILE" 0600 istio-proxy:istio-proxy
-  check_clock
-  identity=$(token_claim "$TOKEN_FILE" sub)
-  [ "$(cat "$STATE/identity" 2>/dev/null)" = "$identity" ] || changed=1 new_identity=1
-  stopped=$(date +%s)
-  if [ -n "$changed" ]; then
-    rm -f "$STATE/digest"
-    stop_agent
-    # The agent renews the certificate that it has, whatever account the token is for.
-    [ -z "$new_identity" ] || rm -f "$CERTS/key.pem" "$CERTS/cert-chain.pem"
-    # Where withdraw.sh ended the connection, it did so before the agent stopped.
-    stopped=$(cat "$RUN/istio-vm-mesh-withdrawn" 2>/dev/null || date +%s)
-    write_files
+  clean_environment
+  trap finish EXIT
+  trap 'INTERRUPTED=1; exit 1' TERM HUP INT
+  trap '' PIPE # a lost connection is seen by what is written next
+  step take_lock join
+  step check_machine
+  step wait_for_setup
+  step check_owner
+  step check_gateway
+  step check_token
+  step check_fail_closed
+  PHASE=prepared
+  step remember
+  step write_stamp
+  step create_user
+  step provide_package
+  step stage_files
+  step compare
+  step make_directories
+  step deliver_token
+  if [ -n "$CHANGED" ] || ! is_in_order; then
+    step ask_to_stop
+    step stop
+    step drop_certificate
+    step write_files
+    step switch_package
+    step wait_for_deregistration
+    step start_agent
   fi
-  if [ -z "$changed" ] && systemctl is-active --quiet istio; then
-    ensure_ready
-  else
-    wait_for_deregistration "$stopped"
-    start_agent
-    echo "$identity" >"$STATE/identity"
-    echo "$REGISTRATION" >"$STATE/registration"
-    echo "$DIGEST" >"$STATE/digest"
-  fi
+  step record
+  step complete
+  COMPLETE=1
   echo "$DIGEST"
 }
 
-if ! (return 0 2>/dev/null); then main </dev/null; fi
+if ! (return 0 2>/dev/null); then main 3<&0 </dev/null; exit; fi

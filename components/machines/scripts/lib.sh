@@ -1,13 +1,44 @@
 # Functions that the scripts on machines and in pods share; this text stands before theirs.
 
 # Ends the script with a cause. FAILURE_STATUS is 0 where a cause is a warning. SUBJECT is what the
-# cause is of, if it is not this machine.
+# cause is of, if it is not this machine. A script that has something to bring back does it in
+# before_failure, and ends the cause with ENDING.
 fail() { # cause
-  echo "${SUBJECT:-machine $MACHINE}: $*" >&2
+  before_failure
+  echo "${SUBJECT:-machine $MACHINE}: $*$ENDING" >&2
   exit "$FAILURE_STATUS"
 }
+before_failure() { :; }
 SUBJECT=''
+ENDING=''
 FAILURE_STATUS=1
+
+# Makes a script independent of its user's environment. Variables of proxies stay: the package's
+# download uses them, and nothing else does.
+clean_environment() {
+  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  unset BASH_ENV ENV CDPATH TMPDIR GREP_OPTIONS TAR_OPTIONS POSIXLY_CORRECT CURL_HOME
+  IFS=$' \t\n'
+}
+
+# Asks the computer that runs Pulumi, over standard input and output, and fails where the answer is
+# no. Without ASK (in an instance group) there is none, and the answer is yes. Standard input is 3.
+ask() { # words
+  local answer=''
+  [ -n "$ASK" ] || return 0
+  echo "istio-vm-mesh: ask $*"
+  IFS= read -r -u 3 answer || fail "the connection ended before the question '$*' was answered"
+  case $answer in
+  yes) ;;
+  "no "*) fail "${answer#no }" ;;
+  *) fail "the question '$*' was answered by '$answer'" ;;
+  esac
+}
+
+# Sends a request to this machine or to the mesh: no proxy, and no settings of a user.
+direct_curl() { # curl's arguments
+  curl --disable --noproxy '*' --silent --fail "$@"
+}
 
 # Runs a command as istio-proxy where that user exists: the proxy redirects none of its connections.
 as_proxy() { # command

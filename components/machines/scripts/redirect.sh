@@ -1,76 +1,389 @@
-# The unit runs this around the agent, as root and with the agent's environment. The agent fails
-# every DNS query until it has the name table from istiod. Until then DNS queries bypass the agent,
-# so a machine that boots while istiod is down still resolves names.
+# Redirects this machine's traffic to the agent. The units run this as root, with the agent's
+# environment. The agent fails every DNS query until it has the name table from istiod. Until then
+# DNS queries bypass the agent, so a machine that boots while istiod is down still resolves names.
 # `redirect.sh on`, before the agent: Istio's redirection rules, and rules by which DNS bypasses it.
 # `redirect.sh dns-on`, after its start: ends the bypass, in the background, once it has the table.
 # `redirect.sh off`, before the start and after the end: removes all rules of Istio.
-DNS_BYPASSED=/run/istio-vm-mesh-dns-bypassed
+# `redirect.sh ssh-port`, in a join: stores the port by which SSH came, so that it stays open.
+# Other programs flush rules. So `on` records the rules as they were made, and the guard
+# (redirect_guard.sh) compares them with the rules that are there.
+AGENT=/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent
+STATE=/var/lib/istio-vm-mesh
+RULES=/run/istio-vm-mesh-redirect # a file for each program that has rules of ours
+LOCK=/run/istio-vm-mesh-redirect.lock
+WITHDRAWN=/run/istio-vm-mesh-withdrawn
+SSH_CONFIGURATION=/etc/ssh
 
-# Prints the iptables backends that contain Istio rules. `istio-iptables` picks a backend on every
-# run, by what else is installed, and looks for its rules only there.
-backends() {
-  local backend
-  for backend in legacy nft; do
-    if {
-      iptables-$backend-save
-      ip6tables-$backend-save
-    } 2>/dev/null | grep -q ISTIO_; then
-      echo $backend
+# Which rules are Istio's: those in its chains, those that lead to them, and those that leave out
+# the interfaces of ISTIO_EXCLUDE_INTERFACES. Chains of istio-cni have other names. A comment of
+# another program's rule is not read.
+OURS='
+function is_chain(name) {
+  return name ~ /^ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT|DROP|DIVERT|TPROXY)$/
+}
+function is_ours(chain, rule, words, count, i) {
+  if (is_chain(chain)) return 1
+  count = split(ENVIRON["ISTIO_EXCLUDE_INTERFACES"], words, ",")
+  for (i = 1; i <= count; i++) {
+    if (rule == "-i " words[i] " -j RETURN" || rule == "-o " words[i] " -j RETURN") return 1
+    if (rule ~ "^[io]ifname \"" words[i] "\" return$") return 1
+  }
+  gsub(/"[^"]*"/, "", rule)
+  count = split(rule, words, " ")
+  for (i = 1; i < count; i++)
+    if (words[i] ~ /^(-j|-g|jump|goto)$/ && is_chain(words[i + 1])) return 1
+  return 0
+}
+function rest(text, words) { # of a text, without its first words
+  for (; words > 0; words--) sub(/^[^ ]+ /, "", text)
+  return text
+}
+'
+
+locked() { # function
+  (
+    flock 9
+    "$@"
+  ) 9>"$LOCK"
+}
+
+# Prints the iptables programs of this host, those of both backends: `istio-iptables` picks one on
+# every run, by what else is installed. Where a host has no names with a backend, the plain ones.
+programs() {
+  local family name
+  for family in iptables ip6tables; do
+    for name in $family-legacy $family-nft; do
+      if command -v "$name-save" >/dev/null; then echo "$name"; fi
+    done
+    case $($family --version 2>/dev/null) in
+    *nf_tables*) name=$family-nft ;;
+    *) name=$family-legacy ;;
+    esac
+    if ! command -v $name-save >/dev/null && command -v $family-save >/dev/null; then
+      echo $family
     fi
   done
 }
 
-# Inserts (-I) or deletes (-D) the rules by which DNS queries bypass the agent: those in front of
-# the redirection, and those in front of the conntrack zones that keep its queries apart.
-bypass_dns() { # -I or -D
-  local backend iptables
-  for backend in $(backends); do
-    for iptables in iptables ip6tables; do
-      $iptables-"$backend"-restore --noflush 2>/dev/null <<END
-*nat
-$1 ISTIO_OUTPUT -p udp --dport 53 -j RETURN
-$1 ISTIO_OUTPUT -p tcp --dport 53 -j RETURN
-COMMIT
-*raw
-$1 ISTIO_OUTPUT_DNS -p udp --dport 53 -j RETURN
-$1 ISTIO_INBOUND -p udp --sport 53 -j RETURN
-COMMIT
-END
-    done
-  done # an address family without a resolver has no such chains
+# Prints every rule that a program shows, as `<table> <chain> <rule>`, and every chain, as
+# `<table> :<chain>`. iptables does not show a table in which another program has rules of nftables'
+# own kinds. Such a table is marked `<table> =native`, and its rules are those of `nft`.
+read_rules() { # program
+  local text table
+  text=$("$1-save" 2>/dev/null) || return
+  awk '/^\*/ { table = substr($1, 2) }
+    /^:/ { print table, $1 }
+    /^-A / { print table, substr($0, 4) }' <<<"$text"
+  while read -r table; do
+    echo "$table =native"
+    list_native "$1" "$table" || return
+  done < <(sed -n "s/^# Table .\([a-z]*\). is incompatible.*/\1/p" <<<"$text")
 }
 
-redirect_on() {
-  rm -f /run/istio-vm-mesh-withdrawn
-  pilot-agent istio-iptables || exit
-  touch "$DNS_BYPASSED"
-  bypass_dns -I
+# As above, of one table.
+list_native() { # program table options
+  local text
+  text=$(nft "${@:3}" list table "$(nft_family "$1")" "$2" 2>/dev/null) || return
+  awk -v table="$2" '/^\tchain / { chain = $2; print table, ":" chain }
+    /^\t\t[^\t ]/ && !/^\t\t(type|comment) / {
+      sub(/^\t\t/, "")
+      sub(/ ?counter packets [0-9]+ bytes [0-9]+/, "")
+      sub(/^ /, "")
+      print table, chain, $0
+    }' <<<"$text"
+}
+
+nft_family() { # program
+  case $1 in
+  ip6*) echo ip6 ;;
+  *) echo ip ;;
+  esac
+}
+
+# Prints Istio's rules and chains of those on standard input.
+ours() {
+  awk "$OURS"'$2 == "=native" || is_chain(substr($2, 2)) || is_ours($2, rest($0, 2))'
+}
+
+# Prints what brings the rules on standard input to the wanted ones, as input of iptables-restore,
+# or nothing. Rules of others stay where they are, in Istio's chains too. Of a table of `nft`,
+# which iptables-restore cannot compare, it prints `again`.
+difference() { # file of the wanted rules, file of rules that are ours otherwise
+  # shellcheck disable=SC2016 # awk expands them
+  awk "$OURS"'
+    part == "present" && $2 == "=native" { native[$1] = 1 }
+    part == "wanted" && $2 == "=native" { recorded_native[$1] = 1 }
+    $2 == "=native" { next }
+    part != "present" && !($1 in tables) { tables[$1] = 1; order[++table_count] = $1 }
+    $2 ~ /^:/ {
+      if (part == "present") exists[$1, substr($2, 2)] = 1
+      else if (part == "wanted") chains[$1, ++chain_count[$1]] = substr($2, 2)
+      next
+    }
+    part == "wanted" {
+      if (!(($1, $2) in numbers)) used[$1, ++used_count[$1]] = $2
+      wanted[$1, $2, ++numbers[$1, $2]] = rest($0, 2)
+      is_wanted[$0] = 1
+    }
+    part == "other" && !($0 in is_wanted) { unwanted[$0] = 1 }
+    part == "present" {
+      if ($0 in unwanted) deleted[$1, ++deleted_count[$1]] = rest($0, 1)
+      else present[$1, $2, ++present_count[$1, $2]] = rest($0, 2)
+    }
+    function insert(table, chain, i, j, k, at, shift, text, place) {
+      for (i = 1; i <= numbers[table, chain]; i++) {
+        for (k = j + 1; k <= present_count[table, chain]; k++)
+          if (present[table, chain, k] == wanted[table, chain, i]) { at[i] = j = k; break }
+      }
+      for (i = 1; i <= numbers[table, chain]; i++) {
+        if (i in at) continue
+        for (k = i + 1; k <= numbers[table, chain] && !(k in at); k++);
+        place = k in at ? "-I " chain " " at[k] + shift++ : "-A " chain
+        text = text place " " wanted[table, chain, i] "\n"
+      }
+      return text
+    }
+    END {
+      for (t = 1; t <= table_count; t++) {
+        table = order[t]
+        text = ""
+        for (i = 1; i <= chain_count[table]; i++)
+          if (!((table, chains[table, i]) in exists)) text = text ":" chains[table, i] " - [0:0]\n"
+        for (i = 1; i <= deleted_count[table]; i++) text = text "-D " deleted[table, i] "\n"
+        for (i = 1; i <= used_count[table]; i++) text = text insert(table, used[table, i])
+        if (native[table] != recorded_native[table] || (native[table] && text)) print "again"
+        else if (text) printf "*%s\n%sCOMMIT\n", table, text
+      }
+    }' part=wanted "$1" part=other "$2" part=present -
+}
+
+# Deletes Istio's rules and chains of one program.
+remove() { # program
+  local rules script table
+  rules=$(read_rules "$1" | ours)
+  grep -q ' :' <<<"$rules" || return 0
+  # shellcheck disable=SC2016 # awk expands them
+  script=$(awk "$OURS"'
+    { if (!($1 in rules)) order[++count] = $1 }
+    $2 == "=native" { native[$1] = 1 }
+    $2 ~ /^:/ { flushed[$1] = flushed[$1] "-F " substr($2, 2) "\n"
+      dropped[$1] = dropped[$1] "-X " substr($2, 2) "\n" }
+    { rules[$1] = rules[$1] ($2 ~ /^[:=]/ || is_chain($2) ? "" : "-D " rest($0, 1) "\n") }
+    END { for (i = 1; i <= count; i++) if (!(order[i] in native))
+      printf "*%s\n%s%s%sCOMMIT\n", order[i], rules[order[i]], flushed[order[i]], dropped[order[i]]
+    }' <<<"$rules")
+  [ -z "$script" ] || "$1-restore" --noflush --wait=5 <<<"$script"
+  while read -r table; do
+    list_native "$1" "$table" --handle | ours | awk -v table="$(nft_family "$1") $table" "$OURS"'
+      $2 ~ /^:/ { flushed = flushed "flush chain " table " " substr($2, 2) "\n"
+        dropped = dropped "delete chain " table " " substr($2, 2) "\n" }
+      !/ :/ && !is_chain($2) { print "delete rule", table, $2, "handle", $NF }
+      END { printf "%s%s", flushed, dropped }' | nft -f -
+  done < <(sed -n 's/ =native$//p' <<<"$rules")
+}
+
+# Makes Istio's rules and records them, with and without those by which DNS queries bypass the
+# agent: in front of the redirection, and in front of the conntrack zones that keep its queries
+# apart. Both are there afterwards.
+make() {
+  local program rules
+  ISTIO_LOCAL_EXCLUDE_PORTS=$(open_ports) "$AGENT" istio-iptables || return
+  mkdir -p "$RULES"
+  for program in $(programs); do
+    rules=$(read_rules "$program" | ours)
+    grep -q ' :' <<<"$rules" || continue
+    bypass -I "$program" <<<"$rules"
+    read_rules "$program" | ours >"$RULES/$program.bypass"
+    echo "$rules" >"$RULES/$program"
+  done
+}
+
+# Inserts (-I) or deletes (-D) the rules by which DNS bypasses the agent, in the chains on standard
+# input. An address family without a resolver has none of them.
+bypass() { # -I or -D, program
+  # shellcheck disable=SC2016 # awk expands them
+  awk -v action="$1" '
+    function add(rule) { text[$1] = text[$1] action " " substr($2, 2) " " rule " -j RETURN\n" }
+    $1 == "nat" && $2 == ":ISTIO_OUTPUT" { add("-p udp --dport 53"); add("-p tcp --dport 53") }
+    $1 == "raw" && $2 == ":ISTIO_OUTPUT_DNS" { add("-p udp --dport 53") }
+    $1 == "raw" && $2 == ":ISTIO_INBOUND" { add("-p udp --sport 53") }
+    END { for (table in text) printf "*%s\n%sCOMMIT\n", table, text[table] }' |
+    "$2-restore" --noflush --wait=5
+}
+
+end_bypass() {
+  local file program
+  for file in "$RULES"/*.bypass; do
+    [ -e "$file" ] || continue
+    program=$(basename "$file" .bypass)
+    bypass -D "$program" <"$RULES/$program"
+  done
+}
+
+# Brings the rules to the recorded ones. Nothing is recorded while nothing is to be redirected.
+repair() {
+  local file program
+  for file in "$RULES"/*.bypass; do
+    [ -e "$file" ] || continue
+    program=$(basename "$file" .bypass)
+    repair_program "$program" "$(missing "$program")" || break
+  done
+}
+
+missing() { # program
+  local rules
+  rules=$(read_rules "$1") || {
+    echo unreadable
+    return
+  }
+  if [ -e "$RULES/bypassed" ]; then
+    difference "$RULES/$1.bypass" "$RULES/$1" <<<"$rules"
+  else
+    difference "$RULES/$1" "$RULES/$1.bypass" <<<"$rules"
+  fi
+}
+
+wanted() { # program
+  if [ -e "$RULES/bypassed" ]; then echo "$RULES/$1.bypass"; else echo "$RULES/$1"; fi
+}
+
+repair_program() { # program difference
+  local tables
+  case $2 in
+  '') [ ! -e "$RULES/complaint" ] || rm -f "$RULES/complaint" ;;
+  unreadable) complain "cannot read the rules of $1: is 'nft' installed?" ;;
+  *again*) compare_shapes "$1" || make_again ;;
+  *)
+    if "$1-restore" --noflush --wait=5 <<<"$2"; then
+      tables=$(sed -n 's/^\*//p' <<<"$2" | paste -sd ' ')
+      ! grep -q '^-[AI]' <<<"$2" ||
+        echo "put $(grep -c '^-[AI]' <<<"$2") missing rules of the redirection back ($1: $tables)"
+    else
+      complain "cannot put missing rules of the redirection back ($1)"
+    fi
+    ;;
+  esac
+}
+
+# The rules of a table of `nft` are only counted where they were recorded as those of iptables.
+compare_shapes() { # program
+  local file rules
+  file=$(wanted "$1")
+  rules=$(read_rules "$1" | ours)
+  [ "$(shape <"$file")" = "$(shape <<<"$rules")" ] && echo "$rules" >"$file"
+}
+
+shape() {
+  awk '$2 != "=native" { print $1, $2 }' | sort | uniq -c
+}
+
+# Fails: other programs may have rules now, so the round is over.
+make_again() {
+  remove_all
+  make || return
+  [ -e "$RULES/bypassed" ] || end_bypass
+  echo "made the redirection again: other programs have rules of nftables in its tables"
+  return 1
+}
+
+# What is wrong is said once, not in every round.
+complain() { # message
+  [ "$(cat "$RULES/complaint" 2>/dev/null)" = "$1" ] || echo "$1" >&2
+  echo "$1" >"$RULES/complaint"
+}
+
+# Ports on which a connection from outside is not redirected: those of the settings, and SSH's, as
+# the join came, sshd is configured, and it listens now.
+open_ports() {
+  {
+    tr , '\n' <<<"${ISTIO_LOCAL_EXCLUDE_PORTS:-}"
+    echo 22
+    cat "$STATE/ssh-port"
+    sed -nE 's/^[[:space:]]*Port[[:space:]=]+([0-9]+).*/\1/Ip' \
+      "$SSH_CONFIGURATION"/sshd_config "$SSH_CONFIGURATION"/sshd_config.d/*.conf
+    ss --no-header --tcp --listening --numeric --processes |
+      sed -nE '/"sshd"/s/^([^ ]+ +){3}[^ ]*:([0-9]+) .*/\2/p'
+    systemctl show --property=Listen ssh.socket sshd.socket |
+      sed -nE 's/^Listen=.*[:=]([0-9]+) \(Stream\)$/\1/p'
+  } 2>/dev/null | sed '/^[0-9]\+$/!d' | sort -nu | paste -sd ,
+}
+
+# Stores the port of this SSH connection: sudo removes the variable that sshd set.
+store_ssh_port() {
+  local pid=$$ port
+  while [ "${pid:-0}" -gt 1 ]; do
+    port=$(tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^SSH_CONNECTION=.* //p')
+    if [ -n "$port" ]; then
+      echo "$port" >"$STATE/ssh-port"
+      return
+    fi
+    pid=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$pid/status")
+  done
+}
+
+remove_all() {
+  local program
+  rm -rf "$RULES"/ip*
+  for program in $(programs); do
+    remove "$program"
+  done
+}
+
+turn_on() {
+  mkdir -p "$RULES"
+  touch "$RULES/bypassed"
+  make
+}
+
+turn_off() {
+  rm -rf "$RULES"
+  remove_all
+}
+
+turn_dns_on() {
+  [ -e "$RULES/bypassed" ] || return 0
+  rm -f "$RULES/bypassed"
+  end_bypass
 }
 
 redirect_dns() {
   local delay=0.1
-  until curl --silent --fail --max-time 2 --output /dev/null "http://127.0.0.1:15020/debug/ndsz"; do
+  until curl --disable --noproxy '*' --silent --fail --max-time 2 --output /dev/null \
+    http://127.0.0.1:15020/debug/ndsz; do
     sleep $delay
     [ $SECONDS -lt 60 ] || delay=1
   done
-  bypass_dns -D
-  rm -f "$DNS_BYPASSED"
+  locked turn_dns_on
 }
 
-redirect_off() {
-  local backend
-  for backend in $(backends); do
-    pilot-agent istio-iptables --cleanup-only --force-iptables-binary "$backend"
+# Prints a line for each program whose rules are not there.
+check() {
+  local file program count text
+  compgen -G "$RULES/*.bypass" >/dev/null || echo "no traffic is redirected"
+  for file in "$RULES"/*.bypass; do
+    [ -e "$file" ] || continue
+    program=$(basename "$file" .bypass)
+    text=$(missing "$program")
+    count=$(grep -c '^-[AI]' <<<"$text")
+    case $text in
+    '') ;;
+    unreadable) echo "the rules of $program cannot be read" ;;
+    *again*) compare_shapes "$program" || echo "rules of $program are missing" ;;
+    *) [ "$count" = 0 ] || echo "$count rules of $program are missing" ;;
+    esac
   done
-  rm -f "$DNS_BYPASSED"
 }
 
-main() { # on, dns-on or off
+main() { # on, dns-on, off or ssh-port
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   case $1 in
-  on) redirect_on ;;
+  on)
+    rm -f "$WITHDRAWN"
+    locked turn_on || exit
+    ;;
   dns-on) redirect_dns & ;;
-  off) redirect_off ;;
+  off) locked turn_off ;;
+  ssh-port) store_ssh_port ;;
   esac
   exit 0
 }

@@ -17,7 +17,7 @@ is_connected() {
 withdraw() {
   rm -f "$WITHDRAWN"
   # Without Envoy no caller gets an answer, so there is nothing to wait for.
-  pgrep -x envoy >/dev/null || return 0
+  pgrep -u istio-proxy -x envoy >/dev/null || return 0
   iptables --wait --insert "${to_istiod[@]}" || return 0
   for _ in $(seq 20); do
     ss --kill --tcp dport = 15012 >/dev/null

@@ -11,6 +11,7 @@ from pulumi_command import local
 from ... import commands
 from ...config.docker import KindCluster
 from ...kubernetes import Cluster
+from ...local.cluster_access import ClusterAccess
 from ...names import part_name
 from . import configuration, names
 from .network import DockerNetwork
@@ -54,8 +55,9 @@ class DockerCluster(pulumi.ComponentResource):
         self.cluster = Cluster(
             network=args.settings.network,
             pod_cidr=args.settings.pod_cidr,
+            access=kind.id.apply(lambda _: ClusterAccess(kind=self._kind_name)),
             kubeconfig=pulumi.Output.secret(access.apply(lambda result: result.kubeconfig)),
-            identifier=kind.id,
+            created_by=kind.id,
             gateway_service={"type": "ClusterIP", "externalIPs": [address]},
             gateway_address=address,
             ready=[kind, *self._images(kind), *attachments.values()],

@@ -14,6 +14,7 @@ from ...config.docker import DockerMachine
 from ...local import openssh
 from ...machines.host import Host, HostFactory
 from ...machines.ssh_key import SshKey
+from ...machines.ssh_server import require_ssh
 from ...names import part_name
 from . import configuration, names
 from .network import DockerNetwork
@@ -49,6 +50,7 @@ def docker_host(args: DockerHostArgs) -> HostFactory:
 
 
 def _host(args: DockerHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host:
+    require_ssh()
     docker_name = names.docker_name(args.stack, name)
     first, last = configuration.machine_addresses(args.network.cidr)
     attachment = {"network": args.network.docker_name}
@@ -80,7 +82,7 @@ def _host(args: DockerHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
         options=commands.CommandOptions(triggers=[args.settings.image, *attachment.values()]),
     )
     container = commands.result(command, create_machine.Result)
-    target = pulumi.Output.all(container=container, key=args.key.private)
+    target = pulumi.Output.all(container=container, key=args.key.file)
     return Host(
         address=container.apply(lambda result: result.address),
         instance_id=container.apply(lambda result: result.id),
@@ -95,6 +97,11 @@ def _host(args: DockerHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
 
 def _target(name: str, values: Mapping[str, Any]) -> openssh.Target:
     container: create_machine.Result = values["container"]
-    user, key = names.SSH_USER, values["key"]
-    hop = openssh.Hop(container.address, 22, user, key, container.host_key)
+    hop = openssh.Hop(
+        host=container.address,
+        port=22,
+        user=names.SSH_USER,
+        host_key=container.host_key,
+        identity_file=values["key"],
+    )
     return openssh.Target(machine=name, hop=hop)

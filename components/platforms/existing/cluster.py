@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pulumi
 
 from ...config.addresses import is_address
-from ...config.existing import ExistingCluster, ExistingGateway
-from ...config.problems import Problem, SettingsError
+from ...config.existing import ExistingGateway
 from ...kubernetes import Cluster
+from ...local.cluster_access import ClusterAccess
 from ...manifest import Manifest
-from .. import kubeconfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +20,9 @@ class ExistingClusterArgs:
 
     network: the network of its pods, as in istiod's value `global.network`.
     pod_cidr: the IPv4 CIDR of its pods.
-    context: the context of the kubeconfig; it also identifies the cluster.
-    kubeconfig: the kubeconfig's text, all files in it replaced by their content
-        (`kubectl config view --flatten`). It is kept secret.
+    context: the context of the kubeconfig.
+    path: the kubeconfig of whoever runs Pulumi; None: as kubectl finds it ($KUBECONFIG,
+        ~/.kube/config).
     gateway: the east-west gateway.
     gateway_clients: the CIDRs that the gateway's load balancer admits: those of the machines.
     """
@@ -32,55 +30,21 @@ class ExistingClusterArgs:
     network: str
     pod_cidr: str
     context: str
-    kubeconfig: pulumi.Input[str]
     gateway: ExistingGateway
+    path: str | None = None
     gateway_clients: Sequence[str] = ()
 
 
 def existing_cluster(args: ExistingClusterArgs) -> Cluster:
-    """Adopt a cluster. Nothing is created.
-
-    A kubeconfig without the context fails the update with a RunError.
-    """
-
-    def select(text: str) -> str:
-        try:
-            return kubeconfig.extract_context(text, args.context, _refuse)
-        except ValueError as error:
-            raise pulumi.RunError(f"the kubeconfig of the cluster {error}") from None
-
+    """Adopt a cluster. Nothing is created."""
     gateway = args.gateway
     return Cluster(
         network=args.network,
         pod_cidr=args.pod_cidr,
-        kubeconfig=pulumi.Output.secret(pulumi.Output.from_input(args.kubeconfig).apply(select)),
-        identifier=args.context,
+        access=pulumi.Output.from_input(ClusterAccess(context=args.context, path=args.path)),
         gateway_service=gateway_service(gateway, args.gateway_clients) if gateway.install else None,
         gateway_address=pulumi.Output.from_input(gateway.address),
     )
-
-
-def _refuse(file: str) -> bytes:
-    raise ValueError(f"names the file {file}: put its content in (`kubectl config view --flatten`)")
-
-
-def kubeconfig_of(settings: ExistingCluster) -> pulumi.Output[str]:
-    """Return the kubeconfig of a stack's cluster: from its file, else from the secret `kubeconfig`.
-
-    Raises SettingsError where the file cannot be read or has no such context.
-    """
-    if settings.kubeconfig is None:
-        return pulumi.Config().require_secret("kubeconfig")
-    path = Path(settings.kubeconfig).expanduser()
-    try:
-        text = kubeconfig.extract_context(path.read_text(), settings.context, lambda file: (path.parent / file).read_bytes())
-    except OSError as error:
-        problem = f"cannot read {error.filename}: {error.strerror}"
-        raise SettingsError([Problem("cluster.kubeconfig", problem)]) from None
-    except ValueError as error:
-        problem = f"{settings.kubeconfig} {error}"
-        raise SettingsError([Problem("cluster.kubeconfig", problem)]) from None
-    return pulumi.Output.secret(text)
 
 
 def gateway_service(gateway: ExistingGateway, clients: Sequence[str]) -> Manifest:

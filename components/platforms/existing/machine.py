@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import pulumi
 
-from ...config.checks.existing import check_server
+from ...config.checks.existing import SshServer, check_server
 from ...config.existing import Bastion, SshMachine
 from ...config.problems import Problem, SettingsError
 from ...local import openssh
 from ...machines.host import Host, HostFactory
+from ...machines.ssh_server import hop_of, key_problems, require_ssh
 
 PATIENCE_S = 10
 """Seconds in which a connection that fails is tried again: some five attempts."""
@@ -22,20 +23,20 @@ PATIENCE_S = 10
 class SshHostArgs:
     """How a machine that exists is reached.
 
-    host: the IP address or DNS name that SSH connects to.
-    private_key: the SSH key's text. It opens the bastion too, and is kept secret.
-    port: the port of its SSH server.
-    user: the user of the login: root, or one with sudo and no password prompt.
-    host_key: its public host key, such as `ssh-ed25519 AAAA...`.
+    host: the IP address, DNS name or `Host` of ~/.ssh/config that ssh connects to.
+    port, user: of its SSH server and the login; None: as ssh has them. The user is root, or one
+        with sudo and no password prompt.
+    private_key: path of the private key; None: as ssh finds one.
+    host_key: its public host key, such as `ssh-ed25519 AAAA...`; None: known_hosts decides.
     accept_any_host_key: whether the host key goes unchecked, where `host_key` is not given.
     address: the IP address by which pods reach it; None: `host`.
-    bastion: the SSH server that the connection goes through; None: a direct connection.
+    bastion: the SSH server that the connection goes through; None: as ssh has it.
     """
 
     host: str
-    private_key: pulumi.Input[str]
-    port: int = 22
-    user: str = "root"
+    port: int | None = None
+    user: str | None = None
+    private_key: str | None = None
     host_key: str | None = None
     accept_any_host_key: bool = False
     address: str | None = None
@@ -45,47 +46,47 @@ class SshHostArgs:
 def ssh_host(args: SshHostArgs) -> HostFactory:
     """Return what adopts a machine. Nothing is created.
 
-    The factory raises SettingsError for a host key that is missing or invalid.
+    The factory raises SettingsError for settings and keys that ssh cannot use.
     """
     return partial(_host, args)
 
 
-def private_key_of(settings: SshMachine) -> pulumi.Output[str]:
-    """Return the SSH key of a stack's machine: from its file, else the secret `sshPrivateKey`.
-
-    Raises SettingsError for a key file that cannot be read.
-    """
-    if settings.private_key is None:
-        return pulumi.Config().require_secret("sshPrivateKey")
-    try:
-        return pulumi.Output.secret(Path(settings.private_key).expanduser().read_text())
-    except OSError as error:
-        problem = f"cannot read {error.filename}: {error.strerror}"
-        path = f"machines.{settings.name}.privateKey"
-        raise SettingsError([Problem(path, problem)]) from None
+def check_keys(machines: Mapping[str, SshMachine]) -> None:
+    """Raise SettingsError for all private keys of machines that ssh cannot use."""
+    problems = [
+        problem
+        for name, machine in machines.items()
+        for path, server in _servers(f"machines.{name}", machine)
+        for problem in key_problems(path, server)
+    ]
+    if problems:
+        raise SettingsError(list(dict.fromkeys(problems)))
 
 
 def _host(args: SshHostArgs, name: str, _opts: pulumi.ResourceOptions) -> Host:
-    path = f"machines.{name}"
-    problems = list(check_server(path, args))
-    if args.bastion:
-        problems += check_server(f"{path}.bastion", args.bastion)
+    require_ssh()
+    problems: list[Problem] = []
+    for path, server in _servers(f"machines.{name}", args):
+        problems += list(check_server(path, server)) or list(key_problems(path, server))
     if problems:
         raise SettingsError(problems)
-    key = pulumi.Output.secret(args.private_key)
+    address = pulumi.Output.from_input(args.address or args.host)
     return Host(
-        address=pulumi.Output.from_input(args.address or args.host),
-        # Another host key is another machine, also at the same address.
-        instance_id=pulumi.Output.from_input(f"{args.host}:{args.port} {args.host_key or ''}".strip()),
-        target=key.apply(partial(_target, name, args)),
+        address=address,
+        # Another name, port or host key of a machine does not make it another one.
+        instance_id=address,
+        target=pulumi.Output.from_input(_target(name, args)),
         patience_s=PATIENCE_S,
     )
 
 
-def _target(name: str, args: SshHostArgs, key: str) -> openssh.Target:
-    """Return how SSH reaches a machine. Its bastion takes the same key."""
-    bastion, jump = args.bastion, None
-    hop = openssh.Hop(args.host, args.port, args.user, key, args.host_key)
-    if bastion:
-        jump = openssh.Hop(bastion.host, bastion.port, bastion.user, key, bastion.host_key)
-    return openssh.Target(machine=name, hop=hop, bastion=jump)
+def _servers(path: str, machine: SshHostArgs | SshMachine) -> Iterator[tuple[str, SshServer]]:
+    """Yield the machine and its bastion, with their paths in the settings."""
+    yield path, machine
+    if machine.bastion:
+        yield f"{path}.bastion", machine.bastion
+
+
+def _target(name: str, args: SshHostArgs) -> openssh.Target:
+    jumps = (hop_of(args.bastion, "bastions", name),) if args.bastion else ()
+    return openssh.Target(machine=name, hop=hop_of(args, "machines", name), jumps=jumps)

@@ -10,6 +10,7 @@ from pulumi_gcp import container, projects
 
 from ...config.google import GkeCluster
 from ...kubernetes import Cluster
+from ...local.cluster_access import ClusterAccess
 from ...names import child_name, part_name
 from .. import kubeconfig
 from . import names
@@ -55,12 +56,14 @@ class GoogleCluster(pulumi.ComponentResource):
         cluster = self._cluster(google_name, location, role)
         ready: list[pulumi.Resource] = [cluster] if settings.autopilot else [self._nodes(cluster, location)]
         endpoint = cluster.control_plane_endpoints_config.apply(lambda config: config.dns_endpoint_config.endpoint)
+        text = endpoint.apply(lambda host: kubeconfig.gke_kubeconfig(google_name, host))
         assert networks.gateway is not None
         self.cluster = Cluster(
             network=settings.network,
             pod_cidr=settings.pod_cidr,
-            kubeconfig=pulumi.Output.secret(endpoint.apply(lambda host: kubeconfig.gke_kubeconfig(google_name, host))),
-            identifier=f"{google.project}/{location}/{google_name}",
+            access=text.apply(lambda text: ClusterAccess(text=text)),
+            kubeconfig=text,
+            created_by=endpoint,
             gateway_service={
                 "type": "LoadBalancer",
                 "loadBalancerIP": networks.gateway_address,

@@ -116,6 +116,8 @@ class InstanceGroup(pulumi.ComponentResource):
         settings, workload = self._args.settings, self._args.workload
         return startup.startup_script(
             startup.StartupInputs(
+                project=pulumi.get_project(),
+                stack=self._args.networks.stack,
                 network=settings.network,
                 workload=workload.settings,
                 setup=settings.startup_script or "",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pulumi
 from pulumi_gcp import compute
@@ -13,9 +12,11 @@ from pulumi_gcp import compute
 from ... import shell
 from ...commands import Script
 from ...config.google import GceMachine
+from ...config.problems import SettingsError
 from ...local import openssh
 from ...machines.host import Host, HostFactory
 from ...machines.ssh_key import SshKey
+from ...machines.ssh_server import hop_of, key_problems, require_ssh
 from ...names import part_name
 from . import names
 from .network import GoogleNetworks
@@ -52,8 +53,12 @@ def google_host(args: GoogleHostArgs) -> HostFactory:
 
 
 def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host:
-    """Create the machine. Its name on Google Cloud is fixed, because tunnels need it. Its address is kept until it is replaced."""
+    """Create the machine. Its name on Google Cloud is fixed, because SSH through Identity-Aware Proxy needs it. Its address is kept until it is replaced."""
     machine, networks = args.settings, args.networks
+    require_ssh()
+    bastion = networks.settings.ssh.bastion
+    if problems := list(key_problems("google.ssh.bastion", bastion)) if bastion else []:
+        raise SettingsError(problems)
     google_name = names.resource_name(networks.stack, name)
     instance = compute.Instance(
         part_name(name, names.INSTANCE),
@@ -100,22 +105,15 @@ def _spot() -> compute.InstanceSchedulingArgs:
 
 def _target(name: str, args: GoogleHostArgs, address: pulumi.Output[str]) -> pulumi.Output[openssh.Target]:
     """Return how SSH reaches the machine. Its host key is not known yet."""
-    ssh, iap_port = args.networks.settings.ssh, args.settings.tunnel_port
-    values = {"address": address, "key": args.key.private}
-    if ssh.bastion:
-        values["bastion_key"] = pulumi.Config().require_secret("sshPrivateKey")
+    networks, bastion = args.networks, args.networks.settings.ssh.bastion
+    jumps = (hop_of(bastion, "google-bastion"),) if bastion else ()
+    google_name = names.resource_name(networks.stack, name)
+    proxy = names.iap_command(networks.settings.project, args.settings.zone, google_name) if networks.settings.ssh.via == "iap" else None
 
-    def target(values: Mapping[str, Any]) -> openssh.Target:
-        host, port = ("127.0.0.1", iap_port) if ssh.via == "iap" else (values["address"], 22)
-        hop, jump = openssh.Hop(host, port, names.SSH_USER, values["key"]), None
-        if ssh.bastion:
-            jump = openssh.Hop(
-                host=ssh.bastion.host,
-                port=ssh.bastion.port,
-                user=ssh.bastion.user,
-                private_key=values["bastion_key"],
-                host_key=ssh.bastion.host_key,
-            )
-        return openssh.Target(machine=name, hop=hop, bastion=jump)
+    def target(values: Mapping[str, str]) -> openssh.Target:
+        # The proxy connects to the machine by its name; ssh's `Host` is the same.
+        host = google_name if proxy else values["address"]
+        hop = openssh.Hop(host, 22, names.SSH_USER, identity_file=values["key"])
+        return openssh.Target(machine=name, hop=hop, jumps=jumps, proxy_command=proxy)
 
-    return pulumi.Output.all(**values).apply(target)
+    return pulumi.Output.all(address=address, key=args.key.file).apply(target)

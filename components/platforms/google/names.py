@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from zlib import crc32
 
-from ...config.google import GceMachine, GkeCluster, GoogleMachine
+from ...config.google import GkeCluster, GoogleMachine
 from ...config.stack import Settings
 from ...names import PROJECT, child_name, part_name
 
@@ -139,9 +140,12 @@ def machine_metadata(machine: GoogleMachine, public_key: str) -> dict[str, str]:
     }
 
 
-def iap_tunnels(settings: Settings, stack: str) -> dict[int, tuple[str, str]]:
-    """Return name and zone on Google Cloud of machines behind IAP, by local port."""
-    if settings.google is None or settings.google.ssh.via != "iap":
-        return {}
-    machines = settings.machines_of_type(GceMachine)
-    return {machine.tunnel_port: (resource_name(stack, name), machine.zone) for name, machine in machines.items()}
+def iap_command(project: str, zone: str, instance: str) -> str:
+    """Return the ProxyCommand that reaches an instance through Identity-Aware Proxy.
+
+    It needs gcloud, and the role IAP-secured Tunnel User.
+    """
+    words = ["gcloud", "compute", "start-iap-tunnel", instance, "22", "--listen-on-stdin"]
+    words += ["--project", project, "--zone", zone, "--verbosity", "warning"]
+    # ssh replaces %% before a shell runs this.
+    return shlex.join(words).replace("%", "%%")

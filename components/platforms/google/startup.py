@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from ...config.mesh import MeshSettings
 from ...config.workload import WorkloadSettings
-from ...machines.bootstrap import JoinInputs, join_variables
-from ...machines.files import unit
+from ...machines.bootstrap import JoinInputs, bundle
+from ...machines.bundle import UNIT, Owner, join_text, join_variables, unit
 from ...manifest import Manifest
 from ...names import token_role_name
-from ...shell import b64encode, read_script, remote_script
+from ...shell import b64encode, remote_script
 
 SCOPES = (
     # The API server takes no narrower scope. IAM and RBAC permit this identity one thing each.
@@ -57,6 +57,7 @@ def token_role_binding(
 class StartupInputs:
     """What a group's machines need to join. Each adds its name, its address and its token.
 
+    project, stack: Pulumi's, which each machine is stamped with.
     network: the machines' network.
     gateway: the east-west gateway's address or DNS name.
     root_certificate: the mesh's trust anchor, in PEM.
@@ -67,6 +68,8 @@ class StartupInputs:
     rotation: a number; another one changes the script, which replaces the machines.
     """
 
+    project: str
+    stack: str
     network: str
     gateway: str
     root_certificate: str
@@ -82,27 +85,28 @@ def startup_script(inputs: StartupInputs) -> str:
 
     Every user who may read the instances' metadata can read the script.
     """
+    workload = inputs.workload
+    owner = Owner(inputs.project, inputs.stack, MACHINE, "", workload.namespace, workload.name)
     join = JoinInputs(
-        machine=MACHINE,
+        owner=owner,
         address=ADDRESS,
         network=inputs.network,
         gateway=inputs.gateway,
         root_certificate=inputs.root_certificate,
-        workload=inputs.workload,
+        workload=workload,
         mesh=inputs.mesh,
     )
     # Before it is shut down, the machine leaves the mesh, and its application stops last.
-    drain = [unit("istio-drain.service"), unit("istio.service.d/drain.conf")]
+    drain = [unit("istio-vm-mesh-drain.service"), unit(f"{UNIT}.d/drain.conf")]
     variables: dict[str, str | int] = {
         "API_SERVER": inputs.api_server,
-        "NAMESPACE": inputs.workload.namespace,
-        "SERVICE_ACCOUNT": inputs.workload.service_account_name,
+        "SERVICE_ACCOUNT": workload.service_account_name,
         "SETUP_BASE64": b64encode(inputs.setup),
         "ROTATION": inputs.rotation,
-        **join_variables(join, drain),
+        **join_variables(bundle(join), drain),
     }
     text = remote_script("platforms/google/startup", variables)
-    return "#!/bin/bash\n" + text + read_script("machines/join")
+    return "#!/bin/bash\n" + text + join_text()
 
 
 def group_metadata(text: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from ...local import scripting
+from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
 from ..evidence import Entry, Evidence, Plaintext, Pod, merge, parse
 
 GROUP_TIMEOUT_S, JOB_TIMEOUT_S = 300, 120
@@ -26,7 +27,7 @@ Manifest = Mapping[str, Any]
 class Payload:
     """A workload, and what must be true of it.
 
-    kubeconfig: the kubeconfig's text.
+    access: the cluster.
     workload, namespace: its names.
     entries: the machines that must be healthy.
     group_size: how many further machines, of instance groups, must be healthy at least.
@@ -40,7 +41,7 @@ class Payload:
     timeout_s: seconds to wait for the health of an entry.
     """
 
-    kubeconfig: str = field(repr=False)
+    access: ClusterAccess = field(metadata={"record": ClusterAccess})
     workload: str
     namespace: str
     entries: tuple[Entry, ...] = field(metadata={"record": Entry})
@@ -59,8 +60,8 @@ def run(payload: Payload) -> Evidence:
     """Verify the workload. Raises scripting.Failed, or reports it where `warn_only` is set."""
     evidence = [Evidence()]
     try:
-        with scripting.kubectl(payload.kubeconfig) as kubectl:
-            for part in _verify(_Cluster(kubectl, payload), payload):
+        with kubectl(payload.access) as program:
+            for part in _verify(_Cluster(program, payload), payload):
                 evidence.append(part)
     except _Unproven as problem:
         evidence.append(problem.evidence)
@@ -131,7 +132,7 @@ def _cause(entry: Entry, health: _Health) -> str:
     machine = f"machine {entry.machine}"
     if not health.exists:
         missing = f"there is no WorkloadEntry {entry.entry}"
-        return f"{machine} did not register ({missing}): see 'journalctl --unit istio' on it"
+        return f"{machine} did not register ({missing}): see 'journalctl --unit istio-vm-mesh' on it"
     if health.status == "False":
         return (
             f"machine {entry.machine} is unhealthy: its probe fails ({health.message}): is the "
@@ -200,8 +201,8 @@ def _health_of(item: Mapping[str, Any] | None) -> _Health:
 class _Cluster:
     """The workload's namespace."""
 
-    def __init__(self, kubectl: scripting.Kubectl, payload: Payload) -> None:
-        self._kubectl, self._namespace = kubectl, ("--namespace", payload.namespace)
+    def __init__(self, program: Kubectl, payload: Payload) -> None:
+        self._kubectl, self._namespace = program, ("--namespace", payload.namespace)
         self._selector = ",".join(f"{key}={value}" for key, value in payload.selector.items())
 
     def get(self, kind: str, name: str) -> Mapping[str, Any] | None:

@@ -27,8 +27,7 @@ its problems at once.
 Editors with JSON Schema complete and check a stack file that begins with
 `# yaml-language-server: $schema=../docs/stack.schema.json`.
 
-Secrets are keys of their own, set with `pulumi config set --secret`: `istio-vm-mesh:kubeconfig` (of
-an existing cluster) and `istio-vm-mesh:sshPrivateKey` (of existing machines and of bastions).
+No value of a stack file is a secret.
 
 """
 
@@ -117,7 +116,8 @@ def _type(node: dict[str, Any]) -> str:
     if node.get("type") == "object":
         values = node["additionalProperties"]
         return f"map of {_type(values)}" if isinstance(values, dict) else "map"
-    return str(node["type"])
+    types = node["type"]
+    return " or ".join(types) if isinstance(types, list) else str(types)
 
 
 def _section(title: str, record: dict[str, Any]) -> Iterator[str]:

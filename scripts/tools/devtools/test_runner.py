@@ -27,13 +27,14 @@ from tools.lab.steps import StepError, StepFailedError, Steps, seconds
 
 from . import runner_cli
 
-PROGRAMS = ("pulumi", "helm", "etcd", "kube-apiserver", "kube-controller-manager")
+PROGRAMS = ("pulumi", "helm", "etcd", "kube-apiserver", "kube-controller-manager", "pilot-agent")
 """What the engine tests run for real."""
 HOST_PACKAGES = [
     "ca-certificates",
     *("openssh-client", "openssh-server"),
     *("shellcheck", "shfmt", "systemd"),  # systemd: for systemd-analyze
     *("dash", "fish", "tcsh", "zsh"),  # login shells
+    *("iproute2", "iptables", "nftables", "procps"),  # the redirection, in network namespaces
 ]
 FAST_TESTS = ("tests/plugins", "tests/engine", "tests/preview", "tests/library", "tests/unit", "scripts/tools/standins/tests")
 """Directories, the longest first."""

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from components.names import TOKEN_MARGIN_S, XDS_PORT
+from components.names import XDS_PORT
 
 from . import read_cluster, read_state
 from .model import Health, worst_health
@@ -62,7 +62,11 @@ def machine(facts: MachineFacts, now: datetime) -> Finding:
         more, reasons = _report(facts, facts.report, now)
         # What was read from the machine explains the state of its entry.
         health, advice = worst_health([health, more]), [*reasons, *advice]
-    if not facts.state.joined:
+    if facts.state.forgotten:
+        advice.append(
+            "is given up by `forget: true`: nothing connects to it; take it out of the stack file, and the next `pulumi up` keeps it out"
+        )
+    elif not facts.state.joined:
         health, advice = worst_health([health, "missing"]), [*advice, "its join has not succeeded yet: run `pulumi up`"]
     if not facts.declared:
         advice.append("is no longer in the stack file: the next `pulumi up` removes it")
@@ -76,7 +80,7 @@ def _entry(facts: MachineFacts, now: datetime) -> Finding:
         return "unknown", []
     if not entry:
         silent = not facts.report or facts.report.problem or not facts.report.ready
-        where = "" if silent else " though its proxy is ready: see `journalctl --unit istio` on it"
+        where = "" if silent else " though its proxy is ready: see `journalctl --unit istio-vm-mesh` on it"
         return "missing", [f"is not registered: there is no WorkloadEntry {facts.state.entry if facts.state else ''}{where}"]
     if entry.disconnected:
         return "unhealthy", [f"its agent has had no connection to istiod for {duration(now - entry.disconnected)}"]
@@ -90,19 +94,23 @@ def _entry(facts: MachineFacts, now: datetime) -> Finding:
 
 def _report(facts: MachineFacts, seen: MachineReport, now: datetime) -> Finding:
     """The health by the report of the machine itself."""
-    expires = seen.token_expires or (facts.state.token_expires if facts.state else None)
-    expired = expires is not None and expires < now
     if seen.problem:
         advice = [seen.problem]
-        if expired and expires and not (facts.entry and not facts.entry.disconnected):
+        if not _is_connected(facts):
             advice.append(
-                f"its token expired {duration(now - expires)} ago: when it is back, it needs `pulumi up` if it was away for longer than its "
-                "certificate lived (24 h unless the mesh says otherwise)"
+                "when it is back, it needs `pulumi up` if it was away for longer than its certificate lived (24 h unless the mesh says otherwise)"
             )
         return "unknown", advice
     if not seen.unit:
-        return "unhealthy", [f"Istio's agent is not installed on it: {rejoin_hint(facts, now)}"]
-    checks = [_certificate(seen, expires, now), _unit(seen), check_gateway(facts, seen), _identity(facts, seen, now), _proxy(seen)]
+        return "unhealthy", [f"Istio's agent is not installed on it: {rejoin_hint(facts)}"]
+    checks = [
+        _certificate(seen, now),
+        _unit(seen),
+        check_gateway(facts, seen),
+        _identity(facts, seen),
+        _proxy(seen),
+        _redirection(seen),
+    ]
     advice = [text for text in checks if text]
     health: Health = "unhealthy" if advice else "healthy"
     hints = [
@@ -113,18 +121,21 @@ def _report(facts: MachineFacts, seen: MachineReport, now: datetime) -> Finding:
     return health, [*advice, *(text for text in hints if text)]
 
 
-def rejoin_hint(facts: MachineFacts, now: datetime) -> str:
-    """How a machine is made to join again: a new token is minted when it has expired and the machine is not in the mesh, or by rotation."""
-    expires = facts.state.token_expires if facts.state else None
-    healthy = facts.entry and facts.entry.healthy and not facts.entry.disconnected
-    if expires and expires < now + timedelta(seconds=TOKEN_MARGIN_S) and not healthy:
+def _is_connected(facts: MachineFacts) -> bool:
+    return bool(facts.entry and not facts.entry.disconnected)
+
+
+def rejoin_hint(facts: MachineFacts) -> str:
+    """How a machine is made to join again: by itself in the next update where it is out of the mesh, else by rotation."""
+    if not _is_connected(facts):
         return "run `pulumi up`"
     return f"raise `machines.{facts.name}.rotation` in the stack file and run `pulumi up`"
 
 
-def _certificate(seen: MachineReport, expires: datetime | None, now: datetime) -> str:
+def _certificate(seen: MachineReport, now: datetime) -> str:
     if seen.certificate and seen.certificate.ends > now:
         return ""
+    expires = seen.token_expires
     ended = f"its certificate ended {duration(now - seen.certificate.ends)} ago" if seen.certificate else "it has no certificate"
     if expires is None:
         return f"needs `pulumi up`: {ended}, and it has no token"
@@ -138,9 +149,9 @@ def _unit(seen: MachineReport) -> str:
         case "active" | "reloading" | "deactivating":
             return ""
         case "inactive":
-            return "its agent is stopped: run `sudo systemctl start istio` on it"
+            return "its agent is stopped: run `sudo systemctl start istio-vm-mesh` on it"
         case _:  # activating (between restarts) or failed
-            return f"its agent does not stay up ({seen.restarts} restarts): `journalctl --unit istio` on it says why"
+            return f"its agent does not stay up ({seen.restarts} restarts): `journalctl --unit istio-vm-mesh` on it says why"
 
 
 def check_gateway(facts: MachineFacts, seen: MachineReport) -> str:
@@ -149,14 +160,22 @@ def check_gateway(facts: MachineFacts, seen: MachineReport) -> str:
     return f"cannot reach the east-west gateway at {facts.gateway} port {XDS_PORT}: check the gateway, and the firewall between the two"
 
 
-def _identity(facts: MachineFacts, seen: MachineReport, now: datetime) -> str:
+def _identity(facts: MachineFacts, seen: MachineReport) -> str:
     if not seen.certificate or not facts.identity or seen.certificate.identity == facts.identity:
         return ""
-    return f"its certificate is for {seen.certificate.identity} and not for {facts.identity}: {rejoin_hint(facts, now)}"
+    return f"its certificate is for {seen.certificate.identity} and not for {facts.identity}: {rejoin_hint(facts)}"
 
 
 def _proxy(seen: MachineReport) -> str:
-    return "its proxy is not ready: `journalctl --unit istio` on it says why" if seen.unit == "active" and not seen.ready else ""
+    return "its proxy is not ready: `journalctl --unit istio-vm-mesh` on it says why" if seen.unit == "active" and not seen.ready else ""
+
+
+def _redirection(seen: MachineReport) -> str:
+    if seen.unit != "active" or not seen.redirection:
+        return ""
+    return (
+        f"its redirection is not as it should be ({'; '.join(seen.redirection)}): `journalctl --unit istio-vm-mesh-redirect` on it says why"
+    )
 
 
 def _renewal(seen: MachineReport, now: datetime) -> str:
@@ -188,6 +207,16 @@ def version(has: str, control_plane: str, cure: str) -> str:
 def _release(text: str) -> tuple[int, ...]:
     match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
     return tuple(map(int, match.groups())) if match else ()
+
+
+def kept_out(entry: read_cluster.Entry) -> str:
+    """What is to be done about a machine that is given up, and kept out of the mesh by an entry of this program."""
+    why = {"dead": "was dead when it was removed", "forgotten": "was forgotten when it was removed"}.get(entry.reason, "did not leave")
+    return (
+        f"machine {entry.quarantine} at {entry.address} {why} from {entry.stack}: the WorkloadEntry {entry.namespace}/{entry.name} keeps it out. "
+        f"If its agent runs, it can still send requests, and renews its certificate as long as it reaches port {XDS_PORT} of the gateway. To settle "
+        "it, stop the agent there (`systemctl disable --now istio-vm-mesh`) and delete that entry, or join a machine at this address"
+    )
 
 
 def pod(seen: read_cluster.Pod, control_plane: str) -> Finding:

@@ -38,7 +38,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     network = state.network or (settings.cluster.network if settings else "")
     gateway = networks_of.pod_gateway(state, cluster, facts.reports.values())
     networks = networks_of.networks(network, gateway, settings, workloads)
-    remarks = []
+    remarks = [advice.kept_out(entry) for entry in cluster.entries if entry.quarantine]
     if cluster.problem:
         remarks.append(cluster.problem)
     if state.pending:
@@ -131,7 +131,9 @@ def _problems(
         if not endpoints:
             problems.append("nothing is behind it")
     health: Health = "missing" if problems else "healthy"
-    if state.verified and (changed := [each.name for each in machines if each.digest and state.digests.get(each.name) != each.digest]):
+    if state.verified and (
+        changed := [each.name for each in machines if each.revision and state.revisions.get(each.name) != each.revision]
+    ):
         problems.append(f"{', '.join(changed)} joined or changed after it was verified last: run `./scripts/status --verify`")
     return problems, health
 
@@ -154,7 +156,7 @@ def _machine(facts: advice.MachineFacts, settings: Settings | None, now: datetim
         active=now - timedelta(seconds=seen.active) if seen and seen.unit == "active" and seen.active is not None else None,
         certificate_begins=certificate.begins if certificate else None,
         certificate_ends=certificate.ends if certificate else None,
-        token_expires=(seen.token_expires if seen else None) or (state.token_expires if state else None),
+        token_expires=seen.token_expires if seen else None,
         clock=round(seen.offset, 1) if seen else None,
         joined=state.joined if state else None,
         verified=state.proven if state else None,

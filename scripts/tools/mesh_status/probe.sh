@@ -1,37 +1,56 @@
 # Looks at this machine and prints key=value lines; changes nothing. Neither the token nor a key is
 # printed: of the token only when it expires. The functions of lib.sh stand before this text.
 # Variable: GATEWAY (address of the east-west gateway, or "").
-TOKEN_FILE=/var/lib/istio/envoy/istio-token
-CERTIFICATE=/etc/certs/cert-chain.pem
+TOKEN_FILE=/var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token
+PROGRAMS=/opt/istio-vm-mesh/current/usr/local/bin
+CERTIFICATE=/var/lib/istio-vm-mesh/etc/certs/cert-chain.pem
 
 print_unit() {
   local up since
-  systemctl show istio --property=LoadState,ActiveState,NRestarts 2>/dev/null
+  systemctl show istio-vm-mesh --property=LoadState,ActiveState,NRestarts 2>/dev/null
   # Seconds since the boot: systemd 247 and older print times only in words, and a clock that was
   # set does not change these.
   up=$(cut -d ' ' -f 1 /proc/uptime)
-  since=$(systemctl show istio --property=ActiveEnterTimestampMonotonic --value 2>/dev/null)
+  since=$(systemctl show istio-vm-mesh --property=ActiveEnterTimestampMonotonic --value 2>/dev/null)
   echo "up=${up%.*}"
   [ "${since:-0}" = 0 ] || echo "active=$((${up%.*} - since / 1000000))"
 }
 
 print_versions() {
   local agent envoy
-  agent=$(timeout 5 /usr/local/bin/pilot-agent version --short 2>/dev/null |
+  agent=$(timeout 5 "$PROGRAMS/pilot-agent" version --short 2>/dev/null |
     sed -n 's/^client version: //p')
   [ -z "$agent" ] || echo "agent=$agent"
-  envoy=$(curl --silent --max-time 3 http://127.0.0.1:15000/server_info |
+  envoy=$(direct_curl --max-time 3 http://127.0.0.1:15000/server_info |
     sed -n 's/^ *"version": "[^/]*\/\([^/]*\)\/.*/\1/p' | head -n 1)
   [ -z "$envoy" ] || echo "envoy=$envoy"
 }
 
+# What is missing of the redirection. A network's gateway has none.
+print_redirection() {
+  local missing
+  [ -e /etc/systemd/system/istio-vm-mesh-redirect.service ] || return 0
+  missing=$(
+    set -a
+    for file in /var/lib/istio-vm-mesh/{cluster,overrides}.env; do
+      # shellcheck disable=SC1090 # written by the join
+      if [ -r "$file" ]; then . "$file"; fi
+    done
+    bash /opt/istio-vm-mesh/scripts/redirect_guard.sh check
+    systemctl is-active --quiet istio-vm-mesh-redirect ||
+      echo "istio-vm-mesh-redirect.service does not run"
+  )
+  [ -z "$missing" ] || echo "redirection=$(paste -sd ';' <<<"$missing")"
+}
+
 main() {
-  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  clean_environment
   echo "time=$(date +%s.%N)"
   print_unit
   print_versions
-  echo "ready=$(curl --silent --max-time 3 --output /dev/null --write-out '%{http_code}' \
+  echo "ready=$(direct_curl --max-time 3 --output /dev/null --write-out '%{http_code}' \
     http://127.0.0.1:15021/healthz/ready)"
+  print_redirection
   # The certificate is public; the key beside it is not touched.
   [ ! -r "$CERTIFICATE" ] || echo "certificate=$(base64 -w0 <"$CERTIFICATE")"
   [ ! -r "$TOKEN_FILE" ] || echo "token=$(token_claim "$TOKEN_FILE" exp)"

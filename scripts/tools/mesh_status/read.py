@@ -18,9 +18,9 @@ def facts(variables: Mapping[str, str], name: str | None) -> Facts:
     with ThreadPoolExecutor() as pool:
         configured = pool.submit(read_state.settings, variables, name)
         state = read_state.read(variables, name)
-        if state.kubeconfig:
-            inside = pool.submit(read_cluster.read, variables, state.kubeconfig, state.workloads)
+        if state.access:
+            inside = pool.submit(read_cluster.read, variables, state.access, state.workloads)
         else:
-            inside = pool.submit(read_cluster.Cluster, problem="the stack has no kubeconfig yet: run `pulumi up`")
+            inside = pool.submit(read_cluster.Cluster, problem="the stack has no cluster yet: run `pulumi up`")
         reports = read_machines.probe(state.machines.values(), state.gateway)
         return Facts(state, configured.result(), inside.result(), datetime.now(UTC), reports)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from components.names import DISCONNECTED_ANNOTATION, EASTWEST_GATEWAY, GATEWAY_SELECTOR, GROUP_ANNOTATION, ISTIO_NAMESPACE, NETWORK_LABEL
+from components.local import scripting
+from components.local.cluster_access import ClusterAccess, Kubectl, kubectl
+from components.names import (
+    DISCONNECTED_ANNOTATION,
+    EASTWEST_GATEWAY,
+    GATEWAY_SELECTOR,
+    GROUP_ANNOTATION,
+    ISTIO_NAMESPACE,
+    NETWORK_LABEL,
+    QUARANTINE_LABEL,
+    REASON_ANNOTATION,
+    STACK_ANNOTATION,
+)
 
 from .read_state import Workload
 
@@ -32,7 +40,10 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A WorkloadEntry. `healthy` is None while no probe has reported; `disconnected` is since when its agent has no connection to istiod."""
+    """A WorkloadEntry. `healthy` is None while no probe has reported; `disconnected` is since when its agent has no connection to istiod.
+
+    `quarantine` is the machine that it keeps out of the mesh, which `stack` gave up for `reason`; "" for the entry of a machine that is in it.
+    """
 
     name: str
     namespace: str
@@ -42,6 +53,9 @@ class Entry:
     healthy: bool | None = None
     message: str = ""
     disconnected: datetime | None = None
+    quarantine: str = ""
+    stack: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,12 +88,12 @@ Get = Callable[..., list[Mapping[str, Any]]]
 """Gets objects: the arguments of `kubectl get`. Raises ClusterError."""
 
 
-def read(variables: Mapping[str, str], kubeconfig: str, workloads: Mapping[str, Workload]) -> Cluster:
+def read(variables: Mapping[str, str], access: ClusterAccess, workloads: Mapping[str, Workload]) -> Cluster:
     """Read everything; `problem` is set where the API server does not answer or refuses."""
     try:
-        with _kubectl(variables, kubeconfig) as get:
-            return answered(get, workloads)
-    except ClusterError as error:
+        with kubectl(access, variables) as program:
+            return answered(partial(_get, program), workloads)
+    except (ClusterError, scripting.Failed) as error:
         return Cluster(problem=str(error))
 
 
@@ -112,34 +126,17 @@ def answered(get: Get, workloads: Mapping[str, Workload]) -> Cluster:
             raise
 
 
-@contextmanager
-def _kubectl(variables: Mapping[str, str], kubeconfig: str) -> Iterator[Get]:
-    """A function that gets objects; the kubeconfig is in a file that only this user can read, for the time of the block."""
-    descriptor, path = tempfile.mkstemp()
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(kubeconfig)
-        yield lambda *arguments: _get({**variables, "KUBECONFIG": path}, *arguments)
-    finally:
-        Path(path).unlink()
-
-
-def _get(variables: Mapping[str, str], *arguments: str) -> list[Mapping[str, Any]]:
-    command = ["kubectl", f"--request-timeout={TIMEOUT}s", "get", *arguments, "--output", "json"]
-    try:
-        done = subprocess.run(
-            command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=3 * TIMEOUT, check=False
-        )
-    except FileNotFoundError:
-        raise ClusterError("kubectl is not on PATH: install it") from None
-    except subprocess.TimeoutExpired:
-        raise ClusterError(f"the API server did not answer within {3 * TIMEOUT} s") from None
-    if done.returncode:
-        reasons = done.stderr.strip().splitlines() or ["it gave no reason"]
-        raise ClusterError(f"`kubectl get {arguments[0]}` failed: {reasons[-1]}")
-    if not done.stdout.strip():  # --ignore-not-found
+def _get(program: Kubectl, *arguments: str) -> list[Mapping[str, Any]]:
+    words = [f"--request-timeout={TIMEOUT}s", "get", *arguments, "--output", "json"]
+    done = program.call(*words, timeout_s=3 * TIMEOUT)
+    if done.status == scripting.TIMED_OUT:
+        raise ClusterError(f"the API server did not answer within {3 * TIMEOUT} s")
+    if done.status:
+        reason = scripting.last_words(done.error) or "it gave no reason"
+        raise ClusterError(f"`kubectl get {arguments[0]}` failed: {reason}")
+    if not done.text:  # --ignore-not-found
         return []
-    answer = json.loads(done.stdout)
+    answer = json.loads(done.text)
     return answer["items"] if answer["kind"] == "List" else [answer]
 
 
@@ -167,6 +164,9 @@ def _entry(item: Mapping[str, Any]) -> Entry:
         healthy=healthy["status"] == "True" if healthy else None,
         message=healthy.get("message", ""),
         disconnected=_time(annotations.get(DISCONNECTED_ANNOTATION)),
+        quarantine=metadata.get("labels", {}).get(QUARANTINE_LABEL, ""),
+        stack=annotations.get(STACK_ANNOTATION, ""),
+        reason=annotations.get(REASON_ANNOTATION, ""),
     )
 
 

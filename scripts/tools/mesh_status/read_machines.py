@@ -37,6 +37,7 @@ class MachineReport:
 
     `offset` is by how many seconds its clock is ahead of this one's. `unit` is systemd's ActiveState, "" without the unit; `active` and `up`
     are seconds since the unit became active and since the boot. `gateway` is whether the east-west gateway's port 15012 accepts connections.
+    `redirection` is what is missing of the rules that redirect traffic to the agent.
     """
 
     problem: str = ""
@@ -51,6 +52,7 @@ class MachineReport:
     certificate: Certificate | None = None
     token_expires: datetime | None = None
     gateway: bool | None = None
+    redirection: tuple[str, ...] = ()
 
 
 def probe(machines: Iterable[Machine], gateway: str) -> dict[str, MachineReport]:
@@ -93,6 +95,7 @@ def parse(output: str, started: float, ended: float) -> MachineReport:
         certificate=certificate(values.get("certificate", "")),
         token_expires=datetime.fromtimestamp(int(values["token"]), UTC) if values.get("token") else None,
         gateway={"yes": True, "no": False}.get(values.get("gateway", "")),
+        redirection=tuple(filter(None, values.get("redirection", "").split(";"))),
     )
 
 

@@ -1,14 +1,12 @@
-"""The stack as Pulumi has it: read by its CLI, taken apart here. Holds secrets (kubeconfig, SSH keys) in memory and nowhere else."""
+"""The stack as Pulumi has it: read by its CLI, taken apart here. Holds secrets (SSH keys) in memory and nowhere else."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
-
-import yaml
 
 from components import names
 from components.config import load
@@ -16,6 +14,7 @@ from components.config.problems import SettingsError
 from components.config.reader import SECRETS
 from components.config.stack import Settings
 from components.local import openssh, scripting
+from components.local.cluster_access import ClusterAccess, cluster_name
 from components.names import config_key, is_part, part_name
 
 from . import pulumi
@@ -29,8 +28,8 @@ _SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d7
 class Machine:
     """A machine as the last updates left it. `joined` is when the join last ran, `proven` when its proof did; None where they never succeeded.
 
-    `target` is how to log in, and holds secrets. `digest` stands for all that the
-    agent was last started with. `token_expires` is of the token that was minted last.
+    `target` is how to log in. `revision` changes whenever the join ran again. `forgotten`: the
+    stack file gives it up, so it is not joined.
     """
 
     name: str
@@ -40,15 +39,15 @@ class Machine:
     target: openssh.Target | None = None
     joined: datetime | None = None
     proven: datetime | None = None
-    digest: str = ""
-    token_expires: datetime | None = None
+    revision: str = ""
+    forgotten: bool = False
 
 
 @dataclass(frozen=True)
 class Workload:
     """A workload as the last updates left it. `services`: their ports by name.
 
-    `verified`: when pods last proved to reach it, with the machines' digests of then.
+    `verified`: when pods last proved to reach it, with the machines' revisions of then.
     """
 
     name: str
@@ -58,12 +57,12 @@ class Workload:
     services: Mapping[str, tuple[int, ...]]
     replicas: int
     verified: datetime | None = None
-    digests: Mapping[str, str] = field(default_factory=dict)
+    revisions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What the state holds. `cluster` is its name in the kubeconfig. `network` is the pods', "" like `mesh` and `version` where the stack adopted the mesh.
+    """What the state holds. `cluster` is its name, `access` how it is reached. `network` is the pods', "" like `mesh` and `version` where the stack adopted the mesh.
 
     `own_gateway`: the stack installed the east-west gateway. `calls` and `carried` are the evidence of the last whole verification
     (`components.verification.evidence`), `proofs` the URNs of the commands that verify. `pending`: an update was killed, or is running.
@@ -83,7 +82,7 @@ class Stack:
     proofs: tuple[str, ...] = ()
     updated: datetime | None = None
     pending: bool = False
-    kubeconfig: str = field(default="", repr=False)
+    access: ClusterAccess | None = None
 
 
 def read(variables: Mapping[str, str], stack: str | None) -> Stack:
@@ -171,7 +170,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     outputs = kinds["Stack"][0].outputs
     evidence = (outputs.get("verification") or {}).values()
     none: Mapping[str, Any] = {}
-    provider = next((each.inputs for each in kinds.get("kubernetes", ()) if each.inputs.get("kubeconfig")), none)
+    access = next((ClusterAccess(**each.inputs["recorded"]) for each in kinds.get("ClusterCheck", ())), None)
     istiod = next((each.inputs["values"] for each in kinds.get("Release", ()) if each.name == names.ISTIOD_DEPLOYMENT), none).get(
         "global", {}
     )
@@ -180,7 +179,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     workloads_by_group = {each.urn: resources[each.parent].name for each in kinds.get("WorkloadGroup", ()) if each.parent in resources}
     return Stack(
         name=kinds["Stack"][0].urn.split(":")[2],
-        cluster=_context(provider.get("kubeconfig", "")),
+        cluster=cluster_name(access) if access else "",
         network=system.get("labels", {}).get(names.NETWORK_LABEL, ""),
         mesh=istiod.get("meshID", ""),
         version=istiod.get("tag", ""),
@@ -198,16 +197,8 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF)),
         updated=_time(deployment.get("manifest", {}).get("time")),
         pending=bool(deployment.get("pending_operations")),
-        kubeconfig=provider.get("kubeconfig", ""),
+        access=access,
     )
-
-
-def _context(kubeconfig: str) -> str:
-    """What a kubeconfig calls its cluster."""
-    try:
-        return str(yaml.safe_load(kubeconfig)["current-context"])
-    except (yaml.YAMLError, TypeError, KeyError):
-        return ""
 
 
 def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
@@ -226,26 +217,32 @@ def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
         services={each["metadata"]["name"]: tuple(port["port"] for port in each["spec"]["ports"]) for each in services},
         replicas=sum(each.get("replicas", 1) for each in deployments),
         verified=proof.modified if proof else None,
-        digests=json.loads(proof.inputs["environment"]["CHANGES"])["joined"] if proof else {},
+        revisions=json.loads(proof.inputs["environment"]["CHANGES"])["joined"] if proof else {},
     )
 
 
 def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapping[str, str], output: Mapping[str, str]) -> Machine:
     """A machine from its resources. `workloads_by_group`: workloads by the URN of their WorkloadGroup, `output`: its part of the stack's outputs."""
-    token, join, proof = (parts.get(part_name(name, part)) for part in (names.TOKEN, names.JOIN, names.PROOF))
+    of_machine = (names.REGISTRATION, names.JOIN, names.PROOF, names.DRAIN)
+    registration, join, proof, drain = (parts.get(part_name(name, part)) for part in of_machine)
     target = scripting.decode(openssh.Target, json.loads(join.inputs["stdin"])["create"]["target"]) if join else None
-    expires = token.outputs.get("expires") if token else None
+    leave = json.loads(drain.inputs["stdin"])["delete"].get("leave") if drain else None
     workload = next(
-        (workloads_by_group[urn] for part in (token, join) if part for urn in part.dependencies if urn in workloads_by_group), ""
+        (workloads_by_group[urn] for part in (registration, join) if part for urn in part.dependencies if urn in workloads_by_group), ""
     )
     return Machine(
         name=name,
         workload=workload,
-        entry=(token.inputs.get("entry") if token else "") or output.get("entry", ""),
+        entry=(registration.inputs.get("entry") if registration else "") or output.get("entry", ""),
         address=output.get("address") or (target.hop.host if target else ""),
         target=target,
         joined=join.modified if join else None,
         proven=proof.modified if proof else None,
-        digest=json.loads(join.outputs["stdout"])["stdout"] if join else "",
-        token_expires=datetime.fromtimestamp(expires, UTC) if expires else None,
+        revision=_revision(join) if join else "",
+        forgotten=bool(leave and leave["forget"]),
     )
+
+
+def _revision(join: _Resource) -> str:
+    """What the verification of its workload has as the machine's revision (`Machine.revision`)."""
+    return f"{json.loads(join.outputs['stdout'])['digest']} {join.inputs['environment']['CHANGES']}"

@@ -17,6 +17,7 @@ import yaml
 
 from components.config import load_file
 from components.config.stack import Settings
+from components.names import PROJECT
 from components.platforms.docker import configuration, names
 from components.platforms.google import startup
 from tests.support import metadata_server
@@ -112,14 +113,17 @@ def member(lab: Lab, settings: Settings, metadata: tuple[str, dict[str, str]]) -
     gateway = lab.outputs()["gateway"]
     kubeconfig = yaml.safe_load(lab.run("kubectl", "config", "view", "--raw").stdout)
     authority = base64.b64decode(kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
+    package = settings.mesh.package.model_copy(update={"sha256": str(lab.root / str(settings.mesh.package.sha256))})
     scripts = startup.group_metadata(
         startup.startup_script(
             startup.StartupInputs(
+                project=PROJECT,
+                stack=lab.stack,
                 network="pods",
                 gateway=gateway,
                 root_certificate=lab.get("configmap", "istio-ca-root-cert")["data"]["root-cert.pem"],
                 workload=settings.workloads["product"],
-                mesh=settings.mesh,
+                mesh=settings.mesh.model_copy(update={"package": package}),
                 api_server=f"https://{gateway}:6443",
                 setup=SETUP,
             )
@@ -155,10 +159,10 @@ def test_it_joins_with_a_token_that_it_mints_itself(lab: Lab, member: Member, id
     assert entry["spec"]["labels"]["app"] == "product"
     lab.wait_until_answered_by("pod", {"pod", "product-1", NAME})
     assert member.run("cat /var/log/setup") == "set up\n"
-    claims = member.run("cut -d . -f 2 /var/lib/istio/envoy/istio-token").strip()
+    claims = member.run("cut -d . -f 2 /var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token").strip()
     token = json.loads(base64.urlsafe_b64decode(claims + "=="))
     assert (token["aud"], token["sub"]) == (["istio-ca"], "system:serviceaccount:shop:product")
-    assert identity.token not in member.run("journalctl --output cat; cat /opt/*")
+    assert identity.token not in member.run("journalctl --output cat; cat /opt/startup-script")
 
 
 def test_it_may_mint_this_token_and_do_nothing_else(lab: Lab, identity: Identity) -> None:
@@ -173,9 +177,9 @@ def test_it_may_mint_this_token_and_do_nothing_else(lab: Lab, identity: Identity
 
 
 def test_another_boot_restarts_nothing(member: Member) -> None:
-    agent = member.run("systemctl show --property MainPID --value istio")
+    agent = member.run("systemctl show --property MainPID --value istio-vm-mesh")
     member.run("systemctl restart google-startup-scripts")
-    assert member.run("systemctl show --property MainPID --value istio") == agent
+    assert member.run("systemctl show --property MainPID --value istio-vm-mesh") == agent
 
 
 def test_when_it_is_shut_down_no_call_fails_and_its_entry_goes(lab: Lab, member: Member) -> None:

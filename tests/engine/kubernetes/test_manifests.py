@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -14,46 +11,15 @@ import yaml
 
 from components.config.mesh import MeshSettings
 from components.istio import charts
+from tests.engine.kubernetes.kinds import directory
 from tests.support import harness
 from tests.support.control_plane import ControlPlane
-from tools.lab.offline.programs import Tools
-from tools.lab.steps import Steps
 from tools.standins.kubernetes.client import ApiError
 
 pytestmark = pytest.mark.slow
 
 FREE = {"env", "annotations", "labels", "meshConfig"}
 """Chart values that are maps of keys that Helm does not know."""
-
-
-@cache
-def directory(name: str) -> Path:
-    """Files of a Go module, as the lab uses them."""
-    with TemporaryDirectory() as logs, Steps("test", 1, logs=Path(logs)).step(f"get {name}") as step:
-        return Tools().directory(step, name).path
-
-
-@pytest.fixture(scope="module")
-def strict(plane: ControlPlane) -> ControlPlane:
-    """A control plane that knows the kinds of Istio and of the Gateway API."""
-    texts = [
-        directory("istio-charts") / "base" / "files" / "crd-all.gen.yaml",
-        *sorted(directory("gateway-api-crds").glob("*gateways.yaml")),
-    ]
-    for text in texts:
-        for crd in yaml.safe_load_all(text.read_text()):
-            if crd and crd["kind"] == "CustomResourceDefinition":
-                plane.cluster.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body=crd)
-    deadline = time.monotonic() + 30
-    for api_version, kind in (("networking.istio.io/v1", "WorkloadGroup"), ("gateway.networking.k8s.io/v1", "Gateway")):
-        while True:
-            try:
-                plane.cluster.endpoint(api_version, kind)
-                break
-            except Exception:
-                assert time.monotonic() < deadline, f"{kind} does not become known"
-                time.sleep(0.2)
-    return plane
 
 
 def refusal(plane: ControlPlane, manifest: Mapping[str, Any], namespace: str) -> str | None:

@@ -61,7 +61,7 @@ def test_no_value_at_any_place_makes_more_than_problems(stack: str) -> None:
                 place = place[key]
             place[path[-1]] = value
             try:
-                config.load(changed, secrets | {"sshPrivateKey"})
+                config.load(changed, secrets | {"kubeconfig"})
             except SettingsError as error:
                 refused += 1
                 assert all(problem.path and "\0" not in str(problem) for problem in error.problems)
@@ -71,16 +71,15 @@ def test_no_value_at_any_place_makes_more_than_problems(stack: str) -> None:
 @pytest.mark.parametrize("stack", STACKS)
 def test_the_files_of_this_repository_are_good(stack: str) -> None:
     raw, _ = reader.read_file(stack)
-    config.load(raw, {"sshPrivateKey"})
+    config.load(raw, {"kubeconfig"})
 
 
 @pytest.mark.parametrize(
     "case", BROKEN, ids=[f"{number}-{case['stack']}" for number, case in enumerate(BROKEN, 1)]
 )
 def test_a_broken_file_is_refused_for_its_own_reason(case: dict[str, Any]) -> None:
-    secrets = {"sshPrivateKey"} - set(case.get("without", []))
     with pytest.raises(SettingsError) as raised:
-        config.load(broken(case), secrets)
+        config.load(broken(case), set())
     expected = case["says"] if isinstance(case["says"], list) else [case["says"]]
     assert [str(problem) for problem in raised.value.problems] == expected
 
@@ -88,10 +87,7 @@ def test_a_broken_file_is_refused_for_its_own_reason(case: dict[str, Any]) -> No
 def test_there_are_many_and_no_two_are_the_same() -> None:
     assert len(BROKEN) >= 60
     assert len(
-        {
-            str((case["stack"], case.get("set"), case.get("unset"), case.get("without")))
-            for case in BROKEN
-        }
+        {str((case["stack"], case.get("set"), case.get("unset"))) for case in BROKEN}
     ) == len(BROKEN)
 
 

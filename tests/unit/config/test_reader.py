@@ -171,9 +171,9 @@ def test_a_file_is_read_with_its_gateway_machines_and_without_keys_of_others(
 
 
 def test_secrets_are_known_to_be_set_and_never_read(tmp_path: Path) -> None:
-    secret = "  istio-vm-mesh:sshPrivateKey: {secure: v1:xyz}\n"
+    secret = "  istio-vm-mesh:kubeconfig: {secure: v1:xyz}\n"
     raw, secrets = reader.read_file("mine", stack_file(tmp_path, secret))
-    assert secrets == {"sshPrivateKey"}
+    assert secrets == {"kubeconfig"}
     assert "v1:xyz" not in str(raw)
 
 
@@ -181,8 +181,8 @@ def test_secrets_are_known_to_be_set_and_never_read(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         (
-            "  istio-vm-mesh:sshPrivateKey: abc\n",
-            "sshPrivateKey: must be a secret: set it with `pulumi config set --secret`",
+            "  istio-vm-mesh:kubeconfig: abc\n",
+            "kubeconfig: must be a secret: set it with `pulumi config set --secret`",
         ),
         (
             "  istio-vm-mesh:google: {project: {secure: v1:xyz}}\n",

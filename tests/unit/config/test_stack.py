@@ -15,7 +15,7 @@ from components.config.workload import HttpProbe, Probe, Service, WorkloadSettin
 
 def settings(stack: str) -> Settings:
     raw, _ = reader.read_file(stack)
-    return config.load(raw, {"sshPrivateKey"})
+    return config.load(raw, {"kubeconfig"})
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,10 @@ from time import sleep
 
 import pytest
 
-from components.local import openssh, over_ssh, scripting
+from components.local import openssh, over_ssh, private_files, scripting
 from tests.support.fake_programs import Programs
 
-KEY = "canary-private-key"
-HOP = openssh.Hop("192.0.2.7", 22, "admin", KEY, "ssh-ed25519 AAAA")
+HOP = openssh.Hop("192.0.2.7", 22, "admin", "ssh-ed25519 AAAA")
 TARGET = openssh.Target("product-1", HOP)
 BEGUN = f"{openssh.MARK}\n"
 REFUSED = ("", 255, "", "ssh: connect to host 192.0.2.7 port 22: Connection refused")
@@ -38,8 +37,8 @@ def test_a_join_that_ended_with_its_digest_is_done(programs: Programs) -> None:
     programs.add("ssh", ("", 0, f"Welcome!\n{BEGUN}working\nabc\n", "a remark\n"))
     assert over_ssh.run(payload()).stdout == "working\nabc"
     (call,) = programs.calls("ssh")
-    assert call.words[-2:] == ("machine", "bash -s")
-    assert call.stdin == f"printf '\\n%s\\n' '{openssh.MARK}'\necho abc\n"
+    assert call.words[-3:] == ("--", "192.0.2.7", "bash -s")
+    assert call.stdin.endswith(f"'{openssh.MARK}' >&2\necho abc\n")
 
 
 @pytest.mark.parametrize("status", [0, 1, 127])
@@ -64,13 +63,15 @@ def test_a_script_that_fails_says_why_itself(programs: Programs) -> None:
 
 def test_a_refused_connection_is_tried_again_until_patience_ends(programs: Programs, no_pauses: list[float]) -> None:
     programs.add("ssh", REFUSED)
-    with pytest.raises(scripting.Failed, match=r"Connection refused\nmachine product-1: SSH did not reach admin@192.0.2.7"):
+    with pytest.raises(
+        scripting.Failed, match=r"^machine product-1: SSH did not reach admin@192.0.2.7: Connection refused; the join did not run$"
+    ):
         over_ssh.run(payload(patience_s=10))
     assert len(programs.calls("ssh")) == 6
     assert sum(no_pauses) == 10
 
 
-@pytest.mark.parametrize("reason", ["Connection timed out", "admin@192.0.2.7: Permission denied (publickey)."])
+@pytest.mark.parametrize("reason", [REFUSED[-1], "kex_exchange_identification: Connection closed by remote host"])
 def test_a_machine_that_is_not_ready_yet_is_reached_later(programs: Programs, monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
     programs.add("ssh", ("", 255, "", reason))
     later = ("", 0, f"{BEGUN}abc\n", "")
@@ -97,56 +98,44 @@ def test_ssh_that_is_missing_is_named(programs: Programs) -> None:
         over_ssh.run(payload())
 
 
-def configuration(programs: Programs, target: openssh.Target) -> str:
-    """Return the configuration that ssh was given."""
-    programs.add("ssh", ("", 0, f"{BEGUN}abc\n", ""))
-    over_ssh.run(payload(target=target))
-    call = programs.calls("ssh")[-1]
-    assert call.words[1] == "-F"
-    return call.files[0]
+def test_a_generated_key_may_be_authorised_a_little_later(programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    key = private_files.reference("o/p/s", private_files.SSH_KEY)
+    private_files.write(key, "a key")
+    refused = ("", 255, "", "admin@192.0.2.7: Permission denied (publickey).")
+    programs.add("ssh", refused)
+    monkeypatch.setattr(openssh, "sleep", lambda _: programs.add("ssh", ("", 0, f"{BEGUN}abc\n", "")))
+    assert over_ssh.run(payload(patience_s=10, target=replace(TARGET, hop=replace(HOP, identity_file=key)))).stdout == "abc"
+    programs.add("ssh", refused)
+    with pytest.raises(scripting.Failed, match=r"admin@192.0.2.7 refused the login: Permission denied \(publickey\)"):
+        over_ssh.run(payload(patience_s=10))
 
 
-def block(text: str, host: str) -> dict[str, str]:
-    """Return the options of one host."""
-    lines = text.partition(f"Host {host}\n")[2].partition("Host ")[0].splitlines()
-    return {name: value for name, _, value in (line.strip().partition(" ") for line in lines)}
-
-
-def test_a_pinned_host_key_is_looked_up_by_an_alias_on_any_port(programs: Programs, tmp_path: Path) -> None:
-    for port in (22, 2222):
-        options = block(configuration(programs, replace(TARGET, hop=replace(HOP, port=port))), "machine")
-        assert options["Port"] == str(port)
-        assert (options["HostKeyAlias"], options["StrictHostKeyChecking"]) == ("machine", "yes")
-
-
-def test_any_host_key_is_accepted_only_where_the_stack_says_so(programs: Programs) -> None:
-    options = block(configuration(programs, replace(TARGET, hop=replace(HOP, host_key=None))), "machine")
-    assert options["StrictHostKeyChecking"] == "no"
-
-
-def test_a_bastion_has_options_of_its_own(programs: Programs) -> None:
-    bastion = openssh.Hop("bastion.example.com", 2200, "jump", "another-key", "ssh-rsa BBBB")
-    text = configuration(programs, replace(TARGET, bastion=bastion))
-    machine, jump = block(text, "machine"), block(text, "bastion")
-    assert machine["ProxyCommand"].endswith("/config -W '[%h]:%p' bastion")
-    assert (jump["HostName"], jump["Port"], jump["User"]) == ('"bastion.example.com"', "2200", '"jump"')
-    assert jump["HostKeyAlias"] == "bastion"
-    assert jump["IdentityFile"] != machine["IdentityFile"]
-
-
-def test_nothing_of_the_operators_own_is_used(programs: Programs) -> None:
-    options = block(configuration(programs, TARGET), "machine")
-    assert (options["IdentityAgent"], options["IdentitiesOnly"], options["BatchMode"]) == ("none", "yes", "yes")
-
-
-@pytest.mark.parametrize("host", ['a" ProxyCommand "x', "a\nb", ""])
-def test_a_host_cannot_become_an_option(programs: Programs, host: str) -> None:
+@pytest.mark.parametrize("text", ["-oProxyCommand=x", "a\nb", ""])
+def test_a_host_cannot_become_an_option(programs: Programs, text: str) -> None:
     programs.add("ssh")
-    with pytest.raises(scripting.Failed, match=r"neither a host nor a user"):
-        over_ssh.run(payload(target=replace(TARGET, hop=replace(HOP, host=host))))
+    for hop in (replace(HOP, host=text), replace(HOP, user=text or "\n")):
+        for target in (replace(TARGET, hop=hop), replace(TARGET, jumps=(hop,))):
+            with pytest.raises(scripting.Failed, match=r"neither a host nor a user"):
+                over_ssh.run(payload(target=target))
 
 
-def test_files_with_keys_are_private_and_gone_afterwards(programs: Programs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ['a" b', "%h", "${HOME}/x", "a\\b", "a\nb"])
+def test_a_path_that_ssh_would_read_otherwise_is_refused(programs: Programs, path: str) -> None:
+    programs.add("ssh")
+    with pytest.raises(scripting.Failed, match=r"ssh cannot be given the path"):
+        over_ssh.run(payload(target=replace(TARGET, hop=replace(HOP, identity_file=path))))
+
+
+def test_what_ssh_prints_of_a_machine_that_is_behind_a_proxy_is_shown(programs: Programs) -> None:
+    programs.add_script("ssh", "import sys; print('ERROR: (gcloud) not logged in', file=sys.stderr); sys.exit(255)")
+    target = replace(TARGET, proxy_command="gcloud compute start-iap-tunnel")
+    with pytest.raises(scripting.Failed, match=r"ERROR: \(gcloud\) not logged in\nmachine product-1: SSH did not reach"):
+        over_ssh.run(payload(target=target))
+
+
+def test_files_beside_ssh_are_private_and_gone_afterwards(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(openssh.KEY_VARIABLE, "canary-key")
     programs.add_script(
         "ssh",
         "import os, sys\n"
@@ -156,7 +145,7 @@ def test_files_with_keys_are_private_and_gone_afterwards(programs: Programs, tmp
         "print(directory, oct(os.stat(directory).st_mode & 0o777), *map(oct, modes))\n",
     )
     directory, mode, *files = over_ssh.run(payload(last_line=None)).stdout.split()
-    assert mode == "0o700" and set(files) == {"0o600"} and len(files) == 3
+    assert mode == "0o700" and set(files) == {"0o600"} and len(files) == 2
     assert not Path(directory).exists()
 
 

@@ -1,65 +1,25 @@
-"""What the unit redirects and when, and how a machine withdraws, with stand-ins for iptables and Envoy."""
+"""When DNS is redirected, and how a machine withdraws, with stand-ins. tests/engine/test_redirection.py has the rules."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
 SCRIPTS = COMPONENTS / "machines" / "scripts"
 
 
-@pytest.fixture
-def programs(tmp_path: Path) -> Path:
-    """iptables of both backends; those in `$BACKENDS` have rules of Istio. Calls are lines of a file."""
-    directory = tmp_path / "bin"
-    for family in ("iptables", "ip6tables"):
-        for backend in ("legacy", "nft"):
-            rules = f'case " $BACKENDS " in *" {family}-{backend} "*) echo "-N ISTIO_OUTPUT" ;; esac'
-            add_program(directory, f"{family}-{backend}-save", rules)
-            add_program(
-                directory, f"{family}-{backend}-restore", f'echo "{family}-{backend} $(grep -c "^$WANTED ISTIO")" >>{tmp_path}/calls'
-            )
-    add_program(directory, "pilot-agent", f'echo "$*" >>{tmp_path}/calls')
-    return directory
-
-
-def redirect(programs: Path, step: str, backends: str, **variables: str) -> list[str]:
-    """Run one step and return the calls of programs."""
-    environment = {"BACKENDS": backends, "WANTED": variables.pop("wanted", "")}
-    sourced = Sourced(scripts=[SCRIPTS / "redirect.sh"], programs=programs, environment=environment)
-    bypassed = programs.parent / "bypassed"
-    done = sourced.run(f"rm() {{ command rm -f {bypassed}; }}\n{step}", {"DNS_BYPASSED": str(bypassed)})
-    assert (done.returncode, done.stderr) == (0, "")
-    calls = programs.parent / "calls"
-    return calls.read_text().splitlines() if calls.exists() else []
-
-
-@pytest.mark.parametrize(
-    ("backends", "cleaned"),
-    [("", []), ("iptables-nft", ["nft"]), ("ip6tables-legacy", ["legacy"]), ("iptables-legacy iptables-nft", ["legacy", "nft"])],
-)
-def test_rules_are_removed_wherever_they_are(programs: Path, backends: str, cleaned: list[str]) -> None:
-    calls = redirect(programs, "redirect_off", backends)
-    assert calls == [f"istio-iptables --cleanup-only --force-iptables-binary {backend}" for backend in cleaned]
-
-
-def test_dns_bypasses_the_agent_from_the_start(programs: Path) -> None:
-    calls = redirect(programs, "redirect_on", "iptables-nft", wanted="-I")
-    assert calls == ["istio-iptables", "iptables-nft 4", "ip6tables-nft 4"]
-    assert (programs.parent / "bypassed").exists()
-
-
-def test_dns_is_redirected_once_the_agent_has_the_name_table(programs: Path) -> None:
-    asked = programs.parent / "asked"
-    add_program(programs, "curl", f"echo x >>{asked}; [ $(wc -l <{asked}) -gt 3 ]")
-    (programs.parent / "bypassed").touch()
-    calls = redirect(programs, "redirect_dns >/dev/null", "iptables-nft", wanted="-D")
-    assert calls == ["iptables-nft 4", "ip6tables-nft 4"]
-    assert not (programs.parent / "bypassed").exists()
+def test_dns_is_redirected_once_the_agent_has_the_name_table(tmp_path: Path) -> None:
+    add_program(tmp_path / "bin", "curl", f'echo "$*" >>{tmp_path}/requests; [ $(wc -l <{tmp_path}/requests) -gt 3 ]')
+    sourced = Sourced(scripts=[SCRIPTS / "redirect.sh"], programs=tmp_path / "bin", environment={"http_proxy": "http://192.0.2.1:3128"})
+    variables = {"RULES": str(tmp_path), "LOCK": str(tmp_path / "lock")}
+    (tmp_path / "bypassed").touch()
+    done = sourced.run(f"end_bypass() {{ echo x >{tmp_path}/ended; }}\nredirect_dns", variables)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "slept\n" * 3, "")
+    assert (tmp_path / "ended").exists() and not (tmp_path / "bypassed").exists()
+    request = "--disable --noproxy * --silent --fail --max-time 2 --output /dev/null http://127.0.0.1:15020/debug/ndsz"
+    assert (tmp_path / "requests").read_text() == f"{request}\n" * 4, "neither proxies nor a .curlrc"
 
 
 def withdraw(tmp_path: Path, step: str, **programs: str) -> subprocess.CompletedProcess[str]:

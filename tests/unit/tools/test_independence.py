@@ -43,17 +43,13 @@ def python(program: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("program", [EVERY_MODULE, "import tools.iap_tunnels"], ids=["status", "tunnels"])
-def test_a_tool_loads_without_lab_and_stand_ins(program: str) -> None:
-    python(program)
+def test_status_loads_without_lab_and_stand_ins() -> None:
+    python(EVERY_MODULE)
 
 
-@pytest.mark.parametrize(
-    ("command", "arguments", "started"),
-    [("status", ["--json"], "-m tools.mesh_status --json\n"), ("tunnels", ["lab"], "-m tools.iap_tunnels lab\n")],
-)
-def test_a_tool_is_launched_without_lab_and_stand_ins(command: str, arguments: list[str], started: str) -> None:
-    assert python(LAUNCH.format(command=command, arguments=[command, *arguments])) == started
+def test_status_is_launched_without_lab_and_stand_ins() -> None:
+    arguments = ["status", "--json"]
+    assert python(LAUNCH.format(command="status", arguments=arguments)) == "-m tools.mesh_status --json\n"
 
 
 def test_the_lab_is_refused_here() -> None:

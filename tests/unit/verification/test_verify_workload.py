@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from components.local import scripting
+from components.local.cluster_access import ClusterAccess, Kubectl
 from components.verification.evidence import Entry
 from components.verification.scripts import verify_workload
 from tests.support.fake_programs import Programs
@@ -24,7 +25,7 @@ def job(name: str, text: str = "") -> dict[str, Any]:
 
 
 PAYLOAD = verify_workload.Payload(
-    kubeconfig="canary-kubeconfig",
+    access=ClusterAccess(context="theirs"),
     workload="product",
     namespace="shop",
     entries=(ENTRY,),
@@ -92,13 +93,13 @@ def cluster(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clu
     monkeypatch.setattr(verify_workload, "sleep", lambda _: passed.append(10))
     monkeypatch.setattr(verify_workload, "monotonic", lambda: sum(passed))
     names = iter(["job.batch/outside\n", "job.batch/inside\n"])
-    call = scripting.Kubectl.call
+    call = Kubectl.call
 
-    def create(self: scripting.Kubectl, *words: str, **options: Any) -> scripting.Done:
+    def create(self: Kubectl, *words: str, **options: Any) -> scripting.Done:
         done = call(self, *words, **options)
         return scripting.Done(0, next(names).encode(), b"") if "create" in words else done
 
-    monkeypatch.setattr(scripting.Kubectl, "call", create)
+    monkeypatch.setattr(Kubectl, "call", create)
     yield Cluster(programs)
 
 
@@ -117,7 +118,7 @@ def test_a_workload_that_answers_and_refuses_strangers_is_verified(cluster: Clus
     assert json.loads(inside)["metadata"]["generateName"] == "inside"
     deleted = [call.words for call in programs.calls("kubectl") if "delete" in call.words]
     assert len(deleted) == 2, "both Jobs are removed"
-    assert all(call.files in (("canary-kubeconfig",), ()) for call in programs.calls("kubectl"))
+    assert all("--context theirs" in line for line in programs.lines("kubectl"))
 
 
 def test_where_no_pod_can_call_the_entries_alone_are_looked_at(cluster: Cluster, programs: Programs) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ....local import scripting
+from ....local.cluster_access import ClusterAccess, kubectl
 from ..names import kind_node
 
 MARK = "/kind/istio-vm-mesh.whole"
@@ -71,13 +72,14 @@ def _exists(name: str) -> bool:
 
 def _complete(name: str, node: str) -> bool:
     """Return whether kind completed, and the node is ready within 20 seconds."""
-    kubeconfig = _kind("get", "kubeconfig", "--name", name)
-    marked = scripting.call(["docker", "exec", node, "test", "-e", MARK])
-    if kubeconfig.status or marked.status:
+    if scripting.call(["docker", "exec", node, "test", "-e", MARK]).status:
         return False
-    with scripting.kubectl(kubeconfig.stdout.decode()) as kubectl:
-        words = ["wait", "--for=condition=Ready", "node", "--all", "--timeout=20s"]
-        return kubectl.call("--request-timeout=10s", *words).status == 0
+    words = ["wait", "--for=condition=Ready", "node", "--all", "--timeout=20s"]
+    try:
+        with kubectl(ClusterAccess(kind=name)) as program:
+            return program.call("--request-timeout=10s", *words).status == 0
+    except scripting.Failed:
+        return False
 
 
 def _create(payload: Payload, node: str) -> None:

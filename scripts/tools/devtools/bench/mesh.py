@@ -1,6 +1,6 @@
 """Times in a real mesh: the lab's, a machine's join beside Istio's documented manual way and beside the agent alone, and many machines' at once.
 
-"Healthy" is the condition of the WorkloadEntry, seen by a watch; a join begins when its token is minted. All of it happens on one computer, so one
+"Healthy" is the condition of the WorkloadEntry, seen by a watch; a join begins when its command starts. All of it happens on one computer, so one
 clock tells all times.
 """
 
@@ -21,7 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.names import TOKEN, part_name
+from components.machines.bundle import UNIT
+from components.machines.files import CERTIFICATES
+from components.names import JOIN, part_name
 from tools.lab import paths, pulumi_cli, up
 from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.offline import packages
@@ -144,8 +146,8 @@ def _figures(mesh: Mesh, steps: Steps, machines: int, rounds: int) -> Iterator[F
     middle = {what: statistics.median(values) for what, values in taken.items()}
     floor = middle["floor"]
     yield Figure(what="agent start → Healthy, the floor", value=floor)
-    yield Figure(what="token → Healthy by our join", value=middle["ours"], against="the floor", base=floor, most=TO_FLOOR)
-    yield Figure(what="token → Healthy by our join", value=middle["ours"], against="Istio's manual way", base=middle["manual"], most=1.0)
+    yield Figure(what="join → Healthy by our join", value=middle["ours"], against="the floor", base=floor, most=TO_FLOOR)
+    yield Figure(what="join → Healthy by our join", value=middle["ours"], against="Istio's manual way", base=middle["manual"], most=1.0)
     # Ours checks what it installs, which takes longer the larger the package is.
     what = "the same with the package's installation"
     yield Figure(what=what, value=middle["ours, package"], against="Istio's manual way", base=middle["manual, package"])
@@ -161,7 +163,7 @@ def _figures(mesh: Mesh, steps: Steps, machines: int, rounds: int) -> Iterator[F
         start = _floor(step, mesh, watch, names)
         joined = _joined(step, mesh, watch, names)
     yield Figure(what=f"{machines} agents' start → last Healthy, their floor", value=start, against="one agent", base=floor)
-    what = f"first token → last Healthy of {machines} machines"
+    what = f"first join → last Healthy of {machines} machines"
     yield Figure(what=what, value=joined, against="their floor", base=start)
     yield Figure(what=what, value=joined, against="one machine", base=middle["ours"])
     with steps.step("lab down") as step:
@@ -193,10 +195,10 @@ def _floor(step: Step, mesh: Mesh, watch: Watch, names: Sequence[str]) -> float:
     """The agents of machines that have everything but a certificate start, all at once."""
     step.note("the agent alone")
     with ThreadPoolExecutor(len(names)) as pool:
-        list(pool.map(lambda name: mesh.inside(name, "systemctl stop istio && cd /etc/certs && rm -f key.pem cert-chain.pem"), names))
+        list(pool.map(lambda name: mesh.inside(name, f"systemctl stop {UNIT} && cd {CERTIFICATES} && rm -f key.pem cert-chain.pem"), names))
         entries = [mesh.entry(name) for name in names]
         _gone(mesh, entries)
-        since = min(map(float, pool.map(lambda name: mesh.inside(name, "date +%s.%N && systemctl start istio"), names)))
+        since = min(map(float, pool.map(lambda name: mesh.inside(name, f"date +%s.%N && systemctl start {UNIT}"), names)))
         return watch.wait(entries, since) - since
 
 
@@ -222,12 +224,12 @@ def _gone(mesh: Mesh, entries: Sequence[str]) -> None:
 
 
 def _up(step: Step, watch: Watch, mesh: Mesh, machines: Sequence[str]) -> tuple[float, float]:
-    """Seconds of a `pulumi up`, and of the joins of `machines` in it: from the first token to the last Healthy entry."""
-    tokens: list[float] = []
+    """Seconds of a `pulumi up`, and of the joins of `machines` in it: from the first join to the last Healthy entry."""
+    joins: list[float] = []
 
     def progress(line: str) -> str | None:
-        if any(f" {part_name(name, TOKEN)} " in line for name in machines) and (" creating " in line or " updating " in line):
-            tokens.append(time.time())
+        if any(f" {part_name(name, JOIN)} " in line for name in machines) and (" creating " in line or " updating " in line):
+            joins.append(time.time())
         return shown(line)
 
     shown = pulumi_cli.Resources(step)
@@ -235,7 +237,7 @@ def _up(step: Step, watch: Watch, mesh: Mesh, machines: Sequence[str]) -> tuple[
     pulumi_cli.call(step, "up", "--yes", "--skip-preview", "--stack", mesh.stack, *QUIET, progress=progress)
     duration = time.time() - started
     mesh.forget()
-    return duration, watch.wait([mesh.entry(name) for name in machines], started) - tokens[0]
+    return duration, watch.wait([mesh.entry(name) for name in machines], started) - joins[0]
 
 
 def _added(step: Step, mesh: Mesh, count: int) -> float:

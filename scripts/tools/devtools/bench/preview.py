@@ -38,10 +38,7 @@ def grown(config: dict[str, Any], machines: int) -> dict[str, Any]:
     name, first = sorted(result["machines"].items())[0]
     result["machines"] = {}
     for number in range(1, machines + 1):
-        one = dict(first)
-        if one["platform"] == "gce":
-            one["localPort"] = 20000 + number  # hundreds of names would share ports
-        result["machines"][f"{name}-{number}"] = one
+        result["machines"][f"{name}-{number}"] = dict(first)
     return result
 
 
@@ -64,7 +61,7 @@ class Echo(mocks.Mocks):
 def resources(config: Mapping[str, Any]) -> int:
     """Preview a stack and return how many resources it has."""
     answers = Echo()
-    mock_engine.run_program(mocks.MockMonitor(answers), config, {"sshPrivateKey": "none"}, preview=True)
+    mock_engine.run_program(mocks.MockMonitor(answers), config, {}, preview=True)
     return answers.count
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import yaml
 
 from ..provider import ProviderError
 
-_REFUSED_LOGINS = ("exec", "auth-provider", "username", "password")
+_REFUSED_LOGINS = ("auth-provider", "username", "password")
 
 
 @contextmanager
@@ -76,11 +77,11 @@ class Kubeconfig:
         )
 
 
-def parse(text: str, context: str = "", cluster: str = "") -> Kubeconfig:
+def parse(text: str, context: str = "", cluster: str = "", *, log_in: bool = True) -> Kubeconfig:
     """Read a kubeconfig, given as its text or as a path to it.
 
-    `context` and `cluster` override the current context and its cluster. Raises `ProviderError` when it is no kubeconfig, when something that
-    it refers to is missing, or when the user logs in by a way that is not implemented."""
+    `context` and `cluster` override the current context and its cluster. Without `log_in` no plugin is run. Raises `ProviderError` when it is no kubeconfig,
+    when something that it refers to is missing, or when the user logs in by a way that is not implemented."""
     path = Path(text).expanduser() if text and "\n" not in text and not text.lstrip().startswith("{") else None
     try:
         if path:
@@ -105,7 +106,10 @@ def parse(text: str, context: str = "", cluster: str = "") -> Kubeconfig:
             )
     if "server" not in server:
         raise ProviderError(f"the cluster of context {chosen_name!r} in the provider's kubeconfig has no server")
-    base = path.parent if path else Path.cwd()
+    if user.get("exec") and log_in:
+        user = {**user, **_plugin_login(user["exec"], server)}
+    # As client-go reads a text: relative to this process, also where the text was in a file.
+    base = Path.cwd()
     return Kubeconfig(
         server=server["server"].rstrip("/"),
         namespace=chosen.get("namespace") or "",
@@ -116,6 +120,32 @@ def parse(text: str, context: str = "", cluster: str = "") -> Kubeconfig:
         tls_server_name=server.get("tls-server-name") or "",
         insecure=bool(server.get("insecure-skip-tls-verify")),
     )
+
+
+def _plugin_login(plugin: dict[str, Any], cluster: dict[str, Any]) -> dict[str, Any]:
+    """Run an exec plugin of client-go, and return what it answers as a user's entry has it."""
+    words = [plugin["command"], *(plugin.get("args") or [])]
+    version = plugin["apiVersion"]
+    spec = {"interactive": False, **({"cluster": cluster} if plugin.get("provideClusterInfo") else {})}
+    info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
+    variables = {item["name"]: item["value"] for item in plugin.get("env") or []}
+    environment = {**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(info)}
+    try:
+        done = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    except OSError as error:
+        raise ProviderError(f"the login plugin {words[0]} of the kubeconfig cannot be run: {error.strerror}") from None
+    if done.returncode:
+        raise ProviderError(f"the login plugin {words[0]} of the kubeconfig failed: {done.stderr.strip()}")
+    answer = json.loads(done.stdout)
+    if answer["apiVersion"] != version:
+        raise ProviderError(f"the login plugin {words[0]} answers in {answer['apiVersion']}, and the kubeconfig asks for {version}")
+    status = answer["status"]
+    encoded = {
+        key: base64.b64encode(status[name].encode()).decode()
+        for key, name in (("client-certificate-data", "clientCertificateData"), ("client-key-data", "clientKeyData"))
+        if status.get(name)
+    }
+    return {**({"token": status["token"]} if status.get("token") else {}), **encoded}
 
 
 def _entry(document: dict[str, Any], kind: str, name: str) -> dict[str, Any]:

@@ -122,17 +122,17 @@ def _truth(value: Any) -> bool:
     return value is True or value == "true"
 
 
-def _kubeconfig(settings: Properties) -> Kubeconfig:
+def _kubeconfig(settings: Properties, *, log_in: bool = True) -> Kubeconfig:
     text = settings.get("kubeconfig") or ""
     if isinstance(text, dict):
         text = json.dumps(text)
-    return parse(text, settings.get("context") or "", settings.get("cluster") or "")
+    return parse(text, settings.get("context") or "", settings.get("cluster") or "", log_in=log_in)
 
 
 def _server(settings: Properties) -> tuple[str, str]:
     """The cluster that settings point to, as far as it can be told."""
     try:
-        config = _kubeconfig(plain(settings))
+        config = _kubeconfig(plain(settings), log_in=False)
     except ProviderError:
         return "", ""
     return config.server, config.certificate_authority

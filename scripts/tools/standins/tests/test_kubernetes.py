@@ -133,8 +133,8 @@ def test_kubeconfig(tmp_path: Path) -> None:
     assert kubeconfig.parse(str(tmp_path / "config")) == one == kubeconfig.parse(one.text("ns"))
     with pytest.raises(ProviderError, match="has no context 'three'"):
         kubeconfig.parse(text, context="three")
-    with pytest.raises(ProviderError, match="does not implement the login by 'exec'"):
-        kubeconfig.parse(text.replace('"token": "t"', '"exec": {"command": "gke-gcloud-auth-plugin"}'))
+    with pytest.raises(ProviderError, match="does not implement the login by 'username'"):
+        kubeconfig.parse(text.replace('"token": "t"', '"username": "admin"'))
     with pytest.raises(ProviderError, match="not YAML") as failure:
         kubeconfig.parse("a: [\nclient-key-data: canary")
     assert "canary" not in str(failure.value)

@@ -42,15 +42,6 @@ def test_a_verdict_is_the_cost_of_a_machine_and_the_growth(seconds: tuple[float,
     assert preview.verdict(sizes(*seconds)) == (pytest.approx(each, abs=0.1), pytest.approx(growth, abs=0.01))
 
 
-def bench_config() -> dict[str, object]:
-    return {"machines": {"one": {"platform": "gce"}}}
-
-
-def test_machines_that_are_many_have_ports_of_their_own() -> None:
-    ports = [machine["localPort"] for machine in preview.grown(bench_config(), 300)["machines"].values()]
-    assert len(set(ports)) == 300
-
-
 def test_a_figure_is_held_against_its_bound() -> None:
     alone = figures.Figure(what="resources", value=7, unit="", most=6)
     compared = figures.Figure(what="join", value=3.0, against="the floor", base=2.0, most=1.5)

@@ -20,8 +20,7 @@ def at(hours: float) -> datetime:
     return NOW + timedelta(hours=hours)
 
 
-STATE = read_state.Machine("product-1", "product", entry="product-10.0.0.5-pods", joined=at(-9), token_expires=at(-8))
-FRESH = replace(STATE, token_expires=at(0.5))
+STATE = read_state.Machine("product-1", "product", entry="product-10.0.0.5-pods", joined=at(-9))
 ENTRY = read_cluster.Entry("product-10.0.0.5-pods", "shop", "product", "10.0.0.5", "pods", healthy=True)
 CERTIFICATE = Certificate(at(-2), at(22), IDENTITY)
 SEEN = MachineReport(unit="active", agent="1.31.0", envoy="1.39.3", ready=True, certificate=CERTIFICATE, token_expires=at(-8), gateway=True)
@@ -58,7 +57,7 @@ def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
             ["needs `pulumi up`: it has no certificate, and its token expired 8 h ago"],
         ),
         (
-            {"entry": None, "state": replace(STATE, token_expires=None), **seen(certificate=ENDED, token_expires=None)},
+            {"entry": None, **seen(certificate=ENDED, token_expires=None)},
             "unhealthy",
             ["needs `pulumi up`: its certificate ended 3 h ago, and it has no token"],
         ),
@@ -72,22 +71,21 @@ def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
             "missing",
             [
                 "cannot be reached by SSH at 10.0.0.5: timed out",
-                "its token expired 8 h ago: when it is back, it needs `pulumi up` if it was away for longer than its certificate lived "
-                "(24 h unless the mesh says otherwise)",
+                "when it is back, it needs `pulumi up` if it was away for longer than its certificate lived (24 h unless the mesh says otherwise)",
                 "is not registered: there is no WorkloadEntry product-10.0.0.5-pods",
             ],
         ),
         ({"report": OFF}, "unknown", ["cannot be reached by SSH at 10.0.0.5: timed out"]),
         ({"report": None}, "healthy", []),
-        ({"entry": None, **seen(unit="inactive", ready=False)}, "unhealthy", ["its agent is stopped: run `sudo systemctl start istio` on it"]),
+        ({"entry": None, **seen(unit="inactive", ready=False)}, "unhealthy", ["its agent is stopped: run `sudo systemctl start istio-vm-mesh` on it"]),
         (
             {"entry": None, **seen(unit="activating", restarts=41, ready=False)},
             "unhealthy",
-            ["its agent does not stay up (41 restarts): `journalctl --unit istio` on it says why"],
+            ["its agent does not stay up (41 restarts): `journalctl --unit istio-vm-mesh` on it says why"],
         ),
         ({"entry": None, **seen(unit="")}, "unhealthy", ["Istio's agent is not installed on it: run `pulumi up`"]),
         (
-            {"entry": None, "state": FRESH, **seen(unit="")},
+            seen(unit=""),
             "unhealthy",
             ["Istio's agent is not installed on it: raise `machines.product-1.rotation` in the stack file and run `pulumi up`"],
         ),
@@ -96,7 +94,7 @@ def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
             "unhealthy",
             ["cannot reach the east-west gateway at 10.0.0.2 port 15012: check the gateway, and the firewall between the two"],
         ),
-        (seen(ready=False), "unhealthy", ["its proxy is not ready: `journalctl --unit istio` on it says why"]),
+        (seen(ready=False), "unhealthy", ["its proxy is not ready: `journalctl --unit istio-vm-mesh` on it says why"]),
         (
             seen(certificate=replace(CERTIFICATE, identity="spiffe://cluster.local/ns/shop/sa/other")),
             "unhealthy",
@@ -130,11 +128,16 @@ def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
         (
             {"entry": None},
             "missing",
-            ["is not registered: there is no WorkloadEntry product-10.0.0.5-pods though its proxy is ready: see `journalctl --unit istio` on it"],
+            ["is not registered: there is no WorkloadEntry product-10.0.0.5-pods though its proxy is ready: see `journalctl --unit istio-vm-mesh` on it"],
         ),
         ({"entry": None, "cluster_answers": False}, "unknown", []),
         ({"state": replace(STATE, joined=None)}, "missing", ["its join has not succeeded yet: run `pulumi up`"]),
         ({"state": None, "entry": None, "report": None}, "missing", ["is in the stack file and not in the stack yet: run `pulumi up`"]),
+        (
+            {"state": replace(STATE, joined=None, forgotten=True)},
+            "healthy",
+            ["is given up by `forget: true`: nothing connects to it; take it out of the stack file, and the next `pulumi up` keeps it out"],
+        ),
         ({"declared": False}, "healthy", ["is no longer in the stack file: the next `pulumi up` removes it"]),
     ],
 )  # fmt: skip
@@ -143,6 +146,16 @@ def test_what_is_wrong_is_said_with_its_cure(changes: dict[str, Any], health: He
     assert (judged_health, judged_advice[: len(sentences)]) == (health, sentences)
     if not sentences:
         assert not judged_advice
+
+
+@pytest.mark.parametrize(
+    ("reason", "why"), [("dead", "was dead when it was removed"), ("forgotten", "was forgotten"), ("", "did not leave")]
+)
+def test_a_machine_that_was_given_up_is_named_until_it_is_settled(reason: str, why: str) -> None:
+    entry = read_cluster.Entry(ENTRY.name, "shop", "", "10.0.0.5", "", quarantine="product-1", stack="istio-vm-mesh/lab", reason=reason)
+    sentence = advice.kept_out(entry)
+    assert sentence.startswith(f"machine product-1 at 10.0.0.5 {why}") and "istio-vm-mesh/lab" in sentence
+    assert "WorkloadEntry shop/product-10.0.0.5-pods keeps it out" in sentence and "port 15012" in sentence
 
 
 def test_a_pod_without_a_sidecar_is_not_in_the_mesh() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from components.config.stack import Settings
 from components.local import openssh
+from components.local.cluster_access import ClusterAccess
 from tests.support.scripts import Sourced
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths, pulumi_cli
@@ -27,10 +28,10 @@ def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
     )  # fmt: skip
     product, machine = state.workloads["product"], state.machines["product-1"]
     assert (product.namespace, product.labels, product.services, product.replicas) == ("shop", {"app": "product"}, {"product": (80,)}, 1)
-    assert product.digests == {name: state.machines[name].digest for name in ("product-1", "product-2")}
+    assert product.revisions == {name: state.machines[name].revision for name in ("product-1", "product-2")}
     assert (machine.workload, machine.address, machine.entry) == ("product", "172.31.26.129", "product-172.31.26.129-pods")
-    assert machine.target and machine.target.hop.private_key == "canary-private-key"
-    assert machine.joined and machine.proven and machine.token_expires and product.verified
+    assert machine.target and machine.target.hop.identity_file == "state:organization/istio-vm-mesh/lab/ssh-key"
+    assert machine.joined and machine.proven and product.verified
     assert sorted(urn.rpartition(":")[2] for urn in state.proofs) == [
         "ledger-1-proof", "ledger-verification", "product-1-proof", "product-2-proof", "product-verification",
     ]  # fmt: skip
@@ -73,6 +74,9 @@ def test_the_environment_is_used_as_it_is_if_it_names_a_backend(monkeypatch: pyt
     assert pulumi.environment() == dict(os.environ)
 
 
+ACCESS = ClusterAccess(context="theirs")
+
+
 class Programs:
     """Programs on PATH that answer as they were recorded, and keep note of how they were called."""
 
@@ -97,32 +101,31 @@ def programs(tmp_path: Path) -> Programs:
 def _kubectl(directory: Path, name: meshes.Name) -> str:
     answers = meshes.RECORDED / name / "kubectl.json"
     return f"""
-file = os.environ["KUBECONFIG"]
-with open({str(directory / "notes")!r}, "a") as notes:
-    notes.write(json.dumps([file, stat.S_IMODE(os.stat(file).st_mode), open(file).read(), arguments]) + "\\n")
+assert arguments[:2] == ["--context", "theirs"]
+arguments = arguments[2:]
 assert arguments[:2] == ["--request-timeout=10s", "get"] and arguments[-2:] == ["--output", "json"]
 found = json.load(open({str(answers)!r}))[" ".join(arguments[2:-2])]
 print(json.dumps({{"kind": "List", "items": found}}))
 """
 
 
-def test_the_cluster_is_read_with_a_kubeconfig_that_only_this_user_can_read(programs: Programs) -> None:
+def test_the_cluster_is_read_by_its_context(programs: Programs) -> None:
     programs.add("kubectl", _kubectl(programs.directory, "broken"))
-    cluster = read_cluster.read(programs.variables, "canary-kubeconfig", read_state.parse(meshes.recorded("broken", "export")).workloads)
+    cluster = read_cluster.read(programs.variables, ACCESS, read_state.parse(meshes.recorded("broken", "export")).workloads)
     assert not cluster.problem
     assert [(entry.name, entry.healthy) for entry in cluster.entries] == [("product-172.31.26.130-pods", False)]
     assert [(pod.ready, pod.proxy, pod.network) for pod in cluster.pods["product"]] == [(True, "1.31.0", "pods")]
     assert (cluster.control_plane[0].proxy, cluster.gateway[0].ready, cluster.gateway_addresses) == ("1.31.0", True, ("172.31.26.2",))
-    for file, mode, content, arguments in programs.noted():
-        assert (mode, content) == (0o600, "canary-kubeconfig") and "canary" not in " ".join(arguments)
-        assert not Path(file).exists()
 
 
 def test_a_cluster_that_does_not_answer_is_a_fact(programs: Programs) -> None:
     workloads = read_state.parse(meshes.recorded("single", "export")).workloads
-    assert read_cluster.read(programs.variables, "", workloads).problem == "kubectl is not on PATH: install it"
+    assert (
+        read_cluster.read(programs.variables, ACCESS, workloads).problem
+        == "kubectl is not on PATH: install it on the computer that runs Pulumi"
+    )
     programs.add("kubectl", "print('E1123 noise', file=sys.stderr); sys.exit('The connection was refused')")
-    problem = read_cluster.read(programs.variables, "", workloads).problem
+    problem = read_cluster.read(programs.variables, ACCESS, workloads).problem
     assert problem.startswith("`kubectl get ") and problem.endswith(" failed: The connection was refused")
 
 
@@ -201,20 +204,18 @@ def test_of_the_token_only_the_expiry_leaves_the_machine(more: str, tmp_path: Pa
 
 
 def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
-    hop = openssh.Hop("127.0.0.2", 1, "admin", "canary-private-key")
-    there, tunnelled, behind = (
+    hop = openssh.Hop("127.0.0.2", 1, "admin", "ssh-ed25519 AAAA")
+    there, behind = (
         read_state.Machine(target.machine, "product", target=target)
         for target in (
             openssh.Target("product-1", hop),
-            openssh.Target("product-3", replace(hop, host="127.0.0.1")),
-            openssh.Target("product-4", replace(hop, host="10.9.9.9"), hop),
+            openssh.Target("product-4", replace(hop, host="10.9.9.9"), (hop,)),
         )
     )
-    reports = read_machines.probe([there, read_state.Machine("product-2", "product"), tunnelled, behind], "")
+    reports = read_machines.probe([there, read_state.Machine("product-2", "product"), behind], "")
     assert {name: seen.problem for name, seen in reports.items()} == {
-        "product-1": "cannot be reached by SSH at 127.0.0.2: connection refused",
-        "product-3": "cannot be reached by SSH at 127.0.0.1: connection refused; does ./scripts/tunnels run this command?",
-        "product-4": "cannot be reached by SSH at 127.0.0.2: connection refused",
+        "product-1": "cannot be reached: SSH did not reach admin@127.0.0.2 port 1: Connection refused",
+        "product-4": "cannot be reached: SSH did not reach admin@10.9.9.9 port 1 through 127.0.0.2: jump host 127.0.0.2: Connection refused",
     }
 
 

@@ -51,8 +51,7 @@ def test_the_mesh_is_shown_as_reviewed(name: meshes.Name, kind: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_secret_comes_out(name: meshes.Name) -> None:
     facts = meshes.facts(name)
-    target = facts.state.machines["product-1"].target
-    assert meshes.CANARIES[0] in facts.state.kubeconfig and target and meshes.CANARIES[1] in target.hop.private_key
+    assert meshes.CANARIES[1] in json.dumps(meshes.recorded(name, "export"))
     mesh = assess.mesh(facts, Verification(error="it failed"))
     shown = [show(mesh) for show in SHOWN.values()]
     for text in (*shown, repr(facts), repr(mesh)):
@@ -164,7 +163,7 @@ def test_what_the_state_lacks_is_missing() -> None:
 
 def test_a_verification_that_is_behind_is_said() -> None:
     facts = meshes.facts("single")
-    joined = {**facts.state.machines, "product-1": replace(facts.state.machines["product-1"], digest="another")}
+    joined = {**facts.state.machines, "product-1": replace(facts.state.machines["product-1"], revision="another")}
     mesh = assess.mesh(replace(facts, state=replace(facts.state, machines=joined)))
     product = next(each for each in mesh.workloads if each.name == "product")
     assert product.advice == ("product-1 joined or changed after it was verified last: run `./scripts/status --verify`",)

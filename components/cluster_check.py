@@ -1,0 +1,171 @@
+"""Looks at the cluster before anything is changed in it, in previews too.
+
+A dynamic provider's `check` runs in every preview and update, before anything that depends on the
+resource. It reads which cluster answers, and refuses objects of others that have names of ours.
+What it returns are inputs, so a preview knows them. They stay the same while the cluster is the
+same one: who runs Pulumi, by which kubeconfig, context and credential, makes no difference.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.runtime.rpc import UNKNOWN
+
+from . import ownership
+from .commands import runner_words
+from .local import scripting
+from .local.cluster_access import UID_OF, ClusterAccess, ContextEntries, cluster_uid, context_entries, moved, note_move, unchecked_kubectl
+from .local.scripts import credentials
+
+_DERIVED = ("uid", "recorded", "kubeconfig")
+"""What `check` adds to the inputs, and all that makes a difference."""
+
+
+class ClusterCheckProvider(ResourceProvider):
+    """Identifies a cluster by the UID of its namespace kube-system."""
+
+    # Nothing of the provider is worth hiding, and a stable state shows no diff.
+    serialize_as_secret_always = False
+
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Read the cluster; `_olds` are the inputs of the last update."""
+        try:
+            return CheckResult({**news, **_checked(_olds, news)}, [])
+        except scripting.Failed as error:
+            return CheckResult(news, [CheckFailure("", str(error))])
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        """See a difference in the cluster alone, not in how it is reached."""
+        return DiffResult(changes=any(_olds.get(key) != _news.get(key) for key in _DERIVED))
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Nothing is created. The id is the cluster's UID."""
+        return CreateResult(props["uid"], _outputs(props))
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        """Nothing is changed."""
+        return UpdateResult(_outputs(_news))
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Nothing is deleted."""
+
+
+def _outputs(props: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in props.items() if key != "objects"}
+
+
+def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the derived inputs. Raises scripting.Failed."""
+    if shutil.which("kubectl") is None:
+        raise scripting.Failed("kubectl is not on PATH: install it on the computer that runs Pulumi")
+    if _has_unknown({key: news.get(key) for key in ("access", "created_by")}):  # the cluster does not exist yet
+        return dict.fromkeys(_DERIVED, UNKNOWN)
+    now = ClusterAccess(**news["access"])
+    entries = context_entries(now) if now.text is None and now.kind is None else None
+    before = olds if olds.get("created_by") == news["created_by"] and olds.get("uid") else None
+    with unchecked_kubectl(now) as program:
+        uid = cluster_uid(program, now)
+        if before is not None and before["uid"] != uid:
+            raise scripting.Failed(_other_cluster(before, uid, now, entries))
+        objects = [ownership.ObjectName(**each) for each in news["objects"] if not _has_unknown(each)]
+        if objects:
+            ownership.refuse_others(program, objects, news["stack"])
+    recorded = replace(now, uid=uid)
+    if before is not None:
+        # How the cluster was first reached stays in the state.
+        recorded = replace(recorded, context=before["recorded"].get("context"), path=before["recorded"].get("path"))
+    note_move(recorded, now)
+    return {"uid": uid, "recorded": asdict(recorded), "kubeconfig": _kubeconfig(entries, recorded) if entries else ""}
+
+
+def _has_unknown(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_unknown, value.values()))
+    return isinstance(value, str) and value == UNKNOWN
+
+
+def _other_cluster(before: Mapping[str, Any], uid: str, now: ClusterAccess, entries: ContextEntries | None) -> str:
+    recorded = ClusterAccess(**before["recorded"])
+    here = entries.cluster["server"] if entries else "the cluster"
+    there = json.loads(before["kubeconfig"])["clusters"][0]["cluster"]["server"] if before["kubeconfig"] else "the cluster"
+    return (
+        f"{now.place} leads to another cluster than the stack's: the namespace {UID_OF} of {here} has the UID {uid}, and that of {there} "
+        f"({recorded.place}), where the stack is, has {before['uid']}. Nothing was changed. Name the stack's cluster; "
+        "a cluster that was built anew needs a new stack"
+    )
+
+
+def _kubeconfig(entries: ContextEntries, recorded: ClusterAccess) -> str:
+    """Return a kubeconfig without credentials for Pulumi's provider.
+
+    The provider reads files relative to its own directory, unlike kubectl, so it gets no path.
+    """
+    kept = {key: value for key, value in entries.cluster.items() if key != "extensions"}
+    if "@" in kept.get("proxy-url", ""):
+        raise scripting.Failed(
+            f"the proxy-url of {moved(recorded).place} holds a password, which the state would keep: set HTTPS_PROXY instead"
+        )
+    impersonated = {key: value for key, value in entries.user.items() if key.startswith("as")}
+    plugin = {
+        "apiVersion": credentials.API_VERSION,
+        "command": "python3",
+        "args": [*runner_words(credentials, "create")[1:], json.dumps({"create": {"access": asdict(recorded)}})],
+        "interactiveMode": "Never",
+        "provideClusterInfo": True,
+    }
+    name = "cluster"
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": name,
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "clusters": [{"name": name, "cluster": kept}],
+            "users": [{"name": name, "user": {**impersonated, "exec": plugin}}],
+        }
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterCheckArgs:
+    """What is looked at.
+
+    access: how the cluster is reached, without a UID.
+    created_by: changes when this program creates another cluster; "" for a cluster that exists.
+    stack: the stack as its label has it.
+    objects: what the stack creates in the cluster.
+    """
+
+    access: pulumi.Input[ClusterAccess]
+    created_by: pulumi.Input[str]
+    stack: str
+    objects: pulumi.Input[Sequence[Mapping[str, Any]]]
+
+
+class ClusterCheck(Resource, module="cluster", name="ClusterCheck"):
+    """What a cluster is, read at each run.
+
+    uid: the UID of its namespace kube-system.
+    recorded: how it is reached, as the state has it; a `ClusterAccess` as a map.
+    kubeconfig: a kubeconfig without credentials; "" where the platform has one.
+    """
+
+    uid: pulumi.Output[str]
+    recorded: pulumi.Output[Mapping[str, Any]]
+    kubeconfig: pulumi.Output[str]
+
+    def __init__(self, name: str, args: ClusterCheckArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        props = {
+            "access": pulumi.Output.from_input(args.access).apply(asdict),
+            "created_by": args.created_by,
+            "stack": args.stack,
+            "objects": args.objects,
+        }
+        super().__init__(ClusterCheckProvider(), name, {**props, **dict.fromkeys(_DERIVED)}, opts)

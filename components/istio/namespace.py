@@ -1,0 +1,31 @@
+"""A namespace that this program creates, and removes only where nothing of others is in it."""
+
+from __future__ import annotations
+
+import pulumi
+from pulumi_kubernetes.core.v1 import Namespace
+
+from .. import commands, names
+from ..kubernetes import Cluster
+from ..manifest import Manifest
+from .scripts import remove_namespace
+
+
+def owned_namespace(name: str, metadata: Manifest, cluster: Cluster, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
+    """Declare a namespace, and the command that removes it after everything in it.
+
+    name: the resource's name. metadata: with the namespace's name. opts: the namespace's options.
+
+    Returns what must exist before anything is put into it.
+    """
+    kept = pulumi.ResourceOptions(retain_on_delete=True)
+    namespace = Namespace(name, metadata=metadata, opts=pulumi.ResourceOptions.merge(opts, kept))
+    stack = names.stack_label(pulumi.get_project(), pulumi.get_stack())
+    payload = cluster.access.apply(lambda access: remove_namespace.Payload(access, metadata["name"], stack))
+    removal = commands.local_command(
+        names.part_name(name, names.REMOVAL),
+        None,
+        pulumi.ResourceOptions(parent=opts.parent, depends_on=[namespace], deleted_with=cluster.deleted_with),
+        delete=commands.Script(remove_namespace, payload),
+    )
+    return [namespace, removal]

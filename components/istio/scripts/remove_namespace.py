@@ -1,0 +1,116 @@
+"""Removes a namespace, last of all, where nothing of others is in it. Else it stays.
+
+What keeps it is said on standard error, which Pulumi shows. It stays, too, while objects that
+this stack declares are in it: it may have been given away (`cluster.namespaces`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...local import scripting
+from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
+from ...names import GROUP_ANNOTATION, ISTIO_NAMESPACE, MANAGED_BY_LABEL, PROJECT, STACK_LABEL
+from ...ownership import is_of, labels_of, list_objects, name_of, served_kinds
+
+DELETION_TIMEOUT_S = 300
+
+# Kubernetes and Istio create these in every namespace.
+_DEFAULTS = {
+    ("ServiceAccount", "default"),
+    ("ConfigMap", "kube-root-ca.crt"),
+    ("ConfigMap", "istio-ca-root-cert"),
+    ("ConfigMap", "istio-ca-crl"),
+}
+# Records of what happens to other objects, and what follows from them by name.
+_FOLLOWING = {("", "Event"), ("events.k8s.io", "Event"), ("", "Endpoints"), ("metrics.k8s.io", "PodMetrics")}
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A namespace.
+
+    access: its cluster.
+    namespace: its name.
+    stack: the stack that created it, as the label has it.
+    """
+
+    access: ClusterAccess = field(metadata={"record": ClusterAccess})
+    namespace: str
+    stack: str
+
+
+def run(payload: Payload) -> None:
+    """Remove the namespace, or say what keeps it.
+
+    Raises scripting.Failed where the cluster does not answer, or the namespace does not end.
+    """
+    namespace = payload.namespace
+    with kubectl(payload.access) as program:
+        words = ["--request-timeout=20s", "get", "namespace", namespace, "--ignore-not-found"]
+        purpose = f"the namespace {namespace} cannot be read"
+        if not program.check(*words, "--output", "name", purpose=purpose, timeout_s=60).text:
+            return
+        item = program.json("get", "namespace", namespace)
+        if item is None or not is_of(item, payload.stack):
+            print(f"the namespace {namespace} stays: it is not this stack's any more", file=sys.stderr)
+            return
+        try:
+            kept_by = [str(name_of(each)) for each in _in_use(program, payload)]
+        except scripting.Failed as error:
+            print(f"the namespace {namespace} stays: {error}", file=sys.stderr)
+            return
+        if kept_by:
+            more = f" and {len(kept_by) - _SHOWN} more" if len(kept_by) > _SHOWN else ""
+            names = ", ".join(sorted(kept_by)[:_SHOWN]) + more
+            print(
+                f"the namespace {namespace} stays, because it holds {names}: if nobody needs them, "
+                f"remove it with `kubectl delete namespace {namespace}`",
+                file=sys.stderr,
+            )
+            return
+        program.check(
+            *("delete", "namespace", namespace, "--ignore-not-found", f"--timeout={DELETION_TIMEOUT_S}s"),
+            purpose=f"the namespace {namespace} was not removed",
+            timeout_s=DELETION_TIMEOUT_S + 60,
+        )
+
+
+def _in_use(program: Kubectl, payload: Payload) -> Iterator[Mapping[str, Any]]:
+    """Yield the objects that keep the namespace."""
+    kinds = served_kinds(program, "--namespaced", "--verbs=list,delete")
+    words = sorted(word for kind, word in kinds.items() if kind not in _FOLLOWING)
+    for item in list_objects(program, words, payload.namespace):
+        if not _goes_with_it(item, payload):
+            yield item
+
+
+def _goes_with_it(item: Mapping[str, Any], payload: Payload) -> bool:
+    """Return whether an object is of no use without the namespace."""
+    metadata, name = item["metadata"], name_of(item)
+    if (name.kind, name.name) in _DEFAULTS or metadata.get("ownerReferences"):
+        return True
+    if metadata.get("deletionTimestamp"):
+        return True
+    if item.get("type") == "kubernetes.io/service-account-token":
+        account = (metadata.get("annotations") or {}).get("kubernetes.io/service-account.name")
+        return account == "default"
+    if name.kind == "WorkloadEntry" and GROUP_ANNOTATION in (metadata.get("annotations") or {}):
+        return True  # istiod made it for a machine
+    if payload.namespace == ISTIO_NAMESPACE and _of_istiod(item):
+        return True
+    # What commands of this program make besides the objects that the stack declares.
+    labels = labels_of(item)
+    marked = labels.get(MANAGED_BY_LABEL) == PROJECT or any(key.startswith(f"{PROJECT}/") for key in labels)
+    return STACK_LABEL not in labels and marked
+
+
+def _of_istiod(item: Mapping[str, Any]) -> bool:
+    """Return whether istiod made an object in its own namespace: elections, and its certificate."""
+    name = name_of(item)
+    elections = name.kind in ("ConfigMap", "Lease") and name.name.startswith("istio-")
+    return elections or (name.kind, name.name) == ("Secret", "istio-ca-secret")

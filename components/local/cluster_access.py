@@ -1,0 +1,204 @@
+"""How a cluster is reached by whoever runs this program: by a path and a context, no credential."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from . import scripting
+
+UID_OF = "kube-system"
+"""The namespace whose UID identifies a cluster. Every cluster has it, and it is never replaced."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterAccess:
+    """How to reach a cluster. It holds no credential, and is the same for everybody.
+
+    context: the context of the kubeconfig; None: its current context.
+    path: the kubeconfig of whoever runs this; `~` is their home directory. None: as kubectl finds
+        it ($KUBECONFIG, ~/.kube/config).
+    text: a kubeconfig's text, without credentials, in place of a path.
+    kind: the name of a cluster of kind on this computer, whose kubeconfig kind gives.
+    uid: the UID of the namespace kube-system that the cluster must have; None: any cluster.
+    """
+
+    context: str | None = None
+    path: str | None = None
+    text: str | None = None
+    kind: str | None = None
+    uid: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the access comes from, for messages."""
+        if self.kind is not None:
+            return f"the kind cluster {self.kind}"
+        context = "the current context" if self.context is None else f"the context {self.context}"
+        if self.text is not None:
+            return f"{context} of the cluster's kubeconfig"
+        return f"{context} of {self.path or os.environ.get('KUBECONFIG') or '~/.kube/config'}"
+
+
+class OtherCluster(scripting.Failed):
+    """The cluster that answers is not the one that is meant."""
+
+
+class Kubectl:
+    """kubectl for one cluster."""
+
+    def __init__(self, *options: str, environment: Mapping[str, str] | None = None) -> None:
+        self._words, self._environment = ["kubectl", *options], environment
+
+    def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
+        """Run kubectl, and return how it ended."""
+        command = [*self._words, *words]
+        return scripting.call(command, stdin=stdin, timeout_s=timeout_s, environment=self._environment)
+
+    def check(self, *words: str, purpose: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
+        """Run kubectl, which must succeed.
+
+        Raises scripting.Failed with `purpose` and kubectl's last words.
+        """
+        command = [*self._words, *words]
+        return scripting.check(command, purpose, stdin=stdin, timeout_s=timeout_s, environment=self._environment)
+
+    def json(self, *words: str) -> Any:
+        """Run kubectl, and return the object that it printed; None where it failed."""
+        done = self.call("--request-timeout=20s", *words, "--output", "json", timeout_s=60)
+        return json.loads(done.text) if done.status == 0 and done.text else None
+
+
+@contextlib.contextmanager
+def kubectl(access: ClusterAccess, environment: Mapping[str, str] | None = None) -> Iterator[Kubectl]:
+    """Give a kubectl for a cluster, with the credentials of whoever runs this.
+
+    access: the cluster. environment: variables beside those of this process.
+
+    Raises scripting.Failed where the cluster does not answer or kind does not know it, and
+    OtherCluster where `access.uid` is not the UID of the cluster.
+    """
+    with unchecked_kubectl(moved(access), environment) as program:
+        if access.uid is not None:
+            uid = cluster_uid(program, access)
+            if uid != access.uid:
+                raise OtherCluster(
+                    f"{moved(access).place} leads to another cluster: the UID of its namespace "
+                    f"{UID_OF} is {uid}, and that of the stack's cluster is {access.uid}"
+                )
+        yield program
+
+
+@contextlib.contextmanager
+def unchecked_kubectl(access: ClusterAccess, environment: Mapping[str, str] | None = None) -> Iterator[Kubectl]:
+    """Give a kubectl for whatever cluster answers; see `kubectl`."""
+    context = [] if access.context is None else ["--context", access.context]
+    text = access.text
+    if access.kind is not None:
+        words = ["kind", "get", "kubeconfig", "--name", access.kind]
+        done = scripting.check(words, f"kind has no kubeconfig of {access.kind}", environment=environment)
+        text = done.stdout.decode()
+    if text is None:
+        path = [] if access.path is None else ["--kubeconfig", os.path.expanduser(access.path)]
+        yield Kubectl(*path, *context, environment=environment)
+        return
+    with scripting.private_directory() as directory:
+        file = directory / "kubeconfig"
+        scripting.write_private(file, text)
+        yield Kubectl("--kubeconfig", str(file), *context, environment=environment)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextEntries:
+    """What a kubeconfig says of one context.
+
+    cluster: the entry of its cluster: server, certificate authority. It holds no credential.
+    user: the entry of its user, with credentials.
+    """
+
+    cluster: Mapping[str, Any]
+    user: Mapping[str, Any] = dataclasses.field(repr=False)
+
+
+def context_entries(access: ClusterAccess) -> ContextEntries:
+    """Read a context as kubectl does, certificates and keys in place of the paths of their files.
+
+    Raises scripting.Failed where the kubeconfig has no such context, or cannot be read.
+    """
+    if access.path is not None and not os.path.exists(os.path.expanduser(access.path)):
+        raise scripting.Failed(f"there is no kubeconfig {access.path}")
+    with unchecked_kubectl(access) as program:
+        words = ["config", "view", "--raw", "--flatten", "--minify", "--output", "json"]
+        done = program.call(*words, timeout_s=60)
+        if done.status:
+            names = program.call("config", "get-contexts", "--output", "name", timeout_s=60).text
+            there = f" (it has: {', '.join(sorted(names.split()))})" if names else ""
+            reason = scripting.last_words(done.error)
+            raise scripting.Failed(f"{access.place} cannot be used: {reason}{there}")
+    document = json.loads(done.text)
+    cluster, user = ((document.get(f"{kind}s") or [{}])[0].get(kind) or {} for kind in ("cluster", "user"))
+    if not cluster.get("server"):
+        raise scripting.Failed(f"{access.place} names no server")
+    return ContextEntries(cluster, user)
+
+
+def cluster_uid(program: Kubectl, access: ClusterAccess) -> str:
+    """Return the UID of a cluster's namespace kube-system.
+
+    Raises scripting.Failed where the cluster does not answer, or refuses.
+    """
+    words = ["--request-timeout=20s", "get", "namespace", UID_OF]
+    purpose = f"{moved(access).place} leads to no cluster that tells its identity"
+    done = program.check(*words, "--output", "jsonpath={.metadata.uid}", purpose=purpose, timeout_s=60)
+    if not done.text:
+        raise scripting.Failed(f"{purpose}: there is no UID in the answer")
+    return done.text
+
+
+def cluster_name(access: ClusterAccess) -> str:
+    """Return what a cluster is called, for people; "" where only kubectl knows."""
+    if access.kind is not None:
+        return f"kind-{access.kind}"
+    if access.text is not None:
+        return str(json.loads(access.text)["current-context"])
+    return moved(access).context or ""
+
+
+def moved(access: ClusterAccess) -> ClusterAccess:
+    """Return the access as this computer has it now.
+
+    The state keeps the context and the path that a cluster was first reached by, so that a renamed
+    context is no change. `note_move` writes down what they are called since.
+    """
+    file = _note(access)
+    if access.uid is None or not file.is_file():
+        return access
+    note = json.loads(file.read_text())
+    return dataclasses.replace(access, context=note["context"], path=note["path"])
+
+
+def note_move(access: ClusterAccess, now: ClusterAccess) -> None:
+    """Write down by which context and path a cluster is reached on this computer.
+
+    access: as the state has it, with a UID. now: as the stack file has it.
+    """
+    file = _note(access)
+    if (access.context, access.path) == (now.context, now.path):
+        with contextlib.suppress(FileNotFoundError):
+            file.unlink()
+        return
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file.write_text(json.dumps({"context": now.context, "path": now.path}))
+
+
+def _note(access: ClusterAccess) -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    key = json.dumps([access.uid, access.context, access.path])
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Path(state, "istio-vm-mesh", "clusters", f"{name}.json")

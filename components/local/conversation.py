@@ -1,0 +1,91 @@
+"""Runs a program that may put questions on its standard output, and answers them.
+
+A line `istio-vm-mesh: ask WORDS` is a question. Its answer is one line of standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from . import scripting
+
+ASK = "istio-vm-mesh: ask "
+
+
+def converse(
+    words: Sequence[str],
+    text: str,
+    timeout_s: float,
+    answer: Callable[[str], str] | None = None,
+) -> scripting.Done:
+    """Run a program to its end; return how it ended, with the questions left out of its output.
+
+    text: what it reads first.
+    timeout_s: seconds in which it must end; the time that `answer` takes does not count.
+    answer: returns the answer to a question, one line. Without it standard input ends after `text`,
+        and a question is output.
+
+    Raises what `answer` raises, after the program was ended, and scripting.Failed where the program
+    is not on PATH.
+    """
+    process = scripting.start(words)
+    stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+    assert stdin and stdout and stderr
+    lines: queue.Queue[bytes | None] = queue.Queue()
+    errors: list[bytes] = []
+
+    def write() -> None:
+        with contextlib.suppress(OSError):  # a program that has ended reads nothing
+            stdin.write(text.encode())
+            stdin.flush()
+            if not answer:
+                stdin.close()
+
+    def read() -> None:
+        for line in stdout:
+            lines.put(line)
+        lines.put(None)
+
+    workers = [threading.Thread(target=target, daemon=True) for target in (write, read, lambda: errors.append(stderr.read()))]
+    output: list[bytes] = []
+    left_s = timeout_s
+    try:
+        for worker in workers:
+            worker.start()
+        while True:
+            before = monotonic()
+            line = lines.get(timeout=max(left_s, 0))
+            left_s -= monotonic() - before
+            if line is None:
+                break
+            question = line.decode(errors="replace").rstrip("\r\n")
+            if answer and question.startswith(ASK):
+                reply = " ".join(answer(question[len(ASK) :]).split())
+                workers[0].join()
+                with contextlib.suppress(OSError):
+                    stdin.write(f"{reply}\n".encode())
+                    stdin.flush()
+            else:
+                output.append(line)
+        status = process.wait(max(left_s, 1))
+    except (queue.Empty, subprocess.TimeoutExpired):
+        scripting.end(process)
+        process.wait()
+        status = scripting.TIMED_OUT
+        output += iter(lines.get, None)
+    except BaseException:
+        scripting.end(process)
+        process.wait()
+        raise
+    finally:
+        for worker in workers:
+            worker.join()
+        for pipe in (stdin, stdout, stderr):
+            with contextlib.suppress(OSError):
+                pipe.close()
+    return scripting.Done(status, b"".join(output), b"".join(errors))

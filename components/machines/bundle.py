@@ -1,0 +1,216 @@
+"""What a machine is joined with, as a record, and the scripts that join it and take it out.
+
+Both the program and the scripts beside Pulumi import this module. A record holds what the stack
+decides: it is a plain input of the join, without a secret. The scripts, the units and their text
+are read from this package when a script is put together, so they are in no input.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..names import DISCONNECT_GRACE
+from ..shell import assignments, read_script, remote_script
+
+PROGRAMS = "/opt/istio-vm-mesh"
+"""The directory of Istio's programs and of the scripts that the units run."""
+STATE = "/var/lib/istio-vm-mesh"
+"""The agent's working directory: configuration, certificates, token, and what the join remembers."""
+UNITS = "/etc/systemd/system"
+UNIT = "istio-vm-mesh.service"
+
+DEADLINE_S = 540
+"""Seconds that a join may take on the machine, its roll-back included, without its questions."""
+
+_PACKAGE = Path(__file__).parent
+_ON_EVERY_MACHINE = (f"{UNIT}.d/sidecar.conf", "istio-vm-mesh-redirect*")
+
+
+@dataclass(frozen=True)
+class MachineFile:
+    """A file on a machine.
+
+    path: absolute.
+    text: the complete content.
+    mode: permission bits.
+    owner: the user and the group, "root" or "istio-proxy".
+    """
+
+    path: str
+    text: str
+    mode: int = 0o644
+    owner: str = "root"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who joined a machine: what its stamp says.
+
+    project, stack: Pulumi's.
+    machine: the machine's name in the stack.
+    registration: the identifier of its registration; "" in an instance group.
+    namespace, workload: the workload that it runs.
+    """
+
+    project: str
+    stack: str
+    machine: str
+    registration: str
+    namespace: str
+    workload: str
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """All that a machine's join depends on, but its token.
+
+    owner: who joins it.
+    role: "sidecar" or "router".
+    files: the files that the settings decide; scripts and units come with the role.
+    gateway: the east-west gateway's address or DNS name.
+    package_url: where the machine gets Istio's package; `{package}` is open until it joins.
+    package_sha256: the package's SHA-256; "" reads it from `<package_url>.sha256`.
+    registered: what istiod copies at registration, and never again.
+    fail_closed: whether captured ports are closed while nothing redirects them.
+    """
+
+    owner: Owner = field(metadata={"record": Owner})
+    role: str
+    files: tuple[MachineFile, ...] = field(metadata={"record": MachineFile})
+    gateway: str
+    package_url: str
+    package_sha256: str
+    registered: str
+    fail_closed: bool = False
+
+
+def unit(name: str) -> MachineFile:
+    """Return one of this package's systemd files.
+
+    name: its path below `units/`, the same as below /etc/systemd/system.
+    """
+    return MachineFile(f"{UNITS}/{name}", (_PACKAGE / "units" / name).read_text())
+
+
+def role_files(role: str) -> list[MachineFile]:
+    """Return the units of a role and the scripts that they run.
+
+    role: "sidecar" or "router"; a router redirects no traffic and does not withdraw, because a
+    router's endpoints are not those of its entry.
+    """
+    names = [UNIT]
+    if role == "sidecar":
+        units = _PACKAGE / "units"
+        files = [path for pattern in _ON_EVERY_MACHINE for path in sorted(units.glob(pattern))]
+        names += [path.relative_to(units).as_posix() for path in files]
+    scripts = sorted(path.stem for path in (_PACKAGE / "scripts").glob("redirect*.sh"))
+    return [
+        *(MachineFile(f"{PROGRAMS}/scripts/{name}.sh", read_script(f"machines/{name}")) for name in [*scripts, "withdraw"]),
+        *(unit(name) for name in names),
+    ]
+
+
+def archive(files: Sequence[MachineFile]) -> bytes:
+    """Return files as a tar.
+
+    The bytes depend on the files alone: no times, no order, no compression, which differs between
+    versions of zlib. Owners are names, which the machine resolves.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for file in sorted(files, key=lambda file: file.path):
+            content = file.text.encode()
+            entry = tarfile.TarInfo(file.path.removeprefix("/"))
+            entry.size, entry.mode = len(content), file.mode
+            entry.uname = entry.gname = file.owner
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> dict[str, str]:
+    """Return the variables of `join.sh` but MACHINE and TOKEN.
+
+    more_files: files that the machine gets beside its own.
+
+    DIGEST is what a machine is compared by: all that its agent must be restarted for. The token is
+    not in it, since the agent reads a new token when it needs one.
+    """
+    files = archive([*bundle.files, *role_files(bundle.role), *more_files])
+    described = json.dumps([bundle.registered, bundle.owner.registration])
+    package = [bundle.package_url, bundle.package_sha256]
+    compared = json.dumps([hashlib.sha256(files).hexdigest(), *package, described])
+    return {
+        "PROJECT": bundle.owner.project,
+        "STACK": bundle.owner.stack,
+        "REGISTRATION": bundle.owner.registration,
+        "NAMESPACE": bundle.owner.namespace,
+        "WORKLOAD": bundle.owner.workload,
+        "GATEWAY": bundle.gateway,
+        "FILES": base64.b64encode(files).decode(),
+        "PACKAGE_URL": bundle.package_url,
+        "PACKAGE_SHA256": bundle.package_sha256,
+        "PACKAGE_CREDENTIALS": "",
+        "FAIL_CLOSED": "1" if bundle.fail_closed else "",
+        "GRACE_S": str(DISCONNECT_GRACE),
+        "DEADLINE_S": str(DEADLINE_S),
+        "REGISTERED": _short_digest(described),
+        "DIGEST": _short_digest(compared),
+        "ASK": "",
+    }
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def digest(bundle: Bundle) -> str:
+    """Return the last line of a successful join's output; an output that ends otherwise failed."""
+    return join_variables(bundle)["DIGEST"]
+
+
+def join_script(bundle: Bundle, token: str, credentials: str = "") -> str:
+    """Return the script that joins a machine, as root on standard input; it holds the token.
+
+    token: a token of the workload's service account.
+    credentials: `USER:PASSWORD` for the package's server; "" for none.
+
+    It asks, so it needs answers on standard input after its text (`ask` in lib.sh), and it keeps
+    to `DEADLINE_S` by itself. The decisions are in docs/machines.md.
+    """
+    variables = {
+        "MACHINE": bundle.owner.machine,
+        "TOKEN": token,
+        **join_variables(bundle),
+        "PACKAGE_CREDENTIALS": credentials,
+        "ASK": "1",
+    }
+    return assignments(variables) + read_script("machines/lib") + join_text()
+
+
+def join_text() -> str:
+    """Return the text of a join, which follows its variables and lib.sh."""
+    return read_script("machines/installation") + read_script("machines/join")
+
+
+def leave_script(owner: Owner) -> str:
+    """Return the script by which a machine leaves the mesh, as root on standard input.
+
+    Its last line is `left`, `not-joined`, or `not-ours <project>/<stack> <machine>`. It changes
+    nothing on a machine whose stamp is not that of `owner`, and asks `leave` before it changes
+    anything.
+    """
+    variables = {
+        "MACHINE": owner.machine,
+        "PROJECT": owner.project,
+        "STACK": owner.stack,
+        "REGISTRATION": owner.registration,
+        "ASK": "1",
+    }
+    return remote_script("machines/installation", variables) + read_script("machines/leave")

@@ -1,0 +1,179 @@
+"""A machine's registration: an identifier for it, and whether the machine is still in the mesh.
+
+It is a dynamic provider, because only a `diff` that reads the cluster detects a machine that is out
+of the mesh, in previews too. Its identifier is the resource's id: other than an output, it is known
+in the preview of an update, so nothing that depends on it seems to change.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from time import monotonic
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import (
+    CheckFailure,
+    CheckResult,
+    CreateResult,
+    DiffResult,
+    Resource,
+    ResourceProvider,
+    UpdateResult,
+)
+from pulumi.runtime.rpc import UNKNOWN
+
+from ..local import cluster_access, scripting
+from ..local.cluster_access import ClusterAccess
+from . import entries
+from .entries import Entry
+
+LISTING_LIFE_S = 60
+"""Seconds for which entries that were listed are good: one preview or update lists them once."""
+_listings: dict[tuple[str, str], tuple[float, Mapping[str, Entry] | None]] = {}
+_listing = threading.Lock()
+
+
+def list_entries(access: ClusterAccess, namespace: str) -> Mapping[str, Entry] | None:
+    """Return the entries of a namespace by name; None where the API server does not answer.
+
+    All machines of a run share one request.
+    """
+    key = (repr(access), namespace)
+    with _listing:
+        listed = _listings.get(key)
+        if listed is None or monotonic() - listed[0] > LISTING_LIFE_S:
+            listed = _listings[key] = (monotonic(), _list_entries(access, namespace))
+        return listed[1]
+
+
+def _list_entries(access: ClusterAccess, namespace: str) -> Mapping[str, Entry] | None:
+    try:
+        with cluster_access.kubectl(access) as kubectl:
+            return entries.read_all(kubectl, namespace)
+    except scripting.Failed:
+        return None
+
+
+def _refuse_to_rename(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise RuntimeError if a workload was renamed or moved under its machines.
+
+    Neither a WorkloadGroup nor its Services are replaced or deleted while machines are in it: the
+    replacements would have the same names, so deleting the old objects would delete the new ones.
+    If the old workload is still declared, the machine is merely moving, which is allowed.
+    """
+    workload, namespace = before["workload"], before["namespace"]
+    if workload == now["workload"] and namespace != now["namespace"]:
+        what = f"the workload {workload} moves from the namespace {namespace} to {now['namespace']}"
+    elif workload not in now["workloads"]:
+        what = f"the workload {workload}, which this machine runs, is now called {now['workload']}, or gone"
+    else:
+        return
+    raise RuntimeError(
+        f"{what}: its WorkloadGroup and Services would be removed under its machines. Leave it as "
+        "it is; or put a new workload beside it, with labels and Services of its own, give the "
+        "machines to that one with one update, and take the old workload out with the next"
+    )
+
+
+class RegistrationProvider(ResourceProvider):
+    """Gives each machine an identifier, and finds machines that are out of the mesh."""
+
+    # Nothing of the provider is worth hiding, and a stable state shows no diff.
+    serialize_as_secret_always = False
+
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Refuse machines in a preview already, where kubectl is missing."""
+        reason = "kubectl is not on PATH: install it on the computer that runs Pulumi"
+        missing = shutil.which("kubectl") is None
+        return CheckResult(news, [CheckFailure("machine", reason)] if missing else [])
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Make an identifier."""
+        return CreateResult(id_=secrets.token_hex(6), outs={**props, "checked": ""})
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        """Ask for another identifier for another machine, and for a join of one that is out.
+
+        Only here, in previews too, are a machine's workload now and before side by side, so a
+        renamed workload is refused here. Raises RuntimeError.
+        """
+        _refuse_to_rename(_olds, _news)
+        if _olds["identity"] != _news["identity"]:
+            return DiffResult(changes=True, replaces=["identity"])
+        moved = any(_olds[key] != _news[key] for key in ("workload", "namespace", "entry"))
+        return DiffResult(changes=moved or _is_out(_id, _news))
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        """Have the machine joined again."""
+        checked = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return UpdateResult(outs={**_news, "checked": checked})
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Delete nothing: the drain ends a registration."""
+
+
+def _is_out(registration: str, props: Mapping[str, Any]) -> bool:
+    """Return whether a machine's entry is missing, another's, or without a connection.
+
+    An API server that does not answer says nothing, so nothing is joined.
+    """
+    access, entry = props["access"], props["entry"]
+    unknown = UNKNOWN in (access, entry) or UNKNOWN in access.values()
+    if unknown or not props["watched"]:
+        return False
+    listed = list_entries(ClusterAccess(**access), props["namespace"])
+    if listed is None:
+        return False
+    return entry not in listed or not listed[entry].is_joined(registration)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistrationArgs:
+    """Whose registration it is.
+
+    machine: the machine's name, for messages.
+    access: how kubectl reaches the cluster.
+    workload: the machine's workload. workloads: all workloads that stay in the stack.
+    namespace: the workload's.
+    identity: changes when the machine is another one.
+    entry: the name of the machine's WorkloadEntry.
+    watched: whether a machine that is out of the mesh is to be joined again.
+    """
+
+    machine: str
+    access: pulumi.Input[ClusterAccess]
+    workload: str
+    workloads: Sequence[str]
+    namespace: str
+    identity: pulumi.Input[str]
+    entry: pulumi.Input[str]
+    watched: bool = True
+
+
+class Registration(Resource, module="registration", name="Registration"):
+    """A registration of one machine; its `id` is the identifier.
+
+    checked: changes when the machine must be joined again.
+    """
+
+    checked: pulumi.Output[str]
+
+    def __init__(self, name: str, args: RegistrationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        props = {
+            "machine": args.machine,
+            "access": pulumi.Output.from_input(args.access).apply(asdict),
+            "workload": args.workload,
+            "workloads": list(args.workloads),
+            "namespace": args.namespace,
+            "identity": args.identity,
+            "entry": args.entry,
+            "watched": args.watched,
+            "checked": None,
+        }
+        super().__init__(RegistrationProvider(), name, props, opts)

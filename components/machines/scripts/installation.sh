@@ -1,0 +1,125 @@
+# What of this program is on a machine: where it is, whose it is, and how it is removed. The text of
+# join.sh or leave.sh follows. Variables: MACHINE, PROJECT, STACK, REGISTRATION.
+ROOT='' # of tests
+PROGRAMS=/opt/istio-vm-mesh
+STATE=/var/lib/istio-vm-mesh
+UNITS=/etc/systemd/system
+RUN=/run
+UNIT=istio-vm-mesh
+CERTS=$STATE/etc/certs
+TOKEN_FILE=$STATE/var/run/secrets/tokens/istio-token
+STOP_TIMEOUT_S=60
+
+# One join or leave at a time. The lock ends with this process and its children.
+take_lock() { # purpose
+  exec 9<>"$RUN/istio-vm-mesh.lock"
+  flock --nonblock 9 ||
+    fail "$(cat "$RUN/istio-vm-mesh.lock") is still running on this machine:" \
+      "run the update again when it has ended"
+  echo "the $1 of $MACHINE from the stack $PROJECT/$STACK (process $$, since $(date -u))" \
+    >"$RUN/istio-vm-mesh.lock"
+}
+
+# Prints a value of the stamp, which says who joined this machine; nothing where it has none.
+stamp() { # key
+  value_of "$1" "$STATE/owner"
+}
+
+# Prints the value of the line `<key>=<value>` of a file that may be missing.
+value_of() { # key file
+  local line
+  [ -e "$2" ] || return 0
+  while IFS= read -r line; do
+    [[ $line != "$1="* ]] || printf '%s\n' "${line#*=}"
+  done <"$2"
+}
+
+# A key that was in a directory of istio-proxy is taken out of it first: it may be a link.
+shred_file() { # path
+  local private=$STATE/.shredded
+  [ -e "$1" ] || [ -L "$1" ] || return 0
+  mv -fT "$1" "$private" || return
+  if [ -L "$private" ]; then
+    rm -f "$private"
+  else
+    shred --remove "$private" 2>/dev/null || rm -f "$private"
+  fi
+}
+
+agent_runs() {
+  systemctl is-active --quiet "$UNIT"
+}
+
+# It runs, or is to run: an agent that ends at once is started again and again.
+agent_is_up() {
+  [[ $(systemctl show --property=ActiveState --value "$UNIT" 2>/dev/null) =~ ^(active|.*ing)$ ]]
+}
+
+stop_agent() {
+  timeout "$STOP_TIMEOUT_S" systemctl stop "$UNIT"
+}
+
+# The unit removes the rules when it stops. A unit that was killed or replaced did not.
+remove_rules() (
+  set -a
+  for file in "$STATE/cluster.env" "$STATE/overrides.env"; do
+    # shellcheck disable=SC1090 # written by the join
+    if [ -r "$file" ]; then . "$file"; fi
+  done
+  [ ! -e "$PROGRAMS/scripts/redirect.sh" ] || bash "$PROGRAMS/scripts/redirect.sh" off
+)
+
+# Either backend may have rules, whichever `iptables` is now. Chains of istio-cni have other names.
+has_rules() {
+  {
+    iptables-save
+    iptables-legacy-save
+    iptables-nft-save
+  } 2>/dev/null | grep -qE '[: ]ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT) '
+}
+
+remove_units() {
+  local unit
+  for unit in "$UNITS/$UNIT"{,-*}.{service,timer,path,socket}; do
+    [ -e "$unit" ] || [ -L "$unit" ] || continue
+    timeout "$STOP_TIMEOUT_S" systemctl disable --now --quiet "${unit##*/}" 2>/dev/null
+    rm -f "$unit"
+  done
+  rm -f "$UNITS"/*.wants/"$UNIT"{,-*}.* "$UNITS/$UNIT"*.istio-vm-mesh \
+    "$UNITS/$UNIT.service.d"/{sidecar,drain}.conf{,.istio-vm-mesh}
+  rmdir "$UNITS/$UNIT.service.d" 2>/dev/null
+  systemctl daemon-reload
+  systemctl reset-failed "$UNIT" 2>/dev/null
+}
+
+# Removes all that a join brought: the agent and its rules, keys, files, units, programs, and the
+# user if a join created it. The stamp goes last, so that the next run finishes one that was cut
+# short. A part that is missing is no error. Prints why it failed.
+remove_installation() {
+  local file
+  # There is nothing to wait for: the machine's entry is not of use any more.
+  rm -f "$PROGRAMS/scripts/withdraw.sh"
+  timeout "$STOP_TIMEOUT_S" systemctl disable --now --quiet "$UNIT" 2>/dev/null
+  timeout "$STOP_TIMEOUT_S" systemctl stop "$UNIT" 2>/dev/null # also without its file
+  remove_rules >/dev/null 2>&1
+  for file in "$CERTS"/*.pem "$TOKEN_FILE" "$STATE/before/files${CERTS#"$ROOT"}"/*.pem \
+    "$STATE/before/files${TOKEN_FILE#"$ROOT"}"; do
+    shred_file "$file"
+  done
+  remove_units
+  if has_rules; then
+    echo "redirection rules of Istio are left: see 'iptables-save' and 'iptables-legacy-save'"
+    return 1
+  fi
+  if [ -e "$STATE/user-created" ]; then
+    if command -v userdel >/dev/null; then userdel istio-proxy; else deluser istio-proxy; fi
+    if getent group istio-proxy >/dev/null; then groupdel istio-proxy; fi
+  fi >/dev/null 2>&1
+  rm -rf "$PROGRAMS" "$RUN"/istio-vm-mesh-*
+  find "$STATE" -mindepth 1 -maxdepth 1 ! -name owner -exec rm -rf {} +
+  rm -rf "$STATE"
+  if [ -e "$STATE" ] || [ -e "$PROGRAMS" ]; then
+    echo "$STATE or $PROGRAMS cannot be removed: is it a mount point, or read-only?"
+    return 1
+  fi
+}

@@ -1,0 +1,231 @@
+"""Joins a machine to the mesh over SSH, and waits until the mesh has it.
+
+The token is minted here, by whoever runs Pulumi, and goes to the machine with the script: it is in
+no input and in no result. The script asks before it takes over a machine of another owner, and
+before it stops an agent; the second question takes one of the workload's slots (`slots`), which is
+held until the machine's entry is Healthy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import dataclass, field
+from time import monotonic, sleep
+
+from ... import names, shell
+from ...local import cluster_access, openssh, scripting, update_id
+from ...local.cluster_access import ClusterAccess, Kubectl
+from ...local.openssh import Reach
+from .. import entries
+from ..bundle import DEADLINE_S, Bundle, digest, join_script
+from ..entries import Entry
+from . import slots
+
+TOKEN_LIFETIME_S = 3600
+WAIT_LIMIT_S = 4 * 3600
+"""Seconds that the answers to a join may take: its wait for a slot."""
+TIMEOUT_S = DEADLINE_S + 60
+"""Seconds for one connection, without its questions: more than the machine's own deadline."""
+ENTRY_TIMEOUT_S = 60
+"""Seconds from the end of the script until istiod must have registered the machine."""
+PROBE_TIMEOUT_S = 20
+"""Seconds for the first success of a probe that did not succeed before the join either."""
+PAUSE_S = 1.0
+"""Seconds between two looks at the entry."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A machine and what it is joined with.
+
+    access: how kubectl reaches the cluster.
+    target: the machine.
+    bundle: what it is joined with.
+    service_account: the account that its token is for.
+    entry: the name of its WorkloadEntry.
+    patience_s: seconds in which a connection that fails is tried again.
+    take_over: `<project>/<stack>` whose machine it may be until now; "" none.
+    """
+
+    access: ClusterAccess = field(metadata={"record": ClusterAccess})
+    target: openssh.Target = field(metadata={"record": openssh.Target})
+    bundle: Bundle = field(metadata={"record": Bundle})
+    service_account: str
+    entry: str
+    patience_s: int
+    take_over: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the machine is compared by: the last line of the script."""
+
+    digest: str
+
+
+def run(payload: Payload) -> Result:
+    """Join the machine.
+
+    Raises scripting.Failed where the script did not run to its end, and where the machine is not in
+    the mesh afterwards, or is unhealthy and was not before.
+    """
+    namespace = payload.bundle.owner.namespace
+    with cluster_access.kubectl(payload.access) as kubectl, entries.lifted(kubectl, namespace, payload.entry):
+        return _Join(payload, kubectl).run()
+
+
+class _Join:
+    """One join: the questions that its script asks share a slot with what follows."""
+
+    def __init__(self, payload: Payload, kubectl: Kubectl) -> None:
+        self._payload, self._kubectl = payload, kubectl
+        self._owner = payload.bundle.owner
+        self._held = contextlib.ExitStack()
+        self._has_slot = False
+        self._before: Entry | None = None
+
+    def run(self) -> Result:
+        with self._held:
+            try:
+                done = self._run_script()
+                self._wait_for_entry()
+            except scripting.Failed as error:
+                self._halt(error)
+                raise
+            if not self._has_slot:
+                slots.joined(self._kubectl, self._slot_request())
+        return done
+
+    def _halt(self, error: scripting.Failed) -> None:
+        """Halt the other joins of this update, where an agent that ran was stopped."""
+        if not self._has_slot:
+            return
+        try:
+            slots.halt(self._kubectl, self._slot_request(), scripting.last_words(str(error)))
+        except scripting.Failed as problem:
+            report(str(problem))
+
+    def _run_script(self) -> Result:
+        payload = self._payload
+        self._before = entries.read(self._kubectl, self._owner.namespace, payload.entry)
+        text = join_script(payload.bundle, self._token())
+        script = shell.run_as_root(text, 0)  # it keeps to its deadline by itself
+        outcome = openssh.run_script(payload.target, script, TIMEOUT_S, payload.patience_s, answer=self._answer)
+        problem = _problem(payload, outcome)
+        if problem:
+            raise scripting.Failed(problem)
+        if outcome.stderr:
+            report(outcome.stderr)
+        return Result(digest(payload.bundle))
+
+    def _token(self) -> str:
+        """Mint a token with which the machine requests its first certificate."""
+        account, namespace = self._payload.service_account, self._owner.namespace
+        words = ["create", "token", account, "--namespace", namespace]
+        words += ["--audience", names.TOKEN_AUDIENCE, "--duration", f"{TOKEN_LIFETIME_S}s"]
+        minted = self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
+        if minted.status or not minted.text:
+            raise scripting.Failed(
+                f"machine {self._owner.machine}: no token of the service account "
+                f"{namespace}/{account}: {scripting.last_words(minted.error)}"
+            )
+        return minted.text
+
+    def _answer(self, words: str) -> str:
+        """Answer a question of the script: `yes`, or `no` with the reason and the fix."""
+        topic, *rest = words.split()
+        if topic == "owner" and len(rest) >= 3:
+            return self._may_take(*rest[:3])
+        if topic == "stop":
+            return self._take_slot()
+        return f"no the question {topic} is of another version of this program: run the update again"
+
+    def _may_take(self, project: str, stack: str, machine: str) -> str:
+        owner, stamped = self._owner, f"{project}/{stack}"
+        if (project, stack) == (owner.project, owner.stack) or stamped == self._payload.take_over:
+            return "yes"
+        return (
+            f"no this is the machine {machine} of the stack {stamped}: remove it there first, or "
+            f"set machines.{owner.machine}.takeOver: {stamped}, and nothing was changed"
+        )
+
+    def _take_slot(self) -> str:
+        if self._has_slot:
+            return "yes"
+        try:
+            self._held.enter_context(slots.slot(self._kubectl, self._slot_request(), report))
+        except scripting.Failed as error:
+            return f"no {error}"
+        self._has_slot = True
+        return "yes"
+
+    def _slot_request(self) -> slots.SlotRequest:
+        owner = self._owner
+        return slots.SlotRequest(
+            namespace=owner.namespace,
+            workload=owner.workload,
+            machine=owner.machine,
+            registration=owner.registration,
+            update=update_id.update_id(),
+        )
+
+    def _wait_for_entry(self) -> None:
+        """Wait until the machine's entry is Healthy.
+
+        One that was not Healthy before the join is only reported: a machine may join before its
+        application is installed.
+        """
+        begin, was_healthy = monotonic(), bool(self._before and self._before.healthy)
+        while True:
+            entry = self._read_entry()
+            joined = entry is not None and entry.is_joined(self._owner.registration)
+            if entry and joined and entry.healthy:
+                return
+            limit_s = ENTRY_TIMEOUT_S if was_healthy or not joined else PROBE_TIMEOUT_S
+            if monotonic() - begin > limit_s:
+                break
+            sleep(PAUSE_S)
+        machine, name = self._owner.machine, f"{self._owner.namespace}/{self._payload.entry}"
+        if not joined:
+            raise scripting.Failed(
+                f"machine {machine} joined, but istiod has not registered it within "
+                f"{ENTRY_TIMEOUT_S} s: there is no WorkloadEntry {name} of this registration with "
+                "a connection. See the log of its agent (journalctl --unit istio-vm-mesh)"
+            )
+        why = f" ({entry.message})" if entry and entry.message else ""
+        sentence = (
+            f"machine {machine} joined, but its probe does not succeed{why}: is the application running on it, and on the probe's port?"
+        )
+        if was_healthy:
+            raise scripting.Failed(sentence)
+        report(sentence)
+
+    def _read_entry(self) -> Entry | None:
+        with contextlib.suppress(scripting.Failed):
+            return entries.read(self._kubectl, self._owner.namespace, self._payload.entry)
+        return None
+
+
+def report(sentence: str) -> None:
+    """Print a line that Pulumi shows with the update."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
+    """Return what is wrong with the script's end; "" where nothing is."""
+    machine, place = payload.bundle.owner.machine, openssh.describe(payload.target)
+    if not outcome.began:
+        cause = openssh.explain(payload.target, outcome, "join")
+        return f"machine {machine}: {cause}, so the join did not run"
+    if outcome.reach is Reach.FAILED:
+        return outcome.stderr or (f"machine {machine}: the join at {place} ended with status {outcome.status} and without a word")
+    if outcome.reach is Reach.TIMED_OUT:
+        words = f"machine {machine}: the join at {place} did not end within {TIMEOUT_S} s"
+    elif outcome.reach is Reach.CUT_OFF:
+        words = f"machine {machine}: the SSH connection to {place} ended before the join did"
+    elif scripting.last_words(outcome.stdout) != digest(payload.bundle):
+        words = f"machine {machine}: the join at {place} ended before its last step"
+    else:
+        return ""
+    return "\n".join(filter(None, [outcome.stderr, words]))

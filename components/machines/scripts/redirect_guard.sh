@@ -1,0 +1,111 @@
+# Keeps the redirection of redirect.sh, and closes the captured ports where nothing redirects them.
+# The unit runs it as root, with the agent's environment, from the boot until the machine leaves.
+# `redirect_guard.sh watch`: compares the rules with the recorded ones, and puts missing ones back.
+#   With FAIL_CLOSED it holds a table of nftables that another process cannot change or flush.
+# `redirect_guard.sh ready`: waits until that table is there.
+# `redirect_guard.sh check`: prints what is missing, or nothing.
+# `redirect_guard.sh possible`, in a join: fails with the cause where a host has no such tables.
+INTERVAL_S=5
+PORTS_EVERY=12 # rounds
+TABLE=istio_vm_mesh
+AGENT_PORTS=15006,15008 # redirected connections, and those of HBONE, which are not redirected
+
+# Starts a process that holds tables: with its end they are gone.
+hold() {
+  exec {HOLDER}> >(HOME=/dev/null exec nft --interactive >/dev/null)
+  HOLDER_PID=$!
+}
+
+# Prints the table, as one transaction. A connection that was redirected arrives at port 15006. It
+# drops nothing but the first packet of a TCP connection, so those that are established go on.
+# Connections of the machine to itself come by lo, also to its other addresses.
+table() {
+  local interfaces='"lo"' name
+  for name in ${ISTIO_EXCLUDE_INTERFACES//,/ }; do interfaces+=", \"$name\""; done
+  printf '%s; ' \
+    "table inet $TABLE { flags owner; chain input { type filter hook input priority -1; }; }" \
+    "flush chain inet $TABLE input" \
+    "add rule inet $TABLE input iifname { $interfaces } accept" \
+    "add rule inet $TABLE input tcp dport { $AGENT_PORTS, $(open_ports) } accept" \
+    "add rule inet $TABLE input tcp flags & (fin | syn | rst | ack) == syn counter drop"
+}
+
+# The ports of SSH may change.
+close_ports() { # round
+  local text
+  if ! kill -0 "${HOLDER_PID:-}" 2>/dev/null; then
+    hold
+  elif [ $(($1 % PORTS_EVERY)) -ne 0 ]; then
+    return
+  else
+    text=$(table)
+    [ "$text" != "$TABLE_TEXT" ] || return
+  fi
+  TABLE_TEXT=${text:-$(table)}
+  echo "$TABLE_TEXT" >&"$HOLDER"
+}
+
+watch() {
+  local round
+  for ((round = 0; ; round++)); do
+    [ -z "${FAIL_CLOSED:-}" ] || close_ports "$round"
+    [ ! -d "$RULES" ] || locked repair
+    sleep "$INTERVAL_S"
+  done
+}
+
+is_closed() { # table
+  nft list table inet "$1" >/dev/null 2>&1
+}
+
+wait_closed() { # table
+  for _ in $(seq 50); do
+    if is_closed "$1"; then return; fi
+    sleep 0.1
+  done
+  return 1
+}
+
+ready() {
+  [ -z "${FAIL_CLOSED:-}" ] || wait_closed "$TABLE" || {
+    echo "cannot close the captured ports: 'nft list table inet $TABLE' shows nothing" >&2
+    exit 1
+  }
+}
+
+possible() {
+  local test=${TABLE}_test
+  if ! command -v nft >/dev/null; then
+    echo "'nft' is missing: install nftables"
+    exit 1
+  fi
+  hold 2>/dev/null
+  echo "table inet $test { flags owner; }" >&"$HOLDER"
+  if ! wait_closed "$test" || nft delete table inet "$test" 2>/dev/null; then
+    echo "nftables has no tables with an owner here: it needs Linux 5.12 and nftables 1.0"
+    exit 1
+  fi
+}
+
+check_all() {
+  check
+  if [ -n "${FAIL_CLOSED:-}" ] && ! is_closed "$TABLE"; then
+    echo "ports that are not redirected are open"
+  fi
+}
+
+main() { # watch, ready, check or possible
+  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  # In a join this script is on standard input, and the other one is not there yet.
+  # shellcheck source=/dev/null
+  [ "$1" = possible ] || . "${BASH_SOURCE[0]%/*}/redirect.sh"
+  case $1 in
+  watch) watch ;;
+  ready) ready ;;
+  check) locked check_all ;;
+  possible) possible ;;
+  esac
+  exit 0
+}
+
+if ! (return 0 2>/dev/null); then main "$@" </dev/null; fi

@@ -1,0 +1,638 @@
+"""Slots: how many agents of a workload are stopped at once, over all joins that run anywhere.
+
+A join takes a slot before it stops an agent, and gives it back when its machine answers again. The
+slots of a workload are one Lease in its namespace, which the program declares with the workload and
+which is deleted with it. Its annotations hold
+
+- `MAX_UNAVAILABLE_ANNOTATION` and `MACHINES_ANNOTATION`, from the stack file: no join has them as
+  an input, so a machine that is added changes no other machine's join
+- `JOINED_ANNOTATION_PREFIX` and a machine's name, for each machine that has been in the mesh
+- `SLOTS_ANNOTATION`: the joins that hold a slot, and the updates that are halted.
+
+Joins write it with the `resourceVersion` that they read, so only one of two writers succeeds. A
+join renews its slot while it runs. Clocks of two computers are never compared: a holder is gone
+when its record stayed the same for `EXPIRY_S` of the reader's own clock (as in Kubernetes'
+client-go, tools/leaderelection).
+
+Kubernetes permissions: `list` workloadentries (networking.istio.io); `list`, `get`, `update` and
+`patch` leases (coordination.k8s.io), in the workload's namespace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import random
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from time import gmtime, monotonic, sleep, strftime
+from typing import Protocol
+
+from ...local import scripting
+from ...manifest import Manifest
+from ...names import (
+    DISCONNECTED_ANNOTATION,
+    GROUP_ANNOTATION,
+    JOIN,
+    JOINED_ANNOTATION_PREFIX,
+    MACHINE_LABEL,
+    MACHINES_ANNOTATION,
+    MAX_UNAVAILABLE_ANNOTATION,
+    REGISTRATION_LABEL,
+    SLOTS_ANNOTATION,
+    part_name,
+    slots_lease_name,
+)
+
+LEASES, ENTRIES = "leases.coordination.k8s.io", "workloadentries.networking.istio.io"
+RENEWAL_S = 20
+"""Seconds from one renewal of a slot to the next."""
+EXPIRY_S = 60
+"""Seconds without a renewal after which a slot is free again."""
+PATIENCE_S = 120
+"""Seconds for which a join waits where machines that are out of the mesh take all slots."""
+PROGRESS_S = 15
+"""Seconds from one message of a join that waits to the next."""
+OUTAGE_S = 60
+"""Seconds for which an API server that does not answer is tolerated while a slot is taken."""
+LOOK_S = (2.0, 3.0)
+"""Seconds from one look of a join that waits to the next: at random between these two."""
+RETRY_S = (0.05, 0.5)
+"""Seconds until a Lease is written again that another writer changed: at random between these."""
+ATTEMPTS = 20
+"""How often the Lease is written again."""
+MARK_S = 15
+"""Seconds for which the halt of another update is kept: its joins look within `LOOK_S`."""
+CALL_S = 20
+"""Seconds for one call of kubectl."""
+CAUSE_LENGTH = 300
+"""Characters of a cause that the Lease keeps."""
+
+
+class KubectlCall(Protocol):
+    """kubectl for one cluster."""
+
+    def call(
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        timeout_s: float | None = None,
+    ) -> scripting.Done:
+        """Run kubectl, and return how it ended."""
+
+
+@dataclass(frozen=True)
+class SlotRequest:
+    """The machine whose agent is to be stopped.
+
+    namespace, workload: the workload that it runs.
+    machine: the machine's name in the stack.
+    registration: the id of its registration.
+    update: the update that runs this process (`update_id.update_id()`).
+    """
+
+    namespace: str
+    workload: str
+    machine: str
+    registration: str
+    update: str
+
+
+class Verdict(enum.Enum):
+    """What a join does about its slot."""
+
+    TAKE = "takes a slot"
+    REPAIR = "takes a slot, whether one is free or not"
+    WAIT = "waits"
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The machines of a workload at one moment, by name.
+
+    limit: how many agents may be stopped at once; at least 1.
+    joined: the machines of the stack that have been in the mesh.
+    healthy: the machines with a Healthy entry of a connected agent.
+    holders: the machines whose joins hold a slot.
+    """
+
+    limit: int
+    joined: frozenset[str]
+    healthy: frozenset[str]
+    holders: frozenset[str]
+
+    def unavailable(self, machine: str) -> frozenset[str]:
+        """Return the machines besides `machine` that are out of the mesh and hold no slot."""
+        return self.joined - self.healthy - self.holders - {machine}
+
+
+def decide(situation: Situation, machine: str) -> Verdict:
+    """Return what the join of `machine` does before it stops the agent.
+
+    A machine that is out of the mesh counts already, so its join makes nothing worse: it waits for
+    nothing. A slot that the machine holds, as after a killed join, is its slot again. Any other
+    join needs a free slot. Each machine that is unavailable takes one, whatever the reason.
+    """
+    if machine in situation.holders:
+        return Verdict.TAKE
+    if machine not in situation.healthy:
+        return Verdict.REPAIR
+    taken = len(situation.holders) + len(situation.unavailable(machine))
+    return Verdict.TAKE if taken < situation.limit else Verdict.WAIT
+
+
+def limit_of(max_unavailable: str, machines: int) -> int:
+    """Return how many agents may be stopped at once.
+
+    max_unavailable: a number, or a percentage such as "25%" of the machines, rounded down.
+    machines: how many machines the workload has in the stack.
+    """
+    if max_unavailable.endswith("%"):
+        return max(1, int(max_unavailable[:-1]) * machines // 100)
+    return max(1, int(max_unavailable))
+
+
+@contextlib.contextmanager
+def slot(
+    kubectl: KubectlCall,
+    request: SlotRequest,
+    report: Callable[[str], None],
+) -> Iterator[None]:
+    """Hold a slot of the workload: wait for it, renew it meanwhile, and give it back.
+
+    A machine that is out of the mesh waits for nothing. Where the block ends without an exception,
+    the machine is recorded as one that is in the mesh.
+
+    kubectl: kubectl for the workload's cluster; also called from another thread.
+    request: the machine whose agent is to be stopped.
+    report: takes one line about the progress.
+
+    Raises scripting.Failed, the machine untouched: where the update is halted, where machines that
+    are out of the mesh take all slots for `PATIENCE_S`, and where the Lease cannot be used.
+    """
+    holder = _Holder(_Lease(kubectl, request), report)
+    succeeded = False
+    try:
+        holder.take()
+        yield
+        succeeded = True
+    finally:
+        holder.give_back(succeeded)
+
+
+def halt(kubectl: KubectlCall, request: SlotRequest, cause: str) -> None:
+    """Halt the update of the workload: joins that wait for a slot in this update fail untouched.
+
+    To be called within `slot`, after a join failed and was rolled back. A machine that was out of
+    the mesh before its join halts nothing.
+
+    cause: one sentence without secrets, for the messages of the other joins.
+
+    Raises scripting.Failed where the Lease cannot be written.
+    """
+
+    def mark(slots: _Slots) -> _Slots | None:
+        record = slots.holders.get(request.machine)
+        if record is None or record.repairs:
+            return None
+        mark = _Halt(request.machine, cause[:CAUSE_LENGTH])
+        return replace(slots, halts={**slots.halts, request.update: mark})
+
+    lease = _Lease(kubectl, request)
+    with _as_failed(f"the update of the workload {lease.workload} was not halted"):
+        lease.change(mark)
+
+
+def joined(kubectl: KubectlCall, request: SlotRequest) -> None:
+    """Record that a machine is in the mesh: from now on it counts as unavailable when it is not.
+
+    To be called by every join that took no slot, once the machine's entry is Healthy. Without the
+    record a machine is new: no join waits for it.
+
+    Raises scripting.Failed where the Lease cannot be written.
+    """
+    lease = _Lease(kubectl, request)
+    with _as_failed(f"the machine {request.machine} was not recorded as joined"):
+        lease.record_joined()
+
+
+class _NoAnswer(Exception):
+    """kubectl failed for a reason that may pass; the message is its last words."""
+
+
+@contextlib.contextmanager
+def _as_failed(purpose: str) -> Iterator[None]:
+    try:
+        yield
+    except _NoAnswer as error:
+        raise scripting.Failed(f"{purpose}: {error}: run the update again") from None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """Who holds a slot.
+
+    process: another one for each process. update: its update.
+    repairs: whether the machine was out of the mesh when the slot was taken.
+    renewal: counts up.
+    """
+
+    process: str
+    update: str
+    repairs: bool = False
+    renewal: int = 0
+
+
+@dataclass(frozen=True)
+class _Halt:
+    """Why an update is halted: the join of `machine` failed by `cause`."""
+
+    machine: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """The value of `SLOTS_ANNOTATION`.
+
+    holders: by machine. halts: by update.
+    """
+
+    holders: Mapping[str, _Record] = field(default_factory=dict)
+    halts: Mapping[str, _Halt] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, lease: Manifest) -> _Slots:
+        text = _annotations(lease).get(SLOTS_ANNOTATION)
+        if not text:
+            return cls()
+        values = json.loads(text)
+        return cls(
+            {machine: _Record(**record) for machine, record in values["holders"].items()},
+            {update: _Halt(**mark) for update, mark in values["halts"].items()},
+        )
+
+
+def _annotations(thing: Manifest) -> dict[str, str]:
+    return thing["metadata"].get("annotations") or {}
+
+
+class _Lease:
+    """A workload's Lease at the API server."""
+
+    def __init__(self, kubectl: KubectlCall, request: SlotRequest) -> None:
+        self.request = request
+        self.name = slots_lease_name(request.workload)
+        self.workload = f"{request.namespace}/{request.workload}"
+        self._kubectl = kubectl
+
+    def read_all(self) -> tuple[Manifest, list[Manifest]]:
+        """Return the Lease and the workload's entries, by one call.
+
+        Raises scripting.Failed and _NoAnswer.
+        """
+        kinds = f"{LEASES},{ENTRIES}"
+        things = json.loads(self._call("get", kinds, "--output", "json"))["items"]
+        leases = [thing for thing in things if thing["kind"] == "Lease"]
+        for lease in leases:
+            if lease["metadata"]["name"] == self.name:
+                group = self.request.workload
+                entries = [thing for thing in things if thing["kind"] == "WorkloadEntry"]
+                return lease, [e for e in entries if _annotations(e).get(GROUP_ANNOTATION) == group]
+        raise self._missing()
+
+    def write(self, lease: Manifest, slots: _Slots, is_joined: bool) -> Manifest | None:
+        """Write what joins own of the Lease, and return it as it is then.
+
+        lease: as it was read.
+        is_joined: whether to record the machine as one that has been in the mesh.
+
+        None where another writer was faster. Raises scripting.Failed and _NoAnswer.
+        """
+        annotations = {**_annotations(lease), SLOTS_ANNOTATION: json.dumps(asdict(slots))}
+        if is_joined:
+            annotations[JOINED_ANNOTATION_PREFIX + self.request.machine] = self.request.registration
+        # For `kubectl get leases`. Nothing reads these times: clocks differ.
+        spec: Manifest = {"leaseDurationSeconds": EXPIRY_S}
+        if slots.holders:
+            now = strftime("%Y-%m-%dT%H:%M:%S.000000Z", gmtime())
+            spec |= {"holderIdentity": ", ".join(sorted(slots.holders)), "renewTime": now}
+        written = {
+            "apiVersion": lease["apiVersion"],
+            "kind": lease["kind"],
+            "metadata": {**lease["metadata"], "annotations": annotations},
+            "spec": spec,
+        }
+        words = ("replace", "--filename", "-", "--validate=ignore", "--output", "json")
+        try:
+            return _object(self._call(*words, stdin=json.dumps(written).encode()))
+        except _Conflict:
+            return None
+
+    def change(
+        self,
+        change: Callable[[_Slots], _Slots | None],
+        last: Manifest | None = None,
+        is_joined: bool = False,
+    ) -> Manifest | None:
+        """Change the Lease, and return it as it is then; again where another writer was faster.
+
+        change: returns the new value, or None to write nothing.
+        last: the Lease as it was read last; None reads it.
+        is_joined: whether to record the machine as one that has been in the mesh.
+
+        Raises scripting.Failed and _NoAnswer.
+        """
+        for _ in range(ATTEMPTS):
+            lease = last or self.read()
+            slots = change(_Slots.of(lease))
+            if slots is None:
+                return lease
+            written = self.write(lease, slots, is_joined)
+            if written is not None:
+                return written
+            last = None
+            sleep(random.uniform(*RETRY_S))
+        raise _NoAnswer(f"{ATTEMPTS} others were faster in writing the Lease {self.name}")
+
+    def read(self) -> Manifest:
+        """Return the Lease. Raises scripting.Failed and _NoAnswer."""
+        return _object(self._call("get", LEASES, self.name, "--output", "json"))
+
+    def record_joined(self) -> None:
+        """Add the machine to those that have been in the mesh."""
+        annotation = {JOINED_ANNOTATION_PREFIX + self.request.machine: self.request.registration}
+        patch = json.dumps({"metadata": {"annotations": annotation}})
+        words = ("patch", LEASES, self.name, "--type", "merge")
+        self._call(*words, "--patch", patch, "--output", "name")
+
+    def _call(self, *words: str, stdin: bytes = b"") -> str:
+        options = ("--namespace", self.request.namespace, f"--request-timeout={CALL_S - 5}s")
+        done = self._kubectl.call(*words, *options, stdin=stdin, timeout_s=CALL_S)
+        if done.status == 0:
+            return done.text
+        reason = scripting.last_words(done.error) or f"kubectl ended with status {done.status}"
+        if "(Forbidden)" in done.error:
+            raise scripting.Failed(
+                f"the slots of the workload {self.workload} cannot be used, because kubectl may "
+                f"not {_verb(words)}: grant the verbs list, get, update and patch on leases "
+                "(coordination.k8s.io) and list on workloadentries (networking.istio.io) in the "
+                f"namespace {self.request.namespace}: {reason}"
+            )
+        if "(Conflict)" in done.error:
+            raise _Conflict(reason)
+        if "(NotFound)" in done.error and self.name in done.error:
+            raise self._missing()
+        raise _NoAnswer(reason)
+
+    def _missing(self) -> scripting.Failed:
+        return scripting.Failed(
+            f"the Lease {self.request.namespace}/{self.name} of the workload's slots is missing: "
+            "run `pulumi refresh`, then the update again"
+        )
+
+
+class _Conflict(_NoAnswer):
+    """Another writer was faster."""
+
+
+def _verb(words: tuple[str, ...]) -> str:
+    """Return what a call of kubectl may not do."""
+    if words[:2] == ("get", f"{LEASES},{ENTRIES}"):
+        return "list leases or workloadentries"
+    verbs = {"get": "get leases", "replace": "update leases", "patch": "patch leases"}
+    return verbs[words[0]]
+
+
+def _object(text: str) -> Manifest:
+    value: Manifest = json.loads(text)
+    return value
+
+
+def situation_of(lease: Manifest, entries: list[Manifest], holders: frozenset[str]) -> Situation:
+    """Return the machines of a workload.
+
+    lease: the workload's Lease. entries: the workload's WorkloadEntries.
+    holders: the machines whose joins hold a slot.
+    """
+    annotations = _annotations(lease)
+    machines = frozenset(filter(None, annotations.get(MACHINES_ANNOTATION, "").split(",")))
+    have_joined = {name for name in machines if JOINED_ANNOTATION_PREFIX + name in annotations}
+    serving = [entry["metadata"]["labels"] for entry in entries if _serves(entry)]
+    healthy = frozenset(labels.get(MACHINE_LABEL, "") for labels in serving)
+    limit = limit_of(annotations.get(MAX_UNAVAILABLE_ANNOTATION, "1"), len(machines))
+    return Situation(limit, frozenset(have_joined), healthy, holders)
+
+
+def _serves(entry: Manifest) -> bool:
+    """Return whether an entry is of a machine of this program, connected and Healthy."""
+    ours = REGISTRATION_LABEL in (entry["metadata"].get("labels") or {})
+    conditions = entry.get("status", {}).get("conditions", [])
+    return (
+        ours
+        and DISCONNECTED_ANNOTATION not in _annotations(entry)
+        and any(each["type"] == "Healthy" and each["status"] == "True" for each in conditions)
+    )
+
+
+class _Memory:
+    """For how long this process has seen a value unchanged, by its own clock."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[object, float]] = {}
+
+    def age_s(self, key: str, value: object) -> float:
+        """Return for how many seconds `key` has had this value."""
+        now = monotonic()
+        before = self._seen.get(key)
+        if before is None or before[0] != value:
+            self._seen[key] = (value, now)
+            return 0
+        return now - before[1]
+
+
+class _Holder:
+    """One join's part in the slots."""
+
+    def __init__(self, lease: _Lease, report: Callable[[str], None]) -> None:
+        self._lease, self._report, self._request = lease, report, lease.request
+        self._record = _Record(uuid.uuid4().hex, self._request.update)
+        self._memory = _Memory()
+        self._may_hold = False
+        self._stop = threading.Event()
+        self._renewal = threading.Thread(target=self._renew, daemon=True)
+        self._last: Manifest | None = None
+
+    def take(self) -> None:
+        """Take a slot, or go on without one. Raises scripting.Failed."""
+        waiting = _Waiting(self._lease, self._report)
+        while True:
+            try:
+                pause_s = self._try(*self._lease.read_all(), waiting)
+            except _NoAnswer as error:
+                pause_s = waiting.no_answer(str(error))
+            if pause_s is None:
+                return
+            sleep(pause_s)
+
+    def _try(self, lease: Manifest, entries: list[Manifest], waiting: _Waiting) -> float | None:
+        """Return None if the join may go on, else seconds until the next look."""
+        slots = self._living(_Slots.of(lease))
+        situation = situation_of(lease, entries, frozenset(slots.holders))
+        verdict = decide(situation, self._request.machine)
+        if verdict is not Verdict.REPAIR and self._request.update in slots.halts:
+            raise self._halted(slots.halts[self._request.update])
+        if verdict is Verdict.WAIT:
+            return waiting.look(situation)
+        before = slots.holders.get(self._request.machine)
+        repairs = before.repairs if before else verdict is Verdict.REPAIR
+        self._record = replace(self._record, repairs=repairs)
+        self._may_hold = True
+        self._last = self._lease.write(lease, self._with_record(slots), not repairs)
+        if self._last is None:
+            return waiting.again()
+        self._renewal.start()
+        return None
+
+    def _halted(self, mark: _Halt) -> scripting.Failed:
+        return scripting.Failed(
+            f"machine {self._request.machine} was not touched: the update of the workload "
+            f"{self._lease.workload} is halted, because the join of machine {mark.machine} "
+            f"failed: {mark.cause}"
+        )
+
+    def _living(self, slots: _Slots) -> _Slots:
+        """Return the slots without holders that are gone, and without marks of earlier updates."""
+        machine, update = self._request.machine, self._request.update
+        holders = dict(slots.holders)
+        for name, record in slots.holders.items():
+            if self._memory.age_s(f"holder {name}", record) >= EXPIRY_S and name != machine:
+                del holders[name]
+        halts = dict(slots.halts)
+        for name, mark in slots.halts.items():
+            if self._memory.age_s(f"halt {name}", mark) >= MARK_S and name != update:
+                del halts[name]
+        return _Slots(holders, halts)
+
+    def _with_record(self, slots: _Slots) -> _Slots:
+        return replace(slots, holders={**slots.holders, self._request.machine: self._record})
+
+    def _renew(self) -> None:
+        while not self._stop.wait(RENEWAL_S):
+            try:
+                self._update(self._renewed)
+            except (_NoAnswer, scripting.Failed) as error:
+                self._report(f"the slot of {self._request.machine} was not renewed: {error}")
+
+    def _renewed(self, slots: _Slots) -> _Slots | None:
+        """Return the slots with a record that is one renewal older.
+
+        A record that another join took for gone is added again, since the agent may be stopped.
+        """
+        if self._is_anothers(slots):
+            self._stop.set()
+            return None
+        self._record = replace(self._record, renewal=self._record.renewal + 1)
+        return self._with_record(slots)
+
+    def _is_anothers(self, slots: _Slots) -> bool:
+        """Return whether a later process joins the same machine, and holds its slot."""
+        record = slots.holders.get(self._request.machine)
+        return record is not None and record.process != self._record.process
+
+    def give_back(self, is_joined: bool) -> None:
+        """Free the slot, where this process holds one. A failure is reported: slots expire.
+
+        is_joined: whether to record the machine as one that has been in the mesh.
+        """
+        self._stop.set()
+        if self._renewal.is_alive():
+            self._renewal.join()
+        if not self._may_hold:
+            return
+        try:
+            self._update(self._without_record, is_joined)
+        except (_NoAnswer, scripting.Failed) as error:
+            machine = self._request.machine
+            self._report(f"the slot of {machine} becomes free after {EXPIRY_S} s: {error}")
+
+    def _without_record(self, slots: _Slots) -> _Slots | None:
+        machine = self._request.machine
+        if machine not in slots.holders or self._is_anothers(slots):
+            return None
+        return replace(slots, holders={m: r for m, r in slots.holders.items() if m != machine})
+
+    def _update(
+        self,
+        change: Callable[[_Slots], _Slots | None],
+        is_joined: bool = False,
+    ) -> None:
+        """Change the Lease as this process wrote it last; read it where that is outdated."""
+
+        def change_living(slots: _Slots) -> _Slots | None:
+            return change(self._living(slots))
+
+        self._last = self._lease.change(change_living, self._last, is_joined)
+
+
+class _Waiting:
+    """What a join that waits reports, and when it gives up."""
+
+    def __init__(self, lease: _Lease, report: Callable[[str], None]) -> None:
+        self._machine, self._workload = lease.request.machine, lease.workload
+        self._report = report
+        self._reported: float | None = None
+        self._blocked: float | None = None
+        self._silent: float | None = None
+
+    def look(self, situation: Situation) -> float:
+        """Return seconds until the next look.
+
+        Raises scripting.Failed where machines out of the mesh took all slots for `PATIENCE_S`.
+        """
+        self._silent = None
+        unavailable = sorted(situation.unavailable(self._machine))
+        if len(unavailable) < situation.limit:
+            self._blocked = None
+        elif self._blocked is None:
+            self._blocked = monotonic()
+        elif monotonic() - self._blocked >= PATIENCE_S:
+            raise self._failed(situation.limit, unavailable)
+        holders = ", ".join(sorted(situation.holders)) or "none"
+        out = f"; out of the mesh: {', '.join(unavailable)}" if unavailable else ""
+        self._progress(f"({situation.limit} at a time): held by {holders}{out}")
+        return random.uniform(*LOOK_S)
+
+    def again(self) -> float:
+        """Return seconds until the next look, after another writer was faster."""
+        self._silent = None
+        return random.uniform(*RETRY_S)
+
+    def no_answer(self, reason: str) -> float:
+        """Return seconds until the next look. Raises scripting.Failed after `OUTAGE_S`."""
+        if self._silent is None:
+            self._silent = monotonic()
+        elif monotonic() - self._silent >= OUTAGE_S:
+            raise scripting.Failed(
+                f"machine {self._machine} was not touched: the slots of the workload "
+                f"{self._workload} could not be read for {OUTAGE_S} s: {reason}"
+            )
+        self._progress(f"that cannot be read: {reason}")
+        return random.uniform(*LOOK_S)
+
+    def _progress(self, text: str) -> None:
+        if self._reported is None or monotonic() - self._reported >= PROGRESS_S:
+            self._reported = monotonic()
+            self._report(f"{self._machine} waits for a slot of workload {self._workload} {text}")
+
+    def _failed(self, limit: int, unavailable: list[str]) -> scripting.Failed:
+        targets = " ".join(f"--target '**{part_name(name, JOIN)}'" for name in unavailable)
+        return scripting.Failed(
+            f"machine {self._machine} was not touched: {', '.join(unavailable)} of the workload "
+            f"{self._workload} stayed out of the mesh for {PATIENCE_S} s, and only {limit} may be "
+            f"out of it at a time: join them first (pulumi up {targets}), remove them from the "
+            "stack file, or raise the workload's maxUnavailable"
+        )

@@ -1,0 +1,17 @@
+"""Istio's and the Gateway API's kinds, as the lab gets them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tools.lab.offline.programs import Tools
+from tools.lab.steps import Steps
+
+
+@cache
+def directory(name: str) -> Path:
+    """Return the files of a Go module, as the lab uses them."""
+    with TemporaryDirectory() as logs, Steps("test", 1, logs=Path(logs)).step(f"get {name}") as step:
+        return Tools().directory(step, name).path

@@ -1,0 +1,190 @@
+"""The scripts beside Pulumi that change a cluster, at a real API server."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.istio.scripts import gateway_api, remove_namespace
+from components.local import scripting
+from components.local.cluster_access import ClusterAccess
+from components.names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL
+from tests.support import control_plane
+from tests.support.control_plane import ControlPlane
+from tests.support.waiting import wait_until
+from tools.lab.offline.programs import Tools
+from tools.lab.steps import Steps
+from tools.standins.kubernetes.client import ApiError
+
+pytestmark = pytest.mark.slow
+
+OURS = {MANAGED_BY_LABEL: PROJECT, STACK_LABEL: "mesh.lab"}
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+@pytest.fixture(scope="module")
+def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane whose kinds are this file's alone."""
+    with control_plane.running(tmp_path_factory.mktemp("control-plane")) as running:
+        yield running
+
+
+@pytest.fixture
+def access(own_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> ClusterAccess:
+    """How the control plane is reached, with kubectl on PATH."""
+    monkeypatch.setenv("PATH", f"{control_plane.program('kubectl').parent}{os.pathsep}{os.environ['PATH']}")
+    return ClusterAccess(path=str(own_plane.authority.parent / "kubeconfig"))
+
+
+def create_namespace(plane: ControlPlane, name: str, **labels: str) -> None:
+    plane.cluster.call("POST", "/api/v1/namespaces", body={"metadata": {"name": name, "labels": {**OURS, **labels}}})
+
+
+def exists(plane: ControlPlane, name: str) -> bool:
+    return plane.cluster.get("v1", "Namespace", "", name) is not None
+
+
+def remove(access: ClusterAccess, name: str) -> None:
+    remove_namespace.run(remove_namespace.Payload(access, name, "mesh.lab"))
+
+
+def test_a_namespace_with_defaults_alone_is_removed(
+    own_plane: ControlPlane, access: ClusterAccess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_namespace(own_plane, "empty")
+    for name in ("kube-root-ca.crt", "istio-ca-root-cert"):
+        own_plane.create("v1", "ConfigMap", "empty", name)
+    job = {"metadata": {"labels": {MANAGED_BY_LABEL: PROJECT}, "namespace": "empty", "name": "verify-1"}, "data": {}}
+    own_plane.cluster.call("POST", "/api/v1/namespaces/empty/configmaps", body=job)
+    remove(access, "empty")
+    assert not exists(own_plane, "empty")
+    assert capsys.readouterr().err == ""
+    remove(access, "empty")
+
+
+@pytest.mark.parametrize("kind", ["Secret", "ConfigMap", "Service", "PersistentVolumeClaim"])
+def test_a_namespace_with_something_of_others_stays_and_what_keeps_it_is_said(
+    own_plane: ControlPlane, access: ClusterAccess, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    name = f"used-{kind.lower()}"
+    create_namespace(own_plane, name)
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    specs: dict[str, Any] = {"Service": {"ports": [{"port": 80}]}, "PersistentVolumeClaim": claim}
+    own_plane.create("v1", kind, name, "theirs", **({"spec": specs[kind]} if kind in specs else {}))
+    remove(access, name)
+    assert exists(own_plane, name)
+    assert f"the namespace {name} stays, because it holds {kind} {name}/theirs" in capsys.readouterr().err
+
+
+def test_a_namespace_that_was_given_away_stays(own_plane: ControlPlane, access: ClusterAccess, capsys: pytest.CaptureFixture[str]) -> None:
+    create_namespace(own_plane, "given")
+    account = {"metadata": {"name": "product", "namespace": "given", "labels": OURS}}
+    own_plane.cluster.call("POST", "/api/v1/namespaces/given/serviceaccounts", body=account)
+    remove(access, "given")
+    assert exists(own_plane, "given") and "ServiceAccount given/product" in capsys.readouterr().err
+    create_namespace(own_plane, "another", **{STACK_LABEL: "other.lab"})
+    remove(access, "another")
+    assert exists(own_plane, "another") and "not this stack's any more" in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_answer_is_no_removal(access: ClusterAccess, tmp_path: Path) -> None:
+    document = json.loads(Path(access.path or "").read_text())
+    document["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+    (tmp_path / "down").write_text(json.dumps(document))
+    with pytest.raises(scripting.Failed, match="cannot be read"):
+        remove(ClusterAccess(path=str(tmp_path / "down")), "shop")
+
+
+@pytest.fixture(scope="module")
+def source() -> str:
+    """The CRDs as the lab has them."""
+    with Steps("test", 1).step("get gateway-api-crds") as step:
+        return str(Tools().directory(step, "gateway-api-crds").path)
+
+
+@pytest.fixture
+def no_crds(own_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """A control plane without the Gateway API, before and after."""
+    yield own_plane
+    delete_crds(own_plane, *(crd["metadata"]["name"] for crd in own_plane.cluster.call("GET", CRDS)["items"]))
+
+
+def delete_crds(plane: ControlPlane, *names: str) -> None:
+    """Delete CRDs, and wait until the API server no longer serves their kinds."""
+    for name in names:
+        plane.cluster.call("DELETE", f"{CRDS}/{name}")
+    kinds = {name.partition(".")[0] for name in names}
+    wait_until(lambda: not kinds & served(plane), 30)
+
+
+def served(plane: ControlPlane) -> set[str]:
+    """Return the plural names of the kinds of the Gateway API that are served."""
+    try:
+        groups = plane.cluster.call("GET", "/apis/gateway.networking.k8s.io")["versions"]
+    except ApiError:
+        return set()
+    lists = [plane.cluster.call("GET", f"/apis/{group['groupVersion']}")["resources"] for group in groups]
+    return {kind["name"] for kinds in lists for kind in kinds}
+
+
+def crds(plane: ControlPlane) -> dict[str, dict[str, Any]]:
+    return {crd["metadata"]["name"].partition(".")[0]: crd for crd in plane.cluster.call("GET", CRDS)["items"]}
+
+
+def version(crd: dict[str, Any]) -> str:
+    text: str = crd["metadata"]["annotations"]["gateway.networking.k8s.io/bundle-version"]
+    return text
+
+
+@pytest.fixture
+def newer(source: str, tmp_path: Path) -> str:
+    """The CRDs of a later release."""
+    for file in Path(source).glob("*.yaml"):
+        (tmp_path / file.name).write_text(file.read_text().replace("bundle-version: v1.6.0", "bundle-version: v1.7.0"))
+    return str(tmp_path)
+
+
+def revisions(plane: ControlPlane) -> dict[str, str]:
+    return {name: crd["metadata"]["resourceVersion"] for name, crd in crds(plane).items()}
+
+
+def test_crds_are_installed_where_there_are_none_and_upgraded_where_they_are_ours(
+    no_crds: ControlPlane, access: ClusterAccess, source: str, newer: str
+) -> None:
+    gateway_api.run(gateway_api.Payload(access, source))
+    first = revisions(no_crds)
+    assert {"gateways", "gatewayclasses"} <= set(first)
+    gateway_api.run(gateway_api.Payload(access, source))
+    assert revisions(no_crds) == first, "nothing is applied again"
+    delete_crds(no_crds, crds(no_crds)["httproutes"]["metadata"]["name"])
+    gateway_api.run(gateway_api.Payload(access, source))
+    assert "httproutes" in crds(no_crds), "as after an update that was killed"
+    gateway_api.run(gateway_api.Payload(access, newer))
+    assert version(crds(no_crds)["gateways"]) == "v1.7.0"
+    last = revisions(no_crds)
+    gateway_api.run(gateway_api.Payload(access, source))
+    assert revisions(no_crds) == last, "an earlier release replaces no later one"
+
+
+def test_crds_of_others_are_left_as_they_are(no_crds: ControlPlane, access: ClusterAccess, source: str, newer: str) -> None:
+    gateway_api.run(gateway_api.Payload(access, source))
+    names = {name: crd["metadata"]["name"] for name, crd in crds(no_crds).items()}
+    for name in names.values():
+        no_crds.patch(f"{CRDS}/{name}", {"metadata": {"labels": {MANAGED_BY_LABEL: None}}})
+    delete_crds(no_crds, names["tlsroutes"])
+    before = revisions(no_crds)
+    gateway_api.run(gateway_api.Payload(access, newer))
+    assert revisions(no_crds) == before
+    delete_crds(no_crds, names["gateways"])
+    with pytest.raises(scripting.Failed, match="lack the kind Gateway, and they are not of this program"):
+        gateway_api.run(gateway_api.Payload(access, source))
+
+
+def test_a_source_that_is_none_is_named(no_crds: ControlPlane, access: ClusterAccess) -> None:
+    with pytest.raises(scripting.Failed, match=r"cannot be read: check mesh.gatewayApi: .*nowhere.yaml"):
+        gateway_api.run(gateway_api.Payload(access, "nowhere.yaml"))

@@ -1,0 +1,359 @@
+"""The redirection of a machine in a real network: what other programs flush comes back, and what is theirs stays."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.host import Host, started_host
+from tests.support.scripts import add_program
+from tests.support.waiting import wait_until
+
+CLEAN = """
+locked turn_off; nft flush ruleset
+for table in nat raw; do iptables-legacy -t $table -F; iptables-legacy -t $table -X; done
+"""
+FOREIGN_SET = "*nat\n:PREROUTING ACCEPT [0:0]\n:FOREIGN - [0:0]\n-A PREROUTING -j FOREIGN\n-A FOREIGN -p tcp --dport 99 -j RETURN\nCOMMIT\n"
+FOREIGN_NATIVE = "add rule ip nat PREROUTING tcp dport 9000 redirect to :9001"
+FLUSHES = {
+    "nat": "$program -t nat -F",
+    "raw": "$program -t raw -F",
+    "chains": "for t in nat raw mangle; do $program -t $t -F; $program -t $t -X; done",
+    "one rule": "$program -t nat -D ISTIO_INBOUND 3",
+    "the first rules": "$program -t nat -D ISTIO_OUTPUT 1; $program -t nat -D ISTIO_INBOUND 1",
+    "the way to the chain": "$program -t nat -D PREROUTING -p tcp -j ISTIO_INBOUND",
+    "another set": f"$program-restore <<<{shlex.quote(FOREIGN_SET)}",
+}
+"""What other programs do, with the iptables of a backend as `$program`."""
+
+
+@pytest.fixture(scope="module", params=["nft", "legacy"])
+def _started(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, str]]:
+    with started_host(tmp_path_factory.mktemp("host"), request.param) as host:
+        yield host, request.param
+
+
+@pytest.fixture
+def backend(_started: tuple[Host, str]) -> str:
+    return _started[1]
+
+
+@pytest.fixture
+def host(_started: tuple[Host, str]) -> Iterator[Host]:
+    """A host whose agent has been started and has the name table."""
+    host = replace(_started[0], environment=dict(_started[0].environment))
+    host.run("locked turn_on; locked turn_dns_on")
+    yield host
+    host.environment.update(_started[0].environment)
+    host.run(CLEAN)
+
+
+@pytest.fixture(scope="module")
+def nft_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A host without rules, whose iptables is that of nftables."""
+    with started_host(tmp_path_factory.mktemp("host"), "nft") as host:
+        yield host
+
+
+@pytest.fixture
+def bare_host(nft_host: Host) -> Iterator[Host]:
+    yield replace(nft_host, environment=dict(nft_host.environment))
+    nft_host.run(CLEAN)
+
+
+def with_program(host: Host, backend: str, text: str) -> str:
+    return host.run(f"program=iptables-{backend}\n{text}")
+
+
+def istio(host: Host) -> list[str]:
+    return [rule for rule in host.rules() if "ISTIO" in rule]
+
+
+def test_rules_that_were_flushed_come_back_as_they_were(host: Host, backend: str) -> None:
+    before = istio(host)
+    assert host.answer() == "agent"
+    for name, flush in FLUSHES.items():
+        with_program(host, backend, flush)
+        assert istio(host) != before and re.search(r"\d+ rules of iptables-\w+ are missing", host.run("check")), name
+        output = host.run("locked repair")
+        assert re.fullmatch(rf"put \d+ missing rules of the redirection back \(iptables-{backend}: [a-z ]+\)\n", output), name
+        assert (istio(host), host.run("check; locked repair")) == (before, ""), name
+    assert host.answer() == "agent"
+
+
+def test_rules_come_back_after_nftables_flushed_everything(bare_host: Host) -> None:
+    bare_host.run("locked turn_on; locked turn_dns_on")
+    before = istio(bare_host)
+    bare_host.run("nft flush ruleset")
+    assert bare_host.answer() == "application"
+    with bare_host.guard():
+        wait_until(lambda: bare_host.answer() == "agent", seconds=10)
+        wait_until(lambda: istio(bare_host) == before, seconds=10)
+
+
+def test_rules_of_others_stay_where_they_are(host: Host, backend: str) -> None:
+    foreign = """
+        $program -t nat -I PREROUTING -p tcp --dport 9 -m comment --comment "before -j ISTIO_INBOUND" -j ACCEPT
+        $program -t nat -A PREROUTING -p tcp --dport 10 -j ACCEPT
+        $program -t nat -I ISTIO_INBOUND 3 -p tcp --dport 8080 -j RETURN
+        $program -t nat -N ISTIO_POSTRT
+        $program -t nat -A POSTROUTING -j ISTIO_POSTRT
+    """
+    with_program(host, backend, foreign)
+    before = host.rules()
+    assert (host.run("locked repair"), host.answer()) == ("", "application")
+    with_program(host, backend, "$program -t nat -D ISTIO_INBOUND 1; $program -t nat -D PREROUTING 2; $program -t nat -F ISTIO_OUTPUT")
+    host.run("locked repair")
+    assert [rule for rule in host.rules() if " PREROUTING " not in rule] == [rule for rule in before if " PREROUTING " not in rule]
+    assert sorted(host.rules()) == sorted(before)
+    host.run("locked turn_off")
+    left = [rule for rule in host.rules() if " nat " in rule and re.search("--dport|POSTRT", rule)]
+    assert [re.sub(r"^\S+ nat ", "", rule).split(" -m ")[0] for rule in left] == [
+        ":ISTIO_POSTRT", "PREROUTING -p tcp", "PREROUTING -p tcp", "POSTROUTING -j ISTIO_POSTRT",
+    ]  # fmt: skip
+
+
+def test_no_rule_is_doubled_by_a_set_that_was_saved_before(host: Host, backend: str) -> None:
+    before = istio(host)
+    with_program(host, backend, "$program-save >$STATE/saved; $program-restore --noflush <$STATE/saved; locked repair")
+    host.run("locked turn_off")
+    assert istio(host) == [] and before
+
+
+def test_connections_outlive_a_repair(host: Host, backend: str) -> None:
+    with host.connection() as connection:
+        assert connection.stdin and connection.stdout and connection.stdout.readline() == "agent\n"
+        for command in FLUSHES.values():
+            with_program(host, backend, f"{command}; locked repair")
+            connection.stdin.write("still here\n")
+            connection.stdin.flush()
+            assert connection.stdout.readline() == "still here\n"
+
+
+def test_dns_bypasses_the_agent_until_it_has_the_name_table(host: Host, backend: str) -> None:
+    redirected = istio(host)
+    host.run("locked turn_off; locked turn_on")
+    bypassed = istio(host)
+    extra = [rule.split(maxsplit=1)[1] for rule in bypassed if rule not in redirected]
+    assert extra == [
+        "raw ISTIO_INBOUND -p udp -m udp --sport 53 -j RETURN",
+        "raw ISTIO_OUTPUT_DNS -p udp -m udp --dport 53 -j RETURN",
+        "nat ISTIO_OUTPUT -p tcp -m tcp --dport 53 -j RETURN",
+        "nat ISTIO_OUTPUT -p udp -m udp --dport 53 -j RETURN",
+    ]
+    with_program(host, backend, f"{FLUSHES['chains']}; locked repair")
+    assert istio(host) == bypassed
+    with_program(host, backend, f"{FLUSHES['raw']}; locked turn_dns_on; locked repair")
+    assert istio(host) == redirected
+
+
+def test_the_guard_does_not_bring_back_what_the_unit_removes(host: Host) -> None:
+    with host.guard() as guard:
+        host.run("locked turn_off; sleep 1")
+        assert (istio(host), host.run("check")) == ([], "no traffic is redirected\n")
+        host.run("locked turn_on")
+        guard.kill()
+        assert guard.stdout and guard.stdout.read() == ""
+
+
+def test_rules_that_cannot_be_put_back_are_named_once(host: Host, backend: str) -> None:
+    add_program(host.root / "bin", f"iptables-{backend}-restore", "exit 4")
+    try:
+        with_program(host, backend, FLUSHES["nat"])
+        output = host.run("locked repair 2>&1; locked repair 2>&1")
+    finally:
+        (host.root / "bin" / f"iptables-{backend}-restore").unlink()
+    assert output == f"cannot put missing rules of the redirection back (iptables-{backend})\n"
+    assert "put 22 missing" in host.run("locked repair")
+
+
+def test_rules_of_nftables_in_the_same_table_do_not_hide_ours(bare_host: Host) -> None:
+    """iptables-save shows nothing of a table in which a rule is none of iptables'."""
+    host = bare_host
+    host.run(f"iptables-nft -t nat -N ANY; nft {FOREIGN_NATIVE.replace('PREROUTING', 'ANY')}; locked turn_on; locked turn_dns_on")
+    native = host.run("nft list table ip nat")
+    assert (host.answer(), host.run("check"), host.run("locked repair")) == ("agent", "", "")
+    assert "dport 53 return" not in native
+    host.run("nft flush chain ip nat ISTIO_INBOUND")
+    assert (host.answer(), host.run("check")) == ("application", "rules of iptables-nft are missing\n")
+    assert "made the redirection again" in host.run("locked repair")
+    again = host.run("nft list table ip nat")
+    assert (host.answer(), host.run("check"), again.count("jump"), "dport 53 return" in again) == ("agent", "", native.count("jump"), False)
+    host.run("locked turn_off")
+    left = host.run("nft list ruleset")
+    assert "ISTIO" not in left and "redirect to :9001" in left
+
+
+def test_a_rule_of_nftables_that_is_added_later_costs_nothing(bare_host: Host) -> None:
+    bare_host.run(f"locked turn_on; locked turn_dns_on; nft {FOREIGN_NATIVE}")
+    before = bare_host.run("nft list table ip nat")
+    assert (bare_host.run("check"), bare_host.run("locked repair")) == ("", "")
+    assert bare_host.run("nft list table ip nat") == before
+    bare_host.run("nft flush ruleset; locked repair")
+    assert (bare_host.answer(), bare_host.run("check")) == ("agent", "")
+
+
+def test_hosts_whose_programs_name_no_backend_are_repaired_and_cleaned(bare_host: Host, tmp_path: Path) -> None:
+    directory = tmp_path / "plain"
+    directory.mkdir()
+    for place in ("/usr/bin", "/usr/sbin"):
+        for path in Path(place).iterdir():
+            if not re.match(r"(ip6?tables|xtables)-(legacy|nft)|nft$", path.name) and not (directory / path.name).exists():
+                (directory / path.name).symlink_to(path)
+    agent = re.sub(r"--force-iptables-binary \w+", "", (bare_host.root / "bin" / "pilot-agent").read_text())
+    (directory / "pilot-agent").write_text(agent)
+    (directory / "pilot-agent").chmod(0o755)
+    bare_host.environment["PATH"] = str(directory)
+    plain = f"PATH={directory} AGENT={directory}/pilot-agent"
+    assert bare_host.run(f"{plain}; programs") == "iptables\nip6tables\n"
+    bare_host.run(f"{plain}; locked turn_on; locked turn_dns_on")
+    assert bare_host.answer() == "agent"
+    output = bare_host.run(f"{plain}; iptables -t nat -F; locked repair")
+    assert (output, bare_host.answer()) == ("put 22 missing rules of the redirection back (iptables: nat)\n", "agent")
+    bare_host.run(f"{plain}; locked turn_off")
+    assert (istio(bare_host), bare_host.answer()) == ([], "application")
+
+
+@pytest.mark.parametrize("backend", ["nft", "legacy"])
+def test_ipv6_is_repaired_too(tmp_path: Path, backend: str) -> None:
+    with started_host(tmp_path, backend, families=(6,)) as host:
+        host.run("locked turn_on; locked turn_dns_on")
+        before = istio(host)
+        assert host.answer(family=6) == "agent"
+        host.run(f"ip6tables-{backend} -t nat -F")
+        assert host.answer(family=6) == "application"
+        assert f"(ip6tables-{backend}: nat)" in host.run("locked repair")
+        assert (istio(host), host.answer(family=6)) == (before, "agent")
+        host.run("locked turn_off")
+        assert istio(host) == []
+
+
+def test_an_interface_that_is_left_out_stays_so(bare_host: Host) -> None:
+    bare_host.environment["ISTIO_EXCLUDE_INTERFACES"] = "eth0"
+    bare_host.run("locked turn_on; locked turn_dns_on")
+    before = bare_host.rules()
+    assert bare_host.answer() == "application"
+    bare_host.run("iptables-nft -t nat -D PREROUTING -i eth0 -j RETURN")
+    assert bare_host.answer() == "agent"
+    bare_host.run("locked repair")
+    assert (bare_host.answer(), bare_host.rules()) == ("application", before)
+    bare_host.run("locked turn_off")
+    assert not [rule for rule in bare_host.rules() if "eth0" in rule]
+
+
+def close(host: Host) -> None:
+    host.environment["FAIL_CLOSED"] = "1"
+
+
+def drops(host: Host, port: int = 8080, family: int = 4) -> bool:
+    return host.answer(port, family) == ""
+
+
+def test_captured_ports_are_closed_whenever_nothing_redirects(bare_host: Host) -> None:
+    host = bare_host
+    close(host)
+    with host.guard():
+        host.run("ready")
+        assert drops(host) and [host.answer(port) for port in (22, 15021)] == ["ssh", "health"]
+        host.run("locked turn_on")
+        assert host.answer() == "agent"
+        host.run("locked turn_off")
+        assert drops(host)
+        host.run("locked turn_on; nft flush ruleset")
+        # Not the application, in any moment until the guard has put the rules back.
+        answers = {"", *(host.answer(seconds=0.2) for _ in range(10))}
+        assert answers == {"", "agent"} and host.answer() == "agent"
+        assert host.run("check_all") == ""
+    wait_until(lambda: host.answer() == "agent")
+    assert host.run("check_all") == "ports that are not redirected are open\n"
+
+
+def test_another_program_cannot_open_the_closed_ports(bare_host: Host) -> None:
+    close(bare_host)
+    with bare_host.guard():
+        bare_host.run("ready")
+        for command in ("nft flush ruleset", "nft delete table inet istio_vm_mesh", "nft flush table inet istio_vm_mesh", "iptables -F"):
+            bare_host.run(f"{command} || true")
+            assert drops(bare_host), command
+
+
+def test_a_foreign_redirection_does_not_open_a_captured_port(bare_host: Host) -> None:
+    close(bare_host)
+    with bare_host.guard():
+        bare_host.run("ready; iptables-nft -t nat -A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8080")
+        assert drops(bare_host, 80)
+
+
+def test_only_new_connections_from_outside_are_closed(bare_host: Host) -> None:
+    close(bare_host)
+    with bare_host.connection() as connection:
+        assert connection.stdin and connection.stdout and connection.stdout.readline() == "application\n"
+        with bare_host.guard():
+            bare_host.run("ready")
+            assert drops(bare_host)
+            connection.stdin.write("still here\n")
+            connection.stdin.flush()
+            assert connection.stdout.readline() == "still here\n"
+            local = "exec 3<>/dev/tcp/10.9.0.1/8080; head -n 1 <&3"
+            assert bare_host.run(f"timeout 2 bash -c '{local}'") == "application\n"
+            assert bare_host.returned() == "sent\n"
+
+
+def test_closed_ports_are_closed_for_ipv6_too(tmp_path: Path) -> None:
+    """Istio redirects IPv6 only where a machine's first address is one."""
+    with started_host(tmp_path, "nft", families=(4, 6)) as host:
+        close(host)
+        host.run("locked turn_on")
+        assert host.answer(family=6) == "application"
+        with host.guard():
+            host.run("ready")
+            assert (drops(host, family=6), host.answer(), host.answer(22, family=6)) == (True, "agent", "ssh")
+
+
+def test_ssh_stays_open_on_each_of_its_ports(bare_host: Host) -> None:
+    close(bare_host)
+    sshd = bare_host.root / "ssh" / "sshd_config"
+    sshd.parent.mkdir()
+    sshd.write_text("# Port 99\nPort 2022\nport=2122\n")
+    try:
+        bare_host.environment["SSH_CONNECTION"] = "192.0.2.1 50000 192.0.2.7 2222"
+        bare_host.run("env --unset=SSH_CONNECTION bash -c 'source $0; STATE=$1; store_ssh_port' $SCRIPT $STATE; true")
+        del bare_host.environment["SSH_CONNECTION"]
+        assert bare_host.run("open_ports") == "22,2022,2122,2222,15020,15021,15090\n"
+        with bare_host.guard():
+            bare_host.run("ready")
+            assert (bare_host.answer(2222), bare_host.answer(8080)) == ("ssh on another port", "")
+            bare_host.run("locked turn_on")
+            assert (bare_host.answer(2222), bare_host.answer(8080)) == ("ssh on another port", "agent")
+    finally:
+        sshd.unlink()
+        sshd.parent.rmdir()
+        (bare_host.root / "ssh-port").unlink()
+
+
+def test_a_holder_that_was_killed_is_replaced(bare_host: Host) -> None:
+    close(bare_host)
+    with bare_host.guard() as guard:
+        bare_host.run("ready")
+        (holder,) = subprocess.run(["pgrep", "--parent", str(guard.pid), "nft"], capture_output=True, text=True).stdout.split()
+        os.kill(int(holder), 9)
+        wait_until(lambda: drops(bare_host) and bare_host.answer(22) == "ssh")
+
+
+def test_a_join_learns_whether_a_host_can_close_ports(bare_host: Host) -> None:
+    assert bare_host.run("possible") == ""
+    assert "istio_vm_mesh" not in bare_host.run("nft list ruleset")
+    add_program(bare_host.root / "bin", "nft", '[ "$1" != --interactive ] || cat >/dev/null')  # deletes what another process has
+    try:
+        assert bare_host.run("(possible) || true") == "nftables has no tables with an owner here: it needs Linux 5.12 and nftables 1.0\n"
+    finally:
+        (bare_host.root / "bin" / "nft").unlink()
+    without = "command() { [ $2 != nft ] && builtin command $*; }; (possible) || true"
+    assert bare_host.run(without) == "'nft' is missing: install nftables\n"

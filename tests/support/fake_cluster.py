@@ -1,0 +1,77 @@
+"""kubectl for the WorkloadEntries of one namespace, in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from components import names
+from components.local import scripting
+
+GROUP = {"apiVersion": "networking.istio.io/v1", "kind": "WorkloadGroup", "metadata": {"name": "billing", "uid": "the-group"}}
+
+
+class FakeCluster:
+    """A namespace.
+
+    entries: its WorkloadEntries by name. group: its WorkloadGroup; None: it is gone.
+    down: what every call fails with; "" for a cluster that answers.
+    calls: the words of each call.
+    """
+
+    def __init__(self) -> None:
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.group: dict[str, Any] | None = GROUP
+        self.down = ""
+        self.calls: list[str] = []
+
+    def add(self, name: str, registration: str, *, healthy: bool | None = True, connected: bool = True) -> None:
+        """Register a machine."""
+        annotation = names.CONNECTED_ANNOTATION if connected else names.DISCONNECTED_ANNOTATION
+        conditions = [] if healthy is None else [{"type": "Healthy", "status": str(healthy), "message": "" if healthy else "refused\n"}]
+        self.entries[name] = {
+            "metadata": {"name": name, "labels": {names.REGISTRATION_LABEL: registration}, "annotations": {annotation: "now"}},
+            "status": {"conditions": conditions},
+        }
+
+    @contextmanager
+    def kubectl(self, _access: Any) -> Iterator[Any]:
+        """Stand in for `cluster_access.kubectl`."""
+        if self.down:
+            raise scripting.Failed(self.down)
+        yield self
+
+    def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
+        """Stand in for kubectl."""
+        line = " ".join(word for word in words if not word.startswith("--request-timeout"))
+        self.calls.append(line)
+        if self.down:
+            return scripting.Done(1, b"", self.down.encode())
+        verb, kind, *rest = line.split()
+        if verb == "create" and kind == "token":
+            return _done("the-token")
+        if verb == "create":
+            item = json.loads(stdin)
+            if (name := item["metadata"]["name"]) in self.entries:
+                return scripting.Done(1, b"", f'"{name}" already exists'.encode())
+            self.entries[name] = item
+            return _done(name)
+        if kind.startswith("workloadgroups"):
+            return _done(json.dumps(self.group) if self.group else "")
+        if verb == "get":
+            if rest[0] == "--namespace":
+                return _done(json.dumps({"items": list(self.entries.values())}))
+            return _done(json.dumps(self.entries[rest[0]]) if rest[0] in self.entries else "")
+        assert verb == "delete", line
+        if rest[0] == "--selector":
+            key, _, value = rest[1].partition("=")
+            chosen = [name for name, item in self.entries.items() if item["metadata"]["labels"].get(key) == value]
+        else:
+            chosen = [rest[0]]
+        return _done("\n".join(name for name in chosen if self.entries.pop(name, None)))
+
+
+def _done(text: str) -> scripting.Done:
+    return scripting.Done(0, text.encode(), b"")

@@ -1,0 +1,164 @@
+"""A host for tests: a network namespace with real rules of iptables and nftables, and a neighbour on its network."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.control_plane import program
+from tests.support.scripts import COMPONENTS, add_program
+from tests.support.waiting import wait_until
+
+SCRIPTS = COMPONENTS / "machines" / "scripts"
+AGENT_UID = 1337  # Istio's default, where there is no user istio-proxy
+ADDRESS, NEIGHBOUR = {4: "10.9.0.1", 6: "fd00:9::1"}, {4: "10.9.0.2", 6: "fd00:9::2"}
+PORTS = {8080: "application", 15006: "agent", 15021: "health", 22: "ssh", 2222: "ssh on another port"}
+ENVIRONMENT = {
+    "ISTIO_SERVICE_CIDR": "*",
+    "ISTIO_INBOUND_PORTS": "*",
+    "ISTIO_LOCAL_EXCLUDE_PORTS": "22,15090,15021,15020",
+    "ISTIO_META_DNS_CAPTURE": "true",
+}
+# Each connection gets the name of its port, and every line that it sends. Port 8080 returns datagrams.
+SERVER = f"""
+import socket, threading
+def serve(listener, name):
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=answer, args=(connection, name), daemon=True).start()
+def answer(connection, name):
+    connection.sendall(name.encode() + b"\\n")
+    while data := connection.recv(100):
+        connection.sendall(data)
+for port, name in {PORTS!r}.items():
+    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    threading.Thread(target=serve, args=(listener, name)).start()
+datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+datagrams.bind(("::", 8080))
+print("ready", flush=True)
+while True:
+    datagrams.sendto(*datagrams.recvfrom(100))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A host with an application, an agent and SSH, each a program that answers with its name.
+
+    namespace, neighbour: processes in the two network namespaces.
+    root: its files.
+    environment: the agent's.
+    """
+
+    namespace: int
+    neighbour: int
+    root: Path
+    environment: dict[str, str] = field(default_factory=lambda: dict(ENVIRONMENT))
+
+    def command(self, text: str) -> Sequence[str]:
+        """Return the command that runs bash with the functions of both scripts, in the host's network."""
+        lines = [f"source {shlex.quote(str(SCRIPTS / name))}" for name in ("redirect.sh", "redirect_guard.sh")]
+        variables = {
+            "SCRIPT": SCRIPTS / "redirect.sh",
+            "AGENT": self.root / "bin" / "pilot-agent",
+            "STATE": self.root,
+            "RULES": self.root / "rules",
+            "LOCK": self.root / "lock",
+            "SSH_CONFIGURATION": self.root / "ssh",
+            "INTERVAL_S": 0.2,
+        }
+        lines += [f"{name}={shlex.quote(str(value))}" for name, value in variables.items()]
+        return [*_enter(self.namespace), "bash", "-c", "\n".join([*lines, text])]
+
+    def variables(self) -> Mapping[str, str]:
+        return {"PATH": f"{self.root / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", **self.environment}
+
+    def run(self, text: str) -> str:
+        """Run functions of the scripts, or any program, and return what they print; they must succeed."""
+        done = subprocess.run(self.command(text), env=dict(self.variables()), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, (text, done.stdout, done.stderr)
+        return done.stdout
+
+    def rules(self) -> list[str]:
+        """Return the rules of all programs, with their tables."""
+        return self.run('for each in $(programs); do read_rules $each | sed "s/^/$each /"; done').splitlines()
+
+    def answer(self, port: int = 8080, family: int = 4, seconds: float = 0.5) -> str:
+        """Return what a neighbour's connection reaches; "" if it was refused or dropped."""
+        text = f"exec 3<>/dev/tcp/{ADDRESS[family]}/{port}; head -n 1 <&3"
+        command = [*_enter(self.neighbour), "timeout", str(seconds), "bash", "-c", text]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    def returned(self) -> str:
+        """Return what port 8080 makes of a neighbour's datagram."""
+        text = f"exec 3<>/dev/udp/{ADDRESS[4]}/8080; echo sent >&3; head -n 1 <&3"
+        command = [*_enter(self.neighbour), "timeout", "5", "bash", "-c", text]
+        return subprocess.run(command, capture_output=True, text=True).stdout
+
+    @contextmanager
+    def connection(self, port: int = 8080) -> Iterator[subprocess.Popen[str]]:
+        """Yield a neighbour's open connection: lines that are written come back after the first."""
+        text = f"exec 3<>/dev/tcp/{ADDRESS[4]}/{port}; cat <&3 & cat >&3"
+        with _process([*_enter(self.neighbour), "bash", "-c", text]) as process:
+            yield process
+
+    @contextmanager
+    def guard(self) -> Iterator[subprocess.Popen[str]]:
+        """Run the guard, as its unit does; it has no table yet."""
+        with _process(self.command("watch"), dict(self.variables())) as process:
+            yield process
+
+
+def _enter(process: int) -> list[str]:
+    return ["nsenter", f"--net=/proc/{process}/ns/net", "--"]
+
+
+@contextmanager
+def _process(command: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, env=environment, text=True, start_new_session=True, **streams) as process:  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def started_host(root: Path, backend: str, families: Sequence[int] = (4,)) -> Iterator[Host]:
+    """Yield a host without rules, whose agent makes them by one backend of iptables.
+
+    root: a directory for its files.
+    backend: "nft" or "legacy".
+    families: of its addresses.
+    """
+    agent = program("pilot-agent")
+    log = "--log_output_level=default:error >/dev/null"
+    add_program(root / "bin", "pilot-agent", f'exec {agent} "$@" --force-iptables-binary {backend} {log}')
+    with ExitStack() as stack:
+        processes = [stack.enter_context(_process(["unshare", "--net", "sleep", "infinity"])) for _ in range(2)]
+        host, neighbour = (process.pid for process in processes)
+        wait_until(lambda: _separate(host) and _separate(neighbour), seconds=10)
+        _connect(host, neighbour, families)
+        server = stack.enter_context(_process([*_enter(host), sys.executable, "-c", SERVER]))
+        assert server.stdout and server.stdout.readline() == "ready\n"
+        yield Host(namespace=host, neighbour=neighbour, root=root)
+
+
+def _separate(process: int) -> bool:
+    return Path(f"/proc/{process}/ns/net").readlink() != Path("/proc/self/ns/net").readlink()
+
+
+def _connect(host: int, neighbour: int, families: Sequence[int]) -> None:
+    link = ["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(neighbour)]
+    subprocess.run([*_enter(host), *link], check=True)
+    for process, addresses in ((host, ADDRESS), (neighbour, NEIGHBOUR)):
+        commands = ["link set lo up", "link set eth0 up"]
+        commands += [f"address add {addresses[family]}/64 dev eth0 nodad" for family in families if family == 6]
+        commands += [f"address add {addresses[family]}/24 dev eth0" for family in families if family == 4]
+        for command in commands:
+            subprocess.run([*_enter(process), "ip", *command.split()], check=True)

@@ -1,0 +1,242 @@
+"""A machine in a directory: joins and leaves run on it as they are, with stand-ins for systemd, curl and the agent."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from components import names
+from components.machines.bundle import Bundle, MachineFile, Owner, join_variables
+from tests.support.scripts import COMPONENTS, Sourced, add_program
+
+SCRIPTS = COMPONENTS / "machines" / "scripts"
+INSTALLATION, JOIN, LEAVE = (SCRIPTS / f"{name}.sh" for name in ("installation", "join", "leave"))
+ISSUED = 1_800_000_000
+OWNER = Owner("mesh", "prod", "product-1", "r-1", "shop", "product")
+STATE, PROGRAMS, UNITS = "var/lib/istio-vm-mesh", "opt/istio-vm-mesh", "etc/systemd/system"
+
+SYSTEMCTL = """
+echo "$*" >>"$RUN/calls"
+unit=$ROOT/etc/systemd/system/istio-vm-mesh.service
+wanted=$ROOT/etc/systemd/system/multi-user.target.wants/istio-vm-mesh.service
+case "$*" in
+"is-active --quiet istio-vm-mesh") [ -e "$RUN/active" ] ;;
+"show --property=ActiveState --value istio-vm-mesh") if [ -e "$RUN/active" ]; then echo active; else echo inactive; fi ;;
+"is-enabled --quiet istio-vm-mesh") [ -L "$wanted" ] ;;
+"enable --quiet istio-vm-mesh") mkdir -p "${wanted%/*}" && ln -sfn ../istio-vm-mesh.service "$wanted" ;;
+"disable --now"*istio-vm-mesh*) rm -f "$RUN/active" "$wanted" ;;
+"stop istio-vm-mesh") rm -f "$RUN/active" ;;
+"restart istio-vm-mesh")
+  [ ! -e "$RUN/broken" ] && [ -e "$unit" ] && [ -x "$ROOT/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent" ] || exit 5
+  "$ROOT/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent" version >"$RUN/active"
+  ;;
+esac
+"""
+# What reaches beyond the directory.
+STAND_INS = """
+clean_environment() { export LC_ALL=C; }
+can_connect() { :; }
+remove_rules() { :; }
+keep_ssh_port() { :; }
+"""
+CURL = f"""
+echo "$*" >>"$RUN/requests"
+url=${{*: -1}}
+case $* in *"--config -"*) cat >>"$RUN/credentials" ;; esac
+case $url in
+*{names.STATUS_PORT}*) grep -qs good "$RUN/active" ;;
+*) cat "$SERVED/${{url##*/}}" ;;
+esac
+"""
+
+
+def token(**claims: object) -> str:
+    """Return a token of the workload's account; `claims` replace its claims."""
+    everything = {"aud": ["istio-ca"], "iat": ISSUED, "exp": ISSUED + 3600, "sub": "system:serviceaccount:shop:product", **claims}
+    payload = base64.urlsafe_b64encode(json.dumps(everything, separators=(",", ":")).encode()).decode().rstrip("=")
+    return f"head.{payload}.signature"
+
+
+def package(directory: Path, name: str, version: str, **programs: str) -> str:
+    """Build a package of Istio's sidecar, and return its SHA-256.
+
+    version: what its agent prints; an agent whose version has "good" in it gets ready.
+    programs: the text of `envoy` or `agent`, where it is another.
+    """
+    content = directory / f"content-{name}"
+    for program, text in {
+        "pilot-agent": programs.get("agent", f"echo {version}"),
+        "envoy": programs.get("envoy", f"echo envoy {version}"),
+    }.items():
+        (content / "usr/local/bin").mkdir(parents=True, exist_ok=True)
+        add_program(content / "usr/local/bin", program, text)
+    template = content / "var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
+    template.parent.mkdir(parents=True)
+    template.write_text("{}")
+    control = content / "DEBIAN/control"
+    control.parent.mkdir()
+    control.write_text(
+        f"Package: istio-sidecar\nVersion: 1\nArchitecture: all\nMaintainer: t\nDepends: nothing-of-this-host\nDescription: {version}\n"
+    )
+    subprocess.run(
+        ["dpkg-deb", "--build", "--root-owner-group", "-Znone", str(content), str(directory / name)], check=True, capture_output=True
+    )
+    digest = hashlib.sha256((directory / name).read_bytes()).hexdigest()
+    (directory / f"{name}.sha256").write_text(f"{digest}  {name}\n")
+    return digest
+
+
+@dataclass(frozen=True)
+class FakeMachine:
+    """A machine whose root is a directory.
+
+    directory: it has `root`, `run`, `bin` and `served`, which has what `curl` gets by a URL's last part.
+    """
+
+    directory: Path
+
+    @cached_property
+    def root(self) -> Path:
+        return self.directory / "root"
+
+    @property
+    def active(self) -> str:
+        """What the agent that runs is; "" if none runs."""
+        file = self.directory / "run/active"
+        return file.read_text().strip() if file.exists() else ""
+
+    @property
+    def calls(self) -> list[str]:
+        """What systemd was told to change since the last join began."""
+        lines = (self.directory / "run/calls").read_text().splitlines()
+        return [
+            line for line in lines if not line.startswith(("show", "is-", "try-restart", "daemon-reload", "start istio-vm-mesh-redirect"))
+        ]
+
+    def create(self) -> FakeMachine:
+        """Make the directories and the programs."""
+        for name in ("root/etc/systemd/system", "root/var/lib", "root/opt", "run", "bin", "served"):
+            (self.directory / name).mkdir(parents=True)
+        silent = (
+            "iptables",
+            "iptables-save",
+            "iptables-legacy-save",
+            "iptables-nft-save",
+            "ss",
+            "chown",
+            "journalctl",
+            "userdel",
+            "groupdel",
+            "useradd",
+            "groupadd",
+        )
+        nothing = dict.fromkeys(silent, "")
+        programs = {
+            "systemctl": SYSTEMCTL,
+            "curl": CURL,
+            "id": '[ "$1" != -u ] || echo 0',
+            "runuser": 'shift 3; exec "$@"',
+            "pgrep": "exit 1",
+            "date": f'case "$*" in +%s) echo {ISSUED} ;; *) echo "some day" ;; esac',
+            "install": 'mkdir -p "${@:8}" && chmod "$3" "${@:8}"',
+            "uname": "echo x86_64",
+            **nothing,
+        }
+        for name, text in programs.items():
+            add_program(self.directory / "bin", name, text)
+        package(self.directory / "served", "good-1.deb", "good-1")
+        return self
+
+    def copy(self, directory: Path) -> FakeMachine:
+        """Copy the machine with its state."""
+        shutil.copytree(self.directory, directory, symlinks=True)
+        return FakeMachine(directory)
+
+    def sourced(self, *scripts: Path) -> Sourced:
+        environment = {"ROOT": str(self.root), "RUN": f"{self.directory}/run", "SERVED": f"{self.directory}/served"}
+        return Sourced(scripts=[INSTALLATION, *scripts], programs=self.directory / "bin", environment=environment)
+
+    def places(self) -> dict[str, str]:
+        """Variables of installation.sh and join.sh that say where things are."""
+        state = f"{self.root}/{STATE}"
+        return {
+            "ROOT": str(self.root),
+            "RUN": f"{self.directory}/run",
+            "STATE": state,
+            "PROGRAMS": f"{self.root}/{PROGRAMS}",
+            "UNITS": f"{self.root}/{UNITS}",
+            "CERTS": f"{state}/etc/certs",
+            "TOKEN_FILE": f"{state}/var/run/secrets/tokens/istio-token",
+        }
+
+    def join(
+        self, change: Bundle | None = None, text: str = "", answers: str = "yes\n" * 3, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a join to its end; `text` comes before its first step. Its questions are answered in turn."""
+        (self.directory / "run/calls").write_text("")
+        bundle = change or BUNDLE
+        state = self.places()["STATE"]
+        values = {
+            **join_variables(bundle),
+            **self.places(),
+            "MACHINE": bundle.owner.machine,
+            "TOKEN": token(),
+            "ASK": "1",
+            "BEFORE": f"{state}/before",
+            "STAGING": f"{state}/staging",
+            "NEEDED_MIB": "1",
+            **variables,
+        }
+        (self.directory / "answers").write_text(answers)
+        stand_ins = f'{STAND_INS}\n{text}\nmain 3<"{self.directory}/answers" </dev/null'
+        return self.sourced(JOIN).run(stand_ins, values)
+
+    def leave(self, owner: Owner = OWNER, text: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a leave to its end."""
+        (self.directory / "run/calls").write_text("")
+        values = {"MACHINE": owner.machine, "PROJECT": owner.project, "STACK": owner.stack, "REGISTRATION": owner.registration}
+        return self.sourced(LEAVE).run(f"{STAND_INS}\n{text}\nmain </dev/null", {**self.places(), **values})
+
+    def tree(self) -> dict[str, str]:
+        """Everything below the root, by path: kind, mode and content."""
+        return {str(path.relative_to(self.root)): _shown(path) for path in sorted(self.root.rglob("*"))}
+
+
+def _shown(path: Path) -> str:
+    if path.is_symlink():
+        return f"link to {os.readlink(path)}"
+    mode = f"{path.stat().st_mode:o}"
+    return f"{mode} {path.read_bytes()!r}" if path.is_file() else mode
+
+
+def bundle(files: Mapping[str, str] | None = None, **change: object) -> Bundle:
+    """Return a bundle whose files are `files` by path, besides those that every bundle has."""
+    values: dict[str, object] = {
+        "owner": OWNER,
+        "role": "sidecar",
+        "gateway": "gateway.example.com",
+        "package_url": "https://example.com/good-1.deb",
+        "package_sha256": "",
+        "registered": "what istiod copies",
+        **change,
+    }
+    texts = {
+        "cluster.env": "A='1'\n",
+        "overrides.env": "POD_NAME='@MACHINE@'\nINSTANCE_IP='@ADDRESS@'\n",
+        "etc/istio/config/mesh": "defaultConfig: {}\n",
+        "etc/certs/root-cert.pem": ROOT_CERTIFICATE,
+        **(files or {}),
+    }
+    return Bundle(files=tuple(MachineFile(f"/{STATE}/{name}", text) for name, text in texts.items()), **values)  # type: ignore[arg-type]
+
+
+ROOT_CERTIFICATE = "-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n"
+BUNDLE = bundle()

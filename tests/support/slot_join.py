@@ -1,0 +1,87 @@
+"""A join that takes a slot, as a process: `python -m tests.support.slot_join FILE`.
+
+It writes a JSON line to standard output for each step, with the time of the system's own clock.
+Times of `slots` are shortened.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import threading
+import time
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.local import scripting
+from components.machines.scripts import slots
+
+EXPIRY_S, PATIENCE_S, MARK_S = 4.0, 4.0, 0.5
+TIMES = {"RENEWAL_S": 0.5, "EXPIRY_S": EXPIRY_S, "PATIENCE_S": PATIENCE_S, "MARK_S": MARK_S, "LOOK_S": (0.1, 0.3)}
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A join.
+
+    kubeconfig: a path. hold_s: for how long it holds its slot.
+    clock_s: by how many seconds its clock is wrong.
+    cause: by what it fails, while it holds its slot; None where it succeeds.
+    """
+
+    kubeconfig: str
+    namespace: str
+    machine: str
+    update: str = "an-update"
+    hold_s: float = 0
+    clock_s: float = 0
+    cause: str | None = None
+
+
+class Kubectl:
+    """kubectl that counts its calls."""
+
+    def __init__(self, kubeconfig: str) -> None:
+        self.calls: list[str] = []
+        self._kubeconfig = kubeconfig
+
+    def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
+        self.calls.append(words[0])
+        command = ["kubectl", "--kubeconfig", self._kubeconfig, *words]
+        return scripting.call(command, stdin=stdin, timeout_s=timeout_s)
+
+
+def write(step: str, **values: object) -> None:
+    print(json.dumps({"step": step, "time": time.monotonic(), **values}), flush=True)
+
+
+def request_of(payload: Payload) -> slots.SlotRequest:
+    return slots.SlotRequest(payload.namespace, "product", payload.machine, f"r-{payload.machine}", payload.update)
+
+
+def run(payload: Payload) -> None:
+    for name, value in TIMES.items():
+        setattr(slots, name, value)
+
+    def wrong_time() -> time.struct_time:
+        return time.gmtime(time.time() + payload.clock_s)
+
+    setattr(slots, "gmtime", wrong_time)  # noqa: B010
+    kubectl, request = Kubectl(payload.kubeconfig), request_of(payload)
+    with slots.slot(kubectl, request, lambda line: print(line, file=sys.stderr, flush=True)):
+        write("begin")
+        threading.Event().wait(payload.hold_s)
+        if payload.cause is not None:
+            slots.halt(kubectl, request, payload.cause)
+        write("end")
+        if payload.cause is not None:
+            raise scripting.Failed(payload.cause)
+    write("done", calls=kubectl.calls)
+
+
+if __name__ == "__main__":
+    sys.stdin = io.StringIO(Path(sys.argv[1]).read_text())
+    module = types.SimpleNamespace(Payload=Payload, run=run)
+    scripting.main(module, "create")  # type: ignore[arg-type]

@@ -1,0 +1,53 @@
+"""Private files of a stack: readable by their user alone, named alike on every computer."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from components.local import private_files
+from components.machines.scripts import remove_ssh_key
+
+KEY = private_files.reference("acme/mesh/lab", private_files.SSH_KEY)
+
+
+def test_a_key_is_private_and_goes_with_its_resource(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for text in ("one", "two"):
+        private_files.write(KEY, text)
+    path = tmp_path / "istio-vm-mesh/acme/mesh/lab/ssh-key"
+    assert path.read_text() == "two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert {stat.S_IMODE(parent.stat().st_mode) for parent in list(path.parents)[:4]} == {0o700}
+    assert [file.name for file in path.parent.iterdir()] == ["ssh-key"]
+    for _ in range(2):
+        remove_ssh_key.run(remove_ssh_key.Payload(KEY))
+        assert not path.exists()
+    assert list(tmp_path.iterdir()) == [], "and no empty directory stays"
+
+
+def test_the_name_of_a_file_does_not_depend_on_a_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert KEY == "state:acme/mesh/lab/ssh-key"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert private_files.path_of(KEY) == tmp_path / ".local/state/istio-vm-mesh/acme/mesh/lab/ssh-key"
+    assert private_files.is_generated(KEY) and not private_files.is_generated("/home/me/ssh-key")
+    assert not private_files.is_generated(None)
+
+
+@pytest.mark.parametrize("name", ["state:../../x", "state:a/../b", "state:a//b", "state:a/./b", "/etc/passwd", "state:a\nb"])
+def test_a_name_cannot_leave_the_directory(name: str) -> None:
+    with pytest.raises(ValueError, match="no reference"):
+        private_files.path_of(name)
+
+
+def test_a_directory_that_cannot_be_written_is_named_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(file))
+    for write in (lambda: private_files.write(KEY, "x"), lambda: private_files.link(KEY, tmp_path)):
+        with pytest.raises(OSError, match=r"set XDG_STATE_HOME to a directory that this user can write"):
+            write()
+    private_files.link(KEY, None)

@@ -1,0 +1,48 @@
+"""A script that is interrupted ends, whatever its threads do."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.local import scripting
+
+ROOT = Path(scripting.__file__).parents[2]
+BUSY = """
+import dataclasses, threading, types
+from components.local import scripting
+
+def start_programs():
+    while True:
+        scripting.call(["true"])
+
+def run(payload):
+    threading.Thread(target=start_programs, daemon=True).start()
+    print("begun", flush=True)
+    threading.Event().wait(60)
+
+@dataclasses.dataclass
+class Payload:
+    pass
+
+scripting.main(types.SimpleNamespace(Payload=Payload, run=run), "create")
+"""
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_an_interruption_is_not_lost_while_a_thread_starts_a_program(attempt: int) -> None:
+    words = [sys.executable, "-c", BUSY]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        process.stdin.write('{"create": {}}')
+        process.stdin.close()
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(10) == 128 + signal.SIGTERM
+        finally:
+            process.kill()

@@ -1,0 +1,92 @@
+"""Keys that ssh could not use in an update are named before it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.local import ssh_identity
+from tests.support.sshd import key_pair
+
+PASSPHRASE = "long enough"
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Path]:
+    """An agent of OpenSSH without keys: the path of its socket."""
+    path = tmp_path / "agent"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
+    while not path.exists():
+        assert process.poll() is None
+    yield path
+    process.terminate()
+    process.wait()
+
+
+def problem(path: Path | str) -> str:
+    ssh_identity.problem.cache_clear()
+    return ssh_identity.problem(str(path), "billing.example.com")
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+def test_a_key_without_a_passphrase_is_good(tmp_path: Path, kind: str) -> None:
+    assert problem(key_pair(tmp_path / "key", kind)) == ""
+
+
+def test_a_key_in_the_older_format_is_good_or_needs_its_passphrase(tmp_path: Path) -> None:
+    for name, passphrase, expected in (("open", "", ""), ("locked", PASSPHRASE, "needs a passphrase")):
+        words = ["ssh-keygen", "-q", "-t", "rsa", "-m", "PEM", "-N", passphrase, "-f", str(tmp_path / name)]
+        subprocess.run(words, check=True)
+        (tmp_path / f"{name}.pub").unlink()
+        assert expected in problem(tmp_path / name)
+
+
+def test_files_that_are_no_private_keys_are_told_apart(tmp_path: Path) -> None:
+    key = key_pair(tmp_path / "key")
+    assert problem(f"{key}.pub") == f"{key}.pub is a public key, and no agent has its private key: name {key}"
+    assert problem(tmp_path / "none") == f"cannot read {tmp_path}/none: No such file or directory"
+    assert problem(tmp_path) == f"cannot read {tmp_path}: Is a directory"
+    text = tmp_path / "text"
+    text.write_text("a host name\n")
+    text.chmod(0o600)
+    assert problem(text) == f"{text} is not a private key that ssh can read"
+    key.chmod(0o644)
+    assert problem(key) == f"other users can read {key}, so ssh refuses it: run `chmod 600 {key}`"
+
+
+def test_a_passphrase_is_the_agents(tmp_path: Path, agent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = key_pair(tmp_path / "key", passphrase=PASSPHRASE)
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+    assert problem(key) == f"{key} needs a passphrase, and no agent has the key: run `ssh-add {key}` first"
+    ask = tmp_path / "askpass"
+    ask.write_text(f"#!/bin/sh\necho '{PASSPHRASE}'\n")
+    ask.chmod(0o755)
+    answers = {"SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": ":0"}
+    subprocess.run(["ssh-add", "-q", key], env={**os.environ, **answers}, check=True)
+    assert problem(key) == ""
+    assert problem(f"{key}.pub") == "", "the agent has its private key"
+
+
+def test_the_agent_of_the_operators_configuration_counts(tmp_path: Path, agent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = key_pair(tmp_path / "key")
+    subprocess.run(["ssh-add", "-q", key], env={**os.environ, "SSH_AUTH_SOCK": str(agent)}, check=True)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    ssh = programs / "ssh"
+    ssh.write_text(f"#!/bin/sh\n[ \"$*\" = '-G -- billing.example.com' ] && echo 'identityagent {agent}'\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    assert problem(f"{key}.pub") == ""
+
+
+def test_the_text_of_a_key_is_checked_too(tmp_path: Path) -> None:
+    text = key_pair(tmp_path / "key").read_text()
+    assert ssh_identity.text_problem(text) == ssh_identity.text_problem(text.strip().replace("\n", "\r\n")) == ""
+    assert "with its line breaks" in ssh_identity.text_problem(text.replace("\n", " "))
+    locked = key_pair(tmp_path / "locked", passphrase=PASSPHRASE).read_text()
+    assert "has a key with a passphrase" in ssh_identity.text_problem(locked)

@@ -1,0 +1,226 @@
+"""How a machine is joined from the computer that runs Pulumi: its token, the questions of its script, and the wait for its entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from components import names
+from components.local import cluster_access, openssh, scripting
+from components.local.cluster_access import ClusterAccess
+from components.local.openssh import Outcome, Reach
+from components.machines.bundle import Bundle, Owner, digest
+from components.machines.entries import Quarantine
+from components.machines.scripts import join_machine, slots
+from tests.support.fake_cluster import GROUP, FakeCluster
+
+OWNER = Owner("mesh", "prod", "billing-1", "0123", "shop", "billing")
+BUNDLE = Bundle(OWNER, "sidecar", (), "192.0.2.250", "https://example.com/{package}", "", "{}")
+TARGET = openssh.Target("billing-1", openssh.Hop("192.0.2.7", user="admin"))
+ENTRY = "billing-192.0.2.7-pods"
+PAYLOAD = join_machine.Payload(ClusterAccess(), TARGET, BUNDLE, "billing-account", ENTRY, 10)
+DONE = Outcome(Reach.DONE, 0, f"words\n{digest(BUNDLE)}\n")
+ROLLED_BACK = Outcome(Reach.FAILED, 1, "", "machine billing-1: the agent is not ready; the machine runs as before")
+
+
+class Machine:
+    """A machine whose script asks `questions`, then registers it, and ends in `outcome`."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster, self.outcome = cluster, DONE
+        self.questions: list[str] = []
+        self.answers: list[str] = []
+        self.script = ""
+        self.registers: Callable[[], None] = lambda: cluster.add(ENTRY, "0123")
+
+    def run_script(self, _target: openssh.Target, script: str, *_: float, answer: Callable[[str], str]) -> Outcome:
+        self.script = script
+        for question in self.questions:
+            self.answers.append(answer(question))
+            if self.answers[-1] != "yes":
+                return Outcome(Reach.FAILED, 1, "", f"machine billing-1: {self.answers[-1].removeprefix('no ')}")
+        if self.outcome is DONE:
+            self.registers()
+        return self.outcome
+
+
+class Slots:
+    """The slots of a workload. `log` says what happened to them."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.refusal = ""
+
+    @contextmanager
+    def slot(self, _kubectl: object, request: slots.SlotRequest, _report: object) -> Iterator[None]:
+        if self.refusal:
+            raise scripting.Failed(self.refusal)
+        self.log.append(f"take {request.machine}")
+        try:
+            yield
+        finally:
+            self.log.append("give back")
+
+    def halt(self, _kubectl: object, _request: slots.SlotRequest, cause: str) -> None:
+        self.log.append(f"halt: {cause}")
+
+    def joined(self, _kubectl: object, request: slots.SlotRequest) -> None:
+        self.log.append(f"joined {request.machine}")
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    cluster = FakeCluster()
+    monkeypatch.setattr(cluster_access, "kubectl", cluster.kubectl)
+    for limit in ("ENTRY_TIMEOUT_S", "PROBE_TIMEOUT_S", "PAUSE_S"):
+        monkeypatch.setattr(join_machine, limit, 0)
+    return cluster
+
+
+@pytest.fixture
+def machine(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    machine = Machine(cluster)
+    monkeypatch.setattr(openssh, "run_script", machine.run_script)
+    return machine
+
+
+@pytest.fixture(autouse=True)
+def held(monkeypatch: pytest.MonkeyPatch) -> Slots:
+    held = Slots()
+    for name in ("slot", "halt", "joined"):
+        monkeypatch.setattr(slots, name, getattr(held, name))
+    return held
+
+
+def test_the_token_is_minted_by_the_join_for_istiod_alone(machine: Machine, cluster: FakeCluster) -> None:
+    result = join_machine.run(PAYLOAD)
+    assert result == join_machine.Result(digest(BUNDLE))
+    assert "create token billing-account --namespace shop --audience istio-ca --duration 3600s" in cluster.calls
+    assert "TOKEN=the-token\n" in machine.script
+
+
+def test_a_machine_without_a_token_is_not_connected_to(machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = cluster.call
+
+    def refusing(*words: str, **options: object) -> scripting.Done:
+        return scripting.Done(1, b"", b"Forbidden") if "token" in words else call(*words)
+
+    monkeypatch.setattr(cluster, "call", refusing)
+    with pytest.raises(scripting.Failed, match="machine billing-1: no token of the service account shop/billing-account: Forbidden"):
+        join_machine.run(PAYLOAD)
+    assert machine.script == ""
+
+
+@pytest.mark.parametrize(
+    ("question", "take_over", "answer"),
+    [
+        ("owner mesh prod billing-9 4567", "", "yes"),
+        ("owner mesh prod billing-9 -", "", "yes"),
+        ("owner mesh other billing-9 4567", "mesh/other", "yes"),
+        ("owner mesh other billing-9 4567", "mesh/third", "no this is the machine billing-9 of the stack mesh/other"),
+        ("owner theirs prod billing-9 4567", "", "no this is the machine billing-9 of the stack theirs/prod"),
+        ("coffee", "", "no the question coffee is of another version of this program"),
+    ],
+)
+def test_a_machine_of_another_stack_is_taken_over_only_by_name(machine: Machine, question: str, take_over: str, answer: str) -> None:
+    machine.questions = [question]
+    payload = replace(PAYLOAD, take_over=take_over)
+    if answer == "yes":
+        join_machine.run(payload)
+    else:
+        with pytest.raises(scripting.Failed, match=answer.removeprefix("no ")):
+            join_machine.run(payload)
+    assert machine.answers[0].startswith(answer)
+
+
+def test_a_slot_is_held_until_the_entry_is_healthy(machine: Machine, held: Slots, cluster: FakeCluster) -> None:
+    machine.questions = ["stop"]
+    read = cluster.call
+
+    def call(*words: str, **options: object) -> scripting.Done:
+        if "get" in words:
+            held.log.append("look")
+        return read(*words)
+
+    cluster.call = call  # type: ignore[method-assign]
+    join_machine.run(PAYLOAD)
+    assert held.log[-3:] == ["take billing-1", "look", "give back"]
+
+
+def test_a_machine_that_is_new_takes_no_slot_and_counts_from_then_on(machine: Machine, held: Slots) -> None:
+    join_machine.run(PAYLOAD)
+    assert held.log == ["joined billing-1"]
+
+
+def test_a_join_that_is_rolled_back_halts_the_others(machine: Machine, held: Slots) -> None:
+    machine.questions, machine.outcome = ["stop"], ROLLED_BACK
+    with pytest.raises(scripting.Failed, match="the agent is not ready; the machine runs as before"):
+        join_machine.run(PAYLOAD)
+    assert held.log == ["take billing-1", f"halt: {ROLLED_BACK.stderr}", "give back"]
+
+
+def test_a_halted_update_leaves_the_machine_untouched_with_the_cause(machine: Machine, held: Slots) -> None:
+    machine.questions, held.refusal = ["stop"], "machine billing-2 failed"
+    with pytest.raises(scripting.Failed, match="machine billing-1: machine billing-2 failed"):
+        join_machine.run(PAYLOAD)
+    assert held.log == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        (Outcome(Reach.DEAD, 255, reason="No route to host"), "machine billing-1: .*No route to host, so the join did not run"),
+        (Outcome(Reach.NOT_BEGUN, 0), "the login shell of admin@192.0.2.7 ran nothing of the join"),
+        (Outcome(Reach.FAILED, 2, "", ""), "ended with status 2 and without a word"),
+        (Outcome(Reach.TIMED_OUT, scripting.TIMED_OUT), "did not end within"),
+        (Outcome(Reach.CUT_OFF, 255), "the SSH connection to admin@192.0.2.7 ended before the join did"),
+        (Outcome(Reach.DONE, 0, "another digest"), "ended before its last step"),
+    ],
+)
+def test_a_join_that_did_not_complete_is_an_error(machine: Machine, outcome: Outcome, message: str) -> None:
+    machine.outcome = outcome
+    with pytest.raises(scripting.Failed, match=message):
+        join_machine.run(PAYLOAD)
+
+
+@pytest.mark.parametrize("registered", ["", "another", "disconnected"])
+def test_a_machine_that_istiod_has_not_registered_is_an_error(machine: Machine, cluster: FakeCluster, registered: str) -> None:
+    machine.registers = {
+        "": lambda: None,
+        "another": lambda: cluster.add(ENTRY, "4567"),
+        "disconnected": lambda: cluster.add(ENTRY, "0123", connected=False),
+    }[registered]
+    with pytest.raises(scripting.Failed, match="istiod has not registered it"):
+        join_machine.run(PAYLOAD)
+
+
+@pytest.mark.parametrize("before", [True, False, None])
+def test_a_probe_that_fails_is_an_error_only_where_it_succeeded_before(
+    machine: Machine, cluster: FakeCluster, before: bool | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if before is not None:
+        cluster.add(ENTRY, "0123", healthy=before)
+    machine.registers = lambda: cluster.add(ENTRY, "0123", healthy=False)
+    if before:
+        with pytest.raises(scripting.Failed, match=r"its probe does not succeed \(refused\)"):
+            join_machine.run(PAYLOAD)
+    else:
+        join_machine.run(PAYLOAD)
+        assert "its probe does not succeed (refused)" in capsys.readouterr().err
+
+
+def test_what_kept_a_machine_out_goes_and_comes_back_after_a_failure(machine: Machine, cluster: FakeCluster) -> None:
+    kept_out = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+    cluster.entries[ENTRY] = kept_out
+    machine.outcome = ROLLED_BACK
+    with pytest.raises(scripting.Failed):
+        join_machine.run(PAYLOAD)
+    assert cluster.entries[ENTRY]["metadata"]["labels"] == kept_out["metadata"]["labels"]
+    assert cluster.entries[ENTRY]["metadata"]["ownerReferences"] == kept_out["metadata"]["ownerReferences"]
+    machine.outcome = DONE
+    machine.registers = lambda: cluster.add(ENTRY, "0123") if ENTRY not in cluster.entries else None
+    join_machine.run(PAYLOAD)
+    assert names.REGISTRATION_LABEL in cluster.entries[ENTRY]["metadata"]["labels"]

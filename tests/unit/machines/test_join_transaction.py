@@ -1,0 +1,408 @@
+"""A join ends in the new state or in the old one, repairs what somebody changed, and touches nothing of others."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.machines.bundle import DEADLINE_S, digest
+from components.names import DISCONNECT_GRACE
+from tests.support import machine as support
+from tests.support.machine import BUNDLE, OWNER, PROGRAMS, STATE, UNITS, FakeMachine, bundle, token
+from tests.support.scripts import add_program
+
+STEPS = re.findall(r"^ +step (\w+)", support.JOIN.read_text(), re.MULTILINE)
+STOP = STEPS.index("stop")
+CHANGE = bundle({"cluster.env": "A='2'\n", "new.env": "new"}, package_url="https://example.com/good-2.deb")
+AS_BEFORE = "; the machine runs as before\n"
+
+
+@pytest.fixture(scope="module")
+def joined_once(tmp_path_factory: pytest.TempPathFactory) -> FakeMachine:
+    """A machine that has joined, and has a certificate and a drop-in of its administrator."""
+    machine = FakeMachine(tmp_path_factory.mktemp("joined") / "machine").create()
+    done = machine.join()
+    assert done.stdout == f"{digest(BUNDLE)}\n", done.stderr
+    for name in ("key", "cert-chain"):
+        (machine.root / STATE / f"etc/certs/{name}.pem").write_text(f"{name} of the agent")
+    (machine.root / UNITS / "istio-vm-mesh.service.d/theirs.conf").write_text("[Service]\n")
+    support.package(machine.directory / "served", "good-2.deb", "good-2")
+    support.package(machine.directory / "served", "bad.deb", "never-ready")
+    return machine
+
+
+@pytest.fixture
+def machine(joined_once: FakeMachine, tmp_path: Path) -> FakeMachine:
+    return joined_once.copy(tmp_path / "machine")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> FakeMachine:
+    return FakeMachine(tmp_path / "fresh").create()
+
+
+def failing(name: str, way: str = "fail injected") -> str:
+    """Have a step fail after its work; the last one before, since with it the join is complete."""
+    order = (f'[ "$1" != {name} ] || {{ {way}; }}', 'real_step "$@"')
+    first, second = order if name == STEPS[-1] else order[::-1]
+    return f'eval "real_$(declare -f step)"\nstep() {{\n{first}\n{second}\n}}'
+
+
+def counted() -> str:
+    return 'eval "real_$(declare -f step)"\nstep() { real_step "$@"; echo "$STEP $STEP_NAME" >>"$RUN/steps"; }'
+
+
+def test_a_good_run_has_every_step_in_order(machine: FakeMachine) -> None:
+    assert machine.join(CHANGE, counted()).returncode == 0
+    lines = (machine.directory / "run/steps").read_text().splitlines()
+    assert lines == [f"{number} {name}" for number, name in enumerate(STEPS, 1)]
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_change_that_fails_at_any_step_leaves_the_old_state(machine: FakeMachine, name: str) -> None:
+    before, number = machine.tree(), STEPS.index(name)
+    done = machine.join(CHANGE, failing(name), TOKEN=token(sub="system:serviceaccount:shop:other"))
+    assert (done.returncode, done.stderr.startswith("machine product-1: injected")) == (1, True), done.stderr
+    assert done.stderr.endswith(AS_BEFORE) or number <= STEPS.index("check_fail_closed")
+    assert digest(CHANGE) not in done.stdout
+    assert machine.tree() == before
+    assert machine.active == "good-1"
+    if number < STOP:
+        assert machine.calls == [], "the agent was not touched"
+    else:
+        assert machine.calls[-1] == "restart istio-vm-mesh"
+
+
+@pytest.mark.parametrize("name", ["provide_package", "stop", "write_files", "start_agent"])
+@pytest.mark.parametrize("way", ["false", "kill -TERM $$", "kill -HUP $$"])
+def test_an_end_that_nothing_named_is_named_by_its_step(machine: FakeMachine, name: str, way: str) -> None:
+    before = machine.tree()
+    done = machine.join(CHANGE, failing(name, way))
+    reason = "" if way == "false" else " because it was interrupted"
+    assert done.stderr == f"machine product-1: the join ended at its step {STEPS.index(name) + 1} ({name}){reason}{AS_BEFORE}"
+    assert (machine.tree(), machine.active) == (before, "good-1")
+
+
+@pytest.mark.parametrize("name", ["check_token", "provide_package", "write_files", "start_agent", "record"])
+def test_a_first_join_that_fails_leaves_nothing(fresh: FakeMachine, name: str) -> None:
+    (fresh.root / "etc/unrelated").write_text("theirs")
+    before = fresh.tree()
+    done = fresh.join(text=failing(name))
+    assert done.returncode == 1
+    assert fresh.active == ""
+    left = {path: shown for path, shown in fresh.tree().items() if not path.endswith("multi-user.target.wants")}
+    assert left == before
+    assert done.stderr.endswith("; nothing of the join is left on the machine\n") or name == "check_token"
+
+
+def test_an_agent_that_never_gets_ready_is_replaced_by_the_old_one(machine: FakeMachine) -> None:
+    before = machine.tree()
+    done = machine.join(bundle(package_url="https://example.com/bad.deb"), DEADLINE_S="17")
+    assert "the agent is not ready after 2 s" in done.stderr and done.stderr.endswith(AS_BEFORE)
+    assert (machine.tree(), machine.active) == (before, "good-1")
+
+
+def test_an_old_state_that_does_not_come_back_is_named(machine: FakeMachine) -> None:
+    done = machine.join(CHANGE, failing("write_files", 'touch "$RUN/broken"; fail injected'))
+    assert done.stderr == ("machine product-1: injected; what was there before could not be brought back either: run the update again\n")
+
+
+def test_a_join_that_was_killed_is_undone_by_the_next(machine: FakeMachine) -> None:
+    """Its package, files and agent of before come back where that one fails too."""
+    before = machine.tree()
+    killed = machine.join(CHANGE, failing("switch_package", "kill -KILL $$"))
+    assert killed.returncode == -9 and machine.tree() != before and machine.active == ""
+    done = machine.join(CHANGE, failing("write_files"))
+    assert done.stderr.endswith(AS_BEFORE)
+    packages = f"{PROGRAMS}/packages/"
+    assert {path: shown for path, shown in machine.tree().items() if not path.startswith(packages)} == {
+        path: shown for path, shown in before.items() if not path.startswith(packages)
+    }
+    assert machine.active == "good-1"
+    assert machine.join(CHANGE).returncode == 0 and machine.active == "good-2"
+
+
+def test_a_change_stops_writes_and_starts_once(machine: FakeMachine) -> None:
+    done = machine.join(CHANGE)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, digest(CHANGE)), done.stderr
+    assert machine.calls == ["stop istio-vm-mesh", "enable --quiet istio-vm-mesh", "restart istio-vm-mesh"]
+    assert machine.active == "good-2"
+    assert (machine.root / STATE / "new.env").read_text() == "new"
+    names = {path.name for path in (machine.root / STATE).iterdir()}
+    assert names == {"cluster.env", "etc", "files", "joined", "new.env", "overrides.env", "owner", "var"}
+    assert (machine.root / UNITS / "istio-vm-mesh.service.d/theirs.conf").exists()
+
+
+def test_the_package_before_stays_and_older_ones_go(machine: FakeMachine) -> None:
+    support.package(machine.directory / "served", "good-3.deb", "good-3")
+    before = {path.name for path in (machine.root / PROGRAMS / "packages").iterdir()}
+    for number in (2, 3):
+        assert machine.join(bundle(package_url=f"https://example.com/good-{number}.deb")).returncode == 0
+    after = {path.name for path in (machine.root / PROGRAMS / "packages").iterdir()}
+    assert len(after) == 2 and not after & before
+
+
+def test_a_second_join_changes_nothing_but_the_token(machine: FakeMachine) -> None:
+    before, requests = machine.tree(), machine.directory / "run/requests"
+    requests.write_text("")
+    later = token(iat=support.ISSUED + 1)
+    done = machine.join(TOKEN=later, answers="")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{digest(BUNDLE)}\n", "")
+    assert machine.calls == []
+    assert "example.com" not in requests.read_text(), "an unchanged package needs no network"
+    path = f"{STATE}/var/run/secrets/tokens/istio-token"
+    assert machine.tree() == {**before, path: f"100600 {later.encode()!r}"}
+
+
+DAMAGE = {
+    "a file is edited": "echo more >>$STATE/cluster.env",
+    "a file is deleted": "rm $STATE/overrides.env",
+    "a file has another mode": "chmod 0666 $STATE/overrides.env",
+    "a file is a link": "mv $STATE/cluster.env /tmp/elsewhere.$$; ln -s /tmp/elsewhere.$$ $STATE/cluster.env",
+    "a unit is edited": "echo more >>$UNITS/istio-vm-mesh.service",
+    "a unit is deleted": "rm $UNITS/istio-vm-mesh.service",
+    "a drop-in is deleted": "rm $UNITS/istio-vm-mesh.service.d/sidecar.conf",
+    "a script is edited": "echo more >>$PROGRAMS/scripts/withdraw.sh",
+    "the root certificate is another": "echo other >$CERTS/root-cert.pem",
+    "a program is edited": "echo more >>$PROGRAMS/current/usr/local/bin/envoy",
+    "a program is not executable": "chmod a-x $PROGRAMS/current/usr/local/bin/pilot-agent",
+    "the link is another": "ln -sfn packages/other $PROGRAMS/current",
+    "the programs are deleted": "rm -rf $PROGRAMS",
+    "the list of files is forgotten": "rm $STATE/files",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_join_repairs_what_somebody_changed(machine: FakeMachine, damage: str) -> None:
+    before = machine.tree()
+    places = "\n".join(f"{name}={value}" for name, value in machine.places().items())
+    subprocess.run(["bash", "-euc", f"{places}\n{damage}"], check=True)
+    assert machine.tree() != before
+    done = machine.join()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert machine.tree() == before
+    assert machine.calls[:1] == ["stop istio-vm-mesh"]
+
+
+def test_a_certificate_of_an_account_that_is_forgotten_is_dropped(machine: FakeMachine) -> None:
+    (machine.root / STATE / "joined").unlink()
+    assert machine.join().returncode == 0
+    assert [path.name for path in (machine.root / STATE / "etc/certs").iterdir()] == ["root-cert.pem"]
+
+
+def test_a_unit_that_somebody_disabled_is_enabled_without_a_restart(machine: FakeMachine) -> None:
+    wanted = machine.root / UNITS / "multi-user.target.wants/istio-vm-mesh.service"
+    wanted.unlink()
+    assert machine.join().returncode == 0
+    assert wanted.is_symlink() and machine.calls == ["enable --quiet istio-vm-mesh"]
+
+
+def test_an_agent_that_somebody_stopped_is_started(machine: FakeMachine) -> None:
+    (machine.directory / "run/active").unlink()
+    done = machine.join(answers="")
+    assert (done.returncode, machine.active) == (0, "good-1"), "a machine out of the mesh asks nothing"
+
+
+def test_a_root_certificate_that_the_agent_wrote_with_others_is_no_difference(machine: FakeMachine) -> None:
+    file = machine.root / STATE / "etc/certs/root-cert.pem"
+    file.write_text("-----BEGIN CERTIFICATE-----\nYg==\n-----END CERTIFICATE-----\n" + support.ROOT_CERTIFICATE.strip())
+    file.chmod(0o600)
+    assert machine.join().returncode == 0
+    assert machine.calls == []
+
+
+def test_a_gateways_join_leaves_nothing_of_a_sidecar(machine: FakeMachine) -> None:
+    assert machine.join(bundle(role="router")).returncode == 0
+    names = {path.name for path in (machine.root / UNITS).rglob("*") if not path.is_dir()}
+    assert names == {"istio-vm-mesh.service", "theirs.conf"}
+
+
+def test_a_token_of_another_account_drops_the_certificate(machine: FakeMachine) -> None:
+    certificates = machine.root / STATE / "etc/certs"
+    assert machine.join(CHANGE).returncode == 0
+    assert {path.name for path in certificates.iterdir()} == {"key.pem", "cert-chain.pem", "root-cert.pem"}
+    assert machine.join(CHANGE, TOKEN=token(sub="system:serviceaccount:shop:other")).returncode == 0
+    assert {path.name for path in certificates.iterdir()} == {"root-cert.pem"}
+
+
+def test_a_changed_registration_waits_for_the_old_entry_to_go(machine: FakeMachine) -> None:
+    assert "slept" not in machine.join(CHANGE).stdout
+    assert machine.join(replace(CHANGE, registered="another")).stdout.count("slept") == 13
+    assert machine.join(replace(CHANGE, registered="another", owner=replace(OWNER, registration="r-2"))).stdout.count("slept") == 13
+
+
+def test_a_machine_of_a_group_fills_in_its_name_and_address_and_asks_nothing(fresh: FakeMachine) -> None:
+    done = fresh.join(MACHINE="product-x7k2", ADDRESS="10.11.0.9", ASK="", answers="")
+    assert done.returncode == 0, done.stderr
+    assert (fresh.root / STATE / "overrides.env").read_text() == "POD_NAME='product-x7k2'\nINSTANCE_IP='10.11.0.9'\n"
+    again = fresh.join(MACHINE="product-x7k2", ADDRESS="10.11.0.9", ASK="", answers="")
+    assert (again.stdout.count("ask"), fresh.calls) == (0, [])
+
+
+# Whose the machine is.
+
+
+def test_the_stamp_says_who_joined_the_machine(machine: FakeMachine) -> None:
+    assert (machine.root / STATE / "owner").read_text() == (
+        "project=mesh\nstack=prod\nmachine=product-1\nregistration=r-1\nnamespace=shop\nworkload=product\n"
+    )
+
+
+def test_a_machine_of_others_is_taken_over_only_with_a_yes(machine: FakeMachine) -> None:
+    other = bundle(owner=replace(OWNER, stack="test", machine="a"))
+    before = machine.tree()
+    refused = machine.join(other, answers="no it is of mesh/prod\n")
+    assert refused.stderr == "machine a: it is of mesh/prod\n"
+    assert refused.stdout == "istio-vm-mesh: ask owner mesh prod product-1 r-1\n"
+    assert (machine.tree(), machine.calls) == (before, [])
+    taken = machine.join(other)
+    assert taken.stdout.splitlines()[:2] == ["istio-vm-mesh: ask owner mesh prod product-1 r-1", "istio-vm-mesh: ask stop"]
+    assert "stack=test\nmachine=a\n" in (machine.root / STATE / "owner").read_text()
+    assert not (machine.root / STATE / "etc/certs/key.pem").exists(), "the certificate was another mesh's"
+
+
+def test_a_renamed_machine_keeps_its_certificate(machine: FakeMachine) -> None:
+    renamed = bundle(owner=replace(OWNER, machine="billing-a", registration="r-9"))
+    assert machine.join(renamed).stdout.startswith("istio-vm-mesh: ask owner mesh prod product-1 r-1\n")
+    assert (machine.root / STATE / "etc/certs/key.pem").exists()
+
+
+def test_a_no_to_the_stop_changes_nothing(machine: FakeMachine) -> None:
+    before = machine.tree()
+    done = machine.join(CHANGE, answers="no product-2 failed, so this update stops here\n")
+    assert done.stderr == f"machine product-1: product-2 failed, so this update stops here{AS_BEFORE}"
+    assert (machine.tree(), machine.calls) == (before, [])
+
+
+def test_a_connection_that_ends_before_the_answer_changes_nothing(machine: FakeMachine) -> None:
+    before = machine.tree()
+    done = machine.join(CHANGE, answers="")
+    assert "the connection ended before the question 'stop' was answered" in done.stderr
+    assert (machine.tree(), machine.calls) == (before, [])
+
+
+def test_two_joins_at_once_the_second_names_the_first(machine: FakeMachine) -> None:
+    with (machine.directory / "run/istio-vm-mesh.lock").open("w+") as lock:
+        lock.write("the join of a from the stack mesh/test (process 7, since then)\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = machine.join(CHANGE)
+    assert done.stderr == (
+        "machine product-1: the join of a from the stack mesh/test (process 7, since then) is still running"
+        " on this machine: run the update again when it has ended\n"
+    )
+
+
+# What is of others.
+
+THEIRS = ("etc/certs/key.pem", "etc/certs/cert-chain.pem", "etc/certs/root-cert.pem", "run/secrets/theirs", "etc/istio/mesh",
+          "etc/systemd/system/istio.service", "usr/local/bin/envoy", "usr/local/bin/pilot-agent", "var/lib/istio/envoy/cluster.env")  # fmt: skip
+
+
+def test_a_join_and_a_leave_touch_nothing_of_others(fresh: FakeMachine) -> None:
+    for name in THEIRS:
+        (fresh.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (fresh.root / name).write_text("theirs")
+    (fresh.root / "run/secrets").chmod(0o700)
+    before = fresh.tree()
+    assert fresh.join().returncode == 0
+    assert {path: shown for path, shown in fresh.tree().items() if path in before} == before
+    ours = [path for path in fresh.tree() if path not in before and "istio-vm-mesh" not in path]
+    assert ours == ["etc/systemd/system/multi-user.target.wants"]
+    assert fresh.leave().stdout == "left\n"
+    assert {path for path in fresh.tree() if path not in before} == set(ours)
+    assert {path: shown for path, shown in fresh.tree().items() if path in before} == before
+
+
+# The package.
+
+
+def provide(machine: FakeMachine, url: str, sha256: str = "", **variables: str) -> tuple[subprocess.CompletedProcess[str], str]:
+    """Join with a package, and return what curl was called with, too."""
+    requests = machine.directory / "run/requests"
+    requests.write_text("")
+    done = machine.join(bundle(package_url=url, package_sha256=sha256), **variables)
+    return done, requests.read_text()
+
+
+def test_https_never_becomes_http(fresh: FakeMachine) -> None:
+    _, requests = provide(fresh, "https://example.com/good-1.deb")
+    downloads = [line for line in requests.splitlines() if "example.com" in line]
+    assert len(downloads) == 2
+    assert all(line.startswith("--disable ") and "--proto =https --proto-redir =https" in line for line in downloads)
+
+
+def test_http_needs_a_digest_that_the_stack_names(fresh: FakeMachine) -> None:
+    done, requests = provide(fresh, "http://example.com/good-1.deb")
+    assert "proves nothing without TLS: set mesh.package.sha256" in done.stderr and "example.com" not in requests
+    sha256 = (fresh.directory / "served/good-1.deb.sha256").read_text()[:64]
+    done, _ = provide(fresh, "http://example.com/good-1.deb", sha256)
+    assert done.returncode == 0, done.stderr
+
+
+def test_credentials_of_the_packages_server_are_on_no_command_line(fresh: FakeMachine) -> None:
+    done, requests = provide(fresh, "https://example.com/good-1.deb", PACKAGE_CREDENTIALS='me:p"a\\ss')
+    assert done.returncode == 0 and "p" in requests and 'p"a' not in requests
+    assert (fresh.directory / "run/credentials").read_text() == 'user = "me:p\\"a\\\\ss"\n' * 2
+    assert not [path for path, shown in fresh.tree().items() if "a\\ss" in shown]
+
+
+@pytest.mark.parametrize(
+    ("programs", "cause"),
+    [
+        ({"envoy": "echo 'GLIBC_2.38 not found' >&2; exit 1"}, "envoy of the package from https://example.com/other.deb does not run on this machine: GLIBC_2.38 not found"),
+        ({"agent": "exit 126"}, "pilot-agent of the package from https://example.com/other.deb does not run on this machine"),
+    ],
+)  # fmt: skip
+def test_a_package_whose_programs_do_not_run_stops_nothing(machine: FakeMachine, programs: dict[str, str], cause: str) -> None:
+    support.package(machine.directory / "served", "other.deb", "good", **programs)
+    before = machine.tree()
+    done, _ = provide(machine, "https://example.com/other.deb")
+    assert cause in done.stderr and done.stderr.endswith(AS_BEFORE)
+    assert (machine.tree(), machine.calls) == (before, [])
+
+
+def test_a_package_that_is_another_than_its_digest_is_not_unpacked(machine: FakeMachine) -> None:
+    before = machine.tree()
+    done, _ = provide(machine, "https://example.com/good-2.deb", "0" * 64)
+    assert f"instead of {'0' * 64}: nothing was installed" in done.stderr
+    assert (machine.tree(), machine.calls) == (before, [])
+
+
+def test_what_is_no_package_is_named(machine: FakeMachine) -> None:
+    (machine.directory / "served/other.deb").write_text("!<arch>\nnot a package")
+    digest_ = subprocess.run(["sha256sum"], input=b"!<arch>\nnot a package", capture_output=True, check=True).stdout.decode()[:64]
+    done, _ = provide(machine, "https://example.com/other.deb", digest_)
+    assert "the package from https://example.com/other.deb cannot be unpacked: " in done.stderr
+
+
+@pytest.mark.parametrize("with_cpio", [True, False])
+def test_an_rpm_is_unpacked_without_a_package_manager(machine: FakeMachine, with_cpio: bool) -> None:
+    """With stand-ins for rpm's programs, which take the content from a tar."""
+    served = machine.directory / "served"
+    content = subprocess.run(
+        ["tar", "--create", "--gzip", "--directory", str(served / "content-good-2.deb"), "usr", "var"], capture_output=True, check=True
+    ).stdout
+    (served / "good.rpm").write_bytes(b"\xed\xab\xee\xdb" + content)
+    programs = machine.directory / "bin"
+    add_program(programs, "rpm2archive", "tail -c +5")
+    add_program(programs, "rpm2cpio", 'tail -c +5 "$1"')
+    if with_cpio:
+        add_program(programs, "cpio", "tar --extract --gzip")
+    sha256 = subprocess.run(["sha256sum", str(served / "good.rpm")], capture_output=True, check=True).stdout.decode()[:64]
+    done, _ = provide(machine, "https://example.com/good.rpm", sha256)
+    assert (done.returncode, machine.active) == (0, "good-2"), done.stderr
+
+
+# Time.
+
+
+def test_every_wait_has_a_share_of_one_deadline() -> None:
+    """The seconds that are no share are those of the gateway, the old entry, and an agent that runs."""
+    shares = [int(share) for share in re.findall(r"\$\(share (\d+)\)", support.JOIN.read_text())]
+    assert sum(shares) * DEADLINE_S / 100 + 5 + DISCONNECT_GRACE + 3 + 5 < DEADLINE_S

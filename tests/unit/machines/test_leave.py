@@ -1,0 +1,100 @@
+"""A machine leaves only for who joined it, and then nothing of the join is left on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.machine import OWNER, PROGRAMS, STATE, UNITS, FakeMachine
+from tests.support.scripts import add_program
+
+
+@pytest.fixture(scope="module")
+def joined_once(tmp_path_factory: pytest.TempPathFactory) -> FakeMachine:
+    machine = FakeMachine(tmp_path_factory.mktemp("joined") / "machine").create()
+    assert machine.join().returncode == 0
+    (machine.root / STATE / "etc/certs/key.pem").write_text("a key")
+    return machine
+
+
+@pytest.fixture
+def machine(joined_once: FakeMachine, tmp_path: Path) -> FakeMachine:
+    return joined_once.copy(tmp_path / "machine")
+
+
+def left(machine: FakeMachine) -> list[str]:
+    return [path for path in machine.tree() if "istio" in path]
+
+
+def test_nothing_of_the_join_is_left(machine: FakeMachine) -> None:
+    add_program(machine.directory / "bin", "shred", 'cat "$2" >>"$RUN/shredded"; rm "$2"')
+    done = machine.leave()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
+    assert left(machine) == []
+    assert machine.active == ""
+    assert "a key" in (machine.directory / "run/shredded").read_text()
+    assert not (machine.directory / "run/istio-vm-mesh.lock").exists()
+
+
+def test_a_second_leave_and_one_of_a_machine_that_never_joined_change_nothing(machine: FakeMachine) -> None:
+    machine.leave()
+    before = machine.tree()
+    done = machine.leave()
+    assert (done.returncode, done.stdout, machine.calls, machine.tree()) == (0, "not-joined\n", [], before)
+
+
+@pytest.mark.parametrize("change", [{"project": "a"}, {"stack": "a"}, {"machine": "a"}, {"registration": "r-2"}])
+def test_only_who_joined_a_machine_removes_it(machine: FakeMachine, change: dict[str, str]) -> None:
+    before = machine.tree()
+    done = machine.leave(replace(OWNER, **change))
+    assert (done.returncode, done.stdout) == (0, "not-ours mesh/prod product-1\n")
+    assert (machine.tree(), machine.active, machine.calls) == (before, "good-1", [])
+
+
+def test_another_workload_in_the_stamp_is_no_other_owner(machine: FakeMachine) -> None:
+    assert machine.leave(replace(OWNER, namespace="a", workload="b")).stdout == "left\n"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [f"{UNITS}/istio-vm-mesh.service", f"{PROGRAMS}/scripts/redirect.sh", f"{PROGRAMS}/current", f"{STATE}/joined", f"{STATE}/files"],
+)
+def test_a_part_that_is_missing_is_no_obstacle(machine: FakeMachine, damage: str) -> None:
+    (machine.root / damage).unlink()
+    (machine.directory / "run/active").unlink()
+    assert machine.leave().stdout == "left\n"
+    assert left(machine) == []
+
+
+def test_rules_that_are_left_are_an_error_and_the_next_leave_goes_on(machine: FakeMachine) -> None:
+    add_program(machine.directory / "bin", "iptables-save", "echo ':ISTIO_OUTPUT - [0:0]'")
+    done = machine.leave()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("machine product-1: redirection rules of Istio are left") and (machine.root / STATE / "owner").exists()
+    add_program(machine.directory / "bin", "iptables-save", "")
+    assert machine.leave().stdout == "left\n"
+
+
+def test_a_key_that_is_a_link_to_a_file_of_others_is_only_unlinked(machine: FakeMachine) -> None:
+    key, theirs = machine.root / STATE / "etc/certs/key.pem", machine.root / "etc/theirs"
+    theirs.write_text("theirs")
+    key.unlink()
+    key.symlink_to(theirs)
+    assert machine.leave().stdout == "left\n"
+    assert theirs.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_the_user_goes_only_if_a_join_created_it(tmp_path: Path, created: bool) -> None:
+    machine = FakeMachine(tmp_path / "fresh").create()
+    add_program(machine.directory / "bin", "userdel", 'echo "$*" >>"$RUN/removed"')
+    if created:
+        add_program(machine.directory / "bin", "id", 'case $1 in -u) echo 0 ;; *) [ -e "$RUN/user" ] ;; esac')
+        add_program(machine.directory / "bin", "useradd", 'echo "$*" >"$RUN/user"')
+    assert machine.join().returncode == 0
+    assert machine.leave().stdout == "left\n"
+    assert (machine.directory / "run/removed").exists() == created
+    if created:
+        assert f"--home-dir {machine.root}/{STATE} --no-create-home" in (machine.directory / "run/user").read_text()

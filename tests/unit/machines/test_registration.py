@@ -1,0 +1,130 @@
+"""When a machine is joined again, seen in a preview. The cluster is a small fake."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from pulumi.runtime.rpc import UNKNOWN
+
+from components.local import cluster_access
+from components.local.cluster_access import ClusterAccess
+from components.machines import registration
+from components.machines.registration import RegistrationProvider
+from tests.support.fake_cluster import FakeCluster
+
+ENTRY = "product-172.31.6.130-pods"
+PROPS: dict[str, Any] = {
+    "machine": "product-1",
+    "access": asdict(ClusterAccess(context="prod")),
+    "workload": "product",
+    "workloads": ["orders", "product"],
+    "namespace": "shop",
+    "identity": "machine-1",
+    "entry": ENTRY,
+    "watched": True,
+}
+ID = "0123"
+
+
+@pytest.fixture(autouse=True)
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    """A cluster in which the machine is joined."""
+    cluster = FakeCluster()
+    monkeypatch.setattr(cluster_access, "kubectl", cluster.kubectl)
+    monkeypatch.setattr(registration, "_listings", {})
+    cluster.add(ENTRY, ID)
+    return cluster
+
+
+def diff(**news: Any) -> tuple[bool | None, list[str] | None]:
+    result = RegistrationProvider().diff(ID, {**PROPS, "checked": ""}, {**PROPS, **news})
+    return result.changes, result.replaces
+
+
+def test_every_registration_has_an_identifier_of_its_own() -> None:
+    created = [RegistrationProvider().create(dict(PROPS)).id for _ in range(2)]
+    assert created[0] != created[1] and len(created[0]) == 12
+
+
+def test_a_machine_that_is_joined_changes_nothing() -> None:
+    assert diff() == (False, None)
+
+
+def test_another_machine_has_another_registration() -> None:
+    assert diff(identity="machine-2") == (True, ["identity"])
+    assert diff(identity=UNKNOWN) == (True, ["identity"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"workload": "orders"}, {"workload": "orders", "namespace": "other"}, {"entry": "product-10.0.0.1-pods"}]
+)
+def test_a_machine_that_moves_keeps_its_registration(change: dict[str, Any]) -> None:
+    assert diff(**change) == (True, None)
+
+
+@pytest.mark.parametrize("change", [{"access": asdict(ClusterAccess(context="renamed"))}, {"workloads": ["new", "orders", "product"]}])
+def test_another_context_and_another_workload_beside_it_change_nothing(change: dict[str, Any]) -> None:
+    assert diff(**change) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"workload": "goods", "workloads": ["goods", "orders"]}, "the workload product, which this machine runs, is now called goods"),
+        ({"namespace": "other"}, "the workload product moves from the namespace shop to other"),
+    ],
+)
+def test_a_workload_with_machines_cannot_be_renamed_or_moved(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(RuntimeError, match=says):
+        diff(**change)
+
+
+@pytest.mark.parametrize("state", ["missing", "another registration", "disconnected"])
+def test_a_machine_out_of_the_mesh_is_joined_again(cluster: FakeCluster, state: str) -> None:
+    cluster.entries.clear()
+    if state != "missing":
+        cluster.add(ENTRY, ID if state == "disconnected" else "4567", connected=state != "disconnected")
+    assert diff() == (True, None)
+    before = RegistrationProvider().update(ID, PROPS, PROPS).outs
+    assert before and before["checked"] != ""
+    assert diff(watched=False) == (False, None), "a machine that is forgotten is not joined"
+
+
+def test_a_machine_whose_probe_fails_is_in_the_mesh(cluster: FakeCluster) -> None:
+    cluster.add(ENTRY, ID, healthy=False)
+    assert diff() == (False, None)
+
+
+def test_an_api_server_that_does_not_answer_changes_nothing(cluster: FakeCluster) -> None:
+    cluster.entries.clear()
+    cluster.down = "Unable to connect to the server"
+    assert diff() == (False, None)
+
+
+@pytest.mark.parametrize("key", ["entry", "access", "context"])
+def test_what_is_not_known_yet_in_a_preview_changes_nothing(cluster: FakeCluster, key: str) -> None:
+    cluster.entries.clear()
+    unknown = {"access": asdict(replace(ClusterAccess(), context=UNKNOWN))} if key == "context" else {key: UNKNOWN}
+    assert diff(**unknown) == (key == "entry", None)
+    assert cluster.calls == []
+
+
+def test_the_entries_are_listed_once_for_all_machines_of_a_run(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        cluster.add(f"product-10.0.0.{number}-pods", str(number))
+    for number in range(20):
+        props = {**PROPS, "entry": f"product-10.0.0.{number}-pods"}
+        assert RegistrationProvider().diff(str(number), {**props, "checked": ""}, props).changes is False
+    assert len(cluster.calls) == 1
+    monkeypatch.setattr(registration, "LISTING_LIFE_S", -1)
+    diff()
+    assert len(cluster.calls) == 2, "a run that comes later asks again"
+
+
+def test_a_runner_without_kubectl_is_refused_in_the_preview(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert RegistrationProvider().check({}, dict(PROPS)).failures == []
+    monkeypatch.setenv("PATH", "/nowhere")
+    failures = RegistrationProvider().check({}, dict(PROPS)).failures
+    assert [failure.reason for failure in failures] == ["kubectl is not on PATH: install it on the computer that runs Pulumi"]

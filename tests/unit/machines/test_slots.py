@@ -1,0 +1,98 @@
+"""How many agents of a workload are stopped at once: decisions, limits, and the id of an update."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from components.machines.scripts import slots
+from components.machines.scripts.slots import Situation, Verdict
+
+MACHINES = frozenset({"m1", "m2", "m3", "m4"})
+
+
+def situation(limit: int, healthy: str = "m1 m2 m3 m4", holders: str = "", joined: str = "m1 m2 m3 m4") -> Situation:
+    return Situation(limit, *(frozenset(names.split()) for names in (joined, healthy, holders)))
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict"),
+    [
+        (situation(1), Verdict.TAKE),
+        (situation(1, holders="m2"), Verdict.WAIT),
+        (situation(2, holders="m2"), Verdict.TAKE),
+        (situation(2, holders="m2 m3"), Verdict.WAIT),
+        # Machines that are out of the mesh take slots, but stop no join below the bound.
+        (situation(1, healthy="m1 m2 m3"), Verdict.WAIT),
+        (situation(2, healthy="m1 m2 m3"), Verdict.TAKE),
+        (situation(2, healthy="m1 m2 m3", holders="m2"), Verdict.WAIT),
+        # A holder whose agent is stopped counts once.
+        (situation(2, healthy="m1 m3 m4", holders="m2"), Verdict.TAKE),
+        # A machine that is out of the mesh waits for nothing, whatever the others do.
+        (situation(1, healthy="m2 m3 m4"), Verdict.REPAIR),
+        (situation(1, healthy="m2", holders="m3 m4"), Verdict.REPAIR),
+        (situation(1, healthy="", holders=""), Verdict.REPAIR),
+        # A machine that is new was never in the mesh, so it is not missed.
+        (situation(1, healthy="m1 m2", joined="m1 m2"), Verdict.TAKE),
+        # A slot that a killed join of this machine left is its slot again.
+        (situation(1, holders="m1"), Verdict.TAKE),
+        (situation(1, healthy="m2 m3 m4", holders="m1"), Verdict.TAKE),
+        (situation(1, healthy="m1", holders="m1 m2"), Verdict.TAKE),
+    ],
+)
+def test_a_join_takes_a_slot_or_waits(now: Situation, verdict: Verdict) -> None:
+    assert slots.decide(now, "m1") is verdict
+
+
+def test_no_order_of_joins_takes_more_machines_out_of_the_mesh_than_the_limit() -> None:
+    """Many random histories: joins begin and end, machines die and come back."""
+    chance = random.Random(20)
+    for limit, _ in itertools.product((1, 2, 3), range(100)):
+        dead: set[str] = set()
+        holders: set[str] = set()
+        for _ in range(60):
+            machine = chance.choice(sorted(MACHINES))
+            match chance.choice(["ask", "ask", "ask", "end", "die", "come back"]):
+                case "ask":
+                    healthy = MACHINES - dead - holders
+                    now = Situation(limit, MACHINES, healthy, frozenset(holders))
+                    out_of_mesh = len(MACHINES - healthy)
+                    if slots.decide(now, machine) is Verdict.WAIT:
+                        assert out_of_mesh >= limit
+                        continue
+                    holders.add(machine)
+                    assert len(dead | holders) <= max(limit, out_of_mesh)
+                case "end":
+                    holders.discard(machine)
+                case "die":
+                    dead.add(machine)
+                case _:
+                    dead.discard(machine)
+
+
+def test_every_join_gets_a_slot_in_the_end() -> None:
+    for limit in (1, 2, 3):
+        waiting = sorted(MACHINES)
+        rounds = 0
+        while waiting:
+            holders: frozenset[str] = frozenset()
+            for machine in list(waiting):
+                now = Situation(limit, MACHINES, MACHINES - holders, holders)
+                if slots.decide(now, machine) is Verdict.TAKE:
+                    holders |= {machine}
+                    waiting.remove(machine)
+            rounds += 1
+        assert rounds == -(-len(MACHINES) // limit)
+
+
+@pytest.mark.parametrize(
+    ("text", "machines", "limit"),
+    [
+        *[("25%", 3, 1), ("25%", 4, 1), ("25%", 7, 1), ("25%", 8, 2), ("25%", 10, 2)],
+        *[("1%", 10, 1), ("100%", 5, 5), ("50%", 5, 2), ("25%", 0, 1), ("1", 10, 1), ("3", 2, 3)],
+    ],
+)
+def test_a_percentage_is_rounded_down_to_at_least_one(text: str, machines: int, limit: int) -> None:
+    assert slots.limit_of(text, machines) == limit
