@@ -85,6 +85,13 @@ def test_secrets_are_secret_wherever_they_go(stack: str, canary: str) -> None:
         assert canary not in text and encoded(canary) not in text, text[:300]
 
 
+def test_the_kubeconfig_of_a_kind_cluster_is_in_two_resources() -> None:
+    """The one that makes the cluster, and the provider. Commands ask kind for it."""
+    canary = CANARIES["kubeconfig"]
+    graph = declared("lab").graph
+    assert {name for name, node in graph.items() if canary in str((node.inputs, node.state))} == {"cluster-kind", "kubernetes"}
+
+
 @pytest.mark.parametrize("preview", [True, False], ids=["preview", "update"])
 def test_secret_outputs_are_declared_before_their_values_exist(preview: bool) -> None:
     """Not only by what flowed into it in one run: marks are declared, so that a preview hides what it does not know yet."""
