@@ -63,15 +63,15 @@ def test_the_pods_network_has_its_name_and_pods_get_sidecars(stack: str) -> None
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_object_names_its_stack_and_is_looked_for_before(stack: str, preview: bool) -> None:
     graph = harness.declared(stack, preview).graph
-    looked_for = {(each["kind"], each["namespace"], each["name"]) for each in graph["cluster-check"].inputs["objects"]}
+    looked_for = {tuple(each[key] for key in ("group", "kind", "namespace", "name")) for each in graph["cluster-check"].inputs["objects"]}
     objects = [
         node for node in graph.values() if node.type.startswith("kubernetes:") and ":helm." not in node.type and "metadata" in node.inputs
     ]
     assert len(objects) >= 5
     for node in objects:
-        metadata = node.inputs["metadata"]
+        metadata, group = node.inputs["metadata"], node.inputs["apiVersion"].rpartition("/")[0]
         assert OWNED.items() <= metadata["labels"].items(), node.name
-        assert (node.inputs["kind"], metadata.get("namespace", ""), metadata["name"]) in looked_for, node.name
+        assert (group, node.inputs["kind"], metadata.get("namespace", ""), metadata["name"]) in looked_for, node.name
     assert len(looked_for) == len(objects)
     assert all("cluster-check" in graph[node.provider].dependencies for node in objects)
 
