@@ -68,6 +68,12 @@ def test_a_cluster_that_does_not_answer_is_a_failure_that_names_it(programs: Pro
         pytest.fail("the cluster is used")
 
 
+def test_a_context_that_was_renamed_elsewhere_is_no_riddle(programs: Programs) -> None:
+    programs.add("kubectl", ("", 1, "", "error: context was not found for specified context: production\n"))
+    with pytest.raises(scripting.Failed, match="`pulumi preview` notes it on this computer"), kubectl(ACCESS):
+        pytest.fail("the cluster is used")
+
+
 def test_what_a_context_is_called_now_is_noted_for_this_stack_alone() -> None:
     now = ClusterAccess(context="prod-eu")
     note_move(ACCESS, now)
