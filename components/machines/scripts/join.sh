@@ -204,7 +204,6 @@ write_stamp() {
 
 create_user() {
   if id istio-proxy >/dev/null 2>&1; then return; fi
-  touch "$STATE/user-created"
   if command -v useradd >/dev/null; then
     getent group istio-proxy >/dev/null || groupadd --system istio-proxy
     useradd --system --gid istio-proxy --home-dir "$STATE" --no-create-home \
@@ -213,6 +212,7 @@ create_user() {
     adduser --system --group --home "$STATE" --no-create-home istio-proxy
   fi >/dev/null ||
     fail "the user istio-proxy cannot be created: create it, or see why useradd fails"
+  touch "$STATE/user-created"
 }
 
 # The package's own directory is named by its digest, and complete as soon as it has its name.
@@ -718,8 +718,8 @@ main() {
   trap finish EXIT
   trap 'INTERRUPTED=1; exit 1' TERM HUP INT
   trap '' PIPE # a lost connection is seen by what is written next
-  step take_lock join
   step check_machine
+  step take_lock join
   step wait_for_setup
   step check_owner
   step check_gateway
