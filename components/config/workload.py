@@ -137,10 +137,10 @@ class WorkloadSettings(Record):
     )
     fail_closed: bool = Field(
         default=False,
-        description="Whether a machine drops new TCP connections from outside to ports that nothing "
-        "redirects to the agent, also while the agent starts, stops or has crashed. Ports of SSH and "
-        "of the agent stay open. It needs nftables 1.0 and Linux 5.12; a join refuses other machines. "
-        "Default: connections reach the application without the agent then.",
+        description="Whether a machine drops new TCP connections from outside to ports that "
+        "nothing redirects to the agent, also while the agent starts, stops or has crashed. Ports "
+        "of SSH and of the agent stay open. It needs nftables 1.0 and Linux 5.12; a join refuses "
+        "other machines. Default: connections reach the application without the agent then.",
     )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount,

@@ -100,7 +100,7 @@ def test_rules_come_back_after_nftables_flushed_everything(bare_host: Host) -> N
 
 def test_rules_of_others_stay_where_they_are(host: Host, backend: str) -> None:
     foreign = """
-        $program -t nat -I PREROUTING -p tcp --dport 9 -m comment --comment "before -j ISTIO_INBOUND" -j ACCEPT
+        $program -t nat -I PREROUTING -p tcp --dport 9 -m comment --comment "before -j ISTIO_INBOUND here" -j ACCEPT
         $program -t nat -A PREROUTING -p tcp --dport 10 -j ACCEPT
         $program -t nat -I ISTIO_INBOUND 3 -p tcp --dport 8080 -j RETURN
         $program -t nat -N ISTIO_POSTRT
@@ -150,7 +150,7 @@ def test_dns_bypasses_the_agent_until_it_has_the_name_table(host: Host, backend:
     ]
     with_program(host, backend, f"{FLUSHES['chains']}; locked repair")
     assert istio(host) == bypassed
-    with_program(host, backend, f"{FLUSHES['raw']}; locked turn_dns_on; locked repair")
+    with_program(host, backend, f"{FLUSHES['raw']}; $program -t nat -D ISTIO_OUTPUT 1; locked turn_dns_on; locked repair")
     assert istio(host) == redirected
 
 

@@ -2,6 +2,9 @@
 # printed: of the token only when it expires. The functions of lib.sh stand before this text.
 # Variable: GATEWAY (address of the east-west gateway, or "").
 TOKEN_FILE=/var/lib/istio/envoy/istio-token
+STATE=/var/lib/istio-vm-mesh
+GUARD=/opt/istio-vm-mesh/scripts/redirect_guard.sh
+GUARD_UNIT=/etc/systemd/system/istio-vm-mesh-redirect.service
 CERTIFICATE=/etc/certs/cert-chain.pem
 
 print_unit() {
@@ -20,22 +23,22 @@ print_versions() {
   agent=$(timeout 5 /usr/local/bin/pilot-agent version --short 2>/dev/null |
     sed -n 's/^client version: //p')
   [ -z "$agent" ] || echo "agent=$agent"
-  envoy=$(curl --silent --max-time 3 http://127.0.0.1:15000/server_info |
+  envoy=$(direct_curl --max-time 3 http://127.0.0.1:15000/server_info |
     sed -n 's/^ *"version": "[^/]*\/\([^/]*\)\/.*/\1/p' | head -n 1)
   [ -z "$envoy" ] || echo "envoy=$envoy"
 }
 
 # What is missing of the redirection. A network's gateway has none.
 print_redirection() {
-  local missing
-  [ -e /etc/systemd/system/istio-vm-mesh-redirect.service ] || return 0
+  local missing file
+  [ -e "$GUARD_UNIT" ] || return 0
   missing=$(
     set -a
-    for file in /var/lib/istio-vm-mesh/{cluster,overrides}.env; do
+    for file in "$STATE"/{cluster,overrides}.env; do
       # shellcheck disable=SC1090 # written by the join
       if [ -r "$file" ]; then . "$file"; fi
     done
-    bash /opt/istio-vm-mesh/scripts/redirect_guard.sh check
+    bash "$GUARD" check
     systemctl is-active --quiet istio-vm-mesh-redirect ||
       echo "istio-vm-mesh-redirect.service does not run"
   )
@@ -47,7 +50,7 @@ main() {
   echo "time=$(date +%s.%N)"
   print_unit
   print_versions
-  echo "ready=$(curl --silent --max-time 3 --output /dev/null --write-out '%{http_code}' \
+  echo "ready=$(direct_curl --max-time 3 --output /dev/null --write-out '%{http_code}' \
     http://127.0.0.1:15021/healthz/ready)"
   print_redirection
   # The certificate is public; the key beside it is not touched.

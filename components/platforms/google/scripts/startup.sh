@@ -6,8 +6,8 @@
 : "${METADATA:=http://metadata.google.internal/computeMetadata/v1}"
 
 metadata() { # path
-  as_proxy curl --silent --fail --retry 10 --retry-connrefused --max-time 10 \
-    --header 'Metadata-Flavor: Google' "$METADATA/instance/$1"
+  as_proxy curl --disable --noproxy '*' --silent --fail --max-time 10 \
+    --retry 10 --retry-connrefused --header 'Metadata-Flavor: Google' "$METADATA/instance/$1"
 }
 
 run_setup() {
@@ -31,8 +31,9 @@ mint_token() {
   request='{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest"'
   request+=',"spec":{"audiences":["istio-ca"],"expirationSeconds":3600}}'
   answer=$(printf 'header = "Authorization: Bearer %s"\n' "$access" |
-    as_proxy curl --config - --silent --show-error --fail-with-body --max-time 20 \
-      --retry 5 --retry-connrefused --header 'Content-Type: application/json' --data "$request" \
+    as_proxy curl --disable --noproxy '*' --config - --silent --show-error --fail-with-body \
+      --max-time 20 --retry 5 --retry-connrefused --header 'Content-Type: application/json' \
+      --data "$request" \
       "$API_SERVER/api/v1/namespaces/$NAMESPACE/serviceaccounts/$SERVICE_ACCOUNT/token" 2>&1) ||
     fail "the API server gives no token for the service account $NAMESPACE/$SERVICE_ACCOUNT:" \
       "$(printf %s "$answer" | tr -d '\n' | cut -c 1-300)"
