@@ -15,6 +15,7 @@ from ..names import (
     gateway_machine_name,
     gateway_workload_name,
 )
+from .docker import DockerMachine
 from .google import GceMachine
 from .stack import Machine, Settings
 from .workload import HttpProbe, Probe, WorkloadSettings
@@ -35,8 +36,7 @@ def gateway_machine_names(settings: Settings, network: str) -> list[str]:
 def add_gateway_machines(settings: Settings) -> Settings:
     """Return the stack with a workload and machines for the gateway of every network.
 
-    A gateway machine has the configuration of the network's first machine, except its startup
-    script and its local port. If the gateway names zones, they are assigned round-robin.
+    Its machines have the settings of the gateway alone, whatever else is in the network.
     """
     workloads, machines = dict(settings.workloads), dict(settings.machines)
     for network in networks_with_gateway(settings):
@@ -56,15 +56,20 @@ def add_gateway_machines(settings: Settings) -> Settings:
 
 
 def _gateway_machine(settings: Settings, network: str, name: str, number: int) -> Machine:
-    in_network = {
-        each: machine
-        for each, machine in settings.single_machines.items()
-        if machine.network == network
+    gateway = settings.networks[network].gateway
+    assert gateway is not None, "networks_with_gateway"
+    values: dict[str, object] = {
+        "name": name,
+        "workload": gateway_workload_name(network),
+        "network": network,
+        "rotation": gateway.rotation,
     }
-    first, gateway = in_network[min(in_network)], settings.networks[network].gateway
-    changes: dict[str, object] = {"name": name, "workload": gateway_workload_name(network)}
-    if isinstance(first, GceMachine):
-        zones = gateway.zones if gateway and gateway.zones else (first.zone,)
-        zone = zones[number % len(zones)]
-        changes |= {"startup_script": None, "local_port": None, "zone": zone}
-    return first.model_copy(update=changes)
+    if gateway.image is not None:
+        values["image"] = gateway.image
+    if not settings.has_subnets(network):
+        return DockerMachine.model_validate({"platform": "docker", **values})
+    if gateway.machine_type is not None:
+        values["machine_type"] = gateway.machine_type
+    zone = gateway.zones[number % len(gateway.zones)]
+    more = {"platform": "gce", "subnet": gateway.subnet, "zone": zone}
+    return GceMachine.model_validate({**values, **more})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,8 @@ from .record import MAP_KEY, Items, Record
 class NetworkGateway(Record):
     """Declare the machines that carry requests from other networks to the machines of a network.
 
-    The program creates them with the configuration of the network's first machine.
+    The program creates them: on Compute Engine where the network has a subnet for machines, else as
+    containers beside a cluster of the platform `kind`. No setting follows from other machines.
     """
 
     machines: int = Field(
@@ -24,7 +26,27 @@ class NetworkGateway(Record):
     zones: Items[str] = Field(
         default=(),
         description="Zones of Compute Engine that the gateway machines are assigned to, "
-        "round-robin. Default: the zone of the network's first machine.",
+        "round-robin. Required on Compute Engine.",
+    )
+    subnet: str | None = Field(
+        default=None,
+        description="Name of the subnet of gateway machines on Compute Engine. Required if the "
+        "network has several subnets for machines; default: the only one.",
+    )
+    machine_type: str | None = Field(
+        default=None,
+        description="Compute Engine machine type of the gateway machines. Default: that of "
+        "machines of the platform `gce`.",
+    )
+    image: str | None = Field(
+        default=None,
+        description="Image of the gateway machines. Default: that of machines of the platform "
+        "`gce` or `docker`.",
+    )
+    rotation: int = Field(
+        default=0,
+        description="Any number; a change issues new tokens for the gateway machines and runs "
+        "their joins again. Default: 0.",
     )
 
 
@@ -56,13 +78,21 @@ class Package(Record):
         default="https://blob.istio.io/istio-release/releases/{version}/{package}",
         description="URL of the package. `{version}` is replaced by the mesh's version, "
         "`{package}` by `deb/istio-sidecar.deb` or `rpm/istio-sidecar.rpm`, with `-arm64` before "
-        "the dot on such machines. Default: Istio's own releases.",
+        "the dot on such machines. Credentials are not part of it: they are in the environment "
+        "variable ISTIO_VM_MESH_PACKAGE_CREDENTIALS (`USER:PASSWORD`) of the computer that runs "
+        "Pulumi. Default: Istio's own releases.",
     )
     sha256: str | None = Field(
         default=None,
-        description="SHA-256 of the package, 64 hexadecimal digits. "
-        "Without it the digest is downloaded from `<url>.sha256`, where Istio publishes it.",
+        description="SHA-256 of the package, 64 hexadecimal digits, or the path of a file that "
+        "begins with them, as `sha256sum` writes it. Required for `http://`. Without it the digest "
+        "is downloaded from `<url>.sha256`, where Istio publishes it.",
     )
+
+
+def is_sha256(text: str) -> bool:
+    """Return whether a text is a SHA-256 as sha256sum prints it."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 class ChartValues(Record):
@@ -128,7 +158,7 @@ class MeshSettings(Record):
     )
     package: Package = Field(
         default_factory=Package,
-        description="Sidecar package that machines install. Default: the one of the Istio release "
+        description="Sidecar package that machines unpack. Default: the one of the Istio release "
         "in `version`, checked by its published digest.",
     )
     values: ChartValues = Field(

@@ -71,6 +71,10 @@ class Settings(Record):
         """Return the CIDRs of a network that nodes and machines can be in: all but the pods'."""
         return (*self._subnet_cidrs(network), *self.networks[network].cidrs)
 
+    def has_subnets(self, network: str) -> bool:
+        """Return whether a network is on Google Cloud, so that its gateway machines are there."""
+        return bool(self._subnet_cidrs(network))
+
     def _subnet_cidrs(self, network: str) -> tuple[str, ...]:
         subnets = self.google.subnets.values() if self.google else ()
         return tuple(subnet.cidr for subnet in subnets if subnet.network == network)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
-from ..config.mesh import MeshSettings
+from ..config.mesh import MeshSettings, Package, is_sha256
+from ..config.problems import Problem, SettingsError
 from ..config.workload import WorkloadSettings
 from ..istio.manifests import workload_group
 from .bundle import Bundle, MachineFile, Owner
@@ -54,6 +56,23 @@ def registered(workload: WorkloadSettings, network: str) -> str:
     return json.dumps({"group": workload.name, "namespace": workload.namespace, **spec}, sort_keys=True)
 
 
+def package_digest(package: Package) -> str:
+    """Return the SHA-256 that the settings give for a package; "" where they give none.
+
+    Raises SettingsError for a file that has none.
+    """
+    if package.sha256 is None or is_sha256(package.sha256):
+        return package.sha256 or ""
+    try:
+        text = Path(package.sha256).expanduser().read_text()[:64]
+    except OSError as error:
+        text = f"({error.strerror})"
+    if not is_sha256(text):
+        problem = f"the file {package.sha256} does not begin with a SHA-256 {text}"
+        raise SettingsError([Problem("mesh.package.sha256", problem)])
+    return text
+
+
 def bundle(inputs: JoinInputs) -> Bundle:
     """Return what a machine is joined with."""
     workload, network, package = inputs.workload, inputs.network, inputs.mesh.package
@@ -71,7 +90,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
         files=files,
         gateway=inputs.gateway,
         package_url=package.url.replace("{version}", inputs.mesh.version),
-        package_sha256=package.sha256 or "",
+        package_sha256=package_digest(package),
         registered=registered(workload, network),
         fail_closed=workload.fail_closed,
     )

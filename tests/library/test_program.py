@@ -48,7 +48,7 @@ def test_the_program_joins_its_machines(documented: Documented, package: Path) -
         join = harness.payload(run.graph[f"{name}-join"])
         hop = join["target"]["hop"]
         assert (hop["host"], hop["user"], hop["host_key"]) == tuple(server[key] for key in ("host", "user", "host_key"))
-        text = machine_files(join["script"])["/var/lib/istio/envoy/cluster.env"]
+        text = machine_files(join["script"])["/var/lib/istio-vm-mesh/cluster.env"]
         assert "ISTIO_META_CLUSTER_ID='their-cluster'" in text, "the mesh is adopted"
         assert str(package) in run.graph[f"{name}-join"].inputs["create"], "it runs the wheel's scripts"
 

@@ -51,7 +51,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
     metadata = {name for name in names if ".dist-info/" in name}
     expected = {name.replace("components/", f"{PACKAGE}/", 1) for name in tracked("components")}
     assert names - metadata == expected
-    assert {f"{PACKAGE}/py.typed", f"{PACKAGE}/machines/scripts/join.sh", f"{PACKAGE}/machines/units/istio.service"} < names
+    assert {f"{PACKAGE}/py.typed", f"{PACKAGE}/machines/scripts/join.sh", f"{PACKAGE}/machines/units/istio-vm-mesh.service"} < names
 
 
 @pytest.fixture(scope="module")

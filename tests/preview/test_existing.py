@@ -43,7 +43,7 @@ def test_strict_mtls_covers_the_stacks_namespaces_alone(config: dict[str, Any]) 
 
 def test_machines_are_configured_as_the_adopted_mesh_says(config: dict[str, Any]) -> None:
     join = harness.payload(graph_of(config)["billing-1-join"])["script"]
-    text = machine_files(join)["/var/lib/istio/envoy/cluster.env"]
+    text = machine_files(join)["/var/lib/istio-vm-mesh/cluster.env"]
     assert "ISTIO_META_CLUSTER_ID='their-cluster'" in text
     assert "ISTIO_META_MESH_ID='theirs'" in text
 

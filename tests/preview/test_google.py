@@ -100,8 +100,8 @@ def test_a_group_machine_drains_before_its_application_stops() -> None:
     """Its unit orders it; tests of units hold its times."""
     startup = declared("fleet").graph["product-fleet-template"].inputs["metadata"]["startup-script"]
     files = machine_files(startup)
-    assert "After=multi-user.target" in files["/etc/systemd/system/istio-drain.service"]
-    assert "Wants=istio-drain.service" in files["/etc/systemd/system/istio.service.d/drain.conf"]
+    assert "After=multi-user.target" in files["/etc/systemd/system/istio-vm-mesh-drain.service"]
+    assert "Wants=istio-vm-mesh-drain.service" in files["/etc/systemd/system/istio-vm-mesh.service.d/drain.conf"]
 
 
 def test_declared_pod_ports_are_opened_in_the_firewall() -> None:

@@ -256,14 +256,14 @@ class IstioCases:
         entry = lab.outputs()["machines"][machine]["entry"]
         with lab.background_requests() as requests:
             started = time.monotonic()
-            lab.ssh(machine, "sudo systemctl stop istio")
+            lab.ssh(machine, "sudo systemctl stop istio-vm-mesh")
             wait_until(lambda: lab.entry_health(entry) is None, 5, "the WorkloadEntry is gone")
             gone = time.monotonic() - started
             # The machine stays reachable, and ordinary names resolve: nothing is captured any more.
             assert resolves(lab, machine, lab.plain_hostname)
             rules = "sudo sh -c 'iptables-save; iptables-legacy-save; iptables-nft-save' | grep ISTIO || echo none"
             assert lab.ssh(machine, rules).strip() == "none"
-            lab.ssh(machine, "sudo systemctl start istio")
+            lab.ssh(machine, "sudo systemctl start istio-vm-mesh")
             back = wait_until(lambda: lab.entry_health(entry) == "True", 5, "the WorkloadEntry is Healthy")
             lab.wait_until_answered_by("pod", {machine}, seconds=10)
         print(f"gone after {gone:.1f} s, Healthy after {back:.1f} s")
@@ -305,10 +305,10 @@ class IstioCases:
         """A service account of another name, one of another namespace, and no token at all; the agent has no certificate yet each time."""
         machine = lab.tested_machine
         entry = lab.outputs()["machines"][machine]["entry"]
-        token_file = "/var/lib/istio/envoy/istio-token"
+        token_file = "/var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token"
         lab.ssh(
             machine,
-            f"sudo sh -c 'cp -a {token_file} /root/token; cp -a /etc/certs /root/certs; systemctl mask --runtime istio; systemctl kill --signal KILL istio'",
+            f"sudo sh -c 'cp -a {token_file} /root/token; cp -a /var/lib/istio-vm-mesh/etc/certs /root/certs; systemctl mask --runtime istio-vm-mesh; systemctl kill --signal KILL istio-vm-mesh'",
         )
         lab.kubectl("delete", "workloadentry", entry)
         lab.kubectl("create", "serviceaccount", "other", check=False)
@@ -321,15 +321,15 @@ class IstioCases:
                 token = (
                     lab.kubectl("create", "token", account, "--namespace", namespace, "--audience", TOKEN_AUDIENCE) if account else "none"
                 )
-                write = f"umask 077; cat >{token_file}; chown istio-proxy {token_file}; rm -f /etc/certs/key.pem /etc/certs/cert-chain.pem"
-                lab.ssh(machine, f"echo {token.strip()} | sudo sh -c '{write}; systemctl unmask --runtime istio; systemctl restart istio'")
+                write = f"umask 077; cat >{token_file}; chown istio-proxy {token_file}; rm -f /var/lib/istio-vm-mesh/etc/certs/key.pem /var/lib/istio-vm-mesh/etc/certs/cert-chain.pem"
+                lab.ssh(machine, f"echo {token.strip()} | sudo sh -c '{write}; systemctl unmask --runtime istio-vm-mesh; systemctl restart istio-vm-mesh'")
                 lab.wait_for_log(machine, reason)
                 assert lab.entry_health(entry) is None
-                lab.ssh(machine, "sudo sh -c 'systemctl mask --runtime istio; systemctl kill --signal KILL istio'")
+                lab.ssh(machine, "sudo sh -c 'systemctl mask --runtime istio-vm-mesh; systemctl kill --signal KILL istio-vm-mesh'")
         finally:
             lab.ssh(
                 machine,
-                f"sudo sh -c 'mv /root/token {token_file}; rm -rf /etc/certs; mv /root/certs /etc/certs; systemctl unmask --runtime istio; systemctl restart istio'",
+                f"sudo sh -c 'mv /root/token {token_file}; rm -rf /var/lib/istio-vm-mesh/etc/certs; mv /root/certs /var/lib/istio-vm-mesh/etc/certs; systemctl unmask --runtime istio-vm-mesh; systemctl restart istio-vm-mesh'",
             )
             lab.kubectl("delete", "serviceaccount", "other")
         wait_until(lambda: lab.entry_health(entry) == "True", 20, "the machine is back with its own certificate")
@@ -347,7 +347,7 @@ class IstioCases:
             for caller in ("pod", machine):
                 lab.wait_until_answered_by(caller, lab.service_endpoints)
             lab.docker("restart", lab.container(machine))
-            up = f"systemctl is-active --quiet istio && getent hosts {lab.plain_hostname} && echo up"
+            up = f"systemctl is-active --quiet istio-vm-mesh && getent hosts {lab.plain_hostname} && echo up"
             wait_until(lambda: "up" in lab.ssh(machine, up, check=False).split(), 30, "the machine has booted")
             assert resolves(lab, machine, lab.plain_hostname), "names do not resolve on a machine that booted without istiod"
             assert "ISTIO_OUTPUT" in lab.exec_in_container(machine, "iptables-save")
@@ -414,7 +414,7 @@ class IstioCases:
 
         def logged() -> bool:
             journal = lab.ssh(
-                lab.tested_machine, f"sudo journalctl --unit istio --since -1min --output cat | grep -F '{path}'", check=False
+                lab.tested_machine, f"sudo journalctl --unit istio-vm-mesh --since -1min --output cat | grep -F '{path}'", check=False
             )
             lines = {way: [line for line in journal.splitlines() if f"{path}-{way}" in line] for way in ("in", "out")}
             return any("inbound|8080||" in line for line in lines["in"]) and any("outbound|80||pods.shop" in line for line in lines["out"])

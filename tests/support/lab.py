@@ -437,7 +437,7 @@ class Lab:
 
     def agent_log(self, machine: str) -> str:
         """What a machine's agent has logged since it started last."""
-        invocation = "$(systemctl show --property InvocationID --value istio)"
+        invocation = "$(systemctl show --property InvocationID --value istio-vm-mesh)"
         return self.ssh(machine, f"sudo journalctl --no-pager --output cat _SYSTEMD_INVOCATION_ID={invocation}", check=False)
 
     def wait_for_log(self, machine: str, text: str) -> None:
@@ -446,7 +446,7 @@ class Lab:
 
     def agent_pid(self, machine: str = "product-1") -> str:
         """The process of a machine's agent; another number after each restart."""
-        return self.ssh(machine, "systemctl show --property MainPID --value istio").strip()
+        return self.ssh(machine, "systemctl show --property MainPID --value istio-vm-mesh").strip()
 
     # What breaks things; the program itself never does this
 

@@ -22,7 +22,7 @@ _VPC = re.compile(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?")
 def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
     """Yield what is wrong with what is on Google Cloud, and which secrets are missing."""
     cluster, machines, google = settings.cluster, settings.google_machines, settings.google
-    yield from _check_gateway_zones(settings)
+    yield from _check_gateways(settings)
     if google is None:
         if isinstance(cluster, GkeCluster) or machines:
             yield Problem(
@@ -47,20 +47,38 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
         )
 
 
-def _check_gateway_zones(settings: Settings) -> Iterator[Problem]:
-    on_google = {machine.network for machine in settings.machines_of_type(GceMachine).values()}
+def _check_gateways(settings: Settings) -> Iterator[Problem]:
     for name, network in settings.networks.items():
-        zones = network.gateway.zones if network.gateway else ()
-        path = f"networks.{name}.gateway.zones"
-        if zones and name not in on_google:
+        gateway, path = network.gateway, f"networks.{name}.gateway"
+        if gateway is None:
+            continue
+        subnets = settings.machine_subnets(name)
+        if not settings.has_subnets(name):
+            given = {
+                "zones": gateway.zones,
+                "subnet": gateway.subnet,
+                "machineType": gateway.machine_type,
+            }
+            for key in (key for key, value in given.items() if value):
+                yield Problem(
+                    f"{path}.{key}",
+                    "is of gateway machines on Compute Engine, and this network has no subnet: "
+                    "leave it out",
+                )
+            continue
+        if not gateway.zones:
+            yield Problem(f"{path}.zones", "is missing: give the zones of the gateway machines")
+        for index, zone in enumerate(gateway.zones):
+            if settings.google:
+                yield from _check_zone(f"{path}.zones[{index}]", zone, settings.google)
+        if gateway.subnet is None and len(subnets) > 1:
+            yield Problem(f"{path}.subnet", f"is missing: give one of {', '.join(sorted(subnets))}")
+        elif gateway.subnet is not None and gateway.subnet not in subnets:
+            hint = suggestion(gateway.subnet, subnets)
             yield Problem(
-                path,
-                "only gateway machines on Compute Engine have zones, and this network has no "
-                "machine of the platform gce: leave it out",
+                f"{path}.subnet",
+                f"{gateway.subnet!r} is not a subnet for machines of this network{hint}",
             )
-        elif settings.google:
-            for index, zone in enumerate(zones):
-                yield from _check_zone(f"{path}[{index}]", zone, settings.google)
 
 
 def _check_place(google: Google) -> Iterator[Problem]:

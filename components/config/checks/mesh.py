@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
 
 from ..docker import KindCluster
 from ..existing import ExistingCluster
-from ..mesh import Package
+from ..mesh import Package, is_sha256
 from ..problems import Problem, suggestion
 from ..stack import Cluster, Settings
 from .names import is_label_value
@@ -60,15 +61,27 @@ def _check_package(package: Package) -> Iterator[Problem]:
             "mesh.package.url",
             f"expected a URL that begins with https:// or http://; got {package.url!r}",
         )
+    elif "@" in urlsplit(package.url).netloc:
+        yield Problem(
+            "mesh.package.url",
+            "has credentials, which would be in states and messages: put USER:PASSWORD into the "
+            "environment variable ISTIO_VM_MESH_PACKAGE_CREDENTIALS",
+        )
     for word in re.findall(r"{(.*?)}", package.url):
         if word not in ("version", "package"):
             hint = suggestion(word, ("version", "package"))
             yield Problem("mesh.package.url", f"{{{word}}} is not a placeholder{hint}")
     if package.sha256 is None:
+        if package.url.startswith("http://"):
+            yield Problem(
+                "mesh.package.sha256",
+                "is missing: over http:// nothing else proves what machines run as root",
+            )
         return
-    if not re.fullmatch(r"[0-9a-f]{64}", package.sha256):
+    if re.fullmatch(r"[0-9A-Za-z]*", package.sha256) and not is_sha256(package.sha256):
         yield Problem(
-            "mesh.package.sha256", "expected 64 hexadecimal digits, as sha256sum prints them"
+            "mesh.package.sha256",
+            "expected 64 hexadecimal digits, as sha256sum prints them, or the path of a file",
         )
     elif "{package}" in package.url:
         yield Problem(

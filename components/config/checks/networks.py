@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network, ip_network
 from typing import NamedTuple
 
-from ...names import gateway_machine_name, gateway_workload_name
-from ..existing import SshMachine
+from ...names import gateway_workload_name
+from ..docker import KindCluster
 from ..problems import Problem, suggestion
 from ..stack import Settings
 from .names import check_names
@@ -41,20 +42,19 @@ def check(settings: Settings) -> Iterator[Problem]:
 
 
 def _check_reserved_names(settings: Settings) -> Iterator[Problem]:
-    """Yield workloads and machines with the name of a gateway that this program adds."""
+    """Yield workloads and machines with a name that the program derives for a gateway."""
     for network, declared in settings.networks.items():
         if declared.gateway is None:
             continue
         workload = gateway_workload_name(network)
-        numbers = range(1, declared.gateway.machines + 1)
-        machines = {gateway_machine_name(network, number) for number in numbers}
+        machine = re.compile(rf"{re.escape(workload)}-\d+")
         for section, name in (
-            *(("workloads", name) for name in sorted({workload} & settings.workloads.keys())),
-            *(("machines", name) for name in sorted(machines & settings.machines.keys())),
+            *(("workloads", name) for name in sorted(settings.workloads) if name == workload),
+            *(("machines", name) for name in sorted(settings.machines) if machine.fullmatch(name)),
         ):
             yield Problem(
                 f"{section}.{name}",
-                f"is the name of what the gateway of network {network} adds: choose another",
+                f"is a name that the gateway of network {network} may add: choose another",
             )
 
 
@@ -62,9 +62,7 @@ def _check_gateway(settings: Settings, name: str) -> Iterator[Problem]:
     path, gateway = f"networks.{name}.gateway", settings.networks[name].gateway
     if gateway is None:
         return
-    machines = [
-        machine for machine in settings.single_machines.items() if machine[1].network == name
-    ]
+    machines = [machine for machine in settings.machines.values() if machine.network == name]
     if name == settings.cluster.network:
         yield Problem(
             path, "the cluster's own network has its east-west gateway in the cluster: leave it out"
@@ -72,14 +70,12 @@ def _check_gateway(settings: Settings, name: str) -> Iterator[Problem]:
     elif gateway.machines < 1:
         yield Problem(f"{path}.machines", "must be at least 1")
     elif not machines:
-        yield Problem(
-            path, "this network has no single machine: leave the gateway out until it has one"
-        )
-    elif isinstance(min(machines, key=lambda item: item[0])[1], SshMachine):
+        yield Problem(path, "this network has no machine: leave the gateway out until it has one")
+    elif not settings.has_subnets(name) and not isinstance(settings.cluster, KindCluster):
         yield Problem(
             path,
-            "gateway machines are created like the network's first machine, and machines of the "
-            "platform ssh are not created: leave it out",
+            "gateway machines are created on Compute Engine or beside a cluster of the platform "
+            "kind, and this network has no subnet: leave it out",
         )
 
 

@@ -107,8 +107,11 @@ running_setup() {
   local service shown
   for service in cloud-init cloud-config cloud-final google-startup-scripts; do
     shown=$(systemctl show --property=ActiveState,Job "$service" 2>/dev/null || true)
-    if [[ $shown =~ ActiveState=activating|Job=[1-9] ]]; then echo "$service"; fi
-  done | head -n 1
+    if [[ $shown =~ ActiveState=activating|Job=[1-9] ]]; then
+      echo "$service"
+      return
+    fi
+  done
 }
 
 # Asks where the machine is another's, or was joined by this stack under another name.
@@ -117,7 +120,7 @@ check_owner() {
   case "${other[*]}" in
   "   " | "$PROJECT $STACK $MACHINE $REGISTRATION") return ;;
   "$PROJECT $STACK "*) ;;
-  *) OTHER_STACK=1 ;;
+  *) OTHER_STACK=1 CHANGED=1 ;;
   esac
   ask owner "${other[0]}" "${other[1]}" "${other[2]}" "${other[3]:--}"
 }
@@ -255,12 +258,13 @@ describe() { # directory
 }
 
 is_intact() { # directory
-  [ -d "$1" ] && [ -e "$1/.description" ] && describe "$1" | cmp -s - "$1/.description"
+  [ -d "$1" ] && [ -e "$1/.description" ] &&
+    [ "$(describe "$1" 2>/dev/null)" = "$(cat "$1/.description")" ]
 }
 
 check_space() {
   local directory=$PROGRAMS free
-  while [ ! -d "$directory" ]; do directory=${directory%/*}/; done
+  while [ ! -d "$directory" ]; do directory=${directory%/*}; done
   free=$(df --output=avail -k "$directory" | tail -n 1)
   [ "$free" -gt $((NEEDED_MIB * 1024)) ] ||
     fail "only $((free / 1024)) MiB are free under $directory," \
@@ -374,14 +378,12 @@ is_in_place() { # path below ROOT
 }
 
 has_certificates() { # those of a file, in another file
-  local all certificate
-  all=$(tr -d '[:space:]' <"$2")
-  while read -r certificate; do
-    [[ $all == *"$certificate"* ]] || return
-  done < <(
-    tr -d '[:space:]' <"$1" | sed 's/-----ENDCERTIFICATE-----/&\n/g'
-    echo
-  )
+  local present certificate certificates
+  present=$(tr -d '[:space:]' <"$2")
+  mapfile -t certificates < <(tr -d '[:space:]' <"$1" | sed 's/-----ENDCERTIFICATE-----/&\n/g')
+  for certificate in "${certificates[@]}"; do
+    [[ $present == *"$certificate"* ]] || return
+  done
 }
 
 # istio-proxy owns the directories that the agent writes to, and none that has one in it.
@@ -662,11 +664,9 @@ bring_back() { # phase
   restore_files "$1" && restore_package || return
   if [ "$1" = stopped ]; then
     systemctl daemon-reload
-    if [ -n "$WAS_ACTIVE" ]; then
-      timeout "$(share 3)" systemctl restart "$UNIT" || return
-      restart_guard
-      is_ready_again || return
-    fi
+    if [ -n "$WAS_ACTIVE" ]; then timeout "$(share 3)" systemctl restart "$UNIT" || return; fi
+    restart_guard
+    is_ready_again || return
   fi
   forget
 }

@@ -16,7 +16,7 @@ FAILURE_STATUS=1
 # Makes a script independent of its user's environment. Variables of proxies stay: the package's
 # download uses them, and nothing else does.
 clean_environment() {
-  export PATH=/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin LC_ALL=C
+  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   unset BASH_ENV ENV CDPATH TMPDIR GREP_OPTIONS TAR_OPTIONS POSIXLY_CORRECT CURL_HOME
   IFS=$' \t\n'
 }

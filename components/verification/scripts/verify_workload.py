@@ -131,7 +131,7 @@ def _cause(entry: Entry, health: _Health) -> str:
     machine = f"machine {entry.machine}"
     if not health.exists:
         missing = f"there is no WorkloadEntry {entry.entry}"
-        return f"{machine} did not register ({missing}): see 'journalctl --unit istio' on it"
+        return f"{machine} did not register ({missing}): see 'journalctl --unit istio-vm-mesh' on it"
     if health.status == "False":
         return (
             f"machine {entry.machine} is unhealthy: its probe fails ({health.message}): is the "

@@ -76,7 +76,7 @@ def _entry(facts: MachineFacts, now: datetime) -> Finding:
         return "unknown", []
     if not entry:
         silent = not facts.report or facts.report.problem or not facts.report.ready
-        where = "" if silent else " though its proxy is ready: see `journalctl --unit istio` on it"
+        where = "" if silent else " though its proxy is ready: see `journalctl --unit istio-vm-mesh` on it"
         return "missing", [f"is not registered: there is no WorkloadEntry {facts.state.entry if facts.state else ''}{where}"]
     if entry.disconnected:
         return "unhealthy", [f"its agent has had no connection to istiod for {duration(now - entry.disconnected)}"]
@@ -138,9 +138,9 @@ def _unit(seen: MachineReport) -> str:
         case "active" | "reloading" | "deactivating":
             return ""
         case "inactive":
-            return "its agent is stopped: run `sudo systemctl start istio` on it"
+            return "its agent is stopped: run `sudo systemctl start istio-vm-mesh` on it"
         case _:  # activating (between restarts) or failed
-            return f"its agent does not stay up ({seen.restarts} restarts): `journalctl --unit istio` on it says why"
+            return f"its agent does not stay up ({seen.restarts} restarts): `journalctl --unit istio-vm-mesh` on it says why"
 
 
 def check_gateway(facts: MachineFacts, seen: MachineReport) -> str:
@@ -156,7 +156,7 @@ def _identity(facts: MachineFacts, seen: MachineReport, now: datetime) -> str:
 
 
 def _proxy(seen: MachineReport) -> str:
-    return "its proxy is not ready: `journalctl --unit istio` on it says why" if seen.unit == "active" and not seen.ready else ""
+    return "its proxy is not ready: `journalctl --unit istio-vm-mesh` on it says why" if seen.unit == "active" and not seen.ready else ""
 
 
 def _redirection(seen: MachineReport) -> str:

@@ -1,26 +1,26 @@
 # Looks at this machine and prints key=value lines; changes nothing. Neither the token nor a key is
 # printed: of the token only when it expires. The functions of lib.sh stand before this text.
 # Variable: GATEWAY (address of the east-west gateway, or "").
-TOKEN_FILE=/var/lib/istio/envoy/istio-token
 STATE=/var/lib/istio-vm-mesh
+TOKEN_FILE=$STATE/var/run/secrets/tokens/istio-token
+CERTIFICATE=$STATE/etc/certs/cert-chain.pem
 GUARD=/opt/istio-vm-mesh/scripts/redirect_guard.sh
 GUARD_UNIT=/etc/systemd/system/istio-vm-mesh-redirect.service
-CERTIFICATE=/etc/certs/cert-chain.pem
 
 print_unit() {
   local up since
-  systemctl show istio --property=LoadState,ActiveState,NRestarts 2>/dev/null
+  systemctl show istio-vm-mesh --property=LoadState,ActiveState,NRestarts 2>/dev/null
   # Seconds since the boot: systemd 247 and older print times only in words, and a clock that was
   # set does not change these.
   up=$(cut -d ' ' -f 1 /proc/uptime)
-  since=$(systemctl show istio --property=ActiveEnterTimestampMonotonic --value 2>/dev/null)
+  since=$(systemctl show istio-vm-mesh --property=ActiveEnterTimestampMonotonic --value 2>/dev/null)
   echo "up=${up%.*}"
   [ "${since:-0}" = 0 ] || echo "active=$((${up%.*} - since / 1000000))"
 }
 
 print_versions() {
   local agent envoy
-  agent=$(timeout 5 /usr/local/bin/pilot-agent version --short 2>/dev/null |
+  agent=$(timeout 5 /opt/istio-vm-mesh/current/usr/local/bin/pilot-agent version --short 2>/dev/null |
     sed -n 's/^client version: //p')
   [ -z "$agent" ] || echo "agent=$agent"
   envoy=$(direct_curl --max-time 3 http://127.0.0.1:15000/server_info |

@@ -32,9 +32,9 @@ def test_a_rotated_root_certificate_reaches_machines(lab: MultiNetworkLab) -> No
     wait_until(published, 60, "istiod has published both roots")
     restart(lab, "deployment/product")
     lab.up()
-    assert new[0].strip() in lab.ssh("product-1", "sudo cat /etc/certs/root-cert.pem")
+    assert new[0].strip() in lab.ssh("product-1", "sudo cat /var/lib/istio-vm-mesh/etc/certs/root-cert.pem")
     sign_with(lab, *new, roots)
-    request_certificate = "sudo rm /etc/certs/key.pem /etc/certs/cert-chain.pem && sudo systemctl kill --signal KILL istio"
+    request_certificate = "sudo rm /var/lib/istio-vm-mesh/etc/certs/key.pem /var/lib/istio-vm-mesh/etc/certs/cert-chain.pem && sudo systemctl kill --signal KILL istio-vm-mesh"
     for machine in ("product-1", "product-2"):
         lab.ssh(machine, request_certificate)
     restart(lab, "deployment/product")
@@ -48,7 +48,7 @@ def test_a_rotated_root_certificate_reaches_machines(lab: MultiNetworkLab) -> No
 
 def issuer(lab: MultiNetworkLab, machine: str) -> str:
     """Return who signed a machine's certificate; "" while it has none."""
-    chain = lab.ssh(machine, "sudo cat /etc/certs/cert-chain.pem", check=False)
+    chain = lab.ssh(machine, "sudo cat /var/lib/istio-vm-mesh/etc/certs/cert-chain.pem", check=False)
     return credentials.issuer(chain) if "END CERTIFICATE" in chain else ""
 
 

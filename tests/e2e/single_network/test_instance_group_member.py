@@ -155,7 +155,7 @@ def test_it_joins_with_a_token_that_it_mints_itself(lab: Lab, member: Member, id
     assert entry["spec"]["labels"]["app"] == "product"
     lab.wait_until_answered_by("pod", {"pod", "product-1", NAME})
     assert member.run("cat /var/log/setup") == "set up\n"
-    claims = member.run("cut -d . -f 2 /var/lib/istio/envoy/istio-token").strip()
+    claims = member.run("cut -d . -f 2 /var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token").strip()
     token = json.loads(base64.urlsafe_b64decode(claims + "=="))
     assert (token["aud"], token["sub"]) == (["istio-ca"], "system:serviceaccount:shop:product")
     assert identity.token not in member.run("journalctl --output cat; cat /opt/*")
@@ -173,9 +173,9 @@ def test_it_may_mint_this_token_and_do_nothing_else(lab: Lab, identity: Identity
 
 
 def test_another_boot_restarts_nothing(member: Member) -> None:
-    agent = member.run("systemctl show --property MainPID --value istio")
+    agent = member.run("systemctl show --property MainPID --value istio-vm-mesh")
     member.run("systemctl restart google-startup-scripts")
-    assert member.run("systemctl show --property MainPID --value istio") == agent
+    assert member.run("systemctl show --property MainPID --value istio-vm-mesh") == agent
 
 
 def test_when_it_is_shut_down_no_call_fails_and_its_entry_goes(lab: Lab, member: Member) -> None:

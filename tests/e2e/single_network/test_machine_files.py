@@ -58,34 +58,34 @@ def configured(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.istio_case(19)
 def test_its_files_are_those_of_istioctl(lab: Lab, configured: Path) -> None:
-    assert lab.ssh("product-1", "cat /var/lib/istio/envoy/cluster.env") == (configured / "cluster.env").read_text()
+    assert lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/cluster.env") == (configured / "cluster.env").read_text()
     # The agent writes the root certificate again when istiod gives it, without the last newline.
-    assert lab.ssh("product-1", "sudo cat /etc/certs/root-cert.pem").strip() == (configured / "root-cert.pem").read_text().strip()
-    assert yaml.safe_load(lab.ssh("product-1", "cat /etc/istio/config/mesh")) == yaml.safe_load((configured / "mesh.yaml").read_text())
+    assert lab.ssh("product-1", "sudo cat /var/lib/istio-vm-mesh/etc/certs/root-cert.pem").strip() == (configured / "root-cert.pem").read_text().strip()
+    assert yaml.safe_load(lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/etc/istio/config/mesh")) == yaml.safe_load((configured / "mesh.yaml").read_text())
 
 
 @pytest.mark.istio_case(19, 28)
 def test_all_that_differs_from_istioctl_is_in_one_file(lab: Lab) -> None:
-    text = lab.ssh("product-1", "cat /var/lib/istio/envoy/overrides.env")
+    text = lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/overrides.env")
     address, gateway = lab.outputs()["machines"]["product-1"]["address"], lab.outputs()["gateway"]
     assert dict(line.split("=", 1) for line in shlex.split(text)) == {
         "CLOUD_PLATFORM": "none",
         "INSTANCE_IP": address,
         "ISTIOD_SAN": "istiod.istio-system.svc",
         "ISTIO_INBOUND_PORTS": "*",
-        "OUTPUT_CERTS": "/etc/certs",
+        "OUTPUT_CERTS": "/var/lib/istio-vm-mesh/etc/certs",
         "POD_NAME": "product-1",
-        "PROV_CERT": "/etc/certs",
+        "PROV_CERT": "/var/lib/istio-vm-mesh/etc/certs",
         "PROXY_ROLE": "sidecar",
         "PROXY_CONFIG": json.dumps({"discoveryAddress": f"{gateway}:15012"}),
     }
     assert "istiod" not in lab.ssh("product-1", "cat /etc/hosts")
-    files = lab.ssh("product-1", "systemctl cat istio | sed -n 's/^EnvironmentFile=//p'").split()
-    assert files == ["/var/lib/istio/envoy/cluster.env", "/var/lib/istio/envoy/overrides.env"]
+    files = lab.ssh("product-1", "systemctl cat istio-vm-mesh | sed -n 's/^EnvironmentFile=//p'").split()
+    assert files == ["/var/lib/istio-vm-mesh/cluster.env", "/var/lib/istio-vm-mesh/overrides.env"]
 
 
 def test_the_token_is_istioctls_and_only_the_proxy_reads_it(lab: Lab, configured: Path) -> None:
-    file = "/var/lib/istio/envoy/istio-token"
+    file = "/var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token"
     ours, theirs = (_claims(text) for text in (lab.ssh("product-1", f"sudo cat {file}"), (configured / "istio-token").read_text()))
     assert ours["aud"] == theirs["aud"] == ["istio-ca"]
     assert ours["sub"] == theirs["sub"] == "system:serviceaccount:shop:product"

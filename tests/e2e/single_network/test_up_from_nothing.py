@@ -62,7 +62,7 @@ def test_everything_runs_the_versions_that_it_claims(lab: Lab) -> None:
     assert "product-1.shop" in proxies
     server = json.loads(lab.kubectl("version", "--output", "json"))["serverVersion"]["gitVersion"]
     assert server == versions.KUBERNETES
-    assert "/1.39.3/" in lab.ssh("product-1", "/usr/local/bin/envoy --version")
+    assert "/1.39.3/" in lab.ssh("product-1", "/opt/istio-vm-mesh/current/usr/local/bin/envoy --version")
     for pod in ("deploy/product", "deploy/istio-eastwestgateway --namespace istio-system"):
         assert "/1.39.3/" in lab.kubectl("exec", *pod.split(), "--container", "istio-proxy", "--", "envoy", "--version")
 

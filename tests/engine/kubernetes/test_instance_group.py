@@ -94,11 +94,11 @@ def test_other_accounts_tokens_are_refused(plane: ControlPlane, workload: Worklo
 def test_the_files_say_which_machine_it_is(plane: ControlPlane, workload: WorkloadSettings, metadata: str, tmp_path: Path) -> None:
     done = run(plane, workload, metadata, tmp_path, "prepare\nset -e\nmkdir $ROOT\nwrite_files")
     assert done.returncode == 0, done.stderr
-    overrides = (tmp_path / "root/var/lib/istio/envoy/overrides.env").read_text()
+    overrides = (tmp_path / "root/var/lib/istio-vm-mesh/overrides.env").read_text()
     assert "INSTANCE_IP='10.11.0.9'" in overrides
     assert "POD_NAME='product-x7k2'" in overrides
     written = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
-    assert tmp_path / "root/etc/systemd/system/istio-drain.service" in written
+    assert tmp_path / "root/etc/systemd/system/istio-vm-mesh-drain.service" in written
     assert not [path for path in written if "@MACHINE@" in path.read_text() or "@ADDRESS@" in path.read_text()]
 
 

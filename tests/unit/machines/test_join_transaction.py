@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import subprocess
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,7 +175,7 @@ DAMAGE = {
     "a program is not executable": "chmod a-x $PROGRAMS/current/usr/local/bin/pilot-agent",
     "the link is another": "ln -sfn packages/other $PROGRAMS/current",
     "the programs are deleted": "rm -rf $PROGRAMS",
-    "what was joined is forgotten": "rm $STATE/joined $STATE/files",
+    "the list of files is forgotten": "rm $STATE/files",
 }
 
 
@@ -189,6 +189,12 @@ def test_a_join_repairs_what_somebody_changed(machine: FakeMachine, damage: str)
     assert (done.returncode, done.stderr) == (0, "")
     assert machine.tree() == before
     assert machine.calls[:1] == ["stop istio-vm-mesh"]
+
+
+def test_a_certificate_of_an_account_that_is_forgotten_is_dropped(machine: FakeMachine) -> None:
+    (machine.root / STATE / "joined").unlink()
+    assert machine.join().returncode == 0
+    assert [path.name for path in (machine.root / STATE / "etc/certs").iterdir()] == ["root-cert.pem"]
 
 
 def test_a_unit_that_somebody_disabled_is_enabled_without_a_restart(machine: FakeMachine) -> None:
@@ -286,16 +292,8 @@ def test_two_joins_at_once_the_second_names_the_first(machine: FakeMachine) -> N
     with (machine.directory / "run/istio-vm-mesh.lock").open("w+") as lock:
         lock.write("the join of a from the stack mesh/test (process 7, since then)\n")
         lock.flush()
-        holder = subprocess.Popen(["flock", "--nonblock", str(lock.fileno()), "sleep", "60"], pass_fds=[lock.fileno()])
-        try:
-            for _ in range(200):
-                done = machine.join(CHANGE)
-                if done.returncode:
-                    break
-                time.sleep(0.05)
-        finally:
-            holder.kill()
-            holder.wait()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = machine.join(CHANGE)
     assert done.stderr == (
         "machine product-1: the join of a from the stack mesh/test (process 7, since then) is still running"
         " on this machine: run the update again when it has ended\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 
+from .. import paths
 from ..engine import Engine
 from ..steps import Step, StepError
 from . import cache, images, programs, versions
@@ -49,6 +50,8 @@ IMAGE = images.Image(
 def serve(step: Step, engine: Engine, tools: programs.Tools) -> str:
     """The package is built and served to machines; returns its URL. A running server with the same package is left alone.
 
+    The package's SHA-256 is in the lab's directory afterwards, where stack files name it.
+
     It listens only on the address that containers know as host.docker.internal, not on the machine's others.
     """
     images.make(step, engine, tools, [IMAGE])
@@ -69,6 +72,7 @@ def serve(step: Step, engine: Engine, tools: programs.Tools) -> str:
             f"free port {PORT} on {address}",
             show_log=False,
         )
+    paths.PACKAGE_DIGEST.write_bytes(answer.stdout)
     step.summary = f"http://host.docker.internal:{PORT}{PATH}"
     return step.summary
 

@@ -23,7 +23,7 @@ def test_when_one_of_two_gateways_dies_calls_succeed_again_within_seconds(lab: M
     name = "far-gateway-1"
     container = lab.container(name)
     if death == "agent":
-        lab.exec_in_container(name, "systemctl mask --runtime istio; systemctl kill --signal KILL istio")
+        lab.exec_in_container(name, "systemctl mask --runtime istio-vm-mesh; systemctl kill --signal KILL istio-vm-mesh")
     else:
         lab.docker("kill", container)
     try:
@@ -38,7 +38,7 @@ def test_when_one_of_two_gateways_dies_calls_succeed_again_within_seconds(lab: M
         print(f"{death}: calls succeeded again after {time.monotonic() - died:.1f} s")
     finally:
         if death == "agent":
-            lab.exec_in_container(name, "systemctl unmask istio; systemctl start istio")
+            lab.exec_in_container(name, "systemctl unmask istio-vm-mesh; systemctl start istio-vm-mesh")
         else:
             lab.docker("start", container)
     entry = lab.outputs()["machines"][name]["entry"]

@@ -20,8 +20,8 @@ def test_two_machines_with_one_address_in_two_networks_have_an_entry_each(lab: M
     """Forced by what the second proxy announces; it is killed, so that it starts anew at once."""
     near, far = (lab.outputs()["machines"][name] for name in ("product-1", "product-3"))
     twin = f"product-{near['address']}-far"
-    change = "sudo sed -i \"s/^INSTANCE_IP=.*/INSTANCE_IP='{}'/\" /var/lib/istio/envoy/overrides.env"
-    announce = f"{change} && sudo systemctl kill --signal KILL istio"
+    change = "sudo sed -i \"s/^INSTANCE_IP=.*/INSTANCE_IP='{}'/\" /var/lib/istio-vm-mesh/overrides.env"
+    announce = f"{change} && sudo systemctl kill --signal KILL istio-vm-mesh"
     lab.ssh("product-3", announce.format(near["address"]))
     try:
         wait_until(lambda: lab.entry_health(twin) is not None, 15, "the second entry is there")
@@ -40,7 +40,7 @@ def test_the_verification_names_what_is_in_the_way_of_machines(lab: MultiNetwork
         report = " ".join(lab.verify().split())
     finally:
         lab.ssh("product-2", f"sudo iptables --delete {closed}")
-        lab.ssh("product-3", "sudo systemctl kill --signal KILL istio")
+        lab.ssh("product-3", "sudo systemctl kill --signal KILL istio-vm-mesh")
     assert f"machine product-2: no answer from {lab.outputs()['gateway']}:15443" in report
     assert "takes no connection on port 15443 (refused): is the port open in the firewall" in report
     assert f"machine product-3: {SERVICE} does not resolve: is DNS capture on" in report
@@ -48,10 +48,10 @@ def test_the_verification_names_what_is_in_the_way_of_machines(lab: MultiNetwork
 
 def test_the_verification_names_a_wrong_network(lab: MultiNetworkLab) -> None:
     machine = lab.outputs()["machines"]["product-3"]
-    label = "sudo sed -i \"s/^ISTIO_META_NETWORK=.*/ISTIO_META_NETWORK='{}'/\" /var/lib/istio/envoy/cluster.env"
+    label = "sudo sed -i \"s/^ISTIO_META_NETWORK=.*/ISTIO_META_NETWORK='{}'/\" /var/lib/istio-vm-mesh/cluster.env"
     # The machine's configuration says it too, and wins.
-    file = "sudo sed -i 's/ISTIO_META_NETWORK: .*/ISTIO_META_NETWORK: {}/' /var/lib/istio/config/mesh"
-    restart = "sudo systemctl kill --signal KILL istio"
+    file = "sudo sed -i 's/ISTIO_META_NETWORK: .*/ISTIO_META_NETWORK: {}/' /var/lib/istio-vm-mesh/etc/istio/config/mesh"
+    restart = "sudo systemctl kill --signal KILL istio-vm-mesh"
     lab.ssh("product-3", f"{label.format('pods')} && {file.format('pods')} && {restart}")
     wrong = f"product-{machine['address']}-pods"
     try:

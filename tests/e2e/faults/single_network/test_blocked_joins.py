@@ -176,18 +176,18 @@ def expired(lab: Lab) -> str:
 
     The certificate lives 15 seconds, until the machine starts again; the token that it has is one of yesterday.
     """
-    short = "/run/systemd/system/istio.service.d/short.conf"
+    short = "/run/systemd/system/istio-vm-mesh.service.d/short.conf"
     drop_in = f"mkdir -p {os.path.dirname(short)} && printf '[Service]\\nEnvironment=SECRET_TTL=15s\\n' >{short} && systemctl daemon-reload"
     lab.exec_in_container("product-1", drop_in)
-    lab.exec_in_container("product-1", "systemctl stop istio && rm /etc/certs/key.pem /etc/certs/cert-chain.pem && systemctl start istio")
-    entry, file = lab.entry_name("product-1"), "/etc/certs/cert-chain.pem"
+    lab.exec_in_container("product-1", "systemctl stop istio-vm-mesh && rm /var/lib/istio-vm-mesh/etc/certs/key.pem /var/lib/istio-vm-mesh/etc/certs/cert-chain.pem && systemctl start istio-vm-mesh")
+    entry, file = lab.entry_name("product-1"), "/var/lib/istio-vm-mesh/etc/certs/cert-chain.pem"
     has_certificate = lambda: bool(lab.exec_in_container("product-1", f"cat {file}", check=False))  # noqa: E731
     wait_until(lambda: lab.entry_health(entry) == "True" and has_certificate(), 20, "it has a certificate")
     old = credentials.expired(lab.secrets()["product-1-token"], lab.exec_in_container(NODE, "cat /etc/kubernetes/pki/sa.key"))
     lab.edit_state(lambda resources: credentials.put(resources["product-1-token"], old, time.time() - DAY_S))
-    lab.exec_in_container("product-1", f"printf %s {old} >/var/lib/istio/envoy/istio-token")
+    lab.exec_in_container("product-1", f"printf %s {old} >/var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token")
     # Stopped first, or it renews its certificate on the way down.
-    ends = credentials.end(lab.exec_in_container("product-1", f"systemctl stop istio && cat {file}"))
+    ends = credentials.end(lab.exec_in_container("product-1", f"systemctl stop istio-vm-mesh && cat {file}"))
     lab.docker("stop", lab.container("product-1"))
     wait_until(lambda: time.time() > ends, 20, "the certificate has ended")
     lab.docker("start", lab.container("product-1"))

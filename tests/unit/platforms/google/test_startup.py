@@ -40,7 +40,7 @@ def test_it_is_a_program_that_sets_the_machine_up_and_joins_it() -> None:
 
 
 def test_each_machine_fills_in_its_name_and_address() -> None:
-    overrides = machine_files(startup_script(INPUTS))["/var/lib/istio/envoy/overrides.env"]
+    overrides = machine_files(startup_script(INPUTS))["/var/lib/istio-vm-mesh/overrides.env"]
     assert "INSTANCE_IP='@ADDRESS@'" in overrides and "POD_NAME='@MACHINE@'" in overrides
 
 

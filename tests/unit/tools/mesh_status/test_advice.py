@@ -88,11 +88,11 @@ def test_redirection_that_is_missing_is_named() -> None:
         ),
         ({"report": OFF}, "unknown", ["cannot be reached by SSH at 10.0.0.5: timed out"]),
         ({"report": None}, "healthy", []),
-        ({"entry": None, **seen(unit="inactive", ready=False)}, "unhealthy", ["its agent is stopped: run `sudo systemctl start istio` on it"]),
+        ({"entry": None, **seen(unit="inactive", ready=False)}, "unhealthy", ["its agent is stopped: run `sudo systemctl start istio-vm-mesh` on it"]),
         (
             {"entry": None, **seen(unit="activating", restarts=41, ready=False)},
             "unhealthy",
-            ["its agent does not stay up (41 restarts): `journalctl --unit istio` on it says why"],
+            ["its agent does not stay up (41 restarts): `journalctl --unit istio-vm-mesh` on it says why"],
         ),
         ({"entry": None, **seen(unit="")}, "unhealthy", ["Istio's agent is not installed on it: run `pulumi up`"]),
         (
@@ -105,7 +105,7 @@ def test_redirection_that_is_missing_is_named() -> None:
             "unhealthy",
             ["cannot reach the east-west gateway at 10.0.0.2 port 15012: check the gateway, and the firewall between the two"],
         ),
-        (seen(ready=False), "unhealthy", ["its proxy is not ready: `journalctl --unit istio` on it says why"]),
+        (seen(ready=False), "unhealthy", ["its proxy is not ready: `journalctl --unit istio-vm-mesh` on it says why"]),
         (
             seen(certificate=replace(CERTIFICATE, identity="spiffe://cluster.local/ns/shop/sa/other")),
             "unhealthy",
@@ -139,7 +139,7 @@ def test_redirection_that_is_missing_is_named() -> None:
         (
             {"entry": None},
             "missing",
-            ["is not registered: there is no WorkloadEntry product-10.0.0.5-pods though its proxy is ready: see `journalctl --unit istio` on it"],
+            ["is not registered: there is no WorkloadEntry product-10.0.0.5-pods though its proxy is ready: see `journalctl --unit istio-vm-mesh` on it"],
         ),
         ({"entry": None, "cluster_answers": False}, "unknown", []),
         ({"state": replace(STATE, joined=None)}, "missing", ["its join has not succeeded yet: run `pulumi up`"]),
