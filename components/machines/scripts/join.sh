@@ -596,7 +596,8 @@ record() {
     write_file "$STATE/joined" 0644 root:root
   systemctl is-enabled --quiet "$UNIT" || systemctl enable --quiet "$UNIT"
   # Where it was stopped by hand; a gateway has none.
-  [ ! -e "$UNITS/$UNIT-redirect.service" ] || systemctl start "$UNIT-redirect" ||
+  [ ! -e "$UNITS/$UNIT-redirect.service" ] || systemctl is-active --quiet "$UNIT-redirect" ||
+    systemctl start "$UNIT-redirect" ||
     fail "the unit $UNIT-redirect does not start: see 'journalctl --unit $UNIT-redirect' on it"
 }
 

@@ -19,9 +19,8 @@ print_unit() {
 }
 
 print_versions() {
-  local agent envoy
-  agent=$(timeout 5 /opt/istio-vm-mesh/current/usr/local/bin/pilot-agent version --short 2>/dev/null |
-    sed -n 's/^client version: //p')
+  local program=/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent agent envoy
+  agent=$(timeout 5 $program version --short 2>/dev/null | sed -n 's/^client version: //p')
   [ -z "$agent" ] || echo "agent=$agent"
   envoy=$(direct_curl --max-time 3 http://127.0.0.1:15000/server_info |
     sed -n 's/^ *"version": "[^/]*\/\([^/]*\)\/.*/\1/p' | head -n 1)
