@@ -322,7 +322,10 @@ class IstioCases:
                     lab.kubectl("create", "token", account, "--namespace", namespace, "--audience", TOKEN_AUDIENCE) if account else "none"
                 )
                 write = f"umask 077; cat >{token_file}; chown istio-proxy {token_file}; rm -f /var/lib/istio-vm-mesh/etc/certs/key.pem /var/lib/istio-vm-mesh/etc/certs/cert-chain.pem"
-                lab.ssh(machine, f"echo {token.strip()} | sudo sh -c '{write}; systemctl unmask --runtime istio-vm-mesh; systemctl restart istio-vm-mesh'")
+                lab.ssh(
+                    machine,
+                    f"echo {token.strip()} | sudo sh -c '{write}; systemctl unmask --runtime istio-vm-mesh; systemctl restart istio-vm-mesh'",
+                )
                 lab.wait_for_log(machine, reason)
                 assert lab.entry_health(entry) is None
                 lab.ssh(machine, "sudo sh -c 'systemctl mask --runtime istio-vm-mesh; systemctl kill --signal KILL istio-vm-mesh'")

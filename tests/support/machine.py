@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from components import names
 from components.machines.bundle import Bundle, MachineFile, Owner, join_variables
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
@@ -21,7 +22,6 @@ INSTALLATION, JOIN, LEAVE = (SCRIPTS / f"{name}.sh" for name in ("installation",
 ISSUED = 1_800_000_000
 OWNER = Owner("mesh", "prod", "product-1", "r-1", "shop", "product")
 STATE, PROGRAMS, UNITS = "var/lib/istio-vm-mesh", "opt/istio-vm-mesh", "etc/systemd/system"
-RULES = f"{PROGRAMS}/scripts/redirect.sh"
 
 SYSTEMCTL = """
 echo "$*" >>"$RUN/calls"
@@ -40,13 +40,20 @@ case "$*" in
   ;;
 esac
 """
-CURL = """
+# What reaches beyond the directory.
+STAND_INS = """
+clean_environment() { export LC_ALL=C; }
+can_connect() { :; }
+remove_rules() { :; }
+keep_ssh_port() { :; }
+"""
+CURL = f"""
 echo "$*" >>"$RUN/requests"
-url=${*: -1}
+url=${{*: -1}}
 case $* in *"--config -"*) cat >>"$RUN/credentials" ;; esac
 case $url in
-*15021*) grep -qs good "$RUN/active" ;;
-*) cat "$SERVED/${url##*/}" ;;
+*{names.STATUS_PORT}*) grep -qs good "$RUN/active" ;;
+*) cat "$SERVED/${{url##*/}}" ;;
 esac
 """
 
@@ -65,7 +72,10 @@ def package(directory: Path, name: str, version: str, **programs: str) -> str:
     programs: the text of `envoy` or `agent`, where it is another.
     """
     content = directory / f"content-{name}"
-    for program, text in {"pilot-agent": programs.get("agent", f"echo {version}"), "envoy": programs.get("envoy", f"echo envoy {version}")}.items():
+    for program, text in {
+        "pilot-agent": programs.get("agent", f"echo {version}"),
+        "envoy": programs.get("envoy", f"echo envoy {version}"),
+    }.items():
         (content / "usr/local/bin").mkdir(parents=True, exist_ok=True)
         add_program(content / "usr/local/bin", program, text)
     template = content / "var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
@@ -73,8 +83,12 @@ def package(directory: Path, name: str, version: str, **programs: str) -> str:
     template.write_text("{}")
     control = content / "DEBIAN/control"
     control.parent.mkdir()
-    control.write_text(f"Package: istio-sidecar\nVersion: 1\nArchitecture: all\nMaintainer: t\nDepends: nothing-of-this-host\nDescription: {version}\n")
-    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", "-Znone", str(content), str(directory / name)], check=True, capture_output=True)
+    control.write_text(
+        f"Package: istio-sidecar\nVersion: 1\nArchitecture: all\nMaintainer: t\nDepends: nothing-of-this-host\nDescription: {version}\n"
+    )
+    subprocess.run(
+        ["dpkg-deb", "--build", "--root-owner-group", "-Znone", str(content), str(directory / name)], check=True, capture_output=True
+    )
     digest = hashlib.sha256((directory / name).read_bytes()).hexdigest()
     (directory / f"{name}.sha256").write_text(f"{digest}  {name}\n")
     return digest
@@ -103,13 +117,28 @@ class FakeMachine:
     def calls(self) -> list[str]:
         """What systemd was told to change since the last join began."""
         lines = (self.directory / "run/calls").read_text().splitlines()
-        return [line for line in lines if not line.startswith(("show", "is-", "try-restart", "daemon-reload"))]
+        return [
+            line for line in lines if not line.startswith(("show", "is-", "try-restart", "daemon-reload", "start istio-vm-mesh-redirect"))
+        ]
 
     def create(self) -> FakeMachine:
         """Make the directories and the programs."""
         for name in ("root/etc/systemd/system", "root/var/lib", "root/opt", "run", "bin", "served"):
             (self.directory / name).mkdir(parents=True)
-        nothing = dict.fromkeys(("iptables", "iptables-save", "iptables-legacy-save", "iptables-nft-save", "ss", "chown", "journalctl", "userdel", "groupdel", "useradd", "groupadd"), "")
+        silent = (
+            "iptables",
+            "iptables-save",
+            "iptables-legacy-save",
+            "iptables-nft-save",
+            "ss",
+            "chown",
+            "journalctl",
+            "userdel",
+            "groupdel",
+            "useradd",
+            "groupadd",
+        )
+        nothing = dict.fromkeys(silent, "")
         programs = {
             "systemctl": SYSTEMCTL,
             "curl": CURL,
@@ -148,7 +177,9 @@ class FakeMachine:
             "TOKEN_FILE": f"{state}/var/run/secrets/tokens/istio-token",
         }
 
-    def join(self, change: Bundle | None = None, text: str = "", answers: str = "yes\n" * 3, **variables: str) -> subprocess.CompletedProcess[str]:
+    def join(
+        self, change: Bundle | None = None, text: str = "", answers: str = "yes\n" * 3, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run a join to its end; `text` comes before its first step. Its questions are answered in turn."""
         (self.directory / "run/calls").write_text("")
         bundle = change or BUNDLE
@@ -165,15 +196,14 @@ class FakeMachine:
             **variables,
         }
         (self.directory / "answers").write_text(answers)
-        stand_ins = f'clean_environment() {{ export LC_ALL=C; }}\ncan_connect() {{ :; }}\n{text}\nmain 3<"{self.directory}/answers" </dev/null'
+        stand_ins = f'{STAND_INS}\n{text}\nmain 3<"{self.directory}/answers" </dev/null'
         return self.sourced(JOIN).run(stand_ins, values)
 
     def leave(self, owner: Owner = OWNER, text: str = "") -> subprocess.CompletedProcess[str]:
         """Run a leave to its end."""
         (self.directory / "run/calls").write_text("")
         values = {"MACHINE": owner.machine, "PROJECT": owner.project, "STACK": owner.stack, "REGISTRATION": owner.registration}
-        stand_ins = f"clean_environment() {{ export LC_ALL=C; }}\n{text}\nmain </dev/null"
-        return self.sourced(LEAVE).run(stand_ins, {**self.places(), **values})
+        return self.sourced(LEAVE).run(f"{STAND_INS}\n{text}\nmain </dev/null", {**self.places(), **values})
 
     def tree(self) -> dict[str, str]:
         """Everything below the root, by path: kind, mode and content."""

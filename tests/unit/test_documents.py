@@ -10,6 +10,7 @@ import yaml
 
 from components.config import load, reader
 from components.machines import files
+from components.machines.bundle import Owner
 from tests.support.samples import PRODUCT
 from tools import ROOT, venv
 from tools.lab.offline import versions
@@ -52,10 +53,11 @@ def test_versions_are_the_pinned_ones(document: Path) -> None:
         assert set(re.findall(pattern, text)) <= {version}, pattern
 
 
-GATEWAY = PRODUCT.model_copy(update={"role": "router"})
+GATEWAY = PRODUCT.model_copy(update={"role": "router", "fail_closed": True})
+OWNER = Owner("istio-vm-mesh", "prod", "m", "r", "shop", "product")
 
 
 def test_every_key_that_differs_from_istioctls_files_has_its_reason() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "machines.md").read_text(), re.MULTILINE)
     assert rows == list(dict.fromkeys(rows))
-    assert set(rows) == set(re.findall(r"^(\w+)=", files.overrides_env("m", "10.0.0.2", "10.0.0.1", GATEWAY, "far"), re.MULTILINE))
+    assert set(rows) == set(re.findall(r"^(\w+)=", files.overrides_env(OWNER, "10.0.0.2", "10.0.0.1", GATEWAY, "far"), re.MULTILINE))

@@ -470,8 +470,12 @@ write_files() {
   done <"$STAGING/paths"
   cp "$STAGING/paths" "$STAGING/files"
   place "$STAGING/files" "$STATE/files"
-  # SSH stays reachable by the port that this join came by.
-  [ ! -e "$PROGRAMS/scripts/redirect.sh" ] || bash "$PROGRAMS/scripts/redirect.sh" ssh-port
+  keep_ssh_port
+}
+
+# SSH stays reachable by the port that this join came by.
+keep_ssh_port() {
+  bash "$PROGRAMS/scripts/redirect.sh" ssh-port
 }
 
 switch_package() {

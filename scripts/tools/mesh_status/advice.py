@@ -102,7 +102,14 @@ def _report(facts: MachineFacts, seen: MachineReport, now: datetime) -> Finding:
         return "unknown", advice
     if not seen.unit:
         return "unhealthy", [f"Istio's agent is not installed on it: {rejoin_hint(facts, now)}"]
-    checks = [_certificate(seen, expires, now), _unit(seen), check_gateway(facts, seen), _identity(facts, seen, now), _proxy(seen), _redirection(seen)]
+    checks = [
+        _certificate(seen, expires, now),
+        _unit(seen),
+        check_gateway(facts, seen),
+        _identity(facts, seen, now),
+        _proxy(seen),
+        _redirection(seen),
+    ]
     advice = [text for text in checks if text]
     health: Health = "unhealthy" if advice else "healthy"
     hints = [
@@ -162,7 +169,9 @@ def _proxy(seen: MachineReport) -> str:
 def _redirection(seen: MachineReport) -> str:
     if seen.unit != "active" or not seen.redirection:
         return ""
-    return f"its redirection is not as it should be ({'; '.join(seen.redirection)}): `journalctl --unit istio-vm-mesh-redirect` on it says why"
+    return (
+        f"its redirection is not as it should be ({'; '.join(seen.redirection)}): `journalctl --unit istio-vm-mesh-redirect` on it says why"
+    )
 
 
 def _renewal(seen: MachineReport, now: datetime) -> str:

@@ -4,6 +4,7 @@
 STATE=/var/lib/istio-vm-mesh
 TOKEN_FILE=$STATE/var/run/secrets/tokens/istio-token
 CERTIFICATE=$STATE/etc/certs/cert-chain.pem
+PROGRAMS=/opt/istio-vm-mesh/current/usr/local/bin
 GUARD=/opt/istio-vm-mesh/scripts/redirect_guard.sh
 GUARD_UNIT=/etc/systemd/system/istio-vm-mesh-redirect.service
 
@@ -19,8 +20,9 @@ print_unit() {
 }
 
 print_versions() {
-  local program=/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent agent envoy
-  agent=$(timeout 5 $program version --short 2>/dev/null | sed -n 's/^client version: //p')
+  local agent envoy
+  agent=$(timeout 5 "$PROGRAMS/pilot-agent" version --short 2>/dev/null |
+    sed -n 's/^client version: //p')
   [ -z "$agent" ] || echo "agent=$agent"
   envoy=$(direct_curl --max-time 3 http://127.0.0.1:15000/server_info |
     sed -n 's/^ *"version": "[^/]*\/\([^/]*\)\/.*/\1/p' | head -n 1)
@@ -45,7 +47,7 @@ print_redirection() {
 }
 
 main() {
-  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  clean_environment
   echo "time=$(date +%s.%N)"
   print_unit
   print_versions

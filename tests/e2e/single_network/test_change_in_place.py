@@ -33,7 +33,9 @@ def test_a_change_in_place_loses_no_call_and_shows_in_the_entry(lab: Lab) -> Non
     [entry] = lab.entries().values()
     assert entry["metadata"]["labels"]["tier"] == entry["spec"]["labels"]["tier"] == "x"
     probe = {"httpGet": {"port": 8080, "path": "/?probe"}, "periodSeconds": 3, "timeoutSeconds": 1, "failureThreshold": 3}
-    assert yaml.safe_load(lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/etc/istio/config/mesh"))["defaultConfig"]["readinessProbe"] == probe
+    assert (
+        yaml.safe_load(lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/etc/istio/config/mesh"))["defaultConfig"]["readinessProbe"] == probe
+    )
     assert lab.get("workloadgroup", "product")["spec"]["probe"] == probe
     # Both were changed in place: a new group would take every entry with it.
     assert lab.get("deployment", "product")["metadata"]["uid"] == deployment

@@ -18,7 +18,7 @@ import pytest
 
 from components import shell
 from components.local import openssh
-from components.machines import bootstrap
+from components.machines.bundle import Owner, leave_script
 from components.platforms.docker import names
 from tests.support.lab import CHECKOUT_ID, Config, Lab
 from tools.lab.offline import packages
@@ -104,12 +104,13 @@ def test_no_other_user_can_read_a_secret_on_this_computer(lab: Lab) -> None:
 def test_a_machine_that_leaves_keeps_nothing(lab: Lab) -> None:
     """The state does not say that the machine has left, so no `lab up` brings it back."""
     lab.useless = True
-    leave = shell.b64encode(shell.run_as_root(bootstrap.leave_script("product-1")))
+    stamp = dict(line.split("=", 1) for line in lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/owner").splitlines())
+    leave = shell.b64encode(shell.run_as_root(leave_script(Owner(**stamp))))
     for _ in range(2):
         lab.ssh("product-1", f"echo {leave} | base64 -d | {openssh.COMMAND}")
     rules = "iptables-save; iptables-legacy-save 2>/dev/null"
-    look = f"sudo sh -c 'pgrep -l \"pilot|envoy\"; dpkg --list | grep istio; systemctl cat istio 2>/dev/null; {rules}'"
-    directories = "/etc/certs /etc/istio /var/lib/istio /var/lib/istio-vm-mesh /run/secrets/tokens/istio-token"
+    look = f"sudo sh -c 'pgrep -l \"pilot|envoy\"; getent passwd istio-proxy; systemctl cat istio-vm-mesh 2>/dev/null; {rules}'"
+    directories = "/opt/istio-vm-mesh /var/lib/istio-vm-mesh /run/istio-vm-mesh*"
     remains = lab.ssh("product-1", f"{look}; sudo ls -d {directories}", check=False)
     assert "istio" not in remains.lower() and "envoy" not in remains and "certs" not in remains
     assert lab.ssh("product-1", "curl --silent http://localhost:8080/ | grep -c Hostname").strip() == "1"

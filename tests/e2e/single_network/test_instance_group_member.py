@@ -17,6 +17,7 @@ import yaml
 
 from components.config import load_file
 from components.config.stack import Settings
+from components.names import PROJECT
 from components.platforms.docker import configuration, names
 from components.platforms.google import startup
 from tests.support import metadata_server
@@ -112,14 +113,17 @@ def member(lab: Lab, settings: Settings, metadata: tuple[str, dict[str, str]]) -
     gateway = lab.outputs()["gateway"]
     kubeconfig = yaml.safe_load(lab.run("kubectl", "config", "view", "--raw").stdout)
     authority = base64.b64decode(kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
+    package = settings.mesh.package.model_copy(update={"sha256": str(lab.root / str(settings.mesh.package.sha256))})
     scripts = startup.group_metadata(
         startup.startup_script(
             startup.StartupInputs(
+                project=PROJECT,
+                stack=lab.stack,
                 network="pods",
                 gateway=gateway,
                 root_certificate=lab.get("configmap", "istio-ca-root-cert")["data"]["root-cert.pem"],
                 workload=settings.workloads["product"],
-                mesh=settings.mesh,
+                mesh=settings.mesh.model_copy(update={"package": package}),
                 api_server=f"https://{gateway}:6443",
                 setup=SETUP,
             )
@@ -158,7 +162,7 @@ def test_it_joins_with_a_token_that_it_mints_itself(lab: Lab, member: Member, id
     claims = member.run("cut -d . -f 2 /var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token").strip()
     token = json.loads(base64.urlsafe_b64decode(claims + "=="))
     assert (token["aud"], token["sub"]) == (["istio-ca"], "system:serviceaccount:shop:product")
-    assert identity.token not in member.run("journalctl --output cat; cat /opt/*")
+    assert identity.token not in member.run("journalctl --output cat; cat /opt/startup-script")
 
 
 def test_it_may_mint_this_token_and_do_nothing_else(lab: Lab, identity: Identity) -> None:

@@ -26,7 +26,16 @@ def test_the_machines_image_holds_nothing_of_istio(lab: Lab) -> None:
     find = r"find / -xdev \( -iname '*istio*' -o -iname '*envoy*' -o -iname '*pilot*' \) -print; getent passwd istio-proxy; dpkg --list | grep -i istio; true"
     image = lab.resource("product-1-container")["inputs"]["triggers"][0]
     assert lab.docker("run", "--rm", "--entrypoint", "sh", image, "-c", find) == ""
-    assert "istio-sidecar" in lab.ssh("product-1", "dpkg --list")  # the join installed it
+    assert "istio-sidecar" not in lab.ssh("product-1", "dpkg --list")  # the join unpacked it
+    outside = r"find / -xdev \( -iname '*istio*' -o -iname '*envoy*' -o -iname '*pilot*' \) -print 2>/dev/null"
+    ours = (
+        "/opt/istio-vm-mesh",
+        "/var/lib/istio-vm-mesh",
+        "/etc/systemd/system/istio-vm-mesh",
+        "/etc/systemd/system/multi-user.target.wants/istio-vm-mesh",
+    )
+    assert [path for path in lab.ssh("product-1", f"sudo {outside}; true").splitlines() if not path.startswith(ours)] == []
+    assert lab.ssh("product-1", "sudo ls -d /etc/certs /etc/istio /var/lib/istio /run/secrets/tokens; true", check=False).strip() == ""
 
 
 def test_the_join_goes_by_ssh_alone_with_the_host_key_pinned(lab: Lab) -> None:
@@ -60,24 +69,39 @@ def configured(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_its_files_are_those_of_istioctl(lab: Lab, configured: Path) -> None:
     assert lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/cluster.env") == (configured / "cluster.env").read_text()
     # The agent writes the root certificate again when istiod gives it, without the last newline.
-    assert lab.ssh("product-1", "sudo cat /var/lib/istio-vm-mesh/etc/certs/root-cert.pem").strip() == (configured / "root-cert.pem").read_text().strip()
-    assert yaml.safe_load(lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/etc/istio/config/mesh")) == yaml.safe_load((configured / "mesh.yaml").read_text())
+    assert (
+        lab.ssh("product-1", "sudo cat /var/lib/istio-vm-mesh/etc/certs/root-cert.pem").strip()
+        == (configured / "root-cert.pem").read_text().strip()
+    )
+    assert yaml.safe_load(lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/etc/istio/config/mesh")) == yaml.safe_load(
+        (configured / "mesh.yaml").read_text()
+    )
 
 
 @pytest.mark.istio_case(19, 28)
 def test_all_that_differs_from_istioctl_is_in_one_file(lab: Lab) -> None:
     text = lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/overrides.env")
     address, gateway = lab.outputs()["machines"]["product-1"]["address"], lab.outputs()["gateway"]
-    assert dict(line.split("=", 1) for line in shlex.split(text)) == {
+    variables = dict(line.split("=", 1) for line in shlex.split(text))
+    labels = json.loads(variables.pop("ISTIO_METAJSON_LABELS", "{}"))
+    assert labels.get("istio-vm-mesh/machine", "product-1") == "product-1"
+    assert variables == {
         "CLOUD_PLATFORM": "none",
         "INSTANCE_IP": address,
         "ISTIOD_SAN": "istiod.istio-system.svc",
+        "ISTIO_BOOTSTRAP": "/opt/istio-vm-mesh/current/var/lib/istio/envoy/envoy_bootstrap_tmpl.json",
         "ISTIO_INBOUND_PORTS": "*",
         "OUTPUT_CERTS": "/var/lib/istio-vm-mesh/etc/certs",
         "POD_NAME": "product-1",
         "PROV_CERT": "/var/lib/istio-vm-mesh/etc/certs",
         "PROXY_ROLE": "sidecar",
-        "PROXY_CONFIG": json.dumps({"discoveryAddress": f"{gateway}:15012"}),
+        "PROXY_CONFIG": json.dumps(
+            {
+                "discoveryAddress": f"{gateway}:15012",
+                "binaryPath": "/opt/istio-vm-mesh/current/usr/local/bin/envoy",
+                "configPath": "./etc/istio/proxy",
+            }
+        ),
     }
     assert "istiod" not in lab.ssh("product-1", "cat /etc/hosts")
     files = lab.ssh("product-1", "systemctl cat istio-vm-mesh | sed -n 's/^EnvironmentFile=//p'").split()

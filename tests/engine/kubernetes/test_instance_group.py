@@ -49,6 +49,8 @@ def workload(plane: ControlPlane, namespace: str) -> WorkloadSettings:
 def run(plane: ControlPlane, workload: WorkloadSettings, metadata: str, home: Path, text: str) -> subprocess.CompletedProcess[str]:
     """Source the startup script, and run `text`. Whatever curl is given on its command line is in `home`/curl."""
     inputs = startup.StartupInputs(
+        project="istio-vm-mesh",
+        stack="fleet",
         network="pods",
         gateway="10.10.0.250",
         root_certificate="root",
@@ -92,7 +94,7 @@ def test_other_accounts_tokens_are_refused(plane: ControlPlane, workload: Worklo
 
 
 def test_the_files_say_which_machine_it_is(plane: ControlPlane, workload: WorkloadSettings, metadata: str, tmp_path: Path) -> None:
-    done = run(plane, workload, metadata, tmp_path, "prepare\nset -e\nmkdir $ROOT\nwrite_files")
+    done = run(plane, workload, metadata, tmp_path, "prepare\nset -e\nSTAGING=$ROOT\nstage_files")
     assert done.returncode == 0, done.stderr
     overrides = (tmp_path / "root/var/lib/istio-vm-mesh/overrides.env").read_text()
     assert "INSTANCE_IP='10.11.0.9'" in overrides

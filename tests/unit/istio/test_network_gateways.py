@@ -9,6 +9,7 @@ from components.config import load
 from components.config.stack import Settings
 from components.istio import charts, manifests, network_gateways
 from components.machines import files
+from components.machines.bundle import Owner, role_files
 from tests.unit.config.test_reader import GOOD
 
 
@@ -28,6 +29,17 @@ def test_a_network_gateway_is_a_workload_on_machines_of_its_network() -> None:
     assert expanded.machines["product-2"] == settings().machines["product-2"]
 
 
+def test_a_gateway_has_its_own_settings_whatever_machine_is_added() -> None:
+    raw = copy.deepcopy(GOOD)
+    raw["networks"]["far"] = {"cidrs": ["172.31.7.0/24"], "gateway": {"machines": 1, "image": "gateway:1", "rotation": 3}}
+    machine = {"platform": "docker", "workload": "product", "network": "far", "image": "own:1"}
+    raw["machines"]["product-2"] = machine
+    before = load(raw).machines["far-gateway-1"]
+    raw["machines"]["adapter-1"] = {**machine, "image": "own:2", "rotation": 9}
+    assert load(raw).machines["far-gateway-1"] == before
+    assert (getattr(before, "image", ""), before.rotation) == ("gateway:1", 3)
+
+
 def test_without_gateways_no_machines_are_added() -> None:
     assert set(settings().machines) == {"product-1", "product-2"}
     assert set(settings().workloads) == {"product"}
@@ -36,8 +48,10 @@ def test_without_gateways_no_machines_are_added() -> None:
 def test_a_gateways_agent_is_a_router_without_redirection() -> None:
     expanded = settings({"machines": 1})
     workload = expanded.workloads["far-gateway"]
-    assert not [file.path for file in files.agent_files(workload.role) if file.path.endswith("sidecar.conf")]
-    overrides = files.overrides_env("far-gateway-1", "172.31.6.130", "172.31.6.2", workload, "far")
+    assert not [file.path for file in role_files(workload.role) if file.path.endswith("sidecar.conf")]
+    overrides = files.overrides_env(
+        Owner("p", "s", "far-gateway-1", "r", "istio-system", "far-gateway"), "172.31.6.130", "172.31.6.2", workload, "far"
+    )
     assert "PROXY_ROLE='router'\n" in overrides
     assert "ISTIO_META_REQUESTED_NETWORK_VIEW='far'\n" in overrides
 

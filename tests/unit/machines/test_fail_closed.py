@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from components.machines import bundle, files
 from components.machines.bundle import Owner
+from tests.support.machine import BUNDLE, FakeMachine
+from tests.support.machine import bundle as another_bundle
 from tests.support.samples import PRODUCT
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
@@ -39,6 +42,40 @@ def test_the_scripts_agree_on_where_things_are(tmp_path: Path) -> None:
     ]
     assert '"$RUN/istio-vm-mesh-redirect/bypassed"' in (SCRIPTS / "join.sh").read_text()
     assert '"$RUN"/istio-vm-mesh-*' in (SCRIPTS / "installation.sh").read_text()
+
+
+def systemd_calls(machine: FakeMachine) -> list[str]:
+    return (machine.directory / "run/calls").read_text().splitlines()
+
+
+def test_the_guard_is_restarted_only_where_traffic_is_redirected_again(tmp_path: Path) -> None:
+    """While it restarts, its table is missing: that must not be while the agent is stopped."""
+    machine = FakeMachine(tmp_path / "machine").create()
+    assert machine.join().returncode == 0
+    assert machine.join(another_bundle({"new.env": "new"})).returncode == 0
+    calls = systemd_calls(machine)
+    assert calls.count("try-restart istio-vm-mesh-redirect") == 1
+    assert calls.index("restart istio-vm-mesh") < calls.index("try-restart istio-vm-mesh-redirect")
+
+
+def test_the_next_join_starts_a_guard_that_was_stopped_by_hand(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path / "machine").create()
+    assert machine.join().returncode == 0
+    assert "start istio-vm-mesh-redirect" not in systemd_calls(machine)
+    systemctl = machine.directory / "bin/systemctl"
+    stopped = '[ "$*" != "is-active --quiet istio-vm-mesh-redirect" ] || exit 3\n'
+    systemctl.write_text(systemctl.read_text().replace("\n", f"\n{stopped}", 1))
+    assert (machine.join(BUNDLE).returncode, machine.calls) == (0, [])
+    assert systemd_calls(machine)[-1] == "start istio-vm-mesh-redirect"
+
+
+def test_a_host_that_cannot_fail_closed_is_refused_before_the_join(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path / "machine").create()
+    before = machine.tree()
+    answers = """bash() { [ "$*" = "-s possible" ] && cat >/dev/null && echo "'nft' is missing" && return 1; }"""
+    done = machine.join(replace(BUNDLE, fail_closed=True), answers)
+    assert done.returncode == 1 and "failClosed is not possible on this machine: 'nft' is missing" in done.stderr
+    assert machine.tree() == before
 
 
 def test_the_guard_starts_before_the_network_and_the_redirection() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
 import subprocess
 import tarfile
@@ -15,7 +16,7 @@ from components.config.mesh import ChartValues, MeshSettings
 from components.config.workload import WorkloadSettings
 from components.istio import manifests
 from components.machines import files
-from components.machines.files import MachineFile
+from components.machines.bundle import MachineFile, Owner, archive
 from tests.support.samples import MESH, PRODUCT
 
 
@@ -58,8 +59,24 @@ def test_the_stacks_mesh_configuration_reaches_the_machines() -> None:
     assert "ISTIO_LOCAL_EXCLUDE_PORTS='22,15090,15021,15099'" in text
 
 
-def overrides(gateway: str = "172.31.6.2", workload: WorkloadSettings = PRODUCT) -> str:
-    return files.overrides_env("product-1", "172.31.6.130", gateway, workload, "far")
+OWNER = Owner("istio-vm-mesh", "prod", "product-1", "r-1", "shop", "product")
+
+
+def overrides(gateway: str = "172.31.6.2", workload: WorkloadSettings = PRODUCT, owner: Owner = OWNER) -> str:
+    return files.overrides_env(owner, "172.31.6.130", gateway, workload, "far")
+
+
+def test_the_entry_says_who_joined_the_machine() -> None:
+    labels = """ISTIO_METAJSON_LABELS='{"app":"product","istio-vm-mesh/machine":"product-1","istio-vm-mesh/registration":"r-1","""
+    assert labels in overrides() and '"version":"v1"' in overrides()
+    assert "METAJSON" not in overrides(owner=replace(OWNER, registration="")), "an instance group registers nothing"
+
+
+def test_nothing_of_istios_package_is_looked_for_where_others_may_have_it() -> None:
+    text = overrides()
+    assert '"binaryPath": "/opt/istio-vm-mesh/current/usr/local/bin/envoy", "configPath": "./etc/istio/proxy"}' in text
+    assert "ISTIO_BOOTSTRAP='/opt/istio-vm-mesh/current/var/lib/istio/envoy/envoy_bootstrap_tmpl.json'\n" in text
+    assert "PROV_CERT='/var/lib/istio-vm-mesh/etc/certs'\n" in text
 
 
 def test_every_port_of_a_machine_is_captured_whatever_the_group_names() -> None:
@@ -68,7 +85,7 @@ def test_every_port_of_a_machine_is_captured_whatever_the_group_names() -> None:
 
 def test_the_machine_gets_configuration_and_certificates_through_the_gateway() -> None:
     text = overrides(gateway="gateway.example.internal")
-    assert """PROXY_CONFIG='{"discoveryAddress": "gateway.example.internal:15012"}'""" in text
+    assert """PROXY_CONFIG='{"discoveryAddress": "gateway.example.internal:15012", """ in text
     assert "ISTIOD_SAN='istiod.istio-system.svc'" in text
     assert "CA_ADDR" not in text  # with it the agent ignores ISTIOD_SAN for certificate requests
 
@@ -83,7 +100,7 @@ def test_a_gateways_machine_sees_its_own_network_alone() -> None:
 def test_a_shell_reads_values_as_they_are() -> None:
     text = overrides(gateway='it\'s $(here) \\ "there"')
     variables = dict(line.split("=", 1) for line in shlex.split(text))
-    assert variables["PROXY_CONFIG"] == '{"discoveryAddress": "it\'s $(here) \\\\ \\"there\\":15012"}'
+    assert json.loads(variables["PROXY_CONFIG"])["discoveryAddress"] == 'it\'s $(here) \\ "there":15012'
 
 
 FILES = [
@@ -93,7 +110,7 @@ FILES = [
 
 
 def test_the_tar_depends_on_the_files_alone() -> None:
-    assert files.archive(FILES) == files.archive(FILES[::-1])
+    assert archive(FILES) == archive(FILES[::-1])
     for other in (
         [FILES[0]],
         [FILES[0], replace(FILES[1], text="x")],
@@ -101,11 +118,11 @@ def test_the_tar_depends_on_the_files_alone() -> None:
         [FILES[0], replace(FILES[1], owner="root")],
         [FILES[0], replace(FILES[1], path="/etc/c")],
     ):
-        assert files.archive(other) != files.archive(FILES)
+        assert archive(other) != archive(FILES)
 
 
 def test_the_tar_says_what_a_file_is_and_nothing_of_this_computer() -> None:
-    with tarfile.open(fileobj=io.BytesIO(files.archive(FILES))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(archive(FILES))) as tar:
         entries = {entry.name: entry for entry in tar}
     assert [*entries] == ["etc/a", "etc/b"]
     assert {(entry.mtime, entry.uid, entry.gid) for entry in entries.values()} == {(0, 0, 0)}
@@ -114,6 +131,6 @@ def test_the_tar_says_what_a_file_is_and_nothing_of_this_computer() -> None:
 
 
 def test_tar_extracts_it(tmp_path: Path) -> None:
-    subprocess.run(["tar", "--extract", "--touch", "--directory", str(tmp_path)], input=files.archive(FILES), check=True)
+    subprocess.run(["tar", "--extract", "--touch", "--directory", str(tmp_path)], input=archive(FILES), check=True)
     assert (tmp_path / "etc/b").read_text() == "ünï\n"
     assert (tmp_path / "etc/b").stat().st_mtime > 0

@@ -10,7 +10,6 @@ import pytest
 from tests.support.machine import INSTALLATION, ISSUED, JOIN, token
 from tests.support.scripts import Sourced, add_program
 
-
 NEEDED = ("systemctl", "iptables", "ss", "curl", "pgrep", "sha256sum", "flock", "runuser", "tar")
 
 

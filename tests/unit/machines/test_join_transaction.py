@@ -109,9 +109,7 @@ def test_an_agent_that_never_gets_ready_is_replaced_by_the_old_one(machine: Fake
 
 def test_an_old_state_that_does_not_come_back_is_named(machine: FakeMachine) -> None:
     done = machine.join(CHANGE, failing("write_files", 'touch "$RUN/broken"; fail injected'))
-    assert done.stderr == (
-        "machine product-1: injected; what was there before could not be brought back either: run the update again\n"
-    )
+    assert done.stderr == ("machine product-1: injected; what was there before could not be brought back either: run the update again\n")
 
 
 def test_a_join_that_was_killed_is_undone_by_the_next(machine: FakeMachine) -> None:

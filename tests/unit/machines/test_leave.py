@@ -69,7 +69,7 @@ def test_a_part_that_is_missing_is_no_obstacle(machine: FakeMachine, damage: str
 
 
 def test_rules_that_are_left_are_an_error_and_the_next_leave_goes_on(machine: FakeMachine) -> None:
-    add_program(machine.directory / "bin", "iptables-save", "echo -A ISTIO_OUTPUT")
+    add_program(machine.directory / "bin", "iptables-save", "echo ':ISTIO_OUTPUT - [0:0]'")
     done = machine.leave()
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("machine product-1: redirection rules of Istio are left") and (machine.root / STATE / "owner").exists()

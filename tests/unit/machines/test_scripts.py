@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -55,17 +56,62 @@ def test_a_script_cut_in_transit_does_nothing(name: str) -> None:
         assert "machine m" not in done.stderr
 
 
-def test_a_machine_that_never_joined_stays_as_it_is(tmp_path: Path) -> None:
-    script = Sourced(scripts=[COMPONENTS / "machines" / "scripts" / "leave.sh"], programs=tmp_path)
-    stand_ins = "id() { echo 0; }\nsystemctl() { echo touched; }\n"
-    done = script.run(f"{stand_ins}main", {"MACHINE": "m", "STATE": f"{tmp_path}/nothing"})
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
 def test_to_leave_needs_root(tmp_path: Path) -> None:
-    script = Sourced(scripts=[COMPONENTS / "machines" / "scripts" / "leave.sh"], programs=tmp_path)
+    directory = COMPONENTS / "machines" / "scripts"
+    script = Sourced(scripts=[directory / "installation.sh", directory / "leave.sh"], programs=tmp_path)
     done = script.run("id() { echo 1000; }\nmain", {"MACHINE": "m"})
     assert (done.returncode, "machine m: leaving the mesh needs root" in done.stderr) == (1, True)
+
+
+HOSTILE = {
+    "http_proxy": "http://127.0.0.1:1",
+    "BASH_ENV": "/nowhere/hostile",
+    "CDPATH": "/usr",
+    "TMPDIR": "/nowhere",
+    "LC_ALL": "tr_TR.UTF-8",
+    "PATH": "/nowhere",
+    "POSIXLY_CORRECT": "1",
+    "TAR_OPTIONS": "--nonsense",
+    "CURL_HOME": "/nowhere",
+    "ASK": "1",
+}
+
+
+def test_the_users_environment_changes_no_script(tmp_path: Path) -> None:
+    text = 'clean_environment\ncat <<<"$(env | sort)"\ncd usr 2>/dev/null || echo "no such directory"'
+    done = subprocess.run(
+        ["/bin/bash", "-s"], input=shell.remote_script("machines/withdraw", {}).rpartition("if !")[0] + text, env=HOSTILE, cwd=tmp_path, capture_output=True, text=True
+    )  # fmt: skip
+    lines = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
+    assert "no such directory" in lines
+    assert lines["LC_ALL"] == "C" and "/usr/bin" in lines["PATH"]
+    assert not {"BASH_ENV", "CDPATH", "TMPDIR", "POSIXLY_CORRECT", "TAR_OPTIONS", "CURL_HOME"} & lines.keys()
+    assert "http_proxy" in lines, "the package's download may go through it"
+
+
+def test_no_request_of_a_machine_goes_through_a_proxy_but_the_packages() -> None:
+    """Every curl of a machine's script ignores the files of users; one of them takes a proxy of the environment."""
+    calls: list[str] = []
+    for file in [*(COMPONENTS / "machines" / "scripts").glob("*.sh"), *(COMPONENTS / "platforms").rglob("startup.sh")]:
+        text = file.read_text().replace("\\\n", " ")
+        calls += [f"{file.name}: {call}" for call in re.findall(r"\bcurl -.*", text)]
+    assert len(calls) >= 5
+    assert [call for call in calls if "curl --disable " not in call] == []
+    assert [call.partition(":")[0] for call in calls if "--noproxy" not in call] == ["join.sh"]
+
+
+def test_a_question_is_answered_or_fails(tmp_path: Path) -> None:
+    for answer, shown in (
+        ("yes\n", ""),
+        ("no because\n", "because"),
+        ("", "the connection ended before the question 'stop it' was answered"),
+        ("maybe\n", "was answered by 'maybe'"),
+    ):
+        (tmp_path / "answer").write_text(answer)
+        done = functions(tmp_path, f"exec 3<{tmp_path}/answer\nask stop it\necho on", MACHINE="m", ASK="1")
+        assert done.stdout == "istio-vm-mesh: ask stop it\n" + ("" if shown else "on\n")
+        assert shown in done.stderr and done.returncode == (1 if shown else 0)
+    assert functions(tmp_path, "ask stop it\necho on", MACHINE="m", ASK="").stdout == "on\n"
 
 
 def functions(tmp_path: Path, text: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -80,7 +126,7 @@ def test_a_cause_ends_a_script_as_a_failure_or_a_warning(tmp_path: Path, status:
 
 def test_the_users_environment_makes_no_failure_a_warning(tmp_path: Path) -> None:
     environment = {"FAILURE_STATUS": "0", "MODE": "warn", "SUBJECT": "x", "ROOT": "/x", "STATE": "/x"}
-    sourced = Sourced(scripts=[COMPONENTS / "machines" / "scripts" / "join.sh"], programs=tmp_path, environment=environment)
+    sourced = Sourced(scripts=[COMPONENTS / "machines" / "scripts" / "installation.sh"], programs=tmp_path, environment=environment)
     done = sourced.run('echo "$ROOT$STATE"\nfail no', {"MACHINE": "m"})
     assert (done.returncode, done.stdout, done.stderr) == (1, "/var/lib/istio-vm-mesh\n", "machine m: no\n")
 

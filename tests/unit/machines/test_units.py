@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from components import names
-from components.machines import files
+from components.machines import bundle, files
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
 UNITS = COMPONENTS / "machines" / "units"
 SCRIPTS = COMPONENTS / "machines" / "scripts"
 AGENT_DRAIN_S = 5  # Istio's terminationDrainDuration, by default
 TARGETS = ("basic", "multi-user", "network-online", "shutdown", "sysinit")
-PROGRAMS = ("bin/bash", "bin/sh", "bin/true", "usr/bin/install", "usr/bin/ln", "usr/local/bin/pilot-agent")
+PROGRAMS = ("bin/bash", "bin/sh", "bin/true", "opt/istio-vm-mesh/current/usr/local/bin/pilot-agent")
+FILES = sorted(path.relative_to(UNITS).as_posix() for path in UNITS.rglob("*") if path.is_file())
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 def verify(root: Path) -> str:
     """What systemd says of the units; "" if nothing."""
     command = ["systemd-analyze", "verify", "--man=no", "--generators=no", f"--root={root}"]
-    done = subprocess.run([*command, "istio.service", "istio-drain.service"], capture_output=True, text=True)
+    done = subprocess.run([*command, "istio-vm-mesh.service", "istio-vm-mesh-drain.service"], capture_output=True, text=True)
     return done.stderr or ("" if done.returncode == 0 else f"exit code {done.returncode}")
 
 
@@ -45,7 +46,7 @@ def test_systemd_accepts_the_units(root: Path) -> None:
     assert verify(root) == ""
 
 
-@pytest.mark.parametrize("name", ["istio.service", "istio.service.d/sidecar.conf", "istio.service.d/drain.conf", "istio-drain.service"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_mistake_in_any_file_is_seen(root: Path, name: str) -> None:
     file = root / "etc/systemd/system" / name
     file.write_text(f"{file.read_text()}\n[Unit]\nRestrat=always\n")
@@ -54,27 +55,34 @@ def test_a_mistake_in_any_file_is_seen(root: Path, name: str) -> None:
 
 def test_only_a_sidecar_redirects_and_withdraws() -> None:
     def paths(role: str) -> set[str]:
-        return {file.path for file in files.agent_files(role)}
+        return {file.path for file in bundle.role_files(role)}
 
-    assert paths("sidecar") - paths("router") == {"/etc/systemd/system/istio.service.d/sidecar.conf"}
-    unit = (UNITS / "istio.service").read_text()
+    units = {"istio-vm-mesh-redirect.service", "istio-vm-mesh.service.d/sidecar.conf"}
+    assert paths("sidecar") - paths("router") == {f"/etc/systemd/system/{name}" for name in units}
+    unit = (UNITS / "istio-vm-mesh.service").read_text()
     assert re.findall(r"(?:redirect|withdraw)\.sh.*", unit) == ["redirect.sh off"] * 2
 
 
 def test_units_run_what_is_written() -> None:
     """Every file of ours that a unit names is one that the machine has."""
-    texts = "\n".join(path.read_text() for path in UNITS.rglob("*") if path.is_file())
-    named = set(re.findall(r"/var/lib/istio/\S+", texts))
-    assert named == {files.CLUSTER_ENV, files.OVERRIDES_ENV, files.REDIRECT, files.WITHDRAW, "/var/lib/istio/envoy/istio-token"}
-    assert "TOKEN_FILE=/var/lib/istio/envoy/istio-token\n" in (SCRIPTS / "join.sh").read_text()
+    texts = "\n".join((UNITS / name).read_text() for name in FILES)
+    named = set(re.findall(r"/(?:var/lib|opt)/istio-vm-mesh/\S+", texts)) - {"/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent"}
+    written = {file.path for file in bundle.role_files("sidecar")}
+    assert named == {files.CLUSTER_ENV, files.OVERRIDES_ENV, *(path for path in written if path.endswith(".sh"))}
+    assert f"WorkingDirectory={bundle.STATE}\n" in texts
+
+
+def test_the_agent_goes_to_the_gateway_without_a_proxy_of_the_host() -> None:
+    removed = re.findall(r"^UnsetEnvironment=(.*)", (UNITS / "istio-vm-mesh.service").read_text(), re.MULTILINE)
+    assert {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "BASH_ENV"} <= set(" ".join(removed).split())
 
 
 def test_times_follow_from_istiods_grace_period(tmp_path: Path) -> None:
     sourced = Sourced(scripts=[SCRIPTS / "withdraw.sh"], programs=tmp_path)
     assert sourced.run("echo $GRACE_S").stdout == f"{names.DISCONNECT_GRACE}\n"
-    drain = (UNITS / "istio-drain.service").read_text()
+    drain = (UNITS / "istio-vm-mesh-drain.service").read_text()
     seconds = AGENT_DRAIN_S + names.DISCONNECT_GRACE + 2
     assert f"&& sleep {seconds}'" in drain and f"TimeoutStopSec={seconds + 10}\n" in drain
     assert seconds < 30, "a spot machine has half a minute"
-    stop = int(re.findall(r"TimeoutStopSec=(\d+)", (UNITS / "istio.service").read_text())[0])
+    stop = int(re.findall(r"TimeoutStopSec=(\d+)", (UNITS / "istio-vm-mesh.service").read_text())[0])
     assert stop > names.DISCONNECT_GRACE + 1 + AGENT_DRAIN_S

@@ -6,8 +6,8 @@
 : "${METADATA:=http://metadata.google.internal/computeMetadata/v1}"
 
 metadata() { # path
-  as_proxy curl --disable --noproxy '*' --silent --fail --max-time 10 \
-    --retry 10 --retry-connrefused --header 'Metadata-Flavor: Google' "$METADATA/instance/$1"
+  as_proxy curl --disable --noproxy '*' --silent --fail --retry 10 --retry-connrefused \
+    --max-time 10 --header 'Metadata-Flavor: Google' "$METADATA/instance/$1"
 }
 
 run_setup() {

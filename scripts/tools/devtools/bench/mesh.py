@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.machines.bundle import UNIT
+from components.machines.files import CERTIFICATES
 from components.names import TOKEN, part_name
 from tools.lab import paths, pulumi_cli, up
 from tools.lab.locks import checkout_lock, shared_lock
@@ -193,10 +195,10 @@ def _floor(step: Step, mesh: Mesh, watch: Watch, names: Sequence[str]) -> float:
     """The agents of machines that have everything but a certificate start, all at once."""
     step.note("the agent alone")
     with ThreadPoolExecutor(len(names)) as pool:
-        list(pool.map(lambda name: mesh.inside(name, "systemctl stop istio && cd /etc/certs && rm -f key.pem cert-chain.pem"), names))
+        list(pool.map(lambda name: mesh.inside(name, f"systemctl stop {UNIT} && cd {CERTIFICATES} && rm -f key.pem cert-chain.pem"), names))
         entries = [mesh.entry(name) for name in names]
         _gone(mesh, entries)
-        since = min(map(float, pool.map(lambda name: mesh.inside(name, "date +%s.%N && systemctl start istio"), names)))
+        since = min(map(float, pool.map(lambda name: mesh.inside(name, f"date +%s.%N && systemctl start {UNIT}"), names)))
         return watch.wait(entries, since) - since
 
 

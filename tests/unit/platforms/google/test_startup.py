@@ -12,6 +12,8 @@ from tests.support.samples import MESH, PRODUCT
 from tests.support.scripts import COMPONENTS, Sourced, add_program, machine_files
 
 INPUTS = StartupInputs(
+    project="istio-vm-mesh",
+    stack="fleet",
     network="pods",
     gateway="10.10.0.250",
     root_certificate="root",
@@ -35,12 +37,13 @@ def run(tmp_path: Path, text: str, **variables: str) -> subprocess.CompletedProc
 def test_it_is_a_program_that_sets_the_machine_up_and_joins_it() -> None:
     text = startup_script(INPUTS)
     assert text.startswith("#!/bin/bash\n")
-    assert text.index("then prepare </dev/null; fi") < text.index("then main </dev/null; fi")
+    assert text.index("then prepare </dev/null; fi") < text.index("then main 3<&0 </dev/null; fi")
     assert "\nMACHINE=" not in text and "\nTOKEN=" not in text, "only the machine knows them"
 
 
 def test_each_machine_fills_in_its_name_and_address() -> None:
     overrides = machine_files(startup_script(INPUTS))["/var/lib/istio-vm-mesh/overrides.env"]
+    assert "ISTIO_METAJSON_LABELS" not in overrides
     assert "INSTANCE_IP='@ADDRESS@'" in overrides and "POD_NAME='@MACHINE@'" in overrides
 
 
