@@ -600,7 +600,8 @@ record() {
     write_file "$STATE/joined" 0644 root:root
   systemctl is-enabled --quiet "$UNIT" || systemctl enable --quiet "$UNIT"
   # Where it was stopped by hand; a gateway has none.
-  [ ! -e "$UNITS/$UNIT-redirect.service" ] || systemctl start "$UNIT-redirect" ||
+  [ ! -e "$UNITS/$UNIT-redirect.service" ] || systemctl is-active --quiet "$UNIT-redirect" ||
+    systemctl start "$UNIT-redirect" ||
     fail "the unit $UNIT-redirect does not start: see 'journalctl --unit $UNIT-redirect' on it"
 }
 
@@ -668,11 +669,9 @@ bring_back() { # phase
   restore_files "$1" && restore_package || return
   if [ "$1" = stopped ]; then
     systemctl daemon-reload
-    if [ -n "$WAS_ACTIVE" ]; then
-      timeout "$(share 3)" systemctl restart "$UNIT" || return
-      restart_guard
-      is_ready_again || return
-    fi
+    if [ -n "$WAS_ACTIVE" ]; then timeout "$(share 3)" systemctl restart "$UNIT" || return; fi
+    restart_guard
+    is_ready_again || return
   fi
   forget
 }
