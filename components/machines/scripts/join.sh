@@ -298,11 +298,14 @@ fetch_digest() {
 }
 
 fetch_package() { # path
-  local actual seconds
+  local actual seconds reason
   seconds=$(share 22)
-  download "$PACKAGE_URL" "$seconds" >"$1" 2>"$1.log" ||
-    fail "cannot fetch Istio's package from $PACKAGE_URL within $seconds s" \
-      "($(tail -n 1 "$1.log")): check mesh.package.url and the route from the machine to it"
+  download "$PACKAGE_URL" "$seconds" >"$1" 2>"$1.log" || {
+    reason=$(tail -n 1 "$1.log")
+    fail "cannot fetch Istio's package from $PACKAGE_URL" \
+      "(${reason:-it takes more than $seconds s}): check mesh.package.url and the route from the" \
+      "machine to it"
+  }
   actual=$(sha256sum "$1" | cut -d ' ' -f 1)
   [ "$actual" = "$SHA256" ] ||
     fail "the package from $PACKAGE_URL has SHA-256 $actual instead of $SHA256:" \
