@@ -338,13 +338,14 @@ def test_ssh_stays_open_on_each_of_its_ports(bare_host: Host) -> None:
         (bare_host.root / "ssh-port").unlink()
 
 
-def test_a_holder_that_was_killed_is_replaced(bare_host: Host) -> None:
+def test_a_guard_ends_with_its_table_so_that_the_unit_starts_it_again(bare_host: Host) -> None:
     close(bare_host)
     with bare_host.guard() as guard:
         bare_host.run("ready")
-        (holder,) = subprocess.run(["pgrep", "--parent", str(guard.pid), "nft"], capture_output=True, text=True).stdout.split()
+        find = ["pgrep", "--session", str(guard.pid), "--exact", "nft"]
+        (holder,) = subprocess.run(find, capture_output=True, text=True).stdout.split()
         os.kill(int(holder), 9)
-        wait_until(lambda: drops(bare_host) and bare_host.answer(22) == "ssh")
+        assert guard.wait(timeout=10) == -15
 
 
 def test_a_join_learns_whether_a_host_can_close_ports(bare_host: Host) -> None:

@@ -10,10 +10,17 @@ PORTS_EVERY=12 # rounds
 TABLE=istio_vm_mesh
 AGENT_PORTS=15006,15008 # redirected connections, and those of HBONE, which are not redirected
 
-# Starts a process that holds tables: with its end they are gone.
-hold() {
-  exec {HOLDER}> >(HOME=/dev/null exec nft --interactive >/dev/null)
-  HOLDER_PID=$!
+# Starts a process that holds tables. With its end they are gone, and the command runs.
+hold() { # command
+  exec {HOLDER}> >(
+    HOME=/dev/null nft --interactive >/dev/null
+    "$@"
+  )
+}
+
+# The unit starts it again.
+end_guard() {
+  kill $$
 }
 
 # Prints the table, as one transaction. A connection that was redirected arrives at port 15006. It
@@ -31,24 +38,20 @@ table() {
 }
 
 # The ports of SSH may change.
-close_ports() { # round
+close_ports() {
   local text
-  if ! kill -0 "${HOLDER_PID:-}" 2>/dev/null; then
-    hold
-  elif [ $(($1 % PORTS_EVERY)) -ne 0 ]; then
-    return
-  else
-    text=$(table)
-    [ "$text" != "$TABLE_TEXT" ] || return
-  fi
-  TABLE_TEXT=${text:-$(table)}
-  echo "$TABLE_TEXT" >&"$HOLDER"
+  text=$(table)
+  [ "$text" != "$TABLE_TEXT" ] || return 0
+  TABLE_TEXT=$text
+  echo "$text" >&"$HOLDER"
 }
+TABLE_TEXT=''
 
 watch() {
   local round
+  [ -z "${FAIL_CLOSED:-}" ] || hold end_guard
   for ((round = 0; ; round++)); do
-    [ -z "${FAIL_CLOSED:-}" ] || close_ports "$round"
+    [ -z "${FAIL_CLOSED:-}" ] || [ $((round % PORTS_EVERY)) -ne 0 ] || close_ports
     [ ! -d "$RULES" ] || locked repair
     sleep "$INTERVAL_S"
   done
@@ -79,7 +82,7 @@ possible() {
     echo "'nft' is missing: install nftables"
     exit 1
   fi
-  hold 2>/dev/null
+  hold : 2>/dev/null
   echo "table inet $test { flags owner; }" >&"$HOLDER"
   if ! wait_closed "$test" || nft delete table inet "$test" 2>/dev/null; then
     echo "nftables has no tables with an owner here: it needs Linux 5.12 and nftables 1.0"
