@@ -13,7 +13,7 @@ gc.disable()
 continue_on_error.install()
 
 try:
-    outputs = stack.build(config.load(*stack.configuration()), pulumi.get_stack())
+    outputs = stack.build(config.load(stack.configuration()), pulumi.get_stack())
 except SettingsError as error:
     raise pulumi.RunError(str(error)) from None
 

@@ -11,7 +11,7 @@ from pulumi.runtime.config import get_config, get_config_env
 from .config.existing import ExistingCluster, SshMachine
 from .config.gateway_machines import gateway_machine_names, networks_with_gateway
 from .config.problems import SettingsError
-from .config.reader import SECRETS, secret_problems
+from .config.reader import secret_problems
 from .config.stack import Settings
 from .istio import manifests, network_gateways
 from .istio.control_plane import Mesh, MeshArgs
@@ -26,17 +26,17 @@ from .verification.component import VerificationArgs, VerifiedWorkload, verify_w
 from .verification.evidence import Evidence
 
 
-def configuration() -> tuple[dict[str, Any], set[str]]:
-    """The stack's configuration as plain data, keys without the project's name, and which of the program's secrets it has.
+def configuration() -> dict[str, Any]:
+    """Return the stack's configuration as plain data, keys without the project's name.
 
-    Raises SettingsError for other values that are secret, and for secrets that are not.
+    Raises SettingsError for values that are secret.
     """
     project = f"{pulumi.get_project()}:"
     keys = sorted({key for key in {**get_config_env(), **pulumi.runtime.config.CONFIG.get()} if key.startswith(project)})
     is_secret = {key.removeprefix(project): pulumi.runtime.is_config_secret(key) for key in keys}
     if problems := list(secret_problems(is_secret)):
         raise SettingsError(problems)
-    return {name: _plain(get_config(project + name)) for name in is_secret if name not in SECRETS}, set(is_secret) & SECRETS
+    return {name: _plain(get_config(project + name)) for name in is_secret}
 
 
 def _plain(text: str) -> Any:

@@ -3,25 +3,24 @@
 # Type checkers take this name for True; nothing is imported when the package is loaded.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
     from typing import Any
 
     from .stack import Settings
 
 
-def load(raw: "Mapping[str, Any]", secrets: "Collection[str]" = ()) -> "Settings":
+def load(raw: "Mapping[str, Any]") -> "Settings":
     """Validate a stack's configuration.
 
     raw: the values by key, without the project's prefix.
-    secrets: the names of the secrets that are set (a subset of `reader.SECRETS`).
 
     Returns the stack, including the machines of its network gateways.
     Raises SettingsError with every problem.
     """
     from .reader import load
 
-    return load(raw, secrets)
+    return load(raw)
 
 
 def load_file(stack: str, directory: "Path | None" = None) -> "Settings":

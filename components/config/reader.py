@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,8 @@ from .stack import Settings
 
 STACKS = Path(__file__).parents[2] / "stacks"
 
-# Secrets of a stack, each a key of its own in the configuration (`pulumi config set --secret`).
-SECRETS: frozenset[str] = frozenset()
 
-
-def load(raw: Mapping[str, Any], secrets: Collection[str] = ()) -> Settings:
+def load(raw: Mapping[str, Any]) -> Settings:
     """Validate a stack's configuration; see `config.load`."""
     keys = keys_of(Settings)
     problems = [
@@ -35,7 +32,7 @@ def load(raw: Mapping[str, Any], secrets: Collection[str] = ()) -> Settings:
     except ValidationError as error:
         problems += problems_of(error, Settings)
     if settings is not None:
-        problems += checks.check(settings, secrets)
+        problems += checks.check(settings)
     if settings is None or problems:
         raise SettingsError(problems)
     return add_gateway_machines(settings)
@@ -51,15 +48,15 @@ def stacks(directory: Path = STACKS) -> list[str]:
 
 def load_file(stack: str, directory: Path = STACKS) -> Settings:
     """Read and validate a stack file; see `config.load_file`."""
-    return load(*read_file(stack, directory))
+    return load(read_file(stack, directory))
 
 
-def read_file(stack: str, directory: Path = STACKS) -> tuple[dict[str, Any], set[str]]:
+def read_file(stack: str, directory: Path = STACKS) -> dict[str, Any]:
     """Read `Pulumi.<stack>.yaml` without validating it.
 
-    Returns what `load` takes: values by key without the project's prefix, and the names of the
-    secrets that are set. Keys of other projects and of providers are left out.
-    Raises SettingsError for a file that does not exist, and for secrets in plain text.
+    Returns what `load` takes: values by key without the project's prefix. Keys of other projects
+    and of providers are left out.
+    Raises SettingsError for a file that does not exist, and for secrets.
     """
     content = read_document(stack, directory)
     # As Pulumi passes it on: JSON, in which every key is a string.
@@ -71,8 +68,7 @@ def read_file(stack: str, directory: Path = STACKS) -> tuple[dict[str, Any], set
     }
     if problems := list(secret_problems({key: _is_secret(value) for key, value in values.items()})):
         raise SettingsError(problems)
-    plain = {key: value for key, value in values.items() if key not in SECRETS}
-    return plain, values.keys() & SECRETS
+    return values
 
 
 def read_document(stack: str, directory: Path = STACKS) -> dict[str, Any]:
@@ -90,15 +86,13 @@ def read_document(stack: str, directory: Path = STACKS) -> dict[str, Any]:
 
 
 def secret_problems(is_secret: Mapping[str, bool]) -> Iterator[Problem]:
-    """Yield a problem for each secret in plain text, and for each secret that must not be one.
+    """Yield a problem for each secret: no key of this program is one.
 
     is_secret: whether a value is encrypted, by key.
     """
     for key, secret in is_secret.items():
-        if secret and key not in SECRETS:
+        if secret:
             yield Problem(key, "must not be a secret: the value becomes part of resource names")
-        elif not secret and key in SECRETS:
-            yield Problem(key, "must be a secret: set it with `pulumi config set --secret`")
 
 
 def _is_secret(value: Any) -> bool:

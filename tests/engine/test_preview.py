@@ -34,8 +34,6 @@ class Mesh:
         kept = {key: value for key, value in (yaml.safe_load(file.read_text()) or {}).items() if key != "config"} if file.exists() else {}
         values = {f"{harness.PROJECT}:{key}": value for key, value in config.items()}
         file.write_text(yaml.safe_dump({**kept, "config": values}, sort_keys=False))
-        for key, value in harness.SECRETS.items():
-            self._stack.call("config", "set", "--stack", STACK, "--secret", f"{harness.PROJECT}:{key}", value)
 
     def up(self, config: Config | None = None) -> None:
         """An update against providers that make nothing."""

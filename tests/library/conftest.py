@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support import harness
 from tools import ROOT
 from tools.devtools import mock_engine
 
@@ -28,12 +27,10 @@ class Documented:
 
     program: its file, exactly as the page has it.
     config: its configuration, keys without the project's name.
-    secrets: the secrets that the page says to set.
     """
 
     program: mock_engine.Program
     config: Mapping[str, Any]
-    secrets: Mapping[str, str]
 
 
 @pytest.fixture(scope="session")
@@ -59,10 +56,7 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Documented:
     file.write_text(program)
     prefix = f"{PROJECT}:"
     values = {key.removeprefix(prefix): value for key, value in yaml.safe_load(config)["config"].items()}
-    named = set(re.findall(rf"config set --secret {prefix}(\w+)", text))
-    secrets = dict(harness.SECRETS)
-    assert named == set(secrets), "the page sets the secrets that the program reads"
-    return Documented(mock_engine.Program(file, PROJECT), values, secrets)
+    return Documented(mock_engine.Program(file, PROJECT), values)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def test_the_program_is_about_forty_lines(documented: Documented) -> None:
 
 
 def test_the_program_joins_its_machines(documented: Documented, package: Path) -> None:
-    run = harness.run(documented.config, secrets=documented.secrets, program=documented.program)
+    run = harness.run(documented.config, program=documented.program)
     created = {name for name, node in run.graph.items() if set(node.inputs) != {"id"}}
     assert created == RESOURCES
     assert run.outputs == {f"billing-{number}": f"billing-10.11.0.{number + 4}-pods" for number in (1, 2)}
@@ -56,7 +56,7 @@ def test_the_program_joins_its_machines(documented: Documented, package: Path) -
 
 
 def test_no_secret_of_the_program_is_readable(documented: Documented, package: Path) -> None:
-    run = harness.run(documented.config, secrets=documented.secrets, program=documented.program)
+    run = harness.run(documented.config, program=documented.program)
     texts = [text for node in run.graph.values() for text in harness.texts([node.inputs, node.state])]
     assert not [text for text in texts for canary in harness.CANARIES.values() if canary in text]
 
@@ -64,7 +64,7 @@ def test_no_secret_of_the_program_is_readable(documented: Documented, package: P
 def test_a_host_that_ssh_could_read_as_an_option_is_refused(documented: Documented, package: Path) -> None:
     config = {"machines": {"billing-1": {"host": "-oProxyCommand=x", "address": "10.11.0.5"}}}
     with pytest.raises(Exception, match=r"machines\.billing-1\.host: '-oProxyCommand=x' is no host for ssh"):
-        harness.run(config, secrets=documented.secrets, program=documented.program)
+        harness.run(config, program=documented.program)
 
 
 def test_the_engine_runs_the_program(documented: Documented, package: Path, host: Callable[[Provider], None], stack: Stack) -> None:
@@ -78,8 +78,6 @@ def test_the_engine_runs_the_program(documented: Documented, package: Path, host
     settings = yaml.safe_load(file.read_text()) or {} if file.exists() else {}
     values = {f"{PROJECT}:{key}": value for key, value in documented.config.items()}
     file.write_text(yaml.safe_dump({**settings, "config": values}))
-    for key, secret in documented.secrets.items():
-        stack.call("config", "set", "--stack", STACK, "--secret", f"{PROJECT}:{key}", secret)
 
     def program() -> None:
         runpy.run_path(str(documented.program.file), run_name="__main__")

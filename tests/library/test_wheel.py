@@ -32,7 +32,7 @@ class Echo(mocks.Mocks):
 names, inputs = [], json.load(sys.stdin)
 program = mock_engine.Program(pathlib.Path(sys.argv[1]), sys.argv[2])
 monitor = mocks.MockMonitor(Echo())
-mock_engine.run_program(monitor, inputs["config"], inputs["secrets"], preview=True, program=program)
+mock_engine.run_program(monitor, inputs["config"], preview=True, program=program)
 import istio_vm_mesh
 print(json.dumps({"package": istio_vm_mesh.__file__, "names": names}))
 """
@@ -71,7 +71,7 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(300)
 def test_an_empty_environment_builds_a_graph(python: Path, documented: Documented, tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "scripts")}
-    inputs = {"config": documented.config, "secrets": documented.secrets}
+    inputs = {"config": documented.config}
     done = subprocess.run(
         [str(python), "-c", GRAPH, str(documented.program.file), documented.program.project],
         cwd=tmp_path,

@@ -18,8 +18,8 @@ def config() -> dict[str, Any]:
     return harness.configuration("existing")
 
 
-def graph_of(config: dict[str, Any], **secrets: str) -> dict[str, harness.Node]:
-    return harness.run(config, secrets={**harness.SECRETS, **secrets}).graph
+def graph_of(config: dict[str, Any]) -> dict[str, harness.Node]:
+    return harness.run(config).graph
 
 
 def test_an_adopted_mesh_gets_only_what_machines_need(config: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ def test_keys_that_ssh_cannot_use_are_named_in_the_preview_all_at_once(
     ):
         assert problem in str(raised.value)
     monkeypatch.setenv(openssh.KEY_VARIABLE, "a text")
-    with pytest.raises(pulumi.RunError, match=r"has 1 problem:\s+ISTIO_VM_MESH_SSH_KEY: has no private key that ssh can read"):
+    with pytest.raises(pulumi.RunError, match=r"have 1 problem:\s+ISTIO_VM_MESH_SSH_KEY: has no private key that ssh can read"):
         graph_of(config)
     monkeypatch.setenv(openssh.KEY_VARIABLE, key_pair(tmp_path / "of-ci").read_text())
     graph_of(config)

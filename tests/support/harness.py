@@ -30,10 +30,6 @@ CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-ke
 """Secret outputs of the mocked resources, by their kinds. None may be readable in a graph."""
 
 
-SECRETS: dict[str, str] = {}
-"""The secrets of every stack's configuration."""
-
-
 def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
@@ -235,7 +231,7 @@ def configuration(stack: str) -> dict[str, Any]:
 
 @cache
 def _parsed(stack: str) -> dict[str, Any]:
-    config, _ = reader.read_file(stack)
+    config = reader.read_file(stack)
     if "sha256" in config["mesh"].get("package", {}):
         config["mesh"]["package"]["sha256"] = "0" * 64
     return config
@@ -252,15 +248,14 @@ def run(
     *,
     preview: bool = False,
     recorder: Recorder | None = None,
-    secrets: Mapping[str, str] = SECRETS,
     program: mock_engine.Program = mock_engine.MAIN,
 ) -> Run:
-    """Run a program with a configuration and its secrets, and return its graph; raises what the program raises.
+    """Run a program with a configuration, and return its graph; raises what the program raises.
 
     A `recorder` of the caller holds the resources up to a failure.
     """
     monitor = recorder or Recorder(preview)
-    outputs, secret_outputs = mock_engine.run_program(monitor, config, secrets, preview=preview, program=program)
+    outputs, secret_outputs = mock_engine.run_program(monitor, config, preview=preview, program=program)
     names = [node.name for node in monitor.nodes]
     assert len(set(names)) == len(names), f"resources share names: {sorted(name for name in names if names.count(name) > 1)}"
     return Run({node.name: node for node in monitor.nodes}, outputs, secret_outputs)

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from components.names import AGENT_PORT, INBOUND_PORT, METRICS_PORT, STATUS_PORT
 from tests.support.control_plane import program
 from tests.support.scripts import COMPONENTS, add_program
 from tests.support.waiting import wait_until
@@ -17,11 +18,11 @@ from tests.support.waiting import wait_until
 SCRIPTS = COMPONENTS / "machines" / "scripts"
 AGENT_UID = 1337  # Istio's default, where there is no user istio-proxy
 ADDRESS, NEIGHBOUR = {4: "10.9.0.1", 6: "fd00:9::1"}, {4: "10.9.0.2", 6: "fd00:9::2"}
-PORTS = {8080: "application", 15006: "agent", 15021: "health", 22: "ssh", 2222: "ssh on another port"}
+PORTS = {8080: "application", INBOUND_PORT: "agent", STATUS_PORT: "health", 22: "ssh", 2222: "ssh on another port"}
 ENVIRONMENT = {
     "ISTIO_SERVICE_CIDR": "*",
     "ISTIO_INBOUND_PORTS": "*",
-    "ISTIO_LOCAL_EXCLUDE_PORTS": "22,15090,15021,15020",
+    "ISTIO_LOCAL_EXCLUDE_PORTS": f"22,{METRICS_PORT},{STATUS_PORT},{AGENT_PORT}",
     "ISTIO_META_DNS_CAPTURE": "true",
 }
 # Each connection gets the name of its port, and every line that it sends. Port 8080 returns datagrams.

@@ -58,7 +58,9 @@ def write(step: str, **values: object) -> None:
 
 
 def request_of(payload: Payload) -> slots.SlotRequest:
-    return slots.SlotRequest(payload.namespace, "product", payload.machine, f"r-{payload.machine}", payload.update)
+    return slots.SlotRequest(
+        payload.namespace, "product", payload.machine, f"r-{payload.machine}", f"product-{payload.machine}", payload.update
+    )
 
 
 def run(payload: Payload) -> None:

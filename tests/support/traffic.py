@@ -64,8 +64,8 @@ def lost_details(done: subprocess.CompletedProcess[str], count: int) -> str:
 
 def describe_lost(requests: Sequence[Request]) -> str:
     """Return a line for each batch with lost requests: when it began, and what the client printed."""
-    lost = {f"{each.started - requests[0].started:.1f} s: {each.detail}" for each in requests if each.answered_by == LOST}
-    return "\n".join(sorted(lost))
+    lost = {f"{each.started - requests[0].started:.1f} s: {each.detail[:1000]}" for each in requests if each.answered_by == LOST}
+    return "\n".join(sorted(lost)[:20])
 
 
 def lost_share(requests: Sequence[Request]) -> float:

@@ -3,23 +3,20 @@
 # Type checkers take this name for True; nothing is imported when the package is loaded.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from ..problems import Problem
     from ..stack import Settings
 
 
-def check(settings: "Settings", secrets: "Collection[str]") -> "Iterator[Problem]":
-    """Yield every problem of a stack whose records are valid.
-
-    secrets: the names of the secrets that are set.
-    """
+def check(settings: "Settings") -> "Iterator[Problem]":
+    """Yield every problem of a stack whose records are valid."""
     from . import docker, existing, google, machines, mesh, networks, workloads
 
     yield from networks.check(settings)
     yield from docker.check(settings)
-    yield from existing.check(settings, secrets)
-    yield from google.check(settings, secrets)
+    yield from existing.check(settings)
+    yield from google.check(settings)
     yield from mesh.check(settings)
     yield from workloads.check(settings)
     yield from machines.check(settings)

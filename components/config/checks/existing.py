@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from ..addresses import DNS_NAME, is_address, is_port, within
@@ -49,8 +49,8 @@ class SshServer(Protocol):
         """Whether the host key goes unchecked."""
 
 
-def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
-    """Yield what is wrong with existing clusters and machines, and which secrets are missing."""
+def check(settings: Settings) -> Iterator[Problem]:
+    """Yield what is wrong with existing clusters and machines."""
     if isinstance(settings.cluster, ExistingCluster):
         yield from _check_cluster(settings, settings.cluster)
     by_address: dict[str, str] = {}
@@ -62,7 +62,8 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
         if machine.take_over is not None and not _STACK.fullmatch(machine.take_over):
             yield Problem(
                 f"{path}.takeOver",
-                f"expected `<project>/<stack>`, as a refused join names it; got {machine.take_over!r}",
+                "expected `<project>/<stack>`, as a refused join names it; "
+                f"got {machine.take_over!r}",
             )
         yield from _check_address(settings, name, machine, by_address)
         by_address.setdefault(machine.address or machine.host, name)

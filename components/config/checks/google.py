@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 from ...names import CLUSTER_DOMAIN
 from ..addresses import DNS_NAME, ipv4_cidr, is_address, is_port
@@ -18,8 +18,8 @@ _SUBNET = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _VPC = re.compile(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?")
 
 
-def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
-    """Yield what is wrong with what is on Google Cloud, and which secrets are missing."""
+def check(settings: Settings) -> Iterator[Problem]:
+    """Yield what is wrong with what is on Google Cloud."""
     cluster, machines, google = settings.cluster, settings.google_machines, settings.google
     yield from _check_gateways(settings)
     if google is None:

@@ -167,6 +167,7 @@ class _Join:
             workload=owner.workload,
             machine=owner.machine,
             registration=owner.registration,
+            entry=self._payload.entry,
             update=update_id.update_id(),
         )
 

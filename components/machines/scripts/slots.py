@@ -91,6 +91,7 @@ class SlotRequest:
     namespace, workload: the workload that it runs.
     machine: the machine's name in the stack.
     registration: the id of its registration.
+    entry: the name of the WorkloadEntry of its agent.
     update: the update that runs this process (`update_id.update_id()`).
     """
 
@@ -98,6 +99,7 @@ class SlotRequest:
     workload: str
     machine: str
     registration: str
+    entry: str
     update: str
 
 
@@ -117,12 +119,15 @@ class Situation:
     joined: the machines of the stack that have been in the mesh.
     healthy: the machines with a Healthy entry of a connected agent.
     holders: the machines whose joins hold a slot.
+    serving: whether the agent that is to be stopped has such an entry. Its name may be another
+        machine's: of one that was renamed, or whose host another machine gets in this update.
     """
 
     limit: int
     joined: frozenset[str]
     healthy: frozenset[str]
     holders: frozenset[str]
+    serving: bool
 
     def unavailable(self, machine: str) -> frozenset[str]:
         """Return the machines besides `machine` that are out of the mesh and hold no slot."""
@@ -132,13 +137,13 @@ class Situation:
 def decide(situation: Situation, machine: str) -> Verdict:
     """Return what the join of `machine` does before it stops the agent.
 
-    A machine that is out of the mesh counts already, so its join makes nothing worse: it waits for
+    An agent that is out of the mesh counts already, so its join makes nothing worse: it waits for
     nothing. A slot that the machine holds, as after a killed join, is its slot again. Any other
     join needs a free slot. Each machine that is unavailable takes one, whatever the reason.
     """
     if machine in situation.holders:
         return Verdict.TAKE
-    if machine not in situation.healthy:
+    if not situation.serving:
         return Verdict.REPAIR
     taken = len(situation.holders) + len(situation.unavailable(machine))
     return Verdict.TAKE if taken < situation.limit else Verdict.WAIT
@@ -412,19 +417,26 @@ def _object(text: str) -> Manifest:
     return value
 
 
-def situation_of(lease: Manifest, entries: list[Manifest], holders: frozenset[str]) -> Situation:
+def situation_of(
+    lease: Manifest,
+    entries: list[Manifest],
+    holders: frozenset[str],
+    entry: str,
+) -> Situation:
     """Return the machines of a workload.
 
     lease: the workload's Lease. entries: the workload's WorkloadEntries.
     holders: the machines whose joins hold a slot.
+    entry: the name of the entry of the agent that is to be stopped.
     """
     annotations = _annotations(lease)
     machines = frozenset(filter(None, annotations.get(MACHINES_ANNOTATION, "").split(",")))
     have_joined = {name for name in machines if JOINED_ANNOTATION_PREFIX + name in annotations}
-    serving = [entry["metadata"]["labels"] for entry in entries if _serves(entry)]
-    healthy = frozenset(labels.get(MACHINE_LABEL, "") for labels in serving)
+    serving = [each["metadata"] for each in entries if _serves(each)]
+    healthy = frozenset(metadata["labels"].get(MACHINE_LABEL, "") for metadata in serving)
+    serves = entry in {metadata["name"] for metadata in serving}
     limit = limit_of(annotations.get(MAX_UNAVAILABLE_ANNOTATION, "1"), len(machines))
-    return Situation(limit, frozenset(have_joined), healthy, holders)
+    return Situation(limit, frozenset(have_joined), healthy, holders, serves)
 
 
 def _serves(entry: Manifest) -> bool:
@@ -481,7 +493,7 @@ class _Holder:
     def _try(self, lease: Manifest, entries: list[Manifest], waiting: _Waiting) -> float | None:
         """Return None if the join may go on, else seconds until the next look."""
         slots = self._living(_Slots.of(lease))
-        situation = situation_of(lease, entries, frozenset(slots.holders))
+        situation = situation_of(lease, entries, frozenset(slots.holders), self._request.entry)
         verdict = decide(situation, self._request.machine)
         if verdict is not Verdict.REPAIR and self._request.update in slots.halts:
             raise self._halted(slots.halts[self._request.update])

@@ -20,9 +20,9 @@ def stacks() -> Iterator[tuple[str, Settings]]:
     from components.config import load, reader
 
     for name in reader.stacks():
-        raw, secrets = reader.read_file(name)
+        raw = reader.read_file(name)
         if "google" in raw:
-            yield name, load(raw, secrets)
+            yield name, load(raw)
 
 
 def bill(settings: Settings) -> tuple[Counter[str], Counter[str]]:

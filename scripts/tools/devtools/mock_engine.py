@@ -38,7 +38,6 @@ MAIN = Program(ROOT / "__main__.py", yaml.safe_load((ROOT / "Pulumi.yaml").read_
 def run_program(
     monitor: mocks.MockMonitor,
     config: Mapping[str, Any],
-    secrets: Mapping[str, str],
     *,
     preview: bool,
     program: Program = MAIN,
@@ -46,15 +45,14 @@ def run_program(
     """Run a program; return the stack's outputs by name, and the names of secret ones.
 
     - `monitor`: answers for the engine
-    - `config`, `secrets`: the stack's configuration, keys without the project's name
+    - `config`: the stack's configuration, keys without the project's name
 
     An output that a preview does not know is left empty. Raises what the program raises.
     """
     project = program.project
     pulumi.runtime.reset_options(project=project, stack="test")
     values = {f"{project}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
-    hidden = {f"{project}:{key}": value for key, value in secrets.items()}
-    pulumi.runtime.set_all_config({**values, **hidden}, list(hidden))
+    pulumi.runtime.set_all_config(values, [])
     outputs: dict[str, Any] = {}
     secret_outputs: set[str] = set()
 

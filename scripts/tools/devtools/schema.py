@@ -77,17 +77,12 @@ def _simplified(node: Any) -> Any:
 def schema() -> str:
     """Return the JSON Schema of stack files. Keys of other projects and of providers are allowed."""
     stack = records()
-    from components.config.reader import SECRETS
     from components.names import PROJECT, config_key
 
     definitions = stack.pop("$defs")
-    secret = {"type": "object", "description": "A secret, set with `pulumi config set --secret`."}
     config = {
         **stack,
-        "properties": {
-            **{config_key(key): value for key, value in stack["properties"].items()},
-            **{config_key(key): secret for key in sorted(SECRETS)},
-        },
+        "properties": {config_key(key): value for key, value in stack["properties"].items()},
         "required": [config_key(key) for key in stack["required"]],
         "patternProperties": {f"^(?!{PROJECT}:)": {}},
     }

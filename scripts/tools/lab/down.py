@@ -91,7 +91,7 @@ def _destroy(step: Step, stack: str) -> None:
 def _is_local(stack: str) -> bool:
     """Whether the stack's cluster is a kind cluster and its machines are containers: nothing outside this machine is lost with its state."""
     try:
-        config, _ = reader.read_file(stack, paths.ROOT / "stacks")
+        config = reader.read_file(stack, paths.ROOT / "stacks")
         machines = config.get("machines") or {}
         platforms = [config["cluster"]["platform"], *(machine["platform"] for machine in machines.values())]
     except (SettingsError, KeyError, TypeError, AttributeError, yaml.YAMLError):

@@ -11,7 +11,6 @@ from typing import Any
 from components import names
 from components.config import load
 from components.config.problems import SettingsError
-from components.config.reader import SECRETS
 from components.config.stack import Settings
 from components.local import openssh, scripting
 from components.local.cluster_access import ClusterAccess, cluster_name
@@ -99,8 +98,7 @@ def settings(variables: Mapping[str, str], stack: str | None) -> Settings | Stac
         named = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
         if not named:
             return StackError("this checkout has no stack file for it: the CIDRs of its networks are not known")
-        plain = {key: value.get("objectValue", value.get("value")) for key, value in named.items() if key not in SECRETS}
-        return load(plain, set(named) & SECRETS)
+        return load({key: value.get("objectValue", value.get("value")) for key, value in named.items()})
     except SettingsError as error:
         return StackError(str(error))
     except StackError as error:

@@ -20,7 +20,7 @@ STACKS = reader.stacks()
 
 def broken(case: dict[str, Any]) -> dict[str, Any]:
     """Return a stack's configuration with a case's changes."""
-    raw, _ = reader.read_file(case["stack"])
+    raw = reader.read_file(case["stack"])
     changes = [
         *case.get("set", {}).items(),
         *((path, KeyError) for path in case.get("unset", [])),
@@ -51,7 +51,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("stack", ["existing", "multi-network"])
 def test_no_value_at_any_place_makes_more_than_problems(stack: str) -> None:
-    raw, secrets = reader.read_file(stack)
+    raw = reader.read_file(stack)
     refused = 0
     for path in places(raw):
         for value in (None, -1, "x", [], {"a": 1}, ["10.0.0.0/8"], {"platform": ["kind"]}):
@@ -61,7 +61,7 @@ def test_no_value_at_any_place_makes_more_than_problems(stack: str) -> None:
                 place = place[key]
             place[path[-1]] = value
             try:
-                config.load(changed, secrets | {"kubeconfig"})
+                config.load(changed)
             except SettingsError as error:
                 refused += 1
                 assert all(problem.path and "\0" not in str(problem) for problem in error.problems)
@@ -70,8 +70,8 @@ def test_no_value_at_any_place_makes_more_than_problems(stack: str) -> None:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_the_files_of_this_repository_are_good(stack: str) -> None:
-    raw, _ = reader.read_file(stack)
-    config.load(raw, {"kubeconfig"})
+    raw = reader.read_file(stack)
+    config.load(raw)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_files_of_this_repository_are_good(stack: str) -> None:
 )
 def test_a_broken_file_is_refused_for_its_own_reason(case: dict[str, Any]) -> None:
     with pytest.raises(SettingsError) as raised:
-        config.load(broken(case), set())
+        config.load(broken(case))
     expected = case["says"] if isinstance(case["says"], list) else [case["says"]]
     assert [str(problem) for problem in raised.value.problems] == expected
 

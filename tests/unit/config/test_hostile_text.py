@@ -46,7 +46,7 @@ def texts(record: type[Any]) -> list[str]:
 
 
 def with_value(*path: str, value: str) -> dict[str, Any]:
-    raw, _ = reader.read_file("existing")
+    raw = reader.read_file("existing")
     changed = place = copy.deepcopy(raw)
     for key in path[:-1]:
         place = place[key]

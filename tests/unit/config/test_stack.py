@@ -14,8 +14,8 @@ from components.config.workload import HttpProbe, Probe, Service, WorkloadSettin
 
 
 def settings(stack: str) -> Settings:
-    raw, _ = reader.read_file(stack)
-    return config.load(raw, {"kubeconfig"})
+    raw = reader.read_file(stack)
+    return config.load(raw)
 
 
 @pytest.mark.parametrize(

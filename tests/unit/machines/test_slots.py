@@ -13,8 +13,16 @@ from components.machines.scripts.slots import Situation, Verdict
 MACHINES = frozenset({"m1", "m2", "m3", "m4"})
 
 
-def situation(limit: int, healthy: str = "m1 m2 m3 m4", holders: str = "", joined: str = "m1 m2 m3 m4") -> Situation:
-    return Situation(limit, *(frozenset(names.split()) for names in (joined, healthy, holders)))
+def situation(
+    limit: int,
+    healthy: str = "m1 m2 m3 m4",
+    holders: str = "",
+    joined: str = "m1 m2 m3 m4",
+    serving: bool | None = None,
+) -> Situation:
+    """Describe a moment; the agent that is to be stopped is that of m1, if nothing else is said."""
+    sets = (frozenset(names.split()) for names in (joined, healthy, holders))
+    return Situation(limit, *sets, serving="m1" in healthy if serving is None else serving)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +42,10 @@ def situation(limit: int, healthy: str = "m1 m2 m3 m4", holders: str = "", joine
         (situation(1, healthy="m2 m3 m4"), Verdict.REPAIR),
         (situation(1, healthy="m2", holders="m3 m4"), Verdict.REPAIR),
         (situation(1, healthy="", holders=""), Verdict.REPAIR),
+        # The agent of a host that another machine had: m1 is out of the mesh by its name alone.
+        (situation(1, healthy="m2 m3 m4", serving=True), Verdict.TAKE),
+        (situation(1, healthy="m3 m4", holders="m2", serving=True), Verdict.WAIT),
+        (situation(1, healthy="m1 m2 m3 m4", holders="m2", serving=False), Verdict.REPAIR),
         # A machine that is new was never in the mesh, so it is not missed.
         (situation(1, healthy="m1 m2", joined="m1 m2"), Verdict.TAKE),
         # A slot that a killed join of this machine left is its slot again.
@@ -57,7 +69,7 @@ def test_no_order_of_joins_takes_more_machines_out_of_the_mesh_than_the_limit() 
             match chance.choice(["ask", "ask", "ask", "end", "die", "come back"]):
                 case "ask":
                     healthy = MACHINES - dead - holders
-                    now = Situation(limit, MACHINES, healthy, frozenset(holders))
+                    now = Situation(limit, MACHINES, healthy, frozenset(holders), machine in healthy)
                     out_of_mesh = len(MACHINES - healthy)
                     if slots.decide(now, machine) is Verdict.WAIT:
                         assert out_of_mesh >= limit
@@ -79,7 +91,7 @@ def test_every_join_gets_a_slot_in_the_end() -> None:
         while waiting:
             holders: frozenset[str] = frozenset()
             for machine in list(waiting):
-                now = Situation(limit, MACHINES, MACHINES - holders, holders)
+                now = Situation(limit, MACHINES, MACHINES - holders, holders, serving=True)
                 if slots.decide(now, machine) is Verdict.TAKE:
                     holders |= {machine}
                     waiting.remove(machine)

@@ -61,13 +61,13 @@ class Echo(mocks.Mocks):
 def resources(config: Mapping[str, Any]) -> int:
     """Preview a stack and return how many resources it has."""
     answers = Echo()
-    mock_engine.run_program(mocks.MockMonitor(answers), config, {}, preview=True)
+    mock_engine.run_program(mocks.MockMonitor(answers), config, preview=True)
     return answers.count
 
 
 def configuration(stack: str) -> dict[str, Any]:
     """Read the configuration of a stack file, keys without the project's name."""
-    return reader.read_file(stack)[0]
+    return reader.read_file(stack)
 
 
 def measure(stack: str, machines: int) -> dict[str, float]:
