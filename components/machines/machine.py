@@ -132,7 +132,8 @@ class Machine(pulumi.ComponentResource):
             commands.Script(join_machine, pulumi.Output.all(**inputs).apply(self._join_payload)),
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[*filter(None, [host.resource]), *self.workload.identity_resources, *mesh.ready],
+                # What the registration waits for is not named twice: the list is a part of the state.
+                depends_on=[registration, *filter(None, [host.resource]), *mesh.ready],
                 deleted_with=host.resource,
             ),
             options=commands.CommandOptions(converges=True, changes=changes, timeout_s=JOIN_TIMEOUT_S + host.patience_s),

@@ -62,7 +62,8 @@ def check(settings: Settings, secrets: Collection[str]) -> Iterator[Problem]:
         if machine.take_over is not None and not _STACK.fullmatch(machine.take_over):
             yield Problem(
                 f"{path}.takeOver",
-                f"expected `<project>/<stack>`, as a refused join names it; got {machine.take_over!r}",
+                "expected `<project>/<stack>`, as a refused join names it; "
+                f"got {machine.take_over!r}",
             )
         yield from _check_address(settings, name, machine, by_address)
         by_address.setdefault(machine.address or machine.host, name)
