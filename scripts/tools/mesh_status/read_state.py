@@ -245,4 +245,4 @@ def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapp
 
 def _revision(join: _Resource) -> str:
     """What the verification of its workload has as the machine's revision (`Machine.revision`)."""
-    return f"{json.loads(join.outputs['stdout'])['digest']} {join.inputs['environment']['CHANGES']}"
+    return f"{json.loads(join.outputs['stdout'])['digest']} {json.loads(join.inputs['stdin'])['create']['changes']}"
