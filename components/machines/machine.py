@@ -139,8 +139,9 @@ class Machine(pulumi.ComponentResource):
             commands.Script(join_machine, pulumi.Output.all(**inputs).apply(self._join_payload)),
             pulumi.ResourceOptions(
                 parent=self,
-                # What the registration waits for is not named twice: the list is a part of the state.
-                depends_on=[registration, *filter(None, [host.resource]), *mesh.ready],
+                # The registration waits for the workload's objects, and those for the mesh. They
+                # are not named again, because the list is a part of the state.
+                depends_on=[registration, *filter(None, [host.resource])],
                 deleted_with=host.resource,
             ),
             options=commands.CommandOptions(converges=True, timeout_s=JOIN_TIMEOUT_S + host.patience_s),

@@ -239,7 +239,7 @@ def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapp
         joined=join.modified if join else None,
         proven=proof.modified if proof else None,
         revision=_revision(join) if join else "",
-        forgotten=bool(leave and leave["forget"]),
+        forgotten=bool(leave and leave.get("forget")),
     )
 
 
