@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import sys
 from dataclasses import dataclass, field, replace
 from time import monotonic, sleep
@@ -25,6 +26,8 @@ from ..entries import Entry
 from . import slots
 
 TOKEN_LIFETIME_S = 3600
+CREDENTIALS_VARIABLE = "ISTIO_VM_MESH_PACKAGE_CREDENTIALS"
+"""Environment variable with `USER:PASSWORD` for the server of Istio's package."""
 WAIT_LIMIT_S = 4 * 3600
 """Seconds that the answers to a join may take: its wait for a slot."""
 TIMEOUT_S = DEADLINE_S + 60
@@ -128,7 +131,8 @@ class _Join:
         payload = self._payload
         self._before = entries.read(self._kubectl, self._owner.namespace, payload.entry)
         self._bundle = self._with_root_certificate()
-        text = join_script(self._bundle, self._token())
+        credentials = os.environ.get(CREDENTIALS_VARIABLE, "")
+        text = join_script(self._bundle, self._token(), credentials)
         script = shell.run_as_root(text, 0)  # it keeps to its deadline by itself
         outcome = openssh.run_script(payload.target, script, TIMEOUT_S, payload.patience_s, answer=self._answer)
         problem = _problem(payload, self._bundle, outcome)

@@ -170,6 +170,13 @@ def test_a_file_is_read_with_its_gateway_machines_and_without_keys_of_others(
     assert settings.workloads["product"].labels["1"] == "one", "as Pulumi passes keys on"
 
 
+@pytest.fixture
+def secret_kubeconfig(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stack that has a secret."""
+    monkeypatch.setattr(reader, "SECRETS", frozenset({"kubeconfig"}))
+
+
+@pytest.mark.usefixtures("secret_kubeconfig")
 def test_secrets_are_known_to_be_set_and_never_read(tmp_path: Path) -> None:
     secret = "  istio-vm-mesh:kubeconfig: {secure: v1:xyz}\n"
     raw, secrets = reader.read_file("mine", stack_file(tmp_path, secret))
@@ -177,6 +184,7 @@ def test_secrets_are_known_to_be_set_and_never_read(tmp_path: Path) -> None:
     assert "v1:xyz" not in str(raw)
 
 
+@pytest.mark.usefixtures("secret_kubeconfig")
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

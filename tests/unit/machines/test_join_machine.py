@@ -117,6 +117,12 @@ def test_a_machine_without_a_token_is_not_connected_to(machine: Machine, cluster
     assert machine.script == ""
 
 
+def test_credentials_of_the_packages_server_come_from_the_environment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(join_machine.CREDENTIALS_VARIABLE, "me:secret")
+    join_machine.run(PAYLOAD)
+    assert "PACKAGE_CREDENTIALS=me:secret\n" in machine.script
+
+
 def test_a_root_certificate_that_changed_meanwhile_is_not_delivered(machine: Machine, cluster: FakeCluster) -> None:
     cluster.root = "another"
     with pytest.raises(scripting.Failed, match="the mesh's root certificate changed while this update ran"):
