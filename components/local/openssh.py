@@ -180,6 +180,9 @@ def explain(target: Target, outcome: Outcome, purpose: str) -> str:
         return f"the host key of {place} is not in known_hosts, or is another one: {reason} ({fix})"
     if outcome.reach is Reach.LOGIN_REFUSED:
         fix = "a key with a passphrase must be in an agent"
+        if private_files.is_generated(target.hop.identity_file):
+            # Stacks of one name, with states in two places, share the file.
+            fix = "run `pulumi preview`, which writes the key of this stack to its file"
         return f"{place} refused the login: {reason} ({fix})"
     if outcome.reach is Reach.NOT_BEGUN:
         fix = "look into its start-up files, and whether bash is on its PATH"

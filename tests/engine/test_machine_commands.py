@@ -115,23 +115,16 @@ def test_nothing_secret_is_readable_and_nothing_of_a_script_is_stored(commands: 
     assert "def run_script" not in exported
 
 
-def test_the_key_of_a_stack_is_in_one_output_and_one_private_file(commands: Stack, sshd: Sshd, tmp_path: Path) -> None:
+def test_the_key_of_a_stack_is_in_one_output_and_one_private_file(commands: Stack, swallowing_sshd: Sshd) -> None:
     def program() -> None:
-        def hop(file: str) -> openssh.Target:
-            return target(sshd.hop(identity_file=file))
-
         key = ssh_key()
-        authorise = key.public.apply(lambda public: sshd.log.with_name("client.pub").write_text(f"{public}\n"))
-        machine = pulumi.Output.all(key.file, authorise).apply(lambda values: hop(values[0]))
+        authorised = key.public.apply(lambda public: accepted.write_text(f"{public}\n"))
+        machine = pulumi.Output.all(key.file, authorised).apply(lambda values: target(swallowing_sshd.hop(identity_file=values[0])))
         machine_command("m-1-join", MachineScript(target=machine, purpose="join", script="echo abc\n"), pulumi.ResourceOptions())
 
-    accepted = sshd.log.with_name("client.pub")
-    before = accepted.read_text()
-    try:
-        with ProcessWatch() as watch:
-            log = commands.up(program, "--debug").output
-    finally:
-        accepted.write_text(before)
+    accepted = swallowing_sshd.log.with_name("client.pub")
+    with ProcessWatch() as watch:
+        log = commands.up(program, "--debug").output
     file = Path(os.environ["XDG_STATE_HOME"], "istio-vm-mesh/organization", PROJECT, STACK, "ssh-key")
     canary = file.read_text().splitlines()[2]
     assert file.stat().st_mode & 0o77 == 0
@@ -142,7 +135,8 @@ def test_the_key_of_a_stack_is_in_one_output_and_one_private_file(commands: Stac
     assert holders == ["ssh-key"]
     assert canary not in json.dumps([each["inputs"] for each in exported["deployment"]["resources"] if "inputs" in each])
     file.unlink()
-    assert commands.preview(program).changes() == {"unchanged": 3}
+    preview = commands.preview(program, "--diff", "--show-sames")
+    assert canary not in preview.output and preview.changes() == {"unchanged": 3}
     assert canary in file.read_text(), "a preview writes it, for a computer that does not have it"
     commands.destroy()
     assert not file.exists()

@@ -61,9 +61,9 @@ def test_no_secret_of_the_program_is_readable(documented: Documented, package: P
     assert not [text for text in texts for canary in harness.CANARIES.values() if canary in text]
 
 
-def test_a_host_key_must_be_given(documented: Documented, package: Path) -> None:
-    config = {"machines": {"billing-1": {"host": "10.11.0.5"}}}
-    with pytest.raises(Exception, match=r"machines\.billing-1\.hostKey: is missing"):
+def test_a_host_that_ssh_could_read_as_an_option_is_refused(documented: Documented, package: Path) -> None:
+    config = {"machines": {"billing-1": {"host": "-oProxyCommand=x", "address": "10.11.0.5"}}}
+    with pytest.raises(Exception, match=r"machines\.billing-1\.host: '-oProxyCommand=x' is no host for ssh"):
         harness.run(config, secrets=documented.secrets, program=documented.program)
 
 

@@ -107,7 +107,9 @@ def test_a_generated_key_may_be_authorised_a_little_later(programs: Programs, mo
     monkeypatch.setattr(openssh, "sleep", lambda _: programs.add("ssh", ("", 0, f"{BEGUN}abc\n", "")))
     assert over_ssh.run(payload(patience_s=10, target=replace(TARGET, hop=replace(HOP, identity_file=key)))).stdout == "abc"
     programs.add("ssh", refused)
-    with pytest.raises(scripting.Failed, match=r"admin@192.0.2.7 refused the login: Permission denied \(publickey\)"):
+    with pytest.raises(scripting.Failed, match=r"run `pulumi preview`, which writes the key of this stack to its file"):
+        over_ssh.run(payload(target=replace(TARGET, hop=replace(HOP, identity_file=key))))
+    with pytest.raises(scripting.Failed, match=r"admin@192.0.2.7 refused the login: Permission denied \(publickey\) \(a key with a"):
         over_ssh.run(payload(patience_s=10))
 
 

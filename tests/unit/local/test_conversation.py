@@ -1,0 +1,70 @@
+"""Programs that put questions on their output, and read the answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from components.local import conversation, scripting
+from tests.support.processes import processes
+
+ASKS = 'cat <<END\none\nistio-vm-mesh: ask stop  now\nEND\nread -r reply\necho "got $reply"\necho error >&2\nexit 3\n'
+WRAPPED = f"{{\n{ASKS}}}\n"
+
+
+def test_questions_are_answered_and_left_out_of_the_output() -> None:
+    asked: list[str] = []
+
+    def answer(words: str) -> str:
+        asked.append(words)
+        return "no because\nof this"
+
+    done = conversation.converse(["bash", "-s"], WRAPPED, 60, answer)
+    assert (done.status, done.text, done.error) == (3, "one\ngot no because of this", "error")
+    assert asked == ["stop  now"]
+
+
+def test_the_time_of_an_answer_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(conversation, "monotonic", lambda: clock[0])
+
+    def answer(words: str) -> str:
+        clock[0] += 1000
+        return "yes"
+
+    assert conversation.converse(["bash", "-s"], WRAPPED, 60, answer).status == 3
+
+
+def test_without_answers_input_ends_and_a_question_is_output() -> None:
+    done = conversation.converse(["bash", "-s"], WRAPPED, 60)
+    assert (done.status, done.text) == (3, "one\nistio-vm-mesh: ask stop  now\ngot")
+
+
+@pytest.mark.parametrize("program", ["exit 4", "exec <&-; exit 4", "head -c 10 >/dev/null; exit 4"])
+def test_a_program_that_does_not_read_its_input_ends_all_the_same(program: str) -> None:
+    done = conversation.converse(["bash", "-c", program], "x" * 1_000_000, 60, lambda words: "yes")
+    assert done.status == 4
+
+
+def test_much_output_of_both_kinds_is_read() -> None:
+    text = "yes out | head -n 100000; yes err | head -n 100000 >&2; exit\n"
+    done = conversation.converse(["bash", "-s"], text, 60, lambda words: "yes")
+    assert (len(done.stdout), len(done.stderr)) == (400_000, 400_000)
+
+
+def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    child.symlink_to("/bin/sleep")
+    text = f"echo begun\n{child} 600 &\nwait\n"
+    done = conversation.converse(["bash", "-s"], text, 1)
+    assert (done.status, done.text) == (scripting.TIMED_OUT, "begun")
+    assert processes(str(child)) == []
+
+
+def test_what_an_answer_raises_ends_the_program() -> None:
+    def answer(words: str) -> str:
+        raise scripting.Failed("no answer")
+
+    with pytest.raises(scripting.Failed, match="no answer"):
+        conversation.converse(["bash", "-s"], WRAPPED, 60, answer)
