@@ -127,8 +127,10 @@ def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
         """Label one object, and note its name."""
         package, _, kind = args.type_.partition(":")
         metadata = args.props.get("metadata")
-        if package != "kubernetes" or args.opts.id is not None or not isinstance(metadata, Mapping):
+        if package != "kubernetes" or args.opts.id is not None or metadata is None:
             return None  # a chart, or an object that is only read
+        if not isinstance(metadata, Mapping) or "name" not in metadata:
+            raise ValueError(f"{args.name}: give its metadata as a map with a name, so that its owner can be looked for")
         api_version, _, kind = kind.rpartition(":")
         group = api_version.rpartition("/")[0]
         objects.append(

@@ -7,10 +7,10 @@ import json
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from .local import scripting
 from .local.cluster_access import Kubectl
+from .manifest import Manifest
 from .names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL
 
 _SHOWN = 20
@@ -40,20 +40,20 @@ class ObjectName:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
-def name_of(item: Mapping[str, Any]) -> ObjectName:
+def name_of(item: Manifest) -> ObjectName:
     """Return the name of an object as kubectl prints it."""
     metadata = item["metadata"]
     group = item["apiVersion"].rpartition("/")[0]
     return ObjectName(group, item["kind"], metadata.get("namespace", ""), metadata["name"])
 
 
-def labels_of(item: Mapping[str, Any]) -> Mapping[str, str]:
+def labels_of(item: Manifest) -> Mapping[str, str]:
     """Return an object's labels."""
     labels: Mapping[str, str] = item["metadata"].get("labels") or {}
     return labels
 
 
-def is_of(item: Mapping[str, Any], stack: str) -> bool:
+def is_of(item: Manifest, stack: str) -> bool:
     """Return whether an object is of a stack, given as the label has it."""
     labels = labels_of(item)
     return labels.get(MANAGED_BY_LABEL) == PROJECT and labels.get(STACK_LABEL) == stack
@@ -99,7 +99,7 @@ def served_kinds(program: Kubectl, *options: str) -> dict[tuple[str, str], str]:
     return kinds
 
 
-def list_objects(program: Kubectl, kinds: Sequence[str], namespace: str) -> list[dict[str, Any]]:
+def list_objects(program: Kubectl, kinds: Sequence[str], namespace: str) -> list[Manifest]:
     """Return all objects of some kinds in a namespace, or in none ("").
 
     Raises scripting.Failed where the cluster refuses.
@@ -108,7 +108,7 @@ def list_objects(program: Kubectl, kinds: Sequence[str], namespace: str) -> list
     words = ["--request-timeout=60s", "get", ",".join(kinds), *place, "--output", "json"]
     where = f"in the namespace {namespace}" if namespace else "of the cluster"
     purpose = f"the objects {where} cannot be listed, so it is not certain whose they are"
-    items: list[dict[str, Any]] = json.loads(program.check(*words, purpose=purpose, timeout_s=180).text)["items"]
+    items: list[Manifest] = json.loads(program.check(*words, purpose=purpose, timeout_s=180).text)["items"]
     return items
 
 

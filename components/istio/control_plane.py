@@ -108,7 +108,7 @@ class Mesh(pulumi.ComponentResource):
         return custom_resource(name, manifest, pulumi.ResourceOptions(parent=self, depends_on=istiod))
 
     def _gateway_api(self) -> pulumi.Resource:
-        """Install the Gateway API's CRDs before istiod, which reads them when it starts.
+        """Install the Gateway API's CRDs where there are none.
 
         They stay when the stack is destroyed, as the CRDs of Istio's charts do.
         """

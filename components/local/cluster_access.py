@@ -155,9 +155,13 @@ def cluster_uid(program: Kubectl, access: ClusterAccess) -> str:
     """
     words = ["--request-timeout=20s", "get", "namespace", UID_OF]
     purpose = f"{moved(access).place} leads to no cluster that tells its identity"
-    done = program.check(*words, "--output", "jsonpath={.metadata.uid}", purpose=purpose, timeout_s=60)
-    if not done.text:
-        raise scripting.Failed(f"{purpose}: there is no UID in the answer")
+    done = program.call(*words, "--output", "jsonpath={.metadata.uid}", timeout_s=60)
+    if done.status or not done.text:
+        reason = scripting.last_words(done.error) or "there is no UID in the answer"
+        hint = ""
+        if access.uid is not None and "context was not found" in reason:
+            hint = " (if it has another name now, `pulumi preview` notes it on this computer)"
+        raise scripting.Failed(f"{purpose}: {reason}{hint}")
     return done.text
 
 

@@ -94,6 +94,13 @@ def test_a_private_key_is_in_the_output_of_its_resource_alone(stack: str) -> Non
     assert key not in str(declared(stack).outputs)
 
 
+def test_the_kubeconfig_of_a_kind_cluster_is_in_two_resources() -> None:
+    """The one that makes the cluster, and the provider. Commands ask kind for it."""
+    canary = CANARIES["kubeconfig"]
+    graph = declared("lab").graph
+    assert {name for name, node in graph.items() if canary in str((node.inputs, node.state))} == {"cluster-kind", "kubernetes"}
+
+
 @pytest.mark.parametrize("preview", [True, False], ids=["preview", "update"])
 def test_secret_outputs_are_declared_before_their_values_exist(preview: bool) -> None:
     """Not only by what flowed into it in one run: marks are declared, so that a preview hides what it does not know yet."""

@@ -13,6 +13,7 @@ from tests.support.harness import Node
 from tools.devtools.bench import preview
 
 STACKS = harness.stacks()
+OWNED = {"app.kubernetes.io/managed-by": "istio-vm-mesh", "istio-vm-mesh/stack": "istio-vm-mesh.test"}
 
 
 def graph(stack: str) -> dict[str, Node]:
@@ -52,10 +53,27 @@ def test_services_select_pods_and_machines_alike(stack: str) -> None:
 def test_the_pods_network_has_its_name_and_pods_get_sidecars(stack: str) -> None:
     config = harness.configuration(stack)
     for name, node in of_kind(stack, "Namespace").items():
-        labels = node.inputs["metadata"]["labels"]
-        assert labels == (
+        labels = node.inputs["metadata"]["labels"].items() - OWNED.items()
+        assert dict(labels) == (
             {"topology.istio.io/network": config["cluster"]["network"]} if name == "istio-system" else {"istio-injection": "enabled"}
         )
+
+
+@pytest.mark.parametrize("preview", [True, False], ids=["preview", "update"])
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_object_names_its_stack_and_is_looked_for_before(stack: str, preview: bool) -> None:
+    graph = harness.declared(stack, preview).graph
+    looked_for = {tuple(each[key] for key in ("group", "kind", "namespace", "name")) for each in graph["cluster-check"].inputs["objects"]}
+    objects = [
+        node for node in graph.values() if node.type.startswith("kubernetes:") and ":helm." not in node.type and "metadata" in node.inputs
+    ]
+    assert len(objects) >= 5
+    for node in objects:
+        metadata, group = node.inputs["metadata"], node.inputs["apiVersion"].rpartition("/")[0]
+        assert OWNED.items() <= metadata["labels"].items(), node.name
+        assert (group, node.inputs["kind"], metadata.get("namespace", ""), metadata["name"]) in looked_for, node.name
+    assert len(looked_for) == len(objects)
+    assert all("cluster-check" in graph[node.provider].dependencies for node in objects)
 
 
 @pytest.mark.parametrize("stack", STACKS)

@@ -50,7 +50,14 @@ def test_a_digest_covers_what_a_script_imports() -> None:
 
     base = {"local/run.py", "local/scripting.py"}
     ssh = {f"local/{name}.py" for name in ("over_ssh", "openssh", "conversation", "private_files")}
-    assert names(gateway_api) == {*base, "local/cluster_access.py", "istio/scripts/gateway_api.py", "names.py", "ownership.py"}
+    assert names(gateway_api) == {
+        *base,
+        "local/cluster_access.py",
+        "istio/scripts/gateway_api.py",
+        "manifest.py",
+        "names.py",
+        "ownership.py",
+    }
     assert names(over_ssh) == {*base, *ssh, "shell.py"}
     machine = {"machines/bundle.py", "machines/entries.py", "machines/scripts/slots.py", "machines/scripts/join_machine.py"}
     assert names(join_machine) >= {*base, *machine, "local/openssh.py", "names.py"}

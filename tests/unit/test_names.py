@@ -92,3 +92,27 @@ def test_ports_in_shell_scripts_and_units_are_those_of_the_list() -> None:
     ports = {(path, port) for path, text in texts.items() for port in re.findall(r"\b15\d{3}\b", text)}
     assert len(ports) > 5, "the test looks at nothing"
     assert not {(path, port) for path, port in ports if int(port) not in PORTS}
+
+
+@pytest.mark.parametrize(
+    ("project", "stack"),
+    [
+        ("shop", "lab"),
+        ("shop", "lab.eu"),
+        ("shop.eu", "lab"),
+        ("p" * 60, "lab"),
+        ("shop", "s" * 100),
+        ("shop", "lab-"),
+        ("_shop", "lab_"),
+        ("_", "-"),
+    ],
+)
+def test_a_stack_has_a_label_of_its_own(project: str, stack: str) -> None:
+    label = names.stack_label(project, stack)
+    assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", label)
+    assert label != names.stack_label(project, f"{stack}2") and label != names.stack_label(f"{project}2", stack)
+
+
+def test_a_stacks_label_reads_as_its_name() -> None:
+    assert names.stack_label("istio-vm-mesh", "lab") == "istio-vm-mesh.lab"
+    assert names.stack_label("shop.eu", "lab") != names.stack_label("shop", "eu.lab")

@@ -116,6 +116,8 @@ def test_a_script_takes_json_and_gives_json_and_hides_what_is_secret(every_progr
         every_program.add_script("ssh", ASKING.format(last_line="left"))
     if script.endswith("verify_workload.py"):
         every_program.add("kubectl", ("get namespace", 0, '{"kind": "Namespace"}', ""), ("get pods", 0, '{"items": []}', ""))
+    if script.endswith("remove_namespace.py"):
+        every_program.add("kubectl")
     done = every_program.run(script, asdict(PAYLOADS[script]))
     assert (done.returncode, done.stderr) == (0, "")
     if done.stdout:

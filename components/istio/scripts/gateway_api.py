@@ -12,10 +12,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ...local import scripting
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
+from ...manifest import Manifest
 from ...names import MANAGED_BY_LABEL, PROJECT
 from ...ownership import labels_of, served_kinds
 
@@ -53,7 +53,7 @@ def run(payload: Payload) -> None:
             _apply(program, crds)
 
 
-def _installed(program: Kubectl, kinds: Mapping[tuple[str, str], str]) -> list[Mapping[str, Any]]:
+def _installed(program: Kubectl, kinds: Mapping[tuple[str, str], str]) -> list[Manifest]:
     """Return the CRDs of the Gateway API that the cluster has."""
     if not kinds:
         return []
@@ -74,7 +74,7 @@ def _check_usable(kinds: Mapping[tuple[str, str], str]) -> None:
         )
 
 
-def _labelled(program: Kubectl, source: str) -> list[Mapping[str, Any]]:
+def _labelled(program: Kubectl, source: str) -> list[Manifest]:
     """Return the CRDs of a source, each with the label of this program."""
     words, stdin = ["label", "--local", "--filename"], b""
     directory = Path(source)
@@ -91,10 +91,10 @@ def _labelled(program: Kubectl, source: str) -> list[Mapping[str, Any]]:
     return list(_documents(done.text))
 
 
-def _documents(text: str) -> Sequence[Mapping[str, Any]]:
+def _documents(text: str) -> Sequence[Manifest]:
     """Return the objects of JSON texts that follow one another; of lists, their items."""
     decoder = json.JSONDecoder()
-    documents: list[Mapping[str, Any]] = []
+    documents: list[Manifest] = []
     rest = text.lstrip()
     while rest:
         document, end = decoder.raw_decode(rest)
@@ -103,19 +103,19 @@ def _documents(text: str) -> Sequence[Mapping[str, Any]]:
     return documents
 
 
-def _is_newer(crds: Sequence[Mapping[str, Any]], installed: Sequence[Mapping[str, Any]]) -> bool:
+def _is_newer(crds: Sequence[Manifest], installed: Sequence[Manifest]) -> bool:
     """Return whether a CRD is missing (an update may have been killed), or of an earlier release."""
     here = {crd["metadata"]["name"]: _release(crd) for crd in installed}
     return any(_release(crd) > here.get(crd["metadata"]["name"], ()) for crd in crds if crd["kind"] == _CRD)
 
 
-def _release(crd: Mapping[str, Any]) -> tuple[int, ...]:
+def _release(crd: Manifest) -> tuple[int, ...]:
     text = (crd["metadata"].get("annotations") or {}).get(_BUNDLE, "")
     numbers = text.lstrip("v").partition("-")[0].split(".")
     return tuple(int(number) for number in numbers if number.isdigit())
 
 
-def _apply(program: Kubectl, crds: Sequence[Mapping[str, Any]]) -> None:
+def _apply(program: Kubectl, crds: Sequence[Manifest]) -> None:
     text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(crds)})
     program.check(
         *("apply", "--server-side", "--filename", "-"),

@@ -7,12 +7,12 @@ this stack declares are in it: it may have been given away (`cluster.namespaces`
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from ...local import scripting
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
+from ...manifest import Manifest
 from ...names import GROUP_ANNOTATION, ISTIO_NAMESPACE, MANAGED_BY_LABEL, PROJECT, STACK_LABEL
 from ...ownership import is_of, labels_of, list_objects, name_of, served_kinds
 
@@ -80,7 +80,7 @@ def run(payload: Payload) -> None:
         )
 
 
-def _in_use(program: Kubectl, payload: Payload) -> Iterator[Mapping[str, Any]]:
+def _in_use(program: Kubectl, payload: Payload) -> Iterator[Manifest]:
     """Yield the objects that keep the namespace."""
     kinds = served_kinds(program, "--namespaced", "--verbs=list,delete")
     words = sorted(word for kind, word in kinds.items() if kind not in _FOLLOWING)
@@ -89,7 +89,7 @@ def _in_use(program: Kubectl, payload: Payload) -> Iterator[Mapping[str, Any]]:
             yield item
 
 
-def _goes_with_it(item: Mapping[str, Any], payload: Payload) -> bool:
+def _goes_with_it(item: Manifest, payload: Payload) -> bool:
     """Return whether an object is of no use without the namespace."""
     metadata, name = item["metadata"], name_of(item)
     if (name.kind, name.name) in _DEFAULTS or metadata.get("ownerReferences"):
@@ -109,7 +109,7 @@ def _goes_with_it(item: Mapping[str, Any], payload: Payload) -> bool:
     return STACK_LABEL not in labels and marked
 
 
-def _of_istiod(item: Mapping[str, Any]) -> bool:
+def _of_istiod(item: Manifest) -> bool:
     """Return whether istiod made an object in its own namespace: elections, and its certificate."""
     name = name_of(item)
     elections = name.kind in ("ConfigMap", "Lease") and name.name.startswith("istio-")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import scripting
-from ..cluster_access import ClusterAccess, context_entries, moved
+from ..cluster_access import ClusterAccess, context_entries, kubectl, moved
 
 API_VERSION = "client.authentication.k8s.io/v1"
 INFO = "KUBERNETES_EXEC_INFO"
@@ -34,9 +34,14 @@ class Payload:
 
 
 def run(payload: Payload) -> None:
-    """Print the credentials of the context's user. Raises scripting.Failed without any."""
+    """Print the credentials of the context's user.
+
+    Raises scripting.Failed without any, and where another cluster answers: a `destroy` does not
+    run the program, and would delete objects of the same names there.
+    """
     access = moved(payload.access)
-    user = context_entries(access).user
+    with kubectl(payload.access):
+        user = context_entries(access).user
     status = _asked(user["exec"], access) if user.get("exec") else _static(user, access)
     if not any(status.get(key) for key in ("token", "clientCertificateData")):
         raise scripting.Failed(

@@ -17,11 +17,13 @@ import pytest
 from pulumi_kubernetes.core.v1 import ConfigMap
 
 from components.config.existing import ExistingGateway
+from components.istio.namespace import owned_namespace
 from components.kubernetes import check_cluster, cluster_options
 from components.platforms.existing.cluster import ExistingClusterArgs, existing_cluster
 from tests.support import harness
 from tests.support.cli_stack import STACK, Program, Stack
 from tests.support.control_plane import ControlPlane, program
+from tools.standins.command import Command
 from tools.standins.kubernetes.plugin import Kubernetes
 from tools.standins.provider import Provider
 
@@ -161,6 +163,8 @@ def test_another_cluster_under_the_same_name_is_refused_by_both_names(
         assert "leads to another cluster than the stack's" in refused.output
         assert "another-uid" in refused.output and uid in refused.output and plane.server in refused.output
         assert "Traceback" not in refused.output
+    destroyed = mesh.call("destroy", "--stack", STACK, "--yes", "--skip-preview", fails=True)
+    assert "another-uid" in destroyed.output, "the program does not run, and the credentials are not given"
     assert plane.cluster.get("v1", "ConfigMap", namespace, "one")
 
 
@@ -225,3 +229,30 @@ def test_a_cluster_that_does_not_let_one_look_is_said(mesh: Stack, plane: Contro
     file = write_kubeconfig(tmp_path / "mine", plane, "production", {"token": token})
     refused = mesh.preview(one_object(namespace, context="production", path=str(file)), fails=True).output
     assert f"the objects in the namespace {namespace} cannot be listed" in refused and "forbidden" in refused
+
+
+def test_a_namespace_is_removed_last_and_stays_with_what_others_put_into_it(
+    mesh: Stack, host: Callable[[Provider], None], plane: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    host(Command())
+    file, shop = write_kubeconfig(tmp_path / "mine", plane, "production"), f"{namespace}-shop"
+
+    def declared() -> None:
+        gateway = ExistingGateway(address="192.0.2.1", install=False)
+        args = ExistingClusterArgs(network="pods", pod_cidr="10.0.0.0/16", gateway=gateway, context="production", path=str(file))
+        cluster = check_cluster("cluster-check", existing_cluster(args))
+        options = cluster_options("kubernetes", cluster)
+        owned = owned_namespace("shop", {"name": shop}, cluster, options)
+        after = pulumi.ResourceOptions(depends_on=owned)
+        ConfigMap("one", metadata={"name": "one", "namespace": shop}, opts=pulumi.ResourceOptions.merge(options, after))
+
+    mesh.up(declared)
+    plane.create("v1", "ConfigMap", shop, "theirs")
+    destroyed = mesh.destroy().output
+    assert f"the namespace {shop} stays, because it holds ConfigMap {shop}/theirs" in destroyed
+    assert "one" not in mesh.resources()
+    assert plane.cluster.get("v1", "ConfigMap", shop, "theirs") and not plane.cluster.get("v1", "ConfigMap", shop, "one")
+    mesh.up(declared)
+    plane.cluster.call("DELETE", f"/api/v1/namespaces/{shop}/configmaps/theirs")
+    assert "stays" not in mesh.destroy().output
+    assert plane.cluster.get("v1", "Namespace", "", shop) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -124,12 +125,11 @@ def delete_crds(plane: ControlPlane, *names: str) -> None:
 
 def served(plane: ControlPlane) -> set[str]:
     """Return the plural names of the kinds of the Gateway API that are served."""
-    try:
-        groups = plane.cluster.call("GET", "/apis/gateway.networking.k8s.io")["versions"]
-    except ApiError:
-        return set()
-    lists = [plane.cluster.call("GET", f"/apis/{group['groupVersion']}")["resources"] for group in groups]
-    return {kind["name"] for kinds in lists for kind in kinds}
+    names: set[str] = set()
+    with contextlib.suppress(ApiError):  # the group, or a version of it, is gone
+        for group in plane.cluster.call("GET", "/apis/gateway.networking.k8s.io")["versions"]:
+            names |= {kind["name"] for kind in plane.cluster.call("GET", f"/apis/{group['groupVersion']}")["resources"]}
+    return names
 
 
 def crds(plane: ControlPlane) -> dict[str, dict[str, Any]]:

@@ -135,6 +135,14 @@ def test_kubeconfig(tmp_path: Path) -> None:
         kubeconfig.parse(text, context="three")
     with pytest.raises(ProviderError, match="does not implement the login by 'username'"):
         kubeconfig.parse(text.replace('"token": "t"', '"username": "admin"'))
+    login = tmp_path / "login"
+    login.write_text('#!/bin/sh\nprintf \'{"apiVersion": "%s", "status": {"token": "of %s"}}\' "$1" "$WHO"\n')
+    login.chmod(0o755)
+    plugin = {"command": str(login), "args": ["v1"], "env": [{"name": "WHO", "value": "me"}], "apiVersion": "v1"}
+    by_plugin = text.replace('"token": "t"', f'"exec": {json.dumps(plugin)}')
+    assert kubeconfig.parse(by_plugin).token == "of me" and kubeconfig.parse(by_plugin, log_in=False).token == ""
+    with pytest.raises(ProviderError, match="answers in v1, and the kubeconfig asks for v2"):
+        kubeconfig.parse(by_plugin.replace('"apiVersion": "v1"', '"apiVersion": "v2"'))
     with pytest.raises(ProviderError, match="not YAML") as failure:
         kubeconfig.parse("a: [\nclient-key-data: canary")
     assert "canary" not in str(failure.value)

@@ -1,0 +1,138 @@
+"""How a cluster is reached, and whose credentials Pulumi's provider gets. kubectl and kind are small programs."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.local import scripting
+from components.local.cluster_access import ClusterAccess, OtherCluster, cluster_name, kubectl, moved, note_move
+from components.local.scripts import credentials
+from tests.support.fake_programs import Programs
+
+ACCESS = ClusterAccess(context="production", path="~/theirs", uid="uid-1")
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def lines(programs: Programs) -> list[str]:
+    return [line.replace(str(Path.home()), "~") for line in programs.lines("kubectl")]
+
+
+def test_the_kubeconfig_is_used_where_it_is_and_the_cluster_is_checked(programs: Programs) -> None:
+    programs.add("kubectl", ("kube-system", 0, "uid-1", ""))
+    with kubectl(ACCESS) as program:
+        program.call("get", "pods")
+    first, second = lines(programs)
+    assert "get namespace kube-system" in first
+    assert second == "kubectl --kubeconfig ~/theirs --context production get pods"
+
+
+def test_without_a_path_kubectl_finds_the_kubeconfig(programs: Programs) -> None:
+    programs.add("kubectl")
+    with kubectl(ClusterAccess(context="production")) as program:
+        program.call("get", "pods")
+    assert lines(programs) == ["kubectl --context production get pods"]
+
+
+def test_kind_is_asked_for_its_kubeconfig_and_no_file_is_left(programs: Programs) -> None:
+    programs.add("kind", ("get kubeconfig --name lab", 0, "canary-kubeconfig", ""))
+    programs.add("kubectl")
+    with kubectl(ClusterAccess(kind="lab")) as program:
+        program.call("get", "pods")
+    (call,) = programs.calls("kubectl")
+    assert call.files == ("canary-kubeconfig",)
+    assert not Path(call.words[2]).exists()
+
+
+def test_another_cluster_is_refused_by_both_identities(programs: Programs) -> None:
+    programs.add("kubectl", ("kube-system", 0, "uid-2", ""))
+    with (
+        pytest.raises(OtherCluster, match=r"the context production of ~/theirs leads to another cluster.* uid-2, .* uid-1"),
+        kubectl(ACCESS),
+    ):
+        pytest.fail("the cluster is used")
+
+
+def test_a_cluster_that_does_not_answer_is_a_failure_that_names_it(programs: Programs) -> None:
+    programs.add("kubectl", ("", 1, "", "Unable to connect to the server\n"))
+    with pytest.raises(scripting.Failed, match=r"the context production of ~/theirs .*Unable to connect"), kubectl(ACCESS):
+        pytest.fail("the cluster is used")
+
+
+def test_a_context_that_was_renamed_elsewhere_is_no_riddle(programs: Programs) -> None:
+    programs.add("kubectl", ("", 1, "", "error: context was not found for specified context: production\n"))
+    with pytest.raises(scripting.Failed, match="`pulumi preview` notes it on this computer"), kubectl(ACCESS):
+        pytest.fail("the cluster is used")
+
+
+def test_what_a_context_is_called_now_is_noted_for_this_stack_alone() -> None:
+    now = ClusterAccess(context="prod-eu")
+    note_move(ACCESS, now)
+    assert moved(ACCESS) == replace(ACCESS, context="prod-eu", path=None)
+    another = replace(ACCESS, context="viewer")
+    assert moved(another) == another
+    note_move(ACCESS, replace(ACCESS, uid=None))
+    assert moved(ACCESS) == ACCESS
+
+
+def test_people_see_a_name() -> None:
+    text = json.dumps({"current-context": "gke"})
+    assert [cluster_name(access) for access in (ACCESS, ClusterAccess(kind="lab"), ClusterAccess(text=text))] == [
+        "production",
+        "kind-lab",
+        "gke",
+    ]
+
+
+def printed(programs: Programs, capsys: pytest.CaptureFixture[str], user: dict[str, Any], access: ClusterAccess = ACCESS) -> Any:
+    """Return the status that the plugin prints for a user's entry."""
+    document = {"clusters": [{"cluster": {"server": "https://10.0.0.1"}}], "users": [{"user": user}]}
+    programs.add("kubectl", ("config view", 0, json.dumps(document), ""), ("kube-system", 0, "uid-1", ""))
+    credentials.run(credentials.Payload(access))
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["kind"] == "ExecCredential" and answer["apiVersion"] == credentials.API_VERSION
+    return answer["status"]
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> ClusterAccess:
+    """A kubeconfig in a directory with a token."""
+    (tmp_path / "config").touch()
+    (tmp_path / "token").write_text("a-token\n")
+    return ClusterAccess(context="production", path=str(tmp_path / "config"), uid="uid-1")
+
+
+def test_each_login_of_kubeconfigs_is_handed_on(programs: Programs, capsys: pytest.CaptureFixture[str], kubeconfig: ClusterAccess) -> None:
+    assert printed(programs, capsys, {"token": "t"}, kubeconfig) == {"token": "t"}
+    assert printed(programs, capsys, {"token": "t", "tokenFile": "token"}, kubeconfig) == {"token": "a-token"}
+    pair = {f"client-{part}-data": base64.b64encode(part.encode()).decode() for part in ("certificate", "key")}
+    assert printed(programs, capsys, pair, kubeconfig) == {"clientCertificateData": "certificate", "clientKeyData": "key"}
+
+
+def test_a_plugin_beside_the_kubeconfig_is_asked_as_kubectl_asks_it(
+    programs: Programs, capsys: pytest.CaptureFixture[str], kubeconfig: ClusterAccess, tmp_path: Path
+) -> None:
+    login = tmp_path / "login"
+    login.write_text('#!/bin/sh\nprintf \'{"status": {"token": "%s %s", "info": %s}}\' "$1" "$REGION" "$KUBERNETES_EXEC_INFO"\n')
+    login.chmod(0o755)
+    version = "client.authentication.k8s.io/v1beta1"
+    plugin = {"command": "./login", "args": ["get"], "env": [{"name": "REGION", "value": "eu"}], "apiVersion": version}
+    status = printed(programs, capsys, {"exec": plugin}, kubeconfig)
+    assert (status["token"], status["info"]["apiVersion"]) == ("get eu", version)
+    login.write_text("#!/bin/sh\necho 'log in first' >&2\nexit 1\n")
+    with pytest.raises(scripting.Failed, match=r"the login by \./login failed: log in first"):
+        printed(programs, capsys, {"exec": plugin}, kubeconfig)
+
+
+def test_a_user_without_a_login_is_said(programs: Programs, capsys: pytest.CaptureFixture[str], kubeconfig: ClusterAccess) -> None:
+    with pytest.raises(scripting.Failed, match="has neither a token, a client certificate nor a plugin"):
+        printed(programs, capsys, {"username": "admin", "password": "canary"}, kubeconfig)
