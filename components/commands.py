@@ -29,7 +29,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -253,4 +253,23 @@ def _delete_line(delete: Script | Sequence[str] | None) -> str | None:
 
 
 def _encode(payloads: Mapping[str, Any]) -> str:
-    return json.dumps({key: asdict(value) for key, value in payloads.items()}, sort_keys=True)
+    return json.dumps({key: _plain(value) for key, value in payloads.items()}, sort_keys=True)
+
+
+def _plain(value: Any) -> Any:
+    """Return a record as JSON has it, without the fields that have their defaults.
+
+    A state holds each payload twice.
+    """
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if not is_dataclass(value):
+        return value
+    present = {each.name: (getattr(value, each.name), _default(each)) for each in fields(value)}
+    return {name: _plain(item) for name, (item, default) in present.items() if item != default}
+
+
+def _default(each: Field[Any]) -> Any:
+    return each.default if each.default_factory is MISSING else each.default_factory()

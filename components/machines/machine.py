@@ -25,6 +25,7 @@ from ..istio.workload import Workload
 from ..local import openssh
 from .bootstrap import JoinInputs, bundle
 from .bundle import Bundle, Owner, join_script
+from .files import ROOT_CERTIFICATE
 from .host import Host, HostFactory
 from .registration import Registration, RegistrationArgs
 from .scripts import drain, join_machine
@@ -124,26 +125,41 @@ class Machine(pulumi.ComponentResource):
             gateway=mesh.gateway,
             root_certificate=mesh.root_certificate,
         ).apply(self._bundle)
-        inputs = {"access": self._cluster.access, "target": self._target, "bundle": joined, "entry": self.entry}
         script = pulumi.Output.all(checked=registration.checked, script=joined.apply(_script_digest))
         changes = script.apply(lambda values: f"{values['checked']} {self._args.rotation} {values['script']}".strip())
+        inputs = {
+            "access": self._cluster.access,
+            "target": self._target,
+            "bundle": joined,
+            "entry": self.entry,
+            "changes": changes,
+        }
         command = commands.local_command(
             names.part_name(self._name, names.JOIN),
             commands.Script(join_machine, pulumi.Output.all(**inputs).apply(self._join_payload)),
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[*filter(None, [host.resource]), *self.workload.identity_resources, *mesh.ready],
+                # The registration waits for the workload's objects, and those for the mesh. They
+                # are not named again, because the list is a part of the state.
+                depends_on=[registration, *filter(None, [host.resource])],
                 deleted_with=host.resource,
             ),
-            options=commands.CommandOptions(converges=True, changes=changes, timeout_s=JOIN_TIMEOUT_S + host.patience_s),
+            options=commands.CommandOptions(converges=True, timeout_s=JOIN_TIMEOUT_S + host.patience_s),
         )
         done = commands.result(command, join_machine.Result)
         revision = pulumi.Output.all(done.apply(lambda result: result.digest), changes)
         return command, revision.apply(" ".join)
 
     def _join_payload(self, values: Mapping[str, Any]) -> join_machine.Payload:
+        joined: Bundle = values["bundle"]
+        (root,) = (file for file in joined.files if file.path == ROOT_CERTIFICATE)
+        sha256 = hashlib.sha256(root.text.encode()).hexdigest()
+        others = tuple(file for file in joined.files if file != root)
+        # A state holds every input twice, so what is long and only compared is a digest.
+        registered = hashlib.sha256(joined.registered.encode()).hexdigest()
         return join_machine.Payload(
-            **values,
+            **{**values, "bundle": replace(joined, files=others, registered=registered)},
+            root_certificate=join_machine.RootCertificate(root.path, sha256),
             service_account=self.workload.settings.service_account_name,
             patience_s=self.host.patience_s,
             take_over=self._args.take_over or "",

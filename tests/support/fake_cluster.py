@@ -12,11 +12,14 @@ from components.local import scripting
 
 GROUP = {"apiVersion": "networking.istio.io/v1", "kind": "WorkloadGroup", "metadata": {"name": "billing", "uid": "the-group"}}
 
+ROOT_TEXT = "-----BEGIN CERTIFICATE-----\n"
+
 
 class FakeCluster:
     """A namespace.
 
     entries: its WorkloadEntries by name. group: its WorkloadGroup; None: it is gone.
+    root: the mesh's root certificate.
     down: what every call fails with; "" for a cluster that answers.
     calls: the words of each call.
     """
@@ -24,6 +27,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self.entries: dict[str, dict[str, Any]] = {}
         self.group: dict[str, Any] | None = GROUP
+        self.root = ROOT_TEXT
         self.down = ""
         self.calls: list[str] = []
 
@@ -58,6 +62,8 @@ class FakeCluster:
                 return scripting.Done(1, b"", f'"{name}" already exists'.encode())
             self.entries[name] = item
             return _done(name)
+        if kind == "configmap":
+            return _done(json.dumps({"data": {"root-cert.pem": self.root}}))
         if kind.startswith("workloadgroups"):
             return _done(json.dumps(self.group) if self.group else "")
         if verb == "get":

@@ -61,6 +61,15 @@ class World:
         program.write_text(text)
         program.chmod(0o755)
 
+    def trust(self, data: dict[str, str]) -> None:
+        """Publish the mesh's root certificate, as istiod does."""
+        namespace, _, name = names.ROOT_CERTIFICATE_CONFIG_MAP.partition("/")
+        for kind, metadata, rest in (
+            ("Namespace", {"name": namespace}, {}),
+            ("ConfigMap", {"name": name, "namespace": namespace}, {"data": data}),
+        ):
+            self._plane.cluster.apply({"apiVersion": "v1", "kind": kind, "metadata": metadata, **rest}, "istiod", force=True)
+
     def machine(self, host: str) -> Path:
         """Return the files of a machine; the first time, create it."""
         path = self.directory / "machines" / host

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from components.istio.scripts import gateway_api, remove_namespace
 from components.local import openssh, over_ssh
 from components.local.cluster_access import ClusterAccess
 from components.local.scripts import credentials
-from components.machines.bundle import Bundle, Owner, digest
+from components.machines.bundle import Bundle, MachineFile, Owner, digest
 from components.machines.scripts import create_ssh_key, drain, join_machine, remove_ssh_key
 from components.names import CONNECTED_ANNOTATION, MACHINES_ANNOTATION, MAX_UNAVAILABLE_ANNOTATION, REGISTRATION_LABEL
 from components.platforms.google.scripts import host_key
@@ -29,6 +30,7 @@ HOP = openssh.Hop("192.0.2.7", 22, "admin", "ssh-ed25519 AAAA")
 TARGET = openssh.Target("product-1", HOP, (HOP,))
 LEAVE = drain.Leave(TARGET, required=True)
 OWNER = Owner("p", "s", "product-1", "0123", "shop", "product")
+ROOT = join_machine.RootCertificate("/root-cert.pem", hashlib.sha256(b"ROOT").hexdigest())
 BUNDLE = Bundle(OWNER, "sidecar", (), "192.0.2.250", "https://example.com/{package}", "", "{}")
 JOB = {"spec": {"template": {"spec": {"containers": [{"name": "calls"}]}}}}
 PAYLOADS: dict[str, Any] = {
@@ -41,7 +43,7 @@ PAYLOADS: dict[str, Any] = {
     "machines/scripts/create_ssh_key.py": create_ssh_key.Payload("mesh"),
     "machines/scripts/remove_ssh_key.py": remove_ssh_key.Payload("state:o/p/s/ssh-key"),
     "machines/scripts/drain.py": drain.Payload(ACCESS, OWNER, "e", "192.0.2.7", 0, LEAVE),
-    "machines/scripts/join_machine.py": join_machine.Payload(ACCESS, TARGET, BUNDLE, "product", "e", 0),
+    "machines/scripts/join_machine.py": join_machine.Payload(ACCESS, TARGET, BUNDLE, ROOT, "product", "e", 0),
     "istio/scripts/gateway_api.py": gateway_api.Payload(ACCESS, "crds.yaml"),
     "istio/scripts/remove_namespace.py": remove_namespace.Payload(ACCESS, "shop", "mesh.lab"),
     "verification/scripts/verify_workload.py": verify_workload.Payload(
@@ -63,6 +65,7 @@ LEASE = {
 }
 JOINED = (
     ("create token", 0, JOIN, ""),
+    ("get configmap", 0, '{"data": {"root-cert.pem": "ROOT"}}', ""),
     ("get workloadentries.networking.istio.io e", 0, json.dumps(ENTRY), ""),
     ("lease", 0, json.dumps({**LEASE, "items": [LEASE]}), ""),
 )
@@ -106,7 +109,9 @@ def test_a_script_takes_json_and_gives_json_and_hides_what_is_secret(every_progr
         every_program.add("kubectl")
     if script.endswith("join_machine.py"):
         every_program.add("kubectl", *JOINED)
-        every_program.add_script("ssh", ASKING.format(last_line=digest(BUNDLE)))
+        every_program.add_script(
+            "ssh", ASKING.format(last_line=digest(replace(BUNDLE, files=(MachineFile(ROOT.path, "ROOT", owner="istio-proxy"),))))
+        )
     if script.endswith("drain.py"):
         every_program.add_script("ssh", ASKING.format(last_line="left"))
     if script.endswith("verify_workload.py"):

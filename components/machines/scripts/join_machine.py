@@ -9,8 +9,11 @@ held until the machine's entry is Healthy.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic, sleep
 
 from ... import names, shell
@@ -18,11 +21,13 @@ from ...local import cluster_access, openssh, scripting, update_id
 from ...local.cluster_access import ClusterAccess, Kubectl
 from ...local.openssh import Reach
 from .. import entries
-from ..bundle import DEADLINE_S, Bundle, digest, join_script
+from ..bundle import DEADLINE_S, Bundle, MachineFile, digest, join_script
 from ..entries import Entry
 from . import slots
 
 TOKEN_LIFETIME_S = 3600
+CREDENTIALS_VARIABLE = "ISTIO_VM_MESH_PACKAGE_CREDENTIALS"
+"""Environment variable with `USER:PASSWORD` for the server of Istio's package."""
 WAIT_LIMIT_S = 4 * 3600
 """Seconds that the answers to a join may take: its wait for a slot."""
 TIMEOUT_S = DEADLINE_S + 60
@@ -36,25 +41,41 @@ PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
+class RootCertificate:
+    """The mesh's trust anchor, whose text is read from the cluster: it would be in every state.
+
+    path: its path on the machine.
+    sha256: what its text must have.
+    """
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Payload:
     """A machine and what it is joined with.
 
     access: how kubectl reaches the cluster.
     target: the machine.
-    bundle: what it is joined with.
+    bundle: what it is joined with, but the trust anchor.
+    root_certificate: the trust anchor.
     service_account: the account that its token is for.
     entry: the name of its WorkloadEntry.
     patience_s: seconds in which a connection that fails is tried again.
     take_over: `<project>/<stack>` whose machine it may be until now; "" none.
+    changes: what else has the machine joined again; not read here.
     """
 
     access: ClusterAccess = field(metadata={"record": ClusterAccess})
     target: openssh.Target = field(metadata={"record": openssh.Target})
     bundle: Bundle = field(metadata={"record": Bundle})
+    root_certificate: RootCertificate = field(metadata={"record": RootCertificate})
     service_account: str
     entry: str
     patience_s: int
     take_over: str = ""
+    changes: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +101,7 @@ class _Join:
 
     def __init__(self, payload: Payload, kubectl: Kubectl) -> None:
         self._payload, self._kubectl = payload, kubectl
-        self._owner = payload.bundle.owner
+        self._owner, self._bundle = payload.bundle.owner, payload.bundle
         self._held = contextlib.ExitStack()
         self._has_slot = False
         self._before: Entry | None = None
@@ -109,15 +130,33 @@ class _Join:
     def _run_script(self) -> Result:
         payload = self._payload
         self._before = entries.read(self._kubectl, self._owner.namespace, payload.entry)
-        text = join_script(payload.bundle, self._token())
+        self._bundle = self._with_root_certificate()
+        credentials = os.environ.get(CREDENTIALS_VARIABLE, "")
+        text = join_script(self._bundle, self._token(), credentials)
         script = shell.run_as_root(text, 0)  # it keeps to its deadline by itself
         outcome = openssh.run_script(payload.target, script, TIMEOUT_S, payload.patience_s, answer=self._answer)
-        problem = _problem(payload, outcome)
+        problem = _problem(payload, self._bundle, outcome)
         if problem:
             raise scripting.Failed(problem)
         if outcome.stderr:
             report(outcome.stderr)
-        return Result(digest(payload.bundle))
+        return Result(digest(self._bundle))
+
+    def _with_root_certificate(self) -> Bundle:
+        """Return all that the machine is joined with."""
+        expected = self._payload.root_certificate
+        namespace, _, name = names.ROOT_CERTIFICATE_CONFIG_MAP.partition("/")
+        words = ["get", "configmap", name, "--namespace", namespace, "--output", "json"]
+        read = self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
+        machine = self._owner.machine
+        if read.status:
+            reason = scripting.last_words(read.error)
+            raise scripting.Failed(f"machine {machine}: no root certificate of the mesh: {reason}")
+        text = json.loads(read.text)["data"]["root-cert.pem"]
+        if hashlib.sha256(text.encode()).hexdigest() != expected.sha256:
+            raise scripting.Failed(f"machine {machine}: the mesh's root certificate changed while this update ran: run the update again")
+        root = MachineFile(expected.path, text, owner="istio-proxy")
+        return replace(self._bundle, files=(*self._bundle.files, root))
 
     def _token(self) -> str:
         """Mint a token with which the machine requests its first certificate."""
@@ -213,7 +252,7 @@ def report(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
+def _problem(payload: Payload, joined: Bundle, outcome: openssh.Outcome) -> str:
     """Return what is wrong with the script's end; "" where nothing is."""
     machine, place = payload.bundle.owner.machine, openssh.describe(payload.target)
     if not outcome.began:
@@ -225,7 +264,7 @@ def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
         words = f"machine {machine}: the join at {place} did not end within {TIMEOUT_S} s"
     elif outcome.reach is Reach.CUT_OFF:
         words = f"machine {machine}: the SSH connection to {place} ended before the join did"
-    elif scripting.last_words(outcome.stdout) != digest(payload.bundle):
+    elif scripting.last_words(outcome.stdout) != digest(joined):
         words = f"machine {machine}: the join at {place} ended before its last step"
     else:
         return ""

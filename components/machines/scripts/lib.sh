@@ -25,7 +25,7 @@ clean_environment() {
 # no. Without ASK (in an instance group) there is none, and the answer is yes. Standard input is 3.
 ask() { # words
   local answer=''
-  [ -n "$ASK" ] || return 0
+  [ -n "${ASK:-}" ] || return 0
   echo "istio-vm-mesh: ask $*"
   IFS= read -r -u 3 answer || fail "the connection ended before the question '$*' was answered"
   case $answer in

@@ -237,10 +237,10 @@ def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapp
         joined=join.modified if join else None,
         proven=proof.modified if proof else None,
         revision=_revision(join) if join else "",
-        forgotten=bool(leave and leave["forget"]),
+        forgotten=bool(leave and leave.get("forget")),
     )
 
 
 def _revision(join: _Resource) -> str:
     """What the verification of its workload has as the machine's revision (`Machine.revision`)."""
-    return f"{json.loads(join.outputs['stdout'])['digest']} {join.inputs['environment']['CHANGES']}"
+    return f"{json.loads(join.outputs['stdout'])['digest']} {json.loads(join.inputs['stdin'])['create']['changes']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,17 +13,19 @@ from components import names
 from components.local import cluster_access, openssh, scripting
 from components.local.cluster_access import ClusterAccess
 from components.local.openssh import Outcome, Reach
-from components.machines.bundle import Bundle, Owner, digest
+from components.machines.bundle import Bundle, MachineFile, Owner, digest
 from components.machines.entries import Quarantine
 from components.machines.scripts import join_machine, slots
-from tests.support.fake_cluster import GROUP, FakeCluster
+from tests.support.fake_cluster import GROUP, ROOT_TEXT, FakeCluster
 
 OWNER = Owner("mesh", "prod", "billing-1", "0123", "shop", "billing")
 BUNDLE = Bundle(OWNER, "sidecar", (), "192.0.2.250", "https://example.com/{package}", "", "{}")
 TARGET = openssh.Target("billing-1", openssh.Hop("192.0.2.7", user="admin"))
 ENTRY = "billing-192.0.2.7-pods"
-PAYLOAD = join_machine.Payload(ClusterAccess(), TARGET, BUNDLE, "billing-account", ENTRY, 10)
-DONE = Outcome(Reach.DONE, 0, f"words\n{digest(BUNDLE)}\n")
+ROOT = join_machine.RootCertificate("/root-cert.pem", hashlib.sha256(ROOT_TEXT.encode()).hexdigest())
+PAYLOAD = join_machine.Payload(ClusterAccess(), TARGET, BUNDLE, ROOT, "billing-account", ENTRY, 10)
+DIGEST = digest(replace(BUNDLE, files=(MachineFile(ROOT.path, ROOT_TEXT, owner="istio-proxy"),)))
+DONE = Outcome(Reach.DONE, 0, f"words\n{DIGEST}\n")
 ROLLED_BACK = Outcome(Reach.FAILED, 1, "", "machine billing-1: the agent is not ready; the machine runs as before")
 
 
@@ -97,7 +100,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Slots:
 
 def test_the_token_is_minted_by_the_join_for_istiod_alone(machine: Machine, cluster: FakeCluster) -> None:
     result = join_machine.run(PAYLOAD)
-    assert result == join_machine.Result(digest(BUNDLE))
+    assert result == join_machine.Result(DIGEST)
     assert "create token billing-account --namespace shop --audience istio-ca --duration 3600s" in cluster.calls
     assert "TOKEN=the-token\n" in machine.script
 
@@ -110,6 +113,19 @@ def test_a_machine_without_a_token_is_not_connected_to(machine: Machine, cluster
 
     monkeypatch.setattr(cluster, "call", refusing)
     with pytest.raises(scripting.Failed, match="machine billing-1: no token of the service account shop/billing-account: Forbidden"):
+        join_machine.run(PAYLOAD)
+    assert machine.script == ""
+
+
+def test_credentials_of_the_packages_server_come_from_the_environment(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(join_machine.CREDENTIALS_VARIABLE, "me:secret")
+    join_machine.run(PAYLOAD)
+    assert "PACKAGE_CREDENTIALS=me:secret\n" in machine.script
+
+
+def test_a_root_certificate_that_changed_meanwhile_is_not_delivered(machine: Machine, cluster: FakeCluster) -> None:
+    cluster.root = "another"
+    with pytest.raises(scripting.Failed, match="the mesh's root certificate changed while this update ran"):
         join_machine.run(PAYLOAD)
     assert machine.script == ""
 

@@ -21,8 +21,8 @@ def situation(
     serving: bool | None = None,
 ) -> Situation:
     """Describe a moment; the agent that is to be stopped is that of m1, if nothing else is said."""
-    sets = (frozenset(names.split()) for names in (joined, healthy, holders))
-    return Situation(limit, *sets, serving="m1" in healthy if serving is None else serving)
+    sets = [frozenset(names.split()) for names in (joined, healthy, holders)]
+    return Situation(limit, sets[0], sets[1], sets[2], "m1" in healthy if serving is None else serving)
 
 
 @pytest.mark.parametrize(
