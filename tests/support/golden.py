@@ -50,10 +50,16 @@ def _node(node: Node) -> dict[str, Any]:
     return {key: value for key, value in shown.items() if value}
 
 
+def _changes(environment: dict[str, Any]) -> dict[str, str]:
+    """Show what makes a command run again without the digests of scripts in it."""
+    changes = environment.get("CHANGES")
+    return {"CHANGES": re.sub(r"\b[0-9a-f]{16}\b", "…", changes)} if isinstance(changes, str) else {}
+
+
 def _readable(value: Any) -> Any:
     """Show a script as its name, variables and files, and another long text as its digest."""
     if isinstance(value, dict):
-        return {key: "…" if key in UNSTABLE else _readable(item) for key, item in value.items()}
+        return {key: "…" if key in UNSTABLE else _readable(item) for key, item in value.items()} | _changes(value)
     if isinstance(value, list):
         return [_readable(item) for item in value]
     if not isinstance(value, str):
