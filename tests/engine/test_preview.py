@@ -127,7 +127,7 @@ def test_changed_labels_change_the_group_in_place(running: Mesh) -> None:
 
 
 def test_a_machine_in_another_network_is_recreated_there(running: Mesh) -> None:
-    config = running.changed(networks={"far": {"gateway": {"machines": 1}}})
+    config = running.changed(networks={"far": {"gateway": {"machines": 1, "zones": ["europe-west1-b"]}}})
     config["google"]["subnets"]["far"] = {"vpc": "far", "network": "far", "cidr": "10.40.0.0/24"}
     config["machines"]["product-2"]["network"] = "far"
     shown, _ = running.preview(config)

@@ -75,7 +75,7 @@ has_rules() {
     iptables-save
     iptables-legacy-save
     iptables-nft-save
-  } 2>/dev/null | grep -qE '[: ]ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT) '
+  } 2>/dev/null | grep -qE '[: ]ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT)( |$)'
 }
 
 remove_units() {

@@ -204,7 +204,6 @@ write_stamp() {
 
 create_user() {
   if id istio-proxy >/dev/null 2>&1; then return; fi
-  touch "$STATE/user-created"
   if command -v useradd >/dev/null; then
     getent group istio-proxy >/dev/null || groupadd --system istio-proxy
     useradd --system --gid istio-proxy --home-dir "$STATE" --no-create-home \
@@ -213,6 +212,7 @@ create_user() {
     adduser --system --group --home "$STATE" --no-create-home istio-proxy
   fi >/dev/null ||
     fail "the user istio-proxy cannot be created: create it, or see why useradd fails"
+  touch "$STATE/user-created"
 }
 
 # The package's own directory is named by its digest, and complete as soon as it has its name.
@@ -298,11 +298,14 @@ fetch_digest() {
 }
 
 fetch_package() { # path
-  local actual seconds
+  local actual seconds reason
   seconds=$(share 22)
-  download "$PACKAGE_URL" "$seconds" >"$1" 2>"$1.log" ||
-    fail "cannot fetch Istio's package from $PACKAGE_URL within $seconds s" \
-      "($(tail -n 1 "$1.log")): check mesh.package.url and the route from the machine to it"
+  download "$PACKAGE_URL" "$seconds" >"$1" 2>"$1.log" || {
+    reason=$(tail -n 1 "$1.log")
+    fail "cannot fetch Istio's package from $PACKAGE_URL" \
+      "(${reason:-it takes more than $seconds s}): check mesh.package.url and the route from the" \
+      "machine to it"
+  }
   actual=$(sha256sum "$1" | cut -d ' ' -f 1)
   [ "$actual" = "$SHA256" ] ||
     fail "the package from $PACKAGE_URL has SHA-256 $actual instead of $SHA256:" \
@@ -600,7 +603,8 @@ record() {
     write_file "$STATE/joined" 0644 root:root
   systemctl is-enabled --quiet "$UNIT" || systemctl enable --quiet "$UNIT"
   # Where it was stopped by hand; a gateway has none.
-  [ ! -e "$UNITS/$UNIT-redirect.service" ] || systemctl start "$UNIT-redirect" ||
+  [ ! -e "$UNITS/$UNIT-redirect.service" ] || systemctl is-active --quiet "$UNIT-redirect" ||
+    systemctl start "$UNIT-redirect" ||
     fail "the unit $UNIT-redirect does not start: see 'journalctl --unit $UNIT-redirect' on it"
 }
 
@@ -668,11 +672,9 @@ bring_back() { # phase
   restore_files "$1" && restore_package || return
   if [ "$1" = stopped ]; then
     systemctl daemon-reload
-    if [ -n "$WAS_ACTIVE" ]; then
-      timeout "$(share 3)" systemctl restart "$UNIT" || return
-      restart_guard
-      is_ready_again || return
-    fi
+    if [ -n "$WAS_ACTIVE" ]; then timeout "$(share 3)" systemctl restart "$UNIT" || return; fi
+    restart_guard
+    is_ready_again || return
   fi
   forget
 }
@@ -718,8 +720,8 @@ main() {
   trap finish EXIT
   trap 'INTERRUPTED=1; exit 1' TERM HUP INT
   trap '' PIPE # a lost connection is seen by what is written next
-  step take_lock join
   step check_machine
+  step take_lock join
   step wait_for_setup
   step check_owner
   step check_gateway

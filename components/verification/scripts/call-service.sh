@@ -31,7 +31,7 @@ counter() {
 
 # Prints a line an endpoint: address:port, answers so far.
 answers() {
-  curl --silent --max-time 5 "$ADMIN/clusters" |
+  direct_curl --max-time 5 "$ADMIN/clusters" |
     sed -n "s/^outbound|$PORT||$HOST::\([0-9.]*:[0-9]*\)::$(counter)::\([0-9]*\)\$/\1 \2/p"
 }
 
@@ -63,7 +63,7 @@ is_known() { # endpoint
 
 request() {
   if [ -n "$URL_PATH" ]; then
-    curl --silent --output /dev/null --max-time 3 --header 'Connection: close' \
+    direct_curl --output /dev/null --max-time 3 --header 'Connection: close' \
       --write-out '%{http_code}' "http://$HOST:$PORT$URL_PATH"
   else
     timeout 3 bash -c "exec 3<>/dev/tcp/$HOST/$PORT" && echo connected
@@ -91,7 +91,7 @@ send_requests() {
     [ -n "$answered_in_cidr" ] || missing="$missing an-endpoint-in-${CIDRS// /-or-}"
   fi
   # A new workload's endpoints may come before its identities.
-  callees=$(curl --silent --get --data-urlencode "name_regex=.*$HOST.*" \
+  callees=$(direct_curl --get --data-urlencode "name_regex=.*$HOST.*" \
     "$ADMIN/config_dump?resource=dynamic_active_clusters" |
     grep -o 'spiffe://[^"]*' | sort -u) || true
   is_identified=
@@ -154,7 +154,7 @@ diagnose() {
 
 print_calls() {
   local caller_identity endpoint
-  caller_identity=$(curl --silent "$ADMIN/certs" | grep -o 'spiffe://[^"]*' | head -n 1)
+  caller_identity=$(direct_curl "$ADMIN/certs" | grep -o 'spiffe://[^"]*' | head -n 1)
   for endpoint in "${!now[@]}"; do
     if [ "${now[$endpoint]}" -gt 0 ]; then
       printf 'call\t%s\t%s\t%s\t%s\t%s\t%s\n' "$CALLER" "$caller_identity" \
@@ -165,7 +165,7 @@ print_calls() {
 
 print_inbound() {
   local cluster="inbound|$INBOUND_PORT||::[0-9.]*:$INBOUND_PORT" count
-  count=$(curl --silent --max-time 5 "$ADMIN/clusters" |
+  count=$(direct_curl --max-time 5 "$ADMIN/clusters" |
     sed -n "s/^$cluster::$(counter)::\([0-9]*\)\$/\1/p" | head -n 1)
   [ "${count:-0}" -gt 0 ] ||
     fail "no request from a pod has reached port $INBOUND_PORT: check the route from the pods," \
@@ -178,7 +178,7 @@ main() {
   local endpoint count deadline=$((SECONDS + TIMEOUT_S))
   SUBJECT=$CALLER
   if [ "$MODE" = warn ]; then FAILURE_STATUS=0; fi
-  curl --silent --max-time 5 --output /dev/null "$ADMIN/server_info" ||
+  direct_curl --max-time 5 --output /dev/null "$ADMIN/server_info" ||
     fail "Envoy does not answer on its admin port: the proxy is not running"
   while read -r endpoint count; do before[$endpoint]=$count; done < <(answers)
   while :; do

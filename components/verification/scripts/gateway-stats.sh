@@ -6,7 +6,7 @@ main() {
   local name='outbound_\.\([0-9]*\)_\._\.\([a-z0-9.-]*\)' endpoint='\([0-9.]*:[0-9]*\)'
   local line="carried\t$GATEWAY_NAME\t\2:\1\t\3\t\4"
   set -eu
-  curl --silent --fail --max-time 5 http://127.0.0.1:15000/clusters |
+  direct_curl --max-time 5 http://127.0.0.1:15000/clusters |
     sed -n "s/^$name::$endpoint::cx_total::\([1-9][0-9]*\)\$/$line/p" | sort
 }
 

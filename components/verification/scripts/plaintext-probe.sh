@@ -20,7 +20,7 @@ main() {
     *:15443) url=https://$SNI:15443/ ;;
     *) url=http://$endpoint/ ;;
     esac
-    curl --silent --insecure --output /dev/null --connect-timeout 3 --max-time 6 \
+    direct_curl --insecure --output /dev/null --connect-timeout 3 --max-time 6 \
       --connect-to "$SNI:15443:$endpoint" "$url"
     printf 'outside\t%s\t%s\n' "$endpoint" "$(result_of $?)"
   done

@@ -1,9 +1,12 @@
 # Looks at this machine and prints key=value lines; changes nothing. Neither the token nor a key is
 # printed: of the token only when it expires. The functions of lib.sh stand before this text.
 # Variable: GATEWAY (address of the east-west gateway, or "").
-TOKEN_FILE=/var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token
+STATE=/var/lib/istio-vm-mesh
+TOKEN_FILE=$STATE/var/run/secrets/tokens/istio-token
+CERTIFICATE=$STATE/etc/certs/cert-chain.pem
 PROGRAMS=/opt/istio-vm-mesh/current/usr/local/bin
-CERTIFICATE=/var/lib/istio-vm-mesh/etc/certs/cert-chain.pem
+GUARD=/opt/istio-vm-mesh/scripts/redirect_guard.sh
+GUARD_UNIT=/etc/systemd/system/istio-vm-mesh-redirect.service
 
 print_unit() {
   local up since
@@ -28,15 +31,15 @@ print_versions() {
 
 # What is missing of the redirection. A network's gateway has none.
 print_redirection() {
-  local missing
-  [ -e /etc/systemd/system/istio-vm-mesh-redirect.service ] || return 0
+  local missing file
+  [ -e "$GUARD_UNIT" ] || return 0
   missing=$(
     set -a
-    for file in /var/lib/istio-vm-mesh/{cluster,overrides}.env; do
+    for file in "$STATE"/{cluster,overrides}.env; do
       # shellcheck disable=SC1090 # written by the join
       if [ -r "$file" ]; then . "$file"; fi
     done
-    bash /opt/istio-vm-mesh/scripts/redirect_guard.sh check
+    bash "$GUARD" check
     systemctl is-active --quiet istio-vm-mesh-redirect ||
       echo "istio-vm-mesh-redirect.service does not run"
   )

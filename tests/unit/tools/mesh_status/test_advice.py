@@ -43,6 +43,15 @@ def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
     assert judged() == ("healthy", [])
 
 
+def test_redirection_that_is_missing_is_named() -> None:
+    missing = "22 rules of iptables-nft are missing"
+    health, sentences = judged(**seen(redirection=(missing,)))
+    assert health == "unhealthy" and len(sentences) == 1 and missing in sentences[0]
+    # A stopped agent redirects nothing, and its own sentence says that it is stopped.
+    _, sentences = judged(**seen(unit="inactive", redirection=("no traffic is redirected",)))
+    assert not any("redirect" in sentence for sentence in sentences)
+
+
 @pytest.mark.parametrize(
     ("changes", "health", "sentences"),
     [

@@ -203,6 +203,17 @@ def test_of_the_token_only_the_expiry_leaves_the_machine(more: str, tmp_path: Pa
     assert "canary" not in done.stdout + done.stderr and token.split(".")[1] not in done.stdout
 
 
+@pytest.mark.parametrize(("missing", "active"), [("", True), ("a is missing", True), ("a is missing\nb is open", False)])
+def test_a_machine_says_what_is_missing_of_its_redirection(missing: str, active: bool, tmp_path: Path) -> None:
+    (tmp_path / "overrides.env").write_text("FAIL_CLOSED='1'\n")
+    (tmp_path / "guard").write_text(f"[ \"$1 $FAIL_CLOSED\" = 'check 1' ] && cat <<'END'\n{missing}\nEND\n" if missing else "")
+    sourced = Sourced(scripts=[Path(read_machines.__file__).with_name("probe.sh")], programs=tmp_path)
+    places = {"STATE": str(tmp_path), "GUARD": f"{tmp_path}/guard", "GUARD_UNIT": f"{tmp_path}/guard"}
+    done = sourced.run(f"systemctl() {{ {'true' if active else 'false'}; }}\nprint_redirection", places)
+    expected = [*missing.splitlines(), *([] if active else ["istio-vm-mesh-redirect.service does not run"])]
+    assert (done.returncode, list(read_machines.parse(done.stdout, 0, 1).redirection)) == (0, expected)
+
+
 def test_a_machine_that_refuses_is_a_row_with_the_reason() -> None:
     hop = openssh.Hop("127.0.0.2", 1, "admin", "ssh-ed25519 AAAA")
     there, behind = (

@@ -1,0 +1,105 @@
+"""How `failClosed` of a workload reaches its machines, and what of the redirection a machine has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.machines import bundle, files
+from components.machines.bundle import Owner
+from tests.support.machine import BUNDLE, FakeMachine
+from tests.support.machine import bundle as another_bundle
+from tests.support.samples import PRODUCT
+from tests.support.scripts import COMPONENTS, Sourced, add_program
+
+SCRIPTS = COMPONENTS / "machines" / "scripts"
+OWNER = Owner("mesh", "prod", "product-1", "r-1", "shop", "product")
+GUARD = {f"{bundle.PROGRAMS}/scripts/redirect_guard.sh", f"{bundle.UNITS}/istio-vm-mesh-redirect.service"}
+
+
+@pytest.mark.parametrize("fail_closed", [True, False])
+def test_the_guard_reads_the_setting_in_the_agents_environment(fail_closed: bool) -> None:
+    workload = PRODUCT.model_copy(update={"fail_closed": fail_closed})
+    assert ("FAIL_CLOSED='1'\n" in files.overrides_env(OWNER, "10.0.0.1", "10.0.0.2", workload, "pods")) is fail_closed
+
+
+def test_a_sidecar_has_the_guard_and_a_gateway_does_not_run_it() -> None:
+    paths = {role: {file.path for file in bundle.role_files(role)} for role in ("sidecar", "router")}
+    assert paths["sidecar"] >= GUARD
+    assert f"{bundle.UNITS}/istio-vm-mesh-redirect.service" not in paths["router"]
+
+
+def test_the_scripts_agree_on_where_things_are(tmp_path: Path) -> None:
+    """The scripts of the units stand alone on the machine; the join reads and removes what they leave."""
+    sourced = Sourced(scripts=[SCRIPTS / "installation.sh", SCRIPTS / "redirect.sh"], programs=tmp_path)
+    assert sourced.run("echo $STATE $RULES $LOCK $AGENT").stdout.split() == [
+        bundle.STATE,
+        "/run/istio-vm-mesh-redirect",
+        "/run/istio-vm-mesh-redirect.lock",
+        f"{bundle.PROGRAMS}/current/usr/local/bin/pilot-agent",
+    ]
+    assert '"$RUN/istio-vm-mesh-redirect/bypassed"' in (SCRIPTS / "join.sh").read_text()
+    assert '"$RUN"/istio-vm-mesh-*' in (SCRIPTS / "installation.sh").read_text()
+
+
+def systemd_calls(machine: FakeMachine) -> list[str]:
+    return (machine.directory / "run/calls").read_text().splitlines()
+
+
+def test_the_guard_is_restarted_only_where_traffic_is_redirected_again(tmp_path: Path) -> None:
+    """While it restarts, its table is missing: that must not be while the agent is stopped."""
+    machine = FakeMachine(tmp_path / "machine").create()
+    assert machine.join().returncode == 0
+    assert machine.join(another_bundle({"new.env": "new"})).returncode == 0
+    calls = systemd_calls(machine)
+    assert calls.count("try-restart istio-vm-mesh-redirect") == 1
+    assert calls.index("restart istio-vm-mesh") < calls.index("try-restart istio-vm-mesh-redirect")
+
+
+def test_the_next_join_starts_a_guard_that_was_stopped_by_hand(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path / "machine").create()
+    assert machine.join().returncode == 0
+    assert "start istio-vm-mesh-redirect" not in systemd_calls(machine)
+    systemctl = machine.directory / "bin/systemctl"
+    stopped = '[ "$*" != "is-active --quiet istio-vm-mesh-redirect" ] || exit 3\n'
+    systemctl.write_text(systemctl.read_text().replace("\n", f"\n{stopped}", 1))
+    assert (machine.join(BUNDLE).returncode, machine.calls) == (0, [])
+    assert systemd_calls(machine)[-1] == "start istio-vm-mesh-redirect"
+
+
+def test_a_host_that_cannot_fail_closed_is_refused_before_the_join(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path / "machine").create()
+    before = machine.tree()
+    answers = """bash() { [ "$*" = "-s possible" ] && cat >/dev/null && echo "'nft' is missing" && return 1; }"""
+    done = machine.join(replace(BUNDLE, fail_closed=True), answers)
+    assert done.returncode == 1 and "failClosed is not possible on this machine: 'nft' is missing" in done.stderr
+    assert machine.tree() == before
+
+
+def test_the_guard_starts_before_the_network_and_the_redirection() -> None:
+    units = COMPONENTS / "machines" / "units"
+    guard = (units / "istio-vm-mesh-redirect.service").read_text()
+    assert "DefaultDependencies=no\n" in guard and "Before=network-pre.target " in guard and "Restart=always\n" in guard
+    agent = (units / "istio-vm-mesh.service.d/sidecar.conf").read_text()
+    assert "Wants=istio-vm-mesh-redirect.service\nAfter=istio-vm-mesh-redirect.service\n" in agent
+
+
+def test_a_port_of_ssh_is_seen_in_each_place(tmp_path: Path) -> None:
+    add_program(tmp_path / "bin", "ss", "cat <<'END'\n" + SOCKETS + "END")
+    add_program(tmp_path / "bin", "systemctl", "printf 'Listen=[::]:2203 (Stream)\\nListen=/run/x (Stream)\\nListen=2204 (Datagram)\\n'")
+    (tmp_path / "sshd_config.d").mkdir()
+    (tmp_path / "sshd_config").write_text("#Port 1\n  Port 2201\nPermitRootLogin no\nSomePort 3\n")
+    (tmp_path / "sshd_config.d/more.conf").write_text("port = 2202 # ours\n")
+    (tmp_path / "ssh-port").write_text("2200\n")
+    sourced = Sourced(scripts=[SCRIPTS / "redirect.sh"], programs=tmp_path / "bin", environment={"ISTIO_LOCAL_EXCLUDE_PORTS": "22,15090"})
+    done = sourced.run("open_ports", {"STATE": str(tmp_path), "SSH_CONFIGURATION": str(tmp_path)})
+    assert done.stdout == "22,2200,2201,2202,2203,2205,2206,15090\n"
+
+
+SOCKETS = """\
+LISTEN 0      128          0.0.0.0:2205      0.0.0.0:*    users:(("sshd",pid=611,fd=3))
+LISTEN 0      128             [::]:2206         [::]:*    users:(("sshd",pid=611,fd=4))
+LISTEN 0      511          0.0.0.0:80        0.0.0.0:*    users:(("nginx",pid=700,fd=6))
+"""
