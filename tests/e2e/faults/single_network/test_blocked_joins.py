@@ -186,8 +186,7 @@ def expired(lab: Lab) -> str:
     entry, file = lab.entry_name("product-1"), "/var/lib/istio-vm-mesh/etc/certs/cert-chain.pem"
     has_certificate = lambda: bool(lab.exec_in_container("product-1", f"cat {file}", check=False))  # noqa: E731
     wait_until(lambda: lab.entry_health(entry) == "True" and has_certificate(), 20, "it has a certificate")
-    old = credentials.expired(lab.secrets()["product-1-token"], lab.exec_in_container(NODE, "cat /etc/kubernetes/pki/sa.key"))
-    lab.edit_state(lambda resources: credentials.put(resources["product-1-token"], old, time.time() - DAY_S))
+    old = credentials.expired(lab.secrets()["token of product-1"], lab.exec_in_container(NODE, "cat /etc/kubernetes/pki/sa.key"))
     lab.exec_in_container("product-1", f"printf %s {old} >/var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token")
     # Stopped first, or it renews its certificate on the way down.
     ends = credentials.end(lab.exec_in_container("product-1", f"systemctl stop istio-vm-mesh && cat {file}"))
