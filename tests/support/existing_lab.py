@@ -18,6 +18,7 @@ import yaml
 from components.names import config_key
 from components.platforms.docker.names import CLUSTER, docker_name, stack_label
 from tests.support.lab import CHECKOUT_ID, Completed, Config, Lab
+from tests.support.waiting import wait_until
 
 NAMESPACE = "billing"
 SERVICE = "billing.billing"
@@ -84,6 +85,7 @@ class ExistingMachines:
             command = ["python3", "-I", "components/local/run.py", "platforms/docker/scripts/create_machine.py", "create"]
             result = json.loads(self.lab.run(*command, stdin=json.dumps({"create": payload})).stdout)
             self.addresses[name], self.host_keys[name] = result["address"], result["host_key"]
+            wait_until(lambda name=name: self.root(name, "systemctl is-active ssh", check=False) == "active\n", 20, f"{name} runs sshd")  # type: ignore[misc]
             self.give_past(name)
 
     def give_past(self, name: str) -> None:
