@@ -13,7 +13,6 @@ import yaml
 from tests.library.conftest import PROJECT, Documented
 from tests.support import fake_providers, harness
 from tests.support.cli_stack import STACK, Stack
-from tests.support.scripts import machine_files
 from tools.standins.provider import Provider
 
 pytestmark = pytest.mark.slow
@@ -31,6 +30,7 @@ RESOURCES = {
     "billing",
     "billing-account",
     "billing-group",
+    "billing-slots",
     "billing-service-billing",
     *(f"billing-{number}{part}" for number in (1, 2) for part in ("", "-registration", "-drain", "-join")),
 }
@@ -50,7 +50,7 @@ def test_the_program_joins_its_machines(documented: Documented, package: Path) -
         join = harness.payload(run.graph[f"{name}-join"])
         hop = join["target"]["hop"]
         assert (hop["host"], hop["user"], hop["host_key"]) == tuple(server[key] for key in ("host", "user", "host_key"))
-        text = machine_files(join["script"])["/var/lib/istio-vm-mesh/cluster.env"]
+        [text] = [file["text"] for file in join["bundle"]["files"] if file["path"] == "/var/lib/istio-vm-mesh/cluster.env"]
         assert "ISTIO_META_CLUSTER_ID='their-cluster'" in text, "the mesh is adopted"
         assert str(package) in run.graph[f"{name}-join"].inputs["create"], "it runs the wheel's scripts"
 
@@ -91,5 +91,5 @@ def test_the_engine_runs_the_program(documented: Documented, package: Path, host
     assert {name for name, op in shown().items() if op == "create"} == {*RESOURCES, f"{PROJECT}-{STACK}"}
     stack.up(program)
     assert shown() == {}, "an update that is repeated changes nothing"
-    assert not stack.files_with(harness.CANARIES["token"])
+    assert not [canary for canary in harness.CANARIES.values() if stack.files_with(canary)]
     assert stack.destroy().changes() == {"deleted": len(RESOURCES) + 1}

@@ -70,9 +70,7 @@ JOINED = (
     ("lease", 0, json.dumps({**LEASE, "items": [LEASE]}), ""),
 )
 """What kubectl answers to a join."""
-ASKING = (
-    f"import sys\nfor line in sys.stdin:\n    if line.endswith('exit; fi\\n'):\n        break\nprint('{openssh.MARK}\\n{{last_line}}')\n"
-)
+ASKING = f"import sys\nfor line in sys.stdin:\n    if line == 'exit\\n':\n        break\nprint('{openssh.MARK}\\n{{last_line}}')\n"
 """An ssh whose machine waits for answers: its standard input stays open after the script."""
 CONTEXT = json.dumps({"clusters": [{"cluster": {"server": "s"}}], "users": [{"user": {"token": "a-token"}}]})
 KEYGEN = "import sys\nopen(sys.argv[-1], 'w').write('PRIVATE')\nopen(sys.argv[-1] + '.pub', 'w').write('ssh-ed25519 AAAA c')\n"

@@ -751,7 +751,4 @@ main() {
   echo "$DIGEST"
 }
 
-if ! (return 0 2>/dev/null); then
-  main 3<&0 </dev/null
-  exit
-fi
+if ! (return 0 2>/dev/null); then main 3<&0 </dev/null; fi

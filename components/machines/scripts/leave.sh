@@ -30,7 +30,4 @@ main() {
   echo left
 }
 
-if ! (return 0 2>/dev/null); then
-  main 3<&0 </dev/null
-  exit
-fi
+if ! (return 0 2>/dev/null); then main 3<&0 </dev/null; fi

@@ -102,13 +102,13 @@ def test_a_join_carries_every_file_and_the_token_apart() -> None:
     ]
     assert "TOKEN=a.b.c\n" in script and "PACKAGE_CREDENTIALS=me:pass\n" in script and "ASK=1\n" in script
     assert not [path for path, text in machine_files(script).items() if "a.b.c" in text]
-    assert script.rstrip().endswith("then main 3<&0 </dev/null; exit; fi")
+    assert script.rstrip().endswith("then main 3<&0 </dev/null; fi")
 
 
 def test_a_leave_names_the_owner_alone() -> None:
     script = leave_script(OWNER)
     assert script.startswith("MACHINE=product-1\nPROJECT=istio-vm-mesh\nSTACK=prod\nREGISTRATION=r-1\n")
-    assert script.rstrip().endswith("then main 3<&0 </dev/null; exit; fi")
+    assert script.rstrip().endswith("then main 3<&0 </dev/null; fi")
 
 
 def test_a_digest_may_be_in_a_file(tmp_path: Path) -> None:
