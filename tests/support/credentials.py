@@ -6,7 +6,6 @@ import base64
 import json
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -30,12 +29,6 @@ def expired(token: str, key: str) -> str:
 
 def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def put(resource: dict[str, Any], token: str, expires: float) -> None:
-    """Put a token into a Token of an exported state, and when the state believes it to expire."""
-    resource["outputs"]["token"]["plaintext"] = json.dumps(token.strip())
-    resource["outputs"]["expires"] = expires
 
 
 def end(certificate: str) -> float:

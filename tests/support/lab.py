@@ -286,13 +286,6 @@ class Lab:
     def resource(self, name: str) -> dict[str, Any]:
         return self.resources()[name]
 
-    def edit_state(self, change: Callable[[dict[str, dict[str, Any]]], None]) -> None:
-        """Change resources in the state, by name. A secret value is an object whose `plaintext` is JSON."""
-        exported = json.loads(self.state())
-        change({each["urn"].split("::")[-1]: each for each in exported["deployment"]["resources"]})
-        self.run("pulumi", "stack", "import", "--stack", self.stack, stdin=json.dumps(exported))
-        self.invalidate_state()
-
     def outputs(self) -> dict[str, Any]:
         return self.resource(stack_resource_name(self.stack))["outputs"]
 
