@@ -89,8 +89,8 @@ class Host:
         """Return the rules of all programs, with their tables."""
         return self.run('for each in $(programs); do read_rules $each | sed "s/^/$each /"; done').splitlines()
 
-    def answer(self, port: int = 8080, family: int = 4, seconds: float = 0.5) -> str:
-        """Return what a neighbour's connection reaches; "" if it was refused or dropped."""
+    def answer(self, port: int = 8080, family: int = 4, seconds: float = 10) -> str:
+        """Return what a neighbour's connection reaches; "" if it was refused, or dropped for so long."""
         text = f"exec 3<>/dev/tcp/{ADDRESS[family]}/{port}; head -n 1 <&3"
         command = [*_enter(self.neighbour), "timeout", str(seconds), "bash", "-c", text]
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()
@@ -110,9 +110,16 @@ class Host:
 
     @contextmanager
     def guard(self) -> Iterator[subprocess.Popen[str]]:
-        """Run the guard, as its unit does; it has no table yet."""
-        with _process(self.command("watch"), dict(self.variables())) as process:
-            yield process
+        """Run the guard, as its unit does; it has no table before, and none afterwards."""
+        try:
+            with _process(self.command("watch"), dict(self.variables())) as process:
+                yield process
+        finally:
+            wait_until(
+                lambda: not self.run("nft list tables | grep istio_vm_mesh || true"),
+                20,
+                "the kernel removes the table of a guard that ended",
+            )
 
 
 def _enter(process: int) -> list[str]:
