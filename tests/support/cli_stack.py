@@ -99,9 +99,9 @@ class Stack:
         assert (process.returncode != 0) == fails, f"pulumi {' '.join(words)} ended with {process.returncode}:\n{output}"
         return Result(process.returncode, output)
 
-    def init(self) -> None:
-        """Create the stack of the project, empty."""
-        self.call("stack", "init", STACK, f"--secrets-provider={vault.PROVIDER}")
+    def init(self, name: str = STACK) -> None:
+        """Create a stack of the project, empty."""
+        self.call("stack", "init", name, f"--secrets-provider={vault.PROVIDER}")
 
     def preview(self, program: Program, *options: str, fails: bool = False) -> Result:
         return self.call("preview", "--stack", STACK, *options, program=program, fails=fails)

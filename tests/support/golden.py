@@ -52,8 +52,8 @@ def _node(node: Node) -> dict[str, Any]:
 
 def _changes(environment: dict[str, Any]) -> dict[str, str]:
     """Show what makes a command run again without the digests of scripts in it."""
-    changes = environment.get("CHANGES")
-    return {"CHANGES": re.sub(r"\b[0-9a-f]{16}\b", "…", changes)} if isinstance(changes, str) else {}
+    texts = {key: environment[key] for key in ("CHANGES", "changes") if isinstance(environment.get(key), str)}
+    return {key: re.sub(r"\b[0-9a-f]{16}\b", "…", text) for key, text in texts.items()}
 
 
 def _readable(value: Any) -> Any:

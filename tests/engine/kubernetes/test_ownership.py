@@ -171,7 +171,7 @@ def make(world: World, stack: Stack, host: Callable[[Provider], None], plane: Co
         host(provider)
 
     def mesh(name: str = "lab") -> Mesh:
-        stack.call("stack", "init", name)
+        stack.init(name)
         return Mesh(stack, world, name)
 
     return mesh
