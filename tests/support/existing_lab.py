@@ -209,6 +209,12 @@ class AdoptingStack:
         assert check or done.returncode, f"`destroy` did not fail:\n{done.stdout}"
         return done.stdout + done.stderr
 
+    def remove(self) -> None:
+        """Remove the stack, whatever is left of it."""
+        forgotten = {"ISTIO_VM_MESH_FORGET": ",".join(self.declared)}
+        self.pulumi("destroy", "--yes", "--skip-preview", check=False, env=forgotten)
+        self.pulumi("stack", "rm", "--yes", "--force", check=False)
+
     def entries(self) -> dict[str, Any]:
         """The WorkloadEntries of the namespace by their address."""
         text = self.lab.run("kubectl", "--namespace", NAMESPACE, "get", "workloadentries", "--output", "json").stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,8 +50,7 @@ def stack(machines: ExistingMachines, pasts: dict[str, str]) -> Iterator[Adoptin
     stack.init()
     stack.up()
     yield stack
-    stack.pulumi("destroy", "--yes", "--skip-preview", check=False, env={"ISTIO_VM_MESH_FORGET": "billing-1,billing-2,billing-a"})
-    stack.pulumi("stack", "rm", "--yes", "--force", check=False)
+    stack.remove()
 
 
 def base(stack: AdoptingStack) -> None:
@@ -116,13 +114,13 @@ def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: Existing
     """The second stack is refused with the name of the first, takes over where it says so, and then the first removes nothing."""
     second = AdoptingStack(machines, f"green-{CHECKOUT_ID}")
     second.workload("invoices")
-    second.declare("invoices-1", "one")
+    second.declare("invoices-1", "one", workload="invoices")
     second.init()
     try:
         agent = machines.root("one", f"systemctl show --property MainPID --value {AGENT}")
         output = second.up(check=False)
-        assert re.search(rf"joined by istio-vm-mesh/{stack.name}\b.*billing-1", output), output
-        assert "takeOver" in output
+        assert f"this is the machine billing-1 of the stack istio-vm-mesh/{stack.name}" in output, output
+        assert f"machines.invoices-1.takeOver: istio-vm-mesh/{stack.name}" in output
         assert machines.root("one", f"systemctl show --property MainPID --value {AGENT}") == agent
         assert stack.healthy() == {"one", "two"}
         second.declared["invoices-1"]["takeOver"] = f"istio-vm-mesh/{stack.name}"
@@ -133,8 +131,7 @@ def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: Existing
         assert {answer.hostname for answer in stack.lab.call_from_pod("invoices.billing", count=10)} == {"one"}
         second.assert_no_changes()
     finally:
-        second.destroy(check=False)
-        second.pulumi("stack", "rm", "--yes", "--force", check=False)
+        second.remove()
     base(stack)
     stack.up()
     assert stack.healthy() == {"one", "two"}
@@ -156,7 +153,7 @@ def test_an_upgrade_that_cannot_work_leaves_the_machine_as_it_was(stack: Adoptin
         output = stack.up(check=False)
     stack.mesh.clear()
     assert "runs as before" in output, output
-    assert stack.healthy() == {"one", "two"}, "at most one machine was touched, and it is back"
+    wait_until(lambda: stack.healthy() == {"one", "two"}, 20, "at most one machine was touched, and it is back")
     stack.up()
     stack.assert_no_changes()
 
@@ -187,7 +184,7 @@ def test_a_dead_machine_leaves_and_stays_out(stack: AdoptingStack, machines: Exi
     stack.lab.docker("stop", "--time", "0", container)
     del stack.declared["billing-2"]
     output = stack.up()
-    assert "billing-2" in output and "not reached" in output, output
+    assert "machine billing-2 is dead" in output, output
     stack.lab.docker("start", container)
     wait_until(lambda: "active" in machines.root("two", f"systemctl is-active {AGENT}", check=False), 30, "its agent runs again")
     refused = f"journalctl --unit {AGENT} --since -60s | grep -ci 'service account mismatch\\|PermissionDenied\\|Unauthenticated'"
