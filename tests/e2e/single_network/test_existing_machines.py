@@ -10,10 +10,9 @@ import pytest
 
 from tests.support.existing_lab import NAMESPACE, SERVICE, AdoptingStack, ExistingMachines
 from tests.support.lab import CHECKOUT_ID, Lab
-from tests.support.package_server import broken_package
+from tests.support.package_server import never_ready, served_package
 from tests.support.traffic import Request, assert_no_lost_requests
 from tests.support.waiting import wait_until
-from tools.lab.offline import packages
 
 AGENT = "istio-vm-mesh"
 """The unit of the agent."""
@@ -147,8 +146,7 @@ def test_a_firewall_that_forgets_the_redirection_gets_it_back(stack: AdoptingSta
 
 def test_an_upgrade_that_cannot_work_leaves_the_machine_as_it_was(stack: AdoptingStack, tmp_path: Path) -> None:
     """The package passes its check, and its agent never gets ready."""
-    bridge = stack.lab.docker("network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", "bridge").strip()
-    with broken_package(f"http://{bridge}:{packages.PORT}{packages.PATH}", bridge, tmp_path) as package:
+    with served_package(stack.lab, never_ready, tmp_path) as package:
         stack.mesh["package"] = package
         output = stack.up(check=False)
     stack.mesh.clear()

@@ -7,6 +7,7 @@ leaves the others alone.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -16,15 +17,18 @@ from dataclasses import dataclass
 
 import pytest
 
+from components.names import DISCONNECT_GRACE as GRACE_S
 from tests.support import credentials
 from tests.support.changes import PACKAGE, TEN_MACHINES, other_label_probe_and_package, ten_machines
 from tests.support.istio_cases import CALLER, start_steady_caller
-from tests.support.lab import CHECKOUT_ID, NODE, Config, Lab
+from tests.support.lab import CHECKOUT_ID, NODE, Change, Config, Lab
+from tests.support.package_server import another_version, served_package
 from tests.support.traffic import Request, assert_no_lost_requests
 from tests.support.waiting import wait_until
 
 PRODUCT_ENDPOINTS = {"pod", *TEN_MACHINES[:5]}
-DAY_S = 24 * 3600.0
+AGENT_STARTED = "systemctl show --property ExecMainStartTimestampMonotonic --value istio-vm-mesh | awk '{print $1 / 1000000}'"
+"""Prints when a machine's agent started, in seconds of a clock that containers share."""
 CURL = "/usr/local/sbin/curl"
 PACKAGES = "/opt/istio-vm-mesh/packages"
 PACKAGE_URL = PACKAGE.format(version="1.31.0")
@@ -124,6 +128,16 @@ def joining_again(*names: str) -> Callable[[Config], None]:
 
 
 REPEATED_JOINS = ("product-1", "product-3", "product-4", "product-5")
+
+
+def upgraded(package: dict[str, str], change: Change) -> Change:
+    """Return a change of the stack with another package."""
+
+    def change_with_package(config: Config) -> None:
+        change(config)
+        config["mesh"]["package"] = package
+
+    return change_with_package
 
 
 def eleven_machines(config: Config) -> None:
@@ -244,10 +258,27 @@ def fourth(lab: Lab, third: Update) -> Update:
 
 
 @pytest.fixture(scope="module")
-def one_more(lab: Lab, fourth: Update) -> Update:
+def package(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The same build as a package of another version."""
+    with served_package(lab, another_version, tmp_path_factory.mktemp("package")) as package:
+        yield package
+
+
+@pytest.fixture(scope="module")
+def upgrade(lab: Lab, fourth: Update, package: dict[str, str]) -> Update:
+    """All ten agents get the other version, while a pod calls."""
+    agents = {machine: lab.agent_pid(machine) for machine in TEN_MACHINES}
+    lab.configure(upgraded(package, joining_again(*REPEATED_JOINS)))
+    with lab.background_requests(CALLER) as requests:
+        output = lab.up(timeout=600)
+    return Update(output, agents, tuple(requests))
+
+
+@pytest.fixture(scope="module")
+def one_more(lab: Lab, upgrade: Update, package: dict[str, str]) -> Update:
     """One more machine, while a pod calls."""
     agents = {machine: lab.agent_pid(machine) for machine in TEN_MACHINES}
-    lab.configure(eleven_machines)
+    lab.configure(upgraded(package, eleven_machines))
     with lab.background_requests(CALLER) as requests:
         output = lab.up()
     return Update(output, agents, tuple(requests))
@@ -261,10 +292,10 @@ class Removal(Update):
 
 
 @pytest.fixture(scope="module")
-def removal(lab: Lab, one_more: Update) -> Removal:
+def removal(lab: Lab, one_more: Update, package: dict[str, str]) -> Removal:
     """All machines but one go, while a pod calls."""
     agents, machines = {"product-1": lab.agent_pid()}, lab.outputs()["machines"]
-    lab.configure(only_the_first)
+    lab.configure(upgraded(package, only_the_first))
     with lab.background_requests(CALLER) as requests:
         output = lab.up()
     print(output)
@@ -328,6 +359,17 @@ def test_the_same_up_finishes_when_the_obstacles_are_gone(lab: Lab, fourth: Upda
         machines = {entry["machine"] for entry in evidence["entries"]}
         assert machines == {machine for machine in TEN_MACHINES if machine.startswith(workload)}
     lab.assert_answered_by(PRODUCT_ENDPOINTS)
+
+
+def test_an_upgrade_of_ten_machines_loses_no_call(lab: Lab, upgrade: Update) -> None:
+    """One agent of a workload after the other: `maxUnavailable` is 25 % of five machines by default."""
+    assert_no_lost_requests(upgrade.requests)
+    for machine in TEN_MACHINES:
+        assert lab.agent_pid(machine) != upgrade.agents[machine]
+        assert lab.ssh(machine, "cat /opt/istio-vm-mesh/current/usr/local/share/version") == "another\n"
+    started = [float(lab.ssh(machine, AGENT_STARTED)) for machine in TEN_MACHINES if machine.startswith("product")]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(sorted(started))]
+    assert min(gaps) > GRACE_S, "the next agent stops when the one before it answers again"
 
 
 def test_one_more_machine_touches_none_of_the_others_and_loses_no_call(lab: Lab, one_more: Update) -> None:
