@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as under nohup, which tests' children would inherit
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 pytest_plugins = ["tests.support.skips", "tests.support.scheduling", "tests.support.fixtures"]
 

@@ -33,30 +33,35 @@ def converse(
     Raises what `answer` raises, after the program was ended, and scripting.Failed where the program
     is not on PATH.
     """
-    process = scripting.start(words)
-    stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
-    assert stdin and stdout and stderr
     lines: queue.Queue[bytes | None] = queue.Queue()
     errors: list[bytes] = []
-
-    def write() -> None:
-        with contextlib.suppress(OSError):  # a program that has ended reads nothing
-            stdin.write(text.encode())
-            stdin.flush()
-            if not answer:
-                stdin.close()
-
-    def read() -> None:
-        for line in stdout:
-            lines.put(line)
-        lines.put(None)
-
-    workers = [threading.Thread(target=target, daemon=True) for target in (write, read, lambda: errors.append(stderr.read()))]
     output: list[bytes] = []
+    workers: list[threading.Thread] = []
     left_s = timeout_s
+    # An interruption raises wherever a function is called: none is between the start and `try`.
+    process = scripting.start(words)
     try:
-        for worker in workers:
-            worker.start()
+        stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+        assert stdin and stdout and stderr
+
+        def write() -> None:
+            with contextlib.suppress(OSError):  # a program that has ended reads nothing
+                stdin.write(text.encode())
+                stdin.flush()
+                if not answer:
+                    stdin.close()
+
+        def read() -> None:
+            for line in stdout:
+                lines.put(line)
+            lines.put(None)
+
+        def read_errors() -> None:
+            errors.append(stderr.read())
+
+        for target in (write, read, read_errors):
+            workers.append(threading.Thread(target=target, daemon=True))
+            workers[-1].start()
         while True:
             before = monotonic()
             line = lines.get(timeout=max(left_s, 0))
@@ -84,8 +89,10 @@ def converse(
         raise
     finally:
         for worker in workers:
-            worker.join()
-        for pipe in (stdin, stdout, stderr):
+            if worker.ident:  # it was started: the interruption may have come before
+                worker.join()
+        for pipe in (process.stdin, process.stdout, process.stderr):
             with contextlib.suppress(OSError):
-                pipe.close()
+                if pipe:
+                    pipe.close()
     return scripting.Done(status, b"".join(output), b"".join(errors))

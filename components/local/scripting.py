@@ -55,12 +55,23 @@ def main(script: types.ModuleType, operation: str, payloads: str | None = None) 
     """
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
+    accept_hangups()
     try:
         result = script.run(decode(script.Payload, json.loads(payloads or sys.stdin.read())[operation]))
     except Failed as error:
         sys.exit(str(error))
     if result is not None:
         print(encode(result))
+
+
+def accept_hangups() -> None:
+    """Have programs end on SIGHUP also where this process ignores it, as under `nohup`.
+
+    ssh ends the commands that connect it to a server (ProxyCommand) by SIGHUP. One that inherits
+    that the signal is ignored goes on, and holds ssh's output open.
+    """
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    signal.signal(signal.SIGHUP, (lambda *_: None) if ignored else _interrupt)
 
 
 class _Start:

@@ -7,6 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
+from components.local import scripting
+
 from . import assess, cli, pulumi, read, render_json, render_svg, render_table, verify
 from .model import Mesh
 
@@ -15,6 +17,7 @@ def main() -> int:
     os.environ.pop("PYTHONPATH", None)  # the launcher's; it is not meant for the programs that are called from here
     arguments = cli.parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    scripting.accept_hangups()
     variables = pulumi.environment()
     try:
         result = verify.run(variables, arguments.stack) if arguments.verify else None

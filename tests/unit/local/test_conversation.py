@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,19 @@ def test_what_an_answer_raises_ends_the_program() -> None:
 
     with pytest.raises(scripting.Failed, match="no answer"):
         conversation.converse(["bash", "-s"], WRAPPED, 60, answer)
+
+
+@pytest.mark.parametrize("started", [0, 1, 2])
+def test_an_interruption_ends_the_program_whenever_it_comes(started: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the threads that read and write are being started."""
+    start, count = threading.Thread.start, itertools.count()
+
+    def interrupted(thread: threading.Thread) -> None:
+        if next(count) == started:
+            raise SystemExit(143)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(SystemExit, match="143"):
+        conversation.converse(["sleep", "7357"], "", 60)
+    assert not processes("sleep 7357")

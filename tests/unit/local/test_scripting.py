@@ -46,3 +46,26 @@ def test_an_interruption_is_not_lost_while_a_thread_starts_a_program(attempt: in
             assert process.wait(10) == 128 + signal.SIGTERM
         finally:
             process.kill()
+
+
+HANGUP = """
+import dataclasses, types
+from components.local import scripting
+
+def run(payload):
+    print(scripting.call(["sh", "-c", "kill -HUP $$; echo still there"]).status, flush=True)
+
+@dataclasses.dataclass
+class Payload:
+    pass
+
+scripting.main(types.SimpleNamespace(Payload=Payload, run=run), "create")
+"""
+
+
+@pytest.mark.parametrize("nohup", [[], ["nohup"]], ids=str)
+def test_programs_end_on_a_hangup_also_under_nohup(nohup: list[str]) -> None:
+    """ssh ends what connects it to a server by SIGHUP, and what is left would hold its output open."""
+    words = [*nohup, sys.executable, "-c", HANGUP]
+    done = subprocess.run(words, cwd=ROOT, input='{"create": {}}', capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == str(-signal.SIGHUP), done.stderr
