@@ -6,8 +6,9 @@ this stack declares are in it: it may have been given away (`cluster.namespaces`
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from ...local import scripting
@@ -53,10 +54,10 @@ def run(payload: Payload) -> None:
     with kubectl(payload.access) as program:
         words = ["--request-timeout=20s", "get", "namespace", namespace, "--ignore-not-found"]
         purpose = f"the namespace {namespace} cannot be read"
-        if not program.check(*words, "--output", "name", purpose=purpose, timeout_s=60).text:
+        text = program.check(*words, "--output", "json", purpose=purpose, timeout_s=60).text
+        if not text:
             return
-        item = program.json("get", "namespace", namespace)
-        if item is None or not is_of(item, payload.stack):
+        if not is_of(json.loads(text), payload.stack):
             print(f"the namespace {namespace} stays: it is not this stack's any more", file=sys.stderr)
             return
         try:
@@ -85,14 +86,24 @@ def _in_use(program: Kubectl, payload: Payload) -> Iterator[Manifest]:
     kinds = served_kinds(program, "--namespaced", "--verbs=list,delete")
     words = sorted(word for kind, word in kinds.items() if kind not in _FOLLOWING)
     for item in list_objects(program, words, payload.namespace):
-        if not _goes_with_it(item, payload):
+        if not _is_owned(item, kinds) and not _goes_with_it(item, payload):
             yield item
+
+
+def _is_owned(item: Manifest, kinds: Container[tuple[str, str]]) -> bool:
+    """Return whether an object goes with another one of its namespace, which is judged itself.
+
+    kinds: API group and kind of all that is in namespaces. An owner of another kind is in none.
+    """
+    owners = item["metadata"].get("ownerReferences") or ()
+    groups = [(each["apiVersion"].rpartition("/")[0], each["kind"]) for each in owners]
+    return bool(groups) and all(group in kinds for group in groups)
 
 
 def _goes_with_it(item: Manifest, payload: Payload) -> bool:
     """Return whether an object is of no use without the namespace."""
     metadata, name = item["metadata"], name_of(item)
-    if (name.kind, name.name) in _DEFAULTS or metadata.get("ownerReferences"):
+    if (name.kind, name.name) in _DEFAULTS:
         return True
     if metadata.get("deletionTimestamp"):
         return True

@@ -17,6 +17,7 @@ from components.local.cluster_access import ClusterAccess
 from components.names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL
 from tests.support import control_plane
 from tests.support.control_plane import ControlPlane
+from tests.support.scripts import add_program
 from tests.support.waiting import wait_until
 from tools.lab.offline.programs import Tools
 from tools.lab.steps import Steps
@@ -91,6 +92,36 @@ def test_a_namespace_that_was_given_away_stays(own_plane: ControlPlane, access: 
     create_namespace(own_plane, "another", **{STACK_LABEL: "other.lab"})
     remove(access, "another")
     assert exists(own_plane, "another") and "not this stack's any more" in capsys.readouterr().err
+
+
+def test_what_an_object_of_no_namespace_owns_keeps_the_namespace(
+    own_plane: ControlPlane, access: ClusterAccess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Operators make Secrets and more in namespaces for an object of the whole cluster."""
+    create_namespace(own_plane, "owned")
+    namespace = own_plane.cluster.get("v1", "Namespace", "", "owned")
+    assert namespace
+    owner = {"apiVersion": "v1", "kind": "Namespace", "name": "owned", "uid": namespace["metadata"]["uid"]}
+    secret = {"metadata": {"name": "theirs", "ownerReferences": [owner]}}
+    own_plane.cluster.call("POST", "/api/v1/namespaces/owned/secrets", body=secret)
+    remove(access, "owned")
+    assert exists(own_plane, "owned") and "Secret owned/theirs" in capsys.readouterr().err
+
+
+def test_an_answer_that_is_lost_leaves_no_namespace_behind(
+    own_plane: ControlPlane, access: ClusterAccess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The removal runs once: where it calls the namespace another's, it stays for ever."""
+    create_namespace(own_plane, "unread")
+    again = f'[[ "$*" = *"get namespace"* ]] && ! mkdir {tmp_path}/first 2>/dev/null'
+    kubectl = control_plane.program("kubectl")
+    add_program(tmp_path, "kubectl", f'if {again}; then echo "i/o timeout" >&2; exit 1; fi; exec {kubectl} "$@"')
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    try:
+        remove(access, "unread")
+    except scripting.Failed:
+        return
+    assert not exists(own_plane, "unread")
 
 
 def test_a_cluster_that_does_not_answer_is_no_removal(access: ClusterAccess, tmp_path: Path) -> None:
