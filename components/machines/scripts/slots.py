@@ -465,6 +465,10 @@ class _Memory:
             return 0
         return now - before[1]
 
+    def forget(self) -> None:
+        """Begin anew: nobody could renew anything while the API server did not answer."""
+        self._seen.clear()
+
 
 class _Holder:
     """One join's part in the slots."""
@@ -485,6 +489,7 @@ class _Holder:
             try:
                 pause_s = self._try(*self._lease.read_all(), waiting)
             except _NoAnswer as error:
+                self._memory.forget()
                 pause_s = waiting.no_answer(str(error))
             if pause_s is None:
                 return
@@ -537,6 +542,7 @@ class _Holder:
             try:
                 self._update(self._renewed)
             except (_NoAnswer, scripting.Failed) as error:
+                self._memory.forget()
                 self._report(f"the slot of {self._request.machine} was not renewed: {error}")
 
     def _renewed(self, slots: _Slots) -> _Slots | None:

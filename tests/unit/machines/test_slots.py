@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 
 import pytest
 
+from components.local import scripting
 from components.machines.scripts import slots
 from components.machines.scripts.slots import Situation, Verdict
+from components.names import SLOTS_ANNOTATION
 
 MACHINES = frozenset({"m1", "m2", "m3", "m4"})
 
@@ -108,3 +111,60 @@ def test_every_join_gets_a_slot_in_the_end() -> None:
 )
 def test_a_percentage_is_rounded_down_to_at_least_one(text: str, machines: int, limit: int) -> None:
     assert slots.limit_of(text, machines) == limit
+
+
+class Outage:
+    """An API server that does not answer for a while, in a time that only sleeping passes.
+
+    m1 holds the slot. It renews its record every 20 s, except while nothing answers, until `END`.
+    """
+
+    SILENT = (5, 58)
+    END = 120
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.annotations = {"istio-vm-mesh/machines": "m1,m2", "istio-vm-mesh/max-unavailable": "1"}
+        self.taken: float | None = None
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
+        begin, end = self.SILENT
+        if begin < self.now < end:
+            return scripting.Done(1, b"", b"connection refused")
+        if words[0] == "replace":
+            self.taken = self.now if self.taken is None else self.taken
+            return scripting.Done(0, stdin, b"")
+        # Its first renewal after the outage is up to 20 s late.
+        renewal = 0 if self.now < end + 20 else int(self.now // 20)
+        record = {"process": "of-m1", "update": "another", "repairs": False, "renewal": renewal}
+        holders = {"m1": record} if self.now < self.END else {}
+        slots_text = json.dumps({"holders": holders, "halts": {}})
+        lease = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": "product-slots", "annotations": {**self.annotations, SLOTS_ANNOTATION: slots_text}},
+        }
+        return scripting.Done(0, json.dumps({"items": [lease, self.entry]}).encode(), b"")
+
+    @property
+    def entry(self) -> object:
+        return {
+            "kind": "WorkloadEntry",
+            "metadata": {
+                "name": "product-m2",
+                "labels": {"istio-vm-mesh/machine": "m2", "istio-vm-mesh/registration": "r2"},
+                "annotations": {"istio.io/autoRegistrationGroup": "product"},
+            },
+            "status": {"conditions": [{"type": "Healthy", "status": "True"}]},
+        }
+
+
+def test_no_slot_becomes_free_because_nobody_could_renew_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Outage()
+    monkeypatch.setattr(slots, "sleep", api.sleep)
+    monkeypatch.setattr(slots, "monotonic", lambda: api.now)
+    with slots.slot(api, slots.SlotRequest("shop", "product", "m2", "r2", "product-m2", "an-update"), lambda _: None):
+        assert api.taken is not None and api.taken >= api.END
