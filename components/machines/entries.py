@@ -15,6 +15,7 @@ istiod refuses the agent too.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -164,6 +165,8 @@ def quarantine(kubectl: Kubectl, machine: Quarantine) -> str:
         "--ignore-not-found",
     )
     if not group:
+        # Kubernetes deletes an entry with its group, unless the group was deleted without it.
+        delete_registered(kubectl, owner.namespace, owner.registration)
         return f"istiod refuses its agent, because the WorkloadGroup {owner.workload} is gone"
     text = json.dumps(machine.manifest(group)).encode()
     name = f"WorkloadEntry {owner.namespace}/{machine.entry}"
@@ -181,25 +184,54 @@ def quarantine(kubectl: Kubectl, machine: Quarantine) -> str:
 
 
 @contextmanager
-def lifted(kubectl: Kubectl, namespace: str, entry: str) -> Iterator[None]:
+def lifted(kubectl: Kubectl, owner: Owner, entry: str) -> Iterator[None]:
     """Remove what keeps a machine out, while it joins, and put it back where the join fails.
 
-    entry: the name of the machine's WorkloadEntry.
+    owner: the registration that joins. entry: the name of the machine's WorkloadEntry.
     Raises scripting.Failed.
     """
-    item = _get(kubectl, namespace, KIND, entry, "--ignore-not-found")
+    item = _get(kubectl, owner.namespace, KIND, entry, "--ignore-not-found")
     if not item or not parse(item).quarantine:
         yield
         return
-    _call(kubectl, "delete", KIND, entry, "--namespace", namespace, *_NAMES)
+    _call(kubectl, "delete", KIND, entry, "--namespace", owner.namespace, *_NAMES)
     try:
         yield
     except BaseException:
-        kept = ("name", "namespace", "labels", "annotations", "ownerReferences")
-        metadata = {key: item["metadata"][key] for key in kept if key in item["metadata"]}
-        text = json.dumps({**item, "metadata": metadata}).encode()
-        kubectl.call(REQUEST_TIMEOUT, "create", "--filename", "-", stdin=text, timeout_s=TIMEOUT_S)
+        try:
+            _put_back(kubectl, item, owner)
+        except scripting.Failed as error:
+            print(str(error), file=sys.stderr, flush=True)
         raise
+
+
+def _put_back(kubectl: Kubectl, item: Manifest, owner: Owner) -> None:
+    """Keep a machine out again. Its agent may have registered meanwhile: that entry goes.
+
+    The entry of the registration that joined stays. Raises scripting.Failed.
+    """
+    name = item["metadata"]["name"]
+    kept = ("name", "namespace", "labels", "annotations", "ownerReferences")
+    metadata = {key: item["metadata"][key] for key in kept if key in item["metadata"]}
+    text = json.dumps({**item, "metadata": metadata}).encode()
+    reason = ""
+    for _ in range(ATTEMPTS):
+        created = kubectl.call(REQUEST_TIMEOUT, "create", "--filename", "-", stdin=text, timeout_s=TIMEOUT_S)
+        if created.status == 0:
+            return
+        reason = scripting.last_words(created.error)
+        try:
+            present = read(kubectl, owner.namespace, name)
+            if present and (present.quarantine or present.registration == owner.registration):
+                return
+            if present and present.registration:
+                delete_registered(kubectl, owner.namespace, present.registration)
+        except scripting.Failed:
+            break
+    raise scripting.Failed(
+        f"the WorkloadEntry {owner.namespace}/{name}, which kept an agent out of the mesh, was not "
+        f"put back ({reason}), so that agent may get requests: run the update again, or stop it"
+    )
 
 
 def _get(kubectl: Kubectl, namespace: str, *words: str) -> Any:

@@ -91,8 +91,8 @@ def run(payload: Payload) -> Result:
     Raises scripting.Failed where the script did not run to its end, and where the machine is not in
     the mesh afterwards, or is unhealthy and was not before.
     """
-    namespace = payload.bundle.owner.namespace
-    with cluster_access.kubectl(payload.access) as kubectl, entries.lifted(kubectl, namespace, payload.entry):
+    owner, access = payload.bundle.owner, payload.access
+    with cluster_access.kubectl(access) as kubectl, entries.lifted(kubectl, owner, payload.entry):
         return _Join(payload, kubectl).run()
 
 

@@ -240,3 +240,49 @@ def test_what_kept_a_machine_out_goes_and_comes_back_after_a_failure(machine: Ma
     machine.registers = lambda: cluster.add(ENTRY, "0123") if ENTRY not in cluster.entries else None
     join_machine.run(PAYLOAD)
     assert names.REGISTRATION_LABEL in cluster.entries[ENTRY]["metadata"]["labels"]
+
+
+def test_an_agent_that_comes_back_while_its_machine_is_joined_is_kept_out_again(
+    machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A join that fails brings the agent of before back, and that one registers at once."""
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+
+    def fail(*_: object, **__: object) -> Outcome:
+        cluster.add(ENTRY, "of-before")
+        return ROLLED_BACK
+
+    monkeypatch.setattr(openssh, "run_script", fail)
+    with pytest.raises(scripting.Failed):
+        join_machine.run(PAYLOAD)
+    assert names.QUARANTINE_LABEL in cluster.entries[ENTRY]["metadata"]["labels"]
+
+
+def test_a_machine_that_joined_stays_in_the_mesh_where_only_its_record_failed(
+    machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+
+    def refuse(*_: object) -> None:
+        raise scripting.Failed("the Lease is missing")
+
+    monkeypatch.setattr(slots, "joined", refuse)
+    with pytest.raises(scripting.Failed, match="the Lease is missing"):
+        join_machine.run(PAYLOAD)
+    assert cluster.entries[ENTRY]["metadata"]["labels"] == {names.REGISTRATION_LABEL: "0123"}
+
+
+def test_what_kept_a_machine_out_and_cannot_be_put_back_is_said(
+    machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+
+    def fail(*_: object, **__: object) -> Outcome:
+        cluster.down = "the API server is gone"
+        return ROLLED_BACK
+
+    monkeypatch.setattr(openssh, "run_script", fail)
+    with pytest.raises(scripting.Failed, match="the machine runs as before"):
+        join_machine.run(PAYLOAD)
+    error = capsys.readouterr().err
+    assert f"WorkloadEntry shop/{ENTRY}" in error and "was not put back (the API server is gone)" in error
