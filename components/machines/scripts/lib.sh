@@ -17,7 +17,8 @@ FAILURE_STATUS=1
 # download uses them, and nothing else does.
 clean_environment() {
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
-  unset BASH_ENV ENV CDPATH TMPDIR GREP_OPTIONS TAR_OPTIONS POSIXLY_CORRECT CURL_HOME
+  # TMOUT ends every read of bash, so also the wait for an answer.
+  unset BASH_ENV ENV CDPATH TMPDIR TMOUT GREP_OPTIONS TAR_OPTIONS POSIXLY_CORRECT CURL_HOME
   IFS=$' \t\n'
 }
 

@@ -68,6 +68,7 @@ HOSTILE = {
     "BASH_ENV": "/nowhere/hostile",
     "CDPATH": "/usr",
     "TMPDIR": "/nowhere",
+    "TMOUT": "900",
     "LC_ALL": "tr_TR.UTF-8",
     "PATH": "/nowhere",
     "POSIXLY_CORRECT": "1",
@@ -85,7 +86,7 @@ def test_the_users_environment_changes_no_script(tmp_path: Path) -> None:
     lines = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
     assert "no such directory" in lines
     assert lines["LC_ALL"] == "C" and "/usr/bin" in lines["PATH"]
-    assert not {"BASH_ENV", "CDPATH", "TMPDIR", "POSIXLY_CORRECT", "TAR_OPTIONS", "CURL_HOME"} & lines.keys()
+    assert not {"BASH_ENV", "CDPATH", "TMPDIR", "TMOUT", "POSIXLY_CORRECT", "TAR_OPTIONS", "CURL_HOME"} & lines.keys()
     assert "http_proxy" in lines, "the package's download may go through it"
 
 
