@@ -23,6 +23,7 @@ NEW_PACKAGE=''
 DAMAGED=''
 PREVIOUS=''
 OTHER_STACK=''
+AGENT='' # namespace, workload and registration of the agent that runs, by the stamp
 
 # All steps of a join go through here.
 step() { # function arguments
@@ -117,10 +118,11 @@ running_setup() {
 # Asks where the machine is another's, or was joined by this stack under another name.
 check_owner() {
   local other=("$(stamp project)" "$(stamp stack)" "$(stamp machine)" "$(stamp registration)")
+  [ -z "${other[0]}" ] || AGENT="$(stamp namespace) $(stamp workload) ${other[3]:--}"
   case "${other[*]}" in
   "   " | "$PROJECT $STACK $MACHINE $REGISTRATION") return ;;
   "$PROJECT $STACK "*) ;;
-  *) OTHER_STACK=1 CHANGED=1 ;;
+  *) OTHER_STACK=1 CHANGED=1 AGENT="$NAMESPACE $WORKLOAD ${other[3]:--}" ;;
   esac
   ask owner "${other[0]}" "${other[1]}" "${other[2]}" "${other[3]:--}"
 }
@@ -425,7 +427,8 @@ is_in_order() {
 }
 
 ask_to_stop() {
-  if agent_runs; then ask stop; fi
+  # shellcheck disable=SC2086 # words
+  if agent_runs; then ask stop $AGENT; fi
 }
 
 # ---- The agent is stopped: from here on, a failure brings back what was there.

@@ -103,7 +103,7 @@ class _Join:
         self._payload, self._kubectl = payload, kubectl
         self._owner, self._bundle = payload.bundle.owner, payload.bundle
         self._held = contextlib.ExitStack()
-        self._has_slot = False
+        self._slots: list[slots.SlotRequest] = []
         self._before: Entry | None = None
 
     def run(self) -> Result:
@@ -114,18 +114,17 @@ class _Join:
             except scripting.Failed as error:
                 self._halt(error)
                 raise
-            if not self._has_slot:
+            if not self._slots:
                 slots.joined(self._kubectl, self._slot_request())
         return done
 
     def _halt(self, error: scripting.Failed) -> None:
         """Halt the other joins of this update, where an agent that ran was stopped."""
-        if not self._has_slot:
-            return
-        try:
-            slots.halt(self._kubectl, self._slot_request(), scripting.last_words(str(error)))
-        except scripting.Failed as problem:
-            report(str(problem))
+        for request in self._slots:
+            try:
+                slots.halt(self._kubectl, request, scripting.last_words(str(error)))
+            except scripting.Failed as problem:
+                report(str(problem))
 
     def _run_script(self) -> Result:
         payload = self._payload
@@ -177,7 +176,7 @@ class _Join:
         if topic == "owner" and len(rest) >= 3:
             return self._may_take(*rest[:3])
         if topic == "stop":
-            return self._take_slot()
+            return self._take_slots(*rest[:3])
         return f"no the question {topic} is of another version of this program: run the update again"
 
     def _may_take(self, project: str, stack: str, machine: str) -> str:
@@ -189,14 +188,34 @@ class _Join:
             f"set machines.{owner.machine}.takeOver: {stamped}, and nothing was changed"
         )
 
-    def _take_slot(self) -> str:
-        if self._has_slot:
+    def _take_slots(self, namespace: str = "", workload: str = "", registration: str = "") -> str:
+        """Take the slots that the stop of an agent needs.
+
+        namespace, workload, registration: of the agent, by the machine's stamp; "" without one.
+
+        A machine that moves leaves one workload and comes to another. It waits for a slot of the
+        old one first: only there its agent serves. So no two machines wait for each other.
+        """
+        if self._slots:
             return "yes"
-        try:
-            self._held.enter_context(slots.slot(self._kubectl, self._slot_request(), report))
-        except scripting.Failed as error:
-            return f"no {error}"
-        self._has_slot = True
+        request = replace(self._slot_request(), stops=registration)
+        requests = [request]
+        if workload and (namespace, workload) != (request.namespace, request.workload):
+            entry = f"{workload}{request.entry.removeprefix(request.workload)}"
+            old = replace(request, namespace=namespace, workload=workload, entry=entry)
+            requests.insert(0, old)
+        taken = []
+        for each in requests:
+            try:
+                self._held.enter_context(slots.slot(self._kubectl, each, report))
+            except slots.NoLease as error:
+                if each is request:
+                    return f"no {error}"
+                continue  # no machine of the old workload is left in the stack
+            except scripting.Failed as error:
+                return f"no {error}"
+            taken.append(each)
+        self._slots = taken
         return "yes"
 
     def _slot_request(self) -> slots.SlotRequest:

@@ -93,6 +93,8 @@ class SlotRequest:
     registration: the id of its registration.
     entry: the name of the WorkloadEntry of its agent.
     update: the update that runs this process (`update_id.update_id()`).
+    stops: the registration of the agent that is to be stopped, which may be an earlier one with an
+        entry of another name; "" where nobody knows.
     """
 
     namespace: str
@@ -101,6 +103,7 @@ class SlotRequest:
     registration: str
     entry: str
     update: str
+    stops: str = ""
 
 
 class Verdict(enum.Enum):
@@ -222,6 +225,10 @@ def joined(kubectl: KubectlCall, request: SlotRequest) -> None:
     lease = _Lease(kubectl, request)
     with _as_failed(f"the machine {request.machine} was not recorded as joined"):
         lease.record_joined()
+
+
+class NoLease(scripting.Failed):
+    """The workload has no slots."""
 
 
 class _NoAnswer(Exception):
@@ -393,8 +400,8 @@ class _Lease:
             raise self._missing()
         raise _NoAnswer(reason)
 
-    def _missing(self) -> scripting.Failed:
-        return scripting.Failed(
+    def _missing(self) -> NoLease:
+        return NoLease(
             f"the Lease {self.request.namespace}/{self.name} of the workload's slots is missing: "
             "run `pulumi refresh`, then the update again"
         )
@@ -421,20 +428,22 @@ def situation_of(
     lease: Manifest,
     entries: list[Manifest],
     holders: frozenset[str],
-    entry: str,
+    request: SlotRequest,
 ) -> Situation:
     """Return the machines of a workload.
 
     lease: the workload's Lease. entries: the workload's WorkloadEntries.
     holders: the machines whose joins hold a slot.
-    entry: the name of the entry of the agent that is to be stopped.
+    request: the agent that is to be stopped.
     """
     annotations = _annotations(lease)
     machines = frozenset(filter(None, annotations.get(MACHINES_ANNOTATION, "").split(",")))
     have_joined = {name for name in machines if JOINED_ANNOTATION_PREFIX + name in annotations}
     serving = [each["metadata"] for each in entries if _serves(each)]
     healthy = frozenset(metadata["labels"].get(MACHINE_LABEL, "") for metadata in serving)
-    serves = entry in {metadata["name"] for metadata in serving}
+    serves = any(
+        metadata["name"] == request.entry or metadata["labels"][REGISTRATION_LABEL] == (request.stops or None) for metadata in serving
+    )
     limit = limit_of(annotations.get(MAX_UNAVAILABLE_ANNOTATION, "1"), len(machines))
     return Situation(limit, frozenset(have_joined), healthy, holders, serves)
 
@@ -498,7 +507,7 @@ class _Holder:
     def _try(self, lease: Manifest, entries: list[Manifest], waiting: _Waiting) -> float | None:
         """Return None if the join may go on, else seconds until the next look."""
         slots = self._living(_Slots.of(lease))
-        situation = situation_of(lease, entries, frozenset(slots.holders), self._request.entry)
+        situation = situation_of(lease, entries, frozenset(slots.holders), self._request)
         verdict = decide(situation, self._request.machine)
         if verdict is not Verdict.REPAIR and self._request.update in slots.halts:
             raise self._halted(slots.halts[self._request.update])

@@ -51,16 +51,21 @@ class Machine:
 
 
 class Slots:
-    """The slots of a workload. `log` says what happened to them."""
+    """The slots of workloads. `log` says what happened to them. without: workloads that have none."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
+        self.requests: list[slots.SlotRequest] = []
         self.refusal = ""
+        self.without: set[str] = set()
 
     @contextmanager
     def slot(self, _kubectl: object, request: slots.SlotRequest, _report: object) -> Iterator[None]:
         if self.refusal:
             raise scripting.Failed(self.refusal)
+        if request.workload in self.without:
+            raise slots.NoLease(f"no Lease of {request.workload}")
+        self.requests.append(request)
         self.log.append(f"take {request.machine}")
         try:
             yield
@@ -164,6 +169,31 @@ def test_a_slot_is_held_until_the_entry_is_healthy(machine: Machine, held: Slots
     cluster.call = call  # type: ignore[method-assign]
     join_machine.run(PAYLOAD)
     assert held.log[-3:] == ["take billing-1", "look", "give back"]
+
+
+def test_a_machine_that_moves_waits_for_a_slot_of_the_workload_that_it_leaves(machine: Machine, held: Slots) -> None:
+    """First for that one: in the new workload it serves nothing yet, so there it waits for nothing."""
+    machine.questions, machine.outcome = ["stop store catalog of-before"], ROLLED_BACK
+    with pytest.raises(scripting.Failed):
+        join_machine.run(PAYLOAD)
+    old, new = held.requests
+    assert (old.namespace, old.workload, old.entry, old.stops) == ("store", "catalog", "catalog-192.0.2.7-pods", "of-before")
+    assert (new.namespace, new.workload, new.entry, new.stops) == ("shop", "billing", ENTRY, "of-before")
+    halts = [line for line in held.log if line.startswith("halt")]
+    assert len(halts) == 2, "of both workloads"
+
+
+def test_a_workload_without_machines_has_no_slots_to_wait_for(machine: Machine, held: Slots) -> None:
+    machine.questions, held.without = ["stop store catalog of-before"], {"catalog"}
+    join_machine.run(PAYLOAD)
+    assert [request.workload for request in held.requests] == ["billing"]
+
+
+def test_a_workload_without_its_slots_is_an_error(machine: Machine, held: Slots) -> None:
+    machine.questions, held.without = ["stop shop billing 0123"], {"billing"}
+    with pytest.raises(scripting.Failed, match="no Lease of billing"):
+        join_machine.run(PAYLOAD)
+    assert held.log == []
 
 
 def test_a_machine_that_is_new_takes_no_slot_and_counts_from_then_on(machine: Machine, held: Slots) -> None:

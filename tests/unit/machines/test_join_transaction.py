@@ -261,7 +261,10 @@ def test_a_machine_of_others_is_taken_over_only_with_a_yes(machine: FakeMachine)
     assert refused.stdout == "istio-vm-mesh: ask owner mesh prod product-1 r-1\n"
     assert (machine.tree(), machine.calls) == (before, [])
     taken = machine.join(other)
-    assert taken.stdout.splitlines()[:2] == ["istio-vm-mesh: ask owner mesh prod product-1 r-1", "istio-vm-mesh: ask stop"]
+    assert taken.stdout.splitlines()[:2] == [
+        "istio-vm-mesh: ask owner mesh prod product-1 r-1",
+        "istio-vm-mesh: ask stop shop product r-1",
+    ]
     assert "stack=test\nmachine=a\n" in (machine.root / STATE / "owner").read_text()
     assert not (machine.root / STATE / "etc/certs/key.pem").exists(), "the certificate was another mesh's"
 
@@ -270,6 +273,11 @@ def test_a_renamed_machine_keeps_its_certificate(machine: FakeMachine) -> None:
     renamed = bundle(owner=replace(OWNER, machine="billing-a", registration="r-9"))
     assert machine.join(renamed).stdout.startswith("istio-vm-mesh: ask owner mesh prod product-1 r-1\n")
     assert (machine.root / STATE / "etc/certs/key.pem").exists()
+
+
+def test_a_machine_that_moves_says_which_agent_is_stopped(machine: FakeMachine) -> None:
+    moved = bundle(owner=replace(OWNER, namespace="billing", workload="invoices", registration="r-9"))
+    assert "istio-vm-mesh: ask stop shop product r-1\n" in machine.join(moved).stdout
 
 
 def test_a_no_to_the_stop_changes_nothing(machine: FakeMachine) -> None:
@@ -282,7 +290,7 @@ def test_a_no_to_the_stop_changes_nothing(machine: FakeMachine) -> None:
 def test_a_connection_that_ends_before_the_answer_changes_nothing(machine: FakeMachine) -> None:
     before = machine.tree()
     done = machine.join(CHANGE, answers="")
-    assert "the connection ended before the question 'stop' was answered" in done.stderr
+    assert "the connection ended before the question 'stop shop product r-1' was answered" in done.stderr
     assert (machine.tree(), machine.calls) == (before, [])
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -113,6 +115,40 @@ def test_a_percentage_is_rounded_down_to_at_least_one(text: str, machines: int, 
     assert slots.limit_of(text, machines) == limit
 
 
+def entry_of(name: str, registration: str, health: str = "True") -> dict[str, Any]:
+    return {
+        "kind": "WorkloadEntry",
+        "metadata": {
+            "name": name,
+            "labels": {"istio-vm-mesh/machine": "m2", "istio-vm-mesh/registration": registration},
+            "annotations": {"istio.io/autoRegistrationGroup": "product"},
+        },
+        "status": {"conditions": [{"type": "Healthy", "status": health}]},
+    }
+
+
+REQUEST = slots.SlotRequest("shop", "product", "m2", "r2", "product-m2", "an-update")
+
+
+@pytest.mark.parametrize(
+    ("entry", "stops", "serves"),
+    [
+        (entry_of("product-m2", "r2"), "", True),
+        (entry_of("product-m2", "r2", "False"), "r2", False),
+        (entry_of("product-m2", "of-before"), "of-before", True),
+        # The address of all machines changes in one update: their agents serve by the old ones.
+        (entry_of("product-192.0.2.2", "of-before"), "of-before", True),
+        (entry_of("product-192.0.2.2", "of-another"), "of-before", False),
+        (entry_of("product-192.0.2.2", "of-before"), "", False),
+        (entry_of("product-192.0.2.2", ""), "", False),
+    ],
+)
+def test_the_agent_that_is_stopped_is_known_by_its_registration_too(entry: dict[str, Any], stops: str, serves: bool) -> None:
+    lease: dict[str, Any] = {"metadata": {"annotations": {}}}
+    request = replace(REQUEST, stops=stops)
+    assert slots.situation_of(lease, [entry], frozenset(), request).serving is serves
+
+
 class Outage:
     """An API server that does not answer for a while, in a time that only sleeping passes.
 
@@ -147,24 +183,12 @@ class Outage:
             "kind": "Lease",
             "metadata": {"name": "product-slots", "annotations": {**self.annotations, SLOTS_ANNOTATION: slots_text}},
         }
-        return scripting.Done(0, json.dumps({"items": [lease, self.entry]}).encode(), b"")
-
-    @property
-    def entry(self) -> object:
-        return {
-            "kind": "WorkloadEntry",
-            "metadata": {
-                "name": "product-m2",
-                "labels": {"istio-vm-mesh/machine": "m2", "istio-vm-mesh/registration": "r2"},
-                "annotations": {"istio.io/autoRegistrationGroup": "product"},
-            },
-            "status": {"conditions": [{"type": "Healthy", "status": "True"}]},
-        }
+        return scripting.Done(0, json.dumps({"items": [lease, entry_of("product-m2", "r2")]}).encode(), b"")
 
 
 def test_no_slot_becomes_free_because_nobody_could_renew_it(monkeypatch: pytest.MonkeyPatch) -> None:
     api = Outage()
     monkeypatch.setattr(slots, "sleep", api.sleep)
     monkeypatch.setattr(slots, "monotonic", lambda: api.now)
-    with slots.slot(api, slots.SlotRequest("shop", "product", "m2", "r2", "product-m2", "an-update"), lambda _: None):
+    with slots.slot(api, REQUEST, lambda _: None):
         assert api.taken is not None and api.taken >= api.END
