@@ -28,6 +28,8 @@ UNIT = "istio-vm-mesh.service"
 
 DEADLINE_S = 540
 """Seconds that a join may take on the machine, its roll-back included, without its questions."""
+WAIT_LIMIT_S = 4 * 3600
+"""Seconds that a machine waits for the answer to a question: a join's wait for a slot."""
 
 _PACKAGE = Path(__file__).parent
 _ON_EVERY_MACHINE = (f"{UNIT}.d/sidecar.conf", "istio-vm-mesh-redirect*")
@@ -189,7 +191,7 @@ def join_script(bundle: Bundle, token: str, credentials: str = "") -> str:
         "TOKEN": token,
         **join_variables(bundle),
         "PACKAGE_CREDENTIALS": credentials,
-        "ASK": "1",
+        "ASK": str(WAIT_LIMIT_S),
     }
     return assignments(variables) + read_script("machines/lib") + join_text()
 
@@ -211,6 +213,6 @@ def leave_script(owner: Owner) -> str:
         "PROJECT": owner.project,
         "STACK": owner.stack,
         "REGISTRATION": owner.registration,
-        "ASK": "1",
+        "ASK": str(WAIT_LIMIT_S),
     }
     return remote_script("machines/installation", variables) + read_script("machines/leave")

@@ -24,7 +24,7 @@ from .. import commands, names, shell
 from ..istio.workload import Workload
 from ..local import openssh
 from .bootstrap import JoinInputs, bundle
-from .bundle import Bundle, Owner, join_script
+from .bundle import WAIT_LIMIT_S, Bundle, Owner, join_script
 from .files import ROOT_CERTIFICATE
 from .host import Host, HostFactory
 from .registration import Registration, RegistrationArgs
@@ -35,7 +35,7 @@ SECONDS_TO_DRAIN, SECONDS_TO_LEAVE = 5, 2
 
 An agent that is stopped drains for another five seconds.
 """
-JOIN_TIMEOUT_S = join_machine.WAIT_LIMIT_S + 1800
+JOIN_TIMEOUT_S = WAIT_LIMIT_S + 1800
 """Seconds for one join beside Pulumi, its wait for a slot included."""
 
 

@@ -159,7 +159,7 @@ check_token() {
       "it is $(date -u) here: set it, and keep it right (systemd-timesyncd or chrony)"
   elif [ "$now" -ge "$expires" ] && [ ! -e "$CERTS/cert-chain.pem" ]; then
     fail "the clock is at least $(((now - expires) / 60)) minutes ahead of the cluster's," \
-      "or this update began more than an hour ago:" \
+      "or this update began hours ago:" \
       "it is $(date -u) here: set the clock, or run the update again"
   fi
 }

@@ -21,15 +21,14 @@ from ...local import cluster_access, openssh, scripting, update_id
 from ...local.cluster_access import ClusterAccess, Kubectl
 from ...local.openssh import Reach
 from .. import entries
-from ..bundle import DEADLINE_S, Bundle, MachineFile, digest, join_script
+from ..bundle import DEADLINE_S, WAIT_LIMIT_S, Bundle, MachineFile, digest, join_script
 from ..entries import Entry
 from . import slots
 
-TOKEN_LIFETIME_S = 3600
+TOKEN_LIFETIME_S = WAIT_LIMIT_S + 3600
+"""Seconds: the agent may start only after the wait for a slot."""
 CREDENTIALS_VARIABLE = "ISTIO_VM_MESH_PACKAGE_CREDENTIALS"
 """Environment variable with `USER:PASSWORD` for the server of Istio's package."""
-WAIT_LIMIT_S = 4 * 3600
-"""Seconds that the answers to a join may take: its wait for a slot."""
 TIMEOUT_S = DEADLINE_S + 60
 """Seconds for one connection, without its questions: more than the machine's own deadline."""
 ENTRY_TIMEOUT_S = 60
@@ -181,7 +180,14 @@ class _Join:
 
     def _may_take(self, project: str, stack: str, machine: str) -> str:
         owner, stamped = self._owner, f"{project}/{stack}"
-        if (project, stack) == (owner.project, owner.stack) or stamped == self._payload.take_over:
+        if (project, stack) == (owner.project, owner.stack):
+            if machine != owner.machine:
+                report(
+                    f"machine {owner.machine}: its host was the machine {machine} of this stack "
+                    "until now. If the stack file names this host by both, remove one of them"
+                )
+            return "yes"
+        if stamped == self._payload.take_over:
             return "yes"
         return (
             f"no this is the machine {machine} of the stack {stamped}: remove it there first, or "

@@ -23,12 +23,16 @@ clean_environment() {
 }
 
 # Asks the computer that runs Pulumi, over standard input and output, and fails where the answer is
-# no. Without ASK (in an instance group) there is none, and the answer is yes. Standard input is 3.
+# no, or does not come within ASK seconds: that computer may be gone without a word. Without ASK (in
+# an instance group) there is none, and the answer is yes. Standard input is 3.
 ask() { # words
   local answer=''
   [ -n "${ASK:-}" ] || return 0
   echo "istio-vm-mesh: ask $*"
-  IFS= read -r -u 3 answer || fail "the connection ended before the question '$*' was answered"
+  IFS= read -r -t "$ASK" -u 3 answer || {
+    [ $? -le 128 ] || fail "the question '$*' was not answered within $ASK s"
+    fail "the connection ended before the question '$*' was answered"
+  }
   case $answer in
   yes) ;;
   "no "*) fail "${answer#no }" ;;

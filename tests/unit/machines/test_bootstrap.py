@@ -100,7 +100,7 @@ def test_a_join_carries_every_file_and_the_token_apart() -> None:
         "/var/lib/istio-vm-mesh/etc/istio/config/mesh",
         "/var/lib/istio-vm-mesh/overrides.env",
     ]
-    assert "TOKEN=a.b.c\n" in script and "PACKAGE_CREDENTIALS=me:pass\n" in script and "ASK=1\n" in script
+    assert "TOKEN=a.b.c\n" in script and "PACKAGE_CREDENTIALS=me:pass\n" in script and "ASK=14400\n" in script
     assert not [path for path, text in machine_files(script).items() if "a.b.c" in text]
     assert script.rstrip().endswith("then main 3<&0 </dev/null; fi")
 

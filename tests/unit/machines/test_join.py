@@ -96,7 +96,7 @@ def test_a_setup_that_does_not_end_is_named(programs: Path) -> None:
         (-7200, "the clock is at least 120 minutes behind the cluster's"),
         (-60, ""),
         (0, ""),
-        (3600 + 1800, "the clock is at least 30 minutes ahead of the cluster's, or this update began more than an hour ago"),
+        (3600 + 1800, "the clock is at least 30 minutes ahead of the cluster's, or this update began hours ago"),
     ],
 )
 def test_a_wrong_clock_is_named(programs: Path, tmp_path: Path, off: int, cause: str) -> None:

@@ -13,7 +13,7 @@ from components import names
 from components.local import cluster_access, openssh, scripting
 from components.local.cluster_access import ClusterAccess
 from components.local.openssh import Outcome, Reach
-from components.machines.bundle import Bundle, MachineFile, Owner, digest
+from components.machines.bundle import WAIT_LIMIT_S, Bundle, MachineFile, Owner, digest
 from components.machines.entries import Quarantine
 from components.machines.scripts import join_machine, slots
 from tests.support.fake_cluster import GROUP, ROOT_TEXT, FakeCluster
@@ -106,8 +106,13 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Slots:
 def test_the_token_is_minted_by_the_join_for_istiod_alone(machine: Machine, cluster: FakeCluster) -> None:
     result = join_machine.run(PAYLOAD)
     assert result == join_machine.Result(DIGEST)
-    assert "create token billing-account --namespace shop --audience istio-ca --duration 3600s" in cluster.calls
+    assert "create token billing-account --namespace shop --audience istio-ca --duration 18000s" in cluster.calls
     assert "TOKEN=the-token\n" in machine.script
+
+
+def test_a_token_outlives_the_wait_for_a_slot() -> None:
+    """The agent reads it only afterwards."""
+    assert join_machine.TOKEN_LIFETIME_S > WAIT_LIMIT_S + join_machine.TIMEOUT_S
 
 
 def test_a_machine_without_a_token_is_not_connected_to(machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,6 +160,16 @@ def test_a_machine_of_another_stack_is_taken_over_only_by_name(machine: Machine,
         with pytest.raises(scripting.Failed, match=answer.removeprefix("no ")):
             join_machine.run(payload)
     assert machine.answers[0].startswith(answer)
+
+
+def test_two_names_of_one_host_are_said(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each update would give the host to one of them and then to the other."""
+    machine.questions = ["owner mesh prod billing-1 4567"]
+    join_machine.run(PAYLOAD)
+    assert capsys.readouterr().err == ""
+    machine.questions = ["owner mesh prod billing-9 4567"]
+    join_machine.run(PAYLOAD)
+    assert "machine billing-1: its host was the machine billing-9 of this stack until now" in capsys.readouterr().err
 
 
 def test_a_slot_is_held_until_the_entry_is_healthy(machine: Machine, held: Slots, cluster: FakeCluster) -> None:

@@ -115,6 +115,13 @@ def test_a_question_is_answered_or_fails(tmp_path: Path) -> None:
     assert functions(tmp_path, "ask stop it\necho on", MACHINE="m", ASK="").stdout == "on\n"
 
 
+def test_a_question_that_nobody_answers_ends(tmp_path: Path) -> None:
+    """A computer that loses its power closes no connection, and the join holds the machine's lock."""
+    done = functions(tmp_path, f"mkfifo {tmp_path}/open\nexec 3<>{tmp_path}/open\nask stop it\necho on", MACHINE="m", ASK="1")
+    assert "machine m: the question 'stop it' was not answered within 1 s" in done.stderr
+    assert (done.returncode, "on\n" in done.stdout) == (1, False)
+
+
 def functions(tmp_path: Path, text: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return Sourced(scripts=[], programs=tmp_path).run(text, variables)
 
