@@ -72,10 +72,15 @@ class Result:
 
 
 def run(payload: Payload) -> Result:
-    """Create the container. Raises scripting.Failed where Docker cannot, or no address is free."""
+    """Create the container.
+
+    Raises scripting.Failed where Docker cannot, where no address is free, and where a container of
+    its name is not of this stack.
+    """
     if _is_running(payload):
         _copy(payload, _login_files(payload))
     else:
+        _refuse_others(payload)
         _remove(payload.name)
         if scripting.call(["docker", "image", "inspect", payload.image]).status:
             pull = ["docker", "pull", "--quiet", payload.image]
@@ -88,6 +93,23 @@ def _is_running(payload: Payload) -> bool:
     template = f'{{{{.State.Running}}}} {{{{index .Config.Labels "{IDENTITY_LABEL}"}}}}'
     inspect = ["docker", "container", "inspect", "--format", template, payload.name]
     return scripting.call(inspect).text == f"true {payload.identity}"
+
+
+def _refuse_others(payload: Payload) -> None:
+    """Raise scripting.Failed where a container of this name is not of this stack.
+
+    The stack `a` and its machine `b-c` have the name of the stack `a-b` and its machine `c`.
+    """
+    key, _, stack = payload.label.partition("=")
+    template = f'stack {{{{index .Config.Labels "{key}"}}}}'
+    inspect = ["docker", "container", "inspect", "--format", template, payload.name]
+    present = scripting.call(inspect).text
+    if present not in ("", f"stack {stack}"):
+        owner = present.partition(" ")[2]
+        whose = f"of the stack {owner}" if owner else "not of this program"
+        raise scripting.Failed(
+            f"Docker has a container {payload.name}, which is {whose}, and it was not changed: rename the machine, or remove the container"
+        )
 
 
 def _remove(name: str) -> None:

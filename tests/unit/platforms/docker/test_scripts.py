@@ -189,6 +189,20 @@ def test_a_machine_has_a_pinned_host_key_our_key_and_routes(engine: Programs) ->
     assert not any("canary-host-key" in line for line in engine.lines())
 
 
+@pytest.mark.parametrize(("label", "whose"), [("stack lab-product\n", "of the stack lab-product"), ("stack \n", "not of this program")])
+def test_a_container_of_others_is_not_removed(engine: Programs, label: str, whose: str) -> None:
+    engine.add("docker", ("inspect --format stack", 0, label, ""), *rules())
+    with pytest.raises(scripting.Failed, match=f"{MACHINE.name}, which is {whose}"):
+        create_machine.run(MACHINE)
+    assert not [line for line in engine.lines() if line.startswith(("docker rm", "docker create", "docker run"))]
+
+
+def test_a_container_that_a_killed_run_of_this_stack_left_is_made_again(engine: Programs) -> None:
+    engine.add("docker", ("inspect --format stack", 0, "stack lab\n", ""), *rules())
+    create_machine.run(MACHINE)
+    assert f"docker rm --force --volumes {MACHINE.name}" in engine.lines()
+
+
 def test_a_machines_address_follows_from_its_name(engine: Programs) -> None:
     create_machine.run(MACHINE)
     first = address_of(engine)
