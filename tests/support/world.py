@@ -81,8 +81,11 @@ class World:
         (self.directory / "names" / name).write_text(host)
 
     def kill(self, host: str) -> None:
-        """Have a machine accept no connection any more; its agent runs on."""
+        """Have a machine accept no connection any more; istiod removes its entries."""
         self.machine(host).rename(self.directory / f"dead-{host}")
+        for name, entry in self.objects().items():
+            if entry["spec"]["address"] == host:
+                self._plane.cluster.delete("networking.istio.io/v1", "WorkloadEntry", self.namespace, name, "Background")
 
     def revive(self, host: str) -> None:
         (self.directory / f"dead-{host}").rename(self.directory / "machines" / host)

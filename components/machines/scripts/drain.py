@@ -7,8 +7,9 @@ Both carry the identifier of the registration that ends, and nothing else is cha
 was renamed, or that another stack has taken over, has another one by now.
 
 A machine that is dead does not block its removal. It is reported, and it is kept out of the mesh by
-an entry of this program (`entries`). Any other machine that did not leave is an error, unless a
-person forgets it.
+an entry of this program (`entries`). A machine is dead if SSH does not reach it and its agent has no
+connection to istiod: otherwise the way to it is what is missing. Any other machine that did not
+leave is an error, unless a person forgets it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ LEAVE_TIME_LIMIT_S = 120
 LEAVE_TIMEOUT_S = 150
 DEAD, FORGOTTEN = "dead", "forgotten"
 """Why a machine did not leave (names.REASON_ANNOTATION)."""
+LOOKS, PAUSE_S = 13, 5
+"""How often, and after how many seconds each, an entry is read until its agent is disconnected.
+
+istiod notices after at most 40 s that a machine is gone (istio/istio: pkg/keepalive, 30 s and 10 s).
+"""
 NOT_OURS = "not-ours "
 """How the script's last line begins on a machine that is of another registration."""
 FORGET_VARIABLE = "ISTIO_VM_MESH_FORGET"
@@ -132,6 +138,11 @@ def leave(payload: Payload, how: Leave) -> None:
         report(outcome.stderr)
     if outcome.reach is Reach.DEAD:
         cause = openssh.explain(how.target, outcome, "leave")
+        if how.required and stays_connected(payload):
+            raise scripting.Failed(
+                f"machine {machine} did not leave the mesh: {cause}. It is not dead, because its agent "
+                f"is connected to istiod: check the way from here to it. {ways_out(machine)}"
+            )
         give_up(payload, f"machine {machine} is dead: {cause}", DEAD)
         return
     end = scripting.last_words(outcome.stdout)
@@ -146,6 +157,26 @@ def leave(payload: Payload, how: Leave) -> None:
         )
     if end != "left":
         drain(payload)  # an entry of this registration can only be left over
+
+
+def stays_connected(payload: Payload) -> bool:
+    """Return whether the agent has a connection to istiod, also after istiod must have noticed that
+    a machine is gone. It has none where the cluster does not say so.
+    """
+    for look in range(LOOKS):
+        try:
+            with cluster_access.kubectl(payload.access) as kubectl:
+                entry = entries.read(kubectl, payload.owner.namespace, payload.entry)
+        except scripting.Failed:
+            return False  # then it cannot be kept out either, which is an error
+        if entry is None or not entry.is_joined(payload.owner.registration):
+            return False
+        if look == 0:
+            report(
+                f"machine {payload.owner.machine} does not answer: waiting until istiod finds its agent disconnected, {LOOKS * PAUSE_S} s at most"
+            )
+        sleep(PAUSE_S)
+    return True
 
 
 def give_up(payload: Payload, cause: str, reason: str) -> None:

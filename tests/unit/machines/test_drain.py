@@ -141,6 +141,7 @@ def test_a_dead_machine_is_kept_out_and_what_it_still_can_do_is_said(
     machine: Machine, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine.outcome = DEAD
+    cluster.add(ENTRY, "0123", connected=False)
     drain.run(PAYLOAD)
     message = capsys.readouterr().err
     assert "machine billing-1 is dead" in message and "Connection refused" in message
@@ -154,10 +155,32 @@ def test_a_dead_machine_is_kept_out_and_what_it_still_can_do_is_said(
     assert item["metadata"]["ownerReferences"][0]["uid"] == "the-group", "it goes with the WorkloadGroup"
 
 
+def test_a_machine_whose_agent_stays_connected_is_not_dead(
+    machine: Machine, cluster: FakeCluster, pauses: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who runs Pulumi without the way to the machines must not give all of them up."""
+    machine.outcome = DEAD
+    with pytest.raises(scripting.Failed, match=r"It is not dead.*check the way from here to it.*machines.billing-1.forget: true"):
+        drain.run(PAYLOAD)
+    assert list(cluster.entries) == [ENTRY] and not kept_out(cluster)
+    assert sum(pauses) > 40, "istiod notices after 40 s that a machine is gone"
+    assert "machine billing-1 does not answer: waiting" in capsys.readouterr().err
+
+
+def test_istiod_may_take_its_time_to_notice_that_a_machine_is_dead(
+    machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.outcome = DEAD
+    monkeypatch.setattr(drain, "sleep", lambda _: cluster.add(ENTRY, "0123", connected=False))
+    drain.run(PAYLOAD)
+    assert kept_out(cluster) == "billing-1"
+
+
 def test_a_dead_machine_whose_group_is_gone_needs_nothing(
     machine: Machine, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine.outcome, cluster.group = DEAD, None
+    cluster.add(ENTRY, "0123", connected=False)
     drain.run(PAYLOAD)
     assert cluster.entries == {}, "an entry stays where its group was deleted without it"
     assert "the WorkloadGroup billing is gone" in capsys.readouterr().err
