@@ -253,7 +253,8 @@ def _delete_line(delete: Script | Sequence[str] | None) -> str | None:
 
 
 def _encode(payloads: Mapping[str, Any]) -> str:
-    return json.dumps({key: _plain(value) for key, value in payloads.items()}, sort_keys=True)
+    plain = {key: _plain(value) for key, value in payloads.items()}
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
 def _plain(value: Any) -> Any:

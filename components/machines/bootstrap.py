@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config.mesh import MeshSettings, Package, is_sha256
 from ..config.problems import Problem, SettingsError
 from ..config.workload import WorkloadSettings
-from ..istio.manifests import workload_group
-from .bundle import Bundle, MachineFile, Owner
-from .files import (
-    CLUSTER_ENV,
-    MESH_CONFIG,
-    OVERRIDES_ENV,
-    ROOT_CERTIFICATE,
-    cluster_env,
-    mesh_config,
-    overrides_env,
-    proxy_config,
-)
+from ..istio.charts import default_proxy_config
+from ..istio.manifests import probe, workload_group
+from ..manifest import Manifest
+from ..names import TRUST_DOMAIN
+from .bundle import Bundle, Owner, with_root_certificate
+from .files import compact_json, configuration_files
+
+_CANONICAL = "service.istio.io/canonical"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +40,72 @@ class JoinInputs:
     root_certificate: str
     workload: WorkloadSettings
     mesh: MeshSettings
+
+
+def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:
+    """Return the canonical service and revision of a workload.
+
+    labels: the workload's labels.
+    workload_group: the name of the WorkloadGroup, the service where no label names one.
+
+    Source: istio/istio, pkg/model/labels, CanonicalService.
+    """
+    services = (f"{_CANONICAL}-name", "app.kubernetes.io/name", "app")
+    revisions = (f"{_CANONICAL}-revision", "app.kubernetes.io/version", "version")
+    return (
+        next((labels[key] for key in services if key in labels), workload_group),
+        next((labels[key] for key in revisions if key in labels), "latest"),
+    )
+
+
+def proxy_config(
+    mesh: MeshSettings,
+    workload: WorkloadSettings,
+    network: str,
+) -> Manifest:
+    """Return a machine's ProxyConfig: the mesh's default with the workload's probe and metadata.
+
+    mesh: the mesh's settings.
+    workload: the workload's settings.
+    network: the machine's network.
+
+    Source: istio/istio, istioctl/pkg/workload/workload.go.
+    """
+    default = default_proxy_config(mesh)
+    labels = _labels(workload)
+    metadata = {
+        **{key: str(value) for key, value in default.get("proxyMetadata", {}).items()},
+        "CANONICAL_SERVICE": labels[f"{_CANONICAL}-name"],
+        "CANONICAL_REVISION": labels[f"{_CANONICAL}-revision"],
+        "POD_NAMESPACE": workload.namespace,
+        "SERVICE_ACCOUNT": workload.service_account_name,
+        "TRUST_DOMAIN": TRUST_DOMAIN,
+        "ISTIO_META_CLUSTER_ID": mesh.cluster_id,
+        "ISTIO_META_MESH_ID": mesh.id,
+        "ISTIO_META_NETWORK": network,
+        "ISTIO_META_WORKLOAD_NAME": workload.name,
+        "ISTIO_METAJSON_LABELS": compact_json(labels),
+        "ISTIO_META_DNS_CAPTURE": "true",
+        "ISTIO_META_AUTO_REGISTER_GROUP": workload.name,
+    }
+    if workload.ports:
+        ports = sorted(workload.ports.items())
+        metadata["ISTIO_META_POD_PORTS"] = compact_json([_container_port(*port) for port in ports])
+    return {**default, "proxyMetadata": metadata, "readinessProbe": probe(workload.probe)}
+
+
+def _labels(workload: WorkloadSettings) -> dict[str, str]:
+    service, revision = canonical(workload.labels, workload.name)
+    labels = {
+        **workload.labels,
+        f"{_CANONICAL}-name": service,
+        f"{_CANONICAL}-revision": revision,
+    }
+    return dict(sorted(labels.items()))
+
+
+def _container_port(name: str, number: int) -> dict[str, str | int]:
+    return {"name": name, "containerPort": number, "protocol": ""}
 
 
 def registered(workload: WorkloadSettings, network: str) -> str:
@@ -75,22 +138,17 @@ def package_digest(package: Package) -> str:
 
 def bundle(inputs: JoinInputs) -> Bundle:
     """Return what a machine is joined with."""
-    workload, network, package = inputs.workload, inputs.network, inputs.mesh.package
-    config = proxy_config(inputs.mesh, workload, network)
-    overrides = overrides_env(inputs.owner, inputs.address, inputs.gateway, workload, network)
-    files = (
-        MachineFile(CLUSTER_ENV, cluster_env(workload, config)),
-        MachineFile(OVERRIDES_ENV, overrides),
-        MachineFile(MESH_CONFIG, mesh_config(config)),
-        MachineFile(ROOT_CERTIFICATE, inputs.root_certificate, owner="istio-proxy"),
-    )
-    return Bundle(
+    workload, package = inputs.workload, inputs.mesh.package
+    settings = Bundle(
         owner=inputs.owner,
-        role=workload.role,
-        files=files,
+        proxy=proxy_config(inputs.mesh, workload, inputs.network),
+        address=inputs.address,
         gateway=inputs.gateway,
         package_url=package.url.replace("{version}", inputs.mesh.version),
+        registered=registered(workload, inputs.network),
+        role=workload.role,
         package_sha256=package_digest(package),
-        registered=registered(workload, network),
         fail_closed=workload.fail_closed,
     )
+    files = configuration_files(settings)
+    return with_root_certificate(replace(settings, files=files), inputs.root_certificate)

@@ -13,9 +13,10 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..manifest import Manifest
 from ..names import DISCONNECT_GRACE
 from ..shell import assignments, read_script, remote_script
 
@@ -23,6 +24,8 @@ PROGRAMS = "/opt/istio-vm-mesh"
 """The directory of Istio's programs and of the scripts that the units run."""
 STATE = "/var/lib/istio-vm-mesh"
 """The agent's working directory: configuration, certificates, token, and what the join remembers."""
+CERTIFICATES = f"{STATE}/etc/certs"
+ROOT_CERTIFICATE = f"{CERTIFICATES}/root-cert.pem"
 UNITS = "/etc/systemd/system"
 UNIT = "istio-vm-mesh.service"
 
@@ -74,23 +77,37 @@ class Bundle:
     """All that a machine's join depends on, but its token.
 
     owner: who joins it.
-    role: "sidecar" or "router".
-    files: the files that the settings decide; scripts and units come with the role.
+    proxy: the machine's ProxyConfig.
+    address: the address by which pods reach the machine.
     gateway: the east-west gateway's address or DNS name.
     package_url: where the machine gets Istio's package; `{package}` is open until it joins.
-    package_sha256: the package's SHA-256; "" reads it from `<package_url>.sha256`.
     registered: what istiod copies at registration, and never again.
+    files: the files that the settings decide; scripts and units come with the role. A join's
+        payload leaves them out, because they follow from the rest (`files.configuration_files`).
+    role: "sidecar" or "router".
+    package_sha256: the package's SHA-256; "" reads it from `<package_url>.sha256`.
     fail_closed: whether captured ports are closed while nothing redirects them.
     """
 
     owner: Owner = field(metadata={"record": Owner})
-    role: str
-    files: tuple[MachineFile, ...] = field(metadata={"record": MachineFile})
+    proxy: Manifest
+    address: str
     gateway: str
     package_url: str
-    package_sha256: str
     registered: str
+    files: tuple[MachineFile, ...] = field(default=(), metadata={"record": MachineFile})
+    role: str = "sidecar"
+    package_sha256: str = ""
     fail_closed: bool = False
+
+
+def with_root_certificate(bundle: Bundle, text: str) -> Bundle:
+    """Return a bundle with one more file, the mesh's trust anchor.
+
+    text: in PEM.
+    """
+    root = MachineFile(ROOT_CERTIFICATE, text, owner="istio-proxy")
+    return replace(bundle, files=(*bundle.files, root))
 
 
 def unit(name: str) -> MachineFile:

@@ -24,8 +24,7 @@ from .. import commands, names, shell
 from ..istio.workload import Workload
 from ..local import openssh
 from .bootstrap import JoinInputs, bundle
-from .bundle import WAIT_LIMIT_S, Bundle, Owner, join_script
-from .files import ROOT_CERTIFICATE
+from .bundle import ROOT_CERTIFICATE, WAIT_LIMIT_S, Bundle, Owner, join_script
 from .host import Host, HostFactory
 from .registration import Registration, RegistrationArgs
 from .scripts import drain, join_machine
@@ -103,14 +102,13 @@ class Machine(pulumi.ComponentResource):
     def _register(self) -> Registration:
         args, settings = self._args, self.workload.settings
         registration_args = RegistrationArgs(
-            machine=self._name,
             access=self._cluster.access,
             workload=settings.name,
-            workloads=sorted({*args.workloads, settings.name}),
+            others=sorted({*args.workloads} - {settings.name}),
             namespace=settings.namespace,
             identity=self.host.instance_id,
             entry=self.entry,
-            watched=not args.forget,
+            forgotten=args.forget,
         )
         opts = pulumi.ResourceOptions(parent=self, depends_on=self.workload.identity_resources)
         return Registration(names.part_name(self._name, names.REGISTRATION), registration_args, opts)
@@ -147,19 +145,18 @@ class Machine(pulumi.ComponentResource):
             options=commands.CommandOptions(converges=True, timeout_s=JOIN_TIMEOUT_S + host.patience_s),
         )
         done = commands.result(command, join_machine.Result)
-        revision = pulumi.Output.all(done.apply(lambda result: result.digest), changes)
-        return command, revision.apply(" ".join)
+        # The changes come back with the result, so that what follows depends on the join alone. What
+        # they follow from would be named again in the state of every dependent.
+        return command, done.apply(lambda result: f"{result.digest} {result.changes}".strip())
 
     def _join_payload(self, values: Mapping[str, Any]) -> join_machine.Payload:
         joined: Bundle = values["bundle"]
         (root,) = (file for file in joined.files if file.path == ROOT_CERTIFICATE)
-        sha256 = hashlib.sha256(root.text.encode()).hexdigest()
-        others = tuple(file for file in joined.files if file != root)
         # A state holds every input twice, so what is long and only compared is a digest.
         registered = hashlib.sha256(joined.registered.encode()).hexdigest()
         return join_machine.Payload(
-            **{**values, "bundle": replace(joined, files=others, registered=registered)},
-            root_certificate=join_machine.RootCertificate(root.path, sha256),
+            **{**values, "bundle": replace(joined, files=(), registered=registered)},
+            root_sha256=hashlib.sha256(root.text.encode()).hexdigest(),
             service_account=self.workload.settings.service_account_name,
             patience_s=self.host.patience_s,
             take_over=self._args.take_over or "",

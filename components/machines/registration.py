@@ -68,9 +68,11 @@ def _refuse_to_rename(before: Mapping[str, Any], now: Mapping[str, Any]) -> None
     If the old workload is still declared, the machine is merely moving, which is allowed.
     """
     workload, namespace = before["workload"], before["namespace"]
-    if workload == now["workload"] and namespace != now["namespace"]:
+    if workload == now["workload"]:
+        if namespace == now["namespace"]:
+            return
         what = f"the workload {workload} moves from the namespace {namespace} to {now['namespace']}"
-    elif workload not in now["workloads"]:
+    elif workload not in now.get("others", "").split():
         what = f"the workload {workload}, which this machine runs, is now called {now['workload']}, or gone"
     else:
         return
@@ -91,7 +93,7 @@ class RegistrationProvider(ResourceProvider):
         """Refuse machines in a preview already, where kubectl is missing."""
         reason = "kubectl is not on PATH: install it on the computer that runs Pulumi"
         missing = shutil.which("kubectl") is None
-        return CheckResult(news, [CheckFailure("machine", reason)] if missing else [])
+        return CheckResult(news, [CheckFailure("access", reason)] if missing else [])
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Make an identifier."""
@@ -125,7 +127,7 @@ def _is_out(registration: str, props: Mapping[str, Any]) -> bool:
     """
     access, entry = props["access"], props["entry"]
     unknown = UNKNOWN in (access, entry) or UNKNOWN in access.values()
-    if unknown or not props["watched"]:
+    if unknown or props.get("forgotten"):
         return False
     listed = list_entries(ClusterAccess(**access), props["namespace"])
     if listed is None:
@@ -133,27 +135,30 @@ def _is_out(registration: str, props: Mapping[str, Any]) -> bool:
     return entry not in listed or not listed[entry].is_joined(registration)
 
 
+def _without_defaults(access: ClusterAccess) -> dict[str, str]:
+    """Return an access as plain values. A state holds them twice, so what is not set is left out."""
+    return {key: value for key, value in asdict(access).items() if value is not None}
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegistrationArgs:
     """Whose registration it is.
 
-    machine: the machine's name, for messages.
     access: how kubectl reaches the cluster.
-    workload: the machine's workload. workloads: all workloads that stay in the stack.
+    workload: the machine's workload. others: all other workloads that stay in the stack.
     namespace: the workload's.
     identity: changes when the machine is another one.
     entry: the name of the machine's WorkloadEntry.
-    watched: whether a machine that is out of the mesh is to be joined again.
+    forgotten: whether a machine that is out of the mesh stays out.
     """
 
-    machine: str
     access: pulumi.Input[ClusterAccess]
     workload: str
-    workloads: Sequence[str]
+    others: Sequence[str]
     namespace: str
     identity: pulumi.Input[str]
     entry: pulumi.Input[str]
-    watched: bool = True
+    forgotten: bool = False
 
 
 class Registration(Resource, module="registration", name="Registration"):
@@ -165,15 +170,15 @@ class Registration(Resource, module="registration", name="Registration"):
     checked: pulumi.Output[str]
 
     def __init__(self, name: str, args: RegistrationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        # What is None is in no state.
         props = {
-            "machine": args.machine,
-            "access": pulumi.Output.from_input(args.access).apply(asdict),
+            "access": pulumi.Output.from_input(args.access).apply(_without_defaults),
             "workload": args.workload,
-            "workloads": list(args.workloads),
+            "others": " ".join(args.others) or None,
             "namespace": args.namespace,
             "identity": args.identity,
             "entry": args.entry,
-            "watched": args.watched,
+            "forgotten": args.forgotten or None,
             "checked": None,
         }
         super().__init__(RegistrationProvider(), name, props, opts)

@@ -50,8 +50,8 @@ def test_the_program_joins_its_machines(documented: Documented, package: Path) -
         join = harness.payload(run.graph[f"{name}-join"])
         hop = join["target"]["hop"]
         assert (hop["host"], hop["user"], hop["host_key"]) == tuple(server[key] for key in ("host", "user", "host_key"))
-        [text] = [file["text"] for file in join["bundle"]["files"] if file["path"] == "/var/lib/istio-vm-mesh/cluster.env"]
-        assert "ISTIO_META_CLUSTER_ID='their-cluster'" in text, "the mesh is adopted"
+        metadata = join["bundle"]["proxy"]["proxyMetadata"]
+        assert metadata["ISTIO_META_CLUSTER_ID"] == "their-cluster", "the mesh is adopted"
         assert str(package) in run.graph[f"{name}-join"].inputs["create"], "it runs the wheel's scripts"
 
 

@@ -149,7 +149,7 @@ def test_every_command_keeps_the_rules(stack: str) -> None:
         assert ("SCRIPT_DIGEST" in inputs.get("environment", {})) == converges, node.name
         assert "update" not in inputs, node.name
         if "triggers" in inputs and "delete" in inputs:
-            stays = node.name.endswith("-drain") and 'required": true' in str(inputs["stdin"])
+            stays = node.name.endswith("-drain") and 'required":true' in str(inputs["stdin"])
             assert stays or node.options.get("delete_before_replace") or node.options.get("deleted_with"), node.name
         for key in ("create", "delete"):
             assert len(inputs.get(key, "")) < 200 and "\n" not in inputs.get(key, ""), node.name

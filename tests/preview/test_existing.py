@@ -43,10 +43,8 @@ def test_strict_mtls_covers_the_stacks_namespaces_alone(config: dict[str, Any]) 
 
 
 def test_machines_are_configured_as_the_adopted_mesh_says(config: dict[str, Any]) -> None:
-    files = harness.payload(graph_of(config)["billing-1-join"])["bundle"]["files"]
-    text = next(file["text"] for file in files if file["path"] == "/var/lib/istio-vm-mesh/cluster.env")
-    assert "ISTIO_META_CLUSTER_ID='their-cluster'" in text
-    assert "ISTIO_META_MESH_ID='theirs'" in text
+    metadata = harness.payload(graph_of(config)["billing-1-join"])["bundle"]["proxy"]["proxyMetadata"]
+    assert (metadata["ISTIO_META_CLUSTER_ID"], metadata["ISTIO_META_MESH_ID"]) == ("their-cluster", "theirs")
 
 
 def test_a_mesh_whose_network_has_another_name_is_refused(config: dict[str, Any]) -> None:
@@ -151,7 +149,7 @@ def test_a_machine_that_is_given_up_has_nothing_that_connects_to_it(config: dict
     graph = graph_of(config)
     assert not [node.name for node in graph.values() if node.name.startswith("billing-1") and harness.on_machine(node)]
     assert harness.payload(graph["billing-1-drain"], "delete")["leave"]["forget"]
-    assert graph["billing-1-registration"].inputs["watched"] is False
+    assert graph["billing-1-registration"].inputs["forgotten"] is True
     verified = harness.payload(graph["billing-verification"])
     assert [entry["machine"] for entry in verified["entries"]] == ["billing-2"]
     assert graph["billing-slots"].inputs["metadata"]["annotations"]["istio-vm-mesh/machines"] == "billing-2"

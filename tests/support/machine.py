@@ -221,10 +221,10 @@ def bundle(files: Mapping[str, str] | None = None, **change: object) -> Bundle:
     """Return a bundle whose files are `files` by path, besides those that every bundle has."""
     values: dict[str, object] = {
         "owner": OWNER,
-        "role": "sidecar",
+        "proxy": {},
+        "address": "192.0.2.7",
         "gateway": "gateway.example.com",
         "package_url": "https://example.com/good-1.deb",
-        "package_sha256": "",
         "registered": "what istiod copies",
         **change,
     }

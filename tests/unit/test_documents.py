@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from components.config import load, reader
-from components.machines import files
-from components.machines.bundle import Owner
-from tests.support.samples import PRODUCT
+from components.machines import bootstrap, files
+from components.machines.bundle import Bundle, Owner
+from tests.support.samples import MESH, PRODUCT
 from tools import ROOT, venv
 from tools.lab.offline import versions
 
@@ -53,11 +53,12 @@ def test_versions_are_the_pinned_ones(document: Path) -> None:
         assert set(re.findall(pattern, text)) <= {version}, pattern
 
 
-GATEWAY = PRODUCT.model_copy(update={"role": "router", "fail_closed": True})
 OWNER = Owner("istio-vm-mesh", "prod", "m", "r", "shop", "product")
+PROXY = bootstrap.proxy_config(MESH, PRODUCT, "far")
+BUNDLE = Bundle(OWNER, PROXY, "10.0.0.2", "10.0.0.1", "", "", role="router", fail_closed=True)
 
 
 def test_every_key_that_differs_from_istioctls_files_has_its_reason() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "machines.md").read_text(), re.MULTILINE)
     assert rows == list(dict.fromkeys(rows))
-    assert set(rows) == set(re.findall(r"^(\w+)=", files.overrides_env(OWNER, "10.0.0.2", "10.0.0.1", GATEWAY, "far"), re.MULTILINE))
+    assert set(rows) == set(re.findall(r"^(\w+)=", files.overrides_env(BUNDLE), re.MULTILINE))

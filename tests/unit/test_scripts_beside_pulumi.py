@@ -15,7 +15,8 @@ from components.istio.scripts import gateway_api, remove_namespace
 from components.local import openssh, over_ssh
 from components.local.cluster_access import ClusterAccess
 from components.local.scripts import credentials
-from components.machines.bundle import Bundle, MachineFile, Owner, digest
+from components.machines.bundle import Bundle, Owner, digest, with_root_certificate
+from components.machines.files import configuration_files
 from components.machines.scripts import create_ssh_key, drain, join_machine, remove_ssh_key
 from components.names import CONNECTED_ANNOTATION, MACHINES_ANNOTATION, MAX_UNAVAILABLE_ANNOTATION, REGISTRATION_LABEL
 from components.platforms.google.scripts import host_key
@@ -30,8 +31,10 @@ HOP = openssh.Hop("192.0.2.7", 22, "admin", "ssh-ed25519 AAAA")
 TARGET = openssh.Target("product-1", HOP, (HOP,))
 LEAVE = drain.Leave(TARGET, required=True)
 OWNER = Owner("p", "s", "product-1", "0123", "shop", "product")
-ROOT = join_machine.RootCertificate("/root-cert.pem", hashlib.sha256(b"ROOT").hexdigest())
-BUNDLE = Bundle(OWNER, "sidecar", (), "192.0.2.250", "https://example.com/{package}", "", "{}")
+ROOT_SHA256 = hashlib.sha256(b"ROOT").hexdigest()
+PROXY = {"proxyMetadata": {"POD_NAMESPACE": "shop", "ISTIO_META_WORKLOAD_NAME": "product", "ISTIO_METAJSON_LABELS": "{}"}}
+BUNDLE = Bundle(OWNER, PROXY, "192.0.2.7", "192.0.2.250", "https://example.com/{package}", "{}")
+DIGEST = digest(with_root_certificate(replace(BUNDLE, files=configuration_files(BUNDLE)), "ROOT"))
 JOB = {"spec": {"template": {"spec": {"containers": [{"name": "calls"}]}}}}
 PAYLOADS: dict[str, Any] = {
     "platforms/docker/scripts/create_network.py": test_scripts.NETWORK,
@@ -43,7 +46,7 @@ PAYLOADS: dict[str, Any] = {
     "machines/scripts/create_ssh_key.py": create_ssh_key.Payload("mesh"),
     "machines/scripts/remove_ssh_key.py": remove_ssh_key.Payload("state:o/p/s/ssh-key"),
     "machines/scripts/drain.py": drain.Payload(ACCESS, OWNER, "e", "192.0.2.7", 0, LEAVE),
-    "machines/scripts/join_machine.py": join_machine.Payload(ACCESS, TARGET, BUNDLE, ROOT, "product", "e", 0),
+    "machines/scripts/join_machine.py": join_machine.Payload(ACCESS, TARGET, BUNDLE, ROOT_SHA256, "product", "e", 0),
     "istio/scripts/gateway_api.py": gateway_api.Payload(ACCESS, "crds.yaml"),
     "istio/scripts/remove_namespace.py": remove_namespace.Payload(ACCESS, "shop", "mesh.lab"),
     "verification/scripts/verify_workload.py": verify_workload.Payload(
@@ -107,9 +110,7 @@ def test_a_script_takes_json_and_gives_json_and_hides_what_is_secret(every_progr
         every_program.add("kubectl")
     if script.endswith("join_machine.py"):
         every_program.add("kubectl", *JOINED)
-        every_program.add_script(
-            "ssh", ASKING.format(last_line=digest(replace(BUNDLE, files=(MachineFile(ROOT.path, "ROOT", owner="istio-proxy"),))))
-        )
+        every_program.add_script("ssh", ASKING.format(last_line=DIGEST))
     if script.endswith("drain.py"):
         every_program.add_script("ssh", ASKING.format(last_line="left"))
     if script.endswith("verify_workload.py"):

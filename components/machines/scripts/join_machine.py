@@ -21,8 +21,9 @@ from ...local import cluster_access, openssh, scripting, update_id
 from ...local.cluster_access import ClusterAccess, Kubectl
 from ...local.openssh import Reach
 from .. import entries
-from ..bundle import DEADLINE_S, WAIT_LIMIT_S, Bundle, MachineFile, digest, join_script
+from ..bundle import DEADLINE_S, WAIT_LIMIT_S, Bundle, digest, join_script, with_root_certificate
 from ..entries import Entry
+from ..files import configuration_files
 from . import slots
 
 TOKEN_LIFETIME_S = WAIT_LIMIT_S + 3600
@@ -40,36 +41,25 @@ PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
-class RootCertificate:
-    """The mesh's trust anchor, whose text is read from the cluster: it would be in every state.
-
-    path: its path on the machine.
-    sha256: what its text must have.
-    """
-
-    path: str
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Payload:
     """A machine and what it is joined with.
 
     access: how kubectl reaches the cluster.
     target: the machine.
-    bundle: what it is joined with, but the trust anchor.
-    root_certificate: the trust anchor.
+    bundle: what it is joined with, but the files.
+    root_sha256: the trust anchor's SHA-256. Its text is read from the cluster: it would be in
+        every state.
     service_account: the account that its token is for.
     entry: the name of its WorkloadEntry.
     patience_s: seconds in which a connection that fails is tried again.
     take_over: `<project>/<stack>` whose machine it may be until now; "" none.
-    changes: what else has the machine joined again; not read here.
+    changes: what else has the machine joined again; it is returned with the result.
     """
 
     access: ClusterAccess = field(metadata={"record": ClusterAccess})
     target: openssh.Target = field(metadata={"record": openssh.Target})
     bundle: Bundle = field(metadata={"record": Bundle})
-    root_certificate: RootCertificate = field(metadata={"record": RootCertificate})
+    root_sha256: str
     service_account: str
     entry: str
     patience_s: int
@@ -79,9 +69,14 @@ class Payload:
 
 @dataclass(frozen=True)
 class Result:
-    """What the machine is compared by: the last line of the script."""
+    """What the machine was joined with.
+
+    digest: what the machine is compared by: the last line of the script.
+    changes: that of the payload.
+    """
 
     digest: str
+    changes: str = ""
 
 
 def run(payload: Payload) -> Result:
@@ -128,7 +123,7 @@ class _Join:
     def _run_script(self) -> Result:
         payload = self._payload
         self._before = entries.read(self._kubectl, self._owner.namespace, payload.entry)
-        self._bundle = self._with_root_certificate()
+        self._bundle = self._with_files()
         credentials = os.environ.get(CREDENTIALS_VARIABLE, "")
         text = join_script(self._bundle, self._token(), credentials)
         script = shell.run_as_root(text, 0)  # it keeps to its deadline by itself
@@ -138,11 +133,10 @@ class _Join:
             raise scripting.Failed(problem)
         if outcome.stderr:
             report(outcome.stderr)
-        return Result(digest(self._bundle))
+        return Result(digest(self._bundle), payload.changes)
 
-    def _with_root_certificate(self) -> Bundle:
+    def _with_files(self) -> Bundle:
         """Return all that the machine is joined with."""
-        expected = self._payload.root_certificate
         namespace, _, name = names.ROOT_CERTIFICATE_CONFIG_MAP.partition("/")
         words = ["get", "configmap", name, "--namespace", namespace, "--output", "json"]
         read = self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
@@ -151,10 +145,10 @@ class _Join:
             reason = scripting.last_words(read.error)
             raise scripting.Failed(f"machine {machine}: no root certificate of the mesh: {reason}")
         text = json.loads(read.text)["data"]["root-cert.pem"]
-        if hashlib.sha256(text.encode()).hexdigest() != expected.sha256:
+        if hashlib.sha256(text.encode()).hexdigest() != self._payload.root_sha256:
             raise scripting.Failed(f"machine {machine}: the mesh's root certificate changed while this update ran: run the update again")
-        root = MachineFile(expected.path, text, owner="istio-proxy")
-        return replace(self._bundle, files=(*self._bundle.files, root))
+        complete = replace(self._bundle, files=configuration_files(self._bundle))
+        return with_root_certificate(complete, text)
 
     def _token(self) -> str:
         """Mint a token with which the machine requests its first certificate."""

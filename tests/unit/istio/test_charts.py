@@ -6,7 +6,7 @@ import json
 
 from components.config.mesh import MeshSettings
 from components.istio import charts
-from components.machines import files
+from components.machines import bootstrap
 from tests.support.samples import MESH, PRODUCT
 
 
@@ -15,7 +15,7 @@ def test_the_product_leaves_istio_as_istio_is() -> None:
     everything = json.dumps([charts.base_values(MESH), charts.istiod_values(MESH, "pods"), charts.gateway_values(MESH, "pods", {}, True)])
     for word in ("ALPN", "METADATA", "telemetry", "accessLog", "resources"):
         assert word not in everything
-    config = files.proxy_config(MESH, PRODUCT, "pods")
+    config = bootstrap.proxy_config(MESH, PRODUCT, "pods")
     assert "PEER_METADATA_DISCOVERY" not in config["proxyMetadata"]
 
 

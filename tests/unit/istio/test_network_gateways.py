@@ -8,8 +8,9 @@ from typing import Any
 from components.config import load
 from components.config.stack import Settings
 from components.istio import charts, manifests, network_gateways
-from components.machines import files
-from components.machines.bundle import Owner, role_files
+from components.machines import bootstrap, files
+from components.machines.bundle import Bundle, Owner, role_files
+from tests.support.samples import MESH
 from tests.unit.config.test_reader import GOOD
 
 
@@ -49,9 +50,9 @@ def test_a_gateways_agent_is_a_router_without_redirection() -> None:
     expanded = settings({"machines": 1})
     workload = expanded.workloads["far-gateway"]
     assert not [file.path for file in role_files(workload.role) if file.path.endswith("sidecar.conf")]
-    overrides = files.overrides_env(
-        Owner("p", "s", "far-gateway-1", "r", "istio-system", "far-gateway"), "172.31.6.130", "172.31.6.2", workload, "far"
-    )
+    owner = Owner("p", "s", "far-gateway-1", "r", "istio-system", "far-gateway")
+    proxy = bootstrap.proxy_config(MESH, workload, "far")
+    overrides = files.overrides_env(Bundle(owner, proxy, "172.31.6.130", "172.31.6.2", "", "", role=workload.role))
     assert "PROXY_ROLE='router'\n" in overrides
     assert "ISTIO_META_REQUESTED_NETWORK_VIEW='far'\n" in overrides
 

@@ -18,6 +18,7 @@ from components.local import scripting
 from components.machines import bootstrap, bundle
 from components.machines.bootstrap import JoinInputs
 from components.machines.bundle import Bundle, Owner, digest, join_script, leave_script
+from components.machines.files import configuration_files
 from tests.support.samples import MESH, PRODUCT
 from tests.support.scripts import machine_files
 
@@ -78,7 +79,14 @@ def test_the_bundle_survives_the_way_to_a_script_beside_pulumi() -> None:
     assert scripting.decode(Bundle, json.loads(scripting.encode(BUNDLE))) == BUNDLE
     tree = ast.parse(Path(bundle.__file__).read_text(), feature_version=(3, 9))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
-    assert imported == {"names", "shell"}
+    assert imported == {"manifest", "names", "shell"}
+
+
+def test_the_files_follow_from_what_a_joins_payload_says() -> None:
+    payload = json.dumps(json.loads(scripting.encode(replace(BUNDLE, files=()))), sort_keys=True)
+    files = configuration_files(scripting.decode(Bundle, json.loads(payload)))
+    assert [*files] == [file for file in BUNDLE.files if file.path != bundle.ROOT_CERTIFICATE]
+    assert len(files) == 3
 
 
 def test_an_input_of_the_join_has_neither_scripts_nor_units() -> None:

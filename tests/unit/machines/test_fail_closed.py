@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from components.machines import bundle, files
+from components.machines import bootstrap, bundle, files
+from components.machines.bootstrap import JoinInputs
 from components.machines.bundle import Owner
 from tests.support.machine import BUNDLE, FakeMachine
 from tests.support.machine import bundle as another_bundle
-from tests.support.samples import PRODUCT
+from tests.support.samples import MESH, PRODUCT
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
 SCRIPTS = COMPONENTS / "machines" / "scripts"
@@ -22,7 +23,10 @@ GUARD = {f"{bundle.PROGRAMS}/scripts/redirect_guard.sh", f"{bundle.UNITS}/istio-
 @pytest.mark.parametrize("fail_closed", [True, False])
 def test_the_guard_reads_the_setting_in_the_agents_environment(fail_closed: bool) -> None:
     workload = PRODUCT.model_copy(update={"fail_closed": fail_closed})
-    assert ("FAIL_CLOSED='1'\n" in files.overrides_env(OWNER, "10.0.0.1", "10.0.0.2", workload, "pods")) is fail_closed
+    inputs = JoinInputs(
+        owner=OWNER, network="pods", address="10.0.0.1", gateway="10.0.0.2", root_certificate="", workload=workload, mesh=MESH
+    )
+    assert ("FAIL_CLOSED='1'\n" in files.overrides_env(bootstrap.bundle(inputs))) is fail_closed
 
 
 def test_a_sidecar_has_the_guard_and_a_gateway_does_not_run_it() -> None:

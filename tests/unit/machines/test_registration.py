@@ -16,14 +16,12 @@ from tests.support.fake_cluster import FakeCluster
 
 ENTRY = "product-172.31.6.130-pods"
 PROPS: dict[str, Any] = {
-    "machine": "product-1",
     "access": asdict(ClusterAccess(context="prod")),
     "workload": "product",
-    "workloads": ["orders", "product"],
+    "others": "orders",
     "namespace": "shop",
     "identity": "machine-1",
     "entry": ENTRY,
-    "watched": True,
 }
 ID = "0123"
 
@@ -58,13 +56,18 @@ def test_another_machine_has_another_registration() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"workload": "orders"}, {"workload": "orders", "namespace": "other"}, {"entry": "product-10.0.0.1-pods"}]
+    "change",
+    [
+        {"workload": "orders", "others": "product"},
+        {"workload": "orders", "others": "product", "namespace": "other"},
+        {"entry": "product-10.0.0.1-pods"},
+    ],
 )
 def test_a_machine_that_moves_keeps_its_registration(change: dict[str, Any]) -> None:
     assert diff(**change) == (True, None)
 
 
-@pytest.mark.parametrize("change", [{"access": asdict(ClusterAccess(context="renamed"))}, {"workloads": ["new", "orders", "product"]}])
+@pytest.mark.parametrize("change", [{"access": asdict(ClusterAccess(context="renamed"))}, {"others": "new orders"}])
 def test_another_context_and_another_workload_beside_it_change_nothing(change: dict[str, Any]) -> None:
     assert diff(**change) == (False, None)
 
@@ -72,7 +75,7 @@ def test_another_context_and_another_workload_beside_it_change_nothing(change: d
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"workload": "goods", "workloads": ["goods", "orders"]}, "the workload product, which this machine runs, is now called goods"),
+        ({"workload": "goods"}, "the workload product, which this machine runs, is now called goods"),
         ({"namespace": "other"}, "the workload product moves from the namespace shop to other"),
     ],
 )
@@ -89,7 +92,7 @@ def test_a_machine_out_of_the_mesh_is_joined_again(cluster: FakeCluster, state: 
     assert diff() == (True, None)
     before = RegistrationProvider().update(ID, PROPS, PROPS).outs
     assert before and before["checked"] != ""
-    assert diff(watched=False) == (False, None), "a machine that is forgotten is not joined"
+    assert diff(forgotten=True) == (False, None), "a machine that is forgotten is not joined"
 
 
 def test_a_machine_whose_probe_fails_is_in_the_mesh(cluster: FakeCluster) -> None:

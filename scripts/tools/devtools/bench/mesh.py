@@ -21,8 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.machines.bundle import UNIT
-from components.machines.files import CERTIFICATES
+from components.machines.bundle import CERTIFICATES, UNIT
 from components.names import JOIN, part_name
 from tools.lab import paths, pulumi_cli, up
 from tools.lab.locks import checkout_lock, shared_lock

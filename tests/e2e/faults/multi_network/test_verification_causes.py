@@ -50,7 +50,7 @@ def test_the_verification_names_a_wrong_network(lab: MultiNetworkLab) -> None:
     machine = lab.outputs()["machines"]["product-3"]
     label = "sudo sed -i \"s/^ISTIO_META_NETWORK=.*/ISTIO_META_NETWORK='{}'/\" /var/lib/istio-vm-mesh/cluster.env"
     # The machine's configuration says it too, and wins.
-    file = "sudo sed -i 's/ISTIO_META_NETWORK: .*/ISTIO_META_NETWORK: {}/' /var/lib/istio-vm-mesh/etc/istio/config/mesh"
+    file = r"sudo sed -i 's/\(ISTIO_META_NETWORK.: .\)\w*/\1{}/' /var/lib/istio-vm-mesh/etc/istio/config/mesh"
     restart = "sudo systemctl kill --signal KILL istio-vm-mesh"
     lab.ssh("product-3", f"{label.format('pods')} && {file.format('pods')} && {restart}")
     wrong = f"product-{machine['address']}-pods"
