@@ -34,7 +34,7 @@ BOOTSTRAP = f"{PROGRAMS}/current/var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
 
 
 def configuration_files(bundle: Bundle) -> tuple[MachineFile, ...]:
-    """Return the files that follow from a bundle's settings; the root certificate is not in them."""
+    """Return the files that follow from a bundle's settings, without the root certificate."""
     return (
         MachineFile(CLUSTER_ENV, cluster_env(bundle.proxy)),
         MachineFile(OVERRIDES_ENV, overrides_env(bundle)),
