@@ -35,12 +35,13 @@ def test_the_verification_names_what_is_in_the_way_of_machines(lab: MultiNetwork
     """A port of the gateway that is closed for one machine, and another machine whose DNS queries are not redirected."""
     closed = "OUTPUT --protocol tcp --dport 15443 --jump REJECT --reject-with tcp-reset"
     lab.ssh("product-2", f"sudo iptables --insert {closed}")
+    lab.ssh("product-3", "sudo systemctl stop istio-vm-mesh-redirect")  # or it puts them back
     lab.ssh("product-3", "for each in legacy nft; do sudo iptables-$each --table nat --flush ISTIO_OUTPUT_DNS; done", check=False)
     try:
         report = " ".join(lab.verify().split())
     finally:
         lab.ssh("product-2", f"sudo iptables --delete {closed}")
-        lab.ssh("product-3", "sudo systemctl kill --signal KILL istio-vm-mesh")
+        lab.ssh("product-3", "sudo systemctl start istio-vm-mesh-redirect; sudo systemctl kill --signal KILL istio-vm-mesh")
     assert f"machine product-2: no answer from {lab.outputs()['gateway']}:15443" in report
     assert "takes no connection on port 15443 (refused): is the port open in the firewall" in report
     assert f"machine product-3: {SERVICE} does not resolve: is DNS capture on" in report

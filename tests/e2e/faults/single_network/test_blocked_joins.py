@@ -130,6 +130,16 @@ def joining_again(*names: str) -> Callable[[Config], None]:
 REPEATED_JOINS = ("product-1", "product-3", "product-4", "product-5")
 
 
+def two_at_a_time(change: Change) -> Change:
+    """Return a change of the stack in which an agent of `product` restarts although another machine is unhealthy."""
+
+    def change_and_allow(config: Config) -> None:
+        change(config)
+        config["workloads"]["product"]["maxUnavailable"] = "2"
+
+    return change_and_allow
+
+
 def upgraded(package: dict[str, str], change: Change) -> Change:
     """Return a change of the stack with another package."""
 
@@ -241,7 +251,7 @@ def third(lab: Lab, second: Update) -> Update:
     for machine in ("product-1", "billing-4"):
         lab.exec_in_container(machine, f"rm {CURL}")
     set_group_service_account(lab, "billing")
-    lab.configure(joining_again(*REPEATED_JOINS))
+    lab.configure(two_at_a_time(joining_again(*REPEATED_JOINS)))
     lab.ssh("product-2", "sudo systemctl stop echo")
     agents = {"product-2": lab.agent_pid("product-2")}
     output = lab.up(check=False)
