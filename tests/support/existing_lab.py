@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from components.config import reader
 from components.names import config_key
 from components.platforms.docker.names import CLUSTER, docker_name, stack_label
 from tests.support.lab import CHECKOUT_ID, Completed, Config, Lab
@@ -157,7 +158,8 @@ class AdoptingStack:
     def write(self) -> None:
         """Write the stack file."""
         lab = self.lab
-        of_lab = yaml.safe_load(lab.stack_path.read_text())["config"]
+        # As the lab's own file has it, whatever package the scenario before this one used.
+        of_lab = reader.read_document(lab.stack_file, lab.root / "stacks")["config"]
         package = of_lab[config_key("mesh")]["package"]
         config: Config = {
             "networks": {"pods": {"cidrs": [lab.cidrs[0]]}},
