@@ -6,6 +6,7 @@ Runs last, so that the secrets of every update are looked for.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -105,7 +106,8 @@ def test_a_machine_that_leaves_keeps_nothing(lab: Lab) -> None:
     """The state does not say that the machine has left, so no `lab up` brings it back."""
     lab.useless = True
     stamp = dict(line.split("=", 1) for line in lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/owner").splitlines())
-    leave = shell.b64encode(shell.run_as_root(f"{leave_script(Owner(**stamp))}".replace("\nASK=1\n", "\nASK=\n")))
+    script = re.sub(r"^ASK=.+$", "ASK=", shell.run_as_root(leave_script(Owner(**stamp))), flags=re.MULTILINE)
+    leave = shell.b64encode(script)
     for _ in range(2):
         lab.ssh("product-1", f"echo {leave} | base64 -d | {openssh.COMMAND}")
     rules = "iptables-save; iptables-legacy-save 2>/dev/null"
