@@ -36,10 +36,12 @@ PASSPHRASE = "lab"
 
 
 def cache() -> Path:
-    """The cache directory; it is shared by all checkouts and survives `down`."""
-    if chosen := os.environ.get("ISTIO_VM_MESH_CACHE"):
-        return Path(chosen).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "istio-vm-mesh"
+    """The cache directory; it is shared by all checkouts and survives `down`.
+
+    The variable names a directory that may hold other things, so the cache is a directory in it.
+    """
+    chosen = os.environ.get("ISTIO_VM_MESH_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    return Path(chosen or Path.home() / ".cache").absolute() / "istio-vm-mesh"
 
 
 def docker_host() -> str | None:

@@ -21,6 +21,10 @@ from typing import Any
 from .. import paths
 
 MARKER = ".complete.json"
+ENGINE_DATA, ENGINE_LOG, RUNC_WRAPPER = "docker", "dockerd.log", "runc-without-missing-capabilities"
+"""The lab's own container engine: its data root, its log, and the program that starts containers."""
+_PARTS = (".locks", ".unfinished", ENGINE_DATA, ENGINE_LOG, RUNC_WRAPPER)
+"""What is in the cache beside its entries."""
 
 
 def digest(inputs: Any) -> str:
@@ -121,13 +125,28 @@ def _sizes(directory: Path) -> dict[str, int]:
     }
 
 
-def size() -> int:
-    """Bytes that the whole cache holds on disk."""
-    return sum(os.lstat(os.path.join(where, name)).st_blocks * 512 for where, _, names in os.walk(paths.cache()) for name in names)
-
-
 def purge() -> int:
-    """Remove the whole cache; returns how many bytes that freed."""
-    freed = size()
-    shutil.rmtree(paths.cache(), ignore_errors=True)
+    """Remove what the cache holds, and nothing that others put beside it; returns the bytes on disk
+    that this freed.
+
+    An entry has its marker. A directory that becomes empty goes too.
+    """
+    directory = paths.cache()
+    parts = [directory / name for name in _PARTS]
+    parts += [marker.parent for marker in directory.glob(f"*/*/{MARKER}")]
+    freed = sum(_bytes_on_disk(part) for part in parts)
+    for part in parts:
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+    for place in [*directory.glob("*"), directory]:
+        if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
+            place.rmdir()
     return freed
+
+
+def _bytes_on_disk(part: Path) -> int:
+    if not part.is_dir():
+        return os.lstat(part).st_blocks * 512 if os.path.lexists(part) else 0
+    return sum(os.lstat(os.path.join(where, name)).st_blocks * 512 for where, _, names in os.walk(part) for name in names)

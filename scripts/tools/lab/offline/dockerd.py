@@ -50,7 +50,7 @@ def _start(step: Step) -> Engine:
     if why := engine.unmet_requirement():
         raise StepError(why, show_log=False)
     debian.ensure(step, ["docker.io", "iptables"])
-    log = paths.cache() / "dockerd.log"
+    log = paths.cache() / cache.ENGINE_LOG
     with step.part("starting Debian's dockerd"):
         _end_daemon()  # one that does not answer, or was killed
         host_cleanup.delete_state(RUN, keep=BEFORE)
@@ -76,7 +76,7 @@ def _runtime() -> Path | None:
     """The wrapper around runc that this machine needs, or None where every capability is there."""
     if not (missing := runc_wrapper.missing()):
         return None
-    wrapper = paths.cache() / "runc-without-missing-capabilities"  # not in /run, from which Debian lets nothing be executed
+    wrapper = paths.cache() / cache.RUNC_WRAPPER  # not in /run, from which Debian lets nothing be executed
     wrapper.write_text(runc_wrapper.wrapper(missing, shutil.which("runc") or "/usr/sbin/runc"))
     wrapper.chmod(0o755)
     return wrapper
@@ -86,7 +86,7 @@ def _configuration(wrapper: Path | None) -> dict[str, object]:
     """dockerd's whole configuration; /etc/docker/daemon.json is the machine's and not read."""
     configuration: dict[str, object] = {
         "hosts": [HOST],
-        "data-root": str(paths.cache() / "docker"),
+        "data-root": str(paths.cache() / cache.ENGINE_DATA),
         "exec-root": str(RUN / "docker"),
         "pidfile": str(RUN / "docker.pid"),
         "containerd-namespace": "istio-vm-mesh",

@@ -54,8 +54,9 @@ def make(step: Step, engine: Engine, kinds: Iterable[str], label: str) -> None:
     debian.ensure(step, ["mmdebstrap"])
     archives = _archives(_apt("indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI) $(COMPONENT)", "Created-By: Packages"))
     options = [*_OPTIONS, *(f"--aptopt={option}" for option in _access(_apt_config()))]
-    paths.cache().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".rootfs-", dir=paths.cache()) as directory:
+    unfinished = paths.cache() / ".unfinished"
+    unfinished.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="rootfs-", dir=unfinished) as directory:
         commands = [
             shlex.join(["mmdebstrap", *options, f"--include={','.join(PACKAGES[kind])}", SUITE, f"{directory}/{kind}.tar", *archives])
             for kind in kinds

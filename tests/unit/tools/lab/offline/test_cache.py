@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tools.lab import paths
 from tools.lab.offline import cache
 
 
@@ -112,6 +113,33 @@ def test_every_input_changes_the_key(tmp_path: Path) -> None:
 
 def test_purge_removes_everything_and_says_how_much() -> None:
     cache.ensure(KEY, lambda directory: (directory / "large").write_bytes(b"x" * 100_000))
-    assert cache.purge() >= 100_000
-    assert cache.find(KEY) is None
+    layer = paths.cache() / cache.ENGINE_DATA / "overlay2" / "layer"
+    layer.parent.mkdir(parents=True)
+    layer.write_bytes(b"x" * 50_000)
+    assert cache.purge() >= 150_000
+    assert not paths.cache().exists()
     assert cache.purge() == 0
+
+
+@pytest.mark.parametrize("variable", ["ISTIO_VM_MESH_CACHE", "XDG_CACHE_HOME"])
+def test_purge_keeps_what_others_have(variable: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable may name a directory with a life of its own, such as the disk of all data."""
+    monkeypatch.delenv("ISTIO_VM_MESH_CACHE")
+    monkeypatch.setenv(variable, str(place))
+    strangers = [
+        place / "photos" / "wedding.raw",
+        place / "docker" / "volumes" / "data",
+        place / "dockerd.log",
+        paths.cache() / "notes.txt",
+        paths.cache() / "thing" / "v1" / "by-hand",
+        paths.cache() / KEY.name / "mine",
+    ]
+    for stranger in strangers:
+        stranger.parent.mkdir(parents=True, exist_ok=True)
+        stranger.write_text("theirs")
+    (place / "link").symlink_to(place / "photos")
+    cache.ensure(KEY, _make)
+    cache.purge()
+    assert cache.find(KEY) is None
+    assert [stranger for stranger in strangers if not stranger.exists()] == []
+    assert (place / "link").is_symlink()

@@ -98,7 +98,7 @@ def test_other_commands_change_nothing(runc: Runc, tmp_path: Path) -> None:
 def test_the_own_engine_keeps_to_its_directories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ISTIO_VM_MESH_CACHE", str(tmp_path))
     plain = dockerd._configuration(None)
-    assert plain["data-root"] == str(tmp_path / "docker")
+    assert plain["data-root"] == str(tmp_path / "istio-vm-mesh" / "docker")
     assert all(str(plain[name]).startswith("/run/istio-vm-mesh/") for name in ("exec-root", "pidfile"))
     assert plain["hosts"] == [engine.HOST]
     assert "default-runtime" not in plain
