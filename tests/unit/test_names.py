@@ -31,7 +31,7 @@ PARTS = {
 }
 LITERALS = (
     *map(re.escape, (names.ISTIO_NAMESPACE, names.EASTWEST_GATEWAY, names.CLUSTER_DOMAIN, names.NETWORK_LABEL, names.WORKLOAD_LABEL)),
-    *map(re.escape, (names.DISCONNECTED_ANNOTATION, names.GROUP_ANNOTATION, docker_names.STACK_LABEL, docker_names.PAYLOAD_LABEL)),
+    *map(re.escape, (names.DISCONNECTED_ANNOTATION, names.GROUP_ANNOTATION, docker_names.STACK_LABEL, docker_names.IDENTITY_LABEL)),
     "spiffe://",
     rf"^-({'|'.join(sorted(PARTS))})(?![\w.])",
     rf"\b({'|'.join(map(str, sorted(PORTS)))})\b",

@@ -7,8 +7,8 @@ from ...names import PROJECT
 SSH_USER = "admin"
 STACK_LABEL = f"{PROJECT}.stack"
 """The label of everything that stacks make on a Docker engine; its value is the stack's name."""
-PAYLOAD_LABEL = f"{PROJECT}.payload"
-"""The label of a machine's container; its value is the digest of what it was made from."""
+IDENTITY_LABEL = f"{PROJECT}.identity"
+"""The label of a machine's container; its value is a digest of what Docker fixes then."""
 CLUSTER = "cluster"
 """The name of a stack's cluster."""
 

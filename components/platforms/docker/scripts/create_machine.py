@@ -1,7 +1,7 @@
 """Creates a container as a machine: systemd, sshd, a fixed address, a pinned host key.
 
-A running container with the same payload is kept. Any other container of that name, which a killed
-run left behind, is recreated.
+A running container of the same identity (`Payload.identity`) is kept, and takes the login key that
+is declared now. Any other container of that name, which a killed run left behind, is recreated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 from time import time
 
 from ....local import scripting
-from ..names import PAYLOAD_LABEL
+from ..names import IDENTITY_LABEL
 
 UNITS = "etc/systemd/system"
 HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
@@ -50,6 +50,12 @@ class Payload:
     routes: tuple[str, ...]
     user: str
 
+    @property
+    def identity(self) -> str:
+        """A digest of what Docker fixes at creation; the command's triggers hold the same fields."""
+        fixed = [self.image, self.network, self.second_network or "", *self.routes]
+        return hashlib.sha256("\n".join(fixed).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Result:
@@ -67,20 +73,21 @@ class Result:
 
 def run(payload: Payload) -> Result:
     """Create the container. Raises scripting.Failed where Docker cannot, or no address is free."""
-    digest = hashlib.sha256(scripting.encode(payload).encode()).hexdigest()
-    if not _is_running(payload.name, digest):
+    if _is_running(payload):
+        _copy(payload, _login_files(payload))
+    else:
         _remove(payload.name)
         if scripting.call(["docker", "image", "inspect", payload.image]).status:
             pull = ["docker", "pull", "--quiet", payload.image]
             scripting.check(pull, f"Docker has no image {payload.image}")
-        _start(payload, digest, _host_files(payload))
+        _start(payload, _host_files(payload))
     return _describe(payload)
 
 
-def _is_running(name: str, digest: str) -> bool:
-    template = f'{{{{.State.Running}}}} {{{{index .Config.Labels "{PAYLOAD_LABEL}"}}}}'
-    inspect = ["docker", "container", "inspect", "--format", template, name]
-    return scripting.call(inspect).text == f"true {digest}"
+def _is_running(payload: Payload) -> bool:
+    template = f'{{{{.State.Running}}}} {{{{index .Config.Labels "{IDENTITY_LABEL}"}}}}'
+    inspect = ["docker", "container", "inspect", "--format", template, payload.name]
+    return scripting.call(inspect).text == f"true {payload.identity}"
 
 
 def _remove(name: str) -> None:
@@ -172,7 +179,7 @@ def _archive(*members: _Member) -> bytes:
     return stream.getvalue()
 
 
-def _start(payload: Payload, digest: str, host_files: bytes) -> None:
+def _start(payload: Payload, host_files: bytes) -> None:
     """Create and start the container at a free address.
 
     Several machines may be created in parallel. Each begins with an address that follows from its
@@ -185,7 +192,7 @@ def _start(payload: Payload, digest: str, host_files: bytes) -> None:
         address = str(IPv4Address(first + (offset + attempt) % count))
         if address in _addresses_in_use(payload.network):
             continue
-        _create(payload, digest, address, host_files)
+        _create(payload, address, host_files)
         started = scripting.call(["docker", "start", payload.name])
         if started.status == 0:
             return
@@ -204,19 +211,27 @@ def _addresses_in_use(network: str) -> set[str]:
     return {cidr.partition("/")[0] for cidr in done.text.split()}
 
 
-def _create(payload: Payload, digest: str, address: str, host_files: bytes) -> None:
-    name, failure = payload.name, f"machine {payload.hostname}: Docker cannot make it"
+def _create(payload: Payload, address: str, host_files: bytes) -> None:
+    name, failure = payload.name, _failure(payload)
     create = ["docker", "create", "--name", name, "--hostname", payload.hostname]
-    create += ["--label", payload.label, "--label", f"{PAYLOAD_LABEL}={digest}", "--privileged"]
+    create += ["--label", payload.label, "--label", f"{IDENTITY_LABEL}={payload.identity}", "--privileged"]
     create += ["--network", payload.network, "--ip", address]
     create += ["--add-host", "host.docker.internal:host-gateway", "--stop-signal", "SIGRTMIN+3"]
     create += ["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp"]
     scripting.check([*create, payload.image, "/sbin/init"], failure)
     if payload.second_network:
         scripting.check(["docker", "network", "connect", payload.second_network, name], failure)
-    copy = ["docker", "cp", "-", f"{name}:/"]
-    scripting.check(copy, failure, stdin=host_files)
-    scripting.check(copy, failure, stdin=_login_files(payload))
+    _copy(payload, host_files)
+    _copy(payload, _login_files(payload))
+
+
+def _copy(payload: Payload, files: bytes) -> None:
+    """Unpack a tar at the root of the machine."""
+    scripting.check(["docker", "cp", "-", f"{payload.name}:/"], _failure(payload), stdin=files)
+
+
+def _failure(payload: Payload) -> str:
+    return f"machine {payload.hostname}: Docker cannot make it"
 
 
 def _login_files(payload: Payload) -> bytes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import socket
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -230,15 +230,43 @@ def test_a_second_network_is_attached_before_the_start(engine: Programs) -> None
     assert connected < lines.index("docker start istio-vm-mesh-lab-product-1")
 
 
+def recreated(engine: Programs, payload: create_machine.Payload, state: str) -> bool:
+    """Whether a machine's container is removed and created, where Docker describes it by `state`."""
+    engine.add("docker", ("inspect --format {{.State.Running}}", 0, state, ""), *rules()[1:])
+    before = len(engine.lines())
+    assert create_machine.run(payload).host_key == "ssh-ed25519 HOSTKEY"
+    lines = engine.lines()[before:]
+    assert [line.startswith(("docker rm", "docker create")) for line in lines].count(True) in (0, 2)
+    return any(line.startswith("docker create") for line in lines)
+
+
 def test_a_machine_that_runs_is_kept_and_another_is_made_again(engine: Programs) -> None:
     """A command whose line or payload changed runs again, and must not lose a machine."""
     create_machine.run(MACHINE)
     create = next(call.words for call in engine.calls("docker") if call.words[1] == "create")
-    label = next(word for word in create if word.startswith("istio-vm-mesh.payload="))
-    digest = label.partition("=")[2]
-    for state, kept in ((f"true {digest}", True), (f"false {digest}", False), ("true another", False)):
-        engine.add("docker", ("inspect --format {{.State.Running}}", 0, state, ""), *rules()[1:])
-        before = len(engine.lines())
-        assert create_machine.run(MACHINE).host_key == "ssh-ed25519 HOSTKEY"
-        lines = engine.lines()[before:]
-        assert any(line.startswith(("docker rm", "docker create")) for line in lines) != kept, json.dumps(lines)
+    label = next(word for word in create if word.startswith("istio-vm-mesh.identity="))
+    identity = label.partition("=")[2]
+    assert not recreated(engine, MACHINE, f"true {identity}")
+    assert recreated(engine, MACHINE, f"false {identity}")
+    assert recreated(engine, MACHINE, "true another")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"image": "machine:2"}, {"network": "x"}, {"second_network": "x"}, {"routes": ()}],
+    ids=str,
+)
+def test_what_docker_fixes_makes_another_machine(engine: Programs, change: dict[str, Any]) -> None:
+    assert recreated(engine, replace(MACHINE, **change), f"true {MACHINE.identity}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"public_key": "ssh-ed25519 BBBB"}, {"first": "172.31.6.200"}, {"label": "another=form"}],
+    ids=str,
+)
+def test_all_else_changes_in_place(engine: Programs, change: dict[str, Any]) -> None:
+    payload = replace(MACHINE, **change)
+    assert not recreated(engine, payload, f"true {MACHINE.identity}")
+    *_, login = (call for call in engine.calls("docker") if call.words[1:3] == ("cp", "-"))
+    assert payload.public_key in login.stdin
