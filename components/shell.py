@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-"""What the login shell of a machine is given: words that sh, bash, dash, zsh, fish and tcsh read
-alike, without quotes, operators and redirections."""
 REMOTE_TIME_LIMIT_S = 600
+"""Seconds that a script on a machine may run."""
 
 
 @cache
@@ -47,8 +46,3 @@ def run_as_root(text: str, time_limit_s: float = REMOTE_TIME_LIMIT_S) -> str:
     Returns a text for `bash -s`. It fails with the fix where the user has no sudo.
     """
     return f"TIME_LIMIT_S={time_limit_s}\n" + read_script("machines/as-root") + text
-
-
-def parse_results(stdout: str) -> dict[str, str]:
-    """The `key=value` lines that a script printed."""
-    return dict(line.split("=", 1) for line in stdout.splitlines() if "=" in line)

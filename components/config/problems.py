@@ -28,13 +28,16 @@ class Problem(NamedTuple):
 
 
 class SettingsError(Exception):
-    """A stack file is not valid; the text lists every problem, one a line."""
+    """Settings of a stack file or of a component are not valid.
+
+    The text lists every problem, one a line.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
         lines = "".join(f"\n  {problem}" for problem in self.problems)
-        super().__init__(f"the stack file has {count}:{lines}")
+        super().__init__(f"the settings have {count}:{lines}")
 
 
 def suggestion(word: str, valid: Iterable[str]) -> str:

@@ -79,7 +79,7 @@ def parse(output: str, started: float, ended: float) -> MachineReport:
     started, ended: this computer's time before and after the connection. A clock that shows a time
         between the two is right.
     """
-    values = shell.parse_results(output)
+    values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
     time = float(values.get("time") or started)
     return MachineReport(
         offset=time - min(max(time, started), ended),
