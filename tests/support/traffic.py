@@ -57,7 +57,9 @@ def lost_details(done: subprocess.CompletedProcess[str], count: int) -> str:
     lines = re.findall(r"^\[(\d+)(?: body)?\] (.*)$", done.stdout, re.MULTILINE)
     details = [f"{number}: {line}" for number, line in lines if number not in answered]
     summary = f"{len(answered)} of {count} answered, exit code {done.returncode}"
-    return "; ".join([*details, summary, *done.stderr.splitlines()[-2:]])
+    # Where the client gives up, it prints why instead of answers.
+    reason = [line[:300] for line in done.stdout.splitlines() if not line.startswith("[")][-2:]
+    return "; ".join([*details, summary, *([] if answered else reason), *done.stderr.splitlines()[-2:]])
 
 
 def describe_lost(requests: Sequence[Request]) -> str:
