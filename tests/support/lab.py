@@ -367,16 +367,8 @@ class Lab:
 
     def call_from_pod(self, name: str = "product", count: int = 20, caller: str = "deploy/product", path: str = "/") -> list[Answer]:
         """Call a Service by name from the workload's pod, or from another `caller` whose container has its name."""
-        client = [
-            "/usr/local/bin/client",
-            f"http://{name}{path}",
-            "--count",
-            str(count),
-            "--qps",
-            "100",
-            "--timeout",
-            "30s",
-        ]  # of all requests together
+        limits = ["--count", str(count), "--qps", "100", "--timeout", "30s"]  # of all requests together
+        client = ["/usr/local/bin/client", f"http://{name}{path}", *limits]
         exec_ = ["kubectl", "--namespace", "shop", "exec", caller, "--container", caller.split("/")[1], "--"]
         done = self.run(*exec_, *client, check=False)
         answers = parse_answers(done.stdout)

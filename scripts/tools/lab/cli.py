@@ -9,8 +9,8 @@ from . import paths
 
 EPILOG = """\
 exit codes: 0 done, 1 a step failed, 2 wrong command line, 3 this machine cannot run the lab, 130 interrupted
-Running a command again continues where the last run ended; what is built is kept in a cache
-(ISTIO_VM_MESH_CACHE, else XDG_CACHE_HOME or ~/.cache).
+Running a command again continues where the last run ended; what is built is kept in a cache, the
+directory istio-vm-mesh in ISTIO_VM_MESH_CACHE, XDG_CACHE_HOME or ~/.cache.
 """
 
 
