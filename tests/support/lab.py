@@ -462,6 +462,34 @@ class Lab:
     @contextmanager
     def background_requests(self, caller: str = "deploy/product", name: str = "product") -> Iterator[list[Request]]:
         """Call a Service from a pod during the block, one or two hundred times a second. The list grows with the answers."""
+        with self._idle_limit(name):
+            yield from self._requests(caller, name)
+
+    @contextmanager
+    def _idle_limit(self, service: str) -> Iterator[None]:
+        """Have proxies close idle connections to a Service before its application does.
+
+        The echo server closes a connection that was idle for five seconds. A request that is sent
+        in that moment is answered with 503, whatever the mesh does. A DestinationRule's idle time
+        holds for the callers' proxies and for the connections of the callee's proxy to the server.
+        """
+        name, _, namespace = service.partition(".")
+        rule = {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "DestinationRule",
+            "metadata": {"name": f"{name}-idle", "namespace": namespace or "shop"},
+            "spec": {
+                "host": f"{name}.{namespace or 'shop'}.svc.cluster.local",
+                "trafficPolicy": {"connectionPool": {"http": {"idleTimeout": "3s"}}},
+            },
+        }
+        self.run("kubectl", "apply", "--filename", "-", stdin=json.dumps(rule))
+        try:
+            yield
+        finally:
+            self.run("kubectl", "delete", "--ignore-not-found", "--filename", "-", stdin=json.dumps(rule))
+
+    def _requests(self, caller: str, name: str) -> Iterator[list[Request]]:
         requests: list[Request] = []
         stop = threading.Event()
 
@@ -527,6 +555,11 @@ class MultiNetworkLab(Lab):
 
     def base_change(self, config: Config) -> None:
         with_version_labels(config)
+
+    @contextmanager
+    def _idle_limit(self, service: str) -> Iterator[None]:
+        """Its Service has the program's own rule, with such an idle time: its machines are behind gateways."""
+        yield
 
     def packets_dropped_by_node(self) -> int:
         """Count the packets between the pods and the far network that the node dropped, because they went past the gateways."""
