@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from ipaddress import ip_address
 from typing import Any
+
+from ..config.addresses import is_address
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def with_paths(evidence: Evidence, gateways: Mapping[str, str], gateway_port: in
         matches no other gateway.
     gateway_port: the port by which gateways take calls from other networks.
     """
-    by_dns = next((name for host, name in gateways.items() if not _is_address(host)), None)
+    by_dns = next((name for host, name in gateways.items() if not is_address(host)), None)
 
     def path(call: Call) -> str:
         address, _, port = call.endpoint.rpartition(":")
@@ -128,14 +129,6 @@ def with_paths(evidence: Evidence, gateways: Mapping[str, str], gateway_port: in
         return f"through {gateways.get(address, by_dns or address)}"
 
     return replace(evidence, calls=tuple(replace(call, path=path(call)) for call in evidence.calls))
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _machine(caller: str) -> str:

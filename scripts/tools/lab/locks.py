@@ -48,6 +48,6 @@ def exclusive_lock() -> Iterator[bool]:
 
 
 def _users() -> TextIO:
-    file = paths.cache() / ".locks" / "engine"  # not in RUN, which goes with the engine
+    file = paths.cache() / paths.LOCKS / "engine"  # not in RUN, which goes with the engine
     file.parent.mkdir(parents=True, exist_ok=True)
     return file.open("w")

@@ -32,6 +32,9 @@ TMP = RUN / "tmp"
 DOCKER_HOST = RUN / "docker-host"
 """The address of the lab's own container engine, on one line; absent when the machine's engine is used."""
 
+LOCKS, UNFINISHED = ".locks", ".unfinished"
+"""Directories in the cache: of its locks, and of what is being made."""
+
 STACK = "lab"
 PASSPHRASE = "lab"
 """Of the stack's secrets. Public on purpose: the state is protected by the mode of its directory."""

@@ -23,7 +23,7 @@ from .. import paths
 MARKER = ".complete.json"
 ENGINE_DATA, ENGINE_LOG, RUNC_WRAPPER = "docker", "dockerd.log", "runc-without-missing-capabilities"
 """The lab's own container engine: its data root, its log, and the program that starts containers."""
-_PARTS = (".locks", ".unfinished", ENGINE_DATA, ENGINE_LOG, RUNC_WRAPPER)
+_PARTS = (paths.LOCKS, paths.UNFINISHED, ENGINE_DATA, ENGINE_LOG, RUNC_WRAPPER)
 """What is in the cache beside its entries."""
 
 
@@ -89,7 +89,7 @@ def ensure(key: Key, make: Callable[[Path], object], waiting: Callable[[str], ob
     with locked(key, waiting):
         if directory := find(key):  # made by the run that we waited for
             return directory
-        unfinished = paths.cache() / ".unfinished" / f"{key.name}-{key.version}-{key.inputs}".replace("/", "_")
+        unfinished = paths.cache() / paths.UNFINISHED / f"{key.name}-{key.version}-{key.inputs}".replace("/", "_")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         try:
@@ -106,7 +106,7 @@ def ensure(key: Key, make: Callable[[Path], object], waiting: Callable[[str], ob
 @contextmanager
 def locked(key: Key, waiting: Callable[[str], object] = lambda text: None) -> Iterator[None]:
     """Hold the lock of an entry. The lock goes with the process, so a killed run leaves none behind."""
-    file = paths.cache() / ".locks" / f"{key.name}-{key.version}-{key.inputs}".replace("/", "_")
+    file = paths.cache() / paths.LOCKS / f"{key.name}-{key.version}-{key.inputs}".replace("/", "_")
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
         try:
@@ -134,7 +134,7 @@ def purge() -> int:
     directory = paths.cache()
     parts = [directory / name for name in _PARTS]
     parts += [marker.parent for marker in directory.glob(f"*/*/{MARKER}")]
-    freed = sum(_bytes_on_disk(part) for part in parts)
+    before = sum(_bytes_on_disk(part) for part in parts)
     for part in parts:
         if part.is_dir() and not part.is_symlink():
             shutil.rmtree(part, ignore_errors=True)
@@ -143,7 +143,7 @@ def purge() -> int:
     for place in [*directory.glob("*"), directory]:
         if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
             place.rmdir()
-    return freed
+    return before - sum(_bytes_on_disk(part) for part in parts)
 
 
 def _bytes_on_disk(part: Path) -> int:

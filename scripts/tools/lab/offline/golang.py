@@ -137,7 +137,7 @@ def _build(step: Step, family: Family, programs: Mapping[str, str]) -> None:
     )  # fmt: skip
     progress = _Packages(programs, {line for line in listed.output.splitlines() if not line.startswith("go: ")})
     step.note(progress.state())
-    output = paths.cache() / ".unfinished" / f"build-{family.name}"
+    output = paths.cache() / paths.UNFINISHED / f"build-{family.name}"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     try:

@@ -54,7 +54,7 @@ def make(step: Step, engine: Engine, kinds: Iterable[str], label: str) -> None:
     debian.ensure(step, ["mmdebstrap"])
     archives = _archives(_apt("indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI) $(COMPONENT)", "Created-By: Packages"))
     options = [*_OPTIONS, *(f"--aptopt={option}" for option in _access(_apt_config()))]
-    unfinished = paths.cache() / ".unfinished"
+    unfinished = paths.cache() / paths.UNFINISHED
     unfinished.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rootfs-", dir=unfinished) as directory:
         commands = [
