@@ -44,7 +44,7 @@ def test_a_verdict_is_the_cost_of_a_machine_and_the_growth(seconds: tuple[float,
 
 def test_a_figure_is_held_against_its_bound() -> None:
     alone = figures.Figure(what="resources", value=7, unit="", most=6)
-    compared = figures.Figure(what="join", value=3.0, against="the floor", base=2.0, most=1.5)
+    compared = figures.Figure(what="join", value=3.0, against="an agent alone", base=2.0, most=1.5)
     shown = figures.Figure(what="up", value=60.0)
     assert [each.good for each in (alone, compared, shown)] == [False, True, True]
     assert compared.ratio == 1.5
