@@ -60,8 +60,8 @@ def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
 def _remove_files() -> None:
     for directory in (paths.STATE, paths.HOME, paths.BIN):
         shutil.rmtree(directory, ignore_errors=True)
-    for link in (paths.CHARTS, paths.GATEWAY_API, paths.DOCKER_HOST):
-        link.unlink(missing_ok=True)
+    for file in (paths.CHARTS, paths.GATEWAY_API, paths.PACKAGE_DIGEST, paths.DOCKER_HOST):
+        file.unlink(missing_ok=True)
 
 
 def _engine(step: Step) -> Engine | None:

@@ -129,6 +129,7 @@ def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: Existing
         assert f"istio-vm-mesh/{second.name}" in output, output
         assert {answer.hostname for answer in stack.lab.call_from_pod("invoices.billing", count=10)} == {"one"}
         second.assert_no_changes()
+        second.destroy()
     finally:
         second.remove()
     base(stack)
