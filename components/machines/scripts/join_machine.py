@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from time import monotonic, sleep
 
 from ... import names, shell
@@ -166,27 +166,53 @@ class _Join:
     def _answer(self, words: str) -> str:
         """Answer a question of the script: `yes`, or `no` with the reason and the fix."""
         topic, *rest = words.split()
-        if topic == "owner" and len(rest) >= 3:
-            return self._may_take(*rest[:3])
+        if topic == "owner" and len(rest) == len(fields(_Stamp)):
+            return self._may_take(_Stamp(*("" if word == "-" else word for word in rest)))
         if topic == "stop":
             return self._take_slots(*rest[:3])
         return f"no the question {topic} is of another version of this program: run the update again"
 
-    def _may_take(self, project: str, stack: str, machine: str) -> str:
-        owner, stamped = self._owner, f"{project}/{stack}"
-        if (project, stack) == (owner.project, owner.stack):
-            if machine != owner.machine:
-                report(
-                    f"machine {owner.machine}: its host was the machine {machine} of this stack "
-                    "until now. If the stack file names this host by both, remove one of them"
-                )
-            return "yes"
+    def _may_take(self, stamp: _Stamp) -> str:
+        """Answer whether the machine with another one's stamp may be joined."""
+        owner, stamped = self._owner, f"{stamp.project}/{stamp.stack}"
         if stamped == self._payload.take_over:
             return "yes"
-        return (
-            f"no this is the machine {machine} of the stack {stamped}: remove it there first, or "
-            f"set machines.{owner.machine}.takeOver: {stamped}, and nothing was changed"
-        )
+        if (stamp.project, stamp.stack) != (owner.project, owner.stack):
+            return (
+                f"no this is the machine {stamp.machine} of the stack {stamped}: remove it there first, or "
+                f"set machines.{owner.machine}.takeOver: {stamped}, and nothing was changed"
+            )
+        if stamp.machine == owner.machine:
+            return "yes"
+        try:
+            is_twice = self._is_twice_in_stack(stamp)
+        except scripting.Failed as error:
+            return f"no {error}"
+        if is_twice:
+            return (
+                f"no this is the machine {stamp.machine} of this stack, which joined it by the address "
+                f"{stamp.address}: {owner.machine} and {stamp.machine} are one host. Remove one of them from "
+                f"the stack file, and nothing was changed. A copy of that machine's disk is a host of its own: "
+                f"set machines.{owner.machine}.takeOver: {stamped} for it"
+            )
+        report(f"machine {owner.machine}: its host was the machine {stamp.machine} of this stack until now")
+        return "yes"
+
+    def _is_twice_in_stack(self, stamp: _Stamp) -> bool:
+        """Return whether another machine of this stack still is the host that this one came to.
+
+        Hosts that two machines swap have the same addresses as before. A machine that was renamed is
+        not in the stack any more, and one that went to another host has another registration there.
+        Raises scripting.Failed.
+        """
+        if not stamp.address or stamp.address == self._bundle.address:
+            return False
+        request = replace(self._slot_request(), namespace=stamp.namespace, workload=stamp.workload, machine=stamp.machine)
+        try:
+            declared = slots.declared(self._kubectl, request)
+        except slots.NoLease:
+            return False  # no machine of that workload is in the stack any more
+        return declared.is_in_stack and declared.registration in ("", stamp.registration)
 
     def _take_slots(self, namespace: str = "", workload: str = "", registration: str = "") -> str:
         """Take the slots that the stop of an agent needs.
@@ -264,6 +290,19 @@ class _Join:
         with contextlib.suppress(scripting.Failed):
             return entries.read(self._kubectl, self._owner.namespace, self._payload.entry)
         return None
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """Who joined the machine until now, and by which address; "" where its stamp does not say."""
+
+    project: str
+    stack: str
+    machine: str
+    registration: str
+    address: str
+    namespace: str
+    workload: str
 
 
 def report(sentence: str) -> None:

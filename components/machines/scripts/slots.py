@@ -227,6 +227,28 @@ def joined(kubectl: KubectlCall, request: SlotRequest) -> None:
         lease.record_joined()
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What a workload's Lease says of a machine.
+
+    is_in_stack: whether the stack has the machine in this workload.
+    registration: the registration by which it joined last; "" where it has not joined.
+    """
+
+    is_in_stack: bool
+    registration: str
+
+
+def declared(kubectl: KubectlCall, request: SlotRequest) -> Declared:
+    """Return what the Lease says of a machine. Raises scripting.Failed, and NoLease without one."""
+    lease = _Lease(kubectl, request)
+    with _as_failed(f"the machines of the workload {lease.workload} could not be read"):
+        annotations = _annotations(lease.read())
+    machines = annotations.get(MACHINES_ANNOTATION, "").split(",")
+    joined_by = annotations.get(JOINED_ANNOTATION_PREFIX + request.machine, "")
+    return Declared(request.machine in machines, joined_by)
+
+
 class NoLease(scripting.Failed):
     """The workload has no slots."""
 
