@@ -22,6 +22,7 @@ from time import sleep
 from ... import names, shell
 from ...local import cluster_access, openssh, scripting
 from ...local.cluster_access import ClusterAccess
+from ...local.conversation import Pause
 from ...local.openssh import Reach
 from .. import entries
 from ..bundle import Owner, leave_script
@@ -129,7 +130,7 @@ def leave(payload: Payload, how: Leave) -> None:
         return
     script = shell.run_as_root(leave_script(payload.owner), LEAVE_TIME_LIMIT_S)
 
-    def answer(_words: str) -> str:
+    def answer(_words: str, _pause: Pause) -> str:
         drain(payload)
         return "yes"
 

@@ -19,6 +19,7 @@ from time import monotonic, sleep
 from ... import names, shell
 from ...local import cluster_access, openssh, scripting, update_id
 from ...local.cluster_access import ClusterAccess, Kubectl
+from ...local.conversation import Pause
 from ...local.openssh import Reach
 from .. import entries
 from ..bundle import DEADLINE_S, WAIT_LIMIT_S, Bundle, digest, join_script, with_root_certificate
@@ -163,13 +164,13 @@ class _Join:
             )
         return minted.text
 
-    def _answer(self, words: str) -> str:
+    def _answer(self, words: str, pause: Pause) -> str:
         """Answer a question of the script: `yes`, or `no` with the reason and the fix."""
         topic, *rest = words.split()
         if topic == "owner" and len(rest) == len(fields(_Stamp)):
             return self._may_take(_Stamp(*("" if word == "-" else word for word in rest)))
         if topic == "stop":
-            return self._take_slots(*rest[:3])
+            return self._take_slots(pause, *rest[:3])
         return f"no the question {topic} is of another version of this program: run the update again"
 
     def _may_take(self, stamp: _Stamp) -> str:
@@ -214,7 +215,7 @@ class _Join:
             return False  # no machine of that workload is in the stack any more
         return declared.is_in_stack and declared.registration in ("", stamp.registration)
 
-    def _take_slots(self, namespace: str = "", workload: str = "", registration: str = "") -> str:
+    def _take_slots(self, pause: Pause, namespace: str = "", workload: str = "", registration: str = "") -> str:
         """Take the slots that the stop of an agent needs.
 
         namespace, workload, registration: of the agent, by the machine's stamp; "" without one.
@@ -233,7 +234,7 @@ class _Join:
         taken = []
         for each in requests:
             try:
-                self._held.enter_context(slots.slot(self._kubectl, each, report))
+                self._held.enter_context(slots.slot(self._kubectl, each, report, pause))
             except slots.NoLease as error:
                 if each is request:
                     return f"no {error}"
@@ -241,6 +242,7 @@ class _Join:
             except scripting.Failed as error:
                 return f"no {error}"
             taken.append(each)
+        pause(0)  # what has ended by now stops no agent, so its failure halts nothing
         self._slots = taken
         return "yes"
 

@@ -12,6 +12,7 @@ import pytest
 from components import names
 from components.local import cluster_access, openssh, scripting
 from components.local.cluster_access import ClusterAccess
+from components.local.conversation import Answer, Ended, Pause
 from components.local.openssh import Outcome, Reach
 from components.machines.bundle import WAIT_LIMIT_S, Bundle, Owner, digest, with_root_certificate
 from components.machines.entries import Quarantine
@@ -38,13 +39,22 @@ class Machine:
         self.cluster, self.outcome = cluster, DONE
         self.questions: list[str] = []
         self.answers: list[str] = []
-        self.script = ""
+        self.script, self.connected_s = "", 60.0
         self.registers: Callable[[], None] = lambda: cluster.add(ENTRY, "0123")
 
-    def run_script(self, _target: openssh.Target, script: str, *_: float, answer: Callable[[str], str]) -> Outcome:
+    def pause(self, seconds: float) -> None:
+        """Let the connection be lost after some seconds."""
+        self.connected_s -= seconds
+        if self.connected_s < 0:
+            raise Ended
+
+    def run_script(self, _target: openssh.Target, script: str, *_: float, answer: Answer) -> Outcome:
         self.script = script
         for question in self.questions:
-            self.answers.append(answer(question))
+            try:
+                self.answers.append(answer(question, self.pause))
+            except Ended:
+                return Outcome(Reach.CUT_OFF, 255)
             if self.answers[-1] != "yes":
                 return Outcome(Reach.FAILED, 1, "", f"machine billing-1: {self.answers[-1].removeprefix('no ')}")
         if self.outcome is DONE:
@@ -62,19 +72,23 @@ class Slots:
         self.log: list[str] = []
         self.requests: list[slots.SlotRequest] = []
         self.refusal = ""
+        self.wait_s, self.alone = 0.0, False
+        self.on_take: Callable[[], None] = lambda: None
         self.without: set[str] = set()
         self.stack: dict[str, str] = {}
 
     @contextmanager
-    def slot(self, _kubectl: object, request: slots.SlotRequest, _report: object) -> Iterator[None]:
+    def slot(self, _kubectl: object, request: slots.SlotRequest, _report: object, pause: Pause) -> Iterator[bool]:
+        pause(self.wait_s)
         if self.refusal:
             raise scripting.Failed(self.refusal)
         if request.workload in self.without:
             raise slots.NoLease(f"no Lease of {request.workload}")
         self.requests.append(request)
         self.log.append(f"take {request.machine}")
+        self.on_take()
         try:
-            yield
+            yield self.alone
         finally:
             self.log.append("give back")
 
@@ -283,6 +297,18 @@ def test_a_join_that_is_rolled_back_halts_the_others(machine: Machine, held: Slo
     with pytest.raises(scripting.Failed, match="the agent is not ready; the machine runs as before"):
         join_machine.run(PAYLOAD)
     assert held.log == ["take billing-1", f"halt: {ROLLED_BACK.stderr}", "give back"]
+
+
+@pytest.mark.parametrize("moment", ["while it waits", "as it gets its slot"])
+def test_a_connection_that_is_lost_before_the_stop_halts_nothing(machine: Machine, held: Slots, moment: str) -> None:
+    machine.questions = ["stop"]
+    if moment == "while it waits":
+        held.wait_s = 3600
+    else:
+        held.on_take = lambda: setattr(machine, "connected_s", -1.0)
+    with pytest.raises(scripting.Failed, match=r"the SSH connection to admin@192\.0\.2\.7 ended before the join did"):
+        join_machine.run(PAYLOAD)
+    assert not [line for line in held.log if line.startswith(("halt", "joined"))]
 
 
 def test_a_halted_update_leaves_the_machine_untouched_with_the_cause(machine: Machine, held: Slots) -> None:
