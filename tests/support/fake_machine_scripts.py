@@ -26,7 +26,10 @@ if [ -e agent ] && [ "$(cat digest)" = "$DIGEST" ] && connected; then
   echo "$DIGEST"
   exit 0
 fi
-if [ -e agent ]; then ask stop; fi
+if [ -e agent ]; then
+  set -- $(cat owner)
+  ask stop "$6" "$7" "$4"
+fi
 if [ -e broken ]; then echo "machine $MACHINE: the agent is not ready" >&2; exit 1; fi
 echo "$OWNER $PLACE" >owner
 if [ -e agent ]; then entries delete workloadentry "$(cat agent)" --ignore-not-found >/dev/null; fi

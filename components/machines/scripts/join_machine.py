@@ -234,13 +234,16 @@ class _Join:
         taken = []
         for each in requests:
             try:
-                self._held.enter_context(slots.slot(self._kubectl, each, report, pause))
+                is_alone = self._held.enter_context(slots.slot(self._kubectl, each, report, pause))
             except slots.NoLease as error:
                 if each is request:
                     return f"no {error}"
-                continue  # no machine of the old workload is left in the stack
+                report(_last_leaves(each))  # no machine of the old workload is left in the stack
+                continue
             except scripting.Failed as error:
                 return f"no {error}"
+            if is_alone:
+                report(_alone_restarts(each) if each is request else _last_leaves(each))
             taken.append(each)
         pause(0)  # what has ended by now stops no agent, so its failure halts nothing
         self._slots = taken
@@ -310,6 +313,20 @@ class _Stamp:
 def report(sentence: str) -> None:
     """Print a line that Pulumi shows with the update."""
     print(sentence, file=sys.stderr, flush=True)
+
+
+def _alone_restarts(request: slots.SlotRequest) -> str:
+    return (
+        f"machine {request.machine}: no other machine of the workload {request.namespace}/{request.workload} is "
+        "in the mesh. Unless it has pods, its Services pause until this agent has restarted"
+    )
+
+
+def _last_leaves(request: slots.SlotRequest) -> str:
+    return (
+        f"machine {request.machine} leaves the workload {request.namespace}/{request.workload}, and no other "
+        "machine of it is in the mesh. Unless it has pods, its Services have no endpoint from now on"
+    )
 
 
 def _problem(payload: Payload, joined: Bundle, outcome: openssh.Outcome) -> str:

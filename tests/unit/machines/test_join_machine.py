@@ -65,6 +65,7 @@ class Machine:
 class Slots:
     """The slots of workloads. `log` says what happened to them. without: workloads that have none.
 
+    alone: `<namespace>/<workload>` of those that one agent serves.
     stack: by which registration a machine of the stack joined, by `<namespace>/<workload> <machine>`.
     """
 
@@ -72,7 +73,8 @@ class Slots:
         self.log: list[str] = []
         self.requests: list[slots.SlotRequest] = []
         self.refusal = ""
-        self.wait_s, self.alone = 0.0, False
+        self.wait_s = 0.0
+        self.alone: set[str] = set()
         self.on_take: Callable[[], None] = lambda: None
         self.without: set[str] = set()
         self.stack: dict[str, str] = {}
@@ -88,7 +90,7 @@ class Slots:
         self.log.append(f"take {request.machine}")
         self.on_take()
         try:
-            yield self.alone
+            yield f"{request.namespace}/{request.workload}" in self.alone
         finally:
             self.log.append("give back")
 
@@ -274,10 +276,29 @@ def test_a_machine_that_moves_waits_for_a_slot_of_the_workload_that_it_leaves(ma
     assert len(halts) == 2, "of both workloads"
 
 
-def test_a_workload_without_machines_has_no_slots_to_wait_for(machine: Machine, held: Slots) -> None:
+def test_a_workload_without_machines_has_no_slots_to_wait_for(machine: Machine, held: Slots, capsys: pytest.CaptureFixture[str]) -> None:
     machine.questions, held.without = ["stop store catalog of-before"], {"catalog"}
     join_machine.run(PAYLOAD)
     assert [request.workload for request in held.requests] == ["billing"]
+    assert "machine billing-1 leaves the workload store/catalog, and no other machine of it is in the mesh" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("question", "line"),
+    [
+        ("stop shop billing 0123", "machine billing-1: no other machine of the workload shop/billing is in the mesh"),
+        ("stop store catalog of-before", "machine billing-1 leaves the workload store/catalog, and no other machine of it is in the mesh"),
+    ],
+)
+def test_a_pause_is_said_where_no_other_machine_answers(
+    machine: Machine, held: Slots, capsys: pytest.CaptureFixture[str], question: str, line: str
+) -> None:
+    machine.questions = [question]
+    join_machine.run(PAYLOAD)
+    assert capsys.readouterr().err == ""
+    held.alone = {"/".join(question.split()[1:3])}
+    join_machine.run(PAYLOAD)
+    assert capsys.readouterr().err.startswith(line)
 
 
 def test_a_workload_without_its_slots_is_an_error(machine: Machine, held: Slots) -> None:
