@@ -200,7 +200,7 @@ remove_installation() {
     echo "redirection rules of Istio are left: see 'iptables-save' and 'iptables-legacy-save'"
     return 1
   fi
-  if [ -e "$STATE/user-created" ]; then
+  if [ "$(getent passwd istio-proxy | cut -d : -f 6)" = "$STATE" ]; then
     if command -v userdel >/dev/null; then userdel istio-proxy; else deluser istio-proxy; fi
     if getent group istio-proxy >/dev/null; then groupdel istio-proxy; fi
   fi >/dev/null 2>&1

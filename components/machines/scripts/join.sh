@@ -212,6 +212,7 @@ write_stamp() {
     write_file "$STATE/owner" 0644 root:root
 }
 
+# Its home directory tells that a join created it: no file that may be lost.
 create_user() {
   if id istio-proxy >/dev/null 2>&1; then return; fi
   if command -v useradd >/dev/null; then
@@ -222,7 +223,6 @@ create_user() {
     adduser --system --group --home "$STATE" --no-create-home istio-proxy
   fi >/dev/null ||
     fail "the user istio-proxy cannot be created: create it, or see why useradd fails"
-  touch "$STATE/user-created"
 }
 
 # The package's own directory is named by its digest, and complete as soon as it has its name.

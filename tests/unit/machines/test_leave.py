@@ -90,6 +90,9 @@ def test_a_key_that_is_a_link_to_a_file_of_others_is_only_unlinked(machine: Fake
 def test_the_user_goes_only_if_a_join_created_it(tmp_path: Path, created: bool) -> None:
     machine = FakeMachine(tmp_path / "fresh").create()
     add_program(machine.directory / "bin", "userdel", 'echo "$*" >>"$RUN/removed"')
+    home = f"{machine.root}/{STATE}" if created else "/var/lib/istio"
+    line = f"istio-proxy:x:996:995::{home}:/usr/sbin/nologin"
+    add_program(machine.directory / "bin", "getent", f'[ "$1" != passwd ] || echo {line}')
     if created:
         add_program(machine.directory / "bin", "id", 'case $1 in -u) echo 0 ;; *) [ -e "$RUN/user" ] ;; esac')
         add_program(machine.directory / "bin", "useradd", 'echo "$*" >"$RUN/user"')
