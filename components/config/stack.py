@@ -11,6 +11,7 @@ from .existing import ExistingCluster, SshMachine
 from .google import GceInstanceGroup, GceMachine, GkeCluster, Google, GoogleMachine, Subnet
 from .mesh import MeshSettings, Network
 from .record import Named, Record
+from .rules import Rules
 from .workload import WorkloadSettings
 
 # A platform is added here: one record per kind of cluster and of machine.
@@ -60,6 +61,11 @@ class Settings(Record):
         default_factory=Verification,
         description="Verification of requests between pods and machines after every update. "
         "Default: a failure fails the update.",
+    )
+    rules: Rules = Field(
+        default_factory=Rules,
+        description="Rules that `./scripts/plan` holds changes of this stack to. "
+        "Default: all of them.",
     )
 
     def cidrs(self, network: str) -> tuple[str, ...]:
