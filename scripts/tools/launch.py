@@ -12,6 +12,7 @@ from tools import FAILED, INTERRUPTED, PYTHONPATH, UNFIT
 COMMANDS = {
     "lab": ("tools.lab", "tools.lab.cli"),
     "test": ("tools.devtools.test_runner", "tools.devtools.runner_cli"),
+    "plan": ("tools.plan", "tools.plan.cli"),
     "status": ("tools.mesh_status", "tools.mesh_status.cli"),
     "schema": ("tools.devtools.schema", "tools.devtools.schema"),
     "bench": ("tools.devtools.bench", "tools.devtools.bench.cli"),

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tools import ROOT
-from tools.devtools import mock_engine
+from tools import ROOT, mock_engine
 
 PAGE = ROOT / "docs" / "how-to" / "library.md"
 PACKAGE, PROJECT = "istio_vm_mesh", "billing"

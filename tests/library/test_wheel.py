@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 GRAPH = """
 import json, pathlib, sys
 from pulumi.runtime import mocks
-from tools.devtools import mock_engine
+from tools import mock_engine
 
 class Echo(mocks.Mocks):
     def new_resource(self, args):

@@ -6,7 +6,7 @@ from collections import Counter
 from functools import cache
 
 from tests.support import harness
-from tools.devtools import mock_engine
+from tools import mock_engine
 
 PROGRAM = mock_engine.Program(harness.ROOT / "tests" / "preview" / "two_of_each.py", "two")
 

@@ -7,24 +7,22 @@ import copy
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import json_format  # type: ignore[import-untyped]
 from pulumi.runtime import mocks
 
 from components import names
 from components.config import reader
-from components.names import PROJECT
 from components.platforms.docker.names import CLUSTER as KIND_CLUSTER
 from components.platforms.docker.names import CONTAINER, attachment_name, network_resource_name
-from tools.devtools import mock_engine
+from tools import mock_engine
+from tools.mock_engine import Node
 
 ROOT = Path(__file__).parents[2]
-# Pulumi's marks in serialized properties (sdk/python/lib/pulumi/runtime/rpc.py, _special_secret_sig).
-SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
+PROJECT = names.PROJECT
 
 CANARIES = {"kubeconfig": "canary-kubeconfig", "private key": "canary-private-key"}
 """Secret outputs of the mocked resources, by their kinds. None may be readable in a graph."""
@@ -113,22 +111,6 @@ def answer(name: str, type_: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Node:
-    """One requested resource. Inputs and state are plain, secrets as {"secret": value}; `dependencies` are names."""
-
-    type: str
-    name: str
-    inputs: dict[str, Any]
-    state: dict[str, Any]
-    """The outputs that the engine saves; additional secret outputs are secrets."""
-    parent: str
-    dependencies: tuple[str, ...] = ()
-    provider: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
-    """The options that are not at their defaults, by their names in Python."""
-
-
-@dataclass(frozen=True)
 class Run:
     """The resources of a program by name, and its outputs; an output that a preview does not know is empty."""
 
@@ -153,67 +135,11 @@ class Echo(mocks.Mocks):
         raise AssertionError(f"the program calls {args.token}: it must not look anything up")
 
 
-class Recorder(mocks.MockMonitor):
-    """A monitor that records all requests, and makes additional secret outputs secret, as the engine does."""
+class Recorder(mock_engine.Recorder):
+    """A recorder whose resources are what `Echo` makes of them."""
 
     def __init__(self, preview: bool) -> None:
         super().__init__(Echo(preview))
-        self.nodes: list[Node] = []
-
-    def RegisterResource(self, request: Any) -> Any:
-        response = super().RegisterResource(request)
-        if request.type == "pulumi:pulumi:Stack":
-            return response
-        for name in request.additionalSecretOutputs:
-            if name in response.object.fields and not _is_secret(response.object.fields[name]):
-                marked = {SIGNATURE: SECRET, "value": json_format.MessageToDict(response.object.fields[name])}
-                json_format.ParseDict(marked, response.object.fields[name])
-        edges = {*request.dependencies, *(urn for value in request.propertyDependencies.values() for urn in value.urns)}
-        node = Node(
-            request.type,
-            request.name,
-            _plain(json_format.MessageToDict(request.object)),
-            _plain(json_format.MessageToDict(response.object)),
-            _name(request.parent),
-            tuple(sorted(_name(urn) for urn in edges)),
-            _name(request.provider.rpartition("::")[0]),
-            _options(request),
-        )
-        self.nodes.append(node)
-        return response
-
-    def ReadResource(self, request: Any) -> Any:
-        response = super().ReadResource(request)
-        state = _plain(json_format.MessageToDict(response.properties))
-        edges = tuple(sorted(_name(urn) for urn in request.dependencies))
-        provider = _name(request.provider.rpartition("::")[0])
-        self.nodes.append(Node(request.type, request.name, {"id": request.id}, state, _name(request.parent), edges, provider))
-        return response
-
-
-def _options(request: Any) -> dict[str, Any]:
-    timeouts = request.customTimeouts
-    options = {
-        "additional_secret_outputs": sorted(request.additionalSecretOutputs),
-        "aliases": [former for alias in request.aliases if (former := _alias(alias))],
-        "custom_timeouts": {name: getattr(timeouts, name) for name in ("create", "update", "delete") if getattr(timeouts, name)},
-        "delete_before_replace": request.deleteBeforeReplace,
-        "deleted_with": _name(request.deletedWith),
-        "ignore_changes": sorted(request.ignoreChanges),
-        "protect": request.protect,
-        "replace_with": sorted(map(_name, request.replace_with)),
-        "replace_on_changes": sorted(set(request.replaceOnChanges) - {"triggers[*]"}),  # the command SDK's own
-        "retain_on_delete": request.retainOnDelete,
-    }
-    return {name: value for name, value in options.items() if value}
-
-
-def _alias(alias: Any) -> dict[str, Any]:
-    """Return the parts of a URN that an alias replaces, a parent by its name; none for aliases of the SDKs, which replace types."""
-    spec = alias.spec
-    parts = {"urn": alias.urn, "name": spec.name, "type": spec.type, "parent": _name(spec.parentUrn), "noParent": spec.noParent}
-    former = {name: value for name, value in parts.items() if value}
-    return {} if set(former) == {"type"} and not spec.type.startswith(f"{PROJECT}:") else former
 
 
 def stacks() -> list[str]:
@@ -274,21 +200,3 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(item)
     elif isinstance(value, str):
         yield value
-
-
-def _name(urn: str) -> str:
-    return urn.rsplit("::", 1)[-1] if "::" in urn else ""
-
-
-def _is_secret(value: Any) -> bool:
-    return value.struct_value.fields[SIGNATURE].string_value == SECRET if SIGNATURE in value.struct_value.fields else False
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        if value.get(SIGNATURE) == SECRET:
-            return {"secret": _plain(value["value"])}
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -28,6 +28,14 @@ TESTS = (
     "tests/unit/verification",
     "tests/unit/config/test_reader.py",
     "tests/unit/config/test_broken.py",
+    "tests/unit/config/test_rules.py",
+    "tests/unit/test_workflows.py",
+    "tests/unit/tools/plan/forge/test_check.py",
+    "tests/unit/tools/plan/forge/test_comments.py",
+    "tests/unit/tools/plan/test_render_json.py",
+    "tests/unit/tools/plan/test_render_markdown.py",
+    "tests/unit/tools/plan/test_rules.py",
+    "tests/unit/tools/plan/test_untrusted.py",
 )
 GOLDEN = "the_graph_is_the_one_that_was_reviewed"
 """Golden graphs fail on almost every change and explain little: a rule must fail too."""

@@ -1,7 +1,8 @@
 """`python -m tools.devtools.schema`, started by `./scripts/schema`: generate what editors and readers need for stack files.
 
-Writes `docs/stack.schema.json` (JSON Schema, draft 2020-12, of `stacks/Pulumi.<stack>.yaml`), `docs/settings.md` (a reference page)
-and `docs/costs.md` (what the stacks cost). A test compares them with the records in `components/config`.
+Writes `docs/stack.schema.json` (JSON Schema, draft 2020-12, of `stacks/Pulumi.<stack>.yaml`), `docs/settings.md` (a reference page),
+`docs/costs.md` (what the stacks cost), `docs/plan.schema.json` (of `./scripts/plan --json`) and the examples in `docs/plan.md`.
+Tests compare them with the records in `components/config` and `tools/plan/model.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tools import ROOT
 from . import costs
 
 SCHEMA, PAGE = ROOT / "docs" / "stack.schema.json", ROOT / "docs" / "settings.md"
+PLAN_SCHEMA = ROOT / "docs" / "plan.schema.json"
 HEAD = """# Settings
 
 What `stacks/Pulumi.<stack>.yaml` may contain, key by key. `./scripts/schema` generates this page from
@@ -35,7 +37,8 @@ No value of a stack file is a secret.
 def parser() -> argparse.ArgumentParser:
     """The command line; standard library only, like everything at the top of this file."""
     top = argparse.ArgumentParser(
-        prog="./scripts/schema", description="Generates docs/stack.schema.json, docs/settings.md and docs/costs.md."
+        prog="./scripts/schema",
+        description="Generates docs/stack.schema.json, docs/settings.md, docs/costs.md, docs/plan.schema.json and the examples in docs/plan.md.",
     )
     top.set_defaults(needs_lab=False)
     return top
@@ -150,7 +153,17 @@ def _references(node: Any) -> list[str]:
 
 def main() -> int:
     parser().parse_args()
-    for file, text in ((SCHEMA, schema()), (PAGE, page()), (costs.PAGE, costs.page())):
+    from tools.plan import render_json
+
+    from . import plan_examples
+
+    for file, text in (
+        (SCHEMA, schema()),
+        (PAGE, page()),
+        (costs.PAGE, costs.page()),
+        (PLAN_SCHEMA, render_json.schema()),
+        (plan_examples.PAGE, plan_examples.page(plan_examples.PAGE.read_text())),
+    ):
         file.write_text(text)
         print(file.relative_to(ROOT))
     return 0

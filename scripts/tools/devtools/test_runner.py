@@ -27,8 +27,11 @@ from tools.lab.steps import StepError, StepFailedError, Steps, seconds
 
 from . import runner_cli
 
-PROGRAMS = ("pulumi", "helm", "etcd", "kube-apiserver", "kube-controller-manager", "pilot-agent")
-"""What the engine tests run for real."""
+PROGRAMS = (
+    *("pulumi", "helm", "etcd", "kube-apiserver", "kube-controller-manager", "pilot-agent"),
+    "actionlint",
+)
+"""What the engine tests run for real, and the linter of workflows."""
 HOST_PACKAGES = [
     "ca-certificates",
     *("openssh-client", "openssh-server"),

@@ -21,9 +21,8 @@ from typing import Any, NoReturn
 from pulumi.runtime import mocks
 
 from components.config import reader
-from tools import PYTHONPATH, ROOT
+from tools import PYTHONPATH, ROOT, mock_engine
 
-from .. import mock_engine
 from .cli import SIZES
 
 RUNS = 3

@@ -1,0 +1,111 @@
+"""What a stack costs a month, from its resources, by the prices of docs/costs.yaml. Pure.
+
+The counts are those of `tools.devtools.costs`, which has them from the settings; a test compares
+both. What depends on use is not in it, such as traffic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from tools import ROOT
+
+from . import resources
+from .model import CostPart
+from .resources import Resource, items, number, value_at
+
+PRICES = ROOT / "docs" / "costs.yaml"
+
+
+@cache
+def _prices() -> Mapping[str, Any]:
+    import yaml
+
+    prices: Mapping[str, Any] = yaml.safe_load(PRICES.read_text())
+    return prices
+
+
+def parts(listed: Iterable[Resource]) -> tuple[CostPart, ...]:
+    """Return the parts of a stack's cost as it starts, sorted by item.
+
+    An item without a price costs nothing here: `CostPart.usd` is 0.
+    """
+    counts, spot = bill(listed)
+    if not counts:
+        return ()
+    data = _prices()
+    return tuple(
+        CostPart(
+            item=item,
+            count=count,
+            usd=_cost(count - spot[item] * (1 - data["spot"]), data["prices"].get(item)),
+        )
+        for item, count in sorted(counts.items())
+        if count
+    )
+
+
+def _cost(count: float, price: Mapping[str, Any] | None) -> float:
+    if price is None:
+        return 0.0
+    units = math.ceil(count / price["for"]) if "for" in price else count
+    return round(float(units * price["each"]), 2)
+
+
+def bill(listed: Iterable[Resource]) -> tuple[Counter[str], Counter[str]]:
+    """Return what a stack has, by the prices' names, and what of that is at a spot price."""
+    counts: Counter[str] = Counter()
+    spot: Counter[str] = Counter()
+    every = list(listed)
+    for each in every:
+        inputs = each.inputs
+        match each.type:
+            case resources.CLUSTER:
+                counts.update({"cluster": 1, "balancer": 1})
+            case resources.NODE_POOL:
+                nodes = number(value_at(inputs, "autoscaling.totalMinNodeCount"))
+                machine = str(value_at(inputs, "nodeConfig.machineType"))
+                _add_machines(
+                    counts, machine, nodes, number(value_at(inputs, "nodeConfig.diskSizeGb"))
+                )
+                spot.update({machine: nodes if value_at(inputs, "nodeConfig.spot") else 0})
+            case resources.INSTANCE:
+                machine, size = (
+                    str(inputs.get("machineType")),
+                    value_at(inputs, "bootDisk.initializeParams.size"),
+                )
+                _add_machines(counts, machine, 1, number(size))
+                spot.update({machine: 1 if inputs.get("scheduling") else 0})
+            case resources.TEMPLATE:
+                scalers = (
+                    other
+                    for other in every
+                    if other.type == resources.AUTOSCALER and other.parent == each.parent
+                )
+                count = next(
+                    (
+                        number(value_at(other.inputs, "autoscalingPolicy.minReplicas"))
+                        for other in scalers
+                    ),
+                    0,
+                )
+                machine, disks = str(inputs.get("machineType")), items(inputs.get("disks"))
+                _add_machines(
+                    counts, machine, count, sum(number(disk.get("diskSizeGb")) for disk in disks)
+                )
+                spot.update({machine: count if inputs.get("scheduling") else 0})
+            case resources.FORWARDING_RULE:
+                counts["balancer"] += 1
+            case "gcp:compute/routerNat:RouterNat":
+                counts["nat"] += 1
+            case "gcp:dns/managedZone:ManagedZone":
+                counts["zone"] += 1
+    return counts, spot
+
+
+def _add_machines(counts: Counter[str], machine_type: str, count: int, disk_gb: int) -> None:
+    counts.update({machine_type: count, "disk": count * disk_gb, "nat-machine": count})

@@ -1,0 +1,162 @@
+"""`python -m tools.plan.describe --root DIRECTORY --stack NAME`: what a program declares, as JSON.
+
+It runs the program of a checkout under mocks: no cloud, cluster, state, plugin or secret is read or
+changed. The parent process gives it a directory of its own for HOME and private files, and an
+environment without credentials (`levels.describe`). Standard output is one line of JSON:
+`resources` (`resources.Resource`), `machine_files` (digests by role and path), `local_files`
+(paths that the stack file names), or `problems`, one line each, where the program refuses the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+LOCAL_PATHS = ("sha256", "charts", "gatewayApi", "kubeconfig", "privateKey")
+"""Keys of a stack file whose values may be paths on the computer that runs Pulumi."""
+
+
+def local_files(values: Any) -> Iterator[str]:
+    """Yield the paths that a stack file names, relative to the checkout."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if key in LOCAL_PATHS and isinstance(value, str) and "://" not in value:
+                yield value
+            yield from local_files(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from local_files(value)
+
+
+def without_local_files(values: Any) -> Any:
+    """Return a stack's configuration that needs no file beside the checkout.
+
+    Private keys are left out: no input of a resource holds a key or its path. A package's digest
+    that is a file's becomes a digest of the path.
+    """
+    if isinstance(values, list):
+        return [without_local_files(value) for value in values]
+    if not isinstance(values, Mapping):
+        return values
+    kept = {key: without_local_files(value) for key, value in values.items() if key != "privateKey"}
+    sha256 = kept.get("sha256")
+    if isinstance(sha256, str) and not (
+        len(sha256) == 64 and set(sha256) <= set("0123456789abcdef")
+    ):
+        kept["sha256"] = hashlib.sha256(sha256.encode()).hexdigest()
+    return kept
+
+
+def describe(root: Path, stack: str) -> dict[str, Any]:
+    """Return what the program in `root` declares for a stack.
+
+    Raises what the program raises where it cannot run.
+    """
+    from components.config import reader
+    from components.config.problems import SettingsError
+
+    try:
+        raw = reader.read_file(stack)
+    except SettingsError as error:
+        return {"problems": str(error).splitlines()}
+    return declared(root / "__main__.py", stack, raw)
+
+
+def declared(main_file: Path, stack: str, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a program declares for a configuration.
+
+    main_file: the program. raw: values by key, without the project's prefix.
+    """
+    import pulumi
+
+    from tools import mock_engine
+
+    from . import mocks
+
+    files = sorted(set(local_files(raw)))
+    cluster = raw.get("cluster")
+    network = str(cluster.get("network", "")) if isinstance(cluster, Mapping) else ""
+    recorder = mock_engine.Recorder(mocks.Answers(network))
+    program = mock_engine.Program(main_file, mock_engine.MAIN.project)
+    try:
+        mock_engine.run_program(
+            recorder, without_local_files(raw), preview=False, program=program, stack=stack
+        )
+    except pulumi.RunError as error:
+        return {"problems": str(error).splitlines(), "local_files": files}
+    return {
+        "resources": [_plain(node) for node in recorder.nodes],
+        "machine_files": _machine_files(),
+        "local_files": files,
+    }
+
+
+def _machine_files() -> dict[str, dict[str, str]]:
+    """Return digests of the units and scripts that machines get, by role and path."""
+    from components.machines.bundle import role_files
+
+    return {
+        role: {
+            file.path: hashlib.sha256(f"{file.mode} {file.owner} {file.text}".encode()).hexdigest()[
+                :12
+            ]
+            for file in role_files(role)
+        }
+        for role in ("sidecar", "router")
+    }
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    read = set(node.inputs) == {"id"}
+    return {
+        "type": node.type,
+        "name": node.name,
+        "parent": node.parent,
+        "inputs": _without_secrets(node.inputs),
+        "outputs": {}
+        if read
+        else _without_secrets(
+            {key: value for key, value in node.state.items() if key not in node.inputs}
+        ),
+        "read": read,
+        "ignored": node.options.get("ignore_changes", []),
+        "deleted_with": node.options.get("deleted_with", ""),
+    }
+
+
+def _without_secrets(value: Any) -> Any:
+    from .resources import SECRET
+
+    if isinstance(value, Mapping):
+        return (
+            SECRET
+            if set(value) == {"secret"}
+            else {key: _without_secrets(item) for key, item in value.items()}
+        )
+    return [_without_secrets(item) for item in value] if isinstance(value, list) else value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the description; return the exit code."""
+    parser = argparse.ArgumentParser(description="Prints what a program declares, as JSON.")
+    parser.add_argument("--root", type=Path, required=True, help="the checkout")
+    parser.add_argument("--stack", required=True, help="the stack")
+    options = parser.parse_args(arguments)
+    os.chdir(options.root)
+    warnings.simplefilter("ignore")
+    with contextlib.redirect_stdout(sys.stderr):
+        described = describe(options.root, options.stack)
+    print(json.dumps(described))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""What the engine and the clouds would answer, where a stack is described without them.
+
+Each answer follows from the inputs of its resource alone, so two descriptions differ where the
+stacks do: a container whose image changed has another ID, and its machine is another one.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from pulumi.runtime import mocks
+
+from . import resources
+
+
+def made_up(name: str) -> str:
+    """Return an address in place of one that is assigned on creation."""
+    number = zlib.crc32(name.encode()) & 0xFFFF
+    return f"{resources.MADE_UP}{number >> 8}.{number & 255}"
+
+
+class Answers(mocks.Mocks):
+    """Answers every resource with its inputs, and with what the program reads of it.
+
+    network: the name of the pods' network, which an adopted mesh must have.
+    """
+
+    def __init__(self, network: str) -> None:
+        self._network = network
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[Any, Any]]:
+        """Return the ID and the outputs of a resource."""
+        identity = resources.identity(args.typ, args.inputs)
+        return f"{args.name}-{identity}", {**args.inputs, **self._outputs(args, identity)}
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:
+        """Refuse: the program must not look anything up."""
+        raise AssertionError(f"the program calls {args.token}: it must not look anything up")
+
+    def _outputs(self, args: mocks.MockResourceArgs, identity: str) -> dict[str, Any]:
+        name, inputs = args.name, args.inputs
+        if args.typ.endswith(":ClusterCheck"):
+            uid = resources.digest(inputs.get("created_by"), inputs.get("access"))
+            return {"uid": uid, "recorded": {"uid": uid}, "kubeconfig": "{}"}
+        if args.typ.endswith(":Registration"):
+            return {"checked": ""}
+        if args.typ == resources.COMMAND:
+            return {"stdout": json.dumps(self._result(name, inputs, identity))}
+        if args.typ == resources.CONFIG_MAP:
+            return {"data": self._config_map(str(args.resource_id))}
+        return (
+            self._of_google(args.typ, name, inputs, identity) if args.typ.startswith("gcp:") else {}
+        )
+
+    def _result(self, name: str, inputs: Mapping[str, Any], identity: str) -> Mapping[str, Any]:
+        script = str(inputs.get("create") or "").rpartition("components/local/run.py")[2].split()
+        match script[0].rpartition("/")[2] if script else "":
+            case "create_cluster.py":
+                return {"kubeconfig": "{}", "address": made_up(name)}
+            case "create_network.py":
+                return {"name": f"{name}-{identity}"}
+            case "attach_network.py":
+                return {"address": made_up(name)}
+            case "create_machine.py":
+                return {
+                    "id": f"{name}-{identity}",
+                    "address": made_up(name),
+                    "host_key": "ssh-ed25519 AAAA",
+                }
+            case "create_ssh_key.py":
+                return {"private": "", "public": "ssh-ed25519 AAAA"}
+            case "join_machine.py":
+                return {"digest": resources.digest(inputs.get("stdin"), inputs.get("environment"))}
+            case "host_key.py":
+                return {"host_key": "ssh-ed25519 AAAA"}
+            case "over_ssh.py":
+                return {"stdout": ""}
+        return {}
+
+    def _config_map(self, resource_id: str) -> dict[str, str]:
+        values = {"global": {"network": self._network, "multiCluster": {"clusterName": ""}}}
+        return {
+            "mesh": "defaultConfig: {}\n",
+            "values": json.dumps(values),
+            "root-cert.pem": "-----BEGIN CERTIFICATE-----\n",
+        }
+
+    def _of_google(
+        self, type_: str, name: str, inputs: Mapping[str, Any], identity: str
+    ) -> dict[str, Any]:
+        outputs = {
+            "name": inputs.get("name") or f"{name}-{identity}",
+            "selfLink": f"{name}-{identity}",
+        }
+        match type_.rpartition(":")[2]:
+            case "Instance":
+                outputs |= {
+                    "instanceId": identity,
+                    "networkInterfaces": [{"networkIp": made_up(name)}],
+                }
+            case "Account":
+                email = f"{name}@{identity}"
+                outputs |= {
+                    "email": email,
+                    "member": f"serviceAccount:{email}",
+                    "uniqueId": identity,
+                }
+            case "Address":
+                outputs |= {"address": inputs.get("address") or made_up(name)}
+            case "Cluster":
+                endpoint = {"dnsEndpointConfig": {"endpoint": f"{identity}.gke.goog"}}
+                outputs |= {
+                    "controlPlaneEndpointsConfig": {
+                        **inputs.get("controlPlaneEndpointsConfig", {}),
+                        **endpoint,
+                    }
+                }
+        return outputs

@@ -1,0 +1,596 @@
+"""The records of a plan: what an update does to a mesh. Pure data, which `--json` prints as it is.
+
+A plan holds facts and no sentences: a renderer makes sentences of them. Every text in it comes from
+stack files, clusters or clouds, so it is not trusted where it is rendered.
+All records are frozen; all collections are tuples, sorted by name where their order says nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+FORMAT = 1
+"""The version of the records as JSON; a consumer refuses another one."""
+
+
+class Level(enum.StrEnum):
+    """What a plan was computed from.
+
+    FILES: the stack file and the program at two commits. STATE: the stack's state too.
+    LIVE: what the world has too.
+    """
+
+    FILES = "files"
+    STATE = "state"
+    LIVE = "live"
+
+
+class Mark(enum.StrEnum):
+    """What an update does to a part of the mesh."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+    SAME = "same"
+
+
+class Verdict(enum.StrEnum):
+    """The plan in one word. Where several hold, the last one of this list does.
+
+    NOTHING: no resource changes. SAFE: what clients use is there all the time.
+    PROGRAM: scripts, units or defaults of the program changed, or the base cannot run here.
+    PAUSES: a workload has no endpoint for a while. LEAVES: machines, workloads, Services or ports
+    of Services leave for good. REFUSED: the update fails before it changes anything (`Plan.error`).
+    """
+
+    NOTHING = "nothing"
+    SAFE = "safe"
+    PROGRAM = "program"
+    PAUSES = "pauses"
+    LEAVES = "leaves"
+    REFUSED = "refused"
+
+
+class Action(enum.StrEnum):
+    """What an update does to a machine.
+
+    JOINS: it enters the mesh. REJOINS: its join runs, and stops its agent only where the machine
+    differs from what the last join left. RESTARTS: its agent restarts. REGISTERS: its agent
+    restarts and registers anew, once its entry is deleted. REPLACED: another machine with its name
+    joins; the former one is drained and deleted before, or leaves afterwards where it stays.
+    MOVES: it goes to another workload; listed in the workload that it leaves, and with REGISTERS or
+    REPLACED in the one that it comes to.
+    LEAVES: it leaves the mesh. FORGOTTEN: nothing connects to it from now on, and it stays in the
+    mesh until it is removed.
+    """
+
+    JOINS = "joins"
+    REJOINS = "rejoins"
+    RESTARTS = "restarts"
+    REGISTERS = "registers"
+    REPLACED = "replaced"
+    MOVES = "moves"
+    LEAVES = "leaves"
+    FORGOTTEN = "forgotten"
+
+
+class Pause(enum.StrEnum):
+    """Whether a workload is without endpoints at some time.
+
+    NONE: machines or pods of each kind answer all the time. MACHINES: no machine answers for a
+    while, pods do. ALL: nothing answers for a while.
+    """
+
+    NONE = "none"
+    MACHINES = "machines"
+    ALL = "all"
+
+
+class Host(enum.StrEnum):
+    """What a machine is.
+
+    CONTAINER: on a Docker engine. INSTANCE: on Compute Engine. GROUP: a managed instance group,
+    which is one machine in the settings and several endpoints. SSH: a machine that exists.
+    """
+
+    CONTAINER = "container"
+    INSTANCE = "instance"
+    GROUP = "group"
+    SSH = "ssh"
+
+
+class Path(enum.StrEnum):
+    """How requests go from one network to another.
+
+    DIRECT: to the endpoint's own address. GATEWAY: through a gateway of its network. NONE: not.
+    """
+
+    DIRECT = "direct"
+    GATEWAY = "gateway"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """A part of what a machine is joined with, as text that can be compared.
+
+    key: its name, as in facts.py. value: short text, or a digest of a long one.
+    """
+
+    key: str
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachinePicture:
+    """A machine of a workload.
+
+    network: its network. address: by which pods reach it; "" where a preview does not know it.
+    host: what it is. identity: changes where it is another machine; "" where not known.
+    count: its endpoints: 1, or the lowest number of a group's machines.
+    restart: all that its agent is restarted for, by key. A change of one of these restarts it.
+    register: what istiod copies at registration; a change of one registers it anew.
+    changes: what has its join run again without a restart.
+    digest: of all that its agent is restarted for, as the join compares it; "" where not known.
+    leaves: whether it leaves over SSH when it is removed. stays: whether it exists afterwards.
+    forgotten: whether nothing connects to it any more.
+    """
+
+    name: str
+    network: str
+    address: str = ""
+    host: Host = Host.SSH
+    identity: str = ""
+    count: int = 1
+    restart: tuple[Fact, ...] = ()
+    register: tuple[Fact, ...] = ()
+    changes: tuple[Fact, ...] = ()
+    digest: str = ""
+    leaves: bool = True
+    stays: bool = False
+    forgotten: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """A port of a Service. name: with its protocol. port: its own. target: of the endpoints."""
+
+    name: str
+    port: int
+    target: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoints:
+    """How many endpoints are in a network. pods: in pods. machines: on machines."""
+
+    network: str
+    pods: int = 0
+    machines: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServicePicture:
+    """A Service of a workload.
+
+    endpoints: by network; of every workload of the namespace that it selects.
+    callers: the networks whose clients reach it, and "outside" where clients outside of the mesh
+        do, in plaintext.
+    """
+
+    name: str
+    namespace: str
+    workload: str
+    ports: tuple[Port, ...] = ()
+    endpoints: tuple[Endpoints, ...] = ()
+    callers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadPicture:
+    """A workload.
+
+    identity: its SPIFFE ID. replicas: of its pods; None: the program runs none.
+    pods: a digest of what its pods are created from; a change replaces them one after another.
+    role: "sidecar", or "router" of a network's gateway.
+    max_unavailable: as the setting says: "25%", "2". at_once: agents that may be stopped at once.
+    strict: whether it refuses plaintext by what this program declares.
+    fail_closed: whether its machines refuse connections that nothing redirects.
+    """
+
+    name: str
+    namespace: str
+    identity: str
+    role: str = "sidecar"
+    replicas: int | None = None
+    pods: str = ""
+    max_unavailable: str = ""
+    at_once: int = 1
+    strict: bool = True
+    fail_closed: bool = False
+    machines: tuple[MachinePicture, ...] = ()
+    services: tuple[ServicePicture, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPicture:
+    """A network in Istio's sense.
+
+    pods: whether the cluster's pods are in it. gateways: its gateway machines. open: whether
+    clients of other networks reach its endpoints: by gateway machines or the east-west gateway.
+    """
+
+    name: str
+    pods: bool = False
+    gateways: int = 0
+    open: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPath:
+    """How requests go from clients in the network `source` to endpoints in the network `target`."""
+
+    source: str
+    target: str
+    path: Path
+
+
+class OpeningKind(enum.StrEnum):
+    """What lets traffic in."""
+
+    FIREWALL = "firewall"
+    LOAD_BALANCER = "load-balancer"
+    PUBLIC_ADDRESS = "public-address"
+    MUTUAL_TLS = "mutual-tls"
+    GATEWAY = "gateway"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """Something that lets traffic in.
+
+    name: of the rule, load balancer or namespace. to: what it leads to: a workload, nodes, …
+    sources: CIDRs, or networks; empty: not limited by the rule itself. ports: "tcp:22", …
+    world: whether it admits clients from all addresses.
+    mode: of mutual TLS: "STRICT", "PERMISSIVE".
+    """
+
+    kind: OpeningKind
+    name: str
+    to: str = ""
+    sources: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()
+    world: bool = False
+    mode: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """Istio's versions. control_plane: "" where the mesh is adopted and nothing reads it.
+
+    machines: of the machines' proxies. pods: of the proxies of new pods.
+    """
+
+    control_plane: str = ""
+    machines: str = ""
+    pods: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostPart:
+    """A part of the monthly cost. item: its name in docs/costs.yaml. usd: a month."""
+
+    item: str
+    count: float
+    usd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshPicture:
+    """A mesh as one side of a plan has it.
+
+    stack: its name. platform: of its cluster. adopted: whether the mesh is another's.
+    mesh: its ID; "" where it is adopted and nothing reads it.
+    protected: whether the cluster refuses deletion; None where the platform has no such thing.
+    verified: the workloads that an update verifies. mode: "fail", "warn" or "none".
+    machine_files: a digest of the scripts and units that machines get, by role, as `Fact`s.
+    cost: parts of the monthly cost; empty where nothing is paid to a cloud.
+    """
+
+    stack: str
+    platform: str = ""
+    mesh: str = ""
+    adopted: bool = False
+    protected: bool | None = None
+    networks: tuple[NetworkPicture, ...] = ()
+    workloads: tuple[WorkloadPicture, ...] = ()
+    paths: tuple[NetworkPath, ...] = ()
+    openings: tuple[Opening, ...] = ()
+    versions: Versions = Versions()
+    mode: str = "fail"
+    verified: tuple[str, ...] = ()
+    cost: tuple[CostPart, ...] = ()
+    machine_files: tuple[Fact, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why something happens to a machine.
+
+    key: as in facts.py: "labels", "version", "address", "scripts", …
+    before, after: short text; "" where it is not to be shown, or is not known.
+    """
+
+    key: str
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineChange:
+    """What an update does to a machine.
+
+    before: its name until now, where it was renamed. other: the workload, `<namespace>/<name>`,
+        that it comes from or goes to, where it moves.
+    host: what it is. count: its endpoints: 1, or those of an instance group.
+    drained: whether it is drained first, for LEAVES and REPLACED.
+    deleted: whether the machine itself is deleted.
+    certain: whether the action is known; else it depends on what is on the machine.
+    """
+
+    machine: str
+    network: str
+    action: Action
+    reasons: tuple[Reason, ...] = ()
+    before: str = ""
+    other: str = ""
+    host: Host = Host.SSH
+    count: int = 1
+    drained: bool = True
+    deleted: bool = False
+    certain: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PodsChange:
+    """What an update does to a workload's pods. before, after: replicas; None: it has none.
+
+    replaced: whether all pods are replaced one after another.
+    """
+
+    before: int | None = None
+    after: int | None = None
+    replaced: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadChange:
+    """What an update does to a workload.
+
+    restarts: agents of machines in the mesh that are stopped. at_once: how many of them at most.
+    waves: how many times that many. seconds: estimated for all waves; 0 without restarts.
+    pause: whether it is without endpoints meanwhile. settings: what else changed, as in the file.
+    """
+
+    name: str
+    namespace: str
+    mark: Mark
+    role: str = "sidecar"
+    machines: tuple[MachineChange, ...] = ()
+    restarts: int = 0
+    at_once: int = 0
+    waves: int = 0
+    seconds: int = 0
+    pause: Pause = Pause.NONE
+    pods: PodsChange | None = None
+    settings: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceChange:
+    """What an update does to a Service. before, after: None where there is none."""
+
+    name: str
+    namespace: str
+    mark: Mark
+    before: ServicePicture | None = None
+    after: ServicePicture | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityChange:
+    """A SPIFFE ID that appears, changes its users, or goes. before, after: `<namespace>/<name>`."""
+
+    identity: str
+    mark: Mark
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathChange:
+    """A path between networks that changes. before, after: None where a network is new or gone.
+
+    workload: whose machines changed their network, to `target`; "" where the network changed.
+    """
+
+    source: str
+    target: str
+    workload: str = ""
+    before: Path | None = None
+    after: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpeningChange:
+    """Something that opens, closes or changes. before, after: None where there is none."""
+
+    kind: OpeningKind
+    name: str
+    mark: Mark
+    before: Opening | None = None
+    after: Opening | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionsChange:
+    """Istio's versions before and after.
+
+    skew: the most minor versions that a proxy is behind the control plane, while the update runs
+    or after it; below zero: it is ahead. None where a version is not known.
+    """
+
+    before: Versions
+    after: Versions
+    skew: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostChange:
+    """US dollars a month, at the list prices of docs/costs.yaml, as the stack starts."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationPlan:
+    """What the update verifies when it has changed everything.
+
+    before, after: the mode. runs: the workloads that it verifies.
+    may_run: those that it verifies if what is not known before changes.
+    """
+
+    before: str
+    after: str
+    runs: tuple[str, ...] = ()
+    may_run: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramChange:
+    """A file of the program, or a default, that differs.
+
+    what: "machine-files" (units and scripts on machines), "join" (what runs joins), "program" (what
+        declares resources), "default" (of a setting), "local-file" (that the stack file names),
+        "unknown" (all of it: the base cannot run here).
+    name: a path in the repository, or a setting.
+    before, after: of a default, as in the schema.
+    """
+
+    what: str
+    name: str
+    mark: Mark
+    before: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """What Pulumi does to a resource.
+
+    op: "create", "update", "replace", "delete", "read", "import". type, name: the resource's.
+    destructive: whether something is deleted that a user would miss: a machine, a cluster, a
+        workload's objects, …
+    keys: the input properties that change. why: those that force a replacement.
+    diff: lines of `key: before -> after`, without secrets.
+    certain: whether an input changes; else it follows from what is known during the update alone.
+    """
+
+    op: str
+    type: str
+    name: str
+    parent: str = ""
+    destructive: bool = False
+    keys: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
+    diff: str = ""
+    certain: bool = True
+
+
+class LiveKind(enum.StrEnum):
+    """What the world has that the state does not."""
+
+    DRIFT = "drift"
+    UNHEALTHY = "unhealthy"
+    CERTIFICATE = "certificate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveFinding:
+    """Something in the world. subject: a machine, workload or resource. text: one sentence."""
+
+    kind: LiveKind
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenRule:
+    """A rule that the mesh after the update, or the update itself, breaks.
+
+    rule: its key in `rules:`. subject: what breaks it. facts: what it is, for the sentence.
+    excepted: the reason of the stack file for switching the rule off; "" where it holds.
+    """
+
+    rule: str
+    subject: str
+    facts: tuple[str, ...] = ()
+    excepted: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Degraded:
+    """A level that could not be had, and why: one sentence with cause and fix."""
+
+    level: Level
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanError:
+    """Why there is no update: the settings, or the program, refuse it, or the preview failed.
+
+    kind: "settings", "refused", "preview". lines: one problem each.
+    """
+
+    kind: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an update does to a mesh.
+
+    level: what it was computed from. degraded: the levels that could not be had.
+    base, head: commits, or "" (`head` of a tree with changes ends with `+`).
+    destroy: whether it is the plan of a `pulumi destroy`.
+    picture: the mesh after the update; None where it cannot be computed. former: before it.
+    workloads, services, …: those that change; what stays as it is is left out.
+    operations: empty at the level FILES where nothing but the picture is compared.
+    """
+
+    stack: str
+    level: Level
+    verdict: Verdict
+    format: int = FORMAT
+    base: str = ""
+    head: str = ""
+    destroy: bool = False
+    degraded: tuple[Degraded, ...] = ()
+    error: PlanError | None = None
+    broken: tuple[BrokenRule, ...] = ()
+    workloads: tuple[WorkloadChange, ...] = ()
+    services: tuple[ServiceChange, ...] = ()
+    identities: tuple[IdentityChange, ...] = ()
+    paths: tuple[PathChange, ...] = ()
+    openings: tuple[OpeningChange, ...] = ()
+    versions: VersionsChange | None = None
+    cost: CostChange | None = None
+    verification: VerificationPlan | None = None
+    program: tuple[ProgramChange, ...] = ()
+    operations: tuple[Operation, ...] = ()
+    live: tuple[LiveFinding, ...] = ()
+    picture: MeshPicture | None = None
+    former: MeshPicture | None = None

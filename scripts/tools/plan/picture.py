@@ -1,0 +1,493 @@
+"""The mesh that a list of resources makes. Pure: all levels decode their resources here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from components import names
+from components.machines.scripts.slots import limit_of
+
+from . import cost, facts, openings, resources
+from .model import (
+    Endpoints,
+    Fact,
+    Host,
+    MachinePicture,
+    MeshPicture,
+    NetworkPath,
+    NetworkPicture,
+    Path,
+    Port,
+    ServicePicture,
+    Versions,
+    WorkloadPicture,
+)
+from .resources import UNKNOWN, Resource, digest, items, mapping, number, value_at
+
+OUTSIDE = "outside"
+"""Among the callers of a Service: clients outside of the mesh, in plaintext."""
+
+
+Owner = tuple[str, str]
+"""Namespace and name of a workload."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Resources by name and by parent."""
+
+    resources: Sequence[Resource]
+    by_name: Mapping[str, Resource]
+    children: Mapping[str, Sequence[Resource]]
+
+    @classmethod
+    def of(cls, listed: Iterable[Resource]) -> Graph:
+        """Return the graph of a list of resources."""
+        all_resources = tuple(listed)
+        children: dict[str, list[Resource]] = {}
+        for each in all_resources:
+            children.setdefault(each.parent, []).append(each)
+        return cls(all_resources, {each.name: each for each in all_resources}, children)
+
+    def of_type(self, type_: str) -> list[Resource]:
+        """Return the resources of a type."""
+        return [each for each in self.resources if each.type == type_]
+
+    def child(self, owner: str, part: str) -> Resource | None:
+        """Return the resource of a machine or a workload, by the last part of its name."""
+        name = names.part_name(owner, part)
+        return next((each for each in self.children.get(owner, ()) if each.name == name), None)
+
+
+def decode(
+    stack: str,
+    listed: Iterable[Resource],
+    machine_files: Mapping[str, Mapping[str, str]] | None = None,
+    declared: Mapping[str, Owner] | None = None,
+) -> MeshPicture:
+    """Return the mesh of a stack.
+
+    stack: its name. listed: its resources.
+    machine_files: digests of what machines get from the program, by role and path; None where only
+        digests of all of it are compared, as joins return them.
+    declared: the workloads of instance groups, for those whose resources do not say it yet.
+    """
+    graph = Graph.of(listed)
+    _, adopted = _pods_network(graph)
+    files = {role: facts.files_fact(paths) for role, paths in (machine_files or {}).items()}
+    workloads = _workloads(graph, files, declared or {})
+    cluster = next(iter(graph.of_type(resources.CLUSTER)), None)
+    mesh = MeshPicture(
+        stack=stack,
+        platform=_platform(graph),
+        mesh=_text(value_at(_istiod(graph), "global.meshID")),
+        adopted=adopted,
+        protected=bool(cluster.inputs.get("deletionProtection", True)) if cluster else None,
+        workloads=workloads,
+        openings=openings.decode(graph.resources),
+        versions=_versions(graph, workloads),
+        mode=_mode(graph),
+        verified=tuple(
+            each.name for each in workloads if graph.child(each.name, names.VERIFICATION)
+        ),
+        cost=cost.parts(graph.resources),
+        machine_files=tuple(Fact(key=role, value=value) for role, value in sorted(files.items())),
+    )
+    return with_services(mesh, graph)
+
+
+def with_services(mesh: MeshPicture, graph: Graph) -> MeshPicture:
+    """Return a mesh with its networks, paths and Services, which follow from where machines are."""
+    pods_network, _ = _pods_network(graph)
+    inhabited = {
+        machine.network for each in mesh.workloads for machine in each.machines if machine.network
+    }
+    networks = _networks(graph, pods_network, inhabited)
+    paths = _paths(networks)
+    workloads = tuple(
+        replace(each, services=_services(graph, each, mesh.workloads, pods_network, paths))
+        for each in mesh.workloads
+    )
+    return replace(mesh, networks=networks, paths=paths, workloads=workloads)
+
+
+def _is_gateway(workload: str, namespace: str) -> bool:
+    """Return whether a workload is a network's gateway."""
+    return namespace == names.ISTIO_NAMESPACE and workload.endswith(names.gateway_workload_name(""))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) and value != UNKNOWN else ""
+
+
+def _istiod(graph: Graph) -> Mapping[str, object]:
+    release = next(
+        (each for each in graph.of_type(resources.RELEASE) if each.name == names.ISTIOD_DEPLOYMENT),
+        None,
+    )
+    return mapping(release.inputs.get("values")) if release else {}
+
+
+def _platform(graph: Graph) -> str:
+    types = {each.type for each in graph.resources}
+    if resources.CLUSTER in types:
+        return "gke"
+    created = any(
+        resources.runs(each, "platforms/docker/scripts/create_cluster.py")
+        for each in graph.of_type(resources.COMMAND)
+    )
+    if created:
+        return "kind"
+    return "existing" if any(type_.endswith(":ClusterCheck") for type_ in types) else ""
+
+
+def _pods_network(graph: Graph) -> tuple[str, bool]:
+    """Return the network of the cluster's pods, and whether the mesh is another's."""
+    for each in graph.of_type(resources.NAMESPACE):
+        labels = mapping(value_at(each.inputs, "metadata.labels"))
+        if (
+            value_at(each.inputs, "metadata.name") == names.ISTIO_NAMESPACE
+            and names.NETWORK_LABEL in labels
+        ):
+            return str(labels[names.NETWORK_LABEL]), False
+    groups = graph.of_type(resources.WORKLOAD_GROUP)
+    network = next((value_at(each.inputs, "spec.template.network") for each in groups), "")
+    return _text(network), bool(groups)
+
+
+def _networks(graph: Graph, pods_network: str, inhabited: set[str]) -> tuple[NetworkPicture, ...]:
+    gateways: dict[str, int] = {}
+    for each in graph.of_type(resources.NETWORK_GATEWAY):
+        network = value_at(each.inputs, "metadata.labels")
+        name = network.get(names.NETWORK_LABEL, "")
+        closed = value_at(each.inputs, "metadata.name") == names.blackhole_gateway_name(name)
+        machines = graph_machines(graph, names.gateway_workload_name(name))
+        gateways[name] = 0 if closed else max(1, len(machines))
+    every = {*gateways, *inhabited, *([pods_network] if pods_network else [])}
+    return tuple(
+        NetworkPicture(
+            name=name,
+            pods=name == pods_network,
+            gateways=gateways.get(name, 0),
+            open=name == pods_network or gateways.get(name, 0) > 0,
+        )
+        for name in sorted(every)
+    )
+
+
+def graph_machines(graph: Graph, workload: str) -> list[str]:
+    """Return the names of the single machines of a workload."""
+    of_workload = []
+    for each in graph.of_type(resources.MACHINE):
+        registration = graph.child(each.name, names.REGISTRATION)
+        if registration and registration.inputs.get("workload") == workload:
+            of_workload.append(each.name)
+    return of_workload
+
+
+def _paths(networks: Sequence[NetworkPicture]) -> tuple[NetworkPath, ...]:
+    """Return how requests go between networks.
+
+    Pods of another network are behind the east-west gateway, machines behind their network's.
+    """
+    paths = []
+    for source in networks:
+        for target in networks:
+            path = (
+                Path.DIRECT
+                if source.name == target.name
+                else Path.GATEWAY
+                if target.open
+                else Path.NONE
+            )
+            paths.append(NetworkPath(source=source.name, target=target.name, path=path))
+    return tuple(paths)
+
+
+def _workloads(
+    graph: Graph, files: Mapping[str, str], declared: Mapping[str, Owner]
+) -> tuple[WorkloadPicture, ...]:
+    single = [_machine(graph, each, files) for each in graph.of_type(resources.MACHINE)]
+    grouped = [_group(graph, each, declared) for each in graph.of_type(resources.GROUP)]
+    pictures = []
+    for each in graph.of_type(resources.WORKLOAD):
+        group = graph.child(each.name, names.WORKLOAD_GROUP)
+        if group is None:
+            continue
+        metadata, spec = mapping(group.inputs.get("metadata")), mapping(group.inputs.get("spec"))
+        name, namespace = str(metadata.get("name", each.name)), str(metadata.get("namespace", ""))
+        account = str(value_at(spec, "template.serviceAccount") or name)
+        mine = [machine for owner, machine in [*single, *grouped] if owner == (namespace, name)]
+        annotations = _annotations(graph.child(each.name, names.SLOTS))
+        limit = str(annotations.get(names.MAX_UNAVAILABLE_ANNOTATION, ""))
+        in_slots = list(
+            filter(None, str(annotations.get(names.MACHINES_ANNOTATION, "")).split(","))
+        )
+        deployment = graph.child(each.name, names.PODS)
+        pod_spec = mapping(deployment.inputs.get("spec")) if deployment else {}
+        pictures.append(
+            WorkloadPicture(
+                name=name,
+                namespace=namespace,
+                identity=names.spiffe_id(namespace, account),
+                role="router" if _is_gateway(name, namespace) else "sidecar",
+                replicas=number(pod_spec.get("replicas", 1)) if deployment else None,
+                pods=digest(pod_spec.get("template")) if deployment else "",
+                max_unavailable=limit,
+                at_once=limit_of(limit, len(in_slots)) if limit else 1,
+                strict=_is_strict(graph, namespace),
+                fail_closed=any(
+                    fact.key == "fail-closed" and fact.value in ("true", "1")
+                    for machine in mine
+                    for fact in machine.restart
+                ),
+                machines=tuple(sorted(mine, key=lambda machine: machine.name)),
+            )
+        )
+    return tuple(sorted(pictures, key=lambda each: (each.namespace, each.name)))
+
+
+def _annotations(resource: Resource | None) -> Mapping[str, object]:
+    metadata = mapping(resource.inputs.get("metadata")) if resource else {}
+    annotations: Mapping[str, object] = mapping(metadata.get("annotations"))
+    return annotations
+
+
+def _is_strict(graph: Graph, namespace: str) -> bool:
+    modes = {
+        str(value_at(each.inputs, "metadata.namespace")): value_at(each.inputs, "spec.mtls.mode")
+        for each in graph.of_type(resources.PEER_AUTHENTICATION)
+        if not value_at(each.inputs, "spec.selector")
+    }
+    return modes.get(namespace, modes.get(names.ISTIO_NAMESPACE)) == "STRICT"
+
+
+def host_of(graph: Graph, machine: str) -> Resource | None:
+    """Return the resource that is the machine itself; None where it exists without this program."""
+    for each in graph.children.get(machine, ()):
+        container = resources.runs(each, "platforms/docker/scripts/create_machine.py")
+        if each.type == resources.INSTANCE or (each.type == resources.COMMAND and container):
+            return each
+    return None
+
+
+def _machine(
+    graph: Graph, component: Resource, files: Mapping[str, str]
+) -> tuple[Owner, MachinePicture]:
+    name = component.name
+    parts = {
+        part: graph.child(name, part) for part in (names.REGISTRATION, names.JOIN, names.DRAIN)
+    }
+    registration, join, drain = parts.values()
+    registered = registration.inputs if registration else {}
+    owner = (str(registered.get("namespace", "")), str(registered.get("workload", "")))
+    payload = resources.payload(join) if join else {}
+    of_join = facts.of_join(payload, mapping(join.inputs.get("environment")) if join else {})
+    leaving = resources.payload(drain, "delete") if drain else {}
+    address = of_join.address or _text(leaving.get("address"))
+    host = host_of(graph, name)
+    role = next((fact.value for fact in of_join.restart if fact.key == "role"), "sidecar")
+    more = (
+        (Fact(key="machine-files", value=files[role]),) if role in files and of_join.restart else ()
+    )
+    entry = _text(registered.get("entry"))
+    network = of_join.network or _network_in(entry, owner[1], address)
+    # The machine's identity: of what this program created, another one whenever it is recreated.
+    identity = _text(registered.get("identity"))
+    done = resources.result(join) if join and not files else {}
+    picture = MachinePicture(
+        name=name,
+        network=network,
+        address="" if resources.is_made_up(address) else address,
+        host=Host.SSH
+        if host is None
+        else Host.INSTANCE
+        if host.type == resources.INSTANCE
+        else Host.CONTAINER,
+        identity=identity,
+        restart=tuple(
+            sorted((*of_join.restart, *more, *_of_host(host)), key=lambda fact: fact.key)
+        ),
+        register=of_join.register,
+        changes=of_join.changes,
+        digest=str(done.get("digest", "")),
+        leaves="leave" in leaving or host is None,
+        stays=host is None,
+        forgotten=bool(registered.get("forgotten"))
+        or bool((leaving.get("leave") or {}).get("forget")),
+    )
+    return owner, picture
+
+
+def _of_host(host: Resource | None) -> tuple[Fact, ...]:
+    """Return what a machine of this program is created from, and what stops it where it changes."""
+    if host is None:
+        return ()
+    if host.type != resources.INSTANCE:
+        return (Fact(key="image", value=facts.text(resources.payload(host).get("image"))),)
+    image = value_at(host.inputs, "bootDisk.initializeParams.image")
+    stops = {
+        key: host.inputs.get(key)
+        for key in ("machineType", "serviceAccount", "shieldedInstanceConfig")
+    }
+    return (
+        Fact(key="image", value=facts.text(image)),
+        Fact(key="machine-type", value=str(stops["machineType"])),
+        Fact(key="template", value=digest(stops)),
+    )
+
+
+def _network_in(entry: str, workload: str, address: str) -> str:
+    """Return the network that the name of a WorkloadEntry ends with (`names.entry_name`)."""
+    prefix = names.entry_name(workload, address, "")
+    return entry.removeprefix(prefix) if address and entry.startswith(prefix) else ""
+
+
+def _group(
+    graph: Graph, component: Resource, declared: Mapping[str, Owner]
+) -> tuple[Owner, MachinePicture]:
+    template = next(
+        (
+            each
+            for each in graph.children.get(component.name, ())
+            if each.type == resources.TEMPLATE
+        ),
+        None,
+    )
+    scaler = next(
+        (
+            each
+            for each in graph.children.get(component.name, ())
+            if each.type == resources.AUTOSCALER
+        ),
+        None,
+    )
+    of_group, values = facts.of_group(template.inputs if template else {})
+    picture = MachinePicture(
+        name=component.name,
+        network=of_group.network,
+        host=Host.GROUP,
+        identity=component.name,
+        count=number(value_at(scaler.inputs, "autoscalingPolicy.minReplicas")) if scaler else 0,
+        restart=of_group.restart,
+        register=of_group.register,
+        leaves=False,
+    )
+    owner = (values.get("NAMESPACE", ""), values.get("WORKLOAD", ""))
+    return owner if owner[1] else declared.get(component.name, owner), picture
+
+
+def _services(
+    graph: Graph,
+    workload: WorkloadPicture,
+    every: Sequence[WorkloadPicture],
+    pods_network: str,
+    paths: Sequence[NetworkPath],
+) -> tuple[ServicePicture, ...]:
+    """Return the Services of a workload, with the endpoints of all that they select."""
+    pictures = []
+    for each in graph.children.get(workload.name, ()):
+        if each.type != resources.SERVICE:
+            continue
+        selector = mapping(value_at(each.inputs, "spec.selector"))
+        counts: dict[str, list[int]] = {}
+        for other in every:
+            if other.namespace != workload.namespace:
+                continue
+            if other.replicas and _selects(selector, _pod_labels(graph, other)):
+                counts.setdefault(pods_network, [0, 0])[0] += other.replicas
+            if _selects(selector, _group_labels(graph, other)):
+                for machine in other.machines:
+                    counts.setdefault(machine.network, [0, 0])[1] += machine.count
+        endpoints = tuple(
+            Endpoints(network=network, pods=pods, machines=machines)
+            for network, (pods, machines) in sorted(counts.items())
+        )
+        metadata = mapping(each.inputs.get("metadata"))
+        pictures.append(
+            ServicePicture(
+                name=str(metadata.get("name", each.name)),
+                namespace=str(metadata.get("namespace", workload.namespace)),
+                workload=workload.name,
+                ports=tuple(_port(port) for port in items(value_at(each.inputs, "spec.ports"))),
+                endpoints=endpoints,
+                callers=_callers(workload, endpoints, paths),
+            )
+        )
+    return tuple(sorted(pictures, key=lambda service: service.name))
+
+
+def _port(port: Mapping[str, object]) -> Port:
+    target = port.get("targetPort", port.get("port"))
+    return Port(
+        name=str(port.get("name", "")),
+        port=number(port.get("port")),
+        target=number(target),
+    )
+
+
+def _selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    return bool(selector) and selector.items() <= labels.items()
+
+
+def _pod_labels(graph: Graph, workload: WorkloadPicture) -> Mapping[str, str]:
+    deployment = graph.child(workload.name, names.PODS)
+    return (
+        mapping(value_at(deployment.inputs, "spec.template.metadata.labels")) if deployment else {}
+    )
+
+
+def _group_labels(graph: Graph, workload: WorkloadPicture) -> Mapping[str, str]:
+    group = graph.child(workload.name, names.WORKLOAD_GROUP)
+    return mapping(value_at(group.inputs, "spec.metadata.labels")) if group else {}
+
+
+def _callers(
+    workload: WorkloadPicture, endpoints: Sequence[Endpoints], paths: Sequence[NetworkPath]
+) -> tuple[str, ...]:
+    targets = {each.network for each in endpoints}
+    networks = {
+        path.source for path in paths if path.target in targets and path.path is not Path.NONE
+    }
+    return tuple(sorted({*networks, *(() if workload.strict else (OUTSIDE,))}))
+
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+(?:-[a-z0-9.]+)?")
+
+
+def version_in(text: str) -> str:
+    """Return the version in a URL or a description, "" where there is none."""
+    matched = _VERSION.search(text)
+    return matched[0] if matched else ""
+
+
+def _versions(graph: Graph, workloads: Sequence[WorkloadPicture]) -> Versions:
+    control_plane = _text(value_at(_istiod(graph), "global.tag"))
+    urls = [
+        fact.value
+        for each in workloads
+        for machine in each.machines
+        for fact in machine.restart
+        if fact.key == "version"
+    ]
+    machines = [version for version in map(version_in, urls) if version]
+    return Versions(
+        control_plane=control_plane,
+        machines=min(machines, key=version_key) if machines else "",
+        pods=control_plane if any(each.replicas for each in workloads) else "",
+    )
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Return a version for comparisons: its numbers."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _mode(graph: Graph) -> str:
+    """Return what a failed verification does."""
+    for each in graph.of_type(resources.COMMAND):
+        if names.is_part(each.name, names.VERIFICATION):
+            return "warn" if resources.payload(each).get("warn_only") else "fail"
+    return "none"

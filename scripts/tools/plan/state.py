@@ -1,0 +1,373 @@
+"""The level STATE: what Pulumi previews against the state of a stack."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from components import config, names
+from components.config.problems import SettingsError
+from components.config.stack import Settings
+from components.local import scripting
+from components.machines import bundle as bundles
+from components.machines.bootstrap import JoinInputs, bundle
+from components.machines.bundle import Bundle, Owner, with_root_certificate
+from components.machines.files import configuration_files
+from tools import ROOT
+from tools.mesh_status import pulumi
+
+from . import facts, picture, resources
+from .compare import compare
+from .model import Fact, Level, MachinePicture, MeshPicture, Operation, Plan
+from .resources import UNKNOWN, Resource
+
+OPERATIONS = frozenset({"create", "update", "replace", "delete", "import"})
+ADOPTED = frozenset({"proxy", "mesh-id", "cluster-id"})
+"""Facts that follow from the configuration of a mesh that the stack adopts."""
+REGISTRATION = "dynamic/registration:Registration"
+
+
+class NoPreviewError(Exception):
+    """There is no preview: one sentence with cause and fix.
+
+    lines: what Pulumi reports, where the preview itself failed; empty where it never ran.
+    refused: whether the program refuses the change, so that an update would fail as well.
+    """
+
+    def __init__(self, reason: str, lines: tuple[str, ...] = (), refused: bool = False) -> None:
+        super().__init__(reason)
+        self.lines, self.refused = lines, refused
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What Pulumi previews. before, after: the resources on both sides."""
+
+    before: tuple[Resource, ...]
+    after: tuple[Resource, ...]
+    operations: tuple[Operation, ...]
+
+
+def plan(stack: str, destroy: bool) -> Plan:
+    """Return the plan of an update, or of a destroy, of a stack. Raises NoPreviewError."""
+    text = preview(pulumi.environment(), stack, destroy)
+    return plan_of(stack, decode(text), _settings(stack), destroy)
+
+
+def preview(variables: Mapping[str, str], stack: str, destroy: bool) -> str:
+    """Return what Pulumi prints as JSON. Raises NoPreviewError."""
+    words = ["destroy", "--preview-only"] if destroy else ["preview", "--show-sames"]
+    command = ["pulumi", *words, "--json", "--stack", stack, *pulumi.QUIET]
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(variables),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise NoPreviewError(
+            "pulumi is not on PATH: install it, or bring the lab up first (./scripts/lab up)"
+        ) from None
+    if done.returncode:
+        raise failure(done.stdout, done.stderr)
+    return done.stdout
+
+
+def failure(stdout: str, stderr: str) -> NoPreviewError:
+    """Return why there is no preview. Warnings and the text of secrets are not in it."""
+    with contextlib.suppress(ValueError):
+        errors = [
+            each
+            for each in _document(stdout).get("diagnostics") or ()
+            if each.get("severity") == "error"
+        ]
+        lines = tuple(
+            dict.fromkeys(line for each in errors for line in _lines(each.get("message", "")))
+        )
+        if lines:
+            refused = any(REGISTRATION in str(each.get("urn", "")) for each in errors)
+            return NoPreviewError(f"the preview failed: {lines[0]}", lines, refused)
+    lines = tuple(_lines(stderr))[-5:]
+    return NoPreviewError(lines[-1] if lines else "pulumi gave no reason")
+
+
+def _lines(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        words = line.strip().removeprefix("error: ")
+        if words:
+            yield words
+
+
+def _document(text: str) -> Mapping[str, Any]:
+    """Return the JSON in the output of Pulumi, which other lines may precede."""
+    begin = text.find("{\n")
+    document, _ = json.JSONDecoder().raw_decode(text[max(begin, 0) :])
+    return document if isinstance(document, Mapping) else {}
+
+
+def _settings(stack: str) -> Settings | None:
+    """Return the settings in the stack file, where they can be read."""
+    try:
+        return config.load_file(stack)
+    except SettingsError:
+        return None
+
+
+# ---- Decoding.
+
+
+def decode(text: str) -> Preview:
+    """Return what a preview says. text: of `pulumi preview --json --show-sames`."""
+    steps = _document(text).get("steps") or ()
+    before = [
+        _resource(step["oldState"], str(step["op"])) for step in steps if step.get("oldState")
+    ]
+    after = [_resource(step["newState"], str(step["op"])) for step in steps if step.get("newState")]
+    return Preview(tuple(before), tuple(after), tuple(filter(None, map(_operation, steps))))
+
+
+def refreshed(text: str) -> list[tuple[Resource, Resource | None]]:
+    """Return resources as the state and as the world has them; None where it has none.
+
+    text: standard output of `pulumi refresh --preview-only --json`.
+    """
+    return [
+        (
+            _resource(step["oldState"], str(step["op"])),
+            _resource(step["newState"], str(step["op"])) if step.get("newState") else None,
+        )
+        for step in _document(text).get("steps") or ()
+        if step.get("oldState")
+    ]
+
+
+def _resource(state: Mapping[str, Any], op: str) -> Resource:
+    return Resource(
+        type=str(state.get("type", "")),
+        name=_name(state.get("urn", "")),
+        parent=_name(state.get("parent", "")),
+        inputs=state.get("inputs") or {},
+        outputs=state.get("outputs") or {},
+        op=op,
+        read=bool(state.get("external")),
+        deleted_with=_name(state.get("deletedWith", "")),
+    )
+
+
+def _name(urn: str) -> str:
+    return urn.rpartition("::")[2]
+
+
+def _operation(step: Mapping[str, Any]) -> Operation | None:
+    op, old, new = str(step["op"]), step.get("oldState"), step.get("newState")
+    state = new or old or {}
+    resource = _resource(state, op)
+    if op not in OPERATIONS or resource.is_component:
+        return None
+    lines = list(resources.differences(_inputs(old), _inputs(new))) if old and new else []
+    # A provider may report a change where no input differs, or none where it ignores one.
+    detailed = tuple(step.get("detailedDiff") or ())
+    keys = tuple(dict.fromkeys(path for path, _, _ in lines)) or detailed
+    return Operation(
+        op=op,
+        type=resource.type,
+        name=resource.name,
+        parent=resource.parent,
+        destructive=op in ("delete", "replace") and resources.is_precious(resource),
+        keys=keys,
+        why=tuple(step.get("replaceReasons") or ()),
+        diff=resources.difference_text(lines),
+        certain=_is_certain(step, lines),
+    )
+
+
+def _is_certain(step: Mapping[str, Any], lines: Sequence[resources.Difference]) -> bool:
+    """Return whether an update or a replacement follows from what a preview knows."""
+    if step["op"] not in ("update", "replace") or not lines:
+        return True
+    why = tuple(step.get("replaceReasons") or ())
+    causes = [line for line in lines if line[0] in why] if step["op"] == "replace" else lines
+    return not causes or any(now != UNKNOWN for _, _, now in causes)
+
+
+def _inputs(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    return state.get("inputs") or {}
+
+
+# ---- The plan.
+
+
+def plan_of(
+    stack: str, previewed: Preview, settings: Settings | None, destroy: bool = False
+) -> Plan:
+    """Return the plan of a preview.
+
+    settings: those of the stack file, for what a preview does not know; None: they cannot be read.
+    """
+    before = picture.decode(stack, previewed.before)
+    declared = (
+        {name: _owner(settings, machine.workload) for name, machine in settings.machines.items()}
+        if settings
+        else {}
+    )
+    after = (
+        MeshPicture(stack=stack)
+        if destroy
+        else picture.decode(stack, previewed.after, declared=declared)
+    )
+    after = _filled(before, after, previewed, settings)
+    plan = compare(before, after, previewed.operations)
+    return replace(plan, level=Level.STATE, destroy=destroy)
+
+
+def _owner(settings: Settings, workload: str) -> picture.Owner:
+    return settings.workloads[workload].namespace, workload
+
+
+def _filled(
+    before: MeshPicture, after: MeshPicture, previewed: Preview, settings: Settings | None
+) -> MeshPicture:
+    """Return `after` with what a preview does not know, where it follows from the rest."""
+    old = {machine.name: machine for each in before.workloads for machine in each.machines}
+    graphs = picture.Graph.of(previewed.before), picture.Graph.of(previewed.after)
+    config_maps = (each.outputs.get("data") for each in graphs[0].of_type(resources.CONFIG_MAP))
+    roots = [
+        str(data["root-cert.pem"])
+        for data in config_maps
+        if isinstance(data, Mapping) and "root-cert.pem" in data
+    ]
+    filler = _Filler(old, *graphs, settings, roots[0] if roots else "")
+    workloads = tuple(
+        replace(each, machines=tuple(map(filler.fill, each.machines))) for each in after.workloads
+    )
+    return picture.with_services(replace(after, workloads=workloads), graphs[1])
+
+
+@dataclass(frozen=True)
+class _Filler:
+    """Fills in machines. root: the text of the mesh's root certificate, as the state has it."""
+
+    old: Mapping[str, MachinePicture]
+    before: picture.Graph
+    after: picture.Graph
+    settings: Settings | None
+    root: str
+
+    def fill(self, machine: MachinePicture) -> MachinePicture:
+        """Return a machine with its network, identity, facts and digest, as far as they follow."""
+        declared = self.settings.machines.get(machine.name) if self.settings else None
+        if not machine.network and declared:
+            machine = replace(machine, network=declared.network)
+        was = self.old.get(machine.name)
+        if was is None:
+            return machine
+        host = picture.host_of(self.after, machine.name)
+        if not machine.identity and not (host and host.op in ("replace", "create")):
+            machine = replace(
+                machine, identity=was.identity, address=machine.address or was.address
+            )
+        join = self.after.child(machine.name, names.JOIN)
+        if join is None or machine.identity != was.identity:
+            return machine
+        payload = resources.payload(join)
+        if not payload:
+            payload = self._expected(machine.name)
+            machine = self._with_facts(machine, payload, join)
+        if join.op == "same":
+            return replace(machine, digest=was.digest)
+        return replace(machine, digest=self._digest(payload))
+
+    def _with_facts(
+        self, machine: MachinePicture, payload: Mapping[str, Any], join: Resource
+    ) -> MachinePicture:
+        was = self.old[machine.name]
+        of_join = facts.of_join(payload, join.inputs.get("environment") or {})
+        adopts = bool(self.settings and self.settings.mesh.adopt)
+        restart = {
+            fact.key: fact for fact in of_join.restart if not (adopts and fact.key in ADOPTED)
+        }
+        kept = {fact.key: fact for fact in machine.restart}
+        # The script of a join follows from all of it, and from what is not known yet.
+        changes = tuple(fact for fact in of_join.changes if fact.key != "join-script")
+        return replace(
+            machine,
+            network=machine.network or was.network,
+            address=machine.address or was.address,
+            restart=_sorted({**kept, **restart}),
+            register=of_join.register,
+            changes=changes,
+        )
+
+    def _expected(self, name: str) -> Mapping[str, Any]:
+        """Return the payload of a join that a preview does not know, from the settings.
+
+        What only the cloud or the cluster knows is as in the state.
+        """
+        join = self.before.child(name, names.JOIN)
+        old = resources.payload(join) if join else {}
+        if not old or self.settings is None or name not in self.settings.machines:
+            return {}
+        machine = self.settings.machines[name]
+        workload, was = self.settings.workloads[machine.workload], old["bundle"]
+        owner = replace(
+            scripting.decode(Owner, was["owner"]),
+            workload=workload.name,
+            namespace=workload.namespace,
+        )
+        inputs = JoinInputs(
+            owner=owner,
+            network=machine.network,
+            address=was["address"],
+            gateway=was["gateway"],
+            root_certificate="",
+            workload=workload,
+            mesh=self.settings.mesh,
+        )
+        try:
+            expected = bundle(inputs)
+        except SettingsError:
+            return {}
+        registered = hashlib.sha256(expected.registered.encode()).hexdigest()
+        plain = {
+            key: value
+            for key, value in asdict(replace(expected, files=(), registered=registered)).items()
+            if key != "files"
+        }
+        rotation = str(machine.rotation)
+        return {
+            **old,
+            "bundle": plain,
+            "changes": f"{rotation} -",
+            "take_over": getattr(machine, "take_over", None) or "",
+        }
+
+    def _digest(self, payload: Mapping[str, Any]) -> str:
+        """Return what the join compares the machine with; "" where it is not known.
+
+        It is what `join_machine.run` returns (components/machines/scripts/join_machine.py).
+        """
+        is_complete = payload and hashlib.sha256(self.root.encode()).hexdigest() == payload.get(
+            "root_sha256"
+        )
+        if not is_complete or (
+            self.settings and self.settings.mesh.adopt and payload.get("changes", "").endswith(" -")
+        ):
+            return ""
+        decoded = scripting.decode(Bundle, payload["bundle"])
+        complete = with_root_certificate(
+            replace(decoded, files=configuration_files(decoded)), self.root
+        )
+        return bundles.digest(complete)
+
+
+def _sorted(by_key: Mapping[str, Fact]) -> tuple[Fact, ...]:
+    return tuple(by_key[key] for key in sorted(by_key))

@@ -1,0 +1,276 @@
+"""What plans of the level FILES say of changes of stack files.
+
+That it is true is tested under the engine (tests/engine/test_plan.py).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from tests.unit.tools.plan.changes import (
+    Config,
+    actions,
+    both,
+    config_of,
+    described,
+    machines,
+    plan_of,
+    workload,
+)
+from tools.devtools import costs
+from tools.plan import cost
+from tools.plan.files import DescriptionError, compared
+from tools.plan.model import Action, Mark, OpeningKind, Path, Pause, Verdict
+
+CONTAINER = {"platform": "docker", "workload": "product", "network": "pods"}
+
+
+def with_machines(count: int) -> Any:
+    """Return a change that gives the lab so many machines."""
+
+    def change(config: Config) -> None:
+        config["machines"] = {
+            f"product-{number}": dict(CONTAINER) for number in range(1, count + 1)
+        }
+
+    return change
+
+
+def without_pods(config: Config) -> None:
+    del config["workloads"]["product"]["pods"]
+
+
+def new_label(config: Config) -> None:
+    workloads = config["workloads"]
+    next(iter(workloads.values()))["labels"]["tier"] = "front"
+
+
+def test_nothing_changes_without_a_change() -> None:
+    plan = plan_of("lab", lambda _: None)
+    assert plan.verdict is Verdict.NOTHING
+    assert not (
+        plan.workloads or plan.services or plan.operations or plan.openings or plan.versions
+    )
+
+
+def test_agents_restart_in_waves_of_max_unavailable() -> None:
+    plan = plan_of("lab", new_label, with_machines(9))
+    change = workload(plan, "product")
+    assert (change.restarts, change.at_once, change.waves) == (9, 2, 5)
+    assert change.seconds == 5 * 25
+    assert change.pause is Pause.NONE
+    assert plan.verdict is Verdict.SAFE
+    assert {each.action for each in change.machines} == {Action.REGISTERS}
+    assert change.machines[0].reasons[0].after == "app=product,tier=front"
+
+
+def test_a_workload_whose_agents_all_restart_at_once_pauses_unless_pods_answer() -> None:
+    def all_at_once(config: Config) -> None:
+        config["workloads"]["product"]["maxUnavailable"] = "100%"
+        with_machines(3)(config)
+
+    with_pods = plan_of("lab", new_label, all_at_once)
+    assert workload(with_pods, "product").pause is Pause.MACHINES
+    assert with_pods.verdict is Verdict.SAFE
+    alone = plan_of("lab", new_label, both(all_at_once, without_pods))
+    assert workload(alone, "product").pause is Pause.ALL
+    assert alone.verdict is Verdict.PAUSES
+
+
+def test_machines_that_are_created_anew_wait_for_no_slot() -> None:
+    def another_image(config: Config) -> None:
+        for machine in config["machines"].values():
+            machine["image"] = "other:1"
+
+    plan = plan_of(
+        "lab",
+        another_image,
+        both(with_machines(4), without_pods),
+    )
+    assert set(actions(plan).values()) == {"replaced"}
+    assert workload(plan, "product").pause is Pause.ALL
+    assert all(change.drained and change.deleted for change in machines(plan).values())
+
+
+def test_a_group_replaces_its_machines_without_a_pause() -> None:
+    def another_script(config: Config) -> None:
+        config["machines"]["product-fleet"]["startupScript"] = "#!/bin/bash\ntrue\n"
+
+    plan = plan_of("fleet", another_script)
+    change = machines(plan)["product-fleet"]
+    assert (change.action, change.count) == (Action.REPLACED, 2)
+    assert [reason.key for reason in change.reasons] == ["setup"]
+    assert workload(plan, "product").pause is Pause.NONE
+
+
+def test_an_existing_machine_keeps_its_identity_through_names_and_hosts() -> None:
+    def rename(config: Config) -> None:
+        config["machines"]["billing-9"] = config["machines"].pop("billing-1")
+
+    renamed = machines(plan_of("existing", rename))
+    assert {name: (change.action, change.before) for name, change in renamed.items()} == {
+        "billing-9": (Action.REGISTERS, "billing-1")
+    }
+
+    def swap(config: Config) -> None:
+        one, other = config["machines"]["billing-1"], config["machines"]["billing-2"]
+        one["host"], other["host"] = other["host"], one["host"]
+
+    assert actions(plan_of("existing", swap)) == {
+        "billing-1": "registers",
+        "billing-2": "registers",
+    }
+
+
+def test_an_existing_machine_at_another_address_joins_before_the_former_one_leaves() -> None:
+    plan = plan_of(
+        "existing", lambda config: config["machines"]["billing-1"].update(host="10.11.0.77")
+    )
+    change = machines(plan)["billing-1"]
+    assert (change.action, change.deleted, change.drained) == (Action.REPLACED, False, True)
+    assert [(reason.before, reason.after) for reason in change.reasons] == [
+        ("10.11.0.5", "10.11.0.77")
+    ]
+    assert plan.verdict is Verdict.SAFE
+
+
+def test_a_forgotten_machine_stays_until_it_is_removed_and_is_not_drained_then() -> None:
+    def forget(config: Config) -> None:
+        config["machines"]["billing-1"]["forget"] = True
+
+    plan = plan_of("existing", forget)
+    assert actions(plan) == {"billing-1": "forgotten"}
+    assert plan.verdict is Verdict.SAFE
+    removed = plan_of("existing", lambda config: config["machines"].pop("billing-1"), forget)
+    change = machines(removed)["billing-1"]
+    assert (change.action, change.drained, change.deleted) == (Action.LEAVES, False, False)
+
+
+def test_a_machine_that_moves_is_told_of_in_both_workloads() -> None:
+    def move(config: Config) -> None:
+        billing = copy.deepcopy(config["workloads"]["billing"])
+        config["workloads"]["other"] = {**billing, "labels": {"app": "other"}, "services": {}}
+        config["machines"]["billing-1"]["workload"] = "other"
+
+    plan = plan_of("existing", move)
+    assert [
+        (each.machine, each.action, each.other) for each in workload(plan, "billing").machines
+    ] == [("billing-1", Action.MOVES, "billing/other")]
+    assert [
+        (each.machine, each.action, each.other) for each in workload(plan, "other").machines
+    ] == [("billing-1", Action.REGISTERS, "billing/billing")]
+    assert plan.verdict is Verdict.SAFE
+
+
+def test_a_machine_in_another_network_is_reached_by_another_path() -> None:
+    plan = plan_of(
+        "lab-multi-network", lambda config: config["machines"]["product-2"].update(network="pods")
+    )
+    assert [(each.source, each.workload, each.before, each.after) for each in plan.paths] == [
+        ("far", "product", Path.DIRECT, Path.GATEWAY),
+        ("pods", "product", Path.GATEWAY, Path.DIRECT),
+    ]
+    (service,) = plan.services
+    assert service.before and service.after
+    assert [(each.network, each.machines) for each in service.before.endpoints] == [
+        ("far", 2),
+        ("pods", 1),
+    ]
+    assert [(each.network, each.machines) for each in service.after.endpoints] == [
+        ("far", 1),
+        ("pods", 2),
+    ]
+
+
+def test_a_network_without_its_gateway_is_closed() -> None:
+    plan = plan_of("lab-multi-network", lambda config: config["networks"]["far"].pop("gateway"))
+    assert [(each.source, each.target, each.after) for each in plan.paths] == [
+        ("pods", "far", Path.NONE)
+    ]
+    assert plan.verdict is Verdict.LEAVES
+
+
+def test_plaintext_that_is_let_in_is_an_opening() -> None:
+    plan = plan_of("existing", lambda config: config["cluster"].update(namespaces=["billing"]))
+    assert [(each.kind, each.mark) for each in plan.openings] == [
+        (OpeningKind.MUTUAL_TLS, Mark.REMOVED)
+    ]
+    (service,) = plan.services
+    assert service.after and "outside" in service.after.callers
+
+
+def test_a_port_that_goes_is_no_safe_change() -> None:
+    plan = plan_of(
+        "lab",
+        lambda config: config["workloads"]["product"]["services"]["product"]["ports"].update(
+            http=81
+        ),
+    )
+    assert plan.verdict is Verdict.LEAVES
+    assert not plan.workloads
+
+
+def test_a_renamed_workload_is_refused_under_its_machines() -> None:
+    def rename(config: Config) -> None:
+        config["workloads"]["bills"] = config["workloads"].pop("billing")
+        for machine in config["machines"].values():
+            machine["workload"] = "bills"
+
+    plan = plan_of("existing", rename)
+    assert plan.verdict is Verdict.REFUSED
+    assert plan.error and plan.error.kind == "refused"
+
+
+def test_a_stack_file_with_problems_is_refused_with_all_of_them() -> None:
+    def mistakes(config: Config) -> None:
+        config["mesh"]["versoin"] = "1"
+        config["workloads"]["product"]["ports"]["http"] = 99999
+
+    plan = plan_of("lab", mistakes)
+    assert (plan.verdict, plan.picture) == (Verdict.REFUSED, None)
+    assert plan.error and plan.error.kind == "settings"
+    assert "did you mean 'version'" in "\n".join(plan.error.lines)
+
+
+def test_another_cluster_takes_all_machines_and_pauses_all_workloads() -> None:
+    plan = plan_of("lab", lambda config: config["cluster"].update(image="kindest/node:v1.36.0"))
+    assert plan.verdict is Verdict.PAUSES
+    assert [reason.key for reason in machines(plan)["product-1"].reasons] == ["cluster"]
+    assert "cluster-kind" in {each.name for each in plan.operations if each.destructive}
+
+
+def test_a_machine_type_stops_a_machine_and_costs_something_else() -> None:
+    plan = plan_of(
+        "multi-network",
+        lambda config: config["machines"]["product-1"].update(machineType="e2-standard-2"),
+    )
+    assert machines(plan)["product-1"].action is Action.RESTARTS
+    assert workload(plan, "product").pause is Pause.MACHINES
+    assert plan.cost and round(plan.cost.after - plan.cost.before, 2) == 49 - 12
+
+
+def test_costs_are_those_of_the_page() -> None:
+    checked = 0
+    for name, settings in costs.stacks():
+        description = described(name, config_of(name))
+        assert cost.bill(description.resources) == tuple(map(_positive, costs.bill(settings))), name
+        checked += 1
+    assert checked
+
+
+def _positive(counts: Any) -> Any:
+    return type(counts)({item: count for item, count in counts.items() if count})
+
+
+def test_a_program_that_cannot_run_at_the_base_is_no_plan_without_changes() -> None:
+    now = described("lab", config_of("lab"))
+    plan = compared("lab", DescriptionError("ModuleNotFoundError: no module named x"), now)
+    assert plan.verdict is Verdict.PROGRAM
+    assert "no module named x" in plan.degraded[0].reason
+    assert plan.picture
+
+
+def test_no_operation_is_left_out_of_the_summary_of_what_is_destroyed() -> None:
+    plan = plan_of("lab", lambda config: config["machines"].pop("product-1"))
+    assert {each.name for each in plan.operations if each.destructive} == {"product-1-container"}
