@@ -75,6 +75,7 @@ FAMILIES = {
         Family("kind", "sigs.k8s.io/kind", versions.KIND),
         Family("coredns", "github.com/coredns/coredns", versions.COREDNS),
         Family("etcd", "go.etcd.io/etcd/server/v3", versions.ETCD),
+        Family("actionlint", "github.com/rhysd/actionlint", versions.ACTIONLINT),
     )
 }
 

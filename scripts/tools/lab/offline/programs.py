@@ -70,6 +70,7 @@ PROGRAMS = {
     "kind": Program("kind", "sigs.k8s.io/kind", ("version",), r"^kind (?P<version>v0\.\S+)"),
     "coredns": Program("coredns", "github.com/coredns/coredns"),
     "etcd": Program("etcd", "go.etcd.io/etcd/server/v3"),
+    "actionlint": Program("actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
 }
 
 COMMANDS = ("pulumi", "kubectl", "helm", "kind", "istioctl")
