@@ -168,7 +168,8 @@ class SshMachine(Record):
     take_over: str | None = Field(
         default=None,
         description="`<project>/<stack>` that the machine belongs to until now, as a refused join "
-        "names it. Default: a machine of another stack is refused.",
+        "names it. The stack itself admits a copy of the disk of one of its machines. Default: a "
+        "machine of another stack is refused.",
     )
     forget: bool = Field(
         default=False,

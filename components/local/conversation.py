@@ -1,6 +1,7 @@
 """Runs a program that may put questions on its standard output, and answers them.
 
-A line `istio-vm-mesh: ask WORDS` is a question. Its answer is one line of standard input.
+A line `istio-vm-mesh: ask WORDS` is a question. Its answer is one line of standard input. An answer
+that takes long waits by the pause that it is given, which ends as soon as the program does.
 """
 
 from __future__ import annotations
@@ -16,27 +17,42 @@ from . import scripting
 
 ASK = "istio-vm-mesh: ask "
 
+Pause = Callable[[float], None]
+"""Passes seconds. Raises Ended as soon as the program that asks has ended."""
+Answer = Callable[[str, Pause], str]
+"""Returns the answer to a question, one line, from the question's words."""
+
+
+class Ended(Exception):
+    """The program ended before it had its answer."""
+
 
 def converse(
     words: Sequence[str],
     text: str,
     timeout_s: float,
-    answer: Callable[[str], str] | None = None,
+    answer: Answer | None = None,
 ) -> scripting.Done:
     """Run a program to its end; return how it ended, with the questions left out of its output.
 
     text: what it reads first.
     timeout_s: seconds in which it must end; the time that `answer` takes does not count.
-    answer: returns the answer to a question, one line. Without it standard input ends after `text`,
-        and a question is output.
+    answer: answers a question. Without it standard input ends after `text`, and a question is
+        output.
 
-    Raises what `answer` raises, after the program was ended, and scripting.Failed where the program
+    Raises what `answer` raises but Ended, after the program was ended, and scripting.Failed where the program
     is not on PATH.
     """
     lines: queue.Queue[bytes | None] = queue.Queue()
     errors: list[bytes] = []
     output: list[bytes] = []
     workers: list[threading.Thread] = []
+    ended = threading.Event()
+
+    def pause(seconds: float) -> None:
+        if ended.wait(seconds):
+            raise Ended
+
     left_s = timeout_s
     # An interruption raises wherever a function is called: none is between the start and `try`.
     process = scripting.start(words)
@@ -54,6 +70,7 @@ def converse(
         def read() -> None:
             for line in stdout:
                 lines.put(line)
+            ended.set()
             lines.put(None)
 
         def read_errors() -> None:
@@ -70,9 +87,9 @@ def converse(
                 break
             question = line.decode(errors="replace").rstrip("\r\n")
             if answer and question.startswith(ASK):
-                reply = " ".join(answer(question[len(ASK) :]).split())
-                workers[0].join()
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(Ended, OSError):
+                    reply = " ".join(answer(question[len(ASK) :], pause).split())
+                    workers[0].join()
                     stdin.write(f"{reply}\n".encode())
                     stdin.flush()
             else:

@@ -15,12 +15,13 @@ import enum
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
 from . import conversation, private_files, scripting
+from .conversation import Answer
 
 MARK = "istio-vm-mesh: the script begins"
 MACHINE = "machine"
@@ -124,7 +125,7 @@ def run_script(
     script: str,
     timeout_s: float,
     patience_s: float = 0,
-    answer: Callable[[str], str] | None = None,
+    answer: Answer | None = None,
 ) -> Outcome:
     """Run a script on a machine, once its SSH server accepts the login.
 
@@ -133,8 +134,8 @@ def run_script(
     timeout_s: seconds that one connection may last; the time that `answer` takes does not count.
     patience_s: seconds in which a connection that fails is tried again, and only while the script
         has not begun.
-    answer: returns one line for a question: a line `istio-vm-mesh: ask WORDS` of the script's
-        standard output. Without it the script's standard input ends after the script.
+    answer: answers a question (`conversation`). Without it the script's standard input ends after
+        the script.
 
     Raises scripting.Failed where ssh is not on PATH, or a key is missing.
     """
@@ -226,7 +227,7 @@ class _Connection:
             self._key = directory / "key"
             scripting.write_private(self._key, text.replace("\r\n", "\n").rstrip("\n") + "\n")
 
-    def run(self, script: str, timeout_s: float, answer: Callable[[str], str] | None) -> Outcome:
+    def run(self, script: str, timeout_s: float, answer: Answer | None) -> Outcome:
         # A new line first: what a login shell prints may end without one.
         mark = f"printf '\\n%s\\n' '{MARK}'\n"
         text = f"{mark}{mark.rstrip()} >&2\n{script}"

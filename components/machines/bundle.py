@@ -171,6 +171,7 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "REGISTRATION": bundle.owner.registration,
         "NAMESPACE": bundle.owner.namespace,
         "WORKLOAD": bundle.owner.workload,
+        "JOINED_ADDRESS": bundle.address,
         "GATEWAY": bundle.gateway,
         "FILES": base64.b64encode(files).decode(),
         "PACKAGE_URL": bundle.package_url,

@@ -87,6 +87,13 @@ def read(kubectl: Kubectl, namespace: str, name: str) -> Entry | None:
     return parse(item) if item else None
 
 
+def serving(kubectl: Kubectl, namespace: str, workload: str) -> list[str]:
+    """Return the names of a workload's entries that requests go to. Raises scripting.Failed."""
+    items = _get(kubectl, namespace, KIND)["items"]
+    of_workload = [item for item in items if (item["metadata"].get("annotations") or {}).get(names.GROUP_ANNOTATION) == workload]
+    return [entry.name for entry in map(parse, of_workload) if entry.connected and entry.healthy]
+
+
 def delete_registered(kubectl: Kubectl, namespace: str, registration: str) -> bool:
     """Delete the entries of a registration, and return whether there were any.
 

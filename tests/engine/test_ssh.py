@@ -230,7 +230,7 @@ def test_keys_are_pinned_on_port_22_too_and_scripts_run_there(operator: Operator
 def test_questions_are_answered_over_the_same_connection(sshd: Sshd) -> None:
     asked: list[str] = []
 
-    def answer(words: str) -> str:
+    def answer(words: str, _pause: object) -> str:
         asked.append(words)
         return f"yes {words}\n"
 
@@ -251,7 +251,7 @@ def test_without_answers_the_script_reads_the_end_of_its_input(sshd: Sshd) -> No
 
 
 def test_an_answer_that_fails_ends_the_script(sshd: Sshd, tmp_path: Path) -> None:
-    def answer(words: str) -> str:
+    def answer(words: str, _pause: object) -> str:
         raise scripting.Failed(f"nobody answers {words}")
 
     script = f"{{\necho istio-vm-mesh: ask stop\nread -r reply && touch {tmp_path}/went-on\nexit\n}}\n"

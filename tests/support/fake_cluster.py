@@ -36,7 +36,11 @@ class FakeCluster:
         annotation = names.CONNECTED_ANNOTATION if connected else names.DISCONNECTED_ANNOTATION
         conditions = [] if healthy is None else [{"type": "Healthy", "status": str(healthy), "message": "" if healthy else "refused\n"}]
         self.entries[name] = {
-            "metadata": {"name": name, "labels": {names.REGISTRATION_LABEL: registration}, "annotations": {annotation: "now"}},
+            "metadata": {
+                "name": name,
+                "labels": {names.REGISTRATION_LABEL: registration},
+                "annotations": {annotation: "now", names.GROUP_ANNOTATION: "billing"},
+            },
             "status": {"conditions": conditions},
         }
 

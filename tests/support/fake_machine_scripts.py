@@ -20,15 +20,18 @@ entries() { kubectl --namespace "$NAMESPACE" "$@"; }
 """
 JOIN = r"""
 connected() { [ "$(entries get workloadentry "$ENTRY" --ignore-not-found -o 'jsonpath={.metadata.annotations.istio\.io/connectedAt}')" ]; }
-if [ -e owner ] && [ "$(cat owner)" != "$OWNER" ]; then ask owner $(cat owner); fi
+if [ -e owner ] && [ "$(cut -d ' ' -f 1-4 owner)" != "$OWNER" ]; then ask owner $(cat owner); fi
 if [ -e agent ] && [ "$(cat digest)" = "$DIGEST" ] && connected; then
   echo "kept $MACHINE" >>"$WORLD/log"
   echo "$DIGEST"
   exit 0
 fi
-if [ -e agent ]; then ask stop; fi
+if [ -e agent ]; then
+  set -- $(cat owner)
+  ask stop "$6" "$7" "$4"
+fi
 if [ -e broken ]; then echo "machine $MACHINE: the agent is not ready" >&2; exit 1; fi
-echo "$OWNER" >owner
+echo "$OWNER $PLACE" >owner
 if [ -e agent ]; then entries delete workloadentry "$(cat agent)" --ignore-not-found >/dev/null; fi
 # istiod registers an agent only by an entry of its own service account.
 if ! entries create --filename - >/dev/null 2>&1 <<<"$MANIFEST"; then
@@ -75,7 +78,9 @@ def join_script(bundle: Any, token: str, *_credentials: str) -> str:
         "spec": {"address": address[1]},
     }
     status = {"status": {"conditions": [{"type": "Healthy", "status": "True"}]}}
-    return _text(owner, JOIN, ENTRY=entry, DIGEST=_module("machines.bundle").digest(bundle), MANIFEST=_json(manifest), STATUS=_json(status))
+    place = f"{address[1]} {owner.namespace} {owner.workload}"
+    digest = _module("machines.bundle").digest(bundle)
+    return _text(owner, JOIN, ENTRY=entry, PLACE=place, DIGEST=digest, MANIFEST=_json(manifest), STATUS=_json(status))
 
 
 def leave_script(owner: Any) -> str:

@@ -14,6 +14,7 @@ leave is an error, unless a person forgets it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ from time import sleep
 
 from ... import names, shell
 from ...local import cluster_access, openssh, scripting
-from ...local.cluster_access import ClusterAccess
+from ...local.cluster_access import ClusterAccess, Kubectl
+from ...local.conversation import Pause
 from ...local.openssh import Reach
 from .. import entries
 from ..bundle import Owner, leave_script
@@ -104,6 +106,8 @@ def drain(payload: Payload) -> None:
     try:
         with cluster_access.kubectl(payload.access) as kubectl:
             deleted = entries.delete_registered(kubectl, owner.namespace, owner.registration)
+            if deleted:
+                _report_pause(kubectl, owner)
     except cluster_access.OtherCluster:
         raise
     except scripting.Failed as error:
@@ -111,6 +115,17 @@ def drain(payload: Payload) -> None:
     else:
         if deleted:
             sleep(payload.drain_s)
+
+
+def _report_pause(kubectl: Kubectl, owner: Owner) -> None:
+    """Report where no machine of a workload answers any more."""
+    with contextlib.suppress(scripting.Failed):  # the machine leaves all the same
+        if not entries.serving(kubectl, owner.namespace, owner.workload):
+            report(
+                f"machine {owner.machine}: no other machine of the workload "
+                f"{owner.namespace}/{owner.workload} is in the mesh. Unless it has pods, its Services "
+                "have no endpoint until a machine joins"
+            )
 
 
 def is_forgotten(machine: str) -> bool:
@@ -129,7 +144,7 @@ def leave(payload: Payload, how: Leave) -> None:
         return
     script = shell.run_as_root(leave_script(payload.owner), LEAVE_TIME_LIMIT_S)
 
-    def answer(_words: str) -> str:
+    def answer(_words: str, _pause: Pause) -> str:
         drain(payload)
         return "yes"
 

@@ -6,8 +6,8 @@
 # Variables, on standard input with all that is secret: MACHINE, PROJECT, STACK, REGISTRATION,
 # NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), TOKEN, FILES (a tar in base64),
 # PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S, DEADLINE_S, DIGEST,
-# REGISTERED (a digest of what istiod copies once), ASK; where startup.sh stands before this text,
-# API_SERVER and ADDRESS too.
+# REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the machine's), ASK; where
+# startup.sh stands before this text, API_SERVER and ADDRESS too.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
 BEFORE=$STATE/before   # what was there, until the join is complete
 STAGING=$STATE/staging # of root alone
@@ -124,7 +124,11 @@ check_owner() {
   "$PROJECT $STACK "*) ;;
   *) OTHER_STACK=1 CHANGED=1 AGENT="$NAMESPACE $WORKLOAD ${other[3]:--}" ;;
   esac
-  ask owner "${other[0]}" "${other[1]}" "${other[2]}" "${other[3]:--}"
+  # shellcheck disable=SC2046 # words, none of which is empty
+  ask owner $(for key in project stack machine registration address namespace workload; do
+    value=$(stamp "$key")
+    echo "${value:--}"
+  done)
 }
 
 check_gateway() {
@@ -200,7 +204,8 @@ remember() {
 
 write_stamp() {
   printf '%s=%s\n' project "$PROJECT" stack "$STACK" machine "$MACHINE" \
-    registration "$REGISTRATION" namespace "$NAMESPACE" workload "$WORKLOAD" |
+    registration "$REGISTRATION" namespace "$NAMESPACE" workload "$WORKLOAD" \
+    address "${ADDRESS:-$JOINED_ADDRESS}" |
     write_file "$STATE/owner" 0644 root:root
 }
 

@@ -13,12 +13,13 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from time import monotonic, sleep
 
 from ... import names, shell
 from ...local import cluster_access, openssh, scripting, update_id
 from ...local.cluster_access import ClusterAccess, Kubectl
+from ...local.conversation import Pause
 from ...local.openssh import Reach
 from .. import entries
 from ..bundle import DEADLINE_S, WAIT_LIMIT_S, Bundle, digest, join_script, with_root_certificate
@@ -163,32 +164,58 @@ class _Join:
             )
         return minted.text
 
-    def _answer(self, words: str) -> str:
+    def _answer(self, words: str, pause: Pause) -> str:
         """Answer a question of the script: `yes`, or `no` with the reason and the fix."""
         topic, *rest = words.split()
-        if topic == "owner" and len(rest) >= 3:
-            return self._may_take(*rest[:3])
+        if topic == "owner" and len(rest) == len(fields(_Stamp)):
+            return self._may_take(_Stamp(*("" if word == "-" else word for word in rest)))
         if topic == "stop":
-            return self._take_slots(*rest[:3])
+            return self._take_slots(pause, *rest[:3])
         return f"no the question {topic} is of another version of this program: run the update again"
 
-    def _may_take(self, project: str, stack: str, machine: str) -> str:
-        owner, stamped = self._owner, f"{project}/{stack}"
-        if (project, stack) == (owner.project, owner.stack):
-            if machine != owner.machine:
-                report(
-                    f"machine {owner.machine}: its host was the machine {machine} of this stack "
-                    "until now. If the stack file names this host by both, remove one of them"
-                )
-            return "yes"
+    def _may_take(self, stamp: _Stamp) -> str:
+        """Answer whether the machine with another one's stamp may be joined."""
+        owner, stamped = self._owner, f"{stamp.project}/{stamp.stack}"
         if stamped == self._payload.take_over:
             return "yes"
-        return (
-            f"no this is the machine {machine} of the stack {stamped}: remove it there first, or "
-            f"set machines.{owner.machine}.takeOver: {stamped}, and nothing was changed"
-        )
+        if (stamp.project, stamp.stack) != (owner.project, owner.stack):
+            return (
+                f"no this is the machine {stamp.machine} of the stack {stamped}: remove it there first, or "
+                f"set machines.{owner.machine}.takeOver: {stamped}, and nothing was changed"
+            )
+        if stamp.machine == owner.machine:
+            return "yes"
+        try:
+            is_twice = self._is_twice_in_stack(stamp)
+        except scripting.Failed as error:
+            return f"no {error}"
+        if is_twice:
+            return (
+                f"no this is the machine {stamp.machine} of this stack, which joined it by the address "
+                f"{stamp.address}: {owner.machine} and {stamp.machine} are one host. Remove one of them from "
+                f"the stack file, and nothing was changed. A copy of that machine's disk is a host of its own: "
+                f"set machines.{owner.machine}.takeOver: {stamped} for it"
+            )
+        report(f"machine {owner.machine}: its host was the machine {stamp.machine} of this stack until now")
+        return "yes"
 
-    def _take_slots(self, namespace: str = "", workload: str = "", registration: str = "") -> str:
+    def _is_twice_in_stack(self, stamp: _Stamp) -> bool:
+        """Return whether another machine of this stack still is the host that this one came to.
+
+        Hosts that two machines swap have the same addresses as before. A machine that was renamed is
+        not in the stack any more, and one that went to another host has another registration there.
+        Raises scripting.Failed.
+        """
+        if not stamp.address or stamp.address == self._bundle.address:
+            return False
+        request = replace(self._slot_request(), namespace=stamp.namespace, workload=stamp.workload, machine=stamp.machine)
+        try:
+            declared = slots.declared(self._kubectl, request)
+        except slots.NoLease:
+            return False  # no machine of that workload is in the stack any more
+        return declared.is_in_stack and declared.registration in ("", stamp.registration)
+
+    def _take_slots(self, pause: Pause, namespace: str = "", workload: str = "", registration: str = "") -> str:
         """Take the slots that the stop of an agent needs.
 
         namespace, workload, registration: of the agent, by the machine's stamp; "" without one.
@@ -207,14 +234,18 @@ class _Join:
         taken = []
         for each in requests:
             try:
-                self._held.enter_context(slots.slot(self._kubectl, each, report))
+                is_alone = self._held.enter_context(slots.slot(self._kubectl, each, report, pause))
             except slots.NoLease as error:
                 if each is request:
                     return f"no {error}"
-                continue  # no machine of the old workload is left in the stack
+                report(_last_leaves(each))  # no machine of the old workload is left in the stack
+                continue
             except scripting.Failed as error:
                 return f"no {error}"
+            if is_alone:
+                report(_alone_restarts(each) if each is request else _last_leaves(each))
             taken.append(each)
+        pause(0)  # what has ended by now stops no agent, so its failure halts nothing
         self._slots = taken
         return "yes"
 
@@ -266,9 +297,36 @@ class _Join:
         return None
 
 
+@dataclass(frozen=True)
+class _Stamp:
+    """Who joined the machine until now, and by which address; "" where its stamp does not say."""
+
+    project: str
+    stack: str
+    machine: str
+    registration: str
+    address: str
+    namespace: str
+    workload: str
+
+
 def report(sentence: str) -> None:
     """Print a line that Pulumi shows with the update."""
     print(sentence, file=sys.stderr, flush=True)
+
+
+def _alone_restarts(request: slots.SlotRequest) -> str:
+    return (
+        f"machine {request.machine}: no other machine of the workload {request.namespace}/{request.workload} is "
+        "in the mesh. Unless it has pods, its Services pause until this agent has restarted"
+    )
+
+
+def _last_leaves(request: slots.SlotRequest) -> str:
+    return (
+        f"machine {request.machine} leaves the workload {request.namespace}/{request.workload}, and no other "
+        "machine of it is in the mesh. Unless it has pods, its Services have no endpoint from now on"
+    )
 
 
 def _problem(payload: Payload, joined: Bundle, outcome: openssh.Outcome) -> str:

@@ -75,12 +75,7 @@ CAUSE_LENGTH = 300
 class KubectlCall(Protocol):
     """kubectl for one cluster."""
 
-    def call(
-        self,
-        *words: str,
-        stdin: bytes = b"",
-        timeout_s: float | None = None,
-    ) -> scripting.Done:
+    def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
         """Run kubectl, and return how it ended."""
 
 
@@ -124,6 +119,7 @@ class Situation:
     holders: the machines whose joins hold a slot.
     serving: whether the agent that is to be stopped has such an entry. Its name may be another
         machine's: of one that was renamed, or whose host another machine gets in this update.
+    alone: whether no other agent has such an entry.
     """
 
     limit: int
@@ -131,6 +127,7 @@ class Situation:
     healthy: frozenset[str]
     holders: frozenset[str]
     serving: bool
+    alone: bool = False
 
     def unavailable(self, machine: str) -> frozenset[str]:
         """Return the machines besides `machine` that are out of the mesh and hold no slot."""
@@ -163,29 +160,64 @@ def limit_of(max_unavailable: str, machines: int) -> int:
     return max(1, int(max_unavailable))
 
 
+def situation_of(lease: Manifest, entries: list[Manifest], holders: frozenset[str], request: SlotRequest) -> Situation:
+    """Return the machines of a workload.
+
+    lease: the workload's Lease. entries: the workload's WorkloadEntries.
+    holders: the machines whose joins hold a slot.
+    request: the agent that is to be stopped.
+    """
+    annotations = _annotations(lease)
+    machines = _machines(lease)
+    serving = [each["metadata"] for each in entries if _serves(each)]
+
+    def is_stopped(metadata: Manifest) -> bool:
+        return metadata["name"] == request.entry or metadata["labels"][REGISTRATION_LABEL] == (request.stops or None)
+
+    stopped = [metadata for metadata in serving if is_stopped(metadata)]
+    return Situation(
+        limit=limit_of(annotations.get(MAX_UNAVAILABLE_ANNOTATION, "1"), len(machines)),
+        joined=frozenset(name for name in machines if JOINED_ANNOTATION_PREFIX + name in annotations),
+        healthy=frozenset(metadata["labels"].get(MACHINE_LABEL, "") for metadata in serving),
+        holders=holders,
+        serving=bool(stopped),
+        alone=len(stopped) == len(serving),
+    )
+
+
+def _serves(entry: Manifest) -> bool:
+    """Return whether an entry is of a machine of this program, connected and Healthy."""
+    ours = REGISTRATION_LABEL in (entry["metadata"].get("labels") or {})
+    conditions = entry.get("status", {}).get("conditions", [])
+    healthy = any(each["type"] == "Healthy" and each["status"] == "True" for each in conditions)
+    return ours and healthy and DISCONNECTED_ANNOTATION not in _annotations(entry)
+
+
 @contextlib.contextmanager
 def slot(
     kubectl: KubectlCall,
     request: SlotRequest,
     report: Callable[[str], None],
-) -> Iterator[None]:
+    pause: Callable[[float], None] | None = None,
+) -> Iterator[bool]:
     """Hold a slot of the workload: wait for it, renew it meanwhile, and give it back.
 
-    A machine that is out of the mesh waits for nothing. Where the block ends without an exception,
-    the machine is recorded as one that is in the mesh.
+    It gives whether an agent is stopped that alone serves the workload. A machine that is out of
+    the mesh waits for nothing. Where the block ends without an exception, the machine is recorded
+    as one that is in the mesh.
 
     kubectl: kubectl for the workload's cluster; also called from another thread.
     request: the machine whose agent is to be stopped.
     report: takes one line about the progress.
+    pause: passes seconds; what it raises ends the wait. None: `sleep`.
 
     Raises scripting.Failed, the machine untouched: where the update is halted, where machines that
     are out of the mesh take all slots for `PATIENCE_S`, and where the Lease cannot be used.
     """
-    holder = _Holder(_Lease(kubectl, request), report)
+    holder = _Holder(_Lease(kubectl, request), report, pause or sleep)
     succeeded = False
     try:
-        holder.take()
-        yield
+        yield holder.take()
         succeeded = True
     finally:
         holder.give_back(succeeded)
@@ -222,9 +254,29 @@ def joined(kubectl: KubectlCall, request: SlotRequest) -> None:
 
     Raises scripting.Failed where the Lease cannot be written.
     """
-    lease = _Lease(kubectl, request)
     with _as_failed(f"the machine {request.machine} was not recorded as joined"):
-        lease.record_joined()
+        _Lease(kubectl, request).record_joined()
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a workload's Lease says of a machine.
+
+    is_in_stack: whether the stack has the machine in this workload.
+    registration: the registration by which it joined last; "" where it has not joined.
+    """
+
+    is_in_stack: bool
+    registration: str
+
+
+def declared(kubectl: KubectlCall, request: SlotRequest) -> Declared:
+    """Return what the Lease says of a machine. Raises scripting.Failed, and NoLease without one."""
+    lease = _Lease(kubectl, request)
+    with _as_failed(f"the machines of the workload {lease.workload} could not be read"):
+        read = lease.read()
+    joined_by = _annotations(read).get(JOINED_ANNOTATION_PREFIX + request.machine, "")
+    return Declared(request.machine in _machines(read), joined_by)
 
 
 class NoLease(scripting.Failed):
@@ -233,6 +285,10 @@ class NoLease(scripting.Failed):
 
 class _NoAnswer(Exception):
     """kubectl failed for a reason that may pass; the message is its last words."""
+
+
+class _Conflict(_NoAnswer):
+    """Another writer was faster."""
 
 
 @contextlib.contextmanager
@@ -278,22 +334,34 @@ class _Slots:
 
     @classmethod
     def of(cls, lease: Manifest) -> _Slots:
-        text = _annotations(lease).get(SLOTS_ANNOTATION)
-        if not text:
-            return cls()
-        values = json.loads(text)
+        values = json.loads(_annotations(lease).get(SLOTS_ANNOTATION) or '{"holders": {}, "halts": {}}')
         return cls(
             {machine: _Record(**record) for machine, record in values["holders"].items()},
             {update: _Halt(**mark) for update, mark in values["halts"].items()},
         )
+
+    def with_holder(self, machine: str, record: _Record) -> _Slots:
+        return replace(self, holders={**self.holders, machine: record})
+
+    def without_holder(self, machine: str) -> _Slots:
+        return replace(self, holders={name: record for name, record in self.holders.items() if name != machine})
+
+
+_Change = Callable[[_Slots], "_Slots | None"]
+"""Returns another value of the slots; None to write nothing."""
 
 
 def _annotations(thing: Manifest) -> dict[str, str]:
     return thing["metadata"].get("annotations") or {}
 
 
+def _machines(lease: Manifest) -> list[str]:
+    """Return the names of the workload's machines in the stack."""
+    return [name for name in _annotations(lease).get(MACHINES_ANNOTATION, "").split(",") if name]
+
+
 class _Lease:
-    """A workload's Lease at the API server."""
+    """A workload's Lease at the API server. All methods raise scripting.Failed and _NoAnswer."""
 
     def __init__(self, kubectl: KubectlCall, request: SlotRequest) -> None:
         self.request = request
@@ -301,87 +369,73 @@ class _Lease:
         self.workload = f"{request.namespace}/{request.workload}"
         self._kubectl = kubectl
 
-    def read_all(self) -> tuple[Manifest, list[Manifest]]:
-        """Return the Lease and the workload's entries, by one call.
+    def read(self) -> Manifest:
+        """Return the Lease."""
+        lease: Manifest = json.loads(self._call("get leases", "get", LEASES, self.name, "--output", "json"))
+        return lease
 
-        Raises scripting.Failed and _NoAnswer.
-        """
-        kinds = f"{LEASES},{ENTRIES}"
-        things = json.loads(self._call("get", kinds, "--output", "json"))["items"]
-        leases = [thing for thing in things if thing["kind"] == "Lease"]
-        for lease in leases:
-            if lease["metadata"]["name"] == self.name:
-                group = self.request.workload
-                entries = [thing for thing in things if thing["kind"] == "WorkloadEntry"]
-                return lease, [e for e in entries if _annotations(e).get(GROUP_ANNOTATION) == group]
+    def read_all(self) -> tuple[Manifest, list[Manifest]]:
+        """Return the Lease and the workload's entries, by one call."""
+        what = "list leases or workloadentries"
+        things = json.loads(self._call(what, "get", f"{LEASES},{ENTRIES}", "--output", "json"))["items"]
+        group = self.request.workload
+        entries = [thing for thing in things if _annotations(thing).get(GROUP_ANNOTATION) == group]
+        for thing in things:
+            if (thing["kind"], thing["metadata"]["name"]) == ("Lease", self.name):
+                return thing, entries
         raise self._missing()
 
-    def write(self, lease: Manifest, slots: _Slots, is_joined: bool) -> Manifest | None:
+    def write(self, lease: Manifest, slots: _Slots, is_joined: bool = False) -> Manifest:
         """Write what joins own of the Lease, and return it as it is then.
 
         lease: as it was read.
         is_joined: whether to record the machine as one that has been in the mesh.
 
-        None where another writer was faster. Raises scripting.Failed and _NoAnswer.
+        Raises _Conflict where another writer was faster.
         """
         annotations = {**_annotations(lease), SLOTS_ANNOTATION: json.dumps(asdict(slots))}
         if is_joined:
-            annotations[JOINED_ANNOTATION_PREFIX + self.request.machine] = self.request.registration
+            annotations |= self._joined()
         # For `kubectl get leases`. Nothing reads these times: clocks differ.
         spec: Manifest = {"leaseDurationSeconds": EXPIRY_S}
         if slots.holders:
             now = strftime("%Y-%m-%dT%H:%M:%S.000000Z", gmtime())
             spec |= {"holderIdentity": ", ".join(sorted(slots.holders)), "renewTime": now}
-        written = {
-            "apiVersion": lease["apiVersion"],
-            "kind": lease["kind"],
-            "metadata": {**lease["metadata"], "annotations": annotations},
-            "spec": spec,
-        }
+        kept = {key: lease[key] for key in ("apiVersion", "kind")}
+        text = json.dumps({**kept, "metadata": {**lease["metadata"], "annotations": annotations}, "spec": spec})
         words = ("replace", "--filename", "-", "--validate=ignore", "--output", "json")
-        try:
-            return _object(self._call(*words, stdin=json.dumps(written).encode()))
-        except _Conflict:
-            return None
+        written: Manifest = json.loads(self._call("update leases", *words, stdin=text.encode()))
+        return written
 
-    def change(
-        self,
-        change: Callable[[_Slots], _Slots | None],
-        last: Manifest | None = None,
-        is_joined: bool = False,
-    ) -> Manifest | None:
+    def change(self, change: _Change, last: Manifest | None = None, is_joined: bool = False) -> Manifest:
         """Change the Lease, and return it as it is then; again where another writer was faster.
 
-        change: returns the new value, or None to write nothing.
         last: the Lease as it was read last; None reads it.
         is_joined: whether to record the machine as one that has been in the mesh.
-
-        Raises scripting.Failed and _NoAnswer.
         """
         for _ in range(ATTEMPTS):
             lease = last or self.read()
             slots = change(_Slots.of(lease))
             if slots is None:
                 return lease
-            written = self.write(lease, slots, is_joined)
-            if written is not None:
-                return written
-            last = None
-            sleep(random.uniform(*RETRY_S))
+            try:
+                return self.write(lease, slots, is_joined)
+            except _Conflict:
+                last = None
+                sleep(random.uniform(*RETRY_S))
         raise _NoAnswer(f"{ATTEMPTS} others were faster in writing the Lease {self.name}")
-
-    def read(self) -> Manifest:
-        """Return the Lease. Raises scripting.Failed and _NoAnswer."""
-        return _object(self._call("get", LEASES, self.name, "--output", "json"))
 
     def record_joined(self) -> None:
         """Add the machine to those that have been in the mesh."""
-        annotation = {JOINED_ANNOTATION_PREFIX + self.request.machine: self.request.registration}
-        patch = json.dumps({"metadata": {"annotations": annotation}})
-        words = ("patch", LEASES, self.name, "--type", "merge")
-        self._call(*words, "--patch", patch, "--output", "name")
+        patch = json.dumps({"metadata": {"annotations": self._joined()}})
+        words = ("patch", LEASES, self.name, "--type", "merge", "--patch", patch, "--output", "name")
+        self._call("patch leases", *words)
 
-    def _call(self, *words: str, stdin: bytes = b"") -> str:
+    def _joined(self) -> dict[str, str]:
+        return {JOINED_ANNOTATION_PREFIX + self.request.machine: self.request.registration}
+
+    def _call(self, what: str, *words: str, stdin: bytes = b"") -> str:
+        """Run kubectl. what: the right that it needs."""
         options = ("--namespace", self.request.namespace, f"--request-timeout={CALL_S - 5}s")
         done = self._kubectl.call(*words, *options, stdin=stdin, timeout_s=CALL_S)
         if done.status == 0:
@@ -390,15 +444,13 @@ class _Lease:
         if "(Forbidden)" in done.error:
             raise scripting.Failed(
                 f"the slots of the workload {self.workload} cannot be used, because kubectl may "
-                f"not {_verb(words)}: grant the verbs list, get, update and patch on leases "
+                f"not {what}: grant the verbs list, get, update and patch on leases "
                 "(coordination.k8s.io) and list on workloadentries (networking.istio.io) in the "
                 f"namespace {self.request.namespace}: {reason}"
             )
-        if "(Conflict)" in done.error:
-            raise _Conflict(reason)
         if "(NotFound)" in done.error and self.name in done.error:
             raise self._missing()
-        raise _NoAnswer(reason)
+        raise (_Conflict if "(Conflict)" in done.error else _NoAnswer)(reason)
 
     def _missing(self) -> NoLease:
         return NoLease(
@@ -407,152 +459,125 @@ class _Lease:
         )
 
 
-class _Conflict(_NoAnswer):
-    """Another writer was faster."""
-
-
-def _verb(words: tuple[str, ...]) -> str:
-    """Return what a call of kubectl may not do."""
-    if words[:2] == ("get", f"{LEASES},{ENTRIES}"):
-        return "list leases or workloadentries"
-    verbs = {"get": "get leases", "replace": "update leases", "patch": "patch leases"}
-    return verbs[words[0]]
-
-
-def _object(text: str) -> Manifest:
-    value: Manifest = json.loads(text)
-    return value
-
-
-def situation_of(
-    lease: Manifest,
-    entries: list[Manifest],
-    holders: frozenset[str],
-    request: SlotRequest,
-) -> Situation:
-    """Return the machines of a workload.
-
-    lease: the workload's Lease. entries: the workload's WorkloadEntries.
-    holders: the machines whose joins hold a slot.
-    request: the agent that is to be stopped.
-    """
-    annotations = _annotations(lease)
-    machines = frozenset(filter(None, annotations.get(MACHINES_ANNOTATION, "").split(",")))
-    have_joined = {name for name in machines if JOINED_ANNOTATION_PREFIX + name in annotations}
-    serving = [each["metadata"] for each in entries if _serves(each)]
-    healthy = frozenset(metadata["labels"].get(MACHINE_LABEL, "") for metadata in serving)
-    serves = any(
-        metadata["name"] == request.entry or metadata["labels"][REGISTRATION_LABEL] == (request.stops or None) for metadata in serving
-    )
-    limit = limit_of(annotations.get(MAX_UNAVAILABLE_ANNOTATION, "1"), len(machines))
-    return Situation(limit, frozenset(have_joined), healthy, holders, serves)
-
-
-def _serves(entry: Manifest) -> bool:
-    """Return whether an entry is of a machine of this program, connected and Healthy."""
-    ours = REGISTRATION_LABEL in (entry["metadata"].get("labels") or {})
-    conditions = entry.get("status", {}).get("conditions", [])
-    return (
-        ours
-        and DISCONNECTED_ANNOTATION not in _annotations(entry)
-        and any(each["type"] == "Healthy" and each["status"] == "True" for each in conditions)
-    )
-
-
-class _Memory:
-    """For how long this process has seen a value unchanged, by its own clock."""
+class _Ages:
+    """For how long values have stayed the same, by this process's own clock."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[object, float]] = {}
+        self._since: dict[str, tuple[object, float]] = {}
 
     def age_s(self, key: str, value: object) -> float:
-        """Return for how many seconds `key` has had this value."""
+        """Return for how many seconds `key` has had this value, as far as this process saw it."""
         now = monotonic()
-        before = self._seen.get(key)
-        if before is None or before[0] != value:
-            self._seen[key] = (value, now)
-            return 0
-        return now - before[1]
+        if key not in self._since or self._since[key][0] != value:
+            self._since[key] = (value, now)
+        return now - self._since[key][1]
 
     def forget(self) -> None:
         """Begin anew: nobody could renew anything while the API server did not answer."""
-        self._seen.clear()
+        self._since.clear()
 
 
 class _Holder:
     """One join's part in the slots."""
 
-    def __init__(self, lease: _Lease, report: Callable[[str], None]) -> None:
-        self._lease, self._report, self._request = lease, report, lease.request
+    def __init__(self, lease: _Lease, report: Callable[[str], None], pause: Callable[[float], None]) -> None:
+        self._lease, self._request = lease, lease.request
+        self._machine = lease.request.machine
+        self._report, self._pause = report, pause
         self._record = _Record(uuid.uuid4().hex, self._request.update)
-        self._memory = _Memory()
+        self._ages = _Ages()
+        self._reported: float | None = None
         self._may_hold = False
         self._stop = threading.Event()
         self._renewal = threading.Thread(target=self._renew, daemon=True)
         self._last: Manifest | None = None
 
-    def take(self) -> None:
-        """Take a slot, or go on without one. Raises scripting.Failed."""
-        waiting = _Waiting(self._lease, self._report)
+    def take(self) -> bool:
+        """Take a slot; return whether it is for the one agent that serves. Raises scripting.Failed."""
+        silent: float | None = None
         while True:
             try:
-                pause_s = self._try(*self._lease.read_all(), waiting)
+                situation = self._try(*self._lease.read_all())
+                if situation:
+                    return situation.serving and situation.alone
+                silent = None
+            except _Conflict:
+                silent = None
+                self._pause(random.uniform(*RETRY_S))
+                continue
             except _NoAnswer as error:
-                self._memory.forget()
-                pause_s = waiting.no_answer(str(error))
-            if pause_s is None:
-                return
-            sleep(pause_s)
+                self._ages.forget()
+                silent = silent or monotonic()
+                if monotonic() - silent >= OUTAGE_S:
+                    cause = f"the slots of the workload {self._lease.workload} could not be read for {OUTAGE_S} s: {error}"
+                    raise self._failed(cause) from None
+                self._progress(f"that cannot be read: {error}")
+            self._pause(random.uniform(*LOOK_S))
 
-    def _try(self, lease: Manifest, entries: list[Manifest], waiting: _Waiting) -> float | None:
-        """Return None if the join may go on, else seconds until the next look."""
+    def _try(self, lease: Manifest, entries: list[Manifest]) -> Situation | None:
+        """Take a slot, and return the situation before; None where the join has to wait."""
         slots = self._living(_Slots.of(lease))
         situation = situation_of(lease, entries, frozenset(slots.holders), self._request)
-        verdict = decide(situation, self._request.machine)
+        verdict = decide(situation, self._machine)
         if verdict is not Verdict.REPAIR and self._request.update in slots.halts:
-            raise self._halted(slots.halts[self._request.update])
+            mark = slots.halts[self._request.update]
+            cause = f"because the join of machine {mark.machine} failed: {mark.cause}"
+            raise self._failed(f"the update of the workload {self._lease.workload} is halted, {cause}")
         if verdict is Verdict.WAIT:
-            return waiting.look(situation)
-        before = slots.holders.get(self._request.machine)
+            self._wait(situation)
+            return None
+        before = slots.holders.get(self._machine)
         repairs = before.repairs if before else verdict is Verdict.REPAIR
         self._record = replace(self._record, repairs=repairs)
         self._may_hold = True
-        self._last = self._lease.write(lease, self._with_record(slots), not repairs)
-        if self._last is None:
-            return waiting.again()
+        self._last = self._lease.write(lease, slots.with_holder(self._machine, self._record), not repairs)
         self._renewal.start()
-        return None
+        return situation
 
-    def _halted(self, mark: _Halt) -> scripting.Failed:
-        return scripting.Failed(
-            f"machine {self._request.machine} was not touched: the update of the workload "
-            f"{self._lease.workload} is halted, because the join of machine {mark.machine} "
-            f"failed: {mark.cause}"
-        )
+    def _wait(self, situation: Situation) -> None:
+        """Report what is waited for. Raises scripting.Failed where nothing will change by itself."""
+        unavailable = sorted(situation.unavailable(self._machine))
+        blocked = len(unavailable) >= situation.limit
+        if self._ages.age_s("blocked", blocked) >= PATIENCE_S and blocked:
+            targets = " ".join(f"--target '**{part_name(name, JOIN)}'" for name in unavailable)
+            raise self._failed(
+                f"{', '.join(unavailable)} of the workload {self._lease.workload} stayed out of the mesh for "
+                f"{PATIENCE_S} s, and only {situation.limit} may be out of it at a time: join them first "
+                f"(pulumi up {targets}), remove them from the stack file, or raise the workload's maxUnavailable"
+            )
+        holders = ", ".join(sorted(situation.holders)) or "none"
+        out = f"; out of the mesh: {', '.join(unavailable)}" if unavailable else ""
+        self._progress(f"({situation.limit} at a time): held by {holders}{out}")
+
+    def _progress(self, text: str) -> None:
+        if self._reported is None or monotonic() - self._reported >= PROGRESS_S:
+            self._reported = monotonic()
+            self._report(f"{self._machine} waits for a slot of workload {self._lease.workload} {text}")
+
+    def _failed(self, cause: str) -> scripting.Failed:
+        return scripting.Failed(f"machine {self._machine} was not touched: {cause}")
 
     def _living(self, slots: _Slots) -> _Slots:
         """Return the slots without holders that are gone, and without marks of earlier updates."""
-        machine, update = self._request.machine, self._request.update
-        holders = dict(slots.holders)
-        for name, record in slots.holders.items():
-            if self._memory.age_s(f"holder {name}", record) >= EXPIRY_S and name != machine:
-                del holders[name]
-        halts = dict(slots.halts)
-        for name, mark in slots.halts.items():
-            if self._memory.age_s(f"halt {name}", mark) >= MARK_S and name != update:
-                del halts[name]
+        holders = {
+            name: record
+            for name, record in slots.holders.items()
+            if self._ages.age_s(f"holder {name}", record) < EXPIRY_S or name == self._machine
+        }
+        halts = {
+            name: mark
+            for name, mark in slots.halts.items()
+            if self._ages.age_s(f"halt {name}", mark) < MARK_S or name == self._request.update
+        }
         return _Slots(holders, halts)
-
-    def _with_record(self, slots: _Slots) -> _Slots:
-        return replace(slots, holders={**slots.holders, self._request.machine: self._record})
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEWAL_S):
             try:
                 self._update(self._renewed)
             except (_NoAnswer, scripting.Failed) as error:
-                self._memory.forget()
-                self._report(f"the slot of {self._request.machine} was not renewed: {error}")
+                self._ages.forget()
+                self._report(f"the slot of {self._machine} was not renewed: {error}")
 
     def _renewed(self, slots: _Slots) -> _Slots | None:
         """Return the slots with a record that is one renewal older.
@@ -563,103 +588,35 @@ class _Holder:
             self._stop.set()
             return None
         self._record = replace(self._record, renewal=self._record.renewal + 1)
-        return self._with_record(slots)
+        return slots.with_holder(self._machine, self._record)
 
     def _is_anothers(self, slots: _Slots) -> bool:
         """Return whether a later process joins the same machine, and holds its slot."""
-        record = slots.holders.get(self._request.machine)
+        record = slots.holders.get(self._machine)
         return record is not None and record.process != self._record.process
 
     def give_back(self, is_joined: bool) -> None:
         """Free the slot, where this process holds one. A failure is reported: slots expire.
 
-        is_joined: whether to record the machine as one that has been in the mesh.
+        is_joined: whether to record the machine as one that has been in the mesh, also where its
+            slot expired meanwhile.
         """
         self._stop.set()
         if self._renewal.is_alive():
             self._renewal.join()
         if not self._may_hold:
             return
+
+        def without_record(slots: _Slots) -> _Slots | None:
+            if self._is_anothers(slots):
+                return slots if is_joined else None
+            return slots.without_holder(self._machine) if is_joined or self._machine in slots.holders else None
+
         try:
-            self._update(self._without_record, is_joined)
+            self._update(without_record, is_joined)
         except (_NoAnswer, scripting.Failed) as error:
-            machine = self._request.machine
-            self._report(f"the slot of {machine} becomes free after {EXPIRY_S} s: {error}")
+            self._report(f"the slot of {self._machine} becomes free after {EXPIRY_S} s: {error}")
 
-    def _without_record(self, slots: _Slots) -> _Slots | None:
-        machine = self._request.machine
-        if machine not in slots.holders or self._is_anothers(slots):
-            return None
-        return replace(slots, holders={m: r for m, r in slots.holders.items() if m != machine})
-
-    def _update(
-        self,
-        change: Callable[[_Slots], _Slots | None],
-        is_joined: bool = False,
-    ) -> None:
+    def _update(self, change: _Change, is_joined: bool = False) -> None:
         """Change the Lease as this process wrote it last; read it where that is outdated."""
-
-        def change_living(slots: _Slots) -> _Slots | None:
-            return change(self._living(slots))
-
-        self._last = self._lease.change(change_living, self._last, is_joined)
-
-
-class _Waiting:
-    """What a join that waits reports, and when it gives up."""
-
-    def __init__(self, lease: _Lease, report: Callable[[str], None]) -> None:
-        self._machine, self._workload = lease.request.machine, lease.workload
-        self._report = report
-        self._reported: float | None = None
-        self._blocked: float | None = None
-        self._silent: float | None = None
-
-    def look(self, situation: Situation) -> float:
-        """Return seconds until the next look.
-
-        Raises scripting.Failed where machines out of the mesh took all slots for `PATIENCE_S`.
-        """
-        self._silent = None
-        unavailable = sorted(situation.unavailable(self._machine))
-        if len(unavailable) < situation.limit:
-            self._blocked = None
-        elif self._blocked is None:
-            self._blocked = monotonic()
-        elif monotonic() - self._blocked >= PATIENCE_S:
-            raise self._failed(situation.limit, unavailable)
-        holders = ", ".join(sorted(situation.holders)) or "none"
-        out = f"; out of the mesh: {', '.join(unavailable)}" if unavailable else ""
-        self._progress(f"({situation.limit} at a time): held by {holders}{out}")
-        return random.uniform(*LOOK_S)
-
-    def again(self) -> float:
-        """Return seconds until the next look, after another writer was faster."""
-        self._silent = None
-        return random.uniform(*RETRY_S)
-
-    def no_answer(self, reason: str) -> float:
-        """Return seconds until the next look. Raises scripting.Failed after `OUTAGE_S`."""
-        if self._silent is None:
-            self._silent = monotonic()
-        elif monotonic() - self._silent >= OUTAGE_S:
-            raise scripting.Failed(
-                f"machine {self._machine} was not touched: the slots of the workload "
-                f"{self._workload} could not be read for {OUTAGE_S} s: {reason}"
-            )
-        self._progress(f"that cannot be read: {reason}")
-        return random.uniform(*LOOK_S)
-
-    def _progress(self, text: str) -> None:
-        if self._reported is None or monotonic() - self._reported >= PROGRESS_S:
-            self._reported = monotonic()
-            self._report(f"{self._machine} waits for a slot of workload {self._workload} {text}")
-
-    def _failed(self, limit: int, unavailable: list[str]) -> scripting.Failed:
-        targets = " ".join(f"--target '**{part_name(name, JOIN)}'" for name in unavailable)
-        return scripting.Failed(
-            f"machine {self._machine} was not touched: {', '.join(unavailable)} of the workload "
-            f"{self._workload} stayed out of the mesh for {PATIENCE_S} s, and only {limit} may be "
-            f"out of it at a time: join them first (pulumi up {targets}), remove them from the "
-            "stack file, or raise the workload's maxUnavailable"
-        )
+        self._last = self._lease.change(lambda slots: change(self._living(slots)), self._last, is_joined)

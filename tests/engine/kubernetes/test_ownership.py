@@ -251,6 +251,22 @@ def test_a_machine_is_pinned_by_a_key_and_dialled_by_another_name_and_port(mesh:
     settled(mesh, config)
 
 
+def test_a_host_that_a_second_machine_names_by_another_address_is_refused(mesh: Mesh, world: World) -> None:
+    """It is joined as soon as the first one is out of the stack file."""
+    config = mesh.copy()
+    world.name(THIRD, FIRST)
+    config["machines"]["billing-3"] = machine(THIRD)
+    output = mesh.up(config, fails=True)
+    assert f"this is the machine billing-1 of this stack, which joined it by the address {FIRST}" in output
+    assert world.stamp(FIRST) == "istio-vm-mesh lab billing-1"
+    assert not [line for line in world.log() if "billing-3" in line]
+    config["machines"]["billing-a"] = {**config["machines"].pop("billing-3")}
+    del config["machines"]["billing-1"]
+    mesh.up(config)
+    assert world.stamp(FIRST) == "istio-vm-mesh lab billing-a"
+    settled(mesh, config)
+
+
 def test_two_machines_that_swap_their_hosts_both_stay(mesh: Mesh, world: World) -> None:
     config = mesh.copy()
     config["machines"] = {"billing-1": machine(SECOND), "billing-2": machine(FIRST)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -18,7 +19,7 @@ WRAPPED = f"{{\n{ASKS}}}\n"
 def test_questions_are_answered_and_left_out_of_the_output() -> None:
     asked: list[str] = []
 
-    def answer(words: str) -> str:
+    def answer(words: str, pause: conversation.Pause) -> str:
         asked.append(words)
         return "no because\nof this"
 
@@ -31,11 +32,31 @@ def test_the_time_of_an_answer_does_not_count(monkeypatch: pytest.MonkeyPatch) -
     clock = [0.0]
     monkeypatch.setattr(conversation, "monotonic", lambda: clock[0])
 
-    def answer(words: str) -> str:
+    def answer(words: str, pause: conversation.Pause) -> str:
         clock[0] += 1000
         return "yes"
 
     assert conversation.converse(["bash", "-s"], WRAPPED, 60, answer).status == 3
+
+
+def test_an_answer_that_waits_ends_with_the_program(tmp_path: Path) -> None:
+    """As where the SSH connection is lost, or the machine has waited for too long."""
+    waited: list[float] = []
+
+    def answer(words: str, pause: conversation.Pause) -> str:
+        (tmp_path / "asked").touch()
+        pause(0)
+        begin = monotonic()
+        try:
+            pause(60)
+        finally:
+            waited.append(monotonic() - begin)
+        return "yes"
+
+    text = f"{{\necho istio-vm-mesh: ask stop\nuntil [ -e {tmp_path}/asked ]; do sleep 0.1; done\necho no answer\nexit 5\n}}\n"
+    done = conversation.converse(["bash", "-s"], text, 60, answer)
+    assert (done.status, done.text) == (5, "no answer")
+    assert waited[0] < 30
 
 
 def test_without_answers_input_ends_and_a_question_is_output() -> None:
@@ -45,13 +66,13 @@ def test_without_answers_input_ends_and_a_question_is_output() -> None:
 
 @pytest.mark.parametrize("program", ["exit 4", "exec <&-; exit 4", "head -c 10 >/dev/null; exit 4"])
 def test_a_program_that_does_not_read_its_input_ends_all_the_same(program: str) -> None:
-    done = conversation.converse(["bash", "-c", program], "x" * 1_000_000, 60, lambda words: "yes")
+    done = conversation.converse(["bash", "-c", program], "x" * 1_000_000, 60, lambda words, pause: "yes")
     assert done.status == 4
 
 
 def test_much_output_of_both_kinds_is_read() -> None:
     text = "yes out | head -n 100000; yes err | head -n 100000 >&2; exit\n"
-    done = conversation.converse(["bash", "-s"], text, 60, lambda words: "yes")
+    done = conversation.converse(["bash", "-s"], text, 60, lambda words, pause: "yes")
     assert (len(done.stdout), len(done.stderr)) == (400_000, 400_000)
 
 
@@ -65,7 +86,7 @@ def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path
 
 
 def test_what_an_answer_raises_ends_the_program() -> None:
-    def answer(words: str) -> str:
+    def answer(words: str, pause: conversation.Pause) -> str:
         raise scripting.Failed("no answer")
 
     with pytest.raises(scripting.Failed, match="no answer"):

@@ -37,6 +37,10 @@ FAILURES = {
 }
 
 
+def no_pause(_seconds: float) -> None:
+    """Stand in for the pause of a program that has not ended."""
+
+
 class Machine:
     """A machine whose leave ends in `outcome`; it asks first where that is `left`."""
 
@@ -50,7 +54,7 @@ class Machine:
         assert callable(answer)
         self.scripts.append(script)
         if self.outcome is LEFT:
-            assert answer("leave") == "yes"
+            assert answer("leave", no_pause) == "yes"
         return self.outcome
 
 
@@ -84,10 +88,29 @@ def kept_out(cluster: FakeCluster) -> str:
 def test_the_entry_is_deleted_and_requests_end_before_the_agent_stops(
     cluster: FakeCluster, machine: Machine, pauses: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    cluster.add("billing-192.0.2.8-pods", "89ab")
     drain.run(PAYLOAD)
-    assert cluster.entries == {} and pauses == [2]
+    assert list(cluster.entries) == ["billing-192.0.2.8-pods"] and pauses == [2]
     assert capsys.readouterr().err == ""
     assert "REGISTRATION=0123" in machine.scripts[0]
+
+
+@pytest.mark.parametrize("other", ["none", "not healthy", "disconnected", "of another workload"])
+def test_the_pause_of_a_workload_without_another_machine_is_said(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str], other: str
+) -> None:
+    if other != "none":
+        cluster.add("another", "89ab", healthy=other != "not healthy", connected=other != "disconnected")
+    if other == "of another workload":
+        cluster.entries["another"]["metadata"]["annotations"][names.GROUP_ANNOTATION] = "invoices"
+    drain.run(PAYLOAD)
+    assert "machine billing-1: no other machine of the workload shop/billing is in the mesh" in capsys.readouterr().err
+
+
+def test_the_entry_of_a_machine_that_had_left_pauses_nothing(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.entries.clear()
+    drain.run(PAYLOAD)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_machine_that_is_shut_down_is_drained_without_a_connection(cluster: FakeCluster, machine: Machine) -> None:

@@ -12,6 +12,7 @@ import pytest
 from components import names
 from components.local import cluster_access, openssh, scripting
 from components.local.cluster_access import ClusterAccess
+from components.local.conversation import Answer, Ended, Pause
 from components.local.openssh import Outcome, Reach
 from components.machines.bundle import WAIT_LIMIT_S, Bundle, Owner, digest, with_root_certificate
 from components.machines.entries import Quarantine
@@ -38,13 +39,22 @@ class Machine:
         self.cluster, self.outcome = cluster, DONE
         self.questions: list[str] = []
         self.answers: list[str] = []
-        self.script = ""
+        self.script, self.connected_s = "", 60.0
         self.registers: Callable[[], None] = lambda: cluster.add(ENTRY, "0123")
 
-    def run_script(self, _target: openssh.Target, script: str, *_: float, answer: Callable[[str], str]) -> Outcome:
+    def pause(self, seconds: float) -> None:
+        """Let the connection be lost after some seconds."""
+        self.connected_s -= seconds
+        if self.connected_s < 0:
+            raise Ended
+
+    def run_script(self, _target: openssh.Target, script: str, *_: float, answer: Answer) -> Outcome:
         self.script = script
         for question in self.questions:
-            self.answers.append(answer(question))
+            try:
+                self.answers.append(answer(question, self.pause))
+            except Ended:
+                return Outcome(Reach.CUT_OFF, 255)
             if self.answers[-1] != "yes":
                 return Outcome(Reach.FAILED, 1, "", f"machine billing-1: {self.answers[-1].removeprefix('no ')}")
         if self.outcome is DONE:
@@ -53,29 +63,47 @@ class Machine:
 
 
 class Slots:
-    """The slots of workloads. `log` says what happened to them. without: workloads that have none."""
+    """The slots of workloads. `log` says what happened to them. without: workloads that have none.
+
+    alone: `<namespace>/<workload>` of those that one agent serves.
+    stack: by which registration a machine of the stack joined, by `<namespace>/<workload> <machine>`.
+    """
 
     def __init__(self) -> None:
         self.log: list[str] = []
         self.requests: list[slots.SlotRequest] = []
         self.refusal = ""
+        self.wait_s = 0.0
+        self.alone: set[str] = set()
+        self.on_take: Callable[[], None] = lambda: None
         self.without: set[str] = set()
+        self.stack: dict[str, str] = {}
 
     @contextmanager
-    def slot(self, _kubectl: object, request: slots.SlotRequest, _report: object) -> Iterator[None]:
+    def slot(self, _kubectl: object, request: slots.SlotRequest, _report: object, pause: Pause) -> Iterator[bool]:
+        pause(self.wait_s)
         if self.refusal:
             raise scripting.Failed(self.refusal)
         if request.workload in self.without:
             raise slots.NoLease(f"no Lease of {request.workload}")
         self.requests.append(request)
         self.log.append(f"take {request.machine}")
+        self.on_take()
         try:
-            yield
+            yield f"{request.namespace}/{request.workload}" in self.alone
         finally:
             self.log.append("give back")
 
     def halt(self, _kubectl: object, _request: slots.SlotRequest, cause: str) -> None:
         self.log.append(f"halt: {cause}")
+
+    def declared(self, _kubectl: object, request: slots.SlotRequest) -> slots.Declared:
+        if self.refusal:
+            raise scripting.Failed(self.refusal)
+        if request.workload in self.without:
+            raise slots.NoLease(f"no Lease of {request.workload}")
+        joined_by = self.stack.get(f"{request.namespace}/{request.workload} {request.machine}")
+        return slots.Declared(joined_by is not None, joined_by or "")
 
     def joined(self, _kubectl: object, request: slots.SlotRequest) -> None:
         self.log.append(f"joined {request.machine}")
@@ -100,7 +128,7 @@ def machine(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> Machine:
 @pytest.fixture(autouse=True)
 def held(monkeypatch: pytest.MonkeyPatch) -> Slots:
     held = Slots()
-    for name in ("slot", "halt", "joined"):
+    for name in ("slot", "halt", "joined", "declared"):
         monkeypatch.setattr(slots, name, getattr(held, name))
     return held
 
@@ -143,18 +171,17 @@ def test_a_root_certificate_that_changed_meanwhile_is_not_delivered(machine: Mac
 
 
 @pytest.mark.parametrize(
-    ("question", "take_over", "answer"),
+    ("stamp", "take_over", "answer"),
     [
-        ("owner mesh prod billing-9 4567", "", "yes"),
-        ("owner mesh prod billing-9 -", "", "yes"),
-        ("owner mesh other billing-9 4567", "mesh/other", "yes"),
-        ("owner mesh other billing-9 4567", "mesh/third", "no this is the machine billing-9 of the stack mesh/other"),
-        ("owner theirs prod billing-9 4567", "", "no this is the machine billing-9 of the stack theirs/prod"),
-        ("coffee", "", "no the question coffee is of another version of this program"),
+        ("mesh prod billing-9 4567", "", "yes"),
+        ("mesh prod billing-9 -", "", "yes"),
+        ("mesh other billing-9 4567", "mesh/other", "yes"),
+        ("mesh other billing-9 4567", "mesh/third", "no this is the machine billing-9 of the stack mesh/other"),
+        ("theirs prod billing-9 4567", "", "no this is the machine billing-9 of the stack theirs/prod"),
     ],
 )
-def test_a_machine_of_another_stack_is_taken_over_only_by_name(machine: Machine, question: str, take_over: str, answer: str) -> None:
-    machine.questions = [question]
+def test_a_machine_of_another_stack_is_taken_over_only_by_name(machine: Machine, stamp: str, take_over: str, answer: str) -> None:
+    machine.questions = [f"owner {stamp} 192.0.2.7 shop billing"]
     payload = replace(PAYLOAD, take_over=take_over)
     if answer == "yes":
         join_machine.run(payload)
@@ -164,14 +191,63 @@ def test_a_machine_of_another_stack_is_taken_over_only_by_name(machine: Machine,
     assert machine.answers[0].startswith(answer)
 
 
-def test_two_names_of_one_host_are_said(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("question", ["coffee", "owner", "owner mesh prod"])
+def test_a_question_of_another_version_is_answered_by_no(machine: Machine, question: str) -> None:
+    machine.questions = [question]
+    with pytest.raises(scripting.Failed, match=f"the question {question.split()[0]} is of another version of this program"):
+        join_machine.run(PAYLOAD)
+
+
+STAMPED = "owner mesh prod billing-9 4567 198.51.100.7 shop invoices"
+"""The question of a host that another machine of the stack joined, by another address."""
+
+
+@pytest.mark.parametrize("joined_by", ["4567", ""], ids=["joined", "its first join has not ended"])
+def test_one_host_by_two_addresses_is_refused_with_both_names(machine: Machine, held: Slots, joined_by: str) -> None:
     """Each update would give the host to one of them and then to the other."""
-    machine.questions = ["owner mesh prod billing-1 4567"]
+    machine.questions, held.stack["shop/invoices billing-9"] = [STAMPED], joined_by
+    message = (
+        "this is the machine billing-9 of this stack, which joined it by the address 198.51.100.7: billing-1 and billing-9 are one host"
+    )
+    with pytest.raises(scripting.Failed, match=message):
+        join_machine.run(PAYLOAD)
+    assert "nothing was changed" in machine.answers[0] and held.log == []
+
+
+@pytest.mark.parametrize(
+    ("question", "stack"),
+    [
+        (STAMPED, {}),
+        (STAMPED, {"shop/invoices billing-9": "of-its-new-host"}),
+        (STAMPED.replace("198.51.100.7", "192.0.2.7"), {"shop/invoices billing-9": "4567"}),
+        (STAMPED.replace("198.51.100.7", "-"), {"shop/invoices billing-9": "4567"}),
+        (STAMPED.replace("billing-9", "billing-1"), {"shop/invoices billing-1": "4567"}),
+    ],
+    ids=["renamed", "it is another host by now", "they swap their hosts", "a stamp without an address", "its own"],
+)
+def test_a_host_that_changed_its_name_is_joined(
+    machine: Machine, held: Slots, question: str, stack: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.questions, held.stack = [question], stack
     join_machine.run(PAYLOAD)
-    assert capsys.readouterr().err == ""
-    machine.questions = ["owner mesh prod billing-9 4567"]
+    line = "machine billing-1: its host was the machine billing-9 of this stack until now\n"
+    assert capsys.readouterr().err == ("" if "billing-9" not in question else line)
+
+
+def test_the_copy_of_a_machines_disk_is_joined_where_the_stack_file_says_so(machine: Machine, held: Slots) -> None:
+    machine.questions, held.stack["shop/invoices billing-9"] = [STAMPED], "4567"
+    join_machine.run(replace(PAYLOAD, take_over="mesh/prod"))
+
+
+def test_the_last_machine_of_a_workload_is_not_in_the_stack_without_its_slots(machine: Machine, held: Slots) -> None:
+    machine.questions, held.without, held.stack = [STAMPED], {"invoices"}, {"shop/invoices billing-9": "4567"}
     join_machine.run(PAYLOAD)
-    assert "machine billing-1: its host was the machine billing-9 of this stack until now" in capsys.readouterr().err
+
+
+def test_a_host_that_may_be_another_machine_of_the_stack_is_not_joined(machine: Machine, held: Slots) -> None:
+    machine.questions, held.refusal = [STAMPED], "kubectl may not get leases"
+    with pytest.raises(scripting.Failed, match="kubectl may not get leases"):
+        join_machine.run(PAYLOAD)
 
 
 def test_a_slot_is_held_until_the_entry_is_healthy(machine: Machine, held: Slots, cluster: FakeCluster) -> None:
@@ -200,10 +276,29 @@ def test_a_machine_that_moves_waits_for_a_slot_of_the_workload_that_it_leaves(ma
     assert len(halts) == 2, "of both workloads"
 
 
-def test_a_workload_without_machines_has_no_slots_to_wait_for(machine: Machine, held: Slots) -> None:
+def test_a_workload_without_machines_has_no_slots_to_wait_for(machine: Machine, held: Slots, capsys: pytest.CaptureFixture[str]) -> None:
     machine.questions, held.without = ["stop store catalog of-before"], {"catalog"}
     join_machine.run(PAYLOAD)
     assert [request.workload for request in held.requests] == ["billing"]
+    assert "machine billing-1 leaves the workload store/catalog, and no other machine of it is in the mesh" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("question", "line"),
+    [
+        ("stop shop billing 0123", "machine billing-1: no other machine of the workload shop/billing is in the mesh"),
+        ("stop store catalog of-before", "machine billing-1 leaves the workload store/catalog, and no other machine of it is in the mesh"),
+    ],
+)
+def test_a_pause_is_said_where_no_other_machine_answers(
+    machine: Machine, held: Slots, capsys: pytest.CaptureFixture[str], question: str, line: str
+) -> None:
+    machine.questions = [question]
+    join_machine.run(PAYLOAD)
+    assert capsys.readouterr().err == ""
+    held.alone = {"/".join(question.split()[1:3])}
+    join_machine.run(PAYLOAD)
+    assert capsys.readouterr().err.startswith(line)
 
 
 def test_a_workload_without_its_slots_is_an_error(machine: Machine, held: Slots) -> None:
@@ -223,6 +318,18 @@ def test_a_join_that_is_rolled_back_halts_the_others(machine: Machine, held: Slo
     with pytest.raises(scripting.Failed, match="the agent is not ready; the machine runs as before"):
         join_machine.run(PAYLOAD)
     assert held.log == ["take billing-1", f"halt: {ROLLED_BACK.stderr}", "give back"]
+
+
+@pytest.mark.parametrize("moment", ["while it waits", "as it gets its slot"])
+def test_a_connection_that_is_lost_before_the_stop_halts_nothing(machine: Machine, held: Slots, moment: str) -> None:
+    machine.questions = ["stop"]
+    if moment == "while it waits":
+        held.wait_s = 3600
+    else:
+        held.on_take = lambda: setattr(machine, "connected_s", -1.0)
+    with pytest.raises(scripting.Failed, match=r"the SSH connection to admin@192\.0\.2\.7 ended before the join did"):
+        join_machine.run(PAYLOAD)
+    assert not [line for line in held.log if line.startswith(("halt", "joined"))]
 
 
 def test_a_halted_update_leaves_the_machine_untouched_with_the_cause(machine: Machine, held: Slots) -> None:

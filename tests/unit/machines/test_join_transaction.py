@@ -249,7 +249,7 @@ def test_a_machine_of_a_group_fills_in_its_name_and_address_and_asks_nothing(fre
 
 def test_the_stamp_says_who_joined_the_machine(machine: FakeMachine) -> None:
     assert (machine.root / STATE / "owner").read_text() == (
-        "project=mesh\nstack=prod\nmachine=product-1\nregistration=r-1\nnamespace=shop\nworkload=product\n"
+        "project=mesh\nstack=prod\nmachine=product-1\nregistration=r-1\nnamespace=shop\nworkload=product\naddress=192.0.2.7\n"
     )
 
 
@@ -258,11 +258,11 @@ def test_a_machine_of_others_is_taken_over_only_with_a_yes(machine: FakeMachine)
     before = machine.tree()
     refused = machine.join(other, answers="no it is of mesh/prod\n")
     assert refused.stderr == "machine a: it is of mesh/prod\n"
-    assert refused.stdout == "istio-vm-mesh: ask owner mesh prod product-1 r-1\n"
+    assert refused.stdout == "istio-vm-mesh: ask owner mesh prod product-1 r-1 192.0.2.7 shop product\n"
     assert (machine.tree(), machine.calls) == (before, [])
     taken = machine.join(other)
     assert taken.stdout.splitlines()[:2] == [
-        "istio-vm-mesh: ask owner mesh prod product-1 r-1",
+        "istio-vm-mesh: ask owner mesh prod product-1 r-1 192.0.2.7 shop product",
         "istio-vm-mesh: ask stop shop product r-1",
     ]
     assert "stack=test\nmachine=a\n" in (machine.root / STATE / "owner").read_text()
@@ -271,8 +271,15 @@ def test_a_machine_of_others_is_taken_over_only_with_a_yes(machine: FakeMachine)
 
 def test_a_renamed_machine_keeps_its_certificate(machine: FakeMachine) -> None:
     renamed = bundle(owner=replace(OWNER, machine="billing-a", registration="r-9"))
-    assert machine.join(renamed).stdout.startswith("istio-vm-mesh: ask owner mesh prod product-1 r-1\n")
+    assert machine.join(renamed).stdout.startswith("istio-vm-mesh: ask owner mesh prod product-1 r-1 192.0.2.7 shop product\n")
     assert (machine.root / STATE / "etc/certs/key.pem").exists()
+
+
+def test_a_machine_of_a_group_is_stamped_with_the_address_that_it_has(fresh: FakeMachine) -> None:
+    other = bundle(owner=replace(OWNER, registration=""), address="@ADDRESS@")
+    assert fresh.join(other, MACHINE="product-x7k2", ADDRESS="10.11.0.9", ASK="", answers="").returncode == 0
+    question = "istio-vm-mesh: ask owner mesh prod product-x7k2 - 10.11.0.9 shop product\n"
+    assert fresh.join().stdout.startswith(question)
 
 
 def test_a_machine_that_moves_says_which_agent_is_stopped(machine: FakeMachine) -> None:

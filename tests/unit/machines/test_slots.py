@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from components.local import scripting
+from components.local.conversation import Ended
 from components.machines.scripts import slots
 from components.machines.scripts.slots import Situation, Verdict
 from components.names import SLOTS_ANNOTATION
@@ -192,3 +194,92 @@ def test_no_slot_becomes_free_because_nobody_could_renew_it(monkeypatch: pytest.
     monkeypatch.setattr(slots, "monotonic", lambda: api.now)
     with slots.slot(api, REQUEST, lambda _: None):
         assert api.taken is not None and api.taken >= api.END
+
+
+class Api:
+    """An API server with a Lease and entries, and a time that only pausing passes."""
+
+    def __init__(self, *entries: dict[str, Any], machines: str = "m1,m2", holders: str = "") -> None:
+        self.now, self.version = 0.0, 0
+        self.entries = list(entries)
+        record = {"process": "another", "update": "another", "repairs": False, "renewal": 0}
+        self.annotations = {"istio-vm-mesh/machines": machines, "istio-vm-mesh/max-unavailable": "1"}
+        self.hold(dict.fromkeys(holders.split(), record))
+
+    def hold(self, holders: dict[str, Any]) -> None:
+        """Write as another join."""
+        self.annotations[SLOTS_ANNOTATION] = json.dumps({"holders": holders, "halts": {}})
+        self.version += 1
+
+    @property
+    def holders(self) -> set[str]:
+        return set(json.loads(self.annotations[SLOTS_ANNOTATION])["holders"])
+
+    def pause(self, seconds: float) -> None:
+        self.now += seconds
+
+    def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
+        if words[0] == "replace":
+            metadata = json.loads(stdin)["metadata"]
+            if metadata["resourceVersion"] != self.version:
+                return scripting.Done(1, b"", b"Error from server (Conflict)")
+            self.annotations, self.version = metadata["annotations"], self.version + 1
+        metadata = {"name": "product-slots", "annotations": self.annotations, "resourceVersion": self.version}
+        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
+        answer = {"items": [lease, *self.entries]} if words[1].startswith(f"{slots.LEASES},") else lease
+        return scripting.Done(0, json.dumps(answer).encode(), b"")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Api], None]:
+    return lambda api: monkeypatch.setattr(slots, "monotonic", lambda: api.now)
+
+
+def test_a_wait_ends_with_what_it_is_for(clock: Callable[[Api], None]) -> None:
+    """Nothing is written then: the slot stays another's, and this machine has none."""
+    api = Api(entry_of("product-m2", "r2"), holders="m1")
+    clock(api)
+
+    def pause(seconds: float) -> None:
+        api.pause(seconds)
+        if api.now > 20:
+            raise Ended
+
+    before = dict(api.annotations)
+    with pytest.raises(Ended), slots.slot(api, REQUEST, lambda _: None, pause):
+        pytest.fail("it has no slot")
+    assert api.annotations == before
+
+
+@pytest.mark.parametrize("holder", ["", "m2"], ids=["it expired", "a later join of the machine has it"])
+def test_a_machine_whose_slot_expired_while_it_joined_counts_from_then_on(holder: str) -> None:
+    """It was out of the mesh, so it counts only once it has joined."""
+    api = Api()
+    with slots.slot(api, REQUEST, lambda _: None):
+        assert api.holders == {"m2"} and "joined.istio-vm-mesh/m2" not in api.annotations
+        api.hold({name: {"process": "later", "update": "another"} for name in holder.split()})
+    assert api.annotations["joined.istio-vm-mesh/m2"] == "r2"
+    assert api.holders == set(holder.split())
+
+
+def test_a_slot_that_expired_while_its_join_failed_is_not_written_again() -> None:
+    api = Api()
+    with pytest.raises(scripting.Failed, match="not ready"), slots.slot(api, REQUEST, lambda _: None):
+        api.hold({})
+        raise scripting.Failed("not ready")
+    assert "joined.istio-vm-mesh/m2" not in api.annotations and api.holders == set()
+
+
+@pytest.mark.parametrize(
+    ("others", "alone"),
+    [([], True), ([entry_of("product-m1", "r1")], False), ([entry_of("product-m1", "r1", "False")], True)],
+)
+def test_the_stop_of_the_one_agent_that_serves_is_known(others: list[dict[str, Any]], alone: bool) -> None:
+    api = Api(entry_of("product-m2", "r2"), *others)
+    with slots.slot(api, REQUEST, lambda _: None) as is_alone:
+        assert is_alone is alone
+
+
+def test_an_agent_that_does_not_serve_pauses_nothing() -> None:
+    with slots.slot(Api(), REQUEST, lambda _: None) as is_alone:
+        assert not is_alone
