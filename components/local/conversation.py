@@ -87,9 +87,12 @@ def converse(
                 break
             question = line.decode(errors="replace").rstrip("\r\n")
             if answer and question.startswith(ASK):
-                with contextlib.suppress(Ended, OSError):
+                try:
                     reply = " ".join(answer(question[len(ASK) :], pause).split())
-                    workers[0].join()
+                except Ended:
+                    continue
+                workers[0].join()
+                with contextlib.suppress(OSError):
                     stdin.write(f"{reply}\n".encode())
                     stdin.flush()
             else:

@@ -85,11 +85,12 @@ def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path
     assert processes(str(child)) == []
 
 
-def test_what_an_answer_raises_ends_the_program() -> None:
+@pytest.mark.parametrize("error", [scripting.Failed("no answer"), OSError("no answer")])
+def test_what_an_answer_raises_ends_the_program(error: Exception) -> None:
     def answer(words: str, pause: conversation.Pause) -> str:
-        raise scripting.Failed("no answer")
+        raise error
 
-    with pytest.raises(scripting.Failed, match="no answer"):
+    with pytest.raises(type(error), match="no answer"):
         conversation.converse(["bash", "-s"], WRAPPED, 60, answer)
 
 
