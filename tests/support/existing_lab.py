@@ -91,11 +91,14 @@ class ExistingMachines:
 
     def give_past(self, name: str) -> None:
         """Put the files of PAST on a machine, with modes that nobody else would choose."""
-        lines = []
-        for path, text in PAST.items():
-            lines += [f"mkdir -p {Path(path).parent}", f"printf %s {shlex.quote(text)} >{path}", f"chmod 0640 {path}"]
-        lines += ["chmod 0700 /run/secrets", "echo 'Port 22\nPort 2222' >/etc/ssh/sshd_config.d/ports.conf", "systemctl restart ssh"]
-        self.root(name, "\n".join(lines))
+        ports = ["echo 'Port 22\nPort 2222' >/etc/ssh/sshd_config.d/ports.conf", "systemctl restart ssh"]
+        self.root(name, "\n".join([*_files(PAST), *ports]))
+
+    def boot(self, name: str) -> None:
+        """Start a machine again, with what the programs on it write to memory at each boot."""
+        self.lab.docker("start", self.container(name))
+        in_memory = {path: text for path, text in PAST.items() if path.startswith("/run/")}
+        self.root(name, "\n".join(_files(in_memory)))
 
     def past(self, name: str) -> str:
         """What a machine's past looks like now: kind, mode, owner and digest of its files and their directories."""
@@ -114,6 +117,14 @@ class ExistingMachines:
         containers = self.lab.docker("ps", "--all", "--quiet", "--filter", f"label={self.label}").split()
         if containers:
             self.lab.docker("rm", "--force", "--volumes", *containers)
+
+
+def _files(files: Mapping[str, str]) -> list[str]:
+    """Return the commands that write files with modes that nobody else would choose."""
+    lines = []
+    for path, text in files.items():
+        lines += [f"mkdir -p {Path(path).parent}", f"printf %s {shlex.quote(text)} >{path}", f"chmod 0640 {path}"]
+    return [*lines, "chmod 0700 /run/secrets"]
 
 
 @dataclass

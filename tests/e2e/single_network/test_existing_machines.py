@@ -184,7 +184,7 @@ def test_a_dead_machine_leaves_and_stays_out(stack: AdoptingStack, machines: Exi
     del stack.declared["billing-2"]
     output = stack.up()
     assert "machine billing-2 is dead" in output, output
-    stack.lab.docker("start", container)
+    machines.boot("two")
     wait_until(lambda: "active" in machines.root("two", f"systemctl is-active {AGENT}", check=False), 30, "its agent runs again")
     refused = f"journalctl --unit {AGENT} --since -60s | grep -ci 'service account mismatch\\|PermissionDenied\\|Unauthenticated'"
     wait_until(lambda: machines.root("two", refused, check=False).strip() not in ("", "0"), 60, "istiod refuses its stream")
