@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from .local import scripting
@@ -81,22 +82,70 @@ def refuse_others(program: Kubectl, objects: Iterable[ObjectName], stack: str) -
     )
 
 
-def served_kinds(program: Kubectl, *options: str) -> dict[tuple[str, str], str]:
+def served_kinds(program: Kubectl, *options: str, groups: Collection[str] | None = None) -> dict[tuple[str, str], str]:
     """Return what kubectl calls each kind that the cluster has, by API group and kind.
 
-    options: of `kubectl api-resources`. Raises scripting.Failed where the cluster does not answer.
+    options: of `kubectl api-resources`.
+    groups: the API groups that must be complete; None: all.
+
+    Raises scripting.Failed where the cluster does not answer, or does not list one of the groups.
     """
+    kinds = _listed_kinds(program, options, groups)
+    listed = {group for group, _ in kinds}
+    if groups is None or not listed.issuperset(groups):
+        _require_answers(program, groups)
+    return kinds
+
+
+def _listed_kinds(program: Kubectl, options: Sequence[str], groups: Collection[str] | None) -> dict[tuple[str, str], str]:
     done = program.call("--request-timeout=30s", "api-resources", "--no-headers", *options, timeout_s=90)
+    if done.status:
+        _require_others_alone(done, groups)
     kinds: dict[tuple[str, str], str] = {}
     for line in done.text.splitlines():
         # The second of five columns, short names, may be empty.
         words = line.split()
         version, kind, group = words[-3], words[-1], words[-3].rpartition("/")[0]
         kinds[group, kind] = f"{words[0]}.{version.rpartition('/')[2]}.{group}" if group else words[0]
-    # An aggregated API that does not answer makes kubectl fail after the others are printed.
-    if not kinds and done.status:
-        raise scripting.Failed(f"the cluster does not tell its kinds: {scripting.last_words(done.error)}")
     return kinds
+
+
+# "unable to retrieve the complete list of server APIs: metrics.k8s.io/v1beta1: <reason>, ..."
+# (kubernetes/client-go: discovery, ErrGroupDiscoveryFailed). Kinds of other groups are printed.
+_INCOMPLETE = re.compile(r"complete list of server APIs: (?P<groups>.+)")
+_GROUP = re.compile(r"(?:^|, )(?:(?P<group>[a-z0-9.-]+)/)?v[0-9][a-z0-9]*: ")
+
+
+def _require_others_alone(failed: scripting.Done, groups: Collection[str] | None) -> None:
+    """Raise scripting.Failed unless only other API groups did not answer kubectl."""
+    match = _INCOMPLETE.search(failed.error)
+    silent = {each["group"] or "" for each in _GROUP.finditer(match["groups"])} if match else set()
+    if not silent or groups is None or silent & {*groups}:
+        raise _unlisted(scripting.last_words(failed.error))
+
+
+def _require_answers(program: Kubectl, groups: Collection[str] | None) -> None:
+    """Raise scripting.Failed where an API group of the cluster lists no kind and does not answer.
+
+    kubectl leaves an aggregated API out without a word whose server never answered.
+    """
+    purpose = "the API groups of the cluster cannot be listed"
+    there = json.loads(program.check("--request-timeout=30s", "get", "--raw", "/apis", purpose=purpose, timeout_s=90).text)
+    answering = {group for group, _ in _listed_kinds(program, (), groups)}
+    for group in there["groups"]:
+        if group["name"] in answering or not (groups is None or group["name"] in groups):
+            continue
+        version = group["preferredVersion"]["groupVersion"]
+        asked = program.call("--request-timeout=30s", "get", "--raw", f"/apis/{version}", timeout_s=90)
+        if asked.status:
+            raise _unlisted(f"{version}: {scripting.last_words(asked.error)}")
+
+
+def _unlisted(reason: str) -> scripting.Failed:
+    return scripting.Failed(
+        f"the cluster does not list all kinds that it has: {reason}. An API that does not answer is in "
+        "`kubectl get apiservices`: repair or remove it"
+    )
 
 
 def list_objects(program: Kubectl, kinds: Sequence[str], namespace: str) -> list[Manifest]:
@@ -113,7 +162,7 @@ def list_objects(program: Kubectl, kinds: Sequence[str], namespace: str) -> list
 
 
 def _others(program: Kubectl, objects: set[ObjectName], stack: str) -> Iterator[tuple[ObjectName, Mapping[str, str]]]:
-    kinds = served_kinds(program)
+    kinds = served_kinds(program, groups={name.group for name in objects})
     wanted: dict[str, set[str]] = {}
     for name in objects:
         # There is no object of a kind that the cluster does not have yet.

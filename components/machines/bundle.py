@@ -182,6 +182,7 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "DEADLINE_S": str(DEADLINE_S),
         "REGISTERED": _short_digest(described),
         "DIGEST": _short_digest(compared),
+        "KEPT_OUT": "",
         "ASK": "",
     }
 
@@ -195,11 +196,13 @@ def digest(bundle: Bundle) -> str:
     return join_variables(bundle)["DIGEST"]
 
 
-def join_script(bundle: Bundle, token: str, credentials: str = "") -> str:
+def join_script(bundle: Bundle, token: str, credentials: str = "", kept_out: bool = False) -> str:
     """Return the script that joins a machine, as root on standard input; it holds the token.
 
     token: a token of the workload's service account.
     credentials: `USER:PASSWORD` for the package's server; "" for none.
+    kept_out: whether an entry of this program keeps the machine out of the mesh (`entries`). The
+        script asks `start` before the new agent starts, and it has to be gone then.
 
     It asks, so it needs answers on standard input after its text (`ask` in lib.sh), and it keeps
     to `DEADLINE_S` by itself. The decisions are in docs/machines.md.
@@ -209,6 +212,7 @@ def join_script(bundle: Bundle, token: str, credentials: str = "") -> str:
         "TOKEN": token,
         **join_variables(bundle),
         "PACKAGE_CREDENTIALS": credentials,
+        "KEPT_OUT": "1" if kept_out else "",
         "ASK": str(WAIT_LIMIT_S),
     }
     return assignments(variables) + read_script("machines/lib") + join_text()

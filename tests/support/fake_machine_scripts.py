@@ -33,6 +33,7 @@ fi
 if [ -e broken ]; then echo "machine $MACHINE: the agent is not ready" >&2; exit 1; fi
 echo "$OWNER $PLACE" >owner
 if [ -e agent ]; then entries delete workloadentry "$(cat agent)" --ignore-not-found >/dev/null; fi
+if [ "$KEPT_OUT" ]; then ask start; fi
 # istiod registers an agent only by an entry of its own service account.
 if ! entries create --filename - >/dev/null 2>&1 <<<"$MANIFEST"; then
   account=$(entries get workloadentry "$ENTRY" -o 'jsonpath={.spec.serviceAccount}')
@@ -58,7 +59,7 @@ exit 0
 """
 
 
-def join_script(bundle: Any, token: str, *_credentials: str) -> str:
+def join_script(bundle: Any, token: str, _credentials: str, kept_out: bool) -> str:
     """Stand in for `bundle.join_script`."""
     assert token.count(".") == 2, "a token of a service account"
     owner = bundle.owner
@@ -79,8 +80,8 @@ def join_script(bundle: Any, token: str, *_credentials: str) -> str:
     }
     status = {"status": {"conditions": [{"type": "Healthy", "status": "True"}]}}
     place = f"{address[1]} {owner.namespace} {owner.workload}"
-    digest = _module("machines.bundle").digest(bundle)
-    return _text(owner, JOIN, ENTRY=entry, PLACE=place, DIGEST=digest, MANIFEST=_json(manifest), STATUS=_json(status))
+    values = {"ENTRY": entry, "PLACE": place, "DIGEST": _module("machines.bundle").digest(bundle), "KEPT_OUT": "1" if kept_out else ""}
+    return _text(owner, JOIN, **values, MANIFEST=_json(manifest), STATUS=_json(status))
 
 
 def leave_script(owner: Any) -> str:

@@ -43,7 +43,7 @@ def run(payload: Payload) -> None:
     Raises scripting.Failed where kubectl does, and where others' CRDs have no usable Gateway.
     """
     with kubectl(payload.access) as program:
-        kinds = served_kinds(program, f"--api-group={GROUP}")
+        kinds = served_kinds(program, f"--api-group={GROUP}", groups={GROUP})
         installed = _installed(program, kinds)
         if not all(labels_of(crd).get(MANAGED_BY_LABEL) == PROJECT for crd in installed):
             _check_usable(kinds)

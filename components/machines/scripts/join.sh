@@ -6,8 +6,9 @@
 # Variables, on standard input with all that is secret: MACHINE, PROJECT, STACK, REGISTRATION,
 # NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), TOKEN, FILES (a tar in base64),
 # PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S, DEADLINE_S, DIGEST,
-# REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the machine's), ASK; where
-# startup.sh stands before this text, API_SERVER and ADDRESS too.
+# REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the machine's), KEPT_OUT (1
+# where an entry of this program keeps the machine out of the mesh), ASK; where startup.sh stands
+# before this text, API_SERVER and ADDRESS too.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
 BEFORE=$STATE/before   # what was there, until the join is complete
 STAGING=$STATE/staging # of root alone
@@ -512,6 +513,15 @@ wait_for_deregistration() {
   for _ in $(seq "$seconds"); do sleep 1; done
 }
 
+# What keeps the machine out ends with the answer, because istiod would refuse the new agent, too.
+# The agent of before must not come back after it. So the join goes on where the connection ends
+# here: istiod admits the new agent then, or refuses it as before.
+ask_to_start() {
+  [ -n "$KEPT_OUT" ] || return 0
+  trap '' HUP
+  ASK=${ASK:+120} GOES_ON=1 ask start
+}
+
 start_agent() {
   local since
   since=$(date '+%Y-%m-%d %H:%M:%S')
@@ -744,13 +754,14 @@ main() {
   step compare
   step make_directories
   step deliver_token
-  if [ -n "$CHANGED" ] || ! is_in_order; then
+  if [ -n "$CHANGED$KEPT_OUT" ] || ! is_in_order; then
     step ask_to_stop
     step stop
     step drop_certificate
     step write_files
     step switch_package
     step wait_for_deregistration
+    step ask_to_start
     step start_agent
   fi
   step record

@@ -3,7 +3,8 @@
 The token is minted here, by whoever runs Pulumi, and goes to the machine with the script: it is in
 no input and in no result. The script asks before it takes over a machine of another owner, and
 before it stops an agent; the second question takes one of the workload's slots (`slots`), which is
-held until the machine's entry is Healthy.
+held until the machine's entry is Healthy. What keeps the machine out of the mesh (`entries`) is
+removed when the script asks to start the agent.
 """
 
 from __future__ import annotations
@@ -86,8 +87,7 @@ def run(payload: Payload) -> Result:
     Raises scripting.Failed where the script did not run to its end, and where the machine is not in
     the mesh afterwards, or is unhealthy and was not before.
     """
-    owner, access = payload.bundle.owner, payload.access
-    with cluster_access.kubectl(access) as kubectl, entries.lifted(kubectl, owner, payload.entry):
+    with cluster_access.kubectl(payload.access) as kubectl:
         return _Join(payload, kubectl).run()
 
 
@@ -126,7 +126,8 @@ class _Join:
         self._before = entries.read(self._kubectl, self._owner.namespace, payload.entry)
         self._bundle = self._with_files()
         credentials = os.environ.get(CREDENTIALS_VARIABLE, "")
-        text = join_script(self._bundle, self._token(), credentials)
+        kept_out = bool(self._before and self._before.quarantine)
+        text = join_script(self._bundle, self._token(), credentials, kept_out)
         script = shell.run_as_root(text, 0)  # it keeps to its deadline by itself
         outcome = openssh.run_script(payload.target, script, TIMEOUT_S, payload.patience_s, answer=self._answer)
         problem = _problem(payload, self._bundle, outcome)
@@ -171,6 +172,8 @@ class _Join:
             return self._may_take(_Stamp(*("" if word == "-" else word for word in rest)))
         if topic == "stop":
             return self._take_slots(pause, *rest[:3])
+        if topic == "start":
+            return self._let_in()
         return f"no the question {topic} is of another version of this program: run the update again"
 
     def _may_take(self, stamp: _Stamp) -> str:
@@ -247,6 +250,17 @@ class _Join:
             taken.append(each)
         pause(0)  # what has ended by now stops no agent, so its failure halts nothing
         self._slots = taken
+        return "yes"
+
+    def _let_in(self) -> str:
+        """Remove what keeps the machine out, until the join fails.
+
+        Not before: this process may be killed, and then nothing puts it back.
+        """
+        try:
+            self._held.enter_context(entries.lifted(self._kubectl, self._owner, self._payload.entry))
+        except scripting.Failed as error:
+            return f"no what keeps the machine out of the mesh was not removed: {error}"
         return "yes"
 
     def _slot_request(self) -> slots.SlotRequest:

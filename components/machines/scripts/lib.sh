@@ -24,15 +24,18 @@ clean_environment() {
 
 # Asks the computer that runs Pulumi, over standard input and output, and fails where the answer is
 # no, or does not come within ASK seconds: that computer may be gone without a word. Without ASK (in
-# an instance group) there is none, and the answer is yes. Standard input is 3.
+# an instance group) there is none, and the answer is yes. Standard input is 3. With GOES_ON the
+# script goes on without an answer.
 ask() { # words
-  local answer=''
+  local answer='' status=0
   [ -n "${ASK:-}" ] || return 0
   echo "istio-vm-mesh: ask $*"
-  IFS= read -r -t "$ASK" -u 3 answer || {
-    [ $? -le 128 ] || fail "the question '$*' was not answered within $ASK s"
+  IFS= read -r -t "$ASK" -u 3 answer || status=$?
+  if [ $status -gt 0 ]; then
+    [ -z "${GOES_ON:-}" ] || return 0
+    [ $status -le 128 ] || fail "the question '$*' was not answered within $ASK s"
     fail "the connection ended before the question '$*' was answered"
-  }
+  fi
   case $answer in
   yes) ;;
   "no "*) fail "${answer#no }" ;;

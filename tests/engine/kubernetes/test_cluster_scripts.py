@@ -13,8 +13,9 @@ import pytest
 
 from components.istio.scripts import gateway_api, remove_namespace
 from components.local import scripting
-from components.local.cluster_access import ClusterAccess
+from components.local.cluster_access import ClusterAccess, kubectl
 from components.names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL
+from components.ownership import ObjectName, refuse_others, served_kinds
 from tests.support import control_plane
 from tests.support.control_plane import ControlPlane
 from tests.support.scripts import add_program
@@ -122,6 +123,50 @@ def test_an_answer_that_is_lost_leaves_no_namespace_behind(
     except scripting.Failed:
         return
     assert not exists(own_plane, "unread")
+
+
+@pytest.fixture
+def silent_api(own_plane: ControlPlane) -> Iterator[str]:
+    """An aggregated API whose server is gone: its group."""
+    services = "/apis/apiregistration.k8s.io/v1/apiservices"
+    group, version = "theirs.example.com", "v1beta1"
+    spec = {
+        "group": group,
+        "version": version,
+        "groupPriorityMinimum": 100,
+        "versionPriority": 100,
+        "insecureSkipTLSVerify": True,
+        "service": {"name": "gone", "namespace": "default"},
+    }
+    own_plane.cluster.call("POST", services, body={"metadata": {"name": f"{version}.{group}"}, "spec": spec})
+
+    def is_silent() -> bool:
+        service = own_plane.cluster.call("GET", f"{services}/{version}.{group}")
+        conditions = service.get("status", {}).get("conditions", [])
+        return any((each["type"], each["status"]) == ("Available", "False") for each in conditions)
+
+    wait_until(is_silent, 30)
+    yield group
+    own_plane.cluster.call("DELETE", f"{services}/{version}.{group}")
+
+
+def test_a_namespace_stays_while_an_api_does_not_list_what_it_has_in_it(
+    own_plane: ControlPlane, access: ClusterAccess, silent_api: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_namespace(own_plane, "unlisted")
+    remove(access, "unlisted")
+    assert exists(own_plane, "unlisted")
+    error = capsys.readouterr().err
+    assert "the namespace unlisted stays: the cluster does not list all kinds" in error and f"{silent_api}/v1beta1" in error
+
+
+def test_only_the_groups_that_are_needed_must_answer(access: ClusterAccess, silent_api: str) -> None:
+    with kubectl(access) as program:
+        assert ("apps", "Deployment") in served_kinds(program, groups={"apps", "not.there.example.com"})
+        with pytest.raises(scripting.Failed, match=r"does not list all kinds.*kubectl get apiservices"):
+            served_kinds(program, groups={"apps", silent_api})
+        with pytest.raises(scripting.Failed, match="does not list all kinds"):
+            refuse_others(program, [ObjectName(silent_api, "Thing", "default", "product")], "mesh.lab")
 
 
 def test_a_cluster_that_does_not_answer_is_no_removal(access: ClusterAccess, tmp_path: Path) -> None:

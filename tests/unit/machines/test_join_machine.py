@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -382,10 +383,59 @@ def test_a_probe_that_fails_is_an_error_only_where_it_succeeded_before(
         assert "its probe does not succeed (refused)" in capsys.readouterr().err
 
 
+def test_what_keeps_a_machine_out_stays_until_its_new_agent_starts(
+    machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A join that is killed before leaves it as it was, and the machine too."""
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+
+    def run_script(_target: object, script: str, *_: object, answer: Answer) -> Outcome:
+        assert "KEPT_OUT=1\n" in script
+        for question in (STAMPED, "stop"):
+            assert answer(question, machine.pause) == "yes"
+        assert names.QUARANTINE_LABEL in cluster.entries[ENTRY]["metadata"]["labels"]
+        assert answer("start", machine.pause) == "yes" and cluster.entries == {}
+        cluster.add(ENTRY, "0123")
+        return DONE
+
+    monkeypatch.setattr(openssh, "run_script", run_script)
+    join_machine.run(PAYLOAD)
+    assert not [line for line in cluster.calls if line.startswith("create --filename")]
+
+
+def test_a_machine_that_ssh_does_not_reach_stays_kept_out(machine: Machine, cluster: FakeCluster) -> None:
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+    machine.outcome = Outcome(Reach.DEAD, 255, reason="No route to host")
+    with pytest.raises(scripting.Failed, match="No route to host"):
+        join_machine.run(PAYLOAD)
+    assert not [line for line in cluster.calls if line.startswith("delete")]
+
+
+def test_what_keeps_a_machine_out_and_cannot_be_removed_is_no_start(
+    machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+    call = cluster.call
+
+    def refusing(*words: str, **options: Any) -> scripting.Done:
+        return scripting.Done(1, b"", b"Forbidden") if "delete" in words else call(*words, **options)
+
+    monkeypatch.setattr(cluster, "call", refusing)
+    machine.questions = ["start"]
+    with pytest.raises(scripting.Failed, match=r"what keeps the machine out of the mesh was not removed: .*Forbidden"):
+        join_machine.run(PAYLOAD)
+    assert names.QUARANTINE_LABEL in cluster.entries[ENTRY]["metadata"]["labels"]
+
+
+def test_a_machine_that_nothing_keeps_out_is_not_asked_for_its_start(machine: Machine) -> None:
+    join_machine.run(PAYLOAD)
+    assert "KEPT_OUT=''\n" in machine.script
+
+
 def test_what_kept_a_machine_out_goes_and_comes_back_after_a_failure(machine: Machine, cluster: FakeCluster) -> None:
     kept_out = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
     cluster.entries[ENTRY] = kept_out
-    machine.outcome = ROLLED_BACK
+    machine.questions, machine.outcome = ["start"], ROLLED_BACK
     with pytest.raises(scripting.Failed):
         join_machine.run(PAYLOAD)
     assert cluster.entries[ENTRY]["metadata"]["labels"] == kept_out["metadata"]["labels"]
@@ -402,7 +452,8 @@ def test_an_agent_that_comes_back_while_its_machine_is_joined_is_kept_out_again(
     """A join that fails brings the agent of before back, and that one registers at once."""
     cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
 
-    def fail(*_: object, **__: object) -> Outcome:
+    def fail(*_: object, answer: Answer) -> Outcome:
+        assert answer("start", machine.pause) == "yes"
         cluster.add(ENTRY, "of-before")
         return ROLLED_BACK
 
@@ -416,6 +467,8 @@ def test_a_machine_that_joined_stays_in_the_mesh_where_only_its_record_failed(
     machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+
+    machine.questions = ["start"]
 
     def refuse(*_: object) -> None:
         raise scripting.Failed("the Lease is missing")
@@ -431,7 +484,8 @@ def test_what_kept_a_machine_out_and_cannot_be_put_back_is_said(
 ) -> None:
     cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
 
-    def fail(*_: object, **__: object) -> Outcome:
+    def fail(*_: object, answer: Answer) -> Outcome:
+        assert answer("start", machine.pause) == "yes"
         cluster.down = "the API server is gone"
         return ROLLED_BACK
 

@@ -301,6 +301,32 @@ def test_a_connection_that_ends_before_the_answer_changes_nothing(machine: FakeM
     assert (machine.tree(), machine.calls) == (before, [])
 
 
+def test_a_machine_that_is_kept_out_is_let_in_right_before_its_agent_starts(machine: FakeMachine) -> None:
+    done = machine.join(CHANGE, KEPT_OUT="1")
+    assert [line for line in done.stdout.splitlines() if "ask" in line] == [
+        "istio-vm-mesh: ask stop shop product r-1",
+        "istio-vm-mesh: ask start",
+    ]
+    assert (done.returncode, machine.active) == (0, "good-2")
+    assert machine.join(CHANGE, KEPT_OUT="1").stdout.count("ask start") == 1, "also where nothing else differs"
+    assert machine.calls[:1] == ["stop istio-vm-mesh"]
+    assert "ask start" not in machine.join().stdout
+
+
+def test_a_no_to_the_start_brings_the_agent_of_before_back(machine: FakeMachine) -> None:
+    before = machine.tree()
+    done = machine.join(CHANGE, answers="yes\nno it is refused\n", KEPT_OUT="1")
+    assert done.stderr == f"machine product-1: it is refused{AS_BEFORE}"
+    assert (machine.tree(), machine.active) == (before, "good-1")
+
+
+def test_a_connection_that_ends_as_the_machine_is_let_in_does_not_end_its_join(machine: FakeMachine) -> None:
+    """Nothing would keep that one out any more."""
+    hang_up = 'eval "real_$(declare -f start_agent)"\nstart_agent() { kill -HUP $$; real_start_agent; }'
+    assert machine.join(CHANGE, hang_up, answers="yes\n", KEPT_OUT="1").returncode == 0
+    assert machine.active == "good-2"
+
+
 def test_two_joins_at_once_the_second_names_the_first(machine: FakeMachine) -> None:
     with (machine.directory / "run/istio-vm-mesh.lock").open("w+") as lock:
         lock.write("the join of a from the stack mesh/test (process 7, since then)\n")
