@@ -479,7 +479,7 @@ class Lab:
             "kind": "DestinationRule",
             "metadata": {"name": f"{name}-idle", "namespace": namespace or "shop"},
             "spec": {
-                "host": f"{name}.{namespace or 'shop'}.svc.cluster.local",
+                "host": service_host(name, namespace or "shop"),
                 "trafficPolicy": {"connectionPool": {"http": {"idleTimeout": "3s"}}},
             },
         }

@@ -63,6 +63,7 @@ def test_a_digest_covers_what_a_script_imports() -> None:
     }
     assert names(verify_workload) == {
         *base,
+        "config/addresses.py",
         "local/cluster_access.py",
         "verification/scripts/verify_workload.py",
         Path(evidence.__file__).relative_to(COMPONENTS).as_posix(),

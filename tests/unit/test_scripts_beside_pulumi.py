@@ -93,7 +93,8 @@ def every_program(programs: Programs, api_server: socket.socket) -> Programs:
     port = f"127.0.0.1:{api_server.getsockname()[1]}"
     programs.add("docker", ("inspect .*IPAM", 1, "", ""), ("^port", 0, port, ""), *rules)
     programs.add("kind", ("get kubeconfig", 0, KUBECONFIG, ""))
-    programs.add("kubectl", ("config view", 0, CONTEXT, ""), ("get namespace", 0, "{}", ""), ("get pods", 0, '{"items": []}', ""))
+    groups = ("get --raw /apis", 0, '{"groups": []}', "")
+    programs.add("kubectl", ("config view", 0, CONTEXT, ""), ("get namespace", 0, "{}", ""), ("get pods", 0, '{"items": []}', ""), groups)
     programs.add("gcloud", ("", 0, "AAAA", ""))
     programs.add("ssh", ("", 0, f"{openssh.MARK}\ndone\n", ""))
     programs.add_script("ssh-keygen", KEYGEN)
