@@ -137,6 +137,7 @@ class FakeMachine:
             "groupdel",
             "useradd",
             "groupadd",
+            "sync",
         )
         nothing = dict.fromkeys(silent, "")
         programs = {
@@ -175,6 +176,8 @@ class FakeMachine:
             "UNITS": f"{self.root}/{UNITS}",
             "CERTS": f"{state}/etc/certs",
             "TOKEN_FILE": f"{state}/var/run/secrets/tokens/istio-token",
+            "BEFORE": f"{state}/before",
+            "STAGING": f"{state}/staging",
         }
 
     def join(
@@ -183,15 +186,12 @@ class FakeMachine:
         """Run a join to its end; `text` comes before its first step. Its questions are answered in turn."""
         (self.directory / "run/calls").write_text("")
         bundle = change or BUNDLE
-        state = self.places()["STATE"]
         values = {
             **join_variables(bundle),
             **self.places(),
             "MACHINE": bundle.owner.machine,
             "TOKEN": token(),
             "ASK": "1",
-            "BEFORE": f"{state}/before",
-            "STAGING": f"{state}/staging",
             "NEEDED_MIB": "1",
             **variables,
         }

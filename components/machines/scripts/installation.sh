@@ -8,6 +8,8 @@ RUN=/run
 UNIT=istio-vm-mesh
 CERTS=$STATE/etc/certs
 TOKEN_FILE=$STATE/var/run/secrets/tokens/istio-token
+BEFORE=$STATE/before   # what was there, until a join is complete
+STAGING=$STATE/staging # of root alone
 STOP_TIMEOUT_S=60
 
 # One join or leave at a time. The lock ends with this process and its children.
@@ -20,9 +22,20 @@ take_lock() { # purpose
     >"$RUN/istio-vm-mesh.lock"
 }
 
-# Prints a value of the stamp, which says who joined this machine; nothing where it has none.
+# Prints a value of the stamp, which says who joined this machine; nothing where it has none. A
+# join that was killed over an earlier one has not joined it.
 stamp() { # key
+  if was_killed; then value_of "$1" "$BEFORE/files${STATE#"$ROOT"}/owner"; else pending_stamp "$1"; fi
+}
+
+# Prints a value of the stamp of the last join, which may have been killed.
+pending_stamp() { # key
   value_of "$1" "$STATE/owner"
+}
+
+# A join ended without bringing back what was there.
+was_killed() {
+  [ -e "$BEFORE/complete" ] && [ ! -e "$BEFORE/fresh" ]
 }
 
 # Prints the value of the line `<key>=<value>` of a file that may be missing.
@@ -44,6 +57,80 @@ shred_file() { # path
   else
     shred --remove "$private" 2>/dev/null || rm -f "$private"
   fi
+}
+
+# Writes files to the disk, with all that is below a directory.
+write_to_disk() { # path
+  find "$1" \( -type f -o -type d \) -print0 | xargs -0 sync
+}
+
+# Prints what a join may have changed, and the directories that it is in. Each ends with a NUL. The
+# agent's own files come and go.
+changed_paths() {
+  local path
+  while read -r path; do
+    path=$ROOT/$path
+    [[ $path != "$CERTS"/* ]] || continue
+    [ -L "$path" ] || [ ! -f "$path" ] || printf '%s\0' "$path"
+    [ ! -d "${path%/*}" ] || printf '%s\0' "${path%/*}"
+  done <"$BEFORE/paths"
+}
+
+# Each file is complete before it gets its name: readers see it whole. Of the directories of
+# istio-proxy nothing but a name is used.
+place() { # file path
+  [ -d "${2%/*}" ] || mkdir -p "${2%/*}"
+  if [[ $2 == "$STATE"/* ]]; then
+    mv -fT "$1" "$2"
+  else
+    cp --no-dereference --preserve=mode,ownership,timestamps "$1" "$2.istio-vm-mesh" &&
+      mv -fT "$2.istio-vm-mesh" "$2"
+  fi
+}
+
+# While the agent ran on, nothing but the stamp and the token changed.
+restore_files() { # phase
+  local path
+  [ -d "$STAGING" ] || (umask 077 && mkdir "$STAGING") || return
+  while read -r path; do
+    [ "$1" = stopped ] || [[ $ROOT/$path == "$STATE/owner" || $ROOT/$path == "$TOKEN_FILE" ]] ||
+      continue
+    if ! [ -e "$BEFORE/files/$path" ] && ! [ -L "$BEFORE/files/$path" ]; then
+      rm -f "$ROOT/$path" || return
+    else
+      rm -f "$STAGING/restored" # of a join that was killed
+      cp -a "$BEFORE/files/$path" "$STAGING/restored" || return
+      place "$STAGING/restored" "$ROOT/$path" || return
+    fi
+  done <"$BEFORE/paths"
+}
+
+# Removes the copy of the old state, keys included. What is there now is on the disk by then, also
+# after a power cut, and a copy that is removed by half is none.
+forget() {
+  local file
+  if [ -e "$BEFORE/complete" ]; then
+    changed_paths | xargs -0 sync
+    rm -f "$BEFORE/complete"
+  fi
+  for file in "$BEFORE/files${CERTS#"$ROOT"}/key.pem" "$BEFORE/files${TOKEN_FILE#"$ROOT"}"; do
+    shred_file "$file"
+  done
+  rm -rf "$BEFORE" "$STAGING"
+}
+
+# Does for a join that was killed what it does where it fails.
+undo_killed_join() {
+  if [ ! -e "$BEFORE/stopped" ]; then
+    restore_files prepared && forget
+    return
+  fi
+  stop_agent
+  restore_files stopped || return
+  systemctl daemon-reload
+  if [ -e "$BEFORE/active" ]; then timeout "$STOP_TIMEOUT_S" systemctl restart "$UNIT" || return; fi
+  systemctl try-restart "$UNIT-redirect" 2>/dev/null
+  forget
 }
 
 agent_runs() {

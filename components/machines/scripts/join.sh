@@ -10,10 +10,8 @@
 # where an entry of this program keeps the machine out of the mesh), ASK; where startup.sh stands
 # before this text, API_SERVER and ADDRESS too.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
-BEFORE=$STATE/before   # what was there, until the join is complete
-STAGING=$STATE/staging # of root alone
-NEEDED_MIB=400         # of a package that is unpacked
-PHASE=''               # prepared: the agent runs on; stopped: the agent is stopped
+NEEDED_MIB=400 # of a package that is unpacked
+PHASE=''       # prepared: the agent runs on; stopped: the agent is stopped
 STEP=0
 STEP_NAME=''
 CHANGED=''
@@ -187,6 +185,8 @@ remember() {
   [ -e "$STATE" ] || [ -e "$PROGRAMS" ] || FRESH=1
   if [ -e "$BEFORE/complete" ]; then
     if [ -e "$BEFORE/active" ]; then WAS_ACTIVE=1 WAS_READY=1; fi
+    # The agent that runs may be the one that was begun, whatever its files are now.
+    if [ -e "$BEFORE/stopped" ]; then CHANGED=1; fi
     if [ -e "$BEFORE/fresh" ]; then FRESH=1; else restore_files stopped; fi
   fi
   forget
@@ -200,7 +200,9 @@ remember() {
   done <"$BEFORE/paths"
   [ ${#present[@]} = 0 ] ||
     (cd "$ROOT/" && cp -a --parents --target-directory "$BEFORE/files" "${present[@]}")
+  write_to_disk "$BEFORE"
   touch "$BEFORE/complete"
+  sync "$BEFORE/complete" "$BEFORE"
 }
 
 write_stamp() {
@@ -247,6 +249,7 @@ provide_package() {
   check_package "$NEW_PACKAGE/content"
   describe "$NEW_PACKAGE/content" >"$NEW_PACKAGE/description"
   mv "$NEW_PACKAGE/description" "$NEW_PACKAGE/content/.description"
+  write_to_disk "$NEW_PACKAGE/content"
   if [ -e "$PACKAGE" ] || [ -L "$PACKAGE" ]; then
     DAMAGED=1 # it is replaced while the agent is stopped
   else
@@ -441,6 +444,7 @@ ask_to_stop() {
 
 stop() {
   PHASE=stopped
+  touch "$BEFORE/stopped"
   STOP_TIMEOUT_S=$(share 7)
   ! agent_is_up || stop_agent ||
     fail "the agent did not stop within $STOP_TIMEOUT_S s: see 'journalctl --unit $UNIT' on it"
@@ -453,18 +457,6 @@ drop_certificate() {
   if [ "$(joined identity)" != "$IDENTITY" ] || [ -n "$OTHER_STACK" ]; then
     shred_file "$CERTS/key.pem"
     rm -f "$CERTS/cert-chain.pem"
-  fi
-}
-
-# Each file is complete before it gets its name: readers see it whole. Of the directories of
-# istio-proxy nothing but a name is used.
-place() { # file path
-  [ -d "${2%/*}" ] || mkdir -p "${2%/*}"
-  if [[ $2 == "$STATE"/* ]]; then
-    mv -fT "$1" "$2"
-  else
-    cp --no-dereference --preserve=mode,ownership,timestamps "$1" "$2.istio-vm-mesh" &&
-      mv -fT "$2.istio-vm-mesh" "$2"
   fi
 }
 
@@ -628,19 +620,9 @@ record() {
 
 # ---- The end, and the way back.
 
-# Removes the copy of the old state, keys included.
-forget() {
-  local file
-  for file in "$BEFORE/files${CERTS#"$ROOT"}/key.pem" "$BEFORE/files${TOKEN_FILE#"$ROOT"}"; do
-    shred_file "$file"
-  done
-  rm -rf "$BEFORE" "$STAGING"
-}
-
 # Nothing after this brings back the old state. The package of before stays beside the new one.
 complete() {
   local package
-  rm -f "$BEFORE/complete"
   PHASE=''
   forget
   for package in "$PROGRAMS/packages"/{.new.*,.damaged,*}; do
@@ -650,23 +632,6 @@ complete() {
     *) [ -z "$PREVIOUS" ] || [ "$PREVIOUS" = "$SHA256" ] || rm -rf "$package" ;;
     esac
   done
-}
-
-# While the agent ran on, nothing but the stamp and the token changed.
-restore_files() { # phase
-  local path
-  [ -d "$STAGING" ] || (umask 077 && mkdir "$STAGING") || return
-  while read -r path; do
-    [ "$1" = stopped ] || [[ $ROOT/$path == "$STATE/owner" || $ROOT/$path == "$TOKEN_FILE" ]] ||
-      continue
-    if ! [ -e "$BEFORE/files/$path" ] && ! [ -L "$BEFORE/files/$path" ]; then
-      rm -f "$ROOT/$path" || return
-    else
-      rm -f "$STAGING/restored" # of a join that was killed
-      cp -a "$BEFORE/files/$path" "$STAGING/restored" || return
-      place "$STAGING/restored" "$ROOT/$path" || return
-    fi
-  done <"$BEFORE/paths"
 }
 
 restore_package() {

@@ -1,12 +1,17 @@
 # Takes this machine out of the mesh and removes what the join brought. A certificate stays valid
 # after its ServiceAccount is gone, so the key must go. Only who joined the machine may do it, by
-# its stamp. The last line of the output is `left`, `not-joined`, or
-# `not-ours <project>/<stack> <machine>`. A second run changes nothing. It asks before it changes
-# anything: the machine's entry is deleted then, so clients have stopped to call the machine.
-# installation.sh stands before this text.
+# its stamp. A join of this stack that was killed over one of another is undone. The last line of
+# the output is `left`, `not-joined`, or `not-ours <project>/<stack> <machine>`. A second run changes
+# nothing. It asks before it changes anything: the machine's entry is deleted then, so clients have
+# stopped to call the machine. installation.sh stands before this text.
 # Variables: MACHINE, PROJECT, STACK, REGISTRATION, ASK.
+is_ours() { # stamp, or pending_stamp
+  [ "$($1 project)/$($1 stack) $($1 machine) $($1 registration)" = \
+    "$PROJECT/$STACK $MACHINE $REGISTRATION" ]
+}
+
 main() {
-  local owner reason
+  local reason
   set -u
   clean_environment
   umask 022
@@ -17,8 +22,12 @@ main() {
     exit 0
   fi
   take_lock leave
-  owner="$(stamp project)/$(stamp stack) $(stamp machine) $(stamp registration)"
-  if [ "$owner" != "$PROJECT/$STACK $MACHINE $REGISTRATION" ]; then
+  if ! is_ours stamp; then
+    if was_killed && is_ours pending_stamp; then
+      undo_killed_join >/dev/null 2>&1 ||
+        fail "a join of this stack was interrupted here, and what was there before could not be" \
+          "brought back: run the update again"
+    fi
     echo "not-ours $(stamp project)/$(stamp stack) $(stamp machine)"
     exit 0
   fi

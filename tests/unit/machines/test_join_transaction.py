@@ -127,6 +127,84 @@ def test_a_join_that_was_killed_is_undone_by_the_next(machine: FakeMachine) -> N
     assert machine.join(CHANGE).returncode == 0 and machine.active == "good-2"
 
 
+TAKES_OVER = bundle(
+    {"cluster.env": "A='2'\n"},
+    owner=replace(OWNER, stack="test", machine="a", registration="r-7"),
+    package_url="https://example.com/good-2.deb",
+)
+KILLED = ("write_stamp", "deliver_token", "stop", "switch_package", "start_agent", "record")
+
+
+def without_packages(machine: FakeMachine) -> dict[str, str]:
+    return {path: shown for path, shown in machine.tree().items() if not path.startswith(f"{PROGRAMS}/packages/")}
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_machine_is_the_first_stacks_after_a_take_over_was_killed(machine: FakeMachine, name: str) -> None:
+    """The next join of either stack is asked for the truth, and the first one's certificate is back."""
+    before = without_packages(machine)
+    assert machine.join(TAKES_OVER, failing(name, "kill -KILL $$")).returncode == -9
+    asked = machine.copy(machine.directory.with_name("asked")).join(TAKES_OVER, answers="no")
+    assert asked.stdout == "istio-vm-mesh: ask owner mesh prod product-1 r-1 192.0.2.7 shop product\n"
+    done = machine.join()
+    assert (done.returncode, "ask owner" in done.stdout) == (0, False), done.stderr
+    assert without_packages(machine) == before and machine.active == "good-1"
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_stack_whose_take_over_was_killed_leaves_the_machine_as_it_was(machine: FakeMachine, name: str) -> None:
+    before = without_packages(machine)
+    machine.join(TAKES_OVER, failing(name, "kill -KILL $$"))
+    done = machine.leave(TAKES_OVER.owner)
+    assert (done.returncode, done.stdout) == (0, "not-ours mesh/prod product-1\n"), done.stderr
+    assert without_packages(machine) == before and machine.active == "good-1"
+    if name in KILLED[:2]:
+        assert machine.calls == [], "the agent was not touched"
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_the_first_stack_removes_a_machine_whose_take_over_was_killed(machine: FakeMachine, name: str) -> None:
+    machine.join(TAKES_OVER, failing(name, "kill -KILL $$"))
+    assert machine.leave().stdout == "left\n"
+    drop_ins = f"{UNITS}/istio-vm-mesh.service.d"
+    assert [path for path in machine.tree() if "istio" in path] == [drop_ins, f"{drop_ins}/theirs.conf"]
+    assert machine.active == ""
+
+
+def test_a_first_join_that_was_killed_is_removed_by_its_stack_alone(fresh: FakeMachine) -> None:
+    fresh.join(text=failing("start_agent", "kill -KILL $$"))
+    assert fresh.leave(replace(OWNER, stack="test")).stdout == "not-ours mesh/prod product-1\n"
+    assert fresh.active == "good-1"
+    assert fresh.leave().stdout == "left\n"
+    assert not [path for path in fresh.tree() if "istio" in path]
+
+
+def test_a_copy_that_was_removed_by_half_brings_nothing_back(machine: FakeMachine) -> None:
+    """What is missing in the copy would count as missing before."""
+    copy = f"{machine.root}/{STATE}/before"
+    kill = f'if [ "$1 $2" = "-rf {copy}" ] && [ -d {copy}/files ]; then /bin/rm -rf {copy}/files; kill -KILL $PPID; fi'
+    add_program(machine.directory / "bin", "rm", f'{kill}\nexec /bin/rm "$@"')
+    assert machine.join(CHANGE).returncode == -9
+    (machine.directory / "bin/rm").unlink()
+    done = machine.join(CHANGE, failing("compare"))
+    assert done.stderr.endswith(AS_BEFORE)
+    assert (machine.root / STATE / "new.env").read_text() == "new" and machine.active == "good-2"
+
+
+def test_the_copy_of_the_old_state_is_on_the_disk_before_it_counts(machine: FakeMachine) -> None:
+    """And the new state before the copy goes: a power cut leaves one of the two."""
+    copy = f"{machine.root}/{STATE}/before"
+    add_program(
+        machine.directory / "bin", "sync", f'[ -e {copy}/complete ] && now=complete || now=begun; printf "$now %s\\n" "$@" >>"$RUN/synced"'
+    )
+    assert machine.join(CHANGE).returncode == 0
+    lines = (machine.directory / "run/synced").read_text().splitlines()
+    of_copy, new = f"{copy}/files/{STATE}/cluster.env", f"complete {machine.root}/{STATE}/cluster.env"
+    assert lines.index(f"begun {of_copy}") < lines.index(f"complete {copy}/complete") < lines.index(new)
+    assert f"complete {machine.root}/{UNITS}" in lines and f"complete {machine.root}/{PROGRAMS}" in lines
+    assert [line for line in lines if line.endswith("usr/local/bin/envoy")], "the package, too"
+
+
 def test_a_change_stops_writes_and_starts_once(machine: FakeMachine) -> None:
     done = machine.join(CHANGE)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, digest(CHANGE)), done.stderr
