@@ -33,7 +33,7 @@ from components.names import (
 )
 from components.platforms.docker.names import CLUSTER, CONTAINER, KIND, STACK_LABEL, docker_name, kind_node
 from tests.support.process_watch import ProcessWatch
-from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, lost_details, parse_answers
+from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, lost_count, lost_details, parse_answers
 from tests.support.waiting import wait_until
 from tools import ROOT
 from tools.lab import engine, locks
@@ -372,7 +372,7 @@ class Lab:
         exec_ = ["kubectl", "--namespace", "shop", "exec", caller, "--container", caller.split("/")[1], "--"]
         done = self.run(*exec_, *client, check=False)
         answers = parse_answers(done.stdout)
-        return answers + [Answer(LOST, detail=lost_details(done, count))] * (count - len(answers))
+        return answers + [Answer(LOST, detail=lost_details(done, count))] * lost_count(done, count)
 
     def call_from_machine(self, machine: str = "product-1", name: str = "product", count: int = 20) -> list[Answer]:
         """The same from a machine, with curl."""
