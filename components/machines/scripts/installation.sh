@@ -25,7 +25,9 @@ take_lock() { # purpose
 # Prints a value of the stamp, which says who joined this machine; nothing where it has none. A
 # join that was killed over an earlier one has not joined it.
 stamp() { # key
-  if was_killed; then value_of "$1" "$BEFORE/files${STATE#"$ROOT"}/owner"; else pending_stamp "$1"; fi
+  local file=$STATE/owner
+  if was_killed; then file=$BEFORE/files${file#"$ROOT"}; fi
+  value_of "$1" "$file"
 }
 
 # Prints a value of the stamp of the last join, which may have been killed.
