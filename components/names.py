@@ -57,6 +57,10 @@ MACHINE_PORTS = frozenset(
 # Labels and annotations.
 NETWORK_LABEL = "topology.istio.io/network"
 INJECTION_LABEL = "istio-injection"
+REVISION_LABEL = "istio.io/rev"
+"""Of a namespace: the revision or tag that injects its pods. Of istiod: its revision."""
+TAG_LABEL = "istio.io/tag"
+"""Of a MutatingWebhookConfiguration: the tag that it gives a revision."""
 WORKLOAD_LABEL = "istio-vm-mesh/workload"
 """The selector of a workload's Deployment."""
 MACHINE_LABEL, REGISTRATION_LABEL = "istio-vm-mesh/machine", "istio-vm-mesh/registration"
