@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from . import names
 from .manifest import Manifest
 from .names import INJECTION_LABEL, ISTIO_NAMESPACE, REVISION_LABEL, TAG_LABEL
 
@@ -25,14 +26,11 @@ DEFAULT_REVISION = "default"
 """The label `istio.io/rev` of a control plane that was installed without a revision."""
 MAX_GRACE_S = 120
 """The longest grace period that a machine's unit waits for when it stops (`TimeoutStopSec`)."""
-_ISTIOD_PORT = 15012
 _DISTROLESS = "distroless"
 """Istio's images without a shell, which the scripts of Jobs need."""
 _DURATION = re.compile(r"0|(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _IMAGE = re.compile(r"(?:(?P<hub>.+)/)?[^/:@]*(?::(?P<tag>[^@]+))?(?:@.*)?")
-_NO_IMAGE = re.match(_IMAGE, "")
-assert _NO_IMAGE is not None, "everything in it is optional"
-_FIXED_PORTS = {"proxyListenPort": 15001, "proxyInboundListenPort": 15006}
+_FIXED_PORTS = {"proxyListenPort": names.OUTBOUND_PORT, "proxyInboundListenPort": names.INBOUND_PORT}
 """Ports of MeshConfig that Envoy listens on, on machines too. The redirection leads there."""
 
 
@@ -112,7 +110,7 @@ class MeshFacts:
 
     def spiffe_id(self, namespace: str, service_account: str) -> str:
         """Return the SPIFFE identity of a ServiceAccount (istio.io: Istio Identity)."""
-        return f"spiffe://{self.trust_domain}/ns/{namespace}/sa/{service_account}"
+        return names.spiffe_id(self.trust_domain, namespace, service_account)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +144,12 @@ def derive(sources: Sources) -> MeshFacts:
     values = _section(sources.values, "global")
     default_config = _section(config, "defaultConfig")
     domain = _argument(sources.args, "--domain") or _section(values, "proxy").get("clusterDomain")
-    trust_domain = config.get("trustDomain") or "cluster.local"
-    grace_s = _seconds(env.get("PILOT_WORKLOAD_ENTRY_GRACE_PERIOD") or "10s")
+    trust_domain = config.get("trustDomain") or names.DEFAULT_DOMAIN
+    grace_s = _seconds(env.get("PILOT_WORKLOAD_ENTRY_GRACE_PERIOD") or f"{names.DISCONNECT_GRACE}s")
     revision = str(sources.values.get("revision") or env.get("REVISION") or "")
     cluster_id = _section(values, "multiCluster").get("clusterName") or env.get("CLUSTER_ID")
-    image = _IMAGE.fullmatch(sources.image) or _NO_IMAGE
+    image = _IMAGE.fullmatch(sources.image)
+    parts = image.groupdict() if image else {}
     root_config_map = env.get("PILOT_CA_CERT_CONFIGMAP") or values.get("trustBundleName")
     return MeshFacts(
         namespace=sources.namespace,
@@ -158,19 +157,19 @@ def derive(sources: Sources) -> MeshFacts:
         injection_labels=sources.injection_labels,
         discovery_address=str(default_config.get("discoveryAddress") or ""),
         trust_domain=str(trust_domain),
-        cluster_domain=str(domain or "cluster.local"),
+        cluster_domain=str(domain or names.DEFAULT_DOMAIN),
         root_namespace=str(config.get("rootNamespace") or ISTIO_NAMESPACE),
-        root_config_map=str(root_config_map or "istio-ca-root-cert"),
+        root_config_map=str(root_config_map or names.DEFAULT_ROOT_CONFIG_MAP),
         mesh_id=str(default_config.get("meshId") or ""),
         network=str(values.get("network") or ""),
-        cluster_id=str(cluster_id or "Kubernetes"),
+        cluster_id=str(cluster_id or names.DEFAULT_CLUSTER_ID),
         grace_s=grace_s or 0,
-        hub=str(values.get("hub") or image.group("hub") or ""),
-        image_tag=str(values.get("tag") or image.group("tag") or ""),
+        hub=str(values.get("hub") or parts.get("hub") or ""),
+        image_tag=str(values.get("tag") or parts.get("tag") or ""),
         image_variant=str(values.get("variant") or ""),
         image=str(_section(values, "proxy").get("image") or "proxyv2"),
         pull_secrets=tuple(map(_secret_name, values.get("imagePullSecrets") or ())),
-        discovery_selectors=tuple(config.get("discoverySelectors") or ()),
+        discovery_selectors=tuple(_maps(config.get("discoverySelectors"))),
         default_config=default_config,
         cni=_has_cni(sources.values),
         unserved=tuple(_unserved(sources, grace_s)),
@@ -180,6 +179,10 @@ def derive(sources: Sources) -> MeshFacts:
 def _section(values: Mapping[str, Any], key: str) -> Manifest:
     section = values.get(key)
     return dict(section) if isinstance(section, Mapping) else {}
+
+
+def _maps(value: Any) -> list[Manifest]:
+    return [dict(each) for each in value if isinstance(each, Mapping)] if isinstance(value, list | tuple) else []
 
 
 def _argument(args: Sequence[str], name: str) -> str | None:
@@ -272,8 +275,10 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Manifest:
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        result[key] = merge(below, value) if both else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            result[key] = merge(below, value)
+        else:
+            result[key] = value
     return result
 
 
@@ -287,8 +292,8 @@ def from_values(values: Manifest, namespace: str) -> MeshFacts:
     values = merge(values, _section(values, "pilot"))  # the chart's template zzy_descope_legacy.yaml
     section = _section(values, "global")
     revision = str(values.get("revision") or "")
-    service = f"istiod-{revision}" if revision else "istiod"
-    default_config: Manifest = {"discoveryAddress": f"{service}.{namespace}.svc:{_ISTIOD_PORT}"}
+    service = f"{names.ISTIOD_DEPLOYMENT}-{revision}" if revision else names.ISTIOD_DEPLOYMENT
+    default_config: Manifest = {"discoveryAddress": f"{service}.{namespace}.svc:{names.XDS_PORT}"}
     if section.get("meshID"):
         default_config["meshId"] = str(section["meshID"])
     if variant := _section(section, "proxy").get("variant") or section.get("variant"):
@@ -296,7 +301,7 @@ def from_values(values: Manifest, namespace: str) -> MeshFacts:
     root_namespace = section.get("istioNamespace") or ISTIO_NAMESPACE
     config = {"rootNamespace": root_namespace, "defaultConfig": default_config}
     env: dict[str, str | None] = {key: _text(value) for key, value in _section(values, "env").items()}
-    env |= {each["name"]: each.get("value") for each in values.get("envVarFrom") or ()}
+    env |= {each["name"]: each.get("value") for each in _maps(values.get("envVarFrom"))}
     domain = _section(section, "proxy").get("clusterDomain")
     return derive(
         Sources(
@@ -379,6 +384,11 @@ def tags_of(webhooks: Iterable[Manifest], namespace: str) -> dict[str, str]:
     return tags
 
 
+def revisions(deployments: Sequence[Manifest]) -> list[str]:
+    """Return the revisions of istiod's Deployments."""
+    return sorted(map(_revision_of, deployments))
+
+
 def choose(deployments: Sequence[Manifest], tags: Mapping[str, str], wanted: str | None) -> ControlPlane:
     """Return the control plane that `mesh.revision` names.
 
@@ -389,8 +399,8 @@ def choose(deployments: Sequence[Manifest], tags: Mapping[str, str], wanted: str
     Raises ValueError where the setting must name another one, or any.
     """
     by_revision = {_revision_of(each): each for each in deployments}
-    names = sorted({*by_revision, *(tag for tag, revision in tags.items() if revision in by_revision)})
-    choice = ", ".join(names)
+    choices = sorted({*by_revision, *(tag for tag, revision in tags.items() if revision in by_revision)})
+    choice = ", ".join(choices)
     if wanted is not None:
         revision = wanted if wanted in by_revision else tags.get(wanted, "")
         if revision not in by_revision:
@@ -439,5 +449,6 @@ def encode(facts: MeshFacts) -> str:
 
 def decode(text: str) -> MeshFacts:
     """Return the facts of `encode`."""
-    values = json.loads(text)
-    return MeshFacts(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    values: dict[str, Any] = json.loads(text)
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return MeshFacts(**{**values, **lists})

@@ -16,6 +16,7 @@ from components import names
 from tests.support.control_plane import ControlPlane
 
 ROOT = Path(__file__).parents[2]
+ROOT_CONFIG_MAP = f"{names.ISTIO_NAMESPACE}/{names.DEFAULT_ROOT_CONFIG_MAP}"
 SSH = r"""#!/bin/bash
 log=/dev/stderr words=("$@")
 while [ "$1" != -- ]; do
@@ -63,7 +64,7 @@ class World:
 
     def trust(self, data: dict[str, str]) -> None:
         """Publish the mesh's root certificate, as istiod does."""
-        namespace, _, name = names.ROOT_CERTIFICATE_CONFIG_MAP.partition("/")
+        namespace, _, name = ROOT_CONFIG_MAP.partition("/")
         for kind, metadata, rest in (
             ("Namespace", {"name": namespace}, {}),
             ("ConfigMap", {"name": name, "namespace": namespace}, {"data": data}),
