@@ -228,7 +228,7 @@ def _unserved(sources: Sources, grace_s: int | None) -> Iterator[str]:
         )
     address = str(default_config.get("discoveryAddress") or "")
     host, _, port = address.rpartition(":")
-    if not re.fullmatch(r"[a-z0-9-]+\.[a-z0-9-]+\.svc(\.[a-z0-9.-]+)?", host) or not port.isdigit():
+    if not re.fullmatch(r"[\w-]+\.[\w-]+\.svc(\.[\w.-]+)?", host) or not port.isdigit():
         yield (
             f"its proxies find istiod at {address!r} (defaultConfig.discoveryAddress), which is no "
             "Service of this cluster: a control plane outside of the cluster is not supported"
