@@ -21,7 +21,17 @@ from pulumi.runtime.rpc import UNKNOWN
 from . import ownership
 from .commands import runner_words
 from .local import scripting
-from .local.cluster_access import UID_OF, ClusterAccess, ContextEntries, cluster_uid, context_entries, moved, note_move, unchecked_kubectl
+from .local.cluster_access import (
+    UID_OF,
+    ClusterAccess,
+    ContextEntries,
+    Unreachable,
+    cluster_uid,
+    context_entries,
+    moved,
+    note_move,
+    unchecked_kubectl,
+)
 from .local.scripts import credentials
 
 _DERIVED = ("uid", "recorded", "kubeconfig")
@@ -35,11 +45,19 @@ class ClusterCheckProvider(ResourceProvider):
     serialize_as_secret_always = False
 
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
-        """Read the cluster; `_olds` are the inputs of the last update."""
+        """Read the cluster; `_olds` are the inputs of the last update.
+
+        What only tells a preview from an update is not kept.
+        """
+        inputs = {key: value for key, value in news.items() if key != "preview"}
         try:
-            return CheckResult({**news, **_checked(_olds, news)}, [])
+            return CheckResult({**inputs, **_checked(_olds, inputs)}, [])
+        except Unreachable as error:
+            if news.get("preview") is True:
+                return CheckResult({**inputs, **_unknown(_olds, inputs)}, [])
+            return CheckResult(inputs, [CheckFailure("", str(error))])
         except scripting.Failed as error:
-            return CheckResult(news, [CheckFailure("", str(error))])
+            return CheckResult(inputs, [CheckFailure("", str(error))])
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
         """See a difference in the cluster alone, not in how it is reached."""
@@ -59,6 +77,12 @@ class ClusterCheckProvider(ResourceProvider):
 
 def _outputs(props: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in props.items() if key != "objects"}
+
+
+def _unknown(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the derived inputs of a cluster that does not answer: those of the last update, if any."""
+    before = olds if olds.get("created_by") == news["created_by"] and olds.get("uid") else {}
+    return {key: before.get(key, UNKNOWN) for key in _DERIVED}
 
 
 def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,5 +191,6 @@ class ClusterCheck(Resource, module="cluster", name="ClusterCheck"):
             "created_by": args.created_by,
             "stack": args.stack,
             "objects": args.objects,
+            "preview": pulumi.runtime.is_dry_run(),
         }
         super().__init__(ClusterCheckProvider(), name, {**props, **dict.fromkeys(_DERIVED)}, opts)

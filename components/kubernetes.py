@@ -141,7 +141,12 @@ def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
                 "name": metadata["name"],
             }
         )
-        labelled = {**metadata, "labels": {**metadata.get("labels", {}), **labels}}
+        others = metadata.get("labels", {})
+        if isinstance(others, pulumi.Output):
+            all_labels: pulumi.Input[Mapping[str, str]] = others.apply(lambda values: {**values, **labels})
+        else:
+            all_labels = {**others, **labels}
+        labelled = {**metadata, "labels": all_labels}
         return pulumi.ResourceTransformationResult({**args.props, "metadata": labelled}, args.opts)
 
     return pulumi.ResourceOptions(provider=provider, deleted_with=cluster.deleted_with, transformations=[label])

@@ -13,16 +13,21 @@ PROJECT = "istio-vm-mesh"
 
 # Istio's objects and hosts.
 ISTIO_NAMESPACE = "istio-system"
+"""Istio's own default for its namespace; that of a mesh is a fact of it."""
 ISTIOD_DEPLOYMENT = "istiod"
+DEFAULT_DOMAIN = "cluster.local"
+"""Istio's default trust domain, and Kubernetes' default domain of Services."""
+DEFAULT_ROOT_CONFIG_MAP = "istio-ca-root-cert"
+"""A ConfigMap with the trust anchor, which istiod writes into every namespace."""
+DEFAULT_CLUSTER_ID = "Kubernetes"
 EASTWEST_GATEWAY = "istio-eastwestgateway"
-TRUST_DOMAIN = "cluster.local"
-CLUSTER_DOMAIN = "cluster.local"
-"""The domain of a cluster's Services."""
-ISTIOD = f"{ISTIOD_DEPLOYMENT}.{ISTIO_NAMESPACE}.svc"
-ROOT_CERTIFICATE_CONFIG_MAP = f"{ISTIO_NAMESPACE}/istio-ca-root-cert"
-"""A ConfigMap that istiod writes into every namespace."""
+ISTIOD_EXPOSURE, SERVICES_EXPOSURE = f"{PROJECT}-istiod", f"{PROJECT}-services"
+"""Objects by which the east-west gateway leads to istiod, and to Services.
+
+Istio's samples have other names (istiod-gateway, istiod-vs, cross-network-gateway).
+"""
 DISCONNECT_GRACE = 10
-"""Seconds from an agent's last connection until istiod removes its WorkloadEntry."""
+"""Seconds from an agent's last connection until istiod removes its WorkloadEntry, by default."""
 TOKEN_AUDIENCE = "istio-ca"
 
 # Ports of the agent and of Envoy (istio.io: Application Requirements, "Ports used by Istio").
@@ -57,6 +62,10 @@ MACHINE_PORTS = frozenset(
 # Labels and annotations.
 NETWORK_LABEL = "topology.istio.io/network"
 INJECTION_LABEL = "istio-injection"
+REVISION_LABEL = "istio.io/rev"
+"""Of a namespace: the revision or tag that injects its pods. Of istiod: its revision."""
+TAG_LABEL = "istio.io/tag"
+"""Of a MutatingWebhookConfiguration: the tag that it gives a revision."""
 WORKLOAD_LABEL = "istio-vm-mesh/workload"
 """The selector of a workload's Deployment."""
 MACHINE_LABEL, REGISTRATION_LABEL = "istio-vm-mesh/machine", "istio-vm-mesh/registration"
@@ -214,14 +223,15 @@ def entry_name(workload_group: str, address: str, network: str) -> str:
 
     Source: istio/istio, pilot/pkg/autoregistration/controller.go.
     """
-    return f"{workload_group}-{address}-{network}".replace(":", "-")[-253:]
+    parts = [workload_group, address.replace(":", "-"), *([network] if network else [])]
+    return "-".join(parts)[-253:]
 
 
-def spiffe_id(namespace: str, service_account: str) -> str:
+def spiffe_id(trust_domain: str, namespace: str, service_account: str) -> str:
     """Return the SPIFFE identity of a ServiceAccount (istio.io: Istio Identity)."""
-    return f"spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{service_account}"
+    return f"spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}"
 
 
-def service_host(service: str, namespace: str) -> str:
+def service_host(service: str, namespace: str, cluster_domain: str) -> str:
     """Return the DNS name of a Service throughout the mesh."""
-    return f"{service}.{namespace}.svc.{CLUSTER_DOMAIN}"
+    return f"{service}.{namespace}.svc.{cluster_domain}"

@@ -19,7 +19,7 @@ from .istio.workload import Workload, WorkloadArgs, namespaces
 from .kubernetes import check_cluster, cluster_options, custom_resource
 from .local import scripting
 from .machines.machine import Machine, MachineArgs
-from .names import ISTIO_NAMESPACE, gateway_addresses_resource_name
+from .names import gateway_addresses_resource_name
 from .platforms import dispatch
 from .platforms.gateway import Gateway
 from .verification.component import VerificationArgs, VerifiedWorkload, verify_workloads
@@ -49,6 +49,8 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
     for note in network_gateways.connectivity_notes(settings):
         pulumi.log.info(note)
     adopted = settings.cluster if isinstance(settings.cluster, ExistingCluster) else None
+    used = {workload.namespace for workload in settings.workloads.values()} - {settings.mesh.namespace}
+    created = used - set(adopted.namespaces if adopted else ())
     networks = dispatch.networks(stack, settings)
     cluster = check_cluster("cluster-check", dispatch.cluster(stack, settings, networks))
     in_cluster = cluster_options("kubernetes", cluster)
@@ -57,10 +59,10 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         cluster=cluster,
         networks_with_gateway=networks_with_gateway(settings),
         networks_without_gateway=network_gateways.networks_without_gateway(settings),
+        created_namespaces=sorted(created),
+        other_namespaces=sorted(used - created),
     )
     mesh = Mesh("mesh", mesh_args, in_cluster)
-    created = {workload.namespace for workload in settings.workloads.values()} - {ISTIO_NAMESPACE}
-    created -= set(adopted.namespaces) if adopted else set()
     in_namespace = namespaces(created, mesh, in_cluster)
     forgotten = {name for name, machine in settings.machines_of_type(SshMachine).items() if machine.forget}
     workloads: dict[str, Workload] = {}
@@ -91,7 +93,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
     for network in networks_with_gateway(settings):
         members = {name: machines[name] for name in gateway_machine_names(settings, network)}
         gateways[network] = dispatch.network_gateway(network, settings, networks, members)
-    complete = [_publish_addresses(network, gateway, in_cluster) for network, gateway in gateways.items()]
+    complete = [_publish_addresses(network, gateway, mesh, in_cluster) for network, gateway in gateways.items()]
     complete += dispatch.instance_groups(settings, networks, workloads, in_cluster)
     outputs: dict[str, object] = {
         "gateway": mesh.gateway,
@@ -126,11 +128,11 @@ def _plain_evidence(evidence: Evidence) -> dict[str, Any]:
     return output
 
 
-def _publish_addresses(network: str, gateway: Gateway, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+def _publish_addresses(network: str, gateway: Gateway, mesh: Mesh, opts: pulumi.ResourceOptions) -> pulumi.Resource:
     """Publish to istiod where calls into `network` go, once its gateway can take them."""
     spec = pulumi.Output.all(*gateway.addresses.values()).apply(
-        lambda addresses: network_gateways.remote_gateway(network, addresses)["spec"]
+        lambda addresses: network_gateways.remote_gateway(network, mesh.settings.namespace, addresses)["spec"]
     )
-    manifest = {**network_gateways.remote_gateway(network, []), "spec": spec}
+    manifest = {**network_gateways.remote_gateway(network, mesh.settings.namespace, []), "spec": spec}
     ready = pulumi.ResourceOptions(depends_on=list(gateway.ready))
     return custom_resource(gateway_addresses_resource_name(network), manifest, pulumi.ResourceOptions.merge(opts, ready))

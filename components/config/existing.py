@@ -42,7 +42,7 @@ class ExistingCluster(Record):
     )
     network: str = Field(
         description="Name of the network that the existing cluster's pods are in, as in istiod's "
-        "value `global.network`."
+        "value `global.network`. Any name fits where that value is empty."
     )
     context: str = Field(
         description="Context of the kubeconfig. It is always named, so that the current context "

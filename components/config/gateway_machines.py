@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from ..names import (
     CROSS_NETWORK_PORT,
-    ISTIO_NAMESPACE,
     STATUS_PORT,
     gateway_labels,
     gateway_machine_name,
@@ -43,7 +42,7 @@ def add_gateway_machines(settings: Settings) -> Settings:
         workload = gateway_workload_name(network)
         workloads[workload] = WorkloadSettings(
             name=workload,
-            namespace=ISTIO_NAMESPACE,
+            namespace=settings.mesh.namespace,
             labels=gateway_labels(network),
             ports={"tls": CROSS_NETWORK_PORT},
             probe=Probe(http=HttpProbe(port=STATUS_PORT, path="/healthz/ready")),

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from ..names import ISTIO_NAMESPACE
 from .record import MAP_KEY, Items, Record
 
 
@@ -127,8 +128,18 @@ class MeshSettings(Record):
     )
     adopt: bool = Field(
         default=False,
-        description="Whether the cluster has a mesh already. If true, its ID, its cluster ID and "
-        "its proxies' default configuration are read. Default: the program installs Istio.",
+        description="Whether the cluster has a mesh already. If true, its facts are read from "
+        "its ConfigMaps and from istiod's Deployment. Default: the program installs Istio.",
+    )
+    namespace: str = Field(
+        default=ISTIO_NAMESPACE,
+        description=f"Namespace of the control plane. Default: Istio's own, `{ISTIO_NAMESPACE}`.",
+    )
+    revision: str | None = Field(
+        default=None,
+        description="Revision of the control plane; of an adopted mesh, a revision or a tag. "
+        "Default: no revision; in an adopted mesh, the control plane that "
+        "`istio-injection: enabled` selects, else the only one.",
     )
     version: str = Field(
         description="Istio release, such as 1.31.0: of the machines' proxies, and of the control "
@@ -136,8 +147,8 @@ class MeshSettings(Record):
     )
     cluster_id: str = Field(
         default="Kubernetes",
-        description="Name of the cluster in the mesh (`global.multiCluster.clusterName`). "
-        "Default: Istio's own default.",
+        description="Name of the cluster in the mesh (`global.multiCluster.clusterName`). It is "
+        "read from a mesh that is adopted. Default: Istio's own default.",
     )
     charts: str = Field(
         default="https://blob.istio.io/istio-release/charts",
@@ -146,8 +157,8 @@ class MeshSettings(Record):
     )
     hub: str = Field(
         default="docker.io/istio",
-        description="Container registry and path of Istio's images. "
-        "Default: Istio's on Docker Hub.",
+        description="Container registry and path of Istio's images. An adopted mesh needs it only "
+        "where nothing in the cluster names it. Default: Istio's on Docker Hub.",
     )
     gateway_api: str = Field(
         default="https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.0/"

@@ -1,36 +1,101 @@
-"""Read the configuration of a mesh that exists."""
+"""A mesh that exists: what is read of it, and what this program cannot serve in it. Pure."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import yaml
+from ..manifest import Manifest
+from ..mesh_facts import MeshFacts, left_out
+from ..names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL
 
-from ..config.mesh import ChartValues, MeshSettings
-from ..names import TRUST_DOMAIN
+AMBIENT_LABEL = "istio.io/dataplane-mode"
 
 
-def adopt_mesh(mesh: MeshSettings, network: str, mesh_config: str, injector_values: str) -> MeshSettings:
-    """A mesh that exists, as machines must be configured for it: `mesh` with what the cluster says.
+@dataclass(frozen=True, kw_only=True)
+class Adoption:
+    """What a stack says of a mesh that exists.
 
-    `mesh_config` is the text under `mesh` in the ConfigMap `istio`, `injector_values` that under `values` in `istio-sidecar-injector`; both are
-    what istioctl reads. `network` is the pods', as the stack calls it. Raises ValueError for a mesh that machines cannot join this way.
+    namespace: Istio's own. revision: a revision or tag; None for the default.
+    version: the release of the machines' proxies.
+    hub: where Istio's images are; "" where the stack does not say.
+    network: the network of the cluster's pods, as the stack calls it.
+    other_networks: networks of machines that are not the cluster's.
+    created_namespaces: the namespaces that the stack creates. other_namespaces: those that exist.
+    stack: the stack as its label has it.
     """
-    config, values = yaml.safe_load(mesh_config) or {}, json.loads(injector_values).get("global", {})
-    if config.get("trustDomain", TRUST_DOMAIN) not in ("", TRUST_DOMAIN):
-        raise ValueError(f"the mesh's trust domain is {config['trustDomain']!r}; only {TRUST_DOMAIN} is supported")
-    actual = values.get("network", "")
-    if actual != network:
-        difference = (
-            f"is called {actual!r}: give it this name in the stack's networks"
-            if actual
-            else "has no name: set global.network in istiod's values"
+
+    namespace: str
+    revision: str | None
+    version: str
+    hub: str
+    network: str
+    other_networks: Sequence[str]
+    created_namespaces: Sequence[str]
+    other_namespaces: Sequence[str]
+    stack: str
+
+    @property
+    def existing_namespaces(self) -> list[str]:
+        """The namespaces that must be in the cluster."""
+        return [self.namespace, *self.other_namespaces]
+
+
+def complete(facts: MeshFacts, adoption: Adoption) -> MeshFacts:
+    """Return the facts with what the stack says where nothing in the cluster does."""
+    return replace(facts, hub=facts.hub or adoption.hub, image_tag=facts.image_tag or adoption.version)
+
+
+def problems(facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """Yield why machines cannot join a mesh.
+
+    facts: as the cluster has them. labels: those of namespaces that exist, by name.
+    """
+    yield from facts.unserved
+    if facts.hub and adoption.hub not in ("", facts.hub):
+        yield f"its images are in {facts.hub}, not in {adoption.hub}: leave out mesh.hub"
+    if not facts.hub and not adoption.hub and "/" not in facts.image:
+        yield "nothing in the cluster names the registry of Istio's images: set mesh.hub"
+    yield from _network_problems(facts, adoption)
+    missing = [name for name in adoption.existing_namespaces if name not in labels]
+    for name in missing:
+        yield f"the namespace {name} does not exist: cluster.namespaces names those that do"
+    ours = {**facts.injection_labels, MANAGED_BY_LABEL: PROJECT, STACK_LABEL: adoption.stack}
+    of_stack: dict[str, Mapping[str, str]] = dict.fromkeys(adoption.created_namespaces, ours)
+    of_stack |= {name: labels[name] for name in adoption.existing_namespaces if name in labels}
+    for name in left_out(facts.discovery_selectors, of_stack):
+        yield _left_out(name, name in adoption.created_namespaces)
+    for name, all_labels in of_stack.items():
+        if all_labels.get(AMBIENT_LABEL) == "ambient":
+            yield (
+                f"the namespace {name} is in ambient mode ({AMBIENT_LABEL}), which is not supported, "
+                "because machines are sidecars: use another namespace"
+            )
+
+
+def _left_out(namespace: str, created: bool) -> str:
+    new = "create it with such labels, and name it in cluster.namespaces"
+    return (
+        f"istiod does not see the namespace {namespace}: discoverySelectors of its MeshConfig leave "
+        f"it out; {new if created else 'give it such labels'}"
+    )
+
+
+def _network_problems(facts: MeshFacts, adoption: Adoption) -> Iterator[str]:
+    network = adoption.network
+    if facts.network and facts.network != network:
+        yield (
+            f"the network of the mesh's pods is called {facts.network!r}: give it this name in the "
+            f"stack's networks (the stack calls it {network!r})"
         )
-        raise ValueError(f"the network of the mesh's pods {difference} (the stack calls it {network!r})")
-    default = config.get("defaultConfig", {})
-    adopted = {
-        "id": default.get("meshId", ""),
-        "cluster_id": values.get("multiCluster", {}).get("clusterName") or mesh.cluster_id,
-        "values": ChartValues(istiod={"meshConfig": {"defaultConfig": default}}),
-    }
-    return mesh.model_copy(update=adopted)
+    if not facts.network and adoption.other_networks:
+        others = ", ".join(adoption.other_networks)
+        yield (
+            "the network of the mesh's pods has no name, so Istio takes machines of other networks "
+            f"for theirs: set global.network in istiod's values, or leave out {others}"
+        )
+
+
+def labels_of(namespaces: Sequence[Manifest]) -> dict[str, Mapping[str, str]]:
+    """Return the labels of namespaces, objects of Kubernetes, by name."""
+    return {each["metadata"]["name"]: each["metadata"].get("labels") or {} for each in namespaces}

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..config.mesh import MeshSettings
 from ..manifest import Manifest
-from ..names import DISCONNECT_GRACE, ISTIOD, STATUS_PORT, XDS_PORT
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Manifest:
-    """`base` with `over` on top, maps merged key by key, as Helm merges values."""
-    result = dict(base)
-    for key, value in over.items():
-        below = result.get(key)
-        result[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return result
+from ..mesh_facts import MeshFacts, from_values, merge
+from ..names import DISCONNECT_GRACE, ISTIO_NAMESPACE, REVISION_LABEL, STATUS_PORT, XDS_PORT
 
 
 def base_values(mesh: MeshSettings) -> Manifest:
@@ -24,12 +15,20 @@ def base_values(mesh: MeshSettings) -> Manifest:
 
     failurePolicy is Fail from the start, as istiod sets it later; else every upgrade would meet a conflict over the field (istio/istio#59367).
     """
-    return merge({"base": {"validationFailurePolicy": "Fail"}}, mesh.values.base)
+    values: Manifest = {"base": {"validationFailurePolicy": "Fail"}, **_istio_namespace(mesh)}
+    if mesh.revision is not None:
+        # Whose istiod validates objects that name no revision.
+        values["defaultRevision"] = mesh.revision
+    return merge(values, mesh.values.base)
+
+
+def _istio_namespace(mesh: MeshSettings) -> Manifest:
+    return {} if mesh.namespace == ISTIO_NAMESPACE else {"global": {"istioNamespace": mesh.namespace}}
 
 
 def istiod_values(mesh: MeshSettings, network: str) -> Manifest:
     """Values of the chart `istiod` for a cluster whose pods are in `network`."""
-    values = {
+    values: Manifest = {
         "global": {
             "hub": mesh.hub,
             "tag": mesh.version,
@@ -45,11 +44,18 @@ def istiod_values(mesh: MeshSettings, network: str) -> Manifest:
             "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD": f"{DISCONNECT_GRACE}s",
         },
     }
-    return merge(values, mesh.values.istiod)
+    if mesh.revision is not None:
+        values["revision"] = mesh.revision
+    return merge(merge(values, _istio_namespace(mesh)), mesh.values.istiod)
 
 
-def gateway_values(mesh: MeshSettings, network: str, service: Manifest, cross_network: bool) -> Manifest:
-    """Values of the chart `gateway` for the east-west gateway of `network`.
+def facts(mesh: MeshSettings, network: str) -> MeshFacts:
+    """Return the facts of a mesh that this program installs, for a cluster whose pods are in `network`."""
+    return from_values(istiod_values(mesh, network), mesh.namespace)
+
+
+def gateway_values(mesh: MeshSettings, facts: MeshFacts, service: Manifest, cross_network: bool) -> Manifest:
+    """Values of the chart `gateway` for the east-west gateway of the pods' network.
 
     `service` says how the platform exposes it (type, addresses, annotations). Only with `cross_network` does the gateway carry calls to
     pods; without, it listens for control-plane traffic alone.
@@ -61,18 +67,16 @@ def gateway_values(mesh: MeshSettings, network: str, service: Manifest, cross_ne
         "imagePullPolicy": "IfNotPresent",
     }
     if cross_network:
-        values["networkGateway"] = network
+        values["networkGateway"] = facts.network
+    if REVISION_LABEL in facts.injection_labels:
+        values["revision"] = facts.injection_labels[REVISION_LABEL]
+    if facts.pull_secrets:
+        values["imagePullSecrets"] = [{"name": secret} for secret in facts.pull_secrets]
     return merge(values, mesh.values.gateway)
 
 
 def _port(name: str, port: int) -> Manifest:
     return {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
-
-
-def default_proxy_config(mesh: MeshSettings) -> Manifest:
-    """`defaultConfig` of the mesh's configuration as the chart `istiod` renders it from our values (its template `configmap.yaml`)."""
-    values = {**({"meshId": mesh.id} if mesh.id else {}), "discoveryAddress": f"{ISTIOD}:{XDS_PORT}"}
-    return merge(values, istiod_values(mesh, "").get("meshConfig", {}).get("defaultConfig", {}))
 
 
 class Chart(NamedTuple):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pulumi
 from pulumi_kubernetes.core.v1 import ConfigMap
 from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
-from .. import commands, names
+from .. import commands, mesh_facts, names
 from ..config.mesh import MeshSettings
 from ..kubernetes import Cluster, custom_resource
 from ..manifest import Manifest
-from . import adoption, charts, network_gateways
-from .manifests import istiod_exposure, services_exposure, strict_mtls
+from ..mesh_facts import MeshFacts
+from . import charts, manifests, network_gateways
+from .adoption import Adoption
+from .mesh_reading import MeshReading, MeshReadingArgs
 from .namespace import owned_namespace
 from .scripts import gateway_api
 
@@ -27,12 +30,16 @@ class MeshArgs:
     cluster: the cluster that it is in.
     networks_with_gateway: networks of machines whose gateway is machines.
     networks_without_gateway: networks of machines that have no gateway.
+    created_namespaces: namespaces of workloads that the program creates.
+    other_namespaces: namespaces of workloads that exist.
     """
 
     settings: MeshSettings
     cluster: Cluster
     networks_with_gateway: Sequence[str] = ()
     networks_without_gateway: Sequence[str] = ()
+    created_namespaces: Sequence[str] = ()
+    other_namespaces: Sequence[str] = ()
 
     @property
     def other_networks(self) -> list[str]:
@@ -46,10 +53,11 @@ class Mesh(pulumi.ComponentResource):
     settings, cluster: as in the arguments. network: the network of the cluster's pods.
     ready: the resources that everything in the mesh depends on. Then the gateway runs, hence
         injection and validation work.
-    namespace_resources: Istio's namespace, where this component creates it.
+    namespace_resources: Istio's namespaces, where this component creates them.
     gateway: the address that machines dial. gateway_ip: the IP address that it resolves to.
     root_certificate: the mesh's trust anchor, as the cluster has it now.
-    effective_config: the settings, with what the cluster says where the mesh is adopted.
+    root_config_map: where that is: namespace and name of a ConfigMap, by a slash.
+    facts: what the mesh is, by its values, or by its cluster where it is adopted.
     """
 
     settings: MeshSettings
@@ -60,7 +68,8 @@ class Mesh(pulumi.ComponentResource):
     gateway: pulumi.Output[str]
     gateway_ip: pulumi.Output[str]
     root_certificate: pulumi.Output[str]
-    effective_config: pulumi.Output[MeshSettings]
+    root_config_map: pulumi.Output[str]
+    facts: pulumi.Output[MeshFacts]
 
     def __init__(self, name: str, args: MeshArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:mesh:Mesh", name, {}, opts)
@@ -69,8 +78,14 @@ class Mesh(pulumi.ComponentResource):
         self.settings, self.cluster, self.network = settings, cluster, cluster.network
         self.gateway = cluster.gateway_address
         self.gateway_ip = cluster.gateway_ip or cluster.gateway_address
-        self.namespace_resources = [] if settings.adopt else self._namespace()
-        self.effective_config = self._adopted() if settings.adopt else pulumi.Output.from_input(settings)
+        if settings.adopt:
+            # Names and namespaces of objects follow from the settings alone; their specs do not.
+            self._stated = mesh_facts.from_values({}, settings.namespace)
+            self.facts = self._read()
+        else:
+            self._stated = charts.facts(settings, cluster.network)
+            self.facts = pulumi.Output.from_input(self._stated)
+        self.namespace_resources = [] if settings.adopt else self._namespaces()
         istiod: Sequence[pulumi.Resource] = [self._gateway_api()] if args.other_networks else self.namespace_resources
         if not settings.adopt:
             istiod = [self._control_plane(istiod)]
@@ -79,33 +94,53 @@ class Mesh(pulumi.ComponentResource):
         self.ready = [*([gateway] if gateway else []), *objects]
         # Every Istio pod mounts this ConfigMap, so it exists when the gateway runs. It is read at
         # each run, so a rotated root certificate is noticed.
-        config_map = names.ROOT_CERTIFICATE_CONFIG_MAP
+        self.root_config_map = self.facts.apply(lambda facts: f"{facts.namespace}/{facts.root_config_map}")
+        after_gateway = pulumi.Output.all(self.root_config_map, gateway.id if gateway else "")
         root = ConfigMap.get(
             self.child_name("root-certificate"),
-            gateway.id.apply(lambda _: config_map) if gateway else config_map,
+            after_gateway.apply(lambda values: str(values[0])),
             opts=pulumi.ResourceOptions(parent=self),
         )
         self.root_certificate = root.data.apply(lambda data: data["root-cert.pem"])
         self.register_outputs({"gateway": self.gateway})
 
+    def network_name(self, network: str) -> pulumi.Output[str]:
+        """Return what the mesh calls a network; "" for pods of a network without a name."""
+        return self.facts.apply(lambda facts: facts.network if network == self.network else network)
+
+    @property
+    def injection_labels(self) -> pulumi.Input[Mapping[str, str]]:
+        """The labels of a namespace whose pods get a sidecar of the mesh."""
+        if not self.settings.adopt:
+            return dict(self._stated.injection_labels)
+        return self.facts.apply(lambda facts: dict(facts.injection_labels))
+
+    def custom_resource(self, name: str, build: Callable[[MeshFacts], Manifest], opts: pulumi.ResourceOptions) -> pulumi.Resource:
+        """Declare an object whose spec follows from the mesh's facts; its name and namespace do not."""
+        spec = self.facts.apply(lambda facts: build(facts)["spec"])
+        return custom_resource(name, {**build(self._stated), "spec": spec}, opts)
+
     def child_name(self, child: str) -> str:
         """Return the resource name of something that belongs to this mesh."""
         return names.child_name(self._name, "mesh", child)
 
-    def _manifests(self, with_gateway: bool) -> list[Manifest]:
+    def _manifests(self, with_gateway: bool) -> list[Callable[[MeshFacts], Manifest]]:
         args = self._args
+        exposures = [manifests.istiod_gateway, manifests.istiod_route] if with_gateway else []
+        if with_gateway and args.other_networks:
+            exposures.append(lambda facts: manifests.services_exposure(facts.namespace, facts.cluster_domain))
         return [
-            *([] if args.settings.adopt else [strict_mtls()]),
-            *(istiod_exposure() if with_gateway else []),
-            *map(network_gateways.passthrough_gateway, args.networks_with_gateway),
-            *map(network_gateways.blackhole_gateway, args.networks_without_gateway),
-            *([services_exposure()] if with_gateway and args.other_networks else []),
+            *([] if args.settings.adopt else [lambda facts: manifests.strict_mtls(facts.root_namespace)]),
+            *exposures,
+            *(partial(_passthrough_gateway, network) for network in args.networks_with_gateway),
+            *(partial(_blackhole_gateway, network) for network in args.networks_without_gateway),
         ]
 
-    def _object(self, manifest: Manifest, istiod: Sequence[pulumi.Resource]) -> pulumi.Resource:
+    def _object(self, build: Callable[[MeshFacts], Manifest], istiod: Sequence[pulumi.Resource]) -> pulumi.Resource:
         """Declare one object. Istio's webhook validates it, so istiod must run before."""
+        manifest = build(self._stated)
         name = f"{self._name}-{manifest['kind'].lower()}-{manifest['metadata']['name']}"
-        return custom_resource(name, manifest, pulumi.ResourceOptions(parent=self, depends_on=istiod))
+        return self.custom_resource(name, build, pulumi.ResourceOptions(parent=self, depends_on=istiod))
 
     def _gateway_api(self) -> pulumi.Resource:
         """Install the Gateway API's CRDs where there are none.
@@ -121,10 +156,14 @@ class Mesh(pulumi.ComponentResource):
             options=commands.CommandOptions(converges=True),
         )
 
-    def _namespace(self) -> list[pulumi.Resource]:
-        metadata = {"name": names.ISTIO_NAMESPACE, "labels": {names.NETWORK_LABEL: self.network}}
+    def _namespaces(self) -> list[pulumi.Resource]:
         opts = pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready)
-        return owned_namespace(self.child_name(names.ISTIO_NAMESPACE), metadata, self.cluster, opts)
+        facts, resources = self._stated, []
+        for name in dict.fromkeys([facts.namespace, facts.root_namespace]):
+            labels = {names.NETWORK_LABEL: self.network} if name == facts.namespace else {}
+            metadata = {"name": name, "labels": labels}
+            resources += owned_namespace(self.child_name(name), metadata, self.cluster, opts, of_istio=True)
+        return resources
 
     def _control_plane(self, depends_on: Sequence[pulumi.Resource]) -> Release:
         settings = self._args.settings
@@ -133,16 +172,22 @@ class Mesh(pulumi.ComponentResource):
 
     def _gateway(self, service: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
         args = self._args
-        values = charts.gateway_values(args.settings, self.network, service, bool(args.other_networks))
+
+        def values_of(facts: MeshFacts, exposed: Manifest) -> Manifest:
+            return charts.gateway_values(args.settings, facts, exposed, bool(args.other_networks))
+
+        values: pulumi.Input[Manifest] = values_of(self._stated, service)
+        if args.settings.adopt:
+            values = pulumi.Output.all(self.facts, service).apply(lambda read: values_of(read[0], read[1]))
         return self._release(names.EASTWEST_GATEWAY, "gateway", values, depends_on)
 
-    def _release(self, release: str, chart: str, values: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
+    def _release(self, release: str, chart: str, values: pulumi.Input[Manifest], depends_on: Sequence[pulumi.Resource]) -> Release:
         settings = self._args.settings
         source = charts.chart(settings, chart)
         return Release(
             self.child_name(release),
             name=release,
-            namespace=names.ISTIO_NAMESPACE,
+            namespace=settings.namespace,
             chart=source.chart,
             version=source.version,
             repository_opts=RepositoryOptsArgs(repo=source.repository) if source.repository else None,
@@ -153,19 +198,29 @@ class Mesh(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)),
         )
 
-    def _adopted(self) -> pulumi.Output[MeshSettings]:
-        """Read what istioctl reads of a mesh: its configuration, and the cluster's name in it."""
-        settings = self._args.settings
+    def _read(self) -> pulumi.Output[MeshFacts]:
+        """Read what a mesh that exists is."""
+        args, settings = self._args, self._args.settings
+        adoption = Adoption(
+            namespace=settings.namespace,
+            revision=settings.revision,
+            version=settings.version,
+            hub=settings.hub if "hub" in settings.model_fields_set else "",
+            network=self.network,
+            other_networks=tuple(args.other_networks),
+            created_namespaces=tuple(args.created_namespaces),
+            other_namespaces=tuple(args.other_namespaces),
+            stack=names.stack_label(pulumi.get_project(), pulumi.get_stack()),
+        )
+        reading_args = MeshReadingArgs(access=self.cluster.access, wanted=adoption)
+        opts = pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready)
+        reading = MeshReading(self.child_name("mesh-facts"), reading_args, opts)
+        return reading.facts.apply(mesh_facts.decode)
 
-        def read(config_map: str) -> pulumi.Output[Mapping[str, str]]:
-            resource_id = f"{names.ISTIO_NAMESPACE}/{config_map}"
-            opts = pulumi.ResourceOptions(parent=self)
-            return ConfigMap.get(self.child_name(f"adopted-{config_map}"), resource_id, opts=opts).data
 
-        def effective(data: Mapping[str, Mapping[str, str]]) -> MeshSettings:
-            try:
-                return adoption.adopt_mesh(settings, self.network, data["mesh"]["mesh"], data["injector"]["values"])
-            except ValueError as error:
-                raise pulumi.RunError(f"this mesh cannot be adopted: {error}") from None
+def _passthrough_gateway(network: str, facts: MeshFacts) -> Manifest:
+    return network_gateways.passthrough_gateway(network, facts.namespace, facts.cluster_domain)
 
-        return pulumi.Output.all(mesh=read("istio"), injector=read("istio-sidecar-injector")).apply(effective)
+
+def _blackhole_gateway(network: str, facts: MeshFacts) -> Manifest:
+    return network_gateways.blackhole_gateway(network, facts.namespace)

@@ -8,23 +8,22 @@ from ..config.existing import ExistingCluster
 from ..config.stack import Settings
 from ..config.workload import Probe, WorkloadSettings
 from ..manifest import Manifest
+from ..mesh_facts import MeshFacts
 from ..names import (
-    CLUSTER_DOMAIN,
     CROSS_NETWORK_PORT,
     GATEWAY_SELECTOR,
-    INJECTION_LABEL,
-    ISTIO_NAMESPACE,
-    ISTIOD,
+    ISTIOD_EXPOSURE,
     MACHINES_ANNOTATION,
     MAX_UNAVAILABLE_ANNOTATION,
+    SERVICES_EXPOSURE,
     WORKLOAD_LABEL,
     XDS_PORT,
     slots_lease_name,
 )
 
 
-def strict_mtls(namespace: str = ISTIO_NAMESPACE) -> Manifest:
-    """A PeerAuthentication by which plaintext is refused: in a namespace, or in Istio's own for the whole mesh."""
+def strict_mtls(namespace: str) -> Manifest:
+    """A PeerAuthentication by which plaintext is refused: in a namespace, or in the root namespace for the whole mesh."""
     return {
         "apiVersion": "security.istio.io/v1",
         "kind": "PeerAuthentication",
@@ -33,50 +32,55 @@ def strict_mtls(namespace: str = ISTIO_NAMESPACE) -> Manifest:
     }
 
 
-def istiod_exposure() -> list[Manifest]:
-    """A Gateway and a VirtualService that pass control-plane connections through to istiod without ending their TLS.
+def istiod_gateway(facts: MeshFacts) -> Manifest:
+    """Return the Gateway by which control-plane connections reach istiod with their TLS.
 
-    Only istiod's own name is routed (Istio's sample `expose-istiod` takes any), so nothing else in the cluster can be reached this way.
+    Only istiod's own name is routed (Istio's sample `expose-istiod` takes any), so nothing else in
+    the cluster can be reached this way.
     """
     port = {"name": "tls-istiod", "number": XDS_PORT, "protocol": "TLS"}
-    return [
-        {
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "Gateway",
-            "metadata": {"name": "istiod-gateway", "namespace": ISTIO_NAMESPACE},
-            "spec": {
-                "selector": GATEWAY_SELECTOR,
-                "servers": [{"port": port, "tls": {"mode": "PASSTHROUGH"}, "hosts": [ISTIOD]}],
-            },
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": ISTIOD_EXPOSURE, "namespace": facts.namespace},
+        "spec": {
+            "selector": GATEWAY_SELECTOR,
+            "servers": [{"port": port, "tls": {"mode": "PASSTHROUGH"}, "hosts": [facts.istiod]}],
         },
-        {
-            "apiVersion": "networking.istio.io/v1",
-            "kind": "VirtualService",
-            "metadata": {"name": "istiod-vs", "namespace": ISTIO_NAMESPACE},
-            "spec": {
-                "hosts": [ISTIOD],
-                "gateways": ["istiod-gateway"],
-                "tls": [
-                    {
-                        "match": [{"port": XDS_PORT, "sniHosts": [ISTIOD]}],
-                        "route": [{"destination": {"host": f"{ISTIOD}.{CLUSTER_DOMAIN}", "port": {"number": XDS_PORT}}}],
-                    }
-                ],
-            },
-        },
-    ]
+    }
 
 
-def services_exposure() -> Manifest:
-    """A Gateway that passes calls from other networks through to the Services of the mesh (Istio's sample `expose-services`)."""
+def istiod_route(facts: MeshFacts) -> Manifest:
+    """Return the VirtualService that leads from that Gateway to istiod."""
+    destination = {"host": facts.istiod_host, "port": {"number": facts.istiod_port}}
+    match = {"port": XDS_PORT, "sniHosts": [facts.istiod]}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": ISTIOD_EXPOSURE, "namespace": facts.namespace},
+        "spec": {
+            "hosts": [facts.istiod],
+            "gateways": [ISTIOD_EXPOSURE],
+            "tls": [{"match": [match], "route": [{"destination": destination}]}],
+        },
+    }
+
+
+def services_exposure(namespace: str, cluster_domain: str) -> Manifest:
+    """Return a Gateway that passes calls from other networks through to the mesh's Services.
+
+    namespace: Istio's own. cluster_domain: the domain of the cluster's Services.
+
+    Source: Istio's sample `expose-services`.
+    """
     port = {"name": "tls", "number": CROSS_NETWORK_PORT, "protocol": "TLS"}
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "Gateway",
-        "metadata": {"name": "cross-network-gateway", "namespace": ISTIO_NAMESPACE},
+        "metadata": {"name": SERVICES_EXPOSURE, "namespace": namespace},
         "spec": {
             "selector": GATEWAY_SELECTOR,
-            "servers": [{"port": port, "tls": {"mode": "AUTO_PASSTHROUGH"}, "hosts": ["*.local"]}],
+            "servers": [{"port": port, "tls": {"mode": "AUTO_PASSTHROUGH"}, "hosts": [f"*.{cluster_domain}"]}],
         },
     }
 
@@ -86,11 +90,6 @@ def enforces_strict_mtls(settings: Settings, workload: WorkloadSettings) -> bool
     return not settings.mesh.adopt or not (
         isinstance(settings.cluster, ExistingCluster) and workload.namespace in settings.cluster.namespaces
     )
-
-
-def injected_namespace(name: str) -> Manifest:
-    """A namespace whose pods get a sidecar."""
-    return {"metadata": {"name": name, "labels": {INJECTION_LABEL: "enabled"}}}
 
 
 def service_account(workload: WorkloadSettings) -> Manifest:

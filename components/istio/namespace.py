@@ -11,17 +11,20 @@ from ..manifest import Manifest
 from .scripts import remove_namespace
 
 
-def owned_namespace(name: str, metadata: Manifest, cluster: Cluster, opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
+def owned_namespace(
+    name: str, metadata: Manifest, cluster: Cluster, opts: pulumi.ResourceOptions, of_istio: bool = False
+) -> list[pulumi.Resource]:
     """Declare a namespace, and the command that removes it after everything in it.
 
     name: the resource's name. metadata: with the namespace's name. opts: the namespace's options.
+    of_istio: whether it is Istio's own.
 
     Returns what must exist before anything is put into it.
     """
     kept = pulumi.ResourceOptions(retain_on_delete=True)
     namespace = Namespace(name, metadata=metadata, opts=pulumi.ResourceOptions.merge(opts, kept))
     stack = names.stack_label(pulumi.get_project(), pulumi.get_stack())
-    payload = cluster.access.apply(lambda access: remove_namespace.Payload(access, metadata["name"], stack))
+    payload = cluster.access.apply(lambda access: remove_namespace.Payload(access, metadata["name"], stack, of_istio))
     removal = commands.local_command(
         names.part_name(name, names.REMOVAL),
         None,

@@ -14,7 +14,7 @@ from ..config.google import GceMachine
 from ..config.stack import Settings
 from ..config.workload import WorkloadSettings
 from ..manifest import Manifest
-from ..names import CROSS_NETWORK_PORT, ISTIO_NAMESPACE, service_host
+from ..names import CROSS_NETWORK_PORT, service_host
 from .manifests import services_exposure
 
 GATEWAY_CLASS = "istio-remote"  # a Gateway API class for which Istio deploys nothing: it only states addresses
@@ -66,10 +66,11 @@ def clients_see_several_gateways(settings: Settings, workload: str) -> bool:
     )
 
 
-def failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool = True) -> Manifest:
+def failover_rule(service: str, workload: WorkloadSettings, cluster_domain: str, callers_choose: bool = True) -> Manifest:
     """Return the DestinationRule by which clients abandon a gateway that does not answer.
 
     service: the Service's name. workload: the workload's settings.
+    cluster_domain: the domain of the cluster's Services.
     callers_choose: whether clients see several gateways of the network.
 
     A connection attempt ends after a second, and Istio's own retries use another endpoint. With
@@ -110,7 +111,7 @@ def failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool
         "kind": "DestinationRule",
         "metadata": {"name": names.failover_rule_name(service), "namespace": workload.namespace},
         "spec": {
-            "host": service_host(service, workload.namespace),
+            "host": service_host(service, workload.namespace, cluster_domain),
             "trafficPolicy": {
                 "connectionPool": {"tcp": tcp, "http": http},
                 **others,
@@ -120,27 +121,33 @@ def failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool
     }
 
 
-def passthrough_gateway(network: str) -> Manifest:
-    """The Gateway that has the machines of `network`'s gateway pass calls through."""
-    manifest = services_exposure()
+def passthrough_gateway(network: str, namespace: str, cluster_domain: str) -> Manifest:
+    """The Gateway that has the machines of `network`'s gateway pass calls through.
+
+    namespace: Istio's own. cluster_domain: the domain of the cluster's Services.
+    """
+    manifest = services_exposure(namespace, cluster_domain)
     manifest["metadata"]["name"] = names.gateway_workload_name(network)
     manifest["spec"]["selector"] = names.gateway_labels(network)
     return manifest
 
 
-def blackhole_gateway(network: str) -> Manifest:
+def blackhole_gateway(network: str, namespace: str) -> Manifest:
     """Keeps everybody outside of a closed network from being given endpoints in it.
 
     For a network without any gateway istiod hands out the machines' own addresses, which lead nowhere. With a gateway that no IPv4 proxy
     can reach it hands out none (istio/istio: pilot/pkg/xds/endpoints/ep_filters.go, since 1.30); the address is one for documentation.
     """
-    manifest = remote_gateway(network, ["2001:db8::1"])
+    manifest = remote_gateway(network, namespace, ["2001:db8::1"])
     manifest["metadata"]["name"] = names.blackhole_gateway_name(network)
     return manifest
 
 
-def remote_gateway(network: str, gateway_addresses: Sequence[str]) -> Manifest:
-    """The Gateway API Gateway from which istiod learns where calls into `network` go. No value of istiod's chart changes with it."""
+def remote_gateway(network: str, namespace: str, gateway_addresses: Sequence[str]) -> Manifest:
+    """The Gateway API Gateway from which istiod learns where calls into `network` go.
+
+    namespace: Istio's own. No value of istiod's chart changes with it.
+    """
     listener = {
         "name": "cross-network",
         "port": CROSS_NETWORK_PORT,
@@ -152,7 +159,7 @@ def remote_gateway(network: str, gateway_addresses: Sequence[str]) -> Manifest:
         "kind": "Gateway",
         "metadata": {
             "name": names.gateway_workload_name(network),
-            "namespace": ISTIO_NAMESPACE,
+            "namespace": namespace,
             "labels": {names.NETWORK_LABEL: network},
         },
         "spec": {

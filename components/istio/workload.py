@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
@@ -13,6 +14,8 @@ from pulumi_kubernetes.core.v1 import Service, ServiceAccount
 from .. import names
 from ..config.workload import WorkloadSettings
 from ..kubernetes import custom_resource
+from ..manifest import Manifest
+from ..mesh_facts import MeshFacts
 from . import manifests, network_gateways
 from .control_plane import Mesh
 from .namespace import owned_namespace
@@ -27,10 +30,10 @@ def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) 
     In a mesh that is adopted, each refuses plaintext by a PeerAuthentication of its own. A mesh that
     this program installs refuses plaintext everywhere.
     """
-    resources: dict[str, Sequence[pulumi.Resource]] = {names.ISTIO_NAMESPACE: mesh.namespace_resources}
+    resources: dict[str, Sequence[pulumi.Resource]] = {mesh.settings.namespace: mesh.namespace_resources}
     in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
     for name in sorted(wanted):
-        metadata = manifests.injected_namespace(name)["metadata"]
+        metadata = {"name": name, "labels": mesh.injection_labels}
         owned = owned_namespace(mesh.child_name(names.namespace_resource_name(name)), metadata, mesh.cluster, in_mesh)
         resources[name] = owned
         if mesh.settings.adopt:
@@ -82,8 +85,10 @@ class Workload(pulumi.ComponentResource):
         account = ServiceAccount(
             names.part_name(name, names.ACCOUNT), metadata=manifests.service_account(settings)["metadata"], opts=in_namespace
         )
-        workload_group = custom_resource(
-            names.part_name(name, names.WORKLOAD_GROUP), manifests.workload_group(settings, args.mesh.network), in_mesh
+        workload_group = args.mesh.custom_resource(
+            names.part_name(name, names.WORKLOAD_GROUP),
+            lambda facts: manifests.workload_group(settings, facts.network),
+            in_mesh,
         )
         services = [
             Service(
@@ -101,14 +106,10 @@ class Workload(pulumi.ComponentResource):
             lease = Lease(slots_name, metadata=slots_metadata, opts=in_namespace)
             self.identity_resources.append(lease)
         if args.failover:
-            self.identity_resources += [
-                custom_resource(
-                    names.failover_resource_name(name, service),
-                    network_gateways.failover_rule(service, settings, args.clients_see_several_gateways),
-                    in_mesh,
-                )
-                for service in settings.services
-            ]
+            for service in settings.services:
+                build = partial(_failover_rule, service, settings, args.clients_see_several_gateways)
+                rule = args.mesh.custom_resource(names.failover_resource_name(name, service), build, in_mesh)
+                self.identity_resources.append(rule)
         self.all_resources = list(self.identity_resources)
         deployment = manifests.deployment(settings)
         if deployment:
@@ -121,3 +122,7 @@ class Workload(pulumi.ComponentResource):
             )
             self.all_resources.append(pods)
         self.register_outputs({})
+
+
+def _failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool, facts: MeshFacts) -> Manifest:
+    return network_gateways.failover_rule(service, workload, facts.cluster_domain, callers_choose)

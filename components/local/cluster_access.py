@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ class ClusterAccess:
 
 class OtherCluster(scripting.Failed):
     """The cluster that answers is not the one that is meant."""
+
+
+class Unreachable(scripting.Failed):
+    """The cluster's API server does not answer."""
+
+
+_NO_ANSWER = re.compile(
+    r"connection refused|was refused|no such host|no route to host|network is unreachable|i/o timeout|"
+    r"timeout exceeded|deadline exceeded|handshake timeout|connection reset|Unable to connect|\bEOF\b",
+    re.IGNORECASE,
+)
+"""What kubectl says where nothing answers; a refusal of the API server says something else."""
 
 
 class Kubectl:
@@ -161,7 +174,9 @@ def cluster_uid(program: Kubectl, access: ClusterAccess) -> str:
         hint = ""
         if access.uid is not None and "context was not found" in reason:
             hint = " (if it has another name now, `pulumi preview` notes it on this computer)"
-        raise scripting.Failed(f"{purpose}: {reason}{hint}")
+        unreachable = done.status == scripting.TIMED_OUT or _NO_ANSWER.search(reason)
+        failure = Unreachable if unreachable and "x509" not in reason else scripting.Failed
+        raise failure(f"{purpose}: {reason}{hint}")
     return done.text
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from ..config.mesh import MeshSettings, Package, is_sha256
 from ..config.problems import Problem, SettingsError
 from ..config.workload import WorkloadSettings
-from ..istio.charts import default_proxy_config
 from ..istio.manifests import probe, workload_group
 from ..manifest import Manifest
-from ..names import TRUST_DOMAIN
+from ..mesh_facts import MeshFacts
 from .bundle import Bundle, Owner, with_root_certificate
 from .files import compact_json, configuration_files
 
@@ -25,12 +24,13 @@ class JoinInputs:
     """All that a machine's bundle is made from.
 
     owner: who joins the machine.
-    network: the machine's network.
+    network: the machine's network, as the mesh calls it.
     address: the address by which pods reach the machine.
     gateway: the east-west gateway's address or DNS name.
     root_certificate: the mesh's trust anchor, in PEM.
     workload: the workload's settings.
     mesh: the mesh's settings.
+    facts: what the mesh is.
     """
 
     owner: Owner
@@ -40,6 +40,7 @@ class JoinInputs:
     root_certificate: str
     workload: WorkloadSettings
     mesh: MeshSettings
+    facts: MeshFacts
 
 
 def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:
@@ -59,19 +60,19 @@ def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]
 
 
 def proxy_config(
-    mesh: MeshSettings,
+    facts: MeshFacts,
     workload: WorkloadSettings,
     network: str,
 ) -> Manifest:
     """Return a machine's ProxyConfig: the mesh's default with the workload's probe and metadata.
 
-    mesh: the mesh's settings.
+    facts: what the mesh is.
     workload: the workload's settings.
-    network: the machine's network.
+    network: the machine's network, as the mesh calls it.
 
     Source: istio/istio, istioctl/pkg/workload/workload.go.
     """
-    default = default_proxy_config(mesh)
+    default = facts.default_config
     labels = _labels(workload)
     metadata = {
         **{key: str(value) for key, value in default.get("proxyMetadata", {}).items()},
@@ -79,9 +80,9 @@ def proxy_config(
         "CANONICAL_REVISION": labels[f"{_CANONICAL}-revision"],
         "POD_NAMESPACE": workload.namespace,
         "SERVICE_ACCOUNT": workload.service_account_name,
-        "TRUST_DOMAIN": TRUST_DOMAIN,
-        "ISTIO_META_CLUSTER_ID": mesh.cluster_id,
-        "ISTIO_META_MESH_ID": mesh.id,
+        "TRUST_DOMAIN": facts.trust_domain,
+        "ISTIO_META_CLUSTER_ID": facts.cluster_id,
+        "ISTIO_META_MESH_ID": facts.mesh_id,
         "ISTIO_META_NETWORK": network,
         "ISTIO_META_WORKLOAD_NAME": workload.name,
         "ISTIO_METAJSON_LABELS": compact_json(labels),
@@ -141,7 +142,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
     workload, package = inputs.workload, inputs.mesh.package
     settings = Bundle(
         owner=inputs.owner,
-        proxy=proxy_config(inputs.mesh, workload, inputs.network),
+        proxy=proxy_config(inputs.facts, workload, inputs.network),
         address=inputs.address,
         gateway=inputs.gateway,
         package_url=package.url.replace("{version}", inputs.mesh.version),
@@ -149,6 +150,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
         role=workload.role,
         package_sha256=package_digest(package),
         fail_closed=workload.fail_closed,
+        grace_s=inputs.facts.grace_s,
     )
     files = configuration_files(settings)
     return with_root_certificate(replace(settings, files=files), inputs.root_certificate)

@@ -87,6 +87,7 @@ class Bundle:
     role: "sidecar" or "router".
     package_sha256: the package's SHA-256; "" reads it from `<package_url>.sha256`.
     fail_closed: whether captured ports are closed while nothing redirects them.
+    grace_s: seconds from the agent's last connection until istiod removes the WorkloadEntry.
     """
 
     owner: Owner = field(metadata={"record": Owner})
@@ -99,6 +100,7 @@ class Bundle:
     role: str = "sidecar"
     package_sha256: str = ""
     fail_closed: bool = False
+    grace_s: int = DISCONNECT_GRACE
 
 
 def with_root_certificate(bundle: Bundle, text: str) -> Bundle:
@@ -178,7 +180,7 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "PACKAGE_SHA256": bundle.package_sha256,
         "PACKAGE_CREDENTIALS": "",
         "FAIL_CLOSED": "1" if bundle.fail_closed else "",
-        "GRACE_S": str(DISCONNECT_GRACE),
+        "GRACE_S": str(bundle.grace_s),
         "DEADLINE_S": str(DEADLINE_S),
         "REGISTERED": _short_digest(described),
         "DIGEST": _short_digest(compared),

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from ..manifest import Manifest
 from ..names import (
     AGENT_PORT,
-    ISTIOD,
+    DISCONNECT_GRACE,
+    ENVOY_ADMIN_PORT,
     MACHINE_LABEL,
     METRICS_PORT,
     REGISTRATION_LABEL,
@@ -87,6 +88,9 @@ def overrides_env(bundle: Bundle) -> str:
         "binaryPath": ENVOY,
         "configPath": "./etc/istio/proxy",
     }
+    # The scripts on machines rely on these ports, whatever those of pods are.
+    ports = {"statusPort": AGENT_PORT, "proxyAdminPort": ENVOY_ADMIN_PORT}
+    others = {key: port for key, port in ports.items() if bundle.proxy.get(key, port) != port}
     variables = {
         "CLOUD_PLATFORM": "none",
         "INSTANCE_IP": bundle.address,
@@ -94,11 +98,14 @@ def overrides_env(bundle: Bundle) -> str:
         "PROV_CERT": CERTIFICATES,
         "OUTPUT_CERTS": CERTIFICATES,
         "ISTIO_BOOTSTRAP": BOOTSTRAP,
-        "ISTIOD_SAN": ISTIOD,
-        "PROXY_CONFIG": json.dumps(proxy),
+        # istiod by the name that pods dial: its certificate has it.
+        "ISTIOD_SAN": bundle.proxy["discoveryAddress"].rpartition(":")[0],
+        "PROXY_CONFIG": json.dumps({**proxy, **others}),
         "PROXY_ROLE": bundle.role,
         "ISTIO_INBOUND_PORTS": "*",
     }
+    if others:
+        variables["ISTIO_LOCAL_EXCLUDE_PORTS"] = _excluded_ports(AGENT_PORT)
     if owner.registration:
         labels = {
             **json.loads(metadata["ISTIO_METAJSON_LABELS"]),
@@ -106,6 +113,8 @@ def overrides_env(bundle: Bundle) -> str:
             MACHINE_LABEL: owner.machine,
         }
         variables["ISTIO_METAJSON_LABELS"] = compact_json(dict(sorted(labels.items())))
+    if bundle.grace_s != DISCONNECT_GRACE:
+        variables["DISCONNECT_GRACE_S"] = str(bundle.grace_s)
     if bundle.fail_closed:
         variables["FAIL_CLOSED"] = "1"
     if bundle.role == "router":

@@ -86,7 +86,8 @@ class Machine(pulumi.ComponentResource):
         self.workload, self.network = workload, network
         self.host = host = args.host(name, pulumi.ResourceOptions(parent=self))
         self.address = host.address
-        self.entry = host.address.apply(lambda address: names.entry_name(workload_name, address, network))
+        named = pulumi.Output.all(address=host.address, network=mesh.network_name(network))
+        self.entry = named.apply(lambda values: names.entry_name(workload_name, values["address"], values["network"]))
         self._registration = registration = self._register()
         self._target = host.target
         if host.host_key:
@@ -118,7 +119,8 @@ class Machine(pulumi.ComponentResource):
         mesh, host, registration = self.workload.mesh, self.host, self._registration
         joined = pulumi.Output.all(
             registration=registration.id,
-            mesh=mesh.effective_config,
+            facts=mesh.facts,
+            network=mesh.network_name(self.network),
             address=host.address,
             gateway=mesh.gateway,
             root_certificate=mesh.root_certificate,
@@ -131,6 +133,7 @@ class Machine(pulumi.ComponentResource):
             "bundle": joined,
             "entry": self.entry,
             "changes": changes,
+            "root_config_map": mesh.root_config_map,
         }
         command = commands.local_command(
             names.part_name(self._name, names.JOIN),
@@ -178,8 +181,8 @@ class Machine(pulumi.ComponentResource):
         return bundle(
             JoinInputs(
                 owner=self._owner(values["registration"]),
-                network=self.network,
                 workload=self.workload.settings,
+                mesh=self.workload.mesh.settings,
                 **others,
             )
         )

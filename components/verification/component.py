@@ -130,8 +130,9 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
             for endpoint in targets.expected_endpoints(mesh.network, machines[machine].network, address, port, values["gateways"])
         ]
         caller, called = f"Job {verification_job_name(settings.name)}", target and verified.reachable_from_pods
-        text = jobs.call_script(settings, caller=caller, mode="fail", wanted=expected)
-        plaintext = jobs.plaintext_probe_script(settings, expected)
+        in_mesh = jobs.Called(settings, values["facts"])
+        text = jobs.call_script(in_mesh, caller=caller, mode="fail", wanted=expected)
+        plaintext = jobs.plaintext_probe_script(in_mesh, expected)
         return verify_workload.Payload(
             access=values["access"],
             workload=settings.name,
@@ -142,8 +143,8 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
             group_size=verified.min_group_size,
             port=port,
             selector=manifests.pod_labels(settings),
-            job=jobs.caller_job(settings, mesh.settings, text) if called else None,
-            plaintext_job=jobs.caller_job(settings, mesh.settings, plaintext, inside=False),
+            job=jobs.caller_job(in_mesh, text) if called else None,
+            plaintext_job=jobs.caller_job(in_mesh, plaintext, inside=False),
             endpoints_mark=targets.POD_ENDPOINTS,
             strict=verified.strict,
             warn_only=args.mode == "warn",
@@ -155,6 +156,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
         "entries": {machine_name: machine.entry for machine_name, machine in machines.items()},
         "addresses": {machine_name: machine.address for machine_name, machine in machines.items()},
         "gateways": gateways,
+        "facts": mesh.facts,
     }
     # What could change the answer and is not in the script itself.
     objects = (
@@ -205,10 +207,11 @@ def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
     with_pods = bool(settings.pods and settings.pods.replicas)
     in_pods_network = machine.network == pods_network
 
-    def variables(addresses: dict[str, list[str]]) -> str:
+    def variables(inputs: Mapping[str, Any]) -> str:
+        addresses: dict[str, list[str]] = inputs["gateways"]
         through_gateway = with_pods and not in_pods_network
         values = jobs.call_variables(
-            settings,
+            jobs.Called(settings, inputs["facts"]),
             caller=f"machine {machine.pulumi_resource_name}",
             mode=args.mode,
             wanted=targets.expected_endpoints(machine.network, pods_network, "", 0, addresses) if through_gateway else [],
@@ -217,4 +220,5 @@ def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
         )
         return shell.assignments(values)
 
-    return machine.verify(jobs.CALL_SCRIPT, caller.gateways.apply(variables), [caller.from_cluster]).apply(parse)
+    joined = pulumi.Output.all(gateways=caller.gateways, facts=args.mesh.facts)
+    return machine.verify(jobs.CALL_SCRIPT, joined.apply(variables), [caller.from_cluster]).apply(parse)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .. import names, shell
-from ..config.mesh import MeshSettings
 from ..config.workload import WorkloadSettings
 from ..manifest import Manifest
+from ..mesh_facts import MeshFacts
 from . import targets
 from .targets import POD_ENDPOINTS, TIMEOUT_S
 
@@ -15,8 +16,20 @@ CALL_SCRIPT = "verification/call-service"
 """The script that calls a workload from inside the mesh; `call_variables` stand before it."""
 
 
+@dataclass(frozen=True)
+class Called:
+    """What is called: a workload in a mesh."""
+
+    workload: WorkloadSettings
+    facts: MeshFacts
+
+    def host(self, service: str) -> str:
+        """Return the DNS name of one of its Services."""
+        return names.service_host(service, self.workload.namespace, self.facts.cluster_domain)
+
+
 def call_variables(
-    workload: WorkloadSettings,
+    called: Called,
     *,
     caller: str,
     mode: str,
@@ -28,15 +41,16 @@ def call_variables(
 
     With `answered` the caller, a machine of the workload, must have been called itself.
     """
+    workload = called.workload
     service, port, target = targets.probe_target(workload) or ("", 0, 0)
     probed = workload.probe.http if workload.probe.port == target else None
     return {
         "CALLER": caller,
         "MODE": mode,
-        "HOST": names.service_host(service, workload.namespace),
+        "HOST": called.host(service),
         "PORT": port,
         "URL_PATH": probed.path if probed else "",
-        "IDENTITY": names.spiffe_id(workload.namespace, workload.service_account_name),
+        "IDENTITY": called.facts.spiffe_id(workload.namespace, workload.service_account_name),
         "EXPECTED": " ".join(dict.fromkeys(wanted)),
         "CIDRS": " ".join(ranges),
         "TIMEOUT_S": TIMEOUT_S // 2,
@@ -44,38 +58,41 @@ def call_variables(
     }
 
 
-def call_script(workload: WorkloadSettings, *, caller: str, mode: str, wanted: Sequence[str] = (), ranges: Sequence[str] = ()) -> str:
+def call_script(called: Called, *, caller: str, mode: str, wanted: Sequence[str] = (), ranges: Sequence[str] = ()) -> str:
     """Return `CALL_SCRIPT` with its variables, for a pod."""
-    return shell.remote_script(CALL_SCRIPT, call_variables(workload, caller=caller, mode=mode, wanted=wanted, ranges=ranges))
+    return shell.remote_script(CALL_SCRIPT, call_variables(called, caller=caller, mode=mode, wanted=wanted, ranges=ranges))
 
 
-def plaintext_probe_script(workload: WorkloadSettings, endpoints: Sequence[str]) -> str:
+def plaintext_probe_script(called: Called, endpoints: Sequence[str]) -> str:
     """The script that calls `endpoints` (and, where `PODS` stands in it, those of the pods) from outside the mesh."""
-    service, port, _ = targets.probe_target(workload) or ("", 0, 0)
+    service, port, _ = targets.probe_target(called.workload) or ("", 0, 0)
     variables: dict[str, str | int] = {
         "ENDPOINTS": " ".join([*dict.fromkeys(endpoints), POD_ENDPOINTS]),
-        "SNI": f"outbound_.{port}_._.{names.service_host(service, workload.namespace)}",
+        "SNI": f"outbound_.{port}_._.{called.host(service)}",
     }
     return shell.remote_script("verification/plaintext-probe", variables)
 
 
-def caller_job(workload: WorkloadSettings, mesh: MeshSettings, text: str, inside: bool = True) -> Manifest:
+def caller_job(called: Called, text: str, inside: bool = True) -> Manifest:
     """A Job that runs `text` in a pod with a sidecar, as the workload's own service account; its image is the mesh's proxy, which every node has.
 
     Its labels keep it out of every Service; it goes by itself five minutes after its end. One that is not `inside` the mesh has neither sidecar
     nor service account.
     """
+    workload, facts = called.workload, called.facts
     name = names.verification_job_name(workload.name)
     labels = {"app": name, "app.kubernetes.io/managed-by": names.PROJECT}
     container = {
         "name": "calls",
-        "image": f"{mesh.hub}/proxyv2:{mesh.version}",
+        "image": facts.proxy_image,
         "imagePullPolicy": "IfNotPresent",
         "command": ["bash", "-c", text],
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     account = {"serviceAccountName": workload.service_account_name} if inside else {"automountServiceAccountToken": False}
     pod = {"restartPolicy": "Never", **account, "containers": [container]}
+    if facts.pull_secrets:
+        pod["imagePullSecrets"] = [{"name": secret} for secret in facts.pull_secrets]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from components.local import openssh, private_files
 from tests.support import harness
 from tests.support.sshd import key_pair
+from tests.unit.istio.test_mesh_facts import MESHES, of_cluster
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def test_an_adopted_mesh_gets_only_what_machines_need(config: dict[str, Any]) ->
     namespaces = [node.name for node in graph.values() if node.type == "kubernetes:core/v1:Namespace"]
     assert namespaces == ["namespace-billing"]
     reads = {node.inputs["id"] for node in graph.values() if set(node.inputs) == {"id"}}
-    assert reads == {"istio-system/istio", "istio-system/istio-sidecar-injector", "istio-system/istio-ca-root-cert"}
+    assert reads == {"istio-system/istio-ca-root-cert"}
 
 
 def test_strict_mtls_covers_the_stacks_namespaces_alone(config: dict[str, Any]) -> None:
@@ -47,13 +49,62 @@ def test_machines_are_configured_as_the_adopted_mesh_says(config: dict[str, Any]
     assert (metadata["ISTIO_META_CLUSTER_ID"], metadata["ISTIO_META_MESH_ID"]) == ("their-cluster", "theirs")
 
 
-def test_a_mesh_whose_network_has_another_name_is_refused(config: dict[str, Any]) -> None:
-    config["networks"] = {"vpc": config["networks"]["pods"]}
-    config["cluster"]["network"] = "vpc"
-    for machine in config["machines"].values():
-        machine["network"] = "vpc"
-    with pytest.raises(pulumi.RunError, match="is called 'pods': give it this name"):
-        graph_of(config)
+def adopt(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str, revision: str | None = None) -> dict[str, harness.Node]:
+    """Adopt a mesh of tests/unit/istio/meshes.yaml."""
+    mesh = MESHES[name]
+    monkeypatch.setattr(harness, "THEIR_MESH", of_cluster(mesh, revision))
+    config["mesh"]["namespace"] = mesh["namespace"]
+    return graph_of(config)
+
+
+def test_a_mesh_with_everything_of_its_own_is_what_machines_and_objects_fit(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = adopt(config, monkeypatch, "elsewhere", "blue")
+    join = harness.payload(graph["billing-1-join"])
+    assert join["root_config_map"] == "mesh-system/corp-roots"
+    assert join["bundle"]["grace_s"] == 90
+    assert join["bundle"]["proxy"]["discoveryAddress"] == "istiod-blue.mesh-system.svc:15012"
+    assert join["bundle"]["proxy"]["proxyMetadata"]["TRUST_DOMAIN"] == "corp.example"
+    assert {node.inputs["id"] for node in graph.values() if set(node.inputs) == {"id"}} == {"mesh-system/corp-roots"}
+    gateway = graph["mesh-gateway-istio-vm-mesh-istiod"].inputs
+    assert gateway["metadata"]["namespace"] == "mesh-system"
+    assert gateway["spec"]["servers"][0]["hosts"] == ["istiod-blue.mesh-system.svc"]
+    [route] = graph["mesh-virtualservice-istio-vm-mesh-istiod"].inputs["spec"]["tls"][0]["route"]
+    assert route["destination"]["host"] == "istiod-blue.mesh-system.svc.corp.local"
+    release = graph["istio-eastwestgateway"].inputs
+    assert release["namespace"] == "mesh-system"
+    assert (release["values"]["revision"], release["values"]["imagePullSecrets"]) == ("blue", [{"name": "corp"}])
+    labels = graph["namespace-billing"].inputs["metadata"]["labels"]
+    assert labels["istio.io/rev"] == "blue" and "istio-injection" not in labels
+    job = harness.payload(graph["billing-verification"])["plaintext_job"]["spec"]["template"]["spec"]
+    assert job["containers"][0]["image"] == "registry.example.com/istio/proxyv2:1.31.0"
+    assert job["imagePullSecrets"] == [{"name": "corp"}]
+    proof = graph["billing-1-proof"].inputs
+    assert "billing.billing.svc.corp.local" in str(proof) and "spiffe://corp.example/ns/billing/sa/" in str(proof)
+    everything = "\n".join(harness.texts([node.inputs for node in graph.values()]))
+    assert "cluster.local" not in everything and "istio-system" not in everything
+
+
+def test_machines_of_pods_without_a_network_name_name_none_either(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A default install has no network's name, and istiod takes machines for neighbours of its pods then."""
+    graph = adopt(config, monkeypatch, "default")
+    join = harness.payload(graph["billing-1-join"])
+    assert join["entry"] == "billing-10.11.0.5", "as istiod calls it"
+    assert join["bundle"]["proxy"]["proxyMetadata"]["ISTIO_META_NETWORK"] == ""
+    assert graph["billing-group"].inputs["spec"]["template"]["network"] == ""
+    assert graph["billing-1-registration"].inputs["entry"] == "billing-10.11.0.5"
+    assert harness.payload(graph["billing-verification"])["entries"][0]["entry"] == "billing-10.11.0.5"
+
+
+def test_a_mesh_that_is_read_says_for_what(config: dict[str, Any]) -> None:
+    config["mesh"]["revision"] = "prod"
+    wanted = json.loads(graph_of(config)["mesh-facts"].inputs["wanted"])
+    assert (wanted["namespace"], wanted["revision"], wanted["network"], wanted["hub"]) == ("istio-system", "prod", "pods", "")
+    assert (wanted["created_namespaces"], wanted["other_namespaces"]) == (["billing"], [])
+    config["cluster"]["namespaces"] = ["billing"]
+    wanted = json.loads(graph_of(config)["mesh-facts"].inputs["wanted"])
+    assert (wanted["created_namespaces"], wanted["other_namespaces"]) == ([], ["billing"])
 
 
 def test_no_command_is_given_more_of_the_cluster_than_where_it_is(config: dict[str, Any]) -> None:

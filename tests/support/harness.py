@@ -14,7 +14,7 @@ from typing import Any
 
 from pulumi.runtime import mocks
 
-from components import names
+from components import mesh_facts, names
 from components.config import reader
 from components.platforms.docker.names import CLUSTER as KIND_CLUSTER
 from components.platforms.docker.names import CONTAINER, attachment_name, network_resource_name
@@ -36,15 +36,26 @@ THEIR_CLUSTER: dict[str, Any] = {"uid": "0a1b2c3d", "recorded": {"context": "pro
 """What a look at the cluster gives."""
 
 
+THEIR_MESH = mesh_facts.from_values(
+    {
+        "global": {
+            "network": "pods",
+            "meshID": "theirs",
+            "multiCluster": {"clusterName": "their-cluster"},
+            "hub": "registry.example.com/istio",
+            "tag": "1.31.0",
+        }
+    },
+    names.ISTIO_NAMESPACE,
+)
+"""What a mesh is that is adopted."""
+
+
 # Outputs that the program reads, by the resource's name.
 ANSWERS: dict[str, dict[str, Any]] = {
     "cluster-kind": {"stdout": json.dumps({"kubeconfig": CANARIES["kubeconfig"], "address": "172.31.6.2"})},
     "cluster-check": THEIR_CLUSTER,
     "ssh-key": {"stdout": json.dumps({"private": CANARIES["private key"], "public": "ssh-ed25519 AAAA"})},
-    "adopted-istio": {"data": {"mesh": f"defaultConfig: {{meshId: theirs, discoveryAddress: '{names.ISTIOD}:{names.XDS_PORT}'}}\n"}},
-    "adopted-istio-sidecar-injector": {
-        "data": {"values": json.dumps({"global": {"network": "pods", "multiCluster": {"clusterName": "their-cluster"}}})}
-    },
     "root-certificate": {"data": {"root-cert.pem": "-----BEGIN CERTIFICATE-----\n"}},
 }
 
@@ -97,6 +108,8 @@ def answer(name: str, type_: str) -> dict[str, Any]:
     """Return the outputs of one resource besides its inputs."""
     if name in ANSWERS:
         return ANSWERS[name]
+    if type_.endswith(":MeshReading"):
+        return {"facts": mesh_facts.encode(THEIR_MESH)}
     if names.is_part(name, CONTAINER):
         number = zlib.crc32(name.encode()) & 0xFFFF  # another address for each
         address = f"172.31.{number >> 8}.{number & 255}"
@@ -126,7 +139,8 @@ class Echo(mocks.Mocks):
         self.preview = preview
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
-        outputs = {} if self.preview else dict(answer(args.name, args.typ))
+        read = args.typ.endswith(":MeshReading")  # in previews too, by the provider's check
+        outputs = {} if self.preview and not read else dict(answer(args.name, args.typ))
         if args.typ.startswith("gcp:"):  # its provider names things in previews too
             outputs["name"] = args.inputs.get("name") or f"{args.name}-0123456"
         return (None if self.preview else f"{args.name}-id", {**args.inputs, **outputs})

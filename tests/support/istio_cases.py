@@ -13,12 +13,20 @@ from contextlib import contextmanager
 
 import pytest
 
-from components.names import CROSS_NETWORK_PORT, ENVOY_ADMIN_PORT, ISTIO_NAMESPACE, METRICS_PORT, TOKEN_AUDIENCE, TRUST_DOMAIN, service_host
+from components.names import (
+    CROSS_NETWORK_PORT,
+    DEFAULT_DOMAIN,
+    ENVOY_ADMIN_PORT,
+    ISTIO_NAMESPACE,
+    METRICS_PORT,
+    TOKEN_AUDIENCE,
+    service_host,
+)
 from tests.support.lab import Lab
 from tests.support.traffic import LOST, assert_no_lost_requests, describe_lost, lost_share
 from tests.support.waiting import wait_until
 
-NAMES = ("product", "product.shop", "product.shop.svc", service_host("product", "shop"))
+NAMES = ("product", "product.shop", "product.shop.svc", service_host("product", "shop", DEFAULT_DOMAIN))
 ECHO = "istio-vm-mesh/echo:1.31.0"
 
 CALLER = "statefulset/steady"
@@ -134,7 +142,7 @@ metadata: {{name: steady-alone}}
 spec:
   selector: {{matchLabels: {{version: machines}}}}
   action: ALLOW
-  rules: [{{from: [{{source: {{principals: [{TRUST_DOMAIN}/ns/shop/sa/steady]}}}}]}}]
+  rules: [{{from: [{{source: {{principals: [{DEFAULT_DOMAIN}/ns/shop/sa/steady]}}}}]}}]
 """
 
 
@@ -229,7 +237,7 @@ class IstioCases:
     @pytest.mark.istio_case(2)
     def test_a_machine_calls_a_headless_service_and_a_pod_of_a_statefulset_by_its_name(self, lab: Lab) -> None:
         # A headless Service stands for its pods' own addresses, which no gateway passes on: the caller is in the pods' network.
-        urls = [f"http://{name}:8080/" for name in ("headless.shop", service_host("steady-0.headless", "shop"))]
+        urls = [f"http://{name}:8080/" for name in ("headless.shop", service_host("steady-0.headless", "shop", DEFAULT_DOMAIN))]
         wait_until(lambda: [http_statuses(lab, "product-1", url) for url in urls] == [[200], [200]], 10, "both names answer")
 
     @pytest.mark.istio_case(4)
@@ -425,7 +433,8 @@ class IstioCases:
         wait_until(logged, 15, "both calls are in the machine's journal")
         after = counters(lab)
         assert after["inbound|8080||"] > before["inbound|8080||"]
-        assert after[f"outbound|80||{service_host('pods', 'shop')}"] - before.get(f"outbound|80||{service_host('pods', 'shop')}", 0) == 30
+        outbound = f"outbound|80||{service_host('pods', 'shop', DEFAULT_DOMAIN)}"
+        assert after[outbound] - before.get(outbound, 0) == 30
 
 
 def counters(lab: Lab) -> dict[str, int]:

@@ -21,6 +21,7 @@ import yaml
 
 from components.config import reader
 from components.names import (
+    DEFAULT_DOMAIN,
     ENVOY_ADMIN_PORT,
     INBOUND_PORT,
     SSH_KEY,
@@ -46,7 +47,7 @@ CHECKOUT_ID = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]
 COLD_START_S = 75 * 60
 """Seconds in which everything is built and up where no cache helps."""
 
-SERVICE = service_host("product", "shop")
+SERVICE = service_host("product", "shop", DEFAULT_DOMAIN)
 NODE = kind_node(CLUSTER)
 
 # Envoy closes idle connections to its application before the echo server does, after five seconds: a request that meets such an end is lost.
@@ -479,7 +480,7 @@ class Lab:
             "kind": "DestinationRule",
             "metadata": {"name": f"{name}-idle", "namespace": namespace or "shop"},
             "spec": {
-                "host": service_host(name, namespace or "shop"),
+                "host": service_host(name, namespace or "shop", DEFAULT_DOMAIN),
                 "trafficPolicy": {"connectionPool": {"http": {"idleTimeout": "3s"}}},
             },
         }

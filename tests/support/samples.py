@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from components.config.mesh import MeshSettings
 from components.config.workload import HttpProbe, Pods, Probe, Service, WorkloadSettings
+from components.istio import charts
 
 MESH = MeshSettings(id="lab", version="1.31.0")
+FACTS = charts.facts(MESH, "pods")
 PRODUCT = WorkloadSettings(
     name="product",
     namespace="shop",

@@ -14,8 +14,10 @@ import pytest
 
 from components import names
 from tests.support.control_plane import ControlPlane
+from tests.unit.istio.test_mesh_facts import MESHES
 
 ROOT = Path(__file__).parents[2]
+ROOT_CONFIG_MAP = f"{names.ISTIO_NAMESPACE}/{names.DEFAULT_ROOT_CONFIG_MAP}"
 SSH = r"""#!/bin/bash
 log=/dev/stderr words=("$@")
 while [ "$1" != -- ]; do
@@ -63,12 +65,25 @@ class World:
 
     def trust(self, data: dict[str, str]) -> None:
         """Publish the mesh's root certificate, as istiod does."""
-        namespace, _, name = names.ROOT_CERTIFICATE_CONFIG_MAP.partition("/")
+        namespace, _, name = ROOT_CONFIG_MAP.partition("/")
         for kind, metadata, rest in (
             ("Namespace", {"name": namespace}, {}),
             ("ConfigMap", {"name": name, "namespace": namespace}, {"data": data}),
         ):
             self._plane.cluster.apply({"apiVersion": "v1", "kind": kind, "metadata": metadata, **rest}, "istiod", force=True)
+        self._install(namespace, MESHES["revisioned"])
+
+    def _install(self, namespace: str, mesh: dict[str, Any]) -> None:
+        """Create what Istio's chart does of a mesh, as far as it is read."""
+        for name, data in mesh["config_maps"].items():
+            metadata = {"name": name, "namespace": namespace}
+            self._plane.cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}, "istiod", force=True)
+        for deployment in mesh["deployments"]:
+            labels = deployment["metadata"]["labels"]
+            template = {**deployment["spec"]["template"], "metadata": {"labels": labels}}
+            spec = {"replicas": 0, "selector": {"matchLabels": labels}, "template": template}
+            body = {"apiVersion": "apps/v1", "kind": "Deployment", **deployment, "spec": spec}
+            self._plane.cluster.apply(body, "istiod", force=True)
 
     def machine(self, host: str) -> Path:
         """Return the files of a machine; the first time, create it."""

@@ -11,7 +11,7 @@ import yaml
 from components.config import load, reader
 from components.machines import bootstrap, files
 from components.machines.bundle import Bundle, Owner
-from tests.support.samples import MESH, PRODUCT
+from tests.support.samples import FACTS, PRODUCT
 from tools import ROOT, venv
 from tools.lab.offline import versions
 
@@ -54,8 +54,8 @@ def test_versions_are_the_pinned_ones(document: Path) -> None:
 
 
 OWNER = Owner("istio-vm-mesh", "prod", "m", "r", "shop", "product")
-PROXY = bootstrap.proxy_config(MESH, PRODUCT, "far")
-BUNDLE = Bundle(OWNER, PROXY, "10.0.0.2", "10.0.0.1", "", "", role="router", fail_closed=True)
+PROXY = {**bootstrap.proxy_config(FACTS, PRODUCT, "far"), "statusPort": 15099}
+BUNDLE = Bundle(OWNER, PROXY, "10.0.0.2", "10.0.0.1", "", "", role="router", fail_closed=True, grace_s=20)
 
 
 def test_every_key_that_differs_from_istioctls_files_has_its_reason() -> None:

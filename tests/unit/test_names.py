@@ -30,7 +30,7 @@ PARTS = {
     *("service", "failover", "mtls", "gateway", "machines", "no-gateway", "control-plane"),
 }
 LITERALS = (
-    *map(re.escape, (names.ISTIO_NAMESPACE, names.EASTWEST_GATEWAY, names.CLUSTER_DOMAIN, names.NETWORK_LABEL, names.WORKLOAD_LABEL)),
+    *map(re.escape, (names.ISTIO_NAMESPACE, names.EASTWEST_GATEWAY, names.DEFAULT_DOMAIN, names.NETWORK_LABEL, names.WORKLOAD_LABEL)),
     *map(re.escape, (names.DISCONNECTED_ANNOTATION, names.GROUP_ANNOTATION, docker_names.STACK_LABEL, docker_names.IDENTITY_LABEL)),
     "spiffe://",
     rf"^-({'|'.join(sorted(PARTS))})(?![\w.])",

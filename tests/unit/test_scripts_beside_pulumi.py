@@ -32,7 +32,10 @@ TARGET = openssh.Target("product-1", HOP, (HOP,))
 LEAVE = drain.Leave(TARGET, required=True)
 OWNER = Owner("p", "s", "product-1", "0123", "shop", "product")
 ROOT_SHA256 = hashlib.sha256(b"ROOT").hexdigest()
-PROXY = {"proxyMetadata": {"POD_NAMESPACE": "shop", "ISTIO_META_WORKLOAD_NAME": "product", "ISTIO_METAJSON_LABELS": "{}"}}
+PROXY = {
+    "discoveryAddress": "istiod.istio-system.svc:15012",
+    "proxyMetadata": {"POD_NAMESPACE": "shop", "ISTIO_META_WORKLOAD_NAME": "product", "ISTIO_METAJSON_LABELS": "{}"},
+}
 BUNDLE = Bundle(OWNER, PROXY, "192.0.2.7", "192.0.2.250", "https://example.com/{package}", "{}")
 DIGEST = digest(with_root_certificate(replace(BUNDLE, files=configuration_files(BUNDLE)), "ROOT"))
 JOB = {"spec": {"template": {"spec": {"containers": [{"name": "calls"}]}}}}
@@ -46,7 +49,9 @@ PAYLOADS: dict[str, Any] = {
     "machines/scripts/create_ssh_key.py": create_ssh_key.Payload("mesh"),
     "machines/scripts/remove_ssh_key.py": remove_ssh_key.Payload("state:o/p/s/ssh-key"),
     "machines/scripts/drain.py": drain.Payload(ACCESS, OWNER, "e", "192.0.2.7", 0, LEAVE),
-    "machines/scripts/join_machine.py": join_machine.Payload(ACCESS, TARGET, BUNDLE, ROOT_SHA256, "product", "e", 0),
+    "machines/scripts/join_machine.py": join_machine.Payload(
+        ACCESS, TARGET, BUNDLE, ROOT_SHA256, "istio-system/istio-ca-root-cert", "product", "e", 0
+    ),
     "istio/scripts/gateway_api.py": gateway_api.Payload(ACCESS, "crds.yaml"),
     "istio/scripts/remove_namespace.py": remove_namespace.Payload(ACCESS, "shop", "mesh.lab"),
     "verification/scripts/verify_workload.py": verify_workload.Payload(

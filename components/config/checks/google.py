@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ...names import CLUSTER_DOMAIN
+from ...mesh_facts import from_values
 from ..addresses import DNS_NAME, ipv4_cidr, is_address, is_port
 from ..google import GceInstanceGroup, GkeCluster, GkeNodes, Google, GoogleMachine, Ssh
 from ..problems import Problem, suggestion
@@ -34,7 +34,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     yield from _check_ssh(google.ssh)
     yield from _check_subnets(settings, google)
     if isinstance(cluster, GkeCluster):
-        yield from _check_cluster(cluster, google)
+        yield from _check_cluster(settings, cluster, google)
     for machine in machines.values():
         yield from _check_machine(f"machines.{machine.name}", machine, settings, google)
     if cluster.platform == "kind" and machines:
@@ -160,7 +160,7 @@ def _check_subnets(settings: Settings, google: Google) -> Iterator[Problem]:
             )
 
 
-def _check_cluster(cluster: GkeCluster, google: Google) -> Iterator[Problem]:
+def _check_cluster(settings: Settings, cluster: GkeCluster, google: Google) -> Iterator[Problem]:
     subnet = google.subnets.get(cluster.subnet)
     if subnet is None:
         hint = suggestion(cluster.subnet, google.subnets)
@@ -182,10 +182,9 @@ def _check_cluster(cluster: GkeCluster, google: Google) -> Iterator[Problem]:
             f"expected 0 < minNodes <= maxNodes; got {nodes.min_nodes} and {nodes.max_nodes}",
         )
     yield from _check_gateway_address(cluster.gateway.address, subnet.cidr if subnet else "")
+    domain = from_values(dict(settings.mesh.values.istiod), settings.mesh.namespace).cluster_domain
     name = cluster.gateway.dns_name
-    if name is not None and (
-        not DNS_NAME.fullmatch(name) or name.endswith((f".{CLUSTER_DOMAIN}", ".svc"))
-    ):
+    if name is not None and (not DNS_NAME.fullmatch(name) or name.endswith((f".{domain}", ".svc"))):
         yield Problem(
             "cluster.gateway.dnsName",
             "expected a name in a domain that is yours, such as gateway.mesh.internal; "

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
+from ...mesh_facts import DEFAULT_REVISION, from_values, injection_labels, left_out
+from ...names import DISCONNECT_GRACE, MANAGED_BY_LABEL, NETWORK_LABEL, PROJECT, STACK_LABEL
 from ..docker import KindCluster
 from ..existing import ExistingCluster
-from ..mesh import Package, is_sha256
+from ..mesh import MeshSettings, Package, is_sha256
 from ..problems import Problem, suggestion
 from ..stack import Cluster, Settings
-from .names import is_label_value
+from .names import KUBERNETES_NAME, is_label_value
 
 # The Kubernetes minors that a minor of Istio supports (istio.io: Supported Releases, "Support
 # status of Istio releases").
 _KUBERNETES = {(1, 29): range(31, 36), (1, 30): range(32, 37), (1, 31): range(32, 37)}
+
+# What is read from a mesh that is adopted.
+_READ = {"id": "id", "cluster_id": "clusterId"}
+# Values of the chart that the program's other charts and objects must fit.
+_SETTINGS = {
+    ("revision",): "mesh.revision",
+    ("global", "istioNamespace"): "mesh.namespace",
+    ("global", "network"): "cluster.network",
+    ("global", "meshID"): "mesh.id",
+    ("global", "multiCluster", "clusterName"): "mesh.clusterId",
+}
 
 
 def check(settings: Settings) -> Iterator[Problem]:
@@ -23,9 +37,11 @@ def check(settings: Settings) -> Iterator[Problem]:
     mesh, cluster = settings.mesh, settings.cluster
     if not mesh.adopt and not mesh.id:
         yield Problem("mesh.id", "is missing")
+    yield from _check_names(mesh)
     if mesh.adopt:
-        if mesh.id:
-            yield Problem("mesh.id", "is read from the mesh that is adopted: leave it out")
+        for key, name in _READ.items():
+            if getattr(mesh, key) and key in mesh.model_fields_set:
+                yield Problem(f"mesh.{name}", "is read from the mesh that is adopted: leave it out")
         if not isinstance(cluster, ExistingCluster):
             yield Problem(
                 "mesh.adopt",
@@ -37,6 +53,8 @@ def check(settings: Settings) -> Iterator[Problem]:
                 yield Problem(
                     f"mesh.values.{chart}", "an adopted mesh is not changed: leave these values out"
                 )
+    else:
+        yield from _check_values(settings)
     if not is_label_value(mesh.id):
         yield Problem(
             "mesh.id",
@@ -53,6 +71,66 @@ def check(settings: Settings) -> Iterator[Problem]:
             "ambient mode is not supported, because machines are sidecars: leave it out",
         )
     yield from _check_versions(mesh.version, cluster)
+
+
+def _check_names(mesh: MeshSettings) -> Iterator[Problem]:
+    for key in ("namespace", "revision"):
+        name = getattr(mesh, key)
+        if name is not None and not KUBERNETES_NAME.fullmatch(name):
+            yield Problem(
+                f"mesh.{key}",
+                f"expected up to 63 lower-case letters, digits and '-'; got {name!r}",
+            )
+    if not mesh.adopt and mesh.revision == DEFAULT_REVISION:
+        yield Problem(
+            "mesh.revision", "`default` stands for a mesh without a revision: leave it out"
+        )
+
+
+def _check_values(settings: Settings) -> Iterator[Problem]:
+    """Yield what the program cannot serve in a mesh that it installs."""
+    mesh = settings.mesh
+    path, values = "mesh.values.istiod", mesh.values.istiod
+    for keys, instead in _SETTINGS.items():
+        if _has(values, keys):
+            yield Problem(f"{path}.{'.'.join(keys)}", f"set {instead} instead")
+    facts = from_values(dict(values), mesh.namespace)
+    for clause in facts.unserved:
+        yield Problem(path, clause)
+    if values.get("profile") == "remote":
+        yield Problem(
+            path, "the profile remote installs no istiod: adopt the mesh of a cluster that has one"
+        )
+    if settings.instance_groups and facts.grace_s > DISCONNECT_GRACE:
+        yield Problem(
+            f"{path}.env",
+            f"PILOT_WORKLOAD_ENTRY_GRACE_PERIOD is {facts.grace_s} s: machines of an instance "
+            f"group have {DISCONNECT_GRACE} s when they shut down",
+        )
+    ours = {**injection_labels(mesh.revision or ""), MANAGED_BY_LABEL: PROJECT, STACK_LABEL: ""}
+    namespaces = {workload.namespace: ours for workload in settings.workloads.values()}
+    if isinstance(settings.cluster, ExistingCluster):
+        namespaces = {
+            name: labels
+            for name, labels in namespaces.items()
+            if name not in settings.cluster.namespaces
+        }
+    network = {NETWORK_LABEL: settings.cluster.network}
+    namespaces[mesh.namespace] = {**network, MANAGED_BY_LABEL: PROJECT, STACK_LABEL: ""}
+    for name in left_out(facts.discovery_selectors, namespaces):
+        yield Problem(
+            f"{path}.meshConfig.discoverySelectors",
+            f"leave out the namespace {name}, which has the labels "
+            f"{', '.join(sorted(namespaces[name]))}: select one of them",
+        )
+
+
+def _has(values: Mapping[str, Any], keys: Sequence[str]) -> bool:
+    for key in keys:
+        if not isinstance(values, Mapping) or key not in values:
+            return False
+        values = values[key]
+    return True
 
 
 def _check_package(package: Package) -> Iterator[Problem]:

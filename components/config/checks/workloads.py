@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import permutations
 
-from ...names import ISTIO_NAMESPACE, MACHINE_PORTS
+from ...mesh_facts import from_values
+from ...names import MACHINE_PORTS
 from ..addresses import is_port
 from ..problems import Problem, suggestion
 from ..stack import Settings
@@ -23,6 +24,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     yield from check_names("workloads", settings.workloads)
     for workload in settings.workloads.values():
         yield from _check_workload(f"workloads.{workload.name}", workload)
+        yield from _check_namespace(f"workloads.{workload.name}.namespace", workload, settings)
     for first, second in permutations(settings.workloads.values(), 2):
         if first.namespace == second.namespace:
             yield from _check_pair(first, second)
@@ -47,18 +49,26 @@ def _check_pair(first: WorkloadSettings, second: WorkloadSettings) -> Iterator[P
         )
 
 
+def _check_namespace(
+    path: str, workload: WorkloadSettings, settings: Settings
+) -> Iterator[Problem]:
+    mesh, namespace = settings.mesh, workload.namespace
+    of_istio = {mesh.namespace}
+    if not mesh.adopt:
+        of_istio.add(from_values(dict(mesh.values.istiod), mesh.namespace).root_namespace)
+    if not KUBERNETES_NAME.fullmatch(namespace) or namespace in {*of_istio, "kube-system"}:
+        yield Problem(
+            path,
+            "expected a namespace for applications, in lower-case letters, digits and '-'; "
+            f"got {namespace!r}",
+        )
+
+
 def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
     if not workload.labels:
         yield Problem(
             f"{path}.labels",
             "a Service selects its workload by labels: give at least one, such as app",
-        )
-    namespace = workload.namespace
-    if not KUBERNETES_NAME.fullmatch(namespace) or namespace in (ISTIO_NAMESPACE, "kube-system"):
-        yield Problem(
-            f"{path}.namespace",
-            "expected a namespace for applications, in lower-case letters, digits and '-'; "
-            f"got {namespace!r}",
         )
     yield from check_labels(f"{path}.labels", workload.labels)
     yield from _check_service_account(f"{path}.serviceAccount.name", workload.service_account.name)

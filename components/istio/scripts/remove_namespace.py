@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ...local import scripting
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
 from ...manifest import Manifest
-from ...names import GROUP_ANNOTATION, ISTIO_NAMESPACE, MANAGED_BY_LABEL, PROJECT, STACK_LABEL
+from ...names import GROUP_ANNOTATION, MANAGED_BY_LABEL, PROJECT, STACK_LABEL
 from ...ownership import is_of, labels_of, list_objects, name_of, served_kinds
 
 DELETION_TIMEOUT_S = 300
@@ -38,11 +38,13 @@ class Payload:
     access: its cluster.
     namespace: its name.
     stack: the stack that created it, as the label has it.
+    of_istio: whether it is Istio's own, with what istiod keeps in it.
     """
 
     access: ClusterAccess = field(metadata={"record": ClusterAccess})
     namespace: str
     stack: str
+    of_istio: bool = False
 
 
 def run(payload: Payload) -> None:
@@ -112,7 +114,7 @@ def _goes_with_it(item: Manifest, payload: Payload) -> bool:
         return account == "default"
     if name.kind == "WorkloadEntry" and GROUP_ANNOTATION in (metadata.get("annotations") or {}):
         return True  # istiod made it for a machine
-    if payload.namespace == ISTIO_NAMESPACE and _of_istiod(item):
+    if payload.of_istio and _of_istiod(item):
         return True
     # What commands of this program make besides the objects that the stack declares.
     labels = labels_of(item)

@@ -51,6 +51,7 @@ class Payload:
     bundle: what it is joined with, but the files.
     root_sha256: the trust anchor's SHA-256. Its text is read from the cluster: it would be in
         every state.
+    root_config_map: the ConfigMap with it: its namespace and its name, by a slash.
     service_account: the account that its token is for.
     entry: the name of its WorkloadEntry.
     patience_s: seconds in which a connection that fails is tried again.
@@ -62,6 +63,7 @@ class Payload:
     target: openssh.Target = field(metadata={"record": openssh.Target})
     bundle: Bundle = field(metadata={"record": Bundle})
     root_sha256: str
+    root_config_map: str
     service_account: str
     entry: str
     patience_s: int
@@ -139,7 +141,7 @@ class _Join:
 
     def _with_files(self) -> Bundle:
         """Return all that the machine is joined with."""
-        namespace, _, name = names.ROOT_CERTIFICATE_CONFIG_MAP.partition("/")
+        namespace, _, name = self._payload.root_config_map.partition("/")
         words = ["get", "configmap", name, "--namespace", namespace, "--output", "json"]
         read = self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
         machine = self._owner.machine

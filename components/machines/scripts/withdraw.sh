@@ -1,9 +1,10 @@
 # The unit runs this around the end of the agent, as root, so that no request is lost.
 # `withdraw.sh`, before: has istiod deregister this machine while Envoy still answers.
-# istiod deletes the WorkloadEntry GRACE_S seconds after the agent's connection has ended. So this
-# ends the connection and prevents another one.
+# istiod deletes the WorkloadEntry GRACE_S seconds after the agent's connection has ended
+# (DISCONNECT_GRACE_S of overrides.env, where it is not ten).
+# So this ends the connection and prevents another one.
 # `withdraw.sh undo`, after: permits connections again.
-GRACE_S=10
+GRACE_S=${DISCONNECT_GRACE_S:-10}
 WITHDRAWN=/run/istio-vm-mesh-withdrawn
 
 # It rejects new connections alone: the ends of established ones must get out.

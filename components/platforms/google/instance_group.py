@@ -100,7 +100,8 @@ class InstanceGroup(pulumi.ComponentResource):
         workload, mesh = args.workload, args.workload.mesh
         assert mesh.cluster.api_server is not None, "the checks of the settings ask for a GKE cluster"
         script = pulumi.Output.all(
-            mesh=mesh.effective_config,
+            facts=mesh.facts,
+            network=mesh.network_name(self._args.settings.network),
             gateway=mesh.gateway,
             root_certificate=mesh.root_certificate,
             api_server=mesh.cluster.api_server,
@@ -118,8 +119,8 @@ class InstanceGroup(pulumi.ComponentResource):
             startup.StartupInputs(
                 project=pulumi.get_project(),
                 stack=self._args.networks.stack,
-                network=settings.network,
                 workload=workload.settings,
+                mesh=workload.mesh.settings,
                 setup=settings.startup_script or "",
                 rotation=settings.rotation,
                 **inputs,

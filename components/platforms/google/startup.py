@@ -9,6 +9,7 @@ from ...config.workload import WorkloadSettings
 from ...machines.bootstrap import JoinInputs, bundle
 from ...machines.bundle import UNIT, Owner, join_text, join_variables, unit
 from ...manifest import Manifest
+from ...mesh_facts import MeshFacts
 from ...names import token_role_name
 from ...shell import b64encode, remote_script
 
@@ -58,11 +59,12 @@ class StartupInputs:
     """What a group's machines need to join. Each adds its name, its address and its token.
 
     project, stack: Pulumi's, which each machine is stamped with.
-    network: the machines' network.
+    network: the machines' network, as the mesh calls it.
     gateway: the east-west gateway's address or DNS name.
     root_certificate: the mesh's trust anchor, in PEM.
     workload: the workload's settings.
     mesh: the mesh's settings.
+    facts: what the mesh is.
     api_server: the API server's URL, which gives a machine its token.
     setup: the stack's own script, which runs before the join; "" for none.
     rotation: a number; another one changes the script, which replaces the machines.
@@ -75,6 +77,7 @@ class StartupInputs:
     root_certificate: str
     workload: WorkloadSettings
     mesh: MeshSettings
+    facts: MeshFacts
     api_server: str
     setup: str = ""
     rotation: int = 0
@@ -95,6 +98,7 @@ def startup_script(inputs: StartupInputs) -> str:
         root_certificate=inputs.root_certificate,
         workload=workload,
         mesh=inputs.mesh,
+        facts=inputs.facts,
     )
     # Before it is shut down, the machine leaves the mesh, and its application stops last.
     drain = [unit("istio-vm-mesh-drain.service"), unit(f"{UNIT}.d/drain.conf")]

@@ -35,7 +35,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     settings = facts.settings if isinstance(facts.settings, Settings) else None
     workloads = tuple(_workload(each, facts, settings) for _, each in sorted(state.workloads.items()))
     control_plane = networks_of.control_plane(state, cluster)
-    network = state.network or (settings.cluster.network if settings else "")
+    network = _pods_network(state, settings)
     gateway = networks_of.pod_gateway(state, cluster, facts.reports.values())
     networks = networks_of.networks(network, gateway, settings, workloads)
     remarks = [advice.kept_out(entry) for entry in cluster.entries if entry.quarantine]
@@ -49,7 +49,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
         remarks.append(f"in the stack file and not in the stack yet: workload {', '.join(new)}; run `pulumi up`")
     healths = [control_plane.health, *(each.health for each in workloads), *(each.gateway.health for each in networks if each.gateway)]
     return Mesh(
-        id=state.mesh or (settings.mesh.id if settings else ""),
+        id=state.facts.mesh_id,
         stack=state.name,
         cluster=state.cluster,
         network=network,
@@ -66,9 +66,14 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     )
 
 
+def _pods_network(state: Stack, settings: Settings | None) -> str:
+    """The network of the pods as the stack calls it; in the mesh it may have no name."""
+    return state.facts.network or (settings.cluster.network if settings else "")
+
+
 def _workload(state: read_state.Workload, facts: Facts, settings: Settings | None) -> Workload:
     name, cluster = state.name, facts.cluster
-    identity = names.spiffe_id(state.namespace, state.service_account)
+    identity = facts.state.facts.spiffe_id(state.namespace, state.service_account)
     declared = set(settings.single_machines_of(name)) if settings else None
     machines = {machine.name: machine for machine in facts.state.machines.values() if machine.workload == name}
     entries = {entry.name: entry for entry in cluster.entries if entry.namespace == state.namespace and entry.workload_group == name}
@@ -93,7 +98,7 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
     by_themselves = [_registered_itself(entry, facts.read) for _, entry in sorted(entries.items())]
     endpoints += by_themselves
     pods = sorted(cluster.pods.get(name, ()), key=lambda pod: pod.name)
-    endpoints += [_pod(pod, networks_of.version(facts.state, cluster), facts.state.network) for pod in pods]
+    endpoints += [_pod(pod, networks_of.version(facts.state, cluster), _pods_network(facts.state, settings)) for pod in pods]
     problems, health = _problems(state, machines.values(), endpoints, cluster)
     least = settings.min_group_size(name) if settings and not cluster.problem else 0
     if len(by_themselves) < least:
@@ -109,7 +114,7 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
         endpoints=tuple(endpoints),
         health=worst_health([health, *(each.health for each in endpoints)]),
         verified=state.verified,
-        is_gateway=state.namespace == names.ISTIO_NAMESPACE,
+        is_gateway=state.namespace == facts.state.facts.namespace,
         advice=tuple(problems),
     )
 

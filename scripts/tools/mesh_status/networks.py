@@ -17,7 +17,7 @@ from .read_state import Stack
 
 def version(state: Stack, cluster: Cluster) -> str:
     """istiod's version: what runs, else what the stack installed."""
-    return max((pod.proxy for pod in cluster.control_plane), default="") or state.version
+    return max((pod.proxy for pod in cluster.control_plane), default="") or state.facts.image_tag
 
 
 def control_plane(state: Stack, cluster: Cluster) -> ControlPlane:
@@ -25,7 +25,7 @@ def control_plane(state: Stack, cluster: Cluster) -> ControlPlane:
     ready = sum(pod.ready for pod in cluster.control_plane)
     problems = [f"{pod.name} is not ready: {pod.problem}" for pod in cluster.control_plane if not pod.ready]
     if not cluster.problem and not cluster.control_plane:
-        problems.append(f"no istiod runs in {names.ISTIO_NAMESPACE}: machines keep what they have, and nothing new reaches them")
+        problems.append(f"no istiod runs in {state.facts.namespace}: machines keep what they have, and nothing new reaches them")
     return ControlPlane(
         version=version(state, cluster),
         ready=ready,

@@ -19,7 +19,7 @@ def facts(variables: Mapping[str, str], name: str | None) -> Facts:
         configured = pool.submit(read_state.settings, variables, name)
         state = read_state.read(variables, name)
         if state.access:
-            inside = pool.submit(read_cluster.read, variables, state.access, state.workloads)
+            inside = pool.submit(read_cluster.read, variables, state.access, state.facts, state.workloads)
         else:
             inside = pool.submit(read_cluster.Cluster, problem="the stack has no cluster yet: run `pulumi up`")
         reports = read_machines.probe(state.machines.values(), state.gateway)

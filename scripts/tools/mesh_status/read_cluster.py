@@ -12,15 +12,16 @@ from typing import Any
 
 from components.local import scripting
 from components.local.cluster_access import ClusterAccess, Kubectl, kubectl
+from components.mesh_facts import MeshFacts
 from components.names import (
     DISCONNECTED_ANNOTATION,
     EASTWEST_GATEWAY,
     GATEWAY_SELECTOR,
     GROUP_ANNOTATION,
-    ISTIO_NAMESPACE,
     NETWORK_LABEL,
     QUARANTINE_LABEL,
     REASON_ANNOTATION,
+    REVISION_LABEL,
     STACK_ANNOTATION,
 )
 
@@ -88,17 +89,18 @@ Get = Callable[..., list[Mapping[str, Any]]]
 """Gets objects: the arguments of `kubectl get`. Raises ClusterError."""
 
 
-def read(variables: Mapping[str, str], access: ClusterAccess, workloads: Mapping[str, Workload]) -> Cluster:
+def read(variables: Mapping[str, str], access: ClusterAccess, mesh: MeshFacts, workloads: Mapping[str, Workload]) -> Cluster:
     """Read everything; `problem` is set where the API server does not answer or refuses."""
     try:
         with kubectl(access, variables) as program:
-            return answered(partial(_get, program), workloads)
+            return answered(partial(_get, program), mesh, workloads)
     except (ClusterError, scripting.Failed) as error:
         return Cluster(problem=str(error))
 
 
-def answered(get: Get, workloads: Mapping[str, Workload]) -> Cluster:
+def answered(get: Get, mesh: MeshFacts, workloads: Mapping[str, Workload]) -> Cluster:
     """Read with a few requests at a time. Raises ClusterError."""
+    istiod = f"{CONTROL_PLANE},{REVISION_LABEL}={mesh.revision}" if mesh.revision else CONTROL_PLANE
     with ThreadPoolExecutor(PARALLEL) as pool:
         spaces = sorted({workload.namespace for workload in workloads.values()})
         inside = [pool.submit(get, "workloadentries.networking.istio.io,services", "--namespace", name) for name in spaces]
@@ -106,9 +108,9 @@ def answered(get: Get, workloads: Mapping[str, Workload]) -> Cluster:
             name: pool.submit(get, "pods", *ALIVE, "--namespace", workload.namespace, "--selector", _selector(workload.labels))
             for name, workload in workloads.items()
         }
-        control_plane = pool.submit(get, "pods", *ALIVE, "--namespace", ISTIO_NAMESPACE, "--selector", CONTROL_PLANE)
-        gateway = pool.submit(get, "pods", *ALIVE, "--namespace", ISTIO_NAMESPACE, "--selector", _selector(GATEWAY_SELECTOR))
-        service = pool.submit(get, "service", EASTWEST_GATEWAY, "--namespace", ISTIO_NAMESPACE, "--ignore-not-found")
+        control_plane = pool.submit(get, "pods", *ALIVE, "--namespace", mesh.namespace, "--selector", istiod)
+        gateway = pool.submit(get, "pods", *ALIVE, "--namespace", mesh.namespace, "--selector", _selector(GATEWAY_SELECTOR))
+        service = pool.submit(get, "service", EASTWEST_GATEWAY, "--namespace", mesh.namespace, "--ignore-not-found")
         try:
             objects = [item for answer in inside for item in answer.result()]
             return Cluster(

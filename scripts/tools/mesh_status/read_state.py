@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from components import names
+from components import mesh_facts, names
 from components.config import load
 from components.config.problems import SettingsError
 from components.config.stack import Settings
 from components.local import openssh, scripting
 from components.local.cluster_access import ClusterAccess, cluster_name
+from components.mesh_facts import MeshFacts
 from components.names import config_key, is_part, part_name
 
 from . import pulumi
@@ -61,7 +62,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Stack:
-    """What the state holds. `cluster` is its name, `access` how it is reached. `network` is the pods', "" like `mesh` and `version` where the stack adopted the mesh.
+    """What the state holds. `cluster` is its name, `access` how it is reached. `facts` are the mesh's.
 
     `own_gateway`: the stack installed the east-west gateway. `calls` and `carried` are the evidence of the last whole verification
     (`components.verification.evidence`), `proofs` the URNs of the commands that verify. `pending`: an update was killed, or is running.
@@ -69,9 +70,7 @@ class Stack:
 
     name: str
     cluster: str
-    network: str
-    mesh: str
-    version: str
+    facts: MeshFacts
     gateway: str
     own_gateway: bool
     workloads: Mapping[str, Workload]
@@ -167,20 +166,13 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         raise StackError("the stack has no mesh (yet): run `pulumi up` first")
     outputs = kinds["Stack"][0].outputs
     evidence = (outputs.get("verification") or {}).values()
-    none: Mapping[str, Any] = {}
     access = next((ClusterAccess(**each.inputs["recorded"]) for each in kinds.get("ClusterCheck", ())), None)
-    istiod = next((each.inputs["values"] for each in kinds.get("Release", ()) if each.name == names.ISTIOD_DEPLOYMENT), none).get(
-        "global", {}
-    )
-    system = next((each.inputs["metadata"] for each in kinds.get("Namespace", ()) if each.name == names.ISTIO_NAMESPACE), none)
     workloads = {each.name: _workload(each.name, children.get(each.urn, {})) for each in kinds.get("Workload", ())}
     workloads_by_group = {each.urn: resources[each.parent].name for each in kinds.get("WorkloadGroup", ()) if each.parent in resources}
     return Stack(
         name=kinds["Stack"][0].urn.split(":")[2],
         cluster=cluster_name(access) if access else "",
-        network=system.get("labels", {}).get(names.NETWORK_LABEL, ""),
-        mesh=istiod.get("meshID", ""),
-        version=istiod.get("tag", ""),
+        facts=_facts(kinds),
         gateway=outputs.get("gateway", ""),
         own_gateway=any(each.name == names.EASTWEST_GATEWAY for each in kinds.get("Release", ())),
         workloads={name: workload for name, workload in workloads.items() if workload},
@@ -197,6 +189,15 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         pending=bool(deployment.get("pending_operations")),
         access=access,
     )
+
+
+def _facts(kinds: Mapping[str, Sequence[_Resource]]) -> MeshFacts:
+    """What the mesh is: as it was read where it is adopted, else by the values of istiod's release."""
+    for reading in kinds.get("MeshReading", ()):
+        return mesh_facts.decode(reading.outputs["facts"])
+    releases = kinds.get("Release", ())
+    release = next((each.inputs for each in releases if each.name == names.ISTIOD_DEPLOYMENT), {})
+    return mesh_facts.from_values(release.get("values", {}), release.get("namespace", names.ISTIO_NAMESPACE))
 
 
 def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:

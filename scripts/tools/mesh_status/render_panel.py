@@ -9,8 +9,6 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
-from components.names import CLUSTER_DOMAIN
-
 from .model import Endpoint, Health, Mesh, Network, Workload
 from .render_table import STYLES
 
@@ -48,9 +46,7 @@ def _lines(mesh: Mesh, network: Network) -> Iterator[Text]:
 
 
 def _behind(workload: Workload) -> str:
-    return ", ".join(
-        f"{host.removesuffix(f'.svc.{CLUSTER_DOMAIN}')}:{'/'.join(map(str, ports))}" for host, ports in workload.services.items()
-    )
+    return ", ".join(f"{host}:{'/'.join(map(str, ports))}" for host, ports in workload.services.items())
 
 
 def _endpoint(each: Endpoint) -> Text:

@@ -17,6 +17,7 @@ import yaml
 
 from components.config import load_file
 from components.config.stack import Settings
+from components.istio import charts
 from components.names import PROJECT
 from components.platforms.docker import configuration, names
 from components.platforms.google import startup
@@ -124,6 +125,7 @@ def member(lab: Lab, settings: Settings, metadata: tuple[str, dict[str, str]]) -
                 root_certificate=lab.get("configmap", "istio-ca-root-cert")["data"]["root-cert.pem"],
                 workload=settings.workloads["product"],
                 mesh=settings.mesh.model_copy(update={"package": package}),
+                facts=charts.facts(settings.mesh, "pods"),
                 api_server=f"https://{gateway}:6443",
                 setup=SETUP,
             )

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from components.config.mesh import MeshSettings
 from components.config.workload import HttpProbe, Probe, WorkloadSettings
 from components.platforms.google import startup
 from tests.support import metadata_server
 from tests.support.control_plane import MACHINE_TOKEN, MACHINE_USER, ControlPlane
+from tests.support.samples import FACTS, MESH
 from tests.support.scripts import Sourced, add_program
 
 ANSWERS = {**metadata_server.identity("product-x7k2", MACHINE_TOKEN), "/instance/network-interfaces/0/ip": "10.11.0.9"}
@@ -55,7 +55,8 @@ def run(plane: ControlPlane, workload: WorkloadSettings, metadata: str, home: Pa
         gateway="10.10.0.250",
         root_certificate="root",
         workload=workload,
-        mesh=MeshSettings(id="m", version="1.31.0"),
+        mesh=MESH,
+        facts=FACTS,
         api_server=plane.server,
         setup="#!/bin/bash\necho set up >>$HOME/log\n",
     )

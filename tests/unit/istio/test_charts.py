@@ -7,24 +7,24 @@ import json
 from components.config.mesh import MeshSettings
 from components.istio import charts
 from components.machines import bootstrap
-from tests.support.samples import MESH, PRODUCT
+from tests.support.samples import FACTS, MESH, PRODUCT
 
 
 def test_the_product_leaves_istio_as_istio_is() -> None:
     """The switches that a stock Envoy needs come from the lab's stack file, never from the program."""
-    everything = json.dumps([charts.base_values(MESH), charts.istiod_values(MESH, "pods"), charts.gateway_values(MESH, "pods", {}, True)])
+    everything = json.dumps([charts.base_values(MESH), charts.istiod_values(MESH, "pods"), charts.gateway_values(MESH, FACTS, {}, True)])
     for word in ("ALPN", "METADATA", "telemetry", "accessLog", "resources"):
         assert word not in everything
-    config = bootstrap.proxy_config(MESH, PRODUCT, "pods")
+    config = bootstrap.proxy_config(FACTS, PRODUCT, "pods")
     assert "PEER_METADATA_DISCOVERY" not in config["proxyMetadata"]
 
 
 def test_the_east_west_gateway_opens_its_mesh_port_for_other_networks_alone() -> None:
-    one = charts.gateway_values(MESH, "pods", {"type": "ClusterIP"}, cross_network=False)
+    one = charts.gateway_values(MESH, FACTS, {"type": "ClusterIP"}, cross_network=False)
     assert "networkGateway" not in one
     assert [port["port"] for port in one["service"]["ports"]] == [15021, 15012]
     assert one["service"]["type"] == "ClusterIP"
-    assert charts.gateway_values(MESH, "pods", {}, cross_network=True)["networkGateway"] == "pods"
+    assert charts.gateway_values(MESH, FACTS, {}, cross_network=True)["networkGateway"] == "pods"
 
 
 def test_charts_come_from_a_repository_a_registry_or_a_directory() -> None:

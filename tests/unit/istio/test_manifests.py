@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from components.istio import manifests
-from tests.support.samples import PRODUCT
+from tests.support.samples import FACTS, PRODUCT
 
 
 def test_istiod_is_exposed_by_its_own_name_only() -> None:
-    gateway, route = manifests.istiod_exposure()
+    gateway, route = manifests.istiod_gateway(FACTS), manifests.istiod_route(FACTS)
     assert gateway["spec"]["servers"][0]["hosts"] == ["istiod.istio-system.svc"]
     assert gateway["spec"]["servers"][0]["tls"] == {"mode": "PASSTHROUGH"}
     assert route["spec"]["tls"][0]["match"] == [{"port": 15012, "sniHosts": ["istiod.istio-system.svc"]}]

@@ -10,7 +10,8 @@ from components.config.stack import Settings
 from components.istio import charts, manifests, network_gateways
 from components.machines import bootstrap, files
 from components.machines.bundle import Bundle, Owner, role_files
-from tests.support.samples import MESH
+from components.names import DEFAULT_DOMAIN
+from tests.support.samples import FACTS
 from tests.unit.config.test_reader import GOOD
 
 
@@ -51,24 +52,24 @@ def test_a_gateways_agent_is_a_router_without_redirection() -> None:
     workload = expanded.workloads["far-gateway"]
     assert not [file.path for file in role_files(workload.role) if file.path.endswith("sidecar.conf")]
     owner = Owner("p", "s", "far-gateway-1", "r", "istio-system", "far-gateway")
-    proxy = bootstrap.proxy_config(MESH, workload, "far")
+    proxy = bootstrap.proxy_config(FACTS, workload, "far")
     overrides = files.overrides_env(Bundle(owner, proxy, "172.31.6.130", "172.31.6.2", "", "", role=workload.role))
     assert "PROXY_ROLE='router'\n" in overrides
     assert "ISTIO_META_REQUESTED_NETWORK_VIEW='far'\n" in overrides
 
 
 def test_gateway_machines_alone_pass_tls_through_by_sni() -> None:
-    server = network_gateways.passthrough_gateway("far")
+    server = network_gateways.passthrough_gateway("far", "istio-system", DEFAULT_DOMAIN)
     assert server["spec"]["selector"] == settings({"machines": 1}).workloads["far-gateway"].labels
     assert server["spec"]["servers"][0]["tls"] == {"mode": "AUTO_PASSTHROUGH"}
-    assert server["metadata"]["name"] != manifests.services_exposure()["metadata"]["name"]
+    assert server["metadata"]["name"] != manifests.services_exposure("istio-system", DEFAULT_DOMAIN)["metadata"]["name"]
 
 
 def test_clients_drop_a_gateway_that_does_not_answer_but_not_for_http_errors() -> None:
     assert network_gateways.needs_failover(settings({"machines": 2}), "product")
     assert not network_gateways.needs_failover(settings({"machines": 1}), "product")
     assert not network_gateways.needs_failover(load(GOOD), "product")
-    manifest = network_gateways.failover_rule("product", load(GOOD).workloads["product"])
+    manifest = network_gateways.failover_rule("product", load(GOOD).workloads["product"], DEFAULT_DOMAIN)
     assert manifest["spec"]["host"] == "product.shop.svc.cluster.local"
     assert manifest["spec"]["trafficPolicy"]["outlierDetection"]["consecutive5xxErrors"] == 0
 
@@ -79,7 +80,7 @@ def test_only_http_connections_through_a_gateway_are_limited_in_time() -> None:
     ports = {"http": 80, "http2-admin": 81, "tcp-db": 5432, "https": 443}
     service = workload.services["product"].model_copy(update={"ports": ports})
     workload = workload.model_copy(update={"services": {"product": service}})
-    policy = network_gateways.failover_rule("product", workload)["spec"]["trafficPolicy"]
+    policy = network_gateways.failover_rule("product", workload, DEFAULT_DOMAIN)["spec"]["trafficPolicy"]
     assert [each["port"]["number"] for each in policy["portLevelSettings"]] == [80, 81]
     for each in policy["portLevelSettings"]:
         assert each["connectionPool"]["tcp"] == {**policy["connectionPool"]["tcp"], "maxConnectionDuration": "10s"}
@@ -89,11 +90,11 @@ def test_only_http_connections_through_a_gateway_are_limited_in_time() -> None:
     assert "maxConnectionDuration" not in policy["connectionPool"]["tcp"]
     service = service.model_copy(update={"ports": {"tcp-db": 5432}})
     only_tcp = workload.model_copy(update={"services": {"product": service}})
-    assert "portLevelSettings" not in network_gateways.failover_rule("product", only_tcp)["spec"]["trafficPolicy"]
+    assert "portLevelSettings" not in network_gateways.failover_rule("product", only_tcp, DEFAULT_DOMAIN)["spec"]["trafficPolicy"]
 
 
 def test_gateway_addresses_are_a_resource_and_no_chart_value() -> None:
-    manifest = network_gateways.remote_gateway("far", ["172.31.6.130", "172.31.6.131"])
+    manifest = network_gateways.remote_gateway("far", "istio-system", ["172.31.6.130", "172.31.6.131"])
     assert manifest["metadata"]["labels"] == {"topology.istio.io/network": "far"}
     assert [address["value"] for address in manifest["spec"]["addresses"]] == ["172.31.6.130", "172.31.6.131"]
     assert "far" not in str(charts.istiod_values(settings().mesh, "pods"))
@@ -103,7 +104,7 @@ def test_endpoints_of_a_network_without_gateway_stay_inside() -> None:
     assert network_gateways.networks_without_gateway(settings()) == ["far"]
     assert network_gateways.networks_without_gateway(settings({"machines": 1})) == []
     assert network_gateways.networks_without_gateway(load(GOOD)) == []
-    assert network_gateways.blackhole_gateway("far")["metadata"]["labels"] == {"topology.istio.io/network": "far"}
+    assert network_gateways.blackhole_gateway("far", "istio-system")["metadata"]["labels"] == {"topology.istio.io/network": "far"}
 
 
 def test_connectivity_notes_name_networks_without_gateway() -> None:

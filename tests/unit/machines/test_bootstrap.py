@@ -19,7 +19,7 @@ from components.machines import bootstrap, bundle
 from components.machines.bootstrap import JoinInputs
 from components.machines.bundle import Bundle, Owner, digest, join_script, leave_script
 from components.machines.files import configuration_files
-from tests.support.samples import MESH, PRODUCT
+from tests.support.samples import FACTS, MESH, PRODUCT
 from tests.support.scripts import machine_files
 
 OWNER = Owner("istio-vm-mesh", "prod", "product-1", "r-1", "shop", "product")
@@ -31,6 +31,7 @@ INPUTS = JoinInputs(
     root_certificate="-----BEGIN CERTIFICATE-----\n",
     workload=PRODUCT,
     mesh=MESH,
+    facts=FACTS,
 )
 BUNDLE = bootstrap.bundle(INPUTS)
 
@@ -68,7 +69,11 @@ def test_a_new_token_alone_restarts_nothing() -> None:
         {"workload": PRODUCT.model_copy(update={"fail_closed": True})},
         {"mesh": MESH.model_copy(update={"version": "1.31.1"})},
         {"mesh": MESH.model_copy(update={"package": Package(sha256="0" * 64)})},
-        {"mesh": MESH.model_copy(update={"id": "other"})},
+        {"facts": replace(FACTS, mesh_id="other")},
+        {"facts": replace(FACTS, trust_domain="corp.example")},
+        {"facts": replace(FACTS, cluster_id="other")},
+        {"facts": replace(FACTS, grace_s=20)},
+        {"facts": replace(FACTS, default_config={"discoveryAddress": "istiod-1-31.istio-system.svc:15012"})},
     ],
 )
 def test_all_else_that_the_agent_depends_on_restarts_it(change: dict[str, Any]) -> None:

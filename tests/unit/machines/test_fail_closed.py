@@ -12,7 +12,7 @@ from components.machines.bootstrap import JoinInputs
 from components.machines.bundle import Owner
 from tests.support.machine import BUNDLE, FakeMachine
 from tests.support.machine import bundle as another_bundle
-from tests.support.samples import MESH, PRODUCT
+from tests.support.samples import FACTS, MESH, PRODUCT
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
 SCRIPTS = COMPONENTS / "machines" / "scripts"
@@ -24,7 +24,7 @@ GUARD = {f"{bundle.PROGRAMS}/scripts/redirect_guard.sh", f"{bundle.UNITS}/istio-
 def test_the_guard_reads_the_setting_in_the_agents_environment(fail_closed: bool) -> None:
     workload = PRODUCT.model_copy(update={"fail_closed": fail_closed})
     inputs = JoinInputs(
-        owner=OWNER, network="pods", address="10.0.0.1", gateway="10.0.0.2", root_certificate="", workload=workload, mesh=MESH
+        owner=OWNER, network="pods", address="10.0.0.1", gateway="10.0.0.2", root_certificate="", workload=workload, mesh=MESH, facts=FACTS
     )
     assert ("FAIL_CLOSED='1'\n" in files.overrides_env(bootstrap.bundle(inputs))) is fail_closed
 

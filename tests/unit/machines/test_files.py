@@ -14,14 +14,14 @@ import yaml
 
 from components.config.mesh import ChartValues, MeshSettings
 from components.config.workload import WorkloadSettings
-from components.istio import manifests
+from components.istio import charts, manifests
 from components.machines import bootstrap, files
 from components.machines.bundle import Bundle, MachineFile, Owner, archive
-from tests.support.samples import MESH, PRODUCT
+from tests.support.samples import FACTS, PRODUCT
 
 
 def test_cluster_env_is_sorted_and_quoted_as_istioctl_does() -> None:
-    text = files.cluster_env(bootstrap.proxy_config(MESH, PRODUCT, "pods"))
+    text = files.cluster_env(bootstrap.proxy_config(FACTS, PRODUCT, "pods"))
     assert text.splitlines() == [
         "CANONICAL_REVISION='v1'",
         "CANONICAL_SERVICE='product'",
@@ -45,7 +45,7 @@ def test_cluster_env_is_sorted_and_quoted_as_istioctl_does() -> None:
 
 
 def test_the_proxy_configuration_holds_the_workloads_probe() -> None:
-    config = yaml.safe_load(files.mesh_config(bootstrap.proxy_config(MESH, PRODUCT, "pods")))["defaultConfig"]
+    config = yaml.safe_load(files.mesh_config(bootstrap.proxy_config(FACTS, PRODUCT, "pods")))["defaultConfig"]
     assert config["readinessProbe"] == manifests.workload_group(PRODUCT, "pods")["spec"]["probe"]
     assert config["readinessProbe"]["failureThreshold"] == 3
     assert config["discoveryAddress"] == "istiod.istio-system.svc:15012"
@@ -54,7 +54,7 @@ def test_the_proxy_configuration_holds_the_workloads_probe() -> None:
 def test_the_stacks_mesh_configuration_reaches_the_machines() -> None:
     values = ChartValues(istiod={"meshConfig": {"defaultConfig": {"proxyMetadata": {"SECRET_TTL": "168h"}, "statusPort": 15099}}})
     custom = MeshSettings(id="lab", version="1.31.0", values=values)
-    text = files.cluster_env(bootstrap.proxy_config(custom, PRODUCT, "pods"))
+    text = files.cluster_env(bootstrap.proxy_config(charts.facts(custom, "pods"), PRODUCT, "pods"))
     assert "SECRET_TTL='168h'\n" in text
     assert "ISTIO_LOCAL_EXCLUDE_PORTS='22,15090,15021,15099'" in text
 
@@ -63,7 +63,7 @@ OWNER = Owner("istio-vm-mesh", "prod", "product-1", "r-1", "shop", "product")
 
 
 def overrides(gateway: str = "172.31.6.2", workload: WorkloadSettings = PRODUCT, owner: Owner = OWNER) -> str:
-    proxy = bootstrap.proxy_config(MESH, workload, "far")
+    proxy = bootstrap.proxy_config(FACTS, workload, "far")
     return files.overrides_env(Bundle(owner, proxy, "172.31.6.130", gateway, "", "", role=workload.role))
 
 

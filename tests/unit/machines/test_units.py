@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components import names
+from components import mesh_facts, names
 from components.machines import bundle, files
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
@@ -84,5 +84,8 @@ def test_times_follow_from_istiods_grace_period(tmp_path: Path) -> None:
     seconds = AGENT_DRAIN_S + names.DISCONNECT_GRACE + 2
     assert f"&& sleep {seconds}'" in drain and f"TimeoutStopSec={seconds + 10}\n" in drain
     assert seconds < 30, "a spot machine has half a minute"
-    stop = int(re.findall(r"TimeoutStopSec=(\d+)", (UNITS / "istio-vm-mesh.service").read_text())[0])
-    assert stop > names.DISCONNECT_GRACE + 1 + AGENT_DRAIN_S
+    sidecar = (UNITS / "istio-vm-mesh.service.d/sidecar.conf").read_text()
+    stop = int(re.findall(r"TimeoutStopSec=(\d+)", sidecar)[0])
+    assert stop > mesh_facts.MAX_GRACE_S + 1 + AGENT_DRAIN_S
+    slower = Sourced(scripts=[SCRIPTS / "withdraw.sh"], programs=tmp_path, environment={"DISCONNECT_GRACE_S": "90"})
+    assert slower.run("echo $GRACE_S").stdout == "90\n"

@@ -12,7 +12,7 @@ from components import shell
 from components.names import CROSS_NETWORK_PORT
 from components.verification import jobs, targets
 from components.verification.evidence import GatewayTraffic, Plaintext, parse, with_paths
-from tests.support.samples import PRODUCT
+from tests.support.samples import FACTS, PRODUCT
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
 HOST = "product.shop.svc.cluster.local"
@@ -44,7 +44,9 @@ def run(
     for name, text in programs.items():
         add_program(tmp_path / "bin", name, text)
     script = tmp_path / "call-service"
-    script.write_text(jobs.call_script(PRODUCT, caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or []))
+    script.write_text(
+        jobs.call_script(jobs.Called(PRODUCT, FACTS), caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or [])
+    )
     defaults = {
         "ENDPOINTS": "",
         "SILENT": "",
@@ -130,7 +132,9 @@ def test_a_warning_does_not_fail_the_update(tmp_path: Path) -> None:
 )
 def test_the_result_of_a_request_from_outside_follows_from_curls_code(tmp_path: Path, code: int, result: str) -> None:
     add_program(tmp_path, "curl", f'echo "$*" >>{tmp_path}/calls\nexit {code}')
-    text = jobs.plaintext_probe_script(PRODUCT, ["172.31.6.130:8080", "172.31.7.9:15443"]).replace(targets.POD_ENDPOINTS, "10.244.0.9:8080")
+    text = jobs.plaintext_probe_script(jobs.Called(PRODUCT, FACTS), ["172.31.6.130:8080", "172.31.7.9:15443"]).replace(
+        targets.POD_ENDPOINTS, "10.244.0.9:8080"
+    )
     done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
     endpoints = ["172.31.6.130:8080", "172.31.7.9:15443", "10.244.0.9:8080"]
     assert parse(done.stdout).plaintext == tuple(Plaintext(endpoint, result) for endpoint in endpoints)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from components.config.workload import Probe, Service, TcpProbe
 from components.verification import jobs, targets
-from tests.support.samples import PRODUCT
+from tests.support.samples import FACTS, PRODUCT
 
 
 def test_verification_calls_the_probes_port_through_its_service() -> None:
     assert targets.probe_target(PRODUCT) == ("product", 80, 8080)
-    text = jobs.call_script(PRODUCT, caller="a pod", mode="fail", wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"])
+    text = jobs.call_script(
+        jobs.Called(PRODUCT, FACTS), caller="a pod", mode="fail", wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"]
+    )
     for line in (
         "HOST=product.shop.svc.cluster.local",
         "URL_PATH=/healthz",
@@ -19,4 +21,4 @@ def test_verification_calls_the_probes_port_through_its_service() -> None:
         assert line in text.splitlines()
     services = {"db": Service(name="db", ports={"tcp-db": 5432})}
     tcp = PRODUCT.model_copy(update={"probe": Probe(tcp=TcpProbe(port=5432)), "services": services})
-    assert "URL_PATH=''" in jobs.call_script(tcp, caller="a pod", mode="fail").splitlines()
+    assert "URL_PATH=''" in jobs.call_script(jobs.Called(tcp, FACTS), caller="a pod", mode="fail").splitlines()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.platforms.google.startup import StartupInputs, startup_script
-from tests.support.samples import MESH, PRODUCT
+from tests.support.samples import FACTS, MESH, PRODUCT
 from tests.support.scripts import COMPONENTS, Sourced, add_program, machine_files
 
 INPUTS = StartupInputs(
@@ -19,6 +19,7 @@ INPUTS = StartupInputs(
     root_certificate="root",
     workload=PRODUCT,
     mesh=MESH,
+    facts=FACTS,
     api_server="https://192.0.2.1",
     setup="#!/bin/bash\necho set up\n",
 )

@@ -43,7 +43,7 @@ def facts(name: Name) -> assess.Facts:
         else:
             reports[machine] = read_machines.MachineReport(problem=recording["problem"])
     read = datetime.fromtimestamp(max(times), UTC) + timedelta(seconds=1)
-    return assess.Facts(state, load(config), read_cluster.answered(get, state.workloads), read, reports)
+    return assess.Facts(state, load(config), read_cluster.answered(get, state.facts, state.workloads), read, reports)
 
 
 def mesh(name: Name, **changes: Any) -> Mesh:

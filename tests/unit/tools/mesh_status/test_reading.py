@@ -23,7 +23,7 @@ from tools.mesh_status import pulumi, read_cluster, read_machines, read_state
 
 def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
     state = read_state.parse(meshes.recorded("single", "export"))
-    assert (state.name, state.cluster, state.network, state.mesh, state.version, state.gateway) == (
+    assert (state.name, state.cluster, state.facts.network, state.facts.mesh_id, state.facts.image_tag, state.gateway) == (
         "lab", "kind-lab", "pods", "lab", "1.31.0", "172.31.26.2",
     )  # fmt: skip
     product, machine = state.workloads["product"], state.machines["product-1"]
@@ -111,7 +111,8 @@ print(json.dumps({{"kind": "List", "items": found}}))
 
 def test_the_cluster_is_read_by_its_context(programs: Programs) -> None:
     programs.add("kubectl", _kubectl(programs.directory, "broken"))
-    cluster = read_cluster.read(programs.variables, ACCESS, read_state.parse(meshes.recorded("broken", "export")).workloads)
+    state = read_state.parse(meshes.recorded("broken", "export"))
+    cluster = read_cluster.read(programs.variables, ACCESS, state.facts, state.workloads)
     assert not cluster.problem
     assert [(entry.name, entry.healthy) for entry in cluster.entries] == [("product-172.31.26.130-pods", False)]
     assert [(pod.ready, pod.proxy, pod.network) for pod in cluster.pods["product"]] == [(True, "1.31.0", "pods")]
@@ -119,13 +120,13 @@ def test_the_cluster_is_read_by_its_context(programs: Programs) -> None:
 
 
 def test_a_cluster_that_does_not_answer_is_a_fact(programs: Programs) -> None:
-    workloads = read_state.parse(meshes.recorded("single", "export")).workloads
+    state = read_state.parse(meshes.recorded("single", "export"))
     assert (
-        read_cluster.read(programs.variables, ACCESS, workloads).problem
+        read_cluster.read(programs.variables, ACCESS, state.facts, state.workloads).problem
         == "kubectl is not on PATH: install it on the computer that runs Pulumi"
     )
     programs.add("kubectl", "print('E1123 noise', file=sys.stderr); sys.exit('The connection was refused')")
-    problem = read_cluster.read(programs.variables, ACCESS, workloads).problem
+    problem = read_cluster.read(programs.variables, ACCESS, state.facts, state.workloads).problem
     assert problem.startswith("`kubectl get ") and problem.endswith(" failed: The connection was refused")
 
 

@@ -1,0 +1,158 @@
+"""Reads what a mesh that exists is, at each run, in previews too.
+
+A dynamic provider's `check` reads the cluster by kubectl. What it returns is an input, so a preview
+knows it. A mesh that machines cannot join is refused there, before anything is changed. A cluster
+that does not answer leaves the facts unknown in a preview, and is an error in an update.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pulumi
+from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.runtime.rpc import UNKNOWN
+
+from .. import mesh_facts
+from ..local import cluster_access, scripting
+from ..local.cluster_access import ClusterAccess, Kubectl
+from ..manifest import Manifest
+from ..mesh_facts import MeshFacts
+from ..names import TAG_LABEL
+from . import adoption
+from .adoption import Adoption
+
+REQUEST_TIMEOUT = "--request-timeout=20s"
+_SELECTOR = ("--selector", "app=istiod")
+
+
+def read(kubectl: Kubectl, wanted: Adoption) -> tuple[MeshFacts, list[str]]:
+    """Return the facts of a mesh, and why machines cannot join it.
+
+    Raises scripting.Failed where there is none that could be read.
+    """
+    namespace = wanted.namespace
+    deployments = _get(kubectl, "deployments", "--namespace", namespace, *_SELECTOR)
+    if not deployments:
+        raise scripting.Failed(_no_istiod(kubectl, namespace))
+    plane = _choose(kubectl, deployments, wanted)
+    names = (f"istio{plane.suffix}", f"istio-sidecar-injector{plane.suffix}")
+    maps = {
+        each["metadata"]["name"]: each.get("data") or {}
+        for each in _get(kubectl, "configmaps", *names, "--namespace", namespace, "--ignore-not-found")
+    }
+    config, values = (maps.get(name, {}).get(key) for name, key in zip(names, ("mesh", "values"), strict=True))
+    if config is None:
+        raise scripting.Failed(
+            f"the ConfigMap {namespace}/{names[0]} has no MeshConfig under `mesh`: is it a mesh that Istio's charts made?"
+        )
+    if values is None:
+        raise scripting.Failed(
+            f"it has no sidecar injector (the ConfigMap {namespace}/{names[1]}): a mesh in ambient mode alone is not "
+            "supported, because machines are sidecars"
+        )
+    facts = mesh_facts.from_cluster(namespace, plane, config, values)
+    namespaces = _get(kubectl, "namespaces", *wanted.existing_namespaces, "--ignore-not-found")
+    problems = list(adoption.problems(facts, wanted, adoption.labels_of(namespaces)))
+    return adoption.complete(facts, wanted), problems
+
+
+def _choose(kubectl: Kubectl, deployments: Sequence[Manifest], wanted: Adoption) -> mesh_facts.ControlPlane:
+    revisions = mesh_facts.revisions(deployments)
+    tags: Mapping[str, str] = {}
+    if wanted.revision not in revisions and (wanted.revision is not None or len(revisions) > 1):
+        webhooks = _get(kubectl, "mutatingwebhookconfigurations", "--selector", TAG_LABEL)
+        tags = mesh_facts.tags_of(webhooks, wanted.namespace)
+    try:
+        return mesh_facts.choose(deployments, tags, wanted.revision)
+    except ValueError as error:
+        raise scripting.Failed(str(error)) from None
+
+
+def _no_istiod(kubectl: Kubectl, namespace: str) -> str:
+    elsewhere = kubectl.json("get", "deployments", "--all-namespaces", *_SELECTOR) or {"items": []}
+    places = sorted({each["metadata"]["namespace"] for each in elsewhere["items"]})
+    cure = f"set mesh.namespace to {' or '.join(places)}" if places else "managed control planes outside of the cluster are not supported"
+    return f"no istiod runs in the namespace {namespace}: {cure}"
+
+
+def _get(kubectl: Kubectl, *words: str) -> list[Manifest]:
+    """Return objects. Raises scripting.Failed."""
+    text = kubectl.check(*(REQUEST_TIMEOUT, "get", *words, "--output", "json"), purpose=f"its {words[0]} cannot be read", timeout_s=60).text
+    answer: Manifest = json.loads(text) if text else {"items": []}
+    items: list[Manifest] = answer.get("items", [answer])
+    return items
+
+
+class MeshReadingProvider(ResourceProvider):
+    """Reads the facts of a mesh."""
+
+    # Nothing of the provider is worth hiding, and a stable state shows no diff.
+    serialize_as_secret_always = False
+
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Read the mesh, or refuse it. What only tells a preview from an update is not kept."""
+        inputs = {key: value for key, value in news.items() if key != "preview"}
+        if UNKNOWN in (news["access"], news["wanted"]):  # the cluster does not exist yet
+            return CheckResult({**inputs, "facts": UNKNOWN}, [])
+        wanted = Adoption(**json.loads(news["wanted"]))
+        try:
+            with cluster_access.kubectl(ClusterAccess(**json.loads(news["access"]))) as kubectl:
+                facts, problems = read(kubectl, wanted)
+        except cluster_access.Unreachable as error:
+            if news["preview"]:
+                return CheckResult({**inputs, "facts": UNKNOWN}, [])
+            return CheckResult(inputs, [CheckFailure("", str(error))])
+        except scripting.Failed as error:
+            problems = [str(error)]
+        if problems:
+            return CheckResult(inputs, [CheckFailure("", f"this mesh cannot be adopted: {problem}") for problem in problems])
+        return CheckResult({**inputs, "facts": mesh_facts.encode(facts)}, [])
+
+    def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
+        """See a difference in the mesh alone, not in how it is read."""
+        return DiffResult(changes=_olds.get("facts") != _news.get("facts"))
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Nothing is created."""
+        return CreateResult("mesh", props)
+
+    def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
+        """Nothing is changed."""
+        return UpdateResult(_news)
+
+    def delete(self, _id: str, _props: dict[str, Any]) -> None:
+        """Nothing is deleted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshReadingArgs:
+    """What is read.
+
+    access: how the cluster is reached. wanted: what the stack says of the mesh.
+    """
+
+    access: pulumi.Input[ClusterAccess]
+    wanted: Adoption
+
+
+class MeshReading(Resource, module="mesh", name="MeshReading"):
+    """What a mesh is, read at each run.
+
+    facts: the `MeshFacts`, as JSON.
+    """
+
+    facts: pulumi.Output[str]
+
+    def __init__(self, name: str, args: MeshReadingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        access = pulumi.Output.from_input(args.access).apply(asdict)
+        props = {
+            "access": pulumi.Output.json_dumps(access),
+            "wanted": json.dumps(asdict(args.wanted), sort_keys=True),
+            "preview": pulumi.runtime.is_dry_run(),
+            "facts": None,
+        }
+        super().__init__(MeshReadingProvider(), name, props, opts)

@@ -1,0 +1,454 @@
+"""The facts of a mesh: from the values that install it, or from what its cluster has. Pure.
+
+Nothing is assumed. A fact comes from the MeshConfig (ConfigMap `istio`) and the injector's values
+(ConfigMap `istio-sidecar-injector`). Where these are silent it comes from istiod's Deployment:
+variables, arguments, labels. Where that is silent too, what istiod's code does then is the fact
+(istio/istio: pilot/pkg/features/pilot.go, pkg/config/mesh/mesh.go). What no source says is a
+problem that names the setting.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import yaml
+
+from . import names
+from .manifest import Manifest
+from .names import INJECTION_LABEL, ISTIO_NAMESPACE, REVISION_LABEL, TAG_LABEL
+
+DEFAULT_REVISION = "default"
+"""The label `istio.io/rev` of a control plane that was installed without a revision."""
+MAX_GRACE_S = 120
+"""The longest grace period that a machine's unit waits for when it stops (`TimeoutStopSec`)."""
+_DISTROLESS = "distroless"
+"""Istio's images without a shell, which the scripts of Jobs need."""
+_DURATION = re.compile(r"0|(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_IMAGE = re.compile(r"(?:(?P<hub>.+)/)?[^/:@]*(?::(?P<tag>[^@]+))?(?:@.*)?")
+_FIXED_PORTS = {"proxyListenPort": names.OUTBOUND_PORT, "proxyInboundListenPort": names.INBOUND_PORT}
+"""Ports of MeshConfig that Envoy listens on, on machines too. The redirection leads there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshFacts:
+    """A mesh as its machines and the objects of this program must fit it.
+
+    namespace: Istio's own namespace.
+    revision: of the control plane; "" for one without a revision.
+    injection_labels: the labels by which a namespace selects it for its pods.
+    discovery_address: istiod's host and port, as pods have it.
+    trust_domain: the first part of every identity.
+    cluster_domain: the domain of the cluster's Services.
+    root_namespace: where policies are valid throughout the mesh.
+    root_config_map: the ConfigMap with the trust anchor, which istiod writes into every namespace.
+    mesh_id, network, cluster_id: of the mesh, the pods' network and the cluster; "" for no name.
+    grace_s: seconds from an agent's last connection until istiod removes its WorkloadEntry.
+    hub, image_tag, image_variant: of Istio's images.
+    image: the name of the proxy's image in the hub, or its complete name.
+    pull_secrets: the names of the Secrets by which pods pull it.
+    discovery_selectors: which namespaces istiod sees; none: all.
+    default_config: the ProxyConfig of all proxies.
+    cni: whether Istio's CNI plugin redirects the traffic of pods.
+    unserved: what this program cannot serve in the mesh, as clauses.
+    """
+
+    namespace: str
+    revision: str
+    injection_labels: Mapping[str, str]
+    discovery_address: str
+    trust_domain: str
+    cluster_domain: str
+    root_namespace: str
+    root_config_map: str
+    mesh_id: str
+    network: str
+    cluster_id: str
+    grace_s: int
+    hub: str
+    image_tag: str
+    image_variant: str = ""
+    image: str = "proxyv2"
+    pull_secrets: Sequence[str] = ()
+    discovery_selectors: Sequence[Manifest] = ()
+    default_config: Manifest = field(default_factory=dict)
+    cni: bool = False
+    unserved: Sequence[str] = ()
+
+    @property
+    def istiod(self) -> str:
+        """Istiod's DNS name, which is in its certificate."""
+        return self.discovery_address.rpartition(":")[0]
+
+    @property
+    def istiod_port(self) -> int:
+        """The port of istiod's Service for proxies."""
+        return int(self.discovery_address.rpartition(":")[2])
+
+    @property
+    def istiod_host(self) -> str:
+        """The whole DNS name of istiod's Service."""
+        host = self.istiod.removesuffix(f".{self.cluster_domain}")
+        return f"{host}.{self.cluster_domain}"
+
+    @property
+    def proxy_image(self) -> str:
+        """The image of the proxy, one with a shell: Istio publishes each tag without a variant too.
+
+        Source: istio/istio, pkg/kube/inject/inject.go, `proxyImageURL`.
+        """
+        if "/" in self.image:
+            return self.image
+        tag = self.image_tag.removesuffix(f"-{_DISTROLESS}")
+        if self.image_variant not in ("", _DISTROLESS) and not tag.endswith(f"-{self.image_variant}"):
+            tag = f"{tag}-{self.image_variant}"
+        return f"{self.hub}/{self.image}:{tag}"
+
+    def spiffe_id(self, namespace: str, service_account: str) -> str:
+        """Return the SPIFFE identity of a ServiceAccount (istio.io: Istio Identity)."""
+        return names.spiffe_id(self.trust_domain, namespace, service_account)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the facts come from.
+
+    namespace: Istio's own namespace.
+    injection_labels: the labels by which a namespace selects the control plane.
+    config: the MeshConfig.
+    values: the injector's values: `global`, `revision`, `pilot`.
+    env: the variables of istiod's container; None for one whose value is somewhere else.
+    args: its arguments.
+    image: its image; "" where nothing runs yet.
+    """
+
+    namespace: str
+    injection_labels: Mapping[str, str]
+    config: Manifest
+    values: Manifest
+    env: Mapping[str, str | None]
+    args: Sequence[str]
+    image: str = ""
+
+
+def derive(sources: Sources) -> MeshFacts:
+    """Return the facts of a mesh.
+
+    Problems are in `unserved`, so that they are reported at once.
+    """
+    config, env = sources.config, sources.env
+    values = _section(sources.values, "global")
+    default_config = _section(config, "defaultConfig")
+    domain = _argument(sources.args, "--domain") or _section(values, "proxy").get("clusterDomain")
+    trust_domain = config.get("trustDomain") or names.DEFAULT_DOMAIN
+    grace_s = _seconds(env.get("PILOT_WORKLOAD_ENTRY_GRACE_PERIOD") or f"{names.DISCONNECT_GRACE}s")
+    revision = str(sources.values.get("revision") or env.get("REVISION") or "")
+    cluster_id = _section(values, "multiCluster").get("clusterName") or env.get("CLUSTER_ID")
+    image = _IMAGE.fullmatch(sources.image)
+    parts = image.groupdict() if image else {}
+    root_config_map = env.get("PILOT_CA_CERT_CONFIGMAP") or values.get("trustBundleName")
+    return MeshFacts(
+        namespace=sources.namespace,
+        revision="" if revision == DEFAULT_REVISION else revision,
+        injection_labels=sources.injection_labels,
+        discovery_address=str(default_config.get("discoveryAddress") or ""),
+        trust_domain=str(trust_domain),
+        cluster_domain=str(domain or names.DEFAULT_DOMAIN),
+        root_namespace=str(config.get("rootNamespace") or ISTIO_NAMESPACE),
+        root_config_map=str(root_config_map or names.DEFAULT_ROOT_CONFIG_MAP),
+        mesh_id=str(default_config.get("meshId") or ""),
+        network=str(values.get("network") or ""),
+        cluster_id=str(cluster_id or names.DEFAULT_CLUSTER_ID),
+        grace_s=grace_s or 0,
+        hub=str(values.get("hub") or parts.get("hub") or ""),
+        image_tag=str(values.get("tag") or parts.get("tag") or ""),
+        image_variant=str(values.get("variant") or ""),
+        image=str(_section(values, "proxy").get("image") or "proxyv2"),
+        pull_secrets=tuple(map(_secret_name, values.get("imagePullSecrets") or ())),
+        discovery_selectors=tuple(_maps(config.get("discoverySelectors"))),
+        default_config=default_config,
+        cni=_has_cni(sources.values),
+        unserved=tuple(_unserved(sources, grace_s)),
+    )
+
+
+def _section(values: Mapping[str, Any], key: str) -> Manifest:
+    section = values.get(key)
+    return dict(section) if isinstance(section, Mapping) else {}
+
+
+def _maps(value: Any) -> list[Manifest]:
+    return [dict(each) for each in value if isinstance(each, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def _argument(args: Sequence[str], name: str) -> str | None:
+    """Return the value of an argument, the last one where there are several."""
+    values = [arg.removeprefix(f"{name}=") for arg in args if arg.startswith(f"{name}=")]
+    values += [value for arg, value in itertools.pairwise(args) if arg == name]
+    return values[-1] if values else None
+
+
+def _seconds(duration: str) -> int | None:
+    """Return a duration of Go, rounded up to whole seconds; None for what is not one."""
+    match = _DURATION.fullmatch(duration)
+    if not match or not duration:
+        return None
+    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
+    return int(-(-total // 1))
+
+
+def _secret_name(secret: Any) -> str:
+    return str(secret["name"] if isinstance(secret, Mapping) else secret)
+
+
+def _has_cni(values: Manifest) -> bool:
+    cni = _section(_section(values, "pilot"), "cni") or _section(values, "istio_cni")
+    return cni.get("enabled") is True
+
+
+def _unserved(sources: Sources, grace_s: int | None) -> Iterator[str]:
+    """Yield what cannot be served, as clauses that name the key and what to do."""
+    config, values = sources.config, _section(sources.values, "global")
+    default_config = _section(config, "defaultConfig")
+    yield from _unserved_variables(sources.env)
+    if grace_s is not None and grace_s > MAX_GRACE_S:
+        yield (
+            f"istiod's PILOT_WORKLOAD_ENTRY_GRACE_PERIOD is {grace_s} s: an agent that stops would "
+            f"wait for it, and waits {MAX_GRACE_S} s at most"
+        )
+    if grace_s is None:
+        yield (
+            "istiod's PILOT_WORKLOAD_ENTRY_GRACE_PERIOD is no duration such as 10s: "
+            f"{sources.env.get('PILOT_WORKLOAD_ENTRY_GRACE_PERIOD')!r}"
+        )
+    address = str(default_config.get("discoveryAddress") or "")
+    host, _, port = address.rpartition(":")
+    if not re.fullmatch(r"[\w-]+\.[\w-]+\.svc(\.[\w.-]+)?", host) or not port.isdigit():
+        yield (
+            f"its proxies find istiod at {address!r} (defaultConfig.discoveryAddress), which is no "
+            "Service of this cluster: a control plane outside of the cluster is not supported"
+        )
+    yield from _other_authorities(values, default_config, address)
+    for key, port_number in _FIXED_PORTS.items():
+        if config.get(key, port_number) != port_number:
+            yield f"meshConfig.{key} is {config[key]}: machines redirect to {port_number} alone"
+
+
+def _unserved_variables(env: Mapping[str, str | None]) -> Iterator[str]:
+    needed = {
+        "PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION": "istiod registers no machine",
+        "PILOT_ENABLE_WORKLOAD_ENTRY_HEALTHCHECKS": "istiod passes on no machine's health",
+        "ENABLE_CA_SERVER": "the certificate authority of the mesh is not istiod",
+    }
+    for name, consequence in needed.items():
+        # strconv.ParseBool, by which Istio reads its variables
+        if str(env.get(name) or "").lower() in ("false", "f", "0"):
+            yield f"{consequence} ({name}={env[name]}), which machines of this program need"
+    for name in (*needed, "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD", "PILOT_CA_CERT_CONFIGMAP"):
+        if name in env and env[name] is None:
+            yield f"istiod's {name} comes from another object (valueFrom): state its value itself"
+
+
+def _other_authorities(values: Manifest, config: Manifest, istiod: str) -> Iterator[str]:
+    metadata = _section(config, "proxyMetadata")
+    for key, address in (
+        ("global.caAddress", values.get("caAddress")),
+        ("defaultConfig.proxyMetadata.CA_ADDR", metadata.get("CA_ADDR")),
+    ):
+        if address and not _same_host(str(address), istiod):
+            yield (f"the certificate authority of the mesh is {address} ({key}), and not istiod, which the east-west gateway leads to")
+
+
+def _same_host(one: str, other: str) -> bool:
+    """Return whether two addresses name one Service, with or without the cluster's domain."""
+    first, second = (tuple(address.rpartition(":")[0].split(".")[:2]) for address in (one, other))
+    return first == second
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Manifest:
+    """Return `base` with `over` on top, maps merged key by key, as Helm merges values."""
+    result = dict(base)
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            result[key] = merge(below, value)
+        else:
+            result[key] = value
+    return result
+
+
+def from_values(values: Manifest, namespace: str) -> MeshFacts:
+    """Return the facts of a mesh that the chart `istiod` installs.
+
+    values: of the chart, merged. namespace: of the release.
+
+    Source: istio/istio, manifests/charts/istio-control/istio-discovery/templates/configmap.yaml.
+    """
+    values = merge(values, _section(values, "pilot"))  # the chart's template zzy_descope_legacy.yaml
+    section = _section(values, "global")
+    revision = str(values.get("revision") or "")
+    service = f"{names.ISTIOD_DEPLOYMENT}-{revision}" if revision else names.ISTIOD_DEPLOYMENT
+    default_config: Manifest = {"discoveryAddress": f"{service}.{namespace}.svc:{names.XDS_PORT}"}
+    if section.get("meshID"):
+        default_config["meshId"] = str(section["meshID"])
+    if variant := _section(section, "proxy").get("variant") or section.get("variant"):
+        default_config["image"] = {"imageType": variant}
+    root_namespace = section.get("istioNamespace") or ISTIO_NAMESPACE
+    config = {"rootNamespace": root_namespace, "defaultConfig": default_config}
+    env: dict[str, str | None] = {key: _text(value) for key, value in _section(values, "env").items()}
+    env |= {each["name"]: each.get("value") for each in _maps(values.get("envVarFrom"))}
+    domain = _section(section, "proxy").get("clusterDomain")
+    return derive(
+        Sources(
+            namespace=namespace,
+            injection_labels=injection_labels(revision),
+            config=merge(config, _section(values, "meshConfig")),
+            values={**values, "pilot": {"cni": _section(values, "cni")}},
+            env=env,
+            args=[*(["--domain", str(domain)] if domain else []), *(values.get("extraContainerArgs") or ())],
+        )
+    )
+
+
+def _text(value: Any) -> str:
+    """Return a value as a template of Helm prints it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def injection_labels(revision: str) -> dict[str, str]:
+    """Return the labels of a namespace whose pods a revision or tag injects; "" for the default."""
+    return {REVISION_LABEL: revision} if revision else {INJECTION_LABEL: "enabled"}
+
+
+def left_out(selectors: Sequence[Manifest], namespaces: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the namespaces that istiod does not see.
+
+    selectors: `discoverySelectors` of the MeshConfig. namespaces: their labels by name.
+    """
+    return [name for name, labels in namespaces.items() if selectors and not _selected(selectors, name, labels)]
+
+
+def _selected(selectors: Iterable[Manifest], name: str, labels: Mapping[str, str]) -> bool:
+    all_labels = {"kubernetes.io/metadata.name": name, **labels}
+    return any(_matches(selector, all_labels) for selector in selectors)
+
+
+def _matches(selector: Manifest, labels: Mapping[str, str]) -> bool:
+    """Return whether a label selector of Kubernetes selects labels."""
+    exact = all(labels.get(key) == value for key, value in _section(selector, "matchLabels").items())
+    return exact and all(_meets(each, labels) for each in selector.get("matchExpressions") or ())
+
+
+def _meets(expression: Manifest, labels: Mapping[str, str]) -> bool:
+    key, operator, values = expression["key"], expression["operator"], expression.get("values") or ()
+    if operator in ("In", "NotIn"):
+        return (labels.get(key) in values) == (operator == "In")
+    return (key in labels) == (operator == "Exists")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlPlane:
+    """A control plane in a cluster.
+
+    revision: its label `istio.io/rev`; `default` for one without a revision.
+    deployment: istiod's Deployment.
+    injection_labels: the labels by which a namespace selects it.
+    """
+
+    revision: str
+    deployment: Manifest
+    injection_labels: Mapping[str, str]
+
+    @property
+    def suffix(self) -> str:
+        """What the names of its ConfigMaps end with."""
+        return "" if self.revision == DEFAULT_REVISION else f"-{self.revision}"
+
+
+def tags_of(webhooks: Iterable[Manifest], namespace: str) -> dict[str, str]:
+    """Return the revision of each tag of the control planes in a namespace.
+
+    webhooks: objects MutatingWebhookConfiguration with the label `istio.io/tag`.
+    """
+    tags: dict[str, str] = {}
+    for webhook in webhooks:
+        labels = webhook["metadata"].get("labels") or {}
+        services = [each["clientConfig"].get("service") or {} for each in webhook.get("webhooks") or ()]
+        if TAG_LABEL in labels and namespace in [service.get("namespace") for service in services]:
+            tags[labels[TAG_LABEL]] = labels.get(REVISION_LABEL) or DEFAULT_REVISION
+    return tags
+
+
+def revisions(deployments: Sequence[Manifest]) -> list[str]:
+    """Return the revisions of istiod's Deployments."""
+    return sorted(map(_revision_of, deployments))
+
+
+def choose(deployments: Sequence[Manifest], tags: Mapping[str, str], wanted: str | None) -> ControlPlane:
+    """Return the control plane that `mesh.revision` names.
+
+    deployments: istiod's in Istio's namespace. tags: the revision of each tag.
+    wanted: a revision or a tag; None: the one that `istio-injection: enabled` selects, else the
+        only one.
+
+    Raises ValueError where the setting must name another one, or any.
+    """
+    by_revision = {_revision_of(each): each for each in deployments}
+    choices = sorted({*by_revision, *(tag for tag, revision in tags.items() if revision in by_revision)})
+    choice = ", ".join(choices)
+    if wanted is not None:
+        revision = wanted if wanted in by_revision else tags.get(wanted, "")
+        if revision not in by_revision:
+            raise ValueError(f"there is no revision or tag {wanted!r}: set mesh.revision to one of {choice}")
+        selected = "" if wanted == DEFAULT_REVISION else wanted
+    elif (revision := tags.get(DEFAULT_REVISION, DEFAULT_REVISION)) in by_revision:
+        selected = ""
+    elif len(by_revision) == 1:
+        (revision,) = by_revision
+        selected = revision
+    else:
+        raise ValueError(f"it has several control planes and none is the default: set mesh.revision to one of {choice}")
+    return ControlPlane(revision=revision, deployment=by_revision[revision], injection_labels=injection_labels(selected))
+
+
+def _revision_of(deployment: Manifest) -> str:
+    return str((deployment["metadata"].get("labels") or {}).get(REVISION_LABEL) or DEFAULT_REVISION)
+
+
+def from_cluster(namespace: str, plane: ControlPlane, mesh_config: str, injector_values: str) -> MeshFacts:
+    """Return the facts of a mesh that a cluster has.
+
+    mesh_config: the text under `mesh` in the ConfigMap `istio` of the revision.
+    injector_values: the text under `values` in `istio-sidecar-injector`.
+    """
+    containers = plane.deployment["spec"]["template"]["spec"]["containers"]
+    container = next((each for each in containers if each["name"] == "discovery"), containers[0])
+    values = json.loads(injector_values)
+    return derive(
+        Sources(
+            namespace=namespace,
+            injection_labels=plane.injection_labels,
+            config=yaml.safe_load(mesh_config) or {},
+            values={**values, "revision": plane.revision},
+            env={each["name"]: each.get("value", None if "valueFrom" in each else "") for each in container.get("env") or ()},
+            args=container.get("args") or (),
+            image=container.get("image") or "",
+        )
+    )
+
+
+def encode(facts: MeshFacts) -> str:
+    """Return facts as JSON: numbers are numbers of their kind after a state kept them."""
+    return json.dumps(asdict(facts), sort_keys=True)
+
+
+def decode(text: str) -> MeshFacts:
+    """Return the facts of `encode`."""
+    values: dict[str, Any] = json.loads(text)
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return MeshFacts(**{**values, **lists})

@@ -1,0 +1,195 @@
+"""What a mesh is, by true texts of Istio's chart: meshes.yaml has what Helm renders."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components import mesh_facts
+from components.mesh_facts import MeshFacts
+
+MESHES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("meshes.yaml").read_text())
+
+
+def of_cluster(mesh: dict[str, Any], wanted: str | None = None) -> MeshFacts:
+    tags = mesh_facts.tags_of(mesh["webhooks"], mesh["namespace"])
+    plane = mesh_facts.choose(mesh["deployments"], tags, wanted)
+    maps = mesh["config_maps"]
+    config, values = maps[f"istio{plane.suffix}"]["mesh"], maps[f"istio-sidecar-injector{plane.suffix}"]["values"]
+    return mesh_facts.from_cluster(mesh["namespace"], plane, config, values)
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_a_cluster_says_of_its_mesh_what_the_values_of_the_chart_say(name: str) -> None:
+    mesh = MESHES[name]
+    values = copy.deepcopy(mesh["values"])
+    images = values.setdefault("global", {})
+    images.setdefault("hub", "registry.istio.io/testing"), images.setdefault("tag", "latest")
+    by_values = mesh_facts.from_values(values, mesh["namespace"])
+    by_cluster = of_cluster(mesh)
+    labels = by_cluster.injection_labels  # a tag is known in the cluster alone
+    assert replace(by_values, injection_labels=labels, default_config={}) == replace(by_cluster, default_config={})
+    assert by_values.default_config == by_cluster.default_config
+
+
+def test_a_default_mesh_has_no_names_and_lacks_nothing() -> None:
+    facts = of_cluster(MESHES["default"])
+    assert (facts.network, facts.mesh_id, facts.revision, facts.cluster_id) == ("", "", "", "Kubernetes")
+    assert (facts.trust_domain, facts.cluster_domain, facts.root_namespace) == ("cluster.local", "cluster.local", "istio-system")
+    assert (facts.istiod, facts.istiod_port, facts.grace_s) == ("istiod.istio-system.svc", 15012, 10)
+    assert facts.root_config_map == "istio-ca-root-cert"
+    assert facts.injection_labels == {"istio-injection": "enabled"}
+    assert facts.proxy_image == "registry.istio.io/testing/proxyv2:latest"
+    assert not facts.unserved and not facts.cni
+
+
+def test_a_mesh_with_everything_of_its_own_is_read_as_it_is() -> None:
+    facts = of_cluster(MESHES["elsewhere"])
+    assert (facts.network, facts.revision, facts.trust_domain, facts.cluster_domain) == ("vpc", "blue", "corp.example", "corp.local")
+    assert (facts.namespace, facts.root_namespace, facts.root_config_map) == ("mesh-system", "policies", "corp-roots")
+    assert facts.istiod_host == "istiod-blue.mesh-system.svc.corp.local"
+    assert facts.spiffe_id("shop", "product") == "spiffe://corp.example/ns/shop/sa/product"
+    assert (facts.grace_s, facts.cni, facts.pull_secrets) == (90, True, ("corp",))
+    assert facts.proxy_image == "registry.example.com/istio/proxyv2:1.31.0", "scripts need a shell"
+    assert facts.default_config["concurrency"] == 2
+    assert not facts.unserved
+
+
+def test_all_that_cannot_be_served_is_named_at_once() -> None:
+    text = "\n".join(of_cluster(MESHES["unserved"]).unserved)
+    for name in (
+        "ENABLE_CA_SERVER=false",
+        "PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION=false",
+        "PILOT_ENABLE_WORKLOAD_ENTRY_HEALTHCHECKS=0",
+        "cert-manager-istio-csr.cert-manager.svc:443 (global.caAddress)",
+        "proxyInboundListenPort is 15106",
+    ):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("grace", "seconds"), [("10s", 10), ("500ms", 1), ("1m30s", 90), ("0s", 0), ("1.5s", 2), ("2m", 120), ("0", 0), ("1m0.5s", 61)]
+)
+def test_istiods_grace_period_is_a_duration_of_go(grace: str, seconds: int) -> None:
+    facts = mesh_facts.from_values({"env": {"PILOT_WORKLOAD_ENTRY_GRACE_PERIOD": grace}}, "istio-system")
+    assert (facts.grace_s, facts.unserved) == (seconds, ())
+
+
+@pytest.mark.parametrize("grace", ["121s", "1h", "ten", "-5s", "10", "s"])
+def test_a_grace_period_that_no_machine_waits_for_is_refused(grace: str) -> None:
+    facts = mesh_facts.from_values({"env": {"PILOT_WORKLOAD_ENTRY_GRACE_PERIOD": grace}}, "istio-system")
+    assert "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD" in facts.unserved[0]
+
+
+def test_a_variable_that_is_somewhere_else_is_not_assumed() -> None:
+    mesh = copy.deepcopy(MESHES["default"])
+    [container] = mesh["deployments"][0]["spec"]["template"]["spec"]["containers"]
+    container["env"].append({"name": "ENABLE_CA_SERVER", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}})
+    assert "ENABLE_CA_SERVER comes from another object" in of_cluster(mesh).unserved[0]
+
+
+def silent(mesh: dict[str, Any]) -> dict[str, Any]:
+    """The same mesh with an injector's ConfigMap that says nothing."""
+    mesh = copy.deepcopy(mesh)
+    for name in mesh["config_maps"]:
+        if "injector" in name:
+            mesh["config_maps"][name]["values"] = "{}"
+    return mesh
+
+
+def test_where_the_config_maps_are_silent_istiods_deployment_speaks() -> None:
+    facts = of_cluster(silent(MESHES["elsewhere"]))
+    assert (facts.revision, facts.cluster_domain, facts.root_config_map) == ("blue", "corp.local", "corp-roots")
+    assert facts.hub == "registry.example.com/istio"
+    assert facts.image_tag.startswith("1.31.0")
+    assert of_cluster(silent(MESHES["revisioned"])).cluster_id == "east"
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [("pilot:1", ("", "1")), ("r:5000/i/pilot:1.2-x@sha256:a", ("r:5000/i", "1.2-x")), ("r/i/pilot@sha256:a", ("r/i", ""))],
+)
+def test_images_are_taken_apart(image: str, expected: tuple[str, str]) -> None:
+    mesh = silent(MESHES["default"])
+    mesh["deployments"][0]["spec"]["template"]["spec"]["containers"][0]["image"] = image
+    facts = of_cluster(mesh)
+    assert (facts.hub, facts.image_tag) == expected
+
+
+def deployment(revision: str) -> dict[str, Any]:
+    return {"metadata": {"labels": {"istio.io/rev": revision}}}
+
+
+@pytest.mark.parametrize(
+    ("revisions", "tags", "wanted", "expected"),
+    [
+        (["default"], {}, None, ("default", {"istio-injection": "enabled"})),
+        (["1-31"], {}, None, ("1-31", {"istio.io/rev": "1-31"})),
+        (["1-31", "1-30"], {"default": "1-30"}, None, ("1-30", {"istio-injection": "enabled"})),
+        (["1-31", "default"], {}, None, ("default", {"istio-injection": "enabled"})),
+        (["1-31", "1-30"], {"prod": "1-30"}, "prod", ("1-30", {"istio.io/rev": "prod"})),
+        (["1-31", "1-30"], {"prod": "1-30"}, "1-31", ("1-31", {"istio.io/rev": "1-31"})),
+        (["1-31", "default"], {}, "default", ("default", {"istio-injection": "enabled"})),
+    ],
+)
+def test_a_revision_or_a_tag_chooses_the_control_plane(
+    revisions: list[str], tags: dict[str, str], wanted: str | None, expected: tuple[str, dict[str, str]]
+) -> None:
+    plane = mesh_facts.choose([deployment(each) for each in revisions], tags, wanted)
+    assert (plane.revision, plane.injection_labels) == expected
+
+
+@pytest.mark.parametrize("wanted", [None, "canary", "gone"])
+def test_a_choice_that_nothing_makes_is_asked_for_with_what_there_is(wanted: str | None) -> None:
+    with pytest.raises(ValueError, match=r"set mesh\.revision to one of 1-30, 1-31, prod$"):
+        mesh_facts.choose([deployment("1-31"), deployment("1-30")], {"prod": "1-30", "gone": "1-2"}, wanted)
+
+
+def test_tags_of_a_mesh_in_another_namespace_are_not_this_meshs() -> None:
+    webhooks = MESHES["elsewhere"]["webhooks"]
+    assert mesh_facts.tags_of(webhooks, "mesh-system") == {"default": "blue", "stable": "blue"}
+    assert mesh_facts.tags_of(webhooks, "istio-system") == {}
+
+
+@pytest.mark.parametrize(
+    ("selectors", "seen"),
+    [
+        ([], True),
+        ([{"matchLabels": {"mesh": "yes"}}], True),
+        ([{"matchLabels": {"mesh": "no"}}], False),
+        ([{"matchLabels": {"mesh": "no"}}, {"matchLabels": {"mesh": "yes"}}], True),
+        ([{"matchLabels": {"mesh": "yes"}, "matchExpressions": [{"key": "mesh", "operator": "NotIn", "values": ["yes"]}]}], False),
+        ([{"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop"]}]}], True),
+        ([{"matchExpressions": [{"key": "mesh", "operator": "DoesNotExist"}]}], False),
+        ([{"matchExpressions": [{"key": "mesh", "operator": "Exists"}]}], True),
+        ([{"matchExpressions": [{"key": "absent", "operator": "NotIn", "values": ["x"]}]}], True),
+        ([{}], True),
+    ],
+)
+def test_discovery_selectors_select_namespaces_as_kubernetes_does(selectors: list[dict[str, Any]], seen: bool) -> None:
+    assert mesh_facts.left_out(selectors, {"shop": {"mesh": "yes"}}) == ([] if seen else ["shop"])
+
+
+@pytest.mark.parametrize(
+    "address", ["istiod.example.com:15012", "10.0.0.1:15012", "meshconfig.googleapis.com:443", "", "istiod.istio-system.svc"]
+)
+def test_a_control_plane_outside_of_the_cluster_is_refused(address: str) -> None:
+    facts = mesh_facts.from_values({"meshConfig": {"defaultConfig": {"discoveryAddress": address}}}, "istio-system")
+    assert any("outside of the cluster is not supported" in problem for problem in facts.unserved)
+
+
+@pytest.mark.parametrize("address", ["istiod.istio-system.svc:15012", "istiod.istio-system.svc.cluster.local:15012"])
+def test_istiod_may_be_named_as_the_authority(address: str) -> None:
+    assert not mesh_facts.from_values({"global": {"caAddress": address}}, "istio-system").unserved
+
+
+def test_facts_are_the_same_after_a_state_kept_them() -> None:
+    facts = of_cluster(MESHES["elsewhere"])
+    assert mesh_facts.decode(mesh_facts.encode(facts)) == facts
+    assert json.loads(mesh_facts.encode(facts))["grace_s"] == 90

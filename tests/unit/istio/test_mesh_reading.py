@@ -1,0 +1,187 @@
+"""A mesh that exists is read by kubectl, refused by name, and unknown where a cluster does not answer."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from pulumi.runtime.rpc import UNKNOWN
+
+from components import mesh_facts
+from components.istio.adoption import Adoption
+from components.istio.mesh_reading import MeshReadingProvider
+from components.local import cluster_access, scripting
+from components.local.cluster_access import ClusterAccess, Unreachable
+from tests.unit.istio.test_mesh_facts import MESHES, of_cluster
+
+WANTED = Adoption(
+    namespace="istio-system",
+    revision=None,
+    version="1.31.0",
+    hub="",
+    network="pods",
+    other_networks=(),
+    created_namespaces=("billing",),
+    other_namespaces=("shop",),
+    stack="mesh.prod",
+)
+
+
+class TheirCluster:
+    """A cluster with a mesh of meshes.yaml.
+
+    namespaces: labels by name. elsewhere: the namespaces in which istiod runs besides.
+    failure: what kubectl says to everything; "" for a cluster that answers.
+    """
+
+    def __init__(self, mesh: str) -> None:
+        self.mesh = copy.deepcopy(MESHES[mesh])
+        self.namespaces: dict[str, dict[str, str]] = {self.mesh["namespace"]: {}, "shop": {}}
+        self.elsewhere: list[str] = []
+        self.failure = ""
+
+    @contextmanager
+    def kubectl(self, _access: ClusterAccess) -> Iterator[Any]:
+        """Stand in for `cluster_access.kubectl`."""
+        if self.failure:
+            raise Unreachable(self.failure)
+        yield self
+
+    def check(self, *words: str, purpose: str, timeout_s: float) -> scripting.Done:
+        """Stand in for kubectl."""
+        assert purpose and timeout_s
+        kind, words = words[2], words[3:]
+        items = self._items(kind, words)
+        text = json.dumps({"items": items}) if items or "--ignore-not-found" not in words else ""
+        return scripting.Done(0, (json.dumps(items[0]) if len(items) == 1 and kind == "configmaps" else text).encode(), b"")
+
+    def json(self, *words: str) -> Any:
+        """Stand in for kubectl, for what may fail."""
+        assert "--all-namespaces" in words
+        return {"items": [{"metadata": {"namespace": name}} for name in self.elsewhere]}
+
+    def _items(self, kind: str, words: tuple[str, ...]) -> list[Any]:
+        here = "--namespace" in words and words[words.index("--namespace") + 1] == self.mesh["namespace"]
+        if kind == "deployments":
+            return self.mesh["deployments"] if here else []
+        if kind == "configmaps":
+            return [{"metadata": {"name": name}, "data": data} for name, data in self.mesh["config_maps"].items() if name in words and here]
+        if kind == "namespaces":
+            return [{"metadata": {"name": name, "labels": labels}} for name, labels in self.namespaces.items() if name in words]
+        assert kind == "mutatingwebhookconfigurations"
+        return [each for each in self.mesh["webhooks"] if "istio.io/tag" in each["metadata"]["labels"]]
+
+
+def read(cluster: TheirCluster, monkeypatch: pytest.MonkeyPatch, preview: bool = True, **changes: Any) -> tuple[Any, list[str]]:
+    """Return the facts that a check gives, and why it fails."""
+    monkeypatch.setattr(cluster_access, "kubectl", cluster.kubectl)
+    wanted = replace(WANTED, namespace=changes.pop("namespace", cluster.mesh["namespace"]), **changes)
+    news = {"access": json.dumps(asdict(ClusterAccess())), "wanted": json.dumps(asdict(wanted)), "preview": preview, "facts": None}
+    result = MeshReadingProvider().check({}, news)
+    assert "preview" not in result.inputs, "else every update after a preview would show a difference"
+    return result.inputs["facts"], [failure.reason for failure in result.failures]
+
+
+@pytest.mark.parametrize(
+    ("mesh", "changes"),
+    [
+        ("default", {}),
+        ("revisioned", {"revision": "prod"}),
+        ("revisioned", {"revision": "1-31"}),
+        ("revisioned", {}),
+        ("elsewhere", {"network": "vpc", "revision": "stable", "created_namespaces": ()}),
+    ],
+)
+def test_meshes_as_people_have_them_are_read(mesh: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = TheirCluster(mesh)
+    cluster.namespaces = {name: {"mesh": "yes"} for name in cluster.namespaces}
+    text, failures = read(cluster, monkeypatch, **changes)
+    assert not failures
+    assert mesh_facts.decode(text) == of_cluster(MESHES[mesh], changes.get("revision", None if mesh == "default" else "1-31"))
+
+
+def test_an_unreachable_cluster_is_unknown_in_a_preview_and_an_error_in_an_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = TheirCluster("default")
+    cluster.failure = "the cluster does not answer"
+    assert read(cluster, monkeypatch, preview=True) == (UNKNOWN, [])
+    assert read(cluster, monkeypatch, preview=False)[1] == ["the cluster does not answer"]
+
+
+def test_a_cluster_that_does_not_exist_yet_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = MeshReadingProvider().check({}, {"access": UNKNOWN, "wanted": "{}", "preview": True})
+    assert (result.inputs["facts"], result.failures) == (UNKNOWN, [])
+
+
+def test_another_namespace_is_named_where_istiod_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = TheirCluster("default")
+    cluster.elsewhere = ["aks-istio-system"]
+    [reason] = read(cluster, monkeypatch, namespace="istio")[1]
+    assert reason.endswith("no istiod runs in the namespace istio: set mesh.namespace to aks-istio-system")
+
+
+def test_a_managed_control_plane_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = TheirCluster("default")
+    cluster.mesh["deployments"] = []
+    [reason] = read(cluster, monkeypatch)[1]
+    assert "managed control planes outside of the cluster are not supported" in reason
+
+
+def test_a_revision_that_is_not_there_is_answered_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    [reason] = read(TheirCluster("revisioned"), monkeypatch, revision="canary")[1]
+    assert reason == "this mesh cannot be adopted: there is no revision or tag 'canary': set mesh.revision to one of 1-31, prod"
+
+
+def test_a_mesh_without_an_injector_is_ambient_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = TheirCluster("default")
+    del cluster.mesh["config_maps"]["istio-sidecar-injector"]
+    [reason] = read(cluster, monkeypatch)[1]
+    assert "ambient mode alone is not supported" in reason
+
+
+def test_all_problems_of_a_mesh_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = TheirCluster("unserved")
+    cluster.namespaces["shop"] = {"istio.io/dataplane-mode": "ambient"}
+    reasons = "\n".join(read(cluster, monkeypatch, other_networks=("far",), other_namespaces=("shop", "gone"))[1])
+    for part in (
+        "ENABLE_CA_SERVER=false",
+        "PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION=false",
+        "set global.network in istiod's values, or leave out far",
+        "the namespace shop is in ambient mode",
+        "the namespace gone does not exist",
+    ):
+        assert part in reasons
+
+
+def test_a_network_of_another_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    [reason] = read(TheirCluster("revisioned"), monkeypatch, network="vpc")[1]
+    assert "is called 'pods': give it this name in the stack's networks (the stack calls it 'vpc')" in reason
+
+
+def test_namespaces_that_discovery_selectors_leave_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = TheirCluster("elsewhere")
+    cluster.namespaces["mesh-system"] = {"mesh": "yes"}
+    one, other = read(cluster, monkeypatch, network="vpc")[1]
+    assert "does not see the namespace billing: discoverySelectors of its MeshConfig leave it out; create it with such labels" in one
+    assert "does not see the namespace shop" in other and "give it such labels" in other
+
+
+@pytest.mark.parametrize(
+    ("hub", "stated", "problem"),
+    [("", "", "set mesh.hub"), ("", "r.example.com/i", ""), ("registry.istio.io/testing", "r.example.com/i", "leave out mesh.hub")],
+)
+def test_the_registry_is_asked_for_only_where_nothing_names_it(
+    hub: str, stated: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = TheirCluster("default")
+    if not hub:
+        cluster.mesh["config_maps"]["istio-sidecar-injector"]["values"] = "{}"
+        cluster.mesh["deployments"][0]["spec"]["template"]["spec"]["containers"][0]["image"] = "pilot@sha256:0"
+    text, failures = read(cluster, monkeypatch, hub=stated)
+    assert len(failures) == bool(problem) and problem in "".join(failures)
+    if not problem:
+        assert mesh_facts.decode(text).proxy_image == "r.example.com/i/proxyv2:1.31.0"
