@@ -116,6 +116,21 @@ class Service(Record):
         return {name: labels[name]} if name else dict(labels)
 
 
+class Resources(Record):
+    """Declare what the container of a pod requests of its node, and its limits."""
+
+    requests: Mapping[str, str] = Field(
+        default={"cpu": "50m", "memory": "64Mi"},
+        description="Resources that the scheduler reserves, as Kubernetes quantities. "
+        "Default: `{cpu: 50m, memory: 64Mi}`.",
+    )
+    limits: Mapping[str, str] = Field(
+        default={"cpu": "1", "memory": "512Mi"},
+        description="Most that the container may use of each resource, as Kubernetes quantities. "
+        "Default: `{cpu: '1', memory: 512Mi}`.",
+    )
+
+
 class Pods(Record):
     """Declare a Deployment of the workload that this program creates."""
 
@@ -129,6 +144,23 @@ class Pods(Record):
         default={},
         description="Labels of the pods alone, merged over the workload's. A DestinationRule can "
         "tell pods from machines by a `version`, for instance. Default: the workload's labels.",
+    )
+    resources: Resources = Field(
+        default_factory=Resources,
+        description="Requests and limits of the application's container, which quotas of a "
+        "namespace may demand. Default: small ones.",
+    )
+    restricted: bool = Field(
+        default=True,
+        description="Whether the application's container has no privileges and is not root, as Pod "
+        "Security's level `restricted` demands. Set it to false for an image that must be root. "
+        "Default: true.",
+    )
+    run_as_user: int | None = Field(
+        default=None,
+        description="ID of the user that the application's container runs as, for an image whose "
+        "user is root or has no number. It is not 1337, whose traffic bypasses the sidecar. "
+        "Default: the image's user.",
     )
 
 
@@ -181,6 +213,12 @@ class WorkloadSettings(Record):
         default=None,
         description="Deployment that this program creates for the workload. "
         "Without it the program creates no pods; other pods with the labels are still selected.",
+    )
+    image_pull_secrets: Items[str] = Field(
+        default=(),
+        description="Secrets of the workload's namespace with which nodes pull the images of its "
+        "pods and of the Jobs that verify it. They exist; this program does not create them. "
+        "Default: those of the mesh (`global.imagePullSecrets` of istiod's values).",
     )
     max_unavailable: CountOrPercentage = Field(
         default="25%",

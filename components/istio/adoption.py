@@ -31,6 +31,8 @@ def adopt_mesh(mesh: MeshSettings, network: str, mesh_config: str, injector_valu
     adopted = {
         "id": default.get("meshId", ""),
         "cluster_id": values.get("multiCluster", {}).get("clusterName") or mesh.cluster_id,
-        "values": ChartValues(istiod={"meshConfig": {"defaultConfig": default}}),
+        "values": ChartValues(
+            istiod={"meshConfig": {"defaultConfig": default}, "global": {"imagePullSecrets": values.get("imagePullSecrets") or []}}
+        ),
     }
     return mesh.model_copy(update=adopted)

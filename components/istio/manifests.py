@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..config.existing import ExistingCluster
+from ..config.mesh import MeshSettings
 from ..config.stack import Settings
-from ..config.workload import Probe, WorkloadSettings
+from ..config.workload import Pods, Probe, WorkloadSettings
 from ..manifest import Manifest
 from ..names import (
     CLUSTER_DOMAIN,
@@ -179,17 +180,49 @@ def services(workload: WorkloadSettings) -> dict[str, Manifest]:
     }
 
 
-def deployment(workload: WorkloadSettings) -> Manifest | None:
+# Pod Security Standards, level "restricted" (kubernetes.io). The injected sidecar states no seccomp
+# profile of its own, so that one is the pod's.
+RESTRICTED_POD: Manifest = {"seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def restricted_container(user: int | None) -> Manifest:
+    """Return the security context of a container that Pod Security's level `restricted` admits.
+
+    user: the ID that it runs as; None: that of its image.
+    """
+    context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    return context if user is None else {**context, "runAsUser": user}
+
+
+def image_pull_secrets(workload: WorkloadSettings, mesh: MeshSettings) -> Manifest:
+    """Return the pull secrets of a workload's pods as a pod's manifest has them: its own and the mesh's."""
+    of_mesh = mesh.values.istiod.get("global", {}).get("imagePullSecrets") or ()
+    secrets = dict.fromkeys([*workload.image_pull_secrets, *of_mesh])
+    return {"imagePullSecrets": [{"name": name} for name in secrets]} if secrets else {}
+
+
+def _security(pods: Pods) -> tuple[Manifest, Manifest]:
+    """Return the security contexts of the application's pod and of its container, each as part of a manifest."""
+    if pods.restricted:
+        return {"securityContext": RESTRICTED_POD}, {"securityContext": restricted_container(pods.run_as_user)}
+    user = {} if pods.run_as_user is None else {"securityContext": {"runAsUser": pods.run_as_user}}
+    return {}, user
+
+
+def deployment(workload: WorkloadSettings, mesh: MeshSettings) -> Manifest | None:
     """The workload's Deployment, or None where this program does not run its pods."""
     name, pods = workload.name, workload.pods
     if pods is None:
         return None
+    pod_security, security = _security(pods)
     container: Manifest = {
         "name": name,
         "image": pods.image,
         "imagePullPolicy": "IfNotPresent",
         "ports": [{"name": port_name[:15], "containerPort": port} for port_name, port in workload.ports.items()],
         "readinessProbe": {**probe_method(workload.probe), "periodSeconds": workload.probe.period},
+        "resources": {"requests": dict(pods.resources.requests), "limits": dict(pods.resources.limits)},
+        **security,
     }
     if pods.args:
         container["args"] = list(pods.args)
@@ -202,7 +235,12 @@ def deployment(workload: WorkloadSettings) -> Manifest | None:
             "selector": {"matchLabels": selector},
             "template": {
                 "metadata": {"labels": {**pod_labels(workload), **selector}},
-                "spec": {"serviceAccountName": workload.service_account_name, "containers": [container]},
+                "spec": {
+                    "serviceAccountName": workload.service_account_name,
+                    **image_pull_secrets(workload, mesh),
+                    **pod_security,
+                    "containers": [container],
+                },
             },
         },
     }

@@ -110,7 +110,7 @@ class Workload(pulumi.ComponentResource):
                 for service in settings.services
             ]
         self.all_resources = list(self.identity_resources)
-        deployment = manifests.deployment(settings)
+        deployment = manifests.deployment(settings, args.mesh.settings)
         if deployment:
             depends_on = [*args.namespace_resources, account, *args.mesh.ready]
             pods = Deployment(

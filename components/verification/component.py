@@ -142,8 +142,8 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
             group_size=verified.min_group_size,
             port=port,
             selector=manifests.pod_labels(settings),
-            job=jobs.caller_job(settings, mesh.settings, text) if called else None,
-            plaintext_job=jobs.caller_job(settings, mesh.settings, plaintext, inside=False),
+            job=jobs.caller_job(settings, values["mesh"], text) if called else None,
+            plaintext_job=jobs.caller_job(settings, values["mesh"], plaintext, inside=False),
             endpoints_mark=targets.POD_ENDPOINTS,
             strict=verified.strict,
             warn_only=args.mode == "warn",
@@ -152,13 +152,14 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
 
     inputs = {
         "access": mesh.cluster.access,
+        "mesh": mesh.effective_config,
         "entries": {machine_name: machine.entry for machine_name, machine in machines.items()},
         "addresses": {machine_name: machine.address for machine_name, machine in machines.items()},
         "gateways": gateways,
     }
     # What could change the answer and is not in the script itself.
     objects = (
-        manifests.deployment(settings),
+        manifests.deployment(settings, mesh.settings),
         manifests.services(settings),
         manifests.workload_group(settings, ""),
         mesh.settings.version,

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from .. import names, shell
 from ..config.mesh import MeshSettings
 from ..config.workload import WorkloadSettings
+from ..istio.manifests import RESTRICTED_POD, image_pull_secrets, restricted_container
 from ..manifest import Manifest
 from . import targets
 from .targets import POD_ENDPOINTS, TIMEOUT_S
 
 CALL_SCRIPT = "verification/call-service"
 """The script that calls a workload from inside the mesh; `call_variables` stand before it."""
+_NOBODY = 65534
+"""The user of a Job's container: the image's is root. Only the proxy's user bypasses the sidecar."""
 
 
 def call_variables(
@@ -73,9 +76,17 @@ def caller_job(workload: WorkloadSettings, mesh: MeshSettings, text: str, inside
         "imagePullPolicy": "IfNotPresent",
         "command": ["bash", "-c", text],
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}},
+        "securityContext": restricted_container(_NOBODY),
     }
     account = {"serviceAccountName": workload.service_account_name} if inside else {"automountServiceAccountToken": False}
-    pod = {"restartPolicy": "Never", **account, "containers": [container]}
+    pod = {
+        "restartPolicy": "Never",
+        **account,
+        **image_pull_secrets(workload, mesh),
+        "securityContext": RESTRICTED_POD,
+        "containers": [container],
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import permutations
 
-from ...names import ISTIO_NAMESPACE, MACHINE_PORTS
+from ...names import ISTIO_NAMESPACE, MACHINE_PORTS, PROXY_USER
 from ..addresses import is_port
 from ..problems import Problem, suggestion
 from ..stack import Settings
-from ..workload import Probe, Service, WorkloadSettings
+from ..workload import Pods, Probe, Service, WorkloadSettings
 from .names import KUBERNETES_NAME, check_labels, check_names
 
 # First words of a port's name, by which Istio selects its protocol (istio.io: Protocol Selection).
 PROTOCOLS = frozenset(
     {"grpc", "grpc-web", "http", "http2", "https", "mongo", "mysql", "redis", "tcp", "tls"}
 )
+_SECRET = re.compile(rf"{KUBERNETES_NAME.pattern}(\.{KUBERNETES_NAME.pattern}){{0,3}}")
+# k8s.io/apimachinery: resource.Quantity, without exponents.
+_QUANTITY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
+_MAX_USER = 2**31 - 1
 
 
 def check(settings: Settings) -> Iterator[Problem]:
@@ -66,9 +71,15 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
     yield from _check_probe(f"{path}.probe", workload.probe, workload)
     for name, service in workload.services.items():
         yield from _check_service(f"{path}.services.{name}", service, workload)
+    for index, secret in enumerate(workload.image_pull_secrets):
+        if not _SECRET.fullmatch(secret):
+            yield Problem(
+                f"{path}.imagePullSecrets[{index}]",
+                f"{secret!r} is not a name of a Secret: use lower-case letters, digits, '-' "
+                "and '.'",
+            )
     if workload.pods:
-        if workload.pods.replicas < 0:
-            yield Problem(f"{path}.pods.replicas", "must not be negative")
+        yield from _check_pods(f"{path}.pods", workload.pods)
         yield from check_labels(f"{path}.pods.labels", workload.pods.labels)
         for service in workload.services.values():
             for key, value in service.selected(workload.labels).items():
@@ -78,6 +89,35 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
                         f"removes the pods from the Service {service.name}, "
                         f"which selects {key}: {value}",
                     )
+
+
+def _check_pods(path: str, pods: Pods) -> Iterator[Problem]:
+    if pods.replicas < 0:
+        yield Problem(f"{path}.replicas", "must not be negative")
+    for key, quantities in (
+        ("requests", pods.resources.requests),
+        ("limits", pods.resources.limits),
+    ):
+        for resource, quantity in quantities.items():
+            if not _QUANTITY.fullmatch(quantity):
+                yield Problem(
+                    f"{path}.resources.{key}.{resource}",
+                    f"{quantity!r} is not a quantity of Kubernetes: expected one such as 500m or "
+                    "128Mi",
+                )
+    if pods.run_as_user is not None:
+        if not 0 <= pods.run_as_user <= _MAX_USER or pods.run_as_user == PROXY_USER:
+            yield Problem(
+                f"{path}.runAsUser",
+                f"{pods.run_as_user} is not a user for an application: expected 0 to {_MAX_USER}, "
+                f"and not {PROXY_USER}, whose traffic bypasses the sidecar",
+            )
+        elif pods.run_as_user == 0 and pods.restricted:
+            yield Problem(
+                f"{path}.runAsUser",
+                "is root, which Pod Security's level restricted refuses: choose another user, or "
+                "set restricted to false",
+            )
 
 
 def _check_service_account(path: str, name: str | None) -> Iterator[Problem]:
