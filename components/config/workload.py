@@ -97,9 +97,17 @@ class Service(Record):
     name: str = Field(
         default="", alias=MAP_KEY, description="Name of the Service, as in `services`."
     )
+    existing: bool = Field(
+        default=False,
+        description="Whether the Service is in the cluster already. If true it is used as it is, "
+        "and neither changed nor deleted. A preview refuses one that is missing, or whose selector "
+        "or ports do not fit the workload. Its namespace is in `cluster.namespaces`. Default: the "
+        "program creates it.",
+    )
     ports: Mapping[str, int] = Field(
+        default={},
         description="Port of the Service (1 to 65535) by the name of the workload's port that it "
-        "leads to."
+        "leads to. Required, unless the Service is `existing`; then its own ports are used.",
     )
     selector: Mapping[str, str] | None = Field(
         default=None,
@@ -172,6 +180,12 @@ class ServiceAccount(Record):
         description="Name of the service account in the workload's namespace. "
         "Default: the workload's name.",
     )
+    create: bool = Field(
+        default=True,
+        description="Whether the program creates the service account. If false it is in the "
+        "cluster already, is used as it is, and is neither changed nor deleted. Its namespace is "
+        "in `cluster.namespaces`. Default: it is created.",
+    )
 
 
 class WorkloadSettings(Record):
@@ -230,6 +244,11 @@ class WorkloadSettings(Record):
     role: Literal["sidecar", "router"] = Field(
         default="sidecar", alias=ROLE, description="Role of the proxy on the workload's machines."
     )
+
+    @property
+    def existing_services(self) -> list[str]:
+        """The names of its Services that are in the cluster already."""
+        return [name for name, service in self.services.items() if service.existing]
 
     @property
     def service_account_name(self) -> str:

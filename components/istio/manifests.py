@@ -161,7 +161,7 @@ def pod_labels(workload: WorkloadSettings) -> dict[str, str]:
 
 
 def services(workload: WorkloadSettings) -> dict[str, Manifest]:
-    """The workload's Services by name.
+    """The Services that this program creates for the workload, by name.
 
     skipAwait: the provider would wait for endpoints, and Kubernetes never lists machines there (istio/istio#34755).
     """
@@ -177,6 +177,7 @@ def services(workload: WorkloadSettings) -> dict[str, Manifest]:
             },
         }
         for name, service in workload.services.items()
+        if not service.existing
     }
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
 from pulumi_kubernetes.coordination.v1 import Lease
 from pulumi_kubernetes.core.v1 import Service, ServiceAccount
+from pulumi_kubernetes.core.v1.outputs import ServiceSpec
 
 from .. import names
 from ..config.workload import WorkloadSettings
-from ..kubernetes import custom_resource
+from ..existing_objects import SERVICE, SERVICE_ACCOUNT, ExistingObject, ports_by_name
+from ..kubernetes import custom_resource, use_existing
+from ..manifest import Manifest
 from . import manifests, network_gateways
 from .control_plane import Mesh
 from .namespace import owned_namespace
@@ -64,12 +68,18 @@ class WorkloadArgs:
 class Workload(pulumi.ComponentResource):
     """ServiceAccount, WorkloadGroup, Services, Deployment and Lease (its slots) of a workload.
 
+    A ServiceAccount and Services of others are read where the settings say that they exist.
+
+    existing_services: the specs of Services that exist, by name.
+    effective_settings: the settings, with the ports of Services that exist.
     identity_resources: what must exist before the first machine joins.
     all_resources: these and the pods: what can be called.
     """
 
     settings: WorkloadSettings
     mesh: Mesh
+    existing_services: pulumi.Output[dict[str, Manifest]]
+    effective_settings: pulumi.Output[WorkloadSettings]
     identity_resources: list[pulumi.Resource]
     all_resources: list[pulumi.Resource]
 
@@ -79,9 +89,7 @@ class Workload(pulumi.ComponentResource):
         self.settings, self.mesh = settings, args.mesh
         in_namespace = pulumi.ResourceOptions(parent=self, depends_on=list(args.namespace_resources))
         in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[*args.namespace_resources, *args.mesh.ready])
-        account = ServiceAccount(
-            names.part_name(name, names.ACCOUNT), metadata=manifests.service_account(settings)["metadata"], opts=in_namespace
-        )
+        account = self._account(in_namespace)
         workload_group = custom_resource(
             names.part_name(name, names.WORKLOAD_GROUP), manifests.workload_group(settings, args.mesh.network), in_mesh
         )
@@ -94,7 +102,10 @@ class Workload(pulumi.ComponentResource):
             )
             for service, manifest in manifests.services(settings).items()
         ]
-        self.identity_resources = [account, workload_group, *services]
+        existing = {service: self._existing_service(service, in_namespace) for service in settings.existing_services}
+        self.existing_services = pulumi.Output.from_input({service: read.spec.apply(_manifest) for service, read in existing.items()})
+        self.effective_settings = self.existing_services.apply(partial(with_existing_ports, settings))
+        self.identity_resources = [account, workload_group, *services, *existing.values()]
         if args.machines:
             slots_metadata = manifests.slots_lease(settings, args.machines)["metadata"]
             slots_name = names.part_name(name, names.SLOTS)
@@ -107,7 +118,7 @@ class Workload(pulumi.ComponentResource):
                     network_gateways.failover_rule(service, settings, args.clients_see_several_gateways),
                     in_mesh,
                 )
-                for service in settings.services
+                for service in manifests.services(settings)
             ]
         self.all_resources = list(self.identity_resources)
         deployment = manifests.deployment(settings, args.mesh.settings)
@@ -121,3 +132,51 @@ class Workload(pulumi.ComponentResource):
             )
             self.all_resources.append(pods)
         self.register_outputs({})
+
+    def _account(self, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+        """Create the ServiceAccount, or read the one that exists. It then keeps its resource name, so that Pulumi lets go of one that it created."""
+        settings, resource_name = self.settings, names.part_name(self._name, names.ACCOUNT)
+        if settings.service_account.create:
+            return ServiceAccount(resource_name, metadata=manifests.service_account(settings)["metadata"], opts=opts)
+        return ServiceAccount.get(resource_name, self._use(SERVICE_ACCOUNT, settings.service_account_name), opts=opts)
+
+    def _existing_service(self, service: str, opts: pulumi.ResourceOptions) -> Service:
+        return Service.get(names.service_resource_name(self._name, service), self._use(SERVICE, service), opts=opts)
+
+    def _use(self, kind: str, name: str) -> str:
+        """Have an object of others looked at before anything is changed, and return the id by which it is read."""
+        settings = self.settings
+        used = ExistingObject(
+            workload=settings.name,
+            kind=kind,
+            namespace=settings.namespace,
+            name=name,
+            labels=dict(settings.labels),
+            pod_labels=manifests.pod_labels(settings) if settings.pods else dict(settings.labels),
+            ports=dict(settings.ports),
+        )
+        use_existing(self.mesh.cluster, used)
+        return f"{settings.namespace}/{name}"
+
+
+def _manifest(spec: ServiceSpec) -> Manifest:
+    """Return what matters of a Service that was read, as its manifest has it."""
+    return {
+        "selector": dict(spec.selector or {}),
+        "ports": [
+            {"name": port.name or "", "port": port.port, "targetPort": port.target_port, "protocol": port.protocol or "TCP"}
+            for port in spec.ports or ()
+        ],
+    }
+
+
+def with_existing_ports(workload: WorkloadSettings, specs: Mapping[str, Manifest]) -> WorkloadSettings:
+    """Return a workload whose existing Services have the ports that the cluster has.
+
+    specs: the existing Services' specs by name.
+    """
+    ports = {name: ports_by_name(spec, workload.ports) for name, spec in specs.items()}
+    services = {
+        name: service.model_copy(update={"ports": ports[name]}) if name in ports else service for name, service in workload.services.items()
+    }
+    return workload.model_copy(update={"services": services})

@@ -90,8 +90,8 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence
         from_cluster[name] = _from_cluster(verified, args, addresses)
         result = commands.result(from_cluster[name], Evidence)
         evidence[name] = [pulumi.Output.unsecret(result)]
-        if targets.probe_target(settings):
-            caller = _Caller(settings, args, addresses, from_cluster[name])
+        if settings.services:
+            caller = _Caller(verified.workload, args, addresses, from_cluster[name])
             evidence[name] += [_from_machine(machine, caller) for machine in verified.machines]
     for verified in args.workloads:
         settings = verified.workload.settings
@@ -120,10 +120,11 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
     """Wait until the entries are healthy, then have a pod call every machine that pods can call."""
     mesh, settings = args.mesh, verified.workload.settings
     machines = {machine.pulumi_resource_name: machine for machine in verified.machines}
-    target = targets.probe_target(settings)
-    port = target[2] if target else settings.probe.port
 
     def payload(values: Mapping[str, Any]) -> verify_workload.Payload:
+        settings: WorkloadSettings = values["workload"]
+        target = targets.probe_target(settings)
+        port = target[2] if target else settings.probe.port
         expected = [
             endpoint
             for machine, address in values["addresses"].items()
@@ -153,6 +154,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
     inputs = {
         "access": mesh.cluster.access,
         "mesh": mesh.effective_config,
+        "workload": verified.workload.effective_settings,
         "entries": {machine_name: machine.entry for machine_name, machine in machines.items()},
         "addresses": {machine_name: machine.address for machine_name, machine in machines.items()},
         "gateways": gateways,
@@ -168,6 +170,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
         "joined": {machine_name: machine.revision for machine_name, machine in machines.items()},
         "gateways": gateways,
         "objects": json.dumps(objects),
+        **({"existing": verified.workload.existing_services} if settings.existing_services else {}),
     }
     return commands.local_command(
         part_name(verified.workload.pulumi_resource_name, VERIFICATION),
@@ -184,12 +187,12 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
 class _Caller:
     """What machines of a workload call, and when.
 
-    settings: the workload. args: what is verified.
+    workload: its objects in the cluster. args: what is verified.
     gateways: the addresses of each network's gateway.
     from_cluster: the command that calls the machines from the cluster; it runs before.
     """
 
-    settings: WorkloadSettings
+    workload: Workload
     args: VerificationArgs
     gateways: GatewayAddresses
     from_cluster: local.Command
@@ -201,21 +204,23 @@ def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
     The first is left out where the program runs no pods of the workload, the second where pods
     cannot call the machine.
     """
-    settings, args = caller.settings, caller.args
+    settings, args = caller.workload.settings, caller.args
     pods_network = args.mesh.network
     with_pods = bool(settings.pods and settings.pods.replicas)
     in_pods_network = machine.network == pods_network
 
-    def variables(addresses: dict[str, list[str]]) -> str:
+    def variables(values: Mapping[str, Any]) -> str:
+        addresses: dict[str, list[str]] = values["gateways"]
         through_gateway = with_pods and not in_pods_network
-        values = jobs.call_variables(
-            settings,
+        text = jobs.call_variables(
+            values["workload"],
             caller=f"machine {machine.pulumi_resource_name}",
             mode=args.mode,
             wanted=targets.expected_endpoints(machine.network, pods_network, "", 0, addresses) if through_gateway else [],
             ranges=[args.mesh.cluster.pod_cidr] if with_pods and in_pods_network else [],
             answered=machine.network in addresses,
         )
-        return shell.assignments(values)
+        return shell.assignments(text)
 
-    return machine.verify(jobs.CALL_SCRIPT, caller.gateways.apply(variables), [caller.from_cluster]).apply(parse)
+    inputs = pulumi.Output.all(gateways=caller.gateways, workload=caller.workload.effective_settings)
+    return machine.verify(jobs.CALL_SCRIPT, inputs.apply(variables), [caller.from_cluster]).apply(parse)

@@ -8,9 +8,10 @@ from itertools import permutations
 
 from ...names import ISTIO_NAMESPACE, MACHINE_PORTS, PROXY_USER
 from ..addresses import is_port
+from ..existing import ExistingCluster
 from ..problems import Problem, suggestion
 from ..stack import Settings
-from ..workload import Pods, Probe, Service, WorkloadSettings
+from ..workload import Pods, Probe, Service, ServiceAccount, WorkloadSettings
 from .names import KUBERNETES_NAME, check_labels, check_names
 
 # First words of a port's name, by which Istio selects its protocol (istio.io: Protocol Selection).
@@ -28,9 +29,28 @@ def check(settings: Settings) -> Iterator[Problem]:
     yield from check_names("workloads", settings.workloads)
     for workload in settings.workloads.values():
         yield from _check_workload(f"workloads.{workload.name}", workload)
+        if not _exists(settings, workload.namespace):
+            yield from _check_nothing_exists(workload)
     for first, second in permutations(settings.workloads.values(), 2):
         if first.namespace == second.namespace:
             yield from _check_pair(first, second)
+
+
+def _exists(settings: Settings, namespace: str) -> bool:
+    """Return whether a namespace is there before the program runs."""
+    cluster = settings.cluster
+    return isinstance(cluster, ExistingCluster) and namespace in cluster.namespaces
+
+
+def _check_nothing_exists(workload: WorkloadSettings) -> Iterator[Problem]:
+    """Yield what a workload uses in a namespace that this program creates, hence finds empty."""
+    path = f"workloads.{workload.name}"
+    created = f"the program creates the namespace {workload.namespace}, so nothing is in it"
+    fix = "if it exists, list it in `namespaces` of a cluster of the platform existing"
+    if not workload.service_account.create:
+        yield Problem(f"{path}.serviceAccount.create", f"{created} to be used: {fix}")
+    for name in workload.existing_services:
+        yield Problem(f"{path}.services.{name}.existing", f"{created} to be used: {fix}")
 
 
 def _check_pair(first: WorkloadSettings, second: WorkloadSettings) -> Iterator[Problem]:
@@ -41,6 +61,15 @@ def _check_pair(first: WorkloadSettings, second: WorkloadSettings) -> Iterator[P
                 f"workloads.{second.name}.services.{service}",
                 f"workload {first.name} has a Service of this name in the namespace "
                 f"{first.namespace}: choose another",
+            )
+        if first.service_account_name == second.service_account_name and (
+            first.service_account.create or second.service_account.create
+        ):
+            yield Problem(
+                f"workloads.{second.name}.serviceAccount",
+                f"workload {first.name} has the service account {first.service_account_name} in "
+                f"the namespace {first.namespace}: choose another name, or set `create: false` for "
+                "both if it exists without this program",
             )
     if first.labels and first.labels.items() <= second.labels.items():
         if first.labels == second.labels and first.name > second.name:
@@ -66,7 +95,7 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             f"got {namespace!r}",
         )
     yield from check_labels(f"{path}.labels", workload.labels)
-    yield from _check_service_account(f"{path}.serviceAccount.name", workload.service_account.name)
+    yield from _check_service_account(f"{path}.serviceAccount", workload.service_account)
     yield from _check_ports(f"{path}.ports", workload)
     yield from _check_probe(f"{path}.probe", workload.probe, workload)
     for name, service in workload.services.items():
@@ -81,7 +110,8 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
     if workload.pods:
         yield from _check_pods(f"{path}.pods", workload.pods)
         yield from check_labels(f"{path}.pods.labels", workload.pods.labels)
-        for service in workload.services.values():
+        created = (service for service in workload.services.values() if not service.existing)
+        for service in created:
             for key, value in service.selected(workload.labels).items():
                 if workload.pods.labels.get(key, value) != value:
                     yield Problem(
@@ -120,16 +150,26 @@ def _check_pods(path: str, pods: Pods) -> Iterator[Problem]:
             )
 
 
-def _check_service_account(path: str, name: str | None) -> Iterator[Problem]:
-    if name == "":
+def _check_service_account(path: str, account: ServiceAccount) -> Iterator[Problem]:
+    name = account.name
+    if name == "default" and account.create:
+        yield Problem(
+            f"{path}.name",
+            "every namespace has a service account `default`, which this program must not own: "
+            "choose another name, or set `create: false`",
+        )
+    elif name == "":
         # istio/istio#39603: pods would call machines without a service account in plaintext.
         yield Problem(
-            path,
+            f"{path}.name",
             "must not be empty: the machines would have no identity "
             "(leave the key out for the workload's name)",
         )
     elif name is not None and not KUBERNETES_NAME.fullmatch(name):
-        yield Problem(path, f"{name!r} is not a valid name: use lower-case letters, digits and '-'")
+        yield Problem(
+            f"{path}.name",
+            f"{name!r} is not a valid name: use lower-case letters, digits and '-'",
+        )
 
 
 def _check_ports(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
@@ -173,6 +213,14 @@ def _check_service(path: str, service: Service, workload: WorkloadSettings) -> I
         yield Problem(
             path, "is not a valid name of a Service: use lower-case letters, digits and '-'"
         )
+    if service.existing:
+        for key, is_set in (("ports", service.ports), ("selector", service.selector)):
+            if is_set:
+                yield Problem(
+                    f"{path}.{key}",
+                    "is that of the Service in the cluster, which is not changed: leave it out",
+                )
+        return
     if not service.ports:
         yield Problem(f"{path}.ports", "must not be empty: name a port of the workload")
     numbers = list(service.ports.values())
