@@ -87,6 +87,8 @@ def _service_problems(expected: ExistingObject, spec: Manifest) -> Iterator[str]
     if spec.get("type") == "ExternalName":
         yield f"{place} is of the type ExternalName, which has no endpoints: name a Service that selects pods"
         return
+    if spec.get("clusterIP") == "None":
+        yield f"{place} is headless, so the cluster's DNS would never give clients a machine: name a Service with a cluster IP"
     selector = spec.get("selector") or {}
     if not selector:
         yield f"{place} has no selector, so machines cannot be its endpoints: give it one of the workload's labels"

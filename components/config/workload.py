@@ -115,6 +115,21 @@ class Service(Record):
         "label `app`, else `app.kubernetes.io/name`, else all labels of the workload. So versions "
         "of one application can share a Service.",
     )
+    annotations: Mapping[str, str] = Field(
+        default={},
+        description="Annotations of the Service, such as `networking.istio.io/exportTo`. "
+        "Default: the program's own alone.",
+    )
+    app_protocols: Mapping[str, str] = Field(
+        default={},
+        description="Protocol (`appProtocol`) by the name of a port of the Service, such as "
+        "`grpc` or `kubernetes.io/h2c`. Default: Istio takes it from the port's name.",
+    )
+    headless: bool = Field(
+        default=False,
+        description="Whether the Service has no cluster IP. The cluster's DNS then gives clients "
+        "its pods alone, so no verification calls machines by it. Default: it has a cluster IP.",
+    )
 
     def selected(self, labels: Mapping[str, str]) -> dict[str, str]:
         """Return the labels that the Service selects, for a workload with these `labels`."""

@@ -167,11 +167,22 @@ def services(workload: WorkloadSettings) -> dict[str, Manifest]:
     """
     return {
         name: {
-            "metadata": {"name": name, "namespace": workload.namespace, "annotations": {"pulumi.com/skipAwait": "true"}},
+            "metadata": {
+                "name": name,
+                "namespace": workload.namespace,
+                "annotations": {**service.annotations, "pulumi.com/skipAwait": "true"},
+            },
             "spec": {
+                **({"clusterIP": "None"} if service.headless else {}),
                 "selector": service.selected(workload.labels),
                 "ports": [
-                    {"name": port_name, "port": port, "targetPort": workload.ports[port_name], "protocol": "TCP"}
+                    {
+                        "name": port_name,
+                        "port": port,
+                        "targetPort": workload.ports[port_name],
+                        "protocol": "TCP",
+                        **({"appProtocol": service.app_protocols[port_name]} if port_name in service.app_protocols else {}),
+                    }
                     for port_name, port in service.ports.items()
                 ],
             },

@@ -119,6 +119,7 @@ class Workload(pulumi.ComponentResource):
                     in_mesh,
                 )
                 for service in manifests.services(settings)
+                if not settings.services[service].headless
             ]
         self.all_resources = list(self.identity_resources)
         deployment = manifests.deployment(settings, args.mesh.settings)

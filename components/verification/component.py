@@ -90,7 +90,7 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence
         from_cluster[name] = _from_cluster(verified, args, addresses)
         result = commands.result(from_cluster[name], Evidence)
         evidence[name] = [pulumi.Output.unsecret(result)]
-        if settings.services:
+        if targets.is_called(settings):
             caller = _Caller(verified.workload, args, addresses, from_cluster[name])
             evidence[name] += [_from_machine(machine, caller) for machine in verified.machines]
     for verified in args.workloads:

@@ -65,6 +65,7 @@ def test_a_service_that_leads_to_machines_is_used(programs: Programs, ports: lis
         ({"selector": {"app": "shop"}}, "selects app: shop, so machines would never be its endpoints: give workloads.product.labels these labels"),
         ({"selector": {"app": "product", "tier": "web"}}, "selects tier: web, so machines would never"),
         ({"selector": None}, "has no selector, so machines cannot be its endpoints"),
+        ({"clusterIP": "None"}, "is headless, so the cluster's DNS would never give clients a machine: name a Service with a cluster IP"),
         ({"type": "ExternalName", "selector": None}, "is of the type ExternalName, which has no endpoints"),
         ({"ports": [port(80, 8081)]}, "leads its port 80 to 8081, which is none of the workload's ports (http: 8080, tcp-db: 5432): add the port"),
         ({"ports": [port(80, "web")]}, "leads its port 80 to web, which is none of the workload's ports"),

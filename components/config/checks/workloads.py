@@ -12,12 +12,14 @@ from ..existing import ExistingCluster
 from ..problems import Problem, suggestion
 from ..stack import Settings
 from ..workload import Pods, Probe, Service, ServiceAccount, WorkloadSettings
-from .names import KUBERNETES_NAME, check_labels, check_names
+from .names import KUBERNETES_NAME, check_annotations, check_labels, check_names
 
 # First words of a port's name, by which Istio selects its protocol (istio.io: Protocol Selection).
 PROTOCOLS = frozenset(
     {"grpc", "grpc-web", "http", "http2", "https", "mongo", "mysql", "redis", "tcp", "tls"}
 )
+# Those, and Kubernetes' own (istio/istio: pkg/config/kube/conversion.go, ConvertProtocol).
+APP_PROTOCOLS = PROTOCOLS | {"kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"}
 _SECRET = re.compile(rf"{KUBERNETES_NAME.pattern}(\.{KUBERNETES_NAME.pattern}){{0,3}}")
 # k8s.io/apimachinery: resource.Quantity, without exponents.
 _QUANTITY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
@@ -214,11 +216,17 @@ def _check_service(path: str, service: Service, workload: WorkloadSettings) -> I
             path, "is not a valid name of a Service: use lower-case letters, digits and '-'"
         )
     if service.existing:
-        for key, is_set in (("ports", service.ports), ("selector", service.selector)):
+        for key, is_set in (
+            ("ports", service.ports),
+            ("selector", service.selector),
+            ("annotations", service.annotations),
+            ("appProtocols", service.app_protocols),
+            ("headless", service.headless),
+        ):
             if is_set:
                 yield Problem(
                     f"{path}.{key}",
-                    "is that of the Service in the cluster, which is not changed: leave it out",
+                    "follows from the Service in the cluster, which is not changed: leave it out",
                 )
         return
     if not service.ports:
@@ -232,6 +240,17 @@ def _check_service(path: str, service: Service, workload: WorkloadSettings) -> I
         if name not in workload.ports:
             hint = suggestion(name, workload.ports)
             yield Problem(f"{path}.ports.{name}", f"is not a port of the workload{hint}")
+    yield from check_annotations(f"{path}.annotations", service.annotations)
+    for name, protocol in service.app_protocols.items():
+        if name not in service.ports:
+            hint = suggestion(name, service.ports)
+            yield Problem(f"{path}.appProtocols.{name}", f"is not a port of the Service{hint}")
+        elif protocol not in APP_PROTOCOLS:
+            yield Problem(
+                f"{path}.appProtocols.{name}",
+                f"{protocol!r} is not a protocol of Istio: expected one of "
+                f"{', '.join(sorted(APP_PROTOCOLS))}",
+            )
     for key, value in (service.selector or {}).items():
         if workload.labels.get(key) != value:
             has = "is none of its labels"
