@@ -59,7 +59,7 @@ PROXY_USER = 1337
 
 # Labels and annotations.
 NETWORK_LABEL = "topology.istio.io/network"
-INJECTION_LABEL = "istio-injection"
+INJECTION_LABEL, REVISION_LABEL = "istio-injection", "istio.io/rev"
 WORKLOAD_LABEL = "istio-vm-mesh/workload"
 """The selector of a workload's Deployment."""
 MACHINE_LABEL, REGISTRATION_LABEL = "istio-vm-mesh/machine", "istio-vm-mesh/registration"

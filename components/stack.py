@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 from pulumi.runtime.config import get_config, get_config_env
 
-from .config.existing import ExistingCluster, SshMachine
+from .config.existing import SshMachine
 from .config.gateway_machines import gateway_machine_names, networks_with_gateway
 from .config.problems import SettingsError
 from .config.reader import secret_problems
@@ -48,7 +48,6 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
     """Declare all resources of a stack and return its outputs by name."""
     for note in network_gateways.connectivity_notes(settings):
         pulumi.log.info(note)
-    adopted = settings.cluster if isinstance(settings.cluster, ExistingCluster) else None
     networks = dispatch.networks(stack, settings)
     cluster = check_cluster("cluster-check", dispatch.cluster(stack, settings, networks))
     in_cluster = cluster_options("kubernetes", cluster)
@@ -57,11 +56,11 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         cluster=cluster,
         networks_with_gateway=networks_with_gateway(settings),
         networks_without_gateway=network_gateways.networks_without_gateway(settings),
+        namespace=settings.namespaces.get(ISTIO_NAMESPACE),
     )
     mesh = Mesh("mesh", mesh_args, in_cluster)
-    created = {workload.namespace for workload in settings.workloads.values()} - {ISTIO_NAMESPACE}
-    created -= set(adopted.namespaces) if adopted else set()
-    in_namespace = namespaces(created, mesh, in_cluster)
+    created = settings.created_namespaces - {ISTIO_NAMESPACE}
+    in_namespace = namespaces(created, mesh, in_cluster, settings.namespaces)
     forgotten = {name for name, machine in settings.machines_of_type(SshMachine).items() if machine.forget}
     workloads: dict[str, Workload] = {}
     for name, workload in settings.workloads.items():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
+from ..names import ISTIO_NAMESPACE
 from .docker import DockerMachine, KindCluster
 from .existing import ExistingCluster, SshMachine
 from .google import GceInstanceGroup, GceMachine, GkeCluster, Google, GoogleMachine, Subnet
@@ -31,6 +33,21 @@ class Verification(Record):
     )
 
 
+class NamespaceSettings(Record):
+    """Declare what a namespace that this program creates carries, for policies of the cluster."""
+
+    labels: Mapping[str, str] = Field(
+        default={},
+        description="Labels of the namespace, such as `pod-security.kubernetes.io/enforce` or "
+        "those that an admission policy demands. Default: the program's own alone.",
+    )
+    annotations: Mapping[str, str] = Field(
+        default={},
+        description="Annotations of the namespace, such as an owner or a cost centre. "
+        "Default: none.",
+    )
+
+
 class Settings(Record):
     """Declare a whole stack: networks, a cluster, a mesh, its workloads and their machines."""
 
@@ -45,6 +62,12 @@ class Settings(Record):
     workloads: Named[WorkloadSettings] = Field(
         default={},
         description="Applications with an identity in the mesh, by name. Default: none.",
+    )
+    namespaces: Mapping[str, NamespaceSettings] = Field(
+        default={},
+        description="Labels and annotations of the namespaces that this program creates, by name: "
+        "those of workloads, and Istio's unless the mesh is adopted. Default: each has the "
+        "program's own labels.",
     )
     machines: Named[Annotated[Machine, Field(discriminator="platform")]] = Field(
         default={},
@@ -61,6 +84,14 @@ class Settings(Record):
         description="Verification of requests between pods and machines after every update. "
         "Default: a failure fails the update.",
     )
+
+    @property
+    def created_namespaces(self) -> set[str]:
+        """The namespaces that this program creates: of workloads, and Istio's in its own mesh."""
+        wanted = {workload.namespace for workload in self.workloads.values()} - {ISTIO_NAMESPACE}
+        if isinstance(self.cluster, ExistingCluster):
+            wanted -= set(self.cluster.namespaces)
+        return wanted if self.mesh.adopt else wanted | {ISTIO_NAMESPACE}
 
     def cidrs(self, network: str) -> tuple[str, ...]:
         """Return all CIDRs of a network: subnets, the cluster's pods if they are in it, `cidrs`."""

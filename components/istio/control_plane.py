@@ -11,10 +11,11 @@ from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from .. import commands, names
 from ..config.mesh import MeshSettings
+from ..config.stack import NamespaceSettings
 from ..kubernetes import Cluster, custom_resource
 from ..manifest import Manifest
 from . import adoption, charts, network_gateways
-from .manifests import istiod_exposure, services_exposure, strict_mtls
+from .manifests import istiod_exposure, namespace, services_exposure, strict_mtls
 from .namespace import owned_namespace
 from .scripts import gateway_api
 
@@ -27,12 +28,14 @@ class MeshArgs:
     cluster: the cluster that it is in.
     networks_with_gateway: networks of machines whose gateway is machines.
     networks_without_gateway: networks of machines that have no gateway.
+    namespace: what the stack states of Istio's namespace, where this program creates it.
     """
 
     settings: MeshSettings
     cluster: Cluster
     networks_with_gateway: Sequence[str] = ()
     networks_without_gateway: Sequence[str] = ()
+    namespace: NamespaceSettings | None = None
 
     @property
     def other_networks(self) -> list[str]:
@@ -122,7 +125,8 @@ class Mesh(pulumi.ComponentResource):
         )
 
     def _namespace(self) -> list[pulumi.Resource]:
-        metadata = {"name": names.ISTIO_NAMESPACE, "labels": {names.NETWORK_LABEL: self.network}}
+        labels = {names.NETWORK_LABEL: self.network}
+        metadata = namespace(names.ISTIO_NAMESPACE, labels, self._args.namespace)["metadata"]
         opts = pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready)
         return owned_namespace(self.child_name(names.ISTIO_NAMESPACE), metadata, self.cluster, opts)
 

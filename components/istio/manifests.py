@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..config.existing import ExistingCluster
 from ..config.mesh import MeshSettings
-from ..config.stack import Settings
+from ..config.stack import NamespaceSettings, Settings
 from ..config.workload import Pods, Probe, WorkloadSettings
 from ..manifest import Manifest
 from ..names import (
@@ -89,9 +89,16 @@ def enforces_strict_mtls(settings: Settings, workload: WorkloadSettings) -> bool
     )
 
 
-def injected_namespace(name: str) -> Manifest:
+def namespace(name: str, labels: Mapping[str, str], stated: NamespaceSettings | None = None) -> Manifest:
+    """A namespace with labels of this program's, and what the stack states of it."""
+    stated = stated or NamespaceSettings()
+    annotations = {"annotations": dict(stated.annotations)} if stated.annotations else {}
+    return {"metadata": {"name": name, "labels": {**stated.labels, **labels}, **annotations}}
+
+
+def injected_namespace(name: str, stated: NamespaceSettings | None = None) -> Manifest:
     """A namespace whose pods get a sidecar."""
-    return {"metadata": {"name": name, "labels": {INJECTION_LABEL: "enabled"}}}
+    return namespace(name, {INJECTION_LABEL: "enabled"}, stated)
 
 
 def service_account(workload: WorkloadSettings) -> Manifest:

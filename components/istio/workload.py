@@ -13,6 +13,7 @@ from pulumi_kubernetes.core.v1 import Service, ServiceAccount
 from pulumi_kubernetes.core.v1.outputs import ServiceSpec
 
 from .. import names
+from ..config.stack import NamespaceSettings
 from ..config.workload import WorkloadSettings
 from ..existing_objects import SERVICE, SERVICE_ACCOUNT, ExistingObject, ports_by_name
 from ..kubernetes import custom_resource, use_existing
@@ -22,11 +23,17 @@ from .control_plane import Mesh
 from .namespace import owned_namespace
 
 
-def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) -> Mapping[str, Sequence[pulumi.Resource]]:
+def namespaces(
+    wanted: Iterable[str],
+    mesh: Mesh,
+    opts: pulumi.ResourceOptions,
+    stated: Mapping[str, NamespaceSettings] | None = None,
+) -> Mapping[str, Sequence[pulumi.Resource]]:
     """Declare namespaces and return, by name, what must exist before anything is put into each.
 
     wanted: the namespaces to create; Istio's own comes from `mesh`.
     opts: the options of everything in the cluster.
+    stated: what the stack states of namespaces, by name.
 
     In a mesh that is adopted, each refuses plaintext by a PeerAuthentication of its own. A mesh that
     this program installs refuses plaintext everywhere.
@@ -34,7 +41,7 @@ def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) 
     resources: dict[str, Sequence[pulumi.Resource]] = {names.ISTIO_NAMESPACE: mesh.namespace_resources}
     in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
     for name in sorted(wanted):
-        metadata = manifests.injected_namespace(name)["metadata"]
+        metadata = manifests.injected_namespace(name, (stated or {}).get(name))["metadata"]
         owned = owned_namespace(mesh.child_name(names.namespace_resource_name(name)), metadata, mesh.cluster, in_mesh)
         resources[name] = owned
         if mesh.settings.adopt:

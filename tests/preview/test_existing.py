@@ -235,3 +235,14 @@ def test_a_preview_that_knows_nothing_of_the_application_shows_the_same_graph(ap
     """As where the cluster is not reached: no output of what is read is known."""
     preview = harness.run(application, preview=True).graph
     assert set(preview) == set(graph_of(application))
+
+
+def test_namespaces_of_this_program_carry_what_the_stack_states(config: dict[str, Any]) -> None:
+    stated = {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}, "annotations": {"cost-centre": "42"}}
+    config["namespaces"] = {"billing": stated}
+    metadata = graph_of(config)["namespace-billing"].inputs["metadata"]
+    assert metadata["labels"].items() >= {"istio-injection": "enabled", **stated["labels"]}.items()
+    assert metadata["annotations"] == stated["annotations"]
+    lab = {**harness.configuration("lab"), "namespaces": {"istio-system": stated}}
+    metadata = graph_of(lab)["istio-system"].inputs["metadata"]
+    assert metadata["labels"].items() >= {"topology.istio.io/network": "pods", **stated["labels"]}.items()

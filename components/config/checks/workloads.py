@@ -6,11 +6,20 @@ import re
 from collections.abc import Iterator
 from itertools import permutations
 
-from ...names import ISTIO_NAMESPACE, MACHINE_PORTS, PROXY_USER
+from ...names import (
+    INJECTION_LABEL,
+    ISTIO_NAMESPACE,
+    MACHINE_PORTS,
+    MANAGED_BY_LABEL,
+    NETWORK_LABEL,
+    PROXY_USER,
+    REVISION_LABEL,
+    STACK_LABEL,
+)
 from ..addresses import is_port
 from ..existing import ExistingCluster
 from ..problems import Problem, suggestion
-from ..stack import Settings
+from ..stack import NamespaceSettings, Settings
 from ..workload import Pods, Probe, Service, ServiceAccount, WorkloadSettings
 from .names import KUBERNETES_NAME, check_annotations, check_labels, check_names
 
@@ -20,6 +29,8 @@ PROTOCOLS = frozenset(
 )
 # Those, and Kubernetes' own (istio/istio: pkg/config/kube/conversion.go, ConvertProtocol).
 APP_PROTOCOLS = PROTOCOLS | {"kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"}
+# Labels of namespaces that the program sets, or by which a mesh injects sidecars.
+_OWN_LABELS = {INJECTION_LABEL, REVISION_LABEL, NETWORK_LABEL, MANAGED_BY_LABEL, STACK_LABEL}
 _SECRET = re.compile(rf"{KUBERNETES_NAME.pattern}(\.{KUBERNETES_NAME.pattern}){{0,3}}")
 # k8s.io/apimachinery: resource.Quantity, without exponents.
 _QUANTITY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
@@ -33,9 +44,24 @@ def check(settings: Settings) -> Iterator[Problem]:
         yield from _check_workload(f"workloads.{workload.name}", workload)
         if not _exists(settings, workload.namespace):
             yield from _check_nothing_exists(workload)
+    for name, namespace in settings.namespaces.items():
+        yield from _check_namespace(settings, name, namespace)
     for first, second in permutations(settings.workloads.values(), 2):
         if first.namespace == second.namespace:
             yield from _check_pair(first, second)
+
+
+def _check_namespace(
+    settings: Settings, name: str, namespace: NamespaceSettings
+) -> Iterator[Problem]:
+    path, created = f"namespaces.{name}", settings.created_namespaces
+    if name not in created:
+        hint = suggestion(name, created) if created else ": it creates none"
+        yield Problem(path, f"is not a namespace that this program creates{hint}")
+    yield from check_labels(f"{path}.labels", namespace.labels)
+    yield from check_annotations(f"{path}.annotations", namespace.annotations)
+    for key in sorted(_OWN_LABELS & {*namespace.labels}):
+        yield Problem(f"{path}.labels.{key}", "follows from the mesh and the stack: leave it out")
 
 
 def _exists(settings: Settings, namespace: str) -> bool:
