@@ -104,11 +104,12 @@ def _service_problems(expected: ExistingObject, spec: Manifest) -> Iterator[str]
     for port in _tcp_ports(spec):
         target = endpoint_port(port, expected.ports)
         if target not in expected.ports.values():
-            to = port.get("targetPort", port["port"])
+            to = port.get("targetPort") or port["port"]
+            name = f" under the name {to}" if isinstance(to, str) else ""
             listed = ", ".join(f"{name}: {number}" for name, number in expected.ports.items())
             yield (
                 f"{place} leads its port {port['port']} to {to}, which is none of the workload's ports ({listed}): "
-                f"add the port that machines listen on to workloads.{expected.workload}.ports"
+                f"add the port that machines listen on{name} to workloads.{expected.workload}.ports"
             )
     if not list(_tcp_ports(spec)):
         yield f"{place} has no TCP port, and machines serve TCP alone: name another Service"

@@ -217,7 +217,8 @@ class WorkloadSettings(Record):
     )
     ports: Mapping[str, int] = Field(
         description="Ports on which the application listens (1 to 65535), by name. A name begins "
-        "with its protocol as in Istio's protocol selection: `http`, `http-admin`, `tcp-db`."
+        "with its protocol as in Istio's protocol selection: `http`, `http-admin`, `tcp-db`. One "
+        "that only Services which are `existing` lead to may have any name."
     )
     probe: Probe = Field(
         description="Health check of the application. A machine whose probe fails gets no requests."

@@ -214,6 +214,15 @@ def test_an_application_is_verified_as_our_own_is(application: dict[str, Any]) -
     assert {"billing-1-proof", "billing-2-proof"} <= set(graph)
 
 
+def test_a_port_that_the_service_names_in_its_own_way_is_called(application: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}]
+    monkeypatch.setitem(harness.ANSWERS, "billing-service-billing", {"spec": {**BILLING["spec"], "ports": ports}})
+    application["workloads"]["billing"]["ports"] = {"web": 8080}
+    graph = graph_of(application)
+    assert harness.payload(graph["billing-verification"])["port"] == 8080
+    assert graph["billing-group"].inputs["spec"]["template"]["ports"] == {"web": 8080}
+
+
 def test_the_look_at_the_cluster_has_what_must_exist(application: dict[str, Any]) -> None:
     objects = graph_of(application)["cluster-check"].inputs["objects"]
     existing = {each["kind"]: each["existing"] for each in objects if "existing" in each}

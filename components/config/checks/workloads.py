@@ -201,8 +201,14 @@ def _check_service_account(path: str, account: ServiceAccount) -> Iterator[Probl
 
 
 def _check_ports(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
+    created = [service for service in workload.services.values() if not service.existing]
+    of_created = {name for service in created for name in service.ports}
     for name, port in workload.ports.items():
-        has_protocol = any(name == word or name.startswith(f"{word}-") for word in PROTOCOLS)
+        # A Service of others has protocols of its own, and may name any port as its targetPort.
+        is_free = bool(workload.existing_services) and name not in of_created
+        has_protocol = is_free or any(
+            name == word or name.startswith(f"{word}-") for word in PROTOCOLS
+        )
         if not KUBERNETES_NAME.fullmatch(name) or not has_protocol:
             protocols = ", ".join(sorted(PROTOCOLS))
             yield Problem(f"{path}.{name}", f"must begin with a protocol of Istio: {protocols}")
