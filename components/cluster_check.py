@@ -1,7 +1,8 @@
 """Looks at the cluster before anything is changed in it, in previews too.
 
 A dynamic provider's `check` runs in every preview and update, before anything that depends on the
-resource. It reads which cluster answers, and refuses objects of others that have names of ours.
+resource. It reads which cluster answers, and refuses objects of others that have names of ours,
+and those that the stack is to use and cannot.
 What it returns are inputs, so a preview knows them. They stay the same while the cluster is the
 same one: who runs Pulumi, by which kubeconfig, context and credential, makes no difference.
 """
@@ -18,7 +19,7 @@ import pulumi
 from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 from pulumi.runtime.rpc import UNKNOWN
 
-from . import ownership
+from . import existing_objects, ownership
 from .commands import runner_words
 from .local import scripting
 from .local.cluster_access import (
@@ -98,9 +99,13 @@ def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]
         uid = cluster_uid(program, now)
         if before is not None and before["uid"] != uid:
             raise scripting.Failed(_other_cluster(before, uid, now, entries))
-        objects = [ownership.ObjectName(**each) for each in news["objects"] if not _has_unknown(each)]
-        if objects:
-            ownership.refuse_others(program, objects, news["stack"])
+        objects = [each for each in news["objects"] if not _has_unknown(each)]
+        created = [ownership.ObjectName(**each) for each in objects if "existing" not in each]
+        if created:
+            ownership.refuse_others(program, created, news["stack"])
+        existing_objects.refuse_unfit(
+            program, [existing_objects.ExistingObject(**each["existing"]) for each in objects if "existing" in each]
+        )
     recorded = replace(now, uid=uid)
     if before is not None:
         # How the cluster was first reached stays in the state.
@@ -164,7 +169,7 @@ class ClusterCheckArgs:
     access: how the cluster is reached, without a UID.
     created_by: changes when this program creates another cluster; "" for a cluster that exists.
     stack: the stack as its label has it.
-    objects: what the stack creates in the cluster.
+    objects: what the stack creates in the cluster; with `existing`, what it uses of others.
     """
 
     access: pulumi.Input[ClusterAccess]

@@ -11,6 +11,7 @@ from pulumi_kubernetes import Provider
 from pulumi_kubernetes.apiextensions import CustomResource
 
 from .cluster_check import ClusterCheck, ClusterCheckArgs
+from .existing_objects import ExistingObject
 from .local.cluster_access import ClusterAccess
 from .manifest import Manifest
 from .names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL, stack_label
@@ -30,7 +31,7 @@ class Cluster:
         None where a gateway exists.
     gateway_address: the IP address or DNS name at which machines reach the east-west gateway.
     uid, objects: from `check_cluster`: the UID of its namespace kube-system, and the names of what is
-        declared in it.
+        declared in it, or used in it (`use_existing`).
     ready: the resources that must exist before anything is created in the cluster.
     node_addresses: the node's address in each additional Docker network that it is attached to.
     gateway_ip: the IP address of `gateway_address`, where that is a DNS name.
@@ -71,7 +72,8 @@ def check_cluster(name: str, cluster: Cluster) -> Cluster:
     """Declare the look at a cluster that comes before every change in it, and return the cluster.
 
     It identifies the cluster. It fails where the cluster has objects that this program would
-    create (with the options of `cluster_options`), and that are not of this stack.
+    create (with the options of `cluster_options`), and that are not of this stack. It fails, too,
+    where objects of others cannot be used as they are (`use_existing`).
 
     name: the resource's name. What comes from the returned cluster waits for the look.
     """
@@ -79,7 +81,7 @@ def check_cluster(name: str, cluster: Cluster) -> Cluster:
 
     async def declared() -> list[Mapping[str, Any]]:
         # It runs after the program's last line, when all objects are declared.
-        return sorted(objects, key=lambda name: tuple(name.values()))
+        return sorted(objects, key=lambda name: (name["group"], name["kind"], name["namespace"], name["name"]))
 
     args = ClusterCheckArgs(
         access=cluster.access,
@@ -96,6 +98,16 @@ def check_cluster(name: str, cluster: Cluster) -> Cluster:
         objects=objects,
         ready=[*cluster.ready, check],
     )
+
+
+def use_existing(cluster: Cluster, used: ExistingObject) -> None:
+    """Have the look at the cluster refuse an object of others that is missing or does not fit.
+
+    Raises ValueError for a cluster that `check_cluster` has not seen.
+    """
+    if cluster.objects is None:
+        raise ValueError("the cluster is unknown: give use_existing what check_cluster returns")
+    cluster.objects.append(used.as_input())
 
 
 def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:

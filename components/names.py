@@ -59,6 +59,9 @@ MACHINE_PORTS = frozenset(
 )
 """Ports that the agent and Envoy use on every machine."""
 
+PROXY_USER = 1337
+"""The user of the agent and of Envoy in pods: its traffic is not redirected."""
+
 # Labels and annotations.
 NETWORK_LABEL = "topology.istio.io/network"
 INJECTION_LABEL = "istio-injection"

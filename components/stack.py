@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 from pulumi.runtime.config import get_config, get_config_env
 
-from .config.existing import ExistingCluster, SshMachine
+from .config.existing import SshMachine
 from .config.gateway_machines import gateway_machine_names, networks_with_gateway
 from .config.problems import SettingsError
 from .config.reader import secret_problems
@@ -48,9 +48,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
     """Declare all resources of a stack and return its outputs by name."""
     for note in network_gateways.connectivity_notes(settings):
         pulumi.log.info(note)
-    adopted = settings.cluster if isinstance(settings.cluster, ExistingCluster) else None
-    used = {workload.namespace for workload in settings.workloads.values()} - {settings.mesh.namespace}
-    created = used - set(adopted.namespaces if adopted else ())
+    created = settings.created_namespaces
     networks = dispatch.networks(stack, settings)
     cluster = check_cluster("cluster-check", dispatch.cluster(stack, settings, networks))
     in_cluster = cluster_options("kubernetes", cluster)
@@ -59,11 +57,11 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         cluster=cluster,
         networks_with_gateway=networks_with_gateway(settings),
         networks_without_gateway=network_gateways.networks_without_gateway(settings),
-        created_namespaces=sorted(created),
-        other_namespaces=sorted(used - created),
+        created_namespaces=created,
+        other_namespaces=sorted(settings.workload_namespaces - created.keys()),
     )
     mesh = Mesh("mesh", mesh_args, in_cluster)
-    in_namespace = namespaces(created, mesh, in_cluster)
+    in_namespace = namespaces(settings.workload_namespaces & created.keys(), mesh, in_cluster, created)
     forgotten = {name for name, machine in settings.machines_of_type(SshMachine).items() if machine.forget}
     workloads: dict[str, Workload] = {}
     for name, workload in settings.workloads.items():

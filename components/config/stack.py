@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
+from ..mesh_facts import from_values
 from .docker import DockerMachine, KindCluster
 from .existing import ExistingCluster, SshMachine
 from .google import GceInstanceGroup, GceMachine, GkeCluster, Google, GoogleMachine, Subnet
@@ -32,6 +34,21 @@ class Verification(Record):
     )
 
 
+class NamespaceSettings(Record):
+    """Declare what a namespace that this program creates carries, for policies of the cluster."""
+
+    labels: Mapping[str, str] = Field(
+        default={},
+        description="Labels of the namespace, such as `pod-security.kubernetes.io/enforce` or "
+        "those that an admission policy demands. Default: the program's own alone.",
+    )
+    annotations: Mapping[str, str] = Field(
+        default={},
+        description="Annotations of the namespace, such as an owner or a cost centre. "
+        "Default: none.",
+    )
+
+
 class Settings(Record):
     """Declare a whole stack: networks, a cluster, a mesh, its workloads and their machines."""
 
@@ -46,6 +63,12 @@ class Settings(Record):
     workloads: Named[WorkloadSettings] = Field(
         default={},
         description="Applications with an identity in the mesh, by name. Default: none.",
+    )
+    namespaces: Mapping[str, NamespaceSettings] = Field(
+        default={},
+        description="Labels and annotations of the namespaces that this program creates, by name: "
+        "those of workloads, and Istio's unless the mesh is adopted. Default: each has the "
+        "program's own labels.",
     )
     machines: Named[Annotated[Machine, Field(discriminator="platform")]] = Field(
         default={},
@@ -67,6 +90,34 @@ class Settings(Record):
         description="Rules that `./scripts/plan` holds changes of this stack to. "
         "Default: all of them.",
     )
+
+    @property
+    def istio_namespaces(self) -> set[str]:
+        """Istio's own namespace, and the root namespace of a mesh that this program installs."""
+        mesh = self.mesh
+        if mesh.adopt:
+            return {mesh.namespace}
+        facts = from_values(dict(mesh.values.istiod), mesh.namespace)
+        return {facts.namespace, facts.root_namespace}
+
+    @property
+    def workload_namespaces(self) -> set[str]:
+        """The namespaces of workloads. Network gateways are in Istio's own."""
+        used = {workload.namespace for workload in self.workloads.values()}
+        return used - self.istio_namespaces
+
+    @property
+    def created_namespaces(self) -> dict[str, NamespaceSettings]:
+        """What the stack states of the namespaces that this program creates, by name.
+
+        They are those of workloads, and Istio's in a mesh that it installs.
+        """
+        wanted = self.workload_namespaces
+        if isinstance(self.cluster, ExistingCluster):
+            wanted -= set(self.cluster.namespaces)
+        if not self.mesh.adopt:
+            wanted |= self.istio_namespaces
+        return {name: self.namespaces.get(name, NamespaceSettings()) for name in sorted(wanted)}
 
     def cidrs(self, network: str) -> tuple[str, ...]:
         """Return all CIDRs of a network: subnets, the cluster's pods if they are in it, `cidrs`."""

@@ -97,15 +97,38 @@ class Service(Record):
     name: str = Field(
         default="", alias=MAP_KEY, description="Name of the Service, as in `services`."
     )
+    existing: bool = Field(
+        default=False,
+        description="Whether the Service is in the cluster already. If true it is used as it is, "
+        "and neither changed nor deleted. A preview refuses one that is missing, or whose selector "
+        "or ports do not fit the workload. Its namespace is in `cluster.namespaces`. Default: the "
+        "program creates it.",
+    )
     ports: Mapping[str, int] = Field(
+        default={},
         description="Port of the Service (1 to 65535) by the name of the workload's port that it "
-        "leads to."
+        "leads to. Required, unless the Service is `existing`; then its own ports are used.",
     )
     selector: Mapping[str, str] | None = Field(
         default=None,
         description="Labels that the Service selects, a subset of the workload's. Default: the "
         "label `app`, else `app.kubernetes.io/name`, else all labels of the workload. So versions "
         "of one application can share a Service.",
+    )
+    annotations: Mapping[str, str] = Field(
+        default={},
+        description="Annotations of the Service, such as `networking.istio.io/exportTo`. "
+        "Default: the program's own alone.",
+    )
+    app_protocols: Mapping[str, str] = Field(
+        default={},
+        description="Protocol (`appProtocol`) by the name of a port of the Service, such as "
+        "`grpc` or `kubernetes.io/h2c`. Default: Istio takes it from the port's name.",
+    )
+    headless: bool = Field(
+        default=False,
+        description="Whether the Service has no cluster IP. The cluster's DNS then gives clients "
+        "its pods alone, so no verification calls machines by it. Default: it has a cluster IP.",
     )
 
     def selected(self, labels: Mapping[str, str]) -> dict[str, str]:
@@ -114,6 +137,21 @@ class Service(Record):
             return dict(self.selector)
         name = next((key for key in ("app", "app.kubernetes.io/name") if key in labels), None)
         return {name: labels[name]} if name else dict(labels)
+
+
+class Resources(Record):
+    """Declare what the container of a pod requests of its node, and its limits."""
+
+    requests: Mapping[str, str] = Field(
+        default={"cpu": "50m", "memory": "64Mi"},
+        description="Resources that the scheduler reserves, as Kubernetes quantities. "
+        "Default: `{cpu: 50m, memory: 64Mi}`.",
+    )
+    limits: Mapping[str, str] = Field(
+        default={"cpu": "1", "memory": "512Mi"},
+        description="Most that the container may use of each resource, as Kubernetes quantities. "
+        "Default: `{cpu: '1', memory: 512Mi}`.",
+    )
 
 
 class Pods(Record):
@@ -130,6 +168,23 @@ class Pods(Record):
         description="Labels of the pods alone, merged over the workload's. A DestinationRule can "
         "tell pods from machines by a `version`, for instance. Default: the workload's labels.",
     )
+    resources: Resources = Field(
+        default_factory=Resources,
+        description="Requests and limits of the application's container, which quotas of a "
+        "namespace may demand. Default: small ones.",
+    )
+    restricted: bool = Field(
+        default=True,
+        description="Whether the application's container has no privileges and is not root, as Pod "
+        "Security's level `restricted` demands. Set it to false for an image that must be root. "
+        "Default: true.",
+    )
+    run_as_user: int | None = Field(
+        default=None,
+        description="ID of the user that the application's container runs as, for an image whose "
+        "user is root or has no number. It is not 1337, whose traffic bypasses the sidecar. "
+        "Default: the image's user.",
+    )
 
 
 class ServiceAccount(Record):
@@ -139,6 +194,12 @@ class ServiceAccount(Record):
         default=None,
         description="Name of the service account in the workload's namespace. "
         "Default: the workload's name.",
+    )
+    create: bool = Field(
+        default=True,
+        description="Whether the program creates the service account. If false it is in the "
+        "cluster already, is used as it is, and is neither changed nor deleted. Its namespace is "
+        "in `cluster.namespaces`. Default: it is created.",
     )
 
 
@@ -156,7 +217,8 @@ class WorkloadSettings(Record):
     )
     ports: Mapping[str, int] = Field(
         description="Ports on which the application listens (1 to 65535), by name. A name begins "
-        "with its protocol as in Istio's protocol selection: `http`, `http-admin`, `tcp-db`."
+        "with its protocol as in Istio's protocol selection: `http`, `http-admin`, `tcp-db`. One "
+        "that only Services which are `existing` lead to may have any name."
     )
     probe: Probe = Field(
         description="Health check of the application. A machine whose probe fails gets no requests."
@@ -182,6 +244,12 @@ class WorkloadSettings(Record):
         description="Deployment that this program creates for the workload. "
         "Without it the program creates no pods; other pods with the labels are still selected.",
     )
+    image_pull_secrets: Items[str] = Field(
+        default=(),
+        description="Secrets of the workload's namespace with which nodes pull the images of its "
+        "pods and of the Jobs that verify it. They exist; this program does not create them. "
+        "Default: those of the mesh (`global.imagePullSecrets` of istiod's values).",
+    )
     max_unavailable: CountOrPercentage = Field(
         default="25%",
         description="How many agents of the workload's machines an update stops at once: a number, "
@@ -192,6 +260,11 @@ class WorkloadSettings(Record):
     role: Literal["sidecar", "router"] = Field(
         default="sidecar", alias=ROLE, description="Role of the proxy on the workload's machines."
     )
+
+    @property
+    def existing_services(self) -> list[str]:
+        """The names of its Services that are in the cluster already."""
+        return [name for name, service in self.services.items() if service.existing]
 
     @property
     def service_account_name(self) -> str:

@@ -21,7 +21,8 @@ class Adoption:
     hub: where Istio's images are; "" where the stack does not say.
     network: the network of the cluster's pods, as the stack calls it.
     other_networks: networks of machines that are not the cluster's.
-    created_namespaces: the namespaces that the stack creates. other_namespaces: those that exist.
+    created_namespaces: the labels that the stack states of namespaces that it creates, by name.
+    other_namespaces: the namespaces of workloads that exist.
     stack: the stack as its label has it.
     """
 
@@ -31,7 +32,7 @@ class Adoption:
     hub: str
     network: str
     other_networks: Sequence[str]
-    created_namespaces: Sequence[str]
+    created_namespaces: Mapping[str, Mapping[str, str]]
     other_namespaces: Sequence[str]
     stack: str
 
@@ -61,7 +62,7 @@ def problems(facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[
     for name in missing:
         yield f"the namespace {name} does not exist: cluster.namespaces names those that do"
     ours = {**facts.injection_labels, MANAGED_BY_LABEL: PROJECT, STACK_LABEL: adoption.stack}
-    of_stack: dict[str, Mapping[str, str]] = dict.fromkeys(adoption.created_namespaces, ours)
+    of_stack: dict[str, Mapping[str, str]] = {name: {**stated, **ours} for name, stated in adoption.created_namespaces.items()}
     of_stack |= {name: labels[name] for name in adoption.existing_namespaces if name in labels}
     for name in left_out(facts.discovery_selectors, of_stack):
         yield _left_out(name, name in adoption.created_namespaces)
@@ -74,11 +75,8 @@ def problems(facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[
 
 
 def _left_out(namespace: str, created: bool) -> str:
-    new = "create it with such labels, and name it in cluster.namespaces"
-    return (
-        f"istiod does not see the namespace {namespace}: discoverySelectors of its MeshConfig leave "
-        f"it out; {new if created else 'give it such labels'}"
-    )
+    place = f" in namespaces.{namespace}.labels" if created else ""
+    return f"istiod does not see the namespace {namespace}: discoverySelectors of its MeshConfig leave it out; give it such labels{place}"
 
 
 def _network_problems(facts: MeshFacts, adoption: Adoption) -> Iterator[str]:

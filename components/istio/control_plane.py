@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import pulumi
@@ -12,6 +12,7 @@ from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
 from .. import commands, mesh_facts, names
 from ..config.mesh import MeshSettings
+from ..config.stack import NamespaceSettings
 from ..kubernetes import Cluster, custom_resource
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
@@ -30,7 +31,7 @@ class MeshArgs:
     cluster: the cluster that it is in.
     networks_with_gateway: networks of machines whose gateway is machines.
     networks_without_gateway: networks of machines that have no gateway.
-    created_namespaces: namespaces of workloads that the program creates.
+    created_namespaces: what the stack states of the namespaces that the program creates, by name.
     other_namespaces: namespaces of workloads that exist.
     """
 
@@ -38,7 +39,7 @@ class MeshArgs:
     cluster: Cluster
     networks_with_gateway: Sequence[str] = ()
     networks_without_gateway: Sequence[str] = ()
-    created_namespaces: Sequence[str] = ()
+    created_namespaces: Mapping[str, NamespaceSettings] = field(default_factory=dict)
     other_namespaces: Sequence[str] = ()
 
     @property
@@ -108,12 +109,14 @@ class Mesh(pulumi.ComponentResource):
         """Return what the mesh calls a network; "" for pods of a network without a name."""
         return self.facts.apply(lambda facts: facts.network if network == self.network else network)
 
-    @property
-    def injection_labels(self) -> pulumi.Input[Mapping[str, str]]:
-        """The labels of a namespace whose pods get a sidecar of the mesh."""
-        if not self.settings.adopt:
-            return dict(self._stated.injection_labels)
-        return self.facts.apply(lambda facts: dict(facts.injection_labels))
+    def namespace_metadata(self, name: str, stated: NamespaceSettings) -> Manifest:
+        """Return the metadata of a namespace whose pods get a sidecar of the mesh."""
+
+        def build(facts: MeshFacts) -> Manifest:
+            return manifests.namespace_metadata(name, facts.injection_labels, stated)
+
+        labels = self.facts.apply(lambda facts: build(facts)["labels"])
+        return {**build(self._stated), "labels": labels}
 
     def custom_resource(self, name: str, build: Callable[[MeshFacts], Manifest], opts: pulumi.ResourceOptions) -> pulumi.Resource:
         """Declare an object whose spec follows from the mesh's facts; its name and namespace do not."""
@@ -161,7 +164,8 @@ class Mesh(pulumi.ComponentResource):
         facts, resources = self._stated, []
         for name in dict.fromkeys([facts.namespace, facts.root_namespace]):
             labels = {names.NETWORK_LABEL: self.network} if name == facts.namespace else {}
-            metadata = {"name": name, "labels": labels}
+            stated = self._args.created_namespaces.get(name, NamespaceSettings())
+            metadata = manifests.namespace_metadata(name, labels, stated)
             resources += owned_namespace(self.child_name(name), metadata, self.cluster, opts, of_istio=True)
         return resources
 
@@ -208,7 +212,7 @@ class Mesh(pulumi.ComponentResource):
             hub=settings.hub if "hub" in settings.model_fields_set else "",
             network=self.network,
             other_networks=tuple(args.other_networks),
-            created_namespaces=tuple(args.created_namespaces),
+            created_namespaces={name: dict(stated.labels) for name, stated in args.created_namespaces.items()},
             other_namespaces=tuple(args.other_namespaces),
             stack=names.stack_label(pulumi.get_project(), pulumi.get_stack()),
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..config.existing import ExistingCluster
-from ..config.stack import Settings
-from ..config.workload import Probe, WorkloadSettings
+from ..config.stack import NamespaceSettings, Settings
+from ..config.workload import Pods, Probe, WorkloadSettings
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
 from ..names import (
@@ -92,6 +92,12 @@ def enforces_strict_mtls(settings: Settings, workload: WorkloadSettings) -> bool
     )
 
 
+def namespace_metadata(name: str, labels: Mapping[str, str], stated: NamespaceSettings) -> Manifest:
+    """Return the metadata of a namespace: labels of this program's, and what the stack states."""
+    annotations = {"annotations": dict(stated.annotations)} if stated.annotations else {}
+    return {"name": name, "labels": {**stated.labels, **labels}, **annotations}
+
+
 def service_account(workload: WorkloadSettings) -> Manifest:
     """The workload's ServiceAccount."""
     return {"metadata": {"name": workload.service_account_name, "namespace": workload.namespace}}
@@ -159,36 +165,79 @@ def pod_labels(workload: WorkloadSettings) -> dict[str, str]:
 
 
 def services(workload: WorkloadSettings) -> dict[str, Manifest]:
-    """The workload's Services by name.
+    """The Services that this program creates for the workload, by name.
 
     skipAwait: the provider would wait for endpoints, and Kubernetes never lists machines there (istio/istio#34755).
     """
     return {
         name: {
-            "metadata": {"name": name, "namespace": workload.namespace, "annotations": {"pulumi.com/skipAwait": "true"}},
+            "metadata": {
+                "name": name,
+                "namespace": workload.namespace,
+                "annotations": {**service.annotations, "pulumi.com/skipAwait": "true"},
+            },
             "spec": {
+                **({"clusterIP": "None"} if service.headless else {}),
                 "selector": service.selected(workload.labels),
                 "ports": [
-                    {"name": port_name, "port": port, "targetPort": workload.ports[port_name], "protocol": "TCP"}
+                    {
+                        "name": port_name,
+                        "port": port,
+                        "targetPort": workload.ports[port_name],
+                        "protocol": "TCP",
+                        **({"appProtocol": service.app_protocols[port_name]} if port_name in service.app_protocols else {}),
+                    }
                     for port_name, port in service.ports.items()
                 ],
             },
         }
         for name, service in workload.services.items()
+        if not service.existing
     }
 
 
-def deployment(workload: WorkloadSettings) -> Manifest | None:
+# Pod Security Standards, level "restricted" (kubernetes.io). The injected sidecar states no seccomp
+# profile of its own, so that one is the pod's.
+RESTRICTED_POD: Manifest = {"seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def restricted_container(user: int | None) -> Manifest:
+    """Return the security context of a container that Pod Security's level `restricted` admits.
+
+    user: the ID that it runs as; None: that of its image.
+    """
+    context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    return context if user is None else {**context, "runAsUser": user}
+
+
+def image_pull_secrets(workload: WorkloadSettings, facts: MeshFacts) -> Manifest:
+    """Return the pull secrets of a workload's pods as a pod's manifest has them: its own and the mesh's."""
+    secrets = dict.fromkeys([*workload.image_pull_secrets, *facts.pull_secrets])
+    return {"imagePullSecrets": [{"name": name} for name in secrets]} if secrets else {}
+
+
+def _security(pods: Pods) -> tuple[Manifest, Manifest]:
+    """Return the security contexts of the application's pod and of its container, each as part of a manifest."""
+    if pods.restricted:
+        return {"securityContext": RESTRICTED_POD}, {"securityContext": restricted_container(pods.run_as_user)}
+    user = {} if pods.run_as_user is None else {"securityContext": {"runAsUser": pods.run_as_user}}
+    return {}, user
+
+
+def deployment(workload: WorkloadSettings, facts: MeshFacts) -> Manifest | None:
     """The workload's Deployment, or None where this program does not run its pods."""
     name, pods = workload.name, workload.pods
     if pods is None:
         return None
+    pod_security, security = _security(pods)
     container: Manifest = {
         "name": name,
         "image": pods.image,
         "imagePullPolicy": "IfNotPresent",
         "ports": [{"name": port_name[:15], "containerPort": port} for port_name, port in workload.ports.items()],
         "readinessProbe": {**probe_method(workload.probe), "periodSeconds": workload.probe.period},
+        "resources": {"requests": dict(pods.resources.requests), "limits": dict(pods.resources.limits)},
+        **security,
     }
     if pods.args:
         container["args"] = list(pods.args)
@@ -201,7 +250,12 @@ def deployment(workload: WorkloadSettings) -> Manifest | None:
             "selector": {"matchLabels": selector},
             "template": {
                 "metadata": {"labels": {**pod_labels(workload), **selector}},
-                "spec": {"serviceAccountName": workload.service_account_name, "containers": [container]},
+                "spec": {
+                    "serviceAccountName": workload.service_account_name,
+                    **image_pull_secrets(workload, facts),
+                    **pod_security,
+                    "containers": [container],
+                },
             },
         },
     }

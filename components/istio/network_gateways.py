@@ -18,8 +18,8 @@ from ..names import CROSS_NETWORK_PORT, service_host
 from .manifests import services_exposure
 
 GATEWAY_CLASS = "istio-remote"  # a Gateway API class for which Istio deploys nothing: it only states addresses
-HTTP_PROTOCOLS = frozenset({"grpc", "grpc-web", "http", "http2"})
-"""Protocols, as names of ports begin with them, in which Envoy sees single calls."""
+HTTP_PROTOCOLS = frozenset({"grpc", "grpc-web", "http", "http2", "kubernetes.io/h2c", "kubernetes.io/ws"})
+"""Protocols, as names of ports begin with them or `appProtocol` has them, in which Envoy sees single calls."""
 MAX_CONNECTION_DURATION = "10s"
 """How long a caller keeps a connection through a gateway to a machine that is no endpoint any more."""
 
@@ -102,7 +102,10 @@ def failover_rule(service: str, workload: WorkloadSettings, cluster_domain: str,
     tcp = {"connectTimeout": "1s", "tcpKeepalive": {"time": "5s", "interval": "1s", "probes": 3}}
     http = {"idleTimeout": "3s"}
     others = outliers if callers_choose else {}
-    ports = [port for name, port in workload.services[service].ports.items() if name.partition("-")[0] in HTTP_PROTOCOLS]
+    declared = workload.services[service]
+    # `grpc-web` is a protocol, `http-admin` a name that begins with one.
+    protocols = {name: declared.app_protocols.get(name, name.partition("-")[0]) for name in declared.ports}
+    ports = [port for name, port in declared.ports.items() if protocols[name] in HTTP_PROTOCOLS]
     # What is said of a port holds in place of all that is said of the others (Istio: "Destination Rule", `portLevelSettings`).
     of_http = {"connectionPool": {"tcp": {**tcp, "maxConnectionDuration": MAX_CONNECTION_DURATION}, "http": http}, **others}
     by_port = [{"port": {"number": port}, **of_http} for port in ports]

@@ -10,10 +10,13 @@ import pulumi
 from pulumi_kubernetes.apps.v1 import Deployment
 from pulumi_kubernetes.coordination.v1 import Lease
 from pulumi_kubernetes.core.v1 import Service, ServiceAccount
+from pulumi_kubernetes.core.v1.outputs import ServiceSpec
 
 from .. import names
+from ..config.stack import NamespaceSettings
 from ..config.workload import WorkloadSettings
-from ..kubernetes import custom_resource
+from ..existing_objects import SERVICE, SERVICE_ACCOUNT, ExistingObject, ports_by_name
+from ..kubernetes import custom_resource, use_existing
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
 from . import manifests, network_gateways
@@ -21,11 +24,17 @@ from .control_plane import Mesh
 from .namespace import owned_namespace
 
 
-def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) -> Mapping[str, Sequence[pulumi.Resource]]:
+def namespaces(
+    wanted: Iterable[str],
+    mesh: Mesh,
+    opts: pulumi.ResourceOptions,
+    stated: Mapping[str, NamespaceSettings] | None = None,
+) -> Mapping[str, Sequence[pulumi.Resource]]:
     """Declare namespaces and return, by name, what must exist before anything is put into each.
 
     wanted: the namespaces to create; Istio's own comes from `mesh`.
     opts: the options of everything in the cluster.
+    stated: what the stack states of namespaces, by name.
 
     In a mesh that is adopted, each refuses plaintext by a PeerAuthentication of its own. A mesh that
     this program installs refuses plaintext everywhere.
@@ -33,7 +42,7 @@ def namespaces(wanted: Iterable[str], mesh: Mesh, opts: pulumi.ResourceOptions) 
     resources: dict[str, Sequence[pulumi.Resource]] = {mesh.settings.namespace: mesh.namespace_resources}
     in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
     for name in sorted(wanted):
-        metadata = {"name": name, "labels": mesh.injection_labels}
+        metadata = mesh.namespace_metadata(name, (stated or {}).get(name, NamespaceSettings()))
         owned = owned_namespace(mesh.child_name(names.namespace_resource_name(name)), metadata, mesh.cluster, in_mesh)
         resources[name] = owned
         if mesh.settings.adopt:
@@ -67,12 +76,18 @@ class WorkloadArgs:
 class Workload(pulumi.ComponentResource):
     """ServiceAccount, WorkloadGroup, Services, Deployment and Lease (its slots) of a workload.
 
+    A ServiceAccount and Services of others are read where the settings say that they exist.
+
+    existing_services: the specs of Services that exist, by name.
+    effective_settings: the settings, with the ports of Services that exist.
     identity_resources: what must exist before the first machine joins.
     all_resources: these and the pods: what can be called.
     """
 
     settings: WorkloadSettings
     mesh: Mesh
+    existing_services: pulumi.Output[dict[str, Manifest]]
+    effective_settings: pulumi.Output[WorkloadSettings]
     identity_resources: list[pulumi.Resource]
     all_resources: list[pulumi.Resource]
 
@@ -82,9 +97,7 @@ class Workload(pulumi.ComponentResource):
         self.settings, self.mesh = settings, args.mesh
         in_namespace = pulumi.ResourceOptions(parent=self, depends_on=list(args.namespace_resources))
         in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[*args.namespace_resources, *args.mesh.ready])
-        account = ServiceAccount(
-            names.part_name(name, names.ACCOUNT), metadata=manifests.service_account(settings)["metadata"], opts=in_namespace
-        )
+        account = self._account(in_namespace)
         workload_group = args.mesh.custom_resource(
             names.part_name(name, names.WORKLOAD_GROUP),
             lambda facts: manifests.workload_group(settings, facts.network),
@@ -99,30 +112,90 @@ class Workload(pulumi.ComponentResource):
             )
             for service, manifest in manifests.services(settings).items()
         ]
-        self.identity_resources = [account, workload_group, *services]
+        existing = {service: self._existing_service(service, in_namespace) for service in settings.existing_services}
+        self.existing_services = pulumi.Output.from_input({service: read.spec.apply(_manifest) for service, read in existing.items()})
+        self.effective_settings = self.existing_services.apply(partial(with_existing_ports, settings))
+        self.identity_resources = [account, workload_group, *services, *existing.values()]
         if args.machines:
             slots_metadata = manifests.slots_lease(settings, args.machines)["metadata"]
             slots_name = names.part_name(name, names.SLOTS)
             lease = Lease(slots_name, metadata=slots_metadata, opts=in_namespace)
             self.identity_resources.append(lease)
         if args.failover:
-            for service in settings.services:
+            for service in manifests.services(settings):
+                if settings.services[service].headless:
+                    continue
                 build = partial(_failover_rule, service, settings, args.clients_see_several_gateways)
                 rule = args.mesh.custom_resource(names.failover_resource_name(name, service), build, in_mesh)
                 self.identity_resources.append(rule)
         self.all_resources = list(self.identity_resources)
-        deployment = manifests.deployment(settings)
-        if deployment:
+        if settings.pods:
             depends_on = [*args.namespace_resources, account, *args.mesh.ready]
             pods = Deployment(
                 names.part_name(name, names.PODS),
-                metadata=deployment["metadata"],
-                spec=deployment["spec"],
+                metadata={"name": settings.name, "namespace": settings.namespace},
+                spec=args.mesh.facts.apply(lambda facts: _pods(settings, facts)),
                 opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on),
             )
             self.all_resources.append(pods)
         self.register_outputs({})
 
+    def _account(self, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+        """Create the ServiceAccount, or read the one that exists. It then keeps its resource name, so that Pulumi lets go of one that it created."""
+        settings, resource_name = self.settings, names.part_name(self._name, names.ACCOUNT)
+        if settings.service_account.create:
+            return ServiceAccount(resource_name, metadata=manifests.service_account(settings)["metadata"], opts=opts)
+        return ServiceAccount.get(resource_name, self._use(SERVICE_ACCOUNT, settings.service_account_name), opts=opts)
+
+    def _existing_service(self, service: str, opts: pulumi.ResourceOptions) -> Service:
+        return Service.get(names.service_resource_name(self._name, service), self._use(SERVICE, service), opts=opts)
+
+    def _use(self, kind: str, name: str) -> str:
+        """Have an object of others looked at before anything is changed, and return the id by which it is read."""
+        settings = self.settings
+        used = ExistingObject(
+            workload=settings.name,
+            kind=kind,
+            namespace=settings.namespace,
+            name=name,
+            labels=dict(settings.labels),
+            pod_labels=manifests.pod_labels(settings) if settings.pods else dict(settings.labels),
+            ports=dict(settings.ports),
+        )
+        use_existing(self.mesh.cluster, used)
+        return f"{settings.namespace}/{name}"
+
 
 def _failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool, facts: MeshFacts) -> Manifest:
     return network_gateways.failover_rule(service, workload, facts.cluster_domain, callers_choose)
+
+
+def _pods(workload: WorkloadSettings, facts: MeshFacts) -> Manifest:
+    """Return the spec of the workload's Deployment."""
+    deployment = manifests.deployment(workload, facts)
+    assert deployment is not None
+    spec: Manifest = deployment["spec"]
+    return spec
+
+
+def _manifest(spec: ServiceSpec) -> Manifest:
+    """Return what matters of a Service that was read, as its manifest has it."""
+    return {
+        "selector": dict(spec.selector or {}),
+        "ports": [
+            {"name": port.name or "", "port": port.port, "targetPort": port.target_port, "protocol": port.protocol or "TCP"}
+            for port in spec.ports or ()
+        ],
+    }
+
+
+def with_existing_ports(workload: WorkloadSettings, specs: Mapping[str, Manifest]) -> WorkloadSettings:
+    """Return a workload whose existing Services have the ports that the cluster has.
+
+    specs: the existing Services' specs by name.
+    """
+    ports = {name: ports_by_name(spec, workload.ports) for name, spec in specs.items()}
+    services = {
+        name: service.model_copy(update={"ports": ports[name]}) if name in ports else service for name, service in workload.services.items()
+    }
+    return workload.model_copy(update={"services": services})

@@ -7,7 +7,6 @@ SSH. Gateways that are machines report last what passed through them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -90,8 +89,8 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence
         from_cluster[name] = _from_cluster(verified, args, addresses)
         result = commands.result(from_cluster[name], Evidence)
         evidence[name] = [pulumi.Output.unsecret(result)]
-        if targets.probe_target(settings):
-            caller = _Caller(settings, args, addresses, from_cluster[name])
+        if targets.is_called(settings):
+            caller = _Caller(verified.workload, args, addresses, from_cluster[name])
             evidence[name] += [_from_machine(machine, caller) for machine in verified.machines]
     for verified in args.workloads:
         settings = verified.workload.settings
@@ -120,10 +119,11 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
     """Wait until the entries are healthy, then have a pod call every machine that pods can call."""
     mesh, settings = args.mesh, verified.workload.settings
     machines = {machine.pulumi_resource_name: machine for machine in verified.machines}
-    target = targets.probe_target(settings)
-    port = target[2] if target else settings.probe.port
 
     def payload(values: Mapping[str, Any]) -> verify_workload.Payload:
+        settings: WorkloadSettings = values["workload"]
+        target = targets.probe_target(settings)
+        port = target[2] if target else settings.probe.port
         expected = [
             endpoint
             for machine, address in values["addresses"].items()
@@ -153,22 +153,26 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
 
     inputs = {
         "access": mesh.cluster.access,
+        "workload": verified.workload.effective_settings,
         "entries": {machine_name: machine.entry for machine_name, machine in machines.items()},
         "addresses": {machine_name: machine.address for machine_name, machine in machines.items()},
         "gateways": gateways,
         "facts": mesh.facts,
     }
     # What could change the answer and is not in the script itself.
-    objects = (
-        manifests.deployment(settings),
-        manifests.services(settings),
-        manifests.workload_group(settings, ""),
-        mesh.settings.version,
+    objects = mesh.facts.apply(
+        lambda facts: (
+            manifests.deployment(settings, facts),
+            manifests.services(settings),
+            manifests.workload_group(settings, ""),
+            mesh.settings.version,
+        )
     )
     changes = {
         "joined": {machine_name: machine.revision for machine_name, machine in machines.items()},
         "gateways": gateways,
-        "objects": json.dumps(objects),
+        "objects": pulumi.Output.json_dumps(objects),
+        **({"existing": verified.workload.existing_services} if settings.existing_services else {}),
     }
     return commands.local_command(
         part_name(verified.workload.pulumi_resource_name, VERIFICATION),
@@ -185,12 +189,12 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
 class _Caller:
     """What machines of a workload call, and when.
 
-    settings: the workload. args: what is verified.
+    workload: its objects in the cluster. args: what is verified.
     gateways: the addresses of each network's gateway.
     from_cluster: the command that calls the machines from the cluster; it runs before.
     """
 
-    settings: WorkloadSettings
+    workload: Workload
     args: VerificationArgs
     gateways: GatewayAddresses
     from_cluster: local.Command
@@ -202,23 +206,23 @@ def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
     The first is left out where the program runs no pods of the workload, the second where pods
     cannot call the machine.
     """
-    settings, args = caller.settings, caller.args
+    settings, args = caller.workload.settings, caller.args
     pods_network = args.mesh.network
     with_pods = bool(settings.pods and settings.pods.replicas)
     in_pods_network = machine.network == pods_network
 
-    def variables(inputs: Mapping[str, Any]) -> str:
-        addresses: dict[str, list[str]] = inputs["gateways"]
+    def variables(values: Mapping[str, Any]) -> str:
+        addresses: dict[str, list[str]] = values["gateways"]
         through_gateway = with_pods and not in_pods_network
-        values = jobs.call_variables(
-            jobs.Called(settings, inputs["facts"]),
+        text = jobs.call_variables(
+            jobs.Called(values["workload"], values["facts"]),
             caller=f"machine {machine.pulumi_resource_name}",
             mode=args.mode,
             wanted=targets.expected_endpoints(machine.network, pods_network, "", 0, addresses) if through_gateway else [],
             ranges=[args.mesh.cluster.pod_cidr] if with_pods and in_pods_network else [],
             answered=machine.network in addresses,
         )
-        return shell.assignments(values)
+        return shell.assignments(text)
 
-    joined = pulumi.Output.all(gateways=caller.gateways, facts=args.mesh.facts)
-    return machine.verify(jobs.CALL_SCRIPT, joined.apply(variables), [caller.from_cluster]).apply(parse)
+    inputs = pulumi.Output.all(gateways=caller.gateways, workload=caller.workload.effective_settings, facts=args.mesh.facts)
+    return machine.verify(jobs.CALL_SCRIPT, inputs.apply(variables), [caller.from_cluster]).apply(parse)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .. import names, shell
 from ..config.workload import WorkloadSettings
+from ..istio.manifests import RESTRICTED_POD, image_pull_secrets, restricted_container
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
 from . import targets
@@ -14,6 +15,8 @@ from .targets import POD_ENDPOINTS, TIMEOUT_S
 
 CALL_SCRIPT = "verification/call-service"
 """The script that calls a workload from inside the mesh; `call_variables` stand before it."""
+_NOBODY = 65534
+"""The user of a Job's container: the image's is root. Only the proxy's user bypasses the sidecar."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,17 @@ def caller_job(called: Called, text: str, inside: bool = True) -> Manifest:
         "imagePullPolicy": "IfNotPresent",
         "command": ["bash", "-c", text],
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}},
+        "securityContext": restricted_container(_NOBODY),
     }
     account = {"serviceAccountName": workload.service_account_name} if inside else {"automountServiceAccountToken": False}
-    pod = {"restartPolicy": "Never", **account, "containers": [container]}
-    if facts.pull_secrets:
-        pod["imagePullSecrets"] = [{"name": secret} for secret in facts.pull_secrets]
+    pod = {
+        "restartPolicy": "Never",
+        **account,
+        **image_pull_secrets(workload, facts),
+        "securityContext": RESTRICTED_POD,
+        "containers": [container],
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

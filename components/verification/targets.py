@@ -12,9 +12,22 @@ POD_ENDPOINTS = "PODS-OF-THE-WORKLOAD"
 TIMEOUT_S = 60  # seconds to wait for an entry's health, and for endpoints to answer
 
 
+def is_called(workload: WorkloadSettings) -> bool:
+    """Return whether clients reach the workload's machines by a Service: by one with a cluster IP."""
+    return any(not service.headless for service in workload.services.values())
+
+
 def probe_target(workload: WorkloadSettings) -> tuple[str, int, int] | None:
-    """What is called: Service, its port, and the endpoints' port. The probe's port, or the first that any Service offers; None if none does."""
-    offers = [(service, port, workload.ports[name]) for service, spec in workload.services.items() for name, port in spec.ports.items()]
+    """What is called: Service, its port, and the endpoints' port. The probe's port, or the first that any Service offers; None if none does.
+
+    The cluster's DNS has no machines for headless Services.
+    """
+    offers = [
+        (service, port, workload.ports[name])
+        for service, spec in workload.services.items()
+        if not spec.headless
+        for name, port in spec.ports.items()
+    ]
     return next((offer for offer in offers if offer[2] == workload.probe.port), offers[0] if offers else None)
 
 

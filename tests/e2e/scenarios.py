@@ -23,6 +23,7 @@ SCENARIOS = (
     "multi_network/test_far_machine_life.py",
     "multi_network/test_network_without_gateway.py",
     "single_network/test_existing_machines.py",
+    "single_network/test_existing_application.py",
     # What ends it.
     "single_network/test_down.py",
 )

@@ -101,10 +101,10 @@ def test_a_mesh_that_is_read_says_for_what(config: dict[str, Any]) -> None:
     config["mesh"]["revision"] = "prod"
     wanted = json.loads(graph_of(config)["mesh-facts"].inputs["wanted"])
     assert (wanted["namespace"], wanted["revision"], wanted["network"], wanted["hub"]) == ("istio-system", "prod", "pods", "")
-    assert (wanted["created_namespaces"], wanted["other_namespaces"]) == (["billing"], [])
+    assert (wanted["created_namespaces"], wanted["other_namespaces"]) == ({"billing": {}}, [])
     config["cluster"]["namespaces"] = ["billing"]
     wanted = json.loads(graph_of(config)["mesh-facts"].inputs["wanted"])
-    assert (wanted["created_namespaces"], wanted["other_namespaces"]) == ([], ["billing"])
+    assert (wanted["created_namespaces"], wanted["other_namespaces"]) == ({}, ["billing"])
 
 
 def test_no_command_is_given_more_of_the_cluster_than_where_it_is(config: dict[str, Any]) -> None:
@@ -214,3 +214,94 @@ def test_a_machine_that_stays_leaves_the_mesh_when_it_is_removed(config: dict[st
     assert payload["leave"]["target"]["hop"]["host_key"].startswith("ssh-ed25519 ")
     assert drain.inputs["delete"] == "python3 -I components/local/run.py machines/scripts/drain.py delete"
     assert "create" not in drain.inputs
+
+
+BILLING = {
+    "spec": {
+        "selector": {"app": "billing"},
+        "ports": [{"name": "http", "port": 8000, "targetPort": 8080, "protocol": "TCP"}],
+        "clusterIP": "10.30.0.9",
+    }
+}
+"""What the cluster has of the Service."""
+
+
+@pytest.fixture
+def application(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A stack that joins machines to an application that exists, with its ServiceAccount and its Service."""
+    monkeypatch.setitem(harness.ANSWERS, "billing-service-billing", BILLING)
+    config["cluster"]["namespaces"] = ["billing"]
+    config["workloads"]["billing"] |= {
+        "serviceAccount": {"name": "billing-app", "create": False},
+        "services": {"billing": {"existing": True}},
+    }
+    return config
+
+
+def test_an_applications_account_and_service_are_read_and_never_owned(application: dict[str, Any]) -> None:
+    graph = graph_of(application)
+    for name, identifier in (("billing-account", "billing/billing-app"), ("billing-service-billing", "billing/billing")):
+        assert graph[name].inputs == {"id": identifier}, "it is only read"
+        assert graph[name].provider == "kubernetes"
+    created = [
+        node for node in graph.values() if node.type.endswith((":ServiceAccount", ":Service", ":Deployment")) and "id" not in node.inputs
+    ]
+    assert created == []
+    assert graph["billing-group"].inputs["spec"]["template"]["serviceAccount"] == "billing-app"
+
+
+def test_an_application_is_verified_as_our_own_is(application: dict[str, Any]) -> None:
+    graph = graph_of(application)
+    verified = harness.payload(graph["billing-verification"])
+    script = verified["job"]["spec"]["template"]["spec"]["containers"][0]["command"][-1].splitlines()
+    for line in ("HOST=billing.billing.svc.cluster.local", "PORT=8000", "IDENTITY=spiffe://cluster.local/ns/billing/sa/billing-app"):
+        assert line in script
+    assert verified["port"] == 8080
+    assert verified["job"]["spec"]["template"]["spec"]["serviceAccountName"] == "billing-app"
+    changes = json.loads(graph["billing-verification"].inputs["environment"]["CHANGES"])
+    assert changes["existing"]["billing"]["selector"] == {"app": "billing"}, "it runs again when the Service changes"
+    assert "clusterIP" not in str(changes)
+    assert {"billing-1-proof", "billing-2-proof"} <= set(graph)
+
+
+def test_a_port_that_the_service_names_in_its_own_way_is_called(application: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}]
+    monkeypatch.setitem(harness.ANSWERS, "billing-service-billing", {"spec": {**BILLING["spec"], "ports": ports}})
+    application["workloads"]["billing"]["ports"] = {"web": 8080}
+    graph = graph_of(application)
+    assert harness.payload(graph["billing-verification"])["port"] == 8080
+    assert graph["billing-group"].inputs["spec"]["template"]["ports"] == {"web": 8080}
+
+
+def test_the_look_at_the_cluster_has_what_must_exist(application: dict[str, Any]) -> None:
+    objects = graph_of(application)["cluster-check"].inputs["objects"]
+    existing = {each["kind"]: each["existing"] for each in objects if "existing" in each}
+    assert existing["ServiceAccount"]["name"] == "billing-app"
+    assert existing["Service"] == {
+        "workload": "billing",
+        "kind": "Service",
+        "namespace": "billing",
+        "name": "billing",
+        "labels": {"app": "billing"},
+        "pod_labels": {"app": "billing"},
+        "ports": {"http": 8080},
+    }
+    kinds = [each["kind"] for each in objects if "existing" not in each]
+    assert "ServiceAccount" not in kinds and "Service" not in kinds, "they are not refused as objects of others"
+
+
+def test_a_preview_that_knows_nothing_of_the_application_shows_the_same_graph(application: dict[str, Any]) -> None:
+    """As where the cluster is not reached: no output of what is read is known."""
+    preview = harness.run(application, preview=True).graph
+    assert set(preview) == set(graph_of(application))
+
+
+def test_namespaces_of_this_program_carry_what_the_stack_states(config: dict[str, Any]) -> None:
+    stated = {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}, "annotations": {"cost-centre": "42"}}
+    config["namespaces"] = {"billing": stated}
+    metadata = graph_of(config)["namespace-billing"].inputs["metadata"]
+    assert metadata["labels"].items() >= {"istio-injection": "enabled", **stated["labels"]}.items()
+    assert metadata["annotations"] == stated["annotations"]
+    lab = {**harness.configuration("lab"), "namespaces": {"istio-system": stated}}
+    metadata = graph_of(lab)["istio-system"].inputs["metadata"]
+    assert metadata["labels"].items() >= {"topology.istio.io/network": "pods", **stated["labels"]}.items()

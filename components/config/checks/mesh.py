@@ -107,22 +107,25 @@ def _check_values(settings: Settings) -> Iterator[Problem]:
             f"PILOT_WORKLOAD_ENTRY_GRACE_PERIOD is {facts.grace_s} s: machines of an instance "
             f"group have {DISCONNECT_GRACE} s when they shut down",
         )
-    ours = {**injection_labels(mesh.revision or ""), MANAGED_BY_LABEL: PROJECT, STACK_LABEL: ""}
-    namespaces = {workload.namespace: ours for workload in settings.workloads.values()}
-    if isinstance(settings.cluster, ExistingCluster):
-        namespaces = {
-            name: labels
-            for name, labels in namespaces.items()
-            if name not in settings.cluster.namespaces
-        }
-    network = {NETWORK_LABEL: settings.cluster.network}
-    namespaces[mesh.namespace] = {**network, MANAGED_BY_LABEL: PROJECT, STACK_LABEL: ""}
+    ours = {MANAGED_BY_LABEL: PROJECT, STACK_LABEL: ""}
+    namespaces = {
+        name: {**stated.labels, **_mesh_labels(settings, name), **ours}
+        for name, stated in settings.created_namespaces.items()
+    }
     for name in left_out(facts.discovery_selectors, namespaces):
         yield Problem(
             f"{path}.meshConfig.discoverySelectors",
             f"leave out the namespace {name}, which has the labels "
             f"{', '.join(sorted(namespaces[name]))}: select one of them",
         )
+
+
+def _mesh_labels(settings: Settings, namespace: str) -> Mapping[str, str]:
+    """Return the labels that a namespace has for the mesh."""
+    if namespace == settings.mesh.namespace:
+        return {NETWORK_LABEL: settings.cluster.network}
+    of_workloads = namespace not in settings.istio_namespaces
+    return injection_labels(settings.mesh.revision or "") if of_workloads else {}
 
 
 def _has(values: Mapping[str, Any], keys: Sequence[str]) -> bool:

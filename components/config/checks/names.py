@@ -42,6 +42,19 @@ def check_labels(path: str, labels: Mapping[str, str]) -> Iterator[Problem]:
             )
 
 
+def check_annotations(path: str, annotations: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield a problem for each annotation with an invalid key, or with one that Pulumi reads."""
+    for key in annotations:
+        if not _LABEL_KEY.fullmatch(key):
+            yield Problem(
+                f"{path}.{key}",
+                "is not an annotation's key: up to 63 letters, digits, '-', '_' and '.', "
+                "optionally after a domain and '/'",
+            )
+        elif key.startswith("pulumi.com/"):
+            yield Problem(f"{path}.{key}", "is an instruction to Pulumi: leave it out")
+
+
 def is_label_value(value: str) -> bool:
     """Return whether `value` is a valid value of a Kubernetes label; it may be empty."""
     return len(value) <= 63 and _LABEL.fullmatch(value) is not None

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import permutations
 
-from ...mesh_facts import from_values
-from ...names import MACHINE_PORTS
+from ...names import (
+    INJECTION_LABEL,
+    MACHINE_PORTS,
+    MANAGED_BY_LABEL,
+    NETWORK_LABEL,
+    PROXY_USER,
+    REVISION_LABEL,
+    STACK_LABEL,
+)
 from ..addresses import is_port
+from ..existing import ExistingCluster
 from ..problems import Problem, suggestion
-from ..stack import Settings
-from ..workload import Probe, Service, WorkloadSettings
-from .names import KUBERNETES_NAME, check_labels, check_names
+from ..stack import NamespaceSettings, Settings
+from ..workload import Pods, Probe, Service, ServiceAccount, WorkloadSettings
+from .names import KUBERNETES_NAME, check_annotations, check_labels, check_names
 
 # First words of a port's name, by which Istio selects its protocol (istio.io: Protocol Selection).
 PROTOCOLS = frozenset(
     {"grpc", "grpc-web", "http", "http2", "https", "mongo", "mysql", "redis", "tcp", "tls"}
 )
+# Those, and Kubernetes' own (istio/istio: pkg/config/kube/conversion.go, ConvertProtocol).
+APP_PROTOCOLS = PROTOCOLS | {"kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"}
+# Labels of namespaces that the program sets, or by which a mesh injects sidecars.
+_OWN_LABELS = {INJECTION_LABEL, REVISION_LABEL, NETWORK_LABEL, MANAGED_BY_LABEL, STACK_LABEL}
+_SECRET = re.compile(rf"{KUBERNETES_NAME.pattern}(\.{KUBERNETES_NAME.pattern}){{0,3}}")
+# k8s.io/apimachinery: resource.Quantity, without exponents.
+_QUANTITY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
+_MAX_USER = 2**31 - 1
 
 
 def check(settings: Settings) -> Iterator[Problem]:
@@ -25,9 +42,41 @@ def check(settings: Settings) -> Iterator[Problem]:
     for workload in settings.workloads.values():
         yield from _check_workload(f"workloads.{workload.name}", workload)
         yield from _check_namespace(f"workloads.{workload.name}.namespace", workload, settings)
+        if not _exists(settings, workload.namespace):
+            yield from _check_nothing_exists(workload)
+    for name, namespace in settings.namespaces.items():
+        yield from _check_stated(settings, name, namespace)
     for first, second in permutations(settings.workloads.values(), 2):
         if first.namespace == second.namespace:
             yield from _check_pair(first, second)
+
+
+def _check_stated(settings: Settings, name: str, namespace: NamespaceSettings) -> Iterator[Problem]:
+    path, created = f"namespaces.{name}", settings.created_namespaces
+    if name not in created:
+        hint = suggestion(name, created) if created else ": it creates none"
+        yield Problem(path, f"is not a namespace that this program creates{hint}")
+    yield from check_labels(f"{path}.labels", namespace.labels)
+    yield from check_annotations(f"{path}.annotations", namespace.annotations)
+    for key in sorted(_OWN_LABELS & {*namespace.labels}):
+        yield Problem(f"{path}.labels.{key}", "follows from the mesh and the stack: leave it out")
+
+
+def _exists(settings: Settings, namespace: str) -> bool:
+    """Return whether a namespace is there before the program runs."""
+    cluster = settings.cluster
+    return isinstance(cluster, ExistingCluster) and namespace in cluster.namespaces
+
+
+def _check_nothing_exists(workload: WorkloadSettings) -> Iterator[Problem]:
+    """Yield what a workload uses in a namespace that this program creates, hence finds empty."""
+    path = f"workloads.{workload.name}"
+    created = f"the program creates the namespace {workload.namespace}, so nothing is in it"
+    fix = "if it exists, list it in `namespaces` of a cluster of the platform existing"
+    if not workload.service_account.create:
+        yield Problem(f"{path}.serviceAccount.create", f"{created} to be used: {fix}")
+    for name in workload.existing_services:
+        yield Problem(f"{path}.services.{name}.existing", f"{created} to be used: {fix}")
 
 
 def _check_pair(first: WorkloadSettings, second: WorkloadSettings) -> Iterator[Problem]:
@@ -38,6 +87,15 @@ def _check_pair(first: WorkloadSettings, second: WorkloadSettings) -> Iterator[P
                 f"workloads.{second.name}.services.{service}",
                 f"workload {first.name} has a Service of this name in the namespace "
                 f"{first.namespace}: choose another",
+            )
+        if first.service_account_name == second.service_account_name and (
+            first.service_account.create or second.service_account.create
+        ):
+            yield Problem(
+                f"workloads.{second.name}.serviceAccount",
+                f"workload {first.name} has the service account {first.service_account_name} in "
+                f"the namespace {first.namespace}: choose another name, or set `create: false` for "
+                "both if it exists without this program",
             )
     if first.labels and first.labels.items() <= second.labels.items():
         if first.labels == second.labels and first.name > second.name:
@@ -52,11 +110,8 @@ def _check_pair(first: WorkloadSettings, second: WorkloadSettings) -> Iterator[P
 def _check_namespace(
     path: str, workload: WorkloadSettings, settings: Settings
 ) -> Iterator[Problem]:
-    mesh, namespace = settings.mesh, workload.namespace
-    of_istio = {mesh.namespace}
-    if not mesh.adopt:
-        of_istio.add(from_values(dict(mesh.values.istiod), mesh.namespace).root_namespace)
-    if not KUBERNETES_NAME.fullmatch(namespace) or namespace in {*of_istio, "kube-system"}:
+    namespace, others = workload.namespace, {*settings.istio_namespaces, "kube-system"}
+    if not KUBERNETES_NAME.fullmatch(namespace) or namespace in others:
         yield Problem(
             path,
             "expected a namespace for applications, in lower-case letters, digits and '-'; "
@@ -71,16 +126,23 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             "a Service selects its workload by labels: give at least one, such as app",
         )
     yield from check_labels(f"{path}.labels", workload.labels)
-    yield from _check_service_account(f"{path}.serviceAccount.name", workload.service_account.name)
+    yield from _check_service_account(f"{path}.serviceAccount", workload.service_account)
     yield from _check_ports(f"{path}.ports", workload)
     yield from _check_probe(f"{path}.probe", workload.probe, workload)
     for name, service in workload.services.items():
         yield from _check_service(f"{path}.services.{name}", service, workload)
+    for index, secret in enumerate(workload.image_pull_secrets):
+        if not _SECRET.fullmatch(secret):
+            yield Problem(
+                f"{path}.imagePullSecrets[{index}]",
+                f"{secret!r} is not a name of a Secret: use lower-case letters, digits, '-' "
+                "and '.'",
+            )
     if workload.pods:
-        if workload.pods.replicas < 0:
-            yield Problem(f"{path}.pods.replicas", "must not be negative")
+        yield from _check_pods(f"{path}.pods", workload.pods)
         yield from check_labels(f"{path}.pods.labels", workload.pods.labels)
-        for service in workload.services.values():
+        created = (service for service in workload.services.values() if not service.existing)
+        for service in created:
             for key, value in service.selected(workload.labels).items():
                 if workload.pods.labels.get(key, value) != value:
                     yield Problem(
@@ -90,21 +152,66 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
                     )
 
 
-def _check_service_account(path: str, name: str | None) -> Iterator[Problem]:
-    if name == "":
+def _check_pods(path: str, pods: Pods) -> Iterator[Problem]:
+    if pods.replicas < 0:
+        yield Problem(f"{path}.replicas", "must not be negative")
+    for key, quantities in (
+        ("requests", pods.resources.requests),
+        ("limits", pods.resources.limits),
+    ):
+        for resource, quantity in quantities.items():
+            if not _QUANTITY.fullmatch(quantity):
+                yield Problem(
+                    f"{path}.resources.{key}.{resource}",
+                    f"{quantity!r} is not a quantity of Kubernetes: expected one such as 500m or "
+                    "128Mi",
+                )
+    if pods.run_as_user is not None:
+        if not 0 <= pods.run_as_user <= _MAX_USER or pods.run_as_user == PROXY_USER:
+            yield Problem(
+                f"{path}.runAsUser",
+                f"{pods.run_as_user} is not a user for an application: expected 0 to {_MAX_USER}, "
+                f"and not {PROXY_USER}, whose traffic bypasses the sidecar",
+            )
+        elif pods.run_as_user == 0 and pods.restricted:
+            yield Problem(
+                f"{path}.runAsUser",
+                "is root, which Pod Security's level restricted refuses: choose another user, or "
+                "set restricted to false",
+            )
+
+
+def _check_service_account(path: str, account: ServiceAccount) -> Iterator[Problem]:
+    name = account.name
+    if name == "default" and account.create:
+        yield Problem(
+            f"{path}.name",
+            "every namespace has a service account `default`, which this program must not own: "
+            "choose another name, or set `create: false`",
+        )
+    elif name == "":
         # istio/istio#39603: pods would call machines without a service account in plaintext.
         yield Problem(
-            path,
+            f"{path}.name",
             "must not be empty: the machines would have no identity "
             "(leave the key out for the workload's name)",
         )
     elif name is not None and not KUBERNETES_NAME.fullmatch(name):
-        yield Problem(path, f"{name!r} is not a valid name: use lower-case letters, digits and '-'")
+        yield Problem(
+            f"{path}.name",
+            f"{name!r} is not a valid name: use lower-case letters, digits and '-'",
+        )
 
 
 def _check_ports(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
+    created = [service for service in workload.services.values() if not service.existing]
+    of_created = {name for service in created for name in service.ports}
     for name, port in workload.ports.items():
-        has_protocol = any(name == word or name.startswith(f"{word}-") for word in PROTOCOLS)
+        # A Service of others has protocols of its own, and may name any port as its targetPort.
+        is_free = bool(workload.existing_services) and name not in of_created
+        has_protocol = is_free or any(
+            name == word or name.startswith(f"{word}-") for word in PROTOCOLS
+        )
         if not KUBERNETES_NAME.fullmatch(name) or not has_protocol:
             protocols = ", ".join(sorted(PROTOCOLS))
             yield Problem(f"{path}.{name}", f"must begin with a protocol of Istio: {protocols}")
@@ -143,6 +250,20 @@ def _check_service(path: str, service: Service, workload: WorkloadSettings) -> I
         yield Problem(
             path, "is not a valid name of a Service: use lower-case letters, digits and '-'"
         )
+    if service.existing:
+        for key, is_set in (
+            ("ports", service.ports),
+            ("selector", service.selector),
+            ("annotations", service.annotations),
+            ("appProtocols", service.app_protocols),
+            ("headless", service.headless),
+        ):
+            if is_set:
+                yield Problem(
+                    f"{path}.{key}",
+                    "follows from the Service in the cluster, which is not changed: leave it out",
+                )
+        return
     if not service.ports:
         yield Problem(f"{path}.ports", "must not be empty: name a port of the workload")
     numbers = list(service.ports.values())
@@ -154,6 +275,17 @@ def _check_service(path: str, service: Service, workload: WorkloadSettings) -> I
         if name not in workload.ports:
             hint = suggestion(name, workload.ports)
             yield Problem(f"{path}.ports.{name}", f"is not a port of the workload{hint}")
+    yield from check_annotations(f"{path}.annotations", service.annotations)
+    for name, protocol in service.app_protocols.items():
+        if name not in service.ports:
+            hint = suggestion(name, service.ports)
+            yield Problem(f"{path}.appProtocols.{name}", f"is not a port of the Service{hint}")
+        elif protocol not in APP_PROTOCOLS:
+            yield Problem(
+                f"{path}.appProtocols.{name}",
+                f"{protocol!r} is not a protocol of Istio: expected one of "
+                f"{', '.join(sorted(APP_PROTOCOLS))}",
+            )
     for key, value in (service.selector or {}).items():
         if workload.labels.get(key) != value:
             has = "is none of its labels"

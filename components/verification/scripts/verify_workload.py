@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import Any
@@ -19,6 +19,8 @@ from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
 from ..evidence import Entry, Evidence, Plaintext, Pod, merge, parse
 
 GROUP_TIMEOUT_S, JOB_TIMEOUT_S = 300, 120
+_MESSAGE_LENGTH = 500
+"""Characters of a message of the cluster that are shown."""
 
 Manifest = Mapping[str, Any]
 
@@ -244,12 +246,13 @@ class _Cluster:
         name = created.text
         container = manifest["spec"]["template"]["spec"]["containers"][0]["name"]
         try:
-            yield _Job(self._logs, self.items, name, container)
+            yield _Job(self, name, container)
         finally:
             delete = ("delete", name, "--ignore-not-found", "--wait=false", *self._namespace)
             self._kubectl.call("--request-timeout=20s", *delete, timeout_s=60)
 
-    def _logs(self, name: str, container: str) -> str:
+    def logs(self, name: str, container: str) -> str:
+        """Return the log of a Job's container, or why there is none."""
         words = ("logs", name, "--container", container, *self._namespace)
         done = self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
         return done.text or done.error
@@ -268,14 +271,12 @@ def _is_ready(pod: Mapping[str, Any]) -> bool:
 class _Job:
     """A Job that runs.
 
-    logs: gives a container's log.
-    items: gives objects of a kind.
+    cluster: its namespace.
     name: as kubectl prints it, `job.batch/NAME`.
     container: the container whose end is the Job's; the sidecar beside it drains for longer.
     """
 
-    logs: Callable[[str, str], str]
-    items: Callable[..., Any]
+    cluster: _Cluster
     name: str
     container: str
 
@@ -286,16 +287,35 @@ class _Job:
             state = self._state()
             code = state.get("terminated", {}).get("exitCode")
             if code == 0:
-                return self.logs(self.name, self.container)
+                return self.cluster.logs(self.name, self.container)
             if code is not None:
-                raise _Unproven(scripting.last_words(self.logs(self.name, self.container)))
+                raise _Unproven(scripting.last_words(self.cluster.logs(self.name, self.container)))
             if monotonic() >= end:
-                reason = json.dumps(state)[:300]
-                raise _Unproven(f"the pod that calls it did not run in {JOB_TIMEOUT_S} s: {reason}")
+                raise _Unproven(f"the pod that calls it did not run in {JOB_TIMEOUT_S} s: {self._obstacle(state)}")
             sleep(0.2)
 
+    @property
+    def _bare_name(self) -> str:
+        return self.name.rpartition("/")[2]
+
+    def _obstacle(self, state: Mapping[str, Any]) -> str:
+        """Return what the cluster reports of the Job and its pods, or the container's state.
+
+        A Job whose pods are refused (quota, Pod Security, admission) has no pod: the reason is in
+        events of the Job alone. That a pod cannot be scheduled is in events of the pod.
+        """
+        name, messages = self._bare_name, {}
+        for event in self.cluster.items("events", "--field-selector", "type=Warning"):
+            of = event["involvedObject"].get("name", "")
+            if of == name or of.startswith(f"{name}-"):
+                message = " ".join(str(event.get("message", "")).split())
+                messages[event.get("reason", "")] = message[:_MESSAGE_LENGTH]
+        if messages:
+            return "; ".join(f"{reason}: {message}" for reason, message in messages.items())
+        return json.dumps(state)[:_MESSAGE_LENGTH] if state else "the cluster reports no reason"
+
     def _state(self) -> Mapping[str, Any]:
-        for pod in self.items("pods", "--selector", f"job-name={self.name.rpartition('/')[2]}"):
+        for pod in self.cluster.items("pods", "--selector", f"job-name={self._bare_name}"):
             for status in pod["status"].get("containerStatuses", []):
                 if status["name"] == self.container:
                     state: Mapping[str, Any] = status.get("state", {})

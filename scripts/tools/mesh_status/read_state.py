@@ -205,7 +205,8 @@ def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
     if not (workload_group := parts.get(part_name(name, names.WORKLOAD_GROUP))):
         return None
     metadata, spec = workload_group.inputs["metadata"], workload_group.inputs["spec"]
-    services = [each.inputs for each in parts.values() if each.kind == "Service"]
+    # A Service of others is only read: it has no inputs of this program.
+    services = [each.inputs if "spec" in each.inputs else each.outputs for each in parts.values() if each.kind == "Service"]
     deployments = [each.inputs["spec"] for each in parts.values() if each.kind == "Deployment"]
     proof = parts.get(part_name(name, names.VERIFICATION))
     return Workload(

@@ -14,11 +14,12 @@ from typing import Any
 
 import pulumi
 import pytest
-from pulumi_kubernetes.core.v1 import ConfigMap
+from pulumi_kubernetes.core.v1 import ConfigMap, Service
 
 from components.config.existing import ExistingGateway
+from components.existing_objects import SERVICE, ExistingObject
 from components.istio.namespace import owned_namespace
-from components.kubernetes import check_cluster, cluster_options
+from components.kubernetes import check_cluster, cluster_options, use_existing
 from components.platforms.existing.cluster import ExistingClusterArgs, existing_cluster
 from tests.support import harness
 from tests.support.cli_stack import STACK, Program, Stack
@@ -213,6 +214,49 @@ def test_an_object_that_was_made_since_is_seen_and_one_of_ours_is_not_in_the_way
     plane.create("v1", "ConfigMap", namespace, "one")
     plane.patch(f"/api/v1/namespaces/{namespace}/configmaps/one", {"metadata": {"labels": labels}})
     assert "(of the stack other.lab)" in mesh.preview(declared, fails=True).output
+
+
+def application(namespace: str, file: Path, *, exists: bool) -> Program:
+    """Declare a Service, or use the one that exists."""
+    spec = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]}
+    metadata = {"name": "web", "namespace": namespace, "annotations": {"pulumi.com/skipAwait": "true"}}
+
+    def declare() -> None:
+        gateway = ExistingGateway(address="192.0.2.1", install=False)
+        args = ExistingClusterArgs(network="pods", pod_cidr="10.0.0.0/16", gateway=gateway, context="production", path=str(file))
+        cluster = check_cluster("cluster-check", existing_cluster(args))
+        options = cluster_options("kubernetes", cluster)
+        if exists:
+            labels = {"app": "web"}
+            used = ExistingObject(
+                workload="web", kind=SERVICE, namespace=namespace, name="web", labels=labels, pod_labels=labels, ports={"http": 8080}
+            )
+            use_existing(cluster, used)
+            service = Service.get("web", f"{namespace}/web", opts=options)
+        else:
+            service = Service("web", metadata=metadata, spec=spec, opts=options)
+        pulumi.export("port", service.spec.apply(lambda spec: spec.ports[0].port))
+
+    return declare
+
+
+def test_a_service_of_others_is_used_and_stays_as_it_is(mesh: Stack, plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
+    """Also one that this stack created, and that its file declares as existing from now on."""
+    file = write_kubeconfig(tmp_path / "mine", plane, "production")
+    used = application(namespace, file, exists=True)
+    for refused in (mesh.preview(used, fails=True), mesh.up(used, fails=True)):
+        assert f"workloads.web.services.web: the namespace {namespace} has no Service web" in refused.output
+        assert "Traceback" not in refused.output
+    mesh.up(application(namespace, file, exists=False))
+    before = plane.cluster.get("v1", "Service", namespace, "web")
+    assert "delete" not in mesh.preview(used).changes()
+    mesh.up(used)
+    assert plane.cluster.get("v1", "Service", namespace, "web") == before
+    assert set(mesh.up(used).changes()) == {"unchanged"}
+    plane.patch(f"/api/v1/namespaces/{namespace}/services/web", {"spec": {"selector": {"app": "other"}}})
+    assert "selects app: other, so machines would never be its endpoints" in mesh.preview(used, fails=True).output
+    mesh.destroy()
+    assert plane.cluster.get("v1", "Service", namespace, "web"), "it is not this stack's any more"
 
 
 def test_a_cluster_that_does_not_let_one_look_is_said(mesh: Stack, plane: ControlPlane, namespace: str, tmp_path: Path) -> None:

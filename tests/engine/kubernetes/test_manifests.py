@@ -11,9 +11,13 @@ import yaml
 
 from components.config.mesh import MeshSettings
 from components.istio import charts
+from components.istio import manifests as istio_manifests
+from components.verification import jobs
 from tests.engine.kubernetes.kinds import directory
 from tests.support import harness
 from tests.support.control_plane import ControlPlane
+from tests.support.samples import FACTS, PRODUCT
+from tests.support.waiting import wait_until
 from tools.standins.kubernetes.client import ApiError
 
 pytestmark = pytest.mark.slow
@@ -104,3 +108,22 @@ def test_the_charts_read_every_value_that_the_program_sets() -> None:
 def test_the_gateway_chart_reads_every_value_of_the_service(stack: str) -> None:
     service = graph(stack)["istio-eastwestgateway"].inputs["values"]["service"]
     assert list(unknown(service, {}, "gateway", ".service")) == []
+
+
+def test_pods_of_ours_are_admitted_where_a_namespace_is_restricted_and_has_a_quota(plane: ControlPlane, namespace: str) -> None:
+    """The API server's own admission: Pod Security by the namespace's label, and a quota that demands requests and limits."""
+    enforced = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
+    plane.patch(f"/api/v1/namespaces/{namespace}", enforced)
+    hard = {"limits.cpu": "8", "limits.memory": "8Gi", "requests.cpu": "8", "requests.memory": "8Gi"}
+    plane.create("v1", "ResourceQuota", namespace, "all", spec={"hard": hard})
+    deployment = istio_manifests.deployment(PRODUCT, FACTS)
+    assert deployment
+    called = jobs.Called(PRODUCT, FACTS)
+    templates = [deployment, jobs.caller_job(called, "true"), jobs.caller_job(called, "true", inside=False)]
+    for number, manifest in enumerate(templates):
+        spec = {**manifest["spec"]["template"]["spec"], "serviceAccountName": "default"}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}", "namespace": namespace}, "spec": spec}
+        wait_until(lambda pod=pod: "status unknown" not in (refusal(plane, pod, namespace) or ""), 20, "the quota is counted")  # type: ignore[misc]
+        assert refusal(plane, pod, namespace) is None
+        privileged = {**pod, "spec": {**spec, "securityContext": {}}}
+        assert "violates PodSecurity" in (refusal(plane, privileged, namespace) or ""), "the namespace is restricted"

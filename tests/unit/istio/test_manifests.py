@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from components.istio import manifests
+from components.istio import manifests, network_gateways
+from components.verification import targets
 from tests.support.samples import FACTS, PRODUCT
 
 
@@ -17,3 +18,29 @@ def test_services_do_not_wait_for_endpoints_that_kubernetes_never_lists() -> Non
     manifest = manifests.services(PRODUCT)["product"]
     assert manifest["metadata"]["annotations"] == {"pulumi.com/skipAwait": "true"}
     assert manifest["spec"]["ports"] == [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]
+
+
+def test_a_service_has_the_annotations_and_protocols_of_its_settings() -> None:
+    settings = {"annotations": {"networking.istio.io/exportTo": "."}, "app_protocols": {"http": "kubernetes.io/h2c"}}
+    service = PRODUCT.services["product"].model_copy(update=settings)
+    manifest = manifests.services(PRODUCT.model_copy(update={"services": {"product": service}}))["product"]
+    assert manifest["metadata"]["annotations"] == {"networking.istio.io/exportTo": ".", "pulumi.com/skipAwait": "true"}
+    assert manifest["spec"]["ports"][0]["appProtocol"] == "kubernetes.io/h2c"
+    assert "clusterIP" not in manifest["spec"]
+
+
+def test_machines_are_called_by_a_service_that_is_not_headless() -> None:
+    peers = PRODUCT.services["product"].model_copy(update={"name": "peers", "headless": True})
+    workload = PRODUCT.model_copy(update={"services": {"peers": peers, **PRODUCT.services}})
+    assert manifests.services(workload)["peers"]["spec"]["clusterIP"] == "None"
+    assert targets.probe_target(workload) == ("product", 80, 8080)
+    alone = PRODUCT.model_copy(update={"services": {"peers": peers}})
+    assert not targets.is_called(alone) and targets.probe_target(alone) is None
+
+
+def test_connections_through_gateways_follow_the_protocol_of_a_port() -> None:
+    """Envoy replaces connections of protocols whose requests it sees; `appProtocol` comes before the name."""
+    ports = {"http": 80, "tcp-db": 5432}
+    service = PRODUCT.services["product"].model_copy(update={"ports": ports, "app_protocols": {"http": "tcp", "tcp-db": "grpc"}})
+    rule = network_gateways.failover_rule("product", PRODUCT.model_copy(update={"services": {"product": service}}), "cluster.local")
+    assert [each["port"]["number"] for each in rule["spec"]["trafficPolicy"]["portLevelSettings"]] == [5432]

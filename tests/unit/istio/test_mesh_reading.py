@@ -26,7 +26,7 @@ WANTED = Adoption(
     hub="",
     network="pods",
     other_networks=(),
-    created_namespaces=("billing",),
+    created_namespaces={"billing": {}},
     other_namespaces=("shop",),
     stack="mesh.prod",
 )
@@ -94,7 +94,7 @@ def read(cluster: TheirCluster, monkeypatch: pytest.MonkeyPatch, preview: bool =
         ("revisioned", {"revision": "prod"}),
         ("revisioned", {"revision": "1-31"}),
         ("revisioned", {}),
-        ("elsewhere", {"network": "vpc", "revision": "stable", "created_namespaces": ()}),
+        ("elsewhere", {"network": "vpc", "revision": "stable", "created_namespaces": {}}),
     ],
 )
 def test_meshes_as_people_have_them_are_read(mesh: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

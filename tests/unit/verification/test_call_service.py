@@ -20,7 +20,7 @@ CURL = r"""case "$*" in
 */clusters*)
   n=$(cat "$STATE/count" 2>/dev/null || echo 0)
   for endpoint in $ENDPOINTS; do echo "outbound|80||{host}::$endpoint::rq_success::$n"; echo "outbound|80||{host}::$endpoint::rq_total::99"; done
-  for endpoint in $SILENT; do echo "outbound|80||{host}::$endpoint::rq_success::7"; done ;;
+  for endpoint in $SILENT; do echo "outbound|80||{host}::$endpoint::rq_success::7"; echo "outbound|80||{host}::$endpoint::cx_connect_fail::$FAILED"; done ;;
 */certs*) echo '"uri": "spiffe://cluster.local/ns/shop/sa/caller"' ;;
 */config_dump*) echo "\"exact\": \"$CALLEE\"" ;;
 */server_info*) [ -z "$DOWN" ] || exit 7 ;;
@@ -30,7 +30,8 @@ esac
 GETENT = """[ "$1" = hosts ] || { for address in $RESOLVED; do echo "$address STREAM $2"; echo "$address DGRAM"; done; exit; }
 [ -z "$NO_DNS" ]
 """
-TRIED = """[ -z "$TRIED" ] || { echo "bash: connect: $TRIED" >&2; exit 1; }
+TRIED = """[ "$4" != true ] || exit "$UNPRIVILEGED"
+[ -z "$TRIED" ] || { echo "bash: connect: $TRIED" >&2; exit 1; }
 """
 IP = """echo "172.31.6.130 via 10.0.0.1 dev eth0 src 10.0.0.2 uid 0"
 """
@@ -55,6 +56,8 @@ def run(
         "NO_DNS": "",
         "RESOLVED": "",
         "TRIED": "Connection refused",
+        "UNPRIVILEGED": "0",
+        "FAILED": "0",
         "STATE": str(tmp_path),
     }
     sourced = Sourced(scripts=[script], programs=tmp_path / "bin", environment={**defaults, **environment})
@@ -89,6 +92,16 @@ def test_the_cause_is_named_and_the_caller_too(tmp_path: Path, environment: dict
     assert cause in done.stderr
     assert done.stderr.startswith("machine product-1: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("failed", "cause"),
+    [("0", "it takes connections: does the application answer"), ("4", "it takes no connection (no answer; packets leave via 10.0.0.1")],
+)
+def test_a_pod_without_privileges_names_the_cause_by_envoys_count(tmp_path: Path, failed: str, cause: str) -> None:
+    environment = {"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080", "UNPRIVILEGED": "1", "FAILED": failed}
+    done = run(tmp_path, environment, wanted=["172.31.6.130:8080"])
+    assert f"no answer from 172.31.6.130:8080 for {HOST} port 80 in 1 s (last: 200): {cause}" in done.stderr
 
 
 BY_NAME = "gateway.example.com"

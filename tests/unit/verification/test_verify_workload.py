@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -54,13 +55,16 @@ class Cluster:
         self.write()
 
     def write(self) -> None:
+        self.programs.add("kubectl", *self.rules())
+
+    def rules(self) -> list[tuple[str, int, str, str]]:
         def of_job(code: int | None) -> str:
             state = {"waiting": {"reason": "ImagePullBackOff"}} if code is None else {"terminated": {"exitCode": code}}
             statuses = [{"name": "istio-proxy", "state": {"running": {}}}, {"name": "calls", "state": state}]
             return json.dumps({"items": [{"status": {"containerStatuses": statuses}}]})
 
         items = json.dumps({"items": list(self.entries.values())})
-        rules = [
+        return [
             ("get namespace shop", 0 if self.answers else 1, "{}" if not self.answers else '{"kind": "Namespace"}', ""),
             *((f"get workloadentry {name} ", 0, json.dumps(item), "") for name, item in self.entries.items()),
             (r"get workloadentry --namespace", 0, items, ""),
@@ -71,7 +75,6 @@ class Cluster:
             ("logs job.batch/outside", 0, self.outside[1], ""),
             ("get pods --selector app=product,version=v1", 0, json.dumps({"items": self.pods}), ""),
         ]
-        self.programs.add("kubectl", *rules)
 
 
 def entry(name: str, address: str, healthy: str | None, network: str = "pods") -> dict[str, Any]:
@@ -187,6 +190,34 @@ def test_a_pod_that_does_not_run_is_told_with_its_state(cluster: Cluster, progra
     with pytest.raises(scripting.Failed, match=r"did not run in 120 s: .*ImagePullBackOff"):
         verify_workload.run(PAYLOAD)
     assert sum("delete" in call.words for call in programs.calls("kubectl")) == 2
+
+
+def event(name: str, reason: str, message: str, kind: str = "Job") -> dict[str, Any]:
+    return {"involvedObject": {"kind": kind, "name": name}, "type": "Warning", "reason": reason, "message": message}
+
+
+REFUSED = 'pods "inside-" is forbidden: violates PodSecurity "restricted:latest"'
+
+
+@pytest.mark.parametrize(
+    ("events", "problem"),
+    [
+        ([event("inside", "FailedCreate", REFUSED)], 'FailedCreate: pods "inside-" is forbidden: violates PodSecurity "restricted:latest"'),
+        (
+            [event("inside", "FailedCreate", "exceeded quota"), event("inside-x7v", "FailedScheduling", "0/1 nodes", "Pod")],
+            "FailedCreate: exceeded quota; FailedScheduling: 0/1 nodes",
+        ),
+        ([event("inside2", "FailedCreate", "another Job's")], "the cluster reports no reason"),
+    ],
+)
+def test_a_job_without_pods_is_explained_by_its_events(
+    cluster: Cluster, programs: Programs, events: list[dict[str, Any]], problem: str
+) -> None:
+    cluster.inside = (None, "")
+    no_pods = ("job-name=inside", 0, json.dumps({"items": []}), "")
+    programs.add("kubectl", ("get events ", 0, json.dumps({"items": events}), ""), no_pods, *cluster.rules())
+    with pytest.raises(scripting.Failed, match=re.escape(f"the pod that calls it did not run in 120 s: {problem}") + "$"):
+        verify_workload.run(PAYLOAD)
 
 
 def test_a_stranger_that_is_answered_is_a_failure_where_mutual_tls_is_strict(cluster: Cluster) -> None:

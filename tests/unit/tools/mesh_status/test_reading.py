@@ -37,6 +37,16 @@ def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("inputs", [{}, "spec"])
+def test_a_service_of_others_is_shown_by_what_was_read_of_it(inputs: Any) -> None:
+    """The state has a resource that is only read by its outputs; some providers add inputs."""
+    exported = meshes.recorded("single", "export")
+    service = next(each for each in exported["deployment"]["resources"] if each["urn"].endswith("product-service-product"))
+    read = service["inputs"]
+    service |= {"external": True, "outputs": read, "inputs": read if inputs else {}}
+    assert read_state.parse(exported).workloads["product"].services == {"product": (80,)}
+
+
 def test_what_is_about_to_be_deleted_does_not_count() -> None:
     exported = meshes.recorded("single", "export")
     join = next(each for each in exported["deployment"]["resources"] if each["urn"].endswith("product-1-join"))
