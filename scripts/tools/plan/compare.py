@@ -628,7 +628,8 @@ def verdict_of(plan: Plan) -> Verdict:
         for each in plan.program
     ):
         verdict = Verdict.PROGRAM
-    if any(each.pause is Pause.ALL for each in plan.workloads):
+    pauses = any(each.pause is Pause.ALL for each in plan.workloads)
+    if pauses or any(map(is_replaced, plan.services)):
         verdict = Verdict.PAUSES
     if _leave(plan):
         verdict = Verdict.LEAVES
@@ -640,11 +641,21 @@ def _leave(plan: Plan) -> bool:
         change.action is Action.LEAVES for each in plan.workloads for change in each.machines
     )
     workloads = any(each.mark is Mark.REMOVED for each in plan.workloads)
-    return machines or workloads or any(_loses_port(each) for each in plan.services)
+    return machines or workloads or any(lost_ports(each) for each in plan.services)
 
 
-def _loses_port(change: ServiceChange) -> bool:
-    if change.before is None:
+def is_replaced(change: ServiceChange) -> bool:
+    """Return whether a Service is deleted and created anew: a cluster IP comes or goes."""
+    before, after = change.before, change.after
+    if before is None or after is None or before.existing or after.existing:
         return False
-    kept = {port.port for port in change.after.ports} if change.after else set()
-    return any(port.port not in kept for port in change.before.ports)
+    return before.headless != after.headless
+
+
+def lost_ports(change: ServiceChange) -> tuple[int, ...]:
+    """Return the ports that clients lose. A Service of others stays, and is not changed."""
+    before, after = change.before, change.after
+    if before is None or before.existing or (after and after.existing and not after.ports):
+        return ()
+    kept = {port.port for port in after.ports} if after else set()
+    return tuple(port.port for port in before.ports if port.port not in kept)

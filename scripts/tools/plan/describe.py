@@ -82,9 +82,7 @@ def declared(main_file: Path, stack: str, raw: Mapping[str, Any]) -> dict[str, A
     from . import mocks
 
     files = sorted(set(local_files(raw)))
-    cluster = raw.get("cluster")
-    network = str(cluster.get("network", "")) if isinstance(cluster, Mapping) else ""
-    recorder = mock_engine.Recorder(mocks.Answers(network))
+    recorder = mock_engine.Recorder(mocks.Answers())
     program = mock_engine.Program(main_file, mock_engine.MAIN.project)
     try:
         mock_engine.run_program(

@@ -85,6 +85,7 @@ def of_join(payload: Mapping[str, Any], environment: Mapping[str, Any]) -> Facts
         "package": bundle.get("package_sha256", ""),
         "role": bundle.get("role", "sidecar"),
         "fail-closed": bundle.get("fail_closed", False),
+        "grace": bundle.get("grace_s"),
         "address": bundle.get("address"),
         "gateway": bundle.get("gateway"),
         "root-certificate": payload.get("root_sha256"),
@@ -97,6 +98,7 @@ def of_join(payload: Mapping[str, Any], environment: Mapping[str, Any]) -> Facts
         "take-over": payload.get("take_over", ""),
         "ssh": digest(payload.get("target")),
         "access": digest(payload.get("access")),
+        "root-config-map": payload.get("root_config_map", ""),
     }
     return Facts(
         restart=_facts(restart),
@@ -124,6 +126,7 @@ def _of_proxy(proxy: Mapping[str, Any]) -> tuple[dict[str, object], dict[str, ob
     restart = {
         "mesh-id": metadata.pop("ISTIO_META_MESH_ID", ""),
         "cluster-id": metadata.pop("ISTIO_META_CLUSTER_ID", ""),
+        "trust-domain": metadata.pop("TRUST_DOMAIN", ""),
         "canonical": [metadata.pop(f"CANONICAL_{key}", "") for key in ("SERVICE", "REVISION")],
     }
     for derived in ("ISTIO_META_WORKLOAD_NAME", "ISTIO_META_AUTO_REGISTER_GROUP", "POD_NAMESPACE"):
@@ -196,6 +199,7 @@ def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
         "version": values.get("PACKAGE_URL", ""),
         "package": values.get("PACKAGE_SHA256", ""),
         "fail-closed": values.get("FAIL_CLOSED", ""),
+        "grace": values.get("GRACE_S", ""),
         "gateway": values.get("GATEWAY", ""),
         "root-certificate": digest(files.get("var/lib/istio-vm-mesh/etc/certs/root-cert.pem", "")),
         "machine-files": digest(machine_files),

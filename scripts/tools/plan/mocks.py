@@ -22,14 +22,19 @@ def made_up(name: str) -> str:
     return f"{resources.MADE_UP}{number >> 8}.{number & 255}"
 
 
-class Answers(mocks.Mocks):
-    """Answers every resource with its inputs, and with what the program reads of it.
+def _mesh_facts(wanted: Mapping[str, Any]) -> str:
+    """Return the facts of a mesh of others, of which nothing is known but what the stack says.
 
-    network: the name of the pods' network, which an adopted mesh must have.
+    wanted: components/istio/adoption.py, `Adoption`.
     """
+    from components import mesh_facts  # of the program that is described
 
-    def __init__(self, network: str) -> None:
-        self._network = network
+    values = {"revision": wanted["revision"] or "", "global": {"network": wanted["network"]}}
+    return mesh_facts.encode(mesh_facts.from_values(values, wanted["namespace"]))
+
+
+class Answers(mocks.Mocks):
+    """Answers every resource with its inputs, and with what the program reads of it."""
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str, dict[Any, Any]]:
         """Return the ID and the outputs of a resource."""
@@ -42,7 +47,11 @@ class Answers(mocks.Mocks):
 
     def _outputs(self, args: mocks.MockResourceArgs, identity: str) -> dict[str, Any]:
         name, inputs = args.name, args.inputs
-        if args.typ.endswith(":ClusterCheck"):
+        if args.typ == resources.MESH_READING:
+            return {"facts": _mesh_facts(json.loads(inputs["wanted"]))}
+        if args.typ == resources.SERVICE and args.resource_id:
+            return {"spec": {}}
+        if args.typ == resources.CLUSTER_CHECK:
             uid = resources.digest(inputs.get("created_by"), inputs.get("access"))
             return {"uid": uid, "recorded": {"uid": uid}, "kubeconfig": "{}"}
         if args.typ.endswith(":Registration"):
@@ -50,7 +59,7 @@ class Answers(mocks.Mocks):
         if args.typ == resources.COMMAND:
             return {"stdout": json.dumps(self._result(name, inputs, identity))}
         if args.typ == resources.CONFIG_MAP:
-            return {"data": self._config_map(str(args.resource_id))}
+            return {"data": {"root-cert.pem": "-----BEGIN CERTIFICATE-----\n"}}
         return (
             self._of_google(args.typ, name, inputs, identity) if args.typ.startswith("gcp:") else {}
         )
@@ -79,14 +88,6 @@ class Answers(mocks.Mocks):
             case "over_ssh.py":
                 return {"stdout": ""}
         return {}
-
-    def _config_map(self, resource_id: str) -> dict[str, str]:
-        values = {"global": {"network": self._network, "multiCluster": {"clusterName": ""}}}
-        return {
-            "mesh": "defaultConfig: {}\n",
-            "values": json.dumps(values),
-            "root-cert.pem": "-----BEGIN CERTIFICATE-----\n",
-        }
 
     def _of_google(
         self, type_: str, name: str, inputs: Mapping[str, Any], identity: str

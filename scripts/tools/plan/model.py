@@ -40,8 +40,9 @@ class Verdict(enum.StrEnum):
 
     NOTHING: no resource changes. SAFE: what clients use is there all the time.
     PROGRAM: scripts, units or defaults of the program changed, or the base cannot run here.
-    PAUSES: a workload has no endpoint for a while. LEAVES: machines, workloads, Services or ports
-    of Services leave for good. REFUSED: the update fails before it changes anything (`Plan.error`).
+    PAUSES: a workload has no endpoint for a while, or a Service is replaced. LEAVES: machines,
+    workloads, Services or ports of Services leave for good. REFUSED: the update fails before it
+    changes anything (`Plan.error`).
     """
 
     NOTHING = "nothing"
@@ -154,11 +155,15 @@ class MachinePicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Port:
-    """A port of a Service. name: with its protocol. port: its own. target: of the endpoints."""
+    """A port of a Service. name: with its protocol. port: its own. target: of the endpoints.
+
+    protocol: where it is not that of the name (`appProtocol`); else "".
+    """
 
     name: str
     port: int
     target: int
+    protocol: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +182,8 @@ class ServicePicture:
     endpoints: by network; of every workload of the namespace that it selects.
     callers: the networks whose clients reach it, and "outside" where clients outside of the mesh
         do, in plaintext.
+    existing: whether it is of others: used as it is. Its ports are those that a state has.
+    headless: whether it has no cluster IP. annotations: those that the stack states.
     """
 
     name: str
@@ -185,6 +192,9 @@ class ServicePicture:
     ports: tuple[Port, ...] = ()
     endpoints: tuple[Endpoints, ...] = ()
     callers: tuple[str, ...] = ()
+    existing: bool = False
+    headless: bool = False
+    annotations: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ def _openings(resource: Resource) -> Iterator[Opening]:
                 )
         case resources.RELEASE:
             yield from _service(resource, mapping(value_at(inputs, "values.service")), "istiod")
-        case resources.SERVICE:
+        case resources.SERVICE if not resource.read:
             yield from _service(
                 resource,
                 {**mapping(inputs.get("spec")), **mapping(inputs.get("metadata"))},

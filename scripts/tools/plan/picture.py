@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from components import names
+from components import mesh_facts, names
+from components.existing_objects import endpoint_port
 from components.machines.scripts.slots import limit_of
 
 from . import cost, facts, openings, resources
@@ -75,14 +78,14 @@ def decode(
     declared: the workloads of instance groups, for those whose resources do not say it yet.
     """
     graph = Graph.of(listed)
-    _, adopted = _pods_network(graph)
+    known, (_, adopted) = facts_of_mesh(graph), _pods_network(graph)
     files = {role: facts.files_fact(paths) for role, paths in (machine_files or {}).items()}
     workloads = _workloads(graph, files, declared or {})
     cluster = next(iter(graph.of_type(resources.CLUSTER)), None)
     mesh = MeshPicture(
         stack=stack,
         platform=_platform(graph),
-        mesh=_text(value_at(_istiod(graph), "global.meshID")),
+        mesh=str(known.get("mesh_id", "")),
         adopted=adopted,
         protected=bool(cluster.inputs.get("deletionProtection", True)) if cluster else None,
         workloads=workloads,
@@ -113,21 +116,23 @@ def with_services(mesh: MeshPicture, graph: Graph) -> MeshPicture:
     return replace(mesh, networks=networks, paths=paths, workloads=workloads)
 
 
-def _is_gateway(workload: str, namespace: str) -> bool:
-    """Return whether a workload is a network's gateway."""
-    return namespace == names.ISTIO_NAMESPACE and workload.endswith(names.gateway_workload_name(""))
+def facts_of_mesh(graph: Graph) -> Mapping[str, Any]:
+    """Return what the mesh is, by the keys of `MeshFacts`; empty where it is not known.
+
+    Another version of the program may have written it, so it may have other keys.
+    """
+    for each in graph.of_type(resources.MESH_READING):
+        text = _text(each.inputs.get("facts")) or _text(each.outputs.get("facts"))
+        return mapping(json.loads(text)) if text else {}
+    for each in graph.of_type(resources.RELEASE):
+        if each.name == names.ISTIOD_DEPLOYMENT:
+            values = dict(mapping(each.inputs.get("values")))
+            return asdict(mesh_facts.from_values(values, str(each.inputs.get("namespace", ""))))
+    return {}
 
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) and value != UNKNOWN else ""
-
-
-def _istiod(graph: Graph) -> Mapping[str, object]:
-    release = next(
-        (each for each in graph.of_type(resources.RELEASE) if each.name == names.ISTIOD_DEPLOYMENT),
-        None,
-    )
-    return mapping(release.inputs.get("values")) if release else {}
 
 
 def _platform(graph: Graph) -> str:
@@ -140,21 +145,21 @@ def _platform(graph: Graph) -> str:
     )
     if created:
         return "kind"
-    return "existing" if any(type_.endswith(":ClusterCheck") for type_ in types) else ""
+    return "existing" if resources.CLUSTER_CHECK in types else ""
 
 
 def _pods_network(graph: Graph) -> tuple[str, bool]:
-    """Return the network of the cluster's pods, and whether the mesh is another's."""
+    """Return the network of the cluster's pods, and whether the mesh is another's.
+
+    The network is called as the stack calls it: in a mesh of others it may have no name.
+    """
+    for each in graph.of_type(resources.MESH_READING):
+        return str(json.loads(each.inputs["wanted"])["network"]), True
     for each in graph.of_type(resources.NAMESPACE):
         labels = mapping(value_at(each.inputs, "metadata.labels"))
-        if (
-            value_at(each.inputs, "metadata.name") == names.ISTIO_NAMESPACE
-            and names.NETWORK_LABEL in labels
-        ):
+        if names.NETWORK_LABEL in labels:
             return str(labels[names.NETWORK_LABEL]), False
-    groups = graph.of_type(resources.WORKLOAD_GROUP)
-    network = next((value_at(each.inputs, "spec.template.network") for each in groups), "")
-    return _text(network), bool(groups)
+    return "", False
 
 
 def _networks(graph: Graph, pods_network: str, inhabited: set[str]) -> tuple[NetworkPicture, ...]:
@@ -209,6 +214,9 @@ def _paths(networks: Sequence[NetworkPicture]) -> tuple[NetworkPath, ...]:
 def _workloads(
     graph: Graph, files: Mapping[str, str], declared: Mapping[str, Owner]
 ) -> tuple[WorkloadPicture, ...]:
+    known = facts_of_mesh(graph)
+    istio_namespace = known.get("namespace") or names.ISTIO_NAMESPACE
+    trust_domain = str(known.get("trust_domain") or names.DEFAULT_DOMAIN)
     single = [_machine(graph, each, files) for each in graph.of_type(resources.MACHINE)]
     grouped = [_group(graph, each, declared) for each in graph.of_type(resources.GROUP)]
     pictures = []
@@ -225,19 +233,20 @@ def _workloads(
         in_slots = list(
             filter(None, str(annotations.get(names.MACHINES_ANNOTATION, "")).split(","))
         )
+        is_gateway = namespace == istio_namespace and name.endswith(names.gateway_workload_name(""))
         deployment = graph.child(each.name, names.PODS)
         pod_spec = mapping(deployment.inputs.get("spec")) if deployment else {}
         pictures.append(
             WorkloadPicture(
                 name=name,
                 namespace=namespace,
-                identity=names.spiffe_id(namespace, account),
-                role="router" if _is_gateway(name, namespace) else "sidecar",
+                identity=names.spiffe_id(trust_domain, namespace, account),
+                role="router" if is_gateway else "sidecar",
                 replicas=number(pod_spec.get("replicas", 1)) if deployment else None,
                 pods=digest(pod_spec.get("template")) if deployment else "",
                 max_unavailable=limit,
                 at_once=limit_of(limit, len(in_slots)) if limit else 1,
-                strict=_is_strict(graph, namespace),
+                strict=_is_strict(graph, namespace, str(known.get("root_namespace", ""))),
                 fail_closed=any(
                     fact.key == "fail-closed" and fact.value in ("true", "1")
                     for machine in mine
@@ -255,13 +264,13 @@ def _annotations(resource: Resource | None) -> Mapping[str, object]:
     return annotations
 
 
-def _is_strict(graph: Graph, namespace: str) -> bool:
+def _is_strict(graph: Graph, namespace: str, root_namespace: str) -> bool:
     modes = {
         str(value_at(each.inputs, "metadata.namespace")): value_at(each.inputs, "spec.mtls.mode")
         for each in graph.of_type(resources.PEER_AUTHENTICATION)
         if not value_at(each.inputs, "spec.selector")
     }
-    return modes.get(namespace, modes.get(names.ISTIO_NAMESPACE)) == "STRICT"
+    return modes.get(namespace, modes.get(root_namespace)) == "STRICT"
 
 
 def host_of(graph: Graph, machine: str) -> Resource | None:
@@ -293,7 +302,9 @@ def _machine(
         (Fact(key="machine-files", value=files[role]),) if role in files and of_join.restart else ()
     )
     entry = _text(registered.get("entry"))
-    network = of_join.network or _network_in(entry, owner[1], address)
+    # Machines in the network of pods that has no name name none either.
+    named = of_join.network or _network_in(entry, owner[1], address)
+    network = named or (_pods_network(graph)[0] if of_join.restart else "")
     # The machine's identity: of what this program created, another one whenever it is recreated.
     identity = _text(registered.get("identity"))
     done = resources.result(join) if join and not files else {}
@@ -391,7 +402,12 @@ def _services(
     for each in graph.children.get(workload.name, ()):
         if each.type != resources.SERVICE:
             continue
-        selector = mapping(value_at(each.inputs, "spec.selector"))
+        manifest = each.outputs if each.read else each.inputs
+        metadata, spec = mapping(manifest.get("metadata")), mapping(manifest.get("spec"))
+        selector = mapping(spec.get("selector"))
+        if each.read:
+            # A look at the cluster refuses one that does not select the machines.
+            selector = selector or _group_labels(graph, workload)
         counts: dict[str, list[int]] = {}
         for other in every:
             if other.namespace != workload.namespace:
@@ -405,27 +421,50 @@ def _services(
             Endpoints(network=network, pods=pods, machines=machines)
             for network, (pods, machines) in sorted(counts.items())
         )
-        metadata = mapping(each.inputs.get("metadata"))
+        prefix = names.service_resource_name(workload.name, "")
         pictures.append(
             ServicePicture(
-                name=str(metadata.get("name", each.name)),
+                name=str(metadata.get("name") or each.name.removeprefix(prefix)),
                 namespace=str(metadata.get("namespace", workload.namespace)),
                 workload=workload.name,
-                ports=tuple(_port(port) for port in items(value_at(each.inputs, "spec.ports"))),
+                ports=tuple(_ports(items(spec.get("ports")), _group_ports(graph, workload))),
                 endpoints=endpoints,
                 callers=_callers(workload, endpoints, paths),
+                existing=each.read,
+                headless=spec.get("clusterIP") == "None",
+                annotations=() if each.read else _stated(metadata),
             )
         )
     return tuple(sorted(pictures, key=lambda service: service.name))
 
 
-def _port(port: Mapping[str, object]) -> Port:
-    target = port.get("targetPort", port.get("port"))
-    return Port(
-        name=str(port.get("name", "")),
-        port=number(port.get("port")),
-        target=number(target),
+def _ports(listed: Sequence[Mapping[str, Any]], of_machines: Mapping[str, int]) -> Iterator[Port]:
+    """Yield the ports of a Service. of_machines: those of the machines by name."""
+    for port in listed:
+        target = port.get("targetPort") or port.get("port")
+        yield Port(
+            name=str(port.get("name") or ""),
+            port=number(port.get("port")),
+            target=number(endpoint_port(dict(port), of_machines))
+            if isinstance(target, str) and target != UNKNOWN
+            else number(target),
+            protocol=str(port.get("appProtocol") or ""),
+        )
+
+
+def _stated(metadata: Mapping[str, Any]) -> tuple[Fact, ...]:
+    """Return the annotations that a stack states: all but instructions to Pulumi."""
+    annotations = sorted(mapping(metadata.get("annotations")).items())
+    return tuple(
+        Fact(key=key, value=str(value))
+        for key, value in annotations
+        if not key.startswith("pulumi.com/")
     )
+
+
+def _group_ports(graph: Graph, workload: WorkloadPicture) -> Mapping[str, int]:
+    group = graph.child(workload.name, names.WORKLOAD_GROUP)
+    return mapping(value_at(group.inputs, "spec.template.ports")) if group else {}
 
 
 def _selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
@@ -464,7 +503,7 @@ def version_in(text: str) -> str:
 
 
 def _versions(graph: Graph, workloads: Sequence[WorkloadPicture]) -> Versions:
-    control_plane = _text(value_at(_istiod(graph), "global.tag"))
+    control_plane = version_in(str(facts_of_mesh(graph).get("image_tag", "")))
     urls = [
         fact.value
         for each in workloads

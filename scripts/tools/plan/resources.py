@@ -37,6 +37,8 @@ PEER_AUTHENTICATION = "kubernetes:security.istio.io/v1:PeerAuthentication"
 ISTIO_GATEWAY = "kubernetes:networking.istio.io/v1:Gateway"
 NETWORK_GATEWAY = "kubernetes:gateway.networking.k8s.io/v1:Gateway"
 CONFIG_MAP = "kubernetes:core/v1:ConfigMap"
+CLUSTER_CHECK = "pulumi-python:dynamic/cluster:ClusterCheck"
+MESH_READING = "pulumi-python:dynamic/mesh:MeshReading"
 
 IDENTITY_KEYS: Mapping[str, tuple[str, ...]] = {
     COMMAND: ("triggers",),
@@ -103,6 +105,7 @@ IDENTITY_KEYS: Mapping[str, tuple[str, ...]] = {
     "gcp:serviceaccount/account:Account": ("accountId",),
     RELEASE: ("name", "namespace"),
     DEPLOYMENT: ("metadata.name", "metadata.namespace", "spec.selector"),
+    SERVICE: ("metadata.name", "metadata.namespace", "spec.clusterIP"),
 }
 """The input properties of which a change replaces a resource, by type. `*`: each of them.
 
@@ -225,18 +228,38 @@ MOST_LINES = 60
 """Lines of the difference of one resource."""
 _HIDDEN = ("__provider", "__defaults")
 """Inputs of Pulumi itself."""
+_LOOKS = {CLUSTER_CHECK: ("objects", "preview"), MESH_READING: ("access", "preview", "wanted")}
+"""Inputs of looks at the cluster that say what is looked for, so a change of them is none.
+
+Source: `diff` in components/cluster_check.py and components/istio/mesh_reading.py.
+"""
 
 
 def operations(before: Sequence[Resource], after: Sequence[Resource]) -> tuple[Operation, ...]:
-    """Return what an update does to resources, from what two sides declare."""
-    old, new = (
-        {(each.type, each.name): each for each in side if not each.read} for side in (before, after)
-    )
+    """Return what an update does to resources, from what two sides declare.
+
+    A resource that is only read afterwards is no longer Pulumi's, and stays: the engine deletes it
+    where what is read has another ID (pulumi/pulumi: pkg/resource/deploy/step_generator.go,
+    `generateReadSteps`).
+    """
+    let_go = {(each.type, each.name, each.inputs.get("id")) for each in after if each.read}
+    old = {
+        (each.type, each.name): each
+        for each in before
+        if not each.read and (each.type, each.name, _object_id(each)) not in let_go
+    }
+    new = {(each.type, each.name): each for each in after if not each.read}
     changes = [
         _operation(old.get(key), new.get(key))
         for key in sorted({*old, *new}, key=lambda key: key[1])
     ]
     return tuple(change for change in changes if change)
+
+
+def _object_id(resource: Resource) -> str:
+    """Return the ID by which an object in Kubernetes is read."""
+    metadata = mapping(resource.inputs.get("metadata"))
+    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
 
 
 def _operation(before: Resource | None, after: Resource | None) -> Operation | None:
@@ -253,7 +276,8 @@ def _operation(before: Resource | None, after: Resource | None) -> Operation | N
             parent=resource.parent,
             destructive=op == "delete" and is_precious(resource),
         )
-    lines = list(differences(before.inputs, after.inputs, after.ignored))
+    ignored = (*after.ignored, *_LOOKS.get(after.type, ()))
+    lines = list(differences(before.inputs, after.inputs, ignored))
     if not lines:
         return None
     keys = identity_keys(after.type)

@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from components import config, names
+from components import config, mesh_facts, names
 from components.config.problems import SettingsError
 from components.config.stack import Settings
+from components.istio import charts
 from components.local import scripting
 from components.machines import bundle as bundles
 from components.machines.bootstrap import JoinInputs, bundle
 from components.machines.bundle import Bundle, Owner, with_root_certificate
 from components.machines.files import configuration_files
+from components.mesh_facts import MeshFacts
 from tools import ROOT
 from tools.mesh_status import pulumi
 
@@ -27,8 +29,6 @@ from .model import Fact, Level, MachinePicture, MeshPicture, Operation, Plan
 from .resources import UNKNOWN, Resource
 
 OPERATIONS = frozenset({"create", "update", "replace", "delete", "import"})
-ADOPTED = frozenset({"proxy", "mesh-id", "cluster-id"})
-"""Facts that follow from the configuration of a mesh that the stack adopts."""
 REGISTRATION = "dynamic/registration:Registration"
 
 
@@ -213,6 +213,7 @@ def plan_of(
 
     settings: those of the stack file, for what a preview does not know; None: they cannot be read.
     """
+    previewed = _with_facts_of_mesh(previewed)
     before = picture.decode(stack, previewed.before)
     declared = (
         {name: _owner(settings, machine.workload) for name, machine in settings.machines.items()}
@@ -227,6 +228,22 @@ def plan_of(
     after = _filled(before, after, previewed, settings)
     plan = compare(before, after, previewed.operations)
     return replace(plan, level=Level.STATE, destroy=destroy)
+
+
+def _with_facts_of_mesh(previewed: Preview) -> Preview:
+    """Return a preview whose mesh is as before, where its cluster does not answer."""
+    facts_before = {
+        each.name: each.inputs.get("facts", UNKNOWN)
+        for each in previewed.before
+        if each.type == resources.MESH_READING
+    }
+    after = tuple(
+        replace(each, inputs={**each.inputs, "facts": facts_before.get(each.name, UNKNOWN)})
+        if each.type == resources.MESH_READING and each.inputs.get("facts", UNKNOWN) == UNKNOWN
+        else each
+        for each in previewed.after
+    )
+    return replace(previewed, after=after)
 
 
 def _owner(settings: Settings, workload: str) -> picture.Owner:
@@ -291,10 +308,7 @@ class _Filler:
     ) -> MachinePicture:
         was = self.old[machine.name]
         of_join = facts.of_join(payload, join.inputs.get("environment") or {})
-        adopts = bool(self.settings and self.settings.mesh.adopt)
-        restart = {
-            fact.key: fact for fact in of_join.restart if not (adopts and fact.key in ADOPTED)
-        }
+        restart = {fact.key: fact for fact in of_join.restart}
         kept = {fact.key: fact for fact in machine.restart}
         # The script of a join follows from all of it, and from what is not known yet.
         changes = tuple(fact for fact in of_join.changes if fact.key != "join-script")
@@ -314,7 +328,10 @@ class _Filler:
         """
         join = self.before.child(name, names.JOIN)
         old = resources.payload(join) if join else {}
-        if not old or self.settings is None or name not in self.settings.machines:
+        of_mesh = self._facts_of_mesh()
+        if not old or of_mesh is None or self.settings is None:
+            return {}
+        if name not in self.settings.machines:
             return {}
         machine = self.settings.machines[name]
         workload, was = self.settings.workloads[machine.workload], old["bundle"]
@@ -325,12 +342,15 @@ class _Filler:
         )
         inputs = JoinInputs(
             owner=owner,
-            network=machine.network,
+            network=of_mesh.network
+            if machine.network == self.settings.cluster.network
+            else machine.network,
             address=was["address"],
             gateway=was["gateway"],
             root_certificate="",
             workload=workload,
             mesh=self.settings.mesh,
+            facts=of_mesh,
         )
         try:
             expected = bundle(inputs)
@@ -350,17 +370,22 @@ class _Filler:
             "take_over": getattr(machine, "take_over", None) or "",
         }
 
+    def _facts_of_mesh(self) -> MeshFacts | None:
+        """Return what the mesh is; None where it is not known."""
+        if self.settings is None:
+            return None
+        if not self.settings.mesh.adopt:
+            return charts.facts(self.settings.mesh, self.settings.cluster.network)
+        known = picture.facts_of_mesh(self.after)
+        return mesh_facts.decode(json.dumps(known)) if known else None
+
     def _digest(self, payload: Mapping[str, Any]) -> str:
         """Return what the join compares the machine with; "" where it is not known.
 
         It is what `join_machine.run` returns (components/machines/scripts/join_machine.py).
         """
-        is_complete = payload and hashlib.sha256(self.root.encode()).hexdigest() == payload.get(
-            "root_sha256"
-        )
-        if not is_complete or (
-            self.settings and self.settings.mesh.adopt and payload.get("changes", "").endswith(" -")
-        ):
+        root = hashlib.sha256(self.root.encode()).hexdigest()
+        if not payload or root != payload.get("root_sha256"):
             return ""
         decoded = scripting.decode(Bundle, payload["bundle"])
         complete = with_root_certificate(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .compare import STOPS
+from .compare import STOPS, is_replaced, lost_ports
 from .model import (
     Action,
     BrokenRule,
@@ -45,6 +45,7 @@ REASONS = {
     "fail-closed": "its setting failClosed",
     "forget": "its setting forget",
     "gateway": "the gateway's address",
+    "grace": "istiod's grace period",
     "group-size": "the least number of machines",
     "host": "the machine itself",
     "image": "its image",
@@ -65,12 +66,14 @@ REASONS = {
     "registration": "its registration",
     "role": "the role of its proxy",
     "root-certificate": "the root certificate",
+    "root-config-map": "the ConfigMap with the root certificate",
     "rotation": "its setting rotation",
     "service-account": "its service account",
     "setup": "its startup script",
     "ssh": "how it is reached by SSH",
     "strict": "refusal of plaintext",
     "take-over": "its setting takeOver",
+    "trust-domain": "the mesh's trust domain",
     "template": "what the machine is created from",
     "version": "Istio's version",
     "workload": "its workload",
@@ -115,12 +118,22 @@ def verdict(plan: Plan) -> Phrase:
         case Verdict.PROGRAM:
             return phrase("Program: what machines get from it may differ, so they may restart.")
         case Verdict.PAUSES:
-            names = [_full_name(each) for each in plan.workloads if each.pause is Pause.ALL]
-            return phrase("Pauses: {} no endpoint for a while.", _have(names, "a workload has"))
+            return phrase("Pauses: {}.", joined(_pausing(plan), "; "))
         case Verdict.LEAVES:
             return phrase("Leaves: {}.", joined(_leaving(plan), "; "))
         case Verdict.REFUSED:
             return _refused(plan)
+
+
+def _pausing(plan: Plan) -> Iterator[Phrase]:
+    """Yield what clients cannot reach for a while: workloads and Services."""
+    names = [_full_name(each) for each in plan.workloads if each.pause is Pause.ALL]
+    services = [_full_name(each) for each in plan.services if is_replaced(each)]
+    if names or not services:
+        yield phrase("{} no endpoint for a while", _have(names, "a workload has"))
+    if services:
+        noun, verb = ("Service", "is") if len(services) == 1 else ("Services", "are")
+        yield phrase(f"{noun} {{}} {verb} replaced", listed(services))
 
 
 def _leaving(plan: Plan) -> Iterator[Phrase]:
@@ -133,15 +146,14 @@ def _leaving(plan: Plan) -> Iterator[Phrase]:
         yield phrase(f"{{}} {verb} the mesh: {{}}", counted(number, "machine"), names)
     if workloads := [_full_name(each) for each in plan.workloads if each.mark is Mark.REMOVED]:
         yield phrase("{}: {}", _gone(len(workloads), "workload"), listed(workloads))
-    if services := [_full_name(each) for each in plan.services if each.mark is Mark.REMOVED]:
+    gone = [each for each in plan.services if each.mark is Mark.REMOVED]
+    if services := [_full_name(each) for each in gone if each.before and not each.before.existing]:
         yield phrase("{}: {}", _gone(len(services), "Service"), listed(services))
     for service in plan.services:
-        if service.before and service.after:
-            kept = {port.port for port in service.after.ports}
-            lost = [str(port.port) for port in service.before.ports if port.port not in kept]
-            if lost:
-                name = _full_name(service)
-                yield phrase("Service {} loses {}", name, phrase("port {}", listed(lost)))
+        lost = [str(port) for port in lost_ports(service)]
+        if lost and service.after:
+            name = _full_name(service)
+            yield phrase("Service {} loses {}", name, phrase("port {}", listed(lost)))
 
 
 def _gone(number: int, noun: str) -> Phrase:
@@ -477,11 +489,26 @@ def _services(plan: Plan) -> Iterator[Line]:
 
 def _service(each: ServiceChange) -> Iterator[Phrase]:
     before, after = each.before, each.after
-    for of in (_endpoints, _ports, _callers):
+    yield from _ownership(before, after)
+    if is_replaced(each):
+        yield phrase("It is deleted and created anew, because its cluster IP comes or goes.")
+    if after and after.headless and not (before and before.headless):
+        yield phrase("It is headless: the cluster's DNS gives clients its pods alone.")
+    for of in (_endpoints, _ports, _callers, _annotations):
         old, new = (of(side) if side else {} for side in (before, after))
         for name in sorted({*old, *new}):
             if old.get(name) != new.get(name):
                 yield _change(name, old.get(name), new.get(name))
+
+
+def _ownership(before: ServicePicture | None, after: ServicePicture | None) -> Iterator[Phrase]:
+    """Yield what becomes of a Service of others, and of one that is given to others."""
+    if after and after.existing and not (before and before.existing):
+        yield phrase("It is of others: used as it is, and neither changed nor deleted.")
+    elif before and before.existing and not after:
+        yield phrase("It is of others, so it stays in the cluster.")
+    elif before and before.existing and after and not after.existing:
+        yield phrase("It was of others, and the program owns it from now on.")
 
 
 def _change(name: str, before: Phrase | None, after: Phrase | None) -> Phrase:
@@ -491,6 +518,7 @@ def _change(name: str, before: Phrase | None, after: Phrase | None) -> Phrase:
     of = {
         "endpoints": phrase("Endpoints in network {}", rest),
         "port": phrase("Port {}", rest),
+        "annotation": phrase("Annotation {}", rest),
         "caller": phrase("Clients outside of the mesh, in plaintext")
         if rest == OUTSIDE
         else phrase("Clients in network {}", rest),
@@ -512,9 +540,16 @@ def _endpoints(each: ServicePicture) -> dict[str, Phrase]:
 
 def _ports(each: ServicePicture) -> dict[str, Phrase]:
     return {
-        f"port/{port.name}": phrase(f"{port.port:d} to {port.target:d} of the endpoints")
+        f"port/{port.name}": phrase(
+            f"{port.port:d} to {port.target:d} of the endpoints{{}}",
+            phrase(" as {}", port.protocol) if port.protocol else phrase(""),
+        )
         for port in each.ports
     }
+
+
+def _annotations(each: ServicePicture) -> dict[str, Phrase]:
+    return {f"annotation/{fact.key}": _text(fact.value) for fact in each.annotations}
 
 
 def _callers(each: ServicePicture) -> dict[str, Phrase]:

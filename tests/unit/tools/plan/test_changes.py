@@ -211,6 +211,102 @@ def test_a_port_that_goes_is_no_safe_change() -> None:
     assert not plan.workloads
 
 
+def in_their_namespace(config: Config) -> None:
+    config["cluster"]["namespaces"] = ["billing"]
+
+
+def use_theirs(config: Config) -> None:
+    """Join machines to an application that exists."""
+    in_their_namespace(config)
+    config["workloads"]["billing"]["serviceAccount"] = {"name": "billing", "create": False}
+    config["workloads"]["billing"]["services"] = {"billing": {"existing": True}}
+
+
+def test_a_service_that_is_given_to_others_stays_as_it_is() -> None:
+    plan = plan_of("existing", use_theirs, in_their_namespace)
+    (service,) = plan.services
+    assert service.before and service.after
+    assert (service.before.existing, service.after.existing) == (False, True)
+    assert service.after.endpoints == service.before.endpoints
+    assert plan.verdict is Verdict.SAFE
+    assert not plan.workloads, "the identity is the same one"
+    objects = {"billing-account", "billing-service-billing"}
+    assert not objects & {each.name for each in plan.operations}, "Pulumi lets go of them"
+
+
+def test_a_service_of_others_that_is_no_longer_used_is_not_gone() -> None:
+    plan = plan_of("existing", lambda c: c["workloads"]["billing"]["services"].clear(), use_theirs)
+    assert [(each.mark, each.after) for each in plan.services] == [(Mark.REMOVED, None)]
+    assert plan.verdict is Verdict.SAFE
+
+
+def test_another_account_that_exists_has_machines_register_anew() -> None:
+    def other(config: Config) -> None:
+        config["workloads"]["billing"]["serviceAccount"] = {"name": "theirs", "create": False}
+
+    plan = plan_of("existing", other, in_their_namespace)
+    assert set(actions(plan).values()) == {"registers"}
+    assert [(each.op, each.name) for each in plan.operations if each.destructive] == [
+        ("delete", "billing-account")
+    ], "nothing uses the one that the program created"
+
+
+def test_a_service_that_becomes_headless_is_replaced() -> None:
+    def headless(config: Config) -> None:
+        config["workloads"]["product"]["services"]["product"]["headless"] = True
+
+    plan = plan_of("lab", headless)
+    (service,) = plan.services
+    assert service.after and service.after.headless
+    assert plan.verdict is Verdict.PAUSES
+    assert ("replace", "product-service-product") in {
+        (each.op, each.name) for each in plan.operations
+    }
+
+
+def test_a_service_that_is_headless_from_the_start_is_safe() -> None:
+    def peers(config: Config) -> None:
+        of_product = config["workloads"]["product"]["services"]
+        of_product["peers"] = {"ports": {"http": 8080}, "headless": True}
+
+    plan = plan_of("lab", peers)
+    assert [(each.name, each.mark) for each in plan.services] == [("peers", Mark.ADDED)]
+    assert plan.verdict is Verdict.SAFE
+
+
+def test_annotations_and_protocols_of_a_service_are_changes_of_it() -> None:
+    def stated(config: Config) -> None:
+        service = config["workloads"]["product"]["services"]["product"]
+        service["annotations"] = {"networking.istio.io/exportTo": "."}
+        service["appProtocols"] = {"http": "http2"}
+
+    plan = plan_of("lab", stated)
+    (service,) = plan.services
+    assert service.after
+    (annotation,) = service.after.annotations
+    assert (annotation.key, annotation.value) == ("networking.istio.io/exportTo", ".")
+    assert [port.protocol for port in service.after.ports] == ["http2"]
+    assert plan.verdict is Verdict.SAFE
+
+
+def test_labels_of_a_namespace_touch_no_machine() -> None:
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    plan = plan_of("existing", lambda c: c.update(namespaces={"billing": {"labels": labels}}))
+    assert [(each.op, each.name) for each in plan.operations] == [("update", "namespace-billing")]
+    assert not plan.workloads
+
+
+def test_a_mesh_of_another_trust_domain_has_other_identities() -> None:
+    def of_company(config: Config) -> None:
+        config["mesh"]["values"] = {"istiod": {"meshConfig": {"trustDomain": "company.example"}}}
+
+    plan = plan_of("lab", of_company)
+    assert {each.identity for each in plan.identities if each.mark is Mark.ADDED} == {
+        "spiffe://company.example/ns/shop/sa/product"
+    }
+    assert "trust-domain" in {reason.key for reason in machines(plan)["product-1"].reasons}
+
+
 def test_a_renamed_workload_is_refused_under_its_machines() -> None:
     def rename(config: Config) -> None:
         config["workloads"]["bills"] = config["workloads"].pop("billing")
