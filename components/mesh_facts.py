@@ -20,7 +20,7 @@ import yaml
 
 from . import names
 from .manifest import Manifest
-from .names import INJECTION_LABEL, ISTIO_NAMESPACE, REVISION_LABEL, TAG_LABEL
+from .names import INJECTION_LABEL, ISTIO_NAMESPACE, POD_SECURITY_LABEL, REVISION_LABEL, TAG_LABEL
 
 DEFAULT_REVISION = "default"
 """The label `istio.io/rev` of a control plane that was installed without a revision."""
@@ -323,6 +323,15 @@ def _text(value: Any) -> str:
 def injection_labels(revision: str) -> dict[str, str]:
     """Return the labels of a namespace whose pods a revision or tag injects; "" for the default."""
     return {REVISION_LABEL: revision} if revision else {INJECTION_LABEL: "enabled"}
+
+
+def refuses_sidecars(facts: MeshFacts, labels: Mapping[str, str]) -> bool:
+    """Return whether Pod Security refuses pods with sidecars in a namespace with these labels.
+
+    Without Istio's CNI plugin an init container of theirs needs NET_ADMIN, which the levels
+    `baseline` and `restricted` forbid (kubernetes.io: Pod Security Standards).
+    """
+    return not facts.cni and labels.get(POD_SECURITY_LABEL) in ("baseline", "restricted")
 
 
 def left_out(selectors: Sequence[Manifest], namespaces: Mapping[str, Mapping[str, str]]) -> list[str]:

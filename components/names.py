@@ -64,6 +64,7 @@ PROXY_USER = 1337
 
 # Labels and annotations.
 NETWORK_LABEL = "topology.istio.io/network"
+POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
 INJECTION_LABEL = "istio-injection"
 REVISION_LABEL = "istio.io/rev"
 """Of a namespace: the revision or tag that injects its pods. Of istiod: its revision."""

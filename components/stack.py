@@ -59,6 +59,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         networks_without_gateway=network_gateways.networks_without_gateway(settings),
         created_namespaces=created,
         other_namespaces=sorted(settings.workload_namespaces - created.keys()),
+        pods=settings.pods_with_sidecars,
     )
     mesh = Mesh("mesh", mesh_args, in_cluster)
     in_namespace = namespaces(settings.workload_namespaces & created.keys(), mesh, in_cluster, created)
@@ -102,7 +103,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             VerifiedWorkload(
                 workload=workload,
                 machines=[machines[machine] for machine in settings.single_machines_of(name) if machine not in forgotten],
-                reachable_from_pods=not network_gateways.unreachable_from_pods(settings, name),
+                reachable_from_pods=settings.is_reachable_from_pods(name),
                 strict=manifests.enforces_strict_mtls(settings, workload.settings),
                 min_group_size=settings.min_group_size(name),
             )

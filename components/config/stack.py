@@ -119,6 +119,33 @@ class Settings(Record):
             wanted |= self.istio_namespaces
         return {name: self.namespaces.get(name, NamespaceSettings()) for name in sorted(wanted)}
 
+    @property
+    def pods_with_sidecars(self) -> dict[str, list[str]]:
+        """The workloads of which this program runs pods with sidecars, by namespace.
+
+        They are pods of the workload, or Jobs that call its machines to verify them.
+        """
+        by_namespace: dict[str, list[str]] = {}
+        for name, workload in sorted(self.workloads.items()):
+            is_called = any(not service.headless for service in workload.services.values())
+            is_verified = self.verify.mode != "none" and is_called
+            if (workload.pods and workload.pods.replicas) or (
+                is_verified and self.is_reachable_from_pods(name)
+            ):
+                by_namespace.setdefault(workload.namespace, []).append(name)
+        return by_namespace
+
+    def is_reachable_from_pods(self, workload: str) -> bool:
+        """Return whether pods can call a workload.
+
+        They cannot where it has no pods of this program's, and all its machines are in networks
+        without a gateway.
+        """
+        used = {each.network for each in self.machines.values() if each.workload == workload}
+        networks = [self.networks[name] for name in used if name in self.networks]
+        is_open = any(each.name == self.cluster.network or each.gateway for each in networks)
+        return bool(self.workloads[workload].pods) or is_open or not used
+
     def cidrs(self, network: str) -> tuple[str, ...]:
         """Return all CIDRs of a network: subnets, the cluster's pods if they are in it, `cidrs`."""
         pods = (self.cluster.pod_cidr,) if self.cluster.network == network else ()

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..manifest import Manifest
-from ..mesh_facts import MeshFacts, left_out
-from ..names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL
+from ..mesh_facts import MeshFacts, left_out, refuses_sidecars
+from ..names import MANAGED_BY_LABEL, POD_SECURITY_LABEL, PROJECT, STACK_LABEL
 
 AMBIENT_LABEL = "istio.io/dataplane-mode"
 
@@ -23,6 +23,7 @@ class Adoption:
     other_networks: networks of machines that are not the cluster's.
     created_namespaces: the labels that the stack states of namespaces that it creates, by name.
     other_namespaces: the namespaces of workloads that exist.
+    pods: the workloads of which the stack runs pods with sidecars, by namespace.
     stack: the stack as its label has it.
     """
 
@@ -34,6 +35,7 @@ class Adoption:
     other_networks: Sequence[str]
     created_namespaces: Mapping[str, Mapping[str, str]]
     other_namespaces: Sequence[str]
+    pods: Mapping[str, Sequence[str]]
     stack: str
 
     @property
@@ -66,6 +68,14 @@ def problems(facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[
     of_stack |= {name: labels[name] for name in adoption.existing_namespaces if name in labels}
     for name in left_out(facts.discovery_selectors, of_stack):
         yield _left_out(name, name in adoption.created_namespaces)
+    for name, workloads in adoption.pods.items():
+        if refuses_sidecars(facts, of_stack.get(name, {})):
+            yield (
+                f"the namespace {name} enforces Pod Security's level "
+                f"{of_stack[name][POD_SECURITY_LABEL]}, which refuses pods of {', '.join(workloads)}: "
+                "the mesh has no CNI plugin, so sidecars have an init container with NET_ADMIN; "
+                "install Istio's CNI plugin, or enforce the level privileged"
+            )
     for name, all_labels in of_stack.items():
         if all_labels.get(AMBIENT_LABEL) == "ambient":
             yield (

@@ -33,6 +33,7 @@ class MeshArgs:
     networks_without_gateway: networks of machines that have no gateway.
     created_namespaces: what the stack states of the namespaces that the program creates, by name.
     other_namespaces: namespaces of workloads that exist.
+    pods: the workloads of which the program runs pods with sidecars, by namespace.
     """
 
     settings: MeshSettings
@@ -41,6 +42,7 @@ class MeshArgs:
     networks_without_gateway: Sequence[str] = ()
     created_namespaces: Mapping[str, NamespaceSettings] = field(default_factory=dict)
     other_namespaces: Sequence[str] = ()
+    pods: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def other_networks(self) -> list[str]:
@@ -214,6 +216,7 @@ class Mesh(pulumi.ComponentResource):
             other_networks=tuple(args.other_networks),
             created_namespaces={name: dict(stated.labels) for name, stated in args.created_namespaces.items()},
             other_namespaces=tuple(args.other_namespaces),
+            pods=args.pods,
             stack=names.stack_label(pulumi.get_project(), pulumi.get_stack()),
         )
         reading_args = MeshReadingArgs(access=self.cluster.access, wanted=adoption)

@@ -30,18 +30,12 @@ def networks_without_gateway(settings: Settings) -> list[str]:
     return sorted(name for name in inhabited if not settings.networks[name].gateway)
 
 
-def unreachable_from_pods(settings: Settings, workload: str) -> bool:
-    """Whether no pod can call a workload: it has no pods of this program's, and all its machines are in closed networks."""
-    networks = {machine.network for machine in settings.machines.values() if machine.workload == workload}
-    return not settings.workloads[workload].pods and bool(networks) and networks <= set(networks_without_gateway(settings))
-
-
 def connectivity_notes(settings: Settings) -> list[str]:
     """What people should know of the networks of a stack, where it is as they said but perhaps not as they meant."""
     notes: list[str] = []
     for network in networks_without_gateway(settings):
         of_here = {machine.workload for machine in settings.machines.values() if machine.network == network}
-        out_of_reach = [name for name in sorted(of_here) if settings.workloads[name].services and unreachable_from_pods(settings, name)]
+        out_of_reach = [name for name in sorted(of_here) if settings.workloads[name].services and not settings.is_reachable_from_pods(name)]
         so = f", so no pod reaches the Services of {', '.join(out_of_reach)}" if out_of_reach else ""
         notes.append(f"network {network} has no gateway: its machines call pods, and nothing outside of it calls them{so}")
     return notes

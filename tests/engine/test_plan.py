@@ -101,6 +101,9 @@ ORDERS = {
 }
 INSTANCE = {"platform": "gce", "workload": "product", "network": "pods", "zone": "europe-west1-b"}
 
+THEIR_SERVICE = {"spec": {"selector": {"app": "billing"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}}
+"""A Service as its cluster has it."""
+
 SCENARIOS: dict[str, list[Step]] = {
     "lab": [
         Step("nothing", lambda _: None, {}),
@@ -168,6 +171,17 @@ SCENARIOS: dict[str, list[Step]] = {
         Step("an old version", put("mesh.version", "1.30.4"), dict.fromkeys(("billing-1", "billing-9"), "restarts")),
         Step("a forgotten machine", put("machines.billing-9.forget", True), {"billing-9": "forgotten"}),
         Step("its removal", together(drop("machines.billing-9"), drop("workloads.invoices")), {"billing-9": "leaves"}),
+        Step("an annotation", put("workloads.billing.services.billing.annotations", {"owner": "us"}), {}),
+        Step("labels of a namespace", put("namespaces.billing.labels", {"team": "billing"}), {}),
+        Step("a namespace of others", together(put("cluster.namespaces", ["billing"]), drop("namespaces")), {}),
+        Step(
+            "an application of others",
+            together(
+                put("workloads.billing.serviceAccount.create", False),
+                put("workloads.billing.services", {"billing": {"existing": True}}),
+            ),
+            {},
+        ),
     ],
     "single-network": [
         Step("a machine type", put("machines.product-1.machineType", "e2-standard-2"), {"product-1": "restarts"}),
@@ -243,14 +257,15 @@ def noted(log: Iterable[tuple[str, str, str]]) -> dict[str, str]:
 def check_operations(plan: Plan, saved: Mapping[str, Any], log: Iterable[tuple[str, str, str]]) -> None:
     """Check that what a plan promises happened, and nothing else.
 
-    saved: the resources before. What goes with another resource is not deleted by itself. What
-    depends on values that are known during the update alone may happen or not.
+    saved: the resources before. What goes with another resource is not deleted by itself, nor is a
+    namespace, which a command removes. What depends on values that are known during the update alone may happen or not.
     """
     did = noted(log)
     listed = {each.name: each for each in plan.operations if each.op in COMPARED}
     deleted = {name for name, each in listed.items() if each.op in ("delete", "replace")}
     with_another = {name for name in deleted if str(saved[name].get("deletedWith", "")).rpartition("::")[2] in deleted}
-    sure = {name: each.op for name, each in listed.items() if each.certain and not (each.op == "delete" and name in with_another)}
+    stay = {*with_another, *(name for name in deleted if saved[name].get("retainOnDelete"))}
+    sure = {name: each.op for name, each in listed.items() if each.certain and not (each.op == "delete" and name in stay)}
     assert {name: op for name, op in sure.items() if did.get(name) != op} == {}, "promised, and did not happen"
     others = {name: op for name, op in did.items() if name not in sure}
     allowed = {name: (each.op, "update") for name, each in listed.items() if not each.certain}
@@ -259,7 +274,10 @@ def check_operations(plan: Plan, saved: Mapping[str, Any], log: Iterable[tuple[s
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_what_a_plan_says_is_what_the_update_does(mesh: Callable[[str], Mesh], world: World, name: str) -> None:
+def test_what_a_plan_says_is_what_the_update_does(
+    mesh: Callable[[str], Mesh], world: World, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(harness.ANSWERS, "billing-service-billing", THEIR_SERVICE)
     running = mesh(name)
     before = running.config
     assert machine_actions(planned(running, before)).keys() == load(before).machines.keys()

@@ -11,7 +11,9 @@ from typing import Any
 
 from pulumi_gcp import _utilities as google
 
+from components import mesh_facts
 from components.cluster_check import ClusterCheckProvider
+from components.istio.mesh_reading import MeshReadingProvider
 from components.machines.registration import RegistrationProvider
 from tests.support import harness
 from tools.standins.provider import (
@@ -30,6 +32,7 @@ from tools.standins.provider import (
 
 VERSIONS = {"gcp": google.get_version(), "kubernetes": "4.32.0", "command": "1.2.1", "pulumi-python": ""}
 CLUSTER_CHECK = "pulumi-python:dynamic/cluster:ClusterCheck"
+MESH_READING = "pulumi-python:dynamic/mesh:MeshReading"
 _NAMED = ("metadata.name", "metadata.namespace")
 
 
@@ -47,6 +50,10 @@ class FakeProvider(Provider):
         if request.type == CLUSTER_CHECK:
             unknown = has_unknown([request.inputs["access"], request.inputs["created_by"]])
             return Checked({**request.inputs, **(dict.fromkeys(harness.THEIR_CLUSTER, UNKNOWN) if unknown else harness.THEIR_CLUSTER)})
+        if request.type == MESH_READING:
+            inputs = {key: value for key, value in request.inputs.items() if key != "preview"}
+            unknown = has_unknown([request.inputs["access"], request.inputs["wanted"]])
+            return Checked({**inputs, "facts": UNKNOWN if unknown else mesh_facts.encode(harness.THEIR_MESH)})
         named = request.type.startswith(("gcp:compute", "gcp:dns/managedZone")) and "name" not in request.inputs
         kept = request.old_inputs.get("name", f"{request.name}-0123456")
         return Checked({**request.inputs, "name": kept} if named else request.inputs)
@@ -59,6 +66,9 @@ class FakeProvider(Provider):
         if request.type == CLUSTER_CHECK:
             changed = ClusterCheckProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
             return Difference({"uid": "update"} if changed else {})
+        if request.type == MESH_READING:
+            changed = MeshReadingProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
+            return Difference({"facts": "update"} if changed else {})
         if self.name == "pulumi-python":
             changed = RegistrationProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
             return Difference({"identity": "update"} if changed else {})

@@ -160,6 +160,14 @@ def _effect(events: list[str]) -> str:
     return "+".join(sorted(set(acts)))
 
 
+def _object_id(request: Request) -> str:
+    """Return the ID of an object in Kubernetes, by which others read it; "" for what is none."""
+    metadata = request.inputs.get("metadata")
+    if not request.type.startswith("kubernetes:") or not isinstance(metadata, Mapping):
+        return ""
+    return "/".join(metadata[key] for key in ("namespace", "name") if key in metadata)
+
+
 def _runs(request: Request, operation: str, script: str) -> bool:
     """Return whether a command runs a script in an operation: "create" or "delete"."""
     lines = [source.get(operation) for source in (request.inputs, request.state, request.old_inputs)]
@@ -199,7 +207,7 @@ class NotingProvider(fake_providers.FakeProvider):
             state["instanceId"] = str(number)
         if request.type == TEMPLATE:
             state["selfLink"] = f"{state['selfLink']}-{number}"
-        return Created(f"{created.id}-{number}", state)
+        return Created(_object_id(request) or f"{created.id}-{number}", state)
 
     def update(self, request: Request) -> Properties:
         state = super().update(request)

@@ -7,8 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...mesh_facts import DEFAULT_REVISION, from_values, injection_labels, left_out
-from ...names import DISCONNECT_GRACE, MANAGED_BY_LABEL, NETWORK_LABEL, PROJECT, STACK_LABEL
+from ...mesh_facts import (
+    DEFAULT_REVISION,
+    from_values,
+    injection_labels,
+    left_out,
+    refuses_sidecars,
+)
+from ...names import (
+    DISCONNECT_GRACE,
+    MANAGED_BY_LABEL,
+    NETWORK_LABEL,
+    POD_SECURITY_LABEL,
+    PROJECT,
+    STACK_LABEL,
+)
 from ..docker import KindCluster
 from ..existing import ExistingCluster
 from ..mesh import MeshSettings, Package, is_sha256
@@ -112,6 +125,14 @@ def _check_values(settings: Settings) -> Iterator[Problem]:
         name: {**stated.labels, **_mesh_labels(settings, name), **ours}
         for name, stated in settings.created_namespaces.items()
     }
+    for name, workloads in settings.pods_with_sidecars.items():
+        if refuses_sidecars(facts, namespaces.get(name, {})):
+            yield Problem(
+                f"namespaces.{name}.labels.{POD_SECURITY_LABEL}",
+                f"refuses pods of {', '.join(workloads)}: without Istio's CNI plugin, sidecars "
+                "have an init container with NET_ADMIN; install it and set "
+                f"{path}.pilot.cni.enabled to true, or enforce `privileged`",
+            )
     for name in left_out(facts.discovery_selectors, namespaces):
         yield Problem(
             f"{path}.meshConfig.discoverySelectors",

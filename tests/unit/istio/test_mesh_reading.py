@@ -28,6 +28,7 @@ WANTED = Adoption(
     other_networks=(),
     created_namespaces={"billing": {}},
     other_namespaces=("shop",),
+    pods={"billing": ["billing"], "shop": ["goods"]},
     stack="mesh.prod",
 )
 
@@ -166,8 +167,38 @@ def test_namespaces_that_discovery_selectors_leave_out_are_named(monkeypatch: py
     cluster = TheirCluster("elsewhere")
     cluster.namespaces["mesh-system"] = {"mesh": "yes"}
     one, other = read(cluster, monkeypatch, network="vpc")[1]
-    assert "does not see the namespace billing: discoverySelectors of its MeshConfig leave it out; create it with such labels" in one
+    assert (
+        "does not see the namespace billing: discoverySelectors of its MeshConfig leave it out; give it such labels in namespaces.billing.labels"
+        in one
+    )
     assert "does not see the namespace shop" in other and "give it such labels" in other
+
+
+def test_labels_that_the_stack_states_count_for_discovery_selectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = TheirCluster("elsewhere")
+    cluster.namespaces["mesh-system"] = cluster.namespaces["shop"] = {"mesh": "yes"}
+    assert read(cluster, monkeypatch, network="vpc", created_namespaces={"billing": {"mesh": "yes"}})[1] == []
+
+
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+def test_pods_that_pod_security_would_refuse_are_named_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the CNI plugin: an init container with NET_ADMIN redirects the traffic of pods."""
+    cluster = TheirCluster("default")
+    cluster.namespaces["shop"] = RESTRICTED
+    one, other = read(cluster, monkeypatch, created_namespaces={"billing": {**RESTRICTED}})[1]
+    assert "the namespace billing enforces Pod Security's level restricted, which refuses pods of billing" in one
+    assert "the namespace shop enforces" in other and "install Istio's CNI plugin" in other
+    assert read(cluster, monkeypatch, pods={})[1] == [], "no pods of ours are there"
+    cluster.mesh["config_maps"]["istio-sidecar-injector"]["values"] = with_cni(cluster)
+    assert read(cluster, monkeypatch)[1] == []
+
+
+def with_cni(cluster: TheirCluster) -> str:
+    """Return the values of an injector whose mesh has the CNI plugin."""
+    values = json.loads(cluster.mesh["config_maps"]["istio-sidecar-injector"]["values"])
+    return json.dumps({**values, "pilot": {"cni": {"enabled": True}}})
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tests.unit.tools.plan.samples import EVERYTHING, REFUSED, SERVICE
 from tools.plan import compare, facts, words
 from tools.plan.model import (
     Action,
+    Fact,
     Host,
     Level,
     MachineChange,
@@ -30,6 +31,7 @@ from tools.plan.model import (
     Port,
     Reason,
     ServiceChange,
+    ServicePicture,
     Verdict,
     VerificationPlan,
     Versions,
@@ -319,6 +321,51 @@ def test_mutual_tls_is_said(before: str | None, after: str | None, line: str) ->
         after=sides[1],
     )
     assert lines(words.sections(replace(plan(), openings=(change,)))) == [line]
+
+
+HEADLESS = replace(SERVICE, headless=True)
+THEIRS = replace(SERVICE, existing=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (
+            SERVICE,
+            HEADLESS,
+            "It is deleted and created anew, because its cluster IP comes or goes.",
+        ),
+        (None, HEADLESS, "It is headless: the cluster's DNS gives clients its pods alone."),
+        (SERVICE, THEIRS, "It is of others: used as it is, and neither changed nor deleted."),
+        (THEIRS, None, "It is of others, so it stays in the cluster."),
+        (THEIRS, SERVICE, "It was of others, and the program owns it from now on."),
+        (
+            SERVICE,
+            replace(SERVICE, annotations=(Fact(key="owner", value="a"),)),
+            "Annotation owner: none → a.",
+        ),
+        (
+            SERVICE,
+            replace(SERVICE, ports=(replace(SERVICE.ports[0], protocol="http2"),)),
+            "Port http: 80 to 8080 of the endpoints → 80 to 8080 of the endpoints as http2.",
+        ),
+    ],
+)
+def test_what_becomes_of_a_service_is_said(
+    before: ServicePicture | None, after: ServicePicture | None, line: str
+) -> None:
+    changed = ServiceChange(
+        name="product", namespace="shop", mark=Mark.CHANGED, before=before, after=after
+    )
+    assert line in lines(words.sections(replace(plan(), services=(changed,))))
+
+
+def test_a_service_that_is_replaced_is_in_the_verdict() -> None:
+    changed = ServiceChange(
+        name="product", namespace="shop", mark=Mark.CHANGED, before=SERVICE, after=HEADLESS
+    )
+    pausing = replace(plan(), verdict=Verdict.PAUSES, services=(changed,))
+    assert plain(words.verdict(pausing)) == "Pauses: Service shop/product is replaced."
 
 
 def test_what_a_firewall_admits_is_said() -> None:
