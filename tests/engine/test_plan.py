@@ -173,7 +173,7 @@ SCENARIOS: dict[str, list[Step]] = {
         Step("its removal", together(drop("machines.billing-9"), drop("workloads.invoices")), {"billing-9": "leaves"}),
         Step("an annotation", put("workloads.billing.services.billing.annotations", {"owner": "us"}), {}),
         Step("labels of a namespace", put("namespaces.billing.labels", {"team": "billing"}), {}),
-        Step("a namespace of others", together(put("cluster.namespaces", ["billing"]), drop("namespaces")), {}),
+        Step("a namespace of others", together(put("cluster.namespaces", ["billing"]), drop("namespaces.billing")), {}),
         Step(
             "an application of others",
             together(
