@@ -78,14 +78,14 @@ def decode(
     declared: the workloads of instance groups, for those whose resources do not say it yet.
     """
     graph = Graph.of(listed)
-    known, (_, adopted) = facts_of_mesh(graph), _pods_network(graph)
+    of_mesh, (_, adopted) = facts_of_mesh(graph), _pods_network(graph)
     files = {role: facts.files_fact(paths) for role, paths in (machine_files or {}).items()}
     workloads = _workloads(graph, files, declared or {})
     cluster = next(iter(graph.of_type(resources.CLUSTER)), None)
     mesh = MeshPicture(
         stack=stack,
         platform=_platform(graph),
-        mesh=str(known.get("mesh_id", "")),
+        mesh=str(of_mesh.get("mesh_id", "")),
         adopted=adopted,
         protected=bool(cluster.inputs.get("deletionProtection", True)) if cluster else None,
         workloads=workloads,
@@ -214,9 +214,9 @@ def _paths(networks: Sequence[NetworkPicture]) -> tuple[NetworkPath, ...]:
 def _workloads(
     graph: Graph, files: Mapping[str, str], declared: Mapping[str, Owner]
 ) -> tuple[WorkloadPicture, ...]:
-    known = facts_of_mesh(graph)
-    istio_namespace = known.get("namespace") or names.ISTIO_NAMESPACE
-    trust_domain = str(known.get("trust_domain") or names.DEFAULT_DOMAIN)
+    of_mesh = facts_of_mesh(graph)
+    istio_namespace = of_mesh.get("namespace") or names.ISTIO_NAMESPACE
+    trust_domain = str(of_mesh.get("trust_domain") or names.DEFAULT_DOMAIN)
     single = [_machine(graph, each, files) for each in graph.of_type(resources.MACHINE)]
     grouped = [_group(graph, each, declared) for each in graph.of_type(resources.GROUP)]
     pictures = []
@@ -246,7 +246,7 @@ def _workloads(
                 pods=digest(pod_spec.get("template")) if deployment else "",
                 max_unavailable=limit,
                 at_once=limit_of(limit, len(in_slots)) if limit else 1,
-                strict=_is_strict(graph, namespace, str(known.get("root_namespace", ""))),
+                strict=_is_strict(graph, namespace, str(of_mesh.get("root_namespace", ""))),
                 fail_closed=any(
                     fact.key == "fail-closed" and fact.value in ("true", "1")
                     for machine in mine

@@ -376,8 +376,8 @@ class _Filler:
             return None
         if not self.settings.mesh.adopt:
             return charts.facts(self.settings.mesh, self.settings.cluster.network)
-        known = picture.facts_of_mesh(self.after)
-        return mesh_facts.decode(json.dumps(known)) if known else None
+        of_mesh = picture.facts_of_mesh(self.after)
+        return mesh_facts.decode(json.dumps(of_mesh)) if of_mesh else None
 
     def _digest(self, payload: Mapping[str, Any]) -> str:
         """Return what the join compares the machine with; "" where it is not known.
