@@ -264,6 +264,30 @@ def test_an_application_is_verified_as_our_own_is(application: dict[str, Any]) -
     assert {"billing-1-proof", "billing-2-proof"} <= set(graph)
 
 
+def test_an_application_of_others_is_called_as_its_mesh_names_it(application: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Service and its ServiceAccount, and a domain, a trust domain and images of the mesh's."""
+    application["workloads"]["billing"]["imagePullSecrets"] = ["mine"]
+    verified = harness.payload(adopt(application, monkeypatch, "elsewhere", "blue")["billing-verification"])
+    for job in (verified["job"], verified["plaintext_job"]):
+        assert job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "mine"}, {"name": "corp"}]
+    script = verified["job"]["spec"]["template"]["spec"]["containers"][0]["command"][-1].splitlines()
+    for line in ("HOST=billing.billing.svc.corp.local", "PORT=8000", "IDENTITY=spiffe://corp.example/ns/billing/sa/billing-app"):
+        assert line in script
+
+
+def test_pods_and_namespaces_of_ours_follow_mesh_and_stack(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    config["namespaces"] = {"billing": {"labels": {"team": "billing"}}}
+    config["workloads"]["billing"]["pods"] = {"image": "billing:1"}
+    graph = adopt(config, monkeypatch, "elsewhere", "blue")
+    labels = graph["namespace-billing"].inputs["metadata"]["labels"]
+    assert labels.items() >= {"istio.io/rev": "blue", "team": "billing"}.items() and "istio-injection" not in labels
+    deployment = graph["billing-pods"].inputs
+    assert deployment["metadata"]["name"] == "billing"
+    assert deployment["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "corp"}]
+    wanted = json.loads(graph["mesh-facts"].inputs["wanted"])
+    assert (wanted["created_namespaces"], wanted["pods"]) == ({"billing": {"team": "billing"}}, {"billing": ["billing"]})
+
+
 def test_a_port_that_the_service_names_in_its_own_way_is_called(application: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     ports = [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}]
     monkeypatch.setitem(harness.ANSWERS, "billing-service-billing", {"spec": {**BILLING["spec"], "ports": ports}})

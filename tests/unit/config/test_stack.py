@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -33,6 +35,41 @@ def test_a_networks_cidrs_follow_from_subnets_pods_and_what_it_states(
     stack: str, network: str, cidrs: tuple[str, ...]
 ) -> None:
     assert settings(stack).cidrs(network) == cidrs
+
+
+def test_istios_namespaces_are_created_with_what_the_stack_states_of_them() -> None:
+    raw = reader.read_file("lab")
+    raw["mesh"] |= {"namespace": "mesh-system"}
+    raw["mesh"]["values"] = {"istiod": {"meshConfig": {"rootNamespace": "mesh-root"}}}
+    raw["namespaces"] = {name: {"labels": {"of": name}} for name in ("mesh-root", "mesh-system")}
+    created = config.load(raw).created_namespaces
+    assert {name: stated.labels for name, stated in created.items()} == {
+        "mesh-root": {"of": "mesh-root"},
+        "mesh-system": {"of": "mesh-system"},
+        "shop": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, {"shop": ["product"]}),
+        ({"verify": {"mode": "none"}}, {"shop": ["product"]}),
+        ({"pods": None}, {"shop": ["product"]}),
+        ({"pods": None, "verify": {"mode": "none"}}, {}),
+        ({"pods": None, "headless": True}, {}),
+    ],
+)
+def test_pods_with_sidecars_are_a_workloads_own_and_the_jobs_that_call_it(
+    change: dict[str, Any], expected: dict[str, list[str]]
+) -> None:
+    raw = reader.read_file("lab")
+    product = raw["workloads"]["product"]
+    raw["verify"] = change.get("verify", {})
+    product["services"]["product"]["headless"] = change.get("headless", False)
+    if "pods" in change:
+        del product["pods"]
+    assert config.load(raw).pods_with_sidecars == expected
 
 
 def test_machines_are_in_no_cidr_of_pods() -> None:
