@@ -198,6 +198,14 @@ def test_a_gateway_behind_a_load_balancer_is_published_by_its_address_alone() ->
     assert "outlierDetection" not in policy, "setting the one address aside would set all machines aside"
 
 
+def test_clients_of_a_headless_service_change_no_gateways() -> None:
+    """They call addresses of pods, so a rule for gateways would touch calls that go through none."""
+    config = copy.deepcopy(harness.configuration("multi-network"))
+    config["workloads"]["product"]["services"]["peers"] = {"ports": {"http": 80}, "headless": True}
+    graph = harness.run(config).graph
+    assert {name for name in graph if name.endswith("-failover")} == {"product-service-product-failover"}
+
+
 def test_verification_leaves_out_unreachable_networks() -> None:
     config = copy.deepcopy(harness.configuration("multi-network"))
     del config["networks"]["far"]["gateway"]
