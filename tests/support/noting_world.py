@@ -33,6 +33,8 @@ RECREATED_BY = {INSTANCE: ("bootDisk", "networkInterfaces", "zone", "name"), TEM
 """Inputs of which a change replaces a resource on Google Cloud (provider schema: forceNew)."""
 STOPPED_BY = ("machineType", "serviceAccount", "shieldedInstanceConfig")
 """Inputs of an instance of which a change stops it (`allowStoppingForUpdate`)."""
+STOPPED = "stopped"
+"""What is noted of a machine that its cloud stops and starts."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,35 @@ class Joined:
     digest: str
     registered: str
     identity: str
+    workload: str
+    network: str
+    labels: Mapping[str, str]
+    package: str
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What a provider created, by its last inputs."""
+
+    type: str
+    name: str
+    inputs: Mapping[str, Any]
 
 
 @dataclass
 class World:
-    """What was done, in order, and the machines by what SSH connects to."""
+    """What was done, in order, and what is there.
+
+    hosts: what is on machines, by what SSH connects to. entries: those of them that are in the mesh.
+    moved: machines that came to another workload. things: what was created, by ID.
+    """
 
     log: list[tuple[str, str, str]] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
     hosts: dict[str, Joined] = field(default_factory=dict)
+    entries: dict[str, Joined] = field(default_factory=dict)
+    things: dict[str, Thing] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -60,11 +82,19 @@ class World:
         """Begin a new update."""
         self.log.clear()
         self.events.clear()
+        self.moved.clear()
+
+    def keep(self, id: str, request: Request) -> None:
+        """Note that a thing is there."""
+        with self.lock:
+            self.things[id] = Thing(request.type, request.name, dict(request.inputs))
 
     def note(self, op: str, request: Request) -> None:
         """Note an operation, and what it does to a machine."""
         with self.lock:
             self.log.append((op, request.type, request.name))
+            if op == "delete":
+                self.things.pop(request.id, None)
             if request.type == MANAGER and op == "update":
                 if request.inputs.get("versions") != request.old_inputs.get("versions"):
                     self.events.append((_owner(request.name, google_names.MANAGER), "replaced"))
@@ -82,10 +112,11 @@ class World:
         if op == "delete":
             self._host_deleted(machine, str(request.state["name"]))
         elif op == "update" and any(request.inputs.get(key) != request.old_inputs.get(key) for key in STOPPED_BY):
-            self.events.append((machine, "restarts"))
+            self.events.append((machine, STOPPED))
 
     def _host_deleted(self, machine: str, host: str) -> None:
         self.hosts.pop(host, None)
+        self.entries.pop(host, None)
         self.events.append((machine, "host deleted"))
 
     def _leave(self, payload: Mapping[str, Any]) -> None:
@@ -95,6 +126,7 @@ class World:
                 continue
             drained = not (leave and leave.get("forget"))
             self.events.append((owner["machine"], "leaves" if drained else "leaves without a drain"))
+            self.entries.pop(host, None)
             if leave and drained:
                 del self.hosts[host]
 
@@ -105,18 +137,25 @@ class World:
         assert hashlib.sha256(root.encode()).hexdigest() == payload["root_sha256"]
         complete = bundles.with_root_certificate(replace(bundle, files=configuration_files(bundle)), root)
         variables = bundles.join_variables(complete)
+        metadata = bundle.proxy["proxyMetadata"]
         now = Joined(
             machine=bundle.owner.machine,
             registration=bundle.owner.registration,
             digest=variables["DIGEST"],
             registered=variables["REGISTERED"],
             identity=f"{bundle.owner.namespace}/{payload['service_account']}",
+            workload=f"{bundle.owner.namespace}/{bundle.owner.workload}",
+            network=metadata["ISTIO_META_NETWORK"],
+            labels=json.loads(metadata["ISTIO_METAJSON_LABELS"]),
+            package=bundle.package_url,
         )
         host = payload["target"]["hop"]["host"]
         with self.lock:
             before = self.hosts.get(host)
-            self.hosts[host] = now
+            self.hosts[host] = self.entries[host] = now
             self.events.append((now.machine, _event(before, now)))
+            if before and before.workload != now.workload:
+                self.moved.append(now.machine)
         return now.digest
 
     def effects(self) -> dict[str, str]:
@@ -156,8 +195,10 @@ def _effect(events: list[str]) -> str:
         return "leaves"
     if events == ["join deleted"]:
         return "forgotten"
-    acts = [event for event in events if event != "join deleted"]
-    return "+".join(sorted(set(acts)))
+    acts = {event for event in events if event != "join deleted"}
+    if STOPPED in acts:
+        acts = {"restarts"} | acts - {STOPPED, "rejoins"}
+    return "+".join(sorted(acts))
 
 
 def _runs(request: Request, operation: str, script: str) -> bool:
@@ -193,6 +234,7 @@ class NotingProvider(fake_providers.FakeProvider):
         created = super().create(request)
         state = self._done("create", request, dict(created.state))
         number = next(self._world.numbers)
+        self._world.keep(f"{created.id}-{number}", request)
         if _runs(request, "create", "create_machine.py"):
             state["stdout"] = json.dumps({**json.loads(state["stdout"]), "id": f"{request.name}-{number}"})
         if request.type == INSTANCE:
@@ -222,6 +264,8 @@ class NotingProvider(fake_providers.FakeProvider):
 
     def _done(self, op: str, request: Request, state: dict[str, Any]) -> dict[str, Any]:
         self._world.note(op, request)
+        if op == "update":
+            self._world.keep(request.id, request)
         if _runs(request, "create", "join_machine.py"):
             payload = _payload(request.inputs, "create")
             digest = self._world.join(payload)
