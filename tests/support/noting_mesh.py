@@ -52,6 +52,10 @@ class Seen:
     limits: Mapping[str, int]
 
 
+NOTHING = Seen({}, {}, frozenset(), {}, {}, ("", ""), {})
+"""No mesh."""
+
+
 @dataclass(frozen=True)
 class _Endpoint:
     namespace: str
@@ -67,6 +71,8 @@ def see(world: World, networks: Mapping[str, str], pods_network: str) -> Seen:
     networks: those of instance groups, by their names. pods_network: the network of the cluster's pods.
     """
     things = list(world.things.values())
+    if not things:
+        return NOTHING
     groups = list(_groups(things, networks))
     endpoints = [*_pod_endpoints(things, pods_network), *map(_endpoint, world.entries.values()), *(group.endpoint for group in groups)]
     open_networks = {pods_network} | {entry.network for entry in world.entries.values() if entry.workload.endswith("-gateway")}
@@ -75,11 +81,15 @@ def see(world: World, networks: Mapping[str, str], pods_network: str) -> Seen:
     paths = {(one, other): _path(one, other, open_networks) for one in every for other in every}
     deployments = list(_of(things, "kubernetes:apps/v1:Deployment"))
     identities = {entry.identity for entry in world.entries.values()} | {group.identity for group in groups}
-    identities |= {f"{each.inputs['metadata']['namespace']}/{each.inputs['spec']['template']['spec']['serviceAccountName']}" for each in deployments}
+    identities |= {
+        f"{each.inputs['metadata']['namespace']}/{each.inputs['spec']['template']['spec']['serviceAccountName']}" for each in deployments
+    }
     versions = [_version(entry.package) for entry in world.entries.values()] + [group.version for group in groups]
     istiod = [each.inputs["values"]["global"]["tag"] for each in things if each.name == "istiod" and "values" in each.inputs]
     return Seen(
-        services={_key(each): _service(each, endpoints, paths, _strict(things, each)) for each in _of(things, "kubernetes:core/v1:Service")},
+        services={
+            _key(each): _service(each, endpoints, paths, _strict(things, each)) for each in _of(things, "kubernetes:core/v1:Service")
+        },
         pods={_key(each): Pods(each.inputs["spec"].get("replicas", 1), _text(each.inputs["spec"]["template"])) for each in deployments},
         identities=frozenset(identities),
         paths=paths,

@@ -67,6 +67,7 @@ class World:
 
     hosts: what is on machines, by what SSH connects to. entries: those of them that are in the mesh.
     moved: machines that came to another workload. things: what was created, by ID.
+    instances: names of instances by their addresses; SSH connects to either.
     """
 
     log: list[tuple[str, str, str]] = field(default_factory=list)
@@ -75,6 +76,7 @@ class World:
     hosts: dict[str, Joined] = field(default_factory=dict)
     entries: dict[str, Joined] = field(default_factory=dict)
     things: dict[str, Thing] = field(default_factory=dict)
+    instances: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -151,6 +153,7 @@ class World:
         )
         host = payload["target"]["hop"]["host"]
         with self.lock:
+            host = self.instances.get(host, host)
             before = self.hosts.get(host)
             self.hosts[host] = self.entries[host] = now
             self.events.append((now.machine, _event(before, now)))
@@ -197,7 +200,7 @@ def _effect(events: list[str]) -> str:
         return "forgotten"
     acts = {event for event in events if event != "join deleted"}
     if STOPPED in acts:
-        acts = {"restarts"} | acts - {STOPPED, "rejoins"}
+        acts = acts - {STOPPED, "rejoins"} or {"restarts"}
     return "+".join(sorted(acts))
 
 
@@ -239,6 +242,7 @@ class NotingProvider(fake_providers.FakeProvider):
             state["stdout"] = json.dumps({**json.loads(state["stdout"]), "id": f"{request.name}-{number}"})
         if request.type == INSTANCE:
             state["instanceId"] = str(number)
+            self._world.instances[state["networkInterfaces"][0]["networkIp"]] = str(state["name"])
         if request.type == TEMPLATE:
             state["selfLink"] = f"{state['selfLink']}-{number}"
         return Created(f"{created.id}-{number}", state)

@@ -308,7 +308,8 @@ def _change(was: Placed, now: Placed, effects: Effects) -> MachineChange | None:
         return replace(change, action=Action.REGISTERS, reasons=(*anew, *restart))
     stops = tuple(reason for reason in restart if reason.key in STOPS)
     if stops or (restart and not _same_digest(old, new)):
-        return replace(change, action=Action.RESTARTS, reasons=stops or restart)
+        reasons = stops if _same_digest(old, new) else restart
+        return replace(change, action=Action.RESTARTS, reasons=reasons)
     if _other_digest(old, new):
         return replace(change, action=Action.RESTARTS, reasons=(Reason(key="machine-files"),))
     changes = tuple(_reasons(old.changes, new.changes))
@@ -422,31 +423,35 @@ def _with_waves(
     Joins stop the agents of at most `at_once` machines. What Pulumi does to the machines themselves
     waits for nothing: it deletes all that it replaces, and stops all that it resizes, at once.
     """
-    in_slots = [
-        each
-        for each in change.machines
-        if each.action in (Action.RESTARTS, Action.REGISTERS) and not _stops(each)
+    restarted = [
+        each for each in change.machines if each.action in (Action.RESTARTS, Action.REGISTERS)
     ]
+    in_slots = [each for each in restarted if _takes_slot(each)]
     at_once_anyway = [each for each in change.machines if _is_deleted_first(each) or _stops(each)]
     limit = now.at_once if now else 1
     at_once = min(limit, len(in_slots))
+    others = sum(1 for each in in_slots if not _stops(each))
     waves = ceil(len(in_slots) / limit) if in_slots else 0
     longest = REGISTER_S if any(each.action is Action.REGISTERS for each in in_slots) else RESTART_S
     return replace(
         change,
-        restarts=len(in_slots) + sum(1 for each in change.machines if _stops(each)),
+        restarts=len(restarted),
         at_once=at_once,
         waves=waves,
         seconds=waves * longest,
-        pause=_pause(was, now, at_once + sum(each.count for each in at_once_anyway)),
+        pause=_pause(was, now, min(limit, others) + sum(each.count for each in at_once_anyway)),
     )
 
 
 def _stops(change: MachineChange) -> bool:
     """Return whether Pulumi stops the machine itself and starts it again."""
-    return change.action is Action.RESTARTS and any(
-        reason.key in STOPS for reason in change.reasons
-    )
+    restarts = change.action in (Action.RESTARTS, Action.REGISTERS)
+    return restarts and any(reason.key in STOPS for reason in change.reasons)
+
+
+def _takes_slot(change: MachineChange) -> bool:
+    """Return whether a join stops the agent, besides what Pulumi does to the machine itself."""
+    return any(reason.key not in STOPS for reason in change.reasons)
 
 
 def _is_deleted_first(change: MachineChange) -> bool:
