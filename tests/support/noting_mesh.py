@@ -71,7 +71,7 @@ def see(world: World, networks: Mapping[str, str], pods_network: str) -> Seen:
     networks: those of instance groups, by their names. pods_network: the network of the cluster's pods.
     """
     things = list(world.things.values())
-    if not things:
+    if not any(each.type.endswith(":WorkloadGroup") for each in things):
         return NOTHING
     groups = list(_groups(things, networks))
     endpoints = [*_pod_endpoints(things, pods_network), *map(_endpoint, world.entries.values()), *(group.endpoint for group in groups)]

@@ -25,6 +25,7 @@ from components.platforms.google import names as google_names
 from tests.support import fake_providers, harness
 from tools.standins.provider import Created, Difference, Properties, Request, differences
 
+CLUSTER = "gcp:container/cluster:Cluster"
 INSTANCE = "gcp:compute/instance:Instance"
 TEMPLATE = "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate"
 MANAGER = "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager"
@@ -102,6 +103,8 @@ class World:
                     self.events.append((_owner(request.name, google_names.MANAGER), "replaced"))
             elif request.type == INSTANCE:
                 self._instance(op, request)
+            elif op == "delete" and (request.type == CLUSTER or _runs(request, "create", "create_cluster.py")):
+                self._cluster_deleted()
             elif op == "delete" and _runs(request, "create", "create_machine.py"):
                 self._host_deleted(_owner(request.name, docker_names.CONTAINER), json.loads(request.state["stdout"])["address"])
             elif op == "delete" and _runs(request, "create", "join_machine.py"):
@@ -115,6 +118,11 @@ class World:
             self._host_deleted(machine, str(request.state["name"]))
         elif op == "update" and any(request.inputs.get(key) != request.old_inputs.get(key) for key in STOPPED_BY):
             self.events.append((machine, STOPPED))
+
+    def _cluster_deleted(self) -> None:
+        """Note that all objects of the cluster are gone, entries too."""
+        self.entries.clear()
+        self.things = {id: thing for id, thing in self.things.items() if not thing.type.startswith("kubernetes:")}
 
     def _host_deleted(self, machine: str, host: str) -> None:
         self.hosts.pop(host, None)

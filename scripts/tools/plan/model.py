@@ -490,7 +490,8 @@ class ProgramChange:
 class Operation:
     """What Pulumi does to a resource.
 
-    op: "create", "update", "replace", "delete", "read", "import". type, name: the resource's.
+    op: "create", "update", "replace", "delete", "read", "import", or "retain": it stays where it
+        is, and the stack has it no more. type, name: the resource's.
     destructive: whether something is deleted that a user would miss: a machine, a cluster, a
         workload's objects, …
     keys: the input properties that change. why: those that force a replacement.

@@ -123,6 +123,7 @@ class Resource:
     read: whether it is only looked up.
     ignored: inputs of which a change changes nothing.
     deleted_with: the name of the resource whose deletion removes it too.
+    retained: whether it stays where it is when it is removed from the stack.
     """
 
     type: str
@@ -134,6 +135,7 @@ class Resource:
     read: bool = False
     ignored: tuple[str, ...] = ()
     deleted_with: str = ""
+    retained: bool = False
 
     @property
     def is_component(self) -> bool:
@@ -245,7 +247,7 @@ def _operation(before: Resource | None, after: Resource | None) -> Operation | N
     if resource.is_component:
         return None
     if before is None or after is None:
-        op = "create" if before is None else "delete"
+        op = "create" if before is None else removal(resource)
         return Operation(
             op=op,
             type=resource.type,
@@ -269,6 +271,11 @@ def _operation(before: Resource | None, after: Resource | None) -> Operation | N
         why=why,
         diff=difference_text(lines),
     )
+
+
+def removal(resource: Resource) -> str:
+    """Return the operation by which a resource is removed from its stack."""
+    return "retain" if resource.retained else "delete"
 
 
 def _covers(key: str, path: str) -> bool:

@@ -160,6 +160,7 @@ def _resource(state: Mapping[str, Any], op: str) -> Resource:
         op=op,
         read=bool(state.get("external")),
         deleted_with=_name(state.get("deletedWith", "")),
+        retained=bool(state.get("retainOnDelete")),
     )
 
 
@@ -173,6 +174,8 @@ def _operation(step: Mapping[str, Any]) -> Operation | None:
     resource = _resource(state, op)
     if op not in OPERATIONS or resource.is_component:
         return None
+    if op == "delete":
+        op = resources.removal(resource)
     lines = list(resources.differences(_inputs(old), _inputs(new))) if old and new else []
     # A provider may report a change where no input differs, or none where it ignores one.
     detailed = tuple(step.get("detailedDiff") or ())

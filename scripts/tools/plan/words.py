@@ -82,6 +82,7 @@ OPERATIONS = {
     "update": "updated",
     "replace": "replaced",
     "delete": "deleted",
+    "retain": "left in place",
     "read": "read",
     "import": "imported",
 }
@@ -691,7 +692,7 @@ def destroyed(plan: Plan) -> tuple[Line, ...]:
 
 def resources(plan: Plan) -> tuple[Line, ...]:
     """Return every resource that changes, by operation; deletions first."""
-    order = ("delete", "replace", "update", "create")
+    order = ("delete", "replace", "retain", "update", "create")
     rank = {op: index for index, op in enumerate(order)}
     changes = sorted(plan.operations, key=lambda each: rank.get(each.op, len(rank)))
     return tuple(map(_operation, changes))
