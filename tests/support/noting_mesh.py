@@ -80,10 +80,8 @@ def see(world: World, networks: Mapping[str, str], pods_network: str) -> Seen:
     every = sorted(open_networks | of_gateways | {each.network for each in endpoints})
     paths = {(one, other): _path(one, other, open_networks) for one in every for other in every}
     deployments = list(_of(things, "kubernetes:apps/v1:Deployment"))
-    identities = {entry.identity for entry in world.entries.values()} | {group.identity for group in groups}
-    identities |= {
-        f"{each.inputs['metadata']['namespace']}/{each.inputs['spec']['template']['spec']['serviceAccountName']}" for each in deployments
-    }
+    identities = {_key(each) for each in _of(things, "kubernetes:core/v1:ServiceAccount")}
+    assert {each.identity for each in (*world.entries.values(), *groups)} <= identities
     versions = [_version(entry.package) for entry in world.entries.values()] + [group.version for group in groups]
     istiod = [each.inputs["values"]["global"]["tag"] for each in things if each.name == "istiod" and "values" in each.inputs]
     return Seen(

@@ -30,7 +30,12 @@ INSTANCE = "gcp:compute/instance:Instance"
 TEMPLATE = "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate"
 MANAGER = "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager"
 REGISTRATION = "pulumi-python:dynamic/registration:Registration"
-RECREATED_BY = {INSTANCE: ("bootDisk", "networkInterfaces", "zone", "name"), TEMPLATE: ("",)}
+RECREATED_BY = {
+    INSTANCE: ("bootDisk", "networkInterfaces", "zone", "name"),
+    TEMPLATE: ("",),
+    "gcp:dns/managedZone:ManagedZone": ("name", "dnsName", "visibility"),
+    "gcp:dns/recordSet:RecordSet": ("name", "type", "managedZone"),
+}
 """Inputs of which a change replaces a resource on Google Cloud (provider schema: forceNew)."""
 STOPPED_BY = ("machineType", "serviceAccount", "shieldedInstanceConfig")
 """Inputs of an instance of which a change stops it (`allowStoppingForUpdate`)."""

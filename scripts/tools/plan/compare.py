@@ -73,7 +73,8 @@ class Effects:
     replaced: machines whose hosts are created anew. joined: those whose joins run.
     out: those that the cluster does not have as connected, so that their joins run.
     unsure: machines of `replaced` for which it depends on what is not known yet.
-    cluster: whether the cluster is another one afterwards. destroyed: whether it is deleted.
+    cluster: whether the cluster is another one afterwards.
+    deleted: the resources that are deleted.
     """
 
     replaced: frozenset[str] = frozenset()
@@ -81,7 +82,7 @@ class Effects:
     out: frozenset[str] = frozenset()
     unsure: frozenset[str] = frozenset()
     cluster: bool = False
-    destroyed: bool = False
+    deleted: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, operations: Iterable[Operation]) -> Effects:
@@ -90,8 +91,11 @@ class Effects:
         joined: set[str] = set()
         updated: set[str] = set()
         unsure: set[str] = set()
-        cluster = destroyed = False
+        deleted: set[str] = set()
+        cluster = False
         for each in operations:
+            if each.op == "delete":
+                deleted.add(each.name)
             is_host = each.type == resources.INSTANCE or names.is_part(each.name, "container")
             if is_host and each.op == "replace":
                 replaced.add(each.parent)
@@ -106,14 +110,13 @@ class Effects:
                 updated.add(each.parent)
             if each.type == resources.CLUSTER or each.name == "cluster-kind":
                 cluster = cluster or each.op in ("replace", "delete")
-                destroyed = destroyed or each.op == "delete"
         return cls(
             frozenset(replaced),
             frozenset(joined),
             frozenset(updated),
             frozenset(unsure),
             cluster,
-            destroyed,
+            frozenset(deleted),
         )
 
 
@@ -222,8 +225,7 @@ def _joins(now: Placed, former: Placed | None) -> MachineChange:
 
 def _leaves(was: Placed, effects: Effects) -> MachineChange:
     machine = was.machine
-    # With the cluster, the program deletes its own machines without a drain (`deleted_with`).
-    drained = not machine.forgotten and (machine.stays or not effects.destroyed)
+    drained = not machine.forgotten and machine.undrained_with not in effects.deleted
     return MachineChange(
         machine=machine.name,
         network=machine.network,

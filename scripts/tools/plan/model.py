@@ -135,6 +135,7 @@ class MachinePicture:
     digest: of all that its agent is restarted for, as the join compares it; "" where not known.
     leaves: whether it leaves over SSH when it is removed. stays: whether it exists afterwards.
     forgotten: whether nothing connects to it any more.
+    undrained_with: the resource with whose deletion it leaves without a drain; "" for none.
     """
 
     name: str
@@ -150,6 +151,7 @@ class MachinePicture:
     leaves: bool = True
     stays: bool = False
     forgotten: bool = False
+    undrained_with: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,8 @@ from tools.standins.provider import Found, Provider, Request
 pytestmark = pytest.mark.slow
 
 COMPARED = ("create", "update", "delete", "replace")
+WITHOUT_UPDATES = ("create", "delete", "replace")
+"""What is compared at the level FILES: an update of a command may follow from what a machine answers."""
 GROUP = "gce-instance-group"
 
 
@@ -82,14 +84,16 @@ def noted(log: Iterable[tuple[str, str, str]]) -> dict[str, str]:
     return ops
 
 
-def check_operations(plan: Plan, saved: Mapping[str, Any], log: Iterable[tuple[str, str, str]]) -> None:
+def check_operations(
+    plan: Plan, saved: Mapping[str, Any], log: Iterable[tuple[str, str, str]], compared: tuple[str, ...] = COMPARED
+) -> None:
     """Check that what a plan promises happened, and nothing else.
 
     saved: the resources before. What goes with another resource is not deleted by itself. What
     depends on values that are known during the update alone may happen or not.
     """
-    did = noted(log)
-    listed = {each.name: each for each in plan.operations if each.op in COMPARED}
+    did = {name: op for name, op in noted(log).items() if op in compared}
+    listed = {each.name: each for each in plan.operations if each.op in compared}
     deleted = {name for name, each in listed.items() if each.op in ("delete", "replace")}
     with_another = {name for name in deleted if str(saved[name].get("deletedWith", "")).rpartition("::")[2] in deleted}
     sure = {name: each.op for name, each in listed.items() if each.certain and not (each.op == "delete" and name in with_another)}
@@ -142,6 +146,7 @@ class Compared:
             assert machine_actions(each) == did, each.level
             self.check(each, (seen, self.see(after)))
         check_operations(plan, saved, self.world.log)
+        check_operations(of_files, saved, self.world.log, WITHOUT_UPDATES)
         assert (plan.verdict is Verdict.NOTHING) == (not self.world.log)
         return did
 
