@@ -330,7 +330,7 @@ class _Filler:
             owner=owner,
             network=machine.network,
             address=was["address"],
-            gateway=was["gateway"],
+            gateway=_declared_gateway(self.settings) or was["gateway"],
             root_certificate="",
             workload=workload,
             mesh=self.settings.mesh,
@@ -370,6 +370,12 @@ class _Filler:
             replace(decoded, files=configuration_files(decoded)), self.root
         )
         return bundles.digest(complete)
+
+
+def _declared_gateway(settings: Settings) -> str:
+    """Return where machines reach the control plane, "" where the stack file does not say it."""
+    gateway = getattr(settings.cluster, "gateway", None)
+    return getattr(gateway, "dns_name", None) or getattr(gateway, "address", None) or ""
 
 
 def _sorted(by_key: Mapping[str, Fact]) -> tuple[Fact, ...]:
