@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-AGENT = "istio-vm-mesh"
-"""The unit of the agent."""
+from components.names import CONNECTED_ANNOTATION, DISCONNECTED_ANNOTATION
+
+AGENT_START = "systemctl show --property InvocationID --value istio-vm-mesh"
+"""Prints what is another text after each start of the agent (systemd.exec(5): INVOCATION_ID)."""
 
 EXPECTED = {
     "joins": {"joins"},
@@ -26,6 +28,12 @@ EXPECTED = {
 """What happens to a machine, by the action that a plan names. A machine may be out before it leaves."""
 UNKNOWN = {"joins", "stays", "restarts"}
 """The same where the plan says that it depends on the machine."""
+
+
+def is_connected(entry: Mapping[str, Any]) -> bool:
+    """Return whether a WorkloadEntry is of a machine whose agent has a stream to istiod."""
+    annotations = entry["metadata"].get("annotations") or {}
+    return CONNECTED_ANNOTATION in annotations and DISCONNECTED_ANNOTATION not in annotations
 
 
 class Planned(Protocol):

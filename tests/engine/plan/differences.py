@@ -71,7 +71,7 @@ def _changed_pods(before: Mapping[str, Pods], after: Mapping[str, Pods]) -> Iter
 
 def _planned_identities(plan: Plan) -> dict[str, Mark]:
     """Return the marks of identities that appear or go, as `<namespace>/<service account>`."""
-    marks = {}
+    marks: dict[str, Mark] = {}
     for each in plan.identities:
         namespace, _, account = each.identity.partition("/ns/")[2].partition("/sa/")
         if each.mark is not Mark.CHANGED:

@@ -51,8 +51,16 @@ def test_what_happens_as_planned_is_true(said: dict[str, Any], after: Seen) -> N
         (plan(), seen({"a-1": "one", "a-2": "two"}, one="11", two="20"), {"one": "planned [], and it restarts"}),
         (plan(), seen({"a-1": "one"}, one="10"), {"two": "planned [], and it leaves"}),
         (plan(a_1="rejoins"), seen({"a-1": "one", "a-2": "two"}, one="11", two="20"), {"one": "planned ['stays'], and it restarts"}),
-        (plan(a_3="joins"), seen({"a-1": "one", "a-2": "two", "a-3": "three"}, one="10", two="20"), {"three": "planned ['joins'], and it is out"}),
-        (plan(a_1="replaced"), seen({"a-1": "three", "a-2": "two"}, one="10", two="20", three="30"), {"one": "planned ['is out', 'leaves'], and it stays"}),
+        (
+            plan(a_3="joins"),
+            seen({"a-1": "one", "a-2": "two", "a-3": "three"}, one="10", two="20"),
+            {"three": "planned ['joins'], and it is out"},
+        ),
+        (
+            plan(a_1="replaced"),
+            seen({"a-1": "three", "a-2": "two"}, one="10", two="20", three="30"),
+            {"one": "planned ['is out', 'leaves'], and it stays"},
+        ),
     ],
 )
 def test_what_happens_otherwise_is_false(said: dict[str, Any], after: Seen, false: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """What plans of the level FILES say of changes of stack files.
 
-That it is true is tested under the engine (tests/engine/test_plan.py).
+That it is true is tested under the engine (tests/engine/plan/test_truth.py).
 """
 
 from __future__ import annotations
