@@ -111,6 +111,15 @@ Only plans of the level FILES use them: the providers decide at the others (thei
 """
 OF_OBJECTS = ("metadata.name", "metadata.namespace")
 """The same for all objects in Kubernetes."""
+OF_PROVIDERS: Mapping[str, str] = {
+    "pulumi:providers:gcp": "project",
+    "pulumi:providers:kubernetes": "clusterIdentifier",
+}
+"""The input of a provider of which a change replaces all of its resources, by the provider's type.
+
+Sources: pulumi-kubernetes (`DiffConfig`: another cluster); terraform-provider-google
+(`DefaultProviderProject`: `project` of a resource forces a new one).
+"""
 
 
 @dataclass(frozen=True)
@@ -234,14 +243,29 @@ def operations(before: Sequence[Resource], after: Sequence[Resource]) -> tuple[O
     old, new = (
         {(each.type, each.name): each for each in side if not each.read} for side in (before, after)
     )
+    moved = dict(_moved(old, new))
     changes = [
-        _operation(old.get(key), new.get(key))
+        _operation(old.get(key), new.get(key), moved.get(key[0].partition(":")[0], ""))
         for key in sorted({*old, *new}, key=lambda key: key[1])
     ]
     return tuple(change for change in changes if change)
 
 
-def _operation(before: Resource | None, after: Resource | None) -> Operation | None:
+_Side = Mapping[tuple[str, str], Resource]
+
+
+def _moved(before: _Side, after: _Side) -> Iterator[tuple[str, str]]:
+    """Yield the packages whose resources are all replaced, with the provider's input that differs."""
+    for (type_, name), now in after.items():
+        was, key = before.get((type_, name)), OF_PROVIDERS.get(type_, "")
+        if was and key and was.inputs.get(key) != now.inputs.get(key):
+            yield type_.rpartition(":")[2], key
+
+
+def _operation(
+    before: Resource | None, after: Resource | None, moved: str = ""
+) -> Operation | None:
+    """Return what an update does to a resource. moved: an input of its provider that differs."""
     resource = after or before
     assert resource is not None
     if resource.is_component:
@@ -256,11 +280,12 @@ def _operation(before: Resource | None, after: Resource | None) -> Operation | N
             destructive=op == "delete" and is_precious(resource),
         )
     lines = list(differences(before.inputs, after.inputs, after.ignored))
-    if not lines:
+    if not lines and not moved:
         return None
     keys = identity_keys(after.type)
     changed = tuple(dict.fromkeys(path for path, _, _ in lines))
     why = tuple(path for path in changed if "*" in keys or any(_covers(key, path) for key in keys))
+    why += (f"provider.{moved}",) if moved else ()
     return Operation(
         op="replace" if why else "update",
         type=after.type,

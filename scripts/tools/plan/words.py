@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .compare import STOPS
+from .compare import STOPS, Effects
 from .model import (
     Action,
     BrokenRule,
@@ -35,6 +35,7 @@ from .model import (
 )
 from .phrases import Phrase, counted, joined, listed, long_text, phrase
 from .picture import OUTSIDE
+from .resources import CLUSTER, RELEASE
 
 REASONS = {
     "access": "how the cluster is reached",
@@ -112,12 +113,20 @@ def verdict(plan: Plan) -> Phrase:
         case Verdict.NOTHING:
             return phrase("Nothing: no resource changes.")
         case Verdict.SAFE:
-            return phrase("Safe: what clients use is there all the time.")
+            text = "Safe: what clients use is there all the time."
+            unread = " What values of Istio's charts do is not known here."
+            return phrase(text + (unread if any(_chart_values(plan)) else ""))
         case Verdict.PROGRAM:
             return phrase("Program: what machines get from it may differ, so they may restart.")
         case Verdict.PAUSES:
             names = [_full_name(each) for each in plan.workloads if each.pause is Pause.ALL]
-            return phrase("Pauses: {} no endpoint for a while.", _have(names, "a workload has"))
+            have = _have(names, "a workload has")
+            if Effects.of(plan.operations).cluster:
+                text = (
+                    "Pauses: the cluster is deleted and created anew, so {} no endpoint for long."
+                )
+                return phrase(text, have)
+            return phrase("Pauses: {} no endpoint for a while.", have)
         case Verdict.LEAVES:
             return phrase("Leaves: {}.", joined(_leaving(plan), "; "))
         case Verdict.REFUSED:
@@ -221,11 +230,13 @@ def sections(plan: Plan) -> tuple[Section, ...]:
     """Return all that a plan says between its verdict and its picture, without empty sections."""
     parts = {
         "Cause": _error(plan),
+        "What fails": _protected(plan),
         "Workloads": _workloads(plan),
         "Services": _services(plan),
         "Identities": map(_identity, plan.identities),
         "Paths between networks": map(_path, plan.paths),
         "What opens or closes": map(_opening, plan.openings),
+        "Istio's charts": _chart_values(plan),
         "Versions": _versions(plan),
         "Cost": _cost(plan),
         "Verification": _verification(plan),
@@ -234,6 +245,17 @@ def sections(plan: Plan) -> tuple[Section, ...]:
     }
     all_ = (Section(title=title, lines=tuple(lines)) for title, lines in parts.items())
     return tuple(each for each in all_ if each.lines)
+
+
+def _protected(plan: Plan) -> Iterator[Line]:
+    """Yield a line where Google Cloud refuses to delete the cluster, as the state has it."""
+    is_protected = bool(plan.former and plan.former.protected)
+    for each in plan.operations:
+        if is_protected and each.type == CLUSTER and each.op in ("replace", "delete"):
+            text = (
+                "Google Cloud refuses to delete {}: set {} to false in an update before this one."
+            )
+            yield Line(text=phrase(text, each.name, "cluster.deletionProtection"))
 
 
 def broken_rules(plan: Plan) -> Section:
@@ -588,6 +610,20 @@ def _admitted(each: Opening) -> Phrase:
     if each.world:
         parts.append(phrase("that is the whole internet"))
     return joined(parts)
+
+
+_READ_VALUES = ("values.global.tag", "values.service")
+"""Values of charts of which other sections say what they do: the version, and what is opened."""
+
+
+def _chart_values(plan: Plan) -> Iterator[Line]:
+    """Yield the charts whose other values change: MeshConfig, resources, replicas, and so on."""
+    for each in plan.operations:
+        keys = [key for key in each.keys if key.startswith("values.")]
+        keys = [key for key in keys if not key.startswith(_READ_VALUES)]
+        if each.type == RELEASE and each.op == "update" and keys:
+            text = "Release {} gets other values, and its pods may be replaced: {}."
+            yield Line(text=phrase(text, each.name, listed(keys)))
 
 
 def _versions(plan: Plan) -> Iterator[Line]:

@@ -19,9 +19,10 @@ from tests.unit.tools.plan.changes import (
     workload,
 )
 from tools.devtools import costs
-from tools.plan import cost
-from tools.plan.files import DescriptionError, compared
-from tools.plan.model import Action, Mark, OpeningKind, Path, Pause, Verdict
+from tools.plan import cost, words
+from tools.plan.files import DescriptionError, _destroyed, compared
+from tools.plan.model import Action, Mark, OpeningKind, Path, Pause, Plan, Verdict
+from tools.plan.untrusted import clean
 
 CONTAINER = {"platform": "docker", "workload": "product", "network": "pods"}
 
@@ -44,6 +45,12 @@ def without_pods(config: Config) -> None:
 def new_label(config: Config) -> None:
     workloads = config["workloads"]
     next(iter(workloads.values()))["labels"]["tier"] = "front"
+
+
+def sentences(plan: Plan) -> str:
+    """Return the verdict and the sentences of a plan."""
+    lines = [line.text for section in words.sections(plan) for line in section.lines]
+    return "\n".join(each.render(clean) for each in (words.verdict(plan), *lines))
 
 
 def test_nothing_changes_without_a_change() -> None:
@@ -237,7 +244,46 @@ def test_another_cluster_takes_all_machines_and_pauses_all_workloads() -> None:
     plan = plan_of("lab", lambda config: config["cluster"].update(image="kindest/node:v1.36.0"))
     assert plan.verdict is Verdict.PAUSES
     assert [reason.key for reason in machines(plan)["product-1"].reasons] == ["cluster"]
-    assert "cluster-kind" in {each.name for each in plan.operations if each.destructive}
+    replaced = {each.name for each in plan.operations if each.destructive}
+    assert replaced >= {"cluster-kind", "product-pods", "product-service-product"}
+    assert "the cluster is deleted" in sentences(plan)
+
+
+def test_a_cluster_that_is_protected_cannot_be_replaced_or_destroyed() -> None:
+    replaced = plan_of("single-network", lambda config: config["cluster"].pop("zone"))
+    destroyed = _destroyed(
+        "single-network", described("single-network", config_of("single-network"))
+    )
+    for plan in (replaced, destroyed):
+        assert "Google Cloud refuses to delete cluster-gke" in sentences(plan)
+    open_ = plan_of(
+        "single-network", lambda config: config["cluster"].update(nodes={"minNodes": 2})
+    )
+    assert "refuses" not in sentences(open_)
+
+
+def test_another_project_replaces_everything_in_the_cloud_and_in_the_cluster() -> None:
+    plan = plan_of("single-network", lambda config: config["google"].update(project="another"))
+    assert actions(plan) == {"product-1": "replaced", "product-2": "replaced"}
+    assert plan.verdict is Verdict.PAUSES
+    in_cloud = {each.op for each in plan.operations if each.type.startswith("gcp:")}
+    assert in_cloud == {"replace"}
+
+
+def test_a_context_is_no_other_cluster() -> None:
+    plan = plan_of("existing", lambda config: config["cluster"].update(context="staging"))
+    assert [each.name for each in plan.operations] == ["cluster-check"]
+
+
+def test_values_of_a_chart_are_named_and_nothing_is_promised_about_them() -> None:
+    def change(config: Config) -> None:
+        config["mesh"]["values"]["istiod"]["meshConfig"]["enableAutoMtls"] = False
+
+    changed = sentences(plan_of("lab", change))
+    assert "Release istiod gets other values" in changed and "enableAutoMtls" in changed
+    assert "not known here" in changed
+    version = sentences(plan_of("lab", lambda config: config["mesh"].update(version="1.31.1")))
+    assert "not known here" not in version and "gets other values" not in version
 
 
 def test_a_machine_type_stops_a_machine_and_costs_something_else() -> None:
