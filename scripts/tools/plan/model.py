@@ -450,10 +450,14 @@ class VersionsChange:
 
 @dataclass(frozen=True, kw_only=True)
 class CostChange:
-    """US dollars a month, at the list prices of docs/costs.yaml, as the stack starts."""
+    """US dollars a month, at the list prices of docs/costs.yaml, as the stack starts.
+
+    unpriced: items without a price there of which the number changes; they are in no sum.
+    """
 
     before: float
     after: float
+    unpriced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -255,7 +255,7 @@ _Side = Mapping[tuple[str, str], Resource]
 
 
 def _moved(before: _Side, after: _Side) -> Iterator[tuple[str, str]]:
-    """Yield the packages whose resources are all replaced, with the provider's input that differs."""
+    """Yield packages whose resources are all replaced, and the provider's input that differs."""
     for (type_, name), now in after.items():
         was, key = before.get((type_, name)), OF_PROVIDERS.get(type_, "")
         if was and key and was.inputs.get(key) != now.inputs.get(key):

@@ -122,9 +122,7 @@ def verdict(plan: Plan) -> Phrase:
             names = [_full_name(each) for each in plan.workloads if each.pause is Pause.ALL]
             have = _have(names, "a workload has")
             if Effects.of(plan.operations).cluster:
-                text = (
-                    "Pauses: the cluster is deleted and created anew, so {} no endpoint for long."
-                )
+                text = "Pauses: the cluster is deleted and created anew: {} no endpoint for long."
                 return phrase(text, have)
             return phrase("Pauses: {} no endpoint for a while.", have)
         case Verdict.LEAVES:
@@ -252,9 +250,7 @@ def _protected(plan: Plan) -> Iterator[Line]:
     is_protected = bool(plan.former and plan.former.protected)
     for each in plan.operations:
         if is_protected and each.type == CLUSTER and each.op in ("replace", "delete"):
-            text = (
-                "Google Cloud refuses to delete {}: set {} to false in an update before this one."
-            )
+            text = "Google Cloud refuses to delete {}: set {} to false in an earlier update."
             yield Line(text=phrase(text, each.name, "cluster.deletionProtection"))
 
 
@@ -649,10 +645,18 @@ def _versions(plan: Plan) -> Iterator[Line]:
 
 
 def _cost(plan: Plan) -> Iterator[Line]:
-    if (cost := plan.cost) and cost.before != cost.after:
-        sign = "+" if cost.after > cost.before else "-"
-        text = f"US$ {{}} → {{}} a month ({sign}{{}}), at list prices, as the stack starts."
-        yield Line(text=phrase(text, cost.before, cost.after, abs(cost.after - cost.before)))
+    if (cost := plan.cost) is None:
+        return
+    before, after = round(cost.before), round(cost.after)
+    text = phrase("US$ {} → {} a month", before, after)
+    if cost.unpriced:
+        unpriced = listed(cost.unpriced)
+        yield Line(text=phrase("{} without {}, whose prices are not known.", text, unpriced))
+        return
+    sign = "+" if cost.after > cost.before else "-"
+    number = abs(after - before)
+    difference = phrase(f"{sign}{{}}", number) if number else phrase("by less than 1")
+    yield Line(text=phrase("{} ({}), at list prices, as the stack starts.", text, difference))
 
 
 _MODES = {

@@ -286,6 +286,15 @@ def test_values_of_a_chart_are_named_and_nothing_is_promised_about_them() -> Non
     assert "not known here" not in version and "gets other values" not in version
 
 
+def test_an_unknown_price_is_no_lower_cost() -> None:
+    plan = plan_of(
+        "multi-network",
+        lambda config: config["machines"]["product-1"].update(machineType="n2-highmem-128"),
+    )
+    assert plan.cost is not None and plan.cost.unpriced == ("n2-highmem-128",)
+    assert "without n2-highmem-128, whose prices are not known" in sentences(plan)
+
+
 def test_a_machine_type_stops_a_machine_and_costs_something_else() -> None:
     plan = plan_of(
         "multi-network",
