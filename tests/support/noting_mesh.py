@@ -10,7 +10,8 @@ from typing import Any
 
 from components import names
 from components.machines.scripts import slots
-from tests.support.noting_world import TEMPLATE, Joined, Thing, World
+from components.platforms.google import names as google_names
+from tests.support.noting_world import TEMPLATE, Joined, Thing, World, owner_of
 
 NETWORK_GATEWAY = "kubernetes:gateway.networking.k8s.io/v1:Gateway"
 AUTOSCALER = "gcp:compute/regionAutoscaler:RegionAutoscaler"
@@ -75,13 +76,16 @@ def see(world: World, networks: Mapping[str, str], pods_network: str) -> Seen:
         return NOTHING
     groups = list(_groups(things, networks))
     endpoints = [*_pod_endpoints(things, pods_network), *map(_endpoint, world.entries.values()), *(group.endpoint for group in groups)]
-    open_networks = {pods_network} | {entry.network for entry in world.entries.values() if entry.workload.endswith("-gateway")}
+    open_networks = {pods_network} | {
+        entry.network for entry in world.entries.values() if entry.workload.endswith(names.gateway_workload_name(""))
+    }
     of_gateways = {each.inputs["metadata"]["labels"][names.NETWORK_LABEL] for each in _of(things, NETWORK_GATEWAY)}
     every = sorted(open_networks | of_gateways | {each.network for each in endpoints})
     paths = {(one, other): _path(one, other, open_networks) for one in every for other in every}
     deployments = list(_of(things, "kubernetes:apps/v1:Deployment"))
     identities = {_key(each) for each in _of(things, "kubernetes:core/v1:ServiceAccount")}
-    assert {each.identity for each in (*world.entries.values(), *groups)} <= identities
+    used = {entry.identity for entry in world.entries.values()} | {group.identity for group in groups}
+    assert used <= identities
     versions = [_version(entry.package) for entry in world.entries.values()] + [group.version for group in groups]
     istiod = [each.inputs["values"]["global"]["tag"] for each in things if each.name == "istiod" and "values" in each.inputs]
     return Seen(
@@ -155,10 +159,12 @@ class _Group:
 
 def _groups(things: list[Thing], networks: Mapping[str, str]) -> Iterator[_Group]:
     """Yield the instance groups as the startup scripts of their machines join them."""
-    sizes = {each.name.removesuffix("-autoscaler"): each.inputs["autoscalingPolicy"]["minReplicas"] for each in _of(things, AUTOSCALER)}
+    sizes = {
+        owner_of(each.name, google_names.AUTOSCALER): each.inputs["autoscalingPolicy"]["minReplicas"] for each in _of(things, AUTOSCALER)
+    }
     labels = {_key(each): each.inputs["spec"]["metadata"]["labels"] for each in things if each.type.endswith(":WorkloadGroup")}
     for each in _of(things, TEMPLATE):
-        group = each.name.removesuffix("-template")
+        group = owner_of(each.name, google_names.TEMPLATE)
         values = dict(re.findall(r"^([A-Z_]+)=(\S+)$", each.inputs["metadata"]["startup-script"], re.MULTILINE))
         namespace = values["NAMESPACE"]
         endpoint = _Endpoint(namespace, labels[f"{namespace}/{values['WORKLOAD']}"], networks[group], machines=sizes[group])
@@ -206,7 +212,7 @@ def _openings(thing: Thing) -> Iterator[tuple[tuple[str, str], str]]:
         case "PeerAuthentication":
             yield ("mutual-tls", inputs["metadata"]["namespace"]), inputs["spec"]["mtls"]["mode"]
         case "Instance" if any("accessConfigs" in each for each in inputs["networkInterfaces"]):
-            yield ("public-address", thing.name.removesuffix("-instance")), ""
+            yield ("public-address", owner_of(thing.name, google_names.INSTANCE)), ""
         case "Address" if inputs["addressType"] == "EXTERNAL":
             yield ("public-address", thing.name), ""
         case "Gateway" if thing.type != NETWORK_GATEWAY:

@@ -105,20 +105,20 @@ class World:
                 self.things.pop(request.id, None)
             if request.type == MANAGER and op == "update":
                 if request.inputs.get("versions") != request.old_inputs.get("versions"):
-                    self.events.append((_owner(request.name, google_names.MANAGER), "replaced"))
+                    self.events.append((owner_of(request.name, google_names.MANAGER), "replaced"))
             elif request.type == INSTANCE:
                 self._instance(op, request)
             elif op == "delete" and (request.type == CLUSTER or _runs(request, "create", "create_cluster.py")):
                 self._cluster_deleted()
             elif op == "delete" and _runs(request, "create", "create_machine.py"):
-                self._host_deleted(_owner(request.name, docker_names.CONTAINER), json.loads(request.state["stdout"])["address"])
+                self._host_deleted(owner_of(request.name, docker_names.CONTAINER), json.loads(request.state["stdout"])["address"])
             elif op == "delete" and _runs(request, "create", "join_machine.py"):
-                self.events.append((_owner(request.name, names.JOIN), "join deleted"))
+                self.events.append((owner_of(request.name, names.JOIN), "join deleted"))
             elif op == "delete" and _runs(request, "delete", "drain.py"):
                 self._leave(_payload(request.state, "delete"))
 
     def _instance(self, op: str, request: Request) -> None:
-        machine = _owner(request.name, google_names.INSTANCE)
+        machine = owner_of(request.name, google_names.INSTANCE)
         if op == "delete":
             self._host_deleted(machine, str(request.state["name"]))
         elif op == "update" and any(request.inputs.get(key) != request.old_inputs.get(key) for key in STOPPED_BY):
@@ -184,7 +184,7 @@ class World:
         return {machine: effect for machine, events in sorted(by_machine.items()) if (effect := _effect(events))}
 
 
-def _owner(resource: str, part: str) -> str:
+def owner_of(resource: str, part: str) -> str:
     """Return what a resource belongs to, by its name and the part of it."""
     return resource.removesuffix(names.part_name("", part))
 

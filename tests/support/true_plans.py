@@ -81,33 +81,33 @@ def look(stack: Planned) -> Seen:
 
 def false_of(plan: Mapping[str, Any], before: Seen, after: Seen) -> dict[str, str]:
     """Return what is not true of a plan, by machine: what it says, and what happened."""
-    said = _said(plan, before, after)
+    expected = _planned(plan, before, after)
     false = {}
     for place in sorted({*before.places.values(), *after.places.values()}):
         happened = _happened(place, before, after)
-        if happened not in said.get(place, {"stays", "is out"}):
-            false[place] = f"planned {sorted(said.get(place, ()))}, and it {happened}"
+        if happened not in expected.get(place, {"stays", "is out"}):
+            false[place] = f"planned {sorted(expected.get(place, ()))}, and it {happened}"
     return false
 
 
-def _said(plan: Mapping[str, Any], before: Seen, after: Seen) -> dict[str, set[str]]:
+def _planned(plan: Mapping[str, Any], before: Seen, after: Seen) -> dict[str, set[str]]:
     """Return what a plan says of machines, by their places.
 
     One that moves is told of where it comes to. One that is given up stays as it is. Where another
     one takes a name, the former one leaves.
     """
-    said: dict[str, set[str]] = {}
+    planned: dict[str, set[str]] = {}
     for change in (each for workload in plan["workloads"] for each in workload["machines"]):
         name, action = change["machine"], change["action"]
         if action in ("moves", "forgotten"):
             continue
         if action == "leaves":
-            said[before.places[name]] = EXPECTED[action]
+            planned[before.places[name]] = EXPECTED[action]
         elif action == "replaced" and before.places.get(name) not in (None, after.places[name]):
-            said[before.places[name]], said[after.places[name]] = EXPECTED["leaves"], EXPECTED["joins"]
+            planned[before.places[name]], planned[after.places[name]] = EXPECTED["leaves"], EXPECTED["joins"]
         else:
-            said[after.places[name]] = EXPECTED[action] if change["certain"] else UNKNOWN
-    return said
+            planned[after.places[name]] = EXPECTED[action] if change["certain"] else UNKNOWN
+    return planned
 
 
 def _happened(place: str, before: Seen, after: Seen) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import Any
 
-from tests.support.noting_world import STOPPED, World
 from tests.support.noting_mesh import Pods, Seen, Service
+from tests.support.noting_world import STOPPED, World
 from tools.plan.model import Mark, Plan, ServicePicture, Versions
 
 
@@ -94,8 +94,8 @@ def _planned_versions(plan: Plan) -> tuple[tuple[str, str], tuple[str, str]] | N
 
 def _changed_versions(before: tuple[str, str], after: tuple[str, str]) -> tuple[tuple[str, str], tuple[str, str]] | None:
     """Return the versions where one changes that is known on both sides."""
-    known = any(was and now and was != now for was, now in zip(before, after, strict=True))
-    return (before, after) if known else None
+    differs = any(was and now and was != now for was, now in zip(before, after, strict=True))
+    return (before, after) if differs else None
 
 
 def _restarts(after: Seen, world: World) -> dict[str, tuple[int, int, int]]:

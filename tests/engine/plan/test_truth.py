@@ -23,8 +23,8 @@ from tests.engine.test_preview import Mesh, program
 from tests.support import harness
 from tests.support.cli_stack import STACK, Stack
 from tests.support.fake_providers import VERSIONS
-from tests.support.noting_world import MANAGER, NotingProvider, World
 from tests.support.noting_mesh import NOTHING, Seen, see
+from tests.support.noting_world import MANAGER, NotingProvider, World
 from tests.unit.tools.plan.changes import actions, plan_between
 from tools.plan import live, state
 from tools.plan.model import Action, Host, Plan, Verdict

@@ -25,7 +25,7 @@ SAME = seen({"a-1": "one", "a-2": "two"}, one="10", two="20")
 
 
 @pytest.mark.parametrize(
-    ("said", "after"),
+    ("planned", "after"),
     [
         (plan(), SAME),
         (plan(a_1="rejoins"), SAME),
@@ -39,12 +39,12 @@ SAME = seen({"a-1": "one", "a-2": "two"}, one="10", two="20")
         (plan(a_1="replaced"), seen({"a-1": "one", "a-2": "two"}, one="11", two="20")),
     ],
 )
-def test_what_happens_as_planned_is_true(said: dict[str, Any], after: Seen) -> None:
-    assert false_of(said, BEFORE, after) == {}
+def test_what_happens_as_planned_is_true(planned: dict[str, Any], after: Seen) -> None:
+    assert false_of(planned, BEFORE, after) == {}
 
 
 @pytest.mark.parametrize(
-    ("said", "after", "false"),
+    ("planned", "after", "false"),
     [
         (plan(a_1="restarts"), SAME, {"one": "planned ['restarts'], and it stays"}),
         (plan(a_1="leaves"), SAME, {"one": "planned ['leaves', 'is out'], and it stays"}),
@@ -63,7 +63,7 @@ def test_what_happens_as_planned_is_true(said: dict[str, Any], after: Seen) -> N
         ),
     ],
 )
-def test_what_happens_otherwise_is_false(said: dict[str, Any], after: Seen, false: dict[str, str]) -> None:
-    assert {place: text.replace("'leaves', 'is out'", "'is out', 'leaves'") for place, text in false_of(said, BEFORE, after).items()} == {
-        place: text.replace("'leaves', 'is out'", "'is out', 'leaves'") for place, text in false.items()
-    }
+def test_what_happens_otherwise_is_false(planned: dict[str, Any], after: Seen, false: dict[str, str]) -> None:
+    assert {
+        place: text.replace("'leaves', 'is out'", "'is out', 'leaves'") for place, text in false_of(planned, BEFORE, after).items()
+    } == {place: text.replace("'leaves', 'is out'", "'is out', 'leaves'") for place, text in false.items()}
