@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from components import names
@@ -70,14 +70,15 @@ class Placed:
 class Effects:
     """What the operations say of machines.
 
-    replaced: machines whose hosts are created anew. joined: those whose joins run.
+    replaced: machines whose hosts are created anew, with the properties that are why.
+    joined: those whose joins run.
     out: those that the cluster does not have as connected, so that their joins run.
     unsure: machines of `replaced` for which it depends on what is not known yet.
     cluster: whether the cluster is another one afterwards.
     deleted: the resources that are deleted.
     """
 
-    replaced: frozenset[str] = frozenset()
+    replaced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     joined: frozenset[str] = frozenset()
     out: frozenset[str] = frozenset()
     unsure: frozenset[str] = frozenset()
@@ -87,7 +88,7 @@ class Effects:
     @classmethod
     def of(cls, operations: Iterable[Operation]) -> Effects:
         """Return the effects of operations."""
-        replaced: set[str] = set()
+        replaced: dict[str, tuple[str, ...]] = {}
         joined: set[str] = set()
         updated: set[str] = set()
         unsure: set[str] = set()
@@ -98,7 +99,8 @@ class Effects:
                 deleted.add(each.name)
             is_host = each.type == resources.INSTANCE or names.is_part(each.name, "container")
             if is_host and each.op == "replace":
-                replaced.add(each.parent)
+                # Inputs of a command say nothing to people.
+                replaced[each.parent] = each.why if each.type == resources.INSTANCE else ()
                 unsure.update(() if each.certain else (each.parent,))
             if names.is_part(each.name, names.JOIN) and each.op != "delete":
                 joined.add(each.parent)
@@ -111,7 +113,7 @@ class Effects:
             if each.type == resources.CLUSTER or each.name == "cluster-kind":
                 cluster = cluster or each.op in ("replace", "delete")
         return cls(
-            frozenset(replaced),
+            replaced,
             frozenset(joined),
             frozenset(updated),
             frozenset(unsure),
@@ -296,7 +298,7 @@ def _change(was: Placed, now: Placed, effects: Effects) -> MachineChange | None:
         return replace(
             change,
             action=Action.REPLACED,
-            reasons=reasons or (Reason(key="host"),),
+            reasons=reasons or _of_properties(effects.replaced.get(new.name, ())),
             deleted=True,
             certain=new.name not in effects.unsure,
         )
@@ -327,6 +329,11 @@ def _is_another(old: MachinePicture, new: MachinePicture, effects: Effects) -> b
     return not new.stays and bool(differs or new.name in effects.replaced)
 
 
+def _of_properties(paths: Sequence[str]) -> tuple[Reason, ...]:
+    """Return why a machine is created anew, by properties of its resource."""
+    return tuple(Reason(key=path) for path in paths) or (Reason(key="host"),)
+
+
 def _of_host(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
     return tuple(reason for reason in reasons if reason.key in (*STOPS, "image"))
 
@@ -350,12 +357,15 @@ def _reasons(before: Sequence[Fact], after: Sequence[Fact]) -> Iterator[Reason]:
     old, new = ({fact.key: fact.value for fact in side} for side in (before, after))
     for key in sorted(old.keys() & new.keys()):
         if old[key] != new[key]:
-            yield Reason(key=key, before=_shown(key, old[key]), after=_shown(key, new[key]))
+            was, now = _shown(key, old[key]), _shown(key, new[key])
+            yield Reason(key=key, before=was, after=now) if was != now else Reason(key=key)
 
 
 def _shown(key: str, value: str) -> str:
-    if key in facts.HIDDEN or resources.is_made_up(value):
+    if key in facts.HIDDEN:
         return ""
+    if resources.is_made_up(value):
+        return "assigned by the update"
     return (version_in(value) or value) if key == "version" else value
 
 

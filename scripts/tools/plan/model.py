@@ -255,7 +255,7 @@ class Opening:
     name: of the rule, load balancer or namespace. to: what it leads to: a workload, nodes, …
     sources: CIDRs, or networks; empty: not limited by the rule itself. ports: "tcp:22", …
     world: whether it admits clients from all addresses.
-    mode: of mutual TLS: "STRICT", "PERMISSIVE".
+    mode: of mutual TLS: "STRICT", "PERMISSIVE"; of a load balancer: "internal" where it says so.
     """
 
     kind: OpeningKind

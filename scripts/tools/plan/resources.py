@@ -367,7 +367,7 @@ def _opened(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("{", "[") and value != SECRET:
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):  # other text, or nested too deeply
             return value
     return value
 

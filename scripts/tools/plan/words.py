@@ -598,13 +598,18 @@ def _mode_of(each: Opening | None) -> Phrase:
 
 def _admitted(each: Opening) -> Phrase:
     """Return what an opening lets in."""
-    parts = [listed(each.sources) if each.sources else phrase("sources that it does not limit")]
+    is_internal = each.kind is OpeningKind.LOAD_BALANCER and each.mode == "internal"
+    any_source = "addresses of its networks" if is_internal else "sources that it does not limit"
+    parts = [listed(each.sources) if each.sources else phrase(any_source)]
     if each.to:
         parts.append(phrase("to {}", each.to))
     if each.ports:
         parts.append(phrase("on {}", listed(each.ports)))
     if each.world:
         parts.append(phrase("that is the whole internet"))
+    elif each.kind is OpeningKind.LOAD_BALANCER and each.sources != ("nodes",):
+        place = "at an internal address" if is_internal else "at an address that may be public"
+        parts.append(phrase(place))
     return joined(parts)
 
 
@@ -689,7 +694,7 @@ def _mode(mode: str) -> Phrase:
 _FILES = {
     "machine-files": "Machines get another {}",
     "join": "A join runs with another {}",
-    "program": "Resources are declared by another {}",
+    "program": "The program has another {}",
     "default": "Another default of {}",
     "local-file": "The stack file names a file that is another one: {}",
     "unknown": "What differs could not be computed: {}",

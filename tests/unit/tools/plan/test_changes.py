@@ -329,3 +329,36 @@ def test_a_program_that_cannot_run_at_the_base_is_no_plan_without_changes() -> N
 def test_no_operation_is_left_out_of_the_summary_of_what_is_destroyed() -> None:
     plan = plan_of("lab", lambda config: config["machines"].pop("product-1"))
     assert {each.name for each in plan.operations if each.destructive} == {"product-1-container"}
+
+
+def test_an_address_that_the_update_assigns_is_not_none() -> None:
+    plan = plan_of("multi-network", lambda config: config["cluster"].pop("gateway"))
+    [reason] = machines(plan)["product-1"].reasons
+    assert (reason.key, reason.before, reason.after) == (
+        "gateway",
+        "gateway.mesh.internal",
+        "assigned by the update",
+    )
+
+
+def test_a_machine_that_is_created_anew_names_the_property() -> None:
+    plan = plan_of(
+        "single-network",
+        lambda config: config["machines"]["product-1"].update(zone="europe-west1-c"),
+    )
+    assert [reason.key for reason in machines(plan)["product-1"].reasons] == ["zone"]
+
+
+def test_a_load_balancer_that_is_internal_no_more_is_shown_although_its_sources_stay() -> None:
+    plan = plan_of(
+        "existing", lambda config: config["cluster"]["gateway"]["service"].pop("annotations")
+    )
+    [line] = [line for line in sentences(plan).splitlines() if "Load balancer" in line]
+    assert line.index("at an internal address") < line.index("at an address that may be public")
+
+
+def test_text_that_nests_too_deeply_for_json_is_compared_as_text() -> None:
+    def change(config: Config) -> None:
+        config["mesh"]["values"]["istiod"]["meshConfig"]["accessLogFile"] = "[" * 100_000
+
+    assert "accessLogFile" in sentences(plan_of("lab", change))
