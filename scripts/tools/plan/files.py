@@ -158,8 +158,12 @@ def _without_base(stack: str, after: Description | DescriptionError, reason: str
 def _outcome(call: Callable[[], Description]) -> Description | DescriptionError:
     try:
         return call()
-    except (DescriptionError, subprocess.TimeoutExpired) as error:
-        return DescriptionError(str(error))
+    except DescriptionError as error:
+        return error
+    except subprocess.TimeoutExpired:
+        return DescriptionError(f"the program did not end within {TIMEOUT_S} seconds")
+    except (KeyError, TypeError, ValueError) as error:  # of a program that prints something else
+        return DescriptionError(f"the description has another form than expected: {error!r}")
 
 
 def _is_inside(path: str) -> bool:

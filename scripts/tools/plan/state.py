@@ -56,7 +56,13 @@ class Preview:
 def plan(stack: str, destroy: bool) -> Plan:
     """Return the plan of an update, or of a destroy, of a stack. Raises NoPreviewError."""
     text = preview(pulumi.environment(), stack, destroy)
-    return plan_of(stack, decode(text), _settings(stack), destroy)
+    try:
+        return plan_of(stack, decode(text), _settings(stack), destroy)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # A state of another version of the program, or a CLI of another version.
+        raise NoPreviewError(
+            f"the preview has another form than expected: {error!r}. Look at `pulumi preview`"
+        ) from None
 
 
 def preview(variables: Mapping[str, str], stack: str, destroy: bool) -> str:

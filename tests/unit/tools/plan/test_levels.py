@@ -1,0 +1,80 @@
+"""A level that cannot be had becomes the one below, whatever is in its way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.unit.tools.plan.plans import plan
+from tools.plan import files, levels, state
+from tools.plan.files import Description, DescriptionError
+from tools.plan.model import Level
+
+PARENT = "urn:pulumi:s::istio-vm-mesh::istio-vm-mesh:machines:Machine::web-1"
+
+
+def state_of(inputs: dict[str, Any]) -> str:
+    """Return a preview of a machine whose join has these inputs in the state."""
+    machine = {"urn": PARENT, "type": "istio-vm-mesh:machines:Machine"}
+    join = {
+        "urn": "urn:pulumi:s::istio-vm-mesh::command:local:Command::web-1-join",
+        "type": "command:local:Command",
+        "parent": PARENT,
+        "inputs": inputs,
+    }
+    return json.dumps(
+        {"steps": [{"op": "same", "oldState": each, "newState": each} for each in (machine, join)]},
+        indent=2,
+    )
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        state_of({"stdin": json.dumps({"create": {"bundle": {"proxy": "of another version"}}})}),
+        state_of({"stdin": "{cut"}),
+        json.dumps({"steps": [{"oldState": {}}]}, indent=2),
+        json.dumps({"steps": ["text"]}, indent=2),
+        "no JSON",
+    ],
+)
+def test_a_state_of_another_version_becomes_a_plan_of_files(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "preview", lambda *_: output)
+    monkeypatch.setattr(files, "plan", lambda *_: plan())
+    planned = levels.plan(levels.Request(stack="existing"))
+    assert planned.level is Level.FILES
+    [degraded] = planned.degraded
+    assert degraded.level is Level.STATE and "another form" in degraded.reason
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (subprocess.TimeoutExpired(["python"], 120), "did not end within 120 seconds"),
+        (ValueError("no JSON"), "another form"),
+    ],
+)
+def test_a_program_that_hangs_or_prints_something_else_is_a_reason(
+    raised: Exception, reason: str
+) -> None:
+    def call() -> Description:
+        raise raised
+
+    outcome = files._outcome(call)
+    assert isinstance(outcome, DescriptionError) and reason in str(outcome)
+
+
+def test_a_stack_file_that_the_program_did_not_get_through_with_is_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: str) -> None:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(files, "plan", lambda *_: plan(picture=None))
+    monkeypatch.setattr("components.config.load_file", refuse)
+    assert levels.plan(levels.Request(stack="odd", level=Level.FILES)).broken == ()
