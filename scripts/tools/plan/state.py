@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,7 +17,6 @@ from components.machines import bundle as bundles
 from components.machines.bootstrap import JoinInputs, bundle
 from components.machines.bundle import Bundle, Owner, with_root_certificate
 from components.machines.files import configuration_files
-from tools import ROOT
 from tools.mesh_status import pulumi
 
 from . import facts, picture, resources
@@ -70,15 +68,7 @@ def preview(variables: Mapping[str, str], stack: str, destroy: bool) -> str:
     words = ["destroy", "--preview-only"] if destroy else ["preview", "--show-sames"]
     command = ["pulumi", *words, "--json", "--stack", stack, *pulumi.QUIET]
     try:
-        done = subprocess.run(
-            command,
-            env=dict(variables),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = pulumi.run(command, variables)
     except FileNotFoundError:
         raise NoPreviewError(
             "pulumi is not on PATH: install it, or bring the lab up first (./scripts/lab up)"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.tools.plan.plans import plan
 from tools.plan import files, levels, state
-from tools.plan.files import Description, DescriptionError
+from tools.plan.files import DescriptionError
 from tools.plan.model import Level
 
 PARENT = "urn:pulumi:s::istio-vm-mesh::istio-vm-mesh:machines:Machine::web-1"
@@ -53,20 +58,35 @@ def test_a_state_of_another_version_becomes_a_plan_of_files(
 
 
 @pytest.mark.parametrize(
-    ("raised", "reason"),
+    ("program", "reason"),
     [
-        (subprocess.TimeoutExpired(["python"], 120), "did not end within 120 seconds"),
-        (ValueError("no JSON"), "another form"),
+        ("import time; time.sleep(60)", "did not end within 1 seconds"),
+        ("print('text')", "another form"),
+        ("print('[]')", "another form"),
+        ("raise SystemExit('no such module')", "no such module"),
     ],
 )
 def test_a_program_that_hangs_or_prints_something_else_is_a_reason(
-    raised: Exception, reason: str
+    program: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def call() -> Description:
-        raise raised
+    monkeypatch.setattr(files, "TIMEOUT_S", 1)
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
+        ended = files.ended(process)
+        process.kill()
+    assert isinstance(ended, DescriptionError) and reason in str(ended)
 
-    outcome = files._outcome(call)
-    assert isinstance(outcome, DescriptionError) and reason in str(outcome)
+
+def test_a_program_that_hangs_ends_with_the_plan(tmp_path: Path) -> None:
+    (tmp_path / "components").mkdir()
+    (tmp_path / "components" / "__init__.py").write_text("import time\ntime.sleep(60)\n")
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), ExitStack() as contexts:
+        process = files.start(tmp_path, "lab", contexts)
+        raise KeyboardInterrupt
+    assert process.returncode == -signal.SIGKILL
+    assert time.monotonic() - begin < 30
 
 
 def test_a_stack_file_that_the_program_did_not_get_through_with_is_not_read(
