@@ -12,7 +12,6 @@ from tests.support.existing_lab import NAMESPACE, SERVICE, AdoptingStack, Existi
 from tests.support.lab import CHECKOUT_ID, Lab
 from tests.support.package_server import never_ready, served_package
 from tests.support.traffic import Request, assert_no_lost_requests
-from tests.support.true_plans import as_planned
 from tests.support.waiting import wait_until
 
 AGENT = "istio-vm-mesh"
@@ -48,8 +47,7 @@ def stack(machines: ExistingMachines, pasts: dict[str, str]) -> Iterator[Adoptin
     stack.workload()
     base(stack)
     stack.init()
-    with as_planned(stack):
-        stack.up()
+    stack.up()
     yield stack
     stack.remove()
 
@@ -80,8 +78,8 @@ def test_what_was_on_the_machines_is_as_it_was(stack: AdoptingStack, machines: E
 
 def test_no_change_of_name_or_way_loses_a_machine(stack: AdoptingStack) -> None:
     """A machine that is renamed, dialled by another port, or pinned otherwise is the machine that it was."""
-    stack.declared["billing-a"] = stack.declared.pop("billing-1")
-    with as_planned(stack), calls(stack):
+    with calls(stack):
+        stack.declared["billing-a"] = stack.declared.pop("billing-1")
         stack.up()
     assert stack.healthy() == {"one", "two"}
     stack.assert_no_changes()
@@ -89,8 +87,7 @@ def test_no_change_of_name_or_way_loses_a_machine(stack: AdoptingStack) -> None:
     stack.declared["billing-a"]["port"] = 2222
     del stack.declared["billing-2"]["hostKey"]
     stack.declared["billing-2"]["acceptAnyHostKey"] = True
-    with as_planned(stack):
-        stack.up()
+    stack.up()
     assert stack.healthy() == {"one", "two"}
     stack.assert_no_changes()
     assert agents == [stack.machines.root(name, f"systemctl show --property MainPID --value {AGENT}") for name in ("one", "two")]
@@ -103,7 +100,7 @@ def test_two_machines_swap_their_hosts(stack: AdoptingStack) -> None:
     stack.declared.clear()
     stack.declare("billing-1", "two")
     stack.declare("billing-2", "one", port=2222)
-    with as_planned(stack), calls(stack):
+    with calls(stack):
         stack.up()
     assert stack.healthy() == {"one", "two"}
     stack.assert_no_changes()
@@ -126,11 +123,9 @@ def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: Existing
         assert machines.root("one", f"systemctl show --property MainPID --value {AGENT}") == agent
         assert stack.healthy() == {"one", "two"}
         second.declared["invoices-1"]["takeOver"] = f"istio-vm-mesh/{stack.name}"
-        with as_planned(second):
-            second.up()
+        second.up()
         del stack.declared["billing-1"]
-        with as_planned(stack):
-            output = stack.up()
+        output = stack.up()
         assert f"istio-vm-mesh/{second.name}" in output, output
         assert {answer.hostname for answer in stack.lab.call_from_pod("invoices.billing", count=10)} == {"one"}
         second.assert_no_changes()
@@ -165,8 +160,7 @@ def test_an_upgrade_that_cannot_work_leaves_the_machine_as_it_was(stack: Adoptin
 def test_a_machine_that_is_out_of_the_mesh_is_joined_by_the_next_up(stack: AdoptingStack, machines: ExistingMachines) -> None:
     machines.root("two", f"systemctl disable --now {AGENT}; rm -r /var/lib/istio-vm-mesh")
     wait_until(lambda: stack.healthy() == {"one"}, 40, "istiod has removed its entry")
-    with as_planned(stack):
-        stack.up()
+    stack.up()
     assert stack.healthy() == {"one", "two"}
 
 
@@ -180,8 +174,7 @@ def test_a_key_that_is_refused_does_not_remove_a_machine(stack: AdoptingStack, m
     stack.up()
     assert stack.healthy() == {"one"}
     base(stack)
-    with as_planned(stack):
-        stack.up()
+    stack.up()
 
 
 def test_a_dead_machine_leaves_and_stays_out(stack: AdoptingStack, machines: ExistingMachines) -> None:
@@ -189,8 +182,7 @@ def test_a_dead_machine_leaves_and_stays_out(stack: AdoptingStack, machines: Exi
     container = machines.container("two")
     stack.lab.docker("stop", "--time", "0", container)
     del stack.declared["billing-2"]
-    with as_planned(stack):
-        output = stack.up()
+    output = stack.up()
     assert "machine billing-2 is dead" in output, output
     machines.boot("two")
     wait_until(lambda: "active" in machines.root("two", f"systemctl is-active {AGENT}", check=False), 30, "its agent runs again")
@@ -200,8 +192,7 @@ def test_a_dead_machine_leaves_and_stays_out(stack: AdoptingStack, machines: Exi
     status = stack.lab.run("./scripts/status", "--stack", stack.name, check=False).stdout
     assert "billing-2" in status
     base(stack)
-    with as_planned(stack):
-        stack.up()
+    stack.up()
     assert stack.healthy() == {"one", "two"}
 
 
