@@ -40,6 +40,12 @@ class Ssh(Record):
         description="IPv4 CIDRs that the firewall admits to SSH. Required unless `via` is `iap`, "
         "whose CIDR is Google's own.",
     )
+    key_type: Literal["ed25519", "ecdsa"] = Field(
+        default="ed25519",
+        description="Type of the machines' host keys, and of the stack's key when it is made. "
+        "`ecdsa` (P-256) is for images and computers in FIPS mode, which have no Ed25519. "
+        "Default: Ed25519.",
+    )
     bastion: Bastion | None = Field(
         default=None,
         description="SSH server in front of all machines. Required by `via: bastion`, else left "

@@ -56,11 +56,16 @@ def read_file(stack: str, directory: Path = STACKS) -> dict[str, Any]:
 
     Returns what `load` takes: values by key without the project's prefix. Keys of other projects
     and of providers are left out.
-    Raises SettingsError for a file that does not exist, and for secrets.
+    Raises SettingsError for a file that cannot be read, and for secrets.
     """
     content = read_document(stack, directory)
     # As Pulumi passes it on: JSON, in which every key is a string.
-    config = json.loads(json.dumps(content.get("config") or {}, default=str))
+    try:
+        config = json.loads(json.dumps(content.get("config") or {}, default=str))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise SettingsError([Problem(stack, f"its stack file is no JSON: {error}")]) from None
+    if not isinstance(config, dict):
+        raise SettingsError([Problem(stack, "`config` of its stack file has no keys")])
     values = {
         key.removeprefix(config_key("")): value
         for key, value in config.items()
@@ -74,7 +79,7 @@ def read_file(stack: str, directory: Path = STACKS) -> dict[str, Any]:
 def read_document(stack: str, directory: Path = STACKS) -> dict[str, Any]:
     """Read the whole of `Pulumi.<stack>.yaml`, for tools that write another one from it.
 
-    Raises SettingsError for a file that does not exist.
+    Raises SettingsError for a file that does not exist, or is no YAML with keys.
     """
     import yaml
 
@@ -82,7 +87,16 @@ def read_document(stack: str, directory: Path = STACKS) -> dict[str, Any]:
     if not file.exists():
         hint = suggestion(stack, stacks(directory))
         raise SettingsError([Problem(stack, f"there is no stack file {file}{hint}")])
-    return yaml.safe_load(file.read_text()) or {}
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise SettingsError([Problem(stack, f"{file} is no YAML: {error.problem}{line}")]) from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise SettingsError([Problem(stack, f"{file} cannot be read: {error}")]) from None
+    if not isinstance(content, dict):
+        raise SettingsError([Problem(stack, f"{file} has no keys: `config` is expected")])
+    return content
 
 
 def secret_problems(is_secret: Mapping[str, bool]) -> Iterator[Problem]:

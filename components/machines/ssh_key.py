@@ -25,8 +25,10 @@ def stack_directory() -> str:
     return f"{organization}/{pulumi.get_project()}/{pulumi.get_stack()}"
 
 
-def ssh_key() -> SshKey:
+def ssh_key(key_type: str = "ed25519") -> SshKey:
     """Make the stack's SSH key, once.
+
+    key_type: "ed25519" or "ecdsa".
 
     The private key is in the state of this resource, encrypted, and in a private file of whoever
     runs the program. It is an input of no other resource.
@@ -34,7 +36,7 @@ def ssh_key() -> SshKey:
     file = private_files.reference(stack_directory(), private_files.SSH_KEY)
     command = commands.local_command(
         SSH_KEY,
-        commands.Script(create_ssh_key, create_ssh_key.Payload(comment=PROJECT)),
+        commands.Script(create_ssh_key, create_ssh_key.Payload(comment=PROJECT, key_type=key_type)),
         # Nothing makes another key: the machines have this one.
         pulumi.ResourceOptions(ignore_changes=["create", "stdin"]),
         delete=commands.Script(remove_ssh_key, remove_ssh_key.Payload(file)),

@@ -104,7 +104,8 @@ def host_factories(stack: str, settings: Settings, networks: Networks, cluster: 
     """Return what creates or adopts each machine of a stack, by the machine's name."""
     docker = {name: machine for name, machine in settings.machines.items() if isinstance(machine, DockerMachine)}
     google = settings.machines_of_type(GceMachine)
-    key = ssh_key() if docker or google else None
+    key_type = settings.google.ssh.key_type if settings.google else "ed25519"
+    key = ssh_key(key_type) if docker or google else None
     factories: dict[str, HostFactory] = {}
     if existing := settings.machines_of_type(SshMachine):
         from .existing.machine import check_keys

@@ -270,6 +270,13 @@ def test_ssh_pins_the_key_that_the_machine_published_and_passes_identity_aware_p
     assert "product-1-drain" in graph["product-1-join"].dependencies
 
 
+def test_keys_are_of_the_type_that_the_stack_names() -> None:
+    """Images and computers in FIPS mode have no Ed25519."""
+    graph = graph_with("single-network", google={"ssh": {"keyType": "ecdsa"}})
+    assert harness.payload(graph["product-1-drain"])["key_type"] == "ecdsa-sha2-nistp256"
+    assert harness.payload(graph["ssh-key"])["key_type"] == "ecdsa"
+
+
 def test_direct_and_bastion_ssh_use_the_machines_address() -> None:
     bastion = {"host": "bastion.example.com", "user": "jump", "acceptAnyHostKey": True}
     for ssh in ({"via": "direct", "cidrs": ["10.9.0.0/24"]}, {"via": "bastion", "cidrs": ["10.9.0.0/24"], "bastion": bastion}):

@@ -16,9 +16,10 @@ from typing import Any
 import yaml
 
 from components.config import reader
-from components.names import config_key
+from components.names import GROUP_ANNOTATION, config_key
 from components.platforms.docker.names import CLUSTER, docker_name, stack_label
 from tests.support.lab import CHECKOUT_ID, Completed, Config, Lab
+from tests.support.true_plans import AGENT_START, is_connected
 from tests.support.waiting import wait_until
 
 NAMESPACE = "billing"
@@ -137,6 +138,8 @@ class AdoptingStack:
     """The machines of the stack file, by the names that it gives them."""
     workloads: dict[str, dict[str, Any]] = field(default_factory=dict)
     mesh: dict[str, Any] = field(default_factory=dict)
+    applied: dict[str, str] = field(default_factory=dict)
+    """The hosts of the machines of the last `up` that succeeded, by the machines' names."""
 
     @property
     def lab(self) -> Lab:
@@ -209,7 +212,28 @@ class AdoptingStack:
         self.write()
         done = self.pulumi("up", "--yes", "--skip-preview", check=check)
         assert check or done.returncode, f"`up` did not fail:\n{done.stdout}"
+        if check:
+            self.applied = {name: machine["host"] for name, machine in self.declared.items()}
         return done.stdout + done.stderr
+
+    def plan(self) -> str:
+        """Write the stack file, and return the records of its plan."""
+        self.write()
+        return self.lab.plan(self.name)
+
+    def places(self) -> dict[str, str]:
+        """The hosts of machines, which are the same ones under other names."""
+        return dict(self.applied)
+
+    def in_mesh(self) -> set[str]:
+        """The hosts whose agents are connected in one of the workloads of this stack."""
+        connected = {host: entry for host, entry in self.entries().items() if is_connected(entry)}
+        return {host for host, entry in connected.items() if entry["metadata"]["annotations"].get(GROUP_ANNOTATION) in self.workloads}
+
+    def agent(self, place: str) -> str:
+        """Which start of its agent a host runs."""
+        names = {address: name for name, address in self.machines.addresses.items()}
+        return self.machines.root(names[place], AGENT_START, check=False).strip()
 
     def assert_no_changes(self) -> None:
         """Check that another preview is empty."""

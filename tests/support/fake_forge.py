@@ -26,10 +26,10 @@ HEAD, NEWER = "a" * 40, "b" * 40
 Body = dict[str, Any]
 
 
-def archive(files: Mapping[str, str]) -> bytes:
+def archive(files: Mapping[str, str], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """Return a zip archive."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+    with zipfile.ZipFile(buffer, "w", method) as opened:
         for name, text in files.items():
             opened.writestr(name, text)
     return buffer.getvalue()

@@ -35,6 +35,7 @@ from components.names import (
 from components.platforms.docker.names import CLUSTER, CONTAINER, KIND, STACK_LABEL, docker_name, kind_node
 from tests.support.process_watch import ProcessWatch
 from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, lost_count, lost_details, parse_answers
+from tests.support.true_plans import AGENT_START, is_connected
 from tests.support.waiting import wait_until
 from tools import ROOT
 from tools.lab import engine, locks
@@ -110,6 +111,8 @@ class Lab:
     _exists: bool = False
     _updates: int = 0
     _prepared: bool = False
+    _addresses: dict[str, str] = field(default_factory=dict)
+    """Machines by their addresses, those that left too."""
 
     # The state that a scenario starts from
 
@@ -214,6 +217,13 @@ class Lab:
     def pulumi(self, *arguments: str, check: bool = True) -> str:
         """Call the CLI by hand, as the README shows it."""
         return self.run("pulumi", *arguments, "--stack", self.stack, "--non-interactive", check=check).stdout
+
+    def plan(self, stack: str = "") -> str:
+        """Run `./scripts/plan` for the stack, or another one of the lab, and return its records as JSON."""
+        words = ("--stack", stack or self.stack, "--level", "state", "--json")
+        done = self.run("./scripts/plan", *words, check=False, timeout=300)
+        assert done.returncode in (0, 2, 3), done.stdout + done.stderr
+        return done.stdout
 
     def run(self, *command: str, check: bool = True, stdin: str = "", timeout: float = 120) -> Completed:
         """Run a command in the environment that `./scripts/lab env` prints."""
@@ -321,6 +331,21 @@ class Lab:
     def entries(self) -> dict[str, Any]:
         """The WorkloadEntries by their address."""
         return {each["spec"]["address"]: each for each in self.get("workloadentries")["items"]}
+
+    def places(self) -> dict[str, str]:
+        """The machines of the stack, gateways too. A container has the name of its machine, also when it is created anew."""
+        return {name: name for name, each in self.resources().items() if each["type"].endswith(":Machine")}
+
+    def in_mesh(self) -> set[str]:
+        """The machines whose agents are connected, also where they are not in the stack any more."""
+        self._addresses |= {self.address(name): name for name in self.places()}
+        text = self.run("kubectl", "get", "workloadentries", "--all-namespaces", "--output", "json").stdout
+        addresses = {each["spec"]["address"] for each in json.loads(text)["items"] if is_connected(each)}
+        return {name for address, name in self._addresses.items() if address in addresses}
+
+    def agent(self, place: str) -> str:
+        """Which start of its agent a machine runs; "" without a container."""
+        return self.exec_in_container(place, AGENT_START, check=False).strip()
 
     def entry_health(self, entry: str) -> str | None:
         """An entry's condition `Healthy`: its status, "" where there is none, None where there is no entry."""

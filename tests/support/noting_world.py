@@ -25,14 +25,22 @@ from components.platforms.google import names as google_names
 from tests.support import fake_providers, harness
 from tools.standins.provider import Created, Difference, Properties, Request, differences
 
+CLUSTER = "gcp:container/cluster:Cluster"
 INSTANCE = "gcp:compute/instance:Instance"
 TEMPLATE = "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate"
 MANAGER = "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager"
 REGISTRATION = "pulumi-python:dynamic/registration:Registration"
-RECREATED_BY = {INSTANCE: ("bootDisk", "networkInterfaces", "zone", "name"), TEMPLATE: ("",)}
+RECREATED_BY = {
+    INSTANCE: ("bootDisk", "networkInterfaces", "zone", "name"),
+    TEMPLATE: ("",),
+    "gcp:dns/managedZone:ManagedZone": ("name", "dnsName", "visibility"),
+    "gcp:dns/recordSet:RecordSet": ("name", "type", "managedZone"),
+}
 """Inputs of which a change replaces a resource on Google Cloud (provider schema: forceNew)."""
 STOPPED_BY = ("machineType", "serviceAccount", "shieldedInstanceConfig")
 """Inputs of an instance of which a change stops it (`allowStoppingForUpdate`)."""
+STOPPED = "stopped"
+"""What is noted of a machine that its cloud stops and starts."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +52,37 @@ class Joined:
     digest: str
     registered: str
     identity: str
+    workload: str
+    network: str
+    labels: Mapping[str, str]
+    package: str
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What a provider created, by its last inputs."""
+
+    type: str
+    name: str
+    inputs: Mapping[str, Any]
 
 
 @dataclass
 class World:
-    """What was done, in order, and the machines by what SSH connects to."""
+    """What was done, in order, and what is there.
+
+    hosts: what is on machines, by what SSH connects to. entries: those of them that are in the mesh.
+    moved: machines that came to another workload. things: what was created, by ID.
+    instances: names of instances by their addresses; SSH connects to either.
+    """
 
     log: list[tuple[str, str, str]] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
     hosts: dict[str, Joined] = field(default_factory=dict)
+    entries: dict[str, Joined] = field(default_factory=dict)
+    things: dict[str, Thing] = field(default_factory=dict)
+    instances: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -60,32 +90,48 @@ class World:
         """Begin a new update."""
         self.log.clear()
         self.events.clear()
+        self.moved.clear()
+
+    def keep(self, id: str, request: Request) -> None:
+        """Note that a thing is there."""
+        with self.lock:
+            self.things[id] = Thing(request.type, request.name, dict(request.inputs))
 
     def note(self, op: str, request: Request) -> None:
         """Note an operation, and what it does to a machine."""
         with self.lock:
             self.log.append((op, request.type, request.name))
+            if op == "delete":
+                self.things.pop(request.id, None)
             if request.type == MANAGER and op == "update":
                 if request.inputs.get("versions") != request.old_inputs.get("versions"):
-                    self.events.append((_owner(request.name, google_names.MANAGER), "replaced"))
+                    self.events.append((owner_of(request.name, google_names.MANAGER), "replaced"))
             elif request.type == INSTANCE:
                 self._instance(op, request)
+            elif op == "delete" and (request.type == CLUSTER or _runs(request, "create", "create_cluster.py")):
+                self._cluster_deleted()
             elif op == "delete" and _runs(request, "create", "create_machine.py"):
-                self._host_deleted(_owner(request.name, docker_names.CONTAINER), json.loads(request.state["stdout"])["address"])
+                self._host_deleted(owner_of(request.name, docker_names.CONTAINER), json.loads(request.state["stdout"])["address"])
             elif op == "delete" and _runs(request, "create", "join_machine.py"):
-                self.events.append((_owner(request.name, names.JOIN), "join deleted"))
+                self.events.append((owner_of(request.name, names.JOIN), "join deleted"))
             elif op == "delete" and _runs(request, "delete", "drain.py"):
                 self._leave(_payload(request.state, "delete"))
 
     def _instance(self, op: str, request: Request) -> None:
-        machine = _owner(request.name, google_names.INSTANCE)
+        machine = owner_of(request.name, google_names.INSTANCE)
         if op == "delete":
             self._host_deleted(machine, str(request.state["name"]))
         elif op == "update" and any(request.inputs.get(key) != request.old_inputs.get(key) for key in STOPPED_BY):
-            self.events.append((machine, "restarts"))
+            self.events.append((machine, STOPPED))
+
+    def _cluster_deleted(self) -> None:
+        """Note that all objects of the cluster are gone, entries too."""
+        self.entries.clear()
+        self.things = {id: thing for id, thing in self.things.items() if not thing.type.startswith("kubernetes:")}
 
     def _host_deleted(self, machine: str, host: str) -> None:
         self.hosts.pop(host, None)
+        self.entries.pop(host, None)
         self.events.append((machine, "host deleted"))
 
     def _leave(self, payload: Mapping[str, Any]) -> None:
@@ -95,6 +141,7 @@ class World:
                 continue
             drained = not (leave and leave.get("forget"))
             self.events.append((owner["machine"], "leaves" if drained else "leaves without a drain"))
+            self.entries.pop(host, None)
             if leave and drained:
                 del self.hosts[host]
 
@@ -105,18 +152,26 @@ class World:
         assert hashlib.sha256(root.encode()).hexdigest() == payload["root_sha256"]
         complete = bundles.with_root_certificate(replace(bundle, files=configuration_files(bundle)), root)
         variables = bundles.join_variables(complete)
+        metadata = bundle.proxy["proxyMetadata"]
         now = Joined(
             machine=bundle.owner.machine,
             registration=bundle.owner.registration,
             digest=variables["DIGEST"],
             registered=variables["REGISTERED"],
             identity=f"{bundle.owner.namespace}/{payload['service_account']}",
+            workload=f"{bundle.owner.namespace}/{bundle.owner.workload}",
+            network=metadata["ISTIO_META_NETWORK"],
+            labels=json.loads(metadata["ISTIO_METAJSON_LABELS"]),
+            package=bundle.package_url,
         )
         host = payload["target"]["hop"]["host"]
         with self.lock:
+            host = self.instances.get(host, host)
             before = self.hosts.get(host)
-            self.hosts[host] = now
+            self.hosts[host] = self.entries[host] = now
             self.events.append((now.machine, _event(before, now)))
+            if before and before.workload != now.workload:
+                self.moved.append(now.machine)
         return now.digest
 
     def effects(self) -> dict[str, str]:
@@ -129,7 +184,7 @@ class World:
         return {machine: effect for machine, events in sorted(by_machine.items()) if (effect := _effect(events))}
 
 
-def _owner(resource: str, part: str) -> str:
+def owner_of(resource: str, part: str) -> str:
     """Return what a resource belongs to, by its name and the part of it."""
     return resource.removesuffix(names.part_name("", part))
 
@@ -156,8 +211,10 @@ def _effect(events: list[str]) -> str:
         return "leaves"
     if events == ["join deleted"]:
         return "forgotten"
-    acts = [event for event in events if event != "join deleted"]
-    return "+".join(sorted(set(acts)))
+    acts = {event for event in events if event != "join deleted"}
+    if STOPPED in acts:
+        acts = acts - {STOPPED, "rejoins"} or {"restarts"}
+    return "+".join(sorted(acts))
 
 
 def _object_id(request: Request) -> str:
@@ -201,10 +258,12 @@ class NotingProvider(fake_providers.FakeProvider):
         created = super().create(request)
         state = self._done("create", request, dict(created.state))
         number = next(self._world.numbers)
+        self._world.keep(f"{created.id}-{number}", request)
         if _runs(request, "create", "create_machine.py"):
             state["stdout"] = json.dumps({**json.loads(state["stdout"]), "id": f"{request.name}-{number}"})
         if request.type == INSTANCE:
             state["instanceId"] = str(number)
+            self._world.instances[state["networkInterfaces"][0]["networkIp"]] = str(state["name"])
         if request.type == TEMPLATE:
             state["selfLink"] = f"{state['selfLink']}-{number}"
         return Created(_object_id(request) or f"{created.id}-{number}", state)
@@ -230,6 +289,8 @@ class NotingProvider(fake_providers.FakeProvider):
 
     def _done(self, op: str, request: Request, state: dict[str, Any]) -> dict[str, Any]:
         self._world.note(op, request)
+        if op == "update":
+            self._world.keep(request.id, request)
         if _runs(request, "create", "join_machine.py"):
             payload = _payload(request.inputs, "create")
             digest = self._world.join(payload)

@@ -45,7 +45,7 @@ PAYLOADS: dict[str, Any] = {
     "platforms/docker/scripts/create_cluster.py": test_scripts.CLUSTER,
     "platforms/docker/scripts/load_images.py": test_scripts.load_images.Payload("lab", ("a:1",)),
     "platforms/docker/scripts/create_machine.py": test_scripts.MACHINE,
-    "platforms/google/scripts/host_key.py": host_key.Payload("p", "z", "i"),
+    "platforms/google/scripts/host_key.py": host_key.Payload("p", "z", "i", "ssh-ed25519"),
     "machines/scripts/create_ssh_key.py": create_ssh_key.Payload("mesh"),
     "machines/scripts/remove_ssh_key.py": remove_ssh_key.Payload("state:o/p/s/ssh-key"),
     "machines/scripts/drain.py": drain.Payload(ACCESS, OWNER, "e", "192.0.2.7", 0, LEAVE),

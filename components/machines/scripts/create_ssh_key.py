@@ -12,9 +12,11 @@ class Payload:
     """A key.
 
     comment: what the public key says of its origin.
+    key_type: "ed25519" or "ecdsa", as ssh-keygen takes it.
     """
 
     comment: str
+    key_type: str = "ed25519"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,6 @@ def run(payload: Payload) -> Result:
     """Make the key."""
     with scripting.private_directory() as directory:
         key = directory / "key"
-        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", payload.comment]
+        words = ["ssh-keygen", "-q", "-t", payload.key_type, "-N", "", "-C", payload.comment]
         scripting.check([*words, "-f", str(key)], "ssh-keygen could not make a key")
         return Result(key.read_text(), key.with_suffix(".pub").read_text().strip())

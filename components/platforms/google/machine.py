@@ -90,7 +90,12 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
         patience_s=PATIENCE_S,
         host_key=Script(
             host_key,
-            host_key.Payload(project=networks.settings.project, zone=machine.zone, instance=google_name),
+            host_key.Payload(
+                project=networks.settings.project,
+                zone=machine.zone,
+                instance=google_name,
+                key_type=names.HOST_KEY_TYPES[networks.settings.ssh.key_type],
+            ),
         ),
         resource=instance,
         leaves=False,

@@ -32,6 +32,10 @@ PROVIDER, CONNECT_ROLE = "provider", "fleet-role"
 """Of the VPCs; and a whole name."""
 
 
+HOST_KEY_TYPES = {"ed25519": "ssh-ed25519", "ecdsa": "ecdsa-sha2-nistp256"}
+"""The types of host keys in OpenSSH's words, by the setting `google.ssh.keyType`."""
+
+
 def balancer_name(workload: str) -> str:
     """Return the resource name of the load balancer in front of a network's gateway."""
     return part_name(workload, BALANCER)

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from tools import ROOT
@@ -52,7 +52,7 @@ def call(variables: Mapping[str, str], *arguments: str) -> str:
     """Run the CLI and return its standard output. Raises StackError with what it printed."""
     command = ["pulumi", *arguments, *QUIET]
     try:
-        done = subprocess.run(command, env=dict(variables), cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = run(command, variables)
     except FileNotFoundError:
         raise StackError("pulumi is not on PATH: install it, or bring the lab up first (./scripts/lab up)") from None
     if done.returncode:
@@ -66,23 +66,33 @@ def update(variables: Mapping[str, str], *arguments: str) -> tuple[int, str]:
     When this process is interrupted, Pulumi ends first.
     """
     command = ["pulumi", "up", "--yes", "--skip-preview", "--suppress-outputs", *arguments, *QUIET]
+    done = run(command, variables, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout
+
+
+def run(command: Sequence[str], variables: Mapping[str, str], *, stderr: int | None = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    """Run a command that has children of its own, and return what it printed.
+
+    stderr: as of `subprocess.run`. When this process is interrupted, the command and its children end first.
+    Raises FileNotFoundError.
+    """
     with subprocess.Popen(
         command,
         env=dict(variables),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         text=True,
         errors="replace",
         start_new_session=True,  # the signals below reach it once, not from the terminal too
     ) as process:
         try:
-            output, _ = process.communicate()
-            return process.returncode, output
+            output, messages = process.communicate()
         except KeyboardInterrupt:
             _end(process)
             raise
+    return subprocess.CompletedProcess(command, process.returncode, output, messages)
 
 
 def _end(process: subprocess.Popen[str]) -> None:

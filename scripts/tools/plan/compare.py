@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 from components import names
@@ -70,31 +70,37 @@ class Placed:
 class Effects:
     """What the operations say of machines.
 
-    replaced: machines whose hosts are created anew. joined: those whose joins run.
+    replaced: machines whose hosts are created anew, with the properties that are why.
+    joined: those whose joins run.
     out: those that the cluster does not have as connected, so that their joins run.
     unsure: machines of `replaced` for which it depends on what is not known yet.
-    cluster: whether the cluster is another one afterwards. destroyed: whether it is deleted.
+    cluster: whether the cluster is another one afterwards.
+    deleted: the resources that are deleted.
     """
 
-    replaced: frozenset[str] = frozenset()
+    replaced: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     joined: frozenset[str] = frozenset()
     out: frozenset[str] = frozenset()
     unsure: frozenset[str] = frozenset()
     cluster: bool = False
-    destroyed: bool = False
+    deleted: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, operations: Iterable[Operation]) -> Effects:
         """Return the effects of operations."""
-        replaced: set[str] = set()
+        replaced: dict[str, tuple[str, ...]] = {}
         joined: set[str] = set()
         updated: set[str] = set()
         unsure: set[str] = set()
-        cluster = destroyed = False
+        deleted: set[str] = set()
+        cluster = False
         for each in operations:
+            if each.op == "delete":
+                deleted.add(each.name)
             is_host = each.type == resources.INSTANCE or names.is_part(each.name, "container")
             if is_host and each.op == "replace":
-                replaced.add(each.parent)
+                # Inputs of a command say nothing to people.
+                replaced[each.parent] = each.why if each.type == resources.INSTANCE else ()
                 unsure.update(() if each.certain else (each.parent,))
             if names.is_part(each.name, names.JOIN) and each.op != "delete":
                 joined.add(each.parent)
@@ -106,14 +112,13 @@ class Effects:
                 updated.add(each.parent)
             if each.type == resources.CLUSTER or each.name == "cluster-kind":
                 cluster = cluster or each.op in ("replace", "delete")
-                destroyed = destroyed or each.op == "delete"
         return cls(
-            frozenset(replaced),
+            replaced,
             frozenset(joined),
             frozenset(updated),
             frozenset(unsure),
             cluster,
-            destroyed,
+            frozenset(deleted),
         )
 
 
@@ -222,8 +227,7 @@ def _joins(now: Placed, former: Placed | None) -> MachineChange:
 
 def _leaves(was: Placed, effects: Effects) -> MachineChange:
     machine = was.machine
-    # With the cluster, the program deletes its own machines without a drain (`deleted_with`).
-    drained = not machine.forgotten and (machine.stays or not effects.destroyed)
+    drained = not machine.forgotten and machine.undrained_with not in effects.deleted
     return MachineChange(
         machine=machine.name,
         network=machine.network,
@@ -294,7 +298,7 @@ def _change(was: Placed, now: Placed, effects: Effects) -> MachineChange | None:
         return replace(
             change,
             action=Action.REPLACED,
-            reasons=reasons or (Reason(key="host"),),
+            reasons=reasons or _of_properties(effects.replaced.get(new.name, ())),
             deleted=True,
             certain=new.name not in effects.unsure,
         )
@@ -308,7 +312,8 @@ def _change(was: Placed, now: Placed, effects: Effects) -> MachineChange | None:
         return replace(change, action=Action.REGISTERS, reasons=(*anew, *restart))
     stops = tuple(reason for reason in restart if reason.key in STOPS)
     if stops or (restart and not _same_digest(old, new)):
-        return replace(change, action=Action.RESTARTS, reasons=stops or restart)
+        reasons = stops if _same_digest(old, new) else restart
+        return replace(change, action=Action.RESTARTS, reasons=reasons)
     if _other_digest(old, new):
         return replace(change, action=Action.RESTARTS, reasons=(Reason(key="machine-files"),))
     changes = tuple(_reasons(old.changes, new.changes))
@@ -322,6 +327,11 @@ def _is_another(old: MachinePicture, new: MachinePicture, effects: Effects) -> b
         return True
     differs = old.identity and new.identity and old.identity != new.identity
     return not new.stays and bool(differs or new.name in effects.replaced)
+
+
+def _of_properties(paths: Sequence[str]) -> tuple[Reason, ...]:
+    """Return why a machine is created anew, by properties of its resource."""
+    return tuple(Reason(key=path) for path in paths) or (Reason(key="host"),)
 
 
 def _of_host(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
@@ -347,12 +357,15 @@ def _reasons(before: Sequence[Fact], after: Sequence[Fact]) -> Iterator[Reason]:
     old, new = ({fact.key: fact.value for fact in side} for side in (before, after))
     for key in sorted(old.keys() & new.keys()):
         if old[key] != new[key]:
-            yield Reason(key=key, before=_shown(key, old[key]), after=_shown(key, new[key]))
+            was, now = _shown(key, old[key]), _shown(key, new[key])
+            yield Reason(key=key, before=was, after=now) if was != now else Reason(key=key)
 
 
 def _shown(key: str, value: str) -> str:
-    if key in facts.HIDDEN or resources.is_made_up(value):
+    if key in facts.HIDDEN:
         return ""
+    if resources.is_made_up(value):
+        return "assigned by the update"
     return (version_in(value) or value) if key == "version" else value
 
 
@@ -422,31 +435,35 @@ def _with_waves(
     Joins stop the agents of at most `at_once` machines. What Pulumi does to the machines themselves
     waits for nothing: it deletes all that it replaces, and stops all that it resizes, at once.
     """
-    in_slots = [
-        each
-        for each in change.machines
-        if each.action in (Action.RESTARTS, Action.REGISTERS) and not _stops(each)
+    restarted = [
+        each for each in change.machines if each.action in (Action.RESTARTS, Action.REGISTERS)
     ]
+    in_slots = [each for each in restarted if _takes_slot(each)]
     at_once_anyway = [each for each in change.machines if _is_deleted_first(each) or _stops(each)]
     limit = now.at_once if now else 1
     at_once = min(limit, len(in_slots))
+    others = sum(1 for each in in_slots if not _stops(each))
     waves = ceil(len(in_slots) / limit) if in_slots else 0
     longest = REGISTER_S if any(each.action is Action.REGISTERS for each in in_slots) else RESTART_S
     return replace(
         change,
-        restarts=len(in_slots) + sum(1 for each in change.machines if _stops(each)),
+        restarts=len(restarted),
         at_once=at_once,
         waves=waves,
         seconds=waves * longest,
-        pause=_pause(was, now, at_once + sum(each.count for each in at_once_anyway)),
+        pause=_pause(was, now, min(limit, others) + sum(each.count for each in at_once_anyway)),
     )
 
 
 def _stops(change: MachineChange) -> bool:
     """Return whether Pulumi stops the machine itself and starts it again."""
-    return change.action is Action.RESTARTS and any(
-        reason.key in STOPS for reason in change.reasons
-    )
+    restarts = change.action in (Action.RESTARTS, Action.REGISTERS)
+    return restarts and any(reason.key in STOPS for reason in change.reasons)
+
+
+def _takes_slot(change: MachineChange) -> bool:
+    """Return whether a join stops the agent, besides what Pulumi does to the machine itself."""
+    return any(reason.key not in STOPS for reason in change.reasons)
 
 
 def _is_deleted_first(change: MachineChange) -> bool:
@@ -571,7 +588,12 @@ def _versions(before: MeshPicture, after: MeshPicture) -> VersionsChange | None:
 
 def _cost(before: MeshPicture, after: MeshPicture) -> CostChange | None:
     old, new = (round(sum(part.usd for part in mesh.cost), 2) for mesh in (before, after))
-    return CostChange(before=old, after=new) if old != new else None
+    counts = [{part.item: part.count for part in mesh.cost} for mesh in (before, after)]
+    unpriced = {part.item for mesh in (before, after) for part in mesh.cost if not part.usd}
+    changed = tuple(sorted(each for each in unpriced if counts[0].get(each) != counts[1].get(each)))
+    if old == new and not changed:
+        return None
+    return CostChange(before=old, after=new, unpriced=changed)
 
 
 def _verification(

@@ -127,6 +127,7 @@ def _plain(node: Any) -> dict[str, Any]:
         "read": read,
         "ignored": node.options.get("ignore_changes", []),
         "deleted_with": node.options.get("deleted_with", ""),
+        "retained": bool(node.options.get("retain_on_delete")),
     }
 
 

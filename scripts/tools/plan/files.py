@@ -7,8 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,29 +48,54 @@ class Description:
         return picture.decode(stack, self.resources, self.machine_files)
 
 
-def describe(root: Path, stack: str) -> Description:
-    """Run the program of a checkout under mocks, in a process that has nothing of this one's.
+def start(root: Path, stack: str, contexts: ExitStack) -> subprocess.Popen[str]:
+    """Start the program of a checkout under mocks, in a process that has nothing of this one's.
 
-    Raises DescriptionError.
+    contexts: the process, which `ended` waits for, ends with them.
     """
-    with tempfile.TemporaryDirectory(prefix="istio-vm-mesh-plan-") as private:
-        completed = subprocess.run(
+    private = contexts.enter_context(tempfile.TemporaryDirectory(prefix="istio-vm-mesh-plan-"))
+    process = contexts.enter_context(
+        subprocess.Popen(
             [sys.executable, "-m", "tools.plan.describe", "--root", str(root), "--stack", stack],
             env=_environment(Path(private), root),
             cwd=private,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=TIMEOUT_S,
-            check=False,
+            errors="replace",
         )
-    lines = completed.stdout.splitlines()
-    if completed.returncode or not lines:
-        words = [line.strip() for line in completed.stderr.splitlines() if line.strip()]
-        raise DescriptionError(
-            words[-1] if words else f"it ended with status {completed.returncode}"
+    )
+    contexts.callback(_end, process)
+    return process
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+
+
+def ended(process: subprocess.Popen[str]) -> Description | DescriptionError:
+    """Return what a program printed that was started, or why there is nothing."""
+    try:
+        output, messages = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return DescriptionError(f"the program did not end within {TIMEOUT_S} seconds")
+    lines = output.splitlines()
+    if process.returncode or not lines:
+        words = [line.strip() for line in messages.splitlines() if line.strip()]
+        return DescriptionError(
+            words[-1] if words else f"it ended with status {process.returncode}"
         )
-    return decode(lines[-1])
+    try:
+        return decode(lines[-1])
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # a program that prints something else
+        return DescriptionError(f"the description has another form than expected: {error!r}")
 
 
 def _environment(private: Path, root: Path) -> dict[str, str]:
@@ -114,27 +138,23 @@ def plan(stack: str, base: str | None, destroy: bool) -> Plan:
     destroy: against nothing: what `pulumi destroy` removes of what the stack file declares.
     """
     with ExitStack() as contexts:
-        threads = contexts.enter_context(ThreadPoolExecutor(2))
-        described = threads.submit(_outcome, lambda: describe(ROOT, stack))
+        here = start(ROOT, stack, contexts)
         if destroy:
-            return replace(_destroyed(stack, described.result()), head=_head())
+            return replace(_destroyed(stack, ended(here)), head=_head())
         try:
             commit = git.merge_base(base or git.default_base())
             root = contexts.enter_context(tempfile.TemporaryDirectory(prefix="istio-vm-mesh-base-"))
             git.extract(commit, Path(root))
         except git.GitError as error:
-            return _without_base(stack, described.result(), str(error))
-        before = threads.submit(_outcome, lambda: _former(Path(root), stack))
-        head, after = _head(), described.result()
+            return _without_base(stack, ended(here), str(error))
+        # A stack that has no file there has nothing.
+        exists = (Path(root) / "stacks" / f"Pulumi.{stack}.yaml").exists()
+        there = start(Path(root), stack, contexts) if exists else None
+        head, after = _head(), ended(here)
+        before = ended(there) if there else Description()
         named = after.local_files if isinstance(after, Description) else ()
         changed = program.changes(commit, tuple(path for path in named if _is_inside(path)))
-        return replace(compared(stack, before.result(), after, changed), base=commit, head=head)
-
-
-def _former(root: Path, stack: str) -> Description:
-    """Describe the base; a stack that has no file there has nothing."""
-    exists = (root / "stacks" / f"Pulumi.{stack}.yaml").exists()
-    return describe(root, stack) if exists else Description()
+        return replace(compared(stack, before, after, changed), base=commit, head=head)
 
 
 def _head() -> str:
@@ -153,13 +173,6 @@ def _without_base(stack: str, after: Description | DescriptionError, reason: str
     return Plan(
         stack=stack, level=Level.FILES, verdict=Verdict.PROGRAM, error=error, picture=picture_now
     )
-
-
-def _outcome(call: Callable[[], Description]) -> Description | DescriptionError:
-    try:
-        return call()
-    except (DescriptionError, subprocess.TimeoutExpired) as error:
-        return DescriptionError(str(error))
 
 
 def _is_inside(path: str) -> bool:

@@ -87,6 +87,8 @@ def _with_commits(plan: Plan, request: Request) -> Plan:
 
 
 def _with_rules(plan: Plan, stack: str) -> Plan:
+    if plan.picture is None:
+        return plan  # the program did not get through with the stack file, so it is not read here
     try:
         settings = config.load_file(stack).rules
     except SettingsError:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
-from tools import ROOT
 from tools.mesh_status import assess, pulumi, read
 from tools.mesh_status.model import Endpoint, Mesh
 
@@ -93,15 +91,7 @@ def refreshed(variables: Mapping[str, str], stack: str) -> str:
     """Return what `pulumi refresh` would change, as JSON. Raises NotLiveError."""
     command = ["pulumi", "refresh", "--preview-only", "--json", "--stack", stack, *pulumi.QUIET]
     try:
-        done = subprocess.run(
-            command,
-            env=dict(variables),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = pulumi.run(command, variables)
     except FileNotFoundError:
         raise NotLiveError("pulumi is not on PATH: install it") from None
     if done.returncode:

@@ -136,6 +136,7 @@ class MachinePicture:
     digest: of all that its agent is restarted for, as the join compares it; "" where not known.
     leaves: whether it leaves over SSH when it is removed. stays: whether it exists afterwards.
     forgotten: whether nothing connects to it any more.
+    undrained_with: the resource with whose deletion it leaves without a drain; "" for none.
     """
 
     name: str
@@ -151,6 +152,7 @@ class MachinePicture:
     leaves: bool = True
     stays: bool = False
     forgotten: bool = False
+    undrained_with: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +265,7 @@ class Opening:
     name: of the rule, load balancer or namespace. to: what it leads to: a workload, nodes, …
     sources: CIDRs, or networks; empty: not limited by the rule itself. ports: "tcp:22", …
     world: whether it admits clients from all addresses.
-    mode: of mutual TLS: "STRICT", "PERMISSIVE".
+    mode: of mutual TLS: "STRICT", "PERMISSIVE"; of a load balancer: "internal" where it says so.
     """
 
     kind: OpeningKind
@@ -458,10 +460,14 @@ class VersionsChange:
 
 @dataclass(frozen=True, kw_only=True)
 class CostChange:
-    """US dollars a month, at the list prices of docs/costs.yaml, as the stack starts."""
+    """US dollars a month, at the list prices of docs/costs.yaml, as the stack starts.
+
+    unpriced: items without a price there of which the number changes; they are in no sum.
+    """
 
     before: float
     after: float
+    unpriced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -500,7 +506,8 @@ class ProgramChange:
 class Operation:
     """What Pulumi does to a resource.
 
-    op: "create", "update", "replace", "delete", "read", "import". type, name: the resource's.
+    op: "create", "update", "replace", "delete", "read", "import", or "retain": it stays where it
+        is, and the stack has it no more. type, name: the resource's.
     destructive: whether something is deleted that a user would miss: a machine, a cluster, a
         workload's objects, …
     keys: the input properties that change. why: those that force a replacement.

@@ -32,6 +32,7 @@ def _openings(resource: Resource) -> Iterator[Opening]:
                 name=resource.name,
                 ports=tuple(f"tcp:{port}" for port in items(inputs.get("ports"))),
                 world=not internal,
+                mode="internal" if internal else "",
             )
         case resources.INSTANCE | resources.TEMPLATE:
             if any(
@@ -119,6 +120,7 @@ def _service(resource: Resource, service: Mapping[str, Any], to: str) -> Iterato
             sources=sources,
             ports=ports,
             world=world,
+            mode="internal" if private else "",
         )
     elif kind == "NodePort" or service.get("externalIPs"):
         yield Opening(

@@ -328,6 +328,7 @@ def _machine(
         stays=host is None,
         forgotten=bool(registered.get("forgotten"))
         or bool((leaving.get("leave") or {}).get("forget")),
+        undrained_with=drain.deleted_with if drain else "",
     )
     return owner, picture
 

@@ -114,6 +114,15 @@ Only plans of the level FILES use them: the providers decide at the others (thei
 """
 OF_OBJECTS = ("metadata.name", "metadata.namespace")
 """The same for all objects in Kubernetes."""
+OF_PROVIDERS: Mapping[str, str] = {
+    "pulumi:providers:gcp": "project",
+    "pulumi:providers:kubernetes": "clusterIdentifier",
+}
+"""The input of a provider of which a change replaces all of its resources, by the provider's type.
+
+Sources: pulumi-kubernetes (`DiffConfig`: another cluster); terraform-provider-google
+(`DefaultProviderProject`: `project` of a resource forces a new one).
+"""
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,7 @@ class Resource:
     read: whether it is only looked up.
     ignored: inputs of which a change changes nothing.
     deleted_with: the name of the resource whose deletion removes it too.
+    retained: whether it stays where it is when it is removed from the stack.
     """
 
     type: str
@@ -137,6 +147,7 @@ class Resource:
     read: bool = False
     ignored: tuple[str, ...] = ()
     deleted_with: str = ""
+    retained: bool = False
 
     @property
     def is_component(self) -> bool:
@@ -249,8 +260,9 @@ def operations(before: Sequence[Resource], after: Sequence[Resource]) -> tuple[O
         if not each.read and (each.type, each.name, _object_id(each)) not in let_go
     }
     new = {(each.type, each.name): each for each in after if not each.read}
+    moved = dict(_moved(old, new))
     changes = [
-        _operation(old.get(key), new.get(key))
+        _operation(old.get(key), new.get(key), moved.get(key[0].partition(":")[0], ""))
         for key in sorted({*old, *new}, key=lambda key: key[1])
     ]
     return tuple(change for change in changes if change)
@@ -262,13 +274,27 @@ def _object_id(resource: Resource) -> str:
     return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
 
 
-def _operation(before: Resource | None, after: Resource | None) -> Operation | None:
+_Side = Mapping[tuple[str, str], Resource]
+
+
+def _moved(before: _Side, after: _Side) -> Iterator[tuple[str, str]]:
+    """Yield packages whose resources are all replaced, and the provider's input that differs."""
+    for (type_, name), now in after.items():
+        was, key = before.get((type_, name)), OF_PROVIDERS.get(type_, "")
+        if was and key and was.inputs.get(key) != now.inputs.get(key):
+            yield type_.rpartition(":")[2], key
+
+
+def _operation(
+    before: Resource | None, after: Resource | None, moved: str = ""
+) -> Operation | None:
+    """Return what an update does to a resource. moved: an input of its provider that differs."""
     resource = after or before
     assert resource is not None
     if resource.is_component:
         return None
     if before is None or after is None:
-        op = "create" if before is None else "delete"
+        op = "create" if before is None else removal(resource)
         return Operation(
             op=op,
             type=resource.type,
@@ -278,11 +304,12 @@ def _operation(before: Resource | None, after: Resource | None) -> Operation | N
         )
     ignored = (*after.ignored, *_LOOKS.get(after.type, ()))
     lines = list(differences(before.inputs, after.inputs, ignored))
-    if not lines:
+    if not lines and not moved:
         return None
     keys = identity_keys(after.type)
     changed = tuple(dict.fromkeys(path for path, _, _ in lines))
     why = tuple(path for path in changed if "*" in keys or any(_covers(key, path) for key in keys))
+    why += (f"provider.{moved}",) if moved else ()
     return Operation(
         op="replace" if why else "update",
         type=after.type,
@@ -293,6 +320,11 @@ def _operation(before: Resource | None, after: Resource | None) -> Operation | N
         why=why,
         diff=difference_text(lines),
     )
+
+
+def removal(resource: Resource) -> str:
+    """Return the operation by which a resource is removed from its stack."""
+    return "retain" if resource.retained else "delete"
 
 
 def _covers(key: str, path: str) -> bool:
@@ -359,7 +391,7 @@ def _opened(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("{", "[") and value != SECRET:
         try:
             return json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):  # other text, or nested too deeply
             return value
     return value
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -20,7 +19,6 @@ from components.machines.bootstrap import JoinInputs, bundle
 from components.machines.bundle import Bundle, Owner, with_root_certificate
 from components.machines.files import configuration_files
 from components.mesh_facts import MeshFacts
-from tools import ROOT
 from tools.mesh_status import pulumi
 
 from . import facts, picture, resources
@@ -56,7 +54,13 @@ class Preview:
 def plan(stack: str, destroy: bool) -> Plan:
     """Return the plan of an update, or of a destroy, of a stack. Raises NoPreviewError."""
     text = preview(pulumi.environment(), stack, destroy)
-    return plan_of(stack, decode(text), _settings(stack), destroy)
+    try:
+        return plan_of(stack, decode(text), _settings(stack), destroy)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # A state of another version of the program, or a CLI of another version.
+        raise NoPreviewError(
+            f"the preview has another form than expected: {error!r}. Look at `pulumi preview`"
+        ) from None
 
 
 def preview(variables: Mapping[str, str], stack: str, destroy: bool) -> str:
@@ -64,15 +68,7 @@ def preview(variables: Mapping[str, str], stack: str, destroy: bool) -> str:
     words = ["destroy", "--preview-only"] if destroy else ["preview", "--show-sames"]
     command = ["pulumi", *words, "--json", "--stack", stack, *pulumi.QUIET]
     try:
-        done = subprocess.run(
-            command,
-            env=dict(variables),
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = pulumi.run(command, variables)
     except FileNotFoundError:
         raise NoPreviewError(
             "pulumi is not on PATH: install it, or bring the lab up first (./scripts/lab up)"
@@ -160,6 +156,7 @@ def _resource(state: Mapping[str, Any], op: str) -> Resource:
         op=op,
         read=bool(state.get("external")),
         deleted_with=_name(state.get("deletedWith", "")),
+        retained=bool(state.get("retainOnDelete")),
     )
 
 
@@ -173,6 +170,8 @@ def _operation(step: Mapping[str, Any]) -> Operation | None:
     resource = _resource(state, op)
     if op not in OPERATIONS or resource.is_component:
         return None
+    if op == "delete":
+        op = resources.removal(resource)
     lines = list(resources.differences(_inputs(old), _inputs(new))) if old and new else []
     # A provider may report a change where no input differs, or none where it ignores one.
     detailed = tuple(step.get("detailedDiff") or ())
@@ -346,7 +345,7 @@ class _Filler:
             if machine.network == self.settings.cluster.network
             else machine.network,
             address=was["address"],
-            gateway=was["gateway"],
+            gateway=_declared_gateway(self.settings) or was["gateway"],
             root_certificate="",
             workload=workload,
             mesh=self.settings.mesh,
@@ -392,6 +391,12 @@ class _Filler:
             replace(decoded, files=configuration_files(decoded)), self.root
         )
         return bundles.digest(complete)
+
+
+def _declared_gateway(settings: Settings) -> str:
+    """Return where machines reach the control plane, "" where the stack file does not say it."""
+    gateway = getattr(settings.cluster, "gateway", None)
+    return getattr(gateway, "dns_name", None) or getattr(gateway, "address", None) or ""
 
 
 def _sorted(by_key: Mapping[str, Fact]) -> tuple[Fact, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from .compare import STOPS, is_replaced, lost_ports
+from .compare import STOPS, Effects, is_replaced, lost_ports
 from .model import (
     Action,
     BrokenRule,
@@ -35,6 +35,7 @@ from .model import (
 )
 from .phrases import Phrase, counted, joined, listed, long_text, phrase
 from .picture import OUTSIDE
+from .resources import CLUSTER, RELEASE
 
 REASONS = {
     "access": "how the cluster is reached",
@@ -85,6 +86,7 @@ OPERATIONS = {
     "update": "updated",
     "replace": "replaced",
     "delete": "deleted",
+    "retain": "left in place",
     "read": "read",
     "import": "imported",
 }
@@ -114,7 +116,9 @@ def verdict(plan: Plan) -> Phrase:
         case Verdict.NOTHING:
             return phrase("Nothing: no resource changes.")
         case Verdict.SAFE:
-            return phrase("Safe: what clients use is there all the time.")
+            text = "Safe: what clients use is there all the time."
+            unread = " What values of Istio's charts do is not known here."
+            return phrase(text + (unread if any(_chart_values(plan)) else ""))
         case Verdict.PROGRAM:
             return phrase("Program: what machines get from it may differ, so they may restart.")
         case Verdict.PAUSES:
@@ -129,7 +133,10 @@ def _pausing(plan: Plan) -> Iterator[Phrase]:
     """Yield what clients cannot reach for a while: workloads and Services."""
     names = [_full_name(each) for each in plan.workloads if each.pause is Pause.ALL]
     services = [_full_name(each) for each in plan.services if is_replaced(each)]
-    if names or not services:
+    if Effects.of(plan.operations).cluster:
+        have = _have(names, "a workload has")
+        yield phrase("the cluster is deleted and created anew: {} no endpoint for long", have)
+    elif names or not services:
         yield phrase("{} no endpoint for a while", _have(names, "a workload has"))
     if services:
         noun, verb = ("Service", "is") if len(services) == 1 else ("Services", "are")
@@ -232,11 +239,13 @@ def sections(plan: Plan) -> tuple[Section, ...]:
     """Return all that a plan says between its verdict and its picture, without empty sections."""
     parts = {
         "Cause": _error(plan),
+        "What fails": _protected(plan),
         "Workloads": _workloads(plan),
         "Services": _services(plan),
         "Identities": map(_identity, plan.identities),
         "Paths between networks": map(_path, plan.paths),
         "What opens or closes": map(_opening, plan.openings),
+        "Istio's charts": _chart_values(plan),
         "Versions": _versions(plan),
         "Cost": _cost(plan),
         "Verification": _verification(plan),
@@ -245,6 +254,15 @@ def sections(plan: Plan) -> tuple[Section, ...]:
     }
     all_ = (Section(title=title, lines=tuple(lines)) for title, lines in parts.items())
     return tuple(each for each in all_ if each.lines)
+
+
+def _protected(plan: Plan) -> Iterator[Line]:
+    """Yield a line where Google Cloud refuses to delete the cluster, as the state has it."""
+    is_protected = bool(plan.former and plan.former.protected)
+    for each in plan.operations:
+        if is_protected and each.type == CLUSTER and each.op in ("replace", "delete"):
+            text = "Google Cloud refuses to delete {}: set {} to false in an earlier update."
+            yield Line(text=phrase(text, each.name, "cluster.deletionProtection"))
 
 
 def broken_rules(plan: Plan) -> Section:
@@ -614,14 +632,33 @@ def _mode_of(each: Opening | None) -> Phrase:
 
 def _admitted(each: Opening) -> Phrase:
     """Return what an opening lets in."""
-    parts = [listed(each.sources) if each.sources else phrase("sources that it does not limit")]
+    is_internal = each.kind is OpeningKind.LOAD_BALANCER and each.mode == "internal"
+    any_source = "addresses of its networks" if is_internal else "sources that it does not limit"
+    parts = [listed(each.sources) if each.sources else phrase(any_source)]
     if each.to:
         parts.append(phrase("to {}", each.to))
     if each.ports:
         parts.append(phrase("on {}", listed(each.ports)))
     if each.world:
         parts.append(phrase("that is the whole internet"))
+    elif each.kind is OpeningKind.LOAD_BALANCER and each.sources != ("nodes",):
+        place = "at an internal address" if is_internal else "at an address that may be public"
+        parts.append(phrase(place))
     return joined(parts)
+
+
+_READ_VALUES = ("values.global.tag", "values.service")
+"""Values of charts of which other sections say what they do: the version, and what is opened."""
+
+
+def _chart_values(plan: Plan) -> Iterator[Line]:
+    """Yield the charts whose other values change: MeshConfig, resources, replicas, and so on."""
+    for each in plan.operations:
+        keys = [key for key in each.keys if key.startswith("values.")]
+        keys = [key for key in keys if not key.startswith(_READ_VALUES)]
+        if each.type == RELEASE and each.op == "update" and keys:
+            text = "Release {} gets other values, and its pods may be replaced: {}."
+            yield Line(text=phrase(text, each.name, listed(keys)))
 
 
 def _versions(plan: Plan) -> Iterator[Line]:
@@ -647,10 +684,18 @@ def _versions(plan: Plan) -> Iterator[Line]:
 
 
 def _cost(plan: Plan) -> Iterator[Line]:
-    if (cost := plan.cost) and cost.before != cost.after:
-        sign = "+" if cost.after > cost.before else "-"
-        text = f"US$ {{}} → {{}} a month ({sign}{{}}), at list prices, as the stack starts."
-        yield Line(text=phrase(text, cost.before, cost.after, abs(cost.after - cost.before)))
+    if (cost := plan.cost) is None:
+        return
+    before, after = round(cost.before), round(cost.after)
+    text = phrase("US$ {} → {} a month", before, after)
+    if cost.unpriced:
+        unpriced = listed(cost.unpriced)
+        yield Line(text=phrase("{} without {}, whose prices are not known.", text, unpriced))
+        return
+    sign = "+" if cost.after > cost.before else "-"
+    number = abs(after - before)
+    difference = phrase(f"{sign}{{}}", number) if number else phrase("by less than 1")
+    yield Line(text=phrase("{} ({}), at list prices, as the stack starts.", text, difference))
 
 
 _MODES = {
@@ -683,7 +728,7 @@ def _mode(mode: str) -> Phrase:
 _FILES = {
     "machine-files": "Machines get another {}",
     "join": "A join runs with another {}",
-    "program": "Resources are declared by another {}",
+    "program": "The program has another {}",
     "default": "Another default of {}",
     "local-file": "The stack file names a file that is another one: {}",
     "unknown": "What differs could not be computed: {}",
@@ -726,7 +771,7 @@ def destroyed(plan: Plan) -> tuple[Line, ...]:
 
 def resources(plan: Plan) -> tuple[Line, ...]:
     """Return every resource that changes, by operation; deletions first."""
-    order = ("delete", "replace", "update", "create")
+    order = ("delete", "replace", "retain", "update", "create")
     rank = {op: index for index, op in enumerate(order)}
     changes = sorted(plan.operations, key=lambda each: rank.get(each.op, len(rank)))
     return tuple(map(_operation, changes))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from tests.support.istio_cases import CALLER, start_steady_caller
-from tests.support.lab import Change, Config, MultiNetworkLab
+from tests.support.lab import Config, MultiNetworkLab
 from tests.support.traffic import Request, assert_no_lost_requests
+from tests.support.true_plans import as_planned
 
 
 def one_more(config: Config) -> None:
@@ -33,10 +34,9 @@ class Update:
     restarted: set[str]
 
 
-def update(lab: MultiNetworkLab, change: Change) -> Update:
-    """Bring the lab to another stack while the steady caller calls."""
+def update(lab: MultiNetworkLab) -> Update:
+    """Update the lab while the steady caller calls."""
     agents = {name: lab.agent_pid(name) for name in lab.machines}
-    lab.configure(change)
     with lab.background_requests(CALLER) as requests:
         lab.up()
     return Update(requests, {name for name in lab.machines if lab.agent_pid(name) != agents[name]})
@@ -52,18 +52,24 @@ def lab(multi_network_lab: MultiNetworkLab) -> MultiNetworkLab:
 
 @pytest.fixture(scope="module")
 def coming(lab: MultiNetworkLab) -> Update:
-    return update(lab, one_more)
+    lab.configure(one_more)
+    with as_planned(lab):
+        return update(lab)
 
 
 @pytest.fixture(scope="module")
 def changing(lab: MultiNetworkLab, coming: Update) -> Update:
     """A change that restarts the agents of all machines of the workload."""
-    return update(lab, another_probe)
+    lab.configure(another_probe)
+    with as_planned(lab):
+        return update(lab)
 
 
 @pytest.fixture(scope="module")
 def going(lab: MultiNetworkLab, changing: Update) -> Update:
-    return update(lab, one_less)
+    lab.configure(one_less)
+    with as_planned(lab):
+        return update(lab)
 
 
 def test_a_far_machine_comes_without_a_lost_call(lab: MultiNetworkLab, coming: Update) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.lab import Config, MultiNetworkLab
+from tests.support.true_plans import as_planned
 from tests.support.waiting import wait_until
 
 
@@ -23,7 +24,8 @@ def preview(multi_network_lab: MultiNetworkLab) -> str:
 @pytest.fixture(scope="module")
 def lab(multi_network_lab: MultiNetworkLab, preview: str) -> MultiNetworkLab:
     """The stack `lab-multi-network` without the far network's gateway."""
-    multi_network_lab.ensure(without_gateway)
+    with as_planned(multi_network_lab):
+        multi_network_lab.ensure(without_gateway)
     return multi_network_lab
 
 

@@ -9,6 +9,7 @@ from tests.support.changes import other_label_probe_and_package
 from tests.support.istio_cases import CALLER, start_steady_caller
 from tests.support.lab import Lab, with_version_labels
 from tests.support.traffic import assert_no_lost_requests
+from tests.support.true_plans import as_planned
 from tests.support.waiting import wait_until
 
 
@@ -26,7 +27,7 @@ def test_a_change_in_place_loses_no_call_and_shows_in_the_entry(lab: Lab) -> Non
     agent = lab.agent_pid()
     start_steady_caller(lab)
     lab.configure(other_label_probe_and_package)
-    with lab.background_requests(CALLER) as requests:
+    with as_planned(lab), lab.background_requests(CALLER) as requests:
         lab.up()
     assert lab.agent_pid() != agent
     assert_no_lost_requests(requests)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from components import config
+from components.config import reader
 from components.config.problems import SettingsError
 from tools import ROOT
 
@@ -220,3 +221,35 @@ def test_no_other_module_reads_stack_files() -> None:
 )
 def test_another_reader_of_stack_files_is_reported(text: str) -> None:
     assert reads_of_stack_files(ast.parse(f"x.y = {text}"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"config: {networks: \xff}",
+        b"config: {networks: [}",
+        b"config: !!python/object/apply:os.getpid []",
+        b"config: {networks: [1999-13-45]}",
+        b"config: {2001-01-01: x}",
+        b"config: &a {networks: *a}",
+        b"config: " + b"[" * 20_000 + b"]" * 20_000,
+        b"config: [a]",
+        b"- config",
+        b"config: {networks: \0}",
+        None,
+    ],
+)
+def test_a_stack_file_that_is_none_is_a_problem_of_the_settings(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "Pulumi.odd.yaml"
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(SettingsError, match="odd"):
+        reader.read_file("odd", tmp_path)
+
+
+def test_the_message_about_bad_yaml_names_the_line_and_shows_none(tmp_path: Path) -> None:
+    (tmp_path / "Pulumi.odd.yaml").write_text("config:\n  password: [hunter2\n")
+    with pytest.raises(SettingsError, match="in line 3") as raised:
+        reader.read_file("odd", tmp_path)
+    assert "hunter2" not in str(raised.value)

@@ -18,11 +18,13 @@ class Payload:
     """A machine on Google Cloud.
 
     project, zone, instance: names on Google Cloud.
+    key_type: of the host key, as OpenSSH and the guest attribute name it.
     """
 
     project: str
     zone: str
     instance: str
+    key_type: str
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,17 @@ def run(payload: Payload) -> Result:
     """Wait for the key. Raises scripting.Failed after `TIMEOUT_S` seconds."""
     words = ["gcloud", "compute", "instances", "get-guest-attributes", payload.instance]
     words += ["--project", payload.project, "--zone", payload.zone, "--quiet"]
-    words += ["--query-path=hostkeys/ssh-ed25519", "--format=value(value)"]
+    words += [f"--query-path=hostkeys/{payload.key_type}", "--format=value(value)"]
     end = monotonic() + TIMEOUT_S
     while True:
         done = scripting.call(words, timeout_s=60)
         if done.status == 0 and done.text:
-            return Result(f"ssh-ed25519 {done.text}")
+            return Result(f"{payload.key_type} {done.text}")
         if monotonic() + PAUSE_S > end:
             raise scripting.Failed(
-                f"{payload.instance} published no host key within {TIMEOUT_S} s: does its image "
-                f"have Google's guest agent? gcloud printed: {done.error or done.text or 'nothing'}"
+                f"{payload.instance} published no host key of the type {payload.key_type} within "
+                f"{TIMEOUT_S} s: does its image have Google's guest agent, and such a key "
+                "(google.ssh.keyType)? "
+                f"gcloud printed: {done.error or done.text or 'nothing'}"
             )
         sleep(PAUSE_S)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import lzma
 import os
 import sys
 import zipfile
@@ -30,6 +31,17 @@ from .settle import Decision, Item, Keep, Remove, Settler
 OK, FAILED = 0, 1
 MOST_PLANS = 50
 """Plans of one run."""
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
+"""What `zipfile` raises for an archive that a job of a fork made up."""
 
 
 def each_stack(arguments: argparse.Namespace) -> int:
@@ -122,13 +134,7 @@ def _members(forge: Forge, run: Run) -> Iterator[bytes]:
                         with opened.open(member) as stream:
                             # One byte more than may be, so that what is too long is refused.
                             yield stream.read(render_json.MOST_BYTES + 1)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            NotImplementedError,
-            RuntimeError,
-            EOFError,
-        ) as error:
+        except _UNREADABLE as error:
             raise ArtefactError(
                 f"an artefact is no zip archive with plans: {clean(str(error), LINE)}"
             ) from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools import PYTHONPATH, ROOT
+from tools.mesh_status import pulumi
 
 from .. import render_json
 from ..model import Level, Plan, PlanError, Verdict
@@ -74,10 +75,10 @@ def _compute(name: str, computation: Computation) -> tuple[int, str]:
     ]
     command += ["--base", computation.base] if computation.base else []
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=False)
+    done = pulumi.run(command, environment, stderr=None)
     try:
         # Also where it is valid: what is written is what `read` takes.
-        return done.returncode, render_json.text(render_json.read(done.stdout))
+        return done.returncode, render_json.text(render_json.read(done.stdout.encode()))
     except ArtefactError:
         # What it printed last is in the log. It may hold anything, so it is not repeated here.
         line = f"The computation of the plan ended with code {done.returncode}. Its log names why."

@@ -114,7 +114,8 @@ def survivor(lab: MultiNetworkLab) -> MultiNetworkLab:
 
 
 def test_down_leaves_nothing_of_an_up_that_was_killed(lab: MultiNetworkLab) -> None:
-    assert up_until_killed(lab, 0, 8)
+    # With a resource that is complete, and a cluster that is not: however slow the computer is.
+    assert up_until_killed(lab, 1, 6)
     assert leftovers(lab)
     for _ in range(2):
         lab.down()

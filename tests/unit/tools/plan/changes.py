@@ -59,8 +59,9 @@ def plan_of(stack: str, change: Change, start: Change | None = None) -> Plan:
 
 
 def plan_between(stack: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Plan:
-    """Return the plan from one configuration to another."""
-    old, new = described(stack, before), described(stack, after)
+    """Return the plan from one configuration to another; `before` is empty for a new stack."""
+    old = described(stack, before) if before else files.Description()
+    new = described(stack, after)
     assert not old.problems
     if new.problems:
         return files.compared(stack, old, new)

@@ -1,6 +1,6 @@
 """What plans of the level FILES say of changes of stack files.
 
-That it is true is tested under the engine (tests/engine/test_plan.py).
+That it is true is tested under the engine (tests/engine/plan/test_truth.py).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from tests.unit.tools.plan.changes import (
     workload,
 )
 from tools.devtools import costs
-from tools.plan import cost
-from tools.plan.files import DescriptionError, compared
-from tools.plan.model import Action, Mark, OpeningKind, Path, Pause, Verdict
+from tools.plan import cost, words
+from tools.plan.files import DescriptionError, _destroyed, compared
+from tools.plan.model import Action, Mark, OpeningKind, Path, Pause, Plan, Verdict
+from tools.plan.untrusted import clean
 
 CONTAINER = {"platform": "docker", "workload": "product", "network": "pods"}
 
@@ -44,6 +45,12 @@ def without_pods(config: Config) -> None:
 def new_label(config: Config) -> None:
     workloads = config["workloads"]
     next(iter(workloads.values()))["labels"]["tier"] = "front"
+
+
+def sentences(plan: Plan) -> str:
+    """Return the verdict and the sentences of a plan."""
+    lines = [line.text for section in words.sections(plan) for line in section.lines]
+    return "\n".join(each.render(clean) for each in (words.verdict(plan), *lines))
 
 
 def test_nothing_changes_without_a_change() -> None:
@@ -333,7 +340,55 @@ def test_another_cluster_takes_all_machines_and_pauses_all_workloads() -> None:
     plan = plan_of("lab", lambda config: config["cluster"].update(image="kindest/node:v1.36.0"))
     assert plan.verdict is Verdict.PAUSES
     assert [reason.key for reason in machines(plan)["product-1"].reasons] == ["cluster"]
-    assert "cluster-kind" in {each.name for each in plan.operations if each.destructive}
+    replaced = {each.name for each in plan.operations if each.destructive}
+    assert replaced >= {"cluster-kind", "product-pods", "product-service-product"}
+    assert "the cluster is deleted" in sentences(plan)
+
+
+def test_a_cluster_that_is_protected_cannot_be_replaced_or_destroyed() -> None:
+    replaced = plan_of("single-network", lambda config: config["cluster"].pop("zone"))
+    destroyed = _destroyed(
+        "single-network", described("single-network", config_of("single-network"))
+    )
+    for plan in (replaced, destroyed):
+        assert "Google Cloud refuses to delete cluster-gke" in sentences(plan)
+    open_ = plan_of(
+        "single-network", lambda config: config["cluster"].update(nodes={"minNodes": 2})
+    )
+    assert "refuses" not in sentences(open_)
+
+
+def test_another_project_replaces_everything_in_the_cloud_and_in_the_cluster() -> None:
+    plan = plan_of("single-network", lambda config: config["google"].update(project="another"))
+    assert actions(plan) == {"product-1": "replaced", "product-2": "replaced"}
+    assert plan.verdict is Verdict.PAUSES
+    in_cloud = {each.op for each in plan.operations if each.type.startswith("gcp:")}
+    assert in_cloud == {"replace"}
+
+
+def test_a_context_is_no_other_cluster() -> None:
+    plan = plan_of("existing", lambda config: config["cluster"].update(context="staging"))
+    assert [each.name for each in plan.operations] == ["cluster-check"]
+
+
+def test_values_of_a_chart_are_named_and_nothing_is_promised_about_them() -> None:
+    def change(config: Config) -> None:
+        config["mesh"]["values"]["istiod"]["meshConfig"]["enableAutoMtls"] = False
+
+    changed = sentences(plan_of("lab", change))
+    assert "Release istiod gets other values" in changed and "enableAutoMtls" in changed
+    assert "not known here" in changed
+    version = sentences(plan_of("lab", lambda config: config["mesh"].update(version="1.31.1")))
+    assert "not known here" not in version and "gets other values" not in version
+
+
+def test_an_unknown_price_is_no_lower_cost() -> None:
+    plan = plan_of(
+        "multi-network",
+        lambda config: config["machines"]["product-1"].update(machineType="n2-highmem-128"),
+    )
+    assert plan.cost is not None and plan.cost.unpriced == ("n2-highmem-128",)
+    assert "without n2-highmem-128, whose prices are not known" in sentences(plan)
 
 
 def test_a_machine_type_stops_a_machine_and_costs_something_else() -> None:
@@ -370,3 +425,36 @@ def test_a_program_that_cannot_run_at_the_base_is_no_plan_without_changes() -> N
 def test_no_operation_is_left_out_of_the_summary_of_what_is_destroyed() -> None:
     plan = plan_of("lab", lambda config: config["machines"].pop("product-1"))
     assert {each.name for each in plan.operations if each.destructive} == {"product-1-container"}
+
+
+def test_an_address_that_the_update_assigns_is_not_none() -> None:
+    plan = plan_of("multi-network", lambda config: config["cluster"].pop("gateway"))
+    [reason] = machines(plan)["product-1"].reasons
+    assert (reason.key, reason.before, reason.after) == (
+        "gateway",
+        "gateway.mesh.internal",
+        "assigned by the update",
+    )
+
+
+def test_a_machine_that_is_created_anew_names_the_property() -> None:
+    plan = plan_of(
+        "single-network",
+        lambda config: config["machines"]["product-1"].update(zone="europe-west1-c"),
+    )
+    assert [reason.key for reason in machines(plan)["product-1"].reasons] == ["zone"]
+
+
+def test_a_load_balancer_that_is_internal_no_more_is_shown_although_its_sources_stay() -> None:
+    plan = plan_of(
+        "existing", lambda config: config["cluster"]["gateway"]["service"].pop("annotations")
+    )
+    [line] = [line for line in sentences(plan).splitlines() if "Load balancer" in line]
+    assert line.index("at an internal address") < line.index("at an address that may be public")
+
+
+def test_text_that_nests_too_deeply_for_json_is_compared_as_text() -> None:
+    def change(config: Config) -> None:
+        config["mesh"]["values"]["istiod"]["meshConfig"]["accessLogFile"] = "[" * 100_000
+
+    assert "accessLogFile" in sentences(plan_of("lab", change))

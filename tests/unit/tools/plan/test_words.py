@@ -13,6 +13,7 @@ from tests.unit.tools.plan.samples import EVERYTHING, REFUSED, SERVICE
 from tools.plan import compare, facts, words
 from tools.plan.model import (
     Action,
+    CostChange,
     Fact,
     Host,
     Level,
@@ -419,3 +420,16 @@ def test_values_are_apart_from_words() -> None:
 def test_a_phrase_takes_as_many_values_as_it_has_places() -> None:
     with pytest.raises(ValueError, match="takes 1 values, not 2"):
         phrase("{}", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("cost", "line"),
+    [
+        (CostChange(before=253.6, after=253.4), "US$ 254 → 253 a month (-1), "),
+        (CostChange(before=253.2, after=253.4), "US$ 253 → 253 a month (by less than 1), "),
+        (CostChange(before=1000, after=2500), "US$ 1,000 → 2,500 a month (+1,500), "),
+    ],
+)
+def test_a_difference_of_costs_is_that_of_the_numbers_shown(cost: CostChange, line: str) -> None:
+    [shown] = lines(words.sections(replace(plan(), cost=cost)))
+    assert shown.startswith(line)

@@ -6,6 +6,7 @@ import argparse
 import itertools
 import re
 import threading
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -240,8 +241,30 @@ def test_a_failed_preview_is_posted_with_its_cause(forge: Forge, name: str) -> N
     assert REFUSED.error and all(line[:20] in body for line in REFUSED.error.lines)
 
 
+def damaged(content: bytes, mark: bytes, offset: int, size: int = 1) -> bytes:
+    """Return an archive with other bytes from `offset` behind the last `mark` on."""
+    begin = content.rindex(mark) + offset
+    return content[:begin] + b"\xff" * size + content[begin + size :]
+
+
+PACKED = {
+    method: archive({"plan.json": "{}" * 500}, method)
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+}
+
+
 @pytest.mark.parametrize(
-    "content", [None, b"no archive", archive({"plan.json": "{}"}), archive({"readme.txt": "hello"})]
+    "content",
+    [
+        None,
+        b"no archive",
+        archive({"plan.json": "{}"}),
+        archive({"readme.txt": "hello"}),
+        *(damaged(content, b"PK\3\4", 48, 12) for content in PACKED.values()),
+        # The place of its directory is behind its end, and a name is no UTF-8.
+        damaged(PACKED[zipfile.ZIP_DEFLATED], b"PK\5\6", 18),
+        damaged(archive({"é.json": "{}"}), "é".encode(), 0),
+    ],
 )
 def test_a_run_without_a_plan_is_posted_until_there_is_one(
     forge: Forge, name: str, content: bytes | None
