@@ -354,7 +354,9 @@ def _of_host(host: Resource | None) -> tuple[Fact, ...]:
 def _network_in(entry: str, workload: str, address: str) -> str:
     """Return the network that the name of a WorkloadEntry ends with (`names.entry_name`)."""
     prefix = names.entry_name(workload, address, "")
-    return entry.removeprefix(prefix) if address and entry.startswith(prefix) else ""
+    if not address or not entry.startswith(prefix):
+        return ""
+    return entry.removeprefix(prefix).removeprefix("-")
 
 
 def _group(
