@@ -10,6 +10,7 @@ import pytest
 from tests.support.existing_lab import NAMESPACE, SERVICE, AdoptingStack, ExistingMachines, existing_machines
 from tests.support.lab import CHECKOUT_ID, Lab
 from tests.support.traffic import Request, assert_no_lost_requests
+from tests.support.true_plans import as_planned
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,8 @@ def stack(machines: ExistingMachines, pasts: dict[str, str]) -> Iterator[Adoptin
     stack.workload()
     stack.declare_both()
     stack.init()
-    stack.up()
+    with as_planned(stack):
+        stack.up()
     yield stack
     stack.remove()
 
@@ -56,8 +58,8 @@ def test_what_was_on_the_machines_is_as_it_was(stack: AdoptingStack, machines: E
 
 def test_no_change_of_name_or_way_loses_a_machine(stack: AdoptingStack, machines: ExistingMachines) -> None:
     """A machine that is renamed, dialled by another port, or pinned otherwise is the machine that it was."""
-    with calls(stack):
-        stack.declared["billing-a"] = stack.declared.pop(stack.named("one"))
+    stack.declared["billing-a"] = stack.declared.pop(stack.named("one"))
+    with as_planned(stack), calls(stack):
         stack.up()
     assert stack.healthy() == {"one", "two"}
     stack.assert_no_changes()
@@ -66,7 +68,8 @@ def test_no_change_of_name_or_way_loses_a_machine(stack: AdoptingStack, machines
     other = stack.declared[stack.named("two")]
     del other["hostKey"]
     other["acceptAnyHostKey"] = True
-    stack.up()
+    with as_planned(stack):
+        stack.up()
     assert stack.healthy() == {"one", "two"}
     stack.assert_no_changes()
     assert agents == [machines.agent_pid(name) for name in ("one", "two")]
@@ -76,7 +79,7 @@ def test_two_machines_swap_their_hosts(stack: AdoptingStack) -> None:
     one, two = stack.named("one"), stack.named("two")
     stack.declare(one, "two")
     stack.declare(two, "one", port=2222)
-    with calls(stack):
+    with as_planned(stack), calls(stack):
         stack.up()
     assert stack.healthy() == {"one", "two"}
     stack.assert_no_changes()
@@ -97,9 +100,11 @@ def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: Existing
         assert machines.agent_pid("one") == agent
         assert stack.healthy() == {"one", "two"}
         second.declared["invoices-1"]["takeOver"] = f"istio-vm-mesh/{stack.name}"
-        second.up()
+        with as_planned(second):
+            second.up()
         del stack.declared[first]
-        output = stack.up()
+        with as_planned(stack):
+            output = stack.up()
         assert f"istio-vm-mesh/{second.name}" in output, output
         assert {answer.hostname for answer in stack.lab.call_from_pod("invoices.billing", count=10)} == {"one"}
         second.assert_no_changes()

@@ -10,6 +10,7 @@ import pytest
 from tests.support.existing_lab import AGENT, SERVICE, AdoptingStack, ExistingMachines, existing_machines
 from tests.support.lab import CHECKOUT_ID, MultiNetworkLab
 from tests.support.package_server import never_ready, served_package
+from tests.support.true_plans import as_planned
 from tests.support.waiting import wait_until
 
 
@@ -55,7 +56,8 @@ def test_an_upgrade_that_cannot_work_leaves_the_machine_as_it_was(stack: Adoptin
 def test_a_machine_that_is_out_of_the_mesh_is_joined_by_the_next_up(stack: AdoptingStack, machines: ExistingMachines) -> None:
     machines.root("two", f"systemctl disable --now {AGENT}; rm -r /var/lib/istio-vm-mesh")
     wait_until(lambda: stack.healthy() == {"one"}, 40, "istiod has removed its entry")
-    stack.up()
+    with as_planned(stack):
+        stack.up()
     assert stack.healthy() == {"one", "two"}
 
 
@@ -69,7 +71,8 @@ def test_a_key_that_is_refused_does_not_remove_a_machine(stack: AdoptingStack, m
     stack.up()
     assert stack.healthy() == {"one"}
     stack.declare_both()
-    stack.up()
+    with as_planned(stack):
+        stack.up()
 
 
 def test_a_dead_machine_leaves_and_stays_out(stack: AdoptingStack, machines: ExistingMachines) -> None:
@@ -77,7 +80,8 @@ def test_a_dead_machine_leaves_and_stays_out(stack: AdoptingStack, machines: Exi
     container = machines.container("two")
     stack.lab.docker("stop", "--time", "0", container)
     del stack.declared["billing-2"]
-    output = stack.up()
+    with as_planned(stack):
+        output = stack.up()
     assert "machine billing-2 is dead" in output, output
     machines.boot("two")
     wait_until(lambda: "active" in machines.root("two", f"systemctl is-active {AGENT}", check=False), 30, "its agent runs again")
@@ -87,5 +91,6 @@ def test_a_dead_machine_leaves_and_stays_out(stack: AdoptingStack, machines: Exi
     status = stack.lab.run("./scripts/status", "--stack", stack.name, check=False).stdout
     assert "billing-2" in status
     stack.declare_both()
-    stack.up()
+    with as_planned(stack):
+        stack.up()
     assert stack.healthy() == {"one", "two"}
