@@ -4,7 +4,11 @@
 # (DISCONNECT_GRACE_S of overrides.env, where it is not ten).
 # So this ends the connection and prevents another one.
 # `withdraw.sh undo`, after: permits connections again.
+# `withdraw.sh shutdown`, before the application stops: deregisters the machine and stops the agent.
+# A request that is in progress when Envoy ends fails, and no caller repeats it. So Envoy ends when
+# no caller has this machine any more.
 GRACE_S=${DISCONNECT_GRACE_S:-10}
+DRAIN_S=5 # Istio's terminationDrainDuration, by default
 WITHDRAWN=/run/istio-vm-mesh-withdrawn
 
 # It rejects new connections alone: the ends of established ones must get out.
@@ -38,9 +42,26 @@ undo() {
   while iptables --wait --delete "${to_istiod[@]}" 2>/dev/null; do :; done
 }
 
-main() { # nothing or undo
+# The agent's unit stops later in a shutdown, with all others, so this ends the agent itself.
+# Where the machine stays registered, callers call it until istiod's grace period is over. It
+# refuses them at once then, so they retry elsewhere.
+shut_down() {
+  local agent wait_s=$((DRAIN_S + 1))
+  withdraw
+  [ -e "$WITHDRAWN" ] || wait_s=$((wait_s + GRACE_S + 1))
+  agent=$(systemctl show --property MainPID --value istio-vm-mesh)
+  [ "${agent:-0}" != 0 ] || return 0
+  kill -TERM "$agent"
+  sleep $wait_s
+}
+
+main() { # nothing, undo or shutdown
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
-  if [ "${1:-}" = undo ]; then undo; else withdraw; fi
+  case ${1:-} in
+  undo) undo ;;
+  shutdown) shut_down ;;
+  *) withdraw ;;
+  esac
 }
 
 if ! (return 0 2>/dev/null); then main "$@" </dev/null; fi

@@ -292,7 +292,7 @@ class _Job:
                 raise _Unproven(scripting.last_words(self.cluster.logs(self.name, self.container)))
             if monotonic() >= end:
                 raise _Unproven(f"the pod that calls it did not run in {JOB_TIMEOUT_S} s: {self._obstacle(state)}")
-            sleep(0.2)
+            sleep(0.5)  # each look starts kubectl, beside the pod that is to start
 
     @property
     def _bare_name(self) -> str:

@@ -46,6 +46,25 @@ def test_a_kernel_that_does_not_end_connections_is_named(tmp_path: Path) -> None
     assert not (tmp_path / "withdrawn").exists() and "sleep 11" not in done.stdout
 
 
+def shut_down(tmp_path: Path, **programs: str) -> list[str]:
+    done = withdraw(tmp_path, 'kill() { echo "kill $*"; }\nshut_down', **{"systemctl": "echo 4711", **programs})
+    assert done.returncode == 0
+    return done.stdout.splitlines()
+
+
+def test_a_machine_that_shuts_down_is_deregistered_while_its_agent_answers(tmp_path: Path) -> None:
+    assert shut_down(tmp_path) == ["iptables --insert", "sleep 11", "kill -TERM 4711", "sleep 6"]
+
+
+def test_a_machine_that_stays_registered_refuses_callers_until_it_is_not(tmp_path: Path) -> None:
+    lines = shut_down(tmp_path, ss='[ "$1" = --kill ] || echo ESTAB')
+    assert lines[-2:] == ["kill -TERM 4711", "sleep 17"] and "sleep 11" not in lines
+
+
+def test_a_machine_without_an_agent_shuts_down_at_once(tmp_path: Path) -> None:
+    assert shut_down(tmp_path, pgrep="exit 1", systemctl="echo 0") == []
+
+
 def test_undo_removes_the_rule_however_often_it_is_there(tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     done = withdraw(tmp_path, "undo", iptables=f"echo x >>{calls}; [ $(wc -l <{calls}) -lt 3 ]")
