@@ -50,6 +50,16 @@ class HttpProbe(Record):
         default="/",
         description="Path of the HTTP request, beginning with a slash. Default: the root path.",
     )
+    scheme: Literal["HTTP", "HTTPS"] = Field(
+        default="HTTP",
+        description="`HTTPS` for an application that ends TLS itself; its certificate is not "
+        "checked, and verification calls it by a TCP connection. Default: `HTTP`.",
+    )
+    headers: Mapping[str, str] = Field(
+        default={},
+        description="Headers of the HTTP request, by name. They are in the cluster and on machines "
+        "as they stand here, so put no secret into them. Default: none but those of HTTP.",
+    )
 
 
 class TcpProbe(Record):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts, left_out, refuses_sidecars
 from ..names import MANAGED_BY_LABEL, POD_SECURITY_LABEL, PROJECT, STACK_LABEL
+from ..versions import image_tag
 
 AMBIENT_LABEL = "istio.io/dataplane-mode"
 
@@ -46,7 +47,7 @@ class Adoption:
 
 def complete(facts: MeshFacts, adoption: Adoption) -> MeshFacts:
     """Return the facts with what the stack says where nothing in the cluster does."""
-    return replace(facts, hub=facts.hub or adoption.hub, image_tag=facts.image_tag or adoption.version)
+    return replace(facts, hub=facts.hub or adoption.hub, image_tag=facts.image_tag or image_tag(adoption.version))
 
 
 def problems(facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from ..config.mesh import MeshSettings
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts, from_values, merge
 from ..names import DISCONNECT_GRACE, ISTIO_NAMESPACE, REVISION_LABEL, STATUS_PORT, XDS_PORT
+from ..versions import image_tag, without_variant
 
 
 def base_values(mesh: MeshSettings) -> Manifest:
@@ -31,7 +32,7 @@ def istiod_values(mesh: MeshSettings, network: str) -> Manifest:
     values: Manifest = {
         "global": {
             "hub": mesh.hub,
-            "tag": mesh.version,
+            "tag": image_tag(mesh.version),
             "meshID": mesh.id,
             "network": network,
             "multiCluster": {"clusterName": mesh.cluster_id},
@@ -89,8 +90,9 @@ class Chart(NamedTuple):
 
 def chart(mesh: MeshSettings, name: str) -> Chart:
     """Istio's chart `name` (base, istiod, gateway) from the place that the stack names."""
+    version = without_variant(mesh.version)
     if mesh.charts.startswith("https://"):
-        return Chart(name, mesh.charts, mesh.version)
+        return Chart(name, mesh.charts, version)
     if mesh.charts.startswith("oci://"):
-        return Chart(f"{mesh.charts}/{name}", None, mesh.version)
+        return Chart(f"{mesh.charts}/{name}", None, version)
     return Chart(f"{mesh.charts}/{name}", None, None)

@@ -13,6 +13,7 @@ from ..config.workload import WorkloadSettings
 from ..istio.manifests import probe, workload_group
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
+from ..versions import without_variant
 from .bundle import Bundle, Owner, with_root_certificate
 from .files import compact_json, configuration_files
 
@@ -120,6 +121,11 @@ def registered(workload: WorkloadSettings, network: str) -> str:
     return json.dumps({"group": workload.name, "namespace": workload.namespace, **spec}, sort_keys=True)
 
 
+def package_url(mesh: MeshSettings) -> str:
+    """Return where machines get the package; `{package}` stays until one joins."""
+    return mesh.package.url.replace("{version}", without_variant(mesh.version))
+
+
 def package_digest(package: Package) -> str:
     """Return the SHA-256 that the settings give for a package; "" where they give none.
 
@@ -145,7 +151,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
         proxy=proxy_config(inputs.facts, workload, inputs.network),
         address=inputs.address,
         gateway=inputs.gateway,
-        package_url=package.url.replace("{version}", inputs.mesh.version),
+        package_url=package_url(inputs.mesh),
         registered=registered(workload, inputs.network),
         role=workload.role,
         package_sha256=package_digest(package),

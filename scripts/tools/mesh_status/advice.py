@@ -5,11 +5,11 @@ Every sentence continues the name of the thing ("machine product-1: ..."), says 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from components.names import XDS_PORT
+from components.versions import numbers
 
 from . import read_cluster, read_state
 from .model import Health, worst_health
@@ -197,16 +197,11 @@ def _clock(seen: MachineReport) -> str:
 
 def version(has: str, control_plane: str, cure: str) -> str:
     """About a proxy whose version is not the control plane's; "" where they agree or one is not known."""
-    mine, theirs = _release(has), _release(control_plane)
+    mine, theirs = numbers(has), numbers(control_plane)
     if not mine or not theirs or mine == theirs:
         return ""
     how = "older" if mine < theirs else "newer"
     return f"its agent {has} is {how} than the control plane {control_plane}: {cure}"
-
-
-def _release(text: str) -> tuple[int, ...]:
-    match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
-    return tuple(map(int, match.groups())) if match else ()
 
 
 def kept_out(entry: read_cluster.Entry) -> str:

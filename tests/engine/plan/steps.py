@@ -96,6 +96,11 @@ _LAB = [
     Step("another Service", put("workloads.product.services.goods", {"ports": {"http": 80}}), {}),
     Step("a probe", put("workloads.product.probe.period", 5), all_of("registers", "product-1", "product-2")),
     Step(
+        "a header of the probe",
+        put("workloads.product.probe.http.headers", {"X-Probe": "mesh"}),
+        all_of("registers", "product-1", "product-2"),
+    ),
+    Step(
         "a port",
         together(put("workloads.product.ports.http", 8081), put("workloads.product.probe.http.port", 8081)),
         all_of("registers", "product-1", "product-2"),
