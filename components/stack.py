@@ -96,6 +96,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
     complete += dispatch.instance_groups(settings, networks, workloads, in_cluster)
     outputs: dict[str, object] = {
         "gateway": mesh.gateway,
+        "gatewayPort": mesh.gateway_port,
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in machines.items()},
     }
     if settings.verify.mode != "none":

@@ -13,6 +13,7 @@ from ..config.workload import WorkloadSettings
 from ..istio.manifests import probe, workload_group
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
+from ..names import XDS_PORT
 from ..versions import without_variant
 from .bundle import Bundle, Owner, with_root_certificate
 from .files import compact_json, configuration_files
@@ -32,6 +33,7 @@ class JoinInputs:
     workload: the workload's settings.
     mesh: the mesh's settings.
     facts: what the mesh is.
+    gateway_port: the gateway's port for machines.
     """
 
     owner: Owner
@@ -42,6 +44,7 @@ class JoinInputs:
     workload: WorkloadSettings
     mesh: MeshSettings
     facts: MeshFacts
+    gateway_port: int = XDS_PORT
 
 
 def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:
@@ -157,6 +160,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
         package_sha256=package_digest(package),
         fail_closed=workload.fail_closed,
         grace_s=inputs.facts.grace_s,
+        gateway_port=inputs.gateway_port,
     )
     files = configuration_files(settings)
     return with_root_certificate(replace(settings, files=files), inputs.root_certificate)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..manifest import Manifest
-from ..names import DISCONNECT_GRACE
+from ..names import DISCONNECT_GRACE, XDS_PORT
 from ..shell import assignments, read_script, remote_script
 
 PROGRAMS = "/opt/istio-vm-mesh"
@@ -79,7 +79,7 @@ class Bundle:
     owner: who joins it.
     proxy: the machine's ProxyConfig.
     address: the address by which pods reach the machine.
-    gateway: the east-west gateway's address or DNS name.
+    gateway, gateway_port: the east-west gateway's address or DNS name, and its port for machines.
     package_url: where the machine gets Istio's package; `{package}` is open until it joins.
     registered: what istiod copies at registration, and never again.
     files: the files that the settings decide; scripts and units come with the role. A join's
@@ -101,6 +101,7 @@ class Bundle:
     package_sha256: str = ""
     fail_closed: bool = False
     grace_s: int = DISCONNECT_GRACE
+    gateway_port: int = XDS_PORT
 
 
 def with_root_certificate(bundle: Bundle, text: str) -> Bundle:
@@ -175,6 +176,7 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "WORKLOAD": bundle.owner.workload,
         "JOINED_ADDRESS": bundle.address,
         "GATEWAY": bundle.gateway,
+        "GATEWAY_PORT": str(bundle.gateway_port),
         "FILES": base64.b64encode(files).decode(),
         "PACKAGE_URL": bundle.package_url,
         "PACKAGE_SHA256": bundle.package_sha256,

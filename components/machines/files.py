@@ -84,7 +84,7 @@ def overrides_env(bundle: Bundle) -> str:
     """
     owner, metadata = bundle.owner, bundle.proxy["proxyMetadata"]
     proxy = {
-        "discoveryAddress": f"{bundle.gateway}:{XDS_PORT}",
+        "discoveryAddress": f"{bundle.gateway}:{bundle.gateway_port}",
         "binaryPath": ENVOY,
         "configPath": "./etc/istio/proxy",
     }
@@ -115,6 +115,8 @@ def overrides_env(bundle: Bundle) -> str:
         variables["ISTIO_METAJSON_LABELS"] = compact_json(dict(sorted(labels.items())))
     if bundle.grace_s != DISCONNECT_GRACE:
         variables["DISCONNECT_GRACE_S"] = str(bundle.grace_s)
+    if bundle.gateway_port != XDS_PORT:
+        variables |= {"GATEWAY_HOST": bundle.gateway, "GATEWAY_PORT": str(bundle.gateway_port)}
     if bundle.fail_closed:
         variables["FAIL_CLOSED"] = "1"
     if bundle.role == "router":

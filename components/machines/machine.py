@@ -183,6 +183,7 @@ class Machine(pulumi.ComponentResource):
                 owner=self._owner(values["registration"]),
                 workload=self.workload.settings,
                 mesh=self.workload.mesh.settings,
+                gateway_port=self.workload.mesh.gateway_port,
                 **others,
             )
         )

@@ -4,7 +4,7 @@
 # it repairs, and restarts the agent only if something differs. A second run changes nothing.
 # The last line of the output is the digest: an output that ends otherwise is a join that failed.
 # Variables, on standard input with all that is secret: MACHINE, PROJECT, STACK, REGISTRATION,
-# NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), TOKEN, FILES (a tar in base64),
+# NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), GATEWAY_PORT, TOKEN, FILES (a tar in base64),
 # PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S, DEADLINE_S, DIGEST,
 # REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the machine's), KEPT_OUT (1
 # where an entry of this program keeps the machine out of the mesh), ASK; where startup.sh stands
@@ -131,9 +131,9 @@ check_owner() {
 }
 
 check_gateway() {
-  can_connect "$GATEWAY" 15012 5 2>/dev/null ||
-    fail "cannot reach the east-west gateway at $GATEWAY port 15012: check the gateway's address" \
-      "and the firewall between this machine and the gateway"
+  can_connect "$GATEWAY" "$GATEWAY_PORT" 5 2>/dev/null ||
+    fail "cannot reach the east-west gateway at $GATEWAY port $GATEWAY_PORT: check the gateway's" \
+      "address and the firewall between this machine and the gateway"
 }
 
 # A host that cannot close its ports is refused (redirect_guard.sh).
@@ -585,7 +585,8 @@ diagnose() { # since
       "is $GATEWAY the gateway of this mesh?"
     ;;
   *"x509: certificate is valid for"*)
-    fail "what answers at $GATEWAY port 15012 is not istiod: is it the gateway of this mesh?"
+    fail "what answers at $GATEWAY port $GATEWAY_PORT is not istiod:" \
+      "is it the gateway of this mesh?"
     ;;
   *Unauthenticated* | *"authentication failure"*) fail_for_token ;;
   esac

@@ -66,6 +66,7 @@ is_known() { # endpoint
 request() {
   local header headers=(--header 'Connection: close')
   if [ -n "$URL_PATH" ]; then
+    # shellcheck disable=SC2153 # a variable of the call
     while IFS= read -r header; do
       [ -z "$header" ] || headers+=(--header "$header")
     done <<<"$HEADERS"
@@ -184,11 +185,11 @@ caller_identity() {
 }
 
 print_calls() {
-  local identity endpoint
-  identity=$(caller_identity)
+  local spiffe_id endpoint
+  spiffe_id=$(caller_identity)
   for endpoint in "${!now[@]}"; do
     if [ "${now[$endpoint]}" -gt 0 ]; then
-      printf 'call\t%s\t%s\t%s\t%s\t%s\t%s\n' "$CALLER" "$identity" \
+      printf 'call\t%s\t%s\t%s\t%s\t%s\t%s\n' "$CALLER" "$spiffe_id" \
         "$HOST:$PORT" "$endpoint" "$IDENTITY" "${now[$endpoint]}"
     fi
   done | sort

@@ -46,6 +46,7 @@ REASONS = {
     "fail-closed": "its setting failClosed",
     "forget": "its setting forget",
     "gateway": "the gateway's address",
+    "gateway-port": "the gateway's port",
     "grace": "istiod's grace period",
     "group-size": "the least number of machines",
     "host": "the machine itself",

@@ -198,6 +198,7 @@ _EXISTING = [
         together(put("cluster.gateway.address", "10.11.0.251"), put("cluster.gateway.service.loadBalancerIP", "10.11.0.251")),
         all_of("restarts", "billing-1", "billing-9"),
     ),
+    Step("another port of the gateway", put("cluster.gateway.port", 443), all_of("restarts", "billing-1", "billing-9")),
     Step("callers of the gateway", put("cluster.gateway.service.loadBalancerSourceRanges", ["10.11.0.0/24", "10.12.0.0/24"]), {}),
     Step(
         "another service account",
