@@ -166,6 +166,12 @@ class SshMachine(Record):
         default=None,
         description="IP address by which pods reach the machine. Default: `host`.",
     )
+    locality: str | None = Field(
+        default=None,
+        description="Where the machine is, as `region/zone` or `region/zone/subzone`, in the names "
+        "that the cluster's nodes have in their labels `topology.kubernetes.io/region` and "
+        "`/zone`. Default: the workload's `locality`.",
+    )
     bastion: Bastion | None = Field(
         default=None,
         description="SSH server that the connection to this machine goes through. "

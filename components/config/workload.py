@@ -260,6 +260,13 @@ class WorkloadSettings(Record):
         "pods and of the Jobs that verify it. They exist; this program does not create them. "
         "Default: those of the mesh (`global.imagePullSecrets` of istiod's values).",
     )
+    locality: str | None = Field(
+        default=None,
+        description="Where machines of the workload are that state no `locality` and no zone, as "
+        "`region/zone`. With a DestinationRule that has outlier detection, Istio prefers endpoints "
+        "near the caller: without a locality, machines get no requests while a pod is healthy. "
+        "Default: none.",
+    )
     max_unavailable: CountOrPercentage = Field(
         default="25%",
         description="How many agents of the workload's machines an update stops at once: a number, "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ..config.addresses import is_address
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts, left_out, refuses_sidecars
-from ..names import MANAGED_BY_LABEL, POD_SECURITY_LABEL, PROJECT, STACK_LABEL
+from ..names import MANAGED_BY_LABEL, NETWORK_LABEL, POD_SECURITY_LABEL, PROJECT, STACK_LABEL
 from ..versions import image_tag
 
 AMBIENT_LABEL = "istio.io/dataplane-mode"
@@ -160,6 +160,6 @@ def gateway_problems(adoption: Adoption, published: Mapping[str, str]) -> Iterat
     yield (
         f"istiod gives machines of {others} another address for calls to pods: {given}; "
         f"cluster.gateway.address is {address}. Give an address of the gateway's Service; if that is not reached "
-        "because of NAT, take the label topology.istio.io/network off the Service and publish "
+        "because of NAT, take the label {NETWORK_LABEL} off the Service and publish "
         f"{address} by a Gateway of the class istio-remote, or have the program install a gateway (behindNat)"
     )

@@ -139,6 +139,8 @@ def workload_group(workload: WorkloadSettings, network: str) -> Manifest:
                 "ports": dict(workload.ports),
                 "serviceAccount": workload.service_account_name,
                 "network": network,
+                # Of machines that state none when they register.
+                **({"locality": workload.locality} if workload.locality else {}),
             },
             "probe": probe(workload.probe),
         },

@@ -34,6 +34,7 @@ class JoinInputs:
     mesh: the mesh's settings.
     facts: what the mesh is.
     gateway_port: the gateway's port for machines.
+    locality: where the machine is, as `region/zone`; "" where nobody says it.
     """
 
     owner: Owner
@@ -45,6 +46,7 @@ class JoinInputs:
     mesh: MeshSettings
     facts: MeshFacts
     gateway_port: int = XDS_PORT
+    locality: str = ""
 
 
 def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:
@@ -161,6 +163,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
         fail_closed=workload.fail_closed,
         grace_s=inputs.facts.grace_s,
         gateway_port=inputs.gateway_port,
+        locality=inputs.locality,
     )
     files = configuration_files(settings)
     return with_root_certificate(replace(settings, files=files), inputs.root_certificate)

@@ -88,6 +88,7 @@ class Bundle:
     package_sha256: the package's SHA-256; "" reads it from `<package_url>.sha256`.
     fail_closed: whether captured ports are closed while nothing redirects them.
     grace_s: seconds from the agent's last connection until istiod removes the WorkloadEntry.
+    locality: where the machine is, as `region/zone`; "" where nobody says it.
     """
 
     owner: Owner = field(metadata={"record": Owner})
@@ -102,6 +103,7 @@ class Bundle:
     fail_closed: bool = False
     grace_s: int = DISCONNECT_GRACE
     gateway_port: int = XDS_PORT
+    locality: str = ""
 
 
 def with_root_certificate(bundle: Bundle, text: str) -> Bundle:
@@ -165,7 +167,7 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
     not in it, since the agent reads a new token when it needs one.
     """
     files = archive([*bundle.files, *role_files(bundle.role), *more_files])
-    described = json.dumps([bundle.registered, bundle.owner.registration])
+    described = json.dumps([bundle.registered, bundle.owner.registration, bundle.locality])
     package = [bundle.package_url, bundle.package_sha256]
     compared = json.dumps([hashlib.sha256(files).hexdigest(), *package, described])
     return {

@@ -19,6 +19,7 @@ from ..names import (
     AGENT_PORT,
     DISCONNECT_GRACE,
     ENVOY_ADMIN_PORT,
+    LOCALITY_LABEL,
     MACHINE_LABEL,
     METRICS_PORT,
     REGISTRATION_LABEL,
@@ -106,12 +107,13 @@ def overrides_env(bundle: Bundle) -> str:
     }
     if others:
         variables["ISTIO_LOCAL_EXCLUDE_PORTS"] = _excluded_ports(AGENT_PORT)
-    if owner.registration:
-        labels = {
-            **json.loads(metadata["ISTIO_METAJSON_LABELS"]),
-            REGISTRATION_LABEL: owner.registration,
-            MACHINE_LABEL: owner.machine,
-        }
+    registered = {REGISTRATION_LABEL: owner.registration, MACHINE_LABEL: owner.machine}
+    more = {
+        **(registered if owner.registration else {}),
+        **({LOCALITY_LABEL: bundle.locality} if bundle.locality else {}),
+    }
+    if more:
+        labels = {**json.loads(metadata["ISTIO_METAJSON_LABELS"]), **more}
         variables["ISTIO_METAJSON_LABELS"] = compact_json(dict(sorted(labels.items())))
     if bundle.grace_s != DISCONNECT_GRACE:
         variables["DISCONNECT_GRACE_S"] = str(bundle.grace_s)

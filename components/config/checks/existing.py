@@ -11,6 +11,7 @@ from ..addresses import DNS_NAME, is_address, is_port, within
 from ..existing import ExistingCluster, ExistingGateway, SshMachine
 from ..problems import Problem, suggestion
 from ..stack import Settings
+from .names import check_locality
 
 _NODE_PORTS = range(30000, 32768)
 """Kubernetes' default range of ports of nodes."""
@@ -60,6 +61,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     for name, machine in settings.machines_of_type(SshMachine).items():
         path = f"machines.{name}"
         yield from check_server(path, machine)
+        yield from check_locality(path, machine.locality)
         if machine.bastion:
             yield from check_server(f"{path}.bastion", machine.bastion)
         if machine.take_over is not None and not _STACK.fullmatch(machine.take_over):

@@ -20,7 +20,7 @@ from ..existing import ExistingCluster
 from ..problems import Problem, suggestion
 from ..stack import NamespaceSettings, Settings
 from ..workload import HttpProbe, Pods, Probe, Service, ServiceAccount, WorkloadSettings
-from .names import KUBERNETES_NAME, check_annotations, check_labels, check_names
+from .names import KUBERNETES_NAME, check_annotations, check_labels, check_locality, check_names
 
 # First words of a port's name, by which Istio selects its protocol (istio.io: Protocol Selection).
 PROTOCOLS = frozenset(
@@ -129,6 +129,7 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             "a Service selects its workload by labels: give at least one, such as app",
         )
     yield from check_labels(f"{path}.labels", workload.labels)
+    yield from check_locality(path, workload.locality)
     yield from _check_service_account(f"{path}.serviceAccount", workload.service_account)
     yield from _check_ports(f"{path}.ports", workload)
     yield from _check_probe(f"{path}.probe", workload.probe, workload)

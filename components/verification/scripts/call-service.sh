@@ -122,9 +122,22 @@ takes_connections() { # endpoint
   [ "${failures:-0}" = 0 ]
 }
 
+# Prints how many other groups of endpoints Envoy prefers to an endpoint's.
+priority() { # endpoint
+  local number
+  number=$(direct_curl --max-time 5 "$ADMIN/clusters" |
+    sed -n "s/^outbound|$PORT||$HOST::$1::priority::\([0-9]*\)\$/\1/p" | head -n 1)
+  echo "${number:-0}"
+}
+
 # Prints why an endpoint does not answer.
 explain() { # endpoint
   local address=${1%:*} number=${1##*:} error route
+  if [ "$(priority "$1")" -gt 0 ]; then
+    echo "others come first, because they are nearer (a DestinationRule with outlier detection" \
+      "prefers them): state the locality of the machine, or switch localityLbSetting off there"
+    return
+  fi
   error=$(takes_connections "$1" 2>&1) && {
     echo "it takes connections: does the application answer there," \
       "and is its certificate the mesh's?"

@@ -79,6 +79,7 @@ def of_join(payload: Mapping[str, Any], environment: Mapping[str, Any]) -> Facts
         "workload": f"{owner.get('namespace')}/{owner.get('workload')}",
         "registration": owner.get("registration"),
         "registered": bundle.get("registered"),
+        "locality": bundle.get("locality", ""),
     }
     restart |= {
         "version": bundle.get("package_url"),

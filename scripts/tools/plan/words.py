@@ -53,6 +53,7 @@ REASONS = {
     "image": "its image",
     "join-script": "the script that joins it",
     "labels": "labels",
+    "locality": "where it is",
     "machine-files": "scripts and units on the machine",
     "machine-type": "its machine type",
     "max-unavailable": "maxUnavailable",

@@ -199,6 +199,8 @@ _EXISTING = [
         all_of("restarts", "billing-1", "billing-9"),
     ),
     Step("another port of the gateway", put("cluster.gateway.port", 443), all_of("restarts", "billing-1", "billing-9")),
+    Step("a locality", put("machines.billing-1.locality", "north/north-1"), {"billing-1": "registers"}),
+    Step("a locality of all", put("workloads.billing.locality", "north/north-2"), all_of("registers", "billing-1", "billing-9")),
     Step("callers of the gateway", put("cluster.gateway.service.loadBalancerSourceRanges", ["10.11.0.0/24", "10.12.0.0/24"]), {}),
     Step(
         "another service account",

@@ -21,7 +21,7 @@ CURL = r"""case "$*" in
 */clusters*)
   n=$(cat "$STATE/count" 2>/dev/null || echo 0)
   for endpoint in $ENDPOINTS; do echo "outbound|80||{host}::$endpoint::rq_success::$n"; echo "outbound|80||{host}::$endpoint::rq_total::99"; done
-  for endpoint in $SILENT; do echo "outbound|80||{host}::$endpoint::rq_success::7"; echo "outbound|80||{host}::$endpoint::cx_connect_fail::$FAILED"; done ;;
+  for endpoint in $SILENT; do echo "outbound|80||{host}::$endpoint::rq_success::7"; echo "outbound|80||{host}::$endpoint::cx_connect_fail::$FAILED"; echo "outbound|80||{host}::$endpoint::priority::${PRIORITY:-0}"; done ;;
 */certs*) echo '"uri": "spiffe://cluster.local/ns/shop/sa/caller"' ;;
 */config_dump*) echo "\"exact\": \"$CALLEE\"" ;;
 */server_info*) [ -z "$DOWN" ] || exit 7 ;;
@@ -90,6 +90,7 @@ def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
         ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080"}, "no answer from 172.31.6.130:8080"),
         ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080", "TRIED": "No route to host"}, "it takes no connection (No route; packets leave via 10.0.0.1 dev eth0): is there a route"),
         ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080", "TRIED": ""}, "it takes connections"),
+        ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080", "PRIORITY": "1"}, "others come first, because they are nearer"),
         ({"ENDPOINTS": "172.31.6.130:8080", "STATUS": "403"}, f"{HOST} answers /healthz with the status 403, where the probe gets 200 to 399: does an AuthorizationPolicy refuse spiffe://cluster.local/ns/shop/sa/caller,"),
         ({"ENDPOINTS": "172.31.6.130:8080", "STATUS": "404"}, "with the status 404"),
         ({"ENDPOINTS": "172.31.6.130:8080", "CALLEE": "spiffe://cluster.local/ns/shop/sa/other"}, "without mutual TLS for spiffe://cluster.local/ns/shop/sa/product"),
