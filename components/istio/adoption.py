@@ -160,6 +160,6 @@ def gateway_problems(adoption: Adoption, published: Mapping[str, str]) -> Iterat
     yield (
         f"istiod gives machines of {others} another address for calls to pods: {given}; "
         f"cluster.gateway.address is {address}. Give an address of the gateway's Service; if that is not reached "
-        "because of NAT, take the label {NETWORK_LABEL} off the Service and publish "
+        f"because of NAT, take the label {NETWORK_LABEL} off the Service and publish "
         f"{address} by a Gateway of the class istio-remote, or have the program install a gateway (behindNat)"
     )
