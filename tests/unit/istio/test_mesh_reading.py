@@ -272,7 +272,7 @@ def test_a_gateway_behind_nat_is_refused_where_machines_would_be_given_another_a
     cluster.services = [entrance("entrance", "vpc", **each) for each in services]
     cluster.services += [entrance("other", "another", **balancer({"ip": "10.9.9.9"}))]
     cluster.gateways = [entrance("entrance", "vpc", **each) for each in gateways]
-    stated = {"network": "vpc", "revision": "stable", "created_namespaces": {}, "gateway_address": "203.0.113.9"}
+    stated: dict[str, Any] = {"network": "vpc", "revision": "stable", "created_namespaces": {}, "gateway_address": "203.0.113.9"}
     _, failures = read(cluster, monkeypatch, **stated, other_networks=("far",))
     assert len(failures) == (1 if refused else 0)
     if refused:

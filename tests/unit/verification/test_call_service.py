@@ -131,8 +131,9 @@ def test_a_call_has_the_headers_of_the_probe_but_the_host(tmp_path: Path) -> Non
 
 def test_an_application_that_ends_tls_itself_is_called_by_a_connection() -> None:
     """Its TLS goes through Envoy as it is, so a plain request would be no request."""
-    for scheme, path in (("HTTP", "/healthz"), ("HTTPS", "")):
-        called = jobs.Called(probed_by(HttpProbe(port=8080, path="/healthz", scheme=scheme)), FACTS)
+    plain = HttpProbe(port=8080, path="/healthz")
+    for http, path in ((plain, "/healthz"), (HttpProbe(port=8080, path="/healthz", scheme="HTTPS"), "")):
+        called = jobs.Called(probed_by(http), FACTS)
         assert jobs.call_variables(called, caller="m", mode="fail")["URL_PATH"] == path
 
 
