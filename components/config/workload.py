@@ -50,6 +50,16 @@ class HttpProbe(Record):
         default="/",
         description="Path of the HTTP request, beginning with a slash. Default: the root path.",
     )
+    scheme: Literal["HTTP", "HTTPS"] = Field(
+        default="HTTP",
+        description="`HTTPS` for an application that ends TLS itself; its certificate is not "
+        "checked, and verification calls it by a TCP connection. Default: `HTTP`.",
+    )
+    headers: Mapping[str, str] = Field(
+        default={},
+        description="Headers of the HTTP request, by name. They are in the cluster and on machines "
+        "as they stand here, so put no secret into them. Default: none but those of HTTP.",
+    )
 
 
 class TcpProbe(Record):
@@ -249,6 +259,13 @@ class WorkloadSettings(Record):
         description="Secrets of the workload's namespace with which nodes pull the images of its "
         "pods and of the Jobs that verify it. They exist; this program does not create them. "
         "Default: those of the mesh (`global.imagePullSecrets` of istiod's values).",
+    )
+    locality: str | None = Field(
+        default=None,
+        description="Where machines of the workload are that state no `locality` and no zone, as "
+        "`region/zone`. With a DestinationRule that has outlier detection, Istio prefers endpoints "
+        "near the caller: without a locality, machines get no requests while a pod is healthy. "
+        "Default: none.",
     )
     max_unavailable: CountOrPercentage = Field(
         default="25%",

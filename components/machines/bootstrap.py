@@ -13,6 +13,8 @@ from ..config.workload import WorkloadSettings
 from ..istio.manifests import probe, workload_group
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
+from ..names import XDS_PORT
+from ..versions import without_variant
 from .bundle import Bundle, Owner, with_root_certificate
 from .files import compact_json, configuration_files
 
@@ -31,6 +33,8 @@ class JoinInputs:
     workload: the workload's settings.
     mesh: the mesh's settings.
     facts: what the mesh is.
+    gateway_port: the gateway's port for machines.
+    locality: where the machine is, as `region/zone`; "" where nobody says it.
     """
 
     owner: Owner
@@ -41,6 +45,8 @@ class JoinInputs:
     workload: WorkloadSettings
     mesh: MeshSettings
     facts: MeshFacts
+    gateway_port: int = XDS_PORT
+    locality: str = ""
 
 
 def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:
@@ -120,6 +126,11 @@ def registered(workload: WorkloadSettings, network: str) -> str:
     return json.dumps({"group": workload.name, "namespace": workload.namespace, **spec}, sort_keys=True)
 
 
+def package_url(mesh: MeshSettings) -> str:
+    """Return where machines get the package; `{package}` stays until one joins."""
+    return mesh.package.url.replace("{version}", without_variant(mesh.version))
+
+
 def package_digest(package: Package) -> str:
     """Return the SHA-256 that the settings give for a package; "" where they give none.
 
@@ -145,12 +156,14 @@ def bundle(inputs: JoinInputs) -> Bundle:
         proxy=proxy_config(inputs.facts, workload, inputs.network),
         address=inputs.address,
         gateway=inputs.gateway,
-        package_url=package.url.replace("{version}", inputs.mesh.version),
+        package_url=package_url(inputs.mesh),
         registered=registered(workload, inputs.network),
         role=workload.role,
         package_sha256=package_digest(package),
         fail_closed=workload.fail_closed,
         grace_s=inputs.facts.grace_s,
+        gateway_port=inputs.gateway_port,
+        locality=inputs.locality,
     )
     files = configuration_files(settings)
     return with_root_certificate(replace(settings, files=files), inputs.root_certificate)

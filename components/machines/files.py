@@ -19,6 +19,7 @@ from ..names import (
     AGENT_PORT,
     DISCONNECT_GRACE,
     ENVOY_ADMIN_PORT,
+    LOCALITY_LABEL,
     MACHINE_LABEL,
     METRICS_PORT,
     REGISTRATION_LABEL,
@@ -84,7 +85,7 @@ def overrides_env(bundle: Bundle) -> str:
     """
     owner, metadata = bundle.owner, bundle.proxy["proxyMetadata"]
     proxy = {
-        "discoveryAddress": f"{bundle.gateway}:{XDS_PORT}",
+        "discoveryAddress": f"{bundle.gateway}:{bundle.gateway_port}",
         "binaryPath": ENVOY,
         "configPath": "./etc/istio/proxy",
     }
@@ -106,15 +107,18 @@ def overrides_env(bundle: Bundle) -> str:
     }
     if others:
         variables["ISTIO_LOCAL_EXCLUDE_PORTS"] = _excluded_ports(AGENT_PORT)
-    if owner.registration:
-        labels = {
-            **json.loads(metadata["ISTIO_METAJSON_LABELS"]),
-            REGISTRATION_LABEL: owner.registration,
-            MACHINE_LABEL: owner.machine,
-        }
+    registered = {REGISTRATION_LABEL: owner.registration, MACHINE_LABEL: owner.machine}
+    more = {
+        **(registered if owner.registration else {}),
+        **({LOCALITY_LABEL: bundle.locality} if bundle.locality else {}),
+    }
+    if more:
+        labels = {**json.loads(metadata["ISTIO_METAJSON_LABELS"]), **more}
         variables["ISTIO_METAJSON_LABELS"] = compact_json(dict(sorted(labels.items())))
     if bundle.grace_s != DISCONNECT_GRACE:
         variables["DISCONNECT_GRACE_S"] = str(bundle.grace_s)
+    if bundle.gateway_port != XDS_PORT:
+        variables |= {"GATEWAY_HOST": bundle.gateway, "GATEWAY_PORT": str(bundle.gateway_port)}
     if bundle.fail_closed:
         variables["FAIL_CLOSED"] = "1"
     if bundle.role == "router":

@@ -50,6 +50,7 @@ class MachineArgs:
         machines is refused by them.
     take_over: `<project>/<stack>` whose machine it may be until now; None: none.
     forget: whether nothing connects to the machine any more, also when it is removed.
+    locality: where it is, as `region/zone`; "" where nobody says it.
     """
 
     workload: Workload
@@ -59,6 +60,7 @@ class MachineArgs:
     workloads: Sequence[str] = ()
     take_over: str | None = None
     forget: bool = False
+    locality: str = ""
 
 
 class Machine(pulumi.ComponentResource):
@@ -183,6 +185,8 @@ class Machine(pulumi.ComponentResource):
                 owner=self._owner(values["registration"]),
                 workload=self.workload.settings,
                 mesh=self.workload.mesh.settings,
+                gateway_port=self.workload.mesh.gateway_port,
+                locality=self._args.locality,
                 **others,
             )
         )

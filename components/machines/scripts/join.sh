@@ -4,11 +4,11 @@
 # it repairs, and restarts the agent only if something differs. A second run changes nothing.
 # The last line of the output is the digest: an output that ends otherwise is a join that failed.
 # Variables, on standard input with all that is secret: MACHINE, PROJECT, STACK, REGISTRATION,
-# NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), TOKEN, FILES (a tar in base64),
-# PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S, DEADLINE_S, DIGEST,
+# NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), GATEWAY_PORT, TOKEN, FILES (a
+# tar in base64), PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S, DEADLINE_S, DIGEST,
 # REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the machine's), KEPT_OUT (1
 # where an entry of this program keeps the machine out of the mesh), ASK; where startup.sh stands
-# before this text, API_SERVER and ADDRESS too.
+# before this text, API_SERVER, ADDRESS and LOCALITY too.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
 NEEDED_MIB=400 # of a package that is unpacked
 PHASE=''       # prepared: the agent runs on; stopped: the agent is stopped
@@ -131,9 +131,9 @@ check_owner() {
 }
 
 check_gateway() {
-  can_connect "$GATEWAY" 15012 5 2>/dev/null ||
-    fail "cannot reach the east-west gateway at $GATEWAY port 15012: check the gateway's address" \
-      "and the firewall between this machine and the gateway"
+  can_connect "$GATEWAY" "$GATEWAY_PORT" 5 2>/dev/null ||
+    fail "cannot reach the east-west gateway at $GATEWAY port $GATEWAY_PORT: check the gateway's" \
+      "address and the firewall between this machine and the gateway"
 }
 
 # A host that cannot close its ports is refused (redirect_guard.sh).
@@ -353,7 +353,8 @@ files_tar() {
 
 # Fills in what only a machine of an instance group knows of itself.
 render() { # path
-  [ -z "${ADDRESS:-}" ] || sed -i "s/@MACHINE@/$MACHINE/g; s/@ADDRESS@/$ADDRESS/g" "$1"
+  local filled="s/@MACHINE@/$MACHINE/g; s/@ADDRESS@/${ADDRESS:-}/g; s|@LOCALITY@|${LOCALITY:-}|g"
+  [ -z "${ADDRESS:-}" ] || sed -i "$filled" "$1"
 }
 
 stage_files() {
@@ -585,7 +586,8 @@ diagnose() { # since
       "is $GATEWAY the gateway of this mesh?"
     ;;
   *"x509: certificate is valid for"*)
-    fail "what answers at $GATEWAY port 15012 is not istiod: is it the gateway of this mesh?"
+    fail "what answers at $GATEWAY port $GATEWAY_PORT is not istiod:" \
+      "is it the gateway of this mesh?"
     ;;
   *Unauthenticated* | *"authentication failure"*) fail_for_token ;;
   esac

@@ -20,7 +20,7 @@ SCOPES = (
     "https://www.googleapis.com/auth/userinfo.email",
 )
 PERMISSIONS = ("container.clusters.connect",)
-MACHINE, ADDRESS = "@MACHINE@", "@ADDRESS@"
+MACHINE, ADDRESS, LOCALITY = "@MACHINE@", "@ADDRESS@", "@LOCALITY@"
 """Placeholders in the files, which each machine fills in."""
 
 
@@ -93,6 +93,7 @@ def startup_script(inputs: StartupInputs) -> str:
     join = JoinInputs(
         owner=owner,
         address=ADDRESS,
+        locality=LOCALITY,
         network=inputs.network,
         gateway=inputs.gateway,
         root_certificate=inputs.root_certificate,

@@ -73,6 +73,23 @@ def test_the_entry_says_who_joined_the_machine() -> None:
     assert "METAJSON" not in overrides(owner=replace(OWNER, registration="")), "an instance group registers nothing"
 
 
+def test_another_port_of_the_gateway_is_where_the_agent_goes_and_withdraws_from() -> None:
+    proxy = bootstrap.proxy_config(FACTS, PRODUCT, "far")
+    text = files.overrides_env(Bundle(OWNER, proxy, "172.31.6.130", "mesh.example.com", "", "", gateway_port=443))
+    assert '"discoveryAddress": "mesh.example.com:443"' in text
+    assert "GATEWAY_HOST='mesh.example.com'\nGATEWAY_PORT='443'\n" in text
+    assert "GATEWAY_" not in overrides()
+
+
+def test_the_agent_says_where_the_machine_is() -> None:
+    """istiod copies it into the entry, and takes it for the caller's place (istio/istio: pkg/bootstrap/config.go)."""
+    proxy = bootstrap.proxy_config(FACTS, PRODUCT, "far")
+    for owner in (OWNER, replace(OWNER, registration="")):
+        text = files.overrides_env(Bundle(owner, proxy, "172.31.6.130", "gw", "", "", locality="north/north-1"))
+        assert '"istio-locality":"north/north-1"' in text and '"app":"product"' in text
+    assert "istio-locality" not in overrides()
+
+
 def test_nothing_of_istios_package_is_looked_for_where_others_may_have_it() -> None:
     text = overrides()
     assert '"binaryPath": "/opt/istio-vm-mesh/current/usr/local/bin/envoy", "configPath": "./etc/istio/proxy"}' in text
