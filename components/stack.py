@@ -86,6 +86,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             workloads=list(settings.workloads),
             take_over=declared.take_over if isinstance(declared, SshMachine) else None,
             forget=name in forgotten,
+            capture=declared.capture,
         )
         machines[name] = Machine(name, machine_args)
     gateways: dict[str, Gateway] = {}

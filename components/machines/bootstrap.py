@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_network
 from pathlib import Path
 
+from ..config.capture import Capture
 from ..config.mesh import MeshSettings, Package, is_sha256
 from ..config.problems import Problem, SettingsError
 from ..config.workload import WorkloadSettings
 from ..istio.manifests import probe, workload_group
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
-from .bundle import Bundle, Owner, with_root_certificate
+from .bundle import Bundle, Exclusions, Owner, with_root_certificate
 from .files import compact_json, configuration_files
 
 _CANONICAL = "service.istio.io/canonical"
@@ -31,6 +33,7 @@ class JoinInputs:
     workload: the workload's settings.
     mesh: the mesh's settings.
     facts: what the mesh is.
+    capture: what the machine has bypass its proxy, besides what its workload has.
     """
 
     owner: Owner
@@ -41,6 +44,7 @@ class JoinInputs:
     workload: WorkloadSettings
     mesh: MeshSettings
     facts: MeshFacts
+    capture: Capture = Capture()
 
 
 def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:
@@ -137,6 +141,17 @@ def package_digest(package: Package) -> str:
     return text
 
 
+def exclusions(*settings: Capture) -> Exclusions:
+    """Return what several settings exclude, each once and sorted."""
+    cidrs = {str(ip_network(cidr)) for each in settings for cidr in each.exclude_outbound_cidrs}
+    return Exclusions(
+        inbound_ports=tuple(sorted({port for each in settings for port in each.exclude_inbound_ports})),
+        outbound_ports=tuple(sorted({port for each in settings for port in each.exclude_outbound_ports})),
+        outbound_cidrs=tuple(sorted(cidrs)),
+        interfaces=tuple(sorted({name for each in settings for name in each.exclude_interfaces})),
+    )
+
+
 def bundle(inputs: JoinInputs) -> Bundle:
     """Return what a machine is joined with."""
     workload, package = inputs.workload, inputs.mesh.package
@@ -150,6 +165,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
         role=workload.role,
         package_sha256=package_digest(package),
         fail_closed=workload.fail_closed,
+        exclusions=exclusions(workload.capture, inputs.capture),
         grace_s=inputs.facts.grace_s,
     )
     files = configuration_files(settings)

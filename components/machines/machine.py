@@ -21,6 +21,7 @@ from typing import Any
 import pulumi
 
 from .. import commands, names, shell
+from ..config.capture import Capture
 from ..istio.workload import Workload
 from ..local import openssh
 from .bootstrap import JoinInputs, bundle
@@ -50,6 +51,7 @@ class MachineArgs:
         machines is refused by them.
     take_over: `<project>/<stack>` whose machine it may be until now; None: none.
     forget: whether nothing connects to the machine any more, also when it is removed.
+    capture: what bypasses its proxy, besides what its workload has.
     """
 
     workload: Workload
@@ -59,6 +61,7 @@ class MachineArgs:
     workloads: Sequence[str] = ()
     take_over: str | None = None
     forget: bool = False
+    capture: Capture = Capture()
 
 
 class Machine(pulumi.ComponentResource):
@@ -183,6 +186,7 @@ class Machine(pulumi.ComponentResource):
                 owner=self._owner(values["registration"]),
                 workload=self.workload.settings,
                 mesh=self.workload.mesh.settings,
+                capture=self._args.capture,
                 **others,
             )
         )

@@ -137,7 +137,12 @@ class Host:
                 f"ip link add veth-{bridge} type veth peer name eth0 netns {process.pid};"
                 f"ip link set veth-{bridge} master {bridge}; ip link set {bridge} up; ip link set veth-{bridge} up"
             )
-            for command in ("link set lo up", "link set eth0 up", f"address add {CONTAINER}/24 dev eth0", f"route add default via {BRIDGE}"):
+            for command in (
+                "link set lo up",
+                "link set eth0 up",
+                f"address add {CONTAINER}/24 dev eth0",
+                f"route add default via {BRIDGE}",
+            ):
                 subprocess.run([*_enter(process.pid), "ip", *command.split()], check=True)
             server = stack.enter_context(_process([*_enter(process.pid), sys.executable, "-c", SERVER, "80=container"]))
             assert server.stdout and server.stdout.readline() == "ready\n"

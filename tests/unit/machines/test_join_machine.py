@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -209,6 +210,13 @@ STAMPED = "owner mesh prod billing-9 4567 198.51.100.7 shop invoices"
 
 
 @pytest.mark.parametrize("joined_by", ["4567", ""], ids=["joined", "its first join has not ended"])
+def test_what_a_join_changes_of_a_host_is_in_one_list(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.questions = [f"changes {base64.b64encode(b'first thing').decode()}", f"changes {base64.b64encode(bytes([255])).decode()}"]
+    join_machine.run(PAYLOAD)
+    assert machine.answers == ["yes", "yes"]
+    assert "machine billing-1: this host, from now on:\n  - first thing\n" in capsys.readouterr().err
+
+
 def test_one_host_by_two_addresses_is_refused_with_both_names(machine: Machine, held: Slots, joined_by: str) -> None:
     """Each update would give the host to one of them and then to the other."""
     machine.questions, held.stack["shop/invoices billing-9"] = [STAMPED], joined_by
