@@ -222,8 +222,8 @@ class GceMachine(Record):
     )
     capture: Capture = Field(
         default_factory=Capture,
-        description="What of the traffic of the Compute Engine machine bypasses the proxy, besides what "
-        "its workload excludes. Default: nothing more.",
+        description="What of the traffic of the Compute Engine machine bypasses the proxy, besides "
+        "what its workload excludes. Default: nothing more.",
     )
 
 

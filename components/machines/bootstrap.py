@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -44,7 +44,7 @@ class JoinInputs:
     workload: WorkloadSettings
     mesh: MeshSettings
     facts: MeshFacts
-    capture: Capture = Capture()
+    capture: Capture = field(default_factory=Capture)
 
 
 def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:
@@ -141,8 +141,10 @@ def package_digest(package: Package) -> str:
     return text
 
 
-def exclusions(*settings: Capture) -> Exclusions:
-    """Return what several settings exclude, each once and sorted."""
+def exclusions(*settings: Capture) -> Exclusions | None:
+    """Return what several settings exclude, each once and sorted; None where they exclude nothing."""
+    if not any(each != Capture() for each in settings):
+        return None
     cidrs = {str(ip_network(cidr)) for each in settings for cidr in each.exclude_outbound_cidrs}
     return Exclusions(
         inbound_ports=tuple(sorted({port for each in settings for port in each.exclude_inbound_ports})),

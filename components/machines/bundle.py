@@ -101,7 +101,7 @@ class Bundle:
         payload leaves them out, because they follow from the rest (`files.configuration_files`).
     role: "sidecar" or "router".
     package_sha256: the package's SHA-256; "" reads it from `<package_url>.sha256`.
-    exclusions: what bypasses the proxy; of a sidecar alone.
+    exclusions: what bypasses the proxy of a sidecar; None: the default alone.
     fail_closed: whether captured ports are closed while nothing redirects them.
     grace_s: seconds from the agent's last connection until istiod removes the WorkloadEntry.
     """
@@ -116,7 +116,7 @@ class Bundle:
     role: str = "sidecar"
     package_sha256: str = ""
     fail_closed: bool = False
-    exclusions: Exclusions = field(default=Exclusions(), metadata={"record": Exclusions})
+    exclusions: Exclusions | None = field(default=None, metadata={"record": Exclusions})
     grace_s: int = DISCONNECT_GRACE
 
 

@@ -109,7 +109,7 @@ def overrides_env(bundle: Bundle) -> str:
         "ISTIO_INBOUND_PORTS": "*",
     }
     if bundle.role == "sidecar":
-        variables |= _capture(bundle.exclusions, metadata, bool(others))
+        variables |= _capture(bundle.exclusions or Exclusions(), metadata, bool(others))
     if owner.registration:
         labels = {
             **json.loads(metadata["ISTIO_METAJSON_LABELS"]),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pulumi
@@ -61,7 +61,7 @@ class MachineArgs:
     workloads: Sequence[str] = ()
     take_over: str | None = None
     forget: bool = False
-    capture: Capture = Capture()
+    capture: Capture = field(default_factory=Capture)
 
 
 class Machine(pulumi.ComponentResource):

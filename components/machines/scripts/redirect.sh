@@ -14,8 +14,8 @@ LOCK=/run/istio-vm-mesh-redirect.lock
 WITHDRAWN=/run/istio-vm-mesh-withdrawn
 SSH_CONFIGURATION=/etc/ssh
 
-# Which rules are Istio's: those in its chains, and those that lead to them. Chains of istio-cni have
-# other names. A comment of another program's rule is not read.
+# Which rules are Istio's: those in its chains, and those that lead to them. Chains of istio-cni
+# have other names. A comment of another program's rule is not read.
 OURS='
 function is_chain(name) {
   return name ~ /^ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT|DROP|DIVERT|TPROXY)$/
@@ -354,7 +354,7 @@ repair_program() { # program difference
   case $2 in
   '') [ ! -e "$RULES/complaint" ] || rm -f "$RULES/complaint" ;;
   unreadable) complain "cannot read the rules of $1: is 'nft' installed?" ;;
-  *again*) compare_shapes "$1" || make_again "other programs have rules of nftables in its tables" ;;
+  *again*) compare_shapes "$1" || make_again "rules of nftables are in its tables" ;;
   *)
     if "$1-restore" --noflush --wait=5 <<<"$2"; then
       tables=$(sed -n 's/^\*//p' <<<"$2" | paste -sd ' ')
@@ -379,8 +379,8 @@ compare_shapes() { # program
 
 # Prints the chains of `nat` whose first rule leads to Istio's.
 leads() {
-  awk "$OURS"'$1 == "nat" && $2 !~ /^[:=]/ && !seen[$2]++ && is_ours($2, rest($0, 2)) { print $2 }' |
-    sort
+  awk "$OURS"'
+    $1 == "nat" && $2 !~ /^[:=]/ && !seen[$2]++ && is_ours($2, rest($0, 2)) { print $2 }' | sort
 }
 
 shape() {

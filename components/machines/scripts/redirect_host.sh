@@ -33,12 +33,11 @@ translations() {
         $1 == "nat" && !is_chain($2) { sub(/^[^ ]+ [^ ]+ /, ""); print "iptables", $0 }'
     done
     nft list ruleset 2>/dev/null | awk '
-      /^table / { table = $2 " " $3 }
-      table !~ /^ip6? nat$/ { gsub(/^[ \t]+/, ""); print "nftables:" table "|", $0 }'
+      /^table / { table = $2 "/" $3 }
+      table !~ /^ip6?\/nat$/ { print table, $0 }'
   } | awk '
     {
-      kind = $1; sub(/^[^ ]+ /, "")
-      if (kind ~ /^nftables/) { split($0, parts, "| "); kind = kind " " parts[1]; $0 = parts[2] }
+      kind = $1; sub(/^[^ ]+[ \t]+/, "")
       if ($0 !~ /-j (DNAT|REDIRECT)|(^| )(dnat|redirect)( |$)/ || $0 ~ /(^| )udp /) next
       ports = ""
       if (match($0, /dports? [0-9:,]+/)) ports = substr($0, RSTART, RLENGTH)
@@ -46,12 +45,10 @@ translations() {
       else if (match($0, /dport [0-9-]+/)) ports = substr($0, RSTART, RLENGTH)
       if (ports == "") next
       sub(/^dports? /, "", ports); gsub(/[{} ]/, "", ports); gsub(/:/, "-", ports)
-      target = "another port"
-      if (match($0, /(--to-destination|dnat (ip6? )?to) [^ ]+/)) {
+      target = "-"
+      if (match($0, /(--to-destination|--to-ports|dnat (ip6? )?to|redirect to) [^ ]+/)) {
         target = substr($0, RSTART, RLENGTH); sub(/.* /, "", target)
       }
-      sub(/^nftables:/, "", kind)
-      gsub(/ /, "/", kind)
       print ports, kind, target
     }' | sort -u
 }
@@ -78,7 +75,8 @@ is_loopback() { # addresses
 # Prints why connections to a port would not reach the application. A port that nothing listens on
 # is one whose application is still to come.
 port_refusals() { # port, listeners, translations, open ports
-  local by_rules native addresses names
+  local by_rules native addresses names any=0.0.0.0
+  [[ $INSTANCE_IP != *:* ]] || any=::
   by_rules=$(translations_of "$1" <<<"$3")
   native=$(awk 'NF && $2 != "iptables" { print $2; exit }' <<<"$by_rules")
   addresses=$(awk -v port="$1" '$1 == port { print $2 }' <<<"$2" | sort -u)
@@ -93,7 +91,7 @@ port_refusals() { # port, listeners, translations, open ports
     echo "port $1 of the workload is published to $(awk '{ print $3; exit }' <<<"$by_rules") by" \
       "rules alone, and Envoy's own connections do not follow these: switch on Docker's" \
       "userland-proxy, or run the container in the host's network (--network host)"
-  elif [ -z "$addresses" ] || grep -qxF -e 0.0.0.0 -e "$INSTANCE_IP" <<<"$addresses"; then
+  elif [ -z "$addresses" ] || grep -qxF -e 0.0.0.0 -e "$INSTANCE_IP" -e "$any" <<<"$addresses"; then
     :
   elif is_loopback "$addresses"; then
     echo "port $1 of the workload: $names listens on $(paste -sd ' ' <<<"$addresses") alone, and" \
@@ -111,8 +109,8 @@ refusals() {
   open=$(open_ports)
   for port in $(ports); do port_refusals "$port" "$listening" "$rules" "$open"; done
   if has_ipv6 && ! can_redirect_ipv6; then
-    echo "this machine has addresses of IPv6, which ip6tables cannot redirect ('ip6tables -t nat -S'" \
-      "fails): load the module ip6table_nat, or disable IPv6"
+    echo "this machine has addresses of IPv6, which ip6tables cannot redirect" \
+      "('ip6tables -t nat -S' fails): load the module ip6table_nat, or disable IPv6"
   fi
 }
 
@@ -149,11 +147,12 @@ changes() {
       echo lo
     )" | listed)
   echo "captured interfaces: ${interfaces:-none}; left out: ${ISTIO_EXCLUDE_INTERFACES:-none}"
-  echo "connections of this machine go through Envoy, but to ${ISTIO_SERVICE_EXCLUDE_CIDR:-nowhere}" \
-    "and to the ports ${ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE:-none}"
+  echo "connections of this machine go through Envoy, but those to" \
+    "${ISTIO_SERVICE_EXCLUDE_CIDR:-nowhere} and to the ports" \
+    "${ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE:-none}"
   if has_ipv6 && ! envoy_has_ipv6; then
-    echo "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh has no" \
-      "IPv6 (ISTIO_DUAL_STACK)"
+    echo "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh has" \
+      "no IPv6 (ISTIO_DUAL_STACK)"
   fi
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ...config.capture import Capture
 from ...config.mesh import MeshSettings
@@ -83,7 +83,7 @@ class StartupInputs:
     api_server: str
     setup: str = ""
     rotation: int = 0
-    capture: Capture = Capture()
+    capture: Capture = field(default_factory=Capture)
 
 
 def startup_script(inputs: StartupInputs) -> str:

@@ -110,6 +110,7 @@ def test_a_join_carries_every_file_and_the_token_apart() -> None:
         "/etc/systemd/system/istio-vm-mesh.service.d/sidecar.conf",
         "/opt/istio-vm-mesh/scripts/redirect.sh",
         "/opt/istio-vm-mesh/scripts/redirect_guard.sh",
+        "/opt/istio-vm-mesh/scripts/redirect_host.sh",
         "/opt/istio-vm-mesh/scripts/withdraw.sh",
         "/var/lib/istio-vm-mesh/cluster.env",
         "/var/lib/istio-vm-mesh/etc/certs/root-cert.pem",

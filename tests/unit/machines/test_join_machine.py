@@ -205,11 +205,6 @@ def test_a_question_of_another_version_is_answered_by_no(machine: Machine, quest
         join_machine.run(PAYLOAD)
 
 
-STAMPED = "owner mesh prod billing-9 4567 198.51.100.7 shop invoices"
-"""The question of a host that another machine of the stack joined, by another address."""
-
-
-@pytest.mark.parametrize("joined_by", ["4567", ""], ids=["joined", "its first join has not ended"])
 def test_what_a_join_changes_of_a_host_is_in_one_list(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
     machine.questions = [f"changes {base64.b64encode(b'first thing').decode()}", f"changes {base64.b64encode(bytes([255])).decode()}"]
     join_machine.run(PAYLOAD)
@@ -217,6 +212,11 @@ def test_what_a_join_changes_of_a_host_is_in_one_list(machine: Machine, capsys: 
     assert "machine billing-1: this host, from now on:\n  - first thing\n" in capsys.readouterr().err
 
 
+STAMPED = "owner mesh prod billing-9 4567 198.51.100.7 shop invoices"
+"""The question of a host that another machine of the stack joined, by another address."""
+
+
+@pytest.mark.parametrize("joined_by", ["4567", ""], ids=["joined", "its first join has not ended"])
 def test_one_host_by_two_addresses_is_refused_with_both_names(machine: Machine, held: Slots, joined_by: str) -> None:
     """Each update would give the host to one of them and then to the other."""
     machine.questions, held.stack["shop/invoices billing-9"] = [STAMPED], joined_by

@@ -63,6 +63,7 @@ def run(tmp_path: Path, what: str, sockets: str = "", rules: str = "", ruleset: 
     [
         ("", "", {}),
         (socket("0.0.0.0:8080", "nginx"), "", {}),
+        (socket("[::]:8080", "nginx", "v6only:1 "), "", {"INSTANCE_IP": "fd00::5"}),
         (socket("*:8080", "nginx"), "", {}),
         (socket("[::]:8080", "nginx"), "", {}),
         (socket("10.0.0.5:8080", "nginx") + socket("127.0.0.1:8080", "nginx"), "", {}),
@@ -93,7 +94,7 @@ def test_an_application_that_envoy_reaches_is_taken(tmp_path: Path, sockets: str
             "",
             "*nat\n-A PREROUTING -p tcp -m tcp --dport 8080 -j REDIRECT --to-ports 80\nCOMMIT\n",
             "",
-            "published to another port by rules",
+            "published to 80 by rules alone",
         ),
         (socket("0.0.0.0:8080", "docker-proxy"), "", "\t\ttcp dport 8080 dnat to 172.17.0.2:80", "nftables (table ip/docker-bridges)"),
         (
@@ -109,7 +110,7 @@ def test_an_application_that_envoy_would_not_reach_is_refused_by_name(
 ) -> None:
     table = f"table ip docker-bridges {{\n\tchain prerouting {{\n{ruleset}\n\t}}\n}}\n" if ruleset else ""
     (line,) = run(tmp_path, "refusals", sockets, rules, table)
-    assert line.startswith("port 8080 of the workload") and says in line and (":" in line)
+    assert line.startswith("port 8080 of the workload") and says in line and ": " in line
 
 
 def test_a_port_of_ssh_is_none_of_the_workload(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_what_changes_is_in_one_list(tmp_path: Path) -> None:
         "ports that containers publish, or rules redirect, are captured first: 8080 to 172.17.0.2:80",
         "containers and VMs at docker0: what is forwarded for them is not captured, their connections to this host are",
         "captured interfaces: eth0; left out: eth1",
-        "connections of this machine go through Envoy, but to 169.254.0.0/16,fe80::/10 and to the ports none",
+        "connections of this machine go through Envoy, but those to 169.254.0.0/16,fe80::/10 and to the ports none",
         "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh has no IPv6 (ISTIO_DUAL_STACK)",
     ]
     assert not [line for line in run(tmp_path, "changes", IPV6="1", ISTIO_DUAL_STACK="true") if "refused" in line]
