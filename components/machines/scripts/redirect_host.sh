@@ -151,8 +151,8 @@ changes() {
     "${ISTIO_SERVICE_EXCLUDE_CIDR:-nowhere} and to the ports" \
     "${ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE:-none}"
   if has_ipv6 && ! envoy_has_ipv6; then
-    echo "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh has" \
-      "no IPv6 (ISTIO_DUAL_STACK)"
+    echo "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh" \
+      "has no IPv6 (ISTIO_DUAL_STACK)"
   fi
 }
 
