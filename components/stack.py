@@ -87,6 +87,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             take_over=declared.take_over if isinstance(declared, SshMachine) else None,
             forget=name in forgotten,
             locality=settings.locality_of(name),
+            capture=declared.capture,
         )
         machines[name] = Machine(name, machine_args)
     gateways: dict[str, Gateway] = {}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ..names import CROSS_NETWORK_PORT, XDS_PORT
+from .capture import Capture
 from .record import MAP_KEY, Items, Record
 
 
@@ -182,6 +183,11 @@ class SshMachine(Record):
         description="Any number; a change runs the join of the SSH machine again, with a new "
         "token. It repairs what differs, and does not restart an agent that is as it must be. "
         "Default: 0.",
+    )
+    capture: Capture = Field(
+        default_factory=Capture,
+        description="What of the traffic of the existing machine bypasses the proxy, besides what "
+        "its workload excludes. Default: nothing more.",
     )
     take_over: str | None = Field(
         default=None,

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from .capture import Capture
 from .record import MAP_KEY, ROLE, Items, Named, Record
 
 _COUNT_OR_PERCENTAGE = re.compile(r"[1-9][0-9]{0,5}|([1-9][0-9]?|100)%")
@@ -243,6 +244,11 @@ class WorkloadSettings(Record):
         "nothing redirects to the agent, also while the agent starts, stops or has crashed. Ports "
         "of SSH and of the agent stay open. It needs nftables 1.0 and Linux 5.12; a join refuses "
         "other machines. Default: connections reach the application without the agent then.",
+    )
+    capture: Capture = Field(
+        default_factory=Capture,
+        description="What of the traffic of the workload's machines bypasses the proxy. Default: "
+        "SSH, the agent's own ports, and connections to link-local addresses.",
     )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount,

@@ -73,6 +73,21 @@ class Owner:
 
 
 @dataclass(frozen=True)
+class Exclusions:
+    """What the settings have bypass the proxy of a machine: its workload's and its own.
+
+    inbound_ports: TCP ports on which connections from outside are not redirected.
+    outbound_ports, outbound_cidrs: where the machine's own connections are not redirected to.
+    interfaces: network interfaces whose connections are not redirected.
+    """
+
+    inbound_ports: tuple[int, ...] = ()
+    outbound_ports: tuple[int, ...] = ()
+    outbound_cidrs: tuple[str, ...] = ()
+    interfaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Bundle:
     """All that a machine's join depends on, but its token.
 
@@ -86,6 +101,7 @@ class Bundle:
         payload leaves them out, because they follow from the rest (`files.configuration_files`).
     role: "sidecar" or "router".
     package_sha256: the package's SHA-256; "" reads it from `<package_url>.sha256`.
+    exclusions: what bypasses the proxy of a sidecar; None: the default alone.
     fail_closed: whether captured ports are closed while nothing redirects them.
     grace_s: seconds from the agent's last connection until istiod removes the WorkloadEntry.
     locality: where the machine is, as `region/zone`; "" where nobody says it.
@@ -101,6 +117,7 @@ class Bundle:
     role: str = "sidecar"
     package_sha256: str = ""
     fail_closed: bool = False
+    exclusions: Exclusions | None = field(default=None, metadata={"record": Exclusions})
     grace_s: int = DISCONNECT_GRACE
     gateway_port: int = XDS_PORT
     locality: str = ""
@@ -179,6 +196,7 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "JOINED_ADDRESS": bundle.address,
         "GATEWAY": bundle.gateway,
         "GATEWAY_PORT": str(bundle.gateway_port),
+        "ROLE": bundle.role,
         "FILES": base64.b64encode(files).decode(),
         "PACKAGE_URL": bundle.package_url,
         "PACKAGE_SHA256": bundle.package_sha256,

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pulumi
 
 from .. import commands, names, shell
+from ..config.capture import Capture
 from ..istio.workload import Workload
 from ..local import openssh
 from .bootstrap import JoinInputs, bundle
@@ -51,6 +52,7 @@ class MachineArgs:
     take_over: `<project>/<stack>` whose machine it may be until now; None: none.
     forget: whether nothing connects to the machine any more, also when it is removed.
     locality: where it is, as `region/zone`; "" where nobody says it.
+    capture: what bypasses its proxy, besides what its workload has.
     """
 
     workload: Workload
@@ -61,6 +63,7 @@ class MachineArgs:
     take_over: str | None = None
     forget: bool = False
     locality: str = ""
+    capture: Capture = field(default_factory=Capture)
 
 
 class Machine(pulumi.ComponentResource):
@@ -187,6 +190,7 @@ class Machine(pulumi.ComponentResource):
                 mesh=self.workload.mesh.settings,
                 gateway_port=self.workload.mesh.gateway_port,
                 locality=self._args.locality,
+                capture=self._args.capture,
                 **others,
             )
         )

@@ -5,8 +5,9 @@
 # The last line of the output is the digest: an output that ends otherwise is a join that failed.
 # Variables, on standard input with all that is secret: MACHINE, PROJECT, STACK, REGISTRATION,
 # NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), GATEWAY_PORT, TOKEN, FILES (a
-# tar in base64), PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S, DEADLINE_S, DIGEST,
-# REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the machine's), KEPT_OUT (1
+# tar in base64), PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S,
+# DEADLINE_S, DIGEST, REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the
+# machine's), ROLE (sidecar, which redirects the machine's traffic, or router), KEPT_OUT (1
 # where an entry of this program keeps the machine out of the mesh), ASK; where startup.sh stands
 # before this text, API_SERVER, ADDRESS and LOCALITY too.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
@@ -22,7 +23,8 @@ NEW_PACKAGE=''
 DAMAGED=''
 PREVIOUS=''
 OTHER_STACK=''
-AGENT='' # namespace, workload and registration of the agent that runs, by the stamp
+HOST_CHANGES='' # of this host's traffic, one a line
+AGENT=''        # namespace, workload and registration of the agent that runs, by the stamp
 
 # All steps of a join go through here.
 step() { # function arguments
@@ -143,6 +145,40 @@ check_fail_closed() {
   cause=$(files_tar | tar --extract --to-stdout "${PROGRAMS#"$ROOT/"}/scripts/redirect_guard.sh" |
     bash -s possible 2>&1 3<&-) ||
     fail "failClosed is not possible on this machine: ${cause:-see redirect_guard.sh}"
+}
+
+# What the redirection meets on this host is looked at before anything is changed. An application
+# that Envoy would not reach is refused.
+check_host() {
+  local directory problems
+  [ "$ROLE" = sidecar ] || return 0
+  directory=$(mktemp -d)
+  files_tar | tar --extract --no-same-owner --directory "$directory"
+  problems=$(host_facts "$directory" refusals)
+  HOST_CHANGES=$(host_facts "$directory" changes)
+  rm -rf "$directory"
+  [ -z "$problems" ] || fail "$(paste -sd ';' <<<"$problems")"
+}
+
+# Runs redirect_host.sh with the environment of the agent that this join brings.
+host_facts() { # directory with the join's files, refusals or changes
+  (
+    set -a +eu
+    # shellcheck disable=SC1090 # written by the join
+    for file in "$1/${STATE#"$ROOT/"}"/{cluster,overrides}.env; do . "$file"; done
+    export INSTANCE_IP=${ADDRESS:-$JOINED_ADDRESS}
+    bash "$1/${PROGRAMS#"$ROOT/"}/scripts/redirect_host.sh" "$2" 2>/dev/null 3<&- 9<&-
+  )
+}
+
+# Before it acts, in one list.
+report_changes() {
+  [ -n "$HOST_CHANGES" ] || return 0
+  if [ -n "${ASK:-}" ]; then
+    ask changes "$(base64 -w 0 <<<"$HOST_CHANGES")"
+  else
+    printf 'this host, from now on: %s\n' "${HOST_CHANGES//$'\n'/; }" >&2
+  fi
 }
 
 # The token was issued a moment ago. istiod's certificates count from two minutes before they are
@@ -711,6 +747,7 @@ main() {
   step check_owner
   step check_gateway
   step check_token
+  step check_host
   step check_fail_closed
   PHASE=prepared
   step remember
@@ -722,6 +759,7 @@ main() {
   step make_directories
   step deliver_token
   if [ -n "$CHANGED$KEPT_OUT" ] || ! is_in_order; then
+    step report_changes
     step ask_to_stop
     step stop
     step drop_certificate

@@ -86,6 +86,7 @@ def of_join(payload: Mapping[str, Any], environment: Mapping[str, Any]) -> Facts
         "package": bundle.get("package_sha256", ""),
         "role": bundle.get("role", "sidecar"),
         "fail-closed": bundle.get("fail_closed", False),
+        "capture": bundle.get("exclusions") or {},
         "grace": bundle.get("grace_s"),
         "address": bundle.get("address"),
         "gateway": bundle.get("gateway"),

@@ -40,6 +40,7 @@ from .resources import CLUSTER, RELEASE
 REASONS = {
     "access": "how the cluster is reached",
     "address": "its address",
+    "capture": "its setting capture: what bypasses the proxy",
     "canonical": "the labels that name its application",
     "cluster": "another cluster",
     "cluster-id": "the cluster's name in the mesh",

@@ -107,6 +107,14 @@ _LAB = [
     ),
     Step("a Service less", drop("workloads.product.services.goods"), {}),
     Step("failClosed", put("workloads.product.failClosed", True), all_of("restarts", "product-1", "product-2")),
+    Step(
+        "what proxies do not capture",
+        together(
+            put("workloads.product.capture", {"excludeInboundPorts": [9100]}),
+            put("machines.product-1.capture", {"excludeOutboundCidrs": ["10.99.0.0/16"]}),
+        ),
+        all_of("restarts", "product-1", "product-2"),
+    ),
     Step("maxUnavailable", put("workloads.product.maxUnavailable", 2), {}),
     Step("replicas", put("workloads.product.pods.replicas", 3), {}),
     Step("the image of pods", put("workloads.product.pods.image", "echo:2"), {}),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from components.config.capture import Capture
 from components.config.mesh import ChartValues, MeshSettings
 from components.config.workload import WorkloadSettings
 from components.istio import charts, manifests
@@ -99,6 +100,30 @@ def test_nothing_of_istios_package_is_looked_for_where_others_may_have_it() -> N
 
 def test_every_port_of_a_machine_is_captured_whatever_the_group_names() -> None:
     assert "ISTIO_INBOUND_PORTS='*'\n" in overrides()
+
+
+def test_metadata_servers_are_never_captured() -> None:
+    assert "ISTIO_SERVICE_EXCLUDE_CIDR='169.254.0.0/16,fe80::/10'\n" in overrides()
+
+
+def test_what_workload_and_machine_exclude_is_added_to_what_the_mesh_excludes() -> None:
+    of_workload = Capture(exclude_inbound_ports=(9100, 5666), exclude_outbound_cidrs=("10.9.0.0/16", "fd00::/8"))
+    of_machine = Capture(exclude_inbound_ports=(9100,), exclude_outbound_ports=(2049,), exclude_interfaces=("eth1",))
+    proxy = bootstrap.proxy_config(FACTS, PRODUCT, "far")
+    proxy["proxyMetadata"]["ISTIO_SERVICE_EXCLUDE_CIDR"] = "192.0.2.0/24"
+    bundle = Bundle(OWNER, proxy, "172.31.6.130", "gateway", "", "", exclusions=bootstrap.exclusions(of_workload, of_machine))
+    text = files.overrides_env(bundle)
+    assert [line for line in text.splitlines() if "EXCLUDE" in line] == [
+        "ISTIO_EXCLUDE_INTERFACES='eth1'",
+        "ISTIO_LOCAL_EXCLUDE_PORTS='22,15090,15021,15020,5666,9100'",
+        "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE='2049'",
+        "ISTIO_SERVICE_EXCLUDE_CIDR='192.0.2.0/24,169.254.0.0/16,fe80::/10,10.9.0.0/16,fd00::/8'",
+    ]
+    assert "EXCLUDE" not in files.overrides_env(replace(bundle, role="router")), "it redirects nothing"
+
+
+def test_a_gateway_may_have_an_address_of_ipv6() -> None:
+    assert '"discoveryAddress": "[fd00:10::250]:15012"' in overrides(gateway="fd00:10::250")
 
 
 def test_the_machine_gets_configuration_and_certificates_through_the_gateway() -> None:

@@ -52,7 +52,7 @@ def test_a_kernel_that_does_not_end_connections_is_named(tmp_path: Path) -> None
 
 
 def shut_down(tmp_path: Path, **programs: str) -> list[str]:
-    done = withdraw(tmp_path, 'kill() { echo "kill $*"; }\nshut_down', **{"systemctl": "echo 4711", **programs})
+    done = withdraw(tmp_path, 'kill() { echo "kill $*"; }\nshut_down', {}, **{"systemctl": "echo 4711", **programs})
     assert done.returncode == 0
     return done.stdout.splitlines()
 
