@@ -234,6 +234,12 @@ class WorkloadSettings(Record):
         "of SSH and of the agent stay open. It needs nftables 1.0 and Linux 5.12; a join refuses "
         "other machines. Default: connections reach the application without the agent then.",
     )
+    confirm_within: int = Field(
+        default=60,
+        description="Seconds in which a second SSH connection must reach a machine, once its "
+        "traffic is redirected. Otherwise the machine takes the join back. From 20 to 600, or 0 "
+        "for no second connection: for logins that need a person each time. Default: 60 seconds.",
+    )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount,
         description="Service account that the identity of pods and machines is derived from. "

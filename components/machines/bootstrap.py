@@ -151,6 +151,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
         package_sha256=package_digest(package),
         fail_closed=workload.fail_closed,
         grace_s=inputs.facts.grace_s,
+        confirm_s=workload.confirm_within,
     )
     files = configuration_files(settings)
     return with_root_certificate(replace(settings, files=files), inputs.root_certificate)

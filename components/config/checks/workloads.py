@@ -126,6 +126,11 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             "a Service selects its workload by labels: give at least one, such as app",
         )
     yield from check_labels(f"{path}.labels", workload.labels)
+    if workload.confirm_within and not 20 <= workload.confirm_within <= 600:
+        yield Problem(
+            f"{path}.confirmWithin",
+            f"expected 20 to 600 seconds, or 0 for no confirmation; got {workload.confirm_within}",
+        )
     yield from _check_service_account(f"{path}.serviceAccount", workload.service_account)
     yield from _check_ports(f"{path}.ports", workload)
     yield from _check_probe(f"{path}.probe", workload.probe, workload)

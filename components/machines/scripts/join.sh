@@ -7,8 +7,8 @@
 # NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), TOKEN, FILES (a tar in base64),
 # PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S, DEADLINE_S, DIGEST,
 # REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the machine's), KEPT_OUT (1
-# where an entry of this program keeps the machine out of the mesh), ASK; where startup.sh stands
-# before this text, API_SERVER and ADDRESS too.
+# where an entry of this program keeps the machine out of the mesh), ASK, CONFIRM_S (of
+# confirmation.sh); where startup.sh stands before this text, API_SERVER and ADDRESS too.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
 NEEDED_MIB=400 # of a package that is unpacked
 PHASE=''       # prepared: the agent runs on; stopped: the agent is stopped
@@ -22,7 +22,8 @@ NEW_PACKAGE=''
 DAMAGED=''
 PREVIOUS=''
 OTHER_STACK=''
-AGENT='' # namespace, workload and registration of the agent that runs, by the stamp
+LET_IN='' # nothing keeps the machine out of the mesh any more
+AGENT=''  # namespace, workload and registration of the agent that runs, by the stamp
 
 # All steps of a join go through here.
 step() { # function arguments
@@ -512,6 +513,8 @@ ask_to_start() {
   [ -n "$KEPT_OUT" ] || return 0
   trap '' HUP
   ASK=${ASK:+120} GOES_ON=1 ask start
+  # shellcheck disable=SC2034 # confirmation.sh reads it
+  LET_IN=1
 }
 
 start_agent() {
@@ -672,6 +675,7 @@ is_ready_again() {
 before_failure() {
   local phase=$PHASE
   FAILED=1
+  rm -f "$BEFORE"/unconfirmed.*
   PHASE=''
   [ -n "$phase" ] || return 0
   # What comes now cannot be interrupted.
@@ -721,13 +725,16 @@ main() {
   step deliver_token
   if [ -n "$CHANGED$KEPT_OUT" ] || ! is_in_order; then
     step ask_to_stop
+    step arm
     step stop
     step drop_certificate
     step write_files
     step switch_package
     step wait_for_deregistration
     step ask_to_start
+    step start_timer
     step start_agent
+    step confirm
   fi
   step record
   step complete
