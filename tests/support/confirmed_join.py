@@ -30,7 +30,20 @@ PROXY = {
     "proxyMetadata": {"POD_NAMESPACE": "shop", "ISTIO_META_WORKLOAD_NAME": "product", "ISTIO_METAJSON_LABELS": "{}"},
 }
 ENTRY = "product-192.0.2.7-pods"
-CONFIRM_S = 20
+CONFIRM_S = 60
+HOOKS = """
+status=$?
+if [ "$*" = "restart istio-vm-mesh" ] && [ -e "$RUN/hooks" ]; then
+  . "$RUN/hooks"
+  start
+  mv "$RUN/hooks" "$RUN/hooked"
+elif [[ $* =~ (stop|disable).*istio-vm-mesh$ ]] && [ -e "$RUN/hooked" ]; then
+  . "$RUN/hooked"
+  stop
+  rm "$RUN/hooked"
+fi
+exit $status
+"""
 
 
 @dataclass
@@ -59,6 +72,10 @@ class Joined:
     def change(self) -> None:
         """Have the next join restart the agent."""
         self.payload = replace(self.payload, bundle=replace(self.payload.bundle, gateway="192.0.2.251"))
+
+    def within(self, seconds: int) -> None:
+        """Have the next joins wait for so long to be confirmed."""
+        self.payload = replace(self.payload, bundle=replace(self.payload.bundle, confirm_s=seconds))
 
     def when_the_agent_starts(self, start: str, stop: str) -> None:
         """Run commands once, with the next start of the agent and with its stop after that."""
@@ -97,14 +114,8 @@ def complete(bundle: Bundle) -> Bundle:
 def prepared(sshd: Sshd, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Joined]:
     """Yield a machine that has not joined yet, with a cluster in which its entry is Healthy."""
     machine = FakeMachine(directory / "machine").create()
-    hooks = '[ ! -e "$RUN/hooks" ] || . "$RUN/hooks"'
     program = machine.directory / "bin/systemctl"
-    started = f'case "$*" in "restart istio-vm-mesh") [ -e "$RUN/active" ] || {{ {hooks}; declare -F start >/dev/null && start; }} ;; esac'
-    stopped = (
-        'case "$*" in *istio-vm-mesh) [[ $* != *stop* && $* != *disable* ]] || [ -e "$RUN/active" ] || [ ! -e "$RUN/hooks" ] || '
-        f'{{ {hooks}; stop 2>/dev/null; rm -f "$RUN/hooks"; }} ;; esac'
-    )
-    program.write_text(f"{program.read_text().rstrip()}\nstatus=$?\n{started}\n{stopped}\nexit $status\n")
+    program.write_text(f"{program.read_text().rstrip()}\n{HOOKS}")
     machine.with_systemd()
     cluster = FakeCluster()
     cluster.add(ENTRY, OWNER.registration)

@@ -39,7 +39,7 @@ case "$*" in
 "disable --now"*istio-vm-mesh*) rm -f "$RUN/active" "$wanted" ;;
 "stop istio-vm-mesh") rm -f "$RUN/active" ;;
 "restart istio-vm-mesh-undo")
-  [ ! -e "$RUN/undo" ] || setsid bash "$RUN/undo" 3<&- 9>&- </dev/null >>"$RUN/undo.log" 2>&1 &
+  if [ -e "$RUN/undo" ]; then setsid bash "$RUN/undo" 3<&- 9>&- </dev/null >>"$RUN/undo.log" 2>&1 & fi
   ;;
 "restart istio-vm-mesh")
   [ ! -e "$RUN/broken" ] && [ -e "$unit" ] && [ -x "$ROOT/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent" ] || exit 5

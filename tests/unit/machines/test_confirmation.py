@@ -112,7 +112,8 @@ def test_a_first_join_that_is_killed_while_it_waits_is_removed(fresh: FakeMachin
 def test_a_join_that_hangs_is_ended_and_taken_back(machine: FakeMachine) -> None:
     machine.with_systemd()
     before = without_packages(machine)
-    done = machine.join(CHANGE, at("confirm", "kill -STOP $$"), DEADLINE_S="2")
+    short = 'share() { if [ "$1" = 40 ]; then echo 0; else echo 60; fi; }'
+    done = machine.join(CHANGE, f"{at('confirm', 'kill -STOP $$')}\n{short}")
     assert done.returncode == -9
     wait_until(lambda: "took back" in (machine.directory / "run/undo.log").read_text())
     assert (without_packages(machine), machine.active) == (before, "good-1")
@@ -122,7 +123,8 @@ def test_a_join_that_hangs_is_ended_and_taken_back(machine: FakeMachine) -> None
 def test_a_boot_takes_back_a_join_that_was_not_confirmed(machine: FakeMachine, name: str) -> None:
     before = without_packages(machine)
     machine.join(CHANGE, killed_after(name))
-    (machine.directory / "run/active").write_text("good-2")  # enabled, so it has started again
+    if name != "arm":
+        (machine.directory / "run/active").write_text("good-2")  # enabled, so it has started again
     done = machine.undo()
     assert (done.returncode, done.stdout) == (0, "machine product-1: took back a join that nothing confirmed\n"), done.stderr
     assert (without_packages(machine), machine.active) == (before, "good-1")
