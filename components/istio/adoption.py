@@ -132,8 +132,8 @@ def published_addresses(services: Sequence[Manifest], gateways: Sequence[Manifes
     for service in services:
         spec, balancer = service["spec"], (service.get("status") or {}).get("loadBalancer") or {}
         ingress = balancer.get("ingress") or [] if spec.get("type") == "LoadBalancer" else []
-        own = [each.get("ip") or each.get("hostname") for each in ingress]
-        for address in filter(None, [*own, *(spec.get("externalIPs") or [])]):
+        balanced = [each.get("ip") or each.get("hostname") for each in ingress]
+        for address in filter(None, [*balanced, *(spec.get("externalIPs") or [])]):
             addresses.setdefault(address, f"the Service {_place(service)}")
     for gateway in gateways:
         for each in gateway["spec"].get("addresses") or []:
