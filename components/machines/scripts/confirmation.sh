@@ -9,7 +9,7 @@ arm() {
   sync "$BEFORE/armed" "$BEFORE"
 }
 
-# Starts what takes the join back if this process ends otherwise, or not in time. It is systemd's, so
+# Starts what takes the join back if this process ends otherwise, or not in time. It is systemd's:
 # it outlives the connection, the session and the computer that runs Pulumi.
 start_timer() {
   [ -n "$CONFIRM_S" ] || return 0
