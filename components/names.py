@@ -113,7 +113,7 @@ SLOTS = "slots"
 REMOVAL = "removal"
 """Of a namespace."""
 SSH_KEY = "ssh-key"
-"""The whole name: a stack has one key."""
+"""The complete name of the key of a stack."""
 
 
 def part_name(owner: str, part: str) -> str:
@@ -211,8 +211,15 @@ def failover_rule_name(service: str) -> str:
 
 
 def verification_job_name(workload: str) -> str:
-    """Return how the names of the Jobs begin that call a workload."""
-    return f"verify-{workload}"
+    """Return how the names of the Jobs begin that call a workload; it is a label's value, too."""
+    return _limited(f"verify-{workload}", 63)
+
+
+def _limited(name: str, length: int) -> str:
+    """Return a name; one that is too long is cut, and ends with a digest of it."""
+    if len(name) <= length:
+        return name
+    return f"{name[: length - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def slots_lease_name(workload: str) -> str:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from ..names import config_key
 from . import checks
+from .checks.texts import check_readable
 from .gateway_machines import add_gateway_machines
 from .problems import Problem, SettingsError, keys_of, problems_of, suggestion
 from .stack import Settings
@@ -32,7 +33,7 @@ def load(raw: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         problems += problems_of(error, Settings)
     if settings is not None:
-        problems += checks.check(settings)
+        problems += list(check_readable(raw)) or checks.check(settings)
     if settings is None or problems:
         raise SettingsError(problems)
     return add_gateway_machines(settings)

@@ -1,4 +1,4 @@
-"""A mesh that exists: what is read of it, and what this program cannot serve in it. Pure."""
+"""Why machines cannot join a mesh that exists. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ AMBIENT_LABEL = "istio.io/dataplane-mode"
 
 @dataclass(frozen=True, kw_only=True)
 class Adoption:
-    """What a stack says of a mesh that exists.
+    """What a stack states of a mesh that exists.
 
     namespace: Istio's own. revision: a revision or tag; None for the default.
     version: the release of the machines' proxies.
-    hub: where Istio's images are; "" where the stack does not say.
+    hub: the registry of Istio's images; "" where the stack states none.
     network: the network of the cluster's pods, as the stack calls it.
     other_networks: networks of machines that are not the cluster's.
     created_namespaces: the labels that the stack states of namespaces that it creates, by name.
@@ -60,7 +60,7 @@ def complete(facts: MeshFacts, adoption: Adoption) -> MeshFacts:
 
 
 def problems(facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Yield why machines cannot join a mesh.
+    """Yield why machines cannot join a mesh: clauses with the cause and the fix.
 
     facts: as the cluster has them. labels: those of namespaces that exist, by name.
     """

@@ -9,7 +9,7 @@ from typing import Any
 
 from components import mesh_facts, names
 from components.existing_objects import endpoint_port
-from components.machines.scripts.slots import limit_of
+from components.machines.scripts.slot_decision import limit_of
 from components.versions import numbers, version_in
 
 from . import cost, facts, openings, resources

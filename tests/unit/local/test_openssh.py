@@ -11,6 +11,7 @@ from time import sleep
 import pytest
 
 from components.local import openssh, over_ssh, private_files, scripting
+from components.names import SSH_KEY
 from tests.support.fake_programs import Programs
 
 HOP = openssh.Hop("192.0.2.7", 22, "admin", "ssh-ed25519 AAAA")
@@ -100,7 +101,7 @@ def test_ssh_that_is_missing_is_named(programs: Programs) -> None:
 
 def test_a_generated_key_may_be_authorised_a_little_later(programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    key = private_files.reference("o/p/s", private_files.SSH_KEY)
+    key = private_files.reference("o/p/s", SSH_KEY)
     private_files.write(key, "a key")
     refused = ("", 255, "", "admin@192.0.2.7: Permission denied (publickey).")
     programs.add("ssh", refused)
