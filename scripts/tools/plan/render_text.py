@@ -24,6 +24,13 @@ STYLES: dict[Verdict, str] = {
 }
 
 
+class _Console(Console):
+    """A console that leaves a reader that went away to its caller; Rich would end with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # Rich calls this where it has caught BrokenPipeError
+
+
 class _Line(NamedTuple):
     """A line to print. hanging: by how many columns its further lines are indented."""
 
@@ -38,7 +45,7 @@ def show(plan: Plan, *, verbose: bool = False, console: Console | None = None) -
 
     verbose: with all resources and their differences. console: default: standard output.
     """
-    console = console or Console(highlight=False, markup=False, emoji=False)
+    console = console or _Console(highlight=False, markup=False, emoji=False)
     width = console.width if console.is_terminal else WIDTH
     output = Text()
     for line in _lines(plan, verbose=verbose):

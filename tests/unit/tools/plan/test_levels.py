@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.unit.tools.plan.plans import plan
+from tools import PYTHONPATH, ROOT
 from tools.plan import files, levels, state
 from tools.plan.files import DescriptionError
 from tools.plan.model import Level
@@ -98,3 +100,29 @@ def test_a_stack_file_that_the_program_did_not_get_through_with_is_not_read(
     monkeypatch.setattr(files, "plan", lambda *_: plan(picture=None))
     monkeypatch.setattr("components.config.load_file", refuse)
     assert levels.plan(levels.Request(stack="odd", level=Level.FILES)).broken == ()
+
+
+PRINTED = """
+import sys
+from tests.unit.tools.plan.samples import EVERYTHING
+from tools.plan import __main__, levels
+levels.plan = lambda _: EVERYTHING
+sys.exit(__main__.main(["--stack", "lab", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("form", ["--json", "--markdown", "--verbose"])
+def test_neither_a_closed_pipe_nor_an_ascii_locale_changes_the_exit_code(
+    form: str,
+) -> None:
+    command = [sys.executable, "-c", PRINTED, form]
+    variables = {**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONIOENCODING": "ascii"}
+    pipe = subprocess.PIPE
+    printed = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, check=False)
+    assert "→" in printed.stdout.decode() or form == "--json", printed.stderr
+    with subprocess.Popen(command, cwd=ROOT, env=variables, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        messages = process.stderr.read()
+    assert process.returncode == printed.returncode != 1
+    assert not messages
