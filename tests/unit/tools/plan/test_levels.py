@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -59,36 +58,65 @@ def test_a_state_of_another_version_becomes_a_plan_of_files(
     assert degraded.level is Level.STATE and "another form" in degraded.reason
 
 
-@pytest.mark.parametrize(
-    ("program", "reason"),
-    [
-        ("import time; time.sleep(60)", "did not end within 1 seconds"),
-        ("print('text')", "another form"),
-        ("print('[]')", "another form"),
-        ("raise SystemExit('no such module')", "no such module"),
-    ],
-)
-def test_a_program_that_hangs_or_prints_something_else_is_a_reason(
-    program: str, reason: str, monkeypatch: pytest.MonkeyPatch
+def checkout(root: Path, program: str) -> Path:
+    """Return a checkout whose stack files are read by this program."""
+    directory = root / "components" / "config"
+    directory.mkdir(parents=True)
+    for file in (root / "components" / "__init__.py", directory / "__init__.py"):
+        file.touch()
+    (directory / "problems.py").write_text("class SettingsError(Exception): pass\n")
+    (directory / "reader.py").write_text(f"from .problems import SettingsError\n{program}\n")
+    return root
+
+
+HANGS = """
+import fcntl, time
+lock = open("lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+open("running", "w")
+time.sleep(600)
+"""
+REFUSES = """
+def read_file(stack):
+    raise SettingsError(f"{stack} is refused")
+"""
+
+
+def test_one_side_that_cannot_run_takes_nothing_from_the_other(tmp_path: Path) -> None:
+    broken = checkout(tmp_path / "a", "raise SystemExit('no such module')")
+    killed = checkout(tmp_path / "b", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    refusing = checkout(tmp_path / "c", REFUSES)
+    one, two, three = files.describe("lab", broken, killed, refusing)
+    assert isinstance(one, DescriptionError) and "no such module" in str(one)
+    assert isinstance(two, DescriptionError) and "ended without a description" in str(two)
+    assert isinstance(three, files.Description) and three.problems == ("lab is refused",)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_program_that_hangs_is_a_reason_and_ends_with_the_plan(
+    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "TIMEOUT_S", 1)
-    pipe = subprocess.PIPE
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-        ended = files.ended(process)
-        process.kill()
-    assert isinstance(ended, DescriptionError) and reason in str(ended)
+    root = checkout(tmp_path / "checkout", HANGS)
 
+    class Impatient(subprocess.Popen[bytes]):
+        """Waits until the program hangs."""
 
-def test_a_program_that_hangs_ends_with_the_plan(tmp_path: Path) -> None:
-    (tmp_path / "components").mkdir()
-    (tmp_path / "components" / "__init__.py").write_text("import time\ntime.sleep(60)\n")
-    begin = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), ExitStack() as contexts:
-        process = files.start(tmp_path, "lab", contexts)
-        raise KeyboardInterrupt
-    assert process.returncode == -signal.SIGKILL
-    assert time.monotonic() - begin < 30
+        def wait(self, timeout: float | None = None) -> int:
+            if timeout is None:
+                return super().wait()
+            while not (root / "running").exists():
+                time.sleep(0.05)
+            raise KeyboardInterrupt if interrupted else subprocess.TimeoutExpired("it", timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Impatient)
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            files.describe("lab", root)
+    else:
+        [side] = files.describe("lab", root)
+        assert isinstance(side, DescriptionError) and "did not end within" in str(side)
+    with (root / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the end of the program
 
 
 def test_a_stack_file_that_the_program_did_not_get_through_with_is_not_read(
