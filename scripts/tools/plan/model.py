@@ -538,12 +538,14 @@ class BrokenRule:
 
     rule: its key in `rules:`. subject: what breaks it. facts: what it is, for the sentence.
     excepted: the reason of the stack file for switching the rule off; "" where it holds.
+    new: whether the stack file holds it to the rule at the base, or gives another reason there.
     """
 
     rule: str
     subject: str
     facts: tuple[str, ...] = ()
     excepted: str = ""
+    new: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

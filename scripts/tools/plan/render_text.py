@@ -63,11 +63,14 @@ def _wrapped(line: _Line, width: int) -> list[str]:
 
 
 def _lines(plan: Plan, *, verbose: bool) -> Iterator[_Line]:
-    broken = words.broken_rules(plan)
-    if broken.lines:
-        yield _Line(broken.title, "bold red")
-        yield from _items(broken.lines)
-        yield _Line("")
+    for first, style in (
+        (words.broken_rules(plan), "bold red"),
+        (words.newly_disabled_rules(plan), "bold yellow"),
+    ):
+        if first.lines:
+            yield _Line(first.title, style)
+            yield from _items(first.lines)
+            yield _Line("")
     action = "Destruction" if plan.destroy else "Plan"
     yield _Line(f"{action} of stack {clean(plan.stack)}", "bold")
     yield _Line(words.verdict(plan).render(clean), f"bold {STYLES[plan.verdict]}")

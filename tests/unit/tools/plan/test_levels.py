@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 
 from tests.unit.tools.plan.plans import plan
 from tools import PYTHONPATH, ROOT
-from tools.plan import files, levels, state
+from tools.plan import files, levels, state, words
 from tools.plan.files import DescriptionError
 from tools.plan.model import Level
 
@@ -76,6 +78,9 @@ fcntl.flock(lock, fcntl.LOCK_EX)
 open("running", "w")
 time.sleep(600)
 """
+BOMB = "\n".join(
+    ["config:", " a0: &a0 [x]", *(f" a{n + 1}: &a{n + 1} [{f'*a{n}, ' * 10}]" for n in range(9))]
+)
 REFUSES = """
 def read_file(stack):
     raise SettingsError(f"{stack} is refused")
@@ -90,6 +95,16 @@ def test_one_side_that_cannot_run_takes_nothing_from_the_other(tmp_path: Path) -
     assert isinstance(one, DescriptionError) and "no such module" in str(one)
     assert isinstance(two, DescriptionError) and "ended without a description" in str(two)
     assert isinstance(three, files.Description) and three.problems == ("lab is refused",)
+
+
+def test_a_stack_file_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    without_bytecode = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "components", tmp_path / "components", ignore=without_bytecode)
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "Pulumi.lab.yaml").write_text(BOMB)
+    [side] = files.describe("lab", tmp_path)
+    assert isinstance(side, files.Description)
+    assert "aliases make more than 1,000,000 values" in "".join(side.problems)
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -117,6 +132,18 @@ def test_a_program_that_hangs_is_a_reason_and_ends_with_the_plan(
         assert isinstance(side, DescriptionError) and "did not end within" in str(side)
     with (root / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the end of the program
+
+
+def test_a_base_that_is_not_there_is_said_at_the_level_state_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state, "plan", lambda *_: replace(plan(), level=Level.STATE))
+    planned = levels.plan(levels.Request(stack="lab", base="nowhere"))
+    assert not planned.base
+    [degraded] = planned.degraded
+    assert "no branch or commit nowhere here: correct --base" in degraded.reason
+    last = words.origin(planned)[-1].render(lambda text, _: text)
+    assert last.startswith("The program was not compared: there is no branch")
 
 
 def test_a_stack_file_that_the_program_did_not_get_through_with_is_not_read(
