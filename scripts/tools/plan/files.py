@@ -131,14 +131,16 @@ def plan(stack: str, base: str | None, destroy: bool) -> Plan:
     destroy: against nothing: what `pulumi destroy` removes of what the stack file declares.
     """
     if destroy:
-        return replace(_destroyed(stack, *describe(stack, ROOT)), head=_head())
+        [declared] = describe(stack, ROOT)
+        return replace(_destroyed(stack, declared), head=_head())
     with tempfile.TemporaryDirectory(prefix="istio-vm-mesh-base-") as directory:
         root = Path(directory)
         try:
             commit = git.merge_base(base or git.default_base())
             git.extract(commit, root)
         except git.GitError as error:
-            return _without_base(stack, *describe(stack, ROOT), str(error))
+            [after] = describe(stack, ROOT)
+            return _without_base(stack, after, str(error))
         # A stack that has no file there has nothing.
         exists = (root / "stacks" / f"Pulumi.{stack}.yaml").exists()
         after, *others = describe(stack, ROOT, *([root] if exists else []))
