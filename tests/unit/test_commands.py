@@ -61,6 +61,7 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         "manifest.py",
         "names.py",
         "ownership.py",
+        "versions.py",
     }
     assert names(verify_workload) == {
         *base,

@@ -713,7 +713,7 @@ is_ready_again() {
 before_failure() {
   local phase=$PHASE
   FAILED=1
-  rm -f "$BEFORE"/unconfirmed.*
+  rm -f "$BEFORE/unconfirmed.$$".*
   PHASE=''
   [ -n "$phase" ] || return 0
   # What comes now cannot be interrupted.

@@ -304,7 +304,7 @@ def _change(was: Placed, now: Placed, effects: Effects) -> MachineChange | None:
         reasons = tuple(
             reason
             for reason in (*_of_host(restart), *register)
-            if reason.key not in ("address", "registration")
+            if reason.key not in ("address", "locality", "registration")
         )
         return replace(
             change,

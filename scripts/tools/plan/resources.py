@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_network
+from ipaddress import IPv4Network
 from typing import Any
 
 from .model import Operation
@@ -355,7 +355,7 @@ def _grows(path: str, before: Any, after: Any) -> bool:
     if path != "ipCidrRange":
         return False
     try:
-        return ip_network(after).supernet_of(ip_network(before))
+        return IPv4Network(after).supernet_of(IPv4Network(before))
     except (TypeError, ValueError):
         return False
 
