@@ -54,7 +54,8 @@ def _service(planned: ServicePicture | None) -> Service | None:
     if planned is None:
         return None
     endpoints = {each.network: (each.pods, each.machines) for each in planned.endpoints if each.pods or each.machines}
-    return Service({port.name: (port.port, port.target) for port in planned.ports}, endpoints, frozenset(planned.callers))
+    ports = {port.name: (port.port, port.target) for port in planned.ports}
+    return Service(ports, endpoints, frozenset(planned.callers), {each.key: each.value for each in planned.annotations})
 
 
 def _planned_pods(plan: Plan) -> dict[str, tuple[int | None, int | None, bool]]:
