@@ -541,7 +541,11 @@ def _service(each: ServiceChange) -> Iterator[Phrase]:
         yield phrase("It is deleted and created anew, because its cluster IP comes or goes.")
     if after and after.headless and not (before and before.headless):
         yield phrase("It is headless: the cluster's DNS gives clients its pods alone.")
-    for of in (_endpoints, _ports, _callers, _annotations):
+    # What others set of a Service is not known in a plan of files.
+    sides = [side for side in (before, after) if side]
+    of_others = any(side.existing for side in sides)
+    ports = (_ports,) if not of_others or all(side.ports for side in sides) else ()
+    for of in (_endpoints, *ports, _callers, *(() if of_others else (_annotations,))):
         old, new = (of(side) if side else {} for side in (before, after))
         for name in sorted({*old, *new}):
             if old.get(name) != new.get(name):
