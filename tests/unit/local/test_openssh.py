@@ -114,6 +114,20 @@ def test_a_generated_key_may_be_authorised_a_little_later(programs: Programs, mo
         over_ssh.run(payload(patience_s=10))
 
 
+def test_a_refused_login_names_the_key(programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The link may be of another stack of the same name, whose state is elsewhere."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    identity = private_files.reference("o/p/s", private_files.IDENTITIES, "billing-1")
+    private_files.link(identity, tmp_path / "their-key")
+    programs.add("ssh", ("", 255, "", "admin@192.0.2.7: Permission denied (publickey)."))
+    for file in (identity, str(tmp_path / "their-key")):
+        with pytest.raises(scripting.Failed, match=rf"refused the login.*the key is {tmp_path}/their-key; a key with a passphrase"):
+            over_ssh.run(payload(target=replace(TARGET, hop=replace(HOP, identity_file=file))))
+    monkeypatch.setenv(openssh.KEY_VARIABLE, "a key")
+    with pytest.raises(scripting.Failed, match=r"the key is that of ISTIO_VM_MESH_SSH_KEY"):
+        over_ssh.run(payload())
+
+
 @pytest.mark.parametrize("text", ["-oProxyCommand=x", "a\nb", ""])
 def test_a_host_cannot_become_an_option(programs: Programs, text: str) -> None:
     programs.add("ssh")
