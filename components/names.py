@@ -71,6 +71,8 @@ REVISION_LABEL = "istio.io/rev"
 """Of a namespace: the revision or tag that injects its pods. Of istiod: its revision."""
 TAG_LABEL = "istio.io/tag"
 """Of a MutatingWebhookConfiguration: the tag that it gives a revision."""
+LOCALITY_LABEL = "istio-locality"
+"""Of a proxy: its region, zone and subzone, by slashes. istiod copies it into the entry's locality."""
 WORKLOAD_LABEL = "istio-vm-mesh/workload"
 """The selector of a workload's Deployment."""
 MACHINE_LABEL, REGISTRATION_LABEL = "istio-vm-mesh/machine", "istio-vm-mesh/registration"
@@ -111,7 +113,7 @@ SLOTS = "slots"
 REMOVAL = "removal"
 """Of a namespace."""
 SSH_KEY = "ssh-key"
-"""The whole name: a stack has one key."""
+"""The complete name of the key of a stack."""
 
 
 def part_name(owner: str, part: str) -> str:
@@ -209,8 +211,15 @@ def failover_rule_name(service: str) -> str:
 
 
 def verification_job_name(workload: str) -> str:
-    """Return how the names of the Jobs begin that call a workload."""
-    return f"verify-{workload}"
+    """Return how the names of the Jobs begin that call a workload; it is a label's value, too."""
+    return _limited(f"verify-{workload}", 63)
+
+
+def _limited(name: str, length: int) -> str:
+    """Return a name; one that is too long is cut, and ends with a digest of it."""
+    if len(name) <= length:
+        return name
+    return f"{name[: length - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def slots_lease_name(workload: str) -> str:

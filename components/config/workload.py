@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from .capture import Capture
 from .record import MAP_KEY, ROLE, Items, Named, Record
 
 _COUNT_OR_PERCENTAGE = re.compile(r"[1-9][0-9]{0,5}|([1-9][0-9]?|100)%")
@@ -49,6 +50,16 @@ class HttpProbe(Record):
     path: str = Field(
         default="/",
         description="Path of the HTTP request, beginning with a slash. Default: the root path.",
+    )
+    scheme: Literal["HTTP", "HTTPS"] = Field(
+        default="HTTP",
+        description="`HTTPS` for an application that ends TLS itself; its certificate is not "
+        "checked, and verification calls it by a TCP connection. Default: `HTTP`.",
+    )
+    headers: Mapping[str, str] = Field(
+        default={},
+        description="Headers of the HTTP request, by name. They are in the cluster and on machines "
+        "as they stand here, so put no secret into them. Default: none but those of HTTP.",
     )
 
 
@@ -234,6 +245,17 @@ class WorkloadSettings(Record):
         "of SSH and of the agent stay open. It needs nftables 1.0 and Linux 5.12; a join refuses "
         "other machines. Default: connections reach the application without the agent then.",
     )
+    capture: Capture = Field(
+        default_factory=Capture,
+        description="What of the traffic of the workload's machines bypasses the proxy. Default: "
+        "SSH, the agent's own ports, and connections to link-local addresses.",
+    )
+    confirm_within: int = Field(
+        default=60,
+        description="Seconds in which a second SSH connection must reach a machine, once its "
+        "traffic is redirected. Otherwise the machine takes the join back. From 20 to 600, or 0 "
+        "for no second connection: for logins that need a person each time. Default: 60 seconds.",
+    )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount,
         description="Service account that the identity of pods and machines is derived from. "
@@ -249,6 +271,13 @@ class WorkloadSettings(Record):
         description="Secrets of the workload's namespace with which nodes pull the images of its "
         "pods and of the Jobs that verify it. They exist; this program does not create them. "
         "Default: those of the mesh (`global.imagePullSecrets` of istiod's values).",
+    )
+    locality: str | None = Field(
+        default=None,
+        description="Where machines of the workload are that state no `locality` and no zone, as "
+        "`region/zone`. With a DestinationRule that has outlier detection, Istio prefers endpoints "
+        "near the caller: without a locality, machines get no requests while a pod is healthy. "
+        "Default: none.",
     )
     max_unavailable: CountOrPercentage = Field(
         default="25%",

@@ -1,23 +1,26 @@
-"""Istio's charts: where they come from, and their values."""
+"""Istio's charts: their source, and their values. Pure."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..config.mesh import MeshSettings
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts, from_values, merge
-from ..names import DISCONNECT_GRACE, ISTIO_NAMESPACE, REVISION_LABEL, STATUS_PORT, XDS_PORT
+from ..names import CROSS_NETWORK_PORT, DISCONNECT_GRACE, ISTIO_NAMESPACE, NETWORK_LABEL, REVISION_LABEL, STATUS_PORT, XDS_PORT
+from ..versions import image_tag, without_variant
 
 
 def base_values(mesh: MeshSettings) -> Manifest:
-    """Values of the chart `base`.
+    """Return the values of the chart `base`.
 
-    failurePolicy is Fail from the start, as istiod sets it later; else every upgrade would meet a conflict over the field (istio/istio#59367).
+    failurePolicy is Fail from the start, as istiod sets it later. Otherwise every upgrade fails by a
+    conflict over the field (istio/istio#59367).
     """
     values: Manifest = {"base": {"validationFailurePolicy": "Fail"}, **_istio_namespace(mesh)}
     if mesh.revision is not None:
-        # Whose istiod validates objects that name no revision.
+        # The istiod of this revision validates objects without a revision.
         values["defaultRevision"] = mesh.revision
     return merge(values, mesh.values.base)
 
@@ -27,17 +30,17 @@ def _istio_namespace(mesh: MeshSettings) -> Manifest:
 
 
 def istiod_values(mesh: MeshSettings, network: str) -> Manifest:
-    """Values of the chart `istiod` for a cluster whose pods are in `network`."""
+    """Return the values of the chart `istiod` for a cluster whose pods are in `network`."""
     values: Manifest = {
         "global": {
             "hub": mesh.hub,
-            "tag": mesh.version,
+            "tag": image_tag(mesh.version),
             "meshID": mesh.id,
             "network": network,
             "multiCluster": {"clusterName": mesh.cluster_id},
         },
         "base": {"validationFailurePolicy": "Fail"},
-        # Both are Istio's defaults; the program relies on them, so they are said.
+        # Istio's defaults, which the program relies on.
         "env": {
             "PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION": "true",
             "PILOT_ENABLE_WORKLOAD_ENTRY_HEALTHCHECKS": "true",
@@ -54,20 +57,36 @@ def facts(mesh: MeshSettings, network: str) -> MeshFacts:
     return from_values(istiod_values(mesh, network), mesh.namespace)
 
 
-def gateway_values(mesh: MeshSettings, facts: MeshFacts, service: Manifest, cross_network: bool) -> Manifest:
-    """Values of the chart `gateway` for the east-west gateway of the pods' network.
+@dataclass(frozen=True, kw_only=True)
+class Entrance:
+    """How the east-west gateway is entered.
 
-    `service` says how the platform exposes it (type, addresses, annotations). Only with `cross_network` does the gateway carry calls to
-    pods; without, it listens for control-plane traffic alone.
+    service: how the platform exposes it: values of the chart's Service (type, addresses, annotations).
+    port: the port that machines dial for the control plane.
+    behind_nat: whether they dial a translated address.
+    cross_network: whether the gateway carries calls to pods; without, control-plane traffic alone.
     """
-    ports = [_port("status-port", STATUS_PORT), _port("tls-istiod", XDS_PORT)]
-    values: Manifest = {
-        "service": {"ports": ports, **service},
-        "autoscaling": {"enabled": False},
-        "imagePullPolicy": "IfNotPresent",
-    }
-    if cross_network:
-        values["networkGateway"] = facts.network
+
+    service: Manifest
+    port: int = XDS_PORT
+    behind_nat: bool = False
+    cross_network: bool = False
+
+
+def gateway_values(mesh: MeshSettings, facts: MeshFacts, entrance: Entrance) -> Manifest:
+    """Values of the chart `gateway` for the east-west gateway of the pods' network."""
+    ports = [_port("status-port", STATUS_PORT), _istiod_port(entrance)]
+    values: Manifest = {"autoscaling": {"enabled": False}, "imagePullPolicy": "IfNotPresent"}
+    if entrance.cross_network:
+        if entrance.port == XDS_PORT and not entrance.behind_nat:
+            values["networkGateway"] = facts.network
+        else:
+            # What that value does, but for fixed ports and the label by which istiod gives out the Service's address.
+            ports.append(_port("tls", CROSS_NETWORK_PORT))
+            values["env"] = {"ISTIO_META_REQUESTED_NETWORK_VIEW": facts.network}
+            if not entrance.behind_nat:
+                values["labels"] = {NETWORK_LABEL: facts.network}
+    values["service"] = {"ports": ports, **entrance.service}
     if REVISION_LABEL in facts.injection_labels:
         values["revision"] = facts.injection_labels[REVISION_LABEL]
     if facts.pull_secrets:
@@ -75,12 +94,20 @@ def gateway_values(mesh: MeshSettings, facts: MeshFacts, service: Manifest, cros
     return merge(values, mesh.values.gateway)
 
 
+def _istiod_port(entrance: Entrance) -> Manifest:
+    """Return the Service's port that leads to istiod: a node's where the Service is one of nodes."""
+    port = _port("tls-istiod", XDS_PORT)
+    if entrance.service.get("type") != "NodePort":
+        return {**port, "port": entrance.port}
+    return port if entrance.port == XDS_PORT or entrance.behind_nat else {**port, "nodePort": entrance.port}
+
+
 def _port(name: str, port: int) -> Manifest:
     return {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
 
 
 class Chart(NamedTuple):
-    """Where a chart comes from; without a repository `chart` is a directory or an OCI address."""
+    """The source of a chart. Without a repository, `chart` is a directory or an OCI address."""
 
     chart: str
     repository: str | None
@@ -89,8 +116,9 @@ class Chart(NamedTuple):
 
 def chart(mesh: MeshSettings, name: str) -> Chart:
     """Istio's chart `name` (base, istiod, gateway) from the place that the stack names."""
+    version = without_variant(mesh.version)
     if mesh.charts.startswith("https://"):
-        return Chart(name, mesh.charts, mesh.version)
+        return Chart(name, mesh.charts, version)
     if mesh.charts.startswith("oci://"):
-        return Chart(f"{mesh.charts}/{name}", None, mesh.version)
+        return Chart(f"{mesh.charts}/{name}", None, version)
     return Chart(f"{mesh.charts}/{name}", None, None)

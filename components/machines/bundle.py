@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..manifest import Manifest
-from ..names import DISCONNECT_GRACE
+from ..names import DISCONNECT_GRACE, XDS_PORT
 from ..shell import assignments, read_script, remote_script
 
 PROGRAMS = "/opt/istio-vm-mesh"
@@ -31,11 +31,15 @@ UNIT = "istio-vm-mesh.service"
 
 DEADLINE_S = 540
 """Seconds that a join may take on the machine, its roll-back included, without its questions."""
+CONFIRMED = "confirmed"
+"""The last line of `confirm_script`."""
+CONFIRM_S = 60
+"""Seconds in which a second SSH connection must confirm a join, by default."""
 WAIT_LIMIT_S = 4 * 3600
 """Seconds that a machine waits for the answer to a question: a join's wait for a slot."""
 
 _PACKAGE = Path(__file__).parent
-_ON_EVERY_MACHINE = (f"{UNIT}.d/sidecar.conf", "istio-vm-mesh-redirect*")
+_ON_EVERY_MACHINE = (f"{UNIT}.d/sidecar.conf", "istio-vm-mesh-redirect*", "istio-vm-mesh-undo*")
 
 
 @dataclass(frozen=True)
@@ -73,21 +77,40 @@ class Owner:
 
 
 @dataclass(frozen=True)
+class Exclusions:
+    """What the settings have bypass the proxy of a machine: its workload's and its own.
+
+    inbound_ports: TCP ports on which connections from outside are not redirected.
+    outbound_ports, outbound_cidrs: where the machine's own connections are not redirected to.
+    interfaces: network interfaces whose connections are not redirected.
+    """
+
+    inbound_ports: tuple[int, ...] = ()
+    outbound_ports: tuple[int, ...] = ()
+    outbound_cidrs: tuple[str, ...] = ()
+    interfaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Bundle:
     """All that a machine's join depends on, but its token.
 
     owner: who joins it.
     proxy: the machine's ProxyConfig.
     address: the address by which pods reach the machine.
-    gateway: the east-west gateway's address or DNS name.
+    gateway, gateway_port: the east-west gateway's address or DNS name, and its port for machines.
     package_url: where the machine gets Istio's package; `{package}` is open until it joins.
     registered: what istiod copies at registration, and never again.
     files: the files that the settings decide; scripts and units come with the role. A join's
         payload leaves them out, because they follow from the rest (`files.configuration_files`).
     role: "sidecar" or "router".
     package_sha256: the package's SHA-256; "" reads it from `<package_url>.sha256`.
+    exclusions: what bypasses the proxy of a sidecar; None: the default alone.
     fail_closed: whether captured ports are closed while nothing redirects them.
     grace_s: seconds from the agent's last connection until istiod removes the WorkloadEntry.
+    locality: where the machine is, as `region/zone`; "" where nobody says it.
+    confirm_s: seconds in which a second SSH connection must confirm that the join locks nobody out;
+        0: it is not confirmed. Nothing on the machine depends on it.
     """
 
     owner: Owner = field(metadata={"record": Owner})
@@ -100,7 +123,11 @@ class Bundle:
     role: str = "sidecar"
     package_sha256: str = ""
     fail_closed: bool = False
+    exclusions: Exclusions | None = field(default=None, metadata={"record": Exclusions})
     grace_s: int = DISCONNECT_GRACE
+    gateway_port: int = XDS_PORT
+    locality: str = ""
+    confirm_s: int = CONFIRM_S
 
 
 def with_root_certificate(bundle: Bundle, text: str) -> Bundle:
@@ -123,17 +150,20 @@ def unit(name: str) -> MachineFile:
 def role_files(role: str) -> list[MachineFile]:
     """Return the units of a role and the scripts that they run.
 
-    role: "sidecar" or "router"; a router redirects no traffic and does not withdraw, because a
-    router's endpoints are not those of its entry.
+    role: "sidecar" or "router"; a router redirects no traffic, so it locks nobody out, and it does
+    not withdraw, because a router's endpoints are not those of its entry.
     """
-    names = [UNIT]
+    names, undo = [UNIT], []
     if role == "sidecar":
         units = _PACKAGE / "units"
         files = [path for pattern in _ON_EVERY_MACHINE for path in sorted(units.glob(pattern))]
         names += [path.relative_to(units).as_posix() for path in files]
+        text = remote_script("machines/installation", {}) + read_script("machines/undo")
+        undo = [MachineFile(f"{PROGRAMS}/scripts/undo.sh", text)]
     scripts = sorted(path.stem for path in (_PACKAGE / "scripts").glob("redirect*.sh"))
     return [
         *(MachineFile(f"{PROGRAMS}/scripts/{name}.sh", read_script(f"machines/{name}")) for name in [*scripts, "withdraw"]),
+        *undo,
         *(unit(name) for name in names),
     ]
 
@@ -164,7 +194,7 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
     not in it, since the agent reads a new token when it needs one.
     """
     files = archive([*bundle.files, *role_files(bundle.role), *more_files])
-    described = json.dumps([bundle.registered, bundle.owner.registration])
+    described = json.dumps([bundle.registered, bundle.owner.registration, bundle.locality])
     package = [bundle.package_url, bundle.package_sha256]
     compared = json.dumps([hashlib.sha256(files).hexdigest(), *package, described])
     return {
@@ -175,6 +205,8 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "WORKLOAD": bundle.owner.workload,
         "JOINED_ADDRESS": bundle.address,
         "GATEWAY": bundle.gateway,
+        "GATEWAY_PORT": str(bundle.gateway_port),
+        "ROLE": bundle.role,
         "FILES": base64.b64encode(files).decode(),
         "PACKAGE_URL": bundle.package_url,
         "PACKAGE_SHA256": bundle.package_sha256,
@@ -186,6 +218,7 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "DIGEST": _short_digest(compared),
         "KEPT_OUT": "",
         "ASK": "",
+        "CONFIRM_S": "",
     }
 
 
@@ -206,6 +239,7 @@ def join_script(bundle: Bundle, token: str, credentials: str = "", kept_out: boo
     kept_out: whether an entry of this program keeps the machine out of the mesh (`entries`). The
         script asks `start` before the new agent starts, and it has to be gone then.
 
+    A sidecar's asks `confirm` where nothing but a second connection may keep it (`confirm_script`).
     It asks, so it needs answers on standard input after its text (`ask` in lib.sh), and it keeps
     to `DEADLINE_S` by itself. The decisions are in docs/machines.md.
     """
@@ -216,13 +250,26 @@ def join_script(bundle: Bundle, token: str, credentials: str = "", kept_out: boo
         "PACKAGE_CREDENTIALS": credentials,
         "KEPT_OUT": "1" if kept_out else "",
         "ASK": str(WAIT_LIMIT_S),
+        "CONFIRM_S": str(bundle.confirm_s or "") if bundle.role == "sidecar" else "",
     }
     return assignments(variables) + read_script("machines/lib") + join_text()
 
 
 def join_text() -> str:
     """Return the text of a join, which follows its variables and lib.sh."""
-    return read_script("machines/installation") + read_script("machines/join")
+    names = ("installation", "confirmation", "join")
+    return "".join(read_script(f"machines/{name}") for name in names)
+
+
+def confirm_script(machine: str, nonce: str) -> str:
+    """Return the script by which a second connection confirms a join, as root on standard input.
+
+    machine: its name. nonce: a word of the join's question.
+
+    Its last line is `CONFIRMED`. It fails where no join waits for it, or not any more.
+    """
+    variables = {"MACHINE": machine, "NONCE": nonce}
+    return remote_script("machines/installation", variables) + read_script("machines/confirm")
 
 
 def leave_script(owner: Owner) -> str:

@@ -47,12 +47,16 @@ def call_variables(
     workload = called.workload
     service, port, target = targets.probe_target(workload) or ("", 0, 0)
     probed = workload.probe.http if workload.probe.port == target else None
+    if probed and probed.scheme == "HTTPS":
+        probed = None  # Envoy passes on the TLS of the application, so it sees connections alone
+    headers = [f"{name}: {value}" for name, value in probed.headers.items() if name.lower() != "host"] if probed else []
     return {
         "CALLER": caller,
         "MODE": mode,
         "HOST": called.host(service),
         "PORT": port,
         "URL_PATH": probed.path if probed else "",
+        "HEADERS": "\n".join(headers),
         "IDENTITY": called.facts.spiffe_id(workload.namespace, workload.service_account_name),
         "EXPECTED": " ".join(dict.fromkeys(wanted)),
         "CIDRS": " ".join(ranges),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components import names
-from components.machines.scripts import slots
+from components.machines.scripts import slot_decision
 from components.platforms.google import names as google_names
 from tests.support.fake_providers import MESH_READING
 from tests.support.noting_world import TEMPLATE, Joined, Thing, World, owner_of
@@ -136,7 +136,7 @@ def _path(source: str, target: str, open_networks: set[str]) -> str:
 def _limit(lease: Thing) -> int:
     annotations = lease.inputs["metadata"]["annotations"]
     machines = [name for name in annotations[names.MACHINES_ANNOTATION].split(",") if name]
-    return slots.limit_of(annotations[names.MAX_UNAVAILABLE_ANNOTATION], len(machines))
+    return slot_decision.limit_of(annotations[names.MAX_UNAVAILABLE_ANNOTATION], len(machines))
 
 
 # ---- Endpoints.

@@ -4,15 +4,18 @@ The token is minted here, by whoever runs Pulumi, and goes to the machine with t
 no input and in no result. The script asks before it takes over a machine of another owner, and
 before it stops an agent; the second question takes one of the workload's slots (`slots`), which is
 held until the machine's entry is Healthy. What keeps the machine out of the mesh (`entries`) is
-removed when the script asks to start the agent.
+removed when the script asks to start the agent. Once the redirection is on, the script asks to be
+confirmed: by a second SSH connection, over the same hops. Otherwise the machine takes the join back.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass, field, fields, replace
 from time import monotonic, sleep
@@ -23,10 +26,12 @@ from ...local.cluster_access import ClusterAccess, Kubectl
 from ...local.conversation import Pause
 from ...local.openssh import Reach
 from .. import entries
-from ..bundle import DEADLINE_S, WAIT_LIMIT_S, Bundle, digest, join_script, with_root_certificate
+from ..bundle import CONFIRMED, DEADLINE_S, WAIT_LIMIT_S, Bundle, confirm_script, digest, join_script, with_root_certificate
 from ..entries import Entry
 from ..files import configuration_files
 from . import slots
+from .slot_decision import SlotRequest
+from .slot_lease import NoLease
 
 TOKEN_LIFETIME_S = WAIT_LIMIT_S + 3600
 """Seconds: the agent may start only after the wait for a slot."""
@@ -100,8 +105,9 @@ class _Join:
         self._payload, self._kubectl = payload, kubectl
         self._owner, self._bundle = payload.bundle.owner, payload.bundle
         self._held = contextlib.ExitStack()
-        self._slots: list[slots.SlotRequest] = []
+        self._slots: list[SlotRequest] = []
         self._before: Entry | None = None
+        self._unconfirmed = ""
 
     def run(self) -> Result:
         with self._held:
@@ -134,6 +140,8 @@ class _Join:
         outcome = openssh.run_script(payload.target, script, TIMEOUT_S, payload.patience_s, answer=self._answer)
         problem = _problem(payload, self._bundle, outcome)
         if problem:
+            if self._unconfirmed not in problem:  # the answer did not reach the machine
+                problem += f"\nmachine {self._owner.machine}: {self._unconfirmed}"
             raise scripting.Failed(problem)
         if outcome.stderr:
             report(outcome.stderr)
@@ -172,11 +180,25 @@ class _Join:
         topic, *rest = words.split()
         if topic == "owner" and len(rest) == len(fields(_Stamp)):
             return self._may_take(_Stamp(*("" if word == "-" else word for word in rest)))
+        if topic == "changes" and len(rest) == 1:
+            return self._report_changes(rest[0])
         if topic == "stop":
             return self._take_slots(pause, *rest[:3])
         if topic == "start":
             return self._let_in()
+        if topic == "confirm" and len(rest) == 1 and re.fullmatch(r"[0-9.]+", rest[0]):
+            return self._confirm(rest[0])
         return f"no the question {topic} is of another version of this program: run the update again"
+
+    def _report_changes(self, encoded: str) -> str:
+        """Report what the join is about to change of the host's traffic.
+
+        encoded: lines of text, in base64.
+        """
+        lines = base64.b64decode(encoded).decode(errors="replace").splitlines()
+        changes = "".join(f"\n  - {line}" for line in lines)
+        report(f"machine {self._owner.machine}: this host, from now on:{changes}")
+        return "yes"
 
     def _may_take(self, stamp: _Stamp) -> str:
         """Answer whether the machine with another one's stamp may be joined."""
@@ -216,7 +238,7 @@ class _Join:
         request = replace(self._slot_request(), namespace=stamp.namespace, workload=stamp.workload, machine=stamp.machine)
         try:
             declared = slots.declared(self._kubectl, request)
-        except slots.NoLease:
+        except NoLease:
             return False  # no machine of that workload is in the stack any more
         return declared.is_in_stack and declared.registration in ("", stamp.registration)
 
@@ -240,7 +262,7 @@ class _Join:
         for each in requests:
             try:
                 is_alone = self._held.enter_context(slots.slot(self._kubectl, each, report, pause))
-            except slots.NoLease as error:
+            except NoLease as error:
                 if each is request:
                     return f"no {error}"
                 report(_last_leaves(each))  # no machine of the old workload is left in the stack
@@ -265,9 +287,27 @@ class _Join:
             return f"no what keeps the machine out of the mesh was not removed: {error}"
         return "yes"
 
-    def _slot_request(self) -> slots.SlotRequest:
+    def _confirm(self, nonce: str) -> str:
+        """Answer whether a second connection reaches the machine now, and finds its join there.
+
+        Its attempts take at most the time that the machine waits for one.
+        """
+        payload, half_s = self._payload, self._bundle.confirm_s / 2
+        script = shell.run_as_root(confirm_script(self._owner.machine, nonce), half_s)
+        outcome = openssh.run_script(payload.target, script, half_s, half_s, new_connection=True)
+        if outcome.reach is Reach.DONE and scripting.last_words(outcome.stdout) == CONFIRMED:
+            return "yes"
+        if not outcome.began:
+            cause = openssh.explain(payload.target, outcome, "confirmation")
+        else:
+            words = scripting.last_words(outcome.stderr).removeprefix(f"machine {self._owner.machine}: ")
+            cause = words or outcome.reason or f"it ended with status {outcome.status}"
+        self._unconfirmed = f"with the redirection on, a second SSH connection to it failed, so the join was taken back: {cause}"
+        return f"no {self._unconfirmed}"
+
+    def _slot_request(self) -> SlotRequest:
         owner = self._owner
-        return slots.SlotRequest(
+        return SlotRequest(
             namespace=owner.namespace,
             workload=owner.workload,
             machine=owner.machine,
@@ -331,14 +371,14 @@ def report(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def _alone_restarts(request: slots.SlotRequest) -> str:
+def _alone_restarts(request: SlotRequest) -> str:
     return (
         f"machine {request.machine}: no other machine of the workload {request.namespace}/{request.workload} is "
         "in the mesh. Unless it has pods, its Services pause until this agent has restarted"
     )
 
 
-def _last_leaves(request: slots.SlotRequest) -> str:
+def _last_leaves(request: SlotRequest) -> str:
     return (
         f"machine {request.machine} leaves the workload {request.namespace}/{request.workload}, and no other "
         "machine of it is in the mesh. Unless it has pods, its Services have no endpoint from now on"

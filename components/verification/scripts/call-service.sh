@@ -3,7 +3,7 @@
 #   call <caller> <caller's identity> <host>:<port> <endpoint> <callee's identity> <answers>
 #   answered <caller> <requests>
 # Variables: CALLER (its name), MODE (fail or warn), HOST, PORT, URL_PATH ("" for a TCP connect),
-# IDENTITY (the callee's declared one), TIMEOUT_S, and
+# HEADERS (of a request, one a line), IDENTITY (the callee's declared one), TIMEOUT_S, and
 # EXPECTED: endpoints (`address:port`) that must answer; for a DNS name, any of its addresses.
 # CIDRS: an endpoint in one of them must answer too, or "".
 # INBOUND_PORT: a port of this machine, or "". If set, requests must have reached the machine on it.
@@ -12,6 +12,8 @@ ADMIN=http://127.0.0.1:15000
 declare -A before now
 # What the last round of requests lacks; whether the callee's identity is the declared one.
 missing='' callees='' is_identified='' last=''
+# A status by which the application, or a policy before it, refused a request of the last round.
+refused=''
 
 in_cidrs() { # endpoint
   local cidr shift
@@ -62,8 +64,13 @@ is_known() { # endpoint
 }
 
 request() {
+  local header headers=(--header 'Connection: close')
   if [ -n "$URL_PATH" ]; then
-    direct_curl --output /dev/null --max-time 3 --header 'Connection: close' \
+    # shellcheck disable=SC2153 # a variable of the call
+    while IFS= read -r header; do
+      [ -z "$header" ] || headers+=(--header "$header")
+    done <<<"$HEADERS"
+    direct_curl --output /dev/null --max-time 3 "${headers[@]}" \
       --write-out '%{http_code}' "http://$HOST:$PORT$URL_PATH"
   else
     timeout 3 bash -c "exec 3<>/dev/tcp/$HOST/$PORT" && echo connected
@@ -78,7 +85,11 @@ send_requests() {
     for _ in $(seq 12); do request >/dev/null & done
     wait
   fi
-  for _ in $(seq 4); do last=$(request) || true; done
+  refused=
+  for _ in $(seq 4); do
+    last=$(request) || true
+    if [[ $last == 4?? ]]; then refused=$last; fi
+  done
   now=() missing=
   while read -r endpoint count; do
     now[$endpoint]=$((count - ${before[$endpoint]:-0}))
@@ -111,9 +122,22 @@ takes_connections() { # endpoint
   [ "${failures:-0}" = 0 ]
 }
 
+# Prints how many other groups of endpoints Envoy prefers to an endpoint's.
+priority() { # endpoint
+  local number
+  number=$(direct_curl --max-time 5 "$ADMIN/clusters" |
+    sed -n "s/^outbound|$PORT||$HOST::$1::priority::\([0-9]*\)\$/\1/p" | head -n 1)
+  echo "${number:-0}"
+}
+
 # Prints why an endpoint does not answer.
 explain() { # endpoint
   local address=${1%:*} number=${1##*:} error route
+  if [ "$(priority "$1")" -gt 0 ]; then
+    echo "others come first, because they are nearer (a DestinationRule with outlier detection" \
+      "prefers them): state the locality of the machine, or switch localityLbSetting off there"
+    return
+  fi
   error=$(takes_connections "$1" 2>&1) && {
     echo "it takes connections: does the application answer there," \
       "and is its certificate the mesh's?"
@@ -150,9 +174,13 @@ diagnose() {
         "its WorkloadEntry is not healthy, the Service does not select it, or its network or the" \
         "caller's is labelled wrongly (topology.istio.io/network)"
   done
-  [ -n "$missing" ] ||
+  [ -n "$missing$is_identified" ] ||
     fail "$HOST is called without mutual TLS for $IDENTITY (the proxy accepts:" \
       "${callees:-nothing}): does the workload have this service account?"
+  [ -n "$missing" ] ||
+    fail "$HOST answers $URL_PATH with the status $refused, where the probe gets 200 to 399:" \
+      "does an AuthorizationPolicy refuse $(caller_identity)," \
+      "or does a VirtualService lead elsewhere?"
   silent=${missing# } silent=${silent%% *}
   for endpoint in "${!now[@]}"; do
     if [[ $silent == an-* ]] && in_cidrs "$endpoint"; then silent=$endpoint; fi
@@ -165,12 +193,16 @@ diagnose() {
     "(last: ${last:-no connection}): $(explain "$silent")"
 }
 
+caller_identity() {
+  direct_curl "$ADMIN/certs" | grep -o 'spiffe://[^"]*' | head -n 1
+}
+
 print_calls() {
-  local caller_identity endpoint
-  caller_identity=$(direct_curl "$ADMIN/certs" | grep -o 'spiffe://[^"]*' | head -n 1)
+  local spiffe_id endpoint
+  spiffe_id=$(caller_identity)
   for endpoint in "${!now[@]}"; do
     if [ "${now[$endpoint]}" -gt 0 ]; then
-      printf 'call\t%s\t%s\t%s\t%s\t%s\t%s\n' "$CALLER" "$caller_identity" \
+      printf 'call\t%s\t%s\t%s\t%s\t%s\t%s\n' "$CALLER" "$spiffe_id" \
         "$HOST:$PORT" "$endpoint" "$IDENTITY" "${now[$endpoint]}"
     fi
   done | sort
@@ -196,7 +228,7 @@ main() {
   while read -r endpoint count; do before[$endpoint]=$count; done < <(answers)
   while :; do
     send_requests
-    if [ -z "$missing" ] && [ -n "$is_identified" ]; then break; fi
+    if [ -z "$missing$refused" ] && [ -n "$is_identified" ]; then break; fi
     if ((SECONDS >= deadline)); then diagnose; fi
     sleep 0.3
   done

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from components import mesh_facts, names
 from components.existing_objects import endpoint_port
-from components.machines.scripts.slots import limit_of
+from components.machines.scripts.slot_decision import limit_of
+from components.versions import numbers, version_in
 
 from . import cost, facts, openings, resources
 from .model import (
@@ -78,32 +78,24 @@ def decode(
     declared: the workloads of instance groups, for those whose resources do not say it yet.
     """
     graph = Graph.of(listed)
-    of_mesh, (_, adopted) = facts_of_mesh(graph), _pods_network(graph)
     files = {role: facts.files_fact(paths) for role, paths in (machine_files or {}).items()}
     workloads = _workloads(graph, files, declared or {})
     cluster = next(iter(graph.of_type(resources.CLUSTER)), None)
     mesh = MeshPicture(
         stack=stack,
-        platform=_platform(graph),
-        mesh=str(of_mesh.get("mesh_id", "")),
-        adopted=adopted,
         protected=bool(cluster.inputs.get("deletionProtection", True)) if cluster else None,
         workloads=workloads,
         openings=openings.decode(graph.resources),
         versions=_versions(graph, workloads),
         mode=_mode(graph),
-        verified=tuple(
-            each.name for each in workloads if graph.child(each.name, names.VERIFICATION)
-        ),
         cost=cost.parts(graph.resources),
-        machine_files=tuple(Fact(key=role, value=value) for role, value in sorted(files.items())),
     )
     return with_services(mesh, graph)
 
 
 def with_services(mesh: MeshPicture, graph: Graph) -> MeshPicture:
     """Return a mesh with its networks, paths and Services, which follow from where machines are."""
-    pods_network, _ = _pods_network(graph)
+    pods_network = _pods_network(graph)
     inhabited = {
         machine.network for each in mesh.workloads for machine in each.machines if machine.network
     }
@@ -135,31 +127,18 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) and value != UNKNOWN else ""
 
 
-def _platform(graph: Graph) -> str:
-    types = {each.type for each in graph.resources}
-    if resources.CLUSTER in types:
-        return "gke"
-    created = any(
-        resources.runs(each, "platforms/docker/scripts/create_cluster.py")
-        for each in graph.of_type(resources.COMMAND)
-    )
-    if created:
-        return "kind"
-    return "existing" if resources.CLUSTER_CHECK in types else ""
+def _pods_network(graph: Graph) -> str:
+    """Return the network of the cluster's pods.
 
-
-def _pods_network(graph: Graph) -> tuple[str, bool]:
-    """Return the network of the cluster's pods, and whether the mesh is another's.
-
-    The network is called as the stack calls it: in a mesh of others it may have no name.
+    It is called as the stack calls it: in a mesh of others it may have no name.
     """
     for each in graph.of_type(resources.MESH_READING):
-        return str(json.loads(each.inputs["wanted"])["network"]), True
+        return str(json.loads(each.inputs["wanted"])["network"])
     for each in graph.of_type(resources.NAMESPACE):
         labels = mapping(value_at(each.inputs, "metadata.labels"))
         if names.NETWORK_LABEL in labels:
-            return str(labels[names.NETWORK_LABEL]), False
-    return "", False
+            return str(labels[names.NETWORK_LABEL])
+    return ""
 
 
 def _networks(graph: Graph, pods_network: str, inhabited: set[str]) -> tuple[NetworkPicture, ...]:
@@ -247,11 +226,6 @@ def _workloads(
                 max_unavailable=limit,
                 at_once=limit_of(limit, len(in_slots)) if limit else 1,
                 strict=_is_strict(graph, namespace, str(of_mesh.get("root_namespace", ""))),
-                fail_closed=any(
-                    fact.key == "fail-closed" and fact.value in ("true", "1")
-                    for machine in mine
-                    for fact in machine.restart
-                ),
                 machines=tuple(sorted(mine, key=lambda machine: machine.name)),
             )
         )
@@ -304,7 +278,7 @@ def _machine(
     entry = _text(registered.get("entry"))
     # Machines in the network of pods that has no name name none either.
     named = of_join.network or _network_in(entry, owner[1], address)
-    network = named or (_pods_network(graph)[0] if of_join.restart else "")
+    network = named or (_pods_network(graph) if of_join.restart else "")
     # The machine's identity: of what this program created, another one whenever it is recreated.
     identity = _text(registered.get("identity"))
     done = resources.result(join) if join and not files else {}
@@ -324,7 +298,6 @@ def _machine(
         register=of_join.register,
         changes=of_join.changes,
         digest=str(done.get("digest", "")),
-        leaves="leave" in leaving or host is None,
         stays=host is None,
         forgotten=bool(registered.get("forgotten"))
         or bool((leaving.get("leave") or {}).get("forget")),
@@ -387,7 +360,6 @@ def _group(
         count=number(value_at(scaler.inputs, "autoscalingPolicy.minReplicas")) if scaler else 0,
         restart=of_group.restart,
         register=of_group.register,
-        leaves=False,
     )
     owner = (values.get("NAMESPACE", ""), values.get("WORKLOAD", ""))
     return owner if owner[1] else declared.get(component.name, owner), picture
@@ -496,15 +468,6 @@ def _callers(
     return tuple(sorted({*networks, *(() if workload.strict else (OUTSIDE,))}))
 
 
-_VERSION = re.compile(r"\d+\.\d+\.\d+(?:-[a-z0-9.]+)?")
-
-
-def version_in(text: str) -> str:
-    """Return the version in a URL or a description, "" where there is none."""
-    matched = _VERSION.search(text)
-    return matched[0] if matched else ""
-
-
 def _versions(graph: Graph, workloads: Sequence[WorkloadPicture]) -> Versions:
     control_plane = version_in(str(facts_of_mesh(graph).get("image_tag", "")))
     urls = [
@@ -517,14 +480,9 @@ def _versions(graph: Graph, workloads: Sequence[WorkloadPicture]) -> Versions:
     machines = [version for version in map(version_in, urls) if version]
     return Versions(
         control_plane=control_plane,
-        machines=min(machines, key=version_key) if machines else "",
+        machines=min(machines, key=numbers) if machines else "",
         pods=control_plane if any(each.replicas for each in workloads) else "",
     )
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Return a version for comparisons: its numbers."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _mode(graph: Graph) -> str:

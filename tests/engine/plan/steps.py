@@ -96,12 +96,26 @@ _LAB = [
     Step("another Service", put("workloads.product.services.goods", {"ports": {"http": 80}}), {}),
     Step("a probe", put("workloads.product.probe.period", 5), all_of("registers", "product-1", "product-2")),
     Step(
+        "a header of the probe",
+        put("workloads.product.probe.http.headers", {"X-Probe": "mesh"}),
+        all_of("registers", "product-1", "product-2"),
+    ),
+    Step(
         "a port",
         together(put("workloads.product.ports.http", 8081), put("workloads.product.probe.http.port", 8081)),
         all_of("registers", "product-1", "product-2"),
     ),
     Step("a Service less", drop("workloads.product.services.goods"), {}),
     Step("failClosed", put("workloads.product.failClosed", True), all_of("restarts", "product-1", "product-2")),
+    Step(
+        "what proxies do not capture",
+        together(
+            put("workloads.product.capture", {"excludeInboundPorts": [9100]}),
+            put("machines.product-1.capture", {"excludeOutboundCidrs": ["10.99.0.0/16"]}),
+        ),
+        all_of("restarts", "product-1", "product-2"),
+    ),
+    Step("confirmWithin", put("workloads.product.confirmWithin", 90), all_of("rejoins", "product-1", "product-2")),
     Step("maxUnavailable", put("workloads.product.maxUnavailable", 2), {}),
     Step("replicas", put("workloads.product.pods.replicas", 3), {}),
     Step("the image of pods", put("workloads.product.pods.image", "echo:2"), {}),
@@ -193,6 +207,9 @@ _EXISTING = [
         together(put("cluster.gateway.address", "10.11.0.251"), put("cluster.gateway.service.loadBalancerIP", "10.11.0.251")),
         all_of("restarts", "billing-1", "billing-9"),
     ),
+    Step("another port of the gateway", put("cluster.gateway.port", 443), all_of("restarts", "billing-1", "billing-9")),
+    Step("a locality", put("machines.billing-1.locality", "north/north-1"), {"billing-1": "registers"}),
+    Step("a locality of all", put("workloads.billing.locality", "north/north-2"), all_of("registers", "billing-1", "billing-9")),
     Step("callers of the gateway", put("cluster.gateway.service.loadBalancerSourceRanges", ["10.11.0.0/24", "10.12.0.0/24"]), {}),
     Step(
         "another service account",
@@ -200,12 +217,13 @@ _EXISTING = [
         all_of("registers", "billing-1", "billing-9"),
     ),
     Step("another workload", to_invoices, {"billing-9": "registers"}),
-    Step("an old version", put("mesh.version", "1.30.4"), all_of("restarts", "billing-1", "billing-9")),
+    Step("a new name of the only machine", rename("machines.billing-9", "invoices-1"), {"invoices-1": "registers"}),
+    Step("an old version", put("mesh.version", "1.30.4"), all_of("restarts", "billing-1", "invoices-1")),
     Step("labels of a namespace", put("namespaces.billing.labels", {"team": "billing"}), {}),
     Step("a namespace of others", together(put("cluster.namespaces", ["billing"]), drop("namespaces.billing")), {}),
     Step("no verification", put("verify.mode", "none"), {}),
-    Step("a forgotten machine", put("machines.billing-9.forget", True), {"billing-9": "forgotten"}),
-    Step("its removal", together(drop("machines.billing-9"), drop("workloads.invoices")), {"billing-9": "leaves"}),
+    Step("a forgotten machine", put("machines.invoices-1.forget", True), {"invoices-1": "forgotten"}),
+    Step("its removal", together(drop("machines.invoices-1"), drop("workloads.invoices")), {"invoices-1": "leaves"}),
     Step("an annotation", put("workloads.billing.services.billing.annotations", {"owner": "us"}), {}),
     Step(
         "an application of others",
@@ -225,7 +243,8 @@ _EXISTING = [
 _SINGLE_NETWORK = [
     Step("a machine type", put("machines.product-1.machineType", "e2-standard-2"), {"product-1": "restarts"}),
     Step("a startup script", put("machines.product-1.startupScript", "#!/bin/bash\ntrue\n"), {}),
-    Step("a boot disk", put("machines.product-1.diskSize", 30), {"product-1": "replaced"}),
+    Step("a larger boot disk", put("machines.product-1.diskSize", 30), {}),
+    Step("an image", put("machines.product-1.image", "other"), {"product-1": "replaced"}),
     Step("a machine", put("machines.product-9", INSTANCE), {"product-9": "joins"}),
     Step("a zone", put("machines.product-9.zone", "europe-west1-c"), {"product-9": "replaced"}),
     Step(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from components import shell
+from components.config.workload import HttpProbe, Probe, WorkloadSettings
 from components.names import CROSS_NETWORK_PORT
 from components.verification import jobs, targets
 from components.verification.evidence import GatewayTraffic, Plaintext, parse, with_paths
@@ -20,11 +21,11 @@ CURL = r"""case "$*" in
 */clusters*)
   n=$(cat "$STATE/count" 2>/dev/null || echo 0)
   for endpoint in $ENDPOINTS; do echo "outbound|80||{host}::$endpoint::rq_success::$n"; echo "outbound|80||{host}::$endpoint::rq_total::99"; done
-  for endpoint in $SILENT; do echo "outbound|80||{host}::$endpoint::rq_success::7"; echo "outbound|80||{host}::$endpoint::cx_connect_fail::$FAILED"; done ;;
+  for endpoint in $SILENT; do echo "outbound|80||{host}::$endpoint::rq_success::7"; echo "outbound|80||{host}::$endpoint::cx_connect_fail::$FAILED"; echo "outbound|80||{host}::$endpoint::priority::${PRIORITY:-0}"; done ;;
 */certs*) echo '"uri": "spiffe://cluster.local/ns/shop/sa/caller"' ;;
 */config_dump*) echo "\"exact\": \"$CALLEE\"" ;;
 */server_info*) [ -z "$DOWN" ] || exit 7 ;;
-*) echo $(($(cat "$STATE/count" 2>/dev/null || echo 0) + 1)) >"$STATE/count"; printf 200 ;;
+*) echo $(($(cat "$STATE/count" 2>/dev/null || echo 0) + 1)) >"$STATE/count"; printf "${STATUS:-200}"; echo "$*" >>"$STATE/requests" ;;
 esac
 """
 GETENT = """[ "$1" = hosts ] || { for address in $RESOLVED; do echo "$address STREAM $2"; echo "$address DGRAM"; done; exit; }
@@ -38,7 +39,13 @@ IP = """echo "172.31.6.130 via 10.0.0.1 dev eth0 src 10.0.0.2 uid 0"
 
 
 def run(
-    tmp_path: Path, environment: Mapping[str, str], *, wanted: list[str], ranges: list[str] | None = None, mode: str = "fail"
+    tmp_path: Path,
+    environment: Mapping[str, str],
+    *,
+    wanted: list[str],
+    ranges: list[str] | None = None,
+    mode: str = "fail",
+    workload: WorkloadSettings = PRODUCT,
 ) -> subprocess.CompletedProcess[str]:
     """Source the script that a machine gets, and call its workload for one second at most."""
     programs = {"curl": CURL.replace("{host}", HOST), "getent": GETENT, "runuser": TRIED, "ip": IP, "id": ""}
@@ -46,7 +53,7 @@ def run(
         add_program(tmp_path / "bin", name, text)
     script = tmp_path / "call-service"
     script.write_text(
-        jobs.call_script(jobs.Called(PRODUCT, FACTS), caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or [])
+        jobs.call_script(jobs.Called(workload, FACTS), caller="machine product-1", mode=mode, wanted=wanted, ranges=ranges or [])
     )
     defaults = {
         "ENDPOINTS": "",
@@ -83,6 +90,9 @@ def test_each_endpoint_that_answered_is_evidence(tmp_path: Path) -> None:
         ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080"}, "no answer from 172.31.6.130:8080"),
         ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080", "TRIED": "No route to host"}, "it takes no connection (No route; packets leave via 10.0.0.1 dev eth0): is there a route"),
         ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080", "TRIED": ""}, "it takes connections"),
+        ({"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080", "PRIORITY": "1"}, "others come first, because they are nearer"),
+        ({"ENDPOINTS": "172.31.6.130:8080", "STATUS": "403"}, f"{HOST} answers /healthz with the status 403, where the probe gets 200 to 399: does an AuthorizationPolicy refuse spiffe://cluster.local/ns/shop/sa/caller,"),
+        ({"ENDPOINTS": "172.31.6.130:8080", "STATUS": "404"}, "with the status 404"),
         ({"ENDPOINTS": "172.31.6.130:8080", "CALLEE": "spiffe://cluster.local/ns/shop/sa/other"}, "without mutual TLS for spiffe://cluster.local/ns/shop/sa/product"),
     ],
 )  # fmt: skip
@@ -102,6 +112,29 @@ def test_a_pod_without_privileges_names_the_cause_by_envoys_count(tmp_path: Path
     environment = {"ENDPOINTS": "10.244.0.9:8080", "SILENT": "172.31.6.130:8080", "UNPRIVILEGED": "1", "FAILED": failed}
     done = run(tmp_path, environment, wanted=["172.31.6.130:8080"])
     assert f"no answer from 172.31.6.130:8080 for {HOST} port 80 in 1 s (last: 200): {cause}" in done.stderr
+
+
+def probed_by(http: HttpProbe) -> WorkloadSettings:
+    return PRODUCT.model_copy(update={"probe": Probe(http=http)})
+
+
+def test_a_call_has_the_headers_of_the_probe_but_the_host(tmp_path: Path) -> None:
+    """The application answers as it answers the probe. Another host would lead to another Service."""
+    headers = {"Host": "other.example.com", "X-Probe": "a 'quoted' $(word)", "Accept": "text/plain"}
+    workload = probed_by(HttpProbe(port=8080, path="/healthz", headers=headers))
+    done = run(tmp_path, {"ENDPOINTS": "172.31.6.130:8080"}, wanted=["172.31.6.130:8080"], workload=workload)
+    assert done.returncode == 0, done.stderr
+    (request, *_) = (tmp_path / "requests").read_text().splitlines()
+    assert "--header X-Probe: a 'quoted' $(word) --header Accept: text/plain" in request
+    assert "other.example.com" not in request
+
+
+def test_an_application_that_ends_tls_itself_is_called_by_a_connection() -> None:
+    """Its TLS goes through Envoy as it is, so a plain request would be no request."""
+    plain = HttpProbe(port=8080, path="/healthz")
+    for http, path in ((plain, "/healthz"), (HttpProbe(port=8080, path="/healthz", scheme="HTTPS"), "")):
+        called = jobs.Called(probed_by(http), FACTS)
+        assert jobs.call_variables(called, caller="m", mode="fail")["URL_PATH"] == path
 
 
 BY_NAME = "gateway.example.com"

@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 PACKAGE = f"http://host.docker.internal:{packages.PORT}{packages.PATH}"
 FIRST, OTHER = "product", "billing"
 """The two workloads; each has a machine from the start."""
-PER_MACHINE, SSH_CONNECTIONS = 6, 2
+PER_MACHINE, SSH_CONNECTIONS = 6, 3
 """docs/design.md: resources and SSH connections a machine."""
 TO_AGENT_ALONE, TO_ONE = 1.5, 2.5
 """How much longer than the agent's own start a join may take, and an update that adds many machines than one that adds one."""
