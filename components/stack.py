@@ -98,20 +98,21 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         "gateway": mesh.gateway,
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in machines.items()},
     }
-    if settings.verify.mode != "none":
-        verified = [
-            VerifiedWorkload(
-                workload=workload,
-                machines=[machines[machine] for machine in settings.single_machines_of(name) if machine not in forgotten],
-                reachable_from_pods=settings.is_reachable_from_pods(name),
-                strict=manifests.enforces_strict_mtls(settings, workload.settings),
-                min_group_size=settings.min_group_size(name),
-            )
-            for name, workload in workloads.items()
-        ]
+    verified = [
+        VerifiedWorkload(
+            workload=workload,
+            machines=[machines[machine] for machine in settings.single_machines_of(name) if machine not in forgotten],
+            reachable_from_pods=settings.is_reachable_from_pods(name),
+            strict=manifests.enforces_strict_mtls(settings, workload.settings),
+            mode=mode,
+            min_group_size=settings.min_group_size(name),
+        )
+        for name, workload in workloads.items()
+        if (mode := settings.verification_mode(name)) != "none"
+    ]
+    if verified:
         verification_args = VerificationArgs(
             mesh=mesh,
-            mode=settings.verify.mode,
             workloads=verified,
             gateways=gateways,
             depends_on=complete,

@@ -183,19 +183,34 @@ def _manifest(spec: ServiceSpec) -> Manifest:
     return {
         "selector": dict(spec.selector or {}),
         "ports": [
-            {"name": port.name or "", "port": port.port, "targetPort": port.target_port, "protocol": port.protocol or "TCP"}
+            {
+                "name": port.name or "",
+                "port": port.port,
+                "targetPort": port.target_port,
+                "protocol": port.protocol or "TCP",
+                **({"appProtocol": port.app_protocol} if port.app_protocol else {}),
+            }
             for port in spec.ports or ()
         ],
     }
 
 
 def with_existing_ports(workload: WorkloadSettings, specs: Mapping[str, Manifest]) -> WorkloadSettings:
-    """Return a workload whose existing Services have the ports that the cluster has.
+    """Return a workload whose existing Services have the ports and the protocols that the cluster has.
 
     specs: the existing Services' specs by name.
     """
     ports = {name: ports_by_name(spec, workload.ports) for name, spec in specs.items()}
     services = {
-        name: service.model_copy(update={"ports": ports[name]}) if name in ports else service for name, service in workload.services.items()
+        name: service.model_copy(update=_ports_and_protocols(ports[name])) if name in ports else service
+        for name, service in workload.services.items()
     }
     return workload.model_copy(update={"services": services})
+
+
+def _ports_and_protocols(ports: Mapping[str, Manifest]) -> dict[str, object]:
+    """Return the ports of a Service and what states the protocol of each, by the names of the workload's ports."""
+    return {
+        "ports": {name: int(port["port"]) for name, port in ports.items()},
+        "app_protocols": {name: port.get("appProtocol") or port.get("name") or "" for name, port in ports.items()},
+    }

@@ -42,6 +42,7 @@ class VerifiedWorkload:
     workload: its objects in the cluster. machines: its machines.
     reachable_from_pods: whether pods can call it.
     strict: whether an answer to plaintext fails the verification. Else it is only reported.
+    mode: `fail` or `warn`, what a failed verification does to the update.
     min_group_size: how many machines its instance groups have at least.
     """
 
@@ -49,6 +50,7 @@ class VerifiedWorkload:
     machines: Sequence[Machine]
     reachable_from_pods: bool = True
     strict: bool = True
+    mode: Literal["fail", "warn"] = "fail"
     min_group_size: int = 0
 
 
@@ -56,14 +58,13 @@ class VerifiedWorkload:
 class VerificationArgs:
     """What is verified, and how.
 
-    mesh: the mesh. mode: `fail` or `warn`, what a failed verification does to the update.
+    mesh: the mesh.
     workloads: what is verified. gateways: the gateways of networks other than the cluster's.
     depends_on: what must exist before.
     """
 
     mesh: Mesh
     workloads: Sequence[VerifiedWorkload]
-    mode: Literal["fail", "warn"] = "fail"
     gateways: Mapping[str, Gateway] = field(default_factory=dict)
     depends_on: Sequence[pulumi.Resource] = ()
 
@@ -90,7 +91,7 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence
         result = commands.result(from_cluster[name], Evidence)
         evidence[name] = [pulumi.Output.unsecret(result)]
         if targets.is_called(settings):
-            caller = _Caller(verified.workload, args, addresses, from_cluster[name])
+            caller = _Caller(verified, args, addresses, from_cluster[name])
             evidence[name] += [_from_machine(machine, caller) for machine in verified.machines]
     for verified in args.workloads:
         settings = verified.workload.settings
@@ -122,8 +123,8 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
 
     def payload(values: Mapping[str, Any]) -> verify_workload.Payload:
         settings: WorkloadSettings = values["workload"]
-        target = targets.probe_target(settings)
-        port = target[2] if target else settings.probe.port
+        target = settings.verified_port
+        port = target.target if target else settings.probe.port
         expected = [
             endpoint
             for machine, address in values["addresses"].items()
@@ -147,7 +148,7 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
             plaintext_job=jobs.caller_job(in_mesh, plaintext, inside=False),
             endpoints_mark=targets.POD_ENDPOINTS,
             strict=verified.strict,
-            warn_only=args.mode == "warn",
+            warn_only=verified.mode == "warn",
             timeout_s=targets.TIMEOUT_S,
         )
 
@@ -189,12 +190,12 @@ def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: 
 class _Caller:
     """What machines of a workload call, and when.
 
-    workload: its objects in the cluster. args: what is verified.
+    verified: the workload. args: all that is verified.
     gateways: the addresses of each network's gateway.
     from_cluster: the command that calls the machines from the cluster; it runs before.
     """
 
-    workload: Workload
+    verified: VerifiedWorkload
     args: VerificationArgs
     gateways: GatewayAddresses
     from_cluster: local.Command
@@ -206,7 +207,8 @@ def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
     The first is left out where the program runs no pods of the workload, the second where pods
     cannot call the machine.
     """
-    settings, args = caller.workload.settings, caller.args
+    workload, args = caller.verified.workload, caller.args
+    settings = workload.settings
     pods_network = args.mesh.network
     with_pods = bool(settings.pods and settings.pods.replicas)
     in_pods_network = machine.network == pods_network
@@ -217,12 +219,12 @@ def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
         text = jobs.call_variables(
             jobs.Called(values["workload"], values["facts"]),
             caller=f"machine {machine.pulumi_resource_name}",
-            mode=args.mode,
+            mode=caller.verified.mode,
             wanted=targets.expected_endpoints(machine.network, pods_network, "", 0, addresses) if through_gateway else [],
             ranges=[args.mesh.cluster.pod_cidr] if with_pods and in_pods_network else [],
             answered=machine.network in addresses,
         )
         return shell.assignments(text)
 
-    inputs = pulumi.Output.all(gateways=caller.gateways, workload=caller.workload.effective_settings, facts=args.mesh.facts)
+    inputs = pulumi.Output.all(gateways=caller.gateways, workload=workload.effective_settings, facts=args.mesh.facts)
     return machine.verify(jobs.CALL_SCRIPT, inputs.apply(variables), [caller.from_cluster]).apply(parse)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import names, shell
-from ..config.workload import WorkloadSettings
+from ..config.workload import HTTP_PROTOCOLS, WorkloadSettings
 from ..istio.manifests import RESTRICTED_POD, image_pull_secrets, restricted_container
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
-from . import targets
 from .targets import POD_ENDPOINTS, TIMEOUT_S
 
 CALL_SCRIPT = "verification/call-service"
@@ -45,19 +44,18 @@ def call_variables(
     With `answered` the caller, a machine of the workload, must have been called itself.
     """
     workload = called.workload
-    service, port, target = targets.probe_target(workload) or ("", 0, 0)
-    probed = workload.probe.http if workload.probe.port == target else None
+    port = workload.verified_port
     return {
         "CALLER": caller,
         "MODE": mode,
-        "HOST": called.host(service),
-        "PORT": port,
-        "URL_PATH": probed.path if probed else "",
+        "HOST": called.host(port.service if port else ""),
+        "PORT": port.port if port else 0,
+        "URL_PATH": workload.verified_path if port and port.protocol in (*HTTP_PROTOCOLS, "grpc") else "",
         "IDENTITY": called.facts.spiffe_id(workload.namespace, workload.service_account_name),
         "EXPECTED": " ".join(dict.fromkeys(wanted)),
         "CIDRS": " ".join(ranges),
         "TIMEOUT_S": TIMEOUT_S // 2,
-        "INBOUND_PORT": target if answered else "",
+        "INBOUND_PORT": port.target if port and answered else "",
     }
 
 
@@ -68,10 +66,10 @@ def call_script(called: Called, *, caller: str, mode: str, wanted: Sequence[str]
 
 def plaintext_probe_script(called: Called, endpoints: Sequence[str]) -> str:
     """The script that calls `endpoints` (and, where `PODS` stands in it, those of the pods) from outside the mesh."""
-    service, port, _ = targets.probe_target(called.workload) or ("", 0, 0)
+    port = called.workload.verified_port
     variables: dict[str, str | int] = {
         "ENDPOINTS": " ".join([*dict.fromkeys(endpoints), POD_ENDPOINTS]),
-        "SNI": f"outbound_.{port}_._.{called.host(service)}",
+        "SNI": f"outbound_.{port.port if port else 0}_._.{called.host(port.service if port else '')}",
     }
     return shell.remote_script("verification/plaintext-probe", variables)
 

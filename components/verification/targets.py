@@ -17,20 +17,6 @@ def is_called(workload: WorkloadSettings) -> bool:
     return any(not service.headless for service in workload.services.values())
 
 
-def probe_target(workload: WorkloadSettings) -> tuple[str, int, int] | None:
-    """What is called: Service, its port, and the endpoints' port. The probe's port, or the first that any Service offers; None if none does.
-
-    The cluster's DNS has no machines for headless Services.
-    """
-    offers = [
-        (service, port, workload.ports[name])
-        for service, spec in workload.services.items()
-        if not spec.headless
-        for name, port in spec.ports.items()
-    ]
-    return next((offer for offer in offers if offer[2] == workload.probe.port), offers[0] if offers else None)
-
-
 def expected_endpoints(viewer: str, network: str, address: str, port: int, gateways: Mapping[str, Sequence[str]]) -> list[str]:
     """The endpoints under which callers in the network `viewer` see a machine of `network`: itself, its network's gateways, or none.
 

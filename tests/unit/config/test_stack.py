@@ -55,6 +55,8 @@ def test_istios_namespaces_are_created_with_what_the_stack_states_of_them() -> N
     [
         ({}, {"shop": ["product"]}),
         ({"verify": {"mode": "none"}}, {"shop": ["product"]}),
+        ({"pods": None, "of workload": {"mode": "none"}}, {}),
+        ({"pods": None, "verify": {"mode": "none"}, "of workload": {"mode": "warn"}}, {"shop": ["product"]}),
         ({"pods": None}, {"shop": ["product"]}),
         ({"pods": None, "verify": {"mode": "none"}}, {}),
         ({"pods": None, "headless": True}, {}),

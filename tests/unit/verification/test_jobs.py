@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from components.config.workload import Probe, Service, TcpProbe
-from components.verification import jobs, targets
+from components.config.workload import OfferedPort, Probe, Service, TcpProbe
+from components.verification import jobs
 from tests.support.samples import FACTS, PRODUCT
 
 
 def test_verification_calls_the_probes_port_through_its_service() -> None:
-    assert targets.probe_target(PRODUCT) == ("product", 80, 8080)
+    assert PRODUCT.verified_port == OfferedPort("product", 80, 8080, "http")
     text = jobs.call_script(
         jobs.Called(PRODUCT, FACTS), caller="a pod", mode="fail", wanted=["172.31.6.130:8080"], ranges=["10.244.0.0/16"]
     )
