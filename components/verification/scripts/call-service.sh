@@ -1,7 +1,6 @@
 # Calls a Service through this proxy until every expected endpoint has answered. Prints the evidence
 # from Envoy's own counters:
-#   call <caller> <caller's identity> <host>:<port> <endpoint> <callee's identity> <answers>
-#   answered <caller> <requests>
+# each line a record of evidence.py.
 # Variables: CALLER (its name), MODE (fail or warn), HOST, PORT, URL_PATH ("" for a TCP connect),
 # IDENTITY (the callee's declared one), TIMEOUT_S, and
 # EXPECTED: endpoints (`address:port`) that must answer; for a DNS name, any of its addresses.
@@ -170,8 +169,10 @@ print_calls() {
   caller_identity=$(direct_curl "$ADMIN/certs" | grep -o 'spiffe://[^"]*' | head -n 1)
   for endpoint in "${!now[@]}"; do
     if [ "${now[$endpoint]}" -gt 0 ]; then
-      printf 'call\t%s\t%s\t%s\t%s\t%s\t%s\n' "$CALLER" "$caller_identity" \
-        "$HOST:$PORT" "$endpoint" "$IDENTITY" "${now[$endpoint]}"
+      printf '{"calls": {"service": "%s", "port": %s, "caller": "%s", "caller_identity": "%s", ' \
+        "$HOST" "$PORT" "$CALLER" "$caller_identity"
+      printf '"endpoint": "%s", "peer": "%s", "how": "by-chance", "answers": %s}}\n' \
+        "$endpoint" "$IDENTITY" "${now[$endpoint]}"
     fi
   done | sort
 }
@@ -183,7 +184,9 @@ print_inbound() {
   [ "${count:-0}" -gt 0 ] ||
     fail "no request from a pod has reached port $INBOUND_PORT: check the route from the pods," \
       "or from the network's gateway, to this machine"
-  printf 'answered\t%s\t%s\n' "$CALLER" "$count"
+  printf '{"calls": {"service": "%s", "port": %s, "caller": "%s", "machine": "%s", ' \
+    "$HOST" "$PORT" "$CALLER" "${CALLER#machine }"
+  printf '"kind": "counter", "how": "by-chance", "answers": %s}}\n' "$count"
 }
 
 # shellcheck disable=SC2034 # lib.sh reads SUBJECT and FAILURE_STATUS

@@ -206,9 +206,9 @@ def _call(call: Mapping[str, Any]) -> Call:
     return Call(
         caller=call["caller"],
         caller_identity=call["caller_identity"],
-        service=call["service"],
+        service=f"{call['service']}:{call['port']}",
         endpoint=call["endpoint"],
-        identity=call["identity"],
+        identity=call["peer"],
         path=call["path"],
         answers=call["answers"],
     )

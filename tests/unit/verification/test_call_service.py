@@ -162,9 +162,10 @@ INBOUND = "inbound|8080||::10.0.0.2:8080::rq_success::{}"
 def test_a_machine_that_pods_can_call_must_have_been_called(tmp_path: Path, requests: int, code: int) -> None:
     add_program(tmp_path, "curl", f"echo '{INBOUND.format(requests)}'")
     sourced = Sourced(scripts=[COMPONENTS / "verification" / "scripts" / "call-service.sh"], programs=tmp_path)
-    done = sourced.run("print_inbound", {"INBOUND_PORT": 8080, "URL_PATH": "/", "CALLER": "machine product-1"})
+    done = sourced.run("print_inbound", {"INBOUND_PORT": 8080, "URL_PATH": "/", "CALLER": "machine product-1", "HOST": HOST, "PORT": 80})
     assert done.returncode == code
-    assert done.stdout == ("answered\tmachine product-1\t3\n" if requests else "")
+    rows = parse(done.stdout).calls
+    assert [(row.machine, row.kind, row.answers) for row in rows] == ([("product-1", "counter", 3)] if requests else [])
     assert ("no request from a pod has reached port 8080" in done.stderr) == bool(code)
 
 

@@ -17,7 +17,11 @@ from components.verification.scripts import verify_workload
 from tests.support.fake_programs import Programs
 
 ENTRY = Entry("product-1", "product-192.0.2.7-pods", "192.0.2.7:8080")
-CALL = "call\tJob verify-product\tspiffe://a\tproduct:80\t192.0.2.7:8080\tspiffe://x\t3\n"
+CALL = '{"calls": {"caller": "Job verify-product", "service": "product", "port": 80, "endpoint": "192.0.2.7:8080", "answers": 3}}\n'
+
+
+def outside(endpoint: str, result: str) -> str:
+    return json.dumps({"plaintext": {"endpoint": endpoint, "result": result}}) + "\n"
 
 
 def job(name: str, text: str = "") -> dict[str, Any]:
@@ -50,7 +54,7 @@ class Cluster:
         self.entries = {ENTRY.entry: entry(ENTRY.entry, "192.0.2.7", "True")}
         self.pods = [pod("product-abc", "10.244.0.9", "True"), pod("product-def", "10.244.0.10", "False")]
         self.inside: tuple[int | None, str] = (0, CALL)
-        self.outside: tuple[int | None, str] = (0, "outside\t192.0.2.7:8080\trefused\n")
+        self.outside: tuple[int | None, str] = (0, outside("192.0.2.7:8080", "refused"))
         self.answers = True
         self.write()
 
@@ -221,14 +225,14 @@ def test_a_job_without_pods_is_explained_by_its_events(
 
 
 def test_a_stranger_that_is_answered_is_a_failure_where_mutual_tls_is_strict(cluster: Cluster) -> None:
-    cluster.outside = (0, "outside\t192.0.2.7:8080\tanswered\noutside\t10.244.0.9:8080\trefused\n")
+    cluster.outside = (0, outside("192.0.2.7:8080", "answered") + outside("10.244.0.9:8080", "refused"))
     cluster.write()
     with pytest.raises(scripting.Failed, match=r"a caller outside the mesh was answered by 192.0.2.7:8080: is mutual TLS strict"):
         verify_workload.run(PAYLOAD)
 
 
 def test_elsewhere_it_is_only_evidence(cluster: Cluster) -> None:
-    cluster.outside = (0, "outside\t192.0.2.7:8080\tanswered\n")
+    cluster.outside = (0, outside("192.0.2.7:8080", "answered"))
     cluster.write()
     assert verify_workload.run(replace(PAYLOAD, strict=False)).plaintext[0].result == "answered"
 
