@@ -24,7 +24,15 @@ SCRIPTS = sorted(
     for file in (*COMPONENTS.rglob("scripts/*.py"), COMPONENTS / "local/over_ssh.py")
     if "def run(" in file.read_text()
 )
-PARTS = ["machines/bundle.py", "machines/entries.py", "machines/scripts/slots.py", "ownership.py", "shell.py", "verification/evidence.py"]
+PARTS = [
+    "machines/bundle.py",
+    "machines/entries.py",
+    "machines/scripts/slots.py",
+    "ownership.py",
+    "shell.py",
+    "verification/evidence.py",
+    "verification/target.py",
+]
 LOCAL = sorted({*SCRIPTS, *PARTS, *(f"local/{file.name}" for file in COMPONENTS.glob("local/*.py"))})
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from components import existing_objects
+from components.config.workload import OfferedPort
 from components.existing_objects import SERVICE, SERVICE_ACCOUNT, ExistingObject
 from components.istio.workload import with_existing_ports
 from components.local import scripting
 from components.local.cluster_access import Kubectl
-from components.config.workload import OfferedPort
 from tests.support.fake_programs import Programs
 from tests.support.samples import PRODUCT
 

@@ -284,13 +284,15 @@ def _check_verify(
         )
         return
     called = workload.verified_port
-    for key, is_given in (("path", verify.path is not None), ("expectStatus", verify.expect_status)):
-        if is_given and (called is None or called.protocol not in HTTP_PROTOCOLS):
+    stated = {"path": verify.path is not None, "expectStatus": bool(verify.expect_status)}
+    for key, is_stated in stated.items():
+        if is_stated and (called is None or called.protocol not in HTTP_PROTOCOLS):
             is_called = "nothing is called"
             if called:
                 is_called = f"port {called.target} is called as {called.protocol}"
             yield Problem(
-                f"{path}.{key}", f"is of HTTP, and {is_called}: leave it out, or name a port of HTTP"
+                f"{path}.{key}",
+                f"is of HTTP, and {is_called}: leave it out, or name a port of HTTP",
             )
 
 

@@ -98,9 +98,7 @@ def decode(
         versions=_versions(graph, workloads),
         verified=tuple(verifications),
         warned=tuple(
-            name
-            for name, each in verifications.items()
-            if resources.payload(each).get("warn_only")
+            name for name, each in verifications.items() if resources.payload(each).get("warn_only")
         ),
         cost=cost.parts(graph.resources),
         machine_files=tuple(Fact(key=role, value=value) for role, value in sorted(files.items())),

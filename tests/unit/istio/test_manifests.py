@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from components.istio import manifests, network_gateways
 from components.config.workload import OfferedPort
+from components.istio import manifests, network_gateways
 from components.verification import targets
 from tests.support.samples import FACTS, PRODUCT
 
