@@ -86,6 +86,8 @@ def _from_proc(pid: int) -> Process | None:
     # The name is in parentheses and may hold any character (man 5 proc_pid_stat).
     head, _, rest = text.rpartition(")")
     fields = rest.split()
+    if fields[0] == "Z":  # it has ended, and its parent has not asked how
+        return None
     return Process(pid, int(fields[1]), head.partition("(")[2], fields[19])
 
 

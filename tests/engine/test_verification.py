@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from tests.engine.plan.test_truth import resources
 from tests.engine.test_preview import Mesh, mesh, program  # noqa: F401 (a fixture)
 from tests.support import fake_providers, harness
 from tests.support.cli_stack import STACK, Stack
+from tools.mesh_status import assess, read_state
+from tools.mesh_status.pulumi import StackError
+from tools.mesh_status.read_cluster import Cluster
 from tools.standins.operations import ProviderError
 from tools.standins.provider import Created, Provider, Request
 
@@ -119,3 +123,26 @@ def test_a_workload_is_verified_again_only_if_something_of_it_changed(mesh: Call
     far = running.changed()
     far["machines"]["orders-1"]["network"] = "far"
     assert verified(running.preview(far)[0]) == orders
+
+
+def advice(existing: Mesh) -> list[str]:
+    """What status advises, with a cluster that does not answer."""
+    exported = existing._stack.call("stack", "export", "--show-secrets", "--stack", STACK).output
+    facts = assess.Facts(read_state.parse(json.loads(exported)), StackError("not read"), Cluster(problem="no answer"), datetime.now(UTC))
+    shown = assess.mesh(facts)
+    assert shown.verified and facts.read - shown.verified < timedelta(minutes=5), "it says how old the proof is"
+    return [sentence for workload in shown.workloads for sentence in workload.advice]
+
+
+def test_status_advises_no_verification_right_after_one(existing: Mesh, failing: set[str]) -> None:
+    """After a first update, after a second one that changes nothing, and after `--verify`."""
+    failing.clear()
+    up(existing, fails=False)
+    assert advice(existing) == []
+    up(existing, fails=False)
+    assert advice(existing) == []
+    state = read_state.parse(json.loads(existing._stack.call("stack", "export", "--show-secrets", "--stack", STACK).output))
+    names = {urn.rpartition("::")[2] for urn in state.proofs}
+    assert names == {"billing-verification", "billing-billing-callers", "billing-1-proof", "billing-2-proof"}
+    up(existing, *(f"--target-replace={urn}" for urn in state.proofs), fails=False)
+    assert advice(existing) == []

@@ -73,8 +73,12 @@ class Result:
 
 
 def run(payload: Payload) -> Result:
-    """Start the pair. A failure is none here: a verification starts its own, and reports it."""
-    with contextlib.suppress(scripting.Failed), kubectl(payload.access) as program:
+    """Start the pair.
+
+    A cluster that refuses it is no failure here: a verification then starts its own, and reports
+    why not. Raises scripting.Failed where the cluster does not answer.
+    """
+    with kubectl(payload.access) as program, contextlib.suppress(NotRunning):
         _remove_after_the_update(payload)
         jobs = Jobs(program, payload.pair.namespace)
         for each in ("outside", "inside"):
@@ -106,9 +110,14 @@ def _remove_after_the_update(payload: Payload) -> None:
         "label": label(payload.pair.name),
         "update": asdict(process),
     }
+    _REMOVERS.append(remover)
     assert remover.stdin
     with contextlib.suppress(BrokenPipeError), remover.stdin as stdin:
         stdin.write(json.dumps({"create": values}).encode())
+
+
+_REMOVERS: list[subprocess.Popen[bytes]] = []
+"""Processes that outlive this one: none waits for them."""
 
 
 def label(pair: str) -> str:
