@@ -223,8 +223,8 @@ class _Plan:
         published = self._args.published.get(network)
         ready = [published.urn] if published else []
         addresses = pulumi.Output.all(*self._gateways[network].values())
-        known = pulumi.Output.all(addresses, *ready).apply(lambda values: values[0])
-        return known.recover(partial(_left_out, []))
+        reached = pulumi.Output.all(addresses, *ready).apply(lambda values: values[0])
+        return reached.recover(partial(_left_out, []))
 
     def _paths(self, verified: VerifiedWorkload) -> Mapping[str, pulumi.Output[list[str]]]:
         """Return the addresses of the gateways on the paths of calls, by network."""

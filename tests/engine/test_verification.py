@@ -90,6 +90,18 @@ def test_another_failure_of_a_workload_is_not_swallowed(existing: Mesh, failing:
     assert not {"billing-verification", "billing-1-join"} & set(resources(existing))
 
 
+def test_what_failed_is_a_warning_of_the_update(existing: Mesh, failing: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of machines too, whose own messages Pulumi does not show."""
+    failing.clear()
+    existing.config["workloads"]["billing"]["verify"] = {"mode": "warn"}
+    row = {"verdict": "failed", "cause": "no answer from 10.20.0.9:8080", "object": "Service billing/billing"}
+    monkeypatch.setitem(harness.ANSWERS, "billing-1-proof", {"stdout": json.dumps({"stdout": json.dumps({"calls": row})})})
+    output = up(existing, fails=False)
+    assert "warning: workload billing: no answer from 10.20.0.9:8080; look at Service billing/billing" in output
+    assert payload(existing)["warn_only"] is True
+    assert "warning: workload" in up(existing, fails=False), "it is still true"
+
+
 def verified(shown: dict[str, str]) -> set[str]:
     return {name for name in shown if name.endswith(("-verification", "-callers"))}
 

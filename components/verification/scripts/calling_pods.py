@@ -19,7 +19,6 @@ from time import monotonic, sleep
 from typing import Any
 
 from ... import names
-from ...local import run as runner
 from ...local import scripting, update_id
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
 
@@ -95,8 +94,8 @@ def _remove_after_the_update(payload: Payload) -> None:
     process = update_id.chosen(update_id.ancestors())
     if process is None:
         return
-    directory = Path(runner.__file__).resolve().parent.parent
-    words = [sys.executable, "-I", str(directory / "local" / "run.py"), _REMOVER, "create"]
+    runner = Path(scripting.__file__).resolve().with_name("run.py")
+    words = [sys.executable, "-I", str(runner), _REMOVER, "create"]
     remover = subprocess.Popen(
         words,
         stdin=subprocess.PIPE,
@@ -181,7 +180,7 @@ class Jobs:
         words = ("delete", "job", "--selector", label(pair), "--wait=false", *self._namespace)
         self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
 
-    def items(self, kind: str, *options: str) -> list[Mapping[str, Any]]:
+    def items(self, kind: str, *options: str) -> list[Manifest]:
         """Return the objects of a kind; none without an answer."""
         answer = self._kubectl.json("get", kind, *options, *self._namespace)
         return list(answer["items"]) if answer else []
@@ -232,9 +231,10 @@ class CallingPod:
 
     def _wait(self) -> str:
         """Return the name of the pod once its container runs."""
-        end, state = monotonic() + START_TIMEOUT_S, {}
+        end = monotonic() + START_TIMEOUT_S
+        state: Mapping[str, Any] = {}
         while monotonic() < end:
-            pod = next(iter(self.jobs.items("pods", "--selector", f"job-name={self._job}")), {})
+            pod: Mapping[str, Any] = next(iter(self.jobs.items("pods", "--selector", f"job-name={self._job}")), {})
             state = _state(pod)
             if "running" in state:
                 self._check_sidecar(pod)
