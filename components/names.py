@@ -20,7 +20,8 @@ DEFAULT_DOMAIN = "cluster.local"
 DEFAULT_ROOT_CONFIG_MAP = "istio-ca-root-cert"
 """A ConfigMap with the trust anchor, which istiod writes into every namespace."""
 DEFAULT_CLUSTER_ID = "Kubernetes"
-EASTWEST_GATEWAY = "istio-eastwestgateway"
+EASTWEST_GATEWAY = f"{PROJECT}-gateway"
+"""Not the name of the gateway in Istio's samples, which a mesh of others may have, nor its label."""
 ISTIOD_EXPOSURE, SERVICES_EXPOSURE = f"{PROJECT}-istiod", f"{PROJECT}-services"
 """Objects by which the east-west gateway leads to istiod, and to Services.
 

@@ -114,7 +114,7 @@ def test_a_removed_machine_is_deleted_and_others_stay(running: Mesh) -> None:
 
 def test_a_new_istio_version_updates_releases_and_joins_in_place(running: Mesh) -> None:
     shown, _ = running.preview(running.changed(mesh={"version": "1.31.1"}))
-    assert {"istio-base", "istiod", "istio-eastwestgateway", "product-1-join", "product-2-join"} <= set(shown)
+    assert {"istio-base", "istiod", "istio-vm-mesh-gateway", "product-1-join", "product-2-join"} <= set(shown)
     assert set(shown.values()) == {"update"}
 
 

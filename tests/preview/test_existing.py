@@ -29,7 +29,7 @@ def test_an_adopted_mesh_gets_only_what_machines_need(config: dict[str, Any]) ->
     kinds = sorted({node.type for node in graph.values()})
     assert not [kind for kind in kinds if "istiod" in kind or kind.startswith(("gcp:", "docker"))]
     releases = [node.name for node in graph.values() if node.type == "kubernetes:helm.sh/v3:Release"]
-    assert releases == ["istio-eastwestgateway"]
+    assert releases == ["istio-vm-mesh-gateway"]
     namespaces = [node.name for node in graph.values() if node.type == "kubernetes:core/v1:Namespace"]
     assert namespaces == ["namespace-billing"]
     reads = {node.inputs["id"] for node in graph.values() if set(node.inputs) == {"id"}}
@@ -72,7 +72,7 @@ def test_a_mesh_with_everything_of_its_own_is_what_machines_and_objects_fit(
     assert gateway["spec"]["servers"][0]["hosts"] == ["istiod-blue.mesh-system.svc"]
     [route] = graph["mesh-virtualservice-istio-vm-mesh-istiod"].inputs["spec"]["tls"][0]["route"]
     assert route["destination"]["host"] == "istiod-blue.mesh-system.svc.corp.local"
-    release = graph["istio-eastwestgateway"].inputs
+    release = graph["istio-vm-mesh-gateway"].inputs
     assert release["namespace"] == "mesh-system"
     assert (release["values"]["revision"], release["values"]["imagePullSecrets"]) == ("blue", [{"name": "corp"}])
     labels = graph["namespace-billing"].inputs["metadata"]["labels"]

@@ -41,7 +41,7 @@ def test_nothing_has_a_public_address(stack: str) -> None:
     cluster = declared(stack).graph["cluster-gke"].inputs
     assert cluster["privateClusterConfig"] == {"enablePrivateNodes": True}
     assert cluster["controlPlaneEndpointsConfig"]["ipEndpointsConfig"] == {"enabled": False}
-    service = declared(stack).graph["istio-eastwestgateway"].inputs["values"]["service"]
+    service = declared(stack).graph["istio-vm-mesh-gateway"].inputs["values"]["service"]
     assert service["annotations"]["networking.gke.io/load-balancer-type"] == "Internal"
 
 
@@ -55,7 +55,7 @@ def test_firewall_rules_name_ports_sources_and_targets(stack: str) -> None:
         assert [allowed["protocol"] for allowed in rule["allows"]] == ["tcp"], name
         for port in rule["allows"][0]["ports"]:
             assert port.isdigit(), f"{name}: {port} is a range"
-    values = declared(stack).graph["istio-eastwestgateway"].inputs["values"]["service"]
+    values = declared(stack).graph["istio-vm-mesh-gateway"].inputs["values"]["service"]
     assert values["loadBalancerSourceRanges"] == (["10.40.0.0/24"] if stack == "multi-network" else ["10.11.0.0/24"])
 
 

@@ -106,7 +106,7 @@ def test_the_charts_read_every_value_that_the_program_sets() -> None:
 
 @pytest.mark.parametrize("stack", [stack for stack in harness.stacks() if stack != "existing"])
 def test_the_gateway_chart_reads_every_value_of_the_service(stack: str) -> None:
-    service = graph(stack)["istio-eastwestgateway"].inputs["values"]["service"]
+    service = graph(stack)["istio-vm-mesh-gateway"].inputs["values"]["service"]
     assert list(unknown(service, {}, "gateway", ".service")) == []
 
 
