@@ -120,6 +120,8 @@ def _listener(destinations: Sequence[Destination], port: int) -> Config:
         "stat_prefix": "istio-vm-mesh",
         "server_header_transformation": "PASS_THROUGH",
         "http_protocol_options": {"enable_trailers": True},
+        # Else Envoy holds a connection for bytes open for a second after its peer has closed it.
+        "delayed_close_timeout": "0s",
         "upgrade_configs": [{"upgrade_type": "CONNECT"}],
         "route_config": {"name": "endpoints", "virtual_hosts": [host]},
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
