@@ -45,7 +45,7 @@ class Destination:
         return f"{self.service}:{self.port}"
 
 
-def annotations(destinations: Sequence[Destination]) -> dict[str, str]:
+def pod_annotations(destinations: Sequence[Destination]) -> dict[str, str]:
     """Return the annotations of a pod whose sidecar gets the listener.
 
     The sidecar is ready before the pod's own containers start, where it is not a native one.
