@@ -45,7 +45,7 @@ class Destination:
         return f"{self.service}:{self.port}"
 
 
-def annotations(destinations: Sequence[Destination]) -> dict[str, str]:
+def pod_annotations(destinations: Sequence[Destination]) -> dict[str, str]:
     """Return the annotations of a pod whose sidecar gets the listener.
 
     The sidecar is ready before the pod's own containers start, where it is not a native one.
@@ -120,6 +120,8 @@ def _listener(destinations: Sequence[Destination], port: int) -> Config:
         "stat_prefix": "istio-vm-mesh",
         "server_header_transformation": "PASS_THROUGH",
         "http_protocol_options": {"enable_trailers": True},
+        # Else Envoy holds a connection for bytes open for a second after its peer has closed it.
+        "delayed_close_timeout": "0s",
         "upgrade_configs": [{"upgrade_type": "CONNECT"}],
         "route_config": {"name": "endpoints", "virtual_hosts": [host]},
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],

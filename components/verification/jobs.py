@@ -11,7 +11,7 @@ from ..istio.manifests import RESTRICTED_POD, image_pull_secrets, restricted_con
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
 from ..names import REVISION_LABEL
-from .addressing import Destination, annotations
+from .addressing import Destination, pod_annotations
 from .scripts.calling_pods import Pair
 from .target import Target
 
@@ -111,7 +111,7 @@ def _job(name: str, called: Sequence[Called], destinations: Sequence[Destination
     }
     metadata = {
         "labels": {**labels, **injection},
-        **({"annotations": annotations(destinations)} if destinations is not None else {}),
+        **({"annotations": pod_annotations(destinations)} if destinations is not None else {}),
     }
     return {
         "apiVersion": "batch/v1",

@@ -307,11 +307,11 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
         validation = {"trusted_ca": {"filename": str(authority.root)}}
         context = {"tls_certificates": [_certificate(authority.issue(callee.identity))], "validation_context": validation}
         tls = None if callee.plaintext else _tls("Downstream", common_tls_context=context, require_client_certificate=True)
-        inbound, is_h2 = f"inbound|{callee.port}||", callee.protocol in ("http2", "grpc")
+        inbound, is_h2 = f"inbound|{callee.port}||", callee.protocol in ("http2", "grpc")  # between proxies
         if not callee.closed:
             filters = _filters(callee.protocol, inbound, callee.denies)
             listeners.append(_listener(f"in-{callee.name}", "0.0.0.0", callee.port, filters, tls))
-        clusters.append(_cluster(inbound, [f"127.0.0.1:{callee.application}"], is_h2))
+        clusters.append(_cluster(inbound, [f"127.0.0.1:{callee.application}"], callee.protocol == "grpc"))
         names = {"": routes.endpoints.get(callee.name, callee.endpoints()), **routes.subsets.get(callee.name, {})}
         for subset, endpoints in names.items():
             outbound = f"outbound|{callee.service_port}|{subset}|{SERVICE}"

@@ -12,7 +12,7 @@
 ADMIN=http://127.0.0.1:15000
 AT_ONCE=50
 # Seconds for which a connection must stay open, before a byte was sent and afterwards.
-SILENT_S=1 AFTERWARDS_S=0.5
+SILENT_S=1 AFTERWARDS_S=1
 # What is sent on a connection for bytes: Istio's filters for TCP judge the first byte alone, and
 # let a server speak before it. One byte completes no message of a protocol that counts bytes, but
 # servers may hang up at a wrong one. So each attempt tries the next.

@@ -49,7 +49,7 @@ def _callees(stack: ExitStack) -> list[Callee]:
     pages, silent = start(applications.http()), start(applications.of_bytes(applications.wait_for_more))
     listening = {
         "http": pages,
-        "http2": start(applications.of_grpc()),
+        "http2": pages,
         "grpc": start(applications.of_grpc()),
         "tcp": silent,
         "tls": silent,
