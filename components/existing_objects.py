@@ -131,12 +131,12 @@ def endpoint_port(port: Manifest, workload_ports: Mapping[str, int]) -> int | No
     return workload_ports.get(port.get("name") or "", int(target))
 
 
-def ports_by_name(spec: Manifest, workload_ports: Mapping[str, int]) -> dict[str, int]:
-    """Return the ports of a Service by the name of the workload's port that each leads to."""
+def ports_by_name(spec: Manifest, workload_ports: Mapping[str, int]) -> dict[str, Manifest]:
+    """Return the ports of a Service, as its manifest has them, by the name of the workload's port that each leads to."""
     names = {number: name for name, number in reversed([*workload_ports.items()])}
-    ports: dict[str, int] = {}
+    ports: dict[str, Manifest] = {}
     for port in _tcp_ports(spec):
         target = endpoint_port(port, workload_ports)
         if target in names:
-            ports.setdefault(names[target], int(port["port"]))
+            ports.setdefault(names[target], port)
     return ports

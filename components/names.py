@@ -20,7 +20,8 @@ DEFAULT_DOMAIN = "cluster.local"
 DEFAULT_ROOT_CONFIG_MAP = "istio-ca-root-cert"
 """A ConfigMap with the trust anchor, which istiod writes into every namespace."""
 DEFAULT_CLUSTER_ID = "Kubernetes"
-EASTWEST_GATEWAY = "istio-eastwestgateway"
+EASTWEST_GATEWAY = f"{PROJECT}-gateway"
+"""Not the name of the gateway in Istio's samples, which a mesh of others may have, nor its label."""
 ISTIOD_EXPOSURE, SERVICES_EXPOSURE = f"{PROJECT}-istiod", f"{PROJECT}-services"
 """Objects by which the east-west gateway leads to istiod, and to Services.
 
@@ -82,6 +83,10 @@ SLOTS_ANNOTATION = "istio-vm-mesh/slots"
 """Of a workload's Lease: which joins hold a slot, and which updates are halted, as JSON."""
 JOINED_ANNOTATION_PREFIX = "joined.istio-vm-mesh/"
 """Of a workload's Lease, before a machine's name: the id of the registration that joined it."""
+CALLERS_LABEL = "istio-vm-mesh/callers"
+"""Of the Jobs that call workloads to verify them: their pair, and the update that started it."""
+CALLED_ANNOTATION = "istio-vm-mesh/called"
+"""Of these Jobs: the names of the workloads that their pair calls, by commas."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 """Every object that this program creates in a cluster has it, with `PROJECT`."""
 STACK_LABEL = "istio-vm-mesh/stack"
@@ -104,6 +109,8 @@ GATEWAY_SELECTOR = {"istio": EASTWEST_GATEWAY.removeprefix("istio-")}
 # What the names of Pulumi resources end with, after the name of what they belong to (`part_name`).
 REGISTRATION, JOIN, PROOF, DRAIN = "registration", "join", "proof", "drain"
 """Of a machine."""
+CALLERS = "callers"
+"""Of a service account: the pods that call its workloads."""
 ACCOUNT, WORKLOAD_GROUP, PODS, VERIFICATION = "account", "group", "pods", "verification"
 SLOTS = "slots"
 """Of a workload."""
@@ -207,9 +214,30 @@ def failover_rule_name(service: str) -> str:
     return f"{service}-failover"
 
 
-def verification_job_name(workload: str) -> str:
-    """Return how the names of the Jobs begin that call a workload."""
-    return f"verify-{workload}"
+def verification_job_name(account: str) -> str:
+    """Return how the names of the Jobs begin that call as a service account."""
+    return _job_name("verify", account)
+
+
+def lone_verification_job_name(workload: str) -> str:
+    """Return how the names of the Jobs begin that call one workload alone."""
+    return _job_name("verification", workload)
+
+
+def _job_name(prefix: str, name: str) -> str:
+    """Return the beginning of a Job's name, to which at most 17 characters are added.
+
+    Names of Jobs have at most 63 characters. A long one ends with a digest.
+    """
+    full = f"{prefix}-{name.replace('.', '-')}"
+    if len(full) <= 46 and "." not in name:
+        return full
+    return f"{full[:37].rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def callers_resource_name(namespace: str, account: str) -> str:
+    """Return the resource name of the pods that call as a service account of a namespace."""
+    return part_name(part_name(namespace, account), CALLERS)
 
 
 def slots_lease_name(workload: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -38,6 +39,63 @@ CountOrPercentage = Annotated[
     ),
 ]
 """A number of machines or a percentage of them, as text: "2", "25%"."""
+
+_STATUS_RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
+
+
+def _status_range(value: Any) -> str:
+    text = str(value)
+    matched = _STATUS_RANGE.fullmatch(text) if not isinstance(value, bool) else None
+    if matched and int(matched[1]) <= int(matched[2] or matched[1]):
+        return text
+    expected = "expected an HTTP status from 100 to 599, or a range of them such as 200-299"
+    raise PydanticCustomError("status_range", expected)
+
+
+StatusRange = Annotated[
+    str,
+    BeforeValidator(_status_range),
+    WithJsonSchema(
+        {
+            "type": ["integer", "string"],
+            "minimum": 100,
+            "maximum": 599,
+            "pattern": f"^{_STATUS_RANGE.pattern}$",
+        }
+    ),
+]
+"""A status of HTTP or a range of them, as text: "404", "200-399"."""
+
+VerificationMode = Literal["fail", "warn", "none"]
+"""What a failed verification does to the update; with `none` there is no verification."""
+HTTP_PROTOCOLS = frozenset({"http", "http2"})
+"""Protocols of which a request has a path, and a response a status of HTTP."""
+# The protocols that Istio tells apart (istio/istio: pkg/config/kube/conversion.go,
+# ConvertProtocol; pkg/config/protocol/instance.go, Parse), by what a call of each is.
+_CALLED_AS = {
+    "http": "http",
+    "grpc-web": "http",
+    "kubernetes.io/ws": "http",
+    "http2": "http2",
+    "kubernetes.io/h2c": "http2",
+    "grpc": "grpc",
+    "https": "tls",
+    "tls": "tls",
+    "kubernetes.io/wss": "tls",
+}
+
+
+def called_as(protocol: str) -> str:
+    """Return how a port of a Service is called: `http`, `http2`, `grpc`, `tls` or `tcp`.
+
+    protocol: its `appProtocol`, else its name, which begins with its protocol.
+
+    What is no protocol to Istio is called by TCP.
+    """
+    protocol = protocol.lower()
+    if protocol.startswith("grpc-web"):
+        return _CALLED_AS["grpc-web"]
+    return _CALLED_AS.get(protocol, _CALLED_AS.get(protocol.partition("-")[0], "tcp"))
 
 
 class HttpProbe(Record):
@@ -131,6 +189,10 @@ class Service(Record):
         "its pods alone, so no verification calls machines by it. Default: it has a cluster IP.",
     )
 
+    def called_as(self, port_name: str) -> str:
+        """Return how clients call one of its ports (`called_as`)."""
+        return called_as(self.app_protocols.get(port_name, port_name))
+
     def selected(self, labels: Mapping[str, str]) -> dict[str, str]:
         """Return the labels that the Service selects, for a workload with these `labels`."""
         if self.selector is not None:
@@ -203,6 +265,53 @@ class ServiceAccount(Record):
     )
 
 
+class WorkloadVerification(Record):
+    """Declare how a workload is verified, where the defaults do not fit.
+
+    What is called follows from the protocol of a port of its Services, not from the probe.
+    """
+
+    mode: VerificationMode | None = Field(
+        default=None,
+        description="`fail`: a failed verification fails the update. `warn`: it is a warning. "
+        "`none`: the workload is not verified. Default: `verify.mode` of the stack.",
+    )
+    port: int | None = Field(
+        default=None,
+        description="Port that is called, one of the workload's `ports` that a Service with a "
+        "cluster IP leads to. Default: the probe's port if a Service leads to it, else the first "
+        "one of its Services.",
+    )
+    path: str | None = Field(
+        default=None,
+        description="Path of the HTTP request, beginning with a slash; for ports of HTTP. "
+        "Default: that of the HTTP probe if it is on the same port, else the root path.",
+    )
+    expect_status: Items[StatusRange] = Field(
+        default=(),
+        description="Statuses that the response may have, such as `404` or `200-299`; for ports "
+        "of HTTP. Default: 200 to 399.",
+    )
+    timeout: int = Field(
+        default=3,
+        description="Seconds until one call without a response has failed. Default: three.",
+    )
+
+
+@dataclass(frozen=True)
+class OfferedPort:
+    """A port of a Service with a cluster IP.
+
+    service: the Service's name. port: its number there. target: the endpoints' port.
+    protocol: how it is called (`called_as`).
+    """
+
+    service: str
+    port: int
+    target: int
+    protocol: str
+
+
 class WorkloadSettings(Record):
     """Declare one application with one identity, on machines, in pods, or on both."""
 
@@ -250,6 +359,11 @@ class WorkloadSettings(Record):
         "pods and of the Jobs that verify it. They exist; this program does not create them. "
         "Default: those of the mesh (`global.imagePullSecrets` of istiod's values).",
     )
+    verify: WorkloadVerification = Field(
+        default_factory=WorkloadVerification,
+        description="Verification of this workload: its mode, and what is called. "
+        "Default: the mode of the stack, and a call that follows from the port's protocol.",
+    )
     max_unavailable: CountOrPercentage = Field(
         default="25%",
         description="How many agents of the workload's machines an update stops at once: a number, "
@@ -260,6 +374,36 @@ class WorkloadSettings(Record):
     role: Literal["sidecar", "router"] = Field(
         default="sidecar", alias=ROLE, description="Role of the proxy on the workload's machines."
     )
+
+    @property
+    def offered_ports(self) -> list[OfferedPort]:
+        """What clients call: the ports of its Services that have a cluster IP.
+
+        The cluster's DNS has no machines for headless Services.
+        """
+        return [
+            OfferedPort(service.name, port, self.ports[name], service.called_as(name))
+            for service in self.services.values()
+            if not service.headless
+            for name, port in service.ports.items()
+            if name in self.ports
+        ]
+
+    @property
+    def verified_port(self) -> OfferedPort | None:
+        """What a verification calls; None if no Service leads to the workload, or to that port."""
+        offered, stated = self.offered_ports, self.verify.port
+        wanted = self.probe.port if stated is None else stated
+        other = next(iter(offered), None) if stated is None else None
+        return next((each for each in offered if each.target == wanted), other)
+
+    @property
+    def verified_path(self) -> str:
+        """The path of a verification's HTTP request."""
+        called, probed = self.verified_port, self.probe.http
+        if self.verify.path is not None:
+            return self.verify.path
+        return probed.path if called and probed and probed.port == called.target else "/"
 
     @property
     def existing_services(self) -> list[str]:

@@ -67,6 +67,7 @@ class Machine(pulumi.ComponentResource):
     host: the machine itself. address: its IP address. entry: the name of its WorkloadEntry.
     join: the resource that joins it; of a machine that is forgotten, its registration.
     revision: changes whenever the join ran again.
+    changes: changes whenever the join has to, and is there before it.
     """
 
     host: Host
@@ -76,6 +77,7 @@ class Machine(pulumi.ComponentResource):
     entry: pulumi.Output[str]
     join: pulumi.Resource
     revision: pulumi.Output[str]
+    changes: pulumi.Output[str]
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:machines:Machine", name, {}, opts)
@@ -93,7 +95,7 @@ class Machine(pulumi.ComponentResource):
         if host.host_key:
             key = commands.result(self._drain(host.host_key, []), host.host_key.module.Result)
             self._target = pulumi.Output.all(target=host.target, key=key).apply(_with_host_key)
-        self.join, self.revision = registration, registration.checked
+        self.join, self.revision, self.changes = registration, registration.checked, registration.checked
         if not args.forget:
             self.join, self.revision = self._join()
         if not host.host_key:
@@ -126,13 +128,13 @@ class Machine(pulumi.ComponentResource):
             root_certificate=mesh.root_certificate,
         ).apply(self._bundle)
         script = pulumi.Output.all(checked=registration.checked, script=joined.apply(_script_digest))
-        changes = script.apply(lambda values: f"{values['checked']} {self._args.rotation} {values['script']}".strip())
+        self.changes = script.apply(lambda values: f"{values['checked']} {self._args.rotation} {values['script']}".strip())
         inputs = {
             "access": self._cluster.access,
             "target": self._target,
             "bundle": joined,
             "entry": self.entry,
-            "changes": changes,
+            "changes": self.changes,
             "root_config_map": mesh.root_config_map,
         }
         command = commands.local_command(

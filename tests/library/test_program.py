@@ -21,7 +21,7 @@ RESOURCES = {
     "cluster-check",
     "kubernetes",
     "mesh",
-    "istio-eastwestgateway",
+    "istio-vm-mesh-gateway",
     "mesh-facts",
     "mesh-gateway-istio-vm-mesh-istiod",
     "mesh-virtualservice-istio-vm-mesh-istiod",

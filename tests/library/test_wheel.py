@@ -84,7 +84,7 @@ def test_an_empty_environment_builds_a_graph(python: Path, documented: Documente
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert Path(result["package"]).is_relative_to(python.parents[1])
-    assert {"billing-1-join", "billing-2-join", "billing-group", "istio-eastwestgateway"} < set(result["names"])
+    assert {"billing-1-join", "billing-2-join", "billing-group", "istio-vm-mesh-gateway"} < set(result["names"])
 
 
 def test_a_script_runs_from_the_environment(python: Path) -> None:

@@ -41,7 +41,7 @@ def test_nothing_has_a_public_address(stack: str) -> None:
     cluster = declared(stack).graph["cluster-gke"].inputs
     assert cluster["privateClusterConfig"] == {"enablePrivateNodes": True}
     assert cluster["controlPlaneEndpointsConfig"]["ipEndpointsConfig"] == {"enabled": False}
-    service = declared(stack).graph["istio-eastwestgateway"].inputs["values"]["service"]
+    service = declared(stack).graph["istio-vm-mesh-gateway"].inputs["values"]["service"]
     assert service["annotations"]["networking.gke.io/load-balancer-type"] == "Internal"
 
 
@@ -55,7 +55,7 @@ def test_firewall_rules_name_ports_sources_and_targets(stack: str) -> None:
         assert [allowed["protocol"] for allowed in rule["allows"]] == ["tcp"], name
         for port in rule["allows"][0]["ports"]:
             assert port.isdigit(), f"{name}: {port} is a range"
-    values = declared(stack).graph["istio-eastwestgateway"].inputs["values"]["service"]
+    values = declared(stack).graph["istio-vm-mesh-gateway"].inputs["values"]["service"]
     assert values["loadBalancerSourceRanges"] == (["10.40.0.0/24"] if stack == "multi-network" else ["10.11.0.0/24"])
 
 
@@ -209,10 +209,11 @@ def test_clients_of_a_headless_service_change_no_gateways() -> None:
 def test_verification_leaves_out_unreachable_networks() -> None:
     config = copy.deepcopy(harness.configuration("multi-network"))
     del config["networks"]["far"]["gateway"]
-    assert harness.payload(harness.run(config).graph["product-verification"])["job"], "there are pods to answer"
+    assert harness.payload(harness.run(config).graph["product-verification"])["target"], "there are pods to answer"
     del config["workloads"]["product"]["pods"]
     graph = harness.run(config).graph
-    assert harness.payload(graph["product-verification"])["job"] is None
+    assert harness.payload(graph["product-verification"])["target"] is None
+    assert "shop-product-callers" not in graph
     assert not {"firewall-far-far-gateway", "far-gateway-addresses"} & set(graph)
     assert "mesh-gateway-far-no-gateway" in graph
 
@@ -306,7 +307,7 @@ def test_another_machine_adds_six_resources_and_changes_no_other() -> None:
     after = harness.run(config).graph
     assert len(after) - len(before) == 6
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"product-slots", "product-verification"}
+    assert changed == {"product-slots", "product-verification", "shop-product-callers"}
 
 
 def test_a_group_is_as_many_resources_whatever_its_size() -> None:

@@ -89,7 +89,7 @@ def test_a_machine_joins_after_everything_that_it_needs(stack: str) -> None:
             f"{workload}-account",
             *(f"{workload}-service-{s}" for s in config["workloads"][workload]["services"]),
         }
-        assert needed | {"istio-eastwestgateway", "mesh-virtualservice-istio-vm-mesh-istiod"} <= all_dependencies(stack, name), name
+        assert needed | {"istio-vm-mesh-gateway", "mesh-virtualservice-istio-vm-mesh-istiod"} <= all_dependencies(stack, name), name
 
 
 @pytest.mark.parametrize("stack", [stack for stack in STACKS if stack != "existing"])

@@ -24,7 +24,15 @@ SCRIPTS = sorted(
     for file in (*COMPONENTS.rglob("scripts/*.py"), COMPONENTS / "local/over_ssh.py")
     if "def run(" in file.read_text()
 )
-PARTS = ["machines/bundle.py", "machines/entries.py", "machines/scripts/slots.py", "ownership.py", "shell.py", "verification/evidence.py"]
+PARTS = [
+    "machines/bundle.py",
+    "machines/entries.py",
+    "machines/scripts/slots.py",
+    "ownership.py",
+    "shell.py",
+    "verification/evidence.py",
+    "verification/target.py",
+]
 LOCAL = sorted({*SCRIPTS, *PARTS, *(f"local/{file.name}" for file in COMPONENTS.glob("local/*.py"))})
 
 
@@ -65,7 +73,12 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         *base,
         "config/addresses.py",
         "local/cluster_access.py",
+        "local/update_id.py",
+        "names.py",
+        "shell.py",
+        "verification/scripts/calling_pods.py",
         "verification/scripts/verify_workload.py",
+        "verification/target.py",
         Path(evidence.__file__).relative_to(COMPONENTS).as_posix(),
     }
 

@@ -56,6 +56,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
         health=worst_health([*healths, "unknown"] if cluster.problem else healths),
         read=facts.read,
         updated=state.updated,
+        verified=min((each.verified for each in state.workloads.values() if each.verified), default=None),
         control_plane=control_plane,
         networks=networks,
         workloads=workloads,
@@ -136,11 +137,20 @@ def _problems(
         if not endpoints:
             problems.append("nothing is behind it")
     health: Health = "missing" if problems else "healthy"
-    if state.verified and (
-        changed := [each.name for each in machines if each.revision and state.revisions.get(each.name) != each.revision]
-    ):
+    changed = [each.name for each in machines if _changed_since(each, state)]
+    if changed:
         problems.append(f"{', '.join(changed)} joined or changed after it was verified last: run `./scripts/status --verify`")
     return problems, health
+
+
+def _changed_since(machine: read_state.Machine, workload: read_state.Workload) -> bool:
+    """Return whether a machine joined as another one after its workload was verified last.
+
+    A join that ran again and changed nothing is no reason to verify.
+    """
+    if workload.verified is None or machine.joined is None or machine.joined <= workload.verified:
+        return False
+    return bool(machine.revision) and workload.revisions.get(machine.name) != machine.revision
 
 
 def _machine(facts: advice.MachineFacts, settings: Settings | None, now: datetime) -> Endpoint:

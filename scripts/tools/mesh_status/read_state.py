@@ -185,7 +185,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         },
         calls=tuple(call for proof in evidence for call in proof["calls"] if is_path(call)),
         carried=tuple(each for proof in evidence for each in proof["gateway_traffic"]),
-        proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF)),
+        proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF, names.CALLERS)),
         updated=_time(deployment.get("manifest", {}).get("time")),
         pending=bool(deployment.get("pending_operations")),
         access=access,

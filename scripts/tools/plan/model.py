@@ -305,7 +305,7 @@ class MeshPicture:
     stack: its name. platform: of its cluster. adopted: whether the mesh is another's.
     mesh: its ID; "" where it is adopted and nothing reads it.
     protected: whether the cluster refuses deletion; None where the platform has no such thing.
-    verified: the workloads that an update verifies. mode: "fail", "warn" or "none".
+    verified: the workloads that an update verifies. warned: those whose failure is a warning.
     machine_files: a digest of the scripts and units that machines get, by role, as `Fact`s.
     cost: parts of the monthly cost; empty where nothing is paid to a cloud.
     """
@@ -320,8 +320,8 @@ class MeshPicture:
     paths: tuple[NetworkPath, ...] = ()
     openings: tuple[Opening, ...] = ()
     versions: Versions = Versions()
-    mode: str = "fail"
     verified: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
     cost: tuple[CostPart, ...] = ()
     machine_files: tuple[Fact, ...] = ()
 
@@ -474,12 +474,16 @@ class CostChange:
 class VerificationPlan:
     """What the update verifies when it has changed everything.
 
-    before, after: the mode. runs: the workloads that it verifies.
+    before, after: what a failure does: "fail", "warn" (a warning), "some" (a warning for `warned`)
+        or "none" (nothing is verified).
+    runs: the workloads that it verifies.
     may_run: those that it verifies if what is not known before changes.
+    warned: the workloads whose failure is a warning, where `after` is "some".
     """
 
     before: str
     after: str
+    warned: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     may_run: tuple[str, ...] = ()
 

@@ -81,6 +81,11 @@ def decode(
     of_mesh, (_, adopted) = facts_of_mesh(graph), _pods_network(graph)
     files = {role: facts.files_fact(paths) for role, paths in (machine_files or {}).items()}
     workloads = _workloads(graph, files, declared or {})
+    verifications = {
+        each.name: command
+        for each in workloads
+        if (command := graph.child(each.name, names.VERIFICATION))
+    }
     cluster = next(iter(graph.of_type(resources.CLUSTER)), None)
     mesh = MeshPicture(
         stack=stack,
@@ -91,9 +96,9 @@ def decode(
         workloads=workloads,
         openings=openings.decode(graph.resources),
         versions=_versions(graph, workloads),
-        mode=_mode(graph),
-        verified=tuple(
-            each.name for each in workloads if graph.child(each.name, names.VERIFICATION)
+        verified=tuple(verifications),
+        warned=tuple(
+            name for name, each in verifications.items() if resources.payload(each).get("warn_only")
         ),
         cost=cost.parts(graph.resources),
         machine_files=tuple(Fact(key=role, value=value) for role, value in sorted(files.items())),
@@ -523,11 +528,3 @@ def _versions(graph: Graph, workloads: Sequence[WorkloadPicture]) -> Versions:
 def version_key(version: str) -> tuple[int, ...]:
     """Return a version for comparisons: its numbers."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
-
-
-def _mode(graph: Graph) -> str:
-    """Return what a failed verification does."""
-    for each in graph.of_type(resources.COMMAND):
-        if names.is_part(each.name, names.VERIFICATION):
-            return "warn" if resources.payload(each).get("warn_only") else "fail"
-    return "none"

@@ -701,6 +701,7 @@ def _cost(plan: Plan) -> Iterator[Line]:
 _MODES = {
     "fail": "a failure fails the update",
     "warn": "a failure is a warning",
+    "some": "a failure fails the update, or is a warning",
     "none": "verification does not run",
 }
 
@@ -716,6 +717,8 @@ def _verification(plan: Plan) -> Iterator[Line]:
     elif each.runs:
         text = "The update verifies {}; {}."
         yield Line(text=phrase(text, listed(each.runs), _mode(each.after)))
+    if each.warned:
+        yield Line(text=phrase("A failure of {} is a warning.", listed(each.warned)))
     if each.may_run and each.after != "none":
         text = "It verifies {} too where what is not known yet changes."
         yield Line(text=phrase(text, listed(each.may_run)))

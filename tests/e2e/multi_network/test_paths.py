@@ -48,7 +48,7 @@ def test_the_evidence_names_the_path(lab: MultiNetworkLab) -> None:
         ("Job verify-product", "through far-gateway-1"),
         ("Job verify-product", "through far-gateway-2"),
     } <= paths
-    assert {("machine product-2", "through istio-eastwestgateway"), ("machine product-3", "through istio-eastwestgateway")} <= paths
+    assert {("machine product-2", "through istio-vm-mesh-gateway"), ("machine product-3", "through istio-vm-mesh-gateway")} <= paths
     counted = {call["machine"] for call in calls if call["kind"] == "counter" and call["answers"] > 0}
     assert counted == {"product-1", "product-2", "product-3"}
     carried = lab.outputs()["verification"]["far-gateway"]["gateway_traffic"]

@@ -65,7 +65,7 @@ def test_everything_runs_the_versions_that_it_claims(lab: Lab) -> None:
     server = json.loads(lab.kubectl("version", "--output", "json"))["serverVersion"]["gitVersion"]
     assert server == versions.KUBERNETES
     assert "/1.39.3/" in lab.ssh("product-1", "/opt/istio-vm-mesh/current/usr/local/bin/envoy --version")
-    for pod in ("deploy/product", "deploy/istio-eastwestgateway --namespace istio-system"):
+    for pod in ("deploy/product", "deploy/istio-vm-mesh-gateway --namespace istio-system"):
         assert "/1.39.3/" in lab.kubectl("exec", *pod.split(), "--container", "istio-proxy", "--", "envoy", "--version")
 
 
@@ -75,7 +75,7 @@ def test_kubeadm_made_the_cluster_and_helm_installed_istio(lab: Lab) -> None:
         each["name"]: each["status"]
         for each in json.loads(lab.run("helm", "list", "--namespace", "istio-system", "--output", "json").stdout)
     }
-    assert releases == dict.fromkeys(("istio-base", "istiod", "istio-eastwestgateway"), "deployed")
+    assert releases == dict.fromkeys(("istio-base", "istiod", "istio-vm-mesh-gateway"), "deployed")
 
 
 def test_mutual_tls_is_strict(lab: Lab) -> None:

@@ -106,7 +106,7 @@ def test_the_charts_read_every_value_that_the_program_sets() -> None:
 
 @pytest.mark.parametrize("stack", [stack for stack in harness.stacks() if stack != "existing"])
 def test_the_gateway_chart_reads_every_value_of_the_service(stack: str) -> None:
-    service = graph(stack)["istio-eastwestgateway"].inputs["values"]["service"]
+    service = graph(stack)["istio-vm-mesh-gateway"].inputs["values"]["service"]
     assert list(unknown(service, {}, "gateway", ".service")) == []
 
 
@@ -118,8 +118,8 @@ def test_pods_of_ours_are_admitted_where_a_namespace_is_restricted_and_has_a_quo
     plane.create("v1", "ResourceQuota", namespace, "all", spec={"hard": hard})
     deployment = istio_manifests.deployment(PRODUCT, FACTS)
     assert deployment
-    called = jobs.Called(PRODUCT, FACTS)
-    templates = [deployment, jobs.caller_job(called, "true"), jobs.caller_job(called, "true", inside=False)]
+    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)])
+    templates = [deployment, pair.inside, pair.outside]
     for number, manifest in enumerate(templates):
         spec = {**manifest["spec"]["template"]["spec"], "serviceAccountName": "default"}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}", "namespace": namespace}, "spec": spec}

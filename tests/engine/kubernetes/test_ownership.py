@@ -408,7 +408,25 @@ def test_machines_are_forgotten_by_a_variable_in_a_destroy(mesh: Mesh, world: Wo
     wait_until(lambda: world.entries() == {})
 
 
-ANSWERED = "call\tmachine billing-1\tspiffe://cluster.local/ns/shop/sa/billing\tbilling.shop.svc.cluster.local:80\t10.11.0.5:8080\tspiffe://cluster.local/ns/shop/sa/billing\t2"
+IDENTITY = "spiffe://cluster.local/ns/shop/sa/billing"
+ANSWERED = json.dumps(
+    {
+        "calls": {
+            "service": "billing.shop.svc.cluster.local",
+            "port": 80,
+            "protocol": "http",
+            "caller": "machine billing-1",
+            "caller_identity": IDENTITY,
+            "network": "pods",
+            "endpoint": "10.11.0.5:8080",
+            "calls": 2,
+            "answers": 2,
+            "status": {"200": 2},
+            "peer": IDENTITY,
+            "machine": "billing-1",
+        }
+    }
+)
 """A line of evidence."""
 
 

@@ -107,6 +107,9 @@ _LAB = [
     Step("the image of pods", put("workloads.product.pods.image", "echo:2"), {}),
     Step("labels of pods", put("workloads.product.pods.labels", {"version": "pods"}), {}),
     Step("a warning", put("verify.mode", "warn"), {}),
+    Step("a workload that fails", put("workloads.product.verify", {"mode": "fail", "path": "/ready", "expectStatus": [204]}), {}),
+    Step("a workload without verification", put("workloads.product.verify", {"mode": "none"}), {}),
+    Step("a workload with a patient verification", put("workloads.product.verify", {"timeout": 9}), {}),
     Step(
         "the mesh's proxies",
         put("mesh.values.istiod.meshConfig.defaultConfig.concurrency", 2),

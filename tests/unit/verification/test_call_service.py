@@ -262,9 +262,9 @@ BY_NAME = "gateway.example.com"
 def test_a_gateway_by_name_is_any_of_its_addresses(tmp_path: Path) -> None:
     done = run(tmp_path, {"ANSWERING": "192.0.2.7:15443", "RESOLVED": "192.0.2.6 192.0.2.7"}, gateways=f"{BY_NAME}:15443")
     assert done.returncode == 0, done.stderr
-    gateways = {BY_NAME: "istio-eastwestgateway", "172.31.7.3": "far-gateway"}
+    gateways = {BY_NAME: "istio-vm-mesh-gateway", "172.31.7.3": "far-gateway"}
     call, _ = with_paths(parse(done.stdout), gateways, CROSS_NETWORK_PORT).calls
-    assert (call.endpoint, call.path) == ("192.0.2.7:15443", "through istio-eastwestgateway")
+    assert (call.endpoint, call.path) == ("192.0.2.7:15443", "through istio-vm-mesh-gateway")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_calls_through_a_gateway_say_which() -> None:
     def paths(gateways: dict[str, str]) -> list[str]:
         return [call.path for call in with_paths(parse(LINES), gateways, 15443).calls]
 
-    assert paths({"172.31.6.2": "istio-eastwestgateway"}) == ["direct", "through istio-eastwestgateway"]
+    assert paths({"172.31.6.2": "istio-vm-mesh-gateway"}) == ["direct", "through istio-vm-mesh-gateway"]
     assert paths({"gateway.mesh.internal": "by-name"}) == ["direct", "through by-name"], "a DNS name stands for every other address"
     assert paths({}) == ["direct", "through 172.31.6.2"]
 

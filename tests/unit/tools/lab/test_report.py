@@ -33,7 +33,7 @@ def outputs() -> dict[str, Any]:
     calls = (
         call("Job verify-product", "172.31.6.129:8080"),
         call("machine product-1", "10.244.0.7:8080"),
-        call("machine product-1", "172.31.6.2:15443", "through istio-eastwestgateway"),
+        call("machine product-1", "172.31.6.2:15443", "through istio-vm-mesh-gateway"),
     )
     evidence = Evidence(
         entries=(Entry("product-1", "product-172.31.6.129-pods", "172.31.6.129:8080"),),
@@ -59,7 +59,7 @@ def shown(values: dict[str, Any], *, width: int = 100, terminal: bool = False, o
 def test_the_picture_has_everything_in_its_network() -> None:
     rows = [" ".join(line.split()) for line in shown(outputs(), of="multi", width=200).splitlines()]
     assert rows[1].startswith("╭─ network pods ") and "╭─ network far ─" in rows[1]
-    assert any(row.startswith("│ ● gateway istio-eastwestgateway ") for row in rows) and any(
+    assert any(row.startswith("│ ● gateway istio-vm-mesh-gateway ") for row in rows) and any(
         "│ ● gateway far-gateway " in row for row in rows
     )
     assert any(row.startswith("│ ● machine product-1 ") for row in rows) and any("● machine product-3 " in row for row in rows)
@@ -86,7 +86,7 @@ def test_calls_name_caller_callee_path_and_both_identities() -> None:
     rows = [" ".join(line.split()) for line in shown(outputs()).splitlines()]
     assert "Job verify-product machine product-1 (172.31.6.129:8080) direct" in rows
     assert f"machine product-1 pod {POD} (10.244.0.7:8080) direct" in rows
-    assert "machine product-1 istio-eastwestgateway (172.31.6.2:15443) gateway" in rows
+    assert "machine product-1 istio-vm-mesh-gateway (172.31.6.2:15443) gateway" in rows
     assert rows.count(f"{IDENTITY} {IDENTITY} 6 answers") == 3
 
 
