@@ -80,7 +80,7 @@ class Call:
     object: str = ""
 
 
-def is_path(row: Mapping[str, Any]) -> bool:
+def is_path(row: Mapping[str, object]) -> bool:
     """Return whether a row of `calls`, as a stack's output has it, is an answer to its caller."""
     return bool(row["endpoint"]) and row["verdict"] == "proved" and row["kind"] != "counter"
 

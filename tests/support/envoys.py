@@ -22,13 +22,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from components import names
 from components.verification import addressing
 from tests.support.scripts import COMPONENTS, Sourced
 from tests.support.waiting import wait_until
 from tools.lab.offline import cache, wheels
 
-TRUST = "spiffe://cluster.local/ns/shop/sa"
-IDENTITY = f"{TRUST}/product"
+IDENTITY, CALLER, OTHER = (names.spiffe_id("cluster.local", "shop", each) for each in ("product", "caller", "other"))
 SCRIPT = COMPONENTS / "verification" / "scripts" / "call-service.sh"
 SERVICE = "localhost"
 """The name of all Services: it resolves, and leads to Envoy, as a redirected name does."""
@@ -251,7 +251,7 @@ class Mesh:
 def _secrets(directory: Path, authority: Authority) -> None:
     """Write what a sidecar's agent would serve."""
     message = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
-    certificate = {"name": "default", "tls_certificate": _certificate(authority.issue(f"{TRUST}/caller"))}
+    certificate = {"name": "default", "tls_certificate": _certificate(authority.issue(CALLER))}
     root = {"name": "ROOTCA", "validation_context": {"trusted_ca": {"filename": str(authority.root)}}}
     for secret in (certificate, root):
         resource = {"@type": message, **secret}
@@ -272,7 +272,7 @@ def _with_files(config: Any, directory: Path) -> Any:
 
 def _outbound(callee: Callee, authority: Authority) -> Config:
     """Return how the caller's proxy calls, by the name of the Service."""
-    files = authority.issue(f"{TRUST}/caller")
+    files = authority.issue(CALLER)
     san = {"san_type": "URI", "matcher": {"exact": IDENTITY}}
     validation = {"trusted_ca": {"filename": str(authority.root)}, "match_typed_subject_alt_names": [san]}
     return _tls("Upstream", common_tls_context={"tls_certificates": [_certificate(files)], "validation_context": validation})

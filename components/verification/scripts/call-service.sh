@@ -165,7 +165,8 @@ converse() { # [endpoint]
   trap '' PIPE
   if [ $# -gt 0 ]; then
     host=127.0.0.1 port=$LISTENER
-    head="x-istio-vm-mesh-endpoint: $1"$'\r\n'"x-istio-vm-mesh-target: $SERVICE:$PORT"$'\r\n'
+    head="x-istio-vm-mesh-endpoint: $1"$'\r\n'
+    head+="x-istio-vm-mesh-target: $SERVICE:$PORT"$'\r\n'
   fi
   if ! { exec 3<>"/dev/tcp/$host/$port"; } 2>/dev/null; then
     printf 'no connection\tcaller\tthe caller can open no connection\n'
@@ -196,7 +197,7 @@ is_proof() { # status by
   'grpc '*)
     [ "$2" != caller ] || return 1
     # What a proxy answers in the application's place: forbidden, too late, unavailable.
-    case $1 in 'grpc 4' | 'grpc 7' | 'grpc 8' | 'grpc 14' | 'grpc 16') [ "$2" = application ] ;; esac
+    case ${1#grpc } in 4 | 7 | 8 | 14 | 16) [ "$2" = application ] ;; esac
     ;;
   [1-5][0-9][0-9])
     [ "$PROTOCOL" != grpc ] && [ "$2" != caller ] && is_expected "$1" || return 1
@@ -269,8 +270,9 @@ given() {
   local counter=rq_total
   # A success is a status below 500. Of gRPC some statuses of applications are none.
   case $PROTOCOL in http | http2) [[ $EXPECT =~ 5[0-9][0-9] ]] || counter=rq_success ;; esac
+  local cluster="outbound|$PORT|[^|]*|$SERVICE" endpoint='\([0-9.]*:[0-9]*\)'
   direct_curl --max-time 5 "$ADMIN/clusters" |
-    sed -n "s/^outbound|$PORT|[^|]*|$SERVICE::\([0-9.]*:[0-9]*\)::\([cr][xq]_[a-z_]*\)::\([0-9]*\)\$/\1 \2 \3/p" |
+    sed -n "s/^$cluster::$endpoint::\([cr][xq]_[a-z_]*\)::\([0-9]*\)\$/\1 \2 \3/p" |
     awk -v counter=$counter '{ all[$1] += 0 }
       $2 == counter { sum[$1] += $3 }
       $2 == "cx_total" || $2 == "rq_total" { all[$1] += $3 }

@@ -12,7 +12,7 @@ from components.verification import addressing
 from components.verification.addressing import Destination
 from tests.support import envoys
 
-IDENTITY = "spiffe://cluster.local/ns/shop/sa/product"
+IDENTITY = envoys.IDENTITY
 DESTINATIONS = [Destination(f"{name}.shop.svc.cluster.local", 80, name, IDENTITY) for name in ("http", "http2", "grpc", "tcp", "tls")]
 
 

@@ -14,11 +14,10 @@ import pytest
 from components import shell
 from components.verification.evidence import Call, Plaintext, parse
 from tests.support import applications, envoys
-from tests.support.envoys import IDENTITY, TRUST, Callee, Mesh, Routes
+from tests.support.envoys import IDENTITY, OTHER, Callee, Mesh, Routes
 
 pytestmark = pytest.mark.slow
 
-OTHER = f"{TRUST}/other"
 KINDS = ("http", "http2", "grpc", "tcp", "tls", "greets")
 """Protocols of ports; `greets` is one of TCP whose server speaks first."""
 FAULTS = {
