@@ -14,7 +14,7 @@ from .cluster_check import ClusterCheck, ClusterCheckArgs
 from .existing_objects import ExistingObject
 from .local.cluster_access import ClusterAccess
 from .manifest import Manifest
-from .names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL, stack_label
+from .names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL, XDS_PORT, stack_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class Cluster:
     network: the network of its pods, as Istio calls it.
     pod_cidr: the IPv4 CIDR of its pods.
     access: how commands reach it; without a credential.
+    gateway_port: the port at which it leads them to the control plane.
+    gateway_behind_nat: whether that address is translated, hence not the one of the gateway's Service.
     kubeconfig: the text of a kubeconfig for Pulumi's provider, secret where it holds a credential;
         None where `check_cluster` makes one from `access`.
     created_by: changes when this program creates another cluster; "" for a cluster that exists.
@@ -45,6 +47,8 @@ class Cluster:
     access: pulumi.Output[ClusterAccess]
     gateway_service: Manifest | None
     gateway_address: pulumi.Output[str]
+    gateway_port: int = XDS_PORT
+    gateway_behind_nat: bool = False
     kubeconfig: pulumi.Output[str] | None = None
     created_by: pulumi.Input[str] = ""
     uid: pulumi.Output[str] | None = None

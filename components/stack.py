@@ -86,6 +86,8 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             workloads=list(settings.workloads),
             take_over=declared.take_over if isinstance(declared, SshMachine) else None,
             forget=name in forgotten,
+            locality=settings.locality_of(name),
+            capture=declared.capture,
         )
         machines[name] = Machine(name, machine_args)
     gateways: dict[str, Gateway] = {}
@@ -96,6 +98,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
     groups = dispatch.instance_groups(settings, networks, workloads, in_cluster)
     outputs: dict[str, object] = {
         "gateway": mesh.gateway,
+        "gatewayPort": mesh.gateway_port,
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in machines.items()},
     }
     verified = [

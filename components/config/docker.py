@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from .capture import Capture
 from .record import MAP_KEY, Items, Record
 
 
@@ -58,4 +59,9 @@ class DockerMachine(Record):
         default=0,
         description="Any number; a change runs the join of the container again, with a new token. "
         "It repairs what differs, and does not restart an agent that is as it must be. Default: 0.",
+    )
+    capture: Capture = Field(
+        default_factory=Capture,
+        description="What of the traffic of the container bypasses the proxy, besides what "
+        "its workload excludes. Default: nothing more.",
     )

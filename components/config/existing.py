@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ..names import XDS_PORT
+from ..names import CROSS_NETWORK_PORT, XDS_PORT
+from .capture import Capture
 from .record import MAP_KEY, Items, Record
 
 
@@ -18,6 +19,18 @@ class ExistingGateway(Record):
         description="IP address or DNS name of the gateway for machines: one that the cluster's "
         "load balancer or a node answers on."
     )
+    port: int = Field(
+        default=XDS_PORT,
+        description="Port of `address` at which machines reach the control plane (1 to 65535), "
+        "such as 443 or the port of a node. The gateway's Service has it; of a Service with "
+        f"`ports` in `service`, one leads from it to {XDS_PORT}. Default: Istio's own, {XDS_PORT}.",
+    )
+    behind_nat: bool = Field(
+        default=False,
+        description="Whether `address` is translated, so that the gateway's Service has another "
+        "one. Machines of other networks are then given `address` for their calls, on port "
+        f"{CROSS_NETWORK_PORT}, which the translation must keep. Default: it is the Service's.",
+    )
     service: Mapping[str, Any] = Field(
         default={},
         description="Values of the Service in the gateway's chart: `type`, `annotations`, "
@@ -27,7 +40,7 @@ class ExistingGateway(Record):
     install: bool = Field(
         default=True,
         description="Whether the program installs the gateway. If false, a gateway that exposes "
-        f"istiod on port {XDS_PORT} must exist. Default: it is installed.",
+        "istiod at `address` and `port` must exist. Default: it is installed.",
     )
 
 
@@ -154,6 +167,12 @@ class SshMachine(Record):
         default=None,
         description="IP address by which pods reach the machine. Default: `host`.",
     )
+    locality: str | None = Field(
+        default=None,
+        description="Where the machine is, as `region/zone` or `region/zone/subzone`, in the names "
+        "that the cluster's nodes have in their labels `topology.kubernetes.io/region` and "
+        "`/zone`. Default: the workload's `locality`.",
+    )
     bastion: Bastion | None = Field(
         default=None,
         description="SSH server that the connection to this machine goes through. "
@@ -164,6 +183,11 @@ class SshMachine(Record):
         description="Any number; a change runs the join of the SSH machine again, with a new "
         "token. It repairs what differs, and does not restart an agent that is as it must be. "
         "Default: 0.",
+    )
+    capture: Capture = Field(
+        default_factory=Capture,
+        description="What of the traffic of the existing machine bypasses the proxy, besides what "
+        "its workload excludes. Default: nothing more.",
     )
     take_over: str | None = Field(
         default=None,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from .capture import Capture
 from .existing import Bastion
 from .record import MAP_KEY, Items, Named, Record
 
@@ -219,6 +220,11 @@ class GceMachine(Record):
         "a new token. It repairs what differs, and does not restart an agent that is as it must "
         "be. Default: 0.",
     )
+    capture: Capture = Field(
+        default_factory=Capture,
+        description="What of the traffic of the Compute Engine machine bypasses the proxy, besides "
+        "what its workload excludes. Default: nothing more.",
+    )
 
 
 class GceInstanceGroup(Record):
@@ -283,6 +289,11 @@ class GceInstanceGroup(Record):
         default=0,
         description="Any number; a change replaces all machines of the group, a few at a time. "
         "Default: 0.",
+    )
+    capture: Capture = Field(
+        default_factory=Capture,
+        description="What of the traffic of the group's machines bypasses the proxy, besides what "
+        "its workload excludes. Default: nothing more.",
     )
 
 

@@ -142,8 +142,9 @@ class MeshSettings(Record):
         "`istio-injection: enabled` selects, else the only one.",
     )
     version: str = Field(
-        description="Istio release, such as 1.31.0: of the machines' proxies, and of the control "
-        "plane if the program installs it.",
+        description="Istio release, such as 1.31.0 or a vendor's 1.31.0-asm.3: of the machines' "
+        "proxies, and of the control plane if the program installs it. `-distroless` is of images "
+        "alone; packages and charts are taken without it.",
     )
     cluster_id: str = Field(
         default="Kubernetes",

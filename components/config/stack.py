@@ -195,6 +195,14 @@ class Settings(Record):
         """The instance groups, by name."""
         return self.machines_of_type(GceInstanceGroup)
 
+    def locality_of(self, machine: str) -> str:
+        """Return where a single machine is, as `region/zone`; "" where nobody says it."""
+        declared = self.single_machines[machine]
+        if isinstance(declared, GceMachine):
+            return f"{declared.zone.rpartition('-')[0]}/{declared.zone}"
+        stated = declared.locality if isinstance(declared, SshMachine) else None
+        return stated or self.workloads[declared.workload].locality or ""
+
     def min_group_size(self, workload: str) -> int:
         """Return the lowest number of machines of instance groups that run `workload`."""
         groups = self.instance_groups.values()

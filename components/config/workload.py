@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from .capture import Capture
 from .record import MAP_KEY, ROLE, Items, Named, Record
 
 _COUNT_OR_PERCENTAGE = re.compile(r"[1-9][0-9]{0,5}|([1-9][0-9]?|100)%")
@@ -107,6 +108,16 @@ class HttpProbe(Record):
     path: str = Field(
         default="/",
         description="Path of the HTTP request, beginning with a slash. Default: the root path.",
+    )
+    scheme: Literal["HTTP", "HTTPS"] = Field(
+        default="HTTP",
+        description="`HTTPS` for an application that ends TLS itself; its certificate is not "
+        "checked, and verification calls it by a TCP connection. Default: `HTTP`.",
+    )
+    headers: Mapping[str, str] = Field(
+        default={},
+        description="Headers of the HTTP request, by name. They are in the cluster and on machines "
+        "as they stand here, so put no secret into them. Default: none but those of HTTP.",
     )
 
 
@@ -343,6 +354,11 @@ class WorkloadSettings(Record):
         "of SSH and of the agent stay open. It needs nftables 1.0 and Linux 5.12; a join refuses "
         "other machines. Default: connections reach the application without the agent then.",
     )
+    capture: Capture = Field(
+        default_factory=Capture,
+        description="What of the traffic of the workload's machines bypasses the proxy. Default: "
+        "SSH, the agent's own ports, and connections to link-local addresses.",
+    )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount,
         description="Service account that the identity of pods and machines is derived from. "
@@ -363,6 +379,13 @@ class WorkloadSettings(Record):
         default_factory=WorkloadVerification,
         description="Verification of this workload: its mode, and what is called. "
         "Default: the mode of the stack, and a call that follows from the port's protocol.",
+    )
+    locality: str | None = Field(
+        default=None,
+        description="Where machines of the workload are that state no `locality` and no zone, as "
+        "`region/zone`. With a DestinationRule that has outlier detection, Istio prefers endpoints "
+        "near the caller: without a locality, machines get no requests while a pod is healthy. "
+        "Default: none.",
     )
     max_unavailable: CountOrPercentage = Field(
         default="25%",
@@ -398,12 +421,34 @@ class WorkloadSettings(Record):
         return next((each for each in offered if each.target == wanted), other)
 
     @property
+    def _probed(self) -> HttpProbe | None:
+        """The HTTP probe, if it is on the port that a verification calls."""
+        called, probed = self.verified_port, self.probe.http
+        return probed if called and probed and probed.port == called.target else None
+
+    @property
     def verified_path(self) -> str:
         """The path of a verification's HTTP request."""
-        called, probed = self.verified_port, self.probe.http
         if self.verify.path is not None:
             return self.verify.path
-        return probed.path if called and probed and probed.port == called.target else "/"
+        return self._probed.path if self._probed else "/"
+
+    @property
+    def verified_headers(self) -> Mapping[str, str]:
+        """The headers of a verification's HTTP request: the probe's.
+
+        Another host would lead to another Service.
+        """
+        headers = self._probed.headers if self._probed else {}
+        return {name: value for name, value in headers.items() if name.lower() != "host"}
+
+    @property
+    def ends_tls(self) -> bool:
+        """Whether the application ends TLS on the port that a verification calls.
+
+        Envoy passes it on as it is, so a plain request would be none.
+        """
+        return self._probed is not None and self._probed.scheme == "HTTPS"
 
     @property
     def existing_services(self) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..config.addresses import is_address
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts, left_out, refuses_sidecars
-from ..names import MANAGED_BY_LABEL, POD_SECURITY_LABEL, PROJECT, STACK_LABEL
+from ..names import MANAGED_BY_LABEL, NETWORK_LABEL, POD_SECURITY_LABEL, PROJECT, STACK_LABEL
+from ..versions import image_tag
 
 AMBIENT_LABEL = "istio.io/dataplane-mode"
 
@@ -25,6 +27,8 @@ class Adoption:
     other_namespaces: the namespaces of workloads that exist.
     pods: the workloads of which the stack runs pods with sidecars, by namespace.
     stack: the stack as its label has it.
+    gateway_address: what machines dial of a gateway that the mesh has; "" where the stack installs
+        one.
     """
 
     namespace: str
@@ -37,6 +41,12 @@ class Adoption:
     other_namespaces: Sequence[str]
     pods: Mapping[str, Sequence[str]]
     stack: str
+    gateway_address: str = ""
+
+    @property
+    def needs_gateway_addresses(self) -> bool:
+        """Whether machines of other networks are given what a gateway of others has for address."""
+        return bool(self.gateway_address and self.other_networks)
 
     @property
     def existing_namespaces(self) -> list[str]:
@@ -46,7 +56,7 @@ class Adoption:
 
 def complete(facts: MeshFacts, adoption: Adoption) -> MeshFacts:
     """Return the facts with what the stack says where nothing in the cluster does."""
-    return replace(facts, hub=facts.hub or adoption.hub, image_tag=facts.image_tag or adoption.version)
+    return replace(facts, hub=facts.hub or adoption.hub, image_tag=facts.image_tag or image_tag(adoption.version))
 
 
 def problems(facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
@@ -107,3 +117,49 @@ def _network_problems(facts: MeshFacts, adoption: Adoption) -> Iterator[str]:
 def labels_of(namespaces: Sequence[Manifest]) -> dict[str, Mapping[str, str]]:
     """Return the labels of namespaces, objects of Kubernetes, by name."""
     return {each["metadata"]["name"]: each["metadata"].get("labels") or {} for each in namespaces}
+
+
+def published_addresses(services: Sequence[Manifest], gateways: Sequence[Manifest]) -> dict[str, str]:
+    """Return the addresses at which istiod has other networks call pods; by each, what it is of.
+
+    services, gateways: those with the label of the pods' network: Services, and Gateways of the
+    Gateway API. What nodes have for addresses is left out.
+
+    Source: istio/istio, pkg/config/kube/conversion.go and
+    pilot/pkg/serviceregistry/kube/controller/network.go.
+    """
+    addresses: dict[str, str] = {}
+    for service in services:
+        spec, balancer = service["spec"], (service.get("status") or {}).get("loadBalancer") or {}
+        ingress = balancer.get("ingress") or [] if spec.get("type") == "LoadBalancer" else []
+        own = [each.get("ip") or each.get("hostname") for each in ingress]
+        for address in filter(None, [*own, *(spec.get("externalIPs") or [])]):
+            addresses.setdefault(address, f"the Service {_place(service)}")
+    for gateway in gateways:
+        for each in gateway["spec"].get("addresses") or []:
+            addresses.setdefault(each["value"], f"the Gateway {_place(gateway)}")
+    return addresses
+
+
+def _place(manifest: Manifest) -> str:
+    metadata = manifest["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}"
+
+
+def gateway_problems(adoption: Adoption, published: Mapping[str, str]) -> Iterator[str]:
+    """Yield why machines of other networks would not reach pods, though they reach istiod.
+
+    published: from `published_addresses`. Names are not compared: what they resolve to differs from
+    place to place.
+    """
+    address = adoption.gateway_address
+    are_addresses = all(map(is_address, [address, *published]))
+    if not published or not are_addresses or address in published:
+        return
+    others, given = ", ".join(adoption.other_networks), ", ".join(f"{each} ({of})" for each, of in sorted(published.items()))
+    yield (
+        f"istiod gives machines of {others} another address for calls to pods: {given}; "
+        f"cluster.gateway.address is {address}. Give an address of the gateway's Service; if that is not reached "
+        f"because of NAT, take the label {NETWORK_LABEL} off the Service and publish "
+        f"{address} by a Gateway of the class istio-remote, or have the program install a gateway (behindNat)"
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..config.mesh import MeshSettings
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts, from_values, merge
-from ..names import DISCONNECT_GRACE, ISTIO_NAMESPACE, REVISION_LABEL, STATUS_PORT, XDS_PORT
+from ..names import CROSS_NETWORK_PORT, DISCONNECT_GRACE, ISTIO_NAMESPACE, NETWORK_LABEL, REVISION_LABEL, STATUS_PORT, XDS_PORT
+from ..versions import image_tag, without_variant
 
 
 def base_values(mesh: MeshSettings) -> Manifest:
@@ -31,7 +33,7 @@ def istiod_values(mesh: MeshSettings, network: str) -> Manifest:
     values: Manifest = {
         "global": {
             "hub": mesh.hub,
-            "tag": mesh.version,
+            "tag": image_tag(mesh.version),
             "meshID": mesh.id,
             "network": network,
             "multiCluster": {"clusterName": mesh.cluster_id},
@@ -54,25 +56,49 @@ def facts(mesh: MeshSettings, network: str) -> MeshFacts:
     return from_values(istiod_values(mesh, network), mesh.namespace)
 
 
-def gateway_values(mesh: MeshSettings, facts: MeshFacts, service: Manifest, cross_network: bool) -> Manifest:
-    """Values of the chart `gateway` for the east-west gateway of the pods' network.
+@dataclass(frozen=True, kw_only=True)
+class Entrance:
+    """How the east-west gateway is entered.
 
-    `service` says how the platform exposes it (type, addresses, annotations). Only with `cross_network` does the gateway carry calls to
-    pods; without, it listens for control-plane traffic alone.
+    service: how the platform exposes it: values of the chart's Service (type, addresses, annotations).
+    port: the port that machines dial for the control plane.
+    behind_nat: whether they dial a translated address.
+    cross_network: whether the gateway carries calls to pods; without, control-plane traffic alone.
     """
-    ports = [_port("status-port", STATUS_PORT), _port("tls-istiod", XDS_PORT)]
-    values: Manifest = {
-        "service": {"ports": ports, **service},
-        "autoscaling": {"enabled": False},
-        "imagePullPolicy": "IfNotPresent",
-    }
-    if cross_network:
-        values["networkGateway"] = facts.network
+
+    service: Manifest
+    port: int = XDS_PORT
+    behind_nat: bool = False
+    cross_network: bool = False
+
+
+def gateway_values(mesh: MeshSettings, facts: MeshFacts, entrance: Entrance) -> Manifest:
+    """Values of the chart `gateway` for the east-west gateway of the pods' network."""
+    ports = [_port("status-port", STATUS_PORT), _istiod_port(entrance)]
+    values: Manifest = {"autoscaling": {"enabled": False}, "imagePullPolicy": "IfNotPresent"}
+    if entrance.cross_network:
+        if entrance.port == XDS_PORT and not entrance.behind_nat:
+            values["networkGateway"] = facts.network
+        else:
+            # What that value does, but for fixed ports and the label by which istiod gives out the Service's address.
+            ports.append(_port("tls", CROSS_NETWORK_PORT))
+            values["env"] = {"ISTIO_META_REQUESTED_NETWORK_VIEW": facts.network}
+            if not entrance.behind_nat:
+                values["labels"] = {NETWORK_LABEL: facts.network}
+    values["service"] = {"ports": ports, **entrance.service}
     if REVISION_LABEL in facts.injection_labels:
         values["revision"] = facts.injection_labels[REVISION_LABEL]
     if facts.pull_secrets:
         values["imagePullSecrets"] = [{"name": secret} for secret in facts.pull_secrets]
     return merge(values, mesh.values.gateway)
+
+
+def _istiod_port(entrance: Entrance) -> Manifest:
+    """Return the Service's port that leads to istiod: a node's where the Service is one of nodes."""
+    port = _port("tls-istiod", XDS_PORT)
+    if entrance.service.get("type") != "NodePort":
+        return {**port, "port": entrance.port}
+    return port if entrance.port == XDS_PORT or entrance.behind_nat else {**port, "nodePort": entrance.port}
 
 
 def _port(name: str, port: int) -> Manifest:
@@ -89,8 +115,9 @@ class Chart(NamedTuple):
 
 def chart(mesh: MeshSettings, name: str) -> Chart:
     """Istio's chart `name` (base, istiod, gateway) from the place that the stack names."""
+    version = without_variant(mesh.version)
     if mesh.charts.startswith("https://"):
-        return Chart(name, mesh.charts, mesh.version)
+        return Chart(name, mesh.charts, version)
     if mesh.charts.startswith("oci://"):
-        return Chart(f"{mesh.charts}/{name}", None, mesh.version)
+        return Chart(f"{mesh.charts}/{name}", None, version)
     return Chart(f"{mesh.charts}/{name}", None, None)

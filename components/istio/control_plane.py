@@ -57,7 +57,7 @@ class Mesh(pulumi.ComponentResource):
     ready: the resources that everything in the mesh depends on. Then the gateway runs, hence
         injection and validation work.
     namespace_resources: Istio's namespaces, where this component creates them.
-    gateway: the address that machines dial. gateway_ip: the IP address that it resolves to.
+    gateway, gateway_port: what machines dial. gateway_ip: the IP address that `gateway` resolves to.
     root_certificate: the mesh's trust anchor, as the cluster has it now.
     root_config_map: where that is: namespace and name of a ConfigMap, by a slash.
     facts: what the mesh is, by its values, or by its cluster where it is adopted.
@@ -69,6 +69,7 @@ class Mesh(pulumi.ComponentResource):
     ready: Sequence[pulumi.Resource]
     namespace_resources: Sequence[pulumi.Resource]
     gateway: pulumi.Output[str]
+    gateway_port: int
     gateway_ip: pulumi.Output[str]
     root_certificate: pulumi.Output[str]
     root_config_map: pulumi.Output[str]
@@ -79,7 +80,7 @@ class Mesh(pulumi.ComponentResource):
         self._args = args
         cluster, settings = args.cluster, args.settings
         self.settings, self.cluster, self.network = settings, cluster, cluster.network
-        self.gateway = cluster.gateway_address
+        self.gateway, self.gateway_port = cluster.gateway_address, cluster.gateway_port
         self.gateway_ip = cluster.gateway_ip or cluster.gateway_address
         if settings.adopt:
             # Names and namespaces of objects follow from the settings alone; their specs do not.
@@ -94,6 +95,8 @@ class Mesh(pulumi.ComponentResource):
             istiod = [self._control_plane(istiod)]
         gateway = self._gateway(cluster.gateway_service, istiod) if cluster.gateway_service is not None else None
         objects = [self._object(manifest, istiod) for manifest in self._manifests(gateway is not None)]
+        if args.other_networks and cluster.gateway_behind_nat:
+            objects.append(self._published_gateway(istiod))
         self.ready = [*([gateway] if gateway else []), *objects]
         # Every Istio pod mounts this ConfigMap, so it exists when the gateway runs. It is read at
         # each run, so a rotated root certificate is noticed.
@@ -147,6 +150,14 @@ class Mesh(pulumi.ComponentResource):
         name = f"{self._name}-{manifest['kind'].lower()}-{manifest['metadata']['name']}"
         return self.custom_resource(name, build, pulumi.ResourceOptions(parent=self, depends_on=istiod))
 
+    def _published_gateway(self, istiod: Sequence[pulumi.Resource]) -> pulumi.Resource:
+        """Have istiod give the translated address to other networks, in place of the Service's."""
+        namespace = self.settings.namespace
+        manifest = network_gateways.remote_gateway(self.network, namespace, [])
+        spec = self.gateway.apply(lambda address: network_gateways.remote_gateway(self.network, namespace, [address])["spec"])
+        name = self.child_name(names.gateway_addresses_resource_name(self.network))
+        return custom_resource(name, {**manifest, "spec": spec}, pulumi.ResourceOptions(parent=self, depends_on=istiod))
+
     def _gateway_api(self) -> pulumi.Resource:
         """Install the Gateway API's CRDs where there are none.
 
@@ -177,10 +188,16 @@ class Mesh(pulumi.ComponentResource):
         return self._release(names.ISTIOD_DEPLOYMENT, "istiod", charts.istiod_values(settings, self.network), [base, *depends_on])
 
     def _gateway(self, service: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
-        args = self._args
+        args, cluster = self._args, self.cluster
 
         def values_of(facts: MeshFacts, exposed: Manifest) -> Manifest:
-            return charts.gateway_values(args.settings, facts, exposed, bool(args.other_networks))
+            entrance = charts.Entrance(
+                service=exposed,
+                port=cluster.gateway_port,
+                behind_nat=cluster.gateway_behind_nat,
+                cross_network=bool(args.other_networks),
+            )
+            return charts.gateway_values(args.settings, facts, entrance)
 
         values: pulumi.Input[Manifest] = values_of(self._stated, service)
         if args.settings.adopt:
@@ -219,7 +236,8 @@ class Mesh(pulumi.ComponentResource):
             pods=args.pods,
             stack=names.stack_label(pulumi.get_project(), pulumi.get_stack()),
         )
-        reading_args = MeshReadingArgs(access=self.cluster.access, wanted=adoption)
+        gateway = self.gateway if self.cluster.gateway_service is None else None
+        reading_args = MeshReadingArgs(access=self.cluster.access, wanted=adoption, gateway_address=gateway)
         opts = pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready)
         reading = MeshReading(self.child_name("mesh-facts"), reading_args, opts)
         return reading.facts.apply(mesh_facts.decode)

@@ -105,8 +105,13 @@ def service_account(workload: WorkloadSettings) -> Manifest:
 
 def probe_method(settings: Probe) -> Manifest:
     """What is asked: an HTTP GET or a TCP connect, in the words that Kubernetes and Istio share."""
-    if settings.http:
-        return {"httpGet": {"path": settings.http.path, "port": settings.http.port}}
+    if http := settings.http:
+        scheme = {} if http.scheme == "HTTP" else {"scheme": http.scheme}
+        # The agent sends `Host` only where it is written like this.
+        names = {"-".join(map(str.capitalize, name.split("-"))): value for name, value in http.headers.items()}
+        headers = [{"name": name, "value": value} for name, value in sorted(names.items())]
+        more = {**scheme, **({"httpHeaders": headers} if headers else {})}
+        return {"httpGet": {"path": http.path, "port": http.port, **more}}
     return {"tcpSocket": {"port": settings.port}}
 
 
@@ -134,6 +139,8 @@ def workload_group(workload: WorkloadSettings, network: str) -> Manifest:
                 "ports": dict(workload.ports),
                 "serviceAccount": workload.service_account_name,
                 "network": network,
+                # Of machines that state none when they register.
+                **({"locality": workload.locality} if workload.locality else {}),
             },
             "probe": probe(workload.probe),
         },

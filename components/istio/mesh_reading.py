@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pulumi
@@ -21,11 +21,12 @@ from ..local import cluster_access, scripting
 from ..local.cluster_access import ClusterAccess, Kubectl
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
-from ..names import TAG_LABEL
+from ..names import NETWORK_LABEL, TAG_LABEL
 from . import adoption
 from .adoption import Adoption
 
 REQUEST_TIMEOUT = "--request-timeout=20s"
+_GATEWAYS = "gateways.gateway.networking.k8s.io"
 _SELECTOR = ("--selector", "app=istiod")
 
 
@@ -57,6 +58,8 @@ def read(kubectl: Kubectl, wanted: Adoption) -> tuple[MeshFacts, list[str]]:
     facts = mesh_facts.from_cluster(namespace, plane, config, values)
     namespaces = _get(kubectl, "namespaces", *wanted.existing_namespaces, "--ignore-not-found")
     problems = list(adoption.problems(facts, wanted, adoption.labels_of(namespaces)))
+    if wanted.needs_gateway_addresses:
+        problems += adoption.gateway_problems(wanted, _published_addresses(kubectl, facts.network))
     return adoption.complete(facts, wanted), problems
 
 
@@ -70,6 +73,14 @@ def _choose(kubectl: Kubectl, deployments: Sequence[Manifest], wanted: Adoption)
         return mesh_facts.choose(deployments, tags, wanted.revision)
     except ValueError as error:
         raise scripting.Failed(str(error)) from None
+
+
+def _published_addresses(kubectl: Kubectl, network: str) -> dict[str, str]:
+    labelled = ("--all-namespaces", "--selector", f"{NETWORK_LABEL}={network}")
+    gateways: list[Manifest] = []
+    if _get(kubectl, "customresourcedefinitions", _GATEWAYS, "--ignore-not-found"):
+        gateways = _get(kubectl, _GATEWAYS, *labelled)
+    return adoption.published_addresses(_get(kubectl, "services", *labelled), gateways)
 
 
 def _no_istiod(kubectl: Kubectl, namespace: str) -> str:
@@ -96,9 +107,9 @@ class MeshReadingProvider(ResourceProvider):
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
         """Read the mesh, or refuse it. What only tells a preview from an update is not kept."""
         inputs = {key: value for key, value in news.items() if key != "preview"}
-        if UNKNOWN in (news["access"], news["wanted"]):  # the cluster does not exist yet
+        if UNKNOWN in (news["access"], news["wanted"], news.get("gateway_address")):  # the cluster does not exist yet
             return CheckResult({**inputs, "facts": UNKNOWN}, [])
-        wanted = Adoption(**json.loads(news["wanted"]))
+        wanted = replace(Adoption(**json.loads(news["wanted"])), gateway_address=news.get("gateway_address") or "")
         try:
             with cluster_access.kubectl(ClusterAccess(**json.loads(news["access"]))) as kubectl:
                 facts, problems = read(kubectl, wanted)
@@ -132,11 +143,14 @@ class MeshReadingProvider(ResourceProvider):
 class MeshReadingArgs:
     """What is read.
 
-    access: how the cluster is reached. wanted: what the stack says of the mesh.
+    access: how the cluster is reached. wanted: what the stack says of the mesh, but the address.
+    gateway_address: what machines dial of a gateway that the mesh has; None where the stack installs
+        one.
     """
 
     access: pulumi.Input[ClusterAccess]
     wanted: Adoption
+    gateway_address: pulumi.Input[str] | None = None
 
 
 class MeshReading(Resource, module="mesh", name="MeshReading"):
@@ -152,6 +166,7 @@ class MeshReading(Resource, module="mesh", name="MeshReading"):
         props = {
             "access": pulumi.Output.json_dumps(access),
             "wanted": json.dumps(asdict(args.wanted), sort_keys=True),
+            "gateway_address": args.gateway_address,
             "preview": pulumi.runtime.is_dry_run(),
             "facts": None,
         }

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from .. import names
 from ..config import gateway_machines
+from ..config.addresses import is_address
 from ..config.google import GceMachine
 from ..config.stack import Settings
 from ..config.workload import WorkloadSettings
@@ -161,7 +162,7 @@ def remote_gateway(network: str, namespace: str, gateway_addresses: Sequence[str
         },
         "spec": {
             "gatewayClassName": GATEWAY_CLASS,
-            "addresses": [{"type": "IPAddress", "value": address} for address in gateway_addresses],
+            "addresses": [{"type": "IPAddress" if is_address(address) else "Hostname", "value": address} for address in gateway_addresses],
             "listeners": [listener],
         },
     }

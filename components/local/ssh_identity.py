@@ -10,6 +10,13 @@ from pathlib import Path
 from . import scripting
 
 _SECONDS = 10
+_OTHER_KINDS = {
+    b"PuTTY-User-Key-File": "a key of PuTTY, convert it (puttygen KEY -O private-openssh -o NEW)",
+    b"BEGIN PUBLIC KEY": "a public key, name the private one",
+    b"BEGIN RSA PUBLIC KEY": "a public key, name the private one",
+    b"BEGIN SSH2 PUBLIC KEY": "a public key, name the private one",
+    b"BEGIN CERTIFICATE": "a certificate, name its private key",
+}
 
 
 @cache
@@ -35,7 +42,7 @@ def problem(path: str, host: str) -> str:
         return ""
     if _fingerprint(file) or b"ENCRYPTED" in text:
         return f"{file} needs a passphrase, and no agent has the key: run `ssh-add {file}` first"
-    return f"{file} is not a private key that ssh can read"
+    return f"{file} is not a private key that ssh can read{_kind(text)}"
 
 
 @cache
@@ -65,6 +72,14 @@ def _public_problem(file: Path) -> str:
 def _is_public(text: bytes) -> bool:
     words = text.split(None, 2)
     return len(words) > 1 and words[0].startswith((b"ssh-", b"ecdsa-", b"sk-"))
+
+
+def _kind(text: bytes) -> str:
+    """Return what a file is that people take for a private key, and the fix; "" for others."""
+    for begin, kind in _OTHER_KINDS.items():
+        if begin in text[:200]:
+            return f": it is {kind}"
+    return ": its lines end with CR LF, convert them to LF" if b"PRIVATE KEY-----\r\n" in text else ""
 
 
 def _fingerprint(file: Path) -> str:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 from pathlib import Path
 
+from ..config.capture import Capture
 from ..config.mesh import MeshSettings, Package, is_sha256
 from ..config.problems import Problem, SettingsError
 from ..config.workload import WorkloadSettings
 from ..istio.manifests import probe, workload_group
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
-from .bundle import Bundle, Owner, with_root_certificate
+from ..names import XDS_PORT
+from ..versions import without_variant
+from .bundle import Bundle, Exclusions, Owner, with_root_certificate
 from .files import compact_json, configuration_files
 
 _CANONICAL = "service.istio.io/canonical"
@@ -31,6 +35,9 @@ class JoinInputs:
     workload: the workload's settings.
     mesh: the mesh's settings.
     facts: what the mesh is.
+    gateway_port: the gateway's port for machines.
+    locality: where the machine is, as `region/zone`; "" where nobody says it.
+    capture: what the machine has bypass its proxy, besides what its workload has.
     """
 
     owner: Owner
@@ -41,6 +48,9 @@ class JoinInputs:
     workload: WorkloadSettings
     mesh: MeshSettings
     facts: MeshFacts
+    gateway_port: int = XDS_PORT
+    locality: str = ""
+    capture: Capture = field(default_factory=Capture)
 
 
 def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:
@@ -120,6 +130,11 @@ def registered(workload: WorkloadSettings, network: str) -> str:
     return json.dumps({"group": workload.name, "namespace": workload.namespace, **spec}, sort_keys=True)
 
 
+def package_url(mesh: MeshSettings) -> str:
+    """Return where machines get the package; `{package}` stays until one joins."""
+    return mesh.package.url.replace("{version}", without_variant(mesh.version))
+
+
 def package_digest(package: Package) -> str:
     """Return the SHA-256 that the settings give for a package; "" where they give none.
 
@@ -137,6 +152,19 @@ def package_digest(package: Package) -> str:
     return text
 
 
+def exclusions(*settings: Capture) -> Exclusions | None:
+    """Return what several settings exclude, each once and sorted; None where they exclude nothing."""
+    if not any(each != Capture() for each in settings):
+        return None
+    cidrs = {str(ip_network(cidr)) for each in settings for cidr in each.exclude_outbound_cidrs}
+    return Exclusions(
+        inbound_ports=tuple(sorted({port for each in settings for port in each.exclude_inbound_ports})),
+        outbound_ports=tuple(sorted({port for each in settings for port in each.exclude_outbound_ports})),
+        outbound_cidrs=tuple(sorted(cidrs)),
+        interfaces=tuple(sorted({name for each in settings for name in each.exclude_interfaces})),
+    )
+
+
 def bundle(inputs: JoinInputs) -> Bundle:
     """Return what a machine is joined with."""
     workload, package = inputs.workload, inputs.mesh.package
@@ -145,12 +173,15 @@ def bundle(inputs: JoinInputs) -> Bundle:
         proxy=proxy_config(inputs.facts, workload, inputs.network),
         address=inputs.address,
         gateway=inputs.gateway,
-        package_url=package.url.replace("{version}", inputs.mesh.version),
+        package_url=package_url(inputs.mesh),
         registered=registered(workload, inputs.network),
         role=workload.role,
         package_sha256=package_digest(package),
         fail_closed=workload.fail_closed,
+        exclusions=exclusions(workload.capture, inputs.capture),
         grace_s=inputs.facts.grace_s,
+        gateway_port=inputs.gateway_port,
+        locality=inputs.locality,
     )
     files = configuration_files(settings)
     return with_root_certificate(replace(settings, files=files), inputs.root_certificate)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..manifest import Manifest
-from ..names import DISCONNECT_GRACE
+from ..names import DISCONNECT_GRACE, XDS_PORT
 from ..shell import assignments, read_script, remote_script
 
 PROGRAMS = "/opt/istio-vm-mesh"
@@ -73,21 +73,38 @@ class Owner:
 
 
 @dataclass(frozen=True)
+class Exclusions:
+    """What the settings have bypass the proxy of a machine: its workload's and its own.
+
+    inbound_ports: TCP ports on which connections from outside are not redirected.
+    outbound_ports, outbound_cidrs: where the machine's own connections are not redirected to.
+    interfaces: network interfaces whose connections are not redirected.
+    """
+
+    inbound_ports: tuple[int, ...] = ()
+    outbound_ports: tuple[int, ...] = ()
+    outbound_cidrs: tuple[str, ...] = ()
+    interfaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Bundle:
     """All that a machine's join depends on, but its token.
 
     owner: who joins it.
     proxy: the machine's ProxyConfig.
     address: the address by which pods reach the machine.
-    gateway: the east-west gateway's address or DNS name.
+    gateway, gateway_port: the east-west gateway's address or DNS name, and its port for machines.
     package_url: where the machine gets Istio's package; `{package}` is open until it joins.
     registered: what istiod copies at registration, and never again.
     files: the files that the settings decide; scripts and units come with the role. A join's
         payload leaves them out, because they follow from the rest (`files.configuration_files`).
     role: "sidecar" or "router".
     package_sha256: the package's SHA-256; "" reads it from `<package_url>.sha256`.
+    exclusions: what bypasses the proxy of a sidecar; None: the default alone.
     fail_closed: whether captured ports are closed while nothing redirects them.
     grace_s: seconds from the agent's last connection until istiod removes the WorkloadEntry.
+    locality: where the machine is, as `region/zone`; "" where nobody says it.
     """
 
     owner: Owner = field(metadata={"record": Owner})
@@ -100,7 +117,10 @@ class Bundle:
     role: str = "sidecar"
     package_sha256: str = ""
     fail_closed: bool = False
+    exclusions: Exclusions | None = field(default=None, metadata={"record": Exclusions})
     grace_s: int = DISCONNECT_GRACE
+    gateway_port: int = XDS_PORT
+    locality: str = ""
 
 
 def with_root_certificate(bundle: Bundle, text: str) -> Bundle:
@@ -164,7 +184,7 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
     not in it, since the agent reads a new token when it needs one.
     """
     files = archive([*bundle.files, *role_files(bundle.role), *more_files])
-    described = json.dumps([bundle.registered, bundle.owner.registration])
+    described = json.dumps([bundle.registered, bundle.owner.registration, bundle.locality])
     package = [bundle.package_url, bundle.package_sha256]
     compared = json.dumps([hashlib.sha256(files).hexdigest(), *package, described])
     return {
@@ -175,6 +195,8 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "WORKLOAD": bundle.owner.workload,
         "JOINED_ADDRESS": bundle.address,
         "GATEWAY": bundle.gateway,
+        "GATEWAY_PORT": str(bundle.gateway_port),
+        "ROLE": bundle.role,
         "FILES": base64.b64encode(files).decode(),
         "PACKAGE_URL": bundle.package_url,
         "PACKAGE_SHA256": bundle.package_sha256,

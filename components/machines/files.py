@@ -19,19 +19,23 @@ from ..names import (
     AGENT_PORT,
     DISCONNECT_GRACE,
     ENVOY_ADMIN_PORT,
+    LOCALITY_LABEL,
     MACHINE_LABEL,
     METRICS_PORT,
     REGISTRATION_LABEL,
     STATUS_PORT,
     XDS_PORT,
 )
-from .bundle import CERTIFICATES, PROGRAMS, STATE, Bundle, MachineFile
+from .bundle import CERTIFICATES, PROGRAMS, STATE, Bundle, Exclusions, MachineFile
 
 CLUSTER_ENV = f"{STATE}/cluster.env"
 OVERRIDES_ENV = f"{STATE}/overrides.env"
 MESH_CONFIG = f"{STATE}/etc/istio/config/mesh"
 ENVOY = f"{PROGRAMS}/current/usr/local/bin/envoy"
 BOOTSTRAP = f"{PROGRAMS}/current/var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
+
+LINK_LOCAL = ("169.254.0.0/16", "fe80::/10")
+"""Addresses of one link, among them the metadata servers of clouds. No proxy can pass on to them."""
 
 
 def configuration_files(bundle: Bundle) -> tuple[MachineFile, ...]:
@@ -64,16 +68,16 @@ def cluster_env(proxy: Manifest) -> str:
             "ISTIO_NAMESPACE": namespace,
             "ISTIO_SERVICE": f"{metadata['ISTIO_META_WORKLOAD_NAME']}.{namespace}",
             "ISTIO_SERVICE_CIDR": "*",
-            "ISTIO_LOCAL_EXCLUDE_PORTS": _excluded_ports(proxy.get("statusPort", 0)),
+            "ISTIO_LOCAL_EXCLUDE_PORTS": ",".join(_open_ports(proxy.get("statusPort", 0))),
         }
     )
 
 
-def _excluded_ports(status_port: int) -> str:
+def _open_ports(status_port: int) -> list[str]:
     ports = ["22", str(METRICS_PORT), str(STATUS_PORT)]
     if status_port not in (METRICS_PORT, STATUS_PORT):
         ports.append(str(status_port or AGENT_PORT))
-    return ",".join(ports)
+    return ports
 
 
 def overrides_env(bundle: Bundle) -> str:
@@ -83,8 +87,9 @@ def overrides_env(bundle: Bundle) -> str:
     sends nothing to other gateways.
     """
     owner, metadata = bundle.owner, bundle.proxy["proxyMetadata"]
+    host = f"[{bundle.gateway}]" if ":" in bundle.gateway else bundle.gateway
     proxy = {
-        "discoveryAddress": f"{bundle.gateway}:{XDS_PORT}",
+        "discoveryAddress": f"{host}:{bundle.gateway_port}",
         "binaryPath": ENVOY,
         "configPath": "./etc/istio/proxy",
     }
@@ -104,22 +109,45 @@ def overrides_env(bundle: Bundle) -> str:
         "PROXY_ROLE": bundle.role,
         "ISTIO_INBOUND_PORTS": "*",
     }
-    if others:
-        variables["ISTIO_LOCAL_EXCLUDE_PORTS"] = _excluded_ports(AGENT_PORT)
-    if owner.registration:
-        labels = {
-            **json.loads(metadata["ISTIO_METAJSON_LABELS"]),
-            REGISTRATION_LABEL: owner.registration,
-            MACHINE_LABEL: owner.machine,
-        }
+    if bundle.role == "sidecar":
+        variables |= _capture(bundle.exclusions or Exclusions(), metadata, bool(others))
+    registered = {REGISTRATION_LABEL: owner.registration, MACHINE_LABEL: owner.machine}
+    more = {
+        **(registered if owner.registration else {}),
+        **({LOCALITY_LABEL: bundle.locality} if bundle.locality else {}),
+    }
+    if more:
+        labels = {**json.loads(metadata["ISTIO_METAJSON_LABELS"]), **more}
         variables["ISTIO_METAJSON_LABELS"] = compact_json(dict(sorted(labels.items())))
     if bundle.grace_s != DISCONNECT_GRACE:
         variables["DISCONNECT_GRACE_S"] = str(bundle.grace_s)
+    if bundle.gateway_port != XDS_PORT:
+        variables |= {"GATEWAY_HOST": bundle.gateway, "GATEWAY_PORT": str(bundle.gateway_port)}
     if bundle.fail_closed:
         variables["FAIL_CLOSED"] = "1"
     if bundle.role == "router":
         variables["ISTIO_META_REQUESTED_NETWORK_VIEW"] = metadata["ISTIO_META_NETWORK"]
     return _environment(variables)
+
+
+def _capture(exclusions: Exclusions, metadata: Mapping[str, str], has_ports: bool) -> dict[str, str]:
+    """Return the variables of `istio-iptables` for what is not captured.
+
+    metadata: the mesh's default, whose exclusions stay.
+    has_ports: whether the proxy's ports differ from the mesh's.
+    """
+
+    def joined(key: str, *values: object) -> dict[str, str]:
+        words = [*filter(None, metadata.get(key, "").split(",")), *map(str, values)]
+        return {key: ",".join(dict.fromkeys(words))} if values else {}
+
+    ports = exclusions.inbound_ports
+    return {
+        **joined("ISTIO_LOCAL_EXCLUDE_PORTS", *(_open_ports(AGENT_PORT) if has_ports or ports else ()), *ports),
+        **joined("ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE", *exclusions.outbound_ports),
+        **joined("ISTIO_SERVICE_EXCLUDE_CIDR", *LINK_LOCAL, *exclusions.outbound_cidrs),
+        **joined("ISTIO_EXCLUDE_INTERFACES", *exclusions.interfaces),
+    }
 
 
 def _environment(variables: Mapping[str, str]) -> str:

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pulumi
 
 from .. import commands, names, shell
+from ..config.capture import Capture
 from ..istio.workload import Workload
 from ..local import openssh
 from .bootstrap import JoinInputs, bundle
@@ -50,6 +51,8 @@ class MachineArgs:
         machines is refused by them.
     take_over: `<project>/<stack>` whose machine it may be until now; None: none.
     forget: whether nothing connects to the machine any more, also when it is removed.
+    locality: where it is, as `region/zone`; "" where nobody says it.
+    capture: what bypasses its proxy, besides what its workload has.
     """
 
     workload: Workload
@@ -59,6 +62,8 @@ class MachineArgs:
     workloads: Sequence[str] = ()
     take_over: str | None = None
     forget: bool = False
+    locality: str = ""
+    capture: Capture = field(default_factory=Capture)
 
 
 class Machine(pulumi.ComponentResource):
@@ -185,6 +190,9 @@ class Machine(pulumi.ComponentResource):
                 owner=self._owner(values["registration"]),
                 workload=self.workload.settings,
                 mesh=self.workload.mesh.settings,
+                gateway_port=self.workload.mesh.gateway_port,
+                locality=self._args.locality,
+                capture=self._args.capture,
                 **others,
             )
         )

@@ -322,7 +322,7 @@ class _Plan:
             called = jobs.Called(values["workload"], values["facts"])
             target, port = jobs.target(called, verified.mode), called.workload.verified_port
             if target is None or port is None:
-                return shell.assignments(call_variables(caller, []))
+                return shell.assignments(call_variables(caller, None))
             if replicas and is_near:
                 target = replace(target, ranges=(mesh.cluster.pod_cidr,))
             elif replicas:
@@ -330,7 +330,7 @@ class _Plan:
                 target = replace(target, gateways=gateways, remote=replicas)
             is_called = verified.is_called and machine.network in self._gateways
             inbound = {port.target: port.protocol} if is_called else {}
-            return shell.assignments(call_variables(caller, [target], inbound))
+            return shell.assignments(call_variables(caller, target, inbound))
 
         caller = Caller(f"machine {machine.pulumi_resource_name}", machine.network, targets.CALL_TIMEOUT_S)
         inputs = pulumi.Output.all(

@@ -47,11 +47,12 @@ def target(called: Called, mode: str) -> Target | None:
     workload, port = called.workload, called.workload.verified_port
     if port is None:
         return None
-    is_http = port.protocol in HTTP_PROTOCOLS
+    is_http = _protocol(called, port) in HTTP_PROTOCOLS
     return Target(
         service=called.host(port.service),
         port=port.port,
-        protocol=port.protocol,
+        protocol=_protocol(called, port),
+        headers=tuple(f"{name}: {value}" for name, value in workload.verified_headers.items()) if is_http else (),
         path=workload.verified_path if is_http else "",
         expect=(tuple(workload.verify.expect_status) or DEFAULT_STATUSES) if is_http else (),
         timeout_s=workload.verify.timeout,
@@ -60,8 +61,12 @@ def target(called: Called, mode: str) -> Target | None:
     )
 
 
+def _protocol(called: Called, port: OfferedPort) -> str:
+    return "tls" if called.workload.ends_tls else port.protocol
+
+
 def _destination(called: Called, port: OfferedPort) -> Destination:
-    return Destination(called.host(port.service), port.port, port.protocol, called.identity)
+    return Destination(called.host(port.service), port.port, _protocol(called, port), called.identity)
 
 
 def pair(name: str, called: Sequence[Called]) -> Pair:

@@ -30,6 +30,7 @@ class Target:
     gateways: `address:port`, or a DNS name, of gateways to endpoints in other networks.
     remote: how many endpoints are behind them.
     machines: `name=address:port` of the endpoints that are machines of the stack.
+    headers: of the HTTP request, as lines.
     """
 
     service: str
@@ -45,6 +46,7 @@ class Target:
     gateways: tuple[str, ...] = ()
     remote: int = 0
     machines: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
 
     @property
     def sni(self) -> str:
@@ -67,9 +69,10 @@ class Caller:
     listener: int | None = None
 
 
-def call_variables(caller: Caller, targets: Iterable[Target], inbound: Mapping[int, str] | None = None) -> dict[str, str | int]:
+def call_variables(caller: Caller, target: Target | None, inbound: Mapping[int, str] | None = None) -> dict[str, str | int]:
     """Return the variables of `CALL_SCRIPT`.
 
+    target: what is called; None: nothing.
     inbound: protocols by the ports of the caller, a machine, on which it must have been called.
     """
     called_on = (inbound or {}).items()
@@ -78,7 +81,8 @@ def call_variables(caller: Caller, targets: Iterable[Target], inbound: Mapping[i
         "NETWORK": caller.network,
         "TIMEOUT_S": caller.timeout_s,
         "LISTENER": "" if caller.listener is None else caller.listener,
-        "TARGETS": "\n".join(_line(each) for each in targets),
+        "TARGETS": _line(target) if target else "",
+        "HEADERS": "\n".join(target.headers) if target else "",
         "INBOUND": "\n".join(f"{port}\t{protocol}" for port, protocol in called_on),
     }
 

@@ -22,6 +22,7 @@ SCENARIOS = (
     "multi_network/test_root_rotation.py",
     "multi_network/test_far_machine_life.py",
     "multi_network/test_network_without_gateway.py",
+    "faults/multi_network/test_adopted_machines.py",
     "single_network/test_existing_machines.py",
     "single_network/test_existing_application.py",
     # What ends it.

@@ -97,6 +97,47 @@ def test_machines_of_pods_without_a_network_name_name_none_either(config: dict[s
     assert harness.payload(graph["billing-verification"])["entries"][0]["entry"] == "billing-10.11.0.5"
 
 
+def test_another_port_of_the_gateway_is_everywhere_that_machines_go(config: dict[str, Any]) -> None:
+    config["cluster"]["gateway"]["port"] = 443
+    graph = graph_of(config)
+    ports = {port["name"]: port for port in graph["istio-eastwestgateway"].inputs["values"]["service"]["ports"]}
+    assert (ports["tls-istiod"]["port"], ports["tls-istiod"]["targetPort"]) == (443, 15012)
+    assert harness.payload(graph["billing-1-join"])["bundle"]["gateway_port"] == 443
+    assert graph["mesh-gateway-istio-vm-mesh-istiod"].inputs["spec"]["servers"][0]["port"]["number"] == 15012, "as the pods have it"
+
+
+def test_behind_nat_other_networks_are_given_the_address_that_they_reach(config: dict[str, Any]) -> None:
+    config["networks"]["far"] = {"cidrs": ["10.99.0.0/24"]}
+    config["machines"]["billing-1"].update(network="far", host="10.99.0.5")
+    config["cluster"]["gateway"] = {"address": "203.0.113.9", "behindNat": True}
+    graph = graph_of(config)
+    values = graph["istio-eastwestgateway"].inputs["values"]
+    assert "networkGateway" not in values and "labels" not in values and "loadBalancerIP" not in values["service"]
+    published = graph["pods-gateway-addresses"].inputs
+    assert published["metadata"]["labels"]["topology.istio.io/network"] == "pods"
+    assert published["spec"]["addresses"] == [{"type": "IPAddress", "value": "203.0.113.9"}]
+    assert published["spec"]["listeners"][0]["port"] == 15443
+    config["cluster"]["gateway"]["behindNat"] = False
+    graph = graph_of(config)
+    assert "pods-gateway-addresses" not in graph
+    assert graph["istio-eastwestgateway"].inputs["values"]["networkGateway"] == "pods"
+
+
+def test_a_gateway_of_others_is_compared_by_its_address(config: dict[str, Any]) -> None:
+    assert "gateway_address" not in graph_of(config)["mesh-facts"].inputs
+    config["cluster"]["gateway"] = {"address": "203.0.113.9", "install": False}
+    assert graph_of(config)["mesh-facts"].inputs["gateway_address"] == "203.0.113.9"
+
+
+def test_machines_are_where_they_or_their_workload_say(config: dict[str, Any]) -> None:
+    config["workloads"]["billing"]["locality"] = "north/north-1"
+    config["machines"]["billing-2"]["locality"] = "north/north-2/rack-7"
+    graph = graph_of(config)
+    localities = {name: harness.payload(graph[f"{name}-join"])["bundle"]["locality"] for name in ("billing-1", "billing-2")}
+    assert localities == {"billing-1": "north/north-1", "billing-2": "north/north-2/rack-7"}
+    assert graph["billing-group"].inputs["spec"]["template"]["locality"] == "north/north-1"
+
+
 def test_a_mesh_that_is_read_says_for_what(config: dict[str, Any]) -> None:
     config["mesh"]["revision"] = "prod"
     wanted = json.loads(graph_of(config)["mesh-facts"].inputs["wanted"])

@@ -85,6 +85,16 @@ def test_the_firewall_between_networks_opens_gateways_alone() -> None:
     }
 
 
+def test_machines_are_in_the_region_and_the_zone_that_they_are_created_in() -> None:
+    """Else outlier detection leaves calls to pods, whose nodes have a zone."""
+    graph = harness.run(harness.configuration("multi-network")).graph
+    joins = {name: node for name, node in graph.items() if name.endswith("-join")}
+    assert len(joins) > 2
+    for name, node in joins.items():
+        zone = graph[name.removesuffix("-join")].inputs["zone"]
+        assert harness.payload(node)["bundle"]["locality"] == f"europe-west1/{zone}"
+
+
 def test_instance_groups_take_no_ssh() -> None:
     assert open_ports("fleet") == {
         "firewall-mesh-product": ([MACHINES, PODS], ["80"]),

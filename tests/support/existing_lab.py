@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,17 @@ import yaml
 from components.config import reader
 from components.names import GROUP_ANNOTATION, config_key
 from components.platforms.docker.names import CLUSTER, docker_name, stack_label
-from tests.support.lab import CHECKOUT_ID, Completed, Config, Lab
+from tests.support.lab import Completed, Config, Lab
 from tests.support.true_plans import AGENT_START, is_connected
 from tests.support.waiting import wait_until
 
 NAMESPACE = "billing"
 SERVICE = "billing.billing"
 IMAGE = "istio-vm-mesh/machine:bookworm"
-FIRST_HOST = 246
-"""The last byte of the first machine's address; addresses of the lab's own machines begin in the middle of the range."""
+HOSTS = (236, 254)
+"""The last byte of the machines' addresses: the first and the last to choose from. The lab's own machines may have some of them."""
+AGENT = "istio-vm-mesh"
+"""The unit of the agent."""
 
 PAST = {
     "/etc/certs/key.pem": "the application's own TLS key",
@@ -54,8 +57,8 @@ class ExistingMachines:
 
     @property
     def stack(self) -> str:
-        """What their containers are named after."""
-        return f"existing-{CHECKOUT_ID}"
+        """What their containers are named after: both labs may have such machines at once."""
+        return f"existing-{self.lab.stack}"
 
     @property
     def key(self) -> Path:
@@ -69,16 +72,16 @@ class ExistingMachines:
         network = docker_name(self.lab.stack, "pods")
         prefix = self.lab.cidrs[0].rpartition(".")[0]
         node = self.lab.outputs()["gateway"]
+        first, last = (f"{prefix}.{host}" for host in HOSTS)
         for name in names:
-            address = f"{prefix}.{FIRST_HOST + len(self.addresses)}"
             payload = {
                 "name": self.container(name),
                 "hostname": name,
                 "image": IMAGE,
                 "network": network,
                 "second_network": None,
-                "first": address,
-                "last": address,
+                "first": first,
+                "last": last,
                 "label": self.label,
                 "public_key": self.key.with_suffix(".pub").read_text().strip(),
                 "routes": [f"10.244.0.0/16 via {node}"],
@@ -110,6 +113,10 @@ class ExistingMachines:
     def container(self, name: str) -> str:
         return docker_name(self.stack, name)
 
+    def agent_pid(self, name: str) -> str:
+        """The process of a machine's agent; another number after each restart."""
+        return self.root(name, f"systemctl show --property MainPID --value {AGENT}")
+
     def root(self, name: str, command: str, check: bool = True) -> str:
         """Run a command on a machine as root, past SSH."""
         return self.lab.docker("exec", self.container(name), "bash", "-c", command, check=check)
@@ -126,6 +133,22 @@ def _files(files: Mapping[str, str]) -> list[str]:
     for path, text in files.items():
         lines += [f"mkdir -p {Path(path).parent}", f"printf %s {shlex.quote(text)} >{path}", f"chmod 0640 {path}"]
     return [*lines, "chmod 0700 /run/secrets"]
+
+
+@contextmanager
+def existing_machines(lab: Lab) -> Iterator[ExistingMachines]:
+    """Two machines in the network of the lab's pods, and the namespace for their workloads, during the block. The lab is up, whatever its stack."""
+    lab.ensure_any()
+    machines = ExistingMachines(lab)
+    machines.remove()
+    lab.run("kubectl", "create", "namespace", NAMESPACE)
+    lab.run("kubectl", "label", "namespace", NAMESPACE, "istio-injection=enabled")
+    try:
+        machines.make("one", "two")
+        yield machines
+    finally:
+        machines.remove()
+        lab.run("kubectl", "delete", "namespace", NAMESPACE, check=False)
 
 
 @dataclass
@@ -157,6 +180,16 @@ class AdoptingStack:
             "privateKey": str(self.machines.key),
             **settings,
         }
+
+    def declare_both(self) -> None:
+        """Declare the machines `one` and `two` and no other, the second by its other port."""
+        self.declared.clear()
+        self.declare("billing-1", "one")
+        self.declare("billing-2", "two", port=2222)
+
+    def named(self, machine: str) -> str:
+        """Return the name by which one of the machines is declared."""
+        return next(name for name, each in self.declared.items() if each["host"] == self.machines.addresses[machine])
 
     def workload(self, name: str = "billing", **settings: Any) -> None:
         """Declare a workload; every machine's image has the application on port 8080."""

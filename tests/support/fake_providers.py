@@ -90,6 +90,8 @@ class FakeProvider(Provider):
         return answer
 
     def _state(self, request: Request) -> Properties:
+        if request.type in (CLUSTER_CHECK, MESH_READING):
+            return request.inputs  # `check` read the world, so previews know it too
         answer = self._answer(request)
         return {**request.inputs, **(dict.fromkeys(answer, UNKNOWN) if request.preview else answer)}
 

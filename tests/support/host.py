@@ -18,6 +18,7 @@ from tests.support.waiting import wait_until
 SCRIPTS = COMPONENTS / "machines" / "scripts"
 AGENT_UID = 1337  # Istio's default, where there is no user istio-proxy
 ADDRESS, NEIGHBOUR = {4: "10.9.0.1", 6: "fd00:9::1"}, {4: "10.9.0.2", 6: "fd00:9::2"}
+BRIDGE, CONTAINER = "172.17.0.1", "172.17.0.2"
 PORTS = {8080: "application", INBOUND_PORT: "agent", STATUS_PORT: "health", 22: "ssh", 2222: "ssh on another port"}
 ENVIRONMENT = {
     "ISTIO_SERVICE_CIDR": "*",
@@ -27,7 +28,8 @@ ENVIRONMENT = {
 }
 # Each connection gets the name of its port, and every line that it sends. Port 8080 returns datagrams.
 SERVER = f"""
-import socket, threading
+import socket, sys, threading
+ports = dict(word.split("=") for word in sys.argv[1:]) or {PORTS!r}
 def serve(listener, name):
     while True:
         connection, _ = listener.accept()
@@ -36,14 +38,40 @@ def answer(connection, name):
     connection.sendall(name.encode() + b"\\n")
     while data := connection.recv(100):
         connection.sendall(data)
-for port, name in {PORTS!r}.items():
-    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+for port, name in ports.items():
+    listener = socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
     threading.Thread(target=serve, args=(listener, name)).start()
 datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 datagrams.bind(("::", 8080))
 print("ready", flush=True)
 while True:
     datagrams.sendto(*datagrams.recvfrom(100))
+"""
+
+# Connects as a user, from an address, and prints the first line of the answer.
+CLIENT = """
+import os, socket, sys
+address, port, source, user = sys.argv[1:]
+family, kind, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+os.setuid(int(user))
+with socket.socket(family, kind) as connection:
+    connection.settimeout(5)
+    if source:
+        connection.bind((source, 0))
+    connection.connect(place)
+    print(connection.recv(100).decode().splitlines()[0])
+"""
+# docker-proxy: it runs as root, and connects to the container from the host.
+PROXY = """
+import socket, sys, threading
+def pass_on(connection):
+    with connection, socket.create_connection((sys.argv[2], 80), 5) as container:
+        while data := container.recv(100):
+            connection.sendall(data)
+listener = socket.create_server(("::", int(sys.argv[1])), family=socket.AF_INET6, dualstack_ipv6=True)
+print("ready", flush=True)
+while True:
+    threading.Thread(target=pass_on, args=(listener.accept()[0],), daemon=True).start()
 """
 
 
@@ -85,15 +113,55 @@ class Host:
         assert done.returncode == 0, (text, done.stdout, done.stderr)
         return done.stdout
 
+    def enter_neighbour(self, command: str) -> str:
+        """Run a command in the neighbour's network, and return what it prints."""
+        return subprocess.run([*_enter(self.neighbour), *command.split()], check=True, capture_output=True, text=True).stdout
+
+    def connect(self, port: int, address: str = ADDRESS[4], source: str = "", user: int = 0) -> str:
+        """Return what a program of the host itself reaches at one of its addresses; "" if refused."""
+        command = [*_enter(self.namespace), sys.executable, "-c", CLIENT, address, str(port), source, str(user)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
+
+    @contextmanager
+    def container(self, bridge: str = "docker0") -> Iterator[Container]:
+        """Yield a container behind a bridge of the host, which answers at port 80 with its name.
+
+        The host forwards, as hosts of containers do. Everything is gone afterwards but its rules.
+        """
+        with ExitStack() as stack:
+            process = stack.enter_context(_process(["unshare", "--net", "sleep", "infinity"]))
+            wait_until(lambda: _separate(process.pid), seconds=10)
+            stack.callback(self.run, f"ip link delete {bridge}; ip link delete veth-{bridge} 2>/dev/null || true")
+            self.run(
+                f"sysctl -qw net.ipv4.ip_forward=1; ip link add {bridge} type bridge; ip address add {BRIDGE}/24 dev {bridge};"
+                f"ip link add veth-{bridge} type veth peer name eth0 netns {process.pid};"
+                f"ip link set veth-{bridge} master {bridge}; ip link set {bridge} up; ip link set veth-{bridge} up"
+            )
+            for command in (
+                "link set lo up",
+                "link set eth0 up",
+                f"address add {CONTAINER}/24 dev eth0",
+                f"route add default via {BRIDGE}",
+            ):
+                subprocess.run([*_enter(process.pid), "ip", *command.split()], check=True)
+            server = stack.enter_context(_process([*_enter(process.pid), sys.executable, "-c", SERVER, "80=container"]))
+            assert server.stdout and server.stdout.readline() == "ready\n"
+            yield Container(process.pid)
+
+    @contextmanager
+    def published(self, port: int) -> Iterator[None]:
+        """Pass connections to a port of the host on to the container, as docker-proxy does."""
+        with _process([*_enter(self.namespace), sys.executable, "-c", PROXY, str(port), CONTAINER]) as proxy:
+            assert proxy.stdout and proxy.stdout.readline() == "ready\n"
+            yield
+
     def rules(self) -> list[str]:
         """Return the rules of all programs, with their tables."""
         return self.run('for each in $(programs); do read_rules $each | sed "s/^/$each /"; done').splitlines()
 
     def answer(self, port: int = 8080, family: int = 4, seconds: float = 10) -> str:
         """Return what a neighbour's connection reaches; "" if it was refused, or dropped for so long."""
-        text = f"exec 3<>/dev/tcp/{ADDRESS[family]}/{port}; head -n 1 <&3"
-        command = [*_enter(self.neighbour), "timeout", str(seconds), "bash", "-c", text]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+        return answer_of(self.neighbour, ADDRESS[family], port, seconds)
 
     def returned(self) -> str:
         """Return what port 8080 makes of a neighbour's datagram."""
@@ -120,6 +188,24 @@ class Host:
                 20,
                 "the kernel removes the table of a guard that ended",
             )
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container on a host. namespace: a process in it."""
+
+    namespace: int
+
+    def answer(self, address: str, port: int, seconds: float = 10) -> str:
+        """Return what a connection of the container reaches; "" if it was refused, or dropped for so long."""
+        return answer_of(self.namespace, address, port, seconds)
+
+
+def answer_of(namespace: int, address: str, port: int, seconds: float) -> str:
+    """Return what a connection from a network namespace reaches."""
+    text = f"exec 3<>/dev/tcp/{address}/{port}; head -n 1 <&3"
+    command = [*_enter(namespace), "timeout", str(seconds), "bash", "-c", text]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 def _enter(process: int) -> list[str]:
@@ -152,8 +238,9 @@ def started_host(root: Path, backend: str, families: Sequence[int] = (4,)) -> It
         host, neighbour = (process.pid for process in processes)
         wait_until(lambda: _separate(host) and _separate(neighbour), seconds=10)
         _connect(host, neighbour, families)
-        server = stack.enter_context(_process([*_enter(host), sys.executable, "-c", SERVER]))
-        assert server.stdout and server.stdout.readline() == "ready\n"
+        for process, words in ((host, []), (neighbour, ["8080=neighbour", "9090=another port of the neighbour"])):
+            server = stack.enter_context(_process([*_enter(process), sys.executable, "-c", SERVER, *words]))
+            assert server.stdout and server.stdout.readline() == "ready\n"
         yield Host(namespace=host, neighbour=neighbour, root=root)
 
 

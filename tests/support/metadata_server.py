@@ -14,6 +14,7 @@ def identity(name: str, token: str) -> dict[str, str]:
     """Return the responses by path, for a machine with this name and this access token."""
     return {
         "/instance/name": name,
+        "/instance/zone": "projects/7/zones/europe-west1-b",
         "/instance/service-accounts/default/token": json.dumps({"access_token": token, "expires_in": 3599, "token_type": "Bearer"}),
     }
 

@@ -72,7 +72,7 @@ class World:
     """What was done, in order, and what is there.
 
     hosts: what is on machines, by what SSH connects to. entries: those of them that are in the mesh.
-    moved: machines that came to another workload. things: what was created, by ID.
+    moved: machines that came to another workload. things: what was created, by type and ID.
     instances: names of instances by their addresses; SSH connects to either.
     """
 
@@ -95,14 +95,14 @@ class World:
     def keep(self, id: str, request: Request) -> None:
         """Note that a thing is there."""
         with self.lock:
-            self.things[id] = Thing(request.type, request.name, dict(request.inputs))
+            self.things[f"{request.type} {id}"] = Thing(request.type, request.name, dict(request.inputs))
 
     def note(self, op: str, request: Request) -> None:
         """Note an operation, and what it does to a machine."""
         with self.lock:
             self.log.append((op, request.type, request.name))
             if op == "delete":
-                self.things.pop(request.id, None)
+                self.things.pop(f"{request.type} {request.id}", None)
             if request.type == MANAGER and op == "update":
                 if request.inputs.get("versions") != request.old_inputs.get("versions"):
                     self.events.append((owner_of(request.name, google_names.MANAGER), "replaced"))
@@ -258,7 +258,8 @@ class NotingProvider(fake_providers.FakeProvider):
         created = super().create(request)
         state = self._done("create", request, dict(created.state))
         number = next(self._world.numbers)
-        self._world.keep(f"{created.id}-{number}", request)
+        id = _object_id(request) or f"{created.id}-{number}"
+        self._world.keep(id, request)
         if _runs(request, "create", "create_machine.py"):
             state["stdout"] = json.dumps({**json.loads(state["stdout"]), "id": f"{request.name}-{number}"})
         if request.type == INSTANCE:
@@ -266,7 +267,7 @@ class NotingProvider(fake_providers.FakeProvider):
             self._world.instances[state["networkInterfaces"][0]["networkIp"]] = str(state["name"])
         if request.type == TEMPLATE:
             state["selfLink"] = f"{state['selfLink']}-{number}"
-        return Created(_object_id(request) or f"{created.id}-{number}", state)
+        return Created(id, state)
 
     def update(self, request: Request) -> Properties:
         state = super().update(request)

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
+
+SIZE = 1 << 16
+"""Bytes that are read at once."""
+
+
+def read(path: str) -> bytes:
+    """Return a file's content. Raises OSError. A watch reads thousands a second, for which `Path.read_bytes` takes a quarter of a processor."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        parts = [os.read(descriptor, SIZE)]
+        while len(parts[-1]) == SIZE:
+            parts.append(os.read(descriptor, SIZE))
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
 
 
 class ProcessWatch:
@@ -33,9 +47,9 @@ class ProcessWatch:
 
     def _look(self, pid: str) -> None:
         try:
-            command = Path("/proc", pid, "cmdline").read_bytes()
+            command = read(f"/proc/{pid}/cmdline")
             if (pid, command) not in self._commands:
                 self._commands.add((pid, command))
-                self.seen |= {command, Path("/proc", pid, "environ").read_bytes()}
+                self.seen |= {command, read(f"/proc/{pid}/environ")}
         except OSError:
             return  # ended meanwhile

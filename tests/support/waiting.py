@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+LONGEST_S = 0.5
+"""Seconds between two calls of a condition that takes long."""
+
 
 def wait_until(
     condition: Callable[[], object],
@@ -17,13 +20,16 @@ def wait_until(
 ) -> float:
     """Return once `condition` holds: the seconds that it took. Fail the test after `seconds`.
 
-    `interval` is the time in seconds between two calls of `condition`.
+    `interval` is the time in seconds between two calls of `condition`. It is longer, up to `LONGEST_S`, where a call takes longer: a condition
+    that starts programs, such as kubectl, would take the processor from what it waits for.
     """
     start = time.monotonic()
-    while not condition():
+    while True:
+        called = time.monotonic()
+        if condition():
+            return time.monotonic() - start
         assert time.monotonic() - start < seconds, f"not within {seconds} s: {description}"
-        time.sleep(interval)
-    return time.monotonic() - start
+        time.sleep(max(interval, min(time.monotonic() - called, LONGEST_S)))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 
 from components.config import load, reader
 from components.machines import bootstrap, files
-from components.machines.bundle import Bundle, Owner
+from components.machines.bundle import Bundle, Exclusions, Owner
 from tests.support.samples import FACTS, PRODUCT
 from tools import ROOT, venv
 from tools.lab.offline import versions
@@ -55,10 +56,13 @@ def test_versions_are_the_pinned_ones(document: Path) -> None:
 
 OWNER = Owner("istio-vm-mesh", "prod", "m", "r", "shop", "product")
 PROXY = {**bootstrap.proxy_config(FACTS, PRODUCT, "far"), "statusPort": 15099}
-BUNDLE = Bundle(OWNER, PROXY, "10.0.0.2", "10.0.0.1", "", "", role="router", fail_closed=True, grace_s=20)
+ROUTER = Bundle(OWNER, PROXY, "10.0.0.2", "10.0.0.1", "", "", role="router", fail_closed=True, grace_s=20)
+EXCLUSIONS = Exclusions(inbound_ports=(9100,), outbound_ports=(2049,), outbound_cidrs=("10.9.0.0/16",), interfaces=("eth1",))
+SIDECAR = replace(ROUTER, role="sidecar", exclusions=EXCLUSIONS)
 
 
 def test_every_key_that_differs_from_istioctls_files_has_its_reason() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "machines.md").read_text(), re.MULTILINE)
     assert rows == list(dict.fromkeys(rows))
-    assert set(rows) == set(re.findall(r"^(\w+)=", files.overrides_env(BUNDLE), re.MULTILINE))
+    written = files.overrides_env(ROUTER) + files.overrides_env(SIDECAR)
+    assert set(rows) == set(re.findall(r"^(\w+)=", written, re.MULTILINE))

@@ -11,7 +11,17 @@ if TYPE_CHECKING:
 
 def check(settings: "Settings") -> "Iterator[Problem]":
     """Yield every problem of a stack whose records are valid."""
-    from . import docker, existing, google, machines, mesh, networks, rules, workloads
+    from . import (
+        capture,
+        docker,
+        existing,
+        google,
+        machines,
+        mesh,
+        networks,
+        rules,
+        workloads,
+    )
 
     yield from networks.check(settings)
     yield from docker.check(settings)
@@ -20,4 +30,5 @@ def check(settings: "Settings") -> "Iterator[Problem]":
     yield from mesh.check(settings)
     yield from workloads.check(settings)
     yield from machines.check(settings)
+    yield from capture.check(settings)
     yield from rules.check(settings)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from ...names import CROSS_NETWORK_PORT, STATUS_PORT, XDS_PORT
 from ..addresses import DNS_NAME, is_address, is_port, within
-from ..existing import ExistingCluster, SshMachine
+from ..existing import ExistingCluster, ExistingGateway, SshMachine
 from ..problems import Problem, suggestion
 from ..stack import Settings
+from .names import check_locality
 
+_NODE_PORTS = range(30000, 32768)
+"""Kubernetes' default range of ports of nodes."""
 _STACK = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 _HOST_KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]+")
 # An address with its zone, a DNS name, or an alias. It never begins with -, as an option does.
@@ -57,6 +61,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     for name, machine in settings.machines_of_type(SshMachine).items():
         path = f"machines.{name}"
         yield from check_server(path, machine)
+        yield from check_locality(path, machine.locality)
         if machine.bastion:
             yield from check_server(f"{path}.bastion", machine.bastion)
         if machine.take_over is not None and not _STACK.fullmatch(machine.take_over):
@@ -84,6 +89,52 @@ def _check_cluster(settings: Settings, cluster: ExistingCluster) -> Iterator[Pro
             "expected an IP address or a DNS name that machines resolve, without scheme and port; "
             f"got {address!r}",
         )
+    elif ":" in address:
+        yield Problem(
+            "cluster.gateway.address",
+            "is an IPv6 address, and networks have IPv4 alone: give an IPv4 address or a DNS name",
+        )
+    yield from _check_gateway(cluster.gateway)
+
+
+def _check_gateway(gateway: ExistingGateway) -> Iterator[Problem]:
+    path, port, service = "cluster.gateway", gateway.port, gateway.service
+    if not is_port(port):
+        yield Problem(f"{path}.port", f"{port} is not a port: expected 1 to 65535")
+    elif port in (CROSS_NETWORK_PORT, STATUS_PORT):
+        yield Problem(f"{path}.port", f"the gateway has port {port} for something else")
+    elif _is_of_nodes(gateway) and port not in _NODE_PORTS:
+        yield Problem(
+            f"{path}.port",
+            f"{port} is not a port of nodes: the Service is of the type NodePort, so expected "
+            f"{_NODE_PORTS.start} to {_NODE_PORTS.stop - 1}",
+        )
+    ports = service.get("ports")
+    if gateway.install and ports is not None and not gateway.behind_nat:
+        given = [each for each in ports if isinstance(each, Mapping)] if _is_list(ports) else []
+        if not any(port in (each.get("port"), each.get("nodePort")) for each in given):
+            yield Problem(
+                f"{path}.service.ports",
+                f"have none that machines reach the control plane at: add one with the port {port} "
+                f"and the targetPort {XDS_PORT}, or leave `ports` out",
+            )
+    if gateway.behind_nat and not gateway.install:
+        yield Problem(
+            f"{path}.behindNat",
+            "is of a gateway that the program installs: for others istiod goes by their own "
+            "Service; leave it out",
+        )
+
+
+def _is_of_nodes(gateway: ExistingGateway) -> bool:
+    """Return whether the program gives the gateway's Service a port of nodes."""
+    service = gateway.service
+    is_given = gateway.install and gateway.port != XDS_PORT and not gateway.behind_nat
+    return is_given and service.get("type") == "NodePort" and "ports" not in service
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def _check_address(

@@ -22,6 +22,7 @@ from ...names import (
     PROJECT,
     STACK_LABEL,
 )
+from ...versions import is_release, numbers
 from ..docker import KindCluster
 from ..existing import ExistingCluster
 from ..mesh import MeshSettings, Package, is_sha256
@@ -194,13 +195,15 @@ def _check_package(package: Package) -> Iterator[Problem]:
 
 
 def _check_versions(version: str, cluster: Cluster) -> Iterator[Problem]:
-    istio = re.fullmatch(r"(\d+)\.(\d+)\.\d+", version)
-    if istio is None:
+    if not is_release(version):
         yield Problem(
-            "mesh.version", f"expected a release of Istio such as 1.31.0; got {version!r}"
+            "mesh.version",
+            "expected a release of Istio such as 1.31.0, or of a vendor such as 1.31.0-asm.3; "
+            f"got {version!r}",
         )
         return
-    supported = _KUBERNETES.get((int(istio[1]), int(istio[2])))
+    major, minor, _ = numbers(version)
+    supported = _KUBERNETES.get((major, minor))
     image = None
     if isinstance(cluster, KindCluster):
         image = re.search(r":v1\.(\d+)\.", cluster.image)
@@ -208,5 +211,5 @@ def _check_versions(version: str, cluster: Cluster) -> Iterator[Problem]:
         between = f"1.{supported[0]} to 1.{supported[-1]}"
         yield Problem(
             "cluster.image",
-            f"is Kubernetes 1.{image[1]}; Istio {istio[1]}.{istio[2]} supports {between}",
+            f"is Kubernetes 1.{image[1]}; Istio {major}.{minor} supports {between}",
         )

@@ -15,6 +15,19 @@ _LABEL_KEY = re.compile(
 )
 
 
+_PLACE = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_LOCALITY = re.compile(rf"{_PLACE}(/{_PLACE}){{1,2}}")
+
+
+def check_locality(path: str, locality: str | None) -> Iterator[Problem]:
+    """Yield a problem for a locality that is not a region with a zone, as Istio has them."""
+    if locality is not None and not _LOCALITY.fullmatch(locality):
+        yield Problem(
+            f"{path}.locality",
+            f"expected `region/zone` or `region/zone/subzone`; got {locality!r}",
+        )
+
+
 def check_names(path: str, names: Iterable[str]) -> Iterator[Problem]:
     """Yield a problem for each name of a map that is not a DNS label beginning with a letter."""
     for name in names:

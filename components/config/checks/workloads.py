@@ -21,6 +21,7 @@ from ..problems import Problem, suggestion
 from ..stack import NamespaceSettings, Settings
 from ..workload import (
     HTTP_PROTOCOLS,
+    HttpProbe,
     Pods,
     Probe,
     Service,
@@ -28,7 +29,7 @@ from ..workload import (
     WorkloadSettings,
     WorkloadVerification,
 )
-from .names import KUBERNETES_NAME, check_annotations, check_labels, check_names
+from .names import KUBERNETES_NAME, check_annotations, check_labels, check_locality, check_names
 
 # First words of a port's name, by which Istio selects its protocol (istio.io: Protocol Selection).
 PROTOCOLS = frozenset(
@@ -42,6 +43,9 @@ _SECRET = re.compile(rf"{KUBERNETES_NAME.pattern}(\.{KUBERNETES_NAME.pattern}){{
 # k8s.io/apimachinery: resource.Quantity, without exponents.
 _QUANTITY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 _MAX_USER = 2**31 - 1
+# k8s.io/apimachinery: validation.IsHTTPHeaderName.
+_HEADER = re.compile(r"[-A-Za-z0-9]+")
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 
 
 def check(settings: Settings) -> Iterator[Problem]:
@@ -134,6 +138,7 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             "a Service selects its workload by labels: give at least one, such as app",
         )
     yield from check_labels(f"{path}.labels", workload.labels)
+    yield from check_locality(path, workload.locality)
     yield from _check_service_account(f"{path}.serviceAccount", workload.service_account)
     yield from _check_ports(f"{path}.ports", workload)
     yield from _check_probe(f"{path}.probe", workload.probe, workload)
@@ -250,8 +255,25 @@ def _check_probe(path: str, probe: Probe, workload: WorkloadSettings) -> Iterato
     for key, number in numbers.items():
         if number < 1:
             yield Problem(f"{path}.{key}", f"must be at least 1; got {number}")
-    if probe.http and not probe.http.path.startswith("/"):
-        yield Problem(f"{path}.http.path", f"must begin with '/'; got {probe.http.path!r}")
+    if probe.http:
+        yield from _check_http(f"{path}.http", probe.http)
+
+
+def _check_http(path: str, http: HttpProbe) -> Iterator[Problem]:
+    if not http.path.startswith("/"):
+        yield Problem(f"{path}.path", f"must begin with '/'; got {http.path!r}")
+    for name, value in http.headers.items():
+        if not _HEADER.fullmatch(name):
+            yield Problem(
+                f"{path}.headers",
+                f"{name!r} is not a name of a header: use letters, digits and '-'",
+            )
+        elif not _HEADER_VALUE.fullmatch(value):
+            yield Problem(
+                f"{path}.headers.{name}", "expected printable characters of ASCII, in one line"
+            )
+    if len({name.lower() for name in http.headers}) < len(http.headers):
+        yield Problem(f"{path}.headers", "names a header twice: case makes no difference")
 
 
 def _check_verify(

@@ -18,6 +18,7 @@ from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
 from ...manifest import Manifest
 from ...names import MANAGED_BY_LABEL, PROJECT
 from ...ownership import labels_of, served_kinds
+from ...versions import numbers
 
 GROUP, VERSION = "gateway.networking.k8s.io", "v1"
 _CRD = "CustomResourceDefinition"
@@ -110,9 +111,7 @@ def _is_newer(crds: Sequence[Manifest], installed: Sequence[Manifest]) -> bool:
 
 
 def _release(crd: Manifest) -> tuple[int, ...]:
-    text = (crd["metadata"].get("annotations") or {}).get(_BUNDLE, "")
-    numbers = text.lstrip("v").partition("-")[0].split(".")
-    return tuple(int(number) for number in numbers if number.isdigit())
+    return numbers((crd["metadata"].get("annotations") or {}).get(_BUNDLE, ""))
 
 
 def _apply(program: Kubectl, crds: Sequence[Manifest]) -> None:

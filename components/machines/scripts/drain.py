@@ -20,7 +20,7 @@ import sys
 from dataclasses import dataclass, field
 from time import sleep
 
-from ... import names, shell
+from ... import shell
 from ...local import cluster_access, openssh, scripting
 from ...local.cluster_access import ClusterAccess, Kubectl
 from ...local.conversation import Pause
@@ -219,7 +219,7 @@ def give_up(payload: Payload, cause: str, reason: str) -> None:
     report(
         f"{cause}. It did not leave the mesh by itself, but {effect}, so it gets no requests. If "
         "its agent runs, it can still send requests with its certificate, which it renews for as "
-        f"long as it reaches port {names.XDS_PORT} of the gateway. To settle it, stop the agent "
+        f"long as it reaches the east-west gateway. To settle it, stop the agent "
         "there (systemctl disable --now istio-vm-mesh), or join a machine at its address"
     )
 

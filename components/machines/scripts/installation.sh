@@ -161,9 +161,7 @@ remove_rules() (
 # Either backend may have rules, whichever `iptables` is now. Chains of istio-cni have other names.
 has_rules() {
   {
-    iptables-save
-    iptables-legacy-save
-    iptables-nft-save
+    for program in ip{,6}tables{,-legacy,-nft}-save; do "$program"; done
   } 2>/dev/null | grep -qE '[: ]ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT)( |$)'
 }
 

@@ -4,11 +4,12 @@
 # it repairs, and restarts the agent only if something differs. A second run changes nothing.
 # The last line of the output is the digest: an output that ends otherwise is a join that failed.
 # Variables, on standard input with all that is secret: MACHINE, PROJECT, STACK, REGISTRATION,
-# NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), TOKEN, FILES (a tar in base64),
-# PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S, DEADLINE_S, DIGEST,
-# REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the machine's), KEPT_OUT (1
+# NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), GATEWAY_PORT, TOKEN, FILES (a
+# tar in base64), PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S,
+# DEADLINE_S, DIGEST, REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the
+# machine's), ROLE (sidecar, which redirects the machine's traffic, or router), KEPT_OUT (1
 # where an entry of this program keeps the machine out of the mesh), ASK; where startup.sh stands
-# before this text, API_SERVER and ADDRESS too.
+# before this text, API_SERVER, ADDRESS and LOCALITY too.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
 NEEDED_MIB=400 # of a package that is unpacked
 PHASE=''       # prepared: the agent runs on; stopped: the agent is stopped
@@ -22,7 +23,8 @@ NEW_PACKAGE=''
 DAMAGED=''
 PREVIOUS=''
 OTHER_STACK=''
-AGENT='' # namespace, workload and registration of the agent that runs, by the stamp
+HOST_CHANGES='' # of this host's traffic, one a line
+AGENT=''        # namespace, workload and registration of the agent that runs, by the stamp
 
 # All steps of a join go through here.
 step() { # function arguments
@@ -131,9 +133,9 @@ check_owner() {
 }
 
 check_gateway() {
-  can_connect "$GATEWAY" 15012 5 2>/dev/null ||
-    fail "cannot reach the east-west gateway at $GATEWAY port 15012: check the gateway's address" \
-      "and the firewall between this machine and the gateway"
+  can_connect "$GATEWAY" "$GATEWAY_PORT" 5 2>/dev/null ||
+    fail "cannot reach the east-west gateway at $GATEWAY port $GATEWAY_PORT: check the gateway's" \
+      "address and the firewall between this machine and the gateway"
 }
 
 # A host that cannot close its ports is refused (redirect_guard.sh).
@@ -143,6 +145,40 @@ check_fail_closed() {
   cause=$(files_tar | tar --extract --to-stdout "${PROGRAMS#"$ROOT/"}/scripts/redirect_guard.sh" |
     bash -s possible 2>&1 3<&-) ||
     fail "failClosed is not possible on this machine: ${cause:-see redirect_guard.sh}"
+}
+
+# What the redirection meets on this host is looked at before anything is changed. An application
+# that Envoy would not reach is refused.
+check_host() {
+  local directory problems
+  [ "$ROLE" = sidecar ] || return 0
+  directory=$(mktemp -d)
+  files_tar | tar --extract --no-same-owner --directory "$directory"
+  problems=$(host_facts "$directory" refusals)
+  HOST_CHANGES=$(host_facts "$directory" changes)
+  rm -rf "$directory"
+  [ -z "$problems" ] || fail "$(paste -sd ';' <<<"$problems")"
+}
+
+# Runs redirect_host.sh with the environment of the agent that this join brings.
+host_facts() { # directory with the join's files, refusals or changes
+  (
+    set -a +eu
+    # shellcheck disable=SC1090 # written by the join
+    for file in "$1/${STATE#"$ROOT/"}"/{cluster,overrides}.env; do . "$file"; done
+    export INSTANCE_IP=${ADDRESS:-$JOINED_ADDRESS}
+    bash "$1/${PROGRAMS#"$ROOT/"}/scripts/redirect_host.sh" "$2" 2>/dev/null 3<&- 9<&-
+  )
+}
+
+# Before it acts, in one list.
+report_changes() {
+  [ -n "$HOST_CHANGES" ] || return 0
+  if [ -n "${ASK:-}" ]; then
+    ask changes "$(base64 -w 0 <<<"$HOST_CHANGES")"
+  else
+    printf 'this host, from now on: %s\n' "${HOST_CHANGES//$'\n'/; }" >&2
+  fi
 }
 
 # The token was issued a moment ago. istiod's certificates count from two minutes before they are
@@ -353,7 +389,8 @@ files_tar() {
 
 # Fills in what only a machine of an instance group knows of itself.
 render() { # path
-  [ -z "${ADDRESS:-}" ] || sed -i "s/@MACHINE@/$MACHINE/g; s/@ADDRESS@/$ADDRESS/g" "$1"
+  local filled="s/@MACHINE@/$MACHINE/g; s/@ADDRESS@/${ADDRESS:-}/g; s|@LOCALITY@|${LOCALITY:-}|g"
+  [ -z "${ADDRESS:-}" ] || sed -i "$filled" "$1"
 }
 
 stage_files() {
@@ -585,7 +622,8 @@ diagnose() { # since
       "is $GATEWAY the gateway of this mesh?"
     ;;
   *"x509: certificate is valid for"*)
-    fail "what answers at $GATEWAY port 15012 is not istiod: is it the gateway of this mesh?"
+    fail "what answers at $GATEWAY port $GATEWAY_PORT is not istiod:" \
+      "is it the gateway of this mesh?"
     ;;
   *Unauthenticated* | *"authentication failure"*) fail_for_token ;;
   esac
@@ -709,6 +747,7 @@ main() {
   step check_owner
   step check_gateway
   step check_token
+  step check_host
   step check_fail_closed
   PHASE=prepared
   step remember
@@ -720,6 +759,7 @@ main() {
   step make_directories
   step deliver_token
   if [ -n "$CHANGED$KEPT_OUT" ] || ! is_in_order; then
+    step report_changes
     step ask_to_stop
     step stop
     step drop_certificate

@@ -9,6 +9,7 @@ removed when the script asks to start the agent.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -172,11 +173,23 @@ class _Join:
         topic, *rest = words.split()
         if topic == "owner" and len(rest) == len(fields(_Stamp)):
             return self._may_take(_Stamp(*("" if word == "-" else word for word in rest)))
+        if topic == "changes" and len(rest) == 1:
+            return self._report_changes(rest[0])
         if topic == "stop":
             return self._take_slots(pause, *rest[:3])
         if topic == "start":
             return self._let_in()
         return f"no the question {topic} is of another version of this program: run the update again"
+
+    def _report_changes(self, encoded: str) -> str:
+        """Report what the join is about to change of the host's traffic.
+
+        encoded: lines of text, in base64.
+        """
+        lines = base64.b64decode(encoded).decode(errors="replace").splitlines()
+        changes = "".join(f"\n  - {line}" for line in lines)
+        report(f"machine {self._owner.machine}: this host, from now on:{changes}")
+        return "yes"
 
     def _may_take(self, stamp: _Stamp) -> str:
         """Answer whether the machine with another one's stamp may be joined."""

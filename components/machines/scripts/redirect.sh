@@ -14,20 +14,14 @@ LOCK=/run/istio-vm-mesh-redirect.lock
 WITHDRAWN=/run/istio-vm-mesh-withdrawn
 SSH_CONFIGURATION=/etc/ssh
 
-# Which rules are Istio's: those in its chains, those that lead to them, and those that leave out
-# the interfaces of ISTIO_EXCLUDE_INTERFACES. Chains of istio-cni have other names. A comment of
-# another program's rule is not read.
+# Which rules are Istio's: those in its chains, and those that lead to them. Chains of istio-cni
+# have other names. A comment of another program's rule is not read.
 OURS='
 function is_chain(name) {
   return name ~ /^ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT|DROP|DIVERT|TPROXY)$/
 }
 function is_ours(chain, rule, words, count, i) {
   if (is_chain(chain)) return 1
-  count = split(ENVIRON["ISTIO_EXCLUDE_INTERFACES"], words, ",")
-  for (i = 1; i <= count; i++) {
-    if (rule == "-i " words[i] " -j RETURN" || rule == "-o " words[i] " -j RETURN") return 1
-    if (rule ~ "^[io]ifname \"" words[i] "\" return$") return 1
-  }
   gsub(/"[^"]*"/, "", rule)
   count = split(rule, words, " ")
   for (i = 1; i < count; i++)
@@ -106,8 +100,9 @@ ours() {
 }
 
 # Prints what brings the rules on standard input to the wanted ones, as input of iptables-restore,
-# or nothing. Rules of others stay where they are, in Istio's chains too. Of a table of `nft`,
-# which iptables-restore cannot compare, it prints `again`.
+# or nothing. Rules of others stay where they are, in Istio's chains too; the rules that lead to
+# these stand before them in the table nat. Of a table of `nft`, which iptables-restore cannot
+# compare, it prints `again`.
 difference() { # file of the wanted rules, file of rules that are ours otherwise
   # shellcheck disable=SC2016 # awk expands them
   awk "$OURS"'
@@ -143,6 +138,22 @@ difference() { # file of the wanted rules, file of rules that are ours otherwise
       }
       return text
     }
+    function lead(table, chain, i, k, text, is_first) {
+      is_first = 1
+      for (i = 1; i <= numbers[table, chain]; i++)
+        if (present[table, chain, i] != wanted[table, chain, i]) is_first = 0
+      if (is_first) return ""
+      for (i = numbers[table, chain]; i > 0; i--) {
+        for (k = 1; k <= present_count[table, chain]; k++)
+          if (present[table, chain, k] == wanted[table, chain, i])
+            text = text "-D " chain " " wanted[table, chain, i] "\n"
+        text = text "-I " chain " " wanted[table, chain, i] "\n"
+      }
+      return text
+    }
+    function bring(table, chain) {
+      return table == "nat" && !is_chain(chain) ? lead(table, chain) : insert(table, chain)
+    }
     END {
       for (t = 1; t <= table_count; t++) {
         table = order[t]
@@ -150,7 +161,7 @@ difference() { # file of the wanted rules, file of rules that are ours otherwise
         for (i = 1; i <= chain_count[table]; i++)
           if (!((table, chains[table, i]) in exists)) text = text ":" chains[table, i] " - [0:0]\n"
         for (i = 1; i <= deleted_count[table]; i++) text = text "-D " deleted[table, i] "\n"
-        for (i = 1; i <= used_count[table]; i++) text = text insert(table, used[table, i])
+        for (i = 1; i <= used_count[table]; i++) text = text bring(table, used[table, i])
         if (native[table] != recorded_native[table] || (native[table] && text)) print "again"
         else if (text) printf "*%s\n%sCOMMIT\n", table, text
       }
@@ -184,17 +195,82 @@ remove() { # program
 
 # Makes Istio's rules and records them, with and without those by which DNS queries bypass the
 # agent: in front of the redirection, and in front of the conntrack zones that keep its queries
-# apart. Both are there afterwards.
+# apart. Both are there afterwards. IPv6 is redirected wherever the machine has an address of it:
+# where Envoy does not listen on IPv6, its connections are refused.
 make() {
   local program rules
-  ISTIO_LOCAL_EXCLUDE_PORTS=$(open_ports) "$AGENT" istio-iptables || return
+  DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$(open_ports) \
+    "$AGENT" istio-iptables || return
   mkdir -p "$RULES"
   for program in $(programs); do
+    has_chains "$program" || continue
+    narrow "$program" || return
     rules=$(read_rules "$program" | ours)
-    grep -q ' :' <<<"$rules" || continue
     bypass -I "$program" <<<"$rules"
     read_rules "$program" | ours >"$RULES/$program.bypass"
     echo "$rules" >"$RULES/$program"
+  done
+}
+
+has_chains() { # program
+  read_rules "$1" | ours | grep -q ' :'
+}
+
+# Narrows Istio's rules to what is of this machine, and puts them first.
+# - What is forwarded to a container or a VM is not addressed to this machine.
+# - Excluded interfaces are left out in Istio's chains. `istio-iptables` would end the chains of all
+#   programs for them, and leave out DNS.
+# - What goes to containers and VMs of this machine leaves no machine: docker-proxy's connections.
+# - Envoy reaches the application by the machine's own address. A rule by which Docker publishes a
+#   port would send that connection out of the host, with an address of loopback.
+# - Such a rule in front of Istio's would lead to the container without the agent.
+narrow() { # program
+  local loopback=127.0.0.6/32 name
+  case $1 in ip6*) loopback=::6/128 ;; esac
+  {
+    echo '*nat'
+    for name in ${ISTIO_EXCLUDE_INTERFACES//,/ }; do
+      printf '%s\n' "-I ISTIO_INBOUND -i $name -j RETURN" "-I ISTIO_REDIRECT -o $name -j RETURN"
+    done
+    for name in $(inner_bridges); do echo "-I ISTIO_REDIRECT -o $name -j RETURN"; done
+    printf '%s\n' "-I ISTIO_INBOUND -m addrtype ! --dst-type LOCAL -j RETURN" \
+      "-I ISTIO_OUTPUT -o lo -s $loopback -j ACCEPT" \
+      "-D PREROUTING -p tcp -j ISTIO_INBOUND" "-I PREROUTING -p tcp -j ISTIO_INBOUND" \
+      "-D OUTPUT -j ISTIO_OUTPUT" "-I OUTPUT -j ISTIO_OUTPUT" COMMIT
+  } | "$1-restore" --noflush --wait=5
+}
+
+# Prints the bridges that lead to containers and VMs of this machine alone: the default route is not
+# by them, and none of their ports is a device of another kind.
+inner_bridges() {
+  local name
+  ip -o link show type bridge 2>/dev/null | sed -nE 's/^[0-9]+: ([A-Za-z0-9_.-]+)[:@].*/\1/p' |
+    while read -r name; do
+      has_default_route "$name" ||
+        ip -d -o link show master "$name" | grep -qvE '\\ +(veth|tun) ' || echo "$name"
+    done
+}
+
+has_default_route() { # interface
+  ip -4 route show default dev "$1" | grep -q . || ip -6 route show default dev "$1" | grep -q .
+}
+
+# Leaves out the bridges that came after the rules. A rule of one that is gone does no harm.
+add_bridges() { # program
+  local name file rule
+  for name in $(inner_bridges); do
+    rule="ISTIO_REDIRECT -o $name -j RETURN"
+    ! grep -qxF -e "nat $rule" -e "nat ISTIO_REDIRECT oifname \"$name\" return" "$RULES/$1" ||
+      continue
+    echo "connections to $name are not redirected: containers or VMs of this machine are there"
+    for file in "$RULES/$1" "$RULES/$1.bypass"; do
+      if grep -q '^nat =native' "$file"; then
+        sed -i "0,/^nat ISTIO_REDIRECT /s//nat ISTIO_REDIRECT oifname \"$name\" return\n&/" "$file"
+      else
+        sed -i "0,/^nat ISTIO_REDIRECT /s//nat $rule\n&/" "$file"
+      fi
+    done
+    printf '*nat\n-I %s\nCOMMIT\n' "$rule" | "$1-restore" --noflush --wait=5
   done
 }
 
@@ -223,11 +299,37 @@ end_bypass() {
 # Brings the rules to the recorded ones. Nothing is recorded while nothing is to be redirected.
 repair() {
   local file program
+  if lacks_ipv6; then
+    make_again "the machine has an address of IPv6 now"
+    return
+  fi
   for file in "$RULES"/*.bypass; do
     [ -e "$file" ] || continue
     program=$(basename "$file" .bypass)
     repair_program "$program" "$(missing "$program")" || break
+    add_bridges "$program"
   done
+}
+
+# An address may come after the rules. They are made again once: `ip6tables` may have no table nat.
+lacks_ipv6() {
+  compgen -G "$RULES/*.bypass" >/dev/null && ! compgen -G "$RULES/ip6*.bypass" >/dev/null &&
+    [ ! -e "$RULES/with-ipv6" ] && has_ipv6 && can_redirect_ipv6 && touch "$RULES/with-ipv6"
+}
+
+# ::6 is the source of Envoy's connections to the application, which `istio-iptables` adds.
+has_ipv6() {
+  ip -6 -o address show scope global 2>/dev/null | grep -qv ' ::6/128 '
+}
+
+can_redirect_ipv6() {
+  local program
+  for program in $(programs); do
+    case $program in
+    ip6*) if "$program" -t nat -S >/dev/null 2>&1; then return; fi ;;
+    esac
+  done
+  return 1
 }
 
 missing() { # program
@@ -252,7 +354,7 @@ repair_program() { # program difference
   case $2 in
   '') [ ! -e "$RULES/complaint" ] || rm -f "$RULES/complaint" ;;
   unreadable) complain "cannot read the rules of $1: is 'nft' installed?" ;;
-  *again*) compare_shapes "$1" || make_again ;;
+  *again*) compare_shapes "$1" || make_again "rules of nftables are in its tables" ;;
   *)
     if "$1-restore" --noflush --wait=5 <<<"$2"; then
       tables=$(sed -n 's/^\*//p' <<<"$2" | paste -sd ' ')
@@ -267,10 +369,18 @@ repair_program() { # program difference
 
 # The rules of a table of `nft` are only counted where they were recorded as those of iptables.
 compare_shapes() { # program
-  local file rules
+  local file present rules
   file=$(wanted "$1")
-  rules=$(read_rules "$1" | ours)
-  [ "$(shape <"$file")" = "$(shape <<<"$rules")" ] && echo "$rules" >"$file"
+  present=$(read_rules "$1")
+  rules=$(ours <<<"$present")
+  [ "$(shape <"$file")" = "$(shape <<<"$rules")" ] &&
+    [ "$(leads <"$file")" = "$(leads <<<"$present")" ] && echo "$rules" >"$file"
+}
+
+# Prints the chains of `nat` whose first rule leads to Istio's.
+leads() {
+  awk "$OURS"'
+    $1 == "nat" && $2 !~ /^[:=]/ && !seen[$2]++ && is_ours($2, rest($0, 2)) { print $2 }' | sort
 }
 
 shape() {
@@ -278,11 +388,11 @@ shape() {
 }
 
 # Fails: other programs may have rules now, so the round is over.
-make_again() {
+make_again() { # reason
   remove_all
   make || return
   [ -e "$RULES/bypassed" ] || end_bypass
-  echo "made the redirection again: other programs have rules of nftables in its tables"
+  echo "made the redirection again: $1"
   return 1
 }
 
@@ -302,7 +412,7 @@ open_ports() {
     sed -nE 's/^[[:space:]]*Port[[:space:]=]+([0-9]+).*/\1/Ip' \
       "$SSH_CONFIGURATION"/sshd_config "$SSH_CONFIGURATION"/sshd_config.d/*.conf
     ss --no-header --tcp --listening --numeric --processes |
-      sed -nE '/"sshd"/s/^([^ ]+ +){3}[^ ]*:([0-9]+) .*/\2/p'
+      sed -nE '/"(sshd|dropbear)"/s/^([^ ]+ +){3}[^ ]*:([0-9]+) .*/\2/p'
     systemctl show --property=Listen ssh.socket sshd.socket |
       sed -nE 's/^Listen=.*[:=]([0-9]+) \(Stream\)$/\1/p'
   } 2>/dev/null | sed '/^[0-9]\+$/!d' | sort -nu | paste -sd ,
@@ -338,6 +448,7 @@ turn_on() {
 turn_off() {
   rm -rf "$RULES"
   remove_all
+  ip -6 address delete ::6/128 dev lo 2>/dev/null || true
 }
 
 turn_dns_on() {

@@ -44,6 +44,8 @@ def existing_cluster(args: ExistingClusterArgs) -> Cluster:
         access=pulumi.Output.from_input(ClusterAccess(context=args.context, path=args.path)),
         gateway_service=gateway_service(gateway, args.gateway_clients) if gateway.install else None,
         gateway_address=pulumi.Output.from_input(gateway.address),
+        gateway_port=gateway.port,
+        gateway_behind_nat=gateway.behind_nat,
     )
 
 
@@ -55,5 +57,6 @@ def gateway_service(gateway: ExistingGateway, clients: Sequence[str]) -> Manifes
     """
     if gateway.service:
         return dict(gateway.service)
-    address = {"loadBalancerIP": gateway.address} if is_address(gateway.address) else {}
+    is_its_own = is_address(gateway.address) and not gateway.behind_nat
+    address = {"loadBalancerIP": gateway.address} if is_its_own else {}
     return {"type": "LoadBalancer", **address, "loadBalancerSourceRanges": list(clients)}

@@ -123,6 +123,7 @@ class InstanceGroup(pulumi.ComponentResource):
                 mesh=workload.mesh.settings,
                 setup=settings.startup_script or "",
                 rotation=settings.rotation,
+                capture=settings.capture,
                 **inputs,
             )
         )

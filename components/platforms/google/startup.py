@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ...config.capture import Capture
 from ...config.mesh import MeshSettings
 from ...config.workload import WorkloadSettings
 from ...machines.bootstrap import JoinInputs, bundle
@@ -20,7 +21,7 @@ SCOPES = (
     "https://www.googleapis.com/auth/userinfo.email",
 )
 PERMISSIONS = ("container.clusters.connect",)
-MACHINE, ADDRESS = "@MACHINE@", "@ADDRESS@"
+MACHINE, ADDRESS, LOCALITY = "@MACHINE@", "@ADDRESS@", "@LOCALITY@"
 """Placeholders in the files, which each machine fills in."""
 
 
@@ -68,6 +69,7 @@ class StartupInputs:
     api_server: the API server's URL, which gives a machine its token.
     setup: the stack's own script, which runs before the join; "" for none.
     rotation: a number; another one changes the script, which replaces the machines.
+    capture: what bypasses the proxies of these machines, besides what the workload has.
     """
 
     project: str
@@ -81,6 +83,7 @@ class StartupInputs:
     api_server: str
     setup: str = ""
     rotation: int = 0
+    capture: Capture = field(default_factory=Capture)
 
 
 def startup_script(inputs: StartupInputs) -> str:
@@ -93,12 +96,14 @@ def startup_script(inputs: StartupInputs) -> str:
     join = JoinInputs(
         owner=owner,
         address=ADDRESS,
+        locality=LOCALITY,
         network=inputs.network,
         gateway=inputs.gateway,
         root_certificate=inputs.root_certificate,
         workload=workload,
         mesh=inputs.mesh,
         facts=inputs.facts,
+        capture=inputs.capture,
     )
     # Before it is shut down, the machine leaves the mesh, and its application stops last.
     drain = [unit("istio-vm-mesh-drain.service"), unit(f"{UNIT}.d/drain.conf")]

@@ -8,6 +8,7 @@
 #   `warn`, the callee's SPIFFE ID, endpoints that must answer (`address:port,...`), ranges (an
 #   endpoint in one of them must answer), gateways (`address or name:15443,...`; each must pass
 #   calls on), how many endpoints are behind the gateways, machines (`name=address:port,...`).
+# HEADERS: of HTTP requests, one a line.
 # INBOUND: lines of port and protocol; calls must have reached this machine on it.
 ADMIN=http://127.0.0.1:15000
 AT_ONCE=50
@@ -172,6 +173,7 @@ converse() { # [endpoint]
     printf 'no connection\tcaller\tthe caller can open no connection\n'
   elif is_http; then
     [ "$PORT" = 80 ] || authority=$SERVICE:$PORT
+    if [ -n "${HEADERS-}" ]; then head+=${HEADERS//$'\n'/$'\r\n'}$'\r\n'; fi
     if [ "$PROTOCOL" = grpc ]; then
       method=POST
       head+=$'content-type: application/grpc\r\nte: trailers\r\ncontent-length: 5\r\n'

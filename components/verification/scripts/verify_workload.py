@@ -156,7 +156,7 @@ class _Verification:
 
     def _call_from_inside(self, pod: CallingPod, target: Target) -> None:
         caller = self._payload.caller
-        variables = call_variables(caller, [target])
+        variables = call_variables(caller, target)
         done = pod.run(shell.remote_script(CALL_SCRIPT, variables), caller.timeout_s + _MARGIN_S)
         shown = parse(done.text)
         self.parts.append(shown)

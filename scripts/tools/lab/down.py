@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import yaml
 
-from components.config import reader
+from components.config import load_file, reader
+from components.config.docker import DockerMachine
 from components.config.problems import SettingsError
-from components.platforms.docker.names import STACK_LABEL, node_name, stack_label
+from components.names import part_name
+from components.platforms.docker.configuration import docker_cidr
+from components.platforms.docker.names import (
+    CLUSTER,
+    CONTAINER,
+    KIND,
+    STACK_LABEL,
+    docker_name,
+    network_resource_name,
+    node_name,
+    stack_label,
+)
 
 from . import cli, engine, paths, pulumi_cli
 from .engine import Engine
@@ -19,6 +33,10 @@ from .steps import Step, StepError, Steps
 
 CREATION_S = 120.0
 """Seconds that the engine has to create a container."""
+NETWORK_CREATION_S = 20.0
+"""The same of a network. Less, because a network of others may have its CIDR for ever."""
+PROBES = 8
+"""How many things the engine is asked for at once."""
 
 
 def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
@@ -31,9 +49,10 @@ def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
         with shared_lock():
             with steps.step("pulumi destroy") as step:
                 answering = _engine(step)
-                _destroy(step, stack)
+                complete = _destroy(step, stack)
             with steps.step("containers and networks") as step:
                 if answering:
+                    _wait_for_creation(answering, stack, complete)
                     _remove_containers(step, answering, stack)
                 step.summary = step.summary or "nothing left"
         others = pulumi_cli.stacks()
@@ -71,21 +90,25 @@ def _engine(step: Step) -> Engine | None:
     return dockerd.ensure(step) if paths.docker_host() else None
 
 
-def _destroy(step: Step, stack: str) -> None:
-    """Destroy the stack with Pulumi. Where that fails and everything in it is on this machine, forget it: containers are removed anyway."""
+def _destroy(step: Step, stack: str) -> set[str]:
+    """Destroy the stack with Pulumi. Where that fails and everything in it is on this machine, forget it: containers are removed anyway.
+
+    Returns the names of the resources that Pulumi had created, and destroyed now.
+    """
     if stack not in pulumi_cli.stacks():
         pulumi_cli.end_leftovers(step)
         step.summary = "no such stack"
-        return
+        return set()
     try:
         pulumi_cli.select(step, stack)
-        pulumi_cli.destroy(step, stack)
+        return pulumi_cli.destroy(step, stack)
     except StepError as error:
         if not _is_local(stack):
             raise
         step.write(str(error))
         step.line(f"{str(error).splitlines()[0]}; its containers and its state are removed directly (the log has the reason)")
         pulumi_cli.forget(stack)
+        return set()
 
 
 def _is_local(stack: str) -> bool:
@@ -102,7 +125,6 @@ def _is_local(stack: str) -> bool:
 def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
     """Remove what Pulumi left: machines by the stack's label, and the cluster's node by its name and the stack's networks."""
     node = node_name(stack)
-    _wait_for_creation(engine, node)
     label = f"label={stack_label(stack)}"
     networks = engine.docker("network", "ls", "--quiet", "--filter", label).split()
     filters = [label, f"name=^{node}$", *(f"network={network}" for network in networks)]
@@ -115,21 +137,69 @@ def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
         step.summary = f"{len(containers)} containers, {len(networks)} networks"
 
 
-def _wait_for_creation(engine: Engine, name: str) -> None:
-    """Wait until no container of this name is being created.
+@dataclass(frozen=True)
+class _Probe:
+    """What shows whether the engine is about to create a container or a network: docker's commands.
 
-    The engine goes on with what a killed client has asked it for, and lists a container only when that is done: for a node, which begins with a
-    copy of its image's /var, after seconds. The name is taken from the beginning, so a container can be given it only if none is on its way.
+    resource: Pulumi's name of it.
+    listed: prints its ID once it is there.
+    create, remove: create one in its place, and remove that.
+    seconds: how long its creation may take.
+    """
+
+    resource: str
+    listed: tuple[str, ...]
+    create: tuple[str, ...]
+    remove: tuple[str, ...]
+    seconds: float
+
+
+def _wait_for_creation(engine: Engine, stack: str, complete: set[str]) -> None:
+    """Wait until the engine creates nothing of a stack; `complete` are the resources that it has created.
+
+    The engine goes on with what a killed client has asked it for, and lists that only when it is there: a node, which begins with a copy of its
+    image's /var, after seconds. Names of containers and CIDRs of networks are taken from the beginning. So another one can have them only if
+    none is on its way.
     """
     image = engine.attempt("inspect", "--format", "{{.Image}}", packages.CONTAINER)
     if image.returncode:
         return  # nothing has been created here: the package server comes before everything else
-    until = time.monotonic() + CREATION_S
+    probes = [probe for probe in _probes(stack, image.stdout.decode().strip()) if probe.resource not in complete]
+    with ThreadPoolExecutor(PROBES) as pool:
+        list(pool.map(lambda probe: _wait_for(engine, probe), probes))
+
+
+def _probes(stack: str, image: str) -> list[_Probe]:
+    """Return a probe for each container and network of a stack. One whose file is broken has been created from another file."""
+    probes = [_container(part_name(CLUSTER, KIND), node_name(stack), image)]
+    try:
+        settings = load_file(stack, paths.ROOT / "stacks")
+    except (SettingsError, yaml.YAMLError):
+        return probes
+    machines = settings.machines_of_type(DockerMachine)
+    probes += [_container(part_name(machine, CONTAINER), docker_name(stack, machine), image) for machine in machines]
+    for network in sorted(settings.docker_networks):
+        name, cidr = docker_name(stack, network), str(docker_cidr(settings, network))
+        listed = ("network", "ls", "--quiet", "--filter", f"name=^{name}$")
+        create = ("network", "create", "--subnet", cidr, "--label", stack_label(stack), name)
+        probes.append(_Probe(network_resource_name(network), listed, create, ("network", "rm", name), NETWORK_CREATION_S))
+    return probes
+
+
+def _container(resource: str, name: str, image: str) -> _Probe:
+    listed = ("ps", "--all", "--quiet", "--filter", f"name=^{name}$")
+    create = ("create", "--name", name, image)
+    return _Probe(resource, listed, create, ("rm", "--volumes", name), CREATION_S)
+
+
+def _wait_for(engine: Engine, probe: _Probe) -> None:
+    """Wait until what a probe is for is listed, or something can be created in its place."""
+    until = time.monotonic() + probe.seconds
     while time.monotonic() < until:
-        if engine.docker("ps", "--all", "--quiet", "--filter", f"name=^{name}$"):
+        if engine.docker(*probe.listed):
             return
-        if not engine.attempt("create", "--name", name, image.stdout.decode().strip()).returncode:
-            engine.docker("rm", "--volumes", name)
+        if not engine.attempt(*probe.create).returncode:
+            engine.docker(*probe.remove)
             return
         time.sleep(0.2)
 

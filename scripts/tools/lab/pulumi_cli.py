@@ -75,19 +75,28 @@ def end_leftovers(step: Step) -> None:
 
     Only under this checkout's lock.
     """
+    ended: set[int] = set()
+    # A process that is killed may have started another one since it was looked for.
+    while left := _leftovers() - ended:
+        process.kill(sorted(left))
+        ended |= left
+    if ended:
+        step.line(f"ended {len(ended)} processes that a run which was killed or interrupted left")
+    shutil.rmtree(paths.TMP, ignore_errors=True)
+
+
+def _leftovers() -> set[int]:
+    """Return the processes that the CLI of a `lab` of this checkout started, and that CLI."""
     home = f"PULUMI_HOME={paths.HOME}".encode()
-    left = []
+    left = set()
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             environment = (directory / "environ").read_bytes().split(b"\0")
         except OSError:
             continue  # ended meanwhile, or another user's
         if home in environment and any(item.startswith(f"{MARK}=".encode()) for item in environment):
-            left.append(int(directory.name))
-    process.kill(left)
-    if left:
-        step.line(f"ended {len(left)} processes that a run which was killed or interrupted left")
-    shutil.rmtree(paths.TMP, ignore_errors=True)
+            left.add(int(directory.name))
+    return left
 
 
 def stacks() -> list[str]:
@@ -151,30 +160,45 @@ def outputs(step: Step, stack: str) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def destroy(step: Step, stack: str) -> None:
-    """`pulumi destroy` with one line per resource, then the stack itself goes (its stack file stays)."""
-    _drop_pending(step, stack)
+def destroy(step: Step, stack: str) -> set[str]:
+    """`pulumi destroy` with one line per resource, then the stack itself goes (its stack file stays).
+
+    Returns the names of the resources that were complete. Runs that were killed or interrupted may have begun others.
+    """
+    complete = _drop_pending(step, stack)
     # What was in a cluster that is gone is gone with it.
     call(
         step, "destroy", "--yes", "--skip-preview", "--stack", stack, *QUIET, progress=Resources(step), PULUMI_K8S_DELETE_UNREACHABLE="true"
     )
     call(step, "stack", "rm", "--yes", "--preserve-config", "--stack", stack, *QUIET)
+    return complete
 
 
-def _drop_pending(step: Step, stack: str, before: Callable[[list[dict[str, Any]]], None] | None = None) -> None:
+def _drop_pending(step: Step, stack: str, before: Callable[[list[dict[str, Any]]], None] | None = None) -> set[str]:
     """Forget the operations that a killed run had begun, about which Pulumi would ask; `before` that, see to what they left.
+
+    Returns the names of the resources that are complete.
 
     All resources of the lab can be made again over what a killed run left, which the program's own scripts and its Kubernetes provider see to;
     Helm's releases cannot.
     """
     exported = json.loads(call(step, "stack", "export", "--stack", stack, *QUIET, capture=True).output)
-    if not (pending := exported["deployment"].pop("pending_operations", None)):
-        return
+    pending = exported["deployment"].pop("pending_operations", None) or []
+    begun = {_name(operation["resource"]) for operation in pending}
+    resources = exported["deployment"].get("resources") or []
+    complete = {_name(resource) for resource in resources if not resource.get("pendingReplacement")} - begun
+    if not pending:
+        return complete
     step.line("a former run was killed: its unfinished operations are done again")
     if before:
         before(pending)
     with _private("deployment.json", json.dumps(exported)) as file:
         call(step, "stack", "import", "--stack", stack, "--file", str(file), *QUIET)
+    return complete
+
+
+def _name(resource: dict[str, Any]) -> str:
+    return str(resource["urn"]).rpartition("::")[2]
 
 
 def _repair_releases(step: Step, stack: str, pending: list[dict[str, Any]]) -> None:

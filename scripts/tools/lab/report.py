@@ -9,7 +9,6 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from components.names import XDS_PORT
 from components.verification.evidence import is_path
 from tools.mesh_status.model import Mesh
 from tools.mesh_status.render_panel import picture
@@ -30,7 +29,9 @@ def show(mesh: Mesh, outputs: Mapping[str, Any], console: Console | None = None)
         return
     for workload, proof in evidence.items():
         console.print(_workload(workload, proof))
-    console.print(f"\nMachines reach the control plane through the east-west gateway at {outputs.get('gateway')}, port {XDS_PORT}.")
+    console.print(
+        f"\nMachines reach the control plane through the east-west gateway at {outputs.get('gateway')}, port {outputs.get('gatewayPort')}."
+    )
 
 
 def _workload(name: str, evidence: Mapping[str, list[dict[str, Any]]]) -> RenderableType:

@@ -5,11 +5,11 @@ Every sentence continues the name of the thing ("machine product-1: ..."), says 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from components.names import XDS_PORT
+from components.versions import numbers
 
 from . import read_cluster, read_state
 from .model import Health, worst_health
@@ -39,6 +39,7 @@ class MachineFacts:
     identity: str = ""
     control_plane: str = ""
     gateway: str = ""
+    gateway_port: int = XDS_PORT
 
 
 Finding = tuple[Health, list[str]]
@@ -157,7 +158,7 @@ def _unit(seen: MachineReport) -> str:
 def check_gateway(facts: MachineFacts, seen: MachineReport) -> str:
     if seen.gateway is not False:
         return ""
-    return f"cannot reach the east-west gateway at {facts.gateway} port {XDS_PORT}: check the gateway, and the firewall between the two"
+    return f"cannot reach the east-west gateway at {facts.gateway} port {facts.gateway_port}: check the gateway, and the firewall between the two"
 
 
 def _identity(facts: MachineFacts, seen: MachineReport) -> str:
@@ -197,16 +198,11 @@ def _clock(seen: MachineReport) -> str:
 
 def version(has: str, control_plane: str, cure: str) -> str:
     """About a proxy whose version is not the control plane's; "" where they agree or one is not known."""
-    mine, theirs = _release(has), _release(control_plane)
+    mine, theirs = numbers(has), numbers(control_plane)
     if not mine or not theirs or mine == theirs:
         return ""
     how = "older" if mine < theirs else "newer"
     return f"its agent {has} is {how} than the control plane {control_plane}: {cure}"
-
-
-def _release(text: str) -> tuple[int, ...]:
-    match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
-    return tuple(map(int, match.groups())) if match else ()
 
 
 def kept_out(entry: read_cluster.Entry) -> str:
@@ -214,7 +210,7 @@ def kept_out(entry: read_cluster.Entry) -> str:
     why = {"dead": "was dead when it was removed", "forgotten": "was forgotten when it was removed"}.get(entry.reason, "did not leave")
     return (
         f"machine {entry.quarantine} at {entry.address} {why} from {entry.stack}: the WorkloadEntry {entry.namespace}/{entry.name} keeps it out. "
-        f"If its agent runs, it can still send requests, and renews its certificate as long as it reaches port {XDS_PORT} of the gateway. To settle "
+        f"If its agent runs, it can still send requests, and renews its certificate as long as it reaches the east-west gateway. To settle "
         "it, stop the agent there (`systemctl disable --now istio-vm-mesh`) and delete that entry, or join a machine at this address"
     )
 

@@ -90,6 +90,7 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
                 identity=identity,
                 control_plane=networks_of.version(facts.state, cluster),
                 gateway=facts.state.gateway,
+                gateway_port=facts.state.gateway_port,
             ),
             settings,
             facts.read,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from components import names
 from components.config.addresses import is_address
 from components.config.stack import Settings
+from components.versions import numbers
 
 from . import read_cluster
 from .model import ControlPlane, Gateway, Health, Network, Workload
@@ -17,7 +18,7 @@ from .read_state import Stack
 
 def version(state: Stack, cluster: Cluster) -> str:
     """istiod's version: what runs, else what the stack installed."""
-    return max((pod.proxy for pod in cluster.control_plane), default="") or state.facts.image_tag
+    return max((pod.proxy for pod in cluster.control_plane), default="", key=numbers) or state.facts.image_tag
 
 
 def control_plane(state: Stack, cluster: Cluster) -> ControlPlane:

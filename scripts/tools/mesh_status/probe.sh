@@ -1,6 +1,6 @@
 # Looks at this machine and prints key=value lines; changes nothing. Neither the token nor a key is
 # printed: of the token only when it expires. The functions of lib.sh stand before this text.
-# Variable: GATEWAY (address of the east-west gateway, or "").
+# Variables: GATEWAY (address of the east-west gateway, or ""), GATEWAY_PORT.
 STATE=/var/lib/istio-vm-mesh
 TOKEN_FILE=$STATE/var/run/secrets/tokens/istio-token
 CERTIFICATE=$STATE/etc/certs/cert-chain.pem
@@ -58,7 +58,11 @@ main() {
   [ ! -r "$CERTIFICATE" ] || echo "certificate=$(base64 -w0 <"$CERTIFICATE")"
   [ ! -r "$TOKEN_FILE" ] || echo "token=$(token_claim "$TOKEN_FILE" exp)"
   if [ -n "$GATEWAY" ] && id istio-proxy >/dev/null 2>&1; then
-    if can_connect "$GATEWAY" 15012 3 2>/dev/null; then echo gateway=yes; else echo gateway=no; fi
+    if can_connect "$GATEWAY" "$GATEWAY_PORT" 3 2>/dev/null; then
+      echo gateway=yes
+    else
+      echo gateway=no
+    fi
   fi
 }
 

@@ -22,5 +22,5 @@ def facts(variables: Mapping[str, str], name: str | None) -> Facts:
             inside = pool.submit(read_cluster.read, variables, state.access, state.facts, state.workloads)
         else:
             inside = pool.submit(read_cluster.Cluster, problem="the stack has no cluster yet: run `pulumi up`")
-        reports = read_machines.probe(state.machines.values(), state.gateway)
+        reports = read_machines.probe(state.machines.values(), state.gateway, state.gateway_port)
         return Facts(state, configured.result(), inside.result(), datetime.now(UTC), reports)

@@ -14,6 +14,7 @@ from cryptography import x509
 
 from components import shell
 from components.local import openssh
+from components.names import XDS_PORT
 
 from . import ssh
 from .read_state import Machine
@@ -36,7 +37,7 @@ class MachineReport:
     """What was read from a machine. `problem` is why nothing could be read; then all else is empty.
 
     `offset` is by how many seconds its clock is ahead of this one's. `unit` is systemd's ActiveState, "" without the unit; `active` and `up`
-    are seconds since the unit became active and since the boot. `gateway` is whether the east-west gateway's port 15012 accepts connections.
+    are seconds since the unit became active and since the boot. `gateway` is whether the east-west gateway accepts connections of machines.
     `redirection` is what is missing of the rules that redirect traffic to the agent.
     """
 
@@ -55,16 +56,16 @@ class MachineReport:
     redirection: tuple[str, ...] = ()
 
 
-def probe(machines: Iterable[Machine], gateway: str) -> dict[str, MachineReport]:
+def probe(machines: Iterable[Machine], gateway: str, gateway_port: int = XDS_PORT) -> dict[str, MachineReport]:
     """Look at the machines that have a connection, in parallel. One that cannot be looked at is a row with its reason."""
     with ThreadPoolExecutor(PARALLEL) as pool:
-        pending = {each.name: pool.submit(_probe, each.target, gateway) for each in machines if each.target}
+        pending = {each.name: pool.submit(_probe, each.target, gateway, gateway_port) for each in machines if each.target}
         return {name: report.result() for name, report in pending.items()}
 
 
-def _probe(target: openssh.Target, gateway: str) -> MachineReport:
+def _probe(target: openssh.Target, gateway: str, gateway_port: int) -> MachineReport:
     script = shell.read_script("machines/lib") + Path(__file__).with_name("probe.sh").read_text()
-    text = shell.run_as_root(shell.assignments({"GATEWAY": gateway}) + script)
+    text = shell.run_as_root(shell.assignments({"GATEWAY": gateway, "GATEWAY_PORT": gateway_port}) + script)
     try:
         done = ssh.run(target, text)
     except ssh.SshError as failure:

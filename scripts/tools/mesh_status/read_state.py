@@ -82,6 +82,7 @@ class Stack:
     updated: datetime | None = None
     pending: bool = False
     access: ClusterAccess | None = None
+    gateway_port: int = names.XDS_PORT
 
 
 def read(variables: Mapping[str, str], stack: str | None) -> Stack:
@@ -175,6 +176,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         cluster=cluster_name(access) if access else "",
         facts=_facts(kinds),
         gateway=outputs.get("gateway", ""),
+        gateway_port=int(outputs.get("gatewayPort", names.XDS_PORT)),
         own_gateway=any(each.name == names.EASTWEST_GATEWAY for each in kinds.get("Release", ())),
         workloads={name: workload for name, workload in workloads.items() if workload},
         machines={

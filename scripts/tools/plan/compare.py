@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from components import names
+from components.versions import version_in
 
 from . import facts, resources
 from .model import (
@@ -40,7 +41,6 @@ from .model import (
     WorkloadChange,
     WorkloadPicture,
 )
-from .picture import version_in
 from .skew import while_updating, worst
 
 RESTART_S = 20

@@ -79,15 +79,18 @@ def of_join(payload: Mapping[str, Any], environment: Mapping[str, Any]) -> Facts
         "workload": f"{owner.get('namespace')}/{owner.get('workload')}",
         "registration": owner.get("registration"),
         "registered": bundle.get("registered"),
+        "locality": bundle.get("locality", ""),
     }
     restart |= {
         "version": bundle.get("package_url"),
         "package": bundle.get("package_sha256", ""),
         "role": bundle.get("role", "sidecar"),
         "fail-closed": bundle.get("fail_closed", False),
+        "capture": bundle.get("exclusions") or {},
         "grace": bundle.get("grace_s"),
         "address": bundle.get("address"),
         "gateway": bundle.get("gateway"),
+        "gateway-port": bundle.get("gateway_port"),
         "root-certificate": payload.get("root_sha256"),
     }
     # `<checked> <rotation> <digest of the script>` (components/machines/machine.py).
@@ -201,6 +204,7 @@ def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
         "fail-closed": values.get("FAIL_CLOSED", ""),
         "grace": values.get("GRACE_S", ""),
         "gateway": values.get("GATEWAY", ""),
+        "gateway-port": values.get("GATEWAY_PORT", ""),
         "root-certificate": digest(files.get("var/lib/istio-vm-mesh/etc/certs/root-cert.pem", "")),
         "machine-files": digest(machine_files),
         "join-script": digest(rest, values.get("API_SERVER")),

@@ -123,6 +123,10 @@ def _service(resource: Resource, service: Mapping[str, Any], to: str) -> Iterato
             mode="internal" if private else "",
         )
     elif kind == "NodePort" or service.get("externalIPs"):
+        ports = tuple(
+            f"{port.get('protocol', 'TCP').lower()}:{port.get('nodePort') or port.get('port')}"
+            for port in items(service.get("ports"))
+        )
         yield Opening(
             kind=OpeningKind.LOAD_BALANCER,
             name=resource.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from components import mesh_facts, names
 from components.existing_objects import endpoint_port
 from components.machines.scripts.slots import limit_of
+from components.versions import numbers, version_in
 
 from . import cost, facts, openings, resources
 from .model import (
@@ -359,7 +359,9 @@ def _of_host(host: Resource | None) -> tuple[Fact, ...]:
 def _network_in(entry: str, workload: str, address: str) -> str:
     """Return the network that the name of a WorkloadEntry ends with (`names.entry_name`)."""
     prefix = names.entry_name(workload, address, "")
-    return entry.removeprefix(prefix) if address and entry.startswith(prefix) else ""
+    if not address or not entry.startswith(prefix):
+        return ""
+    return entry.removeprefix(prefix).removeprefix("-")
 
 
 def _group(
@@ -499,15 +501,6 @@ def _callers(
     return tuple(sorted({*networks, *(() if workload.strict else (OUTSIDE,))}))
 
 
-_VERSION = re.compile(r"\d+\.\d+\.\d+(?:-[a-z0-9.]+)?")
-
-
-def version_in(text: str) -> str:
-    """Return the version in a URL or a description, "" where there is none."""
-    matched = _VERSION.search(text)
-    return matched[0] if matched else ""
-
-
 def _versions(graph: Graph, workloads: Sequence[WorkloadPicture]) -> Versions:
     control_plane = version_in(str(facts_of_mesh(graph).get("image_tag", "")))
     urls = [
@@ -520,11 +513,6 @@ def _versions(graph: Graph, workloads: Sequence[WorkloadPicture]) -> Versions:
     machines = [version for version in map(version_in, urls) if version]
     return Versions(
         control_plane=control_plane,
-        machines=min(machines, key=version_key) if machines else "",
+        machines=min(machines, key=numbers) if machines else "",
         pods=control_plane if any(each.replicas for each in workloads) else "",
     )
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Return a version for comparisons: its numbers."""
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

@@ -17,8 +17,10 @@ def one_more(config: Config) -> None:
 
 
 def another_probe(config: Config) -> None:
+    """Change what all agents of the workload are restarted for, two at a time: half of its machines."""
     one_more(config)
     config["workloads"]["product"]["probe"]["period"] = 3
+    config["workloads"]["product"]["maxUnavailable"] = "50%"
 
 
 def one_less(config: Config) -> None:

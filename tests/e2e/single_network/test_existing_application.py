@@ -60,7 +60,7 @@ class Application:
 
     def objects(self) -> dict[str, Any]:
         """What identifies the application's objects, and what is theirs: all but their status."""
-        text = self.kubectl("get", f"service/billing,serviceaccount/{ACCOUNT},deployment/billing", "--output", "json")
+        text = self.kubectl("get", "service/billing", f"serviceaccount/{ACCOUNT}", "deployment/billing", "--output", "json")
         kept = ("uid", "labels", "annotations")
         return {
             item["kind"]: [{key: item["metadata"].get(key) for key in kept}, item.get("spec")]

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.support.existing_lab import NAMESPACE, SERVICE, AdoptingStack, ExistingMachines
+from tests.support.existing_lab import NAMESPACE, SERVICE, AdoptingStack, ExistingMachines, existing_machines
 from tests.support.lab import CHECKOUT_ID, Lab
-from tests.support.package_server import never_ready, served_package
 from tests.support.traffic import Request, assert_no_lost_requests
-from tests.support.waiting import wait_until
-
-AGENT = "istio-vm-mesh"
-"""The unit of the agent."""
+from tests.support.true_plans import as_planned
 
 
 @pytest.fixture(scope="module")
 def machines(single_network_lab: Lab) -> Iterator[ExistingMachines]:
-    """Three machines with a past, in the network of the lab's pods."""
-    single_network_lab.ensure_any()
-    machines = ExistingMachines(single_network_lab)
-    machines.remove()
-    single_network_lab.run("kubectl", "create", "namespace", NAMESPACE)
-    single_network_lab.run("kubectl", "label", "namespace", NAMESPACE, "istio-injection=enabled")
-    try:
-        machines.make("one", "two", "three")
+    """Two machines with a past, in the network of the lab's pods."""
+    with existing_machines(single_network_lab) as machines:
         yield machines
-    finally:
-        machines.remove()
-        single_network_lab.run("kubectl", "delete", "namespace", NAMESPACE, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +28,15 @@ def pasts(machines: ExistingMachines) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def stack(machines: ExistingMachines, pasts: dict[str, str]) -> Iterator[AdoptingStack]:
-    """A stack that has adopted two of them; the second by its other port."""
+    """A stack that has adopted both. Every test leaves both joined, under whatever names and by whatever ports."""
     stack = AdoptingStack(machines, f"brown-{CHECKOUT_ID}")
     stack.workload()
-    base(stack)
+    stack.declare_both()
     stack.init()
-    stack.up()
+    with as_planned(stack):
+        stack.up()
     yield stack
     stack.remove()
-
-
-def base(stack: AdoptingStack) -> None:
-    """Declare the stack that every test starts from and ends in."""
-    stack.declared.clear()
-    stack.declare("billing-1", "one")
-    stack.declare("billing-2", "two", port=2222)
 
 
 @contextmanager
@@ -76,122 +56,62 @@ def test_what_was_on_the_machines_is_as_it_was(stack: AdoptingStack, machines: E
     stack.assert_no_changes()
 
 
-def test_no_change_of_name_or_way_loses_a_machine(stack: AdoptingStack) -> None:
+def test_no_change_of_name_or_way_loses_a_machine(stack: AdoptingStack, machines: ExistingMachines) -> None:
     """A machine that is renamed, dialled by another port, or pinned otherwise is the machine that it was."""
-    with calls(stack):
-        stack.declared["billing-a"] = stack.declared.pop("billing-1")
+    stack.declared["billing-a"] = stack.declared.pop(stack.named("one"))
+    with as_planned(stack), calls(stack):
         stack.up()
     assert stack.healthy() == {"one", "two"}
     stack.assert_no_changes()
-    agents = [stack.machines.root(name, f"systemctl show --property MainPID --value {AGENT}") for name in ("one", "two")]
+    agents = [machines.agent_pid(name) for name in ("one", "two")]
     stack.declared["billing-a"]["port"] = 2222
-    del stack.declared["billing-2"]["hostKey"]
-    stack.declared["billing-2"]["acceptAnyHostKey"] = True
-    stack.up()
+    other = stack.declared[stack.named("two")]
+    del other["hostKey"]
+    other["acceptAnyHostKey"] = True
+    with as_planned(stack):
+        stack.up()
     assert stack.healthy() == {"one", "two"}
     stack.assert_no_changes()
-    assert agents == [stack.machines.root(name, f"systemctl show --property MainPID --value {AGENT}") for name in ("one", "two")]
-    base(stack)
-    stack.up()
-    assert stack.healthy() == {"one", "two"}
+    assert agents == [machines.agent_pid(name) for name in ("one", "two")]
 
 
 def test_two_machines_swap_their_hosts(stack: AdoptingStack) -> None:
-    stack.declared.clear()
-    stack.declare("billing-1", "two")
-    stack.declare("billing-2", "one", port=2222)
-    with calls(stack):
+    one, two = stack.named("one"), stack.named("two")
+    stack.declare(one, "two")
+    stack.declare(two, "one", port=2222)
+    with as_planned(stack), calls(stack):
         stack.up()
     assert stack.healthy() == {"one", "two"}
     stack.assert_no_changes()
-    base(stack)
-    stack.up()
-    assert stack.healthy() == {"one", "two"}
 
 
 def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: ExistingMachines) -> None:
     """The second stack is refused with the name of the first, takes over where it says so, and then the first removes nothing."""
+    first = stack.named("one")
     second = AdoptingStack(machines, f"green-{CHECKOUT_ID}")
     second.workload("invoices")
     second.declare("invoices-1", "one", workload="invoices")
     second.init()
     try:
-        agent = machines.root("one", f"systemctl show --property MainPID --value {AGENT}")
+        agent = machines.agent_pid("one")
         output = second.up(check=False)
-        assert f"this is the machine billing-1 of the stack istio-vm-mesh/{stack.name}" in output, output
+        assert f"this is the machine {first} of the stack istio-vm-mesh/{stack.name}" in output, output
         assert f"machines.invoices-1.takeOver: istio-vm-mesh/{stack.name}" in output
-        assert machines.root("one", f"systemctl show --property MainPID --value {AGENT}") == agent
+        assert machines.agent_pid("one") == agent
         assert stack.healthy() == {"one", "two"}
         second.declared["invoices-1"]["takeOver"] = f"istio-vm-mesh/{stack.name}"
-        second.up()
-        del stack.declared["billing-1"]
-        output = stack.up()
+        with as_planned(second):
+            second.up()
+        del stack.declared[first]
+        with as_planned(stack):
+            output = stack.up()
         assert f"istio-vm-mesh/{second.name}" in output, output
         assert {answer.hostname for answer in stack.lab.call_from_pod("invoices.billing", count=10)} == {"one"}
         second.assert_no_changes()
         second.destroy()
     finally:
         second.remove()
-    base(stack)
-    stack.up()
-    assert stack.healthy() == {"one", "two"}
-
-
-def test_a_firewall_that_forgets_the_redirection_gets_it_back(stack: AdoptingStack, machines: ExistingMachines) -> None:
-    flush = "for b in iptables iptables-legacy iptables-nft; do for t in nat raw mangle; do $b -t $t -F; $b -t $t -X; done; done 2>/dev/null; true"
-    machines.root("one", flush)
-    rules = "{ iptables-save; iptables-legacy-save; iptables-nft-save; } 2>/dev/null | grep -c ISTIO_REDIRECT"
-    wait_until(lambda: machines.root("one", rules, check=False).strip() not in ("", "0"), 15, "the redirection is back")
-    assert machines.root("one", "getent hosts billing.billing.svc.cluster.local").strip()
-
-
-def test_an_upgrade_that_cannot_work_leaves_the_machine_as_it_was(stack: AdoptingStack, tmp_path: Path) -> None:
-    """The package passes its check, and its agent never gets ready."""
-    with served_package(stack.lab, never_ready, tmp_path) as package:
-        stack.mesh["package"] = package
-        output = stack.up(check=False)
-    stack.mesh.clear()
-    assert "runs as before" in output, output
-    wait_until(lambda: stack.healthy() == {"one", "two"}, 20, "at most one machine was touched, and it is back")
-    stack.up()
-    stack.assert_no_changes()
-
-
-def test_a_machine_that_is_out_of_the_mesh_is_joined_by_the_next_up(stack: AdoptingStack, machines: ExistingMachines) -> None:
-    machines.root("two", f"systemctl disable --now {AGENT}; rm -r /var/lib/istio-vm-mesh")
-    wait_until(lambda: stack.healthy() == {"one"}, 40, "istiod has removed its entry")
-    stack.up()
-    assert stack.healthy() == {"one", "two"}
-
-
-def test_a_key_that_is_refused_does_not_remove_a_machine(stack: AdoptingStack, machines: ExistingMachines) -> None:
-    """The update fails and names the ways out; with the key it leaves, and nothing of it is left."""
-    machines.root("two", "mv /home/admin/.ssh/authorized_keys /root/")
-    del stack.declared["billing-2"]
-    output = stack.up(check=False)
-    assert "forget" in output and "ISTIO_VM_MESH_FORGET" in output and "Permission denied" in output, output
-    machines.root("two", "mv /root/authorized_keys /home/admin/.ssh/")
-    stack.up()
-    assert stack.healthy() == {"one"}
-    base(stack)
-    stack.up()
-
-
-def test_a_dead_machine_leaves_and_stays_out(stack: AdoptingStack, machines: ExistingMachines) -> None:
-    """It comes back with its agent and its certificate, and is in no Service until it is joined again."""
-    container = machines.container("two")
-    stack.lab.docker("stop", "--time", "0", container)
-    del stack.declared["billing-2"]
-    output = stack.up()
-    assert "machine billing-2 is dead" in output, output
-    machines.boot("two")
-    wait_until(lambda: "active" in machines.root("two", f"systemctl is-active {AGENT}", check=False), 30, "its agent runs again")
-    refused = f"journalctl --unit {AGENT} --since -60s | grep -ci 'service account mismatch\\|PermissionDenied\\|Unauthenticated'"
-    wait_until(lambda: machines.root("two", refused, check=False).strip() not in ("", "0"), 60, "istiod refuses its stream")
-    assert {answer.hostname for answer in stack.lab.call_from_pod(SERVICE, count=40)} == {"one"}
-    status = stack.lab.run("./scripts/status", "--stack", stack.name, check=False).stdout
-    assert "billing-2" in status
-    base(stack)
+    stack.declare_both()
     stack.up()
     assert stack.healthy() == {"one", "two"}
 

@@ -100,9 +100,12 @@ def test_the_files_say_which_machine_it_is(plane: ControlPlane, workload: Worklo
     overrides = (tmp_path / "root/var/lib/istio-vm-mesh/overrides.env").read_text()
     assert "INSTANCE_IP='10.11.0.9'" in overrides
     assert "POD_NAME='product-x7k2'" in overrides
+    assert '"istio-locality":"europe-west1/europe-west1-b"' in overrides
     written = [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
     assert tmp_path / "root/etc/systemd/system/istio-vm-mesh-drain.service" in written
-    assert not [path for path in written if "@MACHINE@" in path.read_text() or "@ADDRESS@" in path.read_text()]
+    assert not [
+        path for path in written if "@MACHINE@" in path.read_text() or "@ADDRESS@" in path.read_text() or "@LOCALITY@" in path.read_text()
+    ]
 
 
 def test_the_stacks_setup_runs_first(plane: ControlPlane, workload: WorkloadSettings, metadata: str, tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ def test_the_charts_read_every_value_that_the_program_sets() -> None:
     ours = {
         "base": charts.base_values(mesh),
         "istiod": charts.istiod_values(mesh, "pods"),
-        "gateway": charts.gateway_values(mesh, charts.facts(mesh, "pods"), {"type": "LoadBalancer"}, True),
+        "gateway": charts.gateway_values(
+            mesh, charts.facts(mesh, "pods"), charts.Entrance(service={"type": "LoadBalancer"}, cross_network=True)
+        ),
     }
     for chart, values in ours.items():
         assert list(unknown(values, defaults(chart), chart)) == []

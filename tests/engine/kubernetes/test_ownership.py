@@ -349,7 +349,7 @@ def test_a_dead_machine_is_kept_out_until_it_joins_again(mesh: Mesh, world: Worl
     del config["machines"]["billing-1"]
     world.kill(FIRST)
     output = mesh.up(config)
-    assert "machine billing-1 is dead" in output and "as long as it reaches port 15012" in output
+    assert "machine billing-1 is dead" in output and "as long as it reaches the east-west gateway" in output
     assert world.entries() == {entry(FIRST): "no billing-1", entry(SECOND): "billing-2"}
     settled(mesh, config)
     kept_out = world.objects()[entry(FIRST)]

@@ -96,12 +96,25 @@ _LAB = [
     Step("another Service", put("workloads.product.services.goods", {"ports": {"http": 80}}), {}),
     Step("a probe", put("workloads.product.probe.period", 5), all_of("registers", "product-1", "product-2")),
     Step(
+        "a header of the probe",
+        put("workloads.product.probe.http.headers", {"X-Probe": "mesh"}),
+        all_of("registers", "product-1", "product-2"),
+    ),
+    Step(
         "a port",
         together(put("workloads.product.ports.http", 8081), put("workloads.product.probe.http.port", 8081)),
         all_of("registers", "product-1", "product-2"),
     ),
     Step("a Service less", drop("workloads.product.services.goods"), {}),
     Step("failClosed", put("workloads.product.failClosed", True), all_of("restarts", "product-1", "product-2")),
+    Step(
+        "what proxies do not capture",
+        together(
+            put("workloads.product.capture", {"excludeInboundPorts": [9100]}),
+            put("machines.product-1.capture", {"excludeOutboundCidrs": ["10.99.0.0/16"]}),
+        ),
+        all_of("restarts", "product-1", "product-2"),
+    ),
     Step("maxUnavailable", put("workloads.product.maxUnavailable", 2), {}),
     Step("replicas", put("workloads.product.pods.replicas", 3), {}),
     Step("the image of pods", put("workloads.product.pods.image", "echo:2"), {}),
@@ -196,6 +209,9 @@ _EXISTING = [
         together(put("cluster.gateway.address", "10.11.0.251"), put("cluster.gateway.service.loadBalancerIP", "10.11.0.251")),
         all_of("restarts", "billing-1", "billing-9"),
     ),
+    Step("another port of the gateway", put("cluster.gateway.port", 443), all_of("restarts", "billing-1", "billing-9")),
+    Step("a locality", put("machines.billing-1.locality", "north/north-1"), {"billing-1": "registers"}),
+    Step("a locality of all", put("workloads.billing.locality", "north/north-2"), all_of("registers", "billing-1", "billing-9")),
     Step("callers of the gateway", put("cluster.gateway.service.loadBalancerSourceRanges", ["10.11.0.0/24", "10.12.0.0/24"]), {}),
     Step(
         "another service account",

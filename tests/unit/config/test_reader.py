@@ -65,7 +65,7 @@ def test_a_good_stack_file_is_read_with_its_defaults() -> None:
         ("machnes", {}, "machnes: unknown key (did you mean 'machines'?)"),
         ("mesh/verson", "1", "mesh.verson: unknown key (did you mean 'version'?)"),
         ("mesh/id", MISSING, "mesh.id: is missing"),
-        ("mesh/version", "latest", "mesh.version: expected a release of Istio such as 1.31.0; got 'latest'"),
+        ("mesh/version", "latest", "mesh.version: expected a release of Istio such as 1.31.0, or of a vendor such as 1.31.0-asm.3; got 'latest'"),
         ("mesh/version", 1.31, "mesh.version: expected a string; got float 1.31"),
         ("cluster/platform", "kin", "cluster.platform: 'kin' is not known (did you mean 'kind'?)"),
         ("cluster/network", "pod", "cluster.network: 'pod' is not a network of this stack (did you mean 'pods'?)"),

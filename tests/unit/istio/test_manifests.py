@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.config.workload import OfferedPort
+from components.config.workload import HttpProbe, OfferedPort, Probe
 from components.istio import manifests, network_gateways
 from components.verification import targets
 from tests.support.samples import FACTS, PRODUCT
@@ -13,6 +13,25 @@ def test_istiod_is_exposed_by_its_own_name_only() -> None:
     assert gateway["spec"]["servers"][0]["hosts"] == ["istiod.istio-system.svc"]
     assert gateway["spec"]["servers"][0]["tls"] == {"mode": "PASSTHROUGH"}
     assert route["spec"]["tls"][0]["match"] == [{"port": 15012, "sniHosts": ["istiod.istio-system.svc"]}]
+
+
+def test_a_probe_asks_by_https_and_with_headers_as_istio_and_kubernetes_have_them() -> None:
+    """The agent compares `Host` by its case: istio/istio, pkg/istio-agent/health/health_probers.go."""
+    http = HttpProbe(port=8443, path="/ready", scheme="HTTPS", headers={"x-probe": "yes", "host": "a.example.com"})
+    asked = manifests.probe_method(Probe(http=http))["httpGet"]
+    assert asked == {
+        "path": "/ready",
+        "port": 8443,
+        "scheme": "HTTPS",
+        "httpHeaders": [{"name": "Host", "value": "a.example.com"}, {"name": "X-Probe", "value": "yes"}],
+    }
+    workload = PRODUCT.model_copy(update={"ports": {"https": 8443}, "probe": Probe(http=http)})
+    deployment = manifests.deployment(workload, FACTS)
+    assert deployment is not None
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"] == asked
+    assert manifests.workload_group(workload, "pods")["spec"]["probe"]["httpGet"] == asked
+    assert manifests.probe_method(PRODUCT.probe) == {"httpGet": {"path": "/healthz", "port": 8080}}
 
 
 def test_services_do_not_wait_for_endpoints_that_kubernetes_never_lists() -> None:

@@ -33,6 +33,13 @@ WANTED = Adoption(
 )
 
 
+def labelled(objects: list[Any], words: tuple[str, ...]) -> list[Any]:
+    """Return the objects that kubectl lists by the label of a network."""
+    label, _, value = words[words.index("--selector") + 1].partition("=")
+    assert "--all-namespaces" in words
+    return [each for each in objects if each["metadata"]["labels"].get(label) == value]
+
+
 class TheirCluster:
     """A cluster with a mesh of meshes.yaml.
 
@@ -45,6 +52,8 @@ class TheirCluster:
         self.namespaces: dict[str, dict[str, str]] = {self.mesh["namespace"]: {}, "shop": {}}
         self.elsewhere: list[str] = []
         self.failure = ""
+        self.services: list[Any] = []
+        self.gateways: list[Any] = []
 
     @contextmanager
     def kubectl(self, _access: ClusterAccess) -> Iterator[Any]:
@@ -74,6 +83,12 @@ class TheirCluster:
             return [{"metadata": {"name": name}, "data": data} for name, data in self.mesh["config_maps"].items() if name in words and here]
         if kind == "namespaces":
             return [{"metadata": {"name": name, "labels": labels}} for name, labels in self.namespaces.items() if name in words]
+        if kind == "services":
+            return labelled(self.services, words)
+        if kind == "customresourcedefinitions":
+            return [{"metadata": {"name": words[0]}}] if self.gateways else []
+        if kind == "gateways.gateway.networking.k8s.io":
+            return labelled(self.gateways, words)
         assert kind == "mutatingwebhookconfigurations"
         return [each for each in self.mesh["webhooks"] if "istio.io/tag" in each["metadata"]["labels"]]
 
@@ -81,8 +96,15 @@ class TheirCluster:
 def read(cluster: TheirCluster, monkeypatch: pytest.MonkeyPatch, preview: bool = True, **changes: Any) -> tuple[Any, list[str]]:
     """Return the facts that a check gives, and why it fails."""
     monkeypatch.setattr(cluster_access, "kubectl", cluster.kubectl)
+    dialled = changes.pop("gateway_address", None)
     wanted = replace(WANTED, namespace=changes.pop("namespace", cluster.mesh["namespace"]), **changes)
-    news = {"access": json.dumps(asdict(ClusterAccess())), "wanted": json.dumps(asdict(wanted)), "preview": preview, "facts": None}
+    news = {
+        "access": json.dumps(asdict(ClusterAccess())),
+        "wanted": json.dumps(asdict(wanted)),
+        "preview": preview,
+        "facts": None,
+        "gateway_address": dialled,
+    }
     result = MeshReadingProvider().check({}, news)
     assert "preview" not in result.inputs, "else every update after a preview would show a difference"
     return result.inputs["facts"], [failure.reason for failure in result.failures]
@@ -216,3 +238,45 @@ def test_the_registry_is_asked_for_only_where_nothing_names_it(
     assert len(failures) == bool(problem) and problem in "".join(failures)
     if not problem:
         assert mesh_facts.decode(text).proxy_image == "r.example.com/i/proxyv2:1.31.0"
+
+
+def entrance(name: str, network: str, **more: Any) -> Any:
+    """Return a Service or a Gateway by which a network is entered."""
+    return {"metadata": {"name": name, "namespace": "istio-system", "labels": {"topology.istio.io/network": network}}, **more}
+
+
+def balancer(*ingress: dict[str, str], **spec: Any) -> Any:
+    return {"spec": {"type": "LoadBalancer", **spec}, "status": {"loadBalancer": {"ingress": list(ingress)}}}
+
+
+@pytest.mark.parametrize(
+    ("services", "gateways", "refused"),
+    [
+        ([balancer({"ip": "10.0.0.5"})], [], "10.0.0.5 (the Service istio-system/entrance)"),
+        ([balancer({"ip": "10.0.0.5"}, externalIPs=["10.0.0.6"])], [], "10.0.0.6 (the Service istio-system/entrance)"),
+        ([], [{"spec": {"addresses": [{"type": "IPAddress", "value": "10.0.0.7"}]}}], "10.0.0.7 (the Gateway istio-system/entrance)"),
+        ([balancer({"ip": "203.0.113.9"})], [], ""),
+        ([balancer({"ip": "10.0.0.5"}, externalIPs=["203.0.113.9"])], [], ""),
+        ([], [{"spec": {"addresses": [{"type": "IPAddress", "value": "203.0.113.9"}]}}], ""),
+        ([balancer({"hostname": "lb.example.com"})], [], ""),
+        ([{"spec": {"type": "ClusterIP"}}], [], ""),
+        ([], [], ""),
+    ],
+)
+def test_a_gateway_behind_nat_is_refused_where_machines_would_be_given_another_address(
+    services: list[Any], gateways: list[Any], refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """istiod gives out what the Service has (istio/istio#43656). Names are compared by nobody: they differ from place to place."""
+    cluster = TheirCluster("elsewhere")
+    cluster.namespaces = {name: {"mesh": "yes"} for name in cluster.namespaces}
+    cluster.services = [entrance("entrance", "vpc", **each) for each in services]
+    cluster.services += [entrance("other", "another", **balancer({"ip": "10.9.9.9"}))]
+    cluster.gateways = [entrance("entrance", "vpc", **each) for each in gateways]
+    stated: dict[str, Any] = {"network": "vpc", "revision": "stable", "created_namespaces": {}, "gateway_address": "203.0.113.9"}
+    _, failures = read(cluster, monkeypatch, **stated, other_networks=("far",))
+    assert len(failures) == (1 if refused else 0)
+    if refused:
+        assert "istiod gives machines of far another address" in failures[0] and refused in failures[0]
+        assert "cluster.gateway.address is 203.0.113.9" in failures[0]
+    assert not read(cluster, monkeypatch, **stated)[1], "machines of the pods' network call pods directly"
+    assert not read(cluster, monkeypatch, **{**stated, "gateway_address": None}, other_networks=("far",))[1], "of a gateway of ours"

@@ -58,6 +58,23 @@ def test_files_that_are_no_private_keys_are_told_apart(tmp_path: Path) -> None:
     assert problem(key) == f"other users can read {key}, so ssh refuses it: run `chmod 600 {key}`"
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("PuTTY-User-Key-File-3: ssh-ed25519\nEncryption: none\n", ": it is a key of PuTTY, convert it"),
+        ("-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n", ": it is a public key, name the private one"),
+        ("---- BEGIN SSH2 PUBLIC KEY ----\nAAAA\n", ": it is a public key, name the private one"),
+        ("-----BEGIN CERTIFICATE-----\nMIIB\n", ": it is a certificate, name its private key"),
+        ("", ""),
+    ],
+)
+def test_a_file_of_another_kind_is_named_by_its_kind(tmp_path: Path, text: str, kind: str) -> None:
+    file = tmp_path / "key"
+    file.write_text(text)
+    file.chmod(0o600)
+    assert problem(file).startswith(f"{file} is not a private key that ssh can read{kind}")
+
+
 def test_a_passphrase_is_the_agents(tmp_path: Path, agent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = key_pair(tmp_path / "key", passphrase=PASSPHRASE)
     monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from components.config.capture import Capture
 from components.config.mesh import Package
 from components.config.problems import SettingsError
 from components.config.workload import ServiceAccount
@@ -67,6 +68,8 @@ def test_a_new_token_alone_restarts_nothing() -> None:
         {"workload": PRODUCT.model_copy(update={"name": "other"})},
         {"workload": PRODUCT.model_copy(update={"labels": {"app": "product", "version": "v2"}})},
         {"workload": PRODUCT.model_copy(update={"fail_closed": True})},
+        {"workload": PRODUCT.model_copy(update={"capture": Capture(exclude_inbound_ports=(9100,))})},
+        {"capture": Capture(exclude_outbound_cidrs=("10.9.0.0/16",))},
         {"mesh": MESH.model_copy(update={"version": "1.31.1"})},
         {"mesh": MESH.model_copy(update={"package": Package(sha256="0" * 64)})},
         {"facts": replace(FACTS, mesh_id="other")},
@@ -107,6 +110,7 @@ def test_a_join_carries_every_file_and_the_token_apart() -> None:
         "/etc/systemd/system/istio-vm-mesh.service.d/sidecar.conf",
         "/opt/istio-vm-mesh/scripts/redirect.sh",
         "/opt/istio-vm-mesh/scripts/redirect_guard.sh",
+        "/opt/istio-vm-mesh/scripts/redirect_host.sh",
         "/opt/istio-vm-mesh/scripts/withdraw.sh",
         "/var/lib/istio-vm-mesh/cluster.env",
         "/var/lib/istio-vm-mesh/etc/certs/root-cert.pem",

@@ -168,7 +168,7 @@ def test_a_dead_machine_is_kept_out_and_what_it_still_can_do_is_said(
     drain.run(PAYLOAD)
     message = capsys.readouterr().err
     assert "machine billing-1 is dead" in message and "Connection refused" in message
-    assert "WorkloadEntry shop/billing-192.0.2.7-pods keeps its agent out" in message and "port 15012" in message
+    assert "WorkloadEntry shop/billing-192.0.2.7-pods keeps its agent out" in message and "reaches the east-west gateway" in message
     item = cluster.entries[ENTRY]
     assert item["spec"] == {
         "address": "192.0.2.7",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from components.config.capture import Capture
 from components.config.mesh import ChartValues, MeshSettings
 from components.config.workload import WorkloadSettings
 from components.istio import charts, manifests
@@ -73,6 +74,23 @@ def test_the_entry_says_who_joined_the_machine() -> None:
     assert "METAJSON" not in overrides(owner=replace(OWNER, registration="")), "an instance group registers nothing"
 
 
+def test_another_port_of_the_gateway_is_where_the_agent_goes_and_withdraws_from() -> None:
+    proxy = bootstrap.proxy_config(FACTS, PRODUCT, "far")
+    text = files.overrides_env(Bundle(OWNER, proxy, "172.31.6.130", "mesh.example.com", "", "", gateway_port=443))
+    assert '"discoveryAddress": "mesh.example.com:443"' in text
+    assert "GATEWAY_HOST='mesh.example.com'\nGATEWAY_PORT='443'\n" in text
+    assert "GATEWAY_" not in overrides()
+
+
+def test_the_agent_says_where_the_machine_is() -> None:
+    """istiod copies it into the entry, and takes it for the caller's place (istio/istio: pkg/bootstrap/config.go)."""
+    proxy = bootstrap.proxy_config(FACTS, PRODUCT, "far")
+    for owner in (OWNER, replace(OWNER, registration="")):
+        text = files.overrides_env(Bundle(owner, proxy, "172.31.6.130", "gw", "", "", locality="north/north-1"))
+        assert '"istio-locality":"north/north-1"' in text and '"app":"product"' in text
+    assert "istio-locality" not in overrides()
+
+
 def test_nothing_of_istios_package_is_looked_for_where_others_may_have_it() -> None:
     text = overrides()
     assert '"binaryPath": "/opt/istio-vm-mesh/current/usr/local/bin/envoy", "configPath": "./etc/istio/proxy"}' in text
@@ -82,6 +100,30 @@ def test_nothing_of_istios_package_is_looked_for_where_others_may_have_it() -> N
 
 def test_every_port_of_a_machine_is_captured_whatever_the_group_names() -> None:
     assert "ISTIO_INBOUND_PORTS='*'\n" in overrides()
+
+
+def test_metadata_servers_are_never_captured() -> None:
+    assert "ISTIO_SERVICE_EXCLUDE_CIDR='169.254.0.0/16,fe80::/10'\n" in overrides()
+
+
+def test_what_workload_and_machine_exclude_is_added_to_what_the_mesh_excludes() -> None:
+    of_workload = Capture(exclude_inbound_ports=(9100, 5666), exclude_outbound_cidrs=("10.9.0.0/16", "fd00::/8"))
+    of_machine = Capture(exclude_inbound_ports=(9100,), exclude_outbound_ports=(2049,), exclude_interfaces=("eth1",))
+    proxy = bootstrap.proxy_config(FACTS, PRODUCT, "far")
+    proxy["proxyMetadata"]["ISTIO_SERVICE_EXCLUDE_CIDR"] = "192.0.2.0/24"
+    bundle = Bundle(OWNER, proxy, "172.31.6.130", "gateway", "", "", exclusions=bootstrap.exclusions(of_workload, of_machine))
+    text = files.overrides_env(bundle)
+    assert [line for line in text.splitlines() if "EXCLUDE" in line] == [
+        "ISTIO_EXCLUDE_INTERFACES='eth1'",
+        "ISTIO_LOCAL_EXCLUDE_PORTS='22,15090,15021,15020,5666,9100'",
+        "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE='2049'",
+        "ISTIO_SERVICE_EXCLUDE_CIDR='192.0.2.0/24,169.254.0.0/16,fe80::/10,10.9.0.0/16,fd00::/8'",
+    ]
+    assert "EXCLUDE" not in files.overrides_env(replace(bundle, role="router")), "it redirects nothing"
+
+
+def test_a_gateway_may_have_an_address_of_ipv6() -> None:
+    assert '"discoveryAddress": "[fd00:10::250]:15012"' in overrides(gateway="fd00:10::250")
 
 
 def test_the_machine_gets_configuration_and_certificates_through_the_gateway() -> None:

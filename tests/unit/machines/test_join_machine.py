@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -202,6 +203,13 @@ def test_a_question_of_another_version_is_answered_by_no(machine: Machine, quest
     machine.questions = [question]
     with pytest.raises(scripting.Failed, match=f"the question {question.split()[0]} is of another version of this program"):
         join_machine.run(PAYLOAD)
+
+
+def test_what_a_join_changes_of_a_host_is_in_one_list(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.questions = [f"changes {base64.b64encode(b'first thing').decode()}", f"changes {base64.b64encode(bytes([255])).decode()}"]
+    join_machine.run(PAYLOAD)
+    assert machine.answers == ["yes", "yes"]
+    assert "machine billing-1: this host, from now on:\n  - first thing\n" in capsys.readouterr().err
 
 
 STAMPED = "owner mesh prod billing-9 4567 198.51.100.7 shop invoices"

@@ -18,6 +18,7 @@ NAMES = (
     "machines/join",
     "machines/leave",
     "machines/redirect",
+    "machines/redirect_host",
     "machines/withdraw",
     "platforms/google/startup",
     "verification/call-service",

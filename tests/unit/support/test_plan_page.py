@@ -15,3 +15,4 @@ def test_enough_is_compared() -> None:
     changes = {(stack, change) for stack, changes in plan_page.counted().items() for change in changes}
     assert len(changes) == sum(map(len, plan_page.counted().values())), "each has a name of its own"
     assert len(changes) >= 30
+    assert sum(plan_page.updates_of_labs().values()) >= 10

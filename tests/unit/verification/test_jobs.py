@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.config.workload import OfferedPort, Probe, Service, TcpProbe, WorkloadSettings, WorkloadVerification
+from components.config.workload import HttpProbe, OfferedPort, Probe, Service, TcpProbe, WorkloadSettings, WorkloadVerification
 from components.names import CALLED_ANNOTATION, REVISION_LABEL
 from components.verification import jobs
 from components.verification.target import Caller, Target, call_variables, plaintext_variables
@@ -82,14 +82,28 @@ def test_a_workload_states_what_is_called() -> None:
 
 def test_a_target_is_a_line_of_columns_and_none_is_empty() -> None:
     target = replace(target_of(PRODUCT), endpoints=("10.0.0.1:8080", "10.0.0.2:8080"), machines=("product-1=10.0.0.1:8080",))
-    variables = call_variables(CALLER, [target, target_of(product({"tcp-db": 5432}, probe=Probe(tcp=TcpProbe(port=5432))))], {8080: "http"})
-    first, second = str(variables["TARGETS"]).splitlines()
+    variables = call_variables(CALLER, target, {8080: "http"})
+    first = str(variables["TARGETS"])
+    second = str(call_variables(CALLER, target_of(product({"tcp-db": 5432}, probe=Probe(tcp=TcpProbe(port=5432)))))["TARGETS"])
     assert first.split("\t") == [
         *("product.shop.svc.cluster.local", "80", "http", "/healthz", "200-399", "3", "fail"),
         *("spiffe://cluster.local/ns/shop/sa/product", "10.0.0.1:8080,10.0.0.2:8080", "-", "-", "0", "product-1=10.0.0.1:8080"),
     ]
     assert second.split("\t")[2:5] == ["tcp", "-", "-"]
     assert (variables["LISTENER"], variables["INBOUND"], variables["NETWORK"]) == (15088, "8080\thttp", "pods")
+
+
+def test_a_call_has_the_headers_of_the_probe_but_the_host() -> None:
+    """The application answers as it answers the probe. Another host would lead to another Service."""
+    headers = {"Host": "other.example.com", "X-Probe": "a 'quoted' $(word)", "Accept": "text/plain"}
+    target = target_of(product({"http": 80}, probe=Probe(http=HttpProbe(port=8080, headers=headers))))
+    assert call_variables(CALLER, target)["HEADERS"] == "X-Probe: a 'quoted' $(word)\nAccept: text/plain"
+
+
+def test_an_application_that_ends_tls_itself_is_called_by_a_connection() -> None:
+    """Its TLS goes through Envoy as it is, so a plain request would be no request."""
+    target = target_of(product({"http": 80}, probe=Probe(http=HttpProbe(port=8080, path="/healthz", scheme="HTTPS"))))
+    assert (target.protocol, target.path, target.expect) == ("tls", "", ())
 
 
 def test_strangers_reach_gateways_by_the_name_of_the_port() -> None:

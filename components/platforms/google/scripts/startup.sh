@@ -1,5 +1,5 @@
 # The start of a machine of an instance group. It runs the stack's startup script, and sets what the
-# join that follows this text needs: MACHINE, ADDRESS and TOKEN. The machine mints the token with
+# join that follows this text needs: MACHINE, ADDRESS, LOCALITY and TOKEN. The machine mints the token with
 # its own Google identity. Nothing here is secret, and no token is on a command line.
 # Variables: API_SERVER (URL), NAMESPACE, SERVICE_ACCOUNT, SETUP_BASE64 ("" for none), ROTATION;
 # METADATA (URL) of tests.
@@ -43,13 +43,18 @@ mint_token() {
 }
 
 prepare() {
+  local zone
   run_setup
   MACHINE=$(metadata name)
   ADDRESS=$(metadata network-interfaces/0/ip)
-  if [ -z "$MACHINE" ] || [ -z "$ADDRESS" ]; then
-    echo "the metadata server does not give this machine's name and address" >&2
+  zone=$(metadata zone)
+  if [ -z "$MACHINE" ] || [ -z "$ADDRESS" ] || [ -z "$zone" ]; then
+    echo "the metadata server does not give this machine's name, address and zone" >&2
     exit 1
   fi
+  zone=${zone##*/}
+  # shellcheck disable=SC2034 # the join reads it
+  LOCALITY=${zone%-*}/$zone
   # shellcheck disable=SC2034 # the join reads it
   TOKEN=$(mint_token) || exit
 }

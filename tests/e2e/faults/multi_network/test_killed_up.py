@@ -15,8 +15,8 @@ from tests.support.lab import MultiNetworkLab, processes_with
 from tools.lab import engine, locks
 from tools.lab.process import accept_sigint
 
-KILLS = int(os.environ.get("LAB_KILLS", "20"))
-"""How often it is killed."""
+KILLS = int(os.environ.get("LAB_KILLS", "12"))
+"""How often it is killed. Each run takes a part of a minute."""
 
 
 def moments(kills: int) -> list[tuple[int, float]]:

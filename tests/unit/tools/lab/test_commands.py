@@ -95,12 +95,23 @@ class Docker(Engine):
 
 
 class Creating(Docker):
-    """An engine that still creates the node of a cluster, for two questions more."""
+    """An engine that still creates everything, for two questions more each."""
+
+    def docker(self, *arguments: str | Path, stdin: bytes | None = None) -> str:
+        listed = super().docker(*arguments, stdin=stdin)
+        return "" if str(arguments[-1]).startswith("name=^") else listed
 
     def attempt(self, *arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         done = super().attempt(*arguments, stdin=stdin)
-        done.returncode = int(arguments[0] == "create" and sum(call[0] == "create" for call in calls) < 3)
+        done.returncode = int("create" in arguments and calls.count(list(map(str, arguments))) < 3)
         return done
+
+
+class Listing(Docker):
+    """An engine that has created everything, and lists it."""
+
+    def docker(self, *arguments: str | Path, stdin: bytes | None = None) -> str:
+        return super().docker(*arguments, stdin=stdin) or "id"
 
 
 calls: list[list[str]] = []
@@ -112,15 +123,60 @@ def test_what_pulumi_left_is_removed_by_label_and_network(lab: Path) -> None:
     assert calls[-2:] == [["rm", "--force", "--volumes", "machine", "node"], ["network", "rm", "aaa", "bbb"]]
 
 
-def test_a_node_that_the_engine_still_creates_is_waited_for(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that was killed has asked for it; it is listed only when it is there."""
+NODE = "istio-vm-mesh-lab-multi-network-cluster-control-plane"
+CONTAINERS = {
+    NODE,
+    *(f"istio-vm-mesh-lab-multi-network-{name}" for name in ("product-1", "product-2", "product-3", "far-gateway-1", "far-gateway-2")),
+}
+NETWORKS = {f"istio-vm-mesh-lab-multi-network-{name}" for name in ("pods", "far")}
+
+
+def wait_for_creation(engine: Engine, monkeypatch: pytest.MonkeyPatch, complete: set[str] | None = None) -> list[list[str]]:
+    """Return the calls of docker while `down` waits."""
     monkeypatch.setattr(down.time, "sleep", lambda _: None)
     calls.clear()
-    down._remove_containers(quiet("down", lab / "log"), Creating(None), "lab")
-    node = "istio-vm-mesh-lab-cluster-control-plane"
-    assert [call for call in calls if call[0] == "create"] == 3 * [["create", "--name", node, "sha256:image"]]
-    assert calls.index(["rm", "--volumes", node]) < [call[:2] for call in calls].index(["network", "ls"])
-    assert f"name=^{node}$" in [call[-1] for call in calls if call[0] == "ps"]
+    down._wait_for_creation(engine, "lab-multi-network", complete or set())
+    return calls
+
+
+def test_what_the_engine_still_creates_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that was killed has asked for it; it is listed only when it is there."""
+    done = wait_for_creation(Creating(None), monkeypatch)
+    for name in CONTAINERS:
+        assert done.count(["create", "--name", name, "sha256:image"]) == 3
+        assert done.count(["rm", "--volumes", name]) == 1
+    for name in NETWORKS:
+        assert sum(call[:2] == ["network", "create"] and call[-1] == name for call in done) == 3
+        assert done.count(["network", "rm", name]) == 1
+    assert {call[-1] for call in done if "create" in call} - {"sha256:image"} == NETWORKS
+
+
+def test_what_the_engine_lists_is_not_created_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = wait_for_creation(Listing(None), monkeypatch)
+    assert {call[-1] for call in done if "--filter" in call} == {f"name=^{name}$" for name in CONTAINERS | NETWORKS}
+    assert not [call for call in done if {"create", "rm"} & {*call}]
+
+
+def test_a_network_of_others_with_its_cidr_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(down, "NETWORK_CREATION_S", 0.0)
+    done = wait_for_creation(Creating(None), monkeypatch)
+    assert not [call for call in done if call[:2] == ["network", "rm"]]
+
+
+def test_of_a_stack_whose_file_is_broken_the_node_is_waited_for(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "ROOT", lab)
+    done = wait_for_creation(Creating(None), monkeypatch)
+    assert {call[2] for call in done if call[0] == "create"} == {NODE}
+
+
+def test_what_pulumi_created_and_destroyed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So an ordinary `down` takes no longer for it."""
+    networks, machines = ("network-pods", "network-far"), ("product-1-container", "product-2-container", "far-gateway-1-container")
+    done = wait_for_creation(Creating(None), monkeypatch, {"cluster-kind", *networks, *machines})
+    assert {call[-1] if "network" in call else call[2] for call in done if "create" in call} == {
+        "istio-vm-mesh-lab-multi-network-product-3",
+        "istio-vm-mesh-lab-multi-network-far-gateway-2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -144,7 +200,7 @@ def test_only_a_stack_that_is_all_on_this_machine_is_forgotten(
 
     monkeypatch.setattr(pulumi_cli, "select", broken)
     if local:
-        down._destroy(quiet("down", lab / "log"), "x")
+        assert down._destroy(quiet("down", lab / "log"), "x") == set()
         assert pulumi_cli.stacks() == ["other"]
     else:
         with pytest.raises(StepError):

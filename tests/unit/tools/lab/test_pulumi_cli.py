@@ -91,6 +91,18 @@ def test_the_lock_of_a_dead_run_is_removed(locks: Path, tmp_path: Path) -> None:
     assert "cancel --yes --stack lab" in (tmp_path / "calls").read_text()
 
 
+@pytest.mark.parametrize("pending", [False, True])
+def test_a_resource_is_complete_if_no_run_has_begun_to_create_it(locks: Path, tmp_path: Path, pending: bool) -> None:
+    resources = [{"urn": f"urn:pulumi:lab::p::t::{name}"} for name in ("one", "two", "three")]
+    resources[1]["pendingReplacement"] = True  # type: ignore[assignment]
+    deployment: dict[str, object] = {"resources": resources}
+    if pending:
+        deployment["pending_operations"] = [{"resource": {"urn": "urn:pulumi:lab::p::t::three", "type": "t"}, "type": "creating"}]
+    (tmp_path / "export").write_text(json.dumps({"deployment": deployment}))
+    (paths.BIN / "pulumi").write_text(f'#!/bin/sh\n[ "$2" != export ] || cat {tmp_path}/export\n')
+    assert pulumi_cli.destroy(quiet("down", tmp_path / "log"), "lab") == ({"one"} if pending else {"one", "three"})
+
+
 def test_a_cli_that_people_run_is_waited_for(locks: Path, tmp_path: Path) -> None:
     running = _cli(tmp_path)
     try:
@@ -157,3 +169,13 @@ def test_an_interrupted_call_leaves_nothing_running(tmp_path: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         pulumi_cli.call(step, "up")
     assert [plugin.wait(5) for plugin in plugins] == [-9]
+
+
+def test_what_a_leftover_starts_before_it_is_killed_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that cannot be killed is tried once."""
+    looks = iter([{1, 2}, {2, 3}, {2}])
+    killed: list[int] = []
+    monkeypatch.setattr(pulumi_cli, "_leftovers", lambda: next(looks))
+    monkeypatch.setattr(pulumi_cli.process, "kill", killed.extend)
+    pulumi_cli.end_leftovers(quiet("leftovers", tmp_path / "log"))
+    assert killed == [1, 2, 3]

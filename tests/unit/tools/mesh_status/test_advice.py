@@ -164,7 +164,7 @@ def test_a_machine_that_was_given_up_is_named_until_it_is_settled(reason: str, w
     entry = read_cluster.Entry(ENTRY.name, "shop", "", "10.0.0.5", "", quarantine="product-1", stack="istio-vm-mesh/lab", reason=reason)
     sentence = advice.kept_out(entry)
     assert sentence.startswith(f"machine product-1 at 10.0.0.5 {why}") and "istio-vm-mesh/lab" in sentence
-    assert "WorkloadEntry shop/product-10.0.0.5-pods keeps it out" in sentence and "port 15012" in sentence
+    assert "WorkloadEntry shop/product-10.0.0.5-pods keeps it out" in sentence and "reaches the east-west gateway" in sentence
 
 
 def test_a_pod_without_a_sidecar_is_not_in_the_mesh() -> None:

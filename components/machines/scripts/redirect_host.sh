@@ -1,0 +1,170 @@
+# What the redirection meets on this host. A join runs it as root, with the environment of the agent
+# that it brings, before it changes anything. redirect.sh is beside it.
+# `redirect_host.sh refusals`: prints why calls would not reach the application, one a line.
+# `redirect_host.sh changes`: prints what the redirection is about to change, one a line.
+# INSTANCE_IP is the address by which pods reach the machine.
+
+# Prints the ports of the workload.
+ports() {
+  grep -oE '"containerPort":[0-9]+' <<<"${ISTIO_META_POD_PORTS:-}" | cut -d : -f 2
+}
+
+# Prints the port, the address and the program of each listening socket. A socket of all addresses
+# has 0.0.0.0, and one of all addresses of IPv6 alone has `::`.
+listeners() {
+  ss --no-header --tcp --listening --numeric --processes --extended 2>/dev/null | awk '{
+    port = $4; sub(/.*:/, "", port)
+    address = substr($4, 1, length($4) - length(port) - 1)
+    gsub(/[][]/, "", address); sub(/%.*/, "", address)
+    if (address == "*" || (address == "::" && $0 !~ /v6only:1/)) address = "0.0.0.0"
+    program = match($0, /\(\("[^"]+"/) ? substr($0, RSTART + 3, RLENGTH - 4) : "-"
+    print port, address, program
+  }' | sort -u
+}
+
+# Prints the ports, the table and the target of each rule that gives connections another address, as
+# rules of containers with published ports do. Rules of nftables in tables of their own follow no
+# order that iptables knows.
+translations() {
+  local program
+  {
+    for program in $(programs); do
+      read_rules "$program" 2>/dev/null | awk "$OURS"'
+        $1 == "nat" && !is_chain($2) { sub(/^[^ ]+ [^ ]+ /, ""); print "iptables", $0 }'
+    done
+    nft list ruleset 2>/dev/null | awk '
+      /^table / { table = $2 "/" $3 }
+      table !~ /^ip6?\/nat$/ { print table, $0 }'
+  } | awk '
+    {
+      kind = $1; sub(/^[^ ]+[ \t]+/, "")
+      if ($0 !~ /-j (DNAT|REDIRECT)|(^| )(dnat|redirect)( |$)/ || $0 ~ /(^| )udp /) next
+      ports = ""
+      if (match($0, /dports? [0-9:,]+/)) ports = substr($0, RSTART, RLENGTH)
+      else if (match($0, /dport \{[^}]*\}/)) ports = substr($0, RSTART, RLENGTH)
+      else if (match($0, /dport [0-9-]+/)) ports = substr($0, RSTART, RLENGTH)
+      if (ports == "") next
+      sub(/^dports? /, "", ports); gsub(/[{} ]/, "", ports); gsub(/:/, "-", ports)
+      target = "-"
+      if (match($0, /(--to-destination|--to-ports|dnat (ip6? )?to|redirect to) [^ ]+/)) {
+        target = substr($0, RSTART, RLENGTH); sub(/.* /, "", target)
+      }
+      print ports, kind, target
+    }' | sort -u
+}
+
+# Prints the lines of translations that a port is in.
+translations_of() { # port
+  awk -v port="$1" '{
+    count = split($1, parts, ",")
+    for (i = 1; i <= count; i++) {
+      last = split(parts[i], ends, "-")
+      if (ends[1] <= port + 0 && port + 0 <= ends[last]) { print; next }
+    }
+  }'
+}
+
+is_local() { # address
+  ip -o address show 2>/dev/null | grep -qE " inet6? ${1//./\\.}/"
+}
+
+is_loopback() { # addresses
+  ! grep -qvE '^(127\.|::1$)' <<<"$1"
+}
+
+# Prints why connections to a port would not reach the application. A port that nothing listens on
+# is one whose application is still to come.
+port_refusals() { # port, listeners, translations, open ports
+  local by_rules native addresses names any=0.0.0.0
+  [[ $INSTANCE_IP != *:* ]] || any=::
+  by_rules=$(translations_of "$1" <<<"$3")
+  native=$(awk 'NF && $2 != "iptables" { print $2; exit }' <<<"$by_rules")
+  addresses=$(awk -v port="$1" '$1 == port { print $2 }' <<<"$2" | sort -u)
+  names=$(awk -v port="$1" '$1 == port { print $3 }' <<<"$2" | sort -u | paste -sd ' ')
+  if [[ ,$4, == *,$1,* ]]; then
+    echo "port $1 of the workload is one of SSH here, which is never captured: let sshd listen on" \
+      "another port, or the application"
+  elif [ -n "$native" ]; then
+    echo "port $1 of the workload is published by nftables (table $native), whose rules may come" \
+      "before those of the mesh: run the container in the host's network (--network host)"
+  elif [ -n "$by_rules" ] && { [ -z "$addresses" ] || [ "$names" = conmon ]; }; then
+    echo "port $1 of the workload is published to $(awk '{ print $3; exit }' <<<"$by_rules") by" \
+      "rules alone, and Envoy's own connections do not follow these: switch on Docker's" \
+      "userland-proxy, or run the container in the host's network (--network host)"
+  elif [ -z "$addresses" ] || grep -qxF -e 0.0.0.0 -e "$INSTANCE_IP" -e "$any" <<<"$addresses"; then
+    :
+  elif is_loopback "$addresses"; then
+    echo "port $1 of the workload: $names listens on $(paste -sd ' ' <<<"$addresses") alone, and" \
+      "Envoy connects to the machine's address: let it listen on 0.0.0.0 or $INSTANCE_IP"
+  elif is_local "$INSTANCE_IP" || [ "$addresses" = :: ]; then
+    echo "port $1 of the workload: $names listens on $(paste -sd ' ' <<<"$addresses") alone, and" \
+      "pods reach the machine at $INSTANCE_IP: let it listen on 0.0.0.0 or $INSTANCE_IP"
+  fi
+}
+
+refusals() {
+  local port listening rules open
+  listening=$(listeners)
+  rules=$(translations)
+  open=$(open_ports)
+  for port in $(ports); do port_refusals "$port" "$listening" "$rules" "$open"; done
+  if has_ipv6 && ! can_redirect_ipv6; then
+    echo "this machine has addresses of IPv6, which ip6tables cannot redirect" \
+      "('ip6tables -t nat -S' fails): load the module ip6table_nat, or disable IPv6"
+  fi
+}
+
+listed() {
+  sort -u | paste -sd , | sed 's/,/, /g'
+}
+
+# Envoy listens on IPv6 in a mesh of both families, and on machines without IPv4.
+envoy_has_ipv6() {
+  [ "${ISTIO_DUAL_STACK:-}" = true ] || ! ip -4 -o address show scope global | grep -q .
+}
+
+changes() {
+  local open captured translated bridges interfaces
+  open=$(open_ports)
+  captured=$(listeners | awk -v open=",$open," '
+    index(open, "," $1 ",") || $2 ~ /^127\./ || $2 == "::1" || $3 ~ /^(envoy|pilot-agent)$/ { next }
+    { print $1 ($3 == "-" ? "" : " (" $3 ")") }' | sort -n | listed)
+  [ -z "$captured" ] ||
+    echo "from outside, these ports ask for a certificate of the mesh where it is strict: $captured"
+  echo "these ports stay open without the mesh: ${open//,/, }"
+  translated=$(translations | awk '{ print $1 " to " $3 }' | listed)
+  [ -z "$translated" ] ||
+    echo "ports that containers publish, or rules redirect, are captured first: $translated"
+  bridges=$(inner_bridges | listed)
+  [ -z "$bridges" ] ||
+    echo "containers and VMs at $bridges: what is forwarded for them is not captured," \
+      "their connections to this host are"
+  interfaces=$(ip -o link show up | sed -nE 's/^[0-9]+: ([^:@]+).*/\1/p' |
+    grep -vE '^(lo|veth.*|tap.*|vnet.*)$' |
+    grep -vxF "$(
+      inner_bridges
+      tr , '\n' <<<"${ISTIO_EXCLUDE_INTERFACES:-}"
+      echo lo
+    )" | listed)
+  echo "captured interfaces: ${interfaces:-none}; left out: ${ISTIO_EXCLUDE_INTERFACES:-none}"
+  echo "connections of this machine go through Envoy, but those to" \
+    "${ISTIO_SERVICE_EXCLUDE_CIDR:-nowhere} and to the ports" \
+    "${ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE:-none}"
+  if has_ipv6 && ! envoy_has_ipv6; then
+    echo "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh" \
+      "has no IPv6 (ISTIO_DUAL_STACK)"
+  fi
+}
+
+main() { # refusals or changes
+  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  # shellcheck source=/dev/null
+  . "${BASH_SOURCE[0]%/*}/redirect.sh"
+  case $1 in
+  refusals) refusals ;;
+  changes) changes ;;
+  esac
+  exit 0
+}
+
+if ! (return 0 2>/dev/null); then main "$@" </dev/null; fi

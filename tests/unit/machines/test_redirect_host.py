@@ -1,0 +1,193 @@
+"""What a join says of the host's traffic before it changes it, and which applications it refuses."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.machine import FakeMachine
+from tests.support.scripts import COMPONENTS, Sourced, add_program
+
+SCRIPTS = COMPONENTS / "machines" / "scripts"
+ADDRESSES = """
+1: lo    inet 127.0.0.1/8 scope host lo
+2: eth0    inet 10.0.0.5/24 scope global eth0
+3: eth1    inet 192.168.1.5/24 scope global eth1
+"""
+IP = f"""
+case "$*" in
+*"link show type bridge") echo '4: docker0: <UP>' ;;
+*"link show up") printf '1: lo: <UP>\\n2: eth0: <UP>\\n3: eth1@if7: <UP>\\n4: docker0: <UP>\\n9: veth1@if8: <UP>\\n' ;;
+"-6"*"address show"*) [ -z "$IPV6" ] || echo '2: eth0    inet6 fd00::5/64 scope global' ;;
+*"address show"*) echo '{ADDRESSES}' ;;
+esac
+"""
+DOCKER = "*nat\n:DOCKER - [0:0]\n-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80\nCOMMIT\n"
+ENVIRONMENT = {
+    "INSTANCE_IP": "10.0.0.5",
+    "ISTIO_META_POD_PORTS": json.dumps([{"name": "http", "containerPort": 8080, "protocol": ""}], separators=(",", ":")),
+    "ISTIO_LOCAL_EXCLUDE_PORTS": "22,15090,15021,15020",
+    "ISTIO_SERVICE_EXCLUDE_CIDR": "169.254.0.0/16,fe80::/10",
+}
+
+
+def socket(place: str, program: str, more: str = "") -> str:
+    users = f'users:(("{program}",pid=7,fd=3)) ' if program else ""
+    return f"LISTEN 0      128   {place}    0.0.0.0:*    {users}uid:1 ino:2 sk:3 {more}<->\n"
+
+
+def run(tmp_path: Path, what: str, sockets: str = "", rules: str = "", ruleset: str = "", **environment: str) -> list[str]:
+    """Return the lines of redirect_host.sh on a host with these sockets, rules of iptables, and ruleset of nftables."""
+    for name, text in {"ss": sockets, "iptables-nft-save": rules, "nft": ruleset}.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+        add_program(tmp_path / "bin", name, f"cat {tmp_path}/{name}.txt")
+    for name in ("iptables-legacy-save", "ip6tables-legacy-save", "ip6tables-nft-save", "ip6tables-legacy", "ip6tables-nft"):
+        add_program(tmp_path / "bin", name, '[ -z "$NO_IPV6_NAT" ]')
+    for name, text in {"ip": IP, "iptables": "echo nf_tables", "ip6tables": "echo nf_tables", "systemctl": ""}.items():
+        add_program(tmp_path / "bin", name, text)
+    sourced = Sourced(
+        scripts=[SCRIPTS / "redirect.sh", SCRIPTS / "redirect_host.sh"],
+        programs=tmp_path / "bin",
+        environment={**ENVIRONMENT, **environment},
+    )
+    done = sourced.run(what, {"STATE": str(tmp_path), "SSH_CONFIGURATION": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("sockets", "rules", "environment"),
+    [
+        ("", "", {}),
+        (socket("0.0.0.0:8080", "nginx"), "", {}),
+        (socket("[::]:8080", "nginx", "v6only:1 "), "", {"INSTANCE_IP": "fd00::5"}),
+        (socket("*:8080", "nginx"), "", {}),
+        (socket("[::]:8080", "nginx"), "", {}),
+        (socket("10.0.0.5:8080", "nginx") + socket("127.0.0.1:8080", "nginx"), "", {}),
+        (socket("192.168.1.5:8080", "nginx"), "", {"INSTANCE_IP": "203.0.113.7"}),
+        (socket("0.0.0.0:8080", "docker-proxy") + socket("[::]:8080", "docker-proxy"), DOCKER, {}),
+        (socket("0.0.0.0:8080", "nginx"), DOCKER.replace("8080", "9090"), {}),
+        (socket("0.0.0.0:8080", "nginx"), DOCKER.replace("tcp", "udp"), {}),
+        (socket("127.0.0.1:9090", "postgres"), "", {}),
+    ],
+)
+def test_an_application_that_envoy_reaches_is_taken(tmp_path: Path, sockets: str, rules: str, environment: dict[str, str]) -> None:
+    assert run(tmp_path, "refusals", sockets, rules, **environment) == []
+
+
+@pytest.mark.parametrize(
+    ("sockets", "rules", "ruleset", "says"),
+    [
+        (socket("127.0.0.1:8080", "nginx"), "", "", "nginx listens on 127.0.0.1 alone"),
+        (socket("[::1]:8080", "nginx") + socket("127.0.0.1:8080", "nginx"), "", "", "nginx listens on 127.0.0.1 ::1 alone"),
+        (socket("127.0.0.53%lo:8080", ""), "", "", "listens on 127.0.0.53 alone"),
+        (socket("127.0.0.1:8080", "docker-proxy"), DOCKER, "", "docker-proxy listens on 127.0.0.1 alone"),
+        (socket("192.168.1.5:8080", "nginx"), "", "", "listens on 192.168.1.5 alone, and pods reach the machine at 10.0.0.5"),
+        (socket("[::]:8080", "nginx", "v6only:1 "), "", "", "listens on :: alone"),
+        ("", DOCKER, "", "published to 172.17.0.2:80 by rules alone"),
+        (socket("0.0.0.0:8080", "conmon"), DOCKER, "", "published to 172.17.0.2:80 by rules alone"),
+        ("", DOCKER.replace("--dport 8080", "-m multiport --dports 80,8000:8100"), "", "by rules alone"),
+        (
+            "",
+            "*nat\n-A PREROUTING -p tcp -m tcp --dport 8080 -j REDIRECT --to-ports 80\nCOMMIT\n",
+            "",
+            "published to 80 by rules alone",
+        ),
+        (socket("0.0.0.0:8080", "docker-proxy"), "", "\t\ttcp dport 8080 dnat to 172.17.0.2:80", "nftables (table ip/docker-bridges)"),
+        (
+            socket("0.0.0.0:8080", "x"),
+            "",
+            "\t\ttcp dport { 443, 8000-8100 } dnat ip to 172.17.0.2:80",
+            "nftables (table ip/docker-bridges)",
+        ),
+    ],
+)
+def test_an_application_that_envoy_would_not_reach_is_refused_by_name(
+    tmp_path: Path, sockets: str, rules: str, ruleset: str, says: str
+) -> None:
+    table = f"table ip docker-bridges {{\n\tchain prerouting {{\n{ruleset}\n\t}}\n}}\n" if ruleset else ""
+    (line,) = run(tmp_path, "refusals", sockets, rules, table)
+    assert line.startswith("port 8080 of the workload") and says in line and ": " in line
+
+
+def test_a_port_of_ssh_is_none_of_the_workload(tmp_path: Path) -> None:
+    (tmp_path / "sshd_config").write_text("Port 8080\n")
+    (line,) = run(tmp_path, "refusals", socket("0.0.0.0:8080", "sshd"))
+    assert "is one of SSH here, which is never captured" in line
+
+
+def test_ipv6_that_cannot_be_redirected_is_refused(tmp_path: Path) -> None:
+    assert run(tmp_path, "refusals", IPV6="1") == []
+    (line,) = run(tmp_path, "refusals", IPV6="1", NO_IPV6_NAT="1")
+    assert "load the module ip6table_nat, or disable IPv6" in line
+
+
+def test_what_changes_is_in_one_list(tmp_path: Path) -> None:
+    sockets = [
+        socket("0.0.0.0:22", "sshd"),
+        socket("0.0.0.0:2222", "sshd"),
+        socket("*:9100", "node_exporter"),
+        socket("0.0.0.0:8080", "docker-proxy"),
+        socket("127.0.0.1:5432", "postgres"),
+        socket("0.0.0.0:15006", "envoy"),
+        socket("10.0.0.5:7000", ""),
+    ]
+    lines = run(tmp_path, "changes", "".join(sockets), DOCKER, IPV6="1", ISTIO_EXCLUDE_INTERFACES="eth1")
+    assert lines == [
+        "from outside, these ports ask for a certificate of the mesh where it is strict: 7000, 8080 (docker-proxy), 9100 (node_exporter)",
+        "these ports stay open without the mesh: 22, 2222, 15020, 15021, 15090",
+        "ports that containers publish, or rules redirect, are captured first: 8080 to 172.17.0.2:80",
+        "containers and VMs at docker0: what is forwarded for them is not captured, their connections to this host are",
+        "captured interfaces: eth0; left out: eth1",
+        "connections of this machine go through Envoy, but those to 169.254.0.0/16,fe80::/10 and to the ports none",
+        "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh has no IPv6 (ISTIO_DUAL_STACK)",
+    ]
+    assert not [line for line in run(tmp_path, "changes", IPV6="1", ISTIO_DUAL_STACK="true") if "refused" in line]
+
+
+FACTS = 'host_facts() { [ $2 = refusals ] && printf "$REFUSED" || printf "first\\nsecond\\n"; }'
+
+
+def test_a_host_whose_application_is_not_reached_stays_as_it_is(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path / "machine").create()
+    before = machine.tree()
+    done = machine.join(text=f"REFUSED='one: this\\ntwo: that\\n'\n{FACTS}")
+    assert (done.returncode, done.stderr) == (1, "machine product-1: one: this;two: that\n")
+    assert machine.tree() == before
+
+
+def test_the_changes_are_reported_before_the_join_acts_and_once(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path / "machine").create()
+    done = machine.join(text=f"REFUSED=''\n{FACTS}")
+    (asked,) = [line for line in done.stdout.splitlines() if line.startswith("istio-vm-mesh: ask changes ")]
+    assert base64.b64decode(asked.split()[-1]).decode() == "first\nsecond\n"
+    assert (done.returncode, done.stderr) == (0, "")
+    again = machine.join(text=f"REFUSED=''\n{FACTS}")
+    assert (again.returncode, "changes" in again.stdout) == (0, False), "nothing is changed, so nothing is reported"
+
+
+def test_a_member_of_a_group_writes_the_changes_to_its_log(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path / "machine").create()
+    done = machine.join(text=f"REFUSED=''\n{FACTS}", ASK="")
+    assert (done.returncode, "this host, from now on: first; second\n" in done.stderr) == (0, True)
+
+
+def test_a_networks_gateway_looks_at_nothing(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path / "machine").create()
+    done = machine.join(text="host_facts() { fail looked; }", ROLE="router")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_script_gets_the_environment_that_the_join_brings(tmp_path: Path) -> None:
+    """Of the machine's own files nothing is read: at the first join there are none."""
+    machine = FakeMachine(tmp_path / "machine").create()
+    real = (SCRIPTS / "join.sh").read_text().split("host_facts() {")[1].split("\n}\n")[0]
+    probe = 'bash() { echo "$(basename $1) $2 $A $POD_NAME $INSTANCE_IP" >>$RUN/facts; }'
+    done = machine.join(text=f"host_facts() {{{real}\n}}\n{probe}")
+    assert done.returncode == 0, done.stderr
+    assert (machine.directory / "run/facts").read_text().splitlines() == [
+        f"redirect_host.sh {what} 1 @MACHINE@ 192.0.2.7" for what in ("refusals", "changes")
+    ]
