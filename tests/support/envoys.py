@@ -207,7 +207,7 @@ class Mesh:
             "protocol": callee.protocol,
             "path": "/",
             "expect": "200-399",
-            "timeout": "2",
+            "timeout": "10",
             "mode": "fail",
             "identity": IDENTITY,
             "endpoints": ",".join(callee.endpoints()),
