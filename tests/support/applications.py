@@ -55,7 +55,7 @@ def http() -> AbstractContextManager[int]:
 def of_grpc(status: grpc.StatusCode | None = None) -> Iterator[int]:
     """Run an application of gRPC without a method, or one that answers all with a status, and yield its port."""
 
-    class Everything(grpc.GenericRpcHandler):  # type: ignore[misc]
+    class Everything(grpc.GenericRpcHandler):
         def service(self, details: object) -> grpc.RpcMethodHandler | None:
             if status is None:
                 return None

@@ -325,8 +325,8 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
     (directory / "envoy.json").write_text(json.dumps({"node": {"id": "caller", "cluster": "tests"}, "admin": admin, **config}))
     with ExitStack() as stack:
         log = stack.enter_context((directory / "envoy.log").open("w"))
-        words = ["-c", directory / "envoy.json", "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
-        process = subprocess.Popen([envoy(), *words], stdout=log, stderr=log)
+        words = [str(envoy()), "-c", str(directory / "envoy.json"), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
+        process = subprocess.Popen(words, stdout=log, stderr=log)
         try:
             wait_until(lambda: process.poll() is not None or _is_ready(mesh.admin), 30, "Envoy is ready")
             assert process.poll() is None, (directory / "envoy.log").read_text()[-3000:]

@@ -54,6 +54,6 @@ def test_envoy_takes_the_listener_beside_the_bootstrap_of_an_agent(tmp_path: Pat
     }
     (tmp_path / "agent.json").write_text(json.dumps({"node": {"id": "x", "cluster": "x"}, "static_resources": {"clusters": [agent]}}))
     added = json.dumps(addressing.bootstrap(DESTINATIONS))
-    words = [envoys.envoy(), "--mode", "validate", "-c", tmp_path / "agent.json", "--config-yaml", added, "--use-dynamic-base-id"]
+    words = [str(envoys.envoy()), "--mode", "validate", "-c", str(tmp_path / "agent.json"), "--config-yaml", added, "--use-dynamic-base-id"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr[-2000:]
