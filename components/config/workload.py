@@ -359,6 +359,12 @@ class WorkloadSettings(Record):
         description="What of the traffic of the workload's machines bypasses the proxy. Default: "
         "SSH, the agent's own ports, and connections to link-local addresses.",
     )
+    confirm_within: int = Field(
+        default=60,
+        description="Seconds in which a second SSH connection must reach a machine, once its "
+        "traffic is redirected. Otherwise the machine takes the join back. From 20 to 600, or 0 "
+        "for no second connection: for logins that need a person each time. Default: 60 seconds.",
+    )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount,
         description="Service account that the identity of pods and machines is derived from. "

@@ -126,6 +126,7 @@ def run_script(
     timeout_s: float,
     patience_s: float = 0,
     answer: Answer | None = None,
+    new_connection: bool = False,
 ) -> Outcome:
     """Run a script on a machine, once its SSH server accepts the login.
 
@@ -136,13 +137,16 @@ def run_script(
         has not begun.
     answer: answers a question (`conversation`). Without it the script's standard input ends after
         the script.
+    new_connection: whether it must be a TCP connection to the machine of its own, where
+        ~/.ssh/config shares those that are open already (ControlPath).
 
     Raises scripting.Failed where ssh is not on PATH, or a key is missing.
     """
     end = monotonic() + patience_s
     while True:
         with scripting.private_directory() as directory:
-            outcome = _Connection(target, directory).run(script, timeout_s, answer)
+            connection = _Connection(target, directory, new_connection)
+            outcome = connection.run(script, timeout_s, answer)
         if not _may_succeed_later(target, outcome) or monotonic() + PAUSE_S > end:
             return outcome
         sleep(PAUSE_S)
@@ -220,8 +224,8 @@ _SESSION = {
 class _Connection:
     """One attempt: ssh's words, its private files, and what its hops logged."""
 
-    def __init__(self, target: Target, directory: Path) -> None:
-        self._target, self._directory = target, directory
+    def __init__(self, target: Target, directory: Path, is_new: bool = False) -> None:
+        self._target, self._directory, self._is_new = target, directory, is_new
         self._key: Path | None = None
         if text := os.environ.get(KEY_VARIABLE):
             self._key = directory / "key"
@@ -260,6 +264,7 @@ class _Connection:
             "ConnectTimeout": str(timeout_s),
             **self._host_key(name, hop),
             **self._identity(hop),
+            **({"ControlPath": "none"} if self._is_new and name == MACHINE else {}),
             **({"ProxyCommand": proxy} if proxy else {}),
         }
         for option, value in options.items():

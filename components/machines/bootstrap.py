@@ -182,6 +182,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
         grace_s=inputs.facts.grace_s,
         gateway_port=inputs.gateway_port,
         locality=inputs.locality,
+        confirm_s=workload.confirm_within,
     )
     files = configuration_files(settings)
     return with_root_certificate(replace(settings, files=files), inputs.root_certificate)

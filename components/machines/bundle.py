@@ -31,11 +31,15 @@ UNIT = "istio-vm-mesh.service"
 
 DEADLINE_S = 540
 """Seconds that a join may take on the machine, its roll-back included, without its questions."""
+CONFIRMED = "confirmed"
+"""The last line of `confirm_script`."""
+CONFIRM_S = 60
+"""Seconds in which a second SSH connection must confirm a join, by default."""
 WAIT_LIMIT_S = 4 * 3600
 """Seconds that a machine waits for the answer to a question: a join's wait for a slot."""
 
 _PACKAGE = Path(__file__).parent
-_ON_EVERY_MACHINE = (f"{UNIT}.d/sidecar.conf", "istio-vm-mesh-redirect*")
+_ON_EVERY_MACHINE = (f"{UNIT}.d/sidecar.conf", "istio-vm-mesh-redirect*", "istio-vm-mesh-undo*")
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class Bundle:
     fail_closed: whether captured ports are closed while nothing redirects them.
     grace_s: seconds from the agent's last connection until istiod removes the WorkloadEntry.
     locality: where the machine is, as `region/zone`; "" where nobody says it.
+    confirm_s: seconds in which a second SSH connection must confirm that the join locks nobody out;
+        0: it is not confirmed. Nothing on the machine depends on it.
     """
 
     owner: Owner = field(metadata={"record": Owner})
@@ -121,6 +127,7 @@ class Bundle:
     grace_s: int = DISCONNECT_GRACE
     gateway_port: int = XDS_PORT
     locality: str = ""
+    confirm_s: int = CONFIRM_S
 
 
 def with_root_certificate(bundle: Bundle, text: str) -> Bundle:
@@ -143,17 +150,20 @@ def unit(name: str) -> MachineFile:
 def role_files(role: str) -> list[MachineFile]:
     """Return the units of a role and the scripts that they run.
 
-    role: "sidecar" or "router"; a router redirects no traffic and does not withdraw, because a
-    router's endpoints are not those of its entry.
+    role: "sidecar" or "router"; a router redirects no traffic, so it locks nobody out, and it does
+    not withdraw, because a router's endpoints are not those of its entry.
     """
-    names = [UNIT]
+    names, undo = [UNIT], []
     if role == "sidecar":
         units = _PACKAGE / "units"
         files = [path for pattern in _ON_EVERY_MACHINE for path in sorted(units.glob(pattern))]
         names += [path.relative_to(units).as_posix() for path in files]
+        text = remote_script("machines/installation", {}) + read_script("machines/undo")
+        undo = [MachineFile(f"{PROGRAMS}/scripts/undo.sh", text)]
     scripts = sorted(path.stem for path in (_PACKAGE / "scripts").glob("redirect*.sh"))
     return [
         *(MachineFile(f"{PROGRAMS}/scripts/{name}.sh", read_script(f"machines/{name}")) for name in [*scripts, "withdraw"]),
+        *undo,
         *(unit(name) for name in names),
     ]
 
@@ -208,6 +218,7 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "DIGEST": _short_digest(compared),
         "KEPT_OUT": "",
         "ASK": "",
+        "CONFIRM_S": "",
     }
 
 
@@ -228,6 +239,7 @@ def join_script(bundle: Bundle, token: str, credentials: str = "", kept_out: boo
     kept_out: whether an entry of this program keeps the machine out of the mesh (`entries`). The
         script asks `start` before the new agent starts, and it has to be gone then.
 
+    A sidecar's asks `confirm` where nothing but a second connection may keep it (`confirm_script`).
     It asks, so it needs answers on standard input after its text (`ask` in lib.sh), and it keeps
     to `DEADLINE_S` by itself. The decisions are in docs/machines.md.
     """
@@ -238,13 +250,26 @@ def join_script(bundle: Bundle, token: str, credentials: str = "", kept_out: boo
         "PACKAGE_CREDENTIALS": credentials,
         "KEPT_OUT": "1" if kept_out else "",
         "ASK": str(WAIT_LIMIT_S),
+        "CONFIRM_S": str(bundle.confirm_s or "") if bundle.role == "sidecar" else "",
     }
     return assignments(variables) + read_script("machines/lib") + join_text()
 
 
 def join_text() -> str:
     """Return the text of a join, which follows its variables and lib.sh."""
-    return read_script("machines/installation") + read_script("machines/join")
+    names = ("installation", "confirmation", "join")
+    return "".join(read_script(f"machines/{name}") for name in names)
+
+
+def confirm_script(machine: str, nonce: str) -> str:
+    """Return the script by which a second connection confirms a join, as root on standard input.
+
+    machine: its name. nonce: a word of the join's question.
+
+    Its last line is `CONFIRMED`. It fails where no join waits for it, or not any more.
+    """
+    variables = {"MACHINE": machine, "NONCE": nonce}
+    return remote_script("machines/installation", variables) + read_script("machines/confirm")
 
 
 def leave_script(owner: Owner) -> str:

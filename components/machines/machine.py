@@ -25,7 +25,7 @@ from ..config.capture import Capture
 from ..istio.workload import Workload
 from ..local import openssh
 from .bootstrap import JoinInputs, bundle
-from .bundle import ROOT_CERTIFICATE, WAIT_LIMIT_S, Bundle, Owner, join_script
+from .bundle import CONFIRM_S, ROOT_CERTIFICATE, WAIT_LIMIT_S, Bundle, Owner, join_script
 from .host import Host, HostFactory
 from .registration import Registration, RegistrationArgs
 from .scripts import drain, join_machine
@@ -67,7 +67,7 @@ class MachineArgs:
 
 
 class Machine(pulumi.ComponentResource):
-    """A machine of a workload: at most six resources, this one included, and two SSH connections.
+    """A machine of a workload: at most six resources, this one included, and three SSH connections.
 
     host: the machine itself. address: its IP address. entry: the name of its WorkloadEntry.
     join: the resource that joins it; of a machine that is forgotten, its registration.
@@ -142,6 +142,7 @@ class Machine(pulumi.ComponentResource):
             "changes": self.changes,
             "root_config_map": mesh.root_config_map,
         }
+        timeout_s = JOIN_TIMEOUT_S + host.patience_s + self.workload.settings.confirm_within
         command = commands.local_command(
             names.part_name(self._name, names.JOIN),
             commands.Script(join_machine, pulumi.Output.all(**inputs).apply(self._join_payload)),
@@ -152,7 +153,7 @@ class Machine(pulumi.ComponentResource):
                 depends_on=[registration, *filter(None, [host.resource])],
                 deleted_with=host.resource,
             ),
-            options=commands.CommandOptions(converges=True, timeout_s=JOIN_TIMEOUT_S + host.patience_s),
+            options=commands.CommandOptions(converges=True, timeout_s=timeout_s),
         )
         done = commands.result(command, join_machine.Result)
         # The changes come back with the result, so that what follows depends on the join alone. What
@@ -262,7 +263,7 @@ class Machine(pulumi.ComponentResource):
 
 def _script_digest(joined: Bundle) -> str:
     """Return a digest of all that a join runs on the machine: its scripts are in no input."""
-    text = shell.run_as_root(join_script(joined, ""))
+    text = shell.run_as_root(join_script(replace(joined, confirm_s=CONFIRM_S), ""))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -21,6 +21,7 @@ from tests.support import namespace
 from tests.support import sshd as servers
 from tests.support.process_watch import ProcessWatch
 from tests.support.sshd import Sshd
+from tests.support.waiting import wait_until
 
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"
 Start = Callable[..., Sshd]
@@ -440,3 +441,22 @@ def test_no_text_reaches_a_shell(sshd: Sshd, tmp_path: Path, monkeypatch: pytest
             with suppress(scripting.Failed):
                 run(*hops)
     assert not (tmp_path / "PWNED").exists()
+
+
+def test_a_new_connection_is_no_session_of_one_that_is_open(start: Start, operator: Operator) -> None:
+    """A session of an open connection reaches a machine that no new connection reaches."""
+    server, path = start(), operator.home / "m"
+    operator.know(f"[127.0.0.1]:{server.port}", server.host_key)
+    operator.config(f"Match host 127.0.0.1\n  ControlPath {path}\n")
+    words = ["-p", str(server.port), "-i", str(server.identity_file), "127.0.0.1"]
+    with subprocess.Popen(["ssh", "-M", "-N", *words]) as master:
+        try:
+            wait_until(path.exists)
+            hop = server.hop(host_key=None)
+            logins = [server.log.read_text().count("Accepted publickey")]
+            for is_new in (False, True):
+                assert reach(hop, new_connection=is_new) is Reach.DONE
+                logins.append(server.log.read_text().count("Accepted publickey"))
+        finally:
+            master.terminate()
+    assert logins == [1, 1, 2]

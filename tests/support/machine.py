@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -15,10 +16,13 @@ from pathlib import Path
 
 from components import names
 from components.machines.bundle import Bundle, MachineFile, Owner, join_variables
-from tests.support.scripts import COMPONENTS, Sourced, add_program
+from components.shell import assignments
+from tests.support.scripts import COMPONENTS, LIBRARY, Sourced, add_program
 
 SCRIPTS = COMPONENTS / "machines" / "scripts"
-INSTALLATION, JOIN, LEAVE = (SCRIPTS / f"{name}.sh" for name in ("installation", "join", "leave"))
+INSTALLATION, CONFIRMATION, JOIN, LEAVE, UNDO, CONFIRM = (
+    SCRIPTS / f"{name}.sh" for name in ("installation", "confirmation", "join", "leave", "undo", "confirm")
+)
 ISSUED = 1_800_000_000
 OWNER = Owner("mesh", "prod", "product-1", "r-1", "shop", "product")
 STATE, PROGRAMS, UNITS = "var/lib/istio-vm-mesh", "opt/istio-vm-mesh", "etc/systemd/system"
@@ -34,6 +38,9 @@ case "$*" in
 "enable --quiet istio-vm-mesh") mkdir -p "${wanted%/*}" && ln -sfn ../istio-vm-mesh.service "$wanted" ;;
 "disable --now"*istio-vm-mesh*) rm -f "$RUN/active" "$wanted" ;;
 "stop istio-vm-mesh") rm -f "$RUN/active" ;;
+"restart istio-vm-mesh-undo")
+  if [ -e "$RUN/undo" ]; then setsid bash "$RUN/undo" 3<&- 9>&- </dev/null >>"$RUN/undo.log" 2>&1 & fi
+  ;;
 "restart istio-vm-mesh")
   [ ! -e "$RUN/broken" ] && [ -e "$unit" ] && [ -x "$ROOT/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent" ] || exit 5
   "$ROOT/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent" version >"$RUN/active"
@@ -47,6 +54,11 @@ can_connect() { :; }
 remove_rules() { :; }
 keep_ssh_port() { :; }
 host_facts() { :; }
+"""
+# A second connection that comes as soon as a join waits for it.
+CONFIRMED = """
+eval "real_$(declare -f ask)"
+ask() { [ "$1" != confirm ] || rm "$BEFORE"/unconfirmed.*; real_ask "$@"; }
 """
 CURL = f"""
 echo "$*" >>"$RUN/requests"
@@ -119,7 +131,11 @@ class FakeMachine:
         """What systemd was told to change since the last join began."""
         lines = (self.directory / "run/calls").read_text().splitlines()
         return [
-            line for line in lines if not line.startswith(("show", "is-", "try-restart", "daemon-reload", "start istio-vm-mesh-redirect"))
+            line
+            for line in lines
+            if not line.startswith(
+                ("show", "is-", "try-restart", "daemon-reload", "start istio-vm-mesh-redirect", "restart istio-vm-mesh-undo")
+            )
         ]
 
     def create(self) -> FakeMachine:
@@ -182,7 +198,7 @@ class FakeMachine:
         }
 
     def join(
-        self, change: Bundle | None = None, text: str = "", answers: str = "yes\n" * 3, **variables: str
+        self, change: Bundle | None = None, text: str = "", answers: str = "yes\n" * 4, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a join to its end; `text` comes before its first step. Its questions are answered in turn."""
         (self.directory / "run/calls").write_text("")
@@ -193,18 +209,38 @@ class FakeMachine:
             "MACHINE": bundle.owner.machine,
             "TOKEN": token(),
             "ASK": "1",
+            "CONFIRM_S": "1" if bundle.role == "sidecar" else "",
             "NEEDED_MIB": "1",
             **variables,
         }
         (self.directory / "answers").write_text(answers)
-        stand_ins = f'{STAND_INS}\n{text}\nmain 3<"{self.directory}/answers" </dev/null'
-        return self.sourced(JOIN).run(stand_ins, values)
+        stand_ins = f'{STAND_INS}\n{CONFIRMED}\n{text}\nmain 3<"{self.directory}/answers" </dev/null'
+        return self.sourced(CONFIRMATION, JOIN).run(stand_ins, values)
+
+    def script(self, *scripts: Path, text: str = "", **variables: str) -> str:
+        """Return the text of scripts for this machine, with their variables, but without a call of `main`."""
+        programs = {"PATH": f"{self.directory / 'bin'}:{os.environ['PATH']}", "SERVED": f"{self.directory}/served"}
+        lines = [f"export {assignments({name: value})}" for name, value in programs.items()]
+        lines += [f"source {shlex.quote(str(path))}\n" for path in (LIBRARY, INSTALLATION, *scripts)]
+        return "".join([*lines, assignments({**self.places(), **variables}), "export ROOT RUN\n", STAND_INS, text, "\n"])
+
+    def with_systemd(self) -> None:
+        """Have systemd start what takes a join back."""
+        (self.directory / "run/undo").write_text(f"{self.script(UNDO)}main\n")
+
+    def undo(self) -> subprocess.CompletedProcess[str]:
+        """Run what a boot runs."""
+        return subprocess.run(["bash", "-s"], input=f"{self.script(UNDO)}main </dev/null\n", capture_output=True, text=True, timeout=60)
 
     def leave(self, owner: Owner = OWNER, text: str = "") -> subprocess.CompletedProcess[str]:
         """Run a leave to its end."""
         (self.directory / "run/calls").write_text("")
         values = {"MACHINE": owner.machine, "PROJECT": owner.project, "STACK": owner.stack, "REGISTRATION": owner.registration}
         return self.sourced(LEAVE).run(f"{STAND_INS}\n{text}\nmain </dev/null", {**self.places(), **values})
+
+    def mesh_paths(self) -> list[str]:
+        """Return the paths that are of this program."""
+        return [path for path in self.tree() if "istio-vm-mesh" in path]
 
     def tree(self) -> dict[str, str]:
         """Everything below the root, by path: kind, mode and content."""

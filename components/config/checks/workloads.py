@@ -139,6 +139,11 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
         )
     yield from check_labels(f"{path}.labels", workload.labels)
     yield from check_locality(path, workload.locality)
+    if workload.confirm_within and not 20 <= workload.confirm_within <= 600:
+        yield Problem(
+            f"{path}.confirmWithin",
+            f"expected 20 to 600 seconds, or 0 for no confirmation; got {workload.confirm_within}",
+        )
     yield from _check_service_account(f"{path}.serviceAccount", workload.service_account)
     yield from _check_ports(f"{path}.ports", workload)
     yield from _check_probe(f"{path}.probe", workload.probe, workload)

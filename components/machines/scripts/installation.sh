@@ -11,6 +11,7 @@ TOKEN_FILE=$STATE/var/run/secrets/tokens/istio-token
 BEFORE=$STATE/before   # what was there, until a join is complete
 STAGING=$STATE/staging # of root alone
 STOP_TIMEOUT_S=60
+KEPT_UNIT='' # the unit that runs this text
 
 # One join or leave at a time. The lock ends with this process and its children.
 take_lock() { # purpose
@@ -169,7 +170,8 @@ remove_units() {
   local unit
   for unit in "$UNITS/$UNIT"{,-*}.{service,timer,path,socket}; do
     [ -e "$unit" ] || [ -L "$unit" ] || continue
-    timeout "$STOP_TIMEOUT_S" systemctl disable --now --quiet "${unit##*/}" 2>/dev/null
+    [ "${unit##*/}" = "$KEPT_UNIT" ] ||
+      timeout "$STOP_TIMEOUT_S" systemctl disable --now --quiet "${unit##*/}" 2>/dev/null
     rm -f "$unit"
   done
   rm -f "$UNITS"/*.wants/"$UNIT"{,-*}.* "$UNITS/$UNIT"*.istio-vm-mesh \

@@ -8,8 +8,8 @@
 # tar in base64), PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S,
 # DEADLINE_S, DIGEST, REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the
 # machine's), ROLE (sidecar, which redirects the machine's traffic, or router), KEPT_OUT (1
-# where an entry of this program keeps the machine out of the mesh), ASK; where startup.sh stands
-# before this text, API_SERVER, ADDRESS and LOCALITY too.
+# where an entry of this program keeps the machine out of the mesh), ASK, CONFIRM_S (of
+# confirmation.sh); where startup.sh stands before this text, API_SERVER, ADDRESS and LOCALITY too.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
 NEEDED_MIB=400 # of a package that is unpacked
 PHASE=''       # prepared: the agent runs on; stopped: the agent is stopped
@@ -24,6 +24,7 @@ DAMAGED=''
 PREVIOUS=''
 OTHER_STACK=''
 HOST_CHANGES='' # of this host's traffic, one a line
+LET_IN=''       # nothing keeps the machine out of the mesh any more
 AGENT=''        # namespace, workload and registration of the agent that runs, by the stamp
 
 # All steps of a join go through here.
@@ -549,6 +550,8 @@ ask_to_start() {
   [ -n "$KEPT_OUT" ] || return 0
   trap '' HUP
   ASK=${ASK:+120} GOES_ON=1 ask start
+  # shellcheck disable=SC2034 # confirmation.sh reads it
+  LET_IN=1
 }
 
 start_agent() {
@@ -710,6 +713,7 @@ is_ready_again() {
 before_failure() {
   local phase=$PHASE
   FAILED=1
+  rm -f "$BEFORE"/unconfirmed.*
   PHASE=''
   [ -n "$phase" ] || return 0
   # What comes now cannot be interrupted.
@@ -761,13 +765,16 @@ main() {
   if [ -n "$CHANGED$KEPT_OUT" ] || ! is_in_order; then
     step report_changes
     step ask_to_stop
+    step arm
     step stop
     step drop_certificate
     step write_files
     step switch_package
     step wait_for_deregistration
     step ask_to_start
+    step start_timer
     step start_agent
+    step confirm
   fi
   step record
   step complete

@@ -4,7 +4,8 @@ The token is minted here, by whoever runs Pulumi, and goes to the machine with t
 no input and in no result. The script asks before it takes over a machine of another owner, and
 before it stops an agent; the second question takes one of the workload's slots (`slots`), which is
 held until the machine's entry is Healthy. What keeps the machine out of the mesh (`entries`) is
-removed when the script asks to start the agent.
+removed when the script asks to start the agent. Once the redirection is on, the script asks to be
+confirmed: by a second SSH connection, over the same hops. Otherwise the machine takes the join back.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass, field, fields, replace
 from time import monotonic, sleep
@@ -24,7 +26,7 @@ from ...local.cluster_access import ClusterAccess, Kubectl
 from ...local.conversation import Pause
 from ...local.openssh import Reach
 from .. import entries
-from ..bundle import DEADLINE_S, WAIT_LIMIT_S, Bundle, digest, join_script, with_root_certificate
+from ..bundle import CONFIRMED, DEADLINE_S, WAIT_LIMIT_S, Bundle, confirm_script, digest, join_script, with_root_certificate
 from ..entries import Entry
 from ..files import configuration_files
 from . import slots
@@ -103,6 +105,7 @@ class _Join:
         self._held = contextlib.ExitStack()
         self._slots: list[slots.SlotRequest] = []
         self._before: Entry | None = None
+        self._unconfirmed = ""
 
     def run(self) -> Result:
         with self._held:
@@ -135,6 +138,8 @@ class _Join:
         outcome = openssh.run_script(payload.target, script, TIMEOUT_S, payload.patience_s, answer=self._answer)
         problem = _problem(payload, self._bundle, outcome)
         if problem:
+            if self._unconfirmed not in problem:  # the answer did not reach the machine
+                problem += f"\nmachine {self._owner.machine}: {self._unconfirmed}"
             raise scripting.Failed(problem)
         if outcome.stderr:
             report(outcome.stderr)
@@ -179,6 +184,8 @@ class _Join:
             return self._take_slots(pause, *rest[:3])
         if topic == "start":
             return self._let_in()
+        if topic == "confirm" and len(rest) == 1 and re.fullmatch(r"[0-9.]+", rest[0]):
+            return self._confirm(rest[0])
         return f"no the question {topic} is of another version of this program: run the update again"
 
     def _report_changes(self, encoded: str) -> str:
@@ -277,6 +284,24 @@ class _Join:
         except scripting.Failed as error:
             return f"no what keeps the machine out of the mesh was not removed: {error}"
         return "yes"
+
+    def _confirm(self, nonce: str) -> str:
+        """Answer whether a second connection reaches the machine now, and finds its join there.
+
+        Its attempts take at most the time that the machine waits for one.
+        """
+        payload, half_s = self._payload, self._bundle.confirm_s / 2
+        script = shell.run_as_root(confirm_script(self._owner.machine, nonce), half_s)
+        outcome = openssh.run_script(payload.target, script, half_s, half_s, new_connection=True)
+        if outcome.reach is Reach.DONE and scripting.last_words(outcome.stdout) == CONFIRMED:
+            return "yes"
+        if not outcome.began:
+            cause = openssh.explain(payload.target, outcome, "confirmation")
+        else:
+            words = scripting.last_words(outcome.stderr).removeprefix(f"machine {self._owner.machine}: ")
+            cause = words or outcome.reason or f"it ended with status {outcome.status}"
+        self._unconfirmed = f"with the redirection on, a second SSH connection to it failed, so the join was taken back: {cause}"
+        return f"no {self._unconfirmed}"
 
     def _slot_request(self) -> slots.SlotRequest:
         owner = self._owner

@@ -44,6 +44,7 @@ REASONS = {
     "canonical": "the labels that name its application",
     "cluster": "another cluster",
     "cluster-id": "the cluster's name in the mesh",
+    "confirm-within": "its setting confirmWithin",
     "fail-closed": "its setting failClosed",
     "forget": "its setting forget",
     "gateway": "the gateway's address",

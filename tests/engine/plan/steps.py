@@ -115,6 +115,7 @@ _LAB = [
         ),
         all_of("restarts", "product-1", "product-2"),
     ),
+    Step("confirmWithin", put("workloads.product.confirmWithin", 90), all_of("rejoins", "product-1", "product-2")),
     Step("maxUnavailable", put("workloads.product.maxUnavailable", 2), {}),
     Step("replicas", put("workloads.product.pods.replicas", 3), {}),
     Step("the image of pods", put("workloads.product.pods.image", "echo:2"), {}),

@@ -106,11 +106,13 @@ def test_a_join_carries_every_file_and_the_token_apart() -> None:
     script = join_script(BUNDLE, "a.b.c", "me:pass")
     assert sorted(machine_files(script)) == [
         "/etc/systemd/system/istio-vm-mesh-redirect.service",
+        "/etc/systemd/system/istio-vm-mesh-undo.service",
         "/etc/systemd/system/istio-vm-mesh.service",
         "/etc/systemd/system/istio-vm-mesh.service.d/sidecar.conf",
         "/opt/istio-vm-mesh/scripts/redirect.sh",
         "/opt/istio-vm-mesh/scripts/redirect_guard.sh",
         "/opt/istio-vm-mesh/scripts/redirect_host.sh",
+        "/opt/istio-vm-mesh/scripts/undo.sh",
         "/opt/istio-vm-mesh/scripts/withdraw.sh",
         "/var/lib/istio-vm-mesh/cluster.env",
         "/var/lib/istio-vm-mesh/etc/certs/root-cert.pem",

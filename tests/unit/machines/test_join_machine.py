@@ -48,6 +48,8 @@ class Machine:
         self.answers: list[str] = []
         self.script, self.connected_s = "", 60.0
         self.registers: Callable[[], None] = lambda: cluster.add(ENTRY, "0123")
+        self.second = Outcome(Reach.DONE, 0, "confirmed\n")
+        self.confirmations: list[tuple[str, tuple[float, ...], bool]] = []
 
     def pause(self, seconds: float) -> None:
         """Let the connection be lost after some seconds."""
@@ -55,7 +57,12 @@ class Machine:
         if self.connected_s < 0:
             raise Ended
 
-    def run_script(self, _target: openssh.Target, script: str, *_: float, answer: Answer) -> Outcome:
+    def run_script(
+        self, _target: openssh.Target, script: str, *times: float, answer: Answer | None = None, new_connection: bool = False
+    ) -> Outcome:
+        if answer is None:
+            self.confirmations.append((script, times, new_connection))
+            return self.second
         self.script = script
         for question in self.questions:
             try:
@@ -320,6 +327,55 @@ def test_a_workload_without_its_slots_is_an_error(machine: Machine, held: Slots)
     with pytest.raises(scripting.Failed, match="no Lease of billing"):
         join_machine.run(PAYLOAD)
     assert held.log == []
+
+
+def test_a_join_is_confirmed_by_a_connection_of_its_own_within_its_time(machine: Machine) -> None:
+    machine.questions = ["confirm 71.18"]
+    join_machine.run(replace(PAYLOAD, bundle=replace(BUNDLE, confirm_s=90)))
+    ((script, times, is_new),) = machine.confirmations
+    assert is_new and sum(times) == 90 and machine.answers == ["yes"]
+    assert "NONCE=71.18\n" in script and "the-token" not in script
+
+
+@pytest.mark.parametrize(
+    ("second", "cause"),
+    [
+        (Outcome(Reach.BROKEN, 255, reason="kex_exchange_identification: Connection closed by remote host"), "SSH did not reach admin@192.0.2.7: kex_exchange_identification"),
+        (Outcome(Reach.LOGIN_REFUSED, 255, reason="Permission denied (publickey)."), "admin@192.0.2.7 refused the login"),
+        (Outcome(Reach.FAILED, 1, "", "machine billing-1: no join waits here for this connection: it came too late"), "no join waits here for this connection"),
+        (Outcome(Reach.TIMED_OUT, -1), "it ended with status -1"),
+        (Outcome(Reach.DONE, 0, "words"), "it ended with status 0"),
+    ],
+)  # fmt: skip
+def test_a_second_connection_that_fails_fails_the_join_with_its_cause(machine: Machine, held: Slots, second: Outcome, cause: str) -> None:
+    machine.questions, machine.second = ["stop", "confirm 71.18"], second
+    with pytest.raises(scripting.Failed) as error:
+        join_machine.run(PAYLOAD)
+    assert "with the redirection on, a second SSH connection to it failed, so the join was taken back: " + cause in str(error.value)
+    assert str(error.value).count(cause) == 1
+    assert any(line.startswith("halt: ") for line in held.log)
+
+
+def test_the_cause_is_named_where_the_first_connection_is_lost_too(machine: Machine) -> None:
+    machine.questions, machine.second, machine.outcome = ["confirm 1.2"], Outcome(Reach.BROKEN, 255, reason="reset"), DONE
+    answered = machine.answers
+
+    class Lost(list[str]):
+        def append(self, _answer: str) -> None:
+            raise Ended
+
+    machine.answers = Lost()
+    with pytest.raises(scripting.Failed, match=r"the SSH connection to admin@192.0.2.7 ended before the join did\n.*: SSH did not reach"):
+        join_machine.run(PAYLOAD)
+    assert answered == []
+
+
+@pytest.mark.parametrize("question", ["confirm", "confirm ../../etc/passwd", "confirm 1 2"])
+def test_a_confirmation_names_no_other_file(machine: Machine, question: str) -> None:
+    machine.questions = [question]
+    with pytest.raises(scripting.Failed, match="the question confirm is of another version"):
+        join_machine.run(PAYLOAD)
+    assert machine.confirmations == []
 
 
 def test_a_machine_that_is_new_takes_no_slot_and_counts_from_then_on(machine: Machine, held: Slots) -> None:

@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 PACKAGE = f"http://host.docker.internal:{packages.PORT}{packages.PATH}"
 FIRST, OTHER = "product", "billing"
 """The two workloads; each has a machine from the start."""
-PER_MACHINE, SSH_CONNECTIONS = 6, 2
+PER_MACHINE, SSH_CONNECTIONS = 6, 3
 """docs/design.md: resources and SSH connections a machine."""
 PROOF_S = 4.0
 """Seconds that the proof of one machine more may take after its join."""
