@@ -230,7 +230,8 @@ def _file(module: ModuleType) -> Path:
     return Path(str(module.__file__))
 
 
-def _imports(file: Path) -> set[Path]:
+@cache
+def _imports(file: Path) -> frozenset[Path]:
     """Return a file and the files that it imports relatively, and those that they import."""
     files = {file}
     for node in ast.walk(ast.parse(file.read_text())):
@@ -241,7 +242,7 @@ def _imports(file: Path) -> set[Path]:
         for candidate in [*candidates, directory.with_suffix(".py")]:
             if candidate.is_file():
                 files |= _imports(candidate)
-    return files
+    return frozenset(files)
 
 
 def _delete_line(delete: Script | Sequence[str] | None) -> str | None:

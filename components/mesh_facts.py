@@ -13,12 +13,12 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import yaml
 
-from . import names
+from . import grammar, names
 from .manifest import Manifest
 from .names import INJECTION_LABEL, ISTIO_NAMESPACE, POD_SECURITY_LABEL, REVISION_LABEL, TAG_LABEL
 
@@ -151,7 +151,7 @@ def derive(sources: Sources) -> MeshFacts:
     image = _IMAGE.fullmatch(sources.image)
     parts = image.groupdict() if image else {}
     root_config_map = env.get("PILOT_CA_CERT_CONFIGMAP") or values.get("trustBundleName")
-    return MeshFacts(
+    facts = MeshFacts(
         namespace=sources.namespace,
         revision="" if revision == DEFAULT_REVISION else revision,
         injection_labels=sources.injection_labels,
@@ -172,8 +172,8 @@ def derive(sources: Sources) -> MeshFacts:
         discovery_selectors=tuple(_maps(config.get("discoverySelectors"))),
         default_config=default_config,
         cni=_has_cni(sources.values),
-        unserved=tuple(_unserved(sources, grace_s)),
     )
+    return replace(facts, unserved=(*_unserved(sources, grace_s), *_unusable_names(facts)))
 
 
 def _section(values: Mapping[str, Any], key: str) -> Manifest:
@@ -237,6 +237,27 @@ def _unserved(sources: Sources, grace_s: int | None) -> Iterator[str]:
     for key, port_number in _FIXED_PORTS.items():
         if config.get(key, port_number) != port_number:
             yield f"meshConfig.{key} is {config[key]}: machines redirect to {port_number} alone"
+
+
+def _unusable_names(facts: MeshFacts) -> Iterator[str]:
+    """Yield facts that are no names where this program uses them: in identities, objects, files."""
+    label = "a label's value"
+    for text, is_valid, key, kind in (
+        (facts.trust_domain, grammar.is_trust_domain, "meshConfig.trustDomain", "a trust domain"),
+        (facts.cluster_domain, grammar.is_domain, "global.proxy.clusterDomain", "a DNS domain"),
+        (facts.root_namespace, grammar.is_domain, "meshConfig.rootNamespace", "a namespace"),
+        (facts.root_config_map, grammar.is_domain, "global.trustBundleName", "a ConfigMap"),
+        (facts.mesh_id, grammar.is_label_value, "global.meshID", label),
+        (facts.network, grammar.is_label_value, "global.network", label),
+        (facts.cluster_id, grammar.is_label_value, "global.multiCluster.clusterName", label),
+        (facts.image, grammar.is_image, "global.proxy.image", "an image"),
+        (facts.image_variant or "none", grammar.is_tag, "global.variant", "part of a tag"),
+        (facts.image_tag or "none", grammar.is_tag, "global.tag", "a tag of images"),
+        (facts.hub or "none", grammar.is_hub, "global.hub", "a registry of images"),
+        *((each, grammar.is_domain, "global.imagePullSecrets", "a Secret") for each in facts.pull_secrets),
+    ):
+        if not is_valid(text):
+            yield f"its {key} is {text!r}, which cannot be {kind}"
 
 
 def _unserved_variables(env: Mapping[str, str | None]) -> Iterator[str]:

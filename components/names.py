@@ -119,7 +119,7 @@ SLOTS = "slots"
 REMOVAL = "removal"
 """Of a namespace."""
 SSH_KEY = "ssh-key"
-"""The whole name: a stack has one key."""
+"""The complete name of the key of a stack."""
 
 
 def part_name(owner: str, part: str) -> str:
@@ -229,12 +229,19 @@ def lone_verification_job_name(workload: str) -> str:
 def _job_name(prefix: str, name: str) -> str:
     """Return the beginning of a Job's name, to which at most 17 characters are added.
 
-    Names of Jobs have at most 63 characters. A long one ends with a digest.
+    Names of Jobs have at most 63 characters. One with a dot ends with a digest.
     """
     full = f"{prefix}-{name.replace('.', '-')}"
-    if len(full) <= 46 and "." not in name:
-        return full
-    return f"{full[:37].rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    if "." in name:
+        full = f"{full}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return _limited(full, 46)
+
+
+def _limited(name: str, length: int) -> str:
+    """Return a name; one that is too long is cut, and ends with a digest of it."""
+    if len(name) <= length:
+        return name
+    return f"{name[: length - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def callers_resource_name(namespace: str, account: str) -> str:

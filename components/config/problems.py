@@ -24,7 +24,12 @@ class Problem(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        # A key of a stack file may hold anything, and is in paths and in messages.
+        return "".join(map(_printable, f"{self.path}: {self.message}"))
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else repr(character)[1:-1]
 
 
 class SettingsError(Exception):

@@ -11,11 +11,17 @@ from pydantic import ValidationError
 
 from ..names import config_key
 from . import checks
+from .checks.texts import check_readable
 from .gateway_machines import add_gateway_machines
 from .problems import Problem, SettingsError, keys_of, problems_of, suggestion
 from .stack import Settings
 
 STACKS = Path(__file__).parents[2] / "stacks"
+MOST_BYTES, MOST_VALUES, MOST_DEPTH = 4_000_000, 1_000_000, 50
+"""Of a stack file: its bytes, its values with those that aliases repeat, and how deep they are.
+
+A machine has about 10 values.
+"""
 
 
 def load(raw: Mapping[str, Any]) -> Settings:
@@ -32,7 +38,7 @@ def load(raw: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         problems += problems_of(error, Settings)
     if settings is not None:
-        problems += checks.check(settings)
+        problems += list(check_readable(raw)) or checks.check(settings)
     if settings is None or problems:
         raise SettingsError(problems)
     return add_gateway_machines(settings)
@@ -88,7 +94,12 @@ def read_document(stack: str, directory: Path = STACKS) -> dict[str, Any]:
         hint = suggestion(stack, stacks(directory))
         raise SettingsError([Problem(stack, f"there is no stack file {file}{hint}")])
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        if file.stat().st_size > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        _size(node, {}, MOST_DEPTH)
+        content = (loader.construct_document(node) if node else None) or {}
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SettingsError([Problem(stack, f"{file} is no YAML: {error.problem}{line}")]) from None
@@ -97,6 +108,28 @@ def read_document(stack: str, directory: Path = STACKS) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SettingsError([Problem(stack, f"{file} has no keys: `config` is expected")])
     return content
+
+
+def _size(node: Any, sizes: dict[int, int], depth: int) -> int:
+    """Return how many values a YAML node has where every alias is what it refers to.
+
+    sizes: those of nodes that were counted. Raises ValueError over the limits.
+    """
+    if id(node) in sizes:
+        return sizes[id(node)]
+    if not depth:
+        raise ValueError(f"it is nested more than {MOST_DEPTH} deep, or contains itself")
+    parts = getattr(node, "value", "")
+    children = [] if isinstance(parts, str) else parts
+    size = 1 + sum(
+        _size(child, sizes, depth - 1)
+        for each in children
+        for child in (each if isinstance(each, tuple) else (each,))
+    )
+    if size > MOST_VALUES:
+        raise ValueError(f"its aliases make more than {MOST_VALUES:,} values of it")
+    sizes[id(node)] = size
+    return size
 
 
 def secret_problems(is_secret: Mapping[str, bool]) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""A mesh that exists: what is read of it, and what this program cannot serve in it. Pure."""
+"""Why machines cannot join a mesh that exists. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ AMBIENT_LABEL = "istio.io/dataplane-mode"
 
 @dataclass(frozen=True, kw_only=True)
 class Adoption:
-    """What a stack says of a mesh that exists.
+    """What a stack states of a mesh that exists.
 
     namespace: Istio's own. revision: a revision or tag; None for the default.
     version: the release of the machines' proxies.
-    hub: where Istio's images are; "" where the stack does not say.
+    hub: the registry of Istio's images; "" where the stack states none.
     network: the network of the cluster's pods, as the stack calls it.
     other_networks: networks of machines that are not the cluster's.
     created_namespaces: the labels that the stack states of namespaces that it creates, by name.
@@ -60,7 +60,7 @@ def complete(facts: MeshFacts, adoption: Adoption) -> MeshFacts:
 
 
 def problems(facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """Yield why machines cannot join a mesh.
+    """Yield why machines cannot join a mesh: clauses with the cause and the fix.
 
     facts: as the cluster has them. labels: those of namespaces that exist, by name.
     """
@@ -132,8 +132,8 @@ def published_addresses(services: Sequence[Manifest], gateways: Sequence[Manifes
     for service in services:
         spec, balancer = service["spec"], (service.get("status") or {}).get("loadBalancer") or {}
         ingress = balancer.get("ingress") or [] if spec.get("type") == "LoadBalancer" else []
-        own = [each.get("ip") or each.get("hostname") for each in ingress]
-        for address in filter(None, [*own, *(spec.get("externalIPs") or [])]):
+        balanced = [each.get("ip") or each.get("hostname") for each in ingress]
+        for address in filter(None, [*balanced, *(spec.get("externalIPs") or [])]):
             addresses.setdefault(address, f"the Service {_place(service)}")
     for gateway in gateways:
         for each in gateway["spec"].get("addresses") or []:

@@ -1,4 +1,4 @@
-"""Istio's charts: where they come from, and their values."""
+"""Istio's charts: their source, and their values. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from ..versions import image_tag, without_variant
 
 
 def base_values(mesh: MeshSettings) -> Manifest:
-    """Values of the chart `base`.
+    """Return the values of the chart `base`.
 
-    failurePolicy is Fail from the start, as istiod sets it later; else every upgrade would meet a conflict over the field (istio/istio#59367).
+    failurePolicy is Fail from the start, as istiod sets it later. Otherwise every upgrade fails by a
+    conflict over the field (istio/istio#59367).
     """
     values: Manifest = {"base": {"validationFailurePolicy": "Fail"}, **_istio_namespace(mesh)}
     if mesh.revision is not None:
-        # Whose istiod validates objects that name no revision.
+        # The istiod of this revision validates objects without a revision.
         values["defaultRevision"] = mesh.revision
     return merge(values, mesh.values.base)
 
@@ -29,7 +30,7 @@ def _istio_namespace(mesh: MeshSettings) -> Manifest:
 
 
 def istiod_values(mesh: MeshSettings, network: str) -> Manifest:
-    """Values of the chart `istiod` for a cluster whose pods are in `network`."""
+    """Return the values of the chart `istiod` for a cluster whose pods are in `network`."""
     values: Manifest = {
         "global": {
             "hub": mesh.hub,
@@ -39,7 +40,7 @@ def istiod_values(mesh: MeshSettings, network: str) -> Manifest:
             "multiCluster": {"clusterName": mesh.cluster_id},
         },
         "base": {"validationFailurePolicy": "Fail"},
-        # Both are Istio's defaults; the program relies on them, so they are said.
+        # Istio's defaults, which the program relies on.
         "env": {
             "PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION": "true",
             "PILOT_ENABLE_WORKLOAD_ENTRY_HEALTHCHECKS": "true",
@@ -106,7 +107,7 @@ def _port(name: str, port: int) -> Manifest:
 
 
 class Chart(NamedTuple):
-    """Where a chart comes from; without a repository `chart` is a directory or an OCI address."""
+    """The source of a chart. Without a repository, `chart` is a directory or an OCI address."""
 
     chart: str
     repository: str | None

@@ -60,7 +60,7 @@ class Mesh(pulumi.ComponentResource):
     gateway, gateway_port: what machines dial. gateway_ip: the IP address that `gateway` resolves to.
     root_certificate: the mesh's trust anchor, as the cluster has it now.
     root_config_map: where that is: namespace and name of a ConfigMap, by a slash.
-    facts: what the mesh is, by its values, or by its cluster where it is adopted.
+    facts: of the mesh, by its values, or by its cluster where it is adopted.
     """
 
     settings: MeshSettings
@@ -83,7 +83,7 @@ class Mesh(pulumi.ComponentResource):
         self.gateway, self.gateway_port = cluster.gateway_address, cluster.gateway_port
         self.gateway_ip = cluster.gateway_ip or cluster.gateway_address
         if settings.adopt:
-            # Names and namespaces of objects follow from the settings alone; their specs do not.
+            # Names and namespaces of objects follow from the settings alone. Their specs do not.
             self._stated = mesh_facts.from_values({}, settings.namespace)
             self.facts = self._read()
         else:
@@ -99,7 +99,7 @@ class Mesh(pulumi.ComponentResource):
             objects.append(self._published_gateway(istiod))
         self.ready = [*([gateway] if gateway else []), *objects]
         # Every Istio pod mounts this ConfigMap, so it exists when the gateway runs. It is read at
-        # each run, so a rotated root certificate is noticed.
+        # each run, so a changed root certificate reaches the machines.
         self.root_config_map = self.facts.apply(lambda facts: f"{facts.namespace}/{facts.root_config_map}")
         after_gateway = pulumi.Output.all(self.root_config_map, gateway.id if gateway else "")
         root = ConfigMap.get(
@@ -111,7 +111,7 @@ class Mesh(pulumi.ComponentResource):
         self.register_outputs({"gateway": self.gateway})
 
     def network_name(self, network: str) -> pulumi.Output[str]:
-        """Return what the mesh calls a network; "" for pods of a network without a name."""
+        """Return a network's name in the mesh; "" for pods of a network without a name."""
         return self.facts.apply(lambda facts: facts.network if network == self.network else network)
 
     def namespace_metadata(self, name: str, stated: NamespaceSettings) -> Manifest:
@@ -145,7 +145,7 @@ class Mesh(pulumi.ComponentResource):
         ]
 
     def _object(self, build: Callable[[MeshFacts], Manifest], istiod: Sequence[pulumi.Resource]) -> pulumi.Resource:
-        """Declare one object. Istio's webhook validates it, so istiod must run before."""
+        """Declare one object, after istiod: Istio's webhook validates it."""
         manifest = build(self._stated)
         name = f"{self._name}-{manifest['kind'].lower()}-{manifest['metadata']['name']}"
         return self.custom_resource(name, build, pulumi.ResourceOptions(parent=self, depends_on=istiod))
@@ -222,7 +222,7 @@ class Mesh(pulumi.ComponentResource):
         )
 
     def _read(self) -> pulumi.Output[MeshFacts]:
-        """Read what a mesh that exists is."""
+        """Return the facts of a mesh that exists."""
         args, settings = self._args, self._args.settings
         adoption = Adoption(
             namespace=settings.namespace,

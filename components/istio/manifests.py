@@ -1,4 +1,4 @@
-"""Manifests of Istio's and Kubernetes' own objects."""
+"""Manifests of objects of Istio and of Kubernetes. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..config.existing import ExistingCluster
 from ..config.stack import NamespaceSettings, Settings
 from ..config.workload import Pods, Probe, WorkloadSettings
+from ..grammar import is_port_name
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
 from ..names import (
@@ -23,7 +24,10 @@ from ..names import (
 
 
 def strict_mtls(namespace: str) -> Manifest:
-    """A PeerAuthentication by which plaintext is refused: in a namespace, or in the root namespace for the whole mesh."""
+    """Return the PeerAuthentication that refuses plaintext in a namespace.
+
+    In the root namespace it holds for the complete mesh.
+    """
     return {
         "apiVersion": "security.istio.io/v1",
         "kind": "PeerAuthentication",
@@ -67,7 +71,7 @@ def istiod_route(facts: MeshFacts) -> Manifest:
 
 
 def services_exposure(namespace: str, cluster_domain: str) -> Manifest:
-    """Return a Gateway that passes calls from other networks through to the mesh's Services.
+    """Return the Gateway that forwards requests from other networks to the mesh's Services.
 
     namespace: Istio's own. cluster_domain: the domain of the cluster's Services.
 
@@ -86,25 +90,28 @@ def services_exposure(namespace: str, cluster_domain: str) -> Manifest:
 
 
 def enforces_strict_mtls(settings: Settings, workload: WorkloadSettings) -> bool:
-    """Whether this program sees to it that nothing of the workload takes plaintext: in its own mesh, and in its own namespaces of another's."""
+    """Return whether objects of this program refuse plaintext to a workload.
+
+    They do in a mesh that it installs, and in namespaces that it creates.
+    """
     return not settings.mesh.adopt or not (
         isinstance(settings.cluster, ExistingCluster) and workload.namespace in settings.cluster.namespaces
     )
 
 
 def namespace_metadata(name: str, labels: Mapping[str, str], stated: NamespaceSettings) -> Manifest:
-    """Return the metadata of a namespace: labels of this program's, and what the stack states."""
+    """Return the metadata of a namespace: labels of this program, and what the stack states."""
     annotations = {"annotations": dict(stated.annotations)} if stated.annotations else {}
     return {"name": name, "labels": {**stated.labels, **labels}, **annotations}
 
 
 def service_account(workload: WorkloadSettings) -> Manifest:
-    """The workload's ServiceAccount."""
+    """Return the workload's ServiceAccount."""
     return {"metadata": {"name": workload.service_account_name, "namespace": workload.namespace}}
 
 
 def probe_method(settings: Probe) -> Manifest:
-    """What is asked: an HTTP GET or a TCP connect, in the words that Kubernetes and Istio share."""
+    """Return what a probe does: an HTTP GET or a TCP connection. Kubernetes and Istio have the same form."""
     if http := settings.http:
         scheme = {} if http.scheme == "HTTP" else {"scheme": http.scheme}
         # The agent sends `Host` only where it is written like this.
@@ -116,18 +123,18 @@ def probe_method(settings: Probe) -> Manifest:
 
 
 def probe(settings: Probe) -> Manifest:
-    """The probe as WorkloadGroup and the agent's readinessProbe have it.
+    """Return the probe of a WorkloadGroup, which is the agent's readinessProbe too.
 
-    failureThreshold is always given: the code's default is 1 where the API reference says 3.
+    failureThreshold is always there: the code's default is 1, and that of the API reference 3.
     """
     times = {"periodSeconds": settings.period, "timeoutSeconds": settings.timeout, "failureThreshold": settings.failure_threshold}
     return {**probe_method(settings), **times}
 
 
 def workload_group(workload: WorkloadSettings, network: str) -> Manifest:
-    """The WorkloadGroup: what istiod makes WorkloadEntries from.
+    """Return the WorkloadGroup, from which istiod creates WorkloadEntries.
 
-    `network` is that of the machines that name none when they register; ours always name theirs.
+    network: of machines that register without one. Those of this program always name theirs.
     """
     return {
         "apiVersion": "networking.istio.io/v1",
@@ -167,14 +174,15 @@ def slots_lease(workload: WorkloadSettings, machines: Sequence[str]) -> Manifest
 
 
 def pod_labels(workload: WorkloadSettings) -> dict[str, str]:
-    """The labels of the workload's pods."""
+    """Return the labels of the workload's pods."""
     return {**workload.labels, **(workload.pods.labels if workload.pods else {})}
 
 
 def services(workload: WorkloadSettings) -> dict[str, Manifest]:
-    """The Services that this program creates for the workload, by name.
+    """Return the Services that this program creates for the workload, by name.
 
-    skipAwait: the provider would wait for endpoints, and Kubernetes never lists machines there (istio/istio#34755).
+    skipAwait: the provider would wait for endpoints, and Kubernetes never lists machines there
+    (istio/istio#34755).
     """
     return {
         name: {
@@ -231,8 +239,13 @@ def _security(pods: Pods) -> tuple[Manifest, Manifest]:
     return {}, user
 
 
+def _container_port(name: str, number: int) -> Manifest:
+    """Return a port of a container. Its name is left out where Kubernetes takes none so long."""
+    return {**({"name": name} if is_port_name(name) else {}), "containerPort": number}
+
+
 def deployment(workload: WorkloadSettings, facts: MeshFacts) -> Manifest | None:
-    """The workload's Deployment, or None where this program does not run its pods."""
+    """Return the workload's Deployment; None where this program does not run its pods."""
     name, pods = workload.name, workload.pods
     if pods is None:
         return None
@@ -241,14 +254,14 @@ def deployment(workload: WorkloadSettings, facts: MeshFacts) -> Manifest | None:
         "name": name,
         "image": pods.image,
         "imagePullPolicy": "IfNotPresent",
-        "ports": [{"name": port_name[:15], "containerPort": port} for port_name, port in workload.ports.items()],
+        "ports": [_container_port(*port) for port in workload.ports.items()],
         "readinessProbe": {**probe_method(workload.probe), "periodSeconds": workload.probe.period},
         "resources": {"requests": dict(pods.resources.requests), "limits": dict(pods.resources.limits)},
         **security,
     }
     if pods.args:
         container["args"] = list(pods.args)
-    # A Deployment's selector cannot change, the workload's labels may.
+    # A Deployment's selector cannot change. The workload's labels may.
     selector = {WORKLOAD_LABEL: name}
     return {
         "metadata": {"name": name, "namespace": workload.namespace},

@@ -1,4 +1,4 @@
-"""Reads what a mesh that exists is, at each run, in previews too.
+"""Reads the facts of a mesh that exists, at each run, in previews too.
 
 A dynamic provider's `check` reads the cluster by kubectl. What it returns is an input, so a preview
 knows it. A mesh that machines cannot join is refused there, before anything is changed. A cluster
@@ -33,7 +33,9 @@ _SELECTOR = ("--selector", "app=istiod")
 def read(kubectl: Kubectl, wanted: Adoption) -> tuple[MeshFacts, list[str]]:
     """Return the facts of a mesh, and why machines cannot join it.
 
-    Raises scripting.Failed where there is none that could be read.
+    kubectl: for its cluster. wanted: what the stack states of it.
+
+    Raises scripting.Failed where the cluster has no mesh that can be read.
     """
     namespace = wanted.namespace
     deployments = _get(kubectl, "deployments", "--namespace", namespace, *_SELECTOR)
@@ -48,7 +50,7 @@ def read(kubectl: Kubectl, wanted: Adoption) -> tuple[MeshFacts, list[str]]:
     config, values = (maps.get(name, {}).get(key) for name, key in zip(names, ("mesh", "values"), strict=True))
     if config is None:
         raise scripting.Failed(
-            f"the ConfigMap {namespace}/{names[0]} has no MeshConfig under `mesh`: is it a mesh that Istio's charts made?"
+            f"the ConfigMap {namespace}/{names[0]} has no MeshConfig under `mesh`: was the mesh installed by Istio's charts?"
         )
     if values is None:
         raise scripting.Failed(
@@ -86,12 +88,12 @@ def _published_addresses(kubectl: Kubectl, network: str) -> dict[str, str]:
 def _no_istiod(kubectl: Kubectl, namespace: str) -> str:
     elsewhere = kubectl.json("get", "deployments", "--all-namespaces", *_SELECTOR) or {"items": []}
     places = sorted({each["metadata"]["namespace"] for each in elsewhere["items"]})
-    cure = f"set mesh.namespace to {' or '.join(places)}" if places else "managed control planes outside of the cluster are not supported"
-    return f"no istiod runs in the namespace {namespace}: {cure}"
+    fix = f"set mesh.namespace to {' or '.join(places)}" if places else "managed control planes outside of the cluster are not supported"
+    return f"no istiod runs in the namespace {namespace}: {fix}"
 
 
 def _get(kubectl: Kubectl, *words: str) -> list[Manifest]:
-    """Return objects. Raises scripting.Failed."""
+    """Return objects of a kind. words: of `kubectl get`, the kind first. Raises scripting.Failed."""
     text = kubectl.check(*(REQUEST_TIMEOUT, "get", *words, "--output", "json"), purpose=f"its {words[0]} cannot be read", timeout_s=60).text
     answer: Manifest = json.loads(text) if text else {"items": []}
     items: list[Manifest] = answer.get("items", [answer])
@@ -101,11 +103,11 @@ def _get(kubectl: Kubectl, *words: str) -> list[Manifest]:
 class MeshReadingProvider(ResourceProvider):
     """Reads the facts of a mesh."""
 
-    # Nothing of the provider is worth hiding, and a stable state shows no diff.
+    # No part of the provider is secret, and encryption would show a diff at every run.
     serialize_as_secret_always = False
 
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
-        """Read the mesh, or refuse it. What only tells a preview from an update is not kept."""
+        """Read the mesh, or refuse it. Whether the run is a preview is not kept."""
         inputs = {key: value for key, value in news.items() if key != "preview"}
         if UNKNOWN in (news["access"], news["wanted"], news.get("gateway_address")):  # the cluster does not exist yet
             return CheckResult({**inputs, "facts": UNKNOWN}, [])
@@ -124,19 +126,19 @@ class MeshReadingProvider(ResourceProvider):
         return CheckResult({**inputs, "facts": mesh_facts.encode(facts)}, [])
 
     def diff(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> DiffResult:
-        """See a difference in the mesh alone, not in how it is read."""
+        """Return whether the facts changed. How they are read is no difference."""
         return DiffResult(changes=_olds.get("facts") != _news.get("facts"))
 
     def create(self, props: dict[str, Any]) -> CreateResult:
-        """Nothing is created."""
+        """Store what was read. Nothing is created."""
         return CreateResult("mesh", props)
 
     def update(self, _id: str, _olds: dict[str, Any], _news: dict[str, Any]) -> UpdateResult:
-        """Nothing is changed."""
+        """Store what was read. Nothing is changed."""
         return UpdateResult(_news)
 
     def delete(self, _id: str, _props: dict[str, Any]) -> None:
-        """Nothing is deleted."""
+        """Do nothing: the mesh stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +156,7 @@ class MeshReadingArgs:
 
 
 class MeshReading(Resource, module="mesh", name="MeshReading"):
-    """What a mesh is, read at each run.
+    """The facts of a mesh, read at each run.
 
     facts: the `MeshFacts`, as JSON.
     """

@@ -1,4 +1,4 @@
-"""A namespace that this program creates, and removes only where nothing of others is in it."""
+"""A namespace that this program creates. It stays while objects of others are in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .scripts import remove_namespace
 def owned_namespace(
     name: str, metadata: Manifest, cluster: Cluster, opts: pulumi.ResourceOptions, of_istio: bool = False
 ) -> list[pulumi.Resource]:
-    """Declare a namespace, and the command that removes it after everything in it.
+    """Declare a namespace, and the command that removes it after its objects.
 
     name: the resource's name. metadata: with the namespace's name. opts: the namespace's options.
     of_istio: whether it is Istio's own.

@@ -1,7 +1,6 @@
-"""Gateways of networks that are machines: expanded into an ordinary workload and ordinary machines, with the role `router`.
+"""Objects of Istio and of the Gateway API by which requests enter the networks of machines.
 
-Istio's own manual installs no gateway on the machines' side, so pods dial machines directly or not at all (istio/istio#56855). Here an
-agent in router mode takes calls on 15443 and passes them on by the name in their TLS, without ending it.
+Which machines are a network's gateway is in `config/gateway_machines.py`.
 """
 
 from __future__ import annotations
@@ -18,43 +17,53 @@ from ..manifest import Manifest
 from ..names import CROSS_NETWORK_PORT, service_host
 from .manifests import services_exposure
 
-GATEWAY_CLASS = "istio-remote"  # a Gateway API class for which Istio deploys nothing: it only states addresses
+GATEWAY_CLASS = "istio-remote"
+"""The class of Gateways for which Istio deploys nothing: such a Gateway states addresses alone."""
 HTTP_PROTOCOLS = frozenset({"grpc", "grpc-web", "http", "http2", "kubernetes.io/h2c", "kubernetes.io/ws"})
-"""Protocols, as names of ports begin with them or `appProtocol` has them, in which Envoy sees single calls."""
+"""Protocols in which Envoy sees single requests, as names of ports or `appProtocol` have them."""
 MAX_CONNECTION_DURATION = "10s"
-"""How long a caller keeps a connection through a gateway to a machine that is no endpoint any more."""
+"""How long a client uses one connection through a gateway. Its machine may be no endpoint any more."""
 
 
 def networks_without_gateway(settings: Settings) -> list[str]:
-    """The networks of machines that have no gateway: their machines call pods, nothing outside calls them."""
+    """Return the networks of machines that have no gateway, sorted.
+
+    Their machines call pods. No client outside of the network calls them.
+    """
     inhabited = {machine.network for machine in settings.machines.values()} - {settings.cluster.network}
     return sorted(name for name in inhabited if not settings.networks[name].gateway)
 
 
 def connectivity_notes(settings: Settings) -> list[str]:
-    """What people should know of the networks of a stack, where it is as they said but perhaps not as they meant."""
+    """Return notes on networks that clients outside cannot call, which may not be intended."""
     notes: list[str] = []
     for network in networks_without_gateway(settings):
         of_here = {machine.workload for machine in settings.machines.values() if machine.network == network}
         out_of_reach = [name for name in sorted(of_here) if settings.workloads[name].services and not settings.is_reachable_from_pods(name)]
         so = f", so no pod reaches the Services of {', '.join(out_of_reach)}" if out_of_reach else ""
-        notes.append(f"network {network} has no gateway: its machines call pods, and nothing outside of it calls them{so}")
+        notes.append(f"network {network} has no gateway: its machines call pods, and no client outside of it calls them{so}")
     return notes
 
 
 def has_load_balancer(settings: Settings, network: str) -> bool:
-    """Whether the machines of a network's gateway are behind a load balancer, so that others know one address: on Google Cloud."""
+    """Return whether a load balancer is in front of the gateway machines of a network.
+
+    That is so on Google Cloud. Clients then have one address.
+    """
     return any(isinstance(settings.machines[name], GceMachine) for name in gateway_machines.gateway_machine_names(settings, network))
 
 
 def needs_failover(settings: Settings, workload: str) -> bool:
-    """Whether calls of a workload have more than one gateway to go through, so that one may fail."""
+    """Return whether clients reach machines of a workload through several gateways, so that one may fail."""
     gateways = [settings.networks[machine.network].gateway for machine in settings.single_machines_of(workload).values()]
     return any(gateway and gateway.machines > 1 for gateway in gateways)
 
 
 def clients_see_several_gateways(settings: Settings, workload: str) -> bool:
-    """Whether callers of a workload know several gateways of a network, rather than a balancer before them."""
+    """Return whether clients of a workload have the addresses of several gateways of a network.
+
+    Where a load balancer is in front of them, they have one.
+    """
     return any(
         len(gateway_machines.gateway_machine_names(settings, machine.network)) > 1 and not has_load_balancer(settings, machine.network)
         for machine in settings.single_machines_of(workload).values()
@@ -101,7 +110,7 @@ def failover_rule(service: str, workload: WorkloadSettings, cluster_domain: str,
     # `grpc-web` is a protocol, `http-admin` a name that begins with one.
     protocols = {name: declared.app_protocols.get(name, name.partition("-")[0]) for name in declared.ports}
     ports = [port for name, port in declared.ports.items() if protocols[name] in HTTP_PROTOCOLS]
-    # What is said of a port holds in place of all that is said of the others (Istio: "Destination Rule", `portLevelSettings`).
+    # Settings of a port replace all others (Istio: "Destination Rule", `portLevelSettings`).
     of_http = {"connectionPool": {"tcp": {**tcp, "maxConnectionDuration": MAX_CONNECTION_DURATION}, "http": http}, **others}
     by_port = [{"port": {"number": port}, **of_http} for port in ports]
     return {
@@ -120,7 +129,7 @@ def failover_rule(service: str, workload: WorkloadSettings, cluster_domain: str,
 
 
 def passthrough_gateway(network: str, namespace: str, cluster_domain: str) -> Manifest:
-    """The Gateway that has the machines of `network`'s gateway pass calls through.
+    """Return the Gateway by which the gateway machines of `network` forward requests.
 
     namespace: Istio's own. cluster_domain: the domain of the cluster's Services.
     """
@@ -131,10 +140,13 @@ def passthrough_gateway(network: str, namespace: str, cluster_domain: str) -> Ma
 
 
 def blackhole_gateway(network: str, namespace: str) -> Manifest:
-    """Keeps everybody outside of a closed network from being given endpoints in it.
+    """Return the Gateway by which proxies outside of a network without a gateway get no endpoint in it.
 
-    For a network without any gateway istiod hands out the machines' own addresses, which lead nowhere. With a gateway that no IPv4 proxy
-    can reach it hands out none (istio/istio: pilot/pkg/xds/endpoints/ep_filters.go, since 1.30); the address is one for documentation.
+    network: its name. namespace: Istio's own.
+
+    Without any Gateway, istiod gives proxies the machines' own addresses, which they cannot reach.
+    With a gateway that no IPv4 proxy can reach it gives none (istio/istio:
+    pilot/pkg/xds/endpoints/ep_filters.go, since 1.30). The address is one of RFC 3849.
     """
     manifest = remote_gateway(network, namespace, ["2001:db8::1"])
     manifest["metadata"]["name"] = names.blackhole_gateway_name(network)
@@ -142,9 +154,11 @@ def blackhole_gateway(network: str, namespace: str) -> Manifest:
 
 
 def remote_gateway(network: str, namespace: str, gateway_addresses: Sequence[str]) -> Manifest:
-    """The Gateway API Gateway from which istiod learns where calls into `network` go.
+    """Return the Gateway of the Gateway API that states by which addresses requests enter `network`.
 
-    namespace: Istio's own. No value of istiod's chart changes with it.
+    namespace: Istio's own. gateway_addresses: IP addresses.
+
+    istiod reads it. Values of its chart would need a new release for each address.
     """
     listener = {
         "name": "cross-network",

@@ -1,4 +1,4 @@
-"""A workload in the cluster: its identity, WorkloadGroup, Services, and its pods if the stack runs them."""
+"""A workload in the cluster: identity, WorkloadGroup, Services, and pods if the stack runs them."""
 
 from __future__ import annotations
 
@@ -158,7 +158,10 @@ class Workload(pulumi.ComponentResource):
         ]
 
     def _account(self, opts: pulumi.ResourceOptions) -> pulumi.Resource:
-        """Create the ServiceAccount, or read the one that exists. It then keeps its resource name, so that Pulumi lets go of one that it created."""
+        """Create the ServiceAccount, or read the one that exists.
+
+        The resource name is the same, so Pulumi gives up an account that it created.
+        """
         settings, resource_name = self.settings, names.part_name(self._name, names.ACCOUNT)
         if settings.service_account.create:
             return ServiceAccount(resource_name, metadata=manifests.service_account(settings)["metadata"], opts=opts)
@@ -168,7 +171,7 @@ class Workload(pulumi.ComponentResource):
         return Service.get(names.service_resource_name(self._name, service), self._use(SERVICE, service), opts=opts)
 
     def _use(self, kind: str, name: str) -> str:
-        """Have an object of others looked at before anything is changed, and return the id by which it is read."""
+        """Have an object of others checked before any change, and return the id by which it is read."""
         settings = self.settings
         used = ExistingObject(
             workload=settings.name,
@@ -192,7 +195,7 @@ def _pods(workload: WorkloadSettings, facts: MeshFacts) -> Manifest:
 
 
 def _manifest(spec: ServiceSpec) -> Manifest:
-    """Return what matters of a Service that was read, as its manifest has it."""
+    """Return the selector and the ports of a Service that was read, as its manifest has them."""
     return {
         "selector": dict(spec.selector or {}),
         "ports": [

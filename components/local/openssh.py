@@ -185,6 +185,10 @@ def explain(target: Target, outcome: Outcome, purpose: str) -> str:
         return f"the host key of {place} is not in known_hosts, or is another one: {reason} ({fix})"
     if outcome.reach is Reach.LOGIN_REFUSED:
         fix = "a key with a passphrase must be in an agent"
+        if KEY_VARIABLE in os.environ:
+            fix = f"the key is that of {KEY_VARIABLE}; {fix}"
+        elif key := identity_path(target.hop.identity_file):
+            fix = f"the key is {key}; {fix}"
         if private_files.is_generated(target.hop.identity_file):
             # Stacks of one name, with states in two places, share the file.
             fix = "run `pulumi preview`, which writes the key of this stack to its file"

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 PREFIX = "state:"
-SSH_KEY = "ssh-key"
-"""Name of the file with the SSH key that a stack generates."""
+_STACK_PARTS = 3
+"""`<organization>/<project>/<stack>`"""
 IDENTITIES = "identities"
 """Directory of the links to the keys that a stack file names, by the name of the SSH server."""
 
@@ -32,8 +32,11 @@ def is_reference(path: str) -> bool:
 
 
 def is_generated(path: str | None) -> bool:
-    """Return whether `path` is the reference of the key that a stack generates."""
-    return path is not None and is_reference(path) and path.endswith(f"/{SSH_KEY}")
+    """Return whether `path` is the reference of a key that a stack generates.
+
+    Such a key is in the stack's own directory. Links to the keys of others are below `IDENTITIES`.
+    """
+    return path is not None and is_reference(path) and path.count("/") == _STACK_PARTS
 
 
 def path_of(name: str) -> Path:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from ..grammar import is_variable
 from ..manifest import Manifest
 from ..names import (
     AGENT_PORT,
@@ -61,9 +62,11 @@ def cluster_env(proxy: Manifest) -> str:
     named = json.loads(metadata.get("ISTIO_META_POD_PORTS", "[]"))
     ports = ",".join(str(port) for port in sorted(each["containerPort"] for each in named))
     namespace = metadata["POD_NAMESPACE"]
+    # Shells and systemd take no other names. The agent reads them in its mesh configuration.
+    variables = {key: value for key, value in metadata.items() if is_variable(key)}
     return _environment(
         {
-            **metadata,
+            **variables,
             "ISTIO_INBOUND_PORTS": ports or "*",
             "ISTIO_NAMESPACE": namespace,
             "ISTIO_SERVICE": f"{metadata['ISTIO_META_WORKLOAD_NAME']}.{namespace}",

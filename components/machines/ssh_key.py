@@ -1,4 +1,4 @@
-"""The SSH key of a stack, with which the program reaches the machines that it makes."""
+"""The SSH key with which a program reaches the machines that it creates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pulumi
 
 from .. import commands
 from ..local import private_files
-from ..names import PROJECT, SSH_KEY
+from ..names import PROJECT
 from .scripts import create_ssh_key, remove_ssh_key
 
 
@@ -25,19 +25,19 @@ def stack_directory() -> str:
     return f"{organization}/{pulumi.get_project()}/{pulumi.get_stack()}"
 
 
-def ssh_key(key_type: str = "ed25519") -> SshKey:
-    """Make the stack's SSH key, once.
+def ssh_key(name: str, key_type: str = "ed25519") -> SshKey:
+    """Create an SSH key, once.
 
-    key_type: "ed25519" or "ecdsa".
+    name: the resource's name, and the private file's. key_type: "ed25519" or "ecdsa".
 
-    The private key is in the state of this resource, encrypted, and in a private file of whoever
-    runs the program. It is an input of no other resource.
+    The private key is in the state of this resource, encrypted, and in a private file of the user
+    who runs the program. It is an input of no other resource.
     """
-    file = private_files.reference(stack_directory(), private_files.SSH_KEY)
+    file = private_files.reference(stack_directory(), name)
     command = commands.local_command(
-        SSH_KEY,
+        name,
         commands.Script(create_ssh_key, create_ssh_key.Payload(comment=PROJECT, key_type=key_type)),
-        # Nothing makes another key: the machines have this one.
+        # Nothing creates another key: the machines have this one.
         pulumi.ResourceOptions(ignore_changes=["create", "stdin"]),
         delete=commands.Script(remove_ssh_key, remove_ssh_key.Payload(file)),
         options=commands.CommandOptions(secret_result=True, quiet=True),

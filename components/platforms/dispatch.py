@@ -45,9 +45,12 @@ def networks(stack: str, settings: Settings) -> Networks:
     docker: dict[str, DockerNetwork] = {}
     if in_docker := settings.docker_networks:
         from .docker.configuration import docker_cidr
-        from .docker.network import docker_network
+        from .docker.names import network_resource_name
+        from .docker.network import DockerNetworkArgs, docker_network
 
-        docker = {name: docker_network(stack, name, docker_cidr(settings, name)) for name in sorted(in_docker)}
+        for name in sorted(in_docker):
+            args = DockerNetworkArgs(stack=stack, network=name, cidr=docker_cidr(settings, name))
+            docker[name] = docker_network(network_resource_name(name), args)
     return Networks(docker=docker, google=_google_networks(stack, settings))
 
 
@@ -55,7 +58,7 @@ def _google_networks(stack: str, settings: Settings) -> GoogleNetworks | None:
     if settings.google is None:
         return None
     from .google.firewall import firewall_rules
-    from .google.names import vpcs, workloads_with_machines
+    from .google.names import NETWORKS, vpcs, workloads_with_machines
     from .google.network import GoogleNetwork, GoogleNetworkArgs
 
     args = GoogleNetworkArgs(
@@ -66,7 +69,7 @@ def _google_networks(stack: str, settings: Settings) -> GoogleNetworks | None:
         firewall_rules=firewall_rules(settings),
         cluster=settings.cluster if isinstance(settings.cluster, GkeCluster) else None,
     )
-    return GoogleNetwork("google", args).networks
+    return GoogleNetwork(NETWORKS, args).networks
 
 
 def cluster(stack: str, settings: Settings, networks: Networks) -> Cluster:
@@ -105,7 +108,7 @@ def host_factories(stack: str, settings: Settings, networks: Networks, cluster: 
     docker = {name: machine for name, machine in settings.machines.items() if isinstance(machine, DockerMachine)}
     google = settings.machines_of_type(GceMachine)
     key_type = settings.google.ssh.key_type if settings.google else "ed25519"
-    key = ssh_key(key_type) if docker or google else None
+    key = ssh_key(names.SSH_KEY, key_type) if docker or google else None
     factories: dict[str, HostFactory] = {}
     if existing := settings.machines_of_type(SshMachine):
         from .existing.machine import check_keys

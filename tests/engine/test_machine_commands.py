@@ -117,7 +117,7 @@ def test_nothing_secret_is_readable_and_nothing_of_a_script_is_stored(commands: 
 
 def test_the_key_of_a_stack_is_in_one_output_and_one_private_file(commands: Stack, swallowing_sshd: Sshd) -> None:
     def program() -> None:
-        key = ssh_key()
+        key = ssh_key("ssh-key")
         authorised = key.public.apply(lambda public: accepted.write_text(f"{public}\n"))
         machine = pulumi.Output.all(key.file, authorised).apply(lambda values: target(swallowing_sshd.hop(identity_file=values[0])))
         machine_command("m-1-join", MachineScript(target=machine, purpose="join", script="echo abc\n"), pulumi.ResourceOptions())

@@ -17,6 +17,7 @@ import pytest
 from components import shell
 from components.local import openssh, private_files, scripting
 from components.local.openssh import Hop, Outcome, Reach, Target
+from components.names import SSH_KEY
 from tests.support import namespace
 from tests.support import sshd as servers
 from tests.support.process_watch import ProcessWatch
@@ -402,7 +403,7 @@ def test_the_key_of_the_stack_is_used_alone_and_its_lack_is_explained(
     operator: Operator, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = start("LogLevel VERBOSE")
-    generated = private_files.reference("organization/mesh/lab", private_files.SSH_KEY)
+    generated = private_files.reference("organization/mesh/lab", SSH_KEY)
     hop = server.hop(identity_file=generated)
     with pytest.raises(scripting.Failed, match="the SSH key of the stack is not on this computer"):
         run(hop)

@@ -26,6 +26,16 @@ def test_several_clusters_workloads_and_machines_share_no_name() -> None:
         "istio-vm-mesh:mesh:Mesh": 8,
         "istio-vm-mesh:workloads:Workload": 8,
         "istio-vm-mesh:machines:Machine": 12,
+        "istio-vm-mesh:machines:Fleet": 4,
+    }
+
+
+def test_networks_keys_and_roles_have_the_names_that_a_program_gives_them() -> None:
+    names = {name for name in graph() if name.endswith(("-key", "-network", "-fleet-role"))}
+    assert names == {
+        *(f"{name}-key" for name in ("east", "west", "north", "south")),
+        *(f"{name}-network" for name in ("east", "west", "north", "south")),
+        *(f"{name}-network-fleet-role" for name in ("north", "south")),
     }
 
 

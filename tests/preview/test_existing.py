@@ -100,7 +100,7 @@ def test_machines_of_pods_without_a_network_name_name_none_either(config: dict[s
 def test_another_port_of_the_gateway_is_everywhere_that_machines_go(config: dict[str, Any]) -> None:
     config["cluster"]["gateway"]["port"] = 443
     graph = graph_of(config)
-    ports = {port["name"]: port for port in graph["istio-eastwestgateway"].inputs["values"]["service"]["ports"]}
+    ports = {port["name"]: port for port in graph["istio-vm-mesh-gateway"].inputs["values"]["service"]["ports"]}
     assert (ports["tls-istiod"]["port"], ports["tls-istiod"]["targetPort"]) == (443, 15012)
     assert harness.payload(graph["billing-1-join"])["bundle"]["gateway_port"] == 443
     assert graph["mesh-gateway-istio-vm-mesh-istiod"].inputs["spec"]["servers"][0]["port"]["number"] == 15012, "as the pods have it"
@@ -111,7 +111,7 @@ def test_behind_nat_other_networks_are_given_the_address_that_they_reach(config:
     config["machines"]["billing-1"].update(network="far", host="10.99.0.5")
     config["cluster"]["gateway"] = {"address": "203.0.113.9", "behindNat": True}
     graph = graph_of(config)
-    values = graph["istio-eastwestgateway"].inputs["values"]
+    values = graph["istio-vm-mesh-gateway"].inputs["values"]
     assert "networkGateway" not in values and "labels" not in values and "loadBalancerIP" not in values["service"]
     published = graph["pods-gateway-addresses"].inputs
     assert published["metadata"]["labels"]["topology.istio.io/network"] == "pods"
@@ -120,7 +120,7 @@ def test_behind_nat_other_networks_are_given_the_address_that_they_reach(config:
     config["cluster"]["gateway"]["behindNat"] = False
     graph = graph_of(config)
     assert "pods-gateway-addresses" not in graph
-    assert graph["istio-eastwestgateway"].inputs["values"]["networkGateway"] == "pods"
+    assert graph["istio-vm-mesh-gateway"].inputs["values"]["networkGateway"] == "pods"
 
 
 def test_a_gateway_of_others_is_compared_by_its_address(config: dict[str, Any]) -> None:

@@ -91,7 +91,7 @@ def test_machines_are_in_the_region_and_the_zone_that_they_are_created_in() -> N
     joins = {name: node for name, node in graph.items() if name.endswith("-join")}
     assert len(joins) > 2
     for name, node in joins.items():
-        zone = graph[name.removesuffix("-join")].inputs["zone"]
+        zone = graph[name.replace("-join", "-instance")].inputs["zone"]
         assert harness.payload(node)["bundle"]["locality"] == f"europe-west1/{zone}"
 
 

@@ -16,25 +16,27 @@ from components.istio.workload import Workload, WorkloadArgs, namespaces
 from components.kubernetes import Cluster, check_cluster, cluster_options
 from components.machines.host import HostFactory
 from components.machines.machine import Machine, MachineArgs
-from components.machines.ssh_key import SshKey, ssh_key
+from components.machines.ssh_key import ssh_key
 from components.platforms.docker.cluster import DockerCluster, DockerClusterArgs
 from components.platforms.docker.machine import DockerHostArgs, docker_host
-from components.platforms.docker.network import docker_network
+from components.platforms.docker.network import DockerNetworkArgs, docker_network
 from components.platforms.google.cluster import GoogleCluster, GoogleClusterArgs
 from components.platforms.google.firewall import firewall_rules
+from components.platforms.google.instance_group import InstanceGroup, InstanceGroupArgs, connect_role, token_rights
 from components.platforms.google.machine import GoogleHostArgs, google_host
 from components.platforms.google.names import vpcs, workloads_with_machines
-from components.platforms.google.network import GoogleNetwork, GoogleNetworkArgs
+from components.platforms.google.network import GoogleNetwork, GoogleNetworkArgs, GoogleNetworks
 from components.verification.component import VerificationArgs, VerifiedWorkload, verify_workloads
 
 ADOPTED = MeshSettings(adopt=True, version="1.31.0")
 
 
-def on_docker(name: str, cidr: str, settings: Settings, key: SshKey) -> None:
+def on_docker(name: str, cidr: str, settings: Settings) -> None:
     """Declare a mesh on Docker, with a machine for each one of the lab."""
     kind = settings.cluster
     assert isinstance(kind, KindCluster)
-    network = docker_network(name, name, IPv4Network(cidr))
+    key = ssh_key(f"{name}-key")
+    network = docker_network(f"{name}-network", DockerNetworkArgs(stack=name, network=kind.network, cidr=IPv4Network(cidr)))
     cluster = DockerCluster(name, DockerClusterArgs(stack=name, settings=kind, network=network)).cluster
     hosts: dict[str, HostFactory] = {}
     for machine in settings.machines_of_type(DockerMachine).values():
@@ -44,8 +46,9 @@ def on_docker(name: str, cidr: str, settings: Settings, key: SshKey) -> None:
     declare(name, settings, cluster, hosts)
 
 
-def on_google(name: str, settings: Settings, key: SshKey) -> None:
-    """Declare a mesh on Google Cloud, with the machines of a stack."""
+def on_google(name: str, settings: Settings) -> None:
+    """Declare a mesh on Google Cloud, with the machines and the instance groups of a stack."""
+    key = ssh_key(f"{name}-key")
     gke = settings.cluster
     assert settings.google and isinstance(gke, GkeCluster)
     network_args = GoogleNetworkArgs(
@@ -63,13 +66,14 @@ def on_google(name: str, settings: Settings, key: SshKey) -> None:
     for machine in settings.machines_of_type(GceMachine).values():
         subnet = settings.subnet_of(machine)
         hosts[machine.name] = google_host(GoogleHostArgs(settings=machine, networks=networks, subnet=subnet, key=key))
-    declare(name, settings, cluster, hosts)
+    declare(name, settings, cluster, hosts, networks)
 
 
-def declare(name: str, settings: Settings, cluster: Cluster, hosts: dict[str, HostFactory]) -> None:
+def declare(name: str, settings: Settings, cluster: Cluster, hosts: dict[str, HostFactory], networks: GoogleNetworks | None = None) -> None:
     """Declare two meshes, one installed and one adopted, with workloads, machines and verification."""
     cluster = check_cluster(f"{name}-check", cluster)
     in_cluster = cluster_options(f"{name}-kubernetes", cluster)
+    role = connect_role(networks) if networks else None
     for mesh_name, mesh_settings in ((f"{name}-installed", settings.mesh), (f"{name}-adopted", ADOPTED)):
         mesh = Mesh(mesh_name, MeshArgs(settings=mesh_settings, cluster=cluster, networks_without_gateway=["far"]), in_cluster)
         ready = namespaces({workload.namespace for workload in settings.workloads.values()}, mesh, in_cluster)
@@ -86,12 +90,18 @@ def declare(name: str, settings: Settings, cluster: Cluster, hosts: dict[str, Ho
             workload = Workload(f"{mesh_name}-{workload_settings.name}", workload_args, in_cluster)
             machines = [Machine(f"{mesh_name}-{each}", MachineArgs(workload=workload, host=hosts[each])) for each in names]
             verified.append(VerifiedWorkload(workload=workload, machines=machines))
+            if networks and role:
+                rights = token_rights(workload, role, networks, in_cluster)
+                for each, group in settings.instance_groups.items():
+                    subnet = settings.subnet_of(group)
+                    group_args = InstanceGroupArgs(settings=group, workload=workload, networks=networks, subnet=subnet, rights=rights)
+                    InstanceGroup(f"{mesh_name}-{each}", group_args)
         pulumi.export(mesh_name, verify_workloads(VerificationArgs(mesh=mesh, workloads=verified)))
 
 
-key = ssh_key()
-lab, google = config.load_file("lab"), config.load_file("single-network")
-on_docker("east", "172.30.0.0/24", lab, key)
-on_docker("west", "172.30.1.0/24", lab, key)
-on_google("north", google, key)
-on_google("south", google, key)
+lab, google, fleet = config.load_file("lab"), config.load_file("single-network"), config.load_file("fleet")
+mixed = google.model_copy(update={"machines": {**google.machines, **fleet.instance_groups}})
+on_docker("east", "172.30.0.0/24", lab)
+on_docker("west", "172.30.1.0/24", lab)
+on_google("north", mixed)
+on_google("south", mixed)

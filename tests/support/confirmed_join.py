@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from components import names
 from components.local import cluster_access, openssh
 from components.local.cluster_access import ClusterAccess
 from components.machines import bundle as bundles
@@ -26,9 +27,10 @@ from tests.support.sshd import Sshd
 from tests.support.waiting import wait_until
 
 PROXY = {
-    "discoveryAddress": "istiod.istio-system.svc:15012",
+    "discoveryAddress": f"istiod.{names.ISTIO_NAMESPACE}.svc:{names.XDS_PORT}",
     "proxyMetadata": {"POD_NAMESPACE": "shop", "ISTIO_META_WORKLOAD_NAME": "product", "ISTIO_METAJSON_LABELS": "{}"},
 }
+ROOT = f"{names.ISTIO_NAMESPACE}/{names.DEFAULT_ROOT_CONFIG_MAP}"
 ENTRY = "product-192.0.2.7-pods"
 CONFIRM_S = 60
 HOOKS = """
@@ -133,7 +135,7 @@ def prepared(sshd: Sshd, directory: Path, monkeypatch: pytest.MonkeyPatch) -> It
     joined = Bundle(OWNER, PROXY, "192.0.2.7", "192.0.2.250", url, "{}", confirm_s=CONFIRM_S)
     root_sha256 = hashlib.sha256(ROOT_TEXT.encode()).hexdigest()
     target = openssh.Target("product-1", sshd.hop())
-    payload = join_machine.Payload(ClusterAccess(), target, joined, root_sha256, "istio-system/istio-ca-root-cert", "product", ENTRY, 0)
+    payload = join_machine.Payload(ClusterAccess(), target, joined, root_sha256, ROOT, "product", ENTRY, 0)
     yield Joined(machine, sshd, payload)
 
 

@@ -153,10 +153,13 @@ def existing_machines(lab: Lab) -> Iterator[ExistingMachines]:
 
 @dataclass
 class AdoptingStack:
-    """A stack that adopts the lab's cluster, its mesh, and machines of `ExistingMachines`."""
+    """A stack that adopts the lab's cluster, its mesh, and machines of `ExistingMachines`.
+
+    purpose: the first part of the stack's name.
+    """
 
     machines: ExistingMachines
-    name: str
+    purpose: str
     declared: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The machines of the stack file, by the names that it gives them."""
     workloads: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -167,6 +170,11 @@ class AdoptingStack:
     @property
     def lab(self) -> Lab:
         return self.machines.lab
+
+    @property
+    def name(self) -> str:
+        """The stack's name. Stacks of one name would share the private files of this user."""
+        return f"{self.purpose}-{self.lab.stack}"
 
     def declare(self, name: str, machine: str, **settings: Any) -> None:
         """Declare one of the machines that exist, by whatever name."""

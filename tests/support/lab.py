@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ipaddress
 import json
 import os
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,28 +17,25 @@ from typing import Any, ClassVar
 
 import yaml
 
-from components.config import reader
 from components.names import (
     DEFAULT_DOMAIN,
     ENVOY_ADMIN_PORT,
     INBOUND_PORT,
     SSH_KEY,
     STATUS_PORT,
-    config_key,
-    is_part,
     part_name,
     service_host,
     stack_resource_name,
 )
-from components.platforms.docker.names import CLUSTER, CONTAINER, KIND, STACK_LABEL, docker_name, kind_node
+from components.platforms.docker.names import CLUSTER, KIND, STACK_LABEL, docker_name, kind_node
 from tests.support.process_watch import ProcessWatch
 from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, lost_count, lost_details, parse_answers
 from tests.support.true_plans import AGENT_START, is_connected
 from tests.support.waiting import wait_until
 from tools import ROOT
-from tools.lab import engine, locks
+from tools.lab import engine, locks, stacks
 from tools.lab.offline import packages
-from tools.mesh_status.read_state import revealed
+from tools.lab.stacks import Config
 
 CHECKOUT_ID = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]
 """Part of the stacks' names: the labs of other checkouts, and the stack `lab`, can be up meanwhile."""
@@ -60,7 +55,6 @@ spec: {inboundConnectionPool: {http: {idleTimeout: 3s}}}
 """
 
 Completed = subprocess.CompletedProcess[str]
-Config = dict[str, Any]
 Change = Callable[[Config], None]
 
 
@@ -248,32 +242,22 @@ class Lab:
 
     def ssh_options(self, machine: str) -> tuple[list[str], str]:
         """Return what `ssh` and `scp` need for that: their options, and the user at the address."""
-        host = parse_result(self.resource(part_name(machine, CONTAINER)))["address"]
-        options = {
-            "IdentityFile": self._private_file("key", parse_result(self.resource(SSH_KEY))["private"]),
-            "UserKnownHostsFile": self._private_file("known-hosts", self._host_keys()),
-            "StrictHostKeyChecking": "yes",
-            "IdentitiesOnly": "yes",
-            "BatchMode": "yes",
-        }
-        return ["-F", "none", *(f"-o{name}={value}" for name, value in options.items())], f"admin@{host}"
+        return stacks.ssh_options(self.resources(), machine, self.private_directory, f"{self.stack}-")
 
     @property
     def stack_path(self) -> Path:
-        return self.root / "stacks" / f"Pulumi.{self.stack}.yaml"
+        return stacks.stack_file(self.root / "stacks", self.stack)
 
     def configure(self, change: Change = unchanged) -> None:
         """Write the stack file: that of `stack_file` with free CIDRs, and `change` applied to its configuration (keys without the project)."""
-        document = reader.read_document(self.stack_file, self.root / "stacks")
-        config = {key.removeprefix(config_key("")): value for key, value in document["config"].items()}
-        networks = config["networks"]
-        self.cidrs = self.cidrs or free_cidrs(len(networks), first=self.stack_file == "lab")
-        for network, cidr in zip(networks.values(), self.cidrs, strict=True):
-            network["cidrs"] = [cidr]
-        self.base_change(config)
-        change(config)
-        document["config"] = {config_key(key): value for key, value in config.items()}
-        self.stack_path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+        def complete(config: Config) -> None:
+            self.cidrs = self.cidrs or stacks.free_cidrs(len(config["networks"]), first=self.stack_file == "lab")
+            stacks.set_cidrs(config, self.cidrs)
+            self.base_change(config)
+            change(config)
+
+        stacks.write_stack_file(self.root / "stacks", self.stack_file, self.stack, complete)
 
     def base_change(self, config: Config) -> None:
         """Change the stack file in every scenario."""
@@ -286,8 +270,7 @@ class Lab:
     def resources(self) -> dict[str, dict[str, Any]]:
         """The state's resources by name, with their secrets, as the last `up` left them."""
         if self._resources is None:
-            exported = revealed(json.loads(self.state()))["deployment"]["resources"]
-            self._resources = {each["urn"].split("::")[-1]: each for each in exported}
+            self._resources = stacks.resources_of(self.state())
         return self._resources
 
     def invalidate_state(self) -> None:
@@ -314,9 +297,9 @@ class Lab:
         machines = [name for name, each in resources.items() if each["type"].endswith(":Machine")]
         tokens = {name: self.exec_in_container(name, f"cat {TOKEN_FILE} 2>/dev/null", check=False).strip() for name in machines}
         secrets = {f"token of {name}": token for name, token in tokens.items() if token}
-        kubeconfig = yaml.safe_load(parse_result(resources[part_name(CLUSTER, KIND)])["kubeconfig"])
+        kubeconfig = yaml.safe_load(stacks.command_result(resources[part_name(CLUSTER, KIND)])["kubeconfig"])
         secrets["key of the kubeconfig"] = kubeconfig["users"][0]["user"]["client-key-data"]
-        secrets["SSH key"] = parse_result(resources[SSH_KEY])["private"].splitlines()[2]
+        secrets["SSH key"] = stacks.command_result(resources[SSH_KEY])["private"].splitlines()[2]
         # As they travel inside scripts; without the end, which depends on what follows.
         return secrets | {f"{name}, encoded": base64.b64encode(text.encode()).decode()[:-8] for name, text in secrets.items()}
 
@@ -536,23 +519,13 @@ class Lab:
             for thread in threads:
                 thread.join()
 
-    def _host_keys(self) -> str:
-        containers = [parse_result(each) for name, each in self.resources().items() if is_part(name, CONTAINER)]
-        return "".join(f"{each['address']} {each['host_key']}\n" for each in containers)
-
     @property
     def private_directory(self) -> Path:
         """A directory for files that only this user can read."""
         return self.root.parent
 
     def _private_file(self, name: str, text: str) -> Path:
-        """Write a file in one step: another thread may be reading it."""
-        file = self.private_directory / f"{self.stack}-{name}"
-        descriptor, new = tempfile.mkstemp(dir=self.private_directory)  # only this user can read it
-        with os.fdopen(descriptor, "w") as opened:
-            opened.write(text)
-        os.replace(new, file)
-        return file
+        return stacks.write_private(self.private_directory / f"{self.stack}-{name}", text)
 
     def load_environment(self) -> None:
         """Take the environment from `./scripts/lab env`, and kubectl's access to the cluster from kind, as users do."""
@@ -591,27 +564,6 @@ class MultiNetworkLab(Lab):
         """Count the packets between the pods and the far network that the node dropped, because they went past the gateways."""
         rules = self.exec_in_container(NODE, "iptables -t filter -L FORWARD -v -n -x")
         return sum(int(line.split()[0]) for line in rules.splitlines() if "DROP" in line and self.cidrs[1] in line)
-
-
-def free_cidrs(count: int, first: bool) -> list[str]:
-    """Return so many CIDRs for machines and nodes that no network of the Docker engine has.
-
-    Takes the first or the last free ones, so that two labs that look at the same moment get different ones.
-    """
-    taken: list[ipaddress.IPv4Network] = []
-    with locks.shared_lock():
-        if container_engine := engine.find():
-            names = container_engine.docker("network", "ls", "--quiet").split()
-            subnets = container_engine.docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", *names)
-            taken = [ipaddress.IPv4Network(each) for each in subnets.split() if ":" not in each]
-    candidates = list(ipaddress.IPv4Network("172.31.16.0/20").subnets(new_prefix=24))
-    free = (each for each in (candidates if first else reversed(candidates)) if not any(each.overlaps(other) for other in taken))
-    return [str(next(free)) for _ in range(count)]
-
-
-def parse_result(resource: Mapping[str, Any]) -> dict[str, str]:
-    """Read what a command beside Pulumi returned."""
-    return json.loads(resource["outputs"]["stdout"])
 
 
 def processes_with(text: str) -> list[str]:

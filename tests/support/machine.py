@@ -209,7 +209,7 @@ class FakeMachine:
             "MACHINE": bundle.owner.machine,
             "TOKEN": token(),
             "ASK": "1",
-            "CONFIRM_S": "1" if bundle.role == "sidecar" else "",
+            "CONFIRM_S": "1" if bundle.role == "sidecar" and variables.get("ASK") != "" else "",
             "NEEDED_MIB": "1",
             **variables,
         }

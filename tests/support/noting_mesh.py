@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from components import names
-from components.machines.scripts import slots
+from components.machines.scripts import slot_decision
 from components.platforms.google import names as google_names
+from tests.support.fake_providers import MESH_READING
 from tests.support.noting_world import TEMPLATE, Joined, Thing, World, owner_of
 
 NETWORK_GATEWAY = "kubernetes:gateway.networking.k8s.io/v1:Gateway"
@@ -30,6 +31,7 @@ class Service:
     ports: Ports
     endpoints: Endpoints
     callers: frozenset[str]
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def see(world: World, networks: Mapping[str, str], pods_network: str) -> Seen:
     assert used <= identities
     versions = [_version(entry.package) for entry in world.entries.values()] + [group.version for group in groups]
     istiod = [each.inputs["values"]["global"]["tag"] for each in things if each.name == "istiod" and "values" in each.inputs]
+    istiod += [json.loads(each.inputs["facts"])["image_tag"] for each in things if each.type == MESH_READING]
     return Seen(
         services={
             _key(each): _service(each, endpoints, paths, _strict(things, each)) for each in _of(things, "kubernetes:core/v1:Service")
@@ -133,7 +136,7 @@ def _path(source: str, target: str, open_networks: set[str]) -> str:
 def _limit(lease: Thing) -> int:
     annotations = lease.inputs["metadata"]["annotations"]
     machines = [name for name in annotations[names.MACHINES_ANNOTATION].split(",") if name]
-    return slots.limit_of(annotations[names.MAX_UNAVAILABLE_ANNOTATION], len(machines))
+    return slot_decision.limit_of(annotations[names.MAX_UNAVAILABLE_ANNOTATION], len(machines))
 
 
 # ---- Endpoints.
@@ -184,7 +187,9 @@ def _service(thing: Thing, endpoints: list[_Endpoint], paths: Mapping[tuple[str,
     by_network = {network: counts for network, counts in by_network.items() if counts != (0, 0)}
     callers = {source for (source, target), path in paths.items() if target in by_network and path != "none"}
     ports = {port["name"]: (int(port["port"]), int(port["targetPort"])) for port in spec["ports"]}
-    return Service(ports, by_network, frozenset(callers if strict else {*callers, OUTSIDE}))
+    annotations = thing.inputs["metadata"].get("annotations", {})
+    stated = {key: value for key, value in annotations.items() if not key.startswith("pulumi.com/")}
+    return Service(ports, by_network, frozenset(callers if strict else {*callers, OUTSIDE}), stated)
 
 
 def _strict(things: list[Thing], service: Thing) -> bool:

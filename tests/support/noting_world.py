@@ -31,10 +31,10 @@ TEMPLATE = "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate"
 MANAGER = "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager"
 REGISTRATION = "pulumi-python:dynamic/registration:Registration"
 RECREATED_BY = {
-    INSTANCE: ("bootDisk", "networkInterfaces", "zone", "name"),
+    INSTANCE: ("bootDisk.initializeParams.image", "zone", "name"),
     TEMPLATE: ("",),
     "gcp:dns/managedZone:ManagedZone": ("name", "dnsName", "visibility"),
-    "gcp:dns/recordSet:RecordSet": ("name", "type", "managedZone"),
+    "gcp:dns/recordSet:RecordSet": ("name", "managedZone"),
 }
 """Inputs of which a change replaces a resource on Google Cloud (provider schema: forceNew)."""
 STOPPED_BY = ("machineType", "serviceAccount", "shieldedInstanceConfig")

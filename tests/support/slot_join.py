@@ -17,6 +17,7 @@ from pathlib import Path
 
 from components.local import scripting
 from components.machines.scripts import slots
+from components.machines.scripts.slot_decision import SlotRequest
 
 EXPIRY_S, PATIENCE_S, MARK_S = 4.0, 4.0, 0.5
 TIMES = {"RENEWAL_S": 0.5, "EXPIRY_S": EXPIRY_S, "PATIENCE_S": PATIENCE_S, "MARK_S": MARK_S, "LOOK_S": (0.1, 0.3)}
@@ -57,10 +58,8 @@ def write(step: str, **values: object) -> None:
     print(json.dumps({"step": step, "time": time.monotonic(), **values}), flush=True)
 
 
-def request_of(payload: Payload) -> slots.SlotRequest:
-    return slots.SlotRequest(
-        payload.namespace, "product", payload.machine, f"r-{payload.machine}", f"product-{payload.machine}", payload.update
-    )
+def request_of(payload: Payload) -> SlotRequest:
+    return SlotRequest(payload.namespace, "product", payload.machine, f"r-{payload.machine}", f"product-{payload.machine}", payload.update)
 
 
 def run(payload: Payload) -> None:

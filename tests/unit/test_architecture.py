@@ -85,6 +85,7 @@ RAW = {
     "components.cluster_check.ClusterCheckProvider.delete": "Pulumi's interface of dynamic providers",
     "components.cluster_check.ClusterCheckProvider.diff": "Pulumi's interface of dynamic providers",
     "components.cluster_check.ClusterCheckProvider.update": "Pulumi's interface of dynamic providers",
+    "components.config.checks.texts.check_readable": "a stack's configuration before it is checked",
     "components.config.load": "a stack's configuration before it is checked",
     "components.config.reader.load": "a stack's configuration before it is checked",
     "components.config.reader.read_document": "a stack file before it is checked",

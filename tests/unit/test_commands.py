@@ -24,15 +24,8 @@ SCRIPTS = sorted(
     for file in (*COMPONENTS.rglob("scripts/*.py"), COMPONENTS / "local/over_ssh.py")
     if "def run(" in file.read_text()
 )
-PARTS = [
-    "machines/bundle.py",
-    "machines/entries.py",
-    "machines/scripts/slots.py",
-    "ownership.py",
-    "shell.py",
-    "verification/evidence.py",
-    "verification/target.py",
-]
+SLOTS = ["machines/scripts/slots.py", "machines/scripts/slot_decision.py", "machines/scripts/slot_lease.py"]
+PARTS = ["grammar.py", "machines/bundle.py", "machines/entries.py", *SLOTS, "ownership.py", "shell.py", "verification/evidence.py", "verification/target.py"]
 LOCAL = sorted({*SCRIPTS, *PARTS, *(f"local/{file.name}" for file in COMPONENTS.glob("local/*.py"))})
 
 
@@ -59,7 +52,7 @@ def test_a_digest_covers_what_a_script_imports() -> None:
     base = {"local/run.py", "local/scripting.py"}
     ssh = {f"local/{name}.py" for name in ("over_ssh", "openssh", "conversation", "private_files")}
     assert names(over_ssh) == {*base, *ssh, "shell.py"}
-    machine = {"machines/bundle.py", "machines/entries.py", "machines/scripts/slots.py", "machines/scripts/join_machine.py"}
+    machine = {"machines/bundle.py", "machines/entries.py", *SLOTS, "machines/scripts/join_machine.py"}
     assert names(join_machine) >= {*base, *machine, "local/openssh.py", "names.py"}
     assert names(gateway_api) == {
         *base,
@@ -68,6 +61,7 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         "manifest.py",
         "names.py",
         "ownership.py",
+        "versions.py",
     }
     assert names(verify_workload) == {
         *base,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..docker import DockerMachine, KindCluster
 from ..problems import Problem
 from ..stack import Settings
+from .texts import check_image
 
 
 def check(settings: Settings) -> Iterator[Problem]:
@@ -17,7 +18,13 @@ def check(settings: Settings) -> Iterator[Problem]:
                 f"networks.{name}.cidrs",
                 "is missing: give the CIDR of the Docker network, for nodes and machines",
             )
-    if not isinstance(settings.cluster, KindCluster):
+    for name, machine in settings.machines_of_type(DockerMachine).items():
+        yield from check_image(f"machines.{name}.image", machine.image)
+    if isinstance(settings.cluster, KindCluster):
+        yield from check_image("cluster.image", settings.cluster.image)
+        for index, image in enumerate(settings.cluster.preload_images):
+            yield from check_image(f"cluster.preloadImages[{index}]", image)
+    else:
         for name in settings.machines_of_type(DockerMachine):
             yield Problem(
                 f"machines.{name}.platform",

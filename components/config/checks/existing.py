@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
+from ...grammar import is_file
 from ...names import CROSS_NETWORK_PORT, STATUS_PORT, XDS_PORT
 from ..addresses import DNS_NAME, is_address, is_port, within
 from ..existing import ExistingCluster, ExistingGateway, SshMachine
@@ -77,6 +78,13 @@ def check(settings: Settings) -> Iterator[Problem]:
 def _check_cluster(settings: Settings, cluster: ExistingCluster) -> Iterator[Problem]:
     if not cluster.context:
         yield Problem("cluster.context", "must not be empty: name a context of the kubeconfig")
+    elif not cluster.context.isprintable():
+        yield Problem("cluster.context", f"{cluster.context!r} is not a name on one line")
+    if cluster.kubeconfig is not None and not is_file(cluster.kubeconfig):
+        yield Problem(
+            "cluster.kubeconfig",
+            f"{cluster.kubeconfig!r} is not a path: expected one line that does not begin with -",
+        )
     used = {workload.namespace for workload in settings.workloads.values()}
     for index, name in enumerate(cluster.namespaces):
         if name not in used:

@@ -11,6 +11,7 @@ from ..google import GceInstanceGroup, GkeCluster, GkeNodes, Google, GoogleMachi
 from ..problems import Problem, suggestion
 from ..stack import Settings
 from .existing import check_server
+from .texts import check_image, check_machine_image, check_machine_type
 
 _ZONE = re.compile(r"[a-z]+-[a-z]+\d+-[a-z]")
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
@@ -56,6 +57,8 @@ def _check_gateways(settings: Settings) -> Iterator[Problem]:
                 "subnet": gateway.subnet,
                 "machineType": gateway.machine_type,
             }
+            if gateway.image is not None:
+                yield from check_image(f"{path}.image", gateway.image)
             for key in (key for key, value in given.items() if value):
                 yield Problem(
                     f"{path}.{key}",
@@ -63,6 +66,10 @@ def _check_gateways(settings: Settings) -> Iterator[Problem]:
                     "leave it out",
                 )
             continue
+        if gateway.image is not None:
+            yield from check_machine_image(f"{path}.image", gateway.image)
+        if gateway.machine_type is not None:
+            yield from check_machine_type(f"{path}.machineType", gateway.machine_type)
         if not gateway.zones:
             yield Problem(f"{path}.zones", "is missing: give the zones of the gateway machines")
         for index, zone in enumerate(gateway.zones):
@@ -174,6 +181,7 @@ def _check_cluster(settings: Settings, cluster: GkeCluster, google: Google) -> I
     if cluster.zone is not None:
         yield from _check_zone("cluster.zone", cluster.zone, google)
     nodes = cluster.nodes
+    yield from check_machine_type("cluster.nodes.machineType", nodes.machine_type)
     if cluster.autopilot and nodes != GkeNodes():
         yield Problem("cluster.nodes", "Google manages the nodes of Autopilot: leave this out")
     if not 0 < nodes.min_nodes <= nodes.max_nodes:
@@ -245,6 +253,8 @@ def _check_machine(
         yield from _check_group(path, machine, settings, google)
     else:
         yield from _check_zone(f"{path}.zone", machine.zone, google)
+    yield from check_machine_image(f"{path}.image", machine.image)
+    yield from check_machine_type(f"{path}.machineType", machine.machine_type)
     script = machine.startup_script
     if script is not None and not script.startswith("#!"):
         yield Problem(

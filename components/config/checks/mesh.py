@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from ...grammar import KUBERNETES_NAME, is_file, is_hub, is_label_value, is_url
 from ...mesh_facts import (
     DEFAULT_REVISION,
     from_values,
@@ -28,7 +29,7 @@ from ..existing import ExistingCluster
 from ..mesh import MeshSettings, Package, is_sha256
 from ..problems import Problem, suggestion
 from ..stack import Cluster, Settings
-from .names import KUBERNETES_NAME, is_label_value
+from .texts import check_source
 
 # The Kubernetes minors that a minor of Istio supports (istio.io: Supported Releases, "Support
 # status of Istio releases").
@@ -52,6 +53,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     if not mesh.adopt and not mesh.id:
         yield Problem("mesh.id", "is missing")
     yield from _check_names(mesh)
+    yield from _check_sources(mesh)
     if mesh.adopt:
         for key, name in _READ.items():
             if getattr(mesh, key) and key in mesh.model_fields_set:
@@ -69,11 +71,14 @@ def check(settings: Settings) -> Iterator[Problem]:
                 )
     else:
         yield from _check_values(settings)
-    if not is_label_value(mesh.id):
-        yield Problem(
-            "mesh.id",
-            f"{mesh.id!r} is not a label value: up to 63 letters, digits, '-', '_' and '.'",
-        )
+    for key, text in (("id", mesh.id), ("clusterId", mesh.cluster_id)):
+        if not is_label_value(text):
+            yield Problem(
+                f"mesh.{key}",
+                f"{text!r} is not a label value: up to 63 letters, digits, '-', '_' and '.'",
+            )
+    if not mesh.cluster_id:
+        yield Problem("mesh.clusterId", "must not be empty: leave it out for Istio's own default")
     yield from _check_package(mesh.package)
     env = mesh.values.istiod.get("env")
     ambient = (
@@ -98,6 +103,17 @@ def _check_names(mesh: MeshSettings) -> Iterator[Problem]:
     if not mesh.adopt and mesh.revision == DEFAULT_REVISION:
         yield Problem(
             "mesh.revision", "`default` stands for a mesh without a revision: leave it out"
+        )
+
+
+def _check_sources(mesh: MeshSettings) -> Iterator[Problem]:
+    """Yield charts, images and CRDs that nothing can be read from."""
+    yield from check_source("mesh.charts", mesh.charts, ("https", "oci"))
+    yield from check_source("mesh.gatewayApi", mesh.gateway_api, ("https", "http"))
+    if not is_hub(mesh.hub):
+        yield Problem(
+            "mesh.hub",
+            f"{mesh.hub!r} is not a registry with a path: expected one such as docker.io/istio",
         )
 
 
@@ -159,7 +175,7 @@ def _has(values: Mapping[str, Any], keys: Sequence[str]) -> bool:
 
 
 def _check_package(package: Package) -> Iterator[Problem]:
-    if not re.fullmatch(r"https?://\S+", package.url):
+    if not package.url.startswith(("https://", "http://")) or not is_url(package.url):
         yield Problem(
             "mesh.package.url",
             f"expected a URL that begins with https:// or http://; got {package.url!r}",
@@ -181,7 +197,8 @@ def _check_package(package: Package) -> Iterator[Problem]:
                 "is missing: over http:// nothing else proves what machines run as root",
             )
         return
-    if re.fullmatch(r"[0-9A-Za-z]*", package.sha256) and not is_sha256(package.sha256):
+    is_plain = re.fullmatch(r"[0-9A-Za-z]*", package.sha256)
+    if not is_sha256(package.sha256) and (is_plain or not is_file(package.sha256)):
         yield Problem(
             "mesh.package.sha256",
             "expected 64 hexadecimal digits, as sha256sum prints them, or the path of a file",

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from ...grammar import is_label_value, is_service_name
 from ..problems import Problem
 
-KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
-_LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 _LABEL_KEY = re.compile(
     r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
@@ -31,7 +29,7 @@ def check_locality(path: str, locality: str | None) -> Iterator[Problem]:
 def check_names(path: str, names: Iterable[str]) -> Iterator[Problem]:
     """Yield a problem for each name of a map that is not a DNS label beginning with a letter."""
     for name in names:
-        if not _DNS_LABEL.fullmatch(name):
+        if not is_service_name(name):
             yield Problem(
                 f"{path}.{name}",
                 "is not a DNS label: use up to 63 lower-case letters, digits and '-', "
@@ -66,8 +64,3 @@ def check_annotations(path: str, annotations: Mapping[str, str]) -> Iterator[Pro
             )
         elif key.startswith("pulumi.com/"):
             yield Problem(f"{path}.{key}", "is an instruction to Pulumi: leave it out")
-
-
-def is_label_value(value: str) -> bool:
-    """Return whether `value` is a valid value of a Kubernetes label; it may be empty."""
-    return len(value) <= 63 and _LABEL.fullmatch(value) is not None

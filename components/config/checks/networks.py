@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, ip_network
 from typing import NamedTuple
 
-from ...names import gateway_workload_name
+from ...names import gateway_machine_name, gateway_workload_name
 from ..docker import KindCluster
 from ..problems import Problem, suggestion
 from ..stack import Settings
@@ -69,6 +69,12 @@ def _check_gateway(settings: Settings, name: str) -> Iterator[Problem]:
         )
     elif gateway.machines < 1:
         yield Problem(f"{path}.machines", "must be at least 1")
+    elif len(longest := gateway_machine_name(name, gateway.machines)) > 63:
+        yield Problem(
+            path,
+            f"its machines have names such as {longest!r}, and host names have at most 63 "
+            f"characters: give the network a name that is {len(longest) - 63} shorter",
+        )
     elif not machines:
         yield Problem(path, "this network has no machine: leave the gateway out until it has one")
     elif not settings.has_subnets(name) and not isinstance(settings.cluster, KindCluster):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import permutations
 
+from ...grammar import KUBERNETES_NAME, is_domain, is_service_name, is_url_path
 from ...names import (
     INJECTION_LABEL,
     MACHINE_PORTS,
@@ -29,7 +30,8 @@ from ..workload import (
     WorkloadSettings,
     WorkloadVerification,
 )
-from .names import KUBERNETES_NAME, check_annotations, check_labels, check_locality, check_names
+from .names import check_annotations, check_labels, check_locality, check_names
+from .texts import check_image
 
 # First words of a port's name, by which Istio selects its protocol (istio.io: Protocol Selection).
 PROTOCOLS = frozenset(
@@ -39,9 +41,13 @@ PROTOCOLS = frozenset(
 APP_PROTOCOLS = PROTOCOLS | {"kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"}
 # Labels of namespaces that the program sets, or by which a mesh injects sidecars.
 _OWN_LABELS = {INJECTION_LABEL, REVISION_LABEL, NETWORK_LABEL, MANAGED_BY_LABEL, STACK_LABEL}
-_SECRET = re.compile(rf"{KUBERNETES_NAME.pattern}(\.{KUBERNETES_NAME.pattern}){{0,3}}")
 # k8s.io/apimachinery: resource.Quantity, without exponents.
 _QUANTITY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
+# k8s.io/kubernetes: pkg/apis/core/validation, ValidateContainerResourceName.
+_RESOURCE = re.compile(
+    r"cpu|memory|ephemeral-storage|hugepages-[0-9]+(Ki|Mi|Gi)|"
+    r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,51}[A-Za-z0-9])?"
+)
 _MAX_USER = 2**31 - 1
 # k8s.io/apimachinery: validation.IsHTTPHeaderName.
 _HEADER = re.compile(r"[-A-Za-z0-9]+")
@@ -151,7 +157,7 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
         yield from _check_service(f"{path}.services.{name}", service, workload)
     yield from _check_verify(f"{path}.verify", workload.verify, workload)
     for index, secret in enumerate(workload.image_pull_secrets):
-        if not _SECRET.fullmatch(secret):
+        if not is_domain(secret):
             yield Problem(
                 f"{path}.imagePullSecrets[{index}]",
                 f"{secret!r} is not a name of a Secret: use lower-case letters, digits, '-' "
@@ -172,6 +178,7 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
 
 
 def _check_pods(path: str, pods: Pods) -> Iterator[Problem]:
+    yield from check_image(f"{path}.image", pods.image)
     if pods.replicas < 0:
         yield Problem(f"{path}.replicas", "must not be negative")
     for key, quantities in (
@@ -179,6 +186,12 @@ def _check_pods(path: str, pods: Pods) -> Iterator[Problem]:
         ("limits", pods.resources.limits),
     ):
         for resource, quantity in quantities.items():
+            if not _RESOURCE.fullmatch(resource):
+                yield Problem(
+                    f"{path}.resources.{key}.{resource}",
+                    "is not a resource of a container: expected cpu, memory, ephemeral-storage, "
+                    "or one such as example.com/device",
+                )
             if not _QUANTITY.fullmatch(quantity):
                 yield Problem(
                     f"{path}.resources.{key}.{resource}",
@@ -267,6 +280,11 @@ def _check_probe(path: str, probe: Probe, workload: WorkloadSettings) -> Iterato
 def _check_http(path: str, http: HttpProbe) -> Iterator[Problem]:
     if not http.path.startswith("/"):
         yield Problem(f"{path}.path", f"must begin with '/'; got {http.path!r}")
+    elif not is_url_path(http.path):
+        yield Problem(
+            f"{path}.path",
+            f"{http.path!r} is not the path of a URL: write a space as %20, and so on",
+        )
     for name, value in http.headers.items():
         if not _HEADER.fullmatch(name):
             yield Problem(
@@ -324,9 +342,11 @@ def _check_verify(
 
 
 def _check_service(path: str, service: Service, workload: WorkloadSettings) -> Iterator[Problem]:
-    if not KUBERNETES_NAME.fullmatch(service.name):
+    if not is_service_name(service.name):
         yield Problem(
-            path, "is not a valid name of a Service: use lower-case letters, digits and '-'"
+            path,
+            "is not a valid name of a Service: use lower-case letters, digits and '-', "
+            "a letter first",
         )
     if service.existing:
         for key, is_set in (

@@ -1,7 +1,7 @@
-"""Removes a namespace, last of all, where nothing of others is in it. Else it stays.
+"""Removes a namespace, last of all, unless objects of others are in it.
 
-What keeps it is said on standard error, which Pulumi shows. It stays, too, while objects that
-this stack declares are in it: it may have been given away (`cluster.namespaces`).
+What keeps it is on standard error, which Pulumi shows. It also stays while objects that this stack
+declares are in it: it may be one of `cluster.namespaces` now.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Payload:
 
 
 def run(payload: Payload) -> None:
-    """Remove the namespace, or say what keeps it.
+    """Remove the namespace, or report what keeps it.
 
     Raises scripting.Failed where the cluster does not answer, or the namespace does not end.
     """
@@ -71,7 +71,7 @@ def run(payload: Payload) -> None:
             more = f" and {len(kept_by) - _SHOWN} more" if len(kept_by) > _SHOWN else ""
             names = ", ".join(sorted(kept_by)[:_SHOWN]) + more
             print(
-                f"the namespace {namespace} stays, because it holds {names}: if nobody needs them, "
+                f"the namespace {namespace} stays, because it holds {names}: if they are not needed, "
                 f"remove it with `kubectl delete namespace {namespace}`",
                 file=sys.stderr,
             )

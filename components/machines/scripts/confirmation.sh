@@ -9,7 +9,7 @@ arm() {
   sync "$BEFORE/armed" "$BEFORE"
 }
 
-# Starts what takes the join back if this process ends otherwise, or not in time. It is systemd's, so
+# Starts what takes the join back if this process ends otherwise, or not in time. It is systemd's:
 # it outlives the connection, the session and the computer that runs Pulumi.
 start_timer() {
   [ -n "$CONFIRM_S" ] || return 0
@@ -23,7 +23,7 @@ start_timer() {
 
 # The computer that runs Pulumi opens a second connection, by which confirm.sh removes the file.
 # Where nothing keeps the machine out any more (LET_IN) the end of this connection ends no join.
-# shellcheck disable=SC2034 # join.sh reads WAS_ACTIVE
+# shellcheck disable=SC2034 # join.sh reads them
 confirm() {
   [ -n "$CONFIRM_S" ] || return 0
   local file
@@ -31,7 +31,7 @@ confirm() {
   touch "$BEFORE/$file"
   # The agent of before must not come back where the cluster would let it in.
   if [ -n "$LET_IN" ]; then
-    WAS_ACTIVE=''
+    WAS_ACTIVE='' WAS_READY=''
     rm -f "$BEFORE/active"
   fi
   ASK=$CONFIRM_S GOES_ON=$LET_IN ask confirm "${file#*.}"

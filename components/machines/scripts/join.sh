@@ -7,9 +7,9 @@
 # NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), GATEWAY_PORT, TOKEN, FILES (a
 # tar in base64), PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S,
 # DEADLINE_S, DIGEST, REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the
-# machine's), ROLE (sidecar, which redirects the machine's traffic, or router), KEPT_OUT (1
-# where an entry of this program keeps the machine out of the mesh), ASK, CONFIRM_S (of
-# confirmation.sh); where startup.sh stands before this text, API_SERVER, ADDRESS and LOCALITY too.
+# machine's), ROLE (sidecar, which redirects the machine's traffic, or router), KEPT_OUT (1 where an
+# entry of this program keeps the machine out of the mesh), ASK, CONFIRM_S (of confirmation.sh);
+# where startup.sh stands before this text, API_SERVER, ADDRESS and LOCALITY too.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
 NEEDED_MIB=400 # of a package that is unpacked
 PHASE=''       # prepared: the agent runs on; stopped: the agent is stopped
@@ -713,7 +713,7 @@ is_ready_again() {
 before_failure() {
   local phase=$PHASE
   FAILED=1
-  rm -f "$BEFORE"/unconfirmed.*
+  rm -f "$BEFORE/unconfirmed.$$".*
   PHASE=''
   [ -n "$phase" ] || return 0
   # What comes now cannot be interrupted.

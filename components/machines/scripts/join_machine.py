@@ -30,6 +30,8 @@ from ..bundle import CONFIRMED, DEADLINE_S, WAIT_LIMIT_S, Bundle, confirm_script
 from ..entries import Entry
 from ..files import configuration_files
 from . import slots
+from .slot_decision import SlotRequest
+from .slot_lease import NoLease
 
 TOKEN_LIFETIME_S = WAIT_LIMIT_S + 3600
 """Seconds: the agent may start only after the wait for a slot."""
@@ -103,7 +105,7 @@ class _Join:
         self._payload, self._kubectl = payload, kubectl
         self._owner, self._bundle = payload.bundle.owner, payload.bundle
         self._held = contextlib.ExitStack()
-        self._slots: list[slots.SlotRequest] = []
+        self._slots: list[SlotRequest] = []
         self._before: Entry | None = None
         self._unconfirmed = ""
 
@@ -236,7 +238,7 @@ class _Join:
         request = replace(self._slot_request(), namespace=stamp.namespace, workload=stamp.workload, machine=stamp.machine)
         try:
             declared = slots.declared(self._kubectl, request)
-        except slots.NoLease:
+        except NoLease:
             return False  # no machine of that workload is in the stack any more
         return declared.is_in_stack and declared.registration in ("", stamp.registration)
 
@@ -260,7 +262,7 @@ class _Join:
         for each in requests:
             try:
                 is_alone = self._held.enter_context(slots.slot(self._kubectl, each, report, pause))
-            except slots.NoLease as error:
+            except NoLease as error:
                 if each is request:
                     return f"no {error}"
                 report(_last_leaves(each))  # no machine of the old workload is left in the stack
@@ -303,9 +305,9 @@ class _Join:
         self._unconfirmed = f"with the redirection on, a second SSH connection to it failed, so the join was taken back: {cause}"
         return f"no {self._unconfirmed}"
 
-    def _slot_request(self) -> slots.SlotRequest:
+    def _slot_request(self) -> SlotRequest:
         owner = self._owner
-        return slots.SlotRequest(
+        return SlotRequest(
             namespace=owner.namespace,
             workload=owner.workload,
             machine=owner.machine,
@@ -369,14 +371,14 @@ def report(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def _alone_restarts(request: slots.SlotRequest) -> str:
+def _alone_restarts(request: SlotRequest) -> str:
     return (
         f"machine {request.machine}: no other machine of the workload {request.namespace}/{request.workload} is "
         "in the mesh. Unless it has pods, its Services pause until this agent has restarted"
     )
 
 
-def _last_leaves(request: slots.SlotRequest) -> str:
+def _last_leaves(request: SlotRequest) -> str:
     return (
         f"machine {request.machine} leaves the workload {request.namespace}/{request.workload}, and no other "
         "machine of it is in the mesh. Unless it has pods, its Services have no endpoint from now on"

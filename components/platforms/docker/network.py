@@ -26,21 +26,35 @@ class DockerNetwork:
     cidr: IPv4Network
 
 
-def docker_network(stack: str, name: str, cidr: IPv4Network) -> DockerNetwork:
-    """Create the Docker network for the network `name` of a stack."""
-    docker_name = names.docker_name(stack, name)
+@dataclass(frozen=True, kw_only=True)
+class DockerNetworkArgs:
+    """What a Docker network is made from.
+
+    stack: the stack's name; Docker's names begin with it.
+    network: the stack's name of the network.
+    cidr: its addresses.
+    """
+
+    stack: str
+    network: str
+    cidr: IPv4Network
+
+
+def docker_network(name: str, args: DockerNetworkArgs) -> DockerNetwork:
+    """Create the Docker network for a network of a stack. name: the resource's name."""
+    docker_name = names.docker_name(args.stack, args.network)
     payload = create_network.Payload(
         name=docker_name,
-        cidr=str(cidr),
-        dynamic_cidr=str(configuration.dynamic_cidr(cidr)),
-        label=names.stack_label(stack),
+        cidr=str(args.cidr),
+        dynamic_cidr=str(configuration.dynamic_cidr(args.cidr)),
+        label=names.stack_label(args.stack),
     )
     command = commands.local_command(
-        names.network_resource_name(name),
+        name,
         commands.Script(create_network, payload),
         pulumi.ResourceOptions(delete_before_replace=True),
         delete=["docker", "network", "rm", docker_name],
-        options=commands.CommandOptions(triggers=[str(cidr)]),
+        options=commands.CommandOptions(triggers=[str(args.cidr)]),
     )
     created = commands.result(command, create_network.Result)
-    return DockerNetwork(name=name, docker_name=created.apply(lambda network: network.name), cidr=cidr)
+    return DockerNetwork(name=args.network, docker_name=created.apply(lambda network: network.name), cidr=args.cidr)

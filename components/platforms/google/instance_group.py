@@ -17,7 +17,7 @@ from ...config.google import GceInstanceGroup
 from ...istio.workload import Workload
 from ...names import STATUS_PORT, part_name
 from . import startup
-from .names import AUTOSCALER, BINDING, CONNECT_ROLE, CONNECTS, HEALTH, MANAGER, ROLE, TEMPLATE, resource_name
+from .names import AUTOSCALER, BINDING, CONNECT_ROLE, CONNECTS, HEALTH, MANAGER, ROLE, TEMPLATE, networks_child_name, resource_name
 from .network import GoogleNetworks
 
 ZONES = 3
@@ -28,7 +28,7 @@ def connect_role(networks: GoogleNetworks) -> projects.IAMCustomRole:
     """Declare the role that lets machines reach the API server, and nothing else."""
     stack = networks.stack
     return projects.IAMCustomRole(
-        CONNECT_ROLE,
+        networks_child_name(networks.name, CONNECT_ROLE),
         role_id=f"istioVmMesh_{''.join(letter if letter.isalnum() else '_' for letter in stack)}"[:64],
         title=f"istio-vm-mesh {stack}: machines that join by themselves",
         permissions=list(startup.PERMISSIONS),

@@ -79,7 +79,13 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
         allow_stopping_for_update=True,
         opts=pulumi.ResourceOptions.merge(
             opts,
-            pulumi.ResourceOptions(provider=networks.provider, delete_before_replace=True, depends_on=list(networks.ready)),
+            pulumi.ResourceOptions(
+                provider=networks.provider,
+                delete_before_replace=True,
+                # The provider would move it into another subnet in place, with another address.
+                replace_on_changes=["networkInterfaces[*].subnetwork"],
+                depends_on=list(networks.ready),
+            ),
         ),
     )
     address = instance.network_interfaces.apply(lambda interfaces: interfaces[0].network_ip or "")

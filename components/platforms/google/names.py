@@ -29,11 +29,18 @@ CONNECTS, ROLE, BINDING = "connects", "machines-role", "machines-binding"
 GKE, NODE_POOL = "gke", "nodes"
 """Of a cluster."""
 PROVIDER, CONNECT_ROLE = "provider", "fleet-role"
-"""Of the VPCs; and a whole name."""
+"""Of the VPCs."""
+NETWORKS = "google"
+"""The name of the component that a stack's VPCs belong to."""
 
 
 HOST_KEY_TYPES = {"ed25519": "ssh-ed25519", "ecdsa": "ecdsa-sha2-nistp256"}
 """The types of host keys in OpenSSH's words, by the setting `google.ssh.keyType`."""
+
+
+def networks_child_name(component: str, child: str) -> str:
+    """Return the resource name of what belongs to the VPCs of a component (`child_name`)."""
+    return child_name(component, NETWORKS, child)
 
 
 def balancer_name(workload: str) -> str:

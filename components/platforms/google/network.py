@@ -9,7 +9,7 @@ import pulumi
 from pulumi_gcp import Provider, compute, dns, serviceaccount
 
 from ...config.google import GkeCluster, Google
-from ...names import child_name, part_name
+from ...names import part_name
 from . import names
 from .firewall import FirewallRule
 
@@ -18,6 +18,7 @@ from .firewall import FirewallRule
 class GoogleNetworks:
     """What clusters and machines on Google Cloud need.
 
+    name: the name of the component that made them.
     stack: the stack's name; names on Google Cloud begin with it.
     settings: project, region, subnets and SSH.
     provider: the provider of everything on Google Cloud.
@@ -28,6 +29,7 @@ class GoogleNetworks:
     connected: NAT and peering exist. ready: the firewall rules exist as well.
     """
 
+    name: str
     stack: str
     settings: Google
     provider: Provider
@@ -85,6 +87,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         rules = [self._rule(rule, vpcs, accounts) for rule in args.firewall_rules]
         gateway, address = self._gateway(cluster, vpcs, subnets) if cluster else (None, None)
         self.networks = GoogleNetworks(
+            name=name,
             stack=args.stack,
             settings=google,
             provider=provider,
@@ -99,7 +102,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _child_name(self, child: str) -> str:
-        return child_name(self._name, "google", child)
+        return names.networks_child_name(self._name, child)
 
     def _subnet(self, name: str, network: compute.Network) -> compute.Subnetwork:
         """Create a subnet. The cluster's has the CIDRs of pods and Services, in a fixed order."""

@@ -594,8 +594,8 @@ call_by_chance() {
     note "$cause"
   elif [ ${#failed[@]} = 0 ] && is_identified && is_never_chosen; then
     object="VirtualService or DestinationRule of $SERVICE"
-    cause="$number calls by the name $SERVICE port $PORT were answered, but none by $missing:"
-    cause+=" the routes for it choose other endpoints"
+    cause="$number calls by the name $SERVICE port $PORT were answered, but none by"
+    cause+=" ${missing/#ranges/an endpoint in ${RANGES//,/ or }}: $(reason_to_pass_over)"
     echo "$CALLER: $cause" >&2
   else
     cause=$(chance_problem)
@@ -606,22 +606,42 @@ call_by_chance() {
 
 # Whether the proxy has the missing endpoints, and has not even tried them.
 is_never_chosen() {
-  local endpoint address is_any=''
+  local endpoint list
   [ -n "$missing" ] || return 1
-  if [ "$missing" = ranges ]; then
-    for endpoint in "${!now[@]}"; do
-      in_ranges "$endpoint" || continue
-      is_any=1
-      if ((tried[$endpoint] > 0)); then return 1; fi
-    done
-    [ -n "$is_any" ]
-    return
-  fi
-  for address in $(resolve "$missing"); do
-    is_any=1
-    if ((${tried[$address]:-1} > 0)); then return 1; fi
+  read -ra list < <(missing_ones)
+  for endpoint in "${list[@]}"; do
+    if ((tried[$endpoint] > 0)); then return 1; fi
   done
-  [ -n "$is_any" ]
+  [ ${#list[@]} -gt 0 ]
+}
+
+# Prints why the proxy chooses others than the missing endpoints.
+reason_to_pass_over() {
+  local endpoint priority
+  while read -r endpoint priority; do
+    if ((priority > 0)) && [[ " $(missing_ones) " == *" $endpoint "* ]]; then
+      echo "others come first, because they are nearer (a DestinationRule with outlier detection" \
+        "prefers them): state the locality of the machine, or switch localityLbSetting off there"
+      return
+    fi
+  done < <(direct_curl --max-time 5 "$ADMIN/clusters" |
+    sed -n "s/^outbound|$PORT||$SERVICE::\([0-9.]*:[0-9]*\)::priority::/\1 /p")
+  echo "the routes for it choose other endpoints"
+}
+
+# Prints the missing endpoints that the proxy was given, in a line.
+missing_ones() {
+  local endpoint list=()
+  if [ "$missing" != ranges ]; then
+    for endpoint in $(resolve "$missing"); do
+      if [ -n "${now[$endpoint]+x}" ]; then list+=("$endpoint"); fi
+    done
+  else
+    for endpoint in "${!now[@]}"; do
+      if in_ranges "$endpoint"; then list+=("$endpoint"); fi
+    done
+  fi
+  echo "${list[*]}"
 }
 
 # Prints the first endpoint, or the ranges, that have not answered; nothing if all have.
@@ -652,10 +672,7 @@ chance_problem() {
   done
   silent=$missing
   if [ "$missing" = ranges ]; then
-    silent=''
-    for endpoint in "${!now[@]}"; do
-      if in_ranges "$endpoint"; then silent=$endpoint; fi
-    done
+    read -r silent _ < <(missing_ones)
     [ -n "$silent" ] || {
       echo "the proxy was given no endpoint in ${RANGES//,/ or } for $SERVICE (but ${!now[*]}):" \
         "are the workload's pods ready, and is their network labelled rightly" \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -37,6 +38,8 @@ def _plan(options: argparse.Namespace) -> int:
         stack=stack, level=Level(options.level), base=options.base, destroy=options.destroy
     )
     plan = levels.plan(request)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale: forges read nothing else
     try:
         _show(plan, options)
         sys.stdout.flush()

@@ -10,7 +10,6 @@ from .forge import cli as forge
 
 NOTHING, FAILED, CHANGES, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes. A wrong command line ends with 1, because 2 says that there are changes."""
-LEVELS = ("files", "state", "live")
 
 EPILOG = """\
 levels: files compares the stack file and the program with those at the base; it reads no cloud,
@@ -51,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--destroy", action="store_true", help="what `pulumi destroy` does instead")
     top.add_argument(
         "--level",
-        choices=LEVELS,
+        choices=forge.LEVELS,
         default="state",
         help="the highest level to try (default: %(default)s)",
     )

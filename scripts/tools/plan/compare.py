@@ -154,7 +154,18 @@ def compare(
         picture=after,
         former=before,
     )
+    if plan.error:
+        return refused(plan)
     return replace(plan, verdict=verdict_of(plan))
+
+
+def refused(plan: Plan) -> Plan:
+    """Return the plan of an update that fails before it changes anything: the cause alone.
+
+    plan: with the cause.
+    """
+    kept = ("stack", "level", "base", "head", "destroy", "degraded", "error", "program", "former")
+    return Plan(verdict=Verdict.REFUSED, **{name: getattr(plan, name) for name in kept})
 
 
 # ---- Machines.
@@ -293,7 +304,7 @@ def _change(was: Placed, now: Placed, effects: Effects) -> MachineChange | None:
         reasons = tuple(
             reason
             for reason in (*_of_host(restart), *register)
-            if reason.key not in ("address", "registration")
+            if reason.key not in ("address", "locality", "registration")
         )
         return replace(
             change,

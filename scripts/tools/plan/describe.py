@@ -1,25 +1,54 @@
-"""`python -m tools.plan.describe --root DIRECTORY --stack NAME`: what a program declares, as JSON.
+"""What programs declare. `python -m tools.plan.describe --stack NAME --output DIR CHECKOUT...`
 
-It runs the program of a checkout under mocks: no cloud, cluster, state, plugin or secret is read or
-changed. The parent process gives it a directory of its own for HOME and private files, and an
-environment without credentials (`levels.describe`). Standard output is one line of JSON:
-`resources` (`resources.Resource`), `machine_files` (digests by role and path), `local_files`
-(paths that the stack file names), or `problems`, one line each, where the program refuses the file.
+It runs the program of each checkout under mocks: no cloud, cluster, state, plugin or secret is read
+or changed. The parent process gives it a directory of its own for HOME and private files, and an
+environment without credentials (`files.describe`). For the checkout of number N it writes
+`N.json`: `resources` (`resources.Resource`), `machine_files` (digests by role and path),
+`local_files` (paths that the stack file names), or `problems`, one line each, where the program
+refuses the file. What the program prints is in `N.log`.
+
+Pulumi's SDKs take most of the time, so they are imported once. A process for each checkout is
+forked then, because each has its own modules `components`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import gc
 import hashlib
+import importlib
 import json
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+SDKS = (
+    "pulumi.dynamic",
+    "pulumi_command.local",
+    "pulumi_kubernetes.apiextensions",
+    "pulumi_kubernetes.apps.v1",
+    "pulumi_kubernetes.coordination.v1",
+    "pulumi_kubernetes.core.v1",
+    "pulumi_kubernetes.helm.v3",
+    "pulumi_kubernetes.meta.v1",
+    "pydantic.fields",
+    "tools.plan.mocks",
+    "tools.mock_engine",
+)
+"""What programs import that takes long. What is missing here is imported for each checkout."""
+GOOGLE_SDKS = (
+    "pulumi_gcp.compute",
+    "pulumi_gcp.container",
+    "pulumi_gcp.dns",
+    "pulumi_gcp.projects",
+    "pulumi_gcp.serviceaccount",
+    "pulumi_kubernetes.rbac.v1",
+)
+"""The same for stacks that have the key `google`."""
 LOCAL_PATHS = ("sha256", "charts", "gatewayApi", "kubeconfig", "privateKey")
 """Keys of a stack file whose values may be paths on the computer that runs Pulumi."""
 
@@ -143,17 +172,58 @@ def _without_secrets(value: Any) -> Any:
     return [_without_secrets(item) for item in value] if isinstance(value, list) else value
 
 
+def _import_sdks(stack: str, roots: list[Path]) -> None:
+    """Import what the programs share. Nothing of a checkout runs here."""
+    files = (root / "stacks" / f"Pulumi.{stack}.yaml" for root in roots)
+    google = any(b"istio-vm-mesh:google" in file.read_bytes() for file in files if file.exists())
+    for name in (*SDKS, *(GOOGLE_SDKS if google else ())):
+        # What is lazy is loaded at the first look (pulumi/_utils.py, `_LazyModule`).
+        getattr(importlib.import_module(name), "__all__", None)
+
+
+def _start(number: int, root: Path, stack: str, output: Path) -> int:
+    """Describe a checkout in a process of its own; return the process's number."""
+    if child := os.fork():
+        return child
+    code = 1
+    try:
+        log = os.open(output / f"{number}.log", os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        home, written = output / f"home-{number}", output / f"{number}.part"
+        home.mkdir()
+        os.environ.update({"HOME": str(home), "XDG_STATE_HOME": str(home / "state")})
+        os.chdir(root)
+        sys.path.insert(0, str(root))
+        written.write_text(json.dumps(describe(root, stack)))
+        written.rename(output / f"{number}.json")
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # what the parent process registered to run at its end is not the child's
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Print the description; return the exit code."""
-    parser = argparse.ArgumentParser(description="Prints what a program declares, as JSON.")
-    parser.add_argument("--root", type=Path, required=True, help="the checkout")
+    """Write the descriptions; return the exit code."""
+    parser = argparse.ArgumentParser(description="Writes what programs declare, as JSON.")
     parser.add_argument("--stack", required=True, help="the stack")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="of the files")
+    parser.add_argument("checkouts", nargs="+", type=Path, metavar="CHECKOUT", help="a directory")
     options = parser.parse_args(arguments)
-    os.chdir(options.root)
     warnings.simplefilter("ignore")
-    with contextlib.redirect_stdout(sys.stderr):
-        described = describe(options.root, options.stack)
-    print(json.dumps(described))
+    gc.disable()  # thousands of classes of the SDKs: collections would take a sixth of the time
+    _import_sdks(options.stack, options.checkouts)
+    gc.freeze()
+    gc.enable()
+    children = [
+        _start(number, root, options.stack, options.output)
+        for number, root in enumerate(options.checkouts)
+    ]
+    for child in children:
+        os.waitpid(child, 0)
     return 0
 
 

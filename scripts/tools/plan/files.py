@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from .model import Degraded, Level, Mark, MeshPicture, Plan, PlanError, ProgramC
 from .resources import Resource
 
 TIMEOUT_S = 120
-"""Seconds for one description: a hundred times what it takes."""
+"""Seconds for the descriptions: fifty times what they take."""
 PASSED_ON = ("LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR")
 """Variables that a description gets, besides its own PATH and HOME. None holds a credential."""
 
@@ -48,57 +49,51 @@ class Description:
         return picture.decode(stack, self.resources, self.machine_files)
 
 
-def start(root: Path, stack: str, contexts: ExitStack) -> subprocess.Popen[str]:
-    """Start the program of a checkout under mocks, in a process that has nothing of this one's.
+Side = Description | DescriptionError
 
-    contexts: the process, which `ended` waits for, ends with them.
+
+def describe(stack: str, *checkouts: Path) -> list[Side]:
+    """Run the programs of checkouts under mocks, in processes that have nothing of this one's.
+
+    Returns for each what it declares, or why there is nothing.
     """
-    private = contexts.enter_context(tempfile.TemporaryDirectory(prefix="istio-vm-mesh-plan-"))
-    process = contexts.enter_context(
-        subprocess.Popen(
-            [sys.executable, "-m", "tools.plan.describe", "--root", str(root), "--stack", stack],
-            env=_environment(Path(private), root),
-            cwd=private,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-    )
-    contexts.callback(_end, process)
-    return process
+    command = [sys.executable, "-m", "tools.plan.describe", "--stack", stack]
+    with tempfile.TemporaryDirectory(prefix="istio-vm-mesh-plan-") as name:
+        directory = Path(name)
+        with (
+            (directory / "log").open("wb") as log,
+            subprocess.Popen(
+                [*command, "--output", name, *map(str, checkouts)],
+                env=_environment(directory),
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # its children end with it
+            ) as process,
+        ):
+            try:
+                process.wait(TIMEOUT_S)
+                late = ""
+            except subprocess.TimeoutExpired:
+                late = f"the program did not end within {TIMEOUT_S} seconds"
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        return [_read(directory, number, late) for number in range(len(checkouts))]
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.wait()
+def _read(directory: Path, number: int, late: str) -> Side:
+    """Return what the program of a checkout declares. late: why it may have written nothing."""
+    with contextlib.suppress(FileNotFoundError):
+        return decode((directory / f"{number}.json").read_text())
+    logs = (directory / f"{number}.log", directory / "log")
+    texts = [log.read_text(errors="replace") for log in logs if log.exists()]
+    words = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+    return DescriptionError(late or (words[-1] if words else "it ended without a description"))
 
 
-def ended(process: subprocess.Popen[str]) -> Description | DescriptionError:
-    """Return what a program printed that was started, or why there is nothing."""
-    try:
-        output, messages = process.communicate(timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return DescriptionError(f"the program did not end within {TIMEOUT_S} seconds")
-    lines = output.splitlines()
-    if process.returncode or not lines:
-        words = [line.strip() for line in messages.splitlines() if line.strip()]
-        return DescriptionError(
-            words[-1] if words else f"it ended with status {process.returncode}"
-        )
-    try:
-        return decode(lines[-1])
-    except (
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:  # a program that prints something else
-        return DescriptionError(f"the description has another form than expected: {error!r}")
-
-
-def _environment(private: Path, root: Path) -> dict[str, str]:
+def _environment(private: Path) -> dict[str, str]:
     """Return variables without credentials, and with an `ssh` that nothing calls.
 
     The program refuses machines where ssh is not on PATH; nothing is connected to here.
@@ -108,18 +103,16 @@ def _environment(private: Path, root: Path) -> dict[str, str]:
     ssh = programs / "ssh"
     ssh.write_text("#!/bin/sh\nexit 1\n")
     ssh.chmod(0o700)
-    tools = PYTHONPATH.split(os.pathsep)[0]
     return {
         **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
         "PATH": os.pathsep.join([str(programs), os.defpath]),
         "HOME": str(private),
-        "XDG_STATE_HOME": str(private / "state"),
-        "PYTHONPATH": os.pathsep.join([tools, str(root)]),
+        "PYTHONPATH": PYTHONPATH.split(os.pathsep)[0],
     }
 
 
 def decode(text: str) -> Description:
-    """Return a description from the line that `describe` prints."""
+    """Return a description from the JSON that `describe` writes."""
     values = json.loads(text)
     return Description(
         resources=tuple(
@@ -137,24 +130,24 @@ def plan(stack: str, base: str | None, destroy: bool) -> Plan:
 
     destroy: against nothing: what `pulumi destroy` removes of what the stack file declares.
     """
-    with ExitStack() as contexts:
-        here = start(ROOT, stack, contexts)
-        if destroy:
-            return replace(_destroyed(stack, ended(here)), head=_head())
+    if destroy:
+        [declared] = describe(stack, ROOT)
+        return replace(_destroyed(stack, declared), head=_head())
+    with tempfile.TemporaryDirectory(prefix="istio-vm-mesh-base-") as directory:
+        root = Path(directory)
         try:
             commit = git.merge_base(base or git.default_base())
-            root = contexts.enter_context(tempfile.TemporaryDirectory(prefix="istio-vm-mesh-base-"))
-            git.extract(commit, Path(root))
+            git.extract(commit, root)
         except git.GitError as error:
-            return _without_base(stack, ended(here), str(error))
+            [after] = describe(stack, ROOT)
+            return _without_base(stack, after, str(error))
         # A stack that has no file there has nothing.
-        exists = (Path(root) / "stacks" / f"Pulumi.{stack}.yaml").exists()
-        there = start(Path(root), stack, contexts) if exists else None
-        head, after = _head(), ended(here)
-        before = ended(there) if there else Description()
-        named = after.local_files if isinstance(after, Description) else ()
-        changed = program.changes(commit, tuple(path for path in named if _is_inside(path)))
-        return replace(compared(stack, before, after, changed), base=commit, head=head)
+        exists = (root / "stacks" / f"Pulumi.{stack}.yaml").exists()
+        after, *others = describe(stack, ROOT, *([root] if exists else []))
+    before = others[0] if others else Description()
+    named = after.local_files if isinstance(after, Description) else ()
+    changed = program.changes(commit, tuple(path for path in named if _is_inside(path)))
+    return replace(compared(stack, before, after, changed), base=commit, head=_head())
 
 
 def _head() -> str:
@@ -164,7 +157,7 @@ def _head() -> str:
         return ""
 
 
-def _without_base(stack: str, after: Description | DescriptionError, reason: str) -> Plan:
+def _without_base(stack: str, after: Side, reason: str) -> Plan:
     """Return the plan of a checkout that can be compared with nothing: its mesh, and why."""
     if isinstance(after, DescriptionError) or after.problems:
         return _refused(stack, after)
@@ -179,7 +172,7 @@ def _is_inside(path: str) -> bool:
     return not Path(path).is_absolute() and not path.startswith(("~", "..")) and ":" not in path
 
 
-def _destroyed(stack: str, before: Description | DescriptionError) -> Plan:
+def _destroyed(stack: str, before: Side) -> Plan:
     if isinstance(before, DescriptionError) or before.problems:
         return _refused(stack, before)
     operations = resources.operations(before.resources, ())
@@ -187,7 +180,7 @@ def _destroyed(stack: str, before: Description | DescriptionError) -> Plan:
     return replace(plan, destroy=True)
 
 
-def _refused(stack: str, side: Description | DescriptionError) -> Plan:
+def _refused(stack: str, side: Side) -> Plan:
     kind, lines = (
         ("program", (str(side),))
         if isinstance(side, DescriptionError)
@@ -199,8 +192,8 @@ def _refused(stack: str, side: Description | DescriptionError) -> Plan:
 
 def compared(
     stack: str,
-    before: Description | DescriptionError,
-    after: Description | DescriptionError,
+    before: Side,
+    after: Side,
     changed: tuple[ProgramChange, ...] = (),
 ) -> Plan:
     """Return the plan of two descriptions, or of the failures of them.

@@ -22,7 +22,7 @@ class GitError(Exception):
 
 
 def _call(*words: str, root: Path = ROOT) -> bytes:
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(
             ["git", *words],
@@ -33,7 +33,9 @@ def _call(*words: str, root: Path = ROOT) -> bytes:
             check=False,
         )
     except FileNotFoundError:
-        raise GitError("git is not on PATH: install it") from None
+        raise GitError("git is not on PATH, so nothing can be compared: install it") from None
+    if b"not a git repository" in done.stderr:
+        raise GitError(f"{root} is no clone of a repository, so nothing can be compared")
     if done.returncode:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise GitError(f"`git {words[0]}` failed: {lines[-1] if lines else 'it gave no reason'}")
@@ -51,7 +53,11 @@ def head() -> str:
 
 
 def default_base() -> str:
-    """Return what to compare with: the target of a pull request, else the main branch."""
+    """Return what to compare with: the target of a pull request, else the main branch.
+
+    Raises GitError.
+    """
+    _require()
     target = os.environ.get("GITHUB_BASE_REF") or os.environ.get(
         "CI_MERGE_REQUEST_TARGET_BRANCH_NAME"
     )
@@ -63,23 +69,34 @@ def default_base() -> str:
         except GitError:
             continue
         return name
-    raise GitError("there is no branch to compare with: give one with --base")
+    raise GitError(f"there is no branch to compare with: name one with --base{_shallow()}")
 
 
 def merge_base(reference: str) -> str:
     """Return the commit at which the checkout left `reference`. Raises GitError."""
+    _require()
     try:
-        commit = _line("rev-parse", "--verify", f"{reference}^{{commit}}")
+        commit = _line("rev-parse", "--verify", "--end-of-options", f"{reference}^{{commit}}")
     except GitError:
-        raise GitError(
-            f"there is no commit {reference} here: fetch it (in CI: a checkout with fetch-depth 0)"
-        ) from None
+        problem = f"there is no branch or commit {reference} here: correct --base, or fetch it"
+        raise GitError(f"{problem}{_shallow()}") from None
     try:
         return _line("merge-base", commit, "HEAD")
     except GitError:
-        raise GitError(
-            f"{reference} and the checkout have no common commit: fetch both (in CI: fetch-depth 0)"
-        ) from None
+        raise GitError(f"{reference} and this branch have no common commit{_shallow()}") from None
+
+
+def _require() -> None:
+    """Raise GitError where there is no git, or no repository."""
+    _call("rev-parse", "--git-dir")
+
+
+def _shallow() -> str:
+    """Return what may be missing of a clone, for the end of a message."""
+    if _line("rev-parse", "--is-shallow-repository") != "true":
+        return ""
+    fix = "`git fetch --unshallow`; in a job, fetch-depth 0 (GitHub) or GIT_DEPTH 0 (GitLab)"
+    return f". The clone is shallow: {fix}"
 
 
 def extract(commit: str, directory: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from components import config
+from components.config import reader
 from components.config.problems import SettingsError
 from components.config.rules import Rules
 
-from . import files, git, program, rules, state
-from .compare import verdict_of
+from . import compare, files, git, program, rules, state
 from .model import Degraded, Level, Plan, PlanError, Verdict
 from .progress import reported
+from .resources import mapping, value_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ def plan(request: Request) -> Plan:
     complete = _with_rules(_at_level(request), request.stack)
     if complete.verdict is Verdict.PROGRAM:
         return complete
-    return replace(complete, verdict=verdict_of(complete))
+    return replace(complete, verdict=compare.verdict_of(complete))
 
 
 def _at_level(request: Request) -> Plan:
@@ -49,6 +52,8 @@ def _at_level(request: Request) -> Plan:
         if error.lines and plan.error is None:
             kind = "refused" if error.refused else "preview"
             plan = replace(plan, error=PlanError(kind=kind, lines=error.lines))
+        if error.refused:
+            plan = compare.refused(plan)
         return replace(plan, degraded=degraded)
     plan = _with_commits(plan, request)
     if request.level is not Level.LIVE:
@@ -72,18 +77,15 @@ def _of_files(request: Request) -> Plan:
 def _with_commits(plan: Plan, request: Request) -> Plan:
     """Return a plan with the commits, and with what differs in the program between them."""
     try:
-        head = git.head()
+        plan = replace(plan, head=git.head())
         if request.destroy:
-            return replace(plan, head=head)
+            return plan
         base = git.merge_base(request.base or git.default_base())
-        return replace(
-            plan,
-            base=base,
-            head=head,
-            program=program.of_operations(program.changes(base), plan.operations),
-        )
-    except git.GitError:
-        return plan
+        changed = program.of_operations(program.changes(base), plan.operations)
+        return replace(plan, base=base, program=changed)
+    except git.GitError as error:
+        missing = Degraded(level=Level.FILES, reason=str(error))
+        return replace(plan, degraded=(*plan.degraded, missing))
 
 
 def _with_rules(plan: Plan, stack: str) -> Plan:
@@ -93,4 +95,19 @@ def _with_rules(plan: Plan, stack: str) -> Plan:
         settings = config.load_file(stack).rules
     except SettingsError:
         settings = Rules()
-    return replace(plan, broken=rules.broken_rules(plan, settings))
+    return replace(plan, broken=rules.broken_rules(plan, settings, _former_reasons(plan, stack)))
+
+
+def _former_reasons(plan: Plan, stack: str) -> dict[str, str] | None:
+    """Return why the stack file disables rules at the base; None where there is no base."""
+    if not plan.base:
+        return None
+    with TemporaryDirectory(prefix="istio-vm-mesh-base-") as directory:
+        file = Path(directory) / f"Pulumi.{stack}.yaml"
+        try:
+            file.write_text(git.text(plan.base, f"stacks/{file.name}"))
+            # As it is: the program of the base may know other settings.
+            disabled = value_at(reader.read_file(stack, file.parent), "rules.disabled")
+        except (git.GitError, SettingsError):
+            return None
+    return {str(rule): str(reason) for rule, reason in mapping(disabled).items()}

@@ -14,6 +14,7 @@ from typing import Any
 from pulumi.runtime import mocks
 
 from . import resources
+from .resources import mapping
 
 
 def made_up(name: str) -> str:
@@ -132,5 +133,7 @@ def _joined(name: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     payload = resources.payload(
         resources.Resource(type=resources.COMMAND, name=name, inputs=inputs)
     )
-    compared = (payload.get("bundle"), payload.get("root_sha256")) if payload else inputs
+    of_machine = dict(mapping(payload.get("bundle")))
+    of_machine.pop("confirm_s", None)  # nothing on the machine depends on it
+    compared = (of_machine, payload.get("root_sha256")) if payload else inputs
     return {"digest": resources.digest(compared), "changes": payload.get("changes", "")}

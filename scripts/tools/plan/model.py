@@ -134,8 +134,7 @@ class MachinePicture:
     register: what istiod copies at registration; a change of one registers it anew.
     changes: what has its join run again without a restart.
     digest: of all that its agent is restarted for, as the join compares it; "" where not known.
-    leaves: whether it leaves over SSH when it is removed. stays: whether it exists afterwards.
-    forgotten: whether nothing connects to it any more.
+    stays: whether it exists afterwards. forgotten: whether nothing connects to it any more.
     undrained_with: the resource with whose deletion it leaves without a drain; "" for none.
     """
 
@@ -149,7 +148,6 @@ class MachinePicture:
     register: tuple[Fact, ...] = ()
     changes: tuple[Fact, ...] = ()
     digest: str = ""
-    leaves: bool = True
     stays: bool = False
     forgotten: bool = False
     undrained_with: str = ""
@@ -208,7 +206,6 @@ class WorkloadPicture:
     role: "sidecar", or "router" of a network's gateway.
     max_unavailable: as the setting says: "25%", "2". at_once: agents that may be stopped at once.
     strict: whether it refuses plaintext by what this program declares.
-    fail_closed: whether its machines refuse connections that nothing redirects.
     """
 
     name: str
@@ -220,7 +217,6 @@ class WorkloadPicture:
     max_unavailable: str = ""
     at_once: int = 1
     strict: bool = True
-    fail_closed: bool = False
     machines: tuple[MachinePicture, ...] = ()
     services: tuple[ServicePicture, ...] = ()
 
@@ -302,18 +298,13 @@ class CostPart:
 class MeshPicture:
     """A mesh as one side of a plan has it.
 
-    stack: its name. platform: of its cluster. adopted: whether the mesh is another's.
-    mesh: its ID; "" where it is adopted and nothing reads it.
+    stack: its name.
     protected: whether the cluster refuses deletion; None where the platform has no such thing.
     verified: the workloads that an update verifies. warned: those whose failure is a warning.
-    machine_files: a digest of the scripts and units that machines get, by role, as `Fact`s.
     cost: parts of the monthly cost; empty where nothing is paid to a cloud.
     """
 
     stack: str
-    platform: str = ""
-    mesh: str = ""
-    adopted: bool = False
     protected: bool | None = None
     networks: tuple[NetworkPicture, ...] = ()
     workloads: tuple[WorkloadPicture, ...] = ()
@@ -323,7 +314,6 @@ class MeshPicture:
     verified: tuple[str, ...] = ()
     warned: tuple[str, ...] = ()
     cost: tuple[CostPart, ...] = ()
-    machine_files: tuple[Fact, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -553,12 +543,14 @@ class BrokenRule:
 
     rule: its key in `rules:`. subject: what breaks it. facts: what it is, for the sentence.
     excepted: the reason of the stack file for switching the rule off; "" where it holds.
+    new: whether the stack file holds it to the rule at the base, or gives another reason there.
     """
 
     rule: str
     subject: str
     facts: tuple[str, ...] = ()
     excepted: str = ""
+    new: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from components import mesh_facts, names
 from components.existing_objects import endpoint_port
-from components.machines.scripts.slots import limit_of
+from components.machines.scripts.slot_decision import limit_of
 from components.versions import numbers, version_in
 
 from . import cost, facts, openings, resources
@@ -78,7 +78,6 @@ def decode(
     declared: the workloads of instance groups, for those whose resources do not say it yet.
     """
     graph = Graph.of(listed)
-    of_mesh, (_, adopted) = facts_of_mesh(graph), _pods_network(graph)
     files = {role: facts.files_fact(paths) for role, paths in (machine_files or {}).items()}
     workloads = _workloads(graph, files, declared or {})
     verifications = {
@@ -89,9 +88,6 @@ def decode(
     cluster = next(iter(graph.of_type(resources.CLUSTER)), None)
     mesh = MeshPicture(
         stack=stack,
-        platform=_platform(graph),
-        mesh=str(of_mesh.get("mesh_id", "")),
-        adopted=adopted,
         protected=bool(cluster.inputs.get("deletionProtection", True)) if cluster else None,
         workloads=workloads,
         openings=openings.decode(graph.resources),
@@ -101,14 +97,13 @@ def decode(
             name for name, each in verifications.items() if resources.payload(each).get("warn_only")
         ),
         cost=cost.parts(graph.resources),
-        machine_files=tuple(Fact(key=role, value=value) for role, value in sorted(files.items())),
     )
     return with_services(mesh, graph)
 
 
 def with_services(mesh: MeshPicture, graph: Graph) -> MeshPicture:
     """Return a mesh with its networks, paths and Services, which follow from where machines are."""
-    pods_network, _ = _pods_network(graph)
+    pods_network = _pods_network(graph)
     inhabited = {
         machine.network for each in mesh.workloads for machine in each.machines if machine.network
     }
@@ -140,31 +135,18 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) and value != UNKNOWN else ""
 
 
-def _platform(graph: Graph) -> str:
-    types = {each.type for each in graph.resources}
-    if resources.CLUSTER in types:
-        return "gke"
-    created = any(
-        resources.runs(each, "platforms/docker/scripts/create_cluster.py")
-        for each in graph.of_type(resources.COMMAND)
-    )
-    if created:
-        return "kind"
-    return "existing" if resources.CLUSTER_CHECK in types else ""
+def _pods_network(graph: Graph) -> str:
+    """Return the network of the cluster's pods.
 
-
-def _pods_network(graph: Graph) -> tuple[str, bool]:
-    """Return the network of the cluster's pods, and whether the mesh is another's.
-
-    The network is called as the stack calls it: in a mesh of others it may have no name.
+    It is called as the stack calls it: in a mesh of others it may have no name.
     """
     for each in graph.of_type(resources.MESH_READING):
-        return str(json.loads(each.inputs["wanted"])["network"]), True
+        return str(json.loads(each.inputs["wanted"])["network"])
     for each in graph.of_type(resources.NAMESPACE):
         labels = mapping(value_at(each.inputs, "metadata.labels"))
         if names.NETWORK_LABEL in labels:
-            return str(labels[names.NETWORK_LABEL]), False
-    return "", False
+            return str(labels[names.NETWORK_LABEL])
+    return ""
 
 
 def _networks(graph: Graph, pods_network: str, inhabited: set[str]) -> tuple[NetworkPicture, ...]:
@@ -252,11 +234,6 @@ def _workloads(
                 max_unavailable=limit,
                 at_once=limit_of(limit, len(in_slots)) if limit else 1,
                 strict=_is_strict(graph, namespace, str(of_mesh.get("root_namespace", ""))),
-                fail_closed=any(
-                    fact.key == "fail-closed" and fact.value in ("true", "1")
-                    for machine in mine
-                    for fact in machine.restart
-                ),
                 machines=tuple(sorted(mine, key=lambda machine: machine.name)),
             )
         )
@@ -309,7 +286,7 @@ def _machine(
     entry = _text(registered.get("entry"))
     # Machines in the network of pods that has no name name none either.
     named = of_join.network or _network_in(entry, owner[1], address)
-    network = named or (_pods_network(graph)[0] if of_join.restart else "")
+    network = named or (_pods_network(graph) if of_join.restart else "")
     # The machine's identity: of what this program created, another one whenever it is recreated.
     identity = _text(registered.get("identity"))
     done = resources.result(join) if join and not files else {}
@@ -329,7 +306,6 @@ def _machine(
         register=of_join.register,
         changes=of_join.changes,
         digest=str(done.get("digest", "")),
-        leaves="leave" in leaving or host is None,
         stays=host is None,
         forgotten=bool(registered.get("forgotten"))
         or bool((leaving.get("leave") or {}).get("forget")),
@@ -392,7 +368,6 @@ def _group(
         count=number(value_at(scaler.inputs, "autoscalingPolicy.minReplicas")) if scaler else 0,
         restart=of_group.restart,
         register=of_group.register,
-        leaves=False,
     )
     owner = (values.get("NAMESPACE", ""), values.get("WORKLOAD", ""))
     return owner if owner[1] else declared.get(component.name, owner), picture

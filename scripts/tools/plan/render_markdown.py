@@ -87,9 +87,12 @@ def _fitting(lines: tuple[str, ...], size: int) -> tuple[str, ...]:
 
 
 def _blocks(plan: Plan) -> Iterator[_Block]:
-    broken = words.broken_rules(plan)
-    if broken.lines:
-        yield _block(broken.lines, f"### ❌ {broken.title}")
+    for first, sign in (
+        (words.broken_rules(plan), "❌"),
+        (words.newly_disabled_rules(plan), "⚠️"),
+    ):
+        if first.lines:
+            yield _block(first.lines, f"### {sign} {first.title}")
     yield _Block(lines=tuple(_head(plan)))
     for section in (*words.sections(plan), words.disabled_rules(plan)):
         if section.lines:

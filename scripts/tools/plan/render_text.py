@@ -24,6 +24,13 @@ STYLES: dict[Verdict, str] = {
 }
 
 
+class _Console(Console):
+    """A console that leaves a reader that went away to its caller; Rich would end with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # Rich calls this where it has caught BrokenPipeError
+
+
 class _Line(NamedTuple):
     """A line to print. hanging: by how many columns its further lines are indented."""
 
@@ -38,7 +45,7 @@ def show(plan: Plan, *, verbose: bool = False, console: Console | None = None) -
 
     verbose: with all resources and their differences. console: default: standard output.
     """
-    console = console or Console(highlight=False, markup=False, emoji=False)
+    console = console or _Console(highlight=False, markup=False, emoji=False)
     width = console.width if console.is_terminal else WIDTH
     output = Text()
     for line in _lines(plan, verbose=verbose):
@@ -56,11 +63,14 @@ def _wrapped(line: _Line, width: int) -> list[str]:
 
 
 def _lines(plan: Plan, *, verbose: bool) -> Iterator[_Line]:
-    broken = words.broken_rules(plan)
-    if broken.lines:
-        yield _Line(broken.title, "bold red")
-        yield from _items(broken.lines)
-        yield _Line("")
+    for first, style in (
+        (words.broken_rules(plan), "bold red"),
+        (words.newly_disabled_rules(plan), "bold yellow"),
+    ):
+        if first.lines:
+            yield _Line(first.title, style)
+            yield from _items(first.lines)
+            yield _Line("")
     action = "Destruction" if plan.destroy else "Plan"
     yield _Line(f"{action} of stack {clean(plan.stack)}", "bold")
     yield _Line(words.verdict(plan).render(clean), f"bold {STYLES[plan.verdict]}")

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 from typing import Any
 
 from .model import Operation
@@ -43,7 +44,15 @@ MESH_READING = "pulumi-python:dynamic/mesh:MeshReading"
 IDENTITY_KEYS: Mapping[str, tuple[str, ...]] = {
     COMMAND: ("triggers",),
     "pulumi-python:dynamic/registration:Registration": ("identity",),
-    INSTANCE: ("name", "zone", "bootDisk", "networkInterfaces", "scheduling"),
+    # A larger disk is one in place. Another subnet would be too, but for `replaceOnChanges`.
+    INSTANCE: (
+        "name",
+        "zone",
+        "bootDisk.initializeParams.image",
+        "bootDisk.initializeParams.type",
+        "networkInterfaces",
+        "scheduling",
+    ),
     CLUSTER: (
         "name",
         "location",
@@ -52,17 +61,20 @@ IDENTITY_KEYS: Mapping[str, tuple[str, ...]] = {
         "ipAllocationPolicy",
         "enableAutopilot",
         "datapathProvider",
+        "masterAuth.clientCertificateConfig",
     ),
     NODE_POOL: (
         "name",
         "cluster",
         "location",
-        "nodeConfig.spot",
-        "nodeConfig.diskType",
+        "nodeConfig.metadata",
+        "nodeConfig.oauthScopes",
         "nodeConfig.serviceAccount",
+        "nodeConfig.shieldedInstanceConfig",
+        "nodeConfig.spot",
     ),
     TEMPLATE: ("*",),
-    FIREWALL: ("name", "network", "direction"),
+    FIREWALL: ("name", "direction"),
     FORWARDING_RULE: (
         "name",
         "region",
@@ -70,6 +82,8 @@ IDENTITY_KEYS: Mapping[str, tuple[str, ...]] = {
         "network",
         "subnetwork",
         "loadBalancingScheme",
+        "backendService",
+        "ipProtocol",
         "ports",
     ),
     "gcp:compute/address:Address": (
@@ -80,6 +94,7 @@ IDENTITY_KEYS: Mapping[str, tuple[str, ...]] = {
         "purpose",
         "address",
     ),
+    "gcp:compute/healthCheck:HealthCheck": ("name",),
     "gcp:compute/instanceGroup:InstanceGroup": ("name", "zone", "network"),
     "gcp:compute/instanceGroupMembership:InstanceGroupMembership": ("*",),
     "gcp:compute/network:Network": ("name", "autoCreateSubnetworks"),
@@ -89,8 +104,10 @@ IDENTITY_KEYS: Mapping[str, tuple[str, ...]] = {
         "region",
         "loadBalancingScheme",
     ),
+    "gcp:compute/regionHealthCheck:RegionHealthCheck": ("name", "region"),
     "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager": (
         "name",
+        "baseInstanceName",
         "region",
         "distributionPolicyZones",
     ),
@@ -99,18 +116,24 @@ IDENTITY_KEYS: Mapping[str, tuple[str, ...]] = {
     "gcp:compute/routerNat:RouterNat": ("name", "router", "region"),
     "gcp:compute/subnetwork:Subnetwork": ("name", "network", "region", "ipCidrRange"),
     "gcp:dns/managedZone:ManagedZone": ("name", "dnsName", "visibility"),
-    "gcp:dns/recordSet:RecordSet": ("name", "type", "managedZone"),
+    "gcp:dns/recordSet:RecordSet": ("name", "managedZone"),
     "gcp:projects/iAMCustomRole:IAMCustomRole": ("roleId",),
     "gcp:projects/iAMMember:IAMMember": ("project", "role", "member"),
     "gcp:serviceaccount/account:Account": ("accountId",),
     RELEASE: ("name", "namespace"),
     DEPLOYMENT: ("metadata.name", "metadata.namespace", "spec.selector"),
+    "kubernetes:rbac.authorization.k8s.io/v1:RoleBinding": (
+        "metadata.name",
+        "metadata.namespace",
+        "roleRef",
+    ),
     SERVICE: ("metadata.name", "metadata.namespace", "spec.clusterIP"),
 }
 """The input properties of which a change replaces a resource, by type. `*`: each of them.
 
-Only plans of the level FILES use them: the providers decide at the others (their schemas:
-`replaceOnChanges`, `forceNew`).
+Only plans of the level FILES use them: the providers decide at the others. Sources: `ForceNew` in
+terraform-provider-google 7.45 (google/services), and pulumi-kubernetes,
+provider/pkg/provider/diff.go.
 """
 OF_OBJECTS = ("metadata.name", "metadata.namespace")
 """The same for all objects in Kubernetes."""
@@ -308,7 +331,12 @@ def _operation(
         return None
     keys = identity_keys(after.type)
     changed = tuple(dict.fromkeys(path for path, _, _ in lines))
-    why = tuple(path for path in changed if "*" in keys or any(_covers(key, path) for key in keys))
+    why = tuple(
+        path
+        for path, was, now in lines
+        if ("*" in keys or any(_covers(key, path) for key in keys)) and not _grows(path, was, now)
+    )
+    why = tuple(dict.fromkeys(why))
     why += (f"provider.{moved}",) if moved else ()
     return Operation(
         op="replace" if why else "update",
@@ -320,6 +348,16 @@ def _operation(
         why=why,
         diff=difference_text(lines),
     )
+
+
+def _grows(path: str, before: Any, after: Any) -> bool:
+    """Return whether a subnet's CIDR contains the one before, which its cloud changes in place."""
+    if path != "ipCidrRange":
+        return False
+    try:
+        return IPv4Network(after).supernet_of(IPv4Network(before))
+    except (TypeError, ValueError):
+        return False
 
 
 def removal(resource: Resource) -> str:

@@ -5,7 +5,7 @@ The rules and their exceptions are in `components/config/rules.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 
@@ -30,10 +30,13 @@ _LARGEST = {4: 8, 6: 16}
 """By IP version: the shortest prefix that is not the whole internet."""
 
 
-def broken_rules(plan: Plan, rules: Rules) -> tuple[BrokenRule, ...]:
+def broken_rules(
+    plan: Plan, rules: Rules, former: Mapping[str, str] | None = None
+) -> tuple[BrokenRule, ...]:
     """Return what breaks a rule: the mesh after the update, and the update itself.
 
     plan: with its picture; without one only the update is looked at. rules: of the stack file.
+    former: the reasons by rule that the stack file has at the base; None where it is not known.
 
     Broken rules that the stack file disables have its reason. A disabled rule that nothing breaks
     is returned without a subject, because its exception is shown too.
@@ -45,7 +48,12 @@ def broken_rules(plan: Plan, rules: Rules) -> tuple[BrokenRule, ...]:
     for name, reason in reasons.items():
         if reason and name not in used:
             result.append(BrokenRule(rule=name, subject="", excepted=reason))
-    return tuple(sorted(result, key=lambda each: bool(each.excepted)))
+    if former is not None:
+        result = [
+            replace(each, new=bool(each.excepted) and former.get(each.rule) != each.excepted)
+            for each in result
+        ]
+    return tuple(sorted(result, key=lambda each: (bool(each.excepted), not each.new)))
 
 
 def fails(broken: Iterable[BrokenRule]) -> bool:

@@ -350,6 +350,9 @@ class _Filler:
             workload=workload,
             mesh=self.settings.mesh,
             facts=of_mesh,
+            gateway_port=_declared_port(self.settings),
+            locality=self.settings.locality_of(name),
+            capture=machine.capture,
         )
         try:
             expected = bundle(inputs)
@@ -397,6 +400,12 @@ def _declared_gateway(settings: Settings) -> str:
     """Return where machines reach the control plane, "" where the stack file does not say it."""
     gateway = getattr(settings.cluster, "gateway", None)
     return getattr(gateway, "dns_name", None) or getattr(gateway, "address", None) or ""
+
+
+def _declared_port(settings: Settings) -> int:
+    """Return the port at which machines reach the control plane."""
+    gateway = getattr(settings.cluster, "gateway", None)
+    return getattr(gateway, "port", None) or names.XDS_PORT
 
 
 def _sorted(by_key: Mapping[str, Fact]) -> tuple[Fact, ...]:

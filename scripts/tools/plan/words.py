@@ -5,7 +5,7 @@ The order is that of importance: a renderer that must cut a plan cuts from the e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .compare import STOPS, Effects, is_replaced, lost_ports
@@ -35,7 +35,7 @@ from .model import (
 )
 from .phrases import Phrase, counted, joined, listed, long_text, phrase
 from .picture import OUTSIDE
-from .resources import CLUSTER, RELEASE
+from .resources import CLUSTER, INSTANCE, RELEASE
 
 REASONS = {
     "access": "how the cluster is reached",
@@ -123,6 +123,10 @@ def verdict(plan: Plan) -> Phrase:
             text = "Safe: what clients use is there all the time."
             unread = " What values of Istio's charts do is not known here."
             return phrase(text + (unread if any(_chart_values(plan)) else ""))
+        case Verdict.PROGRAM if plan.error and plan.error.kind == "base":
+            return phrase("Program: the base cannot be read, so what changes is not known.")
+        case Verdict.PROGRAM if any(each.what == "unknown" for each in plan.program):
+            return phrase("Program: the base's cannot run here, so what changes is not known.")
         case Verdict.PROGRAM:
             return phrase("Program: what machines get from it may differ, so they may restart.")
         case Verdict.PAUSES:
@@ -233,9 +237,10 @@ def origin(plan: Plan) -> tuple[Phrase, ...]:
         base, head = plan.base[:12] or "none", plan.head[:12] or "this tree"
         lines.append(phrase("Compared: {} with {}.", base, head))
     for each in plan.degraded:
-        lines.append(
-            phrase(f"Level {each.level.value} could not be had: {{}}", long_text(each.reason))
-        )
+        # A higher level has all of the lower one but what differs in the program.
+        below = plan.level is not Level.FILES and each.level is Level.FILES
+        text = "The program was not" if below else f"Level {each.level.value} could not be had"
+        lines.append(phrase(f"{text}{' compared' if below else ''}: {{}}", long_text(each.reason)))
     return tuple(lines)
 
 
@@ -244,7 +249,7 @@ def sections(plan: Plan) -> tuple[Section, ...]:
     parts = {
         "Cause": _error(plan),
         "What fails": _protected(plan),
-        "Workloads": _workloads(plan),
+        "Workloads": [*_workloads(plan), *_startup_scripts(plan)],
         "Services": _services(plan),
         "Identities": map(_identity, plan.identities),
         "Paths between networks": map(_path, plan.paths),
@@ -267,6 +272,8 @@ def _protected(plan: Plan) -> Iterator[Line]:
         if is_protected and each.type == CLUSTER and each.op in ("replace", "delete"):
             text = "Google Cloud refuses to delete {}: set {} to false in an earlier update."
             yield Line(text=phrase(text, each.name, "cluster.deletionProtection"))
+            if plan.destroy:
+                yield Line(text=phrase("Machines and workloads are gone by then."))
 
 
 def broken_rules(plan: Plan) -> Section:
@@ -276,15 +283,24 @@ def broken_rules(plan: Plan) -> Section:
     return Section(title=title, lines=tuple(Line(text=rule(each)) for each in broken))
 
 
+def newly_disabled_rules(plan: Plan) -> Section:
+    """Return the rules that the change itself disables. They stand before the verdict too."""
+    new = {each.rule: each.excepted for each in plan.broken if each.new}
+    title = f"This change disables {'1 rule' if len(new) == 1 else f'{len(new)} rules'}"
+    return Section(title=title, lines=tuple(_disabled(plan, new)))
+
+
 def disabled_rules(plan: Plan) -> Section:
-    """Return the rules that do not hold for the stack, with their reasons."""
-    reasons = {each.rule: each.excepted for each in plan.broken if each.excepted}
-    lines = []
+    """Return the rules that do not hold for the stack, before and after, with their reasons."""
+    old = {each.rule: each.excepted for each in plan.broken if each.excepted and not each.new}
+    return Section(title="Rules that the stack file disables", lines=tuple(_disabled(plan, old)))
+
+
+def _disabled(plan: Plan, reasons: Mapping[str, str]) -> Iterator[Line]:
     for key, reason in reasons.items():
-        lines.append(Line(text=phrase("{}: {}", key, long_text(reason))))
+        yield Line(text=phrase("{}: {}", key, long_text(reason)))
         excepted = [each for each in plan.broken if each.rule == key and each.excepted]
-        lines += [Line(text=rule(each), depth=1) for each in excepted if each.subject]
-    return Section(title="Rules that the stack file disables", lines=tuple(lines))
+        yield from (Line(text=rule(each), depth=1) for each in excepted if each.subject)
 
 
 def rule(broken: BrokenRule) -> Phrase:
@@ -404,6 +420,15 @@ def _workload(each: WorkloadChange) -> Iterator[Phrase]:
         yield phrase("Setting {}.", _reason(setting))
 
 
+def _startup_scripts(plan: Plan) -> Iterator[Line]:
+    """Yield the machines on Compute Engine that get another startup script, and stay."""
+    for each in plan.operations:
+        changed = "metadata.startup-script" in each.keys
+        if each.type == INSTANCE and each.op == "update" and changed:
+            text = "Machine {} gets another startup script, and runs it when it starts again."
+            yield Line(text=phrase(text, each.parent))
+
+
 def _kind(each: MachineChange) -> MachineChange:
     """Return a change without what only one machine has, so that machines of a kind are equal."""
     reasons = tuple(
@@ -516,7 +541,11 @@ def _service(each: ServiceChange) -> Iterator[Phrase]:
         yield phrase("It is deleted and created anew, because its cluster IP comes or goes.")
     if after and after.headless and not (before and before.headless):
         yield phrase("It is headless: the cluster's DNS gives clients its pods alone.")
-    for of in (_endpoints, _ports, _callers, _annotations):
+    # What others set of a Service is not known in a plan of files.
+    sides = [side for side in (before, after) if side]
+    of_others = any(side.existing for side in sides)
+    ports = (_ports,) if not of_others or all(side.ports for side in sides) else ()
+    for of in (_endpoints, *ports, _callers, *(() if of_others else (_annotations,))):
         old, new = (of(side) if side else {} for side in (before, after))
         for name in sorted({*old, *new}):
             if old.get(name) != new.get(name):

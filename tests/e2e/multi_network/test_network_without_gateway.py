@@ -30,7 +30,7 @@ def lab(multi_network_lab: MultiNetworkLab, preview: str) -> MultiNetworkLab:
 
 
 def test_the_preview_says_what_is_not_connected(preview: str) -> None:
-    assert "its machines call pods, and nothing outside of it calls them" in preview
+    assert "its machines call pods, and no client outside of it calls them" in preview
 
 
 def test_its_machines_call_and_are_not_called_from_outside(lab: MultiNetworkLab) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.existing_lab import NAMESPACE, SERVICE, AdoptingStack, ExistingMachines
-from tests.support.lab import CHECKOUT_ID, Lab
+from tests.support.lab import Lab
 from tests.support.waiting import wait_until
 
 ACCOUNT = "billing-app"
@@ -95,7 +95,7 @@ def stack(app: Application, before: dict[str, Any]) -> Iterator[AdoptingStack]:
     machines.remove()
     try:
         machines.make("one")
-        stack = AdoptingStack(machines, f"join-{CHECKOUT_ID}")
+        stack = AdoptingStack(machines, "join")
         stack.workload(
             ports={"web": 8080},
             serviceAccount={"name": ACCOUNT, "create": False},

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.support.existing_lab import NAMESPACE, SERVICE, AdoptingStack, ExistingMachines, existing_machines
-from tests.support.lab import CHECKOUT_ID, Lab
+from tests.support.lab import Lab
 from tests.support.traffic import Request, assert_no_lost_requests
 from tests.support.true_plans import as_planned
 
@@ -29,7 +29,7 @@ def pasts(machines: ExistingMachines) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def stack(machines: ExistingMachines, pasts: dict[str, str]) -> Iterator[AdoptingStack]:
     """A stack that has adopted both. Every test leaves both joined, under whatever names and by whatever ports."""
-    stack = AdoptingStack(machines, f"brown-{CHECKOUT_ID}")
+    stack = AdoptingStack(machines, "brown")
     stack.workload()
     stack.declare_both()
     stack.init()
@@ -88,7 +88,7 @@ def test_two_machines_swap_their_hosts(stack: AdoptingStack) -> None:
 def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: ExistingMachines) -> None:
     """The second stack is refused with the name of the first, takes over where it says so, and then the first removes nothing."""
     first = stack.named("one")
-    second = AdoptingStack(machines, f"green-{CHECKOUT_ID}")
+    second = AdoptingStack(machines, "green")
     second.workload("invoices")
     second.declare("invoices-1", "one", workload="invoices")
     second.init()

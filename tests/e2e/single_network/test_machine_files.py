@@ -93,6 +93,7 @@ def test_all_that_differs_from_istioctl_is_in_one_file(lab: Lab) -> None:
         "ISTIOD_SAN": "istiod.istio-system.svc",
         "ISTIO_BOOTSTRAP": "/opt/istio-vm-mesh/current/var/lib/istio/envoy/envoy_bootstrap_tmpl.json",
         "ISTIO_INBOUND_PORTS": "*",
+        "ISTIO_SERVICE_EXCLUDE_CIDR": "169.254.0.0/16,fe80::/10",
         "OUTPUT_CERTS": "/var/lib/istio-vm-mesh/etc/certs",
         "POD_NAME": "product-1",
         "PROV_CERT": "/var/lib/istio-vm-mesh/etc/certs",

@@ -21,7 +21,7 @@ from pulumi.runtime.rpc import UNKNOWN as WIRE_UNKNOWN
 
 from components import names
 from components.verification.evidence import parse
-from tests.support import fake_providers, harness
+from tests.support import fake_providers, harness, states
 from tests.support.cli_stack import Stack
 from tests.support.control_plane import ControlPlane
 from tests.support.waiting import wait_until
@@ -408,26 +408,7 @@ def test_machines_are_forgotten_by_a_variable_in_a_destroy(mesh: Mesh, world: Wo
     wait_until(lambda: world.entries() == {})
 
 
-IDENTITY = "spiffe://cluster.local/ns/shop/sa/billing"
-ANSWERED = json.dumps(
-    {
-        "calls": {
-            "service": "billing.shop.svc.cluster.local",
-            "port": 80,
-            "protocol": "http",
-            "caller": "machine billing-1",
-            "caller_identity": IDENTITY,
-            "network": "pods",
-            "endpoint": "10.11.0.5:8080",
-            "calls": 2,
-            "answers": 2,
-            "status": {"200": 2},
-            "peer": IDENTITY,
-            "machine": "billing-1",
-        }
-    }
-)
-"""A line of evidence."""
+ANSWERED = states.call_line("machine billing-1", "billing", "10.11.0.5:8080")
 
 
 def evidence(request: Request) -> dict[str, Any]:
@@ -438,14 +419,6 @@ def evidence(request: Request) -> dict[str, Any]:
     if names.is_part(request.name, names.VERIFICATION):
         return {"stdout": json.dumps(asdict(parse(lines)))}
     return {}
-
-
-def size(exported: str) -> int:
-    """Return the length of an exported state as it is printed, with paths as short as in a checkout."""
-    assert exported.startswith('{\n    "version"'), "the output of the export alone"
-    traced = [each["type"] for each in json.loads(exported)["deployment"]["resources"] if "stackTrace" in each]
-    assert set(traced) <= {"pulumi:pulumi:Stack"}, "a program's traces are others than a test's"
-    return len(exported.replace(f"{harness.ROOT}/", ""))
 
 
 def test_no_credential_is_in_the_state_and_a_machine_adds_at_most_30_kb(
@@ -468,6 +441,6 @@ def test_no_credential_is_in_the_state_and_a_machine_adds_at_most_30_kb(
         mesh.up({**mesh.config, "verify": {"mode": "fail"}, "machines": machines})
         exported = mesh.exported()
         assert "eyJ" not in exported, "a token"
-        sizes.append(size(exported))
+        sizes.append(states.exported_size(exported))
     assert sizes[1] - sizes[0] < 30_000, sizes
     assert sizes[1] - sizes[0] > 10_000, "the test measures nothing"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import ceil
 from typing import Any
 
@@ -14,8 +15,13 @@ from tools.plan.model import Mark, Plan, ServicePicture, Versions
 
 def differences(plan: Plan, before: Seen, after: Seen, world: World) -> dict[str, tuple[Any, Any]]:
     """Return what the plan says and what happened, by what differs; empty where the plan is true."""
+    of_others = {f"{each.namespace}/{each.name}" for each in plan.services for side in (each.before, each.after) if side and side.existing}
+    versions = _planned_versions(plan)
     pairs = {
-        "services": (_planned_services(plan), _changed(before.services, after.services)),
+        "services": (
+            _without_what_others_set(_planned_services(plan), of_others),
+            _without_what_others_set(_changed(before.services, after.services), of_others),
+        ),
         "pods": (_planned_pods(plan), dict(_changed_pods(before.pods, after.pods))),
         "identities": (
             _planned_identities(plan),
@@ -27,13 +33,30 @@ def differences(plan: Plan, before: Seen, after: Seen, world: World) -> dict[str
             {(each.kind.value, each.name): each.mark for each in plan.openings},
             {key: _mark(*sides) for key, sides in _changed(before.openings, after.openings).items()},
         ),
-        "versions": (_planned_versions(plan), _changed_versions(before.versions, after.versions)),
+        "versions": (versions, _changed_versions(*(_known(each.versions, versions) for each in (before, after)))),
         "restarts": (
             {f"{each.namespace}/{each.name}": (each.restarts, each.at_once, each.waves) for each in plan.workloads if each.restarts},
             _restarts(after, world),
         ),
     }
     return {what: pair for what, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _without_what_others_set(
+    services: Mapping[str, tuple[Service | None, Service | None]], of_others: set[str]
+) -> dict[str, tuple[Service | None, Service | None]]:
+    """Return changes of Services without what stack files do not say of those of others."""
+
+    def stripped(name: str, side: Service | None) -> Service | None:
+        return replace(side, annotations={}, ports={}) if side and name in of_others else side
+
+    pairs = {name: (stripped(name, was), stripped(name, now)) for name, (was, now) in services.items()}
+    return {name: (was, now) for name, (was, now) in pairs.items() if was != now}
+
+
+def _known(versions: tuple[str, str], planned: tuple[tuple[str, str], tuple[str, str]] | None) -> tuple[str, str]:
+    """Return versions without that of a control plane of others, which stack files do not say."""
+    return ("", versions[1]) if planned and not planned[0][0] else versions
 
 
 def _changed(before: Mapping[Any, Any], after: Mapping[Any, Any]) -> dict[Any, tuple[Any, Any]]:
@@ -54,7 +77,8 @@ def _service(planned: ServicePicture | None) -> Service | None:
     if planned is None:
         return None
     endpoints = {each.network: (each.pods, each.machines) for each in planned.endpoints if each.pods or each.machines}
-    return Service({port.name: (port.port, port.target) for port in planned.ports}, endpoints, frozenset(planned.callers))
+    ports = {port.name: (port.port, port.target) for port in planned.ports}
+    return Service(ports, endpoints, frozenset(planned.callers), {each.key: each.value for each in planned.annotations})
 
 
 def _planned_pods(plan: Plan) -> dict[str, tuple[int | None, int | None, bool]]:

@@ -220,12 +220,13 @@ _EXISTING = [
         all_of("registers", "billing-1", "billing-9"),
     ),
     Step("another workload", to_invoices, {"billing-9": "registers"}),
-    Step("an old version", put("mesh.version", "1.30.4"), all_of("restarts", "billing-1", "billing-9")),
+    Step("a new name of the only machine", rename("machines.billing-9", "invoices-1"), {"invoices-1": "registers"}),
+    Step("an old version", put("mesh.version", "1.30.4"), all_of("restarts", "billing-1", "invoices-1")),
     Step("labels of a namespace", put("namespaces.billing.labels", {"team": "billing"}), {}),
     Step("a namespace of others", together(put("cluster.namespaces", ["billing"]), drop("namespaces.billing")), {}),
     Step("no verification", put("verify.mode", "none"), {}),
-    Step("a forgotten machine", put("machines.billing-9.forget", True), {"billing-9": "forgotten"}),
-    Step("its removal", together(drop("machines.billing-9"), drop("workloads.invoices")), {"billing-9": "leaves"}),
+    Step("a forgotten machine", put("machines.invoices-1.forget", True), {"invoices-1": "forgotten"}),
+    Step("its removal", together(drop("machines.invoices-1"), drop("workloads.invoices")), {"invoices-1": "leaves"}),
     Step("an annotation", put("workloads.billing.services.billing.annotations", {"owner": "us"}), {}),
     Step(
         "an application of others",
@@ -245,7 +246,8 @@ _EXISTING = [
 _SINGLE_NETWORK = [
     Step("a machine type", put("machines.product-1.machineType", "e2-standard-2"), {"product-1": "restarts"}),
     Step("a startup script", put("machines.product-1.startupScript", "#!/bin/bash\ntrue\n"), {}),
-    Step("a boot disk", put("machines.product-1.diskSize", 30), {"product-1": "replaced"}),
+    Step("a larger boot disk", put("machines.product-1.diskSize", 30), {}),
+    Step("an image", put("machines.product-1.image", "other"), {"product-1": "replaced"}),
     Step("a machine", put("machines.product-9", INSTANCE), {"product-9": "joins"}),
     Step("a zone", put("machines.product-9.zone", "europe-west1-c"), {"product-9": "replaced"}),
     Step(

@@ -33,6 +33,26 @@ GOOD: dict[str, Any] = {
 MISSING = object()
 
 
+LEVELS = [f"a{level}: &a{level}" for level in range(1, 10)]
+BOMBS = [
+    "\n".join(
+        [
+            "config:",
+            " a0: &a0 [x]",
+            *(f" {one} [{', '.join([f'*a{n}'] * 10)}]" for n, one in enumerate(LEVELS)),
+        ]
+    ).encode(),
+    "\n".join(
+        [
+            "config:",
+            " a0: &a0 {x: y}",
+            *(f" {one} {{<<: [{', '.join([f'*a{n}'] * 10)}]}}" for n, one in enumerate(LEVELS)),
+        ]
+    ).encode(),
+]
+"""Files whose aliases make a billion values."""
+
+
 def changed(path: str, value: Any) -> dict[str, Any]:
     """GOOD with one value set, or taken away."""
     result = copy.deepcopy(GOOD)
@@ -236,6 +256,9 @@ def test_another_reader_of_stack_files_is_reported(text: str) -> None:
         b"config: [a]",
         b"- config",
         b"config: {networks: \0}",
+        b"config: " + b"[" * 60 + b"]" * 60,
+        b"config: {networks: " + b"x" * 4_000_000 + b"}",
+        *BOMBS,
         None,
     ],
 )

@@ -263,7 +263,7 @@ def balancer(*ingress: dict[str, str], **spec: Any) -> Any:
         ([], [], ""),
     ],
 )
-def test_a_gateway_behind_nat_is_refused_where_machines_would_be_given_another_address(
+def test_a_gateway_behind_nat_is_refused_where_istiod_gives_another_address(
     services: list[Any], gateways: list[Any], refused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """istiod gives out what the Service has (istio/istio#43656). Names are compared by nobody: they differ from place to place."""

@@ -108,7 +108,7 @@ def test_endpoints_of_a_network_without_gateway_stay_inside() -> None:
 
 
 def test_connectivity_notes_name_networks_without_gateway() -> None:
-    closed = "network far has no gateway: its machines call pods, and nothing outside of it calls them"
+    closed = "network far has no gateway: its machines call pods, and no client outside of it calls them"
     alone = settings()
     assert network_gateways.connectivity_notes(alone) == [closed]
     assert network_gateways.connectivity_notes(settings({"machines": 1})) == []

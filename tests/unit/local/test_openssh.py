@@ -11,6 +11,7 @@ from time import sleep
 import pytest
 
 from components.local import openssh, over_ssh, private_files, scripting
+from components.names import SSH_KEY
 from tests.support.fake_programs import Programs
 
 HOP = openssh.Hop("192.0.2.7", 22, "admin", "ssh-ed25519 AAAA")
@@ -100,7 +101,7 @@ def test_ssh_that_is_missing_is_named(programs: Programs) -> None:
 
 def test_a_generated_key_may_be_authorised_a_little_later(programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    key = private_files.reference("o/p/s", private_files.SSH_KEY)
+    key = private_files.reference("o/p/s", SSH_KEY)
     private_files.write(key, "a key")
     refused = ("", 255, "", "admin@192.0.2.7: Permission denied (publickey).")
     programs.add("ssh", refused)
@@ -111,6 +112,20 @@ def test_a_generated_key_may_be_authorised_a_little_later(programs: Programs, mo
         over_ssh.run(payload(target=replace(TARGET, hop=replace(HOP, identity_file=key))))
     with pytest.raises(scripting.Failed, match=r"admin@192.0.2.7 refused the login: Permission denied \(publickey\) \(a key with a"):
         over_ssh.run(payload(patience_s=10))
+
+
+def test_a_refused_login_names_the_key(programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The link may be of another stack of the same name, whose state is elsewhere."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    identity = private_files.reference("o/p/s", private_files.IDENTITIES, "billing-1")
+    private_files.link(identity, tmp_path / "their-key")
+    programs.add("ssh", ("", 255, "", "admin@192.0.2.7: Permission denied (publickey)."))
+    for file in (identity, str(tmp_path / "their-key")):
+        with pytest.raises(scripting.Failed, match=rf"refused the login.*the key is {tmp_path}/their-key; a key with a passphrase"):
+            over_ssh.run(payload(target=replace(TARGET, hop=replace(HOP, identity_file=file))))
+    monkeypatch.setenv(openssh.KEY_VARIABLE, "a key")
+    with pytest.raises(scripting.Failed, match=r"the key is that of ISTIO_VM_MESH_SSH_KEY"):
+        over_ssh.run(payload())
 
 
 @pytest.mark.parametrize("text", ["-oProxyCommand=x", "a\nb", ""])

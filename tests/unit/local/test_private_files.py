@@ -9,8 +9,9 @@ import pytest
 
 from components.local import private_files
 from components.machines.scripts import remove_ssh_key
+from components.names import SSH_KEY
 
-KEY = private_files.reference("acme/mesh/lab", private_files.SSH_KEY)
+KEY = private_files.reference("acme/mesh/lab", SSH_KEY)
 
 
 def test_a_key_is_private_and_goes_with_its_resource(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +36,8 @@ def test_the_name_of_a_file_does_not_depend_on_a_home_directory(tmp_path: Path, 
     assert private_files.path_of(KEY) == tmp_path / ".local/state/istio-vm-mesh/acme/mesh/lab/ssh-key"
     assert private_files.is_generated(KEY) and not private_files.is_generated("/home/me/ssh-key")
     assert not private_files.is_generated(None)
+    link = private_files.reference("acme/mesh/lab", private_files.IDENTITIES, "machines", SSH_KEY)
+    assert not private_files.is_generated(link), "the key of a machine that is called ssh-key"
 
 
 @pytest.mark.parametrize("name", ["state:../../x", "state:a/../b", "state:a//b", "state:a/./b", "/etc/passwd", "state:a\nb"])

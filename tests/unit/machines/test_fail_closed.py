@@ -87,7 +87,7 @@ def test_the_guard_starts_before_the_network_and_the_redirection() -> None:
     guard = (units / "istio-vm-mesh-redirect.service").read_text()
     assert "DefaultDependencies=no\n" in guard and "Before=network-pre.target " in guard and "Restart=always\n" in guard
     agent = (units / "istio-vm-mesh.service.d/sidecar.conf").read_text()
-    assert "Wants=istio-vm-mesh-redirect.service\nAfter=istio-vm-mesh-redirect.service\n" in agent
+    assert "Wants=istio-vm-mesh-redirect.service istio-vm-mesh-undo.service\nAfter=istio-vm-mesh-redirect.service\n" in agent
 
 
 def test_a_port_of_ssh_is_seen_in_each_place(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_a_wrong_clock_is_named(programs: Path, tmp_path: Path, off: int, cause:
 def test_the_agents_log_names_the_cause(programs: Path, tmp_path: Path, log: str, text: str, cause: str) -> None:
     add_program(programs, "journalctl", f"cat {tmp_path}/log")
     (tmp_path / "log").write_text(f"info\n{log}\ninfo\n")
-    done = run(programs, "set -eu -o pipefail\ndiagnose now", TOKEN=text, GATEWAY="gw")
+    done = run(programs, "set -eu -o pipefail\ndiagnose now", TOKEN=text, GATEWAY="gw", GATEWAY_PORT="15012")
     assert done.returncode == 1
     assert done.stderr.startswith("machine m: ") and cause in done.stderr
 

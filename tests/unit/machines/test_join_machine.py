@@ -20,6 +20,9 @@ from components.machines.bundle import WAIT_LIMIT_S, Bundle, Owner, digest, with
 from components.machines.entries import Quarantine
 from components.machines.files import configuration_files
 from components.machines.scripts import join_machine, slots
+from components.machines.scripts.slot_decision import SlotRequest
+from components.machines.scripts.slot_lease import NoLease
+from components.machines.scripts.slots import Declared
 from tests.support.fake_cluster import GROUP, ROOT_TEXT, FakeCluster
 
 OWNER = Owner("mesh", "prod", "billing-1", "0123", "shop", "billing")
@@ -85,7 +88,7 @@ class Slots:
 
     def __init__(self) -> None:
         self.log: list[str] = []
-        self.requests: list[slots.SlotRequest] = []
+        self.requests: list[SlotRequest] = []
         self.refusal = ""
         self.wait_s = 0.0
         self.alone: set[str] = set()
@@ -94,12 +97,12 @@ class Slots:
         self.stack: dict[str, str] = {}
 
     @contextmanager
-    def slot(self, _kubectl: object, request: slots.SlotRequest, _report: object, pause: Pause) -> Iterator[bool]:
+    def slot(self, _kubectl: object, request: SlotRequest, _report: object, pause: Pause) -> Iterator[bool]:
         pause(self.wait_s)
         if self.refusal:
             raise scripting.Failed(self.refusal)
         if request.workload in self.without:
-            raise slots.NoLease(f"no Lease of {request.workload}")
+            raise NoLease(f"no Lease of {request.workload}")
         self.requests.append(request)
         self.log.append(f"take {request.machine}")
         self.on_take()
@@ -108,18 +111,18 @@ class Slots:
         finally:
             self.log.append("give back")
 
-    def halt(self, _kubectl: object, _request: slots.SlotRequest, cause: str) -> None:
+    def halt(self, _kubectl: object, _request: SlotRequest, cause: str) -> None:
         self.log.append(f"halt: {cause}")
 
-    def declared(self, _kubectl: object, request: slots.SlotRequest) -> slots.Declared:
+    def declared(self, _kubectl: object, request: SlotRequest) -> Declared:
         if self.refusal:
             raise scripting.Failed(self.refusal)
         if request.workload in self.without:
-            raise slots.NoLease(f"no Lease of {request.workload}")
+            raise NoLease(f"no Lease of {request.workload}")
         joined_by = self.stack.get(f"{request.namespace}/{request.workload} {request.machine}")
-        return slots.Declared(joined_by is not None, joined_by or "")
+        return Declared(joined_by is not None, joined_by or "")
 
-    def joined(self, _kubectl: object, request: slots.SlotRequest) -> None:
+    def joined(self, _kubectl: object, request: SlotRequest) -> None:
         self.log.append(f"joined {request.machine}")
 
 

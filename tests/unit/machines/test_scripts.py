@@ -15,10 +15,12 @@ from tests.support.scripts import COMPONENTS, Sourced, add_program
 
 PROBE = COMPONENTS / "verification" / "scripts" / "plaintext-probe.sh"
 NAMES = (
+    "machines/confirm",
     "machines/join",
     "machines/leave",
     "machines/redirect",
     "machines/redirect_host",
+    "machines/undo",
     "machines/withdraw",
     "platforms/google/startup",
     "verification/call-service",

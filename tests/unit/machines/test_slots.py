@@ -13,8 +13,8 @@ import pytest
 
 from components.local import scripting
 from components.local.conversation import Ended
-from components.machines.scripts import slots
-from components.machines.scripts.slots import Situation, Verdict
+from components.machines.scripts import slot_decision, slot_lease, slots
+from components.machines.scripts.slot_decision import Situation, SlotRequest, Verdict
 from components.names import SLOTS_ANNOTATION
 
 MACHINES = frozenset({"m1", "m2", "m3", "m4"})
@@ -62,7 +62,7 @@ def situation(
     ],
 )
 def test_a_join_takes_a_slot_or_waits(now: Situation, verdict: Verdict) -> None:
-    assert slots.decide(now, "m1") is verdict
+    assert slot_decision.decide(now, "m1") is verdict
 
 
 def test_no_order_of_joins_takes_more_machines_out_of_the_mesh_than_the_limit() -> None:
@@ -78,7 +78,7 @@ def test_no_order_of_joins_takes_more_machines_out_of_the_mesh_than_the_limit() 
                     healthy = MACHINES - dead - holders
                     now = Situation(limit, MACHINES, healthy, frozenset(holders), machine in healthy)
                     out_of_mesh = len(MACHINES - healthy)
-                    if slots.decide(now, machine) is Verdict.WAIT:
+                    if slot_decision.decide(now, machine) is Verdict.WAIT:
                         assert out_of_mesh >= limit
                         continue
                     holders.add(machine)
@@ -99,7 +99,7 @@ def test_every_join_gets_a_slot_in_the_end() -> None:
             holders: frozenset[str] = frozenset()
             for machine in list(waiting):
                 now = Situation(limit, MACHINES, MACHINES - holders, holders, serving=True)
-                if slots.decide(now, machine) is Verdict.TAKE:
+                if slot_decision.decide(now, machine) is Verdict.TAKE:
                     holders |= {machine}
                     waiting.remove(machine)
             rounds += 1
@@ -114,7 +114,7 @@ def test_every_join_gets_a_slot_in_the_end() -> None:
     ],
 )
 def test_a_percentage_is_rounded_down_to_at_least_one(text: str, machines: int, limit: int) -> None:
-    assert slots.limit_of(text, machines) == limit
+    assert slot_decision.limit_of(text, machines) == limit
 
 
 def entry_of(name: str, registration: str, health: str = "True") -> dict[str, Any]:
@@ -129,7 +129,7 @@ def entry_of(name: str, registration: str, health: str = "True") -> dict[str, An
     }
 
 
-REQUEST = slots.SlotRequest("shop", "product", "m2", "r2", "product-m2", "an-update")
+REQUEST = SlotRequest("shop", "product", "m2", "r2", "product-m2", "an-update")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ REQUEST = slots.SlotRequest("shop", "product", "m2", "r2", "product-m2", "an-upd
 def test_the_agent_that_is_stopped_is_known_by_its_registration_too(entry: dict[str, Any], stops: str, serves: bool) -> None:
     lease: dict[str, Any] = {"metadata": {"annotations": {}}}
     request = replace(REQUEST, stops=stops)
-    assert slots.situation_of(lease, [entry], frozenset(), request).serving is serves
+    assert slot_decision.situation_of(lease, [entry], frozenset(), request).serving is serves
 
 
 class Outage:
@@ -226,7 +226,7 @@ class Api:
             self.annotations, self.version = metadata["annotations"], self.version + 1
         metadata = {"name": "product-slots", "annotations": self.annotations, "resourceVersion": self.version}
         lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
-        answer = {"items": [lease, *self.entries]} if words[1].startswith(f"{slots.LEASES},") else lease
+        answer = {"items": [lease, *self.entries]} if words[1].startswith(f"{slot_lease.LEASES},") else lease
         return scripting.Done(0, json.dumps(answer).encode(), b"")
 
 

@@ -23,6 +23,7 @@ case "$*" in
 */clusters*)
   for endpoint in $ANSWERING; do echo "outbound|80|v1|{host}::$endpoint::rq_success::$n"; echo "outbound|80||{host}::$endpoint::rq_total::$n"; done
   for endpoint in $SILENT; do echo "outbound|80||{host}::$endpoint::rq_success::7"; echo "outbound|80||{host}::$endpoint::cx_total::$n"; done
+  for endpoint in $FAR; do echo "outbound|80||{host}::$endpoint::priority::1"; done
   for endpoint in $IDLE; do echo "outbound|80||{host}::$endpoint::rq_success::7"; echo "outbound|80||{host}::$endpoint::cx_total::9"; done ;;
 */certs*) echo '"uri": "spiffe://cluster.local/ns/shop/sa/caller"' ;;
 */config_dump*) echo "\"exact\": \"$CALLEE\"" ;;
@@ -83,6 +84,7 @@ def run(
         "ANSWERING": "",
         "SILENT": "",
         "IDLE": "",
+        "FAR": "",
         "CALLEE": IDENTITY,
         "DOWN": "",
         "NO_DNS": "",
@@ -148,13 +150,18 @@ def test_the_cause_is_named_and_the_caller_too(tmp_path: Path, environment: dict
     assert "DOWN" in environment or rows(done)[""].verdict == "failed"
 
 
-def test_routes_that_never_choose_an_endpoint_are_named_and_fail_nothing(tmp_path: Path) -> None:
-    """Weights of a user's: the proxy was given the endpoint, and has not even tried it."""
-    done = run(tmp_path, {"ANSWERING": "172.31.6.130:8080", "IDLE": "10.244.0.9:8080"}, ranges="10.244.0.0/16")
+@pytest.mark.parametrize(
+    ("far", "reason"),
+    [("", "the routes for it choose other endpoints"), ("10.244.0.9:8080", "others come first, because they are nearer"), ("172.31.6.130:8080", "the routes for it choose other endpoints")],
+)
+def test_routes_that_never_choose_an_endpoint_are_named_and_fail_nothing(tmp_path: Path, far: str, reason: str) -> None:
+    """Weights of a user's, or localities: the proxy was given the endpoint, and has not even tried it."""
+    environment = {"ANSWERING": "172.31.6.130:8080", "IDLE": "10.244.0.9:8080", "FAR": far}
+    done = run(tmp_path, environment, ranges="10.244.0.0/16")
     assert done.returncode == 0
     row = rows(done)[""]
     assert (row.verdict, row.object) == ("failed", f"VirtualService or DestinationRule of {HOST}")
-    assert "were answered, but none by ranges: the routes for it choose other endpoints" in done.stderr
+    assert f"were answered, but none by an endpoint in 10.244.0.0/16: {reason}" in done.stderr
 
 
 ENDPOINT = "172.31.6.130:8080"

@@ -1,6 +1,6 @@
 # The start of a machine of an instance group. It runs the stack's startup script, and sets what the
-# join that follows this text needs: MACHINE, ADDRESS, LOCALITY and TOKEN. The machine mints the token with
-# its own Google identity. Nothing here is secret, and no token is on a command line.
+# join that follows this text needs: MACHINE, ADDRESS, LOCALITY and TOKEN. The machine mints the
+# token with its own Google identity. Nothing here is secret, and no token is on a command line.
 # Variables: API_SERVER (URL), NAMESPACE, SERVICE_ACCOUNT, SETUP_BASE64 ("" for none), ROTATION;
 # METADATA (URL) of tests.
 : "${METADATA:=http://metadata.google.internal/computeMetadata/v1}"

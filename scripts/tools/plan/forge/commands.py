@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 from .. import render_json, render_markdown
 from ..model import Level, Plan, Verdict
@@ -29,8 +30,11 @@ from .marker import DRIFT, STACK, Marker, digest, mark
 from .settle import Decision, Item, Keep, Remove, Settler
 
 OK, FAILED = 0, 1
-MOST_PLANS = 50
-"""Plans of one run."""
+MOST_PLANS, MOST_BYTES, MOST_S = 50, 100_000_000, 60.0
+"""Of one run: its plans, the bytes of its archives and of what is in them, and seconds for them.
+
+The code of a fork may have made them.
+"""
 _UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -125,8 +129,29 @@ def _read(text: bytes, run: Run) -> Plan:
 
 
 def _members(forge: Forge, run: Run) -> Iterator[bytes]:
-    """Yield the JSON files in the artefacts of a run, none of them unpacked to the disk."""
+    """Yield the JSON files in the artefacts of a run, none of them unpacked to the disk.
+
+    Raises ArtefactError for what is no archive, and for more than a run may have.
+    """
+    size, end = 0, monotonic() + MOST_S
+    for part in _archived(forge, run):
+        size += len(part)
+        if size > MOST_BYTES:
+            raise ArtefactError(f"the run's artefacts have more than {MOST_BYTES:,} bytes")
+        if monotonic() > end:
+            raise ArtefactError(f"the run's artefacts take more than {MOST_S:.0f} seconds")
+        if not isinstance(part, _Archive):
+            yield part
+
+
+class _Archive(bytes):
+    """An archive, beside the files in it."""
+
+
+def _archived(forge: Forge, run: Run) -> Iterator[bytes]:
+    """Yield each archive, and then the JSON files in it."""
     for archive in forge.archives(run):
+        yield _Archive(archive)
         try:
             with zipfile.ZipFile(io.BytesIO(archive)) as opened:
                 for member in opened.infolist():

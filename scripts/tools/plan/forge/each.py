@@ -13,12 +13,11 @@ from tools import PYTHONPATH, ROOT
 from tools.mesh_status import pulumi
 
 from .. import render_json
+from ..cli import BROKEN, CHANGES, FAILED, NOTHING
 from ..model import Level, Plan, PlanError, Verdict
 from ..render_json import ArtefactError
 from .marker import STACK
 
-NOTHING, FAILED, CHANGES, BROKEN = 0, 1, 2, 3
-"""Exit codes of a plan."""
 _PREFIX, _SUFFIX = "Pulumi.", ".yaml"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.existing_lab import AGENT, SERVICE, AdoptingStack, ExistingMachines, existing_machines
-from tests.support.lab import CHECKOUT_ID, MultiNetworkLab
+from tests.support.lab import MultiNetworkLab
 from tests.support.package_server import never_ready, served_package
 from tests.support.true_plans import as_planned
 from tests.support.waiting import wait_until
@@ -24,7 +24,7 @@ def machines(multi_network_lab: MultiNetworkLab) -> Iterator[ExistingMachines]:
 @pytest.fixture(scope="module")
 def stack(machines: ExistingMachines) -> Iterator[AdoptingStack]:
     """A stack that has adopted both. Every test ends with it."""
-    stack = AdoptingStack(machines, f"brown-{CHECKOUT_ID}")
+    stack = AdoptingStack(machines, "brown")
     stack.workload()
     stack.declare_both()
     stack.init()

@@ -44,13 +44,13 @@ def test_it_is_a_program_that_sets_the_machine_up_and_joins_it() -> None:
 
 def test_each_machine_fills_in_its_name_and_address() -> None:
     overrides = machine_files(startup_script(INPUTS))["/var/lib/istio-vm-mesh/overrides.env"]
-    assert "ISTIO_METAJSON_LABELS" not in overrides
+    assert "istio-vm-mesh/registration" not in overrides and '"istio-locality":"@LOCALITY@"' in overrides
     assert "INSTANCE_IP='@ADDRESS@'" in overrides and "POD_NAME='@MACHINE@'" in overrides
 
 
 def test_its_metadata_is_not_too_long() -> None:
     """Google takes 256 KiB for a value."""
-    assert len(startup_script(INPUTS)) < 100_000
+    assert len(startup_script(INPUTS)) < 200_000
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_machine_that_does_not_get_its_name_does_not_join(tmp_path: Path) -> N
     add_program(tmp_path, "curl", "exit 22")
     done = run(tmp_path, "prepare\necho on")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "does not give this machine's name and address" in done.stderr
+    assert "does not give this machine's name, address and zone" in done.stderr
 
 
 def test_a_setup_that_fails_is_named_and_the_machine_joins(tmp_path: Path) -> None:

@@ -27,11 +27,11 @@ def test_one_size_is_measured_with_as_many_machines_as_it_says() -> None:
     )
     figures_of_size = json.loads(done.stdout)
     assert figures_of_size["machines"] == 3 and figures_of_size["resources"] > 3 * 5
-    assert 0 < figures_of_size["processor"] < 10 and 20 < figures_of_size["mib"] < 1000
+    assert 0 < figures_of_size["plan"] < figures_of_size["processor"] < 10 and 20 < figures_of_size["mib"] < 1000
 
 
 def sizes(*seconds: float) -> list[dict[str, float]]:
-    return [{"machines": count, "processor": spent} for count, spent in zip(preview.SIZES, seconds, strict=True)]
+    return [{"machines": count, "processor": spent, "plan": spent / 4} for count, spent in zip(preview.SIZES, seconds, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def sizes(*seconds: float) -> list[dict[str, float]]:
     [((0.1, 0.4, 3.1, 9.1), 30.1, 2.94), ((0.1, 0.4, 3.1, 31.0), 103.3, 10.0)],
 )
 def test_a_verdict_is_the_cost_of_a_machine_and_the_growth(seconds: tuple[float, ...], each: float, growth: float) -> None:
-    assert preview.verdict(sizes(*seconds)) == (pytest.approx(each, abs=0.1), pytest.approx(growth, abs=0.01))
+    assert preview.verdict(sizes(*seconds)) == (pytest.approx(each, abs=0.1), pytest.approx(growth, abs=0.01), 0.25)
 
 
 def test_a_figure_is_held_against_its_bound() -> None:

@@ -57,7 +57,6 @@ def machine(name: str, network: str = "far", **more: object) -> MachinePicture:
         identity=f"{name}-id",
         restart=(Fact(key="version", value="1.31.0"), Fact(key="scripts", value="0f1e")),
         register=(Fact(key="labels", value="app=product"),),
-        leaves=False,
     )
     return replace(machine, **more)  # type: ignore[arg-type]
 
@@ -97,8 +96,6 @@ GATEWAY = WorkloadPicture(
 
 MESH = MeshPicture(
     stack="multi-network",
-    platform="gke",
-    mesh="multi-network",
     protected=True,
     networks=(
         NetworkPicture(name="far", gateways=2, open=True),
@@ -120,7 +117,6 @@ MESH = MeshPicture(
         Opening(kind=OpeningKind.MUTUAL_TLS, name="istio-system", mode="STRICT"),
     ),
     versions=Versions(control_plane="1.31.0", machines="1.31.0", pods="1.31.0"),
-    verified=("product",),
     cost=(CostPart(item="e2-small", count=5, usd=61.2),),
 )
 

@@ -130,6 +130,20 @@ def test_an_existing_machine_keeps_its_identity_through_names_and_hosts() -> Non
     }
 
 
+def test_a_new_name_of_the_only_machine_pauses_its_workload() -> None:
+    def alone(config: Config) -> None:
+        del config["machines"]["billing-2"]
+
+    def rename(config: Config) -> None:
+        config["machines"]["billing-9"] = config["machines"].pop("billing-1")
+
+    plan = plan_of("existing", rename, start=alone)
+    assert actions(plan) == {"billing-9": "registers"}
+    assert plan.verdict is Verdict.PAUSES
+    assert "Nothing of it answers for a while." in sentences(plan)
+    assert plan_of("existing", rename).verdict is Verdict.SAFE
+
+
 def test_an_existing_machine_at_another_address_joins_before_the_former_one_leaves() -> None:
     plan = plan_of(
         "existing", lambda config: config["machines"]["billing-1"].update(host="10.11.0.77")
@@ -323,6 +337,9 @@ def test_a_renamed_workload_is_refused_under_its_machines() -> None:
     plan = plan_of("existing", rename)
     assert plan.verdict is Verdict.REFUSED
     assert plan.error and plan.error.kind == "refused"
+    # The update changes nothing, so the cause is all that there is to say.
+    assert not (plan.workloads or plan.operations or plan.picture)
+    assert "at once" not in sentences(plan)
 
 
 def test_a_stack_file_with_problems_is_refused_with_all_of_them() -> None:
@@ -352,6 +369,7 @@ def test_a_cluster_that_is_protected_cannot_be_replaced_or_destroyed() -> None:
     )
     for plan in (replaced, destroyed):
         assert "Google Cloud refuses to delete cluster-gke" in sentences(plan)
+    assert "Machines and workloads are gone by then." in sentences(destroyed)
     open_ = plan_of(
         "single-network", lambda config: config["cluster"].update(nodes={"minNodes": 2})
     )
@@ -399,6 +417,34 @@ def test_a_machine_type_stops_a_machine_and_costs_something_else() -> None:
     assert machines(plan)["product-1"].action is Action.RESTARTS
     assert workload(plan, "product").pause is Pause.MACHINES
     assert plan.cost and round(plan.cost.after - plan.cost.before, 2) == 49 - 12
+
+
+def test_what_the_cloud_changes_in_place_replaces_nothing() -> None:
+    def larger(config: Config) -> None:
+        config["machines"]["product-1"]["diskSize"] = 200
+
+    plan = plan_of("single-network", larger)
+    assert {each.op for each in plan.operations} == {"update"}
+    assert not actions(plan)
+
+
+def test_a_machine_in_another_subnet_is_another_one() -> None:
+    def move(config: Config) -> None:
+        config["networks"]["far"] = {"gateway": {"machines": 1, "zones": ["europe-west1-b"]}}
+        subnet = {"vpc": "far", "network": "far", "cidr": "10.40.0.0/24"}
+        config["google"]["subnets"]["far"] = subnet
+        config["machines"]["product-2"]["network"] = "far"
+
+    assert machines(plan_of("single-network", move))["product-2"].action is Action.REPLACED
+
+
+def test_another_startup_script_is_named_although_nothing_restarts() -> None:
+    def script(config: Config) -> None:
+        config["machines"]["product-1"]["startupScript"] = "#!/bin/bash\ntrue\n"
+
+    plan = plan_of("single-network", script)
+    assert not actions(plan)
+    assert "Machine product-1 gets another startup script" in sentences(plan)
 
 
 def test_costs_are_those_of_the_page() -> None:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +201,53 @@ def test_a_refused_stack_file_and_one_that_is_new(checkout: Checkout) -> None:
 def test_without_the_base_there_is_a_plan_with_the_cause(checkout: Checkout) -> None:
     code, plan = checkout.plan("--stack", "existing", "--base", "origin/main")
     assert code == 1
-    assert "there is no commit origin/main here" in plan["error"]["lines"][0]
+    [line] = plan["error"]["lines"]
+    assert line == "there is no branch or commit origin/main here: correct --base, or fetch it"
     assert plan["picture"]["workloads"]
+
+
+def test_a_shallow_clone_without_the_base_names_the_fix(checkout: Checkout) -> None:
+    tip = checkout.root.parent / "tip"
+    checkout.commit()
+    checkout.git("clone", "--quiet", "--depth", "1", f"file://{checkout.root}", str(tip))
+    code, plan = replace(checkout, root=tip).plan("--stack", "existing", "--base", "main")
+    assert code == 1
+    assert "The clone is shallow: `git fetch --unshallow`" in plan["error"]["lines"][0]
+
+
+@pytest.mark.parametrize(
+    ("missing", "problem"),
+    [("git", "git is not on PATH, so nothing can be compared"), (".git", "is no clone of a")],
+)
+def test_without_git_there_is_a_plan_with_the_cause(
+    checkout: Checkout, missing: str, problem: str
+) -> None:
+    if missing == "git":
+        (checkout.programs / "git").unlink()
+    else:
+        shutil.rmtree(checkout.root / ".git")
+    code, plan = checkout.plan("--stack", "existing")
+    assert code == 1
+    assert problem in plan["error"]["lines"][0]
+    assert plan["picture"]["workloads"]
+
+
+def test_a_rule_that_the_change_disables_is_marked(checkout: Checkout) -> None:
+    def disable(**reasons: str) -> None:
+        file = checkout.root / "stacks" / "Pulumi.existing.yaml"
+        document = yaml.safe_load(file.read_text())
+        document["config"]["istio-vm-mesh:rules"] = {"disabled": reasons}
+        file.write_text(yaml.safe_dump(document))
+
+    disable(plaintext="there from the start")
+    checkout.commit()
+    checkout.git("branch", "--force", "main")
+    disable(plaintext="there from the start", openToWorld="since today")
+    _, plan = checkout.plan("--stack", "existing", "--base", "main")
+    assert {each["rule"]: each["new"] for each in plan["broken"]} == {
+        "openToWorld": True,
+        "plaintext": False,
+    }
 
 
 def test_a_higher_level_becomes_the_one_below_with_the_cause(checkout: Checkout) -> None:

@@ -10,6 +10,7 @@ from components.config import load_file, reader
 from components.config.rules import DisabledRules, Rules
 from tests.unit.tools.plan.changes import config_of, described
 from tests.unit.tools.plan.plans import MESH, change, happens, machine, mesh, plan, workload
+from tools.plan import render_markdown
 from tools.plan.compare import compare
 from tools.plan.model import (
     Action,
@@ -167,6 +168,29 @@ def test_a_reason_disables_its_rule_alone_and_is_shown(key: str, broken: Plan) -
         result = broken_rules(broken, rules)
         assert fails(result) == (name.alias != key)
         assert {each.rule for each in result if each.excepted} == {name.alias}
+
+
+@pytest.mark.parametrize(
+    ("former", "new"),
+    [
+        ({}, True),
+        ({"plaintext": "edge"}, False),
+        ({"plaintext": "an older reason"}, True),
+        ({"openToWorld": "edge"}, True),
+        (None, False),
+    ],
+)
+def test_a_rule_that_the_change_disables_stands_first(
+    former: dict[str, str] | None, new: bool
+) -> None:
+    planned = plan(picture=mesh(replace(WEB, strict=False)))
+    broken = broken_rules(planned, Rules(disabled=DisabledRules(plaintext="edge")), former)
+    assert not fails(broken)
+    assert [each.new for each in broken] == [new]
+    shown = render_markdown.text(replace(planned, broken=broken), limit=10_000)
+    line = "- `plaintext`: `edge`"
+    assert shown.startswith(f"### ⚠️ This change disables 1 rule\n\n{line}\n") == new
+    assert shown.count(line) == 1
 
 
 def test_every_rule_has_a_case() -> None:

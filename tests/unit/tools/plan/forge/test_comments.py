@@ -279,6 +279,25 @@ def test_a_run_without_a_plan_is_posted_until_there_is_one(
     assert [entry and entry.stack for entry in map(parse, forge.world.bodies())] == ["prod"]
 
 
+@pytest.mark.parametrize(
+    ("limit", "value", "problem"),
+    [("MOST_BYTES", 1_000, "have more than 1,000 bytes"), ("MOST_S", 0.0, "take more than 0 s")],
+)
+def test_a_run_has_so_many_bytes_and_seconds(
+    forge: Forge,
+    name: str,
+    limit: str,
+    value: float,
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands, limit, value)
+    deliver(forge, PROD)
+    assert post(name) == 0
+    [body] = forge.world.bodies()
+    assert "No plan" in body and problem in body
+
+
 def test_a_stack_in_which_nothing_happens_gets_no_comment_but_keeps_one(
     forge: Forge, name: str
 ) -> None:

@@ -1,0 +1,109 @@
+"""Stacks of the lab beside `lab`: their files, their state, and SSH to their machines.
+
+Tests and measurements use them. The stack `lab` and those of other checkouts can be up meanwhile.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.config import reader
+from components.names import SSH_KEY, config_key, is_part, part_name
+from components.platforms.docker.names import CONTAINER, SSH_USER
+from tools.mesh_status.read_state import revealed
+
+from . import engine, locks
+
+Config = dict[str, Any]
+"""The configuration of a stack file, keys without the project's name."""
+Resources = Mapping[str, dict[str, Any]]
+"""The resources of a state, by name."""
+
+
+def write_stack_file(directory: Path, scenario: str, stack: str, change: Callable[[Config], None]) -> None:
+    """Write a stack file from that of another stack.
+
+    directory: of both files. scenario: the stack whose file is read. change: changes its configuration.
+    """
+    document = reader.read_document(scenario, directory)
+    config = {key.removeprefix(config_key("")): value for key, value in document["config"].items()}
+    change(config)
+    document["config"] = {config_key(key): value for key, value in config.items()}
+    stack_file(directory, stack).write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def stack_file(directory: Path, stack: str) -> Path:
+    """Return the path of a stack's file."""
+    return directory / f"Pulumi.{stack}.yaml"
+
+
+def set_cidrs(config: Config, cidrs: Sequence[str]) -> None:
+    """Give each network of a configuration one of as many CIDRs."""
+    for network, cidr in zip(config["networks"].values(), cidrs, strict=True):
+        network["cidrs"] = [cidr]
+
+
+def free_cidrs(count: int, first: bool = True) -> list[str]:
+    """Return CIDRs that no network of the container engine overlaps.
+
+    first: whether to take the first or the last free ones. Two labs that look at the same moment
+        get different ones by it.
+    """
+    taken: list[ipaddress.IPv4Network] = []
+    with locks.shared_lock():
+        if answering := engine.find():
+            names = answering.docker("network", "ls", "--quiet").split()
+            subnets = answering.docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", *names)
+            taken = [ipaddress.IPv4Network(each) for each in subnets.split() if ":" not in each]
+    candidates = list(ipaddress.IPv4Network("172.31.16.0/20").subnets(new_prefix=24))
+    free = (each for each in (candidates if first else reversed(candidates)) if not any(each.overlaps(other) for other in taken))
+    return [str(next(free)) for _ in range(count)]
+
+
+def resources_of(exported: str) -> dict[str, dict[str, Any]]:
+    """Return the resources of an exported state by name, secrets as plain values."""
+    deployment = revealed(json.loads(exported))["deployment"]
+    return {each["urn"].rpartition("::")[2]: each for each in deployment["resources"]}
+
+
+def command_result(resource: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a command beside Pulumi returned."""
+    result: dict[str, str] = json.loads(resource["outputs"]["stdout"])
+    return result
+
+
+def write_private(file: Path, text: str) -> Path:
+    """Write a file that only this user can read, in one step: another thread may be reading it."""
+    descriptor, new = tempfile.mkstemp(dir=file.parent)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(text)
+    os.replace(new, file)
+    return file
+
+
+def ssh_options(resources: Resources, machine: str, directory: Path, prefix: str = "") -> tuple[list[str], str]:
+    """Return how `ssh` and `scp` reach a machine with the program's key and the pinned host keys.
+
+    directory: of files that only this user can read. prefix: of the names of files there.
+
+    Returns their options, and `user@address`.
+    """
+    containers = [command_result(each) for name, each in resources.items() if is_part(name, CONTAINER)]
+    known_hosts = "".join(f"{each['address']} {each['host_key']}\n" for each in containers)
+    options = {
+        "IdentityFile": write_private(directory / f"{prefix}key", command_result(resources[SSH_KEY])["private"]),
+        "UserKnownHostsFile": write_private(directory / f"{prefix}known-hosts", known_hosts),
+        "StrictHostKeyChecking": "yes",
+        "IdentitiesOnly": "yes",
+        "BatchMode": "yes",
+    }
+    address = command_result(resources[part_name(machine, CONTAINER)])["address"]
+    return ["-F", "none", *(f"-o{name}={value}" for name, value in options.items())], f"{SSH_USER}@{address}"
