@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from components.verification.evidence import is_path
 from tests.support.existing_lab import NAMESPACE, SERVICE, AdoptingStack, ExistingMachines
 from tests.support.lab import Lab
 from tests.support.waiting import wait_until
@@ -126,8 +127,8 @@ def test_a_machine_serves_the_applications_service_with_its_identity(
     assert stack.healthy() == {"one"}
     output = json.loads(stack.pulumi("stack", "output", "--json").stdout)
     identity = f"spiffe://cluster.local/ns/{NAMESPACE}/sa/{ACCOUNT}"
-    calls = output["verification"]["billing"]["calls"]
-    assert calls and {call["identity"] for call in calls} == {identity}
+    calls = [call for call in output["verification"]["billing"]["calls"] if is_path(call)]
+    assert calls and {call["peer"] for call in calls} == {identity}
     callers = {"one", "pod"}
     wait_until(
         lambda: {answer.hostname for answer in stack.lab.call_from_pod(SERVICE, count=40)} == callers, 20, "pods and the machine answer"
