@@ -25,7 +25,16 @@ SCRIPTS = sorted(
     if "def run(" in file.read_text()
 )
 SLOTS = ["machines/scripts/slots.py", "machines/scripts/slot_decision.py", "machines/scripts/slot_lease.py"]
-PARTS = ["grammar.py", "machines/bundle.py", "machines/entries.py", *SLOTS, "ownership.py", "shell.py", "verification/evidence.py", "verification/target.py"]
+PARTS = [
+    "grammar.py",
+    "machines/bundle.py",
+    "machines/entries.py",
+    *SLOTS,
+    "ownership.py",
+    "shell.py",
+    "verification/evidence.py",
+    "verification/target.py",
+]
 LOCAL = sorted({*SCRIPTS, *PARTS, *(f"local/{file.name}" for file in COMPONENTS.glob("local/*.py"))})
 
 

@@ -152,7 +152,11 @@ def test_the_cause_is_named_and_the_caller_too(tmp_path: Path, environment: dict
 
 @pytest.mark.parametrize(
     ("far", "reason"),
-    [("", "the routes for it choose other endpoints"), ("10.244.0.9:8080", "others come first, because they are nearer"), ("172.31.6.130:8080", "the routes for it choose other endpoints")],
+    [
+        ("", "the routes for it choose other endpoints"),
+        ("10.244.0.9:8080", "others come first, because they are nearer"),
+        ("172.31.6.130:8080", "the routes for it choose other endpoints"),
+    ],
 )
 def test_routes_that_never_choose_an_endpoint_are_named_and_fail_nothing(tmp_path: Path, far: str, reason: str) -> None:
     """Weights of a user's, or localities: the proxy was given the endpoint, and has not even tried it."""
