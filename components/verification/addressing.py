@@ -32,12 +32,14 @@ class Destination:
     port: of the Service.
     protocol: `http`, `http2`, `grpc`, or anything else for bytes.
     identity: the SPIFFE ID that the endpoints' certificates must have.
+    timeout_s: seconds that a caller waits for an answer.
     """
 
     service: str
     port: int
     protocol: str
     identity: str
+    timeout_s: int
 
     @property
     def name(self) -> str:
@@ -148,6 +150,11 @@ def _cluster_name(destination: Destination) -> str:
     return f"istio-vm-mesh|{destination.port}||{destination.service}"
 
 
+def _connect_timeout(destination: Destination) -> float:
+    """Return the seconds for a connection: so few that Envoy names the cause before the caller has gone."""
+    return min(2.0, destination.timeout_s / 2)
+
+
 def _cluster(destination: Destination) -> Config:
     """Return a cluster as Istio has it for a Service, but for one endpoint that the caller names.
 
@@ -178,7 +185,7 @@ def _cluster(destination: Destination) -> Config:
         "name": _cluster_name(destination),
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
-        "connect_timeout": "3s",
+        "connect_timeout": f"{_connect_timeout(destination)}s",
         "original_dst_lb_config": {"use_http_header": True, "http_header_name": ENDPOINT_HEADER},
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
         "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls},

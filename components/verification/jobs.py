@@ -66,7 +66,7 @@ def _protocol(called: Called, port: OfferedPort) -> str:
 
 
 def _destination(called: Called, port: OfferedPort) -> Destination:
-    return Destination(called.host(port.service), port.port, _protocol(called, port), called.identity)
+    return Destination(called.host(port.service), port.port, _protocol(called, port), called.identity, called.workload.verify.timeout)
 
 
 def pair(name: str, called: Sequence[Called]) -> Pair:

@@ -299,7 +299,7 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
     authorities = {name: Authority(directory, name) for name in ("mesh", "other")}
     _secrets(directory, authorities["mesh"])
     mesh = Mesh(directory, free_port(), free_port())
-    destinations = [addressing.Destination(SERVICE, each.service_port, each.protocol, IDENTITY) for each in callees]
+    destinations = [addressing.Destination(SERVICE, each.service_port, each.protocol, IDENTITY, 3) for each in callees]
     config: Config = _with_files(copy.deepcopy(addressing.bootstrap(destinations, mesh.listener)), directory)
     listeners, clusters = config["static_resources"]["listeners"], config["static_resources"]["clusters"]
     for callee in callees:

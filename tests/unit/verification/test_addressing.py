@@ -13,7 +13,7 @@ from components.verification.addressing import Destination
 from tests.support import envoys
 
 IDENTITY = envoys.IDENTITY
-DESTINATIONS = [Destination(f"{name}.shop.svc.cluster.local", 80, name, IDENTITY) for name in ("http", "http2", "grpc", "tcp", "tls")]
+DESTINATIONS = [Destination(f"{name}.shop.svc.cluster.local", 80, name, IDENTITY, 3) for name in ("http", "http2", "grpc", "tcp", "tls")]
 
 
 def test_the_sidecar_reads_the_listener_from_a_file_of_the_pods_annotations() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -190,6 +191,24 @@ def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, kind: s
     assert code == 1
     assert calls[callee.service_port, ""].verdict == "failed"
     assert callee.endpoints()[0] not in {endpoint for _, endpoint in calls}
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+def test_an_endpoint_that_drops_packets_takes_no_connection(tmp_path: Path, kind: str) -> None:
+    """As one without a route back: a full backlog drops packets, too. A pod has no privileges to look for itself."""
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = full.getsockname()
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        endpoint = f"127.0.0.1:{address[1]}"
+        callee = Callee(name="full", protocol=kind, application=envoys.free_port())
+        mesh = stack.enter_context(envoys.running(tmp_path, [callee], Routes(endpoints={"full": [endpoint]})))
+        target = mesh.target(callee, endpoints=endpoint)
+        row = parse(mesh.verify(target, setup="as_proxy() { return 1; }").stdout).calls[0]
+    assert row.verdict == "failed" and "it takes no connection (timeout;" in row.cause, row.cause
 
 
 def test_a_caller_without_a_certificate_is_refused_unless_plaintext_is_answered(world: World) -> None:
