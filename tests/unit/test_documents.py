@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.support.samples import FACTS, PRODUCT
 from tools import ROOT, venv
 from tools.lab.offline import versions
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_readme_explains_the_labs_own_stack_file() -> None:
@@ -36,6 +37,22 @@ def test_links_and_paths_lead_somewhere(document: Path) -> None:
     named = re.findall(r"`((?:components|scripts|stacks|tests|docs)/[\w./-]*)`", text)
     absent += [path for path in named if not (ROOT / path).exists()]
     assert not absent
+
+
+def test_every_document_is_in_the_index() -> None:
+    index = ROOT / "docs" / "README.md"
+    listed = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)#:]+)", index.read_text())}
+    documents = {path for path in DOCUMENTS if path.parent != ROOT and path.parent.name != "adr"} | {ROOT / "docs" / "adr" / "README.md"}
+    assert documents - listed == {index}
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_changelog_has_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)

@@ -22,6 +22,11 @@ def main() -> int:
                 return cli.GOOD
             case "preview":
                 good = preview.show(preview.run(arguments.stack), arguments.stack, arguments.json)
+            case "fleet":
+                os.environ.pop("PYTHONPATH", None)
+                from . import figures, fleet
+
+                good = figures.show(fleet.run(arguments.machines, arguments.json), arguments.json)
             case _:
                 os.environ.pop("PYTHONPATH", None)  # the launcher's; it is not meant for the programs that are called from here
                 from . import figures, mesh

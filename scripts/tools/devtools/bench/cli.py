@@ -9,9 +9,10 @@ GOOD, BAD, INTERRUPTED = 0, 1, 130
 
 EPILOG = """\
 exit codes: 0 every figure is within its bound, 1 one is not or a step failed, 2 wrong command line, 3 this machine cannot run the lab,
-130 interrupted. `lab` brings up a stack of its own and takes it down again; run it while the machine does nothing else.
+130 interrupted. `lab` and `fleet` bring up a stack of their own and take it down again; run them while the machine does nothing else.
 """
 SIZES = (1, 10, 100, 300)
+FLEETS = (100, 300, 1000)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,7 +33,14 @@ def parser() -> argparse.ArgumentParser:
     lab.add_argument("--rounds", type=int, default=3, help="how often each way of joining is run; medians count (default: %(default)s)")
     preview = commands.add_parser("preview", help=f"time and memory of a preview against {', '.join(map(str, SIZES))} machines")
     preview.add_argument("--stack", default="lab", help="whose first machine is multiplied (default: %(default)s)")
-    for command in (lab, preview):
+    fleet = commands.add_parser(
+        "fleet", help="istiod with many simulated machines: registration, CPU, memory, push (a few minutes)", epilog=EPILOG
+    )
+    fleet.set_defaults(needs_lab=True)
+    fleet.add_argument(
+        "--machines", type=int, nargs="+", default=list(FLEETS), help="numbers of machines, one after the other (default: %(default)s)"
+    )
+    for command in (lab, preview, fleet):
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     one = commands.add_parser("one")
     one.add_argument("stack")

@@ -1,0 +1,250 @@
+"""How istiod copes with many machines: simulated ones, at the istiod and the gateway of a lab."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from components.names import XDS_PORT
+from tools.lab import up
+from tools.lab.locks import checkout_lock, shared_lock
+from tools.lab.steps import Display, Step, StepError, Steps, display
+
+from .figures import Figure
+from .lab_stack import CHECKOUT, LabStack
+from .simulated_proxy import Certificate, ControlPlane, SimulatedProxy, certificates
+
+NAMESPACE = GROUP = ACCOUNT = "machines"
+"""Of the simulated machines, which no Service of the lab selects."""
+NETWORK = "pods"
+"""The lab's network."""
+FIRST_ADDRESS = IPv4Address("10.99.0.1")
+DOMAIN = "cluster.local"
+LIMIT_S = 300
+"""Seconds for everything that istiod has to do for all machines."""
+
+_OBJECTS = f"""
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {NAMESPACE}}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: {ACCOUNT}, namespace: {NAMESPACE}}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadGroup
+metadata: {{name: {GROUP}, namespace: {NAMESPACE}}}
+spec:
+  metadata: {{labels: {{app: {GROUP}}}}}
+  template: {{serviceAccount: {ACCOUNT}, network: {NETWORK}}}
+  probe: {{httpGet: {{port: 8080}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {GROUP}, namespace: {NAMESPACE}}}
+spec:
+  selector: {{app: {GROUP}}}
+  ports: [{{name: http, port: 80, targetPort: 8080}}]
+"""
+
+
+def run(sizes: Sequence[int], as_json: bool) -> list[Figure]:
+    """Measure each number of machines, in a stack that is created for it and removed again.
+
+    Raises StepFailedError.
+    """
+    stack = LabStack(f"fleet-{CHECKOUT}")
+    count = up.PREPARATIONS + 1 + len(sizes)
+    steps = Steps("bench", count, Display(sys.stderr) if as_json else display(), retry_command="./scripts/bench fleet")
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit[1], limit[1]))
+    stack.lab("down")
+    try:
+        with checkout_lock(), shared_lock():
+            up.prepare(steps)
+        stack.configure(lambda config: None)
+        with steps.step("lab up"):
+            stack.lab("up")
+        stack.prepare()
+        return [figure for size in sizes for figure in _measured(steps, stack, size)]
+    finally:
+        stack.lab("down")
+        stack.file.unlink(missing_ok=True)
+
+
+def _measured(steps: Steps, stack: LabStack, size: int) -> Iterator[Figure]:
+    with steps.step(f"{size} machines") as step:
+        yield from asyncio.run(_Measurement(stack, size, step).figures())
+
+
+@dataclass
+class _Entries:
+    """The entries of the namespace, as a watch prints them: by name, and the names that are Healthy."""
+
+    present: set[str] = field(default_factory=set)
+    healthy: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def following(self, stack: LabStack) -> Iterator[_Entries]:
+        text = '{.type} {.object.metadata.name} {.object.status.conditions[?(@.type=="Healthy")].status}{"\\n"}'
+        words = ["--namespace", NAMESPACE, "get", "workloadentries", "--watch", "--output-watch-events", "--output", f"jsonpath={text}"]
+        with subprocess.Popen(["kubectl", *words], env=stack.environment, stdout=subprocess.PIPE, text=True) as process:
+            threading.Thread(target=self._read, args=(process.stdout or (),), daemon=True).start()
+            try:
+                yield self
+            finally:
+                process.terminate()
+
+    def _read(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            event, name, *status = line.split()
+            if event == "DELETED":
+                self.present.discard(name)
+                self.healthy.discard(name)
+                continue
+            self.present.add(name)
+            if status == ["True"]:
+                self.healthy.add(name)
+
+
+@dataclass(frozen=True)
+class _Usage:
+    """What istiod's process used so far.
+
+    cpu_s: seconds of CPU. memory_mb: MB of resident memory.
+    """
+
+    cpu_s: float
+    memory_mb: float
+
+
+@dataclass
+class _Measurement:
+    stack: LabStack
+    size: int
+    step: Step
+
+    async def figures(self) -> list[Figure]:
+        self._prepare()
+        control_plane = self._control_plane()
+        proxies = [self._proxy(number) for number in range(self.size)]
+        self.step.note("certificates")
+        begin = time.monotonic()
+        signed = await certificates(control_plane, self.size)
+        certificates_s = time.monotonic() - begin
+        with _Entries().following(self.stack) as entries:
+            await asyncio.sleep(1)  # the watch begins
+            before = self._usage()
+            async with _connected(proxies, control_plane, signed) as begin:
+                self.step.note("registration")
+                registered_s = await self._wait("registered", lambda: len(entries.present) == self.size, begin)
+                healthy_s = await self._wait("Healthy", lambda: len(entries.healthy) == self.size, begin)
+                after = self._usage()
+                self.step.note("a new Service")
+                pushed_s = await self._push(proxies)
+                self.step.note("the end of all connections")
+            gone_s = await self._wait("deleted", lambda: not entries.present, time.monotonic())
+        names = {
+            "certificates": certificates_s,
+            "first connection → last entry registered": registered_s,
+            "first connection → last entry Healthy": healthy_s,
+            "a new Service → its cluster in the last proxy": pushed_s,
+            "end of all connections → last entry deleted": gone_s,
+        }
+        figures = [Figure(what=f"{self.size} machines: {what}", value=value) for what, value in names.items()]
+        cpu = Figure(what=f"{self.size} machines: istiod's CPU until all were Healthy", value=after.cpu_s - before.cpu_s)
+        memory = Figure(what=f"{self.size} machines: istiod's memory then", value=round(after.memory_mb), unit="MB")
+        return [*figures, cpu, memory]
+
+    def _prepare(self) -> None:
+        self.stack.run("kubectl", "apply", "--filename", "-", stdin=_OBJECTS)
+
+    def _control_plane(self) -> ControlPlane:
+        kubectl = self.stack.run
+        root = kubectl("kubectl", "--namespace", "istio-system", "get", "configmap", "istio-ca-root-cert", "--output", "json")
+        token = kubectl("kubectl", "--namespace", NAMESPACE, "create", "token", ACCOUNT, "--audience", "istio-ca", "--duration", "1h")
+        return ControlPlane(
+            gateway=f"{self.stack.outputs()['gateway']}:{XDS_PORT}",
+            name="istiod.istio-system.svc",
+            root_certificate=json.loads(root)["data"]["root-cert.pem"],
+            token=token.strip(),
+            identity=f"spiffe://{DOMAIN}/ns/{NAMESPACE}/sa/{ACCOUNT}",
+        )
+
+    def _proxy(self, number: int) -> SimulatedProxy:
+        address = str(FIRST_ADDRESS + number)
+        metadata = {
+            "NAME": f"machine-{number}",
+            "NAMESPACE": NAMESPACE,
+            "SERVICE_ACCOUNT": ACCOUNT,
+            "WORKLOAD_NAME": GROUP,
+            "AUTO_REGISTER_GROUP": GROUP,
+            "NETWORK": NETWORK,
+            "CLUSTER_ID": "Kubernetes",
+            "MESH_ID": DOMAIN,
+            "ISTIO_VERSION": "1.31.0",
+            "DNS_CAPTURE": "true",
+            "INSTANCE_IPS": address,
+            "LABELS": {"app": GROUP},
+            "PROXY_CONFIG": {"readinessProbe": {"httpGet": {"port": 8080}}},
+        }
+        return SimulatedProxy(f"machine-{number}", address, NAMESPACE, DOMAIN, metadata)
+
+    async def _push(self, proxies: Sequence[SimulatedProxy]) -> float:
+        """Return the seconds from the creation of a Service to its cluster in the last proxy."""
+        name = f"new-{self.size}"
+        cluster = f"outbound|80||{name}.{NAMESPACE}.svc.{DOMAIN}"
+        words = ["--namespace", NAMESPACE, "create", "service", "clusterip", name, "--tcp", "80:8080"]
+        begin = time.monotonic()
+        await asyncio.to_thread(self.stack.run, "kubectl", *words)
+        await self._wait("sent a new Service", lambda: all(cluster in each.pushed for each in proxies), begin)
+        await asyncio.to_thread(self.stack.run, "kubectl", "--namespace", NAMESPACE, "delete", "service", name)
+        return max(each.pushed[cluster] for each in proxies) - begin
+
+    async def _wait(self, what: str, holds: Callable[[], bool], begin: float) -> float:
+        """Return the seconds since `begin` at which `holds` returned true.
+
+        Raises StepError when that takes too long.
+        """
+        while not holds():
+            if time.monotonic() - begin > LIMIT_S:
+                raise StepError(f"{self.size} machines were not {what} within {LIMIT_S} s", show_log=False)
+            await asyncio.sleep(0.02)
+        return time.monotonic() - begin
+
+    def _usage(self) -> _Usage:
+        name = self.stack.run(
+            "kubectl", "--namespace", "istio-system", "get", "pods", "--selector", "app=istiod", "--output", "name"
+        ).split()[0].removeprefix("pod/")  # fmt: skip
+        text = self.stack.run("kubectl", "get", "--raw", f"/api/v1/namespaces/istio-system/pods/{name}:15014/proxy/metrics")
+        values = {key: float(value) for key, value in re.findall(r"^(process_\w+) (\S+)$", text, re.MULTILINE)}
+        return _Usage(values["process_cpu_seconds_total"], values["process_resident_memory_bytes"] / 1e6)
+
+
+@asynccontextmanager
+async def _connected(proxies: Sequence[SimulatedProxy], control_plane: ControlPlane, signed: Sequence[Certificate]) -> AsyncIterator[float]:
+    """Keep all proxies connected during the block. Yields when the first began to connect.
+
+    Raises StepError where a connection ends before the block does.
+    """
+    begin = time.monotonic()
+    tasks = [asyncio.create_task(proxy.run(control_plane, each)) for proxy, each in zip(proxies, signed, strict=True)]
+    try:
+        yield begin
+        if ended := [task for task in tasks if task.done()]:
+            raise StepError(f"{len(ended)} connections ended: {ended[0].exception()}", show_log=False)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
