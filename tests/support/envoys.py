@@ -28,7 +28,7 @@ from tests.support.scripts import COMPONENTS, Sourced
 from tests.support.waiting import wait_until
 from tools.lab.offline import cache, wheels
 
-IDENTITY, CALLER, OTHER = (names.spiffe_id("cluster.local", "shop", each) for each in ("product", "caller", "other"))
+IDENTITY, CALLER, OTHER = (names.spiffe_id(names.DEFAULT_DOMAIN, "shop", each) for each in ("product", "caller", "other"))
 SCRIPT = COMPONENTS / "verification" / "scripts" / "call-service.sh"
 SERVICE = "localhost"
 """The name of all Services: it resolves, and leads to Envoy, as a redirected name does."""
