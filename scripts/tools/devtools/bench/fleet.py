@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from components.names import XDS_PORT
+from components.names import DEFAULT_DOMAIN, XDS_PORT
 from tools.lab import up
 from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.steps import Display, Step, StepError, Steps, display
@@ -29,7 +29,7 @@ NAMESPACE = GROUP = ACCOUNT = "machines"
 NETWORK = "pods"
 """The lab's network."""
 FIRST_ADDRESS = IPv4Address("10.99.0.1")
-DOMAIN = "cluster.local"
+DOMAIN = DEFAULT_DOMAIN
 LIMIT_S = 300
 """Seconds for everything that istiod has to do for all machines."""
 
