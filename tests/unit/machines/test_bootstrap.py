@@ -70,6 +70,7 @@ def test_a_new_token_alone_restarts_nothing() -> None:
         {"workload": PRODUCT.model_copy(update={"fail_closed": True})},
         {"workload": PRODUCT.model_copy(update={"capture": Capture(exclude_inbound_ports=(9100,))})},
         {"capture": Capture(exclude_outbound_cidrs=("10.9.0.0/16",))},
+        {"firewall": "manage"},
         {"mesh": MESH.model_copy(update={"version": "1.31.1"})},
         {"mesh": MESH.model_copy(update={"package": Package(sha256="0" * 64)})},
         {"facts": replace(FACTS, mesh_id="other")},
