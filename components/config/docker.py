@@ -62,8 +62,8 @@ class DockerMachine(Record):
     )
     firewall: Firewall | None = Field(
         default=None,
-        description="`report` or `manage`: what a join of the container does where a firewall of its own "
-        "drops redirected connections. Default: the workload's `firewall`.",
+        description="`report` or `manage`: what a join of the container does where "
+        "a firewall of its own drops redirected connections. Default: the workload's `firewall`.",
     )
     capture: Capture = Field(
         default_factory=Capture,

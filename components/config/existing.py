@@ -186,8 +186,8 @@ class SshMachine(Record):
     )
     firewall: Firewall | None = Field(
         default=None,
-        description="`report` or `manage`: what a join of the existing machine does where a firewall of its own "
-        "drops redirected connections. Default: the workload's `firewall`.",
+        description="`report` or `manage`: what a join of the existing machine does where "
+        "a firewall of its own drops redirected connections. Default: the workload's `firewall`.",
     )
     capture: Capture = Field(
         default_factory=Capture,

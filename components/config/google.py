@@ -222,8 +222,8 @@ class GceMachine(Record):
     )
     firewall: Firewall | None = Field(
         default=None,
-        description="`report` or `manage`: what a join of the Compute Engine machine does where a firewall of its own "
-        "drops redirected connections. Default: the workload's `firewall`.",
+        description="`report` or `manage`: what a join of the Compute Engine machine does where "
+        "a firewall of its own drops redirected connections. Default: the workload's `firewall`.",
     )
     capture: Capture = Field(
         default_factory=Capture,
@@ -297,8 +297,8 @@ class GceInstanceGroup(Record):
     )
     firewall: Firewall | None = Field(
         default=None,
-        description="`report` or `manage`: what a join of the group's machines does where a firewall of its own "
-        "drops redirected connections. Default: the workload's `firewall`.",
+        description="`report` or `manage`: what a join of the group's machines does where "
+        "a firewall of its own drops redirected connections. Default: the workload's `firewall`.",
     )
     capture: Capture = Field(
         default_factory=Capture,

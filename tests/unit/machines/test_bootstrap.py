@@ -111,6 +111,7 @@ def test_a_join_carries_every_file_and_the_token_apart() -> None:
         "/etc/systemd/system/istio-vm-mesh.service",
         "/etc/systemd/system/istio-vm-mesh.service.d/sidecar.conf",
         "/opt/istio-vm-mesh/scripts/redirect.sh",
+        "/opt/istio-vm-mesh/scripts/redirect_firewall.sh",
         "/opt/istio-vm-mesh/scripts/redirect_guard.sh",
         "/opt/istio-vm-mesh/scripts/redirect_host.sh",
         "/opt/istio-vm-mesh/scripts/undo.sh",
