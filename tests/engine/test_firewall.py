@@ -203,7 +203,7 @@ KEEP_OUT = (
     "jump less; drop; accept",
     "tcp dport 15006 drop; accept",
 )
-CHAINS = "chain more { ct original proto-dst 8080 accept; }; chain less { tcp dport 22 accept; };"
+CHAINS = "chain more { meta l4proto tcp ct original proto-dst 8080 accept; }; chain less { tcp dport 22 accept; };"
 
 
 def test_a_firewall_that_lets_them_in_stays_as_it_is_and_others_do_not(bare_host: Host) -> None:
@@ -228,4 +228,4 @@ def test_the_agent_probes_localhost_only_where_its_address_is_translated(bare_ho
             name, _, value = file.read_text().strip().partition("=")
             assert (value, name.encode() in agent.read_bytes()) == ("true", True)
             assert bare_host.answer() == "agent"
-    bare_host.run("locked turn_off")
+        bare_host.run("locked turn_off")

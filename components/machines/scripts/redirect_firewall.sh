@@ -403,19 +403,20 @@ connection() { # line
 
 # Deletes what opens, of all programs.
 close_firewall() {
-  local name options
+  local name text options
   for name in $(programs); do
-    "$name-save" 2>/dev/null | awk -v stamp="$STAMP" '
+    text=$("$name-save" 2>/dev/null | awk -v stamp="$STAMP" '
       /^\*/ { table = $0 }
       /^-A / && $0 ~ "--comment \"?" stamp "\"?( |$)" {
         sub(/^-A/, "-D"); text[table] = text[table] $0 "\n" }
-      END { for (table in text) printf "%s\n%sCOMMIT\n", table, text[table] }' |
-      "$name-restore" --noflush --wait=5
+      END { for (table in text) printf "%s\n%sCOMMIT\n", table, text[table] }')
+    [ -z "$text" ] || "$name-restore" --noflush --wait=5 <<<"$text"
   done
-  nft --handle list ruleset 2>/dev/null | awk -v stamp="comment \"$STAMP\"" '
+  text=$(nft --handle list ruleset 2>/dev/null | awk -v stamp="comment \"$STAMP\"" '
     /^table / { table = $2 " " $3 }
     /^\tchain / { chain = $2 }
-    /^\t\t/ && index($0, stamp) { print "delete rule", table, chain, "handle", $NF }' | nft -f -
+    /^\t\t/ && index($0, stamp) { print "delete rule", table, chain, "handle", $NF }')
+  [ -z "$text" ] || nft -f - <<<"$text"
   [ -e "$OPENED" ] || return 0
   while read -r options; do
     # shellcheck disable=SC2086 # options

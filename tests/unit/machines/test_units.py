@@ -76,6 +76,13 @@ def test_units_run_what_is_written() -> None:
     assert f"WorkingDirectory={bundle.STATE}\n" in texts
 
 
+def test_the_agent_reads_where_its_probe_goes() -> None:
+    """`redirect.sh on` runs before it, and knows the machine's addresses."""
+    (path,) = re.findall(r"^PROBE=(\S+)", (SCRIPTS / "redirect.sh").read_text(), re.MULTILINE)
+    assert f"EnvironmentFile=-{path}\n" in (UNITS / "istio-vm-mesh.service.d/sidecar.conf").read_text()
+    assert path.startswith("/run/istio-vm-mesh-"), "what a leave removes"
+
+
 def test_the_agent_goes_to_the_gateway_without_a_proxy_of_the_host() -> None:
     removed = re.findall(r"^UnsetEnvironment=(.*)", (UNITS / "istio-vm-mesh.service").read_text(), re.MULTILINE)
     assert {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "BASH_ENV"} <= set(" ".join(removed).split())
