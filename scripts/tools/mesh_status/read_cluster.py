@@ -138,7 +138,7 @@ def answered(get: Get, mesh: MeshFacts, workloads: Mapping[str, Workload]) -> Cl
 def _policies(get: Get, namespace: str) -> list[Manifest]:
     """Return what only explains failures: who may not read it sees the rest all the same."""
     try:
-        return get("networkpolicies.networking.k8s.io", "--namespace", namespace)
+        return [dict(item) for item in get("networkpolicies.networking.k8s.io", "--namespace", namespace)]
     except ClusterError:
         return []
 
