@@ -88,6 +88,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             forget=name in forgotten,
             locality=settings.locality_of(name),
             capture=declared.capture,
+            firewall=declared.firewall,
         )
         machines[name] = Machine(name, machine_args)
     gateways: dict[str, Gateway] = {}

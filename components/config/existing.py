@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ..names import CROSS_NETWORK_PORT, XDS_PORT
-from .capture import Capture
+from .capture import Capture, Firewall
 from .record import MAP_KEY, Items, Record
 
 
@@ -183,6 +183,11 @@ class SshMachine(Record):
         description="Any number; a change runs the join of the SSH machine again, with a new "
         "token. It repairs what differs, and does not restart an agent that is as it must be. "
         "Default: 0.",
+    )
+    firewall: Firewall | None = Field(
+        default=None,
+        description="`report` or `manage`: what a join of the existing machine does where "
+        "a firewall of its own drops redirected connections. Default: the workload's `firewall`.",
     )
     capture: Capture = Field(
         default_factory=Capture,

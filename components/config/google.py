@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .capture import Capture
+from .capture import Capture, Firewall
 from .existing import Bastion
 from .record import MAP_KEY, Items, Named, Record
 
@@ -220,6 +220,11 @@ class GceMachine(Record):
         "a new token. It repairs what differs, and does not restart an agent that is as it must "
         "be. Default: 0.",
     )
+    firewall: Firewall | None = Field(
+        default=None,
+        description="`report` or `manage`: what a join of the Compute Engine machine does where "
+        "a firewall of its own drops redirected connections. Default: the workload's `firewall`.",
+    )
     capture: Capture = Field(
         default_factory=Capture,
         description="What of the traffic of the Compute Engine machine bypasses the proxy, besides "
@@ -289,6 +294,11 @@ class GceInstanceGroup(Record):
         default=0,
         description="Any number; a change replaces all machines of the group, a few at a time. "
         "Default: 0.",
+    )
+    firewall: Firewall | None = Field(
+        default=None,
+        description="`report` or `manage`: what a join of the group's machines does where "
+        "a firewall of its own drops redirected connections. Default: the workload's `firewall`.",
     )
     capture: Capture = Field(
         default_factory=Capture,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from .capture import Capture
+from .capture import Capture, Firewall
 from .record import MAP_KEY, ROLE, Items, Named, Record
 
 _COUNT_OR_PERCENTAGE = re.compile(r"[1-9][0-9]{0,5}|([1-9][0-9]?|100)%")
@@ -353,6 +353,13 @@ class WorkloadSettings(Record):
         "nothing redirects to the agent, also while the agent starts, stops or has crashed. Ports "
         "of SSH and of the agent stay open. It needs nftables 1.0 and Linux 5.12; a join refuses "
         "other machines. Default: connections reach the application without the agent then.",
+    )
+    firewall: Firewall = Field(
+        default="report",
+        description="What a join does where a firewall of the machine (nftables, iptables, ufw, "
+        "firewalld) drops redirected connections to the workload: `report` says so, with the "
+        "command that opens it; `manage` opens it for these alone, while the agent redirects. "
+        "Default: `report`.",
     )
     capture: Capture = Field(
         default_factory=Capture,

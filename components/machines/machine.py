@@ -21,7 +21,7 @@ from typing import Any
 import pulumi
 
 from .. import commands, names, shell
-from ..config.capture import Capture
+from ..config.capture import Capture, Firewall
 from ..istio.workload import Workload
 from ..local import openssh
 from .bootstrap import JoinInputs, bundle
@@ -53,6 +53,7 @@ class MachineArgs:
     forget: whether nothing connects to the machine any more, also when it is removed.
     locality: where it is, as `region/zone`; "" where nobody says it.
     capture: what bypasses its proxy, besides what its workload has.
+    firewall: its setting; None: its workload's.
     """
 
     workload: Workload
@@ -64,6 +65,7 @@ class MachineArgs:
     forget: bool = False
     locality: str = ""
     capture: Capture = field(default_factory=Capture)
+    firewall: Firewall | None = None
 
 
 class Machine(pulumi.ComponentResource):
@@ -194,6 +196,7 @@ class Machine(pulumi.ComponentResource):
                 gateway_port=self.workload.mesh.gateway_port,
                 locality=self._args.locality,
                 capture=self._args.capture,
+                firewall=self._args.firewall,
                 **others,
             )
         )

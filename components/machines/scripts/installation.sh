@@ -163,7 +163,10 @@ remove_rules() (
 has_rules() {
   {
     for program in ip{,6}tables{,-legacy,-nft}-save; do "$program"; done
-  } 2>/dev/null | grep -qE '[: ]ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT)( |$)'
+    nft list ruleset
+  } 2>/dev/null |
+    grep -qE -e '[: ]ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT)( |$)' \
+      -e 'comment "?istio-vm-mesh"?( |$)'
 }
 
 remove_units() {
@@ -197,7 +200,8 @@ remove_installation() {
   done
   remove_units
   if has_rules; then
-    echo "redirection rules of Istio are left: see 'iptables-save' and 'iptables-legacy-save'"
+    echo "rules of the redirection are left: see 'iptables-save', 'iptables-legacy-save' and" \
+      "'nft list ruleset'"
     return 1
   fi
   if [ "$(getent passwd istio-proxy | cut -d : -f 6)" = "$STATE" ]; then

@@ -101,7 +101,8 @@ main() { # watch, ready, check or possible
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   # In a join this script is on standard input, and the other one is not there yet.
   # shellcheck source=/dev/null
-  [ "$1" = possible ] || . "${BASH_SOURCE[0]%/*}/redirect.sh"
+  [ "$1" = possible ] ||
+    for script in redirect redirect_firewall; do . "${BASH_SOURCE[0]%/*}/$script.sh"; done
   case $1 in
   watch) watch ;;
   ready) ready ;;

@@ -124,6 +124,7 @@ class InstanceGroup(pulumi.ComponentResource):
                 setup=settings.startup_script or "",
                 rotation=settings.rotation,
                 capture=settings.capture,
+                firewall=settings.firewall,
                 **inputs,
             )
         )

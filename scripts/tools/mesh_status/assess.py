@@ -9,6 +9,7 @@ from typing import Any
 
 from components import names
 from components.config.stack import Settings
+from components.verification import network_policies
 
 from . import advice, read_cluster, read_state
 from . import networks as networks_of
@@ -33,7 +34,8 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     """The mesh with the health of its parts and what to do."""
     state, cluster = facts.state, facts.cluster
     settings = facts.settings if isinstance(facts.settings, Settings) else None
-    workloads = tuple(_workload(each, facts, settings) for _, each in sorted(state.workloads.items()))
+    failed = bool(verification and verification.error)
+    workloads = tuple(_workload(each, facts, settings, failed) for _, each in sorted(state.workloads.items()))
     control_plane = networks_of.control_plane(state, cluster)
     network = _pods_network(state, settings)
     gateway = networks_of.pod_gateway(state, cluster, facts.reports.values())
@@ -72,7 +74,7 @@ def _pods_network(state: Stack, settings: Settings | None) -> str:
     return state.facts.network or (settings.cluster.network if settings else "")
 
 
-def _workload(state: read_state.Workload, facts: Facts, settings: Settings | None) -> Workload:
+def _workload(state: read_state.Workload, facts: Facts, settings: Settings | None, failed: bool) -> Workload:
     name, cluster = state.name, facts.cluster
     identity = facts.state.facts.spiffe_id(state.namespace, state.service_account)
     declared = set(settings.single_machines_of(name)) if settings else None
@@ -108,6 +110,8 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
             f"{len(by_themselves)} of at least {least} machines of its instance groups are registered: see the log of one's first start"
         )
         health = worst_health([health, "missing"])
+    if settings and (failed or not state.verified):
+        problems += _policies(state, settings, cluster)
     return Workload(
         name=name,
         namespace=state.namespace,
@@ -119,6 +123,15 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
         is_gateway=state.namespace == facts.state.facts.namespace,
         advice=tuple(problems),
     )
+
+
+def _policies(state: read_state.Workload, settings: Settings, cluster: Cluster) -> list[str]:
+    """What of the cluster may keep calls from a workload whose verification fails."""
+    declared = settings.workloads.get(state.name)
+    if not declared:
+        return []
+    there = [each for each in cluster.policies if each["metadata"]["namespace"] == state.namespace]
+    return network_policies.sentences(there, state.labels, declared.probe.port)
 
 
 def _problems(

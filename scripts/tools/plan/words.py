@@ -46,6 +46,7 @@ REASONS = {
     "cluster-id": "the cluster's name in the mesh",
     "confirm-within": "its setting confirmWithin",
     "fail-closed": "its setting failClosed",
+    "firewall": "its setting firewall",
     "forget": "its setting forget",
     "gateway": "the gateway's address",
     "gateway-port": "the gateway's port",

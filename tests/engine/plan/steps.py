@@ -115,6 +115,7 @@ _LAB = [
         ),
         all_of("restarts", "product-1", "product-2"),
     ),
+    Step("firewall", put("machines.product-1.firewall", "manage"), {"product-1": "restarts"}),
     Step("confirmWithin", put("workloads.product.confirmWithin", 90), all_of("rejoins", "product-1", "product-2")),
     Step("maxUnavailable", put("workloads.product.maxUnavailable", 2), {}),
     Step("replicas", put("workloads.product.pods.replicas", 3), {}),
