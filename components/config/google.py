@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -12,6 +13,38 @@ from .existing import Bastion
 from .record import MAP_KEY, Items, Named, Record
 
 DEBIAN = "projects/debian-cloud/global/images/family/debian-12"
+ZONES = 3
+"""Zones of a region that a regional cluster, or a group without `zones`, is spread over."""
+
+DiskType = Literal["pd-balanced", "pd-ssd", "pd-standard", "hyperdisk-balanced"]
+_SERIES = re.compile(r"[a-z]+(\d+)")
+
+
+def default_disk_type(machine_type: str) -> DiskType:
+    """Return the type of boot disk that a machine type takes: Persistent Disk where it can.
+
+    Source: Compute Engine, "Machine family resource and comparison guide": series from the fourth
+    generation on, metal machines and the largest accelerators take Hyperdisk alone.
+    """
+    return "hyperdisk-balanced" if needs_hyperdisk(machine_type) else "pd-balanced"
+
+
+def needs_hyperdisk(machine_type: str) -> bool:
+    """Return whether a machine type takes no Persistent Disk."""
+    series = _SERIES.match(machine_type)
+    is_late = series is not None and int(series[1]) >= 4
+    return is_late or machine_type.endswith("-metal") or machine_type.startswith("a3-ultragpu")
+
+
+def takes_hyperdisk(machine_type: str) -> bool:
+    """Return whether a machine type boots from Hyperdisk Balanced."""
+    series = machine_type.partition("-")[0]
+    return series not in ("custom", "c2", "c2d", "e2", "f1", "g1", "n1", "n2", "n2d", "t2a", "t2d")
+
+
+def is_arm64(machine_type: str) -> bool:
+    """Return whether machines of a type have ARM processors."""
+    return machine_type.partition("-")[0] in ("a4x", "c4a", "n4a", "t2a")
 
 
 class Subnet(Record):
@@ -88,6 +121,11 @@ class GkeNodes(Record):
     )
     disk_size: int = Field(
         default=50, description="Size of a node's boot disk in GB. Default: 50 GB."
+    )
+    disk_type: DiskType | None = Field(
+        default=None,
+        description="Type of a node's boot disk. Default: "
+        "`hyperdisk-balanced` where the machine type takes nothing else, else `pd-balanced`.",
     )
     min_nodes: int = Field(
         default=2, description="Lowest number of nodes in all zones together. Default: two."
@@ -204,6 +242,11 @@ class GceMachine(Record):
     disk_size: int = Field(
         default=20, description="Size of the machine's boot disk in GB. Default: 20 GB."
     )
+    disk_type: DiskType | None = Field(
+        default=None,
+        description="Type of the machine's boot disk. Default: "
+        "`hyperdisk-balanced` where the machine type takes nothing else, else `pd-balanced`.",
+    )
     startup_script: str | None = Field(
         default=None,
         description="Script that installs the application. It runs as root at every boot, so it "
@@ -263,6 +306,11 @@ class GceInstanceGroup(Record):
     )
     disk_size: int = Field(
         default=20, description="Size of each boot disk of the group in GB. Default: 20 GB."
+    )
+    disk_type: DiskType | None = Field(
+        default=None,
+        description="Type of each boot disk of the group. Default: "
+        "`hyperdisk-balanced` where the machine type takes nothing else, else `pd-balanced`.",
     )
     startup_script: str | None = Field(
         default=None,

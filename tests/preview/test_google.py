@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from components.config import google
 from components.platforms.google import names
 from tests.support import harness
 from tests.support.harness import Node, declared
@@ -133,6 +134,7 @@ def test_machines_and_nodes_have_service_accounts_with_least_privilege(stack: st
     custom = {"fleet-role-0123456"} if stack == "fleet" else set()
     assert roles == {"roles/container.defaultNodeServiceAccount"} | custom
     if stack == "fleet":
+        assert graph["fleet-role"].inputs["roleId"].endswith(f"_{graph['nodes-google-account'].state['uniqueId']}")
         assert graph["fleet-role"].inputs["permissions"] == ["container.clusters.connect"]
         assert graph["product-machines-role"].inputs["rules"] == [
             {"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": ["product"], "verbs": ["create"]}
@@ -145,6 +147,107 @@ def test_clusters_are_protected_until_the_stack_says_otherwise(stack: str) -> No
     assert config["cluster"].pop("deletionProtection") is True, "the stack says it, so that people find it"
     assert harness.run(config).graph["cluster-gke"].inputs["deletionProtection"] is True
     assert graph_with(stack, cluster={"deletionProtection": False})["cluster-gke"].inputs["deletionProtection"] is False
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_protected_cluster_is_refused_before_anything_in_it_is_deleted(stack: str) -> None:
+    """Google's provider refuses only once Pulumi comes to the cluster, which is then empty."""
+    assert declared(stack).graph["cluster-gke"].options["protect"] is True
+    assert "protect" not in graph_with(stack, cluster={"deletionProtection": False})["cluster-gke"].options
+
+
+SSD_QUOTA_GB = 250
+"""Of a region, for new projects (docs/costs.yaml)."""
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_first_pool_of_gke_is_as_shielded_as_nodes_and_fits_a_new_project(stack: str) -> None:
+    """GKE creates it in each zone, and the provider removes it."""
+    graph = declared(stack).graph
+    first, nodes = graph["cluster-gke"].inputs["nodeConfig"], graph["cluster-nodes"].inputs["nodeConfig"]
+    for key in ("serviceAccount", "oauthScopes", "metadata", "workloadMetadataConfig", "shieldedInstanceConfig", "imageType"):
+        assert first[key] == nodes[key], key
+    assert first["diskType"] == "pd-standard", "SSD disks have a quota of their own"
+    assert first["diskSizeGb"] * 3 <= SSD_QUOTA_GB / 4
+    assert first["machineType"] == "e2-medium"
+
+
+def test_a_pool_begins_with_as_many_nodes_as_the_stack_asks_for() -> None:
+    """GKE's autoscaler adds no node to reach the minimum. The number is of each zone."""
+    assert declared("single-network").graph["cluster-nodes"].inputs["initialNodeCount"] == 2
+    assert declared("fleet").graph["cluster-nodes"].inputs["initialNodeCount"] == 1
+    four = graph_with("fleet", cluster={"nodes": {"minNodes": 4, "maxNodes": 6}})
+    assert four["cluster-nodes"].inputs["initialNodeCount"] == 2
+    assert "initialNodeCount" in four["cluster-nodes"].options["ignore_changes"], "the autoscaler changes it"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_node_that_is_drained_takes_no_machine_out_of_the_mesh(stack: str) -> None:
+    """All machines' connections to istiod go through the gateway, and GKE drains nodes by itself."""
+    graph = declared(stack).graph
+    gateway, istiod = (graph[name].inputs["values"] for name in ("istio-vm-mesh-gateway", "istiod"))
+    assert (gateway["replicaCount"], gateway["podDisruptionBudget"]) == (2, {"minAvailable": 1})
+    assert (istiod["autoscaleMin"], istiod["replicaCount"]) == (2, 2)
+    for values, labels in ((gateway, {"istio": "vm-mesh-gateway"}), (istiod, {"app": "istiod"})):
+        constraints = values["topologySpreadConstraints"]
+        assert [each["topologyKey"] for each in constraints] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+        for each in constraints:
+            assert each["labelSelector"] == {"matchLabels": labels}
+            assert each["whenUnsatisfiable"] == "ScheduleAnyway", "a cluster may have one node for a while"
+
+
+def test_a_cluster_of_one_node_has_one_gateway() -> None:
+    for name in ("istio-vm-mesh-gateway", "istiod"):
+        values = declared("lab").graph[name].inputs["values"]
+        assert not {"replicaCount", "podDisruptionBudget", "topologySpreadConstraints", "autoscaleMin"} & set(values)
+
+
+def test_pods_wait_for_nodes_that_are_added() -> None:
+    """Autopilot has no node until a pod waits for one."""
+    graph = declared("single-network").graph
+    for name in ("istio-base", "istiod", "istio-vm-mesh-gateway"):
+        assert graph[name].inputs["timeout"] >= 600
+    job = harness.payload(graph["product-verification"])["job"]
+    assert job["spec"]["activeDeadlineSeconds"] >= 300
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_busy_nodes_do_not_run_out_of_ports_for_connections_to_the_internet(stack: str) -> None:
+    for node in of_type(stack, "gcp:compute/routerNat:RouterNat").values():
+        assert node.inputs["enableDynamicPortAllocation"] and not node.inputs["enableEndpointIndependentMapping"]
+        assert node.inputs["logConfig"] == {"enable": True, "filter": "ERRORS_ONLY"}
+
+
+DISKS = {
+    "e2-small": "pd-balanced",
+    "n1-standard-1": "pd-balanced",
+    "n2d-standard-2": "pd-balanced",
+    "t2a-standard-1": "pd-balanced",
+    "c3-standard-4": "pd-balanced",
+    "c3-standard-192-metal": "hyperdisk-balanced",
+    "n4-standard-2": "hyperdisk-balanced",
+    "c4-standard-2": "hyperdisk-balanced",
+    "c4a-standard-1": "hyperdisk-balanced",
+    "c4d-standard-2": "hyperdisk-balanced",
+    "m4-ultramem-112": "hyperdisk-balanced",
+    "custom-2-4096": "pd-balanced",
+}
+
+
+def test_disks_are_of_a_type_that_the_machine_type_takes() -> None:
+    """Google refuses an n4 with Persistent Disk, and an e2 with Hyperdisk."""
+    for machine_type, disk_type in DISKS.items():
+        assert google.default_disk_type(machine_type) == disk_type, machine_type
+        assert disk_type != "hyperdisk-balanced" or google.takes_hyperdisk(machine_type), machine_type
+    config = harness.configuration("fleet")
+    config["machines"]["product-fleet"]["machineType"] = "n4-standard-2"
+    config["machines"]["product-1"] = {"platform": "gce", "workload": "product", "network": "pods", "zone": "europe-west1-b"}
+    config["machines"]["product-1"]["diskType"] = "pd-ssd"
+    config["cluster"]["nodes"]["machineType"] = "c4-standard-2"
+    graph = harness.run(config).graph
+    assert graph["product-fleet-template"].inputs["disks"][0]["diskType"] == "hyperdisk-balanced"
+    assert graph["product-1-instance"].inputs["bootDisk"]["initializeParams"]["type"] == "pd-ssd"
+    assert graph["cluster-nodes"].inputs["nodeConfig"]["diskType"] == "hyperdisk-balanced"
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -171,11 +274,55 @@ def test_the_two_peerings_of_a_pair_are_created_one_after_the_other() -> None:
     assert "peering-mesh-far" in graph["peering-far-mesh"].dependencies
 
 
+def peered(config: dict[str, Any]) -> set[tuple[str, str]]:
+    """Return the pairs of VPCs that packets pass between: both halves of a peering exist."""
+    graph = harness.run(config).graph
+    halves = {
+        (node.inputs["network"].rpartition("vpc-")[2], node.inputs["peerNetwork"].rpartition("vpc-")[2])
+        for node in graph.values()
+        if node.type == "gcp:compute/networkPeering:NetworkPeering"
+    }
+    assert halves == {(other, one) for one, other in halves}
+    return {(one, other) for one, other in halves if one < other}
+
+
+def with_vpcs(**networks: str) -> dict[str, Any]:
+    """Return a stack with a VPC, a subnet and a machine for each name. networks: that of each, by name."""
+    config = harness.configuration("multi-network")
+    for number, (vpc, network) in enumerate(networks.items(), 41):
+        config["google"]["subnets"][vpc] = {"vpc": vpc, "network": network, "cidr": f"10.{number}.0.0/24"}
+        machine = {"platform": "gce", "workload": "product", "network": network, "zone": "europe-west1-b", "subnet": vpc}
+        config["machines"][f"product-{vpc}"] = machine
+        config["networks"].setdefault(network, {})
+    config["machines"]["product-1"]["subnet"] = "far"
+    config["networks"]["far"]["gateway"]["subnet"] = "far"
+    return config
+
+
+def test_vpcs_of_one_network_reach_each_other() -> None:
+    """Peering is not transitive: that both are peered with the cluster's VPC is not enough."""
+    assert peered(with_vpcs(far2="far")) == {("far", "mesh"), ("far2", "mesh"), ("far", "far2")}
+    of_pods = with_vpcs(more="pods", other="pods")
+    assert peered(of_pods) >= {("mesh", "more"), ("mesh", "other"), ("more", "other")}
+
+
+def test_vpcs_are_peered_with_those_whose_gateways_their_machines_call() -> None:
+    assert ("far", "north") in peered(with_vpcs(north="north")), "machines of the north call the gateway of far"
+
+
+def test_vpcs_without_declared_traffic_are_not_peered() -> None:
+    assert ("north", "south") not in peered(with_vpcs(north="north", south="south")), "neither has a gateway"
+    config = harness.configuration("multi-network")
+    config["google"]["subnets"]["empty"] = {"vpc": "empty", "network": "far", "cidr": "10.50.0.0/24"}
+    config["machines"]["product-1"]["subnet"] = config["networks"]["far"]["gateway"]["subnet"] = "far"
+    assert peered(config) == {("far", "mesh")}
+
+
 def test_a_network_gateway_is_machines_behind_one_internal_address() -> None:
     graph = declared("multi-network").graph
     name = "far-gateway-balancer"
     rule, backends = (graph[f"{name}-{part}"] for part in ("rule", "backends"))
-    groups = {"far-gateway-1": graph[f"{name}-instances"], "far-gateway-2": graph[f"{name}-instances-europe-west1-c"]}
+    groups = {"far-gateway-1": graph[f"{name}-instances"], "far-gateway-2": graph[f"{name}-instances-c"]}
     reserved = graph[f"{name}-address"]
     address = reserved.state["address"]
     assert (reserved.inputs["addressType"], reserved.inputs["subnetwork"]) == ("INTERNAL", "subnet-far-id")
@@ -337,6 +484,3 @@ def test_any_name_of_a_stack_makes_names_that_google_takes(stack: str) -> None:
         names.slug(stack),
     ):
         assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name), name
-    assert len(names.resource_name(stack, "product-1")) <= 63
-    assert len(names.cluster_name(stack)) <= 40
-    assert 6 <= len(names.account_id(stack, "product")) <= 30

@@ -85,6 +85,29 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
     return [*rules, *_rules_to_pods(settings)]
 
 
+def peerings(settings: Settings) -> list[tuple[str, str]]:
+    """Return the pairs of VPCs between which declared traffic passes.
+
+    Peering is not transitive: each pair has its own. The VPC that is first in `vpcs` is first.
+    """
+    if settings.google is None:
+        return []
+    subnets, cluster = settings.google.subnets, settings.cluster
+    vpc_of = {subnet.cidr: subnet.vpc for subnet in subnets.values()}
+    flows = [(rule.vpc, source) for rule in firewall_rules(settings) for source in rule.sources]
+    if isinstance(cluster, GkeCluster):
+        vpc_of[cluster.pod_cidr] = subnets[cluster.subnet].vpc
+        # To the load balancer of the east-west gateway.
+        flows += [(subnets[cluster.subnet].vpc, source) for source in machine_cidrs(settings)]
+    order = vpcs(settings)
+    places = {
+        tuple(sorted((order.index(vpc), order.index(vpc_of[source]))))
+        for vpc, source in flows
+        if vpc_of.get(source, vpc) != vpc
+    }
+    return [(order[first], order[second]) for first, second in sorted(places)]
+
+
 def ssh_sources(settings: Settings) -> tuple[str, ...]:
     """Return the CIDRs from which SSH connections to machines come."""
     assert settings.google is not None

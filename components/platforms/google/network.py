@@ -49,7 +49,7 @@ class GoogleNetworkArgs:
     stack: the stack's name. settings: project, region and subnets.
     vpcs: the names of the VPCs, the cluster's first.
     workloads: the workloads that have machines; each gets a service account.
-    firewall_rules: what the firewall lets in.
+    firewall_rules: what the firewall lets in. peerings: the pairs of VPCs that it passes between.
     cluster: the GKE cluster, if there is one.
     """
 
@@ -58,6 +58,7 @@ class GoogleNetworkArgs:
     vpcs: Sequence[str]
     workloads: Sequence[str]
     firewall_rules: Sequence[FirewallRule]
+    peerings: Sequence[tuple[str, str]] = ()
     cluster: GkeCluster | None = None
 
 
@@ -69,7 +70,7 @@ class GoogleNetwork(pulumi.ComponentResource):
     def __init__(self, name: str, args: GoogleNetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:networks:Google", name, {}, opts)
         self._args, google, cluster = args, args.settings, args.cluster
-        labels = {names.STACK_LABEL: names.slug(args.stack), **google.labels}
+        labels = {names.STACK_LABEL: names.stack_label_value(args.stack), **google.labels}
         provider = Provider(part_name(name, names.PROVIDER), project=google.project, region=google.region, default_labels=labels)
         self._child = pulumi.ResourceOptions(parent=self, provider=provider)
         vpcs = {
@@ -134,17 +135,21 @@ class GoogleNetwork(pulumi.ComponentResource):
             region=self._args.settings.region,
             nat_ip_allocate_option="AUTO_ONLY",
             source_subnetwork_ip_ranges_to_nat="ALL_SUBNETWORKS_ALL_IP_RANGES",
+            # All pods of a node share its ports. Without this a node has 64, and connections of
+            # busy pods to one server fail. Google refuses it together with fixed mappings.
+            enable_dynamic_port_allocation=True,
+            enable_endpoint_independent_mapping=False,
+            log_config=compute.RouterNatLogConfigArgs(enable=True, filter="ERRORS_ONLY"),
             opts=self._child,
         )
 
     def _peer(self, vpcs: Mapping[str, compute.Network]) -> list[compute.NetworkPeering]:
-        """Peer every VPC with the first, one half after the other.
+        """Peer VPCs, one half after the other.
 
         Google refuses two operations on a VPC's peerings at once.
         """
-        first, *others = vpcs
         peerings: list[compute.NetworkPeering] = []
-        for one, other in [pair for vpc in others for pair in ((first, vpc), (vpc, first))]:
+        for one, other in [half for first, second in self._args.peerings for half in ((first, second), (second, first))]:
             half = compute.NetworkPeering(
                 self._child_name(names.peering_name(one, other)),
                 network=vpcs[one].self_link,
@@ -159,7 +164,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         return serviceaccount.Account(
             self._child_name(names.account_resource_name(name)),
             account_id=names.account_id(self._args.stack, name),
-            display_name=f"istio-vm-mesh {self._args.stack}: {purpose}",
+            display_name=names.title(self._args.stack, purpose),
             opts=self._child,
         )
 
