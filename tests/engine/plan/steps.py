@@ -249,6 +249,7 @@ _SINGLE_NETWORK = [
     Step("a startup script", put("machines.product-1.startupScript", "#!/bin/bash\ntrue\n"), {}),
     Step("a larger boot disk", put("machines.product-1.diskSize", 30), {}),
     Step("an image", put("machines.product-1.image", "other"), {"product-1": "replaced"}),
+    Step("a type of disk", put("machines.product-1.diskType", "pd-ssd"), {"product-1": "replaced"}),
     Step("a machine", put("machines.product-9", INSTANCE), {"product-9": "joins"}),
     Step("a zone", put("machines.product-9.zone", "europe-west1-c"), {"product-9": "replaced"}),
     Step(
@@ -274,7 +275,7 @@ _SINGLE_NETWORK = [
     ),
     Step("who comes by SSH", put("google.ssh.cidrs", ["10.98.0.0/24", "10.99.0.0/24"]), {}),
     Step("labels on Google Cloud", put("google.labels", {"team": "shop"}), {}),
-    Step("larger nodes", put("cluster.nodes", {"minNodes": 3, "maxNodes": 5}), {}),
+    Step("larger nodes", put("cluster.nodes", {"minNodes": 3, "maxNodes": 5, "diskType": "pd-ssd"}), {}),
     Step("a machine less", drop("machines.product-9"), {"product-9": "leaves"}),
     Step("no protection", put("cluster.deletionProtection", False), {}),
 ]
@@ -305,6 +306,7 @@ _FLEET = [
     Step("a startup script", put("machines.product-fleet.startupScript", "#!/bin/bash\ntrue\n"), {"product-fleet": "replaced"}),
     Step("a token", put("machines.product-fleet.rotation", 1), {"product-fleet": "replaced"}),
     Step("a machine type", put("machines.product-fleet.machineType", "e2-medium"), {"product-fleet": "replaced"}),
+    Step("a type of disk", put("machines.product-fleet.diskType", "pd-ssd"), {"product-fleet": "replaced"}),
     Step("a machine beside the group", put("machines.product-1", INSTANCE), {"product-1": "joins"}),
     Step("labels", put("workloads.product.labels.tier", "front"), {"product-fleet": "replaced", "product-1": "registers"}),
     Step("a version", put("mesh.version", "1.31.2"), {"product-fleet": "replaced", "product-1": "restarts"}),
