@@ -47,11 +47,37 @@ def is_arm64(machine_type: str) -> bool:
     return machine_type.partition("-")[0] in ("a4x", "c4a", "n4a", "t2a")
 
 
+class Vpc(Record):
+    """Declare a VPC that exists, in the stack's project or another one, such as a Shared VPC.
+
+    Its owners provide Cloud NAT and Private Google Access.
+    """
+
+    name: str = Field(alias=MAP_KEY, description="Name of the VPC, as subnets have it in `vpc`.")
+    existing: str = Field(
+        description="Path of the VPC, such as projects/net-host/global/networks/shared. Of a "
+        "Shared VPC it names the host project."
+    )
+    managed: bool = Field(
+        default=True,
+        description="Whether the program creates firewall rules and peerings in the existing VPC. "
+        "If false, its owners do, and every preview prints them as commands. Default: it does.",
+    )
+
+
 class Subnet(Record):
-    """Declare a subnet of a VPC. VPCs are created as subnets name them."""
+    """Declare a subnet of a VPC. VPCs that `google.vpcs` does not have are created."""
 
     name: str = Field(alias=MAP_KEY, description="Name of the subnet, as in `google.subnets`.")
-    vpc: str = Field(description="Name of the subnet's VPC, which is created with it.")
+    vpc: str = Field(
+        description="Name of the subnet's VPC: one of `google.vpcs`, or one that is created."
+    )
+    existing: str | None = Field(
+        default=None,
+        description="Path of a subnet that exists, such as "
+        "projects/net-host/regions/europe-west1/subnetworks/machines. Required in a VPC that "
+        "exists; else leave it out.",
+    )
     network: str = Field(
         description="Name of the network in Istio's sense that the subnet's addresses belong to."
     )
@@ -90,7 +116,7 @@ class Ssh(Record):
 class Google(Record):
     """Declare the Google Cloud project and the networks that clusters and machines are created in.
 
-    The VPCs of a stack are peered with that of the cluster.
+    VPCs between which declared traffic passes are peered.
     """
 
     project: str = Field(description="ID of the Google Cloud project that all resources are in.")
@@ -100,6 +126,11 @@ class Google(Record):
     )
     subnets: Named[Subnet] = Field(
         description="Subnets of the stack, by name. The cluster has a subnet without machines."
+    )
+    vpcs: Named[Vpc] = Field(
+        default={},
+        description="VPCs that exist, by the names that subnets give them. "
+        "Default: all VPCs are created.",
     )
     ssh: Ssh = Field(
         default_factory=Ssh,
@@ -176,6 +207,16 @@ class GkeCluster(Record):
     service_cidr: str = Field(
         default="10.30.0.0/20",
         description="Private IPv4 CIDR of the GKE cluster's Services. Default: 10.30.0.0/20.",
+    )
+    pod_range_name: str = Field(
+        default="pods",
+        description="Name of the subnet's secondary range that is `podCidr`. Of an existing subnet "
+        "it is given by its owners. Default: pods.",
+    )
+    service_range_name: str = Field(
+        default="services",
+        description="Name of the subnet's secondary range that is `serviceCidr`. Of an existing "
+        "subnet it is given by its owners. Default: services.",
     )
     zone: str | None = Field(
         default=None,

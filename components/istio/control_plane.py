@@ -22,7 +22,6 @@ from .mesh_reading import MeshReading, MeshReadingArgs
 from .namespace import owned_namespace
 from .scripts import gateway_api
 
-
 TIMEOUT_S = 600
 """Seconds until a chart's pods run. GKE's Autopilot and autoscaler take minutes to add a node."""
 
@@ -189,7 +188,9 @@ class Mesh(pulumi.ComponentResource):
     def _control_plane(self, depends_on: Sequence[pulumi.Resource]) -> Release:
         settings = self._args.settings
         base = self._release("istio-base", "base", charts.base_values(settings), self.namespace_resources)
-        return self._release(names.ISTIOD_DEPLOYMENT, "istiod", charts.istiod_values(settings, self.network, self.cluster.replicas), [base, *depends_on])
+        return self._release(
+            names.ISTIOD_DEPLOYMENT, "istiod", charts.istiod_values(settings, self.network, self.cluster.replicas), [base, *depends_on]
+        )
 
     def _gateway(self, service: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
         args, cluster = self._args, self.cluster

@@ -57,10 +57,12 @@ def networks(stack: str, settings: Settings) -> Networks:
 def _google_networks(stack: str, settings: Settings) -> GoogleNetworks | None:
     if settings.google is None:
         return None
-    from .google.firewall import firewall_rules, peerings
+    from .google.firewall import firewall_rules, peerings, unmanaged_notes
     from .google.names import NETWORKS, vpcs, workloads_with_machines
     from .google.network import GoogleNetwork, GoogleNetworkArgs
 
+    for note in unmanaged_notes(stack, settings):
+        pulumi.log.info(note)
     args = GoogleNetworkArgs(
         stack=stack,
         settings=settings.google,

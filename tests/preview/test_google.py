@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from components import config as configuration
 from components.config import google
-from components.platforms.google import names
+from components.platforms.google import firewall, names
 from tests.support import harness
 from tests.support.harness import Node, declared
 from tests.support.scripts import machine_files
@@ -278,7 +279,7 @@ def peered(config: dict[str, Any]) -> set[tuple[str, str]]:
     """Return the pairs of VPCs that packets pass between: both halves of a peering exist."""
     graph = harness.run(config).graph
     halves = {
-        (node.inputs["network"].rpartition("vpc-")[2], node.inputs["peerNetwork"].rpartition("vpc-")[2])
+        tuple(node.inputs[key].rpartition("/")[2].removeprefix("vpc-") for key in ("network", "peerNetwork"))
         for node in graph.values()
         if node.type == "gcp:compute/networkPeering:NetworkPeering"
     }
@@ -316,6 +317,94 @@ def test_vpcs_without_declared_traffic_are_not_peered() -> None:
     config["google"]["subnets"]["empty"] = {"vpc": "empty", "network": "far", "cidr": "10.50.0.0/24"}
     config["machines"]["product-1"]["subnet"] = config["networks"]["far"]["gateway"]["subnet"] = "far"
     assert peered(config) == {("far", "mesh")}
+
+
+SHARED = "projects/net-host/global/networks/shared"
+
+
+def in_a_shared_vpc(stack: str = "single-network", **vpc: Any) -> dict[str, Any]:
+    """Return a stack whose cluster's VPC exists in another project."""
+    config = harness.configuration(stack)
+    google = config["google"]
+    google["vpcs"] = {"mesh": {"existing": SHARED, **vpc}}
+    for name, subnet in google["subnets"].items():
+        if subnet["vpc"] == "mesh":
+            subnet["existing"] = f"projects/net-host/regions/europe-west1/subnetworks/{name}"
+    config["cluster"].update(podRangeName="gke-pods", serviceRangeName="gke-services")
+    return config
+
+
+def test_a_vpc_of_others_gets_firewall_rules_and_nothing_else() -> None:
+    graph = harness.run(in_a_shared_vpc()).graph
+    of_networks = {"Network", "Subnetwork", "Router", "RouterNat", "NetworkPeering"}
+    assert not of_networks & {node.type.rpartition(":")[2] for node in graph.values()}
+    rules = {name: node.inputs for name, node in graph.items() if node.type == FIREWALL}
+    assert rules.keys() == of_type("single-network", FIREWALL).keys()
+    assert {(rule["project"], rule["network"]) for rule in rules.values()} == {("net-host", SHARED)}
+    cluster = graph["cluster-gke"].inputs
+    assert (cluster["network"], cluster["subnetwork"]) == (SHARED, "projects/net-host/regions/europe-west1/subnetworks/nodes")
+    assert cluster["ipAllocationPolicy"] == {"clusterSecondaryRangeName": "gke-pods", "servicesSecondaryRangeName": "gke-services"}
+    machines = "projects/net-host/regions/europe-west1/subnetworks/machines"
+    assert graph["product-1-instance"].inputs["networkInterfaces"] == [{"subnetwork": machines}]
+    assert graph["gateway-address"].inputs["subnetwork"].endswith("/subnetworks/nodes")
+
+
+def test_rules_of_own_vpcs_are_in_the_stacks_project() -> None:
+    assert not [name for name, node in of_type("single-network", FIREWALL).items() if "project" in node.inputs]
+
+
+def test_a_vpc_of_others_is_peered_by_its_link() -> None:
+    graph = harness.run(in_a_shared_vpc("multi-network")).graph
+    halves = {name: (node.inputs["network"], node.inputs["peerNetwork"]) for name, node in graph.items() if name.startswith("peering-")}
+    shared = f"https://www.googleapis.com/compute/v1/{SHARED}"
+    assert halves == {"peering-mesh-far": (shared, "https://google/vpc-far"), "peering-far-mesh": ("https://google/vpc-far", shared)}
+    assert {name for name in graph if name.startswith(("vpc-", "nat-"))} == {"vpc-far", "nat-far"}
+
+
+def test_owners_of_a_vpc_that_is_not_managed_read_what_to_do() -> None:
+    config = in_a_shared_vpc("multi-network", managed=False)
+    del config["cluster"]["gateway"]["dnsName"]
+    config["google"]["subnets"]["machines"] = {
+        "vpc": "mesh",
+        "network": "pods",
+        "cidr": "10.11.0.0/24",
+        "existing": "projects/net-host/regions/europe-west1/subnetworks/machines",
+    }
+    config["machines"]["product-2"] = {"platform": "gce", "workload": "product", "network": "pods", "zone": "europe-west1-b"}
+    graph = harness.run(config).graph
+    assert not [name for name, node in graph.items() if node.type == FIREWALL and node.inputs["network"] == SHARED]
+    assert "peering-far-mesh" in graph and "peering-mesh-far" not in graph
+    notes = firewall.unmanaged_notes("dev", configuration.load(config))
+    assert (
+        "VPC mesh is not managed. For calls to the workload product, its owners run: gcloud compute firewall-rules create "
+        "dev-mesh-product --project net-host --network shared --direction INGRESS --allow tcp:80 "
+        "--source-ranges 10.11.0.0/24,10.20.0.0/16 --target-service-accounts dev-product@my-project.iam.gserviceaccount.com"
+    ) in notes
+    assert "VPC mesh is not managed: its owners peer it with the VPC far of this stack (gcloud compute networks list)" in notes
+    assert len(notes) == 1 + len([rule for rule in firewall.firewall_rules(configuration.load(config)) if rule.vpc == "mesh"])
+
+
+def test_machines_beside_a_cluster_of_others_are_in_its_vpc_or_peered_with_it() -> None:
+    config = harness.configuration("existing")
+    subnets = {
+        "machines": {
+            "vpc": "theirs",
+            "network": "pods",
+            "cidr": "10.12.0.0/24",
+            "existing": "projects/my-project/regions/europe-west1/subnetworks/machines",
+        },
+        "own": {"vpc": "own", "network": "pods", "cidr": "10.13.0.0/24"},
+    }
+    vpcs = {"theirs": {"existing": "projects/my-project/global/networks/theirs"}}
+    config["google"] = {"project": "my-project", "region": "europe-west1", "subnets": subnets, "vpcs": vpcs}
+    machine = {"platform": "gce", "workload": "billing", "network": "pods", "zone": "europe-west1-b"}
+    config["machines"] |= {"billing-3": {**machine, "subnet": "machines"}, "billing-4": {**machine, "subnet": "own"}}
+    assert peered(config) == {("own", "theirs")}
+    graph = harness.run(config).graph
+    assert "vpc-theirs" not in graph and graph["billing-3-instance"].inputs["networkInterfaces"] == [
+        {"subnetwork": subnets["machines"]["existing"]}
+    ]
+    assert "10.20.0.0/16" in graph["firewall-own-billing"].inputs["sourceRanges"]
 
 
 def test_a_network_gateway_is_machines_behind_one_internal_address() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ...mesh_facts import from_values
 from ...names import gateway_workload_name
 from ..addresses import DNS_NAME, ipv4_cidr, is_address, is_port
+from ..existing import ExistingCluster
 from ..google import (
     DEBIAN,
     ZONES,
@@ -27,6 +28,7 @@ from .existing import check_server
 from .names import check_google_name, longest_of_gateway, longest_of_group, longest_of_workload
 from .texts import check_image, check_machine_image, check_machine_type
 
+_NAME = "[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 _ZONE = re.compile(r"[a-z]+-[a-z]+\d+-[a-z]")
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _SUBNET = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
@@ -37,6 +39,8 @@ _NODE_PREFIX = 24
 """GKE gives a node of a Standard cluster 256 addresses of the pods' CIDR, for 110 pods."""
 _SERVICES_PREFIX = 27
 """The smallest CIDR of Services that GKE takes."""
+_VPC_PATH = re.compile(rf"projects/{_PROJECT.pattern}/global/networks/{_NAME}")
+_SUBNET_PATH = re.compile(rf"projects/{_PROJECT.pattern}/regions/([a-z0-9-]+)/subnetworks/{_NAME}")
 _MOST_VPCS = 26
 """Google Cloud takes 25 peerings of a VPC."""
 _SUBNET_RESERVED = 4
@@ -58,6 +62,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     yield from _check_place(google)
     yield from _check_ssh(google.ssh)
     yield from _check_subnets(settings, google)
+    yield from _check_existing(settings, google)
     if isinstance(cluster, GkeCluster):
         yield from _check_cluster(settings, cluster, google)
     for machine in machines.values():
@@ -203,6 +208,72 @@ def _check_subnets(settings: Settings, google: Google) -> Iterator[Problem]:
             )
 
 
+def _check_existing(settings: Settings, google: Google) -> Iterator[Problem]:
+    """Yield problems of VPCs and subnets that exist."""
+    cluster = settings.cluster
+    used = {subnet.vpc for subnet in google.subnets.values()}
+    for name, vpc in google.vpcs.items():
+        path = f"google.vpcs.{name}"
+        if not _VPC_PATH.fullmatch(vpc.existing):
+            yield Problem(
+                f"{path}.existing",
+                f"{vpc.existing!r} is not the path of a VPC: expected one such as "
+                "projects/net-host/global/networks/shared",
+            )
+        if name not in used:
+            yield Problem(path, f"no subnet is in this VPC{suggestion(name, used)}")
+        if isinstance(cluster, GkeCluster) and cluster.gateway.dns_name and not vpc.managed:
+            yield Problem(
+                "cluster.gateway.dnsName",
+                f"needs a private DNS zone for the VPC {name}, which is not managed: leave it out",
+            )
+    for name, subnet in google.subnets.items():
+        path = f"google.subnets.{name}.existing"
+        if subnet.existing is None:
+            if subnet.vpc in google.vpcs:
+                yield Problem(
+                    path, f"is missing: the VPC {subnet.vpc} exists, so give the path of a subnet"
+                )
+        elif subnet.vpc not in google.vpcs:
+            hint = suggestion(subnet.vpc, google.vpcs)
+            yield Problem(
+                path, f"its VPC {subnet.vpc} is created: name one of google.vpcs as `vpc`{hint}"
+            )
+        elif (match := _SUBNET_PATH.fullmatch(subnet.existing)) is None:
+            yield Problem(
+                path,
+                f"{subnet.existing!r} is not the path of a subnet: expected one such as "
+                "projects/net-host/regions/europe-west1/subnetworks/machines",
+            )
+        elif f"/regions/{google.region}/" not in match[0]:
+            yield Problem(path, f"is not in the region {google.region}")
+    if isinstance(cluster, ExistingCluster) and settings.google_machines:
+        of_network = {
+            subnet.vpc for subnet in google.subnets.values() if subnet.network == cluster.network
+        }
+        if not of_network & google.vpcs.keys():
+            yield Problem(
+                "google.vpcs",
+                "is missing: machines in a VPC that this stack creates do not reach a cluster that "
+                f"exists; give its VPC, and a subnet of it in the network {cluster.network}",
+            )
+    if isinstance(cluster, GkeCluster):
+        for key, name in (
+            ("podRangeName", cluster.pod_range_name),
+            ("serviceRangeName", cluster.service_range_name),
+        ):
+            if not re.fullmatch(_NAME, name):
+                yield Problem(
+                    f"cluster.{key}",
+                    f"{name!r} is not the name of a secondary range: up to 63 lower-case letters, "
+                    "digits and '-', a letter first",
+                )
+        if cluster.pod_range_name == cluster.service_range_name:
+            yield Problem(
+                "cluster.serviceRangeName", "is the name of the pods' range: give another one"
+            )
+
+
 def _check_cluster(settings: Settings, cluster: GkeCluster, google: Google) -> Iterator[Problem]:
     subnet = google.subnets.get(cluster.subnet)
     if subnet is None:
@@ -338,9 +409,7 @@ def _check_machine(
         )
     elif subnets:
         vpc = google.subnets[settings.subnet_of(machine)].vpc
-        yield from check_google_name(
-            f"{path}.workload", longest_of_workload(vpc, machine.workload)
-        )
+        yield from check_google_name(f"{path}.workload", longest_of_workload(vpc, machine.workload))
     if isinstance(machine, GceInstanceGroup):
         yield from _check_group(path, machine, settings, google)
     else:

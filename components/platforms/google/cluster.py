@@ -112,7 +112,7 @@ class GoogleCluster(pulumi.ComponentResource):
             network=networks.vpcs[self._google.subnets[settings.subnet].vpc],
             subnetwork=networks.subnets[settings.subnet],
             ip_allocation_policy=container.ClusterIpAllocationPolicyArgs(
-                cluster_secondary_range_name="pods", services_secondary_range_name="services"
+                cluster_secondary_range_name=settings.pod_range_name, services_secondary_range_name=settings.service_range_name
             ),
             private_cluster_config=container.ClusterPrivateClusterConfigArgs(enable_private_nodes=True),
             control_plane_endpoints_config=container.ClusterControlPlaneEndpointsConfigArgs(
@@ -199,5 +199,7 @@ def _first_node(account: pulumi.Output[str]) -> container.ClusterNodeConfigArgs:
         oauth_scopes=_SCOPES,
         metadata={"disable-legacy-endpoints": "true"},
         workload_metadata_config=container.ClusterNodeConfigWorkloadMetadataConfigArgs(mode="GKE_METADATA"),
-        shielded_instance_config=container.ClusterNodeConfigShieldedInstanceConfigArgs(enable_secure_boot=True, enable_integrity_monitoring=True),
+        shielded_instance_config=container.ClusterNodeConfigShieldedInstanceConfigArgs(
+            enable_secure_boot=True, enable_integrity_monitoring=True
+        ),
     )

@@ -16,10 +16,10 @@ from pulumi_kubernetes.rbac.v1 import Role, RoleBinding
 from ...config.google import ZONES, GceInstanceGroup, default_disk_type
 from ...istio.workload import Workload
 from ...names import STATUS_PORT, part_name
-from . import startup
-from . import names
+from . import names, startup
 from .names import AUTOSCALER, BINDING, CONNECT_ROLE, CONNECTS, HEALTH, MANAGER, ROLE, TEMPLATE, networks_child_name
 from .network import GoogleNetworks
+
 
 def connect_role(networks: GoogleNetworks) -> projects.IAMCustomRole:
     """Declare the role that lets machines reach the API server, and nothing else."""

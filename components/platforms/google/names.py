@@ -182,8 +182,39 @@ def _with_digest(name: str, length: int) -> str:
 def vpcs(settings: Settings) -> list[str]:
     """Return the VPCs of a stack, the cluster's first."""
     subnets = settings.google.subnets if settings.google else {}
-    first = subnets[settings.cluster.subnet].vpc if isinstance(settings.cluster, GkeCluster) else ""
+    first = cluster_vpc(settings)
     return sorted({subnet.vpc for subnet in subnets.values()}, key=lambda vpc: (vpc != first, vpc))
+
+
+def cluster_vpc(settings: Settings) -> str:
+    """Return the VPC of the cluster; "" where it is not one of the stack's.
+
+    A cluster of others is in an existing VPC that has a subnet of its network.
+    """
+    google, cluster = settings.google, settings.cluster
+    if google is None:
+        return ""
+    if isinstance(cluster, GkeCluster):
+        return google.subnets[cluster.subnet].vpc
+    of_network = {subnet.vpc for subnet in google.subnets.values() if subnet.network == cluster.network}
+    return min(of_network & google.vpcs.keys(), default="")
+
+
+def project_of(path: str) -> str:
+    """Return the project of a path such as `projects/net-host/global/networks/shared`."""
+    return path.split("/")[1]
+
+
+def link(path: str) -> str:
+    """Return the URL of a path, which peerings take."""
+    return f"https://www.googleapis.com/compute/v1/{path}"
+
+
+def account_email(project: str, stack: str, name: str) -> str:
+    """Return the email address of a service account of the stack."""
+    domain, _, bare = project.rpartition(":")
+    place = f"{bare}.{domain}" if domain else bare
+    return f"{account_id(stack, name)}@{place}.iam.gserviceaccount.com"
 
 
 def workloads_with_machines(settings: Settings) -> list[str]:

@@ -51,7 +51,8 @@ def bill(settings: Settings, *, at_most: bool = False) -> tuple[Counter[str], Co
     counts["balancer"] += sum(
         network_gateways.has_load_balancer(settings, network) for network in gateway_machines.networks_with_gateway(settings)
     )
-    counts["nat"] += len(names.vpcs(settings))
+    existing = settings.google.vpcs if settings.google else {}
+    counts["nat"] += len(set(names.vpcs(settings)) - existing.keys())
     for machine in settings.google_machines.values():
         count = 1
         if isinstance(machine, GceInstanceGroup):
@@ -66,7 +67,9 @@ def bill(settings: Settings, *, at_most: bool = False) -> tuple[Counter[str], Co
 def vcpus(counts: Mapping[str, int]) -> int:
     """How many vCPUs machines have, by what their types end with; e2-small and e2-medium have two."""
     sizes = {item: item.rpartition("-")[2] for item in counts if "-" in item}
-    return sum(counts[item] * (int(size) if size.isdecimal() else 2) for item, size in sizes.items() if size.isdecimal() or item.startswith("e2-"))
+    return sum(
+        counts[item] * (int(size) if size.isdecimal() else 2) for item, size in sizes.items() if size.isdecimal() or item.startswith("e2-")
+    )
 
 
 def _total(settings: Settings, data: Mapping[str, Any], *, at_most: bool) -> float:

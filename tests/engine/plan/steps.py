@@ -81,6 +81,19 @@ ORDERS = {
     "services": {"orders": {"ports": {"http": 80}}},
 }
 INSTANCE = {"platform": "gce", "workload": "product", "network": "pods", "zone": "europe-west1-b"}
+ON_GOOGLE = {
+    "project": "my-project",
+    "region": "europe-west1",
+    "vpcs": {"theirs": {"existing": "projects/my-project/global/networks/theirs"}},
+    "subnets": {
+        "machines": {
+            "vpc": "theirs",
+            "network": "pods",
+            "cidr": "10.12.0.0/24",
+            "existing": "projects/my-project/regions/europe-west1/subnetworks/machines",
+        }
+    },
+}
 SSH = {"platform": "ssh", "workload": "billing", "network": "pods", "host": "10.11.0.7", "acceptAnyHostKey": True}
 MANY = tuple(f"product-{number}" for number in range(4, 9))
 
@@ -214,6 +227,13 @@ _EXISTING = [
     Step("another port of the gateway", put("cluster.gateway.port", 443), all_of("restarts", "billing-1", "billing-9")),
     Step("a locality", put("machines.billing-1.locality", "north/north-1"), {"billing-1": "registers"}),
     Step("a locality of all", put("workloads.billing.locality", "north/north-2"), all_of("registers", "billing-1", "billing-9")),
+    Step(
+        "a machine on Google Cloud, in the cluster's own VPC",
+        together(put("google", ON_GOOGLE), put("machines.billing-7", {**INSTANCE, "workload": "billing"})),
+        {"billing-7": "joins"},
+    ),
+    Step("a VPC that its owners manage", put("google.vpcs.theirs.managed", False), {}),
+    Step("that machine less", together(drop("google"), drop("machines.billing-7")), {"billing-7": "leaves"}),
     Step("callers of the gateway", put("cluster.gateway.service.loadBalancerSourceRanges", ["10.11.0.0/24", "10.12.0.0/24"]), {}),
     Step(
         "another service account",
