@@ -70,7 +70,7 @@ def istiod_values(mesh: MeshSettings, network: str, replicas: int = 1) -> Manife
 
 
 def _spread(labels: Mapping[str, str]) -> list[Manifest]:
-    """Return the constraints that put pods with `labels` on several nodes and zones where it can be."""
+    """Return the constraints that spread pods with `labels` over nodes and zones if possible."""
     return [
         {
             "maxSkew": 1,
