@@ -401,6 +401,10 @@ def test_machines_beside_a_cluster_of_others_are_in_its_vpc_or_peered_with_it() 
     config["machines"] |= {"billing-3": {**machine, "subnet": "machines"}, "billing-4": {**machine, "subnet": "own"}}
     assert peered(config) == {("own", "theirs")}
     graph = harness.run(config).graph
+    both = copy.deepcopy(config)
+    both["google"]["vpcs"]["own"] = {"existing": "projects/my-project/global/networks/own"}
+    both["google"]["subnets"]["own"]["existing"] = "projects/my-project/regions/europe-west1/subnetworks/own"
+    assert peered(both) == set(), "their owners connect them"
     assert "vpc-theirs" not in graph and graph["billing-3-instance"].inputs["networkInterfaces"] == [
         {"subnetwork": subnets["machines"]["existing"]}
     ]

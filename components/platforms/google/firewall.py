@@ -86,9 +86,10 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
 
 
 def peerings(settings: Settings) -> list[tuple[str, str]]:
-    """Return the pairs of VPCs between which declared traffic passes.
+    """Return the pairs of VPCs that are peered, because declared traffic passes between them.
 
     Peering is not transitive: each pair has its own. The VPC that is first in `vpcs` is first.
+    Two VPCs that exist are connected by their owners, in whatever way.
     """
     if settings.google is None:
         return []
@@ -100,8 +101,13 @@ def peerings(settings: Settings) -> list[tuple[str, str]]:
         # To the load balancer of the east-west gateway.
         flows += [(vpc_of_cluster, source) for source in machine_cidrs(settings)]
     order = vpcs(settings)
-    places = {tuple(sorted((order.index(vpc), order.index(vpc_of[source])))) for vpc, source in flows if vpc_of.get(source, vpc) != vpc}
-    return [(order[first], order[second]) for first, second in sorted(places)]
+    pairs = {frozenset((vpc, vpc_of.get(source, vpc))) for vpc, source in flows}
+    return [
+        (one, other)
+        for other in order
+        for one in order[: order.index(other)]
+        if {one, other} in pairs and not {one, other} <= settings.google.vpcs.keys()
+    ]
 
 
 def unmanaged_notes(stack: str, settings: Settings) -> list[str]:
