@@ -38,6 +38,8 @@ class Cluster:
     node_addresses: the node's address in each additional Docker network that it is attached to.
     gateway_ip: the IP address of `gateway_address`, where that is a DNS name.
     api_server: the API server's URL, where machines reach it.
+    replicas: how many pods the east-west gateway has, and istiod at least. More than one where the
+        cluster has several nodes: then a drained node takes no machine out of the mesh.
     deleted_with: the resource whose deletion removes everything in the cluster, if there is one.
         Objects in the cluster then skip their own deletion.
     """
@@ -57,6 +59,7 @@ class Cluster:
     node_addresses: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
     gateway_ip: pulumi.Output[str] | None = None
     api_server: pulumi.Output[str] | None = None
+    replicas: int = 2
     deleted_with: pulumi.Resource | None = None
 
 

@@ -35,7 +35,8 @@ class ExistingGateway(Record):
         default={},
         description="Values of the Service in the gateway's chart: `type`, `annotations`, "
         "`externalIPs` and others. Default: a LoadBalancer with `address` that admits the CIDRs "
-        "of networks with machines.",
+        "of networks with machines. On GKE it is public without the annotation "
+        "`networking.gke.io/load-balancer-type: Internal`.",
     )
     install: bool = Field(
         default=True,

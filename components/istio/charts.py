@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..config.mesh import MeshSettings
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts, from_values, merge
-from ..names import CROSS_NETWORK_PORT, DISCONNECT_GRACE, ISTIO_NAMESPACE, NETWORK_LABEL, REVISION_LABEL, STATUS_PORT, XDS_PORT
+from ..names import (
+    CROSS_NETWORK_PORT,
+    DISCONNECT_GRACE,
+    GATEWAY_SELECTOR,
+    ISTIO_NAMESPACE,
+    NETWORK_LABEL,
+    REVISION_LABEL,
+    STATUS_PORT,
+    XDS_PORT,
+)
 from ..versions import image_tag, without_variant
 
 
@@ -29,8 +39,11 @@ def _istio_namespace(mesh: MeshSettings) -> Manifest:
     return {} if mesh.namespace == ISTIO_NAMESPACE else {"global": {"istioNamespace": mesh.namespace}}
 
 
-def istiod_values(mesh: MeshSettings, network: str) -> Manifest:
-    """Return the values of the chart `istiod` for a cluster whose pods are in `network`."""
+def istiod_values(mesh: MeshSettings, network: str, replicas: int = 1) -> Manifest:
+    """Return the values of the chart `istiod` for a cluster whose pods are in `network`.
+
+    replicas: how many pods it has at least.
+    """
     values: Manifest = {
         "global": {
             "hub": mesh.hub,
@@ -47,9 +60,26 @@ def istiod_values(mesh: MeshSettings, network: str) -> Manifest:
             "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD": f"{DISCONNECT_GRACE}s",
         },
     }
+    labels = {"app": "istiod"}
     if mesh.revision is not None:
-        values["revision"] = mesh.revision
+        values["revision"] = labels[REVISION_LABEL] = mesh.revision
+    if replicas > 1:
+        # The chart adds a disruption budget. Its autoscaler is on unless a stack says otherwise.
+        values |= {"autoscaleMin": replicas, "replicaCount": replicas, "topologySpreadConstraints": _spread(labels)}
     return merge(merge(values, _istio_namespace(mesh)), mesh.values.istiod)
+
+
+def _spread(labels: Mapping[str, str]) -> list[Manifest]:
+    """Return the constraints that spread pods with `labels` over nodes and zones if possible."""
+    return [
+        {
+            "maxSkew": 1,
+            "topologyKey": key,
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": dict(labels)},
+        }
+        for key in ("kubernetes.io/hostname", "topology.kubernetes.io/zone")
+    ]
 
 
 def facts(mesh: MeshSettings, network: str) -> MeshFacts:
@@ -65,18 +95,27 @@ class Entrance:
     port: the port that machines dial for the control plane.
     behind_nat: whether they dial a translated address.
     cross_network: whether the gateway carries calls to pods; without, control-plane traffic alone.
+    replicas: how many pods it has. The connection of every machine to istiod goes through them.
     """
 
     service: Manifest
     port: int = XDS_PORT
     behind_nat: bool = False
     cross_network: bool = False
+    replicas: int = 1
 
 
 def gateway_values(mesh: MeshSettings, facts: MeshFacts, entrance: Entrance) -> Manifest:
     """Values of the chart `gateway` for the east-west gateway of the pods' network."""
     ports = [_port("status-port", STATUS_PORT), _istiod_port(entrance)]
     values: Manifest = {"autoscaling": {"enabled": False}, "imagePullPolicy": "IfNotPresent"}
+    if entrance.replicas > 1:
+        values |= {
+            "autoscaling": {"enabled": False, "minReplicas": entrance.replicas},
+            "replicaCount": entrance.replicas,
+            "podDisruptionBudget": {"minAvailable": 1},
+            "topologySpreadConstraints": _spread(GATEWAY_SELECTOR),
+        }
     if entrance.cross_network:
         if entrance.port == XDS_PORT and not entrance.behind_nat:
             values["networkGateway"] = facts.network

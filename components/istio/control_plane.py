@@ -22,6 +22,9 @@ from .mesh_reading import MeshReading, MeshReadingArgs
 from .namespace import owned_namespace
 from .scripts import gateway_api
 
+TIMEOUT_S = 600
+"""Seconds until a chart's pods run. GKE's Autopilot and autoscaler take minutes to add a node."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeshArgs:
@@ -185,7 +188,9 @@ class Mesh(pulumi.ComponentResource):
     def _control_plane(self, depends_on: Sequence[pulumi.Resource]) -> Release:
         settings = self._args.settings
         base = self._release("istio-base", "base", charts.base_values(settings), self.namespace_resources)
-        return self._release(names.ISTIOD_DEPLOYMENT, "istiod", charts.istiod_values(settings, self.network), [base, *depends_on])
+        return self._release(
+            names.ISTIOD_DEPLOYMENT, "istiod", charts.istiod_values(settings, self.network, self.cluster.replicas), [base, *depends_on]
+        )
 
     def _gateway(self, service: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
         args, cluster = self._args, self.cluster
@@ -196,6 +201,7 @@ class Mesh(pulumi.ComponentResource):
                 port=cluster.gateway_port,
                 behind_nat=cluster.gateway_behind_nat,
                 cross_network=bool(args.other_networks),
+                replicas=cluster.replicas,
             )
             return charts.gateway_values(args.settings, facts, entrance)
 
@@ -215,7 +221,7 @@ class Mesh(pulumi.ComponentResource):
             version=source.version,
             repository_opts=RepositoryOptsArgs(repo=source.repository) if source.repository else None,
             values=values,
-            timeout=300,
+            timeout=TIMEOUT_S,
             # The provider does not notice that a chart from a directory changed.
             description=f"Istio {settings.version}",
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)),

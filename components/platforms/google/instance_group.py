@@ -13,24 +13,20 @@ import pulumi
 from pulumi_gcp import compute, projects
 from pulumi_kubernetes.rbac.v1 import Role, RoleBinding
 
-from ...config.google import GceInstanceGroup
+from ...config.google import ZONES, GceInstanceGroup, default_disk_type
 from ...istio.workload import Workload
 from ...names import STATUS_PORT, part_name
-from . import startup
-from .names import AUTOSCALER, BINDING, CONNECT_ROLE, CONNECTS, HEALTH, MANAGER, ROLE, TEMPLATE, networks_child_name, resource_name
+from . import names, startup
+from .names import AUTOSCALER, BINDING, CONNECT_ROLE, CONNECTS, HEALTH, MANAGER, ROLE, TEMPLATE, networks_child_name
 from .network import GoogleNetworks
-
-ZONES = 3
-"""Zones of a region, over which a group without `zones` spreads."""
 
 
 def connect_role(networks: GoogleNetworks) -> projects.IAMCustomRole:
     """Declare the role that lets machines reach the API server, and nothing else."""
-    stack = networks.stack
     return projects.IAMCustomRole(
         networks_child_name(networks.name, CONNECT_ROLE),
-        role_id=f"istioVmMesh_{''.join(letter if letter.isalnum() else '_' for letter in stack)}"[:64],
-        title=f"istio-vm-mesh {stack}: machines that join by themselves",
+        role_id=networks.accounts[names.NODES].unique_id.apply(lambda unique_id: names.role_id(networks.stack, unique_id)),
+        title=names.title(networks.stack, "machines that join by themselves"),
         permissions=list(startup.PERMISSIONS),
         opts=pulumi.ResourceOptions(provider=networks.provider),
     )
@@ -146,7 +142,11 @@ class InstanceGroup(pulumi.ComponentResource):
             machine_type=settings.machine_type,
             disks=[
                 compute.RegionInstanceTemplateDiskArgs(
-                    source_image=settings.image, disk_size_gb=settings.disk_size, disk_type="pd-balanced", boot=True, auto_delete=True
+                    source_image=settings.image,
+                    disk_size_gb=settings.disk_size,
+                    disk_type=settings.disk_type or default_disk_type(settings.machine_type),
+                    boot=True,
+                    auto_delete=True,
                 )
             ],
             # No access configuration: no public address.
@@ -177,7 +177,7 @@ class InstanceGroup(pulumi.ComponentResource):
         return compute.RegionInstanceGroupManager(
             part_name(self._name, MANAGER),
             region=networks.settings.region,
-            base_instance_name=resource_name(networks.stack, self._name)[:54].rstrip("-"),
+            base_instance_name=names.base_instance_name(networks.stack, self._name),
             versions=[compute.RegionInstanceGroupManagerVersionArgs(instance_template=template.self_link)],
             distribution_policy_zones=list(settings.zones) or None,
             auto_healing_policies=compute.RegionInstanceGroupManagerAutoHealingPoliciesArgs(

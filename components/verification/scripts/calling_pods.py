@@ -22,8 +22,8 @@ from ... import names
 from ...local import scripting, update_id
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
 
-START_TIMEOUT_S = 120
-"""Seconds for a pod's way to running."""
+START_TIMEOUT_S = 300
+"""Seconds for a pod's way to running. GKE's Autopilot and autoscaler take minutes to add a node."""
 SIDECAR = "istio-proxy"
 _CONTAINER = "calls"
 """The container of a Job's pod; the sidecar beside it drains for longer."""

@@ -346,7 +346,7 @@ def _of_properties(paths: Sequence[str]) -> tuple[Reason, ...]:
 
 
 def _of_host(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
-    return tuple(reason for reason in reasons if reason.key in (*STOPS, "image"))
+    return tuple(reason for reason in reasons if reason.key in (*STOPS, "image", "disk-type"))
 
 
 def _without(reasons: Sequence[Reason], key: str) -> tuple[Reason, ...]:

@@ -217,6 +217,7 @@ def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
         "template": digest(others, machine),
         "machine-type": machine.get("machineType"),
         "image": [disk.get("sourceImage") for disk in items(machine.get("disks"))],
+        "disk-type": [disk.get("diskType") for disk in items(machine.get("disks"))],
     }
     network = environment.get("ISTIO_META_NETWORK", "")
     return Facts(restart=_facts(restart), register=_facts(register), network=network), values

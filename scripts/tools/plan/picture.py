@@ -320,13 +320,14 @@ def _of_host(host: Resource | None) -> tuple[Fact, ...]:
         return ()
     if host.type != resources.INSTANCE:
         return (Fact(key="image", value=facts.text(resources.payload(host).get("image"))),)
-    image = value_at(host.inputs, "bootDisk.initializeParams.image")
+    disk = mapping(value_at(host.inputs, "bootDisk.initializeParams"))
     stops = {
         key: host.inputs.get(key)
         for key in ("machineType", "serviceAccount", "shieldedInstanceConfig")
     }
     return (
-        Fact(key="image", value=facts.text(image)),
+        Fact(key="image", value=facts.text(disk.get("image"))),
+        Fact(key="disk-type", value=facts.text(disk.get("type"))),
         Fact(key="machine-type", value=str(stops["machineType"])),
         Fact(key="template", value=digest(stops)),
     )

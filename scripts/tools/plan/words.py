@@ -45,6 +45,7 @@ REASONS = {
     "cluster": "another cluster",
     "cluster-id": "the cluster's name in the mesh",
     "confirm-within": "its setting confirmWithin",
+    "disk-type": "the type of its disk",
     "fail-closed": "its setting failClosed",
     "firewall": "its setting firewall",
     "forget": "its setting forget",

@@ -293,7 +293,7 @@ def test_rows_of_a_run_that_fails_are_kept(cluster: Cluster) -> None:
 def test_a_pod_that_does_not_run_is_told_with_its_state(cluster: Cluster, programs: Programs) -> None:
     cluster.inside = None
     cluster.write()
-    with pytest.raises(scripting.Failed, match=r"did not run in 120 s: .*ImagePullBackOff"):
+    with pytest.raises(scripting.Failed, match=r"did not run in 300 s: .*ImagePullBackOff"):
         verify_workload.run(PAYLOAD)
     assert len(verbs(programs, "delete")) == 1
 
@@ -340,7 +340,7 @@ def test_a_job_without_pods_is_explained_by_its_events(
     cluster.events = events
     no_pods = ("-inside --namespace", 0, json.dumps({"items": []}), "")
     programs.add("kubectl", no_pods, *cluster.rules())
-    with pytest.raises(scripting.Failed, match=re.escape(f"calls from inside the mesh did not run in 120 s: {problem}") + "; look at Job"):
+    with pytest.raises(scripting.Failed, match=re.escape(f"calls from inside the mesh did not run in 300 s: {problem}") + "; look at Job"):
         verify_workload.run(PAYLOAD)
 
 
