@@ -155,3 +155,12 @@ def service_of_gateway(cloud: Cloud) -> list[Node]:
         for node in cloud.of_type(resources.RELEASE)
         if resources.value_at(node.inputs, "values.service.type") == "LoadBalancer"
     ]
+
+
+def has_unique_id(stack: Cloud, role: Node) -> bool:
+    """Return whether the ID of a custom role is another one in each stack, and in each of its lives.
+
+    It is where it contains what Google gives to no two resources: the unique ID of an account.
+    """
+    unique = (str(each.state.get("uniqueId") or "") for each in stack.of_type(ACCOUNT))
+    return any(each and each in str(role.inputs["roleId"]) for each in unique)

@@ -11,7 +11,7 @@ from tools.plan import resources
 from tools.plan.resources import identity_keys, value_at
 
 from . import cloud
-from .cloud import Cloud, service_of_gateway
+from .cloud import Cloud, has_unique_id, service_of_gateway
 
 # ---- What Google refuses to delete, because something uses it.
 
@@ -215,7 +215,7 @@ def remnants(stack: Cloud) -> list[Remnant]:
         if node.options.get("retain_on_delete"):
             listed.append(Remnant(node.name, "retained resource", "complete", 0))
         elif node.type == cloud.ROLE:
-            blocks = None if _is_unique(stack, node) else (ROLE_RESTORABLE_DAYS, ROLE_RESERVED_DAYS)
+            blocks = None if has_unique_id(stack, node) else (ROLE_RESTORABLE_DAYS, ROLE_RESERVED_DAYS)
             left = "its ID, which no other role can have"
             listed.append(Remnant(node.name, "custom role", left, ROLE_RESERVED_DAYS, blocks))
         elif node.type == cloud.ACCOUNT:
@@ -224,15 +224,6 @@ def remnants(stack: Cloud) -> list[Remnant]:
         elif node.type in (resources.INSTANCE, resources.TEMPLATE):
             listed += [Remnant(node.name, "disk", "complete", 0) for kept in _disks(node) if kept]
     return sorted(listed)
-
-
-def _is_unique(stack: Cloud, role: Node) -> bool:
-    """Return whether the ID of a role is another one in each life of the stack.
-
-    It is where it contains what Google gives to no two resources: the unique ID of an account.
-    """
-    unique = (str(each.state.get("uniqueId") or "") for each in stack.of_type(cloud.ACCOUNT))
-    return any(each and each in str(role.inputs["roleId"]) for each in unique)
 
 
 def _disks(node: Node) -> list[bool]:

@@ -16,7 +16,7 @@ from tools.mock_engine import Node
 from tools.plan import resources
 
 from . import cloud
-from .cloud import Cloud
+from .cloud import Cloud, has_unique_id
 
 SUFFIX = "-0123456"
 """What stands for the characters that pulumi-gcp appends."""
@@ -141,6 +141,8 @@ def identities(stack: Cloud) -> dict[tuple[str, str], str]:
     listed: dict[tuple[str, str], str] = {}
     for node in stack.on_google():
         key = given.get(node.type, "name")
+        if node.type == cloud.ROLE and has_unique_id(stack, node):
+            continue
         if node.type != cloud.RECORD and key in node.inputs:
             listed[node.type, str(node.inputs[key])] = node.name
     return listed

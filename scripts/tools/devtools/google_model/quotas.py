@@ -154,7 +154,7 @@ def table(stacks: Mapping[str, Cloud], limits: Iterable[Limit]) -> str:
 
 
 def _cell(counts: list[int], limit: Limit) -> str:
-    if not counts[-1]:
+    if not any(counts):
         return ""
     texts = [f"**{count}**" if count > limit.new else str(count) for count in counts]
     return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
