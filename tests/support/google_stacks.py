@@ -13,7 +13,7 @@ from components.config.google import GceInstanceGroup, GkeCluster
 from components.config.problems import SettingsError
 from components.config.stack import Settings
 from tests.support import harness
-from tools.devtools.google_model.cloud import Cloud
+from tools.devtools.google_model.cloud import NAT, NETWORK, ROUTER, SUBNETWORK, Cloud
 from tools.mock_engine import Node
 
 STACKS = ("fleet", "multi-network", "single-network")
@@ -110,6 +110,57 @@ def autopilot() -> Config:
     return config
 
 
+def cluster_in_shared_vpc() -> Config:
+    """Return a stack whose cluster is in a VPC of another project, and its machines in an own one."""
+    return _in_shared_vpc("nodes")
+
+
+def machines_in_shared_vpc() -> Config:
+    """Return a stack whose machines are in a VPC of another project, and its cluster in an own one."""
+    return _in_shared_vpc("far")
+
+
+def _in_shared_vpc(subnet: str) -> Config:
+    config = harness.configuration("multi-network")
+    google, host = config["google"], "projects/net-host"
+    google["vpcs"] = {google["subnets"][subnet]["vpc"]: {"existing": f"{host}/global/networks/shared"}}
+    google["subnets"][subnet]["existing"] = f"{host}/regions/europe-west1/subnetworks/{subnet}"
+    return config
+
+
+def with_owners(cloud: Cloud, settings: Settings) -> Cloud:
+    """Return the resources with those that the owners of existing VPCs have: subnets, and NAT."""
+    google, cluster = settings.google, settings.cluster
+    assert google and isinstance(cluster, GkeCluster)
+    nodes: list[Node] = []
+
+    def add(type_: str, name: str, path: str, **inputs: object) -> None:
+        link = f"https://www.googleapis.com/compute/v1/{path}"
+        nodes.append(Node(type_, name, dict(inputs), {"selfLink": link}, "", id=path))
+
+    for name, vpc in google.vpcs.items():
+        add(NETWORK, f"vpc-{name}", vpc.existing)
+        add(ROUTER, f"router-{name}", f"router-{name}", network=vpc.existing)
+        ranges = "ALL_SUBNETWORKS_ALL_IP_RANGES"
+        nat, router = f"nat-{name}", f"router-{name}"
+        add(NAT, nat, nat, router=router, sourceSubnetworkIpRangesToNat=ranges)
+    for name, subnet in google.subnets.items():
+        if subnet.existing is None:
+            continue
+        secondary = {cluster.pod_range_name: cluster.pod_cidr}
+        secondary[cluster.service_range_name] = cluster.service_cidr
+        add(
+            SUBNETWORK,
+            f"subnet-{name}",
+            subnet.existing,
+            network=google.vpcs[subnet.vpc].existing,
+            region=google.region,
+            ipCidrRange=subnet.cidr,
+            secondaryIpRanges=[{"rangeName": key, "ipCidrRange": cidr} for key, cidr in secondary.items() if name == cluster.subnet],
+        )
+    return Cloud({**cloud.nodes, **{node.name: node for node in nodes}})
+
+
 def accepts(config: Mapping[str, Any]) -> bool:
     """Return whether the settings are in order."""
     try:
@@ -199,23 +250,20 @@ def flows(settings: Settings) -> dict[tuple[str, str], str]:
     ports: dict[tuple[str, str], set[int]] = {}
     cluster = settings.cluster
     assert isinstance(cluster, GkeCluster)
-    machines = {(machine.workload, settings.subnet_of(machine)): machine.network for machine in settings.google_machines.values()}
-    gateway, groups = "gateway of the cluster", set()
+    gateway = "gateway of the cluster"
+    machines, groups, singles = {}, set(), set()
     for machine in settings.google_machines.values():
-        if isinstance(machine, GceInstanceGroup):
-            groups.add((machine.workload, settings.subnet_of(machine)))
-    singles = {
-        (machine.workload, settings.subnet_of(machine))
-        for machine in settings.google_machines.values()
-        if not isinstance(machine, GceInstanceGroup)
-    }
-    networks = {**{_place(*key): network for key, network in machines.items()}, "pods": cluster.network}
+        key = machine.workload, settings.subnet_of(machine)
+        machines[key] = machine.network
+        (groups if isinstance(machine, GceInstanceGroup) else singles).add(key)
+    networks = {_place(*key): network for key, network in machines.items()}
+    networks["pods"] = cluster.network
 
     def add(source: str, destination: str, *numbers: int) -> None:
         ports.setdefault((source, destination), set()).update(numbers)
 
-    of_pods = {port for each in settings.workloads.values() if each.pods for port in each.ports.values()}
-    of_pods |= set(cluster.pod_ports)
+    with_pods = [each for each in settings.workloads.values() if each.pods]
+    of_pods = {port for each in with_pods for port in each.ports.values()} | {*cluster.pod_ports}
     several = any(network != cluster.network for network in settings.networks)
     of_gateway = {15012, 15021, *((15017, 15443) if several else ())}
     for source, network in networks.items():

@@ -84,6 +84,12 @@ def test_only_what_settings_declare_passes_in_other_stacks(build: google_stacks.
     assert fabric(built(build)).matrix() == flows(load(build()))
 
 
+@pytest.mark.parametrize("build", [google_stacks.cluster_in_shared_vpc, google_stacks.machines_in_shared_vpc])
+def test_the_same_passes_where_a_vpc_is_one_of_others(build: google_stacks.Build) -> None:
+    with_owners = google_stacks.with_owners(built(build), load(build()))
+    assert fabric(with_owners).matrix() == MATRICES["multi-network"]
+
+
 def test_machines_of_one_network_in_two_vpcs_call_each_other() -> None:
     matrix = fabric(built(google_stacks.several_vpcs)).matrix()
     assert matrix["product in far", "billing in far2"] == "5432 8080"

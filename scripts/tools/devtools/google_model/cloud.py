@@ -158,7 +158,7 @@ def service_of_gateway(cloud: Cloud) -> list[Node]:
 
 
 def has_unique_id(stack: Cloud, role: Node) -> bool:
-    """Return whether the ID of a custom role is another one in each stack, and in each of its lives.
+    """Return whether a custom role has another ID in each stack, and in each life of a stack.
 
     It is where it contains what Google gives to no two resources: the unique ID of an account.
     """

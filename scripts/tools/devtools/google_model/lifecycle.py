@@ -215,7 +215,9 @@ def remnants(stack: Cloud) -> list[Remnant]:
         if node.options.get("retain_on_delete"):
             listed.append(Remnant(node.name, "retained resource", "complete", 0))
         elif node.type == cloud.ROLE:
-            blocks = None if has_unique_id(stack, node) else (ROLE_RESTORABLE_DAYS, ROLE_RESERVED_DAYS)
+            blocks = (
+                None if has_unique_id(stack, node) else (ROLE_RESTORABLE_DAYS, ROLE_RESERVED_DAYS)
+            )
             left = "its ID, which no other role can have"
             listed.append(Remnant(node.name, "custom role", left, ROLE_RESERVED_DAYS, blocks))
         elif node.type == cloud.ACCOUNT:

@@ -495,6 +495,7 @@ _MODELLED = {
     "name",
     "network",
     "priority",
+    "project",
     "sourceRanges",
     "targetServiceAccounts",
 }
