@@ -42,7 +42,7 @@ def with_input(cloud: Cloud, name: str, path: str, value: object) -> Cloud:
     node = cloud.nodes[name]
     inputs = copy.deepcopy(node.inputs)
     *parents, last = path.split(".")
-    place = inputs
+    place: Any = inputs
     for key in parents:
         place = place[int(key)] if key.isdigit() else place.setdefault(key, {})
     place[last] = value
@@ -251,7 +251,9 @@ def flows(settings: Settings) -> dict[tuple[str, str], str]:
     cluster = settings.cluster
     assert isinstance(cluster, GkeCluster)
     gateway = "gateway of the cluster"
-    machines, groups, singles = {}, set(), set()
+    machines: dict[tuple[str, str], str] = {}
+    groups: set[tuple[str, str]] = set()
+    singles: set[tuple[str, str]] = set()
     for machine in settings.google_machines.values():
         key = machine.workload, settings.subnet_of(machine)
         machines[key] = machine.network
