@@ -79,7 +79,14 @@ class Cloud:
         references: dict[str, list[Node]] = {}
         for node in self.on_google():
             # The name of a record is that of its zone.
-            keys = ("selfLink", "email", "member", "address", *(("name",) * (node.type != RECORD)))
+            keys = (
+                "selfLink",
+                "email",
+                "member",
+                "address",
+                "instanceGroup",
+                *(("name",) * (node.type != RECORD)),
+            )
             values = {node.id, *(node.state.get(key) for key in keys)}
             for value in values:
                 if isinstance(value, str) and value:
