@@ -143,7 +143,7 @@ def test_lists_of_values_need_what_the_stack_uses() -> None:
     outcomes = policies.outcomes(shipped("multi-network"))
     assert outcomes["compute.restrictVpcPeering"].needs == "the project's own VPCs"
     assert outcomes["compute.trustedImageProjects"].needs == "`projects/debian-cloud`, `projects/gke-node-images`"
-    assert outcomes["gcp.resourceLocations"].needs == "`europe-west1`"
+    assert outcomes["gcp.resourceLocations"].needs == "`europe-west1`, `global`"
     assert policies.outcomes(shipped("fleet"))["compute.restrictVpcPeering"].needs == ""
 
 

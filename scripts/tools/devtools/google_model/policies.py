@@ -92,10 +92,10 @@ def _needs_images(stack: Cloud) -> str:
 
 
 def _needs_locations(stack: Cloud) -> str:
-    return ", ".join(
-        f"`{region}`"
-        for region in sorted({node.inputs["region"] for node in stack.of_type(cloud.SUBNETWORK)})
-    )
+    regions = sorted({node.inputs["region"] for node in stack.of_type(cloud.SUBNETWORK)})
+    if stack.of_type(cloud.HEALTH_CHECK, cloud.ZONE):
+        regions.append("global")
+    return ", ".join(f"`{region}`" for region in regions)
 
 
 def _foreign_members(node: Node) -> bool:
