@@ -53,6 +53,8 @@ class Node:
     provider: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     """The options that are not at their defaults, by their names in Python."""
+    id: str = ""
+    """What the provider calls it; empty in a preview."""
 
 
 class Recorder(mocks.MockMonitor):
@@ -80,6 +82,7 @@ class Recorder(mocks.MockMonitor):
             tuple(sorted(_name(urn) for urn in edges)),
             _name(request.provider.rpartition("::")[0]),
             _options(request),
+            response.id,
         )
         self.nodes.append(node)
         return response

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 from tools import ROOT
 from tools.plan.cost import disk_item
 
+from .google_model import quotas
+
 if TYPE_CHECKING:
     from components.config.stack import Settings
+
+    from .google_model.cloud import Cloud
 
 PRICES, PAGE = ROOT / "docs" / "costs.yaml", ROOT / "docs" / "costs.md"
 
@@ -82,8 +86,15 @@ def _cost(count: float, price: Mapping[str, Any]) -> float:
     return math.ceil(count / price["for"]) * price["each"] if "for" in price else count * price["each"]
 
 
-def page() -> str:
-    """The page."""
+def limits() -> list[quotas.Limit]:
+    """Return the quotas that a first run meets, and what new projects often have of them."""
+    import yaml
+
+    return [quotas.Limit(**each) for each in yaml.safe_load(PRICES.read_text())["quotas"]]
+
+
+def page(clouds: Mapping[str, Cloud]) -> str:
+    """Return the page. clouds: the resources of the stacks on Google Cloud, by the stacks' names."""
     import yaml
 
     data: Mapping[str, Any] = yaml.safe_load(PRICES.read_text()) if PRICES.exists() else {}
@@ -125,7 +136,11 @@ def page() -> str:
         f"- `cluster.nodes.spot: true` and `spot: true` of machines: about {1 - data['spot']:.0%} less for these, and they may stop at any time.\n"
         "- One zonal cluster of a billing account is free of the management fee.\n"
         "- `pulumi destroy` when the stack is not used: a stack is up again in 12 to 20 minutes (`cluster.deletionProtection: false` and `pulumi up` first).\n"
-        "\n## Quotas that a first run meets\n\nA preview does not see them; `pulumi up` fails at the resource, and continues there once the quota is raised.\n\n"
+        "\n## Quotas that a first run meets\n\nA preview does not see them; `pulumi up` fails at the resource, and continues there once the quota is raised.\n"
+        "Three numbers are what a stack needs: until it is up, while all nodes and groups are replaced, and the\n"
+        "same at its upper bounds. Bold ones exceed what new projects often have. GKE's first node pool, which\n"
+        "is removed once the cluster exists, is in the first number; its firewall rules and load balancers are\n"
+        "in all. `gcloud compute regions describe REGION` and `gcloud compute project-info describe` show yours.\n\n"
     )
-    text += [f"- {quota['name']}: {quota['why']}\n" for quota in data["quotas"]]
+    text.append(quotas.table(clouds, limits()))
     return "".join(text)
