@@ -34,6 +34,9 @@ from .local.cluster_access import (
     unchecked_kubectl,
 )
 from .local.scripts import credentials
+from .plugin_process import end_with_cli
+
+end_with_cli()
 
 _DERIVED = ("uid", "recorded", "kubeconfig")
 """What `check` adds to the inputs, and all that makes a difference."""
@@ -81,7 +84,9 @@ def _outputs(props: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the derived inputs of a cluster that does not answer: those of the last update, if any."""
+    """Return the derived inputs of a cluster that does not answer: those of the last update, if
+    any.
+    """
     before = olds if olds.get("created_by") == news["created_by"] and olds.get("uid") else {}
     return {key: before.get(key, UNKNOWN) for key in _DERIVED}
 
