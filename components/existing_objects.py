@@ -123,7 +123,8 @@ def endpoint_port(port: Manifest, workload_ports: Mapping[str, int]) -> int | No
     """Return the port of a machine that a port of a Service leads to; None for none.
 
     port: the Service's port, as its manifest has it. workload_ports: the WorkloadEntries' by name.
-    Source: istio/istio, pilot/pkg/serviceregistry/kube/controller, serviceInstanceFromWorkloadInstance.
+    Source: istio/istio, pilot/pkg/serviceregistry/kube/controller,
+    serviceInstanceFromWorkloadInstance.
     """
     target: str | int = port.get("targetPort") or port["port"]
     if isinstance(target, str):

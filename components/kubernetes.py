@@ -15,6 +15,7 @@ from .existing_objects import ExistingObject
 from .local.cluster_access import ClusterAccess
 from .manifest import Manifest
 from .names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL, XDS_PORT, stack_label
+from .ownership import RELEASE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +118,15 @@ def use_existing(cluster: Cluster, used: ExistingObject) -> None:
     cluster.objects.append(used.as_input())
 
 
+_RELEASE = "helm.sh/v3:Release"
+
+
+def _release_name(props: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the name of a release of Helm, as `check_cluster` takes it."""
+    group, kind = RELEASE
+    return {"group": group, "kind": kind, "namespace": props["namespace"], "name": props["name"]}
+
+
 def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
     """Create the provider `name` and return the options of everything in the cluster.
 
@@ -143,11 +153,15 @@ def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
     labels = {MANAGED_BY_LABEL: PROJECT, STACK_LABEL: stack_label(pulumi.get_project(), pulumi.get_stack())}
 
     def label(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
-        """Label one object, and note its name."""
+        """Label one object, and note its name; note that of a release of Helm."""
         package, _, kind = args.type_.partition(":")
         metadata = args.props.get("metadata")
-        if package != "kubernetes" or args.opts.id is not None or metadata is None:
-            return None  # a chart, or an object that is only read
+        if package != "kubernetes" or args.opts.id is not None:
+            return None  # an object that is only read
+        if kind == _RELEASE:
+            objects.append(_release_name(args.props))
+        if metadata is None:
+            return None
         if not isinstance(metadata, Mapping) or "name" not in metadata:
             raise ValueError(f"{args.name}: give its metadata as a map with a name, so that its owner can be looked for")
         api_version, _, kind = kind.rpartition(":")

@@ -21,7 +21,9 @@ DEFAULT_ROOT_CONFIG_MAP = "istio-ca-root-cert"
 """A ConfigMap with the trust anchor, which istiod writes into every namespace."""
 DEFAULT_CLUSTER_ID = "Kubernetes"
 EASTWEST_GATEWAY = f"{PROJECT}-gateway"
-"""Not the name of the gateway in Istio's samples, which a mesh of others may have, nor its label."""
+"""Not the name of the gateway in Istio's samples, which a mesh of others may have, nor its
+label.
+"""
 ISTIOD_EXPOSURE, SERVICES_EXPOSURE = f"{PROJECT}-istiod", f"{PROJECT}-services"
 """Objects by which the east-west gateway leads to istiod, and to Services.
 
@@ -72,7 +74,9 @@ REVISION_LABEL = "istio.io/rev"
 TAG_LABEL = "istio.io/tag"
 """Of a MutatingWebhookConfiguration: the tag that it gives a revision."""
 LOCALITY_LABEL = "istio-locality"
-"""Of a proxy: its region, zone and subzone, by slashes. istiod copies it into the entry's locality."""
+"""Of a proxy: its region, zone and subzone, by slashes. istiod copies it into the entry's
+locality.
+"""
 WORKLOAD_LABEL = "istio-vm-mesh/workload"
 """The selector of a workload's Deployment."""
 MACHINE_LABEL, REGISTRATION_LABEL = "istio-vm-mesh/machine", "istio-vm-mesh/registration"
@@ -100,7 +104,9 @@ GROUP_ANNOTATION = "istio.io/autoRegistrationGroup"
 QUARANTINE_LABEL = "istio-vm-mesh/quarantine"
 """On a WorkloadEntry that keeps a machine out of the mesh: the machine's name."""
 QUARANTINE_ACCOUNT = "Quarantined-by-istio-vm-mesh"
-"""The service account of such an entry. Kubernetes refuses upper case, so none can have the name."""
+"""The service account of such an entry. Kubernetes refuses upper case, so none can have the
+name.
+"""
 STACK_ANNOTATION, REASON_ANNOTATION = "istio-vm-mesh/stack", "istio-vm-mesh/reason"
 """On such an entry: `<project>/<stack>` that gave the machine up, and why."""
 CONNECTED_ANNOTATION = "istio.io/connectedAt"

@@ -25,8 +25,8 @@ from ..versions import image_tag, without_variant
 def base_values(mesh: MeshSettings) -> Manifest:
     """Return the values of the chart `base`.
 
-    failurePolicy is Fail from the start, as istiod sets it later. Otherwise every upgrade fails by a
-    conflict over the field (istio/istio#59367).
+    failurePolicy is Fail from the start, as istiod sets it later. Otherwise every upgrade fails by
+    a conflict over the field (istio/istio#59367).
     """
     values: Manifest = {"base": {"validationFailurePolicy": "Fail"}, **_istio_namespace(mesh)}
     if mesh.revision is not None:
@@ -83,7 +83,9 @@ def _spread(labels: Mapping[str, str]) -> list[Manifest]:
 
 
 def facts(mesh: MeshSettings, network: str) -> MeshFacts:
-    """Return the facts of a mesh that this program installs, for a cluster whose pods are in `network`."""
+    """Return the facts of a mesh that this program installs, for a cluster whose pods are in
+    `network`.
+    """
     return from_values(istiod_values(mesh, network), mesh.namespace)
 
 
@@ -91,7 +93,8 @@ def facts(mesh: MeshSettings, network: str) -> MeshFacts:
 class Entrance:
     """How the east-west gateway is entered.
 
-    service: how the platform exposes it: values of the chart's Service (type, addresses, annotations).
+    service: how the platform exposes it: values of the chart's Service (type, addresses,
+        annotations).
     port: the port that machines dial for the control plane.
     behind_nat: whether they dial a translated address.
     cross_network: whether the gateway carries calls to pods; without, control-plane traffic alone.
@@ -120,7 +123,8 @@ def gateway_values(mesh: MeshSettings, facts: MeshFacts, entrance: Entrance) -> 
         if entrance.port == XDS_PORT and not entrance.behind_nat:
             values["networkGateway"] = facts.network
         else:
-            # What that value does, but for fixed ports and the label by which istiod gives out the Service's address.
+            # What that value does, but for fixed ports and the label by which istiod gives out the
+            # Service's address.
             ports.append(_port("tls", CROSS_NETWORK_PORT))
             values["env"] = {"ISTIO_META_REQUESTED_NETWORK_VIEW": facts.network}
             if not entrance.behind_nat:
@@ -134,7 +138,9 @@ def gateway_values(mesh: MeshSettings, facts: MeshFacts, entrance: Entrance) -> 
 
 
 def _istiod_port(entrance: Entrance) -> Manifest:
-    """Return the Service's port that leads to istiod: a node's where the Service is one of nodes."""
+    """Return the Service's port that leads to istiod: a node's where the Service is one of
+    nodes.
+    """
     port = _port("tls-istiod", XDS_PORT)
     if entrance.service.get("type") != "NodePort":
         return {**port, "port": entrance.port}

@@ -60,7 +60,8 @@ class Mesh(pulumi.ComponentResource):
     ready: the resources that everything in the mesh depends on. Then the gateway runs, hence
         injection and validation work.
     namespace_resources: Istio's namespaces, where this component creates them.
-    gateway, gateway_port: what machines dial. gateway_ip: the IP address that `gateway` resolves to.
+    gateway, gateway_port: what machines dial. gateway_ip: the IP address that `gateway` resolves
+        to.
     root_certificate: the mesh's trust anchor, as the cluster has it now.
     root_config_map: where that is: namespace and name of a ConfigMap, by a slash.
     facts: of the mesh, by its values, or by its cluster where it is adopted.
@@ -127,7 +128,9 @@ class Mesh(pulumi.ComponentResource):
         return {**build(self._stated), "labels": labels}
 
     def custom_resource(self, name: str, build: Callable[[MeshFacts], Manifest], opts: pulumi.ResourceOptions) -> pulumi.Resource:
-        """Declare an object whose spec follows from the mesh's facts; its name and namespace do not."""
+        """Declare an object whose spec follows from the mesh's facts; its name and namespace do
+        not.
+        """
         spec = self.facts.apply(lambda facts: build(facts)["spec"])
         return custom_resource(name, {**build(self._stated), "spec": spec}, opts)
 

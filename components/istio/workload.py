@@ -36,8 +36,8 @@ def namespaces(
     opts: the options of everything in the cluster.
     stated: what the stack states of namespaces, by name.
 
-    In a mesh that is adopted, each refuses plaintext by a PeerAuthentication of its own. A mesh that
-    this program installs refuses plaintext everywhere.
+    In a mesh that is adopted, each refuses plaintext by a PeerAuthentication of its own. A mesh
+    that this program installs refuses plaintext everywhere.
     """
     resources: dict[str, Sequence[pulumi.Resource]] = {mesh.settings.namespace: mesh.namespace_resources}
     in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
@@ -171,7 +171,9 @@ class Workload(pulumi.ComponentResource):
         return Service.get(names.service_resource_name(self._name, service), self._use(SERVICE, service), opts=opts)
 
     def _use(self, kind: str, name: str) -> str:
-        """Have an object of others checked before any change, and return the id by which it is read."""
+        """Have an object of others checked before any change, and return the id by which it is
+        read.
+        """
         settings = self.settings
         used = ExistingObject(
             workload=settings.name,

@@ -219,7 +219,8 @@ def network_gateway(network: str, settings: Settings, networks: Networks, machin
 def instance_groups(
     settings: Settings, networks: Networks, workloads: Mapping[str, Workload], opts: pulumi.ResourceOptions
 ) -> Sequence[pulumi.Resource]:
-    """Create the instance groups of a stack and return what exists once their first machines have joined.
+    """Create the instance groups of a stack and return what exists once their first machines have
+    joined.
 
     opts: the options of what is in the cluster.
     """
