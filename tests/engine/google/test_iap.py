@@ -59,7 +59,7 @@ def test_another_host_behind_the_tunnel_gets_no_script(iap: Google, sshd: Sshd) 
 
 def test_a_machine_whose_sshd_is_not_up_yet_is_tried_again(iap: Google, sshd: Sshd) -> None:
     iap.relay.close, iap.relay.closes = (4003, "failed to connect to backend"), 1
-    assert run(sshd, patience_s=60).reach is Reach.DONE
+    assert run(sshd, patience_s=100).reach is Reach.DONE
     assert len(iap.relay.requests) == 2
 
 
