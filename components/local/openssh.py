@@ -30,6 +30,8 @@ COMMAND = "bash -s"
 """What a login shell is given; every login shell reads it alike."""
 KEY_VARIABLE = "ISTIO_VM_MESH_SSH_KEY"
 """Environment variable with the text of a private key, for runners in CI."""
+PROXY_START_S = 20
+"""Seconds that a proxy command may take until it connects: gcloud takes one, and ten where many start."""
 CONNECT_TIMEOUT_S = 10
 PAUSE_S = 2.0
 """Seconds between two attempts to connect."""
@@ -257,8 +259,8 @@ class _Connection:
         for text in (hop.host, hop.user or "user"):
             if not text or text.startswith("-") or not text.isprintable():
                 raise scripting.Failed(f"{text!r} is neither a host nor a user that ssh can be given")
-        # The time for the hops before it counts.
-        timeout_s = CONNECT_TIMEOUT_S * (before + 1)
+        # The time for the hops before it counts, and for what connects to the first.
+        timeout_s = CONNECT_TIMEOUT_S * (before + 1) + (PROXY_START_S if self._target.proxy_command else 0)
         words = ["-E", str(self._log(name))]
         words += ["-l", hop.user] if hop.user else []
         words += ["-p", str(hop.port)] if hop.port else []
