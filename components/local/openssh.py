@@ -15,6 +15,7 @@ import enum
 import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ PROXY_START_S = 20
 CONNECT_TIMEOUT_S = 10
 PAUSE_S = 2.0
 """Seconds between two attempts to connect."""
+QUIET_S = 60.0
+"""Seconds for which a new machine may refuse connections without a message."""
 NOT_CONNECTED = 255
 """Exit status of ssh where it, and not the command, failed."""
 
@@ -144,13 +147,20 @@ def run_script(
 
     Raises scripting.Failed where ssh is not on PATH, or a key is missing.
     """
-    end = monotonic() + patience_s
+    start = monotonic()
+    reported: set[str] = set()
     while True:
         with scripting.private_directory() as directory:
             connection = _Connection(target, directory, new_connection)
             outcome = connection.run(script, timeout_s, answer)
-        if not _may_succeed_later(target, outcome) or monotonic() + PAUSE_S > end:
+        passed_s = monotonic() - start
+        if not _may_succeed_later(target, outcome) or passed_s + PAUSE_S > patience_s:
             return outcome
+        if target.proxy_command and passed_s > QUIET_S and outcome.reason not in reported:
+            # Not each attempt: a refusal lasts, and is worth an interruption.
+            reported.add(outcome.reason)
+            until = f"it is tried for {patience_s - passed_s:.0f} s more"
+            print(f"machine {target.machine}: {explain(target, outcome, '')}; {until}", file=sys.stderr, flush=True)
         sleep(PAUSE_S)
 
 
@@ -200,6 +210,8 @@ def explain(target: Target, outcome: Outcome, purpose: str) -> str:
         shell = f"the login shell of {place} ran nothing of the {purpose}"
         printed = f": {reason}" if reason else ""
         return f"{shell} and ended with status {outcome.status} ({fix}){printed}"
+    if target.proxy_command:
+        return f"SSH did not reach {place}: {reason} (see what `{target.proxy_command}` prints)"
     return f"SSH did not reach {place}: {reason}"
 
 
@@ -338,7 +350,25 @@ class _Connection:
             return Outcome(reach, done.status, stdout, stderr, reason)
         jumps = [(jump.host, self._logged(f"jump-{number}")) for number, jump in enumerate(self._target.jumps)]
         reach, reason = classify(self._logged(MACHINE), jumps, noise, done)
+        if self._target.proxy_command and reach is Reach.BROKEN:
+            reason = _words_of_proxy(noise) or reason
         return Outcome(reach, done.status, before, noise, reason)
+
+
+_PROXY_FAILED = re.compile(r"Error while connecting .+"), re.compile(r"^ERROR: .+", re.MULTILINE)
+
+
+def _words_of_proxy(printed: str) -> str:
+    """Return why a proxy command did not connect; "" where it does not say.
+
+    gcloud ends with status 0 where Identity-Aware Proxy refuses, and prints the cause before a
+    traceback (Google Cloud SDK: command_lib/compute/iap_tunnel.py, RunReceiveLocalData). ssh's own
+    words are then that the connection was closed.
+    """
+    for pattern in _PROXY_FAILED:
+        if match := pattern.search(printed):
+            return match[0].strip()[:500]
+    return ""
 
 
 def identity_path(identity_file: str | None) -> str | None:

@@ -270,6 +270,15 @@ def test_machines_boot_securely_and_keep_their_startup_script_replaceable(stack:
         assert "metadataStartupScript" not in node.inputs, f"{name} would be replaced when its script changes"
 
 
+def test_a_spot_machine_that_google_stopped_is_started_again() -> None:
+    """A group replaces its machines by itself."""
+    config = copy.deepcopy(harness.configuration("single-network"))
+    config["machines"]["product-1"]["spot"] = True
+    graph = harness.run(config).graph
+    assert graph["product-1-instance"].inputs["desiredStatus"] == "RUNNING"
+    assert "desiredStatus" not in graph["product-2-instance"].inputs, "one that was stopped by hand stays so"
+
+
 def test_the_two_peerings_of_a_pair_are_created_one_after_the_other() -> None:
     graph = declared("multi-network").graph
     assert "peering-mesh-far" in graph["peering-far-mesh"].dependencies
@@ -474,10 +483,15 @@ def test_gateway_machines_install_what_istios_package_needs() -> None:
     assert setup.startswith("#!/bin/bash\n") and "iptables" in setup and "nginx" not in setup
 
 
-def test_only_the_autoscaler_sets_the_size_of_an_instance_group() -> None:
+def test_a_group_starts_with_its_machines_and_the_autoscaler_alone_changes_their_number() -> None:
+    """An empty group is complete at once, so an update would wait for nothing."""
     group = declared("fleet").graph["product-fleet-manager"]
-    assert "targetSize" not in group.inputs
+    assert group.inputs["targetSize"] == 2 and group.options["ignore_changes"] == ["targetSize"]
+    assert group.inputs["waitForInstances"] and group.inputs["waitForInstancesStatus"] == "UPDATED"
     assert group.inputs["updatePolicy"]["maxSurgeFixed"] == 3, "0, or at least one a zone"
+    large = copy.deepcopy(harness.configuration("fleet"))
+    large["machines"]["product-fleet"]["maxReplicas"] = 100
+    assert harness.run(large).graph["product-fleet-manager"].inputs["updatePolicy"]["maxSurgeFixed"] == 20, "within an hour"
     assert "name" not in declared("fleet").graph["product-fleet-template"].inputs, "a named template cannot be replaced while it is in use"
 
 

@@ -120,7 +120,7 @@ def every_program(programs: Programs, api_server: socket.socket) -> Programs:
     programs.add("kind", ("get kubeconfig", 0, KUBECONFIG, ""))
     groups = ("get --raw /apis", 0, '{"groups": []}', "")
     programs.add("kubectl", ("config view", 0, CONTEXT, ""), ("get namespace", 0, "{}", ""), ("get pods", 0, '{"items": []}', ""), groups)
-    programs.add("gcloud", ("", 0, "AAAA", ""))
+    programs.add("gcloud", ("", 0, "AAAAC3NzaC1lZDI1NTE5AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", ""))
     programs.add("ssh", ("", 0, f"{openssh.MARK}\ndone\n", ""))
     programs.add_script("ssh-keygen", KEYGEN)
     return programs

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import pulumi
@@ -19,6 +20,9 @@ from ...names import STATUS_PORT, part_name
 from . import names, startup
 from .names import AUTOSCALER, BINDING, CONNECT_ROLE, CONNECTS, HEALTH, MANAGER, ROLE, TEMPLATE, networks_child_name
 from .network import GoogleNetworks
+
+BATCHES = 5
+"""Batches in which a large group is replaced. One takes about five minutes."""
 
 
 def connect_role(networks: GoogleNetworks) -> projects.IAMCustomRole:
@@ -85,7 +89,7 @@ class InstanceGroupArgs:
 class InstanceGroup(pulumi.ComponentResource):
     """Machines of a workload that grow and shrink in number without this program.
 
-    ready: the resources that exist once the minimum of machines run and are healthy.
+    ready: the resources that exist once the minimum of machines run and have joined.
     """
 
     ready: list[pulumi.Resource]
@@ -185,20 +189,27 @@ class InstanceGroup(pulumi.ComponentResource):
                 # Longer than a first start with setup and package, or machines never get ready.
                 initial_delay_sec=300,
             ),
+            # Without it the group is complete at once, with no machine. The autoscaler changes it.
+            target_size=settings.min_replicas,
             update_policy=compute.RegionInstanceGroupManagerUpdatePolicyArgs(
                 type="PROACTIVE",
                 minimal_action="REPLACE",
                 replacement_method="SUBSTITUTE",
-                # A fixed number must be 0 or at least one a zone.
-                max_surge_fixed=len(settings.zones) or ZONES,
+                # A fixed number must be 0 or at least one a zone. Large groups are replaced in a few
+                # batches, within the time limit below.
+                max_surge_fixed=max(len(settings.zones) or ZONES, ceil(settings.max_replicas / BATCHES)),
                 max_unavailable_fixed=0,
             ),
             wait_for_instances=True,
-            wait_for_instances_status="STABLE",
+            # Not STABLE, which a group is between the batches of an update, too.
+            wait_for_instances_status="UPDATED",
             opts=pulumi.ResourceOptions.merge(
                 child,
                 pulumi.ResourceOptions(
-                    depends_on=list(networks.ready), custom_timeouts=pulumi.CustomTimeouts(create="20m", update="40m", delete="20m")
+                    depends_on=list(networks.ready),
+                    ignore_changes=["targetSize"],
+                    # The provider waits for updates with the time limit of creations, too.
+                    custom_timeouts=pulumi.CustomTimeouts(create="60m", update="60m", delete="20m"),
                 ),
             ),
         )

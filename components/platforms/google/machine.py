@@ -79,6 +79,8 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
             enable_secure_boot=True, enable_vtpm=True, enable_integrity_monitoring=True
         ),
         scheduling=_spot() if machine.spot else None,
+        # Google stops a Spot VM, and nothing else starts it again.
+        desired_status="RUNNING" if machine.spot else None,
         allow_stopping_for_update=True,
         opts=pulumi.ResourceOptions.merge(
             opts,

@@ -20,7 +20,8 @@ from ..evidence import Call, Entry, Evidence, Plaintext, Pod, merge, parse
 from ..target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, Target, call_variables, plaintext_variables
 from .calling_pods import CallingPod, Jobs, NotRunning, Pair
 
-GROUP_TIMEOUT_S = 300
+GROUP_TIMEOUT_S = 600
+"""Seconds for machines of instance groups: a first boot, with its setup and a slow mirror."""
 _MARGIN_S = 60
 """Seconds that the script that calls may need besides its patience."""
 
