@@ -326,8 +326,8 @@ INBOUND = "inbound|8080||::10.0.0.2:8080::"
     [
         ("http", ["rq_total::3", "cx_total::1"], 3),
         ("grpc", ["rq_total::0", "cx_total::9"], 0),
-        ("tcp", ["cx_total::5", "cx_connect_fail::2"], 3),
-        ("tcp", ["cx_total::5", "cx_connect_fail::5"], 0),
+        ("tcp", ["cx_total::5", "rq_total::3"], 3),
+        ("tcp", ["cx_total::5", "cx_connect_fail::4", "rq_total::0"], 0),
         ("http", [], 0),
     ],
 )
