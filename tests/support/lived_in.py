@@ -50,7 +50,7 @@ NETWORK = f"""\
 set -eu
 sysctl --quiet --load=/etc/sysctl.d/site.conf
 ip netns add {OFFICE}
-ip link add site1 type veth peer name eth0 netns {OFFICE}
+ip link add site1 address 02:00:00:00:01:0a type veth peer name eth0 netns {OFFICE}
 ip address add {ADDRESS}/24 dev site1
 ip link set site1 up
 ip -n {OFFICE} address add 192.0.2.1/24 dev eth0
@@ -58,10 +58,10 @@ ip -n {OFFICE} link set eth0 up
 ip route add 198.18.0.0/15 via 192.0.2.1 metric 500
 ip address add fd00:9::10/64 dev eth0 nodad
 ip netns add {NAMESPACE}
-ip link add site0 type bridge
+ip link add site0 address 02:00:00:00:00:01 type bridge
 ip address add 172.29.9.1/24 dev site0
 ip link set site0 up
-ip link add veth-site type veth peer name eth0 netns {NAMESPACE}
+ip link add veth-site address 02:00:00:00:00:03 type veth peer name eth0 netns {NAMESPACE}
 ip link set veth-site master site0 up
 ip -n {NAMESPACE} address add {CONTAINER_ADDRESS}/24 dev eth0
 ip -n {NAMESPACE} link set eth0 up
@@ -167,7 +167,7 @@ su --login admin --command 'sudo true' # fish and sudo write files of their own
 systemctl daemon-reload
 systemctl enable --quiet nftables site-network site-published.socket node_exporter site-local
 systemctl stop echo
-systemctl restart nftables site-network echo site-published.socket node_exporter site-local
+systemctl restart nftables site-network echo site-published.socket site-published.service node_exporter site-local
 """
 
 

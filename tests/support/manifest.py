@@ -23,12 +23,13 @@ PASSED_OVER = ("/proc", "/sys", "/dev", "/run", "/tmp", "/var/log", "/var/cache"
 
 # Counters, and what the kernel and other hosts change: the kernel is that of all containers.
 _VOLATILE = (
-    "fs.*-nr", "fs.*-state", "fs.quota.*", "kernel.cad_pid", "kernel.ns_last_pid", "kernel.pty.nr", "kernel.random.*", "kernel.sched_domain.*",
-    "net.netfilter.nf_conntrack_count", "kernel.tainted", "vm.*_bytes", "net.ipv4.tcp_mem", "net.ipv4.udp_mem",
+    "fs.*-nr", "fs.*-state", "fs.quota.*", "fs.inotify.*", "kernel.cad_pid", "kernel.ns_last_pid", "kernel.perf_*", "kernel.pty.nr", "kernel.random.*", "kernel.sched_domain.*",
+    "net.netfilter.nf_conntrack_count", "kernel.tainted", "vm.*_bytes", "net.ipv4.tcp_mem", "net.ipv4.tcp_fastopen_key", "net.ipv4.udp_mem",
 )  # fmt: skip
 
-# Units that come and go with logins and jobs.
+# Units that come and go with logins and jobs; a container has no terminal.
 _PASSING_UNITS = (
+    "getty@*",
     "session-*",
     "user@*",
     "user-runtime-dir@*",
@@ -37,6 +38,11 @@ _PASSING_UNITS = (
     "systemd-timedated*",
     "systemd-tmpfiles-clean*",
 )
+
+_OF_A_BOOT = ("/var/tmp/systemd-private-*",)
+"""What systemd makes anew at each boot."""
+_OF_THE_ENGINE = re.compile(r" DOCKER_(OUTPUT|POSTROUTING)$")
+"""Chains of the engine that the machine is a container of: they have other ports after each start."""
 
 _FIND = f"find / -xdev \\( -path {' -o -path '.join(PASSED_OVER)} \\) -prune -o"
 _SCRIPT = f"""\
@@ -51,7 +57,7 @@ getent group | awk -F : '{{ print $1 "\\t" $0 }}' | section group
 dpkg-query --show --showformat '${{Package}}\\t${{Version}} ${{Status}}\\n' | section package
 for program in ip{{,6}}tables-{{legacy,nft}}; do $program-save 2>/dev/null | awk '{{ print NR "\\t" $0 }}' | section "rules-of-$program"; done
 nft list ruleset 2>/dev/null | awk '{{ print NR "\\t" $0 }}' | section rules-of-nft
-ip -o link show | awk '{{ print $2 "\\t" $3 }}' | section link
+ip -o link show | awk '{{ sub(/@if.*/, "", $2); print $2 "\\t" $3 }}' | section link
 ip -o address show | sed -E 's/ valid_lft.*//; s/^[0-9]+: *//; s/ tentative//' | awk '{{ print $0 "\\tthere" }}' | section address
 {{ ip -4 route show table all; ip -6 route show table all; ip rule; ip -6 rule; }} | sed 's/ *$//; s/\t/ /g' | awk '{{ print $0 "\\tthere" }}' | section route
 sysctl --all 2>/dev/null | sed 's/\t/ /g; s/ = /\t/' | section sysctl
@@ -77,13 +83,15 @@ def parse(text: str) -> Manifest:
         of_section = _nft_rules(lines) if section == "rules-of-nft" else _iptables_rules(lines)
         by_chain: dict[str, list[str]] = {}
         for chain, rule in of_section:
+            if _OF_THE_ENGINE.search(chain):
+                continue
             by_chain.setdefault(f"{section} {chain}", []).append(rule)
         manifest |= {chain: "\n".join(its_rules) for chain, its_rules in by_chain.items()}
     return manifest
 
 
 def _is_passing(section: str, name: str) -> bool:
-    patterns = {"sysctl": _VOLATILE, "unit": _PASSING_UNITS, "unit-file": _PASSING_UNITS}.get(section, ())
+    patterns = {"file": _OF_A_BOOT, "sysctl": _VOLATILE, "unit": _PASSING_UNITS, "unit-file": _PASSING_UNITS}.get(section, ())
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
