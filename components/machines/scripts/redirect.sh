@@ -216,7 +216,8 @@ make() {
 
 # Prints the backend of this host's own `iptables`, which programs such as Docker use: an exception
 # from their rules holds in the same backend alone. `istio-iptables` by itself takes legacy iptables
-# wherever it has a table, and its first run leaves one there. Prints nothing where a family lacks it.
+# wherever it has a table, and its first run leaves one there. Prints nothing where a family has no
+# such table.
 backend() {
   local name=legacy
   case $(iptables --version 2>/dev/null) in *nf_tables*) name=nft ;; esac
