@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from components.names import DEFAULT_DOMAIN, XDS_PORT
+from components.names import DEFAULT_DOMAIN, ISTIO_NAMESPACE, XDS_PORT, spiffe_id
 from tools.lab import up
 from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.steps import Display, Step, StepError, Steps, display
@@ -172,14 +172,14 @@ class _Measurement:
 
     def _control_plane(self) -> ControlPlane:
         kubectl = self.stack.run
-        root = kubectl("kubectl", "--namespace", "istio-system", "get", "configmap", "istio-ca-root-cert", "--output", "json")
+        root = kubectl("kubectl", "--namespace", ISTIO_NAMESPACE, "get", "configmap", "istio-ca-root-cert", "--output", "json")
         token = kubectl("kubectl", "--namespace", NAMESPACE, "create", "token", ACCOUNT, "--audience", "istio-ca", "--duration", "1h")
         return ControlPlane(
             gateway=f"{self.stack.outputs()['gateway']}:{XDS_PORT}",
-            name="istiod.istio-system.svc",
+            name=f"istiod.{ISTIO_NAMESPACE}.svc",
             root_certificate=json.loads(root)["data"]["root-cert.pem"],
             token=token.strip(),
-            identity=f"spiffe://{DOMAIN}/ns/{NAMESPACE}/sa/{ACCOUNT}",
+            identity=spiffe_id(DOMAIN, NAMESPACE, ACCOUNT),
         )
 
     def _proxy(self, number: int) -> SimulatedProxy:
@@ -225,9 +225,9 @@ class _Measurement:
 
     def _usage(self) -> _Usage:
         name = self.stack.run(
-            "kubectl", "--namespace", "istio-system", "get", "pods", "--selector", "app=istiod", "--output", "name"
+            "kubectl", "--namespace", ISTIO_NAMESPACE, "get", "pods", "--selector", "app=istiod", "--output", "name"
         ).split()[0].removeprefix("pod/")  # fmt: skip
-        text = self.stack.run("kubectl", "get", "--raw", f"/api/v1/namespaces/istio-system/pods/{name}:15014/proxy/metrics")
+        text = self.stack.run("kubectl", "get", "--raw", f"/api/v1/namespaces/{ISTIO_NAMESPACE}/pods/{name}:15014/proxy/metrics")
         values = {key: float(value) for key, value in re.findall(r"^(process_\w+) (\S+)$", text, re.MULTILINE)}
         return _Usage(values["process_cpu_seconds_total"], values["process_resident_memory_bytes"] / 1e6)
 
