@@ -226,6 +226,19 @@ def test_hosts_whose_programs_name_no_backend_are_repaired_and_cleaned(bare_host
 
 
 @pytest.mark.parametrize("backend", ["nft", "legacy"])
+def test_rules_stay_in_the_backend_of_the_hosts_iptables(bare_host: Host, tmp_path: Path, backend: str) -> None:
+    """Docker's rules are there. `istio-iptables` alone moves to legacy iptables once its own first run has made a table of it."""
+    agent = re.sub(r"--force-iptables-binary \w+", "", (bare_host.root / "bin" / "pilot-agent").read_text())
+    add_program(tmp_path, "pilot-agent", agent.partition("\n")[2])
+    add_program(tmp_path, "iptables", f'exec iptables-{backend} "$@"')
+    bare_host.environment["PATH"] = f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"
+    for _ in range(2):
+        bare_host.run(f"AGENT={tmp_path}/pilot-agent; locked turn_off; locked turn_on")
+        assert {rule.split()[0] for rule in istio(bare_host)} <= {f"iptables-{backend}", f"ip6tables-{backend}"}
+        assert bare_host.answer() == "agent"
+
+
+@pytest.mark.parametrize("backend", ["nft", "legacy"])
 def test_ipv6_is_repaired_too(tmp_path: Path, backend: str) -> None:
     with started_host(tmp_path, backend, families=(6,)) as host:
         host.run("locked turn_on; locked turn_dns_on")

@@ -483,7 +483,7 @@ def test_gateway_machines_install_what_istios_package_needs() -> None:
     assert setup.startswith("#!/bin/bash\n") and "iptables" in setup and "nginx" not in setup
 
 
-def test_a_group_starts_with_its_machines_and_the_autoscaler_alone_changes_their_number() -> None:
+def test_a_group_starts_with_its_machines_and_the_autoscaler_changes_their_number() -> None:
     """An empty group is complete at once, so an update would wait for nothing."""
     group = declared("fleet").graph["product-fleet-manager"]
     assert group.inputs["targetSize"] == 2 and group.options["ignore_changes"] == ["targetSize"]

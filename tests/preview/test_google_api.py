@@ -81,6 +81,7 @@ ELSEWHERE = {
     ("ForwardingRule", "ipProtocol"): "IPProtocol",
     ("Instance", "allowStoppingForUpdate"): NOT_OF_THE_API,
     ("Instance", "bootDisk"): "disks",
+    ("Instance", "desiredStatus"): NOT_OF_THE_API,  # the provider starts an instance that was stopped
     ("Instance", "metadata"): NOT_OF_THE_API,  # a map there, a list here
     ("Instance", "serviceAccount"): "serviceAccounts",
     ("InstanceGroupManager", "waitForInstances"): NOT_OF_THE_API,

@@ -72,7 +72,9 @@ def test_every_object_names_its_stack_and_is_looked_for_before(stack: str, previ
         metadata, group = node.inputs["metadata"], node.inputs["apiVersion"].rpartition("/")[0]
         assert OWNED.items() <= metadata["labels"].items(), node.name
         assert (group, node.inputs["kind"], metadata.get("namespace", ""), metadata["name"]) in looked_for, node.name
-    assert len(looked_for) == len(objects)
+    releases = [node.inputs for node in graph.values() if ":helm." in node.type]
+    assert {("helm.sh", "Release", each["namespace"], each["name"]) for each in releases} <= looked_for
+    assert len(looked_for) == len(objects) + len(releases)
     assert all("cluster-check" in graph[node.provider].dependencies for node in objects)
 
 

@@ -43,8 +43,8 @@ locked() { # function
   ) 9>"$LOCK"
 }
 
-# Prints the iptables programs of this host, those of both backends: `istio-iptables` picks one on
-# every run, by what else is installed. Where a host has no names with a backend, the plain ones.
+# Prints the iptables programs of this host, those of both backends: rules of ours may be in either.
+# Where a host has no names with a backend, the plain ones.
 programs() {
   local family name
   for family in iptables ip6tables; do
@@ -202,7 +202,7 @@ remove() { # program
 make() {
   local program rules
   DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$(open_ports) \
-    "$AGENT" istio-iptables || return
+  FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)} "$AGENT" istio-iptables || return
   mkdir -p "$RULES"
   for program in $(programs); do
     has_chains "$program" || continue
@@ -212,6 +212,18 @@ make() {
     read_rules "$program" | ours >"$RULES/$program.bypass"
     echo "$rules" >"$RULES/$program"
   done
+}
+
+# Prints the backend of this host's own `iptables`, which programs such as Docker use: an exception
+# from their rules holds in the same backend alone. `istio-iptables` by itself takes legacy iptables
+# wherever it has a table, and its first run leaves one there. Prints nothing where a family has no
+# such table.
+backend() {
+  local name=legacy
+  case $(iptables --version 2>/dev/null) in *nf_tables*) name=nft ;; esac
+  "iptables-$name" -t nat -S >/dev/null 2>&1 || return 0
+  "ip6tables-$name" -t nat -S >/dev/null 2>&1 || ! can_redirect_ipv6 || return 0
+  echo $name
 }
 
 has_chains() { # program

@@ -63,6 +63,20 @@ def test_a_machine_whose_sshd_is_not_up_yet_is_tried_again(iap: Google, sshd: Ss
     assert len(iap.relay.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("status", "close", "cause"),
+    [
+        (403, None, "Handshake status 403 Forbidden"),
+        (101, (4003, "failed to connect to backend"), "4003: 'failed to connect to backend'"),
+        (101, (4033, "not authorized"), "4033: 'not authorized'"),
+    ],
+)
+def test_what_iap_refuses_reaches_the_user(iap: Google, sshd: Sshd, status: int, close: tuple[int, str] | None, cause: str) -> None:
+    iap.relay.handshake_status, iap.relay.close = status, close
+    outcome = run(sshd)
+    assert not outcome.began and cause in explained(sshd, outcome)
+
+
 def test_a_gcloud_that_starts_slowly_is_waited_for(iap: Google, sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many that start at once share the processors."""
     monkeypatch.setattr(openssh, "CONNECT_TIMEOUT_S", 1)

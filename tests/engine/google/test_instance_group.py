@@ -111,6 +111,16 @@ def test_an_api_server_that_is_not_available_for_a_moment_is_asked_again(machine
     assert [request.rpartition(" ")[2] for request in machine.endpoint.requests] == ["503", "201"]
 
 
+def test_a_machine_tries_until_iam_has_its_permission(machine: Machine, tmp_path: Path) -> None:
+    """Google refuses a new account for about a minute. Pauses are none here."""
+    machine.endpoint.refusals = 2
+    attempt = f'source {tmp_path}/startup-script\nprepare\nprintf %s "$TOKEN"\n'
+    (tmp_path / "attempt").write_text(attempt)
+    done = machine.run(f"try_until_joined {tmp_path}/attempt")
+    assert done.returncode == 0, done.stderr
+    assert [request.rpartition(" ")[2] for request in machine.endpoint.requests] == ["403", "403", "201"]
+
+
 def test_an_account_that_may_not_connect_is_named_as_the_cause(machine: Machine, workload: WorkloadSettings) -> None:
     machine.endpoint.may_connect.clear()
     done = machine.run("prepare")

@@ -17,7 +17,7 @@ class ApiThread:
     path: of the list; what is sent there creates an item. query: of the list.
     item_path: of an item, without its number.
     read: returns the item that an answer describes.
-    others: the field that is set where an entry of the list is something else.
+    others: the field that is there, and not false, where an entry of the list is something else.
     text: the field of an item's text. fields: further ones of an item that is created.
     edit_method: the method that replaces fields of an item.
     removal: the method by which an item is deleted or closed, and what is sent.
@@ -37,7 +37,7 @@ class ApiThread:
     def items(self) -> list[Item]:
         """Return all items."""
         listed = self.client.pages(self.path, **self.query)
-        return [self.read(value) for value in listed if not at(value, self.others)]
+        return [self.read(value) for value in listed if at(value, self.others) in (None, False)]
 
     def create(self, body: str) -> Item:
         """Create an item."""
