@@ -18,7 +18,7 @@ import yaml
 
 from components.config import reader
 from components.mesh_facts import merge
-from components.names import config_key
+from components.names import DEFAULT_DOMAIN, XDS_PORT, config_key, service_host
 from tests.support.lab import Lab
 from tools.lab.offline import versions
 
@@ -30,7 +30,7 @@ TRUST_DOMAIN = "corp.example"
 GATEWAY = "corp-eastwest"
 GATEWAY_PORT = 15112
 """What the node has for machines, beside the port of the lab's own gateway."""
-ISTIOD_PORT = 15012
+ISTIOD_PORT = XDS_PORT
 SELECTED = {"mesh": "corp"}
 """The label of the namespaces that istiod sees."""
 INJECTED = {**SELECTED, "istio.io/rev": TAG}
@@ -75,7 +75,7 @@ def exposure() -> list[dict[str, Any]]:
     server = {"port": port, "tls": {"mode": "PASSTHROUGH"}, "hosts": ["*"]}
     route = {
         "match": [{"port": ISTIOD_PORT, "sniHosts": ["*"]}],
-        "route": [{"destination": {"host": f"{name}.{NAMESPACE}.svc.cluster.local", "port": {"number": ISTIOD_PORT}}}],
+        "route": [{"destination": {"host": service_host(name, NAMESPACE, DEFAULT_DOMAIN), "port": {"number": ISTIOD_PORT}}}],
     }
     metadata = {"name": name, "namespace": NAMESPACE}
     return [

@@ -12,8 +12,10 @@ from components.config import load
 from components.config.google import GceInstanceGroup, GkeCluster
 from components.config.problems import SettingsError
 from components.config.stack import Settings
+from components.names import CROSS_NETWORK_PORT, STATUS_PORT, XDS_PORT, gateway_workload_name
 from tests.support import harness
 from tools.devtools.google_model.cloud import NAT, NETWORK, ROUTER, SUBNETWORK, Cloud
+from tools.devtools.google_model.packets import WEBHOOK_PORT
 from tools.mock_engine import Node
 
 STACKS = ("fleet", "multi-network", "single-network")
@@ -267,7 +269,7 @@ def flows(settings: Settings) -> dict[tuple[str, str], str]:
     with_pods = [each for each in settings.workloads.values() if each.pods]
     of_pods = {port for each in with_pods for port in each.ports.values()} | {*cluster.pod_ports}
     several = any(network != cluster.network for network in settings.networks)
-    of_gateway = {15012, 15021, *((15017, 15443) if several else ())}
+    of_gateway = {XDS_PORT, STATUS_PORT, *((WEBHOOK_PORT, CROSS_NETWORK_PORT) if several else ())}
     for source, network in networks.items():
         for (workload, subnet), other in machines.items():
             spec = settings.workloads[workload]
@@ -275,7 +277,7 @@ def flows(settings: Settings) -> dict[tuple[str, str], str]:
                 add(source, _place(workload, subnet), *spec.ports.values())
         for name in settings.networks:
             if name != network and settings.networks[name].gateway:
-                add(source, f"balancer of {name}-gateway", 15443)
+                add(source, f"balancer of {gateway_workload_name(name)}", CROSS_NETWORK_PORT)
         if source != "pods":
             add(source, gateway, *of_gateway)
             if network == cluster.network:
@@ -286,9 +288,9 @@ def flows(settings: Settings) -> dict[tuple[str, str], str]:
     for workload, subnet in machines:
         router = settings.workloads[workload].role == "router"
         if router or (workload, subnet) in groups:
-            add("health checks", _place(workload, subnet), 15021)
+            add("health checks", _place(workload, subnet), STATUS_PORT)
         if router:
-            add("health checks", f"balancer of {workload}", 15021)
+            add("health checks", f"balancer of {workload}", STATUS_PORT)
     for destination in ("nodes", "pods", gateway):
         add("health checks", destination, 10256)
         if destination == gateway:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import shlex
 
+from components.names import INBOUND_PORT
+
 PROXY = "http://127.0.0.1:3128"
 """A proxy of the site, which does not answer: what uses it by mistake fails."""
 METRICS_PORT = 9100
@@ -22,27 +24,27 @@ ADDRESS = "192.0.2.10"
 OFFICE = "office"
 """The network namespace that stands for a host in the network of the second interface."""
 
-FIREWALL = """\
+FIREWALL = f"""\
 #!/usr/sbin/nft -f
 table inet site
 delete table inet site
 
-table inet site {
-	chain input {
+table inet site {{
+	chain input {{
 		type filter hook input priority filter; policy drop;
 		ct state established,related accept
 		iif "lo" accept
-		meta l4proto { icmp, ipv6-icmp } accept
-		tcp dport { 22, 2222, 9100 } accept
-		tcp dport 15006 accept comment "redirected connections, for the mesh"
-	}
-	chain forward {
+		meta l4proto {{ icmp, ipv6-icmp }} accept
+		tcp dport {{ 22, 2222, 9100 }} accept
+		tcp dport {INBOUND_PORT} accept comment "redirected connections, for the mesh"
+	}}
+	chain forward {{
 		type filter hook forward priority filter; policy drop;
 		ct state established,related accept
 		ct status dnat accept
 		iifname "site0" accept
-	}
-}
+	}}
+}}
 """
 
 NETWORK = f"""\

@@ -15,6 +15,8 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
 from typing import Any
 
+from components.names import CROSS_NETWORK_PORT, STATUS_PORT, XDS_PORT, part_name
+from components.platforms.google.names import BALANCER, RULE
 from tools.mock_engine import Node
 from tools.plan import resources
 from tools.plan.resources import items, mapping, value_at
@@ -42,7 +44,8 @@ PRIVATE = tuple(
 )
 """Destinations to which packets of pods keep their source address."""
 HEALTH_CHECK_CIDRS = ("35.191.0.0/16", "130.211.0.0/22")
-NETWORK_GATEWAY_PORTS = ("15012", "15017", "15021", "15443")
+WEBHOOK_PORT = 15017
+NETWORK_GATEWAY_PORTS = tuple(map(str, (XDS_PORT, WEBHOOK_PORT, STATUS_PORT, CROSS_NETWORK_PORT)))
 """What the chart `gateway` gives a Service whose value `networkGateway` is set, and no others."""
 NODE_HEALTH_PORT = 10256
 """Of kube-proxy, or what replaces it: the checks of a Service with a load balancer call it."""
@@ -474,7 +477,7 @@ def _forwarding_rule(stack: Cloud, rule: Node, places: list[Place]) -> Place:
     if not behind:
         raise ValueError(f"{rule.name}: nothing is behind it in {vpc}")
     return Place(
-        name=f"balancer of {_short(rule.name, '-balancer-rule')}",
+        name=f"balancer of {_short(rule.name, part_name(part_name('', BALANCER), RULE))}",
         kind=Kind.BALANCER,
         address=_address(reserved, IPv4Network(subnet.inputs["ipCidrRange"])),
         vpc=vpc,
