@@ -13,7 +13,7 @@ from components.local import scripting
 
 ROOT = Path(scripting.__file__).parents[2]
 BUSY = """
-import dataclasses, threading, types
+import dataclasses, threading, time, types
 from components.local import scripting
 
 def start_programs():
@@ -23,7 +23,8 @@ def start_programs():
 def run(payload):
     threading.Thread(target=start_programs, daemon=True).start()
     print("begun", flush=True)
-    threading.Event().wait(60)
+    while True:
+        time.sleep(0.05)
 
 @dataclasses.dataclass
 class Payload:
