@@ -9,6 +9,8 @@ is istiod, the API server and the gateway. What a proxy sends is what pilot-agen
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +32,8 @@ _STREAM = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregate
 _SIGN = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 _AT_ONCE = 20
 """Requests for certificates that wait for an answer at a time."""
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.5, 30.0
+"""The longest pause before the second connection, and before any."""
 
 
 def _messages() -> Mapping[str, Any]:
@@ -129,6 +133,7 @@ class SimulatedProxy:
     name, address: of the machine. namespace: of its workload.
     metadata: of its node, as pilot-agent sends it.
     pushed: when a cluster of a name was first pushed to it, by `time.monotonic`.
+    ended: how many of its connections ended, because istiod refused them or otherwise.
     """
 
     name: str
@@ -137,13 +142,26 @@ class SimulatedProxy:
     domain: str
     metadata: Mapping[str, Any]
     pushed: dict[str, float] = field(default_factory=dict)
+    ended: int = 0
     _queue: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
 
     async def run(self, control_plane: ControlPlane, certificate: Certificate) -> None:
         """Stay connected until this task is cancelled.
 
-        Raises grpc.RpcError where the connection ends before.
+        istiod refuses streams beyond its rate (`PILOT_MAX_REQUESTS_PER_SECOND`). A connection that
+        ends is made again, with the pauses of Envoy: at random, up to a limit that doubles
+        (envoyproxy/envoy: source/extensions/config_subscription/grpc, retry of streams).
         """
+        limit_s = _FIRST_PAUSE_S
+        while True:
+            with contextlib.suppress(grpc.RpcError):
+                await self._connect(control_plane, certificate)
+            self.ended += 1
+            await asyncio.sleep(random.uniform(0, limit_s))
+            limit_s = min(2 * limit_s, _LAST_PAUSE_S)
+
+    async def _connect(self, control_plane: ControlPlane, certificate: Certificate) -> None:
+        self._queue = asyncio.Queue()
         async with _channel(control_plane, certificate) as channel:
             stream = channel.stream_stream(
                 _STREAM,
@@ -170,9 +188,9 @@ class SimulatedProxy:
         if response.type_url != CLUSTERS:
             return
         at = time.monotonic()
-        new = [each.name for each in response.resources if each.name not in self.pushed]
-        self.pushed.update(dict.fromkeys(new, at))
-        if subscribe := [name for name in new if name.startswith("outbound|")]:
+        names = [each.name for each in response.resources]
+        self.pushed = dict.fromkeys(names, at) | self.pushed
+        if subscribe := [name for name in names if name.startswith("outbound|")]:
             self._queue.put_nowait(_MESSAGES["Request"](type_url=ENDPOINTS, subscribe=subscribe))
 
 
