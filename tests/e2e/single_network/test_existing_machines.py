@@ -166,7 +166,7 @@ def test_nothing_is_left_of_a_stack(
         assert machines.past(name) == pasts[name]
         assert manifest.differences(manifests[name], machines.manifest(name), manifest.exceptions()) == []
         look = "pgrep -l 'pilot|envoy'; systemctl list-unit-files 'istio-vm-mesh*' --no-legend; ls -d /opt/istio-vm-mesh /var/lib/istio-vm-mesh"
-        rules = "{ iptables-save; iptables-legacy-save; iptables-nft-save; nft list ruleset; } 2>/dev/null | grep -i 'istio'"
+        rules = "{ iptables-save; iptables-legacy-save; iptables-nft-save; nft list ruleset; } 2>/dev/null | grep -i 'istio' | grep -v SITE-GUESTS"
         assert machines.root(name, f"{look} 2>/dev/null; {rules}; id istio-proxy 2>/dev/null", check=False) == ""
     text = stack.lab.run(
         "kubectl", "--namespace", NAMESPACE, "get", "all,workloadgroups,workloadentries,leases,serviceaccounts", "--output", "name"
