@@ -196,15 +196,7 @@ def explain(target: Target, outcome: Outcome, purpose: str) -> str:
         fix = "log in once by ssh, or set hostKey"
         return f"the host key of {place} is not in known_hosts, or is another one: {reason} ({fix})"
     if outcome.reach is Reach.LOGIN_REFUSED:
-        fix = "a key with a passphrase must be in an agent"
-        if KEY_VARIABLE in os.environ:
-            fix = f"the key is that of {KEY_VARIABLE}; {fix}"
-        elif key := identity_path(target.hop.identity_file):
-            fix = f"the key is {key}; {fix}"
-        if private_files.is_generated(target.hop.identity_file):
-            # Stacks of one name, with states in two places, share the file.
-            fix = "run `pulumi preview`, which writes the key of this stack to its file"
-        return f"{place} refused the login: {reason} ({fix})"
+        return f"{place} refused the login: {reason} ({_login_fix(target.hop)})"
     if outcome.reach is Reach.NOT_BEGUN:
         fix = "look into its start-up files, and whether bash is on its PATH"
         shell = f"the login shell of {place} ran nothing of the {purpose}"
@@ -212,7 +204,20 @@ def explain(target: Target, outcome: Outcome, purpose: str) -> str:
         return f"{shell} and ended with status {outcome.status} ({fix}){printed}"
     if target.proxy_command:
         return f"SSH did not reach {place}: {reason} (see what `{target.proxy_command}` prints)"
-    return f"SSH did not reach {place}: {reason}"
+    refusing = [jump for jump in target.jumps if reason.startswith(f"jump host {jump.host}: ")]
+    fix = f" ({_login_fix(refusing[0])})" if refusing and _LOGIN.search(reason) else ""
+    return f"SSH did not reach {place}: {reason}{fix}"
+
+
+def _login_fix(hop: Hop) -> str:
+    """Return what helps where a hop refused the login, with the key that it was given, if any."""
+    if private_files.is_generated(hop.identity_file):
+        # Stacks of one name, with states in two places, share the file.
+        return "run `pulumi preview`, which writes the key of this stack to its file"
+    fix = "a key with a passphrase must be in an agent"
+    is_from_variable = os.environ.get(KEY_VARIABLE)
+    key = f"that of {KEY_VARIABLE}" if is_from_variable else identity_path(hop.identity_file)
+    return f"the key is {key}; {fix}" if key else fix
 
 
 _OPTIONS = {

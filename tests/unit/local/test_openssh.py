@@ -124,9 +124,23 @@ def test_a_refused_login_names_the_key(programs: Programs, monkeypatch: pytest.M
     for file in (identity, str(tmp_path / "their-key")):
         with pytest.raises(scripting.Failed, match=rf"refused the login.*the key is {tmp_path}/their-key; a key with a passphrase"):
             over_ssh.run(payload(target=replace(TARGET, hop=replace(HOP, identity_file=file))))
+    # A runner in CI sets a secret that it has not to an empty text. ssh then gets the file.
+    monkeypatch.setenv(openssh.KEY_VARIABLE, "")
+    with pytest.raises(scripting.Failed, match=rf"the key is {tmp_path}/their-key;"):
+        over_ssh.run(payload(target=replace(TARGET, hop=replace(HOP, identity_file=identity))))
     monkeypatch.setenv(openssh.KEY_VARIABLE, "a key")
     with pytest.raises(scripting.Failed, match=r"the key is that of ISTIO_VM_MESH_SSH_KEY"):
         over_ssh.run(payload())
+
+
+def test_a_jump_host_that_refuses_the_login_names_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(openssh.KEY_VARIABLE, raising=False)
+    jump = replace(HOP, host="jump.example.com", identity_file="/keys/jump")
+    target = replace(TARGET, jumps=(jump,))
+    refused = openssh.Outcome(openssh.Reach.BASTION, 255, reason="jump host jump.example.com: Permission denied (publickey).")
+    assert "(the key is /keys/jump; a key with a passphrase" in openssh.explain(target, refused, "join")
+    unreachable = replace(refused, reason="jump host jump.example.com: Connection timed out")
+    assert openssh.explain(target, unreachable, "join").endswith("Connection timed out")
 
 
 @pytest.mark.parametrize("text", ["-oProxyCommand=x", "a\nb", ""])
