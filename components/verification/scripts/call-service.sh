@@ -25,6 +25,7 @@ NAME=name
 declare -A calls answers statuses failures machine_of
 # Answers and attempts that the proxy counted for each endpoint that it was given.
 declare -A before tried_before now tried failed
+declare -A inbound_before # calls from pods, by port, before this machine calls
 failure='' caller_identity='' deadline=0 attempt=0 accepted='' FIRST_BYTE=''
 
 # Prints a text as a string of JSON.
@@ -626,7 +627,7 @@ reason_to_pass_over() {
       return
     fi
   done < <(direct_curl --max-time 5 "$ADMIN/clusters" |
-    sed -n "s/^outbound|$PORT||$SERVICE::\([0-9.]*:[0-9]*\)::priority::/\1 /p")
+    sed -n "s/^outbound|$PORT|[^|]*|$SERVICE::\([0-9.]*:[0-9]*\)::priority::/\1 /p")
   echo "the routes for it choose other endpoints"
 }
 
@@ -707,12 +708,22 @@ verify_target() {
   call_by_name
 }
 
-# Proves that calls have reached this machine, by its own proxy's counters.
-check_inbound() { # port
+# Prints how many calls have reached a port of this machine, by its own proxy's counters. istiod gives
+# the proxy its port at the same time as it gives the endpoint to callers. Until then Envoy counts a
+# call among those of other ports, and forgets it 5 s after the last one at the earliest.
+inbound_calls() { # port
   # Of connections too, Envoy counts those that it has established as requests.
-  local cluster="inbound|$1||::[0-9.]*:[0-9]*" number cause=''
-  number=$(direct_curl --max-time 5 "$ADMIN/clusters" |
-    sed -n "s/^$cluster::rq_total::\([0-9]*\)\$/\1/p" | awk '{ sum += $1 } END { print sum + 0 }')
+  direct_curl --max-time 5 "$ADMIN/clusters" |
+    sed -n -e "s/^inbound|$1||::[0-9.]*:[0-9]*::rq_total::\([0-9]*\)\$/\1/p" \
+      -e "s/^InboundPassthroughCluster::[0-9.]*:$1::rq_total::\([0-9]*\)\$/\1/p" |
+    awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+# Proves that calls have reached this machine.
+check_inbound() { # port
+  local number cause=''
+  number=$(inbound_calls "$1")
+  if ((number < ${inbound_before[$1]:-0})); then number=${inbound_before[$1]}; fi
   if [ "$number" = 0 ]; then
     cause="no call from a pod has reached port $1: check the route from the pods, or from the"
     cause+=" network's gateway, to this machine, and that the application listens there"
@@ -744,6 +755,9 @@ main() {
   SUBJECT=$CALLER deadline=$((SECONDS + TIMEOUT_S))
   wait_for_proxy
   caller_identity=$(direct_curl "$ADMIN/certs" | grep -o 'spiffe://[^"]*' | head -n 1)
+  while read -r PORT _ <&5; do
+    inbound_before[$PORT]=$(inbound_calls "$PORT")
+  done 5< <(printf %s "${INBOUND:+$INBOUND$'\n'}")
   while IFS=$'\t' read -r SERVICE PORT PROTOCOL URL_PATH EXPECT CALL_TIMEOUT MODE IDENTITY \
     ENDPOINTS RANGES GATEWAYS REMOTE MACHINES <&5; do
     # Any method will do for gRPC: the application answers that it has none of this name.
