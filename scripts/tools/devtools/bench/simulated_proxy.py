@@ -9,7 +9,6 @@ is istiod, the API server and the gateway. What a proxy sends is what pilot-agen
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -85,7 +84,7 @@ class ControlPlane:
     name: str
     root_certificate: str
     token: str = field(repr=False)
-    identity: str = ""
+    identity: str
     cluster_id: str = "Kubernetes"
 
 
@@ -98,11 +97,12 @@ class Certificate:
 
 
 async def certificates(control_plane: ControlPlane, count: int) -> list[Certificate]:
-    """Return as many certificates of istiod, each for a signing request of its own.
+    """Return as many certificates of istiod, each from a call of its own.
 
-    They share a private key: what it costs to generate keys is not istiod's matter.
+    They share a private key and its signing request: what it costs to generate keys is no cost of
+    istiod's.
 
-    Raises grpc.RpcError where istiod refuses.
+    Raises grpc.aio.AioRpcError where istiod refuses.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(control_plane.identity)])
@@ -133,7 +133,7 @@ class SimulatedProxy:
     name, address: of the machine. namespace: of its workload.
     metadata: of its node, as pilot-agent sends it.
     pushed: when a cluster of a name was first pushed to it, by `time.monotonic`.
-    ended: how many of its connections ended, because istiod refused them or otherwise.
+    ended: how many of its streams ended, and were connected again. problem: why the last one did.
     """
 
     name: str
@@ -143,19 +143,23 @@ class SimulatedProxy:
     metadata: Mapping[str, Any]
     pushed: dict[str, float] = field(default_factory=dict)
     ended: int = 0
+    problem: str = ""
     _queue: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
 
     async def run(self, control_plane: ControlPlane, certificate: Certificate) -> None:
         """Stay connected until this task is cancelled.
 
-        istiod refuses streams beyond its rate (`PILOT_MAX_REQUESTS_PER_SECOND`). A connection that
-        ends is made again, with the pauses of Envoy: at random, up to a limit that doubles
-        (envoyproxy/envoy: source/extensions/config_subscription/grpc, retry of streams).
+        istiod refuses streams beyond its rate (`PILOT_MAX_REQUESTS_PER_SECOND`), and a gateway
+        that restarts ends them. These are connected again, with the pauses of Envoy: at random, up
+        to a limit that doubles (envoyproxy/envoy: source/extensions/config_subscription/grpc).
+        A refusal that lasts is for whoever waits for the machine: `problem` is the last one.
         """
         limit_s = _FIRST_PAUSE_S
         while True:
-            with contextlib.suppress(grpc.RpcError):
+            try:
                 await self._connect(control_plane, certificate)
+            except grpc.aio.AioRpcError as error:
+                self.problem = f"{error.code().name}: {error.details()}"
             self.ended += 1
             await asyncio.sleep(random.uniform(0, limit_s))
             limit_s = min(2 * limit_s, _LAST_PAUSE_S)
