@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,7 +144,6 @@ class SimulatedProxy:
     pushed: dict[str, float] = field(default_factory=dict)
     ended: int = 0
     problem: str = ""
-    _queue: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
 
     async def run(self, control_plane: ControlPlane, certificate: Certificate) -> None:
         """Stay connected until this task is cancelled.
@@ -165,17 +164,18 @@ class SimulatedProxy:
             limit_s = min(2 * limit_s, _LAST_PAUSE_S)
 
     async def _connect(self, control_plane: ControlPlane, certificate: Certificate) -> None:
-        self._queue = asyncio.Queue()
         async with _channel(control_plane, certificate) as channel:
             stream = channel.stream_stream(
                 _STREAM,
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=_MESSAGES["Response"].FromString,
-            )(self._requests(), wait_for_ready=True)
-            async for response in stream:
-                self._take(response)
+            )(wait_for_ready=True)
+            await _send(stream, self._subscriptions())
+            while (response := await stream.read()) is not grpc.aio.EOF:
+                await _send(stream, self._answers(response))
 
-    async def _requests(self) -> AsyncIterator[Any]:
+    def _subscriptions(self) -> Iterator[Any]:
+        """Yield what a proxy sends first."""
         metadata = struct_pb2.Struct()
         metadata.update(dict(self.metadata))
         node_id = f"sidecar~{self.address}~{self.name}.{self.namespace}~{self.namespace}.svc.{self.domain}"
@@ -183,19 +183,28 @@ class SimulatedProxy:
         yield _MESSAGES["Request"](node=node, type_url=CLUSTERS)
         for kind in (LISTENERS, NAMES, HEALTH):
             yield _MESSAGES["Request"](type_url=kind)
-        while True:
-            yield await self._queue.get()
 
-    def _take(self, response: Any) -> None:
-        """Acknowledge a response, and subscribe to the endpoints of new clusters."""
-        self._queue.put_nowait(_MESSAGES["Request"](type_url=response.type_url, nonce=response.nonce))
+    def _answers(self, response: Any) -> Iterator[Any]:
+        """Yield the acknowledgement of a response, and the subscription to endpoints of new clusters."""
+        yield _MESSAGES["Request"](type_url=response.type_url, nonce=response.nonce)
         if response.type_url != CLUSTERS:
             return
         at = time.monotonic()
         names = [each.name for each in response.resources]
         self.pushed = dict.fromkeys(names, at) | self.pushed
         if subscribe := [name for name in names if name.startswith("outbound|")]:
-            self._queue.put_nowait(_MESSAGES["Request"](type_url=ENDPOINTS, subscribe=subscribe))
+            yield _MESSAGES["Request"](type_url=ENDPOINTS, subscribe=subscribe)
+
+
+async def _send(stream: Any, requests: Iterable[Any]) -> None:
+    """Write requests to a stream.
+
+    A generator of requests would be a task of gRPC's, which outlives its stream and then prints.
+    """
+    for request in requests:
+        if stream.done():  # reading gives the reason
+            return
+        await stream.write(request)
 
 
 def _channel(control_plane: ControlPlane, certificate: Certificate | None = None) -> grpc.aio.Channel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
 from typing import Any
@@ -124,3 +125,23 @@ def test_a_number_of_machines_is_at_least_one(number: str, capsys: pytest.Captur
         with pytest.raises(SystemExit):
             cli.parser().parse_args([command, f"--machines={number}"])
         assert "is not a number of at least 1" in capsys.readouterr().err
+
+
+def test_nothing_is_printed_when_proxies_end(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Neither of those that are connected, nor of those whose streams ended before."""
+
+    async def stream(incoming: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        yield simulated_proxy._MESSAGES["Response"](type_url=CLUSTERS, nonce="n")
+        async for request in incoming:
+            if request.type_url == HEALTH:
+                return
+
+    async def body(control_plane: ControlPlane) -> None:
+        proxies = [proxy() for _ in range(20)]
+        async with fleet._connected(proxies, control_plane, [certificate()] * len(proxies)):
+            await until(lambda: all(each.ended for each in proxies) and sum(each.ended for each in proxies) > 30)
+        gc.collect()  # then Python names the tasks whose errors no code has retrieved
+        await asyncio.sleep(0)
+        assert caplog.text == "" and capfd.readouterr().err == ""
+
+    asyncio.run(with_server(stream, body))
