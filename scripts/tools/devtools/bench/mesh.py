@@ -9,9 +9,7 @@ from __future__ import annotations
 import copy
 import shlex
 import statistics
-import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +22,6 @@ from typing import Any
 from components.machines.bundle import CERTIFICATES, UNIT
 from components.names import JOIN, part_name
 from tools.lab import paths, pulumi_cli, up
-from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.offline import packages
 from tools.lab.process import Command
 from tools.lab.steps import Display, Step, StepError, Steps, display
@@ -89,13 +86,8 @@ class Watch:
     @contextmanager
     def following(self, mesh: Mesh) -> Iterator[Watch]:
         text = '{.metadata.name} {.metadata.uid} {.status.conditions[?(@.type=="Healthy")].status}{"\\n"}'
-        command = ["kubectl", "--namespace", "shop", "get", "workloadentries", "--watch", "--output", f"jsonpath={text}"]
-        with subprocess.Popen(command, env=mesh.environment, stdout=subprocess.PIPE, text=True) as process:
-            threading.Thread(target=self.read, args=(process.stdout or (),), daemon=True).start()
-            try:
-                yield self
-            finally:
-                process.terminate()
+        with mesh.watching(self.read, "--namespace", "shop", "--output", f"jsonpath={text}"):
+            yield self
 
     def read(self, lines: Iterable[str]) -> None:
         """Take in what kubectl prints: name, uid and status, a line for each change."""
@@ -120,14 +112,8 @@ def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
     """Measure everything, in a stack that is made for it and removed again. Raises StepFailedError."""
     mesh = Mesh()
     steps = Steps("bench", up.PREPARATIONS + 6 + rounds, Display(sys.stderr) if as_json else display(), retry_command="./scripts/bench lab")
-    mesh.lab("down")
-    try:
-        with checkout_lock(), shared_lock():
-            up.prepare(steps)
+    with mesh.temporary(steps):
         return list(_figures(mesh, steps, machines, rounds))
-    finally:
-        mesh.lab("down")
-        mesh.file.unlink(missing_ok=True)
 
 
 def _figures(mesh: Mesh, steps: Steps, machines: int, rounds: int) -> Iterator[Figure]:
