@@ -10,7 +10,7 @@ import pytest
 
 from components.names import STATUS_PORT
 from tests.support import lived_in, manifest
-from tests.support.existing_lab import NAMESPACE, SERVICE, AdoptingStack, ExistingMachines, existing_machines
+from tests.support.existing_lab import AGENT, NAMESPACE, SERVICE, AdoptingStack, ExistingMachines, existing_machines
 from tests.support.lab import Lab
 from tests.support.manifest import Manifest
 from tests.support.package_server import another_version, served_package
@@ -149,6 +149,35 @@ def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: Existing
         second.destroy()
     finally:
         second.remove()
+    stack.declare_both()
+    stack.up()
+    assert stack.healthy() == {"one", "two"}
+
+
+def test_a_machine_that_fails_closed_takes_no_connection_without_its_agent(stack: AdoptingStack, machines: ExistingMachines) -> None:
+    """Other connections go on, and without `failClosed` the application answers then. The other machine has no nftables."""
+    get = ("curl", "--disable", "--noproxy", "*", "--silent", "--show-error", "--max-time", "3")
+
+    def answer() -> str:
+        done = stack.lab.run(*get, f"http://{machines.addresses['two']}:8080/", check=False)
+        return "answered" if "Hostname=" in done.stdout else "no connection" if "timed out" in done.stderr else "refused"
+
+    def with_agent_stopped() -> str:
+        machines.root("two", f"systemctl stop {AGENT}")
+        try:
+            assert "site_up" in stack.lab.run(*get, f"http://{machines.addresses['two']}:{lived_in.METRICS_PORT}/metrics").stdout
+            return answer()
+        finally:
+            machines.root("two", f"systemctl start {AGENT}")
+            wait_until(lambda: "two" in stack.healthy(), 40, "the machine is back in the mesh")
+
+    assert with_agent_stopped() == "answered"
+    stack.workloads["billing"]["failClosed"] = True
+    del stack.declared[stack.named("one")]
+    stack.up()
+    assert answer() == "refused"
+    assert with_agent_stopped() == "no connection"
+    del stack.workloads["billing"]["failClosed"]
     stack.declare_both()
     stack.up()
     assert stack.healthy() == {"one", "two"}
