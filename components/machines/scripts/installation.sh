@@ -13,8 +13,9 @@ STAGING=$STATE/staging # of root alone
 STOP_TIMEOUT_S=60
 KEPT_UNIT='' # the unit that runs this text
 
-# One join or leave at a time. The lock ends with this process and its children. Another one may be
-# of an update that was killed. It ends by itself, so the computer that runs Pulumi is asked to wait.
+# One join or leave at a time. The lock ends with this process and its children. Another one may
+# be of an update that was killed. It ends by itself, so the computer that runs Pulumi is asked to
+# wait.
 take_lock() { # purpose
   local other
   # A leave removes the file.

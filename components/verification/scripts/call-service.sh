@@ -708,9 +708,9 @@ verify_target() {
   call_by_name
 }
 
-# Prints how many calls have reached a port of this machine, by its own proxy's counters. istiod gives
-# the proxy its port at the same time as it gives the endpoint to callers. Until then Envoy counts a
-# call among those of other ports, and forgets it 5 s after the last one at the earliest.
+# Prints how many calls have reached a port of this machine, by its own proxy's counters. istiod
+# gives the proxy its port at the same time as it gives the endpoint to callers. Until then Envoy
+# counts a call among those of other ports, and forgets it 5 s after the last one at the earliest.
 inbound_calls() { # port
   # Of connections too, Envoy counts those that it has established as requests.
   direct_curl --max-time 5 "$ADMIN/clusters" |

@@ -20,7 +20,7 @@ class Step:
 
 
 def at(config: Config, path: str) -> Config:
-    for key in path.split("."):
+    for key in filter(None, path.split(".")):
         config = config.setdefault(key, {})
     return config
 
