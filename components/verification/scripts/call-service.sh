@@ -135,9 +135,10 @@ watch_connection() {
 }
 
 # Reads the head of a response. Prints: status, who has answered, and Envoy's words for a failure.
-# Of gRPC the trailers count too.
-read_response() {
-  local line status='' by='' details='' reason='' grpc='' is_head=1
+# Of gRPC the trailers count too. By a name, the caller's own proxy adds the header that tells who has
+# answered, to answers of the callee's proxy too: their words tell.
+read_response() { # by-name or ""
+  local line status='' by='' details='' reason='' grpc='' is_head=1 words=''
   while IFS= read -r -t "$CALL_TIMEOUT" -u 3 line; do
     line=${line%$'\r'}
     case $line in
@@ -146,6 +147,7 @@ read_response() {
     x-istio-vm-mesh-failure:*) reason=${line#*: } ;;
     x-envoy-upstream-service-time:*) by=application ;;
     grpc-status:*) grpc=${line#*: } ;;
+    grpc-message:*) words=${line#*: } ;;
     '')
       # An interim response (100) has another head behind it.
       if [ "${status:0:1}" = 1 ]; then continue; fi
@@ -155,17 +157,33 @@ read_response() {
     esac
   done
   if [ -n "$details" ] && [ "$details" != via_upstream ]; then by=caller; fi
+  if [ -n "$1" ] && [ "$by" = application ]; then
+    if [ "$PROTOCOL" != grpc ] && [[ $status = [45]* ]]; then
+      IFS= read -r -n 100 -t 1 -u 3 words || true
+    fi
+    if is_of_proxy "$words"; then by=proxy; fi
+  fi
   if [ "$PROTOCOL" = grpc ] && [ "$status" = 200 ]; then status="grpc ${grpc:-unknown}"; fi
   case $reason in '' | -) reason=$details ;; esac
   printf '%s\t%s\t%s\n' "${status:-no answer}" "${by:-proxy}" "$reason"
 }
 
+# Whether words are those by which Envoy answers in the application's place.
+is_of_proxy() { # words
+  case ${1//%3A/:} in
+  'RBAC: '* | Jwt* | 'Audiences in Jwt'* | 'upstream '* | 'no healthy upstream'* | overload* | \
+    local_rate_limited* | 'fault filter abort'* | 'rate limited'* | 'request timeout'*) ;;
+  *) return 1 ;;
+  esac
+}
+
 # Calls once, and prints: status, who has answered, and a text. Without an endpoint the Service's
 # name is called, and the proxy chooses.
 converse() { # [endpoint]
-  local host=$SERVICE port=$PORT head='' method=GET authority=$SERVICE result
+  local host=$SERVICE port=$PORT head='' method=GET authority=$SERVICE how=by-name result
   trap '' PIPE
   if [ $# -gt 0 ]; then
+    how=''
     host=127.0.0.1 port=$LISTENER
     head="x-istio-vm-mesh-endpoint: $1"$'\r\n'
     head+="x-istio-vm-mesh-target: $SERVICE:$PORT"$'\r\n'
@@ -182,11 +200,11 @@ converse() { # [endpoint]
     printf '%s %s HTTP/1.1\r\nhost: %s\r\n%sconnection: close\r\n\r\n' \
       "$method" "$URL_PATH" "$authority" "$head" >&3
     if [ "$PROTOCOL" = grpc ]; then printf '\0\0\0\0\0' >&3; fi
-    read_response
+    read_response "$how"
   elif [ -n "$head" ]; then
     printf 'CONNECT %s:%s HTTP/1.1\r\nhost: %s:%s\r\n%s\r\n' \
       "$SERVICE" "$PORT" "$SERVICE" "$PORT" "$head" >&3
-    result=$(read_response)
+    result=$(read_response "$how")
     if [[ $result == 200$'\t'* ]]; then watch_connection; else echo "$result"; fi
   else
     watch_connection
@@ -240,7 +258,7 @@ start_call() { # endpoint
   else
     # Where a proxy redirects nothing, a connection may hang for minutes.
     export SERVICE PORT PROTOCOL URL_PATH CALL_TIMEOUT FIRST_BYTE SILENT_S AFTERWARDS_S
-    export -f converse is_http read_response watch_connection listen
+    export -f converse is_http is_of_proxy read_response watch_connection listen
     result=$(timeout "$((CALL_TIMEOUT + 5))" bash -c converse) ||
       result=$'no answer\tcaller\tno connection by its name'
   fi
@@ -567,7 +585,8 @@ call_by_name() {
   print_result $NAME by-chance "$cause" "$object"
 }
 
-# Sends calls by name until the wanted endpoints have been met. The proxy chooses.
+# Sends calls by name until the wanted endpoints have been met. The proxy chooses. Its counters tell
+# connections and refusals from nothing, so only calls count after the last one that failed.
 call_by_chance() {
   local endpoint cause='' object="Service $SERVICE" number=0 missing='' round
   start_counting
@@ -584,10 +603,14 @@ call_by_chance() {
       if ((number >= $(connections_for ${#now[@]}))) && is_never_chosen; then break; fi
     fi
     if ((SECONDS >= deadline)); then break; fi
+    if [ ${#failed[@]} -gt 0 ]; then
+      start_counting
+      number=0
+    fi
     sleep 0.3
   done
   for endpoint in "${!now[@]}"; do
-    if ((now[$endpoint] > 0 && ${answers[$NAME]:-0} > 0)); then
+    if [ ${#failed[@]} = 0 ] && ((now[$endpoint] > 0)); then
       calls[$endpoint]=${tried[$endpoint]} answers[$endpoint]=${now[$endpoint]}
       print_result "$endpoint" by-chance '' ''
     fi

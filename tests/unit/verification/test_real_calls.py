@@ -141,6 +141,17 @@ def test_a_status_that_a_user_allows_is_no_proof_where_a_proxy_sent_it(world: Wo
     calls, _, code = world.rows(*targets)
     assert code == 1
     assert {calls[each.service_port, each.endpoints()[0]].verdict for each in (denied, absent)} == {"failed"}
+    by_name = [world.mesh.target(denied, expect="403", endpoints="-"), world.mesh.target(absent, expect="503", endpoints="-")]
+    calls, _, code = world.rows(*by_name, listener=0, setup="is_identified() { :; }")
+    assert code == 1
+    assert {calls[each.service_port, ""].verdict for each in (denied, absent)} == {"failed"}
+
+
+def test_a_status_that_a_user_allows_is_proof_by_name_too_where_the_application_sent_it(world: World) -> None:
+    callee = world.callees["http"]
+    target = world.mesh.target(callee, path="/404", expect="404", endpoints="-", ranges="127.0.0.0/8")
+    calls, errors, code = world.rows(target, timeout_s=5, listener=0, setup="is_identified() { :; }")
+    assert (code, calls[callee.service_port, callee.endpoints()[0]].verdict) == (0, "proved"), errors
 
 
 @pytest.mark.parametrize("name", ["OK", "UNAVAILABLE"])
@@ -148,6 +159,9 @@ def test_any_status_of_an_application_of_grpc_passes(world: World, name: str) ->
     callee = world.callees[name]
     calls, errors, _ = world.rows(world.mesh.target(callee), timeout_s=5)
     assert calls[callee.service_port, callee.endpoints()[0]].verdict == "proved", errors
+    target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
+    calls, errors, code = world.rows(target, timeout_s=5, listener=0, setup="is_identified() { :; }")
+    assert (code, calls[callee.service_port, callee.endpoints()[0]].verdict) == (0, "proved"), errors
 
 
 @pytest.mark.parametrize(
@@ -182,7 +196,7 @@ def test_a_machine_that_calls_by_name_proves_what_its_proxy_chose(world: World, 
     assert (row.verdict, row.how, row.kind) == ("proved", "by-chance", "open" if kind == "tcp" else "response")
 
 
-@pytest.mark.parametrize("kind", ["http", "tcp", "greets"])
+@pytest.mark.parametrize("kind", ["http", "http2", "grpc", "tcp", "greets"])
 @pytest.mark.parametrize("fault", ["closed", "no application", "root", "identity", "denies"])
 def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, kind: str, fault: str) -> None:
     callee = world.callees[f"{kind}, {fault}"]
@@ -191,6 +205,22 @@ def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, kind: s
     assert code == 1
     assert calls[callee.service_port, ""].verdict == "failed"
     assert callee.endpoints()[0] not in {endpoint for _, endpoint in calls}
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp", "grpc"])
+def test_of_two_endpoints_the_one_that_denies_is_not_proved_by_the_other(tmp_path: Path, kind: str) -> None:
+    """Both have connections and responses, and a caller by name does not see whose failed."""
+    with ExitStack() as stack:
+        starts = {"http": applications.http, "grpc": applications.of_grpc}
+        start = starts.get(kind, lambda: applications.of_bytes(applications.wait_for_more))
+        answers = Callee(name="answers", protocol=kind, application=stack.enter_context(start()))
+        denies = replace(answers, name="denies", denies=True, port=envoys.free_port(), service_port=envoys.free_port())
+        endpoints = [*answers.endpoints(), *denies.endpoints()]
+        mesh = stack.enter_context(envoys.running(tmp_path, [answers, denies], Routes(endpoints={"answers": endpoints})))
+        target = mesh.target(answers, endpoints="-", ranges="127.0.0.0/8")
+        done = mesh.verify(target, timeout_s=3, listener=0, setup="is_identified() { :; }")
+        proved = {row.endpoint for row in parse(done.stdout).calls if row.verdict == "proved"}
+    assert done.returncode == 1 and denies.endpoints()[0] not in proved, done.stdout
 
 
 @pytest.mark.parametrize("kind", ["http", "tcp"])
