@@ -147,7 +147,7 @@ def test_a_status_that_a_user_allows_is_no_proof_where_a_proxy_sent_it(world: Wo
     assert {calls[each.service_port, ""].verdict for each in (denied, absent)} == {"failed"}
 
 
-def test_a_status_that_a_user_allows_is_proof_by_name_too_where_the_application_sent_it(world: World) -> None:
+def test_by_name_too_an_allowed_status_of_the_application_is_proof(world: World) -> None:
     callee = world.callees["http"]
     target = world.mesh.target(callee, path="/404", expect="404", endpoints="-", ranges="127.0.0.0/8")
     calls, errors, code = world.rows(target, timeout_s=5, listener=0, setup="is_identified() { :; }")
