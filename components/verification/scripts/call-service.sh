@@ -135,8 +135,8 @@ watch_connection() {
 }
 
 # Reads the head of a response. Prints: status, who has answered, and Envoy's words for a failure.
-# Of gRPC the trailers count too. By a name, the caller's own proxy adds the header that tells who has
-# answered, to answers of the callee's proxy too: their words tell.
+# Of gRPC the trailers count too. By a name, the caller's own proxy adds the header that tells who
+# has answered, to answers of the callee's proxy too: their words tell.
 read_response() { # by-name or ""
   local line status='' by='' details='' reason='' grpc='' is_head=1 words=''
   while IFS= read -r -t "$CALL_TIMEOUT" -u 3 line; do
