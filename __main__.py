@@ -7,8 +7,8 @@ import pulumi
 from components import config, continue_on_error, source_positions, stack
 from components.config.problems import SettingsError
 
-# Everything that the program declares lives until the process ends. Garbage collection takes a third
-# of the time of a large preview, and finds nothing.
+# Everything that the program declares lives until the process ends. Garbage collection takes a
+# third of the time of a large preview, and finds nothing.
 gc.disable()
 continue_on_error.install()
 source_positions.install()

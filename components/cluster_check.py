@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -34,6 +34,9 @@ from .local.cluster_access import (
     unchecked_kubectl,
 )
 from .local.scripts import credentials
+from .plugin_process import end_with_cli
+
+end_with_cli()
 
 _DERIVED = ("uid", "recorded", "kubeconfig")
 """What `check` adds to the inputs, and all that makes a difference."""
@@ -81,7 +84,9 @@ def _outputs(props: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the derived inputs of a cluster that does not answer: those of the last update, if any."""
+    """Return the derived inputs of a cluster that does not answer: those of the last update, if
+    any.
+    """
     before = olds if olds.get("created_by") == news["created_by"] and olds.get("uid") else {}
     return {key: before.get(key, UNKNOWN) for key in _DERIVED}
 
@@ -100,9 +105,13 @@ def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]
         if before is not None and before["uid"] != uid:
             raise scripting.Failed(_other_cluster(before, uid, now, entries))
         objects = [each for each in news["objects"] if not _has_unknown(each)]
-        created = [ownership.ObjectName(**each) for each in objects if "existing" not in each]
-        if created:
-            ownership.refuse_others(program, created, news["stack"])
+        created = _created(objects)
+        if others := [name for name in created if not name.is_release]:
+            ownership.refuse_others(program, others, news["stack"])
+        # A release has no label of ours. One that was declared before was not there then.
+        declared = _created(before.get("objects") or ()) if before is not None else []
+        releases = [name for name in created if name.is_release and name not in declared]
+        ownership.refuse_releases(program, releases)
         existing_objects.refuse_unfit(
             program, [existing_objects.ExistingObject(**each["existing"]) for each in objects if "existing" in each]
         )
@@ -112,6 +121,11 @@ def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]
         recorded = replace(recorded, context=before["recorded"].get("context"), path=before["recorded"].get("path"))
     note_move(recorded, now)
     return {"uid": uid, "recorded": asdict(recorded), "kubeconfig": _kubeconfig(entries, recorded) if entries else ""}
+
+
+def _created(objects: Iterable[Mapping[str, Any]]) -> list[ownership.ObjectName]:
+    """Return the names of what the stack creates, of the input `objects`."""
+    return [ownership.ObjectName(**each) for each in objects if "existing" not in each and not _has_unknown(each)]
 
 
 def _has_unknown(value: Any) -> bool:

@@ -175,7 +175,7 @@ def machine_command(name: str, work: MachineScript, opts: pulumi.ResourceOptions
     values = pulumi.Output.all(target=work.target, script=work.script, last_line=work.last_line)
     options = CommandOptions(
         converges=True,
-        changes=pulumi.Output.all(work.changes or "", _body_digest(work.body)).apply(" ".join),
+        changes=pulumi.Output.all(work.changes or "", body_digest(work.body)).apply(" ".join),
         triggers=work.triggers,
         quiet=True,
         timeout_s=work.patience_s + work.timeout_s + 60,
@@ -184,7 +184,7 @@ def machine_command(name: str, work: MachineScript, opts: pulumi.ResourceOptions
     return local_command(name, script, opts, options=options)
 
 
-def _body_digest(body: str) -> str:
+def body_digest(body: str) -> str:
     """Return a digest of a script that is in no input."""
     return hashlib.sha256(over_ssh.text("", body).encode()).hexdigest()[:16] if body else ""
 

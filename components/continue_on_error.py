@@ -15,8 +15,9 @@ def install() -> None:
     """Leave out what depends on a failed resource, once everything else is registered.
 
     The SDK ends the program at the first resource that depends on a failed one. Resources that are
-    not registered by then are left out too. The program must still fail: otherwise the engine treats
-    skipped resources as removed and deletes them, which would drain a machine whose join failed.
+    not registered by then are left out too. The program must still fail: otherwise the engine
+    treats skipped resources as removed and deletes them, which would drain a machine whose join
+    failed.
     """
     manager = _get_rpc_manager()
     do_rpc, running = manager.do_rpc, 0

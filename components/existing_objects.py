@@ -123,7 +123,8 @@ def endpoint_port(port: Manifest, workload_ports: Mapping[str, int]) -> int | No
     """Return the port of a machine that a port of a Service leads to; None for none.
 
     port: the Service's port, as its manifest has it. workload_ports: the WorkloadEntries' by name.
-    Source: istio/istio, pilot/pkg/serviceregistry/kube/controller, serviceInstanceFromWorkloadInstance.
+    Source: istio/istio, pilot/pkg/serviceregistry/kube/controller,
+    serviceInstanceFromWorkloadInstance.
     """
     target: str | int = port.get("targetPort") or port["port"]
     if isinstance(target, str):
@@ -131,12 +132,12 @@ def endpoint_port(port: Manifest, workload_ports: Mapping[str, int]) -> int | No
     return workload_ports.get(port.get("name") or "", int(target))
 
 
-def ports_by_name(spec: Manifest, workload_ports: Mapping[str, int]) -> dict[str, int]:
-    """Return the ports of a Service by the name of the workload's port that each leads to."""
+def ports_by_name(spec: Manifest, workload_ports: Mapping[str, int]) -> dict[str, Manifest]:
+    """Return the ports of a Service, as its manifest has them, by the name of the workload's port that each leads to."""
     names = {number: name for name, number in reversed([*workload_ports.items()])}
-    ports: dict[str, int] = {}
+    ports: dict[str, Manifest] = {}
     for port in _tcp_ports(spec):
         target = endpoint_port(port, workload_ports)
         if target in names:
-            ports.setdefault(names[target], int(port["port"]))
+            ports.setdefault(names[target], port)
     return ports

@@ -30,7 +30,9 @@ _URL_PATH = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*")
 
 
 def is_domain(text: str) -> bool:
-    """Return whether a text is one or more DNS labels: a name of objects of Kubernetes, a domain."""
+    """Return whether a text is one or more DNS labels: a name of objects of Kubernetes, a
+    domain.
+    """
     return _DOMAIN.fullmatch(text) is not None
 
 

@@ -15,6 +15,7 @@ from .existing_objects import ExistingObject
 from .local.cluster_access import ClusterAccess
 from .manifest import Manifest
 from .names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL, XDS_PORT, stack_label
+from .ownership import RELEASE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ class Cluster:
     node_addresses: the node's address in each additional Docker network that it is attached to.
     gateway_ip: the IP address of `gateway_address`, where that is a DNS name.
     api_server: the API server's URL, where machines reach it.
+    replicas: how many pods the east-west gateway has, and istiod at least. More than one where the
+        cluster has several nodes: then a drained node takes no machine out of the mesh.
     deleted_with: the resource whose deletion removes everything in the cluster, if there is one.
         Objects in the cluster then skip their own deletion.
     """
@@ -57,6 +60,7 @@ class Cluster:
     node_addresses: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
     gateway_ip: pulumi.Output[str] | None = None
     api_server: pulumi.Output[str] | None = None
+    replicas: int = 2
     deleted_with: pulumi.Resource | None = None
 
 
@@ -114,6 +118,15 @@ def use_existing(cluster: Cluster, used: ExistingObject) -> None:
     cluster.objects.append(used.as_input())
 
 
+_RELEASE = "helm.sh/v3:Release"
+
+
+def _release_name(props: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the name of a release of Helm, as `check_cluster` takes it."""
+    group, kind = RELEASE
+    return {"group": group, "kind": kind, "namespace": props["namespace"], "name": props["name"]}
+
+
 def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
     """Create the provider `name` and return the options of everything in the cluster.
 
@@ -140,11 +153,15 @@ def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
     labels = {MANAGED_BY_LABEL: PROJECT, STACK_LABEL: stack_label(pulumi.get_project(), pulumi.get_stack())}
 
     def label(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
-        """Label one object, and note its name."""
+        """Label one object, and note its name; note that of a release of Helm."""
         package, _, kind = args.type_.partition(":")
         metadata = args.props.get("metadata")
-        if package != "kubernetes" or args.opts.id is not None or metadata is None:
-            return None  # a chart, or an object that is only read
+        if package != "kubernetes" or args.opts.id is not None:
+            return None  # an object that is only read
+        if kind == _RELEASE:
+            objects.append(_release_name(args.props))
+        if metadata is None:
+            return None
         if not isinstance(metadata, Mapping) or "name" not in metadata:
             raise ValueError(f"{args.name}: give its metadata as a map with a name, so that its owner can be looked for")
         api_version, _, kind = kind.rpartition(":")

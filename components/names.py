@@ -21,7 +21,9 @@ DEFAULT_ROOT_CONFIG_MAP = "istio-ca-root-cert"
 """A ConfigMap with the trust anchor, which istiod writes into every namespace."""
 DEFAULT_CLUSTER_ID = "Kubernetes"
 EASTWEST_GATEWAY = f"{PROJECT}-gateway"
-"""Not the name of the gateway in Istio's samples, which a mesh of others may have, nor its label."""
+"""Not the name of the gateway in Istio's samples, which a mesh of others may have, nor its
+label.
+"""
 ISTIOD_EXPOSURE, SERVICES_EXPOSURE = f"{PROJECT}-istiod", f"{PROJECT}-services"
 """Objects by which the east-west gateway leads to istiod, and to Services.
 
@@ -72,7 +74,9 @@ REVISION_LABEL = "istio.io/rev"
 TAG_LABEL = "istio.io/tag"
 """Of a MutatingWebhookConfiguration: the tag that it gives a revision."""
 LOCALITY_LABEL = "istio-locality"
-"""Of a proxy: its region, zone and subzone, by slashes. istiod copies it into the entry's locality."""
+"""Of a proxy: its region, zone and subzone, by slashes. istiod copies it into the entry's
+locality.
+"""
 WORKLOAD_LABEL = "istio-vm-mesh/workload"
 """The selector of a workload's Deployment."""
 MACHINE_LABEL, REGISTRATION_LABEL = "istio-vm-mesh/machine", "istio-vm-mesh/registration"
@@ -85,6 +89,10 @@ SLOTS_ANNOTATION = "istio-vm-mesh/slots"
 """Of a workload's Lease: which joins hold a slot, and which updates are halted, as JSON."""
 JOINED_ANNOTATION_PREFIX = "joined.istio-vm-mesh/"
 """Of a workload's Lease, before a machine's name: the id of the registration that joined it."""
+CALLERS_LABEL = "istio-vm-mesh/callers"
+"""Of the Jobs that call workloads to verify them: their pair, and the update that started it."""
+CALLED_ANNOTATION = "istio-vm-mesh/called"
+"""Of these Jobs: the names of the workloads that their pair calls, by commas."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 """Every object that this program creates in a cluster has it, with `PROJECT`."""
 STACK_LABEL = "istio-vm-mesh/stack"
@@ -96,7 +104,9 @@ GROUP_ANNOTATION = "istio.io/autoRegistrationGroup"
 QUARANTINE_LABEL = "istio-vm-mesh/quarantine"
 """On a WorkloadEntry that keeps a machine out of the mesh: the machine's name."""
 QUARANTINE_ACCOUNT = "Quarantined-by-istio-vm-mesh"
-"""The service account of such an entry. Kubernetes refuses upper case, so none can have the name."""
+"""The service account of such an entry. Kubernetes refuses upper case, so none can have the
+name.
+"""
 STACK_ANNOTATION, REASON_ANNOTATION = "istio-vm-mesh/stack", "istio-vm-mesh/reason"
 """On such an entry: `<project>/<stack>` that gave the machine up, and why."""
 CONNECTED_ANNOTATION = "istio.io/connectedAt"
@@ -107,6 +117,8 @@ GATEWAY_SELECTOR = {"istio": EASTWEST_GATEWAY.removeprefix("istio-")}
 # What the names of Pulumi resources end with, after the name of what they belong to (`part_name`).
 REGISTRATION, JOIN, PROOF, DRAIN = "registration", "join", "proof", "drain"
 """Of a machine."""
+CALLERS = "callers"
+"""Of a service account: the pods that call its workloads."""
 ACCOUNT, WORKLOAD_GROUP, PODS, VERIFICATION = "account", "group", "pods", "verification"
 SLOTS = "slots"
 """Of a workload."""
@@ -210,9 +222,25 @@ def failover_rule_name(service: str) -> str:
     return f"{service}-failover"
 
 
-def verification_job_name(workload: str) -> str:
-    """Return how the names of the Jobs begin that call a workload; it is a label's value, too."""
-    return _limited(f"verify-{workload}", 63)
+def verification_job_name(account: str) -> str:
+    """Return how the names of the Jobs begin that call as a service account."""
+    return _job_name("verify", account)
+
+
+def lone_verification_job_name(workload: str) -> str:
+    """Return how the names of the Jobs begin that call one workload alone."""
+    return _job_name("verification", workload)
+
+
+def _job_name(prefix: str, name: str) -> str:
+    """Return the beginning of a Job's name, to which at most 17 characters are added.
+
+    Names of Jobs have at most 63 characters. One with a dot ends with a digest.
+    """
+    full = f"{prefix}-{name.replace('.', '-')}"
+    if "." in name:
+        full = f"{full}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return _limited(full, 46)
 
 
 def _limited(name: str, length: int) -> str:
@@ -220,6 +248,11 @@ def _limited(name: str, length: int) -> str:
     if len(name) <= length:
         return name
     return f"{name[: length - 13]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def callers_resource_name(namespace: str, account: str) -> str:
+    """Return the resource name of the pods that call as a service account of a namespace."""
+    return part_name(part_name(namespace, account), CALLERS)
 
 
 def slots_lease_name(workload: str) -> str:

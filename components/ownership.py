@@ -14,6 +14,8 @@ from .local.cluster_access import Kubectl
 from .manifest import Manifest
 from .names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL
 
+RELEASE = ("helm.sh", "Release")
+"""Group and kind by which an `ObjectName` names a release of Helm, which is no object itself."""
 _SHOWN = 20
 """How many objects a message names."""
 
@@ -30,6 +32,11 @@ class ObjectName:
     kind: str
     namespace: str
     name: str
+
+    @property
+    def is_release(self) -> bool:
+        """Whether it names a release of Helm."""
+        return (self.group, self.kind) == RELEASE
 
     def __str__(self) -> str:
         """Return it as people write it."""
@@ -79,6 +86,36 @@ def refuse_others(program: Kubectl, objects: Iterable[ObjectName], stack: str) -
         + ". Nothing was changed. Choose other names in the stack file (a namespace that exists "
         "belongs in `cluster.namespaces`), or remove the objects. Or hand them over: this stack "
         "then changes them, and deletes them when it no longer declares them:\n  " + "\n  ".join(commands)
+    )
+
+
+def refuse_releases(program: Kubectl, releases: Iterable[ObjectName]) -> None:
+    """Look whether the cluster has releases of Helm that a stack is about to install.
+
+    releases: those that the stack has not declared before; their group and kind are not read.
+    Helm itself installs no release whose name is in use. It refuses in the middle of an update.
+    It keeps each revision of a release as a Secret or a ConfigMap with the labels `owner` and
+    `name` (helm/helm: pkg/storage/driver). One request lists those of a namespace.
+    Raises scripting.Failed, which names the releases and the ways out, and where the cluster
+    refuses to list them.
+    """
+    wanted: dict[str, set[str]] = {}
+    for release in releases:
+        wanted.setdefault(release.namespace, set()).add(release.name)
+    present = []
+    for namespace, names in sorted(wanted.items()):
+        selector = f"owner=helm,name in ({','.join(sorted(names))})"
+        items = list_objects(program, ["secrets", "configmaps"], namespace, selector)
+        present += [(namespace, name) for name in sorted({labels_of(item)["name"] for item in items})]
+    if not present:
+        return
+    commands = [shlex.join(["helm", "uninstall", name, "--namespace", namespace]) for namespace, name in present]
+    raise scripting.Failed(
+        "the cluster has Helm releases that this stack would install, and has not installed: "
+        + ", ".join(f"{namespace}/{name}" for namespace, name in present)
+        + ". Nothing was changed. Leave them to their owner: set `mesh.adopt: true` for a mesh that "
+        "exists, and `cluster.gateway.install: false` for its gateway. Or remove them, which also "
+        "removes what they installed:\n  " + "\n  ".join(commands)
     )
 
 
@@ -148,12 +185,13 @@ def _unlisted(reason: str) -> scripting.Failed:
     )
 
 
-def list_objects(program: Kubectl, kinds: Sequence[str], namespace: str) -> list[Manifest]:
+def list_objects(program: Kubectl, kinds: Sequence[str], namespace: str, selector: str = "") -> list[Manifest]:
     """Return all objects of some kinds in a namespace, or in none ("").
 
-    Raises scripting.Failed where the cluster refuses.
+    selector: of their labels; "": all objects. Raises scripting.Failed where the cluster refuses.
     """
     place = ["--namespace", namespace] if namespace else []
+    place += ["--selector", selector] if selector else []
     words = ["--request-timeout=60s", "get", ",".join(kinds), *place, "--output", "json"]
     where = f"in the namespace {namespace}" if namespace else "of the cluster"
     purpose = f"the objects {where} cannot be listed, so it is not certain whose they are"

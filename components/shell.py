@@ -1,4 +1,6 @@
-"""Scripts for machines and pods: a body from `scripts/`, with its variables in front. All of it travels on standard input, so nothing shows in a process list."""
+"""Scripts for machines and pods: a body from `scripts/`, with its variables in front. All of it
+travels on standard input, so nothing shows in a process list.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ REMOTE_TIME_LIMIT_S = 600
 
 @cache
 def read_script(name: str) -> str:
-    """Return the text of `<package>/scripts/<script>.sh`; `name` is `<package>/<script>`, such as `machines/join`."""
+    """Return the text of `<package>/scripts/<script>.sh`; `name` is `<package>/<script>`, such
+    as `machines/join`.
+    """
     package, _, script = name.rpartition("/")
     return (Path(__file__).parent / package / "scripts" / f"{script}.sh").read_text()
 

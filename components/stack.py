@@ -88,36 +88,40 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             forget=name in forgotten,
             locality=settings.locality_of(name),
             capture=declared.capture,
+            firewall=declared.firewall,
         )
         machines[name] = Machine(name, machine_args)
     gateways: dict[str, Gateway] = {}
     for network in networks_with_gateway(settings):
         members = {name: machines[name] for name in gateway_machine_names(settings, network)}
         gateways[network] = dispatch.network_gateway(network, settings, networks, members)
-    complete = [_publish_addresses(network, gateway, mesh, in_cluster) for network, gateway in gateways.items()]
-    complete += dispatch.instance_groups(settings, networks, workloads, in_cluster)
+    published = {network: _publish_addresses(network, gateway, mesh, in_cluster) for network, gateway in gateways.items()}
+    groups = dispatch.instance_groups(settings, networks, workloads, in_cluster)
     outputs: dict[str, object] = {
         "gateway": mesh.gateway,
         "gatewayPort": mesh.gateway_port,
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in machines.items()},
     }
-    if settings.verify.mode != "none":
-        verified = [
-            VerifiedWorkload(
-                workload=workload,
-                machines=[machines[machine] for machine in settings.single_machines_of(name) if machine not in forgotten],
-                reachable_from_pods=settings.is_reachable_from_pods(name),
-                strict=manifests.enforces_strict_mtls(settings, workload.settings),
-                min_group_size=settings.min_group_size(name),
-            )
-            for name, workload in workloads.items()
-        ]
+    verified = [
+        VerifiedWorkload(
+            workload=workload,
+            machines=[machines[machine] for machine in settings.single_machines_of(name) if machine not in forgotten],
+            reachable_from_pods=settings.is_reachable_from_pods(name),
+            strict=manifests.enforces_strict_mtls(settings, workload.settings),
+            mode=mode,
+            min_group_size=settings.min_group_size(name),
+            group_networks=settings.group_networks(name),
+        )
+        for name, workload in workloads.items()
+        if (mode := settings.verification_mode(name)) != "none"
+    ]
+    if verified:
         verification_args = VerificationArgs(
             mesh=mesh,
-            mode=settings.verify.mode,
             workloads=verified,
             gateways=gateways,
-            depends_on=complete,
+            published=published,
+            depends_on=groups,
         )
         evidence = verify_workloads(verification_args)
         outputs["verification"] = {name: each.apply(_plain_evidence) for name, each in evidence.items()}

@@ -20,13 +20,17 @@ def is_release(text: str) -> bool:
 
 
 def version_in(text: str) -> str:
-    """Return the first version in a URL or a description, with its suffix; "" where there is none."""
+    """Return the first version in a URL or a description, with its suffix; "" where there is
+    none.
+    """
     matched = _RELEASE.search(text)
     return _OF_PACKAGES.sub("", matched[0]) if matched else ""
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Return the three numbers of the first version in a text, to compare; () where there is none."""
+    """Return the three numbers of the first version in a text, to compare; () where there is
+    none.
+    """
     matched = _RELEASE.search(text)
     return tuple(map(int, matched.groups())) if matched else ()
 
@@ -39,5 +43,7 @@ def without_variant(version: str) -> str:
 
 
 def image_tag(version: str) -> str:
-    """Return a version as images have it: a tag has no `+`, for which registries have `_`, as Helm does."""
+    """Return a version as images have it: a tag has no `+`, for which registries have `_`, as
+    Helm does.
+    """
     return version.replace("+", "_")

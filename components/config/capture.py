@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from .record import Items, Record
+
+Firewall = Literal["report", "manage"]
+"""What a join does where a firewall of its machine drops connections of the mesh."""
 
 
 class Capture(Record):

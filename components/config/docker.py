@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .capture import Capture
+from .capture import Capture, Firewall
 from .record import MAP_KEY, Items, Record
 
 
@@ -59,6 +59,11 @@ class DockerMachine(Record):
         default=0,
         description="Any number; a change runs the join of the container again, with a new token. "
         "It repairs what differs, and does not restart an agent that is as it must be. Default: 0.",
+    )
+    firewall: Firewall | None = Field(
+        default=None,
+        description="`report` or `manage`: what a join of the container does where "
+        "a firewall of its own drops redirected connections. Default: the workload's `firewall`.",
     )
     capture: Capture = Field(
         default_factory=Capture,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ..names import CROSS_NETWORK_PORT, XDS_PORT
-from .capture import Capture
+from .capture import Capture, Firewall
 from .record import MAP_KEY, Items, Record
 
 
@@ -35,7 +35,8 @@ class ExistingGateway(Record):
         default={},
         description="Values of the Service in the gateway's chart: `type`, `annotations`, "
         "`externalIPs` and others. Default: a LoadBalancer with `address` that admits the CIDRs "
-        "of networks with machines.",
+        "of networks with machines. On GKE it is public without the annotation "
+        "`networking.gke.io/load-balancer-type: Internal`.",
     )
     install: bool = Field(
         default=True,
@@ -183,6 +184,11 @@ class SshMachine(Record):
         description="Any number; a change runs the join of the SSH machine again, with a new "
         "token. It repairs what differs, and does not restart an agent that is as it must be. "
         "Default: 0.",
+    )
+    firewall: Firewall | None = Field(
+        default=None,
+        description="`report` or `manage`: what a join of the existing machine does where "
+        "a firewall of its own drops redirected connections. Default: the workload's `firewall`.",
     )
     capture: Capture = Field(
         default_factory=Capture,

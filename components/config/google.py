@@ -2,23 +2,82 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from .capture import Capture
+from .capture import Capture, Firewall
 from .existing import Bastion
 from .record import MAP_KEY, Items, Named, Record
 
 DEBIAN = "projects/debian-cloud/global/images/family/debian-12"
+ZONES = 3
+"""Zones of a region that a regional cluster, or a group without `zones`, is spread over."""
+
+DiskType = Literal["pd-balanced", "pd-ssd", "pd-standard", "hyperdisk-balanced"]
+_SERIES = re.compile(r"[a-z]+(\d+)")
+
+
+def default_disk_type(machine_type: str) -> DiskType:
+    """Return the type of boot disk that a machine type takes: Persistent Disk where it can.
+
+    Source: Compute Engine, "Machine family resource and comparison guide": series from the fourth
+    generation on, metal machines and the largest accelerators take Hyperdisk alone.
+    """
+    return "hyperdisk-balanced" if needs_hyperdisk(machine_type) else "pd-balanced"
+
+
+def needs_hyperdisk(machine_type: str) -> bool:
+    """Return whether a machine type takes no Persistent Disk."""
+    series = _SERIES.match(machine_type)
+    is_late = series is not None and int(series[1]) >= 4
+    return is_late or machine_type.endswith("-metal") or machine_type.startswith("a3-ultragpu")
+
+
+def takes_hyperdisk(machine_type: str) -> bool:
+    """Return whether a machine type boots from Hyperdisk Balanced."""
+    series = machine_type.partition("-")[0]
+    return series not in ("custom", "c2", "c2d", "e2", "f1", "g1", "n1", "n2", "n2d", "t2a", "t2d")
+
+
+def is_arm64(machine_type: str) -> bool:
+    """Return whether machines of a type have ARM processors."""
+    return machine_type.partition("-")[0] in ("a4x", "c4a", "n4a", "t2a")
+
+
+class Vpc(Record):
+    """Declare a VPC that exists, in the stack's project or another one, such as a Shared VPC.
+
+    Its owners provide Cloud NAT and Private Google Access.
+    """
+
+    name: str = Field(alias=MAP_KEY, description="Name of the VPC, as subnets have it in `vpc`.")
+    existing: str = Field(
+        description="Path of the VPC, such as projects/net-host/global/networks/shared. Of a "
+        "Shared VPC it names the host project."
+    )
+    managed: bool = Field(
+        default=True,
+        description="Whether the program creates firewall rules and peerings in the existing VPC. "
+        "If false, its owners do, and every preview prints them as commands. Default: it does.",
+    )
 
 
 class Subnet(Record):
-    """Declare a subnet of a VPC. VPCs are created as subnets name them."""
+    """Declare a subnet of a VPC. VPCs that `google.vpcs` does not have are created."""
 
     name: str = Field(alias=MAP_KEY, description="Name of the subnet, as in `google.subnets`.")
-    vpc: str = Field(description="Name of the subnet's VPC, which is created with it.")
+    vpc: str = Field(
+        description="Name of the subnet's VPC: one of `google.vpcs`, or one that is created."
+    )
+    existing: str | None = Field(
+        default=None,
+        description="Path of a subnet that exists, such as "
+        "projects/net-host/regions/europe-west1/subnetworks/machines. Required in a VPC that "
+        "exists; else leave it out.",
+    )
     network: str = Field(
         description="Name of the network in Istio's sense that the subnet's addresses belong to."
     )
@@ -57,7 +116,7 @@ class Ssh(Record):
 class Google(Record):
     """Declare the Google Cloud project and the networks that clusters and machines are created in.
 
-    The VPCs of a stack are peered with that of the cluster.
+    VPCs between which declared traffic passes are peered.
     """
 
     project: str = Field(description="ID of the Google Cloud project that all resources are in.")
@@ -67,6 +126,11 @@ class Google(Record):
     )
     subnets: Named[Subnet] = Field(
         description="Subnets of the stack, by name. The cluster has a subnet without machines."
+    )
+    vpcs: Named[Vpc] = Field(
+        default={},
+        description="VPCs that exist, by the names that subnets give them. "
+        "Default: all VPCs are created.",
     )
     ssh: Ssh = Field(
         default_factory=Ssh,
@@ -88,6 +152,11 @@ class GkeNodes(Record):
     )
     disk_size: int = Field(
         default=50, description="Size of a node's boot disk in GB. Default: 50 GB."
+    )
+    disk_type: DiskType | None = Field(
+        default=None,
+        description="Type of a node's boot disk. Default: "
+        "`hyperdisk-balanced` where the machine type takes nothing else, else `pd-balanced`.",
     )
     min_nodes: int = Field(
         default=2, description="Lowest number of nodes in all zones together. Default: two."
@@ -138,6 +207,16 @@ class GkeCluster(Record):
     service_cidr: str = Field(
         default="10.30.0.0/20",
         description="Private IPv4 CIDR of the GKE cluster's Services. Default: 10.30.0.0/20.",
+    )
+    pod_range_name: str = Field(
+        default="pods",
+        description="Name of the subnet's secondary range that is `podCidr`. Of an existing subnet "
+        "it is given by its owners. Default: pods.",
+    )
+    service_range_name: str = Field(
+        default="services",
+        description="Name of the subnet's secondary range that is `serviceCidr`. Of an existing "
+        "subnet it is given by its owners. Default: services.",
     )
     zone: str | None = Field(
         default=None,
@@ -204,6 +283,11 @@ class GceMachine(Record):
     disk_size: int = Field(
         default=20, description="Size of the machine's boot disk in GB. Default: 20 GB."
     )
+    disk_type: DiskType | None = Field(
+        default=None,
+        description="Type of the machine's boot disk. Default: "
+        "`hyperdisk-balanced` where the machine type takes nothing else, else `pd-balanced`.",
+    )
     startup_script: str | None = Field(
         default=None,
         description="Script that installs the application. It runs as root at every boot, so it "
@@ -219,6 +303,11 @@ class GceMachine(Record):
         description="Any number; a change runs the join of the Compute Engine machine again, with "
         "a new token. It repairs what differs, and does not restart an agent that is as it must "
         "be. Default: 0.",
+    )
+    firewall: Firewall | None = Field(
+        default=None,
+        description="`report` or `manage`: what a join of the Compute Engine machine does where "
+        "a firewall of its own drops redirected connections. Default: the workload's `firewall`.",
     )
     capture: Capture = Field(
         default_factory=Capture,
@@ -259,6 +348,11 @@ class GceInstanceGroup(Record):
     disk_size: int = Field(
         default=20, description="Size of each boot disk of the group in GB. Default: 20 GB."
     )
+    disk_type: DiskType | None = Field(
+        default=None,
+        description="Type of each boot disk of the group. Default: "
+        "`hyperdisk-balanced` where the machine type takes nothing else, else `pd-balanced`.",
+    )
     startup_script: str | None = Field(
         default=None,
         description="Script that installs the application. It runs as root at every boot, before "
@@ -289,6 +383,11 @@ class GceInstanceGroup(Record):
         default=0,
         description="Any number; a change replaces all machines of the group, a few at a time. "
         "Default: 0.",
+    )
+    firewall: Firewall | None = Field(
+        default=None,
+        description="`report` or `manage`: what a join of the group's machines does where "
+        "a firewall of its own drops redirected connections. Default: the workload's `firewall`.",
     )
     capture: Capture = Field(
         default_factory=Capture,

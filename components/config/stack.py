@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ from .google import GceInstanceGroup, GceMachine, GkeCluster, Google, GoogleMach
 from .mesh import MeshSettings, Network
 from .record import Named, Record
 from .rules import Rules
-from .workload import WorkloadSettings
+from .workload import VerificationMode, WorkloadSettings
 
 # A platform is added here: one record per kind of cluster and of machine.
 Cluster = KindCluster | GkeCluster | ExistingCluster
@@ -25,12 +25,12 @@ _M = TypeVar("_M", DockerMachine, GceMachine, SshMachine, GceInstanceGroup)
 
 
 class Verification(Record):
-    """Declare what follows from a failed verification."""
+    """Declare what follows from a failed verification, unless a workload states it."""
 
-    mode: Literal["fail", "warn", "none"] = Field(
+    mode: VerificationMode = Field(
         default="fail",
         description="`fail`: a failed verification fails the update. `warn`: it is a warning. "
-        "`none`: verification does not run. Default: `fail`.",
+        "`none`: verification does not run. `verify` of a workload overrides it. Default: `fail`.",
     )
 
 
@@ -128,12 +128,16 @@ class Settings(Record):
         by_namespace: dict[str, list[str]] = {}
         for name, workload in sorted(self.workloads.items()):
             is_called = any(not service.headless for service in workload.services.values())
-            is_verified = self.verify.mode != "none" and is_called
+            is_verified = self.verification_mode(name) != "none" and is_called
             if (workload.pods and workload.pods.replicas) or (
                 is_verified and self.is_reachable_from_pods(name)
             ):
                 by_namespace.setdefault(workload.namespace, []).append(name)
         return by_namespace
+
+    def verification_mode(self, workload: str) -> VerificationMode:
+        """Return what a failed verification of a workload does to the update."""
+        return self.workloads[workload].verify.mode or self.verify.mode
 
     def is_reachable_from_pods(self, workload: str) -> bool:
         """Return whether pods can call a workload.
@@ -203,6 +207,11 @@ class Settings(Record):
         """Return the lowest number of machines of instance groups that run `workload`."""
         groups = self.instance_groups.values()
         return sum(group.min_replicas for group in groups if group.workload == workload)
+
+    def group_networks(self, workload: str) -> list[str]:
+        """Return the networks of the instance groups that run `workload`."""
+        groups = self.instance_groups.values()
+        return sorted({group.network for group in groups if group.workload == workload})
 
     @property
     def docker_networks(self) -> set[str]:

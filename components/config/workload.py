@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from .capture import Capture
+from .capture import Capture, Firewall
 from .record import MAP_KEY, ROLE, Items, Named, Record
 
 _COUNT_OR_PERCENTAGE = re.compile(r"[1-9][0-9]{0,5}|([1-9][0-9]?|100)%")
@@ -39,6 +40,63 @@ CountOrPercentage = Annotated[
     ),
 ]
 """A number of machines or a percentage of them, as text: "2", "25%"."""
+
+_STATUS_RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
+
+
+def _status_range(value: Any) -> str:
+    text = str(value)
+    matched = _STATUS_RANGE.fullmatch(text) if not isinstance(value, bool) else None
+    if matched and int(matched[1]) <= int(matched[2] or matched[1]):
+        return text
+    expected = "expected an HTTP status from 100 to 599, or a range of them such as 200-299"
+    raise PydanticCustomError("status_range", expected)
+
+
+StatusRange = Annotated[
+    str,
+    BeforeValidator(_status_range),
+    WithJsonSchema(
+        {
+            "type": ["integer", "string"],
+            "minimum": 100,
+            "maximum": 599,
+            "pattern": f"^{_STATUS_RANGE.pattern}$",
+        }
+    ),
+]
+"""A status of HTTP or a range of them, as text: "404", "200-399"."""
+
+VerificationMode = Literal["fail", "warn", "none"]
+"""What a failed verification does to the update; with `none` there is no verification."""
+HTTP_PROTOCOLS = frozenset({"http", "http2"})
+"""Protocols of which a request has a path, and a response a status of HTTP."""
+# The protocols that Istio tells apart (istio/istio: pkg/config/kube/conversion.go,
+# ConvertProtocol; pkg/config/protocol/instance.go, Parse), by what a call of each is.
+_CALLED_AS = {
+    "http": "http",
+    "grpc-web": "http",
+    "kubernetes.io/ws": "http",
+    "http2": "http2",
+    "kubernetes.io/h2c": "http2",
+    "grpc": "grpc",
+    "https": "tls",
+    "tls": "tls",
+    "kubernetes.io/wss": "tls",
+}
+
+
+def called_as(protocol: str) -> str:
+    """Return how a port of a Service is called: `http`, `http2`, `grpc`, `tls` or `tcp`.
+
+    protocol: its `appProtocol`, else its name, which begins with its protocol.
+
+    What is no protocol to Istio is called by TCP.
+    """
+    protocol = protocol.lower()
+    if protocol.startswith("grpc-web"):
+        return _CALLED_AS["grpc-web"]
+    return _CALLED_AS.get(protocol, _CALLED_AS.get(protocol.partition("-")[0], "tcp"))
 
 
 class HttpProbe(Record):
@@ -142,6 +200,10 @@ class Service(Record):
         "its pods alone, so no verification calls machines by it. Default: it has a cluster IP.",
     )
 
+    def called_as(self, port_name: str) -> str:
+        """Return how clients call one of its ports (`called_as`)."""
+        return called_as(self.app_protocols.get(port_name, port_name))
+
     def selected(self, labels: Mapping[str, str]) -> dict[str, str]:
         """Return the labels that the Service selects, for a workload with these `labels`."""
         if self.selector is not None:
@@ -214,6 +276,53 @@ class ServiceAccount(Record):
     )
 
 
+class WorkloadVerification(Record):
+    """Declare how a workload is verified, where the defaults do not fit.
+
+    What is called follows from the protocol of a port of its Services, not from the probe.
+    """
+
+    mode: VerificationMode | None = Field(
+        default=None,
+        description="`fail`: a failed verification fails the update. `warn`: it is a warning. "
+        "`none`: the workload is not verified. Default: `verify.mode` of the stack.",
+    )
+    port: int | None = Field(
+        default=None,
+        description="Port that is called, one of the workload's `ports` that a Service with a "
+        "cluster IP leads to. Default: the probe's port if a Service leads to it, else the first "
+        "one of its Services.",
+    )
+    path: str | None = Field(
+        default=None,
+        description="Path of the HTTP request, beginning with a slash; for ports of HTTP. "
+        "Default: that of the HTTP probe if it is on the same port, else the root path.",
+    )
+    expect_status: Items[StatusRange] = Field(
+        default=(),
+        description="Statuses that the response may have, such as `404` or `200-299`; for ports "
+        "of HTTP. Default: 200 to 399.",
+    )
+    timeout: int = Field(
+        default=3,
+        description="Seconds until one call without a response has failed. Default: three.",
+    )
+
+
+@dataclass(frozen=True)
+class OfferedPort:
+    """A port of a Service with a cluster IP.
+
+    service: the Service's name. port: its number there. target: the endpoints' port.
+    protocol: how it is called (`called_as`).
+    """
+
+    service: str
+    port: int
+    target: int
+    protocol: str
+
+
 class WorkloadSettings(Record):
     """Declare one application with one identity, on machines, in pods, or on both."""
 
@@ -245,6 +354,13 @@ class WorkloadSettings(Record):
         "of SSH and of the agent stay open. It needs nftables 1.0 and Linux 5.12; a join refuses "
         "other machines. Default: connections reach the application without the agent then.",
     )
+    firewall: Firewall = Field(
+        default="report",
+        description="What a join does where a firewall of the machine (nftables, iptables, ufw, "
+        "firewalld) drops redirected connections to the workload: `report` says so, with the "
+        "command that opens it; `manage` opens it for these alone, while the agent redirects. "
+        "Default: `report`.",
+    )
     capture: Capture = Field(
         default_factory=Capture,
         description="What of the traffic of the workload's machines bypasses the proxy. Default: "
@@ -272,6 +388,11 @@ class WorkloadSettings(Record):
         "pods and of the Jobs that verify it. They exist; this program does not create them. "
         "Default: those of the mesh (`global.imagePullSecrets` of istiod's values).",
     )
+    verify: WorkloadVerification = Field(
+        default_factory=WorkloadVerification,
+        description="Verification of this workload: its mode, and what is called. "
+        "Default: the mode of the stack, and a call that follows from the port's protocol.",
+    )
     locality: str | None = Field(
         default=None,
         description="Where machines of the workload are that state no `locality` and no zone, as "
@@ -289,6 +410,58 @@ class WorkloadSettings(Record):
     role: Literal["sidecar", "router"] = Field(
         default="sidecar", alias=ROLE, description="Role of the proxy on the workload's machines."
     )
+
+    @property
+    def offered_ports(self) -> list[OfferedPort]:
+        """What clients call: the ports of its Services that have a cluster IP.
+
+        The cluster's DNS has no machines for headless Services.
+        """
+        return [
+            OfferedPort(service.name, port, self.ports[name], service.called_as(name))
+            for service in self.services.values()
+            if not service.headless
+            for name, port in service.ports.items()
+            if name in self.ports
+        ]
+
+    @property
+    def verified_port(self) -> OfferedPort | None:
+        """What a verification calls; None if no Service leads to the workload, or to that port."""
+        offered, stated = self.offered_ports, self.verify.port
+        wanted = self.probe.port if stated is None else stated
+        other = next(iter(offered), None) if stated is None else None
+        return next((each for each in offered if each.target == wanted), other)
+
+    @property
+    def _probed(self) -> HttpProbe | None:
+        """The HTTP probe, if it is on the port that a verification calls."""
+        called, probed = self.verified_port, self.probe.http
+        return probed if called and probed and probed.port == called.target else None
+
+    @property
+    def verified_path(self) -> str:
+        """The path of a verification's HTTP request."""
+        if self.verify.path is not None:
+            return self.verify.path
+        return self._probed.path if self._probed else "/"
+
+    @property
+    def verified_headers(self) -> Mapping[str, str]:
+        """The headers of a verification's HTTP request: the probe's.
+
+        Another host would lead to another Service.
+        """
+        headers = self._probed.headers if self._probed else {}
+        return {name: value for name, value in headers.items() if name.lower() != "host"}
+
+    @property
+    def ends_tls(self) -> bool:
+        """Whether the application ends TLS on the port that a verification calls.
+
+        Envoy passes it on as it is, so a plain request would be none.
+        """
+        return self._probed is not None and self._probed.scheme == "HTTPS"
 
     @property
     def existing_services(self) -> list[str]:

@@ -22,6 +22,9 @@ from .mesh_reading import MeshReading, MeshReadingArgs
 from .namespace import owned_namespace
 from .scripts import gateway_api
 
+TIMEOUT_S = 600
+"""Seconds until a chart's pods run. GKE's Autopilot and autoscaler take minutes to add a node."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeshArgs:
@@ -57,7 +60,8 @@ class Mesh(pulumi.ComponentResource):
     ready: the resources that everything in the mesh depends on. Then the gateway runs, hence
         injection and validation work.
     namespace_resources: Istio's namespaces, where this component creates them.
-    gateway, gateway_port: what machines dial. gateway_ip: the IP address that `gateway` resolves to.
+    gateway, gateway_port: what machines dial. gateway_ip: the IP address that `gateway` resolves
+        to.
     root_certificate: the mesh's trust anchor, as the cluster has it now.
     root_config_map: where that is: namespace and name of a ConfigMap, by a slash.
     facts: of the mesh, by its values, or by its cluster where it is adopted.
@@ -124,7 +128,9 @@ class Mesh(pulumi.ComponentResource):
         return {**build(self._stated), "labels": labels}
 
     def custom_resource(self, name: str, build: Callable[[MeshFacts], Manifest], opts: pulumi.ResourceOptions) -> pulumi.Resource:
-        """Declare an object whose spec follows from the mesh's facts; its name and namespace do not."""
+        """Declare an object whose spec follows from the mesh's facts; its name and namespace do
+        not.
+        """
         spec = self.facts.apply(lambda facts: build(facts)["spec"])
         return custom_resource(name, {**build(self._stated), "spec": spec}, opts)
 
@@ -185,7 +191,9 @@ class Mesh(pulumi.ComponentResource):
     def _control_plane(self, depends_on: Sequence[pulumi.Resource]) -> Release:
         settings = self._args.settings
         base = self._release("istio-base", "base", charts.base_values(settings), self.namespace_resources)
-        return self._release(names.ISTIOD_DEPLOYMENT, "istiod", charts.istiod_values(settings, self.network), [base, *depends_on])
+        return self._release(
+            names.ISTIOD_DEPLOYMENT, "istiod", charts.istiod_values(settings, self.network, self.cluster.replicas), [base, *depends_on]
+        )
 
     def _gateway(self, service: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
         args, cluster = self._args, self.cluster
@@ -196,6 +204,7 @@ class Mesh(pulumi.ComponentResource):
                 port=cluster.gateway_port,
                 behind_nat=cluster.gateway_behind_nat,
                 cross_network=bool(args.other_networks),
+                replicas=cluster.replicas,
             )
             return charts.gateway_values(args.settings, facts, entrance)
 
@@ -215,7 +224,7 @@ class Mesh(pulumi.ComponentResource):
             version=source.version,
             repository_opts=RepositoryOptsArgs(repo=source.repository) if source.repository else None,
             values=values,
-            timeout=300,
+            timeout=TIMEOUT_S,
             # The provider does not notice that a chart from a directory changed.
             description=f"Istio {settings.version}",
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(depends_on)),

@@ -111,7 +111,9 @@ def service_account(workload: WorkloadSettings) -> Manifest:
 
 
 def probe_method(settings: Probe) -> Manifest:
-    """Return what a probe does: an HTTP GET or a TCP connection. Kubernetes and Istio have the same form."""
+    """Return what a probe does: an HTTP GET or a TCP connection. Kubernetes and Istio have the
+    same form.
+    """
     if http := settings.http:
         scheme = {} if http.scheme == "HTTP" else {"scheme": http.scheme}
         # The agent sends `Host` only where it is written like this.
@@ -226,13 +228,17 @@ def restricted_container(user: int | None) -> Manifest:
 
 
 def image_pull_secrets(workload: WorkloadSettings, facts: MeshFacts) -> Manifest:
-    """Return the pull secrets of a workload's pods as a pod's manifest has them: its own and the mesh's."""
+    """Return the pull secrets of a workload's pods as a pod's manifest has them: its own and the
+    mesh's.
+    """
     secrets = dict.fromkeys([*workload.image_pull_secrets, *facts.pull_secrets])
     return {"imagePullSecrets": [{"name": name} for name in secrets]} if secrets else {}
 
 
 def _security(pods: Pods) -> tuple[Manifest, Manifest]:
-    """Return the security contexts of the application's pod and of its container, each as part of a manifest."""
+    """Return the security contexts of the application's pod and of its container, each as part
+    of a manifest.
+    """
     if pods.restricted:
         return {"securityContext": RESTRICTED_POD}, {"securityContext": restricted_container(pods.run_as_user)}
     user = {} if pods.run_as_user is None else {"securityContext": {"runAsUser": pods.run_as_user}}

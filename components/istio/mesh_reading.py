@@ -22,8 +22,11 @@ from ..local.cluster_access import ClusterAccess, Kubectl
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
 from ..names import NETWORK_LABEL, TAG_LABEL
+from ..plugin_process import end_with_cli
 from . import adoption
 from .adoption import Adoption
+
+end_with_cli()
 
 REQUEST_TIMEOUT = "--request-timeout=20s"
 _GATEWAYS = "gateways.gateway.networking.k8s.io"
@@ -93,7 +96,10 @@ def _no_istiod(kubectl: Kubectl, namespace: str) -> str:
 
 
 def _get(kubectl: Kubectl, *words: str) -> list[Manifest]:
-    """Return objects of a kind. words: of `kubectl get`, the kind first. Raises scripting.Failed."""
+    """Return objects of a kind. words: of `kubectl get`, the kind first.
+
+    Raises scripting.Failed.
+    """
     text = kubectl.check(*(REQUEST_TIMEOUT, "get", *words, "--output", "json"), purpose=f"its {words[0]} cannot be read", timeout_s=60).text
     answer: Manifest = json.loads(text) if text else {"items": []}
     items: list[Manifest] = answer.get("items", [answer])
@@ -146,7 +152,8 @@ class MeshReadingArgs:
     """What is read.
 
     access: how the cluster is reached. wanted: what the stack says of the mesh, but the address.
-    gateway_address: what machines dial of a gateway that the mesh has; None where the stack installs
+    gateway_address: what machines dial of a gateway that the mesh has; None where the stack
+    installs
         one.
     """
 

@@ -22,7 +22,9 @@ GATEWAY_CLASS = "istio-remote"
 HTTP_PROTOCOLS = frozenset({"grpc", "grpc-web", "http", "http2", "kubernetes.io/h2c", "kubernetes.io/ws"})
 """Protocols in which Envoy sees single requests, as names of ports or `appProtocol` have them."""
 MAX_CONNECTION_DURATION = "10s"
-"""How long a client uses one connection through a gateway. Its machine may be no endpoint any more."""
+"""How long a client uses one connection through a gateway. Its machine may be no endpoint any
+more.
+"""
 
 
 def networks_without_gateway(settings: Settings) -> list[str]:
@@ -54,7 +56,9 @@ def has_load_balancer(settings: Settings, network: str) -> bool:
 
 
 def needs_failover(settings: Settings, workload: str) -> bool:
-    """Return whether clients reach machines of a workload through several gateways, so that one may fail."""
+    """Return whether clients reach machines of a workload through several gateways, so that one
+    may fail.
+    """
     gateways = [settings.networks[machine.network].gateway for machine in settings.single_machines_of(workload).values()]
     return any(gateway and gateway.machines > 1 for gateway in gateways)
 
@@ -140,7 +144,8 @@ def passthrough_gateway(network: str, namespace: str, cluster_domain: str) -> Ma
 
 
 def blackhole_gateway(network: str, namespace: str) -> Manifest:
-    """Return the Gateway by which proxies outside of a network without a gateway get no endpoint in it.
+    """Return the Gateway by which proxies outside of a network without a gateway get no endpoint in
+    it.
 
     network: its name. namespace: Istio's own.
 
@@ -154,7 +159,8 @@ def blackhole_gateway(network: str, namespace: str) -> Manifest:
 
 
 def remote_gateway(network: str, namespace: str, gateway_addresses: Sequence[str]) -> Manifest:
-    """Return the Gateway of the Gateway API that states by which addresses requests enter `network`.
+    """Return the Gateway of the Gateway API that states by which addresses requests enter
+    `network`.
 
     namespace: Istio's own. gateway_addresses: IP addresses.
 

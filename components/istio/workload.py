@@ -36,8 +36,8 @@ def namespaces(
     opts: the options of everything in the cluster.
     stated: what the stack states of namespaces, by name.
 
-    In a mesh that is adopted, each refuses plaintext by a PeerAuthentication of its own. A mesh that
-    this program installs refuses plaintext everywhere.
+    In a mesh that is adopted, each refuses plaintext by a PeerAuthentication of its own. A mesh
+    that this program installs refuses plaintext everywhere.
     """
     resources: dict[str, Sequence[pulumi.Resource]] = {mesh.settings.namespace: mesh.namespace_resources}
     in_mesh = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(mesh.ready)))
@@ -94,7 +94,7 @@ class Workload(pulumi.ComponentResource):
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:workloads:Workload", name, {}, opts)
         settings = args.settings
-        self.settings, self.mesh = settings, args.mesh
+        self.settings, self.mesh, self._args = settings, args.mesh, args
         in_namespace = pulumi.ResourceOptions(parent=self, depends_on=list(args.namespace_resources))
         in_mesh = pulumi.ResourceOptions(parent=self, depends_on=[*args.namespace_resources, *args.mesh.ready])
         account = self._account(in_namespace)
@@ -121,13 +121,10 @@ class Workload(pulumi.ComponentResource):
             slots_name = names.part_name(name, names.SLOTS)
             lease = Lease(slots_name, metadata=slots_metadata, opts=in_namespace)
             self.identity_resources.append(lease)
-        if args.failover:
-            for service in manifests.services(settings):
-                if settings.services[service].headless:
-                    continue
-                build = partial(_failover_rule, service, settings, args.clients_see_several_gateways)
-                rule = args.mesh.custom_resource(names.failover_resource_name(name, service), build, in_mesh)
-                self.identity_resources.append(rule)
+        for service in self._with_failover:
+            build = partial(self._failover_rule, service)
+            rule = args.mesh.custom_resource(names.failover_resource_name(name, service), build, in_mesh)
+            self.identity_resources.append(rule)
         self.all_resources = list(self.identity_resources)
         if settings.pods:
             depends_on = [*args.namespace_resources, account, *args.mesh.ready]
@@ -139,6 +136,26 @@ class Workload(pulumi.ComponentResource):
             )
             self.all_resources.append(pods)
         self.register_outputs({})
+
+    @property
+    def _with_failover(self) -> list[str]:
+        """The Services whose clients abandon a gateway that does not answer."""
+        created = manifests.services(self.settings) if self._args.failover else ()
+        return [service for service in created if not self.settings.services[service].headless]
+
+    def _failover_rule(self, service: str, facts: MeshFacts) -> Manifest:
+        callers_choose = self._args.clients_see_several_gateways
+        return network_gateways.failover_rule(service, self.settings, facts.cluster_domain, callers_choose)
+
+    def callees(self, facts: MeshFacts) -> list[Manifest | None]:
+        """Return the objects of this program that decide what answers a call of the workload."""
+        settings = self.settings
+        return [
+            manifests.deployment(settings, facts),
+            manifests.services(settings),
+            manifests.workload_group(settings, ""),
+            *(self._failover_rule(service, facts) for service in self._with_failover),
+        ]
 
     def _account(self, opts: pulumi.ResourceOptions) -> pulumi.Resource:
         """Create the ServiceAccount, or read the one that exists.
@@ -154,7 +171,9 @@ class Workload(pulumi.ComponentResource):
         return Service.get(names.service_resource_name(self._name, service), self._use(SERVICE, service), opts=opts)
 
     def _use(self, kind: str, name: str) -> str:
-        """Have an object of others checked before any change, and return the id by which it is read."""
+        """Have an object of others checked before any change, and return the id by which it is
+        read.
+        """
         settings = self.settings
         used = ExistingObject(
             workload=settings.name,
@@ -167,10 +186,6 @@ class Workload(pulumi.ComponentResource):
         )
         use_existing(self.mesh.cluster, used)
         return f"{settings.namespace}/{name}"
-
-
-def _failover_rule(service: str, workload: WorkloadSettings, callers_choose: bool, facts: MeshFacts) -> Manifest:
-    return network_gateways.failover_rule(service, workload, facts.cluster_domain, callers_choose)
 
 
 def _pods(workload: WorkloadSettings, facts: MeshFacts) -> Manifest:
@@ -186,19 +201,34 @@ def _manifest(spec: ServiceSpec) -> Manifest:
     return {
         "selector": dict(spec.selector or {}),
         "ports": [
-            {"name": port.name or "", "port": port.port, "targetPort": port.target_port, "protocol": port.protocol or "TCP"}
+            {
+                "name": port.name or "",
+                "port": port.port,
+                "targetPort": port.target_port,
+                "protocol": port.protocol or "TCP",
+                **({"appProtocol": port.app_protocol} if port.app_protocol else {}),
+            }
             for port in spec.ports or ()
         ],
     }
 
 
 def with_existing_ports(workload: WorkloadSettings, specs: Mapping[str, Manifest]) -> WorkloadSettings:
-    """Return a workload whose existing Services have the ports that the cluster has.
+    """Return a workload whose existing Services have the ports and the protocols that the cluster has.
 
     specs: the existing Services' specs by name.
     """
     ports = {name: ports_by_name(spec, workload.ports) for name, spec in specs.items()}
     services = {
-        name: service.model_copy(update={"ports": ports[name]}) if name in ports else service for name, service in workload.services.items()
+        name: service.model_copy(update=_ports_and_protocols(ports[name])) if name in ports else service
+        for name, service in workload.services.items()
     }
     return workload.model_copy(update={"services": services})
+
+
+def _ports_and_protocols(ports: Mapping[str, Manifest]) -> dict[str, object]:
+    """Return the ports of a Service and what states the protocol of each, by the names of the workload's ports."""
+    return {
+        "ports": {name: int(port["port"]) for name, port in ports.items()},
+        "app_protocols": {name: port.get("appProtocol") or port.get("name") or "" for name, port in ports.items()},
+    }

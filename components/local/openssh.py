@@ -15,6 +15,7 @@ import enum
 import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,9 +31,13 @@ COMMAND = "bash -s"
 """What a login shell is given; every login shell reads it alike."""
 KEY_VARIABLE = "ISTIO_VM_MESH_SSH_KEY"
 """Environment variable with the text of a private key, for runners in CI."""
+PROXY_START_S = 20
+"""Seconds that a proxy command may take until it connects: gcloud takes one, and ten where many start."""
 CONNECT_TIMEOUT_S = 10
 PAUSE_S = 2.0
 """Seconds between two attempts to connect."""
+QUIET_S = 60.0
+"""Seconds for which a new machine may refuse connections without a message."""
 NOT_CONNECTED = 255
 """Exit status of ssh where it, and not the command, failed."""
 
@@ -142,13 +147,20 @@ def run_script(
 
     Raises scripting.Failed where ssh is not on PATH, or a key is missing.
     """
-    end = monotonic() + patience_s
+    start = monotonic()
+    reported: set[str] = set()
     while True:
         with scripting.private_directory() as directory:
             connection = _Connection(target, directory, new_connection)
             outcome = connection.run(script, timeout_s, answer)
-        if not _may_succeed_later(target, outcome) or monotonic() + PAUSE_S > end:
+        passed_s = monotonic() - start
+        if not _may_succeed_later(target, outcome) or passed_s + PAUSE_S > patience_s:
             return outcome
+        if target.proxy_command and passed_s > QUIET_S and outcome.reason not in reported:
+            # Not each attempt: a refusal lasts, and is worth an interruption.
+            reported.add(outcome.reason)
+            until = f"it is tried for {patience_s - passed_s:.0f} s more"
+            print(f"machine {target.machine}: {explain(target, outcome, '')}; {until}", file=sys.stderr, flush=True)
         sleep(PAUSE_S)
 
 
@@ -190,6 +202,8 @@ def explain(target: Target, outcome: Outcome, purpose: str) -> str:
         shell = f"the login shell of {place} ran nothing of the {purpose}"
         printed = f": {reason}" if reason else ""
         return f"{shell} and ended with status {outcome.status} ({fix}){printed}"
+    if target.proxy_command:
+        return f"SSH did not reach {place}: {reason} (see what `{target.proxy_command}` prints)"
     refusing = [jump for jump in target.jumps if reason.startswith(f"jump host {jump.host}: ")]
     fix = f" ({_login_fix(refusing[0])})" if refusing and _LOGIN.search(reason) else ""
     return f"SSH did not reach {place}: {reason}{fix}"
@@ -262,8 +276,8 @@ class _Connection:
         for text in (hop.host, hop.user or "user"):
             if not text or text.startswith("-") or not text.isprintable():
                 raise scripting.Failed(f"{text!r} is neither a host nor a user that ssh can be given")
-        # The time for the hops before it counts.
-        timeout_s = CONNECT_TIMEOUT_S * (before + 1)
+        # The time for the hops before it counts, and for what connects to the first.
+        timeout_s = CONNECT_TIMEOUT_S * (before + 1) + (PROXY_START_S if self._target.proxy_command else 0)
         words = ["-E", str(self._log(name))]
         words += ["-l", hop.user] if hop.user else []
         words += ["-p", str(hop.port)] if hop.port else []
@@ -341,7 +355,25 @@ class _Connection:
             return Outcome(reach, done.status, stdout, stderr, reason)
         jumps = [(jump.host, self._logged(f"jump-{number}")) for number, jump in enumerate(self._target.jumps)]
         reach, reason = classify(self._logged(MACHINE), jumps, noise, done)
+        if self._target.proxy_command and reach is Reach.BROKEN:
+            reason = _words_of_proxy(noise) or reason
         return Outcome(reach, done.status, before, noise, reason)
+
+
+_PROXY_FAILED = re.compile(r"Error while connecting .+"), re.compile(r"^ERROR: .+", re.MULTILINE)
+
+
+def _words_of_proxy(printed: str) -> str:
+    """Return why a proxy command did not connect; "" where it does not say.
+
+    gcloud ends with status 0 where Identity-Aware Proxy refuses, and prints the cause before a
+    traceback (Google Cloud SDK: command_lib/compute/iap_tunnel.py, RunReceiveLocalData). ssh's own
+    words are then that the connection was closed.
+    """
+    for pattern in _PROXY_FAILED:
+        if match := pattern.search(printed):
+            return match[0].strip()[:500]
+    return ""
 
 
 def identity_path(identity_file: str | None) -> str | None:

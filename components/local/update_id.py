@@ -59,12 +59,22 @@ def ancestors() -> list[Process]:
     above: list[Process] = []
     pid = os.getppid()
     while pid > 0 and len(above) < 50:
-        process = _from_proc(pid) if Path("/proc/self/stat").exists() else _from_ps(pid)
+        process = _process(pid)
         if process is None:
             break
         above.append(process)
         pid = process.parent
     return above
+
+
+def is_running(process: Process) -> bool:
+    """Return whether a process of this computer still runs: its id may be another's by now."""
+    now = _process(process.pid)
+    return now is not None and now.started == process.started
+
+
+def _process(pid: int) -> Process | None:
+    return _from_proc(pid) if Path("/proc/self/stat").exists() else _from_ps(pid)
 
 
 def _from_proc(pid: int) -> Process | None:
@@ -76,6 +86,8 @@ def _from_proc(pid: int) -> Process | None:
     # The name is in parentheses and may hold any character (man 5 proc_pid_stat).
     head, _, rest = text.rpartition(")")
     fields = rest.split()
+    if fields[0] == "Z":  # it has ended, and its parent has not asked how
+        return None
     return Process(pid, int(fields[1]), head.partition("(")[2], fields[19])
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from pathlib import Path
 
-from ..config.capture import Capture
+from ..config.capture import Capture, Firewall
 from ..config.mesh import MeshSettings, Package, is_sha256
 from ..config.problems import Problem, SettingsError
 from ..config.workload import WorkloadSettings
@@ -38,6 +38,7 @@ class JoinInputs:
     gateway_port: the gateway's port for machines.
     locality: where the machine is, as `region/zone`; "" where nobody says it.
     capture: what the machine has bypass its proxy, besides what its workload has.
+    firewall: the machine's setting; None: its workload's.
     """
 
     owner: Owner
@@ -51,6 +52,7 @@ class JoinInputs:
     gateway_port: int = XDS_PORT
     locality: str = ""
     capture: Capture = field(default_factory=Capture)
+    firewall: Firewall | None = None
 
 
 def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:
@@ -179,6 +181,7 @@ def bundle(inputs: JoinInputs) -> Bundle:
         package_sha256=package_digest(package),
         fail_closed=workload.fail_closed,
         exclusions=exclusions(workload.capture, inputs.capture),
+        firewall=inputs.firewall or workload.firewall,
         grace_s=inputs.facts.grace_s,
         gateway_port=inputs.gateway_port,
         locality=inputs.locality,

@@ -107,6 +107,7 @@ class Bundle:
     package_sha256: the package's SHA-256; "" reads it from `<package_url>.sha256`.
     exclusions: what bypasses the proxy of a sidecar; None: the default alone.
     fail_closed: whether captured ports are closed while nothing redirects them.
+    firewall: "manage" where firewalls of the machine are opened, else "report".
     grace_s: seconds from the agent's last connection until istiod removes the WorkloadEntry.
     locality: where the machine is, as `region/zone`; "" where nobody says it.
     confirm_s: seconds in which a second SSH connection must confirm that the join locks nobody out;
@@ -124,6 +125,7 @@ class Bundle:
     package_sha256: str = ""
     fail_closed: bool = False
     exclusions: Exclusions | None = field(default=None, metadata={"record": Exclusions})
+    firewall: str = "report"
     grace_s: int = DISCONNECT_GRACE
     gateway_port: int = XDS_PORT
     locality: str = ""

@@ -128,6 +128,10 @@ def overrides_env(bundle: Bundle) -> str:
         variables |= {"GATEWAY_HOST": bundle.gateway, "GATEWAY_PORT": str(bundle.gateway_port)}
     if bundle.fail_closed:
         variables["FAIL_CLOSED"] = "1"
+    if bundle.firewall != "report":
+        variables["FIREWALL"] = bundle.firewall
+    if bundle.role == "sidecar" and not owner.registration:
+        variables["HEALTH_CHECKED"] = "1"  # by the instance group
     if bundle.role == "router":
         variables["ISTIO_META_REQUESTED_NETWORK_VIEW"] = metadata["ISTIO_META_NETWORK"]
     return _environment(variables)

@@ -21,7 +21,7 @@ from typing import Any
 import pulumi
 
 from .. import commands, names, shell
-from ..config.capture import Capture
+from ..config.capture import Capture, Firewall
 from ..istio.workload import Workload
 from ..local import openssh
 from .bootstrap import JoinInputs, bundle
@@ -53,6 +53,7 @@ class MachineArgs:
     forget: whether nothing connects to the machine any more, also when it is removed.
     locality: where it is, as `region/zone`; "" where nobody says it.
     capture: what bypasses its proxy, besides what its workload has.
+    firewall: its setting; None: its workload's.
     """
 
     workload: Workload
@@ -64,6 +65,7 @@ class MachineArgs:
     forget: bool = False
     locality: str = ""
     capture: Capture = field(default_factory=Capture)
+    firewall: Firewall | None = None
 
 
 class Machine(pulumi.ComponentResource):
@@ -72,6 +74,7 @@ class Machine(pulumi.ComponentResource):
     host: the machine itself. address: its IP address. entry: the name of its WorkloadEntry.
     join: the resource that joins it; of a machine that is forgotten, its registration.
     revision: changes whenever the join ran again.
+    changes: changes whenever the join has to, and is there before it.
     """
 
     host: Host
@@ -81,6 +84,7 @@ class Machine(pulumi.ComponentResource):
     entry: pulumi.Output[str]
     join: pulumi.Resource
     revision: pulumi.Output[str]
+    changes: pulumi.Output[str]
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:machines:Machine", name, {}, opts)
@@ -98,7 +102,7 @@ class Machine(pulumi.ComponentResource):
         if host.host_key:
             key = commands.result(self._drain(host.host_key, []), host.host_key.module.Result)
             self._target = pulumi.Output.all(target=host.target, key=key).apply(_with_host_key)
-        self.join, self.revision = registration, registration.checked
+        self.join, self.revision, self.changes = registration, registration.checked, registration.checked
         if not args.forget:
             self.join, self.revision = self._join()
         if not host.host_key:
@@ -131,13 +135,13 @@ class Machine(pulumi.ComponentResource):
             root_certificate=mesh.root_certificate,
         ).apply(self._bundle)
         script = pulumi.Output.all(checked=registration.checked, script=joined.apply(_script_digest))
-        changes = script.apply(lambda values: f"{values['checked']} {self._args.rotation} {values['script']}".strip())
+        self.changes = script.apply(lambda values: f"{values['checked']} {self._args.rotation} {values['script']}".strip())
         inputs = {
             "access": self._cluster.access,
             "target": self._target,
             "bundle": joined,
             "entry": self.entry,
-            "changes": changes,
+            "changes": self.changes,
             "root_config_map": mesh.root_config_map,
         }
         timeout_s = JOIN_TIMEOUT_S + host.patience_s + self.workload.settings.confirm_within
@@ -192,6 +196,7 @@ class Machine(pulumi.ComponentResource):
                 gateway_port=self.workload.mesh.gateway_port,
                 locality=self._args.locality,
                 capture=self._args.capture,
+                firewall=self._args.firewall,
                 **others,
             )
         )

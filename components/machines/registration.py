@@ -30,8 +30,11 @@ from pulumi.runtime.rpc import UNKNOWN
 
 from ..local import cluster_access, scripting
 from ..local.cluster_access import ClusterAccess
+from ..plugin_process import end_with_cli
 from . import entries
 from .entries import Entry
+
+end_with_cli()
 
 LISTING_LIFE_S = 60
 """Seconds for which entries that were listed are good: one preview or update lists them once."""

@@ -57,16 +57,19 @@ def networks(stack: str, settings: Settings) -> Networks:
 def _google_networks(stack: str, settings: Settings) -> GoogleNetworks | None:
     if settings.google is None:
         return None
-    from .google.firewall import firewall_rules
+    from .google.firewall import firewall_rules, peerings, unmanaged_notes
     from .google.names import NETWORKS, vpcs, workloads_with_machines
     from .google.network import GoogleNetwork, GoogleNetworkArgs
 
+    for note in unmanaged_notes(stack, settings):
+        pulumi.log.info(note)
     args = GoogleNetworkArgs(
         stack=stack,
         settings=settings.google,
         vpcs=vpcs(settings),
         workloads=workloads_with_machines(settings),
         firewall_rules=firewall_rules(settings),
+        peerings=peerings(settings),
         cluster=settings.cluster if isinstance(settings.cluster, GkeCluster) else None,
     )
     return GoogleNetwork(NETWORKS, args).networks
@@ -216,7 +219,8 @@ def network_gateway(network: str, settings: Settings, networks: Networks, machin
 def instance_groups(
     settings: Settings, networks: Networks, workloads: Mapping[str, Workload], opts: pulumi.ResourceOptions
 ) -> Sequence[pulumi.Resource]:
-    """Create the instance groups of a stack and return what exists once their first machines have joined.
+    """Create the instance groups of a stack and return what exists once their first machines have
+    joined.
 
     opts: the options of what is in the cluster.
     """

@@ -2,34 +2,36 @@
 
 Each proof is a resource whose inputs are everything that could change the answer, so it runs again
 when something changed. Per workload one command runs beside Pulumi, then one on each machine over
-SSH. Gateways that are machines report last what passed through them.
+SSH. Gateways that are machines report last what passed through them. The pods that call are started
+beside the joins, by one command per service account.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
 import pulumi
+from pulumi.runtime.stack import ResourceRegistrationFailed
 from pulumi_command import local
 
-from .. import commands, shell
+from .. import commands, names, shell
 from ..config.workload import WorkloadSettings
 from ..istio import manifests
 from ..istio.control_plane import Mesh
 from ..istio.workload import Workload
 from ..machines.machine import Machine
+from ..mesh_facts import MeshFacts
 from ..names import CROSS_NETWORK_PORT, EASTWEST_GATEWAY, VERIFICATION, part_name, verification_job_name
 from ..platforms.gateway import Gateway
 from . import jobs, targets
-from .evidence import Entry, Evidence, merge, parse, with_paths
-from .scripts import verify_workload
-
-GatewayAddresses = pulumi.Output[dict[str, list[str]]]
-"""The addresses of each network's gateway, by network."""
-
+from .addressing import LISTENER_PORT
+from .evidence import Call, Entry, Evidence, merge, parse, with_paths
+from .scripts import calling_pods, verify_workload
+from .target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, call_variables
 
 TIMEOUT_S = 1800
 """Seconds for one verification beside Pulumi: more than the sum of the script's own limits."""
@@ -42,187 +44,299 @@ class VerifiedWorkload:
     workload: its objects in the cluster. machines: its machines.
     reachable_from_pods: whether pods can call it.
     strict: whether an answer to plaintext fails the verification. Else it is only reported.
+    mode: `fail` or `warn`, what a failed verification does to the update.
     min_group_size: how many machines its instance groups have at least.
+    group_networks: the networks of these.
     """
 
     workload: Workload
     machines: Sequence[Machine]
     reachable_from_pods: bool = True
     strict: bool = True
+    mode: Literal["fail", "warn"] = "fail"
     min_group_size: int = 0
+    group_networks: Sequence[str] = ()
+
+    @property
+    def is_called(self) -> bool:
+        """Whether pods call it to verify it."""
+        return self.reachable_from_pods and targets.is_called(self.workload.settings)
+
+    @property
+    def account(self) -> tuple[str, str]:
+        """The namespace and the name of its service account."""
+        return self.workload.settings.namespace, self.workload.settings.service_account_name
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerificationArgs:
     """What is verified, and how.
 
-    mesh: the mesh. mode: `fail` or `warn`, what a failed verification does to the update.
+    mesh: the mesh.
     workloads: what is verified. gateways: the gateways of networks other than the cluster's.
-    depends_on: what must exist before.
+    published: by network, what must exist before requests reach its gateway.
+    depends_on: what must exist before any verification.
     """
 
     mesh: Mesh
     workloads: Sequence[VerifiedWorkload]
-    mode: Literal["fail", "warn"] = "fail"
     gateways: Mapping[str, Gateway] = field(default_factory=dict)
+    published: Mapping[str, pulumi.Resource] = field(default_factory=dict)
     depends_on: Sequence[pulumi.Resource] = ()
 
 
 def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence]]:
-    """Verify workloads with their machines and return the evidence by workload."""
-    mesh = args.mesh
-    by_network = {
-        mesh.network: {EASTWEST_GATEWAY: mesh.gateway_ip},
-        **{network: gateway.addresses for network, gateway in args.gateways.items()},
-    }
-    addresses: GatewayAddresses = pulumi.Output.all(
-        **{network: pulumi.Output.all(*gateways.values()) for network, gateways in by_network.items()}
-    )
-    gateway_names = pulumi.Output.all(
-        *(address.apply(partial(_pair, name)) for gateways in by_network.values() for name, address in gateways.items())
-    )
+    """Verify workloads with their machines and return the evidence by workload.
+
+    What failed is a warning of the update, unless it fails the update.
+    """
+    plan = _Plan(args)
     evidence: dict[str, list[pulumi.Output[Evidence]]] = {}
     from_cluster: dict[str, local.Command] = {}
     for verified in args.workloads:
         settings = verified.workload.settings
         name = settings.name
-        from_cluster[name] = _from_cluster(verified, args, addresses)
+        from_cluster[name] = plan.from_cluster(verified)
         result = commands.result(from_cluster[name], Evidence)
         evidence[name] = [pulumi.Output.unsecret(result)]
         if targets.is_called(settings):
-            caller = _Caller(verified.workload, args, addresses, from_cluster[name])
-            evidence[name] += [_from_machine(machine, caller) for machine in verified.machines]
+            evidence[name] += [plan.from_machine(machine, verified, from_cluster[name]) for machine in verified.machines]
     for verified in args.workloads:
         settings = verified.workload.settings
         if settings.role == "router":
             evidence[settings.name] += [_on_gateway(machine, list(from_cluster.values())) for machine in verified.machines]
+    workloads = {verified.workload.settings.name: verified.workload for verified in args.workloads}
     return {
-        name: pulumi.Output.all(parts=pulumi.Output.all(*parts), names=gateway_names).apply(_evidence) for name, parts in evidence.items()
+        name: pulumi.Output.all(parts=pulumi.Output.all(*parts), names=plan.gateway_names).apply(partial(_evidence, workloads[name]))
+        for name, parts in evidence.items()
     }
 
 
-def _evidence(values: Mapping[str, Any]) -> Evidence:
-    return with_paths(merge(values["parts"]), dict(values["names"]), CROSS_NETWORK_PORT)
+def _evidence(workload: Workload, values: Mapping[str, Any]) -> Evidence:
+    """Return the evidence of a workload, and warn of what failed."""
+    evidence = with_paths(merge(values["parts"]), dict(filter(None, values["names"])), CROSS_NETWORK_PORT)
+    if not pulumi.runtime.is_dry_run():
+        failed = [call for call in evidence.calls if call.verdict == "failed"]
+        for text in dict.fromkeys(f"{call.cause}{_look(call)}" for call in failed):
+            pulumi.log.warn(f"workload {workload.settings.name}: {text}", workload)
+    return evidence
+
+
+def _look(call: Call) -> str:
+    return f"; look at {call.object}" if call.object and call.object not in call.cause else ""
 
 
 def _on_gateway(machine: Machine, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:
     """Have a gateway's machine report what it passed on."""
     variables = shell.assignments({"GATEWAY_NAME": machine.pulumi_resource_name})
-    return machine.verify("verification/gateway-stats", variables, depends_on).apply(parse)
+    proof = machine.verify("verification/gateway-stats", variables, depends_on).apply(parse)
+    return _unless_missing(machine, proof)
+
+
+def _unless_missing(machine: Machine, proof: pulumi.Output[Evidence]) -> pulumi.Output[Evidence]:
+    """Return what a machine has shown; nothing where its join failed in this update."""
+    joined = machine.revision.apply(lambda _: True).recover(partial(_left_out, False))
+    return joined.apply(lambda is_joined: proof if is_joined else Evidence())
+
+
+def _left_out(value: Any, error: Exception) -> Any:
+    """Stand in for the outputs of a resource that failed, in an update that goes on without it.
+
+    Raises everything else.
+    """
+    if not isinstance(error, ResourceRegistrationFailed):
+        raise error
+    return value
+
+
+def _digest(text: str) -> str:
+    """Return what text is compared by: a state holds each input twice."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _pair(name: str, address: str) -> tuple[str, str]:
     return address, name
 
 
-def _from_cluster(verified: VerifiedWorkload, args: VerificationArgs, gateways: GatewayAddresses) -> local.Command:
-    """Wait until the entries are healthy, then have a pod call every machine that pods can call."""
-    mesh, settings = args.mesh, verified.workload.settings
-    machines = {machine.pulumi_resource_name: machine for machine in verified.machines}
+class _Plan:
+    """What all verifications of a program share."""
 
-    def payload(values: Mapping[str, Any]) -> verify_workload.Payload:
+    def __init__(self, args: VerificationArgs) -> None:
+        self._args, self._mesh = args, args.mesh
+        addresses = {network: gateway.addresses for network, gateway in args.gateways.items()}
+        self._gateways: Mapping[str, Mapping[str, pulumi.Output[str]]] = {
+            args.mesh.network: {EASTWEST_GATEWAY: args.mesh.gateway_ip},
+            **addresses,
+        }
+        self.gateway_names = pulumi.Output.all(
+            *(
+                address.apply(partial(_pair, name)).recover(partial(_left_out, None))
+                for gateways in self._gateways.values()
+                for name, address in gateways.items()
+            )
+        )
+        accounts: dict[tuple[str, str], list[VerifiedWorkload]] = {}
+        for verified in args.workloads:
+            if verified.is_called:
+                accounts.setdefault(verified.account, []).append(verified)
+        self._callers = {account: self._start_callers(account, group) for account, group in accounts.items()}
+
+    def _start_callers(self, account: tuple[str, str], group: Sequence[VerifiedWorkload]) -> pulumi.Resource:
+        """Start the pods that call as a service account, beside the joins.
+
+        Its inputs change whenever those of a verification will, and none of them is known by a join
+        alone.
+        """
+        mesh = self._mesh
+        settings = pulumi.Output.all(*(verified.workload.effective_settings for verified in group))
+
+        def payload(values: Mapping[str, Any]) -> calling_pods.Payload:
+            called = [jobs.Called(each, values["facts"]) for each in values["settings"]]
+            return calling_pods.Payload(values["access"], jobs.pair(verification_job_name(account[1]), called))
+
+        inputs = pulumi.Output.all(access=mesh.cluster.access, settings=settings, facts=mesh.facts)
+        changes = {verified.workload.settings.name: self._changes(verified, self._joins(verified)) for verified in group}
+        resources = [resource for verified in group for resource in verified.workload.identity_resources]
+        return commands.local_command(
+            mesh.child_name(names.callers_resource_name(*account)),
+            commands.Script(calling_pods, inputs.apply(payload)),
+            pulumi.ResourceOptions(parent=mesh, depends_on=resources),
+            options=commands.CommandOptions(
+                converges=True,
+                changes=pulumi.Output.json_dumps(changes).apply(_digest),
+                timeout_s=TIMEOUT_S,
+            ),
+        )
+
+    @staticmethod
+    def _joins(verified: VerifiedWorkload) -> Mapping[str, Any]:
+        """Return what changes when a machine's join will run."""
+        return {machine.pulumi_resource_name: machine.changes.recover(partial(_left_out, "")) for machine in verified.machines}
+
+    def _networks(self, verified: VerifiedWorkload) -> list[str]:
+        """Return the other networks that calls of a workload lead to."""
+        used = {*(machine.network for machine in verified.machines), *verified.group_networks}
+        return sorted(used - {self._mesh.network})
+
+    def _gateway(self, network: str) -> pulumi.Output[list[str]]:
+        """Return the addresses of a network's gateway; none where it failed in this update."""
+        published = self._args.published.get(network)
+        ready = [published.urn] if published else []
+        addresses = pulumi.Output.all(*self._gateways[network].values())
+        reached = pulumi.Output.all(addresses, *ready).apply(lambda values: values[0])
+        return reached.recover(partial(_left_out, []))
+
+    def _paths(self, verified: VerifiedWorkload) -> Mapping[str, pulumi.Output[list[str]]]:
+        """Return the addresses of the gateways on the paths of calls, by network."""
+        others = self._networks(verified)
+        networks = [*([self._mesh.network] if others else ()), *others]
+        return {network: self._gateway(network) for network in networks if network in self._gateways}
+
+    def _changes(self, verified: VerifiedWorkload, joined: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what could change the answer and is in no payload."""
+        workload, mesh = verified.workload, self._mesh
+        objects = mesh.facts.apply(lambda facts: [*workload.callees(facts), mesh.settings.version])
+        return {
+            "joined": joined,
+            "gateways": self._paths(verified),
+            "objects": pulumi.Output.json_dumps([objects, workload.existing_services]).apply(_digest),
+            "scripts": _digest("".join(map(commands.body_digest, (CALL_SCRIPT, PLAINTEXT_SCRIPT)))),
+        }
+
+    def from_cluster(self, verified: VerifiedWorkload) -> local.Command:
+        """Wait until the entries are healthy, then have a pod call every endpoint that pods can call."""
+        workload, mesh = verified.workload, self._mesh
+        machines = {
+            machine.pulumi_resource_name: pulumi.Output.all(entry=machine.entry, address=machine.address, joined=machine.revision).recover(
+                partial(_left_out, None)
+            )
+            for machine in verified.machines
+        }
+        others = {network: mesh.network_name(network) for network in self._networks(verified) if network in self._gateways}
+        inputs = {
+            "access": mesh.cluster.access,
+            "workload": workload.effective_settings,
+            "machines": machines,
+            "gateways": self._paths(verified),
+            "network_names": others,
+            "facts": mesh.facts,
+        }
+        revisions = {name: values.apply(lambda each: each["joined"] if each else "") for name, values in machines.items()}
+        callers = self._callers.get(verified.account) if verified.is_called else None
+        return commands.local_command(
+            part_name(workload.pulumi_resource_name, VERIFICATION),
+            commands.Script(verify_workload, pulumi.Output.all(**inputs).apply(partial(self._payload, verified))),
+            pulumi.ResourceOptions(
+                parent=workload,
+                depends_on=[*workload.all_resources, *self._args.depends_on, *([callers] if callers else [])],
+            ),
+            options=commands.CommandOptions(
+                converges=True,
+                changes=pulumi.Output.json_dumps(self._changes(verified, revisions)),
+                timeout_s=TIMEOUT_S,
+            ),
+        )
+
+    def _payload(self, verified: VerifiedWorkload, values: Mapping[str, Any]) -> verify_workload.Payload:
         settings: WorkloadSettings = values["workload"]
-        target = targets.probe_target(settings)
-        port = target[2] if target else settings.probe.port
-        expected = [
-            endpoint
-            for machine, address in values["addresses"].items()
-            for endpoint in targets.expected_endpoints(mesh.network, machines[machine].network, address, port, values["gateways"])
-        ]
-        caller, called = f"Job {verification_job_name(settings.name)}", target and verified.reachable_from_pods
-        in_mesh = jobs.Called(settings, values["facts"])
-        text = jobs.call_script(in_mesh, caller=caller, mode="fail", wanted=expected)
-        plaintext = jobs.plaintext_probe_script(in_mesh, expected)
+        facts: MeshFacts = values["facts"]
+        called = jobs.Called(settings, facts)
+        port, machines = settings.verified_port, values["machines"]
+        number = port.target if port else settings.probe.port
+        joined = {name: each for name, each in machines.items() if each}
+        shared = verification_job_name(settings.service_account_name)
+        gateways = {mesh_name: values["gateways"][network] for network, mesh_name in values["network_names"].items()}
         return verify_workload.Payload(
             access=values["access"],
             workload=settings.name,
             namespace=settings.namespace,
-            entries=tuple(
-                Entry(machine, values["entries"][machine], f"{address}:{port}") for machine, address in values["addresses"].items()
-            ),
+            entries=tuple(Entry(name, each["entry"], f"{each['address']}:{number}") for name, each in joined.items()),
+            missing=tuple(name for name, each in machines.items() if not each),
+            closed=tuple(network for network, addresses in gateways.items() if not addresses),
             group_size=verified.min_group_size,
-            port=port,
             selector=manifests.pod_labels(settings),
-            job=jobs.caller_job(in_mesh, text) if called else None,
-            plaintext_job=jobs.caller_job(in_mesh, plaintext, inside=False),
-            endpoints_mark=targets.POD_ENDPOINTS,
+            port=number,
+            target=jobs.target(called, verified.mode) if verified.is_called else None,
+            caller=Caller(f"Job {shared}", self._mesh.network, targets.CALL_TIMEOUT_S, LISTENER_PORT),
+            network=facts.network,
+            gateways={name: tuple(f"{address}:{CROSS_NETWORK_PORT}" for address in each) for name, each in gateways.items()},
+            pair=jobs.pair(names.lone_verification_job_name(settings.name), [called]),
+            shared=shared,
             strict=verified.strict,
-            warn_only=args.mode == "warn",
+            warn_only=verified.mode == "warn",
             timeout_s=targets.TIMEOUT_S,
         )
 
-    inputs = {
-        "access": mesh.cluster.access,
-        "workload": verified.workload.effective_settings,
-        "entries": {machine_name: machine.entry for machine_name, machine in machines.items()},
-        "addresses": {machine_name: machine.address for machine_name, machine in machines.items()},
-        "gateways": gateways,
-        "facts": mesh.facts,
-    }
-    # What could change the answer and is not in the script itself.
-    objects = mesh.facts.apply(
-        lambda facts: (
-            manifests.deployment(settings, facts),
-            manifests.services(settings),
-            manifests.workload_group(settings, ""),
-            mesh.settings.version,
+    def from_machine(self, machine: Machine, verified: VerifiedWorkload, after: pulumi.Resource) -> pulumi.Output[Evidence]:
+        """Have a machine call a pod, and prove that the machine itself was called.
+
+        The first is left out where the program runs no pods of the workload, the second where pods
+        cannot call the machine. after: what calls the machine.
+        """
+        workload, mesh = verified.workload, self._mesh
+        is_near = machine.network == mesh.network
+        pods = workload.settings.pods
+        replicas = pods.replicas if pods else 0
+
+        def variables(values: Mapping[str, Any]) -> str:
+            called = jobs.Called(values["workload"], values["facts"])
+            target, port = jobs.target(called, verified.mode), called.workload.verified_port
+            if target is None or port is None:
+                return shell.assignments(call_variables(caller, None))
+            if replicas and is_near:
+                target = replace(target, ranges=(mesh.cluster.pod_cidr,))
+            elif replicas:
+                gateways = tuple(f"{address}:{CROSS_NETWORK_PORT}" for address in values["gateway"])
+                target = replace(target, gateways=gateways, remote=replicas)
+            is_called = verified.is_called and machine.network in self._gateways
+            inbound = {port.target: port.protocol} if is_called else {}
+            return shell.assignments(call_variables(caller, target, inbound))
+
+        caller = Caller(f"machine {machine.pulumi_resource_name}", machine.network, targets.CALL_TIMEOUT_S)
+        inputs = pulumi.Output.all(
+            workload=workload.effective_settings,
+            facts=mesh.facts,
+            gateway=[] if is_near else self._gateway(mesh.network),
         )
-    )
-    changes = {
-        "joined": {machine_name: machine.revision for machine_name, machine in machines.items()},
-        "gateways": gateways,
-        "objects": pulumi.Output.json_dumps(objects),
-        **({"existing": verified.workload.existing_services} if settings.existing_services else {}),
-    }
-    return commands.local_command(
-        part_name(verified.workload.pulumi_resource_name, VERIFICATION),
-        commands.Script(verify_workload, pulumi.Output.all(**inputs).apply(payload)),
-        pulumi.ResourceOptions(
-            parent=verified.workload,
-            depends_on=[*verified.workload.all_resources, *args.depends_on],
-        ),
-        options=commands.CommandOptions(converges=True, changes=pulumi.Output.json_dumps(changes), timeout_s=TIMEOUT_S),
-    )
-
-
-@dataclass(frozen=True)
-class _Caller:
-    """What machines of a workload call, and when.
-
-    workload: its objects in the cluster. args: what is verified.
-    gateways: the addresses of each network's gateway.
-    from_cluster: the command that calls the machines from the cluster; it runs before.
-    """
-
-    workload: Workload
-    args: VerificationArgs
-    gateways: GatewayAddresses
-    from_cluster: local.Command
-
-
-def _from_machine(machine: Machine, caller: _Caller) -> pulumi.Output[Evidence]:
-    """Have a machine call a pod, and prove that the machine itself was called.
-
-    The first is left out where the program runs no pods of the workload, the second where pods
-    cannot call the machine.
-    """
-    settings, args = caller.workload.settings, caller.args
-    pods_network = args.mesh.network
-    with_pods = bool(settings.pods and settings.pods.replicas)
-    in_pods_network = machine.network == pods_network
-
-    def variables(values: Mapping[str, Any]) -> str:
-        addresses: dict[str, list[str]] = values["gateways"]
-        through_gateway = with_pods and not in_pods_network
-        text = jobs.call_variables(
-            jobs.Called(values["workload"], values["facts"]),
-            caller=f"machine {machine.pulumi_resource_name}",
-            mode=args.mode,
-            wanted=targets.expected_endpoints(machine.network, pods_network, "", 0, addresses) if through_gateway else [],
-            ranges=[args.mesh.cluster.pod_cidr] if with_pods and in_pods_network else [],
-            answered=machine.network in addresses,
-        )
-        return shell.assignments(text)
-
-    inputs = pulumi.Output.all(gateways=caller.gateways, workload=caller.workload.effective_settings, facts=args.mesh.facts)
-    return machine.verify(jobs.CALL_SCRIPT, inputs.apply(variables), [caller.from_cluster]).apply(parse)
+        proof = machine.verify(CALL_SCRIPT, inputs.apply(variables), [after]).apply(parse)
+        return _unless_missing(machine, proof)

@@ -5,9 +5,10 @@ Pure, and of the standard library alone: scripts that run beside Pulumi import i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 from ..config.addresses import is_address
 
@@ -42,31 +43,46 @@ class Pod:
 
 @dataclass(frozen=True)
 class Call:
-    """Calls from one caller to one endpoint.
+    """What one caller has shown of one endpoint of a Service, or of the Service.
 
-    caller: a machine or a Job.
-    caller_identity, identity: SPIFFE IDs of both ends.
-    service: `host:port` of the Service.
-    endpoint: `address:port` that Envoy connected to.
-    answers: how many were answered.
+    service, port, protocol: what was called: FQDN, port of the Service, `http` to `tls`.
+    caller, caller_identity: a machine or a Job, and its SPIFFE ID.
+    network: the caller's.
+    endpoint: `address:port`; "" where a row is of the Service, by its name.
+    how: "addressed" where the caller named the endpoint, "by-chance" where a proxy chose it.
     path: "direct", or "through" a gateway.
+    calls, answers: how many were made, and how many of them are proof.
+    status: how often each status was returned; that of gRPC for gRPC.
+    peer: the SPIFFE ID that the endpoint's certificate had to have.
+    kind: what `answers` counts: "response"s, connections that stayed "open", those whose peer sent
+        "bytes", or requests and connections by the callee's own "counter".
+    machine: the machine of the stack that the endpoint is, if it is one.
+    verdict: "proved" or "failed". cause: why it failed. object: what to look at then.
     """
 
-    caller: str
-    caller_identity: str
-    service: str
-    endpoint: str
-    identity: str
-    answers: int
+    service: str = ""
+    port: int = 0
+    protocol: str = ""
+    caller: str = ""
+    caller_identity: str = ""
+    network: str = ""
+    endpoint: str = ""
+    how: str = "addressed"
     path: str = "direct"
+    calls: int = 0
+    answers: int = 0
+    status: Mapping[str, int] = field(default_factory=dict)
+    peer: str = ""
+    kind: str = "response"
+    machine: str = ""
+    verdict: str = "proved"
+    cause: str = ""
+    object: str = ""
 
 
-@dataclass(frozen=True)
-class Inbound:
-    """Calls that reached a machine, by Envoy's counter there."""
-
-    machine: str
-    requests: int
+def is_path(row: Mapping[str, object]) -> bool:
+    """Return whether a row of `calls`, as a stack's output has it, is an answer to its caller."""
+    return bool(row["endpoint"]) and row["verdict"] == "proved" and row["kind"] != "counter"
 
 
 @dataclass(frozen=True)
@@ -97,7 +113,6 @@ class Evidence:
     entries: tuple[Entry, ...] = field(default=(), metadata={"record": Entry})
     pods: tuple[Pod, ...] = field(default=(), metadata={"record": Pod})
     calls: tuple[Call, ...] = field(default=(), metadata={"record": Call})
-    inbound: tuple[Inbound, ...] = field(default=(), metadata={"record": Inbound})
     gateway_traffic: tuple[GatewayTraffic, ...] = field(
         default=(),
         metadata={"record": GatewayTraffic},
@@ -131,30 +146,47 @@ def with_paths(evidence: Evidence, gateways: Mapping[str, str], gateway_port: in
     return replace(evidence, calls=tuple(replace(call, path=path(call)) for call in evidence.calls))
 
 
-def _machine(caller: str) -> str:
-    return caller[len("machine ") :] if caller.startswith("machine ") else caller
-
-
-# What scripts on machines and in pods print: a kind, then one value per field, tab-separated.
-_LINES: Mapping[str, tuple[str, Callable[..., Any], tuple[Callable[[str], Any], ...]]] = {
-    "call": ("calls", Call, (str, str, str, str, str, int)),
-    "answered": ("inbound", Inbound, (_machine, int)),
-    "carried": ("gateway_traffic", GatewayTraffic, (str, str, str, int)),
-    "outside": ("plaintext", Plaintext, (str, str)),
-}
-
-
 def parse(text: str) -> Evidence:
     """Return the evidence in what a script on a machine or in a pod printed.
 
-    Lines of other programs, which share the output, are left out.
+    Each of its lines is a JSON object with one key, a field of `Evidence`, and one record of it:
+    `{"calls": {"endpoint": "10.1.0.5:8080", ...}}`. Lines of other programs, which share the
+    output, are left out.
     """
     columns: dict[str, list[Any]] = {}
     for line in text.splitlines():
-        kind, *values = line.split("\t")
-        name, record, types = _LINES.get(kind, ("", None, ()))
-        if record is None or len(values) != len(types):
-            continue
-        typed = [convert(values[index]) for index, convert in enumerate(types)]
-        columns.setdefault(name, []).append(record(*typed))
+        if row := _row(line):
+            columns.setdefault(row[0], []).append(row[1])
     return Evidence(**{name: tuple(records) for name, records in columns.items()})
+
+
+def _row(line: str) -> tuple[str, Any] | None:
+    """Return a column of `Evidence` and a record of it; None for a line that is none."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or len(value) != 1:
+        return None
+    ((name, values),) = value.items()
+    record = _RECORDS.get(name)
+    if record is None or not isinstance(values, dict):
+        return None
+    types = _TYPES[record]
+    if any(type(values[key]) is not types.get(key) for key in values):
+        return None
+    try:
+        return name, record(**values)
+    except TypeError:  # a field is missing
+        return None
+
+
+_RECORDS: Mapping[str, type] = {column.name: column.metadata["record"] for column in fields(Evidence)}
+
+
+def _plain(hint: Any) -> type:
+    return hint if isinstance(hint, type) else dict
+
+
+_TYPES = {record: {name: _plain(hint) for name, hint in get_type_hints(record).items()} for record in _RECORDS.values()}
+"""The type of each field as JSON has it; a mapping is a dict."""

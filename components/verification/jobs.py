@@ -1,27 +1,33 @@
-"""The scripts and Jobs that verify a workload."""
+"""What verifications call, and the Jobs whose pods call it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .. import names, shell
-from ..config.workload import WorkloadSettings
+from .. import names
+from ..config.workload import HTTP_PROTOCOLS, OfferedPort, WorkloadSettings
 from ..istio.manifests import RESTRICTED_POD, image_pull_secrets, restricted_container
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
-from . import targets
-from .targets import POD_ENDPOINTS, TIMEOUT_S
+from ..names import REVISION_LABEL
+from .addressing import Destination, pod_annotations
+from .scripts.calling_pods import Pair
+from .target import Target
 
-CALL_SCRIPT = "verification/call-service"
-"""The script that calls a workload from inside the mesh; `call_variables` stand before it."""
+DEFAULT_STATUSES = ("200-399",)
+"""The statuses of HTTP that pass where a workload states none."""
 _NOBODY = 65534
 """The user of a Job's container: the image's is root. Only the proxy's user bypasses the sidecar."""
+_LIFETIME_S = 7200
+"""Seconds that the pods run at most: joins may wait for slots. What ends them is elsewhere."""
+# It ends at once when it is told to, as no other process of the pod does.
+_WAIT = "trap exit TERM; sleep infinity & wait"
 
 
 @dataclass(frozen=True)
 class Called:
-    """What is called: a workload in a mesh."""
+    """What is called: a workload in a mesh, with the ports that its Services have."""
 
     workload: WorkloadSettings
     facts: MeshFacts
@@ -30,90 +36,100 @@ class Called:
         """Return the DNS name of one of its Services."""
         return names.service_host(service, self.workload.namespace, self.facts.cluster_domain)
 
+    @property
+    def identity(self) -> str:
+        """The SPIFFE ID that must answer."""
+        return self.facts.spiffe_id(self.workload.namespace, self.workload.service_account_name)
 
-def call_variables(
-    called: Called,
-    *,
-    caller: str,
-    mode: str,
-    wanted: Sequence[str] = (),
-    ranges: Sequence[str] = (),
-    answered: bool = False,
-) -> dict[str, str | int]:
-    """Return the variables of `CALL_SCRIPT`: it calls until the endpoints `wanted`, and one in `ranges` if given, have answered.
 
-    With `answered` the caller, a machine of the workload, must have been called itself.
+def target(called: Called, mode: str) -> Target | None:
+    """Return what callers of a workload call, without its endpoints; None if no Service leads there."""
+    workload, port = called.workload, called.workload.verified_port
+    if port is None:
+        return None
+    is_http = _protocol(called, port) in HTTP_PROTOCOLS
+    return Target(
+        service=called.host(port.service),
+        port=port.port,
+        protocol=_protocol(called, port),
+        headers=tuple(f"{name}: {value}" for name, value in workload.verified_headers.items()) if is_http else (),
+        path=workload.verified_path if is_http else "",
+        expect=(tuple(workload.verify.expect_status) or DEFAULT_STATUSES) if is_http else (),
+        timeout_s=workload.verify.timeout,
+        mode=mode,
+        identity=called.identity,
+    )
+
+
+def _protocol(called: Called, port: OfferedPort) -> str:
+    return "tls" if called.workload.ends_tls else port.protocol
+
+
+def _destination(called: Called, port: OfferedPort) -> Destination:
+    return Destination(called.host(port.service), port.port, _protocol(called, port), called.identity, called.workload.verify.timeout)
+
+
+def pair(name: str, called: Sequence[Called]) -> Pair:
+    """Return the Jobs that call workloads of one service account.
+
+    name: how their names begin. called: the workloads, at least one.
     """
-    workload = called.workload
-    service, port, target = targets.probe_target(workload) or ("", 0, 0)
-    probed = workload.probe.http if workload.probe.port == target else None
-    if probed and probed.scheme == "HTTPS":
-        probed = None  # Envoy passes on the TLS of the application, so it sees connections alone
-    headers = [f"{name}: {value}" for name, value in probed.headers.items() if name.lower() != "host"] if probed else []
-    return {
-        "CALLER": caller,
-        "MODE": mode,
-        "HOST": called.host(service),
-        "PORT": port,
-        "URL_PATH": probed.path if probed else "",
-        "HEADERS": "\n".join(headers),
-        "IDENTITY": called.facts.spiffe_id(workload.namespace, workload.service_account_name),
-        "EXPECTED": " ".join(dict.fromkeys(wanted)),
-        "CIDRS": " ".join(ranges),
-        "TIMEOUT_S": TIMEOUT_S // 2,
-        "INBOUND_PORT": target if answered else "",
-    }
+    ports = [(each, each.workload.verified_port) for each in called]
+    destinations = [_destination(each, port) for each, port in ports if port is not None]
+    namespace = called[0].workload.namespace
+    return Pair(name, namespace, _job(name, called, destinations), _job(name, called, None))
 
 
-def call_script(called: Called, *, caller: str, mode: str, wanted: Sequence[str] = (), ranges: Sequence[str] = ()) -> str:
-    """Return `CALL_SCRIPT` with its variables, for a pod."""
-    return shell.remote_script(CALL_SCRIPT, call_variables(called, caller=caller, mode=mode, wanted=wanted, ranges=ranges))
+def _job(name: str, called: Sequence[Called], destinations: Sequence[Destination] | None) -> Manifest:
+    """Return a Job whose pod waits for scripts to run; its image is the mesh's proxy, which every node has.
 
+    destinations: what the pod calls, with a sidecar and as the workloads' own service account; None
+        for a pod outside the mesh, which has neither.
 
-def plaintext_probe_script(called: Called, endpoints: Sequence[str]) -> str:
-    """The script that calls `endpoints` (and, where `PODS` stands in it, those of the pods) from outside the mesh."""
-    service, port, _ = targets.probe_target(called.workload) or ("", 0, 0)
-    variables: dict[str, str | int] = {
-        "ENDPOINTS": " ".join([*dict.fromkeys(endpoints), POD_ENDPOINTS]),
-        "SNI": f"outbound_.{port}_._.{called.host(service)}",
-    }
-    return shell.remote_script("verification/plaintext-probe", variables)
-
-
-def caller_job(called: Called, text: str, inside: bool = True) -> Manifest:
-    """A Job that runs `text` in a pod with a sidecar, as the workload's own service account; its image is the mesh's proxy, which every node has.
-
-    Its labels keep it out of every Service; it goes by itself five minutes after its end. One that is not `inside` the mesh has neither sidecar
-    nor service account.
+    Its labels keep it out of every Service. The label for injection is one of the pod: annotations
+    are not seen where the namespace has no label (istio/istio: the webhook's `objectSelector`).
     """
-    workload, facts = called.workload, called.facts
-    name = names.verification_job_name(workload.name)
-    labels = {"app": name, "app.kubernetes.io/managed-by": names.PROJECT}
+    first, facts = called[0].workload, called[0].facts
+    labels = {"app": name, names.MANAGED_BY_LABEL: names.PROJECT}
+    inside = destinations is not None
+    injection = {"sidecar.istio.io/inject": str(inside).lower()}
+    if inside and REVISION_LABEL in facts.injection_labels:
+        injection[REVISION_LABEL] = facts.injection_labels[REVISION_LABEL]
     container = {
         "name": "calls",
         "image": facts.proxy_image,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["bash", "-c", text],
+        "command": ["bash", "-c", _WAIT],
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}},
         "securityContext": restricted_container(_NOBODY),
     }
-    account = {"serviceAccountName": workload.service_account_name} if inside else {"automountServiceAccountToken": False}
+    account = {"serviceAccountName": first.service_account_name} if inside else {"automountServiceAccountToken": False}
+    secrets = [secret for each in called for secret in each.workload.image_pull_secrets]
     pod = {
         "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 1,
         **account,
-        **image_pull_secrets(workload, facts),
+        **image_pull_secrets(first.model_copy(update={"image_pull_secrets": tuple(secrets)}), facts),
         "securityContext": RESTRICTED_POD,
         "containers": [container],
+    }
+    metadata = {
+        "labels": {**labels, **injection},
+        **({"annotations": pod_annotations(destinations)} if destinations is not None else {}),
     }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"generateName": f"{name}-", "namespace": workload.namespace, "labels": labels},
+        "metadata": {
+            "namespace": first.namespace,
+            "labels": labels,
+            "annotations": {names.CALLED_ANNOTATION: ",".join(each.workload.name for each in called)},
+        },
         "spec": {
             "backoffLimit": 0,
-            "activeDeadlineSeconds": 120,
-            "ttlSecondsAfterFinished": 300,
-            "template": {"metadata": {"labels": labels, "annotations": {"sidecar.istio.io/inject": str(inside).lower()}}, "spec": pod},
+            "activeDeadlineSeconds": _LIFETIME_S,
+            "ttlSecondsAfterFinished": 60,
+            "template": {"metadata": metadata, "spec": pod},
         },
     }

@@ -1,41 +1,15 @@
-"""What a verification calls, and which endpoints must answer."""
+"""Whether a workload is called, and how long its verification waits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from ..config.workload import WorkloadSettings
-from ..names import CROSS_NETWORK_PORT
 
-POD_ENDPOINTS = "PODS-OF-THE-WORKLOAD"
-"""Stands for the pods' endpoints, which only the cluster knows, until the script that verifies fills them in."""
-TIMEOUT_S = 60  # seconds to wait for an entry's health, and for endpoints to answer
+TIMEOUT_S = 60
+"""Seconds to wait for the health of entries."""
+CALL_TIMEOUT_S = 30
+"""Seconds until endpoints must have answered."""
 
 
 def is_called(workload: WorkloadSettings) -> bool:
     """Return whether clients reach the workload's machines by a Service: by one with a cluster IP."""
     return any(not service.headless for service in workload.services.values())
-
-
-def probe_target(workload: WorkloadSettings) -> tuple[str, int, int] | None:
-    """What is called: Service, its port, and the endpoints' port. The probe's port, or the first that any Service offers; None if none does.
-
-    The cluster's DNS has no machines for headless Services.
-    """
-    offers = [
-        (service, port, workload.ports[name])
-        for service, spec in workload.services.items()
-        if not spec.headless
-        for name, port in spec.ports.items()
-    ]
-    return next((offer for offer in offers if offer[2] == workload.probe.port), offers[0] if offers else None)
-
-
-def expected_endpoints(viewer: str, network: str, address: str, port: int, gateways: Mapping[str, Sequence[str]]) -> list[str]:
-    """The endpoints under which callers in the network `viewer` see a machine of `network`: itself, its network's gateways, or none.
-
-    `gateways` are addresses by network. As istiod filters endpoints (istio/istio: pilot/pkg/xds/endpoints/ep_filters.go).
-    """
-    if viewer == network:
-        return [f"{address}:{port}"]
-    return [f"{gateway}:{CROSS_NETWORK_PORT}" for gateway in gateways.get(network, ())]

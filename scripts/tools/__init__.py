@@ -5,7 +5,7 @@
 - `mock_engine`: runs the program in the tool's process, without an engine.
 - `lab`: the lab; `lab.offline` builds from package registries what the machine does not have.
 - `standins`: Pulumi plugins for the lab alone; imported by `lab.plugins` and by nothing else.
-- `devtools`: test runner, schema and reference pages, benchmark, mutations.
+- `devtools`: test runner, schema and reference pages, benchmark, mutations, newer releases of pins.
 - `launch`, `venv`: run a tool in the project's virtual environment.
 
 Inside one of these packages imports are relative; from one to another they begin with `tools`.

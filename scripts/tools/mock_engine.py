@@ -19,7 +19,8 @@ from pulumi.runtime import mocks
 
 from tools import ROOT
 
-# Pulumi's marks in serialized properties (sdk/python/lib/pulumi/runtime/rpc.py, _special_secret_sig).
+# Pulumi's marks in serialized properties (sdk/python/lib/pulumi/runtime/rpc.py,
+# _special_secret_sig).
 SIGNATURE, SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
 
 
@@ -41,7 +42,9 @@ MAIN = Program(ROOT / "__main__.py", yaml.safe_load((ROOT / "Pulumi.yaml").read_
 
 @dataclass(frozen=True)
 class Node:
-    """One requested resource. Inputs and state are plain, secrets as {"secret": value}; `dependencies` are names."""
+    """One requested resource. Inputs and state are plain, secrets as {"secret": value};
+    `dependencies` are names.
+    """
 
     type: str
     name: str
@@ -53,10 +56,14 @@ class Node:
     provider: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     """The options that are not at their defaults, by their names in Python."""
+    id: str = ""
+    """What the provider calls it; empty in a preview."""
 
 
 class Recorder(mocks.MockMonitor):
-    """A monitor that records all requests, and makes additional secret outputs secret, as the engine does."""
+    """A monitor that records all requests, and makes additional secret outputs secret, as the
+    engine does.
+    """
 
     def __init__(self, answers: mocks.Mocks) -> None:
         super().__init__(answers)
@@ -80,6 +87,7 @@ class Recorder(mocks.MockMonitor):
             tuple(sorted(_name(urn) for urn in edges)),
             _name(request.provider.rpartition("::")[0]),
             _options(request),
+            response.id,
         )
         self.nodes.append(node)
         return response
@@ -111,7 +119,9 @@ def _options(request: Any) -> dict[str, Any]:
 
 
 def _alias(alias: Any) -> dict[str, Any]:
-    """Return the parts of a URN that an alias replaces, a parent by its name; none for aliases of the SDKs, which replace types."""
+    """Return the parts of a URN that an alias replaces, a parent by its name; none for aliases
+    of the SDKs, which replace types.
+    """
     spec = alias.spec
     parts = {"urn": alias.urn, "name": spec.name, "type": spec.type, "parent": _name(spec.parentUrn), "noParent": spec.noParent}
     former = {name: value for name, value in parts.items() if value}

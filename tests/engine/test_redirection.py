@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import Host, started_host
+from tests.support.host import ADDRESS, CONTAINER, Host, answer_of, started_host
 from tests.support.scripts import add_program
 from tests.support.waiting import wait_until
 
@@ -226,6 +226,19 @@ def test_hosts_whose_programs_name_no_backend_are_repaired_and_cleaned(bare_host
 
 
 @pytest.mark.parametrize("backend", ["nft", "legacy"])
+def test_rules_stay_in_the_backend_of_the_hosts_iptables(bare_host: Host, tmp_path: Path, backend: str) -> None:
+    """Docker's rules are there. `istio-iptables` alone moves to legacy iptables once its own first run has made a table of it."""
+    agent = re.sub(r"--force-iptables-binary \w+", "", (bare_host.root / "bin" / "pilot-agent").read_text())
+    add_program(tmp_path, "pilot-agent", agent.partition("\n")[2])
+    add_program(tmp_path, "iptables", f'exec iptables-{backend} "$@"')
+    bare_host.environment["PATH"] = f"{tmp_path}:/usr/sbin:/usr/bin:/sbin:/bin"
+    for _ in range(2):
+        bare_host.run(f"AGENT={tmp_path}/pilot-agent; locked turn_off; locked turn_on")
+        assert {rule.split()[0] for rule in istio(bare_host)} <= {f"iptables-{backend}", f"ip6tables-{backend}"}
+        assert bare_host.answer() == "agent"
+
+
+@pytest.mark.parametrize("backend", ["nft", "legacy"])
 def test_ipv6_is_repaired_too(tmp_path: Path, backend: str) -> None:
     with started_host(tmp_path, backend, families=(6,)) as host:
         host.run("locked turn_on; locked turn_dns_on")
@@ -293,6 +306,33 @@ def test_a_foreign_redirection_does_not_open_a_captured_port(bare_host: Host) ->
     with bare_host.guard():
         bare_host.run("ready; iptables-nft -t nat -A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8080")
         assert drops(bare_host, 80)
+
+
+def publish(host: Host, address: str) -> None:
+    """Publish port 8080 of an address for a container, as engines do; the container answers at port 80."""
+    host.run(f"iptables-nft -t nat -A PREROUTING -p tcp -d {address} --dport 8080 -j DNAT --to-destination {CONTAINER}:80")
+    host.enter_neighbour(f"ip route replace {address} via {ADDRESS[4]}" if address != ADDRESS[4] else "true")
+
+
+def test_a_port_that_is_published_for_a_container_is_closed_too(bare_host: Host) -> None:
+    """What is addressed to others is not: a host may forward to more than its own containers."""
+    host = bare_host
+    close(host)
+    with host.container():
+        publish(host, ADDRESS[4])
+        publish(host, "10.9.9.9")
+        assert host.answer() == "container"
+        with host.guard():
+            host.run("ready")
+            assert drops(host)
+            assert answer_of(host.neighbour, "10.9.9.9", 8080, 5) == "container"
+            host.run("ip address add 10.9.9.9/32 dev eth0")
+            wait_until(lambda: answer_of(host.neighbour, "10.9.9.9", 8080, 0.5) == "", 5, "the new address is closed, too")
+            host.environment["ISTIO_LOCAL_EXCLUDE_PORTS"] = "22,8080"
+        with host.guard():
+            host.run("ready")
+            assert host.answer() == "container", "a port that is not captured"
+        assert host.answer() == "container"
 
 
 def test_only_new_connections_from_outside_are_closed(bare_host: Host) -> None:

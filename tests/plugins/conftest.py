@@ -8,7 +8,9 @@ from tests.support.cli_stack import OFFICIAL
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With PLUGINS=official, leave out tests of the stand-ins alone: those marked `standin`, and those without a plugin."""
+    """With PLUGINS=official, leave out tests of the stand-ins alone: those marked `standin`, and
+    those without a plugin.
+    """
     if OFFICIAL:
         selected = [
             item

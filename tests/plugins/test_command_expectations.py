@@ -1,4 +1,6 @@
-"""What the program relies on in the engine and the `command` plugin together, seen in their source and run against them."""
+"""What the program relies on in the engine and the `command` plugin together, seen in their
+source and run against them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ pytestmark = pytest.mark.slow
 
 
 def test_deleted_with_and_replace_with(commands: Stack, tmp_path: Path) -> None:
-    """`deleted_with`: nothing is run for what goes anyway. `replace_with`: what must be made again with it, is."""
+    """`deleted_with`: nothing is run for what goes anyway. `replace_with`: what must be made
+    again with it, is.
+    """
     log = tmp_path / "log"
 
     def program(trigger: str) -> None:
@@ -46,7 +50,9 @@ def test_deleted_with_and_replace_with(commands: Stack, tmp_path: Path) -> None:
 
 
 def test_a_failed_update_is_tried_again(commands: Stack, tmp_path: Path) -> None:
-    """The old inputs stay in the state, so the same change is a change still; a failed deletion keeps the resource."""
+    """The old inputs stay in the state, so the same change is a change still; a failed deletion
+    keeps the resource.
+    """
     repaired = tmp_path / "repaired"
 
     def program(word: str, delete: str) -> None:

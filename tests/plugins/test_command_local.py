@@ -240,7 +240,9 @@ def test_interrupting_ends_the_command(commands: Stack, tmp_path: Path) -> None:
 
 
 def test_a_failed_command_stops_its_dependents_alone(commands: Stack) -> None:
-    """With `--continue-on-error`; the program of this project goes on where the SDK's would end, and nothing that is left out is deleted."""
+    """With `--continue-on-error`; the program of this project goes on where the SDK's would end,
+    and nothing that is left out is deleted.
+    """
 
     def program(word: str) -> None:
         continue_on_error.install()

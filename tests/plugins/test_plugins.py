@@ -1,4 +1,6 @@
-"""The installed plugins as processes of the real CLI: `pulumi up` on the command line with the language host."""
+"""The installed plugins as processes of the real CLI: `pulumi up` on the command line with the
+language host.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ print("printed by the program")
 
 @pytest.fixture
 def installed(stack: Stack, cli: Path, sdk: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """A stack with a CLI, a language host and plugins of its own, and the virtual environment of these tests."""
+    """A stack with a CLI, a language host and plugins of its own, and the virtual environment of
+    these tests.
+    """
     binaries = stack.root / "bin"
     binaries.mkdir()
     if OFFICIAL:

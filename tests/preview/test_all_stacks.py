@@ -145,7 +145,7 @@ def test_every_command_keeps_the_rules(stack: str) -> None:
         assert node.type == "command:local:Command", node.name
         inputs = node.inputs
         assert inputs["logging"] in ("stderr", "none") and inputs["addPreviousOutputInEnv"] is False, node.name
-        converges = node.name == "gateway-api" or node.name.endswith(("-join", "-proof", "-verification"))
+        converges = node.name == "gateway-api" or node.name.endswith(("-join", "-proof", "-verification", "-callers"))
         assert ("SCRIPT_DIGEST" in inputs.get("environment", {})) == converges, node.name
         assert "update" not in inputs, node.name
         if "triggers" in inputs and "delete" in inputs:
@@ -190,4 +190,4 @@ def test_another_machine_changes_no_other() -> None:
     after = harness.run(config).graph
     added, changed = set(after) - set(before), {name for name in before if before[name] != after.get(name)}
     assert {name for name in added if not name.startswith("product-2")} == set()
-    assert changed == {"product-slots", "product-verification"}
+    assert changed == {"product-slots", "product-verification", "shop-product-callers"}

@@ -77,7 +77,7 @@ def test_a_mesh_with_everything_of_its_own_is_what_machines_and_objects_fit(
     assert (release["values"]["revision"], release["values"]["imagePullSecrets"]) == ("blue", [{"name": "corp"}])
     labels = graph["namespace-billing"].inputs["metadata"]["labels"]
     assert labels["istio.io/rev"] == "blue" and "istio-injection" not in labels
-    job = harness.payload(graph["billing-verification"])["plaintext_job"]["spec"]["template"]["spec"]
+    job = harness.payload(graph["billing-billing-callers"])["pair"]["outside"]["spec"]["template"]["spec"]
     assert job["containers"][0]["image"] == "registry.example.com/istio/proxyv2:1.31.0"
     assert job["imagePullSecrets"] == [{"name": "corp"}]
     proof = graph["billing-1-proof"].inputs
@@ -294,26 +294,37 @@ def test_an_applications_account_and_service_are_read_and_never_owned(applicatio
 def test_an_application_is_verified_as_our_own_is(application: dict[str, Any]) -> None:
     graph = graph_of(application)
     verified = harness.payload(graph["billing-verification"])
-    script = verified["job"]["spec"]["template"]["spec"]["containers"][0]["command"][-1].splitlines()
-    for line in ("HOST=billing.billing.svc.cluster.local", "PORT=8000", "IDENTITY=spiffe://cluster.local/ns/billing/sa/billing-app"):
-        assert line in script
+    target, identity = verified["target"], "spiffe://cluster.local/ns/billing/sa/billing-app"
+    assert (target["service"], target["port"], target["identity"]) == ("billing.billing.svc.cluster.local", 8000, identity)
     assert verified["port"] == 8080
-    assert verified["job"]["spec"]["template"]["spec"]["serviceAccountName"] == "billing-app"
-    changes = json.loads(graph["billing-verification"].inputs["environment"]["CHANGES"])
-    assert changes["existing"]["billing"]["selector"] == {"app": "billing"}, "it runs again when the Service changes"
-    assert "clusterIP" not in str(changes)
+    assert verified["pair"]["inside"]["spec"]["template"]["spec"]["serviceAccountName"] == "billing-app"
     assert {"billing-1-proof", "billing-2-proof"} <= set(graph)
+
+
+@pytest.mark.parametrize("change", [{"selector": {"app": "billing", "tier": "back"}}, {"type": "LoadBalancer"}])
+def test_an_application_is_verified_again_when_what_leads_to_it_changes(
+    application: dict[str, Any], monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    """Its selector and its ports do, and nothing else of its Service."""
+
+    def changes() -> dict[str, Any]:
+        node = graph_of(application)["billing-verification"]
+        values: dict[str, Any] = json.loads(node.inputs["environment"]["CHANGES"])
+        return values
+
+    before = changes()
+    monkeypatch.setitem(harness.ANSWERS, "billing-service-billing", {"spec": {**BILLING["spec"], **change}})
+    assert (changes() != before) == ("selector" in change)
 
 
 def test_an_application_of_others_is_called_as_its_mesh_names_it(application: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its Service and its ServiceAccount, and a domain, a trust domain and images of the mesh's."""
     application["workloads"]["billing"]["imagePullSecrets"] = ["mine"]
     verified = harness.payload(adopt(application, monkeypatch, "elsewhere", "blue")["billing-verification"])
-    for job in (verified["job"], verified["plaintext_job"]):
+    for job in (verified["pair"]["inside"], verified["pair"]["outside"]):
         assert job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "mine"}, {"name": "corp"}]
-    script = verified["job"]["spec"]["template"]["spec"]["containers"][0]["command"][-1].splitlines()
-    for line in ("HOST=billing.billing.svc.corp.local", "PORT=8000", "IDENTITY=spiffe://corp.example/ns/billing/sa/billing-app"):
-        assert line in script
+    target, identity = verified["target"], "spiffe://corp.example/ns/billing/sa/billing-app"
+    assert (target["service"], target["port"], target["identity"]) == ("billing.billing.svc.corp.local", 8000, identity)
 
 
 def test_pods_and_namespaces_of_ours_follow_mesh_and_stack(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

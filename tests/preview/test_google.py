@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from components.platforms.google import names
+from components import config as configuration
+from components.config import google
+from components.platforms.google import firewall, names
+from components.verification.scripts import calling_pods
 from tests.support import harness
 from tests.support.harness import Node, declared
 from tests.support.scripts import machine_files
@@ -133,6 +136,7 @@ def test_machines_and_nodes_have_service_accounts_with_least_privilege(stack: st
     custom = {"fleet-role-0123456"} if stack == "fleet" else set()
     assert roles == {"roles/container.defaultNodeServiceAccount"} | custom
     if stack == "fleet":
+        assert graph["fleet-role"].inputs["roleId"].endswith(f"_{graph['nodes-google-account'].state['uniqueId']}")
         assert graph["fleet-role"].inputs["permissions"] == ["container.clusters.connect"]
         assert graph["product-machines-role"].inputs["rules"] == [
             {"apiGroups": [""], "resources": ["serviceaccounts/token"], "resourceNames": ["product"], "verbs": ["create"]}
@@ -145,6 +149,106 @@ def test_clusters_are_protected_until_the_stack_says_otherwise(stack: str) -> No
     assert config["cluster"].pop("deletionProtection") is True, "the stack says it, so that people find it"
     assert harness.run(config).graph["cluster-gke"].inputs["deletionProtection"] is True
     assert graph_with(stack, cluster={"deletionProtection": False})["cluster-gke"].inputs["deletionProtection"] is False
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_protected_cluster_is_refused_before_anything_in_it_is_deleted(stack: str) -> None:
+    """Google's provider refuses only once Pulumi comes to the cluster, which is then empty."""
+    assert declared(stack).graph["cluster-gke"].options["protect"] is True
+    assert "protect" not in graph_with(stack, cluster={"deletionProtection": False})["cluster-gke"].options
+
+
+SSD_QUOTA_GB = 250
+"""Of a region, for new projects (docs/costs.yaml)."""
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_first_pool_of_gke_is_as_shielded_as_nodes_and_fits_a_new_project(stack: str) -> None:
+    """GKE creates it in each zone, and the provider removes it."""
+    graph = declared(stack).graph
+    first, nodes = graph["cluster-gke"].inputs["nodeConfig"], graph["cluster-nodes"].inputs["nodeConfig"]
+    for key in ("serviceAccount", "oauthScopes", "metadata", "workloadMetadataConfig", "shieldedInstanceConfig", "imageType"):
+        assert first[key] == nodes[key], key
+    assert first["diskType"] == "pd-standard", "SSD disks have a quota of their own"
+    assert first["diskSizeGb"] * 3 <= SSD_QUOTA_GB / 4
+    assert first["machineType"] == "e2-medium"
+
+
+def test_a_pool_begins_with_as_many_nodes_as_the_stack_asks_for() -> None:
+    """GKE's autoscaler adds no node to reach the minimum. The number is of each zone."""
+    assert declared("single-network").graph["cluster-nodes"].inputs["initialNodeCount"] == 2
+    assert declared("fleet").graph["cluster-nodes"].inputs["initialNodeCount"] == 1
+    four = graph_with("fleet", cluster={"nodes": {"minNodes": 4, "maxNodes": 6}})
+    assert four["cluster-nodes"].inputs["initialNodeCount"] == 2
+    assert "initialNodeCount" in four["cluster-nodes"].options["ignore_changes"], "the autoscaler changes it"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_node_that_is_drained_takes_no_machine_out_of_the_mesh(stack: str) -> None:
+    """All machines' connections to istiod go through the gateway, and GKE drains nodes by itself."""
+    graph = declared(stack).graph
+    gateway, istiod = (graph[name].inputs["values"] for name in ("istio-vm-mesh-gateway", "istiod"))
+    assert (gateway["replicaCount"], gateway["podDisruptionBudget"]) == (2, {"minAvailable": 1})
+    assert (istiod["autoscaleMin"], istiod["replicaCount"]) == (2, 2)
+    for values, labels in ((gateway, {"istio": "vm-mesh-gateway"}), (istiod, {"app": "istiod"})):
+        constraints = values["topologySpreadConstraints"]
+        assert [each["topologyKey"] for each in constraints] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+        for each in constraints:
+            assert each["labelSelector"] == {"matchLabels": labels}
+            assert each["whenUnsatisfiable"] == "ScheduleAnyway", "a cluster may have one node for a while"
+
+
+def test_a_cluster_of_one_node_has_one_gateway() -> None:
+    for name in ("istio-vm-mesh-gateway", "istiod"):
+        values = declared("lab").graph[name].inputs["values"]
+        assert not {"replicaCount", "podDisruptionBudget", "topologySpreadConstraints", "autoscaleMin"} & set(values)
+
+
+def test_pods_wait_for_nodes_that_are_added() -> None:
+    """Autopilot has no node until a pod waits for one."""
+    graph = declared("single-network").graph
+    for name in ("istio-base", "istiod", "istio-vm-mesh-gateway"):
+        assert graph[name].inputs["timeout"] >= 600
+    assert calling_pods.START_TIMEOUT_S >= 300
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_busy_nodes_do_not_run_out_of_ports_for_connections_to_the_internet(stack: str) -> None:
+    for node in of_type(stack, "gcp:compute/routerNat:RouterNat").values():
+        assert node.inputs["enableDynamicPortAllocation"] and not node.inputs["enableEndpointIndependentMapping"]
+        assert node.inputs["logConfig"] == {"enable": True, "filter": "ERRORS_ONLY"}
+
+
+DISKS = {
+    "e2-small": "pd-balanced",
+    "n1-standard-1": "pd-balanced",
+    "n2d-standard-2": "pd-balanced",
+    "t2a-standard-1": "pd-balanced",
+    "c3-standard-4": "pd-balanced",
+    "c3-standard-192-metal": "hyperdisk-balanced",
+    "n4-standard-2": "hyperdisk-balanced",
+    "c4-standard-2": "hyperdisk-balanced",
+    "c4a-standard-1": "hyperdisk-balanced",
+    "c4d-standard-2": "hyperdisk-balanced",
+    "m4-ultramem-112": "hyperdisk-balanced",
+    "custom-2-4096": "pd-balanced",
+}
+
+
+def test_disks_are_of_a_type_that_the_machine_type_takes() -> None:
+    """Google refuses an n4 with Persistent Disk, and an e2 with Hyperdisk."""
+    for machine_type, disk_type in DISKS.items():
+        assert google.default_disk_type(machine_type) == disk_type, machine_type
+        assert disk_type != "hyperdisk-balanced" or google.takes_hyperdisk(machine_type), machine_type
+    config = harness.configuration("fleet")
+    config["machines"]["product-fleet"]["machineType"] = "n4-standard-2"
+    config["machines"]["product-1"] = {"platform": "gce", "workload": "product", "network": "pods", "zone": "europe-west1-b"}
+    config["machines"]["product-1"]["diskType"] = "pd-ssd"
+    config["cluster"]["nodes"]["machineType"] = "c4-standard-2"
+    graph = harness.run(config).graph
+    assert graph["product-fleet-template"].inputs["disks"][0]["diskType"] == "hyperdisk-balanced"
+    assert graph["product-1-instance"].inputs["bootDisk"]["initializeParams"]["type"] == "pd-ssd"
+    assert graph["cluster-nodes"].inputs["nodeConfig"]["diskType"] == "hyperdisk-balanced"
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -166,16 +270,161 @@ def test_machines_boot_securely_and_keep_their_startup_script_replaceable(stack:
         assert "metadataStartupScript" not in node.inputs, f"{name} would be replaced when its script changes"
 
 
+def test_a_spot_machine_that_google_stopped_is_started_again() -> None:
+    """A group replaces its machines by itself."""
+    config = copy.deepcopy(harness.configuration("single-network"))
+    config["machines"]["product-1"]["spot"] = True
+    graph = harness.run(config).graph
+    assert graph["product-1-instance"].inputs["desiredStatus"] == "RUNNING"
+    assert "desiredStatus" not in graph["product-2-instance"].inputs, "one that was stopped by hand stays so"
+
+
 def test_the_two_peerings_of_a_pair_are_created_one_after_the_other() -> None:
     graph = declared("multi-network").graph
     assert "peering-mesh-far" in graph["peering-far-mesh"].dependencies
+
+
+def peered(config: dict[str, Any]) -> set[tuple[str, str]]:
+    """Return the pairs of VPCs that packets pass between: both halves of a peering exist."""
+    graph = harness.run(config).graph
+    halves = {
+        tuple(node.inputs[key].rpartition("/")[2].removeprefix("vpc-") for key in ("network", "peerNetwork"))
+        for node in graph.values()
+        if node.type == "gcp:compute/networkPeering:NetworkPeering"
+    }
+    assert halves == {(other, one) for one, other in halves}
+    return {(one, other) for one, other in halves if one < other}
+
+
+def with_vpcs(**networks: str) -> dict[str, Any]:
+    """Return a stack with a VPC, a subnet and a machine for each name. networks: that of each, by name."""
+    config = harness.configuration("multi-network")
+    for number, (vpc, network) in enumerate(networks.items(), 41):
+        config["google"]["subnets"][vpc] = {"vpc": vpc, "network": network, "cidr": f"10.{number}.0.0/24"}
+        machine = {"platform": "gce", "workload": "product", "network": network, "zone": "europe-west1-b", "subnet": vpc}
+        config["machines"][f"product-{vpc}"] = machine
+        config["networks"].setdefault(network, {})
+    config["machines"]["product-1"]["subnet"] = "far"
+    config["networks"]["far"]["gateway"]["subnet"] = "far"
+    return config
+
+
+def test_vpcs_of_one_network_reach_each_other() -> None:
+    """Peering is not transitive: that both are peered with the cluster's VPC is not enough."""
+    assert peered(with_vpcs(far2="far")) == {("far", "mesh"), ("far2", "mesh"), ("far", "far2")}
+    of_pods = with_vpcs(more="pods", other="pods")
+    assert peered(of_pods) >= {("mesh", "more"), ("mesh", "other"), ("more", "other")}
+
+
+def test_vpcs_are_peered_with_those_whose_gateways_their_machines_call() -> None:
+    assert ("far", "north") in peered(with_vpcs(north="north")), "machines of the north call the gateway of far"
+
+
+def test_vpcs_without_declared_traffic_are_not_peered() -> None:
+    assert ("north", "south") not in peered(with_vpcs(north="north", south="south")), "neither has a gateway"
+    config = harness.configuration("multi-network")
+    config["google"]["subnets"]["empty"] = {"vpc": "empty", "network": "far", "cidr": "10.50.0.0/24"}
+    config["machines"]["product-1"]["subnet"] = config["networks"]["far"]["gateway"]["subnet"] = "far"
+    assert peered(config) == {("far", "mesh")}
+
+
+SHARED = "projects/net-host/global/networks/shared"
+
+
+def in_a_shared_vpc(stack: str = "single-network", **vpc: Any) -> dict[str, Any]:
+    """Return a stack whose cluster's VPC exists in another project."""
+    config = harness.configuration(stack)
+    google = config["google"]
+    google["vpcs"] = {"mesh": {"existing": SHARED, **vpc}}
+    for name, subnet in google["subnets"].items():
+        if subnet["vpc"] == "mesh":
+            subnet["existing"] = f"projects/net-host/regions/europe-west1/subnetworks/{name}"
+    config["cluster"].update(podRangeName="gke-pods", serviceRangeName="gke-services")
+    return config
+
+
+def test_a_vpc_of_others_gets_firewall_rules_and_nothing_else() -> None:
+    graph = harness.run(in_a_shared_vpc()).graph
+    of_networks = {"Network", "Subnetwork", "Router", "RouterNat", "NetworkPeering"}
+    assert not of_networks & {node.type.rpartition(":")[2] for node in graph.values()}
+    rules = {name: node.inputs for name, node in graph.items() if node.type == FIREWALL}
+    assert rules.keys() == of_type("single-network", FIREWALL).keys()
+    assert {(rule["project"], rule["network"]) for rule in rules.values()} == {("net-host", SHARED)}
+    cluster = graph["cluster-gke"].inputs
+    assert (cluster["network"], cluster["subnetwork"]) == (SHARED, "projects/net-host/regions/europe-west1/subnetworks/nodes")
+    assert cluster["ipAllocationPolicy"] == {"clusterSecondaryRangeName": "gke-pods", "servicesSecondaryRangeName": "gke-services"}
+    machines = "projects/net-host/regions/europe-west1/subnetworks/machines"
+    assert graph["product-1-instance"].inputs["networkInterfaces"] == [{"subnetwork": machines}]
+    assert graph["gateway-address"].inputs["subnetwork"].endswith("/subnetworks/nodes")
+
+
+def test_rules_of_own_vpcs_are_in_the_stacks_project() -> None:
+    assert not [name for name, node in of_type("single-network", FIREWALL).items() if "project" in node.inputs]
+
+
+def test_a_vpc_of_others_is_peered_by_its_link() -> None:
+    graph = harness.run(in_a_shared_vpc("multi-network")).graph
+    halves = {name: (node.inputs["network"], node.inputs["peerNetwork"]) for name, node in graph.items() if name.startswith("peering-")}
+    shared = f"https://www.googleapis.com/compute/v1/{SHARED}"
+    assert halves == {"peering-mesh-far": (shared, "https://google/vpc-far"), "peering-far-mesh": ("https://google/vpc-far", shared)}
+    assert {name for name in graph if name.startswith(("vpc-", "nat-"))} == {"vpc-far", "nat-far"}
+
+
+def test_owners_of_a_vpc_that_is_not_managed_read_what_to_do() -> None:
+    config = in_a_shared_vpc("multi-network", managed=False)
+    del config["cluster"]["gateway"]["dnsName"]
+    config["google"]["subnets"]["machines"] = {
+        "vpc": "mesh",
+        "network": "pods",
+        "cidr": "10.11.0.0/24",
+        "existing": "projects/net-host/regions/europe-west1/subnetworks/machines",
+    }
+    config["machines"]["product-2"] = {"platform": "gce", "workload": "product", "network": "pods", "zone": "europe-west1-b"}
+    graph = harness.run(config).graph
+    assert not [name for name, node in graph.items() if node.type == FIREWALL and node.inputs["network"] == SHARED]
+    assert "peering-far-mesh" in graph and "peering-mesh-far" not in graph
+    notes = firewall.unmanaged_notes("dev", configuration.load(config))
+    assert (
+        "VPC mesh is not managed. For calls to the workload product, its owners run: gcloud compute firewall-rules create "
+        "dev-mesh-product --project net-host --network shared --direction INGRESS --allow tcp:80 "
+        "--source-ranges 10.11.0.0/24,10.20.0.0/16 --target-service-accounts dev-product@my-project.iam.gserviceaccount.com"
+    ) in notes
+    assert "VPC mesh is not managed: its owners peer it with the VPC far of this stack (gcloud compute networks list)" in notes
+    assert len(notes) == 1 + len([rule for rule in firewall.firewall_rules(configuration.load(config)) if rule.vpc == "mesh"])
+
+
+def test_machines_beside_a_cluster_of_others_are_in_its_vpc_or_peered_with_it() -> None:
+    config = harness.configuration("existing")
+    subnets = {
+        "machines": {
+            "vpc": "theirs",
+            "network": "pods",
+            "cidr": "10.12.0.0/24",
+            "existing": "projects/my-project/regions/europe-west1/subnetworks/machines",
+        },
+        "own": {"vpc": "own", "network": "pods", "cidr": "10.13.0.0/24"},
+    }
+    vpcs = {"theirs": {"existing": "projects/my-project/global/networks/theirs"}}
+    config["google"] = {"project": "my-project", "region": "europe-west1", "subnets": subnets, "vpcs": vpcs}
+    machine = {"platform": "gce", "workload": "billing", "network": "pods", "zone": "europe-west1-b"}
+    config["machines"] |= {"billing-3": {**machine, "subnet": "machines"}, "billing-4": {**machine, "subnet": "own"}}
+    assert peered(config) == {("own", "theirs")}
+    graph = harness.run(config).graph
+    both = copy.deepcopy(config)
+    both["google"]["vpcs"]["own"] = {"existing": "projects/my-project/global/networks/own"}
+    both["google"]["subnets"]["own"]["existing"] = "projects/my-project/regions/europe-west1/subnetworks/own"
+    assert peered(both) == set(), "their owners connect them"
+    assert "vpc-theirs" not in graph and graph["billing-3-instance"].inputs["networkInterfaces"] == [
+        {"subnetwork": subnets["machines"]["existing"]}
+    ]
+    assert "10.20.0.0/16" in graph["firewall-own-billing"].inputs["sourceRanges"]
 
 
 def test_a_network_gateway_is_machines_behind_one_internal_address() -> None:
     graph = declared("multi-network").graph
     name = "far-gateway-balancer"
     rule, backends = (graph[f"{name}-{part}"] for part in ("rule", "backends"))
-    groups = {"far-gateway-1": graph[f"{name}-instances"], "far-gateway-2": graph[f"{name}-instances-europe-west1-c"]}
+    groups = {"far-gateway-1": graph[f"{name}-instances"], "far-gateway-2": graph[f"{name}-instances-c"]}
     reserved = graph[f"{name}-address"]
     address = reserved.state["address"]
     assert (reserved.inputs["addressType"], reserved.inputs["subnetwork"]) == ("INTERNAL", "subnet-far-id")
@@ -219,10 +468,11 @@ def test_clients_of_a_headless_service_change_no_gateways() -> None:
 def test_verification_leaves_out_unreachable_networks() -> None:
     config = copy.deepcopy(harness.configuration("multi-network"))
     del config["networks"]["far"]["gateway"]
-    assert harness.payload(harness.run(config).graph["product-verification"])["job"], "there are pods to answer"
+    assert harness.payload(harness.run(config).graph["product-verification"])["target"], "there are pods to answer"
     del config["workloads"]["product"]["pods"]
     graph = harness.run(config).graph
-    assert harness.payload(graph["product-verification"])["job"] is None
+    assert harness.payload(graph["product-verification"])["target"] is None
+    assert "shop-product-callers" not in graph
     assert not {"firewall-far-far-gateway", "far-gateway-addresses"} & set(graph)
     assert "mesh-gateway-far-no-gateway" in graph
 
@@ -233,10 +483,15 @@ def test_gateway_machines_install_what_istios_package_needs() -> None:
     assert setup.startswith("#!/bin/bash\n") and "iptables" in setup and "nginx" not in setup
 
 
-def test_only_the_autoscaler_sets_the_size_of_an_instance_group() -> None:
+def test_a_group_starts_with_its_machines_and_the_autoscaler_changes_their_number() -> None:
+    """An empty group is complete at once, so an update would wait for nothing."""
     group = declared("fleet").graph["product-fleet-manager"]
-    assert "targetSize" not in group.inputs
+    assert group.inputs["targetSize"] == 2 and group.options["ignore_changes"] == ["targetSize"]
+    assert group.inputs["waitForInstances"] and group.inputs["waitForInstancesStatus"] == "UPDATED"
     assert group.inputs["updatePolicy"]["maxSurgeFixed"] == 3, "0, or at least one a zone"
+    large = copy.deepcopy(harness.configuration("fleet"))
+    large["machines"]["product-fleet"]["maxReplicas"] = 100
+    assert harness.run(large).graph["product-fleet-manager"].inputs["updatePolicy"]["maxSurgeFixed"] == 20, "within an hour"
     assert "name" not in declared("fleet").graph["product-fleet-template"].inputs, "a named template cannot be replaced while it is in use"
 
 
@@ -316,7 +571,7 @@ def test_another_machine_adds_six_resources_and_changes_no_other() -> None:
     after = harness.run(config).graph
     assert len(after) - len(before) == 6
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"product-slots", "product-verification"}
+    assert changed == {"product-slots", "product-verification", "shop-product-callers"}
 
 
 def test_a_group_is_as_many_resources_whatever_its_size() -> None:
@@ -336,6 +591,3 @@ def test_any_name_of_a_stack_makes_names_that_google_takes(stack: str) -> None:
         names.slug(stack),
     ):
         assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name), name
-    assert len(names.resource_name(stack, "product-1")) <= 63
-    assert len(names.cluster_name(stack)) <= 40
-    assert 6 <= len(names.account_id(stack, "product")) <= 30

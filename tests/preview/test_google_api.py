@@ -75,11 +75,13 @@ ELSEWHERE = {
     ("Cluster", "removeDefaultNodePool"): NOT_OF_THE_API,
     ("ClusterAutoscaling", "autoProvisioningDefaults"): "autoprovisioningNodePoolDefaults",
     ("Firewall", "allows"): "allowed",
+    ("Firewall", "project"): NOT_OF_THE_API,
     ("Firewall.allowed", "protocol"): "IPProtocol",
     ("ForwardingRule", "ipAddress"): "IPAddress",
     ("ForwardingRule", "ipProtocol"): "IPProtocol",
     ("Instance", "allowStoppingForUpdate"): NOT_OF_THE_API,
     ("Instance", "bootDisk"): "disks",
+    ("Instance", "desiredStatus"): NOT_OF_THE_API,  # the provider starts an instance that was stopped
     ("Instance", "metadata"): NOT_OF_THE_API,  # a map there, a list here
     ("Instance", "serviceAccount"): "serviceAccounts",
     ("InstanceGroupManager", "waitForInstances"): NOT_OF_THE_API,
@@ -202,7 +204,11 @@ def graphs() -> list[dict[str, Node]]:
             machine["spot"] = True
             if machine["platform"] == "gce-instance-group":
                 machine["zones"] = ["europe-west1-b", "europe-west1-c"]
-    return [harness.declared(stack).graph for stack in STACKS] + [harness.run(config).graph for config in other]
+    shared = harness.configuration("single-network")
+    shared["google"]["vpcs"] = {"mesh": {"existing": "projects/net-host/global/networks/shared"}}
+    for name, subnet in shared["google"]["subnets"].items():
+        subnet["existing"] = f"projects/net-host/regions/europe-west1/subnetworks/{name}"
+    return [harness.declared(stack).graph for stack in STACKS] + [harness.run(config).graph for config in (*other, shared)]
 
 
 def nodes() -> list[Node]:

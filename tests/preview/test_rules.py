@@ -72,7 +72,9 @@ def test_every_object_names_its_stack_and_is_looked_for_before(stack: str, previ
         metadata, group = node.inputs["metadata"], node.inputs["apiVersion"].rpartition("/")[0]
         assert OWNED.items() <= metadata["labels"].items(), node.name
         assert (group, node.inputs["kind"], metadata.get("namespace", ""), metadata["name"]) in looked_for, node.name
-    assert len(looked_for) == len(objects)
+    releases = [node.inputs for node in graph.values() if ":helm." in node.type]
+    assert {("helm.sh", "Release", each["namespace"], each["name"]) for each in releases} <= looked_for
+    assert len(looked_for) == len(objects) + len(releases)
     assert all("cluster-check" in graph[node.provider].dependencies for node in objects)
 
 
@@ -113,12 +115,16 @@ def test_dependencies_are_few_whatever_the_number_of_machines(stack: str) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("stack", ["lab", "single-network"])
 def test_the_work_of_a_preview_grows_linearly(stack: str) -> None:
-    """By calls of functions, which are the same on any day: twice as many further machines are twice as much further work."""
+    """By calls of functions: twice as many further machines are twice as much further work.
+
+    Pulumi's search for circles is left out: how far it goes is decided by which task runs first.
+    """
 
     def calls(machines: int) -> int:
         profile = cProfile.Profile()
         profile.runcall(harness.run, preview.grown(config, machines), preview=True)
-        return sum(each.callcount for each in profile.getstats())
+        codes = [(each.code, each.callcount) for each in profile.getstats()]
+        return sum(count for code, count in codes if isinstance(code, str) or not code.co_filename.endswith("/resource_cycle_breaker.py"))
 
     config = harness.configuration(stack)
     harness.run(preview.grown(config, 1), preview=True)  # imports

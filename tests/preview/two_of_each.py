@@ -21,7 +21,7 @@ from components.platforms.docker.cluster import DockerCluster, DockerClusterArgs
 from components.platforms.docker.machine import DockerHostArgs, docker_host
 from components.platforms.docker.network import DockerNetworkArgs, docker_network
 from components.platforms.google.cluster import GoogleCluster, GoogleClusterArgs
-from components.platforms.google.firewall import firewall_rules
+from components.platforms.google.firewall import firewall_rules, peerings
 from components.platforms.google.instance_group import InstanceGroup, InstanceGroupArgs, connect_role, token_rights
 from components.platforms.google.machine import GoogleHostArgs, google_host
 from components.platforms.google.names import vpcs, workloads_with_machines
@@ -57,6 +57,7 @@ def on_google(name: str, settings: Settings) -> None:
         vpcs=vpcs(settings),
         workloads=workloads_with_machines(settings),
         firewall_rules=firewall_rules(settings),
+        peerings=peerings(settings),
         cluster=gke,
     )
     networks = GoogleNetwork(f"{name}-network", network_args).networks

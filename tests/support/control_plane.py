@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import os
 import shutil
@@ -17,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.support.authority import Authority, pem
+from tests.support.google_fakes.cluster import serving_logins
+from tests.support.google_fakes.identities import CLOUD_PLATFORM, USERINFO_EMAIL, Identities
+from tests.support.google_fakes.identities import address as google_address
 from tests.support.sshd import reserved_port
 from tests.support.waiting import wait_until
 from tools.lab import paths
@@ -28,8 +28,8 @@ from tools.lab.offline import cache, golang, programs
 from tools.standins.kubernetes.client import ApiError, Cluster, Object, Unreachable
 from tools.standins.kubernetes.kubeconfig import parse
 
-MACHINE_TOKEN, MACHINE_USER = "an-access-token", "machine@project.iam.gserviceaccount.com"
-"""A user without any right, who logs in with a token: as a Google identity at GKE's API server."""
+MACHINE_TOKEN, MACHINE_USER = "an-access-token", google_address("machine")
+"""A Google identity without any right, which logs in with an access token."""
 
 
 def program(name: str) -> Path:
@@ -44,12 +44,16 @@ def program(name: str) -> Path:
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """A running control plane."""
+    """A running control plane.
+
+    identities: the Google identities that may log in, with access tokens, as at GKE.
+    """
 
     kubeconfig: str
     cluster: Cluster
     server: str
     authority: Path
+    identities: Identities
 
     def patch(self, path: str, body: Object) -> Object:
         """Send a merge patch under another field manager, as `kubectl patch` does."""
@@ -64,15 +68,17 @@ class ControlPlane:
 @contextmanager
 def running(directory: Path) -> Iterator[ControlPlane]:
     """Start a control plane with its files in `directory`, wait until it is ready, and stop it at the end."""
-    authority = _Authority()
+    authority = Authority()
     authority.save(directory / "ca.crt")
     authority.issue("kube-apiserver", directory / "apiserver", address="127.0.0.1")
     authority.issue("a-person", directory / "admin", organization="system:masters")
     key = rsa.generate_private_key(65537, 2048)
-    (directory / "tokens").write_text(f"{MACHINE_TOKEN},{MACHINE_USER},1\n")
-    (directory / "accounts.key").write_bytes(_pem(key))
+    identities = Identities()
+    identities.add(MACHINE_TOKEN, identities.account("machine"), [CLOUD_PLATFORM, USERINFO_EMAIL])
+    (directory / "accounts.key").write_bytes(pem(key))
     with ExitStack() as stack:
         client_port, peer_port, server_port = (stack.enter_context(reserved_port()) for _ in range(3))
+        logins = stack.enter_context(serving_logins(identities, directory))
         server = f"https://127.0.0.1:{server_port}"
         kubeconfig = _kubeconfig(server, directory)
         (directory / "kubeconfig").write_text(kubeconfig)
@@ -94,7 +100,8 @@ def running(directory: Path) -> Iterator[ControlPlane]:
             f"--tls-cert-file={directory / 'apiserver.crt'}",
             f"--tls-private-key-file={directory / 'apiserver.key'}",
             f"--client-ca-file={directory / 'ca.crt'}",
-            f"--token-auth-file={directory / 'tokens'}",
+            f"--authentication-token-webhook-config-file={logins}",
+            "--authentication-token-webhook-version=v1",
             "--authorization-mode=RBAC",
             "--disable-admission-plugins=ServiceAccount",
             f"--service-account-key-file={directory / 'accounts.key'}",
@@ -112,7 +119,7 @@ def running(directory: Path) -> Iterator[ControlPlane]:
             "--controllers=deployment-controller,replicaset-controller,job-controller,endpointslice-controller,namespace-controller,"
             "garbage-collector-controller,serviceaccount-controller",
         )
-        plane = ControlPlane(kubeconfig, Cluster(parse(kubeconfig)), server, directory / "ca.crt")
+        plane = ControlPlane(kubeconfig, Cluster(parse(kubeconfig)), server, directory / "ca.crt", identities)
         _wait_until(lambda: _has_default_account(plane.cluster), directory)
         yield plane
 
@@ -166,45 +173,3 @@ def _kubeconfig(server: str, directory: Path) -> str:
             "current-context": "test",
         }
     )
-
-
-class _Authority:
-    """A certificate authority."""
-
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-        constraints = x509.BasicConstraints(ca=True, path_length=None)
-        self._certificate = self._builder(self._name, self._key).add_extension(constraints, critical=True).sign(self._key, hashes.SHA256())
-
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-        )
-
-    def save(self, path: Path) -> None:
-        path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str, path: Path, *, organization: str = "", address: str = "") -> None:
-        """Write `path`.crt and `path`.key."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        attributes = [x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]
-        if organization:
-            attributes.append(x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, organization))
-        builder = self._builder(x509.Name(attributes), key)
-        if address:
-            names = [x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("localhost")]
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        path.with_suffix(".crt").write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-        path.with_suffix(".key").write_bytes(_pem(key))
-
-
-def _pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())

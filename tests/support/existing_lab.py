@@ -1,14 +1,14 @@
 """Machines and an application that somebody else made, and stacks that adopt them: in the cluster and mesh of a lab.
 
 The machines are containers that no stack has made. They have a past: files where the program could
-put its own, a second port of sshd, a user's own key.
+put its own, a second port of sshd, a user's own key. Some are lived in (lived_in.py), too.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +19,16 @@ import yaml
 from components.config import reader
 from components.names import GROUP_ANNOTATION, config_key
 from components.platforms.docker.names import CLUSTER, docker_name, stack_label
+from tests.support import lived_in, manifest
 from tests.support.lab import Completed, Config, Lab
+from tests.support.manifest import Manifest
 from tests.support.true_plans import AGENT_START, is_connected
 from tests.support.waiting import wait_until
+from tools.lab import engine, paths, steps
+from tools.lab.offline import images, programs
 
 NAMESPACE = "billing"
 SERVICE = "billing.billing"
-IMAGE = "istio-vm-mesh/machine:bookworm"
 HOSTS = (236, 254)
 """The last byte of the machines' addresses: the first and the last to choose from. The lab's own machines may have some of them."""
 AGENT = "istio-vm-mesh"
@@ -50,6 +53,8 @@ class ExistingMachines:
     lab: Lab
     addresses: dict[str, str] = field(default_factory=dict)
     host_keys: dict[str, str] = field(default_factory=dict)
+    lived_in: Container[str] = ()
+    """Those that were used for years."""
 
     @property
     def label(self) -> str:
@@ -77,7 +82,7 @@ class ExistingMachines:
             payload = {
                 "name": self.container(name),
                 "hostname": name,
-                "image": IMAGE,
+                "image": self._image(name).name,
                 "network": network,
                 "second_network": None,
                 "first": first,
@@ -93,10 +98,19 @@ class ExistingMachines:
             wait_until(lambda name=name: self.root(name, "systemctl is-active ssh", check=False) == "active\n", 20, f"{name} runs sshd")  # type: ignore[misc]
             self.give_past(name)
 
+    def _image(self, name: str) -> images.Image:
+        """Return the image of a machine. The one that `lab up` does not make is made, once."""
+        if name not in self.lived_in:
+            return images.MACHINE
+        step, answering = steps.quiet("image", paths.LOGS / "lived-in-image.log"), engine.find()
+        assert answering, "the lab's engine does not answer"
+        images.make(step, answering, programs.Tools(), [images.LIVED_IN])
+        return images.LIVED_IN
+
     def give_past(self, name: str) -> None:
-        """Put the files of PAST on a machine, with modes that nobody else would choose."""
+        """Put the files of PAST on a machine, with modes that nobody else would choose; and what it needs to be lived in."""
         ports = ["echo 'Port 22\nPort 2222' >/etc/ssh/sshd_config.d/ports.conf", "systemctl restart ssh"]
-        self.root(name, "\n".join([*_files(PAST), *ports]))
+        self.root(name, "\n".join([*_files(PAST), *ports, *([lived_in.set_up()] if name in self.lived_in else [])]))
 
     def boot(self, name: str) -> None:
         """Start a machine again, with what the programs on it write to memory at each boot."""
@@ -109,6 +123,10 @@ class ExistingMachines:
         places = " ".join(sorted({str(Path(path).parent) for path in PAST} - {"/usr/local/bin", "/etc/systemd/system"}))
         look = f"stat --format '%F %a %U %n' {places} {' '.join(PAST)}; sha256sum {' '.join(PAST)}; find {places} | sort"
         return self.root(name, look)
+
+    def manifest(self, name: str) -> Manifest:
+        """What all of a machine is now."""
+        return manifest.take(lambda script: self.root(name, script))
 
     def container(self, name: str) -> str:
         return docker_name(self.stack, name)
@@ -136,10 +154,13 @@ def _files(files: Mapping[str, str]) -> list[str]:
 
 
 @contextmanager
-def existing_machines(lab: Lab) -> Iterator[ExistingMachines]:
-    """Two machines in the network of the lab's pods, and the namespace for their workloads, during the block. The lab is up, whatever its stack."""
+def existing_machines(lab: Lab, used: Container[str] = ()) -> Iterator[ExistingMachines]:
+    """Two machines in the network of the lab's pods, and the namespace for their workloads, during the block. The lab is up, whatever its stack.
+
+    used: which of `one` and `two` are lived in.
+    """
     lab.ensure_any()
-    machines = ExistingMachines(lab)
+    machines = ExistingMachines(lab, lived_in=used)
     machines.remove()
     lab.run("kubectl", "create", "namespace", NAMESPACE)
     lab.run("kubectl", "label", "namespace", NAMESPACE, "istio-injection=enabled")
@@ -153,17 +174,21 @@ def existing_machines(lab: Lab) -> Iterator[ExistingMachines]:
 
 @dataclass
 class AdoptingStack:
-    """A stack that adopts the lab's cluster, its mesh, and machines of `ExistingMachines`.
+    """A stack that adopts the lab's cluster, a mesh in it, and machines of `ExistingMachines`.
 
     purpose: the first part of the stack's name.
+    network: of pods and machines, as the mesh calls it.
     """
 
     machines: ExistingMachines
     purpose: str
+    network: str = "pods"
     declared: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The machines of the stack file, by the names that it gives them."""
     workloads: dict[str, dict[str, Any]] = field(default_factory=dict)
     mesh: dict[str, Any] = field(default_factory=dict)
+    gateway: dict[str, Any] = field(default_factory=dict)
+    """Settings of the mesh and of its gateway, in place of those that fit the lab's own."""
     applied: dict[str, str] = field(default_factory=dict)
     """The hosts of the machines of the last `up` that succeeded, by the machines' names."""
 
@@ -177,11 +202,13 @@ class AdoptingStack:
         return f"{self.purpose}-{self.lab.stack}"
 
     def declare(self, name: str, machine: str, **settings: Any) -> None:
-        """Declare one of the machines that exist, by whatever name."""
+        """Declare one of the machines that exist, by whatever name. Metrics of one that is lived in stay open."""
+        if machine in self.machines.lived_in:
+            settings = {"capture": {"excludeInboundPorts": [lived_in.METRICS_PORT]}, **settings}
         self.declared[name] = {
             "platform": "ssh",
             "workload": "billing",
-            "network": "pods",
+            "network": self.network,
             "host": self.machines.addresses[machine],
             "user": "admin",
             "hostKey": self.machines.host_keys[machine],
@@ -217,14 +244,14 @@ class AdoptingStack:
         of_lab = reader.read_document(lab.stack_file, lab.root / "stacks")["config"]
         package = of_lab[config_key("mesh")]["package"]
         config: Config = {
-            "networks": {"pods": {"cidrs": [lab.cidrs[0]]}},
+            "networks": {self.network: {"cidrs": [lab.cidrs[0]]}},
             "cluster": {
                 "platform": "existing",
-                "network": "pods",
+                "network": self.network,
                 "kubeconfig": lab.environment["KUBECONFIG"],
                 "context": f"kind-{docker_name(lab.stack, CLUSTER)}",
                 "podCidr": "10.244.0.0/16",
-                "gateway": {"address": lab.outputs()["gateway"], "install": False},
+                "gateway": {"address": lab.outputs()["gateway"], "install": False, **self.gateway},
                 "namespaces": [NAMESPACE],
             },
             "mesh": {"adopt": True, "version": "1.31.0", "package": package, **self.mesh},

@@ -189,13 +189,14 @@ def run(
     preview: bool = False,
     recorder: Recorder | None = None,
     program: mock_engine.Program = mock_engine.MAIN,
+    stack: str = "test",
 ) -> Run:
     """Run a program with a configuration, and return its graph; raises what the program raises.
 
     A `recorder` of the caller holds the resources up to a failure.
     """
     monitor = recorder or Recorder(preview)
-    outputs, secret_outputs = mock_engine.run_program(monitor, config, preview=preview, program=program)
+    outputs, secret_outputs = mock_engine.run_program(monitor, config, preview=preview, program=program, stack=stack)
     names = [node.name for node in monitor.nodes]
     assert len(set(names)) == len(names), f"resources share names: {sorted(name for name in names if names.count(name) > 1)}"
     return Run({node.name: node for node in monitor.nodes}, outputs, secret_outputs)

@@ -91,13 +91,15 @@ class Host:
 
     def command(self, text: str) -> Sequence[str]:
         """Return the command that runs bash with the functions of both scripts, in the host's network."""
-        lines = [f"source {shlex.quote(str(SCRIPTS / name))}" for name in ("redirect.sh", "redirect_guard.sh")]
+        lines = [f"source {shlex.quote(str(SCRIPTS / name))}" for name in ("redirect.sh", "redirect_firewall.sh", "redirect_guard.sh")]
         variables = {
             "SCRIPT": SCRIPTS / "redirect.sh",
             "AGENT": self.root / "bin" / "pilot-agent",
             "STATE": self.root,
             "RULES": self.root / "rules",
             "LOCK": self.root / "lock",
+            "PROBE": self.root / "probe",
+            "OPENED": self.root / "firewalld",
             "SSH_CONFIGURATION": self.root / "ssh",
             "INTERVAL_S": 0.2,
         }

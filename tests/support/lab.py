@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -470,8 +472,11 @@ class Lab:
 
     @contextmanager
     def background_requests(self, caller: str = "deploy/product", name: str = "product") -> Iterator[list[Request]]:
-        """Call a Service from a pod during the block, one or two hundred times a second. The list grows with the answers."""
-        with self._idle_limit(name):
+        """Call a Service from a pod during the block, one or two hundred times a second. The list grows with the answers.
+
+        One lab at a time does so: an update of ten machines in one delays calls in the other by seconds.
+        """
+        with _one_at_a_time(), self._idle_limit(name):
             yield from self._requests(caller, name)
 
     @contextmanager
@@ -564,6 +569,14 @@ class MultiNetworkLab(Lab):
         """Count the packets between the pods and the far network that the node dropped, because they went past the gateways."""
         rules = self.exec_in_container(NODE, "iptables -t filter -L FORWARD -v -n -x")
         return sum(int(line.split()[0]) for line in rules.splitlines() if "DROP" in line and self.cidrs[1] in line)
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Hold a lock of this computer during the block."""
+    with (Path(tempfile.gettempdir()) / "istio-vm-mesh-calls.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def processes_with(text: str) -> list[str]:

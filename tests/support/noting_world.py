@@ -31,7 +31,7 @@ TEMPLATE = "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate"
 MANAGER = "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager"
 REGISTRATION = "pulumi-python:dynamic/registration:Registration"
 RECREATED_BY = {
-    INSTANCE: ("bootDisk.initializeParams.image", "zone", "name"),
+    INSTANCE: ("bootDisk.initializeParams.image", "bootDisk.initializeParams.type", "zone", "name"),
     TEMPLATE: ("",),
     "gcp:dns/managedZone:ManagedZone": ("name", "dnsName", "visibility"),
     "gcp:dns/recordSet:RecordSet": ("name", "managedZone"),

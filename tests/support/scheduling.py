@@ -15,6 +15,8 @@ GROUPS = {
     "tests/preview/": "graphs",
     "tests/library/": "wheel",
     "tests/engine/kubernetes/": "control plane",
+    "tests/engine/google/test_instance_group.py": "control plane",
+    "tests/engine/google/test_kubeconfig.py": "control plane",
     "tests/plugins/kubernetes/": "control plane",
 }
 """By directory: what its tests share. One worker computes all graphs, one builds the wheel, one starts the control plane."""

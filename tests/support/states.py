@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from components import names
+from components.verification.evidence import Call
 from tests.support import harness
 
 
@@ -19,5 +21,18 @@ def exported_size(exported: str) -> int:
 def call_line(caller: str, workload: str, address: str, namespace: str = "shop") -> str:
     """Return a line of evidence: an answer that a caller got of a machine."""
     identity = names.spiffe_id(names.DEFAULT_DOMAIN, namespace, workload)
-    host = names.service_host(workload, namespace, names.DEFAULT_DOMAIN)
-    return f"call\t{caller}\t{identity}\t{host}:80\t{address}\t{identity}\t2"
+    call = Call(
+        service=names.service_host(workload, namespace, names.DEFAULT_DOMAIN),
+        port=80,
+        protocol="http",
+        caller=caller,
+        caller_identity=identity,
+        network="pods",
+        endpoint=address,
+        calls=2,
+        answers=2,
+        status={"200": 2},
+        peer=identity,
+        machine=caller.removeprefix("machine "),
+    )
+    return json.dumps({"calls": asdict(call)})

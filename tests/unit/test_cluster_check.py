@@ -1,7 +1,8 @@
-"""The look at a cluster that does not answer: unknown in a preview, an error in an update."""
+"""The look at a cluster: one that does not answer, and one with releases of Helm of others."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -49,3 +50,49 @@ def test_an_update_fails(programs: Programs, monkeypatch: pytest.MonkeyPatch, ol
 def test_a_cluster_that_refuses_is_an_error_in_a_preview_too(programs: Programs, monkeypatch: pytest.MonkeyPatch, words: str) -> None:
     [failure] = check(programs, monkeypatch, words, preview=True, olds=BEFORE).failures
     assert words in failure.reason
+
+
+GATEWAY = {"group": "helm.sh", "kind": "Release", "namespace": "istio-system", "name": "gateway"}
+ISTIOD = {**GATEWAY, "name": "istiod"}
+SELECTOR = "get secrets,configmaps --namespace istio-system --selector owner=helm,name in (%s) "
+
+
+def look(programs: Programs, objects: list[dict[str, str]], olds: dict[str, Any], *present: str) -> Any:
+    """Look at a cluster that has these releases, which the stack is to install."""
+    items = [{"metadata": {"labels": {"owner": "helm", "name": name}}} for name in present]
+    programs.add(
+        "kubectl",
+        ("config view", 0, CONFIG, ""),
+        ("get namespace", 0, "0a1b", ""),
+        (SELECTOR.partition("%s")[0], 0, json.dumps({"items": items}), ""),
+    )
+    news = {"access": asdict(ClusterAccess(context="c")), "created_by": "", "stack": "s", "objects": objects, "preview": True}
+    return cluster_check.ClusterCheckProvider().check(olds, news)
+
+
+def test_a_release_of_others_is_refused_in_a_preview_with_the_ways_out(programs: Programs) -> None:
+    [failure] = look(programs, [GATEWAY, ISTIOD], {}, "gateway", "gateway").failures
+    assert "would install, and has not installed: istio-system/gateway. Nothing was changed" in failure.reason
+    assert "`cluster.gateway.install: false`" in failure.reason
+    assert failure.reason.endswith("\n  helm uninstall gateway --namespace istio-system")
+    [listed] = [line for line in programs.lines("kubectl") if "--selector" in line]
+    assert SELECTOR % "gateway,istiod" in listed
+
+
+def test_a_release_that_the_last_update_declared_is_the_stacks(programs: Programs) -> None:
+    assert not look(programs, [GATEWAY], {**BEFORE, "objects": [GATEWAY]}, "gateway").failures
+    [failure] = look(programs, [GATEWAY, ISTIOD], {**BEFORE, "objects": [GATEWAY]}, "istiod").failures
+    assert "istio-system/istiod" in failure.reason and "gateway" not in failure.reason.partition(". ")[0]
+
+
+def test_a_release_of_the_stack_in_another_cluster_says_nothing_about_this_one(programs: Programs) -> None:
+    [failure] = look(programs, [GATEWAY], {**BEFORE, "created_by": "another", "objects": [GATEWAY]}, "gateway").failures
+    assert "istio-system/gateway" in failure.reason
+
+
+def test_releases_that_cannot_be_listed_are_an_error(programs: Programs) -> None:
+    refusal = 'secrets is forbidden: User "ops" cannot list resource "secrets"'
+    programs.add("kubectl", ("config view", 0, CONFIG, ""), ("get namespace", 0, "0a1b", ""), ("get secrets", 1, "", refusal))
+    news = {"access": asdict(ClusterAccess(context="c")), "created_by": "", "stack": "s", "objects": [GATEWAY], "preview": True}
+    [failure] = cluster_check.ClusterCheckProvider().check({}, news).failures
+    assert refusal in failure.reason and "it is not certain whose they are" in failure.reason

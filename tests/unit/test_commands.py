@@ -25,7 +25,16 @@ SCRIPTS = sorted(
     if "def run(" in file.read_text()
 )
 SLOTS = ["machines/scripts/slots.py", "machines/scripts/slot_decision.py", "machines/scripts/slot_lease.py"]
-PARTS = ["grammar.py", "machines/bundle.py", "machines/entries.py", *SLOTS, "ownership.py", "shell.py", "verification/evidence.py"]
+PARTS = [
+    "grammar.py",
+    "machines/bundle.py",
+    "machines/entries.py",
+    *SLOTS,
+    "ownership.py",
+    "shell.py",
+    "verification/evidence.py",
+    "verification/target.py",
+]
 LOCAL = sorted({*SCRIPTS, *PARTS, *(f"local/{file.name}" for file in COMPONENTS.glob("local/*.py"))})
 
 
@@ -67,7 +76,12 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         *base,
         "config/addresses.py",
         "local/cluster_access.py",
+        "local/update_id.py",
+        "names.py",
+        "shell.py",
+        "verification/scripts/calling_pods.py",
         "verification/scripts/verify_workload.py",
+        "verification/target.py",
         Path(evidence.__file__).relative_to(COMPONENTS).as_posix(),
     }
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from components.config import load, reader
+from components.config.checks import mesh
 from components.machines import bootstrap, files
 from components.machines.bundle import Bundle, Exclusions, Owner
 from tests.support.samples import FACTS, PRODUCT
@@ -71,9 +72,15 @@ def test_versions_are_the_pinned_ones(document: Path) -> None:
         assert set(re.findall(pattern, text)) <= {version}, pattern
 
 
+def test_the_pairs_of_istio_and_kubernetes_are_those_of_the_settings() -> None:
+    page = (ROOT / "docs" / "how-to" / "upgrades.md").read_text()
+    rows = re.findall(r"^\| 1\.(\d+) \| 1\.(\d+) to 1\.(\d+) \|$", page, re.MULTILINE)
+    assert {(1, int(istio)): range(int(first), int(last) + 1) for istio, first, last in rows} == mesh._KUBERNETES
+
+
 OWNER = Owner("istio-vm-mesh", "prod", "m", "r", "shop", "product")
 PROXY = {**bootstrap.proxy_config(FACTS, PRODUCT, "far"), "statusPort": 15099}
-ROUTER = Bundle(OWNER, PROXY, "10.0.0.2", "10.0.0.1", "", "", role="router", fail_closed=True, grace_s=20)
+ROUTER = Bundle(OWNER, PROXY, "10.0.0.2", "10.0.0.1", "", "", role="router", fail_closed=True, firewall="manage", grace_s=20)
 EXCLUSIONS = Exclusions(inbound_ports=(9100,), outbound_ports=(2049,), outbound_cidrs=("10.9.0.0/16",), interfaces=("eth1",))
 SIDECAR = replace(ROUTER, role="sidecar", exclusions=EXCLUSIONS)
 
@@ -81,5 +88,6 @@ SIDECAR = replace(ROUTER, role="sidecar", exclusions=EXCLUSIONS)
 def test_every_key_that_differs_from_istioctls_files_has_its_reason() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \|", (ROOT / "docs" / "machines.md").read_text(), re.MULTILINE)
     assert rows == list(dict.fromkeys(rows))
-    written = files.overrides_env(ROUTER) + files.overrides_env(SIDECAR)
+    of_group = replace(SIDECAR, owner=replace(OWNER, registration=""))
+    written = "".join(map(files.overrides_env, (ROUTER, SIDECAR, of_group)))
     assert set(rows) == set(re.findall(r"^(\w+)=", written, re.MULTILINE))

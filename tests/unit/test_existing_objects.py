@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from components import existing_objects
+from components.config.workload import OfferedPort
 from components.existing_objects import SERVICE, SERVICE_ACCOUNT, ExistingObject
 from components.istio.workload import with_existing_ports
 from components.local import scripting
 from components.local.cluster_access import Kubectl
-from components.verification import targets
 from tests.support.fake_programs import Programs
 from tests.support.samples import PRODUCT
 
@@ -107,4 +107,16 @@ def test_an_existing_service_is_called_by_its_own_port() -> None:
     specs = {"web": {"selector": {"app": "product"}, "ports": [port(5000, "tcp-db"), port(8088, 8080), port(8089, 8080)]}}
     effective = with_existing_ports(workload, specs)
     assert dict(effective.services["web"].ports) == {"tcp-db": 5000, "http": 8088}
-    assert targets.probe_target(effective) == ("web", 8088, 8080)
+    assert effective.verified_port == OfferedPort("web", 8088, 8080, "tcp"), "its name is none of a protocol"
+
+
+@pytest.mark.parametrize(
+    ("stated", "protocol"),
+    [({"name": "http-web"}, "http"), ({"name": "web", "appProtocol": "grpc"}, "grpc"), ({"name": "http", "appProtocol": "tcp"}, "tcp")],
+)
+def test_an_existing_service_is_called_by_its_own_protocol(stated: dict[str, str], protocol: str) -> None:
+    """The workload's port has a name of its own."""
+    services = {"web": PRODUCT.services["product"].model_copy(update={"name": "web", "existing": True, "ports": {}})}
+    workload = PRODUCT.model_copy(update={"services": services})
+    effective = with_existing_ports(workload, {"web": {"ports": [{**port(8088, 8080), **stated}]}})
+    assert effective.verified_port and effective.verified_port.protocol == protocol

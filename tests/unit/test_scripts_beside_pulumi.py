@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from components.istio.scripts import gateway_api, remove_namespace
-from components.local import openssh, over_ssh
+from components.local import openssh, over_ssh, update_id
 from components.local.cluster_access import ClusterAccess
 from components.local.scripts import credentials
 from components.machines.bundle import Bundle, Owner, digest, with_root_certificate
@@ -20,7 +20,8 @@ from components.machines.files import configuration_files
 from components.machines.scripts import create_ssh_key, drain, join_machine, remove_ssh_key
 from components.names import CONNECTED_ANNOTATION, MACHINES_ANNOTATION, MAX_UNAVAILABLE_ANNOTATION, REGISTRATION_LABEL
 from components.platforms.google.scripts import host_key
-from components.verification.scripts import verify_workload
+from components.verification.scripts import calling_pods, remove_calling_pods, verify_workload
+from components.verification.target import Caller
 from tests.support.fake_programs import Programs
 from tests.unit.platforms.docker import test_scripts
 from tests.unit.test_commands import SCRIPTS
@@ -38,7 +39,8 @@ PROXY = {
 }
 BUNDLE = Bundle(OWNER, PROXY, "192.0.2.7", "192.0.2.250", "https://example.com/{package}", "{}")
 DIGEST = digest(with_root_certificate(replace(BUNDLE, files=configuration_files(BUNDLE)), "ROOT"))
-JOB = {"spec": {"template": {"spec": {"containers": [{"name": "calls"}]}}}}
+JOB = {"metadata": {"labels": {}}, "spec": {"template": {"spec": {"containers": [{"name": "calls"}]}}}}
+PAIR = calling_pods.Pair("verify-product", "shop", JOB, JOB)
 PAYLOADS: dict[str, Any] = {
     "platforms/docker/scripts/create_network.py": test_scripts.NETWORK,
     "platforms/docker/scripts/attach_network.py": test_scripts.attach_network.Payload("node", "far", "10.0.0.0/8", "10.1.0.0/16"),
@@ -55,7 +57,25 @@ PAYLOADS: dict[str, Any] = {
     "istio/scripts/gateway_api.py": gateway_api.Payload(ACCESS, "crds.yaml"),
     "istio/scripts/remove_namespace.py": remove_namespace.Payload(ACCESS, "shop", "mesh.lab"),
     "verification/scripts/verify_workload.py": verify_workload.Payload(
-        ACCESS, "product", "shop", (), 0, 80, {"app": "product"}, None, JOB, "PODS", True, False, 60
+        access=ACCESS,
+        workload="product",
+        namespace="shop",
+        entries=(),
+        selector={"app": "product"},
+        port=80,
+        target=None,
+        caller=Caller("Job verify-product", "pods", 30),
+        network="pods",
+        gateways={},
+        pair=PAIR,
+        shared="verify-product",
+        strict=True,
+        warn_only=False,
+        timeout_s=60,
+    ),
+    "verification/scripts/calling_pods.py": calling_pods.Payload(ACCESS, PAIR),
+    "verification/scripts/remove_calling_pods.py": remove_calling_pods.Payload(
+        ACCESS, "shop", "a=b", update_id.Process(2**22, 1, "pulumi", "never")
     ),
     "local/scripts/credentials.py": credentials.Payload(ACCESS),
     "local/over_ssh.py": over_ssh.Payload(TARGET, "join", f"TOKEN={JOIN}\n", 60, 0),
@@ -100,7 +120,7 @@ def every_program(programs: Programs, api_server: socket.socket) -> Programs:
     programs.add("kind", ("get kubeconfig", 0, KUBECONFIG, ""))
     groups = ("get --raw /apis", 0, '{"groups": []}', "")
     programs.add("kubectl", ("config view", 0, CONTEXT, ""), ("get namespace", 0, "{}", ""), ("get pods", 0, '{"items": []}', ""), groups)
-    programs.add("gcloud", ("", 0, "AAAA", ""))
+    programs.add("gcloud", ("", 0, "AAAAC3NzaC1lZDI1NTE5AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", ""))
     programs.add("ssh", ("", 0, f"{openssh.MARK}\ndone\n", ""))
     programs.add_script("ssh-keygen", KEYGEN)
     return programs

@@ -21,6 +21,7 @@ FILES = sorted(WORKFLOWS.glob("*"))
 USES = {
     "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1": "v7.0.1",
     "actions/setup-python@5fda3b95a4ea91299a34e894583c3862153e4b97": "v7.0.0",
+    "actions/cache@27d5ce7f107fe9357f9df03efb73ab90386fccae": "v5.0.5",
     "actions/upload-artifact@bbbca2ddaa5d8feaa63e36b76fdaad77386f024f": "v7.0.0",
     "google-github-actions/auth@7c6bc770dae815cd3e89ee6cdf493a5fab2cc093": "v3.0.0",
 }
@@ -30,6 +31,8 @@ PERMISSIONS = {
     ("plan.yaml", "files"): {"contents": "read"},
     ("plan-state.yaml", "state"): {"contents": "read", "id-token": "write"},
     ("comment.yaml", "comment"): {"contents": "read", "actions": "read", "pull-requests": "write"},
+    ("test.yaml", "quick"): {"contents": "read"},
+    ("test.yaml", "lab"): {"contents": "read"},
     ("update.yaml", "update"): {"contents": "read", "actions": "read", "pull-requests": "read", "id-token": "write"},
     ("drift.yaml", "drift"): {"contents": "read", "id-token": "write", "issues": "write"},
 }
@@ -37,6 +40,7 @@ EVENTS = {
     "plan.yaml": {"pull_request"},
     "plan-state.yaml": {"pull_request"},
     "comment.yaml": {"workflow_run"},
+    "test.yaml": {"pull_request", "push"},
     "update.yaml": {"push"},
     "drift.yaml": {"schedule", "workflow_dispatch"},
 }
@@ -124,6 +128,10 @@ def test_pulumi_has_the_pinned_version(file: Any) -> None:
     assert set(re.findall(r"--version ([\d.]+)", file.read_text())) <= {versions.PULUMI.removeprefix("v")}
 
 
+TESTS = [
+    '$CI_PIPELINE_SOURCE == "merge_request_event" && $TEST_RUNNER',
+    '$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH && $CI_PIPELINE_SOURCE == "push" && $TEST_RUNNER',
+]
 RULES = {
     "plan:files": ['$CI_PIPELINE_SOURCE == "merge_request_event"'],
     "plan:state": [
@@ -133,6 +141,8 @@ RULES = {
         '$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH && $CI_PIPELINE_SOURCE == "trigger"',
         '$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH && $CI_PIPELINE_SOURCE == "schedule" && $PLAN_TASK == "comment"',
     ],
+    "test:quick": TESTS,
+    "test:lab": TESTS,
     "update": ['$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH && $CI_PIPELINE_SOURCE == "push" && $PLAN_STATE == "true"'],
     "drift": ['$CI_COMMIT_BRANCH == $CI_DEFAULT_BRANCH && $CI_PIPELINE_SOURCE == "schedule" && $PLAN_TASK == "drift"'],
 }
@@ -149,3 +159,14 @@ def test_scripts_of_gitlab_quote_every_variable() -> None:
         text = "\n".join([*job.get("before_script", ()), *job["script"]])
         done = subprocess.run(["shellcheck", "--shell=bash", "-"], input=text, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_tests_run_by_the_commands_of_this_project_and_without_secrets() -> None:
+    github = load(WORKFLOWS / "test.yaml")["jobs"]
+    scripts = {name: next(step["run"] for step in job["steps"] if "run" in step).split()[-2:] for name, job in github.items()}
+    assert scripts["quick"] == ["./scripts/test", "--quick"] and scripts["lab"][-1] == "./.ci/run"
+    assert workflows.gitlab()["test:quick"]["script"] == ["./scripts/test --quick"]
+    assert workflows.gitlab()["test:lab"]["script"] == ["./.ci/run"]
+    assert "secrets." not in yaml.safe_dump(github) and "id-token" not in yaml.safe_dump(github)
+    # A plan of a merge request does not wait for them.
+    assert workflows.gitlab()["test:quick"]["needs"] == []

@@ -6,17 +6,45 @@ import re
 from collections.abc import Iterator
 
 from ...mesh_facts import from_values
+from ...names import gateway_workload_name
 from ..addresses import DNS_NAME, ipv4_cidr, is_address, is_port
-from ..google import GceInstanceGroup, GkeCluster, GkeNodes, Google, GoogleMachine, Ssh
+from ..existing import ExistingCluster
+from ..google import (
+    DEBIAN,
+    ZONES,
+    GceInstanceGroup,
+    GkeCluster,
+    GkeNodes,
+    Google,
+    GoogleMachine,
+    Ssh,
+    is_arm64,
+    needs_hyperdisk,
+    takes_hyperdisk,
+)
 from ..problems import Problem, suggestion
 from ..stack import Settings
 from .existing import check_server
+from .names import check_google_name, longest_of_gateway, longest_of_group, longest_of_workload
 from .texts import check_image, check_machine_image, check_machine_type
 
+_NAME = "[a-z]([-a-z0-9]{0,61}[a-z0-9])?"
 _ZONE = re.compile(r"[a-z]+-[a-z]+\d+-[a-z]")
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _SUBNET = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _VPC = re.compile(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?")
+_WITHOUT_ZONE_A = ("europe-west1", "us-east1")
+"""Regions whose zones begin with b (Compute Engine: "Available regions and zones")."""
+_NODE_PREFIX = 24
+"""GKE gives a node of a Standard cluster 256 addresses of the pods' CIDR, for 110 pods."""
+_SERVICES_PREFIX = 27
+"""The smallest CIDR of Services that GKE takes."""
+_VPC_PATH = re.compile(rf"projects/{_PROJECT.pattern}/global/networks/{_NAME}")
+_SUBNET_PATH = re.compile(rf"projects/{_PROJECT.pattern}/regions/([a-z0-9-]+)/subnetworks/{_NAME}")
+_MOST_VPCS = 26
+"""Google Cloud takes 25 peerings of a VPC."""
+_SUBNET_RESERVED = 4
+"""Addresses of a subnet that Google Cloud keeps for itself."""
 
 
 def check(settings: Settings) -> Iterator[Problem]:
@@ -34,6 +62,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     yield from _check_place(google)
     yield from _check_ssh(google.ssh)
     yield from _check_subnets(settings, google)
+    yield from _check_existing(settings, google)
     if isinstance(cluster, GkeCluster):
         yield from _check_cluster(settings, cluster, google)
     for machine in machines.values():
@@ -70,11 +99,18 @@ def _check_gateways(settings: Settings) -> Iterator[Problem]:
             yield from check_machine_image(f"{path}.image", gateway.image)
         if gateway.machine_type is not None:
             yield from check_machine_type(f"{path}.machineType", gateway.machine_type)
+            yield from _check_architecture(
+                f"{path}.image", gateway.image or DEBIAN, gateway.machine_type
+            )
         if not gateway.zones:
             yield Problem(f"{path}.zones", "is missing: give the zones of the gateway machines")
         for index, zone in enumerate(gateway.zones):
             if settings.google:
                 yield from _check_zone(f"{path}.zones[{index}]", zone, settings.google)
+        if settings.google and (subnet := subnets.get(gateway.subnet or next(iter(subnets), ""))):
+            workload = gateway_workload_name(name)
+            yield from check_google_name(path, longest_of_workload(subnet.vpc, workload))
+            yield from check_google_name(path, longest_of_gateway(name))
         if gateway.subnet is None and len(subnets) > 1:
             yield Problem(f"{path}.subnet", f"is missing: give one of {', '.join(sorted(subnets))}")
         elif gateway.subnet is not None and gateway.subnet not in subnets:
@@ -140,6 +176,11 @@ def _check_ssh(ssh: Ssh) -> Iterator[Problem]:
 def _check_subnets(settings: Settings, google: Google) -> Iterator[Problem]:
     """Yield problems of subnets, and CIDRs that are not private; `networks` checks overlaps."""
     cidrs: dict[str, str] = {}
+    if (count := len({subnet.vpc for subnet in google.subnets.values()})) > _MOST_VPCS:
+        yield Problem(
+            "google.subnets",
+            f"are in {count} VPCs: Google Cloud peers a VPC with {_MOST_VPCS - 1} others at most",
+        )
     for name, subnet in google.subnets.items():
         path = f"google.subnets.{name}"
         if not _SUBNET.fullmatch(name) or not _VPC.fullmatch(subnet.vpc):
@@ -167,6 +208,72 @@ def _check_subnets(settings: Settings, google: Google) -> Iterator[Problem]:
             )
 
 
+def _check_existing(settings: Settings, google: Google) -> Iterator[Problem]:
+    """Yield problems of VPCs and subnets that exist."""
+    cluster = settings.cluster
+    used = {subnet.vpc for subnet in google.subnets.values()}
+    for name, vpc in google.vpcs.items():
+        path = f"google.vpcs.{name}"
+        if not _VPC_PATH.fullmatch(vpc.existing):
+            yield Problem(
+                f"{path}.existing",
+                f"{vpc.existing!r} is not the path of a VPC: expected one such as "
+                "projects/net-host/global/networks/shared",
+            )
+        if name not in used:
+            yield Problem(path, f"no subnet is in this VPC{suggestion(name, used)}")
+        if isinstance(cluster, GkeCluster) and cluster.gateway.dns_name and not vpc.managed:
+            yield Problem(
+                "cluster.gateway.dnsName",
+                f"needs a private DNS zone for the VPC {name}, which is not managed: leave it out",
+            )
+    for name, subnet in google.subnets.items():
+        path = f"google.subnets.{name}.existing"
+        if subnet.existing is None:
+            if subnet.vpc in google.vpcs:
+                yield Problem(
+                    path, f"is missing: the VPC {subnet.vpc} exists, so give the path of a subnet"
+                )
+        elif subnet.vpc not in google.vpcs:
+            hint = suggestion(subnet.vpc, google.vpcs)
+            yield Problem(
+                path, f"its VPC {subnet.vpc} is created: name one of google.vpcs as `vpc`{hint}"
+            )
+        elif (match := _SUBNET_PATH.fullmatch(subnet.existing)) is None:
+            yield Problem(
+                path,
+                f"{subnet.existing!r} is not the path of a subnet: expected one such as "
+                "projects/net-host/regions/europe-west1/subnetworks/machines",
+            )
+        elif f"/regions/{google.region}/" not in match[0]:
+            yield Problem(path, f"is not in the region {google.region}")
+    if isinstance(cluster, ExistingCluster) and settings.google_machines:
+        of_network = {
+            subnet.vpc for subnet in google.subnets.values() if subnet.network == cluster.network
+        }
+        if not of_network & google.vpcs.keys():
+            yield Problem(
+                "google.vpcs",
+                "is missing: machines in a VPC that this stack creates do not reach a cluster that "
+                f"exists; give its VPC, and a subnet of it in the network {cluster.network}",
+            )
+    if isinstance(cluster, GkeCluster):
+        for key, name in (
+            ("podRangeName", cluster.pod_range_name),
+            ("serviceRangeName", cluster.service_range_name),
+        ):
+            if not re.fullmatch(_NAME, name):
+                yield Problem(
+                    f"cluster.{key}",
+                    f"{name!r} is not the name of a secondary range: up to 63 lower-case letters, "
+                    "digits and '-', a letter first",
+                )
+        if cluster.pod_range_name == cluster.service_range_name:
+            yield Problem(
+                "cluster.serviceRangeName", "is the name of the pods' range: give another one"
+            )
+
+
 def _check_cluster(settings: Settings, cluster: GkeCluster, google: Google) -> Iterator[Problem]:
     subnet = google.subnets.get(cluster.subnet)
     if subnet is None:
@@ -182,6 +289,7 @@ def _check_cluster(settings: Settings, cluster: GkeCluster, google: Google) -> I
         yield from _check_zone("cluster.zone", cluster.zone, google)
     nodes = cluster.nodes
     yield from check_machine_type("cluster.nodes.machineType", nodes.machine_type)
+    yield from _check_disk("cluster.nodes.diskType", nodes.disk_type, nodes.machine_type)
     if cluster.autopilot and nodes != GkeNodes():
         yield Problem("cluster.nodes", "Google manages the nodes of Autopilot: leave this out")
     if not 0 < nodes.min_nodes <= nodes.max_nodes:
@@ -189,6 +297,7 @@ def _check_cluster(settings: Settings, cluster: GkeCluster, google: Google) -> I
             "cluster.nodes",
             f"expected 0 < minNodes <= maxNodes; got {nodes.min_nodes} and {nodes.max_nodes}",
         )
+    yield from _check_sizes(cluster, subnet.cidr if subnet else "")
     yield from _check_gateway_address(cluster.gateway.address, subnet.cidr if subnet else "")
     domain = from_values(dict(settings.mesh.values.istiod), settings.mesh.namespace).cluster_domain
     name = cluster.gateway.dns_name
@@ -203,6 +312,56 @@ def _check_cluster(settings: Settings, cluster: GkeCluster, google: Google) -> I
             yield Problem(
                 f"cluster.podPorts[{index}]", f"{port} is not a port: expected 1 to 65535"
             )
+
+
+def _check_sizes(cluster: GkeCluster, subnet_cidr: str) -> Iterator[Problem]:
+    """Yield CIDRs in which the nodes that the stack permits, or their pods, have no room.
+
+    An upgrade adds a node. A regional cluster begins with a node in each zone.
+    """
+    services, subnet = ipv4_cidr(cluster.service_cidr), ipv4_cidr(subnet_cidr)
+    pods = ipv4_cidr(cluster.pod_cidr)
+    if services and services.prefixlen > _SERVICES_PREFIX:
+        yield Problem(
+            "cluster.serviceCidr",
+            f"{services} is too small: GKE takes /{_SERVICES_PREFIX} or larger",
+        )
+    most = max(cluster.nodes.max_nodes + 1, 1 if cluster.zone else ZONES)
+    if cluster.autopilot:
+        most = ZONES
+    room = pods.num_addresses // 2 ** (32 - _NODE_PREFIX) if pods else most
+    if room < most:
+        yield Problem(
+            "cluster.podCidr",
+            f"{pods} has room for {room} nodes, of /{_NODE_PREFIX} each, and {most} may run "
+            "(cluster.nodes.maxNodes and one during upgrades): give a larger CIDR",
+        )
+    # Each node has one address of the subnet, and the gateway's load balancer has one.
+    if subnet and subnet.num_addresses - _SUBNET_RESERVED < most + 1:
+        yield Problem(
+            "cluster.subnet",
+            f"{subnet} has fewer addresses than the {most} nodes that may run "
+            "(cluster.nodes.maxNodes and one during upgrades) and the gateway need: "
+            "give the subnet a larger CIDR",
+        )
+
+
+def _check_disk(path: str, disk_type: str | None, machine_type: str) -> Iterator[Problem]:
+    if disk_type is None:
+        return
+    if disk_type.startswith("pd-") and needs_hyperdisk(machine_type):
+        yield Problem(path, f"{machine_type} takes no Persistent Disk: use hyperdisk-balanced")
+    if disk_type.startswith("hyperdisk-") and not takes_hyperdisk(machine_type):
+        yield Problem(path, f"{machine_type} does not boot from Hyperdisk: use pd-balanced")
+
+
+def _check_architecture(path: str, image: str, machine_type: str) -> Iterator[Problem]:
+    if is_arm64(machine_type) and image == DEBIAN:
+        yield Problem(
+            path,
+            f"is missing: {machine_type} has ARM processors, and the default image is for x86; "
+            f"give one such as {DEBIAN}-arm64",
+        )
 
 
 def _check_gateway_address(address: str | None, subnet_cidr: str) -> Iterator[Problem]:
@@ -225,6 +384,8 @@ def _check_zone(path: str, zone: str, google: Google) -> Iterator[Problem]:
             path,
             f"{zone!r} is not a zone of {google.region}: expected one such as {google.region}-b",
         )
+    elif zone.endswith("-a") and google.region in _WITHOUT_ZONE_A:
+        yield Problem(path, f"the zones of {google.region} begin with {google.region}-b")
 
 
 def _check_machine(
@@ -248,13 +409,15 @@ def _check_machine(
         )
     elif subnets:
         vpc = google.subnets[settings.subnet_of(machine)].vpc
-        yield from _check_lengths(path, machine, vpc, settings)
+        yield from check_google_name(f"{path}.workload", longest_of_workload(vpc, machine.workload))
     if isinstance(machine, GceInstanceGroup):
         yield from _check_group(path, machine, settings, google)
     else:
         yield from _check_zone(f"{path}.zone", machine.zone, google)
     yield from check_machine_image(f"{path}.image", machine.image)
     yield from check_machine_type(f"{path}.machineType", machine.machine_type)
+    yield from _check_disk(f"{path}.diskType", machine.disk_type, machine.machine_type)
+    yield from _check_architecture(f"{path}.image", machine.image, machine.machine_type)
     script = machine.startup_script
     if script is not None and not script.startswith("#!"):
         yield Problem(
@@ -268,6 +431,7 @@ def _check_group(
 ) -> Iterator[Problem]:
     for index, zone in enumerate(group.zones):
         yield from _check_zone(f"{path}.zones[{index}]", zone, google)
+    yield from check_google_name(path, longest_of_group(group.name))
     if not 0 < group.min_replicas <= group.max_replicas:
         yield Problem(
             path,
@@ -284,28 +448,3 @@ def _check_group(
             "the machines of an instance group issue tokens at a GKE cluster of this stack: "
             "use gke, or single machines",
         )
-
-
-def _check_lengths(
-    path: str, machine: GoogleMachine, vpc: str, settings: Settings
-) -> Iterator[Problem]:
-    """Yield names that exceed Google's limit of 63 characters, of which Pulumi appends 8.
-
-    The longest name of two is `firewall-<vpc>-<workload>-health`. A network with gateway machines
-    has a workload `<network>-gateway`.
-    """
-    if len(vpc) + len(machine.workload) > 38:
-        yield Problem(
-            f"{path}.workload",
-            f"{machine.workload!r} and its VPC {vpc!r} are too long for names of firewall rules: "
-            "at most 38 characters together",
-        )
-    network = settings.networks.get(machine.network)
-    if network and network.gateway and len(vpc) + len(machine.network) > 29:
-        yield Problem(
-            f"{path}.network",
-            f"{machine.network!r} and its VPC {vpc!r} are too long for names of its gateway: "
-            "at most 29 characters together",
-        )
-    if isinstance(machine, GceInstanceGroup) and len(machine.name) > 44:
-        yield Problem(path, "is too long for names of an instance group: at most 44 characters")

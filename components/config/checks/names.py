@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from ...grammar import is_label_value, is_service_name
+from ...names import gateway_workload_name
 from ..problems import Problem
 
 _LABEL_KEY = re.compile(
@@ -64,3 +65,37 @@ def check_annotations(path: str, annotations: Mapping[str, str]) -> Iterator[Pro
             )
         elif key.startswith("pulumi.com/"):
             yield Problem(f"{path}.{key}", "is an instruction to Pulumi: leave it out")
+
+
+_GOOGLE_LIMIT, _GOOGLE_SUFFIX = 63, 8
+"""Characters of a name on Google Cloud, and those that Pulumi appends to a resource's own name."""
+
+
+def longest_of_workload(vpc: str, workload: str) -> str:
+    """Return the longest name of a resource that has the names of a VPC and a workload.
+
+    This and the next two follow `components/platforms/google/names.py`, which this layer cannot
+    import; tests/preview/test_google_names.py compares them.
+    """
+    return f"firewall-{vpc}-{workload}-health"
+
+
+def longest_of_gateway(network: str) -> str:
+    """Return the longest name of a resource that has the name of a network with a gateway."""
+    return f"{gateway_workload_name(network)}-balancer-instances-a"
+
+
+def longest_of_group(group: str) -> str:
+    """Return the longest name of a resource that has the name of an instance group."""
+    return f"{group}-autoscaler"
+
+
+def check_google_name(path: str, name: str) -> Iterator[Problem]:
+    """Yield a problem for a resource whose name is too long for Google Cloud."""
+    if (excess := len(name) + _GOOGLE_SUFFIX - _GOOGLE_LIMIT) > 0:
+        yield Problem(
+            path,
+            f"a resource on Google Cloud would be {name!r}, to which Pulumi appends "
+            f"{_GOOGLE_SUFFIX} characters: a name has at most {_GOOGLE_LIMIT}, so shorten a name "
+            f"in it by {excess}",
+        )

@@ -20,7 +20,16 @@ from ..addresses import is_port
 from ..existing import ExistingCluster
 from ..problems import Problem, suggestion
 from ..stack import NamespaceSettings, Settings
-from ..workload import HttpProbe, Pods, Probe, Service, ServiceAccount, WorkloadSettings
+from ..workload import (
+    HTTP_PROTOCOLS,
+    HttpProbe,
+    Pods,
+    Probe,
+    Service,
+    ServiceAccount,
+    WorkloadSettings,
+    WorkloadVerification,
+)
 from .names import check_annotations, check_labels, check_locality, check_names
 from .texts import check_image
 
@@ -146,6 +155,7 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
     yield from _check_probe(f"{path}.probe", workload.probe, workload)
     for name, service in workload.services.items():
         yield from _check_service(f"{path}.services.{name}", service, workload)
+    yield from _check_verify(f"{path}.verify", workload.verify, workload)
     for index, secret in enumerate(workload.image_pull_secrets):
         if not is_domain(secret):
             yield Problem(
@@ -287,6 +297,48 @@ def _check_http(path: str, http: HttpProbe) -> Iterator[Problem]:
             )
     if len({name.lower() for name in http.headers}) < len(http.headers):
         yield Problem(f"{path}.headers", "names a header twice: case makes no difference")
+
+
+def _check_verify(
+    path: str, verify: WorkloadVerification, workload: WorkloadSettings
+) -> Iterator[Problem]:
+    """Yield what is wrong with how a workload is verified.
+
+    The ports of Services that are `existing`, and their protocols, are in the cluster alone.
+    """
+    if verify.timeout < 1:
+        yield Problem(f"{path}.timeout", f"must be at least 1; got {verify.timeout}")
+    if verify.path is not None and not re.fullmatch(r"/[!-~]*", verify.path):
+        yield Problem(
+            f"{path}.path",
+            "must begin with '/' and consist of visible ASCII characters, the others as %XX; "
+            f"got {verify.path!r}",
+        )
+    offered = workload.offered_ports
+    if verify.port is not None and verify.port not in workload.ports.values():
+        ports = ", ".join(map(str, workload.ports.values()))
+        yield Problem(f"{path}.port", f"{verify.port} is none of the workload's ports ({ports})")
+        return
+    if workload.existing_services:
+        return
+    if verify.port is not None and not any(each.target == verify.port for each in offered):
+        yield Problem(
+            f"{path}.port",
+            f"no Service with a cluster IP leads to {verify.port}, so no client could call it: "
+            "add it to `ports` of one, or name another port",
+        )
+        return
+    called = workload.verified_port
+    stated = {"path": verify.path is not None, "expectStatus": bool(verify.expect_status)}
+    for key, is_stated in stated.items():
+        if is_stated and (called is None or called.protocol not in HTTP_PROTOCOLS):
+            is_called = "nothing is called"
+            if called:
+                is_called = f"port {called.target} is called as {called.protocol}"
+            yield Problem(
+                f"{path}.{key}",
+                f"is of HTTP, and {is_called}: leave it out, or name a port of HTTP",
+            )
 
 
 def _check_service(path: str, service: Service, workload: WorkloadSettings) -> Iterator[Problem]:

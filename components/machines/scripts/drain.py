@@ -27,9 +27,11 @@ from ...local.conversation import Pause
 from ...local.openssh import Reach
 from .. import entries
 from ..bundle import Owner, leave_script
+from . import machine_lock
+from .machine_lock import LockWait
 
-LEAVE_TIME_LIMIT_S = 120
-"""Seconds that leaving the mesh may take on the machine."""
+LEAVE_TIME_LIMIT_S = machine_lock.WAIT_S + 120
+"""Seconds that leaving the mesh may take on the machine, with the wait for another join there."""
 LEAVE_TIMEOUT_S = 150
 DEAD, FORGOTTEN = "dead", "forgotten"
 """Why a machine did not leave (names.REASON_ANNOTATION)."""
@@ -144,7 +146,12 @@ def leave(payload: Payload, how: Leave) -> None:
         return
     script = shell.run_as_root(leave_script(payload.owner), LEAVE_TIME_LIMIT_S)
 
-    def answer(_words: str, _pause: Pause) -> str:
+    lock_wait = LockWait(machine)
+
+    def answer(words: str, pause: Pause) -> str:
+        topic, *rest = words.split()
+        if topic == machine_lock.TOPIC and len(rest) == 1:
+            return lock_wait.answer(rest[0], pause)
         drain(payload)
         return "yes"
 

@@ -1,5 +1,5 @@
 # What of this program is on a machine: where it is, whose it is, and how it is removed. The text of
-# join.sh or leave.sh follows. Variables: MACHINE, PROJECT, STACK, REGISTRATION.
+# join.sh or leave.sh follows. Variables: MACHINE, PROJECT, STACK, REGISTRATION, ASK.
 ROOT='' # of tests
 PROGRAMS=/opt/istio-vm-mesh
 STATE=/var/lib/istio-vm-mesh
@@ -13,12 +13,18 @@ STAGING=$STATE/staging # of root alone
 STOP_TIMEOUT_S=60
 KEPT_UNIT='' # the unit that runs this text
 
-# One join or leave at a time. The lock ends with this process and its children.
+# One join or leave at a time. The lock ends with this process and its children. Another one may
+# be of an update that was killed. It ends by itself, so the computer that runs Pulumi is asked to
+# wait.
 take_lock() { # purpose
-  exec 9<>"$RUN/istio-vm-mesh.lock"
-  flock --nonblock 9 ||
-    fail "$(cat "$RUN/istio-vm-mesh.lock") is still running on this machine:" \
-      "run the update again when it has ended"
+  local other
+  # A leave removes the file.
+  until exec 9<>"$RUN/istio-vm-mesh.lock" && flock --nonblock 9 &&
+    [ /proc/self/fd/9 -ef "$RUN/istio-vm-mesh.lock" ]; do
+    other=$(cat "$RUN/istio-vm-mesh.lock" 2>/dev/null || true)
+    [ -n "${ASK:-}" ] || fail "${other:-another join} is still running on this machine"
+    ask busy "$(base64 -w 0 <<<"${other:-another join}")"
+  done
   echo "the $1 of $MACHINE from the stack $PROJECT/$STACK (process $$, since $(date -u))" \
     >"$RUN/istio-vm-mesh.lock"
 }
@@ -163,7 +169,10 @@ remove_rules() (
 has_rules() {
   {
     for program in ip{,6}tables{,-legacy,-nft}-save; do "$program"; done
-  } 2>/dev/null | grep -qE '[: ]ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT)( |$)'
+    nft list ruleset
+  } 2>/dev/null |
+    grep -qE -e '[: ]ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT)( |$)' \
+      -e 'comment "?istio-vm-mesh"?( |$)'
 }
 
 remove_units() {
@@ -197,7 +206,8 @@ remove_installation() {
   done
   remove_units
   if has_rules; then
-    echo "redirection rules of Istio are left: see 'iptables-save' and 'iptables-legacy-save'"
+    echo "rules of the redirection are left: see 'iptables-save', 'iptables-legacy-save' and" \
+      "'nft list ruleset'"
     return 1
   fi
   if [ "$(getent passwd istio-proxy | cut -d : -f 6)" = "$STATE" ]; then

@@ -60,7 +60,7 @@ check_machine() {
   [ "$(id -u)" = 0 ] || fail "the join needs root: let the SSH user run sudo without a password"
   for command in systemctl iptables ss curl pgrep sha256sum tar flock runuser; do
     command -v "$command" >/dev/null ||
-      fail "$command is missing: install it on the machine, or in its image"
+      fail "$command is missing: install it on the machine, or in its image$(setup_words)"
   done
   if ! has_tool_for deb; then family=rpm; fi
   has_tool_for $family ||
@@ -115,6 +115,17 @@ running_setup() {
       return
     fi
   done
+}
+
+# Prints the end of a cause, where Google's unit ran a startup script. It ran once in this boot,
+# maybe before the network's NAT was there, and its failures are in its log alone.
+setup_words() {
+  local unit=google-startup-scripts words
+  systemctl cat "$unit" >/dev/null 2>&1 || return 0
+  words=$(journalctl --unit "$unit" --boot --no-pager --output cat 2>/dev/null |
+    grep -iE 'error|fail|unable|could not|E: ' | tail -n 1 | cut -c 1-300 || true)
+  echo "; its startup script ended without it (${words:-no error is in its log}):" \
+    "'systemctl restart $unit' runs it again"
 }
 
 # Asks where the machine is another's, or was joined by this stack under another name.
@@ -745,9 +756,9 @@ main() {
   trap finish EXIT
   trap 'INTERRUPTED=1; exit 1' TERM HUP INT
   trap '' PIPE # a lost connection is seen by what is written next
+  step wait_for_setup
   step check_machine
   step take_lock join
-  step wait_for_setup
   step check_owner
   step check_gateway
   step check_token

@@ -29,7 +29,8 @@ from .. import entries
 from ..bundle import CONFIRMED, DEADLINE_S, WAIT_LIMIT_S, Bundle, confirm_script, digest, join_script, with_root_certificate
 from ..entries import Entry
 from ..files import configuration_files
-from . import slots
+from . import machine_lock, slots
+from .machine_lock import LockWait
 from .slot_decision import SlotRequest
 from .slot_lease import NoLease
 
@@ -108,6 +109,7 @@ class _Join:
         self._slots: list[SlotRequest] = []
         self._before: Entry | None = None
         self._unconfirmed = ""
+        self._lock_wait = LockWait(self._owner.machine)
 
     def run(self) -> Result:
         with self._held:
@@ -178,6 +180,8 @@ class _Join:
     def _answer(self, words: str, pause: Pause) -> str:
         """Answer a question of the script: `yes`, or `no` with the reason and the fix."""
         topic, *rest = words.split()
+        if topic == machine_lock.TOPIC and len(rest) == 1:
+            return self._lock_wait.answer(rest[0], pause)
         if topic == "owner" and len(rest) == len(fields(_Stamp)):
             return self._may_take(_Stamp(*("" if word == "-" else word for word in rest)))
         if topic == "changes" and len(rest) == 1:

@@ -7,11 +7,13 @@
 # `redirect.sh ssh-port`, in a join: stores the port by which SSH came, so that it stays open.
 # Other programs flush rules. So `on` records the rules as they were made, and the guard
 # (redirect_guard.sh) compares them with the rules that are there.
+# With the redirection come and go the openings of firewalls (redirect_firewall.sh).
 AGENT=/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent
 STATE=/var/lib/istio-vm-mesh
 RULES=/run/istio-vm-mesh-redirect # a file for each program that has rules of ours
 LOCK=/run/istio-vm-mesh-redirect.lock
 WITHDRAWN=/run/istio-vm-mesh-withdrawn
+PROBE=/run/istio-vm-mesh-probe.env # the agent's unit reads it
 SSH_CONFIGURATION=/etc/ssh
 
 # Which rules are Istio's: those in its chains, and those that lead to them. Chains of istio-cni
@@ -41,8 +43,8 @@ locked() { # function
   ) 9>"$LOCK"
 }
 
-# Prints the iptables programs of this host, those of both backends: `istio-iptables` picks one on
-# every run, by what else is installed. Where a host has no names with a backend, the plain ones.
+# Prints the iptables programs of this host, those of both backends: rules of ours may be in either.
+# Where a host has no names with a backend, the plain ones.
 programs() {
   local family name
   for family in iptables ip6tables; do
@@ -200,7 +202,7 @@ remove() { # program
 make() {
   local program rules
   DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$(open_ports) \
-    "$AGENT" istio-iptables || return
+  FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)} "$AGENT" istio-iptables || return
   mkdir -p "$RULES"
   for program in $(programs); do
     has_chains "$program" || continue
@@ -210,6 +212,18 @@ make() {
     read_rules "$program" | ours >"$RULES/$program.bypass"
     echo "$rules" >"$RULES/$program"
   done
+}
+
+# Prints the backend of this host's own `iptables`, which programs such as Docker use: an exception
+# from their rules holds in the same backend alone. `istio-iptables` by itself takes legacy iptables
+# wherever it has a table, and its first run leaves one there. Prints nothing where a family has no
+# such table.
+backend() {
+  local name=legacy
+  case $(iptables --version 2>/dev/null) in *nf_tables*) name=nft ;; esac
+  "iptables-$name" -t nat -S >/dev/null 2>&1 || return 0
+  "ip6tables-$name" -t nat -S >/dev/null 2>&1 || ! can_redirect_ipv6 || return 0
+  echo $name
 }
 
 has_chains() { # program
@@ -309,6 +323,7 @@ repair() {
     repair_program "$program" "$(missing "$program")" || break
     add_bridges "$program"
   done
+  ! compgen -G "$RULES/*.bypass" >/dev/null || open_firewall
 }
 
 # An address may come after the rules. They are made again once: `ip6tables` may have no table nat.
@@ -439,15 +454,32 @@ remove_all() {
   done
 }
 
+# The agent calls its probe at INSTANCE_IP. An address that is translated on the way to the machine
+# is on none of its interfaces, and the source of the call, 127.0.0.6, cannot reach it. The variable
+# is the one of `istioctl x workload entry configure --externalIP`.
+set_probe_address() {
+  rm -f "$PROBE"
+  [ -z "${INSTANCE_IP:-}" ] || is_local "$INSTANCE_IP" ||
+    echo REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION=true >"$PROBE"
+}
+
+is_local() { # address
+  ip -o address show 2>/dev/null | grep -qE " inet6? ${1//./\\.}/"
+}
+
 turn_on() {
   mkdir -p "$RULES"
+  set_probe_address
   touch "$RULES/bypassed"
-  make
+  make || return
+  open_firewall
+  return 0
 }
 
 turn_off() {
   rm -rf "$RULES"
   remove_all
+  close_firewall
   ip -6 address delete ::6/128 dev lo 2>/dev/null || true
 }
 
@@ -483,10 +515,13 @@ check() {
     *) [ "$count" = 0 ] || echo "$count rules of $program are missing" ;;
     esac
   done
+  check_firewall
 }
 
 main() { # on, dns-on, off or ssh-port
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  # shellcheck source=/dev/null
+  . "${BASH_SOURCE[0]%/*}/redirect_firewall.sh"
   case $1 in
   on)
     rm -f "$WITHDRAWN"

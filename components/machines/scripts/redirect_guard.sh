@@ -25,19 +25,40 @@ end_guard() {
 
 # Prints the table, as one transaction. A connection that was redirected arrives at port 15006. It
 # drops nothing but the first packet of a TCP connection, so those that are established go on.
-# Connections of the machine to itself come by lo, also to its other addresses.
+# Connections of the machine to itself come by lo, also to its other addresses. A port that is
+# published for a container leads out of this machine: it is known by what was addressed.
 table() {
-  local interfaces='"lo"' name
+  local interfaces='"lo"' name addresses open_ports
+  local first='tcp flags & (fin | syn | rst | ack) == syn'
+  open_ports="$AGENT_PORTS, $(open_ports)"
   for name in ${ISTIO_EXCLUDE_INTERFACES//,/ }; do interfaces+=", \"$name\""; done
   printf '%s; ' \
-    "table inet $TABLE { flags owner; chain input { type filter hook input priority -1; }; }" \
+    "table inet $TABLE { flags owner; chain input { type filter hook input priority -1; }; \
+      chain forward { type filter hook forward priority -1; }; }" \
     "flush chain inet $TABLE input" \
     "add rule inet $TABLE input iifname { $interfaces } accept" \
-    "add rule inet $TABLE input tcp dport { $AGENT_PORTS, $(open_ports) } accept" \
-    "add rule inet $TABLE input tcp flags & (fin | syn | rst | ack) == syn counter drop"
+    "add rule inet $TABLE input tcp dport { $open_ports } accept" \
+    "add rule inet $TABLE input $first counter drop" \
+    "flush chain inet $TABLE forward" \
+    "add rule inet $TABLE forward iifname { $interfaces } accept" \
+    "add rule inet $TABLE forward $first ct status dnat \
+      ct original proto-dst { $open_ports } accept"
+  for name in ip ip6; do
+    addresses=$(local_addresses $name)
+    [ -z "$addresses" ] || printf '%s; ' "add rule inet $TABLE forward $first ct status dnat \
+      ct original $name daddr { $addresses } counter drop"
+  done
 }
 
-# The ports of SSH may change.
+# Prints this machine's addresses of a family.
+local_addresses() { # ip or ip6
+  local family=-4
+  [ "$1" = ip ] || family=-6
+  ip $family -o address show 2>/dev/null | sed -nE 's/^.* inet6? ([^ \/]+).*/\1/p' | sort -u |
+    paste -sd ,
+}
+
+# The ports of SSH may change, and the addresses.
 close_ports() {
   local text
   text=$(table)
@@ -47,11 +68,20 @@ close_ports() {
 }
 TABLE_TEXT=''
 
+has_other_addresses() {
+  local addresses
+  addresses=$(local_addresses ip && local_addresses ip6)
+  [ "$addresses" != "$ADDRESSES" ] || return
+  ADDRESSES=$addresses
+}
+ADDRESSES=''
+
 watch() {
   local round
   [ -z "${FAIL_CLOSED:-}" ] || hold end_guard
   for ((round = 0; ; round++)); do
-    [ -z "${FAIL_CLOSED:-}" ] || [ $((round % PORTS_EVERY)) -ne 0 ] || close_ports
+    [ -z "${FAIL_CLOSED:-}" ] || ! { [ $((round % PORTS_EVERY)) = 0 ] || has_other_addresses; } ||
+      close_ports
     [ ! -d "$RULES" ] || locked repair
     sleep "$INTERVAL_S"
   done
@@ -83,7 +113,7 @@ possible() {
     exit 1
   fi
   hold : 2>/dev/null
-  echo "table inet $test { flags owner; }" >&"$HOLDER"
+  echo "table inet $test { flags owner; chain test { ct status dnat drop; }; }" >&"$HOLDER"
   if ! wait_closed "$test" || nft delete table inet "$test" 2>/dev/null; then
     echo "nftables has no tables with an owner here: it needs Linux 5.12 and nftables 1.0"
     exit 1
@@ -101,7 +131,8 @@ main() { # watch, ready, check or possible
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   # In a join this script is on standard input, and the other one is not there yet.
   # shellcheck source=/dev/null
-  [ "$1" = possible ] || . "${BASH_SOURCE[0]%/*}/redirect.sh"
+  [ "$1" = possible ] ||
+    for script in redirect redirect_firewall; do . "${BASH_SOURCE[0]%/*}/$script.sh"; done
   case $1 in
   watch) watch ;;
   ready) ready ;;

@@ -4,11 +4,6 @@
 # `redirect_host.sh changes`: prints what the redirection is about to change, one a line.
 # INSTANCE_IP is the address by which pods reach the machine.
 
-# Prints the ports of the workload.
-ports() {
-  grep -oE '"containerPort":[0-9]+' <<<"${ISTIO_META_POD_PORTS:-}" | cut -d : -f 2
-}
-
 # Prints the port, the address and the program of each listening socket. A socket of all addresses
 # has 0.0.0.0, and one of all addresses of IPv6 alone has `::`.
 listeners() {
@@ -64,10 +59,6 @@ translations_of() { # port
   }'
 }
 
-is_local() { # address
-  ip -o address show 2>/dev/null | grep -qE " inet6? ${1//./\\.}/"
-}
-
 is_loopback() { # addresses
   ! grep -qvE '^(127\.|::1$)' <<<"$1"
 }
@@ -96,7 +87,11 @@ port_refusals() { # port, listeners, translations, open ports
   elif is_loopback "$addresses"; then
     echo "port $1 of the workload: $names listens on $(paste -sd ' ' <<<"$addresses") alone, and" \
       "Envoy connects to the machine's address: let it listen on 0.0.0.0 or $INSTANCE_IP"
-  elif is_local "$INSTANCE_IP" || [ "$addresses" = :: ]; then
+  elif ! is_local "$INSTANCE_IP"; then
+    echo "port $1 of the workload: $names listens on $(paste -sd ' ' <<<"$addresses") alone, and" \
+      "the machine's address $INSTANCE_IP is on none of its interfaces, so the agent calls its" \
+      "probe at localhost: let it listen on 0.0.0.0, or set the machine's address"
+  else
     echo "port $1 of the workload: $names listens on $(paste -sd ' ' <<<"$addresses") alone, and" \
       "pods reach the machine at $INSTANCE_IP: let it listen on 0.0.0.0 or $INSTANCE_IP"
   fi
@@ -107,7 +102,7 @@ refusals() {
   listening=$(listeners)
   rules=$(translations)
   open=$(open_ports)
-  for port in $(ports); do port_refusals "$port" "$listening" "$rules" "$open"; done
+  for port in $(workload_ports); do port_refusals "$port" "$listening" "$rules" "$open"; done
   if has_ipv6 && ! can_redirect_ipv6; then
     echo "this machine has addresses of IPv6, which ip6tables cannot redirect" \
       "('ip6tables -t nat -S' fails): load the module ip6table_nat, or disable IPv6"
@@ -147,6 +142,9 @@ changes() {
       echo lo
     )" | listed)
   echo "captured interfaces: ${interfaces:-none}; left out: ${ISTIO_EXCLUDE_INTERFACES:-none}"
+  is_local "$INSTANCE_IP" ||
+    echo "pods reach this machine at $INSTANCE_IP, which is on none of its interfaces: the agent" \
+      "calls the probe at localhost"
   echo "connections of this machine go through Envoy, but those to" \
     "${ISTIO_SERVICE_EXCLUDE_CIDR:-nowhere} and to the ports" \
     "${ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE:-none}"
@@ -154,12 +152,41 @@ changes() {
     echo "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh" \
       "has no IPv6 (ISTIO_DUAL_STACK)"
   fi
+  firewall_changes "$captured"
+}
+
+# Prints what firewalls drop of the connections of the mesh, and the ports that they drop until now
+# and let in once they are redirected.
+firewall_changes() { # captured ports, with their programs
+  local rules line fields port connections='' before after let_in
+  rules=$(filters)
+  dropped "$(needed)" <<<"$rules" | while read -r line; do
+    read -ra fields <<<"$line"
+    if [ "${FIREWALL:-}" = manage ]; then
+      echo "the firewall (${fields[0]}) is opened for $(connection "$line"), while they are" \
+        "redirected"
+    else
+      echo "the firewall (${fields[0]}) drops $(connection "$line"): open it by" \
+        "'$(opening "${fields[@]}")', or set firewall: manage"
+    fi
+  done
+  for port in $(grep -oE '(^|, )[0-9]+' <<<"$1" | tr -d ', '); do
+    connections+=" $port:$port"
+  done
+  before=$(dropped "$connections" <<<"$rules" | cut -d ' ' -f 6 | sort -u)
+  connections=
+  for port in $before; do connections+=" $INBOUND_PORT:$port"; done
+  after=$(dropped "$connections" <<<"$rules" | cut -d ' ' -f 6 | sort -u)
+  let_in=$(grep -vxF "$after"$'\n'"$(workload_ports)" <<<"$before" | listed)
+  [ -z "$let_in" ] ||
+    echo "the firewall drops these ports until now, and lets them in once they are redirected" \
+      "(exclude them by capture.excludeInboundPorts): $let_in"
 }
 
 main() { # refusals or changes
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   # shellcheck source=/dev/null
-  . "${BASH_SOURCE[0]%/*}/redirect.sh"
+  for script in redirect redirect_firewall; do . "${BASH_SOURCE[0]%/*}/$script.sh"; done
   case $1 in
   refusals) refusals ;;
   changes) changes ;;

@@ -59,6 +59,7 @@ class DockerCluster(pulumi.ComponentResource):
             kubeconfig=pulumi.Output.secret(access.apply(lambda result: result.kubeconfig)),
             created_by=kind.id,
             gateway_service={"type": "ClusterIP", "externalIPs": [address]},
+            replicas=1,  # there is one node
             gateway_address=address,
             ready=[kind, *self._images(kind), *attachments.values()],
             node_addresses={network: _address(command) for network, command in attachments.items()},

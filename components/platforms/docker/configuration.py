@@ -15,7 +15,9 @@ _CONTAINERD = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
 
 
 def kind_config(cluster: KindCluster) -> str:
-    """kind's configuration. The kubelet and containerd settings let it run on hosts with cgroup v1 too."""
+    """kind's configuration. The kubelet and containerd settings let it run on hosts with cgroup
+    v1 too.
+    """
     kubelet = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -36,7 +38,9 @@ def kind_config(cluster: KindCluster) -> str:
 
 
 def docker_cidr(settings: Settings, network: str) -> IPv4Network:
-    """Return the CIDR of the Docker network for a network of the stack: the first that is not the pods'."""
+    """Return the CIDR of the Docker network for a network of the stack: the first that is not
+    the pods'.
+    """
     return IPv4Network(settings.machine_cidrs(network)[0])
 
 

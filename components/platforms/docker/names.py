@@ -1,4 +1,6 @@
-"""Names and labels on a Docker engine, and of the platforms' resources. Pure: scripts use it too."""
+"""Names and labels on a Docker engine, and of the platforms' resources. Pure: scripts use it
+too.
+"""
 
 from __future__ import annotations
 

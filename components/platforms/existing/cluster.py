@@ -1,4 +1,6 @@
-"""A Kubernetes cluster that exists, by its kubeconfig. Nothing is created, so nothing is removed."""
+"""A Kubernetes cluster that exists, by its kubeconfig. Nothing is created, so nothing is
+removed.
+"""
 
 from __future__ import annotations
 

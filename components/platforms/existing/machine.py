@@ -1,4 +1,6 @@
-"""Machines that exist, reached by SSH. They join and leave; they are neither created nor removed."""
+"""Machines that exist, reached by SSH. They join and leave; they are neither created nor
+removed.
+"""
 
 from __future__ import annotations
 

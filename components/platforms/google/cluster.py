@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
 from pulumi_gcp import container, projects
 
-from ...config.google import GkeCluster
+from ...config.google import ZONES, GkeCluster, default_disk_type
 from ...kubernetes import Cluster
 from ...local.cluster_access import ClusterAccess
 from ...names import child_name, part_name
@@ -100,7 +101,7 @@ class GoogleCluster(pulumi.ComponentResource):
             # first pool, which is removed.
             "remove_default_node_pool": True,
             "initial_node_count": 1,
-            "node_config": container.ClusterNodeConfigArgs(service_account=account, oauth_scopes=_SCOPES),
+            "node_config": _first_node(account),
             "datapath_provider": "ADVANCED_DATAPATH",
             "enable_shielded_nodes": True,
         }
@@ -111,7 +112,7 @@ class GoogleCluster(pulumi.ComponentResource):
             network=networks.vpcs[self._google.subnets[settings.subnet].vpc],
             subnetwork=networks.subnets[settings.subnet],
             ip_allocation_policy=container.ClusterIpAllocationPolicyArgs(
-                cluster_secondary_range_name="pods", services_secondary_range_name="services"
+                cluster_secondary_range_name=settings.pod_range_name, services_secondary_range_name=settings.service_range_name
             ),
             private_cluster_config=container.ClusterPrivateClusterConfigArgs(enable_private_nodes=True),
             control_plane_endpoints_config=container.ClusterControlPlaneEndpointsConfigArgs(
@@ -140,6 +141,9 @@ class GoogleCluster(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(
                 self._child,
                 pulumi.ResourceOptions(
+                    # A destroy without the two steps is refused before anything is deleted. The
+                    # provider refuses only when it comes to the cluster, once it is empty.
+                    protect=settings.deletion_protection,
                     # A difference in any of these would replace the cluster.
                     ignore_changes=[] if settings.autopilot else ["initialNodeCount", "nodeConfig"],
                     delete_before_replace=True,
@@ -154,7 +158,8 @@ class GoogleCluster(pulumi.ComponentResource):
             part_name(self._name, names.NODE_POOL),
             cluster=cluster.id,
             location=location,
-            initial_node_count=1,
+            # Of each zone. The autoscaler keeps the minimum, but does not add nodes to reach it.
+            initial_node_count=nodes.min_nodes if self._settings.zone else math.ceil(nodes.min_nodes / ZONES),
             autoscaling=container.NodePoolAutoscalingArgs(
                 total_min_node_count=nodes.min_nodes, total_max_node_count=nodes.max_nodes, location_policy="BALANCED"
             ),
@@ -163,7 +168,7 @@ class GoogleCluster(pulumi.ComponentResource):
             node_config=container.NodePoolNodeConfigArgs(
                 machine_type=nodes.machine_type,
                 disk_size_gb=nodes.disk_size,
-                disk_type="pd-balanced",
+                disk_type=nodes.disk_type or default_disk_type(nodes.machine_type),
                 image_type="COS_CONTAINERD",
                 spot=nodes.spot,
                 service_account=self._networks.accounts[names.NODES].email,
@@ -177,3 +182,24 @@ class GoogleCluster(pulumi.ComponentResource):
             ),
             opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(ignore_changes=["initialNodeCount"])),
         )
+
+
+def _first_node(account: pulumi.Output[str]) -> container.ClusterNodeConfigArgs:
+    """Return the node of the pool that GKE creates first, one in each zone.
+
+    It is small, because quotas of new projects have no room for three disks of 100 GB. Organisation
+    policies hold for it as for all nodes (`compute.requireShieldedVm`).
+    """
+    return container.ClusterNodeConfigArgs(
+        machine_type="e2-medium",
+        disk_size_gb=20,
+        disk_type="pd-standard",
+        image_type="COS_CONTAINERD",
+        service_account=account,
+        oauth_scopes=_SCOPES,
+        metadata={"disable-legacy-endpoints": "true"},
+        workload_metadata_config=container.ClusterNodeConfigWorkloadMetadataConfigArgs(mode="GKE_METADATA"),
+        shielded_instance_config=container.ClusterNodeConfigShieldedInstanceConfigArgs(
+            enable_secure_boot=True, enable_integrity_monitoring=True
+        ),
+    )

@@ -8,7 +8,7 @@ from ...config.existing import ExistingCluster, SshMachine
 from ...config.google import GceInstanceGroup, GceMachine, GkeCluster, GoogleMachine
 from ...config.stack import Settings
 from ...names import STATUS_PORT
-from .names import NODES, rule_name, vpcs, workloads_with_machines
+from .names import NODES, account_email, cluster_vpc, project_of, resource_name, rule_name, vpcs, workloads_with_machines
 
 IAP = "35.235.240.0/20"  # where connections through Identity-Aware Proxy come from
 HEALTH_CHECKS = ("35.191.0.0/16", "130.211.0.0/22")  # where Google's health checks come from
@@ -83,6 +83,55 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
                     FirewallRule(rule_name(vpc, workload, "health"), vpc, HEALTH_CHECKS, workload, health, "Google's health checks")
                 )
     return [*rules, *_rules_to_pods(settings)]
+
+
+def peerings(settings: Settings) -> list[tuple[str, str]]:
+    """Return the pairs of VPCs that are peered, because declared traffic passes between them.
+
+    Peering is not transitive: each pair has its own. The VPC that is first in `vpcs` is first.
+    Two VPCs that exist are connected by their owners, in whatever way.
+    """
+    if settings.google is None:
+        return []
+    subnets, cluster = settings.google.subnets, settings.cluster
+    vpc_of = {subnet.cidr: subnet.vpc for subnet in subnets.values()}
+    flows = [(rule.vpc, source) for rule in firewall_rules(settings) for source in rule.sources]
+    if vpc_of_cluster := cluster_vpc(settings):
+        vpc_of[cluster.pod_cidr] = vpc_of_cluster
+        # To the load balancer of the east-west gateway.
+        flows += [(vpc_of_cluster, source) for source in machine_cidrs(settings)]
+    order = vpcs(settings)
+    pairs = {frozenset((vpc, vpc_of.get(source, vpc))) for vpc, source in flows}
+    return [
+        (one, other)
+        for other in order
+        for one in order[: order.index(other)]
+        if {one, other} in pairs and not {one, other} <= settings.google.vpcs.keys()
+    ]
+
+
+def unmanaged_notes(stack: str, settings: Settings) -> list[str]:
+    """Return what owners of VPCs do that the program does not manage, as commands of gcloud."""
+    google = settings.google
+    if google is None:
+        return []
+    paths = {name: vpc.existing for name, vpc in google.vpcs.items() if not vpc.managed}
+    notes = []
+    for rule in firewall_rules(settings):
+        if rule.vpc in paths:
+            words = ["gcloud compute firewall-rules create", resource_name(stack, rule.name)]
+            words += ["--project", project_of(paths[rule.vpc]), "--network", paths[rule.vpc].rpartition("/")[2]]
+            words += ["--direction", "INGRESS", "--allow", ",".join(f"tcp:{port}" for port in rule.ports)]
+            words += ["--source-ranges", ",".join(rule.sources)]
+            words += ["--target-service-accounts", account_email(google.project, stack, rule.target)]
+            notes.append(f"VPC {rule.vpc} is not managed. For {rule.description}, its owners run: {' '.join(words)}")
+    for pair in peerings(settings):
+        for vpc, other in (pair, pair[::-1]):
+            if vpc in paths:
+                notes.append(
+                    f"VPC {vpc} is not managed: its owners peer it with the VPC {other} of this stack (gcloud compute networks list)"
+                )
+    return notes
 
 
 def ssh_sources(settings: Settings) -> tuple[str, ...]:

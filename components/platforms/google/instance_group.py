@@ -7,30 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import pulumi
 from pulumi_gcp import compute, projects
 from pulumi_kubernetes.rbac.v1 import Role, RoleBinding
 
-from ...config.google import GceInstanceGroup
+from ...config.google import ZONES, GceInstanceGroup, default_disk_type
 from ...istio.workload import Workload
 from ...names import STATUS_PORT, part_name
-from . import startup
-from .names import AUTOSCALER, BINDING, CONNECT_ROLE, CONNECTS, HEALTH, MANAGER, ROLE, TEMPLATE, networks_child_name, resource_name
+from . import names, startup
+from .names import AUTOSCALER, BINDING, CONNECT_ROLE, CONNECTS, HEALTH, MANAGER, ROLE, TEMPLATE, networks_child_name
 from .network import GoogleNetworks
 
-ZONES = 3
-"""Zones of a region, over which a group without `zones` spreads."""
+BATCHES = 5
+"""Batches in which a large group is replaced. One takes about five minutes."""
 
 
 def connect_role(networks: GoogleNetworks) -> projects.IAMCustomRole:
     """Declare the role that lets machines reach the API server, and nothing else."""
-    stack = networks.stack
     return projects.IAMCustomRole(
         networks_child_name(networks.name, CONNECT_ROLE),
-        role_id=f"istioVmMesh_{''.join(letter if letter.isalnum() else '_' for letter in stack)}"[:64],
-        title=f"istio-vm-mesh {stack}: machines that join by themselves",
+        role_id=networks.accounts[names.NODES].unique_id.apply(lambda unique_id: names.role_id(networks.stack, unique_id)),
+        title=names.title(networks.stack, "machines that join by themselves"),
         permissions=list(startup.PERMISSIONS),
         opts=pulumi.ResourceOptions(provider=networks.provider),
     )
@@ -89,7 +89,7 @@ class InstanceGroupArgs:
 class InstanceGroup(pulumi.ComponentResource):
     """Machines of a workload that grow and shrink in number without this program.
 
-    ready: the resources that exist once the minimum of machines run and are healthy.
+    ready: the resources that exist once the minimum of machines run and have joined.
     """
 
     ready: list[pulumi.Resource]
@@ -124,6 +124,7 @@ class InstanceGroup(pulumi.ComponentResource):
                 setup=settings.startup_script or "",
                 rotation=settings.rotation,
                 capture=settings.capture,
+                firewall=settings.firewall,
                 **inputs,
             )
         )
@@ -145,7 +146,11 @@ class InstanceGroup(pulumi.ComponentResource):
             machine_type=settings.machine_type,
             disks=[
                 compute.RegionInstanceTemplateDiskArgs(
-                    source_image=settings.image, disk_size_gb=settings.disk_size, disk_type="pd-balanced", boot=True, auto_delete=True
+                    source_image=settings.image,
+                    disk_size_gb=settings.disk_size,
+                    disk_type=settings.disk_type or default_disk_type(settings.machine_type),
+                    boot=True,
+                    auto_delete=True,
                 )
             ],
             # No access configuration: no public address.
@@ -176,7 +181,7 @@ class InstanceGroup(pulumi.ComponentResource):
         return compute.RegionInstanceGroupManager(
             part_name(self._name, MANAGER),
             region=networks.settings.region,
-            base_instance_name=resource_name(networks.stack, self._name)[:54].rstrip("-"),
+            base_instance_name=names.base_instance_name(networks.stack, self._name),
             versions=[compute.RegionInstanceGroupManagerVersionArgs(instance_template=template.self_link)],
             distribution_policy_zones=list(settings.zones) or None,
             auto_healing_policies=compute.RegionInstanceGroupManagerAutoHealingPoliciesArgs(
@@ -184,20 +189,27 @@ class InstanceGroup(pulumi.ComponentResource):
                 # Longer than a first start with setup and package, or machines never get ready.
                 initial_delay_sec=300,
             ),
+            # Without it the group is complete at once, with no machine. The autoscaler changes it.
+            target_size=settings.min_replicas,
             update_policy=compute.RegionInstanceGroupManagerUpdatePolicyArgs(
                 type="PROACTIVE",
                 minimal_action="REPLACE",
                 replacement_method="SUBSTITUTE",
-                # A fixed number must be 0 or at least one a zone.
-                max_surge_fixed=len(settings.zones) or ZONES,
+                # A fixed number must be 0 or at least one a zone. Large groups are replaced in a few
+                # batches, within the time limit below.
+                max_surge_fixed=max(len(settings.zones) or ZONES, ceil(settings.max_replicas / BATCHES)),
                 max_unavailable_fixed=0,
             ),
             wait_for_instances=True,
-            wait_for_instances_status="STABLE",
+            # Not STABLE, which a group is between the batches of an update, too.
+            wait_for_instances_status="UPDATED",
             opts=pulumi.ResourceOptions.merge(
                 child,
                 pulumi.ResourceOptions(
-                    depends_on=list(networks.ready), custom_timeouts=pulumi.CustomTimeouts(create="20m", update="40m", delete="20m")
+                    depends_on=list(networks.ready),
+                    ignore_changes=["targetSize"],
+                    # The provider waits for updates with the time limit of creations, too.
+                    custom_timeouts=pulumi.CustomTimeouts(create="60m", update="60m", delete="20m"),
                 ),
             ),
         )

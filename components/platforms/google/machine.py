@@ -11,7 +11,7 @@ from pulumi_gcp import compute
 
 from ... import shell
 from ...commands import Script
-from ...config.google import GceMachine
+from ...config.google import GceMachine, default_disk_type
 from ...config.problems import SettingsError
 from ...local import openssh
 from ...machines.host import Host, HostFactory
@@ -25,7 +25,8 @@ from .scripts import host_key
 PATIENCE_S = 420
 """Seconds for which SSH may be refused: sshd runs before Google's agent has authorised the key."""
 
-# A machine writes its own logs and metrics, and calls nothing else of Google's.
+# What a machine may write at most. It writes nothing until its account is given the roles
+# (docs/google.md), and calls nothing else of Google's.
 SCOPES = ["https://www.googleapis.com/auth/logging.write", "https://www.googleapis.com/auth/monitoring.write"]
 
 
@@ -66,7 +67,9 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
         zone=machine.zone,
         machine_type=machine.machine_type,
         boot_disk=compute.InstanceBootDiskArgs(
-            initialize_params=compute.InstanceBootDiskInitializeParamsArgs(image=machine.image, size=machine.disk_size, type="pd-balanced")
+            initialize_params=compute.InstanceBootDiskInitializeParamsArgs(
+                image=machine.image, size=machine.disk_size, type=machine.disk_type or default_disk_type(machine.machine_type)
+            )
         ),
         # No access configuration: no public address.
         network_interfaces=[compute.InstanceNetworkInterfaceArgs(subnetwork=networks.subnets[args.subnet])],
@@ -76,6 +79,8 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
             enable_secure_boot=True, enable_vtpm=True, enable_integrity_monitoring=True
         ),
         scheduling=_spot() if machine.spot else None,
+        # Google stops a Spot VM, and nothing else starts it again.
+        desired_status="RUNNING" if machine.spot else None,
         allow_stopping_for_update=True,
         opts=pulumi.ResourceOptions.merge(
             opts,

@@ -34,6 +34,22 @@ NETWORKS = "google"
 """The name of the component that a stack's VPCs belong to."""
 
 
+LIMITS = {
+    "name": 63,  # RFC 1035, of nearly everything
+    "cluster": 40,
+    "base": 54,  # of machines of a group: Google appends 5 characters to at most 58
+    "account": 30,
+    "role": 64,
+    "label": 63,
+    "title": 100,
+}
+"""Characters that Google Cloud takes at most, by what they name.
+
+Names that Pulumi makes have 8 characters more than the resource's name in the stack.
+"""
+SHORTEST_ACCOUNT = 6
+"""Characters that the ID of a service account has at least."""
+
 HOST_KEY_TYPES = {"ed25519": "ssh-ed25519", "ecdsa": "ecdsa-sha2-nistp256"}
 """The types of host keys in OpenSSH's words, by the setting `google.ssh.keyType`."""
 
@@ -49,9 +65,12 @@ def balancer_name(workload: str) -> str:
 
 
 def instances_name(balancer: str, zone: str) -> str:
-    """Return the resource name of a load balancer's instances in a zone, "" for the first."""
+    """Return the resource name of a load balancer's instances in a zone, "" for the first.
+
+    A load balancer is in one region, so the zone's letter stands for the zone.
+    """
     name = part_name(balancer, INSTANCES)
-    return part_name(name, zone) if zone else name
+    return part_name(name, zone.rpartition("-")[2]) if zone else name
 
 
 def vpc_name(vpc: str) -> str:
@@ -104,30 +123,98 @@ def slug(text: str) -> str:
 
 
 def resource_name(stack: str, name: str) -> str:
-    """Return a fixed name on Google Cloud: at most 63 characters, and unique in a project."""
-    full_name = slug(f"{stack}-{name}")
-    return full_name if len(full_name) <= 63 else f"{full_name[:54].rstrip('-')}-{crc32(full_name.encode()):08x}"
+    """Return a fixed name on Google Cloud, which is unique in a project."""
+    return _limited(slug(f"{stack}-{name}"), LIMITS["name"])
 
 
 def cluster_name(stack: str, component: str = "cluster") -> str:
-    """Return the name of a cluster; GKE permits 40 characters.
+    """Return the name of a cluster.
 
     component: the name of its component, which is part of it unless it is the stack's own.
     """
-    return resource_name(stack, child_name(component, "cluster", "mesh"))[:40].rstrip("-")
+    return _limited(slug(f"{stack}-{child_name(component, 'cluster', 'mesh')}"), LIMITS["cluster"])
+
+
+def base_instance_name(stack: str, group: str) -> str:
+    """Return what the names of an instance group's machines begin with."""
+    return _limited(slug(f"{stack}-{group}"), LIMITS["base"])
 
 
 def account_id(stack: str, name: str) -> str:
-    """Return the ID of a service account: 6 to 30 characters."""
+    """Return the ID of a service account."""
     full_name = slug(f"{stack}-{name}")
-    return full_name if 6 <= len(full_name) <= 30 else f"{full_name[:21].rstrip('-')}-{crc32(full_name.encode()):08x}"
+    if len(full_name) < SHORTEST_ACCOUNT:
+        return _with_digest(full_name, LIMITS["account"])
+    return _limited(full_name, LIMITS["account"])
+
+
+def role_id(stack: str, unique_id: str) -> str:
+    """Return the ID of a custom role.
+
+    unique_id: of a service account of the stack. Google gives it to no other account, also after
+    a deletion. The ID of a deleted role cannot be used again for up to 37 days.
+    """
+    beginning = f"istioVmMesh_{''.join(letter if letter.isalnum() else '_' for letter in stack)}"
+    return f"{beginning[: LIMITS['role'] - len(unique_id) - 1]}_{unique_id}"
+
+
+def stack_label_value(stack: str) -> str:
+    """Return the value of `STACK_LABEL` for a stack."""
+    return _limited(slug(stack), LIMITS["label"])
+
+
+def title(stack: str, purpose: str) -> str:
+    """Return the title of a role or an account. A long name of a stack is cut."""
+    text = f"{PROJECT} {{}}: {purpose}"
+    return text.format(stack[: LIMITS["title"] - len(text) + 2])
+
+
+def _limited(name: str, length: int) -> str:
+    """Return a name; one that is too long is cut, and ends with a digest of it."""
+    return name if len(name) <= length else _with_digest(name, length)
+
+
+def _with_digest(name: str, length: int) -> str:
+    digest = f"-{crc32(name.encode()):08x}"
+    return f"{name[: length - len(digest)].rstrip('-')}{digest}"
 
 
 def vpcs(settings: Settings) -> list[str]:
-    """Return the VPCs of a stack. The cluster's is first: the others are peered with it."""
+    """Return the VPCs of a stack, the cluster's first."""
     subnets = settings.google.subnets if settings.google else {}
-    first = subnets[settings.cluster.subnet].vpc if isinstance(settings.cluster, GkeCluster) else ""
+    first = cluster_vpc(settings)
     return sorted({subnet.vpc for subnet in subnets.values()}, key=lambda vpc: (vpc != first, vpc))
+
+
+def cluster_vpc(settings: Settings) -> str:
+    """Return the VPC of the cluster; "" where it is not one of the stack's.
+
+    A cluster of others is in an existing VPC that has a subnet of its network.
+    """
+    google, cluster = settings.google, settings.cluster
+    if google is None:
+        return ""
+    if isinstance(cluster, GkeCluster):
+        return google.subnets[cluster.subnet].vpc
+    of_network = {subnet.vpc for subnet in google.subnets.values() if subnet.network == cluster.network}
+    return min(of_network & google.vpcs.keys(), default="")
+
+
+def project_of(path: str) -> str:
+    """Return the project of a path such as `projects/net-host/global/networks/shared`."""
+    return path.split("/")[1]
+
+
+def link(path: str) -> str:
+    """Return the URL of a path, which peerings take."""
+    return f"https://www.googleapis.com/compute/v1/{path}"
+
+
+def account_email(project: str, stack: str, name: str) -> str:
+    """Return the email address of a service account of the stack."""
+    domain, _, bare = project.rpartition(":")
+    place = f"{bare}.{domain}" if domain else bare
+    return f"{account_id(stack, name)}@{place}.iam.gserviceaccount.com"
 
 
 def workloads_with_machines(settings: Settings) -> list[str]:

@@ -49,7 +49,7 @@ class GoogleNetworkArgs:
     stack: the stack's name. settings: project, region and subnets.
     vpcs: the names of the VPCs, the cluster's first.
     workloads: the workloads that have machines; each gets a service account.
-    firewall_rules: what the firewall lets in.
+    firewall_rules: what the firewall lets in. peerings: the pairs of VPCs that it passes between.
     cluster: the GKE cluster, if there is one.
     """
 
@@ -58,6 +58,7 @@ class GoogleNetworkArgs:
     vpcs: Sequence[str]
     workloads: Sequence[str]
     firewall_rules: Sequence[FirewallRule]
+    peerings: Sequence[tuple[str, str]] = ()
     cluster: GkeCluster | None = None
 
 
@@ -69,30 +70,37 @@ class GoogleNetwork(pulumi.ComponentResource):
     def __init__(self, name: str, args: GoogleNetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:networks:Google", name, {}, opts)
         self._args, google, cluster = args, args.settings, args.cluster
-        labels = {names.STACK_LABEL: names.slug(args.stack), **google.labels}
+        labels = {names.STACK_LABEL: names.stack_label_value(args.stack), **google.labels}
         provider = Provider(part_name(name, names.PROVIDER), project=google.project, region=google.region, default_labels=labels)
         self._child = pulumi.ResourceOptions(parent=self, provider=provider)
-        vpcs = {
+        created = {
             vpc: compute.Network(
                 self._child_name(names.vpc_name(vpc)), auto_create_subnetworks=False, routing_mode="REGIONAL", opts=self._child
             )
             for vpc in args.vpcs
+            if vpc not in google.vpcs
         }
-        subnets = {subnet: self._subnet(subnet, vpcs[settings.vpc]) for subnet, settings in google.subnets.items()}
-        nats = [self._nat(vpc, network) for vpc, network in vpcs.items()]
-        peerings = self._peer(vpcs)
+        existing = {vpc: pulumi.Output.from_input(google.vpcs[vpc].existing) for vpc in args.vpcs if vpc in google.vpcs}
+        vpcs = {vpc: created[vpc].id if vpc in created else existing[vpc] for vpc in args.vpcs}
+        subnets = {
+            subnet: pulumi.Output.from_input(settings.existing) if settings.existing else self._subnet(subnet, vpcs[settings.vpc])
+            for subnet, settings in google.subnets.items()
+        }
+        nats = [self._nat(vpc, network) for vpc, network in created.items()]
+        links = {vpc: created[vpc].self_link if vpc in created else existing[vpc].apply(names.link) for vpc in args.vpcs}
+        peerings = self._peer(links)
         accounts = {workload: self._account(workload, f"machines of the workload {workload}") for workload in args.workloads}
         if cluster:
             accounts[names.NODES] = self._account(names.NODES, "nodes of the cluster")
-        rules = [self._rule(rule, vpcs, accounts) for rule in args.firewall_rules]
+        rules = [self._rule(rule, vpcs, accounts) for rule in args.firewall_rules if self._is_managed(rule.vpc)]
         gateway, address = self._gateway(cluster, vpcs, subnets) if cluster else (None, None)
         self.networks = GoogleNetworks(
             name=name,
             stack=args.stack,
             settings=google,
             provider=provider,
-            vpcs={vpc: network.id for vpc, network in vpcs.items()},
-            subnets={subnet: resource.id for subnet, resource in subnets.items()},
+            vpcs=vpcs,
+            subnets=subnets,
             accounts=accounts,
             gateway=gateway,
             gateway_address=address,
@@ -104,24 +112,35 @@ class GoogleNetwork(pulumi.ComponentResource):
     def _child_name(self, child: str) -> str:
         return names.networks_child_name(self._name, child)
 
-    def _subnet(self, name: str, network: compute.Network) -> compute.Subnetwork:
+    def _is_managed(self, vpc: str) -> bool:
+        """Return whether the program creates firewall rules and peerings in a VPC."""
+        existing = self._args.settings.vpcs.get(vpc)
+        return existing is None or existing.managed
+
+    def _project(self, vpc: str) -> str | None:
+        """Return the project of an existing VPC; None for that of the stack."""
+        existing = self._args.settings.vpcs.get(vpc)
+        return names.project_of(existing.existing) if existing else None
+
+    def _subnet(self, name: str, network: pulumi.Output[str]) -> pulumi.Output[str]:
         """Create a subnet. The cluster's has the CIDRs of pods and Services, in a fixed order."""
         cluster = self._args.cluster
         second = None
         if cluster and cluster.subnet == name:
             second = [
-                compute.SubnetworkSecondaryIpRangeArgs(range_name="pods", ip_cidr_range=cluster.pod_cidr),
-                compute.SubnetworkSecondaryIpRangeArgs(range_name="services", ip_cidr_range=cluster.service_cidr),
+                compute.SubnetworkSecondaryIpRangeArgs(range_name=cluster.pod_range_name, ip_cidr_range=cluster.pod_cidr),
+                compute.SubnetworkSecondaryIpRangeArgs(range_name=cluster.service_range_name, ip_cidr_range=cluster.service_cidr),
             ]
-        return compute.Subnetwork(
+        subnet = compute.Subnetwork(
             self._child_name(names.subnet_name(name)),
-            network=network.id,
+            network=network,
             region=self._args.settings.region,
             ip_cidr_range=self._args.settings.subnets[name].cidr,
             secondary_ip_ranges=second,
             private_ip_google_access=True,
             opts=self._child,
         )
+        return subnet.id
 
     def _nat(self, vpc: str, network: compute.Network) -> compute.RouterNat:
         """Nothing has a public address, so packages and images come through NAT; a VPC needs its own."""
@@ -134,21 +153,26 @@ class GoogleNetwork(pulumi.ComponentResource):
             region=self._args.settings.region,
             nat_ip_allocate_option="AUTO_ONLY",
             source_subnetwork_ip_ranges_to_nat="ALL_SUBNETWORKS_ALL_IP_RANGES",
+            # All pods of a node share its ports. Without this a node has 64, and connections of
+            # busy pods to one server fail. Google refuses it together with fixed mappings.
+            enable_dynamic_port_allocation=True,
+            enable_endpoint_independent_mapping=False,
+            log_config=compute.RouterNatLogConfigArgs(enable=True, filter="ERRORS_ONLY"),
             opts=self._child,
         )
 
-    def _peer(self, vpcs: Mapping[str, compute.Network]) -> list[compute.NetworkPeering]:
-        """Peer every VPC with the first, one half after the other.
+    def _peer(self, links: Mapping[str, pulumi.Output[str]]) -> list[compute.NetworkPeering]:
+        """Peer VPCs, one half after the other. Owners of a VPC that is not managed add its half.
 
         Google refuses two operations on a VPC's peerings at once.
         """
-        first, *others = vpcs
         peerings: list[compute.NetworkPeering] = []
-        for one, other in [pair for vpc in others for pair in ((first, vpc), (vpc, first))]:
+        halves = [half for first, second in self._args.peerings for half in ((first, second), (second, first))]
+        for one, other in [half for half in halves if self._is_managed(half[0])]:
             half = compute.NetworkPeering(
                 self._child_name(names.peering_name(one, other)),
-                network=vpcs[one].self_link,
-                peer_network=vpcs[other].self_link,
+                network=links[one],
+                peer_network=links[other],
                 opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=peerings[-1:])),
             )
             peerings.append(half)
@@ -159,16 +183,17 @@ class GoogleNetwork(pulumi.ComponentResource):
         return serviceaccount.Account(
             self._child_name(names.account_resource_name(name)),
             account_id=names.account_id(self._args.stack, name),
-            display_name=f"istio-vm-mesh {self._args.stack}: {purpose}",
+            display_name=names.title(self._args.stack, purpose),
             opts=self._child,
         )
 
     def _rule(
-        self, rule: FirewallRule, vpcs: Mapping[str, compute.Network], accounts: Mapping[str, serviceaccount.Account]
+        self, rule: FirewallRule, vpcs: Mapping[str, pulumi.Output[str]], accounts: Mapping[str, serviceaccount.Account]
     ) -> compute.Firewall:
         return compute.Firewall(
             self._child_name(names.rule_resource_name(rule.name)),
-            network=vpcs[rule.vpc].id,
+            network=vpcs[rule.vpc],
+            project=self._project(rule.vpc),
             description=rule.description,
             direction="INGRESS",
             priority=1000,
@@ -179,7 +204,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         )
 
     def _gateway(
-        self, cluster: GkeCluster, vpcs: Mapping[str, compute.Network], subnets: Mapping[str, compute.Subnetwork]
+        self, cluster: GkeCluster, vpcs: Mapping[str, pulumi.Output[str]], subnets: Mapping[str, pulumi.Output[str]]
     ) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
         """Reserve the east-west gateway's address, with a DNS record if the stack names one."""
         reserved = compute.Address(
@@ -187,7 +212,7 @@ class GoogleNetwork(pulumi.ComponentResource):
             region=self._args.settings.region,
             address_type="INTERNAL",
             purpose="SHARED_LOADBALANCER_VIP",
-            subnetwork=subnets[cluster.subnet].id,
+            subnetwork=subnets[cluster.subnet],
             address=cluster.gateway.address,
             opts=self._child,
         )
@@ -201,7 +226,7 @@ class GoogleNetwork(pulumi.ComponentResource):
             description=f"istio-vm-mesh {self._args.stack}",
             visibility="private",
             private_visibility_config=dns.ManagedZonePrivateVisibilityConfigArgs(
-                networks=[dns.ManagedZonePrivateVisibilityConfigNetworkArgs(network_url=network.id) for network in vpcs.values()]
+                networks=[dns.ManagedZonePrivateVisibilityConfigNetworkArgs(network_url=network) for network in vpcs.values()]
             ),
             opts=self._child,
         )

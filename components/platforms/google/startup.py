@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...config.capture import Capture
+from ...config.capture import Capture, Firewall
 from ...config.mesh import MeshSettings
 from ...config.workload import WorkloadSettings
 from ...machines.bootstrap import JoinInputs, bundle
@@ -70,6 +70,7 @@ class StartupInputs:
     setup: the stack's own script, which runs before the join; "" for none.
     rotation: a number; another one changes the script, which replaces the machines.
     capture: what bypasses the proxies of these machines, besides what the workload has.
+    firewall: their setting; None: the workload's.
     """
 
     project: str
@@ -84,6 +85,7 @@ class StartupInputs:
     setup: str = ""
     rotation: int = 0
     capture: Capture = field(default_factory=Capture)
+    firewall: Firewall | None = None
 
 
 def startup_script(inputs: StartupInputs) -> str:
@@ -104,6 +106,7 @@ def startup_script(inputs: StartupInputs) -> str:
         mesh=inputs.mesh,
         facts=inputs.facts,
         capture=inputs.capture,
+        firewall=inputs.firewall,
     )
     # Before it is shut down, the machine leaves the mesh, and its application stops last.
     drain = [unit("istio-vm-mesh-drain.service"), unit(f"{UNIT}.d/drain.conf")]

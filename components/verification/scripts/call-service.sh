@@ -1,40 +1,85 @@
-# Calls a Service through this proxy until every expected endpoint has answered. Prints the evidence
-# from Envoy's own counters:
-#   call <caller> <caller's identity> <host>:<port> <endpoint> <callee's identity> <answers>
-#   answered <caller> <requests>
-# Variables: CALLER (its name), MODE (fail or warn), HOST, PORT, URL_PATH ("" for a TCP connect),
-# HEADERS (of a request, one a line), IDENTITY (the callee's declared one), TIMEOUT_S, and
-# EXPECTED: endpoints (`address:port`) that must answer; for a DNS name, any of its addresses.
-# CIDRS: an endpoint in one of them must answer too, or "".
-# INBOUND_PORT: a port of this machine, or "". If set, requests must have reached the machine on it.
+# Calls Services through this proxy, and prints what that showed: records of evidence.py as JSON.
+# Variables:
+# CALLER: its name; NETWORK: its network; TIMEOUT_S: patience for all calls.
+# LISTENER: the port of addressing.py's listener, by which endpoints are called that the caller
+#   names; "" where there is none, on a machine: its proxy chooses.
+# TARGETS: a target a line, columns separated by tabs, an empty one is "-": Service (FQDN), port,
+#   protocol, path, statuses that are right (`200-399,404-404`), seconds for one call, `fail` or
+#   `warn`, the callee's SPIFFE ID, endpoints that must answer (`address:port,...`), ranges (an
+#   endpoint in one of them must answer), gateways (`address or name:15443,...`; each must pass
+#   calls on), how many endpoints are behind the gateways, machines (`name=address:port,...`).
+# HEADERS: of HTTP requests, one a line.
+# INBOUND: lines of port and protocol; calls must have reached this machine on it.
 ADMIN=http://127.0.0.1:15000
+AT_ONCE=50
+# Seconds for which a connection must stay open, before a byte was sent and afterwards.
+SILENT_S=1 AFTERWARDS_S=1
+# What is sent on a connection for bytes: Istio's filters for TCP judge the first byte alone, and
+# let a server speak before it. One byte completes no message of a protocol that counts bytes, but
+# servers may hang up at a wrong one. So each attempt tries the next.
+FIRST_BYTES=('\n' '0' '\x10' '\x04')
+# Stands for the Service's name where an endpoint could stand.
+NAME=name
 
-declare -A before now
-# What the last round of requests lacks; whether the callee's identity is the declared one.
-missing='' callees='' is_identified='' last=''
-# A status by which the application, or a policy before it, refused a request of the last round.
-refused=''
+# Per endpoint: calls, answers, statuses (`code=count `), the text of the last failure.
+declare -A calls answers statuses failures machine_of
+# Answers and attempts that the proxy counted for each endpoint that it was given.
+declare -A before tried_before now tried failed
+declare -A inbound_before # calls from pods, by port, before this machine calls
+failure='' caller_identity='' deadline=0 attempt=0 accepted='' FIRST_BYTE=''
 
-in_cidrs() { # endpoint
+# Prints a text as a string of JSON.
+json() { # text
+  local text=${1//\\/\\\\}
+  text=${text//\"/\\\"}
+  printf '"%s"' "${text//[[:cntrl:]]/ }"
+}
+
+# Prints a record: fields of the target first, then pairs of name and value.
+print_row() { # name value...
+  local line
+  line="\"service\": $(json "$SERVICE"), \"port\": $PORT, \"protocol\": $(json "$PROTOCOL")"
+  line+=", \"caller\": $(json "$CALLER"), \"network\": $(json "$NETWORK")"
+  line+=", \"caller_identity\": $(json "$caller_identity")"
+  while [ $# -gt 0 ]; do
+    case $1 in
+    calls | answers) line+=", \"$1\": $2" ;;
+    status) line+=", \"status\": {$2}" ;;
+    *) line+=", \"$1\": $(json "$2")" ;;
+    esac
+    shift 2
+  done
+  printf '{"calls": {%s}}\n' "$line"
+}
+
+# Prints counts of statuses as members of a JSON object.
+members() { # code=count...
+  local each list=''
+  for each; do list+=", \"${each%=*}\": ${each#*=}"; done
+  echo "${list#, }"
+}
+
+is_http() {
+  case $PROTOCOL in http | http2 | grpc) ;; *) return 1 ;; esac
+}
+
+is_expected() { # status
+  local range
+  for range in ${EXPECT//,/ }; do
+    if (($1 >= ${range%-*} && $1 <= ${range#*-})); then return 0; fi
+  done
+  return 1
+}
+
+in_ranges() { # endpoint
   local cidr shift
-  for cidr in $CIDRS; do
+  for cidr in ${RANGES//,/ }; do
     shift=$((32 - ${cidr#*/}))
     if (($(ipv4_number "${1%:*}") >> shift == $(ipv4_number "${cidr%/*}") >> shift)); then
       return 0
     fi
   done
   return 1
-}
-
-# Envoy counts requests with 2xx to 4xx as successes for HTTP, connections for TCP.
-counter() {
-  if [ -n "$URL_PATH" ]; then echo rq_success; else echo cx_total; fi
-}
-
-# Prints a line an endpoint: address:port, answers so far.
-answers() {
-  direct_curl --max-time 5 "$ADMIN/clusters" |
-    sed -n "s/^outbound|$PORT||$HOST::\([0-9.]*:[0-9]*\)::$(counter)::\([0-9]*\)\$/\1 \2/p"
 }
 
 # Prints the endpoints that an endpoint stands for: itself, or those of a gateway's DNS name.
@@ -47,15 +92,243 @@ resolve() { # endpoint
   esac
 }
 
-has_answered() { # endpoint
-  local address
-  for address in $(resolve "$1"); do
-    if [ "${now[$address]:-0}" -gt 0 ]; then return 0; fi
+# Prints how many connections meet all endpoints behind a balancer: N * (ln N + 4).
+connections_for() { # endpoints
+  awk -v n="$1" 'BEGIN { if (n < 1) n = 1; k = n * (log(n) + 4); print int(k) + (k > int(k)) }'
+}
+
+# Reads what the peer of descriptor 3 sends until it is silent for some time. Prints `bytes` if
+# there was anything, and fails if the peer has closed the connection.
+listen() { # seconds
+  local text code=0 is_first=1 end=$((SECONDS + 3))
+  while [ $code = 0 ] && ((SECONDS < end)); do
+    text=''
+    IFS= read -r -d '' -n 1000 -t "$1" -u 3 text || code=$?
+    if [ -n "$is_first" ] && { [ $code = 0 ] || [ -n "$text" ]; }; then
+      echo bytes
+      is_first=''
+    fi
+  done
+  [ $code = 0 ] || [ $code -gt 128 ]
+}
+
+# Watches an open connection. Prints its status and what it shows.
+watch_connection() {
+  local greeting reply is_closed=''
+  greeting=$(listen "$SILENT_S") || is_closed=1
+  if [ -n "$is_closed" ]; then
+    if [ -n "$greeting" ]; then
+      printf 'bytes\tapplication\t\n'
+    else
+      printf 'closed\tpeer\tit closed the connection\n'
+    fi
+    return
+  fi
+  # shellcheck disable=SC2059 # the byte is a format
+  printf "$FIRST_BYTE" >&3 2>/dev/null || true
+  reply=$(listen "$AFTERWARDS_S") || is_closed=1
+  if [ -n "$is_closed" ] && [ -z "$reply" ]; then
+    printf 'closed\tpeer\tit closed the connection at the first byte\n'
+  else
+    printf '%s\tapplication\t\n' "${greeting:-${reply:-open}}"
+  fi
+}
+
+# Reads the head of a response. Prints: status, who has answered, and Envoy's words for a failure.
+# Of gRPC the trailers count too. By a name, the caller's own proxy adds the header that tells who
+# has answered, to answers of the callee's proxy too: their words tell.
+read_response() { # by-name or ""
+  local line status='' by='' details='' reason='' grpc='' is_head=1 words=''
+  while IFS= read -r -t "$CALL_TIMEOUT" -u 3 line; do
+    line=${line%$'\r'}
+    case $line in
+    HTTP/1.*) status=${line#* } status=${status%% *} ;;
+    x-istio-vm-mesh-details:*) details=${line#*: } ;;
+    x-istio-vm-mesh-failure:*) reason=${line#*: } ;;
+    x-envoy-upstream-service-time:*) by=application ;;
+    grpc-status:*) grpc=${line#*: } ;;
+    grpc-message:*) words=${line#*: } ;;
+    '')
+      # An interim response (100) has another head behind it.
+      if [ "${status:0:1}" = 1 ]; then continue; fi
+      if [ "$PROTOCOL" != grpc ] || [ -n "$grpc" ] || [ -z "$is_head" ]; then break; fi
+      is_head=''
+      ;;
+    esac
+  done
+  if [ -n "$details" ] && [ "$details" != via_upstream ]; then by=caller; fi
+  if [ -n "$1" ] && [ "$by" = application ]; then
+    if [ "$PROTOCOL" != grpc ] && [[ $status = [45]* ]]; then
+      IFS= read -r -n 100 -t 1 -u 3 words || true
+    fi
+    if is_of_proxy "$words"; then by=proxy; fi
+  fi
+  if [ "$PROTOCOL" = grpc ] && [ "$status" = 200 ]; then status="grpc ${grpc:-unknown}"; fi
+  case $reason in '' | -) reason=$details ;; esac
+  printf '%s\t%s\t%s\n' "${status:-no answer}" "${by:-proxy}" "$reason"
+}
+
+# Whether words are those by which Envoy answers in the application's place.
+is_of_proxy() { # words
+  case ${1//%3A/:} in
+  'RBAC: '* | Jwt* | 'Audiences in Jwt'* | 'upstream '* | 'no healthy upstream'* | overload* | \
+    local_rate_limited* | 'fault filter abort'* | 'rate limited'* | 'request timeout'*) ;;
+  *) return 1 ;;
+  esac
+}
+
+# Calls once, and prints: status, who has answered, and a text. Without an endpoint the Service's
+# name is called, and the proxy chooses.
+converse() { # [endpoint]
+  local host=$SERVICE port=$PORT head='' method=GET authority=$SERVICE how=by-name result
+  trap '' PIPE
+  if [ $# -gt 0 ]; then
+    how=''
+    host=127.0.0.1 port=$LISTENER
+    head="x-istio-vm-mesh-endpoint: $1"$'\r\n'
+    head+="x-istio-vm-mesh-target: $SERVICE:$PORT"$'\r\n'
+  fi
+  if ! { exec 3<>"/dev/tcp/$host/$port"; } 2>/dev/null; then
+    printf 'no connection\tcaller\tthe caller can open no connection\n'
+  elif is_http; then
+    [ "$PORT" = 80 ] || authority=$SERVICE:$PORT
+    if [ -n "${HEADERS-}" ]; then head+=${HEADERS//$'\n'/$'\r\n'}$'\r\n'; fi
+    if [ "$PROTOCOL" = grpc ]; then
+      method=POST
+      head+=$'content-type: application/grpc\r\nte: trailers\r\ncontent-length: 5\r\n'
+    fi
+    printf '%s %s HTTP/1.1\r\nhost: %s\r\n%sconnection: close\r\n\r\n' \
+      "$method" "$URL_PATH" "$authority" "$head" >&3
+    if [ "$PROTOCOL" = grpc ]; then printf '\0\0\0\0\0' >&3; fi
+    read_response "$how"
+  elif [ -n "$head" ]; then
+    printf 'CONNECT %s:%s HTTP/1.1\r\nhost: %s:%s\r\n%s\r\n' \
+      "$SERVICE" "$PORT" "$SERVICE" "$PORT" "$head" >&3
+    result=$(read_response "$how")
+    if [[ $result == 200$'\t'* ]]; then watch_connection; else echo "$result"; fi
+  else
+    watch_connection
+  fi
+}
+
+# Whether a result is proof. A response of a proxy is none, as far as it can be told.
+is_proof() { # status by
+  case $1 in
+  open | bytes) return 0 ;;
+  'grpc '*)
+    [ "$2" != caller ] || return 1
+    # What a proxy answers in the application's place: forbidden, too late, unavailable.
+    case ${1#grpc } in 4 | 7 | 8 | 14 | 16) [ "$2" = application ] ;; esac
+    ;;
+  [1-5][0-9][0-9])
+    [ "$PROTOCOL" != grpc ] && [ "$2" != caller ] && is_expected "$1" || return 1
+    # By name, its own proxy adds the header that tells.
+    (($1 < 400)) || [ "$2" = application ]
+    ;;
+  *) return 1 ;;
+  esac
+}
+
+# Calls endpoints, many at once, and takes the results down.
+call_all() { # endpoint...
+  local endpoint status by text
+  failed=()
+  FIRST_BYTE=${FIRST_BYTES[attempt % ${#FIRST_BYTES[@]}]}
+  while IFS=$'\t' read -r endpoint status by text; do
+    count "$endpoint" "$status" "$by" "$text"
+  done < <(start_calls "$@")
+  attempt=$((attempt + 1))
+}
+
+# Starts calls, and prints a line for each: endpoint and result.
+start_calls() { # endpoint...
+  local endpoint started=0
+  for endpoint; do
+    start_call "$endpoint" &
+    started=$((started + 1))
+    if ((started % AT_ONCE == 0)); then wait; fi
+  done
+  wait
+}
+
+start_call() { # endpoint
+  local result
+  if [ "$1" != $NAME ]; then
+    result=$(converse "$1")
+  else
+    # Where a proxy redirects nothing, a connection may hang for minutes.
+    export SERVICE PORT PROTOCOL URL_PATH CALL_TIMEOUT FIRST_BYTE SILENT_S AFTERWARDS_S
+    export -f converse is_http is_of_proxy read_response watch_connection listen
+    result=$(timeout "$((CALL_TIMEOUT + 5))" bash -c converse) ||
+      result=$'no answer\tcaller\tno connection by its name'
+  fi
+  printf '%s\t%s\n' "$1" "$result"
+}
+
+count() { # endpoint status by text
+  local list=" ${statuses[$1]:-}" number
+  number=${list##* "${2// /-}"=}
+  if [ "$number" = "$list" ]; then
+    statuses[$1]="${list# }${2// /-}=1 "
+  else
+    number=${number%% *}
+    statuses[$1]=${list/" ${2// /-}=$number "/" ${2// /-}=$((number + 1)) "}
+    statuses[$1]=${statuses[$1]# }
+  fi
+  calls[$1]=$((${calls[$1]:-0} + 1))
+  if is_proof "$2" "$3"; then
+    answers[$1]=$((${answers[$1]:-0} + 1))
+  else
+    failed[$1]=1
+    failures[$1]="$2"$'\t'"$3"$'\t'"$4"
+  fi
+}
+
+# Prints a line an endpoint that the proxy was given: address:port, answers and attempts so far, by
+# Envoy's counters. Subsets of a DestinationRule are clusters of their own. Of connections Envoy
+# counts those that it has established as requests (rq_total).
+given() {
+  local counter=rq_total
+  # A success is a status below 500. Of gRPC some statuses of applications are none.
+  case $PROTOCOL in http | http2) [[ $EXPECT =~ 5[0-9][0-9] ]] || counter=rq_success ;; esac
+  local cluster="outbound|$PORT|[^|]*|$SERVICE" endpoint='\([0-9.]*:[0-9]*\)'
+  direct_curl --max-time 5 "$ADMIN/clusters" |
+    sed -n "s/^$cluster::$endpoint::\([cr][xq]_[a-z_]*\)::\([0-9]*\)\$/\1 \2 \3/p" |
+    awk -v counter=$counter '{ all[$1] += 0 }
+      $2 == counter { sum[$1] += $3 }
+      $2 == "cx_total" || $2 == "rq_total" { all[$1] += $3 }
+      END { for (each in all) print each, sum[each] + 0, all[each] }'
+}
+
+read_given() {
+  local endpoint answered attempted
+  now=() tried=()
+  while read -r endpoint answered attempted; do
+    now[$endpoint]=$((answered - ${before[$endpoint]:-0}))
+    tried[$endpoint]=$((attempted - ${tried_before[$endpoint]:-0}))
+  done < <(given)
+}
+
+# Counts from here.
+start_counting() {
+  before=() tried_before=()
+  read_given
+  local endpoint
+  for endpoint in "${!now[@]}"; do
+    before[$endpoint]=${now[$endpoint]} tried_before[$endpoint]=${tried[$endpoint]}
+  done
+}
+
+# Whether the proxy has established connections since: the caller's own stands before that.
+has_answered() {
+  local endpoint
+  for endpoint in "${!now[@]}"; do
+    if ((now[$endpoint] > 0)); then return 0; fi
   done
   return 1
 }
 
-is_known() { # endpoint
+is_given() { # endpoint
   local address
   for address in $(resolve "$1"); do
     if [ -n "${now[$address]+x}" ]; then return 0; fi
@@ -63,177 +336,464 @@ is_known() { # endpoint
   return 1
 }
 
-request() {
-  local header headers=(--header 'Connection: close')
-  if [ -n "$URL_PATH" ]; then
-    # shellcheck disable=SC2153 # a variable of the call
-    while IFS= read -r header; do
-      [ -z "$header" ] || headers+=(--header "$header")
-    done <<<"$HEADERS"
-    direct_curl --output /dev/null --max-time 3 "${headers[@]}" \
-      --write-out '%{http_code}' "http://$HOST:$PORT$URL_PATH"
-  else
-    timeout 3 bash -c "exec 3<>/dev/tcp/$HOST/$PORT" && echo connected
-  fi
+was_met() { # endpoint
+  local address
+  for address in $(resolve "$1"); do
+    if ((${now[$address]:-0} > 0)); then return 0; fi
+  done
+  return 1
 }
 
-# Sends requests, and takes down which endpoints answered and who they are.
-send_requests() {
-  local endpoint count answered_in_cidr=
-  # A gateway passes connections on, not requests: only several at once meet all that is behind it.
-  if [[ "$EXPECTED " == *":15443 "* ]]; then
-    for _ in $(seq 12); do request >/dev/null & done
-    wait
-  fi
-  refused=
-  for _ in $(seq 4); do
-    last=$(request) || true
-    if [[ $last == 4?? ]]; then refused=$last; fi
-  done
-  now=() missing=
-  while read -r endpoint count; do
-    now[$endpoint]=$((count - ${before[$endpoint]:-0}))
-  done < <(answers)
-  for endpoint in $EXPECTED; do has_answered "$endpoint" || missing="$missing $endpoint"; done
-  if [ -n "$CIDRS" ]; then
-    for endpoint in "${!now[@]}"; do
-      if [ "${now[$endpoint]}" -gt 0 ] && in_cidrs "$endpoint"; then answered_in_cidr=1; fi
-    done
-    [ -n "$answered_in_cidr" ] || missing="$missing an-endpoint-in-${CIDRS// /-or-}"
-  fi
+# Whether the proxy has a certificate of the callee's to expect: else it calls in plaintext.
+is_identified() {
   # A new workload's endpoints may come before its identities.
-  callees=$(direct_curl --get --data-urlencode "name_regex=.*$HOST.*" \
+  local names
+  names=$(direct_curl --get --data-urlencode "name_regex=outbound.*$SERVICE.*" \
     "$ADMIN/config_dump?resource=dynamic_active_clusters" |
     grep -o 'spiffe://[^"]*' | sort -u) || true
-  is_identified=
-  case " ${callees//$'\n'/ } " in *" $IDENTITY "*) is_identified=1 ;; esac
+  case " ${names//$'\n'/ } " in *" $IDENTITY "*) return 0 ;; esac
+  accepted=${names//$'\n'/ }
+  return 1
 }
 
 # Opens a connection that the proxy does not redirect. A pod without privileges cannot open one:
-# there it fails if a connection of Envoy's has failed.
-takes_connections() { # endpoint
-  local failures
+# there it fails as Envoy's connection has failed.
+takes_connections() { # endpoint status text
   if as_proxy true 2>/dev/null; then
     can_connect "${1%:*}" "${1##*:}" 3
     return
   fi
-  failures=$(direct_curl --max-time 5 "$ADMIN/clusters" |
-    sed -n "s/^outbound|$PORT||$HOST::$1::cx_connect_fail::\([0-9]*\)\$/\1/p" | head -n 1)
-  [ "${failures:-0}" = 0 ]
+  case $3 in
+  *refused* | *imeout* | *nreachable* | *connection_failure*) return 1 ;;
+  esac
 }
 
-# Prints how many other groups of endpoints Envoy prefers to an endpoint's.
-priority() { # endpoint
-  local number
-  number=$(direct_curl --max-time 5 "$ADMIN/clusters" |
-    sed -n "s/^outbound|$PORT||$HOST::$1::priority::\([0-9]*\)\$/\1/p" | head -n 1)
-  echo "${number:-0}"
-}
-
-# Prints why an endpoint does not answer.
+# Prints why an endpoint does not answer, after a tab the object to look at.
 explain() { # endpoint
-  local address=${1%:*} number=${1##*:} error route
-  if [ "$(priority "$1")" -gt 0 ]; then
-    echo "others come first, because they are nearer (a DestinationRule with outlier detection" \
-      "prefers them): state the locality of the machine, or switch localityLbSetting off there"
+  local status by text error route address=${1%:*} about
+  IFS=$'\t' read -r status by text <<<"${failures[$1]:-no connection$'\t'-$'\t'}"
+  about=$(object_of "$1")
+  case "$by $status $text" in
+  *CERTIFICATE_VERIFY_FAILED*)
+    echo "its certificate is not one of $IDENTITY: does the workload have this service account," \
+      "and the same root?"$'\t'"$about"
     return
-  fi
-  error=$(takes_connections "$1" 2>&1) && {
+    ;;
+  *TLS_error*ALERT*)
+    echo "it refuses the caller's certificate (${text//_/ }): do both have the same" \
+      "root?"$'\t'"$about"
+    return
+    ;;
+  'application '[1-5]* | 'proxy '[1-5]*)
+    if [ "$status" = 403 ] && [ "$by" = proxy ]; then
+      echo "its proxy forbids the call: an AuthorizationPolicy denies" \
+        "$caller_identity"$'\t'"AuthorizationPolicy of $IDENTITY"
+    elif [ "$by" = proxy ] && ((status >= 500)); then
+      echo "its proxy answers in the application's place: does the application answer on this" \
+        "port?"$'\t'"$about"
+    else
+      echo "$URL_PATH returns $status: set verify.path to a path that returns one of $EXPECT, or" \
+        "verify.expectStatus"$'\t'"$about"
+    fi
+    return
+    ;;
+  'proxy grpc 7 '*)
+    echo "its proxy forbids the call: an AuthorizationPolicy denies" \
+      "$caller_identity"$'\t'"AuthorizationPolicy of $IDENTITY"
+    return
+    ;;
+  'peer closed '*)
+    echo "$text: does the application accept connections on the port, does it have the mesh's" \
+      "certificates, and does an AuthorizationPolicy deny $caller_identity?"$'\t'"$about"
+    return
+    ;;
+  esac
+  error=$(takes_connections "$1" "$status" "$text" 2>&1) && {
     echo "it takes connections: does the application answer there," \
-      "and is its certificate the mesh's?"
+      "and is its certificate the mesh's?"$'\t'"$about"
     return
   }
-  error=$(grep -oiE 'refused|unreachable|no route' <<<"$error" | head -n 1)
+  error=$(grep -oiE 'refused|unreachable|no route|timeout' <<<"$error $text" | head -n 1)
   route=$(ip -o route get "$address" 2>/dev/null |
     grep -oE '(via [0-9.]+ )?dev [^ ]+' | head -n 1)
-  if [ "$number" = 15443 ]; then
+  if [ "${1##*:}" = 15443 ]; then
     echo "the gateway at $address takes no connection on port 15443 (${error:-no answer}):" \
       "is the port open in the firewall between the caller and the gateway," \
-      "and does the gateway run?"
+      "and does the gateway run?"$'\t'"$about"
   else
     echo "it takes no connection (${error:-no answer}; packets leave ${route:-nowhere}):" \
-      "is there a route to $address and back, and does the firewall let the caller through?"
+      "is there a route to $address and back, and does the firewall let the caller" \
+      "through?"$'\t'"$about"
   fi
 }
 
-# Fails with the cause why an endpoint has not answered.
-diagnose() {
-  local endpoint silent
-  getent hosts "$HOST" >/dev/null ||
-    fail "$HOST does not resolve: is DNS capture on, and does the Service exist?"
-  [ ${#now[@]} -gt 0 ] ||
-    fail "the proxy has no endpoint for $HOST port $PORT: does the Service select the workload's" \
-      "labels, and is anything healthy behind it?"
-  for endpoint in $missing; do
-    [[ $endpoint == an-* ]] && continue
-    [ -n "$(resolve "$endpoint")" ] ||
-      fail "the gateway's name ${endpoint%:*} does not resolve here:" \
-        "does DNS have it for this machine too?"
-    is_known "$endpoint" ||
-      fail "the proxy was not given the endpoint $endpoint for $HOST (but ${!now[*]}):" \
-        "its WorkloadEntry is not healthy, the Service does not select it, or its network or the" \
-        "caller's is labelled wrongly (topology.istio.io/network)"
-  done
-  [ -n "$missing$is_identified" ] ||
-    fail "$HOST is called without mutual TLS for $IDENTITY (the proxy accepts:" \
-      "${callees:-nothing}): does the workload have this service account?"
-  [ -n "$missing" ] ||
-    fail "$HOST answers $URL_PATH with the status $refused, where the probe gets 200 to 399:" \
-      "does an AuthorizationPolicy refuse $(caller_identity)," \
-      "or does a VirtualService lead elsewhere?"
-  silent=${missing# } silent=${silent%% *}
-  for endpoint in "${!now[@]}"; do
-    if [[ $silent == an-* ]] && in_cidrs "$endpoint"; then silent=$endpoint; fi
-  done
-  [[ $silent != an-* ]] ||
-    fail "the proxy was given no endpoint in ${CIDRS// / or } for $HOST (but ${!now[*]}):" \
-      "are the workload's pods ready, and is their network labelled rightly" \
-      "(topology.istio.io/network)?"
-  fail "no answer from $silent for $HOST port $PORT in $TIMEOUT_S s" \
-    "(last: ${last:-no connection}): $(explain "$silent")"
+object_of() { # endpoint
+  if [ -n "${machine_of[$1]:-}" ]; then
+    echo "machine ${machine_of[$1]}"
+  elif [ "${1##*:}" = 15443 ]; then
+    echo "gateway ${1%:*}"
+  else
+    echo "endpoint $1"
+  fi
 }
 
-caller_identity() {
-  direct_curl "$ADMIN/certs" | grep -o 'spiffe://[^"]*' | head -n 1
+# Takes down the first cause, of what the update may fail by; a warning is shown at once.
+note() { # cause
+  if [ "$MODE" = warn ]; then
+    echo "$CALLER: $1" >&2
+  elif [ -z "$failure" ]; then
+    failure=$1
+  fi
 }
 
-print_calls() {
-  local spiffe_id endpoint
-  spiffe_id=$(caller_identity)
-  for endpoint in "${!now[@]}"; do
-    if [ "${now[$endpoint]}" -gt 0 ]; then
-      printf 'call\t%s\t%s\t%s\t%s\t%s\t%s\n' "$CALLER" "$spiffe_id" \
-        "$HOST:$PORT" "$endpoint" "$IDENTITY" "${now[$endpoint]}"
+# Prints the row of an endpoint, or of the Service; without a cause it is proved.
+print_result() { # endpoint how cause object
+  local kind=response code list verdict=proved endpoint=$1
+  if [ "$1" = $NAME ]; then endpoint=''; fi
+  read -ra list <<<"${statuses[$1]:-}"
+  is_http || kind=open
+  for code in "${list[@]}"; do
+    if [[ $code == bytes=* ]]; then kind=bytes; fi
+  done
+  [ -z "$3" ] || verdict=failed
+  print_row endpoint "$endpoint" how "$2" calls "${calls[$1]:-0}" answers "${answers[$1]:-0}" \
+    status "$(members "${list[@]}")" peer "$IDENTITY" kind "$kind" \
+    machine "${machine_of[$1]:-}" verdict "$verdict" cause "$3" object "$4"
+}
+
+last_status() { # endpoint
+  local status=${failures[$1]:-no connection}
+  echo "${status%%$'\t'*}"
+}
+
+silence() { # endpoint
+  echo "no answer from $1 for $SERVICE port $PORT in $TIMEOUT_S s (last: $(last_status "$1"))"
+}
+
+# Whether the name leads to endpoints at all. Prints the cause if not.
+name_problem() {
+  if ! getent hosts "$SERVICE" >/dev/null; then
+    echo "$SERVICE does not resolve: is DNS capture on, and does the Service exist?"
+  elif [ ${#now[@]} = 0 ]; then
+    echo "the proxy has no endpoint for $SERVICE port $PORT: does the Service select the" \
+      "workload's labels, and is anything healthy behind it?"
+  else
+    return 1
+  fi
+}
+
+# Prints why an endpoint that must answer was not even given to the proxy; nothing if it was.
+gift_problem() { # endpoint
+  if [ -z "$(resolve "$1")" ]; then
+    echo "the gateway's name ${1%:*} does not resolve here: does DNS have it for this machine too?"
+  elif ! is_given "$1"; then
+    echo "the proxy was not given the endpoint $1 for $SERVICE (but ${!now[*]}):" \
+      "its WorkloadEntry is not healthy, the Service does not select it, or its network or the" \
+      "caller's is labelled wrongly (topology.istio.io/network)"
+  fi
+}
+
+# Calls each endpoint by its address until all have answered, and prints a row for each.
+call_endpoints() { # endpoint...
+  local endpoint cause object pending=("$@") next
+  # Before that, a machine's proxy may have no port of the Service yet: its counter misses calls.
+  until read_given && are_given "$@"; do
+    if ((SECONDS >= deadline)); then break; fi
+    sleep 0.3
+  done
+  while [ ${#pending[@]} -gt 0 ]; do
+    call_all "${pending[@]}"
+    next=()
+    for endpoint in "${pending[@]}"; do
+      if [ -n "${failed[$endpoint]:-}" ]; then next+=("$endpoint"); fi
+    done
+    pending=("${next[@]}")
+    if ((SECONDS >= deadline)) || [ ${#pending[@]} = 0 ]; then break; fi
+    sleep 0.3
+  done
+  for endpoint; do
+    cause=$(gift_problem "$endpoint") object="WorkloadEntry of $(object_of "$endpoint")"
+    if [ -z "$cause" ] && [ -n "${failed[$endpoint]:-}" ]; then
+      IFS=$'\t' read -r cause object < <(explain "$endpoint")
+      cause="$(silence "$endpoint"): $cause"
     fi
-  done | sort
+    [ -n "$cause" ] || object=''
+    print_result "$endpoint" addressed "$cause" "$object"
+    [ -z "$cause" ] || note "$cause"
+  done
 }
 
-print_inbound() {
-  local cluster="inbound|$INBOUND_PORT||::[0-9.]*:$INBOUND_PORT" count
-  count=$(direct_curl --max-time 5 "$ADMIN/clusters" |
-    sed -n "s/^$cluster::$(counter)::\([0-9]*\)\$/\1/p" | head -n 1)
-  [ "${count:-0}" -gt 0 ] ||
-    fail "no request from a pod has reached port $INBOUND_PORT: check the route from the pods," \
-      "or from the network's gateway, to this machine"
-  printf 'answered\t%s\t%s\n' "$CALLER" "$count"
+are_given() { # endpoint...
+  local endpoint
+  for endpoint; do
+    is_given "$endpoint" || return 1
+  done
+}
+
+# Calls through each gateway so often that all endpoints behind them are met.
+call_gateways() { # gateway...
+  local gateway address list=() every number each cause object
+  for gateway; do
+    address=$(resolve "$gateway" | head -n 1)
+    [ -z "$address" ] || list+=("$address")
+  done
+  every=()
+  if [ ${#list[@]} -gt 0 ]; then
+    number=$((($(connections_for "$REMOTE") + ${#list[@]} - 1) / ${#list[@]}))
+    for ((each = 0; each < number; each++)); do every+=("${list[@]}"); done
+  fi
+  while :; do
+    call_all "${every[@]}"
+    if [ ${#failed[@]} = 0 ] || ((SECONDS >= deadline)); then break; fi
+    sleep 0.3
+  done
+  read_given
+  for gateway; do
+    address=$(resolve "$gateway" | head -n 1) object="gateway ${gateway%:*}"
+    cause=$(gift_problem "$gateway")
+    if [ -z "$cause" ] && [ -n "${failed[$address]:-}" ]; then
+      IFS=$'\t' read -r cause object < <(explain "$address")
+      cause="$(silence "$address"): $cause"
+    fi
+    [ -n "$cause" ] || object=''
+    print_result "${address:-$gateway}" by-chance "$cause" "$object"
+    [ -z "$cause" ] || note "$cause"
+  done
+}
+
+# Calls the Service by its name, as its clients do. What its routes (VirtualService,
+# DestinationRule) make of a call is the user's: it is named, and fails nothing.
+call_by_name() {
+  local cause object=''
+  start_counting
+  while :; do
+    call_all $NAME
+    read_given
+    if [ ${#failed[@]} = 0 ] && has_answered; then break; fi
+    if ((SECONDS >= deadline)); then break; fi
+    sleep 0.3
+  done
+  if cause=$(name_problem); then
+    object="Service $SERVICE"
+    note "$cause"
+  elif [ ${#failed[@]} -gt 0 ] || ! has_answered; then
+    object="VirtualService or DestinationRule of $SERVICE"
+    cause="calls by the name $SERVICE port $PORT are not answered as those of its endpoints are"
+    cause+=" (last: $(last_status $NAME)): what do its routes do with them?"
+    echo "$CALLER: $cause" >&2
+  fi
+  print_result $NAME by-chance "$cause" "$object"
+}
+
+# Sends calls by name until the wanted endpoints have been met. The proxy chooses. Its counters tell
+# connections and refusals from nothing, so only calls count after the last one that failed.
+call_by_chance() {
+  local endpoint cause='' object="Service $SERVICE" number=0 missing='' round
+  start_counting
+  while :; do
+    round=("$NAME" "$NAME" "$NAME" "$NAME")
+    # A gateway passes connections on, not requests: only several at once meet what is behind it.
+    [ -z "$GATEWAYS" ] || round+=("${round[@]}" "${round[@]}")
+    call_all "${round[@]}"
+    number=$((number + ${#round[@]}))
+    read_given
+    missing=$(missing_here)
+    if [ ${#failed[@]} = 0 ] && is_identified; then
+      if [ -z "$missing" ]; then break; fi
+      if ((number >= $(connections_for ${#now[@]}))) && is_never_chosen; then break; fi
+    fi
+    if ((SECONDS >= deadline)); then break; fi
+    if [ ${#failed[@]} -gt 0 ]; then
+      start_counting
+      number=0
+    fi
+    sleep 0.3
+  done
+  for endpoint in "${!now[@]}"; do
+    if [ ${#failed[@]} = 0 ] && ((now[$endpoint] > 0)); then
+      calls[$endpoint]=${tried[$endpoint]} answers[$endpoint]=${now[$endpoint]}
+      print_result "$endpoint" by-chance '' ''
+    fi
+  done
+  if cause=$(name_problem); then
+    note "$cause"
+  elif [ ${#failed[@]} = 0 ] && is_identified && is_never_chosen; then
+    object="VirtualService or DestinationRule of $SERVICE"
+    cause="$number calls by the name $SERVICE port $PORT were answered, but none by"
+    cause+=" ${missing/#ranges/an endpoint in ${RANGES//,/ or }}: $(reason_to_pass_over)"
+    echo "$CALLER: $cause" >&2
+  else
+    cause=$(chance_problem)
+    [ -z "$cause" ] || note "$cause"
+  fi
+  print_result $NAME by-chance "$cause" "${cause:+$object}"
+}
+
+# Whether the proxy has the missing endpoints, and has not even tried them.
+is_never_chosen() {
+  local endpoint list
+  [ -n "$missing" ] || return 1
+  read -ra list < <(missing_ones)
+  for endpoint in "${list[@]}"; do
+    if ((tried[$endpoint] > 0)); then return 1; fi
+  done
+  [ ${#list[@]} -gt 0 ]
+}
+
+# Prints why the proxy chooses others than the missing endpoints.
+reason_to_pass_over() {
+  local endpoint priority
+  while read -r endpoint priority; do
+    if ((priority > 0)) && [[ " $(missing_ones) " == *" $endpoint "* ]]; then
+      echo "others come first, because they are nearer (a DestinationRule with outlier detection" \
+        "prefers them): state the locality of the machine, or switch localityLbSetting off there"
+      return
+    fi
+  done < <(direct_curl --max-time 5 "$ADMIN/clusters" |
+    sed -n "s/^outbound|$PORT|[^|]*|$SERVICE::\([0-9.]*:[0-9]*\)::priority::/\1 /p")
+  echo "the routes for it choose other endpoints"
+}
+
+# Prints the missing endpoints that the proxy was given, in a line.
+missing_ones() {
+  local endpoint list=()
+  if [ "$missing" != ranges ]; then
+    for endpoint in $(resolve "$missing"); do
+      if [ -n "${now[$endpoint]+x}" ]; then list+=("$endpoint"); fi
+    done
+  else
+    for endpoint in "${!now[@]}"; do
+      if in_ranges "$endpoint"; then list+=("$endpoint"); fi
+    done
+  fi
+  echo "${list[*]}"
+}
+
+# Prints the first endpoint, or the ranges, that have not answered; nothing if all have.
+missing_here() {
+  local endpoint
+  for endpoint in ${GATEWAYS//,/ }; do
+    if ! was_met "$endpoint"; then
+      echo "$endpoint"
+      return
+    fi
+  done
+  [ -n "$RANGES" ] || return 0
+  for endpoint in "${!now[@]}"; do
+    if ((now[$endpoint] > 0)) && in_ranges "$endpoint"; then return; fi
+  done
+  echo ranges
+}
+
+# Prints why calls by chance are no proof; nothing if they are.
+chance_problem() {
+  local endpoint problem silent=''
+  for endpoint in ${GATEWAYS//,/ }; do
+    problem=$(gift_problem "$endpoint")
+    if [ -n "$problem" ]; then
+      echo "$problem"
+      return
+    fi
+  done
+  silent=$missing
+  if [ "$missing" = ranges ]; then
+    read -r silent _ < <(missing_ones)
+    [ -n "$silent" ] || {
+      echo "the proxy was given no endpoint in ${RANGES//,/ or } for $SERVICE (but ${!now[*]}):" \
+        "are the workload's pods ready, and is their network labelled rightly" \
+        "(topology.istio.io/network)?"
+      return
+    }
+  fi
+  if [ -n "$silent" ] || [ ${#failed[@]} -gt 0 ]; then
+    failures[${silent:-$SERVICE}]=${failures[$NAME]:-}
+    problem=$(explain "${silent:-$SERVICE}")
+    echo "$(silence "${silent:-$SERVICE}"): ${problem%%$'\t'*}"
+  elif ! is_identified; then
+    echo "$SERVICE is called without mutual TLS for $IDENTITY (the proxy accepts:" \
+      "${accepted:-nothing}): does the workload have this service account?"
+  fi
+}
+
+# Calls one target, and prints its rows.
+verify_target() {
+  local each
+  calls=() answers=() statuses=() failures=() machine_of=() before=() tried_before=()
+  for each in ${MACHINES//,/ }; do machine_of[${each#*=}]=${each%%=*}; done
+  if [ -z "$LISTENER" ]; then
+    call_by_chance
+    return
+  fi
+  # shellcheck disable=SC2086 # a list
+  call_endpoints ${ENDPOINTS//,/ }
+  # shellcheck disable=SC2086 # a list
+  [ -z "$GATEWAYS" ] || call_gateways ${GATEWAYS//,/ }
+  call_by_name
+}
+
+# Prints how many calls have reached a port of this machine, by its own proxy's counters. istiod
+# gives the proxy its port at the same time as it gives the endpoint to callers. Until then Envoy
+# counts a call among those of other ports, and forgets it 5 s after the last one at the earliest.
+inbound_calls() { # port
+  # Of connections too, Envoy counts those that it has established as requests.
+  direct_curl --max-time 5 "$ADMIN/clusters" |
+    sed -n -e "s/^inbound|$1||::[0-9.]*:[0-9]*::rq_total::\([0-9]*\)\$/\1/p" \
+      -e "s/^InboundPassthroughCluster::[0-9.]*:$1::rq_total::\([0-9]*\)\$/\1/p" |
+    awk '{ sum += $1 } END { print sum + 0 }'
+}
+
+# Proves that calls have reached this machine.
+check_inbound() { # port
+  local number cause=''
+  number=$(inbound_calls "$1")
+  if ((number < ${inbound_before[$1]:-0})); then number=${inbound_before[$1]}; fi
+  if [ "$number" = 0 ]; then
+    cause="no call from a pod has reached port $1: check the route from the pods, or from the"
+    cause+=" network's gateway, to this machine, and that the application listens there"
+    note "$cause"
+  fi
+  print_row how by-chance answers "$number" kind counter machine "${CALLER#machine }" \
+    verdict "$([ -n "$cause" ] && echo failed || echo proved)" cause "$cause" \
+    object "${cause:+$CALLER}"
+}
+
+wait_for_proxy() {
+  until direct_curl --max-time 5 --output /dev/null "$ADMIN/server_info"; do
+    ((SECONDS < deadline)) ||
+      fail "Envoy does not answer on its admin port: the proxy is not running"
+    sleep 0.3
+  done
+  until [ -z "$LISTENER" ] || { exec 4<>"/dev/tcp/127.0.0.1/$LISTENER"; } 2>/dev/null; do
+    ((SECONDS < deadline)) ||
+      fail "the proxy has no listener on port $LISTENER: does the mesh refuse a bootstrap of the" \
+        "pod's own (sidecar.istio.io/userVolume, ISTIO_BOOTSTRAP_OVERRIDE)?"
+    sleep 0.3
+  done
+  exec 4>&-
 }
 
 # shellcheck disable=SC2034 # lib.sh reads SUBJECT and FAILURE_STATUS
 main() {
-  local endpoint count deadline=$((SECONDS + TIMEOUT_S))
-  SUBJECT=$CALLER
-  if [ "$MODE" = warn ]; then FAILURE_STATUS=0; fi
-  direct_curl --max-time 5 --output /dev/null "$ADMIN/server_info" ||
-    fail "Envoy does not answer on its admin port: the proxy is not running"
-  while read -r endpoint count; do before[$endpoint]=$count; done < <(answers)
-  while :; do
-    send_requests
-    if [ -z "$missing$refused" ] && [ -n "$is_identified" ]; then break; fi
-    if ((SECONDS >= deadline)); then diagnose; fi
-    sleep 0.3
-  done
-  print_calls
-  if [ -n "$INBOUND_PORT" ]; then print_inbound; fi
+  local mode=fail
+  SUBJECT=$CALLER deadline=$((SECONDS + TIMEOUT_S))
+  wait_for_proxy
+  caller_identity=$(direct_curl "$ADMIN/certs" | grep -o 'spiffe://[^"]*' | head -n 1)
+  while read -r PORT _ <&5; do
+    inbound_before[$PORT]=$(inbound_calls "$PORT")
+  done 5< <(printf %s "${INBOUND:+$INBOUND$'\n'}")
+  while IFS=$'\t' read -r SERVICE PORT PROTOCOL URL_PATH EXPECT CALL_TIMEOUT MODE IDENTITY \
+    ENDPOINTS RANGES GATEWAYS REMOTE MACHINES <&5; do
+    # Any method will do for gRPC: the application answers that it has none of this name.
+    if [ "$URL_PATH" = - ]; then URL_PATH=/grpc.health.v1.Health/Check; fi
+    ENDPOINTS=${ENDPOINTS#-} RANGES=${RANGES#-} GATEWAYS=${GATEWAYS#-} MACHINES=${MACHINES#-}
+    verify_target
+    mode=$MODE
+  done 5< <(printf %s "${TARGETS:+$TARGETS$'\n'}")
+  while read -r PORT PROTOCOL <&5; do
+    MODE=$mode
+    check_inbound "$PORT"
+  done 5< <(printf %s "${INBOUND:+$INBOUND$'\n'}")
+  if [ -n "$failure" ]; then fail "$failure"; fi
 }
 
 if ! (return 0 2>/dev/null); then main </dev/null; fi

@@ -1,13 +1,14 @@
-# Prints what this gateway has passed on, from Envoy's own counters, a line an endpoint:
-#   carried <gateway> <host>:<port> <endpoint> <connections>
+# Prints what this gateway has passed on, from Envoy's own counters, a line an endpoint: a
+# record of evidence.py.
 # Variable: GATEWAY_NAME.
 
 main() {
-  local name='outbound_\.\([0-9]*\)_\._\.\([a-z0-9.-]*\)' endpoint='\([0-9.]*:[0-9]*\)'
-  local line="carried\t$GATEWAY_NAME\t\2:\1\t\3\t\4"
+  local name='outbound_\.\([0-9]*\)_\.[^_]*_\.\([a-z0-9.-]*\)' endpoint='\([0-9.]*:[0-9]*\)'
+  local line='"service": "\2:\1", "endpoint": "\3", "connections": \4'
   set -eu
   direct_curl --max-time 5 http://127.0.0.1:15000/clusters |
-    sed -n "s/^$name::$endpoint::cx_total::\([1-9][0-9]*\)\$/$line/p" | sort
+    sed -n "s/^$name::$endpoint::cx_total::\([1-9][0-9]*\)\$/$line/p" | sort |
+    sed "s/.*/{\"gateway_traffic\": {\"gateway\": \"$GATEWAY_NAME\", &}}/"
 }
 
 if ! (return 0 2>/dev/null); then main </dev/null; fi

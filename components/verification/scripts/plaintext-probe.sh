@@ -1,5 +1,5 @@
 # Sends a request to endpoints from outside the mesh, without a certificate. Prints for each
-#   outside <endpoint> <refused, unreachable or answered>
+# a record of evidence.py: refused, unreachable or answered.
 # Variables: ENDPOINTS (`address:port`), SNI (the name by which gateways route requests).
 
 # What an exit code of curl says of the endpoint.
@@ -22,7 +22,7 @@ main() {
     esac
     direct_curl --insecure --output /dev/null --connect-timeout 3 --max-time 6 \
       --connect-to "$SNI:15443:$endpoint" "$url"
-    printf 'outside\t%s\t%s\n' "$endpoint" "$(result_of $?)"
+    printf '{"plaintext": {"endpoint": "%s", "result": "%s"}}\n' "$endpoint" "$(result_of $?)"
   done
 }
 

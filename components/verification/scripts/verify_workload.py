@@ -1,28 +1,29 @@
 """Verifies a workload from the cluster's side.
 
-Waits until its entries are healthy, then calls its Service from a pod of its own. Then a pod
-outside the mesh calls every endpoint without a certificate, and must be refused.
+Waits until its entries are healthy, then calls it from a pod of its own. Meanwhile a pod outside
+the mesh calls every endpoint without a certificate, and must be refused. A machine that is missing
+or unhealthy is named, and takes nobody else's proof away.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from time import monotonic, sleep
 from typing import Any
 
+from ... import names, shell
 from ...local import scripting
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
-from ..evidence import Entry, Evidence, Plaintext, Pod, merge, parse
+from ..evidence import Call, Entry, Evidence, Plaintext, Pod, merge, parse
+from ..target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, Target, call_variables, plaintext_variables
+from .calling_pods import CallingPod, Jobs, NotRunning, Pair
 
-GROUP_TIMEOUT_S, JOB_TIMEOUT_S = 300, 120
-_MESSAGE_LENGTH = 500
-"""Characters of a message of the cluster that are shown."""
-
-Manifest = Mapping[str, Any]
+GROUP_TIMEOUT_S = 600
+"""Seconds for machines of instance groups: a first boot, with its setup and a slow mirror."""
+_MARGIN_S = 60
+"""Seconds that the script that calls may need besides its patience."""
 
 
 @dataclass(frozen=True)
@@ -32,172 +33,281 @@ class Payload:
     access: the cluster.
     workload, namespace: its names.
     entries: the machines that must be healthy.
+    missing: the machines whose joins failed in this update.
+    closed: networks with machines whose gateway failed in this update.
     group_size: how many further machines, of instance groups, must be healthy at least.
-    port: the endpoints' port.
     selector: labels of its pods.
-    job: the Job that calls it; None where nothing is called.
-    plaintext_job: the Job that calls it from outside the mesh.
-    endpoints_mark: text in `plaintext_job` that stands for endpoints that only the cluster has.
+    port: the endpoints' port.
+    target: what is called, without the endpoints; None where nothing is called.
+    network: the name of the pods' network in the mesh.
+    gateways: addresses of the gateways of other networks, by the networks' names.
+    pair: the Jobs that call where no pair of this update runs. shared: the name of that pair.
+    caller: who calls, for the evidence.
     strict: whether an answer to a caller outside the mesh is a failure.
-    warn_only: whether a failure is a message alone.
-    timeout_s: seconds to wait for the health of an entry.
+    warn_only: whether a failure is a part of the evidence alone.
+    timeout_s: seconds to wait for the health of entries.
     """
 
     access: ClusterAccess = field(metadata={"record": ClusterAccess})
     workload: str
     namespace: str
     entries: tuple[Entry, ...] = field(metadata={"record": Entry})
-    group_size: int
-    port: int
     selector: Mapping[str, str]
-    job: Manifest | None
-    plaintext_job: Manifest
-    endpoints_mark: str
+    port: int
+    target: Target | None = field(metadata={"record": Target})
+    caller: Caller = field(metadata={"record": Caller})
+    network: str
+    gateways: Mapping[str, Sequence[str]]
+    pair: Pair = field(metadata={"record": Pair})
+    shared: str
     strict: bool
     warn_only: bool
     timeout_s: int
+    group_size: int = 0
+    missing: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
 
 
 def run(payload: Payload) -> Evidence:
-    """Verify the workload. Raises scripting.Failed, or reports it where `warn_only` is set."""
-    evidence = [Evidence()]
-    try:
-        with kubectl(payload.access) as program:
-            for part in _verify(_Cluster(program, payload), payload):
-                evidence.append(part)
-    except _Unproven as problem:
-        evidence.append(problem.evidence)
-        message = f"workload {payload.workload}: {problem}"
-        if not payload.warn_only:
-            raise scripting.Failed(message) from None
-        print(message, file=sys.stderr)
-    return merge(evidence)
+    """Verify the workload.
+
+    Returns what was shown, also of what failed where `warn_only` is set. Raises scripting.Failed
+    with all causes otherwise. Joins that failed are no failure of the verification: the update
+    has failed by them.
+    """
+    verification = _Verification(payload)
+    with kubectl(payload.access) as program:
+        verification.run(program)
+    if verification.failures and not payload.warn_only:
+        lines = [f"workload {payload.workload}: {cause}" for cause in verification.failures]
+        raise scripting.Failed("\n".join(lines))
+    return merge(verification.parts)
 
 
 class _Unproven(Exception):
-    """What should be true is not; `evidence` is what is true all the same."""
+    """What should be true is not.
 
-    def __init__(self, message: str, evidence: Evidence | None = None) -> None:
-        super().__init__(message)
-        self.evidence = evidence or Evidence()
+    row: the cause as evidence.
+    """
 
-
-def _verify(cluster: _Cluster, payload: Payload) -> Iterator[Evidence]:
-    if cluster.get("namespace", payload.namespace) is None:
-        raise _Unproven("the API server does not answer")
-    for entry in payload.entries:
-        _wait_for_entry(cluster, entry, payload.timeout_s)
-        yield Evidence(entries=(entry,))
-    members = _wait_for_group(cluster, payload)
-    pods = cluster.pods()
-    yield Evidence(entries=members, pods=pods)
-    if payload.job is None:
-        return
-    endpoints = [f"{pod.address}:{payload.port}" for pod in pods if pod.ready]
-    endpoints += [entry.endpoint for entry in members]
-    text = json.dumps(payload.plaintext_job).replace(payload.endpoints_mark, " ".join(endpoints))
-    with contextlib.ExitStack() as jobs:
-        stranger = cluster.job(json.loads(text), "calls from outside the mesh")
-        outside = jobs.enter_context(stranger)
-        inside = jobs.enter_context(cluster.job(payload.job, "calls the workload"))
-        yield Evidence(calls=parse(inside.log()).calls)
-        results = parse(outside.log()).plaintext
-    yield Evidence(plaintext=results)
-    _check_refused(results, payload.strict)
+    def __init__(self, cause: str, **values: Any) -> None:
+        place = values.get("object", "")
+        super().__init__(f"{cause}; look at {place}" if place and place not in cause else cause)
+        self.row = Call(verdict="failed", cause=cause, **values)
 
 
-def _check_refused(results: tuple[Plaintext, ...], strict: bool) -> None:
-    answered = [result.endpoint for result in results if result.result == "answered"]
-    if answered and strict:
-        raise _Unproven(
-            f"a caller outside the mesh was answered by {' '.join(answered)}: is mutual TLS strict "
-            "for it (PeerAuthentication), and does its sidecar capture the port?"
-        )
+class _Verification:
+    """One verification.
 
+    parts: what was shown. failures: causes, the first one first.
+    """
 
-def _wait_for_entry(cluster: _Cluster, entry: Entry, timeout_s: float) -> None:
-    """Wait until the entry is healthy; look for another one of the machine after a quarter."""
-    start = monotonic()
-    while True:
-        health = cluster.health(entry.entry)
-        if health.status == "True":
+    def __init__(self, payload: Payload) -> None:
+        self._payload = payload
+        self.parts: list[Evidence] = []
+        self.failures: list[str] = []
+
+    def run(self, program: Kubectl) -> None:
+        """Verify everything that can be verified."""
+        payload = self._payload
+        cluster = _Cluster(program, payload)
+        if cluster.get("namespace", payload.namespace) is None:
+            self._fail(_Unproven("the API server does not answer", object=f"Namespace {payload.namespace}"))
             return
-        passed = monotonic() - start
-        if not health.exists and passed >= timeout_s / 4:
-            _check_other_entry(cluster, entry)
-        if passed >= timeout_s:
-            raise _Unproven(_cause(entry, health))
-        sleep(0.5)
+        for machine in payload.missing:
+            self._show(_missing(machine))
+        for network in payload.closed:
+            cause = f"nothing behind the gateway of the network {network} is called: it failed in this update"
+            self._show(_Unproven(cause, object=f"Gateway {names.gateway_workload_name(network)}"))
+        members, problems = _wait_for_entries(cluster, payload)
+        for problem in problems:
+            self._fail(problem)
+        pods = cluster.pods()
+        self.parts.append(Evidence(entries=tuple(member.entry for member in members), pods=pods))
+        if payload.target is not None:
+            self._call(program, _with_endpoints(payload, payload.target, members, pods))
 
-
-def _cause(entry: Entry, health: _Health) -> str:
-    machine = f"machine {entry.machine}"
-    if not health.exists:
-        missing = f"there is no WorkloadEntry {entry.entry}"
-        return f"{machine} did not register ({missing}): see 'journalctl --unit istio-vm-mesh' on it"
-    if health.status == "False":
-        return (
-            f"machine {entry.machine} is unhealthy: its probe fails ({health.message}): is the "
-            "application running on the machine, and on the probe's port?"
-        )
-    question = "is the probe in its mesh configuration?"
-    return f"{machine} has registered but reports no health: {question}"
-
-
-def _check_other_entry(cluster: _Cluster, entry: Entry) -> None:
-    """Refuse another entry with this address: registered, but not as the stack says."""
-    address = entry.endpoint.rpartition(":")[0]
-    for item in cluster.items("workloadentry"):
-        name = item["metadata"]["name"]
-        if item.get("spec", {}).get("address") == address and name != entry.entry:
-            network = item["spec"].get("network", "")
-            raise _Unproven(
-                f"machine {entry.machine} has registered as {name} in the network {network} "
-                f"instead of {entry.entry}: does its agent run with another network or group "
-                "(ISTIO_META_NETWORK, ISTIO_META_AUTO_REGISTER_GROUP)?"
+    def _call(self, program: Kubectl, target: Target) -> None:
+        payload = self._payload
+        jobs = Jobs(program, payload.namespace)
+        reached = [*target.endpoints, *target.gateways]
+        if not reached:
+            self._fail(_Unproven("it has no endpoint: neither a pod is ready nor a machine healthy", object=_service(target)))
+            return
+        try:
+            with jobs.use(payload.shared, payload.pair) as (inside, outside), ThreadPoolExecutor(1) as beside:
+                strangers = beside.submit(_call_from_outside, outside, target, reached)
+                self._call_from_inside(inside, target)
+                plaintext = strangers.result()
+        except NotRunning as problem:
+            self._fail(_Unproven(str(problem), object=f"Job {payload.namespace}/{payload.shared}"))
+            return
+        self.parts.append(Evidence(plaintext=plaintext))
+        answered = [result.endpoint for result in plaintext if result.result == "answered"]
+        if answered and payload.strict:
+            self._fail(
+                _Unproven(
+                    f"a caller outside the mesh was answered by {' '.join(answered)}: is mutual TLS strict "
+                    "for it (PeerAuthentication), and does its sidecar capture the port?",
+                    service=target.service,
+                    port=target.port,
+                    object=f"PeerAuthentication {payload.namespace}/default",
+                )
             )
 
+    def _call_from_inside(self, pod: CallingPod, target: Target) -> None:
+        caller = self._payload.caller
+        variables = call_variables(caller, target)
+        done = pod.run(shell.remote_script(CALL_SCRIPT, variables), caller.timeout_s + _MARGIN_S)
+        shown = parse(done.text)
+        self.parts.append(shown)
+        if done.status == 0:
+            return
+        cause = scripting.last_words(done.error) or f"{CALL_SCRIPT} ended with status {done.status}"
+        if any(call.verdict == "failed" for call in shown.calls):
+            self.failures.append(cause)
+        else:
+            self._fail(_Unproven(cause, service=target.service, port=target.port, object=_service(target)))
 
-def _wait_for_group(cluster: _Cluster, payload: Payload) -> tuple[Entry, ...]:
-    """Return healthy entries besides the declared ones: machines of groups have unknown names."""
-    if not payload.group_size:
-        return ()
-    declared = {entry.entry for entry in payload.entries}
-    end = monotonic() + GROUP_TIMEOUT_S
-    while True:
-        members = tuple(
-            Entry(address, name, f"{address}:{payload.port}")
-            for name, address in cluster.healthy_entries(payload.workload)
-            if name not in declared
-        )
-        if len(members) >= payload.group_size:
-            return members
-        if monotonic() >= end:
-            raise _Unproven(
-                f"only {len(members)} of {payload.group_size} machines of groups are healthy: see "
-                "'journalctl --unit google-startup-scripts' on the others",
-                Evidence(entries=members),
-            )
-        sleep(2)
+    def _fail(self, problem: _Unproven) -> None:
+        self.failures.append(str(problem))
+        self._show(problem)
+
+    def _show(self, problem: _Unproven) -> None:
+        self.parts.append(Evidence(calls=(problem.row,)))
+
+
+def _service(target: Target) -> str:
+    name, namespace = target.service.split(".")[:2]
+    return f"Service {namespace}/{name}"
+
+
+def _missing(machine: str) -> _Unproven:
+    cause = f"machine {machine} is missing: its join failed in this update"
+    return _Unproven(cause, machine=machine, object=f"resource {names.part_name(machine, names.JOIN)}")
+
+
+def _call_from_outside(pod: CallingPod, target: Target, endpoints: Sequence[str]) -> tuple[Plaintext, ...]:
+    variables = plaintext_variables(target, endpoints)
+    # Each endpoint has six seconds (plaintext-probe.sh).
+    done = pod.run(shell.remote_script(PLAINTEXT_SCRIPT, variables), _MARGIN_S + 6 * len(endpoints))
+    results = parse(done.text).plaintext
+    if {result.endpoint for result in results} < {*endpoints}:
+        raise NotRunning(f"the caller outside the mesh did not call all endpoints: {scripting.last_words(done.error)}")
+    return results
 
 
 @dataclass(frozen=True)
-class _Health:
-    """The health of an entry, as its condition has it; `status` is "" without one."""
+class _Member:
+    """A healthy machine of the workload, and the name of its network in the mesh."""
 
-    exists: bool
-    status: str = ""
-    message: str = ""
+    entry: Entry
+    network: str
 
 
-def _health_of(item: Mapping[str, Any] | None) -> _Health:
-    if not item:
-        return _Health(exists=False)
-    conditions = item.get("status", {}).get("conditions", [])
-    for condition in conditions:
-        if condition.get("type") == "Healthy":
-            return _Health(True, condition.get("status", ""), condition.get("message", ""))
-    return _Health(exists=True)
+def _with_endpoints(payload: Payload, target: Target, members: Sequence[_Member], pods: Sequence[Pod]) -> Target:
+    """Return what is called, with the endpoints that pods see (istio/istio: ep_filters.go)."""
+    near = [member.entry for member in members if member.network == payload.network]
+    far = [member for member in members if payload.gateways.get(member.network)]
+    gateways = [address for network in {member.network: 0 for member in far} for address in payload.gateways[network]]
+    of_pods = [f"{pod.address}:{payload.port}" for pod in pods if pod.ready]
+    return replace(
+        target,
+        endpoints=tuple(dict.fromkeys([*(entry.endpoint for entry in near), *of_pods])),
+        gateways=tuple(dict.fromkeys(gateways)),
+        remote=len(far),
+        machines=tuple(f"{member.entry.machine}={member.entry.endpoint}" for member in members),
+    )
+
+
+def _wait_for_entries(cluster: _Cluster, payload: Payload) -> tuple[list[_Member], list[_Unproven]]:
+    """Wait until all machines are healthy; return those that are, and what is wrong with others."""
+    start, wrong = monotonic(), dict[str, _Unproven]()
+    declared = {entry.entry for entry in payload.entries}
+    while True:
+        items = {item["metadata"]["name"]: item for item in cluster.items("workloadentry")}
+        healthy = [_Member(entry, _network(items[entry.entry])) for entry in payload.entries if _is_healthy(items.get(entry.entry))]
+        pending = [entry for entry in payload.entries if not _is_healthy(items.get(entry.entry)) and entry.machine not in wrong]
+        others = [_member(item, payload.port) for name, item in items.items() if name not in declared and _is_of_group(item, payload)]
+        passed = monotonic() - start
+        if passed >= payload.timeout_s / 4:
+            wrong.update(_other_entries(payload.namespace, pending, items))
+        if passed >= payload.timeout_s:
+            wrong.update({entry.machine: _unhealthy(payload, entry, items.get(entry.entry)) for entry in pending})
+        is_settled = all(entry.machine in wrong for entry in pending)
+        too_few = len(others) < payload.group_size
+        if is_settled and (not too_few or passed >= GROUP_TIMEOUT_S):
+            break
+        sleep(0.5 if not is_settled else 2)
+    problems = [*wrong.values(), *(_too_few(payload, others) if too_few else ())]
+    return [*healthy, *(others if payload.group_size else ())], problems
+
+
+def _too_few(payload: Payload, members: Sequence[_Member]) -> Iterator[_Unproven]:
+    yield _Unproven(
+        f"only {len(members)} of {payload.group_size} machines of groups are healthy: see "
+        "'journalctl --unit google-startup-scripts' on the others",
+        object=f"WorkloadGroup {payload.namespace}/{payload.workload}",
+    )
+
+
+def _unhealthy(payload: Payload, entry: Entry, item: Mapping[str, Any] | None) -> _Unproven:
+    values = {"machine": entry.machine, "endpoint": entry.endpoint, "object": f"WorkloadEntry {payload.namespace}/{entry.entry}"}
+    machine, health = f"machine {entry.machine}", _health(item)
+    if item is None:
+        missing = f"there is no WorkloadEntry {entry.entry}"
+        return _Unproven(f"{machine} did not register ({missing}): see 'journalctl --unit istio-vm-mesh' on it", **values)
+    if health.get("status") == "False":
+        return _Unproven(
+            f"{machine} is unhealthy: its probe fails ({' '.join(health.get('message', '').split())}): is the "
+            "application running on the machine, and on the probe's port?",
+            **values,
+        )
+    return _Unproven(f"{machine} has registered but reports no health: is the probe in its mesh configuration?", **values)
+
+
+def _other_entries(namespace: str, pending: Sequence[Entry], items: Mapping[str, Mapping[str, Any]]) -> dict[str, _Unproven]:
+    """Return machines that have registered, but not as the stack says: another entry has their address."""
+    problems = {}
+    for entry in pending:
+        address = entry.endpoint.rpartition(":")[0]
+        for name, item in items.items():
+            if entry.entry not in items and name != entry.entry and item.get("spec", {}).get("address") == address:
+                problems[entry.machine] = _Unproven(
+                    f"machine {entry.machine} has registered as {name} in the network {_network(item)} "
+                    f"instead of {entry.entry}: does its agent run with another network or group "
+                    "(ISTIO_META_NETWORK, ISTIO_META_AUTO_REGISTER_GROUP)?",
+                    machine=entry.machine,
+                    endpoint=entry.endpoint,
+                    object=f"WorkloadEntry {namespace}/{name}",
+                )
+    return problems
+
+
+def _member(item: Mapping[str, Any], port: int) -> _Member:
+    address = item["spec"]["address"]
+    return _Member(Entry(address, item["metadata"]["name"], f"{address}:{port}"), _network(item))
+
+
+def _is_of_group(item: Mapping[str, Any], payload: Payload) -> bool:
+    """Return whether an entry is of a machine of the workload that names itself, and healthy."""
+    address = item.get("spec", {}).get("address")
+    name: str = item["metadata"]["name"]
+    return _is_healthy(item) and name.startswith(f"{payload.workload}-{address}")
+
+
+def _network(item: Mapping[str, Any]) -> str:
+    return str(item.get("spec", {}).get("network", ""))
+
+
+def _health(item: Mapping[str, Any] | None) -> Mapping[str, str]:
+    """Return the condition of an entry's health; empty without one."""
+    conditions = (item or {}).get("status", {}).get("conditions", [])
+    return next((each for each in conditions if each.get("type") == "Healthy"), {})
+
+
+def _is_healthy(item: Mapping[str, Any] | None) -> bool:
+    return _health(item).get("status") == "True"
 
 
 class _Cluster:
@@ -218,44 +328,10 @@ class _Cluster:
         answer = self._kubectl.json("get", kind, *options, *self._namespace)
         return list(answer["items"]) if answer else []
 
-    def health(self, entry: str) -> _Health:
-        """Return the health of a WorkloadEntry."""
-        return _health_of(self.get("workloadentry", entry))
-
-    def healthy_entries(self, workload: str) -> list[tuple[str, str]]:
-        """Return name and address of the workload's healthy entries."""
-        entries = self.items("workloadentry")
-        healthy = [item for item in entries if _health_of(item).status == "True"]
-        pairs = [(item["metadata"]["name"], item["spec"]["address"]) for item in healthy]
-        return [pair for pair in pairs if pair[0].startswith(f"{workload}-{pair[1]}-")]
-
     def pods(self) -> tuple[Pod, ...]:
         """Return the workload's pods that run."""
         options = ("--selector", self._selector, "--field-selector", "status.phase=Running")
         return tuple(map(_pod, self.items("pods", *options)))
-
-    @contextlib.contextmanager
-    def job(self, manifest: Manifest, purpose: str) -> Iterator[_Job]:
-        """Create a Job, and delete it afterwards."""
-        words = ("create", "--filename", "-", "--output", "name", *self._namespace)
-        stdin = json.dumps(manifest).encode()
-        created = self._kubectl.call("--request-timeout=20s", *words, stdin=stdin, timeout_s=60)
-        if created.status:
-            reason = scripting.last_words(created.error)
-            raise _Unproven(f"cannot create the Job that {purpose}: {reason}")
-        name = created.text
-        container = manifest["spec"]["template"]["spec"]["containers"][0]["name"]
-        try:
-            yield _Job(self, name, container)
-        finally:
-            delete = ("delete", name, "--ignore-not-found", "--wait=false", *self._namespace)
-            self._kubectl.call("--request-timeout=20s", *delete, timeout_s=60)
-
-    def logs(self, name: str, container: str) -> str:
-        """Return the log of a Job's container, or why there is none."""
-        words = ("logs", name, "--container", container, *self._namespace)
-        done = self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
-        return done.text or done.error
 
 
 def _pod(item: Mapping[str, Any]) -> Pod:
@@ -265,59 +341,3 @@ def _pod(item: Mapping[str, Any]) -> Pod:
 def _is_ready(pod: Mapping[str, Any]) -> bool:
     conditions = pod["status"].get("conditions", [])
     return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A Job that runs.
-
-    cluster: its namespace.
-    name: as kubectl prints it, `job.batch/NAME`.
-    container: the container whose end is the Job's; the sidecar beside it drains for longer.
-    """
-
-    cluster: _Cluster
-    name: str
-    container: str
-
-    def log(self) -> str:
-        """Return what the container printed once it succeeded."""
-        end = monotonic() + JOB_TIMEOUT_S
-        while True:
-            state = self._state()
-            code = state.get("terminated", {}).get("exitCode")
-            if code == 0:
-                return self.cluster.logs(self.name, self.container)
-            if code is not None:
-                raise _Unproven(scripting.last_words(self.cluster.logs(self.name, self.container)))
-            if monotonic() >= end:
-                raise _Unproven(f"the pod that calls it did not run in {JOB_TIMEOUT_S} s: {self._obstacle(state)}")
-            sleep(0.5)  # each look starts kubectl, beside the pod that is to start
-
-    @property
-    def _bare_name(self) -> str:
-        return self.name.rpartition("/")[2]
-
-    def _obstacle(self, state: Mapping[str, Any]) -> str:
-        """Return what the cluster reports of the Job and its pods, or the container's state.
-
-        A Job whose pods are refused (quota, Pod Security, admission) has no pod: the reason is in
-        events of the Job alone. That a pod cannot be scheduled is in events of the pod.
-        """
-        name, messages = self._bare_name, {}
-        for event in self.cluster.items("events", "--field-selector", "type=Warning"):
-            of = event["involvedObject"].get("name", "")
-            if of == name or of.startswith(f"{name}-"):
-                message = " ".join(str(event.get("message", "")).split())
-                messages[event.get("reason", "")] = message[:_MESSAGE_LENGTH]
-        if messages:
-            return "; ".join(f"{reason}: {message}" for reason, message in messages.items())
-        return json.dumps(state)[:_MESSAGE_LENGTH] if state else "the cluster reports no reason"
-
-    def _state(self) -> Mapping[str, Any]:
-        for pod in self.cluster.items("pods", "--selector", f"job-name={self._bare_name}"):
-            for status in pod["status"].get("containerStatuses", []):
-                if status["name"] == self.container:
-                    state: Mapping[str, Any] = status.get("state", {})
-                    return state
-        return {}

@@ -8,9 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tools import ROOT
+from tools.plan.cost import disk_item
+
+from .google_model import quotas
 
 if TYPE_CHECKING:
     from components.config.stack import Settings
+
+    from .google_model.cloud import Cloud
 
 PRICES, PAGE = ROOT / "docs" / "costs.yaml", ROOT / "docs" / "costs.md"
 
@@ -25,10 +30,13 @@ def stacks() -> Iterator[tuple[str, Settings]]:
             yield name, load(raw)
 
 
-def bill(settings: Settings) -> tuple[Counter[str], Counter[str]]:
-    """What a stack has, by the prices' names: as it starts, and what of that is at a spot price."""
+def bill(settings: Settings, *, at_most: bool = False) -> tuple[Counter[str], Counter[str]]:
+    """What a stack has, by the prices' names: as it starts, and what of that is at a spot price.
+
+    at_most: what it has once autoscalers have added all nodes and machines that it permits.
+    """
     from components.config import gateway_machines
-    from components.config.google import GceInstanceGroup, GkeCluster
+    from components.config.google import GceInstanceGroup, GkeCluster, default_disk_type
     from components.istio import network_gateways
     from components.platforms.google import names
 
@@ -39,17 +47,38 @@ def bill(settings: Settings) -> tuple[Counter[str], Counter[str]]:
         nodes = cluster.nodes
         counts.update({"cluster": 1, "balancer": 1, "zone": 1 if cluster.gateway.dns_name else 0})
         if not cluster.autopilot:
-            counts.update({nodes.machine_type: nodes.min_nodes, "disk": nodes.min_nodes * nodes.disk_size, "nat-machine": nodes.min_nodes})
-            spot.update({nodes.machine_type: nodes.min_nodes if nodes.spot else 0})
+            count = nodes.max_nodes if at_most else nodes.min_nodes
+            disk = disk_item(nodes.disk_type or default_disk_type(nodes.machine_type))
+            counts.update({nodes.machine_type: count, "nat-machine": count})
+            counts.update({disk: count * nodes.disk_size})
+            spot.update({nodes.machine_type: count if nodes.spot else 0})
     counts["balancer"] += sum(
         network_gateways.has_load_balancer(settings, network) for network in gateway_machines.networks_with_gateway(settings)
     )
-    counts["nat"] += len(names.vpcs(settings))
+    existing = settings.google.vpcs if settings.google else {}
+    counts["nat"] += len(set(names.vpcs(settings)) - existing.keys())
     for machine in settings.google_machines.values():
-        count = machine.min_replicas if isinstance(machine, GceInstanceGroup) else 1
-        counts.update({machine.machine_type: count, "disk": count * machine.disk_size, "nat-machine": count})
+        count = 1
+        if isinstance(machine, GceInstanceGroup):
+            count = machine.max_replicas if at_most else machine.min_replicas
+        disk = disk_item(machine.disk_type or default_disk_type(machine.machine_type))
+        counts.update({machine.machine_type: count, "nat-machine": count})
+        counts.update({disk: count * machine.disk_size})
         spot.update({machine.machine_type: count if machine.spot else 0})
     return counts, spot
+
+
+def vcpus(counts: Mapping[str, int]) -> int:
+    """How many vCPUs machines have, by what their types end with; e2-small and e2-medium have two."""
+    sizes = {item: item.rpartition("-")[2] for item in counts if "-" in item}
+    return sum(
+        counts[item] * (int(size) if size.isdecimal() else 2) for item, size in sizes.items() if size.isdecimal() or item.startswith("e2-")
+    )
+
+
+def _total(settings: Settings, data: Mapping[str, Any], *, at_most: bool) -> float:
+    counts, spot = bill(settings, at_most=at_most)
+    return sum(_cost(count - spot[item] * (1 - data["spot"]), data["prices"][item]) for item, count in counts.items() if count)
 
 
 def _cost(count: float, price: Mapping[str, Any]) -> float:
@@ -57,8 +86,15 @@ def _cost(count: float, price: Mapping[str, Any]) -> float:
     return math.ceil(count / price["for"]) * price["each"] if "for" in price else count * price["each"]
 
 
-def page() -> str:
-    """The page."""
+def limits() -> list[quotas.Limit]:
+    """Return the quotas that a first run meets, and what new projects often have of them."""
+    import yaml
+
+    return [quotas.Limit(**each) for each in yaml.safe_load(PRICES.read_text())["quotas"]]
+
+
+def page(clouds: Mapping[str, Cloud]) -> str:
+    """Return the page. clouds: the resources of the stacks on Google Cloud, by the stacks' names."""
     import yaml
 
     data: Mapping[str, Any] = yaml.safe_load(PRICES.read_text()) if PRICES.exists() else {}
@@ -68,7 +104,7 @@ def page() -> str:
         "us-central1; europe-west1, the region of the stack files, costs about a tenth more. Traffic is not\n"
         "in it. Written by `./scripts/schema` from `docs/costs.yaml` and the stack files; change those. The\n"
         f"prices are of {data['read']}.\n\n"
-        "| stack | a month | the most of it |\n| --- | ---: | --- |\n"
+        "| stack | a month | at most | vCPUs | the most of it |\n| --- | ---: | ---: | ---: | --- |\n"
     ]
     sections: list[str] = []
     for name, settings in stacks():
@@ -77,7 +113,9 @@ def page() -> str:
         total = sum(costs.values())
         most = sorted(costs, key=lambda item: -costs[item])[:3]
         named = ", ".join(f"{prices[item]['what']} {costs[item] / total:.0%}" for item in most)
-        text.append(f"| [{name}](#{name}) | {total:.0f} | {named} |\n")
+        largest = _total(settings, data, at_most=True)
+        cores = " to ".join(str(vcpus(bill(settings, at_most=at_most)[0])) for at_most in (False, True))
+        text.append(f"| [{name}](#{name}) | {total:.0f} | {largest:.0f} | {cores} | {named} |\n")
         rows = [
             f"| {prices[item]['what']} | {count:g} | {costs[item]:.0f} | {prices[item].get('note', '')} |\n"
             for item, count in sorted(counts.items())
@@ -88,13 +126,21 @@ def page() -> str:
             + "".join(rows)
             + f"| **sum** | | **{total:.0f}** | |\n"
         )
-    text += sections
+    text.append(
+        "\nAt most: once autoscalers have added all nodes and machines that the stack permits. Updates add a\n"
+        "node and a few machines of a group for a while.\n"
+    )
+    text += [*sections, f"\n## Also\n\n{''.join(f'- {line}{chr(10)}' for line in data['more'])}"]
     text.append(
         "\n## Cheaper\n\n"
         f"- `cluster.nodes.spot: true` and `spot: true` of machines: about {1 - data['spot']:.0%} less for these, and they may stop at any time.\n"
         "- One zonal cluster of a billing account is free of the management fee.\n"
         "- `pulumi destroy` when the stack is not used: a stack is up again in 12 to 20 minutes (`cluster.deletionProtection: false` and `pulumi up` first).\n"
-        "\n## Quotas that a first run meets\n\nA preview does not see them; `pulumi up` fails at the resource, and continues there once the quota is raised.\n\n"
+        "\n## Quotas that a first run meets\n\nA preview does not see them; `pulumi up` fails at the resource, and continues there once the quota is raised.\n"
+        "Three numbers are what a stack needs: until it is up, while all nodes and groups are replaced, and the\n"
+        "same at its upper bounds. Bold ones exceed what new projects often have. GKE's first node pool, which\n"
+        "is removed once the cluster exists, is in the first number; its firewall rules and load balancers are\n"
+        "in all. `gcloud compute regions describe REGION` and `gcloud compute project-info describe` show yours.\n\n"
     )
-    text += [f"- {quota['name']}: {quota['why']}\n" for quota in data["quotas"]]
+    text.append(quotas.table(clouds, limits()))
     return "".join(text)

@@ -1,6 +1,8 @@
-"""`python -m tools.devtools.mutate`, started by `./scripts/mutations`: breaks the program on purpose, and sees whether a test notices.
+"""`python -m tools.devtools.mutate`, started by `./scripts/mutations`: breaks the program on
+purpose, and sees whether a test notices.
 
-Each mutation is one change of one place in a copy of the program. One that no test notices is a hole in the tests.
+Each mutation is one change of one place in a copy of the program. One that no test notices is a
+hole in the tests.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def applied(mutation: Mutation, root: Path) -> None:
-    """Make the change below `root`. Raises SystemExit where the place is not there, or there more than once."""
+    """Make the change below `root`. Raises SystemExit where the place is not there, or there
+    more than once.
+    """
     file = root / mutation.file
     text = file.read_text()
     if text.count(mutation.before) != 1:

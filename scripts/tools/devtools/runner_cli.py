@@ -1,4 +1,6 @@
-"""The command line of `./scripts/test`. Standard library only: the launcher parses it before the virtual environment exists."""
+"""The command line of `./scripts/test`. Standard library only: the launcher parses it before the
+virtual environment exists.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """`python -m tools.devtools.schema`, started by `./scripts/schema`: generate what editors and readers need for stack files.
 
 Writes `docs/stack.schema.json` (JSON Schema, draft 2020-12, of `stacks/Pulumi.<stack>.yaml`), `docs/settings.md` (a reference page),
-`docs/costs.md` (what the stacks cost), `docs/plan.schema.json` (of `./scripts/plan --json`) and the examples in `docs/plan.md`.
+`docs/costs.md` (what the stacks cost, and need of quotas), the tables in `docs/google.md`, `docs/plan.schema.json` (of `./scripts/plan --json`) and the examples in `docs/plan.md`.
 Tests compare them with the records in `components/config` and `tools/plan/model.py`.
 """
 
@@ -38,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line; standard library only, like everything at the top of this file."""
     top = argparse.ArgumentParser(
         prog="./scripts/schema",
-        description="Generates docs/stack.schema.json, docs/settings.md, docs/costs.md, docs/plan.schema.json and the examples in docs/plan.md.",
+        description="Generates docs/stack.schema.json, docs/settings.md, docs/costs.md, docs/plan.schema.json, the tables in docs/google.md "
+        "and the examples in docs/plan.md.",
     )
     top.set_defaults(needs_lab=False)
     return top
@@ -156,11 +157,14 @@ def main() -> int:
     from tools.plan import render_json
 
     from . import plan_examples
+    from .google_model import declared, google_page
 
+    clouds = declared.clouds()
     for file, text in (
         (SCHEMA, schema()),
         (PAGE, page()),
-        (costs.PAGE, costs.page()),
+        (costs.PAGE, costs.page(clouds)),
+        (google_page.PAGE, google_page.page(google_page.PAGE.read_text(), clouds)),
         (PLAN_SCHEMA, render_json.schema()),
         (plan_examples.PAGE, plan_examples.page(plan_examples.PAGE.read_text())),
     ):

@@ -159,6 +159,7 @@ def _prepare(with_lab: bool) -> dict[str, str]:
         tools = Tools()
         programs = tools.programs(step, *PROGRAMS)
         tools.directory(step, "pulumi-python")
+        programs["envoy"] = tools.envoy(step)
     directories = dict.fromkeys(str(tool.path.parent) for tool in programs.values())
     return {"PULUMI_CLI": str(programs["pulumi"].path), "LAB_TOOLS": os.pathsep.join(directories)}
 

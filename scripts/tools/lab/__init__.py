@@ -1,1 +1,3 @@
-"""The lab: prepares one Linux machine so that `pulumi up` of the stack `lab` works, and takes it all away again."""
+"""The lab: prepares one Linux machine so that `pulumi up` of the stack `lab` works, and takes it
+all away again.
+"""

@@ -1,4 +1,6 @@
-"""`python -m tools.lab`, started by `./scripts/lab` in the virtual environment: runs one command and turns what went wrong into an exit code."""
+"""`python -m tools.lab`, started by `./scripts/lab` in the virtual environment: runs one command
+and turns what went wrong into an exit code.
+"""
 
 from __future__ import annotations
 

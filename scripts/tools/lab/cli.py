@@ -1,4 +1,6 @@
-"""The command line of `./scripts/lab`. Standard library only: the launcher parses it before the virtual environment exists."""
+"""The command line of `./scripts/lab`. Standard library only: the launcher parses it before the
+virtual environment exists.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ directory istio-vm-mesh in ISTIO_VM_MESH_CACHE, XDG_CACHE_HOME or ~/.cache.
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of `./scripts/lab`; `parse_args` gives `command`, `needs_lab` and that command's options."""
+    """The parser of `./scripts/lab`; `parse_args` gives `command`, `needs_lab` and that
+    command's options.
+    """
     top = argparse.ArgumentParser(
         prog="./scripts/lab",
         description="A Kubernetes cluster and machines in one Istio mesh, on this Linux machine: prepares it and calls Pulumi.",

@@ -1,4 +1,6 @@
-"""`lab down`: everything of the lab goes, whatever state it is in; what was built stays in the cache unless that is purged."""
+"""`lab down`: everything of the lab goes, whatever state it is in; what was built stays in the
+cache unless that is purged.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ PROBES = 8
 
 
 def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
-    """Remove the stack, its containers and networks, the engine if it is the lab's own, and with `purge` the caches.
+    """Remove the stack, its containers and networks, the engine if it is the lab's own, and with
+    `purge` the caches.
 
     Doing so again changes nothing. Raises StepFailedError.
     """
@@ -84,14 +87,17 @@ def _remove_files() -> None:
 
 
 def _engine(step: Step) -> Engine | None:
-    """The engine that the lab runs in; its own is started where it does not run, as after a reboot, because containers are left in it."""
+    """The engine that the lab runs in; its own is started where it does not run, as after a
+    reboot, because containers are left in it.
+    """
     if answering := engine.find():
         return answering
     return dockerd.ensure(step) if paths.docker_host() else None
 
 
 def _destroy(step: Step, stack: str) -> set[str]:
-    """Destroy the stack with Pulumi. Where that fails and everything in it is on this machine, forget it: containers are removed anyway.
+    """Destroy the stack with Pulumi. Where that fails and everything in it is on this machine,
+    forget it: containers are removed anyway.
 
     Returns the names of the resources that Pulumi had created, and destroyed now.
     """
@@ -112,7 +118,9 @@ def _destroy(step: Step, stack: str) -> set[str]:
 
 
 def _is_local(stack: str) -> bool:
-    """Whether the stack's cluster is a kind cluster and its machines are containers: nothing outside this machine is lost with its state."""
+    """Whether the stack's cluster is a kind cluster and its machines are containers: nothing
+    outside this machine is lost with its state.
+    """
     try:
         config = reader.read_file(stack, paths.ROOT / "stacks")
         machines = config.get("machines") or {}
@@ -123,7 +131,9 @@ def _is_local(stack: str) -> bool:
 
 
 def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
-    """Remove what Pulumi left: machines by the stack's label, and the cluster's node by its name and the stack's networks."""
+    """Remove what Pulumi left: machines by the stack's label, and the cluster's node by its name
+    and the stack's networks.
+    """
     node = node_name(stack)
     label = f"label={stack_label(stack)}"
     networks = engine.docker("network", "ls", "--quiet", "--filter", label).split()
@@ -155,11 +165,13 @@ class _Probe:
 
 
 def _wait_for_creation(engine: Engine, stack: str, complete: set[str]) -> None:
-    """Wait until the engine creates nothing of a stack; `complete` are the resources that it has created.
+    """Wait until the engine creates nothing of a stack; `complete` are the resources that it has
+    created.
 
-    The engine goes on with what a killed client has asked it for, and lists that only when it is there: a node, which begins with a copy of its
-    image's /var, after seconds. Names of containers and CIDRs of networks are taken from the beginning. So another one can have them only if
-    none is on its way.
+    The engine goes on with what a killed client has asked it for, and lists that only when it is
+    there: a node, which begins with a copy of its image's /var, after seconds. Names of containers
+    and CIDRs of networks are taken from the beginning. So another one can have them only if none is
+    on its way.
     """
     image = engine.attempt("inspect", "--format", "{{.Image}}", packages.CONTAINER)
     if image.returncode:
@@ -170,7 +182,9 @@ def _wait_for_creation(engine: Engine, stack: str, complete: set[str]) -> None:
 
 
 def _probes(stack: str, image: str) -> list[_Probe]:
-    """Return a probe for each container and network of a stack. One whose file is broken has been created from another file."""
+    """Return a probe for each container and network of a stack. One whose file is broken has
+    been created from another file.
+    """
     probes = [_container(part_name(CLUSTER, KIND), node_name(stack), image)]
     try:
         settings = load_file(stack, paths.ROOT / "stacks")
@@ -205,7 +219,9 @@ def _wait_for(engine: Engine, probe: _Probe) -> None:
 
 
 def _used_by_other_checkouts(engine: Engine) -> bool:
-    """Whether the engine holds a network of any stack: package server and images are one for all labs of a machine."""
+    """Whether the engine holds a network of any stack: package server and images are one for all
+    labs of a machine.
+    """
     return bool(engine.docker("network", "ls", "--quiet", "--filter", f"label={STACK_LABEL}"))
 
 

@@ -1,4 +1,6 @@
-"""The container engine: the machine's Docker engine where one answers, else the lab's own (`offline.dockerd`)."""
+"""The container engine: the machine's Docker engine where one answers, else the lab's own
+(`offline.dockerd`).
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,18 @@ from . import process
 from .steps import Step, StepError
 
 RUN = Path("/run/istio-vm-mesh")
-"""What the lab's own engine needs while it runs. One per machine: two checkouts share the engine as they share the cache."""
+"""What the lab's own engine needs while it runs. One per machine: two checkouts share the engine
+as they share the cache.
+"""
 SOCKET = RUN / "docker.sock"
 HOST = f"unix://{SOCKET}"
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A Docker engine that answers. `host` is the DOCKER_HOST of the lab's own engine, None where the machine's is used."""
+    """A Docker engine that answers. `host` is the DOCKER_HOST of the lab's own engine, None
+    where the machine's is used.
+    """
 
     host: str | None
 
@@ -29,7 +35,9 @@ class Engine:
         return {**os.environ, **({"DOCKER_HOST": self.host} if self.host else {})}
 
     def docker(self, *arguments: str | Path, stdin: bytes | None = None) -> str:
-        """Run a short docker command; returns its standard output without the last newline. Raises StepError with what docker said."""
+        """Run a short docker command; returns its standard output without the last newline.
+        Raises StepError with what docker said.
+        """
         done = self.attempt(*arguments, stdin=stdin)
         if done.returncode:
             raise StepError(f"`docker {' '.join(map(str, arguments[:2]))}` failed: {last_line(done.stderr) or f'code {done.returncode}'}")
@@ -45,7 +53,9 @@ class Engine:
 
 
 def find() -> Engine | None:
-    """The engine that answers now: the one that DOCKER_HOST names, else the lab's own, else the machine's."""
+    """The engine that answers now: the one that DOCKER_HOST names, else the lab's own, else the
+    machine's.
+    """
     chosen = os.environ.get("DOCKER_HOST")
     if chosen and chosen != HOST:
         if (why := refusal(None)) is None:
@@ -58,7 +68,9 @@ def find() -> Engine | None:
 
 
 def unmet_requirement() -> str | None:
-    """Why this machine can have no engine (with what to do), or None. Quick, for the check at the start of `up`."""
+    """Why this machine can have no engine (with what to do), or None. Quick, for the check at
+    the start of `up`.
+    """
     if os.geteuid() == 0 or find():
         return None
     why = refusal(None) or "no answer"

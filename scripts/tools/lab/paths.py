@@ -28,16 +28,22 @@ GATEWAY_API = LAB / "gateway-api"
 RUN = LAB / "run"
 """Files of running processes: locks, pids, sockets."""
 TMP = RUN / "tmp"
-"""TMPDIR of Pulumi and what it calls: kubeconfigs and image archives, which a killed run leaves, go with the next command."""
+"""TMPDIR of Pulumi and what it calls: kubeconfigs and image archives, which a killed run leaves,
+go with the next command.
+"""
 DOCKER_HOST = RUN / "docker-host"
-"""The address of the lab's own container engine, on one line; absent when the machine's engine is used."""
+"""The address of the lab's own container engine, on one line; absent when the machine's engine
+is used.
+"""
 
 LOCKS, UNFINISHED = ".locks", ".unfinished"
 """Directories in the cache: of its locks, and of what is being made."""
 
 STACK = "lab"
 PASSPHRASE = "lab"
-"""Of the stack's secrets. Public on purpose: the state is protected by the mode of its directory."""
+"""Of the stack's secrets. Public on purpose: the state is protected by the mode of its
+directory.
+"""
 
 
 def cache() -> Path:
@@ -60,8 +66,9 @@ def docker_host() -> str | None:
 def backend(directory: Path) -> str:
     """The address of Pulumi's file backend in `directory`.
 
-    The backend writes a file beside its place and renames it, so a killed CLI leaves the old state or the new one. Only its notes on each
-    file (`*.attrs`), which nothing needs, are written in place, and half of one keeps the state from being read: so it writes none.
+    The backend writes a file beside its place and renames it, so a killed CLI leaves the old state
+    or the new one. Only its notes on each file (`*.attrs`), which nothing needs, are written in
+    place, and half of one keeps the state from being read: so it writes none.
     """
     return f"file://{directory}?metadata=skip"
 
@@ -91,11 +98,15 @@ def pulumi_env() -> dict[str, str]:
 
 
 UNSET = ("SSH_AUTH_SOCK",)
-"""Variables that must not reach Pulumi: an agent's keys would be offered before the one that the stack names."""
+"""Variables that must not reach Pulumi: an agent's keys would be offered before the one that the
+stack names.
+"""
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The whole environment for Pulumi and the tools: this process's, with the lab's settings and PATH over it."""
+    """The whole environment for Pulumi and the tools: this process's, with the lab's settings
+    and PATH over it.
+    """
     variables = {name: value for name, value in os.environ.items() if name not in UNSET}
     variables |= pulumi_env()
     variables["PATH"] = os.pathsep.join([str(BIN), str(VENV / "bin"), os.environ.get("PATH", os.defpath)])

@@ -22,5 +22,7 @@ def ensure(sdk: Path) -> dict[str, str]:
 
 
 def installed() -> dict[str, str]:
-    """Return "official <version>", "stand-in" or "missing" for the language host and each provider."""
+    """Return "official <version>", "stand-in" or "missing" for the language host and each
+    provider.
+    """
     return install.in_use(paths.BIN, paths.HOME)

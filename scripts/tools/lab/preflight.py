@@ -1,4 +1,6 @@
-"""Whether this machine can run the lab at all. Standard library only: the launcher calls it before anything is installed."""
+"""Whether this machine can run the lab at all. Standard library only: the launcher calls it
+before anything is installed.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def _status(name: str) -> int:
 
 
 def memory() -> int:
-    """Bytes of memory and swap that this process may use: the machine's, or its control group's limit."""
+    """Bytes of memory and swap that this process may use: the machine's, or its control group's
+    limit.
+    """
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     total = sum(int(lines[name].split()[0]) * 1024 for name in ("MemTotal", "SwapTotal"))
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):

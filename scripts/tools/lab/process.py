@@ -1,4 +1,6 @@
-"""Child processes: output to a log file line by line, a process group of their own, and an end when the lab is interrupted."""
+"""Child processes: output to a log file line by line, a process group of their own, and an end
+when the lab is interrupted.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from pathlib import Path
 from typing import IO
 
 Progress = Callable[[str], str | None]
-"""Takes one line of output and returns what to show as the step's progress, or None to leave that as it is."""
+"""Takes one line of output and returns what to show as the step's progress, or None to leave
+that as it is.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,10 @@ class Command:
     - `arguments`: the program and its arguments
     - `cwd`, `env`: this process's where they are None
     - `stdin`: its input, empty by default
-    - `capture`: standard output is a result: it is not logged, and standard error goes to the log alone
-    - `stop`, `grace`: the signals for its process group when this process is interrupted, `grace` seconds
+    - `capture`: standard output is a result: it is not logged, and standard error goes to the log
+      alone
+    - `stop`, `grace`: the signals for its process group when this process is interrupted, `grace`
+      seconds
       apart; then comes SIGKILL
     """
 
@@ -39,7 +45,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Completed:
-    """What a finished command left: its exit code, and its output (standard error included unless kept apart)."""
+    """What a finished command left: its exit code, and its output (standard error included
+    unless kept apart).
+    """
 
     code: int
     output: str
@@ -55,11 +63,12 @@ def accept_sigint() -> None:
 
 
 def run(command: Command, *, log: Path | None = None, progress: Progress | None = None) -> Completed:
-    """Run a command to its end and return its exit code and output; a non-zero code is no error here.
+    """Run a command to its end and return its exit code and output; a non-zero code is no error
+    here.
 
-    The output goes to `log` (appended) and, line by line, to `progress`. The call returns when the output
-    is closed, so a command that leaves a daemon behind must redirect the daemon's output. Raises OSError
-    when the command cannot be started.
+    The output goes to `log` (appended) and, line by line, to `progress`. The call returns when the
+    output is closed, so a command that leaves a daemon behind must redirect the daemon's output.
+    Raises OSError when the command cannot be started.
     """
     arguments = [str(part) for part in command.arguments]
     with open(log or os.devnull, "ab") as record:
@@ -92,7 +101,9 @@ def run(command: Command, *, log: Path | None = None, progress: Progress | None 
 
 
 def _feed(pipe: IO[bytes], data: bytes) -> None:
-    """Write all of a command's input; the commands used here read it before they write more than a pipe holds."""
+    """Write all of a command's input; the commands used here read it before they write more than
+    a pipe holds.
+    """
     try:
         pipe.write(data)
         pipe.close()
@@ -106,7 +117,8 @@ def end(
     grace: float = 3.0,
     reap: Callable[[], object] = lambda: None,
 ) -> None:
-    """End a process group: the signals `stop`, `grace` seconds apart, then SIGKILL. `reap` collects its leader, if that is our child.
+    """End a process group: the signals `stop`, `grace` seconds apart, then SIGKILL. `reap` collects
+    its leader, if that is our child.
 
     A second interruption while this waits leads to SIGKILL at once.
     """

@@ -1,4 +1,6 @@
-"""Calls of the Pulumi CLI on the lab's stack: the program of this checkout, the state in `.lab/state`."""
+"""Calls of the Pulumi CLI on the lab's stack: the program of this checkout, the state in
+`.lab/state`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from .process import Command
 from .steps import Step, StepError, seconds
 
 MARK = "ISTIO_VM_MESH_LAB"
-"""In the environment of every CLI that the lab starts, so that one whose `lab` was killed can be told from one that a user started."""
+"""In the environment of every CLI that the lab starts, so that one whose `lab` was killed can be
+told from one that a user started.
+"""
 
 
 def call(
@@ -34,7 +38,9 @@ def call(
     check: bool = True,
     **environment: str,
 ) -> process.Completed:
-    """Run the CLI on this checkout, with its output in the step's log. Raises StepError with Pulumi's diagnostics when it fails."""
+    """Run the CLI on this checkout, with its output in the step's log. Raises StepError with
+    Pulumi's diagnostics when it fails.
+    """
     variables = paths.environment(**{MARK: str(os.getpid()), "TMPDIR": str(paths.make_private(paths.TMP))}, **environment)
     command = Command([paths.BIN / "pulumi", *arguments], paths.ROOT, variables, capture=capture, stop=STOP, grace=STOP_GRACE)
     try:
@@ -48,7 +54,9 @@ def call(
 
 
 def select(step: Step, stack: str) -> None:
-    """Make the stack the selected one, and make it first unless the state has it; end what a killed run left in it."""
+    """Make the stack the selected one, and make it first unless the state has it; end what a
+    killed run left in it.
+    """
     if stack not in (there := reader.stacks(paths.ROOT / "stacks")):
         raise StepError(f"there is no stack file stacks/Pulumi.{stack}.yaml", f"choose one of: {', '.join(there)}", show_log=False)
     paths.make_private(paths.STATE)
@@ -60,7 +68,9 @@ def select(step: Step, stack: str) -> None:
 
 
 def write_environment() -> None:
-    """Leave the variables of the lab where `./scripts/status` finds them (`mesh_status.pulumi.environment`)."""
+    """Leave the variables of the lab where `./scripts/status` finds them
+    (`mesh_status.pulumi.environment`).
+    """
     variables: dict[str, str | None] = {
         **paths.pulumi_env(),
         "PATH": f"{paths.BIN}{os.pathsep}{VENV / 'bin'}",
@@ -70,7 +80,8 @@ def write_environment() -> None:
 
 
 def end_leftovers(step: Step) -> None:
-    """End what a `lab` of this checkout that was killed or interrupted left running besides its CLI (the program, plugins, Helm, kind), and
+    """End what a `lab` of this checkout that was killed or interrupted left running besides its CLI
+    (the program, plugins, Helm, kind), and
     remove its temporary files.
 
     Only under this checkout's lock.
@@ -114,7 +125,9 @@ def forget(stack: str) -> None:
 
 
 def _unlock(step: Step, stack: str) -> None:
-    """End what a killed `lab` left running, and remove the locks of dead runs. Raises StepError where a user runs a CLI."""
+    """End what a killed `lab` left running, and remove the locks of dead runs. Raises StepError
+    where a user runs a CLI.
+    """
     locks = paths.STATE / ".pulumi" / "locks" / "organization" / PROJECT / stack
     if not (files := list(locks.glob("*.json"))):
         return
@@ -135,7 +148,9 @@ def _unlock(step: Step, stack: str) -> None:
 
 
 def _owner(pid: int) -> str | None:
-    """Who started the CLI with this process id: "lab", "user", or None where it is no running CLI."""
+    """Who started the CLI with this process id: "lab", "user", or None where it is no running
+    CLI.
+    """
     try:
         if Path(f"/proc/{pid}/comm").read_text().strip() != "pulumi":
             return None
@@ -145,7 +160,8 @@ def _owner(pid: int) -> str | None:
 
 
 def up(step: Step, stack: str) -> dict[str, Any]:
-    """`pulumi up` with one line per resource; returns the stack's outputs, those that are secret left out.
+    """`pulumi up` with one line per resource; returns the stack's outputs, those that are secret
+    left out.
 
     One machine's trouble does not keep the others from joining.
     """
@@ -161,9 +177,11 @@ def outputs(step: Step, stack: str) -> dict[str, Any]:
 
 
 def destroy(step: Step, stack: str) -> set[str]:
-    """`pulumi destroy` with one line per resource, then the stack itself goes (its stack file stays).
+    """`pulumi destroy` with one line per resource, then the stack itself goes (its stack file
+    stays).
 
-    Returns the names of the resources that were complete. Runs that were killed or interrupted may have begun others.
+    Returns the names of the resources that were complete. Runs that were killed or interrupted may
+    have begun others.
     """
     complete = _drop_pending(step, stack)
     # What was in a cluster that is gone is gone with it.
@@ -175,12 +193,13 @@ def destroy(step: Step, stack: str) -> set[str]:
 
 
 def _drop_pending(step: Step, stack: str, before: Callable[[list[dict[str, Any]]], None] | None = None) -> set[str]:
-    """Forget the operations that a killed run had begun, about which Pulumi would ask; `before` that, see to what they left.
+    """Forget the operations that a killed run had begun, about which Pulumi would ask; `before`
+    that, see to what they left.
 
     Returns the names of the resources that are complete.
 
-    All resources of the lab can be made again over what a killed run left, which the program's own scripts and its Kubernetes provider see to;
-    Helm's releases cannot.
+    All resources of the lab can be made again over what a killed run left, which the program's own
+    scripts and its Kubernetes provider see to; Helm's releases cannot.
     """
     exported = json.loads(call(step, "stack", "export", "--stack", stack, *QUIET, capture=True).output)
     pending = exported["deployment"].pop("pending_operations", None) or []

@@ -1,4 +1,6 @@
-"""Helm releases that a killed run left half-way. Helm refuses to go on from there, and so does Pulumi's kubernetes plugin."""
+"""Helm releases that a killed run left half-way. Helm refuses to go on from there, and so does
+Pulumi's kubernetes plugin.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ TYPE = "kubernetes:helm.sh/v3:Release"
 
 
 def repair(step: Step, operations: Sequence[dict[str, Any]], kubeconfig: Path) -> None:
-    """Remove releases whose installation was under way, and roll back those whose upgrade was, so that the next `up` can go on.
+    """Remove releases whose installation was under way, and roll back those whose upgrade was, so
+    that the next `up` can go on.
 
-    `operations` are the pending ones of the state. An installation is removed even if Helm finished it: the state does not know it.
+    `operations` are the pending ones of the state. An installation is removed even if Helm finished
+    it: the state does not know it.
     """
     for operation in operations:
         if operation["resource"]["type"] != TYPE:

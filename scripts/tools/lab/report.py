@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from components.verification.evidence import is_path
 from tools.mesh_status.model import Mesh
 from tools.mesh_status.render_panel import picture
 
@@ -35,7 +36,7 @@ def show(mesh: Mesh, outputs: Mapping[str, Any], console: Console | None = None)
 
 def _workload(name: str, evidence: Mapping[str, list[dict[str, Any]]]) -> RenderableType:
     """The tables of one workload; those without a row are left out."""
-    entries, pods, calls = evidence["entries"], evidence["pods"], evidence["calls"]
+    entries, pods, calls = evidence["entries"], evidence["pods"], [call for call in evidence["calls"] if is_path(call)]
     carried = evidence["gateway_traffic"]
     if not entries and not pods and not calls:
         return Text(f"\n{name}: nothing was verified, see the warnings above", style="yellow")
@@ -43,7 +44,7 @@ def _workload(name: str, evidence: Mapping[str, list[dict[str, Any]]]) -> Render
     names |= {pod["address"]: f"pod {pod['name']}" for pod in pods}
     parts: list[RenderableType] = []
     if calls:
-        services = " and ".join(dict.fromkeys(call["service"] for call in calls))
+        services = " and ".join(dict.fromkeys(f"{call['service']}:{call['port']}" for call in calls))
         parts += [Text(f"\nCalls to {services}", style="bold"), _calls(calls, names, evidence["plaintext"])]
     if carried:
         parts += [Text("\nCarried by gateways", style="bold"), _carried(carried)]
@@ -65,7 +66,7 @@ def _calls(calls: list[dict[str, Any]], names: Mapping[str, str], outside: list[
         callee = f"{gateway or names.get(_host(call['endpoint']), 'endpoint')} ({call['endpoint']})"
         table.add_row(
             Text.assemble(call["caller"], "\n", (call["caller_identity"], "cyan")),
-            Text.assemble(callee, "\n", (call["identity"], "cyan")),
+            Text.assemble(callee, "\n", (call["peer"], "cyan")),
             f"{'gateway' if gateway else 'direct'}\n{call['answers']} answers",
         )
     for result in dict.fromkeys(each["result"] for each in outside):

@@ -31,7 +31,8 @@ Resources = Mapping[str, dict[str, Any]]
 def write_stack_file(directory: Path, scenario: str, stack: str, change: Callable[[Config], None]) -> None:
     """Write a stack file from that of another stack.
 
-    directory: of both files. scenario: the stack whose file is read. change: changes its configuration.
+    directory: of both files. scenario: the stack whose file is read. change: changes its
+        configuration.
     """
     document = reader.read_document(scenario, directory)
     config = {key.removeprefix(config_key("")): value for key, value in document["config"].items()}

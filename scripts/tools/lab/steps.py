@@ -1,7 +1,8 @@
-"""Named steps: what is being done, how far it is, how long it took, and what to read and do when it fails.
+"""Named steps: what is being done, how far it is, how long it took, and what to read and do when it
+fails.
 
-On a terminal the running step is one live line; elsewhere (CI, a pipe) every step is plain lines, with a sign of life at most every
-15 seconds. Each step has a log file, `.lab/logs/NN-<step>.log`.
+On a terminal the running step is one live line; elsewhere (CI, a pipe) every step is plain lines,
+with a sign of life at most every 15 seconds. Each step has a log file, `.lab/logs/NN-<step>.log`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def seconds(value: float) -> str:
 
 
 class Step:
-    """One running step. `note` shows its progress, `line` prints a line that stays, `run` runs a command into the step's log."""
+    """One running step. `note` shows its progress, `line` prints a line that stays, `run` runs a
+    command into the step's log.
+    """
 
     def __init__(self, title: str, log: Path, display: Display, label: str = "") -> None:
         self.title, self.log, self.label = title, log, label or title
@@ -77,7 +80,9 @@ class Step:
 
     @contextmanager
     def part(self, title: str) -> Iterator[None]:
-        """A named part of the step: shown while it runs, and as a line with its time when it ends."""
+        """A named part of the step: shown while it runs, and as a line with its time when it
+        ends.
+        """
         before, started = self.detail, time.monotonic()
         self.note(title)
         yield
@@ -92,9 +97,11 @@ class Step:
         check: bool = True,
         hint: str = "",
     ) -> process.Completed:
-        """Run a command as `process.run` does, with its output in the step's log and what `progress` returns as the step's note.
+        """Run a command as `process.run` does, with its output in the step's log and what
+        `progress` returns as the step's note.
 
-        Raises StepError with `hint` when the command cannot be started, or ends with another code than 0 unless `check` is false.
+        Raises StepError with `hint` when the command cannot be started, or ends with another code
+        than 0 unless `check` is false.
         """
 
         def show(line: str) -> None:
@@ -202,7 +209,8 @@ def display() -> Display:
 
 
 class Steps:
-    """The numbered steps of one command, such as `up` or `down`. Logs of an earlier run of the same command are removed.
+    """The numbered steps of one command, such as `up` or `down`. Logs of an earlier run of the same
+    command are removed.
 
     `retry_command` is what to run after a failure: `./scripts/lab <command>` unless it is given.
     """
@@ -221,7 +229,8 @@ class Steps:
     def step(self, title: str) -> Iterator[Step]:
         """Run the body as the next step.
 
-        When the body raises StepError or OSError, raises StepFailedError: the cause, the end of the log, its path, and what to do.
+        When the body raises StepError or OSError, raises StepFailedError: the cause, the end of the
+        log, its path, and what to do.
         """
         self.done += 1
         slug = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")

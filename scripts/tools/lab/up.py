@@ -43,7 +43,9 @@ def run(stack: str, steps: Steps | None = None) -> dict[str, Any]:
 
 
 def prepare(steps: Steps) -> Engine:
-    """Everything that the stack needs of this machine is there: an engine, tools, images, the package server, Pulumi's plugins."""
+    """Everything that the stack needs of this machine is there: an engine, tools, images, the
+    package server, Pulumi's plugins.
+    """
     tools = Tools()
     with steps.step("Debian packages") as step:
         debian.ensure(step, HOST_PACKAGES)
@@ -70,7 +72,9 @@ def prepare(steps: Steps) -> Engine:
 
 
 def refuse_foreign_stack(answering: Engine, stack: str) -> None:
-    """Containers and networks are named after the stack alone: one that this checkout's state does not know belongs to another's."""
+    """Containers and networks are named after the stack alone: one that this checkout's state
+    does not know belongs to another's.
+    """
     if stack in pulumi_cli.stacks():
         return
     if answering.docker("network", "ls", "--quiet", "--filter", f"label={stack_label(stack)}"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from components import names
 from components.config.stack import Settings
+from components.verification import network_policies
 
 from . import advice, read_cluster, read_state
 from . import networks as networks_of
@@ -33,7 +34,8 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     """The mesh with the health of its parts and what to do."""
     state, cluster = facts.state, facts.cluster
     settings = facts.settings if isinstance(facts.settings, Settings) else None
-    workloads = tuple(_workload(each, facts, settings) for _, each in sorted(state.workloads.items()))
+    failed = bool(verification and verification.error)
+    workloads = tuple(_workload(each, facts, settings, failed) for _, each in sorted(state.workloads.items()))
     control_plane = networks_of.control_plane(state, cluster)
     network = _pods_network(state, settings)
     gateway = networks_of.pod_gateway(state, cluster, facts.reports.values())
@@ -56,6 +58,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
         health=worst_health([*healths, "unknown"] if cluster.problem else healths),
         read=facts.read,
         updated=state.updated,
+        verified=min((each.verified for each in state.workloads.values() if each.verified), default=None),
         control_plane=control_plane,
         networks=networks,
         workloads=workloads,
@@ -71,7 +74,7 @@ def _pods_network(state: Stack, settings: Settings | None) -> str:
     return state.facts.network or (settings.cluster.network if settings else "")
 
 
-def _workload(state: read_state.Workload, facts: Facts, settings: Settings | None) -> Workload:
+def _workload(state: read_state.Workload, facts: Facts, settings: Settings | None, failed: bool) -> Workload:
     name, cluster = state.name, facts.cluster
     identity = facts.state.facts.spiffe_id(state.namespace, state.service_account)
     declared = set(settings.single_machines_of(name)) if settings else None
@@ -107,6 +110,8 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
             f"{len(by_themselves)} of at least {least} machines of its instance groups are registered: see the log of one's first start"
         )
         health = worst_health([health, "missing"])
+    if settings and (failed or not state.verified):
+        problems += _policies(state, settings, cluster)
     return Workload(
         name=name,
         namespace=state.namespace,
@@ -118,6 +123,15 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
         is_gateway=state.namespace == facts.state.facts.namespace,
         advice=tuple(problems),
     )
+
+
+def _policies(state: read_state.Workload, settings: Settings, cluster: Cluster) -> list[str]:
+    """What of the cluster may keep calls from a workload whose verification fails."""
+    declared = settings.workloads.get(state.name)
+    if not declared:
+        return []
+    there = [each for each in cluster.policies if each["metadata"]["namespace"] == state.namespace]
+    return network_policies.sentences(there, state.labels, declared.probe.port)
 
 
 def _problems(
@@ -137,11 +151,20 @@ def _problems(
         if not endpoints:
             problems.append("nothing is behind it")
     health: Health = "missing" if problems else "healthy"
-    if state.verified and (
-        changed := [each.name for each in machines if each.revision and state.revisions.get(each.name) != each.revision]
-    ):
+    changed = [each.name for each in machines if _changed_since(each, state)]
+    if changed:
         problems.append(f"{', '.join(changed)} joined or changed after it was verified last: run `./scripts/status --verify`")
     return problems, health
+
+
+def _changed_since(machine: read_state.Machine, workload: read_state.Workload) -> bool:
+    """Return whether a machine joined as another one after its workload was verified last.
+
+    A join that ran again and changed nothing is no reason to verify.
+    """
+    if workload.verified is None or machine.joined is None or machine.joined <= workload.verified:
+        return False
+    return bool(machine.revision) and workload.revisions.get(machine.name) != machine.revision
 
 
 def _machine(facts: advice.MachineFacts, settings: Settings | None, now: datetime) -> Endpoint:
@@ -207,9 +230,9 @@ def _call(call: Mapping[str, Any]) -> Call:
     return Call(
         caller=call["caller"],
         caller_identity=call["caller_identity"],
-        service=call["service"],
+        service=f"{call['service']}:{call['port']}",
         endpoint=call["endpoint"],
-        identity=call["identity"],
+        identity=call["peer"],
         path=call["path"],
         answers=call["answers"],
     )

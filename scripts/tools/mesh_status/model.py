@@ -126,7 +126,10 @@ class Verification:
 
 @dataclass(frozen=True, kw_only=True)
 class Mesh:
-    """All of it. `network` is the pods'; `read` is when this was read, `updated` when the stack was last updated."""
+    """All of it. `network` is the pods'; `read` is when this was read, `updated` when the stack was last updated.
+
+    `verified`: when the workload was verified whose proof is the oldest.
+    """
 
     id: str
     stack: str
@@ -141,4 +144,5 @@ class Mesh:
     calls: tuple[Call, ...] = ()
     carried: tuple[Carried, ...] = ()
     verification: Verification | None = None
+    verified: datetime | None = None
     advice: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from typing import Any
 
 from components.local import scripting
 from components.local.cluster_access import ClusterAccess, Kubectl, kubectl
+from components.manifest import Manifest
 from components.mesh_facts import MeshFacts
 from components.names import (
     DISCONNECTED_ANNOTATION,
@@ -74,7 +75,10 @@ class Pod:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What was read. `pods` by workload; `gateway_address` is where the gateway's Service is reached; `problem` is why nothing could be read."""
+    """What was read. `pods` by workload; `gateway_address` is where the gateway's Service is reached; `problem` is why nothing could be read.
+
+    `policies` are the NetworkPolicies of the workloads' namespaces, of which those are missing that may not be read.
+    """
 
     entries: tuple[Entry, ...] = ()
     pods: Mapping[str, tuple[Pod, ...]] = field(default_factory=dict)
@@ -82,6 +86,7 @@ class Cluster:
     control_plane: tuple[Pod, ...] = ()
     gateway: tuple[Pod, ...] = ()
     gateway_addresses: tuple[str, ...] = ()
+    policies: tuple[Manifest, ...] = ()
     problem: str = ""
 
 
@@ -110,6 +115,7 @@ def answered(get: Get, mesh: MeshFacts, workloads: Mapping[str, Workload]) -> Cl
         }
         control_plane = pool.submit(get, "pods", *ALIVE, "--namespace", mesh.namespace, "--selector", istiod)
         gateway = pool.submit(get, "pods", *ALIVE, "--namespace", mesh.namespace, "--selector", _selector(GATEWAY_SELECTOR))
+        policies = [pool.submit(_policies, get, name) for name in spaces]
         service = pool.submit(get, "service", EASTWEST_GATEWAY, "--namespace", mesh.namespace, "--ignore-not-found")
         try:
             objects = [item for answer in inside for item in answer.result()]
@@ -122,10 +128,19 @@ def answered(get: Get, mesh: MeshFacts, workloads: Mapping[str, Workload]) -> Cl
                 control_plane=tuple(map(_pod, control_plane.result())),
                 gateway=tuple(map(_pod, gateway.result())),
                 gateway_addresses=tuple(address for item in service.result() for address in _addresses(item)),
+                policies=tuple(item for answer in policies for item in answer.result()),
             )
         except ClusterError:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _policies(get: Get, namespace: str) -> list[Manifest]:
+    """Return what only explains failures: who may not read it sees the rest all the same."""
+    try:
+        return [dict(item) for item in get("networkpolicies.networking.k8s.io", "--namespace", namespace)]
+    except ClusterError:
+        return []
 
 
 def _get(program: Kubectl, *arguments: str) -> list[Mapping[str, Any]]:

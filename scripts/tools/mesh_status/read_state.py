@@ -16,6 +16,7 @@ from components.local import openssh, scripting
 from components.local.cluster_access import ClusterAccess, cluster_name
 from components.mesh_facts import MeshFacts
 from components.names import config_key, is_part, part_name
+from components.verification.evidence import is_path
 
 from . import pulumi
 from .pulumi import StackError
@@ -184,9 +185,9 @@ def parse(exported: Mapping[str, Any]) -> Stack:
             )
             for each in kinds.get("Machine", ())
         },
-        calls=tuple(call for proof in evidence for call in proof["calls"]),
+        calls=tuple(call for proof in evidence for call in proof["calls"] if is_path(call)),
         carried=tuple(each for proof in evidence for each in proof["gateway_traffic"]),
-        proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF)),
+        proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF, names.CALLERS)),
         updated=_time(deployment.get("manifest", {}).get("time")),
         pending=bool(deployment.get("pending_operations")),
         access=access,

@@ -29,7 +29,8 @@ def show(mesh: Mesh, console: Console | None = None) -> None:
 
 def _parts(mesh: Mesh) -> Iterator[RenderableType]:
     updated = f", updated {duration(mesh.read - mesh.updated)} ago" if mesh.updated else ""
-    yield Text.assemble((f"Mesh {mesh.id} of stack {mesh.stack}", "bold"), f"{updated}: ", _health(mesh.health))
+    verified = f", verified {duration(mesh.read - mesh.verified)} ago" if mesh.verified else ", never verified"
+    yield Text.assemble((f"Mesh {mesh.id} of stack {mesh.stack}", "bold"), f"{updated}{verified}: ", _health(mesh.health))
     yield _overview(mesh)
     for workload in mesh.workloads:
         yield Text()

@@ -346,7 +346,7 @@ def _of_properties(paths: Sequence[str]) -> tuple[Reason, ...]:
 
 
 def _of_host(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
-    return tuple(reason for reason in reasons if reason.key in (*STOPS, "image"))
+    return tuple(reason for reason in reasons if reason.key in (*STOPS, "image", "disk-type"))
 
 
 def _without(reasons: Sequence[Reason], key: str) -> tuple[Reason, ...]:
@@ -615,14 +615,25 @@ def _verification(
         for each in operations
         if names.is_part(each.name, names.VERIFICATION) and each.op != "delete"
     }
-    if not ran and before.mode == after.mode:
+    old, new = _mode(before), _mode(after)
+    if not ran and old == new and before.warned == after.warned:
         return None
     return VerificationPlan(
-        before=before.mode,
-        after=after.mode,
+        before=old,
+        after=new,
+        warned=after.warned if new == "some" else (),
         runs=tuple(sorted(name for name, certain in ran.items() if certain)),
         may_run=tuple(sorted(name for name, certain in ran.items() if not certain)),
     )
+
+
+def _mode(mesh: MeshPicture) -> str:
+    """Return what a failed verification does (`VerificationPlan`)."""
+    if not mesh.verified:
+        return "none"
+    if not mesh.warned:
+        return "fail"
+    return "warn" if len(mesh.warned) == len(mesh.verified) else "some"
 
 
 def _refusal(before: MeshPicture, after: MeshPicture) -> PlanError | None:

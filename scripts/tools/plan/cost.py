@@ -16,7 +16,7 @@ from tools import ROOT
 
 from . import resources
 from .model import CostPart
-from .resources import Resource, items, number, value_at
+from .resources import Resource, items, mapping, number, value_at
 
 PRICES = ROOT / "docs" / "costs.yaml"
 
@@ -69,16 +69,18 @@ def bill(listed: Iterable[Resource]) -> tuple[Counter[str], Counter[str]]:
             case resources.NODE_POOL:
                 nodes = number(value_at(inputs, "autoscaling.totalMinNodeCount"))
                 machine = str(value_at(inputs, "nodeConfig.machineType"))
-                _add_machines(
-                    counts, machine, nodes, number(value_at(inputs, "nodeConfig.diskSizeGb"))
+                _add_machines(counts, machine, nodes)
+                _add_disk(
+                    counts,
+                    value_at(inputs, "nodeConfig.diskType"),
+                    nodes * number(value_at(inputs, "nodeConfig.diskSizeGb")),
                 )
                 spot.update({machine: nodes if value_at(inputs, "nodeConfig.spot") else 0})
             case resources.INSTANCE:
-                machine, size = (
-                    str(inputs.get("machineType")),
-                    value_at(inputs, "bootDisk.initializeParams.size"),
-                )
-                _add_machines(counts, machine, 1, number(size))
+                machine = str(inputs.get("machineType"))
+                disk = mapping(value_at(inputs, "bootDisk.initializeParams"))
+                _add_machines(counts, machine, 1)
+                _add_disk(counts, disk.get("type"), number(disk.get("size")))
                 spot.update({machine: 1 if inputs.get("scheduling") else 0})
             case resources.TEMPLATE:
                 scalers = (
@@ -94,9 +96,10 @@ def bill(listed: Iterable[Resource]) -> tuple[Counter[str], Counter[str]]:
                     0,
                 )
                 machine, disks = str(inputs.get("machineType")), items(inputs.get("disks"))
-                _add_machines(
-                    counts, machine, count, sum(number(disk.get("diskSizeGb")) for disk in disks)
-                )
+                _add_machines(counts, machine, count)
+                for disk in disks:
+                    size = number(disk.get("diskSizeGb"))
+                    _add_disk(counts, disk.get("diskType"), count * size)
                 spot.update({machine: count if inputs.get("scheduling") else 0})
             case resources.FORWARDING_RULE:
                 counts["balancer"] += 1
@@ -107,5 +110,14 @@ def bill(listed: Iterable[Resource]) -> tuple[Counter[str], Counter[str]]:
     return counts, spot
 
 
-def _add_machines(counts: Counter[str], machine_type: str, count: int, disk_gb: int) -> None:
-    counts.update({machine_type: count, "disk": count * disk_gb, "nat-machine": count})
+def _add_machines(counts: Counter[str], machine_type: str, count: int) -> None:
+    counts.update({machine_type: count, "nat-machine": count})
+
+
+def _add_disk(counts: Counter[str], disk_type: object, size_gb: int) -> None:
+    counts[disk_item(str(disk_type))] += size_gb
+
+
+def disk_item(disk_type: str) -> str:
+    """Return the item of the prices that a type of disk has."""
+    return "disk" if disk_type == "pd-balanced" else disk_type

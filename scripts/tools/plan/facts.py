@@ -87,6 +87,7 @@ def of_join(payload: Mapping[str, Any], environment: Mapping[str, Any]) -> Facts
         "role": bundle.get("role", "sidecar"),
         "fail-closed": bundle.get("fail_closed", False),
         "capture": bundle.get("exclusions") or {},
+        "firewall": bundle.get("firewall", "report"),
         "grace": bundle.get("grace_s"),
         "address": bundle.get("address"),
         "gateway": bundle.get("gateway"),
@@ -192,6 +193,7 @@ def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
     }
     machine_files = {path: content for path, content in files.items() if path not in configuration}
     environment = _environment(files.get("var/lib/istio-vm-mesh/cluster.env", ""))
+    overrides = _environment(files.get("var/lib/istio-vm-mesh/overrides.env", ""))
     mesh = json.loads(files.get("var/lib/istio-vm-mesh/etc/istio/config/mesh", "{}"))
     proxy = mesh.get("defaultConfig") or {}
     register, restart = _of_proxy(proxy)
@@ -203,6 +205,7 @@ def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
         "version": values.get("PACKAGE_URL", ""),
         "package": values.get("PACKAGE_SHA256", ""),
         "fail-closed": values.get("FAIL_CLOSED", ""),
+        "firewall": overrides.get("FIREWALL", "report"),
         "grace": values.get("GRACE_S", ""),
         "gateway": values.get("GATEWAY", ""),
         "gateway-port": values.get("GATEWAY_PORT", ""),
@@ -214,6 +217,7 @@ def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
         "template": digest(others, machine),
         "machine-type": machine.get("machineType"),
         "image": [disk.get("sourceImage") for disk in items(machine.get("disks"))],
+        "disk-type": [disk.get("diskType") for disk in items(machine.get("disks"))],
     }
     network = environment.get("ISTIO_META_NETWORK", "")
     return Facts(restart=_facts(restart), register=_facts(register), network=network), values

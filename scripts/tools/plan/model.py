@@ -300,7 +300,7 @@ class MeshPicture:
 
     stack: its name.
     protected: whether the cluster refuses deletion; None where the platform has no such thing.
-    mode: of verification: "fail", "warn" or "none".
+    verified: the workloads that an update verifies. warned: those whose failure is a warning.
     cost: parts of the monthly cost; empty where nothing is paid to a cloud.
     """
 
@@ -311,7 +311,8 @@ class MeshPicture:
     paths: tuple[NetworkPath, ...] = ()
     openings: tuple[Opening, ...] = ()
     versions: Versions = Versions()
-    mode: str = "fail"
+    verified: tuple[str, ...] = ()
+    warned: tuple[str, ...] = ()
     cost: tuple[CostPart, ...] = ()
 
 
@@ -463,12 +464,16 @@ class CostChange:
 class VerificationPlan:
     """What the update verifies when it has changed everything.
 
-    before, after: the mode. runs: the workloads that it verifies.
+    before, after: what a failure does: "fail", "warn" (a warning), "some" (a warning for `warned`)
+        or "none" (nothing is verified).
+    runs: the workloads that it verifies.
     may_run: those that it verifies if what is not known before changes.
+    warned: the workloads whose failure is a warning, where `after` is "some".
     """
 
     before: str
     after: str
+    warned: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     may_run: tuple[str, ...] = ()
 

@@ -80,6 +80,11 @@ def decode(
     graph = Graph.of(listed)
     files = {role: facts.files_fact(paths) for role, paths in (machine_files or {}).items()}
     workloads = _workloads(graph, files, declared or {})
+    verifications = {
+        each.name: command
+        for each in workloads
+        if (command := graph.child(each.name, names.VERIFICATION))
+    }
     cluster = next(iter(graph.of_type(resources.CLUSTER)), None)
     mesh = MeshPicture(
         stack=stack,
@@ -87,7 +92,10 @@ def decode(
         workloads=workloads,
         openings=openings.decode(graph.resources),
         versions=_versions(graph, workloads),
-        mode=_mode(graph),
+        verified=tuple(verifications),
+        warned=tuple(
+            name for name, each in verifications.items() if resources.payload(each).get("warn_only")
+        ),
         cost=cost.parts(graph.resources),
     )
     return with_services(mesh, graph)
@@ -312,13 +320,14 @@ def _of_host(host: Resource | None) -> tuple[Fact, ...]:
         return ()
     if host.type != resources.INSTANCE:
         return (Fact(key="image", value=facts.text(resources.payload(host).get("image"))),)
-    image = value_at(host.inputs, "bootDisk.initializeParams.image")
+    disk = mapping(value_at(host.inputs, "bootDisk.initializeParams"))
     stops = {
         key: host.inputs.get(key)
         for key in ("machineType", "serviceAccount", "shieldedInstanceConfig")
     }
     return (
-        Fact(key="image", value=facts.text(image)),
+        Fact(key="image", value=facts.text(disk.get("image"))),
+        Fact(key="disk-type", value=facts.text(disk.get("type"))),
         Fact(key="machine-type", value=str(stops["machineType"])),
         Fact(key="template", value=digest(stops)),
     )
@@ -483,11 +492,3 @@ def _versions(graph: Graph, workloads: Sequence[WorkloadPicture]) -> Versions:
         machines=min(machines, key=numbers) if machines else "",
         pods=control_plane if any(each.replicas for each in workloads) else "",
     )
-
-
-def _mode(graph: Graph) -> str:
-    """Return what a failed verification does."""
-    for each in graph.of_type(resources.COMMAND):
-        if names.is_part(each.name, names.VERIFICATION):
-            return "warn" if resources.payload(each).get("warn_only") else "fail"
-    return "none"

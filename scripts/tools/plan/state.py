@@ -353,6 +353,7 @@ class _Filler:
             gateway_port=_declared_port(self.settings),
             locality=self.settings.locality_of(name),
             capture=machine.capture,
+            firewall=machine.firewall,
         )
         try:
             expected = bundle(inputs)

@@ -45,7 +45,9 @@ REASONS = {
     "cluster": "another cluster",
     "cluster-id": "the cluster's name in the mesh",
     "confirm-within": "its setting confirmWithin",
+    "disk-type": "the type of its disk",
     "fail-closed": "its setting failClosed",
+    "firewall": "its setting firewall",
     "forget": "its setting forget",
     "gateway": "the gateway's address",
     "gateway-port": "the gateway's port",
@@ -734,6 +736,7 @@ def _cost(plan: Plan) -> Iterator[Line]:
 _MODES = {
     "fail": "a failure fails the update",
     "warn": "a failure is a warning",
+    "some": "a failure fails the update, or is a warning",
     "none": "verification does not run",
 }
 
@@ -749,6 +752,8 @@ def _verification(plan: Plan) -> Iterator[Line]:
     elif each.runs:
         text = "The update verifies {}; {}."
         yield Line(text=phrase(text, listed(each.runs), _mode(each.after)))
+    if each.warned:
+        yield Line(text=phrase("A failure of {} is a warning.", listed(each.warned)))
     if each.may_run and each.after != "none":
         text = "It verifies {} too where what is not known yet changes."
         yield Line(text=phrase(text, listed(each.may_run)))

@@ -1,8 +1,9 @@
 """Stand-in for the provider plugin `command`: `command:local:Command`.
 
-Behaviour as in pulumi/pulumi-command v1.2.1 (`provider/pkg/provider`): commands run in create, update and delete, never in a preview;
-without `update`, `create` runs again when an input changes; `triggers` replace; the state is the inputs with `stdout` and `stderr`, and a
-secret input is secret in the state under its own name only. `CustomTimeouts` end a running command.
+Behaviour as in pulumi/pulumi-command v1.2.1 (`provider/pkg/provider`): commands run in create,
+update and delete, never in a preview; without `update`, `create` runs again when an input changes;
+`triggers` replace; the state is the inputs with `stdout` and `stderr`, and a secret input is secret
+in the state under its own name only. `CustomTimeouts` end a running command.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ class Command(Provider):
 
 
 def _run(request: Request, properties: Properties, which: str, previous: Properties) -> Properties:
-    """Run the command of `properties` called `which`, if there is one. Returns the outputs, which are `previous` without a command."""
+    """Run the command of `properties` called `which`, if there is one. Returns the outputs,
+    which are `previous` without a command.
+    """
     settings, before = plain(properties), plain(previous)
     command = settings.get(which)
     if command is None:

@@ -1,10 +1,13 @@
-"""Puts plugins where the Pulumi CLI looks for them: official ones where this machine has them, stand-ins otherwise.
+"""Puts plugins where the Pulumi CLI looks for them: official ones where this machine has them,
+stand-ins otherwise.
 
     python run.py install --bin .lab/bin --home .lab/home --sdk DIRECTORY
 
-The CLI looks for the language host and the plugin of `pulumi.dynamic` beside its own file, links resolved, and calls them bundled. So a CLI that
-brings its own keeps them; beside any other one, `--bin` gets a stand-in and two files of the Go module github.com/pulumi/pulumi/sdk/v3 from
-`--sdk` (a directory with both, or the module's own). Provider plugins go to `<home>/plugins/resource-<name>-v<version>`.
+The CLI looks for the language host and the plugin of `pulumi.dynamic` beside its own file, links
+resolved, and calls them bundled. So a CLI that brings its own keeps them; beside any other one,
+`--bin` gets a stand-in and two files of the Go module github.com/pulumi/pulumi/sdk/v3 from
+`--sdk` (a directory with both, or the module's own). Provider plugins go to
+`<home>/plugins/resource-<name>-v<version>`.
 """
 
 from __future__ import annotations
@@ -28,9 +31,12 @@ _SDK_FILES = {_EXECUTOR: "python/cmd", _DYNAMIC: "python/dist"}
 
 
 def install(binaries: Path, home: Path, sdk: Path) -> dict[str, str]:
-    """Install everything; the CLI must already be in `binaries` (a file or a link). Returns what `in_use` returns.
+    """Install everything; the CLI must already be in `binaries` (a file or a link). Returns what
+    `in_use` returns.
 
-    Runs again at any time: what is right already stays. Raises `FileNotFoundError` if `sdk` lacks a file."""
+    Runs again at any time: what is right already stays. Raises `FileNotFoundError` if `sdk` lacks a
+    file.
+    """
     official_host = _official_host(binaries)
     if official_host is None:
         for name, place in _SDK_FILES.items():
@@ -44,7 +50,8 @@ def install(binaries: Path, home: Path, sdk: Path) -> dict[str, str]:
             (binaries / name).unlink(missing_ok=True)
     for provider in PROVIDERS:
         executable = _plugin(home, provider)[1]
-        # One that is neither missing nor a stand-in is official: linked before, or installed here by `pulumi plugin install`.
+        # One that is neither missing nor a stand-in is official: linked before, or installed here
+        # by `pulumi plugin install`.
         if (not executable.exists() or _is_standin(executable)) and not link(home, provider):
             if not executable.exists():
                 shutil.rmtree(executable.parent, ignore_errors=True)
@@ -87,7 +94,9 @@ def _official_host(binaries: Path) -> Path | None:
 
 
 def _official_provider(home: Path, provider: str) -> Path | None:
-    """The directory of the official plugin in the user's own Pulumi home, at the SDK's version, completely installed."""
+    """The directory of the official plugin in the user's own Pulumi home, at the SDK's version,
+    completely installed.
+    """
     homes = [Path(chosen) for chosen in (os.environ.get("PULUMI_HOME"),) if chosen] + [Path.home() / ".pulumi"]
     for each in homes:
         directory, executable = _plugin(each, provider)
@@ -108,7 +117,9 @@ def _is_standin(executable: Path) -> bool:
 
 
 def _wrapper(module: str, *arguments: str) -> str:
-    """A launcher that adds nothing to the environment, which local commands of the user inherit from the plugin."""
+    """A launcher that adds nothing to the environment, which local commands of the user inherit
+    from the plugin.
+    """
     words = [os.path.abspath(sys.executable), "-I", str(RUN), module, *arguments]
     return f'#!/bin/sh\n{_MARK}\nexec {" ".join(map(shlex.quote, words))} "$@"\n'
 

@@ -1,8 +1,11 @@
 """Stand-in for `pulumi-language-python`: runs a Pulumi program for the CLI.
 
-The program runs in Pulumi's own `pulumi-language-python-exec` (Go module github.com/pulumi/pulumi/sdk/v3, directory python/cmd), whose path is
-the first argument. Of the options in Pulumi.yaml, `virtualenv` is honoured, and `toolchain: pip`, which is the default; others are refused.
-It requests no plugins in advance: the engine finds those that the program uses when the program uses them.
+The program runs in Pulumi's own `pulumi-language-python-exec` (Go module
+github.com/pulumi/pulumi/sdk/v3, directory python/cmd), whose path is the first argument. Of the
+options in Pulumi.yaml, `virtualenv` is honoured, and `toolchain: pip`, which is the default; others
+are refused.
+It requests no plugins in advance: the engine finds those that the program uses when the program
+uses them.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ class _Refused(Exception):
 
 @dataclass
 class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
-    """The service. `executor` is the path of `pulumi-language-python-exec`, `engine` the address of the engine."""
+    """The service. `executor` is the path of `pulumi-language-python-exec`, `engine` the address
+    of the engine.
+    """
 
     executor: str
     engine: str
@@ -81,7 +86,8 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         command = [python, "-u", self.executor]
         command += [word for name, value in arguments.items() if value for word in (f"--{name}", value)]
         command += [request.info.entry_point or request.program or ".", *request.args]
-        # The executor reads the configuration, secrets included, from these two variables and no other way.
+        # The executor reads the configuration, secrets included, from these two variables and no
+        # other way.
         environment["PULUMI_CONFIG"] = json.dumps(dict(request.config))
         environment["PULUMI_CONFIG_SECRET_KEYS"] = json.dumps(list(request.configSecretKeys))
         try:
@@ -169,7 +175,9 @@ def _refuse(context: grpc.ServicerContext, what: str) -> NoReturn:
 
 
 def _interpreter(info: Any) -> tuple[str, dict[str, str]]:
-    """The Python that runs the program, and its environment, from the options in Pulumi.yaml. Raises `_Refused`."""
+    """The Python that runs the program, and its environment, from the options in Pulumi.yaml.
+    Raises `_Refused`.
+    """
     options = from_struct(info.options)
     virtualenv, toolchain = options.pop("virtualenv", None), options.pop("toolchain", "pip")
     if toolchain != "pip" or options:

@@ -24,7 +24,9 @@ class Cancelled(ProviderError):
 
 
 class InitFailed(ProviderError):
-    """The object was created or updated but does not work: `id` and `state` are saved, and the user reads `reasons`."""
+    """The object was created or updated but does not work: `id` and `state` are saved, and the
+    user reads `reasons`.
+    """
 
     def __init__(self, id: str, state: Properties, reasons: list[str], inputs: Properties | None = None) -> None:
         super().__init__("; ".join(reasons))
@@ -51,8 +53,10 @@ class Checked:
 class Difference:
     """The answer to `diff`.
 
-    `changes` maps property paths to "add", "delete" or "update" (`differences` makes it); empty means no change. `replaces` holds those of
-    them that cannot be changed in place. `stables` names outputs that an update does not change."""
+    `changes` maps property paths to "add", "delete" or "update" (`differences` makes it); empty
+    means no change. `replaces` holds those of them that cannot be changed in place. `stables` names
+    outputs that an update does not change.
+    """
 
     changes: dict[str, str] = field(default_factory=dict)
     replaces: frozenset[str] = frozenset()
@@ -62,7 +66,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Created:
-    """The answer to `create`: the resource's id ("" in a preview if it is not known) and its whole state."""
+    """The answer to `create`: the resource's id ("" in a preview if it is not known) and its
+    whole state.
+    """
 
     id: str
     state: Properties
@@ -102,7 +108,9 @@ class Request:
     _aborts: list[Callable[[], None]] = field(default_factory=list)
 
     def log(self, message: str, severity: str = "info") -> None:
-        """Say something lasting about this resource. `severity`: debug, info, warning or error (which fails the update)."""
+        """Say something lasting about this resource. `severity`: debug, info, warning or error
+        (which fails the update).
+        """
         if self.engine:
             self.engine.log(self.urn, message, severity, ephemeral=False)
 
@@ -123,7 +131,9 @@ class Request:
 
     @contextmanager
     def on_cancel(self, abort: Callable[[], None]) -> Iterator[None]:
-        """While in the block, call `abort` (from another thread, at most once) when the operation should end."""
+        """While in the block, call `abort` (from another thread, at most once) when the
+        operation should end.
+        """
         self._aborts.append(abort)
         try:
             if self.cancelled:

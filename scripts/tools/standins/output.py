@@ -1,4 +1,6 @@
-"""What a command prints: kept as outputs, kept together for an error message, and shown line by line while it runs."""
+"""What a command prints: kept as outputs, kept together for an error message, and shown line by
+line while it runs.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from typing import Literal
 Stream = Literal["stdout", "stderr"]
 
 _LONGEST_LINE = 64 * 1024
-"""Bytes of a line shown at once. The official provider hangs on longer lines (pulumi/pulumi-command#201); here they are shown in pieces."""
+"""Bytes of a line shown at once. The official provider hangs on longer lines
+(pulumi/pulumi-command#201); here they are shown in pieces.
+"""
 
 
 class Output:

@@ -1,4 +1,6 @@
-"""Being a plugin: a gRPC server in a process that the Pulumi CLI starts, and that ends with the CLI."""
+"""Being a plugin: a gRPC server in a process that the Pulumi CLI starts, and that ends with the
+CLI.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),  # else a connection to a CLI that has ended fails for the next one with its port, too
 ]
 _THREADS = 1000
-"""Operations at a time. The engine limits them itself; `Cancel` must never wait for a free thread."""
+"""Operations at a time. The engine limits them itself; `Cancel` must never wait for a free
+thread.
+"""
 _PARENT_SECONDS = 0.2
 _GRACE_SECONDS = 3
 _SEVERITIES = {
@@ -31,7 +35,9 @@ _SEVERITIES = {
 
 
 class Engine:
-    """The engine's own service, for log messages. Messages may be lost when the CLI is gone; nothing fails by that."""
+    """The engine's own service, for log messages. Messages may be lost when the CLI is gone;
+    nothing fails by that.
+    """
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
@@ -61,9 +67,12 @@ def engine_address() -> str:
 
 
 def run(register: Callable[[grpc.Server], None], cancel: Callable[[], None]) -> None:
-    """Be the plugin process: print the port, serve until the engine ends us or is gone, then `cancel` what is under way and exit.
+    """Be the plugin process: print the port, serve until the engine ends us or is gone, then
+    `cancel` what is under way and exit.
 
-    The engine interrupts its plugins when it ends. An engine that was killed does not: then our parent process changes."""
+    The engine interrupts its plugins when it ends. An engine that was killed does not: then our
+    parent process changes.
+    """
     server, port = listen(register)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,13 +1,15 @@
 """Property values as the Pulumi plugin protocol carries them, and as Python values.
 
-On the wire a property map is a `google.protobuf.Struct` in which marked objects and fixed strings stand for what JSON cannot say
-(pulumi/pulumi, `sdk/go/common/resource/plugin/rpc.go`). Here the same map is made of plain `dict`, `list`, `str`, numbers, `bool`, `None`,
-and of
+On the wire a property map is a `google.protobuf.Struct` in which marked objects and fixed strings
+stand for what JSON cannot say (pulumi/pulumi, `sdk/go/common/resource/plugin/rpc.go`). Here the
+same map is made of plain `dict`, `list`, `str`, numbers, `bool`, `None`, and of
 
 - `Secret(value)`: a value that must be encrypted in the state and hidden from the user;
-- `UNKNOWN`: a value that is only known after the resources it depends on have been created (in previews only).
+- `UNKNOWN`: a value that is only known after the resources it depends on have been created (in
+  previews only).
 
-Assets, archives and resource references stay the marked `dict` that they are on the wire: they survive a round trip.
+Assets, archives and resource references stay the marked `dict` that they are on the wire: they
+survive a round trip.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ class Secret:
 
 
 def from_struct(struct: struct_pb2.Struct) -> Properties:
-    """The property map of a message. Whole numbers become `int`, since the protocol has floating point only."""
+    """The property map of a message. Whole numbers become `int`, since the protocol has floating
+    point only.
+    """
     return {key: _from_value(value) for key, value in struct.fields.items()}
 
 
@@ -116,7 +120,9 @@ def secret(value: Any) -> Secret:
 
 
 def plain(value: Any) -> Any:
-    """`value` without secret markers at any depth. For use, never for a log or an answer to the engine."""
+    """`value` without secret markers at any depth. For use, never for a log or an answer to the
+    engine.
+    """
     if isinstance(value, Secret):
         return plain(value.value)
     if isinstance(value, Mapping):
@@ -162,9 +168,12 @@ def secret_like(value: Any, pattern: Any) -> Any:
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, str]:
-    """What differs, as `{property path: "add" | "delete" | "update"}`, paths in Pulumi's notation (`a.b[0]["c.d"]`).
+    """What differs, as `{property path: "add" | "delete" | "update"}`, paths in Pulumi's notation
+    (`a.b[0]["c.d"]`).
 
-    Something unknown differs from everything. A value that became secret or stopped being secret differs, too."""
+    Something unknown differs from everything. A value that became secret or stopped being secret
+    differs, too.
+    """
     if isinstance(old, Secret) and isinstance(new, Secret):
         return differences(old.value, new.value, path)
     if isinstance(old, Mapping) and isinstance(new, Mapping):

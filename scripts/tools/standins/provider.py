@@ -1,7 +1,9 @@
-"""What provider plugins have in common: the gRPC service, secrets and unknowns, logging, cancelling, and ending with the CLI.
+"""What provider plugins have in common: the gRPC service, secrets and unknowns, logging,
+cancelling, and ending with the CLI.
 
-A provider is a subclass of `Provider`; its program ends with `serve(MyProvider())`. Its methods take one `Request` and work on plain Python
-values with the markers `Secret` and `UNKNOWN` (see `properties`, whose names are re-exported here):
+A provider is a subclass of `Provider`; its program ends with `serve(MyProvider())`. Its methods
+take one `Request` and work on plain Python values with the markers `Secret` and `UNKNOWN` (see
+`properties`, whose names are re-exported here):
 
     class Files(Provider):
         name, version = "files", "1.0.0"
@@ -9,23 +11,32 @@ values with the markers `Secret` and `UNKNOWN` (see `properties`, whose names ar
 
         def create(self, request: Request) -> Created:
             if request.preview:
-                return Created("", request.inputs)              # unknown outputs: {**request.inputs, "size": UNKNOWN}
-            request.status("writing")                           # shown beside the resource while the CLI works
-            ...                                                 # `raise ProviderError("...")` ends the operation: nothing is saved
-            return Created("the-id", {**request.inputs, "size": 1})
+                return Created("", request.inputs)              # unknown outputs:
+                {**request.inputs, "size": UNKNOWN}
+            request.status("writing")                           # shown beside the resource while
+            the CLI works ...                                                 # `raise
+            ProviderError("...")` ends the operation: nothing is saved return Created("the-id",
+            {**request.inputs, "size": 1})
 
-- `check` (default: accept) answers `Checked(inputs, failures)`; `inputs` may have defaults filled in.
+- `check` (default: accept) answers `Checked(inputs, failures)`; `inputs` may have defaults filled
+  in.
 - `diff` (default: compare `old_inputs` with `inputs`) answers a `Difference`.
-- `create` answers `Created(id, state)`, `update` the new state, `read` a `Found(id, state, inputs)` or None when the object is gone,
+- `create` answers `Created(id, state)`, `update` the new state, `read` a `Found(id, state, inputs)`
+  or None when the object is gone,
   `delete` nothing.
-- `InitFailed` says that the object exists but does not work: it is saved, the operation fails, and the next `up` updates it.
-- The state of a resource must keep the secrets of its inputs secret: return the inputs as they came, and pass what a server answers through
+- `InitFailed` says that the object exists but does not work: it is saved, the operation fails, and
+  the next `up` updates it.
+- The state of a resource must keep the secrets of its inputs secret: return the inputs as they
+  came, and pass what a server answers through
   `secret_like(answer, request.inputs)`.
-- Waiting: `request.wait(seconds)` raises `Cancelled` when the user interrupts; `with request.on_cancel(process.kill): ...` aborts
+- Waiting: `request.wait(seconds)` raises `Cancelled` when the user interrupts; `with
+  request.on_cancel(process.kill): ...` aborts
   anything else.
-- In `configure` and `check_config` the values of provider settings that are no strings arrive as JSON text, as the SDKs send them.
+- In `configure` and `check_config` the values of provider settings that are no strings arrive as
+  JSON text, as the SDKs send them.
 
-Tests host a provider in their own process with `with hosting(MyProvider()) as port:` and `PULUMI_DEBUG_PROVIDERS=name:port`.
+Tests host a provider in their own process with `with hosting(MyProvider()) as port:` and
+`PULUMI_DEBUG_PROVIDERS=name:port`.
 """
 
 from __future__ import annotations
@@ -94,19 +105,27 @@ class Provider:
     """The resource types implemented; see `supports`."""
 
     def supports(self, type: str) -> bool:
-        """Whether resources of this type are implemented; all others are refused by name, already in a preview."""
+        """Whether resources of this type are implemented; all others are refused by name,
+        already in a preview.
+        """
         return type in self.types
 
     def check_config(self, request: Request) -> Checked:
-        """Judge the provider's own settings (`request.inputs`). Secrets arrive unmarked; the engine marks them again."""
+        """Judge the provider's own settings (`request.inputs`). Secrets arrive unmarked; the
+        engine marks them again.
+        """
         return Checked(request.inputs)
 
     def diff_config(self, request: Request) -> Difference:
-        """Compare the provider's settings. What is in `replaces` replaces every resource of this provider."""
+        """Compare the provider's settings. What is in `replaces` replaces every resource of this
+        provider.
+        """
         return Difference(differences(request.old_inputs, request.inputs))
 
     def configure(self, settings: Properties) -> None:
-        """Take the settings. Not called while they are unknown; then nothing else is called either."""
+        """Take the settings. Not called while they are unknown; then nothing else is called
+        either.
+        """
 
     def check(self, request: Request) -> Checked:
         return Checked(request.inputs)
@@ -266,7 +285,8 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
         call.engine = self._engine
         with self._lock:
             self._requests[id(call)] = call
-        # The callback also runs when the call has ended; it matters when the CLI was killed and its connection broke.
+        # The callback also runs when the call has ended; it matters when the CLI was killed and its
+        # connection broke.
         if not context.add_callback(call.cancel):
             call.cancel()
         try:
@@ -279,7 +299,9 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
 
 def _call(request: Any, **properties: Any) -> Request:
-    """The `Request` for a message: what this kind of message has of the common fields, and its decoded property maps."""
+    """The `Request` for a message: what this kind of message has of the common fields, and its
+    decoded property maps.
+    """
     return Request(
         request.urn,
         request.type,
@@ -312,7 +334,9 @@ def _difference(difference: Difference) -> Any:
 
 
 def _fail(context: grpc.ServicerContext, error: Exception) -> NoReturn:
-    """End a call with an error. A defect of the stand-in is reported with its place, everything else with its message alone."""
+    """End a call with an error. A defect of the stand-in is reported with its place, everything
+    else with its message alone.
+    """
     if isinstance(error, InitFailed):
         detail = provider_pb2.ErrorResourceInitFailed(
             id=error.id, properties=to_struct(error.state), reasons=error.reasons, inputs=to_struct(error.inputs or {})

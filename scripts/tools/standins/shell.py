@@ -22,7 +22,9 @@ def run(
 ) -> None:
     """Run `arguments` until it ends, with `environment` on top of this process's own.
 
-    Interrupting ends the whole process group. Raises `ProviderError` with the exit status in the words of the official provider."""
+    Interrupting ends the whole process group. Raises `ProviderError` with the exit status in the
+    words of the official provider.
+    """
     try:
         process = subprocess.Popen(
             arguments,
@@ -49,7 +51,8 @@ def run(
             worker.start()
         process.wait()
         for worker in workers:
-            # A child in the background may hold the streams open; like the official provider this waits for it, unless interrupted.
+            # A child in the background may hold the streams open; like the official provider this
+            # waits for it, unless interrupted.
             while worker.is_alive() and not request.cancelled:
                 worker.join(0.1)
     if request.cancelled:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.support.existing_lab import NAMESPACE, SERVICE, AdoptingStack, ExistingMachines, existing_machines
+from components.names import STATUS_PORT
+from tests.support import lived_in, manifest
+from tests.support.existing_lab import AGENT, NAMESPACE, SERVICE, AdoptingStack, ExistingMachines, existing_machines
 from tests.support.lab import Lab
+from tests.support.manifest import Manifest
+from tests.support.package_server import another_version, served_package
 from tests.support.traffic import Request, assert_no_lost_requests
 from tests.support.true_plans import as_planned
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def machines(single_network_lab: Lab) -> Iterator[ExistingMachines]:
-    """Two machines with a past, in the network of the lab's pods."""
-    with existing_machines(single_network_lab) as machines:
+    """Two machines with a past, in the network of the lab's pods. One was used for years."""
+    with existing_machines(single_network_lab, used=("two",)) as machines:
         yield machines
 
 
@@ -27,7 +33,13 @@ def pasts(machines: ExistingMachines) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def stack(machines: ExistingMachines, pasts: dict[str, str]) -> Iterator[AdoptingStack]:
+def manifests(machines: ExistingMachines) -> dict[str, Manifest]:
+    """All that the machines were before anything joined."""
+    return {name: machines.manifest(name) for name in machines.addresses}
+
+
+@pytest.fixture(scope="module")
+def stack(machines: ExistingMachines, pasts: dict[str, str], manifests: dict[str, Manifest]) -> Iterator[AdoptingStack]:
     """A stack that has adopted both. Every test leaves both joined, under whatever names and by whatever ports."""
     stack = AdoptingStack(machines, "brown")
     stack.workload()
@@ -54,6 +66,32 @@ def test_what_was_on_the_machines_is_as_it_was(stack: AdoptingStack, machines: E
     for name in ("one", "two"):
         assert machines.past(name) == pasts[name]
     stack.assert_no_changes()
+
+
+def assert_lived_in(stack: AdoptingStack, machines: ExistingMachines) -> None:
+    """Check what the machine `two` does for others than the mesh.
+
+    Its firewall drops what is not allowed. The application's container is called and calls out. Its
+    metrics are read from outside, by both interfaces.
+    """
+    stack.lab.wait_until_answered_by("pod", {"one", "two"}, SERVICE)
+    address, metrics, node = machines.addresses["two"], f"{lived_in.METRICS_PORT}/metrics", stack.lab.outputs()["gateway"]
+    get = ("curl", "--disable", "--noproxy", "*", "--silent", "--show-error", "--max-time", "3")
+    assert "site_up" in stack.lab.run(*get, f"http://{address}:{metrics}").stdout
+    assert "timed out" in stack.lab.run(*get, f"http://{address}:{STATUS_PORT}/healthz/ready", check=False).stderr
+    on_machine = " ".join(get).replace("*", "'*'")
+    assert "site_up" in machines.root("two", f"ip netns exec {lived_in.OFFICE} {on_machine} http://{lived_in.ADDRESS}:{metrics}")
+    assert "site_up" in machines.root("two", f"{on_machine} http://127.0.0.1:{lived_in.LOCAL_PORT}/metrics")
+    assert "ok" in machines.root("two", f"ip netns exec {lived_in.NAMESPACE} {on_machine} --insecure https://{node}:6443/livez")
+
+
+def test_a_machine_that_was_used_for_years_does_what_it_did(stack: AdoptingStack, machines: ExistingMachines) -> None:
+    """Also after a reboot, which starts firewall, container and agent in the order of their units."""
+    assert_lived_in(stack, machines)
+    stack.lab.docker("stop", "--time", "40", machines.container("two"))
+    machines.boot("two")
+    wait_until(lambda: stack.healthy() == {"one", "two"}, 40, "the machine is back in the mesh")
+    assert_lived_in(stack, machines)
 
 
 def test_no_change_of_name_or_way_loses_a_machine(stack: AdoptingStack, machines: ExistingMachines) -> None:
@@ -116,12 +154,48 @@ def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: Existing
     assert stack.healthy() == {"one", "two"}
 
 
-def test_nothing_is_left_of_a_stack(stack: AdoptingStack, machines: ExistingMachines, pasts: dict[str, str]) -> None:
+def test_a_machine_that_fails_closed_takes_no_connection_without_its_agent(stack: AdoptingStack, machines: ExistingMachines) -> None:
+    """Other connections go on, and without `failClosed` the application answers then. The other machine has no nftables."""
+    get = ("curl", "--disable", "--noproxy", "*", "--silent", "--show-error", "--max-time", "3")
+
+    def answer() -> str:
+        done = stack.lab.run(*get, f"http://{machines.addresses['two']}:8080/", check=False)
+        return "answered" if "Hostname=" in done.stdout else "no connection" if "timed out" in done.stderr else "refused"
+
+    def with_agent_stopped() -> str:
+        machines.root("two", f"systemctl stop {AGENT}")
+        try:
+            assert "site_up" in stack.lab.run(*get, f"http://{machines.addresses['two']}:{lived_in.METRICS_PORT}/metrics").stdout
+            return answer()
+        finally:
+            machines.root("two", f"systemctl start {AGENT}")
+            wait_until(lambda: "two" in stack.healthy(), 40, "the machine is back in the mesh")
+
+    assert with_agent_stopped() == "answered"
+    stack.workloads["billing"]["failClosed"] = True
+    del stack.declared[stack.named("one")]
+    stack.up()
+    assert answer() == "refused"
+    assert with_agent_stopped() == "no connection"
+    del stack.workloads["billing"]["failClosed"]
+    stack.declare_both()
+    stack.up()
+    assert stack.healthy() == {"one", "two"}
+
+
+def test_nothing_is_left_of_a_stack(
+    stack: AdoptingStack, machines: ExistingMachines, pasts: dict[str, str], manifests: dict[str, Manifest], tmp_path: Path
+) -> None:
+    """The machines have joined several times by now. They are upgraded before they leave."""
+    with served_package(stack.lab, another_version, tmp_path) as package:
+        stack.mesh["package"] = package
+        stack.up()
     stack.destroy()
     for name in ("one", "two"):
         assert machines.past(name) == pasts[name]
+        assert manifest.differences(manifests[name], machines.manifest(name), manifest.exceptions()) == []
         look = "pgrep -l 'pilot|envoy'; systemctl list-unit-files 'istio-vm-mesh*' --no-legend; ls -d /opt/istio-vm-mesh /var/lib/istio-vm-mesh"
-        rules = "{ iptables-save; iptables-legacy-save; iptables-nft-save; nft list ruleset; } 2>/dev/null | grep -i 'istio'"
+        rules = "{ iptables-save; iptables-legacy-save; iptables-nft-save; nft list ruleset; } 2>/dev/null | grep -i 'istio' | grep -v SITE-GUESTS"
         assert machines.root(name, f"{look} 2>/dev/null; {rules}; id istio-proxy 2>/dev/null", check=False) == ""
     text = stack.lab.run(
         "kubectl", "--namespace", NAMESPACE, "get", "all,workloadgroups,workloadentries,leases,serviceaccounts", "--output", "name"

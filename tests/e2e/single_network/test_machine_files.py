@@ -108,7 +108,9 @@ def test_all_that_differs_from_istioctl_is_in_one_file(lab: Lab) -> None:
     }
     assert "istiod" not in lab.ssh("product-1", "cat /etc/hosts")
     files = lab.ssh("product-1", "systemctl cat istio-vm-mesh | sed -n 's/^EnvironmentFile=//p'").split()
-    assert files == ["/var/lib/istio-vm-mesh/cluster.env", "/var/lib/istio-vm-mesh/overrides.env"]
+    probe = "-/run/istio-vm-mesh-probe.env"  # where the machine has a translated address
+    assert files == ["/var/lib/istio-vm-mesh/cluster.env", "/var/lib/istio-vm-mesh/overrides.env", probe]
+    assert not lab.ssh("product-1", f"cat {probe.removeprefix('-')}", check=False)
 
 
 def test_the_token_is_istioctls_and_only_the_proxy_reads_it(lab: Lab, configured: Path) -> None:

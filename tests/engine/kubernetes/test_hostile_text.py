@@ -91,6 +91,8 @@ def with_all_records() -> dict[str, Raw]:
     existing["workloads"]["billing"]["services"]["billing"]["annotations"] = {"example.com/team": "billing"}
     google["google"]["ssh"] = {"via": "bastion", "cidrs": ["10.0.0.0/24"], "bastion": {"host": "bastion.example.com"}}
     google["google"]["labels"] = {"team": "shop"}
+    google["google"]["vpcs"] = {"far": {"existing": "projects/net-host/global/networks/far"}}
+    google["google"]["subnets"]["far"]["existing"] = "projects/net-host/regions/europe-west1/subnetworks/far"
     return stacks
 
 

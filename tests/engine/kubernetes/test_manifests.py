@@ -120,8 +120,8 @@ def test_pods_of_ours_are_admitted_where_a_namespace_is_restricted_and_has_a_quo
     plane.create("v1", "ResourceQuota", namespace, "all", spec={"hard": hard})
     deployment = istio_manifests.deployment(PRODUCT, FACTS)
     assert deployment
-    called = jobs.Called(PRODUCT, FACTS)
-    templates = [deployment, jobs.caller_job(called, "true"), jobs.caller_job(called, "true", inside=False)]
+    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)])
+    templates = [deployment, pair.inside, pair.outside]
     for number, manifest in enumerate(templates):
         spec = {**manifest["spec"]["template"]["spec"], "serviceAccountName": "default"}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}", "namespace": namespace}, "spec": spec}

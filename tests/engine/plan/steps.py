@@ -20,7 +20,7 @@ class Step:
 
 
 def at(config: Config, path: str) -> Config:
-    for key in path.split("."):
+    for key in filter(None, path.split(".")):
         config = config.setdefault(key, {})
     return config
 
@@ -81,6 +81,19 @@ ORDERS = {
     "services": {"orders": {"ports": {"http": 80}}},
 }
 INSTANCE = {"platform": "gce", "workload": "product", "network": "pods", "zone": "europe-west1-b"}
+ON_GOOGLE = {
+    "project": "my-project",
+    "region": "europe-west1",
+    "vpcs": {"theirs": {"existing": "projects/my-project/global/networks/theirs"}},
+    "subnets": {
+        "machines": {
+            "vpc": "theirs",
+            "network": "pods",
+            "cidr": "10.12.0.0/24",
+            "existing": "projects/my-project/regions/europe-west1/subnetworks/machines",
+        }
+    },
+}
 SSH = {"platform": "ssh", "workload": "billing", "network": "pods", "host": "10.11.0.7", "acceptAnyHostKey": True}
 MANY = tuple(f"product-{number}" for number in range(4, 9))
 
@@ -115,12 +128,16 @@ _LAB = [
         ),
         all_of("restarts", "product-1", "product-2"),
     ),
+    Step("firewall", put("machines.product-1.firewall", "manage"), {"product-1": "restarts"}),
     Step("confirmWithin", put("workloads.product.confirmWithin", 90), all_of("rejoins", "product-1", "product-2")),
     Step("maxUnavailable", put("workloads.product.maxUnavailable", 2), {}),
     Step("replicas", put("workloads.product.pods.replicas", 3), {}),
     Step("the image of pods", put("workloads.product.pods.image", "echo:2"), {}),
     Step("labels of pods", put("workloads.product.pods.labels", {"version": "pods"}), {}),
     Step("a warning", put("verify.mode", "warn"), {}),
+    Step("a workload that fails", put("workloads.product.verify", {"mode": "fail", "path": "/ready", "expectStatus": [204]}), {}),
+    Step("a workload without verification", put("workloads.product.verify", {"mode": "none"}), {}),
+    Step("a workload with a patient verification", put("workloads.product.verify", {"timeout": 9}), {}),
     Step(
         "the mesh's proxies",
         put("mesh.values.istiod.meshConfig.defaultConfig.concurrency", 2),
@@ -210,6 +227,13 @@ _EXISTING = [
     Step("another port of the gateway", put("cluster.gateway.port", 443), all_of("restarts", "billing-1", "billing-9")),
     Step("a locality", put("machines.billing-1.locality", "north/north-1"), {"billing-1": "registers"}),
     Step("a locality of all", put("workloads.billing.locality", "north/north-2"), all_of("registers", "billing-1", "billing-9")),
+    Step(
+        "a machine on Google Cloud, in the cluster's own VPC",
+        together(put("google", ON_GOOGLE), put("machines.billing-7", {**INSTANCE, "workload": "billing"})),
+        {"billing-7": "joins"},
+    ),
+    Step("a VPC that its owners manage", put("google.vpcs.theirs.managed", False), {}),
+    Step("that machine less", together(drop("google"), drop("machines.billing-7")), {"billing-7": "leaves"}),
     Step("callers of the gateway", put("cluster.gateway.service.loadBalancerSourceRanges", ["10.11.0.0/24", "10.12.0.0/24"]), {}),
     Step(
         "another service account",
@@ -245,6 +269,7 @@ _SINGLE_NETWORK = [
     Step("a startup script", put("machines.product-1.startupScript", "#!/bin/bash\ntrue\n"), {}),
     Step("a larger boot disk", put("machines.product-1.diskSize", 30), {}),
     Step("an image", put("machines.product-1.image", "other"), {"product-1": "replaced"}),
+    Step("a type of disk", put("machines.product-1.diskType", "pd-ssd"), {"product-1": "replaced"}),
     Step("a machine", put("machines.product-9", INSTANCE), {"product-9": "joins"}),
     Step("a zone", put("machines.product-9.zone", "europe-west1-c"), {"product-9": "replaced"}),
     Step(
@@ -270,7 +295,7 @@ _SINGLE_NETWORK = [
     ),
     Step("who comes by SSH", put("google.ssh.cidrs", ["10.98.0.0/24", "10.99.0.0/24"]), {}),
     Step("labels on Google Cloud", put("google.labels", {"team": "shop"}), {}),
-    Step("larger nodes", put("cluster.nodes", {"minNodes": 3, "maxNodes": 5}), {}),
+    Step("larger nodes", put("cluster.nodes", {"minNodes": 3, "maxNodes": 5, "diskType": "pd-ssd"}), {}),
     Step("a machine less", drop("machines.product-9"), {"product-9": "leaves"}),
     Step("no protection", put("cluster.deletionProtection", False), {}),
 ]
@@ -301,6 +326,7 @@ _FLEET = [
     Step("a startup script", put("machines.product-fleet.startupScript", "#!/bin/bash\ntrue\n"), {"product-fleet": "replaced"}),
     Step("a token", put("machines.product-fleet.rotation", 1), {"product-fleet": "replaced"}),
     Step("a machine type", put("machines.product-fleet.machineType", "e2-medium"), {"product-fleet": "replaced"}),
+    Step("a type of disk", put("machines.product-fleet.diskType", "pd-ssd"), {"product-fleet": "replaced"}),
     Step("a machine beside the group", put("machines.product-1", INSTANCE), {"product-1": "joins"}),
     Step("labels", put("workloads.product.labels.tier", "front"), {"product-fleet": "replaced", "product-1": "registers"}),
     Step("a version", put("mesh.version", "1.31.2"), {"product-fleet": "replaced", "product-1": "restarts"}),

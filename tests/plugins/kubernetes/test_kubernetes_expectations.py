@@ -1,4 +1,6 @@
-"""What the program relies on in the `kubernetes` plugin, seen in its source (`provider/pkg/provider`, `provider/pkg/await`) and run against it."""
+"""What the program relies on in the `kubernetes` plugin, seen in its source
+(`provider/pkg/provider`, `provider/pkg/await`) and run against it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ Wanted = dict[str, Any]
 
 @pytest.fixture
 def program(plane: ControlPlane, namespace: str) -> Callable[..., Callable[[], None]]:
-    """Makes programs: a provider with the given settings, and ConfigMaps and Services in the test's namespace."""
+    """Makes programs: a provider with the given settings, and ConfigMaps and Services in the
+    test's namespace.
+    """
 
     def make(maps: dict[str, Wanted], services: dict[str, Wanted] | None = None, **settings: Any) -> Callable[[], None]:
         def run() -> None:
@@ -47,7 +51,9 @@ def data(plane: ControlPlane, namespace: str, name: str) -> Any:
 def test_an_existing_object_is_refused_unless_it_may_be_upserted(
     plane: ControlPlane, objects: Stack, namespace: str, program: Callable[..., Any]
 ) -> None:
-    """It is somebody else's and refused, unless the provider is told otherwise; a preview finds nothing wrong."""
+    """It is somebody else's and refused, unless the provider is told otherwise; a preview finds
+    nothing wrong.
+    """
     plane.create("v1", "ConfigMap", namespace, "it", data={"theirs": "1", "both": "1"})
     assert objects.preview(program({"it": {"both": "2"}})).changes() == {"create": 3}
     assert "already exists" in objects.up(program({"it": {"both": "2"}}), fails=True).output
@@ -73,7 +79,9 @@ def test_fields_of_the_first_up_can_change_and_go(
 def test_a_load_balancer_waits_for_its_address_and_is_saved_when_interrupted(
     plane: ControlPlane, objects: Stack, namespace: str, program: Callable[..., Any]
 ) -> None:
-    """A balancer without an address is waited for, unless an annotation says not to. What is interrupted is saved, and gone on with."""
+    """A balancer without an address is waited for, unless an annotation says not to. What is
+    interrupted is saved, and gone on with.
+    """
     skips, waits = {"pulumi.com/skipAwait": "true"}, {"pulumi.com/timeoutSeconds": "60"}
     objects.up(program({}, {"skips": skips}))
     with objects.updating(program({}, {"skips": skips, "waits": waits})) as process:

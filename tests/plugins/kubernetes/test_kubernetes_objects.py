@@ -79,7 +79,9 @@ def test_refresh_sees_changes_by_hand_and_nothing_else(plane: ControlPlane, prov
 
 
 def test_a_preview_asks_the_server(provider: Kubernetes, plane: ControlPlane, namespace: str) -> None:
-    """By a dry run: defaults are known, what will be chosen later is not, and what the server would refuse fails."""
+    """By a dry run: defaults are known, what will be chosen later is not, and what the server
+    would refuse fails.
+    """
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "it", "namespace": namespace}, "spec": {"ports": [{"port": 80}]}}
     resource = Resource(provider, "kubernetes:core/v1:Service")
     state = resource.preview(service)
@@ -97,7 +99,9 @@ def test_a_preview_asks_the_server(provider: Kubernetes, plane: ControlPlane, na
 
 
 def test_a_kind_that_appears_while_it_is_waited_for(plane: ControlPlane, provider: Kubernetes, namespace: str) -> None:
-    """A custom resource waits for its definition, is found by discovery, and counts as deleted when its kind is gone."""
+    """A custom resource waits for its definition, is found by discovery, and counts as deleted
+    when its kind is gone.
+    """
     crd = Resource(provider, DEFINITION)
     thing = Resource(provider, "kubernetes:late.example.com/v1:Thing")
     later = threading.Timer(0.7, crd.up, [definition("late.example.com")])
@@ -171,7 +175,9 @@ def test_reading_something_that_was_not_declared(plane: ControlPlane, provider: 
 
 
 def test_names_and_namespaces(plane: ControlPlane, namespace: str) -> None:
-    """A generated name is kept; an object goes to the provider's namespace unless it has one or lives outside of namespaces."""
+    """A generated name is kept; an object goes to the provider's namespace unless it has one or
+    lives outside of namespaces.
+    """
     provider = Kubernetes()
     provider.configure({"kubeconfig": plane.kubeconfig, "namespace": namespace})
     resource = Resource(provider, CONFIG_MAP, name="settings")

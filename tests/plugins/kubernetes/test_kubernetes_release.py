@@ -142,7 +142,9 @@ def test_life_of_a_release(plane: ControlPlane, objects: Stack, namespace: str, 
 
 
 def test_changes_of_the_chart(plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path) -> None:
-    """Another version or description is an upgrade; definitions that an uninstall left are taken over by the next install."""
+    """Another version or description is an upgrade; definitions that an uninstall left are taken
+    over by the next install.
+    """
     release = Resource(provider, RELEASE)
     release.up(inputs(chart, namespace))
     assert not release.diff(inputs(chart, namespace)).changes
@@ -159,7 +161,9 @@ def test_changes_of_the_chart(plane: ControlPlane, provider: Kubernetes, namespa
 
 
 def test_refresh_reports_the_drift_of_a_release(plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path) -> None:
-    """Values set by hand are seen by a refresh; a value that the program drops goes back to the chart's default."""
+    """Values set by hand are seen by a refresh; a value that the program drops goes back to the
+    chart's default.
+    """
     release = Resource(provider, RELEASE)
     release.up(inputs(chart, namespace, color="blue", token=Secret(CANARY)))
     release.up(inputs(chart, namespace, token=Secret(CANARY)))
@@ -216,7 +220,9 @@ def arguments() -> Iterator[list[str]]:
 
 
 def test_nothing_secret_leaks(plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path, arguments: list[str]) -> None:
-    """Not on a command line, not in an environment, not in an error, though the chart itself quotes the value."""
+    """Not on a command line, not in an environment, not in an error, though the chart itself
+    quotes the value.
+    """
     release = Resource(provider, RELEASE)
     with pytest.raises(ProviderError, match=r"helm install tiny: .*\[secret\]") as failure:
         release.up(inputs(chart, namespace, color="error", token=Secret(CANARY)))
@@ -256,7 +262,9 @@ def test_inputs_of_a_release_are_checked(provider: Kubernetes, namespace: str, c
 def test_the_lab_repairs_releases_of_a_killed_run(
     plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Helm refuses to go on from there; the lab removes what was being installed, and rolls an upgrade back."""
+    """Helm refuses to go on from there; the lab removes what was being installed, and rolls an
+    upgrade back.
+    """
     monkeypatch.setattr(paths, "BIN", control_plane.program("helm").parent)
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.write_text(plane.kubeconfig)

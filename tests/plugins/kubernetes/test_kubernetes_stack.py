@@ -76,7 +76,8 @@ def test_life_of_a_stack(plane: ControlPlane, objects: Stack, namespace: str) ->
     assert len(touched) == 1 and "ConfigMap there" in touched[0], "nobody touched anything; what was only read counts as updated"
     plane.patch(f"/api/v1/namespaces/{namespace}/configmaps/settings", {"data": {"color": "green"}})
     assert objects.refresh().changes()["updated"] == 1
-    # Their field manager owns the field now; the dry run finds out that taking it back has to be asked for.
+    # Their field manager owns the field now; the dry run finds out that taking it back has to be
+    # asked for.
     refused = objects.preview(program, fails=True).output
     assert 'conflict with "a-person"' in refused
     force["pulumi.com/patchForce"] = "true"
@@ -91,7 +92,9 @@ def test_life_of_a_stack(plane: ControlPlane, objects: Stack, namespace: str) ->
 
 
 def test_a_cluster_that_is_yet_to_come(plane: ControlPlane, objects: Stack, namespace: str) -> None:
-    """An unknown kubeconfig does not disturb a preview, nor do unknown inputs; what is chosen by the server is unknown until it is."""
+    """An unknown kubeconfig does not disturb a preview, nor do unknown inputs; what is chosen by
+    the server is unknown until it is.
+    """
 
     def program() -> None:
         here = pulumi.ResourceOptions(provider=k8s.Provider("here", kubeconfig=plane.kubeconfig))

@@ -62,7 +62,9 @@ def background() -> Any:
 def test_a_deployment_waits_for_its_replicas(
     plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]
 ) -> None:
-    """Ready when all replicas are available; an image that cannot be pulled is named; the next `up` goes on from there."""
+    """Ready when all replicas are available; an image that cannot be pulled is named; the next
+    `up` goes on from there.
+    """
     resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=2)
     up = background(resource.up, deployment(namespace, replicas=1))
     play_kubelet(plane, namespace, container(waiting={"reason": "ErrImagePull", "message": "no such image"}))
@@ -127,7 +129,9 @@ def test_a_failed_job_names_the_cause_and_may_be_replaced(
 def test_a_service_waits_for_endpoints_or_an_address(
     plane: ControlPlane, provider: Kubernetes, namespace: str, background: Callable[..., Any]
 ) -> None:
-    """No endpoints are fine once they have settled; a balancer waits for an address; an annotation skips all that."""
+    """No endpoints are fine once they have settled; a balancer waits for an address; an
+    annotation skips all that.
+    """
 
     def service(name: str, type: str = "ClusterIP", **annotations: str) -> dict[str, Any]:
         metadata = {"name": name, "namespace": namespace, "annotations": {f"pulumi.com/{key}": value for key, value in annotations.items()}}

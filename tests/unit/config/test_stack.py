@@ -55,6 +55,11 @@ def test_istios_namespaces_are_created_with_what_the_stack_states_of_them() -> N
     [
         ({}, {"shop": ["product"]}),
         ({"verify": {"mode": "none"}}, {"shop": ["product"]}),
+        ({"pods": None, "of workload": {"mode": "none"}}, {}),
+        (
+            {"pods": None, "verify": {"mode": "none"}, "of workload": {"mode": "warn"}},
+            {"shop": ["product"]},
+        ),
         ({"pods": None}, {"shop": ["product"]}),
         ({"pods": None, "verify": {"mode": "none"}}, {}),
         ({"pods": None, "headless": True}, {}),
@@ -67,6 +72,7 @@ def test_pods_with_sidecars_are_a_workloads_own_and_the_jobs_that_call_it(
     product = raw["workloads"]["product"]
     raw["verify"] = change.get("verify", {})
     product["services"]["product"]["headless"] = change.get("headless", False)
+    product["verify"] = change.get("of workload", {})
     if "pods" in change:
         del product["pods"]
     assert config.load(raw).pods_with_sidecars == expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.config.workload import HttpProbe, Probe
+from components.config.workload import HttpProbe, OfferedPort, Probe
 from components.istio import manifests, network_gateways
 from components.verification import targets
 from tests.support.samples import FACTS, PRODUCT
@@ -53,9 +53,9 @@ def test_machines_are_called_by_a_service_that_is_not_headless() -> None:
     peers = PRODUCT.services["product"].model_copy(update={"name": "peers", "headless": True})
     workload = PRODUCT.model_copy(update={"services": {"peers": peers, **PRODUCT.services}})
     assert manifests.services(workload)["peers"]["spec"]["clusterIP"] == "None"
-    assert targets.probe_target(workload) == ("product", 80, 8080)
+    assert workload.verified_port == OfferedPort("product", 80, 8080, "http")
     alone = PRODUCT.model_copy(update={"services": {"peers": peers}})
-    assert not targets.is_called(alone) and targets.probe_target(alone) is None
+    assert not targets.is_called(alone) and alone.verified_port is None
 
 
 def test_connections_through_gateways_follow_the_protocol_of_a_port() -> None:

@@ -12,8 +12,8 @@ from components.manifest import Manifest
 from components.verification import jobs
 from tests.support.samples import FACTS, PRODUCT
 
-JOB = jobs.caller_job(jobs.Called(PRODUCT, FACTS), "true")["spec"]["template"]["spec"]
-PLAINTEXT_JOB = jobs.caller_job(jobs.Called(PRODUCT, FACTS), "true", inside=False)["spec"]["template"]["spec"]
+PAIR = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)])
+JOB, PLAINTEXT_JOB = (job["spec"]["template"]["spec"] for job in (PAIR.inside, PAIR.outside))
 
 
 def pod_of(**settings: Any) -> Manifest:
@@ -57,7 +57,6 @@ def test_images_are_pulled_with_the_secrets_of_workload_and_mesh() -> None:
     expected = [{"name": "mine"}, {"name": "both"}, {"name": "theirs"}]
     deployment = manifests.deployment(workload, facts)
     assert deployment and deployment["spec"]["template"]["spec"]["imagePullSecrets"] == expected
-    for inside in (True, False):
-        assert (
-            jobs.caller_job(jobs.Called(workload, facts), "true", inside=inside)["spec"]["template"]["spec"]["imagePullSecrets"] == expected
-        )
+    pair = jobs.pair("verify-product", [jobs.Called(workload, facts)])
+    for job in (pair.inside, pair.outside):
+        assert job["spec"]["template"]["spec"]["imagePullSecrets"] == expected

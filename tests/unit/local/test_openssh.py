@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,55 @@ def test_what_ssh_prints_of_a_machine_that_is_behind_a_proxy_is_shown(programs: 
     target = replace(TARGET, proxy_command="gcloud compute start-iap-tunnel")
     with pytest.raises(scripting.Failed, match=r"ERROR: \(gcloud\) not logged in\nmachine product-1: SSH did not reach"):
         over_ssh.run(payload(target=target))
+
+
+REFUSED_BY_IAP = (
+    "WARNING: consider installing NumPy\n"
+    "ERROR: [0] Error during local connection to [stdin]: Error while connecting [4033: 'not authorized'].\n"
+    "Traceback (most recent call last):\n  raise ConnectionCreationError(error_msg)\n"
+    "googlecloudsdk.api_lib.compute.iap_tunnel_websocket.ConnectionCreationError: Error while connecting [4033: 'not authorized'].\n"
+)
+"""What gcloud 528 prints, and then ends with status 0."""
+
+
+def behind_iap(programs: Programs, printed: str) -> openssh.Target:
+    """Have ssh log what it logs when its proxy command ends; return a machine behind one."""
+    programs.add_script(
+        "ssh",
+        "import sys\n"
+        "open(sys.argv[2], 'w').write('kex_exchange_identification: Connection closed by remote host\\n')\n"
+        f"print({printed!r}, file=sys.stderr); sys.exit(255)",
+    )
+    return replace(TARGET, proxy_command="gcloud compute start-iap-tunnel m 22")
+
+
+@pytest.mark.parametrize(
+    ("printed", "cause"),
+    [
+        (REFUSED_BY_IAP, r"Error while connecting \[4033: 'not authorized'\]\."),
+        ("ERROR: (gcloud) You do not have an active account\n\nPlease run:\n", r"ERROR: \(gcloud\) You do not have an active account"),
+        ("", "kex_exchange_identification: Connection closed by remote host"),
+    ],
+)
+def test_why_a_proxy_did_not_connect_is_the_cause(programs: Programs, printed: str, cause: str) -> None:
+    outcome = openssh.run_script(behind_iap(programs, printed), "true\n", 10)
+    assert re.fullmatch(cause, outcome.reason)
+    text = openssh.explain(TARGET, outcome, "join"), openssh.explain(behind_iap(programs, printed), outcome, "join")
+    assert ["start-iap-tunnel m 22` prints" in each for each in text] == [False, True]
+
+
+def test_a_cause_that_lasts_is_reported_once_while_it_is_tried_again(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new machine has no SSH server for a while; a refusal by policy is worth an interruption."""
+    target, clock = behind_iap(programs, REFUSED_BY_IAP), iter(range(0, 10_000, 20))
+    monkeypatch.setattr(openssh, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(openssh, "sleep", lambda _: None)
+    openssh.run_script(target, "true\n", 10, 60)
+    assert capsys.readouterr().err == "", "within the first minute"
+    openssh.run_script(target, "true\n", 10, 200)
+    assert capsys.readouterr().err.count("4033") == 1
+    assert next(clock) > 250, "it was tried for all of that time"
 
 
 def test_files_beside_ssh_are_private_and_gone_afterwards(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:

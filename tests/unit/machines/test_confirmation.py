@@ -154,7 +154,7 @@ def test_a_join_that_is_run_again_meanwhile_names_the_first(machine: FakeMachine
     machine.with_systemd()
     again = machine.directory / "again"
     run = f'bash -s <"{again}" >"{again}.out" 2>&1 3<&- 9>&- || true'
-    again.write_text(f"{machine.script(support.CONFIRMATION, support.JOIN)}MACHINE=product-1\ntake_lock join\n")
+    again.write_text(f"{machine.script(support.CONFIRMATION, support.JOIN)}MACHINE=product-1\nASK=\ntake_lock join\n")
     done = machine.join(CHANGE, at("confirm", f'{run}; rm "$BEFORE"/unconfirmed.*'))
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, digest(CHANGE)), done.stderr
     assert "the join of product-1 from the stack mesh/prod" in Path(f"{again}.out").read_text()

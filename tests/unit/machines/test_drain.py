@@ -9,6 +9,7 @@ import pytest
 from components import names
 from components.local import cluster_access, openssh, scripting
 from components.local.cluster_access import ClusterAccess
+from components.local.conversation import Answer
 from components.local.openssh import Outcome, Reach
 from components.machines import entries
 from components.machines.bundle import Owner
@@ -93,6 +94,18 @@ def test_the_entry_is_deleted_and_requests_end_before_the_agent_stops(
     assert list(cluster.entries) == ["billing-192.0.2.8-pods"] and pauses == [2]
     assert capsys.readouterr().err == ""
     assert "REGISTRATION=0123" in machine.scripts[0]
+
+
+def test_a_machine_that_is_busy_keeps_its_entry(cluster: FakeCluster, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entry is deleted only when the leave asks for that."""
+
+    def run_script(*_words: object, answer: Answer) -> Outcome:
+        assert answer("busy YSBqb2lu", no_pause) == "yes" and ENTRY in cluster.entries
+        assert answer("leave", no_pause) == "yes" and ENTRY not in cluster.entries
+        return LEFT
+
+    monkeypatch.setattr(openssh, "run_script", run_script)
+    drain.run(PAYLOAD)
 
 
 @pytest.mark.parametrize("other", ["none", "not healthy", "disconnected", "of another workload"])

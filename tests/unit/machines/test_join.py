@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -61,6 +62,29 @@ def test_a_machine_that_lacks_something_is_refused(programs: Path, installed: tu
     done = run(programs, "check_machine", alone=True, PACKAGE_URL="x")
     assert done.returncode == 1
     assert f"machine m: {cause}" in done.stderr
+
+
+@pytest.mark.parametrize("log", ["E: Unable to fetch some archives", ""])
+def test_a_startup_script_that_failed_is_named_with_its_error(programs: Path, log: str) -> None:
+    """The unit itself does not fail then, and runs once a boot."""
+    for name in NEEDED[:-1]:
+        add_program(programs, name, "")
+    for name in ("grep", "tail", "cut", "rm"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    add_program(programs, "id", "echo 0")
+    add_program(programs, "journalctl", f"echo '{log}'; echo done")
+    done = run(programs, "set -eu -o pipefail\ncheck_machine", alone=True, PACKAGE_URL="x")
+    assert done.returncode == 1
+    assert (
+        f"; its startup script ended without it ({log or 'no error is in its log'}): 'systemctl restart google-startup-scripts'"
+        in done.stderr
+    )
+
+
+def test_a_machine_is_looked_at_after_its_setup() -> None:
+    """Its startup script installs iptables."""
+    text = JOIN.read_text()
+    assert text.index("step wait_for_setup") < text.index("step check_machine")
 
 
 @pytest.mark.parametrize("agent", ["in a network of its own", "of the unit", "another"])

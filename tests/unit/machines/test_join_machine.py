@@ -19,7 +19,7 @@ from components.local.openssh import Outcome, Reach
 from components.machines.bundle import WAIT_LIMIT_S, Bundle, Owner, digest, with_root_certificate
 from components.machines.entries import Quarantine
 from components.machines.files import configuration_files
-from components.machines.scripts import join_machine, slots
+from components.machines.scripts import join_machine, machine_lock, slots
 from components.machines.scripts.slot_decision import SlotRequest
 from components.machines.scripts.slot_lease import NoLease
 from components.machines.scripts.slots import Declared
@@ -220,6 +220,26 @@ def test_what_a_join_changes_of_a_host_is_in_one_list(machine: Machine, capsys: 
     join_machine.run(PAYLOAD)
     assert machine.answers == ["yes", "yes"]
     assert "machine billing-1: this host, from now on:\n  - first thing\n" in capsys.readouterr().err
+
+
+BUSY = f"busy {base64.b64encode(b'the join of billing-9 (process 7)').decode()}"
+
+
+def test_a_join_waits_for_the_one_that_runs_on_its_machine(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    """An update that was killed leaves it behind for some seconds."""
+    machine.questions = [BUSY] * 3
+    join_machine.run(PAYLOAD)
+    assert (machine.answers, machine.connected_s) == (["yes"] * 3, 57)
+    assert capsys.readouterr().err.count("machine billing-1: waiting until the join of billing-9 (process 7) has ended") == 1
+
+
+def test_the_wait_for_another_join_has_an_end(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter((0.0, machine_lock.WAIT_S - 1.0, machine_lock.WAIT_S + 1.0))
+    monkeypatch.setattr(machine_lock, "monotonic", lambda: next(times))
+    machine.questions = [BUSY] * 4
+    with pytest.raises(scripting.Failed, match=r"the join of billing-9 \(process 7\) still runs on this machine: run the update again"):
+        join_machine.run(PAYLOAD)
+    assert [answer[:3] for answer in machine.answers] == ["yes", "yes", "no "]
 
 
 STAMPED = "owner mesh prod billing-9 4567 198.51.100.7 shop invoices"

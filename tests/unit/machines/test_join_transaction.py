@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -406,16 +408,42 @@ def test_a_connection_that_ends_as_the_machine_is_let_in_does_not_end_its_join(m
     assert machine.active == "good-2"
 
 
+HOLDER = "the join of a from the stack mesh/test (process 7, since then)"
+
+
+def hold(machine: FakeMachine) -> IO[str]:
+    """Take the machine's lock as another join does."""
+    lock = (machine.directory / "run/istio-vm-mesh.lock").open("w+")
+    lock.write(f"{HOLDER}\n")
+    lock.flush()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 def test_two_joins_at_once_the_second_names_the_first(machine: FakeMachine) -> None:
-    with (machine.directory / "run/istio-vm-mesh.lock").open("w+") as lock:
-        lock.write("the join of a from the stack mesh/test (process 7, since then)\n")
-        lock.flush()
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = machine.join(CHANGE)
-    assert done.stderr == (
-        "machine product-1: the join of a from the stack mesh/test (process 7, since then) is still running"
-        " on this machine: run the update again when it has ended\n"
-    )
+    before = machine.tree()
+    with hold(machine):
+        done = machine.join(CHANGE, answers=f"yes\nno {HOLDER} still runs\n")
+        alone = machine.join(CHANGE, ASK="", answers="")
+    holder = base64.b64encode((HOLDER + "\n").encode()).decode()
+    question = f"istio-vm-mesh: ask busy {holder}\n"
+    assert (done.stdout, done.stderr) == (question * 2, f"machine product-1: {HOLDER} still runs\n")
+    assert alone.stderr == f"machine product-1: {HOLDER} is still running on this machine\n"
+    assert (machine.tree(), machine.active) == (before, "good-1")
+
+
+@pytest.mark.parametrize("removes", ["", 'rm -f "$RUN/istio-vm-mesh.lock"'], ids=["a join", "a leave, which removes the lock's file"])
+def test_a_join_goes_on_when_the_one_of_before_has_ended(machine: FakeMachine, removes: str) -> None:
+    """It may be of an update that was killed, and runs on for some seconds."""
+    ends = f"""flock() {{
+  if [ ! -e "$RUN/tried" ]; then touch "$RUN/tried"; return 1; fi
+  if [ ! -e "$RUN/ended" ]; then touch "$RUN/ended"; {removes or "true"}; fi
+  command flock "$@"
+}}"""
+    done = machine.join(CHANGE, ends, answers="yes\n" * 4)
+    assert (done.returncode, machine.active) == (0, "good-2"), done.stderr
+    (lock,) = (machine.directory / "run").glob("istio-vm-mesh.lock")
+    assert lock.read_text().startswith("the join of product-1 ")
 
 
 # What is of others.

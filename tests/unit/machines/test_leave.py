@@ -72,8 +72,11 @@ def test_rules_that_are_left_are_an_error_and_the_next_leave_goes_on(machine: Fa
     add_program(machine.directory / "bin", "iptables-save", "echo ':ISTIO_OUTPUT - [0:0]'")
     done = machine.leave()
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("machine product-1: redirection rules of Istio are left") and (machine.root / STATE / "owner").exists()
+    assert done.stderr.startswith("machine product-1: rules of the redirection are left") and (machine.root / STATE / "owner").exists()
     add_program(machine.directory / "bin", "iptables-save", "")
+    add_program(machine.directory / "bin", "nft", "echo 'tcp dport 15006 accept comment \"istio-vm-mesh\"'")
+    assert "rules of the redirection are left" in machine.leave().stderr, "what opened a firewall, too"
+    add_program(machine.directory / "bin", "nft", "echo 'tcp dport 22 accept comment \"not istio-vm-mesh\"'")
     assert machine.leave().stdout == "left\n"
 
 

@@ -49,7 +49,7 @@ def run(tmp_path: Path, what: str, sockets: str = "", rules: str = "", ruleset: 
     for name, text in {"ip": IP, "iptables": "echo nf_tables", "ip6tables": "echo nf_tables", "systemctl": ""}.items():
         add_program(tmp_path / "bin", name, text)
     sourced = Sourced(
-        scripts=[SCRIPTS / "redirect.sh", SCRIPTS / "redirect_host.sh"],
+        scripts=[SCRIPTS / f"{name}.sh" for name in ("redirect", "redirect_firewall", "redirect_host")],
         programs=tmp_path / "bin",
         environment={**ENVIRONMENT, **environment},
     )
@@ -67,7 +67,7 @@ def run(tmp_path: Path, what: str, sockets: str = "", rules: str = "", ruleset: 
         (socket("*:8080", "nginx"), "", {}),
         (socket("[::]:8080", "nginx"), "", {}),
         (socket("10.0.0.5:8080", "nginx") + socket("127.0.0.1:8080", "nginx"), "", {}),
-        (socket("192.168.1.5:8080", "nginx"), "", {"INSTANCE_IP": "203.0.113.7"}),
+        (socket("0.0.0.0:8080", "nginx"), "", {"INSTANCE_IP": "203.0.113.7"}),
         (socket("0.0.0.0:8080", "docker-proxy") + socket("[::]:8080", "docker-proxy"), DOCKER, {}),
         (socket("0.0.0.0:8080", "nginx"), DOCKER.replace("8080", "9090"), {}),
         (socket("0.0.0.0:8080", "nginx"), DOCKER.replace("tcp", "udp"), {}),
@@ -111,6 +111,14 @@ def test_an_application_that_envoy_would_not_reach_is_refused_by_name(
     table = f"table ip docker-bridges {{\n\tchain prerouting {{\n{ruleset}\n\t}}\n}}\n" if ruleset else ""
     (line,) = run(tmp_path, "refusals", sockets, rules, table)
     assert line.startswith("port 8080 of the workload") and says in line and ": " in line
+
+
+def test_behind_a_translated_address_the_probe_needs_every_address(tmp_path: Path) -> None:
+    """The agent calls localhost then, so an address of an interface alone is not enough."""
+    (line,) = run(tmp_path, "refusals", socket("192.168.1.5:8080", "nginx"), INSTANCE_IP="203.0.113.7")
+    assert "203.0.113.7 is on none of its interfaces" in line and "let it listen on 0.0.0.0" in line
+    lines = run(tmp_path, "changes", INSTANCE_IP="203.0.113.7")
+    assert "pods reach this machine at 203.0.113.7, which is on none of its interfaces: the agent calls the probe at localhost" in lines
 
 
 def test_a_port_of_ssh_is_none_of_the_workload(tmp_path: Path) -> None:

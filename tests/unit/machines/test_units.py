@@ -65,14 +65,22 @@ def test_only_a_sidecar_redirects_and_withdraws() -> None:
 
 
 def test_units_run_what_is_written() -> None:
-    """Every file of ours that a unit names is one that the machine has. The join runs one more."""
+    """Every file of ours that a unit names is one that the machine has, but those that are not of units."""
     texts = "\n".join((UNITS / name).read_text() for name in FILES)
     named = set(re.findall(r"/(?:var/lib|opt)/istio-vm-mesh/\S+", texts)) - {"/opt/istio-vm-mesh/current/usr/local/bin/pilot-agent"}
     named -= {"/var/lib/istio-vm-mesh/before/armed"}  # of a join, until it is complete
     written = {file.path for file in bundle.role_files("sidecar")}
-    written -= {"/opt/istio-vm-mesh/scripts/redirect_host.sh"}  # a join runs it
+    # A join runs the first one, and the other scripts read the second one.
+    written -= {f"{bundle.PROGRAMS}/scripts/{name}.sh" for name in ("redirect_host", "redirect_firewall")}
     assert named == {files.CLUSTER_ENV, files.OVERRIDES_ENV, *(path for path in written if path.endswith(".sh"))}
     assert f"WorkingDirectory={bundle.STATE}\n" in texts
+
+
+def test_the_agent_reads_where_its_probe_goes() -> None:
+    """`redirect.sh on` runs before it, and knows the machine's addresses."""
+    (path,) = re.findall(r"^PROBE=(\S+)", (SCRIPTS / "redirect.sh").read_text(), re.MULTILINE)
+    assert f"EnvironmentFile=-{path}\n" in (UNITS / "istio-vm-mesh.service.d/sidecar.conf").read_text()
+    assert path.startswith("/run/istio-vm-mesh-"), "what a leave removes"
 
 
 def test_the_agent_goes_to_the_gateway_without_a_proxy_of_the_host() -> None:

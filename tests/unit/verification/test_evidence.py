@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
+
+import pytest
 
 from components.local import scripting
 from components.verification.evidence import (
@@ -10,33 +13,62 @@ from components.verification.evidence import (
     Entry,
     Evidence,
     GatewayTraffic,
-    Inbound,
     Plaintext,
     Pod,
+    is_path,
     merge,
     parse,
     with_paths,
 )
 
-HOST = "product.shop.svc.cluster.local:80"
-LINES = (
-    "noise\n"
-    f"call\tJob verify-product\tspiffe://a\t{HOST}\t172.31.6.130:8080\tspiffe://x\t3\n"
-    f"call\tJob verify-product\tspiffe://a\t{HOST}\t172.31.6.2:15443\tspiffe://x\t1\n"
-    "call\ttoo few\n"
-    "answered\tmachine product-1\t3\n"
-    f"carried\tfar-gateway-1\t{HOST}\t172.31.7.130:8080\t2\n"
-    "outside\t172.31.6.130:8080\trefused\n"
+HOST = "product.shop.svc.cluster.local"
+GATEWAY_CALL = {"service": HOST, "port": 80, "endpoint": "172.31.6.2:15443", "answers": 1}
+LINES = "\n".join(
+    [
+        "noise",
+        json.dumps({"calls": {"service": HOST, "port": 80, "endpoint": "172.31.6.130:8080", "answers": 3, "status": {"200": 3}}}),
+        json.dumps({"calls": GATEWAY_CALL}),
+        json.dumps({"gateway_traffic": {"gateway": "far-gateway-1", "service": HOST, "endpoint": "172.31.7.130:8080", "connections": 2}}),
+        json.dumps({"plaintext": {"endpoint": "172.31.6.130:8080", "result": "refused"}}),
+    ]
 )
 
 
-def test_what_scripts_print_becomes_records_and_noise_is_left_out() -> None:
+def test_what_scripts_print_becomes_records() -> None:
     evidence = parse(LINES)
-    assert evidence.calls[0] == Call("Job verify-product", "spiffe://a", HOST, "172.31.6.130:8080", "spiffe://x", 3)
+    assert evidence.calls[0] == Call(service=HOST, port=80, endpoint="172.31.6.130:8080", answers=3, status={"200": 3})
     assert len(evidence.calls) == 2
-    assert evidence.inbound == (Inbound("product-1", 3),)
     assert evidence.gateway_traffic == (GatewayTraffic("far-gateway-1", HOST, "172.31.7.130:8080", 2),)
     assert evidence.plaintext == (Plaintext("172.31.6.130:8080", "refused"),)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "7",
+        "[]",
+        '{"calls": [1]}',
+        '{"calls": {}, "plaintext": {}}',
+        '{"nothing": {}}',
+        '{"plaintext": {"endpoint": "192.0.2.7:1"}}',
+        '{"calls": {"answers": "3"}}',
+        '{"calls": {"answers": true}}',
+        '{"calls": {"status": 200}}',
+        '{"calls": {"endpoints": "192.0.2.7:1"}}',
+        '{"calls": {"answers": 3}',
+    ],
+)
+def test_what_is_no_record_is_left_out(line: str) -> None:
+    assert parse(f"{line}\n{json.dumps({'calls': GATEWAY_CALL})}\n").calls == (Call(**GATEWAY_CALL),)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("values", "is_one"),
+    [({}, True), ({"endpoint": ""}, False), ({"verdict": "failed"}, False), ({"kind": "counter"}, False), ({"kind": "open"}, True)],
+)
+def test_an_answer_of_an_endpoint_is_a_path(values: dict[str, str], is_one: bool) -> None:
+    assert is_path(asdict(replace(Call(endpoint="192.0.2.7:80"), **values))) == is_one  # type: ignore[arg-type]
 
 
 def test_calls_through_a_gateway_say_which() -> None:

@@ -11,18 +11,28 @@ from typing import Any
 import pytest
 
 from components.local import scripting
-from components.local.cluster_access import ClusterAccess, Kubectl
+from components.local.cluster_access import ClusterAccess
+from components.names import CALLED_ANNOTATION
 from components.verification.evidence import Entry
-from components.verification.scripts import verify_workload
+from components.verification.scripts import calling_pods, verify_workload
+from components.verification.scripts.calling_pods import Pair
+from components.verification.target import Caller, Target
 from tests.support.fake_programs import Programs
 
 ENTRY = Entry("product-1", "product-192.0.2.7-pods", "192.0.2.7:8080")
-CALL = "call\tJob verify-product\tspiffe://a\tproduct:80\t192.0.2.7:8080\tspiffe://x\t3\n"
+CALL = json.dumps({"calls": {"service": "product", "port": 80, "endpoint": "192.0.2.7:8080", "answers": 3}}) + "\n"
+UPDATE = "0123456789abcdef"
+SHARED, OWN = f"verify-account-{UPDATE[:8]}", f"verification-product-{UPDATE[:8]}"
+TERMINATED = "command terminated with exit code 1\n"
 
 
-def job(name: str, text: str = "") -> dict[str, Any]:
-    container = {"name": "calls", "command": ["bash", "-c", text]}
-    return {"metadata": {"generateName": name}, "spec": {"template": {"spec": {"containers": [container]}}}}
+def manifest(which: str) -> dict[str, Any]:
+    containers = [{"name": "calls"}]
+    return {"metadata": {"labels": {"app": which}, "annotations": {}}, "spec": {"template": {"spec": {"containers": containers}}}}
+
+
+def result(endpoint: str, result: str) -> str:
+    return json.dumps({"plaintext": {"endpoint": endpoint, "result": result}}) + "\n"
 
 
 PAYLOAD = verify_workload.Payload(
@@ -30,12 +40,14 @@ PAYLOAD = verify_workload.Payload(
     workload="product",
     namespace="shop",
     entries=(ENTRY,),
-    group_size=0,
-    port=8080,
     selector={"app": "product", "version": "v1"},
-    job=job("inside"),
-    plaintext_job=job("outside", "ENDPOINTS='PODS'"),
-    endpoints_mark="PODS",
+    port=8080,
+    target=Target("product.shop.svc.cluster.local", 80, "http", "/", ("200-399",), 3, "fail", "spiffe://x"),
+    caller=Caller("Job verify-product", "pods", 30, 15088),
+    network="pods",
+    gateways={},
+    pair=Pair("verification-product", "shop", manifest("inside"), manifest("outside")),
+    shared="verify-account",
     strict=True,
     warn_only=False,
     timeout_s=60,
@@ -43,42 +55,52 @@ PAYLOAD = verify_workload.Payload(
 
 
 class Cluster:
-    """What the API server has; `write` tells the fake kubectl."""
+    """What the API server has; `write` tells the fake kubectl.
+
+    inside, outside: status, stdout and stderr of the scripts in the pods; None: their containers do
+    not run. called: the workloads of the shared pair; "" for none.
+    """
 
     def __init__(self, programs: Programs) -> None:
         self.programs = programs
         self.entries = {ENTRY.entry: entry(ENTRY.entry, "192.0.2.7", "True")}
         self.pods = [pod("product-abc", "10.244.0.9", "True"), pod("product-def", "10.244.0.10", "False")]
-        self.inside: tuple[int | None, str] = (0, CALL)
-        self.outside: tuple[int | None, str] = (0, "outside\t192.0.2.7:8080\trefused\n")
-        self.answers = True
+        self.inside: tuple[int, str, str] | None = (0, CALL, "")
+        refused = result("192.0.2.7:8080", "refused") + result("10.244.0.9:8080", "refused")
+        self.outside: tuple[int, str, str] | None = (0, refused, "")
+        self.called = "product"
+        self.answers, self.sidecar = True, True
+        self.events: list[dict[str, Any]] = []
         self.write()
 
     def write(self) -> None:
         self.programs.add("kubectl", *self.rules())
 
     def rules(self) -> list[tuple[str, int, str, str]]:
-        def of_job(code: int | None) -> str:
-            state = {"waiting": {"reason": "ImagePullBackOff"}} if code is None else {"terminated": {"exitCode": code}}
+        def caller(which: str, runs: bool) -> str:
+            state = {"running": {}} if runs else {"waiting": {"reason": "ImagePullBackOff"}}
             statuses = [{"name": "istio-proxy", "state": {"running": {}}}, {"name": "calls", "state": state}]
-            return json.dumps({"items": [{"status": {"containerStatuses": statuses}}]})
+            sidecar = [{"name": "istio-proxy"}] if self.sidecar and which == "inside" else []
+            spec = {"containers": [{"name": "calls"}], "initContainers": sidecar}
+            name = {"name": f"pod-{which}", "namespace": "shop"}
+            return json.dumps({"items": [{"metadata": name, "spec": spec, "status": {"containerStatuses": statuses}}]})
 
-        items = json.dumps({"items": list(self.entries.values())})
+        of_pods = [(which, ran) for which, ran in (("inside", self.inside), ("outside", self.outside))]
+        annotations = {CALLED_ANNOTATION: self.called}
+        shared = [{"metadata": {"name": f"{SHARED}-{which}", "annotations": annotations}} for which, _ in of_pods]
         return [
             ("get namespace shop", 0 if self.answers else 1, "{}" if not self.answers else '{"kind": "Namespace"}', ""),
-            *((f"get workloadentry {name} ", 0, json.dumps(item), "") for name, item in self.entries.items()),
-            (r"get workloadentry --namespace", 0, items, ""),
-            (r"get workloadentry ", 0, "", ""),
-            ("job-name=inside", 0, of_job(self.inside[0]), ""),
-            ("job-name=outside", 0, of_job(self.outside[0]), ""),
-            ("logs job.batch/inside", 0, self.inside[1], ""),
-            ("logs job.batch/outside", 0, self.outside[1], ""),
+            ("get workloadentry ", 0, json.dumps({"items": list(self.entries.values())}), ""),
+            ("get job --selector", 0, json.dumps({"items": shared if self.called else []}), ""),
+            *((f"-{which} --namespace", 0, caller(which, ran is not None), "") for which, ran in of_pods),
+            *((f"exec --stdin pod-{which} ", *(ran or (1, "", ""))) for which, ran in of_pods),
+            ("get events ", 0, json.dumps({"items": self.events}), ""),
             ("get pods --selector app=product,version=v1", 0, json.dumps({"items": self.pods}), ""),
         ]
 
 
 def entry(name: str, address: str, healthy: str | None, network: str = "pods") -> dict[str, Any]:
-    conditions = [{"type": "Healthy", "status": healthy, "message": "HTTP 503"}] if healthy else []
+    conditions = [{"type": "Healthy", "status": healthy, "message": "HTTP 503\n"}] if healthy else []
     return {
         "metadata": {"name": name},
         "spec": {"address": address, "network": network},
@@ -93,21 +115,26 @@ def pod(name: str, address: str, ready: str) -> dict[str, Any]:
 @pytest.fixture
 def cluster(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     passed: list[float] = []
-    monkeypatch.setattr(verify_workload, "sleep", lambda _: passed.append(10))
-    monkeypatch.setattr(verify_workload, "monotonic", lambda: sum(passed))
-    names = iter(["job.batch/outside\n", "job.batch/inside\n"])
-    call = Kubectl.call
-
-    def create(self: Kubectl, *words: str, **options: Any) -> scripting.Done:
-        done = call(self, *words, **options)
-        return scripting.Done(0, next(names).encode(), b"") if "create" in words else done
-
-    monkeypatch.setattr(Kubectl, "call", create)
+    monkeypatch.setattr(calling_pods.update_id, "update_id", lambda: UPDATE)
+    for module in (verify_workload, calling_pods):
+        monkeypatch.setattr(module, "sleep", lambda _: passed.append(10))
+        monkeypatch.setattr(module, "monotonic", lambda: sum(passed))
     yield Cluster(programs)
 
 
-def created(programs: Programs) -> list[str]:
-    return [call.stdin for call in programs.calls("kubectl") if "create" in call.words]
+def scripts(programs: Programs) -> dict[str, str]:
+    """What ran in the pods, by pod."""
+    return {call.words[call.words.index("exec") + 2]: call.stdin for call in programs.calls("kubectl") if "exec" in call.words}
+
+
+def verbs(programs: Programs, verb: str) -> list[str]:
+    return [line for line in programs.lines("kubectl") if f" {verb} " in line]
+
+
+def target(programs: Programs) -> list[str]:
+    """The columns of the target in the script that calls."""
+    [line] = re.findall(r"^TARGETS='(.*)'$", scripts(programs)["pod-inside"], re.MULTILINE)
+    return str(line).split("\t")
 
 
 def test_a_workload_that_answers_and_refuses_strangers_is_verified(cluster: Cluster, programs: Programs) -> None:
@@ -115,38 +142,90 @@ def test_a_workload_that_answers_and_refuses_strangers_is_verified(cluster: Clus
     assert evidence.entries == (ENTRY,)
     assert [(pod.name, pod.ready) for pod in evidence.pods] == [("product-abc", True), ("product-def", False)]
     assert evidence.calls[0].answers == 3
-    assert [each.result for each in evidence.plaintext] == ["refused"]
-    outside, inside = created(programs)
-    assert "ENDPOINTS='10.244.0.9:8080'" in outside, "ready pods alone"
-    assert json.loads(inside)["metadata"]["generateName"] == "inside"
-    deleted = [call.words for call in programs.calls("kubectl") if "delete" in call.words]
-    assert len(deleted) == 2, "both Jobs are removed"
+    assert [each.result for each in evidence.plaintext] == ["refused", "refused"]
+    assert "ENDPOINTS='192.0.2.7:8080 10.244.0.9:8080'" in scripts(programs)["pod-outside"], "machines and ready pods"
+    assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080"
+    assert target(programs)[12] == "product-1=192.0.2.7:8080"
     assert all("--context theirs" in line for line in programs.lines("kubectl"))
 
 
+def test_the_pods_that_were_started_beside_the_joins_are_used_and_removed(cluster: Cluster, programs: Programs) -> None:
+    verify_workload.run(PAYLOAD)
+    assert verbs(programs, "create") == []
+    [deleted] = verbs(programs, "delete")
+    assert f"delete job --selector istio-vm-mesh/callers={SHARED} " in deleted
+
+
+def test_pods_that_other_workloads_are_called_from_stay(cluster: Cluster, programs: Programs) -> None:
+    cluster.called = "orders,product"
+    cluster.write()
+    verify_workload.run(PAYLOAD)
+    assert verbs(programs, "create") == verbs(programs, "delete") == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_without_them_a_verification_starts_its_own_and_leaves_nothing(cluster: Cluster, programs: Programs, fails: bool) -> None:
+    cluster.called = ""
+    if fails:
+        cluster.inside = (1, "", f"Job verify-product: no\n{TERMINATED}")
+    cluster.write()
+    if fails:
+        with pytest.raises(scripting.Failed):
+            verify_workload.run(PAYLOAD)
+    else:
+        verify_workload.run(PAYLOAD)
+    created = [json.loads(call.stdin)["metadata"] for call in programs.calls("kubectl") if "create" in call.words]
+    assert [each["name"] for each in created] == [f"{OWN}-outside", f"{OWN}-inside"]
+    assert {each["labels"]["istio-vm-mesh/callers"] for each in created} == {OWN}
+    [deleted] = verbs(programs, "delete")
+    assert f"--selector istio-vm-mesh/callers={OWN} " in deleted
+
+
 def test_where_no_pod_can_call_the_entries_alone_are_looked_at(cluster: Cluster, programs: Programs) -> None:
-    evidence = verify_workload.run(replace(PAYLOAD, job=None))
+    evidence = verify_workload.run(replace(PAYLOAD, target=None))
     assert evidence.entries and evidence.pods and not evidence.calls
-    assert created(programs) == []
+    assert scripts(programs) == {}
 
 
-@pytest.mark.parametrize(
-    ("entries", "problem"),
-    [
-        ([entry(ENTRY.entry, "192.0.2.7", "False")], r"machine product-1 is unhealthy: its probe fails \(HTTP 503\)"),
-        ([entry(ENTRY.entry, "192.0.2.7", None)], "machine product-1 has registered but reports no health"),
-        ([], r"machine product-1 did not register \(there is no WorkloadEntry product-192.0.2.7-pods\)"),
-        (
-            [entry("product-192.0.2.7-far", "192.0.2.7", "True", "far")],
-            "has registered as product-192.0.2.7-far in the network far instead of product-192.0.2.7-pods",
-        ),
-    ],
-)
+FAULTS: list[tuple[list[dict[str, Any]], str]] = [
+    ([entry(ENTRY.entry, "192.0.2.7", "False")], r"machine product-1 is unhealthy: its probe fails \(HTTP 503\)"),
+    ([entry(ENTRY.entry, "192.0.2.7", None)], "machine product-1 has registered but reports no health"),
+    ([], r"machine product-1 did not register \(there is no WorkloadEntry product-192.0.2.7-pods\)"),
+    (
+        [entry("product-192.0.2.7-far", "192.0.2.7", "True", "far")],
+        "has registered as product-192.0.2.7-far in the network far instead of product-192.0.2.7-pods",
+    ),
+]
+
+
+@pytest.mark.parametrize(("entries", "problem"), FAULTS)
 def test_a_machine_that_is_not_in_the_mesh_is_named_with_the_cause(cluster: Cluster, entries: list[dict[str, Any]], problem: str) -> None:
     cluster.entries = {item["metadata"]["name"]: item for item in entries}
+    cluster.outside = (0, result("10.244.0.9:8080", "refused"), "")
     cluster.write()
-    with pytest.raises(scripting.Failed, match=f"workload product: .*{problem}"):
+    with pytest.raises(scripting.Failed, match=f"workload product: .*{problem}.*; look at WorkloadEntry shop/"):
         verify_workload.run(PAYLOAD)
+
+
+def test_a_machine_that_is_unhealthy_takes_nobody_elses_proof_away(cluster: Cluster, programs: Programs) -> None:
+    other = Entry("product-2", "product-192.0.2.8-pods", "192.0.2.8:8080")
+    cluster.entries[other.entry] = entry(other.entry, "192.0.2.8", "False")
+    cluster.write()
+    evidence = verify_workload.run(replace(PAYLOAD, entries=(ENTRY, other), warn_only=True))
+    assert evidence.entries == (ENTRY,)
+    [failed] = [call for call in evidence.calls if call.verdict == "failed"]
+    assert (failed.machine, failed.endpoint, failed.object) == ("product-2", "192.0.2.8:8080", f"WorkloadEntry shop/{other.entry}")
+    assert failed.cause.startswith("machine product-2 is unhealthy")
+    assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080", "it is not called"
+
+
+def test_a_machine_whose_join_failed_is_named_and_fails_no_verification(cluster: Cluster) -> None:
+    evidence = verify_workload.run(replace(PAYLOAD, missing=("product-2",), closed=("far",)))
+    assert evidence.calls[-1].answers == 3
+    missing, closed, _ = evidence.calls
+    assert (missing.machine, missing.verdict, missing.object) == ("product-2", "failed", "resource product-2-join")
+    assert missing.cause == "machine product-2 is missing: its join failed in this update"
+    assert closed.cause == "nothing behind the gateway of the network far is called: it failed in this update"
 
 
 def test_an_entry_that_becomes_healthy_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,14 +241,31 @@ def test_an_entry_that_becomes_healthy_is_waited_for(cluster: Cluster, monkeypat
     assert verify_workload.run(PAYLOAD).entries == (ENTRY,)
 
 
-def test_machines_of_groups_are_counted_and_called_by_strangers_too(cluster: Cluster, programs: Programs) -> None:
+def test_machines_of_groups_are_counted_and_called(cluster: Cluster, programs: Programs) -> None:
     member = "product-192.0.2.9-pods"
     cluster.entries[member] = entry(member, "192.0.2.9", "True")
     cluster.entries["other-192.0.2.10-pods"] = entry("other-192.0.2.10-pods", "192.0.2.10", "True")
+    assert cluster.outside
+    cluster.outside = (0, cluster.outside[1] + result("192.0.2.9:8080", "refused"), "")
     cluster.write()
     evidence = verify_workload.run(replace(PAYLOAD, group_size=1))
     assert evidence.entries == (ENTRY, Entry("192.0.2.9", member, "192.0.2.9:8080"))
-    assert "10.244.0.9:8080 192.0.2.9:8080" in created(programs)[0]
+    assert target(programs)[8] == "192.0.2.7:8080,192.0.2.9:8080,10.244.0.9:8080"
+    assert target(programs)[12] == "product-1=192.0.2.7:8080,192.0.2.9=192.0.2.9:8080"
+
+
+def test_machines_of_other_networks_are_called_through_their_gateways_alone(cluster: Cluster, programs: Programs) -> None:
+    far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
+    closed = Entry("product-3", "product-192.0.2.8-closed", "192.0.2.8:8080")
+    cluster.entries |= {each.entry: entry(each.entry, "192.0.2.8", "True", each.entry.rpartition("-")[2]) for each in (far, closed)}
+    assert cluster.outside
+    cluster.outside = (0, cluster.outside[1] + result("172.31.0.1:15443", "refused"), "")
+    cluster.write()
+    verify_workload.run(replace(PAYLOAD, entries=(ENTRY, far, closed), gateways={"far": ("172.31.0.1:15443",)}))
+    columns = target(programs)
+    assert columns[8] == "192.0.2.7:8080,10.244.0.9:8080"
+    assert columns[10:12] == ["172.31.0.1:15443", "1"]
+    assert "172.31.0.1:15443" in scripts(programs)["pod-outside"]
 
 
 def test_a_group_that_is_too_small_is_named(cluster: Cluster) -> None:
@@ -178,71 +274,108 @@ def test_a_group_that_is_too_small_is_named(cluster: Cluster) -> None:
 
 
 def test_a_call_that_fails_is_told_in_its_own_words(cluster: Cluster) -> None:
-    cluster.inside = (1, "noise\nJob verify-product: product does not resolve\n")
+    cluster.inside = (1, "noise\n", f"noise\nJob verify-product: product does not resolve\n{TERMINATED}")
     cluster.write()
-    with pytest.raises(scripting.Failed, match=r"^workload product: Job verify-product: product does not resolve$"):
+    with pytest.raises(
+        scripting.Failed, match=r"^workload product: Job verify-product: product does not resolve; look at Service shop/product$"
+    ):
         verify_workload.run(PAYLOAD)
+
+
+def test_rows_of_a_run_that_fails_are_kept(cluster: Cluster) -> None:
+    failed = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": "no answer"}}) + "\n"
+    cluster.inside = (1, CALL + failed, f"Job verify-product: no answer\n{TERMINATED}")
+    cluster.write()
+    evidence = verify_workload.run(replace(PAYLOAD, warn_only=True))
+    assert [call.verdict for call in evidence.calls] == ["proved", "failed"], "and nothing twice"
 
 
 def test_a_pod_that_does_not_run_is_told_with_its_state(cluster: Cluster, programs: Programs) -> None:
-    cluster.inside = (None, "")
+    cluster.inside = None
     cluster.write()
-    with pytest.raises(scripting.Failed, match=r"did not run in 120 s: .*ImagePullBackOff"):
+    with pytest.raises(scripting.Failed, match=r"did not run in 300 s: .*ImagePullBackOff"):
         verify_workload.run(PAYLOAD)
-    assert sum("delete" in call.words for call in programs.calls("kubectl")) == 2
+    assert len(verbs(programs, "delete")) == 1
+
+
+@pytest.mark.parametrize(
+    "refusal", ['pods "pod-inside" is forbidden: User "ci" cannot create resource "pods/exec"', "error: unable to upgrade connection"]
+)
+def test_a_pod_in_which_nothing_runs_is_told_in_kubectls_words(cluster: Cluster, refusal: str) -> None:
+    cluster.inside = (1, "", f"{refusal}\n")
+    cluster.write()
+    with pytest.raises(scripting.Failed, match=re.escape(f"`kubectl exec` in pod pod-inside: {refusal}")):
+        verify_workload.run(PAYLOAD)
+
+
+def test_a_pod_without_a_sidecar_is_named(cluster: Cluster) -> None:
+    cluster.sidecar = False
+    cluster.write()
+    with pytest.raises(scripting.Failed, match="got no sidecar: does the namespace shop have the label istio-injection: disabled"):
+        verify_workload.run(PAYLOAD)
 
 
 def event(name: str, reason: str, message: str, kind: str = "Job") -> dict[str, Any]:
     return {"involvedObject": {"kind": kind, "name": name}, "type": "Warning", "reason": reason, "message": message}
 
 
-REFUSED = 'pods "inside-" is forbidden: violates PodSecurity "restricted:latest"'
+INSIDE = f"{SHARED}-inside"
+REFUSED = f'pods "{INSIDE}-" is forbidden: violates PodSecurity "restricted:latest"'
 
 
 @pytest.mark.parametrize(
     ("events", "problem"),
     [
-        ([event("inside", "FailedCreate", REFUSED)], 'FailedCreate: pods "inside-" is forbidden: violates PodSecurity "restricted:latest"'),
+        ([event(INSIDE, "FailedCreate", REFUSED)], f"FailedCreate: {REFUSED}"),
         (
-            [event("inside", "FailedCreate", "exceeded quota"), event("inside-x7v", "FailedScheduling", "0/1 nodes", "Pod")],
+            [event(INSIDE, "FailedCreate", "exceeded quota"), event(f"{INSIDE}-x7v", "FailedScheduling", "0/1 nodes", "Pod")],
             "FailedCreate: exceeded quota; FailedScheduling: 0/1 nodes",
         ),
-        ([event("inside2", "FailedCreate", "another Job's")], "the cluster reports no reason"),
+        ([event(f"{INSIDE}2", "FailedCreate", "another Job's")], "the cluster reports no reason"),
     ],
 )
 def test_a_job_without_pods_is_explained_by_its_events(
     cluster: Cluster, programs: Programs, events: list[dict[str, Any]], problem: str
 ) -> None:
-    cluster.inside = (None, "")
-    no_pods = ("job-name=inside", 0, json.dumps({"items": []}), "")
-    programs.add("kubectl", ("get events ", 0, json.dumps({"items": events}), ""), no_pods, *cluster.rules())
-    with pytest.raises(scripting.Failed, match=re.escape(f"the pod that calls it did not run in 120 s: {problem}") + "$"):
+    cluster.events = events
+    no_pods = ("-inside --namespace", 0, json.dumps({"items": []}), "")
+    programs.add("kubectl", no_pods, *cluster.rules())
+    with pytest.raises(scripting.Failed, match=re.escape(f"calls from inside the mesh did not run in 300 s: {problem}") + "; look at Job"):
+        verify_workload.run(PAYLOAD)
+
+
+def test_a_job_that_is_refused_is_told_in_kubectls_words(cluster: Cluster, programs: Programs) -> None:
+    cluster.called = ""
+    refused = (" create --filename", 1, "", "Error from server (Forbidden): jobs.batch is forbidden\n")
+    programs.add("kubectl", refused, *cluster.rules())
+    with pytest.raises(scripting.Failed, match=r"cannot create the Job that calls from outside the mesh: Error from server \(Forbidden\)"):
         verify_workload.run(PAYLOAD)
 
 
 def test_a_stranger_that_is_answered_is_a_failure_where_mutual_tls_is_strict(cluster: Cluster) -> None:
-    cluster.outside = (0, "outside\t192.0.2.7:8080\tanswered\noutside\t10.244.0.9:8080\trefused\n")
+    cluster.outside = (0, result("192.0.2.7:8080", "answered") + result("10.244.0.9:8080", "refused"), "")
     cluster.write()
     with pytest.raises(scripting.Failed, match=r"a caller outside the mesh was answered by 192.0.2.7:8080: is mutual TLS strict"):
         verify_workload.run(PAYLOAD)
-
-
-def test_elsewhere_it_is_only_evidence(cluster: Cluster) -> None:
-    cluster.outside = (0, "outside\t192.0.2.7:8080\tanswered\n")
-    cluster.write()
     assert verify_workload.run(replace(PAYLOAD, strict=False)).plaintext[0].result == "answered"
 
 
-def test_a_warning_keeps_what_was_shown(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-    cluster.inside = (1, "Job verify-product: no answer\n")
+def test_a_stranger_that_did_not_call_everything_shows_nothing(cluster: Cluster) -> None:
+    cluster.outside = (0, result("192.0.2.7:8080", "refused"), "")
     cluster.write()
-    evidence = verify_workload.run(replace(PAYLOAD, warn_only=True))
-    assert evidence.entries == (ENTRY,)
-    assert capsys.readouterr().err == "workload product: Job verify-product: no answer\n"
+    with pytest.raises(scripting.Failed, match="the caller outside the mesh did not call all endpoints"):
+        verify_workload.run(PAYLOAD)
+
+
+def test_a_workload_without_endpoints_is_not_verified(cluster: Cluster) -> None:
+    cluster.pods = []
+    cluster.write()
+    with pytest.raises(scripting.Failed, match="it has no endpoint: neither a pod is ready nor a machine healthy"):
+        verify_workload.run(replace(PAYLOAD, entries=()))
 
 
 def test_an_api_server_that_does_not_answer_is_named(cluster: Cluster) -> None:
     cluster.answers = False
     cluster.write()
-    with pytest.raises(scripting.Failed, match=r"^workload product: the API server does not answer$"):
+    with pytest.raises(scripting.Failed, match=r"^workload product: the API server does not answer; look at Namespace shop$"):
         verify_workload.run(PAYLOAD)

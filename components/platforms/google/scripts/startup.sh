@@ -1,8 +1,10 @@
 # The start of a machine of an instance group. It runs the stack's startup script, and sets what the
 # join that follows this text needs: MACHINE, ADDRESS, LOCALITY and TOKEN. The machine mints the
 # token with its own Google identity. Nothing here is secret, and no token is on a command line.
+# A join that fails is tried again: IAM, the gateway or a mirror may not be there yet, and Google's
+# unit runs this text once a boot.
 # Variables: API_SERVER (URL), NAMESPACE, SERVICE_ACCOUNT, SETUP_BASE64 ("" for none), ROTATION;
-# METADATA (URL) of tests.
+# METADATA (URL) of tests. ATTEMPT is set where this text runs itself.
 : "${METADATA:=http://metadata.google.internal/computeMetadata/v1}"
 
 metadata() { # path
@@ -10,33 +12,54 @@ metadata() { # path
     --max-time 10 --header 'Metadata-Flavor: Google' "$METADATA/instance/$1"
 }
 
+# Runs the text of a file until it succeeds. Its pauses become longer.
+try_until_joined() { # file
+  local pause=10
+  until ATTEMPT=1 bash "$1"; do
+    echo "the machine has not joined: it tries again in $pause s" >&2
+    sleep $pause
+    pause=$((pause < 40 ? pause + 10 : 40))
+  done
+}
+
 run_setup() {
-  local setup
+  local setup status
   [ -n "$SETUP_BASE64" ] || return 0
   setup=$(mktemp -p "${TMPDIR:-/var/lib}") # hardened images run nothing that is in /tmp
   printf %s "$SETUP_BASE64" | base64 -d >"$setup"
   chmod 0700 "$setup"
-  "$setup" </dev/null ||
-    echo "the stack's startup script failed with status $?; the machine joins," \
+  for _ in 1 2 3; do
+    status=0
+    "$setup" </dev/null || status=$?
+    [ $status != 0 ] || break
+    sleep 10
+  done
+  [ $status = 0 ] ||
+    echo "the stack's startup script failed with status $status; the machine joins," \
       "and its probe decides whether it gets requests" >&2
   rm -f "$setup"
 }
 
 # Prints a token of the workload's service account, good for an hour.
 mint_token() {
-  local access answer request token
+  local access answer request status token
   access=$(metadata service-accounts/default/token | json_field access_token)
   [ -n "$access" ] ||
     fail "the metadata server gives no access token: does the machine have its service account?"
   request='{"apiVersion":"authentication.k8s.io/v1","kind":"TokenRequest"'
   request+=',"spec":{"audiences":["istio-ca"],"expirationSeconds":3600}}'
   answer=$(printf 'header = "Authorization: Bearer %s"\n' "$access" |
-    as_proxy curl --disable --noproxy '*' --config - --silent --show-error --fail-with-body \
+    as_proxy curl --disable --noproxy '*' --config - --silent --show-error \
+      --write-out '\n%{http_code}' \
       --max-time 20 --retry 5 --retry-connrefused --header 'Content-Type: application/json' \
       --data "$request" \
       "$API_SERVER/api/v1/namespaces/$NAMESPACE/serviceaccounts/$SERVICE_ACCOUNT/token" 2>&1) ||
-    fail "the API server gives no token for the service account $NAMESPACE/$SERVICE_ACCOUNT:" \
-      "$(printf %s "$answer" | tr -d '\n' | cut -c 1-300)"
+    true # the status says it
+  status=${answer##*$'\n'}
+  answer=${answer%$'\n'*}
+  [[ $status == 2* ]] ||
+    fail "the API server gives no token for the service account $NAMESPACE/$SERVICE_ACCOUNT" \
+      "(HTTP status $status): $(printf %s "$answer" | tr -d '\n' | cut -c 1-300)"
   token=$(printf %s "$answer" | json_field token)
   [ -n "$token" ] || fail "the API server's answer has no token"
   printf %s "$token"
@@ -59,4 +82,10 @@ prepare() {
   TOKEN=$(mint_token) || exit
 }
 
-if ! (return 0 2>/dev/null); then prepare </dev/null; fi
+if ! (return 0 2>/dev/null); then
+  if [ -z "${ATTEMPT:-}" ]; then
+    try_until_joined "$0"
+    exit
+  fi
+  prepare </dev/null
+fi

@@ -15,6 +15,13 @@ SIZES = (1, 10, 100, 300)
 FLEETS = (100, 300, 1000)
 
 
+def positive(text: str) -> int:
+    """Return a number of at least 1. Raises ArgumentTypeError for other texts."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser; `parse_args` gives `command`, `needs_lab` and that command's options."""
     top = argparse.ArgumentParser(
@@ -29,8 +36,10 @@ def parser() -> argparse.ArgumentParser:
         "lab", help="times of the lab, of a join beside Istio's manual way, and of many machines (about ten minutes)", epilog=EPILOG
     )
     lab.set_defaults(needs_lab=True)
-    lab.add_argument("--machines", type=int, default=10, help="how many machines join at once (default: %(default)s)")
-    lab.add_argument("--rounds", type=int, default=3, help="how often each way of joining is run; medians count (default: %(default)s)")
+    lab.add_argument("--machines", type=positive, default=10, help="how many machines join at once (default: %(default)s)")
+    lab.add_argument(
+        "--rounds", type=positive, default=3, help="how often each way of joining is run; medians count (default: %(default)s)"
+    )
     preview = commands.add_parser("preview", help=f"time and memory of a preview against {', '.join(map(str, SIZES))} machines")
     preview.add_argument("--stack", default="lab", help="whose first machine is multiplied (default: %(default)s)")
     fleet = commands.add_parser(
@@ -38,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     fleet.set_defaults(needs_lab=True)
     fleet.add_argument(
-        "--machines", type=int, nargs="+", default=list(FLEETS), help="numbers of machines, one after the other (default: %(default)s)"
+        "--machines", type=positive, nargs="+", default=list(FLEETS), help="numbers of machines, one after the other (default: %(default)s)"
     )
     for command in (lab, preview, fleet):
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -6,18 +6,18 @@ import asyncio
 import json
 import re
 import resource
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
+import grpc
+
+from components import config
 from components.names import DEFAULT_DOMAIN, ISTIO_NAMESPACE, XDS_PORT, spiffe_id
 from tools.lab import up
-from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.steps import Display, Step, StepError, Steps, display
 
 from .figures import Figure
@@ -29,7 +29,6 @@ NAMESPACE = GROUP = ACCOUNT = "machines"
 NETWORK = "pods"
 """The lab's network."""
 FIRST_ADDRESS = IPv4Address("10.99.0.1")
-DOMAIN = DEFAULT_DOMAIN
 LIMIT_S = 300
 """Seconds for everything that istiod has to do for all machines."""
 
@@ -69,23 +68,21 @@ def run(sizes: Sequence[int], as_json: bool) -> list[Figure]:
     steps = Steps("bench", count, Display(sys.stderr) if as_json else display(), retry_command="./scripts/bench fleet")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit[1], limit[1]))
-    stack.lab("down")
-    try:
-        with checkout_lock(), shared_lock():
-            up.prepare(steps)
+    with stack.temporary(steps):
         stack.configure(lambda config: None)
         with steps.step("lab up"):
             stack.lab("up")
         stack.prepare()
         return [figure for size in sizes for figure in _measured(steps, stack, size)]
-    finally:
-        stack.lab("down")
-        stack.file.unlink(missing_ok=True)
 
 
-def _measured(steps: Steps, stack: LabStack, size: int) -> Iterator[Figure]:
+def _measured(steps: Steps, stack: LabStack, size: int) -> list[Figure]:
     with steps.step(f"{size} machines") as step:
-        yield from asyncio.run(_Measurement(stack, size, step).figures())
+        try:
+            return asyncio.run(_Measurement(stack, size, step).figures())
+        except grpc.aio.AioRpcError as error:
+            problem = f"istiod refused a simulated machine: {error.code().name}: {error.details()}"
+            raise StepError(problem, show_log=False) from None
 
 
 @dataclass
@@ -98,15 +95,12 @@ class _Entries:
     @contextmanager
     def following(self, stack: LabStack) -> Iterator[_Entries]:
         text = '{.type} {.object.metadata.name} {.object.status.conditions[?(@.type=="Healthy")].status}{"\\n"}'
-        words = ["--namespace", NAMESPACE, "get", "workloadentries", "--watch", "--output-watch-events", "--output", f"jsonpath={text}"]
-        with subprocess.Popen(["kubectl", *words], env=stack.environment, stdout=subprocess.PIPE, text=True) as process:
-            threading.Thread(target=self._read, args=(process.stdout or (),), daemon=True).start()
-            try:
-                yield self
-            finally:
-                process.terminate()
+        words = ("--namespace", NAMESPACE, "--output-watch-events", "--output", f"jsonpath={text}")
+        with stack.watching(self.read, *words):
+            yield self
 
-    def _read(self, lines: Iterable[str]) -> None:
+    def read(self, lines: Iterable[str]) -> None:
+        """Take in what kubectl prints: event, name and status, a line for each change."""
         for line in lines:
             event, name, *status = line.split()
             if event == "DELETED":
@@ -134,23 +128,24 @@ class _Measurement:
     stack: LabStack
     size: int
     step: Step
+    proxies: Sequence[SimulatedProxy] = ()
 
     async def figures(self) -> list[Figure]:
         self._prepare()
         control_plane = self._control_plane()
-        proxies = [self._proxy(number) for number in range(self.size)]
+        self.proxies = proxies = [self._proxy(number) for number in range(self.size)]
         self.step.note("certificates")
         begin = time.monotonic()
         signed = await certificates(control_plane, self.size)
         certificates_s = time.monotonic() - begin
         with _Entries().following(self.stack) as entries:
-            await asyncio.sleep(1)  # the watch begins
+            await asyncio.sleep(1)  # kubectl's own start is not measured
             before = self._usage()
             async with _connected(proxies, control_plane, signed) as begin:
                 self.step.note("registration")
                 registered_s = await self._wait("registered", lambda: len(entries.present) == self.size, begin)
                 healthy_s = await self._wait("Healthy", lambda: len(entries.healthy) == self.size, begin)
-                after, refused = self._usage(), sum(each.ended for each in proxies)
+                after, streams_ended = self._usage(), sum(each.ended for each in proxies)
                 self.step.note("a new Service")
                 pushed_s = await self._push(proxies)
                 self.step.note("the end of all connections")
@@ -165,7 +160,7 @@ class _Measurement:
         figures = [Figure(what=f"{self.size} machines: {what}", value=value) for what, value in names.items()]
         cpu = Figure(what=f"{self.size} machines: istiod's CPU until all were Healthy", value=after.cpu_s - before.cpu_s)
         memory = Figure(what=f"{self.size} machines: istiod's memory then", value=round(after.memory_mb), unit="MB")
-        ended = Figure(what=f"{self.size} machines: connections that istiod refused until then", value=refused, unit="")
+        ended = Figure(what=f"{self.size} machines: streams that ended until then", value=streams_ended, unit="")
         return [*figures, cpu, memory, ended]
 
     def _prepare(self) -> None:
@@ -180,7 +175,7 @@ class _Measurement:
             name=f"istiod.{ISTIO_NAMESPACE}.svc",
             root_certificate=json.loads(root)["data"]["root-cert.pem"],
             token=token.strip(),
-            identity=spiffe_id(DOMAIN, NAMESPACE, ACCOUNT),
+            identity=spiffe_id(DEFAULT_DOMAIN, NAMESPACE, ACCOUNT),
         )
 
     def _proxy(self, number: int) -> SimulatedProxy:
@@ -193,19 +188,19 @@ class _Measurement:
             "AUTO_REGISTER_GROUP": GROUP,
             "NETWORK": NETWORK,
             "CLUSTER_ID": "Kubernetes",
-            "MESH_ID": DOMAIN,
-            "ISTIO_VERSION": "1.31.0",
+            "MESH_ID": DEFAULT_DOMAIN,
+            "ISTIO_VERSION": config.load_file(self.stack.stack).mesh.version,
             "DNS_CAPTURE": "true",
             "INSTANCE_IPS": address,
             "LABELS": {"app": GROUP},
             "PROXY_CONFIG": {"readinessProbe": {"httpGet": {"port": 8080}}},
         }
-        return SimulatedProxy(f"machine-{number}", address, NAMESPACE, DOMAIN, metadata)
+        return SimulatedProxy(f"machine-{number}", address, NAMESPACE, DEFAULT_DOMAIN, metadata)
 
     async def _push(self, proxies: Sequence[SimulatedProxy]) -> float:
         """Return the seconds from the creation of a Service to its cluster in the last proxy."""
         name = f"new-{self.size}"
-        cluster = f"outbound|80||{name}.{NAMESPACE}.svc.{DOMAIN}"
+        cluster = f"outbound|80||{name}.{NAMESPACE}.svc.{DEFAULT_DOMAIN}"
         words = ["--namespace", NAMESPACE, "create", "service", "clusterip", name, "--tcp", "80:8080"]
         begin = time.monotonic()
         await asyncio.to_thread(self.stack.run, "kubectl", *words)
@@ -220,7 +215,8 @@ class _Measurement:
         """
         while not holds():
             if time.monotonic() - begin > LIMIT_S:
-                raise StepError(f"{self.size} machines were not {what} within {LIMIT_S} s", show_log=False)
+                last = next((f": a stream ended by {each.problem}" for each in self.proxies if each.problem), "")
+                raise StepError(f"{self.size} machines were not {what} within {LIMIT_S} s{last}", show_log=False)
             await asyncio.sleep(0.02)
         return time.monotonic() - begin
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ from typing import Any
 from components.names import stack_resource_name
 from components.platforms.docker.names import CLUSTER, docker_name
 from tools import ROOT
-from tools.lab import paths, stacks
+from tools.lab import paths, stacks, up
+from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.stacks import Config
-from tools.lab.steps import StepError
+from tools.lab.steps import StepError, Steps
 
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]
 """Part of stacks' names: stacks of other checkouts can be up meanwhile."""
@@ -46,6 +49,35 @@ class LabStack:
             change(config)
 
         stacks.write_stack_file(ROOT / "stacks", self.scenario, self.stack, complete)
+
+    @contextmanager
+    def temporary(self, steps: Steps) -> Iterator[None]:
+        """Get what the stack needs, and remove the stack after the block, as what was left of it before.
+
+        steps: count `up.PREPARATIONS` for this. Raises StepFailedError.
+        """
+        self.lab("down")
+        try:
+            with checkout_lock(), shared_lock():
+                up.prepare(steps)
+            yield
+        finally:
+            self.lab("down")
+            self.file.unlink(missing_ok=True)
+
+    @contextmanager
+    def watching(self, read: Callable[[Iterable[str]], None], *words: str) -> Iterator[None]:
+        """Watch WorkloadEntries by kubectl during the block.
+
+        read: takes kubectl's lines, in a thread of its own. words: of `kubectl get`, besides.
+        """
+        command = ["kubectl", "get", "workloadentries", "--watch", *words]
+        with subprocess.Popen(command, env=self.environment, stdout=subprocess.PIPE, text=True) as process:
+            threading.Thread(target=read, args=(process.stdout or (),), daemon=True).start()
+            try:
+                yield
+            finally:
+                process.terminate()
 
     def prepare(self) -> None:
         """Take the lab's environment, and kubectl's access to the cluster from kind."""

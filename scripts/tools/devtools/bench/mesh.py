@@ -9,9 +9,7 @@ from __future__ import annotations
 import copy
 import shlex
 import statistics
-import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +22,6 @@ from typing import Any
 from components.machines.bundle import CERTIFICATES, UNIT
 from components.names import JOIN, part_name
 from tools.lab import paths, pulumi_cli, up
-from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.offline import packages
 from tools.lab.process import Command
 from tools.lab.steps import Display, Step, StepError, Steps, display
@@ -39,6 +36,8 @@ FIRST, OTHER = "product", "billing"
 """The two workloads; each has a machine from the start."""
 PER_MACHINE, SSH_CONNECTIONS = 6, 3
 """docs/design.md: resources and SSH connections a machine."""
+PROOF_S = 4.0
+"""Seconds that the proof of one machine more may take after its join."""
 TO_AGENT_ALONE, TO_ONE = 1.5, 2.5
 """How much longer than the agent's own start a join may take, and an update that adds many machines than one that adds one."""
 
@@ -87,13 +86,8 @@ class Watch:
     @contextmanager
     def following(self, mesh: Mesh) -> Iterator[Watch]:
         text = '{.metadata.name} {.metadata.uid} {.status.conditions[?(@.type=="Healthy")].status}{"\\n"}'
-        command = ["kubectl", "--namespace", "shop", "get", "workloadentries", "--watch", "--output", f"jsonpath={text}"]
-        with subprocess.Popen(command, env=mesh.environment, stdout=subprocess.PIPE, text=True) as process:
-            threading.Thread(target=self.read, args=(process.stdout or (),), daemon=True).start()
-            try:
-                yield self
-            finally:
-                process.terminate()
+        with mesh.watching(self.read, "--namespace", "shop", "--output", f"jsonpath={text}"):
+            yield self
 
     def read(self, lines: Iterable[str]) -> None:
         """Take in what kubectl prints: name, uid and status, a line for each change."""
@@ -118,14 +112,8 @@ def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
     """Measure everything, in a stack that is made for it and removed again. Raises StepFailedError."""
     mesh = Mesh()
     steps = Steps("bench", up.PREPARATIONS + 6 + rounds, Display(sys.stderr) if as_json else display(), retry_command="./scripts/bench lab")
-    mesh.lab("down")
-    try:
-        with checkout_lock(), shared_lock():
-            up.prepare(steps)
+    with mesh.temporary(steps):
         return list(_figures(mesh, steps, machines, rounds))
-    finally:
-        mesh.lab("down")
-        mesh.file.unlink(missing_ok=True)
 
 
 def _figures(mesh: Mesh, steps: Steps, machines: int, rounds: int) -> Iterator[Figure]:
@@ -152,10 +140,14 @@ def _figures(mesh: Mesh, steps: Steps, machines: int, rounds: int) -> Iterator[F
     yield Figure(what=what, value=middle["ours, package"], against="Istio's manual way", base=middle["manual, package"])
     yield Figure(what="the whole `pulumi up` of that join", value=middle["pulumi up"])
     with steps.step("one machine is added") as step:
-        one = _added(step, mesh, 1)
+        added = _added(step, mesh, 1)
+        one = added.whole_s
+    what = "of that, from the end of the join to the end: the proof"
+    yield Figure(what=what, value=added.proof_s, against="`pulumi up` of one machine", base=one)
+    yield Figure(what="the proof of one machine more, in seconds", value=added.proof_s, most=PROOF_S)
     yield from _budget(mesh)
     with steps.step(f"{machines} machines are added") as step:
-        many = _added(step, mesh, machines)
+        many = _added(step, mesh, machines).whole_s
     yield Figure(what=f"pulumi up that makes and adds {machines} machines", value=many, against="one machine", base=one, most=TO_ONE)
     names = mesh.added()[-machines:]
     with steps.step(f"{machines} machines join at once") as step, Watch().following(mesh) as watch:
@@ -183,10 +175,10 @@ def _round(step: Step, mesh: Mesh, watch: Watch) -> Iterator[tuple[str, float]]:
         _reset(mesh, name, purge)
         _gone(mesh, [entry])
         mesh.rotate([name])
-        update, joined = _up(step, watch, mesh, [name])
-        yield f"ours{label}", joined
+        update = _up(step, watch, mesh, [name])
+        yield f"ours{label}", update.joins_s
         if not purge:
-            yield "pulumi up", update
+            yield "pulumi up", update.whole_s
     yield "agent alone", _agent_alone(step, mesh, watch, [name])
 
 
@@ -222,13 +214,29 @@ def _gone(mesh: Mesh, entries: Sequence[str]) -> None:
     time.sleep(2)  # what the end of a connection leaves istiod and the proxies to do is not part of a join
 
 
-def _up(step: Step, watch: Watch, mesh: Mesh, machines: Sequence[str]) -> tuple[float, float]:
-    """Seconds of a `pulumi up`, and of the joins of `machines` in it: from the first join to the last Healthy entry."""
+@dataclass(frozen=True)
+class Update:
+    """Seconds of a `pulumi up` in which machines join.
+
+    whole_s: of all of it. joins_s: from the first join to the last Healthy entry. proof_s: from the end of the last join to the end.
+    """
+
+    whole_s: float
+    joins_s: float
+    proof_s: float
+
+
+def _up(step: Step, watch: Watch, mesh: Mesh, machines: Sequence[str]) -> Update:
+    """Run `pulumi up`, in which `machines` join."""
     joins: list[float] = []
+    ends: list[float] = []
 
     def progress(line: str) -> str | None:
-        if any(f" {part_name(name, JOIN)} " in line for name in machines) and (" creating " in line or " updating " in line):
-            joins.append(time.time())
+        if any(f" {part_name(name, JOIN)} " in line for name in machines):
+            if " creating " in line or " updating " in line:
+                joins.append(time.time())
+            elif " created " in line or " updated " in line:
+                ends.append(time.time())
         return shown(line)
 
     shown = pulumi_cli.Resources(step)
@@ -236,14 +244,15 @@ def _up(step: Step, watch: Watch, mesh: Mesh, machines: Sequence[str]) -> tuple[
     pulumi_cli.call(step, "up", "--yes", "--skip-preview", "--stack", mesh.stack, *QUIET, progress=progress)
     duration = time.time() - started
     mesh.forget()
-    return duration, watch.wait([mesh.entry(name) for name in machines], started) - joins[0]
+    healthy_at = watch.wait([mesh.entry(name) for name in machines], started)
+    return Update(duration, healthy_at - joins[0], started + duration - max(ends, default=started))
 
 
-def _added(step: Step, mesh: Mesh, count: int) -> float:
+def _added(step: Step, mesh: Mesh, count: int) -> Update:
     before = mesh.added()
     mesh.grow(count)
     with Watch().following(mesh) as watch:
-        return _up(step, watch, mesh, mesh.added()[len(before) :])[0]
+        return _up(step, watch, mesh, mesh.added()[len(before) :])
 
 
 def _joined(step: Step, mesh: Mesh, watch: Watch, machines: Sequence[str]) -> float:
@@ -253,7 +262,7 @@ def _joined(step: Step, mesh: Mesh, watch: Watch, machines: Sequence[str]) -> fl
         list(pool.map(lambda name: _reset(mesh, name, ""), machines))
     _gone(mesh, [mesh.entry(name) for name in machines])
     mesh.rotate(machines)
-    return _up(step, watch, mesh, machines)[1]
+    return _up(step, watch, mesh, machines).joins_s
 
 
 def _budget(mesh: Mesh) -> Iterator[Figure]:

@@ -9,10 +9,9 @@ is istiod, the API server and the gateway. What a proxy sends is what pilot-agen
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,7 +84,7 @@ class ControlPlane:
     name: str
     root_certificate: str
     token: str = field(repr=False)
-    identity: str = ""
+    identity: str
     cluster_id: str = "Kubernetes"
 
 
@@ -98,11 +97,12 @@ class Certificate:
 
 
 async def certificates(control_plane: ControlPlane, count: int) -> list[Certificate]:
-    """Return as many certificates of istiod, each for a signing request of its own.
+    """Return as many certificates of istiod, each from a call of its own.
 
-    They share a private key: what it costs to generate keys is not istiod's matter.
+    They share a private key and its signing request: what it costs to generate keys is no cost of
+    istiod's.
 
-    Raises grpc.RpcError where istiod refuses.
+    Raises grpc.aio.AioRpcError where istiod refuses.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(control_plane.identity)])
@@ -133,7 +133,7 @@ class SimulatedProxy:
     name, address: of the machine. namespace: of its workload.
     metadata: of its node, as pilot-agent sends it.
     pushed: when a cluster of a name was first pushed to it, by `time.monotonic`.
-    ended: how many of its connections ended, because istiod refused them or otherwise.
+    ended: how many of its streams ended, and were connected again. problem: why the last one did.
     """
 
     name: str
@@ -143,35 +143,39 @@ class SimulatedProxy:
     metadata: Mapping[str, Any]
     pushed: dict[str, float] = field(default_factory=dict)
     ended: int = 0
-    _queue: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
+    problem: str = ""
 
     async def run(self, control_plane: ControlPlane, certificate: Certificate) -> None:
         """Stay connected until this task is cancelled.
 
-        istiod refuses streams beyond its rate (`PILOT_MAX_REQUESTS_PER_SECOND`). A connection that
-        ends is made again, with the pauses of Envoy: at random, up to a limit that doubles
-        (envoyproxy/envoy: source/extensions/config_subscription/grpc, retry of streams).
+        istiod refuses streams beyond its rate (`PILOT_MAX_REQUESTS_PER_SECOND`), and a gateway
+        that restarts ends them. These are connected again, with the pauses of Envoy: at random, up
+        to a limit that doubles (envoyproxy/envoy: source/extensions/config_subscription/grpc).
+        A refusal that lasts is for whoever waits for the machine: `problem` is the last one.
         """
         limit_s = _FIRST_PAUSE_S
         while True:
-            with contextlib.suppress(grpc.RpcError):
+            try:
                 await self._connect(control_plane, certificate)
+            except grpc.aio.AioRpcError as error:
+                self.problem = f"{error.code().name}: {error.details()}"
             self.ended += 1
             await asyncio.sleep(random.uniform(0, limit_s))
             limit_s = min(2 * limit_s, _LAST_PAUSE_S)
 
     async def _connect(self, control_plane: ControlPlane, certificate: Certificate) -> None:
-        self._queue = asyncio.Queue()
         async with _channel(control_plane, certificate) as channel:
             stream = channel.stream_stream(
                 _STREAM,
                 request_serializer=lambda message: message.SerializeToString(),
                 response_deserializer=_MESSAGES["Response"].FromString,
-            )(self._requests(), wait_for_ready=True)
-            async for response in stream:
-                self._take(response)
+            )(wait_for_ready=True)
+            await _send(stream, self._subscriptions())
+            while (response := await stream.read()) is not grpc.aio.EOF:
+                await _send(stream, self._answers(response))
 
-    async def _requests(self) -> AsyncIterator[Any]:
+    def _subscriptions(self) -> Iterator[Any]:
+        """Yield what a proxy sends first."""
         metadata = struct_pb2.Struct()
         metadata.update(dict(self.metadata))
         node_id = f"sidecar~{self.address}~{self.name}.{self.namespace}~{self.namespace}.svc.{self.domain}"
@@ -179,19 +183,28 @@ class SimulatedProxy:
         yield _MESSAGES["Request"](node=node, type_url=CLUSTERS)
         for kind in (LISTENERS, NAMES, HEALTH):
             yield _MESSAGES["Request"](type_url=kind)
-        while True:
-            yield await self._queue.get()
 
-    def _take(self, response: Any) -> None:
-        """Acknowledge a response, and subscribe to the endpoints of new clusters."""
-        self._queue.put_nowait(_MESSAGES["Request"](type_url=response.type_url, nonce=response.nonce))
+    def _answers(self, response: Any) -> Iterator[Any]:
+        """Yield the acknowledgement of a response, and the subscription to endpoints of new clusters."""
+        yield _MESSAGES["Request"](type_url=response.type_url, nonce=response.nonce)
         if response.type_url != CLUSTERS:
             return
         at = time.monotonic()
         names = [each.name for each in response.resources]
         self.pushed = dict.fromkeys(names, at) | self.pushed
         if subscribe := [name for name in names if name.startswith("outbound|")]:
-            self._queue.put_nowait(_MESSAGES["Request"](type_url=ENDPOINTS, subscribe=subscribe))
+            yield _MESSAGES["Request"](type_url=ENDPOINTS, subscribe=subscribe)
+
+
+async def _send(stream: Any, requests: Iterable[Any]) -> None:
+    """Write requests to a stream.
+
+    A generator of requests would be a task of gRPC's, which outlives its stream and then prints.
+    """
+    for request in requests:
+        if stream.done():  # reading gives the reason
+            return
+        await stream.write(request)
 
 
 def _channel(control_plane: ControlPlane, certificate: Certificate | None = None) -> grpc.aio.Channel:

@@ -1,8 +1,9 @@
 """The cache of everything that is expensive to make: programs, charts, images.
 
-An entry is a directory, keyed by name, version and the digest of all inputs (flags, file contents). It is made in a temporary directory
-and renamed into place when complete, under a lock, so that a half-written entry is never used and two runs make it once. The marker
-inside lists the files and their sizes; an entry that does not match its marker counts as absent and is built again.
+An entry is a directory, keyed by name, version and the digest of all inputs (flags, file contents).
+It is made in a temporary directory and renamed into place when complete, under a lock, so that a
+half-written entry is never used and two runs make it once. The marker inside lists the files and
+their sizes; an entry that does not match its marker counts as absent and is built again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from .. import paths
 
 MARKER = ".complete.json"
 ENGINE_DATA, ENGINE_LOG, RUNC_WRAPPER = "docker", "dockerd.log", "runc-without-missing-capabilities"
-"""The lab's own container engine: its data root, its log, and the program that starts containers."""
+"""The lab's own container engine: its data root, its log, and the program that starts
+containers.
+"""
 _PARTS = (paths.LOCKS, paths.UNFINISHED, ENGINE_DATA, ENGINE_LOG, RUNC_WRAPPER)
 """What is in the cache beside its entries."""
 
@@ -105,7 +108,9 @@ def ensure(key: Key, make: Callable[[Path], object], waiting: Callable[[str], ob
 
 @contextmanager
 def locked(key: Key, waiting: Callable[[str], object] = lambda text: None) -> Iterator[None]:
-    """Hold the lock of an entry. The lock goes with the process, so a killed run leaves none behind."""
+    """Hold the lock of an entry. The lock goes with the process, so a killed run leaves none
+    behind.
+    """
     file = paths.cache() / paths.LOCKS / f"{key.name}-{key.version}-{key.inputs}".replace("/", "_")
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:

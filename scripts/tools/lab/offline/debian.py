@@ -31,7 +31,9 @@ PROVIDES = {
     "xz-utils": "xz",
     "zsh": "zsh",
 }
-"""The program that each package is wanted for: where the machine has it from elsewhere, the package is not needed."""
+"""The program that each package is wanted for: where the machine has it from elsewhere, the
+package is not needed.
+"""
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 POLICY_TEXT = "#!/bin/sh\n# Written by istio-vm-mesh while it installs packages, so that their services are not started.\nexit 101\n"
@@ -39,7 +41,9 @@ _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", 
 
 
 def missing(packages: Sequence[str]) -> list[str]:
-    """Those of the packages that this machine has neither as a package nor as the program that they are wanted for."""
+    """Those of the packages that this machine has neither as a package nor as the program that
+    they are wanted for.
+    """
     return [package for package in packages if not _installed(package)]
 
 
@@ -53,7 +57,8 @@ def _installed(package: str) -> bool:
 
 
 def ensure(step: Step, packages: Sequence[str]) -> None:
-    """Install what is missing of the packages, without recommendations and without starting their services.
+    """Install what is missing of the packages, without recommendations and without starting their
+    services.
 
     Raises StepError, naming the packages, where this user or this machine cannot install them.
     """
@@ -76,7 +81,8 @@ def ensure(step: Step, packages: Sequence[str]) -> None:
             step.run(
                 Command(["dpkg", "--configure", "--pending"], env=environment), hint="see to it that `dpkg --configure --pending` works"
             )
-            # The lists are absent in a fresh image, or too old: then the files that they name are gone.
+            # The lists are absent in a fresh image, or too old: then the files that they name are
+            # gone.
             step.run(Command(["apt-get", "update"], env=environment), progress=_progress, hint="see to it that `apt-get update` works")
             step.run(install, progress=_progress, hint=f"see to it that `apt-get install {names}` works")
     if still := missing(wanted):
@@ -89,7 +95,9 @@ def _progress(line: str) -> str | None:
 
 @contextmanager
 def _services_stay_off() -> Iterator[None]:
-    """A policy for invoke-rc.d that forbids starting services, unless this machine has one of its own."""
+    """A policy for invoke-rc.d that forbids starting services, unless this machine has one of
+    its own.
+    """
     if POLICY.exists():
         yield
         return

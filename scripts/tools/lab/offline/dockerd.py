@@ -1,7 +1,9 @@
-"""The lab's own container engine: Debian's dockerd, started by the lab and for the lab where no other engine answers.
+"""The lab's own container engine: Debian's dockerd, started by the lab and for the lab where no
+other engine answers.
 
-It keeps its images in the cache directory and everything else under /run/istio-vm-mesh. It is no child of the command that started it,
-so it stays from one `lab up` to the next; `stop` ends it and removes what dockerd leaves on a machine.
+It keeps its images in the cache directory and everything else under /run/istio-vm-mesh. It is no
+child of the command that started it, so it stays from one `lab up` to the next; `stop` ends it and
+removes what dockerd leaves on a machine.
 """
 
 from __future__ import annotations
@@ -23,13 +25,16 @@ CONFIGURATION = RUN / "daemon.json"
 BEFORE = RUN / "before.json"
 """What `stop` restores."""
 CGROUP = "istio-vm-mesh"
-"""Every container of the lab's own engine lives in this control group, so nothing can hide from `stop`."""
+"""Every container of the lab's own engine lives in this control group, so nothing can hide from
+`stop`.
+"""
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 60.0
 
 
 def ensure(step: Step) -> Engine:
-    """A Docker engine that answers; the lab's own is started if there is no other. Running it again changes nothing.
+    """A Docker engine that answers; the lab's own is started if there is no other. Running it again
+    changes nothing.
 
     Raises StepError where there is none and none can be started.
     """
@@ -91,7 +96,8 @@ def _configuration(wrapper: Path | None) -> dict[str, object]:
         "pidfile": str(RUN / "docker.pid"),
         "containerd-namespace": "istio-vm-mesh",
         "containerd-plugins-namespace": "istio-vm-mesh-plugins",
-        # The driver that the machine itself uses does not matter to containers, and systemd's would not take CGROUP.
+        # The driver that the machine itself uses does not matter to containers, and systemd's would
+        # not take CGROUP.
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "cgroup-parent": f"/{CGROUP}",
         "log-opts": {"max-size": "10m", "max-file": "2"},
@@ -103,7 +109,8 @@ def _configuration(wrapper: Path | None) -> dict[str, object]:
 
 
 def stop(step: Step | None = None) -> bool:
-    """End the lab's own engine and what it left on the machine; images stay in the cache. Does nothing to any other engine.
+    """End the lab's own engine and what it left on the machine; images stay in the cache. Does
+    nothing to any other engine.
 
     Returns False, and leaves it, while containers run in it: another checkout's lab may use it.
     """
@@ -120,7 +127,9 @@ def stop(step: Step | None = None) -> bool:
 
 
 def _end_daemon() -> None:
-    """End the lab's dockerd, if there is one: politely, then for good. Then what a killed dockerd leaves running."""
+    """End the lab's dockerd, if there is one: politely, then for good. Then what a killed
+    dockerd leaves running.
+    """
     for program in ("dockerd", "containerd", "containerd-shim-runc-v2"):
         _end(host_cleanup.processes(program, f"{RUN}/"), polite=program != "containerd-shim-runc-v2")
     host_cleanup.kill_group(CGROUP)

@@ -29,7 +29,9 @@ _ISTIO = {
 
 @dataclass(frozen=True)
 class Family:
-    """Programs that are built from one go.mod: the main module with its version, and the variables set by the linker."""
+    """Programs that are built from one go.mod: the main module with its version, and the
+    variables set by the linker.
+    """
 
     name: str
     module: str
@@ -42,7 +44,9 @@ class Family:
 
     @property
     def flags(self) -> list[str]:
-        """Static programs without paths of this machine in them, so that they also run in images made from scratch."""
+        """Static programs without paths of this machine in them, so that they also run in images
+        made from scratch.
+        """
         assigned = "".join(f" -X {name}={value}" for name, value in self.variables.items())
         return ["-trimpath", "-buildvcs=false", f"-ldflags=-s -w{assigned}"]
 
@@ -81,7 +85,9 @@ FAMILIES = {
 
 
 def environment() -> dict[str, str]:
-    """For every call of Go: the user's proxy and cache settings, but no flags, workspace, or other toolchain than the one called."""
+    """For every call of Go: the user's proxy and cache settings, but no flags, workspace, or
+    other toolchain than the one called.
+    """
     return os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": "local", "GOOS": "linux", "GOARCH": "amd64"}
 
 
@@ -117,7 +123,9 @@ def key(family: Family, program: str) -> cache.Key:
 
 
 def build(step: Step, family: Family, programs: Mapping[str, str]) -> dict[str, Path]:
-    """Build what is not in the cache of a family's programs (name → Go package); returns each program's file."""
+    """Build what is not in the cache of a family's programs (name → Go package); returns each
+    program's file.
+    """
     cached = {name: cache.find(key(family, name)) for name in programs}
     if not all(cached.values()):
         with cache.locked(cache.Key.of(f"build-{family.name}", family.version, family.inputs), step.note):
@@ -158,7 +166,9 @@ def _store(entry: cache.Key, built: Path, name: str) -> None:
 
 
 def binary_name(package: str) -> str:
-    """What `go build` calls the program of a package: the last part of its path that is no major version."""
+    """What `go build` calls the program of a package: the last part of its path that is no major
+    version.
+    """
     return next(part for part in reversed(package.split("/")) if not re.fullmatch(r"v\d+", part))
 
 
@@ -196,9 +206,11 @@ class _Packages:
 
 
 def files(step: Step, family: Family, module: str, copies: Mapping[str, str], name: str, version: str) -> Path:
-    """A cached copy of some of a module's files or directories, `copies` being path in the module → path in the copy.
+    """A cached copy of some of a module's files or directories, `copies` being path in the module →
+    path in the copy.
 
-    The module's version is the family's. Modules carry no file modes, so the copies have none but the usual ones.
+    The module's version is the family's. Modules carry no file modes, so the copies have none but
+    the usual ones.
     """
 
     def copy(directory: Path) -> None:
@@ -217,7 +229,9 @@ def files(step: Step, family: Family, module: str, copies: Mapping[str, str], na
 
 
 def module_directory(step: Step, family: Family, module: str) -> Path:
-    """The directory of a module in Go's module cache, downloaded and checked against go.sum where it is not there."""
+    """The directory of a module in Go's module cache, downloaded and checked against go.sum
+    where it is not there.
+    """
     step.note(f"downloading module {module}")
     done = step.run(
         Command([go(step), "mod", "download", "-json", module], family.directory, environment(), capture=True), check=False,

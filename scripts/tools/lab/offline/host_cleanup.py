@@ -1,6 +1,8 @@
-"""What dockerd leaves on a machine: processes after a crash, mounts, bridges, packet filter rules, forwarding. Found and taken back here.
+"""What dockerd leaves on a machine: processes after a crash, mounts, bridges, packet filter rules,
+forwarding. Found and taken back here.
 
-dockerd itself removes none of its bridges, chains and settings when it ends, because it expects to be started again.
+dockerd itself removes none of its bridges, chains and settings when it ends, because it expects to
+be started again.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ BRIDGE = "docker0|br-[0-9a-f]{12}"
 
 
 def snapshot(file: Path) -> None:
-    """Write down what `restore` has to restore, before dockerd starts; a state remembered before a crash is kept."""
+    """Write down what `restore` has to restore, before dockerd starts; a state remembered before
+    a crash is kept.
+    """
     if not file.exists():
         rules = _saved_rules()
         policy = re.search(r"^:FORWARD (\w+)", rules.partition("*filter")[2], re.MULTILINE)
@@ -38,7 +42,8 @@ def snapshot(file: Path) -> None:
 
 
 def restore(file: Path, group: str) -> None:
-    """Take back what the ended dockerd left: its control group, bridges and rules. `file` is what `snapshot` wrote.
+    """Take back what the ended dockerd left: its control group, bridges and rules. `file` is what
+    `snapshot` wrote.
 
     Where there were rules of another Docker engine before, rules and bridges stay.
     """
@@ -58,7 +63,9 @@ def restore(file: Path, group: str) -> None:
 
 
 def delete_state(run: Path, keep: Path | None = None) -> None:
-    """Remove the directory of an ended dockerd, with what is mounted in it. State of a killed one would mislead the next."""
+    """Remove the directory of an ended dockerd, with what is mounted in it. State of a killed
+    one would mislead the next.
+    """
     for mount in reversed(_mounts(run)):
         subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
     for entry in list(run.iterdir()) if run.is_dir() else []:
@@ -73,10 +80,11 @@ def delete_state(run: Path, keep: Path | None = None) -> None:
 
 
 def removal_of_rules(saved: str, policy: str) -> str:
-    """The input of `iptables-restore --noflush` that removes Docker's chains and rules, given the output of `iptables-save`.
+    """The input of `iptables-restore --noflush` that removes Docker's chains and rules, given the
+    output of `iptables-save`.
 
-    What names one of Docker's chains or bridges goes, and what masks an address to itself, as Docker does for published ports. `policy` is
-    what the chain FORWARD had before.
+    What names one of Docker's chains or bridges goes, and what masks an address to itself, as
+    Docker does for published ports. `policy` is what the chain FORWARD had before.
     """
     script: list[str] = []
     chains: list[str] = []
@@ -140,7 +148,9 @@ def alive(pid: int) -> bool:
 
 
 def kill_group(group: str, timeout: float = 10.0) -> None:
-    """Kill every process in a control group and below, in whatever hierarchy, and wait for their end."""
+    """Kill every process in a control group and below, in whatever hierarchy, and wait for their
+    end.
+    """
     until = time.monotonic() + timeout
     while (pids := _members(group)) and time.monotonic() < until:
         for pid in pids:

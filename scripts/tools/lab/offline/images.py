@@ -10,7 +10,7 @@ import io
 import shlex
 import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..engine import Engine
@@ -28,7 +28,6 @@ NODE = f"kindest/node:{versions.KUBERNETES}"
 PILOT = f"docker.io/istio/pilot:{versions.ISTIO}"
 PROXY = f"docker.io/istio/proxyv2:{versions.ISTIO}"
 ECHO = f"istio-vm-mesh/echo:{versions.ISTIO}"
-MACHINE = f"istio-vm-mesh/machine:{rootfs.SUITE}"
 
 _BUILD = "istio-vm-mesh-node-build"
 """The throw-away container and image of which the node image is made."""
@@ -72,6 +71,10 @@ COMPONENTS = (
 )
 """What kubeadm runs, under the names that `kubeadm config images list` prints; etcd and coredns are the versions that can be built."""
 
+MACHINE = Image(f"istio-vm-mesh/machine:{rootfs.SUITE}", "machine", "machine", {"files/usr/local/bin/echo-server": "echo-server"})
+LIVED_IN = replace(MACHINE, name=f"istio-vm-mesh/lived-in:{rootfs.SUITE}", base="lived-in")
+"""A machine with more of Debian's packages. Tests alone make it."""
+
 IMAGES = (
     Image(PILOT, "pilot", "base", {"files/usr/local/bin/pilot-discovery": "pilot-discovery"}),
     Image(
@@ -85,7 +88,7 @@ IMAGES = (
         },
     ),
     Image(ECHO, "echo", "base", {"files/usr/local/bin/server": "echo-server", "files/usr/local/bin/client": "echo-client"}),
-    Image(MACHINE, "machine", "machine", {"files/usr/local/bin/echo-server": "echo-server"}),
+    MACHINE,
     Image(
         NODE,
         "node",
@@ -199,7 +202,8 @@ def _build(step: Step, engine: Engine, image: Image, files: Mapping[str, Path], 
         sources[path] = files[tool] / part if part else files[tool]
     context = build_context(DIRECTORY / image.directory, {**sources, **image.texts})
     label = [] if name else ["--label", f"{LABEL}={image.inputs}"]
-    command = ["docker", "build", "--force-rm", "--build-arg", f"VERSION={versions.ISTIO}", *label, "--tag", name or image.name, "-"]
+    arguments = [f"--build-arg={key}={value}" for key, value in (("VERSION", versions.ISTIO), ("BASE", image.base)) if value]
+    command = ["docker", "build", "--force-rm", *arguments, *label, "--tag", name or image.name, "-"]
     step.run(
         Command(command, env={**engine.environment, "DOCKER_BUILDKIT": "0"}, stdin=context),
         progress=lambda line: f"{image.name}: {line}" if line.startswith("Step ") else None,

@@ -6,14 +6,16 @@ from pathlib import Path
 
 from ..steps import Step
 
-# systemd in every machine and node watches directories; Linux allows a user 128 watchers, which a few machines use up
-# (kind's known issues: "Pod errors due to too many open files").
+# systemd in every machine and node watches directories; Linux allows a user 128 watchers, which a
+# few machines use up (kind's known issues: "Pod errors due to too many open files").
 INOTIFY_INSTANCES = 1024
 _LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 
 
 def ensure(step: Step, limit: Path = _LIMIT) -> None:
-    """Raise the limit on inotify instances where it is too low, until the next boot. Prints that; without the right to do it, prints the command."""
+    """Raise the limit on inotify instances where it is too low, until the next boot. Prints
+    that; without the right to do it, prints the command.
+    """
     if int(limit.read_text()) >= INOTIFY_INSTANCES:
         return
     try:

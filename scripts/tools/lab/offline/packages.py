@@ -1,4 +1,6 @@
-"""The sidecar's Debian package, with the layout of Istio's own, and the server inside the lab from which machines download it."""
+"""The sidecar's Debian package, with the layout of Istio's own, and the server inside the lab
+from which machines download it.
+"""
 
 from __future__ import annotations
 
@@ -48,11 +50,13 @@ IMAGE = images.Image(
 
 
 def serve(step: Step, engine: Engine, tools: programs.Tools) -> str:
-    """The package is built and served to machines; returns its URL. A running server with the same package is left alone.
+    """The package is built and served to machines; returns its URL. A running server with the same
+    package is left alone.
 
     The package's SHA-256 is in the lab's directory afterwards, where stack files name it.
 
-    It listens only on the address that containers know as host.docker.internal, not on the machine's others.
+    It listens only on the address that containers know as host.docker.internal, not on the
+    machine's others.
     """
     images.make(step, engine, tools, [IMAGE])
     address = _address(engine.docker("network", "inspect", "--format", "{{json .IPAM.Config}}", "bridge"))
@@ -83,7 +87,9 @@ def stop(engine: Engine) -> None:
 
 
 def _address(configuration: str) -> str:
-    """The address of the machine on Docker's default bridge, from the network's IPAM configuration: the first of the range if it names none."""
+    """The address of the machine on Docker's default bridge, from the network's IPAM
+    configuration: the first of the range if it names none.
+    """
     for entry in json.loads(configuration) or []:
         subnet = ipaddress.ip_network(entry["Subnet"])
         if subnet.version == 4:

@@ -1,7 +1,9 @@
-"""The programs and files that the lab uses, by its first rule: what is there is used, the rest comes from package registries.
+"""The programs and files that the lab uses, by its first rule: what is there is used, the rest
+comes from package registries.
 
-A program on PATH is used at exactly the pinned version (pulumi, istioctl, Kubernetes' programs) or at the same major version (helm, kind).
-Otherwise it is built as a Go module. Programs that only go into images are always built. Everything is made on demand, and once.
+A program on PATH is used at exactly the pinned version (pulumi, istioctl, Kubernetes' programs) or
+at the same major version (helm, kind). Otherwise it is built as a Go module. Programs that only go
+into images are always built. Everything is made on demand, and once.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ class Tool:
 
 @dataclass(frozen=True)
 class Program:
-    """How to build a program, and how to ask one on PATH for its version; without `ask` PATH is not looked at."""
+    """How to build a program, and how to ask one on PATH for its version; without `ask` PATH is
+    not looked at.
+    """
 
     family: str
     package: str
@@ -114,7 +118,9 @@ class Tools:
         self._from_path: dict[str, Tool | None] = {}
 
     def programs(self, step: Step, *names: str) -> dict[str, Tool]:
-        """The programs, with what is neither on PATH nor in the cache built now, each family in one go."""
+        """The programs, with what is neither on PATH nor in the cache built now, each family in
+        one go.
+        """
         tools = {name: tool for name in names if (tool := self._on_path(name))}
         for family in dict.fromkeys(PROGRAMS[name].family for name in names if name not in tools):
             wanted = {name: PROGRAMS[name].package for name in names if name not in tools and PROGRAMS[name].family == family}
@@ -133,7 +139,9 @@ class Tools:
         )
 
     def directory(self, step: Step, name: str) -> Tool:
-        """A directory of `DIRECTORIES`, copied from its Go module now unless the cache has it. The files have no modes of their own."""
+        """A directory of `DIRECTORIES`, copied from its Go module now unless the cache has it.
+        The files have no modes of their own.
+        """
         family, module, version, copies = DIRECTORIES[name]
         path = golang.files(step, golang.FAMILIES[family], module, copies, name, version)
         return Tool(name, version, path, f"Go module {module}")
@@ -141,7 +149,8 @@ class Tools:
     def link(self, step: Step, *names: str) -> dict[str, Tool]:
         """Get the programs and link them into `.lab/bin`.
 
-        Pulumi looks for its plugins beside its own file, links resolved; so a pulumi built here is put there itself, not linked.
+        Pulumi looks for its plugins beside its own file, links resolved; so a pulumi built here is
+        put there itself, not linked.
         """
         tools = self.programs(step, *names)
         paths.BIN.mkdir(parents=True, exist_ok=True)
@@ -160,7 +169,9 @@ class Tools:
         return tools
 
     def charts(self, step: Step) -> None:
-        """Istio's charts and the Gateway API's CRDs, linked as `.lab/charts` and `.lab/gateway-api`."""
+        """Istio's charts and the Gateway API's CRDs, linked as `.lab/charts` and
+        `.lab/gateway-api`.
+        """
         paths.LAB.mkdir(exist_ok=True)
         for name, link in {"istio-charts": paths.CHARTS, "gateway-api-crds": paths.GATEWAY_API}.items():
             tool = self.directory(step, name)
@@ -191,7 +202,9 @@ class Tools:
 
 
 def on_path(name: str, search: str | None = None) -> Tool | None:
-    """The program on PATH (or on the path `search`), where it answers with a version that the lab accepts."""
+    """The program on PATH (or on the path `search`), where it answers with a version that the
+    lab accepts.
+    """
     program = PROGRAMS[name]
     places = [place for place in (search or os.environ.get("PATH", os.defpath)).split(os.pathsep) if place and Path(place) != paths.BIN]
     if not program.ask or not (file := shutil.which(name, path=os.pathsep.join(places))):

@@ -15,10 +15,13 @@ from . import cache, debian
 
 SUITE = "bookworm"
 _SYSTEMD = ("systemd", "systemd-sysv", "dbus", "bash", "ca-certificates", "curl", "iproute2", "iptables", "procps")
+_MACHINE = (*_SYSTEMD, "openssh-server", "sudo", "systemd-resolved")
 PACKAGES = {
     # For Istio's images; busybox serves the sidecar's package.
     "base": ("bash", "busybox", "ca-certificates", "curl", "iproute2", "iptables", "procps"),
-    "machine": (*_SYSTEMD, "openssh-server", "sudo", "systemd-resolved"),
+    "machine": _MACHINE,
+    # As machines are after years: a firewall, and the shell that its administrator likes.
+    "lived-in": (*_MACHINE, "fish", "nftables"),
     # As images/base/Dockerfile of kind, less its network storage and rootless parts, plus what it builds from source.
     "node": (
         *(*_SYSTEMD, "conntrack", "ethtool", "jq", "kmod", "libseccomp2", "mount", "nftables", "socat", "util-linux"),

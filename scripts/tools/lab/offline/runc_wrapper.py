@@ -1,8 +1,10 @@
-"""The container runtime of the lab's own engine, for machines on which even root lacks some capabilities.
+"""The container runtime of the lab's own engine, for machines on which even root lacks some
+capabilities.
 
-`docker run --privileged` requests every capability of the kernel. Where one is missing from root's bounding set
-(CAP_SYS_RESOURCE in many sandboxes and nested containers), runc refuses the whole container: "unable to apply caps: operation not
-permitted". Docker has no setting for that, so a wrapper removes the missing ones from Docker's request and then executes runc.
+`docker run --privileged` requests every capability of the kernel. Where one is missing from root's
+bounding set (CAP_SYS_RESOURCE in many sandboxes and nested containers), runc refuses the whole
+container: "unable to apply caps: operation not permitted". Docker has no setting for that, so a
+wrapper removes the missing ones from Docker's request and then executes runc.
 """
 
 from __future__ import annotations
@@ -18,9 +20,11 @@ mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_rest
 """
 CAPABILITIES = tuple(f"CAP_{name.upper()}" for name in _NAMES.split())
 
-# A shell and sed, because this runs for every `docker exec`: 2 ms instead of an interpreter's 20. runc's documents are JSON on one line;
-# the object "capabilities" holds only lists of names, so its first closing brace is its end, and the same words within a string have
-# backslashes before their quotes and do not match. A container's specification is in its bundle, that of an exec in the --process file.
+# A shell and sed, because this runs for every `docker exec`: 2 ms instead of an interpreter's 20.
+# runc's documents are JSON on one line; the object "capabilities" holds only lists of names, so its
+# first closing brace is its end, and the same words within a string have backslashes before their
+# quotes and do not match. A container's specification is in its bundle, that of an exec in the
+# --process file.
 _WRAPPER = r"""#!/bin/sh
 # Executes runc without the capabilities that this machine does not have.
 command= file= bundle=.
@@ -55,7 +59,8 @@ exec @RUNC@ "$@"
 def missing(status: str | None = None, last: int | None = None) -> list[str]:
     """The capabilities that the kernel has and this process's bounding set lacks.
 
-    `status` is the text of /proc/self/status, `last` the number of the newest capability; both are read from this machine by default.
+    `status` is the text of /proc/self/status, `last` the number of the newest capability; both are
+    read from this machine by default.
     A capability newer than this table is not reported: no engine requests it yet.
     """
     status = Path("/proc/self/status").read_text() if status is None else status

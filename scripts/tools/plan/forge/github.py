@@ -6,14 +6,14 @@ artifacts, version 2022-11-28; "Webhook events and payloads".
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from functools import partial
 
+from .api_thread import ApiThread
 from .client import Access, Client, Json
 from .errors import ForgeError
 from .forge import MOST_ARCHIVE_BYTES, Run
-from .reading import at, number_at, text_at, variable
+from .reading import at, load, number_at, text_at, variable
 from .settle import Account, Item
 
 ARTEFACT = "plan-"
@@ -160,79 +160,38 @@ class GitHub:
                     url=text_at(run, "html_url"),
                 )
 
-    def comments(self, pull: int) -> Comments:
-        """Return the comments of a pull request."""
-        return Comments(self.client, self._repository, pull)
+    def comments(self, pull: int) -> ApiThread:
+        """Return the comments of a pull request, which GitHub has with those of issues."""
+        return ApiThread(
+            client=self.client,
+            path=f"{self._repository}/issues/{pull}/comments",
+            item_path=f"{self._repository}/issues/comments",
+            read=partial(_item, "id"),
+            others="",
+            edit_method="PATCH",
+        )
 
-    def issues(self, title: str) -> Issues:
-        """Return the open issues; those that are created get this title."""
-        return Issues(self.client, self._repository, title)
+    def issues(self, title: str) -> ApiThread:
+        """Return the open issues, among which GitHub lists pull requests."""
+        path = f"{self._repository}/issues"
+        return ApiThread(
+            client=self.client,
+            path=path,
+            query={"state": "open"},
+            item_path=path,
+            read=partial(_item, "number"),
+            others="pull_request",
+            fields={"title": title},
+            edit_method="PATCH",
+            removal=("PATCH", {"state": "closed", "state_reason": "completed"}),
+        )
 
     def _event(self) -> Json:
         path = variable(self._environment, "GITHUB_EVENT_PATH", "the file of the event")
-        try:
-            event: Json = json.loads(Path(path).read_bytes())
-        except (OSError, ValueError) as error:
-            raise ForgeError(f"GITHUB_EVENT_PATH cannot be read: {error}") from error
-        return event
+        return load(path, "GITHUB_EVENT_PATH")
 
 
-class Comments:
-    """The comments of a pull request, which GitHub has with those of issues."""
-
-    def __init__(self, client: Client, repository: str, pull: int) -> None:
-        self._client, self._repository, self._pull = client, repository, pull
-
-    def items(self) -> list[Item]:
-        """Return all comments."""
-        return [
-            _item(value, "id")
-            for value in self._client.pages(f"{self._repository}/issues/{self._pull}/comments")
-        ]
-
-    def create(self, body: str) -> Item:
-        """Create a comment."""
-        path = f"{self._repository}/issues/{self._pull}/comments"
-        return _item(self._client.send("POST", path, {"body": body}), "id")
-
-    def edit(self, number: int, body: str) -> None:
-        """Replace a comment's text."""
-        self._client.send("PATCH", f"{self._repository}/issues/comments/{number}", {"body": body})
-
-    def remove(self, number: int) -> None:
-        """Delete a comment."""
-        self._client.send("DELETE", f"{self._repository}/issues/comments/{number}", {})
-
-
-class Issues:
-    """The open issues of a repository. GitHub lists pull requests among them."""
-
-    def __init__(self, client: Client, repository: str, title: str) -> None:
-        self._client, self._path, self._title = client, f"{repository}/issues", title
-
-    def items(self) -> list[Item]:
-        """Return the open issues."""
-        issues = self._client.pages(self._path, state="open")
-        return [_item(value, "number") for value in issues if at(value, "pull_request") is None]
-
-    def create(self, body: str) -> Item:
-        """Open an issue."""
-        return _item(
-            self._client.send("POST", self._path, {"title": self._title, "body": body}), "number"
-        )
-
-    def edit(self, number: int, body: str) -> None:
-        """Replace an issue's text."""
-        self._client.send("PATCH", f"{self._path}/{number}", {"body": body})
-
-    def remove(self, number: int) -> None:
-        """Close an issue."""
-        self._client.send(
-            "PATCH", f"{self._path}/{number}", {"state": "closed", "state_reason": "completed"}
-        )
-
-
-def _item(value: Json, key: str) -> Item:
+def _item(key: str, value: Json) -> Item:
     # An account that was deleted is null, and an empty text is null too.
     user, login, body = at(value, "user", "id"), at(value, "user", "login"), at(value, "body")
     author = Account(user if isinstance(user, int) else -2, login if isinstance(login, str) else "")

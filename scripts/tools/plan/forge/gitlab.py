@@ -6,14 +6,14 @@ issues; "Predefined CI/CD variables reference"; "Webhook events", pipeline and m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from functools import partial
 
+from .api_thread import ApiThread
 from .client import Access, Client, Json
 from .errors import AbsentError, ForgeError
 from .forge import MOST_ARCHIVE_BYTES, Run
-from .reading import at, number_at, text_at, variable
+from .reading import at, load, number_at, text_at, variable
 from .settle import Account, Item
 
 JOB = "plan:"
@@ -56,7 +56,7 @@ class GitLab:
     def _numbers(self, path: str) -> list[int]:
         """Return the numbers of the merge requests that this program was started for."""
         if payload := self._environment.get("TRIGGER_PAYLOAD"):
-            event = _load(payload)
+            event = load(payload, "TRIGGER_PAYLOAD")
             if number_at(event, "project", "id") != self._number:
                 raise ForgeError("TRIGGER_PAYLOAD is of another project: correct the webhook")
             key = "merge_request" if at(event, "object_kind") == "pipeline" else "object_attributes"
@@ -119,78 +119,40 @@ class GitLab:
         if run and run.project == self._number and not run.fork:
             yield run
 
-    def comments(self, pull: int) -> Notes:
-        """Return the notes of a merge request."""
-        return Notes(self.client, self._project, pull)
+    def comments(self, pull: int) -> ApiThread:
+        """Return the notes of a merge request, without those that GitLab writes itself."""
+        path = f"{self._project}/merge_requests/{pull}/notes"
+        return ApiThread(
+            client=self.client,
+            path=path,
+            query={"sort": "asc", "order_by": "created_at"},
+            item_path=path,
+            read=partial(_item, "id", "body"),
+            others="system",
+            edit_method="PUT",
+        )
 
-    def issues(self, title: str) -> Issues:
+    def issues(self, title: str) -> ApiThread:
         """Return the open issues; those that are created get this title."""
-        return Issues(self.client, self._project, title)
+        path = f"{self._project}/issues"
+        return ApiThread(
+            client=self.client,
+            path=path,
+            query={"state": "opened"},
+            item_path=path,
+            read=partial(_item, "iid", "description"),
+            others="",
+            text="description",
+            fields={"title": title},
+            edit_method="PUT",
+            removal=("PUT", {"state_event": "close"}),
+        )
 
 
-class Notes:
-    """The notes of a merge request."""
-
-    def __init__(self, client: Client, project: str, pull: int) -> None:
-        self._client, self._path = client, f"{project}/merge_requests/{pull}/notes"
-
-    def items(self) -> list[Item]:
-        """Return all notes, without those that GitLab writes itself."""
-        notes = self._client.pages(self._path, sort="asc", order_by="created_at")
-        return [_item(note, "id", "body") for note in notes if not at(note, "system")]
-
-    def create(self, body: str) -> Item:
-        """Create a note."""
-        return _item(self._client.send("POST", self._path, {"body": body}), "id", "body")
-
-    def edit(self, number: int, body: str) -> None:
-        """Replace a note's text."""
-        self._client.send("PUT", f"{self._path}/{number}", {"body": body})
-
-    def remove(self, number: int) -> None:
-        """Delete a note."""
-        self._client.send("DELETE", f"{self._path}/{number}", {})
-
-
-class Issues:
-    """The open issues of a project."""
-
-    def __init__(self, client: Client, project: str, title: str) -> None:
-        self._client, self._path, self._title = client, f"{project}/issues", title
-
-    def items(self) -> list[Item]:
-        """Return the open issues."""
-        return [
-            _item(issue, "iid", "description")
-            for issue in self._client.pages(self._path, state="opened")
-        ]
-
-    def create(self, body: str) -> Item:
-        """Open an issue."""
-        sent = self._client.send("POST", self._path, {"title": self._title, "description": body})
-        return _item(sent, "iid", "description")
-
-    def edit(self, number: int, body: str) -> None:
-        """Replace an issue's text."""
-        self._client.send("PUT", f"{self._path}/{number}", {"description": body})
-
-    def remove(self, number: int) -> None:
-        """Close an issue."""
-        self._client.send("PUT", f"{self._path}/{number}", {"state_event": "close"})
-
-
-def _item(value: Json, key: str, text: str) -> Item:
+def _item(key: str, text: str, value: Json) -> Item:
     body = at(value, text)
     author = Account(number_at(value, "author", "id"), text_at(value, "author", "username"))
     return Item(number_at(value, key), author, body if isinstance(body, str) else "")
-
-
-def _load(path: str) -> Json:
-    try:
-        event: Json = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise ForgeError(f"TRIGGER_PAYLOAD cannot be read: {error}") from error
-    return event
 
 
 def _needs(method: str, url: str) -> str:

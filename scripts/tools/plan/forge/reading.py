@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from .client import Json
 from .errors import ForgeError
@@ -36,3 +38,12 @@ def variable(environment: Mapping[str, str], name: str, purpose: str) -> str:
     if value := environment.get(name):
         return value
     raise ForgeError(f"{name} is not set: {purpose}")
+
+
+def load(path: str, name: str) -> Json:
+    """Return the JSON in a file that the variable `name` names. Raises ForgeError."""
+    try:
+        value: Json = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ForgeError(f"{name} cannot be read: {error}") from error
+    return value

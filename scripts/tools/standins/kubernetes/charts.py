@@ -1,7 +1,8 @@
 """What a Helm chart is, and what Helm stored of a release in the cluster.
 
-Helm 3 keeps each revision of a release in a Secret of type `helm.sh/release.v1`, labelled with its name, version and status, whose data is
-the gzipped JSON of the release (helm.sh/helm/v3, `pkg/storage/driver`). Reading it takes one request and no `helm` process.
+Helm 3 keeps each revision of a release in a Secret of type `helm.sh/release.v1`, labelled with its
+name, version and status, whose data is the gzipped JSON of the release (helm.sh/helm/v3,
+`pkg/storage/driver`). Reading it takes one request and no `helm` process.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def local_path(chart: str, repository: str) -> Path | None:
-    """Where the chart is on this machine, or None if `helm` has to fetch it. Raises `ProviderError` for a path with no chart."""
+    """Where the chart is on this machine, or None if `helm` has to fetch it. Raises
+    `ProviderError` for a path with no chart.
+    """
     path = Path(chart)
     if repository or "://" in chart:
         return None
@@ -55,7 +58,9 @@ class Revision:
 
     number: int
     status: str
-    """deployed, superseded, failed, uninstalling, uninstalled, pending-install, pending-upgrade or pending-rollback."""
+    """deployed, superseded, failed, uninstalling, uninstalled, pending-install, pending-upgrade
+    or pending-rollback.
+    """
     labels: dict[str, str]
     _secret: Object
 
@@ -80,7 +85,9 @@ def manifest(release: Object) -> list[Object]:
 
 
 def resource_names(manifest: list[Object]) -> dict[str, list[str]]:
-    """Their names by kind, in the official plugin's notation: `{"Deployment.apps/apps/v1": ["namespace/name"]}`."""
+    """Their names by kind, in the official plugin's notation: `{"Deployment.apps/apps/v1":
+    ["namespace/name"]}`.
+    """
     names: dict[str, set[str]] = {}
     for each in manifest:
         api_version, kind, metadata = each["apiVersion"], each["kind"], each.get("metadata") or {}

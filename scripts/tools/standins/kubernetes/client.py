@@ -18,12 +18,15 @@ from .kubeconfig import Kubeconfig, memory_file
 Object = dict[str, Any]
 
 _TIMEOUT = urllib3.Timeout(connect=10, read=60)
-# A busy API server answers 429 with the time of the next attempt; a connection that broke before an answer came is tried again.
+# A busy API server answers 429 with the time of the next attempt; a connection that broke before an
+# answer came is tried again.
 _RETRIES = urllib3.Retry(total=3, backoff_factor=0.1, status_forcelist=(429,), allowed_methods=None, redirect=0, raise_on_status=False)
 
 
 class ApiError(ProviderError):
-    """The API server refused a request. `code` is the HTTP status, `reason` Kubernetes' word for it (`NotFound`, `Conflict`, ...)."""
+    """The API server refused a request. `code` is the HTTP status, `reason` Kubernetes' word for
+    it (`NotFound`, `Conflict`, ...).
+    """
 
     def __init__(self, code: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -44,7 +47,9 @@ class Unreachable(ProviderError):
 
 
 def forgive(error: Unreachable) -> None:
-    """Return if the user has said that a cluster which does not answer is gone with all its objects; else say how to."""
+    """Return if the user has said that a cluster which does not answer is gone with all its
+    objects; else say how to.
+    """
     if os.environ.get("PULUMI_K8S_DELETE_UNREACHABLE") != "true":
         raise ProviderError(f"{error}; if the cluster is gone for good, run once with PULUMI_K8S_DELETE_UNREACHABLE=true") from None
 
@@ -93,16 +98,22 @@ class Cluster:
         return self._write("PATCH", wanted, {"fieldManager": manager, "force": json.dumps(force)}, dry_run, "application/apply-patch+yaml")
 
     def create(self, wanted: Object, manager: str) -> Object:
-        """Create it. Raises `ApiError` with the reason AlreadyExists where something has its name."""
+        """Create it. Raises `ApiError` with the reason AlreadyExists where something has its
+        name.
+        """
         path = self.endpoint(wanted["apiVersion"], wanted["kind"]).path(wanted["metadata"].get("namespace", ""))
         return self.call("POST", path, {"fieldManager": manager}, wanted)
 
     def replace(self, wanted: Object, manager: str, *, dry_run: bool = False) -> Object:
-        """Put `wanted` in the place of what is there; it must carry the resourceVersion that it replaces."""
+        """Put `wanted` in the place of what is there; it must carry the resourceVersion that it
+        replaces.
+        """
         return self._write("PUT", wanted, {"fieldManager": manager}, dry_run, "application/json")
 
     def delete(self, api_version: str, kind: str, namespace: str, name: str, propagation: str) -> None:
-        """Ask for deletion: it may take effect later. `propagation`: Foreground, Background or Orphan. Something absent is fine."""
+        """Ask for deletion: it may take effect later. `propagation`: Foreground, Background or
+        Orphan. Something absent is fine.
+        """
         try:
             self.call("DELETE", self.endpoint(api_version, kind).path(namespace, name), body={"propagationPolicy": propagation})
         except ApiError as error:
@@ -110,7 +121,9 @@ class Cluster:
                 raise
 
     def endpoint(self, api_version: str, kind: str) -> Endpoint:
-        """Where a kind is served. An unknown kind is looked up each time: it may have been added meanwhile."""
+        """Where a kind is served. An unknown kind is looked up each time: it may have been added
+        meanwhile.
+        """
         kinds = self._kinds.get(api_version, {})
         if kind not in kinds:
             with self._lock:
@@ -142,7 +155,9 @@ class Cluster:
         body: Object | None = None,
         content_type: str = "application/json",
     ) -> Object:
-        """One request. Raises `ApiError` for an answer other than success, `Unreachable` when none comes."""
+        """One request. Raises `ApiError` for an answer other than success, `Unreachable` when
+        none comes.
+        """
         url = self._server + path + (f"?{urlencode(query)}" if query else "")
         data = json.dumps(body).encode() if body is not None else None
         try:

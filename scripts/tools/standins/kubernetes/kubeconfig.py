@@ -21,9 +21,12 @@ _REFUSED_LOGINS = ("auth-provider", "username", "password")
 
 @contextmanager
 def memory_file(text: str) -> Iterator[tuple[str, int]]:
-    """A file of mode 0600 with `text` that exists in memory only, for libraries and programs that insist on a path to a secret.
+    """A file of mode 0600 with `text` that exists in memory only, for libraries and programs that
+    insist on a path to a secret.
 
-    Gives its path as this process sees it, and its descriptor: a child that inherits it finds it under `/dev/fd/<descriptor>`."""
+    Gives its path as this process sees it, and its descriptor: a child that inherits it finds it
+    under `/dev/fd/<descriptor>`.
+    """
     descriptor = os.memfd_create("private")
     try:
         os.fchmod(descriptor, 0o600)
@@ -80,8 +83,10 @@ class Kubeconfig:
 def parse(text: str, context: str = "", cluster: str = "", *, log_in: bool = True) -> Kubeconfig:
     """Read a kubeconfig, given as its text or as a path to it.
 
-    `context` and `cluster` override the current context and its cluster. Without `log_in` no plugin is run. Raises `ProviderError` when it is no kubeconfig,
-    when something that it refers to is missing, or when the user logs in by a way that is not implemented."""
+    `context` and `cluster` override the current context and its cluster. Without `log_in` no plugin
+    is run. Raises `ProviderError` when it is no kubeconfig, when something that it refers to is
+    missing, or when the user logs in by a way that is not implemented.
+    """
     path = Path(text).expanduser() if text and "\n" not in text and not text.lstrip().startswith("{") else None
     try:
         if path:

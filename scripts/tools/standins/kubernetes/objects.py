@@ -1,6 +1,8 @@
-"""Pure functions over Kubernetes objects as resource inputs and state: names, differences, drift, secrets.
+"""Pure functions over Kubernetes objects as resource inputs and state: names, differences, drift,
+secrets.
 
-The rules are those of pulumi-kubernetes, `provider/pkg/provider/provider.go` and `diff.go` unless said otherwise.
+The rules are those of pulumi-kubernetes, `provider/pkg/provider/provider.go` and `diff.go` unless
+said otherwise.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ _DATA = {"ConfigMap": ("data", "binaryData"), "Secret": ("data", "stringData")}
 
 
 def type_of(token: str) -> tuple[str, str]:
-    """API version and kind of a resource type: `kubernetes:core/v1:ConfigMap` is `("v1", "ConfigMap")`."""
+    """API version and kind of a resource type: `kubernetes:core/v1:ConfigMap` is `("v1",
+    "ConfigMap")`.
+    """
     _, module, kind = token.split(":")
     return module.removeprefix("core/"), kind
 
@@ -92,10 +96,12 @@ def field_manager(state: Properties) -> str:
 
 
 def taken_over(managed: list[dict[str, Any]], manager: str) -> list[dict[str, Any]] | None:
-    """An object's `managedFields` with the fields that came with its creation in `manager`'s hands, or None where they are already.
+    """An object's `managedFields` with the fields that came with its creation in `manager`'s hands,
+    or None where they are already.
 
-    An object is created without server-side apply; applying it later under another name would leave the first owner with fields that can
-    neither be changed without a conflict nor be removed."""
+    An object is created without server-side apply; applying it later under another name would leave
+    the first owner with fields that can neither be changed without a conflict nor be removed.
+    """
     created = [each for each in managed if (each["manager"], each["operation"]) == (CREATOR, "Update") and not each.get("subresource")]
     if not created:
         return None
@@ -115,7 +121,8 @@ def _union(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def normalised(inputs: Properties) -> Properties:
-    """Inputs without what only the server sets, and with the `stringData` of a Secret as the `data` that the server makes of it.
+    """Inputs without what only the server sets, and with the `stringData` of a Secret as the `data`
+    that the server makes of it.
 
     A Secret's data is always secret."""
     result = dict(inputs)
@@ -134,7 +141,9 @@ def normalised(inputs: Properties) -> Properties:
 
 
 def named(inputs: Properties, old: Properties, name: str, seed: bytes) -> Properties:
-    """Inputs with a name: the program's, else the generated one of `old`, else `<name>-<8 hexadecimal digits>`, marked as generated."""
+    """Inputs with a name: the program's, else the generated one of `old`, else `<name>-<8
+    hexadecimal digits>`, marked as generated.
+    """
     metadata = inputs.get("metadata") or {}
     if not isinstance(metadata, dict) or metadata.get("name"):
         return inputs
@@ -163,7 +172,9 @@ def changes(old: Properties, new: Properties, default_namespace: str) -> dict[st
 
 
 def replacing(changed: dict[str, str], old: Properties, new: Properties, mutable: frozenset[str]) -> frozenset[str]:
-    """Those differences that cannot be made in place. The data of the kinds in `mutable` can, unless an object is marked immutable."""
+    """Those differences that cannot be made in place. The data of the kinds in `mutable` can,
+    unless an object is marked immutable.
+    """
     kind = new.get("kind")
     fields = ["metadata.name", "metadata.namespace", "kind"]
     fields += _IMMUTABLE.get((group(new.get("apiVersion", "")), str(kind)), ())
@@ -175,7 +186,9 @@ def replacing(changed: dict[str, str], old: Properties, new: Properties, mutable
 
 
 def _touches(path: str, field: str, old: Any, new: Any) -> bool:
-    """Whether a difference at `path` is at, below, or (as a whole map that came or went) above `field`."""
+    """Whether a difference at `path` is at, below, or (as a whole map that came or went) above
+    `field`.
+    """
     if path == field or path.startswith((f"{field}.", f"{field}[")):
         return True
     return field.startswith(f"{path}.") and (_has(old, field) or _has(new, field))
@@ -192,7 +205,9 @@ def _has(value: Any, field: str) -> bool:
 
 
 def same_place(old: Properties, new: Properties, default_namespace: str) -> bool:
-    """Whether the replacement would have the very name, chosen by the user, that the old object still holds: then delete first."""
+    """Whether the replacement would have the very name, chosen by the user, that the old object
+    still holds: then delete first.
+    """
     before, after = metadata_of(old), metadata_of(new)
     return (
         not is_true(new, AUTONAMED)
@@ -202,10 +217,13 @@ def same_place(old: Properties, new: Properties, default_namespace: str) -> bool
 
 
 def drifted(inputs: Any, before: Any, now: Any) -> Any:
-    """`inputs` as changed by hand: where the object `now` differs from what we saw of it `before`, the value now.
+    """`inputs` as changed by hand: where the object `now` differs from what we saw of it `before`,
+    the value now.
 
-    What the server made of an input (`0.5` became `500m`) was there before and is no change, so it needs no knowledge of types.
-    The official plugin gets there by converting inputs to Go's types and back."""
+    What the server made of an input (`0.5` became `500m`) was there before and is no change, so it
+    needs no knowledge of types. The official plugin gets there by converting inputs to Go's types
+    and back.
+    """
     inputs, before, now = plain(inputs), plain(before), plain(now)
     if before == now:
         return inputs
@@ -236,7 +254,9 @@ def _rename(value: Any, rename: Callable[[str], str]) -> Any:
 
 
 def adopted(live: dict[str, Any]) -> Properties:
-    """The inputs that would make `live`, for an object that is read without having been declared."""
+    """The inputs that would make `live`, for an object that is read without having been
+    declared.
+    """
     inputs = copy.deepcopy(from_object(live))
     inputs.pop("status", None)
     return normalised(inputs)
@@ -249,14 +269,18 @@ def located(live: dict[str, Any]) -> Properties:
 
 
 def state_of(inputs: Properties, live: dict[str, Any], manager: str) -> Properties:
-    """What is saved: the object with the inputs beside it, in the official plugin's shape. Secret where the inputs are."""
+    """What is saved: the object with the inputs beside it, in the official plugin's shape.
+    Secret where the inputs are.
+    """
     shown = copy.deepcopy(from_object(live))
     state = as_secret_as(shown, inputs)
     return {**state, "__inputs": inputs, "__initialApiVersion": live["apiVersion"], FIELD_MANAGER: manager}
 
 
 def previewed(inputs: Properties, dry: dict[str, Any], manager: str) -> Properties:
-    """What a dry run shows of the state to come: what the server will choose only then is unknown."""
+    """What a dry run shows of the state to come: what the server will choose only then is
+    unknown.
+    """
     state = state_of(inputs, dry, manager)
     state["status"] = UNKNOWN
     metadata, spec, declared = state["metadata"], state.get("spec"), plain(inputs.get("spec") or {})
@@ -270,7 +294,9 @@ def previewed(inputs: Properties, dry: dict[str, Any], manager: str) -> Properti
 
 
 def as_secret_as(outputs: Properties, inputs: Properties) -> Properties:
-    """`outputs` with secrets where `inputs` have them. A list with a secret in it becomes secret as a whole: its order may be another."""
+    """`outputs` with secrets where `inputs` have them. A list with a secret in it becomes secret
+    as a whole: its order may be another.
+    """
     if outputs.get("kind") == "Secret":
         return outputs | {key: secret(outputs[key]) for key in _DATA["Secret"] if key in outputs}
     result = dict(outputs)
@@ -283,7 +309,9 @@ def as_secret_as(outputs: Properties, inputs: Properties) -> Properties:
 
 
 def redacted(text: str, *properties: Any) -> str:
-    """`text` without any value that is secret in `properties`: servers like to quote what they refuse."""
+    """`text` without any value that is secret in `properties`: servers like to quote what they
+    refuse.
+    """
     values = {each for value in properties for each in _texts(value, hidden=False) if len(each) > 3}
     for each in sorted(values, key=len, reverse=True):
         text = text.replace(each, "[secret]")

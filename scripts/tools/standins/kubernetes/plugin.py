@@ -72,7 +72,9 @@ class Kubernetes(Provider):
         return Checked(request.inputs, failures)
 
     def diff_config(self, request: Request) -> Difference:
-        """A changed identifier is another cluster. While it is the same nothing is replaced; without it, another server is another cluster."""
+        """A changed identifier is another cluster. While it is the same nothing is replaced;
+        without it, another server is another cluster.
+        """
         old, new = request.old_inputs, request.inputs
         changes = differences(old, new)
         before, after = (plain(each.get("clusterIdentifier")) for each in (old, new))

@@ -1,6 +1,8 @@
-"""`kubernetes:helm.sh/v3:Release` by the `helm` program on PATH, with inputs and state as pulumi-kubernetes has them (`helm_release.go`).
+"""`kubernetes:helm.sh/v3:Release` by the `helm` program on PATH, with inputs and state as
+pulumi-kubernetes has them (`helm_release.go`).
 
-As there, only the version shows that a chart changed, and a release that an interrupted run left is Helm's to refuse.
+As there, only the version shows that a chart changed, and a release that an interrupted run left is
+Helm's to refuse.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ class Releases:
         self._cluster, self._helm, self._namespace, self._refusal = cluster, Helm(kubeconfig), namespace, refusal
 
     def check(self, request: Request) -> Checked:
-        """Fill in name, namespace, timeout, the version of the chart as it is now, and the defaults of all the rest."""
+        """Fill in name, namespace, timeout, the version of the chart as it is now, and the
+        defaults of all the rest.
+        """
         for key, value in request.inputs.items():
             if key not in _INPUTS | _IGNORED and value not in (None, False, "", [], {}, 0):
                 raise self._refusal(f"the argument {key!r} of a Release")
@@ -115,7 +119,9 @@ class Releases:
         return self._deploy(request, inputs, "upgrade")
 
     def _deploy(self, request: Request, inputs: Properties, verb: str) -> Properties:
-        """Install or upgrade, and give the state. Raises `InitFailed` when the release is there but Helm reports a failure."""
+        """Install or upgrade, and give the state. Raises `InitFailed` when the release is there
+        but Helm reports a failure.
+        """
         there = self._revisions(inputs)
         timeout = request.timeout or inputs.get("timeout") or _DEFAULT_TIMEOUT
         options = ["--timeout", f"{timeout:g}s"]
@@ -123,7 +129,8 @@ class Releases:
         options += ["--atomic"] if inputs.get("atomic") else []
         options += ["--description", inputs["description"]] if inputs.get("description") else []
         if verb == "upgrade":
-            # The values are all of them: what the program no longer sets goes back to the chart's default.
+            # The values are all of them: what the program no longer sets goes back to the chart's
+            # default.
             options += ["--reset-values", *(["--cleanup-on-fail"] if inputs.get("cleanupOnFail") else [])]
         else:
             options += ["--create-namespace"] if inputs.get("createNamespace") else []
@@ -143,7 +150,9 @@ class Releases:
         return _state(request.inputs, self._revisions(inputs)[-1].release())
 
     def read(self, request: Request) -> Found | None:
-        """The release as Helm stored it. Values that were changed by hand are in the inputs then; a broken one is reported."""
+        """The release as Helm stored it. Values that were changed by hand are in the inputs
+        then; a broken one is reported.
+        """
         namespace, name = objects.split_identity(request.id)
         namespace = namespace or self._namespace
         try:

@@ -25,7 +25,9 @@ from . import objects, wait
 from .client import ApiError, Cluster, Object, UnknownKind, Unreachable, forgive
 
 _RETRY_DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 28.0)
-"""Seconds between attempts while a namespace, a CustomResourceDefinition or a webhook is not there yet: about a minute in all."""
+"""Seconds between attempts while a namespace, a CustomResourceDefinition or a webhook is not
+there yet: about a minute in all.
+"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ class Resources:
         return Checked(self._in_namespace(inputs))
 
     def _in_namespace(self, inputs: Properties) -> Properties:
-        """Inputs in the provider's namespace, if it has one and they have none and are of a kind that lives in namespaces."""
+        """Inputs in the provider's namespace, if it has one and they have none and are of a kind
+        that lives in namespaces.
+        """
         metadata = inputs.get("metadata")
         if self._namespace == "default" or not isinstance(metadata, dict) or metadata.get("namespace"):
             return inputs
@@ -80,7 +84,9 @@ class Resources:
         return {**inputs, "metadata": {**metadata, "namespace": self._namespace}}
 
     def diff(self, request: Request) -> Difference:
-        """Compare inputs with inputs: no call to the cluster. Hand-made changes are in the old ones after a refresh."""
+        """Compare inputs with inputs: no call to the cluster. Hand-made changes are in the old
+        ones after a refresh.
+        """
         old, new = request.old_inputs, request.inputs
         changes = objects.changes(old, new, self._namespace)
         replaces = objects.replacing(changes, old, new, self._options.mutable)
@@ -108,7 +114,9 @@ class Resources:
         return Created(_id(live), self._ready(request, live, manager))
 
     def _create(self, wanted: Object, manager: str, request: Request) -> Object:
-        """Create `wanted`, or apply it over what is there under its name if that is asked for; otherwise that object belongs to another owner."""
+        """Create `wanted`, or apply it over what is there under its name if that is asked for;
+        otherwise that object belongs to another owner.
+        """
         if self._options.upsert:
             return self._cluster.apply(self._located(wanted), manager, force=self._forced(request))
         try:
@@ -140,7 +148,8 @@ class Resources:
         for path in request.ignore_changes:
             _take(path.split("."), wanted, there)
         if wanted["kind"] == "CustomResourceDefinition":
-            # A definition is replaced as a whole, as by `kubectl replace`: its lists of versions do not merge.
+            # A definition is replaced as a whole, as by `kubectl replace`: its lists of versions do
+            # not merge.
             wanted = {**wanted, "metadata": {**wanted["metadata"], "resourceVersion": there["metadata"]["resourceVersion"]}}
             return self._cluster.replace(wanted, manager, dry_run=dry_run)
         if taken and not dry_run:
@@ -151,7 +160,9 @@ class Resources:
         return self._options.force or objects.is_true(request.inputs, objects.PATCH_FORCE)
 
     def _dry_run(self, request: Request, manager: str) -> Properties:
-        """The state that `request` would lead to, by the API server's dry run; the inputs alone where it cannot know yet."""
+        """The state that `request` would lead to, by the API server's dry run; the inputs alone
+        where it cannot know yet.
+        """
         if has_unknown(request.inputs):
             return request.inputs
         wanted = self._wanted(request)
@@ -185,7 +196,8 @@ class Resources:
         if live is None:
             return None
         if not declared:
-            # As the official plugin, which gives all of it only when something is read for the first time.
+            # As the official plugin, which gives all of it only when something is read for the
+            # first time.
             inputs = objects.located(live) if request.state else objects.adopted(live)
             return Found(request.id, objects.state_of(inputs, live, manager), inputs)
         was = {key: value for key, value in request.state.items() if not key.startswith("__")}
@@ -207,7 +219,8 @@ class Resources:
             propagation = "Foreground"
         try:
             self._cluster.delete(live["apiVersion"], live["kind"], namespace, name, propagation)
-            # As officially, `skipAwait` lets go of these kinds at once; others are waited for even so.
+            # As officially, `skipAwait` lets go of these kinds at once; others are waited for even
+            # so.
             if objects.is_true(inputs, objects.SKIP_AWAIT) and live["kind"] in ("Namespace", "Deployment", "Job"):
                 return
             wait.until_gone(self._cluster, live, request, _timeout(request, inputs))
@@ -246,7 +259,8 @@ class Resources:
             if not objects.is_true(inputs, objects.SKIP_AWAIT):
                 live = wait.until_ready(self._cluster, live, request, _timeout(request, inputs), self._options.settle)
         except Cancelled as error:
-            # The object is there: saved, it is gone on with by the next `up` and removed by `destroy`.
+            # The object is there: saved, it is gone on with by the next `up` and removed by
+            # `destroy`.
             raise InitFailed(_id(live), objects.state_of(inputs, live, manager), [str(error)]) from None
         except wait.NotReady as error:
             reasons = [objects.redacted(each, inputs) for each in error.reasons]
@@ -283,7 +297,9 @@ class Resources:
 
 
 def _passing(error: ApiError) -> bool:
-    """Whether an error is temporary: a namespace or definition that is being made, a webhook that is starting, a name being freed."""
+    """Whether an error is temporary: a namespace or definition that is being made, a webhook
+    that is starting, a name being freed.
+    """
     text = str(error)
     return (
         isinstance(error, UnknownKind)
@@ -298,7 +314,9 @@ def _id(live: Object) -> str:
 
 
 def _take(path: list[str], wanted: Any, there: Any) -> None:
-    """Put the live value at `path` into `wanted`, or none if there is none, so that an ignored field is not touched."""
+    """Put the live value at `path` into `wanted`, or none if there is none, so that an ignored
+    field is not touched.
+    """
     for key in path[:-1]:
         if not isinstance(wanted, dict) or not isinstance(there, dict) or key not in wanted:
             return

@@ -1,7 +1,7 @@
 """When an object counts as ready, and why it is not.
 
-The rules are those that pulumi-kubernetes documents for its await logic (`provider/pkg/await`); kinds without a rule are ready when the API
-server has taken them.
+The rules are those that pulumi-kubernetes documents for its await logic (`provider/pkg/await`);
+kinds without a rule are ready when the API server has taken them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _INTERVAL = 0.5
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an object is ready; if not, what it waits for, what is wrong so far, and whether that is final."""
+    """Whether an object is ready; if not, what it waits for, what is wrong so far, and whether
+    that is final.
+    """
 
     ready: bool
     waiting_for: str = ""
@@ -44,7 +46,9 @@ Check = Callable[[Cluster, Object], Verdict]
 def until_ready(cluster: Cluster, live: Object, request: Request, timeout: float, settle: float = SETTLE) -> Object:
     """Wait for `live`, just applied, to be ready and give it as it is then.
 
-    Raises `NotReady` when it failed, vanished or took longer than `timeout` seconds, `Cancelled` when the user interrupts."""
+    Raises `NotReady` when it failed, vanished or took longer than `timeout` seconds, `Cancelled`
+    when the user interrupts.
+    """
     check = check_for(live, settle)
     if check is None:
         return live
@@ -71,7 +75,9 @@ def until_ready(cluster: Cluster, live: Object, request: Request, timeout: float
 
 
 def until_gone(cluster: Cluster, live: Object, request: Request, timeout: float) -> None:
-    """Wait until a deleted object is gone, or another one has its name. Raises `NotReady` after `timeout` seconds."""
+    """Wait until a deleted object is gone, or another one has its name. Raises `NotReady` after
+    `timeout` seconds.
+    """
     metadata = live["metadata"]
     deadline = time.monotonic() + timeout
     shown = ""
@@ -113,7 +119,9 @@ def check_for(live: Object, settle: float = SETTLE) -> Check | None:
 
 
 def deployment(cluster: Cluster, live: Object) -> Verdict:
-    """Ready when the controller has seen this generation and all replicas are of it and available, and no others are left."""
+    """Ready when the controller has seen this generation and all replicas are of it and
+    available, and no others are left.
+    """
     status, conditions = live.get("status") or {}, _conditions(live)
     wanted = live["spec"].get("replicas", 1)
     available, updated, total = (status.get(key, 0) for key in ("availableReplicas", "updatedReplicas", "replicas"))
@@ -177,9 +185,12 @@ def load_balancer(cluster: Cluster, live: Object) -> Verdict:
 
 
 class _Service:
-    """Ready when it has an external address, if it is a balancer, and the endpoints that the controller made have not changed for a while.
+    """Ready when it has an external address, if it is a balancer, and the endpoints that the
+    controller made have not changed for a while.
 
-    No endpoints at all are fine; endpoints that are not ready are not. A Service without selector or address of its own has none to wait for."""
+    No endpoints at all are fine; endpoints that are not ready are not. A Service without selector
+    or address of its own has none to wait for.
+    """
 
     def __init__(self, settle: float) -> None:
         self._settle = settle
@@ -236,7 +247,9 @@ def _selector(selector: Object) -> str:
 
 
 def _pod_problems(pods: Iterable[Object]) -> list[str]:
-    """What keeps Pods from being ready, each reason once, with the name of the first Pod that has it."""
+    """What keeps Pods from being ready, each reason once, with the name of the first Pod that
+    has it.
+    """
     problems: dict[str, str] = {}
     for pod in pods:
         if "deletionTimestamp" not in pod["metadata"]:

@@ -1,4 +1,6 @@
-"""The pure parts of the kubernetes stand-in: differences, replacement, drift, secrets, kubeconfigs, provider settings."""
+"""The pure parts of the kubernetes stand-in: differences, replacement, drift, secrets,
+kubeconfigs, provider settings.
+"""
 
 from __future__ import annotations
 

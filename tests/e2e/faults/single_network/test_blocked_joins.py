@@ -386,7 +386,7 @@ def test_one_more_machine_touches_none_of_the_others_and_loses_no_call(lab: Lab,
     assert_no_lost_requests(one_more.requests)
     touched = set(re.findall(r"^ +\w+ (\S+) (?:created|updated|replaced|deleted)", one_more.output, re.MULTILINE))
     parts = {f"product-6{part}" for part in ("-container", "-registration", "-join", "-drain", "-proof")}
-    assert touched - {"product-slots", "product-verification", f"istio-vm-mesh-{lab.stack}"} == parts
+    assert touched - {"product-slots", "product-verification", "shop-product-callers", f"istio-vm-mesh-{lab.stack}"} == parts
     assert {machine: lab.agent_pid(machine) for machine in TEN_MACHINES} == one_more.agents
     lab.assert_answered_by(PRODUCT_ENDPOINTS | {"product-6"})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -38,7 +40,7 @@ def run(tmp_path: Path, text: str, **variables: str) -> subprocess.CompletedProc
 def test_it_is_a_program_that_sets_the_machine_up_and_joins_it() -> None:
     text = startup_script(INPUTS)
     assert text.startswith("#!/bin/bash\n")
-    assert text.index("then prepare </dev/null; fi") < text.index("then main 3<&0 </dev/null; fi")
+    assert text.index("\n  prepare </dev/null\nfi\n") < text.index("then main 3<&0 </dev/null; fi")
     assert "\nMACHINE=" not in text and "\nTOKEN=" not in text, "only the machine knows them"
 
 
@@ -57,8 +59,9 @@ def test_its_metadata_is_not_too_long() -> None:
     ("answer", "cause"),
     [
         ("exit 1", "the metadata server gives no access token: does the machine have its service account?"),
-        ('case "$*" in *metadata*) echo \'{"access_token": "a"}\' ;; *) cat >/dev/null; echo Forbidden; exit 22 ;; esac', "no token for the service account shop/product: Forbidden"),
-        ('case "$*" in *metadata*) echo \'{"access_token": "a"}\' ;; *) cat >/dev/null; echo {} ;; esac', "the API server's answer has no token"),
+        ('case "$*" in *metadata*) echo \'{"access_token": "a"}\' ;; *) cat >/dev/null; printf "Forbidden\\n403" ;; esac', "no token for the service account shop/product (HTTP status 403): Forbidden"),
+        ('case "$*" in *metadata*) echo \'{"access_token": "a"}\' ;; *) cat >/dev/null; echo "curl: (6) no host" >&2; printf "\\n000"; exit 6 ;; esac', "(HTTP status 000): curl: (6) no host"),
+        ('case "$*" in *metadata*) echo \'{"access_token": "a"}\' ;; *) cat >/dev/null; printf "{}\\n201" ;; esac', "the API server's answer has no token"),
     ],
 )  # fmt: skip
 def test_the_cause_is_named_where_there_is_no_token(tmp_path: Path, answer: str, cause: str) -> None:
@@ -77,6 +80,53 @@ def test_a_machine_that_does_not_get_its_name_does_not_join(tmp_path: Path) -> N
 
 def test_a_setup_that_fails_is_named_and_the_machine_joins(tmp_path: Path) -> None:
     done = run(tmp_path, "run_setup\necho on", SETUP_BASE64="IyEvYmluL3NoCmV4aXQgMwo=")  # exit 3
-    assert (done.returncode, done.stdout) == (0, "on\n")
+    assert (done.returncode, done.stdout) == (0, "slept\nslept\nslept\non\n"), "a mirror may be away for a moment"
     assert "the stack's startup script failed with status 3; the machine joins" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_a_machine_tries_until_it_has_joined(tmp_path: Path) -> None:
+    """IAM, the gateway or a mirror may come later, and Google's unit runs the script once."""
+    script, attempts = tmp_path / "script", tmp_path / "attempts"
+    script.write_text(f'[ "$ATTEMPT" = 1 ] || exit 9\necho x >>{attempts}\n[ "$(wc -l <{attempts})" = 3 ]\n')
+    done = run(tmp_path, f"try_until_joined {script}\necho joined")
+    assert (done.returncode, done.stdout) == (0, "slept\nslept\njoined\n")
+    assert done.stderr.splitlines() == [f"the machine has not joined: it tries again in {pause} s" for pause in (10, 20)]
+
+
+def test_the_script_runs_itself_again_as_a_whole(tmp_path: Path) -> None:
+    """As Google runs it: a file that is executed. Its second run is the join."""
+    script = tmp_path / "startup-script"
+    text = startup_script(INPUTS).partition("# Joins this machine to the mesh")[0]
+    script.write_text(f"{text}\necho $TOKEN for $MACHINE\n")
+    programs = tmp_path / "bin"
+    answer = 'case "$*" in *token*) echo \'{"access_token": "a"}\' ;; *zone*) echo projects/1/zones/a-b1-c ;; *) echo m1 ;; esac'
+    add_program(
+        programs, "curl", f'[[ "$*" != *TokenRequest* ]] || {{ cat >/dev/null; printf \'{{"token": "t"}}\\n201\'; exit; }}\n{answer}'
+    )
+    add_program(programs, "sleep", f"echo slept; [ -e {tmp_path}/later ] || touch {tmp_path}/later")
+    add_program(programs, "id", f"[ -e {tmp_path}/later ]")
+    add_program(programs, "runuser", 'shift 3; "$@"')
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "t for m1"), done.stderr
+
+
+@pytest.mark.parametrize("fails", ["update", "install"])
+def test_a_gateways_setup_goes_on_until_iptables_is_there(tmp_path: Path, fails: str) -> None:
+    """A network's NAT may be younger than the machine, and another apt may hold the lock."""
+    programs, calls = tmp_path / "bin", tmp_path / "calls"
+    add_program(programs, "sleep", "echo slept")
+    add_program(
+        programs,
+        "apt-get",
+        f'echo "$@" >>{calls}\n'
+        f'[ "$(grep -c {fails} {calls})" -gt 2 ] || [[ "$*" != *{fails}* ]] || exit 100\n'
+        f'[[ "$*" != *install* ]] || {{ printf "#!/bin/bash\\n" >{programs}/iptables; chmod +x {programs}/iptables; }}',
+    )
+    for name in ("bash", "grep", "chmod"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    script = COMPONENTS / "platforms" / "google" / "scripts" / "gateway-setup.sh"
+    done = subprocess.run([str(programs / "bash"), str(script)], env={"PATH": str(programs)}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.count("slept")) == (0, 2), done.stderr
+    assert "DPkg::Lock::Timeout" in calls.read_text()

@@ -13,6 +13,7 @@ import yaml
 from components.config import reader
 from tools import ROOT
 from tools.devtools import costs, schema
+from tools.devtools.google_model import declared, google_page
 
 SCHEMA = json.loads(schema.SCHEMA.read_text())
 STACKS = reader.stacks()
@@ -21,7 +22,14 @@ STACKS = reader.stacks()
 def test_the_files_are_up_to_date() -> None:
     assert schema.SCHEMA.read_text() == schema.schema(), "run ./scripts/schema"
     assert schema.PAGE.read_text() == schema.page(), "run ./scripts/schema"
-    assert costs.PAGE.read_text() == costs.page(), "run ./scripts/schema"
+
+
+def test_pages_on_google_cloud_are_up_to_date() -> None:
+    clouds = declared.clouds()
+    assert costs.PAGE.read_text() == costs.page(clouds), "run ./scripts/schema"
+    text = google_page.PAGE.read_text()
+    assert text == google_page.page(text, clouds), "run ./scripts/schema"
+    assert text.count("<!-- table: ") == text.count("<!-- end of table -->") == 2
 
 
 def test_every_stack_on_google_cloud_has_its_price() -> None:

@@ -16,12 +16,12 @@ from tests.unit.tools.mesh_status import meshes
 from tools.lab import report
 
 IDENTITY = "spiffe://cluster.local/ns/shop/sa/product"
-SERVICE = "product.shop.svc.cluster.local:80"
+SERVICE = "product.shop.svc.cluster.local"
 POD = "product-6c9f8d7b5d-x2x4q"
 
 
 def call(caller: str, endpoint: str, path: str = "direct") -> Call:
-    return Call(caller, IDENTITY, SERVICE, endpoint, IDENTITY, 6, path)
+    return Call(caller=caller, caller_identity=IDENTITY, service=SERVICE, port=80, endpoint=endpoint, peer=IDENTITY, answers=6, path=path)
 
 
 def plain(evidence: Evidence) -> Any:

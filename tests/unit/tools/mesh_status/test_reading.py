@@ -18,7 +18,8 @@ from components.local.cluster_access import ClusterAccess
 from tests.support.scripts import Sourced
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths, pulumi_cli
-from tools.mesh_status import pulumi, read_cluster, read_machines, read_state
+from tools.mesh_status import assess, pulumi, read_cluster, read_machines, read_state
+from tools.mesh_status.model import Verification
 
 
 def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
@@ -266,3 +267,31 @@ signal.pause()
     with pytest.raises(KeyboardInterrupt):
         pulumi.update(programs.variables)
     assert programs.noted() == ["ended in order"]
+
+
+POLICY = {"metadata": {"name": "deny", "namespace": "shop"}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]}}
+
+
+@pytest.mark.parametrize(("error", "named"), [("no answer", True), ("", False)])
+def test_a_network_policy_is_named_where_a_verification_fails(error: str, named: bool) -> None:
+    facts = meshes.facts("single")
+    facts = replace(facts, cluster=replace(facts.cluster, policies=(POLICY,)))
+    advised = {each.name: " ".join(each.advice) for each in assess.mesh(facts, Verification(error=error)).workloads}
+    assert ("the NetworkPolicy shop/deny selects its pods" in advised["product"]) is named
+    assert "NetworkPolicy" not in advised["ledger"], "that is in another namespace"
+
+
+def test_policies_that_may_not_be_read_hide_nothing_else() -> None:
+    answers, state = meshes.recorded("single", "kubectl"), meshes.facts("single").state
+
+    def get(*arguments: str) -> Any:
+        if arguments[0] == refused:
+            raise read_cluster.ClusterError("forbidden")
+        return answers[" ".join(arguments)]
+
+    refused = "networkpolicies.networking.k8s.io"
+    cluster = read_cluster.answered(get, state.facts, state.workloads)
+    assert (cluster.policies, len(cluster.entries) > 0) == ((), True)
+    refused = "service"
+    with pytest.raises(read_cluster.ClusterError):
+        read_cluster.answered(get, state.facts, state.workloads)

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -162,12 +163,38 @@ def test_what_the_state_lacks_is_missing() -> None:
 
 
 def test_a_verification_that_is_behind_is_said() -> None:
-    facts = meshes.facts("single")
-    joined = {**facts.state.machines, "product-1": replace(facts.state.machines["product-1"], revision="another")}
-    mesh = assess.mesh(replace(facts, state=replace(facts.state, machines=joined)))
-    product = next(each for each in mesh.workloads if each.name == "product")
+    product = joined(meshes.facts("single"), timedelta(minutes=1), "another")
     assert product.advice == ("product-1 joined or changed after it was verified last: run `./scripts/status --verify`",)
     assert product.health == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("after", "revision"),
+    [
+        (-timedelta(seconds=5), "another"),  # verified after the join: by a first update, or by --verify
+        (timedelta(minutes=1), ""),  # a plain update that joined again and changed nothing
+    ],
+)
+def test_nobody_is_told_to_verify_what_was_verified_just_now(after: timedelta, revision: str) -> None:
+    assert joined(meshes.facts("single"), after, revision).advice == ()
+
+
+def joined(facts: assess.Facts, after: timedelta, revision: str) -> Workload:
+    """The workload product, whose machine product-1 joined a time after it was verified; as the same one where `revision` is empty."""
+    machine, verified = facts.state.machines["product-1"], facts.state.workloads["product"].verified
+    assert verified
+    again = replace(machine, joined=verified + after, revision=revision or machine.revision)
+    mesh = assess.mesh(replace(facts, state=replace(facts.state, machines={**facts.state.machines, "product-1": again})))
+    return next(each for each in mesh.workloads if each.name == "product")
+
+
+def test_the_age_of_the_proof_is_that_of_the_oldest() -> None:
+    facts = meshes.facts("single")
+    product = replace(facts.state.workloads["product"], verified=facts.read - timedelta(hours=5))
+    state = replace(facts.state, workloads={**facts.state.workloads, "product": product})
+    assert "verified 5 h ago: healthy" in tables(assess.mesh(replace(facts, state=state))).splitlines()[0]
+    never = {name: replace(each, verified=None) for name, each in facts.state.workloads.items()}
+    assert "never verified: healthy" in tables(assess.mesh(replace(facts, state=replace(facts.state, workloads=never)))).splitlines()[0]
 
 
 def test_a_gateway_that_is_not_ours_is_judged_by_who_reaches_it() -> None:

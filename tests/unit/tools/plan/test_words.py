@@ -273,6 +273,17 @@ def test_the_verification_is_said(before: str, after: str, expected: list[str]) 
     assert lines(words.sections(replace(plan(), verification=verification))) == expected
 
 
+def test_workloads_whose_failure_is_a_warning_are_named() -> None:
+    verification = VerificationPlan(
+        before="fail", after="some", warned=("web",), runs=("shop", "web")
+    )
+    assert lines(words.sections(replace(plan(), verification=verification))) == [
+        "Mode: a failure fails the update → a failure fails the update, or is a warning.",
+        "The update verifies shop, web; a failure fails the update, or is a warning.",
+        "A failure of web is a warning.",
+    ]
+
+
 def test_what_only_the_update_knows_is_not_promised() -> None:
     verification = VerificationPlan(before="fail", after="fail", may_run=("web",))
     assert lines(words.sections(replace(plan(), verification=verification))) == [

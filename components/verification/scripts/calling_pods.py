@@ -1,0 +1,290 @@
+"""Starts the pods that call workloads, beside the joins, so that no verification waits for them.
+
+A pair of Jobs, one inside the mesh and one outside, is for all workloads of one service account.
+Its pods run nothing but what verifications run in them. A verification without a pair starts one of
+its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+from ... import names
+from ...local import scripting, update_id
+from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
+
+START_TIMEOUT_S = 300
+"""Seconds for a pod's way to running. GKE's Autopilot and autoscaler take minutes to add a node."""
+SIDECAR = "istio-proxy"
+_CONTAINER = "calls"
+"""The container of a Job's pod; the sidecar beside it drains for longer."""
+_MESSAGE_LENGTH = 500
+"""Characters of a message of the cluster that are shown."""
+_REMOVER = "verification/scripts/remove_calling_pods.py"
+
+Manifest = Mapping[str, Any]
+
+
+class NotRunning(scripting.Failed):
+    """A pod that calls does not run."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two Jobs whose pods call.
+
+    name: how their names begin; `job_name` adds the update. namespace: theirs.
+    inside, outside: their manifests without names: with a sidecar and without.
+    """
+
+    name: str
+    namespace: str
+    inside: Manifest
+    outside: Manifest
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A pair that is started.
+
+    access: the cluster.
+    pair: the Jobs.
+    """
+
+    access: ClusterAccess = field(metadata={"record": ClusterAccess})
+    pair: Pair = field(metadata={"record": Pair})
+
+
+@dataclass(frozen=True)
+class Result:
+    """The pair that was started: how its names begin."""
+
+    pair: str
+
+
+def run(payload: Payload) -> Result:
+    """Start the pair.
+
+    A cluster that refuses it is no failure here: a verification then starts its own, and reports
+    why not. Raises scripting.Failed where the cluster does not answer.
+    """
+    with kubectl(payload.access) as program, contextlib.suppress(NotRunning):
+        _remove_after_the_update(payload)
+        jobs = Jobs(program, payload.pair.namespace)
+        for each in ("outside", "inside"):
+            jobs.create(payload.pair, each)
+    return Result(payload.pair.name)
+
+
+def _remove_after_the_update(payload: Payload) -> None:
+    """Have a process of its own remove what is left of the pair when the update has ended.
+
+    A verification removes it as soon as nothing else calls from it. But the update may end without
+    one: a join fails, or it is interrupted.
+    """
+    process = update_id.chosen(update_id.ancestors())
+    if process is None:
+        return
+    runner = Path(scripting.__file__).resolve().with_name("run.py")
+    words = [sys.executable, "-I", str(runner), _REMOVER, "create"]
+    remover = subprocess.Popen(
+        words,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    values = {
+        "access": asdict(payload.access),
+        "namespace": payload.pair.namespace,
+        "label": label(payload.pair.name),
+        "update": asdict(process),
+    }
+    _REMOVERS.append(remover)
+    assert remover.stdin
+    with contextlib.suppress(BrokenPipeError), remover.stdin as stdin:
+        stdin.write(json.dumps({"create": values}).encode())
+
+
+_REMOVERS: list[subprocess.Popen[bytes]] = []
+"""Processes that outlive this one: none waits for them."""
+
+
+def label(pair: str) -> str:
+    """Return the label of the Jobs of a pair in this update, as a selector has it."""
+    return f"{names.CALLERS_LABEL}={_of_update(pair)}"
+
+
+def _of_update(pair: str) -> str:
+    return f"{pair}-{update_id.update_id()[:8]}"
+
+
+class Jobs:
+    """The Jobs of one namespace whose pods call."""
+
+    def __init__(self, program: Kubectl, namespace: str) -> None:
+        self._kubectl, self._namespace = program, ("--namespace", namespace)
+
+    def create(self, pair: Pair, which: str) -> None:
+        """Create a Job of a pair, unless this update has it. Raises NotRunning."""
+        manifest = copy.deepcopy(dict(pair.inside if which == "inside" else pair.outside))
+        metadata = manifest["metadata"]
+        metadata["name"] = _job_name(pair.name, which)
+        metadata["labels"] = {**metadata["labels"], names.CALLERS_LABEL: _of_update(pair.name)}
+        words = ("create", "--filename", "-", "--output", "name", *self._namespace)
+        stdin = json.dumps(manifest).encode()
+        created = self._kubectl.call("--request-timeout=20s", *words, stdin=stdin, timeout_s=60)
+        if created.status and "already exists" not in created.error:
+            reason = scripting.last_words(created.error)
+            raise NotRunning(f"cannot create the Job that calls from {which} the mesh: {reason}")
+
+    @contextlib.contextmanager
+    def use(self, shared: str, pair: Pair) -> Iterator[tuple[CallingPod, CallingPod]]:
+        """Give the pods inside and outside the mesh, and remove them where nothing else needs them.
+
+        shared: the name of the pair that was started in this update, if any.
+        pair: the pair of one workload that is started where there is none.
+
+        Raises NotRunning.
+        """
+        workloads = self._workloads(shared)
+        name = shared if workloads else pair.name
+        try:
+            if not workloads:
+                for each in ("outside", "inside"):
+                    self.create(pair, each)
+            yield CallingPod(self, name, "inside"), CallingPod(self, name, "outside")
+        finally:
+            if len(workloads) < 2:
+                self.remove(name)
+
+    def _workloads(self, pair: str) -> list[str]:
+        """Return the workloads that a pair of this update calls; none where it does not run."""
+        there = [job for job in self.items("job", "--selector", label(pair)) if not _is_over(job)]
+        if {job["metadata"]["name"] for job in there} < {_job_name(pair, each) for each in ("inside", "outside")}:
+            return []
+        annotations: Mapping[str, str] = there[0]["metadata"]["annotations"]
+        return annotations[names.CALLED_ANNOTATION].split(",")
+
+    def remove(self, pair: str) -> None:
+        """Delete the Jobs of a pair with their pods."""
+        words = ("delete", "job", "--selector", label(pair), "--wait=false", *self._namespace)
+        self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
+
+    def items(self, kind: str, *options: str) -> list[Manifest]:
+        """Return the objects of a kind; none without an answer."""
+        answer = self._kubectl.json("get", kind, *options, *self._namespace)
+        return list(answer["items"]) if answer else []
+
+    def execute(self, pod: str, text: str, timeout_s: float) -> scripting.Done:
+        """Run a script in a pod."""
+        words = ("exec", "--stdin", pod, "--container", _CONTAINER, *self._namespace, "--", "bash", "-s")
+        return self._kubectl.call(*words, stdin=text.encode(), timeout_s=timeout_s)
+
+
+def _is_over(job: Mapping[str, Any]) -> bool:
+    """Return whether a Job has ended, or is being deleted."""
+    return "deletionTimestamp" in job["metadata"] or bool(job.get("status", {}).get("conditions"))
+
+
+def _job_name(pair: str, which: str) -> str:
+    return f"{_of_update(pair)}-{which}"
+
+
+@dataclass(frozen=True)
+class CallingPod:
+    """A pod that calls.
+
+    jobs: those of its namespace. pair: the pair that it is of. which: "inside" or "outside".
+    """
+
+    jobs: Jobs
+    pair: str
+    which: str
+
+    def run(self, text: str, timeout_s: float) -> scripting.Done:
+        """Run a script in the pod once it runs.
+
+        Returns how the script ended, without kubectl's own words. Raises NotRunning where the pod
+        does not run, has no sidecar and needs one, or runs nothing.
+        """
+        pod = self._wait()
+        done = self.jobs.execute(pod, text, timeout_s)
+        lines = done.error.splitlines()
+        if lines and lines[-1].startswith(_ENDED):
+            return scripting.Done(done.status, done.stdout, "\n".join(lines[:-1]).encode())
+        if done.status == scripting.TIMED_OUT:
+            raise NotRunning(f"the script in the pod that calls did not end in {timeout_s:.0f} s")
+        if done.status:
+            reason = scripting.last_words(done.error) or f"status {done.status}"
+            raise NotRunning(f"nothing runs in the pod that calls from {self.which} the mesh: `kubectl exec` in pod {pod}: {reason}")
+        return done
+
+    def _wait(self) -> str:
+        """Return the name of the pod once its container runs."""
+        end = monotonic() + START_TIMEOUT_S
+        state: Mapping[str, Any] = {}
+        while monotonic() < end:
+            pod: Mapping[str, Any] = next(iter(self.jobs.items("pods", "--selector", f"job-name={self._job}")), {})
+            state = _state(pod)
+            if "running" in state:
+                self._check_sidecar(pod)
+                return str(pod["metadata"]["name"])
+            if "terminated" in state:
+                break
+            sleep(0.2)
+        raise NotRunning(f"the pod that calls from {self.which} the mesh did not run in {START_TIMEOUT_S} s: {self._obstacle(state)}")
+
+    def _check_sidecar(self, pod: Mapping[str, Any]) -> None:
+        spec = pod["spec"]
+        containers = [*spec["containers"], *spec.get("initContainers", ())]
+        if self.which == "inside" and SIDECAR not in [each["name"] for each in containers]:
+            namespace = pod["metadata"]["namespace"]
+            raise NotRunning(
+                f"the pod that calls from inside the mesh got no sidecar: does the namespace {namespace} "
+                f"have the label {names.INJECTION_LABEL}: disabled, or a policy of the injector leave it out?"
+            )
+
+    @property
+    def _job(self) -> str:
+        return _job_name(self.pair, self.which)
+
+    def _obstacle(self, state: Mapping[str, Any]) -> str:
+        """Return what the cluster reports of the Job and its pods, or the container's state.
+
+        A Job whose pods are refused (quota, Pod Security, admission) has no pod: the reason is in
+        events of the Job alone. That a pod cannot be scheduled is in events of the pod.
+        """
+        messages = {}
+        for event in self.jobs.items("events", "--field-selector", "type=Warning"):
+            of = event["involvedObject"].get("name", "")
+            if of == self._job or of.startswith(f"{self._job}-"):
+                message = " ".join(str(event.get("message", "")).split())
+                messages[event.get("reason", "")] = message[:_MESSAGE_LENGTH]
+        if messages:
+            return "; ".join(f"{reason}: {message}" for reason, message in messages.items())
+        return json.dumps(state)[:_MESSAGE_LENGTH] if state else "the cluster reports no reason"
+
+
+_ENDED = "command terminated with exit code"
+"""What kubectl says of a program in a pod that failed, after the program's own words."""
+
+
+def _state(pod: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state of the container that calls; empty where there is none, or it is removed."""
+    if "deletionTimestamp" in pod.get("metadata", {}):
+        return {}
+    for status in pod.get("status", {}).get("containerStatuses", []):
+        if status["name"] == _CONTAINER:
+            state: Mapping[str, Any] = status.get("state", {})
+            return state
+    return {}

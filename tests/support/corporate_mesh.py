@@ -1,0 +1,125 @@
+"""A mesh with a past beside the lab's own: plain Helm installs it, and this program has no part in it.
+
+It is a revision with a tag, in a namespace of its own, with a trust domain, a network's name and a
+trust anchor of its own. It sees the namespaces with its label alone, so that it leaves the lab's
+mesh alone. The lab's istiod sees all namespaces: so nothing here has a label that its gateway is
+selected by, or an address and port that its gateway has.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from components.config import reader
+from components.mesh_facts import merge
+from components.names import DEFAULT_DOMAIN, XDS_PORT, config_key, service_host
+from tests.support.lab import Lab
+from tools.lab.offline import versions
+
+NAMESPACE = "corp-istio"
+REVISION = "1-31"
+TAG = "stable"
+NETWORK = "corp-network"
+TRUST_DOMAIN = "corp.example"
+GATEWAY = "corp-eastwest"
+GATEWAY_PORT = 15112
+"""What the node has for machines, beside the port of the lab's own gateway."""
+ISTIOD_PORT = XDS_PORT
+SELECTED = {"mesh": "corp"}
+"""The label of the namespaces that istiod sees."""
+INJECTED = {**SELECTED, "istio.io/rev": TAG}
+"""The labels of a namespace of applications."""
+
+
+def istiod_values() -> dict[str, Any]:
+    """Return the values of istiod, in addition to what the lab's Envoy needs."""
+    return {
+        "revision": REVISION,
+        "revisionTags": [TAG],
+        "meshConfig": {"trustDomain": TRUST_DOMAIN, "discoverySelectors": [{"matchLabels": SELECTED}]},
+        # The lab's istiod writes the default ConfigMap into all namespaces, with its own trust anchor.
+        "global": {
+            "istioNamespace": NAMESPACE,
+            "network": NETWORK,
+            "meshID": "corp-mesh",
+            "trustBundleName": "corp-root-cert",
+            "hub": "docker.io/istio",
+            "tag": versions.ISTIO,
+        },
+        "env": {"PILOT_ENABLE_GATEWAY_API": "false"},
+    }
+
+
+def gateway_values(address: str) -> dict[str, Any]:
+    """Return the values of the gateway. address: of the node, where machines reach it."""
+    ports = [{"name": "tls-istiod", "port": GATEWAY_PORT, "targetPort": ISTIOD_PORT}]
+    return {
+        "revision": REVISION,
+        "imagePullPolicy": "IfNotPresent",
+        "autoscaling": {"enabled": False},
+        "service": {"type": "ClusterIP", "externalIPs": [address], "ports": ports},
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+    }
+
+
+def exposure() -> list[dict[str, Any]]:
+    """Return what has the gateway pass on connections to istiod, as Istio's sample `expose-istiod-rev` does."""
+    name, version = f"istiod-{REVISION}", "networking.istio.io/v1"
+    port = {"name": "tls-istiod", "number": ISTIOD_PORT, "protocol": "TLS"}
+    server = {"port": port, "tls": {"mode": "PASSTHROUGH"}, "hosts": ["*"]}
+    route = {
+        "match": [{"port": ISTIOD_PORT, "sniHosts": ["*"]}],
+        "route": [{"destination": {"host": service_host(name, NAMESPACE, DEFAULT_DOMAIN), "port": {"number": ISTIOD_PORT}}}],
+    }
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return [
+        {"apiVersion": version, "kind": "Gateway", "metadata": metadata, "spec": {"selector": {"istio": GATEWAY}, "servers": [server]}},
+        {
+            "apiVersion": version,
+            "kind": "VirtualService",
+            "metadata": metadata,
+            "spec": {"hosts": ["*"], "gateways": [name], "tls": [route]},
+        },
+    ]
+
+
+@dataclass
+class CorporateMesh:
+    """The mesh in the cluster of a lab."""
+
+    lab: Lab
+
+    def install(self) -> None:
+        self.lab.run("kubectl", "create", "namespace", NAMESPACE)
+        self.lab.run("kubectl", "label", "namespace", NAMESPACE, *(f"{key}={value}" for key, value in SELECTED.items()))
+        of_lab = reader.read_document(self.lab.stack_file, self.lab.root / "stacks")["config"][config_key("mesh")]["values"]
+        self._helm(f"istiod-{REVISION}", "istiod", merge(of_lab["istiod"], istiod_values()))
+        self._helm(GATEWAY, "gateway", gateway_values(self.lab.outputs()["gateway"]))
+        objects = {"apiVersion": "v1", "kind": "List", "items": exposure()}
+        self.lab.run("kubectl", "apply", "--filename", "-", stdin=json.dumps(objects))
+
+    def _helm(self, release: str, chart: str, values: dict[str, Any]) -> None:
+        words = ("install", release, str(self.lab.root / ".lab" / "charts" / chart))
+        self.lab.run("helm", *words, "--namespace", NAMESPACE, "--values", "-", "--wait", "--timeout", "90s", stdin=yaml.safe_dump(values))
+
+    def remove(self) -> None:
+        self.lab.run("helm", "uninstall", GATEWAY, f"istiod-{REVISION}", "--namespace", NAMESPACE, "--ignore-not-found", check=False)
+        self.lab.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", check=False)
+
+
+@contextmanager
+def corporate_mesh(lab: Lab) -> Iterator[CorporateMesh]:
+    """The mesh, in the cluster of a lab that is up, during the block."""
+    mesh = CorporateMesh(lab)
+    mesh.remove()
+    try:
+        mesh.install()
+        yield mesh
+    finally:
+        mesh.remove()

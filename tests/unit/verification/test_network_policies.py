@@ -1,0 +1,66 @@
+"""Which NetworkPolicies are named where calls fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from components.verification.network_policies import JOB_LABELS, restricting, selects, sentences
+
+CALLED = {"app": "product"}
+PRODUCT = {"matchLabels": CALLED}
+
+
+def policy(name: str = "theirs", **spec: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": "shop"}, "spec": {"podSelector": {}, **spec}}
+
+
+def test_one_that_denies_everything_is_named_for_both_ends() -> None:
+    called, calls = sentences([policy("deny", policyTypes=["Ingress", "Egress"])], CALLED, 8080)
+    assert called.startswith("the NetworkPolicy shop/deny selects its pods") and "port 8080" in called
+    assert calls.startswith("the NetworkPolicy shop/deny selects the Jobs that verify it") and "istiod (15012)" in calls
+
+
+@pytest.mark.parametrize(
+    ("spec", "directions"),
+    [
+        ({"policyTypes": ["Ingress"]}, ["Ingress"]),
+        ({}, ["Ingress"]),
+        ({"egress": [{"ports": [{"port": 53}]}]}, ["Ingress", "Egress"]),
+        ({"policyTypes": ["Egress"]}, ["Egress"]),
+        ({"policyTypes": ["Ingress"], "ingress": [{"from": [{"podSelector": {}}]}]}, ["Ingress"]),
+        ({"policyTypes": ["Ingress"], "ingress": [{}]}, []),
+        ({"podSelector": PRODUCT, "policyTypes": ["Ingress", "Egress"]}, ["Ingress"]),
+        ({"podSelector": {"matchLabels": {"app": "other"}}, "policyTypes": ["Ingress", "Egress"]}, []),
+        ({"podSelector": {"matchLabels": JOB_LABELS}, "policyTypes": ["Ingress", "Egress"]}, ["Egress"]),
+    ],
+)
+def test_those_that_select_neither_end_are_not_named(spec: dict[str, Any], directions: list[str]) -> None:
+    text = " ".join(sentences([policy(**spec)], CALLED, 8080))
+    words = {"Ingress": "selects its pods", "Egress": "selects the Jobs"}
+    assert [each for each in words if words[each] in text] == directions
+
+
+def test_one_that_allows_everything_makes_the_others_harmless() -> None:
+    every = [policy("deny"), policy("allow", podSelector=PRODUCT, ingress=[{}])]
+    assert restricting(every, CALLED, "Ingress") == []
+    assert restricting(every, {"app": "other"}, "Ingress") == ["shop/deny"]
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "chosen"),
+    [
+        ("In", ["product"], True),
+        ("In", ["x"], False),
+        ("NotIn", ["x"], True),
+        ("NotIn", ["product"], False),
+        ("Exists", None, True),
+        ("DoesNotExist", None, False),
+    ],
+)
+def test_selectors_are_read_as_kubernetes_reads_them(operator: str, values: list[str] | None, chosen: bool) -> None:
+    expression = {"key": "app", "operator": operator, **({"values": values} if values else {})}
+    assert selects({"matchExpressions": [expression]}, CALLED) is chosen
+    absent = operator in ("NotIn", "DoesNotExist")
+    assert selects({"matchExpressions": [expression]}, {}) is absent

@@ -1,0 +1,299 @@
+"""What proves a call, and what must not: the script with real sockets, a real Envoy with certificates, and real applications."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import grpc
+import pytest
+
+from components import shell
+from components.verification.evidence import Call, Plaintext, parse
+from tests.support import applications, envoys
+from tests.support.envoys import IDENTITY, OTHER, Callee, Mesh, Routes
+
+pytestmark = pytest.mark.slow
+
+KINDS = ("http", "http2", "grpc", "tcp", "tls", "greets")
+"""Protocols of ports; `greets` is one of TCP whose server speaks first."""
+FAULTS = {
+    "nothing listens at the endpoint": "closed",
+    "nothing listens behind its proxy": "no application",
+    "it refuses the caller's certificate": "root",
+    "it has another identity": "identity",
+    "an AuthorizationPolicy denies": "denies",
+    "it takes plaintext alone": "plaintext",
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """A mesh, and its callees by name."""
+
+    mesh: Mesh
+    callees: dict[str, Callee]
+
+    def rows(self, *targets: str, **options: object) -> tuple[dict[tuple[int, str], Call], str, int]:
+        """Return the rows by the Service's port and endpoint, what was printed of causes, and the exit status."""
+        done = self.mesh.verify(*targets, **options)  # type: ignore[arg-type]
+        return {(row.port, row.endpoint): row for row in parse(done.stdout).calls}, done.stderr, done.returncode
+
+
+def _callees(stack: ExitStack) -> list[Callee]:
+    start = stack.enter_context
+    pages, silent = start(applications.http()), start(applications.of_bytes(applications.wait_for_more))
+    listening = {
+        "http": pages,
+        "http2": pages,
+        "grpc": start(applications.of_grpc()),
+        "tcp": silent,
+        "tls": silent,
+        "greets": start(applications.of_bytes(applications.greet)),
+    }
+    protocols = {kind: "tcp" if kind == "greets" else kind for kind in KINDS}
+    callees = [Callee(name=kind, protocol=protocols[kind], application=port) for kind, port in listening.items()]
+    for kind, port in listening.items():
+        base = Callee(name=f"{kind}, ", protocol=protocols[kind], application=port)
+        variants = {
+            "closed": replace(base, closed=True),
+            "no application": replace(base, application=start(applications.nothing())),
+            "root": replace(base, root="other"),
+            "identity": replace(base, identity=OTHER),
+            "denies": replace(base, denies=True),
+            "plaintext": replace(base, plaintext=True),
+        }
+        for name, callee in variants.items():
+            port = start(applications.nothing(envoys.free_port())) if callee.closed else envoys.free_port()
+            ports = {"port": port, "service_port": envoys.free_port()}
+            callees.append(replace(callee, name=f"{kind}, {name}", **ports))  # type: ignore[arg-type]
+    for talk in (applications.echo, applications.tell_time, applications.hang_up_at_a_line, applications.hang_up):
+        port = start(applications.of_bytes(talk))
+        callees.append(Callee(name=talk.__name__, protocol="tcp", application=port))
+    for status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE):
+        callees.append(Callee(name=status.name, protocol="grpc", application=start(applications.of_grpc(status))))
+    callees += [Callee(name=name, protocol="http", application=pages) for name in ("fault", "redirect", "subset", "twin")]
+    return callees
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One Envoy for all of these tests."""
+    with ExitStack() as stack:
+        callees = {callee.name: callee for callee in _callees(stack)}
+        away = {"match": {"prefix": "/"}, "redirect": {"host_redirect": "elsewhere.example.com"}}
+        abort = {"match": {"prefix": "/"}, "direct_response": {"status": 503}}
+        routes = Routes(
+            routes={"fault": [abort], "redirect": [away]},
+            subsets={"subset": {"v1": callees["subset"].endpoints(1)}},
+            endpoints={"subset": callees["subset"].endpoints(2)},
+        )
+        yield World(stack.enter_context(envoys.running(tmp_path_factory.mktemp("mesh"), list(callees.values()), routes)), callees)
+
+
+def test_each_kind_of_port_is_proved_by_an_answer(world: World) -> None:
+    calls, errors, code = world.rows(*(world.mesh.target(world.callees[kind]) for kind in KINDS), timeout_s=20)
+    assert code == 0, errors
+    kinds = {"greets": "bytes", "tcp": "open", "tls": "open"}
+    for kind in KINDS:
+        callee = world.callees[kind]
+        row = calls[callee.service_port, callee.endpoints()[0]]
+        assert (row.verdict, row.how, row.peer, row.kind) == ("proved", "addressed", IDENTITY, kinds.get(kind, "response"))
+        assert calls[callee.service_port, ""].verdict == "proved", "its name leads there"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_no_kind_of_port_is_proved_where(world: World, fault: str) -> None:
+    broken = [world.callees[f"{kind}, {FAULTS[fault]}"] for kind in KINDS]
+    calls, errors, code = world.rows(*map(world.mesh.target, broken))
+    assert code == 1 and errors
+    verdicts = {callee.name: calls[callee.service_port, callee.endpoints()[0]].verdict for callee in broken}
+    assert set(verdicts.values()) == {"failed"}, verdicts
+    words = {
+        "closed": "it takes ",
+        "identity": "its certificate is not one of",
+        "denies": "AuthorizationPolicy",
+        "root": "certificate",
+    }
+    for callee in broken:
+        cause = calls[callee.service_port, callee.endpoints()[0]].cause
+        assert words.get(FAULTS[fault], "no answer from") in cause, (callee.name, cause)
+
+
+@pytest.mark.parametrize(
+    ("path", "expect", "is_proof"),
+    [("/404", "200-399", False), ("/503", "200-399", False), ("/404", "404", True), ("/503", "500-599", True), ("/moved", "200-399", True)],
+)
+def test_a_status_of_the_application_is_judged(world: World, path: str, expect: str, is_proof: bool) -> None:
+    callee = world.callees["http"]
+    calls, _, code = world.rows(world.mesh.target(callee, path=path, expect=expect), timeout_s=2 if is_proof else 0)
+    row = calls[callee.service_port, callee.endpoints()[0]]
+    assert ((row.verdict == "proved"), code) == (is_proof, int(not is_proof))
+    assert is_proof or f"{path} returns {path[1:]}: set verify.path" in row.cause
+
+
+def test_a_status_that_a_user_allows_is_no_proof_where_a_proxy_sent_it(world: World) -> None:
+    denied, absent = world.callees["http, denies"], world.callees["http, no application"]
+    targets = [world.mesh.target(denied, expect="403"), world.mesh.target(absent, expect="503")]
+    calls, _, code = world.rows(*targets)
+    assert code == 1
+    assert {calls[each.service_port, each.endpoints()[0]].verdict for each in (denied, absent)} == {"failed"}
+    by_name = [world.mesh.target(denied, expect="403", endpoints="-"), world.mesh.target(absent, expect="503", endpoints="-")]
+    calls, _, code = world.rows(*by_name, listener=0, setup="is_identified() { :; }")
+    assert code == 1
+    assert {calls[each.service_port, ""].verdict for each in (denied, absent)} == {"failed"}
+
+
+def test_by_name_too_an_allowed_status_of_the_application_is_proof(world: World) -> None:
+    callee = world.callees["http"]
+    target = world.mesh.target(callee, path="/404", expect="404", endpoints="-", ranges="127.0.0.0/8")
+    calls, errors, code = world.rows(target, timeout_s=5, listener=0, setup="is_identified() { :; }")
+    assert (code, calls[callee.service_port, callee.endpoints()[0]].verdict) == (0, "proved"), errors
+
+
+@pytest.mark.parametrize("name", ["OK", "UNAVAILABLE"])
+def test_any_status_of_an_application_of_grpc_passes(world: World, name: str) -> None:
+    callee = world.callees[name]
+    calls, errors, _ = world.rows(world.mesh.target(callee), timeout_s=5)
+    assert calls[callee.service_port, callee.endpoints()[0]].verdict == "proved", errors
+    target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
+    calls, errors, code = world.rows(target, timeout_s=5, listener=0, setup="is_identified() { :; }")
+    assert (code, calls[callee.service_port, callee.endpoints()[0]].verdict) == (0, "proved"), errors
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"), [("echo", "proved"), ("tell_time", "proved"), ("hang_up_at_a_line", "proved"), ("hang_up", "failed")]
+)
+def test_what_a_server_of_bytes_may_do(world: World, name: str, verdict: str) -> None:
+    """One that hangs up at the first byte that is tried is asked with another."""
+    callee = world.callees[name]
+    calls, errors, _ = world.rows(world.mesh.target(callee), timeout_s=8 if verdict == "proved" else 0)
+    assert calls[callee.service_port, callee.endpoints()[0]].verdict == verdict, errors
+
+
+@pytest.mark.parametrize(("name", "by_name"), [("fault", "failed"), ("redirect", "failed"), ("subset", "proved")])
+def test_routes_of_others_break_no_proof(world: World, name: str, by_name: str) -> None:
+    callee = world.callees[name]
+    endpoints = callee.endpoints(2)
+    calls, errors, code = world.rows(world.mesh.target(callee, endpoints=",".join(endpoints[: 2 if name == "subset" else 1])))
+    assert code == 0, errors
+    assert calls[callee.service_port, endpoints[0]].verdict == "proved"
+    assert calls[callee.service_port, ""].verdict == by_name
+    assert (by_name == "failed") == ("what do its routes do with them?" in errors)
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+def test_a_machine_that_calls_by_name_proves_what_its_proxy_chose(world: World, kind: str) -> None:
+    callee = world.callees[kind]
+    setup = "is_identified() { :; }"
+    target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
+    calls, errors, code = world.rows(target, timeout_s=20, listener=0, setup=setup)
+    assert code == 0, errors
+    row = calls[callee.service_port, callee.endpoints()[0]]
+    assert (row.verdict, row.how, row.kind) == ("proved", "by-chance", "open" if kind == "tcp" else "response")
+
+
+@pytest.mark.parametrize("kind", ["http", "http2", "grpc", "tcp", "greets"])
+@pytest.mark.parametrize("fault", ["closed", "no application", "root", "identity", "denies"])
+def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, kind: str, fault: str) -> None:
+    callee = world.callees[f"{kind}, {fault}"]
+    target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
+    calls, _, code = world.rows(target, listener=0, setup="is_identified() { :; }")
+    assert code == 1
+    assert calls[callee.service_port, ""].verdict == "failed"
+    assert callee.endpoints()[0] not in {endpoint for _, endpoint in calls}
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp", "grpc"])
+def test_of_two_endpoints_the_one_that_denies_is_not_proved_by_the_other(tmp_path: Path, kind: str) -> None:
+    """Both have connections and responses, and a caller by name does not see whose failed."""
+    with ExitStack() as stack:
+        starts = {"http": applications.http, "grpc": applications.of_grpc}
+        start = starts.get(kind, lambda: applications.of_bytes(applications.wait_for_more))
+        answers = Callee(name="answers", protocol=kind, application=stack.enter_context(start()))
+        denies = replace(answers, name="denies", denies=True, port=envoys.free_port(), service_port=envoys.free_port())
+        endpoints = [*answers.endpoints(), *denies.endpoints()]
+        mesh = stack.enter_context(envoys.running(tmp_path, [answers, denies], Routes(endpoints={"answers": endpoints})))
+        target = mesh.target(answers, endpoints="-", ranges="127.0.0.0/8")
+        done = mesh.verify(target, timeout_s=3, listener=0, setup="is_identified() { :; }")
+        proved = {row.endpoint for row in parse(done.stdout).calls if row.verdict == "proved"}
+    assert done.returncode == 1 and denies.endpoints()[0] not in proved, done.stdout
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+def test_an_endpoint_that_drops_packets_takes_no_connection(tmp_path: Path, kind: str) -> None:
+    """As one without a route back: a full backlog drops packets, too. A pod has no privileges to look for itself."""
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = full.getsockname()
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        endpoint = f"127.0.0.1:{address[1]}"
+        callee = Callee(name="full", protocol=kind, application=envoys.free_port())
+        mesh = stack.enter_context(envoys.running(tmp_path, [callee], Routes(endpoints={"full": [endpoint]})))
+        target = mesh.target(callee, endpoints=endpoint)
+        row = parse(mesh.verify(target, setup="as_proxy() { return 1; }").stdout).calls[0]
+    assert row.verdict == "failed" and "it takes no connection (timeout;" in row.cause, row.cause
+
+
+def test_a_caller_without_a_certificate_is_refused_unless_plaintext_is_answered(world: World) -> None:
+    strict, plain = world.callees["http"].endpoints()[0], world.callees["http, plaintext"].endpoints()[0]
+    closed = world.callees["http, closed"].endpoints()[0]
+    text = shell.remote_script("verification/plaintext-probe", {"ENDPOINTS": f"{strict} {plain} {closed}", "SNI": "x"})
+    done = envoys.run_text(text)
+    assert parse(done).plaintext == (Plaintext(strict, "refused"), Plaintext(plain, "answered"), Plaintext(closed, "unreachable"))
+
+
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+def test_a_machines_own_counter_shows_that_it_was_called(world: World, protocol: str) -> None:
+    callee, idle = world.callees[protocol], world.callees[f"{protocol}, no application"]
+    world.rows(world.mesh.target(callee), world.mesh.target(idle), timeout_s=2)
+    inbound = f"{callee.port}\t{protocol}\n{idle.port}\t{protocol}"
+    calls, errors, code = world.rows(inbound=inbound, listener=0)
+    # In this Envoy the cluster's port is the application's; on a machine both are one.
+    assert code == 1 and f"no call from a pod has reached port {idle.port}" in errors
+    assert calls[callee.port, ""].answers > 0 and calls[idle.port, ""].verdict == "failed"
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_behind_a_gateway_enough_connections_are_made_to_meet_each_endpoint(tmp_path: Path, missing: bool) -> None:
+    """Each endpoint is a callee of its own: its counters show what reached it."""
+    with ExitStack() as stack:
+        pages = stack.enter_context(applications.http())
+        callees = [Callee(name=f"member {each}", protocol="http", application=pages) for each in range(5)]
+        if missing:
+            callees[-1] = replace(callees[-1], closed=True)
+        gateway = envoys.free_port()
+        address = f"127.0.0.1:{gateway}"
+        routes = Routes(gateways={gateway: [each.endpoints()[0] for each in callees]}, endpoints={callees[0].name: [address]})
+        mesh = stack.enter_context(envoys.running(tmp_path, callees, routes))
+        done = mesh.verify(mesh.target(callees[0], endpoints="-", gateways=address, remote="5"), timeout_s=0 if missing else 20)
+        row = parse(done.stdout).calls[0]
+        assert (row.how, row.verdict, done.returncode) == ("by-chance", "failed" if missing else "proved", int(missing)), done.stderr
+        assert row.calls >= 29, "5 * (ln 5 + 4)"
+        if not missing:
+            assert all(mesh.counters(f"inbound|{each.port}||")["rq_total"] for each in callees)
+
+
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+@pytest.mark.parametrize("count", [1, 10, 100, 300])
+def test_many_endpoints_are_all_verified_in_a_minute(protocol: str, count: int, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        start = applications.http() if protocol == "http" else applications.of_bytes(applications.wait_for_more)
+        callee = Callee(name="many", protocol=protocol, application=stack.enter_context(start))
+        endpoints = callee.endpoints(count)
+        mesh = stack.enter_context(envoys.running(tmp_path, [callee], Routes(endpoints={"many": endpoints})))
+        began = time.monotonic()
+        done = mesh.verify(mesh.target(callee, endpoints=",".join(endpoints)), timeout_s=60)
+        took = time.monotonic() - began
+        rows = [row for row in parse(done.stdout).calls if row.endpoint]
+        assert done.returncode == 0, done.stderr
+        assert [row.endpoint for row in rows] == endpoints and {row.verdict for row in rows} == {"proved"}
+        print(f"{count} endpoints of {protocol}: {took:.1f} s")
+        assert took < 60
