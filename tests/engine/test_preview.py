@@ -14,7 +14,8 @@ import yaml
 
 from tests.support import fake_providers, harness
 from tests.support.cli_stack import STACK, Stack
-from tools.standins.provider import Provider
+from tests.support.fake_providers import FakeProvider
+from tools.standins.provider import Created, Provider, Request
 
 pytestmark = pytest.mark.slow
 
@@ -135,6 +136,36 @@ def test_a_machine_in_another_network_is_recreated_there(running: Mesh) -> None:
     assert not [name for name in shown if name.startswith("product-1-") and shown[name] not in ("update",)]
     assert {"vpc-far", "subnet-far", "peering-mesh-far", "far-gateway-1-instance"} <= set(shown)
     assert "product-group" not in shown
+
+
+def test_a_subnet_of_other_addresses_takes_its_place_after_all_that_was_in_the_old_one(
+    running: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machines are drained, groups are deleted, and Google has the addresses free before it needs them again."""
+    config = running.changed()
+    group = {"platform": "gce-instance-group", "workload": "product", "network": "pods"}
+    config["machines"]["fleet"] = group | {"startupScript": config["machines"]["product-1"]["startupScript"]}
+    running.up(config)
+    create, order = FakeProvider.create, list[str]()
+
+    def created(self: FakeProvider, request: Request) -> Created:
+        order.extend([f"create {request.name}"] * (not request.preview))
+        return create(self, request)
+
+    monkeypatch.setattr(FakeProvider, "create", created)
+    monkeypatch.setattr(FakeProvider, "delete", lambda self, request: order.append(f"delete {request.name}"))
+    config["google"]["subnets"]["machines"]["cidr"] = "10.11.0.0/25"
+    running.up(config)
+    emptied = order.index("delete subnet-machines")
+    assert emptied < order.index("create subnet-machines")
+    for users in (
+        ("product-1-drain", "product-1-instance"),
+        ("product-2-drain", "product-2-instance"),
+        ("fleet-autoscaler", "fleet-manager", "fleet-template"),
+    ):
+        deleted = [order.index(f"delete {name}") for name in users]
+        assert deleted == sorted(deleted) and deleted[-1] < emptied
+    assert not [line for line in order if any(kept in line for kept in ("cluster", "subnet-nodes", "vpc", "nat", "istiod", "group"))]
 
 
 def test_a_workload_is_renamed_in_two_updates(running: Mesh) -> None:

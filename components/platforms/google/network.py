@@ -138,7 +138,8 @@ class GoogleNetwork(pulumi.ComponentResource):
             ip_cidr_range=self._args.settings.subnets[name].cidr,
             secondary_ip_ranges=second,
             private_ip_google_access=True,
-            opts=self._child,
+            # CIDRs in a VPC do not overlap. All that is in the subnet is deleted before it.
+            opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(delete_before_replace=True)),
         )
         return subnet.id
 
