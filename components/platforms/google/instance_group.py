@@ -211,7 +211,7 @@ class InstanceGroup(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(
                 child,
                 pulumi.ResourceOptions(
-                    depends_on=list(networks.ready),
+                    depends_on=networks.ready_for(settings.workload),
                     ignore_changes=["targetSize"],
                     # The provider waits for updates with the time limit of creations, too.
                     custom_timeouts=pulumi.CustomTimeouts(create="60m", update="60m", delete="20m"),
