@@ -14,6 +14,7 @@ COMMANDS = {
     "test": ("tools.devtools.test_runner", "tools.devtools.runner_cli"),
     "plan": ("tools.plan", "tools.plan.cli"),
     "status": ("tools.mesh_status", "tools.mesh_status.cli"),
+    "live-run": ("tools.live_run", "tools.live_run.cli"),
     "schema": ("tools.devtools.schema", "tools.devtools.schema"),
     "bench": ("tools.devtools.bench", "tools.devtools.bench.cli"),
     "mutations": ("tools.devtools.mutate", "tools.devtools.mutate"),
