@@ -28,7 +28,8 @@ end_guard() {
 # Connections of the machine to itself come by lo, also to its other addresses. A port that is
 # published for a container leads out of this machine: it is known by what was addressed.
 table() {
-  local interfaces='"lo"' name addresses open_ports first='tcp flags & (fin | syn | rst | ack) == syn'
+  local interfaces='"lo"' name addresses open_ports
+  local first='tcp flags & (fin | syn | rst | ack) == syn'
   open_ports="$AGENT_PORTS, $(open_ports)"
   for name in ${ISTIO_EXCLUDE_INTERFACES//,/ }; do interfaces+=", \"$name\""; done
   printf '%s; ' \
