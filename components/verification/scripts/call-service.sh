@@ -138,8 +138,8 @@ watch_connection() {
 }
 
 # Reads the head of a response. Prints: status, who has answered, and Envoy's words for a failure.
-# Of gRPC the trailers count too. By a name, the caller's own proxy adds the header that tells who has
-# answered, to answers of the callee's proxy too: their words tell.
+# Of gRPC the trailers count too. By a name, the caller's own proxy adds the header that tells who
+# has answered, to answers of the callee's proxy too: their words tell.
 read_response() { # by-name or ""
   local line status='' by='' details='' reason='' grpc='' words=''
   while IFS= read -r -t "$CALL_TIMEOUT" -u 3 line; do
@@ -395,8 +395,8 @@ explain() { # endpoint
     ;;
   'application '[1-5]* | 'proxy '[1-5]*)
     if [ "$status" = 403 ] && [ "$by" = proxy ]; then
-      echo "its proxy forbids the call: an AuthorizationPolicy denies $caller_identity the request" \
-        "GET $URL_PATH (verify.path names another)"$'\t'"AuthorizationPolicy of $IDENTITY"
+      echo "its proxy forbids the call: an AuthorizationPolicy denies $caller_identity the" \
+        "request GET $URL_PATH (verify.path names another)"$'\t'"AuthorizationPolicy of $IDENTITY"
     elif [ "$by" = proxy ] && { ((status >= 500)) || is_expected "$status"; }; then
       echo "its proxy answers in the application's place: does the application answer on this" \
         "port, and does a policy of the proxy redirect callers?"$'\t'"$about"
@@ -662,8 +662,8 @@ call_by_chance() {
   print_result $NAME by-chance "$cause" "${cause:+$object}"
 }
 
-# Whether the last calls of HTTP were answered, but not by endpoints: the caller's own proxy has tried
-# none, although it has healthy ones. Then its routes do that (faults, redirects, no route).
+# Whether the last calls of HTTP were answered, but not by endpoints: the caller's own proxy has
+# tried none, although it has healthy ones. Then its routes do that (faults, redirects, no route).
 is_answered_by_routes() {
   local endpoint
   [ ${#failed[@]} -gt 0 ] || return 1
