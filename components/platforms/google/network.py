@@ -26,7 +26,8 @@ class GoogleNetworks:
     accounts: the service account of each workload's machines, and of the cluster's nodes.
     gateway: the address or DNS name at which machines reach the east-west gateway.
     gateway_address: the address of its load balancer. Both are None without a GKE cluster.
-    connected: NAT and peering exist. rules: the firewall rules, by what they target.
+    connected: NAT, peering and the gateway's DNS record exist.
+    rules: the firewall rules, by what they target.
     """
 
     name: str
@@ -103,6 +104,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         for rule in args.firewall_rules:
             if self._is_managed(rule.vpc):
                 rules.setdefault(rule.target, []).append(self._rule(rule, vpcs, accounts))
+        self._records: list[pulumi.Resource] = []
         gateway, address = self._gateway(cluster, vpcs, subnets) if cluster else (None, None)
         self.networks = GoogleNetworks(
             name=name,
@@ -114,7 +116,7 @@ class GoogleNetwork(pulumi.ComponentResource):
             accounts=accounts,
             gateway=gateway,
             gateway_address=address,
-            connected=[*nats, *peerings],
+            connected=[*nats, *peerings, *self._records],
             rules=rules,
         )
         self.register_outputs({})
@@ -250,5 +252,6 @@ class GoogleNetwork(pulumi.ComponentResource):
             rrdatas=[reserved.address],
             opts=self._child,
         )
+        self._records.append(record)
         # The name, but only once the record exists.
         return record.id.apply(lambda _: name), reserved.address
