@@ -193,7 +193,9 @@ class Parsers:
         """Yield the variables of a file that a shell reads otherwise."""
         path = self._directory / "variables"
         path.write_text(text)
-        words = ["bash", "-c", 'set -a; . "$1"; exec env -0', "bash", str(path)]
+        # Not by `env`: a variable may be longer than one of an environment can be.
+        show = 'for name; do [ -z "${!name+x}" ] || printf "%s=%s\\0" "$name" "${!name}"; done'
+        words = ["bash", "-c", f'. "$1"; shift; {show}', "bash", str(path), *expected]
         environment = {"PATH": self._environment["PATH"]}
         done = subprocess.run(words, env=environment, cwd=self.work, capture_output=True, text=True, timeout=60)
         if done.returncode or done.stderr:
