@@ -14,6 +14,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import grpc
 
 
+@contextmanager
+def nothing(port: int = 0) -> Iterator[int]:
+    """Yield a port that refuses connections during the block: no other program can listen on it."""
+    with socket.socket() as held:
+        held.bind(("0.0.0.0", port))
+        yield held.getsockname()[1]
+
+
 class _Pages(BaseHTTPRequestHandler):
     """Answers `/404` and the like with that status, `/moved` with a redirect, and everything else with 200.
 

@@ -61,14 +61,15 @@ def _callees(stack: ExitStack) -> list[Callee]:
         base = Callee(name=f"{kind}, ", protocol=protocols[kind], application=port)
         variants = {
             "closed": replace(base, closed=True),
-            "no application": replace(base, application=envoys.free_port()),
+            "no application": replace(base, application=start(applications.nothing())),
             "root": replace(base, root="other"),
             "identity": replace(base, identity=OTHER),
             "denies": replace(base, denies=True),
             "plaintext": replace(base, plaintext=True),
         }
         for name, callee in variants.items():
-            ports = {"port": envoys.free_port(), "service_port": envoys.free_port()}
+            port = start(applications.nothing(envoys.free_port())) if callee.closed else envoys.free_port()
+            ports = {"port": port, "service_port": envoys.free_port()}
             callees.append(replace(callee, name=f"{kind}, {name}", **ports))  # type: ignore[arg-type]
     for talk in (applications.echo, applications.tell_time, applications.stream, applications.hang_up_at_a_line, applications.hang_up):
         port = start(applications.of_bytes(talk))
