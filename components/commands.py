@@ -38,6 +38,7 @@ from typing import Any, TypeVar
 import pulumi
 from pulumi_command import local
 
+from .dependencies import without_dependencies
 from .local import openssh, over_ssh, run, scripting
 
 ROOT = Path(__file__).parent
@@ -66,6 +67,8 @@ class CommandOptions:
     secret_result: whether the result is secret.
     quiet: whether standard error stays out of Pulumi's output; it is shown on failure all the same.
     timeout_s: seconds for one run; None leaves it to the script.
+    names_dependencies: whether `depends_on` of the resource's options has all that its payload and
+        `changes` depend on, at least by way of others. The state then names nothing else.
     """
 
     converges: bool = False
@@ -74,6 +77,7 @@ class CommandOptions:
     secret_result: bool = False
     quiet: bool = False
     timeout_s: int | None = None
+    names_dependencies: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +132,12 @@ def local_command(
     environment: dict[str, pulumi.Input[str]] = {}
     if create and options.converges:
         environment["SCRIPT_DIGEST"] = digest(create.module)
+
+    def stored(value: pulumi.Output[str]) -> pulumi.Output[str]:
+        return without_dependencies(value) if options.names_dependencies else value
+
     if options.changes is not None:
-        environment["CHANGES"] = options.changes
+        environment["CHANGES"] = stored(pulumi.Output.from_input(options.changes))
     timeout = f"{options.timeout_s}s" if options.timeout_s else None
     own_opts = pulumi.ResourceOptions(
         additional_secret_outputs=["stdout"] if options.secret_result else None,
@@ -139,7 +147,7 @@ def local_command(
         name,
         create=command_line(create.module, "create") if create else None,
         delete=_delete_line(delete),
-        stdin=pulumi.Output.all(**payloads).apply(_encode) if payloads else None,
+        stdin=stored(pulumi.Output.all(**payloads).apply(_encode)) if payloads else None,
         environment=environment or None,
         triggers=list(options.triggers) or None,
         logging=local.Logging.NONE if options.quiet else local.Logging.STDERR,
@@ -155,7 +163,7 @@ def machine_command(name: str, work: MachineScript, opts: pulumi.ResourceOptions
     did not run it, or not to its last line: Pulumi then does not store it, and runs it next time.
 
     name: the resource's name.
-    opts: the resource's options.
+    opts: the resource's options. They name all that the script depends on in `depends_on`.
 
     Returns the resource; what the script printed is `printed(command)`.
     """
@@ -179,6 +187,7 @@ def machine_command(name: str, work: MachineScript, opts: pulumi.ResourceOptions
         triggers=work.triggers,
         quiet=True,
         timeout_s=work.patience_s + work.timeout_s + 60,
+        names_dependencies=True,
     )
     script = Script(over_ssh, values.apply(payload))
     return local_command(name, script, opts, options=options)

@@ -81,6 +81,7 @@ class Workload(pulumi.ComponentResource):
     existing_services: the specs of Services that exist, by name.
     effective_settings: the settings, with the ports of Services that exist.
     identity_resources: what must exist before the first machine joins.
+    ready: resources that exist once all of these do. Each machine names them in its state.
     all_resources: these and the pods: what can be called.
     """
 
@@ -89,6 +90,7 @@ class Workload(pulumi.ComponentResource):
     existing_services: pulumi.Output[dict[str, Manifest]]
     effective_settings: pulumi.Output[WorkloadSettings]
     identity_resources: list[pulumi.Resource]
+    ready: list[pulumi.Resource]
     all_resources: list[pulumi.Resource]
 
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -116,15 +118,16 @@ class Workload(pulumi.ComponentResource):
         self.existing_services = pulumi.Output.from_input({service: read.spec.apply(_manifest) for service, read in existing.items()})
         self.effective_settings = self.existing_services.apply(partial(with_existing_ports, settings))
         self.identity_resources = [account, workload_group, *services, *existing.values()]
-        if args.machines:
-            slots_metadata = manifests.slots_lease(settings, args.machines)["metadata"]
-            slots_name = names.part_name(name, names.SLOTS)
-            lease = Lease(slots_name, metadata=slots_metadata, opts=in_namespace)
-            self.identity_resources.append(lease)
         for service in self._with_failover:
             build = partial(self._failover_rule, service)
             rule = args.mesh.custom_resource(names.failover_resource_name(name, service), build, in_mesh)
             self.identity_resources.append(rule)
+        self.ready = list(self.identity_resources)
+        if args.machines:
+            slots_metadata = manifests.slots_lease(settings, args.machines)["metadata"]
+            last = pulumi.ResourceOptions(parent=self, depends_on=list(self.identity_resources))
+            self.ready = [Lease(names.part_name(name, names.SLOTS), metadata=slots_metadata, opts=last)]
+            self.identity_resources += self.ready
         self.all_resources = list(self.identity_resources)
         if settings.pods:
             depends_on = [*args.namespace_resources, account, *args.mesh.ready]

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pulumi
+from pulumi_command import local
 
 from .. import commands, names, shell
 from ..config.capture import Capture, Firewall
@@ -99,8 +100,11 @@ class Machine(pulumi.ComponentResource):
         self.entry = named.apply(lambda values: names.entry_name(workload_name, values["address"], values["network"]))
         self._registration = registration = self._register()
         self._target = host.target
+        # What waits for the host key, where the machine creates it, and else for the machine.
+        self._identified: pulumi.Resource = registration
         if host.host_key:
-            key = commands.result(self._drain(host.host_key, []), host.host_key.module.Result)
+            self._identified = waiting = self._drain(host.host_key, [])
+            key = commands.result(waiting, host.host_key.module.Result)
             self._target = pulumi.Output.all(target=host.target, key=key).apply(_with_host_key)
         self.join, self.revision, self.changes = registration, registration.checked, registration.checked
         if not args.forget:
@@ -120,7 +124,7 @@ class Machine(pulumi.ComponentResource):
             entry=self.entry,
             forgotten=args.forget,
         )
-        opts = pulumi.ResourceOptions(parent=self, depends_on=self.workload.identity_resources)
+        opts = pulumi.ResourceOptions(parent=self, depends_on=self.workload.ready)
         return Registration(names.part_name(self._name, names.REGISTRATION), registration_args, opts)
 
     def _join(self) -> tuple[pulumi.Resource, pulumi.Output[str]]:
@@ -150,12 +154,12 @@ class Machine(pulumi.ComponentResource):
             commands.Script(join_machine, pulumi.Output.all(**inputs).apply(self._join_payload)),
             pulumi.ResourceOptions(
                 parent=self,
-                # The registration waits for the workload's objects, and those for the mesh. They
-                # are not named again, because the list is a part of the state.
-                depends_on=[registration, *filter(None, [host.resource])],
+                # The registration waits for the machine and for the workload's objects, and those
+                # for the mesh. They are not named again, because the list is a part of the state.
+                depends_on=[self._identified],
                 deleted_with=host.resource,
             ),
-            options=commands.CommandOptions(converges=True, timeout_s=timeout_s),
+            options=commands.CommandOptions(converges=True, timeout_s=timeout_s, names_dependencies=True),
         )
         done = commands.result(command, join_machine.Result)
         # The changes come back with the result, so that what follows depends on the join alone. What
@@ -201,7 +205,7 @@ class Machine(pulumi.ComponentResource):
             )
         )
 
-    def _drain(self, create: commands.Script | None, depends_on: Sequence[pulumi.Resource]) -> pulumi.Resource:
+    def _drain(self, create: commands.Script | None, depends_on: Sequence[pulumi.Resource]) -> local.Command:
         host = self.host
         values = {
             "access": self._cluster.access,
@@ -212,7 +216,7 @@ class Machine(pulumi.ComponentResource):
         }
         opts = pulumi.ResourceOptions(
             parent=self,
-            depends_on=list(depends_on),
+            depends_on=[self._registration, *depends_on],
             delete_before_replace=host.resource is not None,
             # A machine that stays leaves the mesh even when the cluster is deleted.
             deleted_with=self._cluster.deleted_with if host.resource else None,
@@ -222,7 +226,7 @@ class Machine(pulumi.ComponentResource):
             create,
             opts,
             delete=commands.Script(drain, pulumi.Output.all(**values).apply(self._drain_payload)),
-            options=commands.CommandOptions(triggers=[host.instance_id]),
+            options=commands.CommandOptions(triggers=[host.instance_id], names_dependencies=True),
         )
 
     def _drain_payload(self, values: Mapping[str, Any]) -> drain.Payload:

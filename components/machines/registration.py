@@ -28,6 +28,7 @@ from pulumi.dynamic import (
 )
 from pulumi.runtime.rpc import UNKNOWN
 
+from ..dependencies import without_dependencies
 from ..local import cluster_access, scripting
 from ..local.cluster_access import ClusterAccess
 from ..plugin_process import end_with_cli
@@ -167,6 +168,8 @@ class RegistrationArgs:
 class Registration(Resource, module="registration", name="Registration"):
     """A registration of one machine; its `id` is the identifier.
 
+    It depends on the machine by `identity`, and on the cluster by what `opts` names.
+
     checked: changes when the machine must be joined again.
     """
 
@@ -175,12 +178,12 @@ class Registration(Resource, module="registration", name="Registration"):
     def __init__(self, name: str, args: RegistrationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         # What is None is in no state.
         props = {
-            "access": pulumi.Output.from_input(args.access).apply(_without_defaults),
+            "access": without_dependencies(pulumi.Output.from_input(args.access).apply(_without_defaults)),
             "workload": args.workload,
             "others": " ".join(args.others) or None,
             "namespace": args.namespace,
             "identity": args.identity,
-            "entry": args.entry,
+            "entry": without_dependencies(pulumi.Output.from_input(args.entry)),
             "forgotten": args.forgotten or None,
             "checked": None,
         }

@@ -13,10 +13,14 @@ from .scripts import create_ssh_key, remove_ssh_key
 
 
 class SshKey(NamedTuple):
-    """A key pair. file: the reference of the private key's file. public: the public key."""
+    """A key pair.
+
+    file: the reference of the private key's file. public: the public key. resource: its resource.
+    """
 
     file: pulumi.Output[str]
     public: pulumi.Output[str]
+    resource: pulumi.Resource
 
 
 def stack_directory() -> str:
@@ -51,4 +55,5 @@ def ssh_key(name: str, key_type: str = "ed25519") -> SshKey:
     return SshKey(
         file=pulumi.Output.unsecret(pair.apply(written)),
         public=pulumi.Output.unsecret(pair.apply(lambda key: key.public)),
+        resource=command,
     )

@@ -297,6 +297,7 @@ class _Plan:
             selector=manifests.pod_labels(settings),
             port=number,
             target=jobs.target(called, verified.mode) if verified.is_called else None,
+            not_offered=(settings.verify.port or number) if verified.is_called and port is None else 0,
             caller=Caller(f"Job {shared}", self._mesh.network, targets.CALL_TIMEOUT_S, LISTENER_PORT),
             network=facts.network,
             gateways={name: tuple(f"{address}:{CROSS_NETWORK_PORT}" for address in each) for name, each in gateways.items()},

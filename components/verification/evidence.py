@@ -154,7 +154,8 @@ def parse(text: str) -> Evidence:
     output, are left out.
     """
     columns: dict[str, list[Any]] = {}
-    for line in text.splitlines():
+    # Other line ends of Unicode may be in texts of JSON.
+    for line in text.split("\n"):
         if row := _row(line):
             columns.setdefault(row[0], []).append(row[1])
     return Evidence(**{name: tuple(records) for name, records in columns.items()})

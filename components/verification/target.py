@@ -5,6 +5,7 @@ Pure, and of the standard library alone: scripts that run beside Pulumi import i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -67,6 +68,12 @@ class Caller:
     network: str
     timeout_s: int
     listener: int | None = None
+
+
+def connections_for(endpoints: int) -> int:
+    """Return how many connections meet all endpoints behind a balancer, as `CALL_SCRIPT` computes it."""
+    number = max(endpoints, 1)
+    return math.ceil(number * (math.log(number) + 4))
 
 
 def call_variables(caller: Caller, target: Target | None, inbound: Mapping[int, str] | None = None) -> dict[str, str | int]:

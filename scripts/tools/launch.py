@@ -15,6 +15,7 @@ COMMANDS = {
     "plan": ("tools.plan", "tools.plan.cli"),
     "status": ("tools.mesh_status", "tools.mesh_status.cli"),
     "dev": ("tools.devtools.dev", "tools.devtools.dev"),
+    "live-run": ("tools.live_run", "tools.live_run.cli"),
     "schema": ("tools.devtools.schema", "tools.devtools.schema"),
     "bench": ("tools.devtools.bench", "tools.devtools.bench.cli"),
     "mutations": ("tools.devtools.mutate", "tools.devtools.mutate"),

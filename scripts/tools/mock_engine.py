@@ -58,6 +58,8 @@ class Node:
     """The options that are not at their defaults, by their names in Python."""
     id: str = ""
     """What the provider calls it; empty in a preview."""
+    property_dependencies: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By input, the names of the resources that it follows from."""
 
 
 class Recorder(mocks.MockMonitor):
@@ -88,6 +90,7 @@ class Recorder(mocks.MockMonitor):
             _name(request.provider.rpartition("::")[0]),
             _options(request),
             response.id,
+            {key: tuple(sorted(map(_name, value.urns))) for key, value in request.propertyDependencies.items() if value.urns},
         )
         self.nodes.append(node)
         return response

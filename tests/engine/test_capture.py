@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.machines.files import LINK_LOCAL
-from tests.support.host import ADDRESS, AGENT_UID, BRIDGE, CONTAINER, NEIGHBOUR, Host, answer_of, started_host
+from tests.support.host import ADDRESS, AGENT_UID, BRIDGE, CONTAINER, NEIGHBOUR, SCRIPTS, Host, answer_of, started_host
 from tests.support.waiting import wait_until
 
 PUBLISH = f"""
@@ -60,6 +60,33 @@ def test_a_published_port_is_served_by_the_agent_whoever_started_first(host: Hos
             # Envoy's connection to the application, and the agent's probe.
             assert host.connect(8081, source="127.0.0.6", user=AGENT_UID) == "container", name
             assert host.connect(8081, address="127.0.0.1") == "container", name
+
+
+REFUSALS = f"source {SCRIPTS}/redirect_host.sh; INSTANCE_IP={ADDRESS[4]} ISTIO_META_POD_PORTS='\"containerPort\":8080' refusals"
+
+
+@pytest.mark.parametrize(
+    ("rule", "reaches", "says"),
+    [
+        (
+            f"iptables-legacy -t nat -A PREROUTING -p tcp --dport 8080 -j DNAT --to-destination {CONTAINER}:80",
+            "container",
+            "is published by iptables-legacy, whose rules may come before",
+        ),
+        ("iptables-nft -t raw -A PREROUTING -p tcp --dport 8080 -j CT --notrack", "", "is not tracked"),
+        (
+            f"ip address flush dev eth0; ip address add {ADDRESS[4]}/32 dev lo; ip route add default dev eth0 src {ADDRESS[4]}",
+            "",
+            "eth0, by which connections come, has no address of its own",
+        ),
+    ],
+)
+def test_a_host_whose_connections_do_not_reach_the_agent_is_refused(host: Host, rule: str, reaches: str, says: str) -> None:
+    with host.container():
+        assert host.run(REFUSALS) == ""
+        host.run(f"locked turn_on; locked turn_dns_on; {rule}")
+        assert host.answer(seconds=2) == reaches
+        assert says in host.run(REFUSALS)
 
 
 def test_what_is_forwarded_for_a_container_is_not_captured(host: Host) -> None:

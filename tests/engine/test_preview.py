@@ -6,15 +6,21 @@ import copy
 import json
 import runpy
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.support import fake_providers, harness
+from components import names
+from components.platforms.google import names as google_names
+from components.verification.evidence import parse
+from tests.support import fake_providers, harness, states
 from tests.support.cli_stack import STACK, Stack
-from tools.standins.provider import Provider
+from tests.support.fake_providers import FakeProvider
+from tools.standins.provider import Created, Provider, Request
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +52,9 @@ class Mesh:
         output = self._stack.preview(program, "--json", *options, fails=fails).output
         steps = json.loads(output[output.index("{\n") :])["steps"]
         return {step["urn"].rpartition("::")[2]: step["op"] for step in steps if step["op"] not in ("same", "read")}, output
+
+    def exported(self) -> str:
+        return self._stack.call("stack", "export", "--stack", STACK).output
 
     def changed(self, **sections: Config) -> Config:
         config = copy.deepcopy(self.config)
@@ -94,6 +103,34 @@ def test_nothing_changes_without_a_change(running: Mesh) -> None:
     assert running.preview()[0] == {}
 
 
+def test_a_machine_on_compute_engine_adds_at_most_37_kb_to_the_state(running: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its evidence, its part of the stack's outputs, and all that the official provider stores of an instance."""
+    answer, of_google = harness.result, harness.of_google
+    lines = "\n".join(states.call_line("machine product-1", "product", f"10.11.0.{number}:80") for number in range(3))
+
+    def result(name: str) -> Any:
+        if names.is_part(name, names.PROOF):
+            return {"stdout": lines}
+        return asdict(parse(lines)) if names.is_part(name, names.VERIFICATION) else answer(name)
+
+    def stored(name: str, type_: str) -> dict[str, Any]:
+        if type_ != "gcp:compute/instance:Instance":
+            return of_google(name, type_)
+        script = running.config["machines"]["product-1"]["startupScript"]
+        metadata = google_names.machine_metadata(SimpleNamespace(startup_script=script), f"ssh-ed25519 {'A' * 68} {names.PROJECT}")  # type: ignore[arg-type]
+        return states.instance(name, metadata)
+
+    monkeypatch.setattr(harness, "result", result)
+    monkeypatch.setattr(harness, "of_google", stored)
+    config = running.changed()
+    sizes: list[int] = []
+    for name in ("product-3", "product-4"):
+        config["machines"][name] = dict(config["machines"]["product-1"])
+        running.up(config)
+        sizes.append(states.exported_size(running.exported()))
+    assert 10_000 < sizes[1] - sizes[0] < 37_000, sizes[1] - sizes[0]
+
+
 def test_another_machine_is_created_and_verified_and_nothing_else(running: Mesh) -> None:
     config = running.changed()
     config["machines"]["product-3"] = dict(config["machines"]["product-1"])
@@ -135,6 +172,34 @@ def test_a_machine_in_another_network_is_recreated_there(running: Mesh) -> None:
     assert not [name for name in shown if name.startswith("product-1-") and shown[name] not in ("update",)]
     assert {"vpc-far", "subnet-far", "peering-mesh-far", "far-gateway-1-instance"} <= set(shown)
     assert "product-group" not in shown
+
+
+def test_a_subnet_with_other_addresses_comes_after_all_in_the_old_one_is_gone(running: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines are drained, groups are deleted, and Google has the addresses free before it needs them again."""
+    config = running.changed()
+    group = {"platform": "gce-instance-group", "workload": "product", "network": "pods"}
+    config["machines"]["fleet"] = group | {"startupScript": config["machines"]["product-1"]["startupScript"]}
+    running.up(config)
+    create, order = FakeProvider.create, list[str]()
+
+    def created(self: FakeProvider, request: Request) -> Created:
+        order.extend([f"create {request.name}"] * (not request.preview))
+        return create(self, request)
+
+    monkeypatch.setattr(FakeProvider, "create", created)
+    monkeypatch.setattr(FakeProvider, "delete", lambda self, request: order.append(f"delete {request.name}"))
+    config["google"]["subnets"]["machines"]["cidr"] = "10.11.0.0/25"
+    running.up(config)
+    emptied = order.index("delete subnet-machines")
+    assert emptied < order.index("create subnet-machines")
+    for users in (
+        ("product-1-drain", "product-1-instance"),
+        ("product-2-drain", "product-2-instance"),
+        ("fleet-autoscaler", "fleet-manager", "fleet-template"),
+    ):
+        deleted = [order.index(f"delete {name}") for name in users]
+        assert deleted == sorted(deleted) and deleted[-1] < emptied
+    assert not [line for line in order if any(kept in line for kept in ("cluster", "subnet-nodes", "vpc", "nat", "istiod", "group"))]
 
 
 def test_a_workload_is_renamed_in_two_updates(running: Mesh) -> None:

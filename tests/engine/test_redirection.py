@@ -177,6 +177,34 @@ def test_rules_that_cannot_be_put_back_are_named_once(host: Host, backend: str) 
     assert re.search(r"put \d\d missing", host.run("locked repair"))
 
 
+def test_rules_are_removed_once_another_program_releases_the_lock(host: Host, backend: str) -> None:
+    """Rules that stay lead to an agent that has ended: the machine answers nobody, and calls nobody."""
+    program, attempts = f"iptables-{backend}-restore", host.root / "attempts"
+    add_program(host.root / "bin", program, f'echo x >>{attempts}; [ $(wc -l <{attempts}) -gt 2 ] && exec /usr/sbin/{program} "$@"; exit 4')
+    try:
+        host.run("locked turn_off 2>&1")
+    finally:
+        (host.root / "bin" / program).unlink()
+        attempts.unlink()
+    assert (istio(host), host.answer()) == ([], "application")
+
+
+def test_rules_that_cannot_be_removed_are_named(host: Host, backend: str) -> None:
+    add_program(host.root / "bin", f"iptables-{backend}-restore", "exit 4")
+    try:
+        output = host.run("REMOVAL_S=0; locked turn_off 2>&1")
+    finally:
+        (host.root / "bin" / f"iptables-{backend}-restore").unlink()
+    assert output == f"cannot remove the rules of the redirection (iptables-{backend})\n"
+
+
+def test_a_start_whose_rules_are_made_by_half_fails(host: Host, backend: str) -> None:
+    """Without the bypass, names would not resolve until the agent has the table."""
+    host.run("locked turn_off")
+    fails = "bypass() { (exit 4); }; locked turn_on || echo failed"
+    assert host.run(fails).splitlines()[-1:] == ["failed"]
+
+
 def test_rules_of_nftables_in_the_same_table_do_not_hide_ours(bare_host: Host) -> None:
     """iptables-save shows nothing of a table in which a rule is none of iptables'."""
     host = bare_host

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -22,15 +23,25 @@ def nothing(port: int = 0) -> Iterator[int]:
 
 
 class _Pages(BaseHTTPRequestHandler):
-    """Answers `/404` and the like with that status, `/moved` with a redirect, and everything else with 200."""
+    """Answers `/404` and the like with that status, `/moved` with a redirect, and everything else with 200.
+
+    needs: a header without which it answers 401.
+    """
 
     protocol_version = "HTTP/1.1"
+    needs = ""
 
     def do_GET(self) -> None:
         status = {"/moved": 302}.get(self.path) or (int(self.path[1:]) if self.path[1:].isdigit() else 200)
+        if self.needs and self.needs not in self.headers:
+            status = 401
         self.send_response(status)
         self.send_header("content-length", "0")
         self.end_headers()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.do_GET()
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
@@ -54,9 +65,14 @@ class _Pool(ThreadingHTTPServer):
     daemon_threads = True
 
 
-def http() -> AbstractContextManager[int]:
-    """Run an application of HTTP/1.1, and yield its port."""
-    return _serving(_Pool(("127.0.0.1", 0), _Pages))
+def http(needs: str = "") -> AbstractContextManager[int]:
+    """Run an application of HTTP/1.1, and yield its port. needs: a header that each request must have."""
+
+    class Pages(_Pages):
+        pass
+
+    Pages.needs = needs
+    return _serving(_Pool(("127.0.0.1", 0), Pages))
 
 
 @contextmanager
@@ -122,6 +138,13 @@ def echo(connection: socket.socket) -> None:
 def tell_time(connection: socket.socket) -> None:
     """Send a line, and close."""
     connection.sendall(b"\0 1 JAN 1970\r\n")
+
+
+def stream(connection: socket.socket) -> None:
+    """Send on and on, as tickers of prices do."""
+    while True:
+        connection.sendall(b"tick\n")
+        time.sleep(0.1)
 
 
 def hang_up_at_a_line(connection: socket.socket) -> None:

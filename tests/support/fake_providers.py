@@ -6,7 +6,8 @@ Outputs are those of tests/support/harness.py. In a preview they are unknown, as
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pulumi_gcp import _utilities as google
@@ -16,6 +17,7 @@ from components.cluster_check import ClusterCheckProvider
 from components.istio.mesh_reading import MeshReadingProvider
 from components.machines.registration import RegistrationProvider
 from tests.support import harness
+from tools.plan.resources import identity_keys
 from tools.standins.provider import (
     UNKNOWN,
     Checked,
@@ -59,7 +61,7 @@ class FakeProvider(Provider):
         return Checked({**request.inputs, "name": kept} if named else request.inputs)
 
     def diff(self, request: Request) -> Difference:
-        """Replace commands by their triggers and Kubernetes objects by name and namespace, as the official providers do.
+        """Replace commands by their triggers, Kubernetes objects by name and namespace, and Google's by what identifies them, as the official providers do.
 
         Registrations have a `diff` of their own.
         """
@@ -73,7 +75,8 @@ class FakeProvider(Provider):
             changed = RegistrationProvider().diff(request.id, dict(request.state), dict(request.inputs)).changes
             return Difference({"identity": "update"} if changed else {})
         changes = differences(request.old_inputs, request.inputs)
-        replaces = frozenset(path for path in changes if path.startswith("triggers") or path in _NAMED)
+        keys = identity_keys(request.type) if self.name == "gcp" else ()
+        replaces = frozenset(path for path in changes if path.startswith("triggers") or path in _NAMED or _is_of(path, keys))
         return Difference(changes, replaces)
 
     def create(self, request: Request) -> Created:
@@ -94,6 +97,10 @@ class FakeProvider(Provider):
             return request.inputs  # `check` read the world, so previews know it too
         answer = self._answer(request)
         return {**request.inputs, **(dict.fromkeys(answer, UNKNOWN) if request.preview else answer)}
+
+
+def _is_of(path: str, keys: Sequence[str]) -> bool:
+    return "*" in keys or any(re.fullmatch(rf"{re.escape(key)}([.\[].*)?", path) for key in keys)
 
 
 def failure(check_failure: Any) -> Failure:

@@ -329,6 +329,13 @@ def _check_verify(
         )
         return
     called = workload.verified_port
+    if called and workload.ends_tls and called.protocol not in ("tls", "tcp"):
+        yield Problem(
+            f"{path.removesuffix('.verify')}.probe.http.scheme",
+            f"the application ends TLS, and Istio takes port {called.target} for "
+            f"{called.protocol}, so no proxy could read its bytes: begin the port's name with "
+            "'https'",
+        )
     stated = {"path": verify.path is not None, "expectStatus": bool(verify.expect_status)}
     for key, is_stated in stated.items():
         if is_stated and (called is None or called.protocol not in HTTP_PROTOCOLS):

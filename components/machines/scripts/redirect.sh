@@ -15,6 +15,7 @@ LOCK=/run/istio-vm-mesh-redirect.lock
 WITHDRAWN=/run/istio-vm-mesh-withdrawn
 PROBE=/run/istio-vm-mesh-probe.env # the agent's unit reads it
 SSH_CONFIGURATION=/etc/ssh
+REMOVAL_S=20 # in which the removal of rules is tried again
 
 # Which rules are Istio's: those in its chains, and those that lead to them. Chains of istio-cni
 # have other names. A comment of another program's rule is not read.
@@ -208,7 +209,7 @@ make() {
     has_chains "$program" || continue
     narrow "$program" || return
     rules=$(read_rules "$program" | ours)
-    bypass -I "$program" <<<"$rules"
+    bypass -I "$program" <<<"$rules" || return
     read_rules "$program" | ours >"$RULES/$program.bypass"
     echo "$rules" >"$RULES/$program"
   done
@@ -418,16 +419,20 @@ complain() { # message
 }
 
 # Ports on which a connection from outside is not redirected: those of the settings, and SSH's, as
-# the join came, sshd is configured, and it listens now.
+# the join came, sshd is configured, and it listens now. At loopback it listens for clients that
+# forward a port or X11.
 open_ports() {
   {
     tr , '\n' <<<"${ISTIO_LOCAL_EXCLUDE_PORTS:-}"
     echo 22
     cat "$STATE/ssh-port"
-    sed -nE 's/^[[:space:]]*Port[[:space:]=]+([0-9]+).*/\1/Ip' \
+    sed -nE -e 's/^[[:space:]]*Port[[:space:]="]+([0-9]+).*/\1/Ip' \
+      -e 's/^[[:space:]]*ListenAddress[[:space:]="]+//I; T' \
+      -e 's/^(\[[^]]*\]|[^][:space:]:]+):([0-9]+)([[:space:]"].*)?$/\2/p' \
       "$SSH_CONFIGURATION"/sshd_config "$SSH_CONFIGURATION"/sshd_config.d/*.conf
     ss --no-header --tcp --listening --numeric --processes |
-      sed -nE '/"(sshd|dropbear)"/s/^([^ ]+ +){3}[^ ]*:([0-9]+) .*/\2/p'
+      sed -nE -e '/^([^ ]+ +){3}(127\.|\[::1\])/d' \
+        -e '/"(sshd|dropbear)"/s/^([^ ]+ +){3}[^ ]*:([0-9]+) .*/\2/p'
     systemctl show --property=Listen ssh.socket sshd.socket |
       sed -nE 's/^Listen=.*[:=]([0-9]+) \(Stream\)$/\1/p'
   } 2>/dev/null | sed '/^[0-9]\+$/!d' | sort -nu | paste -sd ,
@@ -446,11 +451,22 @@ store_ssh_port() {
   done
 }
 
+# Another program may hold the lock of iptables, or change its rules meanwhile. Rules that are left
+# lead to an agent that has ended.
 remove_all() {
-  local program
+  local program end=$((SECONDS + REMOVAL_S))
   rm -rf "$RULES"/ip*
   for program in $(programs); do
-    remove "$program"
+    while
+      remove "$program"
+      has_chains "$program"
+    do
+      if [ $SECONDS -ge $end ]; then
+        echo "cannot remove the rules of the redirection ($program)" >&2
+        break
+      fi
+      sleep 0.2
+    done
   done
 }
 
@@ -464,7 +480,8 @@ set_probe_address() {
 }
 
 is_local() { # address
-  ip -o address show 2>/dev/null | grep -qE " inet6? ${1//./\\.}/"
+  # Behind the address of a tunnel there is its peer.
+  ip -o address show 2>/dev/null | grep -qE " inet6? ${1//./\\.}[/ ]"
 }
 
 turn_on() {

@@ -81,6 +81,8 @@ filters() {
     }
     skipped { next }
     /^\t(set|map) / { set = $2; elements = ""; next }
+    # Addresses of clients are not asked for, and may be tens of thousands.
+    /^\t\ttype(of)? .*addr/ && set != "" { set = ""; next }
     /^\tchain / { chain = $2; next }
     /^\t\}/ { if (set != "") print_set(); chain = set = ""; next }
     set != "" {

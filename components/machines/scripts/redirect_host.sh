@@ -5,42 +5,54 @@
 # INSTANCE_IP is the address by which pods reach the machine.
 
 # Prints the port, the address and the program of each listening socket. A socket of all addresses
-# has 0.0.0.0, and one of all addresses of IPv6 alone has `::`.
+# has 0.0.0.0, and one of all addresses of IPv6 alone has `::`. One that takes connections of an
+# interface alone has `<address>%<interface>`. Java has addresses of IPv4 as those of IPv6.
 listeners() {
   ss --no-header --tcp --listening --numeric --processes --extended 2>/dev/null | awk '{
     port = $4; sub(/.*:/, "", port)
     address = substr($4, 1, length($4) - length(port) - 1)
-    gsub(/[][]/, "", address); sub(/%.*/, "", address)
+    gsub(/[][]/, "", address); sub(/%lo$/, "", address); sub(/^::ffff:/, "", address)
     if (address == "*" || (address == "::" && $0 !~ /v6only:1/)) address = "0.0.0.0"
     program = match($0, /\(\("[^"]+"/) ? substr($0, RSTART + 3, RLENGTH - 4) : "-"
     print port, address, program
   }' | sort -u
 }
 
-# Prints the ports, the table and the target of each rule that gives connections another address, as
-# rules of containers with published ports do. Rules of nftables in tables of their own follow no
-# order that iptables knows.
-translations() {
-  local program
+# Prints the ports, the kind and the target of each rule that gives connections another address, as
+# rules of containers with published ports do. Those behind the rules of the mesh are of the kind
+# `iptables`. Others have the table of nftables, or the other backend's program: these follow no
+# order that iptables knows. A rule by which connections are not tracked has the target `untracked`.
+rules_of_ports() {
+  local program kind text shown=';' used=${FORCE_IPTABLES_BINARY:-$(backend)}
   {
     for program in $(programs); do
-      read_rules "$program" 2>/dev/null | awk "$OURS"'
-        $1 == "nat" && !is_chain($2) { sub(/^[^ ]+ [^ ]+ /, ""); print "iptables", $0 }'
+      text=$(read_rules "$program" 2>/dev/null)
+      kind=iptables
+      [ -z "$used" ] || [[ $program != *-* || $program == *-$used ]] || kind=$program
+      awk -v kind="$kind" "$OURS"'
+        $2 == "KUBE-NODEPORTS" { sub(/-j KUBE-.*/, "-j DNAT --to-destination kube-proxy") }
+        $1 ~ /^(nat|raw)$/ && !is_chain($2) { sub(/^[^ ]+ [^ ]+ /, ""); print kind, $0 }
+        ' <<<"$text"
+      [[ $program == *-legacy ]] || shown+=$(
+        sed -n "s#^\([a-z]*\) :#$(nft_family "$program")/\1 #p" <<<"$text" | paste -sd ';'
+      )';'
     done
-    nft list ruleset 2>/dev/null | awk '
+    nft list ruleset 2>/dev/null | awk -v shown="$shown" '
       /^table / { table = $2 "/" $3 }
-      table !~ /^ip6?\/nat$/ { print table, $0 }'
+      /^\tchain / { chain = $2 }
+      !index(shown, ";" table " " chain ";") { print table, $0 }'
   } | awk '
     {
-      kind = $1; sub(/^[^ ]+[ \t]+/, "")
-      if ($0 !~ /-j (DNAT|REDIRECT)|(^| )(dnat|redirect)( |$)/ || $0 ~ /(^| )udp /) next
+      kind = $1; sub(/^[^ ]+[ \t]+/, ""); target = "-"
+      if ($0 ~ /(^| )udp /) next
+      if (/-j (NOTRACK|CT .*--notrack)|(^| )notrack( |$)/) target = "untracked"
+      else if ($0 !~ /-j (DNAT|REDIRECT)|(^| )(dnat|redirect)( |$)/) next
       ports = ""
       if (match($0, /dports? [0-9:,]+/)) ports = substr($0, RSTART, RLENGTH)
       else if (match($0, /dport \{[^}]*\}/)) ports = substr($0, RSTART, RLENGTH)
       else if (match($0, /dport [0-9-]+/)) ports = substr($0, RSTART, RLENGTH)
       if (ports == "") next
       sub(/^dports? /, "", ports); gsub(/[{} ]/, "", ports); gsub(/:/, "-", ports)
-      target = "-"
       if (match($0, /(--to-destination|--to-ports|dnat (ip6? )?to|redirect to) [^ ]+/)) {
         target = substr($0, RSTART, RLENGTH); sub(/.* /, "", target)
       }
@@ -48,8 +60,8 @@ translations() {
     }' | sort -u
 }
 
-# Prints the lines of translations that a port is in.
-translations_of() { # port
+# Prints the lines of rules_of_ports that a port is in.
+rules_of() { # port
   awk -v port="$1" '{
     count = split($1, parts, ",")
     for (i = 1; i <= count; i++) {
@@ -65,18 +77,19 @@ is_loopback() { # addresses
 
 # Prints why connections to a port would not reach the application. A port that nothing listens on
 # is one whose application is still to come.
-port_refusals() { # port, listeners, translations, open ports
+port_refusals() { # port, listeners, rules of ports, open ports
   local by_rules native addresses names any=0.0.0.0
   [[ $INSTANCE_IP != *:* ]] || any=::
-  by_rules=$(translations_of "$1" <<<"$3")
-  native=$(awk 'NF && $2 != "iptables" { print $2; exit }' <<<"$by_rules")
+  by_rules=$(rules_of "$1" <<<"$3" | grep -v ' untracked$')
+  native=$(awk 'NF && $2 != "iptables" {
+    print ($2 ~ /\// ? "nftables (table " $2 ")" : $2); exit }' <<<"$by_rules")
   addresses=$(awk -v port="$1" '$1 == port { print $2 }' <<<"$2" | sort -u)
   names=$(awk -v port="$1" '$1 == port { print $3 }' <<<"$2" | sort -u | paste -sd ' ')
   if [[ ,$4, == *,$1,* ]]; then
     echo "port $1 of the workload is one of SSH here, which is never captured: let sshd listen on" \
       "another port, or the application"
   elif [ -n "$native" ]; then
-    echo "port $1 of the workload is published by nftables (table $native), whose rules may come" \
+    echo "port $1 of the workload is published by $native, whose rules may come" \
       "before those of the mesh: run the container in the host's network (--network host)"
   elif [ -n "$by_rules" ] && { [ -z "$addresses" ] || [ "$names" = conmon ]; }; then
     echo "port $1 of the workload is published to $(awk '{ print $3; exit }' <<<"$by_rules") by" \
@@ -84,6 +97,10 @@ port_refusals() { # port, listeners, translations, open ports
       "userland-proxy, or run the container in the host's network (--network host)"
   elif [ -z "$addresses" ] || grep -qxF -e 0.0.0.0 -e "$INSTANCE_IP" -e "$any" <<<"$addresses"; then
     :
+  elif ! grep -qv % <<<"$addresses"; then
+    echo "port $1 of the workload: $names takes connections of the interface" \
+      "$(cut -d % -f 2 <<<"$addresses" | paste -sd ' ') alone, and those of Envoy come by lo: let" \
+      "it listen on an address instead"
   elif is_loopback "$addresses"; then
     echo "port $1 of the workload: $names listens on $(paste -sd ' ' <<<"$addresses") alone, and" \
       "Envoy connects to the machine's address: let it listen on 0.0.0.0 or $INSTANCE_IP"
@@ -98,19 +115,56 @@ port_refusals() { # port, listeners, translations, open ports
 }
 
 refusals() {
-  local port listening rules open
+  local port listening rules open name
   listening=$(listeners)
-  rules=$(translations)
+  rules=$(rules_of_ports)
   open=$(open_ports)
-  for port in $(workload_ports); do port_refusals "$port" "$listening" "$rules" "$open"; done
+  for port in $(workload_ports); do
+    port_refusals "$port" "$listening" "$rules" "$open"
+    ! rules_of "$port" <<<"$rules" | grep -q ' untracked$' ||
+      echo "port $port of the workload is not tracked, by a rule of this host (notrack), and what" \
+        "is not tracked is not redirected: delete the rule"
+  done
+  for name in $(bare_interfaces); do
+    echo "$name, by which connections come, has no address of its own, and Linux redirects none" \
+      "there: add the machine's address to it, too"
+  done
   if has_ipv6 && ! can_redirect_ipv6; then
     echo "this machine has addresses of IPv6, which ip6tables cannot redirect" \
       "('ip6tables -t nat -S' fails): load the module ip6table_nat, or disable IPv6"
   fi
 }
 
+# Prints the interfaces without an address by which connections come to an address of lo or of a
+# dummy interface. A redirected connection gets an address of the interface that it comes by.
+bare_interfaces() {
+  local version=4 name
+  [ "$(family)" = ip ] || version=6
+  [[ $(pod_interface) =~ ^(lo|dummy.*)$ ]] || return 0
+  ip -o -$version route show default | grep -oE 'dev [^ ]+' | sort -u | while read -r _ name; do
+    ip -o -$version address show dev "$name" scope global | grep -q . || echo "$name"
+  done
+}
+
 listed() {
   sort -u | paste -sd , | sed 's/,/, /g'
+}
+
+# Prints ports and targets of those rules on standard input whose ports a program of this host
+# accepts (yes) or not (no), without those of open ports.
+accepted() { # yes or no, listeners, open ports
+  awk -v wanted="$1" -v open=",$3," '
+    part == "listeners" { if ($3 != "conmon") ports[$1] = 1; next }
+    !NF || $3 == "untracked" || index(open, "," $1 ",") { next }
+    {
+      is_accepted = "no"
+      count = split($1, parts, ",")
+      for (i = 1; i <= count; i++) {
+        last = split(parts[i], ends, "-")
+        for (port in ports) if (ends[1] <= port + 0 && port + 0 <= ends[last]) is_accepted = "yes"
+      }
+      if (is_accepted == wanted) print $1 " to " $3
+    }' part=listeners <(echo "$2") part=rules - | listed
 }
 
 # Envoy listens on IPv6 in a mesh of both families, and on machines without IPv4.
@@ -119,17 +173,26 @@ envoy_has_ipv6() {
 }
 
 changes() {
-  local open captured translated bridges interfaces
+  local open listening captured rules translated bridges interfaces
   open=$(open_ports)
-  captured=$(listeners | awk -v open=",$open," '
+  listening=$(listeners)
+  rules=$(rules_of_ports)
+  captured=$(awk -v open=",$open," '
     index(open, "," $1 ",") || $2 ~ /^127\./ || $2 == "::1" || $3 ~ /^(envoy|pilot-agent)$/ { next }
-    { print $1 ($3 == "-" ? "" : " (" $3 ")") }' | sort -n | listed)
+    { print $1 ($3 == "-" ? "" : " (" $3 ")") }' <<<"$listening" | sort -n | listed)
   [ -z "$captured" ] ||
     echo "from outside, these ports ask for a certificate of the mesh where it is strict: $captured"
   echo "these ports stay open without the mesh: ${open//,/, }"
-  translated=$(translations | awk '{ print $1 " to " $3 }' | listed)
+  translated=$(accepted yes "$listening" "$open" <<<"$rules")
   [ -z "$translated" ] ||
     echo "ports that containers publish, or rules redirect, are captured first: $translated"
+  translated=$(accepted no "$listening" "$open" <<<"$rules")
+  [ -z "$translated" ] ||
+    echo "these ports, which rules alone publish, are not reached from outside any more (exclude" \
+      "them by capture.excludeInboundPorts): $translated"
+  translated=$(awk '$3 == "untracked" { print $1 }' <<<"$rules" | listed)
+  [ -z "$translated" ] ||
+    echo "these ports are not tracked, by rules of this host, so they are not captured: $translated"
   bridges=$(inner_bridges | listed)
   [ -z "$bridges" ] ||
     echo "containers and VMs at $bridges: what is forwarded for them is not captured," \

@@ -78,7 +78,7 @@ class GoogleCluster(pulumi.ComponentResource):
             gateway_ip=networks.gateway_address,
             # Services are deleted while the cluster lives: it removes their load balancers and
             # firewall rules, which would keep the VPC from being deleted.
-            ready=[*ready, *networks.connected],
+            ready=[*ready, *networks.ready_for(names.NODES)],
             api_server=endpoint.apply(lambda host: f"https://{host}"),
         )
         self.register_outputs({"endpoint": endpoint})

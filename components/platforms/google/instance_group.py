@@ -178,10 +178,15 @@ class InstanceGroup(pulumi.ComponentResource):
             unhealthy_threshold=6,
             opts=child,
         )
+        base_name = names.base_instance_name(networks.stack, self._name)
         return compute.RegionInstanceGroupManager(
             part_name(self._name, MANAGER),
             region=networks.settings.region,
-            base_instance_name=names.base_instance_name(networks.stack, self._name),
+            # A subnet or a cluster that is replaced is deleted first, and the template with it.
+            # Google refuses that while a group uses the template. So the group follows from both.
+            base_instance_name=pulumi.Output.all(networks.subnets[self._args.subnet], self._args.workload.mesh.cluster.api_server).apply(
+                lambda _: base_name
+            ),
             versions=[compute.RegionInstanceGroupManagerVersionArgs(instance_template=template.self_link)],
             distribution_policy_zones=list(settings.zones) or None,
             auto_healing_policies=compute.RegionInstanceGroupManagerAutoHealingPoliciesArgs(
@@ -206,7 +211,7 @@ class InstanceGroup(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(
                 child,
                 pulumi.ResourceOptions(
-                    depends_on=list(networks.ready),
+                    depends_on=networks.ready_for(settings.workload),
                     ignore_changes=["targetSize"],
                     # The provider waits for updates with the time limit of creations, too.
                     custom_timeouts=pulumi.CustomTimeouts(create="60m", update="60m", delete="20m"),
@@ -230,5 +235,6 @@ class InstanceGroup(pulumi.ComponentResource):
                     time_window_sec=600,
                 ),
             ),
-            opts=child,
+            # Another group has another autoscaler; that of the old one is deleted before it.
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(replace_on_changes=["target"])),
         )

@@ -13,6 +13,7 @@ from ... import shell
 from ...commands import Script
 from ...config.google import GceMachine, default_disk_type
 from ...config.problems import SettingsError
+from ...dependencies import without_dependencies
 from ...local import openssh
 from ...machines.host import Host, HostFactory
 from ...machines.ssh_key import SshKey
@@ -73,8 +74,11 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
         ),
         # No access configuration: no public address.
         network_interfaces=[compute.InstanceNetworkInterfaceArgs(subnetwork=networks.subnets[args.subnet])],
-        service_account=compute.InstanceServiceAccountArgs(email=networks.accounts[machine.workload].email, scopes=SCOPES),
-        metadata=args.key.public.apply(lambda public: names.machine_metadata(machine, public)),
+        # `depends_on` names the account and the key, once.
+        service_account=compute.InstanceServiceAccountArgs(
+            email=without_dependencies(networks.accounts[machine.workload].email), scopes=SCOPES
+        ),
+        metadata=without_dependencies(args.key.public.apply(lambda public: names.machine_metadata(machine, public))),
         shielded_instance_config=compute.InstanceShieldedInstanceConfigArgs(
             enable_secure_boot=True, enable_vtpm=True, enable_integrity_monitoring=True
         ),
@@ -89,7 +93,7 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
                 delete_before_replace=True,
                 # The provider would move it into another subnet in place, with another address.
                 replace_on_changes=["networkInterfaces[*].subnetwork"],
-                depends_on=list(networks.ready),
+                depends_on=[*networks.ready_for(machine.workload), networks.accounts[machine.workload], args.key.resource],
             ),
         ),
     )

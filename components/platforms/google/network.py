@@ -26,7 +26,8 @@ class GoogleNetworks:
     accounts: the service account of each workload's machines, and of the cluster's nodes.
     gateway: the address or DNS name at which machines reach the east-west gateway.
     gateway_address: the address of its load balancer. Both are None without a GKE cluster.
-    connected: NAT and peering exist. ready: the firewall rules exist as well.
+    connected: NAT, peering and the gateway's DNS record exist.
+    rules: the firewall rules, by what they target.
     """
 
     name: str
@@ -39,7 +40,14 @@ class GoogleNetworks:
     gateway: pulumi.Output[str] | None
     gateway_address: pulumi.Output[str] | None
     connected: Sequence[pulumi.Resource]
-    ready: Sequence[pulumi.Resource]
+    rules: Mapping[str, Sequence[pulumi.Resource]]
+
+    def ready_for(self, target: str) -> list[pulumi.Resource]:
+        """Return what must exist before machines of a workload, or the cluster's nodes, do.
+
+        Each machine names it in its state, so it is not the rules of all workloads.
+        """
+        return [*self.connected, *self.rules.get(target, ())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +100,11 @@ class GoogleNetwork(pulumi.ComponentResource):
         accounts = {workload: self._account(workload, f"machines of the workload {workload}") for workload in args.workloads}
         if cluster:
             accounts[names.NODES] = self._account(names.NODES, "nodes of the cluster")
-        rules = [self._rule(rule, vpcs, accounts) for rule in args.firewall_rules if self._is_managed(rule.vpc)]
+        rules: dict[str, list[pulumi.Resource]] = {}
+        for rule in args.firewall_rules:
+            if self._is_managed(rule.vpc):
+                rules.setdefault(rule.target, []).append(self._rule(rule, vpcs, accounts))
+        self._records: list[pulumi.Resource] = []
         gateway, address = self._gateway(cluster, vpcs, subnets) if cluster else (None, None)
         self.networks = GoogleNetworks(
             name=name,
@@ -104,8 +116,8 @@ class GoogleNetwork(pulumi.ComponentResource):
             accounts=accounts,
             gateway=gateway,
             gateway_address=address,
-            connected=[*nats, *peerings],
-            ready=[*nats, *peerings, *rules],
+            connected=[*nats, *peerings, *self._records],
+            rules=rules,
         )
         self.register_outputs({})
 
@@ -138,7 +150,8 @@ class GoogleNetwork(pulumi.ComponentResource):
             ip_cidr_range=self._args.settings.subnets[name].cidr,
             secondary_ip_ranges=second,
             private_ip_google_access=True,
-            opts=self._child,
+            # CIDRs in a VPC do not overlap. All that is in the subnet is deleted before it.
+            opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(delete_before_replace=True)),
         )
         return subnet.id
 
@@ -239,5 +252,6 @@ class GoogleNetwork(pulumi.ComponentResource):
             rrdatas=[reserved.address],
             opts=self._child,
         )
+        self._records.append(record)
         # The name, but only once the record exists.
         return record.id.apply(lambda _: name), reserved.address

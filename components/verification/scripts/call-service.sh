@@ -12,6 +12,8 @@
 # INBOUND: lines of port and protocol; calls must have reached this machine on it.
 ADMIN=http://127.0.0.1:15000
 AT_ONCE=50
+# Seconds for a list of all endpoints of a mesh. Of a part of it, the rest would not be there.
+DUMP_S=30
 # Seconds for which a connection must stay open, before a byte was sent and afterwards.
 SILENT_S=1 AFTERWARDS_S=1
 # What is sent on a connection for bytes: Istio's filters for TCP judge the first byte alone, and
@@ -127,7 +129,8 @@ watch_connection() {
   # shellcheck disable=SC2059 # the byte is a format
   printf "$FIRST_BYTE" >&3 2>/dev/null || true
   reply=$(listen "$AFTERWARDS_S") || is_closed=1
-  if [ -n "$is_closed" ] && [ -z "$reply" ]; then
+  # What speaks first may still be speaking: only the end shows what became of the byte.
+  if [ -n "$is_closed" ] && { [ -z "$reply" ] || [ -n "$greeting" ]; }; then
     printf 'closed\tpeer\tit closed the connection at the first byte\n'
   else
     printf '%s\tapplication\t\n' "${greeting:-${reply:-open}}"
@@ -138,7 +141,7 @@ watch_connection() {
 # Of gRPC the trailers count too. By a name, the caller's own proxy adds the header that tells who
 # has answered, to answers of the callee's proxy too: their words tell.
 read_response() { # by-name or ""
-  local line status='' by='' details='' reason='' grpc='' is_head=1 words=''
+  local line status='' by='' details='' reason='' grpc='' words=''
   while IFS= read -r -t "$CALL_TIMEOUT" -u 3 line; do
     line=${line%$'\r'}
     case $line in
@@ -151,8 +154,8 @@ read_response() { # by-name or ""
     '')
       # An interim response (100) has another head behind it.
       if [ "${status:0:1}" = 1 ]; then continue; fi
-      if [ "$PROTOCOL" != grpc ] || [ -n "$grpc" ] || [ -z "$is_head" ]; then break; fi
-      is_head=''
+      # Before trailers come messages of gRPC: an empty one has five bytes, which bash leaves out.
+      if [ "$PROTOCOL" != grpc ] || [ -n "$grpc" ]; then break; fi
       ;;
     esac
   done
@@ -211,19 +214,24 @@ converse() { # [endpoint]
   fi
 }
 
-# Whether a result is proof. A response of a proxy is none, as far as it can be told.
-is_proof() { # status by
+# Whether a result is proof. A response of a proxy is none, as far as it can be told: policies of
+# its own may refuse by 403, or redirect to a login.
+is_proof() { # status by endpoint
   case $1 in
   open | bytes) return 0 ;;
   'grpc '*)
     [ "$2" != caller ] || return 1
     # What a proxy answers in the application's place: forbidden, too late, unavailable.
-    case ${1#grpc } in 4 | 7 | 8 | 14 | 16) [ "$2" = application ] ;; esac
+    case ${1#grpc } in
+    4 | 7 | 8 | 14 | 16) [ "$2" = application ] ;;
+    # No answer of gRPC. By name, the caller's own proxy leaves out the trailers of one.
+    unknown) [ "$3" = $NAME ] ;;
+    esac
     ;;
   [1-5][0-9][0-9])
     [ "$PROTOCOL" != grpc ] && [ "$2" != caller ] && is_expected "$1" || return 1
     # By name, its own proxy adds the header that tells.
-    (($1 < 400)) || [ "$2" = application ]
+    (($1 < 300)) || [ "$2" = application ]
     ;;
   *) return 1 ;;
   esac
@@ -257,7 +265,7 @@ start_call() { # endpoint
     result=$(converse "$1")
   else
     # Where a proxy redirects nothing, a connection may hang for minutes.
-    export SERVICE PORT PROTOCOL URL_PATH CALL_TIMEOUT FIRST_BYTE SILENT_S AFTERWARDS_S
+    export SERVICE PORT PROTOCOL URL_PATH HEADERS CALL_TIMEOUT FIRST_BYTE SILENT_S AFTERWARDS_S
     export -f converse is_http is_of_proxy read_response watch_connection listen
     result=$(timeout "$((CALL_TIMEOUT + 5))" bash -c converse) ||
       result=$'no answer\tcaller\tno connection by its name'
@@ -276,7 +284,7 @@ count() { # endpoint status by text
     statuses[$1]=${statuses[$1]# }
   fi
   calls[$1]=$((${calls[$1]:-0} + 1))
-  if is_proof "$2" "$3"; then
+  if is_proof "$2" "$3" "$1"; then
     answers[$1]=$((${answers[$1]:-0} + 1))
   else
     failed[$1]=1
@@ -292,7 +300,7 @@ given() {
   # A success is a status below 500. Of gRPC some statuses of applications are none.
   case $PROTOCOL in http | http2) [[ $EXPECT =~ 5[0-9][0-9] ]] || counter=rq_success ;; esac
   local cluster="outbound|$PORT|[^|]*|$SERVICE" endpoint='\([0-9.]*:[0-9]*\)'
-  direct_curl --max-time 5 "$ADMIN/clusters" |
+  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
     sed -n "s/^$cluster::$endpoint::\([cr][xq]_[a-z_]*\)::\([0-9]*\)\$/\1 \2 \3/p" |
     awk -v counter=$counter '{ all[$1] += 0 }
       $2 == counter { sum[$1] += $3 }
@@ -348,7 +356,8 @@ was_met() { # endpoint
 is_identified() {
   # A new workload's endpoints may come before its identities.
   local names
-  names=$(direct_curl --get --data-urlencode "name_regex=outbound.*$SERVICE.*" \
+  local pattern="outbound[|]${PORT}[|].*[|]${SERVICE//./[.]}"
+  names=$(direct_curl --get --data-urlencode "name_regex=$pattern" \
     "$ADMIN/config_dump?resource=dynamic_active_clusters" |
     grep -o 'spiffe://[^"]*' | sort -u) || true
   case " ${names//$'\n'/ } " in *" $IDENTITY "*) return 0 ;; esac
@@ -386,11 +395,11 @@ explain() { # endpoint
     ;;
   'application '[1-5]* | 'proxy '[1-5]*)
     if [ "$status" = 403 ] && [ "$by" = proxy ]; then
-      echo "its proxy forbids the call: an AuthorizationPolicy denies" \
-        "$caller_identity"$'\t'"AuthorizationPolicy of $IDENTITY"
-    elif [ "$by" = proxy ] && ((status >= 500)); then
+      echo "its proxy forbids the call: an AuthorizationPolicy denies $caller_identity the" \
+        "request GET $URL_PATH (verify.path names another)"$'\t'"AuthorizationPolicy of $IDENTITY"
+    elif [ "$by" = proxy ] && { ((status >= 500)) || is_expected "$status"; }; then
       echo "its proxy answers in the application's place: does the application answer on this" \
-        "port?"$'\t'"$about"
+        "port, and does a policy of the proxy redirect callers?"$'\t'"$about"
     else
       echo "$URL_PATH returns $status: set verify.path to a path that returns one of $EXPECT, or" \
         "verify.expectStatus"$'\t'"$about"
@@ -409,8 +418,8 @@ explain() { # endpoint
     ;;
   esac
   error=$(takes_connections "$1" "$status" "$text" 2>&1) && {
-    echo "it takes connections: does the application answer there," \
-      "and is its certificate the mesh's?"$'\t'"$about"
+    echo "it takes connections: does the application answer there within $CALL_TIMEOUT s" \
+      "(verify.timeout), and is its certificate the mesh's?"$'\t'"$about"
     return
   }
   error=$(grep -oiE 'refused|unreachable|no route|timeout' <<<"$error $text" | head -n 1)
@@ -495,22 +504,12 @@ gift_problem() { # endpoint
 
 # Calls each endpoint by its address until all have answered, and prints a row for each.
 call_endpoints() { # endpoint...
-  local endpoint cause object pending=("$@") next
+  local endpoint cause object
   # Before that, a machine's proxy may have no port of the Service yet: its counter misses calls.
-  until read_given && are_given "$@"; do
-    if ((SECONDS >= deadline)); then break; fi
-    sleep 0.3
-  done
-  while [ ${#pending[@]} -gt 0 ]; do
-    call_all "${pending[@]}"
-    next=()
-    for endpoint in "${pending[@]}"; do
-      if [ -n "${failed[$endpoint]:-}" ]; then next+=("$endpoint"); fi
-    done
-    pending=("${next[@]}")
-    if ((SECONDS >= deadline)) || [ ${#pending[@]} = 0 ]; then break; fi
-    sleep 0.3
-  done
+  # One that never comes must leave the others their attempts.
+  wait_until_given $((deadline - TIMEOUT_S / 2)) "$@"
+  call_until_answered "$@"
+  wait_until_given "$deadline" "$@"
   for endpoint; do
     cause=$(gift_problem "$endpoint") object="WorkloadEntry of $(object_of "$endpoint")"
     if [ -z "$cause" ] && [ -n "${failed[$endpoint]:-}" ]; then
@@ -523,6 +522,30 @@ call_endpoints() { # endpoint...
   done
 }
 
+# Calls each endpoint until all have answered, or the time is over.
+call_until_answered() { # endpoint...
+  local endpoint pending=("$@") next
+  failed=()
+  while [ ${#pending[@]} -gt 0 ]; do
+    call_all "${pending[@]}"
+    next=()
+    for endpoint in "${pending[@]}"; do
+      if [ -n "${failed[$endpoint]:-}" ]; then next+=("$endpoint"); fi
+    done
+    pending=("${next[@]}")
+    if ((SECONDS >= deadline)) || [ ${#pending[@]} = 0 ]; then break; fi
+    sleep 0.3
+  done
+}
+
+# Waits until the proxy was given all of some endpoints, or until a time.
+wait_until_given() { # time endpoint...
+  until read_given && are_given "${@:2}"; do
+    if ((SECONDS >= $1)); then break; fi
+    sleep 0.3
+  done
+}
+
 are_given() { # endpoint...
   local endpoint
   for endpoint; do
@@ -532,26 +555,31 @@ are_given() { # endpoint...
 
 # Calls through each gateway so often that all endpoints behind them are met.
 call_gateways() { # gateway...
-  local gateway address list=() every number each cause object
+  local gateway address list=() every=() number each cause object
+  local -A address_of
   for gateway; do
+    # A name may have other addresses the next time.
     address=$(resolve "$gateway" | head -n 1)
-    [ -z "$address" ] || list+=("$address")
+    if [ -n "$address" ]; then list+=("$address") address_of[$gateway]=$address; fi
   done
-  every=()
-  if [ ${#list[@]} -gt 0 ]; then
+  # Many calls are of use only once a single one is answered.
+  call_until_answered "${list[@]}"
+  if [ ${#list[@]} -gt 0 ] && [ ${#failed[@]} = 0 ]; then
     number=$((($(connections_for "$REMOTE") + ${#list[@]} - 1) / ${#list[@]}))
     for ((each = 0; each < number; each++)); do every+=("${list[@]}"); done
   fi
-  while :; do
+  while [ ${#every[@]} -gt 0 ]; do
     call_all "${every[@]}"
     if [ ${#failed[@]} = 0 ] || ((SECONDS >= deadline)); then break; fi
     sleep 0.3
   done
-  read_given
+  wait_until_given "$deadline" "$@"
   for gateway; do
-    address=$(resolve "$gateway" | head -n 1) object="gateway ${gateway%:*}"
+    address=${address_of[$gateway]:-} object="gateway ${gateway%:*}"
     cause=$(gift_problem "$gateway")
-    if [ -z "$cause" ] && [ -n "${failed[$address]:-}" ]; then
+    if [ -z "$address" ]; then
+      cause=${cause:-"the gateway's name ${gateway%:*} did not resolve here at first"}
+    elif [ -z "$cause" ] && [ -n "${failed[$address]:-}" ]; then
       IFS=$'\t' read -r cause object < <(explain "$address")
       cause="$(silence "$address"): $cause"
     fi
@@ -622,11 +650,29 @@ call_by_chance() {
     cause="$number calls by the name $SERVICE port $PORT were answered, but none by"
     cause+=" ${missing/#ranges/an endpoint in ${RANGES//,/ or }}: $(reason_to_pass_over)"
     echo "$CALLER: $cause" >&2
+  elif is_identified && is_answered_by_routes; then
+    object="VirtualService or DestinationRule of $SERVICE"
+    cause="the caller's own proxy answers calls by the name $SERVICE port $PORT"
+    cause+=" (last: $(last_status $NAME)): what do its routes do with them?"
+    echo "$CALLER: $cause" >&2
   else
     cause=$(chance_problem)
     [ -z "$cause" ] || note "$cause"
   fi
   print_result $NAME by-chance "$cause" "${cause:+$object}"
+}
+
+# Whether the last calls of HTTP were answered, but not by endpoints: the caller's own proxy has
+# tried none, although it has healthy ones. Then its routes do that (faults, redirects, no route).
+is_answered_by_routes() {
+  local endpoint
+  [ ${#failed[@]} -gt 0 ] || return 1
+  case ${failures[$NAME]:-} in [1-5][0-9][0-9]$'\t'proxy$'\t'*) ;; *) return 1 ;; esac
+  for endpoint in "${!tried[@]}"; do
+    if ((tried[$endpoint] > 0)); then return 1; fi
+  done
+  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
+    grep "^outbound|$PORT|[^|]*|$SERVICE::[0-9.]*:[0-9]*::health_flags::healthy\$" >/dev/null
 }
 
 # Whether the proxy has the missing endpoints, and has not even tried them.
@@ -649,7 +695,7 @@ reason_to_pass_over() {
         "prefers them): state the locality of the machine, or switch localityLbSetting off there"
       return
     fi
-  done < <(direct_curl --max-time 5 "$ADMIN/clusters" |
+  done < <(direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
     sed -n "s/^outbound|$PORT|[^|]*|$SERVICE::\([0-9.]*:[0-9]*\)::priority::/\1 /p")
   echo "the routes for it choose other endpoints"
 }
@@ -736,7 +782,7 @@ verify_target() {
 # counts a call among those of other ports, and forgets it 5 s after the last one at the earliest.
 inbound_calls() { # port
   # Of connections too, Envoy counts those that it has established as requests.
-  direct_curl --max-time 5 "$ADMIN/clusters" |
+  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
     sed -n -e "s/^inbound|$1||::[0-9.]*:[0-9]*::rq_total::\([0-9]*\)\$/\1/p" \
       -e "s/^InboundPassthroughCluster::[0-9.]*:$1::rq_total::\([0-9]*\)\$/\1/p" |
     awk '{ sum += $1 } END { print sum + 0 }'

@@ -38,6 +38,10 @@ class NotRunning(scripting.Failed):
     """A pod that calls does not run."""
 
 
+class NotStarted(NotRunning):
+    """A pod that calls has not come to run."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two Jobs whose pods call.
@@ -50,6 +54,12 @@ class Pair:
     namespace: str
     inside: Manifest
     outside: Manifest
+
+    @property
+    def calling_labels(self) -> Mapping[str, str]:
+        """The labels of the pod inside the mesh."""
+        labels: Mapping[str, str] = self.inside["spec"]["template"].get("metadata", {}).get("labels", {})
+        return labels
 
 
 @dataclass(frozen=True)
@@ -129,10 +139,14 @@ def _of_update(pair: str) -> str:
 
 
 class Jobs:
-    """The Jobs of one namespace whose pods call."""
+    """The Jobs of one namespace whose pods call.
+
+    problem: kubectl's words of the last time that objects could not be read; "" for none.
+    """
 
     def __init__(self, program: Kubectl, namespace: str) -> None:
         self._kubectl, self._namespace = program, ("--namespace", namespace)
+        self.problem = ""
 
     def create(self, pair: Pair, which: str) -> None:
         """Create a Job of a pair, unless this update has it. Raises NotRunning."""
@@ -181,19 +195,30 @@ class Jobs:
         self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
 
     def items(self, kind: str, *options: str) -> list[Manifest]:
-        """Return the objects of a kind; none without an answer."""
-        answer = self._kubectl.json("get", kind, *options, *self._namespace)
-        return list(answer["items"]) if answer else []
+        """Return the objects of a kind; none, and a `problem`, without an answer."""
+        words = ("--request-timeout=20s", "get", kind, *options, *self._namespace, "--output", "json")
+        done = self._kubectl.call(*words, timeout_s=60)
+        if done.status:
+            self.problem = scripting.last_words(done.error)
+            return []
+        return list(json.loads(done.text)["items"]) if done.text else []
 
     def execute(self, pod: str, text: str, timeout_s: float) -> scripting.Done:
-        """Run a script in a pod."""
+        """Run a script in a pod.
+
+        kubectl ends with status 0, too, where its connection is cut off. So bash runs nothing before
+        it has read the script to its end, and a last line shows that all output has arrived.
+        """
         words = ("exec", "--stdin", pod, "--container", _CONTAINER, *self._namespace, "--", "bash", "-s")
-        return self._kubectl.call(*words, stdin=text.encode(), timeout_s=timeout_s)
+        complete = f"{{\n{text}\necho {DONE}\nexit\n}}\n"
+        return self._kubectl.call(*words, stdin=complete.encode(), timeout_s=timeout_s)
 
 
 def _is_over(job: Mapping[str, Any]) -> bool:
-    """Return whether a Job has ended, or is being deleted."""
-    return "deletionTimestamp" in job["metadata"] or bool(job.get("status", {}).get("conditions"))
+    """Return whether a Job has ended, or is being deleted. A queue suspends it, and has it go on."""
+    conditions = job.get("status", {}).get("conditions") or []
+    has_ended = any(each["type"] != "Suspended" and each["status"] == "True" for each in conditions)
+    return "deletionTimestamp" in job["metadata"] or has_ended
 
 
 def _job_name(pair: str, which: str) -> str:
@@ -212,22 +237,26 @@ class CallingPod:
     which: str
 
     def run(self, text: str, timeout_s: float) -> scripting.Done:
-        """Run a script in the pod once it runs.
+        """Run a script in the pod once it runs, again where kubectl lost its connection.
 
         Returns how the script ended, without kubectl's own words. Raises NotRunning where the pod
-        does not run, has no sidecar and needs one, or runs nothing.
+        does not run, has no sidecar and needs one, or does not run the script to its end.
         """
-        pod = self._wait()
-        done = self.jobs.execute(pod, text, timeout_s)
-        lines = done.error.splitlines()
-        if lines and lines[-1].startswith(_ENDED):
-            return scripting.Done(done.status, done.stdout, "\n".join(lines[:-1]).encode())
-        if done.status == scripting.TIMED_OUT:
-            raise NotRunning(f"the script in the pod that calls did not end in {timeout_s:.0f} s")
-        if done.status:
-            reason = scripting.last_words(done.error) or f"status {done.status}"
-            raise NotRunning(f"nothing runs in the pod that calls from {self.which} the mesh: `kubectl exec` in pod {pod}: {reason}")
-        return done
+        for pause_s in (*_PAUSES_S, None):
+            pod = self._wait()
+            done = self.jobs.execute(pod, text, timeout_s)
+            lines = done.error.splitlines()
+            if lines and lines[-1].startswith(_ENDED) and not _is_killed(lines[-1]):
+                return scripting.Done(done.status, done.stdout, "\n".join(lines[:-1]).encode())
+            if done.status == 0 and done.text.endswith(DONE):
+                return done
+            if done.status == scripting.TIMED_OUT:
+                raise NotRunning(f"the script in the pod that calls did not end in {timeout_s:.0f} s")
+            if pause_s is None:
+                break
+            sleep(pause_s)
+        reason = scripting.last_words(done.error) or ("its output was cut off" if done.status == 0 else f"status {done.status}")
+        raise NotRunning(f"nothing runs in the pod that calls from {self.which} the mesh: `kubectl exec` in pod {pod}: {reason}")
 
     def _wait(self) -> str:
         """Return the name of the pod once its container runs."""
@@ -239,15 +268,21 @@ class CallingPod:
             if "running" in state:
                 self._check_sidecar(pod)
                 return str(pod["metadata"]["name"])
-            if "terminated" in state:
-                break
+            if "terminated" in state or pod.get("status", {}).get("phase") == "Failed":
+                raise NotRunning(f"the pod that calls from {self.which} the mesh has ended: {_end(pod) or self._obstacle(state)}")
             sleep(0.2)
-        raise NotRunning(f"the pod that calls from {self.which} the mesh did not run in {START_TIMEOUT_S} s: {self._obstacle(state)}")
+        raise NotStarted(f"the pod that calls from {self.which} the mesh did not run in {START_TIMEOUT_S} s: {self._obstacle(state)}")
 
     def _check_sidecar(self, pod: Mapping[str, Any]) -> None:
         spec = pod["spec"]
         containers = [*spec["containers"], *spec.get("initContainers", ())]
-        if self.which == "inside" and SIDECAR not in [each["name"] for each in containers]:
+        has_sidecar = SIDECAR in [each["name"] for each in containers]
+        if self.which == "outside" and has_sidecar:
+            raise NotRunning(
+                "the pod that calls from outside the mesh got a sidecar, although its label sidecar.istio.io/inject is false: "
+                "does a webhook of others inject it?"
+            )
+        if self.which == "inside" and not has_sidecar:
             namespace = pod["metadata"]["namespace"]
             raise NotRunning(
                 f"the pod that calls from inside the mesh got no sidecar: does the namespace {namespace} "
@@ -272,11 +307,27 @@ class CallingPod:
                 messages[event.get("reason", "")] = message[:_MESSAGE_LENGTH]
         if messages:
             return "; ".join(f"{reason}: {message}" for reason, message in messages.items())
-        return json.dumps(state)[:_MESSAGE_LENGTH] if state else "the cluster reports no reason"
+        reason = self.jobs.problem or "the cluster reports no reason"
+        return json.dumps(state)[:_MESSAGE_LENGTH] if state else reason
 
 
 _ENDED = "command terminated with exit code"
 """What kubectl says of a program in a pod that failed, after the program's own words."""
+DONE = "istio-vm-mesh: done"
+"""The last line of a script that has run to its end."""
+_PAUSES_S = (1, 3)
+"""Seconds before a script is run again."""
+
+
+def _is_killed(ending: str) -> bool:
+    """Return whether a program ended by SIGKILL: of the pod's limit of memory, or with the pod."""
+    return ending.endswith(f" {128 + 9}")
+
+
+def _end(pod: Mapping[str, Any]) -> str:
+    """Return why a pod has failed, such as `Evicted: the node was low on memory`; "" where it does not say."""
+    status = pod.get("status", {})
+    return ": ".join(str(status[key])[:_MESSAGE_LENGTH] for key in ("reason", "message") if status.get(key))
 
 
 def _state(pod: Mapping[str, Any]) -> Mapping[str, Any]:

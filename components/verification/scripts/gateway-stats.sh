@@ -6,7 +6,7 @@ main() {
   local name='outbound_\.\([0-9]*\)_\.[^_]*_\.\([a-z0-9.-]*\)' endpoint='\([0-9.]*:[0-9]*\)'
   local line='"service": "\2:\1", "endpoint": "\3", "connections": \4'
   set -eu
-  direct_curl --max-time 5 http://127.0.0.1:15000/clusters |
+  direct_curl --max-time 30 http://127.0.0.1:15000/clusters |
     sed -n "s/^$name::$endpoint::cx_total::\([1-9][0-9]*\)\$/$line/p" | sort |
     sed "s/.*/{\"gateway_traffic\": {\"gateway\": \"$GATEWAY_NAME\", &}}/"
 }

@@ -7,7 +7,8 @@ or unhealthy is named, and takes nobody else's proof away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from time import monotonic, sleep
@@ -16,14 +17,20 @@ from typing import Any
 from ... import names, shell
 from ...local import scripting
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
+from ...manifest import Manifest
 from ..evidence import Call, Entry, Evidence, Plaintext, Pod, merge, parse
-from ..target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, Target, call_variables, plaintext_variables
-from .calling_pods import CallingPod, Jobs, NotRunning, Pair
+from ..network_policies import End, call_sentences, start_sentences
+from ..target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, Target, call_variables, connections_for, plaintext_variables
+from .calling_pods import CallingPod, Jobs, NotRunning, NotStarted, Pair
 
 GROUP_TIMEOUT_S = 600
 """Seconds for machines of instance groups: a first boot, with its setup and a slow mirror."""
 _MARGIN_S = 60
 """Seconds that the script that calls may need besides its patience."""
+_AT_ONCE, _STRANGERS_AT_ONCE = 50, 20
+"""How many calls the scripts make at once, from inside the mesh and from outside."""
+_LOOKS = 3
+"""How often endpoints are looked at: pods and machines of groups come and go while they are called."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Payload:
     selector: labels of its pods.
     port: the endpoints' port.
     target: what is called, without the endpoints; None where nothing is called.
+    not_offered: the port that should be called, and that no Service leads to; 0 for none.
     network: the name of the pods' network in the mesh.
     gateways: addresses of the gateways of other networks, by the networks' names.
     pair: the Jobs that call where no pair of this update runs. shared: the name of that pair.
@@ -66,6 +74,7 @@ class Payload:
     group_size: int = 0
     missing: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
+    not_offered: int = 0
 
 
 def run(payload: Payload) -> Evidence:
@@ -122,26 +131,54 @@ class _Verification:
         members, problems = _wait_for_entries(cluster, payload)
         for problem in problems:
             self._fail(problem)
-        pods = cluster.pods()
-        self.parts.append(Evidence(entries=tuple(member.entry for member in members), pods=pods))
-        if payload.target is not None:
-            self._call(program, _with_endpoints(payload, payload.target, members, pods))
+        if payload.not_offered:
+            cause = f"nothing is called: no Service with a cluster IP leads to port {payload.not_offered}"
+            self._fail(_Unproven(cause, object=f"Services of {payload.namespace}/{payload.workload}"))
+        if payload.target is None:
+            self._take_down(members, self._pods(cluster))
+        else:
+            self._call(program, cluster, payload.target, members)
 
-    def _call(self, program: Kubectl, target: Target) -> None:
+    def _pods(self, cluster: _Cluster) -> tuple[Pod, ...]:
+        try:
+            return cluster.pods()
+        except scripting.Failed as error:
+            self._fail(_Unproven(str(error), object=f"pods of {self._payload.namespace}/{self._payload.workload}"))
+            return ()
+
+    def _take_down(self, members: Sequence[_Member], pods: tuple[Pod, ...]) -> None:
+        self.parts.append(Evidence(entries=tuple(member.entry for member in members), pods=pods))
+
+    def _call(self, program: Kubectl, cluster: _Cluster, target: Target, members: Sequence[_Member]) -> None:
         payload = self._payload
         jobs = Jobs(program, payload.namespace)
-        reached = [*target.endpoints, *target.gateways]
-        if not reached:
+        pods = self._pods(cluster)
+        called = _with_endpoints(payload, target, members, pods)
+        if not _reached(called):
+            self._take_down(members, pods)
             self._fail(_Unproven("it has no endpoint: neither a pod is ready nor a machine healthy", object=_service(target)))
             return
         try:
             with jobs.use(payload.shared, payload.pair) as (inside, outside), ThreadPoolExecutor(1) as beside:
-                strangers = beside.submit(_call_from_outside, outside, target, reached)
-                self._call_from_inside(inside, target)
+                for look in range(1, _LOOKS + 1):
+                    strangers = beside.submit(_call_from_outside, outside, called, _reached(called))
+                    done = _call_from_inside(inside, payload.caller, called)
+                    if not _has_failed(done) or look == _LOOKS:
+                        break
+                    members, pods = _still_there(cluster, payload, members), self._pods(cluster)
+                    now = _with_endpoints(payload, target, members, pods)
+                    if now == called or not _reached(now):
+                        break
+                    called = now
+                self._judge(done, cluster, called)
                 plaintext = strangers.result()
         except NotRunning as problem:
-            self._fail(_Unproven(str(problem), object=f"Job {payload.namespace}/{payload.shared}"))
-            return
+            policies = (
+                start_sentences(cluster.policies(), payload.pair.calling_labels, payload.port) if isinstance(problem, NotStarted) else []
+            )
+            self._fail(_Unproven("; ".join([str(problem), *policies]), object=f"Job {payload.namespace}/{payload.shared}"))
+            plaintext = ()
+        self._take_down(members, pods)
         self.parts.append(Evidence(plaintext=plaintext))
         answered = [result.endpoint for result in plaintext if result.result == "answered"]
         if answered and payload.strict:
@@ -155,17 +192,19 @@ class _Verification:
                 )
             )
 
-    def _call_from_inside(self, pod: CallingPod, target: Target) -> None:
-        caller = self._payload.caller
-        variables = call_variables(caller, target)
-        done = pod.run(shell.remote_script(CALL_SCRIPT, variables), caller.timeout_s + _MARGIN_S)
+    def _judge(self, done: scripting.Done, cluster: _Cluster, target: Target) -> None:
+        """Take down what the calls from inside the mesh have shown."""
         shown = parse(done.text)
-        self.parts.append(shown)
+        failed = [call for call in shown.calls if call.verdict == "failed"]
+        refused = _refused(failed, cluster, self._payload) if failed else {}
+        calls = (replace(call, cause="; ".join([call.cause, *refused.get(call.endpoint, ())])) for call in shown.calls)
+        self.parts.append(replace(shown, calls=tuple(calls)))
         if done.status == 0:
             return
         cause = scripting.last_words(done.error) or f"{CALL_SCRIPT} ended with status {done.status}"
-        if any(call.verdict == "failed" for call in shown.calls):
-            self.failures.append(cause)
+        if failed:
+            first = next((call.endpoint for call in failed if call.cause in cause), "")
+            self.failures.append("; ".join([cause, *refused.get(first, ())]))
         else:
             self._fail(_Unproven(cause, service=target.service, port=target.port, object=_service(target)))
 
@@ -187,14 +226,54 @@ def _missing(machine: str) -> _Unproven:
     return _Unproven(cause, machine=machine, object=f"resource {names.part_name(machine, names.JOIN)}")
 
 
+def _reached(target: Target) -> list[str]:
+    return [*target.endpoints, *target.gateways]
+
+
+def _call_from_inside(pod: CallingPod, caller: Caller, target: Target) -> scripting.Done:
+    return pod.run(shell.remote_script(CALL_SCRIPT, call_variables(caller, target)), _time_limit_s(caller, target))
+
+
+def _time_limit_s(caller: Caller, target: Target) -> float:
+    """Return the seconds in which the calls from inside have ended, if all are as slow as they may be.
+
+    A round begins before the caller's patience is over. Calls by the name follow.
+    """
+    rounds = -(-len(target.endpoints) // _AT_ONCE) + 2
+    if target.gateways:
+        rounds += 2 * -(-connections_for(target.remote) // _AT_ONCE) + 1
+    call_s = max(target.timeout_s + 5, 8)
+    return caller.timeout_s + _MARGIN_S + rounds * call_s + len(target.endpoints) / 2
+
+
+def _has_failed(done: scripting.Done) -> bool:
+    return done.status != 0 or any(call.verdict == "failed" and call.endpoint for call in parse(done.text).calls)
+
+
+def _refused(failed: Sequence[Call], cluster: _Cluster, payload: Payload) -> dict[str, list[str]]:
+    """Return what NetworkPolicies refuse, by the endpoints that take no connection."""
+    silent = [call.endpoint for call in failed if call.endpoint and "no connection" in call.cause]
+    policies = cluster.policies() if silent else []
+    if not policies:
+        return {}
+    labels_of, of_namespace = cluster.pod_labels(), cluster.namespace_labels()
+    caller = End("", payload.namespace, payload.pair.calling_labels, of_namespace)
+    refused = {}
+    for endpoint in silent:
+        address, _, port = endpoint.rpartition(":")
+        callee = End(address, payload.namespace, labels_of[address], of_namespace) if address in labels_of else End(address)
+        refused[endpoint] = call_sentences(policies, caller, callee, int(port))
+    return refused
+
+
 def _call_from_outside(pod: CallingPod, target: Target, endpoints: Sequence[str]) -> tuple[Plaintext, ...]:
     variables = plaintext_variables(target, endpoints)
     # Each endpoint has six seconds (plaintext-probe.sh).
-    done = pod.run(shell.remote_script(PLAINTEXT_SCRIPT, variables), _MARGIN_S + 6 * len(endpoints))
-    results = parse(done.text).plaintext
-    if {result.endpoint for result in results} < {*endpoints}:
+    done = pod.run(shell.remote_script(PLAINTEXT_SCRIPT, variables), _MARGIN_S + 6 * -(-len(endpoints) // _STRANGERS_AT_ONCE))
+    results = {result.endpoint: result for result in parse(done.text).plaintext}
+    if not {*endpoints} <= {*results}:
         raise NotRunning(f"the caller outside the mesh did not call all endpoints: {scripting.last_words(done.error)}")
-    return results
+    return tuple(results[endpoint] for endpoint in dict.fromkeys(endpoints))
 
 
 @dataclass(frozen=True)
@@ -223,17 +302,16 @@ def _with_endpoints(payload: Payload, target: Target, members: Sequence[_Member]
 def _wait_for_entries(cluster: _Cluster, payload: Payload) -> tuple[list[_Member], list[_Unproven]]:
     """Wait until all machines are healthy; return those that are, and what is wrong with others."""
     start, wrong = monotonic(), dict[str, _Unproven]()
-    declared = {entry.entry for entry in payload.entries}
     while True:
-        items = {item["metadata"]["name"]: item for item in cluster.items("workloadentry")}
+        items = cluster.entries()
         healthy = [_Member(entry, _network(items[entry.entry])) for entry in payload.entries if _is_healthy(items.get(entry.entry))]
         pending = [entry for entry in payload.entries if not _is_healthy(items.get(entry.entry)) and entry.machine not in wrong]
-        others = [_member(item, payload.port) for name, item in items.items() if name not in declared and _is_of_group(item, payload)]
+        others = _of_groups(items, payload)
         passed = monotonic() - start
         if passed >= payload.timeout_s / 4:
-            wrong.update(_other_entries(payload.namespace, pending, items))
+            wrong.update(_other_entries(payload, pending, items))
         if passed >= payload.timeout_s:
-            wrong.update({entry.machine: _unhealthy(payload, entry, items.get(entry.entry)) for entry in pending})
+            wrong.update({entry.machine: _unhealthy(payload, entry, items.get(entry.entry), cluster.problem) for entry in pending})
         is_settled = all(entry.machine in wrong for entry in pending)
         too_few = len(others) < payload.group_size
         if is_settled and (not too_few or passed >= GROUP_TIMEOUT_S):
@@ -241,6 +319,21 @@ def _wait_for_entries(cluster: _Cluster, payload: Payload) -> tuple[list[_Member
         sleep(0.5 if not is_settled else 2)
     problems = [*wrong.values(), *(_too_few(payload, others) if too_few else ())]
     return [*healthy, *(others if payload.group_size else ())], problems
+
+
+def _of_groups(items: Mapping[str, Mapping[str, Any]], payload: Payload) -> list[_Member]:
+    """Return the healthy machines of the workload's instance groups."""
+    declared = {entry.entry for entry in payload.entries}
+    return [_member(item, payload.port) for name, item in items.items() if name not in declared and _is_of_group(item, payload)]
+
+
+def _still_there(cluster: _Cluster, payload: Payload, members: Sequence[_Member]) -> list[_Member]:
+    """Return machines as they are now: those that are declared stay, those of groups come and go."""
+    declared = {entry.entry for entry in payload.entries}
+    items = cluster.entries()
+    if cluster.problem or not payload.group_size:
+        return list(members)
+    return [*(member for member in members if member.entry.entry in declared), *_of_groups(items, payload)]
 
 
 def _too_few(payload: Payload, members: Sequence[_Member]) -> Iterator[_Unproven]:
@@ -251,9 +344,11 @@ def _too_few(payload: Payload, members: Sequence[_Member]) -> Iterator[_Unproven
     )
 
 
-def _unhealthy(payload: Payload, entry: Entry, item: Mapping[str, Any] | None) -> _Unproven:
+def _unhealthy(payload: Payload, entry: Entry, item: Mapping[str, Any] | None, unread: str) -> _Unproven:
     values = {"machine": entry.machine, "endpoint": entry.endpoint, "object": f"WorkloadEntry {payload.namespace}/{entry.entry}"}
     machine, health = f"machine {entry.machine}", _health(item)
+    if unread:
+        return _Unproven(f"whether {machine} is healthy cannot be read: {unread}", **values)
     if item is None:
         missing = f"there is no WorkloadEntry {entry.entry}"
         return _Unproven(f"{machine} did not register ({missing}): see 'journalctl --unit istio-vm-mesh' on it", **values)
@@ -266,20 +361,28 @@ def _unhealthy(payload: Payload, entry: Entry, item: Mapping[str, Any] | None) -
     return _Unproven(f"{machine} has registered but reports no health: is the probe in its mesh configuration?", **values)
 
 
-def _other_entries(namespace: str, pending: Sequence[Entry], items: Mapping[str, Mapping[str, Any]]) -> dict[str, _Unproven]:
-    """Return machines that have registered, but not as the stack says: another entry has their address."""
+def _other_entries(payload: Payload, pending: Sequence[Entry], items: Mapping[str, Mapping[str, Any]]) -> dict[str, _Unproven]:
+    """Return machines that have registered, but not as the stack says: another entry has their address.
+
+    Machines of other networks may have the address, too: another machine of the stack, or one of
+    another workload. So either the group or the network is the one that the stack says.
+    """
     problems = {}
+    declared = {entry.entry for entry in payload.entries}
     for entry in pending:
         address = entry.endpoint.rpartition(":")[0]
+        group = f"{payload.workload}-{address}"
+        network = entry.entry[len(group) + 1 :]
         for name, item in items.items():
-            if entry.entry not in items and name != entry.entry and item.get("spec", {}).get("address") == address:
+            is_candidate = name not in declared and (name.startswith(group) or _network(item) == network)
+            if entry.entry not in items and is_candidate and item.get("spec", {}).get("address") == address:
                 problems[entry.machine] = _Unproven(
                     f"machine {entry.machine} has registered as {name} in the network {_network(item)} "
                     f"instead of {entry.entry}: does its agent run with another network or group "
                     "(ISTIO_META_NETWORK, ISTIO_META_AUTO_REGISTER_GROUP)?",
                     machine=entry.machine,
                     endpoint=entry.endpoint,
-                    object=f"WorkloadEntry {namespace}/{name}",
+                    object=f"WorkloadEntry {payload.namespace}/{name}",
                 )
     return problems
 
@@ -311,27 +414,63 @@ def _is_healthy(item: Mapping[str, Any] | None) -> bool:
 
 
 class _Cluster:
-    """The workload's namespace."""
+    """The workload's namespace.
+
+    problem: kubectl's words where entries could not be read the last time; "" where they were.
+    """
 
     def __init__(self, program: Kubectl, payload: Payload) -> None:
-        self._kubectl, self._namespace = program, ("--namespace", payload.namespace)
+        self._kubectl, self._namespace = program, payload.namespace
         self._selector = ",".join(f"{key}={value}" for key, value in payload.selector.items())
+        self.problem = ""
 
     def get(self, kind: str, name: str) -> Mapping[str, Any] | None:
         """Return an object; None where there is none, or no answer."""
-        words = ("get", kind, name, "--ignore-not-found", *self._namespace)
+        words = ("get", kind, name, "--ignore-not-found", "--namespace", self._namespace)
         item: Mapping[str, Any] | None = self._kubectl.json(*words)
         return item
 
-    def items(self, kind: str, *options: str) -> list[Mapping[str, Any]]:
-        """Return the objects of a kind; none without an answer."""
-        answer = self._kubectl.json("get", kind, *options, *self._namespace)
-        return list(answer["items"]) if answer else []
+    def entries(self) -> dict[str, Mapping[str, Any]]:
+        """Return the WorkloadEntries by name; none, and a `problem`, without an answer."""
+        self.problem = ""
+        try:
+            return {item["metadata"]["name"]: item for item in self._items("workloadentry")}
+        except scripting.Failed as error:
+            self.problem = str(error)
+            return {}
 
     def pods(self) -> tuple[Pod, ...]:
-        """Return the workload's pods that run."""
-        options = ("--selector", self._selector, "--field-selector", "status.phase=Running")
-        return tuple(map(_pod, self.items("pods", *options)))
+        """Return the workload's pods that run. Raises scripting.Failed without an answer."""
+        return tuple(map(_pod, self._pods()))
+
+    def pod_labels(self) -> dict[str, Mapping[str, str]]:
+        """Return the labels of the workload's pods by address; none without an answer."""
+        return {item["status"].get("podIP", ""): item["metadata"].get("labels") or {} for item in self._or_none(self._pods)}
+
+    def policies(self) -> list[Manifest]:
+        """Return the NetworkPolicies; none without an answer: they are looked at for causes alone."""
+        return self._or_none(lambda: self._items("networkpolicies.networking.k8s.io"))
+
+    def namespace_labels(self) -> Mapping[str, str]:
+        """Return the labels of the namespace."""
+        namespace = self.get("namespace", self._namespace) or {}
+        labels: Mapping[str, str] = namespace.get("metadata", {}).get("labels") or {}
+        return labels
+
+    def _pods(self) -> list[Manifest]:
+        return self._items("pods", "--selector", self._selector, "--field-selector", "status.phase=Running")
+
+    def _items(self, kind: str, *options: str) -> list[Manifest]:
+        words = ("--request-timeout=20s", "get", kind, *options, "--namespace", self._namespace, "--output", "json")
+        done = self._kubectl.check(*words, purpose=f"cannot list {kind} of the namespace {self._namespace}", timeout_s=60)
+        return list(json.loads(done.text)["items"]) if done.text else []
+
+    @staticmethod
+    def _or_none(read: Callable[[], list[Manifest]]) -> list[Manifest]:
+        try:
+            return read()
+        except scripting.Failed:
+            return []
 
 
 def _pod(item: Mapping[str, Any]) -> Pod:
@@ -339,5 +478,7 @@ def _pod(item: Mapping[str, Any]) -> Pod:
 
 
 def _is_ready(pod: Mapping[str, Any]) -> bool:
+    """Return whether a pod gets calls: one that is being deleted gets none, although it is ready."""
     conditions = pod["status"].get("conditions", [])
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+    is_ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+    return is_ready and "deletionTimestamp" not in pod["metadata"]

@@ -76,6 +76,13 @@ def vcpus(counts: Mapping[str, int]) -> int:
     )
 
 
+def monthly(settings: Settings) -> float:
+    """Return what a stack costs a month as it starts, in US dollars."""
+    import yaml
+
+    return _total(settings, yaml.safe_load(PRICES.read_text()), at_most=False)
+
+
 def _total(settings: Settings, data: Mapping[str, Any], *, at_most: bool) -> float:
     counts, spot = bill(settings, at_most=at_most)
     return sum(_cost(count - spot[item] * (1 - data["spot"]), data["prices"][item]) for item, count in counts.items() if count)

@@ -1,7 +1,8 @@
 """`python -m tools.devtools.schema`, started by `./scripts/schema`: generate what editors and readers need for stack files.
 
 Writes `docs/stack.schema.json` (JSON Schema, draft 2020-12, of `stacks/Pulumi.<stack>.yaml`), `docs/settings.md` (a reference page),
-`docs/costs.md` (what the stacks cost, and need of quotas), the tables in `docs/google.md`, `docs/plan.schema.json` (of `./scripts/plan --json`) and the examples in `docs/plan.md`.
+`docs/costs.md` (what the stacks cost, and need of quotas), the tables in `docs/google.md`,
+and in `docs/first-live-run.md`, `docs/plan.schema.json` (of `./scripts/plan --json`) and the examples in `docs/plan.md`.
 Tests compare them with the records in `components/config` and `tools/plan/model.py`.
 """
 
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="./scripts/schema",
         description="Generates docs/stack.schema.json, docs/settings.md, docs/costs.md, docs/plan.schema.json, the tables in docs/google.md "
-        "and the examples in docs/plan.md.",
+        "and docs/first-live-run.md, and the examples in docs/plan.md.",
     )
     top.set_defaults(needs_lab=False)
     return top
@@ -154,6 +155,7 @@ def _references(node: Any) -> list[str]:
 
 def main() -> int:
     parser().parse_args()
+    from tools.live_run import page as live_run_page
     from tools.plan import render_json
 
     from . import plan_examples
@@ -165,6 +167,7 @@ def main() -> int:
         (PAGE, page()),
         (costs.PAGE, costs.page(clouds)),
         (google_page.PAGE, google_page.page(google_page.PAGE.read_text(), clouds)),
+        (live_run_page.PAGE, live_run_page.page(live_run_page.PAGE.read_text())),
         (PLAN_SCHEMA, render_json.schema()),
         (plan_examples.PAGE, plan_examples.page(plan_examples.PAGE.read_text())),
     ):

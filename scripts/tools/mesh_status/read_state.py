@@ -161,16 +161,19 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     resources = {each.urn: each for each in _resources(deployment)}
     kinds: dict[str, list[_Resource]] = {}
     children: dict[str, dict[str, _Resource]] = {}
+    urns_of: dict[str, list[str]] = {}
     for each in resources.values():
         kinds.setdefault(each.kind, []).append(each)
         children.setdefault(each.parent, {})[each.name] = each
+        urns_of.setdefault(each.parent, []).append(each.urn)
     if not kinds.get("Mesh"):
         raise StackError("the stack has no mesh (yet): run `pulumi up` first")
     outputs = kinds["Stack"][0].outputs
     evidence = (outputs.get("verification") or {}).values()
     access = next((ClusterAccess(**each.inputs["recorded"]) for each in kinds.get("ClusterCheck", ())), None)
     workloads = {each.name: _workload(each.name, children.get(each.urn, {})) for each in kinds.get("Workload", ())}
-    workloads_by_group = {each.urn: resources[each.parent].name for each in kinds.get("WorkloadGroup", ()) if each.parent in resources}
+    # A registration waits for objects of its workload. Which ones it names is not decided here.
+    workloads_by_object = {urn: each.name for each in kinds.get("Workload", ()) for urn in urns_of.get(each.urn, ())}
     return Stack(
         name=kinds["Stack"][0].urn.split(":")[2],
         cluster=cluster_name(access) if access else "",
@@ -181,7 +184,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         workloads={name: workload for name, workload in workloads.items() if workload},
         machines={
             each.name: _machine(
-                each.name, children.get(each.urn, {}), workloads_by_group, (outputs.get("machines") or {}).get(each.name, {})
+                each.name, children.get(each.urn, {}), workloads_by_object, (outputs.get("machines") or {}).get(each.name, {})
             )
             for each in kinds.get("Machine", ())
         },
@@ -224,14 +227,14 @@ def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
     )
 
 
-def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_group: Mapping[str, str], output: Mapping[str, str]) -> Machine:
-    """A machine from its resources. `workloads_by_group`: workloads by the URN of their WorkloadGroup, `output`: its part of the stack's outputs."""
+def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_object: Mapping[str, str], output: Mapping[str, str]) -> Machine:
+    """A machine from its resources. `workloads_by_object`: workloads by the URNs of their objects, `output`: its part of the stack's outputs."""
     of_machine = (names.REGISTRATION, names.JOIN, names.PROOF, names.DRAIN)
     registration, join, proof, drain = (parts.get(part_name(name, part)) for part in of_machine)
     target = scripting.decode(openssh.Target, json.loads(join.inputs["stdin"])["create"]["target"]) if join else None
     leave = json.loads(drain.inputs["stdin"])["delete"].get("leave") if drain else None
     workload = next(
-        (workloads_by_group[urn] for part in (registration, join) if part for urn in part.dependencies if urn in workloads_by_group), ""
+        (workloads_by_object[urn] for part in (registration, join) if part for urn in part.dependencies if urn in workloads_by_object), ""
     )
     return Machine(
         name=name,

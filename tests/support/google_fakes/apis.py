@@ -1,4 +1,4 @@
-"""Google's APIs over HTTP: guest attributes of Compute Engine, tokens of OAuth and of IAM."""
+"""Google's APIs over HTTP: of a project, guest attributes of Compute Engine, tokens of OAuth and of IAM."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 
 from tests.support.google_fakes.identities import CLOUD_PLATFORM, Account, Identities
+from tests.support.google_fakes.project import Project
 
 Response = tuple[int, dict[str, Any]]
 
@@ -36,6 +37,7 @@ class Apis:
     guest_attributes_policy: whether an organisation policy forbids guest attributes.
     may_impersonate: whether IAM permits to act as another account.
     refuses_assertions: whether keys of accounts are invalid.
+    project: what they say of any project.
     requests: method and path of each request, with its query.
     """
 
@@ -46,6 +48,7 @@ class Apis:
     guest_attributes_policy: bool = False
     may_impersonate: bool = True
     refuses_assertions: bool = False
+    project: Project = field(default_factory=Project)
     requests: list[str] = field(default_factory=list)
 
     def respond(self, path: str, authorization: str | None, body: bytes) -> Response:
@@ -61,7 +64,7 @@ class Apis:
         if match := _GUEST_ATTRIBUTES.fullmatch(place.path):
             query = urllib.parse.parse_qs(place.query)
             return self._guest_attribute(match[1], query.get("queryPath", [""])[0])
-        return _error(404, "NOT_FOUND", f"no such API: {path}")
+        return self.project.respond(path, body) or _error(404, "NOT_FOUND", f"no such API: {path}")
 
     def _guest_attribute(self, project: str, path: str) -> Response:
         """Source of the errors: Compute Engine's API as gcloud shows it; of the policy, its documentation."""

@@ -64,6 +64,8 @@ class Google:
             "CLOUDSDK_AUTH_ACCESS_TOKEN_FILE": str(self.token_file),
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE": f"{self.apis.url}/compute/v1/",
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS": f"{self.apis.url}/",
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDRESOURCEMANAGER": f"{self.apis.url}/",
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_SERVICEUSAGE": f"{self.apis.url}/",
             "GOOGLE_APPLICATION_CREDENTIALS": str(self.key_file),
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",

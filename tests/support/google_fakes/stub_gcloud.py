@@ -1,4 +1,4 @@
-"""Stand-in for gcloud where it is not installed: the two commands that this project runs.
+"""Stand-in for gcloud where it is not installed: the three commands that this project runs.
 
 `transcripts.yaml` has what the real one prints, and tests hold this one to it. It reads gcloud's own
 variables of its environment, and needs Python's standard library alone.
@@ -40,6 +40,12 @@ class HttpError(Exception):
 
 
 def main(words: list[str]) -> None:
+    if words[:2] == ["auth", "print-access-token"]:
+        try:
+            print(token())
+        except HttpError as error:
+            fail(f"ERROR: (gcloud.auth.print-access-token) {error}\n")
+        return
     options = dict(word.lstrip("-").partition("=")[::2] for word in words if word.startswith("--") and "=" in word)
     for name in ("project", "zone"):
         options[name] = words[words.index(f"--{name}") + 1]

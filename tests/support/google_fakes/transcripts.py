@@ -28,6 +28,7 @@ IMPERSONATE = "CLOUDSDK_AUTH_IMPERSONATE_SERVICE_ACCOUNT"
 KEY_PATH = "hostkeys/ssh-ed25519"
 _PLACE = ("--project", "my-project", "--zone", "europe-west1-b")
 ATTRIBUTE = ("compute", "instances", "get-guest-attributes", "m-1", *_PLACE, "--quiet", f"--query-path={KEY_PATH}", "--format=value(value)")
+ACCESS_TOKEN = ("auth", "print-access-token", "--quiet")
 TUNNEL = ("compute", "start-iap-tunnel", "m-1", "22", "--listen-on-stdin", *_PLACE, "--verbosity", "warning")
 TOKEN = ("--use_application_default_credentials",)
 
@@ -96,6 +97,8 @@ def _lose_key(google: Google) -> None:
 
 
 SITUATIONS = {
+    "an access token": Situation(GCLOUD, ACCESS_TOKEN),
+    "an access token, by impersonation": Situation(GCLOUD, ACCESS_TOKEN, _impersonate),
     "a guest attribute": Situation(GCLOUD, ATTRIBUTE, _attribute),
     "a guest attribute that is not there": Situation(GCLOUD, ATTRIBUTE),
     "a guest attribute, by impersonation": Situation(GCLOUD, ATTRIBUTE, _impersonate),

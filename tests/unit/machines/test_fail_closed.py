@@ -95,15 +95,25 @@ def test_a_port_of_ssh_is_seen_in_each_place(tmp_path: Path) -> None:
     add_program(tmp_path / "bin", "systemctl", "printf 'Listen=[::]:2203 (Stream)\\nListen=/run/x (Stream)\\nListen=2204 (Datagram)\\n'")
     (tmp_path / "sshd_config.d").mkdir()
     (tmp_path / "sshd_config").write_text("#Port 1\n  Port 2201\nPermitRootLogin no\nSomePort 3\n")
-    (tmp_path / "sshd_config.d/more.conf").write_text("port = 2202 # ours\n")
+    (tmp_path / "sshd_config.d/more.conf").write_text(f"port = 2202 # ours\n{LISTENS}")
     (tmp_path / "ssh-port").write_text("2200\n")
     sourced = Sourced(scripts=[SCRIPTS / "redirect.sh"], programs=tmp_path / "bin", environment={"ISTIO_LOCAL_EXCLUDE_PORTS": "22,15090"})
     done = sourced.run("open_ports", {"STATE": str(tmp_path), "SSH_CONFIGURATION": str(tmp_path)})
-    assert done.stdout == "22,2200,2201,2202,2203,2205,2206,15090\n"
+    assert done.stdout == "22,2200,2201,2202,2203,2205,2206,2207,2208,2209,15090\n"
 
 
 SOCKETS = """\
 LISTEN 0      128          0.0.0.0:2205      0.0.0.0:*    users:(("sshd",pid=611,fd=3))
 LISTEN 0      128             [::]:2206         [::]:*    users:(("sshd",pid=611,fd=4))
+LISTEN 0      128        127.0.0.1:6010      0.0.0.0:*    users:(("sshd",pid=812,fd=9))
+LISTEN 0      128            [::1]:8080         [::]:*    users:(("sshd",pid=812,fd=10))
 LISTEN 0      511          0.0.0.0:80        0.0.0.0:*    users:(("nginx",pid=700,fd=6))
+"""
+LISTENS = """ListenAddress 10.0.0.5:2207
+  listenaddress "[fd00::5]:2208" rdomain blue
+ListenAddress=host.example.com:2209
+ListenAddress 10.0.0.5
+ListenAddress ::
+ListenAddress 2001:99::5
+#ListenAddress 10.0.0.5:98
 """

@@ -73,6 +73,7 @@ class FirewalledHost:
 def firewalled(directory: Path, rules: str = "", ruleset: str = "", **environment: str) -> FirewalledHost:
     ports = json.dumps([{"name": "http", "containerPort": 8080, "protocol": ""}], separators=(",", ":"))
     programs = {
+        "iptables-nft": "",
         "iptables-nft-save": f"cat {directory}/rules",
         "iptables-nft-restore": f'echo "restore $*" >>{directory}/calls; cat >>{directory}/calls',
         "nft": f'if [ "$*" = "list ruleset" ]; then cat {directory}/ruleset; elif [[ $1 != -* ]]; then echo "nft $*" >>{directory}/calls; fi',
@@ -162,6 +163,33 @@ def test_a_firewall_that_stays_closed_is_said_once(tmp_path: Path) -> None:
     assert f"the firewall (ufw iptables-nft ip/filter INPUT) drops {ARRIVE}" in first
     assert not [line for line in host.run("open_firewall 2>&1") if "drops" in line]
     assert host.run("check_firewall") == [f"the firewall (ufw iptables-nft ip/filter INPUT) drops {ARRIVE}"]
+
+
+def test_sets_of_addresses_are_not_read_and_sets_of_ports_are(tmp_path: Path) -> None:
+    """Lists of banned clients have tens of thousands of elements."""
+    ruleset = """table inet filter {
+\tset banned {
+\t\ttype ipv4_addr
+\t\tflags interval
+\t\telements = { 192.0.2.1, 192.0.2.2,
+\t\t\t     192.0.2.3 }
+\t}
+
+\tset open {
+\t\ttype inet_service
+\t\telements = { 22, 15006 }
+\t}
+
+\tchain input {
+\t\ttype filter hook input priority filter; policy drop;
+\t\tip saddr @banned drop
+\t\ttcp dport @open accept
+\t}
+}
+"""
+    host = firewalled(tmp_path, ruleset=ruleset)
+    assert [line for line in host.run("filters") if line.startswith("set\t")] == ["set\tnft\tinet/filter\topen\t22,15006"]
+    assert host.run("filters | dropped '15006:8080 15021:15021'") == ["nftables nft inet/filter input 15021 15021"]
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,24 @@ ADDRESSES = """
 1: lo    inet 127.0.0.1/8 scope host lo
 2: eth0    inet 10.0.0.5/24 scope global eth0
 3: eth1    inet 192.168.1.5/24 scope global eth1
+5: wg0    inet 10.7.0.5 peer 10.7.0.1/32 scope global wg0
 """
 IP = f"""
 case "$*" in
 *"link show type bridge") echo '4: docker0: <UP>' ;;
 *"link show up") printf '1: lo: <UP>\\n2: eth0: <UP>\\n3: eth1@if7: <UP>\\n4: docker0: <UP>\\n9: veth1@if8: <UP>\\n' ;;
+*"address show dev"*) [ -z "$BARE" ] || exit 0; echo '2: eth0    inet 10.0.0.5/24 scope global eth0' ;;
+*"route show default") echo 'default via 10.0.0.1 dev eth0 proto static' ;;
 "-6"*"address show"*) [ -z "$IPV6" ] || echo '2: eth0    inet6 fd00::5/64 scope global' ;;
-*"address show"*) echo '{ADDRESSES}' ;;
+*"address show"*) [ -n "$ON_LOOPBACK" ] && echo '1: lo    inet 10.0.0.5/32 scope global lo' || echo '{ADDRESSES}' ;;
 esac
 """
 DOCKER = "*nat\n:DOCKER - [0:0]\n-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80\nCOMMIT\n"
+NODE_PORT = (
+    '*nat\n-A KUBE-NODEPORTS -p tcp -m comment --comment "shop/web:http" -m tcp --dport 8080 -j KUBE-EXT-ABC2\n'
+    "-A KUBE-SERVICES -d 10.96.0.9/32 -p tcp -m tcp --dport 8080 -j KUBE-SVC-ABC2\nCOMMIT\n"
+)
+UNTRACKED = "*raw\n-A PREROUTING -p tcp -m tcp --dport 8080 -j CT --notrack\nCOMMIT\n"
 ENVIRONMENT = {
     "INSTANCE_IP": "10.0.0.5",
     "ISTIO_META_POD_PORTS": json.dumps([{"name": "http", "containerPort": 8080, "protocol": ""}], separators=(",", ":")),
@@ -39,12 +47,16 @@ def socket(place: str, program: str, more: str = "") -> str:
     return f"LISTEN 0      128   {place}    0.0.0.0:*    {users}uid:1 ino:2 sk:3 {more}<->\n"
 
 
-def run(tmp_path: Path, what: str, sockets: str = "", rules: str = "", ruleset: str = "", **environment: str) -> list[str]:
-    """Return the lines of redirect_host.sh on a host with these sockets, rules of iptables, and ruleset of nftables."""
+def run(
+    tmp_path: Path, what: str, sockets: str = "", rules: str = "", ruleset: str = "", legacy: str = "", **environment: str
+) -> list[str]:
+    """Return the lines of redirect_host.sh on a host with these sockets, rules of both backends of iptables, and ruleset of nftables."""
     for name, text in {"ss": sockets, "iptables-nft-save": rules, "nft": ruleset}.items():
         (tmp_path / f"{name}.txt").write_text(text)
         add_program(tmp_path / "bin", name, f"cat {tmp_path}/{name}.txt")
-    for name in ("iptables-legacy-save", "ip6tables-legacy-save", "ip6tables-nft-save", "ip6tables-legacy", "ip6tables-nft"):
+    (tmp_path / "legacy.txt").write_text(legacy)
+    add_program(tmp_path / "bin", "iptables-legacy-save", f"cat {tmp_path}/legacy.txt")
+    for name in ("iptables-nft", "ip6tables-legacy-save", "ip6tables-nft-save", "ip6tables-legacy", "ip6tables-nft"):
         add_program(tmp_path / "bin", name, '[ -z "$NO_IPV6_NAT" ]')
     for name, text in {"ip": IP, "iptables": "echo nf_tables", "ip6tables": "echo nf_tables", "systemctl": ""}.items():
         add_program(tmp_path / "bin", name, text)
@@ -72,6 +84,10 @@ def run(tmp_path: Path, what: str, sockets: str = "", rules: str = "", ruleset: 
         (socket("0.0.0.0:8080", "nginx"), DOCKER.replace("8080", "9090"), {}),
         (socket("0.0.0.0:8080", "nginx"), DOCKER.replace("tcp", "udp"), {}),
         (socket("127.0.0.1:9090", "postgres"), "", {}),
+        (socket("[::ffff:10.0.0.5]:8080", "java"), "", {}),
+        (socket("10.7.0.5:8080", "nginx"), "", {"INSTANCE_IP": "10.7.0.5"}),
+        (socket("0.0.0.0:8080", "nginx"), "*raw\n-A PREROUTING -i lo -j CT --notrack\nCOMMIT\n", {}),
+        (socket("0.0.0.0:8080", "nginx"), NODE_PORT.replace("8080", "30080"), {}),
     ],
 )
 def test_an_application_that_envoy_reaches_is_taken(tmp_path: Path, sockets: str, rules: str, environment: dict[str, str]) -> None:
@@ -87,6 +103,11 @@ def test_an_application_that_envoy_reaches_is_taken(tmp_path: Path, sockets: str
         (socket("127.0.0.1:8080", "docker-proxy"), DOCKER, "", "docker-proxy listens on 127.0.0.1 alone"),
         (socket("192.168.1.5:8080", "nginx"), "", "", "listens on 192.168.1.5 alone, and pods reach the machine at 10.0.0.5"),
         (socket("[::]:8080", "nginx", "v6only:1 "), "", "", "listens on :: alone"),
+        (socket("[::ffff:127.0.0.1]:8080", "java"), "", "", "java listens on 127.0.0.1 alone"),
+        (socket("0.0.0.0%eth0:8080", "haproxy"), "", "", "haproxy takes connections of the interface eth0 alone"),
+        ("", NODE_PORT, "", "published to kube-proxy by rules alone"),
+        (socket("0.0.0.0:8080", "nginx"), UNTRACKED, "", "is not tracked, by a rule of this host (notrack)"),
+        (socket("0.0.0.0:8080", "nginx"), "", "\t\ttcp dport { 80, 8080 } notrack", "is not tracked, by a rule of this host (notrack)"),
         ("", DOCKER, "", "published to 172.17.0.2:80 by rules alone"),
         (socket("0.0.0.0:8080", "conmon"), DOCKER, "", "published to 172.17.0.2:80 by rules alone"),
         ("", DOCKER.replace("--dport 8080", "-m multiport --dports 80,8000:8100"), "", "by rules alone"),
@@ -111,6 +132,37 @@ def test_an_application_that_envoy_would_not_reach_is_refused_by_name(
     table = f"table ip docker-bridges {{\n\tchain prerouting {{\n{ruleset}\n\t}}\n}}\n" if ruleset else ""
     (line,) = run(tmp_path, "refusals", sockets, rules, table)
     assert line.startswith("port 8080 of the workload") and says in line and ": " in line
+
+
+def test_rules_that_may_come_before_those_of_the_mesh_are_refused(tmp_path: Path) -> None:
+    """Those of another backend than this host's iptables, and those of chains that iptables does not show."""
+    sockets = socket("0.0.0.0:8080", "docker-proxy")
+    (line,) = run(tmp_path, "refusals", sockets, legacy=DOCKER)
+    assert "is published by iptables-legacy, whose rules may come before those of the mesh" in line
+    native = "\t\ttcp dport 8080 dnat to 172.17.0.2:80\n"
+    shown = f"table ip nat {{\n\tchain DOCKER {{\n{native}\t}}\n}}\n"
+    assert run(tmp_path, "refusals", sockets, DOCKER, shown) == []
+    (line,) = run(tmp_path, "refusals", sockets, DOCKER, shown.replace("DOCKER", "prerouting"))
+    assert "is published by nftables (table ip/nat)" in line
+
+
+def test_an_interface_without_an_address_redirects_nothing(tmp_path: Path) -> None:
+    """Hosts that announce an address of loopback by a routing protocol."""
+    assert run(tmp_path, "refusals", ON_LOOPBACK="1") == run(tmp_path, "refusals", BARE="1") == []
+    (line,) = run(tmp_path, "refusals", ON_LOOPBACK="1", BARE="1")
+    assert line.startswith("eth0, by which connections come, has no address of its own")
+
+
+def test_what_the_agent_cannot_pass_on_is_listed(tmp_path: Path) -> None:
+    rules = DOCKER.replace("8080", "9000") + UNTRACKED.replace("8080", "9200") + NODE_PORT.replace("8080", "30080")
+    lines = run(tmp_path, "changes", socket("0.0.0.0:9000", "conmon"), rules)
+    assert (
+        "these ports, which rules alone publish, are not reached from outside any more (exclude them by "
+        "capture.excludeInboundPorts): 30080 to kube-proxy, 9000 to 172.17.0.2:80"
+    ) in lines
+    assert "these ports are not tracked, by rules of this host, so they are not captured: 9200" in lines
+    excluded = run(tmp_path, "changes", "", rules, ISTIO_LOCAL_EXCLUDE_PORTS="22,9000,30080")
+    assert not [line for line in excluded if "rules alone" in line]
 
 
 def test_behind_a_translated_address_the_probe_needs_every_address(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.verification.network_policies import JOB_LABELS, restricting, selects, sentences
+from components.verification.network_policies import JOB_LABELS, End, refusing, restricting, selects, sentences
 
 CALLED = {"app": "product"}
 PRODUCT = {"matchLabels": CALLED}
@@ -64,3 +64,40 @@ def test_selectors_are_read_as_kubernetes_reads_them(operator: str, values: list
     assert selects({"matchExpressions": [expression]}, CALLED) is chosen
     absent = operator in ("NotIn", "DoesNotExist")
     assert selects({"matchExpressions": [expression]}, {}) is absent
+
+
+JOB = End("10.244.0.3", "shop", {"app": "verify"}, {"team": "a"})
+MACHINE = End("192.0.2.7")
+
+
+@pytest.mark.parametrize(
+    ("rule", "other", "is_allowed"),
+    [
+        ({"from": [{"podSelector": {}}]}, JOB, True),
+        ({"from": [{"podSelector": {}}]}, MACHINE, False),
+        ({"from": [{"podSelector": {"matchLabels": {"app": "web"}}}]}, JOB, False),
+        ({"from": [{"namespaceSelector": {}}]}, JOB, True),
+        ({"from": [{"namespaceSelector": {"matchLabels": {"team": "b"}}}]}, JOB, False),
+        ({"from": [{"namespaceSelector": {"matchLabels": {"team": "a"}}, "podSelector": {"matchLabels": {"app": "verify"}}}]}, JOB, True),
+        ({"from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}]}, JOB, False),
+        ({"from": [{"podSelector": {"matchLabels": {"app": "web"}}}, {"ipBlock": {"cidr": "192.0.2.0/24"}}]}, MACHINE, True),
+        ({"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.0/28"]}}]}, MACHINE, False),
+        ({"from": [{"ipBlock": {"cidr": "2001:db8::/32"}}]}, MACHINE, False),
+        ({"from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}, End("gateway.example.com"), True),
+        ({"ports": [{"port": 8080}]}, JOB, True),
+        ({"ports": [{"port": 8081}, {"protocol": "UDP", "port": 8080}]}, JOB, False),
+        ({"ports": [{"port": 8000, "endPort": 8090}]}, JOB, True),
+        ({"ports": [{"port": 8000, "endPort": 8079}]}, JOB, False),
+        ({"ports": [{"port": "http"}]}, JOB, True),
+        ({"ports": [{"port": 8080}], "from": [{"podSelector": {"matchLabels": {"app": "web"}}}]}, JOB, False),
+    ],
+)
+def test_what_a_policy_allows_is_read_as_kubernetes_reads_it(rule: dict[str, Any], other: End, is_allowed: bool) -> None:
+    assert refusing([policy(ingress=[rule])], CALLED, "Ingress", other, 8080) == ([] if is_allowed else ["shop/theirs"])
+    to = {"to" if key == "from" else key: value for key, value in rule.items()}
+    every = [policy("deny", policyTypes=["Egress"]), policy(egress=[to], policyTypes=["Egress"])]
+    assert refusing(every, {}, "Egress", other, 8080) == ([] if is_allowed else ["shop/deny", "shop/theirs"])
+
+
+def test_pods_that_no_policy_selects_are_free() -> None:
+    assert refusing([policy(podSelector={"matchLabels": {"app": "other"}})], CALLED, "Ingress", JOB, 8080) == []

@@ -71,9 +71,11 @@ def _callees(stack: ExitStack) -> list[Callee]:
             port = start(applications.nothing(envoys.free_port())) if callee.closed else envoys.free_port()
             ports = {"port": port, "service_port": envoys.free_port()}
             callees.append(replace(callee, name=f"{kind}, {name}", **ports))  # type: ignore[arg-type]
-    for talk in (applications.echo, applications.tell_time, applications.hang_up_at_a_line, applications.hang_up):
+    for talk in (applications.echo, applications.tell_time, applications.stream, applications.hang_up_at_a_line, applications.hang_up):
         port = start(applications.of_bytes(talk))
         callees.append(Callee(name=talk.__name__, protocol="tcp", application=port))
+        callees.append(Callee(name=f"{talk.__name__}, denies", protocol="tcp", application=port, denies=True))
+    callees.append(Callee(name="headers", protocol="http", application=start(applications.http(needs="x-probe"))))
     for status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE):
         callees.append(Callee(name=status.name, protocol="grpc", application=start(applications.of_grpc(status))))
     callees += [Callee(name=name, protocol="http", application=pages) for name in ("fault", "redirect", "subset", "twin")]
@@ -166,13 +168,48 @@ def test_any_status_of_an_application_of_grpc_passes(world: World, name: str) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "verdict"), [("echo", "proved"), ("tell_time", "proved"), ("hang_up_at_a_line", "proved"), ("hang_up", "failed")]
+    ("name", "verdict"),
+    [
+        ("echo", "proved"),
+        ("tell_time", "proved"),
+        ("stream", "proved"),
+        ("hang_up_at_a_line", "proved"),
+        ("hang_up", "failed"),
+        ("echo, denies", "failed"),
+        ("stream, denies", "failed"),
+    ],
 )
 def test_what_a_server_of_bytes_may_do(world: World, name: str, verdict: str) -> None:
     """One that hangs up at the first byte that is tried is asked with another."""
     callee = world.callees[name]
     calls, errors, _ = world.rows(world.mesh.target(callee), timeout_s=8 if verdict == "proved" else 0)
     assert calls[callee.service_port, callee.endpoints()[0]].verdict == verdict, errors
+
+
+def test_an_answer_that_is_none_of_grpc_is_no_proof(world: World) -> None:
+    """A server of HTTP/2 answers every path with 200."""
+    callee = world.callees["http2"]
+    calls, errors, _ = world.rows(world.mesh.target(callee, protocol="grpc"), timeout_s=1)
+    assert calls[callee.service_port, callee.endpoints()[0]].verdict == "failed", errors
+
+
+@pytest.mark.parametrize("is_machine", [False, True])
+def test_the_probes_headers_are_in_calls_by_name_too(world: World, is_machine: bool) -> None:
+    callee = world.callees["headers"]
+    options = {"endpoints": "-", "ranges": "127.0.0.0/8"} if is_machine else {}
+    setup = "is_identified() { :; }\nHEADERS='x-probe: yes'"
+    calls, errors, code = world.rows(world.mesh.target(callee, **options), timeout_s=3, listener=0 if is_machine else None, setup=setup)
+    assert (code, calls[callee.service_port, ""].verdict) == (0, "proved"), errors
+
+
+@pytest.mark.parametrize("name", ["fault", "redirect"])
+def test_routes_of_others_fail_no_machine_that_calls_by_name(world: World, name: str) -> None:
+    callee = world.callees[name]
+    target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
+    calls, errors, code = world.rows(target, listener=0, setup="is_identified() { :; }")
+    row = calls[callee.service_port, ""]
+    assert (code, row.verdict, row.object) == (0, "failed", "VirtualService or DestinationRule of localhost"), errors
+    assert "the caller's own proxy answers calls" in errors
 
 
 @pytest.mark.parametrize(("name", "by_name"), [("fault", "failed"), ("redirect", "failed"), ("subset", "proved")])
@@ -243,11 +280,14 @@ def test_an_endpoint_that_drops_packets_takes_no_connection(tmp_path: Path, kind
 
 
 def test_a_caller_without_a_certificate_is_refused_unless_plaintext_is_answered(world: World) -> None:
-    strict, plain = world.callees["http"].endpoints()[0], world.callees["http, plaintext"].endpoints()[0]
-    closed = world.callees["http, closed"].endpoints()[0]
-    text = shell.remote_script("verification/plaintext-probe", {"ENDPOINTS": f"{strict} {plain} {closed}", "SNI": "x"})
+    results = {"": "refused", ", plaintext": "answered", ", closed": "unreachable"}
+    # A server of bytes may wait for more, and be silent.
+    expected = {
+        world.callees[f"{kind}{name}"].endpoints()[0]: result for kind in ("http", "tcp", "greets") for name, result in results.items()
+    }
+    text = shell.remote_script("verification/plaintext-probe", {"ENDPOINTS": " ".join(expected), "SNI": "x"})
     done = envoys.run_text(text)
-    assert parse(done).plaintext == (Plaintext(strict, "refused"), Plaintext(plain, "answered"), Plaintext(closed, "unreachable"))
+    assert {*parse(done).plaintext} == {Plaintext(*each) for each in expected.items()}
 
 
 @pytest.mark.parametrize("protocol", ["http", "tcp"])
@@ -273,7 +313,7 @@ def test_behind_a_gateway_enough_connections_are_made_to_meet_each_endpoint(tmp_
         address = f"127.0.0.1:{gateway}"
         routes = Routes(gateways={gateway: [each.endpoints()[0] for each in callees]}, endpoints={callees[0].name: [address]})
         mesh = stack.enter_context(envoys.running(tmp_path, callees, routes))
-        done = mesh.verify(mesh.target(callees[0], endpoints="-", gateways=address, remote="5"), timeout_s=0 if missing else 20)
+        done = mesh.verify(mesh.target(callees[0], endpoints="-", gateways=address, remote="5"), timeout_s=3 if missing else 20)
         row = parse(done.stdout).calls[0]
         assert (row.how, row.verdict, done.returncode) == ("by-chance", "failed" if missing else "proved", int(missing)), done.stderr
         assert row.calls >= 29, "5 * (ln 5 + 4)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -69,7 +70,8 @@ class Cluster:
         refused = result("192.0.2.7:8080", "refused") + result("10.244.0.9:8080", "refused")
         self.outside: tuple[int, str, str] | None = (0, refused, "")
         self.called = "product"
-        self.answers, self.sidecar = True, True
+        self.conditions: list[dict[str, str]] = []
+        self.answers, self.sidecar, self.stranger_sidecar = True, True, False
         self.events: list[dict[str, Any]] = []
         self.write()
 
@@ -80,23 +82,31 @@ class Cluster:
         def caller(which: str, runs: bool) -> str:
             state = {"running": {}} if runs else {"waiting": {"reason": "ImagePullBackOff"}}
             statuses = [{"name": "istio-proxy", "state": {"running": {}}}, {"name": "calls", "state": state}]
-            sidecar = [{"name": "istio-proxy"}] if self.sidecar and which == "inside" else []
+            has_sidecar = self.sidecar if which == "inside" else self.stranger_sidecar
+            sidecar = [{"name": "istio-proxy"}] if has_sidecar else []
             spec = {"containers": [{"name": "calls"}], "initContainers": sidecar}
             name = {"name": f"pod-{which}", "namespace": "shop"}
             return json.dumps({"items": [{"metadata": name, "spec": spec, "status": {"containerStatuses": statuses}}]})
 
         of_pods = [(which, ran) for which, ran in (("inside", self.inside), ("outside", self.outside))]
         annotations = {CALLED_ANNOTATION: self.called}
-        shared = [{"metadata": {"name": f"{SHARED}-{which}", "annotations": annotations}} for which, _ in of_pods]
+        status = {"conditions": self.conditions}
+        shared = [{"metadata": {"name": f"{SHARED}-{which}", "annotations": annotations}, "status": status} for which, _ in of_pods]
         return [
             ("get namespace shop", 0 if self.answers else 1, "{}" if not self.answers else '{"kind": "Namespace"}', ""),
             ("get workloadentry ", 0, json.dumps({"items": list(self.entries.values())}), ""),
             ("get job --selector", 0, json.dumps({"items": shared if self.called else []}), ""),
             *((f"-{which} --namespace", 0, caller(which, ran is not None), "") for which, ran in of_pods),
-            *((f"exec --stdin pod-{which} ", *(ran or (1, "", ""))) for which, ran in of_pods),
+            *((f"exec --stdin pod-{which} ", *_ended(ran or (1, "", ""))) for which, ran in of_pods),
             ("get events ", 0, json.dumps({"items": self.events}), ""),
             ("get pods --selector app=product,version=v1", 0, json.dumps({"items": self.pods}), ""),
         ]
+
+
+def _ended(ran: tuple[int, str, str]) -> tuple[int, str, str]:
+    """What kubectl prints of a script that has run to its end."""
+    status, stdout, stderr = ran
+    return status, stdout + ("" if status else f"{calling_pods.DONE}\n"), stderr
 
 
 def entry(name: str, address: str, healthy: str | None, network: str = "pods") -> dict[str, Any]:
@@ -154,6 +164,16 @@ def test_the_pods_that_were_started_beside_the_joins_are_used_and_removed(cluste
     assert verbs(programs, "create") == []
     [deleted] = verbs(programs, "delete")
     assert f"delete job --selector istio-vm-mesh/callers={SHARED} " in deleted
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "is_used"), [("Suspended", "False", True), ("Failed", "True", False), ("SuccessCriteriaMet", "True", False)]
+)
+def test_a_job_that_a_queue_has_let_go_on_is_used(cluster: Cluster, programs: Programs, kind: str, status: str, is_used: bool) -> None:
+    cluster.conditions = [{"type": kind, "status": status}]
+    cluster.write()
+    verify_workload.run(PAYLOAD)
+    assert (verbs(programs, "create") == []) == is_used
 
 
 def test_pods_that_other_workloads_are_called_from_stay(cluster: Cluster, programs: Programs) -> None:
@@ -308,6 +328,14 @@ def test_a_pod_in_which_nothing_runs_is_told_in_kubectls_words(cluster: Cluster,
         verify_workload.run(PAYLOAD)
 
 
+def test_a_stranger_with_a_sidecar_is_none(cluster: Cluster) -> None:
+    """A webhook of others injects everything: its calls would be those of the mesh."""
+    cluster.stranger_sidecar = True
+    cluster.write()
+    with pytest.raises(scripting.Failed, match="the pod that calls from outside the mesh got a sidecar"):
+        verify_workload.run(PAYLOAD)
+
+
 def test_a_pod_without_a_sidecar_is_named(cluster: Cluster) -> None:
     cluster.sidecar = False
     cluster.write()
@@ -365,6 +393,8 @@ def test_a_stranger_that_did_not_call_everything_shows_nothing(cluster: Cluster)
     cluster.write()
     with pytest.raises(scripting.Failed, match="the caller outside the mesh did not call all endpoints"):
         verify_workload.run(PAYLOAD)
+    evidence = verify_workload.run(replace(PAYLOAD, warn_only=True))
+    assert evidence.entries == (ENTRY,) and len(evidence.pods) == 2 and evidence.calls[0].answers == 3, "each once"
 
 
 def test_a_workload_without_endpoints_is_not_verified(cluster: Cluster) -> None:
@@ -379,3 +409,181 @@ def test_an_api_server_that_does_not_answer_is_named(cluster: Cluster) -> None:
     cluster.write()
     with pytest.raises(scripting.Failed, match=r"^workload product: the API server does not answer; look at Namespace shop$"):
         verify_workload.run(PAYLOAD)
+
+
+def once(cluster: Cluster, programs: Programs, monkeypatch: pytest.MonkeyPatch, *rules: tuple[str, int, str, str]) -> None:
+    """Have kubectl answer by these rules until the first pause."""
+    programs.add("kubectl", *rules, *cluster.rules())
+    monkeypatch.setattr(calling_pods, "sleep", lambda _: cluster.write())
+
+
+@pytest.mark.parametrize(
+    ("ran", "problem"),
+    [
+        ((0, "", ""), "its output was cut off"),
+        ((0, CALL, ""), "its output was cut off"),
+        ((1, CALL, "error: unable to upgrade connection\n"), "error: unable to upgrade connection"),
+        ((137, "", "command terminated with exit code 137\n"), "command terminated with exit code 137"),
+    ],
+)
+def test_a_script_whose_connection_is_cut_off_is_run_again_and_proves_nothing(
+    cluster: Cluster, programs: Programs, monkeypatch: pytest.MonkeyPatch, ran: tuple[int, str, str], problem: str
+) -> None:
+    """kubectl exec ends with status 0 then, too."""
+    once(cluster, programs, monkeypatch, ("exec --stdin pod-inside ", *ran))
+    assert verify_workload.run(PAYLOAD).calls[0].answers == 3
+    cut_off = ("exec --stdin pod-inside ", *ran)
+    programs.add("kubectl", cut_off, *cluster.rules())
+    monkeypatch.setattr(calling_pods, "sleep", lambda _: None)
+    with pytest.raises(scripting.Failed, match=re.escape(f"`kubectl exec` in pod pod-inside: {problem}")):
+        verify_workload.run(PAYLOAD)
+
+
+def test_bash_runs_nothing_of_a_script_that_arrives_in_part(cluster: Cluster, programs: Programs) -> None:
+    verify_workload.run(PAYLOAD)
+    text = scripts(programs)["pod-outside"]
+    for part in (text[: len(text) // 2], text[:-3]):
+        done = subprocess.run(["/bin/bash", "-s"], input=f"echo() {{ :; }}\n{part}", text=True, capture_output=True, env={"PATH": ""})
+        assert done.returncode and done.stdout == "", "nothing has run"
+
+
+def test_a_pod_that_has_ended_is_told_with_its_reason(cluster: Cluster, programs: Programs) -> None:
+    evicted = {
+        "metadata": {"name": "pod-inside"},
+        "spec": {},
+        "status": {"phase": "Failed", "reason": "Evicted", "message": "low on memory"},
+    }
+    programs.add("kubectl", ("-inside --namespace", 0, json.dumps({"items": [evicted]}), ""), *cluster.rules())
+    with pytest.raises(scripting.Failed, match="the pod that calls from inside the mesh has ended: Evicted: low on memory"):
+        verify_workload.run(PAYLOAD)
+
+
+def test_a_pod_that_is_being_deleted_is_not_called(cluster: Cluster, programs: Programs) -> None:
+    """After a change of the pods, the old ones are still ready while they end."""
+    cluster.pods[0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    cluster.write()
+    verify_workload.run(PAYLOAD)
+    assert target(programs)[8] == "192.0.2.7:8080"
+
+
+def test_a_pod_that_goes_while_it_is_called_fails_nothing(cluster: Cluster, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": "no answer"}}) + "\n"
+    programs.add(
+        "kubectl", ("exec --stdin pod-inside ", 1, CALL + failed, f"Job verify-product: no answer\n{TERMINATED}"), *cluster.rules()
+    )
+
+    def judge(done: scripting.Done) -> bool:
+        has_failed = done.status != 0
+        cluster.pods[0]["status"]["podIP"] = "10.244.0.11"
+        assert cluster.outside
+        cluster.outside = (0, cluster.outside[1] + result("10.244.0.11:8080", "refused"), "")
+        cluster.write()
+        return has_failed
+
+    monkeypatch.setattr(verify_workload, "_has_failed", judge)
+    evidence = verify_workload.run(PAYLOAD)
+    assert [call.verdict for call in evidence.calls] == ["proved"]
+    assert evidence.pods[0].address == "10.244.0.11"
+    assert target(programs)[8] == "192.0.2.7:8080,10.244.0.11:8080"
+
+
+@pytest.mark.parametrize(("kind", "cause"), [("pods --selector app", "cannot list pods"), ("workloadentry", "cannot list workloadentry")])
+def test_what_cannot_be_read_is_no_proof(cluster: Cluster, programs: Programs, kind: str, cause: str) -> None:
+    forbidden = (f"get {kind}", 1, "", 'Error from server (Forbidden): User "ci" cannot list resource\n')
+    programs.add("kubectl", forbidden, *cluster.rules())
+    with pytest.raises(scripting.Failed, match=rf'{cause} of the namespace shop: Error from server \(Forbidden\): User "ci"'):
+        verify_workload.run(PAYLOAD)
+
+
+def test_machines_of_two_networks_may_have_one_address(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them is late: the other is not it."""
+    late = Entry("product-2", "product-192.0.2.7-far", "192.0.2.7:8080")
+    cluster.entries["orders-192.0.2.7-else"] = entry("orders-192.0.2.7-else", "192.0.2.7", "True", "else")
+    cluster.write()
+    passed: list[float] = []
+
+    def later(_: float) -> None:
+        passed.append(10)
+        if sum(passed) >= 40:
+            cluster.entries[late.entry] = entry(late.entry, "192.0.2.7", "True", "far")
+            cluster.write()
+
+    monkeypatch.setattr(verify_workload, "sleep", later)
+    monkeypatch.setattr(verify_workload, "monotonic", lambda: sum(passed))
+    assert verify_workload.run(replace(PAYLOAD, entries=(ENTRY, late))).entries == (ENTRY, late)
+
+
+def test_a_port_that_no_service_leads_to_is_no_proof(cluster: Cluster) -> None:
+    """The ports of a Service that exists are in the cluster alone."""
+    with pytest.raises(scripting.Failed, match="nothing is called: no Service with a cluster IP leads to port 9090"):
+        verify_workload.run(replace(PAYLOAD, target=None, not_offered=9090))
+
+
+def test_slow_applications_and_many_endpoints_have_time_for_all_calls() -> None:
+    def limit_s(**changes: Any) -> float:
+        assert PAYLOAD.target
+        return verify_workload._time_limit_s(PAYLOAD.caller, replace(PAYLOAD.target, **changes))
+
+    one = ("192.0.2.7:8080",)
+    assert limit_s(endpoints=one, timeout_s=60) >= 30 + 3 * 60, "addressed, the same again, and by name"
+    behind = limit_s(gateways=("172.31.0.1:15443",), remote=300)
+    assert behind >= 30 + 2912 / 50 * 2.2, "a connection for bytes is watched for two seconds"
+
+
+CALLER_POLICY = {
+    "metadata": {"name": "deny", "namespace": "shop"},
+    "spec": {"podSelector": {"matchLabels": {"app": "inside"}}, "policyTypes": ["Egress"]},
+}
+CALLED_POLICY = {"metadata": {"name": "closed", "namespace": "shop"}, "spec": {"podSelector": {"matchLabels": {"app": "product"}}}}
+
+
+def with_policies(cluster: Cluster, programs: Programs, *policies: dict[str, Any]) -> None:
+    cluster.pods[0]["metadata"]["labels"] = {"app": "product"}
+    items = json.dumps({"items": policies})
+    programs.add("kubectl", ("get networkpolicies.networking.k8s.io ", 0, items, ""), *cluster.rules())
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        (CALLER_POLICY, "the NetworkPolicy shop/deny selects the caller's pod and does not let it out to 10.244.0.9:8080"),
+        (CALLED_POLICY, "the NetworkPolicy shop/closed selects the pod 10.244.0.9 and does not let the caller's pod in on port 8080"),
+    ],
+)
+def test_a_network_policy_that_refuses_a_call_is_named(cluster: Cluster, programs: Programs, policy: dict[str, Any], sentence: str) -> None:
+    cause = "no answer from 10.244.0.9:8080: it takes no connection (timeout)"
+    row = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": cause}}) + "\n"
+    cluster.inside = (1, CALL + row, f"Job verify-product: {cause}\n{TERMINATED}")
+    cluster.write()
+    with_policies(cluster, programs, policy)
+    payload = replace(PAYLOAD, pair=replace(PAYLOAD.pair, inside=labelled("inside")))
+    with pytest.raises(scripting.Failed, match=re.escape(f"{cause}; {sentence}")):
+        verify_workload.run(payload)
+    _, failed = verify_workload.run(replace(payload, warn_only=True)).calls
+    assert failed.cause == f"{cause}; {sentence}"
+
+
+def test_a_policy_is_not_named_where_the_endpoint_has_answered(cluster: Cluster, programs: Programs) -> None:
+    row = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": "/ returns 404"}}) + "\n"
+    cluster.inside = (1, CALL + row, f"Job verify-product: / returns 404\n{TERMINATED}")
+    cluster.write()
+    with_policies(cluster, programs, CALLED_POLICY)
+    with pytest.raises(scripting.Failed, match=r"^workload product: Job verify-product: / returns 404$"):
+        verify_workload.run(PAYLOAD)
+
+
+def test_a_network_policy_that_keeps_a_pod_from_starting_is_named(cluster: Cluster, programs: Programs) -> None:
+    """The sidecar does not reach istiod, and the container that calls waits for it."""
+    cluster.inside = None
+    cluster.write()
+    with_policies(cluster, programs, CALLER_POLICY)
+    with pytest.raises(
+        scripting.Failed, match=r"did not run in 300 s: .*; the NetworkPolicy shop/deny selects the Jobs .* istiod \(15012\)"
+    ):
+        verify_workload.run(replace(PAYLOAD, pair=replace(PAYLOAD.pair, inside=labelled("inside"))))
+
+
+def labelled(which: str) -> dict[str, Any]:
+    job = manifest(which)
+    job["spec"]["template"]["metadata"] = {"labels": {"app": which}}
+    return job

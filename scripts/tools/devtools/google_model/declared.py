@@ -14,17 +14,18 @@ def clouds() -> Mapping[str, Cloud]:
     The program runs under mocks: no account is needed, and nothing is created.
     """
     from components.config import reader
+
+    return {stack: cloud(stack) for stack in reader.stacks() if "google" in reader.read_file(stack)}
+
+
+def cloud(stack: str) -> Cloud:
+    """Return the resources of a stack, as `clouds` does."""
+    from components.config import reader
     from tools import mock_engine
     from tools.plan import mocks
 
-    listed: dict[str, Cloud] = {}
-    for stack in reader.stacks():
-        config = reader.read_file(stack)
-        if "google" not in config:
-            continue
-        recorder = mock_engine.Recorder(mocks.Answers())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            mock_engine.run_program(recorder, config, preview=False, stack=stack)
-        listed[stack] = Cloud.of(recorder.nodes)
-    return listed
+    recorder = mock_engine.Recorder(mocks.Answers())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mock_engine.run_program(recorder, reader.read_file(stack), preview=False, stack=stack)
+    return Cloud.of(recorder.nodes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -115,7 +116,7 @@ def blocked_replacements(stack: Cloud) -> list[str]:
     A replacement is created first, unless the resource is deleted before. The first needs what the
     old one still claims, the second deletes what is in use.
     """
-    return [*_claimed(stack), *_in_use(stack)]
+    return [*_claimed(stack), *_in_use(stack), *_in_use_of_deleted(stack)]
 
 
 def _claimed(stack: Cloud) -> Iterator[str]:
@@ -152,6 +153,38 @@ def _in_use(stack: Cloud) -> Iterator[str]:
                 yield f"{used.name}: it would be deleted while {user.name} uses it"
             elif used.inputs.get("name"):
                 yield f"{used.name}: a second one needs another name while {user.name} uses it"
+
+
+def deleted_first(stack: Cloud, root: str) -> frozenset[str]:
+    """Return what the engine deletes before it replaces a resource that is deleted first.
+
+    It is the resource, and all whose identity follows from what is deleted. The rest stays, and
+    refers to what is gone until its update.
+    Source: pulumi/pulumi, pkg/resource/deploy/step_generator.go, calculateDependentReplacements.
+    """
+    deleted = {root}
+    for node in sorted(stack.nodes.values(), key=lambda each: len(stack.earlier(each.name))):
+        keys = {re.split(r"[.[]", key)[0] for key in _replacing_keys(node)}
+        if provider_key := resources.OF_PROVIDERS.get(node.type):
+            keys = {provider_key}
+        identity = {name for key in keys for name in node.property_dependencies.get(key, ())}
+        if node.provider in deleted or identity & deleted:
+            deleted.add(node.name)
+    return frozenset(deleted)
+
+
+def _in_use_of_deleted(stack: Cloud) -> Iterator[str]:
+    for root in stack.on_google():
+        if not root.options.get("delete_before_replace") or not _replacing_keys(root):
+            continue
+        deleted = deleted_first(stack, root.name)
+        for use in uses(stack):
+            type_ = stack.nodes[use.user].type
+            # A record holds an address as text. What is in a cluster is deleted with it.
+            if type_ == cloud.RECORD or type_.startswith("kubernetes:"):
+                continue
+            if use.used in deleted and use.user not in deleted:
+                yield f"{root.name}: {use.used} would be deleted while {use.user} uses it"
 
 
 # ---- Destroys.

@@ -14,6 +14,7 @@ from components.config import reader
 from tools import ROOT
 from tools.devtools import costs, schema
 from tools.devtools.google_model import declared, google_page
+from tools.live_run import page as live_run_page
 
 SCHEMA = json.loads(schema.SCHEMA.read_text())
 STACKS = reader.stacks()
@@ -30,6 +31,12 @@ def test_pages_on_google_cloud_are_up_to_date() -> None:
     text = google_page.PAGE.read_text()
     assert text == google_page.page(text, clouds), "run ./scripts/schema"
     assert text.count("<!-- table: ") == text.count("<!-- end of table -->") == 2
+
+
+def test_the_rows_of_a_live_run_are_up_to_date() -> None:
+    text = live_run_page.PAGE.read_text()
+    assert text == live_run_page.page(text), "run ./scripts/schema"
+    assert text.count("<!-- rows: ") == text.count("<!-- end of rows -->") == 6
 
 
 def test_every_stack_on_google_cloud_has_its_price() -> None:

@@ -38,6 +38,15 @@ def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
     ]  # fmt: skip
 
 
+def test_a_machine_is_of_the_workload_whose_last_object_it_waits_for() -> None:
+    """A registration names no object that another one waits for."""
+    exported = meshes.recorded("single", "export")
+    urns = {each["urn"].rpartition("::")[2]: each for each in exported["deployment"]["resources"]}
+    urns["product-1-registration"]["dependencies"] = [urns["product-service-product"]["urn"]]
+    urns["product-1-join"]["dependencies"] = [urns["product-1-registration"]["urn"]]
+    assert read_state.parse(exported).machines["product-1"].workload == "product"
+
+
 @pytest.mark.parametrize("inputs", [{}, "spec"])
 def test_a_service_of_others_is_shown_by_what_was_read_of_it(inputs: Any) -> None:
     """The state has a resource that is only read by its outputs; some providers add inputs."""

@@ -1,0 +1,156 @@
+"""What a project must have before a stack is created: APIs, roles, zones, quotas and policies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from tools import ROOT
+from tools.devtools.google_model import policies, quotas
+from tools.devtools.google_model.cloud import Cloud
+
+from .google import Google, GoogleError
+from .rows import Plan
+
+PROGRAMS = ("pulumi", "gcloud", "gke-gcloud-auth-plugin", "kubectl", "ssh")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is not as it must be. blocks: whether the run cannot succeed."""
+
+    text: str
+    blocks: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a stack needs.
+
+    plan: APIs and roles. cloud: its resources, for quotas and policies.
+    region: its region. zones: those of its cluster and machines.
+    """
+
+    plan: Plan
+    cloud: Cloud
+    region: str
+    zones: Sequence[str]
+
+
+def programs(path: str) -> Iterator[Finding]:
+    """Yield the programs that are missing. path: the variable PATH."""
+    for name in PROGRAMS:
+        if shutil.which(name, path=path) is None:
+            yield Finding(f"{name} is not on PATH: install it")
+
+
+def is_empty(stack: str, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield a finding where the stack has resources already: a run would end with their deletion."""
+    words = ["pulumi", "stack", "export", "--stack", stack, "--non-interactive"]
+    done = subprocess.run(words, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        return  # there is no such stack yet
+    deployment = json.loads(done.stdout).get("deployment") or {}
+    if count := sum(bool(each.get("custom")) for each in deployment.get("resources") or []):
+        fix = f"use a stack of its own, or --down first ({count} resources)"
+        yield Finding(f"the stack {stack} is up already, and a run ends with its deletion: {fix}")
+
+
+def check(google: Google, wanted: Wanted) -> list[Finding]:
+    """Return what the project lacks, in the order in which one would mend it."""
+    checks: Mapping[str, Callable[[Google, Wanted], Iterator[Finding]]] = {
+        "APIs": _apis,
+        "roles": _roles,
+        "zones": _zones,
+        "quotas": _quotas,
+    }
+    listed: list[Finding] = []
+    for what, each in checks.items():
+        try:
+            listed += each(google, wanted)
+        except GoogleError as error:
+            listed.append(Finding(f"{what} cannot be read: {error}"))
+    return [*listed, *_policies(google, wanted)]
+
+
+def _apis(google: Google, wanted: Wanted) -> Iterator[Finding]:
+    names = "&".join(f"names=projects/{google.project}/services/{api}" for api in wanted.plan.apis)
+    answer = google.call("serviceusage", f"v1/projects/{google.project}/services:batchGet?{names}")
+    services = answer.get("services", [])
+    enabled = {each["config"]["name"] for each in services if each.get("state") == "ENABLED"}
+    if missing := [api for api in wanted.plan.apis if api not in enabled]:
+        fix = f"gcloud services enable {' '.join(missing)} --project {google.project}"
+        yield Finding(f"APIs are not enabled: {fix}")
+
+
+def _roles(google: Google, wanted: Wanted) -> Iterator[Finding]:
+    permissions = sorted({each for role in wanted.plan.roles for each in role.permissions})
+    path = f"v1/projects/{google.project}:testIamPermissions"
+    answer = google.call("cloudresourcemanager", path, {"permissions": permissions})
+    granted = set(answer.get("permissions", []))
+    for role in wanted.plan.roles:
+        if missing := [each for each in role.permissions if each not in granted]:
+            yield Finding(f"{role.role} is missing: the user has no {', '.join(missing)}")
+
+
+def _zones(google: Google, wanted: Wanted) -> Iterator[Finding]:
+    answer = google.call("compute", f"projects/{google.project}/regions/{wanted.region}")
+    present = {link.rpartition("/")[2] for link in answer.get("zones", [])}
+    for zone in sorted(set(wanted.zones) - present):
+        yield Finding(f"the region {wanted.region} has no zone {zone}: {', '.join(sorted(present))}")
+
+
+def _quotas(google: Google, wanted: Wanted) -> Iterator[Finding]:
+    places = (f"projects/{google.project}", f"projects/{google.project}/regions/{wanted.region}")
+    free: dict[str, float] = {}
+    for place in places:
+        for quota in google.call("compute", place).get("quotas", []):
+            left = quota["limit"] - quota["usage"]
+            free[quota["metric"]] = min(left, free.get(quota["metric"], left))
+    needed = quotas.usage(wanted.cloud, quotas.Moment.CREATION)
+    for metric, count in sorted(needed.items()):
+        if metric in free and count > free[metric]:
+            yield Finding(f"quota {metric}: the stack needs {count}, {free[metric]:g} are free")
+
+
+def _policies(google: Google, wanted: Wanted) -> list[Finding]:
+    outcomes = policies.outcomes(wanted.cloud)
+    fixes = {each.name: each.fix for each in policies.CONSTRAINTS}
+    named = [(name, each) for each in outcomes for name in each.split(", ")]
+    with ThreadPoolExecutor(4) as pool:
+        answers = pool.map(lambda pair: _effective(google, pair[0]), named)
+        read = list(zip(named, answers, strict=True))
+    findings: list[Finding] = []
+    unread = [name for (name, _), answer in read if answer is None]
+    for (name, key), answer in read:
+        if answer is not None:
+            findings += _of_policy(name, answer, outcomes[key], fixes[key])
+    if unread:
+        findings.append(Finding(f"policies that cannot be read: {', '.join(unread)}", blocks=False))
+    return findings
+
+
+def _effective(google: Google, name: str) -> Mapping[str, Any] | None:
+    path = f"v1/projects/{google.project}:getEffectiveOrgPolicy"
+    try:
+        return google.call("cloudresourcemanager", path, {"constraint": f"constraints/{name}"})
+    except GoogleError:
+        return None
+
+
+def _of_policy(name: str, policy: Mapping[str, Any], outcome: policies.Outcome, fix: str) -> Iterator[Finding]:
+    enforced = bool(policy.get("booleanPolicy", {}).get("enforced"))
+    values: Mapping[str, Any] = policy.get("listPolicy", {})
+    denies_all = values.get("allValues") == "DENY"
+    limits = denies_all or bool(values.get("allowedValues") or values.get("deniedValues"))
+    if outcome.refused and (enforced or limits):
+        refused = ", ".join(outcome.refused)
+        yield Finding(f"{name} is enforced and refuses {refused}{f': {fix}' if fix else ''}")
+    elif outcome.needs and limits:
+        needs = outcome.needs.replace("`", "")
+        yield Finding(f"{name} has a list of values: it must permit {needs}", blocks=denies_all)
