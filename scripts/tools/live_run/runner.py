@@ -57,8 +57,8 @@ class Run:
         return next((each for each in self.results if each.state is State.SURPRISE), None)
 
     def remember(self) -> None:
-        """Note what the project has before the run."""
-        self.before = {each: self._listed(each) for each in self.plan.leftovers}
+        """Note what the project has before the run. What cannot be listed counts as nothing."""
+        self.before = {each: self._listed(each) or set() for each in self.plan.leftovers}
 
     def up(self) -> None:
         """Run the rows until one is a surprise. Raises KeyboardInterrupt."""
@@ -78,7 +78,7 @@ class Run:
             with _patient(self.show):
                 for row in self.plan.down:  # each, whatever became of the one before
                     self._add(self._row(row))
-                self.left = [each for each in self._remnants() if each]
+                self.left = list(self._remnants())
         except KeyboardInterrupt:
             return False
         finally:
@@ -88,12 +88,18 @@ class Run:
 
     def _remnants(self) -> Iterator[str]:
         for command, before in self.before.items():
-            if more := self._listed(command) - before:
-                kind = command.partition(" list ")[0].removeprefix("gcloud ")
+            kind = command.partition(" list ")[0].removeprefix("gcloud ")
+            listed = self._listed(command)
+            if listed is None:
+                yield f"{kind}: unknown, because the list failed: run {command}"
+            elif more := listed - before:
                 yield f"{kind}: {', '.join(sorted(more))}"
 
-    def _listed(self, command: str) -> set[str]:
+    def _listed(self, command: str) -> set[str] | None:
+        """Return the lines that a command prints; None where it fails."""
         done = commands.run(command, self.variables, lambda line: None)
+        if done.status:
+            return None
         return {line.strip() for line in done.output.splitlines() if line.strip()}
 
     def _add(self, result: Result) -> None:

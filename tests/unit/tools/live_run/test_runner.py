@@ -106,6 +106,22 @@ def test_what_was_not_there_before_is_left(run: Callable[..., Run], tmp_path: Pa
     assert it.down() and it.left == []
 
 
+@pytest.mark.parametrize("failed_before", [True, False])
+def test_a_list_that_fails_does_not_say_that_nothing_is_left(run: Callable[..., Run], tmp_path: Path, failed_before: bool) -> None:
+    """The same error before and after is no sign of that either."""
+    listing = "[ ! -e no-login ] || { echo ERROR no login; exit 1; }; touch things; cat things; : gcloud compute disks list --project p"
+    it = run(command("echo ours >>things"), leftovers=(listing,))
+    if failed_before:
+        (tmp_path / "no-login").touch()
+    it.remember()
+    it.up()
+    (tmp_path / "no-login").touch()
+    assert not it.down()
+    assert len(it.left) == 1 and "unknown, because the list failed" in it.left[0]
+    (tmp_path / "no-login").unlink()
+    assert not it.down() and it.left[0].endswith("ours")
+
+
 def interrupt_once(file: Path) -> threading.Thread:
     """Interrupt this process as soon as a file is there."""
 
