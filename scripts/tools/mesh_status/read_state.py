@@ -161,11 +161,9 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     resources = {each.urn: each for each in _resources(deployment)}
     kinds: dict[str, list[_Resource]] = {}
     children: dict[str, dict[str, _Resource]] = {}
-    urns_of: dict[str, list[str]] = {}
     for each in resources.values():
         kinds.setdefault(each.kind, []).append(each)
         children.setdefault(each.parent, {})[each.name] = each
-        urns_of.setdefault(each.parent, []).append(each.urn)
     if not kinds.get("Mesh"):
         raise StackError("the stack has no mesh (yet): run `pulumi up` first")
     outputs = kinds["Stack"][0].outputs
@@ -173,7 +171,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     access = next((ClusterAccess(**each.inputs["recorded"]) for each in kinds.get("ClusterCheck", ())), None)
     workloads = {each.name: _workload(each.name, children.get(each.urn, {})) for each in kinds.get("Workload", ())}
     # A registration waits for objects of its workload. Which ones it names is not decided here.
-    workloads_by_object = {urn: each.name for each in kinds.get("Workload", ()) for urn in urns_of.get(each.urn, ())}
+    workloads_by_object = {part.urn: each.name for each in kinds.get("Workload", ()) for part in children.get(each.urn, {}).values()}
     return Stack(
         name=kinds["Stack"][0].urn.split(":")[2],
         cluster=cluster_name(access) if access else "",
