@@ -60,7 +60,7 @@ def installed(stack: Stack, cli: Path, sdk: Path, monkeypatch: pytest.MonkeyPatc
             os.link(cli.resolve(), binaries / "pulumi")
         except OSError:
             shutil.copy(cli, binaries / "pulumi")
-    in_use = install.install(binaries, stack.root / "home", sdk)
+    in_use = install.install(binaries, stack.root / "home", lambda: sdk)
     assert {what.split()[0] for what in in_use.values()} == {"official" if OFFICIAL else "stand-in"}
     environment = Path(sys.prefix)
     path = f"{binaries}:{environment / 'bin'}:{os.environ['PATH']}"
@@ -147,7 +147,7 @@ def test_official_plugins_are_used_where_they_are(tmp_path: Path, sdk: Path, mon
         file.chmod(0o755)
 
     (lab / "bin" / "pulumi").symlink_to(official / "pulumi")
-    in_use = install.install(lab / "bin", lab / "home", sdk)
+    in_use = install.install(lab / "bin", lab / "home", lambda: sdk)
     assert in_use["command"] == "official 1.2.1"
     assert in_use["kubernetes"] == "stand-in"
     assert in_use["language host"] == f"official {metadata.version('pulumi')}"
@@ -159,7 +159,7 @@ def test_official_plugins_are_used_where_they_are(tmp_path: Path, sdk: Path, mon
     # So is one that `pulumi plugin install` put there since.
     installed = lab / "home" / "plugins" / "resource-kubernetes-v4.32.0" / "pulumi-resource-kubernetes"
     installed.write_bytes(b"\x7fELF")
-    assert install.install(lab / "bin", lab / "home", sdk) == {**in_use, "kubernetes": "official 4.32.0"}
+    assert install.install(lab / "bin", lab / "home", lambda: sdk) == {**in_use, "kubernetes": "official 4.32.0"}
     assert installed.read_bytes() == b"\x7fELF"
 
     # What is half installed or gone is not used.
@@ -168,10 +168,10 @@ def test_official_plugins_are_used_where_they_are(tmp_path: Path, sdk: Path, mon
     (lab / "bin" / "pulumi").unlink()
     assert install.in_use(lab / "bin", lab / "home")["language host"] == "missing"
     (lab / "bin" / "pulumi").write_bytes(b"\x7fELF")
-    assert install.install(lab / "bin", lab / "home", sdk) == dict.fromkeys(in_use, "stand-in")
+    assert install.install(lab / "bin", lab / "home", lambda: sdk) == dict.fromkeys(in_use, "stand-in")
     assert plugin.read_bytes() == b"\x7fELF", "the official plugin is not written to"
 
 
 def test_a_wrong_sdk_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="has no pulumi-language-python-exec"):
-        install.install(tmp_path / "bin", tmp_path / "home", tmp_path)
+        install.install(tmp_path / "bin", tmp_path / "home", lambda: tmp_path)

@@ -32,9 +32,9 @@ from ..stack import Cluster, Settings
 from .texts import check_source
 
 # The Kubernetes minors that a minor of Istio supports (istio.io: Supported Releases, "Support
-# status of Istio releases", which is data/compatibility/supportStatus.yml of istio/istio.io), as
-# the release's own announcement says.
-_KUBERNETES = {(1, 29): range(31, 36), (1, 30): range(32, 37), (1, 31): range(32, 37)}
+# status of Istio releases", which is data/compatibility/supportStatus.yml of istio/istio.io). The
+# table grows after a release: 1.37 was added to 1.31 on 2026-09-30.
+_KUBERNETES = {(1, 29): range(31, 36), (1, 30): range(32, 37), (1, 31): range(32, 38)}
 
 # What is read from a mesh that is adopted.
 _READ = {"id": "id", "cluster_id": "clusterId"}

@@ -10,11 +10,15 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from tools import FAILED, INTERRUPTED, OK
 
 from . import cli, paths
 from .steps import StepError, StepFailedError, quiet
+
+if TYPE_CHECKING:
+    from .offline.programs import Publishers
 
 
 def main() -> int:
@@ -28,13 +32,13 @@ def main() -> int:
             case "up":
                 from . import up
 
-                up.run(arguments.stack)
+                up.run(arguments.stack, _publishers(arguments.sources))
             case "down":
                 from . import down
 
                 down.run(arguments.stack, arguments.purge)
             case "tools":
-                _tools(arguments.names)
+                _tools(arguments.names, _publishers(arguments.sources))
             case "env":
                 _env()
             case "logs":
@@ -56,10 +60,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _tools(names: list[str]) -> None:
+def _publishers(sources: str) -> Publishers | None:
+    from .official.sources import Sources
+
+    return None if sources == cli.OFFLINE else Sources(required=sources == cli.OFFICIAL)
+
+
+def _tools(names: list[str], publishers: Publishers | None) -> None:
     from .offline.programs import DIRECTORIES, PROGRAMS, Tools
 
-    tools = Tools()
+    tools = Tools(publishers)
     if not names:
         table(["tool", "version", "from"], [*tools.listing(), *_surroundings()])
         return

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 
 from . import paths
 
+FIRST, OFFICIAL, OFFLINE = "official first", "official", "offline"
+"""Where the lab gets what this machine does not have: from its publisher where that answers, else
+built; from its publisher alone; built alone.
+"""
 EPILOG = """\
+Parts that this machine does not have are downloaded from their publishers, whose servers are asked once
+and have three seconds to answer. What cannot be had there is built from package registries.
 exit codes: 0 done, 1 a step failed, 2 wrong command line, 3 this machine cannot run the lab, 130 interrupted
 Running a command again continues where the last run ended; what is built is kept in a cache, the
 directory istio-vm-mesh in ISTIO_VM_MESH_CACHE, XDG_CACHE_HOME or ~/.cache.
@@ -35,11 +41,24 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--stack", default=paths.STACK, help="the stack, a file stacks/Pulumi.<stack>.yaml (default: %(default)s)")
     down.add_argument("--purge", action="store_true", help="remove the caches too (built programs, images): the next `up` starts cold")
     tools = commands.add_parser("tools", help="list the tools in use, with their versions and where they are from")
+    for command in (up, tools):
+        _add_sources(command)
     tools.add_argument("names", nargs="*", metavar="name", help="get these now and print where they are")
     commands.add_parser("env", help='print the environment as export lines, for eval "$(./scripts/lab env)" and pulumi by hand')
     logs = commands.add_parser("logs", help="list the logs of the last runs, or print one")
     logs.add_argument("step", nargs="?", help="a step's number or a part of its name")
     return top
+
+
+def _add_sources(command: argparse.ArgumentParser) -> None:
+    group = command.add_mutually_exclusive_group()
+    choices = {
+        OFFLINE: ("--offline", "ask no publisher: build what is not there from package registries"),
+        OFFICIAL: ("--official", "take publishers' parts alone; one that cannot be had is an error"),
+    }
+    for value, (option, text) in choices.items():
+        group.add_argument(option, dest="sources", action="store_const", const=value, help=text)
+    command.set_defaults(sources=FIRST)
 
 
 def stack_option(stack: str) -> str:

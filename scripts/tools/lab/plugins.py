@@ -5,20 +5,23 @@ Nothing else imports these.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tools.standins import install
 
 from . import paths
+from .offline.programs import Tools
+from .steps import Step
 
 
-def ensure(sdk: Path) -> dict[str, str]:
+def ensure(step: Step, tools: Tools) -> dict[str, str]:
     """Install the plugins for the CLI in `.lab/bin`; returns what `installed` returns.
 
-    `sdk` has the two files of the Go module github.com/pulumi/pulumi/sdk/v3 that the language host
-    needs.
+    A publisher is asked for what is not there at all, or for everything if it is required.
     """
-    return install.install(paths.BIN, paths.HOME, sdk)
+    homes = []
+    if publishers := tools.publishers:
+        wanted = install.absent(paths.HOME, standins=publishers.required)
+        homes = [home for name, version in wanted.items() if (home := publishers.plugin(step, name, version))]
+    return install.install(paths.BIN, paths.HOME, lambda: tools.directory(step, "pulumi-python").path, homes)
 
 
 def installed() -> dict[str, str]:

@@ -43,8 +43,8 @@ def memory() -> int:
 
 
 def cold() -> bool:
-    """Whether the tools have to be built: the CLI is neither in the cache nor on PATH."""
-    return not any((paths.cache() / "pulumi").glob("*")) and not shutil.which("pulumi")
+    """Whether the tools have to be got: the CLI is neither in the cache nor on PATH."""
+    return not any(paths.cache().glob("*pulumi/*")) and not shutil.which("pulumi")
 
 
 def free(directories: Mapping[str, Path]) -> dict[str, tuple[Path, int]]:

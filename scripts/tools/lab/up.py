@@ -8,26 +8,34 @@ from components.platforms.docker.names import stack_label
 from tools.mesh_status import assess, read
 from tools.mesh_status.read_state import StackError
 
-from . import cli, paths, plugins, pulumi_cli, report
+from . import cli, paths, plugins, preflight, pulumi_cli, report
 from .engine import Engine
 from .locks import checkout_lock, shared_lock
 from .offline import debian, dockerd, images, inotify, packages
-from .offline.programs import Tools
+from .offline.programs import Publishers, Tools
 from .steps import StepError, Steps
 
 HOST_PACKAGES = ["ca-certificates", "iproute2", "iptables", "openssh-client"]
 """What the program and its scripts call on this machine, besides the tools."""
 
 
+COLD = """\
+Nothing is in the cache yet. Parts that their publishers do not offer here are built, once: this takes
+up to half an hour on two cores. With all of publishers' parts it is a few minutes, later a minute."""
 PREPARATIONS = 8
 """How many steps `prepare` takes."""
 
 
-def run(stack: str, steps: Steps | None = None) -> dict[str, Any]:
-    """Bring the stack up and show it; returns the stack's outputs. Raises StepFailedError."""
+def run(stack: str, publishers: Publishers | None) -> dict[str, Any]:
+    """Bring the stack up and show it; returns the stack's outputs. Raises StepFailedError.
+
+    `publishers`: see `prepare`
+    """
     with checkout_lock(), shared_lock():
-        steps = steps or Steps("up", PREPARATIONS + 2, retry_command=f"./scripts/lab up{cli.stack_option(stack)}")
-        answering = prepare(steps)
+        steps = Steps("up", PREPARATIONS + 2, retry_command=f"./scripts/lab up{cli.stack_option(stack)}")
+        if preflight.cold():
+            steps.show.print(COLD)
+        answering = prepare(steps, publishers)
         with steps.step("pulumi up") as step:
             refuse_foreign_stack(answering, stack)
             pulumi_cli.select(step, stack)
@@ -42,11 +50,13 @@ def run(stack: str, steps: Steps | None = None) -> dict[str, Any]:
     return outputs
 
 
-def prepare(steps: Steps) -> Engine:
+def prepare(steps: Steps, publishers: Publishers | None = None) -> Engine:
     """Everything that the stack needs of this machine is there: an engine, tools, images, the
     package server, Pulumi's plugins.
+
+    `publishers`: what is asked for parts that are not there; None to build all of them
     """
-    tools = Tools()
+    tools = Tools(publishers)
     with steps.step("Debian packages") as step:
         debian.ensure(step, HOST_PACKAGES)
     with steps.step("container engine") as step:
@@ -65,8 +75,7 @@ def prepare(steps: Steps) -> Engine:
     with steps.step("package server") as step:
         packages.serve(step, answering, tools)
     with steps.step("Pulumi's plugins") as step:
-        sdk = tools.directory(step, "pulumi-python").path
-        installed = plugins.ensure(sdk)
+        installed = plugins.ensure(step, tools)
         step.summary = ", ".join(f"{name}: {what}" for name, what in installed.items())
     return answering
 

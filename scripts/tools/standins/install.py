@@ -17,6 +17,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -30,19 +31,23 @@ _HOST, _EXECUTOR, _DYNAMIC = "pulumi-language-python", "pulumi-language-python-e
 _SDK_FILES = {_EXECUTOR: "python/cmd", _DYNAMIC: "python/dist"}
 
 
-def install(binaries: Path, home: Path, sdk: Path) -> dict[str, str]:
+def install(binaries: Path, home: Path, sdk: Callable[[], Path], homes: Sequence[Path] = ()) -> dict[str, str]:
     """Install everything; the CLI must already be in `binaries` (a file or a link). Returns what
     `in_use` returns.
+
+    - `sdk`: returns the directory with the SDK's two files; called only where they are needed
+    - `homes`: Pulumi homes in which official plugins may be, besides this user's
 
     Runs again at any time: what is right already stays. Raises `FileNotFoundError` if `sdk` lacks a
     file.
     """
     official_host = _official_host(binaries)
     if official_host is None:
+        module = sdk()
         for name, place in _SDK_FILES.items():
-            source = next((file for file in (sdk / name, sdk / place / name) if file.is_file()), None)
+            source = next((file for file in (module / name, module / place / name) if file.is_file()), None)
             if source is None:
-                raise FileNotFoundError(f"{sdk} has no {name}: it must be the Go module github.com/pulumi/pulumi/sdk/v3")
+                raise FileNotFoundError(f"{module} has no {name}: it must be the Go module github.com/pulumi/pulumi/sdk/v3")
             _write(binaries / name, source.read_text())
         _write(binaries / _HOST, _wrapper("language_host", str(binaries.absolute() / _EXECUTOR)))
     elif official_host.parent != binaries.resolve():
@@ -52,17 +57,17 @@ def install(binaries: Path, home: Path, sdk: Path) -> dict[str, str]:
         executable = _plugin(home, provider)[1]
         # One that is neither missing nor a stand-in is official: linked before, or installed here
         # by `pulumi plugin install`.
-        if (not executable.exists() or _is_standin(executable)) and not link(home, provider):
+        if (not executable.exists() or _is_standin(executable)) and not link(home, provider, homes):
             if not executable.exists():
                 shutil.rmtree(executable.parent, ignore_errors=True)
             _write(executable, _wrapper(provider))
     return in_use(binaries, home)
 
 
-def link(home: Path, provider: str) -> bool:
-    """Put the official plugin of this user into `home`, if there is one."""
+def link(home: Path, provider: str, homes: Sequence[Path] = ()) -> bool:
+    """Put the official plugin of this user, or of one of `homes`, into `home`, if there is one."""
     directory = _plugin(home, provider)[0]
-    official = _official_provider(home, provider)
+    official = _official_provider(home, provider, homes)
     if official:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
@@ -93,12 +98,27 @@ def _official_host(binaries: Path) -> Path | None:
     return beside if os.access(beside, os.X_OK) and not _is_standin(beside) else None
 
 
-def _official_provider(home: Path, provider: str) -> Path | None:
-    """The directory of the official plugin in the user's own Pulumi home, at the SDK's version,
-    completely installed.
+def absent(home: Path, standins: bool) -> dict[str, str]:
+    """Return the versions of the providers that have no plugin in `home`, and of which this user
+    has no official one either.
+
+    `standins`: a stand-in does not count as a plugin.
     """
-    homes = [Path(chosen) for chosen in (os.environ.get("PULUMI_HOME"),) if chosen] + [Path.home() / ".pulumi"]
-    for each in homes:
+    names = []
+    for name in PROVIDERS:
+        executable = _plugin(home, name)[1]
+        there = executable.exists() and not (standins and _is_standin(executable))
+        if not there and not _official_provider(home, name, ()):
+            names.append(name)
+    return {name: metadata.version(PROVIDERS[name]) for name in names}
+
+
+def _official_provider(home: Path, provider: str, homes: Sequence[Path]) -> Path | None:
+    """The directory of the official plugin in the user's own Pulumi home or one of `homes`, at the
+    SDK's version, completely installed.
+    """
+    users = [Path(chosen) for chosen in (os.environ.get("PULUMI_HOME"),) if chosen]
+    for each in (*users, Path.home() / ".pulumi", *homes):
         directory, executable = _plugin(each, provider)
         complete = not directory.with_name(f"{directory.name}.partial").exists()
         if each.resolve() != home.resolve() and complete and os.access(executable, os.X_OK) and not _is_standin(executable):
@@ -143,7 +163,7 @@ def main() -> None:
         "--sdk", type=Path, required=True, help="the Go module github.com/pulumi/pulumi/sdk/v3, or a directory with its two files"
     )
     arguments = parser.parse_args()
-    for name, what in install(arguments.bin, arguments.home, arguments.sdk).items():
+    for name, what in install(arguments.bin, arguments.home, lambda: arguments.sdk).items():
         print(f"{name}: {what}")
 
 

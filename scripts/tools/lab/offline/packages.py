@@ -1,4 +1,4 @@
-"""The sidecar's Debian package, with the layout of Istio's own, and the server inside the lab
+"""The sidecar's Debian package, Istio's own or one with its layout, and the server inside the lab
 from which machines download it.
 """
 
@@ -47,6 +47,13 @@ IMAGE = images.Image(
     {"package/DEBIAN/control": CONTROL, "package/DEBIAN/conffiles": CONFFILES},
 )
 """The server with the package in it, so that neither needs a directory of the machine."""
+OFFICIAL_IMAGE = images.Image(
+    IMAGE.name,
+    "packages-official",
+    "base",
+    {f"srv{PATH}{suffix}": f"{images.SIDECAR}:istio-sidecar.deb{suffix}" for suffix in ("", ".sha256")},
+)
+"""The same server with Istio's own package."""
 
 
 def serve(step: Step, engine: Engine, tools: programs.Tools) -> str:
@@ -58,7 +65,7 @@ def serve(step: Step, engine: Engine, tools: programs.Tools) -> str:
     It listens only on the address that containers know as host.docker.internal, not on the
     machine's others.
     """
-    images.make(step, engine, tools, [IMAGE])
+    _make(step, engine, tools)
     address = _address(engine.docker("network", "inspect", "--format", "{{json .IPAM.Config}}", "bridge"))
     wanted = f"{engine.docker('image', 'inspect', '--format', '{{.Id}}', IMAGE.name)} {address}"
     state = '{{.State.Running}} {{.Image}} {{index .Config.Labels "address"}}'
@@ -79,6 +86,16 @@ def serve(step: Step, engine: Engine, tools: programs.Tools) -> str:
     paths.PACKAGE_DIGEST.write_bytes(answer.stdout)
     step.summary = f"http://host.docker.internal:{PORT}{PATH}"
     return step.summary
+
+
+def _make(step: Step, engine: Engine, tools: programs.Tools) -> None:
+    """Make the server's image, with Istio's own package if it is wanted and can be had."""
+    built, publishers = images.usable(engine, IMAGE), tools.publishers
+    package = publishers.get(step, images.SIDECAR) if publishers and (publishers.required or not built) else None
+    if package:
+        images.make(step, engine, tools, [OFFICIAL_IMAGE], {images.SIDECAR: package.path.parent})
+    elif not images.usable(engine, OFFICIAL_IMAGE):
+        images.make(step, engine, tools, [IMAGE])
 
 
 def stop(engine: Engine) -> None:

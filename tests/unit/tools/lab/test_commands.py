@@ -34,7 +34,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_went_wrong_is_said_and_is_the_exit_code(
     raised: BaseException, code: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(stack: str) -> None:
+    def run(stack: str, publishers: object) -> None:
         raise raised
 
     monkeypatch.setattr(up, "run", run)

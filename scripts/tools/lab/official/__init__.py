@@ -1,0 +1,1 @@
+"""What the publishers themselves offer: where it is, and how to get it. See `sources`."""
