@@ -55,7 +55,7 @@ Before=network-online.target google-guest-agent.service
 [Service]
 ExecStartPre=/bin/bash {HOST}/attach.sh
 ExecStart=/bin/ip netns exec google-host /usr/bin/python3 {HOST}/metadata_server.py {HOST} 169.254.169.254 80
-ExecStartPost=/usr/bin/curl --silent --output /dev/null --retry 50 --retry-connrefused --retry-delay 1 http://169.254.169.254/
+ExecStartPost=/bin/sh -c 'until curl --silent --output /dev/null http://169.254.169.254/; do sleep 0.1; done'
 [Install]
 WantedBy=multi-user.target
 """
@@ -119,9 +119,14 @@ class Instance:
         """End the machine at once, as where its host fails."""
         self.lab.docker("kill", self.container)
 
-    def shut_down(self) -> None:
-        """Shut the machine down, as Google does before it is deleted. Google gives it 90 seconds."""
+    def shut_down(self) -> list[str]:
+        """Shut the machine down, as Google does before it is deleted. Google gives it 90 seconds.
+
+        Return the units that noted that they have stopped, in this order.
+        """
+        self.run(f"rm -f {STOPPED}")
         self.lab.docker("stop", "--time", "90", self.container)
+        return self.lab.run("sh", "-c", f"docker cp {self.container}:{STOPPED} - | tar --extract --to-stdout").stdout.split()
 
     def remove(self) -> None:
         self.lab.docker("rm", "--force", "--volumes", self.container, check=False)
@@ -136,11 +141,6 @@ class Instance:
         """What the machine has written to the metadata server, by path."""
         attributes: dict[str, str] = json.loads(self.run(f"cat {HOST}/{metadata_server.GUEST_ATTRIBUTES} || echo '{{}}'"))
         return attributes
-
-    def stopped_units(self) -> list[str]:
-        """The units that a shutdown has stopped, in this order. The machine need not run."""
-        archive = self.lab.run("sh", "-c", f"docker cp {self.container}:{STOPPED} - | tar --extract --to-stdout").stdout
-        return archive.split()
 
     def wait_for_boot(self) -> None:
         """Wait until systemd has started all units, those that run once too."""
