@@ -262,7 +262,8 @@ def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab
         member.instance.cut_power()
         member.instance.start()
         wait_until(lambda: member.run("cat /var/log/setup").count("set up") > 2, 60, "the startup script runs", interval=0.5)
-        assert member.run("iptables-save --table nat").count("ISTIO_REDIRECT") > 1
+        captured = "iptables-save --table nat | grep -- '-j ISTIO_OUTPUT'"
+        wait_until(lambda: member.run(captured, check=False), 60, "traffic is redirected to the proxy")
         assert f"local {member.balancer} " in member.run("ip route show table local proto 66")
         # What is captured would get no answer now, and root is no exception.
         metadata = "http://metadata.google.internal/computeMetadata/v1/instance/name"
@@ -272,13 +273,21 @@ def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab
     finally:
         lab.kubectl("scale", *istiod, "--replicas=1")
         lab.kubectl("rollout", "status", *istiod, "--timeout=90s")
-    wait_until(lambda: lab.entry_health(member.entry) == "True", 90, "the machine's entry is healthy")
-    member.instance.wait_for_boot()
+    wait_until_joined(lab, member)
     lab.wait_until_answered_by("pod", {"pod", "product-1", NAME})
+
+
+def wait_until_joined(lab: Lab, member: Member) -> None:
+    """Wait until the machine is in the mesh, and leaves it in order when it is shut down."""
+    wait_until(lambda: lab.entry_health(member.entry) == "True", 90, "the machine's entry is healthy")
+    wait_until(
+        lambda: member.run("systemctl is-active istio-vm-mesh-drain", check=False) == "active\n", 90, "its drain is armed", interval=0.5
+    )
 
 
 def test_when_it_is_shut_down_no_call_fails_and_its_entry_goes(lab: Lab, member: Member) -> None:
     """As when its group shrinks. What is ours stops first, while Google's agent and the application still run."""
+    wait_until_joined(lab, member)
     enough = "/tmp/enough"
     calling = (
         f"while [ ! -e {enough} ]; do curl --silent --max-time 5 --output /dev/null --write-out '%{{http_code}}\\n' http://product/; done"
