@@ -20,12 +20,11 @@ from components.config import reader
 from components.names import GROUP_ANNOTATION, config_key
 from components.platforms.docker.names import CLUSTER, docker_name, stack_label
 from tests.support import lived_in, manifest
-from tests.support.lab import Completed, Config, Lab
+from tests.support.lab import Completed, Config, Lab, make_image
 from tests.support.manifest import Manifest
 from tests.support.true_plans import AGENT_START, is_connected
 from tests.support.waiting import wait_until
-from tools.lab import engine, paths, steps
-from tools.lab.offline import images, programs
+from tools.lab.offline import images
 
 NAMESPACE = "billing"
 SERVICE = "billing.billing"
@@ -82,7 +81,7 @@ class ExistingMachines:
             payload = {
                 "name": self.container(name),
                 "hostname": name,
-                "image": self._image(name).name,
+                "image": make_image(images.LIVED_IN) if name in self.lived_in else images.MACHINE.name,
                 "network": network,
                 "second_network": None,
                 "first": first,
@@ -97,15 +96,6 @@ class ExistingMachines:
             self.addresses[name], self.host_keys[name] = result["address"], result["host_key"]
             wait_until(lambda name=name: self.root(name, "systemctl is-active ssh", check=False) == "active\n", 20, f"{name} runs sshd")  # type: ignore[misc]
             self.give_past(name)
-
-    def _image(self, name: str) -> images.Image:
-        """Return the image of a machine. The one that `lab up` does not make is made, once."""
-        if name not in self.lived_in:
-            return images.MACHINE
-        step, answering = steps.quiet("image", paths.LOGS / "lived-in-image.log"), engine.find()
-        assert answering, "the lab's engine does not answer"
-        images.make(step, answering, programs.Tools(), [images.LIVED_IN])
-        return images.LIVED_IN
 
     def give_past(self, name: str) -> None:
         """Put the files of PAST on a machine, with modes that nobody else would choose; and what it needs to be lived in."""

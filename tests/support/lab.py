@@ -35,8 +35,8 @@ from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, lost_count, 
 from tests.support.true_plans import AGENT_START, is_connected
 from tests.support.waiting import wait_until
 from tools import ROOT
-from tools.lab import engine, locks, stacks
-from tools.lab.offline import packages
+from tools.lab import engine, locks, paths, stacks, steps
+from tools.lab.offline import images, packages, programs
 from tools.lab.stacks import Config
 
 CHECKOUT_ID = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]
@@ -577,6 +577,15 @@ def _one_at_a_time() -> Iterator[None]:
     with (Path(tempfile.gettempdir()) / "istio-vm-mesh-calls.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def make_image(image: images.Image) -> str:
+    """Make an image that `lab up` does not make, once. Return its name."""
+    answering = engine.find()
+    assert answering, "the lab's engine does not answer"
+    step = steps.quiet("image", paths.LOGS / f"{image.base}-image.log")
+    images.make(step, answering, programs.Tools(), [image])
+    return image.name
 
 
 def processes_with(text: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""A machine of an instance group: it joins with the startup script that Google Cloud would run, and leaves when it is shut down.
+"""Machines that are shaped like Compute Engine's, with Google's own guest agent: one of an instance group, and one with SSH.
 
-Google's part is played by stand-ins: a metadata server of this process, whose "Google identity" is a ServiceAccount with the rights that the program gives
-machines, and a unit that runs the script in the metadata. The token comes from the lab's API server.
+They have exactly the metadata that the program gives such machines. The first joins with its startup script, which Google's own unit
+runs, and leaves when it is shut down. Its "Google identity" is a ServiceAccount with the rights that the program gives machines, and its
+token comes from the lab's API server.
 """
 
 from __future__ import annotations
@@ -11,55 +12,54 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from components.config import load_file
+from components.config.google import GceMachine
 from components.config.stack import Settings
 from components.istio import charts
-from components.names import PROJECT
-from components.platforms.docker import configuration, names
-from components.platforms.google import startup
+from components.names import PROJECT, SSH_KEY, STATUS_PORT
+from components.platforms.google import names, startup
+from components.platforms.google.scripts import host_key
 from tests.support import metadata_server
+from tests.support.compute_engine import Instance
+from tests.support.google_fakes import clients
 from tests.support.lab import Lab
 from tests.support.waiting import wait_until
+from tools.lab import stacks
 
-NAME = "product-x7k2"
+NAME, WITH_SSH = "product-x7k2", "product-9"
+HOST, HOST_WITH_SSH, HOST_OF_BALANCER = 100, 101, 110
+"""Addresses in the network that neither Docker nor the program gives."""
 ACCOUNT = "machines-google-identity"
 SETUP = "#!/bin/bash\necho set up >>/var/log/setup\n"
-UNIT = """\
-[Unit]
-Description=Stand-in for Google's unit of this name
-After=network-online.target
-[Service]
-Type=oneshot
-Environment=METADATA={metadata} CURL_CA_BUNDLE=/etc/api-server.pem
-ExecStart=/bin/bash /opt/startup-script
-KillMode=process
-"""
+STRANGER = "machines-balancer"
+"""A Service outside of the mesh's knowledge: the address of a load balancer."""
 
 
 @dataclass
 class Member:
-    """The machine, a container; `entry` is its WorkloadEntry."""
+    """The machine of the group. `entry` is its WorkloadEntry, `balancer` the address of a load balancer in front of it."""
 
-    lab: Lab
-    address: str
+    instance: Instance
+    metadata: dict[str, Any] = field(repr=False)
+    balancer: str
+
+    @property
+    def address(self) -> str:
+        return self.instance.address
 
     @property
     def entry(self) -> str:
         return f"product-{self.address}-pods"
 
     def run(self, command: str, check: bool = True) -> str:
-        return self.lab.exec_in_container(NAME, command, check)
-
-    def put(self, path: str, text: str) -> None:
-        self.lab.docker("exec", "--interactive", container(self.lab), "tee", path, stdin=text)
-
-
-def container(lab: Lab) -> str:
-    return names.docker_name(lab.stack, NAME)
+        return self.instance.run(command, check)
 
 
 @pytest.fixture(scope="module")
@@ -98,24 +98,38 @@ def identity(lab: Lab, settings: Settings) -> Iterator[Identity]:
     lab.run("kubectl", "delete", "--filename", "-", stdin=manifest)
 
 
-@pytest.fixture(scope="module")
-def metadata(settings: Settings, identity: Identity) -> Iterator[tuple[str, dict[str, str]]]:
-    """The stand-in for the metadata server: its URL as machines of the lab reach it, and what it answers."""
-    answers = metadata_server.identity(NAME, identity.token)
-    host = str(configuration.docker_cidr(settings, "pods")[1])  # this computer, in the machines' network
-    with metadata_server.serving(host, answers) as url:
-        yield url, answers
+def address(settings: Settings, host: int) -> str:
+    return str(IPv4Network(settings.machine_cidrs("pods")[0])[host])
+
+
+def metadata(name: str, token: str, attributes: dict[str, str]) -> dict[str, Any]:
+    """Return what the metadata server of a machine answers."""
+    tree = metadata_server.identity(name, token)
+    return {**tree, "instance": {**tree["instance"], "attributes": attributes}}
 
 
 @pytest.fixture(scope="module")
-def member(lab: Lab, settings: Settings, metadata: tuple[str, dict[str, str]]) -> Iterator[Member]:
-    """A plain machine of the lab's image, with what Google's image would have, and started as Google would start it."""
-    url, answers = metadata
+def with_ssh(lab: Lab, settings: Settings) -> Iterator[Instance]:
+    """A machine of the stack `single-network`, with a setup that the lab's network permits."""
+    declared = load_file("single-network").google_machines["product-1"]
+    assert isinstance(declared, GceMachine)
+    public_key = stacks.command_result(lab.resource(SSH_KEY))["public"]
+    attributes = names.machine_metadata(declared.model_copy(update={"startup_script": SETUP}), public_key)
+    instance = Instance(lab, WITH_SSH, address(settings, HOST_WITH_SSH), str(settings.cluster.pod_cidr))
+    try:
+        instance.create(metadata(WITH_SSH, "", attributes), {})
+        instance.start()
+        yield instance
+    finally:
+        instance.remove()
+
+
+@pytest.fixture(scope="module")
+def member(lab: Lab, settings: Settings, identity: Identity, with_ssh: Instance) -> Iterator[Member]:
+    """A machine of a group, which has been started once. It trusts the lab's API server as it would GKE's, which has a public certificate."""
     gateway = lab.outputs()["gateway"]
-    kubeconfig = yaml.safe_load(lab.run("kubectl", "config", "view", "--raw").stdout)
-    authority = base64.b64decode(kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
     package = settings.mesh.package.model_copy(update={"sha256": str(lab.root / str(settings.mesh.package.sha256))})
-    scripts = startup.group_metadata(
+    attributes = startup.group_metadata(
         startup.startup_script(
             startup.StartupInputs(
                 project=PROJECT,
@@ -131,27 +145,47 @@ def member(lab: Lab, settings: Settings, metadata: tuple[str, dict[str, str]]) -
             )
         )
     )
-    image = lab.resource("product-1-container")["inputs"]["triggers"][0]
-    lab.docker("rm", "--force", "--volumes", container(lab), check=False)
-    lab.docker(
-        "run", "--detach", "--name", container(lab), "--hostname", NAME, "--label", names.stack_label(lab.stack), "--privileged",
-        "--network", names.docker_name(lab.stack, "pods"), "--add-host", "host.docker.internal:host-gateway",
-        "--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp", "--stop-signal", "SIGRTMIN+3", image, "/sbin/init",
-    )  # fmt: skip
+    kubeconfig = yaml.safe_load(lab.run("kubectl", "config", "view", "--raw").stdout)
+    authority = base64.b64decode(kubeconfig["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
+    instance = Instance(lab, NAME, address(settings, HOST), str(settings.cluster.pod_cidr))
+    member = Member(instance, metadata(NAME, identity.token, attributes), address(settings, HOST_OF_BALANCER))
     try:
-        address = lab.docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container(lab)).strip()
-        answers["/instance/network-interfaces/0/ip"] = address
-        member = Member(lab, address)
-        wait_until(lambda: member.run("systemctl is-active dbus", check=False).strip() == "active", 30, "systemd runs")
-        member.run(f"ip route replace {settings.cluster.pod_cidr} via {gateway}")
-        member.put("/etc/api-server.pem", authority)
-        member.put("/opt/startup-script", scripts["startup-script"])
-        member.put("/etc/systemd/system/google-startup-scripts.service", UNIT.format(metadata=url))
-        member.run("systemctl daemon-reload")
-        member.run("systemctl start google-startup-scripts || { journalctl --unit google-startup-scripts --output cat >&2; exit 1; }")
+        instance.create(member.metadata, {"/etc/ssl/certs/ca-certificates.crt": authority})
+        instance.start()
+        instance.wait_for_boot()
         yield member
     finally:
-        lab.docker("rm", "--force", "--volumes", container(lab))
+        instance.remove()
+
+
+def test_the_agent_publishes_the_host_key_and_makes_our_user(lab: Lab, with_ssh: Instance, tmp_path: Path) -> None:
+    """gcloud, or a stub of it, reads what the agent has written. So the program validates the host key that sshd really has."""
+    published = f"hostkeys/{host_key_type()}"
+    wait_until(lambda: published in with_ssh.guest_attributes(), 60, "the agent has published its host keys", interval=0.5)
+    with clients.serving(tmp_path) as google, pytest.MonkeyPatch.context() as monkeypatch:
+        clients.use(google, tmp_path / "bin", clients.STUB, monkeypatch)
+        google.apis.guest_attributes.update(with_ssh.guest_attributes())
+        key = host_key.run(host_key.Payload("my-project", "europe-west1-b", with_ssh.name, host_key_type())).host_key
+    known_hosts = tmp_path / "known-hosts"
+    known_hosts.write_text(f"{with_ssh.address} {key}\n")
+    options, _ = lab.ssh_options("product-1")
+    options = [f"-oUserKnownHostsFile={known_hosts}", *options]
+    ssh = ["ssh", *options, f"{names.SSH_USER}@{with_ssh.address}"]
+    wait_until(lambda: lab.run(*ssh, "true", check=False).returncode == 0, 30, "the agent has authorised the key", interval=0.5)
+    assert lab.run(*ssh, "id --user --name; sudo --non-interactive id --user --name").stdout.split() == [names.SSH_USER, "root"]
+    other = tmp_path / "other-host-key"
+    other.write_text(f"{with_ssh.address} {host_key_type()} {base64.b64encode(b'other').decode()}\n")
+    refused = lab.run("ssh", f"-oUserKnownHostsFile={other}", *options, ssh[-1], "true", check=False)
+    assert refused.returncode == 255 and "verification failed" in refused.stderr
+
+
+def host_key_type() -> str:
+    return names.HOST_KEY_TYPES["ed25519"]
+
+
+def test_googles_unit_runs_the_setup_of_a_machine_with_ssh(with_ssh: Instance) -> None:
+    with_ssh.wait_for_boot()
+    assert with_ssh.run("cat /var/log/setup") == "set up\n"
 
 
 def test_it_joins_with_a_token_that_it_mints_itself(lab: Lab, member: Member, identity: Identity) -> None:
@@ -164,7 +198,7 @@ def test_it_joins_with_a_token_that_it_mints_itself(lab: Lab, member: Member, id
     claims = member.run("cut -d . -f 2 /var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token").strip()
     token = json.loads(base64.urlsafe_b64decode(claims + "=="))
     assert (token["aud"], token["sub"]) == (["istio-ca"], "system:serviceaccount:shop:product")
-    assert identity.token not in member.run("journalctl --output cat; cat /opt/startup-script")
+    assert identity.token not in member.run("journalctl --output cat")
 
 
 def test_it_may_mint_this_token_and_do_nothing_else(lab: Lab, identity: Identity) -> None:
@@ -178,14 +212,82 @@ def test_it_may_mint_this_token_and_do_nothing_else(lab: Lab, identity: Identity
     assert not may("get", "secrets") and not may("list", "pods") and not may("delete", "workloadentries")
 
 
-def test_another_boot_restarts_nothing(member: Member) -> None:
+def test_running_the_script_again_restarts_nothing(member: Member) -> None:
     agent = member.run("systemctl show --property MainPID --value istio-vm-mesh")
     member.run("systemctl restart google-startup-scripts")
+    assert member.run("cat /var/log/setup") == "set up\n" * 2
     assert member.run("systemctl show --property MainPID --value istio-vm-mesh") == agent
 
 
+def test_a_load_balancer_in_front_of_it_reaches_its_proxy(lab: Lab, member: Member) -> None:
+    """It passes packets on as they are, so the agent makes its address one of the machine's. Its health checks are plain HTTP."""
+    interface = {"ip": member.address, "forwarded-ips": [member.balancer]}
+    instance = {**member.metadata["instance"], "network-interfaces": [interface]}
+    member.instance.set_metadata({**member.metadata, "instance": instance})
+    local = "ip route show table local proto 66"
+    wait_until(lambda: f"local {member.balancer} " in member.run(local), 30, "the agent has made the route")
+    probe = (
+        f"curl --silent --max-time 5 --output /dev/null --write-out '%{{http_code}}' http://{member.balancer}:{STATUS_PORT}/healthz/ready"
+    )
+    assert lab.run("sh", "-c", probe).stdout == "200"
+    assert lab.run("curl", "--silent", "--max-time", "5", f"http://{member.balancer}:8080/", check=False).returncode == 56  # mTLS alone
+    entry = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": {"name": STRANGER, "namespace": "shop"},
+        "spec": {
+            "hosts": [f"{STRANGER}.example"],
+            "addresses": [member.balancer],
+            "ports": [{"number": 8080, "name": "http", "protocol": "HTTP"}],
+            "resolution": "STATIC",
+            "location": "MESH_INTERNAL",
+            "endpoints": [{"address": member.balancer, "labels": {"security.istio.io/tlsMode": "istio"}}],
+        },
+    }
+    lab.apply(json.dumps(entry))
+    try:
+        answered = f"curl --silent --max-time 5 http://{member.balancer}:8080/"
+        wait_until(lambda: f"Hostname={NAME}" in lab.ssh("product-1", answered, check=False), 20, "the machine answers")
+        assert "X-Forwarded-Client-Cert" in lab.ssh("product-1", answered)  # the proxy of the machine says who calls
+    finally:
+        lab.kubectl("delete", "serviceentry", STRANGER)
+
+
+def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab, member: Member) -> None:
+    """Its host fails, and it is started again. The guest agent does its work without the proxy, which has no configuration yet."""
+    istiod = ("--namespace", "istio-system", "deployment/istiod")
+    lab.kubectl("scale", *istiod, "--replicas=0")
+    try:
+        lab.kubectl("wait", "--namespace", "istio-system", "--for=delete", "pod", "--selector", "app=istiod", "--timeout=60s")
+        member.instance.cut_power()
+        member.instance.start()
+        wait_until(lambda: member.run("cat /var/log/setup").count("set up") > 2, 60, "the startup script runs", interval=0.5)
+        captured = "iptables-save --table nat | grep -- '-j ISTIO_OUTPUT'"
+        wait_until(lambda: member.run(captured, check=False), 60, "traffic is redirected to the proxy")
+        assert f"local {member.balancer} " in member.run("ip route show table local proto 66")
+        # What is captured would get no answer now, and root is no exception.
+        metadata = "http://metadata.google.internal/computeMetadata/v1/instance/name"
+        for user in ("root", "application"):
+            curl = f"curl --silent --max-time 5 --header Metadata-Flavor:Google {metadata}"
+            assert member.run(f"setpriv --reuid {user} --clear-groups {curl}") == NAME
+    finally:
+        lab.kubectl("scale", *istiod, "--replicas=1")
+        lab.kubectl("rollout", "status", *istiod, "--timeout=90s")
+    wait_until_joined(lab, member)
+    lab.wait_until_answered_by("pod", {"pod", "product-1", NAME})
+
+
+def wait_until_joined(lab: Lab, member: Member) -> None:
+    """Wait until the machine is in the mesh, and leaves it in order when it is shut down."""
+    wait_until(lambda: lab.entry_health(member.entry) == "True", 90, "the machine's entry is healthy")
+    wait_until(
+        lambda: member.run("systemctl is-active istio-vm-mesh-drain", check=False) == "active\n", 90, "its drain is armed", interval=0.5
+    )
+
+
 def test_when_it_is_shut_down_no_call_fails_and_its_entry_goes(lab: Lab, member: Member) -> None:
-    """As when its group shrinks."""
+    """As when its group shrinks. What is ours stops first, while Google's agent and the application still run."""
+    wait_until_joined(lab, member)
     enough = "/tmp/enough"
     calling = (
         f"while [ ! -e {enough} ]; do curl --silent --max-time 5 --output /dev/null --write-out '%{{http_code}}\\n' http://product/; done"
@@ -194,10 +296,13 @@ def test_when_it_is_shut_down_no_call_fails_and_its_entry_goes(lab: Lab, member:
     thread = threading.Thread(target=lambda: answers.extend(lab.ssh("product-1", calling).split()))
     thread.start()
     try:
-        lab.docker("stop", "--time", "60", container(lab))
+        stopped = member.instance.shut_down()
         wait_until(lambda: lab.entry_health(member.entry) is None, 5, "its entry is gone before the machine is")
     finally:
         lab.ssh("product-1", f"touch {enough}")
         thread.join()
         lab.ssh("product-1", f"rm {enough}")
     assert len(answers) > 100 and set(answers) == {"200"}, answers
+    # The first unit that stops ends the agent.
+    assert stopped[:2] == ["istio-vm-mesh", "istio-vm-mesh-drain"], stopped
+    assert {"echo", "google-guest-agent", "google-shutdown-scripts"} <= set(stopped[2:]), stopped

@@ -54,8 +54,7 @@ class Machine:
         script = self._home / "startup-script"
         script.write_text(startup.startup_script(inputs))
         self.token = self._identities.issue(self.account, scopes)
-        answers = {**metadata_server.identity("product-x7k2", self.token), "/instance/network-interfaces/0/ip": "10.11.0.9"}
-        with metadata_server.serving("127.0.0.1", answers) as metadata:
+        with metadata_server.serving("127.0.0.1", metadata_server.identity("product-x7k2", self.token, "10.11.0.9")) as metadata:
             home = str(self._home)
             environment = {"METADATA": metadata, "CURL_CA_BUNDLE": str(self._public), "HOME": home, "TMPDIR": home}
             sourced = Sourced(scripts=[script], programs=self._home / "bin", environment=environment)

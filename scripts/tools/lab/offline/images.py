@@ -77,6 +77,8 @@ COMPONENTS = (
 MACHINE = Image(f"istio-vm-mesh/machine:{rootfs.SUITE}", "machine", "machine", {"files/usr/local/bin/echo-server": "echo-server"})
 LIVED_IN = replace(MACHINE, name=f"istio-vm-mesh/lived-in:{rootfs.SUITE}", base="lived-in")
 """A machine with more of Debian's packages. Tests alone make it."""
+COMPUTE_ENGINE = replace(MACHINE, name=f"istio-vm-mesh/compute-engine:{rootfs.SUITE}", base="compute-engine")
+"""A machine with Google's guest agent. Tests alone make it."""
 
 IMAGES = (
     Image(PILOT, "pilot", "base", {"files/usr/local/bin/pilot-discovery": "pilot-discovery"}),

@@ -22,6 +22,9 @@ PACKAGES = {
     "machine": _MACHINE,
     # As machines are after years: a firewall, and the shell that its administrator likes.
     "lived-in": (*_MACHINE, "fish", "nftables"),
+    # As Google's images of Debian are: the guest agent and OS Login, and Python for what stands in
+    # for Google's metadata server.
+    "compute-engine": (*_MACHINE, "google-compute-engine-oslogin", "google-guest-agent", "python3"),
     # As images/base/Dockerfile of kind, less its network storage and rootless parts, plus what it builds from source.
     "node": (
         *(*_SYSTEMD, "conntrack", "ethtool", "jq", "kmod", "libseccomp2", "mount", "nftables", "socat", "util-linux"),

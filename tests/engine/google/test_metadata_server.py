@@ -1,0 +1,97 @@
+"""The stand-in for Google's metadata server keeps to what Google documents, where its clients rely on it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.message import Message
+from typing import Any
+
+import pytest
+
+from tests.support.metadata_server import ROOT, MetadataServer, identity
+
+
+class Machine:
+    """A machine whose metadata may change. written: its guest attributes."""
+
+    def __init__(self) -> None:
+        self.metadata = identity("product-x7k2", "secret", "10.11.0.9")
+        self.metadata["instance"]["attributes"] = {"startup-script": "exit", "enable-guest-attributes": "TRUE"}
+        self.written: dict[str, str] = {}
+        self.url = ""
+
+    def request(self, path: str, body: str | None = None, flavor: str = "Google") -> tuple[str, Message]:
+        data = None if body is None else body.encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, {"Metadata-Flavor": flavor}, method="PUT" if data else "GET")
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as response:
+            return response.read().decode(), response.headers
+
+
+@contextmanager
+def _serving(machine: Machine) -> Iterator[None]:
+    server = MetadataServer(("127.0.0.1", 0), lambda: machine.metadata, machine.written.__setitem__)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        machine.url = f"http://127.0.0.1:{server.server_port}{ROOT}"
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    machine = Machine()
+    with _serving(machine):
+        yield machine
+
+
+def test_a_value_is_a_text_and_a_directory_is_json_without_tokens(machine: Machine) -> None:
+    assert machine.request("/instance/network-interfaces/0/ip")[0] == "10.11.0.9"
+    assert json.loads(machine.request("/instance/service-accounts/default/token")[0])["access_token"] == "secret"
+    text, _ = machine.request("/?recursive=true&alt=json")
+    everything: dict[str, Any] = json.loads(text)
+    assert everything["instance"]["networkInterfaces"] == [{"ip": "10.11.0.9"}]
+    assert everything["instance"]["attributes"]["startup-script"] == "exit"
+    assert "secret" not in text
+
+
+def test_a_client_that_waits_gets_the_change(machine: Machine) -> None:
+    _, head = machine.request("/?recursive=true&wait_for_change=true&last_etag=NONE")
+    changed = {**machine.metadata["instance"], "name": "other"}
+    timer = threading.Timer(0.1, lambda: machine.metadata.update(instance=changed))
+    timer.start()
+    text, changed_head = machine.request(f"/?recursive=true&wait_for_change=true&timeout_sec=9&last_etag={head['ETag']}")
+    timer.join()
+    assert json.loads(text)["instance"]["name"] == "other"
+    assert changed_head["ETag"] != head["ETag"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "flavor", "status"),
+    [
+        ("/instance/name", None, "", 403),
+        ("/instance/no-such", None, "Google", 404),
+        ("/instance/attributes/x", "value", "Google", 403),
+        ("/instance/guest-attributes/hostkeys/ssh-ed25519", "value", "", 403),
+    ],
+)
+def test_what_google_refuses_is_refused(machine: Machine, path: str, body: str | None, flavor: str, status: int) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        machine.request(path, body, flavor)
+    assert refused.value.code == status and not machine.written
+
+
+def test_a_machine_writes_guest_attributes_where_its_metadata_permits_them(machine: Machine) -> None:
+    machine.request("/instance/guest-attributes/hostkeys/ssh-ed25519", "AAAA")
+    assert machine.written == {"hostkeys/ssh-ed25519": "AAAA"}
+    del machine.metadata["instance"]["attributes"]["enable-guest-attributes"]
+    with pytest.raises(urllib.error.HTTPError):
+        machine.request("/instance/guest-attributes/hostkeys/rsa", "AAAA")
