@@ -44,6 +44,12 @@ class NetworkGateway(Record):
         description="Image of the gateway machines. Default: that of machines of the platform "
         "`gce` or `docker`.",
     )
+    group: bool = Field(
+        default=False,
+        description="Whether the gateway machines are an instance group of Compute Engine whose "
+        "machines join without SSH. So it is where an organisation demands OS Login or forbids "
+        "guest attributes. Default: false, single machines.",
+    )
     rotation: int = Field(
         default=0,
         description="Any number; a change issues new tokens for the gateway machines and runs "

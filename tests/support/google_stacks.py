@@ -105,6 +105,16 @@ def group_of_one() -> Config:
     return config
 
 
+def groups_alone() -> Config:
+    """Return two networks in which each machine joins by itself, the gateway's too."""
+    config = harness.configuration("multi-network")
+    config["networks"]["far"]["gateway"]["group"] = True
+    single = config["machines"].pop("product-1")
+    group = {key: single[key] for key in ("workload", "network", "startupScript")}
+    config["machines"]["product-fleet"] = {**group, "platform": "gce-instance-group", "minReplicas": 1, "maxReplicas": 1}
+    return config
+
+
 def autopilot() -> Config:
     """Return a stack whose nodes are Google's."""
     config = harness.configuration("single-network")

@@ -319,6 +319,11 @@ _MULTI_NETWORK = [
         put("cluster.gateway.dnsName", "istio.mesh.internal"),
         all_of("restarts", "product-1", "product-2", "far-gateway-1", "far-gateway-2", "far-gateway-3"),
     ),
+    Step(
+        "a group for a gateway",
+        put("networks.far.gateway.group", True),
+        {**all_of("leaves", "far-gateway-1", "far-gateway-2", "far-gateway-3"), "far-gateway-machines": "joins"},
+    ),
     Step("no protection", put("cluster.deletionProtection", False), {}),
 ]
 
