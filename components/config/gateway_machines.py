@@ -27,7 +27,7 @@ def networks_with_gateway(settings: Settings) -> list[str]:
 
 
 def gateway_machine_names(settings: Settings, network: str) -> list[str]:
-    """Return the names of the gateway machines of `network`, or of their instance group."""
+    """Return the names of the gateway machines of `network`, or that of their instance group."""
     gateway = settings.networks[network].gateway
     if gateway and gateway.group:
         return [gateway_group_name(network)]

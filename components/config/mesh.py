@@ -46,14 +46,14 @@ class NetworkGateway(Record):
     )
     group: bool = Field(
         default=False,
-        description="Whether the gateway machines are an instance group of Compute Engine whose "
-        "machines join without SSH. So it is where an organisation demands OS Login or forbids "
-        "guest attributes. Default: false, single machines.",
+        description="Whether the gateway machines are one instance group of Compute Engine, whose "
+        "machines join without SSH, beside a cluster of the platform `gke`. It suits organisations "
+        "that demand OS Login or forbid guest attributes. Default: false, single machines.",
     )
     rotation: int = Field(
         default=0,
         description="Any number; a change issues new tokens for the gateway machines and runs "
-        "their joins again. Default: 0.",
+        "their joins again. It replaces the machines of a group. Default: 0.",
     )
 
 

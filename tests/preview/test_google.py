@@ -454,7 +454,10 @@ def test_a_gateway_may_be_a_group_that_joins_by_itself() -> None:
     assert manager.inputs["targetSize"] == 2
     assert manager.inputs["distributionPolicyZones"] == ["europe-west1-b", "europe-west1-c"]
     script = graph["far-gateway-machines-template"].inputs["metadata"]["startup-script"]
-    assert "PROXY_ROLE='router'" in script or "PROXY_ROLE=router" in script
+    files = machine_files(script)
+    assert not [path for path in files if "redirect" in path and path.startswith("/etc/systemd")], "it captures nothing"
+    assert {f"/etc/systemd/system/{name}" for name in ("istio-vm-mesh-drain.service", "istio-vm-mesh.service.d/drain.conf")} <= files.keys()
+    assert "PROXY_ROLE='router'" in files["/var/lib/istio-vm-mesh/overrides.env"]
     assert {"far-gateway-machines-manager", "far-gateway-balancer-rule"} <= set(graph["far-gateway-addresses"].dependencies)
     policy = graph["product-service-product-failover"].inputs["spec"]["trafficPolicy"]
     assert policy["connectionPool"]["tcp"]["connectTimeout"] == "1s"
