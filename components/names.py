@@ -207,6 +207,11 @@ def gateway_machine_name(network: str, number: int) -> str:
     return f"{gateway_workload_name(network)}-{number}"
 
 
+def gateway_group_name(network: str) -> str:
+    """Return the name of the instance group that is a network's gateway."""
+    return f"{gateway_workload_name(network)}-machines"
+
+
 def gateway_labels(network: str) -> dict[str, str]:
     """Return the labels that select the gateway's machines."""
     return {"istio": gateway_workload_name(network)}

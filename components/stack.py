@@ -9,7 +9,7 @@ import pulumi
 from pulumi.runtime.config import get_config, get_config_env
 
 from .config.existing import SshMachine
-from .config.gateway_machines import gateway_machine_names, networks_with_gateway
+from .config.gateway_machines import networks_with_gateway
 from .config.problems import SettingsError
 from .config.reader import secret_problems
 from .config.stack import Settings
@@ -91,12 +91,10 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             firewall=declared.firewall,
         )
         machines[name] = Machine(name, machine_args)
-    gateways: dict[str, Gateway] = {}
-    for network in networks_with_gateway(settings):
-        members = {name: machines[name] for name in gateway_machine_names(settings, network)}
-        gateways[network] = dispatch.network_gateway(network, settings, networks, members)
-    published = {network: _publish_addresses(network, gateway, mesh, in_cluster) for network, gateway in gateways.items()}
     groups = dispatch.instance_groups(settings, networks, workloads, in_cluster)
+    joined = dispatch.Joined(machines=machines, groups=groups)
+    gateways = {network: dispatch.network_gateway(network, settings, networks, joined) for network in networks_with_gateway(settings)}
+    published = {network: _publish_addresses(network, gateway, mesh, in_cluster) for network, gateway in gateways.items()}
     outputs: dict[str, object] = {
         "gateway": mesh.gateway,
         "gatewayPort": mesh.gateway_port,
@@ -121,7 +119,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             workloads=verified,
             gateways=gateways,
             published=published,
-            depends_on=groups,
+            depends_on=[resource for group in groups.values() for resource in group.ready],
         )
         evidence = verify_workloads(verification_args)
         outputs["verification"] = {name: each.apply(_plain_evidence) for name, each in evidence.items()}

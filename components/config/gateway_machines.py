@@ -10,12 +10,13 @@ from __future__ import annotations
 from ..names import (
     CROSS_NETWORK_PORT,
     STATUS_PORT,
+    gateway_group_name,
     gateway_labels,
     gateway_machine_name,
     gateway_workload_name,
 )
 from .docker import DockerMachine
-from .google import GceMachine
+from .google import GceInstanceGroup, GceMachine
 from .stack import Machine, Settings
 from .workload import HttpProbe, Probe, WorkloadSettings
 
@@ -26,8 +27,10 @@ def networks_with_gateway(settings: Settings) -> list[str]:
 
 
 def gateway_machine_names(settings: Settings, network: str) -> list[str]:
-    """Return the names of the gateway machines of `network`."""
+    """Return the names of the gateway machines of `network`, or that of their instance group."""
     gateway = settings.networks[network].gateway
+    if gateway and gateway.group:
+        return [gateway_group_name(network)]
     count = gateway.machines if gateway else 0
     return [gateway_machine_name(network, number) for number in range(1, count + 1)]
 
@@ -70,6 +73,11 @@ def _gateway_machine(settings: Settings, network: str, name: str, number: int) -
         return DockerMachine.model_validate({"platform": "docker", **values})
     if gateway.machine_type is not None:
         values["machine_type"] = gateway.machine_type
+    if gateway.group:
+        count = {"min_replicas": gateway.machines, "max_replicas": gateway.machines}
+        zones = tuple(dict.fromkeys(gateway.zones))
+        group = {"platform": "gce-instance-group", "subnet": gateway.subnet, "zones": zones}
+        return GceInstanceGroup.model_validate({**values, **group, **count})
     zone = gateway.zones[number % len(gateway.zones)]
     more = {"platform": "gce", "subnet": gateway.subnet, "zone": zone}
     return GceMachine.model_validate({**values, **more})

@@ -44,10 +44,16 @@ class NetworkGateway(Record):
         description="Image of the gateway machines. Default: that of machines of the platform "
         "`gce` or `docker`.",
     )
+    group: bool = Field(
+        default=False,
+        description="Whether the gateway machines are one instance group of Compute Engine, whose "
+        "machines join without SSH, beside a cluster of the platform `gke`. It suits organisations "
+        "that demand OS Login or forbid guest attributes. Default: false, single machines.",
+    )
     rotation: int = Field(
         default=0,
         description="Any number; a change issues new tokens for the gateway machines and runs "
-        "their joins again. Default: 0.",
+        "their joins again. It replaces the machines of a group. Default: 0.",
     )
 
 

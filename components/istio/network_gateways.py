@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from .. import names
 from ..config import gateway_machines
 from ..config.addresses import is_address
-from ..config.google import GceMachine
+from ..config.google import GceInstanceGroup, GceMachine
 from ..config.stack import Settings
 from ..config.workload import WorkloadSettings
 from ..manifest import Manifest
@@ -52,15 +52,20 @@ def has_load_balancer(settings: Settings, network: str) -> bool:
 
     That is so on Google Cloud. Clients then have one address.
     """
-    return any(isinstance(settings.machines[name], GceMachine) for name in gateway_machines.gateway_machine_names(settings, network))
+    names_of_gateway = gateway_machines.gateway_machine_names(settings, network)
+    return any(isinstance(settings.machines[name], (GceMachine, GceInstanceGroup)) for name in names_of_gateway)
 
 
 def needs_failover(settings: Settings, workload: str) -> bool:
     """Return whether clients reach machines of a workload through several gateways, so that one
     may fail.
     """
-    gateways = [settings.networks[machine.network].gateway for machine in settings.single_machines_of(workload).values()]
+    gateways = [settings.networks[network].gateway for network in _networks_of(settings, workload)]
     return any(gateway and gateway.machines > 1 for gateway in gateways)
+
+
+def _networks_of(settings: Settings, workload: str) -> set[str]:
+    return {machine.network for machine in settings.machines.values() if machine.workload == workload}
 
 
 def clients_see_several_gateways(settings: Settings, workload: str) -> bool:
@@ -69,8 +74,8 @@ def clients_see_several_gateways(settings: Settings, workload: str) -> bool:
     Where a load balancer is in front of them, they have one.
     """
     return any(
-        len(gateway_machines.gateway_machine_names(settings, machine.network)) > 1 and not has_load_balancer(settings, machine.network)
-        for machine in settings.single_machines_of(workload).values()
+        len(gateway_machines.gateway_machine_names(settings, network)) > 1 and not has_load_balancer(settings, network)
+        for network in _networks_of(settings, workload)
     )
 
 

@@ -5,7 +5,7 @@ A platform's SDK is imported only where a stack uses the platform.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import pulumi
 from .. import names
 from ..config.docker import DockerMachine, KindCluster
 from ..config.existing import ExistingCluster, SshMachine
+from ..config.gateway_machines import gateway_machine_names
 from ..config.google import GceInstanceGroup, GceMachine, GkeCluster
 from ..config.stack import Settings
 from ..istio import network_gateways
@@ -26,6 +27,7 @@ from .gateway import Gateway
 
 if TYPE_CHECKING:
     from .docker.network import DockerNetwork
+    from .google.instance_group import InstanceGroup
     from .google.network import GoogleNetworks
 
 
@@ -38,6 +40,14 @@ class Networks:
 
     docker: Mapping[str, DockerNetwork] = field(default_factory=dict)
     google: GoogleNetworks | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """What is in the mesh. machines: single ones, groups: instance groups, both by name."""
+
+    machines: Mapping[str, Machine]
+    groups: Mapping[str, InstanceGroup]
 
 
 def networks(stack: str, settings: Settings) -> Networks:
@@ -182,11 +192,10 @@ def _google_hosts(settings: Settings, networks: GoogleNetworks, key: SshKey) -> 
     return factories
 
 
-def network_gateway(network: str, settings: Settings, networks: Networks, machines: Mapping[str, Machine]) -> Gateway:
-    """Return the gateway of `network`: its machines, or the load balancer in front of them.
-
-    machines: the gateway's machines, by name.
-    """
+def network_gateway(network: str, settings: Settings, networks: Networks, joined: Joined) -> Gateway:
+    """Return the gateway of `network`: its machines, or the load balancer in front of them."""
+    of_gateway = gateway_machine_names(settings, network)
+    machines = {name: joined.machines[name] for name in of_gateway if name in joined.machines}
     if network_gateways.has_load_balancer(settings, network) and networks.google:
         from pulumi_gcp import compute
 
@@ -201,10 +210,14 @@ def network_gateway(network: str, settings: Settings, networks: Networks, machin
             assert isinstance(declared, GceMachine) and isinstance(instance, compute.Instance)
             members.append(GatewayMember(name=name, instance=instance, zone=declared.zone, joined=machine.join))
             subnets.append(settings.subnet_of(declared))
+        group = joined.groups.get(of_gateway[0])
+        if group:
+            subnets.append(settings.subnet_of(settings.instance_groups[of_gateway[0]]))
         args = LoadBalancerArgs(
             networks=networks.google,
             subnet=subnets[0],
             members=members,
+            group=group,
             # Clients are in this region, unless the cluster is one that this stack did not create.
             global_access=isinstance(settings.cluster, ExistingCluster),
         )
@@ -218,29 +231,30 @@ def network_gateway(network: str, settings: Settings, networks: Networks, machin
 
 def instance_groups(
     settings: Settings, networks: Networks, workloads: Mapping[str, Workload], opts: pulumi.ResourceOptions
-) -> Sequence[pulumi.Resource]:
-    """Create the instance groups of a stack and return what exists once their first machines have
-    joined.
+) -> Mapping[str, InstanceGroup]:
+    """Create the instance groups of a stack and return them by name.
 
     opts: the options of what is in the cluster.
     """
     groups = settings.machines_of_type(GceInstanceGroup)
     if not groups or networks.google is None:
-        return []
+        return {}
     from .google.instance_group import InstanceGroup, InstanceGroupArgs, connect_role, token_rights
+    from .google.machine import GATEWAY_SETUP
 
     role = connect_role(networks.google)
     rights = {
         name: token_rights(workloads[name], role, networks.google, opts) for name in sorted({group.workload for group in groups.values()})
     }
-    ready: list[pulumi.Resource] = []
+    created: dict[str, InstanceGroup] = {}
     for name, group in groups.items():
+        is_gateway = settings.workloads[group.workload].role == "router"
         args = InstanceGroupArgs(
-            settings=group,
+            settings=group.model_copy(update={"startup_script": GATEWAY_SETUP}) if is_gateway else group,
             workload=workloads[group.workload],
             networks=networks.google,
             subnet=settings.subnet_of(group),
             rights=rights[group.workload],
         )
-        ready += InstanceGroup(name, args).ready
-    return ready
+        created[name] = InstanceGroup(name, args)
+    return created

@@ -13,7 +13,7 @@ from components import config as configuration
 from components.config import google
 from components.platforms.google import firewall, names
 from components.verification.scripts import calling_pods
-from tests.support import harness
+from tests.support import google_stacks, harness
 from tests.support.harness import Node, declared
 from tests.support.scripts import machine_files
 
@@ -442,6 +442,25 @@ def test_a_network_gateway_is_machines_behind_one_internal_address() -> None:
         assert f"{machine}-join" in member.dependencies, "no call goes to a machine that has not joined"
         assert member.options["replace_with"] == [f"{machine}-instance"], "a machine that is made again is no member any more"
         assert member.options["delete_before_replace"]
+
+
+def test_a_gateway_may_be_a_group_that_joins_by_itself() -> None:
+    """No machine has a key, and nothing connects to one."""
+    graph = harness.run(google_stacks.groups_alone()).graph
+    assert not [name for name, node in graph.items() if node.type == INSTANCE or name.endswith(("-join", "-drain", "-proof"))]
+    manager = graph["far-gateway-machines-manager"]
+    backends = graph["far-gateway-balancer-backends"]
+    assert [each["group"] for each in backends.inputs["backends"]] == [manager.state["instanceGroup"]]
+    assert manager.inputs["targetSize"] == 2
+    assert manager.inputs["distributionPolicyZones"] == ["europe-west1-b", "europe-west1-c"]
+    script = graph["far-gateway-machines-template"].inputs["metadata"]["startup-script"]
+    files = machine_files(script)
+    assert not [path for path in files if "redirect" in path and path.startswith("/etc/systemd")], "it captures nothing"
+    assert {f"/etc/systemd/system/{name}" for name in ("istio-vm-mesh-drain.service", "istio-vm-mesh.service.d/drain.conf")} <= files.keys()
+    assert "PROXY_ROLE='router'" in files["/var/lib/istio-vm-mesh/overrides.env"]
+    assert {"far-gateway-machines-manager", "far-gateway-balancer-rule"} <= set(graph["far-gateway-addresses"].dependencies)
+    policy = graph["product-service-product-failover"].inputs["spec"]["trafficPolicy"]
+    assert policy["connectionPool"]["tcp"]["connectTimeout"] == "1s"
 
 
 def test_a_gateway_behind_a_load_balancer_is_published_by_its_address_alone() -> None:

@@ -83,11 +83,15 @@ def longest(dice: random.Random) -> dict[str, Any]:
         word(dice, 40): {"vpc": vpc, "network": network, "cidr": "10.40.0.0/24"},
         "nodes": {"vpc": other, "network": "pods", "cidr": "10.10.0.0/22"},
     }
-    config["networks"] = {"pods": {}, network: {"gateway": {"machines": 3, "zones": [f"europe-west1-{letter}" for letter in "bcd"]}}}
+    gateway = {"machines": 3, "zones": [f"europe-west1-{letter}" for letter in "bcd"]}
+    third = word(dice, len(network))
+    config["google"]["subnets"]["third"] = {"vpc": vpc, "network": third, "cidr": "10.41.0.0/24"}
+    config["networks"] = {"pods": {}, network: {"gateway": gateway}, third: {"gateway": {**gateway, "group": True}}}
     config["workloads"] = {workload: config["workloads"]["product"]}
     config["machines"] = {
         word(dice, 63): {"platform": "gce", "workload": workload, "network": network, "zone": "europe-west1-b"},
         word(dice, 44): {"platform": "gce-instance-group", "workload": workload, "network": network},
+        word(dice, 44): {"platform": "gce", "workload": workload, "network": third, "zone": "europe-west1-c"},
     }
     return config
 

@@ -105,6 +105,16 @@ def group_of_one() -> Config:
     return config
 
 
+def groups_alone() -> Config:
+    """Return two networks in which each machine joins by itself, the gateway's too."""
+    config = harness.configuration("multi-network")
+    config["networks"]["far"]["gateway"]["group"] = True
+    single = config["machines"].pop("product-1")
+    group = {key: single[key] for key in ("workload", "network", "startupScript")}
+    config["machines"]["product-fleet"] = {**group, "platform": "gce-instance-group", "minReplicas": 1, "maxReplicas": 1}
+    return config
+
+
 def autopilot() -> Config:
     """Return a stack whose nodes are Google's."""
     config = harness.configuration("single-network")
@@ -187,6 +197,13 @@ def _renamed(values: Config, old: str, new: str) -> None:
     values[new] = values.pop(old)
 
 
+def _of_gateway_group(name: str) -> Config:
+    """Return two networks, one with a gateway that is an instance group."""
+    config = _of_network(name, "far")
+    config["networks"][name]["gateway"]["group"] = True
+    return config
+
+
 def _of_network(name: str, vpc: str) -> Config:
     """Return two networks, in a region and zones with long names."""
     config = harness.configuration("multi-network")
@@ -217,7 +234,7 @@ def _of_subnet(subnet: str) -> Config:
     return config
 
 
-LONGEST = ("network", "network and VPC", "workload and group", "workload and VPC", "subnet")
+LONGEST = ("network", "network and VPC", "network with a group", "workload and group", "workload and VPC", "subnet")
 
 
 @cache
@@ -228,6 +245,8 @@ def with_longest(what: str) -> Cloud:
     """
     if what == "network":
         return declared(_of_network(longest(lambda name: _of_network(name, "far")), "far"))
+    if what == "network with a group":
+        return declared(_of_gateway_group(longest(_of_gateway_group)))
     if what == "subnet":
         return declared(_of_subnet(longest(_of_subnet)))
     if what == "workload and group":

@@ -76,6 +76,8 @@ def of_google(name: str, type_: str) -> dict[str, Any]:
         return {"email": email, "member": f"serviceAccount:{email}", "uniqueId": str(10**20 + number)}
     if type_ == "gcp:compute/address:Address":
         return {"address": "10.10.0.250" if name == "gateway-address" else f"10.40.0.{number}"}
+    if type_ == "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager":
+        return {"selfLink": f"https://google/{name}", "instanceGroup": f"https://google/{name}/group"}
     return {"selfLink": f"https://google/{name}", **GOOGLE.get(type_, {})}
 
 

@@ -78,9 +78,9 @@ def see(world: World, networks: Mapping[str, str], pods_network: str) -> Seen:
         return NOTHING
     groups = list(_groups(things, networks))
     endpoints = [*_pod_endpoints(things, pods_network), *map(_endpoint, world.entries.values()), *(group.endpoint for group in groups)]
-    open_networks = {pods_network} | {
-        entry.network for entry in world.entries.values() if entry.workload.endswith(names.gateway_workload_name(""))
-    }
+    gateways = names.gateway_workload_name("")
+    open_networks = {pods_network} | {entry.network for entry in world.entries.values() if entry.workload.endswith(gateways)}
+    open_networks |= {group.endpoint.network for group in groups if group.identity.endswith(gateways)}
     of_gateways = {each.inputs["metadata"]["labels"][names.NETWORK_LABEL] for each in _of(things, NETWORK_GATEWAY)}
     every = sorted(open_networks | of_gateways | {each.network for each in endpoints})
     paths = {(one, other): _path(one, other, open_networks) for one in every for other in every}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ...mesh_facts import from_values
-from ...names import gateway_workload_name
+from ...names import gateway_group_name, gateway_workload_name
 from ..addresses import DNS_NAME, ipv4_cidr, is_address, is_port
 from ..existing import ExistingCluster
 from ..google import (
@@ -35,6 +35,10 @@ _SUBNET = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _VPC = re.compile(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?")
 _WITHOUT_ZONE_A = ("europe-west1", "us-east1")
 """Regions whose zones begin with b (Compute Engine: "Available regions and zones")."""
+_TOKENS_OF_GROUPS = (
+    "the machines of an instance group issue tokens at a GKE cluster of this stack: use gke, or "
+    "single machines"
+)
 _NODE_PREFIX = 24
 """GKE gives a node of a Standard cluster 256 addresses of the pods' CIDR, for 110 pods."""
 _SERVICES_PREFIX = 27
@@ -85,6 +89,7 @@ def _check_gateways(settings: Settings) -> Iterator[Problem]:
                 "zones": gateway.zones,
                 "subnet": gateway.subnet,
                 "machineType": gateway.machine_type,
+                "group": gateway.group,
             }
             if gateway.image is not None:
                 yield from check_image(f"{path}.image", gateway.image)
@@ -111,6 +116,10 @@ def _check_gateways(settings: Settings) -> Iterator[Problem]:
             workload = gateway_workload_name(name)
             yield from check_google_name(path, longest_of_workload(subnet.vpc, workload))
             yield from check_google_name(path, longest_of_gateway(name))
+            if gateway.group:
+                yield from check_google_name(path, longest_of_group(gateway_group_name(name)))
+        if gateway.group and not isinstance(settings.cluster, GkeCluster):
+            yield Problem(f"{path}.group", _TOKENS_OF_GROUPS)
         if gateway.subnet is None and len(subnets) > 1:
             yield Problem(f"{path}.subnet", f"is missing: give one of {', '.join(sorted(subnets))}")
         elif gateway.subnet is not None and gateway.subnet not in subnets:
@@ -445,6 +454,5 @@ def _check_group(
     if not isinstance(settings.cluster, GkeCluster):
         yield Problem(
             f"{path}.platform",
-            "the machines of an instance group issue tokens at a GKE cluster of this stack: "
-            "use gke, or single machines",
+            _TOKENS_OF_GROUPS,
         )

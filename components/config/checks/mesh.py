@@ -132,7 +132,9 @@ def _check_values(settings: Settings) -> Iterator[Problem]:
         yield Problem(
             path, "the profile remote installs no istiod: adopt the mesh of a cluster that has one"
         )
-    if settings.instance_groups and facts.grace_s > DISCONNECT_GRACE:
+    gateways = [network.gateway for network in settings.networks.values() if network.gateway]
+    has_groups = settings.instance_groups or any(gateway.group for gateway in gateways)
+    if has_groups and facts.grace_s > DISCONNECT_GRACE:
         yield Problem(
             f"{path}.env",
             f"PILOT_WORKLOAD_ENTRY_GRACE_PERIOD is {facts.grace_s} s: machines of an instance "

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Network, ip_network
 from typing import NamedTuple
 
-from ...names import gateway_machine_name, gateway_workload_name
+from ...names import gateway_group_name, gateway_machine_name, gateway_workload_name
 from ..docker import KindCluster
 from ..problems import Problem, suggestion
 from ..stack import Settings
@@ -50,7 +50,11 @@ def _check_reserved_names(settings: Settings) -> Iterator[Problem]:
         machine = re.compile(rf"{re.escape(workload)}-\d+")
         for section, name in (
             *(("workloads", name) for name in sorted(settings.workloads) if name == workload),
-            *(("machines", name) for name in sorted(settings.machines) if machine.fullmatch(name)),
+            *(
+                ("machines", name)
+                for name in sorted(settings.machines)
+                if machine.fullmatch(name) or name == gateway_group_name(network)
+            ),
         ):
             yield Problem(
                 f"{section}.{name}",

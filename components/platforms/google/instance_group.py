@@ -89,9 +89,11 @@ class InstanceGroupArgs:
 class InstanceGroup(pulumi.ComponentResource):
     """Machines of a workload that grow and shrink in number without this program.
 
+    manager: the managed instance group.
     ready: the resources that exist once the minimum of machines run and have joined.
     """
 
+    manager: compute.RegionInstanceGroupManager
     ready: list[pulumi.Resource]
 
     def __init__(self, name: str, args: InstanceGroupArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -109,8 +111,8 @@ class InstanceGroup(pulumi.ComponentResource):
         depends_on = [*args.rights, *workload.identity_resources, *mesh.ready]
         child = pulumi.ResourceOptions(parent=self, depends_on=depends_on, provider=args.networks.provider)
         template = self._template(script, child)
-        manager = self._manager(template, child)
-        self.ready = [manager, self._autoscaler(manager, child)]
+        self.manager = self._manager(template, child)
+        self.ready = [self.manager, self._autoscaler(self.manager, child)]
         self.register_outputs({})
 
     def _startup_script(self, inputs: Mapping[str, Any]) -> str:

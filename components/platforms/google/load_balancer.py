@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
 from pulumi_gcp import compute
 
 from ...names import CROSS_NETWORK_PORT, STATUS_PORT, part_name
+from .instance_group import InstanceGroup
 from .names import ADDRESS, BACKENDS, HEALTH, RULE, instances_name
 from .network import GoogleNetworks
 
@@ -32,7 +33,8 @@ class LoadBalancerArgs:
     """What a network gateway's load balancer is made from.
 
     networks: the VPCs. subnet: the name of the subnet of its address.
-    members: the gateway's machines, the first one's zone first.
+    members: the gateway's machines, the first one's zone first; none of an instance group.
+    group: the instance group that is the gateway; None for single machines.
     global_access: whether clients may be in another region.
     """
 
@@ -40,6 +42,7 @@ class LoadBalancerArgs:
     subnet: str
     members: Sequence[GatewayMember]
     global_access: bool
+    group: InstanceGroup | None = None
 
 
 class LoadBalancer(pulumi.ComponentResource):
@@ -66,18 +69,16 @@ class LoadBalancer(pulumi.ComponentResource):
             subnetwork=networks.subnets[subnet],
             opts=child,
         )
-        first_zone = args.members[0].zone
-        groups = {
-            zone: compute.InstanceGroup(
-                instances_name(name, "" if zone == first_zone else zone),
-                zone=zone,
-                network=vpc,
-                # Its members are separate resources, below.
-                opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["instances"])),
-            )
-            for zone in sorted({member.zone for member in args.members})
-        }
+        groups = self._instance_groups(args.members, vpc, child)
         members = [self._member(member, groups[member.zone], child) for member in args.members]
+        links = [group.self_link for group in groups.values()]
+        region: pulumi.Input[str] = google.region
+        if args.group:
+            manager = args.group.manager
+            links.append(manager.instance_group)
+            # A group that goes with its subnet is deleted before the new one is there. Google
+            # refuses that while a backend service has it. So this one goes before the group.
+            region = manager.base_instance_name.apply(lambda _: google.region)
         # The agent's readiness, in plain text. It fails as soon as a gateway stops, while its
         # connections drain.
         health = compute.RegionHealthCheck(
@@ -92,13 +93,11 @@ class LoadBalancer(pulumi.ComponentResource):
         )
         backends = compute.RegionBackendService(
             part_name(name, BACKENDS),
-            region=google.region,
+            region=region,
             load_balancing_scheme="INTERNAL",
             protocol="TCP",
             health_checks=health.id,
-            backends=[
-                compute.RegionBackendServiceBackendArgs(group=group.self_link, balancing_mode="CONNECTION") for group in groups.values()
-            ],
+            backends=[compute.RegionBackendServiceBackendArgs(group=link, balancing_mode="CONNECTION") for link in links],
             connection_draining_timeout_sec=10,
             opts=child,
         )
@@ -115,8 +114,24 @@ class LoadBalancer(pulumi.ComponentResource):
             allow_global_access=args.global_access,
             opts=child,
         )
-        self.address, self.ready = reserved.address, [rule, *members]
+        self.address = reserved.address
+        self.ready = [rule, *members, *(args.group.ready if args.group else ())]
         self.register_outputs({"address": self.address})
+
+    def _instance_groups(
+        self, members: Sequence[GatewayMember], vpc: pulumi.Output[str], child: pulumi.ResourceOptions
+    ) -> Mapping[str, compute.InstanceGroup]:
+        """Create the instance groups of single machines, one a zone; their members are resources of their own."""
+        zones = sorted({member.zone for member in members})
+        return {
+            zone: compute.InstanceGroup(
+                instances_name(self._name, "" if zone == members[0].zone else zone),
+                zone=zone,
+                network=vpc,
+                opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["instances"])),
+            )
+            for zone in zones
+        }
 
     def _member(
         self, member: GatewayMember, group: compute.InstanceGroup, child: pulumi.ResourceOptions

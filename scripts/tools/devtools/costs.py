@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tools import ROOT
-from tools.plan.cost import disk_item
+from tools.plan.cost import PODS_OF_AUTOPILOT, disk_item
 
 from .google_model import quotas
 
@@ -36,7 +36,7 @@ def bill(settings: Settings, *, at_most: bool = False) -> tuple[Counter[str], Co
     at_most: what it has once autoscalers have added all nodes and machines that it permits.
     """
     from components.config import gateway_machines
-    from components.config.google import GceInstanceGroup, GkeCluster, default_disk_type
+    from components.config.google import ZONES, GceInstanceGroup, GkeCluster, default_disk_type
     from components.istio import network_gateways
     from components.platforms.google import names
 
@@ -46,8 +46,12 @@ def bill(settings: Settings, *, at_most: bool = False) -> tuple[Counter[str], Co
     if isinstance(cluster, GkeCluster):
         nodes = cluster.nodes
         counts.update({"cluster": 1, "balancer": 1, "zone": 1 if cluster.gateway.dns_name else 0})
-        if not cluster.autopilot:
-            count = nodes.max_nodes if at_most else nodes.min_nodes
+        if cluster.autopilot:
+            counts[PODS_OF_AUTOPILOT] += 1
+        else:
+            per_zone = math.ceil(nodes.min_nodes / ZONES)
+            start = nodes.min_nodes if cluster.zone else per_zone * ZONES
+            count = nodes.max_nodes if at_most else start
             disk = disk_item(nodes.disk_type or default_disk_type(nodes.machine_type))
             counts.update({nodes.machine_type: count, "nat-machine": count})
             counts.update({disk: count * nodes.disk_size})
@@ -77,7 +81,7 @@ def vcpus(counts: Mapping[str, int]) -> int:
 
 
 def monthly(settings: Settings) -> float:
-    """Return what a stack costs a month as it starts, in US dollars."""
+    """Return what a stack costs a month as it starts, in US dollars, without what has no price."""
     import yaml
 
     return _total(settings, yaml.safe_load(PRICES.read_text()), at_most=False)
@@ -85,7 +89,8 @@ def monthly(settings: Settings) -> float:
 
 def _total(settings: Settings, data: Mapping[str, Any], *, at_most: bool) -> float:
     counts, spot = bill(settings, at_most=at_most)
-    return sum(_cost(count - spot[item] * (1 - data["spot"]), data["prices"][item]) for item, count in counts.items() if count)
+    prices = data["prices"]
+    return sum(_cost(count - spot[item] * (1 - data["spot"]), prices[item]) for item, count in counts.items() if count and item in prices)
 
 
 def _cost(count: float, price: Mapping[str, Any]) -> float:

@@ -599,12 +599,15 @@ def _versions(before: MeshPicture, after: MeshPicture) -> VersionsChange | None:
 
 def _cost(before: MeshPicture, after: MeshPicture) -> CostChange | None:
     old, new = (round(sum(part.usd for part in mesh.cost), 2) for mesh in (before, after))
+    most = [round(sum(part.most for part in mesh.cost), 2) for mesh in (before, after)]
     counts = [{part.item: part.count for part in mesh.cost} for mesh in (before, after)]
     unpriced = {part.item for mesh in (before, after) for part in mesh.cost if not part.usd}
     changed = tuple(sorted(each for each in unpriced if counts[0].get(each) != counts[1].get(each)))
-    if old == new and not changed:
+    if old == new and most[0] == most[1] and not changed:
         return None
-    return CostChange(before=old, after=new, unpriced=changed)
+    return CostChange(
+        before=old, after=new, most_before=most[0], most_after=most[1], unpriced=changed
+    )
 
 
 def _verification(

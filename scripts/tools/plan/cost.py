@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from components.config.google import ZONES
 from tools import ROOT
 
 from . import resources
@@ -19,6 +20,8 @@ from .model import CostPart
 from .resources import Resource, items, mapping, number, value_at
 
 PRICES = ROOT / "docs" / "costs.yaml"
+PODS_OF_AUTOPILOT = "pods-of-autopilot"
+"""The item of what pods request in an Autopilot cluster. It has no price: nodes are Google's."""
 
 
 @cache
@@ -30,19 +33,26 @@ def _prices() -> Mapping[str, Any]:
 
 
 def parts(listed: Iterable[Resource]) -> tuple[CostPart, ...]:
-    """Return the parts of a stack's cost as it starts, sorted by item.
+    """Return the parts of a stack's cost, sorted by item.
 
     An item without a price costs nothing here: `CostPart.usd` is 0.
     """
-    counts, spot = bill(listed)
+    every = list(listed)
+    counts, spot = bill(every)
     if not counts:
         return ()
+    most, most_spot = bill(every, at_most=True)
     data = _prices()
+
+    def usd(item: str, number: int, of_spot: int) -> float:
+        return _cost(number - of_spot * (1 - data["spot"]), data["prices"].get(item))
+
     return tuple(
         CostPart(
             item=item,
             count=count,
-            usd=_cost(count - spot[item] * (1 - data["spot"]), data["prices"].get(item)),
+            usd=usd(item, count, spot[item]),
+            most=usd(item, most[item], most_spot[item]),
         )
         for item, count in sorted(counts.items())
         if count
@@ -56,8 +66,12 @@ def _cost(count: float, price: Mapping[str, Any] | None) -> float:
     return round(float(units * price["each"]), 2)
 
 
-def bill(listed: Iterable[Resource]) -> tuple[Counter[str], Counter[str]]:
-    """Return what a stack has, by the prices' names, and what of that is at a spot price."""
+def bill(listed: Iterable[Resource], *, at_most: bool = False) -> tuple[Counter[str], Counter[str]]:
+    """Return what a stack has, by the prices' names, and what of that is at a spot price.
+
+    at_most: what it has once autoscalers have added all nodes and machines that it permits, not
+    what it starts with.
+    """
     counts: Counter[str] = Counter()
     spot: Counter[str] = Counter()
     every = list(listed)
@@ -66,8 +80,9 @@ def bill(listed: Iterable[Resource]) -> tuple[Counter[str], Counter[str]]:
         match each.type:
             case resources.CLUSTER:
                 counts.update({"cluster": 1, "balancer": 1})
+                counts[PODS_OF_AUTOPILOT] += bool(inputs.get("enableAutopilot"))
             case resources.NODE_POOL:
-                nodes = number(value_at(inputs, "autoscaling.totalMinNodeCount"))
+                nodes = _nodes(inputs, at_most)
                 machine = str(value_at(inputs, "nodeConfig.machineType"))
                 _add_machines(counts, machine, nodes)
                 _add_disk(
@@ -83,6 +98,7 @@ def bill(listed: Iterable[Resource]) -> tuple[Counter[str], Counter[str]]:
                 _add_disk(counts, disk.get("type"), number(disk.get("size")))
                 spot.update({machine: 1 if inputs.get("scheduling") else 0})
             case resources.TEMPLATE:
+                replicas = "maxReplicas" if at_most else "minReplicas"
                 scalers = (
                     other
                     for other in every
@@ -90,7 +106,7 @@ def bill(listed: Iterable[Resource]) -> tuple[Counter[str], Counter[str]]:
                 )
                 count = next(
                     (
-                        number(value_at(other.inputs, "autoscalingPolicy.minReplicas"))
+                        number(value_at(other.inputs, f"autoscalingPolicy.{replicas}"))
                         for other in scalers
                     ),
                     0,
@@ -108,6 +124,14 @@ def bill(listed: Iterable[Resource]) -> tuple[Counter[str], Counter[str]]:
             case "gcp:dns/managedZone:ManagedZone":
                 counts["zone"] += 1
     return counts, spot
+
+
+def _nodes(pool: Mapping[str, Any], at_most: bool) -> int:
+    """Return the nodes of a pool. It starts with the same number in each zone of its location."""
+    if at_most:
+        return number(value_at(pool, "autoscaling.totalMaxNodeCount"))
+    is_zonal = str(pool.get("location")).count("-") > 1
+    return number(pool.get("initialNodeCount")) * (1 if is_zonal else ZONES)
 
 
 def _add_machines(counts: Counter[str], machine_type: str, count: int) -> None:

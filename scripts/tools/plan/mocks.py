@@ -111,6 +111,8 @@ class Answers(mocks.Mocks):
                     "member": f"serviceAccount:{email}",
                     "uniqueId": identity,
                 }
+            case "RegionInstanceGroupManager":
+                outputs |= {"instanceGroup": f"{name}-{identity}-group"}
             case "Address":
                 outputs |= {"address": inputs.get("address") or made_up(name)}
             case "Cluster":

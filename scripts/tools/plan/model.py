@@ -287,11 +287,16 @@ class Versions:
 
 @dataclass(frozen=True, kw_only=True)
 class CostPart:
-    """A part of the monthly cost. item: its name in docs/costs.yaml. usd: a month."""
+    """A part of the monthly cost.
+
+    item: its name in docs/costs.yaml. count, usd: as the stack starts, US dollars a month.
+    most: the same once autoscalers have added all nodes and machines that the stack permits.
+    """
 
     item: str
     count: float
     usd: float
+    most: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -450,13 +455,17 @@ class VersionsChange:
 
 @dataclass(frozen=True, kw_only=True)
 class CostChange:
-    """US dollars a month, at the list prices of docs/costs.yaml, as the stack starts.
+    """US dollars a month, at the list prices of docs/costs.yaml.
 
+    before, after: as the stack starts.
+    most_before, most_after: once autoscalers have added all that it permits.
     unpriced: items without a price there of which the number changes; they are in no sum.
     """
 
     before: float
     after: float
+    most_before: float
+    most_after: float
     unpriced: tuple[str, ...] = ()
 
 

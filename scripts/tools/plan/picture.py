@@ -155,8 +155,9 @@ def _networks(graph: Graph, pods_network: str, inhabited: set[str]) -> tuple[Net
         network = value_at(each.inputs, "metadata.labels")
         name = network.get(names.NETWORK_LABEL, "")
         closed = value_at(each.inputs, "metadata.name") == names.blackhole_gateway_name(name)
-        machines = graph_machines(graph, names.gateway_workload_name(name))
-        gateways[name] = 0 if closed else max(1, len(machines))
+        machines = len(graph_machines(graph, names.gateway_workload_name(name)))
+        machines += _group_size(graph, names.gateway_group_name(name))
+        gateways[name] = 0 if closed else max(1, machines)
     every = {*gateways, *inhabited, *([pods_network] if pods_network else [])}
     return tuple(
         NetworkPicture(
@@ -341,32 +342,28 @@ def _network_in(entry: str, workload: str, address: str) -> str:
     return entry.removeprefix(prefix).removeprefix("-")
 
 
+def _child(graph: Graph, parent: str, type_: str) -> Resource | None:
+    children = graph.children.get(parent, ())
+    return next((each for each in children if each.type == type_), None)
+
+
+def _group_size(graph: Graph, group: str) -> int:
+    """Return the lowest number of machines of an instance group; 0 where there is none."""
+    scaler = _child(graph, group, resources.AUTOSCALER)
+    return number(value_at(scaler.inputs, "autoscalingPolicy.minReplicas")) if scaler else 0
+
+
 def _group(
     graph: Graph, component: Resource, declared: Mapping[str, Owner]
 ) -> tuple[Owner, MachinePicture]:
-    template = next(
-        (
-            each
-            for each in graph.children.get(component.name, ())
-            if each.type == resources.TEMPLATE
-        ),
-        None,
-    )
-    scaler = next(
-        (
-            each
-            for each in graph.children.get(component.name, ())
-            if each.type == resources.AUTOSCALER
-        ),
-        None,
-    )
+    template = _child(graph, component.name, resources.TEMPLATE)
     of_group, values = facts.of_group(template.inputs if template else {})
     picture = MachinePicture(
         name=component.name,
         network=of_group.network,
         host=Host.GROUP,
         identity=component.name,
-        count=number(value_at(scaler.inputs, "autoscalingPolicy.minReplicas")) if scaler else 0,
+        count=_group_size(graph, component.name),
         restart=of_group.restart,
         register=of_group.register,
     )

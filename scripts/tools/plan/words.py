@@ -721,16 +721,28 @@ def _versions(plan: Plan) -> Iterator[Line]:
 def _cost(plan: Plan) -> Iterator[Line]:
     if (cost := plan.cost) is None:
         return
-    before, after = round(cost.before), round(cost.after)
-    text = phrase("US$ {} → {} a month", before, after)
+    start = _dollars(cost.before, cost.after, bool(cost.unpriced))
     if cost.unpriced:
         unpriced = listed(cost.unpriced)
-        yield Line(text=phrase("{} without {}, whose prices are not known.", text, unpriced))
-        return
-    sign = "+" if cost.after > cost.before else "-"
-    number = abs(after - before)
-    difference = phrase(f"{sign}{{}}", number) if number else phrase("by less than 1")
-    yield Line(text=phrase("{} ({}), at list prices, as the stack starts.", text, difference))
+        yield Line(text=phrase("{} without {}, whose prices are not known.", start, unpriced))
+    elif cost.before != cost.after:
+        yield Line(text=phrase("{}, at list prices, as the stack starts.", start))
+    if (cost.most_before, cost.most_after) != (cost.before, cost.after):
+        most = _dollars(cost.most_before, cost.most_after, bool(cost.unpriced))
+        text = "At most {}, with all nodes and machines that autoscalers may add."
+        yield Line(text=phrase(text, most))
+
+
+def _dollars(before: float, after: float, without_difference: bool) -> Phrase:
+    """Return two monthly costs. The difference is that of the numbers shown."""
+    old, new = round(before), round(after)
+    text = phrase("US$ {} → {} a month", old, new)
+    if without_difference:
+        return text
+    sign, number = "+" if after > before else "-", abs(new - old)
+    less = "by less than 1" if before != after else "as before"
+    difference = phrase(f"{sign}{{}}", number) if number else phrase(less)
+    return phrase("{} ({})", text, difference)
 
 
 _MODES = {

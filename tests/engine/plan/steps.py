@@ -319,6 +319,14 @@ _MULTI_NETWORK = [
         put("cluster.gateway.dnsName", "istio.mesh.internal"),
         all_of("restarts", "product-1", "product-2", "far-gateway-1", "far-gateway-2", "far-gateway-3"),
     ),
+    Step(
+        "a group for a gateway",
+        put("networks.far.gateway.group", True),
+        {**all_of("leaves", "far-gateway-1", "far-gateway-2", "far-gateway-3"), "far-gateway-machines": "joins"},
+    ),
+    Step("a token of that group", put("networks.far.gateway.rotation", 1), {"far-gateway-machines": "replaced"}),
+    Step("a smaller group for a gateway", put("networks.far.gateway.machines", 1), {}),
+    Step("a machine for a gateway", drop("networks.far.gateway.group"), {"far-gateway-machines": "leaves", "far-gateway-1": "joins"}),
     Step("no protection", put("cluster.deletionProtection", False), {}),
 ]
 

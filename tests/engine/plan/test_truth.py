@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from components import names
 from components.config import load
 from components.machines import registration
 from tests.engine.plan.differences import differences
@@ -119,6 +120,8 @@ class Compared:
 
     def see(self, config: Config) -> Seen:
         groups = {name: machine["network"] for name, machine in config["machines"].items() if machine["platform"] == GROUP}
+        gateways = {name for name, network in config["networks"].items() if (network.get("gateway") or {}).get("group")}
+        groups |= {names.gateway_group_name(name): name for name in gateways}
         return see(self.world, groups, config["cluster"]["network"])
 
     def effects(self) -> dict[str, str]:

@@ -16,8 +16,9 @@ def test_nothing_is_deleted_while_google_needs_it(stack: str) -> None:
     assert lifecycle.too_short_lived(shipped(stack)) == []
 
 
-def test_nothing_is_deleted_while_google_needs_it_in_many_vpcs() -> None:
-    assert lifecycle.too_short_lived(built(google_stacks.several_vpcs)) == []
+@pytest.mark.parametrize("build", [google_stacks.several_vpcs, google_stacks.groups_alone])
+def test_nothing_is_deleted_while_google_needs_it_in_other_stacks(build: google_stacks.Build) -> None:
+    assert lifecycle.too_short_lived(built(build)) == []
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -25,8 +26,10 @@ def test_google_takes_every_replacement(stack: str) -> None:
     assert lifecycle.blocked_replacements(shipped(stack)) == []
 
 
-def test_google_takes_every_replacement_in_many_vpcs_and_with_given_addresses() -> None:
-    assert lifecycle.blocked_replacements(built(google_stacks.several_vpcs)) == []
+@pytest.mark.parametrize("build", [google_stacks.several_vpcs, google_stacks.groups_alone])
+def test_google_takes_every_replacement_of_other_stacks(build: google_stacks.Build) -> None:
+    """Among them are VPCs with given addresses, and a group behind a load balancer."""
+    assert lifecycle.blocked_replacements(built(build)) == []
 
 
 def test_all_that_is_in_a_subnet_is_deleted_before_it() -> None:

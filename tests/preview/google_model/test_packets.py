@@ -78,7 +78,7 @@ def test_only_what_settings_declare_passes_in_shipped_stacks(stack: str) -> None
     assert fabric(shipped(stack)).matrix() == flows(load(harness.configuration(stack)))
 
 
-@pytest.mark.parametrize("build", [google_stacks.several_vpcs, google_stacks.autopilot])
+@pytest.mark.parametrize("build", [google_stacks.several_vpcs, google_stacks.autopilot, google_stacks.groups_alone])
 def test_only_what_settings_declare_passes_in_other_stacks(build: google_stacks.Build) -> None:
     """Also between VPCs of one network, which reach each other directly."""
     assert fabric(built(build)).matrix() == flows(load(build()))

@@ -31,8 +31,10 @@ def test_policies_refuse_machines_with_ssh_and_what_no_setting_offers(stack: str
     assert policies.refusals(shipped(stack)) == by_ssh | NOT_OFFERED
 
 
-def test_a_group_of_one_machine_keeps_every_policy_for_machines() -> None:
-    assert policies.refusals(built(google_stacks.group_of_one)) == NOT_OFFERED
+@pytest.mark.parametrize("build", [google_stacks.group_of_one, google_stacks.groups_alone])
+def test_groups_of_machines_keep_every_policy_for_machines(build: google_stacks.Build) -> None:
+    """So every shipped scenario runs where an organisation forbids what SSH needs."""
+    assert policies.refusals(built(build)) == NOT_OFFERED
 
 
 @pytest.mark.parametrize("stack", STACKS)

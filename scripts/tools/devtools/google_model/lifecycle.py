@@ -105,7 +105,7 @@ EXCLUSIVE: Mapping[str, Exclusive] = {
 """By type, what a second one cannot claim while the first one is there."""
 IN_PLACE = {
     cloud.MANAGER: (resources.TEMPLATE, cloud.HEALTH_CHECK),
-    cloud.BACKENDS: (cloud.INSTANCE_GROUP, cloud.REGION_HEALTH_CHECK),
+    cloud.BACKENDS: (cloud.INSTANCE_GROUP, cloud.MANAGER, cloud.REGION_HEALTH_CHECK),
 }
 """Types whose references change in place, and what Google does not delete until they have."""
 

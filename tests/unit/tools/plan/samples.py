@@ -117,7 +117,7 @@ MESH = MeshPicture(
         Opening(kind=OpeningKind.MUTUAL_TLS, name="istio-system", mode="STRICT"),
     ),
     versions=Versions(control_plane="1.31.0", machines="1.31.0", pods="1.31.0"),
-    cost=(CostPart(item="e2-small", count=5, usd=61.2),),
+    cost=(CostPart(item="e2-small", count=5, usd=61.2, most=122.4),),
 )
 
 AFTER = replace(
@@ -264,7 +264,7 @@ EVERYTHING = Plan(
         after=Versions(control_plane="1.31.0", machines="1.31.0", pods="1.31.0"),
         skew=1,
     ),
-    cost=CostChange(before=301.5, after=352.25),
+    cost=CostChange(before=301.5, after=352.25, most_before=301.5, most_after=700.75),
     verification=VerificationPlan(before="fail", after="warn", runs=("product",)),
     program=(
         ProgramChange(

@@ -6,8 +6,11 @@ That it is true is tested under the engine (tests/engine/plan/test_truth.py).
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+from components.config import load
 from tests.unit.tools.plan.changes import (
     Config,
     actions,
@@ -450,10 +453,62 @@ def test_another_startup_script_is_named_although_nothing_restarts() -> None:
 def test_costs_are_those_of_the_page() -> None:
     checked = 0
     for name, settings in costs.stacks():
-        description = described(name, config_of(name))
-        assert cost.bill(description.resources) == tuple(map(_positive, costs.bill(settings))), name
+        listed = described(name, config_of(name)).resources
+        for at_most in (False, True):
+            bill = tuple(map(_positive, costs.bill(settings, at_most=at_most)))
+            assert cost.bill(listed, at_most=at_most) == bill, name
         checked += 1
     assert checked
+
+
+def _billed(
+    name: str, change: Callable[[Config], object], *, at_most: bool = False
+) -> Counter[str]:
+    """Return what a changed stack has, counted from its resources and from its settings alike."""
+    config = config_of(name)
+    change(config)
+    counts, _ = cost.bill(described(name, config).resources, at_most=at_most)
+    assert counts == _positive(costs.bill(load(config), at_most=at_most)[0])
+    return counts
+
+
+def test_a_regional_cluster_starts_with_as_many_nodes_in_each_zone() -> None:
+    def four(config: Config) -> None:
+        config["cluster"]["nodes"] = {"minNodes": 4, "maxNodes": 8}
+
+    assert _billed("fleet", four)["e2-standard-2"] == 6
+    assert _billed("fleet", four, at_most=True)["e2-standard-2"] == 8
+
+
+def test_a_gateway_that_is_a_group_costs_what_single_machines_cost() -> None:
+    def group(config: Config) -> None:
+        config["networks"]["far"]["gateway"]["group"] = True
+
+    for at_most in (False, True):
+        single = _billed("multi-network", lambda _: None, at_most=at_most)
+        assert _billed("multi-network", group, at_most=at_most) == single
+
+
+def test_pods_of_autopilot_are_named_as_what_no_sum_has() -> None:
+    plan = plan_of("single-network", lambda config: config["cluster"].update(autopilot=True))
+    assert plan.cost is not None and plan.cost.unpriced == ("pods-of-autopilot",)
+    assert costs.monthly(load(with_autopilot())) > 0, "a live run counts without them"
+
+
+def with_autopilot() -> Config:
+    config = config_of("single-network")
+    config["cluster"]["autopilot"] = True
+    return config
+
+
+def test_a_larger_upper_bound_costs_nothing_yet_and_is_shown() -> None:
+    plan = plan_of(
+        "fleet", lambda config: config["machines"]["product-fleet"].update(maxReplicas=20)
+    )
+    assert plan.cost and plan.cost.before == plan.cost.after
+    # Of ten machines more: e2-small, their disks, and their part of Cloud NAT.
+    assert round(plan.cost.most_after - plan.cost.most_before, 2) == 10 * (12 + 20 * 0.1 + 1)
+    assert "At most US$" in sentences(plan)
 
 
 def _positive(counts: Any) -> Any:

@@ -436,11 +436,44 @@ def test_a_phrase_takes_as_many_values_as_it_has_places() -> None:
 @pytest.mark.parametrize(
     ("cost", "line"),
     [
-        (CostChange(before=253.6, after=253.4), "US$ 254 → 253 a month (-1), "),
-        (CostChange(before=253.2, after=253.4), "US$ 253 → 253 a month (by less than 1), "),
-        (CostChange(before=1000, after=2500), "US$ 1,000 → 2,500 a month (+1,500), "),
+        ((253.6, 253.4), "US$ 254 → 253 a month (-1), "),
+        ((253.2, 253.4), "US$ 253 → 253 a month (by less than 1), "),
+        ((1000, 2500), "US$ 1,000 → 2,500 a month (+1,500), "),
     ],
 )
-def test_a_difference_of_costs_is_that_of_the_numbers_shown(cost: CostChange, line: str) -> None:
-    [shown] = lines(words.sections(replace(plan(), cost=cost)))
+def test_a_difference_of_costs_is_that_of_the_numbers_shown(
+    cost: tuple[float, float], line: str
+) -> None:
+    before, after = cost
+    same = CostChange(before=before, after=after, most_before=before, most_after=after)
+    [shown] = lines(words.sections(replace(plan(), cost=same)))
     assert shown.startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("most", "unpriced", "shown"),
+    [
+        (
+            (400, 900),
+            (),
+            [
+                "At most US$ 400 → 900 a month (+500), with all nodes and machines that autoscalers may add."
+            ],
+        ),
+        (
+            (300, 300),
+            ("n2-highmem-128",),
+            [
+                "US$ 253 → 253 a month without n2-highmem-128, whose prices are not known.",
+                "At most US$ 300 → 300 a month, with all nodes and machines that autoscalers may add.",
+            ],
+        ),
+    ],
+)
+def test_what_autoscalers_may_add_is_in_a_line_of_its_own(
+    most: tuple[float, float], unpriced: tuple[str, ...], shown: list[str]
+) -> None:
+    cost = CostChange(
+        before=253, after=253, most_before=most[0], most_after=most[1], unpriced=unpriced
+    )
+    assert list(lines(words.sections(replace(plan(), cost=cost)))) == shown
