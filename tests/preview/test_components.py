@@ -26,7 +26,7 @@ def test_several_clusters_workloads_and_machines_share_no_name() -> None:
         "istio-vm-mesh:mesh:Mesh": 8,
         "istio-vm-mesh:workloads:Workload": 8,
         "istio-vm-mesh:machines:Machine": 12,
-        "istio-vm-mesh:machines:Fleet": 4,
+        "istio-vm-mesh:machines:InstanceGroup": 4,
     }
 
 

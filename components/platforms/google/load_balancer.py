@@ -57,7 +57,7 @@ class LoadBalancer(pulumi.ComponentResource):
     ready: Sequence[pulumi.Resource]
 
     def __init__(self, name: str, args: LoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-vm-mesh:machines:Balancer", name, {}, opts)
+        super().__init__("istio-vm-mesh:machines:LoadBalancer", name, {}, opts)
         networks, google, subnet = args.networks, args.networks.settings, args.subnet
         vpc = networks.vpcs[google.subnets[subnet].vpc]
         child = pulumi.ResourceOptions(parent=self, provider=networks.provider)
