@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,20 @@ if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as under nohup, which t
 pytest_plugins = ["tests.support.skips", "tests.support.scheduling", "tests.support.fixtures"]
 
 
+@pytest.fixture(scope="session")
+def _state_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Yield a place of its own for the private files of each test."""
+    return map(tmp_path_factory.mktemp("state-homes").joinpath, map(str, itertools.count()))
+
+
 @pytest.fixture(autouse=True)
-def _private_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the program's private files out of the user's home."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg-state"))
+def _private_files(_state_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the program's private files out of the user's home.
+
+    Few tests write any, so there is no directory until one does: `tmp_path` would create one for each
+    test, and list all that are there.
+    """
+    monkeypatch.setenv("XDG_STATE_HOME", str(next(_state_homes)))
 
 
 @pytest.fixture(autouse=True)

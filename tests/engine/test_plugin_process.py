@@ -22,8 +22,6 @@ from components.istio.mesh_reading import MeshReadingProvider
 from components.machines.registration import RegistrationProvider
 from tests.support import harness
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize("provider", [ClusterCheckProvider, MeshReadingProvider, RegistrationProvider])
 def test_it_runs_while_the_cli_does_and_ends_with_it(provider: type) -> None:

@@ -22,8 +22,6 @@ from tests.support.cli_stack import STACK, Stack
 from tests.support.fake_providers import FakeProvider
 from tools.standins.provider import Created, Provider, Request
 
-pytestmark = pytest.mark.slow
-
 Config = dict[str, Any]
 Ops = dict[str, str]
 

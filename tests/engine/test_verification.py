@@ -21,8 +21,6 @@ from tools.mesh_status.read_cluster import Cluster
 from tools.standins.operations import ProviderError
 from tools.standins.provider import Created, Provider, Request
 
-pytestmark = pytest.mark.slow
-
 
 class Failing(fake_providers.FakeProvider):
     """A provider that creates no resource of some names."""

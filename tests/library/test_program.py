@@ -15,8 +15,6 @@ from tests.support import fake_providers, harness
 from tests.support.cli_stack import STACK, Stack
 from tools.standins.provider import Provider
 
-pytestmark = pytest.mark.slow
-
 RESOURCES = {
     "cluster-check",
     "kubernetes",

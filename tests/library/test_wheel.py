@@ -15,8 +15,6 @@ import pytest
 from tests.library.conftest import PACKAGE, Documented
 from tools import ROOT
 
-pytestmark = pytest.mark.slow
-
 GRAPH = """
 import json, pathlib, sys
 from pulumi.runtime import mocks

@@ -7,12 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pulumi
-import pytest
 from pulumi_command import local
 
 from tests.support.cli_stack import STACK, Stack
-
-pytestmark = pytest.mark.slow
 
 
 def test_deleted_with_and_replace_with(commands: Stack, tmp_path: Path) -> None:

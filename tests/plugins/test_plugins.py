@@ -75,7 +75,6 @@ def write(stack: Stack, program: str, options: str, main: str = ".") -> None:
     (stack.project / main / "__main__.py").write_text(program)
 
 
-@pytest.mark.slow
 def test_up_on_the_command_line(installed: Stack) -> None:
     installed.call("config", "set", "--secret", "token", "canary-91c0a", "--stack", STACK)
     result = installed.call("up", "--stack", STACK, "--yes")
@@ -91,7 +90,6 @@ def test_up_on_the_command_line(installed: Stack) -> None:
     assert f"executable='{sys.prefix}/bin/python'" in installed.call("about").output
 
 
-@pytest.mark.slow
 def test_errors_of_the_program(installed: Stack) -> None:
     write(installed, "import pulumi\nraise pulumi.RunError('told by the program')", f"{{virtualenv: '{sys.prefix}'}}")
     assert "error: told by the program" in installed.call("preview", "--stack", STACK, fails=True).output
@@ -114,7 +112,6 @@ def test_wrong_options_in_the_project(options: dict[str, str], message: str) -> 
     assert message in LanguageHost("executor", "").Run(language_pb2.RunRequest(info=info), mock.Mock()).error
 
 
-@pytest.mark.slow
 @pytest.mark.standin  # plugins of the real CLI outlive it for minutes; the lab ends them
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_outlives_the_cli(installed: Stack, number: signal.Signals) -> None:

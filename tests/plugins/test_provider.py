@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pulumi
-import pytest
 
 from tests.support.cli_stack import Stack
 from tests.support.waiting import wait_until
@@ -27,8 +26,6 @@ from tools.standins.provider import (
     plain,
     secret_like,
 )
-
-pytestmark = pytest.mark.slow
 
 CANARY = "canary-2b7e4"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
+MARKER = "istio_case"
 
 
 class Case(NamedTuple):
@@ -83,7 +84,8 @@ def tests_by_case() -> dict[int, list[str]]:
     """Return the tests, as `file::name`, by the number of the case that they show."""
     tests: dict[int, list[str]] = {}
     for file in sorted((ROOT / "tests").rglob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
+        text = file.read_text()
+        for node in ast.walk(ast.parse(text)) if MARKER in text else ():
             if isinstance(node, ast.FunctionDef):
                 for number in _numbers(node):
                     tests.setdefault(number, []).append(f"{file.relative_to(ROOT)}::{node.name}")
@@ -92,7 +94,7 @@ def tests_by_case() -> dict[int, list[str]]:
 
 def _numbers(function: ast.FunctionDef) -> Iterator[int]:
     for decorator in function.decorator_list:
-        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.istio_case":
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == f"pytest.mark.{MARKER}":
             yield from (ast.literal_eval(argument) for argument in decorator.args)
 
 

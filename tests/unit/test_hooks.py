@@ -42,7 +42,7 @@ def test_a_hook_runs_what_the_quick_tests_run(hook: dict[str, Any]) -> None:
     if "pytest" in words:
         files = [Path(word) for word in words if word.startswith("tests/")]
         assert files and all((ROOT / file).is_file() for file in files)
-        assert all(any(file.is_relative_to(place) for place in test_runner.FAST_TESTS) for file in files)
+        assert all(any(file.is_relative_to(place) for place in test_runner.QUICK_TESTS) for file in files)
         return
     program = words[0].removeprefix(".venv/bin/")
     stages = [" ".join(map(str, stage.command)) for stage in test_runner._stages({}, with_lab=False)]

@@ -19,7 +19,11 @@ TESTS = {
 
 @pytest.mark.parametrize(
     ("ci", "options", "code", "summary"),
-    [("", [], 0, "3 skipped"), ("true", [], 1, "1 failed, 2 errors"), ("true", ["--numprocesses=1"], 1, "1 failed, 2 errors")],
+    [
+        ("", [], 0, "3 skipped"),
+        ("true", [], 1, "1 failed, 2 errors"),
+        pytest.param("true", ["--numprocesses=1"], 1, "1 failed, 2 errors", marks=pytest.mark.slow),
+    ],
     ids=["at home", "in CI", "in CI with workers"],
 )
 def test_a_skipped_test_fails_in_ci_alone(tmp_path: Path, options: list[str], ci: str, code: int, summary: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -19,18 +19,30 @@ LONGEST = 80
 MOST_PARAMETERS = 6
 
 
+DEFINING = (ast.Name, ast.Attribute, ast.arg, ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINING += (ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.alias)
+"""The nodes of a syntax tree that can define a name."""
+
+
 @cache
-def modules() -> dict[str, ast.Module]:
-    """Parse the Python files of this repository, by their paths from its root."""
+def modules() -> dict[str, Sequence[ast.AST]]:
+    """Parse the Python files of this repository; return their defining nodes by their paths from
+    its root.
+    """
     files = [ROOT / "__main__.py"]
     for directory in ("components", "scripts", "tests"):
         files += sorted((ROOT / directory).rglob("*.py"))
-    return {str(file.relative_to(ROOT)): ast.parse(file.read_text()) for file in files}
+    return {str(file.relative_to(ROOT)): defining_nodes(ast.parse(file.read_text())) for file in files}
 
 
-def defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def defining_nodes(tree: ast.AST) -> Sequence[ast.AST]:
+    """Return the nodes of a syntax tree that can define a name."""
+    return [node for node in ast.walk(tree) if isinstance(node, DEFINING)]
+
+
+def defined_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
     """Yield line and name of every variable, parameter, attribute and function that is defined."""
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
                 yield node.lineno, name
@@ -47,15 +59,15 @@ def defined_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def test_names_say_what_they_hold() -> None:
-    vague = [f"{path}:{line}: {name}" for path, tree in modules().items() for line, name in defined_names(tree) if name in VAGUE]
+    vague = [f"{path}:{line}: {name}" for path, nodes in modules().items() for line, name in defined_names(nodes) if name in VAGUE]
     assert not vague, "name the thing"
 
 
 def test_names_of_tests_are_short() -> None:
     long = [
         f"{path}:{line}: {name}"
-        for path, tree in modules().items()
-        for line, name in defined_names(tree)
+        for path, nodes in modules().items()
+        for line, name in defined_names(nodes)
         if name.startswith("test_") and len(name) > LONGEST
     ]
     assert not long, f"say it in at most {LONGEST} characters"
@@ -70,9 +82,9 @@ def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
 def test_functions_have_few_parameters() -> None:
     long = [
         f"{path}:{node.lineno}: {node.name}"
-        for path, tree in modules().items()
+        for path, nodes in modules().items()
         if not path.startswith("tests/")
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and len(parameters(node)) > MOST_PARAMETERS
     ]
     assert not long, f"take a record instead of more than {MOST_PARAMETERS} parameters"
@@ -103,4 +115,4 @@ def test_every_kind_of_parameter_counts() -> None:
     ],
 )
 def test_every_kind_of_definition_is_seen(text: str) -> None:
-    assert "made" in {name for _, name in defined_names(ast.parse(text))}
+    assert "made" in {name for _, name in defined_names(defining_nodes(ast.parse(text)))}

@@ -14,36 +14,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from queue import SimpleQueue
+from threading import Lock
+from typing import NamedTuple, TypeAlias
 
 from tools import ROOT
 
-TESTS = (
-    "tests/preview",
-    "tests/unit/istio",
-    "tests/unit/platforms",
-    "tests/unit/test_names.py",
-    "tests/unit/machines",
-    "tests/unit/verification",
-    "tests/unit/config/test_reader.py",
-    "tests/unit/config/test_broken.py",
-    "tests/unit/config/test_rules.py",
-    "tests/unit/test_workflows.py",
-    "tests/unit/tools/plan/forge/test_check.py",
-    "tests/unit/tools/plan/forge/test_comments.py",
-    "tests/unit/tools/plan/test_render_json.py",
-    "tests/unit/tools/plan/test_render_markdown.py",
-    "tests/unit/tools/plan/test_rules.py",
-    "tests/unit/tools/plan/test_untrusted.py",
-)
 GOLDEN = "the_graph_is_the_one_that_was_reviewed"
 """Golden graphs fail on almost every change and explain little: a rule must fail too."""
+THIS = "tests/unit/tools/devtools/test_mutate.py"
+"""Fails under every mutation, because that changes the place that it looks for."""
 FILE = Path(__file__).with_name("mutations.yaml")
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "go", "images")
-"""What a copy of this checkout does without."""
+
+
+PASSED, NONE_SELECTED = 0, 5
+"""Exit codes of pytest."""
+Arguments: TypeAlias = "tuple[str, ...]"
 
 
 class Mutation(NamedTuple):
@@ -66,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line; standard library only, like everything at the top of this file."""
     top = argparse.ArgumentParser(
         prog="./scripts/mutations",
-        description="Breaks a copy of the program in one place after the other and runs the quick tests: each break must turn one red.",
+        description="Breaks a copy of the program in one place after the other and runs the tests without the lab, the nearest first: "
+        "each break must turn one red.",
     )
     top.set_defaults(needs_lab=False)
     top.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="how many at once (default: %(default)s)")
@@ -87,18 +77,92 @@ def applied(mutation: Mutation, root: Path) -> None:
     file.write_text(text.replace(mutation.before, mutation.after))
 
 
-def noticed(mutation: Mutation | None) -> str:
-    """The first test that fails under a mutation, or "" if none does."""
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory)
-        shutil.copytree(ROOT, root, ignore=LEFT_OUT, dirs_exist_ok=True)
-        if mutation:
+def nearest(file: str) -> str:
+    """Return the unit tests that mirror a file of the program: a directory, or a file where it is a
+    module at the top; "" if there are none.
+    """
+    path = Path(*(part for part in Path(file).parts if part not in ("components", "scripts")))
+    if path.parent == Path("."):
+        mirror = Path("tests/unit", f"test_{path.stem}.py")
+        return str(mirror) if (ROOT / mirror).exists() else ""
+    directories = [Path("tests/unit", parent) for parent in path.parents if parent != Path(".")]
+    return next((str(directory) for directory in directories if (ROOT / directory).is_dir()), "")
+
+
+def copy(root: Path) -> None:
+    """Copy what git tracks, or would, into a repository of its own. It uses this virtual environment."""
+    from tools import VENV, venv
+
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).exists():  # not removed since the last commit
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name, follow_symlinks=False)
+    for command in (["git", "init", "--quiet"], ["git", "add", "--all"]):
+        subprocess.run(command, cwd=root, check=True)
+    if venv.complete():
+        (root / VENV.name).symlink_to(VENV)
+
+
+class Tests:
+    """The tests of a copy, from those that are near to those that take long.
+
+    - `copies`: of the program, as many as mutations are tried at once
+    - `environment`: by which engine tests find their tools
+    """
+
+    def __init__(self, copies: Iterable[Path], environment: Mapping[str, str]) -> None:
+        from .test_runner import FAST_TESTS, QUICK_TESTS
+
+        self._copies: SimpleQueue[Path] = SimpleQueue()
+        for root in copies:
+            self._copies.put(root)
+        self._environment = {**os.environ, **environment, "PYTHONPATH": ""}
+        # A copy keeps its bytecode: Python compiles again what is of another time than that.
+        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        self._quick: Arguments = ("-m", "not slow", *QUICK_TESTS)
+        self._all: Arguments = ("--numprocesses=3", *FAST_TESTS)
+        self._lock = Lock()
+        self._red: dict[Arguments, str] = {}
+
+    def noticed(self, mutation: Mutation) -> str:
+        """Return the first test that fails under a mutation, or "" if none does.
+
+        Raises SystemExit where tests fail without it.
+        """
+        near = nearest(mutation.file)
+        first: Sequence[Arguments] = [("-m", "not slow", near)] if near else []
+        arguments, failed = self._quick, ""
+        root = self._copies.get()
+        try:
             applied(mutation, root)
-        rules = ["-k", f"not {GOLDEN}"]
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *rules, *TESTS]
-        environment = {**os.environ, "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-        if done.returncode == 0:
+            for arguments in (*first, self._quick, self._all):
+                failed = self._failed(root, arguments)
+                if failed:
+                    break
+            shutil.copy2(ROOT / mutation.file, root / mutation.file)
+            if failed:
+                self._check(root, self._all if arguments is self._all else self._quick)
+        finally:
+            self._copies.put(root)
+        return failed
+
+    def _check(self, root: Path, arguments: Arguments) -> None:
+        """Fail where tests fail in a copy without a mutation. They run once."""
+        with self._lock:
+            if arguments not in self._red:
+                self._red[arguments] = self._failed(root, arguments)
+            if red := self._red[arguments]:
+                sys.exit(f"The tests are red without a mutation ({red}): mend that first.")
+
+    def _failed(self, root: Path, arguments: Arguments) -> str:
+        """Return the first test that fails in a copy, or ""."""
+        options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-k", f"not {GOLDEN}", f"--ignore={THIS}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *arguments], cwd=root, env=self._environment, capture_output=True, text=True
+        )
+        if done.returncode in (PASSED, NONE_SELECTED):
             return ""
         failed = [line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return failed[0].rpartition("/")[2] if failed else "the tests do not run"
@@ -109,12 +173,15 @@ def main() -> int:
     wanted: Sequence[Mutation] = [
         mutation for mutation in mutations() if not arguments.words or any(word in mutation.what for word in arguments.words)
     ]
-    if red := noticed(None):
-        print(f"The tests are red without a mutation ({red}): mend that first.", file=sys.stderr)
-        return 1
+    from .test_runner import prepare
+
     started, missed = time.monotonic(), 0
-    with ThreadPoolExecutor(arguments.jobs) as threads:
-        for mutation, test in zip(wanted, threads.map(noticed, wanted), strict=True):
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(arguments.jobs) as threads:
+        copies = [Path(directory, str(number)) for number in range(arguments.jobs)]
+        for root in copies:
+            copy(root)
+        tests = Tests(copies, prepare(with_lab=False))
+        for mutation, test in zip(wanted, threads.map(tests.noticed, wanted), strict=True):
             missed += not test
             print(f"{'noticed' if test else 'MISSED ':7}  {mutation.what}{f'  ({test})' if test else ''}", flush=True)
     print(f"{len(wanted) - missed} of {len(wanted)} noticed, in {time.monotonic() - started:.0f} s")

@@ -24,6 +24,6 @@ def parser() -> argparse.ArgumentParser:
         "--quick",
         dest="needs_lab",
         action="store_false",
-        help="everything but the lab and the tests marked slow, in about a minute once its tools are built",
+        help="style, types, tests of parts and of graphs, in less than a minute once its tools are built",
     )
     return top

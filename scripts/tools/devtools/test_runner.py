@@ -5,6 +5,7 @@ runs every check and prints outcomes and times.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -39,9 +40,19 @@ HOST_PACKAGES = [
     *("dash", "fish", "tcsh", "zsh"),  # login shells
     *("iproute2", "iptables", "nftables", "procps"),  # the redirection, in network namespaces
 ]
-FAST_TESTS = ("tests/plugins", "tests/engine", "tests/preview", "tests/library", "tests/unit", "scripts/tools/standins/tests")
-"""Directories, the longest first."""
+QUICK_TESTS = ("tests/preview", "tests/unit", "scripts/tools/standins/tests")
+"""Directories whose tests start no engine and no server of Kubernetes or SSH. Those that are marked
+`slow` are left out of `--quick`.
+"""
+FAST_TESTS = ("tests/engine", "tests/plugins", "tests/library", *QUICK_TESTS)
+"""Directories of what needs no lab. What takes longest begins first."""
 LAB_TESTS = "tests/e2e"
+
+
+QUICK_BUDGET_S = 100
+"""Seconds of processors that `--quick` may use: on two of them it is over in less than a minute."""
+LISTED = 8
+"""How many test files the summary of `--quick` lists."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -81,6 +92,7 @@ class Stage:
 
     - `scenarios`: its test files are scenarios of the lab, whose times the summary lists
     - `code`: its exit code, None while it has not run
+    - `took`, `used`: seconds, by the clock and of processors
     """
 
     title: str
@@ -89,11 +101,12 @@ class Stage:
     scenarios: bool = False
     code: int | None = None
     took: float = 0.0
+    used: float = 0.0
     report: Report = field(default_factory=Report)
 
     def run(self) -> None:
         print(f"\n== {self.title}", flush=True)
-        started = time.monotonic()
+        started, used = time.monotonic(), _used_by_children()
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory, "report.xml")
             report = [f"--junitxml={file}"] if "pytest" in self.command else []
@@ -101,6 +114,7 @@ class Stage:
                 self.code = _call([*self.command, *report], {**os.environ, **self.environment})
             finally:
                 self.took = time.monotonic() - started
+                self.used = _used_by_children() - used
                 if file.exists():
                     self.report = Report.read(file)
 
@@ -111,6 +125,12 @@ class Stage:
         return self.report.tests + Counter(failed=1 if self.code and not self.report.tests["failed"] else 0)
 
 
+def _used_by_children() -> float:
+    """Return the seconds of processors that processes used which this one has waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def python(module: str, *arguments: str | Path) -> list[str | Path]:
     """Return the command that runs a module in this interpreter."""
     return [sys.executable, "-m", module, *arguments]
@@ -118,6 +138,8 @@ def python(module: str, *arguments: str | Path) -> list[str | Path]:
 
 def main() -> int:
     os.environ.pop("PYTHONPATH", None)  # the launcher's
+    # Without bytecode, each worker and each program of a test compiles everything again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     arguments = runner_cli.parser().parse_args()
     accept_sigint()
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -127,7 +149,7 @@ def main() -> int:
     started = time.monotonic()
     stages: list[Stage] = []
     try:
-        stages += _stages(_prepare(arguments.needs_lab), arguments.needs_lab)
+        stages += _stages(prepare(arguments.needs_lab), arguments.needs_lab)
         for stage in stages:
             stage.run()
         if arguments.needs_lab:
@@ -141,11 +163,13 @@ def main() -> int:
         _summary(stages, time.monotonic() - started)
         print("Interrupted.", file=sys.stderr)
         return INTERRUPTED
+    if not arguments.needs_lab:
+        _budget(stages)
     _summary(stages, time.monotonic() - started)
     return FAILED if any(stage.code for stage in stages) else OK
 
 
-def _prepare(with_lab: bool) -> dict[str, str]:
+def prepare(with_lab: bool) -> dict[str, str]:
     """Get what the tests need, the lab's tools and images too if wanted; returns the variables by
     which engine tests find the tools.
     """
@@ -165,18 +189,15 @@ def _prepare(with_lab: bool) -> dict[str, str]:
 
 
 def _stages(environment: Mapping[str, str], with_lab: bool) -> list[Stage]:
-    selection = [] if with_lab else ["-m", "not slow"]
+    # Each worker imports and collects everything. Three pay where tests wait.
+    tests = ["--numprocesses=3", *FAST_TESTS] if with_lab else ["--numprocesses=2", "-m", "not slow", *QUICK_TESTS]
     lint_imports = Path(sys.executable).with_name("lint-imports")
     stages = [
         Stage("ruff check", python("ruff", "check", ".")),
         Stage("ruff format", python("ruff", "format", "--check", ".")),
         Stage("imports", [lint_imports, "--no-cache", "--no-logo"], {"PYTHONPATH": PYTHONPATH}),
         Stage("mypy", python("mypy")),
-        Stage(
-            "tests without the lab",
-            python("pytest", "--numprocesses=3", *selection, *FAST_TESTS),
-            environment,
-        ),
+        Stage("tests without the lab" if with_lab else "quick tests", python("pytest", *tests), environment),
     ]
     if with_lab:
         command = python("pytest", "--verbosity=1", "--numprocesses=2", "--durations=12", LAB_TESTS)
@@ -200,6 +221,19 @@ def _call(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
+
+
+def _budget(stages: Sequence[Stage]) -> None:
+    """Print the quick stage's longest test files, and whether it uses more than it may. No test
+    fails for its time: that depends on the machine.
+    """
+    seconds_by_file = {file: spent for stage in stages for file, spent in stage.report.seconds.items()}
+    used = sum(stage.used for stage in stages)
+    print(f"\nThe longest test files, of {seconds(used)} of processors:")
+    for file in sorted(seconds_by_file, key=lambda file: -seconds_by_file[file])[:LISTED]:
+        print(f"  {file:60}  {seconds(seconds_by_file[file]):>12}")
+    if used > QUICK_BUDGET_S:
+        print(f"--quick may use {QUICK_BUDGET_S} s: make these cheaper, or mark what is not a file's main case `slow` (CONTRIBUTING.md).")
 
 
 def _summary(stages: Sequence[Stage], took: float) -> None:

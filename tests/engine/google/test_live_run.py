@@ -221,13 +221,11 @@ def test_a_stack_that_is_up_is_not_taken_for_one_of_a_run(checkout: Checkout) ->
     assert "the stack single-network is up already" in output
 
 
-@pytest.mark.slow
 def test_a_check_creates_nothing(checkout: Checkout) -> None:
     assert checkout.run("--check")[0] == cli.AS_EXPECTED
     assert checkout.pulumi() == ["stack export"]
 
 
-@pytest.mark.slow
 def test_a_surprise_ends_the_run_and_everything_is_taken_down(checkout: Checkout) -> None:
     Path(f"{checkout.calls}.fails").touch()
     status, output = checkout.run("--yes")
@@ -256,7 +254,6 @@ def test_an_interrupted_run_is_taken_down(checkout: Checkout) -> None:
     assert "Interrupted: the stack is taken down." in output
 
 
-@pytest.mark.slow
 def test_what_cannot_be_taken_down_is_said_with_the_way_on(checkout: Checkout) -> None:
     Path(f"{checkout.calls}.stays").touch()
     status, output = checkout.run("--down", "--yes")
@@ -264,7 +261,6 @@ def test_what_cannot_be_taken_down_is_said_with_the_way_on(checkout: Checkout) -
     assert "Something may be left, and costs: ./scripts/live-run single-network --down" in output
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stack", ["single-network"])
 def test_a_run_without_a_surprise_strikes_out_every_row_that_it_ran(
     checkout: Checkout, stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -287,7 +283,6 @@ def test_a_run_without_a_surprise_strikes_out_every_row_that_it_ran(
     assert checkout.pulumi()[-4:] == DOWN
 
 
-@pytest.mark.slow
 def test_down_alone_deletes_and_creates_nothing(checkout: Checkout) -> None:
     assert checkout.run("--down")[0] == 2
     assert checkout.pulumi() == []

@@ -28,8 +28,6 @@ from tools.standins.command import Command
 from tools.standins.kubernetes.plugin import Kubernetes
 from tools.standins.provider import Provider
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def mesh(stack: Stack, sdk: Path, host: Callable[[Provider], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:

@@ -24,8 +24,6 @@ from tools.lab.offline.programs import Tools
 from tools.lab.steps import Steps
 from tools.standins.kubernetes.client import ApiError
 
-pytestmark = pytest.mark.slow
-
 OURS = {MANAGED_BY_LABEL: PROJECT, STACK_LABEL: "mesh.lab"}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 

@@ -26,8 +26,6 @@ from tests.support.control_plane import ControlPlane
 from tests.support.real_parsers import Parsers
 from tests.support.stack_texts import Raw, Text, fields_with_text, texts
 
-pytestmark = pytest.mark.slow
-
 HOSTILE = (
     "a" * 64,
     "a" * 63,

@@ -20,8 +20,6 @@ from tests.support.samples import FACTS, PRODUCT
 from tests.support.waiting import wait_until
 from tools.standins.kubernetes.client import ApiError
 
-pytestmark = pytest.mark.slow
-
 FREE = {"env", "annotations", "labels", "meshConfig"}
 """Chart values that are maps of keys that Helm does not know."""
 

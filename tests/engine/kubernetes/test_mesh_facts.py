@@ -13,8 +13,6 @@ from tests.engine.kubernetes.kinds import directory
 from tests.support.control_plane import program
 from tests.unit.istio.test_mesh_facts import MESHES, of_cluster
 
-pytestmark = pytest.mark.slow
-
 
 def rendered(mesh: dict[str, Any]) -> dict[str, Any]:
     """What Helm installs by the values of a mesh, as a cluster would have it."""

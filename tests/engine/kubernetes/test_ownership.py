@@ -29,8 +29,6 @@ from tests.support.world import World
 from tools.standins import command
 from tools.standins.provider import UNKNOWN, Checked, Created, Difference, Properties, Provider, Request, plain
 
-pytestmark = pytest.mark.slow
-
 Config = dict[str, Any]
 FIRST, SECOND, THIRD = "10.11.0.5", "10.11.0.6", "10.11.0.7"
 

@@ -31,8 +31,6 @@ from tools.plan import live, state
 from tools.plan.model import Action, Host, Plan, Verdict
 from tools.standins.provider import Found, Provider, Request
 
-pytestmark = pytest.mark.slow
-
 COMPARED = ("create", "update", "delete", "replace")
 WITHOUT_UPDATES = ("create", "delete", "replace")
 """What is compared at the level FILES: an update of a command may follow from what a machine answers."""

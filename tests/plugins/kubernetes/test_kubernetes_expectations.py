@@ -17,8 +17,6 @@ from tests.support.cli_stack import Stack
 from tests.support.control_plane import ControlPlane
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
-
 Wanted = dict[str, Any]
 
 

@@ -219,14 +219,16 @@ def reads_of_stack_files(tree: ast.Module) -> list[int]:
 
 
 def test_no_other_module_reads_stack_files() -> None:
-    files = [
-        file
+    texts = {
+        str(file.relative_to(ROOT)): file.read_text()
         for directory in ("components", "scripts", "tests")
         for file in sorted((ROOT / directory).rglob("*.py"))
-    ]
+    }
+    # The others name no stack file, and need no parser.
     lines = {
-        str(file.relative_to(ROOT)): reads_of_stack_files(ast.parse(file.read_text()))
-        for file in files
+        path: reads_of_stack_files(ast.parse(text))
+        for path, text in texts.items()
+        if "Pulumi." in text or "stacks" in text
     }
     assert {path: numbers for path, numbers in lines.items() if numbers} == {}
 

@@ -12,6 +12,7 @@ from components.machines.bundle import digest, role_files
 from tests.support import machine as support
 from tests.support.machine import CONFIRM, OWNER, STATE, UNDO, UNITS, FakeMachine, bundle
 from tests.support.scripts import COMPONENTS
+from tests.support.tiers import some_quick
 from tests.support.waiting import wait_until
 
 CHANGE = bundle({"cluster.env": "A='2'\n", "new.env": "new"}, package_url="https://example.com/good-2.deb")
@@ -65,13 +66,16 @@ def test_a_join_that_restarts_nothing_needs_no_second_connection(machine: FakeMa
     assert (done.returncode, "confirm" in done.stdout) == (0, False)
 
 
+@pytest.mark.slow
 def test_a_gateway_redirects_nothing_so_nothing_confirms_it(fresh: FakeMachine) -> None:
     done = fresh.join(bundle(role="router"))
     assert (done.returncode, "confirm" in done.stdout) == (0, False), done.stderr
     assert not [path for path in fresh.tree() if "undo" in path]
 
 
-@pytest.mark.parametrize("answer", ["no SSH failed", "", "yes"], ids=["no", "none", "yes by the first connection alone"])
+@pytest.mark.parametrize(
+    "answer", some_quick(["no SSH failed", "", "yes"], "no SSH failed"), ids=["no", "none", "yes by the first connection alone"]
+)
 def test_a_join_that_is_not_confirmed_brings_the_agent_of_before_back(machine: FakeMachine, answer: str) -> None:
     before = machine.tree()
     alone = at("confirm", 'real_ask "$@"')
@@ -102,6 +106,7 @@ def test_a_join_that_is_killed_while_it_waits_is_taken_back_at_once(machine: Fak
     assert (machine.directory / "run/undo.log").read_text() == "machine product-1: took back a join that nothing confirmed\n"
 
 
+@pytest.mark.slow
 def test_a_first_join_that_is_killed_while_it_waits_is_removed(fresh: FakeMachine) -> None:
     fresh.with_systemd()
     assert fresh.join(text=at("confirm", "kill -KILL $$")).returncode == -9
@@ -109,6 +114,7 @@ def test_a_first_join_that_is_killed_while_it_waits_is_removed(fresh: FakeMachin
     assert (fresh.mesh_paths(), fresh.active) == ([], "")
 
 
+@pytest.mark.slow
 def test_a_join_that_hangs_is_ended_and_taken_back(machine: FakeMachine) -> None:
     machine.with_systemd()
     before = without_packages(machine)
@@ -119,7 +125,7 @@ def test_a_join_that_hangs_is_ended_and_taken_back(machine: FakeMachine) -> None
     assert (without_packages(machine), machine.active) == (before, "good-1")
 
 
-@pytest.mark.parametrize("name", GUARDED)
+@pytest.mark.parametrize("name", some_quick(GUARDED, "start_agent"))
 def test_a_boot_takes_back_a_join_that_was_not_confirmed(machine: FakeMachine, name: str) -> None:
     before = without_packages(machine)
     machine.join(CHANGE, killed_after(name))
@@ -132,6 +138,7 @@ def test_a_boot_takes_back_a_join_that_was_not_confirmed(machine: FakeMachine, n
     assert (again.returncode, again.stdout, without_packages(machine)) == (0, "", before)
 
 
+@pytest.mark.slow
 def test_a_boot_takes_back_a_first_join(fresh: FakeMachine) -> None:
     fresh.join(text=killed_after("start_agent"))
     assert fresh.undo().returncode == 0
@@ -143,6 +150,7 @@ def test_a_boot_after_a_join_that_completed_changes_nothing(machine: FakeMachine
     assert (machine.undo().returncode, machine.tree()) == (0, before)
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_removed_by_half_is_not_taken_back(machine: FakeMachine) -> None:
     """Its join was confirmed, and a power cut came while it removed the copy."""
     machine.join(CHANGE, killed_after("confirm"))
@@ -150,6 +158,7 @@ def test_a_copy_that_was_removed_by_half_is_not_taken_back(machine: FakeMachine)
     assert (machine.undo().stdout, machine.active) == ("", "good-2")
 
 
+@pytest.mark.slow
 def test_a_join_that_is_run_again_meanwhile_names_the_first(machine: FakeMachine) -> None:
     machine.with_systemd()
     again = machine.directory / "again"
@@ -160,6 +169,7 @@ def test_a_join_that_is_run_again_meanwhile_names_the_first(machine: FakeMachine
     assert "the join of product-1 from the stack mesh/prod" in Path(f"{again}.out").read_text()
 
 
+@pytest.mark.slow
 def test_the_next_join_succeeds_whether_or_not_the_killed_one_is_taken_back(machine: FakeMachine) -> None:
     machine.join(CHANGE, at("confirm", "kill -KILL $$"))
     machine.with_systemd()
@@ -168,6 +178,7 @@ def test_the_next_join_succeeds_whether_or_not_the_killed_one_is_taken_back(mach
     assert machine.undo().stdout == "" and machine.active == "good-2"
 
 
+@pytest.mark.slow
 def test_what_takes_a_join_back_is_named_to_a_join_that_comes_meanwhile(machine: FakeMachine) -> None:
     machine.join(CHANGE, killed_after("start_agent"))
     held = machine.script(UNDO, text='undo_killed_join() { cat "$RUN/istio-vm-mesh.lock" >"$RUN/seen"; }')
@@ -191,6 +202,7 @@ def test_a_confirmation_counts_once_and_a_late_one_is_refused_by_name(machine: F
     assert (status, error.startswith(late)) == (1, True)
 
 
+@pytest.mark.slow
 def test_an_agent_that_the_cluster_would_let_in_again_stays_stopped(machine: FakeMachine) -> None:
     """Nothing keeps it out any more, and the computer that runs Pulumi is gone."""
     alone = at("confirm", 'real_ask "$@"')
@@ -199,6 +211,7 @@ def test_an_agent_that_the_cluster_would_let_in_again_stays_stopped(machine: Fak
     assert machine.active == ""
 
 
+@pytest.mark.slow
 def test_another_stacks_machine_is_the_first_stacks_after_its_join_was_taken_back(machine: FakeMachine) -> None:
     machine.with_systemd()
     before = without_packages(machine)

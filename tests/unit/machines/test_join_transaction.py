@@ -17,6 +17,7 @@ from components.names import DISCONNECT_GRACE
 from tests.support import machine as support
 from tests.support.machine import BUNDLE, OWNER, PROGRAMS, STATE, UNITS, FakeMachine, bundle, token
 from tests.support.scripts import add_program
+from tests.support.tiers import some_quick
 
 STEPS = re.findall(r"^ +step (\w+)", support.JOIN.read_text(), re.MULTILINE)
 STOP = STEPS.index("stop")
@@ -65,7 +66,7 @@ def test_a_good_run_has_every_step_in_order(machine: FakeMachine) -> None:
     assert lines == [f"{number} {name}" for number, name in enumerate(STEPS, 1)]
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", some_quick(STEPS, "check_token", "start_agent"))
 def test_a_change_that_fails_at_any_step_leaves_the_old_state(machine: FakeMachine, name: str) -> None:
     before, number = machine.tree(), STEPS.index(name)
     done = machine.join(CHANGE, failing(name), TOKEN=token(sub="system:serviceaccount:shop:other"))
@@ -80,8 +81,8 @@ def test_a_change_that_fails_at_any_step_leaves_the_old_state(machine: FakeMachi
         assert machine.calls[-1] == "restart istio-vm-mesh"
 
 
-@pytest.mark.parametrize("name", ["provide_package", "stop", "write_files", "start_agent"])
-@pytest.mark.parametrize("way", ["false", "kill -TERM $$", "kill -HUP $$"])
+@pytest.mark.parametrize("name", some_quick(["provide_package", "stop", "write_files", "start_agent"], "write_files"))
+@pytest.mark.parametrize("way", some_quick(["false", "kill -TERM $$", "kill -HUP $$"], "kill -TERM $$"))
 def test_an_end_that_nothing_named_is_named_by_its_step(machine: FakeMachine, name: str, way: str) -> None:
     before = machine.tree()
     done = machine.join(CHANGE, failing(name, way))
@@ -90,7 +91,7 @@ def test_an_end_that_nothing_named_is_named_by_its_step(machine: FakeMachine, na
     assert (machine.tree(), machine.active) == (before, "good-1")
 
 
-@pytest.mark.parametrize("name", ["check_token", "provide_package", "write_files", "start_agent", "record"])
+@pytest.mark.parametrize("name", some_quick(["check_token", "provide_package", "write_files", "start_agent", "record"], "start_agent"))
 def test_a_first_join_that_fails_leaves_nothing(fresh: FakeMachine, name: str) -> None:
     (fresh.root / "etc/unrelated").write_text("theirs")
     before = fresh.tree()
@@ -102,6 +103,7 @@ def test_a_first_join_that_fails_leaves_nothing(fresh: FakeMachine, name: str) -
     assert done.stderr.endswith("; nothing of the join is left on the machine\n") or name == "check_token"
 
 
+@pytest.mark.slow
 def test_an_agent_that_never_gets_ready_is_replaced_by_the_old_one(machine: FakeMachine) -> None:
     before = machine.tree()
     done = machine.join(bundle(package_url="https://example.com/bad.deb"), DEADLINE_S="17")
@@ -109,6 +111,7 @@ def test_an_agent_that_never_gets_ready_is_replaced_by_the_old_one(machine: Fake
     assert (machine.tree(), machine.active) == (before, "good-1")
 
 
+@pytest.mark.slow
 def test_an_old_state_that_does_not_come_back_is_named(machine: FakeMachine) -> None:
     done = machine.join(CHANGE, failing("write_files", 'touch "$RUN/broken"; fail injected'))
     assert done.stderr == ("machine product-1: injected; what was there before could not be brought back either: run the update again\n")
@@ -141,7 +144,7 @@ def without_packages(machine: FakeMachine) -> dict[str, str]:
     return {path: shown for path, shown in machine.tree().items() if not path.startswith(f"{PROGRAMS}/packages/")}
 
 
-@pytest.mark.parametrize("name", KILLED)
+@pytest.mark.parametrize("name", some_quick(KILLED, "switch_package"))
 def test_a_machine_is_the_first_stacks_after_a_take_over_was_killed(machine: FakeMachine, name: str) -> None:
     """The next join of either stack is asked for the truth, and the first one's certificate is back."""
     before = without_packages(machine)
@@ -153,6 +156,7 @@ def test_a_machine_is_the_first_stacks_after_a_take_over_was_killed(machine: Fak
     assert without_packages(machine) == before and machine.active == "good-1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KILLED)
 def test_a_stack_whose_take_over_was_killed_leaves_the_machine_as_it_was(machine: FakeMachine, name: str) -> None:
     before = without_packages(machine)
@@ -164,6 +168,7 @@ def test_a_stack_whose_take_over_was_killed_leaves_the_machine_as_it_was(machine
         assert machine.calls == [], "the agent was not touched"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KILLED)
 def test_the_first_stack_removes_a_machine_whose_take_over_was_killed(machine: FakeMachine, name: str) -> None:
     machine.join(TAKES_OVER, failing(name, "kill -KILL $$"))
@@ -173,6 +178,7 @@ def test_the_first_stack_removes_a_machine_whose_take_over_was_killed(machine: F
     assert machine.active == ""
 
 
+@pytest.mark.slow
 def test_a_first_join_that_was_killed_is_removed_by_its_stack_alone(fresh: FakeMachine) -> None:
     fresh.join(text=failing("start_agent", "kill -KILL $$"))
     assert fresh.leave(replace(OWNER, stack="test")).stdout == "not-ours mesh/prod product-1\n"
@@ -181,6 +187,7 @@ def test_a_first_join_that_was_killed_is_removed_by_its_stack_alone(fresh: FakeM
     assert not [path for path in fresh.tree() if "istio" in path]
 
 
+@pytest.mark.slow
 def test_a_copy_that_was_removed_by_half_brings_nothing_back(machine: FakeMachine) -> None:
     """What is missing in the copy would count as missing before."""
     copy = f"{machine.root}/{STATE}/before"
@@ -193,6 +200,7 @@ def test_a_copy_that_was_removed_by_half_brings_nothing_back(machine: FakeMachin
     assert (machine.root / STATE / "new.env").read_text() == "new" and machine.active == "good-2"
 
 
+@pytest.mark.slow
 def test_the_copy_of_the_old_state_is_on_the_disk_before_it_counts(machine: FakeMachine) -> None:
     """And the new state before the copy goes: a power cut leaves one of the two."""
     copy = f"{machine.root}/{STATE}/before"
@@ -218,6 +226,7 @@ def test_a_change_stops_writes_and_starts_once(machine: FakeMachine) -> None:
     assert (machine.root / UNITS / "istio-vm-mesh.service.d/theirs.conf").exists()
 
 
+@pytest.mark.slow
 def test_the_package_before_stays_and_older_ones_go(machine: FakeMachine) -> None:
     support.package(machine.directory / "served", "good-3.deb", "good-3")
     before = {path.name for path in (machine.root / PROGRAMS / "packages").iterdir()}
@@ -257,11 +266,11 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.mark.parametrize("damage", some_quick(DAMAGE, "a file is edited", "the programs are deleted"))
 def test_a_join_repairs_what_somebody_changed(machine: FakeMachine, damage: str) -> None:
     before = machine.tree()
     places = "\n".join(f"{name}={value}" for name, value in machine.places().items())
-    subprocess.run(["bash", "-euc", f"{places}\n{damage}"], check=True)
+    subprocess.run(["bash", "-euc", f"{places}\n{DAMAGE[damage]}"], check=True)
     assert machine.tree() != before
     done = machine.join()
     assert (done.returncode, done.stderr) == (0, "")
@@ -269,12 +278,14 @@ def test_a_join_repairs_what_somebody_changed(machine: FakeMachine, damage: str)
     assert machine.calls[:1] == ["stop istio-vm-mesh"]
 
 
+@pytest.mark.slow
 def test_a_certificate_of_an_account_that_is_forgotten_is_dropped(machine: FakeMachine) -> None:
     (machine.root / STATE / "joined").unlink()
     assert machine.join().returncode == 0
     assert [path.name for path in (machine.root / STATE / "etc/certs").iterdir()] == ["root-cert.pem"]
 
 
+@pytest.mark.slow
 def test_a_unit_that_somebody_disabled_is_enabled_without_a_restart(machine: FakeMachine) -> None:
     wanted = machine.root / UNITS / "multi-user.target.wants/istio-vm-mesh.service"
     wanted.unlink()
@@ -282,6 +293,7 @@ def test_a_unit_that_somebody_disabled_is_enabled_without_a_restart(machine: Fak
     assert wanted.is_symlink() and machine.calls == ["enable --quiet istio-vm-mesh"]
 
 
+@pytest.mark.slow
 def test_an_agent_that_somebody_stopped_is_started(machine: FakeMachine) -> None:
     (machine.directory / "run/active").unlink()
     done = machine.join(answers="yes\n")
@@ -289,6 +301,7 @@ def test_an_agent_that_somebody_stopped_is_started(machine: FakeMachine) -> None
     assert done.stdout.count("ask") == 1, "a machine out of the mesh asks to be confirmed alone"
 
 
+@pytest.mark.slow
 def test_a_root_certificate_that_the_agent_wrote_with_others_is_no_difference(machine: FakeMachine) -> None:
     file = machine.root / STATE / "etc/certs/root-cert.pem"
     file.write_text("-----BEGIN CERTIFICATE-----\nYg==\n-----END CERTIFICATE-----\n" + support.ROOT_CERTIFICATE.strip())
@@ -297,12 +310,14 @@ def test_a_root_certificate_that_the_agent_wrote_with_others_is_no_difference(ma
     assert machine.calls == []
 
 
+@pytest.mark.slow
 def test_a_gateways_join_leaves_nothing_of_a_sidecar(machine: FakeMachine) -> None:
     assert machine.join(bundle(role="router")).returncode == 0
     names = {path.name for path in (machine.root / UNITS).rglob("*") if not path.is_dir()}
     assert names == {"istio-vm-mesh.service", "theirs.conf"}
 
 
+@pytest.mark.slow
 def test_a_token_of_another_account_drops_the_certificate(machine: FakeMachine) -> None:
     certificates = machine.root / STATE / "etc/certs"
     assert machine.join(CHANGE).returncode == 0
@@ -311,6 +326,7 @@ def test_a_token_of_another_account_drops_the_certificate(machine: FakeMachine) 
     assert {path.name for path in certificates.iterdir()} == {"root-cert.pem"}
 
 
+@pytest.mark.slow
 def test_a_changed_registration_waits_for_the_old_entry_to_go(machine: FakeMachine) -> None:
     assert "slept" not in machine.join(CHANGE).stdout
     assert machine.join(replace(CHANGE, registered="another")).stdout.count("slept") == 13
@@ -350,12 +366,14 @@ def test_a_machine_of_others_is_taken_over_only_with_a_yes(machine: FakeMachine)
     assert not (machine.root / STATE / "etc/certs/key.pem").exists(), "the certificate was another mesh's"
 
 
+@pytest.mark.slow
 def test_a_renamed_machine_keeps_its_certificate(machine: FakeMachine) -> None:
     renamed = bundle(owner=replace(OWNER, machine="billing-a", registration="r-9"))
     assert machine.join(renamed).stdout.startswith("istio-vm-mesh: ask owner mesh prod product-1 r-1 192.0.2.7 shop product\n")
     assert (machine.root / STATE / "etc/certs/key.pem").exists()
 
 
+@pytest.mark.slow
 def test_a_machine_of_a_group_is_stamped_with_the_address_that_it_has(fresh: FakeMachine) -> None:
     other = bundle(owner=replace(OWNER, registration=""), address="@ADDRESS@")
     assert fresh.join(other, MACHINE="product-x7k2", ADDRESS="10.11.0.9", ASK="", answers="").returncode == 0
@@ -363,6 +381,7 @@ def test_a_machine_of_a_group_is_stamped_with_the_address_that_it_has(fresh: Fak
     assert fresh.join().stdout.startswith(question)
 
 
+@pytest.mark.slow
 def test_a_machine_that_moves_says_which_agent_is_stopped(machine: FakeMachine) -> None:
     moved = bundle(owner=replace(OWNER, namespace="billing", workload="invoices", registration="r-9"))
     assert "istio-vm-mesh: ask stop shop product r-1\n" in machine.join(moved).stdout
@@ -375,6 +394,7 @@ def test_a_no_to_the_stop_changes_nothing(machine: FakeMachine) -> None:
     assert (machine.tree(), machine.calls) == (before, [])
 
 
+@pytest.mark.slow
 def test_a_connection_that_ends_before_the_answer_changes_nothing(machine: FakeMachine) -> None:
     before = machine.tree()
     done = machine.join(CHANGE, answers="")
@@ -382,6 +402,7 @@ def test_a_connection_that_ends_before_the_answer_changes_nothing(machine: FakeM
     assert (machine.tree(), machine.calls) == (before, [])
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_kept_out_is_let_in_right_before_its_agent_starts(machine: FakeMachine) -> None:
     done = machine.join(CHANGE, KEPT_OUT="1")
     assert [line for line in done.stdout.splitlines() if "ask" in line][:-1] == [
@@ -394,6 +415,7 @@ def test_a_machine_that_is_kept_out_is_let_in_right_before_its_agent_starts(mach
     assert "ask start" not in machine.join().stdout
 
 
+@pytest.mark.slow
 def test_a_no_to_the_start_brings_the_agent_of_before_back(machine: FakeMachine) -> None:
     before = machine.tree()
     done = machine.join(CHANGE, answers="yes\nno it is refused\n", KEPT_OUT="1")
@@ -401,6 +423,7 @@ def test_a_no_to_the_start_brings_the_agent_of_before_back(machine: FakeMachine)
     assert (machine.tree(), machine.active) == (before, "good-1")
 
 
+@pytest.mark.slow
 def test_a_connection_that_ends_as_the_machine_is_let_in_does_not_end_its_join(machine: FakeMachine) -> None:
     """Nothing would keep that one out any more."""
     hang_up = 'eval "real_$(declare -f start_agent)"\nstart_agent() { kill -HUP $$; real_start_agent; }'
@@ -420,6 +443,7 @@ def hold(machine: FakeMachine) -> IO[str]:
     return lock
 
 
+@pytest.mark.slow
 def test_two_joins_at_once_the_second_names_the_first(machine: FakeMachine) -> None:
     before = machine.tree()
     with hold(machine):
@@ -432,6 +456,7 @@ def test_two_joins_at_once_the_second_names_the_first(machine: FakeMachine) -> N
     assert (machine.tree(), machine.active) == (before, "good-1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("removes", ["", 'rm -f "$RUN/istio-vm-mesh.lock"'], ids=["a join", "a leave, which removes the lock's file"])
 def test_a_join_goes_on_when_the_one_of_before_has_ended(machine: FakeMachine, removes: str) -> None:
     """It may be of an update that was killed, and runs on for some seconds."""
@@ -485,6 +510,7 @@ def test_https_never_becomes_http(fresh: FakeMachine) -> None:
     assert all(line.startswith("--disable ") and "--proto =https --proto-redir =https" in line for line in downloads)
 
 
+@pytest.mark.slow
 def test_http_needs_a_digest_that_the_stack_names(fresh: FakeMachine) -> None:
     done, requests = provide(fresh, "http://example.com/good-1.deb")
     assert "proves nothing without TLS: set mesh.package.sha256" in done.stderr and "example.com" not in requests
@@ -500,6 +526,7 @@ def test_credentials_of_the_packages_server_are_on_no_command_line(fresh: FakeMa
     assert not [path for path, shown in fresh.tree().items() if "a\\ss" in shown]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("programs", "cause"),
     [
@@ -522,6 +549,7 @@ def test_a_package_that_is_another_than_its_digest_is_not_unpacked(machine: Fake
     assert (machine.tree(), machine.calls) == (before, [])
 
 
+@pytest.mark.slow
 def test_what_is_no_package_is_named(machine: FakeMachine) -> None:
     (machine.directory / "served/other.deb").write_text("!<arch>\nnot a package")
     digest_ = subprocess.run(["sha256sum"], input=b"!<arch>\nnot a package", capture_output=True, check=True).stdout.decode()[:64]
@@ -529,6 +557,7 @@ def test_what_is_no_package_is_named(machine: FakeMachine) -> None:
     assert "the package from https://example.com/other.deb cannot be unpacked: " in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_cpio", [True, False])
 def test_an_rpm_is_unpacked_without_a_package_manager(machine: FakeMachine, with_cpio: bool) -> None:
     """With stand-ins for rpm's programs, which take the content from a tar."""

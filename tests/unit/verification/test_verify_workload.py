@@ -288,6 +288,7 @@ def test_machines_of_other_networks_are_called_through_their_gateways_alone(clus
     assert "172.31.0.1:15443" in scripts(programs)["pod-outside"]
 
 
+@pytest.mark.slow
 def test_a_group_that_is_too_small_is_named(cluster: Cluster) -> None:
     with pytest.raises(scripting.Failed, match=r"only 0 of 2 machines of groups are healthy"):
         verify_workload.run(replace(PAYLOAD, group_size=2))
@@ -359,7 +360,7 @@ REFUSED = f'pods "{INSIDE}-" is forbidden: violates PodSecurity "restricted:late
             [event(INSIDE, "FailedCreate", "exceeded quota"), event(f"{INSIDE}-x7v", "FailedScheduling", "0/1 nodes", "Pod")],
             "FailedCreate: exceeded quota; FailedScheduling: 0/1 nodes",
         ),
-        ([event(f"{INSIDE}2", "FailedCreate", "another Job's")], "the cluster reports no reason"),
+        pytest.param([event(f"{INSIDE}2", "FailedCreate", "another Job's")], "the cluster reports no reason", marks=pytest.mark.slow),
     ],
 )
 def test_a_job_without_pods_is_explained_by_its_events(
@@ -421,9 +422,9 @@ def once(cluster: Cluster, programs: Programs, monkeypatch: pytest.MonkeyPatch, 
     ("ran", "problem"),
     [
         ((0, "", ""), "its output was cut off"),
-        ((0, CALL, ""), "its output was cut off"),
+        pytest.param((0, CALL, ""), "its output was cut off", marks=pytest.mark.slow),
         ((1, CALL, "error: unable to upgrade connection\n"), "error: unable to upgrade connection"),
-        ((137, "", "command terminated with exit code 137\n"), "command terminated with exit code 137"),
+        pytest.param((137, "", "command terminated with exit code 137\n"), "command terminated with exit code 137", marks=pytest.mark.slow),
     ],
 )
 def test_a_script_whose_connection_is_cut_off_is_run_again_and_proves_nothing(

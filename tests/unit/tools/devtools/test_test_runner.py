@@ -17,19 +17,21 @@ from tools import FAILED, INTERRUPTED, OK, PYTHONPATH, ROOT
 from tools.devtools import test_runner
 from tools.devtools.test_runner import Report, Stage, python
 
+ALONE = {"CI": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""Environment of a pytest that needs no plugins, whose import takes longer than its tests."""
 TESTS = "import pytest\ndef test_good(): pass\ndef test_bad(): assert {good}\n@pytest.mark.skip\ndef test_skipped(): pass\n"
 
 
 def pytest_stage(directory: Path, good: bool) -> Stage:
     (directory / "test_it.py").write_text(TESTS.format(good=good))
-    return Stage("tests", python("pytest", "-c", os.devnull, "--rootdir", directory, directory), {"CI": ""})
+    return Stage("tests", python("pytest", "-c", os.devnull, "--rootdir", directory, directory), ALONE)
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Stage]], int]:
     def start(stages: list[Stage]) -> int:
         monkeypatch.setattr("sys.argv", ["test", "--quick"])
-        monkeypatch.setattr(test_runner, "_prepare", lambda with_lab: {})
+        monkeypatch.setattr(test_runner, "prepare", lambda with_lab: {})
         monkeypatch.setattr(test_runner, "_stages", lambda environment, with_lab: stages)
         monkeypatch.setattr(test_runner.signal, "signal", lambda *arguments: None)
         return test_runner.main()
@@ -52,7 +54,7 @@ def test_every_stage_runs_and_one_that_failed_fails_all(
 
 
 def test_no_tests_are_a_failure(tmp_path: Path) -> None:
-    stage = Stage("tests", python("pytest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path))
+    stage = Stage("tests", python("pytest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path), ALONE)
     stage.run()
     assert (stage.code, stage.outcome()) == (5, Counter(failed=1))
 
@@ -88,14 +90,14 @@ def test_an_interruption_lets_the_tests_put_things_in_order(tmp_path: Path) -> N
     program = f"""
 import sys
 from tools.devtools import test_runner
-test_runner._prepare = lambda with_lab: {{}}
+test_runner.prepare = lambda with_lab: {{}}
 test_runner._stages = lambda *_: [test_runner.Stage("tests", test_runner.python("pytest", "-c", "/dev/null", "--rootdir", {str(tmp_path)!r}, {str(tmp_path)!r}))]
 sys.argv = ["test", "--quick"]
 sys.exit(test_runner.main())
 """
     process = subprocess.Popen(
         [sys.executable, "-c", program],
-        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        env={**os.environ, **ALONE, "PYTHONPATH": PYTHONPATH},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -6,6 +6,7 @@ import enum
 import types
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from tools.plan.model import (
@@ -90,9 +91,13 @@ HOSTILE = [
 """Texts as a stack file, a cluster or an artefact of a fork may have them."""
 
 
+# They are texts until they are evaluated, which takes longer than all else here.
+_hints = cache(get_type_hints)
+
+
 def filled(text: str, of: type[Any] = Plan) -> Any:
     """Return a record whose texts are all `text`, with every value of every enumeration."""
-    hints = get_type_hints(of)
+    hints = _hints(of)
     return of(**{each.name: _filled(hints[each.name], text) for each in fields(of)})
 
 
@@ -117,7 +122,7 @@ def _each(annotation: Any, text: str) -> Iterator[Any]:
     elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         yield from annotation
     elif is_dataclass(annotation) and isinstance(annotation, type):
-        hints = get_type_hints(annotation)
+        hints = _hints(annotation)
         chosen = [
             (each.name, list(hints[each.name]))
             for each in fields(annotation)

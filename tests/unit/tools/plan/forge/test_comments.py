@@ -364,6 +364,7 @@ def test_a_text_that_is_too_long_is_posted_shorter(forge: Forge, name: str) -> N
     assert 5_000 < len(body) <= 20_000 and "This plan is cut" in body and "artefact" in body
 
 
+@pytest.mark.slow
 def test_no_comment_is_longer_than_forges_take(forge: Forge, name: str) -> None:
     deliver(
         forge,
