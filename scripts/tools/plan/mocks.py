@@ -112,7 +112,7 @@ class Answers(mocks.Mocks):
                     "uniqueId": identity,
                 }
             case "RegionInstanceGroupManager":
-                outputs |= {"instanceGroup": f"{name}-{identity}-group"}
+                outputs |= {"instanceGroup": f"{identity}-instances"}
             case "Address":
                 outputs |= {"address": inputs.get("address") or made_up(name)}
             case "Cluster":
