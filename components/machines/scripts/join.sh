@@ -479,9 +479,14 @@ becomes_ready() { # seconds
   done
 }
 
-# The agent may have waited for this token, and retries with back-off.
+# The agent may have waited for this token, and retries with back-off. A machine of an instance
+# group joins at each boot, while its agent starts. A restart would only delay that.
 is_in_order() {
-  agent_runs && becomes_ready 5
+  if [ -n "${API_SERVER:-}" ]; then
+    agent_is_up && becomes_ready "$(share 5)"
+  else
+    agent_runs && becomes_ready 5
+  fi
 }
 
 ask_to_stop() {

@@ -107,6 +107,24 @@ def test_the_join_waits_for_the_setup_of_the_machine_but_not_for_itself(programs
     assert run(programs, "wait_for_setup", API_SERVER="https://x").stdout == ""
 
 
+@pytest.mark.parametrize(("state", "waits_for", "in_order"), [("activating", 12, True), ("active", 12, True), ("inactive", 0, False)])
+def test_a_boot_does_not_restart_an_agent_that_starts(programs: Path, tmp_path: Path, state: str, waits_for: int, in_order: bool) -> None:
+    """A machine of a group joins at each boot. On a small machine, or while istiod is away, its agent is ready late."""
+    add_program(programs, "systemctl", f"case $1 in show) echo {state} ;; is-active) [ {state} = active ] ;; esac")
+    add_program(programs, "curl", f"echo x >>{tmp_path}/calls; [ $(wc -l <{tmp_path}/calls) -gt {waits_for} ]")
+    done = run(programs, "sleep() { SECONDS=$((SECONDS + 1)); }; is_in_order", API_SERVER="https://x", DEADLINE_S=540, RUN=str(tmp_path))
+    assert (done.returncode == 0) == in_order, done.stderr
+
+
+def test_an_agent_that_does_not_become_ready_is_restarted_by_a_boot_too(programs: Path, tmp_path: Path) -> None:
+    """It may wait for this token: the machine was off for days."""
+    add_program(programs, "systemctl", "case $1 in show) echo active ;; esac")
+    add_program(programs, "curl", "exit 7")
+    count = f"sleep() {{ echo x >>{tmp_path}/pauses; SECONDS=$((SECONDS + 1)); }}; is_in_order"
+    assert run(programs, count, API_SERVER="https://x", DEADLINE_S=540, RUN=str(tmp_path)).returncode
+    assert 20 <= len((tmp_path / "pauses").read_text().split()) <= 30
+
+
 def test_a_setup_that_does_not_end_is_named(programs: Path) -> None:
     add_program(programs, "systemctl", 'case "$*" in *cloud-final) echo ActiveState=activating ;; esac')
     done = run(programs, "wait_for_setup", DEADLINE_S=60)
