@@ -156,6 +156,7 @@ def test_every_command_keeps_the_rules(stack: str) -> None:
         json.loads(inputs["stdin"]["secret"] if isinstance(inputs["stdin"], dict) else inputs["stdin"])
 
 
+@pytest.mark.slow
 def test_the_lab_loads_no_cloud_sdk() -> None:
     program = (
         "import sys; sys.path[:0] = ['.', 'scripts']\n"

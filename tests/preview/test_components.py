@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache
 
+import pytest
+
 from tests.support import harness
 from tools import mock_engine
 
@@ -17,6 +19,7 @@ def graph() -> dict[str, harness.Node]:
     return harness.run({}, preview=True, program=PROGRAM).graph
 
 
+@pytest.mark.slow
 def test_several_clusters_workloads_and_machines_share_no_name() -> None:
     components = Counter(node.type for node in graph().values() if node.type.startswith("istio-vm-mesh:"))
     assert components == {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -16,3 +16,9 @@ def some_quick(values: Iterable[Any], *quick: Any) -> list[Any]:
     parameters = list(values)
     assert all(value in parameters for value in quick), quick
     return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in parameters]
+
+
+def first_quick(names: Sequence[str], values: Sequence[tuple[Any, ...]], count: int = 4) -> pytest.MarkDecorator:
+    """Parametrize a test as pytest does; all cases but the first ones are marked `slow`."""
+    rest = [pytest.param(*value, marks=pytest.mark.slow) for value in values[count:]]
+    return pytest.mark.parametrize(names, [*values[:count], *rest])

@@ -6,16 +6,18 @@ import pytest
 
 from tests.support import google_stacks, harness
 from tests.support.google_stacks import STACKS, built, declared, shipped, with_input, with_options
+from tests.support.tiers import some_quick
 from tools.devtools.google_model import lifecycle
 from tools.plan import resources
 
 
-@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("stack", some_quick(STACKS, "multi-network"))
 def test_nothing_is_deleted_while_google_needs_it(stack: str) -> None:
     assert len(list(lifecycle.uses(shipped(stack)))) > 30
     assert lifecycle.too_short_lived(shipped(stack)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [google_stacks.several_vpcs, google_stacks.groups_alone])
 def test_nothing_is_deleted_while_google_needs_it_in_other_stacks(build: google_stacks.Build) -> None:
     assert lifecycle.too_short_lived(built(build)) == []

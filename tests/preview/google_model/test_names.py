@@ -6,6 +6,7 @@ import pytest
 
 from tests.support import google_stacks, harness
 from tests.support.google_stacks import STACKS, built, shipped, with_input
+from tests.support.tiers import some_quick
 from tools.devtools.google_model import naming
 
 LONG = "platform-team-of-the-european-online-shop-production-in-europe-west-"
@@ -17,16 +18,17 @@ def test_google_takes_the_names_of_shipped_stacks(stack: str) -> None:
     assert naming.problems(shipped(stack)) == []
 
 
-@pytest.mark.parametrize("what", google_stacks.LONGEST)
+@pytest.mark.parametrize("what", some_quick(google_stacks.LONGEST, google_stacks.LONGEST[0]))
 def test_google_takes_the_longest_names_that_settings_accept(what: str) -> None:
     assert naming.problems(google_stacks.with_longest(what)) == []
 
 
-@pytest.mark.parametrize("name", STACK_NAMES)
+@pytest.mark.parametrize("name", some_quick(STACK_NAMES, STACK_NAMES[0]))
 def test_google_takes_what_follows_from_any_name_of_a_stack(name: str) -> None:
     assert naming.problems(built(google_stacks.several_vpcs, name)) == []
 
 
+@pytest.mark.slow
 def test_two_stacks_have_nothing_of_one_name() -> None:
     names = [naming.identities(built(google_stacks.several_vpcs, name)).keys() for name in STACK_NAMES]
     assert all(names)

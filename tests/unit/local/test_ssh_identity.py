@@ -37,6 +37,7 @@ def test_a_key_without_a_passphrase_is_good(tmp_path: Path, kind: str) -> None:
     assert problem(key_pair(tmp_path / "key", kind)) == ""
 
 
+@pytest.mark.slow
 def test_a_key_in_the_older_format_is_good_or_needs_its_passphrase(tmp_path: Path) -> None:
     for name, passphrase, expected in (("open", "", ""), ("locked", PASSPHRASE, "needs a passphrase")):
         words = ["ssh-keygen", "-q", "-t", "rsa", "-m", "PEM", "-N", passphrase, "-f", str(tmp_path / name)]

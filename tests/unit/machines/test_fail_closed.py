@@ -62,6 +62,7 @@ def test_the_guard_is_restarted_only_where_traffic_is_redirected_again(tmp_path:
     assert calls.index("restart istio-vm-mesh") < calls.index("try-restart istio-vm-mesh-redirect")
 
 
+@pytest.mark.slow
 def test_the_next_join_starts_a_guard_that_was_stopped_by_hand(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path / "machine").create()
     assert machine.join().returncode == 0

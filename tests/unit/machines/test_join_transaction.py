@@ -144,7 +144,8 @@ def without_packages(machine: FakeMachine) -> dict[str, str]:
     return {path: shown for path, shown in machine.tree().items() if not path.startswith(f"{PROGRAMS}/packages/")}
 
 
-@pytest.mark.parametrize("name", some_quick(KILLED, "switch_package"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KILLED)
 def test_a_machine_is_the_first_stacks_after_a_take_over_was_killed(machine: FakeMachine, name: str) -> None:
     """The next join of either stack is asked for the truth, and the first one's certificate is back."""
     before = without_packages(machine)
@@ -333,6 +334,7 @@ def test_a_changed_registration_waits_for_the_old_entry_to_go(machine: FakeMachi
     assert machine.join(replace(CHANGE, registered="another", owner=replace(OWNER, registration="r-2"))).stdout.count("slept") == 13
 
 
+@pytest.mark.slow
 def test_a_machine_of_a_group_fills_in_its_name_and_address_and_asks_nothing(fresh: FakeMachine) -> None:
     done = fresh.join(MACHINE="product-x7k2", ADDRESS="10.11.0.9", ASK="", answers="")
     assert done.returncode == 0, done.stderr

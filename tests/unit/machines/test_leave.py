@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.machine import OWNER, PROGRAMS, STATE, UNITS, FakeMachine
 from tests.support.scripts import add_program
+from tests.support.tiers import some_quick
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_a_key_that_is_a_link_to_a_file_of_others_is_only_unlinked(machine: Fake
     assert theirs.read_text() == "theirs"
 
 
-@pytest.mark.parametrize("created", [True, False])
+@pytest.mark.parametrize("created", some_quick([True, False], True))
 def test_the_user_goes_only_if_a_join_created_it(tmp_path: Path, created: bool) -> None:
     machine = FakeMachine(tmp_path / "fresh").create()
     add_program(machine.directory / "bin", "userdel", 'echo "$*" >>"$RUN/removed"')

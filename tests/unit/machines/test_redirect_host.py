@@ -6,10 +6,9 @@ import base64
 import json
 from pathlib import Path
 
-import pytest
-
 from tests.support.machine import FakeMachine
 from tests.support.scripts import COMPONENTS, Sourced, add_program
+from tests.support.tiers import first_quick
 
 SCRIPTS = COMPONENTS / "machines" / "scripts"
 ADDRESSES = """
@@ -70,7 +69,7 @@ def run(
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize(
+@first_quick(
     ("sockets", "rules", "environment"),
     [
         ("", "", {}),
@@ -94,7 +93,7 @@ def test_an_application_that_envoy_reaches_is_taken(tmp_path: Path, sockets: str
     assert run(tmp_path, "refusals", sockets, rules, **environment) == []
 
 
-@pytest.mark.parametrize(
+@first_quick(
     ("sockets", "rules", "ruleset", "says"),
     [
         (socket("127.0.0.1:8080", "nginx"), "", "", "nginx listens on 127.0.0.1 alone"),

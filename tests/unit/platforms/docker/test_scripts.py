@@ -203,6 +203,7 @@ def test_a_container_that_a_killed_run_of_this_stack_left_is_made_again(engine: 
     assert f"docker rm --force --volumes {MACHINE.name}" in engine.lines()
 
 
+@pytest.mark.slow
 def test_a_machines_address_follows_from_its_name(engine: Programs) -> None:
     create_machine.run(MACHINE)
     first = address_of(engine)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tools import ROOT
-from tools.devtools.mutate import mutations
+from tools.devtools.mutate import mutations, nearest
 
 
 def test_every_mutation_finds_its_place() -> None:
@@ -12,3 +14,17 @@ def test_every_mutation_finds_its_place() -> None:
         assert (ROOT / mutation.file).read_text().count(mutation.before) == 1, mutation.what
     names = [mutation.what for mutation in mutations()]
     assert len(names) == len(set(names)) >= 20
+
+
+@pytest.mark.parametrize(
+    ("file", "tests"),
+    [
+        ("components/machines/scripts/join.sh", "tests/unit/machines"),
+        ("components/config/checks/rules.py", "tests/unit/config"),
+        ("scripts/tools/plan/forge/settle.py", "tests/unit/tools/plan/forge"),
+        ("components/ownership.py", "tests/unit/test_ownership.py"),
+        ("components/stack.py", ""),
+    ],
+)
+def test_the_tests_of_a_part_come_first(file: str, tests: str) -> None:
+    assert nearest(file) == tests

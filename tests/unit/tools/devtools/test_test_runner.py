@@ -70,6 +70,24 @@ def test_the_summary_has_the_seconds_of_each_scenario(
     assert lines[-2].endswith(" s")
 
 
+def test_quick_tests_over_their_budget_are_listed_and_pass(
+    run: Callable[[list[Stage]], int], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(test_runner, "QUICK_BUDGET_S", 0.01)
+    assert run([pytest_stage(tmp_path, good=True)]) == OK
+    assert "--quick may use 0.01 s" in capsys.readouterr().out
+    monkeypatch.setattr(test_runner, "QUICK_BUDGET_S", 1000)
+    assert run([pytest_stage(tmp_path, good=True)]) == OK
+    printed = capsys.readouterr().out
+    assert "--quick may use" not in printed and "\n  test_it " in printed
+
+
+def test_quick_tests_start_no_engine() -> None:
+    quick, everything = (test_runner._stages({}, with_lab)[4].command for with_lab in (False, True))
+    assert "not slow" in quick and "not slow" not in everything
+    assert {*everything} - {*quick} >= {"tests/engine", "tests/plugins", "tests/library"}
+
+
 def test_times_are_summed_by_test_file(tmp_path: Path) -> None:
     cases = "".join(
         f'<testcase classname="{name}" time="{spent}"/>' for name, spent in (("tests.conftest.TestIt", 1.5), ("tests.conftest", 2))

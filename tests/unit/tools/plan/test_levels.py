@@ -88,6 +88,7 @@ def read_file(stack):
 """
 
 
+@pytest.mark.slow
 def test_one_side_that_cannot_run_takes_nothing_from_the_other(tmp_path: Path) -> None:
     broken = checkout(tmp_path / "a", "raise SystemExit('no such module')")
     killed = checkout(tmp_path / "b", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
@@ -98,6 +99,7 @@ def test_one_side_that_cannot_run_takes_nothing_from_the_other(tmp_path: Path) -
     assert isinstance(three, files.Description) and three.problems == ("lab is refused",)
 
 
+@pytest.mark.slow
 def test_a_stack_file_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
     without_bytecode = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "components", tmp_path / "components", ignore=without_bytecode)

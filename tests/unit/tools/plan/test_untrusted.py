@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.console import Console
 
+from tests.support.tiers import some_quick
 from tests.unit.tools.plan.plans import HOSTILE, MARK, hostile
 from tools.plan import mermaid, render_json, render_markdown, render_text
 from tools.plan.model import Verdict
@@ -74,7 +75,7 @@ def test_no_line_of_a_comment_is_a_command_of_a_forge(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("terminal", some_quick([False, True], False))
 def test_a_log_holds_no_command_of_a_runner(text: str, terminal: bool) -> None:
     file = io.StringIO()
     console = Console(
