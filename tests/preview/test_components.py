@@ -10,6 +10,8 @@ import pytest
 from tests.support import harness
 from tools import mock_engine
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = mock_engine.Program(harness.ROOT / "tests" / "preview" / "two_of_each.py", "two")
 
 
@@ -19,7 +21,6 @@ def graph() -> dict[str, harness.Node]:
     return harness.run({}, preview=True, program=PROGRAM).graph
 
 
-@pytest.mark.slow
 def test_several_clusters_workloads_and_machines_share_no_name() -> None:
     components = Counter(node.type for node in graph().values() if node.type.startswith("istio-vm-mesh:"))
     assert components == {

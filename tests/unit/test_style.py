@@ -19,8 +19,10 @@ LONGEST = 80
 MOST_PARAMETERS = 6
 
 
-DEFINING = (ast.Name, ast.Attribute, ast.arg, ast.FunctionDef, ast.AsyncFunctionDef)
-DEFINING += (ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.alias)
+DEFINING = (
+    *(ast.Name, ast.Attribute, ast.arg, ast.FunctionDef, ast.AsyncFunctionDef),
+    *(ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.alias),
+)
 """The nodes of a syntax tree that can define a name."""
 
 

@@ -28,6 +28,7 @@ def test_google_takes_every_replacement(stack: str) -> None:
     assert lifecycle.blocked_replacements(shipped(stack)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [google_stacks.several_vpcs, google_stacks.groups_alone])
 def test_google_takes_every_replacement_of_other_stacks(build: google_stacks.Build) -> None:
     """Among them are VPCs with given addresses, and a group behind a load balancer."""

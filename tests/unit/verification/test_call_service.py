@@ -13,6 +13,7 @@ from components.names import CROSS_NETWORK_PORT
 from components.verification.evidence import Call, GatewayTraffic, Plaintext, parse, with_paths
 from tests.support.samples import FACTS
 from tests.support.scripts import COMPONENTS, Sourced, add_program
+from tests.support.tiers import first_quick
 
 SCRIPT = COMPONENTS / "verification" / "scripts" / "call-service.sh"
 HOST = "product.shop.svc.cluster.local"
@@ -135,7 +136,7 @@ def test_each_endpoint_that_a_machine_met_is_evidence(tmp_path: Path) -> None:
     assert (calls[""].status, calls[""].service, calls[""].port, calls[""].protocol) == ({"200": 4}, HOST, 80, "http")
 
 
-@pytest.mark.parametrize(
+@first_quick(
     ("environment", "cause"),
     [
         ({"DOWN": "1"}, "the proxy is not running"),
@@ -179,7 +180,7 @@ def test_routes_that_never_choose_an_endpoint_are_named_and_fail_nothing(tmp_pat
 ENDPOINT = "172.31.6.130:8080"
 
 
-@pytest.mark.parametrize(
+@first_quick(
     ("failure", "cause", "looked_at"),
     [
         ("503\\tcaller\\tdelayed connect error: Connection refused", "it takes no connection (refused; packets leave via 10.0.0.1 dev eth0): is there a route", "machine product-1"),
@@ -231,7 +232,7 @@ def test_an_endpoint_that_the_proxy_does_not_have_is_no_proof_though_it_answers(
     assert f"was not given the endpoint {ENDPOINT} for {HOST} (but 10.244.0.9:8080)" in done.stderr
 
 
-@pytest.mark.parametrize(
+@first_quick(
     ("result", "expect", "protocol", "is_proof"),
     [
         ("200\\tproxy", "200-399", "http", True),

@@ -127,6 +127,7 @@ def test_a_number_of_machines_is_at_least_one(number: str, capsys: pytest.Captur
         assert "is not a number of at least 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_when_proxies_end(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     """Neither of those that are connected, nor of those whose streams ended before."""
 

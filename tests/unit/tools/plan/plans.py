@@ -6,7 +6,6 @@ import enum
 import types
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
-from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from tools.plan.model import (
@@ -91,8 +90,14 @@ HOSTILE = [
 """Texts as a stack file, a cluster or an artefact of a fork may have them."""
 
 
-# They are texts until they are evaluated, which takes longer than all else here.
-_hints = cache(get_type_hints)
+_HINTS: dict[type[Any], dict[str, Any]] = {}
+
+
+def _hints(of: type[Any]) -> dict[str, Any]:
+    """Return the types of fields. They are texts, whose evaluation takes longer than all else here."""
+    if of not in _HINTS:
+        _HINTS[of] = get_type_hints(of)
+    return _HINTS[of]
 
 
 def filled(text: str, of: type[Any] = Plan) -> Any:
