@@ -74,11 +74,6 @@ REFUSALS = f"source {SCRIPTS}/redirect_host.sh; INSTANCE_IP={ADDRESS[4]} ISTIO_M
             "is published by iptables-legacy, whose rules may come before",
         ),
         ("iptables-nft -t raw -A PREROUTING -p tcp --dport 8080 -j CT --notrack", "", "is not tracked"),
-        (
-            f"ip address flush dev eth0; ip address add {ADDRESS[4]}/32 dev lo; ip route add default dev eth0 src {ADDRESS[4]}",
-            "",
-            "eth0, by which connections come, has no address of its own",
-        ),
     ],
 )
 def test_a_host_whose_connections_do_not_reach_the_agent_is_refused(host: Host, rule: str, reaches: str, says: str) -> None:
@@ -87,6 +82,30 @@ def test_a_host_whose_connections_do_not_reach_the_agent_is_refused(host: Host, 
         host.run(f"locked turn_on; locked turn_dns_on; {rule}")
         assert host.answer(seconds=2) == reaches
         assert says in host.run(REFUSALS)
+
+
+def test_an_address_that_is_not_its_interfaces_is_captured(host: Host) -> None:
+    """Hosts that announce an address of loopback by a routing protocol."""
+    host.run(f"ip address flush dev eth0; ip address add {ADDRESS[4]}/32 dev lo; ip route add default dev eth0 src {ADDRESS[4]}")
+    host.run("locked turn_on; locked turn_dns_on")
+    assert host.answer() == "agent"
+
+
+def test_answers_take_the_way_of_the_address_that_was_called(host: Host) -> None:
+    """A host of two networks, with strict reverse paths, routes by its own addresses."""
+    second, client = "10.8.0.5", "10.7.7.7"
+    host.run(
+        f"ip link add eth1 type veth peer name eth1 netns {host.neighbour}; ip link set eth1 up;"
+        f"ip address add 10.8.0.1/24 dev eth1; ip address add {second}/24 dev eth1;"
+        f"ip route add {client} via 10.8.0.2 table 100; ip rule add from {second} lookup 100;"
+        "for each in all eth0 eth1; do echo 1 >/proc/sys/net/ipv4/conf/$each/rp_filter; done"
+    )
+    for command in ("address add 10.8.0.2/24 dev eth1", "link set eth1 up", f"address add {client}/32 dev lo"):
+        host.enter_neighbour(f"ip {command}")
+    host.enter_neighbour(f"ip route add {second}/32 via {second} dev eth1 src {client} onlink")
+    assert answer_of(host.neighbour, second, 8080, 5) == "application"
+    host.run("locked turn_on; locked turn_dns_on")
+    assert answer_of(host.neighbour, second, 8080, 5) == "agent"
 
 
 def test_what_is_forwarded_for_a_container_is_not_captured(host: Host) -> None:

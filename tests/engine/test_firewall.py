@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.control_plane import program
-from tests.support.host import ADDRESS, Host, started_host
+from tests.support.host import ADDRESS, SCRIPTS, Host, started_host
 from tests.support.waiting import wait_until
 
 PORTS = json.dumps([{"name": "http", "containerPort": 8080, "protocol": ""}], separators=(",", ":"))
@@ -210,6 +211,68 @@ def test_a_firewall_that_lets_them_in_stays_as_it_is_and_others_do_not(bare_host
     for rules in (*LET_IN, *KEEP_OUT):
         load(bare_host, f"flush ruleset\ntable inet f {{ {CHAINS} chain i {{ {INPUT} {rules}; }}; }}")
         assert dropped(bare_host) == ([] if rules in LET_IN else ["nftables nft inet/f i 15006 8080"]), rules
+
+
+OUTPUT = "type filter hook output priority filter; policy drop;"
+LETS_OUT = (
+    "meta skuid 1337 accept",
+    "meta skuid { 0, 1337 } accept",
+    'oifname "eth0" accept',
+    "meta l4proto { tcp, udp } accept",
+    "ip daddr { 10.0.0.0/8, 192.168.0.0/16 } accept",
+    "tcp dport { 8080, 15012, 15443 } accept; udp dport 53 accept",
+    "ct state new tcp dport 1024-65535 accept; udp dport vmap { 53 : accept }",
+    "ip daddr 192.0.2.1 drop; ip saddr 192.0.2.1 drop; accept",
+)
+KEEPS_IN = {
+    "tcp dport 15012 accept": ["53", "15443", "8080"],
+    "tcp dport { 8080, 15012, 15443 } accept": ["53"],
+    "meta skuid 0 accept; udp dport 53 accept": ["15443", "8080"],
+    "ip daddr 192.0.2.1 accept; tcp dport 8080 accept": ["53", "15443"],
+    'oifname "lo" accept': ["53", "15443", "8080"],
+    "ct state established,related accept; meta skuid != 0 drop; accept": ["53", "15443", "8080"],
+    "udp dport 1-1024 accept; tcp dport 15443 accept; ip daddr 10.0.0.0/8 reject; meta skuid 1337 drop; accept": ["8080"],
+}
+OUTGOING = "id() { echo 1337; }; outgoing_changes"
+
+
+def outgoing(host: Host) -> str:
+    return host.run(f"source {SCRIPTS}/redirect_host.sh; {OUTGOING}").strip()
+
+
+def test_a_firewall_that_lets_the_proxy_out_is_not_named_and_others_are(bare_host: Host) -> None:
+    bare_host.run("ip route add default dev eth0")
+    assert outgoing(bare_host) == ""
+    for rules in (*LETS_OUT, *KEEPS_IN):
+        load(bare_host, f"flush ruleset\ntable inet f {{ chain o {{ {OUTPUT} {rules}; }}; }}")
+        line = outgoing(bare_host)
+        ports = re.findall(r"\b(\d+)(?:/udp)? \(", line)
+        assert sorted(ports) == sorted(KEEPS_IN.get(rules, [])), (rules, line)
+    assert line.endswith("let its user out by 'nft insert rule inet f o meta skuid istio-proxy accept'")
+
+
+@pytest.mark.parametrize("backend", ["nft", "legacy"])
+def test_what_iptables_drops_of_the_proxy_is_named_with_the_way_out(bare_host: Host, backend: str) -> None:
+    program = f"iptables-{backend}"
+    bare_host.run("ip route add default dev eth0")
+    rules = ("-P OUTPUT DROP", "-A OUTPUT -o lo -j ACCEPT", "-A OUTPUT -p tcp -m multiport --dports 22,15012 -j ACCEPT")
+    bare_host.run("; ".join(f"{program} {rule}" for rule in rules))
+    line = outgoing(bare_host)
+    assert "drops what the proxy sends out to 53/udp (name servers), 8080 (pods), 15443 (gateways of other networks):" in line
+    assert line.endswith(f"'{program} -t filter -I OUTPUT -m owner --uid-owner istio-proxy -j ACCEPT'")
+    bare_host.run(f"{program} -t filter -I OUTPUT -m owner --uid-owner 1337 -j ACCEPT")
+    assert outgoing(bare_host) == ""
+    bare_host.run(f"{program} -D OUTPUT 1; {program} -A OUTPUT -d 10.0.0.0/8 -j ACCEPT")
+    assert outgoing(bare_host) == "", "pods may be there"
+
+
+def test_an_opening_is_there_once_although_another_program_puts_its_rules_first(bare_host: Host) -> None:
+    """Calico does, at each of its rounds."""
+    manage(bare_host)
+    bare_host.run("iptables -N cali-INPUT; iptables -A cali-INPUT -j DROP; iptables -I INPUT -j cali-INPUT; locked turn_on")
+    for _ in range(3):
+        bare_host.run("iptables -D INPUT -j cali-INPUT; iptables -I INPUT -j cali-INPUT; locked repair")
+    assert bare_host.run("iptables -S INPUT").count("istio-vm-mesh") == 1
 
 
 def test_without_a_firewall_nothing_is_dropped(bare_host: Host) -> None:

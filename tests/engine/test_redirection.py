@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.host import ADDRESS, CONTAINER, Host, answer_of, started_host
+from tests.support.host import ADDRESS, CONTAINER, Host, answer_of, enter, running, started_host
 from tests.support.scripts import add_program
 from tests.support.waiting import wait_until
 
@@ -119,6 +121,17 @@ def test_rules_of_others_stay_behind_ours_in_their_order(host: Host, backend: st
     assert [re.sub(r"^\S+ nat ", "", rule).split(" -m ")[0] for rule in left] == [
         ":ISTIO_POSTRT", "PREROUTING -p tcp", "PREROUTING -p tcp", "POSTROUTING -j ISTIO_POSTRT",
     ]  # fmt: skip
+
+
+def test_a_program_that_puts_its_own_rules_first_again_and_again_is_left_alone(host: Host, backend: str) -> None:
+    """Calico does, and nothing is redirected by them. Another chain in front of ours is put behind."""
+    for name, text in {"cali-PREROUTING": "", "OTHERS": "put 1 missing rules"}.items():
+        first = f"$program -t nat -N {name}; $program -t nat -I PREROUTING -m comment --comment cali:6gwbT8clXdHdC1b1 -j {name}"
+        output = with_program(host, backend, f"{first}; locked repair")
+        assert (text in output, bool(output)) == (True, bool(text)), name
+        assert host.answer() == "agent"
+    with_program(host, backend, "$program -t nat -D PREROUTING -p tcp -j ISTIO_INBOUND")
+    assert ("put 1 missing rules" in host.run("locked repair"), host.answer()) == (True, "agent")
 
 
 def test_no_rule_is_doubled_by_a_set_that_was_saved_before(host: Host, backend: str) -> None:
@@ -407,6 +420,85 @@ def test_ssh_stays_open_on_each_of_its_ports(bare_host: Host) -> None:
         sshd.unlink()
         sshd.parent.rmdir()
         (bare_host.root / "ssh-port").unlink()
+
+
+LEAD_TO_SSH = (
+    "iptables-nft -t nat -A PREROUTING -p tcp --dport 2022 -j REDIRECT --to-ports 22",
+    "iptables-legacy -t nat -A PREROUTING -p tcp --dport 2022 -j REDIRECT --to-ports 22",
+    f"iptables-nft -t nat -A PREROUTING -p tcp -d {ADDRESS[4]} -m multiport --dports 80,2020:2022 -j DNAT --to-destination {ADDRESS[4]}:22",
+    "nft 'add table inet x; add chain inet x p { type nat hook prerouting priority dstnat; }; add rule inet x p tcp dport { 443, 2022 } redirect to :22'",
+)
+
+
+@pytest.mark.parametrize("rule", LEAD_TO_SSH)
+def test_ports_that_rules_of_the_host_lead_to_ssh_stay_open(bare_host: Host, rule: str) -> None:
+    """The join saw SSH's own port: a second connection by the other one would not have confirmed it."""
+    bare_host.run(rule)
+    assert bare_host.answer(2022) == "ssh"
+    bare_host.run("locked turn_on; locked turn_dns_on")
+    assert (bare_host.answer(2022), bare_host.answer()) == ("ssh", "agent")
+
+
+def test_a_port_that_leads_to_ssh_of_another_host_is_captured(bare_host: Host) -> None:
+    bare_host.run(f"iptables-nft -t nat -A PREROUTING -p tcp --dport 2022 -j DNAT --to-destination {CONTAINER}:22")
+    assert "2022" not in bare_host.run("open_ports")
+
+
+MULTIPLEXER = """
+import pathlib, socket
+pathlib.Path("/proc/self/comm").write_text("sslh")
+listeners = [socket.create_server(place) for place in (("0.0.0.0", 443), ("0.0.0.0", 9443), ("127.0.0.1", 8443))]
+onward = socket.create_connection(("127.0.0.1", 22))
+print(onward.getsockname()[1], flush=True)
+input()
+"""
+
+
+def test_ports_of_a_program_that_passes_connections_on_to_ssh_stay_open(bare_host: Host) -> None:
+    """For sshd they come from this host. The program may serve the workload, too."""
+    bare_host.environment["ISTIO_META_POD_PORTS"] = '"containerPort":9443'
+    with running([*enter(bare_host.namespace), sys.executable, "-c", MULTIPLEXER]) as program:
+        assert program.stdout
+        port = program.stdout.readline().strip()
+        assert bare_host.run(f"ssh_ports 127.0.0.1 {port} 127.0.0.1 22").split() == ["22", "443"]
+    assert bare_host.run("ssh_ports 192.0.2.1 50000 192.0.2.7 2222; ssh_ports ::1 50000 ::1 22").split() == ["2222", "22"]
+
+
+def test_rules_that_are_loaded_while_the_agent_is_stopped_go_again(bare_host: Host) -> None:
+    """They were saved while it ran, and lead to ports at which nothing listens now."""
+    host = bare_host
+    host.run("locked turn_on; locked turn_dns_on; iptables-save >$STATE/rules.v4; locked turn_off; iptables-restore <$STATE/rules.v4")
+    assert host.answer() == "agent"
+    with host.guard() as guard:
+        wait_until(lambda: host.answer() == "application", seconds=20)
+        assert istio(host) == []
+        guard.kill()
+        assert guard.stdout and "that another program loaded (iptables-nft)" in guard.stdout.read()
+    host.run("locked turn_on; locked remove_stale")
+    assert istio(host), "they are to be there"
+
+
+SAVES = {
+    "iptables-save": 'iptables-save >"$file"',
+    "nft list ruleset": 'nft list ruleset >"$file"',
+    "of a firewall that was opened": 'echo "-A INPUT -p tcp --dport 15006 -m comment --comment istio-vm-mesh -j ACCEPT" >"$file"',
+}
+
+
+@pytest.mark.parametrize("save", SAVES.values(), ids=SAVES.keys())
+def test_files_with_rules_of_the_redirection_are_named(bare_host: Host, save: str) -> None:
+    host = bare_host
+    directory = host.root / "iptables rules"
+    directory.mkdir()
+    places = 'SAVED_RULES=("$STATE/iptables rules" /not/there); file="$STATE/iptables rules/rules.v4";'
+    try:
+        host.run(f"locked turn_on; locked turn_dns_on; {places} echo ':OTHER - [0:0] -j ISTIO_POSTRT' >\"$file\"")
+        assert host.run(f"{places} saved_rules; check") == ""
+        host.run(places + save)
+        assert host.run(f"{places} saved_rules") == f"{directory}/rules.v4\n"
+        assert host.run(f"{places} check").startswith(f"{directory}/rules.v4 has rules of the redirection")
+    finally:
+        shutil.rmtree(directory)
 
 
 def test_a_guard_ends_with_its_table_so_that_the_unit_starts_it_again(bare_host: Host) -> None:

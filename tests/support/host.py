@@ -90,7 +90,7 @@ class Host:
     environment: dict[str, str] = field(default_factory=lambda: dict(ENVIRONMENT))
 
     def command(self, text: str) -> Sequence[str]:
-        """Return the command that runs bash with the functions of both scripts, in the host's network."""
+        """Return the command that runs bash with the functions of both scripts, in the host's network and with mounts of its own."""
         lines = [f"source {shlex.quote(str(SCRIPTS / name))}" for name in ("redirect.sh", "redirect_firewall.sh", "redirect_guard.sh")]
         variables = {
             "SCRIPT": SCRIPTS / "redirect.sh",
@@ -104,7 +104,7 @@ class Host:
             "INTERVAL_S": 0.2,
         }
         lines += [f"{name}={shlex.quote(str(value))}" for name, value in variables.items()]
-        return [*_enter(self.namespace), "bash", "-c", "\n".join([*lines, text])]
+        return [*enter(self.namespace), "unshare", "--mount", "bash", "-c", "\n".join([*lines, text])]
 
     def variables(self) -> Mapping[str, str]:
         return {"PATH": f"{self.root / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", **self.environment}
@@ -117,11 +117,11 @@ class Host:
 
     def enter_neighbour(self, command: str) -> str:
         """Run a command in the neighbour's network, and return what it prints."""
-        return subprocess.run([*_enter(self.neighbour), *command.split()], check=True, capture_output=True, text=True).stdout
+        return subprocess.run([*enter(self.neighbour), *command.split()], check=True, capture_output=True, text=True).stdout
 
     def connect(self, port: int, address: str = ADDRESS[4], source: str = "", user: int = 0) -> str:
         """Return what a program of the host itself reaches at one of its addresses; "" if refused."""
-        command = [*_enter(self.namespace), sys.executable, "-c", CLIENT, address, str(port), source, str(user)]
+        command = [*enter(self.namespace), sys.executable, "-c", CLIENT, address, str(port), source, str(user)]
         return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
 
     @contextmanager
@@ -131,7 +131,7 @@ class Host:
         The host forwards, as hosts of containers do. Everything is gone afterwards but its rules.
         """
         with ExitStack() as stack:
-            process = stack.enter_context(_process(["unshare", "--net", "sleep", "infinity"]))
+            process = stack.enter_context(running(["unshare", "--net", "sleep", "infinity"]))
             wait_until(lambda: _separate(process.pid), seconds=10)
             stack.callback(self.run, f"ip link delete {bridge}; ip link delete veth-{bridge} 2>/dev/null || true")
             self.run(
@@ -145,15 +145,15 @@ class Host:
                 f"address add {CONTAINER}/24 dev eth0",
                 f"route add default via {BRIDGE}",
             ):
-                subprocess.run([*_enter(process.pid), "ip", *command.split()], check=True)
-            server = stack.enter_context(_process([*_enter(process.pid), sys.executable, "-c", SERVER, "80=container"]))
+                subprocess.run([*enter(process.pid), "ip", *command.split()], check=True)
+            server = stack.enter_context(running([*enter(process.pid), sys.executable, "-c", SERVER, "80=container"]))
             assert server.stdout and server.stdout.readline() == "ready\n"
             yield Container(process.pid)
 
     @contextmanager
     def published(self, port: int) -> Iterator[None]:
         """Pass connections to a port of the host on to the container, as docker-proxy does."""
-        with _process([*_enter(self.namespace), sys.executable, "-c", PROXY, str(port), CONTAINER]) as proxy:
+        with running([*enter(self.namespace), sys.executable, "-c", PROXY, str(port), CONTAINER]) as proxy:
             assert proxy.stdout and proxy.stdout.readline() == "ready\n"
             yield
 
@@ -168,21 +168,21 @@ class Host:
     def returned(self) -> str:
         """Return what port 8080 makes of a neighbour's datagram."""
         text = f"exec 3<>/dev/udp/{ADDRESS[4]}/8080; echo sent >&3; head -n 1 <&3"
-        command = [*_enter(self.neighbour), "timeout", "5", "bash", "-c", text]
+        command = [*enter(self.neighbour), "timeout", "5", "bash", "-c", text]
         return subprocess.run(command, capture_output=True, text=True).stdout
 
     @contextmanager
     def connection(self, port: int = 8080) -> Iterator[subprocess.Popen[str]]:
         """Yield a neighbour's open connection: lines that are written come back after the first."""
         text = f"exec 3<>/dev/tcp/{ADDRESS[4]}/{port}; cat <&3 & cat >&3"
-        with _process([*_enter(self.neighbour), "bash", "-c", text]) as process:
+        with running([*enter(self.neighbour), "bash", "-c", text]) as process:
             yield process
 
     @contextmanager
     def guard(self) -> Iterator[subprocess.Popen[str]]:
         """Run the guard, as its unit does; it has no table before, and none afterwards."""
         try:
-            with _process(self.command("watch"), dict(self.variables())) as process:
+            with running(self.command("watch"), dict(self.variables())) as process:
                 yield process
         finally:
             wait_until(
@@ -206,16 +206,16 @@ class Container:
 def answer_of(namespace: int, address: str, port: int, seconds: float) -> str:
     """Return what a connection from a network namespace reaches."""
     text = f"exec 3<>/dev/tcp/{address}/{port}; head -n 1 <&3"
-    command = [*_enter(namespace), "timeout", str(seconds), "bash", "-c", text]
+    command = [*enter(namespace), "timeout", str(seconds), "bash", "-c", text]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
-def _enter(process: int) -> list[str]:
+def enter(process: int) -> list[str]:
     return ["nsenter", f"--net=/proc/{process}/ns/net", "--"]
 
 
 @contextmanager
-def _process(command: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+def running(command: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, env=environment, text=True, start_new_session=True, **streams) as process:  # type: ignore[call-overload]
         try:
@@ -236,12 +236,12 @@ def started_host(root: Path, backend: str, families: Sequence[int] = (4,)) -> It
     log = "--log_output_level=default:error >/dev/null"
     add_program(root / "bin", "pilot-agent", f'exec {agent} "$@" --force-iptables-binary {backend} {log}')
     with ExitStack() as stack:
-        processes = [stack.enter_context(_process(["unshare", "--net", "sleep", "infinity"])) for _ in range(2)]
+        processes = [stack.enter_context(running(["unshare", "--net", "sleep", "infinity"])) for _ in range(2)]
         host, neighbour = (process.pid for process in processes)
         wait_until(lambda: _separate(host) and _separate(neighbour), seconds=10)
         _connect(host, neighbour, families)
         for process, words in ((host, []), (neighbour, ["8080=neighbour", "9090=another port of the neighbour"])):
-            server = stack.enter_context(_process([*_enter(process), sys.executable, "-c", SERVER, *words]))
+            server = stack.enter_context(running([*enter(process), sys.executable, "-c", SERVER, *words]))
             assert server.stdout and server.stdout.readline() == "ready\n"
         yield Host(namespace=host, neighbour=neighbour, root=root)
 
@@ -252,10 +252,10 @@ def _separate(process: int) -> bool:
 
 def _connect(host: int, neighbour: int, families: Sequence[int]) -> None:
     link = ["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(neighbour)]
-    subprocess.run([*_enter(host), *link], check=True)
+    subprocess.run([*enter(host), *link], check=True)
     for process, addresses in ((host, ADDRESS), (neighbour, NEIGHBOUR)):
         commands = ["link set lo up", "link set eth0 up"]
         commands += [f"address add {addresses[family]}/64 dev eth0 nodad" for family in families if family == 6]
         commands += [f"address add {addresses[family]}/24 dev eth0" for family in families if family == 4]
         for command in commands:
-            subprocess.run([*_enter(process), "ip", *command.split()], check=True)
+            subprocess.run([*enter(process), "ip", *command.split()], check=True)

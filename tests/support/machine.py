@@ -134,7 +134,7 @@ class FakeMachine:
             line
             for line in lines
             if not line.startswith(
-                ("show", "is-", "try-restart", "daemon-reload", "start istio-vm-mesh-redirect", "restart istio-vm-mesh-undo")
+                ("show", "--version", "is-", "try-restart", "daemon-reload", "start istio-vm-mesh-redirect", "restart istio-vm-mesh-undo")
             )
         ]
 

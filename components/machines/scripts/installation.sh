@@ -165,6 +165,12 @@ remove_rules() (
   [ ! -e "$PROGRAMS/scripts/redirect.sh" ] || bash "$PROGRAMS/scripts/redirect.sh" off
 )
 
+# Prints the files of this host in which rules of the redirection are saved.
+saved_rules() {
+  [ ! -e "$PROGRAMS/scripts/redirect.sh" ] ||
+    bash "$PROGRAMS/scripts/redirect.sh" saved 2>/dev/null 3<&- 9<&-
+}
+
 # Either backend may have rules, whichever `iptables` is now. Chains of istio-cni have other names.
 has_rules() {
   {

@@ -12,6 +12,7 @@
 # where startup.sh stands before this text, API_SERVER, ADDRESS and LOCALITY too.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
 NEEDED_MIB=400 # of a package that is unpacked
+SYSTEMD=235    # the version that the units need
 PHASE=''       # prepared: the agent runs on; stopped: the agent is stopped
 STEP=0
 STEP_NAME=''
@@ -62,6 +63,7 @@ check_machine() {
     command -v "$command" >/dev/null ||
       fail "$command is missing: install it on the machine, or in its image$(setup_words)"
   done
+  check_systemd
   if ! has_tool_for deb; then family=rpm; fi
   has_tool_for $family ||
     fail "there is neither dpkg-deb nor rpm2cpio: Istio's sidecar comes as a package for" \
@@ -76,6 +78,30 @@ check_machine() {
     ! is_another_agent "$pid" ||
       fail "another Istio agent already runs on this machine (process $pid):" \
         "stop it and remove what started it"
+  done
+}
+
+# Older ones ignore the steps of a unit that run as root (`+`) and `UnsetEnvironment`.
+check_systemd() {
+  local version
+  version=$(systemctl --version 2>/dev/null | sed -nE '1s/^systemd ([0-9]+).*/\1/p')
+  [ "${version:-$SYSTEMD}" -ge "$SYSTEMD" ] ||
+    fail "systemd $version is too old: the units need systemd $SYSTEMD (2017) or later"
+}
+
+# Writes what a small file needs, and deletes it: a disk that is full, or read-only, or a directory
+# that is immutable, is known before anything is changed.
+check_writable() {
+  local directory file reason
+  for directory in "$PROGRAMS" "$STATE" "$UNITS"; do
+    while [ ! -d "$directory" ]; do directory=${directory%/*}; done
+    file=$directory/.istio-vm-mesh.$$
+    reason=$({ head -c 65536 /dev/zero >"$file"; } 2>&1) ||
+      {
+        rm -f "$file"
+        fail "cannot write to $directory (${reason##*: }): make room there, or let root write there"
+      }
+    rm -f "$file"
   done
 }
 
@@ -391,8 +417,14 @@ check_package() { # directory
     # shellcheck disable=SC2086 # words
     output=$(as_proxy timeout "$(share 1)" "$1/usr/local/bin/"$program 2>&1) ||
       fail "${program%% *} of the package from $PACKAGE_URL does not run on this machine:" \
-        "$(printf '%s\n' "$output" | tail -n 1 | cut -c 1-300)"
+        "$(printf '%s\n' "$output" | tail -n 1 | cut -c 1-300)$(mount_words "$1")"
   done
+}
+
+# Prints the end of a cause, where nothing can be run from a directory's file system.
+mount_words() { # directory
+  [[ ,$(findmnt --noheadings --output OPTIONS --target "$1" 2>/dev/null), != *,noexec,* ]] ||
+    echo " ($(findmnt --noheadings --output TARGET --target "$1") is mounted with noexec)"
 }
 
 files_tar() {
@@ -764,6 +796,7 @@ main() {
   step wait_for_setup
   step check_machine
   step take_lock join
+  step check_writable
   step check_owner
   step check_gateway
   step check_token

@@ -11,7 +11,7 @@ is_ours() { # stamp, or pending_stamp
 }
 
 main() {
-  local reason
+  local reason saved
   set -u
   clean_environment
   umask 022
@@ -32,10 +32,17 @@ main() {
     exit 0
   fi
   ask leave
+  saved=$(saved_rules)
   # Not by half: a connection that ends is no reason to stop here.
   trap '' HUP PIPE
   reason=$(remove_installation) || fail "$reason; remove the cause, and run the update again"
   rm -f "$RUN/istio-vm-mesh.lock"
+  # Files of others are not edited.
+  [ -z "$saved" ] ||
+    echo "machine $MACHINE has left, but rules of the redirection are saved in" \
+      "$(paste -sd ' ' <<<"$saved"). With its next boot nothing would answer what they redirect:" \
+      "save the rules again ('netfilter-persistent save', 'service iptables save')," \
+      "or delete what names ISTIO_ or istio-vm-mesh there" >&2
   echo left
 }
 

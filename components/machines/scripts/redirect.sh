@@ -4,7 +4,8 @@
 # `redirect.sh on`, before the agent: Istio's redirection rules, and rules by which DNS bypasses it.
 # `redirect.sh dns-on`, after its start: ends the bypass, in the background, once it has the table.
 # `redirect.sh off`, before the start and after the end: removes all rules of Istio.
-# `redirect.sh ssh-port`, in a join: stores the port by which SSH came, so that it stays open.
+# `redirect.sh ssh-port`, in a join: stores the ports by which SSH came, so that they stay open.
+# `redirect.sh saved`: prints the files from which a boot would load rules of the redirection.
 # Other programs flush rules. So `on` records the rules as they were made, and the guard
 # (redirect_guard.sh) compares them with the rules that are there.
 # With the redirection come and go the openings of firewalls (redirect_firewall.sh).
@@ -15,6 +16,9 @@ LOCK=/run/istio-vm-mesh-redirect.lock
 WITHDRAWN=/run/istio-vm-mesh-withdrawn
 PROBE=/run/istio-vm-mesh-probe.env # the agent's unit reads it
 SSH_CONFIGURATION=/etc/ssh
+# From which hosts load rules of iptables, nftables, ufw and firewalld.
+SAVED_RULES=(/etc/iptables* /etc/sysconfig/*tables* /etc/nftables* /etc/ufw /etc/firewalld
+  /etc/network /var/lib/{ip,ip6,nf}tables)
 REMOVAL_S=20 # in which the removal of rules is tried again
 
 # Which rules are Istio's: those in its chains, and those that lead to them. Chains of istio-cni
@@ -141,10 +145,12 @@ difference() { # file of the wanted rules, file of rules that are ours otherwise
       }
       return text
     }
-    function lead(table, chain, i, k, text, is_first) {
+    # Calico puts its own rules first, again and again. They lead to none of the host itself.
+    function lead(table, chain, i, k, text, is_first, before) {
       is_first = 1
+      while (present[table, chain, before + 1] ~ /(^| )-j cali-/) before++
       for (i = 1; i <= numbers[table, chain]; i++)
-        if (present[table, chain, i] != wanted[table, chain, i]) is_first = 0
+        if (present[table, chain, before + i] != wanted[table, chain, i]) is_first = 0
       if (is_first) return ""
       for (i = numbers[table, chain]; i > 0; i--) {
         for (k = 1; k <= present_count[table, chain]; k++)
@@ -202,9 +208,11 @@ remove() { # program
 # where Envoy does not listen on IPv6, its connections are refused.
 make() {
   local program rules
-  DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$(open_ports) \
-  FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)} "$AGENT" istio-iptables || return
   mkdir -p "$RULES"
+  name_servers >"$RULES/servers"
+  DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$(open_ports) \
+  FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)} \
+    with_captured_servers "$AGENT" istio-iptables || return
   for program in $(programs); do
     has_chains "$program" || continue
     narrow "$program" || return
@@ -213,6 +221,45 @@ make() {
     read_rules "$program" | ours >"$RULES/$program.bypass"
     echo "$rules" >"$RULES/$program"
   done
+}
+
+# Prints the name servers that the agent asks. It reads them when it starts.
+name_servers() {
+  awk '$1 == "nameserver" && NF > 1 { print $2 }' /etc/resolv.conf 2>/dev/null
+}
+
+# Prints the name servers to which queries are redirected. Where one is of this machine, such as
+# dnsmasq, those of other machines are not: it may ask them, and the agent asks it. Link-local ones
+# cannot be redirected to ::1, and what is sent to 0.0.0.0 goes to 127.0.0.1.
+captured_servers() {
+  local servers server own
+  servers=$(name_servers | sed -E '/%/d; s/^0\.0\.0\.0$/127.0.0.1/; s/^::$/::1/' | sort -u)
+  own=$(for server in $servers; do
+    ! is_own "$server" || echo "$server"
+  done)
+  [ -z "${own:-$servers}" ] || echo "${own:-$servers}"
+}
+
+# Runs `istio-iptables`, which reads /etc/resolv.conf.
+with_captured_servers() { # command
+  local servers
+  servers=$(captured_servers)
+  if [ "${ISTIO_META_DNS_CAPTURE:-}" != true ] || [ "$servers" = "$(name_servers | sort -u)" ]; then
+    "$@"
+    return
+  fi
+  awk 'NF { print "nameserver", $1 }' <<<"$servers" >"$RULES/resolv.conf"
+  # shellcheck disable=SC2016 # the inner bash expands them
+  unshare --mount bash -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' \
+    "$RULES/resolv.conf" "$@"
+}
+
+has_other_servers() {
+  local servers asked
+  [ "${ISTIO_META_DNS_CAPTURE:-}" = true ] || return
+  asked=$(cat "$RULES/servers" 2>/dev/null) || return
+  servers=$(name_servers)
+  [ -n "$servers" ] && [ "$servers" != "$asked" ]
 }
 
 # Prints the backend of this host's own `iptables`, which programs such as Docker use: an exception
@@ -239,6 +286,9 @@ has_chains() { # program
 # - Envoy reaches the application by the machine's own address. A rule by which Docker publishes a
 #   port would send that connection out of the host, with an address of loopback.
 # - Such a rule in front of Istio's would lead to the container without the agent.
+# - A connection keeps the address that it came for. With the first one of its interface, as
+#   REDIRECT has it, rules of routing by address lead its answers elsewhere, and an interface
+#   without an address redirects nothing.
 narrow() { # program
   local loopback=127.0.0.6/32 name
   case $1 in ip6*) loopback=::6/128 ;; esac
@@ -250,6 +300,7 @@ narrow() { # program
     for name in $(inner_bridges); do echo "-I ISTIO_REDIRECT -o $name -j RETURN"; done
     printf '%s\n' "-I ISTIO_INBOUND -m addrtype ! --dst-type LOCAL -j RETURN" \
       "-I ISTIO_OUTPUT -o lo -s $loopback -j ACCEPT" \
+      "-F ISTIO_IN_REDIRECT" "-A ISTIO_IN_REDIRECT -p tcp -j DNAT --to-destination :$INBOUND_PORT" \
       "-D PREROUTING -p tcp -j ISTIO_INBOUND" "-I PREROUTING -p tcp -j ISTIO_INBOUND" \
       "-D OUTPUT -j ISTIO_OUTPUT" "-I OUTPUT -j ISTIO_OUTPUT" COMMIT
   } | "$1-restore" --noflush --wait=5
@@ -418,37 +469,126 @@ complain() { # message
   echo "$1" >"$RULES/complaint"
 }
 
-# Ports on which a connection from outside is not redirected: those of the settings, and SSH's, as
-# the join came, sshd is configured, and it listens now. At loopback it listens for clients that
-# forward a port or X11.
-open_ports() {
+# Prints the ports, the kind and the target of each rule that gives connections another address, as
+# rules of containers with published ports do. Those behind the rules of the mesh are of the kind
+# `iptables`. Others have the table of nftables, or the other backend's program: these follow no
+# order that iptables knows. A rule by which connections are not tracked has the target `untracked`.
+rules_of_ports() {
+  local program kind text shown='' used=${FORCE_IPTABLES_BINARY:-$(backend)}
   {
-    tr , '\n' <<<"${ISTIO_LOCAL_EXCLUDE_PORTS:-}"
-    echo 22
-    cat "$STATE/ssh-port"
-    sed -nE -e 's/^[[:space:]]*Port[[:space:]="]+([0-9]+).*/\1/Ip' \
-      -e 's/^[[:space:]]*ListenAddress[[:space:]="]+//I; T' \
-      -e 's/^(\[[^]]*\]|[^][:space:]:]+):([0-9]+)([[:space:]"].*)?$/\2/p' \
-      "$SSH_CONFIGURATION"/sshd_config "$SSH_CONFIGURATION"/sshd_config.d/*.conf
-    ss --no-header --tcp --listening --numeric --processes |
-      sed -nE -e '/^([^ ]+ +){3}(127\.|\[::1\])/d' \
-        -e '/"(sshd|dropbear)"/s/^([^ ]+ +){3}[^ ]*:([0-9]+) .*/\2/p'
-    systemctl show --property=Listen ssh.socket sshd.socket |
-      sed -nE 's/^Listen=.*[:=]([0-9]+) \(Stream\)$/\1/p'
-  } 2>/dev/null | sed '/^[0-9]\+$/!d' | sort -nu | paste -sd ,
+    for program in $(programs); do
+      text=$(read_rules "$program" 2>/dev/null)
+      kind=iptables
+      [ -z "$used" ] || [[ $program != *-* || $program == *-$used ]] || kind=$program
+      awk -v kind="$kind" "$OURS"'
+        $2 == "KUBE-NODEPORTS" { sub(/-j KUBE-.*/, "-j DNAT --to-destination kube-proxy") }
+        $1 ~ /^(nat|raw)$/ && !is_chain($2) { sub(/^[^ ]+ [^ ]+ /, ""); print kind, $0 }
+        ' <<<"$text"
+      [[ $program == *-legacy ]] || shown+=$(
+        sed -n "s#^\([a-z]*\) :#$(nft_family "$program")/\1 #p" <<<"$text"
+      )$'\n'
+    done
+    nft list ruleset 2>/dev/null | awk '
+      part == "shown" { is_shown[$0] = 1; next }
+      /^table / { table = $2 "/" $3 }
+      /^\tchain / { chain = $2 }
+      !((table " " chain) in is_shown) { print table, $0 }' part=shown <(echo "$shown") part=rules -
+  } | awk '
+    {
+      kind = $1; sub(/^[^ ]+[ \t]+/, ""); target = "-"
+      if ($0 ~ /(^| )udp /) next
+      if (/-j (NOTRACK|CT .*--notrack)|(^| )notrack( |$)/) target = "untracked"
+      else if ($0 !~ /-j (DNAT|REDIRECT)|(^| )(dnat|redirect)( |$)/) next
+      ports = ""
+      if (match($0, /dports? [0-9:,]+/)) ports = substr($0, RSTART, RLENGTH)
+      else if (match($0, /dport \{[^}]*\}/)) ports = substr($0, RSTART, RLENGTH)
+      else if (match($0, /dport [0-9-]+/)) ports = substr($0, RSTART, RLENGTH)
+      if (ports == "") next
+      sub(/^dports? /, "", ports); gsub(/[{} ]/, "", ports); gsub(/:/, "-", ports)
+      if (match($0, /(--to-destination|--to-ports|dnat (ip6? )?to|redirect to) [^ ]+/)) {
+        target = substr($0, RSTART, RLENGTH); sub(/.* /, "", target)
+      }
+      print ports, kind, target
+    }' | sort -u
 }
 
-# Stores the port of this SSH connection: sudo removes the variable that sshd set.
+# Ports on which a connection from outside is not redirected: those of the settings, and SSH's, as
+# the join came, sshd is configured, and it listens now. At loopback it listens for clients that
+# forward a port or X11. Rules of this host may lead more ports to one of SSH's.
+open_ports() {
+  local ports
+  ports=$(
+    {
+      tr , '\n' <<<"${ISTIO_LOCAL_EXCLUDE_PORTS:-}"
+      echo 22
+      cat "$STATE/ssh-port"
+      sed -nE -e 's/^[[:space:]]*Port[[:space:]="]+([0-9]+).*/\1/Ip' \
+        -e 's/^[[:space:]]*ListenAddress[[:space:]="]+//I; T' \
+        -e 's/^(\[[^]]*\]|[^][:space:]:]+):([0-9]+)([[:space:]"].*)?$/\2/p' \
+        "$SSH_CONFIGURATION"/sshd_config "$SSH_CONFIGURATION"/sshd_config.d/*.conf
+      ss --no-header --tcp --listening --numeric --processes |
+        sed -nE -e '/^([^ ]+ +){3}(127\.|\[::1\])/d' \
+          -e '/"(sshd|dropbear)"/s/^([^ ]+ +){3}[^ ]*:([0-9]+) .*/\2/p'
+      systemctl show --property=Listen ssh.socket sshd.socket |
+        sed -nE 's/^Listen=.*[:=]([0-9]+) \(Stream\)$/\1/p'
+    } 2>/dev/null | sed '/^[0-9]\+$/!d' | sort -nu
+  )
+  { echo "$ports" && rules_of_ports | ports_to "$ports"; } | sort -nu | paste -sd ,
+}
+
+# Prints the ports of those lines of rules_of_ports that lead to a port of this machine.
+ports_to() { # ports, one a line
+  awk -v wanted=" $(paste -sd ' ' <<<"$1") " -v own=" $(own_addresses) " '
+    {
+      port = address = $3
+      sub(/.*:/, "", port); gsub(/[][]/, "", address)
+      if (!sub(/:[^:]*$/, "", address)) address = ""
+      if (!index(wanted, " " port " ")) next
+      if (address != "" && address !~ /^(127\.|::1$)/ && !index(own, " " address " ")) next
+      count = split($1, parts, ",")
+      for (i = 1; i <= count; i++) {
+        last = split(parts[i], ends, "-")
+        if (ends[last] - ends[1] > 100) continue
+        for (each = ends[1] + 0; each <= ends[last] + 0; each++) print each
+      }
+    }'
+}
+
+own_addresses() {
+  ip -o address show 2>/dev/null | sed -nE 's/^.* inet6? ([^ \/]+).*/\1/p' | sort -u | paste -sd ' '
+}
+
+is_own() { # address
+  [[ $1 == 127.* || $1 == ::1 || $1 == '[::1]' ]] || is_local "$1"
+}
+
+# Stores the ports of this SSH connection: sudo removes the variable that sshd set. A program of
+# this host, such as sslh, may pass connections on to sshd. Then it is the program's ports that stay
+# open, but those of the workload.
 store_ssh_port() {
-  local pid=$$ port
+  local pid=$$ connection
   while [ "${pid:-0}" -gt 1 ]; do
-    port=$(tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^SSH_CONNECTION=.* //p')
-    if [ -n "$port" ]; then
-      echo "$port" >"$STATE/ssh-port"
+    connection=$(tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^SSH_CONNECTION=//p')
+    if [ -n "$connection" ]; then
+      # shellcheck disable=SC2086 # words
+      ssh_ports $connection >"$STATE/ssh-port"
       return
     fi
     pid=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$pid/status")
   done
+}
+
+ssh_ports() { # client, its port, address, port
+  local name
+  echo "$4"
+  is_own "${1#::ffff:}" || return 0
+  name=$(ss --no-header --tcp --numeric --processes state established \
+    "( sport = :$2 and dport = :$4 )" | sed -nE 's/.*\(\("([^"]+)".*/\1/p' | head -n 1)
+  [ -n "$name" ] && [ "$name" != sshd ] || return 0
+  ss --no-header --tcp --listening --numeric --processes |
+    sed -nE -e '/^([^ ]+ +){3}(127\.|\[::1\])/d' \
+      -e "/\"$name\"/s/^([^ ]+ +){3}[^ ]*:([0-9]+) .*/\2/p" | sort -nu |
+    grep -vxF "$(workload_ports)"
 }
 
 # Another program may hold the lock of iptables, or change its rules meanwhile. Rules that are left
@@ -516,6 +656,24 @@ redirect_dns() {
   locked turn_dns_on
 }
 
+# Prints the files from which a boot would load rules of the redirection. Nothing listens for what
+# they redirect, once the machine has left.
+saved_rules() {
+  grep -rlsE -e '[: ]ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT)( |$)' \
+    -e 'comment "?istio-vm-mesh"?( |$)' -e 'table inet istio_vm_mesh' "${SAVED_RULES[@]}" | sort
+}
+
+# Removes rules of the redirection that another program loaded while nothing is to be redirected.
+remove_stale() {
+  local program
+  [ ! -d "$RULES" ] || return 0
+  for program in $(programs); do
+    has_chains "$program" || continue
+    echo "removes rules of the redirection that another program loaded ($program)"
+    remove_all
+  done
+}
+
 # Prints a line for each program whose rules are not there.
 check() {
   local file program count text
@@ -533,9 +691,13 @@ check() {
     esac
   done
   check_firewall
+  ! has_other_servers ||
+    echo "the name servers in /etc/resolv.conf are others than those that the agent asks"
+  saved_rules |
+    sed 's/$/ has rules of the redirection, which a boot after the leave would bring back/'
 }
 
-main() { # on, dns-on, off or ssh-port
+main() { # on, dns-on, off, ssh-port or saved
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   # shellcheck source=/dev/null
   . "${BASH_SOURCE[0]%/*}/redirect_firewall.sh"
@@ -547,6 +709,7 @@ main() { # on, dns-on, off or ssh-port
   dns-on) redirect_dns & ;;
   off) locked turn_off ;;
   ssh-port) store_ssh_port ;;
+  saved) saved_rules ;;
   esac
   exit 0
 }

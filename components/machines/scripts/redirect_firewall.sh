@@ -39,24 +39,35 @@ pod_interface() {
   {
     ip -o -$version address show | awk -v address="${INSTANCE_IP:-}" '
       { split($4, parts, "/"); if (parts[1] == address) print $2 }'
-    ip -o -$version route show default | sed -nE 's/.* dev ([^ ]+).*/\1/p'
+    way_out
   } 2>/dev/null | head -n 1
+}
+
+# Prints the interface of the default route.
+way_out() {
+  local version=4
+  [ "$(family)" = ip ] || version=6
+  ip -o -$version route show default 2>/dev/null | sed -nE 's/.* dev ([^ ]+).*/\1/p' | head -n 1
 }
 
 # Prints the rules of all firewalls, but of chains that do not filter, in fields with a tab between:
 # `chain <program> <table> <chain> <hook> <priority> <policy>`, `set <program> <table> <name>
 # <elements>`, `rule <program> <table> <chain> <rule>`. A table has its family, for nft.
 filters() {
+  filters_of 'prerouting|input'
+}
+
+filters_of() { # hooks
   local name text shown='' family
   family=$(family)
   for name in $(programs); do
     [ "$(nft_family "$name")" = "$family" ] || continue
     text=$("$name-save" 2>/dev/null) || continue
-    awk -v OFS='\t' -v program="$name" -v family="$family" '
+    awk -v OFS='\t' -v program="$name" -v family="$family" -v hooks="^:(${1^^})$" '
       BEGIN { split("raw -300 mangle -150 filter 0 security 50", words, " ")
         for (i = 1; i in words; i += 2) priority[words[i]] = words[i + 1] }
       /^\*/ { table = substr($1, 2) }
-      /^:(PREROUTING|INPUT) / && table in priority {
+      $1 ~ hooks && table in priority {
         print "chain", program, family "/" table, substr($1, 2), tolower(substr($1, 2)),
           priority[table], tolower($2) }
       /^-A / && table in priority {
@@ -65,7 +76,7 @@ filters() {
     [[ $name == *-legacy ]] ||
       shown+=" $(sed -n "s#^\*#$family/#p" <<<"$text" | paste -sd ' ')"
   done
-  nft list ruleset 2>/dev/null | awk -v OFS='\t' -v family="$family" -v shown=" $shown " '
+  list_tables "$shown" | awk -v OFS='\t' -v hooks="^($1)$" '
     BEGIN { split("raw -300 mangle -150 dstnat -100 filter 0 security 50 srcnat 100", words, " ")
       for (i = 1; i in words; i += 2) priority[words[i]] = words[i + 1] }
     function number(text, words) {
@@ -75,11 +86,8 @@ filters() {
     function print_set() { if (elements != "") print "set", "nft", table, set, elements; set = "" }
     /^table / {
       table = $2 "/" $3
-      skipped = ($2 != "inet" && $2 != family) || index(shown, " " table " ") ||
-        $3 == "istio_vm_mesh"
       next
     }
-    skipped { next }
     /^\t(set|map) / { set = $2; elements = ""; next }
     # Addresses of clients are not asked for, and may be tens of thousands.
     /^\t\ttype(of)? .*addr/ && set != "" { set = ""; next }
@@ -95,11 +103,21 @@ filters() {
       sub(/.* hook /, "", hook); sub(/ .*/, "", hook)
       sub(/.* priority /, "", priority_text); sub(/;.*/, "", priority_text)
       if (match($0, /policy [a-z]+/)) policy = substr($0, RSTART + 7, RLENGTH - 7)
-      if ($2 == "filter" && hook ~ /^(prerouting|input)$/)
+      if ($2 == "filter" && hook ~ hooks)
         print "chain", "nft", table, chain, hook, number(priority_text), policy
       next
     }
     chain != "" && /^\t\t/ { sub(/^\t+/, ""); print "rule", "nft", table, chain, $0 }'
+}
+
+# Prints the tables of nftables that filter, as nft does, but those that iptables has shown.
+list_tables() { # tables, with their families
+  local family name
+  nft list tables 2>/dev/null | while read -r _ family name; do
+    [ "$family" = inet ] || [ "$family" = "$(family)" ] || continue
+    [[ " $1 " != *" $family/$name "* && $name != istio_vm_mesh ]] || continue
+    nft list table "$family" "$name" 2>/dev/null
+  done
 }
 
 # Prints which connections the rules on standard input drop, one a line:
@@ -107,9 +125,23 @@ filters() {
 # outside. What a rule asks for that is not known here, such as an address of the client, is no
 # reason to drop, and a reason to accept only where the rule names the port.
 dropped() { # connections, as `needed` prints them
-  awk -F '\t' -v packets="$1" -v interface="$(pod_interface)" -v address="${INSTANCE_IP:-}" \
+  dropped_of tcp "$(pod_interface)" "${INSTANCE_IP:-}" '' "$1"
+}
+
+# As above, of the rules for what goes out: packets of the proxy, which runs as a user of its own. A
+# rule that accepts a network may be for pods, so it is a reason to accept.
+dropped_out() { # protocol, connections
+  dropped_of "$1" "$(way_out)" '' "istio-proxy $(id -u istio-proxy 2>/dev/null)" "$2"
+}
+
+dropped_of() { # protocol, interface, address of this machine, names of the sender, connections
+  awk -F '\t' -v protocol="$1" -v interface="$2" -v address="$3" -v user="$4" -v packets="$5" \
     -v family="$(family)" '
-    BEGIN { single = "^(oifname|oif|mark|skuid|skgid|iifgroup|iiftype|pkttype)$" }
+    BEGIN {
+      single = "^(oifname|oif|mark|skuid|skgid|iifgroup|iiftype|pkttype)$"
+      numbers_of["tcp"] = 6; numbers_of["udp"] = 17
+      is_out = user != ""
+    }
     $1 == "chain" { bases[++base_count] = $2 "\t" $3 "\t" $4
       hook[base_count] = $5; priority[base_count] = $6; policy[base_count] = $7; next }
     $1 == "set" { sets[$2, $3, $4] = $5; next }
@@ -134,6 +166,12 @@ dropped() { # connections, as `needed` prints them
       return 0
     }
 
+    function has_user(list, names, i, n) {
+      n = split(user, names, " ")
+      for (i = 1; i <= n; i++) if (has_word(list, names[i])) return 1
+      return 0
+    }
+
     # Each condition of a rule ends here: matches is 0 where it is not met, unknown is 1 where it is
     # not known.
     function met(is_met) {
@@ -145,6 +183,10 @@ dropped() { # connections, as `needed` prints them
       met(has_port(list, number))
     }
 
+    function met_network(list) {
+      if (list ~ /\// && list !~ /\/(32|128)$/) names_port = 1
+    }
+
     function read_iptables(rule, w, n, i) {
       gsub(/"([^"\\]|\\.)*"/, "text", rule)
       n = split(rule, w, " ")
@@ -152,14 +194,18 @@ dropped() { # connections, as `needed` prints them
         if (w[i] == "!") is_negated = 1
         else if (w[i] == "-m") i++
         else if (w[i] == "--comment") i++
-        else if (w[i] == "-p") met(w[++i] ~ /^(tcp|6|all)$/)
+        else if (w[i] == "-p")
+          { i++; met(w[i] == protocol || w[i] == numbers_of[protocol] || w[i] == "all") }
+        else if (is_out && w[i] == "-o") met(has_word(w[++i], interface))
+        else if (is_out && w[i] == "-d") { unknown = 1; is_negated = 0; met_network(w[++i]) }
+        else if (is_out && w[i] == "--uid-owner") met(has_user(w[++i]))
         else if (w[i] == "-i") met(has_word(w[++i], interface))
         else if (w[i] == "-d" && w[i + 1] ~ "^" address "(/(32|128))?$") { i++; met(1) }
         else if (w[i] ~ /^--dports?$/) met_port(w[++i], port)
         else if (w[i] == "--ctorigdstport") met_port(w[++i], original)
         else if (w[i] ~ /^--(ct)?state$/)
           { i++; met(has_word(w[i], "NEW") || (translated && has_word(w[i], "DNAT"))) }
-        else if (w[i] == "--dst-type") met(has_word(w[++i], "LOCAL"))
+        else if (w[i] == "--dst-type") met(has_word(w[++i], is_out ? "UNICAST" : "LOCAL"))
         else if (w[i] == "--tcp-flags") { i += 2; met(w[i] == "SYN") }
         else if (w[i] ~ /^-[jg]$/) {
           is_goto = w[i] == "-g"
@@ -233,12 +279,19 @@ dropped() { # connections, as `needed` prints them
         else if (w[i] == "reject") { target = "drop"; return }
         else if (w[i] ~ /^(jump|goto)$/) { is_goto = w[i] == "goto"; target = w[++i] }
         else if (w[i] == "l4proto" || w[i] w[i + 1] ~ /^(ipprotocol|ip6nexthdr)$/)
-          i = test(w, i + (w[i] == "l4proto" ? 1 : 2), "tcp")
+          i = test(w, i + (w[i] == "l4proto" ? 1 : 2), protocol)
         else if (w[i] == "nfproto") i = test(w, i + 1, family == "ip" ? "ipv4" : "ipv6")
         else if (w[i] ~ /^iif(name)?$/) i = test(w, i + 1, interface)
-        else if (w[i] ~ /^(tcp|th)$/ && w[i + 1] == "dport") i = test(w, i + 2, port, 1)
-        else if (w[i] == "tcp" && w[i + 1] == "flags") i = read_flags(w, i + 2, n)
-        else if (w[i] ~ /^(udp|icmp|icmpv6|sctp|dccp|esp|ah|udplite|igmp)$/) matches = 0
+        else if (is_out && w[i] ~ /^oif(name)?$/) i = test(w, i + 1, interface)
+        else if (is_out && w[i] == "skuid") { i = value(w, i + 1); met(has_user(resolved(w[i]))) }
+        else if (is_out && w[i + 1] == "daddr") {
+          i = value(w, i + 2); unknown = 1; is_negated = 0; met_network(resolved(w[i]))
+        }
+        else if ((w[i] == protocol || w[i] == "th") && w[i + 1] == "dport")
+          i = test(w, i + 2, port, 1)
+        else if (w[i] w[i + 1] == "tcpflags" && protocol == "tcp") i = read_flags(w, i + 2, n)
+        else if (w[i] != protocol &&
+          w[i] ~ /^(tcp|udp|icmp|icmpv6|sctp|dccp|esp|ah|udplite|igmp)$/) matches = 0
         else if (w[i] w[i + 1] == "ctstate") i = test(w, i + 2, "new")
         else if (w[i] w[i + 1] == "ctstatus") {
           i = value(w, i + 2)
@@ -248,7 +301,7 @@ dropped() { # connections, as `needed` prints them
         else if (w[i] ~ /^ip6?$/ && w[i + 1] == "daddr" && w[i + 2] == address) i += 2
         else if (w[i] == "fib") {
           while (i < n && w[i] !~ /^(type|oif|oifname)$/) i++
-          if (w[i] == "type") i = test(w, i + 1, "local")
+          if (w[i] == "type") i = test(w, i + 1, is_out ? "unicast" : "local")
           else { i = value(w, i + 1); met(w[i] == "exists") }
         }
         else if (w[i] ~ /^(ip|ip6|ct|tcp|th|ether|rt|socket|vlan)$/ || w[i] ~ single) {
@@ -274,10 +327,14 @@ dropped() { # connections, as `needed` prints them
     function follow(chain, depth, i, end, fields, jumps, is_known) {
       if (depth > 20) return ""
       for (i = 1; i <= count[chain]; i++) {
+        if ((chain, i) in is_idle) continue
         split(chain, fields, "\t"); program = fields[1]; table = fields[2]
         target = ""; is_goto = unknown = is_negated = names_port = unknown_before = 0; matches = 1
         if (program == "nft") read_nft(rules[chain, i])
         else read_iptables(rules[chain, i])
+        # It changes nothing, whatever the port: most rules of a long list of addresses.
+        if (unknown && !names_port && target ~ /^(accept|drop|return)$/ &&
+          rules[chain, i] !~ /port|proto|vmap/) is_idle[chain, i] = 1
         if (!matches || target == "" || target == "continue") continue
         is_known = !unknown
         if (target == "return") { if (is_known) return ""; continue }
@@ -379,7 +436,7 @@ check_firewall() {
 }
 
 open_one() { # firewall program table chain port original
-  local zone
+  local zone rule
   case $1 in
   firewalld)
     zone=$(zone_option)
@@ -387,8 +444,13 @@ open_one() { # firewall program table chain port original
     firewall-cmd --quiet $zone --add-port="$5/tcp" && echo "$zone --remove-port=$5/tcp" >>"$OPENED"
     ;;
   nftables) nft "$(nft_rule "${@:3}")" ;;
-  *) printf '*%s\n%s\nCOMMIT\n' "${3#*/}" "$(iptables_rule "${@:4}")" |
-    "$2-restore" --noflush --wait=5 ;;
+  *)
+    rule=$(iptables_rule "${@:4}")
+    # It is there already where another program has put its own rules before it since.
+    # shellcheck disable=SC2086 # words
+    while "$2" --wait=5 -t "${3#*/}" ${rule/#-I/-D} 2>/dev/null; do :; done
+    printf '*%s\n%s\nCOMMIT\n' "${3#*/}" "$rule" | "$2-restore" --noflush --wait=5
+    ;;
   esac
 }
 

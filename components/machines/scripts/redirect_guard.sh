@@ -6,7 +6,8 @@
 # `redirect_guard.sh check`: prints what is missing, or nothing.
 # `redirect_guard.sh possible`, in a join: fails with the cause where a host has no such tables.
 INTERVAL_S=5
-PORTS_EVERY=12 # rounds
+PORTS_EVERY=12   # rounds
+SERVERS_AFTER=12 # rounds, in which other name servers stay
 TABLE=istio_vm_mesh
 AGENT_PORTS=15006,15008 # redirected connections, and those of HBONE, which are not redirected
 
@@ -82,10 +83,23 @@ watch() {
   for ((round = 0; ; round++)); do
     [ -z "${FAIL_CLOSED:-}" ] || ! { [ $((round % PORTS_EVERY)) = 0 ] || has_other_addresses; } ||
       close_ports
-    [ ! -d "$RULES" ] || locked repair
+    if [ -d "$RULES" ]; then locked repair; else locked remove_stale; fi
+    renew_agent
     sleep "$INTERVAL_S"
   done
 }
+
+# The agent asks the name servers that it read when it started, and queries to these are redirected.
+# So it starts again once the host has others: it is deregistered first, as at every stop.
+renew_agent() {
+  if ! has_other_servers; then
+    ROUNDS_OF_OTHERS=0
+  elif [ $((++ROUNDS_OF_OTHERS)) = "$SERVERS_AFTER" ]; then
+    echo "this host has other name servers in /etc/resolv.conf: the agent starts again"
+    systemctl try-restart --no-block istio-vm-mesh
+  fi
+}
+ROUNDS_OF_OTHERS=0
 
 is_closed() { # table
   nft list table inet "$1" >/dev/null 2>&1

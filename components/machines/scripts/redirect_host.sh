@@ -4,6 +4,11 @@
 # `redirect_host.sh changes`: prints what the redirection is about to change, one a line.
 # INSTANCE_IP is the address by which pods reach the machine.
 
+RESOLVED=/run/systemd/resolve/io.systemd.Resolve
+NSSWITCH=/etc/nsswitch.conf
+IPVS=/proc/net/ip_vs
+GATEWAYS_PORT=15443 # at which gateways of the mesh take connections of other networks
+
 # Prints the port, the address and the program of each listening socket. A socket of all addresses
 # has 0.0.0.0, and one of all addresses of IPv6 alone has `::`. One that takes connections of an
 # interface alone has `<address>%<interface>`. Java has addresses of IPv4 as those of IPv6.
@@ -16,48 +21,6 @@ listeners() {
     program = match($0, /\(\("[^"]+"/) ? substr($0, RSTART + 3, RLENGTH - 4) : "-"
     print port, address, program
   }' | sort -u
-}
-
-# Prints the ports, the kind and the target of each rule that gives connections another address, as
-# rules of containers with published ports do. Those behind the rules of the mesh are of the kind
-# `iptables`. Others have the table of nftables, or the other backend's program: these follow no
-# order that iptables knows. A rule by which connections are not tracked has the target `untracked`.
-rules_of_ports() {
-  local program kind text shown=';' used=${FORCE_IPTABLES_BINARY:-$(backend)}
-  {
-    for program in $(programs); do
-      text=$(read_rules "$program" 2>/dev/null)
-      kind=iptables
-      [ -z "$used" ] || [[ $program != *-* || $program == *-$used ]] || kind=$program
-      awk -v kind="$kind" "$OURS"'
-        $2 == "KUBE-NODEPORTS" { sub(/-j KUBE-.*/, "-j DNAT --to-destination kube-proxy") }
-        $1 ~ /^(nat|raw)$/ && !is_chain($2) { sub(/^[^ ]+ [^ ]+ /, ""); print kind, $0 }
-        ' <<<"$text"
-      [[ $program == *-legacy ]] || shown+=$(
-        sed -n "s#^\([a-z]*\) :#$(nft_family "$program")/\1 #p" <<<"$text" | paste -sd ';'
-      )';'
-    done
-    nft list ruleset 2>/dev/null | awk -v shown="$shown" '
-      /^table / { table = $2 "/" $3 }
-      /^\tchain / { chain = $2 }
-      !index(shown, ";" table " " chain ";") { print table, $0 }'
-  } | awk '
-    {
-      kind = $1; sub(/^[^ ]+[ \t]+/, ""); target = "-"
-      if ($0 ~ /(^| )udp /) next
-      if (/-j (NOTRACK|CT .*--notrack)|(^| )notrack( |$)/) target = "untracked"
-      else if ($0 !~ /-j (DNAT|REDIRECT)|(^| )(dnat|redirect)( |$)/) next
-      ports = ""
-      if (match($0, /dports? [0-9:,]+/)) ports = substr($0, RSTART, RLENGTH)
-      else if (match($0, /dport \{[^}]*\}/)) ports = substr($0, RSTART, RLENGTH)
-      else if (match($0, /dport [0-9-]+/)) ports = substr($0, RSTART, RLENGTH)
-      if (ports == "") next
-      sub(/^dports? /, "", ports); gsub(/[{} ]/, "", ports); gsub(/:/, "-", ports)
-      if (match($0, /(--to-destination|--to-ports|dnat (ip6? )?to|redirect to) [^ ]+/)) {
-        target = substr($0, RSTART, RLENGTH); sub(/.* /, "", target)
-      }
-      print ports, kind, target
-    }' | sort -u
 }
 
 # Prints the lines of rules_of_ports that a port is in.
@@ -88,6 +51,9 @@ port_refusals() { # port, listeners, rules of ports, open ports
   if [[ ,$4, == *,$1,* ]]; then
     echo "port $1 of the workload is one of SSH here, which is never captured: let sshd listen on" \
       "another port, or the application"
+  elif balanced_ports | grep -qxF "$1"; then
+    echo "port $1 of the workload is balanced by IPVS here, which does not see what the agent" \
+      "takes: join the machines behind it instead"
   elif [ -n "$native" ]; then
     echo "port $1 of the workload is published by $native, whose rules may come" \
       "before those of the mesh: run the container in the host's network (--network host)"
@@ -115,7 +81,7 @@ port_refusals() { # port, listeners, rules of ports, open ports
 }
 
 refusals() {
-  local port listening rules open name
+  local port listening rules open
   listening=$(listeners)
   rules=$(rules_of_ports)
   open=$(open_ports)
@@ -125,29 +91,50 @@ refusals() {
       echo "port $port of the workload is not tracked, by a rule of this host (notrack), and what" \
         "is not tracked is not redirected: delete the rule"
   done
-  for name in $(bare_interfaces); do
-    echo "$name, by which connections come, has no address of its own, and Linux redirects none" \
-      "there: add the machine's address to it, too"
-  done
+  server_refusals
+  interface_refusals
   if has_ipv6 && ! can_redirect_ipv6; then
     echo "this machine has addresses of IPv6, which ip6tables cannot redirect" \
       "('ip6tables -t nat -S' fails): load the module ip6table_nat, or disable IPv6"
   fi
 }
 
-# Prints the interfaces without an address by which connections come to an address of lo or of a
-# dummy interface. A redirected connection gets an address of the interface that it comes by.
-bare_interfaces() {
-  local version=4 name
-  [ "$(family)" = ip ] || version=6
-  [[ $(pod_interface) =~ ^(lo|dummy.*)$ ]] || return 0
-  ip -o -$version route show default | grep -oE 'dev [^ ]+' | sort -u | while read -r _ name; do
-    ip -o -$version address show dev "$name" scope global | grep -q . || echo "$name"
-  done
+# Prints why the agent would not resolve names. It runs as istio-proxy, reads its name servers when
+# it starts, and listens at ::1 where one of them has an address of IPv6.
+server_refusals() {
+  [ "${ISTIO_META_DNS_CAPTURE:-}" = true ] || return 0
+  if [ ! -e /etc/resolv.conf ]; then
+    echo "there is no /etc/resolv.conf, from which the agent has its name servers: create it"
+  elif id nobody >/dev/null 2>&1 && ! runuser -u nobody -- test -r /etc/resolv.conf; then
+    echo "the agent, which does not run as root, cannot read /etc/resolv.conf: make it and its" \
+      "directory readable ('chmod a+r')"
+  elif name_servers | grep -q : && ! is_local ::1; then
+    echo "/etc/resolv.conf has a name server of IPv6, and this machine has no ::1, where the" \
+      "agent would listen for its queries: delete the name server, or enable IPv6 for lo"
+  fi
+}
+
+# Prints why Envoy would not get connections: it listens in no VRF.
+interface_refusals() {
+  local name
+  name=$(pod_interface)
+  [ -z "$name" ] || ! ip -d -o link show dev "$name" 2>/dev/null | grep -q ' vrf_slave ' ||
+    [ "$(cat /proc/sys/net/ipv4/tcp_l3mdev_accept 2>/dev/null)" = 1 ] ||
+    echo "$name, by which connections come, is in a VRF, in which Envoy does not listen: set the" \
+      "sysctl net.ipv4.tcp_l3mdev_accept=1"
 }
 
 listed() {
   sort -u | paste -sd , | sed 's/,/, /g'
+}
+
+# Prints the first of a long list, and how many there are.
+abridged() { # list
+  awk -F ', ' '{
+    if (NF <= 40) { print; exit }
+    for (i = 1; i <= 30; i++) printf "%s, ", $i
+    print "and", NF - 30, "more"
+  }' <<<"$1"
 }
 
 # Prints ports and targets of those rules on standard input whose ports a program of this host
@@ -173,7 +160,7 @@ envoy_has_ipv6() {
 }
 
 changes() {
-  local open listening captured rules translated bridges interfaces
+  local open listening captured rules translated bridges interfaces saved
   open=$(open_ports)
   listening=$(listeners)
   rules=$(rules_of_ports)
@@ -181,18 +168,21 @@ changes() {
     index(open, "," $1 ",") || $2 ~ /^127\./ || $2 == "::1" || $3 ~ /^(envoy|pilot-agent)$/ { next }
     { print $1 ($3 == "-" ? "" : " (" $3 ")") }' <<<"$listening" | sort -n | listed)
   [ -z "$captured" ] ||
-    echo "from outside, these ports ask for a certificate of the mesh where it is strict: $captured"
+    echo "from outside, these ports ask for a certificate of the mesh where it is strict:" \
+      "$(abridged "$captured")"
   echo "these ports stay open without the mesh: ${open//,/, }"
   translated=$(accepted yes "$listening" "$open" <<<"$rules")
   [ -z "$translated" ] ||
-    echo "ports that containers publish, or rules redirect, are captured first: $translated"
+    echo "ports that containers publish, or rules redirect, are captured first:" \
+      "$(abridged "$translated")"
   translated=$(accepted no "$listening" "$open" <<<"$rules")
   [ -z "$translated" ] ||
     echo "these ports, which rules alone publish, are not reached from outside any more (exclude" \
-      "them by capture.excludeInboundPorts): $translated"
+      "them by capture.excludeInboundPorts): $(abridged "$translated")"
   translated=$(awk '$3 == "untracked" { print $1 }' <<<"$rules" | listed)
   [ -z "$translated" ] ||
-    echo "these ports are not tracked, by rules of this host, so they are not captured: $translated"
+    echo "these ports are not tracked, by rules of this host, so they are not captured:" \
+      "$(abridged "$translated")"
   bridges=$(inner_bridges | listed)
   [ -z "$bridges" ] ||
     echo "containers and VMs at $bridges: what is forwarded for them is not captured," \
@@ -215,7 +205,89 @@ changes() {
     echo "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh" \
       "has no IPv6 (ISTIO_DUAL_STACK)"
   fi
+  servers_changes
+  routing_changes
+  saved=$(saved_rules | listed)
+  [ -z "$saved" ] ||
+    echo "rules of the redirection are saved in $saved: save the rules of this host again once it" \
+      "has left the mesh, or a boot brings these back"
   firewall_changes "$captured"
+  outgoing_changes
+}
+
+# Prints what firewalls drop of the connections that go out. All of them are the proxy's, but those
+# that are excluded.
+outgoing_changes() {
+  local rules drops port line fields ports
+  rules=$(filters_of 'output|postrouting')
+  [ -n "$rules" ] || return 0
+  ports=$(for port in $GATEWAYS_PORT $(workload_ports); do echo "$port:$port"; done | paste -sd ' ')
+  drops=$(
+    dropped_out tcp "$ports" <<<"$rules"
+    dropped_out udp 53:53 <<<"$rules"
+  )
+  [ -n "$drops" ] || return 0
+  read -ra fields <<<"$drops"
+  ports=$(cut -d ' ' -f 5 <<<"$drops" | sort -nu | while read -r port; do
+    case $port in
+    "$GATEWAYS_PORT") echo "$port (gateways of other networks)" ;;
+    53) echo "53/udp (name servers)" ;;
+    *) echo "$port (pods)" ;;
+    esac
+  done | paste -sd , | sed 's/,/, /g')
+  line="the firewall (${fields[0]}) drops what the proxy sends out to $ports: connections of this"
+  line+=" machine are the proxy's from now on, to ports of pods too: let its user out by"
+  echo "$line '$(way_for_proxy "${fields[@]}")'"
+}
+
+# Prints the command that lets the proxy out. ufw has no rules for users.
+way_for_proxy() { # firewall program table chain port
+  case $1 in
+  ufw) echo "ufw allow out $5" ;;
+  nftables) echo "nft insert rule ${3/\// } $4 meta skuid istio-proxy accept" ;;
+  *) echo "$2 -t ${3#*/} -I $4 -m owner --uid-owner istio-proxy -j ACCEPT" ;;
+  esac
+}
+
+# Prints who asks for names without the agent.
+servers_changes() {
+  local captured others
+  [ "${ISTIO_META_DNS_CAPTURE:-}" = true ] || return 0
+  captured=$(captured_servers)
+  others=$(name_servers | sed 's/^0\.0\.0\.0$/127.0.0.1/; s/^::$/::1/' |
+    grep -vxF "$captured" | listed)
+  [ -z "$others" ] ||
+    echo "names of the mesh resolve by the name servers $(listed <<<"${captured:-none}")" \
+      "alone, not by $others: these are link-local, or one of this machine may ask them"
+  if [ -S "$RESOLVED" ] &&
+    grep -qE '^[[:space:]]*hosts:.*[[:space:]]resolve([[:space:]]|$)' "$NSSWITCH"; then
+    echo "programs ask systemd-resolved by its socket, so names of the mesh do not resolve for" \
+      "them: take 'resolve' out of the line 'hosts' in $NSSWITCH, so that 'dns' asks"
+  fi
+}
+
+# Prints what routing and balancing of this host do not do any more. Connections of the proxy have
+# neither the mark nor the user of the program that begins them.
+routing_changes() {
+  local rules balanced
+  rules=$(for family in -4 -6; do ip $family rule show; done 2>/dev/null |
+    grep -E ' (fwmark|uidrange|sport|dport|ipproto) ' | sed -E 's/^[0-9]+:[[:space:]]*//' | listed)
+  [ -z "$rules" ] ||
+    echo "rules of routing are for connections of some programs or ports ($rules): those that go" \
+      "through Envoy have neither mark nor user of the program" \
+      "(exclude them by capture.excludeOutboundCidrs)"
+  balanced=$(balanced_ports | listed)
+  [ -z "$balanced" ] ||
+    echo "ports that IPVS balances here are captured first (exclude them by" \
+      "capture.excludeInboundPorts): $balanced"
+}
+
+# Prints the ports of the services of IPVS. The kernel shows addresses and ports as hexadecimal
+# numbers.
+balanced_ports() {
+  local port
+  sed -nE 's/^TCP +.*:([0-9A-F]{4}) .*/\1/p' "$IPVS" 2>/dev/null | sort -u |
+    while read -r port; do echo $((16#$port)); done
 }
 
 # Prints what firewalls drop of the connections of the mesh, and the ports that they drop until now

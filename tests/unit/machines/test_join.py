@@ -64,6 +64,58 @@ def test_a_machine_that_lacks_something_is_refused(programs: Path, installed: tu
     assert f"machine m: {cause}" in done.stderr
 
 
+@pytest.mark.parametrize(("printed", "is_refused"), [("systemd 219\n+PAM", True), ("systemd 252 (252.39-1~deb12u1)", False), ("", False)])
+def test_a_systemd_that_does_not_know_the_units_is_refused(programs: Path, printed: str, is_refused: bool) -> None:
+    """It would run the agent without its steps as root: without the redirection."""
+    add_program(programs, "systemctl", f'[ "$1" = --version ] && echo "{printed}"')
+    done = run(programs, "check_systemd")
+    cause = "machine m: systemd 219 is too old: the units need systemd 235 (2017) or later\n" if is_refused else ""
+    assert (done.returncode, done.stderr) == (int(is_refused), cause)
+
+
+DISKS = {
+    "read-only": ("size=1m", "mount -o remount,ro $d", "Read-only file system"),
+    "full": ("size=64k", "head -c 1m /dev/zero >$d/full 2>/dev/null || true", "No space left on device"),
+    "out of inodes": ("size=1m,nr_inodes=1", "true", "No space left on device"),
+}
+
+
+@pytest.mark.parametrize(("options", "command", "cause"), DISKS.values(), ids=DISKS.keys())
+@pytest.mark.parametrize("place", ["PROGRAMS", "STATE", "UNITS"])
+def test_a_place_that_cannot_be_written_is_refused(
+    programs: Path, tmp_path: Path, place: str, options: str, command: str, cause: str
+) -> None:
+    places = {name: str(tmp_path / name / "below") for name in ("PROGRAMS", "STATE", "UNITS")}
+    for name in places:
+        (tmp_path / name).mkdir()
+    directory = tmp_path / place
+    assert run(programs, "check_writable", **places).stderr == ""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(directory)], check=True)
+    try:
+        subprocess.run(["bash", "-c", f"d={directory}; {command}"], check=True)
+        before = sorted(directory.iterdir())
+        done = run(programs, "check_writable", **places)
+        assert (done.returncode, sorted(directory.iterdir())) == (1, before)
+        assert done.stderr.startswith(f"machine m: cannot write to {directory} ({cause}): ")
+    finally:
+        subprocess.run(["umount", str(directory)], check=True)
+
+
+def test_a_file_system_from_which_nothing_runs_is_named(programs: Path, tmp_path: Path) -> None:
+    package = tmp_path / "disk" / "package"
+    package.parent.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec", "none", str(package.parent)], check=True)
+    try:
+        for name in ("usr/local/bin", "var/lib/istio/envoy"):
+            (package / name).mkdir(parents=True)
+        (package / "var/lib/istio/envoy/envoy_bootstrap_tmpl.json").touch()
+        add_program(package / "usr/local/bin", "pilot-agent", "echo version")
+        done = run(programs, f"check_package {package}", NEW_PACKAGE=str(package.parent), DEADLINE_S=600, PACKAGE_URL="x")
+        assert done.stderr.endswith(f"Permission denied ({package.parent} is mounted with noexec)\n")
+    finally:
+        subprocess.run(["umount", str(package.parent)], check=True)
+
+
 @pytest.mark.parametrize("log", ["E: Unable to fetch some archives", ""])
 def test_a_startup_script_that_failed_is_named_with_its_error(programs: Path, log: str) -> None:
     """The unit itself does not fail then, and runs once a boot."""

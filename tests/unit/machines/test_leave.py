@@ -81,6 +81,17 @@ def test_rules_that_are_left_are_an_error_and_the_next_leave_goes_on(machine: Fa
     assert machine.leave().stdout == "left\n"
 
 
+def test_rules_that_somebody_saved_are_named(machine: FakeMachine) -> None:
+    """No file of others is edited, and the machine has left."""
+    saved = machine.root / "etc/iptables/rules.v4"
+    saved.parent.mkdir()
+    saved.write_text(":ISTIO_INBOUND - [0:0]\n")
+    text = 'bash() { [ "$(basename "$1") $2" != "redirect.sh saved" ] || echo "$ROOT/etc/iptables/rules.v4"; }'
+    done = machine.leave(text=text)
+    assert (done.returncode, done.stdout, saved.exists()) == (0, "left\n", True)
+    assert f"rules of the redirection are saved in {saved}. With its next boot nothing would answer" in done.stderr
+
+
 def test_a_key_that_is_a_link_to_a_file_of_others_is_only_unlinked(machine: FakeMachine) -> None:
     key, theirs = machine.root / STATE / "etc/certs/key.pem", machine.root / "etc/theirs"
     theirs.write_text("theirs")

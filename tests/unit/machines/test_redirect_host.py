@@ -19,12 +19,13 @@ ADDRESSES = """
 """
 IP = f"""
 case "$*" in
+*"link show dev"*) [ -z "$VRF" ] || echo "$VRF" ;;
+*"rule show") [[ $* == -6* ]] || printf %b "$RULES_OF_ROUTING" ;;
 *"link show type bridge") echo '4: docker0: <UP>' ;;
 *"link show up") printf '1: lo: <UP>\\n2: eth0: <UP>\\n3: eth1@if7: <UP>\\n4: docker0: <UP>\\n9: veth1@if8: <UP>\\n' ;;
-*"address show dev"*) [ -z "$BARE" ] || exit 0; echo '2: eth0    inet 10.0.0.5/24 scope global eth0' ;;
 *"route show default") echo 'default via 10.0.0.1 dev eth0 proto static' ;;
 "-6"*"address show"*) [ -z "$IPV6" ] || echo '2: eth0    inet6 fd00::5/64 scope global' ;;
-*"address show"*) [ -n "$ON_LOOPBACK" ] && echo '1: lo    inet 10.0.0.5/32 scope global lo' || echo '{ADDRESSES}' ;;
+*"address show"*) echo '{ADDRESSES}' ;;
 esac
 """
 DOCKER = "*nat\n:DOCKER - [0:0]\n-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80\nCOMMIT\n"
@@ -145,11 +146,57 @@ def test_rules_that_may_come_before_those_of_the_mesh_are_refused(tmp_path: Path
     assert "is published by nftables (table ip/nat)" in line
 
 
-def test_an_interface_without_an_address_redirects_nothing(tmp_path: Path) -> None:
-    """Hosts that announce an address of loopback by a routing protocol."""
-    assert run(tmp_path, "refusals", ON_LOOPBACK="1") == run(tmp_path, "refusals", BARE="1") == []
-    (line,) = run(tmp_path, "refusals", ON_LOOPBACK="1", BARE="1")
-    assert line.startswith("eth0, by which connections come, has no address of its own")
+def test_an_interface_in_a_vrf_is_refused_unless_connections_of_vrfs_are_taken(tmp_path: Path) -> None:
+    vrf = "4: eth0: <UP> master red state UP \\\\    link/ether 02:00 \\\\    vrf_slave table 10"
+    (line,) = run(tmp_path, "refusals", VRF=vrf)
+    assert line.startswith("eth0, by which connections come, is in a VRF") and "net.ipv4.tcp_l3mdev_accept=1" in line
+    assert run(tmp_path, "refusals", VRF=vrf.replace("vrf_slave", "bond_slave")) == []
+    assert run(tmp_path, "cat() { echo 1; }; interface_refusals", VRF=vrf) == []
+
+
+IPVS = """IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
+TCP  0A000009:01BB rr
+  -> 0A000006:01BB      Route   1      0          0
+UDP  0A000009:0035 rr
+TCP  [fd00:0000:0000:0000:0000:0000:0000:0009]:1F90 wlc persistent 300
+"""
+
+
+def test_ports_that_the_host_balances_are_named_and_refused_as_the_workloads(tmp_path: Path) -> None:
+    (tmp_path / "ip_vs").write_text(IPVS)
+    balanced = f"IPVS={tmp_path}/ip_vs;"
+    assert "ports that IPVS balances here are captured first (exclude them by capture.excludeInboundPorts): 443, 8080" in run(
+        tmp_path, f"{balanced} changes"
+    )
+    (line,) = run(tmp_path, f"{balanced} refusals")
+    assert line.startswith("port 8080 of the workload is balanced by IPVS here")
+    (tmp_path / "ip_vs").write_text(IPVS.replace("1F90", "1F91"))
+    assert run(tmp_path, f"{balanced} refusals") == []
+
+
+def test_rules_of_routing_that_the_proxy_does_not_meet_are_named(tmp_path: Path) -> None:
+    everywhere = "0:\tfrom all lookup local\n32765:\tfrom 10.7.0.5 lookup 100\n32766:\tfrom all lookup main\n"
+    assert not [line for line in run(tmp_path, "changes", RULES_OF_ROUTING=everywhere) if "routing" in line]
+    some = f"{everywhere}100:\tfrom all fwmark 0x1 lookup vpn\n101:\tfrom all uidrange 1000-1000 lookup vpn\n"
+    (line,) = [line for line in run(tmp_path, "changes", RULES_OF_ROUTING=some) if "routing" in line]
+    assert "(from all fwmark 0x1 lookup vpn, from all uidrange 1000-1000 lookup vpn)" in line
+    assert "exclude them by capture.excludeOutboundCidrs" in line
+
+
+def test_a_long_list_of_ports_is_abridged(tmp_path: Path) -> None:
+    rules = "".join(DOCKER.splitlines(keepends=True)[2].replace("8080", str(20000 + number)) for number in range(3000))
+    (line,) = [line for line in run(tmp_path, "changes", rules=f"*nat\n:DOCKER - [0:0]\n{rules}COMMIT\n") if "rules alone" in line]
+    assert line.endswith("and 2970 more") and len(line) < 2000
+
+
+def test_rules_of_more_chains_than_a_command_takes_are_read(tmp_path: Path) -> None:
+    """kube-proxy has some for each Service."""
+    chains = "".join(f":KUBE-SVC-{number:016d} - [0:0]\n" for number in range(6000))
+    ruleset = "table ip other {\n\tchain prerouting {\n\t\ttcp dport 8080 dnat to 172.17.0.2:80\n\t}\n}\n"
+    (line,) = run(tmp_path, "refusals", rules=f"*nat\n{chains}COMMIT\n", ruleset=ruleset)
+    assert "published by nftables (table ip/other)" in line
 
 
 def test_what_the_agent_cannot_pass_on_is_listed(tmp_path: Path) -> None:
