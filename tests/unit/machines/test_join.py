@@ -80,6 +80,7 @@ DISKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "command", "cause"), DISKS.values(), ids=DISKS.keys())
 @pytest.mark.parametrize("place", ["PROGRAMS", "STATE", "UNITS"])
 def test_a_place_that_cannot_be_written_is_refused(
@@ -89,12 +90,12 @@ def test_a_place_that_cannot_be_written_is_refused(
     for name in places:
         (tmp_path / name).mkdir()
     directory = tmp_path / place
-    assert run(programs, "check_writable", **places).stderr == ""
+    assert run(programs, "check_writable", False, **places).stderr == ""
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(directory)], check=True)
     try:
         subprocess.run(["bash", "-c", f"d={directory}; {command}"], check=True)
         before = sorted(directory.iterdir())
-        done = run(programs, "check_writable", **places)
+        done = run(programs, "check_writable", False, **places)
         assert (done.returncode, sorted(directory.iterdir())) == (1, before)
         assert done.stderr.startswith(f"machine m: cannot write to {directory} ({cause}): ")
     finally:

@@ -164,6 +164,7 @@ TCP  [fd00:0000:0000:0000:0000:0000:0000:0009]:1F90 wlc persistent 300
 """
 
 
+@pytest.mark.slow
 def test_ports_that_the_host_balances_are_named_and_refused_as_the_workloads(tmp_path: Path) -> None:
     (tmp_path / "ip_vs").write_text(IPVS)
     balanced = f"IPVS={tmp_path}/ip_vs;"
@@ -176,6 +177,7 @@ def test_ports_that_the_host_balances_are_named_and_refused_as_the_workloads(tmp
     assert run(tmp_path, f"{balanced} refusals") == []
 
 
+@pytest.mark.slow
 def test_rules_of_routing_that_the_proxy_does_not_meet_are_named(tmp_path: Path) -> None:
     everywhere = "0:\tfrom all lookup local\n32765:\tfrom 10.7.0.5 lookup 100\n32766:\tfrom all lookup main\n"
     assert not [line for line in run(tmp_path, "changes", RULES_OF_ROUTING=everywhere) if "routing" in line]
@@ -185,12 +187,14 @@ def test_rules_of_routing_that_the_proxy_does_not_meet_are_named(tmp_path: Path)
     assert "exclude them by capture.excludeOutboundCidrs" in line
 
 
+@pytest.mark.slow
 def test_a_long_list_of_ports_is_abridged(tmp_path: Path) -> None:
     rules = "".join(DOCKER.splitlines(keepends=True)[2].replace("8080", str(20000 + number)) for number in range(3000))
     (line,) = [line for line in run(tmp_path, "changes", rules=f"*nat\n:DOCKER - [0:0]\n{rules}COMMIT\n") if "rules alone" in line]
     assert line.endswith("and 2970 more") and len(line) < 2000
 
 
+@pytest.mark.slow
 def test_rules_of_more_chains_than_a_command_takes_are_read(tmp_path: Path) -> None:
     """kube-proxy has some for each Service."""
     chains = "".join(f":KUBE-SVC-{number:016d} - [0:0]\n" for number in range(6000))
