@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -15,9 +16,23 @@ from .record import MAP_KEY, Items, Named, Record
 DEBIAN = "projects/debian-cloud/global/images/family/debian-12"
 ZONES = 3
 """Zones of a region that a regional cluster, or a group without `zones`, is spread over."""
+_BATCHES = 5
+"""Batches in which a large instance group is replaced. One takes about five minutes."""
 
 DiskType = Literal["pd-balanced", "pd-ssd", "pd-standard", "hyperdisk-balanced"]
 _SERIES = re.compile(r"[a-z]+(\d+)")
+
+
+def surge(zones: Sequence[str], max_replicas: int) -> int:
+    """Return how many machines more an instance group has while an update replaces its machines.
+
+    zones: those that the group names, none for Google's choice.
+    max_replicas: its highest number of machines.
+
+    Google takes 0, or at least one a zone. A large group is replaced in a few batches, so that an
+    update ends in time.
+    """
+    return max(len(zones) or ZONES, math.ceil(max_replicas / _BATCHES))
 
 
 def default_disk_type(machine_type: str) -> DiskType:

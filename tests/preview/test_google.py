@@ -596,7 +596,7 @@ def test_another_machine_adds_six_resources_and_changes_no_other() -> None:
 def test_a_group_is_as_many_resources_whatever_its_size() -> None:
     assert graph_with("fleet", machines={}).keys() == declared("fleet").graph.keys()
     config = copy.deepcopy(harness.configuration("fleet"))
-    config["machines"]["product-fleet"].update(minReplicas=50, maxReplicas=900)
+    config["machines"]["product-fleet"].update(minReplicas=50, maxReplicas=200)
     assert harness.run(config).graph.keys() == declared("fleet").graph.keys()
     assert sum(node.parent == "product-fleet" for node in declared("fleet").graph.values()) == 4
 

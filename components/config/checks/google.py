@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from ...mesh_facts import from_values
 from ...names import gateway_group_name, gateway_workload_name
@@ -20,6 +21,7 @@ from ..google import (
     Ssh,
     is_arm64,
     needs_hyperdisk,
+    surge,
     takes_hyperdisk,
 )
 from ..problems import Problem, suggestion
@@ -67,6 +69,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     yield from _check_ssh(google.ssh)
     yield from _check_subnets(settings, google)
     yield from _check_existing(settings, google)
+    yield from _check_room(settings, google)
     if isinstance(cluster, GkeCluster):
         yield from _check_cluster(settings, cluster, google)
     for machine in machines.values():
@@ -215,6 +218,41 @@ def _check_subnets(settings: Settings, google: Google) -> Iterator[Problem]:
                 f"{cidr} is public address space, where pods would have the addresses of their "
                 "nodes: use a private CIDR",
             )
+
+
+def _check_room(settings: Settings, google: Google) -> Iterator[Problem]:
+    """Yield subnets with fewer addresses than the machines that the stack permits.
+
+    An update of a group has some more for a while. A network's gateway on Google Cloud has a load
+    balancer with an address of its own.
+    """
+    needed: Counter[str] = Counter()
+    for machine in settings.google_machines.values():
+        subnets = settings.machine_subnets(machine.network)
+        most = 1
+        if isinstance(machine, GceInstanceGroup):
+            most = _most(machine.zones, machine.max_replicas)
+        needed[machine.subnet or next(iter(subnets), "")] += most
+    for name, network in settings.networks.items():
+        if gateway := network.gateway:
+            count = gateway.machines
+            if gateway.group:
+                count = _most(tuple(dict.fromkeys(gateway.zones)), count)
+            needed[gateway.subnet or next(iter(settings.machine_subnets(name)), "")] += count + 1
+    for name, subnet in google.subnets.items():
+        cidr = ipv4_cidr(subnet.cidr)
+        room = cidr.num_addresses - _SUBNET_RESERVED if cidr else needed[name]
+        if needed[name] > room:
+            yield Problem(
+                f"google.subnets.{name}.cidr",
+                f"{cidr} has {room} addresses, and {needed[name]} are needed for machines "
+                "(maxReplicas of groups, and what an update adds), and for load balancers of "
+                "networks' gateways: give a larger CIDR",
+            )
+
+
+def _most(zones: Sequence[str], max_replicas: int) -> int:
+    return max_replicas + surge(zones, max_replicas)
 
 
 def _check_existing(settings: Settings, google: Google) -> Iterator[Problem]:

@@ -7,22 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import pulumi
 from pulumi_gcp import compute, projects
 from pulumi_kubernetes.rbac.v1 import Role, RoleBinding
 
-from ...config.google import ZONES, GceInstanceGroup, default_disk_type
+from ...config.google import GceInstanceGroup, default_disk_type, surge
 from ...istio.workload import Workload
 from ...names import STATUS_PORT, part_name
 from . import names, startup
 from .names import AUTOSCALER, BINDING, CONNECT_ROLE, CONNECTS, HEALTH, MANAGER, ROLE, TEMPLATE, networks_child_name
 from .network import GoogleNetworks
-
-BATCHES = 5
-"""Batches in which a large group is replaced. One takes about five minutes."""
 
 
 def connect_role(networks: GoogleNetworks) -> projects.IAMCustomRole:
@@ -202,9 +198,8 @@ class InstanceGroup(pulumi.ComponentResource):
                 type="PROACTIVE",
                 minimal_action="REPLACE",
                 replacement_method="SUBSTITUTE",
-                # A fixed number must be 0 or at least one a zone. Large groups are replaced in a few
-                # batches, within the time limit below.
-                max_surge_fixed=max(len(settings.zones) or ZONES, ceil(settings.max_replicas / BATCHES)),
+                # Large groups are replaced within the time limit below.
+                max_surge_fixed=surge(settings.zones, settings.max_replicas),
                 max_unavailable_fixed=0,
             ),
             wait_for_instances=True,

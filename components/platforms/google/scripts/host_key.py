@@ -15,7 +15,9 @@ from ....local import scripting
 TIMEOUT_S, PAUSE_S = 300, 3
 POLICY = "compute.disableGuestAttributesAccess"
 """The organisation policy under which a machine publishes nothing."""
-WITHOUT_SSH = "an instance group with minReplicas: 1 and maxReplicas: 1 needs no SSH (docs/google.md)"
+WITHOUT_SSH = (
+    "an instance group with minReplicas: 1 and maxReplicas: 1 needs no SSH, nor does a network's gateway with group: true (docs/google.md)"
+)
 
 
 @dataclass(frozen=True)

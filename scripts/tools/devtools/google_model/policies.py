@@ -20,6 +20,7 @@ from .cloud import Cloud
 from .machines import MachineSet, machine_sets
 
 Refusals = Iterator[str]
+WITHOUT_SSH = "use a group of exactly one machine, or one for a network's gateway (`group: true`)"
 SHIELDED = frozenset({"enableIntegrityMonitoring", "enableSecureBoot", "enableVtpm"})
 
 
@@ -111,13 +112,13 @@ CONSTRAINTS = (
         name="compute.requireOsLogin",
         blueprint="yes",
         refused=_by_machine(lambda each: _false(each.metadata, "enable-oslogin")),
-        fix="use a group of exactly one machine",
+        fix=WITHOUT_SSH,
     ),
     Constraint(
         name="compute.disableGuestAttributesAccess",
         blueprint="yes",
         refused=_by_machine(lambda each: _true(each.metadata, "enable-guest-attributes")),
-        fix="use a group of exactly one machine",
+        fix=WITHOUT_SSH,
     ),
     Constraint(
         name="compute.requireShieldedVm",
