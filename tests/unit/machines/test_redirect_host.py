@@ -6,6 +6,8 @@ import base64
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.support.machine import FakeMachine
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 from tests.support.tiers import first_quick
