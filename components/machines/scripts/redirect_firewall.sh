@@ -447,8 +447,10 @@ open_one() { # firewall program table chain port original
   *)
     rule=$(iptables_rule "${@:4}")
     # It is there already where another program has put its own rules before it since.
-    # shellcheck disable=SC2086 # words
-    while "$2" --wait=5 -t "${3#*/}" ${rule/#-I/-D} 2>/dev/null; do :; done
+    for _ in 1 2 3; do
+      # shellcheck disable=SC2086 # words
+      "$2" --wait=5 -t "${3#*/}" ${rule/#-I/-D} 2>/dev/null || break
+    done
     printf '*%s\n%s\nCOMMIT\n' "${3#*/}" "$rule" | "$2-restore" --noflush --wait=5
     ;;
   esac

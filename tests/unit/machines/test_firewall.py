@@ -76,7 +76,13 @@ def firewalled(directory: Path, rules: str = "", ruleset: str = "", **environmen
         "iptables-nft": "",
         "iptables-nft-save": f"cat {directory}/rules",
         "iptables-nft-restore": f'echo "restore $*" >>{directory}/calls; cat >>{directory}/calls',
-        "nft": f'if [ "$*" = "list ruleset" ]; then cat {directory}/ruleset; elif [[ $1 != -* ]]; then echo "nft $*" >>{directory}/calls; fi',
+        "nft": f"""case "$*" in
+            "list ruleset") cat {directory}/ruleset ;;
+            "list tables") sed -n "s/ {{$//p" {directory}/ruleset | grep ^table ;;
+            "list table "*) sed -n "/^table $3 $4 {{/,/^}}/p" {directory}/ruleset ;;
+            -*) ;;
+            *) echo "nft $*" >>{directory}/calls ;;
+        esac""",
         "firewall-cmd": f'case $1 in --get-zone*) echo internal ;; *) echo "$*" >>{directory}/calls ;; esac',
         "ss": f"cat <<'END'\n{SOCKETS}END",
         "ip": '[[ $* != *"-4 address"* ]] || echo "2: eth0    inet 10.0.0.5/24 scope global eth0"',
