@@ -39,7 +39,7 @@ def test_a_plan_is_held_against_its_preview() -> None:
 @pytest.mark.timeout(300)
 def test_one_run_measures_every_command_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tools.devtools.bench", "scale", "--machines", "2", "--json"],
+        [sys.executable, "-m", "tools.devtools.bench", "scale", "--machines", "2", "--rounds", "1", "--json"],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": PYTHONPATH, "TMPDIR": str(tmp_path)},
         capture_output=True,

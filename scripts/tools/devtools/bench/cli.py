@@ -56,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
     scale.add_argument(
         "--machines", type=positive, nargs="+", default=list(SCALES), help="numbers of machines, one after the other (default: %(default)s)"
     )
+    scale.add_argument(
+        "--rounds",
+        type=positive,
+        default=3,
+        help="how often a plan and its preview are run, by turns; the best counts (default: %(default)s)",
+    )
     for command in (lab, preview, fleet, scale):
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     one = commands.add_parser("one")
