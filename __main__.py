@@ -4,7 +4,7 @@ import gc
 
 import pulumi
 
-from components import config, continue_on_error, source_positions, stack
+from components import config, continue_on_error, source_positions, stack, waiting
 from components.config.problems import SettingsError
 
 # Everything that the program declares lives until the process ends. Garbage collection takes a
@@ -12,6 +12,7 @@ from components.config.problems import SettingsError
 gc.disable()
 continue_on_error.install()
 source_positions.install()
+waiting.install()
 
 try:
     outputs = stack.build(config.load(stack.configuration()), pulumi.get_stack())

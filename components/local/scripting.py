@@ -198,7 +198,8 @@ def last_words(text: str) -> str:
     return lines[-1][:500] if lines else ""
 
 
-_REMOVE = "import shutil, sys; sys.stdin.read(); shutil.rmtree(sys.argv[1], ignore_errors=True)"
+_REMOVE = 'read -r _; exec rm -rf -- "$1"'
+"""Waits until standard input ends, and removes a directory. Python would take ten times as long."""
 
 
 @contextlib.contextmanager
@@ -210,10 +211,11 @@ def private_directory() -> Iterator[Path]:
     """
     path = tempfile.mkdtemp(prefix="istio-vm-mesh-")
     remover = subprocess.Popen(
-        [sys.executable, "-IS", "-c", _REMOVE, path],
+        ["/bin/sh", "-c", _REMOVE, "sh", path],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env={"PATH": os.pathsep.join([*os.get_exec_path(), os.defpath])},
         start_new_session=True,
     )
     try:

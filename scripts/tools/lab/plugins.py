@@ -5,6 +5,8 @@ Nothing else imports these.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tools.standins import install
 
 from . import paths
@@ -12,16 +14,25 @@ from .offline.programs import Tools
 from .steps import Step
 
 
-def ensure(step: Step, tools: Tools) -> dict[str, str]:
-    """Install the plugins for the CLI in `.lab/bin`; returns what `installed` returns.
+def ensure(step: Step, tools: Tools, binaries: Path = paths.BIN, home: Path = paths.HOME) -> dict[str, str]:
+    """Install the plugins for a CLI; returns what `installed` returns.
 
-    A publisher is asked for what is not there at all, or for everything if it is required.
+    binaries: has the CLI. home: its PULUMI_HOME. A publisher is asked for what is not there at all,
+    or for everything if it is required.
     """
     homes = []
     if publishers := tools.publishers:
-        wanted = install.absent(paths.HOME, standins=publishers.required)
-        homes = [home for name, version in wanted.items() if (home := publishers.plugin(step, name, version))]
-    return install.install(paths.BIN, paths.HOME, lambda: tools.directory(step, "pulumi-python").path, homes)
+        wanted = install.absent(home, standins=publishers.required)
+        homes = [plugin for name, version in wanted.items() if (plugin := publishers.plugin(step, name, version))]
+    return install.install(binaries, home, lambda: tools.directory(step, "pulumi-python").path, homes)
+
+
+def replace_by_inert(home: Path, answers: Path, log: Path) -> None:
+    """Put providers into a PULUMI_HOME that create nothing: they log, and answer from a file.
+
+    answers: outputs by the name or the type of a resource, as JSON. log: names the operations.
+    """
+    install.install_inert(home, answers, log)
 
 
 def installed() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from components.platforms.docker.names import stack_label
@@ -13,7 +14,7 @@ from .engine import Engine
 from .locks import checkout_lock, shared_lock
 from .offline import debian, dockerd, images, inotify, packages
 from .offline.programs import Publishers, Tools
-from .steps import StepError, Steps
+from .steps import Step, StepError, Steps
 
 HOST_PACKAGES = ["ca-certificates", "iproute2", "iptables", "openssh-client"]
 """What the program and its scripts call on this machine, besides the tools."""
@@ -78,6 +79,16 @@ def prepare(steps: Steps, publishers: Publishers | None = None) -> Engine:
         installed = plugins.ensure(step, tools)
         step.summary = ", ".join(f"{name}: {what}" for name, what in installed.items())
     return answering
+
+
+def pulumi_alone(step: Step, binaries: Path, home: Path) -> None:
+    """Get the Pulumi CLI with its plugins, for stacks that need nothing else of the lab.
+
+    binaries: the directory for the CLI, first on PATH. home: PULUMI_HOME. Both must exist.
+    """
+    tools = Tools()
+    (binaries / "pulumi").symlink_to(tools.program(step, "pulumi").path)
+    plugins.ensure(step, tools, binaries, home)
 
 
 def refuse_foreign_stack(answering: Engine, stack: str) -> None:

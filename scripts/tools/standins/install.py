@@ -77,6 +77,17 @@ def link(home: Path, provider: str, homes: Sequence[Path] = ()) -> bool:
     return official is not None
 
 
+def install_inert(home: Path, answers: Path, log: Path) -> None:
+    """Put providers into `home` that create nothing (module `inert`), in place of any others.
+
+    answers: what they answer. log: the file that names their operations.
+    """
+    for provider, sdk in PROVIDERS.items():
+        directory, executable = _plugin(home, provider)
+        shutil.rmtree(directory, ignore_errors=True)
+        _write(executable, _wrapper("inert", provider, metadata.version(sdk), str(answers), str(log)))
+
+
 def in_use(binaries: Path, home: Path) -> dict[str, str]:
     """For the language host and each provider "official <version>", "stand-in" or "missing"."""
     host = binaries / _HOST

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.local import scripting
+from tests.support.waiting import wait_until
 
 ROOT = Path(scripting.__file__).parents[2]
 BUSY = """
@@ -70,3 +71,29 @@ def test_programs_end_on_a_hangup_also_under_nohup(nohup: list[str]) -> None:
     words = [*nohup, sys.executable, "-c", HANGUP]
     done = subprocess.run(words, cwd=ROOT, input='{"create": {}}', capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == str(-signal.SIGHUP), done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+def test_private_files_go_with_the_process_that_wrote_them(number: int) -> None:
+    holder = """
+from components.local import scripting
+with scripting.private_directory() as directory:
+    scripting.write_private(directory / "key", "private")
+    (directory / "another").mkdir()
+    print(directory, oct(directory.stat().st_mode), flush=True)
+    input()
+"""
+    words = [sys.executable, "-c", holder]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        directory, mode = process.stdout.readline().split()
+        assert mode == "0o40700" and Path(directory, "key").exists()
+        process.send_signal(number)
+        process.wait(10)
+        wait_until(lambda: not Path(directory).exists())
+
+
+def test_private_files_are_removed_at_the_end_of_their_use() -> None:
+    with scripting.private_directory() as directory:
+        scripting.write_private(directory / "key", "private")
+    assert not directory.exists()

@@ -77,11 +77,13 @@ def run(payload: Payload) -> Result:
     Raises scripting.Failed where Docker cannot, where no address is free, and where a container of
     its name is not of this stack.
     """
-    if _is_running(payload):
-        _copy(payload, _login_files(payload))
+    present = _present(payload)
+    if present and present.state == f"true {payload.identity}":
+        _copy(payload, _archive(*_login_files(payload)))
     else:
-        _refuse_others(payload)
-        _remove(payload.name)
+        if present:
+            _refuse_others(payload, present.stack)
+            _remove(payload.name)
         if scripting.call(["docker", "image", "inspect", payload.image]).status:
             pull = ["docker", "pull", "--quiet", payload.image]
             scripting.check(pull, f"Docker has no image {payload.image}")
@@ -89,24 +91,34 @@ def run(payload: Payload) -> Result:
     return _describe(payload)
 
 
-def _is_running(payload: Payload) -> bool:
-    template = f'{{{{.State.Running}}}} {{{{index .Config.Labels "{IDENTITY_LABEL}"}}}}'
-    inspect = ["docker", "container", "inspect", "--format", template, payload.name]
-    return scripting.call(inspect).text == f"true {payload.identity}"
+@dataclass(frozen=True)
+class _Present:
+    """A container that has the machine's name.
+
+    state: whether it runs, and its identity. stack: that of its label; "" without one.
+    """
+
+    state: str
+    stack: str
 
 
-def _refuse_others(payload: Payload) -> None:
+def _present(payload: Payload) -> _Present | None:
+    label = payload.label.partition("=")[0]
+    template = f'{{{{.State.Running}}}} {{{{index .Config.Labels "{IDENTITY_LABEL}"}}}}\n{{{{index .Config.Labels "{label}"}}}}'
+    inspected = scripting.call(["docker", "container", "inspect", "--format", template, payload.name])
+    if inspected.status:
+        return None
+    state, _, stack = inspected.text.partition("\n")
+    return _Present(state.strip(), stack)
+
+
+def _refuse_others(payload: Payload, stack: str) -> None:
     """Raise scripting.Failed where a container of this name is not of this stack.
 
     The stack `a` and its machine `b-c` have the name of the stack `a-b` and its machine `c`.
     """
-    key, _, stack = payload.label.partition("=")
-    template = f'stack {{{{index .Config.Labels "{key}"}}}}'
-    inspect = ["docker", "container", "inspect", "--format", template, payload.name]
-    present = scripting.call(inspect).text
-    if present not in ("", f"stack {stack}"):
-        owner = present.partition(" ")[2]
-        whose = f"of the stack {owner}" if owner else "not of this program"
+    if stack != payload.label.partition("=")[2]:
+        whose = f"of the stack {stack}" if stack else "not of this program"
         raise scripting.Failed(
             f"Docker has a container {payload.name}, which is {whose}, and it was not changed: rename the machine, or remove the container"
         )
@@ -134,14 +146,17 @@ def _read_file(container: str, path: str) -> str:
         return "".join(content.read().decode() for content in contents if content)
 
 
-def _host_files(payload: Payload) -> bytes:
-    """Return the machine's host key and its unit for routes, as a tar for its root."""
+_Member = tuple[tarfile.TarInfo, bytes]
+
+
+def _host_files(payload: Payload) -> tuple[_Member, ...]:
+    """Return the machine's host key and its unit for routes."""
     with scripting.private_directory() as directory:
         key = directory / "key"
         words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", payload.name]
         scripting.check([*words, "-f", str(key)], "ssh-keygen could not make a host key")
         private, public = key.read_text(), key.with_suffix(".pub").read_text()
-    return _archive(
+    return (
         _file(HOST_KEY, private, 0o600),
         _file(f"{HOST_KEY}.pub", public, 0o644),
         _file(f"{UNITS}/routes.service", _routes_unit(payload.routes), 0o644),
@@ -171,9 +186,6 @@ def _routes_unit(routes: tuple[str, ...]) -> str:
     )
 
 
-_Member = tuple[tarfile.TarInfo, bytes]
-
-
 def _file(path: str, text: str, mode: int, owner: int = 0) -> _Member:
     entry, content = tarfile.TarInfo(path), text.encode()
     entry.size, entry.mode, entry.uid, entry.gid = len(content), mode, owner, owner
@@ -193,6 +205,7 @@ def _directory(path: str, mode: int, owner: int = 0) -> _Member:
 
 
 def _archive(*members: _Member) -> bytes:
+    """Return a tar for the machine's root."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         for entry, content in members:
@@ -201,7 +214,7 @@ def _archive(*members: _Member) -> bytes:
     return stream.getvalue()
 
 
-def _start(payload: Payload, host_files: bytes) -> None:
+def _start(payload: Payload, host_files: tuple[_Member, ...]) -> None:
     """Create and start the container at a free address.
 
     Several machines may be created in parallel. Each begins with an address that follows from its
@@ -233,7 +246,7 @@ def _addresses_in_use(network: str) -> set[str]:
     return {cidr.partition("/")[0] for cidr in done.text.split()}
 
 
-def _create(payload: Payload, address: str, host_files: bytes) -> None:
+def _create(payload: Payload, address: str, host_files: tuple[_Member, ...]) -> None:
     name, failure = payload.name, _failure(payload)
     create = ["docker", "create", "--name", name, "--hostname", payload.hostname]
     create += ["--label", payload.label, "--label", f"{IDENTITY_LABEL}={payload.identity}", "--privileged"]
@@ -243,8 +256,7 @@ def _create(payload: Payload, address: str, host_files: bytes) -> None:
     scripting.check([*create, payload.image, "/sbin/init"], failure)
     if payload.second_network:
         scripting.check(["docker", "network", "connect", payload.second_network, name], failure)
-    _copy(payload, host_files)
-    _copy(payload, _login_files(payload))
+    _copy(payload, _archive(*host_files, *_login_files(payload)))
 
 
 def _copy(payload: Payload, files: bytes) -> None:
@@ -256,15 +268,15 @@ def _failure(payload: Payload) -> str:
     return f"machine {payload.hostname}: Docker cannot make it"
 
 
-def _login_files(payload: Payload) -> bytes:
-    """Return the authorized key in the user's home, as a tar for the machine's root."""
+def _login_files(payload: Payload) -> tuple[_Member, ...]:
+    """Return the authorized key in the user's home."""
     accounts = [line.split(":") for line in _read_file(payload.name, "/etc/passwd").splitlines()]
     owner = next((int(fields[2]) for fields in accounts if fields[0] == payload.user), None)
     if owner is None:
         problem = f"its image {payload.image} has no user {payload.user}"
         raise scripting.Failed(f"machine {payload.hostname}: {problem}")
     home = f"home/{payload.user}/.ssh"
-    return _archive(
+    return (
         _directory(home, 0o700, owner),
         _file(f"{home}/authorized_keys", f"{payload.public_key}\n", 0o600, owner),
     )

@@ -27,6 +27,10 @@ def main() -> int:
                 from . import figures, fleet
 
                 good = figures.show(fleet.run(arguments.machines, arguments.json), arguments.json)
+            case "scale":
+                from . import figures, scale
+
+                good = figures.show(scale.run(arguments.machines, arguments.rounds, arguments.json), arguments.json)
             case _:
                 os.environ.pop("PYTHONPATH", None)  # the launcher's; it is not meant for the programs that are called from here
                 from . import figures, mesh

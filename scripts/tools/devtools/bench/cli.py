@@ -13,6 +13,7 @@ exit codes: 0 every figure is within its bound, 1 one is not or a step failed, 2
 """
 SIZES = (1, 10, 100, 300)
 FLEETS = (100, 300, 1000)
+SCALES = (10, 100, 300)
 
 
 def positive(text: str) -> int:
@@ -49,7 +50,19 @@ def parser() -> argparse.ArgumentParser:
     fleet.add_argument(
         "--machines", type=positive, nargs="+", default=list(FLEETS), help="numbers of machines, one after the other (default: %(default)s)"
     )
-    for command in (lab, preview, fleet):
+    scale = commands.add_parser(
+        "scale", help="up, preview, plan and status of many machines under the real engine; its providers create nothing (some minutes)"
+    )
+    scale.add_argument(
+        "--machines", type=positive, nargs="+", default=list(SCALES), help="numbers of machines, one after the other (default: %(default)s)"
+    )
+    scale.add_argument(
+        "--rounds",
+        type=positive,
+        default=3,
+        help="how often a plan and its preview are run, by turns; the best counts (default: %(default)s)",
+    )
+    for command in (lab, preview, fleet, scale):
         command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     one = commands.add_parser("one")
     one.add_argument("stack")
