@@ -100,6 +100,7 @@ CASES: dict[str, tuple[str, str]] = {
     "read_response: a name without details": (rf"heard http by-name '{HEAD}x-envoy-upstream-service-time: 3\r\n\r\n'", "200\tapplication\t"),
     "read_response: an interim one": (r"heard http '' 'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No\r\n\r\n'", "204\tproxy\t"),
     "read_response: not its body": (rf"heard http '' '{HEAD}\r\nHTTP/1.1 500 x\r\ngrpc-status: 3\r\n\r\n'", "200\tproxy\t"),
+    "read_response: other headers before": (rf"heard http '' '{HEAD}server: x\r\ndate: y\r\n{BY_CALLEE}\r\n'", "200\tapplication\tvia_upstream"),
     "read_response: nothing": ("heard http '' ''", "no answer\tproxy\t"),
     "read_response: nothing for long": (rf"CALL_TIMEOUT=0.2 heard http '' '{HEAD}{BY_CALLEE}' 1", "200\tapplication\tvia_upstream"),
     "read_response: trailers of gRPC": (
