@@ -57,7 +57,7 @@ print_row() { # name value...
 # Prints counts of statuses as members of a JSON object.
 members() { # code=count...
   local each list=''
-  for each; do list+=", \"${each%=*}\": ${each#*=}"; done
+  for each; do list+=", $(json "${each%=*}"): ${each#*=}"; done
   echo "${list#, }"
 }
 
@@ -127,7 +127,7 @@ watch_connection() {
     return
   fi
   # shellcheck disable=SC2059 # the byte is a format
-  printf "$FIRST_BYTE" >&3 2>/dev/null || true
+  printf "$FIRST_BYTE" >&3 2>/dev/null
   reply=$(listen "$AFTERWARDS_S") || is_closed=1
   # What speaks first may still be speaking: only the end shows what became of the byte.
   if [ -n "$is_closed" ] && { [ -z "$reply" ] || [ -n "$greeting" ]; }; then
@@ -162,7 +162,7 @@ read_response() { # by-name or ""
   if [ -n "$details" ] && [ "$details" != via_upstream ]; then by=caller; fi
   if [ -n "$1" ] && [ "$by" = application ]; then
     if [ "$PROTOCOL" != grpc ] && [[ $status = [45]* ]]; then
-      IFS= read -r -n 100 -t 1 -u 3 words || true
+      IFS= read -r -n 100 -t 1 -u 3 words
     fi
     if is_of_proxy "$words"; then by=proxy; fi
   fi
@@ -229,7 +229,7 @@ is_proof() { # status by endpoint
     esac
     ;;
   [1-5][0-9][0-9])
-    [ "$PROTOCOL" != grpc ] && [ "$2" != caller ] && is_expected "$1" || return 1
+    [[ $PROTOCOL = http* ]] && [ "$2" != caller ] && is_expected "$1" || return 1
     # By name, its own proxy adds the header that tells.
     (($1 < 300)) || [ "$2" = application ]
     ;;
@@ -359,7 +359,7 @@ is_identified() {
   local pattern="outbound[|]${PORT}[|].*[|]${SERVICE//./[.]}"
   names=$(direct_curl --get --data-urlencode "name_regex=$pattern" \
     "$ADMIN/config_dump?resource=dynamic_active_clusters" |
-    grep -o 'spiffe://[^"]*' | sort -u) || true
+    grep -o 'spiffe://[^"]*' | sort -u)
   case " ${names//$'\n'/ } " in *" $IDENTITY "*) return 0 ;; esac
   accepted=${names//$'\n'/ }
   return 1
@@ -447,7 +447,8 @@ object_of() { # endpoint
 }
 
 # Takes down the first cause, of what the update may fail by; a warning is shown at once.
-note() { # cause
+note() { # cause or ""
+  [ -n "$1" ] || return 0
   if [ "$MODE" = warn ]; then
     echo "$CALLER: $1" >&2
   elif [ -z "$failure" ]; then
@@ -518,15 +519,14 @@ call_endpoints() { # endpoint...
     fi
     [ -n "$cause" ] || object=''
     print_result "$endpoint" addressed "$cause" "$object"
-    [ -z "$cause" ] || note "$cause"
+    note "$cause"
   done
 }
 
 # Calls each endpoint until all have answered, or the time is over.
 call_until_answered() { # endpoint...
   local endpoint pending=("$@") next
-  failed=()
-  while [ ${#pending[@]} -gt 0 ]; do
+  while :; do
     call_all "${pending[@]}"
     next=()
     for endpoint in "${pending[@]}"; do
@@ -585,7 +585,7 @@ call_gateways() { # gateway...
     fi
     [ -n "$cause" ] || object=''
     print_result "${address:-$gateway}" by-chance "$cause" "$object"
-    [ -z "$cause" ] || note "$cause"
+    note "$cause"
   done
 }
 
@@ -616,7 +616,7 @@ call_by_name() {
 # Sends calls by name until the wanted endpoints have been met. The proxy chooses. Its counters tell
 # connections and refusals from nothing, so only calls count after the last one that failed.
 call_by_chance() {
-  local endpoint cause='' object="Service $SERVICE" number=0 missing='' round
+  local endpoint cause='' object="Service $SERVICE" number=0 missing='' round is_plain=''
   start_counting
   while :; do
     round=("$NAME" "$NAME" "$NAME" "$NAME")
@@ -637,27 +637,29 @@ call_by_chance() {
     fi
     sleep 0.3
   done
+  # Without an identity to expect, the proxy has called in plaintext.
+  is_identified || is_plain=1
   for endpoint in "${!now[@]}"; do
-    if [ ${#failed[@]} = 0 ] && ((now[$endpoint] > 0)); then
+    if [ ${#failed[@]} = 0 ] && [ -z "$is_plain" ] && ((now[$endpoint] > 0)); then
       calls[$endpoint]=${tried[$endpoint]} answers[$endpoint]=${now[$endpoint]}
       print_result "$endpoint" by-chance '' ''
     fi
   done
   if cause=$(name_problem); then
     note "$cause"
-  elif [ ${#failed[@]} = 0 ] && is_identified && is_never_chosen; then
+  elif [ ${#failed[@]} = 0 ] && [ -z "$is_plain" ] && is_never_chosen; then
     object="VirtualService or DestinationRule of $SERVICE"
     cause="$number calls by the name $SERVICE port $PORT were answered, but none by"
     cause+=" ${missing/#ranges/an endpoint in ${RANGES//,/ or }}: $(reason_to_pass_over)"
     echo "$CALLER: $cause" >&2
-  elif is_identified && is_answered_by_routes; then
+  elif [ -z "$is_plain" ] && is_answered_by_routes; then
     object="VirtualService or DestinationRule of $SERVICE"
     cause="the caller's own proxy answers calls by the name $SERVICE port $PORT"
     cause+=" (last: $(last_status $NAME)): what do its routes do with them?"
     echo "$CALLER: $cause" >&2
   else
     cause=$(chance_problem)
-    [ -z "$cause" ] || note "$cause"
+    note "$cause"
   fi
   print_result $NAME by-chance "$cause" "${cause:+$object}"
 }
@@ -733,7 +735,7 @@ missing_here() {
 
 # Prints why calls by chance are no proof; nothing if they are.
 chance_problem() {
-  local endpoint problem silent=''
+  local endpoint problem silent='' list
   for endpoint in ${GATEWAYS//,/ }; do
     problem=$(gift_problem "$endpoint")
     if [ -n "$problem" ]; then
@@ -741,23 +743,25 @@ chance_problem() {
       return
     fi
   done
-  silent=$missing
-  if [ "$missing" = ranges ]; then
-    read -r silent _ < <(missing_ones)
-    [ -n "$silent" ] || {
-      echo "the proxy was given no endpoint in ${RANGES//,/ or } for $SERVICE (but ${!now[*]}):" \
-        "are the workload's pods ready, and is their network labelled rightly" \
-        "(topology.istio.io/network)?"
-      return
-    }
+  read -ra list < <(missing_ones)
+  if [ "$missing" = ranges ] && [ ${#list[@]} = 0 ]; then
+    echo "the proxy was given no endpoint in ${RANGES//,/ or } for $SERVICE (but ${!now[*]}):" \
+      "are the workload's pods ready, and is their network labelled rightly" \
+      "(topology.istio.io/network)?"
+    return
   fi
-  if [ -n "$silent" ] || [ ${#failed[@]} -gt 0 ]; then
+  # Where a part of the calls fails, one that was not tried since is not to blame.
+  for endpoint in "${list[@]}"; do
+    if ((tried[$endpoint] > 0)); then silent=$endpoint; fi
+  done
+  [ "$missing" = ranges ] || silent=${silent:+$missing}
+  if [ -n "$is_plain" ]; then
+    echo "$SERVICE is called without mutual TLS for $IDENTITY (the proxy accepts:" \
+      "${accepted:-nothing}): does the workload have this service account?"
+  elif [ -n "$missing" ] || [ ${#failed[@]} -gt 0 ]; then
     failures[${silent:-$SERVICE}]=${failures[$NAME]:-}
     problem=$(explain "${silent:-$SERVICE}")
     echo "$(silence "${silent:-$SERVICE}"): ${problem%%$'\t'*}"
-  elif ! is_identified; then
-    echo "$SERVICE is called without mutual TLS for $IDENTITY (the proxy accepts:" \
-      "${accepted:-nothing}): does the workload have this service account?"
   fi
 }
 

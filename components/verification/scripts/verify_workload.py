@@ -101,7 +101,7 @@ class _Unproven(Exception):
 
     def __init__(self, cause: str, **values: Any) -> None:
         place = values.get("object", "")
-        super().__init__(f"{cause}; look at {place}" if place and place not in cause else cause)
+        super().__init__(f"{cause}; look at {place}" if place not in cause else cause)
         self.row = Call(verdict="failed", cause=cause, **values)
 
 
@@ -200,6 +200,7 @@ class _Verification:
         calls = (replace(call, cause="; ".join([call.cause, *refused.get(call.endpoint, ())])) for call in shown.calls)
         self.parts.append(replace(shown, calls=tuple(calls)))
         if done.status == 0:
+            self._check_rows(shown, target)
             return
         cause = scripting.last_words(done.error) or f"{CALL_SCRIPT} ended with status {done.status}"
         if failed:
@@ -207,6 +208,14 @@ class _Verification:
             self.failures.append("; ".join([cause, *refused.get(first, ())]))
         else:
             self._fail(_Unproven(cause, service=target.service, port=target.port, object=_service(target)))
+
+    def _check_rows(self, shown: Evidence, target: Target) -> None:
+        """Fail where a script that succeeded shows nothing of what it had to call."""
+        silent = {*target.endpoints} - {call.endpoint for call in shown.calls}
+        passed_on = [call for call in shown.calls if call.endpoint and call.how == "by-chance"]
+        missing = sorted([*silent, *target.gateways[len(passed_on) :]])
+        if missing:
+            self._fail(_Unproven(f"{CALL_SCRIPT} shows nothing of {' '.join(missing)}", service=target.service, port=target.port))
 
     def _fail(self, problem: _Unproven) -> None:
         self.failures.append(str(problem))

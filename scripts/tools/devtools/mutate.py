@@ -2,7 +2,7 @@
 purpose, and sees whether a test notices.
 
 Each mutation is one change of one place in a copy of the program. One that no test notices is a
-hole in the tests.
+hole in the tests. With `--conditions` the changes are those of conditions.py.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ def parser() -> argparse.ArgumentParser:
     )
     top.set_defaults(needs_lab=False)
     top.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="how many at once (default: %(default)s)")
+    top.add_argument(
+        "--conditions",
+        action="store_true",
+        help="negate and leave out each condition of what proves a mesh instead; words are in file:line:",
+    )
     top.add_argument("words", nargs="*", metavar="word", help="only mutations with one of these words in their description")
     return top
 
@@ -170,6 +175,10 @@ class Tests:
 
 def main() -> int:
     arguments = parser().parse_args()
+    if arguments.conditions:
+        from . import conditions
+
+        return conditions.run(arguments.jobs, arguments.words)
     wanted: Sequence[Mutation] = [
         mutation for mutation in mutations() if not arguments.words or any(word in mutation.what for word in arguments.words)
     ]

@@ -43,6 +43,22 @@ def test_the_listener_is_on_loopback_alone_and_every_cluster_expects_the_identit
     assert versions == ["istio-http/1.1", "istio-h2", "istio-h2", "istio", "istio"]
 
 
+def test_http_is_routed_by_requests_and_bytes_by_connect() -> None:
+    (listener,) = addressing.bootstrap(DESTINATIONS)["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    routes = manager["route_config"]["virtual_hosts"][0]["routes"]
+    takes_requests = ["prefix" in route["match"] for route in routes]
+    opens_connections = ["connect_matcher" in route["match"] and "upgrade_configs" in route["route"] for route in routes]
+    assert takes_requests == [True, True, True, False, False]
+    assert opens_connections == [False, False, False, True, True]
+
+
+def test_a_port_of_http2_gets_http2() -> None:
+    clusters = addressing.bootstrap(DESTINATIONS)["static_resources"]["clusters"]
+    options = [next(iter(cluster["typed_extension_protocol_options"].values()))["explicit_http_config"] for cluster in clusters]
+    assert ["http2_protocol_options" in each for each in options] == [False, True, True, False, False]
+
+
 @pytest.mark.slow
 def test_envoy_takes_the_listener_beside_the_bootstrap_of_an_agent(tmp_path: Path) -> None:
     """The agent starts Envoy with both: pkg/envoy/proxy.go of istio/istio."""

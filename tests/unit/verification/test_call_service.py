@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from components import shell
 from components.names import CROSS_NETWORK_PORT
-from components.verification.evidence import Call, GatewayTraffic, Plaintext, parse, with_paths
+from components.verification.evidence import Call, parse, with_paths
 from tests.support.samples import FACTS
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 from tests.support.tiers import first_quick
@@ -63,12 +62,12 @@ def run(
     gateways: str = "-",
     remote: int = 0,
     mode: str = "fail",
-    timeout_s: int = 1,
+    timeout_s: int = 0,
     setup: str = "",
     expect: str = "200-399",
     protocol: str = "http",
 ) -> subprocess.CompletedProcess[str]:
-    """Call a target for one second at most: from a pod if there are `endpoints`, else from a machine."""
+    """Call a target, in one round by default: from a pod if there are `endpoints`, else from a machine."""
     programs = {"curl": CURL.replace("{host}", HOST), "getent": GETENT, "runuser": TRIED, "ip": IP, "id": ""}
     for name, text in programs.items():
         add_program(tmp_path / "bin", name, text)
@@ -202,7 +201,7 @@ def test_why_an_endpoint_is_no_proof(tmp_path: Path, failure: str, cause: str, l
     calls = rows(done)
     assert {endpoint: call.verdict for endpoint, call in calls.items()} == {ENDPOINT: "failed", "10.244.0.9:8080": "proved", "": "proved"}
     status = failure.partition("\\t")[0]
-    assert calls[ENDPOINT].cause.startswith(f"no answer from {ENDPOINT} for {HOST} port 80 in 1 s (last: {status}): {cause}")
+    assert calls[ENDPOINT].cause.startswith(f"no answer from {ENDPOINT} for {HOST} port 80 in 0 s (last: {status}): {cause}")
     assert (calls[ENDPOINT].object, calls[ENDPOINT].how, calls[ENDPOINT].answers) == (looked_at, "addressed", 0)
     assert done.stderr == f"Job verify-product: {calls[ENDPOINT].cause}\n"
 
@@ -352,20 +351,6 @@ def test_a_warning_does_not_fail_the_update(tmp_path: Path) -> None:
     assert rows(done)[ENDPOINT].verdict == "failed"
 
 
-@pytest.mark.parametrize(
-    ("code", "result"), [(0, "answered"), (1, "answered"), (7, "unreachable"), (28, "unreachable"), (52, "refused"), (56, "refused")]
-)
-def test_the_result_of_a_request_from_outside_follows_from_curls_code(tmp_path: Path, code: int, result: str) -> None:
-    add_program(tmp_path, "curl", f'echo "$*" >>{tmp_path}/calls\nprintf 0.000000\nexit {code}')
-    endpoints = ["172.31.6.130:8080", "172.31.7.9:15443", "10.244.0.9:8080"]
-    variables = {"ENDPOINTS": " ".join(endpoints), "SNI": f"outbound_.80_._.{HOST}"}
-    text = shell.remote_script("verification/plaintext-probe", variables)
-    done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    assert {*parse(done.stdout).plaintext} == {Plaintext(endpoint, result) for endpoint in endpoints}
-    # Through a gateway by the name that it routes requests by.
-    assert f" https://outbound_.80_._.{HOST}:15443/\n" in (tmp_path / "calls").read_text()
-
-
 INBOUND = "inbound|8080||::10.0.0.2:8080::"
 EARLY = "InboundPassthroughCluster::10.0.0.2:8080::"
 OTHER_PORT = "InboundPassthroughCluster::10.0.0.2:18080::"
@@ -405,21 +390,3 @@ def inbound(programs: Path, protocol: str) -> subprocess.CompletedProcess[str]:
     """Run a machine's proof that it was called, on port 8080."""
     variables: dict[str, str | int] = {"CALLER": "machine product-1", "NETWORK": "pods", "TIMEOUT_S": 1, "TARGETS": "", "LISTENER": ""}
     return Sourced(scripts=[SCRIPT], programs=programs).run("main", {**variables, "INBOUND": f"8080\t{protocol}"})
-
-
-def test_a_gateway_says_what_it_has_passed_on(tmp_path: Path) -> None:
-    """Endpoints that had a connection, by Envoy's counters. Subsets of a DestinationRule have clusters of their own."""
-    name, subset = f"outbound_.80_._.{HOST}", f"outbound_.80_.v-2.1_.{HOST}"
-    counters = [
-        f"{name}::172.31.7.130:8080::cx_total::2",
-        f"{name}::172.31.7.131:8080::cx_total::0",
-        f"{subset}::172.31.7.132:8080::cx_total::3",
-        f"{name}::172.31.7.130:8080::rq_total::9",
-        "xds-grpc::127.0.0.1:15012::cx_total::1",
-    ]
-    (tmp_path / "clusters").write_text("\n".join(counters))
-    add_program(tmp_path, "curl", f"cat {tmp_path}/clusters")
-    text = shell.remote_script("verification/gateway-stats", {"GATEWAY_NAME": "far-gateway-1"})
-    done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
-    passed = [("172.31.7.130:8080", 2), ("172.31.7.132:8080", 3)]
-    assert parse(done.stdout).gateway_traffic == tuple(GatewayTraffic("far-gateway-1", f"{HOST}:80", *each) for each in passed)

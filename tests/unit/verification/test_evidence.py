@@ -78,6 +78,7 @@ def test_calls_through_a_gateway_say_which() -> None:
     assert paths({"172.31.6.2": "istio-vm-mesh-gateway"}) == ["direct", "through istio-vm-mesh-gateway"]
     assert paths({"gateway.mesh.internal": "by-name"}) == ["direct", "through by-name"], "a DNS name stands for every other address"
     assert paths({}) == ["direct", "through 172.31.6.2"]
+    assert paths({"172.31.7.3": "far-gateway"}) == ["direct", "through 172.31.6.2"], "another gateway's address stands for itself alone"
 
 
 def test_evidence_survives_a_stacks_outputs_and_parts_are_merged() -> None:

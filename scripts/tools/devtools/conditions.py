@@ -1,0 +1,290 @@
+"""Conditions of what proves a mesh, negated and dropped: `./scripts/mutations --conditions`.
+
+Parsers list them: shfmt's syntax tree for shell, `ast` for Python. Dropped means that an `if` or a
+`case` always holds, and that an operand of `and`, `or` and `|` is left out. A change that no test
+notices needs a reason in `conditions.yaml`, or a test.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+from tools import ROOT
+from tools.devtools.mutate import copy
+
+_TESTS = "tests/unit/verification"
+_OF_CALLS = (f"{_TESTS}/test_call_functions.py", f"{_TESTS}/test_call_service.py", f"{_TESTS}/test_real_calls.py")
+_OF_RUNS = (f"{_TESTS}/test_verify_workload.py", f"{_TESTS}/test_calling_pods.py")
+FILES: Mapping[str, Sequence[str]] = {
+    "components/verification/scripts/call-service.sh": _OF_CALLS,
+    "components/verification/scripts/gateway-stats.sh": (f"{_TESTS}/test_probe_scripts.py",),
+    "components/verification/scripts/plaintext-probe.sh": (f"{_TESTS}/test_probe_scripts.py",),
+    "components/verification/evidence.py": (f"{_TESTS}/test_evidence.py",),
+    "components/verification/addressing.py": (f"{_TESTS}/test_addressing.py", f"{_TESTS}/test_real_calls.py"),
+    "components/verification/target.py": (f"{_TESTS}/test_target.py",),
+    "components/verification/scripts/verify_workload.py": _OF_RUNS,
+    "components/verification/scripts/calling_pods.py": _OF_RUNS,
+}
+"""What proves a mesh, and the tests that must notice its changes, quick ones first."""
+REASONS = Path(__file__).with_name("conditions.yaml")
+_FUNCTION = re.compile(rb"^ *(?:def (?=\w+\()|(?=\w+\(\) \{))(\w+)", re.MULTILINE)
+_NEVER = "$'\\1'"
+"""A pattern of shell that no text of these scripts matches."""
+
+
+class Change(NamedTuple):
+    """One condition that is negated or dropped.
+
+    file: relative to the checkout. function: the one that has the condition. line: where it begins.
+    condition: its text, on one line. how: "negated" or "dropped".
+    start, end: the bytes that `text` replaces.
+    """
+
+    file: str
+    function: str
+    line: int
+    condition: str
+    how: str
+    start: int
+    end: int
+    text: str
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What names it in `conditions.yaml`."""
+        return self.file, self.function, self.condition, self.how
+
+    def applied(self, source: bytes) -> bytes:
+        """Return the file's text with the change. Raises SystemExit where the file is another by now."""
+        if " ".join(source[self.start : self.end].decode(errors="replace").split()) != self.condition:
+            raise SystemExit(f"{self.file} has changed meanwhile: start again")
+        return source[: self.start] + self.text.encode() + source[self.end :]
+
+
+def changes(file: str) -> list[Change]:
+    """Return all changes of a file, in the order of its lines."""
+    source = (ROOT / file).read_bytes()
+    return changes_of(file, source)
+
+
+def changes_of(file: str, source: bytes) -> list[Change]:
+    """Return all changes of a text; the file's name states its language."""
+    listed = _of_python(source) if file.endswith(".py") else _of_shell(source)
+    result = set()
+    for start, end, how, text in listed:
+        condition = " ".join(source[start:end].decode().split())
+        functions = [match[1] for match in _FUNCTION.finditer(source, 0, start)]
+        function = functions[-1].decode() if functions else ""
+        result.add(Change(file, function, source.count(b"\n", 0, start) + 1, condition, how, start, end, text))
+    return sorted(result, key=lambda change: (change.start, change.end, change.how))
+
+
+def reasons() -> dict[tuple[str, str, str, str], str]:
+    """Return why some changes need not be noticed, by their keys."""
+    import yaml
+
+    explained = yaml.safe_load(REASONS.read_text())
+    return {(file, each["in"], each["condition"], each["how"]): each["reason"] for file, some in explained.items() for each in some}
+
+
+def run(jobs: int, words: Sequence[str]) -> int:
+    """Make the changes at places (`file:line:`) with one of the words, and print what is noticed.
+
+    jobs: how many at once. Returns 1 where a change is missed, or a reason is out of date.
+    """
+    every = [change for file in FILES for change in changes(file)]
+    wanted = [each for each in every if not words or any(word in f"{each.file}:{each.line}:" for word in words)]
+    explained, wrong = reasons(), 0
+    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(jobs) as threads:
+        copies = [Path(directory, str(number)) for number in range(jobs)]
+        for root in copies:
+            copy(root)
+        for test in dict.fromkeys(test for each in wanted for test in FILES[each.file]):
+            if _fails(copies[0], test):
+                sys.exit(f"{test} is red without a change: mend that first.")
+        runner = _Runner(copies)
+        for change, is_noticed in zip(wanted, threads.map(runner.is_noticed, wanted), strict=True):
+            is_explained = change.key in explained
+            wrong += is_noticed == is_explained
+            print(f"{_WORDS[is_noticed, is_explained]:9}  {change.file}:{change.line}: {change.how}: {change.condition}", flush=True)
+    print(f"{len(wanted)} changes; {wrong} are missed without a reason, or noticed although one has a reason")
+    return 1 if wrong else 0
+
+
+_WORDS = {
+    (True, False): "noticed",
+    (False, True): "explained",
+    (False, False): "MISSED",
+    (True, True): "NOTICED, though a reason says otherwise",
+}
+"""By whether a test has noticed a change, and whether it has a reason."""
+_LIKELY = 5
+"""How many tests that noticed other changes are run before all."""
+_PATIENCE_S = 60
+"""Seconds of one test: a changed condition may make a loop without an end."""
+
+
+class _Runner:
+    """Runs the tests of changes in copies of the checkout. Tests that noticed changes run first."""
+
+    def __init__(self, copies: Sequence[Path]) -> None:
+        self._copies: SimpleQueue[Path] = SimpleQueue()
+        for root in copies:
+            self._copies.put(root)
+        self._recent: dict[str, None] = {}
+
+    def is_noticed(self, change: Change) -> bool:
+        root = self._copies.get()
+        file = root / change.file
+        source = file.read_bytes()
+        try:
+            file.write_bytes(change.applied(source))
+            tests = FILES[change.file]
+            likely = [test for test in reversed(self._recent) if test.startswith(tuple(tests))][:_LIKELY]
+            for some in (likely, *([test] for test in tests)):
+                failed = _fails(root, *some) if some else ""
+                if failed:
+                    self._recent.pop(failed, None)
+                    if "::" in failed:
+                        self._recent[failed] = None
+                    return True
+            return False
+        finally:
+            file.write_bytes(source)
+            self._copies.put(root)
+
+
+def _fails(root: Path, *tests: str) -> str:
+    """Return the first test function that fails in a copy; "" if none does."""
+    options = ["-x", "-q", "-n0", "--tb=no", f"--timeout={_PATIENCE_S}", "-p", "no:cacheprovider"]
+    # Changes of one second may have the same size: bytecode of the last one would do.
+    environment = {**os.environ, "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    words = [sys.executable, "-m", "pytest", *options, *tests]
+    with subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        output, _ = process.communicate()
+        with suppress(ProcessLookupError):  # what a loop without an end has started
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode == 0:
+        return ""
+    failed = [line.split(" ")[1] for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return failed[0].partition("[")[0] if failed else "the tests do not run"
+
+
+_Edit = tuple[int, int, str, str]
+"""The first byte, the end, how, and the text instead."""
+
+
+def _of_python(source: bytes) -> Iterator[_Edit]:
+    before = [0]
+    for line in source.splitlines(keepends=True):
+        before.append(before[-1] + len(line))
+    for node in ast.walk(ast.parse(source)):
+        tests: list[ast.expr] = []
+        dropped = "True"
+        if isinstance(node, ast.If | ast.IfExp | ast.While):
+            tests = [node.test]
+        elif isinstance(node, ast.comprehension):
+            tests = node.ifs
+        elif isinstance(node, ast.BoolOp):
+            tests, dropped = node.values, str(isinstance(node.op, ast.And))
+        for test in tests:
+            assert test.end_lineno and test.end_col_offset
+            start, end = before[test.lineno - 1] + test.col_offset, before[test.end_lineno - 1] + test.end_col_offset
+            yield start, end, "negated", f"(not ({source[start:end].decode()}))"
+            yield start, end, "dropped", f"({dropped})"
+
+
+def _of_shell(source: bytes) -> Iterator[_Edit]:
+    done = subprocess.run(["shfmt", "--to-json"], input=source, capture_output=True, check=True)
+    yield from _Shell(source).edits(json.loads(done.stdout))
+
+
+class _Shell:
+    """Conditions of a shell script: nodes of shfmt's tree (mvdan.cc/sh/v3/syntax)."""
+
+    def __init__(self, source: bytes) -> None:
+        self._source = source
+
+    def edits(self, node: Any, is_condition: bool = False) -> Iterator[_Edit]:
+        """Yield the changes of a node and all below. is_condition: its status decides something."""
+        if isinstance(node, list):
+            for each in node:
+                yield from self.edits(each)
+            return
+        if not isinstance(node, dict):
+            return
+        kind = node.get("Type", "")
+        if "Cond" in node and isinstance(node["Cond"], list) and node["Cond"]:  # if, elif, while, until
+            yield from self._both(node["Cond"][0], node["Cond"][-1], "true")
+            yield from self.edits(node["Cond"][-1], is_condition=True)
+            yield from self.edits([value for key, value in node.items() if key != "Cond"])
+            return
+        if "Cmd" in node and isinstance(node["Cmd"], dict):  # a statement
+            if not is_condition and self._is_test(node["Cmd"]):  # the status of a function
+                yield from self._both(node, node, "true")
+            yield from self.edits(node["Cmd"], is_condition)
+            yield from self.edits([value for key, value in node.items() if key != "Cmd"])
+            return
+        if kind in ("BinaryCmd", "BinaryArithm", "BinaryTest") and self._operator(node) in ("&&", "||"):
+            neutral = "true" if self._operator(node) == "&&" else "false"
+            for side in ("X", "Y"):
+                if side == "X" or is_condition or kind != "BinaryCmd" or self._is_test(node[side]["Cmd"]):
+                    yield from self._both(node[side], node[side], neutral, kind)
+                    yield from self.edits(node[side], is_condition=True)
+                else:  # what is done then
+                    yield from self.edits(node[side])
+            return
+        if kind == "CaseClause":
+            for item in node["Items"]:
+                yield from self._of_case(item["Patterns"])
+        yield from self.edits(list(node.values()))
+
+    def _of_case(self, patterns: Sequence[Mapping[str, Any]]) -> Iterator[_Edit]:
+        start, end = _start(patterns[0]), _end(patterns[-1])
+        yield start, end, "negated", _NEVER
+        if self._source[start:end] != b"*":
+            yield start, end, "dropped", "*"
+        for each in patterns if len(patterns) > 1 else ():
+            yield _start(each), _end(each), "dropped", _NEVER
+
+    def _both(self, first: Any, last: Any, neutral: str, kind: str = "BinaryCmd") -> Iterator[_Edit]:
+        start, end = _start(first), _end(last)
+        text = self._source[start:end].decode().rstrip().rstrip(";")
+        end = start + len(text.encode())
+        negated, constant = {
+            # In a subshell nothing that a condition assigns would stay.
+            "BinaryCmd": (f"! {{ {text}; }}", neutral),
+            "BinaryTest": (f"! ( {text} )", {"true": "-z ''", "false": "-n ''"}[neutral]),
+            "BinaryArithm": (f"!({text})", str(int(neutral == "true"))),
+        }[kind]
+        yield start, end, "negated", negated
+        if text != ":":
+            yield start, end, "dropped", constant
+
+    def _operator(self, node: Mapping[str, Any]) -> str:
+        return self._source[node["OpPos"]["Offset"] :][:2].decode()
+
+    def _is_test(self, command: Mapping[str, Any]) -> bool:
+        is_bracket = command["Type"] == "CallExpr" and self._source[_start(command) :].startswith(b"[ ")
+        return is_bracket or command["Type"] in ("TestClause", "ArithmCmd")
+
+
+def _start(node: Mapping[str, Any]) -> int:
+    return int(node["Pos"]["Offset"])
+
+
+def _end(node: Mapping[str, Any]) -> int:
+    return int(node["End"]["Offset"])

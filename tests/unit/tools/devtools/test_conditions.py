@@ -1,0 +1,69 @@
+"""The conditions of what proves a mesh: parsers list them, and a file explains those that no test notices."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools import ROOT
+from tools.devtools import conditions
+from tools.devtools.conditions import changes_of
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("if a; then b; fi", {"if true; then b; fi", "if ! { a; }; then b; fi"}),
+        ("while a; do b; done", {"while true; do b; done", "while ! { a; }; do b; done"}),
+        ("while :; do b; done", {"while ! { :; }; do b; done"}),
+        ("a && b", {"true && b", "! { a; } && b"}),
+        ("a || b", {"false || b", "! { a; } || b"}),
+        ("f() { [ x ]; }", {"f() { true; }", "f() { ! { [ x ]; }; }"}),
+        ("[[ a && b ]]", {"true", "! { [[ a && b ]]; }", "[[ -z '' && b ]]", "[[ ! ( a ) && b ]]", "[[ a && -z '' ]]", "[[ a && ! ( b ) ]]"}),
+        ("((a || b))", {"true", "! { ((a || b)); }", "((0 || b))", "((!(a) || b))", "((a || 0))", "((a || !(b)))"}),
+        ("case $1 in a | b) c ;; *) d ;; esac", {
+            "case $1 in *) c ;; *) d ;; esac",
+            "case $1 in $'\\1') c ;; *) d ;; esac",
+            "case $1 in $'\\1' | b) c ;; *) d ;; esac",
+            "case $1 in a | $'\\1') c ;; *) d ;; esac",
+            "case $1 in a | b) c ;; $'\\1') d ;; esac",
+        }),
+    ],
+)  # fmt: skip
+def test_each_condition_of_shell_is_negated_and_dropped(text: str, expected: set[str]) -> None:
+    assert {change.applied(text.encode()).decode() for change in changes_of("x.sh", text.encode())} == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("b if a else c", {"b if (True) else c", "b if (not (a)) else c"}),
+        ("a and b", {"(True) and b", "(not (a)) and b", "a and (True)", "a and (not (b))"}),
+        ("a or b", {"(False) or b", "(not (a)) or b", "a or (False)", "a or (not (b))"}),
+        ("[a for a in 'ä' if b]", {"[a for a in 'ä' if (True)]", "[a for a in 'ä' if (not (b))]"}),
+        ("while a: b", {"while (True): b", "while (not (a)): b"}),
+    ],
+)
+def test_each_condition_of_python_is_negated_and_dropped(text: str, expected: set[str]) -> None:
+    assert {change.applied(text.encode()).decode() for change in changes_of("x.py", text.encode())} == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "functions"),
+    [
+        ("x.sh", "f() {\n  [ a ] || g\n}\ng() { # word\n  [ b ]\n}\n[ c ]\n", ["f", "g", "g"]),
+        ("x.py", "a if b else c\ndef f(d):\n    if d:\n        pass\n", ["", "f"]),
+    ],
+)
+def test_a_change_names_its_function(file: str, text: str, functions: list[str]) -> None:
+    assert [change.function for change in changes_of(file, text.encode()) if change.how == "dropped"] == functions
+
+
+def test_what_needs_no_test_exists_and_has_a_reason() -> None:
+    """So that `./scripts/mutations --conditions` can be run any day: it takes long, so it is not run with every change."""
+    reasons = conditions.reasons()
+    assert reasons.keys() <= {change.key for file in conditions.FILES for change in conditions.changes(file)}
+    assert all(len(reason.split()) >= 4 for reason in reasons.values())
+
+
+def test_the_tests_of_each_file_exist() -> None:
+    assert all((ROOT / test).is_file() for tests in conditions.FILES.values() for test in tests)

@@ -1,0 +1,82 @@
+"""What a caller outside the mesh sees, and what a gateway has passed on: scripts with a curl of the test's."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from components import shell
+from components.verification.evidence import GatewayTraffic, Plaintext, parse
+from tests.support.scripts import COMPONENTS, Sourced, add_program
+
+HOST = "product.shop.svc.cluster.local"
+PROBE = COMPONENTS / "verification" / "scripts" / "plaintext-probe.sh"
+
+
+def run(directory: Path, script: str, variables: dict[str, str | int], curl: str) -> str:
+    """Run a script as a pod or a machine does, and return what it printed."""
+    add_program(directory, "curl", curl)
+    text = shell.remote_script(script, variables)
+    done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{directory}:/usr/bin:/bin"})
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("code", "connected_s", "result"),
+    [
+        (0, "0.1", "answered"),
+        (1, "0.1", "answered"),
+        (6, "0.000000", "unreachable"),
+        (7, "0.000000", "unreachable"),
+        (28, "0.000000", "unreachable"),
+        (28, "0.000210", "answered"),
+        (35, "0.1", "refused"),
+        (52, "0.1", "refused"),
+        (55, "0.1", "refused"),
+        (56, "0.1", "refused"),
+    ],
+)
+def test_the_result_of_a_request_from_outside_follows_from_curls_code(tmp_path: Path, code: int, connected_s: str, result: str) -> None:
+    endpoints = ["172.31.6.130:8080", "172.31.7.9:15443", "10.244.0.9:8080"]
+    variables: dict[str, str | int] = {"ENDPOINTS": " ".join(endpoints), "SNI": f"outbound_.80_._.{HOST}"}
+    output = run(tmp_path, "verification/plaintext-probe", variables, f'echo "$*" >>{tmp_path}/calls\nprintf {connected_s}\nexit {code}')
+    assert {*parse(output).plaintext} == {Plaintext(endpoint, result) for endpoint in endpoints}
+    calls = sorted((tmp_path / "calls").read_text().splitlines())
+    ends = [line.partition("--write-out ")[2].split() for line in calls]
+    assert {(words[0], words[-1]) for words in ends} == {
+        ("%{time_connect}", "http://172.31.6.130:8080/"),
+        ("%{time_connect}", "http://10.244.0.9:8080/"),
+        ("%{time_appconnect}", f"https://outbound_.80_._.{HOST}:15443/"),
+    }, "through a gateway by the name that it routes requests by"
+
+
+def test_so_many_requests_are_made_at_once(tmp_path: Path) -> None:
+    counted = "wait() { echo wait; builtin wait; }; call() { echo $1; }; AT_ONCE=2; main"
+    done = Sourced(scripts=[PROBE], programs=tmp_path).run(counted, {"ENDPOINTS": "a b c d e", "SNI": "x"})
+    assert sorted(done.stdout.split()) == ["a", "b", "c", "d", "e", "wait", "wait", "wait"]
+
+
+@pytest.mark.parametrize("script", sorted(PROBE.parent.glob("*.sh")), ids=lambda path: path.stem)
+def test_a_script_that_is_sourced_runs_nothing(tmp_path: Path, script: Path) -> None:
+    add_program(tmp_path, "curl", "echo called")
+    variables = {"TIMEOUT_S": "0", "ENDPOINTS": "192.0.2.7:80", "SNI": "x", "GATEWAY_NAME": "x"}
+    done = Sourced(scripts=[script], programs=tmp_path, environment=variables).run("echo ended")
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
+
+
+def test_a_gateway_says_what_it_has_passed_on(tmp_path: Path) -> None:
+    """Endpoints that had a connection, by Envoy's counters. Subsets of a DestinationRule have clusters of their own."""
+    name, subset = f"outbound_.80_._.{HOST}", f"outbound_.80_.v-2.1_.{HOST}"
+    counters = [
+        f"{name}::172.31.7.130:8080::cx_total::2",
+        f"{name}::172.31.7.131:8080::cx_total::0",
+        f"{subset}::172.31.7.132:8080::cx_total::3",
+        f"{name}::172.31.7.130:8080::rq_total::9",
+        "xds-grpc::127.0.0.1:15012::cx_total::1",
+    ]
+    (tmp_path / "clusters").write_text("\n".join(counters))
+    output = run(tmp_path, "verification/gateway-stats", {"GATEWAY_NAME": "far-gateway-1"}, f"cat {tmp_path}/clusters")
+    passed = [("172.31.7.130:8080", 2), ("172.31.7.132:8080", 3)]
+    assert parse(output).gateway_traffic == tuple(GatewayTraffic("far-gateway-1", f"{HOST}:80", *each) for each in passed)
