@@ -1,6 +1,6 @@
 """What the program declares for the stacks of this repository, without an engine.
 
-A wanted change of a graph is written down by `UPDATE_GOLDEN=1 ./scripts/test --quick`, and reviewed as the diff of tests/preview/golden.
+A wanted change of a graph is written down by the command `golden.UPDATE`, and reviewed as the diff of tests/preview/golden.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def test_the_graph_is_the_one_that_was_reviewed(stack: str) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(now)
     there = file.read_text() if file.exists() else ""
-    assert now == there, f"the graph of the stack {stack} changed; if it should, write it down with UPDATE_GOLDEN=1 ./scripts/test --quick"
+    assert now == there, f"the graph of the stack {stack} changed; if it should, write it down with {golden.UPDATE}"
 
 
 def test_a_change_of_a_long_value_shows_in_the_golden_file() -> None:

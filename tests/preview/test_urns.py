@@ -64,7 +64,7 @@ def test_no_resource_loses_its_urn(stack: str) -> None:
     lost = recorded - {f"{stack} {urn}" for node in resources.values() for urn in urns_with_aliases(resources, node)}
     assert not lost, f"{sorted(lost)}: give an alias to what has taken its place, or take the line out of {FILE.name}"
     new = {f"{stack} {current_urn(resources, node)}" for node in resources.values()} - recorded
-    assert not new, f"write down what is new with UPDATE_GOLDEN=1 ./scripts/test --quick: {sorted(new)}"
+    assert not new, f"write down what is new with {golden.UPDATE}: {sorted(new)}"
 
 
 def with_aliases(node: Node, *aliases: dict[str, Any]) -> Node:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+COMMAND = ".venv/bin/python -m tests.support.acceptance_page >docs/acceptance.md"
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "istio_case"
 

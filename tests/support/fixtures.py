@@ -5,7 +5,7 @@ users install them: the first `pulumi` on PATH with the language host beside it,
 `$PULUMI_HOME` or `~/.pulumi`.
 
 Otherwise the CLI is `PULUMI_CLI`, or the lab's (`.lab/bin/pulumi`, or in the cache after
-`./scripts/lab tools`). sshd comes with Debian's package openssh-server.
+`./scripts/lab tools pulumi`). sshd comes with Debian's package openssh-server.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def cli() -> Path:
     for candidate in [Path(chosen)] if chosen else [paths.BIN / "pulumi", *built]:
         if os.access(candidate, os.X_OK):
             return candidate.absolute()
-    pytest.fail("no Pulumi CLI: run `./scripts/lab tools`, or set PULUMI_CLI to one of the pinned version")
+    pytest.fail("no Pulumi CLI: run `./scripts/lab tools pulumi`, or set PULUMI_CLI to one of the pinned version")
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from typing import Any
 
 from tests.support.harness import ROOT, Node, Run
 
+UPDATE = "UPDATE_GOLDEN=1 .venv/bin/python -m pytest tests/preview"
+"""The command that writes wanted changes of graphs, and new URNs."""
 DIRECTORY = ROOT / "tests" / "preview" / "golden"
 SCRIPTS = {file.stem: file.read_text() for file in sorted((ROOT / "components").rglob("*.sh"), key=lambda file: file.stem)}
 LONG = 300

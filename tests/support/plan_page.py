@@ -8,6 +8,7 @@ import re
 from tests.engine.plan.steps import counted
 from tests.support.acceptance_page import ROOT
 
+COMMAND = ".venv/bin/python -m tests.support.plan_page"
 PAGE = ROOT / "docs" / "plan.md"
 _BLOCK = re.compile(r"(<!-- compared -->\n).*?(<!-- /compared -->\n)", re.DOTALL)
 

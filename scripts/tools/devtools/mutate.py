@@ -182,6 +182,9 @@ def main() -> int:
     wanted: Sequence[Mutation] = [
         mutation for mutation in mutations() if not arguments.words or any(word in mutation.what for word in arguments.words)
     ]
+    if not wanted:
+        print(f"No mutation has one of these words: {' '.join(arguments.words)}. {FILE.relative_to(ROOT)} has them all.", file=sys.stderr)
+        return 1
     from .test_runner import prepare
 
     started, missed = time.monotonic(), 0

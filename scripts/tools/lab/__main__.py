@@ -43,8 +43,11 @@ def main() -> int:
                 _env()
             case "logs":
                 return _logs(arguments.step)
-    except (StepFailedError, StepError) as error:
+    except StepFailedError as error:
         print(error, file=sys.stderr)
+        return FAILED
+    except StepError as error:
+        print(": ".join(filter(None, [error.cause, error.hint])), file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         of = cli.stack_option(getattr(arguments, "stack", paths.STACK))
@@ -118,11 +121,12 @@ def _logs(wanted: str | None) -> int:
     if wanted is None:
         for log in logs:
             print(log.relative_to(paths.ROOT))
+        if not logs:
+            print("no logs yet: `./scripts/lab up` writes them", file=sys.stderr)
         return OK
-    if wanted.isdigit():
-        wanted = f"{int(wanted):02d}-"
-    if not (matching := [log for log in logs if wanted in log.name]):
-        print(f"no log of a step {wanted}: `./scripts/lab logs` lists them", file=sys.stderr)
+    part = f"{int(wanted):02d}-" if wanted.isdigit() else wanted
+    if not (matching := [log for log in logs if part in log.name]):
+        print(f"no step {wanted} has a log: `./scripts/lab logs` lists those that there are", file=sys.stderr)
         return FAILED
     sys.stdout.write(matching[-1].read_text(errors="replace"))
     return OK

@@ -53,12 +53,17 @@ def call(
     return done
 
 
+def require_file(stack: str) -> None:
+    """Raise StepError for a stack without a file."""
+    if stack not in (there := reader.stacks(paths.ROOT / "stacks")):
+        raise StepError(f"there is no stack file stacks/Pulumi.{stack}.yaml", f"choose one of: {', '.join(there)}", show_log=False)
+
+
 def select(step: Step, stack: str) -> None:
     """Make the stack the selected one, and make it first unless the state has it; end what a
     killed run left in it.
     """
-    if stack not in (there := reader.stacks(paths.ROOT / "stacks")):
-        raise StepError(f"there is no stack file stacks/Pulumi.{stack}.yaml", f"choose one of: {', '.join(there)}", show_log=False)
+    require_file(stack)
     paths.make_private(paths.STATE)
     paths.make_private(paths.HOME)
     _unlock(step, stack)  # first: a CLI that still works writes the state, which cannot be read meanwhile

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from components.config import reader
+from components.config.problems import SettingsError
 from components.platforms.docker.names import stack_label
 from tools.mesh_status import assess, read
 from tools.mesh_status.read_state import StackError
@@ -20,6 +22,8 @@ HOST_PACKAGES = ["ca-certificates", "iproute2", "iptables", "openssh-client"]
 """What the program and its scripts call on this machine, besides the tools."""
 
 
+KIND = "kind"
+"""The platform of the lab's clusters."""
 COLD = """\
 Nothing is in the cache yet. Parts that their publishers do not offer here are built, once: this takes
 up to half an hour on two cores. With all of publishers' parts it is a few minutes, later a minute."""
@@ -28,10 +32,13 @@ PREPARATIONS = 8
 
 
 def run(stack: str, publishers: Publishers | None) -> dict[str, Any]:
-    """Bring the stack up and show it; returns the stack's outputs. Raises StepFailedError.
+    """Bring the stack up and show it; returns the stack's outputs.
+
+    Raises StepFailedError, and StepError for a stack that is none of the lab.
 
     `publishers`: see `prepare`
     """
+    refuse_other_stack(stack)
     with checkout_lock(), shared_lock():
         steps = Steps("up", PREPARATIONS + 2, retry_command=f"./scripts/lab up{cli.stack_option(stack)}")
         if preflight.cold():
@@ -89,6 +96,25 @@ def pulumi_alone(step: Step, binaries: Path, home: Path) -> None:
     tools = Tools()
     (binaries / "pulumi").symlink_to(tools.program(step, "pulumi").path)
     plugins.ensure(step, tools, binaries, home)
+
+
+def refuse_other_stack(stack: str) -> None:
+    """Raise StepError for a stack without a file, or with a cluster that is not on this machine.
+
+    It comes first: to prepare this machine takes half an hour, and other stacks may cost money.
+    """
+    pulumi_cli.require_file(stack)
+    try:
+        cluster = reader.read_file(stack, paths.ROOT / "stacks").get("cluster")
+    except SettingsError as error:
+        raise StepError(str(error), show_log=False) from None
+    platform = cluster.get("platform", KIND) if isinstance(cluster, dict) else KIND
+    if platform != KIND:
+        raise StepError(
+            f"the stack {stack} is of the platform {platform}, and the lab has clusters of the platform {KIND} alone",
+            "run it by Pulumi (docs/how-to/production.md), or choose one such as `lab`",
+            show_log=False,
+        )
 
 
 def refuse_foreign_stack(answering: Engine, stack: str) -> None:

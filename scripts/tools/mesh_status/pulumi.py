@@ -24,6 +24,14 @@ LAB_ENVIRONMENT = ROOT / ".lab" / "state" / "environment.json"
 """
 
 
+_FIXES = {
+    "PULUMI_ACCESS_TOKEN must be set": "run `pulumi login`, set PULUMI_BACKEND_URL, or bring the lab up first (./scripts/lab up)",
+    "no stack named": "create it by `pulumi stack init`, or log in to the backend that has it; ./scripts/lab up creates those of the lab",
+    "no stack selected": "give one with --stack",
+}
+"""What to do about what the CLI prints without a fix that fits, by a part of its text."""
+
+
 class StackError(Exception):
     """The stack cannot be read; one sentence with cause and fix."""
 
@@ -56,7 +64,7 @@ def call(variables: Mapping[str, str], *arguments: str) -> str:
     except FileNotFoundError:
         raise StackError("pulumi is not on PATH: install it, or bring the lab up first (./scripts/lab up)") from None
     if done.returncode:
-        raise StackError(f"`pulumi {' '.join(arguments[:2])}` failed: {_last_lines(done.stderr)}")
+        raise StackError(f"`pulumi {' '.join(arguments[:2])}` failed: {with_fix(_last_lines(done.stderr))}")
     return done.stdout
 
 
@@ -107,6 +115,12 @@ def _end(process: subprocess.Popen[str]) -> None:
 def _last_lines(stderr: str) -> str:
     lines = [line.strip().removeprefix("error: ") for line in stderr.splitlines() if line.strip()]
     return " ".join(lines[-3:]) or "it gave no reason"
+
+
+def with_fix(reason: str) -> str:
+    """Return what the CLI printed, with what to do about it where that is known."""
+    fix = next((fix for text, fix in _FIXES.items() if text in reason), "")
+    return f"{reason}: {fix}" if fix else reason
 
 
 def explanation(output: str) -> str:

@@ -93,7 +93,7 @@ def failure(stdout: str, stderr: str) -> NoPreviewError:
             refused = any(REGISTRATION in str(each.get("urn", "")) for each in errors)
             return NoPreviewError(f"the preview failed: {lines[0]}", lines, refused)
     lines = tuple(_lines(stderr))[-5:]
-    return NoPreviewError(lines[-1] if lines else "pulumi gave no reason")
+    return NoPreviewError(pulumi.with_fix(lines[-1]) if lines else "pulumi gave no reason")
 
 
 def _lines(text: str) -> Iterator[str]:

@@ -7,8 +7,8 @@ from tests.support import plan_page
 
 def test_the_figures_are_those_of_the_comparison() -> None:
     text = plan_page.PAGE.read_text()
-    assert plan_page.figures() in text
-    assert text == plan_page.page(text)
+    assert text == plan_page.page(text), f"run {plan_page.COMMAND}"
+    assert plan_page.figures() in text, "the page lacks the comments between which the figures are"
 
 
 def test_enough_is_compared() -> None:

@@ -241,7 +241,12 @@ def _guarded(command: Callable[[argparse.Namespace], int], arguments: argparse.N
 
 
 def _load(path: Path) -> Plan:
-    plan = render_json.read(path.read_bytes())
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        reason = f"{path} cannot be read ({error.strerror})"
+        raise ArtefactError(f"{reason}: `./scripts/plan --json` prints plans") from error
+    plan = render_json.read(text)
     if not STACK.fullmatch(plan.stack):
         raise ArtefactError(f"{path}: its stack has no name that Pulumi takes")
     return plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tools import ROOT
+from tools.devtools import mutate, test_runner
 from tools.devtools.mutate import mutations, nearest
 
 
@@ -28,3 +29,10 @@ def test_every_mutation_finds_its_place() -> None:
 )
 def test_the_tests_of_a_part_come_first(file: str, tests: str) -> None:
     assert nearest(file) == tests
+
+
+def test_words_that_no_mutation_has_are_an_error_without_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["mutations", "nothing-of-this-name"])
+    monkeypatch.setattr(test_runner, "prepare", pytest.fail)
+    assert mutate.main() == 1
+    assert "No mutation has one of these words: nothing-of-this-name" in capsys.readouterr().err

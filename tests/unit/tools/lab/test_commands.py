@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tools import FAILED, INTERRUPTED, OK
+from tools import FAILED, INTERRUPTED, OK, ROOT
 from tools.lab import __main__ as commands
 from tools.lab import down, locks, paths, pulumi_cli, up
 from tools.lab.engine import Engine
@@ -43,6 +45,32 @@ def test_what_went_wrong_is_said_and_is_the_exit_code(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("stack", "says"),
+    [
+        ("nowhere", r"there is no stack file stacks/Pulumi\.nowhere\.yaml: choose one of: .*lab"),
+        ("existing", "the stack existing is of the platform existing.*: run it by Pulumi .*, or choose one such as `lab`"),
+        ("single-network", "the stack single-network is of the platform gke"),
+        ("broken", "broken: .* is no YAML"),
+    ],
+)
+def test_a_stack_that_is_none_of_the_lab_is_refused_before_anything_is_prepared(
+    stack: str, says: str, lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "stacks", lab / "stacks")
+    (lab / "stacks" / "Pulumi.broken.yaml").write_text("config: [")
+    monkeypatch.setattr(paths, "ROOT", lab)
+    monkeypatch.setattr(up, "prepare", pytest.fail)
+    monkeypatch.setattr("sys.argv", ["lab", "up", "--stack", stack])
+    assert commands.main() == FAILED
+    assert re.search(says, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("stack", ["lab", "lab-multi-network"])
+def test_stacks_of_the_lab_are_not_refused(stack: str) -> None:
+    up.refuse_other_stack(stack)
+
+
 def test_one_command_at_a_time() -> None:
     with locks.checkout_lock(), pytest.raises(StepError, match=r"another \./scripts/lab works in this checkout"), locks.checkout_lock():
         pass
@@ -73,6 +101,13 @@ def test_a_log_is_found_by_number_and_by_name(monkeypatch: pytest.MonkeyPatch, c
         monkeypatch.setattr("sys.argv", ["lab", "logs", wanted])
         assert commands.main() == code
         assert capsys.readouterr().out == text
+
+
+def test_where_there_is_no_log_the_command_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, code, text in (([], OK, "no logs yet: `./scripts/lab up` writes them\n"), (["3"], FAILED, "no step 3 has a log")):
+        monkeypatch.setattr("sys.argv", ["lab", "logs", *words])
+        assert commands.main() == code
+        assert text in capsys.readouterr().err
 
 
 class Docker(Engine):

@@ -20,6 +20,7 @@ from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths, pulumi_cli
 from tools.mesh_status import assess, pulumi, read_cluster, read_machines, read_state
 from tools.mesh_status.model import Verification
+from tools.plan import state
 
 
 def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
@@ -179,6 +180,24 @@ def test_what_pulumi_says_is_passed_on(programs: Programs) -> None:
     programs.add("pulumi", "sys.exit(\"error: no stack named 'x' found\")")
     with pytest.raises(pulumi.StackError, match=r"`pulumi stack export` failed: no stack named 'x' found"):
         read_state.read(programs.variables, "x")
+
+
+@pytest.mark.parametrize(
+    ("printed", "fix"),
+    [
+        ("PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions", "run `pulumi login`"),
+        ("no stack named 'x' found", "create it by `pulumi stack init`"),
+        ("no stack selected; please use `pulumi stack select` to choose one", "give one with --stack"),
+        ("the disk is full", ""),
+    ],
+)
+def test_what_pulumi_says_without_a_fix_gets_one(programs: Programs, printed: str, fix: str) -> None:
+    programs.add("pulumi", f"sys.exit({'error: ' + printed!r})")
+    with pytest.raises(pulumi.StackError) as error:
+        read_state.read(programs.variables, "x")
+    reason = str(state.failure("", f"error: {printed}\n"))
+    for text in (reason, str(error.value).partition("failed: ")[2]):
+        assert text == printed if not fix else text.startswith(f"{printed}: {fix}")
 
 
 def test_a_machine_is_understood() -> None:

@@ -1,6 +1,6 @@
 """What is shown: the mesh as a table, as JSON and as a drawing, without a secret in any of them.
 
-A wanted change of a golden file is written down by `UPDATE_GOLDEN=1 ./scripts/test --quick`, and reviewed as its diff.
+A wanted change of a golden file is written down by the command of `UPDATE`, and reviewed as its diff.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def tables(mesh: Mesh, width: int = 100) -> str:
     return output.getvalue()
 
 
+UPDATE = "UPDATE_GOLDEN=1 .venv/bin/python -m pytest tests/unit/tools/mesh_status/test_showing.py"
 SHOWN: dict[str, Callable[[Mesh], str]] = {"txt": tables, "json": render_json.text, "svg": render_svg.draw}
 
 
@@ -46,7 +47,7 @@ def test_the_mesh_is_shown_as_reviewed(name: meshes.Name, kind: str) -> None:
     file, now = DRAWN if (name, kind) == ("multi", "svg") else GOLDEN / f"{name}.{kind}", SHOWN[kind](meshes.mesh(name))
     if os.environ.get("UPDATE_GOLDEN"):
         file.write_text(now)
-    assert now == file.read_text(), f"{file.name} changed; if it should, write it down with UPDATE_GOLDEN=1 ./scripts/test --quick"
+    assert now == file.read_text(), f"{file.name} changed; if it should, write it down with {UPDATE}"
 
 
 @pytest.mark.parametrize("name", NAMES)

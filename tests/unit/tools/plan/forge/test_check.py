@@ -153,7 +153,7 @@ def test_the_command_names_what_is_new(tmp_path: Path, capsys: pytest.CaptureFix
     assert all(operation.name in error for operation in REVIEWED.operations)
 
 
-def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_plan_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "plan.json"
     for text in ("", "{}", "[" * 100_000):
         file.write_text(text)
@@ -162,3 +162,7 @@ def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
         commands.COMMANDS["check"](cli_arguments("check", str(file), str(tmp_path / "absent.json")))
         == 1
     )
+    absent = str(tmp_path / "absent.json")
+    capsys.readouterr()
+    assert commands.COMMANDS["check"](cli_arguments("check", absent, absent)) == 1
+    assert f"{absent} cannot be read (No such file or directory)" in capsys.readouterr().err
