@@ -209,5 +209,18 @@ def _event_loops() -> Iterator[None]:
         finally:
             threads.shutdown()
             for loop in loops:
+                _cancel_tasks(loop)
                 loop.close()
             asyncio.set_event_loop(None)
+
+
+def _cancel_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Let what a program that failed has left end now.
+
+    Otherwise garbage collection reports it at any later time. The report's traceback parses source,
+    and a parser that is at work just then fails (python/cpython#106905).
+    """
+    if tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
