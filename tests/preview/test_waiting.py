@@ -113,12 +113,6 @@ def test_an_error_after_a_resource_that_failed_is_raised(run: Run) -> None:
         )
 
 
-def test_an_interrupted_program_ends(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        run("output(after(1_000_000, ended))\noutput(after(9, lambda: fail(KeyboardInterrupt())))")
-    assert not ended(tmp_path)
-
-
 def test_each_output_is_waited_for_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK alone looks at all that are pending whenever one is complete: thousands of times."""
     looked_at, wait = 0, asyncio.wait
