@@ -27,7 +27,6 @@ from tools.devtools.mutate import copy
 
 _TESTS = "tests/unit/verification"
 _OF_CALLS = (f"{_TESTS}/test_call_functions.py", f"{_TESTS}/test_call_service.py", f"{_TESTS}/test_real_calls.py")
-_OF_RUNS = (f"{_TESTS}/test_verify_workload.py", f"{_TESTS}/test_calling_pods.py")
 FILES: Mapping[str, Sequence[str]] = {
     "components/verification/scripts/call-service.sh": _OF_CALLS,
     "components/verification/scripts/gateway-stats.sh": (f"{_TESTS}/test_probe_scripts.py",),
@@ -35,10 +34,9 @@ FILES: Mapping[str, Sequence[str]] = {
     "components/verification/evidence.py": (f"{_TESTS}/test_evidence.py",),
     "components/verification/addressing.py": (f"{_TESTS}/test_addressing.py", f"{_TESTS}/test_real_calls.py"),
     "components/verification/target.py": (f"{_TESTS}/test_target.py",),
-    "components/verification/scripts/verify_workload.py": _OF_RUNS,
-    "components/verification/scripts/calling_pods.py": _OF_RUNS,
 }
-"""What proves a mesh, and the tests that must notice its changes, quick ones first."""
+"""The scripts that call, what they are given, and the evidence's parser; the tests that must notice
+a change of each, quick ones first."""
 REASONS = Path(__file__).with_name("conditions.yaml")
 _FUNCTION = re.compile(rb"^ *(?:def (?=\w+\()|(?=\w+\(\) \{))(\w+)", re.MULTILINE)
 _NEVER = "$'\\1'"

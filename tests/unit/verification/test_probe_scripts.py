@@ -60,10 +60,10 @@ def test_so_many_requests_are_made_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", sorted(PROBE.parent.glob("*.sh")), ids=lambda path: path.stem)
 def test_a_script_that_is_sourced_runs_nothing(tmp_path: Path, script: Path) -> None:
-    add_program(tmp_path, "curl", "echo called")
+    add_program(tmp_path, "curl", f"touch {tmp_path}/called")
     variables = {"TIMEOUT_S": "0", "ENDPOINTS": "192.0.2.7:80", "SNI": "x", "GATEWAY_NAME": "x"}
     done = Sourced(scripts=[script], programs=tmp_path, environment=variables).run("echo ended")
-    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
+    assert (done.returncode, done.stdout, (tmp_path / "called").exists()) == (0, "ended\n", False), done.stderr
 
 
 def test_a_gateway_says_what_it_has_passed_on(tmp_path: Path) -> None:

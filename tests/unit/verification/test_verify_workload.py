@@ -527,6 +527,39 @@ def test_a_pod_that_goes_while_it_is_called_fails_nothing(cluster: Cluster, prog
     assert target(programs)[8] == "192.0.2.7:8080,10.244.0.11:8080"
 
 
+def failing(cluster: Cluster) -> None:
+    """Have the calls from inside the mesh fail."""
+    row = called("10.244.0.9:8080", verdict="failed", cause="no answer")
+    cluster.inside = (1, row, f"Job verify-product: no answer\n{TERMINATED}")
+    cluster.write()
+
+
+def test_what_has_not_changed_is_called_once(cluster: Cluster, programs: Programs) -> None:
+    failing(cluster)
+    with pytest.raises(scripting.Failed, match="no answer"):
+        verify_workload.run(PAYLOAD)
+    assert len([line for line in programs.lines("kubectl") if "exec --stdin pod-inside" in line]) == 1
+
+
+def test_calls_that_failed_are_judged_where_nothing_is_left_to_call(
+    cluster: Cluster, programs: Programs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that has to call nothing succeeds."""
+    failing(cluster)
+
+    def judge(done: scripting.Done) -> bool:
+        cluster.pods = []
+        cluster.inside = (0, "", "")
+        cluster.write()
+        return done.status != 0
+
+    monkeypatch.setattr(verify_workload, "_has_failed", judge)
+    cluster.outside = (0, result("10.244.0.9:8080", "refused"), "")
+    cluster.write()
+    with pytest.raises(scripting.Failed, match="no answer"):
+        verify_workload.run(replace(PAYLOAD, entries=()))
+
+
 @pytest.mark.parametrize(("kind", "cause"), [("pods --selector app", "cannot list pods"), ("workloadentry", "cannot list workloadentry")])
 def test_what_cannot_be_read_is_no_proof(cluster: Cluster, programs: Programs, kind: str, cause: str) -> None:
     forbidden = (f"get {kind}", 1, "", 'Error from server (Forbidden): User "ci" cannot list resource\n')
@@ -620,6 +653,14 @@ def test_a_network_policy_that_keeps_a_pod_from_starting_is_named(cluster: Clust
     with pytest.raises(
         scripting.Failed, match=r"did not run in 300 s: .*; the NetworkPolicy shop/deny selects the Jobs .* istiod \(15012\)"
     ):
+        verify_workload.run(replace(PAYLOAD, pair=replace(PAYLOAD.pair, inside=labelled("inside"))))
+
+
+def test_a_network_policy_is_not_named_where_a_pod_had_started(cluster: Cluster, programs: Programs) -> None:
+    cluster.sidecar = False
+    cluster.write()
+    with_policies(cluster, programs, CALLER_POLICY)
+    with pytest.raises(scripting.Failed, match=r"got no sidecar: [^;]*; look at Job"):
         verify_workload.run(replace(PAYLOAD, pair=replace(PAYLOAD.pair, inside=labelled("inside"))))
 
 
