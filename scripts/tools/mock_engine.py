@@ -209,18 +209,9 @@ def _event_loops() -> Iterator[None]:
         finally:
             threads.shutdown()
             for loop in loops:
-                _cancel_tasks(loop)
+                # A program that failed leaves tasks and errors that nobody awaits. Garbage collection
+                # reports them at any later time, with a traceback, which parses source. A parser
+                # that is at work just then fails (python/cpython#106905).
+                loop.set_exception_handler(lambda *_: None)
                 loop.close()
             asyncio.set_event_loop(None)
-
-
-def _cancel_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Let what a program that failed has left end now.
-
-    Otherwise garbage collection reports it at any later time. The report's traceback parses source,
-    and a parser that is at work just then fails (python/cpython#106905).
-    """
-    if tasks := asyncio.all_tasks(loop):
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
