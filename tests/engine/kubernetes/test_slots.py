@@ -11,16 +11,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
+from pulumi_kubernetes import Provider
+from pulumi_kubernetes.coordination.v1 import Lease
+from pulumi_kubernetes.core import v1 as core
 
-from components.config.workload import HttpProbe, Probe, WorkloadSettings
+from components.config.stack import NamespaceSettings
+from components.config.workload import HttpProbe, Probe, Service, WorkloadSettings
 from components.istio import manifests
+from components.kubernetes import custom_resource
 from components.local import scripting
 from components.machines.scripts import slots
+from tests.support.cli_stack import STACK, Stack
 from tests.support.control_plane import MACHINE_TOKEN, MACHINE_USER, ControlPlane, program
 from tests.support.slot_join import EXPIRY_S, MARK_S, PATIENCE_S, Kubectl, Payload, request_of
 from tests.support.waiting import wait_until
+from tools.standins import provider as standin
 from tools.standins.kubernetes.client import Object
+from tools.standins.kubernetes.plugin import Kubernetes
 
 ROOT = Path(__file__).parents[3]
 LEASE = ("coordination.k8s.io/v1", "Lease")
@@ -77,16 +86,18 @@ class Workload:
 
     def declare(self, machines: list[str], max_unavailable: str) -> None:
         """Write the Lease as Pulumi does."""
-        settings = WorkloadSettings(
+        self.plane.cluster.apply(manifests.slots_lease(self.settings(max_unavailable), machines), PULUMI)
+
+    def settings(self, max_unavailable: str) -> WorkloadSettings:
+        return WorkloadSettings(
             name="product",
             namespace=self.namespace,
             labels={"app": "product"},
             ports={"http": 80},
             probe=Probe(http=HttpProbe(port=80)),
-            services={},
+            services={"product": Service(ports={"http": 80})},
             max_unavailable=max_unavailable,
         )
-        self.plane.cluster.apply(manifests.slots_lease(settings, machines), PULUMI)
 
     def add(self, machine: str) -> None:
         """Add a machine's entry, and record that it is in the mesh."""
@@ -369,3 +380,47 @@ def test_the_documented_permissions_suffice_and_a_missing_one_is_named(workload:
     allow()
     wait_until(lambda: not may("list"), 30)
     assert "kubectl may not list leases or workloadentries" in refusal()
+
+
+def test_a_refresh_shows_nothing_of_slots_and_of_what_others_note(
+    workload: Workload, stack: Stack, host: Callable[[standin.Provider], None]
+) -> None:
+    """Joins annotate the Lease and write its spec; controllers annotate and label the objects of a stack."""
+    settings = workload.settings("1")
+
+    def program() -> None:
+        provider = Provider("cluster", kubeconfig=workload.plane.kubeconfig, upsert_existing_objects=True, enable_patch_force=True)
+        opts = pulumi.ResourceOptions(provider=provider)
+        stated = NamespaceSettings(annotations={"example.com/team": "shop"})
+        core.Namespace(
+            "namespace", metadata=manifests.namespace_metadata(workload.namespace, {"istio-injection": "enabled"}, stated), opts=opts
+        )
+        core.ServiceAccount("account", metadata={"name": "product", "namespace": workload.namespace}, opts=opts)
+        custom_resource("group", manifests.workload_group(settings, "pods"), opts)
+        Lease("slots", metadata=manifests.slots_lease(settings, ["m1", "m2", "m3"])["metadata"], opts=opts)
+        for name, service in manifests.services(settings).items():
+            core.Service(name, metadata=service["metadata"], spec=service["spec"], opts=opts)
+
+    def assert_no_difference() -> None:
+        stack.call("refresh", "--stack", STACK, "--preview-only", "--expect-no-changes")
+        stack.preview(program, "--refresh", "--expect-no-changes")
+
+    def patch(api_version: str, kind: str, namespace: str, name: str, **metadata: dict[str, str]) -> None:
+        workload.plane.patch(workload.plane.cluster.endpoint(api_version, kind).path(namespace, name), {"metadata": metadata})
+
+    host(Kubernetes(settle=0))
+    stack.up(program)
+    assert_no_difference()
+    for machine in ("m1", "m2"):
+        workload.join(machine).wait()
+    assert workload.lease["spec"]["leaseDurationSeconds"] and "istio-vm-mesh/slots" in workload.lease["metadata"]["annotations"]
+    patch("v1", "Namespace", "", workload.namespace, annotations={"cloud.example/quota": "1"}, labels={"cloud.example/noted": "yes"})
+    patch("networking.istio.io/v1", "WorkloadGroup", workload.namespace, "product", annotations={"istio.example/seen": "1"})
+    for kind in ("Service", "ServiceAccount"):
+        patch("v1", kind, workload.namespace, "product", annotations={"cloud.example/neg": "{}"}, labels={"cloud.example/noted": "yes"})
+    assert_no_difference()
+    stack.refresh()
+    stack.preview(program, "--expect-no-changes")
+    patch(*LEASE, workload.namespace, "product-slots", annotations={"istio-vm-mesh/max-unavailable": "7"})
+    stack.call("refresh", "--stack", STACK, "--preview-only", "--expect-no-changes", fails=True)
+    assert stack.preview(program, "--refresh").changes() == {"update": 1, "unchanged": 6}, "what is the stack's is compared"
