@@ -408,6 +408,19 @@ def test_a_plan_says_why_it_has_no_higher_level() -> None:
     )
 
 
+def test_a_plan_says_what_it_compared() -> None:
+    base, head = 40 * "a", 40 * "b"
+    assert (
+        plain(words.origin(replace(plan(), base=base, head=head))[1])
+        == "Compared: aaaaaaaaaaaa with bbbbbbbbbbbb."
+    )
+    # What is not committed differs from the commit that it stands on.
+    assert (
+        plain(words.origin(replace(plan(), base=base, head=base))[1])
+        == "Compared: aaaaaaaaaaaa with this tree, which may differ from it."
+    )
+
+
 def test_every_reason_has_its_words() -> None:
     """A key in the source of the facts without words would be shown as it is."""
     import inspect
