@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -389,6 +390,9 @@ def test_a_runner_in_ci_gives_the_key_by_its_environment(
     server = start()
     text = server.private_key
     monkeypatch.setenv(openssh.KEY_VARIABLE, text.strip().replace("\n", "\r\n"))
+    private = tmp_path / "private"
+    private.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(private))
     with ProcessWatch() as watch:
         for identity in (None, "~/.ssh/of-a-person", "state:o/p/s/identities/machines/m-1"):
             hop = server.hop(identity_file=identity)
@@ -396,7 +400,7 @@ def test_a_runner_in_ci_gives_the_key_by_its_environment(
     canary = text.splitlines()[2].encode()
     lines = [line for line in watch.seen if canary in line and b"=" not in line.partition(b"\0")[0]]
     assert lines == [], "on a command line"
-    assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("istio-vm-mesh-*/key"))
+    wait_until(lambda: not list(private.glob("istio-vm-mesh-*/key")))
 
 
 def test_the_key_of_the_stack_is_used_alone_and_its_lack_is_explained(
