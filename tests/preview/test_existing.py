@@ -123,6 +123,7 @@ def test_behind_nat_other_networks_are_given_the_address_that_they_reach(config:
     assert graph["istio-vm-mesh-gateway"].inputs["values"]["networkGateway"] == "pods"
 
 
+@pytest.mark.slow
 def test_a_gateway_of_others_is_compared_by_its_address(config: dict[str, Any]) -> None:
     assert "gateway_address" not in graph_of(config)["mesh-facts"].inputs
     config["cluster"]["gateway"] = {"address": "203.0.113.9", "install": False}
@@ -174,6 +175,7 @@ def test_ssh_connections_follow_the_settings(config: dict[str, Any]) -> None:
     assert bastion["identity_file"] == "state:organization/istio-vm-mesh/test/identities/bastions/billing-2"
 
 
+@pytest.mark.slow
 def test_another_persons_key_shows_no_difference(config: dict[str, Any], tmp_path: Path) -> None:
     """It may be in a file of another path, in an agent, or in the environment."""
     one, two = key_pair(tmp_path / "one"), key_pair(tmp_path / "two")
@@ -189,6 +191,7 @@ def test_another_persons_key_shows_no_difference(config: dict[str, Any], tmp_pat
     assert not [link for link in links.rglob("*") if link.is_symlink()]
 
 
+@pytest.mark.slow
 def test_keys_that_ssh_cannot_use_are_named_in_the_preview_all_at_once(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +304,7 @@ def test_an_application_is_verified_as_our_own_is(application: dict[str, Any]) -
     assert {"billing-1-proof", "billing-2-proof"} <= set(graph)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"selector": {"app": "billing", "tier": "back"}}, {"type": "LoadBalancer"}])
 def test_an_application_is_verified_again_when_what_leads_to_it_changes(
     application: dict[str, Any], monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]

@@ -143,6 +143,7 @@ def test_machines_and_nodes_have_service_accounts_with_least_privilege(stack: st
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", STACKS)
 def test_clusters_are_protected_until_the_stack_says_otherwise(stack: str) -> None:
     config = copy.deepcopy(harness.configuration(stack))
@@ -309,6 +310,7 @@ def with_vpcs(**networks: str) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 def test_vpcs_of_one_network_reach_each_other() -> None:
     """Peering is not transitive: that both are peered with the cluster's VPC is not enough."""
     assert peered(with_vpcs(far2="far")) == {("far", "mesh"), ("far2", "mesh"), ("far", "far2")}
@@ -320,6 +322,7 @@ def test_vpcs_are_peered_with_those_whose_gateways_their_machines_call() -> None
     assert ("far", "north") in peered(with_vpcs(north="north")), "machines of the north call the gateway of far"
 
 
+@pytest.mark.slow
 def test_vpcs_without_declared_traffic_are_not_peered() -> None:
     assert ("north", "south") not in peered(with_vpcs(north="north", south="south")), "neither has a gateway"
     config = harness.configuration("multi-network")
@@ -484,6 +487,7 @@ def test_clients_of_a_headless_service_change_no_gateways() -> None:
     assert {name for name in graph if name.endswith("-failover")} == {"product-service-product-failover"}
 
 
+@pytest.mark.slow
 def test_verification_leaves_out_unreachable_networks() -> None:
     config = copy.deepcopy(harness.configuration("multi-network"))
     del config["networks"]["far"]["gateway"]
@@ -561,6 +565,7 @@ def test_keys_are_of_the_type_that_the_stack_names() -> None:
     assert harness.payload(graph["ssh-key"])["key_type"] == "ecdsa"
 
 
+@pytest.mark.slow
 def test_direct_and_bastion_ssh_use_the_machines_address() -> None:
     bastion = {"host": "bastion.example.com", "user": "jump", "acceptAnyHostKey": True}
     for ssh in ({"via": "direct", "cidrs": ["10.9.0.0/24"]}, {"via": "bastion", "cidrs": ["10.9.0.0/24"], "bastion": bastion}):

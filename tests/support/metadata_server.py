@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
 def serving(host: str, metadata: Tree) -> Iterator[str]:
     """Serve metadata at an address of this computer, on a free port, and yield the URL: that of `ROOT`."""
     server = MetadataServer((host, 0), lambda: metadata, lambda path, value: None)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         yield f"http://{host}:{server.server_port}{ROOT}"

@@ -54,7 +54,7 @@ def served_package(lab: Lab, change: Callable[[Path], None], directory: Path) ->
     subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--build", unpacked, package], check=True, timeout=120, stdout=subprocess.DEVNULL)
     handler = functools.partial(_Quiet, directory=str(directory))
     with http.server.ThreadingHTTPServer((address, 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         try:
             sha256 = hashlib.sha256(package.read_bytes()).hexdigest()
             yield {"url": f"http://host.docker.internal:{server.server_port}/istio-sidecar.deb", "sha256": sha256}

@@ -36,7 +36,7 @@ class _Transit(BaseHTTPRequestHandler):
 def serving() -> Iterator[dict[str, str]]:
     """Serve on a free port of this computer, and yield the variables by which Pulumi finds the server."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Transit)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         yield {"VAULT_SERVER_URL": f"http://127.0.0.1:{server.server_port}", "VAULT_SERVER_TOKEN": "test"}

@@ -152,6 +152,7 @@ def test_a_script_takes_json_and_gives_json_and_hides_what_is_secret(every_progr
         assert canary not in lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", sorted({*PAYLOADS} - {"machines/scripts/remove_ssh_key.py"}))
 def test_a_program_that_is_missing_is_named_in_one_sentence(programs: Programs, script: str) -> None:
     done = programs.run(script, asdict(PAYLOADS[script]))

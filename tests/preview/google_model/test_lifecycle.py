@@ -11,6 +11,7 @@ from tools.devtools.google_model import lifecycle
 from tools.plan import resources
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", some_quick(STACKS, "multi-network"))
 def test_nothing_is_deleted_while_google_needs_it(stack: str) -> None:
     assert len(list(lifecycle.uses(shipped(stack)))) > 30

@@ -124,7 +124,7 @@ def serving_endpoint(identities: Identities, server: str, authority: Path, direc
     https = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     https.daemon_threads = True
     https.socket = public.server_context(directory, "endpoint").wrap_socket(https.socket, server_side=True)
-    thread = threading.Thread(target=https.serve_forever)
+    thread = threading.Thread(target=https.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     endpoint.url = f"https://127.0.0.1:{https.server_port}"
     try:

@@ -76,6 +76,7 @@ def test_much_output_of_both_kinds_is_read() -> None:
     assert (len(done.stdout), len(done.stderr)) == (400_000, 400_000)
 
 
+@pytest.mark.slow
 def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
     child = tmp_path / "child"
     child.symlink_to("/bin/sleep")

@@ -90,12 +90,14 @@ def test_a_join_that_is_not_confirmed_brings_the_agent_of_before_back(machine: F
     assert (machine.tree(), machine.active) == (before, "good-1")
 
 
+@pytest.mark.slow
 def test_a_first_join_that_is_not_confirmed_leaves_nothing(fresh: FakeMachine) -> None:
     done = fresh.join(text=at("confirm", 'real_ask "$@"'), answers="no SSH failed\n")
     assert done.stderr == "machine product-1: SSH failed; nothing of the join is left on the machine\n"
     assert (fresh.mesh_paths(), fresh.active) == ([], "")
 
 
+@pytest.mark.slow
 def test_a_join_that_is_killed_while_it_waits_is_taken_back_at_once(machine: FakeMachine) -> None:
     """As with its session, by systemd-logind, or with the sshd that it came by."""
     machine.with_systemd()
@@ -125,6 +127,7 @@ def test_a_join_that_hangs_is_ended_and_taken_back(machine: FakeMachine) -> None
     assert (without_packages(machine), machine.active) == (before, "good-1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_quick(GUARDED, "start_agent"))
 def test_a_boot_takes_back_a_join_that_was_not_confirmed(machine: FakeMachine, name: str) -> None:
     before = without_packages(machine)
@@ -192,6 +195,7 @@ def confirm(machine: FakeMachine, nonce: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_confirmation_counts_once_and_a_late_one_is_refused_by_name(machine: FakeMachine) -> None:
     machine.join(CHANGE, at("confirm", 'touch "$BEFORE/unconfirmed.7.8"; kill -KILL $$'))
     late = "machine product-1: no join waits here for this connection: it came too late, and the join was taken back"

@@ -98,11 +98,13 @@ def firewalled(directory: Path, rules: str = "", ruleset: str = "", **environmen
     return host
 
 
+@pytest.mark.slow
 def test_ufw_is_named_with_its_own_command(tmp_path: Path) -> None:
     (line,) = firewalled(tmp_path, UFW).changes()
     assert line == f"the firewall (ufw) drops {ARRIVE}: open it by 'ufw allow 15006/tcp', or set firewall: manage"
 
 
+@pytest.mark.slow
 def test_a_health_check_that_ufw_drops_is_named_too(tmp_path: Path) -> None:
     lines = firewalled(tmp_path, UFW, HEALTH_CHECKED="1").changes()
     assert [line.partition(":")[0] for line in lines] == [
@@ -117,6 +119,7 @@ def test_firewalld_lets_redirected_connections_in_also_those_to_ports_that_it_cl
     assert line.endswith("lets them in once they are redirected (exclude them by capture.excludeInboundPorts): 5432")
 
 
+@pytest.mark.slow
 def test_an_older_firewalld_is_named_with_its_own_command(tmp_path: Path) -> None:
     (line,) = firewalled(tmp_path, OLD_FIREWALLD).changes()
     command = "firewall-cmd --permanent --zone=internal --add-port=15006/tcp && firewall-cmd --reload"
@@ -127,6 +130,7 @@ def test_a_host_without_a_firewall_is_not_mentioned(tmp_path: Path) -> None:
     assert firewalled(tmp_path).changes() == []
 
 
+@pytest.mark.slow
 def test_a_firewall_that_is_open_for_every_redirected_port_is_named(tmp_path: Path) -> None:
     (line,) = firewalled(tmp_path, OLD_FIREWALLD.replace("--dport 22", "--dport 15006")).changes()
     assert line.startswith("the firewall drops these ports until now, and lets them in once they are redirected")

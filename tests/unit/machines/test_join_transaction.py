@@ -81,6 +81,7 @@ def test_a_change_that_fails_at_any_step_leaves_the_old_state(machine: FakeMachi
         assert machine.calls[-1] == "restart istio-vm-mesh"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_quick(["provide_package", "stop", "write_files", "start_agent"], "write_files"))
 @pytest.mark.parametrize("way", some_quick(["false", "kill -TERM $$", "kill -HUP $$"], "kill -TERM $$"))
 def test_an_end_that_nothing_named_is_named_by_its_step(machine: FakeMachine, name: str, way: str) -> None:
@@ -91,6 +92,7 @@ def test_an_end_that_nothing_named_is_named_by_its_step(machine: FakeMachine, na
     assert (machine.tree(), machine.active) == (before, "good-1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", some_quick(["check_token", "provide_package", "write_files", "start_agent", "record"], "start_agent"))
 def test_a_first_join_that_fails_leaves_nothing(fresh: FakeMachine, name: str) -> None:
     (fresh.root / "etc/unrelated").write_text("theirs")
@@ -117,6 +119,7 @@ def test_an_old_state_that_does_not_come_back_is_named(machine: FakeMachine) -> 
     assert done.stderr == ("machine product-1: injected; what was there before could not be brought back either: run the update again\n")
 
 
+@pytest.mark.slow
 def test_a_join_that_was_killed_is_undone_by_the_next(machine: FakeMachine) -> None:
     """Its package, files and agent of before come back where that one fails too."""
     before = machine.tree()
@@ -267,6 +270,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", some_quick(DAMAGE, "a file is edited", "the programs are deleted"))
 def test_a_join_repairs_what_somebody_changed(machine: FakeMachine, damage: str) -> None:
     before = machine.tree()
@@ -352,6 +356,7 @@ def test_the_stamp_says_who_joined_the_machine(machine: FakeMachine) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_machine_of_others_is_taken_over_only_with_a_yes(machine: FakeMachine) -> None:
     other = bundle(owner=replace(OWNER, stack="test", machine="a"))
     before = machine.tree()
@@ -479,6 +484,7 @@ THEIRS = ("etc/certs/key.pem", "etc/certs/cert-chain.pem", "etc/certs/root-cert.
           "etc/systemd/system/istio.service", "usr/local/bin/envoy", "usr/local/bin/pilot-agent", "var/lib/istio/envoy/cluster.env")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_join_and_a_leave_touch_nothing_of_others(fresh: FakeMachine) -> None:
     for name in THEIRS:
         (fresh.root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -505,6 +511,7 @@ def provide(machine: FakeMachine, url: str, sha256: str = "", **variables: str) 
     return done, requests.read_text()
 
 
+@pytest.mark.slow
 def test_https_never_becomes_http(fresh: FakeMachine) -> None:
     _, requests = provide(fresh, "https://example.com/good-1.deb")
     downloads = [line for line in requests.splitlines() if "example.com" in line]
@@ -521,6 +528,7 @@ def test_http_needs_a_digest_that_the_stack_names(fresh: FakeMachine) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_credentials_of_the_packages_server_are_on_no_command_line(fresh: FakeMachine) -> None:
     done, requests = provide(fresh, "https://example.com/good-1.deb", PACKAGE_CREDENTIALS='me:p"a\\ss')
     assert done.returncode == 0 and "p" in requests and 'p"a' not in requests

@@ -58,6 +58,7 @@ def test_another_workload_in_the_stamp_is_no_other_owner(machine: FakeMachine) -
     assert machine.leave(replace(OWNER, namespace="a", workload="b")).stdout == "left\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [f"{UNITS}/istio-vm-mesh.service", f"{PROGRAMS}/scripts/redirect.sh", f"{PROGRAMS}/current", f"{STATE}/joined", f"{STATE}/files"],
@@ -101,6 +102,7 @@ def test_a_key_that_is_a_link_to_a_file_of_others_is_only_unlinked(machine: Fake
     assert theirs.read_text() == "theirs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("created", some_quick([True, False], True))
 def test_the_user_goes_only_if_a_join_created_it(tmp_path: Path, created: bool) -> None:
     machine = FakeMachine(tmp_path / "fresh").create()

@@ -32,7 +32,7 @@ def test_a_request_to_the_machine_ignores_proxies(tmp_path: Path) -> None:
     (tmp_path / ".curlrc").write_text('proxy = "http://127.0.0.1:9"\nfail\n')
     environment = dict.fromkeys(("http_proxy", "all_proxy", "ALL_PROXY"), "http://127.0.0.1:9")
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         sourced = Sourced(scripts=[], programs=tmp_path, environment=environment)
         url = f"http://127.0.0.1:{server.server_port}/"
         assert sourced.run(f"direct_curl --output /dev/null --write-out '%{{http_code}}' {url}").stdout == "200"

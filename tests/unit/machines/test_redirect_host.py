@@ -72,6 +72,7 @@ def run(
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @first_quick(
     ("sockets", "rules", "environment"),
     [
@@ -148,6 +149,7 @@ def test_rules_that_may_come_before_those_of_the_mesh_are_refused(tmp_path: Path
     assert "is published by nftables (table ip/nat)" in line
 
 
+@pytest.mark.slow
 def test_an_interface_in_a_vrf_is_refused_unless_connections_of_vrfs_are_taken(tmp_path: Path) -> None:
     vrf = "4: eth0: <UP> master red state UP \\\\    link/ether 02:00 \\\\    vrf_slave table 10"
     (line,) = run(tmp_path, "refusals", VRF=vrf)
@@ -217,6 +219,7 @@ def test_what_the_agent_cannot_pass_on_is_listed(tmp_path: Path) -> None:
     assert not [line for line in excluded if "rules alone" in line]
 
 
+@pytest.mark.slow
 def test_behind_a_translated_address_the_probe_needs_every_address(tmp_path: Path) -> None:
     """The agent calls localhost then, so an address of an interface alone is not enough."""
     (line,) = run(tmp_path, "refusals", socket("192.168.1.5:8080", "nginx"), INSTANCE_IP="203.0.113.7")
@@ -271,6 +274,7 @@ def test_a_host_whose_application_is_not_reached_stays_as_it_is(tmp_path: Path) 
     assert machine.tree() == before
 
 
+@pytest.mark.slow
 def test_the_changes_are_reported_before_the_join_acts_and_once(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path / "machine").create()
     done = machine.join(text=f"REFUSED=''\n{FACTS}")
@@ -281,18 +285,21 @@ def test_the_changes_are_reported_before_the_join_acts_and_once(tmp_path: Path) 
     assert (again.returncode, "changes" in again.stdout) == (0, False), "nothing is changed, so nothing is reported"
 
 
+@pytest.mark.slow
 def test_a_member_of_a_group_writes_the_changes_to_its_log(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path / "machine").create()
     done = machine.join(text=f"REFUSED=''\n{FACTS}", ASK="")
     assert (done.returncode, "this host, from now on: first; second\n" in done.stderr) == (0, True)
 
 
+@pytest.mark.slow
 def test_a_networks_gateway_looks_at_nothing(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path / "machine").create()
     done = machine.join(text="host_facts() { fail looked; }", ROLE="router")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_script_gets_the_environment_that_the_join_brings(tmp_path: Path) -> None:
     """Of the machine's own files nothing is read: at the first join there are none."""
     machine = FakeMachine(tmp_path / "machine").create()

@@ -119,6 +119,7 @@ def test_a_question_is_answered_or_fails(tmp_path: Path) -> None:
     assert functions(tmp_path, "ask stop it\necho on", MACHINE="m", ASK="").stdout == "on\n"
 
 
+@pytest.mark.slow
 def test_a_question_that_nobody_answers_ends(tmp_path: Path) -> None:
     """A computer that loses its power closes no connection, and the join holds the machine's lock."""
     done = functions(tmp_path, f"mkfifo {tmp_path}/open\nexec 3<>{tmp_path}/open\nask stop it\necho on", MACHINE="m", ASK="1")

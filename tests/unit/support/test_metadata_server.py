@@ -37,7 +37,7 @@ class Machine:
 @contextmanager
 def _serving(machine: Machine) -> Iterator[None]:
     server = MetadataServer(("127.0.0.1", 0), lambda: machine.metadata, machine.written.__setitem__)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         machine.port = server.server_port

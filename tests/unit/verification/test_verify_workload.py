@@ -174,6 +174,7 @@ def test_the_pods_that_were_started_beside_the_joins_are_used_and_removed(cluste
     assert f"delete job --selector istio-vm-mesh/callers={SHARED} " in deleted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "status", "is_used"), [("Suspended", "False", True), ("Failed", "True", False), ("SuccessCriteriaMet", "True", False)]
 )
@@ -226,6 +227,7 @@ FAULTS: list[tuple[list[dict[str, Any]], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("entries", "problem"), FAULTS)
 def test_a_machine_that_is_not_in_the_mesh_is_named_with_the_cause(cluster: Cluster, entries: list[dict[str, Any]], problem: str) -> None:
     cluster.entries = {item["metadata"]["name"]: item for item in entries}
@@ -321,6 +323,7 @@ def test_rows_of_a_run_that_fails_are_kept(cluster: Cluster) -> None:
     assert [call.verdict for call in evidence.calls] == ["proved", "failed"], "and nothing twice"
 
 
+@pytest.mark.slow
 def test_a_pod_that_does_not_run_is_told_with_its_state(cluster: Cluster, programs: Programs) -> None:
     cluster.inside = None
     cluster.write()
@@ -329,6 +332,7 @@ def test_a_pod_that_does_not_run_is_told_with_its_state(cluster: Cluster, progra
     assert len(verbs(programs, "delete")) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "refusal", ['pods "pod-inside" is forbidden: User "ci" cannot create resource "pods/exec"', "error: unable to upgrade connection"]
 )
@@ -616,6 +620,7 @@ def with_policies(cluster: Cluster, programs: Programs, *policies: dict[str, Any
     programs.add("kubectl", ("get networkpolicies.networking.k8s.io ", 0, items, ""), *cluster.rules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "sentence"),
     [
@@ -645,6 +650,7 @@ def test_a_policy_is_not_named_where_the_endpoint_has_answered(cluster: Cluster,
         verify_workload.run(PAYLOAD)
 
 
+@pytest.mark.slow
 def test_a_network_policy_that_keeps_a_pod_from_starting_is_named(cluster: Cluster, programs: Programs) -> None:
     """The sidecar does not reach istiod, and the container that calls waits for it."""
     cluster.inside = None

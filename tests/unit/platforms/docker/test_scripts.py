@@ -274,6 +274,7 @@ def test_a_machine_that_runs_is_kept_and_another_is_made_again(engine: Programs)
     assert recreated(engine, MACHINE, "true another")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"image": "machine:2"}, {"network": "x"}, {"second_network": "x"}, {"routes": ()}],

@@ -70,6 +70,7 @@ def test_the_summary_has_the_seconds_of_each_scenario(
     assert lines[-2].endswith(" s")
 
 
+@pytest.mark.slow
 def test_quick_tests_over_their_budget_are_listed_and_pass(
     run: Callable[[list[Stage]], int], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,7 @@ def test_times_are_summed_by_test_file(tmp_path: Path) -> None:
     assert report.tests == Counter(failed=1, passed=1)
 
 
+@pytest.mark.slow
 def test_an_interruption_lets_the_tests_put_things_in_order(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import pathlib, pytest, time\n"

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from components.config import load
 from tests.unit.tools.plan.changes import (
     Config,
@@ -75,6 +77,7 @@ def test_agents_restart_in_waves_of_max_unavailable() -> None:
     assert change.machines[0].reasons[0].after == "app=product,tier=front"
 
 
+@pytest.mark.slow
 def test_a_workload_whose_agents_all_restart_at_once_pauses_unless_pods_answer() -> None:
     def all_at_once(config: Config) -> None:
         config["workloads"]["product"]["maxUnavailable"] = "100%"
@@ -103,6 +106,7 @@ def test_machines_that_are_created_anew_wait_for_no_slot() -> None:
     assert all(change.drained and change.deleted for change in machines(plan).values())
 
 
+@pytest.mark.slow
 def test_a_group_replaces_its_machines_without_a_pause() -> None:
     def another_script(config: Config) -> None:
         config["machines"]["product-fleet"]["startupScript"] = "#!/bin/bash\ntrue\n"
@@ -187,6 +191,7 @@ def test_a_machine_that_moves_is_told_of_in_both_workloads() -> None:
     assert plan.verdict is Verdict.SAFE
 
 
+@pytest.mark.slow
 def test_a_machine_in_another_network_is_reached_by_another_path() -> None:
     plan = plan_of(
         "lab-multi-network", lambda config: config["machines"]["product-2"].update(network="pods")
@@ -365,6 +370,7 @@ def test_another_cluster_takes_all_machines_and_pauses_all_workloads() -> None:
     assert "the cluster is deleted" in sentences(plan)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_protected_cannot_be_replaced_or_destroyed() -> None:
     replaced = plan_of("single-network", lambda config: config["cluster"].pop("zone"))
     destroyed = _destroyed(
@@ -403,6 +409,7 @@ def test_values_of_a_chart_are_named_and_nothing_is_promised_about_them() -> Non
     assert "not known here" not in version and "gets other values" not in version
 
 
+@pytest.mark.slow
 def test_an_unknown_price_is_no_lower_cost() -> None:
     plan = plan_of(
         "multi-network",
@@ -422,6 +429,7 @@ def test_a_machine_type_stops_a_machine_and_costs_something_else() -> None:
     assert plan.cost and round(plan.cost.after - plan.cost.before, 2) == 49 - 12
 
 
+@pytest.mark.slow
 def test_what_the_cloud_changes_in_place_replaces_nothing() -> None:
     def larger(config: Config) -> None:
         config["machines"]["product-1"]["diskSize"] = 200
@@ -480,6 +488,7 @@ def test_a_regional_cluster_starts_with_as_many_nodes_in_each_zone() -> None:
     assert _billed("fleet", four, at_most=True)["e2-standard-2"] == 8
 
 
+@pytest.mark.slow
 def test_a_gateway_that_is_a_group_costs_what_single_machines_cost() -> None:
     def group(config: Config) -> None:
         config["networks"]["far"]["gateway"]["group"] = True
@@ -501,6 +510,7 @@ def with_autopilot() -> Config:
     return config
 
 
+@pytest.mark.slow
 def test_a_larger_upper_bound_costs_nothing_yet_and_is_shown() -> None:
     plan = plan_of(
         "fleet", lambda config: config["machines"]["product-fleet"].update(maxReplicas=20)

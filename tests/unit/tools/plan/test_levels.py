@@ -110,6 +110,7 @@ def test_a_stack_file_that_would_fill_the_memory_is_refused(tmp_path: Path) -> N
     assert "aliases make more than 1,000,000 values" in "".join(side.problems)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupted", some_quick([False, True], False))
 def test_a_program_that_hangs_is_a_reason_and_ends_with_the_plan(
     interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -169,6 +170,7 @@ sys.exit(__main__.main(["--stack", "lab", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", some_quick(["--json", "--markdown", "--verbose"], "--markdown"))
 def test_neither_a_closed_pipe_nor_an_ascii_locale_changes_the_exit_code(
     form: str,

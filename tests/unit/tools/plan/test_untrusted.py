@@ -74,6 +74,7 @@ def test_no_line_of_a_comment_is_a_command_of_a_forge(text: str) -> None:
     assert len([line for line in lines if line.startswith("```")]) % 2 == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("terminal", some_quick([False, True], False))
 def test_a_log_holds_no_command_of_a_runner(text: str, terminal: bool) -> None:
@@ -99,6 +100,7 @@ def test_a_picture_holds_untrusted_text_as_labels_alone(text: str) -> None:
     assert [each for each in mermaid.picture(hostile(text)) if not line.fullmatch(each)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", TEXTS)
 def test_json_is_what_is_read_again(text: str) -> None:
     written = render_json.text(hostile(text))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tiers import some_quick
 from tools.lab import paths
 from tools.lab.engine import Engine
 from tools.lab.official import artefacts, sources
@@ -233,7 +234,7 @@ BREAKS = {
 }
 
 
-@pytest.mark.parametrize("how", BREAKS)
+@pytest.mark.parametrize("how", some_quick(BREAKS, "cut off", "another digest", "not published"))
 def test_a_part_that_cannot_be_had_is_built(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     _break(publisher, how)
     publisher.publish(artefacts.PARTS["kind"])
@@ -255,6 +256,7 @@ def test_a_part_that_cannot_be_had_is_built(publisher: Publisher, tmp_path: Path
     assert not unfinished.exists() or not list(unfinished.iterdir()), "nothing of it is kept"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["another digest", "silent", "not published"])
 def test_with_official_a_part_that_cannot_be_had_is_an_error(publisher: Publisher, tmp_path: Path, how: str) -> None:
     _break(publisher, how)
@@ -265,6 +267,7 @@ def test_with_official_a_part_that_cannot_be_had_is_an_error(publisher: Publishe
     assert (BREAKS[how] if how != "silent" else "get.helm.sh does not answer within 0.4 s") in error.value.cause
 
 
+@pytest.mark.slow
 def test_servers_are_asked_once_and_all_at_the_same_time(publisher: Publisher, tmp_path: Path) -> None:
     official = Sources(limits=Limits(answer_s=0.5, stall_s=0.4, longest_s=5.0), place=publisher.place)
     publisher.silent |= {host for part in artefacts.PARTS.values() for host in part.hosts}
@@ -388,6 +391,7 @@ def test_no_image_is_pulled_without_need(
     assert calls() == []
 
 
+@pytest.mark.slow
 def test_a_host_name_that_hangs_in_the_resolver_is_no_answer() -> None:
     forever = threading.Event()
 

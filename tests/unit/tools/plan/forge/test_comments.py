@@ -105,6 +105,7 @@ def test_two_runs_that_create_at_once_leave_one_comment(
     )
 
 
+@pytest.mark.slow
 def test_many_runs_at_once_leave_one_comment(forge: Forge, name: str) -> None:
     deliver(forge, PROD)
     codes: list[int] = []
@@ -253,6 +254,7 @@ PACKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
