@@ -235,13 +235,10 @@ _LEVELS = {
 def origin(plan: Plan) -> tuple[Phrase, ...]:
     """Return what the plan was computed from, and why not from more."""
     lines = [phrase(_LEVELS[plan.level])]
-    if plan.base and plan.base == plan.head:
-        lines.append(
-            phrase("Compared: {} with this tree, which may differ from it.", plan.base[:12])
-        )
-    elif plan.base or plan.head:
+    if plan.base or plan.head:
         base, head = plan.base[:12] or "none", plan.head[:12] or "this tree"
-        lines.append(phrase("Compared: {} with {}.", base, head))
+        changes = " and what is not committed" if plan.head.endswith("+") else ""
+        lines.append(phrase(f"Compared: {{}} with {{}}{changes}.", base, head))
     for each in plan.degraded:
         # A higher level has all of the lower one but what differs in the program.
         below = plan.level is not Level.FILES and each.level is Level.FILES

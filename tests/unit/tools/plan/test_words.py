@@ -414,10 +414,10 @@ def test_a_plan_says_what_it_compared() -> None:
         plain(words.origin(replace(plan(), base=base, head=head))[1])
         == "Compared: aaaaaaaaaaaa with bbbbbbbbbbbb."
     )
-    # What is not committed differs from the commit that it stands on.
+    changed = f"{base}+"
     assert (
-        plain(words.origin(replace(plan(), base=base, head=base))[1])
-        == "Compared: aaaaaaaaaaaa with this tree, which may differ from it."
+        plain(words.origin(replace(plan(), base=base, head=changed))[1])
+        == "Compared: aaaaaaaaaaaa with aaaaaaaaaaaa and what is not committed."
     )
 
 
