@@ -206,7 +206,7 @@ def _by_hand(mesh: Mesh, watch: Watch, name: str, entry: str, install: str) -> f
 
 
 def _reset(mesh: Mesh, name: str, purge: str) -> None:
-    mesh.inside(name, f"PURGE={purge}\n" + (HERE / "reset.sh").read_text())
+    mesh.inside(name, f"PURGE={purge} PACKAGE_URL={PACKAGE}\n" + (HERE / "reset.sh").read_text())
 
 
 def _gone(mesh: Mesh, entries: Sequence[str]) -> None:

@@ -1,5 +1,5 @@
 # Takes a machine out of the mesh and back to what it was before it joined, by either way; run as
-# root. Variable: PURGE (yes, or empty: the packages stay).
+# root. Variables: PURGE (yes, or empty: the package is there for either way), PACKAGE_URL.
 for unit in istio istio-vm-mesh istio-vm-mesh-redirect; do
   systemctl disable --now --quiet "$unit"
   systemctl reset-failed "$unit"
@@ -13,6 +13,10 @@ echo "$others" >/etc/hosts
 if [ -n "$PURGE" ]; then
   dpkg --purge istio-sidecar >/dev/null 2>&1
   rm -rf /var/lib/istio /etc/istio /var/log/istio /opt/istio-vm-mesh
+elif [ ! -d /var/lib/istio/envoy ]; then
+  # A join leaves its package in a directory of its own, and Debian's list without it.
+  curl --silent --show-error --fail --output /tmp/istio-sidecar.deb "$PACKAGE_URL"
+  dpkg --install /tmp/istio-sidecar.deb >/dev/null
 fi
 systemctl daemon-reload
 ! iptables-save | grep -q ISTIO
