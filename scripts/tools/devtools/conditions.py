@@ -23,7 +23,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from tools import ROOT
-from tools.devtools.mutate import copy
+from tools.devtools.mutate import copy, first_failure
 
 _TESTS = "tests/unit/verification"
 _OF_CALLS = (f"{_TESTS}/test_call_functions.py", f"{_TESTS}/test_call_service.py", f"{_TESTS}/test_real_calls.py")
@@ -105,6 +105,9 @@ def run(jobs: int, words: Sequence[str]) -> int:
     """
     every = [change for file in FILES for change in changes(file)]
     wanted = [each for each in every if not words or any(word in f"{each.file}:{each.line}:" for word in words)]
+    if not wanted:
+        print(f"No condition is at one of these places: {' '.join(words)}. They are in {', '.join(FILES)}.", file=sys.stderr)
+        return 1
     explained, wrong = reasons(), 0
     with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(jobs) as threads:
         copies = [Path(directory, str(number)) for number in range(jobs)]
@@ -177,8 +180,7 @@ def _fails(root: Path, *tests: str) -> str:
             os.killpg(process.pid, signal.SIGKILL)
     if process.returncode == 0:
         return ""
-    failed = [line.split(" ")[1] for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return failed[0].partition("[")[0] if failed else "the tests do not run"
+    return first_failure(output).partition("[")[0]
 
 
 _Edit = tuple[int, int, str, str]

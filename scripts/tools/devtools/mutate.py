@@ -110,6 +110,12 @@ def copy(root: Path) -> None:
         (root / VENV.name).symlink_to(VENV)
 
 
+def first_failure(output: str) -> str:
+    """Return the first test that failed, by pytest's summary; a sentence where it names none."""
+    failed = (line.split(" ")[1] for line in output.splitlines() if line.startswith(("FAILED", "ERROR")))
+    return next(failed, "the tests do not run")
+
+
 class Tests:
     """The tests of a copy, from those that are near to those that take long.
 
@@ -169,8 +175,7 @@ class Tests:
         )
         if done.returncode in (PASSED, NONE_SELECTED):
             return ""
-        failed = [line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        return failed[0].rpartition("/")[2] if failed else "the tests do not run"
+        return first_failure(done.stdout).rpartition("/")[2]
 
 
 def main() -> int:

@@ -67,3 +67,9 @@ def test_what_needs_no_test_exists_and_has_a_reason() -> None:
 
 def test_the_tests_of_each_file_exist() -> None:
     assert all((ROOT / test).is_file() for tests in conditions.FILES.values() for test in tests)
+
+
+def test_words_that_are_at_no_condition_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Otherwise a typo is a run in which nothing is missed."""
+    assert conditions.run(1, ["call-service.sh:99999:"]) == 1
+    assert "No condition is at one of these places: call-service.sh:99999:" in capsys.readouterr().err
