@@ -410,7 +410,7 @@ def test_ssh_stays_open_on_each_of_its_ports(bare_host: Host) -> None:
         bare_host.environment["SSH_CONNECTION"] = "192.0.2.1 50000 192.0.2.7 2222"
         bare_host.run("env --unset=SSH_CONNECTION bash -c 'source $0; STATE=$1; store_ssh_port' $SCRIPT $STATE; true")
         del bare_host.environment["SSH_CONNECTION"]
-        assert bare_host.run("open_ports") == "22,2022,2122,2222,15020,15021,15090\n"
+        assert bare_host.run('open_ports "$(rules_of_ports)"') == "22,2022,2122,2222,15020,15021,15090\n"
         with bare_host.guard():
             bare_host.run("ready")
             assert (bare_host.answer(2222), drops(bare_host)) == ("ssh on another port", True)
@@ -441,7 +441,7 @@ def test_ports_that_rules_of_the_host_lead_to_ssh_stay_open(bare_host: Host, rul
 
 def test_a_port_that_leads_to_ssh_of_another_host_is_captured(bare_host: Host) -> None:
     bare_host.run(f"iptables-nft -t nat -A PREROUTING -p tcp --dport 2022 -j DNAT --to-destination {CONTAINER}:22")
-    assert "2022" not in bare_host.run("open_ports")
+    assert "2022" not in bare_host.run('open_ports "$(rules_of_ports)"')
 
 
 MULTIPLEXER = """

@@ -207,11 +207,12 @@ remove() { # program
 # apart. Both are there afterwards. IPv6 is redirected wherever the machine has an address of it:
 # where Envoy does not listen on IPv6, its connections are refused.
 make() {
-  local program rules
+  local program rules open
   mkdir -p "$RULES"
   name_servers >"$RULES/servers"
-  DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$(open_ports) \
-  FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)} \
+  open=$(open_ports "$(rules_of_ports)")
+  DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$open \
+    FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)} \
     with_captured_servers "$AGENT" istio-iptables || return
   for program in $(programs); do
     has_chains "$program" || continue
@@ -228,12 +229,17 @@ name_servers() {
   awk '$1 == "nameserver" && NF > 1 { print $2 }' /etc/resolv.conf 2>/dev/null
 }
 
+# Prints them as a client reaches them: what is sent to 0.0.0.0 goes to 127.0.0.1.
+reached_servers() {
+  name_servers | sed 's/^0\.0\.0\.0$/127.0.0.1/; s/^::$/::1/'
+}
+
 # Prints the name servers to which queries are redirected. Where one is of this machine, such as
 # dnsmasq, those of other machines are not: it may ask them, and the agent asks it. Link-local ones
-# cannot be redirected to ::1, and what is sent to 0.0.0.0 goes to 127.0.0.1.
+# cannot be redirected to ::1.
 captured_servers() {
   local servers server own
-  servers=$(name_servers | sed -E '/%/d; s/^0\.0\.0\.0$/127.0.0.1/; s/^::$/::1/' | sort -u)
+  servers=$(reached_servers | sed '/%/d' | sort -u)
   own=$(for server in $servers; do
     ! is_own "$server" || echo "$server"
   done)
@@ -515,7 +521,7 @@ rules_of_ports() {
 # Ports on which a connection from outside is not redirected: those of the settings, and SSH's, as
 # the join came, sshd is configured, and it listens now. At loopback it listens for clients that
 # forward a port or X11. Rules of this host may lead more ports to one of SSH's.
-open_ports() {
+open_ports() { # what rules_of_ports printed
   local ports
   ports=$(
     {
@@ -533,7 +539,7 @@ open_ports() {
         sed -nE 's/^Listen=.*[:=]([0-9]+) \(Stream\)$/\1/p'
     } 2>/dev/null | sed '/^[0-9]\+$/!d' | sort -nu
   )
-  { echo "$ports" && rules_of_ports | ports_to "$ports"; } | sort -nu | paste -sd ,
+  { echo "$ports" && ports_to "$ports" <<<"$1"; } | sort -nu | paste -sd ,
 }
 
 # Prints the ports of those lines of rules_of_ports that lead to a port of this machine.

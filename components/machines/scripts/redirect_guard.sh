@@ -31,7 +31,7 @@ end_guard() {
 table() {
   local interfaces='"lo"' name addresses open_ports
   local first='tcp flags & (fin | syn | rst | ack) == syn'
-  open_ports="$AGENT_PORTS, $(open_ports)"
+  open_ports="$AGENT_PORTS, $(open_ports "$(rules_of_ports)")"
   for name in ${ISTIO_EXCLUDE_INTERFACES//,/ }; do interfaces+=", \"$name\""; done
   printf '%s; ' \
     "table inet $TABLE { flags owner; chain input { type filter hook input priority -1; }; \

@@ -84,7 +84,7 @@ refusals() {
   local port listening rules open
   listening=$(listeners)
   rules=$(rules_of_ports)
-  open=$(open_ports)
+  open=$(open_ports "$rules")
   for port in $(workload_ports); do
     port_refusals "$port" "$listening" "$rules" "$open"
     ! rules_of "$port" <<<"$rules" | grep -q ' untracked$' ||
@@ -161,9 +161,9 @@ envoy_has_ipv6() {
 
 changes() {
   local open listening captured rules translated bridges interfaces saved
-  open=$(open_ports)
   listening=$(listeners)
   rules=$(rules_of_ports)
+  open=$(open_ports "$rules")
   captured=$(awk -v open=",$open," '
     index(open, "," $1 ",") || $2 ~ /^127\./ || $2 == "::1" || $3 ~ /^(envoy|pilot-agent)$/ { next }
     { print $1 ($3 == "-" ? "" : " (" $3 ")") }' <<<"$listening" | sort -n | listed)
@@ -254,8 +254,7 @@ servers_changes() {
   local captured others
   [ "${ISTIO_META_DNS_CAPTURE:-}" = true ] || return 0
   captured=$(captured_servers)
-  others=$(name_servers | sed 's/^0\.0\.0\.0$/127.0.0.1/; s/^::$/::1/' |
-    grep -vxF "$captured" | listed)
+  others=$(reached_servers | grep -vxF "$captured" | listed)
   [ -z "$others" ] ||
     echo "names of the mesh resolve by the name servers $(listed <<<"${captured:-none}")" \
       "alone, not by $others: these are link-local, or one of this machine may ask them"

@@ -99,7 +99,7 @@ def test_a_port_of_ssh_is_seen_in_each_place(tmp_path: Path) -> None:
     (tmp_path / "sshd_config.d/more.conf").write_text(f"port = 2202 # ours\n{LISTENS}")
     (tmp_path / "ssh-port").write_text("2200\n")
     sourced = Sourced(scripts=[SCRIPTS / "redirect.sh"], programs=tmp_path / "bin", environment={"ISTIO_LOCAL_EXCLUDE_PORTS": "22,15090"})
-    done = sourced.run("open_ports", {"STATE": str(tmp_path), "SSH_CONFIGURATION": str(tmp_path)})
+    done = sourced.run('open_ports "$(rules_of_ports)"', {"STATE": str(tmp_path), "SSH_CONFIGURATION": str(tmp_path)})
     assert done.stdout == "22,2200,2201,2202,2203,2205,2206,2207,2208,2209,15090\n"
 
 
