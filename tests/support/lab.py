@@ -225,6 +225,11 @@ class Lab:
         """Run a command in the environment that `./scripts/lab env` prints."""
         return _run(list(command), cwd=self.root, env=self.environment, check=check, stdin=stdin, timeout=timeout)
 
+    def istioctl(self, *arguments: str) -> str:
+        """Call istioctl, which `lab up` does not get."""
+        program = self.run("./scripts/lab", "tools", "istioctl", timeout=600).stdout.strip()
+        return self.run(program, *arguments).stdout
+
     def kubectl(self, *arguments: str, check: bool = True) -> str:
         return self.run("kubectl", "--namespace", "shop", *arguments, check=check).stdout
 

@@ -33,6 +33,8 @@ PROGRAMS = (
     "actionlint",
 )
 """What the engine tests run for real, and the linter of workflows."""
+PROGRAMS_BESIDE_LAB = ("istioctl",)
+"""What the lab's tests compare the program with. The lab itself does not need it."""
 HOST_PACKAGES = [
     "ca-certificates",
     *("openssh-client", "openssh-server"),
@@ -181,7 +183,7 @@ def prepare(with_lab: bool) -> dict[str, str]:
         debian.ensure(step, HOST_PACKAGES)
     with steps.step("tools of the tests") as step:
         tools = Tools()
-        programs = tools.programs(step, *PROGRAMS)
+        programs = tools.programs(step, *PROGRAMS, *(PROGRAMS_BESIDE_LAB if with_lab else ()))
         tools.directory(step, "pulumi-python")
         programs["envoy"] = tools.envoy(step)
     directories = dict.fromkeys(str(tool.path.parent) for tool in programs.values())

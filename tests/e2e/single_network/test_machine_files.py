@@ -60,8 +60,8 @@ def configured(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("istioctl")
     group = lab.kubectl("get", "workloadgroup", "product", "--output", "yaml")
     (directory / "group.yaml").write_text(group)
-    lab.run(
-        "istioctl", "x", "workload", "entry", "configure", "--autoregister", "--file", str(directory / "group.yaml"), "--output", str(directory),
+    lab.istioctl(
+        "x", "workload", "entry", "configure", "--autoregister", "--file", str(directory / "group.yaml"), "--output", str(directory),
         "--clusterID", "Kubernetes", "--ingressIP", lab.outputs()["gateway"], "--tokenDuration", "3600",
     )  # fmt: skip
     return directory

@@ -56,7 +56,7 @@ def test_it_ends_with_who_called_whom(lab: Lab) -> None:
 
 
 def test_everything_runs_the_versions_that_it_claims(lab: Lab) -> None:
-    proxy_versions = json.loads(lab.run("istioctl", "version", "--output", "json").stdout)
+    proxy_versions = json.loads(lab.istioctl("version", "--output", "json"))
     assert {each["Info"]["version"] for each in proxy_versions["meshVersion"]} == {versions.ISTIO_BUILD}
     proxies = {each["ID"]: each["IstioVersion"] for each in proxy_versions["dataPlaneVersion"]}
     assert set(proxies.values()) == {versions.ISTIO_BUILD}

@@ -23,6 +23,7 @@ from components.machines.bundle import CERTIFICATES, UNIT
 from components.names import JOIN, part_name
 from tools.lab import paths, pulumi_cli, up
 from tools.lab.offline import packages
+from tools.lab.offline.programs import Tools
 from tools.lab.process import Command
 from tools.lab.steps import Display, Step, StepError, Steps, display
 from tools.mesh_status.pulumi import QUIET, STOP
@@ -111,8 +112,10 @@ class Watch:
 def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
     """Measure everything, in a stack that is made for it and removed again. Raises StepFailedError."""
     mesh = Mesh()
-    steps = Steps("bench", up.PREPARATIONS + 6 + rounds, Display(sys.stderr) if as_json else display(), retry_command="./scripts/bench lab")
+    steps = Steps("bench", up.PREPARATIONS + 7 + rounds, Display(sys.stderr) if as_json else display(), retry_command="./scripts/bench lab")
     with mesh.temporary(steps):
+        with steps.step("istioctl") as step:
+            Tools().link(step, "istioctl")
         return list(_figures(mesh, steps, machines, rounds))
 
 

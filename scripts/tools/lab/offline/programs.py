@@ -82,9 +82,6 @@ PROGRAMS = {
 BUILT = "built here"
 """How the origin of a program begins that the lab built."""
 
-COMMANDS = ("pulumi", "kubectl", "helm", "kind", "istioctl")
-"""What users and the program call: linked into `.lab/bin`."""
-
 _CHARTS = {"base": "base", "istio-control/istio-discovery": "istiod", "gateway": "gateway"}
 DIRECTORIES = {
     # name: family, module, version, path in the module → path in the copy
