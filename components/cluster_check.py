@@ -2,7 +2,9 @@
 
 A dynamic provider's `check` runs in every preview and update, before anything that depends on the
 resource. It reads which cluster answers, and refuses objects of others that have names of ours,
-and those that the stack is to use and cannot.
+and those that the stack is to use and cannot. It refuses a version of Kubernetes on which Istio is
+not supported, unless the mesh runs there already: GKE upgrades clusters by itself, and a mesh that
+runs must stay changeable.
 What it returns are inputs, so a preview knows them. They stay the same while the cluster is the
 same one: who runs Pulumi, by which kubeconfig, context and credential, makes no difference.
 """
@@ -19,7 +21,7 @@ import pulumi
 from pulumi.dynamic import CheckFailure, CheckResult, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 from pulumi.runtime.rpc import UNKNOWN
 
-from . import existing_objects, ownership
+from . import existing_objects, ownership, versions
 from .commands import runner_words
 from .local import scripting
 from .local.cluster_access import (
@@ -29,6 +31,7 @@ from .local.cluster_access import (
     Unreachable,
     cluster_uid,
     context_entries,
+    kubernetes_version,
     moved,
     note_move,
     unchecked_kubectl,
@@ -38,7 +41,7 @@ from .plugin_process import end_with_cli
 
 end_with_cli()
 
-_DERIVED = ("uid", "recorded", "kubeconfig")
+_DERIVED = ("uid", "recorded", "kubeconfig", "kubernetes")
 """What `check` adds to the inputs, and all that makes a difference."""
 
 
@@ -104,6 +107,8 @@ def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]
         uid = cluster_uid(program, now)
         if before is not None and before["uid"] != uid:
             raise scripting.Failed(_other_cluster(before, uid, now, entries))
+        kubernetes = kubernetes_version(program)
+        _refuse_unsupported(news.get("istio") or "", kubernetes, before, now)
         objects = [each for each in news["objects"] if not _has_unknown(each)]
         created = _created(objects)
         if others := [name for name in created if not name.is_release]:
@@ -120,7 +125,33 @@ def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]
         # How the cluster was first reached stays in the state.
         recorded = replace(recorded, context=before["recorded"].get("context"), path=before["recorded"].get("path"))
     note_move(recorded, now)
-    return {"uid": uid, "recorded": asdict(recorded), "kubeconfig": _kubeconfig(entries, recorded) if entries else ""}
+    return {
+        "uid": uid,
+        "recorded": asdict(recorded),
+        "kubeconfig": _kubeconfig(entries, recorded) if entries else "",
+        "kubernetes": versions.minor(kubernetes),
+    }
+
+
+def _refuse_unsupported(istio: str, kubernetes: str, before: Mapping[str, Any] | None, now: ClusterAccess) -> None:
+    """Refuse to install Istio on a version of Kubernetes that it does not support.
+
+    istio: the version that the stack installs; "" where nothing is to be refused.
+    before: what the last update had. A mesh that was not supported then is no worse now.
+
+    Raises scripting.Failed.
+    """
+    supported = versions.unsupported_kubernetes(istio, kubernetes)
+    if not supported:
+        return
+    if before is not None:
+        former = before.get("istio") or ""
+        if former == istio or not former or versions.unsupported_kubernetes(former, kubernetes):
+            return
+    raise scripting.Failed(
+        f"{now.place} has Kubernetes {kubernetes}; {supported}. Nothing was installed. Set another mesh.version, or give the cluster "
+        "another version of Kubernetes. `rules.disabled.kubernetesVersion`, with a reason, permits these versions"
+    )
 
 
 def _created(objects: Iterable[Mapping[str, Any]]) -> list[ownership.ObjectName]:
@@ -183,6 +214,7 @@ class ClusterCheckArgs:
     access: how the cluster is reached, without a UID.
     created_by: changes when this program creates another cluster; "" for a cluster that exists.
     stack: the stack as its label has it.
+    istio: the version of Istio that the stack installs, and that Kubernetes must fit; "" for none.
     objects: what the stack creates in the cluster; with `existing`, what it uses of others.
     """
 
@@ -190,6 +222,7 @@ class ClusterCheckArgs:
     created_by: pulumi.Input[str]
     stack: str
     objects: pulumi.Input[Sequence[Mapping[str, Any]]]
+    istio: str = ""
 
 
 class ClusterCheck(Resource, module="cluster", name="ClusterCheck"):
@@ -198,11 +231,13 @@ class ClusterCheck(Resource, module="cluster", name="ClusterCheck"):
     uid: the UID of its namespace kube-system.
     recorded: how it is reached, as the state has it; a `ClusterAccess` as a map.
     kubeconfig: a kubeconfig without credentials; "" where the platform has one.
+    kubernetes: its major and minor version of Kubernetes, such as 1.35; "" where it gives none.
     """
 
     uid: pulumi.Output[str]
     recorded: pulumi.Output[Mapping[str, Any]]
     kubeconfig: pulumi.Output[str]
+    kubernetes: pulumi.Output[str]
 
     def __init__(self, name: str, args: ClusterCheckArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         props = {
@@ -210,6 +245,7 @@ class ClusterCheck(Resource, module="cluster", name="ClusterCheck"):
             "created_by": args.created_by,
             "stack": args.stack,
             "objects": args.objects,
+            "istio": args.istio,
             "preview": pulumi.runtime.is_dry_run(),
         }
         super().__init__(ClusterCheckProvider(), name, {**props, **dict.fromkeys(_DERIVED)}, opts)

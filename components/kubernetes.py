@@ -33,8 +33,9 @@ class Cluster:
     gateway_service: the gateway chart's `service` values, by which a gateway is exposed to machines;
         None where a gateway exists.
     gateway_address: the IP address or DNS name at which machines reach the east-west gateway.
-    uid, objects: from `check_cluster`: the UID of its namespace kube-system, and the names of what is
-        declared in it, or used in it (`use_existing`).
+    uid, kubernetes, objects: from `check_cluster`: the UID of its namespace kube-system, its minor
+        version of Kubernetes, and the names of what is declared in it, or used in it
+        (`use_existing`).
     ready: the resources that must exist before anything is created in the cluster.
     node_addresses: the node's address in each additional Docker network that it is attached to.
     gateway_ip: the IP address of `gateway_address`, where that is a DNS name.
@@ -55,6 +56,7 @@ class Cluster:
     kubeconfig: pulumi.Output[str] | None = None
     created_by: pulumi.Input[str] = ""
     uid: pulumi.Output[str] | None = None
+    kubernetes: pulumi.Output[str] | None = None
     objects: list[Mapping[str, Any]] | None = None
     ready: Sequence[pulumi.Resource] = ()
     node_addresses: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
@@ -76,14 +78,16 @@ def custom_resource(name: str, manifest: Manifest, opts: pulumi.ResourceOptions)
     )
 
 
-def check_cluster(name: str, cluster: Cluster) -> Cluster:
+def check_cluster(name: str, cluster: Cluster, istio: str = "") -> Cluster:
     """Declare the look at a cluster that comes before every change in it, and return the cluster.
 
     It identifies the cluster. It fails where the cluster has objects that this program would
     create (with the options of `cluster_options`), and that are not of this stack. It fails, too,
-    where objects of others cannot be used as they are (`use_existing`).
+    where objects of others cannot be used as they are (`use_existing`), or where the cluster's
+    version of Kubernetes is none that `istio` supports and the mesh is not there yet.
 
     name: the resource's name. What comes from the returned cluster waits for the look.
+    istio: the version that is installed; "" for none, or for any Kubernetes.
     """
     objects: list[Mapping[str, Any]] = []
 
@@ -96,6 +100,7 @@ def check_cluster(name: str, cluster: Cluster) -> Cluster:
         created_by=cluster.created_by,
         stack=stack_label(pulumi.get_project(), pulumi.get_stack()),
         objects=pulumi.Output.from_input(declared()),
+        istio=istio,
     )
     check = ClusterCheck(name, args, pulumi.ResourceOptions(depends_on=cluster.ready))
     return replace(
@@ -103,6 +108,7 @@ def check_cluster(name: str, cluster: Cluster) -> Cluster:
         access=check.recorded.apply(lambda access: ClusterAccess(**access)),
         kubeconfig=cluster.kubeconfig if cluster.kubeconfig is not None else check.kubeconfig,
         uid=check.uid,
+        kubernetes=check.kubernetes,
         objects=objects,
         ready=[*cluster.ready, check],
     )

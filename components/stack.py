@@ -19,11 +19,13 @@ from .istio.workload import Workload, WorkloadArgs, namespaces
 from .kubernetes import check_cluster, cluster_options, custom_resource
 from .local import scripting
 from .machines.machine import Machine, MachineArgs
+from .mesh_facts import MeshFacts
 from .names import gateway_addresses_resource_name
 from .platforms import dispatch
 from .platforms.gateway import Gateway
 from .verification.component import VerificationArgs, VerifiedWorkload, verify_workloads
 from .verification.evidence import Evidence
+from .versions import unsupported_kubernetes
 
 
 def configuration() -> dict[str, Any]:
@@ -50,7 +52,9 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         pulumi.log.info(note)
     created = settings.created_namespaces
     networks = dispatch.networks(stack, settings)
-    cluster = check_cluster("cluster-check", dispatch.cluster(stack, settings, networks))
+    any_kubernetes = settings.mesh.adopt or settings.rules.disabled.kubernetes_version
+    istio = "" if any_kubernetes else settings.mesh.version
+    cluster = check_cluster("cluster-check", dispatch.cluster(stack, settings, networks), istio)
     in_cluster = cluster_options("kubernetes", cluster)
     mesh_args = MeshArgs(
         settings=settings.mesh,
@@ -62,6 +66,8 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         pods=settings.pods_with_sidecars,
     )
     mesh = Mesh("mesh", mesh_args, in_cluster)
+    if not settings.rules.disabled.kubernetes_version:
+        pulumi.Output.all(mesh.facts, cluster.kubernetes).apply(lambda pair: _warn_of_kubernetes(*pair))
     in_namespace = namespaces(settings.workload_namespaces & created.keys(), mesh, in_cluster, created)
     forgotten = {name for name, machine in settings.machines_of_type(SshMachine).items() if machine.forget}
     workloads: dict[str, Workload] = {}
@@ -124,6 +130,12 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         evidence = verify_workloads(verification_args)
         outputs["verification"] = {name: each.apply(_plain_evidence) for name, each in evidence.items()}
     return outputs
+
+
+def _warn_of_kubernetes(facts: MeshFacts, kubernetes: str) -> None:
+    """Warn of a mesh that runs on a version of Kubernetes that its Istio does not support."""
+    if supported := unsupported_kubernetes(facts.image_tag, kubernetes):
+        pulumi.log.warn(f"the cluster has Kubernetes {kubernetes}; {supported}: upgrade Istio (docs/how-to/upgrades.md)")
 
 
 def _plain_evidence(evidence: Evidence) -> dict[str, Any]:

@@ -9,6 +9,14 @@ _RELEASE = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:[-+][0-9A-Za-z]+(?:[-.+_][0-9A-Za-
 _OF_PACKAGES = re.compile(r"(?:[-._](?:amd64|arm64|x86_64|aarch64))?\.(?:deb|rpm)$")
 _VARIANTS = ("distroless", "debug")
 """Variants of Istio's images, which packages and charts do not have."""
+_MINOR = re.compile(r"v?(\d+)\.(\d+)(?![0-9A-Za-z])")
+KUBERNETES_OF_ISTIO = {(1, 29): (31, 35), (1, 30): (32, 36), (1, 31): (32, 37)}
+"""By minor version of Istio: the first and the last minor version of Kubernetes 1 that it supports.
+
+Source: istio.io, Supported Releases, "Support status of Istio releases", which is
+data/compatibility/supportStatus.yml of istio/istio.io. The table grows after a release: 1.37 was
+added to 1.31 on 2026-09-30.
+"""
 
 
 def is_release(text: str) -> bool:
@@ -47,3 +55,30 @@ def image_tag(version: str) -> str:
     Helm does.
     """
     return version.replace("+", "_")
+
+
+def minor(version: str) -> str:
+    """Return major and minor version of a text that begins with a version; "" for another text.
+
+    Such as 1.33 of v1.33.5-gke.1201000, v1.33.4+k3s1, v1.33.5-eks-abc123 and v1.33.
+    """
+    matched = _MINOR.match(version)
+    return f"{matched[1]}.{matched[2]}" if matched else ""
+
+
+def unsupported_kubernetes(istio: str, kubernetes: str) -> str:
+    """Return which versions of Kubernetes a version of Istio supports, as a clause.
+
+    It is "" where `kubernetes` is one of them, and where one of both versions is not known. Builds
+    without a version are 0.0.
+    """
+    pair = _MINOR.match(istio), _MINOR.match(kubernetes)
+    if pair[0] is None or pair[1] is None:
+        return ""
+    of_istio, of_kubernetes = ((int(each[1]), int(each[2])) for each in pair if each)
+    if of_istio not in KUBERNETES_OF_ISTIO or of_kubernetes == (0, 0):
+        return ""
+    first, last = KUBERNETES_OF_ISTIO[of_istio]
+    if (1, first) <= of_kubernetes <= (1, last):
+        return ""
+    return f"Istio {minor(istio)} supports Kubernetes 1.{first} to 1.{last}"

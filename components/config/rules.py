@@ -48,6 +48,11 @@ class DisabledRules(Record):
         description="Reason why proxies may have a version that Istio does not support with the "
         "control plane's. Default: that of the control plane, or the minor before.",
     )
+    kubernetes_version: str | None = Field(
+        default=None,
+        description="Reason why Istio may run on a version of Kubernetes that it does not support. "
+        "Default: an update does not install it there.",
+    )
     shared_identity: str | None = Field(
         default=None,
         description="Reason why two workloads may have the same identity, so that policies do not "

@@ -180,6 +180,15 @@ def cluster_uid(program: Kubectl, access: ClusterAccess) -> str:
     return done.text
 
 
+def kubernetes_version(program: Kubectl) -> str:
+    """Return the API server's version, with a vendor's suffix; "" where it does not give it."""
+    done = program.call("--request-timeout=20s", "get", "--raw", "/version", timeout_s=60)
+    try:
+        return str(json.loads(done.text)["gitVersion"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def cluster_name(access: ClusterAccess) -> str:
     """Return what a cluster is called, for people; "" where only kubectl knows."""
     if access.kind is not None:

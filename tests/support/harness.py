@@ -32,7 +32,12 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-THEIR_CLUSTER: dict[str, Any] = {"uid": "0a1b2c3d", "recorded": {"context": "production", "uid": "0a1b2c3d"}, "kubeconfig": "{}"}
+THEIR_CLUSTER: dict[str, Any] = {
+    "uid": "0a1b2c3d",
+    "recorded": {"context": "production", "uid": "0a1b2c3d"},
+    "kubeconfig": "{}",
+    "kubernetes": "1.35",
+}
 """What a look at the cluster gives."""
 
 

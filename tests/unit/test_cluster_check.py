@@ -14,8 +14,8 @@ from components.local.cluster_access import ClusterAccess
 from tests.support.fake_programs import Programs
 
 CONFIG = '{"clusters": [{"cluster": {"server": "https://192.0.2.1"}}], "users": [{"user": {}}]}'
-BEFORE = {"created_by": "", "uid": "0a1b", "recorded": {"context": "c"}, "kubeconfig": "{}"}
-DERIVED = ("uid", "recorded", "kubeconfig")
+BEFORE = {"created_by": "", "uid": "0a1b", "recorded": {"context": "c"}, "kubeconfig": "{}", "kubernetes": "1.35"}
+DERIVED = ("uid", "recorded", "kubeconfig", "kubernetes")
 
 
 def check(programs: Programs, monkeypatch: pytest.MonkeyPatch, words: str, *, preview: bool, olds: dict[str, Any]) -> Any:
@@ -96,3 +96,61 @@ def test_releases_that_cannot_be_listed_are_an_error(programs: Programs) -> None
     news = {"access": asdict(ClusterAccess(context="c")), "created_by": "", "stack": "s", "objects": [GATEWAY], "preview": True}
     [failure] = cluster_check.ClusterCheckProvider().check({}, news).failures
     assert refusal in failure.reason and "it is not certain whose they are" in failure.reason
+
+
+def versioned(programs: Programs, kubernetes: str, istio: str, olds: dict[str, Any]) -> Any:
+    """Look at a cluster with a version of Kubernetes, on which a version of Istio is to be installed."""
+    answer = json.dumps({"major": "1", "minor": "35+", "gitVersion": kubernetes}) if kubernetes else "Forbidden"
+    programs.add("kubectl", ("config view", 0, CONFIG, ""), ("get namespace", 0, "0a1b", ""), ("get --raw /version", 0, answer, ""))
+    news = {"access": asdict(ClusterAccess(context="c")), "created_by": "", "stack": "s", "objects": [], "istio": istio, "preview": True}
+    return cluster_check.ClusterCheckProvider().check(olds, news)
+
+
+@pytest.mark.parametrize("kubernetes", ["v1.31.9", "v1.38.0-gke.1201000", "v1.38.2+k3s1", "v1.38.1-eks-abc123"])
+@pytest.mark.parametrize("olds", [{}, {**BEFORE, "created_by": "another", "istio": "1.31.0"}])
+def test_a_mesh_is_not_installed_on_kubernetes_that_istio_does_not_support(
+    programs: Programs, kubernetes: str, olds: dict[str, Any]
+) -> None:
+    [failure] = versioned(programs, kubernetes, "1.31.0", olds).failures
+    assert (
+        f"the context c of ~/.kube/config has Kubernetes {kubernetes}; Istio 1.31 supports Kubernetes 1.32 to 1.37. Nothing"
+        in failure.reason
+    )
+    assert "`rules.disabled.kubernetesVersion`, with a reason, permits" in failure.reason
+
+
+@pytest.mark.parametrize(
+    ("before", "istio", "refused"),
+    [
+        ("1.31.0", "1.31.0", False),
+        ("1.31.0", "1.31.4", False),  # a patch mends what does not depend on Kubernetes
+        ("", "1.31.0", False),  # the rule was disabled
+        ("1.29.8", "1.30.2", False),  # on the way to a version that is supported
+        ("1.31.0", "1.30.2", True),
+    ],
+)
+def test_a_mesh_that_runs_stays_changeable_and_does_not_get_worse(programs: Programs, before: str, istio: str, refused: bool) -> None:
+    """GKE upgrades a cluster by itself. Nobody can mend a stack that every update refuses."""
+    kubernetes = "v1.37.1" if refused else "v1.38.1"
+    assert bool(versioned(programs, kubernetes, istio, {**BEFORE, "istio": before}).failures) == refused
+
+
+def test_the_state_of_an_earlier_program_is_that_of_a_mesh_that_runs(programs: Programs) -> None:
+    assert not versioned(programs, "v1.38.1", "1.31.0", BEFORE).failures
+
+
+@pytest.mark.parametrize(("kubernetes", "istio"), [("v1.35.4", "1.31.0"), ("v1.38.0", ""), ("v1.38.0", "1.99.0"), ("", "1.31.0")])
+def test_what_is_supported_or_not_known_is_not_refused(programs: Programs, kubernetes: str, istio: str) -> None:
+    result = versioned(programs, kubernetes, istio, {})
+    assert not result.failures
+    assert result.inputs["kubernetes"] == ".".join(kubernetes.removeprefix("v").split(".")[:2])
+
+
+def test_only_another_minor_version_is_a_difference(programs: Programs) -> None:
+    """GKE changes the patch version every few weeks."""
+    first = versioned(programs, "v1.35.1-gke.1", "1.31.0", {}).inputs
+    patched = versioned(programs, "v1.35.9-gke.7", "1.31.0", first).inputs
+    upgraded = versioned(programs, "v1.36.1-gke.2", "1.31.0", first).inputs
+    provider = cluster_check.ClusterCheckProvider()
+    assert not provider.diff("", first, patched).changes
+    assert provider.diff("", first, upgraded).changes

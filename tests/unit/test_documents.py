@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from components.config import load, reader
-from components.config.checks import mesh
 from components.machines import bootstrap, files
 from components.machines.bundle import Bundle, Exclusions, Owner
+from components.versions import KUBERNETES_OF_ISTIO
 from tests.support.samples import FACTS, PRODUCT
 from tools import ROOT, venv
 from tools.lab.offline import versions
@@ -75,7 +75,7 @@ def test_versions_are_the_pinned_ones(document: Path) -> None:
 def test_the_pairs_of_istio_and_kubernetes_are_those_of_the_settings() -> None:
     page = (ROOT / "docs" / "how-to" / "upgrades.md").read_text()
     rows = re.findall(r"^\| 1\.(\d+) \| 1\.(\d+) to 1\.(\d+) \|$", page, re.MULTILINE)
-    assert {(1, int(istio)): range(int(first), int(last) + 1) for istio, first, last in rows} == mesh._KUBERNETES
+    assert {(1, int(istio)): (int(first), int(last)) for istio, first, last in rows} == KUBERNETES_OF_ISTIO
 
 
 OWNER = Owner("istio-vm-mesh", "prod", "m", "r", "shop", "product")

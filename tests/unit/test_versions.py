@@ -55,3 +55,42 @@ def test_versions_are_compared_by_their_numbers() -> None:
     assert min(("1.31.0-asm.3", "1.9.9-tetrate"), key=versions.numbers) == "1.9.9-tetrate"
     crd = {"metadata": {"annotations": {"gateway.networking.k8s.io/bundle-version": "v1.4.0+gke.2"}}}
     assert gateway_api._release(crd) == (1, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "minor"),
+    [
+        ("v1.33.5-gke.1201000", "1.33"),
+        ("v1.33.4+k3s1", "1.33"),
+        ("v1.33.5-eks-abc123", "1.33"),
+        ("v1.34.0+rke2r1", "1.34"),
+        ("v1.38.0-alpha.1.22+0b5a9d7e1f", "1.38"),
+        ("v1.35.4", "1.35"),
+        ("1.35", "1.35"),
+        ("v1.35_build", "1.35"),
+        ("latest", ""),
+        ("v1", ""),
+        ("v1.35x", ""),
+        ("5000/node", ""),
+        ("", ""),
+    ],
+)
+def test_a_minor_version_is_read_whatever_a_vendor_adds(text: str, minor: str) -> None:
+    assert versions.minor(text) == minor
+
+
+@pytest.mark.parametrize("suffix", ["", "-gke.1201000", "+k3s1", "-eks-abc123"])
+def test_istio_supports_a_range_of_kubernetes(suffix: str) -> None:
+    def outside(istio: str, minor: int) -> str:
+        return versions.unsupported_kubernetes(istio, f"v1.{minor}.5{suffix}")
+
+    assert [outside("1.31.0-asm.3", minor) == "" for minor in (31, 32, 37, 38)] == [False, True, True, False]
+    assert outside("1.31.0", 38) == outside("1.31.0_build", 38) == "Istio 1.31 supports Kubernetes 1.32 to 1.37"
+    assert outside("1.29.8", 38) == "Istio 1.29 supports Kubernetes 1.31 to 1.35"
+
+
+@pytest.mark.parametrize(
+    ("istio", "kubernetes"), [("1.99.0", "1.1"), ("latest", "1.1"), ("", "1.1"), ("1.31.0", ""), ("1.31.0", "v0.0.0-master+$Format:%H$")]
+)
+def test_a_pair_that_is_not_known_is_none_that_is_unsupported(istio: str, kubernetes: str) -> None:
+    assert versions.unsupported_kubernetes(istio, kubernetes) == ""

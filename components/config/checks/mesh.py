@@ -23,18 +23,13 @@ from ...names import (
     PROJECT,
     STACK_LABEL,
 )
-from ...versions import is_release, numbers
+from ...versions import is_release, minor, unsupported_kubernetes
 from ..docker import KindCluster
 from ..existing import ExistingCluster
 from ..mesh import MeshSettings, Package, is_sha256
 from ..problems import Problem, suggestion
-from ..stack import Cluster, Settings
+from ..stack import Settings
 from .texts import check_source
-
-# The Kubernetes minors that a minor of Istio supports (istio.io: Supported Releases, "Support
-# status of Istio releases", which is data/compatibility/supportStatus.yml of istio/istio.io). The
-# table grows after a release: 1.37 was added to 1.31 on 2026-09-30.
-_KUBERNETES = {(1, 29): range(31, 36), (1, 30): range(32, 37), (1, 31): range(32, 38)}
 
 # What is read from a mesh that is adopted.
 _READ = {"id": "id", "cluster_id": "clusterId"}
@@ -90,7 +85,7 @@ def check(settings: Settings) -> Iterator[Problem]:
             "mesh.values.istiod",
             "ambient mode is not supported, because machines are sidecars: leave it out",
         )
-    yield from _check_versions(mesh.version, cluster)
+    yield from _check_versions(settings)
 
 
 def _check_names(mesh: MeshSettings) -> Iterator[Problem]:
@@ -214,7 +209,8 @@ def _check_package(package: Package) -> Iterator[Problem]:
         )
 
 
-def _check_versions(version: str, cluster: Cluster) -> Iterator[Problem]:
+def _check_versions(settings: Settings) -> Iterator[Problem]:
+    version, cluster = settings.mesh.version, settings.cluster
     if not is_release(version):
         yield Problem(
             "mesh.version",
@@ -222,14 +218,12 @@ def _check_versions(version: str, cluster: Cluster) -> Iterator[Problem]:
             f"got {version!r}",
         )
         return
-    major, minor, _ = numbers(version)
-    supported = _KUBERNETES.get((major, minor))
-    image = None
-    if isinstance(cluster, KindCluster):
-        image = re.search(r":v1\.(\d+)\.", cluster.image)
-    if supported and image and int(image[1]) not in supported:
-        between = f"1.{supported[0]} to 1.{supported[-1]}"
+    if not isinstance(cluster, KindCluster) or settings.rules.disabled.kubernetes_version:
+        return  # only the API server has the version
+    kubernetes = minor(cluster.image.partition("@")[0].rpartition(":")[2])
+    if supported := unsupported_kubernetes(version, kubernetes):
         yield Problem(
             "cluster.image",
-            f"is Kubernetes 1.{image[1]}; Istio {major}.{minor} supports {between}",
+            f"is Kubernetes {kubernetes}; {supported}. `rules.disabled.kubernetesVersion`, with a "
+            "reason, permits it",
         )

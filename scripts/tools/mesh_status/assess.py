@@ -10,6 +10,7 @@ from typing import Any
 from components import names
 from components.config.stack import Settings
 from components.verification import network_policies
+from components.versions import unsupported_kubernetes
 
 from . import advice, read_cluster, read_state
 from . import networks as networks_of
@@ -43,6 +44,8 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     remarks = [advice.kept_out(entry) for entry in cluster.entries if entry.quarantine]
     if cluster.problem:
         remarks.append(cluster.problem)
+    if supported := unsupported_kubernetes(control_plane.version, cluster.kubernetes):
+        remarks.append(f"the cluster has Kubernetes {cluster.kubernetes}; {supported}: upgrade Istio (docs/how-to/upgrades.md)")
     if state.pending:
         remarks.append("an update is running, or was killed: when none runs, `pulumi up` finishes its work")
     if isinstance(facts.settings, StackError):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from components.local import scripting
-from components.local.cluster_access import ClusterAccess, Kubectl, kubectl
+from components.local.cluster_access import ClusterAccess, Kubectl, kubectl, kubernetes_version
 from components.manifest import Manifest
 from components.mesh_facts import MeshFacts
 from components.names import (
@@ -77,7 +77,7 @@ class Pod:
 class Cluster:
     """What was read. `pods` by workload; `gateway_address` is where the gateway's Service is reached; `problem` is why nothing could be read.
 
-    `policies` are the NetworkPolicies of the workloads' namespaces, of which those are missing that may not be read.
+    `kubernetes` is the API server's version. `policies` are the NetworkPolicies of the workloads' namespaces, of which those are missing that may not be read.
     """
 
     entries: tuple[Entry, ...] = ()
@@ -87,6 +87,7 @@ class Cluster:
     gateway: tuple[Pod, ...] = ()
     gateway_addresses: tuple[str, ...] = ()
     policies: tuple[Manifest, ...] = ()
+    kubernetes: str = ""
     problem: str = ""
 
 
@@ -98,7 +99,8 @@ def read(variables: Mapping[str, str], access: ClusterAccess, mesh: MeshFacts, w
     """Read everything; `problem` is set where the API server does not answer or refuses."""
     try:
         with kubectl(access, variables) as program:
-            return answered(partial(_get, program), mesh, workloads)
+            seen = answered(partial(_get, program), mesh, workloads)
+            return replace(seen, kubernetes=kubernetes_version(program))
     except (ClusterError, scripting.Failed) as error:
         return Cluster(problem=str(error))
 

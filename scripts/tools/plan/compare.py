@@ -588,6 +588,7 @@ def _versions(before: MeshPicture, after: MeshPicture) -> VersionsChange | None:
         (old.control_plane, new.control_plane),
         (old.machines, new.machines),
         (old.pods, new.pods),
+        (old.kubernetes, new.kubernetes),
     )
     if all(was == now or not (was and now) for was, now in pairs) or not (
         before.workloads and after.workloads

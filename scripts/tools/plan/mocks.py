@@ -55,7 +55,7 @@ class Answers(mocks.Mocks):
         if args.typ == resources.CLUSTER_CHECK:
             # Not of how it is reached: the check refuses a way that leads to another cluster.
             uid = resources.digest(inputs.get("created_by"))
-            return {"uid": uid, "recorded": {"uid": uid}, "kubeconfig": "{}"}
+            return {"uid": uid, "recorded": {"uid": uid}, "kubeconfig": "{}", "kubernetes": ""}
         if args.typ.endswith(":Registration"):
             return {"checked": ""}
         if args.typ == resources.COMMAND:

@@ -278,11 +278,13 @@ class Versions:
     """Istio's versions. control_plane: "" where the mesh is adopted and nothing reads it.
 
     machines: of the machines' proxies. pods: of the proxies of new pods.
+    kubernetes: the cluster's minor version of Kubernetes; "" where nothing reads it.
     """
 
     control_plane: str = ""
     machines: str = ""
     pods: str = ""
+    kubernetes: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

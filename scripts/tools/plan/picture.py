@@ -488,4 +488,9 @@ def _versions(graph: Graph, workloads: Sequence[WorkloadPicture]) -> Versions:
         control_plane=control_plane,
         machines=min(machines, key=numbers) if machines else "",
         pods=control_plane if any(each.replicas for each in workloads) else "",
+        kubernetes=next(map(_kubernetes, graph.of_type(resources.CLUSTER_CHECK)), ""),
     )
+
+
+def _kubernetes(check: Resource) -> str:
+    return _text(check.inputs.get("kubernetes"))

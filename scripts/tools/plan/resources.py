@@ -262,7 +262,10 @@ MOST_LINES = 60
 """Lines of the difference of one resource."""
 _HIDDEN = ("__provider", "__defaults")
 """Inputs of Pulumi itself."""
-_LOOKS = {CLUSTER_CHECK: ("objects", "preview"), MESH_READING: ("access", "preview", "wanted")}
+_LOOKS = {
+    CLUSTER_CHECK: ("istio", "objects", "preview"),
+    MESH_READING: ("access", "preview", "wanted"),
+}
 """Inputs of looks at the cluster that say what is looked for, so a change of them is none.
 
 Source: `diff` in components/cluster_check.py and components/istio/mesh_reading.py.

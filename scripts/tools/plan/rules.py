@@ -10,6 +10,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 
 from components.config.rules import Rules
+from components.versions import unsupported_kubernetes
 
 from .model import (
     Action,
@@ -68,6 +69,7 @@ def _broken(plan: Plan) -> Iterator[BrokenRule]:
     for workload in plan.workloads if not plan.destroy else ():
         yield from _without_drain(workload)
     yield from _version_skew(plan)
+    yield from _kubernetes_version(plan)
 
 
 def _in_picture(mesh: MeshPicture) -> Iterator[BrokenRule]:
@@ -181,3 +183,13 @@ def _version_skew(plan: Plan) -> Iterator[BrokenRule]:
             }
             facts = tuple(f"{name} {version}" for name, version in shown.items() if version)
             yield BrokenRule(rule="versionSkew", subject=plan.stack, facts=facts)
+
+
+def _kubernetes_version(plan: Plan) -> Iterator[BrokenRule]:
+    """Yield a pair of versions that Istio does not support, as it is after the update."""
+    if plan.picture is None or plan.destroy:
+        return
+    versions = plan.picture.versions
+    if supported := unsupported_kubernetes(versions.control_plane, versions.kubernetes):
+        facts = (f"Kubernetes {versions.kubernetes}", supported)
+        yield BrokenRule(rule="kubernetesVersion", subject=plan.stack, facts=facts)

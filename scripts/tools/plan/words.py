@@ -341,6 +341,12 @@ def rule(broken: BrokenRule) -> Phrase:
                 "({}): proxies have the control plane's minor version or the one before.",
                 facts,
             )
+        case "kubernetesVersion":
+            return phrase(
+                "Istio runs on a version of Kubernetes that it does not support ({}): upgrade "
+                "Istio, or the cluster.",
+                facts,
+            )
         case "sharedIdentity":
             return phrase(
                 "{} is the identity of {}: give each a service account of its own.",
@@ -702,9 +708,10 @@ def _versions(plan: Plan) -> Iterator[Line]:
         return
     before, after = plan.versions.before, plan.versions.after
     names = ("control_plane", "Control plane"), ("machines", "Proxies of machines")
-    for field, words in (*names, ("pods", "Proxies of new pods")):
+    for field, words in (*names, ("pods", "Proxies of new pods"), ("kubernetes", "Kubernetes")):
         old, new = getattr(before, field), getattr(after, field)
-        if old != new:
+        is_read = field != "kubernetes" or (old and new)
+        if old != new and is_read:
             yield Line(text=phrase(f"{words}: {{}} → {{}}.", _text(old), _text(new)))
     match plan.versions.skew:
         case None:

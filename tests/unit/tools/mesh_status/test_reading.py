@@ -124,6 +124,8 @@ def _kubectl(directory: Path, name: meshes.Name) -> str:
     return f"""
 assert arguments[:2] == ["--context", "theirs"]
 arguments = arguments[2:]
+if arguments[-2:] == ["--raw", "/version"]:
+    sys.exit(print('{{"gitVersion": "v1.35.4-gke.1"}}'))
 assert arguments[:2] == ["--request-timeout=10s", "get"] and arguments[-2:] == ["--output", "json"]
 found = json.load(open({str(answers)!r}))[" ".join(arguments[2:-2])]
 print(json.dumps({{"kind": "List", "items": found}}))
@@ -137,6 +139,7 @@ def test_the_cluster_is_read_by_its_context(programs: Programs) -> None:
     assert not cluster.problem
     assert [(entry.name, entry.healthy) for entry in cluster.entries] == [("product-172.31.26.130-pods", False)]
     assert [(pod.ready, pod.proxy, pod.network) for pod in cluster.pods["product"]] == [(True, "1.31.0", "pods")]
+    assert cluster.kubernetes == "v1.35.4-gke.1"
     assert (cluster.control_plane[0].proxy, cluster.gateway[0].ready, cluster.gateway_addresses) == ("1.31.0", True, ("172.31.26.2",))
 
 

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
+from components import versions
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths
 from tools.mesh_status import __main__ as program
@@ -150,6 +151,20 @@ def test_the_worst_health_counts() -> None:
     assert worst_health(["healthy", "unknown", "missing"]) == "missing"
     assert meshes.mesh("single").health == meshes.mesh("multi").health == "healthy"
     assert meshes.mesh("single", cluster=read_cluster.Cluster(problem="no answer")).health == "unknown"
+
+
+def test_a_cluster_that_left_the_range_of_its_istio_is_named() -> None:
+    """As a release channel of GKE does. The mesh is as healthy as it was."""
+    facts = meshes.facts("single")
+    istio = assess.mesh(facts).control_plane.version
+    assert versions.minor(istio) == "1.31"
+    for kubernetes, remarks in (
+        ("v1.35.4+k3s1", ()),
+        ("", ()),
+        ("v1.38.0-gke.1", ("the cluster has Kubernetes v1.38.0-gke.1; Istio 1.31 supports Kubernetes 1.32 to 1.37: upgrade Istio (docs/how-to/upgrades.md)",)),
+    ):  # fmt: skip
+        mesh = assess.mesh(replace(facts, cluster=replace(facts.cluster, kubernetes=kubernetes)))
+        assert (mesh.health, mesh.advice) == ("healthy", remarks)
 
 
 def test_what_the_state_lacks_is_missing() -> None:

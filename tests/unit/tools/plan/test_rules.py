@@ -23,6 +23,8 @@ from tools.plan.model import (
     Versions,
     VersionsChange,
 )
+from tools.plan.picture import decode
+from tools.plan.resources import CLUSTER_CHECK, UNKNOWN
 from tools.plan.rules import admits_internet, broken_rules, fails
 from tools.plan.words import rule
 
@@ -38,6 +40,10 @@ def opened(kind: OpeningKind, *sources: str, world: bool = False, mode: str = ""
 def versions(control_plane: str, machines: str = "", pods: str = "") -> MeshPicture:
     side = Versions(control_plane=control_plane, machines=machines, pods=pods)
     return replace(MESH, versions=side)
+
+
+def on_kubernetes(istio: str, kubernetes: str) -> MeshPicture:
+    return replace(MESH, versions=Versions(control_plane=istio, kubernetes=kubernetes))
 
 
 def upgraded(before: str, after: str) -> Plan:
@@ -98,6 +104,10 @@ BROKEN = {
     "another-major-version": ("versionSkew", plan(picture=versions("2.0.0", "1.31.0"))),
     "upgrade-of-two-minors": ("versionSkew", upgraded("1.29.0", "1.31.0")),
     "downgrade": ("versionSkew", upgraded("1.31.0", "1.30.0")),
+    "kubernetes-that-istio-does-not-support": (
+        "kubernetesVersion",
+        plan(picture=on_kubernetes("1.31.0", "1.38")),
+    ),
     "shared-identity": (
         "sharedIdentity",
         plan(picture=mesh(WEB, replace(WEB, name="api", machines=()))),
@@ -135,6 +145,9 @@ KEPT = {
     "given-up-but-not-gone": plan(change(replace(happens(Action.FORGOTTEN), drained=False))),
     "machines-one-behind": plan(picture=versions("1.31.0", "1.30.5", "1.31.0")),
     "patches-differ": plan(picture=versions("1.31.0", "1.31.4")),
+    "supported-kubernetes": plan(picture=on_kubernetes("1.31.0", "1.37")),
+    "kubernetes-that-nothing-reads": plan(picture=on_kubernetes("1.31.0", "")),
+    "kubernetes-of-a-mesh-that-nothing-reads": plan(picture=on_kubernetes("", "1.38")),
     "adopted": plan(picture=versions("", "1.29.0")),
     "private-build": plan(picture=versions("latest", "1.29.0")),
     "upgrade-of-one-minor": upgraded("1.30.0", "1.31.0"),
@@ -191,6 +204,31 @@ def test_a_rule_that_the_change_disables_stands_first(
     line = "- `plaintext`: `edge`"
     assert shown.startswith(f"### ⚠️ This change disables 1 rule\n\n{line}\n") == new
     assert shown.count(line) == 1
+
+
+def test_a_cluster_that_its_release_channel_upgraded_is_named_whatever_changes() -> None:
+    """By the version that the look at the cluster has read."""
+    listed = described("fleet", config_of("fleet")).resources
+
+    def on(kubernetes: str) -> MeshPicture:
+        looks = {
+            each.name: replace(each, inputs={**each.inputs, "kubernetes": kubernetes})
+            for each in listed
+            if each.type == CLUSTER_CHECK
+        }
+        assert looks
+        return decode("fleet", [looks.get(each.name, each) for each in listed])
+
+    upgraded_cluster = compare(on("1.37"), on("1.38"), ())
+    [broken] = broken_rules(upgraded_cluster, Rules())
+    assert broken.rule == "kubernetesVersion"
+    assert broken.facts == ("Kubernetes 1.38", "Istio 1.31 supports Kubernetes 1.32 to 1.37")
+    assert "Kubernetes: `1.37` → `1.38`." in render_markdown.text(upgraded_cluster, limit=10_000)
+    for first_reading in (
+        compare(on(UNKNOWN), on("1.37"), ()),
+        compare(on("1.37"), on("1.37"), ()),
+    ):
+        assert first_reading.versions is None and broken_rules(first_reading, Rules()) == ()
 
 
 def test_every_rule_has_a_case() -> None:
