@@ -9,7 +9,7 @@
 # DEADLINE_S, DIGEST, REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the
 # machine's), ROLE (sidecar, which redirects the machine's traffic, or router), KEPT_OUT (1 where an
 # entry of this program keeps the machine out of the mesh), ASK, CONFIRM_S (of confirmation.sh);
-# where startup.sh stands before this text, API_SERVER, ADDRESS and LOCALITY too.
+# where startup.sh stands before this text, API_SERVER, ADDRESS, LOCALITY and BOOT_UNIT too.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
 NEEDED_MIB=400 # of a package that is unpacked
 SYSTEMD=235    # the version that the units need
@@ -144,9 +144,10 @@ running_setup() {
 }
 
 # Prints the end of a cause, where Google's unit ran a startup script. It ran once in this boot,
-# maybe before the network's NAT was there, and its failures are in its log alone.
+# maybe before the network's NAT was there, and its failures are in its log alone. That of an
+# instance group runs in the unit of the join.
 setup_words() {
-  local unit=google-startup-scripts words
+  local unit=${BOOT_UNIT:-google-startup-scripts} words
   systemctl cat "$unit" >/dev/null 2>&1 || return 0
   words=$(journalctl --unit "$unit" --boot --no-pager --output cat 2>/dev/null |
     grep -iE 'error|fail|unable|could not|E: ' | tail -n 1 | cut -c 1-300 || true)

@@ -348,7 +348,7 @@ def _still_there(cluster: _Cluster, payload: Payload, members: Sequence[_Member]
 def _too_few(payload: Payload, members: Sequence[_Member]) -> Iterator[_Unproven]:
     yield _Unproven(
         f"only {len(members)} of {payload.group_size} machines of groups are healthy: see "
-        "'journalctl --unit google-startup-scripts' on the others",
+        "'journalctl --unit istio-vm-mesh-boot' on the others",
         object=f"WorkloadGroup {payload.namespace}/{payload.workload}",
     )
 

@@ -215,6 +215,7 @@ def test_it_may_mint_this_token_and_do_nothing_else(lab: Lab, identity: Identity
 def test_running_the_script_again_restarts_nothing(member: Member) -> None:
     agent = member.run("systemctl show --property MainPID --value istio-vm-mesh")
     member.run("systemctl restart google-startup-scripts")
+    wait_until(lambda: not is_active(member, "boot"), 60, "the script has ended", interval=0.5)
     assert member.run("cat /var/log/setup") == "set up\n" * 2
     assert member.run("systemctl show --property MainPID --value istio-vm-mesh") == agent
 
@@ -270,6 +271,8 @@ def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab
         for user in ("root", "application"):
             curl = f"curl --silent --max-time 5 --header Metadata-Flavor:Google {metadata}"
             assert member.run(f"setpriv --reuid {user} --clear-groups {curl}") == NAME
+        wait_until(lambda: is_active(member, "drain"), 60, "its drain is armed before its join has succeeded", interval=0.5)
+        assert is_active(member, "boot")
     finally:
         lab.kubectl("scale", *istiod, "--replicas=1")
         lab.kubectl("rollout", "status", *istiod, "--timeout=90s")
@@ -280,9 +283,11 @@ def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab
 def wait_until_joined(lab: Lab, member: Member) -> None:
     """Wait until the machine is in the mesh, and leaves it in order when it is shut down."""
     wait_until(lambda: lab.entry_health(member.entry) == "True", 90, "the machine's entry is healthy")
-    wait_until(
-        lambda: member.run("systemctl is-active istio-vm-mesh-drain", check=False) == "active\n", 90, "its drain is armed", interval=0.5
-    )
+    wait_until(lambda: is_active(member, "drain"), 90, "its drain is armed", interval=0.5)
+
+
+def is_active(member: Member, unit: str) -> bool:
+    return member.run(f"systemctl is-active istio-vm-mesh-{unit}", check=False) == "active\n"
 
 
 def test_when_it_is_shut_down_no_call_fails_and_its_entry_goes(lab: Lab, member: Member) -> None:

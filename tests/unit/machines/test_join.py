@@ -117,21 +117,26 @@ def test_a_file_system_from_which_nothing_runs_is_named(programs: Path, tmp_path
         subprocess.run(["umount", str(package.parent)], check=True)
 
 
-@pytest.mark.parametrize("log", ["E: Unable to fetch some archives", ""])
-def test_a_startup_script_that_failed_is_named_with_its_error(programs: Path, log: str) -> None:
+@pytest.mark.parametrize(
+    ("log", "unit"),
+    [
+        ("E: Unable to fetch some archives", "google-startup-scripts"),
+        ("", "google-startup-scripts"),
+        ("E: Unable to fetch some archives", "istio-vm-mesh-boot"),
+    ],
+)
+def test_a_startup_script_that_failed_is_named_with_its_error(programs: Path, log: str, unit: str) -> None:
     """The unit itself does not fail then, and runs once a boot."""
     for name in NEEDED[:-1]:
         add_program(programs, name, "")
     for name in ("grep", "tail", "cut", "rm"):
         (programs / name).symlink_to(shutil.which(name) or name)
     add_program(programs, "id", "echo 0")
-    add_program(programs, "journalctl", f"echo '{log}'; echo done")
-    done = run(programs, "set -eu -o pipefail\ncheck_machine", alone=True, PACKAGE_URL="x")
+    add_program(programs, "journalctl", f"[[ $* != *'--unit {unit} '* ]] || echo '{log}'; echo done")
+    variables = {"BOOT_UNIT": unit} if unit != "google-startup-scripts" else {}  # of an instance group's machine
+    done = run(programs, "set -eu -o pipefail\ncheck_machine", alone=True, PACKAGE_URL="x", **variables)
     assert done.returncode == 1
-    assert (
-        f"; its startup script ended without it ({log or 'no error is in its log'}): 'systemctl restart google-startup-scripts'"
-        in done.stderr
-    )
+    assert f"; its startup script ended without it ({log or 'no error is in its log'}): 'systemctl restart {unit}'" in done.stderr
 
 
 def test_a_machine_is_looked_at_after_its_setup() -> None:

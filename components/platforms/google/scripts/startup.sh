@@ -2,20 +2,36 @@
 # join that follows this text needs: MACHINE, ADDRESS, LOCALITY and TOKEN. The machine mints the
 # token with its own Google identity. Nothing here is secret, and no token is on a command line.
 # A join that fails is tried again: IAM, the gateway or a mirror may not be there yet, and Google's
-# unit runs this text once a boot.
+# unit runs this text once a boot. The boot waits for Google's unit, and the unit that drains the
+# machine waits for the boot. So attempts are in a unit of their own.
 # Variables: API_SERVER (URL), NAMESPACE, SERVICE_ACCOUNT, SETUP_BASE64 ("" for none), ROTATION;
-# METADATA (URL) of tests. ATTEMPT is set where this text runs itself.
+# METADATA (URL) of tests. PART is set where this text runs itself.
 : "${METADATA:=http://metadata.google.internal/computeMetadata/v1}"
+BOOT_UNIT=istio-vm-mesh-boot
 
 metadata() { # path
   as_proxy curl --disable --noproxy '*' --silent --fail --retry 10 --retry-connrefused \
     --max-time 10 --header 'Metadata-Flavor: Google' "$METADATA/instance/$1"
 }
 
+# Starts the attempts, in place of those of an earlier run. Google's unit removes its file when it
+# ends. As in Google's unit, what the setup leaves running stays, and the log is on the serial
+# console too.
+start_attempts() { # file
+  local copy=${RUN_DIRECTORY:-/run}/$BOOT_UNIT.sh
+  systemctl stop "$BOOT_UNIT" 2>/dev/null || true
+  systemctl reset-failed "$BOOT_UNIT" 2>/dev/null || true
+  cp "$1" "$copy"
+  systemd-run --quiet --unit "$BOOT_UNIT" --description "Join the mesh at the boot" \
+    --property KillMode=process \
+    --property StandardOutput=journal+console --property StandardError=journal+console \
+    --setenv PART=attempts /bin/bash "$copy"
+}
+
 # Runs the text of a file until it succeeds. Its pauses become longer.
 try_until_joined() { # file
   local pause=10
-  until ATTEMPT=1 bash "$1"; do
+  until PART=attempt bash "$1"; do
     echo "the machine has not joined: it tries again in $pause s" >&2
     sleep $pause
     pause=$((pause < 40 ? pause + 10 : 40))
@@ -83,9 +99,15 @@ prepare() {
 }
 
 if ! (return 0 2>/dev/null); then
-  if [ -z "${ATTEMPT:-}" ]; then
+  case ${PART:-} in
+  attempt) prepare </dev/null ;;
+  attempts)
     try_until_joined "$0"
     exit
-  fi
-  prepare </dev/null
+    ;;
+  *)
+    start_attempts "$0"
+    exit
+    ;;
+  esac
 fi
