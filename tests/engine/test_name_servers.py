@@ -137,7 +137,7 @@ def test_a_link_local_server_answers_without_the_agent(host: Host) -> None:
 
 def test_the_agent_starts_again_once_the_host_has_other_servers_for_a_while(host: Host) -> None:
     add_program(host.root / "bin", "systemctl", '[ "$1" != try-restart ] || echo "$*"')
-    rounds = f"{OTHERS} SERVERS_AFTER=3; renew_agent; renew_agent;"
+    rounds = f"{OTHERS} SERVERS_AFTER=3 SERVERS_SPREAD=1; renew_agent; renew_agent;"
     changed = "the name servers in /etc/resolv.conf are others than those that the agent asks\n"
     restarted = "this host has other name servers in /etc/resolv.conf: the agent starts again\ntry-restart --no-block istio-vm-mesh\n"
     redirect(host, NEIGHBOUR[4])

@@ -6,8 +6,9 @@
 # `redirect_guard.sh check`: prints what is missing, or nothing.
 # `redirect_guard.sh possible`, in a join: fails with the cause where a host has no such tables.
 INTERVAL_S=5
-PORTS_EVERY=12   # rounds
-SERVERS_AFTER=12 # rounds, in which other name servers stay
+PORTS_EVERY=12    # rounds
+SERVERS_AFTER=12  # rounds, in which other name servers stay
+SERVERS_SPREAD=48 # rounds, over which the machines of a workload are spread then
 TABLE=istio_vm_mesh
 AGENT_PORTS=15006,15008 # redirected connections, and those of HBONE, which are not redirected
 
@@ -94,12 +95,20 @@ watch() {
 renew_agent() {
   if ! has_other_servers; then
     ROUNDS_OF_OTHERS=0
-  elif [ $((++ROUNDS_OF_OTHERS)) = "$SERVERS_AFTER" ]; then
+  elif [ $((++ROUNDS_OF_OTHERS)) = "$(renewal_round)" ]; then
     echo "this host has other name servers in /etc/resolv.conf: the agent starts again"
     systemctl try-restart --no-block istio-vm-mesh
   fi
 }
 ROUNDS_OF_OTHERS=0
+
+# Prints the round in which the agent starts again, by the machine's name. Other machines of the
+# workload may get the same name servers at once, and a machine sees no slots of its workload.
+renewal_round() {
+  local sum
+  read -r sum _ < <(cksum <<<"${POD_NAME:-}")
+  echo $((SERVERS_AFTER + sum % SERVERS_SPREAD))
+}
 
 is_closed() { # table
   nft list table inet "$1" >/dev/null 2>&1

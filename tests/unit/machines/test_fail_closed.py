@@ -1,4 +1,4 @@
-"""How `failClosed` of a workload reaches its machines, and what of the redirection a machine has."""
+"""How `failClosed` of a workload reaches its machines, what of the redirection a machine has, and what its guard does."""
 
 from __future__ import annotations
 
@@ -46,6 +46,15 @@ def test_the_scripts_agree_on_where_things_are(tmp_path: Path) -> None:
     ]
     assert '"$RUN/istio-vm-mesh-redirect/bypassed"' in (SCRIPTS / "join.sh").read_text()
     assert '"$RUN"/istio-vm-mesh-*' in (SCRIPTS / "installation.sh").read_text()
+
+
+def test_machines_whose_name_servers_change_at_once_do_not_all_start_again_at_once(tmp_path: Path) -> None:
+    """Between one minute and five, in rounds of five seconds: each machine at a time of its own that stays the same."""
+    sourced = Sourced(scripts=[SCRIPTS / "redirect_guard.sh"], programs=tmp_path)
+    text = 'for name in billing-{1..4} billing-1 ""; do POD_NAME=$name; renewal_round; done'
+    *four, again, unnamed = map(int, sourced.run(text).stdout.split())
+    assert len(set(four)) == 4 and again == four[0]
+    assert all(12 <= each < 60 for each in [*four, unnamed])
 
 
 def systemd_calls(machine: FakeMachine) -> list[str]:
