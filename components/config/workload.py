@@ -386,7 +386,8 @@ class WorkloadSettings(Record):
         default=(),
         description="Secrets of the workload's namespace with which nodes pull the images of its "
         "pods and of the Jobs that verify it. They exist; this program does not create them. "
-        "Default: those of the mesh (`global.imagePullSecrets` of istiod's values).",
+        "Those of the mesh (`global.imagePullSecrets` of istiod's values) are added. "
+        "Default: those of the workload's ServiceAccount.",
     )
     verify: WorkloadVerification = Field(
         default_factory=WorkloadVerification,

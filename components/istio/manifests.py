@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..config.existing import ExistingCluster
 from ..config.stack import NamespaceSettings, Settings
@@ -227,12 +227,15 @@ def restricted_container(user: int | None) -> Manifest:
     return context if user is None else {**context, "runAsUser": user}
 
 
-def image_pull_secrets(workload: WorkloadSettings, facts: MeshFacts) -> Manifest:
-    """Return the pull secrets of a workload's pods as a pod's manifest has them: its own and the
-    mesh's.
+def image_pull_secrets(secrets: Iterable[str]) -> Manifest:
+    """Return pull secrets as a pod's manifest has them.
+
+    A pod that states any does not get those of its ServiceAccount. So pods with sidecars state what
+    the stack states alone: the injection adds the mesh's (kubernetes.io: Configure Service Accounts
+    for Pods; istio/istio: injection-template.yaml).
     """
-    secrets = dict.fromkeys([*workload.image_pull_secrets, *facts.pull_secrets])
-    return {"imagePullSecrets": [{"name": name} for name in secrets]} if secrets else {}
+    listed = [{"name": name} for name in dict.fromkeys(secrets)]
+    return {"imagePullSecrets": listed} if listed else {}
 
 
 def _security(pods: Pods) -> tuple[Manifest, Manifest]:
@@ -278,7 +281,7 @@ def deployment(workload: WorkloadSettings, facts: MeshFacts) -> Manifest | None:
                 "metadata": {"labels": {**pod_labels(workload), **selector}},
                 "spec": {
                     "serviceAccountName": workload.service_account_name,
-                    **image_pull_secrets(workload, facts),
+                    **image_pull_secrets(workload.image_pull_secrets),
                     **pod_security,
                     "containers": [container],
                 },

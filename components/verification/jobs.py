@@ -105,12 +105,12 @@ def _job(name: str, called: Sequence[Called], destinations: Sequence[Destination
         "securityContext": restricted_container(_NOBODY),
     }
     account = {"serviceAccountName": first.service_account_name} if inside else {"automountServiceAccountToken": False}
-    secrets = [secret for each in called for secret in each.workload.image_pull_secrets]
+    stated = [secret for each in called for secret in each.workload.image_pull_secrets]
     pod = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 1,
         **account,
-        **image_pull_secrets(first.model_copy(update={"image_pull_secrets": tuple(secrets)}), facts),
+        **image_pull_secrets(stated if inside else [*stated, *facts.pull_secrets]),
         "securityContext": RESTRICTED_POD,
         "containers": [container],
     }

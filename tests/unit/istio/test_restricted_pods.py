@@ -50,13 +50,24 @@ def test_an_application_may_be_root_where_the_stack_says_so() -> None:
     assert pod_of(run_as_user=1000)["containers"][0]["securityContext"]["runAsUser"] == 1000
 
 
-def test_images_are_pulled_with_the_secrets_of_workload_and_mesh() -> None:
+def test_pods_with_sidecars_keep_the_pull_secrets_of_their_service_account() -> None:
+    """Kubernetes gives a pod those of its ServiceAccount where it states none itself. The injection adds the mesh's."""
+    facts = replace(FACTS, pull_secrets=("theirs",))
+    deployment = manifests.deployment(PRODUCT, facts)
+    assert deployment and "imagePullSecrets" not in deployment["spec"]["template"]["spec"]
+    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, facts)])
+    inside, outside = (job["spec"]["template"]["spec"] for job in (pair.inside, pair.outside))
+    assert "imagePullSecrets" not in inside
+    assert outside["imagePullSecrets"] == [{"name": "theirs"}], "nothing injects it"
+
+
+def test_images_are_pulled_with_the_secrets_that_the_stack_states() -> None:
     assert "imagePullSecrets" not in pod_of()
     workload = PRODUCT.model_copy(update={"image_pull_secrets": ("mine", "both")})
     facts = replace(FACTS, pull_secrets=("both", "theirs"))
-    expected = [{"name": "mine"}, {"name": "both"}, {"name": "theirs"}]
+    mine = [{"name": "mine"}, {"name": "both"}]
     deployment = manifests.deployment(workload, facts)
-    assert deployment and deployment["spec"]["template"]["spec"]["imagePullSecrets"] == expected
+    assert deployment and deployment["spec"]["template"]["spec"]["imagePullSecrets"] == mine
     pair = jobs.pair("verify-product", [jobs.Called(workload, facts)])
-    for job in (pair.inside, pair.outside):
-        assert job["spec"]["template"]["spec"]["imagePullSecrets"] == expected
+    assert pair.inside["spec"]["template"]["spec"]["imagePullSecrets"] == mine
+    assert pair.outside["spec"]["template"]["spec"]["imagePullSecrets"] == [*mine, {"name": "theirs"}]
