@@ -89,6 +89,11 @@ def _service_problems(expected: ExistingObject, spec: Manifest) -> Iterator[str]
         return
     if spec.get("clusterIP") == "None":
         yield f"{place} is headless, so the cluster's DNS would never give clients a machine: name a Service with a cluster IP"
+    if spec.get("internalTrafficPolicy") == "Local":
+        yield (
+            f"{place} has internalTrafficPolicy: Local, so each proxy calls endpoints of its own node alone, "
+            "and machines are on none: name a Service without it"
+        )
     selector = spec.get("selector") or {}
     if not selector:
         yield f"{place} has no selector, so machines cannot be its endpoints: give it one of the workload's labels"

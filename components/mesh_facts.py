@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -20,15 +21,21 @@ import yaml
 
 from . import grammar, names
 from .manifest import Manifest
-from .names import INJECTION_LABEL, ISTIO_NAMESPACE, POD_SECURITY_LABEL, REVISION_LABEL, TAG_LABEL
+from .names import INJECTION_LABEL, ISTIO_NAMESPACE, REVISION_LABEL, TAG_LABEL
 
 DEFAULT_REVISION = "default"
 """The label `istio.io/rev` of a control plane that was installed without a revision."""
+BASELINE, RESTRICTED = "baseline", "restricted"
+"""The levels of Pod Security that refuse pods."""
 MAX_GRACE_S = 120
 """The longest grace period that a machine's unit waits for when it stops (`TimeoutStopSec`)."""
+SHARED_CONFIG = "SHARED_MESH_CONFIG"
+"""The variable of istiod that names a second ConfigMap."""
+_TRUST_BUNDLES = "ENABLE_CLUSTER_TRUST_BUNDLE_API"
 _DISTROLESS = "distroless"
 """Istio's images without a shell, which the scripts of Jobs need."""
-_DURATION = re.compile(r"0|(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
+_DURATION = re.compile(r"\+?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+)")
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 _IMAGE = re.compile(r"(?:(?P<hub>.+)/)?[^/:@]*(?::(?P<tag>[^@]+))?(?:@.*)?")
 _FIXED_PORTS = {"proxyListenPort": names.OUTBOUND_PORT, "proxyInboundListenPort": names.INBOUND_PORT}
 """Ports of MeshConfig that Envoy listens on, on machines too. The redirection leads there."""
@@ -53,7 +60,8 @@ class MeshFacts:
     pull_secrets: the names of the Secrets by which pods pull it.
     discovery_selectors: which namespaces istiod sees; none: all.
     default_config: the ProxyConfig of all proxies.
-    cni: whether Istio's CNI plugin redirects the traffic of pods.
+    sidecar_privileges: why a level of Pod Security refuses pods with sidecars, by the most
+        permissive level that does; none: every level admits them.
     unserved: what this program cannot serve in the mesh, as clauses.
     """
 
@@ -76,7 +84,7 @@ class MeshFacts:
     pull_secrets: Sequence[str] = ()
     discovery_selectors: Sequence[Manifest] = ()
     default_config: Manifest = field(default_factory=dict)
-    cni: bool = False
+    sidecar_privileges: Mapping[str, str] = field(default_factory=dict)
     unserved: Sequence[str] = ()
 
     @property
@@ -171,7 +179,7 @@ def derive(sources: Sources) -> MeshFacts:
         pull_secrets=tuple(map(_secret_name, values.get("imagePullSecrets") or ())),
         discovery_selectors=tuple(_maps(config.get("discoverySelectors"))),
         default_config=default_config,
-        cni=_has_cni(sources.values),
+        sidecar_privileges=dict(_sidecar_privileges(sources.values, default_config)),
     )
     return replace(facts, unserved=(*_unserved(sources, grace_s), *_unusable_names(facts)))
 
@@ -193,22 +201,37 @@ def _argument(args: Sequence[str], name: str) -> str | None:
 
 
 def _seconds(duration: str) -> int | None:
-    """Return a duration of Go, rounded up to whole seconds; None for what is not one."""
-    match = _DURATION.fullmatch(duration)
-    if not match or not duration:
+    """Return a duration of Go, rounded up to whole seconds; None for what is not one.
+
+    Source: Go's time.ParseDuration.
+    """
+    if not _DURATION.fullmatch(duration):
         return None
-    hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
-    total = hours * 3600 + minutes * 60 + seconds + milliseconds / 1000
-    return int(-(-total // 1))
+    parts = re.findall(r"([\d.]+)([^\d.]+)", duration.removeprefix("+"))
+    return math.ceil(round(sum(float(number) * _UNITS_S[unit] for number, unit in parts), 9))
 
 
 def _secret_name(secret: Any) -> str:
     return str(secret["name"] if isinstance(secret, Mapping) else secret)
 
 
-def _has_cni(values: Manifest) -> bool:
+def _sidecar_privileges(values: Manifest, default_config: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield what Pod Security refuses in sidecars, by the most permissive level that does.
+
+    Sources: istio/istio, manifests/charts/istio-control/istio-discovery/files/
+    injection-template.yaml; kubernetes.io, Pod Security Standards.
+    """
+    proxy = _section(_section(values, "global"), "proxy")
+    mode = default_config.get("interceptionMode")
     cni = _section(_section(values, "pilot"), "cni") or _section(values, "istio_cni")
-    return cni.get("enabled") is True
+    if str(proxy.get("capNetBindService")).lower() == "true":
+        yield RESTRICTED, "sidecars run as root (global.proxy.capNetBindService)"
+    if proxy.get("privileged") is True:
+        yield BASELINE, "sidecars are privileged (global.proxy.privileged)"
+    if mode == "TPROXY":
+        yield BASELINE, "sidecars have NET_ADMIN (defaultConfig.interceptionMode is TPROXY)"
+    if cni.get("enabled") is not True and mode != "NONE":
+        yield BASELINE, "without Istio's CNI plugin (pilot.cni.enabled), sidecars have an init container with NET_ADMIN"
 
 
 def _unserved(sources: Sources, grace_s: int | None) -> Iterator[str]:
@@ -270,7 +293,13 @@ def _unserved_variables(env: Mapping[str, str | None]) -> Iterator[str]:
         # strconv.ParseBool, by which Istio reads its variables
         if str(env.get(name) or "").lower() in ("false", "f", "0"):
             yield f"{consequence} ({name}={env[name]}), which machines of this program need"
-    for name in (*needed, "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD", "PILOT_CA_CERT_CONFIGMAP"):
+    if str(env.get(_TRUST_BUNDLES) or "").lower() in ("true", "t", "1"):
+        yield f"the mesh's root certificate is in a ClusterTrustBundle ({_TRUST_BUNDLES}), and machines get that of a ConfigMap: switch it off"
+    audiences = env.get("TOKEN_AUDIENCES") or names.TOKEN_AUDIENCE
+    if names.TOKEN_AUDIENCE not in audiences.split(","):
+        yield f"istiod takes tokens for {audiences} alone (TOKEN_AUDIENCES): add {names.TOKEN_AUDIENCE}, which machines have tokens for"
+    used = ("PILOT_WORKLOAD_ENTRY_GRACE_PERIOD", "PILOT_CA_CERT_CONFIGMAP", "TOKEN_AUDIENCES", SHARED_CONFIG, _TRUST_BUNDLES)
+    for name in (*needed, *used):
         if name in env and env[name] is None:
             yield f"istiod's {name} comes from another object (valueFrom): state its value itself"
 
@@ -346,41 +375,6 @@ def injection_labels(revision: str) -> dict[str, str]:
     return {REVISION_LABEL: revision} if revision else {INJECTION_LABEL: "enabled"}
 
 
-def refuses_sidecars(facts: MeshFacts, labels: Mapping[str, str]) -> bool:
-    """Return whether Pod Security refuses pods with sidecars in a namespace with these labels.
-
-    Without Istio's CNI plugin an init container of theirs needs NET_ADMIN, which the levels
-    `baseline` and `restricted` forbid (kubernetes.io: Pod Security Standards).
-    """
-    return not facts.cni and labels.get(POD_SECURITY_LABEL) in ("baseline", "restricted")
-
-
-def left_out(selectors: Sequence[Manifest], namespaces: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Return the namespaces that istiod does not see.
-
-    selectors: `discoverySelectors` of the MeshConfig. namespaces: their labels by name.
-    """
-    return [name for name, labels in namespaces.items() if selectors and not _selected(selectors, name, labels)]
-
-
-def _selected(selectors: Iterable[Manifest], name: str, labels: Mapping[str, str]) -> bool:
-    all_labels = {"kubernetes.io/metadata.name": name, **labels}
-    return any(_matches(selector, all_labels) for selector in selectors)
-
-
-def _matches(selector: Manifest, labels: Mapping[str, str]) -> bool:
-    """Return whether a label selector of Kubernetes selects labels."""
-    exact = all(labels.get(key) == value for key, value in _section(selector, "matchLabels").items())
-    return exact and all(_meets(each, labels) for each in selector.get("matchExpressions") or ())
-
-
-def _meets(expression: Manifest, labels: Mapping[str, str]) -> bool:
-    key, operator, values = expression["key"], expression["operator"], expression.get("values") or ()
-    if operator in ("In", "NotIn"):
-        return (labels.get(key) in values) == (operator == "In")
-    return (key in labels) == (operator == "Exists")
-
-
 @dataclass(frozen=True, kw_only=True)
 class ControlPlane:
     """A control plane in a cluster.
@@ -398,6 +392,31 @@ class ControlPlane:
     def suffix(self) -> str:
         """What the names of its ConfigMaps end with."""
         return "" if self.revision == DEFAULT_REVISION else f"-{self.revision}"
+
+    @property
+    def config_map(self) -> str:
+        """The name of the ConfigMap with its MeshConfig."""
+        return f"istio{self.suffix}"
+
+    @property
+    def shared_config_map(self) -> str:
+        """The name of a ConfigMap whose MeshConfig comes below that one; "" for none.
+
+        Source: istio/istio, pilot/pkg/bootstrap/mesh.go.
+        """
+        return self.env.get(SHARED_CONFIG) or ""
+
+    @property
+    def container(self) -> Manifest:
+        """Istiod's container."""
+        containers: list[Manifest] = self.deployment["spec"]["template"]["spec"]["containers"]
+        return next((each for each in containers if each["name"] == "discovery"), containers[0])
+
+    @property
+    def env(self) -> dict[str, str | None]:
+        """Its variables; None for one whose value is somewhere else."""
+        variables = self.container.get("env") or ()
+        return {each["name"]: each.get("value", None if "valueFrom" in each else "") for each in variables}
 
 
 def tags_of(webhooks: Iterable[Manifest], namespace: str) -> dict[str, str]:
@@ -450,26 +469,43 @@ def _revision_of(deployment: Manifest) -> str:
     return str((deployment["metadata"].get("labels") or {}).get(REVISION_LABEL) or DEFAULT_REVISION)
 
 
-def from_cluster(namespace: str, plane: ControlPlane, mesh_config: str, injector_values: str) -> MeshFacts:
+def from_cluster(namespace: str, plane: ControlPlane, mesh_configs: Sequence[str], injector_values: str) -> MeshFacts:
     """Return the facts of a mesh that a cluster has.
 
-    mesh_config: the text under `mesh` in the ConfigMap `istio` of the revision.
+    mesh_configs: the texts under `mesh` in `plane.config_maps`.
     injector_values: the text under `values` in `istio-sidecar-injector`.
+
+    Raises ValueError where a text is not what istiod reads.
     """
-    containers = plane.deployment["spec"]["template"]["spec"]["containers"]
-    container = next((each for each in containers if each["name"] == "discovery"), containers[0])
-    values = json.loads(injector_values)
+    config: Manifest = {}
+    for text in mesh_configs:
+        config = merge(config, _parsed(text, "MeshConfig"))
+    container = plane.container
     return derive(
         Sources(
             namespace=namespace,
             injection_labels=plane.injection_labels,
-            config=yaml.safe_load(mesh_config) or {},
-            values={**values, "revision": plane.revision},
-            env={each["name"]: each.get("value", None if "valueFrom" in each else "") for each in container.get("env") or ()},
+            config=config,
+            values={**_parsed(injector_values, "sidecar injector's values"), "revision": plane.revision},
+            env=plane.env,
             args=container.get("args") or (),
             image=container.get("image") or "",
         )
     )
+
+
+def _parsed(text: str, what: str) -> Manifest:
+    """Return the map in a text of JSON or YAML."""
+    try:
+        document = json.loads(text)
+    except ValueError:
+        try:
+            document = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"its {what} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"its {what} is no map of keys, but {text[:40]!r}")
+    return document
 
 
 def encode(facts: MeshFacts) -> str:

@@ -69,6 +69,8 @@ PROXY_USER = 1337
 NETWORK_LABEL = "topology.istio.io/network"
 POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
 INJECTION_LABEL = "istio-injection"
+INJECT_LABEL = "sidecar.istio.io/inject"
+"""Of a pod: whether it gets a sidecar."""
 REVISION_LABEL = "istio.io/rev"
 """Of a namespace: the revision or tag that injects its pods. Of istiod: its revision."""
 TAG_LABEL = "istio.io/tag"

@@ -64,6 +64,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         created_namespaces=created,
         other_namespaces=sorted(settings.workload_namespaces - created.keys()),
         pods=settings.pods_with_sidecars,
+        unrestricted_pods=settings.unrestricted_pods,
     )
     mesh = Mesh("mesh", mesh_args, in_cluster)
     if not settings.rules.disabled.kubernetes_version:

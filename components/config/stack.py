@@ -135,6 +135,15 @@ class Settings(Record):
                 by_namespace.setdefault(workload.namespace, []).append(name)
         return by_namespace
 
+    @property
+    def unrestricted_pods(self) -> dict[str, list[str]]:
+        """The workloads whose pods Pod Security's level `restricted` refuses, by namespace."""
+        by_namespace: dict[str, list[str]] = {}
+        for name, workload in sorted(self.workloads.items()):
+            if workload.pods and not workload.pods.restricted:
+                by_namespace.setdefault(workload.namespace, []).append(name)
+        return by_namespace
+
     def verification_mode(self, workload: str) -> VerificationMode:
         """Return what a failed verification of a workload does to the update."""
         return self.workloads[workload].verify.mode or self.verify.mode

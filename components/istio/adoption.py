@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from ..config.addresses import is_address
 from ..manifest import Manifest
-from ..mesh_facts import MeshFacts, left_out, refuses_sidecars
-from ..names import MANAGED_BY_LABEL, NETWORK_LABEL, POD_SECURITY_LABEL, PROJECT, STACK_LABEL
+from ..mesh_facts import RESTRICTED, MeshFacts
+from ..mesh_namespaces import NAME_LABEL, injected_pod_labels, is_injected, left_out, refusal_of_sidecars
+from ..names import INJECTION_LABEL, MANAGED_BY_LABEL, NETWORK_LABEL, POD_SECURITY_LABEL, PROJECT, REVISION_LABEL, STACK_LABEL
 from ..versions import image_tag
 
 AMBIENT_LABEL = "istio.io/dataplane-mode"
@@ -26,6 +27,7 @@ class Adoption:
     created_namespaces: the labels that the stack states of namespaces that it creates, by name.
     other_namespaces: the namespaces of workloads that exist.
     pods: the workloads of which the stack runs pods with sidecars, by namespace.
+    unrestricted_pods: those of them that the level `restricted` refuses, by namespace.
     stack: the stack as its label has it.
     gateway_address: what machines dial of a gateway that the mesh has; "" where the stack installs
         one.
@@ -40,6 +42,7 @@ class Adoption:
     created_namespaces: Mapping[str, Mapping[str, str]]
     other_namespaces: Sequence[str]
     pods: Mapping[str, Sequence[str]]
+    unrestricted_pods: Mapping[str, Sequence[str]]
     stack: str
     gateway_address: str = ""
 
@@ -47,6 +50,11 @@ class Adoption:
     def needs_gateway_addresses(self) -> bool:
         """Whether machines of other networks are given what a gateway of others has for address."""
         return bool(self.gateway_address and self.other_networks)
+
+    @property
+    def pods_beside_others(self) -> list[str]:
+        """The namespaces of others in which the stack runs pods with sidecars."""
+        return [name for name in self.pods if name in self.other_namespaces]
 
     @property
     def existing_namespaces(self) -> list[str]:
@@ -79,12 +87,17 @@ def problems(facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[
     for name in left_out(facts.discovery_selectors, of_stack):
         yield _left_out(name, name in adoption.created_namespaces)
     for name, workloads in adoption.pods.items():
-        if refuses_sidecars(facts, of_stack.get(name, {})):
+        if refusal := refusal_of_sidecars(facts, of_stack.get(name, {})):
             yield (
                 f"the namespace {name} enforces Pod Security's level "
                 f"{of_stack[name][POD_SECURITY_LABEL]}, which refuses pods of {', '.join(workloads)}: "
-                "the mesh has no CNI plugin, so sidecars have an init container with NET_ADMIN; "
-                "install Istio's CNI plugin, or enforce the level privileged"
+                f"{refusal}; change that in the mesh, or enforce the level privileged"
+            )
+    for name, workloads in adoption.unrestricted_pods.items():
+        if of_stack.get(name, {}).get(POD_SECURITY_LABEL) == RESTRICTED:
+            yield (
+                f"the namespace {name} enforces Pod Security's level {RESTRICTED}, which refuses pods of "
+                f"{', '.join(workloads)}: their pods.restricted is false; set it to true, or enforce the level baseline"
             )
     for name, all_labels in of_stack.items():
         if all_labels.get(AMBIENT_LABEL) == "ambient":
@@ -92,6 +105,31 @@ def problems(facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[
                 f"the namespace {name} is in ambient mode ({AMBIENT_LABEL}), which is not supported, "
                 "because machines are sidecars: use another namespace"
             )
+
+
+def injection_problems(
+    facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[str, str]], webhooks: Sequence[Manifest]
+) -> Iterator[str]:
+    """Yield in which namespaces of others pods of the stack would get no sidecar.
+
+    labels: those of namespaces that exist, by name.
+    webhooks: the objects MutatingWebhookConfiguration of sidecar injectors.
+    """
+    pod = injected_pod_labels(facts)
+    for name in adoption.pods_beside_others:
+        here = labels.get(name)
+        if here is None or is_injected(webhooks, {NAME_LABEL: name, **here}, pod):
+            continue
+        stated = {key: here[key] for key in (INJECTION_LABEL, REVISION_LABEL) if key in here}
+        yield (
+            f"pods of {', '.join(adoption.pods[name])} in the namespace {name} would get no sidecar, "
+            f"because its labels ({_listed(stated) or 'none'}) select no control plane: "
+            f"give it {_listed(facts.injection_labels)} instead"
+        )
+
+
+def _listed(labels: Mapping[str, str]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in sorted(labels.items()))
 
 
 def _left_out(namespace: str, created: bool) -> str:

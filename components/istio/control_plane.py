@@ -37,6 +37,7 @@ class MeshArgs:
     created_namespaces: what the stack states of the namespaces that the program creates, by name.
     other_namespaces: namespaces of workloads that exist.
     pods: the workloads of which the program runs pods with sidecars, by namespace.
+    unrestricted_pods: those of them that the level `restricted` refuses, by namespace.
     """
 
     settings: MeshSettings
@@ -46,6 +47,7 @@ class MeshArgs:
     created_namespaces: Mapping[str, NamespaceSettings] = field(default_factory=dict)
     other_namespaces: Sequence[str] = ()
     pods: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unrestricted_pods: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def other_networks(self) -> list[str]:
@@ -243,6 +245,7 @@ class Mesh(pulumi.ComponentResource):
             created_namespaces={name: dict(stated.labels) for name, stated in args.created_namespaces.items()},
             other_namespaces=tuple(args.other_namespaces),
             pods=args.pods,
+            unrestricted_pods=args.unrestricted_pods,
             stack=names.stack_label(pulumi.get_project(), pulumi.get_stack()),
         )
         gateway = self.gateway if self.cluster.gateway_service is None else None

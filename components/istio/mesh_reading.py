@@ -45,27 +45,41 @@ def read(kubectl: Kubectl, wanted: Adoption) -> tuple[MeshFacts, list[str]]:
     if not deployments:
         raise scripting.Failed(_no_istiod(kubectl, namespace))
     plane = _choose(kubectl, deployments, wanted)
-    names = (f"istio{plane.suffix}", f"istio-sidecar-injector{plane.suffix}")
+    try:
+        facts = mesh_facts.from_cluster(namespace, plane, *_texts(kubectl, namespace, plane))
+    except ValueError as error:
+        raise scripting.Failed(str(error)) from None
+    labels = adoption.labels_of(_get(kubectl, "namespaces", *wanted.existing_namespaces, "--ignore-not-found"))
+    problems = list(adoption.problems(facts, wanted, labels))
+    if wanted.pods_beside_others:
+        webhooks = kubectl.json("get", "mutatingwebhookconfigurations", "--selector", "app=sidecar-injector")
+        # Not everyone may read them, and not every vendor labels them.
+        if webhooks and webhooks["items"]:
+            problems += adoption.injection_problems(facts, wanted, labels, webhooks["items"])
+    if wanted.needs_gateway_addresses:
+        problems += adoption.gateway_problems(wanted, _published_addresses(kubectl, facts.network))
+    return adoption.complete(facts, wanted), problems
+
+
+def _texts(kubectl: Kubectl, namespace: str, plane: mesh_facts.ControlPlane) -> tuple[list[str], str]:
+    """Return the texts of a control plane: MeshConfigs, from below, and the injector's values."""
+    config_map, shared, injector = plane.config_map, plane.shared_config_map, f"istio-sidecar-injector{plane.suffix}"
+    names = [name for name in (shared, config_map, injector) if name]
     maps = {
         each["metadata"]["name"]: each.get("data") or {}
         for each in _get(kubectl, "configmaps", *names, "--namespace", namespace, "--ignore-not-found")
     }
-    config, values = (maps.get(name, {}).get(key) for name, key in zip(names, ("mesh", "values"), strict=True))
+    config, values = maps.get(config_map, {}).get("mesh"), maps.get(injector, {}).get("values")
     if config is None:
         raise scripting.Failed(
-            f"the ConfigMap {namespace}/{names[0]} has no MeshConfig under `mesh`: was the mesh installed by Istio's charts?"
+            f"the ConfigMap {namespace}/{config_map} has no MeshConfig under `mesh`: was the mesh installed by Istio's charts?"
         )
     if values is None:
         raise scripting.Failed(
-            f"it has no sidecar injector (the ConfigMap {namespace}/{names[1]}): a mesh in ambient mode alone is not "
+            f"it has no sidecar injector (the ConfigMap {namespace}/{injector}): a mesh in ambient mode alone is not "
             "supported, because machines are sidecars"
         )
-    facts = mesh_facts.from_cluster(namespace, plane, config, values)
-    namespaces = _get(kubectl, "namespaces", *wanted.existing_namespaces, "--ignore-not-found")
-    problems = list(adoption.problems(facts, wanted, adoption.labels_of(namespaces)))
-    if wanted.needs_gateway_addresses:
-        problems += adoption.gateway_problems(wanted, _published_addresses(kubectl, facts.network))
-    return adoption.complete(facts, wanted), problems
+    return [maps.get(shared, {}).get("mesh", ""), config], values
 
 
 def _choose(kubectl: Kubectl, deployments: Sequence[Manifest], wanted: Adoption) -> mesh_facts.ControlPlane:

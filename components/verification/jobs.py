@@ -10,7 +10,7 @@ from ..config.workload import HTTP_PROTOCOLS, OfferedPort, WorkloadSettings
 from ..istio.manifests import RESTRICTED_POD, image_pull_secrets, restricted_container
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
-from ..names import REVISION_LABEL
+from ..mesh_namespaces import injected_pod_labels
 from .addressing import Destination, pod_annotations
 from .scripts.calling_pods import Pair
 from .target import Target
@@ -86,15 +86,12 @@ def _job(name: str, called: Sequence[Called], destinations: Sequence[Destination
     destinations: what the pod calls, with a sidecar and as the workloads' own service account; None
         for a pod outside the mesh, which has neither.
 
-    Its labels keep it out of every Service. The label for injection is one of the pod: annotations
-    are not seen where the namespace has no label (istio/istio: the webhook's `objectSelector`).
+    Its labels keep it out of every Service.
     """
     first, facts = called[0].workload, called[0].facts
     labels = {"app": name, names.MANAGED_BY_LABEL: names.PROJECT}
     inside = destinations is not None
-    injection = {"sidecar.istio.io/inject": str(inside).lower()}
-    if inside and REVISION_LABEL in facts.injection_labels:
-        injection[REVISION_LABEL] = facts.injection_labels[REVISION_LABEL]
+    injection = injected_pod_labels(facts) if inside else {names.INJECT_LABEL: "false"}
     container = {
         "name": "calls",
         "image": facts.proxy_image,

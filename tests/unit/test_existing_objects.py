@@ -67,6 +67,7 @@ def test_a_service_that_leads_to_machines_is_used(programs: Programs, ports: lis
         ({"selector": None}, "has no selector, so machines cannot be its endpoints"),
         ({"clusterIP": "None"}, "is headless, so the cluster's DNS would never give clients a machine: name a Service with a cluster IP"),
         ({"type": "ExternalName", "selector": None}, "is of the type ExternalName, which has no endpoints"),
+        ({"internalTrafficPolicy": "Local"}, "has internalTrafficPolicy: Local, so each proxy calls endpoints of its own node alone"),
         ({"ports": [port(80, 8081)]}, "leads its port 80 to 8081, which is none of the workload's ports (http: 8080, tcp-db: 5432): add the port"),
         ({"ports": [port(80, "web")]}, "leads its port 80 to web, which is none of the workload's ports (http: 8080, tcp-db: 5432): add the port that machines listen on under the name web to"),
         ({"ports": [port(80, 8080), port(9090, 9090)]}, "leads its port 9090 to 9090"),

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 from ...grammar import KUBERNETES_NAME, is_file, is_hub, is_label_value, is_url
 from ...mesh_facts import (
     DEFAULT_REVISION,
+    RESTRICTED,
+    SHARED_CONFIG,
     from_values,
     injection_labels,
-    left_out,
-    refuses_sidecars,
 )
+from ...mesh_namespaces import left_out, refusal_of_sidecars
 from ...names import (
     DISCONNECT_GRACE,
     MANAGED_BY_LABEL,
@@ -120,6 +121,11 @@ def _check_values(settings: Settings) -> Iterator[Problem]:
     for keys, instead in _SETTINGS.items():
         if _has(values, keys):
             yield Problem(f"{path}.{'.'.join(keys)}", f"set {instead} instead")
+    if _has(values, ("env", SHARED_CONFIG)):
+        yield Problem(
+            f"{path}.env.{SHARED_CONFIG}",
+            "names a ConfigMap that is not read: state its keys in meshConfig instead",
+        )
     facts = from_values(dict(values), mesh.namespace)
     for clause in facts.unserved:
         yield Problem(path, clause)
@@ -141,12 +147,18 @@ def _check_values(settings: Settings) -> Iterator[Problem]:
         for name, stated in settings.created_namespaces.items()
     }
     for name, workloads in settings.pods_with_sidecars.items():
-        if refuses_sidecars(facts, namespaces.get(name, {})):
+        if refusal := refusal_of_sidecars(facts, namespaces.get(name, {})):
             yield Problem(
                 f"namespaces.{name}.labels.{POD_SECURITY_LABEL}",
-                f"refuses pods of {', '.join(workloads)}: without Istio's CNI plugin, sidecars "
-                "have an init container with NET_ADMIN; install it and set "
-                f"{path}.pilot.cni.enabled to true, or enforce `privileged`",
+                f"refuses pods of {', '.join(workloads)}: {refusal}; change that in {path}, "
+                "or enforce `privileged`",
+            )
+    for name, workloads in settings.unrestricted_pods.items():
+        if namespaces.get(name, {}).get(POD_SECURITY_LABEL) == RESTRICTED:
+            yield Problem(
+                f"namespaces.{name}.labels.{POD_SECURITY_LABEL}",
+                f"refuses pods of {', '.join(workloads)}, whose pods.restricted is false: "
+                "set it to true, or enforce `baseline`",
             )
     for name in left_out(facts.discovery_selectors, namespaces):
         yield Problem(

@@ -694,7 +694,8 @@ reason_to_pass_over() {
   while read -r endpoint priority; do
     if ((priority > 0)) && [[ " $(missing_ones) " == *" $endpoint "* ]]; then
       echo "others come first, because they are nearer (a DestinationRule with outlier detection" \
-        "prefers them): state the locality of the machine, or switch localityLbSetting off there"
+        "or the Service's trafficDistribution prefers them): state the locality of the machine," \
+        "or switch localityLbSetting off in a DestinationRule"
       return
     fi
   done < <(direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |

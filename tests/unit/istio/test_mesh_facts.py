@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from components import mesh_facts
-from components.mesh_facts import MeshFacts
+from components.mesh_facts import BASELINE, RESTRICTED, MeshFacts
 
+WITHOUT_CNI = "without Istio's CNI plugin (pilot.cni.enabled), sidecars have an init container with NET_ADMIN"
 MESHES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("meshes.yaml").read_text())
 
 
@@ -21,8 +22,8 @@ def of_cluster(mesh: dict[str, Any], wanted: str | None = None) -> MeshFacts:
     tags = mesh_facts.tags_of(mesh["webhooks"], mesh["namespace"])
     plane = mesh_facts.choose(mesh["deployments"], tags, wanted)
     maps = mesh["config_maps"]
-    config, values = maps[f"istio{plane.suffix}"]["mesh"], maps[f"istio-sidecar-injector{plane.suffix}"]["values"]
-    return mesh_facts.from_cluster(mesh["namespace"], plane, config, values)
+    configs = [maps[name]["mesh"] for name in (plane.shared_config_map, plane.config_map) if name]
+    return mesh_facts.from_cluster(mesh["namespace"], plane, configs, maps[f"istio-sidecar-injector{plane.suffix}"]["values"])
 
 
 @pytest.mark.parametrize("name", MESHES)
@@ -46,7 +47,8 @@ def test_a_default_mesh_has_no_names_and_lacks_nothing() -> None:
     assert facts.root_config_map == "istio-ca-root-cert"
     assert facts.injection_labels == {"istio-injection": "enabled"}
     assert facts.proxy_image == "registry.istio.io/testing/proxyv2:latest"
-    assert not facts.unserved and not facts.cni
+    assert not facts.unserved
+    assert facts.sidecar_privileges == {BASELINE: WITHOUT_CNI}
 
 
 def test_a_mesh_with_everything_of_its_own_is_read_as_it_is() -> None:
@@ -55,7 +57,7 @@ def test_a_mesh_with_everything_of_its_own_is_read_as_it_is() -> None:
     assert (facts.namespace, facts.root_namespace, facts.root_config_map) == ("mesh-system", "policies", "corp-roots")
     assert facts.istiod_host == "istiod-blue.mesh-system.svc.corp.local"
     assert facts.spiffe_id("shop", "product") == "spiffe://corp.example/ns/shop/sa/product"
-    assert (facts.grace_s, facts.cni, facts.pull_secrets) == (90, True, ("corp",))
+    assert (facts.grace_s, facts.sidecar_privileges, facts.pull_secrets) == (90, {}, ("corp",))
     assert facts.proxy_image == "registry.example.com/istio/proxyv2:1.31.0", "scripts need a shell"
     assert facts.default_config["concurrency"] == 2
     assert not facts.unserved
@@ -74,14 +76,31 @@ def test_all_that_cannot_be_served_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("grace", "seconds"), [("10s", 10), ("500ms", 1), ("1m30s", 90), ("0s", 0), ("1.5s", 2), ("2m", 120), ("0", 0), ("1m0.5s", 61)]
+    ("grace", "seconds"),
+    [
+        ("10s", 10),
+        ("500ms", 1),
+        ("1m30s", 90),
+        ("0s", 0),
+        ("1.5s", 2),
+        ("2m", 120),
+        ("0", 0),
+        ("1m0.5s", 61),
+        ("0.5m", 30),
+        ("+10s", 10),
+        (".5s", 1),
+        ("1s1m", 61),
+        ("1000000us", 1),
+        ("1µs", 1),
+        ("0.02h", 72),
+    ],
 )
 def test_istiods_grace_period_is_a_duration_of_go(grace: str, seconds: int) -> None:
     facts = mesh_facts.from_values({"env": {"PILOT_WORKLOAD_ENTRY_GRACE_PERIOD": grace}}, "istio-system")
     assert (facts.grace_s, facts.unserved) == (seconds, ())
 
 
-@pytest.mark.parametrize("grace", ["121s", "1h", "ten", "-5s", "10", "s"])
+@pytest.mark.parametrize("grace", ["121s", "1h", "ten", "-5s", "10", "s", "5 s", "1..5s"])
 def test_a_grace_period_that_no_machine_waits_for_is_refused(grace: str) -> None:
     facts = mesh_facts.from_values({"env": {"PILOT_WORKLOAD_ENTRY_GRACE_PERIOD": grace}}, "istio-system")
     assert "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD" in facts.unserved[0]
@@ -92,6 +111,69 @@ def test_a_variable_that_is_somewhere_else_is_not_assumed() -> None:
     [container] = mesh["deployments"][0]["spec"]["template"]["spec"]["containers"]
     container["env"].append({"name": "ENABLE_CA_SERVER", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}})
     assert "ENABLE_CA_SERVER comes from another object" in of_cluster(mesh).unserved[0]
+
+
+def with_env(mesh: str, name: str, value: str) -> dict[str, Any]:
+    """The same mesh, whose istiod has a variable."""
+    changed = copy.deepcopy(MESHES[mesh])
+    changed["deployments"][0]["spec"]["template"]["spec"]["containers"][0]["env"].append({"name": name, "value": value})
+    return changed
+
+
+def test_a_shared_mesh_config_is_below_that_of_the_revision() -> None:
+    """istio/istio: pilot/pkg/bootstrap/mesh.go, "User configuration is applied first"."""
+    mesh = with_env("default", "SHARED_MESH_CONFIG", "theirs")
+    text = "trustDomain: shared.example\nrootNamespace: policies\ndefaultConfig: {meshId: shared, concurrency: 3}\n"
+    mesh["config_maps"]["theirs"] = {"mesh": text}
+    istio = mesh["config_maps"]["istio"]
+    istio["mesh"] = istio["mesh"].replace("trustDomain: cluster.local", "").replace("rootNamespace: istio-system", "")
+    facts = of_cluster(mesh)
+    assert (facts.trust_domain, facts.root_namespace, facts.mesh_id) == ("shared.example", "policies", "shared")
+    assert facts.istiod == "istiod.istio-system.svc" and facts.default_config["concurrency"] == 3
+    assert facts.root_namespace != of_cluster(MESHES["default"]).root_namespace
+
+
+@pytest.mark.parametrize(("audiences", "is_served"), [("istio-ca", True), ("vault,istio-ca", True), ("vault", False)])
+def test_an_istiod_that_takes_no_tokens_of_machines_is_refused(audiences: str, is_served: bool) -> None:
+    unserved = of_cluster(with_env("default", "TOKEN_AUDIENCES", audiences)).unserved
+    assert ("istiod takes tokens for vault alone (TOKEN_AUDIENCES): add istio-ca" in "".join(unserved)) is not is_served
+
+
+@pytest.mark.parametrize(("value", "is_served"), [("true", False), ("1", False), ("false", True)])
+def test_a_root_certificate_that_is_in_no_config_map_is_refused(value: str, is_served: bool) -> None:
+    unserved = of_cluster(with_env("default", "ENABLE_CLUSTER_TRUST_BUNDLE_API", value)).unserved
+    assert ("root certificate is in a ClusterTrustBundle (ENABLE_CLUSTER_TRUST_BUNDLE_API)" in "".join(unserved)) is not is_served
+
+
+@pytest.mark.parametrize("text", ["- a list", "text", "a: {b", "\tdefaultConfig: {}"])
+@pytest.mark.parametrize("which", ["istio", "istio-sidecar-injector"])
+def test_a_config_map_that_istiod_could_not_read_is_named(which: str, text: str) -> None:
+    mesh = copy.deepcopy(MESHES["default"])
+    (key,) = mesh["config_maps"][which]
+    mesh["config_maps"][which][key] = text
+    with pytest.raises(ValueError, match=r"its (MeshConfig|sidecar injector's values) (cannot be read as YAML|is no map of keys)"):
+        of_cluster(mesh)
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "privileges"),
+    [
+        ({"pilot": {"cni": {"enabled": True}}}, "REDIRECT", {}),
+        ({"pilot": {"cni": {"enabled": True}}}, "TPROXY", {BASELINE: "sidecars have NET_ADMIN (defaultConfig.interceptionMode is TPROXY)"}),
+        ({"pilot": {"cni": {"enabled": True}}, "global": {"proxy": {"privileged": True}}}, None, {BASELINE: "sidecars are privileged (global.proxy.privileged)"}),
+        ({"pilot": {"cni": {"enabled": True}}, "global": {"proxy": {"capNetBindService": "true"}}}, None, {RESTRICTED: "sidecars run as root (global.proxy.capNetBindService)"}),
+        ({"istio_cni": {"enabled": True}}, None, {}),
+        ({}, "NONE", {}),
+        ({}, None, {BASELINE: WITHOUT_CNI}),
+    ],
+)  # fmt: skip
+def test_what_pod_security_refuses_in_sidecars_is_a_fact(values: dict[str, Any], mode: str | None, privileges: dict[str, str]) -> None:
+    mesh = copy.deepcopy(MESHES["default"])
+    config = yaml.safe_load(mesh["config_maps"]["istio"]["mesh"])
+    config["defaultConfig"] |= {"interceptionMode": mode} if mode else {}
+    mesh["config_maps"]["istio"]["mesh"] = yaml.safe_dump(config)
+    mesh["config_maps"]["istio-sidecar-injector"]["values"] = json.dumps(values)
+    assert of_cluster(mesh).sidecar_privileges == privileges
 
 
 def silent(mesh: dict[str, Any]) -> dict[str, Any]:
@@ -155,25 +237,6 @@ def test_tags_of_a_mesh_in_another_namespace_are_not_this_meshs() -> None:
     webhooks = MESHES["elsewhere"]["webhooks"]
     assert mesh_facts.tags_of(webhooks, "mesh-system") == {"default": "blue", "stable": "blue"}
     assert mesh_facts.tags_of(webhooks, "istio-system") == {}
-
-
-@pytest.mark.parametrize(
-    ("selectors", "seen"),
-    [
-        ([], True),
-        ([{"matchLabels": {"mesh": "yes"}}], True),
-        ([{"matchLabels": {"mesh": "no"}}], False),
-        ([{"matchLabels": {"mesh": "no"}}, {"matchLabels": {"mesh": "yes"}}], True),
-        ([{"matchLabels": {"mesh": "yes"}, "matchExpressions": [{"key": "mesh", "operator": "NotIn", "values": ["yes"]}]}], False),
-        ([{"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["shop"]}]}], True),
-        ([{"matchExpressions": [{"key": "mesh", "operator": "DoesNotExist"}]}], False),
-        ([{"matchExpressions": [{"key": "mesh", "operator": "Exists"}]}], True),
-        ([{"matchExpressions": [{"key": "absent", "operator": "NotIn", "values": ["x"]}]}], True),
-        ([{}], True),
-    ],
-)
-def test_discovery_selectors_select_namespaces_as_kubernetes_does(selectors: list[dict[str, Any]], seen: bool) -> None:
-    assert mesh_facts.left_out(selectors, {"shop": {"mesh": "yes"}}) == ([] if seen else ["shop"])
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ WANTED = Adoption(
     created_namespaces={"billing": {}},
     other_namespaces=("shop",),
     pods={"billing": ["billing"], "shop": ["goods"]},
+    unrestricted_pods={},
     stack="mesh.prod",
 )
 
@@ -44,6 +45,7 @@ class TheirCluster:
     """A cluster with a mesh of meshes.yaml.
 
     namespaces: labels by name. elsewhere: the namespaces in which istiod runs besides.
+    injectors: the webhooks of sidecar injectors; None where this user may not read them.
     failure: what kubectl says to everything; "" for a cluster that answers.
     """
 
@@ -52,6 +54,7 @@ class TheirCluster:
         self.namespaces: dict[str, dict[str, str]] = {self.mesh["namespace"]: {}, "shop": {}}
         self.elsewhere: list[str] = []
         self.failure = ""
+        self.injectors: list[Any] | None = None
         self.services: list[Any] = []
         self.gateways: list[Any] = []
 
@@ -72,6 +75,8 @@ class TheirCluster:
 
     def json(self, *words: str) -> Any:
         """Stand in for kubectl, for what may fail."""
+        if "mutatingwebhookconfigurations" in words:
+            return self.injectors and {"items": self.injectors}
         assert "--all-namespaces" in words
         return {"items": [{"metadata": {"namespace": name}} for name in self.elsewhere]}
 
@@ -211,10 +216,92 @@ def test_pods_that_pod_security_would_refuse_are_named_before(monkeypatch: pytes
     cluster.namespaces["shop"] = RESTRICTED
     one, other = read(cluster, monkeypatch, created_namespaces={"billing": {**RESTRICTED}})[1]
     assert "the namespace billing enforces Pod Security's level restricted, which refuses pods of billing" in one
-    assert "the namespace shop enforces" in other and "install Istio's CNI plugin" in other
+    assert "the namespace shop enforces" in other and "without Istio's CNI plugin (pilot.cni.enabled), sidecars have" in other
     assert read(cluster, monkeypatch, pods={})[1] == [], "no pods of ours are there"
     cluster.mesh["config_maps"]["istio-sidecar-injector"]["values"] = with_cni(cluster)
     assert read(cluster, monkeypatch)[1] == []
+
+
+def test_pods_that_the_level_restricted_would_refuse_are_named_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = TheirCluster("default")
+    cluster.mesh["config_maps"]["istio-sidecar-injector"]["values"] = with_cni(cluster)
+    cluster.namespaces["shop"] = RESTRICTED
+    (problem,) = read(cluster, monkeypatch, unrestricted_pods={"shop": ["goods"]})[1]
+    assert (
+        "the namespace shop enforces Pod Security's level restricted, which refuses pods of goods: their pods.restricted is false"
+        in problem
+    )
+    cluster.namespaces["shop"] = {"pod-security.kubernetes.io/enforce": "baseline"}
+    assert read(cluster, monkeypatch, unrestricted_pods={"shop": ["goods"]})[1] == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_refused"),
+    [
+        ({"pod-security.kubernetes.io/warn": "restricted", "pod-security.kubernetes.io/audit": "restricted"}, False),
+        ({**RESTRICTED, "pod-security.kubernetes.io/enforce-version": "v1.30"}, True),
+        ({"pod-security.kubernetes.io/enforce": "baseline"}, True),
+        ({"pod-security.kubernetes.io/enforce": "privileged", "pod-security.kubernetes.io/warn": "restricted"}, False),
+    ],
+)
+def test_the_level_that_a_namespace_enforces_counts_alone(
+    labels: dict[str, str], is_refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = TheirCluster("default")
+    cluster.namespaces["shop"] = labels
+    assert bool(read(cluster, monkeypatch)[1]) is is_refused
+
+
+def selecting(key: str, operator: str, *values: str) -> dict[str, Any]:
+    return {"key": key, "operator": operator, **({"values": list(values)} if values else {})}
+
+
+def injector(revision: str, is_default: bool) -> Any:
+    """A control plane's webhooks, with the selectors of Istio's chart."""
+    enabled = selecting("sidecar.istio.io/inject", "NotIn", "false")
+    unlabelled = [selecting("istio-injection", "DoesNotExist"), selecting("istio.io/rev", "DoesNotExist")]
+    rules = [
+        ([selecting("istio.io/rev", "In", revision), unlabelled[0]], [enabled]),
+        (unlabelled, [enabled, selecting("istio.io/rev", "In", revision)]),
+    ]
+    if is_default:
+        asked = [selecting("sidecar.istio.io/inject", "In", "true"), selecting("istio.io/rev", "DoesNotExist")]
+        rules += [([selecting("istio-injection", "In", "enabled")], [enabled]), (unlabelled, asked)]
+    return {"webhooks": [{"namespaceSelector": {"matchExpressions": of}, "objectSelector": {"matchExpressions": pod}} for of, pod in rules]}
+
+
+@pytest.mark.parametrize(
+    ("mesh", "labels", "selected"),
+    [
+        ("default", {}, ""),
+        ("default", {"istio-injection": "enabled"}, ""),
+        ("default", {"istio-injection": "enabled", "istio.io/rev": "gone"}, ""),
+        ("default", {"istio-injection": "disabled"}, "istio-injection: disabled"),
+        ("default", {"istio.io/rev": "1-29"}, "istio.io/rev: 1-29"),
+        ("revisioned", {}, ""),
+        ("revisioned", {"istio.io/rev": "1-31"}, ""),
+        ("revisioned", {"istio.io/rev": "canary"}, "istio.io/rev: canary"),
+        ("revisioned", {"istio-injection": "enabled"}, "istio-injection: enabled"),
+    ],
+)
+def test_a_namespace_whose_labels_keep_sidecars_out_is_named(
+    mesh: str, labels: dict[str, str], selected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control plane that went, a tag that is not there, injection that somebody switched off."""
+    cluster = TheirCluster(mesh)
+    cluster.namespaces["shop"] = labels
+    cluster.injectors = [injector("default", True)] if mesh == "default" else [injector("1-31", False)]
+    failures = read(cluster, monkeypatch)[1]
+    assert len(failures) == bool(selected)
+    if selected:
+        asked = "istio-injection: enabled" if mesh == "default" else "istio.io/rev: 1-31"
+        assert (
+            f"pods of goods in the namespace shop would get no sidecar, because its labels ({selected}) select no control plane"
+            in failures[0]
+        )
+        assert failures[0].endswith(f"give it {asked} instead")
+    cluster.injectors = None
+    assert read(cluster, monkeypatch)[1] == [], "not everyone may read webhooks"
 
 
 def with_cni(cluster: TheirCluster) -> str:
