@@ -1,15 +1,19 @@
-"""Programs on PATH that answer by rules and write down what they were given."""
+"""Programs that answer by rules and write down what they were given: on PATH, or in this process."""
 
 from __future__ import annotations
 
 import json
 import marshal
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from components.local import scripting
 
 ROOT = Path(__file__).parents[2]
 PYTHON = os.path.realpath(sys.executable)
@@ -136,3 +140,49 @@ class Programs:
         process = self.start(script, operation)
         stdout, stderr = process.communicate(json.dumps({operation: payload}), timeout=60)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+class ProgramsInMemory:
+    """Programs as of `Programs`, for code that runs them by `scripting.call`: no process is started."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, tuple[tuple[str, int, str, str], ...]] = {}
+        self._calls: list[Call] = []
+
+    def add(self, name: str, *rules: tuple[str, int, str, str]) -> None:
+        """Add a program, or change its rules (`Programs.add`)."""
+        self._rules[name] = rules
+
+    def rules(self, name: str) -> tuple[tuple[str, int, str, str], ...]:
+        """Return the rules of a program."""
+        return self._rules[name]
+
+    def call(
+        self,
+        words: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        timeout_s: float | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> scripting.Done:
+        """Stand in for `scripting.call`."""
+        name, *arguments = words
+        line = " ".join(arguments)
+        self._calls.append(Call(tuple(words), stdin.decode(), ()))
+        for pattern, status, stdout, stderr in self._rules[name]:
+            if re.search(_expression(pattern), line, re.DOTALL):
+                return scripting.Done(status, stdout.encode(), stderr.encode())
+        return scripting.Done(0, b"", b"")
+
+    def calls(self, name: str) -> list[Call]:
+        """Return the calls of a program until now, in order."""
+        return [call for call in self._calls if call.words[0] == name]
+
+    def lines(self, name: str) -> list[str]:
+        """Return the command lines of a program until now."""
+        return [call.line for call in self.calls(name)]
+
+
+def _expression(pattern: str) -> str:
+    start, rest = ("^", pattern[1:]) if pattern.startswith("^") else ("", pattern)
+    return start + ".*".join(map(re.escape, rest.split(".*")))

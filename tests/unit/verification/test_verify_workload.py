@@ -19,7 +19,7 @@ from components.verification.evidence import Entry
 from components.verification.scripts import calling_pods, verify_workload
 from components.verification.scripts.calling_pods import Pair
 from components.verification.target import Caller, Target
-from tests.support.fake_programs import Programs
+from tests.support.fake_programs import ProgramsInMemory
 
 ENTRY = Entry("product-1", "product-192.0.2.7-pods", "192.0.2.7:8080")
 CALL = json.dumps({"calls": {"service": "product", "port": 80, "endpoint": "192.0.2.7:8080", "answers": 3}}) + "\n"
@@ -70,7 +70,7 @@ class Cluster:
     not run. called: the workloads of the shared pair; "" for none.
     """
 
-    def __init__(self, programs: Programs) -> None:
+    def __init__(self, programs: ProgramsInMemory) -> None:
         self.programs = programs
         self.entries = {ENTRY.entry: entry(ENTRY.entry, "192.0.2.7", "True")}
         self.pods = [pod("product-abc", "10.244.0.9", "True"), pod("product-def", "10.244.0.10", "False")]
@@ -131,7 +131,15 @@ def pod(name: str, address: str, ready: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def cluster(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def programs(monkeypatch: pytest.MonkeyPatch) -> ProgramsInMemory:
+    """kubectl without processes: each test runs it ten times."""
+    fakes = ProgramsInMemory()
+    monkeypatch.setattr(scripting, "call", fakes.call)
+    return fakes
+
+
+@pytest.fixture
+def cluster(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     passed: list[float] = []
     monkeypatch.setattr(calling_pods.update_id, "update_id", lambda: UPDATE)
     for module in (verify_workload, calling_pods):
@@ -140,22 +148,22 @@ def cluster(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clu
     yield Cluster(programs)
 
 
-def scripts(programs: Programs) -> dict[str, str]:
+def scripts(programs: ProgramsInMemory) -> dict[str, str]:
     """What ran in the pods, by pod."""
     return {call.words[call.words.index("exec") + 2]: call.stdin for call in programs.calls("kubectl") if "exec" in call.words}
 
 
-def verbs(programs: Programs, verb: str) -> list[str]:
+def verbs(programs: ProgramsInMemory, verb: str) -> list[str]:
     return [line for line in programs.lines("kubectl") if f" {verb} " in line]
 
 
-def target(programs: Programs) -> list[str]:
+def target(programs: ProgramsInMemory) -> list[str]:
     """The columns of the target in the script that calls."""
     [line] = re.findall(r"^TARGETS='(.*)'$", scripts(programs)["pod-inside"], re.MULTILINE)
     return str(line).split("\t")
 
 
-def test_a_workload_that_answers_and_refuses_strangers_is_verified(cluster: Cluster, programs: Programs) -> None:
+def test_a_workload_that_answers_and_refuses_strangers_is_verified(cluster: Cluster, programs: ProgramsInMemory) -> None:
     evidence = verify_workload.run(PAYLOAD)
     assert evidence.entries == (ENTRY,)
     assert [(pod.name, pod.ready) for pod in evidence.pods] == [("product-abc", True), ("product-def", False)]
@@ -167,7 +175,7 @@ def test_a_workload_that_answers_and_refuses_strangers_is_verified(cluster: Clus
     assert all("--context theirs" in line for line in programs.lines("kubectl"))
 
 
-def test_the_pods_that_were_started_beside_the_joins_are_used_and_removed(cluster: Cluster, programs: Programs) -> None:
+def test_the_pods_that_were_started_beside_the_joins_are_used_and_removed(cluster: Cluster, programs: ProgramsInMemory) -> None:
     verify_workload.run(PAYLOAD)
     assert verbs(programs, "create") == []
     [deleted] = verbs(programs, "delete")
@@ -185,7 +193,7 @@ def test_a_job_that_a_queue_has_let_go_on_is_used(cluster: Cluster, programs: Pr
     assert (verbs(programs, "create") == []) == is_used
 
 
-def test_pods_that_other_workloads_are_called_from_stay(cluster: Cluster, programs: Programs) -> None:
+def test_pods_that_other_workloads_are_called_from_stay(cluster: Cluster, programs: ProgramsInMemory) -> None:
     cluster.called = "orders,product"
     cluster.write()
     verify_workload.run(PAYLOAD)
@@ -193,7 +201,7 @@ def test_pods_that_other_workloads_are_called_from_stay(cluster: Cluster, progra
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_without_them_a_verification_starts_its_own_and_leaves_nothing(cluster: Cluster, programs: Programs, fails: bool) -> None:
+def test_without_them_a_verification_starts_its_own_and_leaves_nothing(cluster: Cluster, programs: ProgramsInMemory, fails: bool) -> None:
     cluster.called = ""
     if fails:
         cluster.inside = (1, "", f"Job verify-product: no\n{TERMINATED}")
@@ -210,7 +218,7 @@ def test_without_them_a_verification_starts_its_own_and_leaves_nothing(cluster: 
     assert f"--selector istio-vm-mesh/callers={OWN} " in deleted
 
 
-def test_where_no_pod_can_call_the_entries_alone_are_looked_at(cluster: Cluster, programs: Programs) -> None:
+def test_where_no_pod_can_call_the_entries_alone_are_looked_at(cluster: Cluster, programs: ProgramsInMemory) -> None:
     evidence = verify_workload.run(replace(PAYLOAD, target=None))
     assert evidence.entries and evidence.pods and not evidence.calls
     assert scripts(programs) == {}
@@ -237,7 +245,7 @@ def test_a_machine_that_is_not_in_the_mesh_is_named_with_the_cause(cluster: Clus
         verify_workload.run(PAYLOAD)
 
 
-def test_a_machine_that_is_unhealthy_takes_nobody_elses_proof_away(cluster: Cluster, programs: Programs) -> None:
+def test_a_machine_that_is_unhealthy_takes_nobody_elses_proof_away(cluster: Cluster, programs: ProgramsInMemory) -> None:
     other = Entry("product-2", "product-192.0.2.8-pods", "192.0.2.8:8080")
     cluster.entries[other.entry] = entry(other.entry, "192.0.2.8", "False")
     cluster.write()
@@ -271,7 +279,7 @@ def test_an_entry_that_becomes_healthy_is_waited_for(cluster: Cluster, monkeypat
     assert verify_workload.run(PAYLOAD).entries == (ENTRY,)
 
 
-def test_machines_of_groups_are_counted_and_called(cluster: Cluster, programs: Programs) -> None:
+def test_machines_of_groups_are_counted_and_called(cluster: Cluster, programs: ProgramsInMemory) -> None:
     member = "product-192.0.2.9-pods"
     cluster.entries[member] = entry(member, "192.0.2.9", "True")
     cluster.entries["other-192.0.2.10-pods"] = entry("other-192.0.2.10-pods", "192.0.2.10", "True")
@@ -285,7 +293,7 @@ def test_machines_of_groups_are_counted_and_called(cluster: Cluster, programs: P
     assert target(programs)[12] == "product-1=192.0.2.7:8080,192.0.2.9=192.0.2.9:8080"
 
 
-def test_machines_of_other_networks_are_called_through_their_gateways_alone(cluster: Cluster, programs: Programs) -> None:
+def test_machines_of_other_networks_are_called_through_their_gateways_alone(cluster: Cluster, programs: ProgramsInMemory) -> None:
     far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
     closed = Entry("product-3", "product-192.0.2.8-closed", "192.0.2.8:8080")
     cluster.entries |= {each.entry: entry(each.entry, "192.0.2.8", "True", each.entry.rpartition("-")[2]) for each in (far, closed)}
@@ -324,7 +332,7 @@ def test_rows_of_a_run_that_fails_are_kept(cluster: Cluster) -> None:
 
 
 @pytest.mark.slow
-def test_a_pod_that_does_not_run_is_told_with_its_state(cluster: Cluster, programs: Programs) -> None:
+def test_a_pod_that_does_not_run_is_told_with_its_state(cluster: Cluster, programs: ProgramsInMemory) -> None:
     cluster.inside = None
     cluster.write()
     with pytest.raises(scripting.Failed, match=r"did not run in 300 s: .*ImagePullBackOff"):
@@ -378,7 +386,7 @@ REFUSED = f'pods "{INSIDE}-" is forbidden: violates PodSecurity "restricted:late
     ],
 )
 def test_a_job_without_pods_is_explained_by_its_events(
-    cluster: Cluster, programs: Programs, events: list[dict[str, Any]], problem: str
+    cluster: Cluster, programs: ProgramsInMemory, events: list[dict[str, Any]], problem: str
 ) -> None:
     cluster.events = events
     no_pods = ("-inside --namespace", 0, json.dumps({"items": []}), "")
@@ -387,7 +395,7 @@ def test_a_job_without_pods_is_explained_by_its_events(
         verify_workload.run(PAYLOAD)
 
 
-def test_a_job_that_is_refused_is_told_in_kubectls_words(cluster: Cluster, programs: Programs) -> None:
+def test_a_job_that_is_refused_is_told_in_kubectls_words(cluster: Cluster, programs: ProgramsInMemory) -> None:
     cluster.called = ""
     refused = (" create --filename", 1, "", "Error from server (Forbidden): jobs.batch is forbidden\n")
     programs.add("kubectl", refused, *cluster.rules())
@@ -426,7 +434,7 @@ def test_an_api_server_that_does_not_answer_is_named(cluster: Cluster) -> None:
         verify_workload.run(PAYLOAD)
 
 
-def once(cluster: Cluster, programs: Programs, monkeypatch: pytest.MonkeyPatch, *rules: tuple[str, int, str, str]) -> None:
+def once(cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch, *rules: tuple[str, int, str, str]) -> None:
     """Have kubectl answer by these rules until the first pause."""
     programs.add("kubectl", *rules, *cluster.rules())
     monkeypatch.setattr(calling_pods, "sleep", lambda _: cluster.write())
@@ -442,7 +450,7 @@ def once(cluster: Cluster, programs: Programs, monkeypatch: pytest.MonkeyPatch, 
     ],
 )
 def test_a_script_whose_connection_is_cut_off_is_run_again_and_proves_nothing(
-    cluster: Cluster, programs: Programs, monkeypatch: pytest.MonkeyPatch, ran: tuple[int, str, str], problem: str
+    cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch, ran: tuple[int, str, str], problem: str
 ) -> None:
     """kubectl exec ends with status 0 then, too."""
     once(cluster, programs, monkeypatch, ("exec --stdin pod-inside ", *ran))
@@ -475,7 +483,7 @@ def test_a_script_that_succeeds_without_showing_every_call_proves_nothing(cluste
 
 
 @pytest.mark.parametrize("pod", ["pod-inside", "pod-outside"])
-def test_bash_runs_nothing_of_a_script_that_arrives_in_part(cluster: Cluster, programs: Programs, pod: str) -> None:
+def test_bash_runs_nothing_of_a_script_that_arrives_in_part(cluster: Cluster, programs: ProgramsInMemory, pod: str) -> None:
     """Wherever it is cut: behind each function, too, where bash could run what it has so far."""
     verify_workload.run(PAYLOAD)
     text = scripts(programs)[pod]
@@ -490,7 +498,7 @@ def test_bash_runs_nothing_of_a_script_that_arrives_in_part(cluster: Cluster, pr
     assert done.stdout == "", "nothing has run"
 
 
-def test_a_pod_that_has_ended_is_told_with_its_reason(cluster: Cluster, programs: Programs) -> None:
+def test_a_pod_that_has_ended_is_told_with_its_reason(cluster: Cluster, programs: ProgramsInMemory) -> None:
     evicted = {
         "metadata": {"name": "pod-inside"},
         "spec": {},
@@ -501,7 +509,7 @@ def test_a_pod_that_has_ended_is_told_with_its_reason(cluster: Cluster, programs
         verify_workload.run(PAYLOAD)
 
 
-def test_a_pod_that_is_being_deleted_is_not_called(cluster: Cluster, programs: Programs) -> None:
+def test_a_pod_that_is_being_deleted_is_not_called(cluster: Cluster, programs: ProgramsInMemory) -> None:
     """After a change of the pods, the old ones are still ready while they end."""
     cluster.pods[0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     cluster.write()
@@ -538,7 +546,7 @@ def failing(cluster: Cluster) -> None:
     cluster.write()
 
 
-def test_what_has_not_changed_is_called_once(cluster: Cluster, programs: Programs) -> None:
+def test_what_has_not_changed_is_called_once(cluster: Cluster, programs: ProgramsInMemory) -> None:
     failing(cluster)
     with pytest.raises(scripting.Failed, match="no answer"):
         verify_workload.run(PAYLOAD)
@@ -546,7 +554,7 @@ def test_what_has_not_changed_is_called_once(cluster: Cluster, programs: Program
 
 
 def test_calls_that_failed_are_judged_where_nothing_is_left_to_call(
-    cluster: Cluster, programs: Programs, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A script that has to call nothing succeeds."""
     failing(cluster)
@@ -565,7 +573,7 @@ def test_calls_that_failed_are_judged_where_nothing_is_left_to_call(
 
 
 @pytest.mark.parametrize(("kind", "cause"), [("pods --selector app", "cannot list pods"), ("workloadentry", "cannot list workloadentry")])
-def test_what_cannot_be_read_is_no_proof(cluster: Cluster, programs: Programs, kind: str, cause: str) -> None:
+def test_what_cannot_be_read_is_no_proof(cluster: Cluster, programs: ProgramsInMemory, kind: str, cause: str) -> None:
     forbidden = (f"get {kind}", 1, "", 'Error from server (Forbidden): User "ci" cannot list resource\n')
     programs.add("kubectl", forbidden, *cluster.rules())
     with pytest.raises(scripting.Failed, match=rf'{cause} of the namespace shop: Error from server \(Forbidden\): User "ci"'):
@@ -614,7 +622,7 @@ CALLER_POLICY = {
 CALLED_POLICY = {"metadata": {"name": "closed", "namespace": "shop"}, "spec": {"podSelector": {"matchLabels": {"app": "product"}}}}
 
 
-def with_policies(cluster: Cluster, programs: Programs, *policies: dict[str, Any]) -> None:
+def with_policies(cluster: Cluster, programs: ProgramsInMemory, *policies: dict[str, Any]) -> None:
     cluster.pods[0]["metadata"]["labels"] = {"app": "product"}
     items = json.dumps({"items": policies})
     programs.add("kubectl", ("get networkpolicies.networking.k8s.io ", 0, items, ""), *cluster.rules())
@@ -628,7 +636,9 @@ def with_policies(cluster: Cluster, programs: Programs, *policies: dict[str, Any
         (CALLED_POLICY, "the NetworkPolicy shop/closed selects the pod 10.244.0.9 and does not let the caller's pod in on port 8080"),
     ],
 )
-def test_a_network_policy_that_refuses_a_call_is_named(cluster: Cluster, programs: Programs, policy: dict[str, Any], sentence: str) -> None:
+def test_a_network_policy_that_refuses_a_call_is_named(
+    cluster: Cluster, programs: ProgramsInMemory, policy: dict[str, Any], sentence: str
+) -> None:
     cause = "no answer from 10.244.0.9:8080: it takes no connection (timeout)"
     row = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": cause}}) + "\n"
     cluster.inside = (1, CALL + row, f"Job verify-product: {cause}\n{TERMINATED}")
@@ -662,7 +672,7 @@ def test_a_network_policy_that_keeps_a_pod_from_starting_is_named(cluster: Clust
         verify_workload.run(replace(PAYLOAD, pair=replace(PAYLOAD.pair, inside=labelled("inside"))))
 
 
-def test_a_network_policy_is_not_named_where_a_pod_had_started(cluster: Cluster, programs: Programs) -> None:
+def test_a_network_policy_is_not_named_where_a_pod_had_started(cluster: Cluster, programs: ProgramsInMemory) -> None:
     cluster.sidecar = False
     cluster.write()
     with_policies(cluster, programs, CALLER_POLICY)
