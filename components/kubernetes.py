@@ -23,7 +23,7 @@ class Cluster:
     """What a platform provides for a cluster.
 
     network: the network of its pods, as Istio calls it.
-    pod_cidr: the IPv4 CIDR of its pods.
+    pod_cidr, additional_pod_cidrs: the IPv4 CIDRs of its pods.
     access: how commands reach it; without a credential.
     gateway_port: the port at which it leads them to the control plane.
     gateway_behind_nat: whether that address is translated, hence not the one of the gateway's Service.
@@ -64,6 +64,12 @@ class Cluster:
     api_server: pulumi.Output[str] | None = None
     replicas: int = 2
     deleted_with: pulumi.Resource | None = None
+    additional_pod_cidrs: Sequence[str] = ()
+
+    @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        """All CIDRs of its pods."""
+        return (self.pod_cidr, *self.additional_pod_cidrs)
 
 
 def custom_resource(name: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> CustomResource:

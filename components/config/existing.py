@@ -63,6 +63,11 @@ class ExistingCluster(Record):
         "of a shell cannot select another cluster. Renaming it changes nothing."
     )
     pod_cidr: str = Field(description="IPv4 CIDR of the pods of the existing cluster.")
+    additional_pod_cidrs: Items[str] = Field(
+        default=(),
+        description="Further IPv4 CIDRs of its pods: additional pod ranges of GKE, IP pools of "
+        "Calico, subnets of other nodes. Default: none.",
+    )
     gateway: ExistingGateway = Field(
         description="East-west gateway through which machines reach the control plane."
     )

@@ -159,9 +159,16 @@ class Settings(Record):
         is_open = any(each.name == self.cluster.network or each.gateway for each in networks)
         return bool(self.workloads[workload].pods) or is_open or not used
 
+    @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        """The CIDRs of the cluster's pods."""
+        cluster = self.cluster
+        more = cluster.additional_pod_cidrs if isinstance(cluster, ExistingCluster) else ()
+        return (cluster.pod_cidr, *more)
+
     def cidrs(self, network: str) -> tuple[str, ...]:
         """Return all CIDRs of a network: subnets, the cluster's pods if they are in it, `cidrs`."""
-        pods = (self.cluster.pod_cidr,) if self.cluster.network == network else ()
+        pods = self.pod_cidrs if self.cluster.network == network else ()
         return (*self._subnet_cidrs(network), *pods, *self.networks[network].cidrs)
 
     def machine_cidrs(self, network: str) -> tuple[str, ...]:

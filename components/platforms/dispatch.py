@@ -108,6 +108,7 @@ def cluster(stack: str, settings: Settings, networks: Networks) -> Cluster:
             existing_args = ExistingClusterArgs(
                 network=existing.network,
                 pod_cidr=existing.pod_cidr,
+                additional_pod_cidrs=existing.additional_pod_cidrs,
                 context=existing.context,
                 path=existing.kubeconfig,
                 gateway=existing.gateway,

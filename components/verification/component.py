@@ -325,10 +325,10 @@ class _Plan:
             if target is None or port is None:
                 return shell.assignments(call_variables(caller, None))
             if replicas and is_near:
-                target = replace(target, ranges=(mesh.cluster.pod_cidr,))
+                target = replace(target, ranges=mesh.cluster.pod_cidrs)
             elif replicas:
                 gateways = tuple(f"{address}:{CROSS_NETWORK_PORT}" for address in values["gateway"])
-                target = replace(target, gateways=gateways, remote=replicas)
+                target = replace(target, gateways=gateways)
             is_called = verified.is_called and machine.network in self._gateways
             inbound = {port.target: port.protocol} if is_called else {}
             return shell.assignments(call_variables(caller, target, inbound))

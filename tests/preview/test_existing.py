@@ -345,6 +345,12 @@ def test_pods_and_namespaces_of_ours_follow_mesh_and_stack(config: dict[str, Any
     assert (wanted["created_namespaces"], wanted["pods"]) == ({"billing": {"team": "billing"}}, {"billing": ["billing"]})
 
 
+def test_a_machine_takes_the_answer_of_a_pod_of_any_cidr(config: dict[str, Any]) -> None:
+    config["cluster"]["additionalPodCidrs"] = ["10.21.0.0/16"]
+    config["workloads"]["billing"]["pods"] = {"image": "billing:1"}
+    assert "\t10.20.0.0/16,10.21.0.0/16\t" in harness.payload(graph_of(config)["billing-1-proof"])["script"]
+
+
 def test_a_port_that_the_service_names_in_its_own_way_is_called(application: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     ports = [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}]
     monkeypatch.setitem(harness.ANSWERS, "billing-service-billing", {"spec": {**BILLING["spec"], "ports": ports}})

@@ -409,6 +409,7 @@ def test_machines_beside_a_cluster_of_others_are_in_its_vpc_or_peered_with_it() 
     }
     vpcs = {"theirs": {"existing": "projects/my-project/global/networks/theirs"}}
     config["google"] = {"project": "my-project", "region": "europe-west1", "subnets": subnets, "vpcs": vpcs}
+    config["cluster"]["additionalPodCidrs"] = ["10.21.0.0/16"]
     machine = {"platform": "gce", "workload": "billing", "network": "pods", "zone": "europe-west1-b"}
     config["machines"] |= {"billing-3": {**machine, "subnet": "machines"}, "billing-4": {**machine, "subnet": "own"}}
     assert peered(config) == {("own", "theirs")}
@@ -420,7 +421,7 @@ def test_machines_beside_a_cluster_of_others_are_in_its_vpc_or_peered_with_it() 
     assert "vpc-theirs" not in graph and graph["billing-3-instance"].inputs["networkInterfaces"] == [
         {"subnetwork": subnets["machines"]["existing"]}
     ]
-    assert "10.20.0.0/16" in graph["firewall-own-billing"].inputs["sourceRanges"]
+    assert {"10.20.0.0/16", "10.21.0.0/16"} <= {*graph["firewall-own-billing"].inputs["sourceRanges"]}
 
 
 def test_a_network_gateway_is_machines_behind_one_internal_address() -> None:

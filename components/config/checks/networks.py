@@ -94,7 +94,10 @@ def _declared(settings: Settings) -> Iterator[_Cidr]:
     cluster = settings.cluster
     for name, subnet in settings.google.subnets.items() if settings.google else ():
         yield _Cidr(f"google.subnets.{name}.cidr", subnet.cidr, subnet.network)
-    yield _Cidr("cluster.podCidr", cluster.pod_cidr, cluster.network)
+    first, *others = settings.pod_cidrs
+    yield _Cidr("cluster.podCidr", first, cluster.network)
+    for index, text in enumerate(others):
+        yield _Cidr(f"cluster.additionalPodCidrs[{index}]", text, cluster.network)
     if cluster.service_cidr is not None:
         yield _Cidr("cluster.serviceCidr", cluster.service_cidr, None)
     for name, network in settings.networks.items():

@@ -21,7 +21,7 @@ class ExistingClusterArgs:
     """How a cluster that exists is reached.
 
     network: the network of its pods, as in istiod's value `global.network`.
-    pod_cidr: the IPv4 CIDR of its pods.
+    pod_cidr, additional_pod_cidrs: the IPv4 CIDRs of its pods.
     context: the context of the kubeconfig.
     path: the kubeconfig of whoever runs Pulumi; None: as kubectl finds it ($KUBECONFIG,
         ~/.kube/config).
@@ -35,6 +35,7 @@ class ExistingClusterArgs:
     gateway: ExistingGateway
     path: str | None = None
     gateway_clients: Sequence[str] = ()
+    additional_pod_cidrs: Sequence[str] = ()
 
 
 def existing_cluster(args: ExistingClusterArgs) -> Cluster:
@@ -43,6 +44,7 @@ def existing_cluster(args: ExistingClusterArgs) -> Cluster:
     return Cluster(
         network=args.network,
         pod_cidr=args.pod_cidr,
+        additional_pod_cidrs=args.additional_pod_cidrs,
         access=pulumi.Output.from_input(ClusterAccess(context=args.context, path=args.path)),
         gateway_service=gateway_service(gateway, args.gateway_clients) if gateway.install else None,
         gateway_address=pulumi.Output.from_input(gateway.address),

@@ -39,7 +39,7 @@ def _client_cidrs(settings: Settings, network: str) -> list[str]:
     """Return the CIDRs of the clients in a network: its machines, and pods if they are in it."""
     machines = {settings.subnet_of(machine) for machine in settings.google_machines.values() if machine.network == network}
     cidrs = [subnet.cidr for name, subnet in settings.machine_subnets(network).items() if name in machines]
-    return [*cidrs, *([settings.cluster.pod_cidr] if settings.cluster.network == network else [])]
+    return [*cidrs, *(settings.pod_cidrs if settings.cluster.network == network else ())]
 
 
 def machine_cidrs(settings: Settings) -> list[str]:
@@ -93,11 +93,11 @@ def peerings(settings: Settings) -> list[tuple[str, str]]:
     """
     if settings.google is None:
         return []
-    subnets, cluster = settings.google.subnets, settings.cluster
+    subnets = settings.google.subnets
     vpc_of = {subnet.cidr: subnet.vpc for subnet in subnets.values()}
     flows = [(rule.vpc, source) for rule in firewall_rules(settings) for source in rule.sources]
     if vpc_of_cluster := cluster_vpc(settings):
-        vpc_of[cluster.pod_cidr] = vpc_of_cluster
+        vpc_of |= dict.fromkeys(settings.pod_cidrs, vpc_of_cluster)
         # To the load balancer of the east-west gateway.
         flows += [(vpc_of_cluster, source) for source in machine_cidrs(settings)]
     order = vpcs(settings)

@@ -747,8 +747,9 @@ chance_problem() {
   read -ra list < <(missing_ones)
   if [ "$missing" = ranges ] && [ ${#list[@]} = 0 ]; then
     echo "the proxy was given no endpoint in ${RANGES//,/ or } for $SERVICE (but ${!now[*]}):" \
-      "are the workload's pods ready, and is their network labelled rightly" \
-      "(topology.istio.io/network)?"
+      "are the workload's pods ready, is their network labelled rightly" \
+      "(topology.istio.io/network), and are these all CIDRs of pods (cluster.podCidr," \
+      "cluster.additionalPodCidrs)?"
     return
   fi
   # Where a part of the calls fails, one that was not tried since is not to blame.

@@ -153,6 +153,10 @@ class _Verification:
         payload = self._payload
         jobs = Jobs(program, payload.namespace)
         pods = self._pods(cluster)
+        for pod in pods:
+            if pod.ready and not _is_called(pod):
+                cause = f"pod {pod.name} is not called: its address {pod.address} is none of IPv4"
+                self._fail(_Unproven(cause, object=f"Pod {payload.namespace}/{pod.name}"))
         called = _with_endpoints(payload, target, members, pods)
         if not _reached(called):
             self._take_down(members, pods)
@@ -454,7 +458,7 @@ class _Cluster:
 
     def pod_labels(self) -> dict[str, Mapping[str, str]]:
         """Return the labels of the workload's pods by address; none without an answer."""
-        return {item["status"].get("podIP", ""): item["metadata"].get("labels") or {} for item in self._or_none(self._pods)}
+        return {_pod(item).address: item["metadata"].get("labels") or {} for item in self._or_none(self._pods)}
 
     def policies(self) -> list[Manifest]:
         """Return the NetworkPolicies; none without an answer: they are looked at for causes alone."""
@@ -483,7 +487,11 @@ class _Cluster:
 
 
 def _pod(item: Mapping[str, Any]) -> Pod:
-    return Pod(item["metadata"]["name"], item["status"].get("podIP", ""), _is_ready(item))
+    """Return a pod with its IPv4 address: of two families, IPv6 may be the first."""
+    status = item["status"]
+    addresses = [each["ip"] for each in status.get("podIPs") or ()] or [status.get("podIP", "")]
+    ipv4 = [address for address in addresses if ":" not in address]
+    return Pod(item["metadata"]["name"], (ipv4 or addresses)[0], _is_ready(item))
 
 
 def _is_ready(pod: Mapping[str, Any]) -> bool:

@@ -37,6 +37,15 @@ def test_a_networks_cidrs_follow_from_subnets_pods_and_what_it_states(
     assert settings(stack).cidrs(network) == cidrs
 
 
+def test_a_cluster_that_exists_may_have_several_cidrs_of_pods() -> None:
+    raw = reader.read_file("existing")
+    raw["cluster"]["additionalPodCidrs"] = ["10.21.0.0/16", "100.64.0.0/10"]
+    several = config.load(raw)
+    assert several.pod_cidrs == ("10.20.0.0/16", "10.21.0.0/16", "100.64.0.0/10")
+    assert several.cidrs("pods") == (*several.pod_cidrs, "10.11.0.0/24")
+    assert several.machine_cidrs("pods") == ("10.11.0.0/24",)
+
+
 def test_istios_namespaces_are_created_with_what_the_stack_states_of_them() -> None:
     raw = reader.read_file("lab")
     raw["mesh"] |= {"namespace": "mesh-system"}

@@ -517,7 +517,29 @@ def test_a_pod_that_is_being_deleted_is_not_called(cluster: Cluster, programs: P
     assert target(programs)[8] == "192.0.2.7:8080"
 
 
-def test_a_pod_that_goes_while_it_is_called_fails_nothing(cluster: Cluster, programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+def with_addresses(cluster: Cluster, *addresses: str) -> None:
+    cluster.pods[0]["status"] |= {"podIP": addresses[0], "podIPs": [{"ip": each} for each in addresses]}
+    cluster.write()
+
+
+def test_a_pod_of_two_families_is_called_by_ipv4(cluster: Cluster, programs: ProgramsInMemory) -> None:
+    with_addresses(cluster, "fd00::9", "10.244.0.9")
+    assert verify_workload.run(PAYLOAD).pods[0].address == "10.244.0.9"
+    assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080"
+
+
+def test_a_pod_of_ipv6_alone_is_named_and_not_called(cluster: Cluster, programs: ProgramsInMemory) -> None:
+    with_addresses(cluster, "fd00::9")
+    with pytest.raises(
+        scripting.Failed, match="pod product-abc is not called: its address fd00::9 is none of IPv4; look at Pod shop/product-abc"
+    ):
+        verify_workload.run(PAYLOAD)
+    assert target(programs)[8] == "192.0.2.7:8080"
+
+
+def test_a_pod_that_goes_while_it_is_called_fails_nothing(
+    cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     failed = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": "no answer"}}) + "\n"
     programs.add(
         "kubectl", ("exec --stdin pod-inside ", 1, CALL + failed, f"Job verify-product: no answer\n{TERMINATED}"), *cluster.rules()
