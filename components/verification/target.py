@@ -29,7 +29,7 @@ class Target:
     endpoints: `address:port` that must answer, each.
     ranges: CIDRs; an endpoint in one of them must answer.
     gateways: `address:port`, or a DNS name, of gateways to endpoints in other networks.
-    remote: how many endpoints are behind them.
+    calls: how many calls each of `gateways` gets (`connections_for`).
     machines: `name=address:port` of the endpoints that are machines of the stack.
     headers: of the HTTP request, as lines.
     """
@@ -45,7 +45,7 @@ class Target:
     endpoints: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
-    remote: int = 0
+    calls: tuple[int, ...] = ()
     machines: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
 
@@ -111,7 +111,7 @@ def _line(target: Target) -> str:
         target.mode,
         target.identity,
         *map(",".join, (target.endpoints, target.ranges, target.gateways)),
-        target.remote,
+        ",".join(map(str, target.calls)),
         ",".join(target.machines),
     )
     return "\t".join(str(column) or "-" for column in columns)

@@ -213,7 +213,7 @@ class Mesh:
             "endpoints": ",".join(callee.endpoints()),
             "ranges": "-",
             "gateways": "-",
-            "remote": "0",
+            "calls": "-",
             "machines": "-",
             **columns,
         }

@@ -7,7 +7,7 @@
 #   protocol, path, statuses that are right (`200-399,404-404`), seconds for one call, `fail` or
 #   `warn`, the callee's SPIFFE ID, endpoints that must answer (`address:port,...`), ranges (an
 #   endpoint in one of them must answer), gateways (`address or name:15443,...`; each must pass
-#   calls on), how many endpoints are behind the gateways, machines (`name=address:port,...`).
+#   calls on), how many calls each of the gateways gets, machines (`name=address:port,...`).
 # HEADERS: of HTTP requests, one a line.
 # INBOUND: lines of port and protocol; calls must have reached this machine on it.
 ADMIN=http://127.0.0.1:15000
@@ -555,19 +555,20 @@ are_given() { # endpoint...
 
 # Calls through each gateway so often that all endpoints behind them are met.
 call_gateways() { # gateway...
-  local gateway address list=() every=() number each cause object
+  local gateway address list=() every=() numbers number each cause object
   local -A address_of
+  IFS=, read -ra numbers <<<"$CALLS"
   for gateway; do
+    number=${numbers[0]} numbers=("${numbers[@]:1}")
     # A name may have other addresses the next time.
     address=$(resolve "$gateway" | head -n 1)
-    if [ -n "$address" ]; then list+=("$address") address_of[$gateway]=$address; fi
+    [ -n "$address" ] || continue
+    list+=("$address") address_of[$gateway]=$address
+    for ((each = 0; each < number; each++)); do every+=("$address"); done
   done
   # Many calls are of use only once a single one is answered.
   call_until_answered "${list[@]}"
-  if [ ${#list[@]} -gt 0 ] && [ ${#failed[@]} = 0 ]; then
-    number=$((($(connections_for "$REMOTE") + ${#list[@]} - 1) / ${#list[@]}))
-    for ((each = 0; each < number; each++)); do every+=("${list[@]}"); done
-  fi
+  if [ ${#failed[@]} -gt 0 ]; then every=(); fi
   while [ ${#every[@]} -gt 0 ]; do
     call_all "${every[@]}"
     if [ ${#failed[@]} = 0 ] || ((SECONDS >= deadline)); then break; fi
@@ -834,7 +835,7 @@ main() {
     inbound_before[$PORT]=$(inbound_calls "$PORT")
   done 5< <(printf %s "${INBOUND:+$INBOUND$'\n'}")
   while IFS=$'\t' read -r SERVICE PORT PROTOCOL URL_PATH EXPECT CALL_TIMEOUT MODE IDENTITY \
-    ENDPOINTS RANGES GATEWAYS REMOTE MACHINES <&5; do
+    ENDPOINTS RANGES GATEWAYS CALLS MACHINES <&5; do
     # Any method will do for gRPC: the application answers that it has none of this name.
     if [ "$URL_PATH" = - ]; then URL_PATH=/grpc.health.v1.Health/Check; fi
     ENDPOINTS=${ENDPOINTS#-} RANGES=${RANGES#-} GATEWAYS=${GATEWAYS#-} MACHINES=${MACHINES#-}

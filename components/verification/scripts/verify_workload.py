@@ -8,6 +8,7 @@ or unhealthy is named, and takes nobody else's proof away.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -254,7 +255,7 @@ def _time_limit_s(caller: Caller, target: Target) -> float:
     """
     rounds = -(-len(target.endpoints) // _AT_ONCE) + 2
     if target.gateways:
-        rounds += 2 * -(-connections_for(target.remote) // _AT_ONCE) + 1
+        rounds += 2 * -(-sum(target.calls) // _AT_ONCE) + 1
     call_s = max(target.timeout_s + 5, 8)
     return caller.timeout_s + _MARGIN_S + rounds * call_s + len(target.endpoints) / 2
 
@@ -300,16 +301,30 @@ class _Member:
 def _with_endpoints(payload: Payload, target: Target, members: Sequence[_Member], pods: Sequence[Pod]) -> Target:
     """Return what is called, with the endpoints that pods see (istio/istio: ep_filters.go)."""
     near = [member.entry for member in members if member.network == payload.network]
-    far = [member for member in members if payload.gateways.get(member.network)]
-    gateways = [address for network in {member.network: 0 for member in far} for address in payload.gateways[network]]
-    of_pods = [f"{pod.address}:{payload.port}" for pod in pods if pod.ready]
+    through = _calls_through_gateways(payload, members)
+    of_pods = [f"{pod.address}:{payload.port}" for pod in pods if _is_called(pod)]
     return replace(
         target,
         endpoints=tuple(dict.fromkeys([*(entry.endpoint for entry in near), *of_pods])),
-        gateways=tuple(dict.fromkeys(gateways)),
-        remote=len(far),
+        gateways=tuple(through),
+        calls=tuple(through.values()),
         machines=tuple(f"{member.entry.machine}={member.entry.endpoint}" for member in members),
     )
+
+
+def _calls_through_gateways(payload: Payload, members: Sequence[_Member]) -> Mapping[str, int]:
+    """Return how many calls meet all endpoints behind the gateways of each network, by gateway."""
+    behind = Counter(member.network for member in members if payload.gateways.get(member.network))
+    calls = Counter[str]()
+    for network, endpoints in behind.items():
+        gateways = payload.gateways[network]
+        calls.update(dict.fromkeys(gateways, -(-connections_for(endpoints) // len(gateways))))
+    return calls
+
+
+def _is_called(pod: Pod) -> bool:
+    """Return whether a pod gets calls, by an address of IPv4: evidence and CIDRs are of IPv4 alone."""
+    return pod.ready and ":" not in pod.address
 
 
 def _wait_for_entries(cluster: _Cluster, payload: Payload) -> tuple[list[_Member], list[_Unproven]]:

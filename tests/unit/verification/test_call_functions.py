@@ -20,7 +20,7 @@ ulimit -t 2 # of loops without an end
 unset SECONDS # time passes by sleep alone
 SECONDS=0 deadline=0
 ADMIN=admin SERVICE=product.shop.svc PORT=80 PROTOCOL=http URL_PATH=/health EXPECT=200-399 IDENTITY=spiffe://x MODE=fail
-CALLER=me NETWORK=pods TIMEOUT_S=0 CALL_TIMEOUT=1 LISTENER='' RANGES='' GATEWAYS='' MACHINES='' REMOTE=0 TARGETS='' INBOUND=''
+CALLER=me NETWORK=pods TIMEOUT_S=0 CALL_TIMEOUT=1 LISTENER='' RANGES='' GATEWAYS='' MACHINES='' CALLS='' TARGETS='' INBOUND=''
 caller_identity=spiffe://caller
 # Ends loops without an end.
 sleep() { if ((++slept > 20)); then echo 'without an end'; exit 9; fi; }
@@ -265,22 +265,22 @@ CASES: dict[str, tuple[str, str]] = {
         "10.0.0.42:80|addressed|failed|WorkloadEntry of endpoint 10.0.0.42:80|the proxy was not given the endpoint 10.\nno answer from 10.0.0.2:80 for",
     ),
     "call_gateways: as many calls as endpoints need": (
-        "in_short; given_are 192.0.2.6:15443=0 10.0.0.9:15443=0; REMOTE=5; call_gateways gateway.test:15443 10.0.0.9:15443; tr -dc ' [' <<<\"$asked\" | wc -c",
-        "192.0.2.6:15443|by-chance|proved||\n10.0.0.9:15443|by-chance|proved||\n32",
+        "in_short; given_are 192.0.2.6:15443=0 10.0.0.9:15443=0; CALLS=4,29; call_gateways gateway.test:15443 10.0.0.9:15443; tr ' ' '\n' <<<\"${asked#*]}\" | tr -d '[]' | sort | uniq -c",
+        "192.0.2.6:15443|by-chance|proved||\n10.0.0.9:15443|by-chance|proved||\n     29 10.0.0.9:15443\n      4 192.0.2.6:15443",
     ),
     "call_gateways: few where one does not answer": (
-        "in_short; given_are 192.0.2.6:15443=0 10.0.0.9:15443=0; REMOTE=5; answer_of() { case $1 in 10*) echo 'closed|peer|it closed' ;; *) echo '200|application|' ;; esac; }; "
+        "in_short; given_are 192.0.2.6:15443=0 10.0.0.9:15443=0; CALLS=4,29,7; answer_of() { case $1 in 10*) echo 'closed|peer|it closed' ;; *) echo '200|application|' ;; esac; }; "
         "call_gateways gateway.test:15443 10.0.0.9:15443 nowhere.test:15443; echo \"$asked ${failure:0:30}\"",
         "192.0.2.6:15443|by-chance|proved||\n10.0.0.9:15443|by-chance|failed|gateway 10.0.0.9|no answer from 10.0.0.9:15443 for produc\n"
         "nowhere.test:15443|by-chance|failed|gateway nowhere.test|the gateway's name nowhere.test does not\n[192.0.2.6:15443 10.0.0.9:15443] no answer from 10.0.0.9:15443",
     ),
     "call_gateways: all of the calls are answered at last": (
-        "in_short; time_passes; given_are 10.0.0.9:15443=0; REMOTE=1; answer_of() { if ((attempt == 2)); then echo 'closed|peer|x'; else echo '200|application|'; fi; }; "
+        "in_short; time_passes; given_are 10.0.0.9:15443=0; CALLS=4; answer_of() { if ((attempt == 2)); then echo 'closed|peer|x'; else echo '200|application|'; fi; }; "
         "call_gateways 10.0.0.9:15443; tr -dc '[' <<<\"$asked\"; echo; attempt=0 deadline=0; call_gateways 10.0.0.9:15443",
         "10.0.0.9:15443|by-chance|proved||\n[[[\n10.0.0.9:15443|by-chance|failed|gateway 10.0.0.9|no answer from 10.0.0.9:15443 for produc",
     ),
     "call_gateways: one that is not given, and none that resolves": (
-        "in_short; given_are; REMOTE=1; answer_of() { echo 'closed|peer|x'; }; call_gateways 10.0.0.9:15443 | tail -n 1; asked=; call_gateways nowhere.test:15443; echo \"$asked\"; "
+        "in_short; given_are; CALLS=4; answer_of() { echo 'closed|peer|x'; }; call_gateways 10.0.0.9:15443 | tail -n 1; asked=; call_gateways nowhere.test:15443; echo \"$asked\"; "
         ": >$HOME/turns; resolve() { echo >>$HOME/turns; if [ \"$(wc -l <$HOME/turns)\" -gt 1 ]; then echo 10.0.0.8:15443; fi; }; given_are 10.0.0.8:15443=0; call_gateways gateway.test:15443",
         "10.0.0.9:15443|by-chance|failed|gateway 10.0.0.9|the proxy was not given the endpoint 10.\n"
         "nowhere.test:15443|by-chance|failed|gateway nowhere.test|the gateway's name nowhere.test does not\n[]\n"

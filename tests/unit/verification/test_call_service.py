@@ -60,7 +60,7 @@ def run(
     endpoints: str = "-",
     ranges: str = "-",
     gateways: str = "-",
-    remote: int = 0,
+    calls: str = "-",
     mode: str = "fail",
     timeout_s: int = 0,
     setup: str = "",
@@ -83,7 +83,7 @@ def run(
         endpoints,
         ranges,
         gateways,
-        str(remote),
+        calls,
         "product-1=172.31.6.130:8080",
     ]
     is_pod = endpoints != "-"
@@ -334,7 +334,7 @@ def test_a_gateway_whose_name_leads_elsewhere_meanwhile_is_judged_by_what_was_ca
   if [ "$(wc -l <"$STATE/turns")" -lt 2 ]; then echo 192.0.2.6:15443; else echo 192.0.2.7:15443; fi
 }"""
     environment = {"ANSWERING": f"{ENDPOINT} 192.0.2.7:15443", "SILENT": "192.0.2.6:15443"}
-    done = run(tmp_path, environment, endpoints=ENDPOINT, gateways=f"{BY_NAME}:15443", remote=1, setup=turning)
+    done = run(tmp_path, environment, endpoints=ENDPOINT, gateways=f"{BY_NAME}:15443", calls="4", setup=turning)
     row = rows(done)["192.0.2.6:15443"]
     assert (done.returncode, row.verdict, row.calls > 0) == (1, "failed", True)
 

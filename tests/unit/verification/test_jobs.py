@@ -87,7 +87,7 @@ def test_a_target_is_a_line_of_columns_and_none_is_empty() -> None:
     second = str(call_variables(CALLER, target_of(product({"tcp-db": 5432}, probe=Probe(tcp=TcpProbe(port=5432)))))["TARGETS"])
     assert first.split("\t") == [
         *("product.shop.svc.cluster.local", "80", "http", "/healthz", "200-399", "3", "fail"),
-        *("spiffe://cluster.local/ns/shop/sa/product", "10.0.0.1:8080,10.0.0.2:8080", "-", "-", "0", "product-1=10.0.0.1:8080"),
+        *("spiffe://cluster.local/ns/shop/sa/product", "10.0.0.1:8080,10.0.0.2:8080", "-", "-", "-", "product-1=10.0.0.1:8080"),
     ]
     assert second.split("\t")[2:5] == ["tcp", "-", "-"]
     assert (variables["LISTENER"], variables["INBOUND"], variables["NETWORK"]) == (15088, "8080\thttp", "pods")

@@ -10,7 +10,7 @@ TARGET = Target("a.b.svc", 80, "http", "", ("200", "404"), 3, "fail", "spiffe://
 
 def test_a_target_is_a_line_of_columns_none_of_which_is_empty() -> None:
     values = call_variables(CALLER, TARGET)
-    assert values["TARGETS"] == "a.b.svc\t80\thttp\t-\t200,404\t3\tfail\tspiffe://x\t10.0.0.1:80\t-\t-\t0\t-"
+    assert values["TARGETS"] == "a.b.svc\t80\thttp\t-\t200,404\t3\tfail\tspiffe://x\t10.0.0.1:80\t-\t-\t-\t-"
     assert (values["HEADERS"], values["INBOUND"], values["LISTENER"]) == ("a: b\nc: d", "", "")
 
 

@@ -304,7 +304,7 @@ def test_machines_of_other_networks_are_called_through_their_gateways_alone(clus
     verify_workload.run(replace(PAYLOAD, entries=(ENTRY, far, closed), gateways={"far": ("172.31.0.1:15443",)}))
     columns = target(programs)
     assert columns[8] == "192.0.2.7:8080,10.244.0.9:8080"
-    assert columns[10:12] == ["172.31.0.1:15443", "1"]
+    assert columns[10:12] == ["172.31.0.1:15443", "4"]
     assert "172.31.0.1:15443" in scripts(programs)["pod-outside"]
 
 
@@ -329,6 +329,15 @@ def test_rows_of_a_run_that_fails_are_kept(cluster: Cluster) -> None:
     cluster.write()
     evidence = verify_workload.run(replace(PAYLOAD, warn_only=True))
     assert [call.verdict for call in evidence.calls] == ["proved", "failed"], "and nothing twice"
+
+
+def test_each_network_gets_as_many_calls_as_meet_all_of_its_endpoints() -> None:
+    """A small network beside a large one takes none of its calls away."""
+    payload = replace(PAYLOAD, gateways={"large": ("10.9.0.1:15443", "10.9.0.2:15443"), "small": ("10.8.0.1:15443",), "closed": ()})
+    numbers = {"large": 99, "small": 1, "closed": 5, "pods": 2, "elsewhere": 1}
+    members = [verify_workload._Member(ENTRY, network) for network, number in numbers.items() for _ in range(number)]
+    calls = verify_workload._calls_through_gateways(payload, members)
+    assert calls == {"10.9.0.1:15443": 426, "10.9.0.2:15443": 426, "10.8.0.1:15443": 4}, "99 * (ln 99 + 4) and 1 * 4"
 
 
 @pytest.mark.slow
@@ -633,7 +642,8 @@ def test_slow_applications_and_many_endpoints_have_time_for_all_calls() -> None:
 
     one = ("192.0.2.7:8080",)
     assert limit_s(endpoints=one, timeout_s=60) >= 30 + 3 * 60, "addressed, the same again, and by name"
-    behind = limit_s(gateways=("172.31.0.1:15443",), remote=300)
+    assert limit_s(endpoints=one) == 30 + 60 + 3 * 8 + 0.5, "and no longer: an update waits for it"
+    behind = limit_s(gateways=("172.31.0.1:15443",), calls=(2912,))
     assert behind >= 30 + 2912 / 50 * 2.2, "a connection for bytes is watched for two seconds"
 
 
