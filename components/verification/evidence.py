@@ -53,7 +53,8 @@ class Call:
     path: "direct", or "through" a gateway.
     calls, answers: how many were made, and how many of them are proof.
     status: how often each status was returned; that of gRPC for gRPC.
-    peer: the SPIFFE ID that the endpoint's certificate had to have.
+    peer: the SPIFFE ID that the endpoint's certificate had to have, or several of which it had one,
+        separated by spaces; "" without an endpoint.
     kind: what `answers` counts: "response"s, connections that stayed "open", those whose peer sent
         "bytes", or requests and connections by the callee's own "counter".
     machine: the machine of the stack that the endpoint is, if it is one.

@@ -352,7 +352,8 @@ was_met() { # endpoint
   return 1
 }
 
-# Whether the proxy has a certificate of the callee's to expect: else it calls in plaintext.
+# Whether the proxy has a certificate of the callee's to expect: else it calls in plaintext. Notes
+# every identity that it accepts: a Service's endpoints may have several service accounts.
 is_identified() {
   # A new workload's endpoints may come before its identities.
   local names
@@ -360,9 +361,8 @@ is_identified() {
   names=$(direct_curl --get --data-urlencode "name_regex=$pattern" \
     "$ADMIN/config_dump?resource=dynamic_active_clusters" |
     grep -o 'spiffe://[^"]*' | sort -u)
-  case " ${names//$'\n'/ } " in *" $IDENTITY "*) return 0 ;; esac
   accepted=${names//$'\n'/ }
-  return 1
+  case " $accepted " in *" $IDENTITY "*) ;; *) return 1 ;; esac
 }
 
 # Opens a connection that the proxy does not redirect. A pod without privileges cannot open one:
@@ -458,8 +458,10 @@ note() { # cause or ""
 
 # Prints the row of an endpoint, or of the Service; without a cause it is proved.
 print_result() { # endpoint how cause object
-  local kind=response code list verdict=proved endpoint=$1
-  if [ "$1" = $NAME ]; then endpoint=''; fi
+  local kind=response code list verdict=proved endpoint=$1 peer=$IDENTITY
+  # A proxy that chooses takes any of its identities for that of an endpoint.
+  if [ -z "$LISTENER" ]; then peer=$accepted; fi
+  if [ "$1" = $NAME ]; then endpoint='' peer=''; fi
   read -ra list <<<"${statuses[$1]:-}"
   is_http || kind=open
   for code in "${list[@]}"; do
@@ -467,7 +469,7 @@ print_result() { # endpoint how cause object
   done
   [ -z "$3" ] || verdict=failed
   print_row endpoint "$endpoint" how "$2" calls "${calls[$1]:-0}" answers "${answers[$1]:-0}" \
-    status "$(members "${list[@]}")" peer "$IDENTITY" kind "$kind" \
+    status "$(members "${list[@]}")" peer "$peer" kind "$kind" \
     machine "${machine_of[$1]:-}" verdict "$verdict" cause "$3" object "$4"
 }
 

@@ -187,8 +187,8 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "is_identified: by this identity alone": (
         "for clusters in '\"spiffe://x\"' '\"spiffe://xy\"' nothing; do yes_or_no is_identified; echo \"${accepted:-}\"; done; "
-        "clusters=('\"spiffe://a\"' '\"spiffe://x\"' '\"spiffe://z\"'); yes_or_no is_identified",
-        "yes\n\nno\nspiffe://xy\nno\n\nyes",
+        "clusters=('\"spiffe://a\"' '\"spiffe://x\"' '\"spiffe://z\"'); yes_or_no is_identified; echo \"$accepted\"",
+        "yes\nspiffe://x\nno\nspiffe://xy\nno\n\nyes\nspiffe://a spiffe://x spiffe://z",
     ),
     "takes_connections: tried by itself": (
         "as_proxy() { return 0; }; can_connect() { echo $1 $2; return $tries; }; for tries in 0 1; do yes_or_no takes_connections 10.0.0.1:8080 503 refused; done",
@@ -224,6 +224,10 @@ CASES: dict[str, tuple[str, str]] = {
         "machine m-1\ngateway 10.0.0.2\nendpoint 10.0.0.3:80",
     ),
     "note: the first failure, and each warning": ("note ''; note a; note b; MODE=warn; note c; note ''; echo \"$failure\"", "me: c\na"),
+    "print_result: identities": (
+        "accepted='spiffe://a spiffe://x'; show() { print_result \"$1\" how '' '' | grep -o 'peer.: [^,]*'; }; show 10.0.0.1:80; show name; LISTENER=1; show 10.0.0.1:80; show name",
+        'peer": "spiffe://a spiffe://x"\npeer": ""\npeer": "spiffe://x"\npeer": ""',
+    ),
     "print_result: kinds": (
         "print_row() { while [ $# -gt 0 ]; do case $1 in kind | endpoint | verdict | status) printf '%s ' \"$2\" ;; esac; shift 2; done; echo; }; "
         "statuses[a]='200=1 '; statuses[b]='bytes=2 closed=1 '; statuses[name]='open=1 '; print_result a addressed '' ''; PROTOCOL=tcp; "
