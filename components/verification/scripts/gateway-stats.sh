@@ -1,5 +1,6 @@
 # Prints what this gateway has passed on, from Envoy's own counters, a line an endpoint: a
-# record of evidence.py.
+# record of evidence.py. Of connections, Envoy counts those that it has established as requests
+# (rq_total), and attempts as connections.
 # Variable: GATEWAY_NAME.
 
 main() {
@@ -7,7 +8,7 @@ main() {
   local line='"service": "\2:\1", "endpoint": "\3", "connections": \4'
   set -eu
   direct_curl --max-time 30 http://127.0.0.1:15000/clusters |
-    sed -n "s/^$name::$endpoint::cx_total::\([1-9][0-9]*\)\$/$line/p" | sort |
+    sed -n "s/^$name::$endpoint::rq_total::\([1-9][0-9]*\)\$/$line/p" | sort |
     sed "s/.*/{\"gateway_traffic\": {\"gateway\": \"$GATEWAY_NAME\", &}}/"
 }
 

@@ -67,14 +67,14 @@ def test_a_script_that_is_sourced_runs_nothing(tmp_path: Path, script: Path) -> 
 
 
 def test_a_gateway_says_what_it_has_passed_on(tmp_path: Path) -> None:
-    """Endpoints that had a connection, by Envoy's counters. Subsets of a DestinationRule have clusters of their own."""
+    """Endpoints that took a connection, by Envoy's counters. Subsets of a DestinationRule have clusters of their own."""
     name, subset = f"outbound_.80_._.{HOST}", f"outbound_.80_.v-2.1_.{HOST}"
     counters = [
-        f"{name}::172.31.7.130:8080::cx_total::2",
-        f"{name}::172.31.7.131:8080::cx_total::0",
-        f"{subset}::172.31.7.132:8080::cx_total::3",
-        f"{name}::172.31.7.130:8080::rq_total::9",
-        "xds-grpc::127.0.0.1:15012::cx_total::1",
+        f"{name}::172.31.7.130:8080::rq_total::2",
+        f"{name}::172.31.7.131:8080::rq_total::0",
+        f"{subset}::172.31.7.132:8080::rq_total::3",
+        f"{name}::172.31.7.131:8080::cx_total::9",
+        "xds-grpc::127.0.0.1:15012::rq_total::1",
     ]
     (tmp_path / "clusters").write_text("\n".join(counters))
     output = run(tmp_path, "verification/gateway-stats", {"GATEWAY_NAME": "far-gateway-1"}, f"cat {tmp_path}/clusters")

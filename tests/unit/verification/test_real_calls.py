@@ -317,6 +317,8 @@ def test_behind_a_gateway_enough_connections_are_made_to_meet_each_endpoint(tmp_
         row = parse(done.stdout).calls[0]
         assert (row.how, row.verdict, done.returncode) == ("by-chance", "failed" if missing else "proved", int(missing)), done.stderr
         assert row.calls >= 29, "5 * (ln 5 + 4)"
+        carried = mesh.counters(f"gateway-{gateway}")
+        assert (carried["cx_total"] > carried["rq_total"]) == missing, "what a gateway reports are connections, and no attempts"
         if not missing:
             assert all(mesh.counters(f"inbound|{each.port}||")["rq_total"] for each in callees)
 
