@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
@@ -19,8 +20,9 @@ from ... import names, shell
 from ...local import scripting
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
 from ...manifest import Manifest
+from .. import cni_policies, network_policies
 from ..evidence import Call, Entry, Evidence, Plaintext, Pod, merge, parse
-from ..network_policies import End, call_sentences, start_sentences
+from ..network_policies import End
 from ..target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, Target, call_variables, connections_for, plaintext_variables
 from .calling_pods import CallingPod, Jobs, NotRunning, NotStarted, Pair
 
@@ -178,9 +180,7 @@ class _Verification:
                 self._judge(done, cluster, called)
                 plaintext = strangers.result()
         except NotRunning as problem:
-            policies = (
-                start_sentences(cluster.policies(), payload.pair.calling_labels, payload.port) if isinstance(problem, NotStarted) else []
-            )
+            policies = _keeping_from_start(cluster, payload) if isinstance(problem, NotStarted) else []
             self._fail(_Unproven("; ".join([str(problem), *policies]), object=f"Job {payload.namespace}/{payload.shared}"))
             plaintext = ()
         self._take_down(members, pods)
@@ -264,11 +264,21 @@ def _has_failed(done: scripting.Done) -> bool:
     return done.status != 0 or any(call.verdict == "failed" and call.endpoint for call in parse(done.text).calls)
 
 
+def _keeping_from_start(cluster: _Cluster, payload: Payload) -> list[str]:
+    """Return which policies may keep the pod that calls from starting."""
+    labels, others = payload.pair.calling_labels, cluster.cni_policies()
+    caller = End("", payload.namespace, labels, cluster.namespace_labels() if others else {})
+    return [
+        *network_policies.start_sentences(cluster.policies(), labels, payload.port),
+        *cni_policies.start_sentences(others, caller, payload.port),
+    ]
+
+
 def _refused(failed: Sequence[Call], cluster: _Cluster, payload: Payload) -> dict[str, list[str]]:
-    """Return what NetworkPolicies refuse, by the endpoints that take no connection."""
+    """Return which policies refuse calls, or may, by the endpoints that take no connection."""
     silent = [call.endpoint for call in failed if call.endpoint and "no connection" in call.cause]
-    policies = cluster.policies() if silent else []
-    if not policies:
+    policies, others = (cluster.policies(), cluster.cni_policies()) if silent else ([], [])
+    if not policies and not others:
         return {}
     labels_of, of_namespace = cluster.pod_labels(), cluster.namespace_labels()
     caller = End("", payload.namespace, payload.pair.calling_labels, of_namespace)
@@ -276,7 +286,10 @@ def _refused(failed: Sequence[Call], cluster: _Cluster, payload: Payload) -> dic
     for endpoint in silent:
         address, _, port = endpoint.rpartition(":")
         callee = End(address, payload.namespace, labels_of[address], of_namespace) if address in labels_of else End(address)
-        refused[endpoint] = call_sentences(policies, caller, callee, int(port))
+        refused[endpoint] = [
+            *network_policies.call_sentences(policies, caller, callee, int(port)),
+            *cni_policies.call_sentences(others, caller, callee, int(port)),
+        ]
     return refused
 
 
@@ -477,7 +490,14 @@ class _Cluster:
 
     def policies(self) -> list[Manifest]:
         """Return the NetworkPolicies; none without an answer: they are looked at for causes alone."""
-        return self._or_none(lambda: self._items("networkpolicies.networking.k8s.io"))
+        return self._or_none(partial(self._items, "networkpolicies.networking.k8s.io"))
+
+    def cni_policies(self) -> list[Manifest]:
+        """Return the policies of other kinds; none without an answer. It takes one request where there are none."""
+        done = self._kubectl.call("--request-timeout=20s", "get", "--raw", "/apis", timeout_s=60)
+        groups = json.loads(done.text)["groups"] if done.status == 0 and done.text else []
+        kinds = cni_policies.kinds(group["name"] for group in groups)
+        return [item for kind in kinds for item in self._or_none(partial(self._items, kind))]
 
     def namespace_labels(self) -> Mapping[str, str]:
         """Return the labels of the namespace."""

@@ -692,8 +692,67 @@ def test_a_policy_is_not_named_where_the_endpoint_has_answered(cluster: Cluster,
         verify_workload.run(PAYLOAD)
 
 
+CNI_POLICY = {
+    "apiVersion": "cilium.io/v2",
+    "kind": "CiliumClusterwideNetworkPolicy",
+    "metadata": {"name": "deny"},
+    "spec": {"endpointSelector": {"matchLabels": {"io.cilium.k8s.namespace.labels.team": "a"}}, "egress": [{}]},
+}
+NO_CONNECTION = "no answer from 10.244.0.9:8080: it takes no connection (timeout)"
+
+
+def not_reached(cluster: Cluster, programs: ProgramsInMemory, *groups: str) -> None:
+    """Have a pod take no connection, in a cluster with these API groups."""
+    cluster.inside = (
+        1,
+        CALL + called("10.244.0.9:8080", verdict="failed", cause=NO_CONNECTION),
+        f"Job verify-product: {NO_CONNECTION}\n{TERMINATED}",
+    )
+    namespace = json.dumps({"kind": "Namespace", "metadata": {"labels": {"team": "a"}}})
+    programs.add(
+        "kubectl",
+        ("get --raw /apis", 0, json.dumps({"groups": [{"name": name} for name in groups]}), ""),
+        ("get ciliumnetworkpolicies.cilium.io ", 1, "", 'error: the server doesn\'t have a resource type "ciliumnetworkpolicies"\n'),
+        ("get ciliumclusterwidenetworkpolicies.cilium.io ", 0, json.dumps({"items": [CNI_POLICY]}), ""),
+        ("get namespace shop", 0, namespace, ""),
+        *cluster.rules(),
+    )  # fmt: skip
+
+
+def test_a_policy_of_cilium_that_may_refuse_a_call_is_named(cluster: Cluster, programs: ProgramsInMemory) -> None:
+    not_reached(cluster, programs, "apps", "cilium.io")
+    sentence = "the CiliumClusterwideNetworkPolicy deny selects the caller's pod: does it let it out to 10.244.0.9:8080?"
+    with pytest.raises(scripting.Failed, match=re.escape(f"{NO_CONNECTION}; {sentence}") + "$"):
+        verify_workload.run(PAYLOAD)
+
+
+def test_a_cluster_with_kubernetes_own_policies_alone_costs_one_more_request(cluster: Cluster, programs: ProgramsInMemory) -> None:
+    not_reached(cluster, programs, "apps", "networking.k8s.io")
+    with pytest.raises(scripting.Failed, match=re.escape(NO_CONNECTION) + "$"):
+        verify_workload.run(PAYLOAD)
+    looked_at = [line for line in programs.lines("kubectl") if "polic" in line or "--raw" in line]
+    assert [line.split(" get ")[1].split(" --")[0] for line in looked_at] == ["networkpolicies.networking.k8s.io", "--raw /apis"]
+
+
+@pytest.mark.parametrize("answer", [(1, "", "forbidden\n"), (0, "", "")])
+def test_policies_that_may_not_be_read_hide_no_cause(cluster: Cluster, programs: ProgramsInMemory, answer: tuple[int, str, str]) -> None:
+    not_reached(cluster, programs)
+    programs.add("kubectl", ("get networkpolicies", *answer), ("get --raw", *answer), *cluster.rules())
+    with pytest.raises(scripting.Failed, match=re.escape(NO_CONNECTION) + "$"):
+        verify_workload.run(PAYLOAD)
+
+
+def test_a_policy_of_cilium_that_keeps_a_pod_from_starting_is_named(cluster: Cluster, programs: ProgramsInMemory) -> None:
+    cluster.inside = None
+    cluster.write()
+    not_reached(cluster, programs, "cilium.io")
+    programs.add("kubectl", ("-inside --namespace", 0, '{"items": []}', ""), *programs.rules("kubectl"))
+    with pytest.raises(scripting.Failed, match="the CiliumClusterwideNetworkPolicy deny selects the Jobs that verify it"):
+        verify_workload.run(PAYLOAD)
+
+
 @pytest.mark.slow
-def test_a_network_policy_that_keeps_a_pod_from_starting_is_named(cluster: Cluster, programs: Programs) -> None:
+def test_a_network_policy_that_keeps_a_pod_from_starting_is_named(cluster: Cluster, programs: ProgramsInMemory) -> None:
     """The sidecar does not reach istiod, and the container that calls waits for it."""
     cluster.inside = None
     cluster.write()
