@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -301,25 +302,36 @@ def test_a_machines_own_counter_shows_that_it_was_called(world: World, protocol:
     assert calls[callee.port, ""].answers > 0 and calls[idle.port, ""].verdict == "failed"
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_behind_a_gateway_enough_connections_are_made_to_meet_each_endpoint(tmp_path: Path, missing: bool) -> None:
-    """Each endpoint is a callee of its own: its counters show what reached it."""
+@pytest.mark.parametrize(
+    ("protocol", "fault"),
+    [
+        ("http", {}),
+        ("http", {"closed": True}),
+        ("http", {"identity": OTHER}),
+        ("http", {"denies": True}),
+        ("tcp", {}),
+        ("tcp", {"closed": True}),
+        ("tcp", {"denies": True}),
+    ],
+)
+def test_behind_a_gateway_enough_connections_are_made_to_meet_each_endpoint(tmp_path: Path, protocol: str, fault: dict[str, Any]) -> None:
+    """Each endpoint is a callee of its own: its counters show what reached it. One that is broken fails the proof of all."""
     with ExitStack() as stack:
-        pages = stack.enter_context(applications.http())
-        callees = [Callee(name=f"member {each}", protocol="http", application=pages) for each in range(5)]
-        if missing:
-            callees[-1] = replace(callees[-1], closed=True)
+        application = applications.http() if protocol == "http" else applications.of_bytes(applications.wait_for_more)
+        port = stack.enter_context(application)
+        callees = [Callee(name=f"member {each}", protocol=protocol, application=port) for each in range(5)]
+        callees[-1] = replace(callees[-1], **fault)
         gateway = envoys.free_port()
         address = f"127.0.0.1:{gateway}"
         routes = Routes(gateways={gateway: [each.endpoints()[0] for each in callees]}, endpoints={callees[0].name: [address]})
         mesh = stack.enter_context(envoys.running(tmp_path, callees, routes))
-        done = mesh.verify(mesh.target(callees[0], endpoints="-", gateways=address, calls="29"), timeout_s=3 if missing else 20)
+        done = mesh.verify(mesh.target(callees[0], endpoints="-", gateways=address, calls="29"), timeout_s=3 if fault else 20)
         row = parse(done.stdout).calls[0]
-        assert (row.how, row.verdict, done.returncode) == ("by-chance", "failed" if missing else "proved", int(missing)), done.stderr
+        assert (row.how, row.verdict, done.returncode) == ("by-chance", "failed" if fault else "proved", int(bool(fault))), done.stderr
         assert row.calls >= 29, "5 * (ln 5 + 4)"
         carried = mesh.counters(f"gateway-{gateway}")
-        assert (carried["cx_total"] > carried["rq_total"]) == missing, "what a gateway reports are connections, and no attempts"
-        if not missing:
+        assert (carried["cx_total"] > carried["rq_total"]) == ("closed" in fault), "what a gateway reports are connections, and no attempts"
+        if not fault:
             assert all(mesh.counters(f"inbound|{each.port}||")["rq_total"] for each in callees)
 
 
