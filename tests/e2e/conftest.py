@@ -1,4 +1,4 @@
-"""The labs of these tests: a copy of the checkout for each worker, and a session fixture for each lab. See README.md."""
+"""The labs of these tests: a copy of the checkout for each worker, and a fixture for each lab. See README.md."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import shutil
 import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from tests.e2e.scenarios import SCENARIOS
 from tests.support.lab import Lab, MultiNetworkLab
@@ -19,25 +17,15 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the scenarios, and give their tests the time that clusters and machines take; fixtures have limits of their own."""
+    """Order the scenarios, which come before other tests because they take longest. Give their tests the time that clusters and machines take;
+    fixtures have limits of their own.
+    """
     names = {item: item.path.relative_to(HERE).as_posix() for item in items if HERE in item.path.parents}
     if unlisted := set(names.values()) - set(SCENARIOS):
         raise pytest.UsageError(f"add to SCENARIOS in tests/e2e/scenarios.py: {', '.join(sorted(unlisted))}")
     for item in names:
         item.add_marker(pytest.mark.timeout(300, func_only=True))
-    items[:] = [item for item in items if item not in names] + sorted(names, key=lambda item: SCENARIOS.index(names[item]))
-
-
-class OneWorkerPerLab(LoadScopeScheduling):
-    """Both labs are up at once: each has a worker of its own, which runs its scenarios in their order."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return "multi_network" if "multi_network/" in nodeid else "single_network"
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneWorkerPerLab:
-    return OneWorkerPerLab(config, log)
+    items[:] = sorted(names, key=lambda item: SCENARIOS.index(names[item])) + [item for item in items if item not in names]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -67,7 +55,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def single_network_lab(checkout: Path) -> Iterator[Lab]:
     """The lab with one network; a scenario says which stack it starts from, and the first one brings it up."""
     lab = Lab(checkout)
@@ -77,7 +65,7 @@ def single_network_lab(checkout: Path) -> Iterator[Lab]:
         lab.tear_down()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def multi_network_lab(checkout: Path) -> Iterator[MultiNetworkLab]:
     """The lab with two networks."""
     lab = MultiNetworkLab(checkout)

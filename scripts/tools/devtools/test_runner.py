@@ -49,6 +49,7 @@ QUICK_TESTS = ("tests/preview", "tests/unit", "scripts/tools/standins/tests")
 FAST_TESTS = ("tests/engine", "tests/plugins", "tests/library", *QUICK_TESTS)
 """Directories of what needs no lab. What takes longest begins first."""
 LAB_TESTS = "tests/e2e"
+"""The directory of the scenarios of labs. Their tests wait most of the time, and the others run meanwhile."""
 
 
 QUICK_BUDGET_S = 100
@@ -92,7 +93,6 @@ def _test_file(classname: str) -> str:
 class Stage:
     """One command of the whole run, and how it ended.
 
-    - `scenarios`: its test files are scenarios of the lab, whose times the summary lists
     - `code`: its exit code, None while it has not run
     - `took`, `used`: seconds, by the clock and of processors
     """
@@ -100,7 +100,6 @@ class Stage:
     title: str
     command: Sequence[str | Path]
     environment: Mapping[str, str] = field(default_factory=dict)
-    scenarios: bool = False
     code: int | None = None
     took: float = 0.0
     used: float = 0.0
@@ -191,20 +190,17 @@ def prepare(with_lab: bool) -> dict[str, str]:
 
 
 def _stages(environment: Mapping[str, str], with_lab: bool) -> list[Stage]:
-    # Each worker imports and collects everything. Three pay where tests wait.
-    tests = ["--numprocesses=3", *FAST_TESTS] if with_lab else ["--numprocesses=2", "-m", "not slow", *QUICK_TESTS]
+    # Each worker imports and collects everything. Two of four have a lab each.
+    everything = ["--verbosity=1", "--numprocesses=4", "--durations=12", LAB_TESTS, *FAST_TESTS]
+    quick = ["--numprocesses=2", "-m", "not slow", *QUICK_TESTS]
     lint_imports = Path(sys.executable).with_name("lint-imports")
-    stages = [
+    return [
         Stage("ruff check", python("ruff", "check", ".")),
         Stage("ruff format", python("ruff", "format", "--check", ".")),
         Stage("imports", [lint_imports, "--no-cache", "--no-logo"], {"PYTHONPATH": PYTHONPATH}),
         Stage("mypy", python("mypy")),
-        Stage("tests without the lab" if with_lab else "quick tests", python("pytest", *tests), environment),
+        Stage("tests" if with_lab else "quick tests", python("pytest", *(everything if with_lab else quick)), environment),
     ]
-    if with_lab:
-        command = python("pytest", "--verbosity=1", "--numprocesses=2", "--durations=12", LAB_TESTS)
-        stages.append(Stage("the lab", command, scenarios=True))
-    return stages
 
 
 def _call(command: Sequence[str | Path], environment: Mapping[str, str]) -> int:
@@ -247,8 +243,8 @@ def _summary(stages: Sequence[Stage], took: float) -> None:
             continue
         total += stage.outcome()
         print(f"{stage.title:30}  {seconds(stage.took):>12}  {'failed' if stage.code else 'passed'}")
-        if stage.scenarios:
-            for file, spent in sorted(stage.report.seconds.items()):
+        for file, spent in sorted(stage.report.seconds.items()):
+            if file.startswith(LAB_TESTS):
                 print(f"  {file:60}  {seconds(spent):>12}")
     outcomes = ", ".join(f"{total[what]} {what}" for what in ("failed", "passed", "skipped") if total[what]) or "nothing ran"
     print(f" {outcomes} in {seconds(took)} ".center(80, "="), flush=True)

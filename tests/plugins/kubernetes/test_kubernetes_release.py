@@ -186,7 +186,7 @@ def test_an_existing_release_is_not_adopted(plane: ControlPlane, provider: Kuber
 
 def test_a_release_that_does_not_become_ready(plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path) -> None:
     """It says what is not ready, is kept as failed, and the next `up` repairs it."""
-    release = Resource(provider, RELEASE, timeout=2)
+    release = Resource(provider, RELEASE, timeout=5)
     with pytest.raises(
         InitFailed, match=r"was not installed completely \(failed\): .*waiting for Deployment it to be available \(0/1"
     ) as failure:

@@ -35,7 +35,7 @@ def deployment(namespace: str, **spec: Any) -> dict[str, Any]:
 
 def play_kubelet(plane: ControlPlane, namespace: str, status: dict[str, Any], count: int = 1) -> None:
     """Give the status to the first `count` Pods that have none yet."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while count:
         for pod in plane.cluster.list("v1", "Pod", namespace):
             if "conditions" not in pod["status"]:
@@ -65,12 +65,12 @@ def test_a_deployment_waits_for_its_replicas(
     """Ready when all replicas are available; an image that cannot be pulled is named; the next
     `up` goes on from there.
     """
-    resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=2)
+    resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=5)
     up = background(resource.up, deployment(namespace, replicas=1))
     play_kubelet(plane, namespace, container(waiting={"reason": "ErrImagePull", "message": "no such image"}))
     with pytest.raises(InitFailed) as failure:
         up.result()
-    assert "timed out after 2 s waiting for Deployment it to be available (0/1 Pods, 1 up to date)" in str(failure.value)
+    assert "timed out after 5 s waiting for Deployment it to be available (0/1 Pods, 1 up to date)" in str(failure.value)
     assert "container it: ErrImagePull: no such image" in str(failure.value)
     assert failure.value.id == f"{namespace}/it" and failure.value.state["metadata"]["uid"]
 
@@ -85,7 +85,7 @@ def test_a_deployment_waits_for_its_replicas(
     # A point-in-time check on refresh: a Deployment that is broken now is reported.
     pod = next(each for each in plane.cluster.list("v1", "Pod", namespace) if each["status"].get("phase") == "Running")
     plane.patch(f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}/status", {"status": container(terminated={"exitCode": 3})})
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     with pytest.raises(InitFailed, match=r"0/1 Pods.*exit code 3"):
         while time.monotonic() < deadline:
             resource.refresh()
