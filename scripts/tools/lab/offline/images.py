@@ -51,12 +51,15 @@ class Image:
     """Files with this content."""
     loaded: tuple[Image, ...] = ()
     """Images that the node's containerd holds."""
+    further_bases: tuple[str, ...] = ()
+    """Root file systems that its Dockerfile names, besides `base`."""
 
     @property
     def inputs(self) -> str:
         """The digest of everything that goes into the image; found without making any of it."""
         contents = [FORMAT, self.name, DIRECTORY / self.directory, self.base and rootfs.inputs(self.base), self.texts]
         contents += [{path: _identity(source) for path, source in self.files.items()}, *(image.inputs for image in self.loaded)]
+        contents += map(rootfs.inputs, self.further_bases)
         return cache.digest(contents)
 
 
@@ -79,6 +82,14 @@ LIVED_IN = replace(MACHINE, name=f"istio-vm-mesh/lived-in:{rootfs.SUITE}", base=
 """A machine with more of Debian's packages. Tests alone make it."""
 COMPUTE_ENGINE = replace(MACHINE, name=f"istio-vm-mesh/compute-engine:{rootfs.SUITE}", base="compute-engine")
 """A machine with Google's guest agent. Tests alone make it."""
+VIRTUAL_MACHINE = Image(
+    f"istio-vm-mesh/virtual-machine:{rootfs.GUEST_SUITE}",
+    "virtual-machine",
+    "qemu",
+    {f"guest/usr/local/bin/{program}": program for program in ("echo-server", "echo-client")},
+    further_bases=("guest",),
+)
+"""qemu with the disk of a virtual machine. Tests alone make it."""
 
 IMAGES = (
     Image(PILOT, "pilot", "base", {"files/usr/local/bin/pilot-discovery": "pilot-discovery"}),
@@ -145,7 +156,7 @@ def _make(step: Step, engine: Engine, tools: programs.Tools, images: list[Image]
     if "echo-server" in names and _label(engine, ECHO) == "":
         files["echo-server"] = _pulled_echo(step, engine)
     files |= _resolve(step, tools, sorted(names - files.keys()))
-    bases = {image.base for image in everything if image.base}
+    bases = {base for image in everything for base in (image.base, *image.further_bases) if base}
     if missing := [base for base in sorted(bases) if _label(engine, rootfs.name(base)) != rootfs.inputs(base)]:
         rootfs.make(step, engine, missing, LABEL)
     for image in images:

@@ -14,6 +14,8 @@ from ..steps import Step, StepError
 from . import cache, debian
 
 SUITE = "bookworm"
+GUEST_SUITE = "trixie"
+"""The suite of the virtual machine's disk: a newer kernel, systemd and Docker than this machine's."""
 _SYSTEMD = ("systemd", "systemd-sysv", "dbus", "bash", "ca-certificates", "curl", "iproute2", "iptables", "procps")
 _MACHINE = (*_SYSTEMD, "openssh-server", "sudo", "systemd-resolved")
 PACKAGES = {
@@ -30,6 +32,10 @@ PACKAGES = {
         *(*_SYSTEMD, "conntrack", "ethtool", "jq", "kmod", "libseccomp2", "mount", "nftables", "socat", "util-linux"),
         *("containerd", "containernetworking-plugins", "runc"),
     ),
+    # As a virtual machine's disk is: with a kernel, and with Docker for its application.
+    "guest": (*_MACHINE, "docker-cli", "docker.io", "initramfs-tools", "linux-image-cloud-amd64", "udev", "zstd"),
+    # What makes that disk, and runs the virtual machine.
+    "qemu": ("bash", "e2fsprogs", "iproute2", "qemu-system-x86", "qemu-utils"),
 }
 """The packages of each root file system, besides the essential ones; recommended packages are left out."""
 
@@ -44,6 +50,11 @@ _OPTIONS = (
 )
 
 
+def suite(kind: str) -> str:
+    """The Debian that a root file system is of."""
+    return GUEST_SUITE if kind == "guest" else SUITE
+
+
 def name(kind: str) -> str:
     """The image that holds a root file system."""
     return f"istio-vm-mesh/debian:{kind}"
@@ -51,25 +62,25 @@ def name(kind: str) -> str:
 
 def inputs(kind: str) -> str:
     """What identifies a root file system: changes when its packages or the way it is made change."""
-    return cache.digest([SUITE, PACKAGES[kind], _OPTIONS])
+    return cache.digest([suite(kind), PACKAGES[kind], _OPTIONS])
 
 
 def make(step: Step, engine: Engine, kinds: Iterable[str], label: str) -> None:
     """Make root file systems, all at the same time, and import them with their inputs as `label`."""
     kinds = list(kinds)
     debian.ensure(step, ["mmdebstrap"])
-    archives = _archives(_apt("indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI) $(COMPONENT)", "Created-By: Packages"))
+    targets = _apt("indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI) $(COMPONENT)", "Created-By: Packages")
     options = [*_OPTIONS, *(f"--aptopt={option}" for option in _access(_apt_config()))]
     unfinished = paths.cache() / paths.UNFINISHED
     unfinished.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="rootfs-", dir=unfinished) as directory:
-        commands = [
-            shlex.join(["mmdebstrap", *options, f"--include={','.join(PACKAGES[kind])}", SUITE, f"{directory}/{kind}.tar", *archives])
-            for kind in kinds
-        ]
+        commands = []
+        for kind in kinds:
+            output = [suite(kind), f"{directory}/{kind}.tar", *_archives(targets, suite(kind))]
+            commands.append(shlex.join(["mmdebstrap", *options, f"--include={','.join(PACKAGES[kind])}", *output]))
         # One shell, so that all of them end when the lab is interrupted.
         background = "".join(f'{command} & all="$all $!"\n' for command in commands)
-        with step.part(f"Debian {SUITE} root file systems ({', '.join(kinds)})"):
+        with step.part(f"Debian root file systems ({', '.join(kinds)})"):
             step.run(
                 ["bash", "-c", f'{background}for one in $all; do wait "$one" || failed=1; done; exit "${{failed:-0}}"'],
                 progress=lambda line: f"mmdebstrap: {line.removeprefix('I: ')}" if line.startswith("I: ") else None,
@@ -88,8 +99,8 @@ def _apt_config() -> str:
     return subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
 
 
-def _archives(targets: str) -> list[str]:
-    """Lines for sources.list: this machine's Debian archives, for the suite of the images.
+def _archives(targets: str, suite: str) -> list[str]:
+    """Lines for sources.list: this machine's Debian archives, for a suite.
 
     `targets` has a line `origin codename address component` per package index of apt.
     Raises StepError if there is no Debian archive among them.
@@ -98,8 +109,8 @@ def _archives(targets: str) -> list[str]:
     for target in targets.splitlines():
         origin, codename, address, component = target.split(" ")
         if origin == "Debian" and component == "main" and (kind := re.fullmatch(r"[a-z]+(|-updates|-security)", codename)):
-            lines[f"deb {address} {SUITE}{kind[1]} main"] = None
-    if not any(line.endswith(f" {SUITE} main") for line in lines):
+            lines[f"deb {address} {suite}{kind[1]} main"] = None
+    if not any(line.endswith(f" {suite} main") for line in lines):
         raise StepError("apt has no Debian archive on this machine", "add one to apt's sources and run `apt-get update`", show_log=False)
     return list(lines)
 

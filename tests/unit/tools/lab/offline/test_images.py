@@ -16,14 +16,15 @@ import pytest
 from tools.lab.offline import images, packages, programs, rootfs, versions
 from tools.lab.steps import StepError
 
-ALL = (*images.IMAGES, *images.COMPONENTS, images.LIVED_IN, images.COMPUTE_ENGINE, packages.IMAGE)
+ALL = (*images.IMAGES, *images.COMPONENTS, images.LIVED_IN, images.COMPUTE_ENGINE, images.VIRTUAL_MACHINE, packages.IMAGE)
 
 
 def test_every_image_has_its_dockerfile_and_known_parts() -> None:
     for image in ALL:
         dockerfile = (images.DIRECTORY / image.directory / "Dockerfile").read_text().replace("$BASE", image.base or "")
         below = set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) - {"scratch"}
-        assert below == ({rootfs.name(image.base)} if image.base else set()), image.name
+        bases = [image.base, *image.further_bases] if image.base else []
+        assert below == {rootfs.name(base) for base in bases if base}, image.name
         for source in image.files.values():
             name = source.partition(":")[0]
             assert name in programs.PROGRAMS or name in programs.DIRECTORIES or name in ("envoy", "pause"), source
@@ -43,6 +44,7 @@ def test_inputs_change_with_everything_that_goes_in(monkeypatch: pytest.MonkeyPa
         {"name": "other"},
         {"directory": "echo"},
         {"base": "machine"},
+        {"further_bases": ("machine",)},
         {"files": {"files/x": "pilot-agent"}},
         {"texts": {"x": "y"}},
         {"loaded": images.COMPONENTS[:1]},
@@ -113,13 +115,14 @@ def test_the_archives_are_the_machines_own() -> None:
         "Debian bookworm-backports http://mirror.example/debian/ main\n"
         "Someone bookworm http://other.example/ main\n"
     )
-    assert rootfs._archives(targets) == [
+    assert rootfs._archives(targets, "bookworm") == [
         "deb http://mirror.example/debian/ bookworm main",
         "deb http://mirror.example/debian/ bookworm-updates main",
         "deb http://mirror.example/security/ bookworm-security main",
     ]
+    assert rootfs._archives(targets, "trixie")[0] == "deb http://mirror.example/debian/ trixie main"
     with pytest.raises(StepError, match="no Debian archive"):
-        rootfs._archives("Someone bookworm http://other.example/ main\n")
+        rootfs._archives("Someone bookworm http://other.example/ main\n", "bookworm")
 
 
 def test_the_machines_way_to_its_archives_is_kept() -> None:
