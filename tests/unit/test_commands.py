@@ -80,6 +80,8 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         "manifest.py",
         "names.py",
         "shell.py",
+        "verification/calico_selectors.py",
+        "verification/cni_policies.py",
         "verification/network_policies.py",
         "verification/scripts/calling_pods.py",
         "verification/scripts/verify_workload.py",

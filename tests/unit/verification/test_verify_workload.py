@@ -186,7 +186,9 @@ def test_the_pods_that_were_started_beside_the_joins_are_used_and_removed(cluste
 @pytest.mark.parametrize(
     ("kind", "status", "is_used"), [("Suspended", "False", True), ("Failed", "True", False), ("SuccessCriteriaMet", "True", False)]
 )
-def test_a_job_that_a_queue_has_let_go_on_is_used(cluster: Cluster, programs: Programs, kind: str, status: str, is_used: bool) -> None:
+def test_a_job_that_a_queue_has_let_go_on_is_used(
+    cluster: Cluster, programs: ProgramsInMemory, kind: str, status: str, is_used: bool
+) -> None:
     cluster.conditions = [{"type": kind, "status": status}]
     cluster.write()
     verify_workload.run(PAYLOAD)
@@ -683,7 +685,7 @@ def test_a_network_policy_that_refuses_a_call_is_named(
     assert failed.cause == f"{cause}; {sentence}"
 
 
-def test_a_policy_is_not_named_where_the_endpoint_has_answered(cluster: Cluster, programs: Programs) -> None:
+def test_a_policy_is_not_named_where_the_endpoint_has_answered(cluster: Cluster, programs: ProgramsInMemory) -> None:
     row = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": "/ returns 404"}}) + "\n"
     cluster.inside = (1, CALL + row, f"Job verify-product: / returns 404\n{TERMINATED}")
     cluster.write()
