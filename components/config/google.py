@@ -48,18 +48,62 @@ def needs_hyperdisk(machine_type: str) -> bool:
     """Return whether a machine type takes no Persistent Disk."""
     series = _SERIES.match(machine_type)
     is_late = series is not None and int(series[1]) >= 4
-    return is_late or machine_type.endswith("-metal") or machine_type.startswith("a3-ultragpu")
+    return is_late or _is_metal(machine_type) or machine_type.startswith("a3-ultragpu")
 
 
 def takes_hyperdisk(machine_type: str) -> bool:
     """Return whether a machine type boots from Hyperdisk Balanced."""
     series = machine_type.partition("-")[0]
-    return series not in ("custom", "c2", "c2d", "e2", "f1", "g1", "n1", "n2", "n2d", "t2a", "t2d")
+    without = ("a2", "c2", "c2d", "custom", "e2", "f1", "g1", "g2", "n1", "n2", "n2d", "t2a", "t2d")
+    return series not in without
+
+
+def refused_disks(machine_type: str) -> tuple[str, ...]:
+    """Return the types of Persistent Disk that a machine type does not take, besides others."""
+    series = machine_type.partition("-")[0]
+    if series == "h3":
+        return ("pd-standard", "pd-ssd")
+    return ("pd-standard",) if series in ("a3", "c3", "c3d", "g2", "m3", "z3") else ()
 
 
 def is_arm64(machine_type: str) -> bool:
     """Return whether machines of a type have ARM processors."""
     return machine_type.partition("-")[0] in ("a4x", "c4a", "n4a", "t2a")
+
+
+def has_accelerators(machine_type: str) -> bool:
+    """Return whether a machine type comes with GPUs."""
+    return machine_type.partition("-")[0] in ("a2", "a3", "a4", "a4x", "g2", "g4")
+
+
+def migrates(machine_type: str) -> bool:
+    """Return whether Google moves running machines of a type to other hosts.
+
+    It refuses to create others unless they say that they stop instead.
+    Source: Compute Engine, "Live migration process", limitations.
+    """
+    stays = machine_type.partition("-")[0] in ("h3", "h4d", "x4") or _is_metal(machine_type)
+    return not stays and not has_accelerators(machine_type)
+
+
+def shielding(machine_type: str) -> Mapping[str, bool] | None:
+    """Return what of Shielded VM a machine type and the images for it take; None for nothing.
+
+    Bare metal takes none. Secure Boot is for x86: Debian's, Red Hat's and Rocky's images for ARM
+    have no signed boot loader, and do not start with it
+    (GoogleCloudPlatform/guest-test-infra, pull request 772).
+    """
+    if _is_metal(machine_type):
+        return None
+    return {
+        "enable_secure_boot": not is_arm64(machine_type),
+        "enable_vtpm": True,
+        "enable_integrity_monitoring": True,
+    }
+
+
+def _is_metal(machine_type: str) -> bool:
+    return machine_type.endswith("-metal")
 
 
 class Vpc(Record):

@@ -252,6 +252,46 @@ def test_disks_are_of_a_type_that_the_machine_type_takes() -> None:
     assert graph["cluster-nodes"].inputs["nodeConfig"]["diskType"] == "hyperdisk-balanced"
 
 
+X86 = {"enableSecureBoot": True, "enableVtpm": True, "enableIntegrityMonitoring": True}
+ARM = X86 | {"enableSecureBoot": False}
+STOPS = {"onHostMaintenance": "TERMINATE"}
+HARDWARE: dict[str, tuple[dict[str, bool] | None, dict[str, str] | None]] = {
+    "n4-standard-2": (X86, None),
+    "c4-standard-2": (X86, None),
+    "t2a-standard-1": (ARM, None),
+    "c4a-standard-1": (ARM, None),
+    "n4a-standard-2": (ARM, None),
+    "a2-highgpu-1g": (X86, STOPS),
+    "a3-highgpu-8g": (X86, STOPS),
+    "g2-standard-4": (X86, STOPS),
+    "h3-standard-88": (X86, STOPS),
+    "c3-standard-192-metal": (None, STOPS),
+    "x4-480-6t-metal": (None, STOPS),
+}
+
+
+def test_machines_get_what_their_hardware_takes() -> None:
+    """Debian does not boot securely on ARM, and Google refuses machines with GPUs, and bare metal, that would have to move."""
+    config = harness.configuration("fleet")
+    machines = config["machines"]
+    image = "projects/debian-cloud/global/images/family/debian-12-arm64"
+    for name, machine_type in enumerate(HARDWARE):
+        common = {"workload": "product", "network": "pods", "machineType": machine_type, "image": image}
+        machines[f"one-{name}"] = {"platform": "gce", "zone": "europe-west1-b", **common}
+        machines[f"group-{name}"] = {"platform": "gce-instance-group", **common}
+    graph = harness.run(config).graph
+    for name, (machine_type, expected) in enumerate(HARDWARE.items()):
+        for node in (graph[f"one-{name}-instance"], graph[f"group-{name}-template"]):
+            assert (node.inputs.get("shieldedInstanceConfig"), node.inputs.get("scheduling")) == expected, machine_type
+
+
+def test_pods_run_on_nodes_with_arm_processors() -> None:
+    """GKE keeps pods off such nodes by default, and the cluster has no others."""
+    nodes = graph_with("single-network", cluster={"nodes": {"machineType": "c4a-standard-2"}})["cluster-nodes"].inputs["nodeConfig"]
+    assert nodes["taintConfig"] == {"architectureTaintBehavior": "NONE"}
+    assert "taintConfig" not in declared("single-network").graph["cluster-nodes"].inputs["nodeConfig"]
+
+
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_google_resource_is_in_the_stacks_project(stack: str) -> None:
     """The default provider would take the project of whoever runs Pulumi."""
@@ -520,7 +560,7 @@ def test_a_group_starts_with_its_machines_and_the_autoscaler_changes_their_numbe
 
 
 def test_autopilot_declares_no_nodes_and_lets_sidecars_redirect() -> None:
-    graph = graph_with("single-network", cluster={"autopilot": True})
+    graph = graph_with("single-network", cluster={"autopilot": True, "zone": None})
     cluster = graph["cluster-gke"].inputs
     assert cluster["enableAutopilot"] and cluster["allowNetAdmin"]
     for conflicting in ("removeDefaultNodePool", "initialNodeCount", "nodeConfig", "datapathProvider", "enableShieldedNodes"):

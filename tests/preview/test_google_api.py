@@ -199,7 +199,7 @@ def graphs() -> list[dict[str, Node]]:
     for config in other:
         config["cluster"]["channel"] = "EXTENDED"
         config["cluster"].pop("nodes", None)
-        config["cluster"]["autopilot"] = True
+        config["cluster"] |= {"autopilot": True, "zone": None}
         for machine in config["machines"].values():
             machine["spot"] = True
             if machine["platform"] == "gce-instance-group":

@@ -118,7 +118,7 @@ def groups_alone() -> Config:
 def autopilot() -> Config:
     """Return a stack whose nodes are Google's."""
     config = harness.configuration("single-network")
-    config["cluster"]["autopilot"] = True
+    config["cluster"] |= {"autopilot": True, "zone": None}
     return config
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ...mesh_facts import from_values
-from ...names import gateway_group_name, gateway_workload_name
+from ...names import PROJECT, gateway_group_name, gateway_workload_name
 from ..addresses import DNS_NAME, ipv4_cidr, is_address, is_port
 from ..existing import ExistingCluster
 from ..google import (
@@ -19,8 +19,10 @@ from ..google import (
     Google,
     GoogleMachine,
     Ssh,
+    has_accelerators,
     is_arm64,
     needs_hyperdisk,
+    refused_disks,
     surge,
     takes_hyperdisk,
 )
@@ -49,6 +51,14 @@ _VPC_PATH = re.compile(rf"projects/{_PROJECT.pattern}/global/networks/{_NAME}")
 _SUBNET_PATH = re.compile(rf"projects/{_PROJECT.pattern}/regions/([a-z0-9-]+)/subnetworks/{_NAME}")
 _MOST_VPCS = 26
 """Google Cloud takes 25 peerings of a VPC."""
+_SMALLEST_DISK, _LARGEST_DISK = 10, 65536
+"""GB: what Google's images need at least, and the most that a disk has."""
+_MOST_LABELS = 62
+"""A resource has 64. One is the program's, and one the provider's."""
+_MOST_SCRIPT = 256 * 1024
+"""Bytes of a value of metadata (Compute Engine: "About VM metadata")."""
+_MOST_GROUP_SCRIPT = 128 * 1024
+"""Bytes of a startup script that is, encoded, a part of the program's own."""
 _SUBNET_RESERVED = 4
 """Addresses of a subnet that Google Cloud keeps for itself."""
 
@@ -145,7 +155,17 @@ def _check_place(google: Google) -> Iterator[Problem]:
             "google.region",
             f"{google.region!r} is not a region: expected one such as europe-west1",
         )
+    if len(google.labels) > _MOST_LABELS:
+        yield Problem(
+            "google.labels", f"are {len(google.labels)}: a resource takes {_MOST_LABELS} of them"
+        )
     for key, value in google.labels.items():
+        if key.startswith("goog") or key == f"{PROJECT}-stack":
+            yield Problem(
+                f"google.labels.{key}",
+                f"is reserved: labels of Google begin with goog, and {PROJECT}-stack is the "
+                "program's",
+            )
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", key) or not re.fullmatch(
             r"[a-z0-9_-]{1,63}", value
         ):
@@ -294,6 +314,8 @@ def _check_existing(settings: Settings, google: Google) -> Iterator[Problem]:
             )
         elif f"/regions/{google.region}/" not in match[0]:
             yield Problem(path, f"is not in the region {google.region}")
+        else:
+            yield from _check_project(path, subnet.existing, google.vpcs[subnet.vpc].existing)
     if isinstance(cluster, ExistingCluster) and settings.google_machines:
         of_network = {
             subnet.vpc for subnet in google.subnets.values() if subnet.network == cluster.network
@@ -321,6 +343,15 @@ def _check_existing(settings: Settings, google: Google) -> Iterator[Problem]:
             )
 
 
+def _check_project(path: str, subnet: str, vpc: str) -> Iterator[Problem]:
+    if _VPC_PATH.fullmatch(vpc) and subnet.split("/")[1] != vpc.split("/")[1]:
+        yield Problem(
+            path,
+            f"is not in the project of its VPC ({vpc}): subnets of a Shared VPC are in its host "
+            "project",
+        )
+
+
 def _check_cluster(settings: Settings, cluster: GkeCluster, google: Google) -> Iterator[Problem]:
     subnet = google.subnets.get(cluster.subnet)
     if subnet is None:
@@ -337,6 +368,15 @@ def _check_cluster(settings: Settings, cluster: GkeCluster, google: Google) -> I
     nodes = cluster.nodes
     yield from check_machine_type("cluster.nodes.machineType", nodes.machine_type)
     yield from _check_disk("cluster.nodes.diskType", nodes.disk_type, nodes.machine_type)
+    yield from _check_disk_size("cluster.nodes.diskSize", nodes.disk_size)
+    if has_accelerators(nodes.machine_type):
+        yield Problem(
+            "cluster.nodes.machineType",
+            f"{nodes.machine_type} has GPUs, for which nodes need drivers and settings that this "
+            "program has not: use another type",
+        )
+    if cluster.autopilot and cluster.zone is not None:
+        yield Problem("cluster.zone", "Autopilot clusters are regional: leave it out")
     if cluster.autopilot and nodes != GkeNodes():
         yield Problem("cluster.nodes", "Google manages the nodes of Autopilot: leave this out")
     if not 0 < nodes.min_nodes <= nodes.max_nodes:
@@ -393,11 +433,18 @@ def _check_sizes(cluster: GkeCluster, subnet_cidr: str) -> Iterator[Problem]:
         )
 
 
+def _check_disk_size(path: str, disk_size: int) -> Iterator[Problem]:
+    if not _SMALLEST_DISK <= disk_size <= _LARGEST_DISK:
+        yield Problem(path, f"expected {_SMALLEST_DISK} to {_LARGEST_DISK} GB; got {disk_size}")
+
+
 def _check_disk(path: str, disk_type: str | None, machine_type: str) -> Iterator[Problem]:
     if disk_type is None:
         return
     if disk_type.startswith("pd-") and needs_hyperdisk(machine_type):
         yield Problem(path, f"{machine_type} takes no Persistent Disk: use hyperdisk-balanced")
+    elif disk_type in refused_disks(machine_type):
+        yield Problem(path, f"{machine_type} takes no {disk_type}: use pd-balanced")
     if disk_type.startswith("hyperdisk-") and not takes_hyperdisk(machine_type):
         yield Problem(path, f"{machine_type} does not boot from Hyperdisk: use pd-balanced")
 
@@ -422,6 +469,11 @@ def _check_gateway_address(address: str | None, subnet_cidr: str) -> Iterator[Pr
         yield Problem(
             "cluster.gateway.address",
             f"{address} is not in {subnet}, the CIDR of the cluster's subnet",
+        )
+    elif str(parsed.network_address) in {str(subnet[place]) for place in (0, 1, -2, -1)}:
+        yield Problem(
+            "cluster.gateway.address",
+            f"{address} is Google's own: the first two and the last two addresses of a subnet",
         )
 
 
@@ -465,7 +517,15 @@ def _check_machine(
     yield from check_machine_type(f"{path}.machineType", machine.machine_type)
     yield from _check_disk(f"{path}.diskType", machine.disk_type, machine.machine_type)
     yield from _check_architecture(f"{path}.image", machine.image, machine.machine_type)
+    yield from _check_disk_size(f"{path}.diskSize", machine.disk_size)
     script = machine.startup_script
+    most = _MOST_GROUP_SCRIPT if isinstance(machine, GceInstanceGroup) else _MOST_SCRIPT
+    if script is not None and len(script.encode()) > most:
+        yield Problem(
+            f"{path}.startupScript",
+            f"has {len(script.encode())} bytes, and Google's metadata takes {most} of it: put the "
+            "rest into the image, or fetch it",
+        )
     if script is not None and not script.startswith("#!"):
         yield Problem(
             f"{path}.startupScript",
@@ -478,6 +538,8 @@ def _check_group(
 ) -> Iterator[Problem]:
     for index, zone in enumerate(group.zones):
         yield from _check_zone(f"{path}.zones[{index}]", zone, google)
+    if len(set(group.zones)) != len(group.zones):
+        yield Problem(f"{path}.zones", "name a zone twice: give each once")
     yield from check_google_name(path, longest_of_group(group.name))
     if not 0 < group.min_replicas <= group.max_replicas:
         yield Problem(

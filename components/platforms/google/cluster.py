@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pulumi
 from pulumi_gcp import container, projects
 
-from ...config.google import ZONES, GkeCluster, default_disk_type
+from ...config.google import ZONES, GkeCluster, default_disk_type, is_arm64
 from ...kubernetes import Cluster
 from ...local.cluster_access import ClusterAccess
 from ...names import child_name, part_name
@@ -171,6 +171,10 @@ class GoogleCluster(pulumi.ComponentResource):
                 disk_type=nodes.disk_type or default_disk_type(nodes.machine_type),
                 image_type="COS_CONTAINERD",
                 spot=nodes.spot,
+                # GKE keeps pods off ARM nodes unless it is told otherwise. The cluster has no others.
+                taint_config=container.NodePoolNodeConfigTaintConfigArgs(architecture_taint_behavior="NONE")
+                if is_arm64(nodes.machine_type)
+                else None,
                 service_account=self._networks.accounts[names.NODES].email,
                 oauth_scopes=_SCOPES,
                 metadata={"disable-legacy-endpoints": "true"},

@@ -87,6 +87,14 @@ def monthly(settings: Settings) -> float:
     return _total(settings, yaml.safe_load(PRICES.read_text()), at_most=False)
 
 
+def unpriced(settings: Settings) -> list[str]:
+    """Return what a stack has, as it starts, that has no price in the table."""
+    import yaml
+
+    counts, _ = bill(settings)
+    return sorted(item for item, count in counts.items() if count and item not in yaml.safe_load(PRICES.read_text())["prices"])
+
+
 def _total(settings: Settings, data: Mapping[str, Any], *, at_most: bool) -> float:
     counts, spot = bill(settings, at_most=at_most)
     prices = data["prices"]

@@ -11,6 +11,7 @@ from components import config
 from components.config import reader
 from components.config.docker import DockerMachine
 from components.config.google import GceInstanceGroup, GceMachine, GkeCluster
+from components.config.problems import SettingsError
 from components.config.stack import Settings
 from components.config.workload import HttpProbe, Probe, Service, WorkloadSettings
 
@@ -162,3 +163,21 @@ def test_a_service_selects_what_stays_when_other_labels_come_and_go() -> None:
     assert selected({"app": "product", "version": "v1"}, selector={"version": "v1"}) == {
         "version": "v1"
     }
+
+
+def test_what_google_has_no_room_for_is_refused() -> None:
+    """Labels of a resource, and a script in metadata: a group's is a part of the program's own."""
+    raw = reader.read_file("fleet")
+    script = "#!/bin/sh\n" + "#" * (128 * 1024)
+    raw["google"]["labels"] = {f"label-{number}": "x" for number in range(63)}
+    raw["machines"]["product-fleet"]["startupScript"] = script
+    single = {"platform": "gce", "workload": "product", "network": "pods", "zone": "europe-west1-b"}
+    raw["machines"]["product-1"] = {**single, "startupScript": script}
+    raw["machines"]["product-2"] = {**single, "startupScript": script + script}
+    with pytest.raises(SettingsError) as refused:
+        config.load(raw)
+    assert [problem.path for problem in refused.value.problems] == [
+        "google.labels",
+        "machines.product-2.startupScript",
+        "machines.product-fleet.startupScript",
+    ]

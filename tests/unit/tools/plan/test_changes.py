@@ -499,14 +499,17 @@ def test_a_gateway_that_is_a_group_costs_what_single_machines_cost() -> None:
 
 
 def test_pods_of_autopilot_are_named_as_what_no_sum_has() -> None:
-    plan = plan_of("single-network", lambda config: config["cluster"].update(autopilot=True))
+    plan = plan_of(
+        "single-network", lambda config: config["cluster"].update(autopilot=True, zone=None)
+    )
     assert plan.cost is not None and plan.cost.unpriced == ("pods-of-autopilot",)
     assert costs.monthly(load(with_autopilot())) > 0, "a live run counts without them"
+    assert costs.unpriced(load(with_autopilot())) == ["pods-of-autopilot"], "and says so"
 
 
 def with_autopilot() -> Config:
     config = config_of("single-network")
-    config["cluster"]["autopilot"] = True
+    config["cluster"] |= {"autopilot": True, "zone": None}
     return config
 
 
