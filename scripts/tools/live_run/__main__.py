@@ -27,18 +27,27 @@ HOURS_A_MONTH = 730
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack on Google Cloud. file: its configuration. monthly: US dollars a month."""
+    """A stack on Google Cloud. file: its configuration.
+
+    monthly: US dollars a month. unpriced: what is not in it, because its price is not known.
+    """
 
     name: str
     file: Path
     settings: Settings
     monthly: float
+    unpriced: Sequence[str] = ()
 
     @property
     def project(self) -> str:
         """The project."""
         assert self.settings.google
         return self.settings.google.project
+
+    def price(self, hours: float) -> str:
+        """Return what hours cost, and what is not in it."""
+        without = f" and without {', '.join(self.unpriced)}" if self.unpriced else ""
+        return f"{self.monthly / HOURS_A_MONTH * hours:.2f} US dollars, at list prices{without}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +85,7 @@ def _rows(stack: Stack, only_down: bool, kubeconfig: Path, report: Path) -> int:
     began, start = datetime.datetime.now().strftime("%Y-%m-%d %H:%M"), time.monotonic()
 
     def write() -> None:
-        cost = stack.monthly / HOURS_A_MONTH * (time.monotonic() - start) / 3600
+        cost = stack.price((time.monotonic() - start) / 3600)
         summary = Summary(stack=stack.name, project=stack.project, began=began, cost=cost, left=run.left)
         report.write_text(text(summary, run.results))
 
@@ -93,8 +102,8 @@ def _rows(stack: Stack, only_down: bool, kubeconfig: Path, report: Path) -> int:
     finally:  # whatever happened, nothing must go on costing
         is_down = run.down()
     write()
-    cost = stack.monthly / HOURS_A_MONTH * (time.monotonic() - start) / 3600
-    _show(f"\nReport: {report}. Cost so far: about {cost:.2f} US dollars, at list prices.")
+    cost = stack.price((time.monotonic() - start) / 3600)
+    _show(f"\nReport: {report}. Cost so far: about {cost}.")
     if not is_down:
         _show(f"Something may be left, and costs: ./scripts/live-run {stack.name} --down")
         return cli.NOT_DOWN
@@ -110,8 +119,7 @@ def _show(line: str) -> None:
 def _confirmed(question: str, stack: Stack) -> bool:
     if not sys.stdin.isatty():
         return False
-    hourly = stack.monthly / HOURS_A_MONTH
-    print(f"{question}. It costs about {hourly:.2f} US dollars an hour.")
+    print(f"{question}. An hour costs about {stack.price(1)}.")
     return input(f"Type the stack's name to go on ({stack.name}): ").strip() == stack.name
 
 
@@ -129,7 +137,7 @@ def _stack(name: str) -> Stack | str:
         return str(error)
     if settings.google is None:
         return f"{name} is not on Google Cloud: it has no `google`"
-    return Stack(name, reader.STACKS / f"Pulumi.{name}.yaml", settings, costs.monthly(settings))
+    return Stack(name, reader.STACKS / f"Pulumi.{name}.yaml", settings, costs.monthly(settings), costs.unpriced(settings))
 
 
 def _variables(stack: Stack) -> dict[str, str]:

@@ -8,18 +8,24 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 _APIS = {
     "cloudresourcemanager": "https://cloudresourcemanager.googleapis.com/",
     "compute": "https://compute.googleapis.com/compute/v1/",
+    "container": "https://container.googleapis.com/",
     "serviceusage": "https://serviceusage.googleapis.com/",
 }
 _TIMEOUT_S = 60
 
 
 class GoogleError(Exception):
-    """What an API or gcloud refused, in one sentence."""
+    """What an API or gcloud refused, in one sentence. status: that of HTTP; 0 where none answered."""
+
+    def __init__(self, sentence: str, status: int = 0) -> None:
+        super().__init__(sentence)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,19 @@ class Google:
                 answer: dict[str, Any] = json.load(response)
                 return answer
         except urllib.error.HTTPError as error:
-            raise GoogleError(f"{error.code}: {_message(error)}") from None
+            raise GoogleError(f"{error.code}: {_message(error)}", error.code) from None
         except OSError as error:
             raise GoogleError(f"{api} cannot be reached: {error}") from None
+
+    def exists(self, api: str, path: str) -> bool:
+        """Return whether an object exists. Raises GoogleError where that cannot be read."""
+        try:
+            self.call(api, path)
+        except GoogleError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return False
+        return True
 
 
 def _message(error: urllib.error.HTTPError) -> str:

@@ -10,9 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from components.versions import unsupported_kubernetes
 from tools import ROOT
 from tools.devtools.google_model import policies, quotas
-from tools.devtools.google_model.cloud import Cloud
+from tools.devtools.google_model.cloud import MANAGER, Cloud
+from tools.plan.resources import CLUSTER, CLUSTER_CHECK, INSTANCE, NODE_POOL, TEMPLATE, value_at
 
 from .google import Google, GoogleError
 from .rows import Plan
@@ -67,6 +69,8 @@ def check(google: Google, wanted: Wanted) -> list[Finding]:
         "APIs": _apis,
         "roles": _roles,
         "zones": _zones,
+        "machine types": _machine_types,
+        "versions of Kubernetes": _kubernetes,
         "quotas": _quotas,
     }
     listed: list[Finding] = []
@@ -103,6 +107,44 @@ def _zones(google: Google, wanted: Wanted) -> Iterator[Finding]:
     present = {link.rpartition("/")[2] for link in answer.get("zones", [])}
     for zone in sorted(set(wanted.zones) - present):
         yield Finding(f"the region {wanted.region} has no zone {zone}: {', '.join(sorted(present))}")
+
+
+def _machine_types(google: Google, wanted: Wanted) -> Iterator[Finding]:
+    """Yield machine types that a zone of theirs does not have.
+
+    Where Google chooses the zones of nodes and groups, it chooses those that have the type.
+    """
+    cloud = wanted.cloud
+    wanted_types = {(node.inputs["zone"], node.inputs["machineType"]) for node in cloud.of_type(INSTANCE)}
+    wanted_types |= {
+        (node.inputs["location"], node.inputs["nodeConfig"]["machineType"])
+        for node in cloud.of_type(NODE_POOL)
+        if node.inputs["location"] != wanted.region
+    }
+    for manager in cloud.of_type(MANAGER):
+        for version in manager.inputs["versions"]:
+            template = cloud.resolve(version["instanceTemplate"], TEMPLATE)
+            assert template is not None
+            zones = manager.inputs.get("distributionPolicyZones") or ()
+            wanted_types |= {(zone, template.inputs["machineType"]) for zone in zones}
+    for zone, machine_type in sorted(wanted_types):
+        if not google.exists("compute", f"projects/{google.project}/zones/{zone}/machineTypes/{machine_type}"):
+            listed = f"gcloud compute machine-types list --filter='name={machine_type}' --project {google.project}"
+            yield Finding(f"the zone {zone} has no {machine_type}: {listed}")
+
+
+def _kubernetes(google: Google, wanted: Wanted) -> Iterator[Finding]:
+    """Yield a release channel whose default version is none that the stack's Istio supports."""
+    istio = {check.inputs["istio"] for check in wanted.cloud.of_type(CLUSTER_CHECK)}
+    channels = [str(value_at(each.inputs, "releaseChannel.channel")) for each in wanted.cloud.of_type(CLUSTER)]
+    path = f"v1/projects/{google.project}/locations/{wanted.region}/serverConfig"
+    config = google.call("container", path) if channels and istio != {""} else {}
+    defaults = {each.get("channel"): each.get("defaultVersion", "") for each in config.get("channels", [])}
+    for channel in channels:
+        kubernetes = defaults.get(channel, "")
+        if supported := next(filter(None, (unsupported_kubernetes(each, kubernetes) for each in istio)), ""):
+            fix = "set another cluster.channel or mesh.version"
+            yield Finding(f"the release channel {channel} gives Kubernetes {kubernetes}; {supported}: {fix}")
 
 
 def _quotas(google: Google, wanted: Wanted) -> Iterator[Finding]:

@@ -14,13 +14,13 @@ class Summary:
     """What a report says besides its rows.
 
     stack, project: what was run, and where. began: the date and time.
-    cost: US dollars so far. left: what was not taken down.
+    cost: so far, with the currency. left: what was not taken down.
     """
 
     stack: str
     project: str
     began: str
-    cost: float
+    cost: str
     left: Sequence[str] = ()
 
 
@@ -30,7 +30,7 @@ def text(summary: Summary, results: Sequence[Result]) -> str:
         f"# Live run of {summary.stack}",
         "",
         f"In the project {summary.project}, begun {summary.began}. Rows that were seen are struck "
-        f"out. It cost about {summary.cost:.2f} US dollars so far.",
+        f"out. So far it cost about {summary.cost}.",
         "",
         "| what only this shows | how | look for | |",
         "| --- | --- | --- | --- |",

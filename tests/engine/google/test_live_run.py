@@ -88,6 +88,26 @@ def test_a_zone_that_is_not_in_the_region_is_named(stubbed: Servers) -> None:
     assert texts() == ["the region europe-west1 has no zone europe-west1-b: europe-west1-c, europe-west1-d"]
 
 
+@pytest.mark.parametrize(("stack", "zones"), [("single-network", "b"), ("fleet", "")])
+def test_a_machine_type_that_its_zone_does_not_have_is_named(stubbed: Servers, stack: str, zones: str) -> None:
+    """Where Google chooses the zones, it chooses those that have the type."""
+    stubbed.apis.project.machine_types = ("n4-",)
+    named = [(f"europe-west1-{letter}", machine_type) for letter in zones for machine_type in ("e2-small", "e2-standard-2")]
+    assert texts(stack) == [
+        f"the zone {zone} has no {machine_type}: gcloud compute machine-types list --filter='name={machine_type}' --project {PROJECT}"
+        for zone, machine_type in named
+    ]
+
+
+def test_a_release_channel_that_istio_does_not_support_is_named(stubbed: Servers) -> None:
+    stubbed.apis.project.kubernetes = {"RAPID": "1.36.1-gke.100", "REGULAR": "1.38.0-gke.1201000"}
+    [text] = texts()
+    assert text == (
+        "the release channel REGULAR gives Kubernetes 1.38.0-gke.1201000; Istio 1.31 supports Kubernetes 1.32 to 1.37: "
+        "set another cluster.channel or mesh.version"
+    )
+
+
 def test_a_quota_that_is_too_small_is_named_with_what_is_free(stubbed: Servers) -> None:
     stubbed.apis.project.quotas |= {"CPUS_ALL_REGIONS": 3, "NETWORKS": 0}
     cpus, networks = texts()

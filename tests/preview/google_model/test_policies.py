@@ -8,6 +8,7 @@ from tests.support import google_stacks
 from tests.support.google_stacks import STACKS, built, shipped, with_input
 from tools.devtools import costs
 from tools.devtools.google_model import machines, policies, quotas
+from tools.devtools.google_model.cloud import Cloud
 from tools.devtools.google_model.quotas import Moment
 
 LIMITS = costs.limits()
@@ -16,6 +17,8 @@ NOT_OFFERED = {
     "container.managed.enableBinAuthz": ("cluster-gke",),
     "container.managed.enableGoogleGroupsRBAC": ("cluster-gke",),
 }
+OF_EVERY_STACK = {"compute.requireVpcFlowLogs", "iam.disableServiceAccountCreation"}
+"""What refuses the subnets or the accounts that every stack creates."""
 SSH = ("compute.requireOsLogin", "compute.disableGuestAttributesAccess")
 """What machines that are joined by SSH cannot keep: their host keys are guest attributes."""
 SINGLE = {
@@ -28,13 +31,20 @@ SINGLE = {
 @pytest.mark.parametrize("stack", STACKS)
 def test_policies_refuse_machines_with_ssh_and_what_no_setting_offers(stack: str) -> None:
     by_ssh = {name: SINGLE[stack] for name in SSH if SINGLE[stack]}
-    assert policies.refusals(shipped(stack)) == by_ssh | NOT_OFFERED
+    assert refusals(shipped(stack)) == by_ssh | NOT_OFFERED
 
 
 @pytest.mark.parametrize("build", [google_stacks.group_of_one, google_stacks.groups_alone])
 def test_groups_of_machines_keep_every_policy_for_machines(build: google_stacks.Build) -> None:
     """So every shipped scenario runs where an organisation forbids what SSH needs."""
-    assert policies.refusals(built(build)) == NOT_OFFERED
+    assert refusals(built(build)) == NOT_OFFERED
+
+
+def refusals(stack: Cloud) -> dict[str, tuple[str, ...]]:
+    """Return what policies refuse of a stack, besides what they refuse of every stack."""
+    refused = policies.refusals(stack)
+    assert refused.keys() >= OF_EVERY_STACK
+    return {name: named for name, named in refused.items() if name not in OF_EVERY_STACK}
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -95,7 +105,7 @@ def test_a_quota_that_the_page_does_not_have_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine_type", "vcpus"), [("e2-small", 2), ("c3-standard-22-lssd", 22), ("n2-custom-6-8192", 6), ("f1-micro", 1)]
+    ("machine_type", "vcpus"), [("e2-small", 2), ("c3-standard-22-lssd", 22), ("n2-custom-6-8192", 6), ("custom-4-8192", 4), ("f1-micro", 1), ("a3-highgpu-8g", 208), ("a2-highgpu-1g", 12)]
 )  # fmt: skip
 def test_machine_types_say_their_vcpus(machine_type: str, vcpus: int) -> None:
     assert machines.cpus(machine_type) == vcpus
@@ -131,6 +141,8 @@ BREAK = [
     ("container.managed.enableControlPlaneDNSOnlyAccess", "cluster-gke", "controlPlaneEndpointsConfig.ipEndpointsConfig.enabled", True),
     ("container.managed.disableLegacyClientCertificateIssuance", "cluster-gke", "masterAuth.clientCertificateConfig.issueClientCertificate", True),
     ("container.managed.disableABAC", "cluster-gke", "enableLegacyAbac", True),
+    ("compute.requireVpcFlowLogs", "subnet-far", "region", "europe-west1"),
+    ("iam.disableServiceAccountCreation", "nodes-google-account", "description", "any"),
     ("container.managed.disableRBACSystemBindings", "cluster-gke", "rbacBindingConfig.enableInsecureBindingSystemAuthenticated", True),
 ]  # fmt: skip
 
@@ -147,6 +159,8 @@ def test_lists_of_values_need_what_the_stack_uses() -> None:
     assert outcomes["compute.trustedImageProjects"].needs == "`projects/debian-cloud`, `projects/gke-node-images`"
     assert outcomes["gcp.resourceLocations"].needs == "`europe-west1`, `global`"
     assert policies.outcomes(shipped("fleet"))["compute.restrictVpcPeering"].needs == ""
+    keys = outcomes["gcp.restrictNonCmekServices, compute.restrictNonConfidentialComputing"]
+    assert keys.needs == "`compute.googleapis.com`, `container.googleapis.com`"
 
 
 def test_autopilot_has_no_first_node_pool() -> None:

@@ -66,6 +66,7 @@ class Google:
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_IAMCREDENTIALS": f"{self.apis.url}/",
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDRESOURCEMANAGER": f"{self.apis.url}/",
             "CLOUDSDK_API_ENDPOINT_OVERRIDES_SERVICEUSAGE": f"{self.apis.url}/",
+            "CLOUDSDK_API_ENDPOINT_OVERRIDES_CONTAINER": f"{self.apis.url}/",
             "GOOGLE_APPLICATION_CREDENTIALS": str(self.key_file),
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",

@@ -12,6 +12,8 @@ Response = tuple[int, dict[str, Any]]
 
 _PROJECT = re.compile(r"/v1/projects/[^/:]+(?:/services)?:(\w+)")
 _COMPUTE = re.compile(r"/compute/v1/projects/[^/]+(?:/regions/([^/]+))?")
+_SERVER_CONFIG = re.compile(r"/v1/projects/[^/]+/locations/[^/]+/serverConfig")
+_MACHINE_TYPE = re.compile(r"/compute/v1/projects/[^/]+/zones/[^/]+/machineTypes/([^/]+)")
 PLENTY = ("CPUS", "CPUS_ALL_REGIONS", "SSD_TOTAL_GB", "DISKS_TOTAL_GB", "INSTANCES", "NETWORKS", "FIREWALLS", "IN_USE_ADDRESSES")
 
 
@@ -21,6 +23,8 @@ class Project:
 
     disabled: its APIs that are off. withheld: the permissions that the user has not.
     quotas: what is free of each. zones: the letters of each region's zones.
+    machine_types: those that zones have, the beginnings of their names.
+    kubernetes: the default version of each release channel of GKE.
     policies: the effective policies that are set, by constraint; None: one that cannot be read.
     """
 
@@ -28,6 +32,8 @@ class Project:
     withheld: set[str] = field(default_factory=set)
     quotas: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PLENTY, 1000))
     zones: str = "bcd"
+    machine_types: tuple[str, ...] = ("e2-", "n4-")
+    kubernetes: dict[str, str] = field(default_factory=lambda: {"REGULAR": "1.35.3-gke.1276000"})
     policies: dict[str, dict[str, Any] | None] = field(default_factory=dict)
 
     def respond(self, path: str, body: bytes) -> Response | None:
@@ -35,6 +41,11 @@ class Project:
         place = urllib.parse.urlsplit(path)
         if match := _COMPUTE.fullmatch(place.path):
             return 200, self._compute(match[1])
+        if match := _MACHINE_TYPE.fullmatch(place.path):
+            return (200, {"name": match[1]}) if match[1].startswith(self.machine_types) else None
+        if _SERVER_CONFIG.fullmatch(place.path):
+            channels = [{"channel": channel, "defaultVersion": version} for channel, version in self.kubernetes.items()]
+            return 200, {"channels": channels}
         match = _PROJECT.fullmatch(place.path)
         if match is None:
             return None

@@ -99,6 +99,12 @@ def _needs_locations(stack: Cloud) -> str:
     return ", ".join(f"`{region}`" for region in regions)
 
 
+def _needs_services(stack: Cloud) -> str:
+    """Disks, machines and clusters have Google's keys, and their memory is not encrypted."""
+    clusters = ["`container.googleapis.com`"] if stack.of_type(resources.CLUSTER) else []
+    return ", ".join(["`compute.googleapis.com`", *clusters])
+
+
 def _foreign_members(node: Node) -> bool:
     return not str(node.inputs["member"]).startswith("serviceAccount:")
 
@@ -245,6 +251,21 @@ CONSTRAINTS = (
             resources.CLUSTER,
         ),
         fix="no setting offers it",
+    ),
+    Constraint(
+        name="compute.requireVpcFlowLogs",
+        refused=_by_resource(lambda node: not node.inputs.get("logConfig"), cloud.SUBNETWORK),
+        fix="use subnets that exist, in `google.vpcs`",
+    ),
+    Constraint(
+        name="iam.disableServiceAccountCreation",
+        refused=_by_resource(lambda node: True, cloud.ACCOUNT),
+        fix="no setting offers it",
+    ),
+    Constraint(
+        name="gcp.restrictNonCmekServices, compute.restrictNonConfidentialComputing",
+        refused=_nothing,
+        needs=_needs_services,
     ),
     Constraint(
         name="gcp.resourceLocations", blueprint="often", refused=_nothing, needs=_needs_locations

@@ -158,13 +158,19 @@ def test_one_interruption_does_not_end_the_way_down(run: Callable[..., Run], tmp
 def test_the_report_strikes_out_what_was_seen_and_shows_the_surprise(run: Callable[..., Run]) -> None:
     it = run(command("true"), Row(shows="look", look="", hand="look at it"), command("echo why; false"), command("never"))
     it.up()
-    summary = report.Summary(stack="mine", project="p", began="2026-11-26 12:00", cost=1.234, left=["disks: a"])
+    summary = report.Summary(
+        stack="mine",
+        project="p",
+        began="2026-11-26 12:00",
+        cost="1.23 US dollars, at list prices and without n4-standard-2",
+        left=["disks: a"],
+    )
     text = report.text(summary, it.results)
     assert "| ~~true~~ | ~~`true`~~ | ~~~~ | seen |" in text
     assert "| look | by hand: look at it |  | by hand |" in text
     assert "| never | `never` |  | not run |" in text
     assert "**surprise**" in text and "```\nthe command ended with 1\n\nwhy\n```" in text
-    assert "It cost about 1.23 US dollars so far." in text and "- disks: a" in text
+    assert "So far it cost about 1.23 US dollars, at list prices and without n4-standard-2." in text and "- disks: a" in text
 
 
 def test_a_surprise_has_the_last_lines_of_its_output(run: Callable[..., Run]) -> None:
