@@ -19,6 +19,7 @@ ASK = "istio-vm-mesh: ask "
 
 Pause = Callable[[float], None]
 """Passes seconds. Raises Ended as soon as the program that asks has ended."""
+Text = str | Callable[[], str]
 Answer = Callable[[str, Pause], str]
 """Returns the answer to a question, one line, from the question's words."""
 
@@ -29,19 +30,19 @@ class Ended(Exception):
 
 def converse(
     words: Sequence[str],
-    text: str,
+    text: Text,
     timeout_s: float,
     answer: Answer | None = None,
 ) -> scripting.Done:
     """Run a program to its end; return how it ended, with the questions left out of its output.
 
-    text: what it reads first.
-    timeout_s: seconds in which it must end; the time that `answer` takes does not count.
+    text: what it reads first. A function returns it while the program starts.
+    timeout_s: seconds in which it must end; the time that `text` and `answer` take does not count.
     answer: answers a question. Without it standard input ends after `text`, and a question is
         output.
 
-    Raises what `answer` raises but Ended, after the program was ended, and scripting.Failed where the program
-    is not on PATH.
+    Raises what `text` raises, and what `answer` raises but Ended, after the program was ended, and scripting.Failed where
+    the program is not on PATH.
     """
     lines: queue.Queue[bytes | None] = queue.Queue()
     errors: list[bytes] = []
@@ -60,9 +61,11 @@ def converse(
         stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
         assert stdin and stdout and stderr
 
+        content = (text if isinstance(text, str) else text()).encode()
+
         def write() -> None:
             with contextlib.suppress(OSError):  # a program that has ended reads nothing
-                stdin.write(text.encode())
+                stdin.write(content)
                 stdin.flush()
                 if not answer:
                     stdin.close()

@@ -22,7 +22,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from . import conversation, private_files, scripting
-from .conversation import Answer
+from .conversation import Answer, Text
 
 MARK = "istio-vm-mesh: the script begins"
 MACHINE = "machine"
@@ -127,7 +127,7 @@ class Outcome:
 
 def run_script(
     target: Target,
-    script: str,
+    script: Text,
     timeout_s: float,
     patience_s: float = 0,
     answer: Answer | None = None,
@@ -136,8 +136,10 @@ def run_script(
     """Run a script on a machine, once its SSH server accepts the login.
 
     script: for `bash -s`, which reads it byte by byte from the stream that the answers follow in.
-        With `answer` it must end by `exit`, because its standard input stays open.
-    timeout_s: seconds that one connection may last; the time that `answer` takes does not count.
+        With `answer` it must end by `exit`, because its standard input stays open. A function
+        returns it, at each attempt, while ssh connects.
+    timeout_s: seconds that one connection may last; the time that `script` and `answer` take does
+        not count.
     patience_s: seconds in which a connection that fails is tried again, and only while the script
         has not begun.
     answer: answers a question (`conversation`). Without it the script's standard input ends after
@@ -254,10 +256,11 @@ class _Connection:
             self._key = directory / "key"
             scripting.write_private(self._key, text.replace("\r\n", "\n").rstrip("\n") + "\n")
 
-    def run(self, script: str, timeout_s: float, answer: Answer | None) -> Outcome:
+    def run(self, script: Text, timeout_s: float, answer: Answer | None) -> Outcome:
         # A new line first: what a login shell prints may end without one.
         mark = f"printf '\\n%s\\n' '{MARK}'\n"
-        text = f"{mark}{mark.rstrip()} >&2\n{script}"
+        begin = f"{mark}{mark.rstrip()} >&2\n"
+        text = begin + script if isinstance(script, str) else lambda: begin + script()
         done = conversation.converse(self.words(), text, timeout_s, answer)
         return self._outcome(done)
 

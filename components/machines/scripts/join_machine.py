@@ -18,6 +18,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from time import monotonic, sleep
 
 from ... import names, shell
@@ -95,15 +96,14 @@ def run(payload: Payload) -> Result:
     Raises scripting.Failed where the script did not run to its end, and where the machine is not in
     the mesh afterwards, or is unhealthy and was not before.
     """
-    with cluster_access.kubectl(payload.access) as kubectl:
-        return _Join(payload, kubectl).run()
+    return _Join(payload).run()
 
 
 class _Join:
     """One join: the questions that its script asks share a slot with what follows."""
 
-    def __init__(self, payload: Payload, kubectl: Kubectl) -> None:
-        self._payload, self._kubectl = payload, kubectl
+    def __init__(self, payload: Payload) -> None:
+        self._payload = payload
         self._owner, self._bundle = payload.bundle.owner, payload.bundle
         self._held = contextlib.ExitStack()
         self._slots: list[SlotRequest] = []
@@ -133,13 +133,8 @@ class _Join:
 
     def _run_script(self) -> Result:
         payload = self._payload
-        self._before = entries.read(self._kubectl, self._owner.namespace, payload.entry)
-        self._bundle = self._with_files()
-        credentials = os.environ.get(CREDENTIALS_VARIABLE, "")
-        kept_out = bool(self._before and self._before.quarantine)
-        text = join_script(self._bundle, self._token(), credentials, kept_out)
-        script = shell.run_as_root(text, 0)  # it keeps to its deadline by itself
-        outcome = openssh.run_script(payload.target, script, TIMEOUT_S, payload.patience_s, answer=self._answer)
+        # The cluster is read while ssh connects.
+        outcome = openssh.run_script(payload.target, lambda: self._script, TIMEOUT_S, payload.patience_s, answer=self._answer)
         problem = _problem(payload, self._bundle, outcome)
         if problem:
             if self._unconfirmed not in problem:  # the answer did not reach the machine
@@ -148,6 +143,21 @@ class _Join:
         if outcome.stderr:
             report(outcome.stderr)
         return Result(digest(self._bundle), payload.changes)
+
+    @cached_property
+    def _kubectl(self) -> Kubectl:
+        """kubectl for the cluster, until the join ends."""
+        return self._held.enter_context(cluster_access.kubectl(self._payload.access))
+
+    @cached_property
+    def _script(self) -> str:
+        """What runs on the machine, whichever attempt to connect succeeds."""
+        self._before = entries.read(self._kubectl, self._owner.namespace, self._payload.entry)
+        self._bundle = self._with_files()
+        credentials = os.environ.get(CREDENTIALS_VARIABLE, "")
+        kept_out = bool(self._before and self._before.quarantine)
+        text = join_script(self._bundle, self._token(), credentials, kept_out)
+        return shell.run_as_root(text, 0)  # it keeps to its deadline by itself
 
     def _with_files(self) -> Bundle:
         """Return all that the machine is joined with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
@@ -93,6 +93,27 @@ def test_what_an_answer_raises_ends_the_program(error: Exception) -> None:
 
     with pytest.raises(type(error), match="no answer"):
         conversation.converse(["bash", "-s"], WRAPPED, 60, answer)
+
+
+def test_a_program_starts_before_its_text_is_there(tmp_path: Path) -> None:
+    """ssh connects meanwhile, and the time for the program is not that of its text."""
+
+    def text() -> str:
+        while not (tmp_path / "began").exists():
+            sleep(0.01)
+        return "exit 7\n"
+
+    done = conversation.converse(["bash", "-c", f"touch {tmp_path}/began; exec bash -s"], text, 60)
+    assert done.status == 7
+
+
+def test_a_text_that_fails_ends_the_program() -> None:
+    def text() -> str:
+        raise scripting.Failed("no token")
+
+    with pytest.raises(scripting.Failed, match="no token"):
+        conversation.converse(["sleep", "7358"], text, 60)
+    assert not processes("sleep 7358")
 
 
 @pytest.mark.parametrize("started", [0, 1, 2])
