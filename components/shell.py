@@ -23,7 +23,7 @@ def read_script(name: str) -> str:
     return (Path(__file__).parent / package / "scripts" / f"{script}.sh").read_text()
 
 
-def assignments(variables: Mapping[str, str | int]) -> str:
+def assignments(variables: Mapping[str, str | float]) -> str:
     """Shell assignments; any text survives."""
     return "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in variables.items())
 
@@ -33,7 +33,7 @@ def b64encode(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def remote_script(name: str, variables: Mapping[str, str | int]) -> str:
+def remote_script(name: str, variables: Mapping[str, str | float]) -> str:
     """Assemble a script for a machine or a pod: the variables, the shared functions, the script.
 
     The script runs its `main` unless it is sourced, so tests source the files as they are.
@@ -49,4 +49,6 @@ def run_as_root(text: str, time_limit_s: float = REMOTE_TIME_LIMIT_S) -> str:
 
     Returns a text for `bash -s`. It fails with the fix where the user has no sudo.
     """
-    return f"TIME_LIMIT_S={time_limit_s}\n{read_script('machines/as-root')}{{\n{text}\nexit\n}}\n"
+    block = f"{{\n{text}\nexit\n}}\n"
+    limits = assignments({"TIME_LIMIT_S": time_limit_s, "LENGTH": len(block.encode())})
+    return f"{limits}{read_script('machines/as-root')}{block}"

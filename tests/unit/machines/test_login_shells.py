@@ -45,6 +45,18 @@ def test_a_long_script_arrives_whole_and_as_root(home: Path, login_shell: str) -
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{LINES} lines by 0\n", "")
 
 
+def test_a_script_that_is_cut_off_runs_nothing(home: Path) -> None:
+    text = shell.run_as_root(f"touch {home}/ran\n{LONG_SCRIPT}")
+    done = log_in(home, "bash", text[: len(text) // 2])
+    assert done.returncode and not (home / "ran").exists()
+
+
+def test_what_follows_a_script_is_left_to_it(home: Path) -> None:
+    """Answers to its questions, whatever its letters are."""
+    done = log_in(home, "bash", shell.run_as_root("# ünï—code\nread -r answer\necho $answer\n") + "yes\n")
+    assert done.stdout == "yes\n"
+
+
 @pytest.mark.parametrize("login_shell", SHELLS)
 def test_the_scripts_status_is_the_commands(home: Path, login_shell: str) -> None:
     assert log_in(home, login_shell, shell.run_as_root("exit 7\n")).returncode == 7
