@@ -49,9 +49,15 @@ locked() { # function
 }
 
 # Prints the iptables programs of this host, those of both backends: rules of ours may be in either.
-# Where a host has no names with a backend, the plain ones.
+# Where a host has no names with a backend, the plain ones. PROGRAMS_HERE has them where they were
+# looked for already.
+PROGRAMS_HERE=''
 programs() {
   local family name
+  if [ -n "$PROGRAMS_HERE" ]; then
+    echo "$PROGRAMS_HERE"
+    return
+  fi
   for family in iptables ip6tables; do
     for name in $family-legacy $family-nft; do
       if command -v "$name-save" >/dev/null; then echo "$name"; fi
@@ -75,6 +81,7 @@ read_rules() { # program
   awk '/^\*/ { table = substr($1, 2) }
     /^:/ { print table, $1 }
     /^-A / { print table, substr($0, 4) }' <<<"$text"
+  [[ $text == *" is incompatible"* ]] || return 0
   while read -r table; do
     echo "$table =native"
     list_native "$1" "$table" || return
@@ -177,11 +184,11 @@ difference() { # file of the wanted rules, file of rules that are ours otherwise
     }' part=wanted "$1" part=other "$2" part=present -
 }
 
-# Deletes Istio's rules and chains of one program.
+# Deletes Istio's rules and chains of one program. Fails where there are none.
 remove() { # program
   local rules script table
   rules=$(read_rules "$1" | ours)
-  grep -q ' :' <<<"$rules" || return 0
+  [[ $rules == *" :"* ]] || return
   # shellcheck disable=SC2016 # awk expands them
   script=$(awk "$OURS"'
     { if (!($1 in rules)) order[++count] = $1 }
@@ -200,6 +207,7 @@ remove() { # program
       !/ :/ && !is_chain($2) { print "delete rule", table, $2, "handle", $NF }
       END { printf "%s%s", flushed, dropped }' | nft -f -
   done < <(sed -n 's/ =native$//p' <<<"$rules")
+  return 0
 }
 
 # Makes Istio's rules and records them, with and without those by which DNS queries bypass the
@@ -207,12 +215,12 @@ remove() { # program
 # apart. Both are there afterwards. IPv6 is redirected wherever the machine has an address of it:
 # where Envoy does not listen on IPv6, its connections are refused.
 make() {
-  local program rules open
+  local program rules open FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)}
   mkdir -p "$RULES"
   name_servers >"$RULES/servers"
   open=$(open_ports "$(rules_of_ports)")
   DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$open \
-    FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)} \
+    FORCE_IPTABLES_BINARY=$FORCE_IPTABLES_BINARY \
     with_captured_servers "$AGENT" istio-iptables || return
   for program in $(programs); do
     has_chains "$program" || continue
@@ -281,7 +289,7 @@ backend() {
 }
 
 has_chains() { # program
-  read_rules "$1" | ours | grep -q ' :'
+  [[ $(read_rules "$1" | ours) == *" :"* ]]
 }
 
 # Narrows Istio's rules to what is of this machine, and puts them first.
@@ -484,6 +492,7 @@ rules_of_ports() {
   {
     for program in $(programs); do
       text=$(read_rules "$program" 2>/dev/null)
+      [ -n "$text" ] || continue
       kind=iptables
       [ -z "$used" ] || [[ $program != *-* || $program == *-$used ]] || kind=$program
       awk -v kind="$kind" "$OURS"'
@@ -603,10 +612,7 @@ remove_all() {
   local program end=$((SECONDS + REMOVAL_S))
   rm -rf "$RULES"/ip*
   for program in $(programs); do
-    while
-      remove "$program"
-      has_chains "$program"
-    do
+    while remove "$program" && has_chains "$program"; do
       if [ $SECONDS -ge $end ]; then
         echo "cannot remove the rules of the redirection ($program)" >&2
         break
@@ -639,11 +645,24 @@ turn_on() {
   return 0
 }
 
+# There may be none: then what removes them has nothing to look for.
 turn_off() {
   rm -rf "$RULES"
-  remove_all
-  close_firewall
+  if has_traces; then
+    remove_all
+    close_firewall
+  fi
   ip -6 address delete ::6/128 dev lo 2>/dev/null || true
+}
+
+# Whether any rule of this host may be of the redirection, or open a firewall for it.
+has_traces() {
+  local program
+  [ ! -e "$OPENED" ] || return 0
+  {
+    for program in $(programs); do "$program-save"; done
+    nft list ruleset
+  } 2>/dev/null | grep -qE "ISTIO_|$STAMP"
 }
 
 turn_dns_on() {
@@ -672,7 +691,7 @@ saved_rules() {
 # Removes rules of the redirection that another program loaded while nothing is to be redirected.
 remove_stale() {
   local program
-  [ ! -d "$RULES" ] || return 0
+  [ ! -d "$RULES" ] && has_traces || return 0
   for program in $(programs); do
     has_chains "$program" || continue
     echo "removes rules of the redirection that another program loaded ($program)"
@@ -707,6 +726,7 @@ main() { # on, dns-on, off, ssh-port or saved
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   # shellcheck source=/dev/null
   . "${BASH_SOURCE[0]%/*}/redirect_firewall.sh"
+  case $1 in on | off) PROGRAMS_HERE=$(programs) ;; esac
   case $1 in
   on)
     rm -f "$WITHDRAWN"
