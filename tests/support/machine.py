@@ -35,7 +35,7 @@ case "$*" in
 "is-active --quiet istio-vm-mesh") [ -e "$RUN/active" ] ;;
 "show --property=ActiveState --value istio-vm-mesh") if [ -e "$RUN/active" ]; then echo active; else echo inactive; fi ;;
 "is-enabled --quiet istio-vm-mesh") [ -L "$wanted" ] ;;
-"enable --quiet istio-vm-mesh") mkdir -p "${wanted%/*}" && ln -sfn ../istio-vm-mesh.service "$wanted" ;;
+"enable --quiet --no-reload istio-vm-mesh" | "enable --quiet istio-vm-mesh") mkdir -p "${wanted%/*}" && ln -sfn ../istio-vm-mesh.service "$wanted" ;;
 "disable --now"*istio-vm-mesh*) rm -f "$RUN/active" "$wanted" ;;
 "stop istio-vm-mesh") rm -f "$RUN/active" ;;
 "restart istio-vm-mesh-undo")

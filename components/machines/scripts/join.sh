@@ -22,7 +22,10 @@ WAS_ACTIVE=''
 WAS_READY=''
 NEW_PACKAGE=''
 DAMAGED=''
+CLAIMS=''
 PREVIOUS=''
+LOOKS=''
+SSH_PORT=''
 OTHER_STACK=''
 HOST_CHANGES='' # of this host's traffic, one a line
 LET_IN=''       # nothing keeps the machine out of the mesh any more
@@ -46,7 +49,7 @@ log_of_agent() { # since
 }
 
 claim() { # name
-  token_claim <(printf %s "$TOKEN") "$1"
+  claim_of "${CLAIMS:-$(token_claims <(printf %s "$TOKEN"))}" "$1"
 }
 
 # Prints what the last join remembered, by its key.
@@ -133,14 +136,11 @@ wait_for_setup() {
 
 # Prints a unit that runs, or has yet to.
 running_setup() {
-  local service shown
-  for service in cloud-init cloud-config cloud-final google-startup-scripts; do
-    shown=$(systemctl show --property=ActiveState,Job "$service" 2>/dev/null || true)
-    if [[ $shown =~ ActiveState=activating|Job=[1-9] ]]; then
-      echo "$service"
-      return
-    fi
-  done
+  local services=(cloud-init cloud-config cloud-final google-startup-scripts)
+  systemctl show --property=Id,ActiveState,Job "${services[@]}" 2>/dev/null |
+    awk -v RS= '/(^|\n)(ActiveState=activating|Job=[1-9])/ && match($0, /(^|\n)Id=[^\n]*/) {
+      unit = substr($0, RSTART, RLENGTH); sub(/.*Id=/, "", unit); sub(/\.service$/, "", unit)
+      print unit; exit }' || true
 }
 
 # Prints the end of a cause, where Google's unit ran a startup script. It ran once in this boot,
@@ -172,7 +172,7 @@ check_owner() {
 }
 
 check_gateway() {
-  can_connect "$GATEWAY" "$GATEWAY_PORT" 5 2>/dev/null ||
+  wait "$GATEWAY_LOOK" ||
     fail "cannot reach the east-west gateway at $GATEWAY port $GATEWAY_PORT: check the gateway's" \
       "address and the firewall between this machine and the gateway"
 }
@@ -186,27 +186,42 @@ check_fail_closed() {
     fail "failClosed is not possible on this machine: ${cause:-see redirect_guard.sh}"
 }
 
+# Begins what takes long, changes nothing, and waits for nothing: beside the steps until its result.
+begin_looks() {
+  LOOKS=$(mktemp -d "$RUN/istio-vm-mesh-looks.XXXXXX")
+  files_tar | tar --extract --no-same-owner --directory "$LOOKS"
+  host_facts "$LOOKS" >"$LOOKS/facts" 2>/dev/null 3<&- 9<&- &
+  HOST_LOOK=$!
+  can_connect "$GATEWAY" "$GATEWAY_PORT" 5 >/dev/null 2>&1 3<&- 9<&- &
+  GATEWAY_LOOK=$!
+  is_intact "$PROGRAMS/packages/$(expected_digest)" >/dev/null 2>&1 3<&- 9<&- &
+  PACKAGE_LOOK=$!
+}
+
+# What still looks then ends by itself: a signal might reach it with the traps of this script.
+end_looks() {
+  [ -z "$LOOKS" ] || rm -rf "$LOOKS"
+}
+
 # What the redirection meets on this host is looked at before anything is changed. An application
 # that Envoy would not reach is refused.
 check_host() {
-  local directory problems
-  [ "$ROLE" = sidecar ] || return 0
-  directory=$(mktemp -d)
-  files_tar | tar --extract --no-same-owner --directory "$directory"
-  problems=$(host_facts "$directory" refusals)
-  HOST_CHANGES=$(host_facts "$directory" changes)
-  rm -rf "$directory"
+  local problems
+  wait "$HOST_LOOK"
+  problems=$(sed -n 's/^refusal //p' "$LOOKS/facts")
+  HOST_CHANGES=$(sed -n 's/^change //p' "$LOOKS/facts")
   [ -z "$problems" ] || fail "$(paste -sd ';' <<<"$problems")"
 }
 
 # Runs redirect_host.sh with the environment of the agent that this join brings.
-host_facts() { # directory with the join's files, refusals or changes
+host_facts() { # directory with the join's files
+  [ "$ROLE" = sidecar ] || return 0
   (
     set -a +eu
     # shellcheck disable=SC1090 # written by the join
     for file in "$1/${STATE#"$ROOT/"}"/{cluster,overrides}.env; do . "$file"; done
     export INSTANCE_IP=${ADDRESS:-$JOINED_ADDRESS}
-    bash "$1/${PROGRAMS#"$ROOT/"}/scripts/redirect_host.sh" "$2" 2>/dev/null 3<&- 9<&-
+    bash "$1/${PROGRAMS#"$ROOT/"}/scripts/redirect_host.sh" 2>/dev/null
   )
 }
 
@@ -224,6 +239,7 @@ report_changes() {
 # made, so a clock that is further behind finds them not valid yet.
 check_token() {
   local issued expires now
+  CLAIMS=$(token_claims <(printf %s "$TOKEN"))
   issued=$(claim iat)
   expires=$(claim exp)
   IDENTITY=$(claim sub)
@@ -300,16 +316,26 @@ create_user() {
     fail "the user istio-proxy cannot be created: create it, or see why useradd fails"
 }
 
-# The package's own directory is named by its digest, and complete as soon as it has its name.
-provide_package() {
-  SHA256=$PACKAGE_SHA256
-  # An unchanged package needs no network.
-  if [ -z "$SHA256" ] && [ "$(joined package-url)" = "$PACKAGE_URL" ]; then
-    SHA256=$(joined package-sha256)
+# Prints the digest of the package; nothing where its server has yet to say it. An unchanged package
+# needs no network.
+expected_digest() {
+  if [ -n "$PACKAGE_SHA256" ]; then
+    echo "$PACKAGE_SHA256"
+  elif [ "$(joined package-url)" = "$PACKAGE_URL" ]; then
+    joined package-sha256
   fi
-  [ -n "$SHA256" ] || fetch_digest
+}
+
+# The package's own directory is named by its digest. It is complete as soon as it is described.
+provide_package() {
+  SHA256=$(expected_digest)
+  if [ -z "$SHA256" ]; then
+    fetch_digest
+    is_intact "$PROGRAMS/packages/$SHA256" &
+    PACKAGE_LOOK=$!
+  fi
   PACKAGE=$PROGRAMS/packages/$SHA256
-  if is_intact "$PACKAGE"; then return; fi
+  if wait "$PACKAGE_LOOK"; then return; fi
   CHANGED=1
   check_space
   mkdir -p "$PROGRAMS/packages"
@@ -322,9 +348,6 @@ provide_package() {
   chown -R root:root "$NEW_PACKAGE/content"
   chmod -R u=rwX,go=rX "$NEW_PACKAGE/content"
   check_package "$NEW_PACKAGE/content"
-  describe "$NEW_PACKAGE/content" >"$NEW_PACKAGE/description"
-  mv "$NEW_PACKAGE/description" "$NEW_PACKAGE/content/.description"
-  write_to_disk "$NEW_PACKAGE/content"
   if [ -e "$PACKAGE" ] || [ -L "$PACKAGE" ]; then
     DAMAGED=1 # it is replaced while the agent is stopped
   else
@@ -332,6 +355,15 @@ provide_package() {
     rm -rf "$NEW_PACKAGE"
     NEW_PACKAGE=$PACKAGE
   fi
+}
+
+# Describes a package that came with this join, once it is in use: to read and to write all of it
+# takes longer than anything else. A power cut before brings the former package back.
+seal_package() {
+  [ -n "$NEW_PACKAGE" ] || return 0
+  describe "$PACKAGE" >"$STAGING/description"
+  mv "$STAGING/description" "$PACKAGE/.description"
+  write_to_disk "$PACKAGE"
 }
 
 # Prints modes, owners and digests of a directory's content.
@@ -451,6 +483,7 @@ stage_files() {
 compare() {
   local path
   [ "$(joined digest)" = "$DIGEST" ] || CHANGED=1
+  [ -z "$CHANGED" ] || return 0
   [ "$(joined identity)" = "$IDENTITY" ] || CHANGED=1
   [ "$(readlink "$PROGRAMS/current")" = "packages/$SHA256" ] || CHANGED=1
   cmp -s "$STAGING/paths" "$STATE/files" || CHANGED=1
@@ -561,7 +594,8 @@ write_files() {
   done <"$STAGING/paths"
   cp "$STAGING/paths" "$STAGING/files"
   place "$STAGING/files" "$STATE/files"
-  keep_ssh_port
+  keep_ssh_port 3<&- 9<&- &
+  SSH_PORT=$!
 }
 
 # SSH stays reachable by the port that this join came by.
@@ -603,14 +637,20 @@ ask_to_start() {
   LET_IN=1
 }
 
-start_agent() {
-  local since
-  since=$(date '+%Y-%m-%d %H:%M:%S')
+# `enable` loads the units by itself otherwise.
+load_units() {
+  systemctl enable --quiet --no-reload "$UNIT"
   systemctl daemon-reload
-  systemctl enable --quiet "$UNIT"
+  wait "$SSH_PORT"
+}
+
+start_agent() {
+  local since is_guarded=1
+  since=$(date '+%Y-%m-%d %H:%M:%S')
+  systemctl is-active --quiet "$UNIT-redirect" || is_guarded=''
   timeout "$(share 3)" systemctl restart "$UNIT" ||
     fail "the unit $UNIT does not start: $(log_of_agent "$since" | tail -n 3)"
-  restart_guard
+  [ -z "$is_guarded" ] || restart_guard # one that began with the agent has the new scripts
   wait_ready "$since"
 }
 
@@ -714,6 +754,7 @@ record() {
 complete() {
   local package
   PHASE=''
+  end_looks
   forget
   for package in "$PROGRAMS/packages"/{.new.*,.damaged,*}; do
     case ${package##*/} in
@@ -762,6 +803,8 @@ is_ready_again() {
 before_failure() {
   local phase=$PHASE
   FAILED=1
+  end_looks
+  wait "$SSH_PORT" 2>/dev/null || true # it writes a file that may be brought back
   rm -f "$BEFORE/unconfirmed.$$".*
   PHASE=''
   [ -n "$phase" ] || return 0
@@ -797,6 +840,7 @@ main() {
   step wait_for_setup
   step check_machine
   step take_lock join
+  step begin_looks
   step check_writable
   step check_owner
   step check_gateway
@@ -822,10 +866,12 @@ main() {
     step switch_package
     step wait_for_deregistration
     step ask_to_start
+    step load_units
     step start_timer
     step start_agent
     step confirm
   fi
+  step seal_package
   step record
   step complete
   COMPLETE=1

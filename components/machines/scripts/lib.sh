@@ -60,13 +60,21 @@ can_connect() { # host port seconds
   as_proxy timeout "$3" bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2"
 }
 
-# Prints a claim of a JWT. Of a token only the signature is secret.
+# Prints a claim of a JWT.
 token_claim() { # file claim
+  claim_of "$(token_claims "$1")" "$2"
+}
+
+# Prints the claims of a JWT, as JSON. Of a token only the signature is secret.
+token_claims() { # file
   local payload
   payload=$(cut -d . -f 2 "$1" | tr '_-' '/+')
   while [ $((${#payload} % 4)) -ne 0 ]; do payload="$payload="; done
-  { printf %s "$payload" | base64 -d 2>/dev/null || true; } |
-    sed -n "s/.*\"$2\":\[\{0,1\}\"\{0,1\}\([^],\"}]*\).*/\1/p"
+  printf %s "$payload" | base64 -d 2>/dev/null || true
+}
+
+claim_of() { # claims, name
+  sed -n "s/.*\"$2\":\[\{0,1\}\"\{0,1\}\([^],\"}]*\).*/\1/p" <<<"$1"
 }
 
 # Prints a string field of the JSON object on standard input.

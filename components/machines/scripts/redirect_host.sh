@@ -1,7 +1,7 @@
 # What the redirection meets on this host. A join runs it as root, with the environment of the agent
-# that it brings, before it changes anything. redirect.sh is beside it.
-# `redirect_host.sh refusals`: prints why calls would not reach the application, one a line.
-# `redirect_host.sh changes`: prints what the redirection is about to change, one a line.
+# that it brings, before it changes anything. redirect.sh is beside it. Lines are of two kinds:
+# `refusal <text>`: why calls would not reach the application.
+# `change <text>`: what the redirection is about to change.
 # INSTANCE_IP is the address by which pods reach the machine.
 
 RESOLVED=/run/systemd/resolve/io.systemd.Resolve
@@ -80,14 +80,21 @@ port_refusals() { # port, listeners, rules of ports, open ports
   fi
 }
 
+# Reads what both kinds of lines need, once.
+# shellcheck disable=SC2034 # redirect.sh reads PROGRAMS_HERE
+look() {
+  PROGRAMS_HERE=$(programs)
+  LISTENERS=$(listeners)
+  RULES_HERE=$(rules_of_ports)
+  OPEN_PORTS=$(open_ports "$RULES_HERE")
+  BRIDGES=$(inner_bridges)
+}
+
 refusals() {
-  local port listening rules open
-  listening=$(listeners)
-  rules=$(rules_of_ports)
-  open=$(open_ports "$rules")
+  local port
   for port in $(workload_ports); do
-    port_refusals "$port" "$listening" "$rules" "$open"
-    ! rules_of "$port" <<<"$rules" | grep -q ' untracked$' ||
+    port_refusals "$port" "$LISTENERS" "$RULES_HERE" "$OPEN_PORTS"
+    ! rules_of "$port" <<<"$RULES_HERE" | grep -q ' untracked$' ||
       echo "port $port of the workload is not tracked, by a rule of this host (notrack), and what" \
         "is not tracked is not redirected: delete the rule"
   done
@@ -125,7 +132,8 @@ interface_refusals() {
 }
 
 listed() {
-  sort -u | paste -sd , | sed 's/,/, /g'
+  sort -u | awk '{ gsub(/,/, ", "); text = text (NR > 1 ? ", " : "") $0 }
+    END { if (NR) print text }'
 }
 
 # Prints the first of a long list, and how many there are.
@@ -160,12 +168,11 @@ envoy_has_ipv6() {
 }
 
 changes() {
-  local open listening captured rules translated bridges interfaces saved
-  listening=$(listeners)
-  rules=$(rules_of_ports)
-  open=$(open_ports "$rules")
+  local captured translated interfaces saved
+  local listening=$LISTENERS rules=$RULES_HERE open=$OPEN_PORTS
   captured=$(awk -v open=",$open," '
-    index(open, "," $1 ",") || $2 ~ /^127\./ || $2 == "::1" || $3 ~ /^(envoy|pilot-agent)$/ { next }
+    !NF || index(open, "," $1 ",") { next }
+    $2 ~ /^127\./ || $2 == "::1" || $3 ~ /^(envoy|pilot-agent)$/ { next }
     { print $1 ($3 == "-" ? "" : " (" $3 ")") }' <<<"$listening" | sort -n | listed)
   [ -z "$captured" ] ||
     echo "from outside, these ports ask for a certificate of the mesh where it is strict:" \
@@ -183,14 +190,13 @@ changes() {
   [ -z "$translated" ] ||
     echo "these ports are not tracked, by rules of this host, so they are not captured:" \
       "$(abridged "$translated")"
-  bridges=$(inner_bridges | listed)
-  [ -z "$bridges" ] ||
-    echo "containers and VMs at $bridges: what is forwarded for them is not captured," \
-      "their connections to this host are"
+  [ -z "$BRIDGES" ] ||
+    echo "containers and VMs at $(listed <<<"$BRIDGES"): what is forwarded for them is not" \
+      "captured, their connections to this host are"
   interfaces=$(ip -o link show up | sed -nE 's/^[0-9]+: ([^:@]+).*/\1/p' |
     grep -vE '^(lo|veth.*|tap.*|vnet.*)$' |
     grep -vxF "$(
-      inner_bridges
+      echo "$BRIDGES"
       tr , '\n' <<<"${ISTIO_EXCLUDE_INTERFACES:-}"
       echo lo
     )" | listed)
@@ -215,12 +221,17 @@ changes() {
   outgoing_changes
 }
 
+# Whether rules may drop anything: chains that accept, and have none, do not.
+may_drop() { # what filters_of printed
+  grep -qE $'^rule\t|\tdrop$' <<<"$1"
+}
+
 # Prints what firewalls drop of the connections that go out. All of them are the proxy's, but those
 # that are excluded.
 outgoing_changes() {
   local rules drops port line fields ports
   rules=$(filters_of 'output|postrouting')
-  [ -n "$rules" ] || return 0
+  may_drop "$rules" || return 0
   ports=$(for port in $GATEWAYS_PORT $(workload_ports); do echo "$port:$port"; done | paste -sd ' ')
   drops=$(
     dropped_out tcp "$ports" <<<"$rules"
@@ -285,6 +296,7 @@ routing_changes() {
 # numbers.
 balanced_ports() {
   local port
+  [ -e "$IPVS" ] || return 0
   sed -nE 's/^TCP +.*:([0-9A-F]{4}) .*/\1/p' "$IPVS" 2>/dev/null | sort -u |
     while read -r port; do echo $((16#$port)); done
 }
@@ -294,6 +306,7 @@ balanced_ports() {
 firewall_changes() { # captured ports, with their programs
   local rules line fields port connections='' before after let_in
   rules=$(filters)
+  may_drop "$rules" || return 0
   dropped "$(needed)" <<<"$rules" | while read -r line; do
     read -ra fields <<<"$line"
     if [ "${FIREWALL:-}" = manage ]; then
@@ -317,15 +330,14 @@ firewall_changes() { # captured ports, with their programs
       "(exclude them by capture.excludeInboundPorts): $let_in"
 }
 
-main() { # refusals or changes
+main() {
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
   # shellcheck source=/dev/null
   for script in redirect redirect_firewall; do . "${BASH_SOURCE[0]%/*}/$script.sh"; done
-  case $1 in
-  refusals) refusals ;;
-  changes) changes ;;
-  esac
+  look
+  refusals | sed 's/^/refusal /'
+  changes | sed 's/^/change /'
   exit 0
 }
 
-if ! (return 0 2>/dev/null); then main "$@" </dev/null; fi
+if ! (return 0 2>/dev/null); then main </dev/null; fi

@@ -57,7 +57,7 @@ class FirewalledHost:
         return done.stdout.splitlines()
 
     def changes(self) -> list[str]:
-        return [line for line in self.run("changes") if "firewall" in line]
+        return [line for line in self.run("look; changes") if "firewall" in line]
 
     @property
     def calls(self) -> list[str]:

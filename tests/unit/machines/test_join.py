@@ -158,8 +158,8 @@ def test_only_an_agent_in_this_network_is_in_the_way(programs: Path, agent: str)
 
 @pytest.mark.parametrize("shown", ["ActiveState=activating", "ActiveState=inactive\nJob=7"])
 def test_the_join_waits_for_the_setup_of_the_machine_but_not_for_itself(programs: Path, tmp_path: Path, shown: str) -> None:
-    answer = f'[ $(wc -l <{tmp_path}/calls) -gt 3 ] && echo ActiveState=inactive || echo -e "{shown!r}"'.replace("'", "")
-    add_program(programs, "systemctl", f"echo x >>{tmp_path}/calls; {answer}")
+    answer = f'[ $(wc -l <{tmp_path}/calls) -gt 3 ] && echo ActiveState=inactive || echo "{shown}"'
+    add_program(programs, "systemctl", f"echo x >>{tmp_path}/calls; echo Id=cloud-init.service; {answer}")
     assert run(programs, "wait_for_setup", DEADLINE_S=600).stdout.count("slept") == 3
     (tmp_path / "calls").unlink()
     assert run(programs, "wait_for_setup", API_SERVER="https://x").stdout == ""
@@ -184,7 +184,13 @@ def test_an_agent_that_does_not_become_ready_is_restarted_by_a_boot_too(programs
 
 
 def test_a_setup_that_does_not_end_is_named(programs: Path) -> None:
-    add_program(programs, "systemctl", 'case "$*" in *cloud-final) echo ActiveState=activating ;; esac')
+    add_program(
+        programs,
+        "systemctl",
+        """for unit in ${*:3}; do
+          echo -e "Id=$unit.service\nActiveState=$([ $unit = cloud-final ] && echo activating || echo inactive)\n"
+        done""",
+    )
     done = run(programs, "wait_for_setup", DEADLINE_S=60)
     assert done.stderr == "machine m: cloud-final still runs after 12 s: see its log, and run the update again\n"
 

@@ -222,7 +222,7 @@ def test_the_copy_of_the_old_state_is_on_the_disk_before_it_counts(machine: Fake
 def test_a_change_stops_writes_and_starts_once(machine: FakeMachine) -> None:
     done = machine.join(CHANGE)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, digest(CHANGE)), done.stderr
-    assert machine.calls == ["stop istio-vm-mesh", "enable --quiet istio-vm-mesh", "restart istio-vm-mesh"]
+    assert machine.calls == ["stop istio-vm-mesh", "enable --quiet --no-reload istio-vm-mesh", "restart istio-vm-mesh"]
     assert machine.active == "good-2"
     assert (machine.root / STATE / "new.env").read_text() == "new"
     names = {path.name for path in (machine.root / STATE).iterdir()}
