@@ -8,10 +8,11 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..manifest import Manifest
 from . import scripting
 
 UID_OF = "kube-system"
@@ -99,13 +100,16 @@ def kubectl(access: ClusterAccess, environment: Mapping[str, str] | None = None)
     """
     with unchecked_kubectl(moved(access), environment) as program:
         if access.uid is not None:
-            uid = cluster_uid(program, access)
-            if uid != access.uid:
-                raise OtherCluster(
-                    f"{moved(access).place} leads to another cluster: the UID of its namespace "
-                    f"{UID_OF} is {uid}, and that of the stack's cluster is {access.uid}"
-                )
+            _check_uid(access, cluster_uid(program, access))
         yield program
+
+
+def _check_uid(access: ClusterAccess, uid: str) -> None:
+    if uid != access.uid:
+        raise OtherCluster(
+            f"{moved(access).place} leads to another cluster: the UID of its namespace "
+            f"{UID_OF} is {uid}, and that of the stack's cluster is {access.uid}"
+        )
 
 
 @contextlib.contextmanager
@@ -167,16 +171,9 @@ def cluster_uid(program: Kubectl, access: ClusterAccess) -> str:
     Raises scripting.Failed where the cluster does not answer, or refuses.
     """
     words = ["--request-timeout=20s", "get", "namespace", UID_OF]
-    purpose = f"{moved(access).place} leads to no cluster that tells its identity"
     done = program.call(*words, "--output", "jsonpath={.metadata.uid}", timeout_s=60)
     if done.status or not done.text:
-        reason = scripting.last_words(done.error) or "there is no UID in the answer"
-        hint = ""
-        if access.uid is not None and "context was not found" in reason:
-            hint = " (if it has another name now, `pulumi preview` notes it on this computer)"
-        unreachable = done.status == scripting.TIMED_OUT or _NO_ANSWER.search(reason)
-        failure = Unreachable if unreachable and "x509" not in reason else scripting.Failed
-        raise failure(f"{purpose}: {reason}{hint}")
+        raise _without_uid(access, done)
     return done.text
 
 
@@ -187,6 +184,38 @@ def kubernetes_version(program: Kubectl) -> str:
         return str(json.loads(done.text)["gitVersion"])
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def _without_uid(access: ClusterAccess, done: scripting.Done) -> scripting.Failed:
+    reason = scripting.last_words(done.error) or "there is no UID in the answer"
+    hint = ""
+    if access.uid is not None and "context was not found" in reason:
+        hint = " (if it has another name now, `pulumi preview` notes it on this computer)"
+    unreachable = done.status == scripting.TIMED_OUT or _NO_ANSWER.search(reason)
+    failure = Unreachable if unreachable and "x509" not in reason else scripting.Failed
+    return failure(f"{moved(access).place} leads to no cluster that tells its identity: {reason}{hint}")
+
+
+def read_objects(program: Kubectl, access: ClusterAccess, wanted: Sequence[Manifest]) -> tuple[dict[str, Manifest], str]:
+    """Read objects of a cluster by one call, and check that it is the one that is meant.
+
+    program: kubectl, unchecked. wanted: each with apiVersion, kind, and metadata with its name.
+
+    Returns those that are there, by kind, and why others could not be read; "" where they could.
+    Raises as `kubectl`.
+    """
+    namespace: Manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": UID_OF}}
+    items = [*([namespace] if access.uid is not None else []), *wanted]
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    words = ["--request-timeout=20s", "get", "--filename", "-", "--ignore-not-found", "--output", "json"]
+    done = program.call(*words, stdin=text.encode(), timeout_s=60)
+    read = json.loads(done.text) if done.text else {"items": []}
+    objects: dict[str, Manifest] = {each["kind"]: each for each in read.get("items", [read])}
+    if access.uid is not None:
+        if "Namespace" not in objects:
+            raise _without_uid(access, done)
+        _check_uid(access, objects["Namespace"]["metadata"]["uid"])
+    return objects, scripting.last_words(done.error) if done.status else ""
 
 
 def cluster_name(access: ClusterAccess) -> str:

@@ -75,6 +75,11 @@ def parse(item: Manifest) -> Entry:
     )
 
 
+def reference(namespace: str, name: str) -> Manifest:
+    """Return what an entry is read by (`cluster_access.read_objects`)."""
+    return {"apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry", "metadata": {"namespace": namespace, "name": name}}
+
+
 def read_all(kubectl: Kubectl, namespace: str) -> dict[str, Entry]:
     """Return the entries of a namespace by name. Raises scripting.Failed."""
     items = _get(kubectl, namespace, KIND)["items"]

@@ -121,7 +121,7 @@ def prepared(sshd: Sshd, directory: Path, monkeypatch: pytest.MonkeyPatch) -> It
     machine.with_systemd()
     cluster = FakeCluster()
     cluster.add(ENTRY, OWNER.registration)
-    monkeypatch.setattr(cluster_access, "kubectl", cluster.kubectl)
+    monkeypatch.setattr(cluster_access, "unchecked_kubectl", cluster.kubectl)
     for name in ("slot", "joined", "halt"):
         monkeypatch.setattr(slots, name, getattr(_Slots, name))
     monkeypatch.setattr(join_machine.shell, "run_as_root", lambda text, *_: f"{{\n{text}\nexit\n}}\n")

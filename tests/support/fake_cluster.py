@@ -19,7 +19,7 @@ class FakeCluster:
     """A namespace.
 
     entries: its WorkloadEntries by name. group: its WorkloadGroup; None: it is gone.
-    root: the mesh's root certificate.
+    root: the mesh's root certificate; "" where its ConfigMap is missing.
     down: what every call fails with; "" for a cluster that answers.
     calls: the words of each call.
     """
@@ -44,6 +44,15 @@ class FakeCluster:
             "status": {"conditions": conditions},
         }
 
+    def _read(self, wanted: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for each in wanted:
+            name = each["metadata"]["name"]
+            if each["kind"] == "ConfigMap":
+                if self.root:
+                    yield {**each, "data": {"root-cert.pem": self.root}}
+            elif name in self.entries:
+                yield {**each, **self.entries[name]}
+
     @contextmanager
     def kubectl(self, _access: Any) -> Iterator[Any]:
         """Stand in for `cluster_access.kubectl`."""
@@ -66,8 +75,8 @@ class FakeCluster:
                 return scripting.Done(1, b"", f'"{name}" already exists'.encode())
             self.entries[name] = item
             return _done(name)
-        if kind == "configmap":
-            return _done(json.dumps({"data": {"root-cert.pem": self.root}}))
+        if kind == "--filename":
+            return _done(json.dumps({"items": list(self._read(json.loads(stdin)["items"]))}))
         if kind.startswith("workloadgroups"):
             return _done(json.dumps(self.group) if self.group else "")
         if verb == "get":

@@ -93,7 +93,7 @@ LEASE = {
 }
 JOINED = (
     ("create token", 0, JOIN, ""),
-    ("get configmap", 0, '{"data": {"root-cert.pem": "ROOT"}}', ""),
+    ("get --filename", 0, json.dumps({"kind": "ConfigMap", "data": {"root-cert.pem": "ROOT"}}), ""),
     ("get workloadentries.networking.istio.io e", 0, json.dumps(ENTRY), ""),
     ("lease", 0, json.dumps({**LEASE, "items": [LEASE]}), ""),
 )

@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import json
 import os
 import re
 import sys
@@ -146,33 +145,38 @@ class _Join:
 
     @cached_property
     def _kubectl(self) -> Kubectl:
-        """kubectl for the cluster, until the join ends."""
-        return self._held.enter_context(cluster_access.kubectl(self._payload.access))
+        """kubectl for the cluster, until the join ends. `_read_cluster` checks which cluster it is."""
+        access = cluster_access.moved(self._payload.access)
+        return self._held.enter_context(cluster_access.unchecked_kubectl(access))
 
     @cached_property
     def _script(self) -> str:
         """What runs on the machine, whichever attempt to connect succeeds."""
-        self._before = entries.read(self._kubectl, self._owner.namespace, self._payload.entry)
-        self._bundle = self._with_files()
+        root_certificate = self._read_cluster()
+        complete = replace(self._bundle, files=configuration_files(self._bundle))
+        self._bundle = with_root_certificate(complete, root_certificate)
         credentials = os.environ.get(CREDENTIALS_VARIABLE, "")
         kept_out = bool(self._before and self._before.quarantine)
         text = join_script(self._bundle, self._token(), credentials, kept_out)
         return shell.run_as_root(text, 0)  # it keeps to its deadline by itself
 
-    def _with_files(self) -> Bundle:
-        """Return all that the machine is joined with."""
+    def _read_cluster(self) -> str:
+        """Read the machine's entry; return the mesh's root certificate."""
         namespace, _, name = self._payload.root_config_map.partition("/")
-        words = ["get", "configmap", name, "--namespace", namespace, "--output", "json"]
-        read = self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
+        root = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": namespace, "name": name}}
+        entry = entries.reference(self._owner.namespace, self._payload.entry)
+        objects, problem = cluster_access.read_objects(self._kubectl, self._payload.access, [root, entry])
         machine = self._owner.machine
-        if read.status:
-            reason = scripting.last_words(read.error)
-            raise scripting.Failed(f"machine {machine}: no root certificate of the mesh: {reason}")
-        text = json.loads(read.text)["data"]["root-cert.pem"]
+        if problem:
+            raise scripting.Failed(f"machine {machine}: its entry and the root certificate of the mesh cannot be read: {problem}")
+        if "ConfigMap" not in objects:
+            raise scripting.Failed(f"machine {machine}: no root certificate of the mesh: there is no ConfigMap {namespace}/{name}")
+        if "WorkloadEntry" in objects:
+            self._before = entries.parse(objects["WorkloadEntry"])
+        text: str = objects["ConfigMap"]["data"]["root-cert.pem"]
         if hashlib.sha256(text.encode()).hexdigest() != self._payload.root_sha256:
             raise scripting.Failed(f"machine {machine}: the mesh's root certificate changed while this update ran: run the update again")
-        complete = replace(self._bundle, files=configuration_files(self._bundle))
-        return with_root_certificate(complete, text)
+        return text
 
     def _token(self) -> str:
         """Mint a token with which the machine requests its first certificate."""

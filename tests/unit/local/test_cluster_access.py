@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from components.local import scripting
-from components.local.cluster_access import ClusterAccess, OtherCluster, cluster_name, kubectl, moved, note_move
+from components.local.cluster_access import (
+    ClusterAccess,
+    OtherCluster,
+    Unreachable,
+    cluster_name,
+    kubectl,
+    moved,
+    note_move,
+    read_objects,
+    unchecked_kubectl,
+)
 from components.local.scripts import credentials
 from tests.support.fake_programs import Programs
 
@@ -66,6 +76,36 @@ def test_a_cluster_that_does_not_answer_is_a_failure_that_names_it(programs: Pro
     programs.add("kubectl", ("", 1, "", "Unable to connect to the server\n"))
     with pytest.raises(scripting.Failed, match=r"the context production of ~/theirs .*Unable to connect"), kubectl(ACCESS):
         pytest.fail("the cluster is used")
+
+
+ROOT = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "root"}}
+NAMESPACE = {"kind": "Namespace", "metadata": {"name": "kube-system", "uid": "uid-1"}}
+
+
+def read(programs: Programs, *items: object, status: int = 0, error: str = "") -> tuple[dict[str, Any], str]:
+    answer = json.dumps({"kind": "List", "items": items}) if len(items) != 1 else json.dumps(items[0])
+    programs.add("kubectl", ("", status, answer if items else "", error))
+    with unchecked_kubectl(moved(ACCESS)) as program:
+        return read_objects(program, ACCESS, [ROOT])
+
+
+def test_objects_and_the_clusters_identity_are_read_by_one_call(programs: Programs) -> None:
+    assert read(programs, NAMESPACE, ROOT) == ({"Namespace": NAMESPACE, "ConfigMap": ROOT}, "")
+    (call,) = programs.calls("kubectl")
+    assert [item["kind"] for item in json.loads(call.stdin)["items"]] == ["Namespace", "ConfigMap"]
+
+
+def test_objects_that_are_missing_or_not_readable_are_left_out(programs: Programs) -> None:
+    assert read(programs, NAMESPACE) == ({"Namespace": NAMESPACE}, "")
+    assert read(programs, NAMESPACE, status=1, error="configmaps is forbidden\n") == ({"Namespace": NAMESPACE}, "configmaps is forbidden")
+
+
+def test_objects_of_another_cluster_are_not_used(programs: Programs) -> None:
+    other = {**NAMESPACE, "metadata": {"uid": "uid-2"}}
+    with pytest.raises(OtherCluster, match=r"leads to another cluster.* uid-2, .* uid-1"):
+        read(programs, other, ROOT)
+    with pytest.raises(Unreachable, match="Unable to connect"):
+        read(programs, status=1, error="Unable to connect to the server\n")
 
 
 def test_a_context_that_was_renamed_elsewhere_is_no_riddle(programs: Programs) -> None:

@@ -132,7 +132,7 @@ class Slots:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     cluster = FakeCluster()
-    monkeypatch.setattr(cluster_access, "kubectl", cluster.kubectl)
+    monkeypatch.setattr(cluster_access, "unchecked_kubectl", cluster.kubectl)
     for limit in ("ENTRY_TIMEOUT_S", "PROBE_TIMEOUT_S", "PAUSE_S"):
         monkeypatch.setattr(join_machine, limit, 0)
     return cluster
@@ -168,8 +168,8 @@ def test_a_token_outlives_the_wait_for_a_slot() -> None:
 def test_a_machine_without_a_token_runs_nothing(machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     call = cluster.call
 
-    def refusing(*words: str, **options: object) -> scripting.Done:
-        return scripting.Done(1, b"", b"Forbidden") if "token" in words else call(*words)
+    def refusing(*words: str, **options: Any) -> scripting.Done:
+        return scripting.Done(1, b"", b"Forbidden") if "token" in words else call(*words, **options)
 
     monkeypatch.setattr(cluster, "call", refusing)
     with pytest.raises(scripting.Failed, match="machine billing-1: no token of the service account shop/billing-account: Forbidden"):
@@ -192,6 +192,13 @@ def test_credentials_of_the_packages_server_come_from_the_environment(machine: M
 def test_a_root_certificate_that_changed_meanwhile_is_not_delivered(machine: Machine, cluster: FakeCluster) -> None:
     cluster.root = "another"
     with pytest.raises(scripting.Failed, match="the mesh's root certificate changed while this update ran"):
+        join_machine.run(PAYLOAD)
+    assert machine.script == ""
+
+
+def test_a_mesh_without_a_root_certificate_is_named(machine: Machine, cluster: FakeCluster) -> None:
+    cluster.root = ""
+    with pytest.raises(scripting.Failed, match="no root certificate of the mesh: there is no ConfigMap istio-system/istio-ca-root-cert"):
         join_machine.run(PAYLOAD)
     assert machine.script == ""
 
@@ -307,10 +314,10 @@ def test_a_slot_is_held_until_the_entry_is_healthy(machine: Machine, held: Slots
     machine.questions = ["stop"]
     read = cluster.call
 
-    def call(*words: str, **options: object) -> scripting.Done:
+    def call(*words: str, **options: Any) -> scripting.Done:
         if "get" in words:
             held.log.append("look")
-        return read(*words)
+        return read(*words, **options)
 
     cluster.call = call  # type: ignore[method-assign]
     join_machine.run(PAYLOAD)
