@@ -672,7 +672,7 @@ turn_dns_on() {
 }
 
 redirect_dns() {
-  local delay=0.1
+  local delay=0.3
   until curl --disable --noproxy '*' --silent --fail --max-time 2 --output /dev/null \
     http://127.0.0.1:15020/debug/ndsz; do
     sleep $delay
