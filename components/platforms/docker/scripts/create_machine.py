@@ -80,15 +80,14 @@ def run(payload: Payload) -> Result:
     present = _present(payload)
     if present and present.state == f"true {payload.identity}":
         _copy(payload, _archive(*_login_files(payload)))
-    else:
-        if present:
-            _refuse_others(payload, present.stack)
-            _remove(payload.name)
-        if scripting.call(["docker", "image", "inspect", payload.image]).status:
-            pull = ["docker", "pull", "--quiet", payload.image]
-            scripting.check(pull, f"Docker has no image {payload.image}")
-        _start(payload, _host_files(payload))
-    return _describe(payload)
+        return _describe(payload)
+    if present:
+        _refuse_others(payload, present.stack)
+        _remove(payload.name)
+    if scripting.call(["docker", "image", "inspect", payload.image]).status:
+        pull = ["docker", "pull", "--quiet", payload.image]
+        scripting.check(pull, f"Docker has no image {payload.image}")
+    return _start(payload)
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,12 @@ def _describe(payload: Payload) -> Result:
     inspect = ["docker", "container", "inspect", "--format", template, payload.name]
     identity = scripting.check(inspect, f"the container {payload.name} does not run").text
     container_id, _, address = identity.partition(" ")
-    key = _read_file(payload.name, f"/{HOST_KEY}.pub").split()
-    return Result(container_id, address, " ".join(key[:2]))
+    return Result(container_id, address, _key(_read_file(payload.name, f"/{HOST_KEY}.pub")))
+
+
+def _key(public: str) -> str:
+    """Return the type and the key of a public key's file, without its comment."""
+    return " ".join(public.split()[:2])
 
 
 def _read_file(container: str, path: str) -> str:
@@ -150,15 +153,15 @@ _Member = tuple[tarfile.TarInfo, bytes]
 
 
 def _host_files(payload: Payload) -> tuple[_Member, ...]:
-    """Return the machine's host key and its unit for routes."""
+    """Return the machine's host key, the public one first, and its unit for routes."""
     with scripting.private_directory() as directory:
         key = directory / "key"
         words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", payload.name]
         scripting.check([*words, "-f", str(key)], "ssh-keygen could not make a host key")
         private, public = key.read_text(), key.with_suffix(".pub").read_text()
     return (
-        _file(HOST_KEY, private, 0o600),
         _file(f"{HOST_KEY}.pub", public, 0o644),
+        _file(HOST_KEY, private, 0o600),
         _file(f"{UNITS}/routes.service", _routes_unit(payload.routes), 0o644),
         _directory(f"{UNITS}/multi-user.target.wants", 0o755),
         _link(f"{UNITS}/multi-user.target.wants/routes.service", f"/{UNITS}/routes.service"),
@@ -214,12 +217,13 @@ def _archive(*members: _Member) -> bytes:
     return stream.getvalue()
 
 
-def _start(payload: Payload, host_files: tuple[_Member, ...]) -> None:
+def _start(payload: Payload) -> Result:
     """Create and start the container at a free address.
 
     Several machines may be created in parallel. Each begins with an address that follows from its
     name, and skips addresses that are in use.
     """
+    host_files = _host_files(payload)
     first, last = int(IPv4Address(payload.first)), int(IPv4Address(payload.last))
     count = last - first + 1
     offset = zlib.crc32(payload.name.encode()) % count
@@ -227,10 +231,10 @@ def _start(payload: Payload, host_files: tuple[_Member, ...]) -> None:
         address = str(IPv4Address(first + (offset + attempt) % count))
         if address in _addresses_in_use(payload.network):
             continue
-        _create(payload, address, host_files)
+        container_id = _create(payload, address, host_files)
         started = scripting.call(["docker", "start", payload.name])
         if started.status == 0:
-            return
+            return Result(container_id, address, _key(host_files[0][1].decode()))
         _remove(payload.name)
         if _IN_USE not in started.error:
             problem = f"Docker cannot start it: {started.error}"
@@ -246,17 +250,19 @@ def _addresses_in_use(network: str) -> set[str]:
     return {cidr.partition("/")[0] for cidr in done.text.split()}
 
 
-def _create(payload: Payload, address: str, host_files: tuple[_Member, ...]) -> None:
+def _create(payload: Payload, address: str, host_files: tuple[_Member, ...]) -> str:
+    """Create the container, and return its ID."""
     name, failure = payload.name, _failure(payload)
     create = ["docker", "create", "--name", name, "--hostname", payload.hostname]
     create += ["--label", payload.label, "--label", f"{IDENTITY_LABEL}={payload.identity}", "--privileged"]
     create += ["--network", payload.network, "--ip", address]
     create += ["--add-host", "host.docker.internal:host-gateway", "--stop-signal", "SIGRTMIN+3"]
     create += ["--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp"]
-    scripting.check([*create, payload.image, "/sbin/init"], failure)
+    container_id = scripting.check([*create, payload.image, "/sbin/init"], failure).text
     if payload.second_network:
         scripting.check(["docker", "network", "connect", payload.second_network, name], failure)
     _copy(payload, _archive(*host_files, *_login_files(payload)))
+    return container_id
 
 
 def _copy(payload: Payload, files: bytes) -> None:
