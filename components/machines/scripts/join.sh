@@ -27,7 +27,6 @@ PREVIOUS=''
 LOOKS=''
 SSH_PORT=''
 OTHER_STACK=''
-HOST_CHANGES='' # of this host's traffic, one a line
 LET_IN=''       # nothing keeps the machine out of the mesh any more
 AGENT=''        # namespace, workload and registration of the agent that runs, by the stamp
 
@@ -190,8 +189,7 @@ check_fail_closed() {
 begin_looks() {
   LOOKS=$(mktemp -d "$RUN/istio-vm-mesh-looks.XXXXXX")
   files_tar | tar --extract --no-same-owner --directory "$LOOKS"
-  host_facts "$LOOKS" >"$LOOKS/facts" 2>/dev/null 3<&- 9<&- &
-  HOST_LOOK=$!
+  exec {FACTS}< <(host_facts "$LOOKS" 2>/dev/null 3<&- 9<&-)
   can_connect "$GATEWAY" "$GATEWAY_PORT" 5 >/dev/null 2>&1 3<&- 9<&- &
   GATEWAY_LOOK=$!
   is_intact "$PROGRAMS/packages/$(expected_digest)" >/dev/null 2>&1 3<&- 9<&- &
@@ -206,11 +204,13 @@ end_looks() {
 # What the redirection meets on this host is looked at before anything is changed. An application
 # that Envoy would not reach is refused.
 check_host() {
-  local problems
-  wait "$HOST_LOOK"
-  problems=$(sed -n 's/^refusal //p' "$LOOKS/facts")
-  HOST_CHANGES=$(sed -n 's/^change //p' "$LOOKS/facts")
-  [ -z "$problems" ] || fail "$(paste -sd ';' <<<"$problems")"
+  local line='' problems=''
+  [ "$ROLE" = sidecar ] || return 0
+  while IFS= read -r -u "$FACTS" line && [ "$line" != 'refusals end' ]; do
+    problems+="${problems:+;}${line#refusal }"
+  done
+  [ -n "$line" ] # or it has ended before
+  [ -z "$problems" ] || fail "$problems"
 }
 
 # Runs redirect_host.sh with the environment of the agent that this join brings.
@@ -227,11 +227,13 @@ host_facts() { # directory with the join's files
 
 # Before it acts, in one list.
 report_changes() {
-  [ -n "$HOST_CHANGES" ] || return 0
+  local changes
+  changes=$(sed -n 's/^change //p' <&"$FACTS")
+  [ -n "$changes" ] || return 0
   if [ -n "${ASK:-}" ]; then
-    ask changes "$(base64 -w 0 <<<"$HOST_CHANGES")"
+    ask changes "$(base64 -w 0 <<<"$changes")"
   else
-    printf 'this host, from now on: %s\n' "${HOST_CHANGES//$'\n'/; }" >&2
+    printf 'this host, from now on: %s\n' "${changes//$'\n'/; }" >&2
   fi
 }
 

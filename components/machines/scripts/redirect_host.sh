@@ -1,7 +1,7 @@
 # What the redirection meets on this host. A join runs it as root, with the environment of the agent
 # that it brings, before it changes anything. redirect.sh is beside it. Lines are of two kinds:
-# `refusal <text>`: why calls would not reach the application.
-# `change <text>`: what the redirection is about to change.
+# `refusal <text>`: why calls would not reach the application; the last one is `refusals end`.
+# `change <text>`: what the redirection is about to change. To know it takes longer.
 # INSTANCE_IP is the address by which pods reach the machine.
 
 RESOLVED=/run/systemd/resolve/io.systemd.Resolve
@@ -336,6 +336,7 @@ main() {
   for script in redirect redirect_firewall; do . "${BASH_SOURCE[0]%/*}/$script.sh"; done
   look
   refusals | sed 's/^/refusal /'
+  echo 'refusals end'
   changes | sed 's/^/change /'
   exit 0
 }

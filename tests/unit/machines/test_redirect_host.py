@@ -264,8 +264,8 @@ def test_what_changes_is_in_one_list(tmp_path: Path) -> None:
 
 
 REAL_FACTS = (SCRIPTS / "join.sh").read_text().split("host_facts() {")[1].split("\n}\n")[0]
-PROBE = 'bash() { echo "$(basename $1) $A $POD_NAME $INSTANCE_IP" >>$RUN/facts; }'
-FACTS = 'host_facts() { printf "${REFUSED}change first\\nchange second\\n"; }'
+PROBE = 'bash() { echo "$(basename $1) $A $POD_NAME $INSTANCE_IP" >>$RUN/facts; echo "refusals end"; }'
+FACTS = 'host_facts() { printf "${REFUSED}refusals end\\nchange first\\nchange second\\n"; }'
 
 
 def test_a_host_whose_application_is_not_reached_stays_as_it_is(tmp_path: Path) -> None:
@@ -274,6 +274,12 @@ def test_a_host_whose_application_is_not_reached_stays_as_it_is(tmp_path: Path) 
     done = machine.join(text=f"REFUSED='refusal one: this\\nrefusal two: that\\n'\n{FACTS}")
     assert (done.returncode, done.stderr) == (1, "machine product-1: one: this;two: that\n")
     assert machine.tree() == before
+
+
+def test_a_host_that_was_not_looked_at_to_the_end_is_not_joined(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path / "machine").create()
+    done = machine.join(text="host_facts() { echo 'change one'; }")
+    assert (done.returncode, "the join ended at its step" in done.stderr, "(check_host)" in done.stderr) == (1, True, True)
 
 
 @pytest.mark.slow
