@@ -27,8 +27,8 @@ PREVIOUS=''
 LOOKS=''
 SSH_PORT=''
 OTHER_STACK=''
-LET_IN=''       # nothing keeps the machine out of the mesh any more
-AGENT=''        # namespace, workload and registration of the agent that runs, by the stamp
+LET_IN='' # nothing keeps the machine out of the mesh any more
+AGENT=''  # namespace, workload and registration of the agent that runs, by the stamp
 
 # All steps of a join go through here.
 step() { # function arguments
