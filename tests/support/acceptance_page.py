@@ -37,7 +37,7 @@ CASES = {
         "another service account, another namespace, no token: refused",
         "A group without a service account cannot apply: settings refuse one.",
     ),
-    16: Case("labels of group and proxy, and the proxy's network, are in the entry", "Localities cannot apply: this program sets none."),
+    16: Case("labels of group and proxy, and the proxy's network and locality, are in the entry"),
     17: Case(
         "an unhealthy machine is not called, a healthy one is",
         "Entries made beforehand cannot apply: machines register themselves.",

@@ -1,7 +1,8 @@
 """A mesh with a past beside the lab's own: plain Helm installs it, and this program has no part in it.
 
 It is a revision with a tag, in a namespace of its own, with a trust domain, a network's name and a
-trust anchor of its own. It sees the namespaces with its label alone, so that it leaves the lab's
+trust anchor of its own. Its CNI plugin redirects the traffic of pods, so they run under Pod
+Security's level `restricted`. It sees the namespaces with its label alone, so that it leaves the lab's
 mesh alone. The lab's istiod sees all namespaces: so nothing here has a label that its gateway is
 selected by, or an address and port that its gateway has.
 """
@@ -12,6 +13,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,8 +21,10 @@ import yaml
 from components.config import reader
 from components.mesh_facts import merge
 from components.names import DEFAULT_DOMAIN, XDS_PORT, config_key, service_host
-from tests.support.lab import Lab
-from tools.lab.offline import versions
+from components.platforms.docker.names import CLUSTER, docker_name
+from tests.support.lab import Lab, make_image
+from tests.support.module_files import directory
+from tools.lab.offline import images, versions
 
 NAMESPACE = "corp-istio"
 REVISION = "1-31"
@@ -28,6 +32,7 @@ TAG = "stable"
 NETWORK = "corp-network"
 TRUST_DOMAIN = "corp.example"
 GATEWAY = "corp-eastwest"
+CNI_PLUGIN = "istio-cni"
 GATEWAY_PORT = 15112
 """What the node has for machines, beside the port of the lab's own gateway."""
 ISTIOD_PORT = XDS_PORT
@@ -53,6 +58,17 @@ def istiod_values() -> dict[str, Any]:
             "tag": versions.ISTIO,
         },
         "env": {"PILOT_ENABLE_GATEWAY_API": "false"},
+        "pilot": {"cni": {"enabled": True}},
+    }
+
+
+def cni_values() -> dict[str, Any]:
+    """Return the values of the CNI plugin, which is chained to the node's own. It repairs no pod, because its image has no iptables."""
+    return {
+        "image": images.INSTALL_CNI.name,
+        "repair": {"enabled": False, "repairPods": False},
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+        "global": {"tag": versions.ISTIO},
     }
 
 
@@ -99,17 +115,23 @@ class CorporateMesh:
         self.lab.run("kubectl", "create", "namespace", NAMESPACE)
         self.lab.run("kubectl", "label", "namespace", NAMESPACE, *(f"{key}={value}" for key, value in SELECTED.items()))
         of_lab = reader.read_document(self.lab.stack_file, self.lab.root / "stacks")["config"][config_key("mesh")]["values"]
-        self._helm(f"istiod-{REVISION}", "istiod", merge(of_lab["istiod"], istiod_values()))
-        self._helm(GATEWAY, "gateway", gateway_values(self.lab.outputs()["gateway"]))
+        charts = self.lab.root / ".lab" / "charts"
+        self.lab.run("kind", "load", "docker-image", "--name", docker_name(self.lab.stack, CLUSTER), make_image(images.INSTALL_CNI))
+        self._helm(CNI_PLUGIN, directory("istio-cni-chart"), cni_values())
+        # Helm waits for all but the one pod that the chart lets be unavailable.
+        self.lab.run("kubectl", "--namespace", NAMESPACE, "rollout", "status", f"daemonset/{CNI_PLUGIN}-node", "--timeout=90s")
+        self._helm(f"istiod-{REVISION}", charts / "istiod", merge(of_lab["istiod"], istiod_values()))
+        self._helm(GATEWAY, charts / "gateway", gateway_values(self.lab.outputs()["gateway"]))
         objects = {"apiVersion": "v1", "kind": "List", "items": exposure()}
         self.lab.run("kubectl", "apply", "--filename", "-", stdin=json.dumps(objects))
 
-    def _helm(self, release: str, chart: str, values: dict[str, Any]) -> None:
-        words = ("install", release, str(self.lab.root / ".lab" / "charts" / chart))
+    def _helm(self, release: str, chart: Path, values: dict[str, Any]) -> None:
+        words = ("install", release, str(chart))
         self.lab.run("helm", *words, "--namespace", NAMESPACE, "--values", "-", "--wait", "--timeout", "90s", stdin=yaml.safe_dump(values))
 
     def remove(self) -> None:
-        self.lab.run("helm", "uninstall", GATEWAY, f"istiod-{REVISION}", "--namespace", NAMESPACE, "--ignore-not-found", check=False)
+        releases = (GATEWAY, f"istiod-{REVISION}", CNI_PLUGIN)
+        self.lab.run("helm", "uninstall", *releases, "--namespace", NAMESPACE, "--ignore-not-found", check=False)
         self.lab.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", check=False)
 
 

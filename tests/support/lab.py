@@ -588,7 +588,8 @@ def make_image(image: images.Image) -> str:
     """Make an image that `lab up` does not make, once. Return its name."""
     answering = engine.find()
     assert answering, "the lab's engine does not answer"
-    step = steps.quiet("image", paths.LOGS / f"{image.base}-image.log")
+    name = Path(image.name.partition(":")[0]).name
+    step = steps.quiet("image", paths.LOGS / f"{name}-image.log")
     images.make(step, answering, programs.Tools(), [image])
     return image.name
 

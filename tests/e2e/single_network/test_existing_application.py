@@ -11,15 +11,21 @@ from typing import Any
 
 import pytest
 
+from components.names import DEFAULT_DOMAIN, service_host
 from components.verification.evidence import is_path
 from tests.support import corporate_mesh
 from tests.support.existing_lab import NAMESPACE, AdoptingStack, ExistingMachines
 from tests.support.lab import Lab
 from tests.support.traffic import parse_answers
 from tests.support.waiting import wait_until
+from tools.lab.offline import images
 
 ACCOUNT = "billing-app"
+SERVICE_HOST = service_host("billing", NAMESPACE, DEFAULT_DOMAIN)
 LABELS = {"app": "billing", "tier": "back"}
+PLACE = {"region": "north", "zone": "north-1"}
+"""Where the cluster's node is. The machine states the same."""
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 LIMITS = {"limits.cpu": "30", "limits.memory": "20Gi", "requests.cpu": "4", "requests.memory": "8Gi"}
 """A quota by which every container needs requests and limits."""
 
@@ -34,8 +40,10 @@ def application() -> list[dict[str, Any]]:
         "ports": [{"name": "web", "containerPort": 8080}],
         "readinessProbe": {"httpGet": {"path": "/", "port": "web"}, "periodSeconds": 1},
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "256Mi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True},
     }
-    template = {"metadata": {"labels": LABELS}, "spec": {"serviceAccountName": ACCOUNT, "containers": [container]}}
+    pod = {"serviceAccountName": ACCOUNT, "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}}, "containers": [container]}
+    template = {"metadata": {"labels": LABELS}, "spec": pod}
     ports = [{"name": "http", "port": 80, "targetPort": "web"}]
     subset = {"name": "back", "labels": {"tier": "back"}}
     routes = [{"route": [{"destination": {"host": "billing", "subset": "back"}}]}]
@@ -53,7 +61,7 @@ def application() -> list[dict[str, Any]]:
             "apiVersion": "networking.istio.io/v1",
             "kind": "DestinationRule",
             "metadata": {"name": "billing"},
-            "spec": {"host": "billing", "subsets": [subset]},
+            "spec": {"host": "billing", "subsets": [subset], "trafficPolicy": {"outlierDetection": {"consecutive5xxErrors": 5}}},
         },
         {
             "apiVersion": "networking.istio.io/v1",
@@ -84,6 +92,18 @@ class Application:
         text = self.kubectl("exec", "deployment/billing", "--container", "application", "--", *client)
         return {answer.hostname for answer in parse_answers(text)}
 
+    def endpoints(self) -> dict[str, dict[str, str]]:
+        """What istiod gave the application's own proxy of each endpoint: region, zone, priority, by the endpoint's address."""
+        ask = ("pilot-agent", "request", "GET", "clusters")
+        endpoints: dict[str, dict[str, str]] = {}
+        for line in self.kubectl("exec", "deployment/billing", "--container", "istio-proxy", "--", *ask).splitlines():
+            cluster, _, rest = line.partition("::")
+            place, _, value = rest.partition("::")
+            if cluster == f"outbound|80|back|{SERVICE_HOST}" and place[:1].isdigit():
+                key, _, value = value.partition("::")
+                endpoints.setdefault(place.rpartition(":")[0], {})[key] = value
+        return {address: {key: each[key] for key in (*PLACE, "priority")} for address, each in endpoints.items()}
+
     def objects(self) -> dict[str, Any]:
         """What identifies the application's objects, and what is theirs: all but their status."""
         text = self.kubectl("get", "service/billing", f"serviceaccount/{ACCOUNT}", "deployment/billing", "--output", "json")
@@ -100,14 +120,17 @@ def app(single_network_lab: Lab) -> Iterator[Application]:
     single_network_lab.ensure_any()
     with corporate_mesh.corporate_mesh(single_network_lab):
         single_network_lab.run("kubectl", "create", "namespace", NAMESPACE)
-        labels = (f"{key}={value}" for key, value in corporate_mesh.INJECTED.items())
+        labels = (f"{key}={value}" for key, value in {**corporate_mesh.INJECTED, **RESTRICTED}.items())
         single_network_lab.run("kubectl", "label", "namespace", NAMESPACE, *labels)
+        node = ("label", "nodes", "--all", "--overwrite")
+        single_network_lab.run("kubectl", *node, *(f"topology.kubernetes.io/{key}={value}" for key, value in PLACE.items()))
         try:
             app = Application(single_network_lab)
             app.deploy()
             yield app
         finally:
             single_network_lab.run("kubectl", "delete", "namespace", NAMESPACE, check=False)
+            single_network_lab.run("kubectl", *node, *(f"topology.kubernetes.io/{key}-" for key in PLACE), check=False)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +154,9 @@ def stack(app: Application, before: dict[str, Any]) -> Iterator[AdoptingStack]:
             ports={"web": 8080},
             serviceAccount={"name": ACCOUNT, "create": False},
             services={"billing": {"existing": True}},
+            locality="/".join(PLACE.values()),
         )
+        stack.workload("ledger", services={}, pods={"image": images.ECHO, "args": ["--port", "8080"]})
         stack.declare("billing-1", "one")
         stack.init()
         yield stack
@@ -150,10 +175,31 @@ def test_a_service_that_would_never_lead_to_machines_is_refused_in_the_preview(s
     assert "the Service billing/billing selects app: billing, so machines would never be its endpoints" in done.stdout + done.stderr
 
 
-def test_a_machine_serves_the_applications_service_with_its_identity(
-    stack: AdoptingStack, app: Application, before: dict[str, Any]
-) -> None:
+def test_pods_of_ours_that_the_namespace_refuses_are_named_in_the_preview(stack: AdoptingStack) -> None:
+    """The lab's own mesh is nearly a default install: without a revision, and without Istio's CNI plugin."""
+    corporate, stack.mesh = stack.mesh, {}
+    stack.write()
+    done = stack.pulumi("preview", check=False)
+    stack.mesh = corporate
+    stack.write()
+    assert done.returncode
+    assert (
+        f"the namespace {NAMESPACE} enforces Pod Security's level restricted, which refuses pods of billing, ledger"
+        in done.stdout + done.stderr
+    )
+
+
+@pytest.fixture(scope="module")
+def joined(stack: AdoptingStack) -> AdoptingStack:
+    """The stack, which is up."""
     stack.up()
+    return stack
+
+
+def test_a_machine_serves_the_applications_service_with_its_identity(
+    joined: AdoptingStack, app: Application, before: dict[str, Any]
+) -> None:
+    stack = joined
     assert stack.healthy() == {"one"}
     output = json.loads(stack.pulumi("stack", "output", "--json").stdout)
     identity = f"spiffe://{corporate_mesh.TRUST_DOMAIN}/ns/{NAMESPACE}/sa/{ACCOUNT}"
@@ -165,7 +211,32 @@ def test_a_machine_serves_the_applications_service_with_its_identity(
     stack.assert_no_changes()
 
 
-def test_the_application_stays_when_the_stack_goes(stack: AdoptingStack, app: Application, before: dict[str, Any]) -> None:
-    stack.destroy()
+def test_pods_of_ours_run_where_the_level_restricted_is_enforced(joined: AdoptingStack, app: Application) -> None:
+    """As the Jobs do, whose calls the test before this one reads."""
+    namespace, pods = (json.loads(app.kubectl("get", *what, "--output", "json")) for what in (("namespace", NAMESPACE), ("pods",)))
+    assert namespace["metadata"]["labels"].items() >= RESTRICTED.items()
+    (pod,) = (each for each in pods["items"] if each["metadata"]["labels"].get("app") == "ledger")
+    assert ("Ready", "True") in [(each["type"], each["status"]) for each in pod["status"]["conditions"]]
+    assert "istio-validation" in [each["name"] for each in pod["spec"]["initContainers"]], "the CNI plugin redirects its traffic"
+
+
+@pytest.mark.istio_case(16)
+def test_outlier_detection_starves_no_machine_whose_place_is_known(joined: AdoptingStack, app: Application) -> None:
+    """By istiod's own configuration of the application's proxy: with outlier detection, what is nearer comes first."""
+    stack = joined
+    machine = stack.machines.addresses["one"]
+    near, far = {**PLACE, "priority": "0"}, {"region": "", "zone": "", "priority": "1"}
+    wait_until(lambda: machine in app.endpoints(), 20, "the application's proxy has the machine")
+    assert list(app.endpoints().values()) == [near, near]
+    entry = f"workloadentry/{stack.entries()[machine]['metadata']['name']}"
+    app.kubectl("patch", entry, "--type", "merge", "--patch", json.dumps({"spec": {"locality": None}}))
+    wait_until(lambda: app.endpoints()[machine] == far, 20, "a machine without a place comes last")
+    assert app.callees() == {"pod"}
+    app.kubectl("patch", entry, "--type", "merge", "--patch", json.dumps({"spec": {"locality": "/".join(PLACE.values())}}))
+    wait_until(lambda: app.callees() == {"one", "pod"}, 20, "pods and the machine answer")
+
+
+def test_the_application_stays_when_the_stack_goes(joined: AdoptingStack, app: Application, before: dict[str, Any]) -> None:
+    joined.destroy()
     assert app.objects() == before
     assert app.callees() == {"pod"}

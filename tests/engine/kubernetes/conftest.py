@@ -7,8 +7,8 @@ import time
 import pytest
 import yaml
 
-from tests.engine.kubernetes.kinds import directory
 from tests.support.control_plane import ControlPlane
+from tests.support.module_files import directory
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from components.config.mesh import MeshSettings
 from components.istio import charts
 from components.istio import manifests as istio_manifests
 from components.verification import jobs
-from tests.engine.kubernetes.kinds import directory
 from tests.support import harness
 from tests.support.control_plane import ControlPlane
+from tests.support.module_files import directory
 from tests.support.samples import FACTS, PRODUCT
 from tests.support.waiting import wait_until
 from tools.standins.kubernetes.client import ApiError

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.engine.kubernetes.kinds import directory
 from tests.support.control_plane import program
+from tests.support.module_files import directory
 from tests.unit.istio.test_mesh_facts import MESHES, of_cluster
 
 

@@ -90,6 +90,13 @@ VIRTUAL_MACHINE = Image(
     further_bases=("guest",),
 )
 """qemu with the disk of a virtual machine. Tests alone make it."""
+INSTALL_CNI = Image(
+    f"docker.io/istio/install-cni:{versions.ISTIO}",
+    "component",
+    None,
+    {"files/usr/local/bin/install-cni": "install-cni", "files/opt/cni/bin/istio-cni": "istio-cni"},
+)
+"""Istio's CNI plugin and what installs it on a node. Tests alone make it. It repairs no pod: it has no iptables."""
 
 IMAGES = (
     Image(PILOT, "pilot", "base", {"files/usr/local/bin/pilot-discovery": "pilot-discovery"}),

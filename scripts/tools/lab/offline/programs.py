@@ -70,6 +70,8 @@ PROGRAMS = {
     "istioctl": _istio("istioctl/cmd/istioctl", "version", "--remote=false", "--output", "json"),
     "pilot-discovery": _istio("pilot/cmd/pilot-discovery"),
     "pilot-agent": _istio("pilot/cmd/pilot-agent"),
+    "install-cni": _istio("cni/cmd/install-cni"),
+    "istio-cni": _istio("cni/cmd/istio-cni"),
     "echo-server": _istio("pkg/test/echo/cmd/server"),
     "echo-client": _istio("pkg/test/echo/cmd/client"),
     "helm": Program("helm", "helm.sh/helm/v3/cmd/helm", ("version", "--template", "{{.Version}}"), r"^(?P<version>v3\.\S+)"),
@@ -91,6 +93,7 @@ DIRECTORIES = {
         versions.ISTIO_BUILD,
         {f"manifests/charts/{there}": here for there, here in _CHARTS.items()},
     ),
+    "istio-cni-chart": ("istio", "istio.io/istio", versions.ISTIO_BUILD, {"manifests/charts/istio-cni": "."}),
     "istio-packaging": (
         "istio",
         "istio.io/istio",

@@ -16,7 +16,15 @@ import pytest
 from tools.lab.offline import images, packages, programs, rootfs, versions
 from tools.lab.steps import StepError
 
-ALL = (*images.IMAGES, *images.COMPONENTS, images.LIVED_IN, images.COMPUTE_ENGINE, images.VIRTUAL_MACHINE, packages.IMAGE)
+ALL = (
+    *images.IMAGES,
+    *images.COMPONENTS,
+    images.LIVED_IN,
+    images.COMPUTE_ENGINE,
+    images.VIRTUAL_MACHINE,
+    images.INSTALL_CNI,
+    packages.IMAGE,
+)
 
 
 def test_every_image_has_its_dockerfile_and_known_parts() -> None:

@@ -1,4 +1,4 @@
-"""Istio's and the Gateway API's kinds, as the lab gets them."""
+"""Files of Go modules, as the lab gets them: Istio's charts and kinds, those of the Gateway API."""
 
 from __future__ import annotations
 
