@@ -146,7 +146,7 @@ def _refuse_unsupported(istio: str, kubernetes: str, before: Mapping[str, Any] |
         return
     if before is not None:
         former = before.get("istio") or ""
-        if former == istio or not former or versions.unsupported_kubernetes(former, kubernetes):
+        if not former or versions.unsupported_kubernetes(former, kubernetes):
             return
     raise scripting.Failed(
         f"{now.place} has Kubernetes {kubernetes}; {supported}. Nothing was installed. Set another mesh.version, or give the cluster "

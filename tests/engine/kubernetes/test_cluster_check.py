@@ -21,9 +21,11 @@ from components.existing_objects import SERVICE, ExistingObject
 from components.istio.namespace import owned_namespace
 from components.kubernetes import check_cluster, cluster_options, use_existing
 from components.platforms.existing.cluster import ExistingClusterArgs, existing_cluster
+from components.versions import minor
 from tests.support import harness
 from tests.support.cli_stack import STACK, Program, Stack
 from tests.support.control_plane import ControlPlane, program
+from tools.lab.offline import versions
 from tools.standins.command import Command
 from tools.standins.kubernetes.plugin import Kubernetes
 from tools.standins.provider import Provider
@@ -81,6 +83,7 @@ def test_who_runs_it_and_how_makes_no_difference(mesh: Stack, plane: ControlPlan
     first = mesh.preview(one_object(namespace, context="production", path=str(mine)))
     assert first.changes() == {"create": 4}
     mesh.up(one_object(namespace, context="production", path=str(mine)))
+    assert mesh.resources()["cluster-check"]["outputs"]["kubernetes"] == minor(versions.KUBERNETES)
     theirs = write_kubeconfig(tmp_path / "theirs", plane, "prod-eu")
     mine.unlink()
     again = one_object(namespace, context="prod-eu", path=str(theirs))
