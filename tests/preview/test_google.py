@@ -11,6 +11,7 @@ import pytest
 
 from components import config as configuration
 from components.config import google
+from components.config.checks.google import rules_of_workloads
 from components.platforms.google import firewall, names
 from components.verification.scripts import calling_pods
 from tests.support import google_stacks, harness
@@ -46,6 +47,14 @@ def test_nothing_has_a_public_address(stack: str) -> None:
     assert cluster["controlPlaneEndpointsConfig"]["ipEndpointsConfig"] == {"enabled": False}
     service = declared(stack).graph["istio-vm-mesh-gateway"].inputs["values"]["service"]
     assert service["annotations"]["networking.gke.io/load-balancer-type"] == "Internal"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_names_of_firewall_rules_are_those_that_the_settings_compare(stack: str) -> None:
+    """Two workloads whose rules have one name are refused in the stack file, not by the engine."""
+    settings = configuration.load(harness.configuration(stack))
+    compared = {rule for rules in rules_of_workloads(settings).values() for rule in rules}
+    assert {rule.name for rule in firewall.firewall_rules(settings)} <= {*compared, "mesh-pods"}
 
 
 @pytest.mark.parametrize("stack", STACKS)

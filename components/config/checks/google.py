@@ -80,6 +80,7 @@ def check(settings: Settings) -> Iterator[Problem]:
     yield from _check_subnets(settings, google)
     yield from _check_existing(settings, google)
     yield from _check_room(settings, google)
+    yield from _check_names(settings, google)
     if isinstance(cluster, GkeCluster):
         yield from _check_cluster(settings, cluster, google)
     for machine in machines.values():
@@ -269,6 +270,54 @@ def _check_room(settings: Settings, google: Google) -> Iterator[Problem]:
                 "(maxReplicas of groups, and what an update adds), and for load balancers of "
                 "networks' gateways: give a larger CIDR",
             )
+
+
+def _check_names(settings: Settings, google: Google) -> Iterator[Problem]:
+    """Yield workloads whose firewall rules, or service accounts, have the names of others.
+
+    They follow components/platforms/google/names.py, which this layer cannot import;
+    tests/preview/test_google.py compares them.
+    """
+    first: dict[str, str] = {}
+    if isinstance(settings.cluster, GkeCluster):
+        if settings.cluster.subnet in google.subnets:
+            first[f"{google.subnets[settings.cluster.subnet].vpc}-pods"] = "the cluster's pods"
+        if any(machine.workload == "nodes" for machine in settings.google_machines.values()):
+            yield Problem(
+                "workloads.nodes",
+                "is the name of the service account of the cluster's nodes: give another one",
+            )
+    for workload, rules in rules_of_workloads(settings).items():
+        for rule in sorted(rules):
+            if rule in first:
+                yield Problem(
+                    f"workloads.{workload}",
+                    f"has a firewall rule {rule!r}, as {first[rule]}: give it another name",
+                )
+            first.setdefault(rule, f"the workload {workload}")
+
+
+def rules_of_workloads(settings: Settings) -> dict[str, set[str]]:
+    """Return the names of the firewall rules of each workload with machines."""
+    placed = [
+        (each.workload, each.network, each.subnet, isinstance(each, GceInstanceGroup), False)
+        for each in settings.google_machines.values()
+    ]
+    placed += [
+        (gateway_workload_name(name), name, network.gateway.subnet, network.gateway.group, True)
+        for name, network in settings.networks.items()
+        if network.gateway
+    ]
+    rules: dict[str, set[str]] = {}
+    for workload, network, subnet, is_group, is_gateway in placed:
+        subnets = settings.machine_subnets(network)
+        if (name := subnet or next(iter(subnets), "")) in subnets:
+            kinds = {"health": is_group or is_gateway, "ssh": not is_group}
+            rule = f"{subnets[name].vpc}-{workload}"
+            rules.setdefault(workload, set()).update(
+                {rule, *(f"{rule}-{kind}" for kind, is_there in kinds.items() if is_there)}
+            )
+    return rules
 
 
 def _most(zones: Sequence[str], max_replicas: int) -> int:
