@@ -14,6 +14,7 @@ from components.versions import unsupported_kubernetes
 from tools import ROOT
 from tools.devtools.google_model import policies, quotas
 from tools.devtools.google_model.cloud import MANAGER, Cloud
+from tools.devtools.google_model.machines import UnknownSizeError
 from tools.plan.resources import CLUSTER, CLUSTER_CHECK, INSTANCE, NODE_POOL, TEMPLATE, value_at
 
 from .google import Google, GoogleError
@@ -79,6 +80,8 @@ def check(google: Google, wanted: Wanted) -> list[Finding]:
             listed += each(google, wanted)
         except GoogleError as error:
             listed.append(Finding(f"{what} cannot be read: {error}"))
+        except UnknownSizeError as error:
+            listed.append(Finding(f"{what} are not compared: {error}", blocks=False))
     return [*listed, *_policies(google, wanted)]
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,14 +19,26 @@ from tests.support.google_fakes.transcripts import IMPERSONATE
 from tests.support.waiting import wait_until
 from tools import PYTHONPATH, ROOT
 from tools.devtools.google_model import declared
+from tools.devtools.google_model.cloud import Cloud
 from tools.live_run import __main__ as live_run
 from tools.live_run import cli, commands, prerequisites, rows
 from tools.live_run.google import Google, GoogleError
 from tools.live_run.prerequisites import Finding, Wanted
+from tools.plan.resources import INSTANCE
 
 PROJECT = "my-project"
 OSLOGIN = "compute.requireOsLogin"
 ENFORCED = {"booleanPolicy": {"enforced": True}}
+
+
+def sized(stack: str, machine_type: str) -> Wanted:
+    """What a stack needs, with machines of another type."""
+    needed = wanted(stack)
+    nodes = {
+        name: replace(node, inputs={**node.inputs, "machineType": machine_type}) if node.type == INSTANCE else node
+        for name, node in needed.cloud.nodes.items()
+    }
+    return replace(needed, cloud=Cloud(nodes))
 
 
 @cache
@@ -113,6 +126,12 @@ def test_a_quota_that_is_too_small_is_named_with_what_is_free(stubbed: Servers) 
     cpus, networks = texts()
     assert cpus.startswith("quota CPUS_ALL_REGIONS: the stack needs ") and cpus.endswith(", 3 are free")
     assert networks == "quota NETWORKS: the stack needs 1, 0 are free"
+
+
+def test_a_machine_type_that_does_not_say_its_size_leaves_quotas_to_the_user(stubbed: Servers) -> None:
+    stubbed.apis.project.machine_types = ("e2-", "ct5lp-")
+    [finding] = prerequisites.check(Google.of_gcloud(PROJECT, os.environ), sized("single-network", "ct5lp-hightpu-4t"))
+    assert finding == Finding("quotas are not compared: 'ct5lp-hightpu-4t' does not say how many vCPUs it has", blocks=False)
 
 
 def test_a_policy_that_refuses_a_machine_is_named_with_the_way_out(stubbed: Servers) -> None:

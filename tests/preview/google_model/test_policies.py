@@ -105,7 +105,7 @@ def test_a_quota_that_the_page_does_not_have_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine_type", "vcpus"), [("e2-small", 2), ("c3-standard-22-lssd", 22), ("n2-custom-6-8192", 6), ("custom-4-8192", 4), ("f1-micro", 1), ("a3-highgpu-8g", 208), ("a2-highgpu-1g", 12)]
+    ("machine_type", "vcpus"), [("e2-small", 2), ("c3-standard-22-lssd", 22), ("n2-custom-6-8192", 6), ("custom-4-8192", 4), ("f1-micro", 1), ("a3-highgpu-8g", 208), ("a2-highgpu-1g", 12), ("a4x-highgpu-4g", 140), ("x4-480-6t-metal", 480)]
 )  # fmt: skip
 def test_machine_types_say_their_vcpus(machine_type: str, vcpus: int) -> None:
     assert machines.cpus(machine_type) == vcpus

@@ -22,7 +22,7 @@ from .cloud import Cloud
 GKE_DEFAULTS = {"machineType": "e2-medium", "diskSizeGb": 100, "diskType": "pd-balanced"}
 """What GKE takes where a node pool says nothing (container.v1, `NodeConfig`)."""
 GKE_IMAGE = "projects/gke-node-images/global/images/family/cos"
-_CPUS_OF_GPU = {"a2": 12, "a3": 26, "a4": 28}
+_CPUS_OF_GPU = {"a2": 12, "a3": 26, "a4": 28, "a4x": 35}
 """vCPUs that come with each GPU, by series."""
 _SHARED_CORES = {"e2-micro": 2, "e2-small": 2, "e2-medium": 2, "f1-micro": 1, "g1-small": 1}
 
@@ -59,15 +59,19 @@ class MachineSet:
         return cpus(self.machine_type)
 
 
+class UnknownSizeError(ValueError):
+    """A machine type that does not say how many vCPUs it has."""
+
+
 def cpus(machine_type: str) -> int:
-    """Return the vCPUs of a machine type. Raises ValueError for a type that does not say them."""
+    """Return the vCPUs of a machine type. Raises UnknownSizeError."""
     if machine_type in _SHARED_CORES:
         return _SHARED_CORES[machine_type]
-    if accelerators := re.fullmatch(r"(a[234])-[a-z]+-(\d+)g(?:-\w+)*", machine_type):
+    if accelerators := re.fullmatch(r"(a[234]x?)-[a-z]+-(\d+)g(?:-\w+)*", machine_type):
         return _CPUS_OF_GPU[accelerators[1]] * int(accelerators[2])
-    match = re.fullmatch(r"(?:[a-z]\w*-)?(?:custom|[a-z]+)-(\d+)(?:-\w+)*", machine_type)
+    match = re.fullmatch(r"(?:[a-z]\w*-)?(?:[a-z]+-)?(\d+)(?:-\w+)*", machine_type)
     if match is None:
-        raise ValueError(f"{machine_type!r} does not say how many vCPUs it has")
+        raise UnknownSizeError(f"{machine_type!r} does not say how many vCPUs it has")
     return int(match[1])
 
 
