@@ -142,6 +142,9 @@ class Programs:
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
+_MOST_CALLS = 500
+
+
 class ProgramsInMemory:
     """Programs as of `Programs`, for code that runs them by `scripting.call`: no process is started."""
 
@@ -166,6 +169,7 @@ class ProgramsInMemory:
         environment: Mapping[str, str] | None = None,
     ) -> scripting.Done:
         """Stand in for `scripting.call`."""
+        assert len(self._calls) < _MOST_CALLS, "a loop without an end"
         name, *arguments = words
         line = " ".join(arguments)
         self._calls.append(Call(tuple(words), stdin.decode(), ()))

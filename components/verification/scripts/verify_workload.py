@@ -201,7 +201,7 @@ class _Verification:
         """Take down what the calls from inside the mesh have shown."""
         shown = parse(done.text)
         failed = [call for call in shown.calls if call.verdict == "failed"]
-        refused = _refused(failed, cluster, self._payload) if failed else {}
+        refused = _refused(failed, cluster, self._payload)
         calls = (replace(call, cause="; ".join([call.cause, *refused.get(call.endpoint, ())])) for call in shown.calls)
         self.parts.append(replace(shown, calls=tuple(calls)))
         if done.status == 0:

@@ -1,7 +1,7 @@
 """Conditions of what proves a mesh, negated and dropped: `./scripts/mutations --conditions`.
 
-Parsers list them: shfmt's syntax tree for shell, `ast` for Python. Dropped means that an `if` or a
-`case` always holds, and that an operand of `and`, `or` and `|` is left out. A change that no test
+Parsers list them: shfmt's syntax tree for shell, `ast` for Python. Dropped means that an `if`, a
+`case` or a comparison always holds, and that an operand of `and`, `or` and `|` is left out. A change that no test
 notices needs a reason in `conditions.yaml`, or a test.
 """
 
@@ -26,17 +26,20 @@ from tools import ROOT
 from tools.devtools.mutate import copy, first_failure
 
 _TESTS = "tests/unit/verification"
+_OF_PODS = (f"{_TESTS}/test_verify_workload.py", f"{_TESTS}/test_calling_pods.py")
 _OF_CALLS = (f"{_TESTS}/test_call_functions.py", f"{_TESTS}/test_call_service.py", f"{_TESTS}/test_real_calls.py")
 FILES: Mapping[str, Sequence[str]] = {
     "components/verification/scripts/call-service.sh": _OF_CALLS,
     "components/verification/scripts/gateway-stats.sh": (f"{_TESTS}/test_probe_scripts.py",),
     "components/verification/scripts/plaintext-probe.sh": (f"{_TESTS}/test_probe_scripts.py",),
+    "components/verification/scripts/verify_workload.py": _OF_PODS,
+    "components/verification/scripts/calling_pods.py": _OF_PODS,
     "components/verification/evidence.py": (f"{_TESTS}/test_evidence.py",),
     "components/verification/addressing.py": (f"{_TESTS}/test_addressing.py", f"{_TESTS}/test_real_calls.py"),
     "components/verification/target.py": (f"{_TESTS}/test_target.py",),
 }
-"""The scripts that call, what they are given, and the evidence's parser; the tests that must notice
-a change of each, quick ones first."""
+"""The scripts that call and that have pods call, what they are given, and the evidence's parser; the
+tests that must notice a change of each, quick ones first."""
 REASONS = Path(__file__).with_name("conditions.yaml")
 _FUNCTION = re.compile(rb"^ *(?:def (?=\w+\()|(?=\w+\(\) \{))(\w+)", re.MULTILINE)
 _NEVER = "$'\\1'"
@@ -191,20 +194,35 @@ def _of_python(source: bytes) -> Iterator[_Edit]:
     before = [0]
     for line in source.splitlines(keepends=True):
         before.append(before[-1] + len(line))
-    for node in ast.walk(ast.parse(source)):
-        tests: list[ast.expr] = []
-        dropped = "True"
-        if isinstance(node, ast.If | ast.IfExp | ast.While):
-            tests = [node.test]
-        elif isinstance(node, ast.comprehension):
-            tests = node.ifs
-        elif isinstance(node, ast.BoolOp):
-            tests, dropped = node.values, str(isinstance(node.op, ast.And))
-        for test in tests:
-            assert test.end_lineno and test.end_col_offset
-            start, end = before[test.lineno - 1] + test.col_offset, before[test.end_lineno - 1] + test.end_col_offset
-            yield start, end, "negated", f"(not ({source[start:end].decode()}))"
-            yield start, end, "dropped", f"({dropped})"
+    spans = set[tuple[int, int]]()
+    for test, dropped in _tests(ast.parse(source)):
+        assert test.end_lineno and test.end_col_offset
+        start, end = before[test.lineno - 1] + test.col_offset, before[test.end_lineno - 1] + test.end_col_offset
+        text, neutral = source[start:end].decode(), dropped or "True"
+        if dropped or (start, end) not in spans:
+            yield start, end, "negated", f"(not ({text}))"
+            if text != neutral:
+                yield start, end, "dropped", f"({neutral})"
+        spans.add((start, end))
+
+
+def _tests(tree: ast.Module) -> Iterator[tuple[ast.expr, str]]:
+    """Yield the conditions of a module, and what stands for one that is dropped.
+
+    Comparisons that are no condition themselves, as of a function that returns one, are last, with "".
+    """
+    comparisons: list[tuple[ast.expr, str]] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
+                yield test, "True"
+            case ast.comprehension(ifs=tests):
+                yield from ((test, "True") for test in tests)
+            case ast.BoolOp(op=operator, values=tests):
+                yield from ((test, str(isinstance(operator, ast.And))) for test in tests)
+            case ast.Compare():
+                comparisons.append((node, ""))
+    yield from comparisons
 
 
 def _of_shell(source: bytes) -> Iterator[_Edit]:

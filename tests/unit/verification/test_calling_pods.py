@@ -68,6 +68,14 @@ def test_a_pair_is_started_and_removed_when_the_update_has_ended(programs: Progr
     assert f"delete job --selector istio-vm-mesh/callers={label} --namespace shop" in deleted
 
 
+def test_without_a_process_of_the_update_none_is_waited_for(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs.add("kubectl")
+    monkeypatch.setattr(calling_pods.update_id, "ancestors", list)
+    before = len(calling_pods._REMOVERS)
+    calling_pods.run(calling_pods.Payload(ACCESS, PAIR))
+    assert (len(created(programs)), len(calling_pods._REMOVERS)) == (2, before)
+
+
 def test_a_pair_of_this_update_is_not_started_twice(programs: Programs, update: subprocess.Popen[bytes]) -> None:
     programs.add("kubectl", (" create ", 1, "", "Error from server (AlreadyExists): jobs already exists\n"))
     calling_pods.run(calling_pods.Payload(ACCESS, PAIR))

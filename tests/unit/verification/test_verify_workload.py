@@ -78,7 +78,8 @@ class Cluster:
         refused = result("192.0.2.7:8080", "refused") + result("10.244.0.9:8080", "refused")
         self.outside: tuple[int, str, str] | None = (0, refused, "")
         self.called = "product"
-        self.conditions: list[dict[str, str]] = []
+        self.conditions: list[dict[str, str]] | None = None
+        self.job_metadata: dict[str, str] = {}
         self.answers, self.sidecar, self.stranger_sidecar = True, True, False
         self.events: list[dict[str, Any]] = []
         self.write()
@@ -99,7 +100,10 @@ class Cluster:
         of_pods = [(which, ran) for which, ran in (("inside", self.inside), ("outside", self.outside))]
         annotations = {CALLED_ANNOTATION: self.called}
         status = {"conditions": self.conditions}
-        shared = [{"metadata": {"name": f"{SHARED}-{which}", "annotations": annotations}, "status": status} for which, _ in of_pods]
+        shared = [
+            {"metadata": {"name": f"{SHARED}-{which}", "annotations": annotations, **self.job_metadata}, "status": status}
+            for which, _ in of_pods
+        ]
         return [
             ("get namespace shop", 0 if self.answers else 1, "{}" if not self.answers else '{"kind": "Namespace"}', ""),
             ("get workloadentry ", 0, json.dumps({"items": list(self.entries.values())}), ""),
@@ -182,9 +186,24 @@ def test_the_pods_that_were_started_beside_the_joins_are_used_and_removed(cluste
     assert f"delete job --selector istio-vm-mesh/callers={SHARED} " in deleted
 
 
+@pytest.mark.parametrize("metadata", [{}, {"deletionTimestamp": "2026-01-01T00:00:00Z"}])
+def test_a_job_that_is_being_deleted_is_not_used(cluster: Cluster, programs: ProgramsInMemory, metadata: dict[str, str]) -> None:
+    cluster.job_metadata = metadata
+    cluster.write()
+    verify_workload.run(PAYLOAD)
+    assert (verbs(programs, "create") == []) == (not metadata)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "status", "is_used"), [("Suspended", "False", True), ("Failed", "True", False), ("SuccessCriteriaMet", "True", False)]
+    ("kind", "status", "is_used"),
+    [
+        ("Suspended", "False", True),
+        ("Suspended", "True", True),
+        ("Failed", "True", False),
+        ("SuccessCriteriaMet", "True", False),
+        ("Complete", "False", True),
+    ],
 )
 def test_a_job_that_a_queue_has_let_go_on_is_used(
     cluster: Cluster, programs: ProgramsInMemory, kind: str, status: str, is_used: bool
@@ -226,6 +245,12 @@ def test_where_no_pod_can_call_the_entries_alone_are_looked_at(cluster: Cluster,
     assert scripts(programs) == {}
 
 
+def with_condition(item: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return an entry for which another condition is true."""
+    item["status"]["conditions"].insert(0, {"type": kind, "status": "True"})
+    return item
+
+
 FAULTS: list[tuple[list[dict[str, Any]], str]] = [
     ([entry(ENTRY.entry, "192.0.2.7", "False")], r"machine product-1 is unhealthy: its probe fails \(HTTP 503\)"),
     ([entry(ENTRY.entry, "192.0.2.7", None)], "machine product-1 has registered but reports no health"),
@@ -234,6 +259,13 @@ FAULTS: list[tuple[list[dict[str, Any]], str]] = [
         [entry("product-192.0.2.7-far", "192.0.2.7", "True", "far")],
         "has registered as product-192.0.2.7-far in the network far instead of product-192.0.2.7-pods",
     ),
+    ([entry("orders-192.0.2.7-pods", "192.0.2.7", "True")], "has registered as orders-192.0.2.7-pods in the network pods instead"),
+    ([entry("product-192.0.2.70-pods", "192.0.2.70", "True")], "machine product-1 did not register"),
+    (
+        [entry(ENTRY.entry, "192.0.2.7", "False"), entry("product-192.0.2.7-far", "192.0.2.7", "True", "far")],
+        "machine product-1 is unhealthy",
+    ),
+    ([with_condition(entry(ENTRY.entry, "192.0.2.7", "False"), "Reachable")], "machine product-1 is unhealthy"),
 ]
 
 
@@ -310,6 +342,15 @@ def test_machines_of_other_networks_are_called_through_their_gateways_alone(clus
     assert "172.31.0.1:15443" in scripts(programs)["pod-outside"]
 
 
+def test_each_network_gets_as_many_calls_as_meet_all_of_its_endpoints() -> None:
+    """A small network beside a large one takes none of its calls away."""
+    payload = replace(PAYLOAD, gateways={"large": ("10.9.0.1:15443", "10.9.0.2:15443"), "small": ("10.8.0.1:15443",), "closed": ()})
+    numbers = {"large": 99, "small": 1, "closed": 5, "pods": 2, "elsewhere": 1}
+    members = [verify_workload._Member(ENTRY, network) for network, number in numbers.items() for _ in range(number)]
+    calls = verify_workload._calls_through_gateways(payload, members)
+    assert calls == {"10.9.0.1:15443": 426, "10.9.0.2:15443": 426, "10.8.0.1:15443": 4}, "99 * (ln 99 + 4) and 1 * 4"
+
+
 @pytest.mark.slow
 def test_a_group_that_is_too_small_is_named(cluster: Cluster) -> None:
     with pytest.raises(scripting.Failed, match=r"only 0 of 2 machines of groups are healthy"):
@@ -331,15 +372,6 @@ def test_rows_of_a_run_that_fails_are_kept(cluster: Cluster) -> None:
     cluster.write()
     evidence = verify_workload.run(replace(PAYLOAD, warn_only=True))
     assert [call.verdict for call in evidence.calls] == ["proved", "failed"], "and nothing twice"
-
-
-def test_each_network_gets_as_many_calls_as_meet_all_of_its_endpoints() -> None:
-    """A small network beside a large one takes none of its calls away."""
-    payload = replace(PAYLOAD, gateways={"large": ("10.9.0.1:15443", "10.9.0.2:15443"), "small": ("10.8.0.1:15443",), "closed": ()})
-    numbers = {"large": 99, "small": 1, "closed": 5, "pods": 2, "elsewhere": 1}
-    members = [verify_workload._Member(ENTRY, network) for network, number in numbers.items() for _ in range(number)]
-    calls = verify_workload._calls_through_gateways(payload, members)
-    assert calls == {"10.9.0.1:15443": 426, "10.9.0.2:15443": 426, "10.8.0.1:15443": 4}, "99 * (ln 99 + 4) and 1 * 4"
 
 
 @pytest.mark.slow
@@ -457,6 +489,8 @@ def once(cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.Monke
         ((0, "", ""), "its output was cut off"),
         pytest.param((0, CALL, ""), "its output was cut off", marks=pytest.mark.slow),
         ((1, CALL, "error: unable to upgrade connection\n"), "error: unable to upgrade connection"),
+        ((1, f"{CALL}{calling_pods.DONE}\n", "error: lost\n"), "error: lost"),
+        ((1, "", ""), "status 1"),
         pytest.param((137, "", "command terminated with exit code 137\n"), "command terminated with exit code 137", marks=pytest.mark.slow),
     ],
 )
@@ -520,6 +554,35 @@ def test_a_pod_that_has_ended_is_told_with_its_reason(cluster: Cluster, programs
         verify_workload.run(PAYLOAD)
 
 
+def test_a_pod_may_end_with_a_reason_alone(cluster: Cluster, programs: ProgramsInMemory) -> None:
+    failed = {"metadata": {"name": "pod-inside"}, "spec": {}, "status": {"phase": "Failed", "reason": "NodeLost"}}
+    programs.add("kubectl", ("-inside --namespace", 0, json.dumps({"items": [failed]}), ""), *cluster.rules())
+    with pytest.raises(scripting.Failed, match="the pod that calls from inside the mesh has ended: NodeLost; look at"):
+        verify_workload.run(PAYLOAD)
+
+
+def test_events_that_may_not_be_read_are_told_in_kubectls_words(cluster: Cluster, programs: ProgramsInMemory) -> None:
+    forbidden = ("get events ", 1, "", "Error from server (Forbidden): events is forbidden\n")
+    programs.add("kubectl", ("-inside --namespace", 0, '{"items": []}', ""), forbidden, *cluster.rules())
+    with pytest.raises(scripting.Failed, match=r"did not run in 300 s: Error from server \(Forbidden\): events is forbidden"):
+        verify_workload.run(PAYLOAD)
+
+
+def test_a_container_that_has_ended_beside_its_sidecar_is_told_with_its_state(cluster: Cluster, programs: ProgramsInMemory) -> None:
+    statuses = [{"name": "calls", "state": {"terminated": {"reason": "OOMKilled"}}}]
+    ended = {"metadata": {"name": "pod-inside"}, "spec": {}, "status": {"phase": "Running", "containerStatuses": statuses}}
+    programs.add("kubectl", ("-inside --namespace", 0, json.dumps({"items": [ended]}), ""), *cluster.rules())
+    with pytest.raises(scripting.Failed, match=r'inside the mesh has ended: \{"terminated": \{"reason": "OOMKilled"\}\}'):
+        verify_workload.run(PAYLOAD)
+
+
+def test_a_kubectl_that_prints_nothing_has_shown_no_object(programs: ProgramsInMemory) -> None:
+    programs.add("kubectl")
+    with verify_workload.kubectl(PAYLOAD.access) as program:
+        assert calling_pods.Jobs(program, "shop").items("pods") == []
+    assert cluster_of(PAYLOAD).entries() == {}
+
+
 def test_a_pod_that_is_being_deleted_is_not_called(cluster: Cluster, programs: ProgramsInMemory) -> None:
     """After a change of the pods, the old ones are still ready while they end."""
     cluster.pods[0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
@@ -570,6 +633,58 @@ def test_a_pod_that_goes_while_it_is_called_fails_nothing(
     assert [call.verdict for call in evidence.calls] == ["proved", "proved"]
     assert evidence.pods[0].address == "10.244.0.11"
     assert target(programs)[8] == "192.0.2.7:8080,10.244.0.11:8080"
+
+
+def test_endpoints_that_change_all_the_time_are_looked_at_three_times(
+    cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is shown is what was called, and not what came after it."""
+    failing(cluster)
+    looks: list[str] = []
+
+    def judge(_: scripting.Done) -> bool:
+        looks.append(target(programs)[8])
+        cluster.pods[0]["status"]["podIP"] = f"10.244.1.{len(looks)}"
+        cluster.outside = (
+            0,
+            "".join(result(f"{address}:8080", "refused") for address in ("192.0.2.7", "10.244.0.9", "10.244.1.1", "10.244.1.2")),
+            "",
+        )
+        cluster.write()
+        return True
+
+    monkeypatch.setattr(verify_workload, "_has_failed", judge)
+    evidence = verify_workload.run(replace(PAYLOAD, warn_only=True))
+    assert [each.rpartition(",")[2] for each in looks] == ["10.244.0.9:8080", "10.244.1.1:8080", "10.244.1.2:8080"]
+    assert evidence.pods[0].address == "10.244.1.2"
+
+
+FAILED_ROW = called("10.244.0.9:8080", verdict="failed", cause="x")
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "has_failed"),
+    [(1, "", True), (0, OF_POD + FAILED_ROW, True), (0, OF_POD, False), (0, called("", verdict="failed", cause="x"), False)],
+)
+def test_a_call_by_name_that_fails_is_not_made_again(status: int, text: str, has_failed: bool) -> None:
+    """Pods that come and go are no cause of it. Where a failure is a warning, the script succeeds."""
+    assert verify_workload._has_failed(scripting.Done(status, text.encode(), b"")) is has_failed
+
+
+def test_a_script_that_fails_in_silence_is_named_with_its_status(cluster: Cluster) -> None:
+    cluster.inside = (1, CALL + OF_POD, TERMINATED)
+    cluster.write()
+    with pytest.raises(
+        scripting.Failed, match=r"^workload product: verification/call-service ended with status 1; look at Service shop/product$"
+    ):
+        verify_workload.run(PAYLOAD)
+
+
+def test_a_script_that_does_not_end_is_no_proof(cluster: Cluster) -> None:
+    cluster.inside = (scripting.TIMED_OUT, CALL, "")
+    cluster.write()
+    with pytest.raises(scripting.Failed, match=r"the script in the pod that calls did not end in \d+ s; look at Job shop/verify-account$"):
+        verify_workload.run(PAYLOAD)
 
 
 def failing(cluster: Cluster) -> None:
@@ -631,6 +746,120 @@ def test_machines_of_two_networks_may_have_one_address(cluster: Cluster, monkeyp
     assert verify_workload.run(replace(PAYLOAD, entries=(ENTRY, late))).entries == (ENTRY, late)
 
 
+ELSEWHERE = entry("product-192.0.2.7-far", "192.0.2.7", "True", "far")
+"""An entry of the machine in another network than the stack says."""
+
+
+def clock(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, changes: dict[int, list[dict[str, Any]]]) -> list[float]:
+    """Have the cluster's entries change at seconds; return the pauses, of which each takes ten seconds."""
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if items := changes.get(10 * len(pauses)):
+            cluster.entries = {item["metadata"]["name"]: item for item in items}
+            cluster.write()
+
+    monkeypatch.setattr(verify_workload, "sleep", pause)
+    monkeypatch.setattr(verify_workload, "monotonic", lambda: 10 * len(pauses))
+    return pauses
+
+
+MEMBER = entry("product-192.0.2.9-pods", "192.0.2.9", "True")
+
+
+def test_machines_of_groups_are_waited_for_where_all_others_are_healthy(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They boot, which takes long: they are asked for seldom."""
+    [right] = cluster.entries.values()
+    cluster.entries = {}
+    assert cluster.outside
+    cluster.outside = (0, cluster.outside[1] + result("192.0.2.9:8080", "refused"), "")
+    cluster.inside = (0, CALL + OF_POD + called("192.0.2.9:8080"), "")
+    cluster.write()
+    pauses = clock(cluster, monkeypatch, {20: [right], 500: [right, MEMBER]})
+    assert [each.machine for each in verify_workload.run(replace(PAYLOAD, group_size=1)).entries] == ["product-1", "192.0.2.9"]
+    assert pauses == [0.5] * 2 + [2] * 48
+
+
+def test_machines_of_groups_are_waited_for_until_their_time_is_over(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    unhealthy = {"metadata": MEMBER["metadata"], "spec": MEMBER["spec"], "status": {"conditions": [{"type": "Healthy", "status": "False"}]}}
+    cluster.entries["product-192.0.2.9-pods"] = unhealthy
+    cluster.write()
+    pauses = clock(cluster, monkeypatch, {})
+    with pytest.raises(scripting.Failed, match="only 0 of 1 machines of groups are healthy"):
+        verify_workload.run(replace(PAYLOAD, group_size=1))
+    assert 10 * len(pauses) == verify_workload.GROUP_TIMEOUT_S
+
+
+def cluster_of(payload: verify_workload.Payload) -> verify_workload._Cluster:
+    with verify_workload.kubectl(payload.access) as program:
+        return verify_workload._Cluster(program, payload)
+
+
+@pytest.mark.parametrize(
+    ("group_size", "status", "machines"),
+    [(1, 0, ["product-1", "192.0.2.9"]), (1, 1, ["product-1", "192.0.2.4"]), (0, 0, ["product-1"])],
+)
+def test_machines_of_groups_come_and_go_and_others_stay(
+    cluster: Cluster, programs: ProgramsInMemory, group_size: int, status: int, machines: list[str]
+) -> None:
+    """Where entries cannot be read, nobody has gone."""
+    programs.add("kubectl", ("get workloadentry ", status, json.dumps({"items": [MEMBER]}), ""))
+    payload = replace(PAYLOAD, group_size=group_size)
+    gone = Entry("192.0.2.4", "product-192.0.2.4-pods", "192.0.2.4:8080")
+    before = [verify_workload._Member(each, "pods") for each in ((ENTRY, gone) if group_size else (ENTRY,))]
+    assert [each.entry.machine for each in verify_workload._still_there(cluster_of(payload), payload, before)] == machines
+
+
+@pytest.mark.parametrize(("status", "answer"), [(1, ""), (0, '{"metadata": {}}'), (0, '{"metadata": {"labels": null}}')])
+def test_a_namespace_may_have_no_labels(programs: ProgramsInMemory, status: int, answer: str) -> None:
+    programs.add("kubectl", ("get namespace shop", status, answer, ""))
+    assert cluster_of(PAYLOAD).namespace_labels() == {}
+
+
+@pytest.mark.parametrize("labels", [{}, {"labels": None}])
+def test_a_pod_may_have_no_labels(programs: ProgramsInMemory, labels: dict[str, None]) -> None:
+    item = pod("product-abc", "10.244.0.9", "True")
+    item["metadata"] |= labels
+    programs.add("kubectl", ("get pods ", 0, json.dumps({"items": [item]}), ""))
+    assert cluster_of(PAYLOAD).pod_labels() == {"10.244.0.9": {}}
+
+
+def test_a_pod_of_which_another_condition_is_true_is_not_ready(cluster: Cluster, programs: ProgramsInMemory) -> None:
+    cluster.pods[1]["status"]["conditions"].insert(0, {"type": "Initialized", "status": "True"})
+    cluster.write()
+    verify_workload.run(PAYLOAD)
+    assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080"
+
+
+def test_an_old_entry_elsewhere_is_no_problem_where_the_right_one_comes(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = cluster.entries[ENTRY.entry]
+    cluster.entries = {ELSEWHERE["metadata"]["name"]: ELSEWHERE}
+    cluster.write()
+    clock(cluster, monkeypatch, {10: [ELSEWHERE, right]})
+    assert verify_workload.run(PAYLOAD).entries == (ENTRY,)
+
+
+def test_an_entry_elsewhere_is_named_before_the_time_is_over(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.entries = {ELSEWHERE["metadata"]["name"]: ELSEWHERE}
+    cluster.outside = (0, result("10.244.0.9:8080", "refused"), "")
+    cluster.write()
+    pauses = clock(cluster, monkeypatch, {})
+    with pytest.raises(scripting.Failed, match=r"has registered as product-192\.0\.2\.7-far"):
+        verify_workload.run(PAYLOAD)
+    assert len(pauses) == 2
+
+
+def test_what_is_wrong_with_a_machine_stays_while_another_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Entry("product-2", "product-192.0.2.8-pods", "192.0.2.8:8080")
+    cluster.entries = {ELSEWHERE["metadata"]["name"]: ELSEWHERE}
+    cluster.outside = (0, result("10.244.0.9:8080", "refused"), "")
+    cluster.write()
+    clock(cluster, monkeypatch, {})
+    with pytest.raises(scripting.Failed, match=r"product-1 has registered as product-192.0.2.7-far(.*\n.*)product-2 did not register"):
+        verify_workload.run(replace(PAYLOAD, entries=(ENTRY, other)))
+
+
 def test_a_port_that_no_service_leads_to_is_no_proof(cluster: Cluster) -> None:
     """The ports of a Service that exists are in the cluster alone."""
     with pytest.raises(scripting.Failed, match="nothing is called: no Service with a cluster IP leads to port 9090"):
@@ -685,6 +914,28 @@ def test_a_network_policy_that_refuses_a_call_is_named(
     assert failed.cause == f"{cause}; {sentence}"
 
 
+def test_the_first_cause_has_the_policies_of_its_endpoint(cluster: Cluster, programs: ProgramsInMemory) -> None:
+    causes = {f"10.244.0.{each}:8080": f"no answer from 10.244.0.{each}:8080: it takes no connection" for each in (9, 11)}
+    rows = "".join(called(endpoint, verdict="failed", cause=cause) for endpoint, cause in causes.items())
+    cluster.inside = (1, rows, f"Job verify-product: {causes['10.244.0.11:8080']}\n{TERMINATED}")
+    cluster.write()
+    with_policies(cluster, programs, CALLER_POLICY)
+    with pytest.raises(
+        scripting.Failed, match=r"from 10.244.0.11:8080: it takes no connection; .* does not let it out to 10.244.0.11:8080$"
+    ):
+        verify_workload.run(replace(PAYLOAD, pair=replace(PAYLOAD.pair, inside=labelled("inside"))))
+
+
+def test_a_name_that_takes_no_connection_has_no_policies(cluster: Cluster, programs: ProgramsInMemory) -> None:
+    cause = "calls by the name product are not answered (last: no connection)"
+    cluster.inside = (1, CALL + OF_POD + called("", verdict="failed", cause=cause), f"Job verify-product: {cause}\n{TERMINATED}")
+    cluster.write()
+    with_policies(cluster, programs, CALLER_POLICY)
+    with pytest.raises(scripting.Failed, match=re.escape(cause) + "$"):
+        verify_workload.run(PAYLOAD)
+    assert not [line for line in programs.lines("kubectl") if "polic" in line or "--raw" in line], "nothing is looked up for it"
+
+
 def test_a_policy_is_not_named_where_the_endpoint_has_answered(cluster: Cluster, programs: ProgramsInMemory) -> None:
     row = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": "/ returns 404"}}) + "\n"
     cluster.inside = (1, CALL + row, f"Job verify-product: / returns 404\n{TERMINATED}")
@@ -736,7 +987,7 @@ def test_a_cluster_with_kubernetes_own_policies_alone_costs_one_more_request(clu
     assert [line.split(" get ")[1].split(" --")[0] for line in looked_at] == ["networkpolicies.networking.k8s.io", "--raw /apis"]
 
 
-@pytest.mark.parametrize("answer", [(1, "", "forbidden\n"), (0, "", "")])
+@pytest.mark.parametrize("answer", [(1, "", "forbidden\n"), (0, "", ""), (scripting.TIMED_OUT, '{"groups": [', "")])
 def test_policies_that_may_not_be_read_hide_no_cause(cluster: Cluster, programs: ProgramsInMemory, answer: tuple[int, str, str]) -> None:
     not_reached(cluster, programs)
     programs.add("kubectl", ("get networkpolicies", *answer), ("get --raw", *answer), *cluster.rules())
@@ -763,6 +1014,7 @@ def test_a_network_policy_that_keeps_a_pod_from_starting_is_named(cluster: Clust
         scripting.Failed, match=r"did not run in 300 s: .*; the NetworkPolicy shop/deny selects the Jobs .* istiod \(15012\)"
     ):
         verify_workload.run(replace(PAYLOAD, pair=replace(PAYLOAD.pair, inside=labelled("inside"))))
+    assert len([line for line in programs.lines("kubectl") if "get namespace shop" in line]) == 1, "its labels are not needed"
 
 
 def test_a_network_policy_is_not_named_where_a_pod_had_started(cluster: Cluster, programs: ProgramsInMemory) -> None:

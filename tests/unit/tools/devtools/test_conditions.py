@@ -41,6 +41,9 @@ def test_each_condition_of_shell_is_negated_and_dropped(text: str, expected: set
         ("a or b", {"(False) or b", "(not (a)) or b", "a or (False)", "a or (not (b))"}),
         ("[a for a in 'ä' if b]", {"[a for a in 'ä' if (True)]", "[a for a in 'ä' if (not (b))]"}),
         ("while a: b", {"while (True): b", "while (not (a)): b"}),
+        ("while True: b", {"while (not (True)): b"}),
+        ("f(a < b)", {"f((True))", "f((not (a < b)))"}),
+        ("b if a < 1 else c", {"b if (True) else c", "b if (not (a < 1)) else c"}),
     ],
 )
 def test_each_condition_of_python_is_negated_and_dropped(text: str, expected: set[str]) -> None:
