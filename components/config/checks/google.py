@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ...mesh_facts import from_values
-from ...names import PROJECT, gateway_group_name, gateway_workload_name
+from ...names import PODS, PROJECT, gateway_group_name, gateway_workload_name
 from ..addresses import DNS_NAME, ipv4_cidr, is_address, is_port
 from ..existing import ExistingCluster
 from ..google import (
@@ -281,7 +281,7 @@ def _check_names(settings: Settings, google: Google) -> Iterator[Problem]:
     first: dict[str, str] = {}
     if isinstance(settings.cluster, GkeCluster):
         if settings.cluster.subnet in google.subnets:
-            first[f"{google.subnets[settings.cluster.subnet].vpc}-pods"] = "the cluster's pods"
+            first[f"{google.subnets[settings.cluster.subnet].vpc}-{PODS}"] = "the cluster's pods"
         if any(machine.workload == "nodes" for machine in settings.google_machines.values()):
             yield Problem(
                 "workloads.nodes",
