@@ -153,6 +153,7 @@ def member(lab: Lab, settings: Settings, identity: Identity, with_ssh: Instance)
         instance.create(member.metadata, {"/etc/ssl/certs/ca-certificates.crt": authority})
         instance.start()
         instance.wait_for_boot()
+        wait_until(lambda: not is_active(member, "boot"), 120, "it has joined", interval=0.5)
         yield member
     finally:
         instance.remove()
