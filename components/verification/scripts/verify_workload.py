@@ -393,6 +393,8 @@ def _unhealthy(payload: Payload, entry: Entry, item: Mapping[str, Any] | None, u
     if item is None:
         missing = f"there is no WorkloadEntry {entry.entry}"
         return _Unproven(f"{machine} did not register ({missing}): see 'journalctl --unit istio-vm-mesh' on it", **values)
+    if since := _disconnected(item):
+        return _Unproven(f"{machine} has had no connection to istiod since {since}: see 'journalctl --unit istio-vm-mesh' on it", **values)
     if health.get("status") == "False":
         return _Unproven(
             f"{machine} is unhealthy: its probe fails ({' '.join(health.get('message', '').split())}): is the "
@@ -450,8 +452,15 @@ def _health(item: Mapping[str, Any] | None) -> Mapping[str, str]:
     return next((each for each in conditions if each.get("type") == "Healthy"), {})
 
 
+def _disconnected(item: Mapping[str, Any] | None) -> str:
+    """Return since when the agent of an entry is not connected to istiod; "" where it is."""
+    annotations: Mapping[str, str] = (item or {}).get("metadata", {}).get("annotations") or {}
+    return annotations.get(names.DISCONNECTED_ANNOTATION, "")
+
+
 def _is_healthy(item: Mapping[str, Any] | None) -> bool:
-    return _health(item).get("status") == "True"
+    """Return whether an entry's agent is connected, and has reported that its probe succeeds."""
+    return _health(item).get("status") == "True" and not _disconnected(item)
 
 
 class _Cluster:

@@ -14,7 +14,7 @@ import pytest
 
 from components.local import scripting
 from components.local.cluster_access import ClusterAccess
-from components.names import CALLED_ANNOTATION
+from components.names import CALLED_ANNOTATION, DISCONNECTED_ANNOTATION
 from components.verification.evidence import Entry
 from components.verification.scripts import calling_pods, verify_workload
 from components.verification.scripts.calling_pods import Pair
@@ -251,6 +251,12 @@ def with_condition(item: dict[str, Any], kind: str) -> dict[str, Any]:
     return item
 
 
+def disconnected(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry whose agent has gone; istiod removes it some time later."""
+    item["metadata"]["annotations"] = {DISCONNECTED_ANNOTATION: "2026-01-01T00:00:00Z"}
+    return item
+
+
 FAULTS: list[tuple[list[dict[str, Any]], str]] = [
     ([entry(ENTRY.entry, "192.0.2.7", "False")], r"machine product-1 is unhealthy: its probe fails \(HTTP 503\)"),
     ([entry(ENTRY.entry, "192.0.2.7", None)], "machine product-1 has registered but reports no health"),
@@ -264,6 +270,10 @@ FAULTS: list[tuple[list[dict[str, Any]], str]] = [
     (
         [entry(ENTRY.entry, "192.0.2.7", "False"), entry("product-192.0.2.7-far", "192.0.2.7", "True", "far")],
         "machine product-1 is unhealthy",
+    ),
+    (
+        [disconnected(entry(ENTRY.entry, "192.0.2.7", "True"))],
+        "machine product-1 has had no connection to istiod since 2026-01-01T00:00:00Z",
     ),
     ([with_condition(entry(ENTRY.entry, "192.0.2.7", "False"), "Reachable")], "machine product-1 is unhealthy"),
 ]
@@ -809,6 +819,13 @@ def test_machines_of_groups_come_and_go_and_others_stay(
     gone = Entry("192.0.2.4", "product-192.0.2.4-pods", "192.0.2.4:8080")
     before = [verify_workload._Member(each, "pods") for each in ((ENTRY, gone) if group_size else (ENTRY,))]
     assert [each.entry.machine for each in verify_workload._still_there(cluster_of(payload), payload, before)] == machines
+
+
+@pytest.mark.parametrize("annotations", [None, {}, {"istio.io/connectedAt": "2026-01-01T00:00:00Z"}])
+def test_a_machine_whose_agent_is_connected_is_healthy(cluster: Cluster, annotations: dict[str, str] | None) -> None:
+    cluster.entries[ENTRY.entry]["metadata"]["annotations"] = annotations
+    cluster.write()
+    assert verify_workload.run(PAYLOAD).entries == (ENTRY,)
 
 
 @pytest.mark.parametrize(("status", "answer"), [(1, ""), (0, '{"metadata": {}}'), (0, '{"metadata": {"labels": null}}')])
