@@ -92,7 +92,7 @@ def _is_limited_by_rule(rule: Manifest, end: End, direction: str) -> bool:
     Source: cilium/cilium, pkg/policy/api/rule_validation.go.
     """
     denied = rule.get(f"{direction}Deny")
-    by_default = bool(rule.get(direction) or denied)
+    by_default = bool(rule.get(direction))
     is_limit = (rule.get("enableDefaultDeny") or {}).get(direction, by_default) or bool(denied)
     selector = rule.get("endpointSelector")
     return is_limit and selector is not None and selects(_without_prefixes(selector), _labels_of_cilium(end))
@@ -130,7 +130,7 @@ def _is_limited_by_calico(policy: Manifest, end: End, direction: Direction) -> b
     if policy["metadata"]["name"].startswith("knp."):
         return False
     spec = policy["spec"]
-    return direction in _types_of_calico(spec) and not _is_open(spec.get(direction.lower()) or ()) and _is_chosen(spec, end)
+    return direction in _types_of_calico(spec) and not _is_open(spec.get(direction.lower())) and _is_chosen(spec, end)
 
 
 def _types_of_calico(spec: Manifest) -> Sequence[str]:
@@ -140,7 +140,7 @@ def _types_of_calico(spec: Manifest) -> Sequence[str]:
     return spec.get("types") or [*has_ingress, *has_egress]
 
 
-def _is_open(rules: Sequence[Mapping[str, Any]]) -> bool:
+def _is_open(rules: Sequence[Mapping[str, Any]] | None) -> bool:
     first = {key: value for key, value in rules[0].items() if value and key != "metadata"} if rules else {}
     return first in ({"action": "Allow"}, {"action": "Pass"})
 

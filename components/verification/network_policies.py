@@ -108,7 +108,7 @@ def refusing(policies: Iterable[Manifest], labels: Mapping[str, str], direction:
     peers = "from" if direction == "Ingress" else "to"
     for policy in chosen:
         for rule in _rules(policy, direction):
-            ports, ends = rule.get("ports") or [], rule.get(peers) or []
+            ports, ends = rule.get("ports"), rule.get(peers)
             has_port = not ports or any(_is_port(each, port) for each in ports)
             if has_port and (not ends or any(_is_end(each, other, policy) for each in ends)):
                 return []
@@ -173,4 +173,4 @@ def _holds(expression: Manifest, labels: Mapping[str, str]) -> bool:
     operator, key = expression["operator"], expression["key"]
     if operator in ("Exists", "DoesNotExist"):
         return (key in labels) == (operator == "Exists")
-    return (labels.get(key) in (expression.get("values") or [])) == (operator == "In")
+    return (labels.get(key) in expression["values"]) == (operator == "In")

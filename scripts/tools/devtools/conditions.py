@@ -36,10 +36,13 @@ FILES: Mapping[str, Sequence[str]] = {
     "components/verification/scripts/calling_pods.py": _OF_PODS,
     "components/verification/evidence.py": (f"{_TESTS}/test_evidence.py",),
     "components/verification/addressing.py": (f"{_TESTS}/test_addressing.py", f"{_TESTS}/test_real_calls.py"),
-    "components/verification/target.py": (f"{_TESTS}/test_target.py",),
+    **{
+        f"components/verification/{name}.py": (f"{_TESTS}/test_{name}.py",)
+        for name in ("target", "jobs", "network_policies", "cni_policies", "calico_selectors")
+    },
 }
-"""The scripts that call and that have pods call, what they are given, and the evidence's parser; the
-tests that must notice a change of each, quick ones first."""
+"""The scripts that call and that have pods call, what they are given, the evidence's parser, and what
+causes are named; the tests that must notice a change of each, quick ones first."""
 REASONS = Path(__file__).with_name("conditions.yaml")
 _FUNCTION = re.compile(rb"^ *(?:def (?=\w+\()|(?=\w+\(\) \{))(\w+)", re.MULTILINE)
 _NEVER = "$'\\1'"

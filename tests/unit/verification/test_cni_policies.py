@@ -65,6 +65,8 @@ def test_both_ends_are_named_as_questions() -> None:
         ({"endpointSelector": {"matchLabels": {"k8s:app": "verify"}}, "ingress": [{}], "egress": [{}]}, "E"),
         ({"endpointSelector": {"matchLabels": {"any:app": "other"}}, "ingress": [{}], "egress": [{}]}, ""),
         ({"endpointSelector": {"matchExpressions": [{"key": "k8s:app", "operator": "Exists"}]}, "ingress": [{}]}, "I"),
+        ({"endpointSelector": {"matchExpressions": [{"key": "k8s:app", "operator": "DoesNotExist"}]}, "ingress": [{}]}, ""),
+        ({"endpointSelector": {"matchExpressions": [{"key": "io.cilium.k8s.policy.cluster", "operator": "Exists"}]}, "ingress": [{}]}, "I"),
         ({"endpointSelector": {"matchLabels": {"k8s:io.cilium.k8s.policy.serviceaccount": "x"}}, "ingress": [{}]}, "I"),
         ({"endpointSelector": {"matchLabels": {"k8s:io.kubernetes.pod.namespace": "shop"}}, "ingress": [{}]}, "I"),
         ({"endpointSelector": {"matchLabels": {"k8s:io.kubernetes.pod.namespace": "else"}}, "ingress": [{}]}, ""),
@@ -129,6 +131,7 @@ def test_what_an_api_server_does_not_have_is_not_asked_for() -> None:
     assert kinds(["apps", "networking.k8s.io"]) == []
     assert kinds(["cilium.io"]) == ["ciliumnetworkpolicies.cilium.io", "ciliumclusterwidenetworkpolicies.cilium.io"]
     assert kinds(["projectcalico.org"]) == ["networkpolicies.projectcalico.org", "globalnetworkpolicies.projectcalico.org"]
+    assert len(kinds(["crd.projectcalico.org"])) == 2
     both = kinds(["projectcalico.org", "crd.projectcalico.org"])
     assert both == ["networkpolicies.crd.projectcalico.org", "globalnetworkpolicies.crd.projectcalico.org"], "each policy once"
     assert len(kinds(["policy.networking.k8s.io"])) == 3

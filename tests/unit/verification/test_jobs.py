@@ -69,6 +69,18 @@ def test_protocols_are_those_that_istio_selects(port: str, app_protocol: str | N
     assert bool(target.path) == bool(target.expect) == is_http
 
 
+@pytest.mark.parametrize(("protocol", "headers"), [("http", ("x-probe: yes",)), ("tcp", ())])
+def test_headers_of_a_probe_are_in_no_call_for_bytes(protocol: str, headers: tuple[str, ...]) -> None:
+    probe = Probe(http=HttpProbe(port=8080, headers={"x-probe": "yes"}))
+    assert target_of(product({"http": 80}, {"http": protocol}, probe=probe)).headers == headers
+
+
+def test_the_proxy_of_the_jobs_leads_nowhere_for_a_port_that_no_service_has() -> None:
+    called = [jobs.Called(PRODUCT.model_copy(update={"verify": WorkloadVerification(port=port)}), FACTS) for port in (9, 8080)]
+    listeners = [str(jobs.pair("x", some).inside).count("istio-vm-mesh|80||product") for some in (called[:1], called)]
+    assert listeners[0] == 0 < listeners[1]
+
+
 def test_a_workload_states_what_is_called() -> None:
     verify = WorkloadVerification(port=5432, timeout=9)
     target = target_of(product({"http": 80, "tcp-db": 5432}, verify=verify))

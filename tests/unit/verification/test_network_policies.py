@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.verification.network_policies import JOB_LABELS, End, refusing, restricting, selects, sentences
+from components.verification.network_policies import JOB_LABELS, End, call_sentences, refusing, restricting, selects, sentences
 
 CALLED = {"app": "product"}
 PRODUCT = {"matchLabels": CALLED}
@@ -82,6 +82,7 @@ MACHINE = End("192.0.2.7")
         ({"from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}]}, JOB, False),
         ({"from": [{"podSelector": {"matchLabels": {"app": "web"}}}, {"ipBlock": {"cidr": "192.0.2.0/24"}}]}, MACHINE, True),
         ({"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.0/28"]}}]}, MACHINE, False),
+        ({"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.128/28", "192.0.2.64/28"]}}]}, MACHINE, True),
         ({"from": [{"ipBlock": {"cidr": "2001:db8::/32"}}]}, MACHINE, False),
         ({"from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}, End("gateway.example.com"), True),
         ({"ports": [{"port": 8080}]}, JOB, True),
@@ -101,3 +102,12 @@ def test_what_a_policy_allows_is_read_as_kubernetes_reads_it(rule: dict[str, Any
 
 def test_pods_that_no_policy_selects_are_free() -> None:
     assert refusing([policy(podSelector={"matchLabels": {"app": "other"}})], CALLED, "Ingress", JOB, 8080) == []
+
+
+def test_a_machine_that_is_called_is_limited_by_no_policy() -> None:
+    """Without labels, a policy for all pods would select it."""
+    deny = policy("deny", policyTypes=["Ingress"])
+    pod = End("10.244.0.9", "shop", CALLED)
+    assert call_sentences([deny], JOB, MACHINE, 8080) == []
+    [sentence] = call_sentences([deny], JOB, pod, 8080)
+    assert sentence == "the NetworkPolicy shop/deny selects the pod 10.244.0.9 and does not let the caller's pod in on port 8080"
