@@ -148,6 +148,8 @@ def derive(sources: Sources) -> MeshFacts:
 
     Problems are in `unserved`, so that they are reported at once.
     """
+    # In the JSON of protobuf, and in Helm's values, null stands for a key that is left out.
+    sources = replace(sources, config=_without_nulls(sources.config), values=_without_nulls(sources.values))
     config, env = sources.config, sources.env
     values = _section(sources.values, "global")
     default_config = _section(config, "defaultConfig")
@@ -176,8 +178,8 @@ def derive(sources: Sources) -> MeshFacts:
         image_tag=str(values.get("tag") or parts.get("tag") or ""),
         image_variant=str(values.get("variant") or ""),
         image=str(_section(values, "proxy").get("image") or "proxyv2"),
-        pull_secrets=tuple(map(_secret_name, values.get("imagePullSecrets") or ())),
-        discovery_selectors=tuple(_maps(config.get("discoverySelectors"))),
+        pull_secrets=_secret_names(values.get("imagePullSecrets")),
+        discovery_selectors=_label_selectors(config.get("discoverySelectors")) or (),
         default_config=default_config,
         sidecar_privileges=dict(_sidecar_privileges(sources.values, default_config)),
     )
@@ -187,6 +189,13 @@ def derive(sources: Sources) -> MeshFacts:
 def _section(values: Mapping[str, Any], key: str) -> Manifest:
     section = values.get(key)
     return dict(section) if isinstance(section, Mapping) else {}
+
+
+def _without_nulls(values: Manifest) -> Manifest:
+    return {
+        key: _without_nulls(value) if isinstance(value, dict) else value
+        for key, value in values.items() if value is not None
+    }  # fmt: skip
 
 
 def _maps(value: Any) -> list[Manifest]:
@@ -211,8 +220,27 @@ def _seconds(duration: str) -> int | None:
     return math.ceil(round(sum(float(number) * _UNITS_S[unit] for number, unit in parts), 9))
 
 
-def _secret_name(secret: Any) -> str:
-    return str(secret["name"] if isinstance(secret, Mapping) else secret)
+def _secret_names(value: Any) -> tuple[str, ...]:
+    """Return names of Secrets, which are listed as texts or as references."""
+    listed = value if isinstance(value, list | tuple) else [value] if value else []
+    return tuple(str(each.get("name") if isinstance(each, Mapping) else each) for each in listed)
+
+
+def _label_selectors(value: Any) -> tuple[Manifest, ...] | None:
+    """Return label selectors; None where these are none."""
+    listed = [] if value is None else value
+    if not isinstance(listed, list | tuple) or not all(map(_is_label_selector, listed)):
+        return None
+    return tuple(map(dict, listed))
+
+
+def _is_label_selector(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not isinstance(value.get("matchLabels", {}), Mapping):
+        return False
+    expressions = value.get("matchExpressions", [])
+    return isinstance(expressions, list | tuple) and all(
+        isinstance(each, Mapping) and {"key", "operator"} <= each.keys() for each in expressions
+    )
 
 
 def _sidecar_privileges(values: Manifest, default_config: Manifest) -> Iterator[tuple[str, str]]:
@@ -256,6 +284,11 @@ def _unserved(sources: Sources, grace_s: int | None) -> Iterator[str]:
             f"its proxies find istiod at {address!r} (defaultConfig.discoveryAddress), which is no "
             "Service of this cluster: a control plane outside of the cluster is not supported"
         )
+    metadata = default_config.get("proxyMetadata", {})
+    if not isinstance(metadata, Mapping):
+        yield f"defaultConfig.proxyMetadata is no map of variables: {metadata!r}"
+    if _label_selectors(config.get("discoverySelectors")) is None:
+        yield f"meshConfig.discoverySelectors are no label selectors: {config['discoverySelectors']!r}"
     yield from _other_authorities(values, default_config, address)
     for key, port_number in _FIXED_PORTS.items():
         if config.get(key, port_number) != port_number:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from components import mesh_facts
+from components import mesh_facts, mesh_namespaces
+from components.machines import bootstrap, files
+from components.machines.bootstrap import JoinInputs
+from components.machines.bundle import Owner
 from components.mesh_facts import BASELINE, RESTRICTED, MeshFacts
+from tests.support.samples import MESH, PRODUCT
 
 WITHOUT_CNI = "without Istio's CNI plugin (pilot.cni.enabled), sidecars have an init container with NET_ADMIN"
 MESHES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("meshes.yaml").read_text())
@@ -153,6 +158,57 @@ def test_a_config_map_that_istiod_could_not_read_is_named(which: str, text: str)
     mesh["config_maps"][which][key] = text
     with pytest.raises(ValueError, match=r"its (MeshConfig|sidecar injector's values) (cannot be read as YAML|is no map of keys)"):
         of_cluster(mesh)
+
+
+ODD_VALUES: tuple[Any, ...] = (None, [], {}, "", "x y", -1, 1.5, True, ["a"], [{}], {"a": "b"}, [None], "$(x)\n'")
+
+
+def keys_of(document: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in document.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from keys_of(value, (*above, key))
+
+
+def with_value(document: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    key, *rest = path
+    return {**document, key: with_value(document[key], tuple(rest), value) if rest else value}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("config_map", "key"), [("istio-blue", "mesh"), ("istio-sidecar-injector-blue", "values")])
+def test_whatever_somebody_wrote_into_a_config_map_is_used_or_named(config_map: str, key: str) -> None:
+    """No value of another type, and no null, ends in an exception: here, or where machines get it."""
+    written = yaml.safe_load(MESHES["elsewhere"]["config_maps"][config_map][key])
+    mesh = copy.deepcopy(MESHES["elsewhere"])
+    owner = Owner("mesh", "prod", "product-1", "r-1", "shop", "product")
+    for path in keys_of(written):
+        for value in ODD_VALUES:
+            mesh["config_maps"][config_map][key] = json.dumps(with_value(written, path, value))
+            facts = of_cluster(mesh)
+            mesh_namespaces.left_out(facts.discovery_selectors, {"shop": {}})
+            if not facts.unserved:
+                inputs = JoinInputs(
+                    owner=owner,
+                    network="vpc",
+                    address="10.0.0.1",
+                    gateway="gw",
+                    root_certificate="",
+                    workload=PRODUCT,
+                    mesh=MESH,
+                    facts=facts,
+                )
+                files.configuration_files(bootstrap.bundle(inputs))
+
+
+def test_null_in_a_mesh_config_is_a_key_that_is_left_out() -> None:
+    """So does the JSON of protobuf, by which istiod reads it."""
+    mesh = copy.deepcopy(MESHES["default"])
+    mesh["config_maps"]["istio"]["mesh"] += "\ndiscoverySelectors: null\ntrustDomainAliases: null\n"
+    mesh["config_maps"]["istio"]["mesh"] = mesh["config_maps"]["istio"]["mesh"].replace(
+        "defaultConfig:", "defaultConfig:\n  proxyMetadata: null"
+    )
+    assert of_cluster(mesh) == of_cluster(MESHES["default"])
 
 
 @pytest.mark.parametrize(
