@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..config.addresses import is_address
 from ..manifest import Manifest
-from ..mesh_facts import RESTRICTED, MeshFacts
+from ..mesh_facts import DEFAULT_REVISION, RESTRICTED, MeshFacts
 from ..mesh_namespaces import NAME_LABEL, injected_pod_labels, is_injected, left_out, refusal_of_sidecars
 from ..names import INJECTION_LABEL, MANAGED_BY_LABEL, NETWORK_LABEL, POD_SECURITY_LABEL, PROJECT, REVISION_LABEL, STACK_LABEL
 from ..versions import image_tag
@@ -113,8 +113,12 @@ def injection_problems(
     """Yield in which namespaces of others pods of the stack would get no sidecar.
 
     labels: those of namespaces that exist, by name.
-    webhooks: the objects MutatingWebhookConfiguration of sidecar injectors.
+    webhooks: the objects MutatingWebhookConfiguration of sidecar injectors. Nothing is said where
+        those of the mesh are not among them: a vendor may label them otherwise.
     """
+    revision = facts.revision or DEFAULT_REVISION
+    if revision not in [(each["metadata"].get("labels") or {}).get(REVISION_LABEL) for each in webhooks]:
+        return
     pod = injected_pod_labels(facts)
     for name in adoption.pods_beside_others:
         here = labels.get(name)

@@ -53,8 +53,7 @@ def read(kubectl: Kubectl, wanted: Adoption) -> tuple[MeshFacts, list[str]]:
     problems = list(adoption.problems(facts, wanted, labels))
     if wanted.pods_beside_others:
         webhooks = kubectl.json("get", "mutatingwebhookconfigurations", "--selector", "app=sidecar-injector")
-        # Not everyone may read them, and not every vendor labels them.
-        if webhooks and webhooks["items"]:
+        if webhooks:  # not everyone may read them
             problems += adoption.injection_problems(facts, wanted, labels, webhooks["items"])
     if wanted.needs_gateway_addresses:
         problems += adoption.gateway_problems(wanted, _published_addresses(kubectl, facts.network))

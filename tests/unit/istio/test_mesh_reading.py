@@ -267,7 +267,11 @@ def injector(revision: str, is_default: bool) -> Any:
     if is_default:
         asked = [selecting("sidecar.istio.io/inject", "In", "true"), selecting("istio.io/rev", "DoesNotExist")]
         rules += [([selecting("istio-injection", "In", "enabled")], [enabled]), (unlabelled, asked)]
-    return {"webhooks": [{"namespaceSelector": {"matchExpressions": of}, "objectSelector": {"matchExpressions": pod}} for of, pod in rules]}
+    metadata = {"labels": {"app": "sidecar-injector", "istio.io/rev": revision}}
+    return {
+        "metadata": metadata,
+        "webhooks": [{"namespaceSelector": {"matchExpressions": of}, "objectSelector": {"matchExpressions": pod}} for of, pod in rules],
+    }
 
 
 @pytest.mark.parametrize(
@@ -300,6 +304,8 @@ def test_a_namespace_whose_labels_keep_sidecars_out_is_named(
             in failures[0]
         )
         assert failures[0].endswith(f"give it {asked} instead")
+    cluster.injectors = [injector("canary", False)]
+    assert read(cluster, monkeypatch)[1] == [], "the mesh's own are labelled otherwise"
     cluster.injectors = None
     assert read(cluster, monkeypatch)[1] == [], "not everyone may read webhooks"
 
