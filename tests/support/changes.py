@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.lab import Config, with_version_labels
+from tests.support.lab import Config
 
 PACKAGE = "http://host.docker.internal:18731/{version}/./istio-sidecar.deb"
 """The package from a place that is called otherwise."""
@@ -10,8 +10,7 @@ TEN_MACHINES = tuple(f"{workload}-{number}" for workload in ("product", "billing
 
 
 def other_label_probe_and_package(config: Config) -> None:
-    """Version labels, one more label, another probe, and the same package from another URL."""
-    with_version_labels(config)
+    """One more label, another probe, and the same package from another URL."""
     config["mesh"]["package"]["url"] = PACKAGE
     config["workloads"]["product"]["labels"]["tier"] = "x"
     config["workloads"]["product"]["probe"] = {"http": {"port": 8080, "path": "/?probe"}, "period": 3}

@@ -203,7 +203,7 @@ def has_routes(lab: Lab, caller: str) -> bool:
 
 
 class IstioCases:
-    """Istio's machine test cases; the fixture `lab` is the lab, up, with the labels of `with_version_labels`."""
+    """Istio's machine test cases; the fixture `lab` is the lab, up."""
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod

@@ -64,7 +64,7 @@ def unchanged(config: Config) -> None:
     """Leave the stack as its file in `stacks/` declares it."""
 
 
-def with_version_labels(config: Config) -> None:
+def _add_version_labels(config: Config) -> None:
     """Give pods and machines different values of the label `version`, by which policies and subsets select them."""
     product = config["workloads"]["product"]
     product["labels"]["version"] = "machines"
@@ -256,18 +256,15 @@ class Lab:
         return stacks.stack_file(self.root / "stacks", self.stack)
 
     def configure(self, change: Change = unchanged) -> None:
-        """Write the stack file: that of `stack_file` with free CIDRs, and `change` applied to its configuration (keys without the project)."""
+        """Write the stack file: that of `stack_file` with free CIDRs and version labels, and `change` applied to its configuration (keys without the project)."""
 
         def complete(config: Config) -> None:
             self.cidrs = self.cidrs or stacks.free_cidrs(len(config["networks"]), first=self.stack_file == "lab")
             stacks.set_cidrs(config, self.cidrs)
-            self.base_change(config)
+            _add_version_labels(config)
             change(config)
 
         stacks.write_stack_file(self.root / "stacks", self.stack_file, self.stack, complete)
-
-    def base_change(self, config: Config) -> None:
-        """Change the stack file in every scenario."""
 
     # What the state says
 
@@ -561,9 +558,6 @@ class MultiNetworkLab(Lab):
         if machine == "product-1":
             return super().routing_proxies(machine)
         return dict.fromkeys(self.gateways, f"outbound_.80_._.{SERVICE}")
-
-    def base_change(self, config: Config) -> None:
-        with_version_labels(config)
 
     @contextmanager
     def _idle_limit(self, service: str) -> Iterator[None]:

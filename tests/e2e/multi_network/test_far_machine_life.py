@@ -46,7 +46,7 @@ def update(lab: MultiNetworkLab) -> Update:
 
 @pytest.fixture(scope="module")
 def lab(multi_network_lab: MultiNetworkLab) -> MultiNetworkLab:
-    """The stack `lab-multi-network` with version labels, and a steady caller."""
+    """The stack `lab-multi-network`, and a steady caller."""
     multi_network_lab.ensure()
     start_steady_caller(multi_network_lab)
     return multi_network_lab

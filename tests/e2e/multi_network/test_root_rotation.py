@@ -16,7 +16,7 @@ NEW_ROOT = "Another root"
 
 @pytest.fixture(scope="module")
 def lab(multi_network_lab: MultiNetworkLab) -> MultiNetworkLab:
-    """The stack `lab-multi-network` with version labels."""
+    """The stack `lab-multi-network`."""
     multi_network_lab.ensure()
     return multi_network_lab
 

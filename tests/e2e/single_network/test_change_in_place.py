@@ -7,7 +7,7 @@ import yaml
 
 from tests.support.changes import other_label_probe_and_package
 from tests.support.istio_cases import CALLER, start_steady_caller
-from tests.support.lab import Lab, with_version_labels
+from tests.support.lab import Lab
 from tests.support.traffic import assert_no_lost_requests
 from tests.support.true_plans import as_planned
 from tests.support.waiting import wait_until
@@ -15,8 +15,8 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def lab(single_network_lab: Lab) -> Lab:
-    """The stack `lab` with version labels."""
-    single_network_lab.ensure(with_version_labels)
+    """The stack `lab`."""
+    single_network_lab.ensure()
     return single_network_lab
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.support.istio_cases import IstioCases
-from tests.support.lab import Lab, with_version_labels
+from tests.support.lab import Lab
 
 
 @pytest.fixture(scope="module")
 def lab(single_network_lab: Lab) -> Lab:
-    """The stack `lab` with version labels."""
-    single_network_lab.ensure(with_version_labels)
+    """The stack `lab`."""
+    single_network_lab.ensure()
     return single_network_lab
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.scenarios import SCENARIOS
-from tests.support.lab import Completed, Config, Lab, with_version_labels
+from tests.support.lab import Completed, Config, Lab
 from tools import ROOT
 
 STACK = (
@@ -46,6 +46,10 @@ def lab(tmp_path: Path) -> Recorder:
     return lab
 
 
+def another(config: Config) -> None:
+    config["mesh"]["version"] = 2
+
+
 def test_a_stack_is_brought_up_once_for_all_its_scenarios(lab: Recorder) -> None:
     lab.ensure()
     lab.ensure()
@@ -57,11 +61,11 @@ def test_a_stack_is_brought_up_once_for_all_its_scenarios(lab: Recorder) -> None
 
 def test_another_stack_is_one_update(lab: Recorder) -> None:
     lab.ensure()
-    lab.ensure(with_version_labels)
+    lab.ensure(another)
     assert lab.commands == ["down", "up", "up"]
     lab.ensure_any()
     assert lab.commands == ["down", "up", "up"]
-    lab.ensure_from_nothing(with_version_labels)
+    lab.ensure_from_nothing(another)
     assert lab.commands == ["down", "up", "up", "down", "up"]
 
 
@@ -84,9 +88,6 @@ def test_a_lab_that_no_update_mends_is_made_again(lab: Recorder) -> None:
 
 
 def test_a_stack_that_is_declared_and_not_up_does_not_count(lab: Recorder) -> None:
-    def another(config: Config) -> None:
-        config["mesh"]["version"] = 2
-
     lab.ensure()
     lab.configure(another)
     lab.ensure()

@@ -10,7 +10,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def lab(multi_network_lab: MultiNetworkLab) -> MultiNetworkLab:
-    """The stack `lab-multi-network` with version labels."""
+    """The stack `lab-multi-network`."""
     multi_network_lab.ensure()
     return multi_network_lab
 
