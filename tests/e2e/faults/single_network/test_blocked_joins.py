@@ -1,4 +1,4 @@
-"""Obstacles to joins: each `up` that fails names its causes, and the same `up` finishes when they are gone.
+"""Obstacles to joins: each `up` that fails names its causes, and the next `up` finishes when they are gone.
 
 Every update costs a part of a minute, so each meets many obstacles at once, on a machine of its own. The updates are fixtures, each of which starts
 where the one before ended; the tests only look at what they did. So one test runs alone, after the updates that it needs, and a test that fails
@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -31,6 +31,7 @@ AGENT_STARTED = "systemctl show --property ExecMainStartTimestampMonotonic --val
 """Prints when a machine's agent started, in seconds of a clock that containers share."""
 CURL = "/usr/local/sbin/curl"
 PACKAGES = "/opt/istio-vm-mesh/packages"
+DAMAGED_PACKAGES = ("billing-4", "billing-5")
 PACKAGE_URL = PACKAGE.format(version="1.31.0")
 
 
@@ -116,28 +117,10 @@ def with_obstacles(config: Config) -> None:
         config["machines"][name]["image"] = image(name)
 
 
-def joining_again(*names: str) -> Callable[[Config], None]:
-    """Return the same stack in which these machines join again."""
-
-    def change(config: Config) -> None:
-        with_obstacles(config)
-        for name in names:
-            config["machines"][name]["rotation"] = 1
-
-    return change
-
-
-REPEATED_JOINS = ("product-1", "product-3", "product-4", "product-5")
-
-
-def two_at_a_time(change: Change) -> Change:
-    """Return a change of the stack in which an agent of `product` restarts although another machine is unhealthy."""
-
-    def change_and_allow(config: Config) -> None:
-        change(config)
-        config["workloads"]["product"]["maxUnavailable"] = "2"
-
-    return change_and_allow
+def joining_again(config: Config) -> None:
+    """Change the same stack: one machine, which has joined, joins again."""
+    with_obstacles(config)
+    config["machines"]["billing-5"]["rotation"] = 1
 
 
 def upgraded(package: dict[str, str], change: Change) -> Change:
@@ -150,14 +133,9 @@ def upgraded(package: dict[str, str], change: Change) -> Change:
     return change_with_package
 
 
-def eleven_machines(config: Config) -> None:
-    joining_again(*REPEATED_JOINS)(config)
-    config["machines"]["product-6"] = config["machines"]["billing-5"] | {"workload": "product"}
-
-
-def only_the_first(config: Config) -> None:
+def the_first_and_a_new_one(config: Config) -> None:
     other_label_probe_and_package(config)
-    config["machines"]["product-1"]["rotation"] = 1
+    config["machines"]["product-6"] = config["machines"]["product-1"]
 
 
 def error_of(output: str, resource: str) -> str:
@@ -230,41 +208,23 @@ def first(lab: Lab, expired: str) -> Update:
 
 @pytest.fixture(scope="module")
 def second(lab: Lab, first: Update) -> Update:
-    """The obstacles are gone. Now istiod registers machines of one workload for another account, and packages are damaged on their way."""
+    """The obstacles are gone, and others come.
+
+    istiod registers machines of one workload for another account. Packages are damaged on their way. The application of one machine does not run.
+    """
     for machine, obstacle in OBSTACLES.items():
         lab.exec_in_container(machine, obstacle.removal)
     set_group_service_account(lab, "default")
     # A package that is not the one it ought to be, on its way to a machine that has one and is in the mesh, and to one that has none.
     curl = '#!/bin/sh\\n/usr/bin/curl "$@" && echo\\n'
-    for machine in ("product-1", "billing-4"):
+    for machine in DAMAGED_PACKAGES:
         lab.exec_in_container(machine, f"printf '{curl}' >{CURL}; chmod +x {CURL}; rm -rf {PACKAGES}")
-    agents = {"product-1": lab.agent_pid()}
-    lab.configure(joining_again("product-1"))
+    lab.ssh("product-1", "sudo systemctl stop echo")
+    agents = {machine: lab.agent_pid(machine) for machine in ("product-1", "billing-5")}
+    lab.configure(joining_again)
     output = lab.up(check=False)
     print(output)
     return Update(output, agents)
-
-
-@pytest.fixture(scope="module")
-def third(lab: Lab, second: Update) -> Update:
-    """What was wrong with packages, tokens and accounts is right; the application of one machine does not run."""
-    for machine in ("product-1", "billing-4"):
-        lab.exec_in_container(machine, f"rm {CURL}")
-    set_group_service_account(lab, "billing")
-    lab.configure(two_at_a_time(joining_again(*REPEATED_JOINS)))
-    lab.ssh("product-2", "sudo systemctl stop echo")
-    agents = {"product-2": lab.agent_pid("product-2")}
-    output = lab.up(check=False)
-    print(output)
-    return Update(output, agents)
-
-
-@pytest.fixture(scope="module")
-def fourth(lab: Lab, third: Update) -> Update:
-    """The same update when nothing is in its way."""
-    lab.ssh("product-2", "sudo systemctl start echo")
-    agents = {machine: lab.agent_pid(machine) for machine in TEN_MACHINES}
-    return Update(lab.up(), agents)
 
 
 @pytest.fixture(scope="module")
@@ -275,41 +235,36 @@ def package(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
 
 
 @pytest.fixture(scope="module")
-def upgrade(lab: Lab, fourth: Update, package: dict[str, str]) -> Update:
-    """All ten agents get the other version, while a pod calls."""
+def upgrade(lab: Lab, second: Update, package: dict[str, str]) -> Update:
+    """Nothing is in the way any more. All ten agents get the other version, while a pod calls."""
+    for machine in DAMAGED_PACKAGES:
+        lab.exec_in_container(machine, f"rm {CURL}")
+    set_group_service_account(lab, "billing")
+    lab.ssh("product-1", "sudo systemctl start echo")
+    wait_until(lambda: lab.entry_health(lab.entry_name("product-1")) == "True", 20, "product-1 is healthy again")
     agents = {machine: lab.agent_pid(machine) for machine in TEN_MACHINES}
-    lab.configure(upgraded(package, joining_again(*REPEATED_JOINS)))
+    lab.configure(upgraded(package, joining_again))
     with lab.background_requests(CALLER) as requests:
         output = lab.up(timeout=600)
     return Update(output, agents, tuple(requests))
 
 
-@pytest.fixture(scope="module")
-def one_more(lab: Lab, upgrade: Update, package: dict[str, str]) -> Update:
-    """One more machine, while a pod calls."""
-    agents = {machine: lab.agent_pid(machine) for machine in TEN_MACHINES}
-    lab.configure(upgraded(package, eleven_machines))
-    with lab.background_requests(CALLER) as requests:
-        output = lab.up()
-    return Update(output, agents, tuple(requests))
-
-
 @dataclass(frozen=True)
-class Removal(Update):
+class Exchange(Update):
     """An update that removes machines, with their records before it."""
 
     machines: dict[str, dict[str, str]] | None = None
 
 
 @pytest.fixture(scope="module")
-def removal(lab: Lab, one_more: Update, package: dict[str, str]) -> Removal:
-    """All machines but one go, while a pod calls."""
+def exchange(lab: Lab, upgrade: Update, package: dict[str, str]) -> Exchange:
+    """All machines but one go, and a new one comes, while a pod calls."""
     agents, machines = {"product-1": lab.agent_pid()}, lab.outputs()["machines"]
-    lab.configure(upgraded(package, only_the_first))
+    lab.configure(upgraded(package, the_first_and_a_new_one))
     with lab.background_requests(CALLER) as requests:
         output = lab.up()
     print(output)
-    return Removal(output, agents, tuple(requests), machines)
+    return Exchange(output, agents, tuple(requests), machines)
 
 
 def test_status_asks_for_an_update_after_a_certificate_has_expired(lab: Lab, expired: str) -> None:
@@ -331,11 +286,11 @@ def test_obstacles_of_some_machines_do_not_stop_the_others(lab: Lab, first: Upda
 
 
 def test_a_package_with_another_digest_is_not_installed(lab: Lab, second: Update) -> None:
-    for machine in ("product-1", "billing-4"):
+    for machine in DAMAGED_PACKAGES:
         digest = f"machine {machine}: the package from {PACKAGE_URL} has SHA-256"
         assert digest in error_of(second.output, f"{machine}-join")
         assert "nothing was installed" in error_of(second.output, f"{machine}-join")
-    assert lab.agent_pid() == second.agents["product-1"]
+    assert lab.agent_pid("billing-5") == second.agents["billing-5"]
     assert not lab.exec_in_container("billing-4", f"ls {PACKAGES}", check=False)
 
 
@@ -352,18 +307,16 @@ def test_a_wrong_service_account_is_named(second: Update, machine: str, cause: s
 
 
 def test_machines_join_as_soon_as_nothing_is_in_their_way(lab: Lab, second: Update) -> None:
-    assert not [name for name in TEN_MACHINES[1:5] if error_of(second.output, f"{name}-join")]
-    lab.assert_answered_by(PRODUCT_ENDPOINTS)
+    assert not [name for name in TEN_MACHINES[:5] if error_of(second.output, f"{name}-join")]
+    lab.assert_answered_by(PRODUCT_ENDPOINTS - {"product-1"})
 
 
-def test_an_unhealthy_machine_fails_the_verification(lab: Lab, third: Update) -> None:
-    assert "workload product: machine product-2 is unhealthy: its probe fails" in third.output
-    assert lab.agent_pid("product-2") == third.agents["product-2"]
-    lab.assert_answered_by(PRODUCT_ENDPOINTS - {"product-2"})
+def test_an_unhealthy_machine_fails_the_verification(lab: Lab, second: Update) -> None:
+    assert "workload product: machine product-1 is unhealthy: its probe fails" in second.output
+    assert lab.agent_pid() == second.agents["product-1"]
 
 
-def test_the_same_up_finishes_when_the_obstacles_are_gone(lab: Lab, fourth: Update) -> None:
-    assert {machine: lab.agent_pid(machine) for machine in TEN_MACHINES} == fourth.agents
+def test_the_next_up_finishes_when_the_obstacles_are_gone(lab: Lab, upgrade: Update) -> None:
     for workload in ("product", "billing"):
         evidence = lab.outputs()["verification"][workload]
         machines = {entry["machine"] for entry in evidence["entries"]}
@@ -382,23 +335,21 @@ def test_an_upgrade_of_ten_machines_loses_no_call(lab: Lab, upgrade: Update) -> 
     assert min(gaps) > GRACE_S, "the next agent stops when the one before it answers again"
 
 
-def test_one_more_machine_touches_none_of_the_others_and_loses_no_call(lab: Lab, one_more: Update) -> None:
-    assert_no_lost_requests(one_more.requests)
-    touched = set(re.findall(r"^ +\w+ (\S+) (?:created|updated|replaced|deleted)", one_more.output, re.MULTILINE))
+def test_a_new_machine_touches_none_of_the_others_and_loses_no_call(lab: Lab, exchange: Exchange) -> None:
+    assert_no_lost_requests(exchange.requests)
+    touched = set(re.findall(r"^ +\w+ (\S+) (?:created|updated|replaced)", exchange.output, re.MULTILINE))
     parts = {f"product-6{part}" for part in ("-container", "-registration", "-join", "-drain", "-proof")}
     assert touched - {"product-slots", "product-verification", "shop-product-callers", f"istio-vm-mesh-{lab.stack}"} == parts
-    assert {machine: lab.agent_pid(machine) for machine in TEN_MACHINES} == one_more.agents
-    lab.assert_answered_by(PRODUCT_ENDPOINTS | {"product-6"})
+    assert lab.agent_pid() == exchange.agents["product-1"]
+    lab.assert_answered_by({"pod", "product-1", "product-6"})
 
 
 @pytest.mark.istio_case(29)
-def test_machines_are_drained_before_they_go(lab: Lab, removal: Removal) -> None:
-    assert_no_lost_requests(removal.requests)
-    assert removal.machines
-    for name in set(removal.machines) - {"product-1"}:
-        assert removal.output.index(f"Command {name}-drain deleted") < removal.output.index(f"Command {name}-container deleted")
+def test_machines_are_drained_before_they_go(lab: Lab, exchange: Exchange) -> None:
+    assert_no_lost_requests(exchange.requests)
+    assert exchange.machines
+    for name in set(exchange.machines) - {"product-1"}:
+        assert exchange.output.index(f"Command {name}-drain deleted") < exchange.output.index(f"Command {name}-container deleted")
         assert not lab.docker("ps", "--all", "--quiet", "--filter", f"name={lab.container(name)}")
-    assert not [line for line in removal.output.splitlines() if "Command product-1-" in line]
-    assert set(lab.entries()) == {removal.machines["product-1"]["address"]}
-    assert lab.agent_pid() == removal.agents["product-1"]
-    lab.assert_answered_by({"pod", "product-1"})
+    assert not [line for line in exchange.output.splitlines() if "Command product-1-" in line]
+    assert set(lab.entries()) == {lab.address(name) for name in ("product-1", "product-6")}
