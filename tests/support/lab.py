@@ -378,9 +378,11 @@ class Lab:
         """The connections of other proxies to a machine's proxy: the socket of its inbound listener, and the other end."""
         return self.ssh(machine, f"ss --no-header --tcp --numeric state established '( sport = :{INBOUND_PORT} )'").splitlines()
 
-    def call_from_pod(self, name: str = "product", count: int = 20, caller: str = "deploy/product", path: str = "/") -> list[Answer]:
+    def call_from_pod(
+        self, name: str = "product", count: int = 20, caller: str = "deploy/product", path: str = "/", qps: int = 100
+    ) -> list[Answer]:
         """Call a Service by name from the workload's pod, or from another `caller` whose container has its name."""
-        limits = ["--count", str(count), "--qps", "100", "--timeout", "30s"]  # of all requests together
+        limits = ["--count", str(count), "--qps", str(qps), "--timeout", "30s"]  # of all requests together
         client = ["/usr/local/bin/client", f"http://{name}{path}", *limits]
         exec_ = ["kubectl", "--namespace", "shop", "exec", caller, "--container", caller.split("/")[1], "--"]
         done = self.run(*exec_, *client, check=False)
@@ -474,7 +476,7 @@ class Lab:
 
     @contextmanager
     def background_requests(self, caller: str = "deploy/product", name: str = "product") -> Iterator[list[Request]]:
-        """Call a Service from a pod during the block, one or two hundred times a second. The list grows with the answers.
+        """Call a Service from a pod during the block, about a hundred times a second. The list grows with the answers.
 
         One lab at a time does so: an update of ten machines in one delays calls in the other by seconds.
         """
@@ -512,13 +514,13 @@ class Lab:
         def call() -> None:
             while not stop.is_set():
                 started = time.monotonic()
-                answers = self.call_from_pod(name, count=100, caller=caller)
+                answers = self.call_from_pod(name, count=100, caller=caller, qps=50)
                 requests.extend(Request(started, answer.hostname, answer.detail) for answer in answers)
 
         threads = [threading.Thread(target=call) for _ in range(2)]
         for thread in threads:
             thread.start()
-            time.sleep(0.5)
+            time.sleep(1)
         try:
             yield requests
         finally:

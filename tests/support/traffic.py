@@ -29,7 +29,7 @@ class Answer(NamedTuple):
 class Request(NamedTuple):
     """One of many requests in the background.
 
-    started: when its batch began, at most a second before it (`time.monotonic`).
+    started: when its batch began, at most two seconds before it (`time.monotonic`).
     answered_by: the host that answered, or `LOST`.
     detail: what the client printed about a request that was lost.
     """
@@ -88,9 +88,9 @@ def lost_share(requests: Sequence[Request]) -> float:
 
 
 def assert_no_lost_requests(requests: Sequence[Request]) -> None:
-    """Check that every request was answered, and that there were more than 50 a second."""
+    """Check that every request was answered, and that there were more than 20 a second."""
     lost = sum(each.answered_by == LOST for each in requests)
     seconds = requests[-1].started - requests[0].started + 1
     print(f"{len(requests)} requests in {seconds:.0f} s, {lost} lost")
     assert not lost, f"{lost} of {len(requests)} requests were lost: {describe_lost(requests)}"
-    assert len(requests) / seconds > 50
+    assert len(requests) / seconds > 20
