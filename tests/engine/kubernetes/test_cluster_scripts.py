@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from components.istio.scripts import gateway_api, remove_namespace
 from components.local import scripting
-from components.local.cluster_access import ClusterAccess, kubectl
+from components.local.cluster_access import UID_OF, ClusterAccess, OtherCluster, kubectl, read_objects, unchecked_kubectl
 from components.names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL
 from components.ownership import ObjectName, refuse_others, served_kinds
 from tests.support import control_plane
@@ -48,6 +49,28 @@ def create_namespace(plane: ControlPlane, name: str, **labels: str) -> None:
 
 def exists(plane: ControlPlane, name: str) -> bool:
     return plane.cluster.get("v1", "Namespace", "", name) is not None
+
+
+def read(access: ClusterAccess, *wanted: tuple[str, str, str]) -> tuple[set[str], str]:
+    """Return the kinds that are read of a namespace's objects (apiVersion, kind, name), and why others are not."""
+    with unchecked_kubectl(access) as program:
+        items = [{"apiVersion": version, "kind": kind, "metadata": {"namespace": "read", "name": name}} for version, kind, name in wanted]
+        objects, problem = read_objects(program, access, items)
+        return set(objects), problem
+
+
+def test_what_a_join_needs_of_its_cluster_is_read_by_one_call(own_plane: ControlPlane, access: ClusterAccess) -> None:
+    create_namespace(own_plane, "read")
+    own_plane.create("v1", "ConfigMap", "read", "root", data={"root-cert.pem": "ROOT"})
+    cluster = own_plane.cluster.get("v1", "Namespace", "", UID_OF)
+    assert cluster
+    checked = replace(access, uid=cluster["metadata"]["uid"])
+    root, gone = ("v1", "ConfigMap", "root"), ("v1", "Secret", "gone")
+    assert read(checked, root, gone) == ({"Namespace", "ConfigMap"}, "")
+    assert (read(checked, gone), read(access, gone), read(access, root)) == (({"Namespace"}, ""), (set(), ""), ({"ConfigMap"}, ""))
+    assert "no matches for kind" in read(access, root, ("example.com/v1", "Unknown", "x"))[1]
+    with pytest.raises(OtherCluster, match="leads to another cluster"):
+        read(replace(access, uid="another"), root)
 
 
 def remove(access: ClusterAccess, name: str) -> None:
