@@ -35,6 +35,12 @@ MESH_CONFIG = f"{STATE}/etc/istio/config/mesh"
 ENVOY = f"{PROGRAMS}/current/usr/local/bin/envoy"
 BOOTSTRAP = f"{PROGRAMS}/current/var/lib/istio/envoy/envoy_bootstrap_tmpl.json"
 
+FIRST_PROBE_S = 1
+"""Seconds from the agent's start to its first probe.
+
+Istio's agent probes at once, before its Envoy is ready, and then a period later. So a machine would
+be Healthy after a period of its probe, two seconds by default.
+"""
 LINK_LOCAL = ("169.254.0.0/16", "fe80::/10")
 """Addresses of one link, among them the metadata servers of clouds. No proxy can pass on to them."""
 
@@ -99,6 +105,8 @@ def overrides_env(bundle: Bundle) -> str:
     # The scripts on machines rely on these ports, whatever those of pods are.
     ports = {"statusPort": AGENT_PORT, "proxyAdminPort": ENVOY_ADMIN_PORT}
     others = {key: port for key, port in ports.items() if bundle.proxy.get(key, port) != port}
+    # The agent takes a probe as a whole.
+    probe = {**bundle.proxy["readinessProbe"], "initialDelaySeconds": FIRST_PROBE_S}
     variables = {
         "CLOUD_PLATFORM": "none",
         "INSTANCE_IP": bundle.address,
@@ -108,7 +116,7 @@ def overrides_env(bundle: Bundle) -> str:
         "ISTIO_BOOTSTRAP": BOOTSTRAP,
         # istiod by the name that pods dial: its certificate has it.
         "ISTIOD_SAN": bundle.proxy["discoveryAddress"].rpartition(":")[0],
-        "PROXY_CONFIG": json.dumps({**proxy, **others}),
+        "PROXY_CONFIG": json.dumps({**proxy, "readinessProbe": probe, **others}, sort_keys=True),
         "PROXY_ROLE": bundle.role,
         "ISTIO_INBOUND_PORTS": "*",
     }

@@ -27,6 +27,7 @@ from tests.support.sshd import Sshd
 from tests.support.waiting import wait_until
 
 PROXY = {
+    "readinessProbe": {"httpGet": {"port": 8080}},
     "discoveryAddress": f"istiod.{names.ISTIO_NAMESPACE}.svc:{names.XDS_PORT}",
     "proxyMetadata": {"POD_NAMESPACE": "shop", "ISTIO_META_WORKLOAD_NAME": "product", "ISTIO_METAJSON_LABELS": "{}"},
 }

@@ -34,6 +34,7 @@ LEAVE = drain.Leave(TARGET, required=True)
 OWNER = Owner("p", "s", "product-1", "0123", "shop", "product")
 ROOT_SHA256 = hashlib.sha256(b"ROOT").hexdigest()
 PROXY = {
+    "readinessProbe": {"httpGet": {"port": 8080}},
     "discoveryAddress": "istiod.istio-system.svc:15012",
     "proxyMetadata": {"POD_NAMESPACE": "shop", "ISTIO_META_WORKLOAD_NAME": "product", "ISTIO_METAJSON_LABELS": "{}"},
 }

@@ -86,6 +86,8 @@ def test_all_that_differs_from_istioctl_is_in_one_file(lab: Lab) -> None:
     address, gateway = lab.outputs()["machines"]["product-1"]["address"], lab.outputs()["gateway"]
     variables = dict(line.split("=", 1) for line in shlex.split(text))
     labels = json.loads(variables.pop("ISTIO_METAJSON_LABELS", "{}"))
+    mesh = yaml.safe_load(lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/etc/istio/config/mesh"))
+    probe = mesh["defaultConfig"]["readinessProbe"]
     assert labels.get("istio-vm-mesh/machine", "product-1") == "product-1"
     assert variables == {
         "CLOUD_PLATFORM": "none",
@@ -100,10 +102,12 @@ def test_all_that_differs_from_istioctl_is_in_one_file(lab: Lab) -> None:
         "PROXY_ROLE": "sidecar",
         "PROXY_CONFIG": json.dumps(
             {
-                "discoveryAddress": f"{gateway}:15012",
                 "binaryPath": "/opt/istio-vm-mesh/current/usr/local/bin/envoy",
                 "configPath": "./etc/istio/proxy",
-            }
+                "discoveryAddress": f"{gateway}:15012",
+                "readinessProbe": {**probe, "initialDelaySeconds": 1},
+            },
+            sort_keys=True,
         ),
     }
     assert "istiod" not in lab.ssh("product-1", "cat /etc/hosts")

@@ -93,7 +93,7 @@ def test_the_agent_says_where_the_machine_is() -> None:
 
 def test_nothing_of_istios_package_is_looked_for_where_others_may_have_it() -> None:
     text = overrides()
-    assert '"binaryPath": "/opt/istio-vm-mesh/current/usr/local/bin/envoy", "configPath": "./etc/istio/proxy"}' in text
+    assert '{"binaryPath": "/opt/istio-vm-mesh/current/usr/local/bin/envoy", "configPath": "./etc/istio/proxy", ' in text
     assert "ISTIO_BOOTSTRAP='/opt/istio-vm-mesh/current/var/lib/istio/envoy/envoy_bootstrap_tmpl.json'\n" in text
     assert "PROV_CERT='/var/lib/istio-vm-mesh/etc/certs'\n" in text
 
@@ -128,9 +128,16 @@ def test_a_gateway_may_have_an_address_of_ipv6() -> None:
 
 def test_the_machine_gets_configuration_and_certificates_through_the_gateway() -> None:
     text = overrides(gateway="gateway.example.internal")
-    assert """PROXY_CONFIG='{"discoveryAddress": "gateway.example.internal:15012", """ in text
+    assert '"discoveryAddress": "gateway.example.internal:15012", ' in text
     assert "ISTIOD_SAN='istiod.istio-system.svc'" in text
     assert "CA_ADDR" not in text  # with it the agent ignores ISTIOD_SAN for certificate requests
+
+
+def test_the_first_probe_waits_until_envoy_is_ready() -> None:
+    """The agent's own begins at once and fails, and the next is a period later."""
+    (line,) = [line for line in shlex.split(overrides()) if line.startswith("PROXY_CONFIG=")]
+    probe = manifests.workload_group(PRODUCT, "pods")["spec"]["probe"]
+    assert json.loads(line.partition("=")[2])["readinessProbe"] == {**probe, "initialDelaySeconds": 1}
 
 
 def test_a_gateways_machine_sees_its_own_network_alone() -> None:

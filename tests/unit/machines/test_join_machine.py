@@ -27,6 +27,7 @@ from tests.support.fake_cluster import GROUP, ROOT_TEXT, FakeCluster
 
 OWNER = Owner("mesh", "prod", "billing-1", "0123", "shop", "billing")
 PROXY = {
+    "readinessProbe": {"httpGet": {"port": 8080}},
     "discoveryAddress": "istiod.istio-system.svc:15012",
     "proxyMetadata": {"POD_NAMESPACE": "shop", "ISTIO_META_WORKLOAD_NAME": "product", "ISTIO_METAJSON_LABELS": "{}"},
 }
