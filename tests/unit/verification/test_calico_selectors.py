@@ -59,7 +59,7 @@ def test_a_selector_chooses_by_labels(selector: str, is_chosen: bool) -> None:
 @pytest.mark.parametrize(
     "selector",
     ["app", "app ==", "app == product", "app = 'product'", "app in 'x'", "app in {'x'", "has(app", "(has(app)", "has(app) has(x)", "app not x",
-     "tier starts 'web'", "app == 'x", "app ~ 'x'", "some(app)", "&& has(app)", "!"],
+     "tier starts 'web'", "app == 'x", "app ~ 'x'", "some()", "&& has(app)", "!"],
 )  # fmt: skip
 def test_what_is_no_selector_is_an_error(selector: str) -> None:
     with pytest.raises(ValueError):

@@ -133,6 +133,14 @@ def test_pods_inside_are_injected_by_a_label_of_their_own() -> None:
         assert outside["sidecar.istio.io/inject"] == "false" and REVISION_LABEL not in outside
 
 
+def test_the_meshs_secrets_of_images_are_for_pods_that_are_not_injected() -> None:
+    """The injector adds them to the others."""
+    called = jobs.Called(PRODUCT.model_copy(update={"image_pull_secrets": ("mine",)}), replace(FACTS, pull_secrets=("corp",)))
+    pair = jobs.pair("verify-product", [called])
+    inside, outside = (job["spec"]["template"]["spec"]["imagePullSecrets"] for job in (pair.inside, pair.outside))
+    assert (inside, outside) == ([{"name": "mine"}], [{"name": "mine"}, {"name": "corp"}])
+
+
 def test_the_pod_inside_waits_for_a_classic_sidecar_and_has_the_workloads_identity() -> None:
     pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)])
     inside, outside = (job["spec"]["template"] for job in (pair.inside, pair.outside))
