@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +63,9 @@ def test_a_published_port_is_served_by_the_agent_whoever_started_first(host: Hos
             assert host.connect(8081, address="127.0.0.1") == "container", name
 
 
-REFUSALS = f"source {SCRIPTS}/redirect_host.sh; INSTANCE_IP={ADDRESS[4]} ISTIO_META_POD_PORTS='\"containerPort\":8080'; look; refusals"
+REFUSALS = (
+    f"source {SCRIPTS}/redirect_host.sh; PROXY_PORTS=; INSTANCE_IP={ADDRESS[4]} ISTIO_META_POD_PORTS='\"containerPort\":8080'; look; refusals"
+)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,7 @@ REFUSALS = f"source {SCRIPTS}/redirect_host.sh; INSTANCE_IP={ADDRESS[4]} ISTIO_M
 )
 def test_a_host_whose_connections_do_not_reach_the_agent_is_refused(host: Host, rule: str, reaches: str, says: str) -> None:
     with host.container():
-        assert host.run(REFUSALS) == ""
+        assert host.run(REFUSALS) == "", "also the rules of the redirection are taken"
         host.run(f"locked turn_on; locked turn_dns_on; {rule}")
         assert host.answer(seconds=2) == reaches
         assert says in host.run(REFUSALS)
@@ -189,3 +192,22 @@ def test_an_address_of_ipv6_that_comes_later_opens_nothing(tmp_path: Path, backe
             wait_until(lambda: host.answer(family=6) == "agent", seconds=60)
             assert host.answer() == "agent"
         assert host.run("locked repair; check") == ""
+
+
+def test_a_program_that_has_a_port_of_the_agent_is_named(host: Host) -> None:
+    """Before a join stops anything. The agent's own processes are not in the way."""
+    ports = f"source {SCRIPTS}/redirect_host.sh; agent_port_refusals"
+    assert re.findall(r"^python3? listens on port (\d+), which the agent needs", host.run(ports), re.MULTILINE) == ["15006", "15021"]
+    assert host.run(f'grep() {{ [ "$2" = "/istio-vm-mesh\\.service" ]; }}; {ports}') == ""
+
+
+@pytest.mark.parametrize("backend", ["nft", "legacy"])
+def test_a_host_that_takes_no_rules_is_named_and_gets_none(host: Host, backend: str) -> None:
+    """A kernel without a module, or one whose modules an upgrade has replaced, refuses them as well."""
+    host.environment["FORCE_IPTABLES_BINARY"] = backend
+    refusals = f"source {SCRIPTS}/redirect_host.sh; kernel_refusals"
+    forbidden = 'unshare() { setpriv --bounding-set=-net_admin --inh-caps=-net_admin unshare "$@"; };'
+    before = host.rules()
+    assert host.run(refusals) == ""
+    assert host.run(forbidden + refusals).startswith("this host does not take the rules of the redirection (iptables-")
+    assert host.rules() == before

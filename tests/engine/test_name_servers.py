@@ -170,6 +170,20 @@ def test_names_that_the_agent_cannot_resolve_are_refused(host: Host) -> None:
         host.run("ip address add ::1/128 dev lo")
 
 
+def test_a_host_without_mount_namespaces_is_refused_where_servers_are_left_out(host: Host) -> None:
+    """Before the join changes anything: there `istio-iptables` would fail, and the agent would not start."""
+    refusals = f"{OTHERS} source {SCRIPTS}/redirect_host.sh; server_refusals"
+    forbidden = 'unshare() { setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin unshare "$@"; };'
+    write(host, RESOLVED, NEIGHBOUR[4])
+    (host.root / "resolv.conf").chmod(0o644)
+    assert host.run(refusals) == ""
+    (line,) = host.run(forbidden + refusals).splitlines()
+    assert "(unshare: unshare failed: Operation not permitted): permit it" in line
+    assert line.endswith(f"or let the file have {RESOLVED} alone")
+    write(host, RESOLVED)
+    assert host.run(forbidden + refusals) == "", "nothing has to be left out"
+
+
 def test_names_that_do_not_come_to_the_agent_are_in_the_list_of_a_join(host: Host) -> None:
     write(host, RESOLVED, NEIGHBOUR[4])
     (host.root / "nsswitch.conf").write_text("passwd: files\nhosts: files resolve [!UNAVAIL=return] dns\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.host import ADDRESS, CONTAINER, Host, answer_of, enter, running, started_host
+from tests.support.host import ADDRESS, CONTAINER, SCRIPTS, Host, answer_of, enter, running, started_host
 from tests.support.scripts import add_program
 from tests.support.waiting import wait_until
 
@@ -202,6 +202,24 @@ def test_rules_are_removed_once_another_program_releases_the_lock(host: Host, ba
     assert (istio(host), host.answer()) == ([], "application")
 
 
+FULL = "mount -t tmpfs -o size=4k none /tmp && head -c 1m /dev/zero >/tmp/full 2>/dev/null || true; "
+
+
+def test_a_full_disk_keeps_no_rule_on_a_host_with_many(host: Host, backend: str, tmp_path: Path) -> None:
+    """bash writes a long text to a file (`<<<`), by default in /tmp. Rules that stay lead to an agent that has ended."""
+    many = "".join(f"-A INPUT -s 10.1.{number // 250}.{number % 250} -m comment --comment many -j DROP\n" for number in range(2000))
+    with_program(host, backend, f"$program-restore --noflush <<<$'*filter\n{many}COMMIT\n'".replace("\n", "\\n"))
+    for script in ("redirect.sh", "redirect_firewall.sh"):
+        text = (SCRIPTS / script).read_text()
+        (tmp_path / script).write_text(re.sub("=/(run|var/lib)/", "=/mnt/", text))
+    try:
+        assert istio(host)
+        host.run(f"mount --bind {tmp_path} /mnt; {FULL} bash /mnt/redirect.sh off")
+        assert (istio(host), host.answer()) == ([], "application")
+    finally:
+        with_program(host, backend, "$program -F INPUT")
+
+
 def test_rules_that_cannot_be_removed_are_named(host: Host, backend: str) -> None:
     add_program(host.root / "bin", f"iptables-{backend}-restore", "exit 4")
     try:
@@ -209,6 +227,17 @@ def test_rules_that_cannot_be_removed_are_named(host: Host, backend: str) -> Non
     finally:
         (host.root / "bin" / f"iptables-{backend}-restore").unlink()
     assert output == f"cannot remove the rules of the redirection (iptables-{backend})\n"
+
+
+def test_only_connections_of_the_proxys_user_and_group_go_past_it(host: Host) -> None:
+    """By default Istio takes the group with the number of the user, which may be another program's."""
+    add_program(host.root / "bin", "id", '[ "$*" = "-g istio-proxy" ] && echo 4321 || exec /usr/bin/id "$@"')
+    try:
+        host.run("locked turn_off; locked turn_on")
+    finally:
+        (host.root / "bin" / "id").unlink()
+    owners = {word for rule in istio(host) for word in re.findall(r"--[ug]id-owner \d+", rule)}
+    assert owners == {"--uid-owner 1337", "--gid-owner 4321"}
 
 
 def test_a_start_whose_rules_are_made_by_half_fails(host: Host, backend: str) -> None:

@@ -12,6 +12,7 @@ if [ "$(id -u)" = 0 ]; then
 elif sudo -n true </dev/null; then
   exec sudo -n timeout -k 120 "$TIME_LIMIT_S" bash -pc "$RUN" bash "$LENGTH"
 else
-  echo "install sudo and let $(id -un) run it without a password, or connect as root" >&2
+  echo "install sudo and let $(id -un) run it without a password and a terminal (!requiretty)," \
+    "or connect as root" >&2
   exit 1
 fi

@@ -521,13 +521,13 @@ has_certificates() { # those of a file, in another file
 make_directories() {
   install -d -m 0755 -o root -g root "$STATE" "$PROGRAMS" "$PROGRAMS/scripts" \
     "$STATE"/{etc,etc/istio,etc/istio/config,var,var/run,var/run/secrets,var/run/secrets/tokens}
-  install -d -m 0755 -o istio-proxy -g istio-proxy "$CERTS" \
+  install -d -m 0755 -o istio-proxy -g "$(id -gn istio-proxy)" "$CERTS" \
     "$STATE"/{etc/istio/proxy,var/run/secrets/workload-spiffe-uds}
 }
 
 deliver_token() {
   printf %s "$TOKEN" >"$STAGING/token"
-  chown istio-proxy:istio-proxy "$STAGING/token"
+  chown istio-proxy: "$STAGING/token"
   chmod 0600 "$STAGING/token"
   mv -fT "$STAGING/token" "$TOKEN_FILE"
 }

@@ -13,12 +13,13 @@ SUBJECT=''
 ENDING=''
 FAILURE_STATUS=1
 
-# Makes a script independent of its user's environment. Variables of proxies stay: the package's
-# download uses them, and nothing else does.
+# Makes a script independent of its user's environment, and of a /tmp that is full: bash writes long
+# texts to files there (`<<<`). Variables of proxies stay: the package's download uses them, and
+# nothing else does.
 clean_environment() {
-  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TMPDIR=/run
   # TMOUT ends every read of bash, so also the wait for an answer.
-  unset BASH_ENV ENV CDPATH TMPDIR TMOUT GREP_OPTIONS TAR_OPTIONS POSIXLY_CORRECT CURL_HOME
+  unset BASH_ENV ENV CDPATH TMOUT GREP_OPTIONS TAR_OPTIONS POSIXLY_CORRECT CURL_HOME
   IFS=$' \t\n'
 }
 

@@ -213,14 +213,16 @@ remove() { # program
 # Makes Istio's rules and records them, with and without those by which DNS queries bypass the
 # agent: in front of the redirection, and in front of the conntrack zones that keep its queries
 # apart. Both are there afterwards. IPv6 is redirected wherever the machine has an address of it:
-# where Envoy does not listen on IPv6, its connections are refused.
+# where Envoy does not listen on IPv6, its connections are refused. Connections of the proxy's group
+# are not redirected: by default that is the group with the number of the proxy's user.
 make() {
   local program rules open FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)}
   mkdir -p "$RULES"
   name_servers >"$RULES/servers"
   open=$(open_ports "$(rules_of_ports)")
+  PROXY_GID=$(id -g istio-proxy 2>/dev/null) \
   DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$open \
-    FORCE_IPTABLES_BINARY=$FORCE_IPTABLES_BINARY \
+  FORCE_IPTABLES_BINARY=$FORCE_IPTABLES_BINARY \
     with_captured_servers "$AGENT" istio-iptables || return
   for program in $(programs); do
     has_chains "$program" || continue
@@ -256,16 +258,24 @@ captured_servers() {
 
 # Runs `istio-iptables`, which reads /etc/resolv.conf.
 with_captured_servers() { # command
-  local servers
-  servers=$(captured_servers)
-  if [ "${ISTIO_META_DNS_CAPTURE:-}" != true ] || [ "$servers" = "$(name_servers | sort -u)" ]; then
+  if ! needs_other_servers; then
     "$@"
     return
   fi
-  awk 'NF { print "nameserver", $1 }' <<<"$servers" >"$RULES/resolv.conf"
+  captured_servers | awk 'NF { print "nameserver", $1 }' >"$RULES/resolv.conf"
+  with_servers_of "$RULES/resolv.conf" "$@"
+}
+
+# Queries are redirected to other name servers than those in /etc/resolv.conf.
+needs_other_servers() {
+  [ "${ISTIO_META_DNS_CAPTURE:-}" = true ] &&
+    [ "$(captured_servers)" != "$(name_servers | sort -u)" ]
+}
+
+# Runs a command for which a file is /etc/resolv.conf.
+with_servers_of() { # file command
   # shellcheck disable=SC2016 # the inner bash expands them
-  unshare --mount bash -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' \
-    "$RULES/resolv.conf" "$@"
+  unshare --mount bash -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$@"
 }
 
 has_other_servers() {
@@ -723,7 +733,7 @@ check() {
 }
 
 main() { # on, dns-on, off, ssh-port or saved
-  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TMPDIR=/run
   # shellcheck source=/dev/null
   . "${BASH_SOURCE[0]%/*}/redirect_firewall.sh"
   case $1 in on | off) PROGRAMS_HERE=$(programs) ;; esac

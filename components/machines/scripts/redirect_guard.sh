@@ -151,7 +151,7 @@ check_all() {
 }
 
 main() { # watch, ready, check or possible
-  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TMPDIR=/run
   # In a join this script is on standard input, and the other one is not there yet.
   # shellcheck source=/dev/null
   [ "$1" = possible ] ||

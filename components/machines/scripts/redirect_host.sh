@@ -8,6 +8,9 @@ RESOLVED=/run/systemd/resolve/io.systemd.Resolve
 NSSWITCH=/etc/nsswitch.conf
 IPVS=/proc/net/ip_vs
 GATEWAYS_PORT=15443 # at which gateways of the mesh take connections of other networks
+# At which agent and Envoy listen.
+PROXY_PORTS=15000,15001,15006,15020,15021,15053,15090
+SYSCTLS=/proc/sys/net
 
 # Prints the port, the address and the program of each listening socket. A socket of all addresses
 # has 0.0.0.0, and one of all addresses of IPv6 alone has `::`. One that takes connections of an
@@ -100,6 +103,9 @@ refusals() {
   done
   server_refusals
   interface_refusals
+  agent_port_refusals
+  group_refusals
+  kernel_refusals
   if has_ipv6 && ! can_redirect_ipv6; then
     echo "this machine has addresses of IPv6, which ip6tables cannot redirect" \
       "('ip6tables -t nat -S' fails): load the module ip6table_nat, or disable IPv6"
@@ -109,6 +115,7 @@ refusals() {
 # Prints why the agent would not resolve names. It runs as istio-proxy, reads its name servers when
 # it starts, and listens at ::1 where one of them has an address of IPv6.
 server_refusals() {
+  local cause
   [ "${ISTIO_META_DNS_CAPTURE:-}" = true ] || return 0
   if [ ! -e /etc/resolv.conf ]; then
     echo "there is no /etc/resolv.conf, from which the agent has its name servers: create it"
@@ -118,7 +125,63 @@ server_refusals() {
   elif name_servers | grep -q : && ! is_local ::1; then
     echo "/etc/resolv.conf has a name server of IPv6, and this machine has no ::1, where the" \
       "agent would listen for its queries: delete the name server, or enable IPv6 for lo"
+  elif needs_other_servers && ! cause=$(with_servers_of /etc/resolv.conf true 2>&1); then
+    echo "/etc/resolv.conf has name servers whose queries cannot be redirected, and this machine" \
+      "does not permit to show istio-iptables the others alone ($cause): permit it" \
+      "('unshare --mount mount --bind /etc/resolv.conf /etc/resolv.conf'), or let the file have" \
+      "$(captured_servers | grep . | listed) alone"
   fi
+}
+
+# Prints the programs that listen where the agent or Envoy will. At 15000 and 15053 these listen on
+# loopback alone.
+agent_port_refusals() {
+  local port program pid
+  ss --no-header --tcp --udp --listening --numeric --processes 2>/dev/null |
+    awk -v ports=",$PROXY_PORTS," '{
+      port = $5; sub(/.*:/, "", port)
+      if (!index(ports, "," port ",") || ($1 == "udp" && port != 15053)) next
+      if (port ~ /^(15000|15053)$/ && $5 !~ /^(127\.|0\.0\.0\.0|\*|\[::1?\])/) next
+      program = match($0, /\(\("[^"]+"/) ? substr($0, RSTART + 3, RLENGTH - 4) : "-"
+      pid = match($0, /pid=[0-9]+/) ? substr($0, RSTART + 4, RLENGTH - 4) : "-"
+      print port, program, pid
+    }' | sort -u | while read -r port program pid; do
+    grep -qs '/istio-vm-mesh\.service' "/proc/$pid/cgroup" ||
+      echo "$program listens on port $port, which the agent needs: let it listen on another port"
+  done
+}
+
+# Prints why this kernel does not take the rules. It may lack modules: those of a kernel that was
+# upgraded since the boot are gone. The rules are tried in a network of their own.
+kernel_refusals() {
+  local used program cause
+  used=${FORCE_IPTABLES_BINARY:-$(backend)}
+  program=iptables${used:+-$used}
+  ! unshare --net true 2>/dev/null ||
+    cause=$(unshare --net "$program-restore" 2>&1 <<<"*nat
+-A PREROUTING -m addrtype ! --dst-type LOCAL -j RETURN
+-A PREROUTING -p tcp -j DNAT --to-destination :$INBOUND_PORT
+-A OUTPUT -p tcp -m owner --uid-owner 0 -m comment --comment $STAMP -j REDIRECT --to-ports 1
+COMMIT
+*raw
+-A OUTPUT -p udp -m udp --dport 53 -j CT --zone 1
+COMMIT") ||
+    echo "this host does not take the rules of the redirection" \
+      "($(grep -v '^#' <<<"$cause" | head -n 1)): load the modules of its kernel, such as" \
+      "xt_owner, or reboot it if its kernel was upgraded"
+}
+
+# Prints whose connections would go past the mesh. Those of the proxy's group are not redirected.
+group_refusals() {
+  local group others
+  group=$(id -g istio-proxy 2>/dev/null) || return 0
+  others=$(getent passwd | awk -F : -v group="$group" '
+    $4 == group && $1 != "istio-proxy" { print $1 }' | listed)
+  [ -z "$others" ] ||
+    echo "the user istio-proxy has the group $(id -gn istio-proxy), and so has" \
+      "$(abridged "$others"): connections of the proxy's group go past the mesh: give istio-proxy" \
+      "a group of its own" \
+      "('groupadd --system istio-proxy; usermod --gid istio-proxy istio-proxy')"
 }
 
 # Prints why Envoy would not get connections: it listens in no VRF.
@@ -213,6 +276,7 @@ changes() {
   fi
   servers_changes
   routing_changes
+  port_range_changes
   saved=$(saved_rules | listed)
   [ -z "$saved" ] ||
     echo "rules of the redirection are saved in $saved: save the rules of this host again once it" \
@@ -292,6 +356,21 @@ routing_changes() {
       "capture.excludeInboundPorts): $balanced"
 }
 
+# Prints whether a connection of this host may have a port of the agent when the agent starts.
+port_range_changes() {
+  local first last reserved port free=''
+  read -r first last <"$SYSCTLS/ipv4/ip_local_port_range" || return 0
+  reserved=$(cat "$SYSCTLS/ipv4/ip_local_reserved_ports")
+  for port in ${PROXY_PORTS//,/ }; do
+    [ "$first" -gt "$port" ] || [ "$last" -lt "$port" ] ||
+      [ -n "$(rules_of "$port" <<<"$reserved")" ] || free+=" $port"
+  done
+  [ -z "$free" ] ||
+    echo "the agent does not start while a connection of this host has one of its ports, and" \
+      "net.ipv4.ip_local_port_range ($first-$last) permits that: set the sysctl" \
+      "net.ipv4.ip_local_reserved_ports=${reserved:+$reserved,}15000-15090"
+} 2>/dev/null
+
 # Prints the ports of the services of IPVS. The kernel shows addresses and ports as hexadecimal
 # numbers.
 balanced_ports() {
@@ -331,7 +410,7 @@ firewall_changes() { # captured ports, with their programs
 }
 
 main() {
-  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TMPDIR=/run
   # shellcheck source=/dev/null
   for script in redirect redirect_firewall; do . "${BASH_SOURCE[0]%/*}/$script.sh"; done
   look

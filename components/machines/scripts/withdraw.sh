@@ -97,7 +97,7 @@ shut_down() {
 }
 
 main() { # nothing, undo or shutdown
-  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+  export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TMPDIR=/run
   case ${1:-} in
   undo) undo ;;
   shutdown) shut_down ;;

@@ -72,7 +72,7 @@ def test_a_user_without_sudo_reads_what_to_do(home: Path) -> None:
     add_program(home / "bin", "sudo", 'echo "sudo: a password is required" >&2; exit 1')
     done = log_in(home, "bash", shell.run_as_root("echo on\n"))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.endswith("install sudo and let admin run it without a password, or connect as root\n")
+    assert done.stderr.endswith("install sudo and let admin run it without a password and a terminal (!requiretty), or connect as root\n")
 
 
 def test_when_the_time_is_over_children_end_too(home: Path) -> None:

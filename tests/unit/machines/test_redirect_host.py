@@ -56,8 +56,11 @@ def run(
     for name, text in {"ss": sockets, "iptables-nft-save": rules, "nft": ruleset}.items():
         (tmp_path / f"{name}.txt").write_text(text)
         add_program(tmp_path / "bin", name, f"cat {tmp_path}/{name}.txt")
+    add_program(tmp_path / "bin", "ss", f'case "$*" in *--udp*) sed "s/^/tcp /" {tmp_path}/ss.txt ;; *) cat {tmp_path}/ss.txt ;; esac')
     (tmp_path / "legacy.txt").write_text(legacy)
     add_program(tmp_path / "bin", "iptables-legacy-save", f"cat {tmp_path}/legacy.txt")
+    for name in ("iptables-restore", "iptables-nft-restore"):
+        add_program(tmp_path / "bin", name, "")
     for name in ("iptables-nft", "ip6tables-legacy-save", "ip6tables-nft-save", "ip6tables-legacy", "ip6tables-nft"):
         add_program(tmp_path / "bin", name, '[ -z "$NO_IPV6_NAT" ]')
     for name, text in {"ip": IP, "iptables": "echo nf_tables", "ip6tables": "echo nf_tables", "systemctl": ""}.items():
@@ -67,7 +70,7 @@ def run(
         programs=tmp_path / "bin",
         environment={**ENVIRONMENT, **environment},
     )
-    done = sourced.run(f"look; {what}", {"STATE": str(tmp_path), "SSH_CONFIGURATION": str(tmp_path)})
+    done = sourced.run(f"look; {what}", {"STATE": str(tmp_path), "SSH_CONFIGURATION": str(tmp_path), "SYSCTLS": str(tmp_path)})
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 
@@ -232,6 +235,53 @@ def test_a_port_of_ssh_is_none_of_the_workload(tmp_path: Path) -> None:
     (tmp_path / "sshd_config").write_text("Port 8080\n")
     (line,) = run(tmp_path, "refusals", socket("0.0.0.0:8080", "sshd"))
     assert "is one of SSH here, which is never captured" in line
+
+
+@first_quick(
+    ("sockets", "says"),
+    [
+        (socket("127.0.0.1:15000", "python3"), "python3 listens on port 15000, which the agent needs: let it listen on another port"),
+        (socket("10.0.0.5:15001", "envoy"), "envoy listens on port 15001"),
+        (socket("*:15090", ""), "- listens on port 15090"),
+        (socket("[::1]:15053", "unbound"), "unbound listens on port 15053"),
+        (socket("10.0.0.5:15000", "nginx") + socket("0.0.0.0:15002", "nginx") + socket("10.0.0.5:15053", "dnsmasq"), ""),
+    ],
+)
+def test_a_port_of_the_agent_that_another_program_has_is_refused(tmp_path: Path, sockets: str, says: str) -> None:
+    """Otherwise the agent would not get ready, and the join would be taken back without that cause."""
+    lines = run(tmp_path, "agent_port_refusals", sockets)
+    assert (len(lines), says in "".join(lines)) == (1 if says else 0, True)
+
+
+def test_a_proxy_that_shares_its_group_is_refused(tmp_path: Path) -> None:
+    """Connections of that group would go past the mesh."""
+    users = "root:x:0:0::/:/bin/sh\nistio-proxy:x:998:100::/:/bin/false\n{}:x:1000:100::/:/bin/sh\n"
+    add_program(
+        tmp_path / "bin",
+        "id",
+        'case "$*" in "-g istio-proxy") echo 100 ;; "-gn istio-proxy") echo users ;; *) exec /usr/bin/id "$@" ;; esac',
+    )
+    for other, refused in {"alice": True, "istio-proxy": False}.items():
+        add_program(tmp_path / "bin", "getent", f"printf '{users.format(other)}'")
+        lines = run(tmp_path, "group_refusals")
+        assert [line.startswith("the user istio-proxy has the group users, and so has alice: ") for line in lines] == [True] * refused
+
+
+@first_quick(
+    ("first", "reserved", "says"),
+    [
+        (1024, "", "net.ipv4.ip_local_reserved_ports=15000-15090"),
+        (1024, "8080,15000-15053", "net.ipv4.ip_local_reserved_ports=8080,15000-15053,15000-15090"),
+        (1024, "15000-15100", ""),
+        (32768, "", ""),
+    ],
+)
+def test_a_port_of_the_agent_that_a_connection_may_have_is_listed(tmp_path: Path, first: int, reserved: str, says: str) -> None:
+    (tmp_path / "ipv4").mkdir()
+    (tmp_path / "ipv4/ip_local_port_range").write_text(f"{first}\t60999\n")
+    (tmp_path / "ipv4/ip_local_reserved_ports").write_text(f"{reserved}\n")
+    lines = [line for line in run(tmp_path, "changes") if "ip_local_port_range" in line]
+    assert [line.endswith(says) for line in lines] == [True] * bool(says)
 
 
 def test_ipv6_that_cannot_be_redirected_is_refused(tmp_path: Path) -> None:

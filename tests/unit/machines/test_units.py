@@ -88,6 +88,11 @@ def test_the_agent_goes_to_the_gateway_without_a_proxy_of_the_host() -> None:
     assert {"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "BASH_ENV"} <= set(" ".join(removed).split())
 
 
+def test_envoy_may_have_as_many_connections_as_in_a_pod() -> None:
+    """It raises the soft limit to the hard one at most, which systemd 239 and older have at 4096."""
+    assert "\nLimitNOFILE=1048576\n" in (UNITS / "istio-vm-mesh.service").read_text()
+
+
 def test_times_follow_from_istiods_grace_period(tmp_path: Path) -> None:
     sourced = Sourced(scripts=[SCRIPTS / "withdraw.sh"], programs=tmp_path)
     assert sourced.run("echo $GRACE_S").stdout == f"{names.DISCONNECT_GRACE}\n"
