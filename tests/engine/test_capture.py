@@ -63,9 +63,7 @@ def test_a_published_port_is_served_by_the_agent_whoever_started_first(host: Hos
             assert host.connect(8081, address="127.0.0.1") == "container", name
 
 
-REFUSALS = (
-    f"source {SCRIPTS}/redirect_host.sh; PROXY_PORTS=; INSTANCE_IP={ADDRESS[4]} ISTIO_META_POD_PORTS='\"containerPort\":8080'; look; refusals"
-)
+REFUSALS = f"source {SCRIPTS}/redirect_host.sh; PROXY_PORTS=; INSTANCE_IP={ADDRESS[4]} ISTIO_META_POD_PORTS='\"containerPort\":8080'; look; refusals"
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,37 @@ def test_dns_bypasses_the_agent_until_it_has_the_name_table(host: Host, backend:
     assert istio(host) == redirected
 
 
+LOOKS = """
+repair() { echo looked; }
+compare_rules 1
+until awk '$2 == 12 && $4 + 0' /proc/net/netlink | grep -q .; do sleep 0.1; done # nft listens
+compare_rules 2; compare_rules 3
+reported() { until read -r -t 0 -u "$REPORTS"; do sleep 0.1; done; }
+"""
+"""A guard that has just started looks twice."""
+
+
+def test_the_guard_looks_again_only_where_something_changed(host: Host, backend: str) -> None:
+    """With ten thousand rules a look takes long."""
+    reported = "reported" if backend == "nft" else "true"
+    changes = {
+        "": 2,
+        f"$program -A INPUT -p tcp --dport 9 -j ACCEPT; {reported}": 3,
+        f"$program -t nat -F ISTIO_INBOUND; {reported}": 3,
+        "nft add table inet other; reported": 3,
+        "ip address add 10.9.0.77/32 dev eth0": 3,
+        "touch $RULES/bypassed": 3,
+        "exec 3<>/dev/tcp/10.9.0.1/8080": 2,  # counters
+        "complain x y 2>/dev/null; trap 'rm $RULES/complaint-x' EXIT": 4,
+        "kill $(pgrep --parent $$ nft); reported": 4,
+    }
+    host.run("until ! ip address | grep -q tentative; do sleep 0.1; done")
+    for change, looks in changes.items():
+        assert with_program(host, backend, f"{LOOKS} {change}\ncompare_rules 4; compare_rules 5").count("looked") == looks, change
+    once_a_minute = f"{LOOKS} compare_rules 11; compare_rules 12; compare_rules 13"
+    assert with_program(host, backend, once_a_minute).count("looked") == 3
+
+
 def test_the_guard_does_not_bring_back_what_the_unit_removes(host: Host) -> None:
     with host.guard() as guard:
         host.run("locked turn_off; sleep 1")

@@ -443,8 +443,8 @@ wanted() { # program
 repair_program() { # program difference
   local tables
   case $2 in
-  '') [ ! -e "$RULES/complaint" ] || rm -f "$RULES/complaint" ;;
-  unreadable) complain "cannot read the rules of $1: is 'nft' installed?" ;;
+  '') [ ! -e "$RULES/complaint-$1" ] || rm -f "$RULES/complaint-$1" ;;
+  unreadable) complain "$1" "cannot read the rules of $1: is 'nft' installed?" ;;
   *again*) compare_shapes "$1" || make_again "rules of nftables are in its tables" ;;
   *)
     if "$1-restore" --noflush --wait=5 <<<"$2"; then
@@ -452,7 +452,7 @@ repair_program() { # program difference
       ! grep -q '^-[AI]' <<<"$2" ||
         echo "put $(grep -c '^-[AI]' <<<"$2") missing rules of the redirection back ($1: $tables)"
     else
-      complain "cannot put missing rules of the redirection back ($1)"
+      complain "$1" "cannot put missing rules of the redirection back ($1)"
     fi
     ;;
   esac
@@ -481,16 +481,20 @@ shape() {
 # Fails: other programs may have rules now, so the round is over.
 make_again() { # reason
   remove_all
-  make || return
+  make || {
+    complain istio-iptables "cannot make the redirection again: $1"
+    return 1
+  }
+  rm -f "$RULES/complaint-istio-iptables"
   [ -e "$RULES/bypassed" ] || end_bypass
   echo "made the redirection again: $1"
   return 1
 }
 
 # What is wrong is said once, not in every round.
-complain() { # message
-  [ "$(cat "$RULES/complaint" 2>/dev/null)" = "$1" ] || echo "$1" >&2
-  echo "$1" >"$RULES/complaint"
+complain() { # program message
+  [ "$(cat "$RULES/complaint-$1" 2>/dev/null)" = "$2" ] || echo "$2" >&2
+  echo "$2" >"$RULES/complaint-$1"
 }
 
 # Prints the ports, the kind and the target of each rule that gives connections another address, as

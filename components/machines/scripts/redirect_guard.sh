@@ -7,6 +7,7 @@
 # `redirect_guard.sh possible`, in a join: fails with the cause where a host has no such tables.
 INTERVAL_S=5
 PORTS_EVERY=12    # rounds
+COMPARE_EVERY=12  # rounds
 SERVERS_AFTER=12  # rounds, in which other name servers stay
 SERVERS_SPREAD=48 # rounds, over which the machines of a workload are spread then
 TABLE=istio_vm_mesh
@@ -84,11 +85,61 @@ watch() {
   for ((round = 0; ; round++)); do
     [ -z "${FAIL_CLOSED:-}" ] || ! { [ $((round % PORTS_EVERY)) = 0 ] || has_other_addresses; } ||
       close_ports
-    if [ -d "$RULES" ]; then locked repair; else locked remove_stale; fi
+    compare_rules "$round"
     renew_agent
     sleep "$INTERVAL_S"
   done
 }
+
+# Compares rules with the recorded ones, and firewalls with what must come in. With thousands of
+# rules that takes long, so a round in which nothing has changed only finds that out. A comparison
+# that ended badly is repeated.
+compare_rules() { # round
+  local state
+  count_changes
+  state=$(state_of_host | sha256sum)
+  [ "$state" != "$STATE_SEEN" ] || [ $(($1 % COMPARE_EVERY)) = 0 ] || return 0
+  if [ -d "$RULES" ]; then locked repair; else locked remove_stale; fi
+  if compgen -G "$RULES/complaint-*" >/dev/null; then state=''; fi
+  STATE_SEEN=$state
+}
+STATE_SEEN=''
+
+# Counts the rounds in which nftables changed, by what nft reports. Of what changes while nft starts
+# there is no report, so that round and the next one count.
+count_changes() {
+  local status=0
+  command -v nft >/dev/null || return 0
+  if [ -z "$REPORTS" ]; then
+    exec {REPORTS}< <(exec nft monitor 2>/dev/null)
+    UNREPORTED=2
+  fi
+  if read -r -t 0 -u "$REPORTS"; then
+    read -r -t 0.2 -N 1000000 -u "$REPORTS" || status=$?
+    CHANGES=$((CHANGES + 1))
+  elif [ $UNREPORTED -gt 0 ]; then
+    CHANGES=$((CHANGES + 1))
+  fi
+  [ $UNREPORTED = 0 ] || UNREPORTED=$((UNREPORTED - 1))
+  [ $status != 1 ] || { exec {REPORTS}<&- && REPORTS=''; } # nft has ended
+}
+REPORTS='' CHANGES=0 UNREPORTED=0
+
+# Prints what a comparison depends on: changes of nftables, other rules without counters,
+# interfaces, addresses, routes, and when something was recorded.
+state_of_host() {
+  local program
+  echo "$CHANGES"
+  for program in $(programs); do
+    [[ -n $REPORTS && $program == *-nft ]] ||
+      "$program-save" | sed -E '/^# (Generated|Completed)/d; s/^(:.*) \[.*/\1/'
+  done
+  ip -o link show
+  ip -o address show | sed 's/valid_lft.*//'
+  ip route show default
+  ip -6 route show default
+  ls --full-time "$RULES"
+} 2>/dev/null
 
 # The agent asks the name servers that it read when it started, and queries to these are redirected.
 # So it starts again once the host has others: it is deregistered first, as at every stop.
