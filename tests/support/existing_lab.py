@@ -30,6 +30,8 @@ NAMESPACE = "billing"
 SERVICE = "billing.billing"
 HOSTS = (236, 254)
 """The last byte of the machines' addresses: the first and the last to choose from. The lab's own machines may have some of them."""
+FLOATING_HOST = 100
+"""The same of an address that is translated: Docker gives out addresses below, and machines have those above."""
 AGENT = "istio-vm-mesh"
 """The unit of the agent."""
 
@@ -124,6 +126,28 @@ class ExistingMachines:
     def agent_pid(self, name: str) -> str:
         """The process of a machine's agent; another number after each restart."""
         return self.root(name, f"systemctl show --property MainPID --value {AGENT}")
+
+    @contextmanager
+    def floating_address(self, name: str) -> Iterator[str]:
+        """Yield an address of a machine that is on none of its interfaces: the node translates it, as a router of a cloud does."""
+        real, node = self.addresses[name], self.lab.outputs()["gateway"]
+        address = f"{real.rpartition('.')[0]}.{FLOATING_HOST}"
+        container = f"{docker_name(self.lab.stack, CLUSTER)}-control-plane"
+        rules = (
+            f"PREROUTING --destination {address} --protocol tcp --jump DNAT --to-destination {real}",
+            f"POSTROUTING --destination {real} --match conntrack --ctorigdst {address} --jump MASQUERADE",
+        )
+
+        def change(rule: str, route: str) -> None:
+            for each in rules:
+                self.lab.docker("exec", container, "iptables", "--wait", "--table", "nat", rule, *each.split())
+            self.root(name, f"ip route {route} {address}/32 via {node}")
+
+        change("--append", "add")
+        try:
+            yield address
+        finally:
+            change("--delete", "delete")
 
     def root(self, name: str, command: str, check: bool = True) -> str:
         """Run a command on a machine as root, past SSH."""
@@ -285,7 +309,8 @@ class AdoptingStack:
 
     def in_mesh(self) -> set[str]:
         """The hosts whose agents are connected in one of the workloads of this stack."""
-        connected = {host: entry for host, entry in self.entries().items() if is_connected(entry)}
+        hosts = {machine.get("address"): machine["host"] for machine in self.declared.values()}
+        connected = {hosts.get(address, address): entry for address, entry in self.entries().items() if is_connected(entry)}
         return {host for host, entry in connected.items() if entry["metadata"]["annotations"].get(GROUP_ANNOTATION) in self.workloads}
 
     def agent(self, place: str) -> str:
@@ -318,9 +343,13 @@ class AdoptingStack:
     def healthy(self) -> set[str]:
         """The machines, by their host names, whose entries are connected and Healthy."""
         names = {address: name for name, address in self.machines.addresses.items()}
+        return {names[address] for address in self.healthy_addresses()}
+
+    def healthy_addresses(self) -> set[str]:
+        """The addresses of the entries that are connected and Healthy."""
         healthy = set()
         for address, entry in self.entries().items():
             conditions = {each["type"]: each["status"] for each in entry.get("status", {}).get("conditions", [])}
             if conditions.get("Healthy") == "True":
-                healthy.add(names[address])
+                healthy.add(address)
         return healthy

@@ -124,31 +124,36 @@ def test_two_machines_swap_their_hosts(stack: AdoptingStack) -> None:
 
 
 def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: ExistingMachines) -> None:
-    """The second stack is refused with the name of the first, takes over where it says so, and then the first removes nothing."""
+    """The second stack is refused with the name of the first, takes over where it says so, and then the first removes nothing.
+
+    The second one knows the machine by a floating address.
+    """
     first = stack.named("one")
     second = AdoptingStack(machines, "green")
     second.workload("invoices")
-    second.declare("invoices-1", "one", workload="invoices")
-    second.init()
-    try:
-        agent = machines.agent_pid("one")
-        output = second.up(check=False)
-        assert f"this is the machine {first} of the stack istio-vm-mesh/{stack.name}" in output, output
-        assert f"machines.invoices-1.takeOver: istio-vm-mesh/{stack.name}" in output
-        assert machines.agent_pid("one") == agent
-        assert stack.healthy() == {"one", "two"}
-        second.declared["invoices-1"]["takeOver"] = f"istio-vm-mesh/{stack.name}"
-        with as_planned(second):
-            second.up()
-        del stack.declared[first]
-        with as_planned(stack):
-            output = stack.up()
-        assert f"istio-vm-mesh/{second.name}" in output, output
-        assert {answer.hostname for answer in stack.lab.call_from_pod("invoices.billing", count=10)} == {"one"}
-        second.assert_no_changes()
-        second.destroy()
-    finally:
-        second.remove()
+    with machines.floating_address("one") as address:
+        second.declare("invoices-1", "one", workload="invoices", address=address)
+        second.init()
+        try:
+            agent = machines.agent_pid("one")
+            output = second.up(check=False)
+            assert f"this is the machine {first} of the stack istio-vm-mesh/{stack.name}" in output, output
+            assert f"machines.invoices-1.takeOver: istio-vm-mesh/{stack.name}" in output
+            assert machines.agent_pid("one") == agent
+            assert stack.healthy() == {"one", "two"}
+            second.declared["invoices-1"]["takeOver"] = f"istio-vm-mesh/{stack.name}"
+            with as_planned(second):
+                assert f"pods reach this machine at {address}, which is on none of its interfaces" in second.up()
+            assert address in stack.healthy_addresses()
+            del stack.declared[first]
+            with as_planned(stack):
+                output = stack.up()
+            assert f"istio-vm-mesh/{second.name}" in output, output
+            assert {answer.hostname for answer in stack.lab.call_from_pod("invoices.billing", count=10)} == {"one"}
+            second.assert_no_changes()
+            second.destroy()
+        finally:
+            second.remove()
     stack.declare_both()
     stack.up()
     assert stack.healthy() == {"one", "two"}
