@@ -646,12 +646,19 @@ load_units() {
   wait "$SSH_PORT"
 }
 
+fail_to_start() { # status of timeout, its seconds, since
+  [ "$1" != 124 ] ||
+    fail "the unit $UNIT has not started within $2 s: is the machine too busy, or does a step of" \
+      "the unit hang? See 'journalctl --unit $UNIT' on it"
+  fail "the unit $UNIT does not start: $(log_of_agent "$3" | tail -n 3)"
+}
+
 start_agent() {
-  local since is_guarded=1
+  local since seconds is_guarded=1
+  seconds=$(share 6)
   since=$(date '+%Y-%m-%d %H:%M:%S')
   systemctl is-active --quiet "$UNIT-redirect" || is_guarded=''
-  timeout "$(share 3)" systemctl restart "$UNIT" ||
-    fail "the unit $UNIT does not start: $(log_of_agent "$since" | tail -n 3)"
+  timeout "$seconds" systemctl restart "$UNIT" || fail_to_start $? "$seconds" "$since"
   [ -z "$is_guarded" ] || restart_guard # one that began with the agent has the new scripts
   wait_ready "$since"
 }
@@ -788,7 +795,7 @@ bring_back() { # phase
   restore_files "$1" && restore_package || return
   if [ "$1" = stopped ]; then
     systemctl daemon-reload
-    if [ -n "$WAS_ACTIVE" ]; then timeout "$(share 3)" systemctl restart "$UNIT" || return; fi
+    if [ -n "$WAS_ACTIVE" ]; then timeout "$(share 6)" systemctl restart "$UNIT" || return; fi
     restart_guard
     is_ready_again || return
   fi

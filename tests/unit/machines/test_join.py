@@ -242,6 +242,17 @@ def test_a_log_without_a_cause_fails_nothing(programs: Path) -> None:
     assert run(programs, "set -eu -o pipefail\ndiagnose now\necho on").stdout == "on\n"
 
 
+@pytest.mark.parametrize(("status", "cause"), [(124, "has not started within 32 s: is the machine too busy"), (1, "does not start: a rule")])
+def test_a_start_that_takes_too_long_is_told_from_one_that_fails(programs: Path, status: int, cause: str) -> None:
+    """In a start that is only slow, the end of the log is no cause."""
+    add_program(programs, "journalctl", "echo 'a rule'")
+    add_program(programs, "systemctl", "true")
+    add_program(programs, "timeout", f"exit {status}")
+    done = run(programs, "start_agent", DEADLINE_S=540)
+    assert done.returncode == 1
+    assert f"machine m: the unit istio-vm-mesh {cause}" in done.stderr
+
+
 def test_an_agent_that_does_not_get_ready_fails_with_its_log(programs: Path) -> None:
     add_program(programs, "journalctl", "echo 'error: no route'")
     done = run(programs, "is_ready() { false; }\nwait_ready now", DEADLINE_S=10)
