@@ -25,6 +25,7 @@ SCENARIOS = (
     "faults/multi_network/test_adopted_machines.py",
     "single_network/test_existing_machines.py",
     "single_network/test_existing_application.py",
+    "single_network/test_virtual_machine.py",
     # What ends it.
     "single_network/test_down.py",
 )

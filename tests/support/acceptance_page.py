@@ -51,8 +51,8 @@ CASES = {
     26: Case("reboot, DNS without istiod, package upgrade while running"),
     27: Case(
         "a wrong clock is named",
-        "Containers share this computer's clock, so the machine's is what `date` says. Expired certificates and rotated roots: "
-        'see "What happens when" in [machines.md](machines.md).',
+        "Containers share this computer's clock, so a container's is what `date` says; the virtual machine has one. Expired certificates "
+        'and rotated roots: see "What happens when" in [machines.md](machines.md).',
     ),
     28: Case(
         "machines with more than one address register the stack's",

@@ -7,6 +7,7 @@ mv boot/initrd.img-* /machine/initrd
 rm -f .dockerenv vmlinuz* initrd.img* etc/hosts
 echo guest >etc/hostname
 ln -sf ../run/systemd/resolve/stub-resolv.conf etc/resolv.conf
+touch etc/.updated var/.updated # what systemd does after an update has been done
 mke2fs -q -t ext4 -L root -d /guest /disk.raw 4G
 qemu-img convert -O qcow2 /disk.raw /machine/disk.qcow2
 rm /disk.raw
