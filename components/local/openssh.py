@@ -63,19 +63,41 @@ class Hop:
 
 
 @dataclass(frozen=True)
+class Iap:
+    """Where Identity-Aware Proxy finds an instance of Google Cloud: its project and its zone."""
+
+    project: str
+    zone: str
+
+
+@dataclass(frozen=True)
 class Target:
     """A machine that is reached by SSH.
 
     machine: its name in the stack, for messages.
     hop: its SSH server.
     jumps: the servers that the connection passes through, in order.
-    proxy_command: command of ssh's ProxyCommand by which the first hop is reached; None: TCP.
+    iap: by what the first hop, an instance of its host's name, is reached; None: TCP.
     """
 
     machine: str
     hop: Hop = field(metadata={"record": Hop})
     jumps: tuple[Hop, ...] = field(default=(), metadata={"record": Hop})
-    proxy_command: str | None = None
+    iap: Iap | None = field(default=None, metadata={"record": Iap})
+
+    @property
+    def proxy_command(self) -> str | None:
+        """The ProxyCommand by which the first hop is reached, where it is not by TCP.
+
+        It needs gcloud, and the role IAP-secured Tunnel User.
+        """
+        if self.iap is None:
+            return None
+        first, *_ = (*self.jumps, self.hop)
+        words = ["gcloud", "compute", "start-iap-tunnel", first.host, "22", "--listen-on-stdin"]
+        words += ["--project", self.iap.project, "--zone", self.iap.zone, "--verbosity", "warning"]
+        # ssh replaces %% before a shell runs this.
+        return shlex.join(words).replace("%", "%%")
 
 
 class Reach(enum.Enum):

@@ -12,6 +12,7 @@ import pytest
 from components import config as configuration
 from components.config import google
 from components.config.checks.google import rules_of_workloads
+from components.local import openssh, scripting
 from components.platforms.google import firewall, names
 from components.verification.scripts import calling_pods
 from tests.support import google_stacks, harness
@@ -600,7 +601,7 @@ def test_ssh_pins_the_key_that_the_machine_published_and_passes_identity_aware_p
     hop = target["hop"]
     assert (hop["host"], hop["port"], hop["user"]) == (graph["product-1-instance"].inputs["name"], 22, "mesh")
     assert hop["identity_file"].endswith("/ssh-key")
-    assert target["proxy_command"] == (
+    assert scripting.decode(openssh.Target, target).proxy_command == (
         f"gcloud compute start-iap-tunnel {hop['host']} 22 --listen-on-stdin --project my-project --zone europe-west1-b --verbosity warning"
     )
     assert hop["host_key"] == "ssh-ed25519 AAAA", "what the command that reads guest attributes returned"
@@ -626,7 +627,7 @@ def test_direct_and_bastion_ssh_use_the_machines_address() -> None:
             22,
         )
         assert [jump["host"] for jump in target.get("jumps", ())] == (["bastion.example.com"] if ssh["via"] == "bastion" else [])
-        assert "proxy_command" not in target
+        assert "iap" not in target
         assert graph["firewall-mesh-product-ssh"].inputs["sourceRanges"] == ["10.9.0.0/24"]
 
 

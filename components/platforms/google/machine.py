@@ -129,12 +129,12 @@ def _target(name: str, args: GoogleHostArgs, address: pulumi.Output[str]) -> pul
     networks, bastion = args.networks, args.networks.settings.ssh.bastion
     jumps = (hop_of(bastion, "google-bastion"),) if bastion else ()
     google_name = names.resource_name(networks.stack, name)
-    proxy = names.iap_command(networks.settings.project, args.settings.zone, google_name) if networks.settings.ssh.via == "iap" else None
+    iap = openssh.Iap(networks.settings.project, args.settings.zone) if networks.settings.ssh.via == "iap" else None
 
     def target(values: Mapping[str, str]) -> openssh.Target:
-        # The proxy connects to the machine by its name; ssh's `Host` is the same.
-        host = google_name if proxy else values["address"]
+        # The proxy connects to the machine by its name.
+        host = google_name if iap else values["address"]
         hop = openssh.Hop(host, 22, names.SSH_USER, identity_file=values["key"])
-        return openssh.Target(machine=name, hop=hop, jumps=jumps, proxy_command=proxy)
+        return openssh.Target(machine=name, hop=hop, jumps=jumps, iap=iap)
 
     return pulumi.Output.all(address=address, key=args.key.file).apply(target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from zlib import crc32
 
 from ...config.google import GkeCluster, GoogleMachine
@@ -236,14 +235,3 @@ def machine_metadata(machine: GoogleMachine, public_key: str) -> dict[str, str]:
         "serial-port-enable": "FALSE",
         **setup,
     }
-
-
-def iap_command(project: str, zone: str, instance: str) -> str:
-    """Return the ProxyCommand that reaches an instance through Identity-Aware Proxy.
-
-    It needs gcloud, and the role IAP-secured Tunnel User.
-    """
-    words = ["gcloud", "compute", "start-iap-tunnel", instance, "22", "--listen-on-stdin"]
-    words += ["--project", project, "--zone", zone, "--verbosity", "warning"]
-    # ssh replaces %% before a shell runs this.
-    return shlex.join(words).replace("%", "%%")

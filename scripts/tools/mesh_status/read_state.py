@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from components import mesh_facts, names
 from components.config import load
@@ -20,6 +20,8 @@ from components.verification.evidence import is_path
 
 from . import pulumi
 from .pulumi import StackError
+
+T = TypeVar("T")
 
 # How Pulumi marks a secret in exported state (sdk/go/common/resource: SigKey, SecretSig).
 _SIGNATURE, _SECRET = "4dabf18193072939515e22adb298388d", "1b47061264138c4ac30d75fd1eb44270"
@@ -229,7 +231,7 @@ def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_object: Map
     """A machine from its resources. `workloads_by_object`: workloads by the URNs of their objects, `output`: its part of the stack's outputs."""
     of_machine = (names.REGISTRATION, names.JOIN, names.PROOF, names.DRAIN)
     registration, join, proof, drain = (parts.get(part_name(name, part)) for part in of_machine)
-    target = scripting.decode(openssh.Target, json.loads(join.inputs["stdin"])["create"]["target"]) if join else None
+    target = _decoded(openssh.Target, json.loads(join.inputs["stdin"])["create"]["target"]) if join else None
     leave = json.loads(drain.inputs["stdin"])["delete"].get("leave") if drain else None
     workload = next(
         (workloads_by_object[urn] for part in (registration, join) if part for urn in part.dependencies if urn in workloads_by_object), ""
@@ -245,6 +247,14 @@ def _machine(name: str, parts: Mapping[str, _Resource], workloads_by_object: Map
         revision=_revision(join) if join else "",
         forgotten=bool(leave and leave.get("forget")),
     )
+
+
+def _decoded(record: type[T], values: Mapping[str, Any]) -> T | None:
+    """Return a record of a state; None where another version of this program wrote it."""
+    try:
+        return scripting.decode(record, values)
+    except TypeError:
+        return None
 
 
 def _revision(join: _Resource) -> str:

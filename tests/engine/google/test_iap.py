@@ -8,7 +8,6 @@ import pytest
 
 from components.local import openssh
 from components.local.openssh import Outcome, Reach, Target
-from components.platforms.google.names import iap_command
 from tests.support.google_fakes.clients import Google
 from tests.support.processes import processes
 from tests.support.sshd import Sshd
@@ -29,8 +28,7 @@ def iap(gcloud: Google, sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Google:
 
 def target(sshd: Sshd, **changes: Any) -> Target:
     """Return the machine as the program gives it to ssh."""
-    proxy = iap_command("my-project", "europe-west1-b", INSTANCE)
-    return Target("product-1", sshd.hop(host=INSTANCE, port=22, **changes), proxy_command=proxy)
+    return Target("product-1", sshd.hop(host=INSTANCE, port=22, **changes), iap=openssh.Iap("my-project", "europe-west1-b"))
 
 
 def run(sshd: Sshd, script: str = "echo here\n", timeout_s: float = 60, **more: Any) -> Outcome:

@@ -161,7 +161,7 @@ def test_a_path_that_ssh_would_read_otherwise_is_refused(programs: Programs, pat
 
 def test_what_ssh_prints_of_a_machine_that_is_behind_a_proxy_is_shown(programs: Programs) -> None:
     programs.add_script("ssh", "import sys; print('ERROR: (gcloud) not logged in', file=sys.stderr); sys.exit(255)")
-    target = replace(TARGET, proxy_command="gcloud compute start-iap-tunnel")
+    target = replace(TARGET, iap=openssh.Iap("my-project", "europe-west1-b"))
     with pytest.raises(scripting.Failed, match=r"ERROR: \(gcloud\) not logged in\nmachine product-1: SSH did not reach"):
         over_ssh.run(payload(target=target))
 
@@ -183,7 +183,7 @@ def behind_iap(programs: Programs, printed: str) -> openssh.Target:
         "open(sys.argv[2], 'w').write('kex_exchange_identification: Connection closed by remote host\\n')\n"
         f"print({printed!r}, file=sys.stderr); sys.exit(255)",
     )
-    return replace(TARGET, proxy_command="gcloud compute start-iap-tunnel m 22")
+    return replace(TARGET, iap=openssh.Iap("my-project", "europe-west1-b"))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_why_a_proxy_did_not_connect_is_the_cause(programs: Programs, printed: s
     outcome = openssh.run_script(behind_iap(programs, printed), "true\n", 10)
     assert re.fullmatch(cause, outcome.reason)
     text = openssh.explain(TARGET, outcome, "join"), openssh.explain(behind_iap(programs, printed), outcome, "join")
-    assert ["start-iap-tunnel m 22` prints" in each for each in text] == [False, True]
+    assert ["--verbosity warning` prints" in each for each in text] == [False, True]
 
 
 def test_a_cause_that_lasts_is_reported_once_while_it_is_tried_again(
