@@ -28,8 +28,8 @@ import ast
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -93,6 +93,7 @@ class MachineScript:
     timeout_s: seconds for one connection.
     patience_s: seconds in which a connection that fails is tried again.
     triggers: identity of the machine.
+    module: a module whose `Payload` is that of `over_ssh`, and what its `run` returns is the result.
     """
 
     target: pulumi.Input[openssh.Target]
@@ -100,10 +101,11 @@ class MachineScript:
     script: pulumi.Input[str]
     last_line: pulumi.Input[str] | None = None
     changes: pulumi.Input[str] | None = None
-    timeout_s: int = 660
+    timeout_s: int = over_ssh.TIMEOUT_S
     patience_s: int = 0
     triggers: Sequence[pulumi.Input[Any]] = field(default=())
     body: str = ""
+    module: ModuleType = over_ssh
 
 
 def local_command(
@@ -147,7 +149,7 @@ def local_command(
         name,
         create=command_line(create.module, "create") if create else None,
         delete=_delete_line(delete),
-        stdin=stored(pulumi.Output.all(**payloads).apply(_encode)) if payloads else None,
+        stdin=stored(pulumi.Output.all(**payloads).apply(scripting.encode)) if payloads else None,
         environment=environment or None,
         triggers=list(options.triggers) or None,
         logging=local.Logging.NONE if options.quiet else local.Logging.STDERR,
@@ -165,7 +167,7 @@ def machine_command(name: str, work: MachineScript, opts: pulumi.ResourceOptions
     name: the resource's name.
     opts: the resource's options. They name all that the script depends on in `depends_on`.
 
-    Returns the resource; what the script printed is `printed(command)`.
+    Returns the resource; its result is `result(command, over_ssh.Result)`, unless `module` has another.
     """
 
     def payload(values: dict[str, Any]) -> over_ssh.Payload:
@@ -189,7 +191,7 @@ def machine_command(name: str, work: MachineScript, opts: pulumi.ResourceOptions
         timeout_s=work.patience_s + work.timeout_s + 60,
         names_dependencies=True,
     )
-    script = Script(over_ssh, values.apply(payload))
+    script = Script(work.module, values.apply(payload))
     return local_command(name, script, opts, options=options)
 
 
@@ -201,11 +203,6 @@ def body_digest(body: str) -> str:
 def result(command: local.Command, record: type[T]) -> pulumi.Output[T]:
     """Return what a script returned, as a record of its `Result`."""
     return command.stdout.apply(lambda text: scripting.decode(record, json.loads(text)))
-
-
-def printed(command: local.Command) -> pulumi.Output[str]:
-    """Return what a script on a machine printed."""
-    return result(command, over_ssh.Result).apply(lambda done: done.stdout)
 
 
 def command_line(module: ModuleType, operation: str) -> str:
@@ -260,27 +257,3 @@ def _delete_line(delete: Script | Sequence[str] | None) -> str | None:
     if isinstance(delete, Script):
         return command_line(delete.module, "delete")
     return shlex.join(delete)
-
-
-def _encode(payloads: Mapping[str, Any]) -> str:
-    plain = {key: _plain(value) for key, value in payloads.items()}
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
-
-
-def _plain(value: Any) -> Any:
-    """Return a record as JSON has it, without the fields that have their defaults.
-
-    A state holds each payload twice.
-    """
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if not is_dataclass(value):
-        return value
-    present = {each.name: (getattr(value, each.name), _default(each)) for each in fields(value)}
-    return {name: _plain(item) for name, (item, default) in present.items() if item != default}
-
-
-def _default(each: Field[Any]) -> Any:
-    return each.default if each.default_factory is MISSING else each.default_factory()

@@ -13,6 +13,9 @@ from .. import shell
 from . import openssh, scripting
 from .openssh import Reach
 
+TIMEOUT_S = 660
+"""Seconds that one connection may last, where nothing else is said."""
+
 
 @dataclass(frozen=True)
 class Payload:
@@ -31,8 +34,8 @@ class Payload:
     target: openssh.Target = field(metadata={"record": openssh.Target})
     purpose: str
     script: str = field(repr=False)
-    timeout_s: int
-    patience_s: int
+    timeout_s: int = TIMEOUT_S
+    patience_s: int = 0
     last_line: str | None = None
     body: str = ""
 

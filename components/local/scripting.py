@@ -19,6 +19,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 TIMED_OUT = 1000
 """Status of a program that was ended because its time was over; no program exits with it."""
+STATED, PACK, UNPACK = "stated", "pack", "unpack"
+"""Keys in a field's metadata. `STATED`: `encode` states the field also where it has its default.
+`PACK`: what `encode` makes of the value first, `UNPACK`: what `decode` makes of that again.
+"""
 
 
 class Failed(Exception):
@@ -96,9 +100,32 @@ def _interrupt(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def encode(record: Any) -> str:
-    """Return a frozen dataclass as JSON."""
-    return json.dumps(dataclasses.asdict(record), sort_keys=True)
+def encode(value: Any) -> str:
+    """Return a record, or records by name, as JSON, without the fields that have their defaults.
+
+    A state holds each payload twice, and each result once.
+    """
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    items = {each.name: (each, getattr(value, each.name)) for each in dataclasses.fields(value)}
+    stated = {name: (each, item) for name, (each, item) in items.items() if STATED in each.metadata or item != _default(each)}
+    return {name: _plain(each.metadata.get(PACK, _same)(item)) for name, (each, item) in stated.items()}
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _default(each: dataclasses.Field[Any]) -> Any:
+    return each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
 
 
 def decode(record: type[T], values: Mapping[str, Any]) -> T:
@@ -107,12 +134,9 @@ def decode(record: type[T], values: Mapping[str, Any]) -> T:
     A field with `metadata={"record": Class}` holds another dataclass, or a list of it.
     Raises TypeError for unknown and for missing keys.
     """
-    nested = {
-        field.name: field.metadata["record"]
-        for field in dataclasses.fields(record)  # type: ignore[arg-type]
-        if "record" in field.metadata
-    }
-    return record(**{key: _decoded(nested.get(key), value) for key, value in values.items()})
+    metadata: dict[str, Mapping[Any, Any]] = {each.name: each.metadata for each in dataclasses.fields(record)}  # type: ignore[arg-type]
+    decoded = {key: _decoded(metadata.get(key, {}).get("record"), value) for key, value in values.items()}
+    return record(**{key: metadata.get(key, {}).get(UNPACK, _same)(value) for key, value in decoded.items()})
 
 
 def _decoded(record: type | None, value: Any) -> Any:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import ModuleType
 from typing import Any
 
 import pulumi
@@ -111,7 +112,7 @@ class Machine(pulumi.ComponentResource):
             self.join, self.revision = self._join()
         if not host.host_key:
             self._drain(None, [self.join])
-        self.register_outputs({"address": self.address, "entry": self.entry})
+        self.register_outputs({})
 
     def _register(self) -> Registration:
         args, settings = self._args, self.workload.settings
@@ -157,7 +158,6 @@ class Machine(pulumi.ComponentResource):
                 # The registration waits for the machine and for the workload's objects, and those
                 # for the mesh. They are not named again, because the list is a part of the state.
                 depends_on=[self._identified],
-                deleted_with=host.resource,
             ),
             options=commands.CommandOptions(converges=True, timeout_s=timeout_s, names_dependencies=True),
         )
@@ -241,19 +241,21 @@ class Machine(pulumi.ComponentResource):
         return drain.Payload(
             access=values["access"],
             owner=self._owner(values["registration"]),
-            entry=values["entry"],
-            address=values["address"],
+            # Only what leaves over SSH can turn out to be dead, and is then kept out by its entry.
+            entry=values["entry"] if leave else "",
+            address=values["address"] if leave else "",
             drain_s=SECONDS_TO_LEAVE if leave else SECONDS_TO_DRAIN,
             leave=leave,
         )
 
-    def verify(self, script: str, variables: pulumi.Input[str], depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[str]:
-        """Run a verification script on the machine, as root, and return its output.
+    def verify(self, module: ModuleType, script: str, variables: pulumi.Input[str], depends_on: Sequence[pulumi.Resource]) -> local.Command:
+        """Declare what runs a verification script on the machine, as root.
 
+        module: what runs it and reads its output (`commands.MachineScript`).
         script: its name, `<package>/<script>`.
         variables: shell assignments that stand before it.
 
-        It runs again whenever either or the join changes.
+        It runs again whenever one of these or the join changes.
         """
         host = self.host
         proof = commands.MachineScript(
@@ -263,9 +265,10 @@ class Machine(pulumi.ComponentResource):
             body=script,
             changes=self.revision,
             patience_s=host.patience_s,
+            module=module,
         )
-        opts = pulumi.ResourceOptions(parent=self, depends_on=[self.join, *depends_on], deleted_with=host.resource)
-        return commands.printed(commands.machine_command(names.part_name(self._name, names.PROOF), proof, opts))
+        opts = pulumi.ResourceOptions(parent=self, depends_on=[self.join, *depends_on])
+        return commands.machine_command(names.part_name(self._name, names.PROOF), proof, opts)
 
 
 def _script_digest(joined: Bundle) -> str:

@@ -20,6 +20,7 @@ from pulumi_command import local
 
 from .. import commands, names, shell
 from ..config.workload import WorkloadSettings
+from ..dependencies import without_dependencies
 from ..istio import manifests
 from ..istio.control_plane import Mesh
 from ..istio.workload import Workload
@@ -29,8 +30,8 @@ from ..names import CROSS_NETWORK_PORT, EASTWEST_GATEWAY, VERIFICATION, part_nam
 from ..platforms.gateway import Gateway
 from . import jobs, targets
 from .addressing import LISTENER_PORT
-from .evidence import Call, Entry, Evidence, merge, parse, with_paths
-from .scripts import calling_pods, verify_workload
+from .evidence import Call, Entry, Evidence, merge, with_paths
+from .scripts import calling_pods, prove_machine, verify_workload
 from .target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, call_variables
 
 TIMEOUT_S = 1800
@@ -97,8 +98,7 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence
         settings = verified.workload.settings
         name = settings.name
         from_cluster[name] = plan.from_cluster(verified)
-        result = commands.result(from_cluster[name], Evidence)
-        evidence[name] = [pulumi.Output.unsecret(result)]
+        evidence[name] = [pulumi.Output.unsecret(commands.result(from_cluster[name], Evidence))]
         if targets.is_called(settings):
             evidence[name] += [plan.from_machine(machine, verified, from_cluster[name]) for machine in verified.machines]
     for verified in args.workloads:
@@ -129,12 +129,12 @@ def _look(call: Call) -> str:
 def _on_gateway(machine: Machine, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:
     """Have a gateway's machine report what it passed on."""
     variables = shell.assignments({"GATEWAY_NAME": machine.pulumi_resource_name})
-    proof = machine.verify("verification/gateway-stats", variables, depends_on).apply(parse)
-    return _unless_missing(machine, proof)
+    return _unless_missing(machine, machine.verify(prove_machine, "verification/gateway-stats", variables, depends_on))
 
 
-def _unless_missing(machine: Machine, proof: pulumi.Output[Evidence]) -> pulumi.Output[Evidence]:
+def _unless_missing(machine: Machine, command: local.Command) -> pulumi.Output[Evidence]:
     """Return what a machine has shown; nothing where its join failed in this update."""
+    proof = commands.result(command, Evidence)
     joined = machine.revision.apply(lambda _: True).recover(partial(_left_out, False))
     return joined.apply(lambda is_joined: proof if is_joined else Evidence())
 
@@ -211,7 +211,10 @@ class _Plan:
     @staticmethod
     def _joins(verified: VerifiedWorkload) -> Mapping[str, Any]:
         """Return what changes when a machine's join will run."""
-        return {machine.pulumi_resource_name: machine.changes.recover(partial(_left_out, "")) for machine in verified.machines}
+        return {
+            machine.pulumi_resource_name: without_dependencies(machine.changes.recover(partial(_left_out, "")))
+            for machine in verified.machines
+        }
 
     def _networks(self, verified: VerifiedWorkload) -> list[str]:
         """Return the other networks that calls of a workload lead to."""
@@ -247,9 +250,10 @@ class _Plan:
         """Wait until the entries are healthy, then have a pod call every endpoint that pods can call."""
         workload, mesh = verified.workload, self._mesh
         machines = {
-            machine.pulumi_resource_name: pulumi.Output.all(entry=machine.entry, address=machine.address, joined=machine.revision).recover(
-                partial(_left_out, None)
-            )
+            # The join follows from the machine, which needs no name in the state beside it.
+            machine.pulumi_resource_name: pulumi.Output.all(
+                entry=without_dependencies(machine.entry), address=without_dependencies(machine.address), joined=machine.revision
+            ).recover(partial(_left_out, None))
             for machine in verified.machines
         }
         others = {network: mesh.network_name(network) for network in self._networks(verified) if network in self._gateways}
@@ -272,7 +276,8 @@ class _Plan:
             ),
             options=commands.CommandOptions(
                 converges=True,
-                changes=pulumi.Output.json_dumps(self._changes(verified, revisions)),
+                # The payload names the joins in the state already.
+                changes=without_dependencies(pulumi.Output.json_dumps(self._changes(verified, revisions))),
                 timeout_s=TIMEOUT_S,
             ),
         )
@@ -339,5 +344,4 @@ class _Plan:
             facts=mesh.facts,
             gateway=[] if is_near else self._gateway(mesh.network),
         )
-        proof = machine.verify(CALL_SCRIPT, inputs.apply(variables), [after]).apply(parse)
-        return _unless_missing(machine, proof)
+        return _unless_missing(machine, machine.verify(prove_machine, CALL_SCRIPT, inputs.apply(variables), [after]))

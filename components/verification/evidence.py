@@ -8,9 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from ..config.addresses import is_address
+from ..local import scripting
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,23 +45,19 @@ class Pod:
 
 
 @dataclass(frozen=True)
-class Call:
-    """What one caller has shown of one endpoint of a Service, or of the Service.
+class Called:
+    """Who has called what, and how.
 
     service, port, protocol: what was called: FQDN, port of the Service, `http` to `tls`.
     caller, caller_identity: a machine or a Job, and its SPIFFE ID.
     network: the caller's.
-    endpoint: `address:port`; "" where a row is of the Service, by its name.
     how: "addressed" where the caller named the endpoint, "by-chance" where a proxy chose it.
-    path: "direct", or "through" a gateway.
-    calls, answers: how many were made, and how many of them are proof.
-    status: how often each status was returned; that of gRPC for gRPC.
+    path: "direct", or "through" a gateway; "" before `with_paths`.
     peer: the SPIFFE ID that the endpoint's certificate had to have, or several of which it had one,
         separated by spaces; "" without an endpoint.
     kind: what `answers` counts: "response"s, connections that stayed "open", those whose peer sent
         "bytes", or requests and connections by the callee's own "counter".
-    machine: the machine of the stack that the endpoint is, if it is one.
-    verdict: "proved" or "failed". cause: why it failed. object: what to look at then.
+    verdict: "proved" or "failed".
     """
 
     service: str = ""
@@ -67,23 +66,48 @@ class Call:
     caller: str = ""
     caller_identity: str = ""
     network: str = ""
-    endpoint: str = ""
     how: str = "addressed"
-    path: str = "direct"
+    path: str = ""
+    peer: str = ""
+    kind: str = "response"
+    verdict: str = field(default="proved", metadata={scripting.STATED: True})
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an endpoint of a Service has shown, or the Service.
+
+    endpoint: `address:port`; "" where it is of the Service, by its name.
+    machine: the machine of the stack that the endpoint is, if it is one.
+    calls, answers: how many were made, and how many of them are proof.
+    status: how often each status was returned; that of gRPC for gRPC.
+    cause: why the verdict is "failed". object: what to look at then.
+    """
+
+    endpoint: str = ""
+    machine: str = ""
     calls: int = 0
     answers: int = 0
     status: Mapping[str, int] = field(default_factory=dict)
-    peer: str = ""
-    kind: str = "response"
-    machine: str = ""
-    verdict: str = "proved"
     cause: str = ""
     object: str = ""
 
 
-def is_path(row: Mapping[str, object]) -> bool:
-    """Return whether a row of `calls`, as a stack's output has it, is an answer to its caller."""
-    return bool(row["endpoint"]) and row["verdict"] == "proved" and row["kind"] != "counter"
+@dataclass(frozen=True)
+class Call(Called, Answers):
+    """What one caller has shown of one endpoint."""
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it is an answer of an endpoint to its caller."""
+        return bool(self.endpoint) and self.verdict == "proved" and self.kind != "counter"
+
+
+@dataclass(frozen=True)
+class Calls(Called):
+    """What one caller has shown of several endpoints in the same way."""
+
+    endpoints: tuple[Answers, ...] = field(default=(), metadata={"record": Answers})
 
 
 @dataclass(frozen=True)
@@ -107,13 +131,34 @@ class Plaintext:
     result: str
 
 
+def _grouped(calls: Iterable[Call]) -> tuple[Calls, ...]:
+    """Return calls with those as one that differ in what endpoints have shown alone."""
+    endpoints: dict[Called, list[Answers]] = {}
+    for call in calls:
+        endpoints.setdefault(_part(Called, call), []).append(_part(Answers, call))
+    return tuple(Calls(**vars(called), endpoints=tuple(answers)) for called, answers in endpoints.items())
+
+
+def _single(grouped: Iterable[Calls]) -> tuple[Call, ...]:
+    """Return each call of `_grouped` ones."""
+    return tuple(Call(**vars(_part(Called, each)), **vars(answers)) for each in grouped for answers in each.endpoints)
+
+
+def _part(base: type[T], record: T) -> T:
+    """Return what a record has of a class that it inherits."""
+    return base(**{each.name: getattr(record, each.name) for each in fields(base)})  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Evidence:
     """All that one verification showed."""
 
     entries: tuple[Entry, ...] = field(default=(), metadata={"record": Entry})
     pods: tuple[Pod, ...] = field(default=(), metadata={"record": Pod})
-    calls: tuple[Call, ...] = field(default=(), metadata={"record": Call})
+    calls: tuple[Call, ...] = field(
+        default=(),
+        metadata={"record": Calls, scripting.PACK: _grouped, scripting.UNPACK: _single},
+    )
     gateway_traffic: tuple[GatewayTraffic, ...] = field(
         default=(),
         metadata={"record": GatewayTraffic},
@@ -183,7 +228,7 @@ def _row(line: str) -> tuple[str, Any] | None:
         return None
 
 
-_RECORDS: Mapping[str, type] = {column.name: column.metadata["record"] for column in fields(Evidence)}
+_RECORDS: Mapping[str, type] = {column.name: column.metadata["record"] for column in fields(Evidence)} | {"calls": Call}
 
 
 def _plain(hint: Any) -> type:

@@ -17,9 +17,9 @@ from components.commands import (
     Script,
     local_command,
     machine_command,
-    printed,
+    result,
 )
-from components.local import openssh, scripting
+from components.local import openssh, over_ssh, scripting
 from components.local.cluster_access import ClusterAccess
 from components.machines.bundle import Owner
 from components.machines.scripts import drain
@@ -68,7 +68,7 @@ def machine(sshd: Sshd, tmp_path: Path) -> Machine:
 def join(machine: Machine, last_line: str = "abc") -> None:
     work = MachineScript(target=pulumi.Output.secret(machine.target), purpose="join", script=machine.script, last_line=last_line)
     command = machine_command("m-1-join", work, pulumi.ResourceOptions())
-    pulumi.export("printed", printed(command))
+    pulumi.export("printed", result(command, over_ssh.Result).stdout)
 
 
 def test_a_join_that_a_login_shell_swallows_fails_and_the_next_update_joins(commands: Stack, swallowing_sshd: Sshd, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_nothing_secret_is_readable_and_nothing_of_a_script_is_stored(commands: 
     assert not [line for line in watch.seen if secret.encode() in line]
     stored = commands.resources()["m-1-join"]
     assert stored["inputs"]["create"].endswith("components/local/run.py local/over_ssh.py create")
-    assert stored["outputs"]["stdout"] == '{"stdout": "working\\nabc"}' or "ciphertext" in str(stored["outputs"]["stdout"])
+    assert stored["outputs"]["stdout"] == '{"stdout":"working\\nabc"}' or "ciphertext" in str(stored["outputs"]["stdout"])
     exported = commands.call("stack", "export", "--show-secrets", "--stack", STACK).output
     assert "def run_script" not in exported
 
@@ -157,7 +157,7 @@ OWNER = Owner("test", "lab", "m-1", "0123", "shop", "product")
 
 def test_a_changed_script_of_a_drain_runs_nothing(commands: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def program() -> None:
-        payload = drain.Payload(ClusterAccess(path=str(tmp_path / "nowhere")), OWNER, "entry", "192.0.2.7", 0)
+        payload = drain.Payload(ClusterAccess(path=str(tmp_path / "nowhere")), OWNER, 0)
         local_command(
             "m-1-drain",
             None,
@@ -179,7 +179,7 @@ def leave(monkeypatch: pytest.MonkeyPatch) -> Callable[[openssh.Target, str], No
     def run(target: openssh.Target, script: str) -> None:
         monkeypatch.setattr(drain, "leave_script", lambda owner: script)
         how = drain.Leave(target, required=True)
-        drain.leave(drain.Payload(ClusterAccess(), OWNER, "entry", "192.0.2.7", 0, how), how)
+        drain.leave(drain.Payload(ClusterAccess(), OWNER, 0, "entry", "192.0.2.7", how), how)
 
     monkeypatch.setattr(drain.shell, "run_as_root", lambda text, _limit: text)
     monkeypatch.setattr(drain, "give_up", lambda payload, cause, reason: drain.report(cause))

@@ -92,8 +92,8 @@ def test_what_failed_is_a_warning_of_the_update(existing: Mesh, failing: set[str
     """Of machines too, whose own messages Pulumi does not show."""
     failing.clear()
     existing.config["workloads"]["billing"]["verify"] = {"mode": "warn"}
-    row = {"verdict": "failed", "cause": "no answer from 10.20.0.9:8080", "object": "Service billing/billing"}
-    monkeypatch.setitem(harness.ANSWERS, "billing-1-proof", {"stdout": json.dumps({"stdout": json.dumps({"calls": row})})})
+    row = {"cause": "no answer from 10.20.0.9:8080", "object": "Service billing/billing"}
+    monkeypatch.setitem(harness.ANSWERS, "billing-1-proof", {"stdout": json.dumps({"calls": [{"verdict": "failed", "endpoints": [row]}]})})
     output = up(existing, fails=False)
     assert "warning: workload billing: no answer from 10.20.0.9:8080; look at Service billing/billing" in output
     assert payload(existing)["warn_only"] is True

@@ -16,6 +16,7 @@ from pulumi.runtime import mocks
 
 from components import mesh_facts, names
 from components.config import reader
+from components.local import scripting
 from components.platforms.docker.names import CLUSTER as KIND_CLUSTER
 from components.platforms.docker.names import CONTAINER, attachment_name, network_resource_name
 from tools import mock_engine
@@ -96,7 +97,7 @@ def result(name: str) -> Any:
         return {"host_key": "ssh-ed25519 AAAA"}
     if names.is_part(name, names.JOIN):
         return {"digest": "0123456789abcdef"}
-    return {"stdout": "done"} if names.is_part(name, names.PROOF) else {}
+    return {}
 
 
 def payload(node: Node, operation: str = "create") -> dict[str, Any]:
@@ -108,7 +109,9 @@ def payload(node: Node, operation: str = "create") -> dict[str, Any]:
 
 def on_machine(node: Node) -> bool:
     """Whether a command runs a script on a machine."""
-    return any(script in str(node.inputs.get("create")) for script in ("local/over_ssh.py", "machines/scripts/join_machine.py"))
+    return any(
+        script in str(node.inputs.get("create")) for script in ("verification/scripts/prove_machine.py", "machines/scripts/join_machine.py")
+    )
 
 
 def answer(name: str, type_: str) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def answer(name: str, type_: str) -> dict[str, Any]:
     if names.is_part(name, names.REGISTRATION):
         return {"checked": ""}
     if type_.startswith("command:"):
-        return {"stdout": json.dumps(result(name))}
+        return {"stdout": scripting.encode(result(name))}
     if type_.startswith("gcp:"):
         return of_google(name, type_)
     return {}

@@ -142,7 +142,7 @@ class Parsers:
                 module.run(payload)
         if name == "join_machine":
             yield from self._join(payload)
-        if name == "over_ssh":
+        if name == "prove_machine":
             yield from self._script(payload.script + shell.read_script("machines/lib") + shell.read_script(payload.body))
         if isinstance(target := getattr(payload, "target", None), openssh.Target):
             yield from self._ssh(target)

@@ -19,11 +19,7 @@ from components.verification.scripts import verify_workload
 from tests.support import harness
 
 COMPONENTS = harness.ROOT / "components"
-SCRIPTS = sorted(
-    file.relative_to(COMPONENTS).as_posix()
-    for file in (*COMPONENTS.rglob("scripts/*.py"), COMPONENTS / "local/over_ssh.py")
-    if "def run(" in file.read_text()
-)
+SCRIPTS = sorted(file.relative_to(COMPONENTS).as_posix() for file in COMPONENTS.rglob("scripts/*.py") if "def run(" in file.read_text())
 SLOTS = ["machines/scripts/slots.py", "machines/scripts/slot_decision.py", "machines/scripts/slot_lease.py"]
 PARTS = [
     "grammar.py",

@@ -51,7 +51,7 @@ PAYLOADS: dict[str, Any] = {
     "platforms/google/scripts/host_key.py": host_key.Payload("p", "z", "i", "ssh-ed25519"),
     "machines/scripts/create_ssh_key.py": create_ssh_key.Payload("mesh"),
     "machines/scripts/remove_ssh_key.py": remove_ssh_key.Payload("state:o/p/s/ssh-key"),
-    "machines/scripts/drain.py": drain.Payload(ACCESS, OWNER, "e", "192.0.2.7", 0, LEAVE),
+    "machines/scripts/drain.py": drain.Payload(ACCESS, OWNER, 0, "e", "192.0.2.7", LEAVE),
     "machines/scripts/join_machine.py": join_machine.Payload(
         ACCESS, TARGET, BUNDLE, ROOT_SHA256, "istio-system/istio-ca-root-cert", "product", "e", 0
     ),
@@ -79,7 +79,7 @@ PAYLOADS: dict[str, Any] = {
         ACCESS, "shop", "a=b", update_id.Process(2**22, 1, "pulumi", "never")
     ),
     "local/scripts/credentials.py": credentials.Payload(ACCESS),
-    "local/over_ssh.py": over_ssh.Payload(TARGET, "join", f"TOKEN={JOIN}\n", 60, 0),
+    "verification/scripts/prove_machine.py": over_ssh.Payload(TARGET, "join", f"TOKEN={JOIN}\n", 60, 0),
 }
 ENTRY = {
     "metadata": {"name": "e", "labels": {REGISTRATION_LABEL: "0123"}, "annotations": {CONNECTED_ANNOTATION: "now"}},

@@ -66,17 +66,18 @@ class Payload:
 
     access: how kubectl reaches the cluster.
     owner: the registration that ends.
+    drain_s: seconds for requests that are under way once the entry is deleted.
     entry: the name of its WorkloadEntry.
     address: its address.
-    drain_s: seconds for requests that are under way once the entry is deleted.
-    leave: how it leaves; None for a machine that is shut down, and leaves by its unit.
+    leave: how it leaves; None for a machine that is shut down, and leaves by its unit. Only with it
+        are `entry` and `address` needed.
     """
 
     access: ClusterAccess = field(metadata={"record": ClusterAccess})
     owner: Owner = field(metadata={"record": Owner})
-    entry: str
-    address: str
     drain_s: float
+    entry: str = ""
+    address: str = ""
     leave: Leave | None = field(default=None, metadata={"record": Leave})
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from components import names
 from components.config.stack import Settings
-from components.verification import network_policies
+from components.verification import evidence, network_policies
 from components.versions import unsupported_kubernetes
 
 from . import advice, read_cluster, read_state
@@ -229,17 +228,17 @@ def _pod(pod: read_cluster.Pod, control_plane: str, network: str) -> Endpoint:
     )  # fmt: skip
 
 
-def _call(call: Mapping[str, Any]) -> Call:
+def _call(call: evidence.Call) -> Call:
     return Call(
-        caller=call["caller"],
-        caller_identity=call["caller_identity"],
-        service=f"{call['service']}:{call['port']}",
-        endpoint=call["endpoint"],
-        identity=call["peer"],
-        path=call["path"],
-        answers=call["answers"],
+        caller=call.caller,
+        caller_identity=call.caller_identity,
+        service=f"{call.service}:{call.port}",
+        endpoint=call.endpoint,
+        identity=call.peer,
+        path=call.path,
+        answers=call.answers,
     )
 
 
-def _carried(traffic: Mapping[str, Any]) -> Carried:
-    return Carried(**traffic)
+def _carried(traffic: evidence.GatewayTraffic) -> Carried:
+    return Carried(**asdict(traffic))

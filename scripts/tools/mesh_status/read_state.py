@@ -16,7 +16,7 @@ from components.local import openssh, scripting
 from components.local.cluster_access import ClusterAccess, cluster_name
 from components.mesh_facts import MeshFacts
 from components.names import config_key, is_part, part_name
-from components.verification.evidence import is_path
+from components.verification.evidence import Call, Evidence, GatewayTraffic
 
 from . import pulumi
 from .pulumi import StackError
@@ -78,8 +78,8 @@ class Stack:
     own_gateway: bool
     workloads: Mapping[str, Workload]
     machines: Mapping[str, Machine]
-    calls: tuple[Mapping[str, str], ...] = ()
-    carried: tuple[Mapping[str, str], ...] = ()
+    calls: tuple[Call, ...] = ()
+    carried: tuple[GatewayTraffic, ...] = ()
     proofs: tuple[str, ...] = ()
     updated: datetime | None = None
     pending: bool = False
@@ -169,7 +169,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     if not kinds.get("Mesh"):
         raise StackError("the stack has no mesh (yet): run `pulumi up` first")
     outputs = kinds["Stack"][0].outputs
-    evidence = (outputs.get("verification") or {}).values()
+    evidence = list(filter(None, (_decoded(Evidence, each) for each in (outputs.get("verification") or {}).values())))
     access = next((ClusterAccess(**each.inputs["recorded"]) for each in kinds.get("ClusterCheck", ())), None)
     workloads = {each.name: _workload(each.name, children.get(each.urn, {})) for each in kinds.get("Workload", ())}
     # A registration waits for objects of its workload. Which ones it names is not decided here.
@@ -188,8 +188,8 @@ def parse(exported: Mapping[str, Any]) -> Stack:
             )
             for each in kinds.get("Machine", ())
         },
-        calls=tuple(call for proof in evidence for call in proof["calls"] if is_path(call)),
-        carried=tuple(each for proof in evidence for each in proof["gateway_traffic"]),
+        calls=tuple(call for proof in evidence for call in proof.calls if call.is_path),
+        carried=tuple(each for proof in evidence for each in proof.gateway_traffic),
         proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF, names.CALLERS)),
         updated=_time(deployment.get("manifest", {}).get("time")),
         pending=bool(deployment.get("pending_operations")),

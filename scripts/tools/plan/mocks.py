@@ -87,8 +87,6 @@ class Answers(mocks.Mocks):
                 return _joined(name, inputs)
             case "host_key.py":
                 return {"host_key": "ssh-ed25519 AAAA"}
-            case "over_ssh.py":
-                return {"stdout": ""}
         return {}
 
     def _of_google(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from components.local import scripting
+from components.verification.evidence import Evidence
 from tests.support.lab import MultiNetworkLab
 
 
@@ -41,15 +43,15 @@ def test_no_packet_passes_the_gateways_by(lab: MultiNetworkLab) -> None:
 
 
 def test_the_evidence_names_the_path(lab: MultiNetworkLab) -> None:
-    calls = lab.outputs()["verification"]["product"]["calls"]
-    paths = {(call["caller"], call["path"]) for call in calls}
+    calls = scripting.decode(Evidence, lab.outputs()["verification"]["product"]).calls
+    paths = {(call.caller, call.path) for call in calls}
     assert {
         ("Job verify-product", "direct"),
         ("Job verify-product", "through far-gateway-1"),
         ("Job verify-product", "through far-gateway-2"),
     } <= paths
     assert {("machine product-2", "through istio-vm-mesh-gateway"), ("machine product-3", "through istio-vm-mesh-gateway")} <= paths
-    counted = {call["machine"] for call in calls if call["kind"] == "counter" and call["answers"] > 0}
+    counted = {call.machine for call in calls if call.kind == "counter" and call.answers > 0}
     assert counted == {"product-1", "product-2", "product-3"}
     carried = lab.outputs()["verification"]["far-gateway"]["gateway_traffic"]
     assert {each["gateway"] for each in carried} == {"far-gateway-1", "far-gateway-2"}

@@ -42,10 +42,10 @@ def test_the_machines_image_holds_nothing_of_istio(lab: Lab) -> None:
 def test_the_join_goes_by_ssh_alone_with_the_host_key_pinned(lab: Lab) -> None:
     key = lab.exec_in_container("product-1", "cat /etc/ssh/ssh_host_ed25519_key.pub").split()[:2]
     of_machine = {name: each for name, each in lab.resources().items() if name.startswith("product-1-")}
-    scripts = re.compile(r"over_ssh\.py|join_machine\.py")
-    over_ssh = {name: each["inputs"] for name, each in of_machine.items() if scripts.search(str(each["inputs"].get("create")))}
-    assert {"product-1-join", "product-1-proof"} == set(over_ssh)
-    hops = [json.loads(inputs["stdin"])["create"]["target"]["hop"] for inputs in over_ssh.values()]
+    scripts = re.compile(r"prove_machine\.py|join_machine\.py")
+    on_machine = {name: each["inputs"] for name, each in of_machine.items() if scripts.search(str(each["inputs"].get("create")))}
+    assert {"product-1-join", "product-1-proof"} == set(on_machine)
+    hops = [json.loads(inputs["stdin"])["create"]["target"]["hop"] for inputs in on_machine.values()]
     assert all(hop["host_key"].split() == key for hop in hops)
     # The container is made through Docker, as a cloud's API makes a machine, and nothing else is done through it.
     assert [name for name, each in of_machine.items() if re.search(r"\bdocker (?!inspect)", json.dumps(each["inputs"]))] == [

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from components.verification.evidence import is_path
+from components.local import scripting
+from components.verification.evidence import Evidence
 from tests.support.lab import Lab
 from tools.lab.offline import versions
 
@@ -43,14 +44,13 @@ def test_it_ends_with_who_called_whom(lab: Lab) -> None:
     assert f"● machine product-1  {machine['address']} " in table
     assert f"● pod {pod_name}  {pod['status']['podIP']} " in table
     identity = "spiffe://cluster.local/ns/shop/sa/product"
-    evidence = outputs["verification"]["product"]
-    calls = [call for call in evidence["calls"] if is_path(call)]
-    assert {(call["caller"].split()[0], call["caller_identity"], call["peer"], call["path"]) for call in calls} == {
+    calls = [call for call in scripting.decode(Evidence, outputs["verification"]["product"]).calls if call.is_path]
+    assert {(call.caller.split()[0], call.caller_identity, call.peer, call.path) for call in calls} == {
         ("Job", identity, identity, "direct"),
         ("machine", identity, identity, "direct"),
     }
     assert table.count(identity) == 2 * len(calls)
-    answered = {(call["caller"].split()[0], call["endpoint"]) for call in calls}
+    answered = {(call.caller.split()[0], call.endpoint) for call in calls}
     assert ("Job", f"{machine['address']}:8080") in answered
     assert ("machine", f"{pod['status']['podIP']}:8080") in answered
 

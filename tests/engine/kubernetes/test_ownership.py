@@ -10,7 +10,6 @@ import copy
 import json
 import runpy
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import yaml
 from pulumi.runtime.rpc import UNKNOWN as WIRE_UNKNOWN
 
 from components import names
+from components.local import scripting
 from components.verification.evidence import parse
 from tests.support import fake_providers, harness, states
 from tests.support.cli_stack import Stack
@@ -412,11 +412,8 @@ ANSWERED = states.call_line("machine billing-1", "billing", "10.11.0.5:8080")
 def evidence(request: Request) -> dict[str, Any]:
     """Return what a verification of three endpoints gives."""
     lines = "\n".join([ANSWERED] * 3)
-    if names.is_part(request.name, names.PROOF):
-        return {"stdout": json.dumps({"stdout": lines})}
-    if names.is_part(request.name, names.VERIFICATION):
-        return {"stdout": json.dumps(asdict(parse(lines)))}
-    return {}
+    shows = names.is_part(request.name, names.PROOF, names.VERIFICATION)
+    return {"stdout": scripting.encode(parse(lines))} if shows else {}
 
 
 def test_no_credential_is_in_the_state_and_a_machine_adds_at_most_30_kb(

@@ -239,7 +239,7 @@ def test_an_interruption_ends_ssh_and_removes_the_keys(programs: Programs, tmp_p
         f"os.rename('{tmp_path}/started.new', '{tmp_path}/started')\n"
         "time.sleep(60)\n",
     )
-    process = programs.start("local/over_ssh.py")
+    process = programs.start("verification/scripts/prove_machine.py")
     assert process.stdin
     process.stdin.write('{"create": ' + scripting.encode(payload()) + "}")
     process.stdin.close()

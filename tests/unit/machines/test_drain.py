@@ -20,7 +20,7 @@ OWNER = Owner("mesh", "prod", "billing-1", "0123", "shop", "billing")
 TARGET = openssh.Target("billing-1", openssh.Hop("192.0.2.7", user="admin"))
 LEAVE = drain.Leave(TARGET, required=True)
 ENTRY = "billing-192.0.2.7-pods"
-PAYLOAD = drain.Payload(ClusterAccess(), OWNER, ENTRY, "192.0.2.7", 2, LEAVE)
+PAYLOAD = drain.Payload(ClusterAccess(), OWNER, 2, ENTRY, "192.0.2.7", LEAVE)
 GOES_ANYWAY = replace(PAYLOAD, leave=replace(LEAVE, required=False))
 LEFT, NOT_JOINED, NOT_OURS = (Outcome(Reach.DONE, 0, f"words\n{end}\n") for end in ("left", "not-joined", "not-ours mesh/other billing-9"))
 DEAD = Outcome(Reach.DEAD, 255, reason="Connection refused")

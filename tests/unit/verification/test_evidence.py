@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +15,6 @@ from components.verification.evidence import (
     GatewayTraffic,
     Plaintext,
     Pod,
-    is_path,
     merge,
     parse,
     with_paths,
@@ -68,7 +67,7 @@ def test_what_is_no_record_is_left_out(line: str) -> None:
     [({}, True), ({"endpoint": ""}, False), ({"verdict": "failed"}, False), ({"kind": "counter"}, False), ({"kind": "open"}, True)],
 )
 def test_an_answer_of_an_endpoint_is_a_path(values: dict[str, str], is_one: bool) -> None:
-    assert is_path(asdict(replace(Call(endpoint="192.0.2.7:80"), **values))) == is_one  # type: ignore[arg-type]
+    assert replace(Call(endpoint="192.0.2.7:80"), **values).is_path == is_one  # type: ignore[arg-type]
 
 
 def test_calls_through_a_gateway_say_which() -> None:
@@ -86,3 +85,20 @@ def test_evidence_survives_a_stacks_outputs_and_parts_are_merged() -> None:
     merged = merge([entries, parse(LINES), entries])
     assert len(merged.entries) == 2 and len(merged.calls) == 2
     assert scripting.decode(Evidence, json.loads(scripting.encode(merged))) == merged
+
+
+def test_calls_state_once_what_they_share() -> None:
+    calls = (Call(service=HOST, endpoint="1.2.3.4:80", calls=2, answers=2), Call(service=HOST, endpoint="1.2.3.5:80", answers=1))
+    failed = Call(service=HOST, endpoint="1.2.3.6:80", verdict="failed", cause="no answer")
+    document = json.loads(scripting.encode(Evidence(calls=(calls[0], failed, calls[1]))))
+    assert document == {
+        "calls": [
+            {
+                "service": HOST,
+                "verdict": "proved",
+                "endpoints": [{"endpoint": "1.2.3.4:80", "calls": 2, "answers": 2}, {"endpoint": "1.2.3.5:80", "answers": 1}],
+            },
+            {"service": HOST, "verdict": "failed", "endpoints": [{"endpoint": "1.2.3.6:80", "cause": "no answer"}]},
+        ]
+    }
+    assert scripting.decode(Evidence, document).calls == (*calls, failed)

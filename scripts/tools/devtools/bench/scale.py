@@ -29,7 +29,6 @@ from components.names import (
     DRAIN,
     GROUP_ANNOTATION,
     JOIN,
-    PROOF,
     REGISTRATION,
     REGISTRATION_LABEL,
     SSH_KEY,
@@ -240,7 +239,6 @@ class _Scale:
             answers[part_name(name, CONTAINER)] = result(id=name, address=address, host_key="ssh-ed25519 AAAA")
             answers[part_name(name, DRAIN)] = result(host_key="ssh-ed25519 AAAA")
             answers[part_name(name, JOIN)] = result(digest="0123456789abcdef")
-            answers[part_name(name, PROOF)] = result(stdout="")
         return answers
 
     def _entries(self) -> Iterator[dict[str, Any]]:
