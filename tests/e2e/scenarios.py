@@ -23,8 +23,8 @@ SCENARIOS = (
     "multi_network/test_far_machine_life.py",
     "multi_network/test_network_without_gateway.py",
     "faults/multi_network/test_adopted_machines.py",
+    "multi_network/test_existing_application.py",
     "single_network/test_existing_machines.py",
-    "single_network/test_existing_application.py",
     "single_network/test_virtual_machine.py",
     # What ends it.
     "single_network/test_down.py",

@@ -18,7 +18,7 @@ import yaml
 
 from components.config import reader
 from components.names import GROUP_ANNOTATION, config_key
-from components.platforms.docker.names import CLUSTER, docker_name, stack_label
+from components.platforms.docker.names import CLUSTER, docker_name, kind_node, stack_label
 from tests.support import lived_in, manifest
 from tests.support.lab import Completed, Config, Lab, make_image
 from tests.support.manifest import Manifest
@@ -132,7 +132,7 @@ class ExistingMachines:
         """Yield an address of a machine that is on none of its interfaces: the node translates it, as a router of a cloud does."""
         real, node = self.addresses[name], self.lab.outputs()["gateway"]
         address = f"{real.rpartition('.')[0]}.{FLOATING_HOST}"
-        container = f"{docker_name(self.lab.stack, CLUSTER)}-control-plane"
+        container = kind_node(docker_name(self.lab.stack, CLUSTER))
         rules = (
             f"PREROUTING --destination {address} --protocol tcp --jump DNAT --to-destination {real}",
             f"POSTROUTING --destination {real} --match conntrack --ctorigdst {address} --jump MASQUERADE",

@@ -242,7 +242,9 @@ def test_a_log_without_a_cause_fails_nothing(programs: Path) -> None:
     assert run(programs, "set -eu -o pipefail\ndiagnose now\necho on").stdout == "on\n"
 
 
-@pytest.mark.parametrize(("status", "cause"), [(124, "has not started within 32 s: is the machine too busy"), (1, "does not start: a rule")])
+@pytest.mark.parametrize(
+    ("status", "cause"), [(124, "has not started within 32 s: is the machine too busy"), (1, "does not start: a rule")]
+)
 def test_a_start_that_takes_too_long_is_told_from_one_that_fails(programs: Path, status: int, cause: str) -> None:
     """In a start that is only slow, the end of the log is no cause."""
     add_program(programs, "journalctl", "echo 'a rule'")

@@ -116,22 +116,22 @@ class Application:
 
 
 @pytest.fixture(scope="module")
-def app(single_network_lab: Lab) -> Iterator[Application]:
+def app(multi_network_lab: Lab) -> Iterator[Application]:
     """The application, in a namespace of its own that the mesh's tag injects."""
-    single_network_lab.ensure_any()
-    with corporate_mesh.corporate_mesh(single_network_lab):
-        single_network_lab.run("kubectl", "create", "namespace", NAMESPACE)
+    multi_network_lab.ensure_any()
+    with corporate_mesh.corporate_mesh(multi_network_lab):
+        multi_network_lab.run("kubectl", "create", "namespace", NAMESPACE)
         labels = (f"{key}={value}" for key, value in {**corporate_mesh.INJECTED, **RESTRICTED}.items())
-        single_network_lab.run("kubectl", "label", "namespace", NAMESPACE, *labels)
+        multi_network_lab.run("kubectl", "label", "namespace", NAMESPACE, *labels)
         node = ("label", "nodes", "--all", "--overwrite")
-        single_network_lab.run("kubectl", *node, *(f"topology.kubernetes.io/{key}={value}" for key, value in PLACE.items()))
+        multi_network_lab.run("kubectl", *node, *(f"topology.kubernetes.io/{key}={value}" for key, value in PLACE.items()))
         try:
-            app = Application(single_network_lab)
+            app = Application(multi_network_lab)
             app.deploy()
             yield app
         finally:
-            single_network_lab.run("kubectl", "delete", "namespace", NAMESPACE, check=False)
-            single_network_lab.run("kubectl", *node, *(f"topology.kubernetes.io/{key}-" for key in PLACE), check=False)
+            multi_network_lab.run("kubectl", "delete", "namespace", NAMESPACE, check=False)
+            multi_network_lab.run("kubectl", *node, *(f"topology.kubernetes.io/{key}-" for key in PLACE), check=False)
 
 
 @pytest.fixture(scope="module")
