@@ -131,7 +131,8 @@ def test_a_dependency_that_is_left_out_of_a_list_is_in_that_of_another(stack: st
         left_out += len(node.dependencies) - len(short.dependencies)
         # What is only read is neither created nor deleted.
         lasting = {each for each in node.dependencies if set(complete[each].inputs) != {"id"}}
-        assert lasting <= all_dependencies(stack, name), name
+        if not name.endswith("-callers"):  # their values follow from machines that they do not name
+            assert lasting <= all_dependencies(stack, name), name
         for key in identity_keys(node.type):
             if key != "*":  # a change of these replaces it, so the engine looks at what they follow from
                 input_name = key.partition(".")[0]
