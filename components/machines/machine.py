@@ -112,7 +112,7 @@ class Machine(pulumi.ComponentResource):
             self.join, self.revision = self._join()
         if not host.host_key:
             self._drain(None, [self.join])
-        self.register_outputs({})
+        self.register_outputs({"address": self.address, "entry": self.entry})
 
     def _register(self) -> Registration:
         args, settings = self._args, self.workload.settings
