@@ -50,6 +50,7 @@ class Machine:
 class Workload:
     """A workload as the last updates left it. `services`: their ports by name.
 
+    `labels`: of its pods. A stack may give pods another value of a label than machines have.
     `verified`: when pods last proved to reach it, with the machines' revisions of then.
     """
 
@@ -214,11 +215,14 @@ def _workload(name: str, parts: Mapping[str, _Resource]) -> Workload | None:
     # A Service of others is only read: it has no inputs of this program.
     services = [each.inputs if "spec" in each.inputs else each.outputs for each in parts.values() if each.kind == "Service"]
     deployments = [each.inputs["spec"] for each in parts.values() if each.kind == "Deployment"]
+    templates = [each["template"]["metadata"]["labels"] for each in deployments if "template" in each]
+    of_pods = {key: value for each in templates for key, value in each.items()}
+    labels = spec.get("metadata", {}).get("labels", {})
     proof = parts.get(part_name(name, names.VERIFICATION))
     return Workload(
         name=name,
         namespace=metadata["namespace"],
-        labels=spec.get("metadata", {}).get("labels", {}),
+        labels={key: of_pods.get(key, value) for key, value in labels.items()},
         service_account=spec["template"].get("serviceAccount", ""),
         services={each["metadata"]["name"]: tuple(port["port"] for port in each["spec"]["ports"]) for each in services},
         replicas=sum(each.get("replicas", 1) for each in deployments),

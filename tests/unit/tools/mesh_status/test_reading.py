@@ -312,6 +312,15 @@ def test_a_network_policy_is_named_where_a_verification_fails(error: str, named:
     assert "NetworkPolicy" not in advised["ledger"], "that is in another namespace"
 
 
+def test_pods_are_found_by_labels_that_machines_do_not_have() -> None:
+    export = meshes.recorded("single", "export")
+    specs = [each["inputs"]["spec"] for each in export["deployment"]["resources"] if each["urn"].endswith("::product-pods")]
+    assert len(specs) == 1
+    specs[0]["template"] = {"metadata": {"labels": {"app": "product-pods", "of": "pods"}}}
+    workload = read_state.parse(export).workloads["product"]
+    assert workload.labels == {"app": "product-pods"}
+
+
 def test_policies_that_may_not_be_read_hide_nothing_else() -> None:
     answers, state = meshes.recorded("single", "kubectl"), meshes.facts("single").state
 
