@@ -389,6 +389,10 @@ end_bypass() {
 # Brings the rules to the recorded ones. Nothing is recorded while nothing is to be redirected.
 repair() {
   local file program
+  if [ -e "$RULES/again" ]; then
+    make_again "$(cat "$RULES/again")"
+    return
+  fi
   if lacks_ipv6; then
     make_again "the machine has an address of IPv6 now"
     return
@@ -478,8 +482,10 @@ shape() {
   awk '$2 != "=native" { print $1, $2 }' | sort | uniq -c
 }
 
-# Fails: other programs may have rules now, so the round is over.
+# Fails: other programs may have rules now, so the round is over. What ends before the rules are
+# recorded leaves none, so the next round begins again.
 make_again() { # reason
+  echo "$1" >"$RULES/again"
   remove_all
   make || {
     complain istio-iptables "cannot make the redirection again: $1"
@@ -487,6 +493,7 @@ make_again() { # reason
   }
   rm -f "$RULES/complaint-istio-iptables"
   [ -e "$RULES/bypassed" ] || end_bypass
+  rm -f "$RULES/again"
   echo "made the redirection again: $1"
   return 1
 }
