@@ -565,7 +565,7 @@ def test_a_guard_ends_with_its_table_so_that_the_unit_starts_it_again(bare_host:
     close(bare_host)
     with bare_host.guard() as guard:
         bare_host.run("ready")
-        find = ["pgrep", "--session", str(guard.pid), "--exact", "nft"]
+        find = ["pgrep", "--session", str(guard.pid), "--full", "^nft --interactive"]
         (holder,) = subprocess.run(find, capture_output=True, text=True).stdout.split()
         os.kill(int(holder), 9)
         assert guard.wait(timeout=10) == -15
