@@ -281,6 +281,14 @@ def entry_name(workload_group: str, address: str, network: str) -> str:
     return "-".join(parts)[-253:]
 
 
+def entry_network(entry: str, workload_group: str, address: str) -> str:
+    """Return the network that the name of a machine's WorkloadEntry ends with; "" for none."""
+    prefix = entry_name(workload_group, address, "")
+    if not address or not entry.startswith(prefix):
+        return ""
+    return entry.removeprefix(prefix).removeprefix("-")
+
+
 def spiffe_id(trust_domain: str, namespace: str, service_account: str) -> str:
     """Return the SPIFFE identity of a ServiceAccount (istio.io: Istio Identity)."""
     return f"spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}"

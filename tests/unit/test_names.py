@@ -80,6 +80,9 @@ def test_a_name_that_is_spelled_out_is_reported(text: str) -> None:
 def test_an_entry_has_the_name_that_istiod_gives_it() -> None:
     assert names.entry_name("product", "172.31.6.130", "pods") == "product-172.31.6.130-pods"
     assert names.entry_name("product", "fd00::1", "pods") == "product-fd00--1-pods"
+    for address, network in (("172.31.6.130", "pods"), ("fd00::1", "pods"), ("172.31.6.130", "")):
+        assert names.entry_network(names.entry_name("product", address, network), "product", address) == network
+    assert names.entry_network("", "product", "") == ""
 
 
 def test_ports_in_shell_scripts_and_units_are_those_of_the_list() -> None:

@@ -415,7 +415,7 @@ def _other_entries(payload: Payload, pending: Sequence[Entry], items: Mapping[st
     for entry in pending:
         address = entry.endpoint.rpartition(":")[0]
         group = f"{payload.workload}-{address}"
-        network = entry.entry[len(group) + 1 :]
+        network = names.entry_network(entry.entry, payload.workload, address)
         for name, item in items.items():
             is_candidate = name not in declared and (name.startswith(group) or _network(item) == network)
             if entry.entry not in items and is_candidate and item.get("spec", {}).get("address") == address:

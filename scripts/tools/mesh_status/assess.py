@@ -77,7 +77,7 @@ def _pods_network(state: Stack, settings: Settings | None) -> str:
 
 
 def _workload(state: read_state.Workload, facts: Facts, settings: Settings | None, failed: bool) -> Workload:
-    name, cluster = state.name, facts.cluster
+    name, cluster, pods_network = state.name, facts.cluster, _pods_network(facts.state, settings)
     identity = facts.state.facts.spiffe_id(state.namespace, state.service_account)
     declared = set(settings.single_machines_of(name)) if settings else None
     machines = {machine.name: machine for machine in facts.state.machines.values() if machine.workload == name}
@@ -97,14 +97,15 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
                 gateway_port=facts.state.gateway_port,
             ),
             settings,
+            pods_network,
             facts.read,
         )
         for machine in sorted({*machines, *(declared or ())})
     ]
-    by_themselves = [_registered_itself(entry, facts.read) for _, entry in sorted(entries.items())]
+    by_themselves = [_registered_itself(entry, pods_network, facts.read) for _, entry in sorted(entries.items())]
     endpoints += by_themselves
     pods = sorted(cluster.pods.get(name, ()), key=lambda pod: pod.name)
-    endpoints += [_pod(pod, networks_of.version(facts.state, cluster), _pods_network(facts.state, settings)) for pod in pods]
+    endpoints += [_pod(pod, networks_of.version(facts.state, cluster), pods_network) for pod in pods]
     problems, health = _problems(state, machines.values(), endpoints, cluster)
     least = settings.min_group_size(name) if settings and not cluster.problem else 0
     if len(by_themselves) < least:
@@ -169,7 +170,7 @@ def _changed_since(machine: read_state.Machine, workload: read_state.Workload) -
     return bool(machine.revision) and workload.revisions.get(machine.name) != machine.revision
 
 
-def _machine(facts: advice.MachineFacts, settings: Settings | None, now: datetime) -> Endpoint:
+def _machine(facts: advice.MachineFacts, settings: Settings | None, pods_network: str, now: datetime) -> Endpoint:
     health, sentences = advice.machine(facts, now)
     state, seen = facts.state, facts.report if facts.report and not facts.report.problem else None
     certificate = seen.certificate if seen else None
@@ -177,7 +178,7 @@ def _machine(facts: advice.MachineFacts, settings: Settings | None, now: datetim
     return Endpoint(
         kind="machine",
         name=facts.name,
-        network=(facts.entry.network if facts.entry else "") or configured or _network_of(state),
+        network=(facts.entry.network if facts.entry else "") or configured or _network_of(state) or pods_network,
         address=(state.address if state else "") or (facts.entry.address if facts.entry else ""),
         health=health,
         entry=state.entry if state else "",
@@ -196,8 +197,8 @@ def _machine(facts: advice.MachineFacts, settings: Settings | None, now: datetim
 
 
 def _network_of(state: read_state.Machine | None) -> str:
-    """The network from an entry's name, which is made of WorkloadGroup, address and network."""
-    return state.entry.removeprefix(names.entry_name(state.workload, state.address, "")) if state else ""
+    """The network that a machine registers in, by its entry's name."""
+    return names.entry_network(state.entry, state.workload, state.address) if state else ""
 
 
 def _state(entry: read_cluster.Entry | None, answers: bool) -> str:
@@ -208,14 +209,14 @@ def _state(entry: read_cluster.Entry | None, answers: bool) -> str:
     return {True: "Healthy", False: "Unhealthy", None: "NoHealthYet"}[entry.healthy]
 
 
-def _registered_itself(entry: read_cluster.Entry, now: datetime) -> Endpoint:
+def _registered_itself(entry: read_cluster.Entry, pods_network: str, now: datetime) -> Endpoint:
     """A machine that is none of the stack's: it joined by itself, as those of an instance group do, or it was joined by hand."""
     seen = advice.MachineFacts(
         name=entry.name, state=read_state.Machine(entry.name, entry.workload_group, joined=now), entry=entry, report=None
     )
     health, sentences = advice.machine(seen, now)
     return Endpoint(
-        kind="machine", name=entry.name, network=entry.network, address=entry.address, health=health, entry=entry.name,
+        kind="machine", name=entry.name, network=entry.network or pods_network, address=entry.address, health=health, entry=entry.name,
         state=_state(entry, True), advice=tuple(sentences),
     )  # fmt: skip
 

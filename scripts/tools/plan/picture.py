@@ -286,7 +286,7 @@ def _machine(
     )
     entry = _text(registered.get("entry"))
     # Machines in the network of pods that has no name name none either.
-    named = of_join.network or _network_in(entry, owner[1], address)
+    named = of_join.network or names.entry_network(entry, owner[1], address)
     network = named or (_pods_network(graph) if of_join.restart else "")
     # The machine's identity: of what this program created, another one whenever it is recreated.
     identity = _text(registered.get("identity"))
@@ -332,14 +332,6 @@ def _of_host(host: Resource | None) -> tuple[Fact, ...]:
         Fact(key="machine-type", value=str(stops["machineType"])),
         Fact(key="template", value=digest(stops)),
     )
-
-
-def _network_in(entry: str, workload: str, address: str) -> str:
-    """Return the network that the name of a WorkloadEntry ends with (`names.entry_name`)."""
-    prefix = names.entry_name(workload, address, "")
-    if not address or not entry.startswith(prefix):
-        return ""
-    return entry.removeprefix(prefix).removeprefix("-")
 
 
 def _child(graph: Graph, parent: str, type_: str) -> Resource | None:

@@ -19,6 +19,7 @@ import pytest
 from rich.console import Console
 
 from components import versions
+from components.config.stack import Settings
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths
 from tools.mesh_status import __main__ as program
@@ -176,6 +177,23 @@ def test_what_the_state_lacks_is_missing() -> None:
     assert (declared.health, declared.network) == ("missing", "pods")
     assert any(each.name == "ledger-172.31.26.131-pods" and each.health == "healthy" for each in ledger.endpoints), "joined by itself"
     assert "the Service ledger is not in the cluster: run `pulumi refresh` and `pulumi up`" in ledger.advice
+
+
+def test_endpoints_are_in_the_stacks_network_where_the_mesh_has_no_name_for_it() -> None:
+    """Machines of the stack, one that joined by itself, one that the stack file lacks, and pods."""
+    facts = meshes.facts("single")
+    assert isinstance(facts.settings, Settings)
+    machines = {name: replace(each, entry=each.entry.removesuffix("-pods")) for name, each in facts.state.machines.items()}
+    entries = tuple(replace(each, name=each.name.removesuffix("-pods"), network="") for each in facts.cluster.entries)
+    pods = {name: tuple(replace(pod, network="") for pod in each) for name, each in facts.cluster.pods.items()}
+    without = facts.settings.model_copy(
+        update={"machines": {name: each for name, each in facts.settings.machines.items() if name != "product-1"}}
+    )
+    del machines["ledger-1"]
+    state = replace(facts.state, machines=machines, facts=replace(facts.state.facts, network=""))
+    mesh = assess.mesh(replace(facts, settings=without, state=state, cluster=replace(facts.cluster, entries=entries, pods=pods)))
+    assert [each.name for each in mesh.networks] == [mesh.network] == ["pods"]
+    assert {endpoint.network for workload in mesh.workloads for endpoint in workload.endpoints} == {"pods"}
 
 
 def test_a_verification_that_is_behind_is_said() -> None:
