@@ -137,6 +137,16 @@ def endpoint_port(port: Manifest, workload_ports: Mapping[str, int]) -> int | No
     return workload_ports.get(port.get("name") or "", int(target))
 
 
+def pod_port(spec: Manifest, port: int) -> int | str:
+    """Return what a port of a Service leads to on pods: a number, or the name of a port of theirs.
+
+    spec: the Service's. port: its port. It may be another port than that of machines (`endpoint_port`).
+    """
+    target: int | str
+    (target,) = (each.get("targetPort") or port for each in _tcp_ports(spec) if each["port"] == port)
+    return target
+
+
 def ports_by_name(spec: Manifest, workload_ports: Mapping[str, int]) -> dict[str, Manifest]:
     """Return the ports of a Service, as its manifest has them, by the name of the workload's port that each leads to."""
     names = {number: name for name, number in reversed([*workload_ports.items()])}

@@ -21,6 +21,7 @@ from pulumi_command import local
 from .. import commands, names, shell
 from ..config.workload import WorkloadSettings
 from ..dependencies import without_dependencies
+from ..existing_objects import pod_port
 from ..istio import manifests
 from ..istio.control_plane import Mesh
 from ..istio.workload import Workload
@@ -263,6 +264,7 @@ class _Plan:
             "machines": machines,
             "gateways": self._paths(verified),
             "network_names": others,
+            "existing": workload.existing_services,
             "facts": mesh.facts,
         }
         revisions = {name: values.apply(lambda each: each["joined"] if each else "") for name, values in machines.items()}
@@ -289,6 +291,7 @@ class _Plan:
         port, machines = settings.verified_port, values["machines"]
         number = port.target if port else settings.probe.port
         joined = {name: each for name, each in machines.items() if each}
+        existing = values["existing"].get(port.service) if port else None
         shared = verification_job_name(settings.service_account_name)
         gateways = {mesh_name: values["gateways"][network] for network, mesh_name in values["network_names"].items()}
         return verify_workload.Payload(
@@ -301,6 +304,7 @@ class _Plan:
             group_size=verified.min_group_size,
             selector=manifests.pod_labels(settings),
             port=number,
+            pod_port=pod_port(existing, port.port) if port and existing else number,
             target=jobs.target(called, verified.mode) if verified.is_called else None,
             not_offered=(settings.verify.port or number) if verified.is_called and port is None else 0,
             caller=Caller(f"Job {shared}", self._mesh.network, targets.CALL_TIMEOUT_S, LISTENER_PORT),

@@ -112,6 +112,19 @@ def test_an_existing_service_is_called_by_its_own_port() -> None:
 
 
 @pytest.mark.parametrize(
+    ("ports", "target"),
+    [
+        ([port(53, 53, protocol="UDP"), port(53, 9090, "http")], 9090),
+        ([port(80, "web"), port(53, "dns")], "dns"),
+        ([{"name": "http", "port": 53}], 53),
+    ],
+)
+def test_a_service_leads_to_a_port_of_pods_by_number_or_name(ports: list[dict[str, Any]], target: int | str) -> None:
+    """Machines have their own port of the name `http`."""
+    assert existing_objects.pod_port({"ports": ports}, 53) == target
+
+
+@pytest.mark.parametrize(
     ("stated", "protocol"),
     [({"name": "http-web"}, "http"), ({"name": "web", "appProtocol": "grpc"}, "grpc"), ({"name": "http", "appProtocol": "tcp"}, "tcp")],
 )

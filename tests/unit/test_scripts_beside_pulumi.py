@@ -64,6 +64,7 @@ PAYLOADS: dict[str, Any] = {
         entries=(),
         selector={"app": "product"},
         port=80,
+        pod_port=80,
         target=None,
         caller=Caller("Job verify-product", "pods", 30),
         network="pods",

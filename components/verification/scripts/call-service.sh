@@ -141,7 +141,7 @@ watch_connection() {
 # Of gRPC the trailers count too. By a name, the caller's own proxy adds the header that tells who
 # has answered, to answers of the callee's proxy too: their words tell.
 read_response() { # by-name or ""
-  local line status='' by='' details='' reason='' grpc='' words=''
+  local line status='' by='' details='' reason='' grpc='' words='' type=''
   while IFS= read -r -t "$CALL_TIMEOUT" -u 3 line; do
     line=${line%$'\r'}
     case $line in
@@ -149,6 +149,7 @@ read_response() { # by-name or ""
     x-istio-vm-mesh-details:*) details=${line#*: } ;;
     x-istio-vm-mesh-failure:*) reason=${line#*: } ;;
     x-envoy-upstream-service-time:*) by=application ;;
+    content-type:*) type=${line#*: } ;;
     grpc-status:*) grpc=${line#*: } ;;
     grpc-message:*) words=${line#*: } ;;
     '')
@@ -166,7 +167,10 @@ read_response() { # by-name or ""
     fi
     if is_of_proxy "$words"; then by=proxy; fi
   fi
-  if [ "$PROTOCOL" = grpc ] && [ "$status" = 200 ]; then status="grpc ${grpc:-unknown}"; fi
+  if [ "$PROTOCOL" = grpc ] && [ "$status" = 200 ]; then
+    status="grpc ${grpc:-unknown}"
+    if [ -z "$grpc" ] && [[ $type != application/grpc* ]]; then status='no grpc'; fi
+  fi
   case $reason in '' | -) reason=$details ;; esac
   printf '%s\t%s\t%s\n' "${status:-no answer}" "${by:-proxy}" "$reason"
 }
@@ -224,7 +228,7 @@ is_proof() { # status by endpoint
     # What a proxy answers in the application's place: forbidden, too late, unavailable.
     case ${1#grpc } in
     4 | 7 | 8 | 14 | 16) [ "$2" = application ] ;;
-    # No answer of gRPC. By name, the caller's own proxy leaves out the trailers of one.
+    # No answer. By name, the caller's own proxy leaves out the trailers of one.
     unknown) [ "$3" = $NAME ] ;;
     esac
     ;;
@@ -404,6 +408,11 @@ explain() { # endpoint
       echo "$URL_PATH returns $status: set verify.path to a path that returns one of $EXPECT, or" \
         "verify.expectStatus"$'\t'"$about"
     fi
+    return
+    ;;
+  *' no grpc '*)
+    echo "it answers, but not by gRPC: does the port's name, or its appProtocol, name another" \
+      "protocol than the application's?"$'\t'"$about"
     return
     ;;
   'proxy grpc 7 '*)

@@ -88,18 +88,15 @@ def run(payload: Payload) -> Result:
     why not. Raises scripting.Failed where the cluster does not answer.
     """
     with kubectl(payload.access) as program, contextlib.suppress(NotRunning):
-        _remove_after_the_update(payload)
-        jobs = Jobs(program, payload.pair.namespace)
-        for each in ("outside", "inside"):
-            jobs.create(payload.pair, each)
+        Jobs(program, payload.access, payload.pair.namespace).start(payload.pair)
     return Result(payload.pair.name)
 
 
-def _remove_after_the_update(payload: Payload) -> None:
-    """Have a process of its own remove what is left of the pair when the update has ended.
+def _remove_after_the_update(access: ClusterAccess, pair: Pair) -> None:
+    """Have a process of its own remove what is left of a pair when the update has ended.
 
     A verification removes it as soon as nothing else calls from it. But the update may end without
-    one: a join fails, or it is interrupted.
+    one, because a join fails. Or a process of the update is killed.
     """
     process = update_id.chosen(update_id.ancestors())
     if process is None:
@@ -114,9 +111,9 @@ def _remove_after_the_update(payload: Payload) -> None:
         start_new_session=True,
     )
     values = {
-        "access": asdict(payload.access),
-        "namespace": payload.pair.namespace,
-        "label": label(payload.pair.name),
+        "access": asdict(access),
+        "namespace": pair.namespace,
+        "label": label(pair.name),
         "update": asdict(process),
     }
     _REMOVERS.append(remover)
@@ -144,12 +141,20 @@ class Jobs:
     problem: kubectl's words of the last time that objects could not be read; "" for none.
     """
 
-    def __init__(self, program: Kubectl, namespace: str) -> None:
-        self._kubectl, self._namespace = program, ("--namespace", namespace)
+    def __init__(self, program: Kubectl, access: ClusterAccess, namespace: str) -> None:
+        self._kubectl, self._access, self._namespace = program, access, ("--namespace", namespace)
         self.problem = ""
 
-    def create(self, pair: Pair, which: str) -> None:
-        """Create a Job of a pair, unless this update has it. Raises NotRunning."""
+    def start(self, pair: Pair) -> None:
+        """Create the Jobs of a pair, unless this update has them. Nothing of them outlives it.
+
+        Raises NotRunning.
+        """
+        _remove_after_the_update(self._access, pair)
+        for each in ("outside", "inside"):
+            self._create(pair, each)
+
+    def _create(self, pair: Pair, which: str) -> None:
         manifest = copy.deepcopy(dict(pair.inside if which == "inside" else pair.outside))
         metadata = manifest["metadata"]
         metadata["name"] = _job_name(pair.name, which)
@@ -174,8 +179,7 @@ class Jobs:
         name = shared if workloads else pair.name
         try:
             if not workloads:
-                for each in ("outside", "inside"):
-                    self.create(pair, each)
+                self.start(pair)
             yield CallingPod(self, name, "inside"), CallingPod(self, name, "outside")
         finally:
             if len(workloads) < 2:

@@ -47,7 +47,7 @@ class Payload:
     closed: networks with machines whose gateway failed in this update.
     group_size: how many further machines, of instance groups, must be healthy at least.
     selector: labels of its pods.
-    port: the endpoints' port.
+    port: the machines' port. pod_port: the pods': a number, or the name of a port of theirs.
     target: what is called, without the endpoints; None where nothing is called.
     not_offered: the port that should be called, and that no Service leads to; 0 for none.
     network: the name of the pods' network in the mesh.
@@ -65,6 +65,7 @@ class Payload:
     entries: tuple[Entry, ...] = field(metadata={"record": Entry})
     selector: Mapping[str, str]
     port: int
+    pod_port: int | str
     target: Target | None = field(metadata={"record": Target})
     caller: Caller = field(metadata={"record": Caller})
     network: str
@@ -142,22 +143,23 @@ class _Verification:
         else:
             self._call(program, cluster, payload.target, members)
 
-    def _pods(self, cluster: _Cluster) -> tuple[Pod, ...]:
+    def _pods(self, cluster: _Cluster) -> tuple[_Running, ...]:
         try:
             return cluster.pods()
         except scripting.Failed as error:
             self._fail(_Unproven(str(error), object=f"pods of {self._payload.namespace}/{self._payload.workload}"))
             return ()
 
-    def _take_down(self, members: Sequence[_Member], pods: tuple[Pod, ...]) -> None:
-        self.parts.append(Evidence(entries=tuple(member.entry for member in members), pods=pods))
+    def _take_down(self, members: Sequence[_Member], pods: Sequence[_Running]) -> None:
+        entries = tuple(member.entry for member in members)
+        self.parts.append(Evidence(entries=entries, pods=tuple(each.pod for each in pods)))
 
     def _call(self, program: Kubectl, cluster: _Cluster, target: Target, members: Sequence[_Member]) -> None:
         payload = self._payload
-        jobs = Jobs(program, payload.namespace)
+        jobs = Jobs(program, payload.access, payload.namespace)
         pods = self._pods(cluster)
-        for pod in pods:
-            if pod.ready and not _is_called(pod):
+        for pod in (each.pod for each in pods):
+            if pod.ready and not _has_ipv4(pod):
                 cause = f"pod {pod.name} is not called: its address {pod.address} is none of IPv4"
                 self._fail(_Unproven(cause, object=f"Pod {payload.namespace}/{pod.name}"))
         called = _with_endpoints(payload, target, members, pods)
@@ -304,6 +306,14 @@ def _call_from_outside(pod: CallingPod, target: Target, endpoints: Sequence[str]
 
 
 @dataclass(frozen=True)
+class _Running:
+    """A pod of the workload that runs, and the port that the Service leads to; None where it has none."""
+
+    pod: Pod
+    port: int | None
+
+
+@dataclass(frozen=True)
 class _Member:
     """A healthy machine of the workload, and the name of its network in the mesh."""
 
@@ -311,11 +321,11 @@ class _Member:
     network: str
 
 
-def _with_endpoints(payload: Payload, target: Target, members: Sequence[_Member], pods: Sequence[Pod]) -> Target:
+def _with_endpoints(payload: Payload, target: Target, members: Sequence[_Member], pods: Sequence[_Running]) -> Target:
     """Return what is called, with the endpoints that pods see (istio/istio: ep_filters.go)."""
     near = [member.entry for member in members if member.network == payload.network]
     through = _calls_through_gateways(payload, members)
-    of_pods = [f"{pod.address}:{payload.port}" for pod in pods if _is_called(pod)]
+    of_pods = [f"{each.pod.address}:{each.port}" for each in pods if each.port and each.pod.ready and _has_ipv4(each.pod)]
     return replace(
         target,
         endpoints=tuple(dict.fromkeys([*(entry.endpoint for entry in near), *of_pods])),
@@ -335,9 +345,9 @@ def _calls_through_gateways(payload: Payload, members: Sequence[_Member]) -> Map
     return calls
 
 
-def _is_called(pod: Pod) -> bool:
-    """Return whether a pod gets calls, by an address of IPv4: evidence and CIDRs are of IPv4 alone."""
-    return pod.ready and ":" not in pod.address
+def _has_ipv4(pod: Pod) -> bool:
+    """Return whether a pod can be called: evidence and CIDRs are of IPv4 alone."""
+    return ":" not in pod.address
 
 
 def _wait_for_entries(cluster: _Cluster, payload: Payload) -> tuple[list[_Member], list[_Unproven]]:
@@ -470,7 +480,7 @@ class _Cluster:
     """
 
     def __init__(self, program: Kubectl, payload: Payload) -> None:
-        self._kubectl, self._namespace = program, payload.namespace
+        self._kubectl, self._namespace, self._pod_port = program, payload.namespace, payload.pod_port
         self._selector = ",".join(f"{key}={value}" for key, value in payload.selector.items())
         self.problem = ""
 
@@ -489,9 +499,9 @@ class _Cluster:
             self.problem = str(error)
             return {}
 
-    def pods(self) -> tuple[Pod, ...]:
+    def pods(self) -> tuple[_Running, ...]:
         """Return the workload's pods that run. Raises scripting.Failed without an answer."""
-        return tuple(map(_pod, self._pods()))
+        return tuple(_Running(_pod(item), _port(item, self._pod_port)) for item in self._pods())
 
     def pod_labels(self) -> dict[str, Mapping[str, str]]:
         """Return the labels of the workload's pods by address; none without an answer."""
@@ -536,6 +546,15 @@ def _pod(item: Mapping[str, Any]) -> Pod:
     addresses = [each["ip"] for each in status.get("podIPs") or ()] or [status.get("podIP", "")]
     ipv4 = [address for address in addresses if ":" not in address]
     return Pod(item["metadata"]["name"], (ipv4 or addresses)[0], _is_ready(item))
+
+
+def _port(item: Mapping[str, Any], target: int | str) -> int | None:
+    """Return the port of a pod that a Service leads to (Kubernetes: `targetPort` of a Service)."""
+    if isinstance(target, int):
+        return target
+    containers = [*item["spec"]["containers"], *item["spec"].get("initContainers", ())]
+    ports = [port for container in containers for port in container.get("ports", ())]
+    return next((port["containerPort"] for port in ports if port.get("name") == target), None)
 
 
 def _is_ready(pod: Mapping[str, Any]) -> bool:

@@ -108,7 +108,11 @@ CASES: dict[str, tuple[str, str]] = {
         "grpc 12\tapplication\tvia_upstream",
     ),
     "read_response: gRPC's head alone": (rf"heard grpc '' '{HEAD}grpc-status: 7\r\n\r\ngrpc-status: 3\r\n\r\n'", "grpc 7\tproxy\t"),
-    "read_response: none of gRPC": (rf"heard grpc '' '{HEAD}\r\n'", "grpc unknown\tproxy\t"),
+    "read_response: none of gRPC": (rf"heard grpc '' '{HEAD}content-type: text/html\r\n\r\n'", "no grpc\tproxy\t"),
+    "read_response: gRPC whose trailers are left out": (
+        rf"heard grpc by-name '{HEAD}content-type: application/grpc+proto\r\n\r\n'",
+        "grpc unknown\tproxy\t",
+    ),
     "read_response: gRPC's proxy": (r"heard grpc '' 'HTTP/1.1 503 x\r\n\r\n'", "503\tproxy\t"),
     "read_response: a status of gRPC from HTTP": (rf"heard http '' '{HEAD}grpc-status: 7\r\n\r\n'", "200\tproxy\t"),
     "read_response: by name, words of a proxy": (
@@ -203,10 +207,11 @@ CASES: dict[str, tuple[str, str]] = {
         "machine_of[10.0.0.1:8080]=m-1; while IFS= read -r line; do failures[10.0.0.1:8080]=${line//!/$'\\t'}; "
         "explain 10.0.0.1:8080 | sed -E 's/^(.{32})[^\\t]*/\\1/'; done <<'END'\n"
         "503!caller!TLS: CERTIFICATE_VERIFY_FAILED\n503!caller!TLS_error ALERT_UNKNOWN\n503!caller!TLS_error\n403!proxy!x\n403!application!x\n404!proxy!x\n"
-        "500!proxy!x\n302!proxy!x\n503!application!x\ngrpc 7!proxy!x\ngrpc 7!application!x\nclosed!peer!it closed\n503!caller!refused\n503!caller!odd\nEND",
+        "500!proxy!x\n302!proxy!x\n503!application!x\nno grpc!application!x\ngrpc 7!proxy!x\ngrpc 7!application!x\nclosed!peer!it closed\n503!caller!refused\n503!caller!odd\nEND",
         "its certificate is not one of sp\tmachine m-1\nit refuses the caller's certific\tmachine m-1\nit takes connections: does the a\tmachine m-1\n"
         "its proxy forbids the call: an A\tAuthorizationPolicy of spiffe://x\n/health returns 403: set verify.\tmachine m-1\n/health returns 404: set verify.\tmachine m-1\n"
         "its proxy answers in the applica\tmachine m-1\nits proxy answers in the applica\tmachine m-1\n/health returns 503: set verify.\tmachine m-1\n"
+        "it answers, but not by gRPC: doe\tmachine m-1\n"
         "its proxy forbids the call: an A\tAuthorizationPolicy of spiffe://x\nit takes connections: does the a\tmachine m-1\nit closed: does the application \tmachine m-1\n"
         "it takes no connection (refused;\tmachine m-1\nit takes connections: does the a\tmachine m-1",
     ),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from components.local import scripting, update_id
-from components.local.cluster_access import ClusterAccess
+from components.local.cluster_access import ClusterAccess, kubectl
 from components.verification.scripts import calling_pods, remove_calling_pods
 from components.verification.scripts.calling_pods import Pair
 from tests.support.fake_programs import Programs
@@ -66,6 +66,18 @@ def test_a_pair_is_started_and_removed_when_the_update_has_ended(programs: Progr
     [deleted] = deletions(programs)
     assert "--context theirs" in deleted
     assert f"delete job --selector istio-vm-mesh/callers={label} --namespace shop" in deleted
+
+
+def test_a_pair_of_one_verification_goes_with_the_update_where_that_is_killed(programs: Programs, update: subprocess.Popen[bytes]) -> None:
+    """As in an update that verifies again what failed in the last one."""
+    with kubectl(ACCESS) as program:
+        jobs = calling_pods.Jobs(program, ACCESS, "shop")
+        killed = jobs.use("no-other", PAIR)
+        killed.__enter__()
+        assert len(created(programs)) == 2 and deletions(programs) == []
+        update.kill()
+        update.wait()
+        wait_until(lambda: deletions(programs) != [], 20, "the Jobs are deleted")
 
 
 def test_without_a_process_of_the_update_none_is_waited_for(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:

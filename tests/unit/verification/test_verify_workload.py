@@ -51,6 +51,7 @@ PAYLOAD = verify_workload.Payload(
     entries=(ENTRY,),
     selector={"app": "product", "version": "v1"},
     port=8080,
+    pod_port=8080,
     target=Target("product.shop.svc.cluster.local", 80, "http", "/", ("200-399",), 3, "fail", "spiffe://x"),
     caller=Caller("Job verify-product", "pods", 30, 15088),
     network="pods",
@@ -146,6 +147,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> ProgramsInMemory:
 def cluster(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     passed: list[float] = []
     monkeypatch.setattr(calling_pods.update_id, "update_id", lambda: UPDATE)
+    monkeypatch.setattr(calling_pods.update_id, "ancestors", list)
     for module in (verify_workload, calling_pods):
         monkeypatch.setattr(module, "sleep", lambda _: passed.append(10))
         monkeypatch.setattr(module, "monotonic", lambda: sum(passed))
@@ -589,7 +591,7 @@ def test_a_container_that_has_ended_beside_its_sidecar_is_told_with_its_state(cl
 def test_a_kubectl_that_prints_nothing_has_shown_no_object(programs: ProgramsInMemory) -> None:
     programs.add("kubectl")
     with verify_workload.kubectl(PAYLOAD.access) as program:
-        assert calling_pods.Jobs(program, "shop").items("pods") == []
+        assert calling_pods.Jobs(program, PAYLOAD.access, "shop").items("pods") == []
     assert cluster_of(PAYLOAD).entries() == {}
 
 
@@ -619,6 +621,26 @@ def test_a_pod_of_ipv6_alone_is_named_and_not_called(cluster: Cluster, programs:
     ):
         verify_workload.run(PAYLOAD)
     assert target(programs)[8] == "192.0.2.7:8080"
+
+
+@pytest.mark.parametrize(
+    ("pod_port", "endpoints"),
+    [(9090, "192.0.2.7:8080,10.244.0.9:9090"), ("web", "192.0.2.7:8080,10.244.0.9:9091"), ("none", "192.0.2.7:8080")],
+)
+def test_pods_are_called_on_the_port_that_the_service_leads_to(
+    cluster: Cluster, programs: ProgramsInMemory, pod_port: int | str, endpoints: str
+) -> None:
+    """It may be another one than that of machines, and have a name."""
+    ports = [{"containerPort": 9092}, {"name": "web", "containerPort": 9091}]
+    for item in cluster.pods:
+        item["spec"] = {"containers": [{"name": "x"}], "initContainers": [{"name": "y", "ports": ports}]}
+    answered = endpoints.split(",")
+    cluster.inside = (0, "".join(map(called, answered)), "")
+    cluster.outside = (0, "".join(result(each, "refused") for each in answered), "")
+    cluster.write()
+    evidence = verify_workload.run(replace(PAYLOAD, pod_port=pod_port))
+    assert target(programs)[8] == endpoints
+    assert [each.name for each in evidence.pods] == ["product-abc", "product-def"]
 
 
 def test_a_pod_that_goes_while_it_is_called_fails_nothing(
