@@ -1,12 +1,11 @@
 """Looks at the cluster before anything is changed in it, in previews too.
 
 A dynamic provider's `check` runs in every preview and update, before anything that depends on the
-resource. It reads which cluster answers, and refuses objects of others that have names of ours,
-and those that the stack is to use and cannot. It refuses a version of Kubernetes on which Istio is
-not supported, unless the mesh runs there already: GKE upgrades clusters by itself, and a mesh that
-runs must stay changeable.
-What it returns are inputs, so a preview knows them. They stay the same while the cluster is the
-same one: who runs Pulumi, by which kubeconfig, context and credential, makes no difference.
+resource. It identifies the cluster. It refuses objects of others that have names of this stack, and
+existing objects that the stack cannot use. It refuses a version of Kubernetes on which Istio is not
+supported, unless the mesh runs there already. GKE upgrades clusters without the program, and a
+running mesh must stay changeable. What it returns are inputs, so they have values in a preview.
+They depend on the cluster alone, not on the user, the kubeconfig, the context or the credential.
 """
 
 from __future__ import annotations
@@ -170,9 +169,9 @@ def _other_cluster(before: Mapping[str, Any], uid: str, now: ClusterAccess, entr
     here = entries.cluster["server"] if entries else "the cluster"
     there = json.loads(before["kubeconfig"])["clusters"][0]["cluster"]["server"] if before["kubeconfig"] else "the cluster"
     return (
-        f"{now.place} leads to another cluster than the stack's: the namespace {UID_OF} of {here} has the UID {uid}, and that of {there} "
-        f"({recorded.place}), where the stack is, has {before['uid']}. Nothing was changed. Name the stack's cluster; "
-        "a cluster that was built anew needs a new stack"
+        f"{now.place} leads to another cluster than the stack's. The namespace {UID_OF} of {here} has the UID {uid}. "
+        f"The stack is in {there} ({recorded.place}), where it has {before['uid']}. Nothing was changed. "
+        "Name the stack's cluster. A cluster that was recreated needs a new stack"
     )
 
 

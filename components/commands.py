@@ -5,9 +5,9 @@ computer that runs Pulumi (see `local`). The rules of this project for commands 
 
 - A payload, with all that is secret, is JSON on standard input. No secret is in a command line, in
   the environment, or in a log; the output of an earlier run is not handed on.
-- Standard output is the result as JSON. Messages go to standard error, which Pulumi shows.
-- A script's text is not in the state, and its path is relative to the project where it can be, so
-  that two checkouts of one version show no difference.
+- Standard output is the result as JSON. Messages go to standard error, which Pulumi shows. - A
+  script's text is not in the state. Its path is relative to the project where it can be, so two
+  checkouts of one version show no difference.
 - A command whose object goes with another resource has `deleted_with` in its options.
 
 When a script of this project changes (rule of `CommandOptions.converges`):
@@ -17,9 +17,9 @@ When a script of this project changes (rule of `CommandOptions.converges`):
 - What makes an object once (a cluster, a network, a container, a key) and what ends one (a drain)
   has no digest: nothing runs, and nothing is replaced. Such a script must keep what exists, because
   a changed payload does run it again. Its deletion uses the script of the day.
-- `triggers` hold the identity of what a command acts on, and never a digest: pulumi-command
-  replaces a command whose triggers change, and would delete the object with it
-  (pulumi-command: provider/pkg/provider/local, `replaceOnChanges`).
+- `triggers` hold the identity of what a command acts on, and never a digest. pulumi-command
+  replaces a command whose triggers change, and would delete the object with it (pulumi-command:
+  provider/pkg/provider/local, `replaceOnChanges`).
 """
 
 from __future__ import annotations

@@ -33,8 +33,9 @@ class Cluster:
     gateway_service: the gateway chart's `service` values, by which a gateway is exposed to machines;
         None where a gateway exists.
     gateway_address: the IP address or DNS name at which machines reach the east-west gateway.
-    uid, kubernetes, objects: from `check_cluster`: the UID of its namespace kube-system, its minor
-        version of Kubernetes, and the names of what is declared in it, or used in it
+    uid: from `check_cluster`: the UID of its namespace kube-system.
+    kubernetes: from `check_cluster`: its minor version of Kubernetes.
+    objects: from `check_cluster`: the names of objects that are declared in it, or used in it
         (`use_existing`).
     ready: the resources that must exist before anything is created in the cluster.
     node_addresses: the node's address in each additional Docker network that it is attached to.
@@ -87,10 +88,10 @@ def custom_resource(name: str, manifest: Manifest, opts: pulumi.ResourceOptions)
 def check_cluster(name: str, cluster: Cluster, istio: str = "") -> Cluster:
     """Declare the look at a cluster that comes before every change in it, and return the cluster.
 
-    It identifies the cluster. It fails where the cluster has objects that this program would
-    create (with the options of `cluster_options`), and that are not of this stack. It fails, too,
-    where objects of others cannot be used as they are (`use_existing`), or where the cluster's
-    version of Kubernetes is none that `istio` supports and the mesh is not there yet.
+    It identifies the cluster. It fails where the cluster has objects that this program would create
+    (with the options of `cluster_options`), and that are not of this stack. It also fails where
+    objects of others cannot be used as they are (`use_existing`). The same holds where `istio` does
+    not support the cluster's version of Kubernetes and the mesh is not there yet.
 
     name: the resource's name. What comes from the returned cluster waits for the look.
     istio: the version that is installed; "" for none, or for any Kubernetes.

@@ -20,7 +20,7 @@ pytest_plugins = ["tests.support.skips", "tests.support.scheduling", "tests.supp
 def pytest_collection() -> Generator[None, object, object]:
     """Collect without garbage collection, and leave the modules out of it afterwards.
 
-    They are most of all objects, and stay: to look through them again and again takes a tenth of the
+    They are most of all objects, and they stay. To scan them again and again takes a tenth of the
     time of tests in this process.
     """
     gc.disable()

@@ -89,9 +89,9 @@ def migrates(machine_type: str) -> bool:
 def shielding(machine_type: str) -> Mapping[str, bool] | None:
     """Return what of Shielded VM a machine type and the images for it take; None for nothing.
 
-    Bare metal takes none. Secure Boot is for x86: Debian's, Red Hat's and Rocky's images for ARM
-    have no signed boot loader, and do not start with it
-    (GoogleCloudPlatform/guest-test-infra, pull request 772).
+    Bare metal supports none. Secure Boot is for x86. Debian's, Red Hat's and Rocky's images for ARM
+    have no signed boot loader, and do not start with it (GoogleCloudPlatform/guest-test-infra, pull
+    request 772).
     """
     if _is_metal(machine_type):
         return None

@@ -349,16 +349,16 @@ class WorkloadSettings(Record):
     )
     fail_closed: bool = Field(
         default=False,
-        description="Whether a machine drops new TCP connections from outside to ports that "
-        "nothing redirects to the agent, also while the agent starts, stops or has crashed. Ports "
+        description="Whether a machine drops new TCP connections from outside that are not "
+        "redirected to the agent, also while the agent starts, stops or has crashed. Ports "
         "of SSH and of the agent stay open. It needs nftables 1.0 and Linux 5.12; a join refuses "
         "other machines. Default: connections reach the application without the agent then.",
     )
     firewall: Firewall = Field(
         default="report",
         description="What a join does where a firewall of the machine (nftables, iptables, ufw, "
-        "firewalld) drops redirected connections to the workload: `report` says so, with the "
-        "command that opens it; `manage` opens it for these alone, while the agent redirects. "
+        "firewalld) drops redirected connections to the workload. `report` prints the command that "
+        "opens it. `manage` opens it for these connections alone, while the agent redirects. "
         "Default: `report`.",
     )
     capture: Capture = Field(

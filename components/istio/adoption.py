@@ -97,7 +97,7 @@ def problems(facts: MeshFacts, adoption: Adoption, labels: Mapping[str, Mapping[
         if of_stack.get(name, {}).get(POD_SECURITY_LABEL) == RESTRICTED:
             yield (
                 f"the namespace {name} enforces Pod Security's level {RESTRICTED}, which refuses pods of "
-                f"{', '.join(workloads)}: their pods.restricted is false; set it to true, or enforce the level baseline"
+                f"{', '.join(workloads)}: set their pods.restricted to true, or enforce the level baseline"
             )
     for name, all_labels in of_stack.items():
         if all_labels.get(AMBIENT_LABEL) == "ambient":
@@ -151,8 +151,8 @@ def _network_problems(facts: MeshFacts, adoption: Adoption) -> Iterator[str]:
     if not facts.network and adoption.other_networks:
         others = ", ".join(adoption.other_networks)
         yield (
-            "the network of the mesh's pods has no name, so Istio takes machines of other networks "
-            f"for theirs: set global.network in istiod's values, or leave out {others}"
+            "the network of the mesh's pods has no name, so pods call machines of other networks "
+            f"directly: set global.network of istiod, or leave out {others}"
         )
 
 
@@ -201,7 +201,7 @@ def gateway_problems(adoption: Adoption, published: Mapping[str, str]) -> Iterat
     others, given = ", ".join(adoption.other_networks), ", ".join(f"{each} ({of})" for each, of in sorted(published.items()))
     yield (
         f"istiod gives machines of {others} another address for calls to pods: {given}; "
-        f"cluster.gateway.address is {address}. Give an address of the gateway's Service; if that is not reached "
-        f"because of NAT, take the label {NETWORK_LABEL} off the Service and publish "
-        f"{address} by a Gateway of the class istio-remote, or have the program install a gateway (behindNat)"
+        f"cluster.gateway.address is {address}. Give an address of the gateway's Service. With NAT before it, "
+        f"remove the label {NETWORK_LABEL} from the Service, and publish {address} by a Gateway of the class "
+        "istio-remote. Or have the program install a gateway (behindNat)"
     )

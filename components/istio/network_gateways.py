@@ -91,8 +91,8 @@ def failover_rule(service: str, workload: WorkloadSettings, cluster_domain: str,
     application eject no gateway.
 
     A gateway forwards connections, so clients keep those to a machine that is removed. During the
-    agent's five-second drain, every client connection must either carry a request (Envoy then
-    closes it with the response) or be closed by the client as idle. A request sent on a connection
+    agent's five-second drain, every client connection must either carry a request or be closed by
+    the client as idle. Envoy closes a connection with its response. A request sent on a connection
     that is being closed is lost.
 
     For the same reason, clients would keep using connections to an unhealthy machine. Envoy

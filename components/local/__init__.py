@@ -2,7 +2,7 @@
 
 The scripts lie with their concept (`machines/scripts/drain.py`); components start them by
 `commands.local_command`. Scripts and helpers use the standard library alone, in the grammar of
-Python 3.9, because `python3` on PATH runs them: on macOS and on any Linux, outside of the project's
+Python 3.9. `python3` on PATH runs them, on macOS and on any Linux, outside of the project's
 environment. A script is a module with
 
 - `Payload`: a frozen dataclass, what it reads from standard input as JSON;

@@ -103,13 +103,19 @@ class Target:
 class Reach(enum.Enum):
     """How far a script came.
 
-    The script began: DONE with status 0, FAILED with another one. It may have begun: TIMED_OUT, or
-    CUT_OFF where the connection ended after the login.
-    It did not begin: DEAD where TCP to the machine was refused, timed out or had no route, seen from this
-    computer or from the last jump host; UNRESOLVED where its name or network is not known there;
-    HOST_KEY where its host key is not the expected one; LOGIN_REFUSED; NOT_BEGUN where the login
-    succeeded and the login shell ran something else; BASTION where a jump host was the cause;
-    BROKEN for every other end of the connection.
+    DONE, FAILED: the script ran; its status was 0, or another one.
+    TIMED_OUT, CUT_OFF: it may have begun. CUT_OFF: the connection ended after the login.
+
+    With the others it did not begin.
+
+    DEAD: TCP to the machine was refused, timed out or had no route, from this computer or from the
+        last jump host.
+    UNRESOLVED: the machine's name or network does not resolve there.
+    HOST_KEY: its host key is not the expected one.
+    LOGIN_REFUSED: the key or the user was not accepted.
+    NOT_BEGUN: the login succeeded, and the login shell ran something else.
+    BASTION: a jump host was the cause.
+    BROKEN: every other end of the connection.
     """
 
     DONE = "done"

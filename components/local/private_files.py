@@ -1,7 +1,7 @@
 """Private files of a stack on the computer that runs Pulumi: generated keys, and links to keys.
 
 A reference `state:<organization>/<project>/<stack>/<name>` names such a file without the user's
-home directory, so it is the same on every computer and may be an input of a command.
+home directory. So it is the same on every computer, and may be an input of a command.
 """
 
 from __future__ import annotations

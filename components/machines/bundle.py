@@ -152,8 +152,8 @@ def unit(name: str) -> MachineFile:
 def role_files(role: str) -> list[MachineFile]:
     """Return the units of a role and the scripts that they run.
 
-    role: "sidecar" or "router"; a router redirects no traffic, so it locks nobody out, and it does
-    not withdraw, because a router's endpoints are not those of its entry.
+    role: "sidecar" or "router". A router redirects no traffic, so no join of it needs to be
+    confirmed. It does not withdraw, because its endpoints are not those of its entry.
     """
     names, undo = [UNIT], []
     if role == "sidecar":

@@ -241,8 +241,8 @@ def _put_back(kubectl: Kubectl, item: Manifest, owner: Owner) -> None:
         except scripting.Failed:
             break
     raise scripting.Failed(
-        f"the WorkloadEntry {owner.namespace}/{name}, which kept an agent out of the mesh, was not "
-        f"put back ({reason}), so that agent may get requests: run the update again, or stop it"
+        f"the WorkloadEntry {owner.namespace}/{name} could not be restored ({reason}). The agent that "
+        "it kept out of the mesh may get requests: run the update again, or stop the agent"
     )
 
 

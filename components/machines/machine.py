@@ -2,9 +2,9 @@
 
 `<machine>-registration` identifies it: the machine and its WorkloadEntry carry that identifier, and
 nothing without it is ever changed. `<machine>-join` joins it over SSH. `<machine>-drain` is one
-resource for both ends, because six resources a machine are the limit: its creation waits for the
-machine's SSH host key, where the machine creates that key; its deletion takes the machine out of
-the mesh before it is removed. Where the key is known beforehand, the creation runs nothing.
+resource for both ends, because six resources a machine are the limit. Its creation waits for the
+SSH host key, where the machine creates that key. Its deletion takes the machine out of the mesh
+before it is removed. Where the settings state the key, the creation runs nothing.
 
 A machine of this program is drained before its replacement is created. One that exists already is
 another machine once its address is another: then it joins first, and what was at the old address

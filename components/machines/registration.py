@@ -1,8 +1,8 @@
 """A machine's registration: an identifier for it, and whether the machine is still in the mesh.
 
 It is a dynamic provider, because only a `diff` that reads the cluster detects a machine that is out
-of the mesh, in previews too. Its identifier is the resource's id: other than an output, it is known
-in the preview of an update, so nothing that depends on it seems to change.
+of the mesh, in previews too. Its identifier is the resource's id. An id has a value in the preview
+of an update, unlike an output, so nothing that depends on it seems to change.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def _list_entries(access: ClusterAccess, namespace: str) -> Mapping[str, Entry] 
 def _refuse_to_rename(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise RuntimeError if a workload was renamed or moved under its machines.
 
-    Neither a WorkloadGroup nor its Services are replaced or deleted while machines are in it: the
+    Neither a WorkloadGroup nor its Services are replaced or deleted while machines are in it. The
     replacements would have the same names, so deleting the old objects would delete the new ones.
-    If the old workload is still declared, the machine is merely moving, which is allowed.
+    If the old workload is still declared, the machine only moves, which is allowed.
     """
     workload, namespace = before["workload"], before["namespace"]
     if workload == now["workload"]:
@@ -81,9 +81,9 @@ def _refuse_to_rename(before: Mapping[str, Any], now: Mapping[str, Any]) -> None
     else:
         return
     raise RuntimeError(
-        f"{what}: its WorkloadGroup and Services would be removed under its machines. Leave it as "
-        "it is; or put a new workload beside it, with labels and Services of its own, give the "
-        "machines to that one with one update, and take the old workload out with the next"
+        f"{what}: its WorkloadGroup and Services would be removed under its machines. Keep it, or "
+        "declare a new workload with other labels and Services. Assign the machines to that one "
+        "with one update, and remove the old workload with the next"
     )
 
 

@@ -1,9 +1,9 @@
 """How a pod that verifies calls one endpoint that it names, with its sidecar's certificate.
 
-Callers cannot choose an endpoint of a Service. An object of ours in the cluster (a headless
-Service, a ServiceEntry) could, but it changes listeners of all proxies of the namespace, and its
-removal ends connections of applications. So the calling pod's Envoy alone has one more listener,
-by a bootstrap override in annotations of the pod. It goes with the pod.
+Callers cannot choose an endpoint of a Service. With a headless Service or a ServiceEntry they
+could. But that changes listeners of all proxies of the namespace, and its removal ends connections
+of applications. So the calling pod's Envoy alone has one more listener, by a bootstrap override in
+annotations of the pod. It is deleted with the pod.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def start_sentences(policies: Iterable[Manifest], calling: Mapping[str, str], po
     calling: their labels. policies, port: as for `sentences`.
     """
     return [
-        f"the NetworkPolicy {name} selects the Jobs that verify it and lets out only some connections: they have to reach "
+        f"the NetworkPolicy {name} selects the Jobs that verify it and restricts their connections. They must reach "
         f"DNS (53), istiod ({XDS_PORT}), its endpoints (port {port}) and gateways ({CROSS_NETWORK_PORT})"
         for name in restricting(policies, calling, "Egress")
     ]

@@ -1,7 +1,8 @@
 """The process of the dynamic providers: Pulumi's own plugin, with this program's providers in it.
 
-The CLI ends its plugins. One that is killed, or interrupted a second time, leaves this one behind:
-under the real CLI it still ran half a minute after `kill -9`, and has nothing that would end it.
+The CLI ends its plugins. One that is killed, or interrupted a second time, leaves this process
+running. Under the real CLI it still ran half a minute after `kill -9`, and has nothing that would
+end it.
 """
 
 from __future__ import annotations

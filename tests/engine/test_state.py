@@ -1,4 +1,5 @@
-"""The saved state under the real CLI, as the lab has it stored: a killed CLI leaves the old state or the new one, never half of one."""
+"""The saved state under the real CLI, as the lab stores it. A killed CLI leaves the old state or
+the new one, never half of one."""
 
 from __future__ import annotations
 

@@ -76,8 +76,8 @@ This page is generated: a test names its cases in the marker `istio_case`. After
 |---|---|---|
 """
 TAIL = """
-The rest of `IstioCases`: a split by weight between pods and machines, retries and timeouts with a machine as caller and as server,
-access logs in the journal, and request counters by Service.
+The rest of `IstioCases` shows a split by weight between pods and machines, and retries and timeouts with a machine as caller and as server.
+It also shows access logs in the journal, and request counters by Service.
 """
 
 

@@ -24,8 +24,9 @@ from pulumi.runtime.proto import language_pb2_grpc
 from tests.support import vault
 from tools.lab import paths
 
-# Programs run in this process, and each CLI has ports of its own. A program that outlives its CLI leaves a connection that fails. gRPC shares the
-# state of connections between all channels to one address, so a later CLI that was given the same port would be refused unasked.
+# Programs run in this process, and each CLI has ports of its own. A program that outlives its CLI
+# leaves a connection that fails. gRPC shares the state of connections between all channels to one
+# address. So a later CLI with the same port would be refused at once.
 _GRPC_CHANNEL_OPTIONS.append(("grpc.use_local_subchannel_pool", 1))
 
 Program = Callable[[], object]

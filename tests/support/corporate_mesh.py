@@ -1,10 +1,10 @@
 """A mesh with a past beside the lab's own: plain Helm installs it, and this program has no part in it.
 
-It is a revision with a tag, in a namespace of its own, with a trust domain, a network's name and a
-trust anchor of its own. Its CNI plugin redirects the traffic of pods, so they run under Pod
-Security's level `restricted`. It sees the namespaces with its label alone, so that it leaves the lab's
-mesh alone. The lab's istiod sees all namespaces: so nothing here has a label that its gateway is
-selected by, or an address and port that its gateway has.
+It is a revision with a tag. Its namespace, trust domain, network's name and trust anchor are others
+than the lab's. Its CNI plugin redirects the traffic of pods, so they run under Pod Security's level
+`restricted`. It sees the namespaces with its label alone, so that it leaves the lab's mesh alone.
+The lab's istiod sees all namespaces. So nothing here has a label that selects its gateway, or the
+address and port of its gateway.
 """
 
 from __future__ import annotations

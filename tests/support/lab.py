@@ -361,7 +361,8 @@ class Lab:
         return {"pod": f"outbound|80||{SERVICE}"}
 
     def wait_until_out_of_proxies(self, machine: str) -> None:
-        """Wait until no request of a pod goes to a machine any more: no proxy on the way has it as an endpoint, or a connection to it.
+        """Wait until no request of a pod goes to a machine any more. Then no proxy on the path has
+        it as an endpoint, or a connection to it.
 
         A gateway passes on connections. Callers replace theirs within ten seconds (`MAX_CONNECTION_DURATION` of the program).
         """

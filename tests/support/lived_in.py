@@ -1,8 +1,8 @@
 """A machine that was used for years before it joins a mesh: what is set up on it, as root, once.
 
-Its application runs in a container. That container is made by hand, of a network namespace, a
-bridge, rules that publish its port, and a program in the place of docker-proxy: an engine for
-containers does not run inside of the container that the machine is.
+Its application runs in a container. That container consists of a network namespace, a bridge, rules
+that publish its port, and a program in place of docker-proxy. A container engine does not run
+inside of the container that the machine is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Providers that note what an update does, and what becomes of machines by it.
 
-A machine compares itself with what a join delivers as join.sh does: by the digest, the registered
-part and the identity that its last join left. Nothing of `tools.plan` is used here.
+A machine compares itself with what a join delivers as join.sh does. It compares the digest, the
+registered part and the identity of its last join. Nothing of `tools.plan` is used here.
 """
 
 from __future__ import annotations

@@ -20,8 +20,9 @@ def wait_until(
 ) -> float:
     """Return once `condition` holds: the seconds that it took. Fail the test after `seconds`.
 
-    `interval` is the time in seconds between two calls of `condition`. It is longer, up to `LONGEST_S`, where a call takes longer: a condition
-    that starts programs, such as kubectl, would take the processor from what it waits for.
+    `interval` is the time in seconds between two calls of `condition`. Where a call takes longer,
+    the interval is longer too, up to `LONGEST_S`. Otherwise a condition that starts programs, such
+    as kubectl, would take the processor from what it waits for.
     """
     start = time.monotonic()
     while True:

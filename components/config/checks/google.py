@@ -266,9 +266,9 @@ def _check_room(settings: Settings, google: Google) -> Iterator[Problem]:
         if needed[name] > room:
             yield Problem(
                 f"google.subnets.{name}.cidr",
-                f"{cidr} has {room} addresses, and {needed[name]} are needed for machines "
-                "(maxReplicas of groups, and what an update adds), and for load balancers of "
-                "networks' gateways: give a larger CIDR",
+                f"{cidr} has {room} addresses, and machines and load balancers of networks' "
+                f"gateways need {needed[name]} (groups have maxReplicas, and more during updates): "
+                "give a larger CIDR",
             )
 
 
@@ -372,8 +372,8 @@ def _check_existing(settings: Settings, google: Google) -> Iterator[Problem]:
         if not of_network & google.vpcs.keys():
             yield Problem(
                 "google.vpcs",
-                "is missing: machines in a VPC that this stack creates do not reach a cluster that "
-                f"exists; give its VPC, and a subnet of it in the network {cluster.network}",
+                "is missing: a VPC of this stack has no route to a cluster that exists. Give the "
+                f"cluster's VPC, and a subnet of it in the network {cluster.network}",
             )
     if isinstance(cluster, GkeCluster):
         for key, name in (
@@ -476,9 +476,8 @@ def _check_sizes(cluster: GkeCluster, subnet_cidr: str) -> Iterator[Problem]:
     if subnet and subnet.num_addresses - _SUBNET_RESERVED < most + 1:
         yield Problem(
             "cluster.subnet",
-            f"{subnet} has fewer addresses than the {most} nodes that may run "
-            "(cluster.nodes.maxNodes and one during upgrades) and the gateway need: "
-            "give the subnet a larger CIDR",
+            f"{subnet} has too few addresses for the gateway and {most} nodes "
+            "(cluster.nodes.maxNodes and one during upgrades): give the subnet a larger CIDR",
         )
 
 

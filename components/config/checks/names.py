@@ -95,7 +95,6 @@ def check_google_name(path: str, name: str) -> Iterator[Problem]:
     if (excess := len(name) + _GOOGLE_SUFFIX - _GOOGLE_LIMIT) > 0:
         yield Problem(
             path,
-            f"a resource on Google Cloud would be {name!r}, to which Pulumi appends "
-            f"{_GOOGLE_SUFFIX} characters: a name has at most {_GOOGLE_LIMIT}, so shorten a name "
-            f"in it by {excess}",
+            f"a resource on Google Cloud would be {name!r} and {_GOOGLE_SUFFIX} characters that "
+            f"Pulumi appends; the limit is {_GOOGLE_LIMIT}: shorten a name in it by {excess}",
         )

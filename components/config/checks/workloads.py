@@ -113,7 +113,7 @@ def _check_pair(first: WorkloadSettings, second: WorkloadSettings) -> Iterator[P
                 f"workloads.{second.name}.serviceAccount",
                 f"workload {first.name} has the service account {first.service_account_name} in "
                 f"the namespace {first.namespace}: choose another name, or set `create: false` for "
-                "both if it exists without this program",
+                "both if the account exists",
             )
     if first.labels and first.labels.items() <= second.labels.items():
         if first.labels == second.labels and first.name > second.name:

@@ -70,8 +70,7 @@ def _check_usable(kinds: Mapping[tuple[str, str], str]) -> None:
     if word != f"gateways.{VERSION}.{GROUP}":
         state = "lack the kind Gateway" if not word else f"serve the kind Gateway without {VERSION}"
         raise scripting.Failed(
-            f"the Gateway API's CRDs in the cluster {state}, and they are not of this program, which "
-            "leaves them as they are: install a release of at least v1.0.0 where they come from"
+            f"the Gateway API's CRDs in the cluster {state}, and this program did not install them. Upgrade them to release v1.0.0 or later"
         )
 
 

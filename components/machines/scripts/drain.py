@@ -3,8 +3,8 @@
 The script on the machine asks before it stops the agent, and the entry is deleted then. So a
 machine that cannot leave stays in the mesh as it was.
 
-Both carry the identifier of the registration that ends, and nothing else is changed: a machine that
-was renamed, or that another stack has taken over, has another one by now.
+Both carry the identifier of the registration that ends, and nothing else is changed. A machine that
+was renamed, or that another stack has taken over, has another identifier by now.
 
 A machine that is dead does not block its removal. It is reported, and it is kept out of the mesh by
 an entry of this program (`entries`). A machine is dead if SSH does not reach it and its agent has no

@@ -1,15 +1,18 @@
 # Joins this machine to the mesh, or brings it up to date. A change ends in the new state or in the
-# old one: all that can fail without the agent is done while the agent still runs, and a failure
-# after that brings back what was there. It compares what is on the machine with what should be, so
-# it repairs, and restarts the agent only if something differs. A second run changes nothing.
-# The last line of the output is the digest: an output that ends otherwise is a join that failed.
-# Variables, on standard input with all that is secret: MACHINE, PROJECT, STACK, REGISTRATION,
-# NAMESPACE and WORKLOAD (the stamp), GATEWAY (address or DNS name), GATEWAY_PORT, TOKEN, FILES (a
-# tar in base64), PACKAGE_URL, PACKAGE_SHA256 (or ""), PACKAGE_CREDENTIALS (or ""), GRACE_S,
-# DEADLINE_S, DIGEST, REGISTERED (a digest of what istiod copies once), JOINED_ADDRESS (the
-# machine's), ROLE (sidecar, which redirects the machine's traffic, or router), KEPT_OUT (1 where an
-# entry of this program keeps the machine out of the mesh), ASK, CONFIRM_S (of confirmation.sh);
-# where startup.sh stands before this text, API_SERVER, ADDRESS, LOCALITY and BOOT_UNIT too.
+# old one. What can fail without the agent is done while the agent still runs, and a failure after
+# that restores the old state. It compares what is on the machine with what should be, so it
+# repairs, and restarts the agent only if something differs. A second run changes nothing.
+# The last line of the output is the digest. An output that ends otherwise is a join that failed.
+# Variables, on standard input with all that is secret:
+# - MACHINE, PROJECT, STACK, REGISTRATION, NAMESPACE, WORKLOAD: the stamp.
+# - GATEWAY: address or DNS name. GATEWAY_PORT.
+# - TOKEN. FILES: a tar in base64.
+# - PACKAGE_URL, PACKAGE_SHA256, PACKAGE_CREDENTIALS: the last two may be "".
+# - GRACE_S, DEADLINE_S, DIGEST. REGISTERED: a digest of what istiod copies once.
+# - JOINED_ADDRESS: the machine's. ROLE: sidecar (its traffic is redirected) or router.
+# - KEPT_OUT: 1 where an entry of this program keeps the machine out of the mesh.
+# - ASK. CONFIRM_S: of confirmation.sh.
+# - API_SERVER, ADDRESS, LOCALITY, BOOT_UNIT: where startup.sh stands before this text.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
 NEEDED_MIB=400 # of a package that is unpacked
 SYSTEMD=235    # the version that the units need
@@ -91,8 +94,8 @@ check_systemd() {
     fail "systemd $version is too old: the units need systemd $SYSTEMD (2017) or later"
 }
 
-# Writes what a small file needs, and deletes it: a disk that is full, or read-only, or a directory
-# that is immutable, is known before anything is changed.
+# Writes a small file, and deletes it. So a full or read-only disk and an immutable directory are
+# errors before anything is changed.
 check_writable() {
   local directory file reason
   for directory in "$PROGRAMS" "$STATE" "$UNITS"; do
@@ -359,8 +362,8 @@ provide_package() {
   fi
 }
 
-# Describes a package that came with this join, once it is in use: to read and to write all of it
-# takes longer than anything else. A power cut before brings the former package back.
+# Describes a package that came with this join, once it is in use. To read and to write all of it
+# takes longer than anything else. After a power cut before that, the former package is restored.
 seal_package() {
   [ -n "$NEW_PACKAGE" ] || return 0
   describe "$PACKAGE" >"$STAGING/description"
@@ -663,8 +666,8 @@ start_agent() {
   wait_ready "$since"
 }
 
-# The guard runs on while the agent is stopped, with the scripts that it began with: for an instant
-# without it the captured ports are open, unless they are redirected.
+# The guard runs while the agent is stopped, with the scripts that it began with. For an instant
+# without it the application's ports are open, unless they are redirected.
 restart_guard() {
   systemctl try-restart "$UNIT-redirect" 2>/dev/null || true
 }

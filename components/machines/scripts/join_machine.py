@@ -1,11 +1,12 @@
 """Joins a machine to the mesh over SSH, and waits until the mesh has it.
 
-The token is minted here, by whoever runs Pulumi, and goes to the machine with the script: it is in
-no input and in no result. The script asks before it takes over a machine of another owner, and
-before it stops an agent; the second question takes one of the workload's slots (`slots`), which is
-held until the machine's entry is Healthy. What keeps the machine out of the mesh (`entries`) is
-removed when the script asks to start the agent. Once the redirection is on, the script asks to be
-confirmed: by a second SSH connection, over the same hops. Otherwise the machine takes the join back.
+The token is minted here, with the credentials of the user who runs Pulumi. It goes to the machine
+with the script, and is in no input and in no result. The script on the machine sends a request
+before it takes over a machine of another owner, and before it stops an agent. The second request
+takes one of the workload's slots (`slots`), which is held until the machine's entry is Healthy.
+What keeps the machine out of the mesh (`entries`) is removed when the script requests to start the
+agent. Once the redirection is on, a second SSH connection over the same hops confirms the join.
+Otherwise the machine takes the join back.
 """
 
 from __future__ import annotations
@@ -92,8 +93,8 @@ class Result:
 def run(payload: Payload) -> Result:
     """Join the machine.
 
-    Raises scripting.Failed where the script did not run to its end, and where the machine is not in
-    the mesh afterwards, or is unhealthy and was not before.
+    Raises scripting.Failed where the script did not run to its end. Also where the machine is not
+    in the mesh afterwards, or is unhealthy and was not before.
     """
     return _Join(payload).run()
 

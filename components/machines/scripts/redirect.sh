@@ -310,9 +310,9 @@ has_chains() { # program
 # - Envoy reaches the application by the machine's own address. A rule by which Docker publishes a
 #   port would send that connection out of the host, with an address of loopback.
 # - Such a rule in front of Istio's would lead to the container without the agent.
-# - A connection keeps the address that it came for. With the first one of its interface, as
-#   REDIRECT has it, rules of routing by address lead its answers elsewhere, and an interface
-#   without an address redirects nothing.
+# - A connection keeps the address that it came for. REDIRECT would set the interface's first one.
+#   Then rules of routing by address would lead its answers elsewhere, and an interface without an
+#   address would redirect nothing.
 narrow() { # program
   local loopback=127.0.0.6/32 name
   case $1 in ip6*) loopback=::6/128 ;; esac
@@ -330,8 +330,8 @@ narrow() { # program
   } | "$1-restore" --noflush --wait=5
 }
 
-# Prints the bridges that lead to containers and VMs of this machine alone: the default route is not
-# by them, and none of their ports is a device of another kind.
+# Prints the bridges that lead to containers and VMs of this machine alone. The default route does
+# not use them, and none of their ports is a device of another kind.
 inner_bridges() {
   local name
   ip -o link show type bridge 2>/dev/null | sed -nE 's/^[0-9]+: ([A-Za-z0-9_.-]+)[:@].*/\1/p' |
@@ -548,9 +548,10 @@ rules_of_ports() {
     }' | sort -u
 }
 
-# Ports on which a connection from outside is not redirected: those of the settings, and SSH's, as
-# the join came, sshd is configured, and it listens now. At loopback it listens for clients that
-# forward a port or X11. Rules of this host may lead more ports to one of SSH's.
+# Ports on which a connection from outside is not redirected: those of the settings, and SSH's.
+# SSH's are the port of the join's connection, and those that sshd is configured with or listens on.
+# On loopback it listens for clients that forward a port or X11. Rules of this host may lead more
+# ports to one of SSH's.
 open_ports() { # what rules_of_ports printed
   local ports
   ports=$(
@@ -643,9 +644,9 @@ remove_all() {
   done
 }
 
-# The agent calls its probe at INSTANCE_IP. An address that is translated on the way to the machine
-# is on none of its interfaces, and the source of the call, 127.0.0.6, cannot reach it. The variable
-# is the one of `istioctl x workload entry configure --externalIP`.
+# The agent calls its probe at INSTANCE_IP. An address that is translated before the machine is on
+# none of its interfaces. The source of the call, 127.0.0.6, cannot reach it. The variable is the
+# one of `istioctl x workload entry configure --externalIP`.
 set_probe_address() {
   rm -f "$PROBE"
   [ -z "${INSTANCE_IP:-}" ] || is_local "$INSTANCE_IP" ||

@@ -122,8 +122,8 @@ list_tables() { # tables, with their families
 
 # Prints which connections the rules on standard input drop, one a line:
 # `<firewall> <program> <table> <chain> <port> <original port>`. Each is a new TCP connection from
-# outside. What a rule asks for that is not known here, such as an address of the client, is no
-# reason to drop, and a reason to accept only where the rule names the port.
+# outside. Some conditions of a rule cannot be evaluated here, such as the client's address. With
+# one, a rule that drops is ignored. A rule that accepts counts only if it names the port.
 dropped() { # connections, as `needed` prints them
   dropped_of tcp "$(pod_interface)" "${INSTANCE_IP:-}" '' "$1"
 }

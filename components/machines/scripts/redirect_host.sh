@@ -209,7 +209,7 @@ abridged() { # list
 }
 
 # Prints ports and targets of those rules on standard input whose ports a program of this host
-# accepts (yes) or not (no), without those of open ports.
+# accepts (yes) or not (no). Open ports are left out.
 accepted() { # yes or no, listeners, open ports
   awk -v wanted="$1" -v open=",$3," '
     part == "listeners" { if ($3 != "conmon") ports[$1] = 1; next }

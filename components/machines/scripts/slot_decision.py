@@ -25,8 +25,8 @@ class SlotRequest:
     registration: the id of its registration.
     entry: the name of the WorkloadEntry of its agent.
     update: the update that runs this process (`update_id.update_id()`).
-    stops: the registration of the agent that is to be stopped, which may be an earlier one with an
-        entry of another name; "" where nobody knows.
+    stops: the registration of the agent that is to be stopped; "" where it cannot be read. It may
+        be an earlier one, with an entry of another name.
     """
 
     namespace: str

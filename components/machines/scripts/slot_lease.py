@@ -196,9 +196,9 @@ class SlotsLease:
         if "(Forbidden)" in done.error:
             raise scripting.Failed(
                 f"the slots of the workload {self.workload} cannot be used, because kubectl may "
-                f"not {what}: grant the verbs list, get, update and patch on leases "
-                "(coordination.k8s.io) and list on workloadentries (networking.istio.io) in the "
-                f"namespace {self.request.namespace}: {reason}"
+                f"not {what}: {reason}. In the namespace {self.request.namespace}, grant list, get, "
+                "update and patch on leases (coordination.k8s.io), and list on workloadentries "
+                "(networking.istio.io)"
             )
         if "(NotFound)" in done.error and self.name in done.error:
             raise self._missing()

@@ -10,9 +10,9 @@ which is deleted with it. Its annotations hold
 - `SLOTS_ANNOTATION`: the joins that hold a slot, and the updates that are halted.
 
 Joins write it with the `resourceVersion` that they read, so only one of two writers succeeds. A
-join renews its slot while it runs. Clocks of two computers are never compared: a holder is gone
-when its record stayed the same for `EXPIRY_S` of the reader's own clock (as in Kubernetes'
-client-go, tools/leaderelection).
+join renews its slot while it runs. Clocks of two computers are never compared. A holder is gone
+when its record stayed the same for `EXPIRY_S` by the reader's clock (as in Kubernetes' client-go,
+tools/leaderelection).
 
 Kubernetes permissions: `list` workloadentries (networking.istio.io); `list`, `get`, `update` and
 `patch` leases (coordination.k8s.io), in the workload's namespace.
@@ -88,8 +88,8 @@ def slot(
     report: takes one line about the progress.
     pause: passes seconds; what it raises ends the wait. None: `sleep`.
 
-    Raises scripting.Failed, the machine untouched: where the update is halted, where machines that
-    are out of the mesh take all slots for `PATIENCE_S`, and where the Lease cannot be used.
+    Raises scripting.Failed, with the machine unchanged, where the update is halted or the Lease
+    cannot be used. Also where machines that are out of the mesh take all slots for `PATIENCE_S`.
     """
     holder = _Holder(SlotsLease(kubectl, request), report, pause or sleep)
     succeeded = False
@@ -239,8 +239,8 @@ class _Holder:
             targets = " ".join(f"--target '**{part_name(name, JOIN)}'" for name in unavailable)
             raise self._failed(
                 f"{', '.join(unavailable)} of the workload {self._lease.workload} stayed out of the mesh for "
-                f"{PATIENCE_S} s, and only {situation.limit} may be out of it at a time: join them first "
-                f"(pulumi up {targets}), remove them from the stack file, or raise the workload's maxUnavailable"
+                f"{PATIENCE_S} s. Only {situation.limit} may be out of it at a time: join them first "
+                f"(pulumi up {targets}), remove them, or raise the workload's maxUnavailable"
             )
         holders = ", ".join(sorted(situation.holders)) or "none"
         out = f"; out of the mesh: {', '.join(unavailable)}" if unavailable else ""

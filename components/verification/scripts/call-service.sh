@@ -1,15 +1,24 @@
-# Calls Services through this proxy, and prints what that showed: records of evidence.py as JSON.
+# Calls Services through this proxy, and prints the result: records of evidence.py as JSON.
 # Variables:
-# CALLER: its name; NETWORK: its network; TIMEOUT_S: patience for all calls.
-# LISTENER: the port of addressing.py's listener, by which endpoints are called that the caller
-#   names; "" where there is none, on a machine: its proxy chooses.
-# TARGETS: a target a line, columns separated by tabs, an empty one is "-": Service (FQDN), port,
-#   protocol, path, statuses that are right (`200-399,404-404`), seconds for one call, `fail` or
-#   `warn`, the callee's SPIFFE ID, endpoints that must answer (`address:port,...`), ranges (an
-#   endpoint in one of them must answer), gateways (`address or name:15443,...`; each must pass
-#   calls on), how many calls each of the gateways gets, machines (`name=address:port,...`).
-# HEADERS: of HTTP requests, one a line.
-# INBOUND: lines of port and protocol; calls must have reached this machine on it.
+# - CALLER: its name. NETWORK: its network. TIMEOUT_S: seconds for all calls.
+# - LISTENER: the port of addressing.py's listener, which calls the endpoints that the caller
+#   names. It is "" on a machine, whose proxy chooses.
+# - HEADERS: of HTTP requests, one a line.
+# - INBOUND: lines of port and protocol. Calls must have reached this machine on it.
+# - TARGETS: a target a line. Columns are separated by tabs, and an empty one is "-":
+#   1. Service (FQDN)
+#   2. port
+#   3. protocol
+#   4. path
+#   5. statuses that are right (`200-399,404-404`)
+#   6. seconds for one call
+#   7. `fail` or `warn`
+#   8. the callee's SPIFFE ID
+#   9. endpoints that must answer (`address:port,...`)
+#   10. CIDRs (an endpoint in one of them must answer)
+#   11. gateways (`address or name:15443,...`); each must pass calls on
+#   12. how many calls each of the gateways gets
+#   13. machines (`name=address:port,...`)
 ADMIN=http://127.0.0.1:15000
 AT_ONCE=50
 # Seconds for a list of all endpoints of a mesh. Of a part of it, the rest would not be there.
@@ -218,8 +227,8 @@ converse() { # [endpoint]
   fi
 }
 
-# Whether a result is proof. A response of a proxy is none, as far as it can be told: policies of
-# its own may refuse by 403, or redirect to a login.
+# Whether a result is proof. A response of a proxy is none, as far as it can be detected. Its
+# policies may refuse by 403, or redirect to a login.
 is_proof() { # status by endpoint
   case $1 in
   open | bytes) return 0 ;;

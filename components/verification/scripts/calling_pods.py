@@ -289,8 +289,8 @@ class CallingPod:
         if self.which == "inside" and not has_sidecar:
             namespace = pod["metadata"]["namespace"]
             raise NotRunning(
-                f"the pod that calls from inside the mesh got no sidecar: does the namespace {namespace} "
-                f"have the label {names.INJECTION_LABEL}: disabled, or a policy of the injector leave it out?"
+                f"the pod that calls from inside the mesh got no sidecar: check the label {names.INJECTION_LABEL} "
+                f"of the namespace {namespace}, and the injector's policies"
             )
 
     @property

@@ -41,8 +41,9 @@ FILES: Mapping[str, Sequence[str]] = {
         for name in ("target", "jobs", "network_policies", "cni_policies", "calico_selectors")
     },
 }
-"""The scripts that call and that have pods call, what they are given, the evidence's parser, and what
-causes are named; the tests that must notice a change of each, quick ones first."""
+"""Files of the verification, each with the tests that must notice a change of it, quick ones
+first.
+"""
 REASONS = Path(__file__).with_name("conditions.yaml")
 _FUNCTION = re.compile(rb"^ *(?:def (?=\w+\()|(?=\w+\(\) \{))(\w+)", re.MULTILINE)
 _NEVER = "$'\\1'"

@@ -121,9 +121,9 @@ def page(clouds: Mapping[str, Cloud]) -> str:
     prices: Mapping[str, Any] = data["prices"]
     text = [
         "# Costs and quotas\n\nWhat the stacks on Google Cloud cost a month as they start, in US dollars, at list prices of\n"
-        "us-central1; europe-west1, the region of the stack files, costs about a tenth more. Traffic is not\n"
-        "in it. Written by `./scripts/schema` from `docs/costs.yaml` and the stack files; change those. The\n"
-        f"prices are of {data['read']}.\n\n"
+        "us-central1. In europe-west1, the region of the stack files, they cost about a tenth more. Traffic\n"
+        "is not included. `./scripts/schema` writes this page from `docs/costs.yaml` and the stack files;\n"
+        f"change those. The prices are of {data['read']}.\n\n"
         "| stack | a month | at most | vCPUs | the most of it |\n| --- | ---: | ---: | ---: | --- |\n"
     ]
     sections: list[str] = []

@@ -55,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line; standard library only, like everything at the top of this file."""
     top = argparse.ArgumentParser(
         prog="./scripts/mutations",
-        description="Breaks a copy of the program in one place after the other and runs the tests without the lab, the nearest first: "
-        "each break must turn one red.",
+        description="Breaks a copy of the program in one place after the other. Each time it runs the tests without the lab, the nearest "
+        "first. One of them must fail.",
     )
     top.set_defaults(needs_lab=False)
     top.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="how many at once (default: %(default)s)")
@@ -83,8 +83,9 @@ def applied(mutation: Mutation, root: Path) -> None:
 
 
 def nearest(file: str) -> str:
-    """Return the unit tests that mirror a file of the program: a directory, or a file where it is a
-    module at the top; "" if there are none.
+    """Return the unit tests that mirror a file of the program; "" if there are none.
+
+    They are a directory, or a file where the program's file is a module at the top.
     """
     path = Path(*(part for part in Path(file).parts if part not in ("components", "scripts")))
     if path.parent == Path("."):

@@ -1,8 +1,13 @@
 """`python -m tools.devtools.schema`, started by `./scripts/schema`: generate what editors and readers need for stack files.
 
-Writes `docs/stack.schema.json` (JSON Schema, draft 2020-12, of `stacks/Pulumi.<stack>.yaml`), `docs/settings.md` (a reference page),
-`docs/costs.md` (what the stacks cost, and need of quotas), the tables in `docs/google.md`,
-and in `docs/first-live-run.md`, `docs/plan.schema.json` (of `./scripts/plan --json`) and the examples in `docs/plan.md`.
+It writes:
+
+- `docs/stack.schema.json`: JSON Schema, draft 2020-12, of `stacks/Pulumi.<stack>.yaml`
+- `docs/settings.md`: the reference of all keys
+- `docs/costs.md`: costs and quotas of the stacks
+- `docs/plan.schema.json`: JSON Schema of `./scripts/plan --json`
+- tables in `docs/google.md` and `docs/first-live-run.md`, examples in `docs/plan.md`
+
 Tests compare them with the records in `components/config` and `tools/plan/model.py`.
 """
 

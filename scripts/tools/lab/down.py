@@ -87,8 +87,9 @@ def _remove_files() -> None:
 
 
 def _engine(step: Step) -> Engine | None:
-    """The engine that the lab runs in; its own is started where it does not run, as after a
-    reboot, because containers are left in it.
+    """Return the engine that the lab runs in; None if there is none.
+
+    The lab's own engine is started where it does not run, as after a reboot: it has containers.
     """
     if answering := engine.find():
         return answering

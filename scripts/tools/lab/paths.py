@@ -66,9 +66,9 @@ def docker_host() -> str | None:
 def backend(directory: Path) -> str:
     """The address of Pulumi's file backend in `directory`.
 
-    The backend writes a file beside its place and renames it, so a killed CLI leaves the old state
-    or the new one. Only its notes on each file (`*.attrs`), which nothing needs, are written in
-    place, and half of one keeps the state from being read: so it writes none.
+    The backend writes a temporary file and renames it, so a killed CLI leaves the old state or the
+    new one. Only files with attributes (`*.attrs`) are written in place. Nothing needs them, and
+    with half of one the state cannot be read. So the backend writes none.
     """
     return f"file://{directory}?metadata=skip"
 

@@ -25,8 +25,8 @@ from .process import Command
 from .steps import Step, StepError, seconds
 
 MARK = "ISTIO_VM_MESH_LAB"
-"""In the environment of every CLI that the lab starts, so that one whose `lab` was killed can be
-told from one that a user started.
+"""An environment variable of every CLI that the lab starts. It distinguishes a CLI whose `lab` was
+killed from one that a user started.
 """
 
 
@@ -85,11 +85,11 @@ def write_environment() -> None:
 
 
 def end_leftovers(step: Step) -> None:
-    """End what a `lab` of this checkout that was killed or interrupted left running besides its CLI
-    (the program, plugins, Helm, kind), and
-    remove its temporary files.
+    """End processes of a `lab` of this checkout that was killed or interrupted, and remove its
+    temporary files.
 
-    Only under this checkout's lock.
+    The processes are the program, plugins, Helm and kind; the CLI is not among them. The caller
+    holds this checkout's lock.
     """
     ended: set[int] = set()
     # A process that is killed may have started another one since it was looked for.
@@ -203,8 +203,8 @@ def _drop_pending(step: Step, stack: str, before: Callable[[list[dict[str, Any]]
 
     Returns the names of the resources that are complete.
 
-    All resources of the lab can be made again over what a killed run left, which the program's own
-    scripts and its Kubernetes provider see to; Helm's releases cannot.
+    The program's scripts and its Kubernetes provider can create all resources of the lab again over
+    what a killed run left. For Helm's releases that is not possible.
     """
     exported = json.loads(call(step, "stack", "export", "--stack", stack, *QUIET, capture=True).output)
     pending = exported["deployment"].pop("pending_operations", None) or []

@@ -1,8 +1,9 @@
 """Named steps: what is being done, how far it is, how long it took, and what to read and do when it
 fails.
 
-On a terminal the running step is one live line; elsewhere (CI, a pipe) every step is plain lines,
-with a sign of life at most every 15 seconds. Each step has a log file, `.lab/logs/NN-<step>.log`.
+On a terminal the running step is one line that is updated. Elsewhere (CI, a pipe) every step is
+plain lines, with a progress line at most every 15 seconds. Each step has a log file,
+`.lab/logs/NN-<step>.log`.
 """
 
 from __future__ import annotations

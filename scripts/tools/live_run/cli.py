@@ -22,9 +22,9 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser; its result has `stack`, `check`, `down`, `yes` and `report`."""
     top = argparse.ArgumentParser(
         prog="./scripts/live-run",
-        description="Runs the rows of docs/first-live-run.md with a stack on Google Cloud: checks "
-        "prerequisites, creates the stack, stops at the first surprise, takes everything down, "
-        "and reports what was seen and what it cost.",
+        description="Runs the rows of docs/first-live-run.md with a stack on Google Cloud. It checks "
+        "prerequisites, creates the stack, stops at the first row that fails, and takes everything "
+        "down. It reports the rows and the cost.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

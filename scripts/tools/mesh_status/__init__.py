@@ -1,5 +1,6 @@
-"""What is in the mesh of a stack, and how it is: read from Pulumi's state, the cluster and the machines; shown as a table, JSON or a drawing.
+"""What is in the mesh of a stack, and its health, as a table, JSON or a drawing.
 
-`read` and what it calls (`read_state`, `read_cluster`, `read_machines`) read; `model`, `advice` and `assess` judge; the `render_` modules show.
-Only the first see secrets of the state, and what they hand on has none.
+`read` and what it calls (`read_state`, `read_cluster`, `read_machines`) read Pulumi's state, the
+cluster and the machines. `model`, `advice` and `assess` rate them. The `render_` modules show them.
+Only the first group reads secrets of the state. What it returns has none.
 """

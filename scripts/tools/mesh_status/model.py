@@ -22,9 +22,14 @@ def worst_health(all_: Iterable[Health]) -> Health:
 class Endpoint:
     """A machine or pod of a workload, and what to do about it.
 
-    `entry` is the machine's WorkloadEntry, "" for pods; `state` its condition in Kubernetes: of an entry Healthy, Unhealthy, Disconnected,
-    NoHealthYet or NotRegistered, of a pod Ready or NotReady. `agent` is the version of Istio's agent, `active` since when it runs.
-    `clock` is by how many seconds the machine's clock is ahead. What could not be read is None or "".
+    entry: the machine's WorkloadEntry; "" for pods.
+    state: of an entry Healthy, Unhealthy, Disconnected, NoHealthYet or NotRegistered; of a pod
+        Ready or NotReady.
+    agent: the version of Istio's agent.
+    active: since when the agent runs.
+    clock: the seconds by which the machine's clock is ahead.
+
+    What could not be read is None or "".
     """
 
     kind: Literal["machine", "pod"]

@@ -44,7 +44,9 @@ class ClusterError(Exception):
 class Entry:
     """A WorkloadEntry. `healthy` is None while no probe has reported; `disconnected` is since when its agent has no connection to istiod.
 
-    `quarantine` is the machine that it keeps out of the mesh, which `stack` gave up for `reason`; "" for the entry of a machine that is in it.
+    quarantine: the machine that the entry keeps out of the mesh; "" for the entry of a machine in
+        the mesh.
+    stack, reason: the stack that gave that machine up, and why.
     """
 
     name: str

@@ -1,7 +1,8 @@
 """Where everything of the drawing goes: boxes, cards and edges with coordinates, from the mesh alone, so that the same mesh gives the same drawing.
 
-Three columns: the cluster (or another network's gateways), the workloads, the machines. A call goes from its caller to the workload that it
-called, and from there to what answered; so there are as many edges as callers and endpoints, not their product.
+It has three columns: the cluster (or another network's gateways), the workloads, the machines. A
+call goes from its caller to the workload that it called, and from there to what answered. So there
+are as many edges as callers and endpoints, not their product.
 """
 
 from __future__ import annotations

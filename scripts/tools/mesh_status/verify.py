@@ -1,10 +1,12 @@
 """Verification on demand.
 
-The commands that verify are resources whose inputs are everything that can change the answer, so an update without changes does not run
-them. `pulumi up --target-replace` on them alone does, with the same inputs: they have no `delete` command, hence a replacement only runs
-`create` again; where that fails the old resource stays, with the evidence of the last success; where it succeeds the new evidence is in the
-stack's outputs and in the resources' `modified` stamps. A change of `triggers` would do the same, but would have to come from the program.
-Nothing else is touched: resources that the stack file has changed meanwhile are not targets.
+The commands that verify are resources whose inputs are everything that can change the result. So an
+update without changes does not run them. `pulumi up --target-replace` on them alone does, with the
+same inputs. They have no `delete` command, so a replacement only runs `create` again. If that
+fails, the old resource stays, with the evidence of the last success. If it succeeds, the new
+evidence is in the stack's outputs, and the resources have new `modified` times. A change of
+`triggers` would do the same, but would have to come from the program. Nothing else changes:
+resources that the stack file has changed meanwhile are not targets.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
 """What programs declare. `python -m tools.plan.describe --stack NAME --output DIR CHECKOUT...`
 
 It runs the program of each checkout under mocks: no cloud, cluster, state, plugin or secret is read
-or changed. The parent process gives it a directory of its own for HOME and private files, and an
-environment without credentials (`files.describe`). For the checkout of number N it writes
-`N.json`: `resources` (`resources.Resource`), `machine_files` (digests by role and path),
-`local_files` (paths that the stack file names), or `problems`, one line each, where the program
-refuses the file. What the program prints is in `N.log`.
+or changed. The parent process sets another directory for HOME and private files, and an environment
+without credentials (`files.describe`). What the program of checkout number N prints is in `N.log`.
+`N.json` has:
+
+- `resources`: what the program declares (`resources.Resource`)
+- `machine_files`: digests by role and path
+- `local_files`: paths that the stack file names
+- `problems`: one line each, instead of all that, where the program refuses the file
 
 Pulumi's SDKs take most of the time, so they are imported once. A process for each checkout is
 forked then, because each has its own modules `components`.

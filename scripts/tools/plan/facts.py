@@ -1,7 +1,7 @@
 """What a machine's agent runs with, as facts that two sides are compared by.
 
-A join restarts the agent where one of the facts of `Facts.restart` or `Facts.register` differs, and
-has it register anew where one of `Facts.register` does (components/machines/bundle.py:
+A join restarts the agent where one of the facts of `Facts.restart` or `Facts.register` differs. The
+agent registers again where one of `Facts.register` differs (components/machines/bundle.py:
 `join_variables`; join.sh: `compare`, `wait_for_deregistration`).
 """
 

@@ -493,9 +493,15 @@ class VerificationPlan:
 class ProgramChange:
     """A file of the program, or a default, that differs.
 
-    what: "machine-files" (units and scripts on machines), "join" (what runs joins), "program" (what
-        declares resources), "default" (of a setting), "local-file" (that the stack file names),
-        "unknown" (all of it: the base cannot run here).
+    what: one of
+
+        - "machine-files": a unit or script on machines
+        - "join": what runs joins
+        - "program": what declares resources
+        - "default": of a setting
+        - "local-file": a file that the stack file names
+        - "unknown": the base cannot run here
+
     name: a path in the repository, or a setting.
     before, after: of a default, as in the schema.
     """

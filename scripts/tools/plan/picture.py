@@ -73,7 +73,7 @@ def decode(
     """Return the mesh of a stack.
 
     stack: its name. listed: its resources.
-    machine_files: digests of what machines get from the program, by role and path; None where only
+    machine_files: digests of what machines get from the program, by role and path. None: only
         digests of all of it are compared, as joins return them.
     declared: the workloads of instance groups, for those whose resources do not say it yet.
     """

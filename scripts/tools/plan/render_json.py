@@ -1,7 +1,7 @@
 """A plan as JSON, its schema, and the strict reader of JSON that others wrote.
 
-The keys are the fields of `model` in camelCase. A plan of a fork is data: it is read by
-`read`, which refuses all that `text` does not write, and rendered by code of this checkout.
+The keys are the fields of `model` in camelCase. A plan of a fork is data. `read` refuses all that
+`text` does not write, and code of this checkout renders it.
 """
 
 from __future__ import annotations

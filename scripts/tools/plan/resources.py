@@ -275,9 +275,9 @@ Source: `diff` in components/cluster_check.py and components/istio/mesh_reading.
 def operations(before: Sequence[Resource], after: Sequence[Resource]) -> tuple[Operation, ...]:
     """Return what an update does to resources, from what two sides declare.
 
-    A resource that is only read afterwards is no longer Pulumi's, and stays: the engine deletes it
-    where what is read has another ID (pulumi/pulumi: pkg/resource/deploy/step_generator.go,
-    `generateReadSteps`).
+    A resource that is only read afterwards is no longer Pulumi's, and stays. The engine deletes it
+    where the resource that is read has another ID (pulumi/pulumi:
+    pkg/resource/deploy/step_generator.go, `generateReadSteps`).
     """
     let_go = {(each.type, each.name, each.inputs.get("id")) for each in after if each.read}
     old = {

@@ -1,9 +1,12 @@
 """Show text that is not trusted: from stack files, clusters, clouds and other people's artefacts.
 
 Every text of a `Plan` goes through one of these functions before it is printed.
-Sources: CommonMark 0.31 ("Code spans", "Fenced code blocks"), GitHub's filters, which leave code
-alone, actions/runner (`ActionCommand`: "::" at the start of a line, "##[" anywhere in it), and
-Mermaid ("Entity codes to escape characters").
+Sources:
+
+- CommonMark 0.31: "Code spans", "Fenced code blocks"
+- GitHub's filters, which do not change code
+- actions/runner: `ActionCommand`, "::" at the start of a line, "##[" anywhere in it
+- Mermaid: "Entity codes to escape characters"
 """
 
 from __future__ import annotations

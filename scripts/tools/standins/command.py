@@ -1,9 +1,12 @@
 """Stand-in for the provider plugin `command`: `command:local:Command`.
 
-Behaviour as in pulumi/pulumi-command v1.2.1 (`provider/pkg/provider`): commands run in create,
-update and delete, never in a preview; without `update`, `create` runs again when an input changes;
-`triggers` replace; the state is the inputs with `stdout` and `stderr`, and a secret input is secret
-in the state under its own name only. `CustomTimeouts` end a running command.
+Behaviour as in pulumi/pulumi-command v1.2.1 (`provider/pkg/provider`):
+
+- Commands run in create, update and delete, never in a preview.
+- Without `update`, `create` runs again when an input changes. A change of `triggers` replaces.
+- The state is the inputs with `stdout` and `stderr`. A secret input is secret in the state under
+  its own name only.
+- `CustomTimeouts` end a running command.
 """
 
 from __future__ import annotations

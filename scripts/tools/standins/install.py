@@ -4,9 +4,9 @@ stand-ins otherwise.
     python run.py install --bin .lab/bin --home .lab/home --sdk DIRECTORY
 
 The CLI looks for the language host and the plugin of `pulumi.dynamic` beside its own file, links
-resolved, and calls them bundled. So a CLI that brings its own keeps them; beside any other one,
-`--bin` gets a stand-in and two files of the Go module github.com/pulumi/pulumi/sdk/v3 from
-`--sdk` (a directory with both, or the module's own). Provider plugins go to
+resolved, and calls them bundled. A CLI that has them keeps them. Beside any other CLI, `--bin` gets
+a stand-in and two files of the Go module github.com/pulumi/pulumi/sdk/v3. They come from `--sdk`, a
+directory with both, or the module's directory. Provider plugins go to
 `<home>/plugins/resource-<name>-v<version>`.
 """
 

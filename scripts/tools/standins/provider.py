@@ -26,12 +26,10 @@ take one `Request` and work on plain Python values with the markers `Secret` and
   `delete` nothing.
 - `InitFailed` says that the object exists but does not work: it is saved, the operation fails, and
   the next `up` updates it.
-- The state of a resource must keep the secrets of its inputs secret: return the inputs as they
-  came, and pass what a server answers through
-  `secret_like(answer, request.inputs)`.
-- Waiting: `request.wait(seconds)` raises `Cancelled` when the user interrupts; `with
-  request.on_cancel(process.kill): ...` aborts
-  anything else.
+- The state of a resource must keep the secrets of its inputs secret. Return the inputs as they
+  came, and pass what a server answers through `secret_like(answer, request.inputs)`.
+- Waiting: `request.wait(seconds)` raises `Cancelled` when the user interrupts. Anything else is
+  aborted by `with request.on_cancel(process.kill): ...`.
 - In `configure` and `check_config` the values of provider settings that are no strings arrive as
   JSON text, as the SDKs send them.
 

@@ -178,7 +178,7 @@ def test_all_problems_of_a_mesh_are_named_at_once(monkeypatch: pytest.MonkeyPatc
     for part in (
         "ENABLE_CA_SERVER=false",
         "PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION=false",
-        "set global.network in istiod's values, or leave out far",
+        "set global.network of istiod, or leave out far",
         "the namespace shop is in ambient mode",
         "the namespace gone does not exist",
     ):
@@ -228,7 +228,7 @@ def test_pods_that_the_level_restricted_would_refuse_are_named_before(monkeypatc
     cluster.namespaces["shop"] = RESTRICTED
     (problem,) = read(cluster, monkeypatch, unrestricted_pods={"shop": ["goods"]})[1]
     assert (
-        "the namespace shop enforces Pod Security's level restricted, which refuses pods of goods: their pods.restricted is false"
+        "the namespace shop enforces Pod Security's level restricted, which refuses pods of goods: set their pods.restricted to true"
         in problem
     )
     cluster.namespaces["shop"] = {"pod-security.kubernetes.io/enforce": "baseline"}

@@ -602,4 +602,4 @@ def test_what_kept_a_machine_out_and_cannot_be_put_back_is_said(
     with pytest.raises(scripting.Failed, match="the machine runs as before"):
         join_machine.run(PAYLOAD)
     error = capsys.readouterr().err
-    assert f"WorkloadEntry shop/{ENTRY}" in error and "was not put back (the API server is gone)" in error
+    assert f"WorkloadEntry shop/{ENTRY}" in error and "could not be restored (the API server is gone)" in error

@@ -417,7 +417,9 @@ def test_a_stranger_with_a_sidecar_is_none(cluster: Cluster) -> None:
 def test_a_pod_without_a_sidecar_is_named(cluster: Cluster) -> None:
     cluster.sidecar = False
     cluster.write()
-    with pytest.raises(scripting.Failed, match="got no sidecar: does the namespace shop have the label istio-injection: disabled"):
+    with pytest.raises(
+        scripting.Failed, match="got no sidecar: check the label istio-injection of the namespace shop, and the injector's policies"
+    ):
         verify_workload.run(PAYLOAD)
 
 

@@ -1,9 +1,9 @@
 # The start of a machine of an instance group. It runs the stack's startup script, and sets what the
 # join that follows this text needs: MACHINE, ADDRESS, LOCALITY and TOKEN. The machine mints the
 # token with its own Google identity. Nothing here is secret, and no token is on a command line.
-# A join that fails is tried again: IAM, the gateway or a mirror may not be there yet, and Google's
+# A join that fails is repeated. IAM, the gateway or a mirror may not be there yet, and Google's
 # unit runs this text once a boot. The boot waits for Google's unit, and the unit that drains the
-# machine waits for the boot. So attempts are in a unit of their own.
+# machine waits for the boot. So attempts are in a separate unit.
 # Variables: API_SERVER (URL), NAMESPACE, SERVICE_ACCOUNT, SETUP_BASE64 ("" for none), ROTATION;
 # METADATA (URL) of tests. PART is set where this text runs itself.
 : "${METADATA:=http://metadata.google.internal/computeMetadata/v1}"

@@ -269,7 +269,10 @@ def _joined(step: Step, mesh: Mesh, watch: Watch, machines: Sequence[str]) -> fl
 
 
 def _budget(mesh: Mesh) -> Iterator[Figure]:
-    """What one machine is in Pulumi, and how often it was connected to: of one that was added just now, and of which sshd has logged nothing else."""
+    """Yield what one machine has in Pulumi, and how many SSH connections it had.
+
+    The machine is one that was added just now, so sshd has logged nothing else.
+    """
     name = mesh.added()[-1]
     resources = [
         each for each in mesh.resources().values() if f"Machine::{name}" in each["urn"] or f"Machine::{name}" in each.get("parent", "")

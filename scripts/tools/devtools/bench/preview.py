@@ -29,9 +29,11 @@ from .cli import SIZES
 RUNS = 3
 """How often each size is run; the best counts, since others are slowed by what else the computer does."""
 MOST_PER_MACHINE, MOST_GROWTH, MOST_PLAN = 40.0, 3.3, 0.3
-"""Milliseconds that a machine may cost, how much longer 300 machines may take than 100, and the part of a preview that its plan may add.
+"""At most: milliseconds for each machine; the time of 300 machines by that of 100; the time of a
+plan by that of its preview.
 
-The engine and its plugins come on top of the preview that is measured here, so the real part is smaller.
+The engine and its plugins come on top of the preview that is measured here, so the real part is
+smaller.
 """
 
 
@@ -147,7 +149,7 @@ def show(figures: list[dict[str, float]], stack: str, as_json: bool) -> bool:
     for one in figures:
         print("  ".join(f"{one[name]:>9{shape}}" for name, shape in columns.items()))
     print(
-        f"{each:.1f} ms a machine (at most {MOST_PER_MACHINE:.0f}), {SIZES[-1]} take {growth:.1f} times as long as {SIZES[-2]} (at most {MOST_GROWTH}), "
-        f"and their plan takes {part:.2f} of it (at most {MOST_PLAN})"
+        f"{each:.1f} ms a machine (at most {MOST_PER_MACHINE:.0f}); {SIZES[-1]} take {growth:.1f} times as long as {SIZES[-2]} (at most {MOST_GROWTH}). "
+        f"Their plan takes {part:.2f} of that (at most {MOST_PLAN})"
     )
     return good

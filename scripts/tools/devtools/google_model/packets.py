@@ -1,9 +1,13 @@
 """Which connections Google Cloud lets through between the parts of a stack. Pure.
 
-Modelled: routes of subnets, secondary ranges and peerings (VPC: "Routes", "VPC Network Peering");
-implied rules and declared firewall rules; the rules that GKE adds (GKE: "Automatically created
-firewall rules"); source addresses of pods (GKE: "IP masquerade agent", default non-masquerade
-destinations); internal passthrough load balancers (region, global access, address); Cloud NAT.
+It models:
+
+- routes of subnets, secondary ranges and peerings (VPC: "Routes", "VPC Network Peering")
+- implied rules and declared firewall rules
+- the rules that GKE adds (GKE: "Automatically created firewall rules")
+- source addresses of pods (GKE: "IP masquerade agent", default non-masquerade destinations)
+- internal passthrough load balancers (region, global access, address)
+- Cloud NAT
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The publishers' artefacts of the pinned versions: their URLs, where their digests are, and what
 of them the lab uses.
 
-The publishers' own pages are the source of the URLs: kubernetes.io (Install kubectl), helm.sh,
-kind's and Pulumi's releases on GitHub, istio.io (the upgrade notes of 1.31 name the hosts).
+The publishers' pages are the source of the URLs: kubernetes.io (Install kubectl), helm.sh, kind's
+and Pulumi's releases on GitHub, istio.io. Istio's upgrade notes of 1.31 name its hosts.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Artefact:
     """One file of a publisher.
 
     - `digests`: the URL of the file that states its SHA-256, in the form `form`
-    - `members`: path in the archive → path in the lab's copy; a directory's name stands for all
-      files below it, "" for the whole archive; empty: the file is no archive
+    - `members`: paths in the archive, each with the path in the lab's copy. A directory's name
+      stands for all files below it, "" for all of the archive. Empty: the file is no archive
     - `file`: the name of the copy of a file that is no archive
     """
 

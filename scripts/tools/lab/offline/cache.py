@@ -1,9 +1,9 @@
 """The cache of everything that is expensive to make: programs, charts, images.
 
 An entry is a directory, keyed by name, version and the digest of all inputs (flags, file contents).
-It is made in a temporary directory and renamed into place when complete, under a lock, so that a
-half-written entry is never used and two runs make it once. The marker inside lists the files and
-their sizes; an entry that does not match its marker counts as absent and is built again.
+It is built in a temporary directory under a lock, and renamed when complete. So an incomplete entry
+is never used, and two runs build it once. The marker inside lists the files and their sizes. An
+entry that does not match its marker counts as absent, and is built again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The lab's own container engine: Debian's dockerd, started by the lab and for the lab where no
 other engine answers.
 
-It keeps its images in the cache directory and everything else under /run/istio-vm-mesh. It is no
-child of the command that started it, so it stays from one `lab up` to the next; `stop` ends it and
+It stores its images in the cache directory and everything else under /run/istio-vm-mesh. It is no
+child of the command that started it, so it runs from one `lab up` to the next. `stop` ends it, and
 removes what dockerd leaves on a machine.
 """
 

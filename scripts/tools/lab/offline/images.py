@@ -1,7 +1,8 @@
 """The images of the lab: a kind node, Istio's control plane and proxy, Istio's echo application, a machine.
 
-An image that is in the engine already and was not made here (the official one) is used as it is. Otherwise it is pulled, if wanted and
-its publisher has it, or built, once, from Debian packages, programs built as Go modules and Envoy from PyPI; a label holds the digest of
+An image that is in the engine already and was not built here (the official one) is used as it is.
+Otherwise it is pulled, if that is wanted and its publisher has it. Otherwise it is built, once,
+from Debian packages, programs built as Go modules, and Envoy from PyPI. A label holds the digest of
 everything that goes into it.
 """
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ..steps import Step
 
-# systemd in every machine and node watches directories; Linux allows a user 128 watchers, which a
-# few machines use up (kind's known issues: "Pod errors due to too many open files").
+# systemd in every machine and node watches directories. Linux allows a user 128 instances, and a
+# few machines use all of them (kind's known issues: "Pod errors due to too many open files").
 INOTIFY_INSTANCES = 1024
 _LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 

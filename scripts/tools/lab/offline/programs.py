@@ -1,9 +1,9 @@
-"""The programs and files that the lab uses, by its first rule: what is there is used, then what its
-publisher offers, and the rest comes from package registries.
+"""The programs and files that the lab uses.
 
 A program on PATH is used at exactly the pinned version (pulumi, istioctl, Kubernetes' programs) or
-at the same major version (helm, kind). Otherwise it is its publisher's, if wanted, or built as a Go
-module. Programs that only go into images are always built. Everything is made on demand, and once.
+at the same major version (helm, kind). Otherwise it is its publisher's, if that is wanted, or it is
+built as a Go module. Programs that only go into images are always built. Each is built on demand,
+and once.
 """
 
 from __future__ import annotations

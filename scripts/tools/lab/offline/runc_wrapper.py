@@ -21,10 +21,10 @@ mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_rest
 CAPABILITIES = tuple(f"CAP_{name.upper()}" for name in _NAMES.split())
 
 # A shell and sed, because this runs for every `docker exec`: 2 ms instead of an interpreter's 20.
-# runc's documents are JSON on one line; the object "capabilities" holds only lists of names, so its
-# first closing brace is its end, and the same words within a string have backslashes before their
-# quotes and do not match. A container's specification is in its bundle, that of an exec in the
-# --process file.
+# runc's documents are JSON on one line. The object "capabilities" holds only lists of names, so its
+# first closing brace is its end. The same words within a string have backslashes before their
+# quotes, so they do not match. A container's specification is in its bundle, that of an exec in
+# the --process file.
 _WRAPPER = r"""#!/bin/sh
 # Executes runc without the capabilities that this machine does not have.
 command= file= bundle=.

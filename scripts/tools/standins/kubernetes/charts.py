@@ -1,7 +1,7 @@
 """What a Helm chart is, and what Helm stored of a release in the cluster.
 
-Helm 3 keeps each revision of a release in a Secret of type `helm.sh/release.v1`, labelled with its
-name, version and status, whose data is the gzipped JSON of the release (helm.sh/helm/v3,
+Helm 3 stores each revision of a release in a Secret of type `helm.sh/release.v1`. Its labels are
+name, version and status. Its data is the gzipped JSON of the release (helm.sh/helm/v3,
 `pkg/storage/driver`). Reading it takes one request and no `helm` process.
 """
 

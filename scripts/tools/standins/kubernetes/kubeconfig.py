@@ -84,8 +84,8 @@ def parse(text: str, context: str = "", cluster: str = "", *, log_in: bool = Tru
     """Read a kubeconfig, given as its text or as a path to it.
 
     `context` and `cluster` override the current context and its cluster. Without `log_in` no plugin
-    is run. Raises `ProviderError` when it is no kubeconfig, when something that it refers to is
-    missing, or when the user logs in by a way that is not implemented.
+    is run. Raises `ProviderError` when it is no kubeconfig, when it refers to something that is
+    missing, or when the login is not implemented.
     """
     path = Path(text).expanduser() if text and "\n" not in text and not text.lstrip().startswith("{") else None
     try:
@@ -107,7 +107,7 @@ def parse(text: str, context: str = "", cluster: str = "", *, log_in: bool = Tru
         if user.get(login):
             raise ProviderError(
                 f"refused: the lab's stand-in for the kubernetes provider does not implement the login by {login!r} in the kubeconfig of context "
-                f"{chosen_name!r}; use a client certificate or a token, or install the official plugin"
+                f"{chosen_name!r}. Use a client certificate or a token, or install the official plugin"
             )
     if "server" not in server:
         raise ProviderError(f"the cluster of context {chosen_name!r} in the provider's kubeconfig has no server")

@@ -99,8 +99,8 @@ def taken_over(managed: list[dict[str, Any]], manager: str) -> list[dict[str, An
     """An object's `managedFields` with the fields that came with its creation in `manager`'s hands,
     or None where they are already.
 
-    An object is created without server-side apply; applying it later under another name would leave
-    the first owner with fields that can neither be changed without a conflict nor be removed.
+    An object is created without server-side apply. If it is applied later under another name, the
+    first manager still owns fields. They can neither be removed nor changed without a conflict.
     """
     created = [each for each in managed if (each["manager"], each["operation"]) == (CREATOR, "Update") and not each.get("subresource")]
     if not created:

@@ -125,7 +125,7 @@ class Resources:
             if error.reason != "AlreadyExists" or "object is being deleted" in str(error):
                 raise
             raise ProviderError(
-                f"{error}: it is not managed by this resource; give the resource another name, remove the object, alias a renamed resource, "
+                f"{error}: it is not managed by this resource. Give the resource another name, remove the object, alias a renamed resource, "
                 "or adopt it with `pulumi import`"
             ) from None
 
@@ -290,7 +290,7 @@ class Resources:
         text = f"{doing} failed: {error}"
         if error.reason == "Conflict":
             text += (
-                f"; another field manager has changed this object: run `pulumi refresh` to see the change, and annotate the resource with "
+                f". Another field manager has changed this object. `pulumi refresh` shows the change. Annotate the resource with "
                 f'{objects.PATCH_FORCE}: "true" to take the fields back'
             )
         return ProviderError(objects.redacted(text, request.inputs, request.old_inputs))

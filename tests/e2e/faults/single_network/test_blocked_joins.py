@@ -215,7 +215,8 @@ def second(lab: Lab, first: Update) -> Update:
     for machine, obstacle in OBSTACLES.items():
         lab.exec_in_container(machine, obstacle.removal)
     set_group_service_account(lab, "default")
-    # A package that is not the one it ought to be, on its way to a machine that has one and is in the mesh, and to one that has none.
+    # Another package than the declared one comes to a machine that is in the mesh, and to one
+    # without a package.
     curl = '#!/bin/sh\\n/usr/bin/curl "$@" && echo\\n'
     for machine in DAMAGED_PACKAGES:
         lab.exec_in_container(machine, f"printf '{curl}' >{CURL}; chmod +x {CURL}; rm -rf {PACKAGES}")
