@@ -5,8 +5,8 @@ computer that runs Pulumi (see `local`). The rules of this project for commands 
 
 - A payload, with all that is secret, is JSON on standard input. No secret is in a command line, in
   the environment, or in a log; the output of an earlier run is not handed on.
-- Standard output is the result as JSON. Messages go to standard error, which Pulumi shows. - A
-  script's text is not in the state. Its path is relative to the project where it can be, so two
+- Standard output is the result as JSON. Messages go to standard error, which Pulumi shows.
+- A script's text is not in the state. Its path is relative to the project where it can be, so two
   checkouts of one version show no difference.
 - A command whose object goes with another resource has `deleted_with` in its options.
 
