@@ -3,6 +3,7 @@
 - `mesh_status`: for operators; it needs neither the lab nor the stand-ins.
 - `plan`: for reviewers and pull requests: what an update does; it needs neither of both as well.
 - `mock_engine`: runs the program in the tool's process, without an engine.
+- `google_model`, `costs`: what Google Cloud does with what a stack declares; what that costs.
 - `live_run`: the first live run on Google Cloud, row by row.
 - `lab`: the lab; `lab.offline` builds from package registries what the machine does not have.
 - `standins`: Pulumi plugins for the lab alone; imported by `lab.plugins` and by nothing else.

@@ -23,7 +23,8 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from tools import ROOT
-from tools.devtools.mutate import copy, first_failure
+
+from .trial import copy, first_failure
 
 _TESTS = "tests/unit/verification"
 _OF_PODS = (f"{_TESTS}/test_verify_workload.py", f"{_TESTS}/test_calling_pods.py")

@@ -23,6 +23,8 @@ from typing import NamedTuple, TypeAlias
 
 from tools import ROOT
 
+from .trial import copy, first_failure
+
 GOLDEN = "the_graph_is_the_one_that_was_reviewed"
 """Golden graphs fail on almost every change and explain little: a rule must fail too."""
 THIS = "tests/unit/tools/devtools/test_mutate.py"
@@ -93,28 +95,6 @@ def nearest(file: str) -> str:
         return str(mirror) if (ROOT / mirror).exists() else ""
     directories = [Path("tests/unit", parent) for parent in path.parents if parent != Path(".")]
     return next((str(directory) for directory in directories if (ROOT / directory).is_dir()), "")
-
-
-def copy(root: Path) -> None:
-    """Copy what git tracks, or would, into a repository of its own. It uses this virtual environment."""
-    from tools import VENV, venv
-
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).exists():  # not removed since the last commit
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name, follow_symlinks=False)
-    for command in (["git", "init", "--quiet"], ["git", "add", "--all"]):
-        subprocess.run(command, cwd=root, check=True)
-    if venv.complete():
-        (root / VENV.name).symlink_to(VENV)
-
-
-def first_failure(output: str) -> str:
-    """Return the first test that failed, by pytest's summary; a sentence where it names none."""
-    failed = (line.split(" ")[1] for line in output.splitlines() if line.startswith(("FAILED", "ERROR")))
-    return next(failed, "the tests do not run")
 
 
 class Tests:

@@ -127,7 +127,7 @@ def _stack(name: str) -> Stack | str:
     """Return a stack, or why it is none that can be run."""
     from components.config import load, reader
     from components.config.problems import SettingsError
-    from tools.devtools import costs
+    from tools import costs
 
     if name not in reader.stacks():
         return f"there is no stacks/Pulumi.{name}.yaml"
@@ -173,7 +173,7 @@ def _zones(stack: Stack) -> list[str]:
 
 def _is_fit(stack: Stack) -> bool:
     """Check the prerequisites, print what lacks, and return whether a run can succeed."""
-    from tools.devtools.google_model import declared
+    from tools.google_model import declared
 
     google = stack.settings.google
     assert google

@@ -12,9 +12,9 @@ from typing import Any
 
 from components.versions import unsupported_kubernetes
 from tools import ROOT
-from tools.devtools.google_model import policies, quotas
-from tools.devtools.google_model.cloud import MANAGER, Cloud
-from tools.devtools.google_model.machines import UnknownSizeError
+from tools.google_model import policies, quotas
+from tools.google_model.cloud import MANAGER, Cloud
+from tools.google_model.machines import UnknownSizeError
 from tools.plan.resources import CLUSTER, CLUSTER_CHECK, INSTANCE, NODE_POOL, TEMPLATE, value_at
 
 from .google import Google, GoogleError

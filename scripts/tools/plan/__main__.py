@@ -11,7 +11,19 @@ import sys
 from components.config import reader
 from tools.mesh_status import pulumi
 
-from . import cli, levels, render_json, render_markdown, render_text, rules
+from . import (
+    BROKEN,
+    CHANGES,
+    FAILED,
+    INTERRUPTED,
+    NOTHING,
+    cli,
+    levels,
+    render_json,
+    render_markdown,
+    render_text,
+    rules,
+)
 from .forge import cli as forge
 from .model import Level, Plan, Verdict
 
@@ -25,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         return forge.run(options) if options.command else _plan(options)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
-        return cli.INTERRUPTED
+        return INTERRUPTED
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -33,7 +45,7 @@ def _plan(options: argparse.Namespace) -> int:
     if stack is None:
         names = ", ".join(reader.stacks())
         print(f"no stack is selected: give one with --stack ({names})", file=sys.stderr)
-        return cli.FAILED
+        return FAILED
     request = levels.Request(
         stack=stack, level=Level(options.level), base=options.base, destroy=options.destroy
     )
@@ -71,10 +83,10 @@ def _show(plan: Plan, options: argparse.Namespace) -> None:
 def code(plan: Plan) -> int:
     """Return the exit code of a plan."""
     if rules.fails(plan.broken):
-        return cli.BROKEN
+        return BROKEN
     if plan.error:
-        return cli.FAILED
-    return cli.NOTHING if plan.verdict is Verdict.NOTHING else cli.CHANGES
+        return FAILED
+    return NOTHING if plan.verdict is Verdict.NOTHING else CHANGES
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import argparse
 
+from . import FAILED
 from .forge import cli as forge
-
-NOTHING, FAILED, CHANGES, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes. A wrong command line ends with 1, because 2 says that there are changes."""
 
 EPILOG = """\
 levels: files compares the stack file and the program with those at the base; it reads no cloud,

@@ -1,6 +1,6 @@
 """What a stack costs a month, from its resources, by the prices of docs/costs.yaml. Pure.
 
-The counts are those of `tools.devtools.costs`, which has them from the settings; a test compares
+The counts are those of `tools.costs`, which has them from the settings; a test compares
 both. What depends on use is not in it, such as traffic.
 """
 

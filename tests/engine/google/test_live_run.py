@@ -18,8 +18,8 @@ from tests.support.google_fakes.clients import Google as Servers
 from tests.support.google_fakes.transcripts import IMPERSONATE
 from tests.support.waiting import wait_until
 from tools import PYTHONPATH, ROOT
-from tools.devtools.google_model import declared
-from tools.devtools.google_model.cloud import Cloud
+from tools.google_model import declared
+from tools.google_model.cloud import Cloud
 from tools.live_run import __main__ as live_run
 from tools.live_run import cli, commands, prerequisites, rows
 from tools.live_run.google import Google, GoogleError

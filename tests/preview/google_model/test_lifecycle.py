@@ -7,7 +7,7 @@ import pytest
 from tests.support import google_stacks, harness
 from tests.support.google_stacks import STACKS, built, declared, shipped, with_input, with_options
 from tests.support.tiers import some_quick
-from tools.devtools.google_model import lifecycle
+from tools.google_model import lifecycle
 from tools.plan import resources
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.support import google_stacks, harness
 from tests.support.google_stacks import STACKS, built, shipped, with_input
 from tests.support.tiers import some_quick
-from tools.devtools.google_model import naming
+from tools.google_model import naming
 
 LONG = "platform-team-of-the-european-online-shop-production-in-europe-west-"
 STACK_NAMES = (f"{LONG}blue", f"{LONG}blur", "Team_A.staging", "2026", "x" * 100)

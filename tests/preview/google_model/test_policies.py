@@ -6,10 +6,10 @@ import pytest
 
 from tests.support import google_stacks
 from tests.support.google_stacks import STACKS, built, shipped, with_input
-from tools.devtools import costs
-from tools.devtools.google_model import machines, policies, quotas
-from tools.devtools.google_model.cloud import Cloud
-from tools.devtools.google_model.quotas import Moment
+from tools import costs
+from tools.google_model import machines, policies, quotas
+from tools.google_model.cloud import Cloud
+from tools.google_model.quotas import Moment
 
 LIMITS = costs.limits()
 NOT_OFFERED = {

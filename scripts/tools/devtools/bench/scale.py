@@ -42,7 +42,7 @@ from tools.lab import paths, plugins, stacks, up
 from tools.lab.stacks import Config
 from tools.lab.steps import Display, Step, StepError, Steps, display
 from tools.mesh_status.pulumi import QUIET
-from tools.plan import cli as plan_cli
+from tools.plan import BROKEN, CHANGES
 
 from .figures import Figure
 from .lab_stack import CHECKOUT
@@ -195,7 +195,7 @@ class _Scale:
         plan = (sys.executable, "-m", "tools.plan", "--stack", STACK)
         for _ in range(rounds):
             take(PREVIEW_OF_PLAN, "pulumi", "preview", "--stack", STACK, *QUIET)
-            take(PLAN, *plan, codes=(plan_cli.CHANGES, plan_cli.BROKEN))
+            take(PLAN, *plan, codes=(CHANGES, BROKEN))
         return {name: result[name] for name in COMMANDS}
 
     def _require_joins(self) -> None:

@@ -12,8 +12,7 @@ from pathlib import Path
 from tools import PYTHONPATH, ROOT
 from tools.mesh_status import pulumi
 
-from .. import render_json
-from ..cli import BROKEN, CHANGES, FAILED, NOTHING
+from .. import BROKEN, CHANGES, FAILED, NOTHING, render_json
 from ..model import Level, Plan, PlanError, Verdict
 from ..render_json import ArtefactError
 from .marker import STACK

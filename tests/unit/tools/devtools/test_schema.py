@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from components.config import reader
-from tools import ROOT
-from tools.devtools import costs, schema
-from tools.devtools.google_model import declared, google_page
+from tools import ROOT, costs
+from tools.devtools import schema
+from tools.google_model import declared, google_page
 from tools.live_run import page as live_run_page
 
 SCHEMA = json.loads(schema.SCHEMA.read_text())

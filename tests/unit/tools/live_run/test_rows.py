@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tools.devtools import costs
+from tools import costs
 from tools.live_run import page, rows
 from tools.live_run.rows import Row
 

@@ -23,7 +23,7 @@ from tests.unit.tools.plan.changes import (
     plan_of,
     workload,
 )
-from tools.devtools import costs
+from tools import costs
 from tools.plan import cost, words
 from tools.plan.files import DescriptionError, _destroyed, compared
 from tools.plan.model import Action, Mark, OpeningKind, Path, Pause, Plan, Verdict

@@ -8,14 +8,12 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tools import ROOT
+from tools.google_model import quotas
 from tools.plan.cost import PODS_OF_AUTOPILOT, disk_item
-
-from .google_model import quotas
 
 if TYPE_CHECKING:
     from components.config.stack import Settings
-
-    from .google_model.cloud import Cloud
+    from tools.google_model.cloud import Cloud
 
 PRICES, PAGE = ROOT / "docs" / "costs.yaml", ROOT / "docs" / "costs.md"
 
