@@ -259,7 +259,7 @@ class Lab:
         """Write the stack file: that of `stack_file` with free CIDRs and version labels, and `change` applied to its configuration (keys without the project)."""
 
         def complete(config: Config) -> None:
-            self.cidrs = self.cidrs or stacks.free_cidrs(len(config["networks"]), first=self.stack_file == "lab")
+            self.cidrs = self.cidrs or stacks.free_cidrs(len(config["networks"]))
             stacks.set_cidrs(config, self.cidrs)
             _add_version_labels(config)
             change(config)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 from . import paths
@@ -47,7 +49,22 @@ def exclusive_lock() -> Iterator[bool]:
             yield True
 
 
+def reserve(name: str) -> bool:
+    """Take something of this machine until this process ends; return False where it is taken."""
+    lock = os.open(_lock_file(name), os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return False
+    return True  # the open file holds it
+
+
 def _users() -> TextIO:
-    file = paths.cache() / paths.LOCKS / "engine"  # not in RUN, which goes with the engine
+    return _lock_file("engine").open("w")
+
+
+def _lock_file(name: str) -> Path:
+    file = paths.cache() / paths.LOCKS / name  # not in RUN, which goes with the engine
     file.parent.mkdir(parents=True, exist_ok=True)
-    return file.open("w")
+    return file

@@ -6,6 +6,7 @@ Tests and measurements use them. The stack `lab` and those of other checkouts ca
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import os
 import tempfile
@@ -21,11 +22,14 @@ from components.platforms.docker.names import CONTAINER, SSH_USER
 from tools.mesh_status.read_state import revealed
 
 from . import engine, locks
+from .steps import StepError
 
 Config = dict[str, Any]
 """The configuration of a stack file, keys without the project's name."""
 Resources = Mapping[str, dict[str, Any]]
 """The resources of a state, by name."""
+LAB_CIDRS = ipaddress.IPv4Network("172.31.16.0/20")
+"""Of the networks of these stacks."""
 
 
 def write_stack_file(directory: Path, scenario: str, stack: str, change: Callable[[Config], None]) -> None:
@@ -52,21 +56,32 @@ def set_cidrs(config: Config, cidrs: Sequence[str]) -> None:
         network["cidrs"] = [cidr]
 
 
-def free_cidrs(count: int, first: bool = True) -> list[str]:
-    """Return CIDRs that no network of the container engine overlaps.
+def free_cidrs(count: int) -> list[str]:
+    """Return CIDRs for networks of the container engine, which overlap none that it has.
 
-    first: whether to take the first or the last free ones. Two labs that look at the same moment
-        get different ones by it.
+    No other process on this machine gets them until this one has ended: it creates their networks
+    later. Raises StepError where fewer are left.
     """
-    taken: list[ipaddress.IPv4Network] = []
+    candidates = LAB_CIDRS.subnets(new_prefix=24)
     with locks.shared_lock():
-        if answering := engine.find():
-            names = answering.docker("network", "ls", "--quiet").split()
-            subnets = answering.docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", *names)
-            taken = [ipaddress.IPv4Network(each) for each in subnets.split() if ":" not in each]
-    candidates = list(ipaddress.IPv4Network("172.31.16.0/20").subnets(new_prefix=24))
-    free = (each for each in (candidates if first else reversed(candidates)) if not any(each.overlaps(other) for other in taken))
-    return [str(next(free)) for _ in range(count)]
+        # Their order matters: a process that ends has created its networks before.
+        free = (str(each) for each in candidates if locks.reserve(f"network-{each.network_address}") and not _overlaps(each))
+        cidrs = list(itertools.islice(free, count))
+    if len(cidrs) < count:
+        raise StepError(
+            f"fewer than {count} networks of {LAB_CIDRS} are free", "take other labs down, or remove networks: docker network ls"
+        )
+    return cidrs
+
+
+def _overlaps(cidr: ipaddress.IPv4Network) -> bool:
+    """Whether a network of the container engine has addresses of a CIDR."""
+    answering = engine.find()
+    if not answering:
+        return False
+    names = answering.docker("network", "ls", "--quiet").split()
+    subnets = answering.docker("network", "inspect", "--format", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", *names)
+    return any(cidr.overlaps(ipaddress.IPv4Network(each)) for each in subnets.split() if ":" not in each)
 
 
 def resources_of(exported: str) -> dict[str, dict[str, Any]]:
