@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as under nohup, which tests' children would inherit
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# What ignores a signal, as what a shell starts in its background does, has tests' children ignore it.
+for number, action in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, action)
 
 pytest_plugins = ["tests.support.skips", "tests.support.scheduling", "tests.support.fixtures"]
 
