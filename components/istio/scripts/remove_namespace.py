@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from ...local import scripting
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
 from ...manifest import Manifest
-from ...names import GROUP_ANNOTATION, MANAGED_BY_LABEL, PROJECT, STACK_LABEL
+from ...names import (
+    DEFAULT_ROOT_CONFIG_MAP,
+    GROUP_ANNOTATION,
+    MANAGED_BY_LABEL,
+    PROJECT,
+    STACK_LABEL,
+)
 from ...ownership import is_of, labels_of, list_objects, name_of, served_kinds
 
 DELETION_TIMEOUT_S = 300
@@ -23,7 +29,7 @@ DELETION_TIMEOUT_S = 300
 _DEFAULTS = {
     ("ServiceAccount", "default"),
     ("ConfigMap", "kube-root-ca.crt"),
-    ("ConfigMap", "istio-ca-root-cert"),
+    ("ConfigMap", DEFAULT_ROOT_CONFIG_MAP),
     ("ConfigMap", "istio-ca-crl"),
 }
 # Records of what happens to other objects, and what follows from them by name.

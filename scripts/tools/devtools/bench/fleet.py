@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 import grpc
 
 from components import config
-from components.names import DEFAULT_DOMAIN, ISTIO_NAMESPACE, XDS_PORT, spiffe_id
+from components.names import DEFAULT_DOMAIN, DEFAULT_ROOT_CONFIG_MAP, ISTIO_NAMESPACE, TOKEN_AUDIENCE, XDS_PORT, spiffe_id
 from tools.lab import up
 from tools.lab.steps import Display, Step, StepError, Steps, display
 
@@ -168,8 +168,8 @@ class _Measurement:
 
     def _control_plane(self) -> ControlPlane:
         kubectl = self.stack.run
-        root = kubectl("kubectl", "--namespace", ISTIO_NAMESPACE, "get", "configmap", "istio-ca-root-cert", "--output", "json")
-        token = kubectl("kubectl", "--namespace", NAMESPACE, "create", "token", ACCOUNT, "--audience", "istio-ca", "--duration", "1h")
+        root = kubectl("kubectl", "--namespace", ISTIO_NAMESPACE, "get", "configmap", DEFAULT_ROOT_CONFIG_MAP, "--output", "json")
+        token = kubectl("kubectl", "--namespace", NAMESPACE, "create", "token", ACCOUNT, "--audience", TOKEN_AUDIENCE, "--duration", "1h")
         return ControlPlane(
             gateway=f"{self.stack.outputs()['gateway']}:{XDS_PORT}",
             name=f"istiod.{ISTIO_NAMESPACE}.svc",
