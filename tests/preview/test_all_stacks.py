@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import golden, harness
 from tests.support.harness import CANARIES, Node, Run, declared, encoded
+from tests.support.tiers import some_quick
 
 STACKS = harness.stacks()
 ON_GOOGLE = {"single-network", "multi-network", "fleet"}
@@ -52,7 +53,7 @@ def test_a_change_of_a_long_value_shows_in_the_golden_file() -> None:
     assert "short" in rendered("short")
 
 
-@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("stack", some_quick(STACKS, "lab-multi-network", "fleet"))
 def test_the_first_preview_shows_what_the_update_does(stack: str) -> None:
     preview, update = (
         {node.name: (node.type, node.parent, node.dependencies, node.options) for node in declared(stack, preview).graph.values()}

@@ -246,6 +246,7 @@ DISKS = {
 }
 
 
+@pytest.mark.slow
 def test_disks_are_of_a_type_that_the_machine_type_takes() -> None:
     """Google refuses an n4 with Persistent Disk, and an e2 with Hyperdisk."""
     for machine_type, disk_type in DISKS.items():
@@ -280,6 +281,7 @@ HARDWARE: dict[str, tuple[dict[str, bool] | None, dict[str, str] | None]] = {
 }
 
 
+@pytest.mark.slow
 def test_machines_get_what_their_hardware_takes() -> None:
     """Debian does not boot securely on ARM, and Google refuses machines with GPUs, and bare metal, that would have to move."""
     config = harness.configuration("fleet")
@@ -415,6 +417,7 @@ def test_rules_of_own_vpcs_are_in_the_stacks_project() -> None:
     assert not [name for name, node in of_type("single-network", FIREWALL).items() if "project" in node.inputs]
 
 
+@pytest.mark.slow
 def test_a_vpc_of_others_is_peered_by_its_link() -> None:
     graph = harness.run(in_a_shared_vpc("multi-network")).graph
     halves = {name: (node.inputs["network"], node.inputs["peerNetwork"]) for name, node in graph.items() if name.startswith("peering-")}
@@ -423,6 +426,7 @@ def test_a_vpc_of_others_is_peered_by_its_link() -> None:
     assert {name for name in graph if name.startswith(("vpc-", "nat-"))} == {"vpc-far", "nat-far"}
 
 
+@pytest.mark.slow
 def test_owners_of_a_vpc_that_is_not_managed_read_what_to_do() -> None:
     config = in_a_shared_vpc("multi-network", managed=False)
     del config["cluster"]["gateway"]["dnsName"]
@@ -446,6 +450,7 @@ def test_owners_of_a_vpc_that_is_not_managed_read_what_to_do() -> None:
     assert len(notes) == 1 + len([rule for rule in firewall.firewall_rules(configuration.load(config)) if rule.vpc == "mesh"])
 
 
+@pytest.mark.slow
 def test_machines_beside_a_cluster_of_others_are_in_its_vpc_or_peered_with_it() -> None:
     config = harness.configuration("existing")
     subnets = {
@@ -530,6 +535,7 @@ def test_a_gateway_behind_a_load_balancer_is_published_by_its_address_alone() ->
     assert "outlierDetection" not in policy, "setting the one address aside would set all machines aside"
 
 
+@pytest.mark.slow
 def test_clients_of_a_headless_service_change_no_gateways() -> None:
     """They call addresses of pods, so a rule for gateways would touch calls that go through none."""
     config = copy.deepcopy(harness.configuration("multi-network"))

@@ -14,6 +14,7 @@ import pytest
 from components.platforms.google import names
 from tests.support import harness
 from tests.support.harness import Node
+from tests.support.tiers import some_quick
 
 SUFFIX = 8
 """Characters that Pulumi appends to a resource's name where the program gives none."""
@@ -100,7 +101,7 @@ def stack_name(dice: random.Random, length: int) -> str:
     return "".join(dice.choice(string.ascii_letters + string.digits + "-_.") for _ in range(length))
 
 
-@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
+@pytest.mark.parametrize("seed", some_quick(range(12), 0))
 def test_the_longest_names_of_a_stack_make_names_that_google_takes(seed: int) -> None:
     dice = random.Random(seed)
     length = (100, 1, 40, 63)[seed] if seed < 4 else dice.randint(1, 100)

@@ -9,6 +9,7 @@ import pulumi
 import pytest
 
 from tests.support import harness
+from tests.support.tiers import first_quick
 
 Updated = Callable[[str, str, str | None], tuple[dict[str, Any], list[str]]]
 
@@ -29,7 +30,7 @@ def updated(monkeypatch: pytest.MonkeyPatch) -> Updated:
     return run
 
 
-@pytest.mark.parametrize(("stack", "installs"), [("lab", "1.31.0"), ("fleet", "1.31.0"), ("existing", "")])
+@first_quick(("stack", "installs"), [("lab", "1.31.0"), ("fleet", "1.31.0"), ("existing", "")], 1)
 def test_a_cluster_that_left_the_range_of_its_istio_is_warned_of(updated: Updated, stack: str, installs: str) -> None:
     """Whoever installed the mesh. What would install it is refused by the look at the cluster."""
     inputs, warnings = updated(stack, "1.38", None)

@@ -18,7 +18,7 @@ def some_quick(values: Iterable[Any], *quick: Any) -> list[Any]:
     return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in parameters]
 
 
-def first_quick(names: Sequence[str], values: Sequence[tuple[Any, ...]], count: int = 4) -> pytest.MarkDecorator:
+def first_quick(names: Sequence[str], values: Sequence[tuple[Any, ...]], count: int = 2) -> pytest.MarkDecorator:
     """Parametrize a test as pytest does; all cases but the first ones are marked `slow`."""
     rest = [pytest.param(*value, marks=pytest.mark.slow) for value in values[count:]]
     return pytest.mark.parametrize(names, [*values[:count], *rest])

@@ -259,7 +259,7 @@ def test_another_reader_of_stack_files_is_reported(text: str) -> None:
         b"- config",
         b"config: {networks: \0}",
         b"config: " + b"[" * 60 + b"]" * 60,
-        b"config: {networks: " + b"x" * 4_000_000 + b"}",
+        pytest.param(b"config: {networks: " + b"x" * 4_000_000 + b"}", marks=pytest.mark.slow),
         *BOMBS,
         None,
     ],

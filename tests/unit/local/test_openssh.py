@@ -14,6 +14,7 @@ import pytest
 from components.local import openssh, over_ssh, private_files, scripting
 from components.names import SSH_KEY
 from tests.support.fake_programs import Programs
+from tests.support.tiers import some_quick
 
 HOP = openssh.Hop("192.0.2.7", 22, "admin", "ssh-ed25519 AAAA")
 TARGET = openssh.Target("product-1", HOP)
@@ -201,6 +202,7 @@ def test_why_a_proxy_did_not_connect_is_the_cause(programs: Programs, printed: s
     assert ["--verbosity warning` prints" in each for each in text] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_cause_that_lasts_is_reported_once_while_it_is_tried_again(
     programs: Programs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,7 +232,7 @@ def test_files_beside_ssh_are_private_and_gone_afterwards(programs: Programs, mo
     assert not Path(directory).exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", some_quick([signal.SIGTERM, signal.SIGINT, signal.SIGKILL], signal.SIGTERM))
 def test_an_interruption_ends_ssh_and_removes_the_keys(programs: Programs, tmp_path: Path, number: int) -> None:
     programs.add_script(
         "ssh",

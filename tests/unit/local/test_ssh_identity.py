@@ -11,6 +11,7 @@ import pytest
 
 from components.local import ssh_identity
 from tests.support.sshd import key_pair
+from tests.support.tiers import some_quick
 
 PASSPHRASE = "long enough"
 
@@ -32,7 +33,7 @@ def problem(path: Path | str) -> str:
     return ssh_identity.problem(str(path), "billing.example.com")
 
 
-@pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+@pytest.mark.parametrize("kind", some_quick(["ed25519", "rsa", "ecdsa"], "ed25519"))
 def test_a_key_without_a_passphrase_is_good(tmp_path: Path, kind: str) -> None:
     assert problem(key_pair(tmp_path / "key", kind)) == ""
 
@@ -102,6 +103,7 @@ def test_the_agent_of_the_operators_configuration_counts(tmp_path: Path, agent: 
     assert problem(f"{key}.pub") == ""
 
 
+@pytest.mark.slow
 def test_the_text_of_a_key_is_checked_too(tmp_path: Path) -> None:
     text = key_pair(tmp_path / "key").read_text()
     assert ssh_identity.text_problem(text) == ssh_identity.text_problem(text.strip().replace("\n", "\r\n")) == ""

@@ -61,6 +61,7 @@ def test_a_join_asks_to_be_confirmed_after_the_agent_has_started(machine: FakeMa
     assert not (machine.root / STATE / "before").exists()
 
 
+@pytest.mark.slow
 def test_a_join_that_restarts_nothing_needs_no_second_connection(machine: FakeMachine) -> None:
     done = machine.join()
     assert (done.returncode, "confirm" in done.stdout) == (0, False)

@@ -61,6 +61,7 @@ def systemd_calls(machine: FakeMachine) -> list[str]:
     return (machine.directory / "run/calls").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_the_guard_is_restarted_only_where_traffic_is_redirected_again(tmp_path: Path) -> None:
     """While it restarts, its table is missing: that must not be while the agent is stopped."""
     machine = FakeMachine(tmp_path / "machine").create()

@@ -126,6 +126,7 @@ def test_an_older_firewalld_is_named_with_its_own_command(tmp_path: Path) -> Non
     assert line == f"the firewall (firewalld) drops {ARRIVE}: open it by '{command}', or set firewall: manage"
 
 
+@pytest.mark.slow
 def test_a_host_without_a_firewall_is_not_mentioned(tmp_path: Path) -> None:
     assert firewalled(tmp_path).changes() == []
 
@@ -167,6 +168,7 @@ def test_a_rule_of_another_is_not_deleted_whatever_its_comment_says(tmp_path: Pa
     assert [call for call in host.calls if "-D" in call] == []
 
 
+@pytest.mark.slow
 def test_a_firewall_that_stays_closed_is_said_once(tmp_path: Path) -> None:
     host = firewalled(tmp_path, UFW, FIREWALL="manage")
     first = host.run("open_firewall 2>&1")

@@ -394,6 +394,7 @@ def test_a_machine_that_moves_says_which_agent_is_stopped(machine: FakeMachine) 
     assert "istio-vm-mesh: ask stop shop product r-1\n" in machine.join(moved).stdout
 
 
+@pytest.mark.slow
 def test_a_no_to_the_stop_changes_nothing(machine: FakeMachine) -> None:
     before = machine.tree()
     done = machine.join(CHANGE, answers="no product-2 failed, so this update stops here\n")
@@ -552,6 +553,7 @@ def test_a_package_whose_programs_do_not_run_stops_nothing(machine: FakeMachine,
     assert (machine.tree(), machine.calls) == (before, [])
 
 
+@pytest.mark.slow
 def test_a_package_that_is_another_than_its_digest_is_not_unpacked(machine: FakeMachine) -> None:
     before = machine.tree()
     done, _ = provide(machine, "https://example.com/good-2.deb", "0" * 64)

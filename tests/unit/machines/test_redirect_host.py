@@ -49,15 +49,13 @@ def socket(place: str, program: str, more: str = "") -> str:
     return f"LISTEN 0      128   {place}    0.0.0.0:*    {users}uid:1 ino:2 sk:3 {more}<->\n"
 
 
-def run(
-    tmp_path: Path, what: str, sockets: str = "", rules: str = "", ruleset: str = "", legacy: str = "", **environment: str
-) -> list[str]:
-    """Return the lines of redirect_host.sh on a host with these sockets, rules of both backends of iptables, and ruleset of nftables."""
+def run(tmp_path: Path, what: str, sockets: str = "", rules: str = "", ruleset: str = "", **environment: str) -> list[str]:
+    """Return the lines of redirect_host.sh on a host with these sockets, rules of iptables, and ruleset of nftables."""
     for name, text in {"ss": sockets, "iptables-nft-save": rules, "nft": ruleset}.items():
         (tmp_path / f"{name}.txt").write_text(text)
         add_program(tmp_path / "bin", name, f"cat {tmp_path}/{name}.txt")
     add_program(tmp_path / "bin", "ss", f'case "$*" in *--udp*) sed "s/^/tcp /" {tmp_path}/ss.txt ;; *) cat {tmp_path}/ss.txt ;; esac')
-    (tmp_path / "legacy.txt").write_text(legacy)
+    (tmp_path / "legacy.txt").touch()
     add_program(tmp_path / "bin", "iptables-legacy-save", f"cat {tmp_path}/legacy.txt")
     for name in ("iptables-restore", "iptables-nft-restore"):
         add_program(tmp_path / "bin", name, "")
@@ -140,11 +138,14 @@ def test_an_application_that_envoy_would_not_reach_is_refused_by_name(
     assert line.startswith("port 8080 of the workload") and says in line and ": " in line
 
 
+@pytest.mark.slow
 def test_rules_that_may_come_before_those_of_the_mesh_are_refused(tmp_path: Path) -> None:
     """Those of another backend than this host's iptables, and those of chains that iptables does not show."""
     sockets = socket("0.0.0.0:8080", "docker-proxy")
-    (line,) = run(tmp_path, "refusals", sockets, legacy=DOCKER)
+    (tmp_path / "legacy.txt").write_text(DOCKER)
+    (line,) = run(tmp_path, "refusals", sockets)
     assert "is published by iptables-legacy, whose rules may come before those of the mesh" in line
+    (tmp_path / "legacy.txt").write_text("")
     native = "\t\ttcp dport 8080 dnat to 172.17.0.2:80\n"
     shown = f"table ip nat {{\n\tchain DOCKER {{\n{native}\t}}\n}}\n"
     assert run(tmp_path, "refusals", sockets, DOCKER, shown) == []
@@ -231,6 +232,7 @@ def test_behind_a_translated_address_the_probe_needs_every_address(tmp_path: Pat
     assert "pods reach this machine at 203.0.113.7, which is on none of its interfaces: the agent calls the probe at localhost" in lines
 
 
+@pytest.mark.slow
 def test_a_port_of_ssh_is_none_of_the_workload(tmp_path: Path) -> None:
     (tmp_path / "sshd_config").write_text("Port 8080\n")
     (line,) = run(tmp_path, "refusals", socket("0.0.0.0:8080", "sshd"))
@@ -253,6 +255,7 @@ def test_a_port_of_the_agent_that_another_program_has_is_refused(tmp_path: Path,
     assert (len(lines), says in "".join(lines)) == (1 if says else 0, True)
 
 
+@pytest.mark.slow
 def test_a_proxy_that_shares_its_group_is_refused(tmp_path: Path) -> None:
     """Connections of that group would go past the mesh."""
     users = "root:x:0:0::/:/bin/sh\nistio-proxy:x:998:100::/:/bin/false\n{}:x:1000:100::/:/bin/sh\n"
@@ -284,6 +287,7 @@ def test_a_port_of_the_agent_that_a_connection_may_have_is_listed(tmp_path: Path
     assert [line.endswith(says) for line in lines] == [True] * bool(says)
 
 
+@pytest.mark.slow
 def test_ipv6_that_cannot_be_redirected_is_refused(tmp_path: Path) -> None:
     assert run(tmp_path, "refusals", IPV6="1") == []
     (line,) = run(tmp_path, "refusals", IPV6="1", NO_IPV6_NAT="1")

@@ -44,6 +44,8 @@ IP = """echo "172.31.6.130 via 10.0.0.1 dev eth0 src 10.0.0.2 uid 0"
 # A call, without a socket. An endpoint of SILENT is not answered, by what the test says. The clock
 # goes on by a second with every third pause of a third of a second.
 CONVERSE = """
+unset SECONDS # time passes by sleep alone
+SECONDS=0
 converse() {
   echo call >>"$STATE/calls"
   if [ $# -gt 0 ] && [[ " $SILENT " == *" $1 "* ]]; then printf '%b\n' "$FAILURE"; else printf '%b\n' "${RESULT:-200\tapplication\t}"; fi
@@ -53,40 +55,31 @@ sleep() { ((++SLEPT % 3)) || SECONDS=$((SECONDS + 1)); }
 """
 
 
+TARGET = {
+    "endpoints": "-",
+    "ranges": "-",
+    "gateways": "-",
+    "calls": "-",
+    "mode": "fail",
+    "expect": "200-399",
+    "protocol": "http",
+}
+"""What varies of a target, as call-service.sh reads it."""
+
+
 def run(
-    tmp_path: Path,
-    environment: Mapping[str, str],
-    *,
-    endpoints: str = "-",
-    ranges: str = "-",
-    gateways: str = "-",
-    calls: str = "-",
-    mode: str = "fail",
-    timeout_s: int = 0,
-    setup: str = "",
-    expect: str = "200-399",
-    protocol: str = "http",
+    tmp_path: Path, environment: Mapping[str, str], *, timeout_s: int = 0, setup: str = "", **target: str
 ) -> subprocess.CompletedProcess[str]:
     """Call a target, in one round by default: from a pod if there are `endpoints`, else from a machine."""
     programs = {"curl": CURL.replace("{host}", HOST), "getent": GETENT, "runuser": TRIED, "ip": IP, "id": ""}
     for name, text in programs.items():
         add_program(tmp_path / "bin", name, text)
-    columns = [
-        HOST,
-        "80",
-        protocol,
-        "/",
-        expect,
-        "2",
-        mode,
-        IDENTITY,
-        endpoints,
-        ranges,
-        gateways,
-        calls,
-        "product-1=172.31.6.130:8080",
-    ]
-    is_pod = endpoints != "-"
+    assert target.keys() <= TARGET.keys()
+    values = {**TARGET, **target}
+    columns = [HOST, "80", values["protocol"], "/", values["expect"], "2", values["mode"], IDENTITY]
+    columns += [values[name] for name in ("endpoints", "ranges", "gateways", "calls")]
+    columns.append("product-1=172.31.6.130:8080")
+    is_pod = values["endpoints"] != "-"
     defaults = {
         "ANSWERING": "",
         "SILENT": "",
@@ -158,13 +151,14 @@ def test_the_cause_is_named_and_the_caller_too(tmp_path: Path, environment: dict
     assert "DOWN" in environment or rows(done)[""].verdict == "failed"
 
 
-@pytest.mark.parametrize(
+@first_quick(
     ("far", "reason"),
     [
-        ("", "the routes for it choose other endpoints"),
         ("10.244.0.9:8080", "others come first, because they are nearer"),
+        ("", "the routes for it choose other endpoints"),
         ("172.31.6.130:8080", "the routes for it choose other endpoints"),
     ],
+    1,
 )
 def test_routes_that_never_choose_an_endpoint_are_named_and_fail_nothing(tmp_path: Path, far: str, reason: str) -> None:
     """Weights of a user's, or localities: the proxy was given the endpoint, and has not even tried it."""
@@ -312,7 +306,7 @@ def test_a_gateway_by_name_is_any_of_its_addresses(tmp_path: Path) -> None:
     assert (call.endpoint, call.path) == ("192.0.2.7:15443", "through istio-vm-mesh-gateway")
 
 
-@pytest.mark.parametrize(
+@first_quick(
     ("environment", "cause"),
     [
         ({"ANSWERING": "10.244.0.9:8080"}, f"the gateway's name {BY_NAME} does not resolve here"),
@@ -326,6 +320,7 @@ def test_what_is_wrong_with_a_gateway_by_name(tmp_path: Path, environment: dict[
     assert cause in done.stderr
 
 
+@pytest.mark.slow
 def test_a_gateway_whose_name_leads_elsewhere_meanwhile_is_judged_by_what_was_called(tmp_path: Path) -> None:
     """DNS gives another of many addresses each time: one that was never called has shown nothing."""
     turning = """resolve() {

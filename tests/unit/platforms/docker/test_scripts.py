@@ -200,6 +200,7 @@ def test_a_container_of_others_is_not_removed(engine: Programs, label: str, whos
     assert not [line for line in engine.lines() if line.startswith(("docker rm", "docker create", "docker run"))]
 
 
+@pytest.mark.slow
 def test_a_container_that_a_killed_run_of_this_stack_left_is_made_again(engine: Programs) -> None:
     engine.add("docker", (INSPECT, 0, f"false {MACHINE.identity}\nlab\n", ""), *rules())
     create_machine.run(MACHINE)
@@ -225,6 +226,7 @@ def test_a_machines_address_follows_from_its_name(engine: Programs) -> None:
     assert address_of(engine) not in (first, "172.31.6.2")
 
 
+@pytest.mark.slow
 def test_an_address_that_another_machine_took_meanwhile_is_left_out(engine: Programs) -> None:
     few = replace(MACHINE, first="172.31.6.129", last="172.31.6.131")
     engine.add("docker", *rules(start=(1, "Error: Address already in use")))
@@ -234,6 +236,7 @@ def test_an_address_that_another_machine_took_meanwhile_is_left_out(engine: Prog
     assert tried == {"172.31.6.129", "172.31.6.130", "172.31.6.131"}
 
 
+@pytest.mark.slow
 def test_any_other_failure_to_start_is_final(engine: Programs) -> None:
     engine.add("docker", *rules(start=(1, "cgroup mountpoint does not exist")))
     with pytest.raises(scripting.Failed, match=r"machine product-1: Docker cannot start it: cgroup mountpoint"):
@@ -247,6 +250,7 @@ def test_an_image_without_the_login_is_named(engine: Programs) -> None:
         create_machine.run(replace(MACHINE, user="nobody"))
 
 
+@pytest.mark.slow
 def test_a_second_network_is_attached_before_the_start(engine: Programs) -> None:
     create_machine.run(replace(MACHINE, second_network="far"))
     lines = engine.lines("docker")

@@ -72,6 +72,7 @@ def test_the_tests_of_each_file_exist() -> None:
     assert all((ROOT / test).is_file() for tests in conditions.FILES.values() for test in tests)
 
 
+@pytest.mark.slow
 def test_words_that_are_at_no_condition_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Otherwise a typo is a run in which nothing is missed."""
     assert conditions.run(1, ["call-service.sh:99999:"]) == 1

@@ -39,6 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Stage]], int]:
     return start
 
 
+@pytest.mark.slow
 def test_what_passed_is_counted(run: Callable[[list[Stage]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([Stage("platform", python("platform")), pytest_stage(tmp_path, good=True)]) == OK
     lines = capsys.readouterr().out.splitlines()
@@ -53,6 +54,7 @@ def test_every_stage_runs_and_one_that_failed_fails_all(
     assert " 2 failed, 1 passed, 1 skipped in " in capsys.readouterr().out.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_no_tests_are_a_failure(tmp_path: Path) -> None:
     stage = Stage("tests", python("pytest", "-c", os.devnull, "--rootdir", tmp_path, tmp_path), ALONE)
     stage.run()

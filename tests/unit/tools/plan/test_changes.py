@@ -163,6 +163,7 @@ def test_an_existing_machine_at_another_address_joins_before_the_former_one_leav
     assert plan.verdict is Verdict.SAFE
 
 
+@pytest.mark.slow
 def test_a_forgotten_machine_stays_until_it_is_removed_and_is_not_drained_then() -> None:
     def forget(config: Config) -> None:
         config["machines"]["billing-1"]["forget"] = True
@@ -269,6 +270,7 @@ def test_a_service_of_others_that_is_no_longer_used_is_not_gone() -> None:
     assert plan.verdict is Verdict.SAFE
 
 
+@pytest.mark.slow
 def test_another_account_that_exists_has_machines_register_anew() -> None:
     def other(config: Config) -> None:
         config["workloads"]["billing"]["serviceAccount"] = {"name": "theirs", "create": False}
@@ -385,6 +387,7 @@ def test_a_cluster_that_is_protected_cannot_be_replaced_or_destroyed() -> None:
     assert "refuses" not in sentences(open_)
 
 
+@pytest.mark.slow
 def test_another_project_replaces_everything_in_the_cloud_and_in_the_cluster() -> None:
     plan = plan_of("single-network", lambda config: config["google"].update(project="another"))
     assert actions(plan) == {"product-1": "replaced", "product-2": "replaced"}
@@ -439,6 +442,7 @@ def test_what_the_cloud_changes_in_place_replaces_nothing() -> None:
     assert not actions(plan)
 
 
+@pytest.mark.slow
 def test_a_machine_in_another_subnet_is_another_one() -> None:
     def move(config: Config) -> None:
         config["networks"]["far"] = {"gateway": {"machines": 1, "zones": ["europe-west1-b"]}}
@@ -449,6 +453,7 @@ def test_a_machine_in_another_subnet_is_another_one() -> None:
     assert machines(plan_of("single-network", move))["product-2"].action is Action.REPLACED
 
 
+@pytest.mark.slow
 def test_another_startup_script_is_named_although_nothing_restarts() -> None:
     def script(config: Config) -> None:
         config["machines"]["product-1"]["startupScript"] = "#!/bin/bash\ntrue\n"
@@ -480,6 +485,7 @@ def _billed(
     return counts
 
 
+@pytest.mark.slow
 def test_a_regional_cluster_starts_with_as_many_nodes_in_each_zone() -> None:
     def four(config: Config) -> None:
         config["cluster"]["nodes"] = {"minNodes": 4, "maxNodes": 8}
@@ -498,6 +504,7 @@ def test_a_gateway_that_is_a_group_costs_what_single_machines_cost() -> None:
         assert _billed("multi-network", group, at_most=at_most) == single
 
 
+@pytest.mark.slow
 def test_pods_of_autopilot_are_named_as_what_no_sum_has() -> None:
     plan = plan_of(
         "single-network", lambda config: config["cluster"].update(autopilot=True, zone=None)
@@ -541,6 +548,7 @@ def test_no_operation_is_left_out_of_the_summary_of_what_is_destroyed() -> None:
     assert {each.name for each in plan.operations if each.destructive} == {"product-1-container"}
 
 
+@pytest.mark.slow
 def test_an_address_that_the_update_assigns_is_not_none() -> None:
     plan = plan_of("multi-network", lambda config: config["cluster"].pop("gateway"))
     [reason] = machines(plan)["product-1"].reasons
@@ -567,6 +575,7 @@ def test_a_load_balancer_that_is_internal_no_more_is_shown_although_its_sources_
     assert line.index("at an internal address") < line.index("at an address that may be public")
 
 
+@pytest.mark.slow
 def test_text_that_nests_too_deeply_for_json_is_compared_as_text() -> None:
     def change(config: Config) -> None:
         config["mesh"]["values"]["istiod"]["meshConfig"]["accessLogFile"] = "[" * 100_000
