@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -223,7 +223,7 @@ class Lab:
 
     def run(self, *command: str, check: bool = True, stdin: str = "", timeout: float = 120) -> Completed:
         """Run a command in the environment that `./scripts/lab env` prints."""
-        return _run(list(command), cwd=self.root, env=self.environment, check=check, stdin=stdin, timeout=timeout)
+        return _run(list(command), cwd=self.root, env=self.environment, check=check, input=stdin, timeout=timeout)
 
     def istioctl(self, *arguments: str) -> str:
         """Call istioctl, which `lab up` does not get."""
@@ -602,16 +602,8 @@ def processes_with(text: str) -> list[str]:
     return [line for line in lines if text in line]
 
 
-def _run(
-    command: list[str],
-    *,
-    cwd: Path,
-    check: bool,
-    timeout: float,
-    env: Mapping[str, str] | None = None,
-    stdin: str = "",
-    stderr: int = subprocess.PIPE,
-) -> Completed:
-    done = subprocess.run(command, cwd=cwd, env=env, input=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=timeout)
+def _run(command: list[str], *, check: bool, **options: Any) -> Completed:
+    """Run a command; the options are those of `subprocess.run`."""
+    done = subprocess.run(command, **{"input": "", "stderr": subprocess.PIPE, **options}, stdout=subprocess.PIPE, text=True)
     assert not check or done.returncode == 0, f"{' '.join(command)} ended with code {done.returncode}:\n{done.stdout}\n{done.stderr or ''}"
     return done

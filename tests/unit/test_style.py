@@ -85,7 +85,6 @@ def test_functions_have_few_parameters() -> None:
     long = [
         f"{path}:{node.lineno}: {node.name}"
         for path, nodes in modules().items()
-        if not path.startswith("tests/")
         for node in nodes
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and len(parameters(node)) > MOST_PARAMETERS
     ]
