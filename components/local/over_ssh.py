@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from .. import shell
 from . import openssh, scripting
-from .openssh import Reach
+from .ssh_log import Reach
 
 TIMEOUT_S = 660
 """Seconds that one connection may last, where nothing else is said."""

@@ -17,7 +17,8 @@ import pytest
 
 from components import shell
 from components.local import openssh, private_files, scripting
-from components.local.openssh import Hop, Outcome, Reach, Target
+from components.local.openssh import Hop, Outcome, Target
+from components.local.ssh_log import Reach
 from components.names import SSH_KEY
 from tests.support import namespace
 from tests.support import sshd as servers

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from components import names
-from components.local import cluster_access, openssh
+from components.local import cluster_access, openssh, ssh_log
 from components.local.cluster_access import ClusterAccess
 from components.machines import bundle as bundles
 from components.machines.bundle import Bundle
@@ -88,7 +88,7 @@ class Joined:
         return self.sshd.log.read_text().count("Accepted publickey")
 
     def can_log_in(self) -> bool:
-        return openssh.run_script(self.payload.target, "echo here\n", 30).reach is openssh.Reach.DONE
+        return openssh.run_script(self.payload.target, "echo here\n", 30).reach is ssh_log.Reach.DONE
 
     def end_clients(self) -> str:
         """Kill the ssh of this process."""

@@ -24,7 +24,7 @@ from ... import shell
 from ...local import cluster_access, openssh, scripting
 from ...local.cluster_access import ClusterAccess, Kubectl
 from ...local.conversation import Pause
-from ...local.openssh import Reach
+from ...local.ssh_log import Reach
 from .. import entries
 from ..bundle import Owner, leave_script
 from . import machine_lock

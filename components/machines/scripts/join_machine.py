@@ -25,7 +25,7 @@ from ... import names, shell
 from ...local import cluster_access, openssh, scripting, update_id
 from ...local.cluster_access import ClusterAccess, Kubectl
 from ...local.conversation import Pause
-from ...local.openssh import Reach
+from ...local.ssh_log import Reach
 from .. import entries
 from ..bundle import CONFIRMED, DEADLINE_S, WAIT_LIMIT_S, Bundle, confirm_script, digest, join_script, with_root_certificate
 from ..entries import Entry

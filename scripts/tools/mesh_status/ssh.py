@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from components.local import openssh, scripting
-from components.local.openssh import Reach
+from components.local.ssh_log import Reach
 
 TIMEOUT_S = 2 * openssh.CONNECT_TIMEOUT_S
 """Seconds for the connection and the script together."""

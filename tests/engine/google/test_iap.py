@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from components.local import openssh
-from components.local.openssh import Outcome, Reach, Target
+from components.local.openssh import Outcome, Target
+from components.local.ssh_log import Reach
 from tests.support.google_fakes.clients import Google
 from tests.support.processes import processes
 from tests.support.sshd import Sshd

@@ -11,7 +11,7 @@ from time import sleep
 
 import pytest
 
-from components.local import openssh, over_ssh, private_files, scripting
+from components.local import openssh, over_ssh, private_files, scripting, ssh_log
 from components.names import SSH_KEY
 from tests.support.fake_programs import Programs
 from tests.support.tiers import some_quick
@@ -138,7 +138,7 @@ def test_a_jump_host_that_refuses_the_login_names_its_key(monkeypatch: pytest.Mo
     monkeypatch.delenv(openssh.KEY_VARIABLE, raising=False)
     jump = replace(HOP, host="jump.example.com", identity_file="/keys/jump")
     target = replace(TARGET, jumps=(jump,))
-    refused = openssh.Outcome(openssh.Reach.BASTION, 255, reason="jump host jump.example.com: Permission denied (publickey).")
+    refused = openssh.Outcome(ssh_log.Reach.BASTION, 255, reason="jump host jump.example.com: Permission denied (publickey).")
     assert "(the key is /keys/jump; a key with a passphrase" in openssh.explain(target, refused, "join")
     unreachable = replace(refused, reason="jump host jump.example.com: Connection timed out")
     assert openssh.explain(target, unreachable, "join").endswith("Connection timed out")

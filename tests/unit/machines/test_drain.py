@@ -10,7 +10,8 @@ from components import names
 from components.local import cluster_access, openssh, scripting
 from components.local.cluster_access import ClusterAccess
 from components.local.conversation import Answer
-from components.local.openssh import Outcome, Reach
+from components.local.openssh import Outcome
+from components.local.ssh_log import Reach
 from components.machines import entries
 from components.machines.bundle import Owner
 from components.machines.scripts import drain

@@ -15,7 +15,8 @@ from components import names
 from components.local import cluster_access, openssh, scripting
 from components.local.cluster_access import ClusterAccess
 from components.local.conversation import Answer, Ended, Pause, Text
-from components.local.openssh import Outcome, Reach
+from components.local.openssh import Outcome
+from components.local.ssh_log import Reach
 from components.machines.bundle import WAIT_LIMIT_S, Bundle, Owner, digest, with_root_certificate
 from components.machines.entries import Quarantine
 from components.machines.files import configuration_files
