@@ -9,6 +9,8 @@ import pytest
 
 from tests.support import harness
 from tools import mock_engine
+from tools.devtools.google_model.cloud import ACCOUNT
+from tools.plan import resources
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +43,14 @@ def test_networks_keys_and_roles_have_the_names_that_a_program_gives_them() -> N
         *(f"{name}-network" for name in ("east", "west", "north", "south")),
         *(f"{name}-network-fleet-role" for name in ("north", "south")),
     }
+
+
+def test_nothing_on_google_cloud_has_the_name_of_another() -> None:
+    """Both clusters are in one project, and in one stack."""
+    given = [(node.type, node.inputs[key]) for node in graph().values() for key in ("name", "accountId") if key in node.inputs]
+    fixed = Counter(each for each in given if each[0].startswith("gcp:"))
+    assert [each for each, count in fixed.items() if count > 1] == []
+    assert {type_ for type_, _ in fixed} >= {resources.CLUSTER, resources.INSTANCE, ACCOUNT}
 
 
 def test_children_are_named_after_their_component() -> None:

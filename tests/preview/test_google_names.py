@@ -2,71 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import random
-import re
 import string
-from collections.abc import Iterator
+from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
+from tools.devtools.google_model.cloud import Cloud
 
 from components.platforms.google import names
 from tests.support import harness
-from tests.support.harness import Node
 from tests.support.tiers import some_quick
-
-SUFFIX = 8
-"""Characters that Pulumi appends to a resource's name where the program gives none."""
-RFC_1035 = r"[a-z]([-a-z0-9]*[a-z0-9])?"
-OF_NAMES = (RFC_1035, 1, names.LIMITS["name"])
-TITLE = (r"[^\n]*", 0, names.LIMITS["title"])
-NAMED = {"name": OF_NAMES}
-NAMELESS: dict[str, tuple[str, int, int]] = {}
-TABLE: dict[str, dict[str, tuple[str, int, int]]] = {
-    "gcp:compute/address:Address": NAMED,
-    "gcp:compute/firewall:Firewall": NAMED,
-    "gcp:compute/forwardingRule:ForwardingRule": NAMED,
-    "gcp:compute/healthCheck:HealthCheck": NAMED,
-    "gcp:compute/instance:Instance": NAMED,
-    "gcp:compute/instanceGroup:InstanceGroup": NAMED,
-    "gcp:compute/instanceGroupMembership:InstanceGroupMembership": NAMELESS,
-    "gcp:compute/network:Network": NAMED,
-    "gcp:compute/networkPeering:NetworkPeering": NAMED,
-    "gcp:compute/regionAutoscaler:RegionAutoscaler": NAMED,
-    "gcp:compute/regionBackendService:RegionBackendService": NAMED,
-    "gcp:compute/regionHealthCheck:RegionHealthCheck": NAMED,
-    "gcp:compute/regionInstanceGroupManager:RegionInstanceGroupManager": {
-        **NAMED,
-        "baseInstanceName": (RFC_1035, 1, names.LIMITS["base"]),
-    },
-    "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate": NAMED,
-    "gcp:compute/router:Router": NAMED,
-    "gcp:compute/routerNat:RouterNat": NAMED,
-    "gcp:compute/subnetwork:Subnetwork": NAMED,
-    "gcp:container/cluster:Cluster": {"name": (RFC_1035, 1, names.LIMITS["cluster"])},
-    "gcp:container/nodePool:NodePool": {"name": (RFC_1035, 1, 40)},
-    "gcp:dns/managedZone:ManagedZone": NAMED,
-    "gcp:dns/recordSet:RecordSet": {"name": (r"[a-z0-9.-]+\.", 2, 254)},
-    "gcp:projects/iAMCustomRole:IAMCustomRole": {"roleId": (r"[a-zA-Z0-9_.]+", 3, names.LIMITS["role"]), "title": TITLE},
-    "gcp:projects/iAMMember:IAMMember": NAMELESS,
-    "gcp:serviceaccount/account:Account": {
-        "accountId": (RFC_1035, names.SHORTEST_ACCOUNT, names.LIMITS["account"]),
-        "displayName": TITLE,
-    },
-}
-"""By type, what a name must match, and how long it is at least and at most."""
-
-
-def problems(graph: dict[str, Node]) -> Iterator[str]:
-    for node in graph.values():
-        for key, (pattern, least, most) in TABLE[node.type].items() if node.type.startswith("gcp:") else ():
-            name = node.inputs.get(key) or f"{node.name}-{'0' * (SUFFIX - 1)}"
-            if not re.fullmatch(pattern, name) or not least <= len(name) <= most:
-                yield f"{node.type} {key} {name!r}: {len(name)} of {most}"
-    for key, value in json.loads(graph["google-provider"].inputs["defaultLabels"]).items():
-        if not re.fullmatch(r"[a-z0-9_-]{1,63}", value):
-            yield f"label {key} {value!r}"
+from tools.devtools.google_model import naming
 
 
 def word(dice: random.Random, length: int) -> str:
@@ -105,24 +53,32 @@ def stack_name(dice: random.Random, length: int) -> str:
 def test_the_longest_names_of_a_stack_make_names_that_google_takes(seed: int) -> None:
     dice = random.Random(seed)
     length = (100, 1, 40, 63)[seed] if seed < 4 else dice.randint(1, 100)
-    graph = harness.run(longest(dice), stack=stack_name(dice, length)).graph
-    assert list(problems(graph)) == []
-    assert {node.type for node in graph.values() if node.type.startswith("gcp:")} == set(TABLE)
+    cloud = Cloud.of(harness.run(longest(dice), stack=stack_name(dice, length)).graph.values())
+    assert naming.problems(cloud) == []
+    assert {node.type for node in cloud.on_google()} == naming.NAMES.keys() | naming.NAMELESS
 
 
-def test_names_that_are_cut_stay_apart() -> None:
+FIXED = (names.cluster_name, names.resource_name, names.base_instance_name, names.account_id)
+"""What makes names that only one stack of a project can have."""
+
+
+def test_no_two_stacks_have_a_name_in_common() -> None:
+    """Names of stacks and of machines have hyphens, and Google takes fewer letters than Pulumi."""
+    stacks = ["".join(letters) for length in (1, 2, 3, 4) for letters in product("ab-_.A", repeat=length)]
+    machines = ["a", "b", *(f"{first}{inner}{last}" for first, inner, last in product("ab", "ab-", "ab")), "a--b"]
+    every = [names.resource_name(stack, machine) for stack in stacks for machine in machines]
+    assert len(every) == len(set(every))
+
+
+@pytest.mark.parametrize("fixed", FIXED)
+def test_names_that_are_cut_stay_apart(fixed: Callable[[str, str], str]) -> None:
     one, other = f"{'x' * 90}-blue", f"{'x' * 90}-blur"
-    for name in (
-        lambda stack: names.cluster_name(stack),
-        lambda stack: names.resource_name(stack, "product-1"),
-        lambda stack: names.base_instance_name(stack, "product-fleet"),
-        lambda stack: names.account_id(stack, "product"),
-        lambda stack: names.stack_label_value(stack),
-    ):
-        assert name(one) != name(other)
-    assert names.cluster_name("payments-production-europe-west1-europe-blue") != names.cluster_name(
-        "payments-production-europe-west1-europe-blur"
-    )
+    assert len({fixed(stack, name) for stack in (one, other, "dev") for name in ("product", one, other)}) == 9
+
+
+@pytest.mark.parametrize("fixed", FIXED)
+def test_a_name_that_fits_can_be_told_from_the_stack_file(fixed: Callable[[str, str], str]) -> None:
+    assert fixed("eu-dev", "product-1") in ("eu-dev--product-1", "eu-dev--product-1-mesh")
 
 
 def test_a_role_that_was_deleted_is_never_needed_again() -> None:

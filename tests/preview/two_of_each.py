@@ -52,7 +52,7 @@ def on_google(name: str, settings: Settings) -> None:
     gke = settings.cluster
     assert settings.google and isinstance(gke, GkeCluster)
     network_args = GoogleNetworkArgs(
-        stack=name,
+        stack=pulumi.get_stack(),
         settings=settings.google,
         vpcs=vpcs(settings),
         workloads=workloads_with_machines(settings),

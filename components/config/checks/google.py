@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import permutations
 
 from ...mesh_facts import from_values
 from ...names import PODS, PROJECT, gateway_group_name, gateway_workload_name
@@ -273,11 +274,21 @@ def _check_room(settings: Settings, google: Google) -> Iterator[Problem]:
 
 
 def _check_names(settings: Settings, google: Google) -> Iterator[Problem]:
-    """Yield workloads whose firewall rules, or service accounts, have the names of others.
+    """Yield VPCs whose peerings, and workloads whose firewall rules or service accounts, have the
+    names of others.
 
     They follow components/platforms/google/names.py, which this layer cannot import;
     tests/preview/test_google.py compares them.
     """
+    peerings: dict[str, tuple[str, str]] = {}
+    for pair in permutations(sorted({subnet.vpc for subnet in google.subnets.values()}), 2):
+        other = peerings.setdefault("-".join(pair), pair)
+        if other != pair:
+            yield Problem(
+                "google.subnets",
+                f"a peering of the VPCs {pair[0]} and {pair[1]} has the name of that of {other[0]} "
+                f"and {other[1]}: give one of them another name",
+            )
     first: dict[str, str] = {}
     if isinstance(settings.cluster, GkeCluster):
         if settings.cluster.subnet in google.subnets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from zlib import crc32
+from hashlib import sha256
 
 from ...config.google import GkeCluster, GoogleMachine
 from ...config.stack import Settings
@@ -123,7 +123,7 @@ def slug(text: str) -> str:
 
 def resource_name(stack: str, name: str) -> str:
     """Return a fixed name on Google Cloud, which is unique in a project."""
-    return _limited(slug(f"{stack}-{name}"), LIMITS["name"])
+    return _fixed(stack, name, LIMITS["name"])
 
 
 def cluster_name(stack: str, component: str = "cluster") -> str:
@@ -131,20 +131,17 @@ def cluster_name(stack: str, component: str = "cluster") -> str:
 
     component: the name of its component, which is part of it unless it is the stack's own.
     """
-    return _limited(slug(f"{stack}-{child_name(component, 'cluster', 'mesh')}"), LIMITS["cluster"])
+    return _fixed(stack, child_name(component, "cluster", "mesh"), LIMITS["cluster"])
 
 
 def base_instance_name(stack: str, group: str) -> str:
     """Return what the names of an instance group's machines begin with."""
-    return _limited(slug(f"{stack}-{group}"), LIMITS["base"])
+    return _fixed(stack, group, LIMITS["base"])
 
 
 def account_id(stack: str, name: str) -> str:
     """Return the ID of a service account."""
-    full_name = slug(f"{stack}-{name}")
-    if len(full_name) < SHORTEST_ACCOUNT:
-        return _with_digest(full_name, LIMITS["account"])
-    return _limited(full_name, LIMITS["account"])
+    return _fixed(stack, name, LIMITS["account"], SHORTEST_ACCOUNT)
 
 
 def role_id(stack: str, unique_id: str) -> str:
@@ -159,7 +156,8 @@ def role_id(stack: str, unique_id: str) -> str:
 
 def stack_label_value(stack: str) -> str:
     """Return the value of `STACK_LABEL` for a stack."""
-    return _limited(slug(stack), LIMITS["label"])
+    name = slug(stack)
+    return name if len(name) <= LIMITS["label"] else _with_digest(stack, stack, LIMITS["label"])
 
 
 def title(stack: str, purpose: str) -> str:
@@ -168,14 +166,23 @@ def title(stack: str, purpose: str) -> str:
     return text.format(stack[: LIMITS["title"] - len(text) + 2])
 
 
-def _limited(name: str, length: int) -> str:
-    """Return a name; one that is too long is cut, and ends with a digest of it."""
-    return name if len(name) <= length else _with_digest(name, length)
+def _fixed(stack: str, name: str, longest: int, shortest: int = 1) -> str:
+    """Return a name that no other stack of the Pulumi project has: the stack's, `--`, and `name`.
+
+    Both have hyphens, so one would not show where the stack's name ends. Where two do not either,
+    and where the length or the stack's name does not fit, a digest keeps names apart.
+    """
+    text = f"{stack}--{name}"
+    is_plain = slug(text) == text and text.index("--") == len(stack)
+    if is_plain and shortest <= len(text) <= longest:
+        return text
+    return _with_digest(text, f"{stack}/{name}", longest)
 
 
-def _with_digest(name: str, length: int) -> str:
-    digest = f"-{crc32(name.encode()):08x}"
-    return f"{name[: length - len(digest)].rstrip('-')}{digest}"
+def _with_digest(text: str, key: str, longest: int) -> str:
+    """Return a text in Google's grammar, cut where it is too long, with a digest of `key`."""
+    digest = f"-{sha256(key.encode()).hexdigest()[:8]}"
+    return f"{slug(text)[: longest - len(digest)].rstrip('-')}{digest}"
 
 
 def vpcs(settings: Settings) -> list[str]:

@@ -195,7 +195,7 @@ class GoogleNetwork(pulumi.ComponentResource):
         """Create a service account without a role. Its users add the roles that they need."""
         return serviceaccount.Account(
             self._child_name(names.account_resource_name(name)),
-            account_id=names.account_id(self._args.stack, name),
+            account_id=names.account_id(self._args.stack, self._child_name(name)),
             display_name=names.title(self._args.stack, purpose),
             opts=self._child,
         )
