@@ -174,6 +174,7 @@ case $* in
   'up '*)
     if [ -e "$CALLS.wait" ]; then
       trap 'echo interrupted >>"$CALLS"; exit 1' INT
+      echo waits >>"$CALLS"
       while :; do sleep 0.1; done
     fi
     if [ -e "$CALLS.fails" ]; then echo 'error: SSD_TOTAL_GB exceeded'; exit 1; fi ;;
@@ -281,11 +282,9 @@ DOWN = ["config set", "stack --show-urns", "up --stack", "destroy --stack"]
 
 
 def test_an_interrupted_run_is_taken_down(checkout: Checkout) -> None:
-    wait = Path(f"{checkout.calls}.wait")
-    wait.touch()
+    Path(f"{checkout.calls}.wait").touch()
     with checkout.start("--yes") as process:
-        wait_until(lambda: "pulumi up " in checkout.calls.read_text(), seconds=60)
-        wait.unlink()
+        wait_until(lambda: "\nwaits\n" in checkout.calls.read_text(), seconds=60)
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=60)
     assert process.returncode == cli.INTERRUPTED, output
