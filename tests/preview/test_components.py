@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import harness
 from tools import mock_engine
-from tools.devtools.google_model.cloud import ACCOUNT
+from tools.google_model.cloud import ACCOUNT
 from tools.plan import resources
 
 pytestmark = pytest.mark.slow

@@ -9,12 +9,12 @@ from itertools import product
 from typing import Any
 
 import pytest
-from tools.devtools.google_model.cloud import Cloud
 
 from components.platforms.google import names
 from tests.support import harness
 from tests.support.tiers import some_quick
-from tools.devtools.google_model import naming
+from tools.google_model import naming
+from tools.google_model.cloud import Cloud
 
 
 def word(dice: random.Random, length: int) -> str:

@@ -55,7 +55,7 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         return {file.relative_to(COMPONENTS).as_posix() for file in commands.sources(module)}
 
     base = {"local/run.py", "local/scripting.py"}
-    ssh = {f"local/{name}.py" for name in ("over_ssh", "openssh", "conversation", "private_files")}
+    ssh = {f"local/{name}.py" for name in ("over_ssh", "openssh", "ssh_log", "conversation", "private_files")}
     assert names(over_ssh) == {*base, *ssh, "shell.py"}
     machine = {"machines/bundle.py", "machines/entries.py", *SLOTS, "machines/scripts/join_machine.py"}
     assert names(join_machine) >= {*base, *machine, "local/openssh.py", "names.py"}
