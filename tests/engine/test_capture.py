@@ -74,7 +74,7 @@ REFUSALS = f"source {SCRIPTS}/redirect_host.sh; PROXY_PORTS=; INSTANCE_IP={ADDRE
             "container",
             "is published by iptables-legacy, whose rules may come before",
         ),
-        ("iptables-nft -t raw -A PREROUTING -p tcp --dport 8080 -j CT --notrack", "", "is not tracked"),
+        ("iptables-nft -t raw -A PREROUTING -p tcp --dport 8080 -j CT --notrack", "application", "is not tracked"),
     ],
 )
 def test_a_host_whose_connections_do_not_reach_the_agent_is_refused(host: Host, rule: str, reaches: str, says: str) -> None:

@@ -153,6 +153,24 @@ def test_connections_outlive_a_repair(host: Host, backend: str) -> None:
             assert connection.stdout.readline() == "still here\n"
 
 
+@pytest.mark.parametrize("program", ["nft", "legacy"])
+def test_connections_that_are_open_before_the_rules_stay(tmp_path: Path, program: str) -> None:
+    """A host without other rules begins to track connections with these. The join's own connection is one of them."""
+    with started_host(tmp_path, program) as host, host.connection() as connection:
+        assert connection.stdin and connection.stdout and connection.stdout.readline() == "application\n"
+        host.run("locked turn_on; locked turn_dns_on")
+        connection.stdin.write("still here\n")
+        connection.stdin.flush()
+        assert connection.stdout.readline() == "still here\n"
+        assert host.answer() == "agent", "new ones are redirected"
+        assert [rule for rule in host.rules() if "istio-vm-mesh" in rule] == [], "no rule is left that was for the change alone"
+
+
+def test_a_change_of_the_rules_that_was_killed_leaves_none(host: Host, backend: str) -> None:
+    with_program(host, backend, "leave_connections -I $program; locked turn_off")
+    assert [rule for rule in host.rules() if "istio-vm-mesh" in rule] == []
+
+
 def test_dns_bypasses_the_agent_until_it_has_the_name_table(host: Host, backend: str) -> None:
     redirected = istio(host)
     host.run("locked turn_off; locked turn_on")

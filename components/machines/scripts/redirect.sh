@@ -216,21 +216,43 @@ remove() { # program
 # where Envoy does not listen on IPv6, its connections are refused. Connections of the proxy's group
 # are not redirected: by default that is the group with the number of the proxy's user.
 make() {
-  local program rules open FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)}
+  local program rules open names failed=''
+  local FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)}
   mkdir -p "$RULES"
   name_servers >"$RULES/servers"
   open=$(open_ports "$(rules_of_ports)")
+  names=("ip"{,6}"tables${FORCE_IPTABLES_BINARY:+-$FORCE_IPTABLES_BINARY}")
+  leave_connections -I "${names[@]}"
+  add_rules "$open" || failed=1
+  leave_connections -D "${names[@]}"
+  [ -z "$failed" ] || return
+  for program in $(programs); do
+    has_chains "$program" || continue
+    rules=$(read_rules "$program" | ours)
+    bypass -I "$program" <<<"$rules" || return
+    read_rules "$program" | ours >"$RULES/$program.bypass"
+    echo "$rules" >"$RULES/$program"
+  done
+}
+
+add_rules() { # open ports
+  local program
   PROXY_GID=$(id -g istio-proxy 2>/dev/null) \
-  DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$open \
+  DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$1 \
   FORCE_IPTABLES_BINARY=$FORCE_IPTABLES_BINARY \
     with_captured_servers "$AGENT" istio-iptables || return
   for program in $(programs); do
     has_chains "$program" || continue
     narrow "$program" || return
-    rules=$(read_rules "$program" | ours)
-    bypass -I "$program" <<<"$rules" || return
-    read_rules "$program" | ours >"$RULES/$program.bypass"
-    echo "$rules" >"$RULES/$program"
+  done
+}
+
+# Keeps connections as they are that are open before the rules, until `narrow` has rules for that.
+leave_connections() { # -I or -D, programs
+  local program rule="-p tcp ! --syn -m comment --comment $STAMP -j ACCEPT"
+  for program in "${@:2}"; do
+    printf '%s\n' '*nat' "$1 PREROUTING $rule" "$1 OUTPUT $rule" COMMIT |
+      "$program-restore" --noflush --wait=5 2>/dev/null || true
   done
 }
 
@@ -313,6 +335,8 @@ has_chains() { # program
 # - A connection keeps the address that it came for. REDIRECT would set the interface's first one.
 #   Then rules of routing by address would lead its answers elsewhere, and an interface without an
 #   address would redirect nothing.
+# - Connections that are open stay as they are. Where no rule needed it before, the kernel begins to
+#   track connections with these rules, and takes the next packet of each for its first.
 narrow() { # program
   local loopback=127.0.0.6/32 name
   case $1 in ip6*) loopback=::6/128 ;; esac
@@ -326,7 +350,8 @@ narrow() { # program
       "-I ISTIO_OUTPUT -o lo -s $loopback -j ACCEPT" \
       "-F ISTIO_IN_REDIRECT" "-A ISTIO_IN_REDIRECT -p tcp -j DNAT --to-destination :$INBOUND_PORT" \
       "-D PREROUTING -p tcp -j ISTIO_INBOUND" "-I PREROUTING -p tcp -j ISTIO_INBOUND" \
-      "-D OUTPUT -j ISTIO_OUTPUT" "-I OUTPUT -j ISTIO_OUTPUT" COMMIT
+      "-D OUTPUT -j ISTIO_OUTPUT" "-I OUTPUT -j ISTIO_OUTPUT" \
+      "-I ISTIO_INBOUND -p tcp ! --syn -j RETURN" "-I ISTIO_OUTPUT -p tcp ! --syn -j RETURN" COMMIT
   } | "$1-restore" --noflush --wait=5
 }
 
@@ -634,6 +659,7 @@ remove_all() {
   local program end=$((SECONDS + REMOVAL_S))
   rm -rf "$RULES"/ip*
   for program in $(programs); do
+    [[ $("$program-save" -t nat 2>/dev/null) != *"$STAMP"* ]] || leave_connections -D "$program"
     while remove "$program" && has_chains "$program"; do
       if [ $SECONDS -ge $end ]; then
         echo "cannot remove the rules of the redirection ($program)" >&2
