@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..manifest import Manifest
-from . import scripting
+from . import private_files, scripting, update_id
 
 UID_OF = "kube-system"
 """The namespace whose UID identifies a cluster. Every cluster has it, and it is never replaced."""
@@ -116,11 +116,7 @@ def _check_uid(access: ClusterAccess, uid: str) -> None:
 def unchecked_kubectl(access: ClusterAccess, environment: Mapping[str, str] | None = None) -> Iterator[Kubectl]:
     """Give a kubectl for whatever cluster answers; see `kubectl`."""
     context = [] if access.context is None else ["--context", access.context]
-    text = access.text
-    if access.kind is not None:
-        words = ["kind", "get", "kubeconfig", "--name", access.kind]
-        done = scripting.check(words, f"kind has no kubeconfig of {access.kind}", environment=environment)
-        text = done.stdout.decode()
+    text = access.text if access.kind is None else _kind_kubeconfig(access.kind, environment)
     if text is None:
         path = [] if access.path is None else ["--kubeconfig", os.path.expanduser(access.path)]
         yield Kubectl(*path, *context, environment=environment)
@@ -129,6 +125,36 @@ def unchecked_kubectl(access: ClusterAccess, environment: Mapping[str, str] | No
         file = directory / "kubeconfig"
         scripting.write_private(file, text)
         yield Kubectl("--kubeconfig", str(file), *context, environment=environment)
+
+
+def _kind_kubeconfig(name: str, environment: Mapping[str, str] | None) -> str:
+    """Return the kubeconfig of a kind cluster, as kind has given it once in this update.
+
+    kind looks into the cluster's node for it, which takes longer than most calls of kubectl.
+    """
+    update = update_id.of_pulumi()
+    with contextlib.suppress(OSError, ValueError):
+        noted = json.loads(private_files.path_of(_kind_file(name)).read_text())
+        if update and noted["update"] == update:
+            return str(noted["text"])
+    return read_kind_kubeconfig(name, environment)
+
+
+def read_kind_kubeconfig(name: str, environment: Mapping[str, str] | None = None) -> str:
+    """Return the kubeconfig of a kind cluster, and keep it for other scripts of this update.
+
+    Raises scripting.Failed where kind does not know the cluster.
+    """
+    words = ["kind", "get", "kubeconfig", "--name", name]
+    done = scripting.check(words, f"kind has no kubeconfig of {name}", environment=environment)
+    text = done.stdout.decode()
+    if update := update_id.of_pulumi():
+        private_files.write(_kind_file(name), json.dumps({"update": update, "text": text}))
+    return text
+
+
+def _kind_file(name: str) -> str:
+    return f"{private_files.PREFIX}clusters/kind-{name}.json"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,12 @@ def update_id() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def of_pulumi() -> str:
+    """Return the id of the update that runs this process; "" where Pulumi's program is not above it."""
+    process = chosen(ancestors())
+    return update_id() if process and process.name == PULUMI else ""
+
+
 def chosen(above: list[Process]) -> Process | None:
     """Return the process whose life is the update's; None where there is none above this one.
 

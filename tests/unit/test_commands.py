@@ -59,9 +59,10 @@ def test_a_digest_covers_what_a_script_imports() -> None:
     assert names(over_ssh) == {*base, *ssh, "shell.py"}
     machine = {"machines/bundle.py", "machines/entries.py", *SLOTS, "machines/scripts/join_machine.py"}
     assert names(join_machine) >= {*base, *machine, "local/openssh.py", "names.py"}
+    cluster = {f"local/{name}.py" for name in ("cluster_access", "private_files", "update_id")}
     assert names(gateway_api) == {
         *base,
-        "local/cluster_access.py",
+        *cluster,
         "istio/scripts/gateway_api.py",
         "manifest.py",
         "names.py",
@@ -70,9 +71,8 @@ def test_a_digest_covers_what_a_script_imports() -> None:
     }
     assert names(verify_workload) == {
         *base,
+        *cluster,
         "config/addresses.py",
-        "local/cluster_access.py",
-        "local/update_id.py",
         "manifest.py",
         "names.py",
         "shell.py",

@@ -17,6 +17,7 @@ import hashlib
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from time import monotonic, sleep
@@ -153,12 +154,15 @@ class _Join:
     @cached_property
     def _script(self) -> str:
         """What runs on the machine, whichever attempt to connect succeeds."""
-        root_certificate = self._read_cluster()
+        kubectl = self._kubectl
+        with ThreadPoolExecutor(1) as beside:
+            token = beside.submit(self._token, kubectl)
+            root_certificate = self._read_cluster()
         complete = replace(self._bundle, files=configuration_files(self._bundle))
         self._bundle = with_root_certificate(complete, root_certificate)
         credentials = os.environ.get(CREDENTIALS_VARIABLE, "")
         kept_out = bool(self._before and self._before.quarantine)
-        text = join_script(self._bundle, self._token(), credentials, kept_out)
+        text = join_script(self._bundle, token.result(), credentials, kept_out)
         return shell.run_as_root(text, 0)  # it keeps to its deadline by itself
 
     def _read_cluster(self) -> str:
@@ -179,12 +183,12 @@ class _Join:
             raise scripting.Failed(f"machine {machine}: the mesh's root certificate changed while this update ran: run the update again")
         return text
 
-    def _token(self) -> str:
+    def _token(self, kubectl: Kubectl) -> str:
         """Mint a token with which the machine requests its first certificate."""
         account, namespace = self._payload.service_account, self._owner.namespace
         words = ["create", "token", account, "--namespace", namespace]
         words += ["--audience", names.TOKEN_AUDIENCE, "--duration", f"{TOKEN_LIFETIME_S}s"]
-        minted = self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
+        minted = kubectl.call("--request-timeout=20s", *words, timeout_s=60)
         if minted.status or not minted.text:
             raise scripting.Failed(
                 f"machine {self._owner.machine}: no token of the service account "

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from components.local import scripting
+from components.local import scripting, update_id
 from components.local.cluster_access import (
     ClusterAccess,
     OtherCluster,
@@ -19,6 +19,7 @@ from components.local.cluster_access import (
     kubectl,
     moved,
     note_move,
+    read_kind_kubeconfig,
     read_objects,
     unchecked_kubectl,
 )
@@ -61,6 +62,36 @@ def test_kind_is_asked_for_its_kubeconfig_and_no_file_is_left(programs: Programs
     (call,) = programs.calls("kubectl")
     assert call.files == ("canary-kubeconfig",)
     assert not Path(call.words[2]).exists()
+
+
+def kubeconfig_of_kind(programs: Programs) -> str:
+    """Return the kubeconfig that kubectl gets for a kind cluster."""
+    with kubectl(ClusterAccess(kind="lab")) as program:
+        program.call("get", "pods")
+    return programs.calls("kubectl")[-1].files[0]
+
+
+def test_kind_is_asked_once_in_an_update(programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    programs.add("kind", ("", 0, "first", ""))
+    programs.add("kubectl")
+    updates = iter(["u-1", "u-1", "u-1", "u-2", "u-2"])
+    monkeypatch.setattr(update_id, "of_pulumi", lambda: next(updates))
+    assert kubeconfig_of_kind(programs) == "first"
+    programs.add("kind", ("", 0, "second", ""))
+    assert kubeconfig_of_kind(programs) == "first", "another script of the update"
+    assert kubeconfig_of_kind(programs) == "second", "the next update, which may have another cluster of the name"
+    (file,) = (tmp_path / "state/istio-vm-mesh/clusters").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_cluster_that_was_made_in_an_update_is_used_in_the_rest_of_it(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs.add("kind", ("", 0, "of the cluster before", ""))
+    programs.add("kubectl")
+    monkeypatch.setattr(update_id, "of_pulumi", lambda: "u-1")
+    kubeconfig_of_kind(programs)
+    programs.add("kind", ("", 0, "of the new cluster", ""))
+    assert read_kind_kubeconfig("lab") == "of the new cluster"
+    assert kubeconfig_of_kind(programs) == "of the new cluster"
 
 
 def test_another_cluster_is_refused_by_both_identities(programs: Programs) -> None:

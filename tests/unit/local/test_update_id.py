@@ -36,6 +36,12 @@ def test_the_command_line_program_is_the_update(above: list[Process], process: P
     assert update_id.chosen(above) == process
 
 
+@pytest.mark.parametrize(("above", "is_update"), [([SHELL, PLUGIN, CLI], True), ([SHELL, LOGIN], False), ([], False)])
+def test_what_pulumi_does_not_run_is_no_update(above: list[Process], is_update: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update_id, "ancestors", lambda: above)
+    assert update_id.of_pulumi() == (update_id.update_id() if is_update else "")
+
+
 @pytest.fixture
 def pulumi(tmp_path: Path) -> Path:
     """A program `pulumi` that runs what it is given by a shell."""

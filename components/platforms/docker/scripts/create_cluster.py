@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ....local import scripting
-from ....local.cluster_access import ClusterAccess, kubectl
+from ....local.cluster_access import ClusterAccess, kubectl, read_kind_kubeconfig
 from ..names import kind_node
 
 MARK = "/kind/istio-vm-mesh.whole"
@@ -57,9 +57,7 @@ def run(payload: Payload) -> Result:
         ["docker", "inspect", "--format", template, node],
         f"the node {node} is not in the Docker network {payload.network}",
     )
-    get = ["kind", "get", "kubeconfig", "--name", name]
-    kubeconfig = scripting.check(get, f"kind has no kubeconfig of {name}")
-    return Result(kubeconfig.stdout.decode(), address.text)
+    return Result(read_kind_kubeconfig(name), address.text)
 
 
 def _kind(*words: str) -> scripting.Done:
