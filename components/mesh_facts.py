@@ -415,11 +415,13 @@ class ControlPlane:
     revision: its label `istio.io/rev`; `default` for one without a revision.
     deployment: istiod's Deployment.
     injection_labels: the labels by which a namespace selects it.
+    variables: of istiod's container, from ConfigMaps (`with_variables`).
     """
 
     revision: str
     deployment: Manifest
     injection_labels: Mapping[str, str]
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def suffix(self) -> str:
@@ -449,7 +451,21 @@ class ControlPlane:
     def env(self) -> dict[str, str | None]:
         """Its variables; None for one whose value is somewhere else."""
         variables = self.container.get("env") or ()
-        return {each["name"]: each.get("value", None if "valueFrom" in each else "") for each in variables}
+        return {**self.variables, **{each["name"]: each.get("value", None if "valueFrom" in each else "") for each in variables}}
+
+    @property
+    def variable_maps(self) -> list[tuple[str, str]]:
+        """The ConfigMaps that it has variables of (`envFrom`), each with a prefix of the names."""
+        sources = self.container.get("envFrom") or ()
+        return [(each["configMapRef"]["name"], each.get("prefix") or "") for each in sources if each.get("configMapRef")]
+
+    def with_variables(self, config_maps: Mapping[str, Mapping[str, str]]) -> ControlPlane:
+        """Return it with the variables of its `variable_maps`, the last one counts.
+
+        config_maps: the data of those that exist, by name.
+        """
+        pairs = [(prefix + key, value) for name, prefix in self.variable_maps for key, value in config_maps.get(name, {}).items()]
+        return replace(self, variables=dict(pairs))
 
 
 def tags_of(webhooks: Iterable[Manifest], namespace: str) -> dict[str, str]:

@@ -45,6 +45,8 @@ def read(kubectl: Kubectl, wanted: Adoption) -> tuple[MeshFacts, list[str]]:
     if not deployments:
         raise scripting.Failed(_no_istiod(kubectl, namespace))
     plane = _choose(kubectl, deployments, wanted)
+    if plane.variable_maps:
+        plane = plane.with_variables(_config_maps(kubectl, namespace, [name for name, _ in plane.variable_maps]))
     try:
         facts = mesh_facts.from_cluster(namespace, plane, *_texts(kubectl, namespace, plane))
     except ValueError as error:
@@ -63,11 +65,7 @@ def read(kubectl: Kubectl, wanted: Adoption) -> tuple[MeshFacts, list[str]]:
 def _texts(kubectl: Kubectl, namespace: str, plane: mesh_facts.ControlPlane) -> tuple[list[str], str]:
     """Return the texts of a control plane: MeshConfigs, from below, and the injector's values."""
     config_map, shared, injector = plane.config_map, plane.shared_config_map, f"istio-sidecar-injector{plane.suffix}"
-    names = [name for name in (shared, config_map, injector) if name]
-    maps = {
-        each["metadata"]["name"]: each.get("data") or {}
-        for each in _get(kubectl, "configmaps", *names, "--namespace", namespace, "--ignore-not-found")
-    }
+    maps = _config_maps(kubectl, namespace, [name for name in (shared, config_map, injector) if name])
     config, values = maps.get(config_map, {}).get("mesh"), maps.get(injector, {}).get("values")
     if config is None:
         raise scripting.Failed(
@@ -79,6 +77,12 @@ def _texts(kubectl: Kubectl, namespace: str, plane: mesh_facts.ControlPlane) -> 
             "supported, because machines are sidecars"
         )
     return [maps.get(shared, {}).get("mesh", ""), config], values
+
+
+def _config_maps(kubectl: Kubectl, namespace: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the data of those ConfigMaps that exist, by name."""
+    maps = _get(kubectl, "configmaps", *names, "--namespace", namespace, "--ignore-not-found")
+    return {each["metadata"]["name"]: each.get("data") or {} for each in maps}
 
 
 def _choose(kubectl: Kubectl, deployments: Sequence[Manifest], wanted: Adoption) -> mesh_facts.ControlPlane:

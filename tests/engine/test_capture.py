@@ -194,12 +194,15 @@ def test_an_address_of_ipv6_that_comes_later_opens_nothing(tmp_path: Path, backe
 
 
 def test_a_redirection_is_made_again_where_that_was_interrupted(host: Host) -> None:
-    """A guard that ends in the middle has recorded nothing that its successor could compare."""
+    """A guard or a start that ends in the middle has not recorded all that could be compared."""
     host.run("locked turn_on; locked turn_dns_on")
-    host.run("make() { exit 1; }; locked make_again 'a reason' || true")
-    assert "no traffic is redirected" in host.run("check")
-    assert host.run("locked repair || true") == "made the redirection again: a reason\n"
-    assert host.run("locked repair; check") == ""
+    for interrupted, reason in {
+        "narrow() { exit 1; }; locked make_again 'a reason'": "a reason",
+        "narrow() { exit 1; }; locked turn_off; locked turn_on": "its start was interrupted",
+    }.items():
+        host.run(f"{interrupted} || true")
+        assert host.run("locked repair || true") == f"made the redirection again: {reason}\n"
+        assert (host.answer(), host.run("locked repair; check")) == ("agent", "")
 
 
 def test_a_program_that_has_a_port_of_the_agent_is_named(host: Host) -> None:

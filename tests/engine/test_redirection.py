@@ -279,14 +279,14 @@ def test_rules_that_cannot_be_removed_are_named(host: Host, backend: str) -> Non
 
 
 def test_only_connections_of_the_proxys_user_and_group_go_past_it(host: Host) -> None:
-    """By default Istio takes the group with the number of the user, which may be another program's."""
-    add_program(host.root / "bin", "id", '[ "$*" = "-g istio-proxy" ] && echo 4321 || exec /usr/bin/id "$@"')
+    """By default Istio takes a user of /etc/passwd, and the group with its number, which may be another program's."""
+    add_program(host.root / "bin", "id", 'case $* in "-u istio-proxy") echo 987 ;; "-g istio-proxy") echo 4321 ;; esac')
     try:
         host.run("locked turn_off; locked turn_on")
     finally:
         (host.root / "bin" / "id").unlink()
     owners = {word for rule in istio(host) for word in re.findall(r"--[ug]id-owner \d+", rule)}
-    assert owners == {"--uid-owner 1337", "--gid-owner 4321"}
+    assert owners == {"--uid-owner 987", "--gid-owner 4321"}
 
 
 def test_a_start_whose_rules_are_made_by_half_fails(host: Host, backend: str) -> None:

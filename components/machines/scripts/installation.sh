@@ -155,15 +155,22 @@ stop_agent() {
   timeout "$STOP_TIMEOUT_S" systemctl stop "$UNIT"
 }
 
-# The unit removes the rules when it stops. A unit that was killed or replaced did not.
-remove_rules() (
-  set -a
-  for file in "$STATE/cluster.env" "$STATE/overrides.env"; do
+# Runs a command with the environment of the agent, as the units do.
+as_unit() ( # directory that the join's files are below, command
+  set -a +eu
+  for file in "$1${STATE#"$ROOT"}"/{cluster,overrides}.env; do
     # shellcheck disable=SC1090 # written by the join
     if [ -r "$file" ]; then . "$file"; fi
   done
-  [ ! -e "$PROGRAMS/scripts/redirect.sh" ] || bash "$PROGRAMS/scripts/redirect.sh" off
+  unset BASH_ENV CDPATH
+  "${@:2}"
 )
+
+# The unit removes the rules when it stops. A unit that was killed or replaced did not.
+remove_rules() {
+  [ ! -e "$PROGRAMS/scripts/redirect.sh" ] ||
+    as_unit "$ROOT" bash "$PROGRAMS/scripts/redirect.sh" off
+}
 
 # Prints the files of this host in which rules of the redirection are saved.
 saved_rules() {
@@ -196,6 +203,18 @@ remove_units() {
   systemctl reset-failed "$UNIT" 2>/dev/null
 }
 
+# Its home directory says that a join created it.
+remove_user() {
+  local program=userdel reason
+  [ "$(getent passwd istio-proxy | cut -d : -f 6)" = "$STATE" ] || return 0
+  command -v userdel >/dev/null || program=deluser
+  reason=$($program istio-proxy 2>&1) || {
+    echo "the user istio-proxy is left: $reason"
+    return 1
+  }
+  if getent group istio-proxy >/dev/null; then groupdel istio-proxy; fi >/dev/null 2>&1
+}
+
 # Removes all that a join brought: the agent and its rules, keys, files, units, programs, and the
 # user if a join created it. The stamp goes last, so that the next run finishes one that was cut
 # short. A part that is missing is no error. Prints why it failed.
@@ -216,10 +235,7 @@ remove_installation() {
       "'nft list ruleset'"
     return 1
   fi
-  if [ "$(getent passwd istio-proxy | cut -d : -f 6)" = "$STATE" ]; then
-    if command -v userdel >/dev/null; then userdel istio-proxy; else deluser istio-proxy; fi
-    if getent group istio-proxy >/dev/null; then groupdel istio-proxy; fi
-  fi >/dev/null 2>&1
+  remove_user || return
   rm -rf "$PROGRAMS" "$RUN"/istio-vm-mesh-*
   find "$STATE" -mindepth 1 -maxdepth 1 ! -name owner -exec rm -rf {} +
   rm -rf "$STATE"

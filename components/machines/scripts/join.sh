@@ -62,12 +62,9 @@ joined() { # key
 # ---- The agent runs on.
 
 check_machine() {
-  local command architecture family=deb pid
+  local architecture family=deb
   [ "$(id -u)" = 0 ] || fail "the join needs root: let the SSH user run sudo without a password"
-  for command in systemctl iptables ss curl pgrep sha256sum tar flock runuser; do
-    command -v "$command" >/dev/null ||
-      fail "$command is missing: install it on the machine, or in its image$(setup_words)"
-  done
+  check_programs
   check_systemd
   if ! has_tool_for deb; then family=rpm; fi
   has_tool_for $family ||
@@ -79,10 +76,18 @@ check_machine() {
   *) fail "Istio's sidecar is built for x86_64 and aarch64; this machine is $(uname -m)" ;;
   esac
   PACKAGE_URL=${PACKAGE_URL//"{package}"/$family/istio-sidecar$architecture.$family}
-  for pid in $(pgrep -x pilot-agent || true); do
-    ! is_another_agent "$pid" ||
-      fail "another Istio agent already runs on this machine (process $pid):" \
-        "stop it and remove what started it"
+  check_other_agents
+}
+
+check_programs() {
+  local command
+  for command in systemctl iptables ip ss curl pgrep sha256sum tar flock runuser unshare getent \
+    awk cmp find xargs; do
+    command -v "$command" >/dev/null ||
+      fail "$command is missing: install it on the machine, or in its image$(setup_words)"
+    [[ $(readlink -f "$(command -v "$command")") != */busybox* ]] ||
+      fail "$command is BusyBox's, which lacks options that the scripts need: install" \
+        "coreutils, diffutils, findutils, iproute2, procps, tar and util-linux"
   done
 }
 
@@ -94,19 +99,24 @@ check_systemd() {
     fail "systemd $version is too old: the units need systemd $SYSTEMD (2017) or later"
 }
 
-# Writes a small file, and deletes it. So a full or read-only disk and an immutable directory are
-# errors before anything is changed.
-check_writable() {
-  local directory file reason
-  for directory in "$PROGRAMS" "$STATE" "$UNITS"; do
+# Writes what small files need, and deletes it: a disk that is full, or read-only, or a directory
+# that is immutable, is known before anything is changed. The agent does not run as root.
+check_directories() {
+  local each directory file reason user=istio-proxy
+  id $user >/dev/null 2>&1 || user=nobody
+  for each in "$RUN" "$UNITS" "$PROGRAMS" "$STATE"; do
+    directory=$each
     while [ ! -d "$directory" ]; do directory=${directory%/*}; done
     file=$directory/.istio-vm-mesh.$$
-    reason=$({ head -c 65536 /dev/zero >"$file"; } 2>&1) ||
+    reason=$({ head -c 524288 /dev/zero >"$file"; } 2>&1) ||
       {
         rm -f "$file"
         fail "cannot write to $directory (${reason##*: }): make room there, or let root write there"
       }
     rm -f "$file"
+    [[ $each != "$PROGRAMS" && $each != "$STATE" ]] || runuser -u $user -- test -x "$directory" ||
+      fail "$directory cannot be entered by the agent, which does not run as root:" \
+        "let all users enter it and the directories above it ('chmod a+x')"
   done
 }
 
@@ -115,6 +125,19 @@ has_tool_for() { # deb or rpm
   deb) command -v dpkg-deb ;;
   rpm) command -v rpm2cpio ;;
   esac >/dev/null
+}
+
+# Of Istio's own package, or of anything else that starts one.
+check_other_agents() {
+  local pid
+  for pid in $(pgrep -x pilot-agent || true); do
+    ! is_another_agent "$pid" ||
+      fail "another Istio agent already runs on this machine (process $pid):" \
+        "stop it and remove what started it"
+  done
+  [[ $(systemctl is-enabled istio 2>/dev/null) != enabled* ||
+  $(systemctl show --property=ExecStart istio) != *istio-start.sh* ]] ||
+    fail "Istio's own agent starts with the next boot: disable it ('systemctl disable istio')"
 }
 
 # Agents in containers have a network of their own.
@@ -219,13 +242,8 @@ check_host() {
 # Runs redirect_host.sh with the environment of the agent that this join brings.
 host_facts() { # directory with the join's files
   [ "$ROLE" = sidecar ] || return 0
-  (
-    set -a +eu
-    # shellcheck disable=SC1090 # written by the join
-    for file in "$1/${STATE#"$ROOT/"}"/{cluster,overrides}.env; do . "$file"; done
-    export INSTANCE_IP=${ADDRESS:-$JOINED_ADDRESS}
-    bash "$1/${PROGRAMS#"$ROOT/"}/scripts/redirect_host.sh" 2>/dev/null
-  )
+  as_unit "$1" env INSTANCE_IP="${ADDRESS:-$JOINED_ADDRESS}" \
+    bash "$1${PROGRAMS#"$ROOT"}/scripts/redirect_host.sh" 2>/dev/null
 }
 
 # Before it acts, in one list.
@@ -605,7 +623,7 @@ write_files() {
 
 # SSH stays reachable by the port that this join came by.
 keep_ssh_port() {
-  bash "$PROGRAMS/scripts/redirect.sh" ssh-port
+  as_unit "$ROOT" bash "$PROGRAMS/scripts/redirect.sh" ssh-port
 }
 
 switch_package() {
@@ -851,9 +869,9 @@ main() {
   trap '' PIPE # a lost connection is seen by what is written next
   step wait_for_setup
   step check_machine
+  step check_directories
   step take_lock join
   step begin_looks
-  step check_writable
   step check_owner
   step check_gateway
   step check_token

@@ -213,32 +213,16 @@ remove() { # program
 # Makes Istio's rules and records them, with and without those by which DNS queries bypass the
 # agent: in front of the redirection, and in front of the conntrack zones that keep its queries
 # apart. Both are there afterwards. IPv6 is redirected wherever the machine has an address of it:
-# where Envoy does not listen on IPv6, its connections are refused. Connections of the proxy's group
-# are not redirected: by default that is the group with the number of the proxy's user.
+# where Envoy does not listen on IPv6, its connections are refused. Connections of the proxy's user
+# and group are not redirected: `istio-iptables` takes the group with the number of the user by
+# default, and finds no user that is not in /etc/passwd. Callers write the reason to `again` before:
+# the guard makes the rules again where that was interrupted.
 make() {
-  local program rules open names failed=''
-  local FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)}
-  mkdir -p "$RULES"
+  local program rules open FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)}
   name_servers >"$RULES/servers"
   open=$(open_ports "$(rules_of_ports)")
-  names=("ip"{,6}"tables${FORCE_IPTABLES_BINARY:+-$FORCE_IPTABLES_BINARY}")
-  leave_connections -I "${names[@]}"
-  add_rules "$open" || failed=1
-  leave_connections -D "${names[@]}"
-  [ -z "$failed" ] || return
-  for program in $(programs); do
-    has_chains "$program" || continue
-    rules=$(read_rules "$program" | ours)
-    bypass -I "$program" <<<"$rules" || return
-    read_rules "$program" | ours >"$RULES/$program.bypass"
-    echo "$rules" >"$RULES/$program"
-  done
-}
-
-add_rules() { # open ports
-  local program
-  PROXY_GID=$(id -g istio-proxy 2>/dev/null) \
-  DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$1 \
+  PROXY_UID=$(id -u istio-proxy 2>/dev/null) PROXY_GID=$(id -g istio-proxy 2>/dev/null) \
+  DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$open \
   FORCE_IPTABLES_BINARY=$FORCE_IPTABLES_BINARY \
     with_captured_servers "$AGENT" istio-iptables || return
   for program in $(programs); do
@@ -254,6 +238,7 @@ leave_connections() { # -I or -D, programs
     printf '%s\n' '*nat' "$1 PREROUTING $rule" "$1 OUTPUT $rule" COMMIT |
       "$program-restore" --noflush --wait=5 2>/dev/null || true
   done
+  rm -f "$RULES/again"
 }
 
 # Prints the name servers that the agent asks. It reads them when it starts.
@@ -507,8 +492,7 @@ shape() {
   awk '$2 != "=native" { print $1, $2 }' | sort | uniq -c
 }
 
-# Fails: other programs may have rules now, so the round is over. What ends before the rules are
-# recorded leaves none, so the next round begins again.
+# Fails: other programs may have rules now, so the round is over.
 make_again() { # reason
   echo "$1" >"$RULES/again"
   remove_all
@@ -518,7 +502,6 @@ make_again() { # reason
   }
   rm -f "$RULES/complaint-istio-iptables"
   [ -e "$RULES/bypassed" ] || end_bypass
-  rm -f "$RULES/again"
   echo "made the redirection again: $1"
   return 1
 }
@@ -688,6 +671,7 @@ turn_on() {
   mkdir -p "$RULES"
   set_probe_address
   touch "$RULES/bypassed"
+  echo "its start was interrupted" >"$RULES/again"
   make || return
   open_firewall
   return 0

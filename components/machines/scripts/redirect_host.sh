@@ -11,6 +11,7 @@ GATEWAYS_PORT=15443 # at which gateways of the mesh take connections of other ne
 # At which agent and Envoy listen.
 PROXY_PORTS=15000,15001,15006,15020,15021,15053,15090
 SYSCTLS=/proc/sys/net
+SOCKETS=/proc/net/sockstat
 
 # Prints the port, the address and the program of each listening socket. A socket of all addresses
 # has 0.0.0.0, and one of all addresses of IPv6 alone has `::`. One that takes connections of an
@@ -108,7 +109,8 @@ refusals() {
   kernel_refusals
   if has_ipv6 && ! can_redirect_ipv6; then
     echo "this machine has addresses of IPv6, which ip6tables cannot redirect" \
-      "('ip6tables -t nat -S' fails): load the module ip6table_nat, or disable IPv6"
+      "('ip6tables -t nat -S' fails): install ip6tables, load the module ip6table_nat, or disable" \
+      "IPv6"
   fi
 }
 
@@ -277,6 +279,8 @@ changes() {
   servers_changes
   routing_changes
   port_range_changes
+  connection_changes
+  chain_changes
   saved=$(saved_rules | listed)
   [ -z "$saved" ] ||
     echo "rules of the redirection are saved in $saved: save the rules of this host again once it" \
@@ -370,6 +374,30 @@ port_range_changes() {
       "net.ipv4.ip_local_port_range ($first-$last) permits that: set the sysctl" \
       "net.ipv4.ip_local_reserved_ports=${reserved:+$reserved,}15000-15090"
 } 2>/dev/null
+
+# Prints whether the kernel may have too few entries for connections. The redirection has it follow
+# each one, and Envoy's beside it. What has no entry is dropped, of any program of the host.
+connection_changes() {
+  local most count sockets
+  most=$(cat "$SYSCTLS/netfilter/nf_conntrack_max") || return 0
+  count=$(cat "$SYSCTLS/netfilter/nf_conntrack_count")
+  sockets=$(awk '/^TCP:/ { print $7 + $9 }' "$SOCKETS")
+  [ "${sockets:-0}" -le "$count" ] || count=$sockets
+  [ $((count * 2)) -le "$most" ] ||
+    echo "this host has $count connections, the redirection needs two entries for each, and the" \
+      "kernel drops what is beyond $most: raise the sysctl net.netfilter.nf_conntrack_max"
+} 2>/dev/null
+
+# Prints whose chains are removed: an agent that somebody installed by hand leaves them.
+chain_changes() {
+  local program
+  # shellcheck disable=SC2153 # redirect.sh assigns it
+  [ ! -d "$RULES" ] || return 0
+  for program in $(programs); do
+    ! has_chains "$program" ||
+      echo "chains of Istio that are here already ($program) are removed, and do not come back"
+  done
+}
 
 # Prints the ports of the services of IPVS. The kernel shows addresses and ports as hexadecimal
 # numbers.

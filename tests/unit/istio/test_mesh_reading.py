@@ -171,6 +171,25 @@ def test_a_mesh_without_an_injector_is_ambient_alone(monkeypatch: pytest.MonkeyP
     assert "ambient mode alone is not supported" in reason
 
 
+def test_variables_that_istiod_has_of_config_maps_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of its own take precedence, and the last ConfigMap does."""
+    cluster = TheirCluster("default")
+    container = cluster.mesh["deployments"][0]["spec"]["template"]["spec"]["containers"][0]
+    references = [
+        {"configMapRef": {"name": "first"}},
+        {"secretRef": {"name": "keys"}},
+        {"configMapRef": {"name": "second"}, "prefix": "PILOT_"},
+    ]
+    container["envFrom"] = [*references, {"configMapRef": {"name": "none", "optional": True}}]
+    cluster.mesh["config_maps"]["first"] = {"ENABLE_CA_SERVER": "false", "PILOT_WORKLOAD_ENTRY_GRACE_PERIOD": "20s"}
+    cluster.mesh["config_maps"]["second"] = {"WORKLOAD_ENTRY_GRACE_PERIOD": "30s"}
+    [reason] = read(cluster, monkeypatch)[1]
+    assert "the certificate authority of the mesh is not istiod (ENABLE_CA_SERVER=false)" in reason
+    container["env"].append({"name": "ENABLE_CA_SERVER", "value": "true"})
+    text, failures = read(cluster, monkeypatch)
+    assert (mesh_facts.decode(text).grace_s, failures) == (30, [])
+
+
 def test_all_problems_of_a_mesh_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = TheirCluster("unserved")
     cluster.namespaces["shop"] = {"istio.io/dataplane-mode": "ambient"}

@@ -5,15 +5,17 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.support.machine import INSTALLATION, ISSUED, JOIN, token
 from tests.support.scripts import Sourced, add_program
 
-TIME_BY_SLEEP = "unset SECONDS; SECONDS=0; sleep() { SECONDS=$((SECONDS + 1)); }"
-"""Stops bash's clock, which goes on by more than the pauses on a busy machine."""
-NEEDED = ("systemctl", "iptables", "ss", "curl", "pgrep", "sha256sum", "flock", "runuser", "tar")
+NEEDED = (
+    *("systemctl", "iptables", "ip", "ss", "curl", "pgrep", "sha256sum", "flock", "runuser", "unshare", "getent", "awk", "cmp", "find"),
+    *("xargs", "tar"),
+)
 
 
 @pytest.fixture
@@ -40,6 +42,7 @@ def run(programs: Path, text: str, alone: bool = False, **variables: str | int) 
 def test_the_package_fits_the_machine(programs: Path, tool: str, machine: str, package: str) -> None:
     for name, text in {
         **dict.fromkeys((*NEEDED, tool), ""),
+        "readlink": "",
         "uname": f"echo {machine}",
         "pgrep": "exit 1",
         "id": "echo 0",
@@ -58,12 +61,19 @@ def test_the_package_fits_the_machine(programs: Path, tool: str, machine: str, p
     ],
 )
 def test_a_machine_that_lacks_something_is_refused(programs: Path, installed: tuple[str, ...], cause: str) -> None:
-    for name in installed:
+    for name in (*installed, "readlink"):
         add_program(programs, name, "")
     add_program(programs, "id", "echo 0")
     done = run(programs, "check_machine", alone=True, PACKAGE_URL="x")
     assert done.returncode == 1
     assert f"machine m: {cause}" in done.stderr
+
+
+def test_programs_that_lack_options_are_refused(programs: Path) -> None:
+    """flock of BusyBox, as an example, would have the join wait for another one for ever."""
+    (programs / "flock").symlink_to("/bin/busybox")
+    done = run(programs, "check_programs")
+    assert (done.returncode, done.stderr.startswith("machine m: flock is BusyBox's, which lacks options")) == (1, True), done.stderr
 
 
 @pytest.mark.parametrize(("printed", "is_refused"), [("systemd 219\n+PAM", True), ("systemd 252 (252.39-1~deb12u1)", False), ("", False)])
@@ -84,24 +94,49 @@ DISKS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("options", "command", "cause"), DISKS.values(), ids=DISKS.keys())
-@pytest.mark.parametrize("place", ["PROGRAMS", "STATE", "UNITS"])
+@pytest.mark.parametrize("place", ["PROGRAMS", "STATE", "UNITS", "RUN"])
 def test_a_place_that_cannot_be_written_is_refused(
     programs: Path, tmp_path: Path, place: str, options: str, command: str, cause: str
 ) -> None:
-    places = {name: str(tmp_path / name / "below") for name in ("PROGRAMS", "STATE", "UNITS")}
+    places = {name: str(tmp_path / name / "below") for name in ("PROGRAMS", "STATE", "UNITS", "RUN")}
     for name in places:
         (tmp_path / name).mkdir()
+    add_program(programs, "runuser", 'shift 3; "$@"')
     directory = tmp_path / place
-    assert run(programs, "check_writable", False, **places).stderr == ""
+    assert run(programs, "check_directories", False, **places).stderr == ""
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(directory)], check=True)
     try:
         subprocess.run(["bash", "-c", f"d={directory}; {command}"], check=True)
         before = sorted(directory.iterdir())
-        done = run(programs, "check_writable", False, **places)
+        done = run(programs, "check_directories", False, **places)
         assert (done.returncode, sorted(directory.iterdir())) == (1, before)
         assert done.stderr.startswith(f"machine m: cannot write to {directory} ({cause}): ")
     finally:
         subprocess.run(["umount", str(directory)], check=True)
+
+
+@pytest.mark.parametrize("place", ["PROGRAMS", "STATE"])
+def test_a_directory_that_only_root_can_enter_is_refused(programs: Path, place: str) -> None:
+    with TemporaryDirectory(dir="/var/tmp") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        places = {each: str(directory / each) for each in ("PROGRAMS", "STATE", "UNITS", "RUN")}
+        for each in places.values():
+            Path(each).mkdir()
+        assert run(programs, "check_directories", False, **places).stderr == ""
+        (directory / place).chmod(0o750)
+        done = run(programs, "check_directories", False, **{**places, place: f"{directory}/{place}/below"})
+        assert done.stderr.startswith(f"machine m: {directory}/{place} cannot be entered by the agent"), done.stderr
+
+
+def test_the_ports_of_ssh_are_looked_for_with_the_agents_environment(programs: Path, tmp_path: Path) -> None:
+    """The workload's ports, which it has, are none of a program that passes connections on to sshd."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts/redirect.sh").write_text('echo "$1 $ISTIO_META_POD_PORTS $FIREWALL"\n')
+    (tmp_path / "cluster.env").write_text("ISTIO_META_POD_PORTS='[80]'\nFIREWALL=report\n")
+    (tmp_path / "overrides.env").write_text("FIREWALL=manage\n")
+    done = run(programs, "keep_ssh_port", False, STATE=str(tmp_path), PROGRAMS=str(tmp_path))
+    assert done.stdout == "ssh-port [80] manage\n"
 
 
 def test_a_file_system_from_which_nothing_runs_is_named(programs: Path, tmp_path: Path) -> None:
@@ -156,6 +191,23 @@ def test_only_an_agent_in_this_network_is_in_the_way(programs: Path, agent: str)
     for name, text in stand_ins.items():
         add_program(programs, name, text)
     assert run(programs, "is_another_agent 7 && echo refused").stdout == ("refused\n" if agent == "another" else "")
+
+
+@pytest.mark.parametrize(
+    ("state", "command", "refused"),
+    [
+        ("enabled", "/usr/local/bin/istio-start.sh", True),
+        ("disabled", "/usr/local/bin/istio-start.sh", False),
+        ("enabled", "/usr/bin/something-else", False),
+        ("", "", False),
+    ],
+)
+def test_an_agent_that_comes_with_the_next_boot_is_in_the_way(programs: Path, state: str, command: str, refused: bool) -> None:
+    """Istio's package brings the unit `istio`."""
+    add_program(programs, "pgrep", "exit 1")
+    add_program(programs, "systemctl", f'case $1 in is-enabled) echo {state} ;; show) echo "ExecStart={{ path={command} ; }}" ;; esac')
+    done = run(programs, "check_other_agents")
+    assert (done.returncode, "systemctl disable istio" in done.stderr) == (int(refused), refused)
 
 
 @pytest.mark.parametrize("shown", ["ActiveState=activating", "ActiveState=inactive\nJob=7"])

@@ -82,6 +82,19 @@ def test_rules_that_are_left_are_an_error_and_the_next_leave_goes_on(machine: Fa
     assert machine.leave().stdout == "left\n"
 
 
+def test_a_user_that_is_left_is_an_error_and_the_next_leave_goes_on(machine: FakeMachine) -> None:
+    """It may have a process, or another program changes the users."""
+    users = machine.directory / "bin"
+    add_program(users, "getent", f'[ "$1" != passwd ] || echo istio-proxy:x:996:995::{machine.root}/{STATE}:/usr/sbin/nologin')
+    add_program(users, "userdel", 'echo "userdel: user istio-proxy is currently used by process 7" >&2; exit 8')
+    done = machine.leave()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("machine product-1: the user istio-proxy is left: userdel: user istio-proxy is currently used")
+    add_program(users, "userdel", "")
+    assert machine.leave().stdout == "left\n"
+    assert left(machine) == []
+
+
 def test_rules_that_somebody_saved_are_named(machine: FakeMachine) -> None:
     """No file of others is edited, and the machine has left."""
     saved = machine.root / "etc/iptables/rules.v4"

@@ -288,6 +288,26 @@ def test_a_port_of_the_agent_that_a_connection_may_have_is_listed(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("entries", "sockets", "listed"), [(400, 10, False), (600, 10, True), (10, 600, True)])
+def test_a_kernel_that_may_have_too_few_entries_for_connections_is_listed(tmp_path: Path, entries: int, sockets: int, listed: bool) -> None:
+    """Where nothing tracked them before, they are the sockets."""
+    (tmp_path / "netfilter").mkdir()
+    (tmp_path / "netfilter/nf_conntrack_max").write_text("1000\n")
+    (tmp_path / "netfilter/nf_conntrack_count").write_text(f"{entries}\n")
+    (tmp_path / "sockstat").write_text(f"sockets: used 60\nTCP: inuse 1 orphan 0 tw 5 alloc {sockets - 5} mem 302\n")
+    lines = [line for line in run(tmp_path, f"SOCKETS={tmp_path}/sockstat; changes") if "nf_conntrack_max" in line]
+    assert ["has 600 connections" in line and "beyond 1000" in line for line in lines] == [True] * listed
+
+
+@pytest.mark.slow
+def test_chains_of_an_agent_that_somebody_installed_are_listed(tmp_path: Path) -> None:
+    stock = "*nat\n:ISTIO_OUTPUT - [0:0]\n-A OUTPUT -p tcp -j ISTIO_OUTPUT\nCOMMIT\n"
+    listed = "chains of Istio that are here already (iptables-nft) are removed, and do not come back"
+    assert listed in run(tmp_path, f"RULES={tmp_path}/none; changes", rules=stock)
+    assert listed not in run(tmp_path, f"RULES={tmp_path}; changes", rules=stock), "those of this program"
+    assert listed not in run(tmp_path, f"RULES={tmp_path}/none; changes", rules=stock.replace("ISTIO_OUTPUT", "ISTIO_POSTRT"))
+
+
 def test_ipv6_that_cannot_be_redirected_is_refused(tmp_path: Path) -> None:
     assert run(tmp_path, "refusals", IPV6="1") == []
     (line,) = run(tmp_path, "refusals", IPV6="1", NO_IPV6_NAT="1")
@@ -318,7 +338,12 @@ def test_what_changes_is_in_one_list(tmp_path: Path) -> None:
 
 
 REAL_FACTS = (SCRIPTS / "join.sh").read_text().split("host_facts() {")[1].split("\n}\n")[0]
-PROBE = 'bash() { echo "$(basename $1) $A $POD_NAME $INSTANCE_IP" >>$RUN/facts; echo "refusals end"; }'
+PROBE = """
+case $1 in
+*/redirect_host.sh) echo "$(basename "$1") $A $POD_NAME $INSTANCE_IP" >>"$RUN/facts"; echo "refusals end" ;;
+*) exec /bin/bash "$@" ;;
+esac
+"""
 FACTS = 'host_facts() { printf "${REFUSED}refusals end\\nchange first\\nchange second\\n"; }'
 
 
@@ -357,7 +382,8 @@ def test_a_member_of_a_group_writes_the_changes_to_its_log(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_networks_gateway_looks_at_nothing(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path / "machine").create()
-    done = machine.join(text=f"host_facts() {{{REAL_FACTS}\n}}\n{PROBE}", ROLE="router")
+    add_program(machine.directory / "bin", "bash", PROBE)
+    done = machine.join(text=f"host_facts() {{{REAL_FACTS}\n}}", ROLE="router")
     assert done.returncode == 0, done.stderr
     assert not (machine.directory / "run/facts").exists()
 
@@ -366,6 +392,7 @@ def test_a_networks_gateway_looks_at_nothing(tmp_path: Path) -> None:
 def test_the_script_gets_the_environment_that_the_join_brings(tmp_path: Path) -> None:
     """Of the machine's own files nothing is read: at the first join there are none."""
     machine = FakeMachine(tmp_path / "machine").create()
-    done = machine.join(text=f"host_facts() {{{REAL_FACTS}\n}}\n{PROBE}")
+    add_program(machine.directory / "bin", "bash", PROBE)
+    done = machine.join(text=f"host_facts() {{{REAL_FACTS}\n}}")
     assert done.returncode == 0, done.stderr
     assert (machine.directory / "run/facts").read_text() == "redirect_host.sh 1 @MACHINE@ 192.0.2.7\n"
