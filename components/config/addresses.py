@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 DNS_NAME = re.compile(r"([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\.)+[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -23,12 +23,25 @@ def is_port(number: int) -> bool:
     return 0 < number < 65536
 
 
+def parse_cidr(text: str) -> IPv4Network | IPv6Network:
+    """Return a CIDR, or an address as one.
+
+    Raises ValueError for everything else, also for masks and zones, which Python takes and
+    Kubernetes, Google Cloud and Istio do not.
+    """
+    cidr = ip_network(text)
+    if "%" in text or text.partition("/")[2] not in ("", str(cidr.prefixlen)):
+        raise ValueError(f"{text!r} has a zone, or another length than a number of bits")
+    return cidr
+
+
 def ipv4_cidr(text: str) -> IPv4Network | None:
     """Parse an IPv4 CIDR; returns None for everything else."""
     try:
-        return IPv4Network(text)
+        cidr = parse_cidr(text)
     except ValueError:
         return None
+    return cidr if isinstance(cidr, IPv4Network) else None
 
 
 def within(address: str, cidrs: Iterable[str]) -> bool:

@@ -150,6 +150,14 @@ def test_a_login_shell_that_runs_something_else_is_told_apart(swallowing_sshd: S
     assert outcome.reach is (Reach.CUT_OFF if startup == "exit 255" else Reach.NOT_BEGUN)
 
 
+def test_what_a_server_runs_in_place_of_a_script_is_shown_in_its_words(start: Start) -> None:
+    outcome = run(start("ForceCommand echo 'for transfers only'").hop())
+    assert (outcome.reach, outcome.reason) == (Reach.NOT_BEGUN, "for transfers only")
+    home = "Could not chdir to home directory /home/x: No such file or directory"
+    outcome = run(start(f"ForceCommand echo '{home}' >&2; echo 'not available'").hop())
+    assert (outcome.reach, outcome.reason) == (Reach.NOT_BEGUN, "not available")
+
+
 def test_a_dead_machine_is_told_from_one_that_refuses(sshd: Sshd, start: Start, silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bastion = start()
     with servers.reserved_port() as closed:
@@ -246,6 +254,15 @@ def test_questions_are_answered_over_the_same_connection(sshd: Sshd) -> None:
         assert (outcome.reach, outcome.status, outcome.stdout) == (Reach.FAILED, 4, "got yes one two\ngot yes three")
     assert asked == ["one two", "three"] * 2
     assert sshd.log.read_text().count("Accepted publickey") - before == 2
+
+
+def test_a_hardened_server_is_no_obstacle(start: Start, tmp_path: Path) -> None:
+    banner = tmp_path / "banner"
+    banner.write_text("Authorised use only\n")
+    server = start("MaxSessions 1", "MaxAuthTries 1", "DisableForwarding yes", "PermitTTY no", f"Banner {banner}")
+    script = shell.run_as_root("echo istio-vm-mesh: ask one\nread -r reply\necho $reply\n")
+    outcome = run(server.hop(), script=script, answer=lambda _words, _pause: "yes")
+    assert (outcome.reach, outcome.stdout, outcome.stderr) == (Reach.DONE, "yes", "")
 
 
 def test_without_answers_the_script_reads_the_end_of_its_input(sshd: Sshd) -> None:

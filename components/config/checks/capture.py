@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from ipaddress import ip_network
 
 from ...names import MACHINE_PORTS
-from ..addresses import is_port
+from ..addresses import is_port, parse_cidr
 from ..capture import Capture
 from ..problems import Problem
 from ..stack import Settings
@@ -50,7 +49,7 @@ def _check(path: str, capture: Capture, ports: Collection[int]) -> Iterator[Prob
             )
     for index, cidr in enumerate(capture.exclude_outbound_cidrs):
         try:
-            ip_network(cidr)
+            parse_cidr(cidr)
         except ValueError as error:
             yield Problem(
                 f"{path}.excludeOutboundCidrs[{index}]",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from ...names import gateway_group_name, gateway_machine_name, gateway_workload_name
+from ..addresses import parse_cidr
 from ..docker import KindCluster
 from ..problems import Problem, suggestion
 from ..stack import Settings
@@ -109,7 +110,7 @@ def _check_cidrs(settings: Settings) -> Iterator[Problem]:
     valid: list[tuple[_Cidr, IPv4Network]] = []
     for cidr in _declared(settings):
         try:
-            parsed = ip_network(cidr.text)
+            parsed = parse_cidr(cidr.text)
         except ValueError as error:
             yield Problem(cidr.path, f"expected a CIDR such as 10.0.0.0/24; {error}")
             continue
