@@ -203,7 +203,7 @@ remove_units() {
   systemctl reset-failed "$UNIT" 2>/dev/null
 }
 
-# Its home directory says that a join created it.
+# A user with this home directory is one that a join created.
 remove_user() {
   local program=userdel reason
   [ "$(getent passwd istio-proxy | cut -d : -f 6)" = "$STATE" ] || return 0

@@ -99,8 +99,8 @@ check_systemd() {
     fail "systemd $version is too old: the units need systemd $SYSTEMD (2017) or later"
 }
 
-# Writes what small files need, and deletes it: a disk that is full, or read-only, or a directory
-# that is immutable, is known before anything is changed. The agent does not run as root.
+# Writes what small files need, and deletes it. So a disk that is full or read-only, or a directory
+# that is immutable, is refused before anything is changed. The agent does not run as root.
 check_directories() {
   local each directory file reason user=istio-proxy
   id $user >/dev/null 2>&1 || user=nobody

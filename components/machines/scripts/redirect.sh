@@ -214,9 +214,9 @@ remove() { # program
 # agent: in front of the redirection, and in front of the conntrack zones that keep its queries
 # apart. Both are there afterwards. IPv6 is redirected wherever the machine has an address of it:
 # where Envoy does not listen on IPv6, its connections are refused. Connections of the proxy's user
-# and group are not redirected: `istio-iptables` takes the group with the number of the user by
-# default, and finds no user that is not in /etc/passwd. Callers write the reason to `again` before:
-# the guard makes the rules again where that was interrupted.
+# and group are not redirected. By default `istio-iptables` takes the group with the number of the
+# user, and a user of /etc/passwd alone. Callers write the reason to `again` before: the guard makes
+# the rules again where that was interrupted.
 make() {
   local program rules open FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)}
   name_servers >"$RULES/servers"

@@ -388,7 +388,7 @@ connection_changes() {
       "kernel drops what is beyond $most: raise the sysctl net.netfilter.nf_conntrack_max"
 } 2>/dev/null
 
-# Prints whose chains are removed: an agent that somebody installed by hand leaves them.
+# Prints whose chains are removed: an agent that was installed by hand leaves them.
 chain_changes() {
   local program
   # shellcheck disable=SC2153 # redirect.sh assigns it
