@@ -218,11 +218,29 @@ remove() { # program
 # user, and a user of /etc/passwd alone. Callers write the reason to `again` before: the guard makes
 # the rules again where that was interrupted.
 make() {
-  local program rules open FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)}
+  local program rules open names failed=''
+  local FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)}
   name_servers >"$RULES/servers"
   open=$(open_ports "$(rules_of_ports)")
+  names=("ip"{,6}"tables${FORCE_IPTABLES_BINARY:+-$FORCE_IPTABLES_BINARY}")
+  leave_connections -I "${names[@]}"
+  add_rules "$open" || failed=1
+  leave_connections -D "${names[@]}"
+  [ -z "$failed" ] || return
+  for program in $(programs); do
+    has_chains "$program" || continue
+    rules=$(read_rules "$program" | ours)
+    bypass -I "$program" <<<"$rules" || return
+    read_rules "$program" | ours >"$RULES/$program.bypass"
+    echo "$rules" >"$RULES/$program"
+  done
+  rm -f "$RULES/again"
+}
+
+add_rules() { # open ports
+  local program
   PROXY_UID=$(id -u istio-proxy 2>/dev/null) PROXY_GID=$(id -g istio-proxy 2>/dev/null) \
-  DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$open \
+  DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$1 \
   FORCE_IPTABLES_BINARY=$FORCE_IPTABLES_BINARY \
     with_captured_servers "$AGENT" istio-iptables || return
   for program in $(programs); do
@@ -238,7 +256,6 @@ leave_connections() { # -I or -D, programs
     printf '%s\n' '*nat' "$1 PREROUTING $rule" "$1 OUTPUT $rule" COMMIT |
       "$program-restore" --noflush --wait=5 2>/dev/null || true
   done
-  rm -f "$RULES/again"
 }
 
 # Prints the name servers that the agent asks. It reads them when it starts.
