@@ -54,6 +54,7 @@ LOGIN_REFUSED = re.compile(r"Permission denied \(.*\)|Too many authentication fa
 _UNREAD = re.compile(r'Load key ".*": .+')
 _NO_NAME = re.compile(r"Could not resolve hostname .*")
 _DEAD = re.compile(r"refused|timed out|No route to host|Host is (?:unreachable|down)")
+_NO_HOME = re.compile(r"Could not chdir to home directory .*")  # sshd goes on in /
 _AUTHENTICATED = "Authenticated to "
 _OPENED = "open confirm"
 
@@ -84,7 +85,8 @@ def classify(machine: str, jumps: Sequence[tuple[str, str]], noise: str, done: s
         if done.status == NOT_CONNECTED:
             # It may have run the script: what the script printed first can be lost.
             return Reach.CUT_OFF, last_words(machine)
-        return Reach.NOT_BEGUN, scripting.last_words(noise)
+        printed = done.stdout.decode(errors="replace")
+        return Reach.NOT_BEGUN, scripting.last_words(_NO_HOME.sub("", noise)) or scripting.last_words(printed)
     reach, reason = _hop_failure(machine)
     if reach:
         return reach, reason

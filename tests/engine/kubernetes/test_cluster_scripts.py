@@ -278,7 +278,7 @@ def test_crds_of_others_are_left_as_they_are(no_crds: ControlPlane, access: Clus
     gateway_api.run(gateway_api.Payload(access, newer))
     assert revisions(no_crds) == before
     delete_crds(no_crds, names["gateways"])
-    with pytest.raises(scripting.Failed, match="lack the kind Gateway, and they are not of this program"):
+    with pytest.raises(scripting.Failed, match="lack the kind Gateway, and this program did not install them"):
         gateway_api.run(gateway_api.Payload(access, source))
 
 
