@@ -65,6 +65,15 @@ def test_many_machines_are_of_both_workloads() -> None:
     assert stack.added() == ["product-2", "billing-2", "product-3"]
 
 
+def test_joins_that_are_compared_are_of_workloads_that_are_not_verified() -> None:
+    machine = {"platform": "docker", "workload": "product"}
+    configs = [{"workloads": {"product": {"ports": {"http": 8080}}}, "machines": {"product-1": dict(machine)}} for _ in range(2)]
+    for config, is_verified in zip(configs, (True, False), strict=True):
+        mesh.Mesh(is_verified=is_verified)._change(config)
+    assert [{each.get("verify", {}).get("mode") for each in config["workloads"].values()} for config in configs] == [{None}, {"none"}]
+    assert set(configs[0]["machines"]) == {"product-1", "billing-1"}
+
+
 def test_an_entry_that_was_there_before_is_not_the_one_that_is_waited_for() -> None:
     watch = mesh.Watch()
     watch.read(["e 1 True\n"])
