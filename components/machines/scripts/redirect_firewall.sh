@@ -50,7 +50,8 @@ way_out() {
   ip -o -$version route show default 2>/dev/null | sed -nE 's/.* dev ([^ ]+).*/\1/p' | head -n 1
 }
 
-# Prints the rules of all firewalls, but of chains that do not filter, in fields with a tab between:
+# Prints the rules of all firewalls, but of chains that do not filter. Those of the redirection drop
+# nothing, and are left out. Fields have a tab between:
 # `chain <program> <table> <chain> <hook> <priority> <policy>`, `set <program> <table> <name>
 # <elements>`, `rule <program> <table> <chain> <rule>`. A table has its family, for nft.
 filters() {
@@ -63,7 +64,7 @@ filters_of() { # hooks
   for name in $(programs); do
     [ "$(nft_family "$name")" = "$family" ] || continue
     text=$("$name-save" 2>/dev/null) || continue
-    awk -v OFS='\t' -v program="$name" -v family="$family" -v hooks="^:(${1^^})$" '
+    awk -v OFS='\t' -v program="$name" -v family="$family" -v hooks="^:(${1^^})$" "$OURS"'
       BEGIN { split("raw -300 mangle -150 filter 0 security 50", words, " ")
         for (i = 1; i in words; i += 2) priority[words[i]] = words[i + 1] }
       /^\*/ { table = substr($1, 2) }
@@ -71,7 +72,9 @@ filters_of() { # hooks
         print "chain", program, family "/" table, substr($1, 2), tolower(substr($1, 2)),
           priority[table], tolower($2) }
       /^-A / && table in priority {
-        name = $2; sub(/^-A [^ ]+ /, ""); print "rule", program, family "/" table, name, $0 }
+        name = $2; sub(/^-A [^ ]+ /, "")
+        if (!is_ours(name, $0)) print "rule", program, family "/" table, name, $0
+      }
       ' <<<"$text"
     [[ $name == *-legacy ]] ||
       shown+=" $(sed -n "s#^\*#$family/#p" <<<"$text" | paste -sd ' ')"
