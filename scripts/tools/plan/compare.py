@@ -49,7 +49,7 @@ RESTART_S = 20
 Source: docs/machines.md, "Stopping".
 """
 REGISTER_S = 25
-"""The same where it registers anew: istiod deletes the old entry first (`DISCONNECT_GRACE`)."""
+"""The same where it registers again: istiod deletes the old entry first (`DISCONNECT_GRACE`)."""
 
 STOPS = ("machine-type", "template")
 """Facts of a Compute Engine machine of which a change stops it and starts it again."""
@@ -70,7 +70,7 @@ class Placed:
 class Effects:
     """What the operations say of machines.
 
-    replaced: machines whose hosts are created anew, with the properties that are why.
+    replaced: machines whose hosts are recreated, with the properties that are why.
     joined: those whose joins run.
     out: those that the cluster does not have as connected, so that their joins run.
     unsure: machines of `replaced` for which it depends on what is not known yet.
@@ -177,7 +177,7 @@ def machine_changes(
     """Return what happens to machines, by workload.
 
     A machine that exists is the same one wherever its address is, whatever its name. A machine of
-    this program is the same one as long as it has its name and is not created anew.
+    this program is the same one as long as it has its name and is not recreated.
     """
     old, new = _placed(before), _placed(after)
     names_after = {placed.machine.name: key for key, placed in new.items()}
@@ -341,7 +341,7 @@ def _is_another(old: MachinePicture, new: MachinePicture, effects: Effects) -> b
 
 
 def _of_properties(paths: Sequence[str]) -> tuple[Reason, ...]:
-    """Return why a machine is created anew, by properties of its resource."""
+    """Return why a machine is recreated, by properties of its resource."""
     return tuple(Reason(key=path) for path in paths) or (Reason(key="host"),)
 
 
@@ -693,7 +693,7 @@ def _leave(plan: Plan) -> bool:
 
 
 def is_replaced(change: ServiceChange) -> bool:
-    """Return whether a Service is deleted and created anew: a cluster IP comes or goes."""
+    """Return whether a Service is deleted and created again: a cluster IP comes or goes."""
     before, after = change.before, change.after
     if before is None or after is None or before.existing or after.existing:
         return False

@@ -22,9 +22,17 @@ from .model import Fact
 from .resources import UNKNOWN, digest, items, mapping, short
 
 CANONICAL = "service.istio.io/canonical"
+CAPTURE = (
+    "ISTIO_LOCAL_EXCLUDE_PORTS",
+    "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE",
+    "ISTIO_SERVICE_EXCLUDE_CIDR",
+    "ISTIO_EXCLUDE_INTERFACES",
+)
+"""Variables that follow from `capture`, in overrides.env (components/machines/files.py)."""
 HIDDEN = frozenset(
     {
         "access",
+        "capture",
         "join-script",
         "machine-files",
         "package",
@@ -37,7 +45,7 @@ HIDDEN = frozenset(
         "template",
     }
 )
-"""Facts whose values are digests or identifiers, which say nothing to a reader."""
+"""Facts whose values mean nothing to a reader: digests, identifiers, variables of machines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +183,8 @@ def _is_assignment(line: str, values: dict[str, str]) -> bool:
 def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
     """Return the facts of an instance group, and the variables of its startup script.
 
-    template: inputs of its instance template. A change of any fact replaces its machines.
+    template: inputs of its instance template. A change of any fact replaces its machines. The fact
+        `template` differs with every input, so a replacement is never missed.
     """
     script = mapping(template.get("metadata")).get("startup-script")
     machine = {key: value for key, value in template.items() if key != "metadata"}
@@ -204,7 +213,8 @@ def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
     restart |= {
         "version": values.get("PACKAGE_URL", ""),
         "package": values.get("PACKAGE_SHA256", ""),
-        "fail-closed": values.get("FAIL_CLOSED", ""),
+        "fail-closed": values.get("FAIL_CLOSED") == "1",
+        "capture": [overrides.get(name, "") for name in CAPTURE],
         "firewall": overrides.get("FIREWALL", "report"),
         "grace": values.get("GRACE_S", ""),
         "gateway": values.get("GATEWAY", ""),
@@ -214,7 +224,7 @@ def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
         "join-script": digest(rest, values.get("API_SERVER")),
         "setup": digest(values.get("SETUP_BASE64", "")),
         "rotation": values.get("ROTATION", ""),
-        "template": digest(others, machine),
+        "template": digest(others, machine, script),
         "machine-type": machine.get("machineType"),
         "image": [disk.get("sourceImage") for disk in items(machine.get("disks"))],
         "disk-type": [disk.get("diskType") for disk in items(machine.get("disks"))],

@@ -1,4 +1,4 @@
-"""Makes a plan of the highest level that can be had, and says why not of a higher one."""
+"""Computes a plan of the highest level that is available, with the reason where that is lower."""
 
 from __future__ import annotations
 

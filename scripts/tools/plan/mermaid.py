@@ -16,7 +16,7 @@ MOST_MACHINES = 24
 """Machines that have a box each; more are counted by workload, network and what happens to them."""
 
 MOST_WORKLOADS, MOST_NETWORKS = 60, 12
-"""What is drawn at most, by name; the rest is a box that says so."""
+"""What is drawn at most, by name; the rest is counted in a box."""
 
 _CLASSES = {
     "added": "fill:#dafbe1,stroke:#1a7f37,color:#000",
@@ -28,7 +28,7 @@ _MARKS = {
     Action.JOINS: ("added", "joins"),
     Action.REJOINS: ("changed", "joins again"),
     Action.RESTARTS: ("changed", "restarts"),
-    Action.REGISTERS: ("changed", "registers anew"),
+    Action.REGISTERS: ("changed", "registers again"),
     Action.REPLACED: ("changed", "replaced"),
     Action.MOVES: ("removed", "moves away"),
     Action.LEAVES: ("removed", "leaves"),

@@ -24,7 +24,7 @@ def made_up(name: str) -> str:
 
 
 def _mesh_facts(wanted: Mapping[str, Any]) -> str:
-    """Return the facts of a mesh of others, of which nothing is known but what the stack says.
+    """Return the facts of a mesh of others, of which only the stack file's values are read.
 
     wanted: components/istio/adoption.py, `Adoption`.
     """

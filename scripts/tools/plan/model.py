@@ -2,7 +2,7 @@
 
 A plan holds facts and no sentences: a renderer makes sentences of them. Every text in it comes from
 stack files, clusters or clouds, so it is not trusted where it is rendered.
-All records are frozen; all collections are tuples, sorted by name where their order says nothing.
+All records are frozen; all collections are tuples, sorted by name where their order means nothing.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ class Mark(enum.StrEnum):
 class Verdict(enum.StrEnum):
     """The plan in one word. Where several hold, the last one of this list does.
 
-    NOTHING: no resource changes. SAFE: what clients use is there all the time.
+    NOTHING: no resource changes.
+    SAFE: all workloads keep endpoints, and no Service or port is removed.
     PROGRAM: scripts, units or defaults of the program changed, or the base cannot run here.
-    PAUSES: a workload has no endpoint for a while, or a Service is replaced. LEAVES: machines,
-    workloads, Services or ports of Services leave for good. REFUSED: the update fails before it
-    changes anything (`Plan.error`).
+    PAUSES: a workload has no endpoint for a while, or a Service is replaced.
+    LEAVES: machines, workloads, Services or ports of Services leave for good.
+    REFUSED: the update fails before it changes anything (`Plan.error`).
     """
 
     NOTHING = "nothing"
@@ -58,7 +59,7 @@ class Action(enum.StrEnum):
 
     JOINS: it enters the mesh. REJOINS: its join runs, and stops its agent only where the machine
     differs from what the last join left. RESTARTS: its agent restarts. REGISTERS: its agent
-    restarts and registers anew, once its entry is deleted. REPLACED: another machine with its name
+    restarts and registers again, once its entry is deleted. REPLACED: another machine with its name
     joins; the former one is drained and deleted before, or leaves afterwards where it stays.
     MOVES: it goes to another workload; listed in the workload that it leaves, and with REGISTERS or
     REPLACED in the one that it comes to.
@@ -131,7 +132,7 @@ class MachinePicture:
     host: what it is. identity: changes where it is another machine; "" where not known.
     count: its endpoints: 1, or the lowest number of a group's machines.
     restart: all that its agent is restarted for, by key. A change of one of these restarts it.
-    register: what istiod copies at registration; a change of one registers it anew.
+    register: what istiod copies at registration; a change of one makes it register again.
     changes: what has its join run again without a restart.
     digest: of all that its agent is restarted for, as the join compares it; "" where not known.
     stays: whether it exists afterwards. forgotten: whether nothing connects to it any more.
@@ -204,7 +205,8 @@ class WorkloadPicture:
     identity: its SPIFFE ID. replicas: of its pods; None: the program runs none.
     pods: a digest of what its pods are created from; a change replaces them one after another.
     role: "sidecar", or "router" of a network's gateway.
-    max_unavailable: as the setting says: "25%", "2". at_once: agents that may be stopped at once.
+    max_unavailable: as the setting states it: "25%", "2".
+    at_once: agents that may be stopped at once.
     strict: whether it refuses plaintext by what this program declares.
     """
 
@@ -261,7 +263,7 @@ class Opening:
     name: of the rule, load balancer or namespace. to: what it leads to: a workload, nodes, …
     sources: CIDRs, or networks; empty: not limited by the rule itself. ports: "tcp:22", …
     world: whether it admits clients from all addresses.
-    mode: of mutual TLS: "STRICT", "PERMISSIVE"; of a load balancer: "internal" where it says so.
+    mode: of mutual TLS: "STRICT", "PERMISSIVE"; of a load balancer: "internal" where it is one.
     """
 
     kind: OpeningKind
@@ -409,7 +411,10 @@ class ServiceChange:
 
 @dataclass(frozen=True, kw_only=True)
 class IdentityChange:
-    """A SPIFFE ID that appears, changes its users, or goes. before, after: `<namespace>/<name>`."""
+    """A SPIFFE ID that is added or removed, or whose users change.
+
+    before, after: its users, as `<namespace>/<name>`.
+    """
 
     identity: str
     mark: Mark
@@ -572,7 +577,7 @@ class BrokenRule:
 
 @dataclass(frozen=True, kw_only=True)
 class Degraded:
-    """A level that could not be had, and why: one sentence with cause and fix."""
+    """A level that is not available, and why: one sentence with cause and fix."""
 
     level: Level
     reason: str
@@ -593,7 +598,7 @@ class PlanError:
 class Plan:
     """What an update does to a mesh.
 
-    level: what it was computed from. degraded: the levels that could not be had.
+    level: what it was computed from. degraded: the levels that are not available.
     base, head: commits, or "" (`head` of a tree with changes ends with `+`).
     destroy: whether it is the plan of a `pulumi destroy`.
     picture: the mesh after the update; None where it cannot be computed. former: before it.

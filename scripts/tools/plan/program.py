@@ -18,10 +18,12 @@ from .resources import short
 MACHINE_FILES = (
     "components/machines/units/*",
     "components/machines/scripts/redirect*.sh",
+    "components/machines/scripts/installation.sh",
+    "components/machines/scripts/undo.sh",
     "components/machines/scripts/withdraw.sh",
     "components/platforms/google/scripts/*.sh",
 )
-"""What machines get as it is: a change restarts their agents, or replaces a group's machines."""
+"""Texts of files on machines: a change restarts their agents, or replaces a group's machines."""
 JOIN = (
     "components/machines/*",
     "components/local/*",

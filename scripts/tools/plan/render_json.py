@@ -58,7 +58,7 @@ def _plain(value: Any, limit: int = MOST_CHARACTERS) -> Any:
 def read(data: bytes) -> Plan:
     """Return the plan that JSON holds.
 
-    data: UTF-8, as somebody else may have written it.
+    data: UTF-8, as another computer may have written it.
 
     Raises ArtefactError for unknown keys, wrong types, missing keys, values that no plan has,
     another format, and sizes over the limits.

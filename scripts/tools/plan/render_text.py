@@ -93,7 +93,7 @@ def _resources(plan: Plan, *, verbose: bool) -> Iterator[_Line]:
     yield _Line(f"Resources: {words.operations(plan.operations).render(clean)}", "bold")
     if not verbose:
         yield from _items(words.destroyed(plan), "red")
-        yield _Line("  --verbose lists all of them and what differs.", "dim")
+        yield _Line("  --verbose lists all of them with their differences.", "dim")
         return
     yield from _items(words.resources(plan))
     if diff := words.diff(plan):

@@ -154,7 +154,7 @@ class Resource:
 
     type, name, parent: as Pulumi has them; `parent` is a name.
     inputs, outputs: plain values; secrets are `SECRET`, what a preview does not know is `UNKNOWN`.
-    op: what the update does to it, where a preview says so.
+    op: what the update does to it, where a preview states it.
     read: whether it is only looked up.
     ignored: inputs of which a change changes nothing.
     deleted_with: the name of the resource whose deletion removes it too.
@@ -254,7 +254,7 @@ def _words(resource: Resource) -> list[str]:
     return [word for line in lines if isinstance(line, str) for word in line.split()]
 
 
-# ---- What differs between two sides, where no provider says so.
+# ---- What differs between two sides, where no provider computes it.
 
 LONGEST = 120
 """Characters of a value in a difference."""

@@ -122,7 +122,10 @@ def _settings(stack: str) -> Settings | None:
 
 
 def decode(text: str) -> Preview:
-    """Return what a preview says. text: of `pulumi preview --json --show-sames`."""
+    """Return the resources and operations of a preview.
+
+    text: the output of `pulumi preview --json --show-sames`.
+    """
     steps = _document(text).get("steps") or ()
     before = [
         _resource(step["oldState"], str(step["op"])) for step in steps if step.get("oldState")
@@ -190,7 +193,7 @@ def _operation(step: Mapping[str, Any]) -> Operation | None:
 
 
 def _is_certain(step: Mapping[str, Any], lines: Sequence[resources.Difference]) -> bool:
-    """Return whether an update or a replacement follows from what a preview knows."""
+    """Return whether an update or a replacement follows from values that a preview has."""
     if step["op"] not in ("update", "replace") or not lines:
         return True
     why = tuple(step.get("replaceReasons") or ())
@@ -323,7 +326,7 @@ class _Filler:
     def _expected(self, name: str) -> Mapping[str, Any]:
         """Return the payload of a join that a preview does not know, from the settings.
 
-        What only the cloud or the cluster knows is as in the state.
+        What only the cloud or the cluster has is as in the state.
         """
         join = self.before.child(name, names.JOIN)
         old = resources.payload(join) if join else {}

@@ -1,4 +1,4 @@
-"""What a plan says: sentences from its records, the same for terminals and for Markdown.
+"""The sentences of a plan, from its records: the same for terminals and for Markdown.
 
 The order is that of importance: a renderer that must cut a plan cuts from the end.
 """
@@ -57,14 +57,14 @@ REASONS = {
     "image": "its image",
     "join-script": "the script that joins it",
     "labels": "labels",
-    "locality": "where it is",
+    "locality": "its locality",
     "machine-files": "scripts and units on the machine",
     "machine-type": "its machine type",
     "max-unavailable": "maxUnavailable",
     "mesh-id": "the mesh's name",
     "name": "its name",
     "network": "its network",
-    "out-of-mesh": "being out of the mesh",
+    "out-of-mesh": "its absence from the mesh",
     "package": "Istio's package",
     "ports": "ports",
     "probe": "the probe",
@@ -78,10 +78,10 @@ REASONS = {
     "service-account": "its service account",
     "setup": "its startup script",
     "ssh": "how it is reached by SSH",
-    "strict": "refusal of plaintext",
+    "strict": "strict mutual TLS",
     "take-over": "its setting takeOver",
     "trust-domain": "the mesh's trust domain",
-    "template": "what the machine is created from",
+    "template": "its instance settings",
     "version": "Istio's version",
     "workload": "its workload",
 }
@@ -122,15 +122,19 @@ def verdict(plan: Plan) -> Phrase:
         case Verdict.NOTHING:
             return phrase("Nothing: no resource changes.")
         case Verdict.SAFE:
-            text = "Safe: what clients use is there all the time."
-            unread = " What values of Istio's charts do is not known here."
+            text = "Safe: all workloads keep endpoints, and no Service or port is removed."
+            unread = " The effect of changed values of Istio's charts is not computed."
             return phrase(text + (unread if any(_chart_values(plan)) else ""))
         case Verdict.PROGRAM if plan.error and plan.error.kind == "base":
-            return phrase("Program: the base cannot be read, so what changes is not known.")
+            return phrase("Program: the base cannot be read, so the changes are unknown.")
         case Verdict.PROGRAM if any(each.what == "unknown" for each in plan.program):
-            return phrase("Program: the base's cannot run here, so what changes is not known.")
+            return phrase(
+                "Program: the program of the base cannot run here, so the changes are unknown."
+            )
         case Verdict.PROGRAM:
-            return phrase("Program: what machines get from it may differ, so they may restart.")
+            return phrase(
+                "Program: scripts, units or defaults for machines differ, so machines may restart."
+            )
         case Verdict.PAUSES:
             return phrase("Pauses: {}.", joined(_pausing(plan), "; "))
         case Verdict.LEAVES:
@@ -145,7 +149,7 @@ def _pausing(plan: Plan) -> Iterator[Phrase]:
     services = [_full_name(each) for each in plan.services if is_replaced(each)]
     if Effects.of(plan.operations).cluster:
         have = _have(names, "a workload has")
-        yield phrase("the cluster is deleted and created anew: {} no endpoint for long", have)
+        yield phrase("the cluster is recreated: {} no endpoint for long", have)
     elif names or not services:
         yield phrase("{} no endpoint for a while", _have(names, "a workload has"))
     if services:
@@ -174,7 +178,7 @@ def _leaving(plan: Plan) -> Iterator[Phrase]:
 
 
 def _gone(number: int, noun: str) -> Phrase:
-    return phrase(f"{{}} {'goes' if number == 1 else 'go'}", counted(number, noun))
+    return phrase(f"{{}} {'is' if number == 1 else 'are'} removed", counted(number, noun))
 
 
 def _refused(plan: Plan) -> Phrase:
@@ -225,7 +229,7 @@ def _operation_word(each: Operation) -> str:
 
 _LEVELS = {
     Level.FILES: "Level files: the stack file and the program at two commits. State, cluster and "
-    "clouds were not read, so what an earlier update left undone is not in it.",
+    "clouds were not read, so the plan lacks what earlier updates did not complete.",
     Level.STATE: "Level state: a preview against the stack's state. Changes by hand are seen only "
     "where the program reads the cluster.",
     Level.LIVE: "Level live: a preview against the stack's state, and the mesh as it is.",
@@ -242,13 +246,13 @@ def origin(plan: Plan) -> tuple[Phrase, ...]:
     for each in plan.degraded:
         # A higher level has all of the lower one but what differs in the program.
         below = plan.level is not Level.FILES and each.level is Level.FILES
-        text = "The program was not" if below else f"Level {each.level.value} could not be had"
+        text = "The program was not" if below else f"Level {each.level.value} is not available"
         lines.append(phrase(f"{text}{' compared' if below else ''}: {{}}", long_text(each.reason)))
     return tuple(lines)
 
 
 def sections(plan: Plan) -> tuple[Section, ...]:
-    """Return all that a plan says between its verdict and its picture, without empty sections."""
+    """Return the sections between a plan's verdict and its picture, without empty sections."""
     parts = {
         "Cause": _error(plan),
         "What fails": _protected(plan),
@@ -338,7 +342,7 @@ def rule(broken: BrokenRule) -> Phrase:
         case "versionSkew":
             return phrase(
                 "Proxies and control plane have versions that Istio does not support together "
-                "({}): proxies have the control plane's minor version or the one before.",
+                "({}): give proxies the control plane's minor version or the one before.",
                 facts,
             )
         case "kubernetesVersion":
@@ -373,7 +377,7 @@ _ACTIONS = {
     Action.FORGOTTEN: _Verbs("is given up", "are given up"),
     Action.MOVES: _Verbs("moves to another workload", "move to another workload"),
     Action.REPLACED: _Verbs("is replaced by another", "are replaced by others"),
-    Action.REGISTERS: _Verbs("restarts and registers anew", "restart and register anew"),
+    Action.REGISTERS: _Verbs("restarts and registers again", "restart and register again"),
     Action.RESTARTS: _Verbs("restarts its agent", "restart their agents"),
     Action.REJOINS: _Verbs("runs its join again", "run their joins again"),
     Action.JOINS: _Verbs("joins", "join"),
@@ -383,7 +387,12 @@ _ACTIONS = {
 _OF_GROUP = {**_ACTIONS, Action.REPLACED: _Verbs("replaces all its machines", "")}
 """The same for an instance group, which is one machine in the records."""
 
-_KINDS = {Mark.ADDED: "appears", Mark.REMOVED: "goes", Mark.CHANGED: "changes", Mark.SAME: "stays"}
+_KINDS = {
+    Mark.ADDED: "is added",
+    Mark.REMOVED: "is removed",
+    Mark.CHANGED: "changes",
+    Mark.SAME: "stays",
+}
 
 
 def _machines(plan: Plan) -> Iterator[MachineChange]:
@@ -417,9 +426,9 @@ def _workload(each: WorkloadChange) -> Iterator[Phrase]:
             _duration(each.seconds),
         )
     if each.pause is Pause.ALL:
-        yield phrase("Nothing of it answers for a while.")
+        yield phrase("It has no endpoint for a while.")
     elif each.pause is Pause.MACHINES:
-        yield phrase("No machine of it answers for a while; its pods do.")
+        yield phrase("None of its machines answers for a while; its pods do.")
     if pods := each.pods:
         if pods.before != pods.after:
             yield phrase("Pods: {} → {}.", _replicas(pods.before), _replicas(pods.after))
@@ -505,7 +514,7 @@ def _consequences(kind: MachineChange, *, one: bool) -> Iterator[str]:
             machines = "The machine itself stops" if one else "The machines themselves stop"
             yield f" {machines} and start{'s' if one else ''} again."
         case Action.REJOINS:
-            yield " An agent stops only where its machine differs from its last join."
+            yield " The join stops an agent only where the machine differs."
         case Action.FORGOTTEN:
             yield f" Nothing connects to {'it' if one else 'them'} any more."
     if not kind.certain:
@@ -547,7 +556,7 @@ def _service(each: ServiceChange) -> Iterator[Phrase]:
     before, after = each.before, each.after
     yield from _ownership(before, after)
     if is_replaced(each):
-        yield phrase("It is deleted and created anew, because its cluster IP comes or goes.")
+        yield phrase("It is deleted and created again, because its cluster IP comes or goes.")
     if after and after.headless and not (before and before.headless):
         yield phrase("It is headless: the cluster's DNS gives clients its pods alone.")
     # What others set of a Service is not known in a plan of files.
@@ -564,11 +573,13 @@ def _service(each: ServiceChange) -> Iterator[Phrase]:
 def _ownership(before: ServicePicture | None, after: ServicePicture | None) -> Iterator[Phrase]:
     """Yield what becomes of a Service of others, and of one that is given to others."""
     if after and after.existing and not (before and before.existing):
-        yield phrase("It is of others: used as it is, and neither changed nor deleted.")
+        yield phrase(
+            "It belongs to others: the update uses it, and neither changes nor deletes it."
+        )
     elif before and before.existing and not after:
-        yield phrase("It is of others, so it stays in the cluster.")
+        yield phrase("It belongs to others, so it stays in the cluster.")
     elif before and before.existing and after and not after.existing:
-        yield phrase("It was of others, and the program owns it from now on.")
+        yield phrase("It belonged to others. The program owns it from now on.")
 
 
 def _change(name: str, before: Phrase | None, after: Phrase | None) -> Phrase:
@@ -623,9 +634,9 @@ def _identity(each: IdentityChange) -> Line:
     name, before, after = long_text(each.identity), listed(each.before), listed(each.after)
     match each.mark:
         case Mark.ADDED:
-            return Line(text=phrase("{} appears: {}.", name, after))
+            return Line(text=phrase("{} is added: {}.", name, after))
         case Mark.REMOVED:
-            return Line(text=phrase("{} goes: {}.", name, before))
+            return Line(text=phrase("{} is removed: {}.", name, before))
         case _:
             return Line(text=phrase("{} changes: {} → {}.", name, before, after))
 
@@ -675,7 +686,7 @@ def _mode_of(each: Opening | None) -> Phrase:
 def _admitted(each: Opening) -> Phrase:
     """Return what an opening lets in."""
     is_internal = each.kind is OpeningKind.LOAD_BALANCER and each.mode == "internal"
-    any_source = "addresses of its networks" if is_internal else "sources that it does not limit"
+    any_source = "addresses of its networks" if is_internal else "any source"
     parts = [listed(each.sources) if each.sources else phrase(any_source)]
     if each.to:
         parts.append(phrase("to {}", each.to))
@@ -715,7 +726,7 @@ def _versions(plan: Plan) -> Iterator[Line]:
             yield Line(text=phrase(f"{words}: {{}} → {{}}.", _text(old), _text(new)))
     match plan.versions.skew:
         case None:
-            yield Line(text=phrase("Skew: not known, because a version is not."))
+            yield Line(text=phrase("Skew: unknown, because a version is unknown."))
         case 0:
             yield Line(text=phrase("Skew: proxies have the control plane's minor version."))
         case int(skew) if skew > 0:
@@ -732,7 +743,7 @@ def _cost(plan: Plan) -> Iterator[Line]:
     start = _dollars(cost.before, cost.after, bool(cost.unpriced))
     if cost.unpriced:
         unpriced = listed(cost.unpriced)
-        yield Line(text=phrase("{} without {}, whose prices are not known.", start, unpriced))
+        yield Line(text=phrase("{} without {}, whose prices are unknown.", start, unpriced))
     elif cost.before != cost.after:
         yield Line(text=phrase("{}, at list prices, as the stack starts.", start))
     if (cost.most_before, cost.most_after) != (cost.before, cost.after):
@@ -775,7 +786,7 @@ def _verification(plan: Plan) -> Iterator[Line]:
     if each.warned:
         yield Line(text=phrase("A failure of {} is a warning.", listed(each.warned)))
     if each.may_run and each.after != "none":
-        text = "It verifies {} too where what is not known yet changes."
+        text = "It also verifies {} if values that are still unknown change."
         yield Line(text=phrase(text, listed(each.may_run)))
 
 
@@ -784,20 +795,21 @@ def _mode(mode: str) -> Phrase:
 
 
 _FILES = {
-    "machine-files": "Machines get another {}",
-    "join": "A join runs with another {}",
-    "program": "The program has another {}",
-    "default": "Another default of {}",
-    "local-file": "The stack file names a file that is another one: {}",
-    "unknown": "What differs could not be computed: {}",
+    "machine-files": "File on machines",
+    "join": "File of joins",
+    "program": "File of the program",
+    "local-file": "Local file",
 }
 
 
 def _program(each: ProgramChange) -> Line:
-    words = phrase(_FILES.get(each.what, "Another {}"), each.name)
-    if each.before or each.after:
-        return Line(text=phrase("{}: {} → {}.", words, _text(each.before), _text(each.after)))
-    return Line(text=phrase(f"{{}} (it {_KINDS[each.mark]}).", words))
+    if each.what == "unknown":
+        return Line(text=phrase("The base cannot run here, so its differences are unknown."))
+    if each.what == "default":
+        before, after = _text(each.before), _text(each.after)
+        return Line(text=phrase("Default of {}: {} → {}.", each.name, before, after))
+    kind = _FILES.get(each.what, "File")
+    return Line(text=phrase(f"{kind}: {{}} {_KINDS[each.mark]}.", each.name))
 
 
 _LIVE = {

@@ -339,6 +339,11 @@ _FLEET = [
     Step("labels", put("workloads.product.labels.tier", "front"), {"product-fleet": "replaced", "product-1": "registers"}),
     Step("a version", put("mesh.version", "1.31.2"), {"product-fleet": "replaced", "product-1": "restarts"}),
     Step("a port of a Service", put("workloads.product.services.product.ports.http", 8080), {}),
+    Step(
+        "what proxies do not capture",
+        put("workloads.product.capture", {"excludeInboundPorts": [9100]}),
+        {"product-fleet": "replaced", "product-1": "restarts"},
+    ),
     Step("a larger group", put("machines.product-fleet.minReplicas", 3), {}),
     Step("no group", drop("machines.product-fleet"), {"product-fleet": "leaves"}),
     Step("no protection", put("cluster.deletionProtection", False), {}),

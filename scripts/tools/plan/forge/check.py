@@ -111,7 +111,7 @@ def _is_about_token(machine: MachineChange) -> bool:
 def _renews_token(operation: Operation, machines: frozenset[str]) -> bool:
     """Return whether a command of a machine runs for a new token alone.
 
-    machines: those of which the plan says so.
+    machines: those that the plan marks so.
     """
     keys = {key.rpartition(".")[2] for key in operation.keys}
     updates = operation.op == "update" and not operation.destructive

@@ -211,7 +211,7 @@ def issue(arguments: argparse.Namespace) -> int:
             f"{plan.stack}: the world was not read, so its issue stays as it is: {reasons}"
         )
     forge = _forge(arguments.forge, os.environ)
-    # `head` is of the default branch, and says nothing: the issue is about now.
+    # `head` is of the default branch, and means nothing: the issue is about now.
     text = render_markdown.text(replace(plan, head=""), limit=LIMIT - 2_000)
     body = mark(Marker(kind=DRIFT, stack=plan.stack, level=plan.level, digest=digest(text)), text)
     settler = Settler(forge.client, forge.issues(f"Drift of stack {plan.stack}"), forge.account())

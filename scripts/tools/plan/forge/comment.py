@@ -25,7 +25,7 @@ _ROOM = 2_000
 _ADDRESS = re.compile(r"https?://[\w.:-]+/[\w./%+~:?&=#-]*", re.ASCII)
 
 OLD = "> **Old.** A newer commit came, and this is not its plan.\n\n"
-FORK = "> The code of a fork computed this plan. Nothing here verifies what it says.\n\n"
+FORK = "> The code of a fork computed this plan. Nothing here verifies its content.\n\n"
 _RANKS = {"": 0, Level.FILES: 1, Level.STATE: 2, Level.LIVE: 3}
 Render = Callable[[int], str]
 """Returns the text of a comment without its marker, of at most as many bytes as it is given."""
@@ -104,7 +104,7 @@ class Poster:
     def _decide(self, item: Item | None, marker: Marker, body: str, *, quiet: bool) -> Decision:
         """Return the comment that is to be there, for what is there now.
 
-        The pull request's commit is read anew: another run may have come meanwhile. The plan of
+        The pull request's commit is read again: another run may have come meanwhile. The plan of
         another commit than that one never replaces a plan of that one.
         """
         if item is None and quiet:

@@ -89,9 +89,9 @@ class Settler:
     account: Account
 
     def settle(self, key: tuple[str, str], decide: Callable[[Item | None], Decision]) -> str:
-        """Bring about what `decide` returns for what is there; return what was done, for people.
+        """Bring about what `decide` returns for what is there; return what was done, as a text.
 
-        decide: is called anew before each write, because another run may have written.
+        decide: is called again before each write, because another run may have written.
         """
         created: Item | None = None
         done, patience = "left as it is", self.client.patience()

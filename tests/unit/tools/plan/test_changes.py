@@ -24,7 +24,7 @@ from tests.unit.tools.plan.changes import (
     workload,
 )
 from tools import costs
-from tools.plan import cost, words
+from tools.plan import cost, facts, words
 from tools.plan.files import DescriptionError, _destroyed, compared
 from tools.plan.model import Action, Mark, OpeningKind, Path, Pause, Plan, Verdict
 from tools.plan.untrusted import clean
@@ -118,6 +118,33 @@ def test_a_group_replaces_its_machines_without_a_pause() -> None:
     assert workload(plan, "product").pause is Pause.NONE
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("capture", {"excludeInboundPorts": [9100]}, "its setting capture: what bypasses"),
+        ("failClosed", True, "its setting failClosed (false → true)"),
+    ],
+)
+def test_a_group_is_replaced_for_a_setting_of_its_workload(
+    key: str, value: object, shown: str
+) -> None:
+    def change(config: Config) -> None:
+        config["workloads"]["product"][key] = value
+
+    plan = plan_of("fleet", change)
+    assert actions(plan) == {"product-fleet": "replaced"}
+    assert f"replaces all its machines, because of {shown}" in sentences(plan)
+
+
+def test_every_change_of_a_startup_script_is_a_fact_of_its_group() -> None:
+    def template(script: str) -> dict[str, Any]:
+        return {"machineType": "e2-small", "metadata": {"startup-script": script}}
+
+    one, other = (facts.of_group(template(script))[0] for script in ("A=1\nB=2\n", "A=1\nB=3\n"))
+    assert one.restart != other.restart
+
+
 def test_an_existing_machine_keeps_its_identity_through_names_and_hosts() -> None:
     def rename(config: Config) -> None:
         config["machines"]["billing-9"] = config["machines"].pop("billing-1")
@@ -147,7 +174,7 @@ def test_a_new_name_of_the_only_machine_pauses_its_workload() -> None:
     plan = plan_of("existing", rename, start=alone)
     assert actions(plan) == {"billing-9": "registers"}
     assert plan.verdict is Verdict.PAUSES
-    assert "Nothing of it answers for a while." in sentences(plan)
+    assert "It has no endpoint for a while." in sentences(plan)
     assert plan_of("existing", rename).verdict is Verdict.SAFE
 
 
@@ -419,7 +446,7 @@ def test_an_unknown_price_is_no_lower_cost() -> None:
         lambda config: config["machines"]["product-1"].update(machineType="n2-highmem-128"),
     )
     assert plan.cost is not None and plan.cost.unpriced == ("n2-highmem-128",)
-    assert "without n2-highmem-128, whose prices are not known" in sentences(plan)
+    assert "without n2-highmem-128, whose prices are unknown" in sentences(plan)
 
 
 def test_a_machine_type_stops_a_machine_and_costs_something_else() -> None:

@@ -60,7 +60,7 @@ def of_workload(*machines: MachineChange) -> list[str]:
     ("changed", "line"),
     [
         (replace(plan(), verdict=Verdict.NOTHING), "Nothing: no resource changes."),
-        (plan(), "Safe: what clients use is there all the time."),
+        (plan(), "Safe: all workloads keep endpoints, and no Service or port is removed."),
         (
             replace(plan(replace(change(), pause=Pause.ALL)), verdict=Verdict.PAUSES),
             "Pauses: shop/web has no endpoint for a while.",
@@ -80,8 +80,8 @@ def of_workload(*machines: MachineChange) -> list[str]:
                     ServiceChange(name="a", namespace="shop", mark=Mark.REMOVED, before=SERVICE),
                 ),
             ),
-            "Leaves: 1 machine leaves the mesh: web-1; 1 workload goes: shop/web; "
-            "1 Service goes: shop/a.",
+            "Leaves: 1 machine leaves the mesh: web-1; 1 workload is removed: shop/web; "
+            "1 Service is removed: shop/a.",
         ),
         (
             replace(
@@ -150,17 +150,17 @@ def test_machines_with_other_causes_are_other_sentences() -> None:
         (
             happens(Action.REJOINS, "web-1", Reason(key="rotation", before="0", after="1")),
             "1 machine in network pods runs its join again: web-1, because of its setting rotation (0 → 1). "
-            "An agent stops only where its machine differs from its last join.",
+            "The join stops an agent only where the machine differs.",
         ),
         (
             replace(happens(Action.REJOINS, "web-1", Reason(key="out-of-mesh")), certain=False),
-            "1 machine in network pods runs its join again: web-1, because of being out of "
-            "the mesh. An agent stops only where its machine differs from its last join. "
+            "1 machine in network pods runs its join again: web-1, because of its absence "
+            "from the mesh. The join stops an agent only where the machine differs. "
             "Whether it does depends on the machine.",
         ),
         (
             replace(happens(Action.REGISTERS, "web-9"), before="web-1"),
-            "1 machine in network pods restarts and registers anew: web-9, until now web-1.",
+            "1 machine in network pods restarts and registers again: web-9, until now web-1.",
         ),
         (
             replace(happens(Action.REPLACED), deleted=True),
@@ -178,7 +178,7 @@ def test_machines_with_other_causes_are_other_sentences() -> None:
         ),
         (
             replace(happens(Action.REGISTERS), other="shop/api"),
-            "1 machine in network pods restarts and registers anew: web-1, from workload shop/api.",
+            "1 machine in network pods restarts and registers again: web-1, from workload shop/api.",
         ),
         (
             replace(happens(Action.LEAVES), deleted=True),
@@ -226,7 +226,7 @@ def test_waves_pauses_and_pods_are_said() -> None:
     )
     assert lines(words.sections(plan(changed)))[1:] == [
         "At most 2 agents are stopped at once, in 4 waves: about 3 minutes in all.",
-        "No machine of it answers for a while; its pods do.",
+        "None of its machines answers for a while; its pods do.",
         "Pods: none → 3.",
         "All its pods are replaced, one after another.",
     ]
@@ -235,7 +235,7 @@ def test_waves_pauses_and_pods_are_said() -> None:
 @pytest.mark.parametrize(
     ("skew", "line"),
     [
-        (None, "Skew: not known, because a version is not."),
+        (None, "Skew: unknown, because a version is unknown."),
         (0, "Skew: proxies have the control plane's minor version."),
         (1, "Skew: proxies are up to 1 minor version behind the control plane."),
         (-2, "Skew: proxies are up to 2 minor versions ahead of the control plane."),
@@ -287,7 +287,7 @@ def test_workloads_whose_failure_is_a_warning_are_named() -> None:
 def test_what_only_the_update_knows_is_not_promised() -> None:
     verification = VerificationPlan(before="fail", after="fail", may_run=("web",))
     assert lines(words.sections(replace(plan(), verification=verification))) == [
-        "It verifies web too where what is not known yet changes."
+        "It also verifies web if values that are still unknown change."
     ]
     join = Operation(op="update", type="a", name="web-1-join")
     changed = replace(plan(), operations=(join, join, replace(join, certain=False)))
@@ -345,12 +345,16 @@ THEIRS = replace(SERVICE, existing=True)
         (
             SERVICE,
             HEADLESS,
-            "It is deleted and created anew, because its cluster IP comes or goes.",
+            "It is deleted and created again, because its cluster IP comes or goes.",
         ),
         (None, HEADLESS, "It is headless: the cluster's DNS gives clients its pods alone."),
-        (SERVICE, THEIRS, "It is of others: used as it is, and neither changed nor deleted."),
-        (THEIRS, None, "It is of others, so it stays in the cluster."),
-        (THEIRS, SERVICE, "It was of others, and the program owns it from now on."),
+        (
+            SERVICE,
+            THEIRS,
+            "It belongs to others: the update uses it, and neither changes nor deletes it.",
+        ),
+        (THEIRS, None, "It belongs to others, so it stays in the cluster."),
+        (THEIRS, SERVICE, "It belonged to others. The program owns it from now on."),
         (
             SERVICE,
             replace(SERVICE, annotations=(Fact(key="owner", value="a"),)),
@@ -390,8 +394,7 @@ def test_what_a_firewall_admits_is_said() -> None:
     changed = replace(plan(), openings=(change, world, closed))
     assert lines(words.sections(changed)) == [
         "Firewall rule far opens: 10.0.0.0/8, to web, on tcp:80.",
-        "Firewall rule far changes: 10.0.0.0/8, to web, on tcp:80 → sources that it does not "
-        "limit, to web, on tcp:80, that is the whole internet.",
+        "Firewall rule far changes: 10.0.0.0/8, to web, on tcp:80 → any source, to web, on tcp:80, that is the whole internet.",
         "Firewall rule far closes: 10.0.0.0/8, to web, on tcp:80.",
     ]
 
@@ -404,7 +407,7 @@ def test_a_plan_names_its_level(level: Level) -> None:
 
 def test_a_plan_says_why_it_has_no_higher_level() -> None:
     assert plain(words.origin(EVERYTHING)[-1]) == (
-        "Level live could not be had: kubectl is not on PATH: install it"
+        "Level live is not available: kubectl is not on PATH: install it"
     )
 
 
@@ -477,7 +480,7 @@ def test_a_difference_of_costs_is_that_of_the_numbers_shown(
             (300, 300),
             ("n2-highmem-128",),
             [
-                "US$ 253 → 253 a month without n2-highmem-128, whose prices are not known.",
+                "US$ 253 → 253 a month without n2-highmem-128, whose prices are unknown.",
                 "At most US$ 300 → 300 a month, with all nodes and machines that autoscalers may add.",
             ],
         ),
