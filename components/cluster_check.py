@@ -53,7 +53,7 @@ class ClusterCheckProvider(ResourceProvider):
     def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
         """Read the cluster; `_olds` are the inputs of the last update.
 
-        What only tells a preview from an update is not kept.
+        What only distinguishes a preview from an update is not kept.
         """
         inputs = {key: value for key, value in news.items() if key != "preview"}
         try:

@@ -3,7 +3,7 @@
 Nothing is assumed. A fact comes from the MeshConfig (ConfigMap `istio`) and the injector's values
 (ConfigMap `istio-sidecar-injector`). Where these are silent it comes from istiod's Deployment:
 variables, arguments, labels. Where that is silent too, what istiod's code does then is the fact
-(istio/istio: pilot/pkg/features/pilot.go, pkg/config/mesh/mesh.go). What no source says is a
+(istio/istio: pilot/pkg/features/pilot.go, pkg/config/mesh/mesh.go). What no source states is a
 problem that names the setting.
 """
 

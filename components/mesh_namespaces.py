@@ -48,7 +48,7 @@ def is_injected(webhooks: Iterable[Manifest], namespace: Mapping[str, str], pod:
 
 
 def injected_pod_labels(facts: MeshFacts) -> dict[str, str]:
-    """Return the labels by which a pod asks for a sidecar where its namespace states nothing.
+    """Return the labels by which a pod requests a sidecar where its namespace states nothing.
 
     Annotations are not seen there (istio/istio: the webhook's `objectSelector`).
     """

@@ -73,9 +73,9 @@ class ExistingCluster(Record):
     )
     kubeconfig: str | None = Field(
         default=None,
-        description="Path of the kubeconfig of whoever runs Pulumi; `~` is their home directory. "
-        "It is read at each run and copied nowhere. Default: as kubectl finds it ($KUBECONFIG, "
-        "~/.kube/config).",
+        description="Path of the kubeconfig of the user who runs Pulumi; `~` is their home "
+        "directory. It is read at each run and copied nowhere. Default: as kubectl finds it "
+        "($KUBECONFIG, ~/.kube/config).",
     )
     service_cidr: str | None = Field(
         default=None,

@@ -212,7 +212,7 @@ class Settings(Record):
         return self.machines_of_type(GceInstanceGroup)
 
     def locality_of(self, machine: str) -> str:
-        """Return where a single machine is, as `region/zone`; "" where nobody says it."""
+        """Return where a single machine is, as `region/zone`; "" where none is stated."""
         declared = self.single_machines[machine]
         if isinstance(declared, GceMachine):
             return f"{declared.zone.rpartition('-')[0]}/{declared.zone}"

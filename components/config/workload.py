@@ -71,7 +71,7 @@ VerificationMode = Literal["fail", "warn", "none"]
 """What a failed verification does to the update; with `none` there is no verification."""
 HTTP_PROTOCOLS = frozenset({"http", "http2"})
 """Protocols of which a request has a path, and a response a status of HTTP."""
-# The protocols that Istio tells apart (istio/istio: pkg/config/kube/conversion.go,
+# The protocols that Istio distinguishes (istio/istio: pkg/config/kube/conversion.go,
 # ConvertProtocol; pkg/config/protocol/instance.go, Parse), by what a call of each is.
 _CALLED_AS = {
     "http": "http",

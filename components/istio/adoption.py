@@ -29,7 +29,7 @@ class Adoption:
     pods: the workloads of which the stack runs pods with sidecars, by namespace.
     unrestricted_pods: those of them that the level `restricted` refuses, by namespace.
     stack: the stack as its label has it.
-    gateway_address: what machines dial of a gateway that the mesh has; "" where the stack installs
+    gateway_address: the address by which machines reach a gateway that the mesh has; "" where the stack installs
         one.
     """
 
@@ -63,7 +63,7 @@ class Adoption:
 
 
 def complete(facts: MeshFacts, adoption: Adoption) -> MeshFacts:
-    """Return the facts with what the stack says where nothing in the cluster does."""
+    """Return the facts, with the stack's values where the cluster states none."""
     return replace(facts, hub=facts.hub or adoption.hub, image_tag=facts.image_tag or image_tag(adoption.version))
 
 

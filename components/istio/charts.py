@@ -64,7 +64,7 @@ def istiod_values(mesh: MeshSettings, network: str, replicas: int = 1) -> Manife
     if mesh.revision is not None:
         values["revision"] = labels[REVISION_LABEL] = mesh.revision
     if replicas > 1:
-        # The chart adds a disruption budget. Its autoscaler is on unless a stack says otherwise.
+        # The chart adds a disruption budget. Its autoscaler is on unless a stack states otherwise.
         values |= {"autoscaleMin": replicas, "replicaCount": replicas, "topologySpreadConstraints": _spread(labels)}
     return merge(merge(values, _istio_namespace(mesh)), mesh.values.istiod)
 
@@ -95,8 +95,8 @@ class Entrance:
 
     service: how the platform exposes it: values of the chart's Service (type, addresses,
         annotations).
-    port: the port that machines dial for the control plane.
-    behind_nat: whether they dial a translated address.
+    port: the port by which machines reach the control plane.
+    behind_nat: whether they use a translated address.
     cross_network: whether the gateway carries calls to pods; without, control-plane traffic alone.
     replicas: how many pods it has. The connection of every machine to istiod goes through them.
     """

@@ -62,7 +62,7 @@ class Mesh(pulumi.ComponentResource):
     ready: the resources that everything in the mesh depends on. Then the gateway runs, hence
         injection and validation work.
     namespace_resources: Istio's namespaces, where this component creates them.
-    gateway, gateway_port: what machines dial. gateway_ip: the IP address that `gateway` resolves
+    gateway, gateway_port: where machines reach the control plane. gateway_ip: the IP address that `gateway` resolves
         to.
     root_certificate: the mesh's trust anchor, as the cluster has it now.
     root_config_map: where that is: namespace and name of a ConfigMap, by a slash.

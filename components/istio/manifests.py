@@ -136,7 +136,7 @@ def probe(settings: Probe) -> Manifest:
 def workload_group(workload: WorkloadSettings, network: str) -> Manifest:
     """Return the WorkloadGroup, from which istiod creates WorkloadEntries.
 
-    network: of machines that register without one. Those of this program always name theirs.
+    network: of machines that register without one. Machines of this program always state one.
     """
     return {
         "apiVersion": "networking.istio.io/v1",

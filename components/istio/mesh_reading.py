@@ -1,8 +1,8 @@
 """Reads the facts of a mesh that exists, at each run, in previews too.
 
-A dynamic provider's `check` reads the cluster by kubectl. What it returns is an input, so a preview
-knows it. A mesh that machines cannot join is refused there, before anything is changed. A cluster
-that does not answer leaves the facts unknown in a preview, and is an error in an update.
+A dynamic provider's `check` reads the cluster by kubectl. What it returns is an input, so it has a
+value in a preview. A mesh that machines cannot join is refused there, before anything is changed. A
+cluster that does not answer leaves the facts unknown in a preview, and is an error in an update.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ class MeshReadingProvider(ResourceProvider):
 class MeshReadingArgs:
     """What is read.
 
-    access: how the cluster is reached. wanted: what the stack says of the mesh, but the address.
-    gateway_address: what machines dial of a gateway that the mesh has; None where the stack
+    access: how the cluster is reached. wanted: what the stack states of the mesh, without the address.
+    gateway_address: the address by which machines reach a gateway that the mesh has; None where the stack
     installs
         one.
     """

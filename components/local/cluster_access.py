@@ -1,4 +1,4 @@
-"""How a cluster is reached by whoever runs this program: by a path and a context, no credential."""
+"""How the user who runs this program reaches a cluster: by a path and a context, no credential."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ClusterAccess:
     """How to reach a cluster. It holds no credential, and is the same for everybody.
 
     context: the context of the kubeconfig; None: its current context.
-    path: the kubeconfig of whoever runs this; `~` is their home directory. None: as kubectl finds
+    path: the kubeconfig of the user who runs this; `~` is their home directory. None: as kubectl finds
         it ($KUBECONFIG, ~/.kube/config).
     text: a kubeconfig's text, without credentials, in place of a path.
     kind: the name of a cluster of kind on this computer, whose kubeconfig kind gives.
@@ -61,7 +61,7 @@ _NO_ANSWER = re.compile(
     r"timeout exceeded|deadline exceeded|handshake timeout|connection reset|Unable to connect|\bEOF\b",
     re.IGNORECASE,
 )
-"""What kubectl says where nothing answers; a refusal of the API server says something else."""
+"""What kubectl prints where nothing answers; it prints other words where the API server refuses."""
 
 
 class Kubectl:
@@ -91,7 +91,7 @@ class Kubectl:
 
 @contextlib.contextmanager
 def kubectl(access: ClusterAccess, environment: Mapping[str, str] | None = None) -> Iterator[Kubectl]:
-    """Give a kubectl for a cluster, with the credentials of whoever runs this.
+    """Give a kubectl for a cluster, with the credentials of the user who runs this.
 
     access: the cluster. environment: variables beside those of this process.
 
@@ -159,7 +159,7 @@ def _kind_file(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class ContextEntries:
-    """What a kubeconfig says of one context.
+    """What a kubeconfig has of one context.
 
     cluster: the entry of its cluster: server, certificate authority. It holds no credential.
     user: the entry of its user, with credentials.
@@ -219,7 +219,7 @@ def _without_uid(access: ClusterAccess, done: scripting.Done) -> scripting.Faile
         hint = " (if it has another name now, `pulumi preview` notes it on this computer)"
     unreachable = done.status == scripting.TIMED_OUT or _NO_ANSWER.search(reason)
     failure = Unreachable if unreachable and "x509" not in reason else scripting.Failed
-    return failure(f"{moved(access).place} leads to no cluster that tells its identity: {reason}{hint}")
+    return failure(f"{moved(access).place} leads to no cluster that can be identified: {reason}{hint}")
 
 
 def read_objects(program: Kubectl, access: ClusterAccess, wanted: Sequence[Manifest]) -> tuple[dict[str, Manifest], str]:
@@ -245,7 +245,7 @@ def read_objects(program: Kubectl, access: ClusterAccess, wanted: Sequence[Manif
 
 
 def cluster_name(access: ClusterAccess) -> str:
-    """Return what a cluster is called, for people; "" where only kubectl knows."""
+    """Return a cluster's name for readers; "" where only kubectl resolves it."""
     if access.kind is not None:
         return f"kind-{access.kind}"
     if access.text is not None:

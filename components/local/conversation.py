@@ -18,7 +18,7 @@ from . import scripting
 ASK = "istio-vm-mesh: ask "
 
 Pause = Callable[[float], None]
-"""Passes seconds. Raises Ended as soon as the program that asks has ended."""
+"""Passes seconds. Raises Ended as soon as the program that waits for the answer has ended."""
 Text = str | Callable[[], str]
 Answer = Callable[[str, Pause], str]
 """Returns the answer to a question, one line, from the question's words."""

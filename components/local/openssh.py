@@ -1,4 +1,4 @@
-"""Runs scripts on machines by the OpenSSH client of whoever runs Pulumi.
+"""Runs scripts on machines by the OpenSSH client of the user who runs Pulumi.
 
 One connection carries one script: `bash -s` reads it from standard input, so no login shell has to
 parse more than two words. The first line of the script prints `MARK`: output without it shows that

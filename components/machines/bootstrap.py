@@ -36,7 +36,7 @@ class JoinInputs:
     mesh: the mesh's settings.
     facts: what the mesh is.
     gateway_port: the gateway's port for machines.
-    locality: where the machine is, as `region/zone`; "" where nobody says it.
+    locality: where the machine is, as `region/zone`; "" where none is stated.
     capture: what the machine has bypass its proxy, besides what its workload has.
     firewall: the machine's setting; None: its workload's.
     """

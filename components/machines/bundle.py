@@ -60,7 +60,7 @@ class MachineFile:
 
 @dataclass(frozen=True)
 class Owner:
-    """Who joined a machine: what its stamp says.
+    """Who joined a machine: the content of its stamp.
 
     project, stack: Pulumi's.
     machine: the machine's name in the stack.
@@ -109,8 +109,8 @@ class Bundle:
     fail_closed: whether captured ports are closed while nothing redirects them.
     firewall: "manage" where firewalls of the machine are opened, else "report".
     grace_s: seconds from the agent's last connection until istiod removes the WorkloadEntry.
-    locality: where the machine is, as `region/zone`; "" where nobody says it.
-    confirm_s: seconds in which a second SSH connection must confirm that the join locks nobody out;
+    locality: where the machine is, as `region/zone`; "" where none is stated.
+    confirm_s: seconds in which a second SSH connection must confirm that SSH still reaches the machine;
         0: it is not confirmed. Nothing on the machine depends on it.
     """
 
@@ -239,11 +239,11 @@ def join_script(bundle: Bundle, token: str, credentials: str = "", kept_out: boo
     token: a token of the workload's service account.
     credentials: `USER:PASSWORD` for the package's server; "" for none.
     kept_out: whether an entry of this program keeps the machine out of the mesh (`entries`). The
-        script asks `start` before the new agent starts, and it has to be gone then.
+        script requests `start` before the new agent starts, and the entry must be deleted then.
 
-    A sidecar's asks `confirm` where nothing but a second connection may keep it (`confirm_script`).
-    It asks, so it needs answers on standard input after its text (`ask` in lib.sh), and it keeps
-    to `DEADLINE_S` by itself. The decisions are in docs/machines.md.
+    A sidecar's requests `confirm` where only a second connection may confirm it (`confirm_script`).
+    It needs answers on standard input after its text (`ask` in lib.sh), and it keeps
+    to `DEADLINE_S`. The decisions are in docs/machines.md.
     """
     variables = {
         "MACHINE": bundle.owner.machine,
@@ -278,7 +278,7 @@ def leave_script(owner: Owner) -> str:
     """Return the script by which a machine leaves the mesh, as root on standard input.
 
     Its last line is `left`, `not-joined`, or `not-ours <project>/<stack> <machine>`. It changes
-    nothing on a machine whose stamp is not that of `owner`, and asks `leave` before it changes
+    nothing on a machine whose stamp is not that of `owner`, and requests `leave` before it changes
     anything.
     """
     variables = {

@@ -32,7 +32,7 @@ REQUEST_TIMEOUT = "--request-timeout=20s"
 TIMEOUT_S = 30
 """Seconds for one call of kubectl."""
 ATTEMPTS = 5
-"""How often an entry that its machine's agent makes anew is replaced."""
+"""How often an entry is replaced that its machine's agent creates again."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ compare them. All other configuration is in `overrides.env`, which the unit read
 `cluster.env`, and in the units themselves. docs/machines.md has the reasons.
 
 The join beside Pulumi imports this module: a state holds what the texts follow from, which is
-shorter and says everything once.
+shorter and states everything once.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def overrides_env(bundle: Bundle) -> str:
         "PROV_CERT": CERTIFICATES,
         "OUTPUT_CERTS": CERTIFICATES,
         "ISTIO_BOOTSTRAP": BOOTSTRAP,
-        # istiod by the name that pods dial: its certificate has it.
+        # istiod by the name that pods call: its certificate has it.
         "ISTIOD_SAN": bundle.proxy["discoveryAddress"].rpartition(":")[0],
         "PROXY_CONFIG": json.dumps({**proxy, "readinessProbe": probe, **others}, sort_keys=True),
         "PROXY_ROLE": bundle.role,

@@ -53,7 +53,7 @@ class MachineArgs:
         machines is refused by them.
     take_over: `<project>/<stack>` whose machine it may be until now; None: none.
     forget: whether nothing connects to the machine any more, also when it is removed.
-    locality: where it is, as `region/zone`; "" where nobody says it.
+    locality: where it is, as `region/zone`; "" where none is stated.
     capture: what bypasses its proxy, besides what its workload has.
     firewall: its setting; None: its workload's.
     """

@@ -127,7 +127,7 @@ class RegistrationProvider(ResourceProvider):
 def _is_out(registration: str, props: Mapping[str, Any]) -> bool:
     """Return whether a machine's entry is missing, another's, or without a connection.
 
-    An API server that does not answer says nothing, so nothing is joined.
+    Without an answer of the API server nothing is joined.
     """
     access, entry = props["access"], props["entry"]
     unknown = UNKNOWN in (access, entry) or UNKNOWN in access.values()

@@ -85,7 +85,7 @@ def bootstrap(destinations: Sequence[Destination], port: int = LISTENER_PORT) ->
     """Return what is added to Envoy's bootstrap: a listener on loopback, and clusters.
 
     A request that has `TARGET_HEADER` goes to the endpoint in its `ENDPOINT_HEADER`, over mutual
-    TLS. CONNECT opens a connection for bytes. Responses name what Envoy knows of the answer.
+    TLS. CONNECT opens a connection for bytes. Headers of a response describe the endpoint's answer.
     """
     return {
         "static_resources": {

@@ -209,7 +209,7 @@ def _event_loops() -> Iterator[None]:
         finally:
             threads.shutdown()
             for loop in loops:
-                # A program that failed leaves tasks and errors that nobody awaits. Garbage collection
+                # A program that failed leaves tasks and errors that nothing awaits. Garbage collection
                 # reports them at any later time, with a traceback, which parses source. A parser
                 # that is at work just then fails (python/cpython#106905).
                 loop.set_exception_handler(lambda *_: None)

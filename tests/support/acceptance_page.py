@@ -51,7 +51,7 @@ CASES = {
     26: Case("reboot, DNS without istiod, package upgrade while running"),
     27: Case(
         "a wrong clock is named",
-        "Containers share this computer's clock, so a container's is what `date` says; the virtual machine has one. Expired certificates "
+        "Containers share this computer's clock, so a container's is set by a fake `date`; the virtual machine has a clock. Expired certificates "
         'and rotated roots: see "What happens when" in [machines.md](machines.md).',
     ),
     28: Case(

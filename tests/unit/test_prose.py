@@ -11,6 +11,10 @@ from tools import ROOT
 
 MOST_WORDS = 25
 MOST_COLUMNS = 100
+REFUSED = re.compile(r"\b(whoever|somebody|nobody|theirs|anew|dial(?:s|led|ling)?|ought|shall|asks|tells|knows|says)\b", re.IGNORECASE)
+"""Words for persons that do what software does, and words in place of the field's (docs/style.md)."""
+EXCEPTED = re.compile(r"dial tcp")
+"""What other programs print."""
 GENERATED = {"acceptance.md", "costs.md", "plan.md", "settings.md"}
 """Pages that programs write, or parts of them. Their lines may be longer."""
 
@@ -23,6 +27,16 @@ def sentences() -> Sequence[prose.Sentence]:
 def test_sentences_are_short() -> None:
     long = [f"{each.place}: {each.words} words: {each.text}" for each in sentences() if each.words > MOST_WORDS]
     assert not long, f"say it in sentences of at most {MOST_WORDS} words"
+
+
+def test_software_is_no_person() -> None:
+    refused = [
+        f"{each.place}: {match[0]}: {each.text}"
+        for each in sentences()
+        if not each.place.startswith(("tests/", "docs/style.md"))
+        if (match := REFUSED.search(EXCEPTED.sub("", each.text)))
+    ]
+    assert not refused, "name what happens, in the words of the field"
 
 
 def test_lines_of_documents_are_short() -> None:

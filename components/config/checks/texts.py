@@ -1,4 +1,4 @@
-"""Rules for texts that programs, registries and clouds read; `components/grammar.py` says how."""
+"""Rules for texts that programs, registries and clouds read, by `components/grammar.py`."""
 
 from __future__ import annotations
 

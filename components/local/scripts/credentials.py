@@ -1,4 +1,4 @@
-"""Gives Pulumi's provider the credentials of whoever runs it: an exec plugin of kubeconfigs.
+"""Gives Pulumi's provider the credentials of the user who runs it: an exec plugin of kubeconfigs.
 
 The provider's kubeconfig is in the state, so it holds no credential and no path. client-go runs
 this script, which reads the user's entry of the kubeconfig as it is now. Format: ExecCredential,

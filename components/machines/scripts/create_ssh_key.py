@@ -11,7 +11,7 @@ from ...local import scripting
 class Payload:
     """A key.
 
-    comment: what the public key says of its origin.
+    comment: the public key's comment.
     key_type: "ed25519" or "ecdsa", as ssh-keygen takes it.
     """
 

@@ -1,6 +1,6 @@
 """Takes a machine out of the mesh before it is removed: its entry first, then its agent.
 
-The script on the machine asks before it stops the agent, and the entry is deleted then. So a
+The script on the machine sends a request before it stops the agent. The entry is deleted then. So a
 machine that cannot leave stays in the mesh as it was.
 
 Both carry the identifier of the registration that ends, and nothing else is changed. A machine that

@@ -29,8 +29,8 @@ take_lock() { # purpose
     >"$RUN/istio-vm-mesh.lock"
 }
 
-# Prints a value of the stamp, which says who joined this machine; nothing where it has none. A
-# join that was killed over an earlier one has not joined it.
+# Prints a value of the stamp, which identifies what joined this machine; nothing where it has none.
+# A join that was killed over an earlier one has not joined it.
 stamp() { # key
   local file=$STATE/owner
   if was_killed; then file=$BEFORE/files${file#"$ROOT"}; fi

@@ -180,7 +180,8 @@ setup_words() {
     "'systemctl restart $unit' runs it again"
 }
 
-# Asks where the machine is another's, or was joined by this stack under another name.
+# Requests a decision where the machine is another's, or was joined by this stack under another
+# name.
 check_owner() {
   local other=("$(stamp project)" "$(stamp stack)" "$(stamp machine)" "$(stamp registration)")
   [ -z "${other[0]}" ] || AGENT="$(stamp namespace) $(stamp workload) ${other[3]:--}"
@@ -326,7 +327,7 @@ write_stamp() {
     write_file "$STATE/owner" 0644 root:root
 }
 
-# Its home directory tells that a join created it: no file that may be lost.
+# Its home directory shows that a join created it: no file that may be lost.
 create_user() {
   if id istio-proxy >/dev/null 2>&1; then return; fi
   if command -v useradd >/dev/null; then
@@ -487,7 +488,7 @@ files_tar() {
   printf %s "$FILES" | base64 -d
 }
 
-# Fills in what only a machine of an instance group knows of itself.
+# Fills in what only a machine of an instance group has.
 render() { # path
   local filled="s/@MACHINE@/$MACHINE/g; s/@ADDRESS@/${ADDRESS:-}/g; s|@LOCALITY@|${LOCALITY:-}|g"
   [ -z "${ADDRESS:-}" ] || sed -i "$filled" "$1"
@@ -751,7 +752,7 @@ diagnose() { # since
   esac
 }
 
-# Most causes are in the log within seconds; a second look tells them from those that pass.
+# Most causes are in the log within seconds; a second look distinguishes them from those that pass.
 wait_ready() { # since
   local errors seconds end
   seconds=$(share 12)

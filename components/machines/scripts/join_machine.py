@@ -101,7 +101,7 @@ def run(payload: Payload) -> Result:
 
 
 class _Join:
-    """One join: the questions that its script asks share a slot with what follows."""
+    """One join: the requests of its script share a slot with what follows."""
 
     def __init__(self, payload: Payload) -> None:
         self._payload = payload

@@ -2,8 +2,8 @@
 # after its ServiceAccount is gone, so the key must go. Only who joined the machine may do it, by
 # its stamp. A join of this stack that was killed over one of another is undone. The last line of
 # the output is `left`, `not-joined`, or `not-ours <project>/<stack> <machine>`. A second run
-# changes nothing. It asks before it removes anything: the machine's entry is deleted then, so
-# clients have stopped to call the machine. installation.sh stands before this text.
+# changes nothing. It sends a request before it removes anything: the machine's entry is deleted
+# then, so clients have stopped to call the machine. installation.sh stands before this text.
 # Variables: MACHINE, PROJECT, STACK, REGISTRATION, ASK.
 is_ours() { # stamp, or pending_stamp
   [ "$($1 project)/$($1 stack) $($1 machine) $($1 registration)" = \

@@ -1,4 +1,5 @@
-# Functions that the scripts on machines and in pods share; this text stands before theirs.
+# Functions that the scripts on machines and in pods share; this text stands before the scripts'
+# text.
 
 # Ends the script with a cause. FAILURE_STATUS is 0 where a cause is a warning. SUBJECT is what the
 # cause is of, if it is not this machine. A script that has something to bring back does it in
@@ -23,10 +24,10 @@ clean_environment() {
   IFS=$' \t\n'
 }
 
-# Asks the computer that runs Pulumi, over standard input and output, and fails where the answer is
-# no, or does not come within ASK seconds: that computer may be gone without a word. Without ASK (in
-# an instance group) there is none, and the answer is yes. Standard input is 3. With GOES_ON the
-# script goes on without an answer.
+# Sends a request to the computer that runs Pulumi, over standard output, and reads the answer from
+# standard input (3). It fails where the answer is no, or does not come within ASK seconds: that
+# computer may be gone. Without ASK (in an instance group) nothing is sent, and the answer is yes.
+# With GOES_ON the script continues without an answer.
 ask() { # words
   local answer='' status=0
   [ -n "${ASK:-}" ] || return 0

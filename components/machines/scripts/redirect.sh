@@ -258,7 +258,7 @@ leave_connections() { # -I or -D, programs
   done
 }
 
-# Prints the name servers that the agent asks. It reads them when it starts.
+# Prints the name servers that the agent queries. It reads them when it starts.
 name_servers() {
   awk '$1 == "nameserver" && NF > 1 { print $2 }' /etc/resolv.conf 2>/dev/null
 }
@@ -269,8 +269,8 @@ reached_servers() {
 }
 
 # Prints the name servers to which queries are redirected. Where one is of this machine, such as
-# dnsmasq, those of other machines are not: it may ask them, and the agent asks it. Link-local ones
-# cannot be redirected to ::1.
+# dnsmasq, those of other machines are not: it may query them, and the agent queries it. Link-local
+# ones cannot be redirected to ::1.
 captured_servers() {
   local servers server own
   servers=$(reached_servers | sed '/%/d' | sort -u)
@@ -523,7 +523,7 @@ make_again() { # reason
   return 1
 }
 
-# What is wrong is said once, not in every round.
+# A problem is printed once, not in every round.
 complain() { # program message
   [ "$(cat "$RULES/complaint-$1" 2>/dev/null)" = "$2" ] || echo "$2" >&2
   echo "$2" >"$RULES/complaint-$1"
@@ -531,8 +531,9 @@ complain() { # program message
 
 # Prints the ports, the kind and the target of each rule that gives connections another address, as
 # rules of containers with published ports do. Those behind the rules of the mesh are of the kind
-# `iptables`. Others have the table of nftables, or the other backend's program: these follow no
-# order that iptables knows. A rule by which connections are not tracked has the target `untracked`.
+# `iptables`. Others have the table of nftables, or the other backend's program, whose order
+# iptables does not determine. A rule by which connections are not tracked has the target
+# `untracked`.
 rules_of_ports() {
   local program kind text shown='' used=${FORCE_IPTABLES_BINARY:-$(backend)}
   {

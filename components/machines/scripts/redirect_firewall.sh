@@ -3,8 +3,8 @@
 # port, and with the port that it was for as its original one. Rules before the translation see
 # that one.
 # INSTANCE_IP is the address by which pods reach the machine; ISTIO_META_POD_PORTS has the ports of
-# the workload. FIREWALL is `manage` where openings are made; HEALTH_CHECKED is 1 where a load
-# balancer or an instance group asks the agent for its health.
+# the workload. FIREWALL is `manage` where firewalls are opened. HEALTH_CHECKED is 1 where a load
+# balancer or an instance group calls the agent's health check.
 INBOUND_PORT=15006
 HEALTH_PORT=15021
 STAMP=istio-vm-mesh # the comment of rules that open

@@ -141,8 +141,9 @@ state_of_host() {
   ls --full-time "$RULES"
 } 2>/dev/null
 
-# The agent asks the name servers that it read when it started, and queries to these are redirected.
-# So it starts again once the host has others: it is deregistered first, as at every stop.
+# The agent queries the name servers that it read when it started, and queries to these are
+# redirected. So it starts again once the host has others: it is deregistered first, as at every
+# stop.
 renew_agent() {
   if ! has_other_servers; then
     ROUNDS_OF_OTHERS=0

@@ -328,7 +328,7 @@ way_for_proxy() { # firewall program table chain port
   esac
 }
 
-# Prints who asks for names without the agent.
+# Prints which programs resolve names without the agent.
 servers_changes() {
   local captured others
   [ "${ISTIO_META_DNS_CAPTURE:-}" = true ] || return 0

@@ -137,7 +137,7 @@ def joined(kubectl: KubectlCall, request: SlotRequest) -> None:
 
 @dataclass(frozen=True)
 class Declared:
-    """What a workload's Lease says of a machine.
+    """What a workload's Lease has of a machine.
 
     is_in_stack: whether the stack has the machine in this workload.
     registration: the registration by which it joined last; "" where it has not joined.
@@ -148,7 +148,7 @@ class Declared:
 
 
 def declared(kubectl: KubectlCall, request: SlotRequest) -> Declared:
-    """Return what the Lease says of a machine. Raises scripting.Failed, and NoLease without one."""
+    """Return what the Lease has of a machine. Raises scripting.Failed, and NoLease without one."""
     lease = SlotsLease(kubectl, request)
     with as_failed(f"the machines of the workload {lease.workload} could not be read"):
         read = lease.read()
@@ -170,7 +170,7 @@ class _Ages:
         return now - self._since[key][1]
 
     def forget(self) -> None:
-        """Begin anew: nobody could renew anything while the API server did not answer."""
+        """Begin again: no join could renew its slot while the API server did not answer."""
         self._since.clear()
 
 

@@ -10,7 +10,7 @@
 GRACE_S=${DISCONNECT_GRACE_S:-10}
 DRAIN_S=5 # Istio's terminationDrainDuration, by default
 # Behind Istio's own port there is istiod alone. overrides.env has another port with the gateway's
-# name: connections of others can have that port, so addresses tell istiod's from theirs.
+# name. Other connections can have that port, so addresses distinguish istiod's from these.
 PORT=${GATEWAY_PORT:-15012}
 WITHDRAWN=/run/istio-vm-mesh-withdrawn
 REJECTED=/run/istio-vm-mesh-rejected # the addresses of the rules, one a line

@@ -23,7 +23,7 @@ class ExistingClusterArgs:
     network: the network of its pods, as in istiod's value `global.network`.
     pod_cidr, additional_pod_cidrs: the IPv4 CIDRs of its pods.
     context: the context of the kubeconfig.
-    path: the kubeconfig of whoever runs Pulumi; None: as kubectl finds it ($KUBECONFIG,
+    path: the kubeconfig of the user who runs Pulumi; None: as kubectl finds it ($KUBECONFIG,
         ~/.kube/config).
     gateway: the east-west gateway.
     gateway_clients: the CIDRs that the gateway's load balancer admits: those of the machines.

@@ -66,7 +66,7 @@ def firewall_rules(settings: Settings) -> list[FirewallRule]:
         for vpc in sorted({_vpc(settings, machine) for machine in members.values()}):
             in_vpc = [machine for machine in members.values() if _vpc(settings, machine) == vpc]
             networks = {machine.network for machine in in_vpc}
-            # A network's gateway gets requests from other networks, other workloads from theirs.
+            # A network's gateway gets requests from other networks, other workloads from their own.
             callers = set(settings.networks) - networks if spec.role == "router" else networks
             sources = sorted({text for network in callers for text in _client_cidrs(settings, network)})
             ports = tuple(sorted(set(spec.ports.values())))

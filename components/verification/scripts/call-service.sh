@@ -147,8 +147,9 @@ watch_connection() {
 }
 
 # Reads the head of a response. Prints: status, who has answered, and Envoy's words for a failure.
-# Of gRPC the trailers count too. By a name, the caller's own proxy adds the header that tells who
-# has answered, to answers of the callee's proxy too: their words tell.
+# Of gRPC the trailers count too. The header `x-envoy-upstream-service-time` is the application's.
+# In calls by name the caller's own proxy adds it also to answers of the callee's proxy. The text of
+# the answer distinguishes these.
 read_response() { # by-name or ""
   local line status='' by='' details='' reason='' grpc='' words='' type=''
   while IFS= read -r -t "$CALL_TIMEOUT" -u 3 line; do
@@ -243,7 +244,7 @@ is_proof() { # status by endpoint
     ;;
   [1-5][0-9][0-9])
     [[ $PROTOCOL = http* ]] && [ "$2" != caller ] && is_expected "$1" || return 1
-    # By name, its own proxy adds the header that tells.
+    # In calls by name, its own proxy adds the header.
     (($1 < 300)) || [ "$2" = application ]
     ;;
   *) return 1 ;;

@@ -46,7 +46,7 @@ class NotStarted(NotRunning):
 class Pair:
     """Two Jobs whose pods call.
 
-    name: how their names begin; `job_name` adds the update. namespace: theirs.
+    name: how their names begin; `job_name` adds the update. namespace: that of the Jobs.
     inside, outside: their manifests without names: with a sidecar and without.
     """
 
@@ -316,7 +316,7 @@ class CallingPod:
 
 
 _ENDED = "command terminated with exit code"
-"""What kubectl says of a program in a pod that failed, after the program's own words."""
+"""What kubectl prints of a program in a pod that failed, after the program's own words."""
 DONE = "istio-vm-mesh: done"
 """The last line of a script that has run to its end."""
 _PAUSES_S = (1, 3)

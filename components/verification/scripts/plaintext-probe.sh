@@ -4,7 +4,7 @@
 # The memory of the pod is for so many.
 AT_ONCE=20
 
-# What an exit code of curl says of the endpoint. One that is silent, and leaves the connection
+# What an exit code of curl means for the endpoint. One that is silent, and leaves the connection
 # open, has taken it: servers of some protocols wait for more bytes than a request has.
 result_of() { # code, whether the connection was open
   case $1 in

@@ -15,7 +15,7 @@ PAUSE_S = 0.5
 class Payload:
     """What is removed, and when.
 
-    access: the cluster. namespace: the Jobs'. label: theirs, as a selector.
+    access: the cluster. namespace: the Jobs'. label: their label, as a selector.
     update: the process whose life is the update's.
     """
 

@@ -2,7 +2,7 @@
 
 Waits until its entries are healthy, then calls it from a pod of its own. Meanwhile a pod outside
 the mesh calls every endpoint without a certificate, and must be refused. A machine that is missing
-or unhealthy is named, and takes nobody else's proof away.
+or unhealthy is named, and the others are verified all the same.
 """
 
 from __future__ import annotations
@@ -415,10 +415,10 @@ def _unhealthy(payload: Payload, entry: Entry, item: Mapping[str, Any] | None, u
 
 
 def _other_entries(payload: Payload, pending: Sequence[Entry], items: Mapping[str, Mapping[str, Any]]) -> dict[str, _Unproven]:
-    """Return machines that have registered, but not as the stack says: another entry has their address.
+    """Return machines that have registered, but not as the stack states: another entry has their address.
 
     Machines of other networks may have the address, too: another machine of the stack, or one of
-    another workload. So either the group or the network is the one that the stack says.
+    another workload. So either the group or the network is the one of the stack.
     """
     problems = {}
     declared = {entry.entry for entry in payload.entries}

@@ -137,7 +137,7 @@ _WORDS = {
     (True, False): "noticed",
     (False, True): "explained",
     (False, False): "MISSED",
-    (True, True): "NOTICED, though a reason says otherwise",
+    (True, True): "NOTICED, against the reason in the list",
 }
 """By whether a test has noticed a change, and whether it has a reason."""
 _LIKELY = 5

@@ -20,7 +20,7 @@ from . import cloud
 from .cloud import Cloud
 
 GKE_DEFAULTS = {"machineType": "e2-medium", "diskSizeGb": 100, "diskType": "pd-balanced"}
-"""What GKE takes where a node pool says nothing (container.v1, `NodeConfig`)."""
+"""What GKE takes where a node pool states nothing (container.v1, `NodeConfig`)."""
 GKE_IMAGE = "projects/gke-node-images/global/images/family/cos"
 _CPUS_OF_GPU = {"a2": 12, "a3": 26, "a4": 28, "a4x": 35}
 """vCPUs that come with each GPU, by series."""

@@ -43,7 +43,7 @@ class Google:
 
     @classmethod
     def of_gcloud(cls, project: str, environment: Mapping[str, str]) -> Google:
-        """Return the APIs for the user of gcloud. Raises GoogleError where nobody is logged in."""
+        """Return the APIs for the user of gcloud. Raises GoogleError where no user is logged in."""
         words = ["gcloud", "auth", "print-access-token", "--quiet"]
         done = subprocess.run(words, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if done.returncode or not done.stdout.strip():
@@ -52,7 +52,7 @@ class Google:
         return cls(project, done.stdout.strip().splitlines()[-1], environment)
 
     def call(self, api: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Send a request and return the answer. Raises GoogleError with what the API says.
+        """Send a request and return the answer. Raises GoogleError with what the API returns.
 
         api: a key of the table above. body: of a POST; None sends a GET.
         """

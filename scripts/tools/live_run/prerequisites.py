@@ -113,7 +113,7 @@ def _zones(google: Google, wanted: Wanted) -> Iterator[Finding]:
 
 
 def _machine_types(google: Google, wanted: Wanted) -> Iterator[Finding]:
-    """Yield machine types that a zone of theirs does not have.
+    """Yield machine types that one of their zones does not have.
 
     Where Google chooses the zones of nodes and groups, it chooses those that have the type.
     """

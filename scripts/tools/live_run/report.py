@@ -11,7 +11,7 @@ from .runner import Result, State
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a report says besides its rows.
+    """What a report has besides its rows.
 
     stack, project: what was run, and where. began: the date and time.
     cost: so far, with the currency. left: what was not taken down.

@@ -1,6 +1,6 @@
 """What is wrong with a machine or a pod, and what to do: pure functions over what was read.
 
-Every sentence continues the name of the thing ("machine product-1: ..."), says what is wrong, and names the cure.
+Every sentence continues the name of the thing ("machine product-1: ..."), names what is wrong, and names the fix.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BACKDATED = timedelta(minutes=2)
 CLOCK_TOLERANCE = 60.0
 """Seconds."""
 OVERDUE = 0.4
-"""The part of a certificate's life that is left when it ought to have been renewed: the agent does so at half of it (SECRET_GRACE_PERIOD_RATIO)."""
+"""The part of a certificate's life that is left when it should have been renewed: the agent does so at half of it (SECRET_GRACE_PERIOD_RATIO)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ def _report(facts: MachineFacts, seen: MachineReport, now: datetime) -> Finding:
         advice = [seen.problem]
         if not _is_connected(facts):
             advice.append(
-                "when it is back, it needs `pulumi up` if it was away for longer than its certificate lived (24 h unless the mesh says otherwise)"
+                "when it is back, it needs `pulumi up` if it was away for longer than its certificate lived (24 h unless the mesh sets another lifetime)"
             )
         return "unknown", advice
     if not seen.unit:
@@ -152,7 +152,7 @@ def _unit(seen: MachineReport) -> str:
         case "inactive":
             return "its agent is stopped: run `sudo systemctl start istio-vm-mesh` on it"
         case _:  # activating (between restarts) or failed
-            return f"its agent does not stay up ({seen.restarts} restarts): `journalctl --unit istio-vm-mesh` on it says why"
+            return f"its agent does not stay up ({seen.restarts} restarts): `journalctl --unit istio-vm-mesh` on it has the cause"
 
 
 def check_gateway(facts: MachineFacts, seen: MachineReport) -> str:
@@ -168,15 +168,15 @@ def _identity(facts: MachineFacts, seen: MachineReport) -> str:
 
 
 def _proxy(seen: MachineReport) -> str:
-    return "its proxy is not ready: `journalctl --unit istio-vm-mesh` on it says why" if seen.unit == "active" and not seen.ready else ""
+    return (
+        "its proxy is not ready: `journalctl --unit istio-vm-mesh` on it has the cause" if seen.unit == "active" and not seen.ready else ""
+    )
 
 
 def _redirection(seen: MachineReport) -> str:
     if seen.unit != "active" or not seen.redirection:
         return ""
-    return (
-        f"its redirection is not as it should be ({'; '.join(seen.redirection)}): `journalctl --unit istio-vm-mesh-redirect` on it says why"
-    )
+    return f"its redirection is not as it should be ({'; '.join(seen.redirection)}): `journalctl --unit istio-vm-mesh-redirect` on it has the cause"
 
 
 def _renewal(seen: MachineReport, now: datetime) -> str:

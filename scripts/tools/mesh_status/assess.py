@@ -145,7 +145,7 @@ def _problems(
     if not cluster.problem:
         pods = sum(each.kind == "pod" for each in endpoints)
         if pods < state.replicas:
-            problems.append(f"{pods} of {state.replicas} pods are there: `kubectl --namespace {state.namespace} get events` says why")
+            problems.append(f"{pods} of {state.replicas} pods are there: `kubectl --namespace {state.namespace} get events` has the cause")
         problems += [
             f"the Service {name} is not in the cluster: run `pulumi refresh` and `pulumi up`"
             for name in sorted(state.services)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 Health = Literal["healthy", "unhealthy", "missing", "unknown"]
-"""`missing` is what ought to be there and is not; `unknown` is what could not be read."""
+"""`missing` is what should be there and is not; `unknown` is what could not be read."""
 
 _WORST_FIRST: tuple[Health, ...] = ("unhealthy", "missing", "unknown", "healthy")
 

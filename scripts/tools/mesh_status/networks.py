@@ -68,7 +68,7 @@ def pod_gateway(state: Stack, cluster: Cluster, reports: Iterable[MachineReport]
         problems.append("it has no pods: machines cannot reach the control plane")
     if cluster.gateway_addresses and state.gateway and state.gateway not in cluster.gateway_addresses and is_address(state.gateway):
         now = " and ".join(cluster.gateway_addresses)
-        problems.append(f"machines dial {state.gateway}, and its Service has {now} now: run `pulumi up`")
+        problems.append(f"machines use the gateway address {state.gateway}, but its Service has {now}: run `pulumi up`")
     return Gateway(
         name=names.EASTWEST_GATEWAY,
         kind="pods",

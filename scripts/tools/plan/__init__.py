@@ -5,4 +5,4 @@ pictures and the operations. Rendering and rules take the plan alone.
 """
 
 NOTHING, FAILED, CHANGES, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit codes. A wrong command line ends with 1, because 2 says that there are changes."""
+"""Exit codes. A wrong command line ends with 1, because 2 means that there are changes."""

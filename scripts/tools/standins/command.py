@@ -148,7 +148,7 @@ def _time_limit(request: Request) -> Iterator[None]:
 
 
 def _misfits(inputs: Mapping[str, Any]) -> Iterator[Failure]:
-    """What is not in `_INPUTS`, or not of the type it says there. Unknown values fit everywhere."""
+    """Yield what is not in `_INPUTS`, or not of its type there. Unknown values fit everywhere."""
     for key, value in plain(dict(inputs)).items():
         if key not in _INPUTS:
             yield Failure(key, "is not implemented by the lab's stand-in for the command provider, or does not exist")

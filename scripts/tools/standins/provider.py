@@ -24,7 +24,7 @@ take one `Request` and work on plain Python values with the markers `Secret` and
 - `create` answers `Created(id, state)`, `update` the new state, `read` a `Found(id, state, inputs)`
   or None when the object is gone,
   `delete` nothing.
-- `InitFailed` says that the object exists but does not work: it is saved, the operation fails, and
+- `InitFailed` means that the object exists but does not work: it is saved, the operation fails, and
   the next `up` updates it.
 - The state of a resource must keep the secrets of its inputs secret. Return the inputs as they
   came, and pass what a server answers through `secret_like(answer, request.inputs)`.

@@ -151,7 +151,7 @@ class SimulatedProxy:
         istiod refuses streams beyond its rate (`PILOT_MAX_REQUESTS_PER_SECOND`), and a gateway
         that restarts ends them. These are connected again, with the pauses of Envoy: at random, up
         to a limit that doubles (envoyproxy/envoy: source/extensions/config_subscription/grpc).
-        A refusal that lasts is for whoever waits for the machine: `problem` is the last one.
+        A refusal that lasts is for the caller that waits for the machine: `problem` is the last one.
         """
         limit_s = _FIRST_PAUSE_S
         while True:

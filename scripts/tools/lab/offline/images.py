@@ -30,7 +30,7 @@ NODE = f"kindest/node:{versions.KUBERNETES}"
 PILOT = f"docker.io/istio/pilot:{versions.ISTIO}"
 PROXY = f"docker.io/istio/proxyv2:{versions.ISTIO}"
 SIDECAR = "istio-sidecar"
-"""Istio's own package, which is no tool: whoever makes an image with it gives it."""
+"""Istio's own package, which is no tool: the caller that builds an image with it passes it."""
 ECHO = f"istio-vm-mesh/echo:{versions.ISTIO}"
 
 _BUILD = "istio-vm-mesh-node-build"

@@ -38,9 +38,9 @@ class Helm:
     ) -> str:
         """Run `helm` and give what it prints.
 
-        `values` are those of a release. helm is silent while it waits: every few seconds the user
-        is shown what `progress` says. Raises `ProviderError` with helm's message, without the
-        secrets of `request`; `Cancelled` when the user interrupts, after helm has ended.
+        `values` are those of a release. helm prints nothing while it waits. Every few seconds the
+        user is shown what `progress` returns. Raises `ProviderError` with helm's message, without
+        the secrets of `request`; `Cancelled` when the user interrupts, after helm has ended.
         """
         environment = {key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)}
         with memory_file(self._kubeconfig.text(namespace)) as (_, config), memory_file(json.dumps(values)) as (_, given):

@@ -143,7 +143,7 @@ def _plugin_login(plugin: dict[str, Any], cluster: dict[str, Any]) -> dict[str, 
         raise ProviderError(f"the login plugin {words[0]} of the kubeconfig failed: {done.stderr.strip()}")
     answer = json.loads(done.stdout)
     if answer["apiVersion"] != version:
-        raise ProviderError(f"the login plugin {words[0]} answers in {answer['apiVersion']}, and the kubeconfig asks for {version}")
+        raise ProviderError(f"the login plugin {words[0]} answers in {answer['apiVersion']}, and the kubeconfig requires {version}")
     status = answer["status"]
     encoded = {
         key: base64.b64encode(status[name].encode()).decode()

@@ -113,7 +113,7 @@ def test_names() -> None:
     first = objects.named(anonymous, {}, "settings", b"seed")
     assert first["metadata"]["name"] == objects.named(anonymous, {}, "settings", b"seed")["metadata"]["name"] != "settings"
     assert objects.named(anonymous, first, "settings", b"another")["metadata"] == first["metadata"]
-    assert not objects.same_place(first, first, "default"), "a generated name can be given anew, so the old object need not go first"
+    assert not objects.same_place(first, first, "default"), "a generated name can be given again, so the old object need not go first"
     assert objects.named(thing("v1", "ConfigMap"), first, "settings", b"")["metadata"]["name"] == "it"
     assert objects.type_of("kubernetes:core/v1:ConfigMap") == ("v1", "ConfigMap")
     assert objects.type_of("kubernetes:networking.istio.io/v1:Gateway") == ("networking.istio.io/v1", "Gateway")
@@ -143,7 +143,7 @@ def test_kubeconfig(tmp_path: Path) -> None:
     plugin = {"command": str(login), "args": ["v1"], "env": [{"name": "WHO", "value": "me"}], "apiVersion": "v1"}
     by_plugin = text.replace('"token": "t"', f'"exec": {json.dumps(plugin)}')
     assert kubeconfig.parse(by_plugin).token == "of me" and kubeconfig.parse(by_plugin, log_in=False).token == ""
-    with pytest.raises(ProviderError, match="answers in v1, and the kubeconfig asks for v2"):
+    with pytest.raises(ProviderError, match="answers in v1, and the kubeconfig requires v2"):
         kubeconfig.parse(by_plugin.replace('"apiVersion": "v1"', '"apiVersion": "v2"'))
     with pytest.raises(ProviderError, match="not YAML") as failure:
         kubeconfig.parse("a: [\nclient-key-data: canary")

@@ -90,7 +90,7 @@ def test_redirection_that_is_missing_is_named() -> None:
         (
             {"entry": None, **seen(unit="activating", restarts=41, ready=False)},
             "unhealthy",
-            ["its agent does not stay up (41 restarts): `journalctl --unit istio-vm-mesh` on it says why"],
+            ["its agent does not stay up (41 restarts): `journalctl --unit istio-vm-mesh` on it has the cause"],
         ),
         ({"entry": None, **seen(unit="")}, "unhealthy", ["Istio's agent is not installed on it: run `pulumi up`"]),
         (
@@ -103,7 +103,7 @@ def test_redirection_that_is_missing_is_named() -> None:
             "unhealthy",
             ["cannot reach the east-west gateway at 10.0.0.2 port 15012: check the gateway, and the firewall between the two"],
         ),
-        (seen(ready=False), "unhealthy", ["its proxy is not ready: `journalctl --unit istio-vm-mesh` on it says why"]),
+        (seen(ready=False), "unhealthy", ["its proxy is not ready: `journalctl --unit istio-vm-mesh` on it has the cause"]),
         (
             seen(certificate=replace(CERTIFICATE, identity="spiffe://cluster.local/ns/shop/sa/other")),
             "unhealthy",

@@ -26,7 +26,7 @@ ctr oci spec | jq "del(.process.rlimits) | .hooks.createContainer += $hook" \
 sed -i 's/restrict_oom_score_adj = false/restrict_oom_score_adj = true/' /etc/containerd/config.toml
 grep -q 'restrict_oom_score_adj = true' /etc/containerd/config.toml
 
-# The sandbox image that kubeadm knows is the one in this image.
+# The sandbox image that kubeadm expects is the one in this image.
 version=$(cat /kind/version)
 pause=$(kubeadm config images list --kubernetes-version "$version" | grep /pause:)
 sed -i "s#sandbox_image = .*#sandbox_image = \"$pause\"#" /etc/containerd/config.toml
