@@ -40,6 +40,20 @@ def test_links_and_paths_lead_somewhere(document: Path) -> None:
     assert not absent
 
 
+def anchors(document: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub and GitLab make them."""
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_anchors_are_headings(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", document.read_text())
+    local = [(document.parent / link if link else document, anchor) for link, anchor in links if "://" not in link]
+    assert [(target.name, anchor) for target, anchor in local if anchor not in anchors(target)] == []
+
+
 def test_every_document_is_in_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     listed = {(index.parent / link).resolve() for link in re.findall(r"\]\(([^)#:]+)", index.read_text())}
