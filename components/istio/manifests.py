@@ -253,6 +253,11 @@ def _container_port(name: str, number: int) -> Manifest:
     return {**({"name": name} if is_port_name(name) else {}), "containerPort": number}
 
 
+def deployment_metadata(workload: WorkloadSettings) -> Manifest:
+    """Return the metadata of the workload's Deployment, which follows from the settings alone."""
+    return {"name": workload.name, "namespace": workload.namespace}
+
+
 def deployment(workload: WorkloadSettings, facts: MeshFacts) -> Manifest | None:
     """Return the workload's Deployment; None where this program does not run its pods."""
     name, pods = workload.name, workload.pods
@@ -273,7 +278,7 @@ def deployment(workload: WorkloadSettings, facts: MeshFacts) -> Manifest | None:
     # A Deployment's selector cannot change. The workload's labels may.
     selector = {WORKLOAD_LABEL: name}
     return {
-        "metadata": {"name": name, "namespace": workload.namespace},
+        "metadata": deployment_metadata(workload),
         "spec": {
             "replicas": pods.replicas,
             "selector": {"matchLabels": selector},

@@ -133,7 +133,7 @@ class Workload(pulumi.ComponentResource):
             depends_on = [*args.namespace_resources, account, *args.mesh.ready]
             pods = Deployment(
                 names.part_name(name, names.PODS),
-                metadata={"name": settings.name, "namespace": settings.namespace},
+                metadata=manifests.deployment_metadata(settings),
                 spec=args.mesh.facts.apply(lambda facts: _pods(settings, facts)),
                 opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on),
             )
