@@ -319,7 +319,7 @@ def _unusable_names(facts: MeshFacts) -> Iterator[str]:
 def _unserved_variables(env: Mapping[str, str | None]) -> Iterator[str]:
     needed = {
         "PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION": "istiod registers no machine",
-        "PILOT_ENABLE_WORKLOAD_ENTRY_HEALTHCHECKS": "istiod passes on no machine's health",
+        "PILOT_ENABLE_WORKLOAD_ENTRY_HEALTHCHECKS": "istiod ignores the health of machines",
         "ENABLE_CA_SERVER": "the certificate authority of the mesh is not istiod",
     }
     for name, consequence in needed.items():

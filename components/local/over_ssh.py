@@ -81,7 +81,7 @@ def _problem(payload: Payload, outcome: openssh.Outcome) -> str:
     if outcome.reach is Reach.CUT_OFF:
         return f"the SSH connection to {place} ended before the {purpose} did: {outcome.reason}"
     if outcome.reach is Reach.FAILED:
-        return f"the {purpose} at {place} ended with status {outcome.status} and without a word"
+        return f"the {purpose} at {place} ended with status {outcome.status} without output"
     lines = outcome.stdout.strip().splitlines()
     if payload.last_line is not None and (not lines or lines[-1] != payload.last_line):
         return f"the {purpose} at {place} ended before its last step"

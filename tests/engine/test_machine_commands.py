@@ -77,7 +77,7 @@ def test_a_join_that_a_login_shell_swallows_fails_and_the_next_update_joins(comm
     startup.write_text("exit 0\n")
     output = commands.up(lambda: join(machine), fails=True).output
     assert f"the login shell of {machine.target.hop.user}@127.0.0.1" in output
-    assert "ran nothing of the join" in output
+    assert "did not run the join" in output
     assert "m-1-join" not in commands.resources()
     assert machine.joins == 0
     startup.unlink()

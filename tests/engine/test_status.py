@@ -43,5 +43,5 @@ def test_status_examines_machines_and_closes_its_connections(sshd: Sshd, swallow
     assert "jump host 127.0.0.1: REMOTE HOST IDENTIFICATION HAS CHANGED" in reports["other-bastion"].problem
     assert "from jump host 127.0.0.1: Connection refused" in reports["closed-behind"].problem
     assert "refused the login: Permission denied" in reports["stranger"].problem
-    assert "ran nothing of the script" in reports["no-root"].problem and "sudo: a password is required" in reports["no-root"].problem
+    assert "did not run the script" in reports["no-root"].problem and "sudo: a password is required" in reports["no-root"].problem
     wait_until(lambda: sshd.connections() == 0)

@@ -65,5 +65,5 @@ def _check(path: str, capture: Capture, ports: Collection[int]) -> Iterator[Prob
             )
         elif name == "lo":
             yield Problem(
-                place, "connections of a machine to itself are never captured: leave it out"
+                place, "connections of a machine to itself are never redirected: leave it out"
             )

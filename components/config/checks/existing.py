@@ -110,7 +110,7 @@ def _check_gateway(gateway: ExistingGateway) -> Iterator[Problem]:
     if not is_port(port):
         yield Problem(f"{path}.port", f"{port} is not a port: expected 1 to 65535")
     elif port in (CROSS_NETWORK_PORT, STATUS_PORT):
-        yield Problem(f"{path}.port", f"the gateway has port {port} for something else")
+        yield Problem(f"{path}.port", f"the gateway uses port {port} for something else")
     elif _is_of_nodes(gateway) and port not in _NODE_PORTS:
         yield Problem(
             f"{path}.port",

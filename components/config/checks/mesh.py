@@ -204,7 +204,7 @@ def _check_package(package: Package) -> Iterator[Problem]:
         if package.url.startswith("http://"):
             yield Problem(
                 "mesh.package.sha256",
-                "is missing: over http:// nothing else proves what machines run as root",
+                "is missing: over http:// only the SHA-256 verifies the package",
             )
         return
     is_plain = re.fullmatch(r"[0-9A-Za-z]*", package.sha256)

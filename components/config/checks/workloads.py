@@ -255,7 +255,7 @@ def _check_ports(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             )
         elif port == 22:
             yield Problem(
-                f"{path}.{name}", "port 22 is never captured by the proxy (SSH): choose another"
+                f"{path}.{name}", "port 22 is never redirected to the proxy (SSH): choose another"
             )
 
 

@@ -32,5 +32,5 @@ def run(payload: Payload) -> Result:
     with scripting.private_directory() as directory:
         key = directory / "key"
         words = ["ssh-keygen", "-q", "-t", payload.key_type, "-N", "", "-C", payload.comment]
-        scripting.check([*words, "-f", str(key)], "ssh-keygen could not make a key")
+        scripting.check([*words, "-f", str(key)], "ssh-keygen could not create a key")
         return Result(key.read_text(), key.with_suffix(".pub").read_text().strip())

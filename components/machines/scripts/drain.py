@@ -164,7 +164,7 @@ def leave(payload: Payload, how: Leave) -> None:
         if how.required and stays_connected(payload):
             raise scripting.Failed(
                 f"machine {machine} did not leave the mesh: {cause}. It is not dead, because its agent "
-                f"is connected to istiod: check the way from here to it. {ways_out(machine)}"
+                f"is connected to istiod: check the route from here to it. {ways_out(machine)}"
             )
         give_up(payload, f"machine {machine} is dead: {cause}", DEAD)
         return

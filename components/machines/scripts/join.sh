@@ -269,7 +269,7 @@ check_token() {
   IDENTITY=$(claim sub)
   now=$(date +%s)
   [[ $issued =~ ^[0-9]+$ && $expires =~ ^[0-9]+$ ]] ||
-    fail "what the join delivers is no token of a service account: run the update again"
+    fail "the delivered token is not of a service account: run the update again"
   [ "$(claim aud)" = istio-ca ] ||
     fail "the machine's token is for the audience $(claim aud) instead of istio-ca"
   if [ "$now" -lt $((issued - 120)) ]; then
@@ -436,7 +436,7 @@ fetch_digest() {
   SHA256=$(download "$PACKAGE_URL.sha256" "$(share 3)" 2>/dev/null | head -c 64 | tr -d '\0') ||
     fail "cannot fetch $PACKAGE_URL.sha256: set mesh.package.sha256"
   [[ $SHA256 =~ ^[0-9a-f]{64}$ ]] ||
-    fail "what is at $PACKAGE_URL.sha256 is no SHA-256: set mesh.package.sha256"
+    fail "$PACKAGE_URL.sha256 holds no SHA-256: set mesh.package.sha256"
 }
 
 fetch_package() { # path

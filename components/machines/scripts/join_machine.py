@@ -211,7 +211,7 @@ class _Join:
             return self._let_in()
         if topic == "confirm" and len(rest) == 1 and re.fullmatch(r"[0-9.]+", rest[0]):
             return self._confirm(rest[0])
-        return f"no the question {topic} is of another version of this program: run the update again"
+        return f"no the request {topic} is of another version of this program: run the update again"
 
     def _report_changes(self, encoded: str) -> str:
         """Report what the join is about to change of the host's traffic.
@@ -415,7 +415,7 @@ def _problem(payload: Payload, joined: Bundle, outcome: openssh.Outcome) -> str:
         cause = openssh.explain(payload.target, outcome, "join")
         return f"machine {machine}: {cause}, so the join did not run"
     if outcome.reach is Reach.FAILED:
-        return outcome.stderr or (f"machine {machine}: the join at {place} ended with status {outcome.status} and without a word")
+        return outcome.stderr or (f"machine {machine}: the join at {place} ended with status {outcome.status} without output")
     if outcome.reach is Reach.TIMED_OUT:
         words = f"machine {machine}: the join at {place} did not end within {TIMEOUT_S} s"
     elif outcome.reach is Reach.CUT_OFF:

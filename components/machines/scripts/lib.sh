@@ -35,13 +35,13 @@ ask() { # words
   IFS= read -r -t "$ASK" -u 3 answer || status=$?
   if [ $status -gt 0 ]; then
     [ -z "${GOES_ON:-}" ] || return 0
-    [ $status -le 128 ] || fail "the question '$*' was not answered within $ASK s"
-    fail "the connection ended before the question '$*' was answered"
+    [ $status -le 128 ] || fail "the request '$*' was not answered within $ASK s"
+    fail "the connection ended before the request '$*' was answered"
   fi
   case $answer in
   yes) ;;
   "no "*) fail "${answer#no }" ;;
-  *) fail "the question '$*' was answered by '$answer'" ;;
+  *) fail "the request '$*' was answered by '$answer'" ;;
   esac
 }
 

@@ -514,7 +514,7 @@ make_again() { # reason
   echo "$1" >"$RULES/again"
   remove_all
   make || {
-    complain istio-iptables "cannot make the redirection again: $1"
+    complain istio-iptables "cannot restore the redirection: $1"
     return 1
   }
   rm -f "$RULES/complaint-istio-iptables"

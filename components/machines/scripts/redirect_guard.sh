@@ -176,7 +176,7 @@ wait_closed() { # table
 
 ready() {
   [ -z "${FAIL_CLOSED:-}" ] || wait_closed "$TABLE" || {
-    echo "cannot close the captured ports: 'nft list table inet $TABLE' shows nothing" >&2
+    echo "cannot close the redirected ports: 'nft list table inet $TABLE' shows nothing" >&2
     exit 1
   }
 }

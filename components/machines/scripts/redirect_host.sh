@@ -53,8 +53,8 @@ port_refusals() { # port, listeners, rules of ports, open ports
   addresses=$(awk -v port="$1" '$1 == port { print $2 }' <<<"$2" | sort -u)
   names=$(awk -v port="$1" '$1 == port { print $3 }' <<<"$2" | sort -u | paste -sd ' ')
   if [[ ,$4, == *,$1,* ]]; then
-    echo "port $1 of the workload is one of SSH here, which is never captured: let sshd listen on" \
-      "another port, or the application"
+    echo "port $1 of the workload is one of SSH here, which is never redirected: let sshd" \
+      "listen on another port, or the application"
   elif balanced_ports | grep -qxF "$1"; then
     echo "port $1 of the workload is balanced by IPVS here, which does not see what the agent" \
       "takes: join the machines behind it instead"

@@ -175,7 +175,7 @@ class SlotsLease:
             except Conflict:
                 last = None
                 sleep(random.uniform(*RETRY_S))
-        raise NoAnswer(f"{ATTEMPTS} others were faster in writing the Lease {self.name}")
+        raise NoAnswer(f"other joins changed the Lease {self.name} before this one, {ATTEMPTS} times")
 
     def record_joined(self) -> None:
         """Add the machine to those that have been in the mesh."""

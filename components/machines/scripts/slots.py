@@ -252,7 +252,7 @@ class _Holder:
             self._report(f"{self._machine} waits for a slot of workload {self._lease.workload} {text}")
 
     def _failed(self, cause: str) -> scripting.Failed:
-        return scripting.Failed(f"machine {self._machine} was not touched: {cause}")
+        return scripting.Failed(f"machine {self._machine} was not changed: {cause}")
 
     def _living(self, slots: Slots) -> Slots:
         """Return the slots without holders that are gone, and without marks of earlier updates."""

@@ -192,7 +192,7 @@ class _Verification:
             self._fail(
                 _Unproven(
                     f"a caller outside the mesh was answered by {' '.join(answered)}: is mutual TLS strict "
-                    "for it (PeerAuthentication), and does its sidecar capture the port?",
+                    "for it (PeerAuthentication), and does its sidecar redirect the port?",
                     service=target.service,
                     port=target.port,
                     object=f"PeerAuthentication {payload.namespace}/default",

@@ -275,7 +275,7 @@ def test_machines_out_of_the_mesh_take_slots_and_a_wait_for_them_alone_ends(work
     refused = workload.join("m1").wait(1)
     assert not refused.has_slot()
     assert "held by none; out of the mesh: m2" in refused.errors
-    assert "machine m1 was not touched: m2 of the workload" in refused.errors
+    assert "machine m1 was not changed: m2 of the workload" in refused.errors
     assert "--target '**m2-join'" in refused.errors
     assert "maxUnavailable" in refused.errors
     workload.declare(["m1", "m2", "m3"], "2")

@@ -106,7 +106,7 @@ def test_a_good_stack_file_is_read_with_its_defaults() -> None:
         ("workloads/product/ports", {"http": True}, "workloads.product.ports.http: expected an integer; got bool True"),
         ("workloads/product/ports", {"http": 8080, "tcp-x": 70000}, "workloads.product.ports.tcp-x: 70000 is not a port: expected 1 to 65535"),
         ("workloads/product/ports", {"http": 8080, "tcp-x": 15021}, "workloads.product.ports.tcp-x: port 15021 is Istio's own on every machine: choose another"),
-        ("workloads/product/ports", {"http": 8080, "tcp-x": 22}, "workloads.product.ports.tcp-x: port 22 is never captured by the proxy (SSH): choose another"),
+        ("workloads/product/ports", {"http": 8080, "tcp-x": 22}, "workloads.product.ports.tcp-x: port 22 is never redirected to the proxy (SSH): choose another"),
         ("workloads/product/probe", {}, "workloads.product.probe: give exactly one of http and tcp"),
         ("workloads/product/probe", {"http": {"port": 8080}, "tcp": {"port": 8080}}, "workloads.product.probe: give exactly one of http and tcp"),
         ("workloads/product/probe", {"grpc": {"port": 8080}}, "workloads.product.probe.grpc: unknown key (known: failureThreshold, http, period, tcp, timeout)"),

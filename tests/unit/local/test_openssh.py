@@ -47,7 +47,7 @@ def test_a_join_that_ended_with_its_digest_is_done(programs: Programs) -> None:
 @pytest.mark.parametrize("status", [0, 1, 127])
 def test_a_login_shell_that_runs_nothing_fails_the_join(programs: Programs, status: int) -> None:
     programs.add("ssh", ("", status, "Welcome!\n", ""))
-    with pytest.raises(scripting.Failed, match=r"the login shell of admin@192.0.2.7 ran nothing of the join"):
+    with pytest.raises(scripting.Failed, match=r"the login shell of admin@192.0.2.7 did not run the join"):
         over_ssh.run(payload())
 
 

@@ -83,7 +83,7 @@ def test_a_join_that_is_not_confirmed_brings_the_agent_of_before_back(machine: F
     done = machine.join(CHANGE, alone, answers=f"yes\n{answer}\n" if answer else "yes\n")
     expected = {
         "no SSH failed": "SSH failed",
-        "": "the connection ended before the question 'confirm",
+        "": "the connection ended before the request 'confirm",
         "yes": "no second SSH connection came to this machine within 1 s",
     }
     assert (done.returncode, expected[answer] in done.stderr) == (1, True), done.stderr

@@ -197,7 +197,7 @@ def test_a_machine_whose_agent_stays_connected_is_not_dead(
 ) -> None:
     """Who runs Pulumi without the way to the machines must not give all of them up."""
     machine.outcome = DEAD
-    with pytest.raises(scripting.Failed, match=r"It is not dead.*check the way from here to it.*machines.billing-1.forget: true"):
+    with pytest.raises(scripting.Failed, match=r"It is not dead.*check the route from here to it.*machines.billing-1.forget: true"):
         drain.run(PAYLOAD)
     assert list(cluster.entries) == [ENTRY] and not kept_out(cluster)
     assert sum(pauses) > 40, "istiod notices after 40 s that a machine is gone"

@@ -229,7 +229,7 @@ def test_a_machine_of_another_stack_is_taken_over_only_by_name(machine: Machine,
 @pytest.mark.parametrize("question", ["coffee", "owner", "owner mesh prod"])
 def test_a_question_of_another_version_is_answered_by_no(machine: Machine, question: str) -> None:
     machine.questions = [question]
-    with pytest.raises(scripting.Failed, match=f"the question {question.split()[0]} is of another version of this program"):
+    with pytest.raises(scripting.Failed, match=f"the request {question.split()[0]} is of another version of this program"):
         join_machine.run(PAYLOAD)
 
 
@@ -414,7 +414,7 @@ def test_the_cause_is_named_where_the_first_connection_is_lost_too(machine: Mach
 @pytest.mark.parametrize("question", ["confirm", "confirm ../../etc/passwd", "confirm 1 2"])
 def test_a_confirmation_names_no_other_file(machine: Machine, question: str) -> None:
     machine.questions = [question]
-    with pytest.raises(scripting.Failed, match="the question confirm is of another version"):
+    with pytest.raises(scripting.Failed, match="the request confirm is of another version"):
         join_machine.run(PAYLOAD)
     assert machine.confirmations == []
 
@@ -454,8 +454,8 @@ def test_a_halted_update_leaves_the_machine_untouched_with_the_cause(machine: Ma
     ("outcome", "message"),
     [
         (Outcome(Reach.DEAD, 255, reason="No route to host"), "machine billing-1: .*No route to host, so the join did not run"),
-        (Outcome(Reach.NOT_BEGUN, 0), "the login shell of admin@192.0.2.7 ran nothing of the join"),
-        (Outcome(Reach.FAILED, 2, "", ""), "ended with status 2 and without a word"),
+        (Outcome(Reach.NOT_BEGUN, 0), "the login shell of admin@192.0.2.7 did not run the join"),
+        (Outcome(Reach.FAILED, 2, "", ""), "ended with status 2 without output"),
         (Outcome(Reach.TIMED_OUT, scripting.TIMED_OUT), "did not end within"),
         (Outcome(Reach.CUT_OFF, 255), "the SSH connection to admin@192.0.2.7 ended before the join did"),
         (Outcome(Reach.DONE, 0, "another digest"), "ended before its last step"),

@@ -406,7 +406,7 @@ def test_a_no_to_the_stop_changes_nothing(machine: FakeMachine) -> None:
 def test_a_connection_that_ends_before_the_answer_changes_nothing(machine: FakeMachine) -> None:
     before = machine.tree()
     done = machine.join(CHANGE, answers="")
-    assert "the connection ended before the question 'stop shop product r-1' was answered" in done.stderr
+    assert "the connection ended before the request 'stop shop product r-1' was answered" in done.stderr
     assert (machine.tree(), machine.calls) == (before, [])
 
 

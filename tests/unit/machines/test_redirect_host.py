@@ -236,7 +236,7 @@ def test_behind_a_translated_address_the_probe_needs_every_address(tmp_path: Pat
 def test_a_port_of_ssh_is_none_of_the_workload(tmp_path: Path) -> None:
     (tmp_path / "sshd_config").write_text("Port 8080\n")
     (line,) = run(tmp_path, "refusals", socket("0.0.0.0:8080", "sshd"))
-    assert "is one of SSH here, which is never captured" in line
+    assert "is one of SSH here, which is never redirected" in line
 
 
 @first_quick(

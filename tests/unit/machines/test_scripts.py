@@ -110,7 +110,7 @@ def test_a_question_is_answered_or_fails(tmp_path: Path) -> None:
     for answer, shown in (
         ("yes\n", ""),
         ("no because\n", "because"),
-        ("", "the connection ended before the question 'stop it' was answered"),
+        ("", "the connection ended before the request 'stop it' was answered"),
         ("maybe\n", "was answered by 'maybe'"),
     ):
         (tmp_path / "answer").write_text(answer)
@@ -124,7 +124,7 @@ def test_a_question_is_answered_or_fails(tmp_path: Path) -> None:
 def test_a_question_that_nobody_answers_ends(tmp_path: Path) -> None:
     """A computer that loses its power closes no connection, and the join holds the machine's lock."""
     done = functions(tmp_path, f"mkfifo {tmp_path}/open\nexec 3<>{tmp_path}/open\nask stop it\necho on", MACHINE="m", ASK="1")
-    assert "machine m: the question 'stop it' was not answered within 1 s" in done.stderr
+    assert "machine m: the request 'stop it' was not answered within 1 s" in done.stderr
     assert (done.returncode, "on\n" in done.stdout) == (1, False)
 
 

@@ -91,5 +91,5 @@ def _create(payload: Payload, node: str) -> None:
         )
     if done.status:
         log = "\n".join(f"{done.text}\n{done.error}".strip().splitlines()[-15:])
-        problem = f"kind could not make the cluster {payload.name} from {payload.image}"
+        problem = f"kind could not create the cluster {payload.name} from {payload.image}"
         raise scripting.Failed(f"{log}\n{problem}: see above, and 'docker logs {node}'")

@@ -157,7 +157,7 @@ def _host_files(payload: Payload) -> tuple[_Member, ...]:
     with scripting.private_directory() as directory:
         key = directory / "key"
         words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", payload.name]
-        scripting.check([*words, "-f", str(key)], "ssh-keygen could not make a host key")
+        scripting.check([*words, "-f", str(key)], "ssh-keygen could not create a host key")
         private, public = key.read_text(), key.with_suffix(".pub").read_text()
     return (
         _file(f"{HOST_KEY}.pub", public, 0o644),
@@ -271,7 +271,7 @@ def _copy(payload: Payload, files: bytes) -> None:
 
 
 def _failure(payload: Payload) -> str:
-    return f"machine {payload.hostname}: Docker cannot make it"
+    return f"machine {payload.hostname}: Docker cannot create it"
 
 
 def _login_files(payload: Payload) -> tuple[_Member, ...]:

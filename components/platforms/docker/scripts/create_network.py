@@ -43,5 +43,5 @@ def run(payload: Payload) -> Result:
     if existing.status:
         words = ["docker", "network", "create", "--driver", "bridge", "--subnet", payload.cidr]
         words += ["--ip-range", payload.dynamic_cidr, "--label", payload.label, payload.name]
-        scripting.check(words, f"Docker could not make the network {payload.name}")
+        scripting.check(words, f"Docker could not create the network {payload.name}")
     return Result(payload.name)

@@ -66,7 +66,7 @@ def test_a_network_with_other_addresses_is_refused(programs: Programs) -> None:
 
 def test_dockers_own_reason_is_passed_on(programs: Programs) -> None:
     programs.add("docker", ("inspect", 1, "", ""), ("create", 1, "", "Pool overlaps with other one\n"))
-    with pytest.raises(scripting.Failed, match=r"Docker could not make the network n: Pool overlaps with other one"):
+    with pytest.raises(scripting.Failed, match=r"Docker could not create the network n: Pool overlaps with other one"):
         create_network.run(NETWORK)
 
 
@@ -128,7 +128,7 @@ def test_a_cluster_that_a_killed_run_left_is_made_again(programs: Programs, tmp_
 def test_kinds_last_words_are_passed_on(programs: Programs) -> None:
     programs.add("kind", ("^create", 1, "", "ERROR: failed to create cluster: no image\n"))
     programs.add("docker")
-    with pytest.raises(scripting.Failed, match=r"(?s)no image\nkind could not make the cluster lab from kindest/node:1"):
+    with pytest.raises(scripting.Failed, match=r"(?s)no image\nkind could not create the cluster lab from kindest/node:1"):
         create_cluster.run(CLUSTER)
 
 
