@@ -138,7 +138,7 @@ def endpoint_port(port: Manifest, workload_ports: Mapping[str, int]) -> int | No
 
 
 def pod_port(spec: Manifest, port: int) -> int | str:
-    """Return what a port of a Service leads to on pods: a number, or the name of a port of theirs.
+    """Return what a port of a Service leads to on pods: a number, or the name of one of their ports.
 
     spec: the Service's. port: its port. It may be another port than that of machines (`endpoint_port`).
     """

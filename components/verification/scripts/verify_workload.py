@@ -47,7 +47,7 @@ class Payload:
     closed: networks with machines whose gateway failed in this update.
     group_size: how many further machines, of instance groups, must be healthy at least.
     selector: labels of its pods.
-    port: the machines' port. pod_port: the pods': a number, or the name of a port of theirs.
+    port: the machines' port. pod_port: the pods': a number, or the name of one of their ports.
     target: what is called, without the endpoints; None where nothing is called.
     not_offered: the port that should be called, and that no Service leads to; 0 for none.
     network: the name of the pods' network in the mesh.

@@ -286,7 +286,9 @@ def _change(was: Placed, now: Placed, effects: Effects) -> MachineChange | None:
         count=max(old.count, new.count),
     )
     if new.host is Host.GROUP:
-        reasons = (*register, *restart)
+        # `template` differs with every input, so it is a reason where no other fact is one.
+        every = (*register, *restart)
+        reasons = tuple(each for each in every if each.key != "template") or every
         return (
             replace(change, action=Action.REPLACED, reasons=reasons, deleted=True)
             if reasons
