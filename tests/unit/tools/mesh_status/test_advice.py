@@ -80,7 +80,7 @@ def test_redirection_that_is_missing_is_named() -> None:
             "missing",
             [
                 "cannot be reached by SSH at 10.0.0.5: timed out",
-                "when it is back, it needs `pulumi up` if it was away for longer than its certificate lived (24 h unless the mesh says otherwise)",
+                "when it is back, it needs `pulumi up` if it was away for longer than its certificate lived (24 h unless the mesh sets another lifetime)",
                 "is not registered: there is no WorkloadEntry product-10.0.0.5-pods",
             ],
         ),
