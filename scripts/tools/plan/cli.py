@@ -12,7 +12,7 @@ from .forge import cli as forge
 EPILOG = """\
 levels: files compares the stack file and the program with those at the base; it reads no cloud,
   cluster, state or secret. state previews against the stack's state. live also reads what the
-  cluster, the machines and the cloud have. A level that cannot be had becomes the one below.
+  cluster, the machines and the cloud have. A level that is not available becomes the one below.
 exit codes: 0 nothing changes, 2 something does, 3 a rule is broken (which wins), 1 it failed, or
   the update would, 130 interrupted
 Nothing is changed. Pulumi is called with the environment as it is if PULUMI_BACKEND_URL is set
