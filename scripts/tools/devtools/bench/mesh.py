@@ -2,8 +2,8 @@
 
 The joins that are compared are of workloads that are not verified: Istio's way proves nothing, and the calling pods start beside a join.
 
-"Healthy" is the condition of the WorkloadEntry, seen by a watch; a join begins when its command starts. All of it happens on one computer, so one
-clock tells all times.
+"Healthy" is the condition of the WorkloadEntry, seen by a watch; a join begins when its command starts. All of it happens on one computer, so all times
+are of one clock.
 """
 
 from __future__ import annotations
