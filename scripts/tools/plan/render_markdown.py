@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import mermaid, words
+from . import mermaid, rule_words, words
+from .lines import Line
 from .model import Plan, Verdict
 from .untrusted import code_block, code_span
 
@@ -88,13 +89,13 @@ def _fitting(lines: tuple[str, ...], size: int) -> tuple[str, ...]:
 
 def _blocks(plan: Plan) -> Iterator[_Block]:
     for first, sign in (
-        (words.broken_rules(plan), "❌"),
-        (words.newly_disabled_rules(plan), "⚠️"),
+        (rule_words.broken_rules(plan), "❌"),
+        (rule_words.newly_disabled_rules(plan), "⚠️"),
     ):
         if first.lines:
             yield _block(first.lines, f"### {sign} {first.title}")
     yield _Block(lines=tuple(_head(plan)))
-    for section in (*words.sections(plan), words.disabled_rules(plan)):
+    for section in (*words.sections(plan), rule_words.disabled_rules(plan)):
         if section.lines:
             yield _block(section.lines, f"#### {section.title}")
     if chart := mermaid.picture(plan):
@@ -137,9 +138,9 @@ def _folded(title: str, lines: tuple[str, ...], *, first: str = "", last: str = 
     )
 
 
-def _block(lines: tuple[words.Line, ...], title: str) -> _Block:
+def _block(lines: tuple[Line, ...], title: str) -> _Block:
     return _Block(opening=(title, ""), lines=_items(lines), closing=("",))
 
 
-def _items(lines: tuple[words.Line, ...]) -> tuple[str, ...]:
+def _items(lines: tuple[Line, ...]) -> tuple[str, ...]:
     return tuple(f"{'  ' * line.depth}- {line.text.render(code_span)}" for line in lines)

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from . import words
+from . import rule_words, words
+from .lines import Line
 from .model import Plan, Verdict
 from .untrusted import LINE, clean, log_line
 
@@ -64,8 +65,8 @@ def _wrapped(line: _Line, width: int) -> list[str]:
 
 def _lines(plan: Plan, *, verbose: bool) -> Iterator[_Line]:
     for first, style in (
-        (words.broken_rules(plan), "bold red"),
-        (words.newly_disabled_rules(plan), "bold yellow"),
+        (rule_words.broken_rules(plan), "bold red"),
+        (rule_words.newly_disabled_rules(plan), "bold yellow"),
     ):
         if first.lines:
             yield _Line(first.title, style)
@@ -78,7 +79,7 @@ def _lines(plan: Plan, *, verbose: bool) -> Iterator[_Line]:
         yield _Line(summary)
     for line in words.origin(plan):
         yield _Line(line.render(clean), "dim")
-    for section in (*words.sections(plan), words.disabled_rules(plan)):
+    for section in (*words.sections(plan), rule_words.disabled_rules(plan)):
         if section.lines:
             yield _Line("")
             yield _Line(section.title, "bold")
@@ -103,7 +104,7 @@ def _resources(plan: Plan, *, verbose: bool) -> Iterator[_Line]:
             yield _Line(f"  {clean(line, LINE)}", wrapped=False)
 
 
-def _items(lines: Iterable[words.Line], style: str = "") -> Iterator[_Line]:
+def _items(lines: Iterable[Line], style: str = "") -> Iterator[_Line]:
     for line in lines:
         indent = "  " * line.depth
         yield _Line(f"{indent}- {line.text.render(clean)}", style, len(indent) + 2)

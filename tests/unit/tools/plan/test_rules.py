@@ -25,8 +25,8 @@ from tools.plan.model import (
 )
 from tools.plan.picture import decode
 from tools.plan.resources import CLUSTER_CHECK, UNKNOWN
+from tools.plan.rule_words import rule
 from tools.plan.rules import admits_internet, broken_rules, fails
-from tools.plan.words import rule
 
 WEB = MESH.workloads[0]
 LEAVES = happens(Action.LEAVES)

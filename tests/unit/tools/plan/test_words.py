@@ -10,7 +10,8 @@ import pytest
 
 from tests.unit.tools.plan.plans import change, happens, plan
 from tests.unit.tools.plan.samples import EVERYTHING, REFUSED, SERVICE
-from tools.plan import compare, facts, words
+from tools.plan import compare, facts, machine_words, words
+from tools.plan.lines import Section
 from tools.plan.model import (
     Action,
     CostChange,
@@ -47,7 +48,7 @@ def plain(text: Phrase) -> str:
     return text.render(lambda value, _: value)
 
 
-def lines(sections: Iterable[words.Section]) -> list[str]:
+def lines(sections: Iterable[Section]) -> list[str]:
     return [plain(line.text) for section in sections for line in section.lines]
 
 
@@ -432,7 +433,7 @@ def test_every_reason_has_its_words() -> None:
     keys = set(re.findall(r'Reason\(\s*key="([a-z-]+)"', source))
     keys |= set(re.findall(r'^ +"([a-z]+(?:-[a-z]+)*)": ', source, re.MULTILINE))
     assert len(keys) > 25
-    assert keys <= {*words.REASONS}
+    assert keys <= {*machine_words.REASONS}
 
 
 def test_values_are_apart_from_words() -> None:

@@ -1,0 +1,238 @@
+"""What happens to each machine of a mesh between two pictures. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from components.versions import version_in
+
+from . import facts, resources
+from .effects import Effects
+from .model import Action, Fact, Host, MachineChange, MachinePicture, MeshPicture, Reason
+
+STOPS = ("machine-type", "template")
+"""Facts of a Compute Engine machine of which a change stops it and starts it again."""
+
+Name = tuple[str, str]
+"""Namespace and name of a workload or a Service."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A machine and the workload that it runs."""
+
+    workload: Name
+    machine: MachinePicture
+
+
+def machine_changes(
+    before: MeshPicture, after: MeshPicture, effects: Effects
+) -> Mapping[Name, list[MachineChange]]:
+    """Return what happens to machines, by workload.
+
+    A machine that exists is the same one wherever its address is, whatever its name. A machine of
+    this program is the same one as long as it has its name and is not recreated.
+    """
+    old, new = placed(before), placed(after)
+    names_after = {each.machine.name: key for key, each in new.items()}
+    names_before = {each.machine.name: key for key, each in old.items()}
+    changes: dict[Name, list[MachineChange]] = {}
+    for key in sorted({*old, *new}):
+        was, now = old.get(key), new.get(key)
+        if was and now:
+            for workload, change in _kept(was, now, effects):
+                changes.setdefault(workload, []).append(change)
+        elif now:
+            former = old.get(names_before.get(now.machine.name, ""))
+            change = _joins(
+                now, former if former and names_before[now.machine.name] not in new else None
+            )
+            changes.setdefault(now.workload, []).append(change)
+        elif was and not (
+            was.machine.name in names_after and names_after[was.machine.name] not in old
+        ):
+            changes.setdefault(was.workload, []).append(_leaves(was, effects))
+    return changes
+
+
+def placed(mesh: MeshPicture) -> dict[str, Placed]:
+    """Return the machines of a mesh, by what makes each the same one."""
+    machines = {}
+    for workload in mesh.workloads:
+        for machine in workload.machines:
+            exists = machine.stays and machine.identity
+            key = f"at {machine.identity}" if exists else f"named {machine.name}"
+            machines[key] = Placed((workload.namespace, workload.name), machine)
+    return machines
+
+
+def _joins(now: Placed, former: Placed | None) -> MachineChange:
+    """Return the change of a machine that enters; `former` had its name, elsewhere."""
+    machine = now.machine
+    if former is None:
+        return MachineChange(
+            machine=machine.name,
+            network=machine.network,
+            action=Action.JOINS,
+            host=machine.host,
+            count=machine.count,
+        )
+    reason = Reason(key="address", before=former.machine.identity, after=machine.identity)
+    moved = _path(former.workload) if former.workload != now.workload else ""
+    return MachineChange(
+        machine=machine.name,
+        network=machine.network,
+        action=Action.REPLACED,
+        reasons=(reason,),
+        other=moved,
+        host=machine.host,
+        drained=not former.machine.forgotten,
+        deleted=not former.machine.stays,
+    )
+
+
+def _leaves(was: Placed, effects: Effects) -> MachineChange:
+    machine = was.machine
+    drained = not machine.forgotten and machine.undrained_with not in effects.deleted
+    return MachineChange(
+        machine=machine.name,
+        network=machine.network,
+        action=Action.LEAVES,
+        host=machine.host,
+        reasons=(Reason(key="forget"),) if machine.forgotten else (),
+        count=machine.count,
+        drained=drained,
+        deleted=not machine.stays,
+    )
+
+
+def _kept(was: Placed, now: Placed, effects: Effects) -> Iterator[tuple[Name, MachineChange]]:
+    change = _change(was, now, effects)
+    moved = was.workload != now.workload
+    if change is None:
+        return
+    if moved:
+        yield (
+            was.workload,
+            replace(
+                change, action=Action.MOVES, other=_path(now.workload), network=was.machine.network
+            ),
+        )
+        change = replace(change, other=_path(was.workload))
+    yield now.workload, change
+
+
+def _path(workload: Name) -> str:
+    return "/".join(workload)
+
+
+def _change(was: Placed, now: Placed, effects: Effects) -> MachineChange | None:
+    """Return what happens to a machine that is there on both sides; None for nothing."""
+    old, new = was.machine, now.machine
+    register = tuple(_reasons(old.register, new.register))
+    restart = tuple(_reasons(old.restart, new.restart))
+    renamed = (Reason(key="name", before=old.name, after=new.name),) if old.name != new.name else ()
+    change = MachineChange(
+        machine=new.name,
+        network=new.network,
+        action=Action.REJOINS,
+        host=new.host,
+        before=old.name if renamed else "",
+        count=max(old.count, new.count),
+    )
+    if new.host is Host.GROUP:
+        # `template` differs with every input, so it is a reason where no other fact is one.
+        every = (*register, *restart)
+        reasons = tuple(each for each in every if each.key != "template") or every
+        return (
+            replace(change, action=Action.REPLACED, reasons=reasons, deleted=True)
+            if reasons
+            else None
+        )
+    if new.forgotten:
+        return (
+            None
+            if old.forgotten
+            else replace(
+                change, action=Action.FORGOTTEN, drained=False, reasons=(Reason(key="forget"),)
+            )
+        )
+    if _is_another(old, new, effects):
+        reasons = tuple(
+            reason
+            for reason in (*_of_host(restart), *register)
+            if reason.key not in ("address", "locality", "registration")
+        )
+        return replace(
+            change,
+            action=Action.REPLACED,
+            reasons=reasons or _of_properties(effects.replaced.get(new.name, ())),
+            deleted=True,
+            certain=new.name not in effects.unsure,
+        )
+    if old.forgotten:
+        return replace(
+            change, action=Action.REJOINS, reasons=(Reason(key="forget"),), certain=False
+        )
+    another_cluster = (Reason(key="cluster"),) if effects.cluster else ()
+    anew = (*another_cluster, *renamed, *_without(register, "registration" if renamed else ""))
+    if anew:
+        return replace(change, action=Action.REGISTERS, reasons=(*anew, *restart))
+    stops = tuple(reason for reason in restart if reason.key in STOPS)
+    if stops or (restart and not _same_digest(old, new)):
+        reasons = stops if _same_digest(old, new) else restart
+        return replace(change, action=Action.RESTARTS, reasons=reasons)
+    if _other_digest(old, new):
+        return replace(change, action=Action.RESTARTS, reasons=(Reason(key="machine-files"),))
+    changes = tuple(_reasons(old.changes, new.changes))
+    if new.name in effects.out:
+        return replace(change, reasons=(Reason(key="out-of-mesh"), *changes), certain=False)
+    return replace(change, reasons=changes) if changes or new.name in effects.joined else None
+
+
+def _is_another(old: MachinePicture, new: MachinePicture, effects: Effects) -> bool:
+    if new.stays != old.stays or new.host is not old.host:
+        return True
+    differs = old.identity and new.identity and old.identity != new.identity
+    return not new.stays and bool(differs or new.name in effects.replaced)
+
+
+def _of_properties(paths: Sequence[str]) -> tuple[Reason, ...]:
+    """Return why a machine is recreated, by properties of its resource."""
+    return tuple(Reason(key=path) for path in paths) or (Reason(key="host"),)
+
+
+def _of_host(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
+    return tuple(reason for reason in reasons if reason.key in (*STOPS, "image", "disk-type"))
+
+
+def _without(reasons: Sequence[Reason], key: str) -> tuple[Reason, ...]:
+    """Return reasons without one, and without the digest of all where others name what differs."""
+    named = [reason for reason in reasons if reason.key not in (key, "registered")]
+    return tuple(named) or tuple(reason for reason in reasons if reason.key != key)
+
+
+def _same_digest(old: MachinePicture, new: MachinePicture) -> bool:
+    return bool(old.digest) and old.digest == new.digest
+
+
+def _other_digest(old: MachinePicture, new: MachinePicture) -> bool:
+    return bool(old.digest and new.digest) and old.digest != new.digest
+
+
+def _reasons(before: Sequence[Fact], after: Sequence[Fact]) -> Iterator[Reason]:
+    """Yield the facts that differ, those that are on both sides alone."""
+    old, new = ({fact.key: fact.value for fact in side} for side in (before, after))
+    for key in sorted(old.keys() & new.keys()):
+        if old[key] != new[key]:
+            was, now = _shown(key, old[key]), _shown(key, new[key])
+            yield Reason(key=key, before=was, after=now) if was != now else Reason(key=key)
+
+
+def _shown(key: str, value: str) -> str:
+    if key in facts.HIDDEN:
+        return ""
+    if resources.is_made_up(value):
+        return "assigned by the update"
+    return (version_in(value) or value) if key == "version" else value
