@@ -28,7 +28,7 @@ import ast
 import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -93,7 +93,8 @@ class MachineScript:
     timeout_s: seconds for one connection.
     patience_s: seconds in which a connection that fails is tried again.
     triggers: identity of the machine.
-    module: a module whose `Payload` is that of `over_ssh`, and what its `run` returns is the result.
+    module: a module whose `Payload` has all of that of `over_ssh`, and what its `run` returns is the
+        result. further: values of the fields that its `Payload` has besides.
     """
 
     target: pulumi.Input[openssh.Target]
@@ -106,6 +107,7 @@ class MachineScript:
     triggers: Sequence[pulumi.Input[Any]] = field(default=())
     body: str = ""
     module: ModuleType = over_ssh
+    further: Mapping[str, pulumi.Input[Any]] = field(default_factory=dict)
 
 
 def local_command(
@@ -170,19 +172,17 @@ def machine_command(name: str, work: MachineScript, opts: pulumi.ResourceOptions
     Returns the resource; its result is `result(command, over_ssh.Result)`, unless `module` has another.
     """
 
-    def payload(values: dict[str, Any]) -> over_ssh.Payload:
-        return over_ssh.Payload(
-            target=values["target"],
+    def payload(values: dict[str, Any]) -> Any:
+        return work.module.Payload(
             purpose=work.purpose,
-            script=values["script"],
             timeout_s=work.timeout_s,
             patience_s=work.patience_s,
-            last_line=values["last_line"],
             body=work.body,
+            **values,
         )
 
     # Records pass through `Output.all` as they are, where their fields are no outputs.
-    values = pulumi.Output.all(target=work.target, script=work.script, last_line=work.last_line)
+    values = pulumi.Output.all(target=work.target, script=work.script, last_line=work.last_line, **work.further)
     options = CommandOptions(
         converges=True,
         changes=pulumi.Output.all(work.changes or "", body_digest(work.body)).apply(" ".join),

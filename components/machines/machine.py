@@ -248,12 +248,20 @@ class Machine(pulumi.ComponentResource):
             leave=leave,
         )
 
-    def verify(self, module: ModuleType, script: str, variables: pulumi.Input[str], depends_on: Sequence[pulumi.Resource]) -> local.Command:
+    def verify(
+        self,
+        script: str,
+        variables: pulumi.Input[str],
+        depends_on: Sequence[pulumi.Resource],
+        *,
+        module: ModuleType,
+        further: Mapping[str, pulumi.Input[Any]],
+    ) -> local.Command:
         """Declare what runs a verification script on the machine, as root.
 
-        module: what runs it and reads its output (`commands.MachineScript`).
         script: its name, `<package>/<script>`.
         variables: shell assignments that stand before it.
+        module, further: what runs it and reads its output (`commands.MachineScript`).
 
         It runs again whenever one of these or the join changes.
         """
@@ -266,6 +274,7 @@ class Machine(pulumi.ComponentResource):
             changes=self.revision,
             patience_s=host.patience_s,
             module=module,
+            further=further,
         )
         opts = pulumi.ResourceOptions(parent=self, depends_on=[self.join, *depends_on])
         return commands.machine_command(names.part_name(self._name, names.PROOF), proof, opts)

@@ -48,17 +48,16 @@ def start_sentences(policies: Iterable[Manifest], caller: End, port: int) -> lis
 
 
 def call_sentences(policies: Iterable[Manifest], caller: End, callee: End, port: int) -> list[str]:
-    """Return a sentence for each policy that may not let a pod that calls reach an endpoint.
+    """Return a sentence for each policy that may not let a caller reach an endpoint.
 
-    policies, caller, port: as for `start_sentences`. callee: the endpoint, with its namespace where it
-        is a pod.
+    policies, port: as for `start_sentences`. caller, callee: as for `network_policies.call_sentences`.
     """
     every = list(policies)
     place = f"{callee.address}:{port}"
     return [
         *(f"the {name} selects the caller's pod: does it let it out to {place}?" for name in _limiting(every, caller, "Egress")),
         *(
-            f"the {name} selects the pod {callee.address}: does it let the caller's pod in on port {port}?"
+            f"the {name} selects the pod {callee.address}: does it let {caller.title} in on port {port}?"
             for name in _limiting(every, callee, "Ingress")
         ),
     ]

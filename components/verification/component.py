@@ -21,8 +21,6 @@ from pulumi_command import local
 from .. import commands, names, shell
 from ..config.workload import WorkloadSettings
 from ..dependencies import without_dependencies
-from ..existing_objects import pod_port
-from ..istio import manifests
 from ..istio.control_plane import Mesh
 from ..istio.workload import Workload
 from ..machines.machine import Machine
@@ -33,6 +31,7 @@ from . import jobs, targets
 from .addressing import LISTENER_PORT
 from .evidence import Call, Entry, Evidence, merge, with_paths
 from .scripts import calling_pods, prove_machine, verify_workload
+from .scripts.prove_machine import CalledPods, Proof
 from .target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, call_variables
 
 TIMEOUT_S = 1800
@@ -105,7 +104,7 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence
     for verified in args.workloads:
         settings = verified.workload.settings
         if settings.role == "router":
-            evidence[settings.name] += [_on_gateway(machine, list(from_cluster.values())) for machine in verified.machines]
+            evidence[settings.name] += [_on_gateway(machine, verified, list(from_cluster.values())) for machine in verified.machines]
     workloads = {verified.workload.settings.name: verified.workload for verified in args.workloads}
     return {
         name: pulumi.Output.all(parts=pulumi.Output.all(*parts), names=plan.gateway_names).apply(partial(_evidence, workloads[name]))
@@ -127,17 +126,20 @@ def _look(call: Call) -> str:
     return f"; look at {call.object}" if call.object and call.object not in call.cause else ""
 
 
-def _on_gateway(machine: Machine, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:
+def _on_gateway(machine: Machine, verified: VerifiedWorkload, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:
     """Have a gateway's machine report what it passed on."""
     variables = shell.assignments({"GATEWAY_NAME": machine.pulumi_resource_name})
-    return _unless_missing(machine, machine.verify(prove_machine, "verification/gateway-stats", variables, depends_on))
+    return _proof(machine, "verification/gateway-stats", variables, Proof(warn_only=verified.mode == "warn"), depends_on)
 
 
-def _unless_missing(machine: Machine, command: local.Command) -> pulumi.Output[Evidence]:
-    """Return what a machine has shown; nothing where its join failed in this update."""
-    proof = commands.result(command, Evidence)
+def _proof(
+    machine: Machine, script: str, variables: pulumi.Input[str], proof: pulumi.Input[Proof], depends_on: Sequence[pulumi.Resource]
+) -> pulumi.Output[Evidence]:
+    """Run a script on a machine and return what it shows; nothing where the join failed in this update."""
+    command = machine.verify(script, variables, depends_on, module=prove_machine, further={"proof": proof})
+    shown = commands.result(command, Evidence)
     joined = machine.revision.apply(lambda _: True).recover(partial(_left_out, False))
-    return joined.apply(lambda is_joined: proof if is_joined else Evidence())
+    return joined.apply(lambda is_joined: shown if is_joined else Evidence())
 
 
 def _left_out(value: Any, error: Exception) -> Any:
@@ -289,22 +291,19 @@ class _Plan:
         facts: MeshFacts = values["facts"]
         called = jobs.Called(settings, facts)
         port, machines = settings.verified_port, values["machines"]
-        number = port.target if port else settings.probe.port
+        number = called.port
         joined = {name: each for name, each in machines.items() if each}
-        existing = values["existing"].get(port.service) if port else None
         shared = verification_job_name(settings.service_account_name)
         gateways = {mesh_name: values["gateways"][network] for network, mesh_name in values["network_names"].items()}
         return verify_workload.Payload(
             access=values["access"],
             workload=settings.name,
-            namespace=settings.namespace,
             entries=tuple(Entry(name, each["entry"], f"{each['address']}:{number}") for name, each in joined.items()),
             missing=tuple(name for name, each in machines.items() if not each),
             closed=tuple(network for network, addresses in gateways.items() if not addresses),
             group_size=verified.min_group_size,
-            selector=manifests.pod_labels(settings),
+            pods=called.pods(values["existing"]),
             port=number,
-            pod_port=pod_port(existing, port.port) if port and existing else number,
             target=jobs.target(called, verified.mode) if verified.is_called else None,
             not_offered=(settings.verify.port or number) if verified.is_called and port is None else 0,
             caller=Caller(f"Job {shared}", self._mesh.network, targets.CALL_TIMEOUT_S, LISTENER_PORT),
@@ -342,10 +341,18 @@ class _Plan:
             inbound = {port.target: port.protocol} if is_called else {}
             return shell.assignments(call_variables(caller, target, inbound))
 
+        def proof(values: Mapping[str, Any]) -> Proof:
+            pods = jobs.Called(values["workload"], values["facts"]).pods(values["existing"])
+            called = CalledPods(values["access"], pods, values["address"]) if replicas else None
+            return Proof(called, warn_only=verified.mode == "warn")
+
         caller = Caller(f"machine {machine.pulumi_resource_name}", machine.network, targets.CALL_TIMEOUT_S)
         inputs = pulumi.Output.all(
             workload=workload.effective_settings,
             facts=mesh.facts,
             gateway=[] if is_near else self._gateway(mesh.network),
+            access=mesh.cluster.access,
+            existing=workload.existing_services,
+            address=machine.address if is_near else "",
         )
-        return _unless_missing(machine, machine.verify(prove_machine, CALL_SCRIPT, inputs.apply(variables), [after]))
+        return _proof(machine, CALL_SCRIPT, inputs.apply(variables), inputs.apply(proof), [after])

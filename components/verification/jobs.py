@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .. import names
 from ..config.workload import HTTP_PROTOCOLS, OfferedPort, WorkloadSettings
-from ..istio.manifests import RESTRICTED_POD, image_pull_secrets, restricted_container
+from ..existing_objects import pod_port
+from ..istio.manifests import RESTRICTED_POD, image_pull_secrets, pod_labels, restricted_container
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
 from ..mesh_namespaces import injected_pod_labels
 from .addressing import Destination, pod_annotations
 from .scripts.calling_pods import Pair
+from .scripts.cluster_objects import WorkloadPods
 from .target import Target
 
 DEFAULT_STATUSES = ("200-399",)
@@ -35,6 +37,19 @@ class Called:
     def host(self, service: str) -> str:
         """Return the DNS name of one of its Services."""
         return names.service_host(service, self.workload.namespace, self.facts.cluster_domain)
+
+    @property
+    def port(self) -> int:
+        """The port of machines that is verified."""
+        return self.workload.verified_port.target if self.workload.verified_port else self.workload.probe.port
+
+    def pods(self, existing: Mapping[str, Manifest]) -> WorkloadPods:
+        """Return which pods are the workload's. existing: the specs of Services that exist, by name."""
+        offered = self.workload.verified_port
+        port: int | str = self.port
+        if offered and offered.service in existing:
+            port = pod_port(existing[offered.service], offered.port)
+        return WorkloadPods(self.workload.namespace, pod_labels(self.workload), port)
 
     @property
     def identity(self) -> str:

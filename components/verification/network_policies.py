@@ -32,6 +32,13 @@ class End:
     labels: Mapping[str, str] = field(default_factory=dict)
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """What a caller is, for sentences."""
+        if self.namespace:
+            return "the caller's pod"
+        return self.address or "the gateway of its network"
+
 
 def sentences(policies: Iterable[Manifest], called: Mapping[str, str], port: int) -> list[str]:
     """Return a sentence for each policy that may refuse calls to a workload.
@@ -66,25 +73,23 @@ def start_sentences(policies: Iterable[Manifest], calling: Mapping[str, str], po
 
 
 def call_sentences(policies: Iterable[Manifest], caller: End, callee: End, port: int) -> list[str]:
-    """Return a sentence for each policy that does not let a pod that calls reach an endpoint.
+    """Return a sentence for each policy that does not let a caller reach an endpoint.
 
-    policies: the NetworkPolicies of the caller's namespace.
-    caller: the pod. callee: the endpoint, with the caller's namespace where it is a pod of it.
-    port: the endpoint's.
+    policies: the NetworkPolicies of the workload's namespace.
+    caller: a pod of this namespace, a machine by its address, or an unknown gateway: `End()`.
+    callee: the endpoint, with the namespace where it is a pod of it. port: the endpoint's.
     """
     every = list(policies)
-    place = f"{callee.address}:{port}"
-    ingress = refusing(every, callee.labels, "Ingress", caller, port) if callee.namespace == caller.namespace else []
-    return [
-        *(
-            f"the NetworkPolicy {name} selects the caller's pod and does not let it out to {place}"
-            for name in refusing(every, caller.labels, "Egress", callee, port)
-        ),
-        *(
-            f"the NetworkPolicy {name} selects the pod {callee.address} and does not let the caller's pod in on port {port}"
-            for name in ingress
-        ),
-    ]
+    place, selected = f"{callee.address}:{port}", f"selects the pod {callee.address} and"
+    egress = refusing(every, caller.labels, "Egress", callee, port) if caller.namespace else []
+    sentences = [f"the NetworkPolicy {name} selects the caller's pod and does not let it out to {place}" for name in egress]
+    if callee.namespace and caller == End():
+        limits = f"lets in only some connections: the gateway of its network has to reach its port {port}"
+        sentences += [f"the NetworkPolicy {name} {selected} {limits}" for name in restricting(every, callee.labels, "Ingress")]
+    elif callee.namespace:
+        limits = f"does not let {caller.title} in on port {port}"
+        sentences += [f"the NetworkPolicy {name} {selected} {limits}" for name in refusing(every, callee.labels, "Ingress", caller, port)]
+    return sentences
 
 
 def restricting(policies: Iterable[Manifest], labels: Mapping[str, str], direction: Direction) -> list[str]:

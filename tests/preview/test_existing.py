@@ -299,7 +299,7 @@ def test_an_application_is_verified_as_our_own_is(application: dict[str, Any]) -
     verified = harness.payload(graph["billing-verification"])
     target, identity = verified["target"], "spiffe://cluster.local/ns/billing/sa/billing-app"
     assert (target["service"], target["port"], target["identity"]) == ("billing.billing.svc.cluster.local", 8000, identity)
-    assert verified["port"] == verified["pod_port"] == 8080
+    assert verified["port"] == verified["pods"]["port"] == 8080
     assert verified["pair"]["inside"]["spec"]["template"]["spec"]["serviceAccountName"] == "billing-app"
     assert {"billing-1-proof", "billing-2-proof"} <= set(graph)
 
@@ -351,13 +351,25 @@ def test_a_machine_takes_the_answer_of_a_pod_of_any_cidr(config: dict[str, Any])
     assert "\t10.20.0.0/16,10.21.0.0/16\t" in harness.payload(graph_of(config)["billing-1-proof"])["script"]
 
 
+@pytest.mark.parametrize(("pods", "mode"), [(True, "fail"), (False, "warn"), (False, "fail")])
+def test_a_machines_proof_has_what_explains_its_failure(config: dict[str, Any], pods: bool, mode: str) -> None:
+    """The pods that it calls, if any. In the mode `warn` it fails no update."""
+    config["verify"] = {"mode": mode}
+    if pods:
+        config["workloads"]["billing"]["pods"] = {"image": "billing:1"}
+    proof = harness.payload(graph_of(config)["billing-1-proof"]).get("proof", {})
+    called = proof.get("called", {})
+    assert (called.get("address"), called.get("pods", {}).get("port")) == (("10.11.0.5", 8080) if pods else (None, None))
+    assert proof.get("warn_only", False) is (mode == "warn")
+
+
 def test_a_port_that_the_service_names_in_its_own_way_is_called(application: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     ports = [{"name": "http", "port": 80, "targetPort": "web", "protocol": "TCP"}]
     monkeypatch.setitem(harness.ANSWERS, "billing-service-billing", {"spec": {**BILLING["spec"], "ports": ports}})
     application["workloads"]["billing"]["ports"] = {"web": 8080}
     graph = graph_of(application)
     verified = harness.payload(graph["billing-verification"])
-    assert (verified["port"], verified["pod_port"]) == (8080, "web"), "pods may have it elsewhere"
+    assert (verified["port"], verified["pods"]["port"]) == (8080, "web"), "pods may have it elsewhere"
     assert graph["billing-group"].inputs["spec"]["template"]["ports"] == {"web": 8080}
 
 

@@ -21,6 +21,7 @@ from components.machines.scripts import create_ssh_key, drain, join_machine, rem
 from components.names import CONNECTED_ANNOTATION, MACHINES_ANNOTATION, MAX_UNAVAILABLE_ANNOTATION, REGISTRATION_LABEL
 from components.platforms.google.scripts import host_key
 from components.verification.scripts import calling_pods, remove_calling_pods, verify_workload
+from components.verification.scripts.cluster_objects import WorkloadPods
 from components.verification.target import Caller
 from tests.support.fake_programs import Programs
 from tests.support.tiers import some_quick
@@ -61,11 +62,9 @@ PAYLOADS: dict[str, Any] = {
     "verification/scripts/verify_workload.py": verify_workload.Payload(
         access=ACCESS,
         workload="product",
-        namespace="shop",
         entries=(),
-        selector={"app": "product"},
+        pods=WorkloadPods("shop", {"app": "product"}, 80),
         port=80,
-        pod_port=80,
         target=None,
         caller=Caller("Job verify-product", "pods", 30),
         network="pods",

@@ -391,11 +391,18 @@ takes_connections() { # endpoint status text
   esac
 }
 
-# Prints why an endpoint does not answer, after a tab the object to look at.
+# Prints why an endpoint does not answer, after a tab the object to look at. By a name, the caller's
+# own proxy answers in place of an endpoint that takes no connection, or hangs up.
 explain() { # endpoint
-  local status by text error route address=${1%:*} about
+  local status by text error about
   IFS=$'\t' read -r status by text <<<"${failures[$1]:-no connection$'\t'-$'\t'}"
   about=$(object_of "$1")
+  if [ -z "$LISTENER" ] && [ "$by" != application ] && [[ $1 = *:* ]]; then
+    error=$(takes_connections "$1" "$status" "$text" 2>&1) || {
+      explain_silence "$1" "$error $text"
+      return
+    }
+  fi
   case "$by $status $text" in
   *CERTIFICATE_VERIFY_FAILED*)
     echo "its certificate is not one of $IDENTITY: does the workload have this service account," \
@@ -441,7 +448,14 @@ explain() { # endpoint
       "(verify.timeout), and is its certificate the mesh's?"$'\t'"$about"
     return
   }
-  error=$(grep -oiE 'refused|unreachable|no route|timeout' <<<"$error $text" | head -n 1)
+  explain_silence "$1" "$error $text"
+}
+
+# Prints why an endpoint takes no connection, after a tab the object to look at.
+explain_silence() { # endpoint, words of the failure
+  local error route address=${1%:*} about
+  about=$(object_of "$1")
+  error=$(grep -oiE 'refused|unreachable|no route|timeout' <<<"$2" | head -n 1)
   route=$(ip -o route get "$address" 2>/dev/null |
     grep -oE '(via [0-9.]+ )?dev [^ ]+' | head -n 1)
   if [ "${1##*:}" = 15443 ]; then

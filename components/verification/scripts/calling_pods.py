@@ -12,7 +12,7 @@ import copy
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
@@ -21,6 +21,8 @@ from typing import Any
 from ... import names
 from ...local import scripting, update_id
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
+from ...manifest import Manifest
+from .. import resource_limits
 
 START_TIMEOUT_S = 300
 """Seconds for a pod's way to running. GKE's Autopilot and autoscaler take minutes to add a node."""
@@ -30,8 +32,6 @@ _CONTAINER = "calls"
 _MESSAGE_LENGTH = 500
 """Characters of a message of the cluster that are shown."""
 _REMOVER = "verification/scripts/remove_calling_pods.py"
-
-Manifest = Mapping[str, Any]
 
 
 class NotRunning(scripting.Failed):
@@ -151,12 +151,17 @@ class Jobs:
         Raises NotRunning.
         """
         _remove_after_the_update(self._access, pair)
+        ranges = self.items("limitranges")
+        self.problem = ""  # without them the Jobs are as they are
         for each in ("outside", "inside"):
-            self._create(pair, each)
+            self._create(pair, each, ranges)
 
-    def _create(self, pair: Pair, which: str) -> None:
+    def _create(self, pair: Pair, which: str, ranges: Sequence[Manifest]) -> None:
         manifest = copy.deepcopy(dict(pair.inside if which == "inside" else pair.outside))
         metadata = manifest["metadata"]
+        if ranges:
+            for container in manifest["spec"]["template"]["spec"]["containers"]:
+                container["resources"] = resource_limits.fitted(container["resources"], ranges)
         metadata["name"] = _job_name(pair.name, which)
         metadata["labels"] = {**metadata["labels"], names.CALLERS_LABEL: _of_update(pair.name)}
         words = ("create", "--filename", "-", "--output", "name", *self._namespace)

@@ -2,12 +2,77 @@
 
 from __future__ import annotations
 
-from ...local import over_ssh
-from ..evidence import Evidence, parse
+import contextlib
+from dataclasses import dataclass, field, replace
 
-Payload = over_ssh.Payload
+from ...local import over_ssh, scripting
+from ...local.cluster_access import ClusterAccess, kubectl
+from ..evidence import Call, Evidence, parse
+from . import policy_causes
+from .cluster_objects import Cluster, WorkloadPods
+
+
+@dataclass(frozen=True)
+class CalledPods:
+    """Pods that the machine calls.
+
+    access: their cluster. pods: which ones.
+    address: the machine's, as they see it; "" where its calls come from a gateway.
+    """
+
+    access: ClusterAccess = field(metadata={"record": ClusterAccess})
+    pods: WorkloadPods = field(metadata={"record": WorkloadPods})
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a failure does, and what it is explained by.
+
+    called: the pods that the machine calls; None: it calls none.
+    warn_only: whether a failure is a part of the evidence alone.
+    """
+
+    called: CalledPods | None = field(default=None, metadata={"record": CalledPods})
+    warn_only: bool = False
+
+
+@dataclass(frozen=True)
+class Payload(over_ssh.Payload):
+    """A script on a machine, and what its failure does."""
+
+    proof: Proof = field(default_factory=Proof, metadata={"record": Proof})
 
 
 def run(payload: Payload) -> Evidence:
-    """Run the script. Raises scripting.Failed where it did not run, or not to its end."""
-    return parse(over_ssh.run(payload).stdout)
+    """Run the script.
+
+    Returns what was shown; with `warn_only` also that it did not run, or not to its end. Raises
+    scripting.Failed then otherwise.
+    """
+    proof = payload.proof
+    try:
+        shown = parse(over_ssh.run(payload).stdout)
+    except scripting.Failed as error:
+        cause = _with_policies(str(error), proof.called)
+        if not proof.warn_only:
+            raise scripting.Failed(cause) from None
+        caller = f"machine {payload.target.machine}"
+        shown = Evidence(calls=(Call(caller=caller, verdict="failed", cause=" ".join(cause.split()), object=caller),))
+    else:
+        shown = replace(shown, calls=tuple(replace(call, cause=_with_policies(call.cause, proof.called)) for call in shown.calls))
+    return shown
+
+
+def _with_policies(cause: str, called: CalledPods | None) -> str:
+    """Return a cause with the policies that refuse the machine's calls, where it is that pods do not answer.
+
+    A gateway takes connections whatever becomes of them.
+    """
+    if called is None or ("it takes no connection" if called.address else "it takes connections") not in cause:
+        return cause
+    policies: list[str] = []
+    with contextlib.suppress(scripting.Failed), kubectl(called.access) as program:
+        cluster = Cluster(program, called.pods)
+        policies = policy_causes.refusing_machine(cluster, called.pods.namespace, called.address)
+    return "; ".join([cause, *policies])

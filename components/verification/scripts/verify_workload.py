@@ -7,24 +7,22 @@ or unhealthy is named, and the others are verified all the same.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from time import monotonic, sleep
 from typing import Any
 
 from ... import names, shell
 from ...local import scripting
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
-from ...manifest import Manifest
-from .. import cni_policies, network_policies
-from ..evidence import Call, Entry, Evidence, Plaintext, Pod, merge, parse
+from ..evidence import Call, Entry, Evidence, Plaintext, merge, parse
 from ..network_policies import End
 from ..target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, Target, call_variables, connections_for, plaintext_variables
+from . import policy_causes
 from .calling_pods import CallingPod, Jobs, NotRunning, NotStarted, Pair
+from .cluster_objects import Cluster, Running, WorkloadPods
 
 GROUP_TIMEOUT_S = 600
 """Seconds for machines of instance groups: a first boot, with its setup and a slow mirror."""
@@ -41,13 +39,13 @@ class Payload:
     """A workload, and what must be true of it.
 
     access: the cluster.
-    workload, namespace: its names.
+    workload: its name.
     entries: the machines that must be healthy.
     missing: the machines whose joins failed in this update.
     closed: networks with machines whose gateway failed in this update.
     group_size: how many further machines, of instance groups, must be healthy at least.
-    selector: labels of its pods.
-    port: the machines' port. pod_port: the pods': a number, or the name of one of their ports.
+    pods: its pods.
+    port: the machines' port.
     target: what is called, without the endpoints; None where nothing is called.
     not_offered: the port that should be called, and that no Service leads to; 0 for none.
     network: the name of the pods' network in the mesh.
@@ -61,11 +59,9 @@ class Payload:
 
     access: ClusterAccess = field(metadata={"record": ClusterAccess})
     workload: str
-    namespace: str
     entries: tuple[Entry, ...] = field(metadata={"record": Entry})
-    selector: Mapping[str, str]
+    pods: WorkloadPods = field(metadata={"record": WorkloadPods})
     port: int
-    pod_port: int | str
     target: Target | None = field(metadata={"record": Target})
     caller: Caller = field(metadata={"record": Caller})
     network: str
@@ -79,6 +75,16 @@ class Payload:
     missing: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
     not_offered: int = 0
+
+    @property
+    def namespace(self) -> str:
+        """The workload's namespace."""
+        return self.pods.namespace
+
+    @property
+    def calling(self) -> End:
+        """The pod that calls from inside the mesh."""
+        return End("", self.namespace, self.pair.calling_labels)
 
 
 def run(payload: Payload) -> Evidence:
@@ -123,7 +129,7 @@ class _Verification:
     def run(self, program: Kubectl) -> None:
         """Verify everything that can be verified."""
         payload = self._payload
-        cluster = _Cluster(program, payload)
+        cluster = Cluster(program, payload.pods)
         if cluster.get("namespace", payload.namespace) is None:
             self._fail(_Unproven("the API server does not answer", object=f"Namespace {payload.namespace}"))
             return
@@ -143,23 +149,24 @@ class _Verification:
         else:
             self._call(program, cluster, payload.target, members)
 
-    def _pods(self, cluster: _Cluster) -> tuple[_Running, ...]:
+    def _pods(self, cluster: Cluster) -> tuple[Running, ...]:
         try:
             return cluster.pods()
         except scripting.Failed as error:
             self._fail(_Unproven(str(error), object=f"pods of {self._payload.namespace}/{self._payload.workload}"))
             return ()
 
-    def _take_down(self, members: Sequence[_Member], pods: Sequence[_Running]) -> None:
+    def _take_down(self, members: Sequence[_Member], pods: Sequence[Running]) -> None:
         entries = tuple(member.entry for member in members)
         self.parts.append(Evidence(entries=entries, pods=tuple(each.pod for each in pods)))
 
-    def _call(self, program: Kubectl, cluster: _Cluster, target: Target, members: Sequence[_Member]) -> None:
+    def _call(self, program: Kubectl, cluster: Cluster, target: Target, members: Sequence[_Member]) -> None:
         payload = self._payload
         jobs = Jobs(program, payload.access, payload.namespace)
         pods = self._pods(cluster)
-        for pod in (each.pod for each in pods):
-            if pod.ready and not _has_ipv4(pod):
+        for each in pods:
+            pod = each.pod
+            if pod.ready and not each.has_ipv4:
                 cause = f"pod {pod.name} is not called: its address {pod.address} is none of IPv4"
                 self._fail(_Unproven(cause, object=f"Pod {payload.namespace}/{pod.name}"))
         called = _with_endpoints(payload, target, members, pods)
@@ -182,7 +189,7 @@ class _Verification:
                 self._judge(done, cluster, called)
                 plaintext = strangers.result()
         except NotRunning as problem:
-            policies = _keeping_from_start(cluster, payload) if isinstance(problem, NotStarted) else []
+            policies = policy_causes.keeping_from_start(cluster, payload.calling, payload.port) if isinstance(problem, NotStarted) else []
             self._fail(_Unproven("; ".join([str(problem), *policies]), object=f"Job {payload.namespace}/{payload.shared}"))
             plaintext = ()
         self._take_down(members, pods)
@@ -199,11 +206,12 @@ class _Verification:
                 )
             )
 
-    def _judge(self, done: scripting.Done, cluster: _Cluster, target: Target) -> None:
+    def _judge(self, done: scripting.Done, cluster: Cluster, target: Target) -> None:
         """Take down what the calls from inside the mesh have shown."""
         shown = parse(done.text)
         failed = [call for call in shown.calls if call.verdict == "failed"]
-        refused = _refused(failed, cluster, self._payload)
+        silent = [call.endpoint for call in failed if call.endpoint and "no connection" in call.cause]
+        refused = policy_causes.refusing_pod(cluster, self._payload.calling, silent)
         calls = (replace(call, cause="; ".join([call.cause, *refused.get(call.endpoint, ())])) for call in shown.calls)
         self.parts.append(replace(shown, calls=tuple(calls)))
         if done.status == 0:
@@ -266,35 +274,6 @@ def _has_failed(done: scripting.Done) -> bool:
     return done.status != 0 or any(call.verdict == "failed" and call.endpoint for call in parse(done.text).calls)
 
 
-def _keeping_from_start(cluster: _Cluster, payload: Payload) -> list[str]:
-    """Return which policies may keep the pod that calls from starting."""
-    labels, others = payload.pair.calling_labels, cluster.cni_policies()
-    caller = End("", payload.namespace, labels, cluster.namespace_labels() if others else {})
-    return [
-        *network_policies.start_sentences(cluster.policies(), labels, payload.port),
-        *cni_policies.start_sentences(others, caller, payload.port),
-    ]
-
-
-def _refused(failed: Sequence[Call], cluster: _Cluster, payload: Payload) -> dict[str, list[str]]:
-    """Return which policies refuse calls, or may, by the endpoints that take no connection."""
-    silent = [call.endpoint for call in failed if call.endpoint and "no connection" in call.cause]
-    policies, others = (cluster.policies(), cluster.cni_policies()) if silent else ([], [])
-    if not policies and not others:
-        return {}
-    labels_of, of_namespace = cluster.pod_labels(), cluster.namespace_labels()
-    caller = End("", payload.namespace, payload.pair.calling_labels, of_namespace)
-    refused = {}
-    for endpoint in silent:
-        address, _, port = endpoint.rpartition(":")
-        callee = End(address, payload.namespace, labels_of[address], of_namespace) if address in labels_of else End(address)
-        refused[endpoint] = [
-            *network_policies.call_sentences(policies, caller, callee, int(port)),
-            *cni_policies.call_sentences(others, caller, callee, int(port)),
-        ]
-    return refused
-
-
 def _call_from_outside(pod: CallingPod, target: Target, endpoints: Sequence[str]) -> tuple[Plaintext, ...]:
     variables = plaintext_variables(target, endpoints)
     # Each endpoint has six seconds (plaintext-probe.sh).
@@ -306,14 +285,6 @@ def _call_from_outside(pod: CallingPod, target: Target, endpoints: Sequence[str]
 
 
 @dataclass(frozen=True)
-class _Running:
-    """A pod of the workload that runs, and the port that the Service leads to; None where it has none."""
-
-    pod: Pod
-    port: int | None
-
-
-@dataclass(frozen=True)
 class _Member:
     """A healthy machine of the workload, and the name of its network in the mesh."""
 
@@ -321,11 +292,11 @@ class _Member:
     network: str
 
 
-def _with_endpoints(payload: Payload, target: Target, members: Sequence[_Member], pods: Sequence[_Running]) -> Target:
+def _with_endpoints(payload: Payload, target: Target, members: Sequence[_Member], pods: Sequence[Running]) -> Target:
     """Return what is called, with the endpoints that pods see (istio/istio: ep_filters.go)."""
     near = [member.entry for member in members if member.network == payload.network]
     through = _calls_through_gateways(payload, members)
-    of_pods = [f"{each.pod.address}:{each.port}" for each in pods if each.port and each.pod.ready and _has_ipv4(each.pod)]
+    of_pods = [each.endpoint for each in pods if each.endpoint]
     return replace(
         target,
         endpoints=tuple(dict.fromkeys([*(entry.endpoint for entry in near), *of_pods])),
@@ -345,12 +316,7 @@ def _calls_through_gateways(payload: Payload, members: Sequence[_Member]) -> Map
     return calls
 
 
-def _has_ipv4(pod: Pod) -> bool:
-    """Return whether a pod can be called: evidence and CIDRs are of IPv4 alone."""
-    return ":" not in pod.address
-
-
-def _wait_for_entries(cluster: _Cluster, payload: Payload) -> tuple[list[_Member], list[_Unproven]]:
+def _wait_for_entries(cluster: Cluster, payload: Payload) -> tuple[list[_Member], list[_Unproven]]:
     """Wait until all machines are healthy; return those that are, and what is wrong with others."""
     start, wrong = monotonic(), dict[str, _Unproven]()
     while True:
@@ -378,7 +344,7 @@ def _of_groups(items: Mapping[str, Mapping[str, Any]], payload: Payload) -> list
     return [_member(item, payload.port) for name, item in items.items() if name not in declared and _is_of_group(item, payload)]
 
 
-def _still_there(cluster: _Cluster, payload: Payload, members: Sequence[_Member]) -> list[_Member]:
+def _still_there(cluster: Cluster, payload: Payload, members: Sequence[_Member]) -> list[_Member]:
     """Return machines as they are now: those that are declared stay, those of groups come and go."""
     declared = {entry.entry for entry in payload.entries}
     items = cluster.entries()
@@ -471,94 +437,3 @@ def _disconnected(item: Mapping[str, Any] | None) -> str:
 def _is_healthy(item: Mapping[str, Any] | None) -> bool:
     """Return whether an entry's agent is connected, and has reported that its probe succeeds."""
     return _health(item).get("status") == "True" and not _disconnected(item)
-
-
-class _Cluster:
-    """The workload's namespace.
-
-    problem: kubectl's words where entries could not be read the last time; "" where they were.
-    """
-
-    def __init__(self, program: Kubectl, payload: Payload) -> None:
-        self._kubectl, self._namespace, self._pod_port = program, payload.namespace, payload.pod_port
-        self._selector = ",".join(f"{key}={value}" for key, value in payload.selector.items())
-        self.problem = ""
-
-    def get(self, kind: str, name: str) -> Mapping[str, Any] | None:
-        """Return an object; None where there is none, or no answer."""
-        words = ("get", kind, name, "--ignore-not-found", "--namespace", self._namespace)
-        item: Mapping[str, Any] | None = self._kubectl.json(*words)
-        return item
-
-    def entries(self) -> dict[str, Mapping[str, Any]]:
-        """Return the WorkloadEntries by name; none, and a `problem`, without an answer."""
-        self.problem = ""
-        try:
-            return {item["metadata"]["name"]: item for item in self._items("workloadentry")}
-        except scripting.Failed as error:
-            self.problem = str(error)
-            return {}
-
-    def pods(self) -> tuple[_Running, ...]:
-        """Return the workload's pods that run. Raises scripting.Failed without an answer."""
-        return tuple(_Running(_pod(item), _port(item, self._pod_port)) for item in self._pods())
-
-    def pod_labels(self) -> dict[str, Mapping[str, str]]:
-        """Return the labels of the workload's pods by address; none without an answer."""
-        return {_pod(item).address: item["metadata"].get("labels") or {} for item in self._or_none(self._pods)}
-
-    def policies(self) -> list[Manifest]:
-        """Return the NetworkPolicies; none without an answer: they are looked at for causes alone."""
-        return self._or_none(partial(self._items, "networkpolicies.networking.k8s.io"))
-
-    def cni_policies(self) -> list[Manifest]:
-        """Return the policies of other kinds; none without an answer. It takes one request where there are none."""
-        done = self._kubectl.call("--request-timeout=20s", "get", "--raw", "/apis", timeout_s=60)
-        groups = json.loads(done.text)["groups"] if done.status == 0 and done.text else []
-        kinds = cni_policies.kinds(group["name"] for group in groups)
-        return [item for kind in kinds for item in self._or_none(partial(self._items, kind))]
-
-    def namespace_labels(self) -> Mapping[str, str]:
-        """Return the labels of the namespace."""
-        namespace = self.get("namespace", self._namespace) or {}
-        labels: Mapping[str, str] = namespace.get("metadata", {}).get("labels") or {}
-        return labels
-
-    def _pods(self) -> list[Manifest]:
-        return self._items("pods", "--selector", self._selector, "--field-selector", "status.phase=Running")
-
-    def _items(self, kind: str, *options: str) -> list[Manifest]:
-        words = ("--request-timeout=20s", "get", kind, *options, "--namespace", self._namespace, "--output", "json")
-        done = self._kubectl.check(*words, purpose=f"cannot list {kind} of the namespace {self._namespace}", timeout_s=60)
-        return list(json.loads(done.text)["items"]) if done.text else []
-
-    @staticmethod
-    def _or_none(read: Callable[[], list[Manifest]]) -> list[Manifest]:
-        try:
-            return read()
-        except scripting.Failed:
-            return []
-
-
-def _pod(item: Mapping[str, Any]) -> Pod:
-    """Return a pod with its IPv4 address: of two families, IPv6 may be the first."""
-    status = item["status"]
-    addresses = [each["ip"] for each in status.get("podIPs") or ()] or [status.get("podIP", "")]
-    ipv4 = [address for address in addresses if ":" not in address]
-    return Pod(item["metadata"]["name"], (ipv4 or addresses)[0], _is_ready(item))
-
-
-def _port(item: Mapping[str, Any], target: int | str) -> int | None:
-    """Return the port of a pod that a Service leads to (Kubernetes: `targetPort` of a Service)."""
-    if isinstance(target, int):
-        return target
-    containers = [*item["spec"]["containers"], *item["spec"].get("initContainers", ())]
-    ports = [port for container in containers for port in container.get("ports", ())]
-    return next((port["containerPort"] for port in ports if port.get("name") == target), None)
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    """Return whether a pod gets calls: one that is being deleted gets none, although it is ready."""
-    conditions = pod["status"].get("conditions", [])
-    is_ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
-    return is_ready and "deletionTimestamp" not in pod["metadata"]

@@ -28,6 +28,7 @@ from .trial import copy, first_failure
 
 _TESTS = "tests/unit/verification"
 _OF_PODS = (f"{_TESTS}/test_verify_workload.py", f"{_TESTS}/test_calling_pods.py")
+_OF_MACHINES = f"{_TESTS}/test_prove_machine.py"
 _OF_CALLS = (f"{_TESTS}/test_call_functions.py", f"{_TESTS}/test_call_service.py", f"{_TESTS}/test_real_calls.py")
 FILES: Mapping[str, Sequence[str]] = {
     "components/verification/scripts/call-service.sh": _OF_CALLS,
@@ -35,11 +36,14 @@ FILES: Mapping[str, Sequence[str]] = {
     "components/verification/scripts/plaintext-probe.sh": (f"{_TESTS}/test_probe_scripts.py",),
     "components/verification/scripts/verify_workload.py": _OF_PODS,
     "components/verification/scripts/calling_pods.py": _OF_PODS,
+    "components/verification/scripts/cluster_objects.py": _OF_PODS,
+    "components/verification/scripts/policy_causes.py": (*_OF_PODS, _OF_MACHINES),
+    "components/verification/scripts/prove_machine.py": (_OF_MACHINES,),
     "components/verification/evidence.py": (f"{_TESTS}/test_evidence.py",),
     "components/verification/addressing.py": (f"{_TESTS}/test_addressing.py", f"{_TESTS}/test_real_calls.py"),
     **{
         f"components/verification/{name}.py": (f"{_TESTS}/test_{name}.py",)
-        for name in ("target", "jobs", "network_policies", "cni_policies", "calico_selectors")
+        for name in ("target", "jobs", "network_policies", "cni_policies", "calico_selectors", "resource_limits")
     },
 }
 """Files of the verification, each with the tests that must notice a change of it, quick ones

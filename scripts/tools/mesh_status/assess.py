@@ -129,9 +129,9 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
 
 
 def _policies(state: read_state.Workload, settings: Settings, cluster: Cluster) -> list[str]:
-    """What of the cluster may keep calls from a workload whose verification fails."""
+    """What of the cluster may keep calls from a workload whose verification fails, or never succeeded."""
     declared = settings.workloads.get(state.name)
-    if not declared:
+    if not declared or settings.verification_mode(state.name) == "none":
         return []
     there = [each for each in cluster.policies if each["metadata"]["namespace"] == state.namespace]
     return network_policies.sentences(there, state.labels, declared.probe.port)

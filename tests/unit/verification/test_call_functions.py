@@ -224,6 +224,16 @@ CASES: dict[str, tuple[str, str]] = {
         "explain 10.0.0.1:80 | cut -c -60; can_connect() { return 1; }; explain 10.0.0.1:80 | cut -c -60",
         "it takes no connection (No route; packets leave nowhere): is\nit takes no connection (no answer; packets leave nowhere): i",
     ),
+    "explain: by name, an endpoint that takes no connection is told apart from one whose proxy answers": (
+        "as_proxy() { return 0; }; can_connect() { [ $1 = 10.0.0.1 ]; }; for LISTENER in '' 15088; do for each in proxy peer application; do "
+        "for there in 10.0.0.1:80 10.0.0.2:80; do failures[$there]=\"503\"$'\\t'\"$each\"$'\\t'; explain $there | cut -c -23; done; done; done",
+        "its proxy answers in th\nit takes no connection \nit takes connections: d\nit takes no connection \n/health returns 503: se\n/health returns 503: se\n"
+        "its proxy answers in th\nits proxy answers in th\nit takes connections: d\nit takes no connection \n/health returns 503: se\n/health returns 503: se",
+    ),
+    "explain: a Service without an endpoint to blame": (
+        "as_proxy() { return 0; }; can_connect() { return 1; }; failures[product.shop.svc]=$'503\\tproxy\\t'; explain product.shop.svc | cut -c -23",
+        "its proxy answers in th",
+    ),
     "object_of: what an endpoint is": (
         "machine_of[10.0.0.1:8080]=m-1; for each in 10.0.0.1:8080 10.0.0.2:15443 10.0.0.3:80; do object_of $each; done",
         "machine m-1\ngateway 10.0.0.2\nendpoint 10.0.0.3:80",

@@ -80,6 +80,30 @@ def test_a_pair_of_one_verification_goes_with_the_update_where_that_is_killed(pr
         wait_until(lambda: deletions(programs) != [], 20, "the Jobs are deleted")
 
 
+LIMITS = {"items": [{"spec": {"limits": [{"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}}]}}]}
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "requests"),
+    [(0, json.dumps(LIMITS), {"cpu": "250m"}), (0, '{"items": []}', {"cpu": "10m"}), (1, "", {"cpu": "10m"})],
+)
+def test_pods_have_resources_that_limit_ranges_admit(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, status: int, answer: str, requests: dict[str, str]
+) -> None:
+    """The Job of a pod that is refused has none, and waits for five minutes. LimitRanges that may not be read are no problem."""
+    resources = {"requests": {"cpu": "10m"}, "limits": {"cpu": "500m"}}
+    job = {**manifest("inside"), "spec": {"template": {"spec": {"containers": [{"resources": resources}]}}}}
+    programs.add("kubectl", ("get limitranges --namespace shop", status, answer, "Forbidden"))
+    monkeypatch.setattr(calling_pods.update_id, "ancestors", list)
+    with kubectl(ACCESS) as program:
+        jobs = calling_pods.Jobs(program, ACCESS, "shop")
+        jobs.start(Pair("verify-product", "shop", job, job))
+    for each in created(programs):
+        [container] = each["spec"]["template"]["spec"]["containers"]
+        assert container["resources"] == {"requests": requests, "limits": {"cpu": "500m"}}
+    assert jobs.problem == ""
+
+
 def test_without_a_process_of_the_update_none_is_waited_for(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
     programs.add("kubectl")
     monkeypatch.setattr(calling_pods.update_id, "ancestors", list)

@@ -43,6 +43,9 @@ def test_both_ends_are_named_as_questions() -> None:
     out, into = call_sentences([cilium(endpointSelector={}, ingress=[{}], egress=[{}])], JOB, PRODUCT, 8080)
     assert out == "the CiliumNetworkPolicy shop/theirs selects the caller's pod: does it let it out to 10.244.0.9:8080?"
     assert into == "the CiliumNetworkPolicy shop/theirs selects the pod 10.244.0.9: does it let the caller's pod in on port 8080?"
+    for caller, title in ((MACHINE, "192.0.2.7"), (End(), "the gateway of its network")):
+        [into] = call_sentences([cilium(endpointSelector={}, ingress=[{}], egress=[{}])], caller, PRODUCT, 8080)
+        assert into == f"the CiliumNetworkPolicy shop/theirs selects the pod 10.244.0.9: does it let {title} in on port 8080?"
     [start] = start_sentences([calico("", types=["Ingress", "Egress"])], JOB, 8080)
     assert start == (
         "the Calico GlobalNetworkPolicy default.theirs selects the Jobs that verify it: does it let them out to DNS (53), istiod (15012), "

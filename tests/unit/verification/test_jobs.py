@@ -10,6 +10,7 @@ import pytest
 from components.config.workload import HttpProbe, OfferedPort, Probe, Service, TcpProbe, WorkloadSettings, WorkloadVerification
 from components.names import CALLED_ANNOTATION, REVISION_LABEL
 from components.verification import jobs
+from components.verification.scripts.cluster_objects import WorkloadPods
 from components.verification.target import Caller, Target, call_variables, plaintext_variables
 from tests.support.samples import FACTS, PRODUCT
 
@@ -39,6 +40,26 @@ def test_the_probes_port_is_called_through_its_service() -> None:
         mode="fail",
         identity="spiffe://cluster.local/ns/shop/sa/product",
     )
+
+
+EXISTING = {"product": {"ports": [{"port": 80, "targetPort": "web"}]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "existing", "port", "of_machines"),
+    [
+        ({}, EXISTING, "web", 8080),
+        ({}, {"other": EXISTING["product"]}, 8080, 8080),
+        ({"services": {}, "probe": Probe(tcp=TcpProbe(port=5432))}, EXISTING, 5432, 5432),
+        ({"probe": Probe(tcp=TcpProbe(port=5432))}, {}, 8080, 8080),
+    ],
+)
+def test_a_service_of_others_leads_to_its_own_port_of_pods(
+    changes: dict[str, Any], existing: dict[str, Any], port: int | str, of_machines: int
+) -> None:
+    called = jobs.Called(PRODUCT.model_copy(update=changes), FACTS)
+    assert called.pods(existing) == WorkloadPods("shop", {"app": "product", "version": "v1"}, port)
+    assert called.port == of_machines
 
 
 @pytest.mark.parametrize("probe", [Probe(tcp=TcpProbe(port=8080)), Probe(tcp=TcpProbe(port=5432))])

@@ -108,6 +108,36 @@ def test_a_machine_that_is_called_is_limited_by_no_policy() -> None:
     """Without labels, a policy for all pods would select it."""
     deny = policy("deny", policyTypes=["Ingress"])
     pod = End("10.244.0.9", "shop", CALLED)
-    assert call_sentences([deny], JOB, MACHINE, 8080) == []
+    assert call_sentences([deny, policy("none", policyTypes=["Egress"])], MACHINE, MACHINE, 8080) == []
+    assert call_sentences([deny], JOB, MACHINE, 8080) == call_sentences([deny], End(), MACHINE, 8080) == []
     [sentence] = call_sentences([deny], JOB, pod, 8080)
     assert sentence == "the NetworkPolicy shop/deny selects the pod 10.244.0.9 and does not let the caller's pod in on port 8080"
+
+
+FROM_MACHINES = policy(
+    "machines", podSelector=PRODUCT, ingress=[{"from": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": 8080}]}]
+)
+OUT = policy("out", policyTypes=["Egress"])
+
+
+@pytest.mark.parametrize(
+    ("policies", "caller", "port", "limits"),
+    [
+        ([policy("deny")], MACHINE, 8080, "shop/deny selects the pod 10.244.0.9 and does not let 192.0.2.7 in on port 8080"),
+        ([policy("deny"), FROM_MACHINES], MACHINE, 8080, ""),
+        ([FROM_MACHINES], End("10.9.0.1"), 8080, "shop/machines selects the pod 10.244.0.9 and does not let 10.9.0.1 in on port 8080"),
+        ([FROM_MACHINES], MACHINE, 8081, "shop/machines selects the pod 10.244.0.9 and does not let 192.0.2.7 in on port 8081"),
+        ([OUT], MACHINE, 8080, ""),
+        (
+            [FROM_MACHINES, OUT],
+            End(),
+            8080,
+            "shop/machines selects the pod 10.244.0.9 and lets in only some connections: the gateway of its network has to reach its port 8080",
+        ),
+        ([FROM_MACHINES, policy("allow", ingress=[{}])], End(), 8080, ""),
+    ],
+)
+def test_a_policy_that_does_not_let_a_machine_in_is_named(policies: list[dict[str, Any]], caller: End, port: int, limits: str) -> None:
+    """By its address; or, behind a gateway that is unknown, each one that limits who may call."""
+    pod = End("10.244.0.9", "shop", CALLED)
+    assert call_sentences(policies, caller, pod, port) == ([f"the NetworkPolicy {limits}"] if limits else [])

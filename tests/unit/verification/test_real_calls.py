@@ -245,8 +245,9 @@ def test_a_machine_that_calls_by_name_proves_what_its_proxy_chose(world: World, 
 def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, kind: str, fault: str) -> None:
     callee = world.callees[f"{kind}, {fault}"]
     target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
-    calls, _, code = world.rows(target, listener=0, setup="is_identified() { :; }")
+    calls, errors, code = world.rows(target, listener=0, setup="is_identified() { :; }")
     assert code == 1
+    assert ("it takes no connection (refused;" in errors) is (fault == "closed"), errors
     assert calls[callee.service_port, ""].verdict == "failed"
     assert callee.endpoints()[0] not in {endpoint for _, endpoint in calls}
 

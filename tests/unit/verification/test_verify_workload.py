@@ -18,6 +18,7 @@ from components.names import CALLED_ANNOTATION, DISCONNECTED_ANNOTATION
 from components.verification.evidence import Entry
 from components.verification.scripts import calling_pods, verify_workload
 from components.verification.scripts.calling_pods import Pair
+from components.verification.scripts.cluster_objects import Cluster, WorkloadPods
 from components.verification.target import Caller, Target
 from tests.support.fake_programs import ProgramsInMemory
 
@@ -47,11 +48,9 @@ def result(endpoint: str, result: str) -> str:
 PAYLOAD = verify_workload.Payload(
     access=ClusterAccess(context="theirs"),
     workload="product",
-    namespace="shop",
     entries=(ENTRY,),
-    selector={"app": "product", "version": "v1"},
+    pods=WorkloadPods("shop", {"app": "product", "version": "v1"}, 8080),
     port=8080,
-    pod_port=8080,
     target=Target("product.shop.svc.cluster.local", 80, "http", "/", ("200-399",), 3, "fail", "spiffe://x"),
     caller=Caller("Job verify-product", "pods", 30, 15088),
     network="pods",
@@ -64,7 +63,7 @@ PAYLOAD = verify_workload.Payload(
 )
 
 
-class Cluster:
+class ApiServer:
     """What the API server has; `write` tells the fake kubectl.
 
     inside, outside: status, stdout and stderr of the scripts in the pods; None: their containers do
@@ -144,14 +143,14 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> ProgramsInMemory:
 
 
 @pytest.fixture
-def cluster(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def cluster(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
     passed: list[float] = []
     monkeypatch.setattr(calling_pods.update_id, "update_id", lambda: UPDATE)
     monkeypatch.setattr(calling_pods.update_id, "ancestors", list)
     for module in (verify_workload, calling_pods):
         monkeypatch.setattr(module, "sleep", lambda _: passed.append(10))
         monkeypatch.setattr(module, "monotonic", lambda: sum(passed))
-    yield Cluster(programs)
+    yield ApiServer(programs)
 
 
 def scripts(programs: ProgramsInMemory) -> dict[str, str]:
@@ -169,7 +168,7 @@ def target(programs: ProgramsInMemory) -> list[str]:
     return str(line).split("\t")
 
 
-def test_a_workload_that_answers_and_refuses_strangers_is_verified(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_workload_that_answers_and_refuses_strangers_is_verified(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     evidence = verify_workload.run(PAYLOAD)
     assert evidence.entries == (ENTRY,)
     assert [(pod.name, pod.ready) for pod in evidence.pods] == [("product-abc", True), ("product-def", False)]
@@ -181,7 +180,7 @@ def test_a_workload_that_answers_and_refuses_strangers_is_verified(cluster: Clus
     assert all("--context theirs" in line for line in programs.lines("kubectl"))
 
 
-def test_the_pods_that_were_started_beside_the_joins_are_used_and_removed(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_the_pods_that_were_started_beside_the_joins_are_used_and_removed(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     verify_workload.run(PAYLOAD)
     assert verbs(programs, "create") == []
     [deleted] = verbs(programs, "delete")
@@ -189,7 +188,7 @@ def test_the_pods_that_were_started_beside_the_joins_are_used_and_removed(cluste
 
 
 @pytest.mark.parametrize("metadata", [{}, {"deletionTimestamp": "2026-01-01T00:00:00Z"}])
-def test_a_job_that_is_being_deleted_is_not_used(cluster: Cluster, programs: ProgramsInMemory, metadata: dict[str, str]) -> None:
+def test_a_job_that_is_being_deleted_is_not_used(cluster: ApiServer, programs: ProgramsInMemory, metadata: dict[str, str]) -> None:
     cluster.job_metadata = metadata
     cluster.write()
     verify_workload.run(PAYLOAD)
@@ -208,7 +207,7 @@ def test_a_job_that_is_being_deleted_is_not_used(cluster: Cluster, programs: Pro
     ],
 )
 def test_a_job_that_a_queue_has_let_go_on_is_used(
-    cluster: Cluster, programs: ProgramsInMemory, kind: str, status: str, is_used: bool
+    cluster: ApiServer, programs: ProgramsInMemory, kind: str, status: str, is_used: bool
 ) -> None:
     cluster.conditions = [{"type": kind, "status": status}]
     cluster.write()
@@ -216,7 +215,7 @@ def test_a_job_that_a_queue_has_let_go_on_is_used(
     assert (verbs(programs, "create") == []) == is_used
 
 
-def test_pods_that_other_workloads_are_called_from_stay(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_pods_that_other_workloads_are_called_from_stay(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     cluster.called = "orders,product"
     cluster.write()
     verify_workload.run(PAYLOAD)
@@ -224,7 +223,7 @@ def test_pods_that_other_workloads_are_called_from_stay(cluster: Cluster, progra
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_without_them_a_verification_starts_its_own_and_leaves_nothing(cluster: Cluster, programs: ProgramsInMemory, fails: bool) -> None:
+def test_without_them_a_verification_starts_its_own_and_leaves_nothing(cluster: ApiServer, programs: ProgramsInMemory, fails: bool) -> None:
     cluster.called = ""
     if fails:
         cluster.inside = (1, "", f"Job verify-product: no\n{TERMINATED}")
@@ -241,7 +240,7 @@ def test_without_them_a_verification_starts_its_own_and_leaves_nothing(cluster: 
     assert f"--selector istio-vm-mesh/callers={OWN} " in deleted
 
 
-def test_where_no_pod_can_call_the_entries_alone_are_looked_at(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_where_no_pod_can_call_the_entries_alone_are_looked_at(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     evidence = verify_workload.run(replace(PAYLOAD, target=None))
     assert evidence.entries and evidence.pods and not evidence.calls
     assert scripts(programs) == {}
@@ -283,7 +282,7 @@ FAULTS: list[tuple[list[dict[str, Any]], str]] = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("entries", "problem"), FAULTS)
-def test_a_machine_that_is_not_in_the_mesh_is_named_with_the_cause(cluster: Cluster, entries: list[dict[str, Any]], problem: str) -> None:
+def test_a_machine_that_is_not_in_the_mesh_is_named_with_the_cause(cluster: ApiServer, entries: list[dict[str, Any]], problem: str) -> None:
     cluster.entries = {item["metadata"]["name"]: item for item in entries}
     cluster.outside = (0, result("10.244.0.9:8080", "refused"), "")
     cluster.write()
@@ -291,7 +290,7 @@ def test_a_machine_that_is_not_in_the_mesh_is_named_with_the_cause(cluster: Clus
         verify_workload.run(PAYLOAD)
 
 
-def test_a_machine_that_is_unhealthy_takes_nobody_elses_proof_away(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_machine_that_is_unhealthy_takes_nobody_elses_proof_away(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     other = Entry("product-2", "product-192.0.2.8-pods", "192.0.2.8:8080")
     cluster.entries[other.entry] = entry(other.entry, "192.0.2.8", "False")
     cluster.write()
@@ -303,7 +302,7 @@ def test_a_machine_that_is_unhealthy_takes_nobody_elses_proof_away(cluster: Clus
     assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080", "it is not called"
 
 
-def test_a_machine_whose_join_failed_is_named_and_fails_no_verification(cluster: Cluster) -> None:
+def test_a_machine_whose_join_failed_is_named_and_fails_no_verification(cluster: ApiServer) -> None:
     evidence = verify_workload.run(replace(PAYLOAD, missing=("product-2",), closed=("far",)))
     missing, closed, of_machine, _ = evidence.calls
     assert of_machine.answers == 3
@@ -312,7 +311,7 @@ def test_a_machine_whose_join_failed_is_named_and_fails_no_verification(cluster:
     assert closed.cause == "nothing behind the gateway of the network far is called: it failed in this update"
 
 
-def test_an_entry_that_becomes_healthy_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_that_becomes_healthy_is_waited_for(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     healthy = cluster.entries
     cluster.entries = {}
     cluster.write()
@@ -325,7 +324,7 @@ def test_an_entry_that_becomes_healthy_is_waited_for(cluster: Cluster, monkeypat
     assert verify_workload.run(PAYLOAD).entries == (ENTRY,)
 
 
-def test_machines_of_groups_are_counted_and_called(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_machines_of_groups_are_counted_and_called(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     member = "product-192.0.2.9-pods"
     cluster.entries[member] = entry(member, "192.0.2.9", "True")
     cluster.entries["other-192.0.2.10-pods"] = entry("other-192.0.2.10-pods", "192.0.2.10", "True")
@@ -339,7 +338,7 @@ def test_machines_of_groups_are_counted_and_called(cluster: Cluster, programs: P
     assert target(programs)[12] == "product-1=192.0.2.7:8080,192.0.2.9=192.0.2.9:8080"
 
 
-def test_machines_of_other_networks_are_called_through_their_gateways_alone(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_machines_of_other_networks_are_called_through_their_gateways_alone(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
     closed = Entry("product-3", "product-192.0.2.8-closed", "192.0.2.8:8080")
     cluster.entries |= {each.entry: entry(each.entry, "192.0.2.8", "True", each.entry.rpartition("-")[2]) for each in (far, closed)}
@@ -364,12 +363,12 @@ def test_each_network_gets_as_many_calls_as_meet_all_of_its_endpoints() -> None:
 
 
 @pytest.mark.slow
-def test_a_group_that_is_too_small_is_named(cluster: Cluster) -> None:
+def test_a_group_that_is_too_small_is_named(cluster: ApiServer) -> None:
     with pytest.raises(scripting.Failed, match=r"only 0 of 2 machines of groups are healthy"):
         verify_workload.run(replace(PAYLOAD, group_size=2))
 
 
-def test_a_call_that_fails_is_told_in_its_own_words(cluster: Cluster) -> None:
+def test_a_call_that_fails_is_told_in_its_own_words(cluster: ApiServer) -> None:
     cluster.inside = (1, "noise\n", f"noise\nJob verify-product: product does not resolve\n{TERMINATED}")
     cluster.write()
     with pytest.raises(
@@ -378,7 +377,7 @@ def test_a_call_that_fails_is_told_in_its_own_words(cluster: Cluster) -> None:
         verify_workload.run(PAYLOAD)
 
 
-def test_rows_of_a_run_that_fails_are_kept(cluster: Cluster) -> None:
+def test_rows_of_a_run_that_fails_are_kept(cluster: ApiServer) -> None:
     failed = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": "no answer"}}) + "\n"
     cluster.inside = (1, CALL + failed, f"Job verify-product: no answer\n{TERMINATED}")
     cluster.write()
@@ -387,7 +386,7 @@ def test_rows_of_a_run_that_fails_are_kept(cluster: Cluster) -> None:
 
 
 @pytest.mark.slow
-def test_a_pod_that_does_not_run_is_told_with_its_state(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_pod_that_does_not_run_is_told_with_its_state(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     cluster.inside = None
     cluster.write()
     with pytest.raises(scripting.Failed, match=r"did not run in 300 s: .*ImagePullBackOff"):
@@ -399,14 +398,14 @@ def test_a_pod_that_does_not_run_is_told_with_its_state(cluster: Cluster, progra
 @pytest.mark.parametrize(
     "refusal", ['pods "pod-inside" is forbidden: User "ci" cannot create resource "pods/exec"', "error: unable to upgrade connection"]
 )
-def test_a_pod_in_which_nothing_runs_is_told_in_kubectls_words(cluster: Cluster, refusal: str) -> None:
+def test_a_pod_in_which_nothing_runs_is_told_in_kubectls_words(cluster: ApiServer, refusal: str) -> None:
     cluster.inside = (1, "", f"{refusal}\n")
     cluster.write()
     with pytest.raises(scripting.Failed, match=re.escape(f"`kubectl exec` in pod pod-inside: {refusal}")):
         verify_workload.run(PAYLOAD)
 
 
-def test_a_stranger_with_a_sidecar_is_none(cluster: Cluster) -> None:
+def test_a_stranger_with_a_sidecar_is_none(cluster: ApiServer) -> None:
     """A webhook of others injects everything: its calls would be those of the mesh."""
     cluster.stranger_sidecar = True
     cluster.write()
@@ -414,7 +413,7 @@ def test_a_stranger_with_a_sidecar_is_none(cluster: Cluster) -> None:
         verify_workload.run(PAYLOAD)
 
 
-def test_a_pod_without_a_sidecar_is_named(cluster: Cluster) -> None:
+def test_a_pod_without_a_sidecar_is_named(cluster: ApiServer) -> None:
     cluster.sidecar = False
     cluster.write()
     with pytest.raises(
@@ -443,7 +442,7 @@ REFUSED = f'pods "{INSIDE}-" is forbidden: violates PodSecurity "restricted:late
     ],
 )
 def test_a_job_without_pods_is_explained_by_its_events(
-    cluster: Cluster, programs: ProgramsInMemory, events: list[dict[str, Any]], problem: str
+    cluster: ApiServer, programs: ProgramsInMemory, events: list[dict[str, Any]], problem: str
 ) -> None:
     cluster.events = events
     no_pods = ("-inside --namespace", 0, json.dumps({"items": []}), "")
@@ -452,7 +451,7 @@ def test_a_job_without_pods_is_explained_by_its_events(
         verify_workload.run(PAYLOAD)
 
 
-def test_a_job_that_is_refused_is_told_in_kubectls_words(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_job_that_is_refused_is_told_in_kubectls_words(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     cluster.called = ""
     refused = (" create --filename", 1, "", "Error from server (Forbidden): jobs.batch is forbidden\n")
     programs.add("kubectl", refused, *cluster.rules())
@@ -460,7 +459,7 @@ def test_a_job_that_is_refused_is_told_in_kubectls_words(cluster: Cluster, progr
         verify_workload.run(PAYLOAD)
 
 
-def test_a_stranger_that_is_answered_is_a_failure_where_mutual_tls_is_strict(cluster: Cluster) -> None:
+def test_a_stranger_that_is_answered_is_a_failure_where_mutual_tls_is_strict(cluster: ApiServer) -> None:
     cluster.outside = (0, result("192.0.2.7:8080", "answered") + result("10.244.0.9:8080", "refused"), "")
     cluster.write()
     with pytest.raises(scripting.Failed, match=r"a caller outside the mesh was answered by 192.0.2.7:8080: is mutual TLS strict"):
@@ -468,7 +467,7 @@ def test_a_stranger_that_is_answered_is_a_failure_where_mutual_tls_is_strict(clu
     assert verify_workload.run(replace(PAYLOAD, strict=False)).plaintext[0].result == "answered"
 
 
-def test_a_stranger_that_did_not_call_everything_shows_nothing(cluster: Cluster) -> None:
+def test_a_stranger_that_did_not_call_everything_shows_nothing(cluster: ApiServer) -> None:
     cluster.outside = (0, result("192.0.2.7:8080", "refused"), "")
     cluster.write()
     with pytest.raises(scripting.Failed, match="the caller outside the mesh did not call all endpoints"):
@@ -477,21 +476,21 @@ def test_a_stranger_that_did_not_call_everything_shows_nothing(cluster: Cluster)
     assert evidence.entries == (ENTRY,) and len(evidence.pods) == 2 and evidence.calls[0].answers == 3, "each once"
 
 
-def test_a_workload_without_endpoints_is_not_verified(cluster: Cluster) -> None:
+def test_a_workload_without_endpoints_is_not_verified(cluster: ApiServer) -> None:
     cluster.pods = []
     cluster.write()
     with pytest.raises(scripting.Failed, match="it has no endpoint: neither a pod is ready nor a machine healthy"):
         verify_workload.run(replace(PAYLOAD, entries=()))
 
 
-def test_an_api_server_that_does_not_answer_is_named(cluster: Cluster) -> None:
+def test_an_api_server_that_does_not_answer_is_named(cluster: ApiServer) -> None:
     cluster.answers = False
     cluster.write()
     with pytest.raises(scripting.Failed, match=r"^workload product: the API server does not answer; look at Namespace shop$"):
         verify_workload.run(PAYLOAD)
 
 
-def once(cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch, *rules: tuple[str, int, str, str]) -> None:
+def once(cluster: ApiServer, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch, *rules: tuple[str, int, str, str]) -> None:
     """Have kubectl answer by these rules until the first pause."""
     programs.add("kubectl", *rules, *cluster.rules())
     monkeypatch.setattr(calling_pods, "sleep", lambda _: cluster.write())
@@ -509,7 +508,7 @@ def once(cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.Monke
     ],
 )
 def test_a_script_whose_connection_is_cut_off_is_run_again_and_proves_nothing(
-    cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch, ran: tuple[int, str, str], problem: str
+    cluster: ApiServer, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch, ran: tuple[int, str, str], problem: str
 ) -> None:
     """kubectl exec ends with status 0 then, too."""
     once(cluster, programs, monkeypatch, ("exec --stdin pod-inside ", *ran))
@@ -530,7 +529,7 @@ def test_a_script_whose_connection_is_cut_off_is_run_again_and_proves_nothing(
         (CALL + called("172.31.0.1:15443", how="by-chance"), "10.244.0.9:8080"),
     ],
 )
-def test_a_script_that_succeeds_without_showing_every_call_proves_nothing(cluster: Cluster, rows: str, missing: str) -> None:
+def test_a_script_that_succeeds_without_showing_every_call_proves_nothing(cluster: ApiServer, rows: str, missing: str) -> None:
     far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
     cluster.entries[far.entry] = entry(far.entry, "192.0.2.8", "True", "far")
     assert cluster.outside
@@ -542,7 +541,7 @@ def test_a_script_that_succeeds_without_showing_every_call_proves_nothing(cluste
 
 
 @pytest.mark.parametrize("pod", ["pod-inside", "pod-outside"])
-def test_bash_runs_nothing_of_a_script_that_arrives_in_part(cluster: Cluster, programs: ProgramsInMemory, pod: str) -> None:
+def test_bash_runs_nothing_of_a_script_that_arrives_in_part(cluster: ApiServer, programs: ProgramsInMemory, pod: str) -> None:
     """Wherever it is cut: behind each function, too, where bash could run what it has so far."""
     verify_workload.run(PAYLOAD)
     text = scripts(programs)[pod]
@@ -557,7 +556,7 @@ def test_bash_runs_nothing_of_a_script_that_arrives_in_part(cluster: Cluster, pr
     assert done.stdout == "", "nothing has run"
 
 
-def test_a_pod_that_has_ended_is_told_with_its_reason(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_pod_that_has_ended_is_told_with_its_reason(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     evicted = {
         "metadata": {"name": "pod-inside"},
         "spec": {},
@@ -568,21 +567,21 @@ def test_a_pod_that_has_ended_is_told_with_its_reason(cluster: Cluster, programs
         verify_workload.run(PAYLOAD)
 
 
-def test_a_pod_may_end_with_a_reason_alone(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_pod_may_end_with_a_reason_alone(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     failed = {"metadata": {"name": "pod-inside"}, "spec": {}, "status": {"phase": "Failed", "reason": "NodeLost"}}
     programs.add("kubectl", ("-inside --namespace", 0, json.dumps({"items": [failed]}), ""), *cluster.rules())
     with pytest.raises(scripting.Failed, match="the pod that calls from inside the mesh has ended: NodeLost; look at"):
         verify_workload.run(PAYLOAD)
 
 
-def test_events_that_may_not_be_read_are_told_in_kubectls_words(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_events_that_may_not_be_read_are_told_in_kubectls_words(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     forbidden = ("get events ", 1, "", "Error from server (Forbidden): events is forbidden\n")
     programs.add("kubectl", ("-inside --namespace", 0, '{"items": []}', ""), forbidden, *cluster.rules())
     with pytest.raises(scripting.Failed, match=r"did not run in 300 s: Error from server \(Forbidden\): events is forbidden"):
         verify_workload.run(PAYLOAD)
 
 
-def test_a_container_that_has_ended_beside_its_sidecar_is_told_with_its_state(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_container_that_has_ended_beside_its_sidecar_is_told_with_its_state(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     statuses = [{"name": "calls", "state": {"terminated": {"reason": "OOMKilled"}}}]
     ended = {"metadata": {"name": "pod-inside"}, "spec": {}, "status": {"phase": "Running", "containerStatuses": statuses}}
     programs.add("kubectl", ("-inside --namespace", 0, json.dumps({"items": [ended]}), ""), *cluster.rules())
@@ -597,7 +596,7 @@ def test_a_kubectl_that_prints_nothing_has_shown_no_object(programs: ProgramsInM
     assert cluster_of(PAYLOAD).entries() == {}
 
 
-def test_a_pod_that_is_being_deleted_is_not_called(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_pod_that_is_being_deleted_is_not_called(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     """After a change of the pods, the old ones are still ready while they end."""
     cluster.pods[0]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     cluster.write()
@@ -605,18 +604,18 @@ def test_a_pod_that_is_being_deleted_is_not_called(cluster: Cluster, programs: P
     assert target(programs)[8] == "192.0.2.7:8080"
 
 
-def with_addresses(cluster: Cluster, *addresses: str) -> None:
+def with_addresses(cluster: ApiServer, *addresses: str) -> None:
     cluster.pods[0]["status"] |= {"podIP": addresses[0], "podIPs": [{"ip": each} for each in addresses]}
     cluster.write()
 
 
-def test_a_pod_of_two_families_is_called_by_ipv4(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_pod_of_two_families_is_called_by_ipv4(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     with_addresses(cluster, "fd00::9", "10.244.0.9")
     assert verify_workload.run(PAYLOAD).pods[0].address == "10.244.0.9"
     assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080"
 
 
-def test_a_pod_of_ipv6_alone_is_named_and_not_called(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_pod_of_ipv6_alone_is_named_and_not_called(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     with_addresses(cluster, "fd00::9")
     with pytest.raises(
         scripting.Failed, match="pod product-abc is not called: its address fd00::9 is none of IPv4; look at Pod shop/product-abc"
@@ -630,7 +629,7 @@ def test_a_pod_of_ipv6_alone_is_named_and_not_called(cluster: Cluster, programs:
     [(9090, "192.0.2.7:8080,10.244.0.9:9090"), ("web", "192.0.2.7:8080,10.244.0.9:9091"), ("none", "192.0.2.7:8080")],
 )
 def test_pods_are_called_on_the_port_that_the_service_leads_to(
-    cluster: Cluster, programs: ProgramsInMemory, pod_port: int | str, endpoints: str
+    cluster: ApiServer, programs: ProgramsInMemory, pod_port: int | str, endpoints: str
 ) -> None:
     """It may be another one than that of machines, and have a name."""
     ports = [{"containerPort": 9092}, {"name": "web", "containerPort": 9091}]
@@ -640,13 +639,13 @@ def test_pods_are_called_on_the_port_that_the_service_leads_to(
     cluster.inside = (0, "".join(map(called, answered)), "")
     cluster.outside = (0, "".join(result(each, "refused") for each in answered), "")
     cluster.write()
-    evidence = verify_workload.run(replace(PAYLOAD, pod_port=pod_port))
+    evidence = verify_workload.run(replace(PAYLOAD, pods=replace(PAYLOAD.pods, port=pod_port)))
     assert target(programs)[8] == endpoints
     assert [each.name for each in evidence.pods] == ["product-abc", "product-def"]
 
 
 def test_a_pod_that_goes_while_it_is_called_fails_nothing(
-    cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
+    cluster: ApiServer, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": "no answer"}}) + "\n"
     programs.add(
@@ -670,7 +669,7 @@ def test_a_pod_that_goes_while_it_is_called_fails_nothing(
 
 
 def test_endpoints_that_change_all_the_time_are_looked_at_three_times(
-    cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
+    cluster: ApiServer, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is shown is what was called, and not what came after it."""
     failing(cluster)
@@ -705,7 +704,7 @@ def test_a_call_by_name_that_fails_is_not_made_again(status: int, text: str, has
     assert verify_workload._has_failed(scripting.Done(status, text.encode(), b"")) is has_failed
 
 
-def test_a_script_that_fails_in_silence_is_named_with_its_status(cluster: Cluster) -> None:
+def test_a_script_that_fails_in_silence_is_named_with_its_status(cluster: ApiServer) -> None:
     cluster.inside = (1, CALL + OF_POD, TERMINATED)
     cluster.write()
     with pytest.raises(
@@ -714,21 +713,21 @@ def test_a_script_that_fails_in_silence_is_named_with_its_status(cluster: Cluste
         verify_workload.run(PAYLOAD)
 
 
-def test_a_script_that_does_not_end_is_no_proof(cluster: Cluster) -> None:
+def test_a_script_that_does_not_end_is_no_proof(cluster: ApiServer) -> None:
     cluster.inside = (scripting.TIMED_OUT, CALL, "")
     cluster.write()
     with pytest.raises(scripting.Failed, match=r"the script in the pod that calls did not end in \d+ s; look at Job shop/verify-account$"):
         verify_workload.run(PAYLOAD)
 
 
-def failing(cluster: Cluster) -> None:
+def failing(cluster: ApiServer) -> None:
     """Have the calls from inside the mesh fail."""
     row = called("10.244.0.9:8080", verdict="failed", cause="no answer")
     cluster.inside = (1, row, f"Job verify-product: no answer\n{TERMINATED}")
     cluster.write()
 
 
-def test_what_has_not_changed_is_called_once(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_what_has_not_changed_is_called_once(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     failing(cluster)
     with pytest.raises(scripting.Failed, match="no answer"):
         verify_workload.run(PAYLOAD)
@@ -736,7 +735,7 @@ def test_what_has_not_changed_is_called_once(cluster: Cluster, programs: Program
 
 
 def test_calls_that_failed_are_judged_where_nothing_is_left_to_call(
-    cluster: Cluster, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
+    cluster: ApiServer, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A script that has to call nothing succeeds."""
     failing(cluster)
@@ -755,14 +754,14 @@ def test_calls_that_failed_are_judged_where_nothing_is_left_to_call(
 
 
 @pytest.mark.parametrize(("kind", "cause"), [("pods --selector app", "cannot list pods"), ("workloadentry", "cannot list workloadentry")])
-def test_what_cannot_be_read_is_no_proof(cluster: Cluster, programs: ProgramsInMemory, kind: str, cause: str) -> None:
+def test_what_cannot_be_read_is_no_proof(cluster: ApiServer, programs: ProgramsInMemory, kind: str, cause: str) -> None:
     forbidden = (f"get {kind}", 1, "", 'Error from server (Forbidden): User "ci" cannot list resource\n')
     programs.add("kubectl", forbidden, *cluster.rules())
     with pytest.raises(scripting.Failed, match=rf'{cause} of the namespace shop: Error from server \(Forbidden\): User "ci"'):
         verify_workload.run(PAYLOAD)
 
 
-def test_machines_of_two_networks_may_have_one_address(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machines_of_two_networks_may_have_one_address(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of them is late: the other is not it."""
     late = Entry("product-2", "product-192.0.2.7-far", "192.0.2.7:8080")
     cluster.entries["orders-192.0.2.7-else"] = entry("orders-192.0.2.7-else", "192.0.2.7", "True", "else")
@@ -784,7 +783,7 @@ ELSEWHERE = entry("product-192.0.2.7-far", "192.0.2.7", "True", "far")
 """An entry of the machine in another network than the stack says."""
 
 
-def clock(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, changes: dict[int, list[dict[str, Any]]]) -> list[float]:
+def clock(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch, changes: dict[int, list[dict[str, Any]]]) -> list[float]:
     """Have the cluster's entries change at seconds; return the pauses, of which each takes ten seconds."""
     pauses: list[float] = []
 
@@ -802,7 +801,7 @@ def clock(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, changes: dict[int, 
 MEMBER = entry("product-192.0.2.9-pods", "192.0.2.9", "True")
 
 
-def test_machines_of_groups_are_waited_for_where_all_others_are_healthy(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machines_of_groups_are_waited_for_where_all_others_are_healthy(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """They boot, which takes long: they are asked for seldom."""
     [right] = cluster.entries.values()
     cluster.entries = {}
@@ -815,7 +814,7 @@ def test_machines_of_groups_are_waited_for_where_all_others_are_healthy(cluster:
     assert pauses == [0.5] * 2 + [2] * 48
 
 
-def test_machines_of_groups_are_waited_for_until_their_time_is_over(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_machines_of_groups_are_waited_for_until_their_time_is_over(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     unhealthy = {"metadata": MEMBER["metadata"], "spec": MEMBER["spec"], "status": {"conditions": [{"type": "Healthy", "status": "False"}]}}
     cluster.entries["product-192.0.2.9-pods"] = unhealthy
     cluster.write()
@@ -825,9 +824,9 @@ def test_machines_of_groups_are_waited_for_until_their_time_is_over(cluster: Clu
     assert 10 * len(pauses) == verify_workload.GROUP_TIMEOUT_S
 
 
-def cluster_of(payload: verify_workload.Payload) -> verify_workload._Cluster:
+def cluster_of(payload: verify_workload.Payload) -> Cluster:
     with verify_workload.kubectl(payload.access) as program:
-        return verify_workload._Cluster(program, payload)
+        return Cluster(program, payload.pods)
 
 
 @pytest.mark.parametrize(
@@ -835,7 +834,7 @@ def cluster_of(payload: verify_workload.Payload) -> verify_workload._Cluster:
     [(1, 0, ["product-1", "192.0.2.9"]), (1, 1, ["product-1", "192.0.2.4"]), (0, 0, ["product-1"])],
 )
 def test_machines_of_groups_come_and_go_and_others_stay(
-    cluster: Cluster, programs: ProgramsInMemory, group_size: int, status: int, machines: list[str]
+    cluster: ApiServer, programs: ProgramsInMemory, group_size: int, status: int, machines: list[str]
 ) -> None:
     """Where entries cannot be read, nobody has gone."""
     programs.add("kubectl", ("get workloadentry ", status, json.dumps({"items": [MEMBER]}), ""))
@@ -846,7 +845,7 @@ def test_machines_of_groups_come_and_go_and_others_stay(
 
 
 @pytest.mark.parametrize("annotations", [None, {}, {"istio.io/connectedAt": "2026-01-01T00:00:00Z"}])
-def test_a_machine_whose_agent_is_connected_is_healthy(cluster: Cluster, annotations: dict[str, str] | None) -> None:
+def test_a_machine_whose_agent_is_connected_is_healthy(cluster: ApiServer, annotations: dict[str, str] | None) -> None:
     cluster.entries[ENTRY.entry]["metadata"]["annotations"] = annotations
     cluster.write()
     assert verify_workload.run(PAYLOAD).entries == (ENTRY,)
@@ -855,7 +854,7 @@ def test_a_machine_whose_agent_is_connected_is_healthy(cluster: Cluster, annotat
 @pytest.mark.parametrize(("status", "answer"), [(1, ""), (0, '{"metadata": {}}'), (0, '{"metadata": {"labels": null}}')])
 def test_a_namespace_may_have_no_labels(programs: ProgramsInMemory, status: int, answer: str) -> None:
     programs.add("kubectl", ("get namespace shop", status, answer, ""))
-    assert cluster_of(PAYLOAD).namespace_labels() == {}
+    assert cluster_of(PAYLOAD).labels() == {}
 
 
 @pytest.mark.parametrize("labels", [{}, {"labels": None}])
@@ -863,17 +862,17 @@ def test_a_pod_may_have_no_labels(programs: ProgramsInMemory, labels: dict[str, 
     item = pod("product-abc", "10.244.0.9", "True")
     item["metadata"] |= labels
     programs.add("kubectl", ("get pods ", 0, json.dumps({"items": [item]}), ""))
-    assert cluster_of(PAYLOAD).pod_labels() == {"10.244.0.9": {}}
+    assert [each.labels for each in cluster_of(PAYLOAD).pods()] == [{}]
 
 
-def test_a_pod_of_which_another_condition_is_true_is_not_ready(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_pod_of_which_another_condition_is_true_is_not_ready(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     cluster.pods[1]["status"]["conditions"].insert(0, {"type": "Initialized", "status": "True"})
     cluster.write()
     verify_workload.run(PAYLOAD)
     assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080"
 
 
-def test_an_old_entry_elsewhere_is_no_problem_where_the_right_one_comes(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_entry_elsewhere_is_no_problem_where_the_right_one_comes(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     right = cluster.entries[ENTRY.entry]
     cluster.entries = {ELSEWHERE["metadata"]["name"]: ELSEWHERE}
     cluster.write()
@@ -881,7 +880,7 @@ def test_an_old_entry_elsewhere_is_no_problem_where_the_right_one_comes(cluster:
     assert verify_workload.run(PAYLOAD).entries == (ENTRY,)
 
 
-def test_an_entry_elsewhere_is_named_before_the_time_is_over(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_elsewhere_is_named_before_the_time_is_over(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.entries = {ELSEWHERE["metadata"]["name"]: ELSEWHERE}
     cluster.outside = (0, result("10.244.0.9:8080", "refused"), "")
     cluster.write()
@@ -891,7 +890,7 @@ def test_an_entry_elsewhere_is_named_before_the_time_is_over(cluster: Cluster, m
     assert len(pauses) == 2
 
 
-def test_what_is_wrong_with_a_machine_stays_while_another_is_waited_for(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_with_a_machine_stays_while_another_is_waited_for(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Entry("product-2", "product-192.0.2.8-pods", "192.0.2.8:8080")
     cluster.entries = {ELSEWHERE["metadata"]["name"]: ELSEWHERE}
     cluster.outside = (0, result("10.244.0.9:8080", "refused"), "")
@@ -901,7 +900,7 @@ def test_what_is_wrong_with_a_machine_stays_while_another_is_waited_for(cluster:
         verify_workload.run(replace(PAYLOAD, entries=(ENTRY, other)))
 
 
-def test_a_port_that_no_service_leads_to_is_no_proof(cluster: Cluster) -> None:
+def test_a_port_that_no_service_leads_to_is_no_proof(cluster: ApiServer) -> None:
     """The ports of a Service that exists are in the cluster alone."""
     with pytest.raises(scripting.Failed, match="nothing is called: no Service with a cluster IP leads to port 9090"):
         verify_workload.run(replace(PAYLOAD, target=None, not_offered=9090))
@@ -926,7 +925,7 @@ CALLER_POLICY = {
 CALLED_POLICY = {"metadata": {"name": "closed", "namespace": "shop"}, "spec": {"podSelector": {"matchLabels": {"app": "product"}}}}
 
 
-def with_policies(cluster: Cluster, programs: ProgramsInMemory, *policies: dict[str, Any]) -> None:
+def with_policies(cluster: ApiServer, programs: ProgramsInMemory, *policies: dict[str, Any]) -> None:
     cluster.pods[0]["metadata"]["labels"] = {"app": "product"}
     items = json.dumps({"items": policies})
     programs.add("kubectl", ("get networkpolicies.networking.k8s.io ", 0, items, ""), *cluster.rules())
@@ -941,7 +940,7 @@ def with_policies(cluster: Cluster, programs: ProgramsInMemory, *policies: dict[
     ],
 )
 def test_a_network_policy_that_refuses_a_call_is_named(
-    cluster: Cluster, programs: ProgramsInMemory, policy: dict[str, Any], sentence: str
+    cluster: ApiServer, programs: ProgramsInMemory, policy: dict[str, Any], sentence: str
 ) -> None:
     cause = "no answer from 10.244.0.9:8080: it takes no connection (timeout)"
     row = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": cause}}) + "\n"
@@ -955,7 +954,7 @@ def test_a_network_policy_that_refuses_a_call_is_named(
     assert failed.cause == f"{cause}; {sentence}"
 
 
-def test_the_first_cause_has_the_policies_of_its_endpoint(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_the_first_cause_has_the_policies_of_its_endpoint(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     causes = {f"10.244.0.{each}:8080": f"no answer from 10.244.0.{each}:8080: it takes no connection" for each in (9, 11)}
     rows = "".join(called(endpoint, verdict="failed", cause=cause) for endpoint, cause in causes.items())
     cluster.inside = (1, rows, f"Job verify-product: {causes['10.244.0.11:8080']}\n{TERMINATED}")
@@ -967,7 +966,7 @@ def test_the_first_cause_has_the_policies_of_its_endpoint(cluster: Cluster, prog
         verify_workload.run(replace(PAYLOAD, pair=replace(PAYLOAD.pair, inside=labelled("inside"))))
 
 
-def test_a_name_that_takes_no_connection_has_no_policies(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_name_that_takes_no_connection_has_no_policies(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     cause = "calls by the name product are not answered (last: no connection)"
     cluster.inside = (1, CALL + OF_POD + called("", verdict="failed", cause=cause), f"Job verify-product: {cause}\n{TERMINATED}")
     cluster.write()
@@ -977,7 +976,7 @@ def test_a_name_that_takes_no_connection_has_no_policies(cluster: Cluster, progr
     assert not [line for line in programs.lines("kubectl") if "polic" in line or "--raw" in line], "nothing is looked up for it"
 
 
-def test_a_policy_is_not_named_where_the_endpoint_has_answered(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_policy_is_not_named_where_the_endpoint_has_answered(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     row = json.dumps({"calls": {"endpoint": "10.244.0.9:8080", "verdict": "failed", "cause": "/ returns 404"}}) + "\n"
     cluster.inside = (1, CALL + row, f"Job verify-product: / returns 404\n{TERMINATED}")
     cluster.write()
@@ -995,7 +994,7 @@ CNI_POLICY = {
 NO_CONNECTION = "no answer from 10.244.0.9:8080: it takes no connection (timeout)"
 
 
-def not_reached(cluster: Cluster, programs: ProgramsInMemory, *groups: str) -> None:
+def not_reached(cluster: ApiServer, programs: ProgramsInMemory, *groups: str) -> None:
     """Have a pod take no connection, in a cluster with these API groups."""
     cluster.inside = (
         1,
@@ -1013,14 +1012,14 @@ def not_reached(cluster: Cluster, programs: ProgramsInMemory, *groups: str) -> N
     )  # fmt: skip
 
 
-def test_a_policy_of_cilium_that_may_refuse_a_call_is_named(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_policy_of_cilium_that_may_refuse_a_call_is_named(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     not_reached(cluster, programs, "apps", "cilium.io")
     sentence = "the CiliumClusterwideNetworkPolicy deny selects the caller's pod: does it let it out to 10.244.0.9:8080?"
     with pytest.raises(scripting.Failed, match=re.escape(f"{NO_CONNECTION}; {sentence}") + "$"):
         verify_workload.run(PAYLOAD)
 
 
-def test_a_cluster_with_kubernetes_own_policies_alone_costs_one_more_request(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_cluster_with_kubernetes_own_policies_alone_costs_one_more_request(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     not_reached(cluster, programs, "apps", "networking.k8s.io")
     with pytest.raises(scripting.Failed, match=re.escape(NO_CONNECTION) + "$"):
         verify_workload.run(PAYLOAD)
@@ -1029,14 +1028,14 @@ def test_a_cluster_with_kubernetes_own_policies_alone_costs_one_more_request(clu
 
 
 @pytest.mark.parametrize("answer", [(1, "", "forbidden\n"), (0, "", ""), (scripting.TIMED_OUT, '{"groups": [', "")])
-def test_policies_that_may_not_be_read_hide_no_cause(cluster: Cluster, programs: ProgramsInMemory, answer: tuple[int, str, str]) -> None:
+def test_policies_that_may_not_be_read_hide_no_cause(cluster: ApiServer, programs: ProgramsInMemory, answer: tuple[int, str, str]) -> None:
     not_reached(cluster, programs)
     programs.add("kubectl", ("get networkpolicies", *answer), ("get --raw", *answer), *cluster.rules())
     with pytest.raises(scripting.Failed, match=re.escape(NO_CONNECTION) + "$"):
         verify_workload.run(PAYLOAD)
 
 
-def test_a_policy_of_cilium_that_keeps_a_pod_from_starting_is_named(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_policy_of_cilium_that_keeps_a_pod_from_starting_is_named(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     cluster.inside = None
     cluster.write()
     not_reached(cluster, programs, "cilium.io")
@@ -1046,7 +1045,7 @@ def test_a_policy_of_cilium_that_keeps_a_pod_from_starting_is_named(cluster: Clu
 
 
 @pytest.mark.slow
-def test_a_network_policy_that_keeps_a_pod_from_starting_is_named(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_network_policy_that_keeps_a_pod_from_starting_is_named(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     """The sidecar does not reach istiod, and the container that calls waits for it."""
     cluster.inside = None
     cluster.write()
@@ -1058,7 +1057,7 @@ def test_a_network_policy_that_keeps_a_pod_from_starting_is_named(cluster: Clust
     assert len([line for line in programs.lines("kubectl") if "get namespace shop" in line]) == 1, "its labels are not needed"
 
 
-def test_a_network_policy_is_not_named_where_a_pod_had_started(cluster: Cluster, programs: ProgramsInMemory) -> None:
+def test_a_network_policy_is_not_named_where_a_pod_had_started(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     cluster.sidecar = False
     cluster.write()
     with_policies(cluster, programs, CALLER_POLICY)

@@ -312,6 +312,21 @@ def test_a_network_policy_is_named_where_a_verification_fails(error: str, named:
     assert "NetworkPolicy" not in advised["ledger"], "that is in another namespace"
 
 
+@pytest.mark.parametrize(("mode", "named"), [("fail", True), ("none", False)])
+def test_no_policy_is_named_of_a_workload_that_is_never_verified(mode: str, named: bool) -> None:
+    facts = meshes.facts("single")
+    assert isinstance(facts.settings, Settings)
+    product = replace(facts.state.workloads["product"], verified=None)
+    facts = replace(
+        facts,
+        cluster=replace(facts.cluster, policies=(POLICY,)),
+        state=replace(facts.state, workloads={**facts.state.workloads, "product": product}),
+        settings=facts.settings.model_copy(update={"verify": facts.settings.verify.model_copy(update={"mode": mode})}),
+    )
+    advised = {each.name: " ".join(each.advice) for each in assess.mesh(facts).workloads}
+    assert ("NetworkPolicy" in advised["product"]) is named
+
+
 def test_pods_are_found_by_labels_that_machines_do_not_have() -> None:
     export = meshes.recorded("single", "export")
     specs = [each["inputs"]["spec"] for each in export["deployment"]["resources"] if each["urn"].endswith("::product-pods")]

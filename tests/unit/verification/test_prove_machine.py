@@ -1,0 +1,133 @@
+"""What the proof on a machine makes of its script: evidence, or a cause with the policies of the pods that it calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from components.local import over_ssh, scripting
+from components.local.cluster_access import ClusterAccess
+from components.local.openssh import Hop, Target
+from components.verification.scripts import prove_machine
+from components.verification.scripts.cluster_objects import WorkloadPods
+from components.verification.scripts.prove_machine import CalledPods, Payload, Proof
+from tests.support.fake_programs import ProgramsInMemory
+
+CALLED = CalledPods(ClusterAccess(context="theirs"), WorkloadPods("shop", {"app": "product"}, 8080), "192.0.2.7")
+PAYLOAD = Payload(Target("product-1", Hop("192.0.2.7", host_key="ssh-ed25519 AAAA")), "proof", "script", proof=Proof(CALLED))
+NEAR = "machine product-1: no answer from 10.244.0.9:8080: it takes no connection (timeout)"
+FAR = "machine product-1: no answer from 172.31.0.1:15443: it takes connections: does the application answer"
+DENY = {"metadata": {"name": "deny", "namespace": "shop"}, "spec": {"podSelector": {}}}
+REFUSED = "the NetworkPolicy shop/deny selects the pod 10.244.0.9 and does not let 192.0.2.7 in on port 8080"
+LIMITED = "the NetworkPolicy shop/deny selects the pod 10.244.0.9 and lets in only some connections: the gateway of its network has to reach its port 8080"
+
+
+def pod(name: str, address: str) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": {"app": "product"}}, "spec": {"containers": []}, "status": {"podIP": address}}
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> ProgramsInMemory:
+    fakes = ProgramsInMemory()
+    monkeypatch.setattr(scripting, "call", fakes.call)
+    answer(fakes, [DENY])
+    return fakes
+
+
+def answer(programs: ProgramsInMemory, policies: list[dict[str, Any]], status: int = 0, of_cilium: Sequence[dict[str, Any]] = ()) -> None:
+    pods = [pod("product-a", "10.244.0.9"), pod("product-b", "10.244.0.10")]
+    programs.add(
+        "kubectl",
+        ("get networkpolicies", status, json.dumps({"items": policies}), ""),
+        ("get --raw /apis", status, json.dumps({"groups": [{"name": "cilium.io"}] if of_cilium else []}), ""),
+        ("get ciliumnetworkpolicies", status, json.dumps({"items": of_cilium}), ""),
+        ("get pods --selector app=product ", status, json.dumps({"items": pods}), ""),
+        ("get namespace shop ", status, "{}", ""),
+    )
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, cause: str) -> None:
+    def run(_: over_ssh.Payload) -> over_ssh.Result:
+        raise scripting.Failed(cause)
+
+    monkeypatch.setattr(over_ssh, "run", run)
+
+
+def prints(monkeypatch: pytest.MonkeyPatch, *causes: str) -> None:
+    rows = [{"calls": {"endpoint": "10.244.0.9:8080", "cause": cause}} for cause in causes]
+    monkeypatch.setattr(over_ssh, "run", lambda _: over_ssh.Result("\n".join(map(json.dumps, rows))))
+
+
+def far(payload: Payload) -> Payload:
+    return replace(payload, proof=replace(payload.proof, called=replace(CALLED, address="")))
+
+
+@pytest.mark.parametrize(
+    ("is_far", "cause", "sentence"),
+    [(False, NEAR, REFUSED), (True, FAR, LIMITED), (False, FAR, ""), (True, NEAR, ""), (False, "/ returns 404", "")],
+)
+def test_a_policy_that_refuses_a_machines_calls_is_named(
+    programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch, is_far: bool, cause: str, sentence: str
+) -> None:
+    """Once, whatever the number of pods. Nothing is looked up where an endpoint has answered."""
+    payload = far(PAYLOAD) if is_far else PAYLOAD
+    fails(monkeypatch, cause)
+    with pytest.raises(scripting.Failed) as raised:
+        prove_machine.run(payload)
+    assert str(raised.value) == "; ".join(filter(None, [cause, sentence]))
+    assert bool(programs.lines("kubectl")) == bool(sentence)
+    prints(monkeypatch, cause, "")
+    assert [call.cause for call in prove_machine.run(payload).calls] == [str(raised.value), ""], "a warning, too"
+
+
+def test_a_machine_that_calls_no_pods_has_no_policies(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(monkeypatch, NEAR)
+    with pytest.raises(scripting.Failed, match=r"\(timeout\)$"):
+        prove_machine.run(replace(PAYLOAD, proof=Proof()))
+    assert programs.lines("kubectl") == []
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_cluster_without_policies_hides_no_cause(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    fails(monkeypatch, NEAR)
+    answer(programs, [], status)
+    with pytest.raises(scripting.Failed, match=r"\(timeout\)$"):
+        prove_machine.run(PAYLOAD)
+    asked = [line.split(" get ")[1].split(" --output")[0].split(" --namespace")[0] for line in programs.lines("kubectl")]
+    assert asked == ["networkpolicies.networking.k8s.io", "--raw /apis"], "pods are not looked at"
+
+
+def test_a_policy_of_cilium_is_named_where_there_are_none_of_kubernetes(
+    programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", **DENY, "spec": {"endpointSelector": {}, "ingress": [{}]}}
+    fails(monkeypatch, NEAR)
+    answer(programs, [], of_cilium=[limit])
+    with pytest.raises(scripting.Failed, match=r"; the CiliumNetworkPolicy shop/deny selects the pod 10.244.0.9: .* let 192.0.2.7 in on"):
+        prove_machine.run(PAYLOAD)
+
+
+def test_another_cluster_hides_no_cause(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(monkeypatch, NEAR)
+    called = replace(CALLED, access=ClusterAccess(context="theirs", uid="ours"))
+    with pytest.raises(scripting.Failed, match=r"\(timeout\)$"):
+        prove_machine.run(replace(PAYLOAD, proof=Proof(called)))
+
+
+def test_pods_without_the_port_are_passed_over(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails(monkeypatch, NEAR)
+    called = replace(CALLED, pods=replace(CALLED.pods, port="web"))
+    with pytest.raises(scripting.Failed, match=r"\(timeout\)$"):
+        prove_machine.run(replace(PAYLOAD, proof=Proof(called)))
+
+
+def test_a_proof_that_only_warns_fails_no_update(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it fails by: SSH, a proxy that does not run, a call."""
+    fails(monkeypatch, f"machine product-1: Envoy does not answer\n{NEAR}")
+    [call] = prove_machine.run(replace(PAYLOAD, proof=replace(PAYLOAD.proof, warn_only=True))).calls
+    assert (call.verdict, call.caller, call.object) == ("failed", "machine product-1", "machine product-1")
+    assert call.cause == f"machine product-1: Envoy does not answer {NEAR}; {REFUSED}"
