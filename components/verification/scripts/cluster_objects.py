@@ -19,8 +19,8 @@ from ..evidence import Pod
 class WorkloadPods:
     """Which pods are a workload's.
 
-    namespace: theirs. selector: labels of theirs.
-    port: what the Service leads to: a number, or the name of a port of theirs.
+    namespace: the pods'. selector: labels of the pods.
+    port: the Service's target port: a number, or the name of a port of the pods.
     """
 
     namespace: str
