@@ -414,6 +414,11 @@ explain() { # endpoint
       "root?"$'\t'"$about"
     return
     ;;
+  *TLS_error*WRONG_VERSION_NUMBER*)
+    echo "it answers in plaintext: does a PeerAuthentication switch mutual TLS off for it, and" \
+      "does its sidecar capture the port?"$'\t'"PeerAuthentication of $IDENTITY"
+    return
+    ;;
   'application '[1-5]* | 'proxy '[1-5]*)
     if [ "$status" = 403 ] && [ "$by" = proxy ]; then
       echo "its proxy forbids the call: an AuthorizationPolicy denies $caller_identity the" \

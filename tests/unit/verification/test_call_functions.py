@@ -206,9 +206,10 @@ CASES: dict[str, tuple[str, str]] = {
     "explain: what there is to see": (
         "machine_of[10.0.0.1:8080]=m-1; while IFS= read -r line; do failures[10.0.0.1:8080]=${line//!/$'\\t'}; "
         "explain 10.0.0.1:8080 | sed -E 's/^(.{32})[^\\t]*/\\1/'; done <<'END'\n"
-        "503!caller!TLS: CERTIFICATE_VERIFY_FAILED\n503!caller!TLS_error ALERT_UNKNOWN\n503!caller!TLS_error\n403!proxy!x\n403!application!x\n404!proxy!x\n"
+        "503!caller!TLS: CERTIFICATE_VERIFY_FAILED\n503!caller!TLS_error ALERT_UNKNOWN\n503!caller!TLS_error WRONG_VERSION_NUMBER:x\n503!caller!TLS_error\n403!proxy!x\n403!application!x\n404!proxy!x\n"
         "500!proxy!x\n302!proxy!x\n503!application!x\nno grpc!application!x\ngrpc 7!proxy!x\ngrpc 7!application!x\nclosed!peer!it closed\n503!caller!refused\n503!caller!odd\nEND",
-        "its certificate is not one of sp\tmachine m-1\nit refuses the caller's certific\tmachine m-1\nit takes connections: does the a\tmachine m-1\n"
+        "its certificate is not one of sp\tmachine m-1\nit refuses the caller's certific\tmachine m-1\n"
+        "it answers in plaintext: does a \tPeerAuthentication of spiffe://x\nit takes connections: does the a\tmachine m-1\n"
         "its proxy forbids the call: an A\tAuthorizationPolicy of spiffe://x\n/health returns 403: set verify.\tmachine m-1\n/health returns 404: set verify.\tmachine m-1\n"
         "its proxy answers in the applica\tmachine m-1\nits proxy answers in the applica\tmachine m-1\n/health returns 503: set verify.\tmachine m-1\n"
         "it answers, but not by gRPC: doe\tmachine m-1\n"
