@@ -96,7 +96,8 @@ def call_variables(caller: Caller, target: Target | None, inbound: Mapping[int, 
 
 def plaintext_variables(target: Target, endpoints: Iterable[str]) -> dict[str, str | int]:
     """Return the variables of `PLAINTEXT_SCRIPT`, which must be refused by all endpoints."""
-    return {"ENDPOINTS": " ".join(dict.fromkeys(endpoints)), "SNI": target.sni}
+    scheme = "https" if target.protocol == "tls" else "http"
+    return {"ENDPOINTS": " ".join(dict.fromkeys(endpoints)), "SNI": target.sni, "SCHEME": scheme}
 
 
 def _line(target: Target) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import socketserver
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import grpc
 
@@ -65,14 +67,22 @@ class _Pool(ThreadingHTTPServer):
     daemon_threads = True
 
 
-def http(needs: str = "") -> AbstractContextManager[int]:
-    """Run an application of HTTP/1.1, and yield its port. needs: a header that each request must have."""
+def http(needs: str = "", certificate: tuple[Path, Path] | None = None) -> AbstractContextManager[int]:
+    """Run an application of HTTP/1.1, and yield its port.
+
+    needs: a header that each request must have. certificate: with its key; the application ends TLS then.
+    """
 
     class Pages(_Pages):
         pass
 
     Pages.needs = needs
-    return _serving(_Pool(("127.0.0.1", 0), Pages))
+    server = _Pool(("127.0.0.1", 0), Pages)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    return _serving(server)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 # Sends a request to endpoints from outside the mesh, without a certificate. Prints for each
 # a record of evidence.py: refused, unreachable or answered.
-# Variables: ENDPOINTS (`address:port`), SNI (the name by which gateways route requests).
+# Variables: ENDPOINTS (`address:port`), SNI (the name by which gateways route requests), SCHEME.
+# It is https for applications that end TLS: they hang up at a request of HTTP themselves.
 # The memory of the pod is for so many.
 AT_ONCE=20
 
@@ -21,7 +22,7 @@ call() { # endpoint
   # Gateways take TLS alone: behind one, a connection is open after the handshake.
   case $1 in
   *:15443) url=https://$SNI:15443/ time=time_appconnect ;;
-  *) url=http://$1/ ;;
+  *) url=$SCHEME://$1/ ;;
   esac
   open=$(direct_curl --insecure --output /dev/null --connect-timeout 3 --max-time 6 \
     --write-out "%{$time}" --connect-to "$SNI:15443:$1" "$url") || code=$?

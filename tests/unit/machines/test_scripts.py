@@ -31,7 +31,7 @@ NAMES = (
 
 def test_a_script_runs_in_whatever_way_bash_gets_it(tmp_path: Path) -> None:
     """On standard input from machines, with -c in pods, as a file from units."""
-    text = shell.remote_script("verification/plaintext-probe", {"ENDPOINTS": "192.0.2.1:80", "SNI": "name"})
+    text = shell.remote_script("verification/plaintext-probe", {"ENDPOINTS": "192.0.2.1:80", "SNI": "name", "SCHEME": "http"})
     file = tmp_path / "script"
     file.write_text(text)
     add_program(tmp_path, "curl", "exit 52")

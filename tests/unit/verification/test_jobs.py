@@ -141,7 +141,7 @@ def test_an_application_that_ends_tls_itself_is_called_by_a_connection() -> None
 
 def test_strangers_reach_gateways_by_the_name_of_the_port() -> None:
     variables = plaintext_variables(target_of(PRODUCT), ["10.0.0.1:8080", "10.0.0.1:8080"])
-    assert variables == {"ENDPOINTS": "10.0.0.1:8080", "SNI": "outbound_.80_._.product.shop.svc.cluster.local"}
+    assert variables == {"ENDPOINTS": "10.0.0.1:8080", "SNI": "outbound_.80_._.product.shop.svc.cluster.local", "SCHEME": "http"}
 
 
 def test_pods_inside_are_injected_by_a_label_of_their_own() -> None:

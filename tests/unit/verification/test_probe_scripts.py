@@ -40,7 +40,7 @@ def run(directory: Path, script: str, variables: dict[str, str | int], curl: str
 )
 def test_the_result_of_a_request_from_outside_follows_from_curls_code(tmp_path: Path, code: int, connected_s: str, result: str) -> None:
     endpoints = ["172.31.6.130:8080", "172.31.7.9:15443", "10.244.0.9:8080"]
-    variables: dict[str, str | int] = {"ENDPOINTS": " ".join(endpoints), "SNI": f"outbound_.80_._.{HOST}"}
+    variables: dict[str, str | int] = {"ENDPOINTS": " ".join(endpoints), "SNI": f"outbound_.80_._.{HOST}", "SCHEME": "http"}
     output = run(tmp_path, "verification/plaintext-probe", variables, f'echo "$*" >>{tmp_path}/calls\nprintf {connected_s}\nexit {code}')
     assert {*parse(output).plaintext} == {Plaintext(endpoint, result) for endpoint in endpoints}
     calls = sorted((tmp_path / "calls").read_text().splitlines())

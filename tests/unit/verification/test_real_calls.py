@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -259,7 +259,7 @@ def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, kind: s
 def test_of_two_endpoints_the_one_that_denies_is_not_proved_by_the_other(tmp_path: Path, kind: str) -> None:
     """Both have connections and responses, and a caller by name does not see whose failed."""
     with ExitStack() as stack:
-        starts = {"http": applications.http, "grpc": applications.of_grpc}
+        starts: dict[str, Callable[[], AbstractContextManager[int]]] = {"http": applications.http, "grpc": applications.of_grpc}
         start = starts.get(kind, lambda: applications.of_bytes(applications.wait_for_more))
         answers = Callee(name="answers", protocol=kind, application=stack.enter_context(start()))
         denies = replace(answers, name="denies", denies=True, port=envoys.free_port(), service_port=envoys.free_port())
@@ -295,9 +295,21 @@ def test_a_caller_without_a_certificate_is_refused_unless_plaintext_is_answered(
     expected = {
         world.callees[f"{kind}{name}"].endpoints()[0]: result for kind in ("http", "tcp", "greets") for name, result in results.items()
     }
-    text = shell.remote_script("verification/plaintext-probe", {"ENDPOINTS": " ".join(expected), "SNI": "x"})
+    text = shell.remote_script("verification/plaintext-probe", {"ENDPOINTS": " ".join(expected), "SNI": "x", "SCHEME": "http"})
     done = envoys.run_text(text)
     assert {*parse(done).plaintext} == {Plaintext(*each) for each in expected.items()}
+
+
+@pytest.mark.parametrize(("plaintext", "result"), [(False, "refused"), (True, "answered")])
+def test_an_application_that_ends_tls_answers_strangers_where_its_proxy_lets_them(tmp_path: Path, plaintext: bool, result: str) -> None:
+    with ExitStack() as stack:
+        certificate = envoys.Authority(tmp_path, "application").issue(IDENTITY)
+        port = stack.enter_context(applications.http(certificate=certificate))
+        callee = Callee(name="https", protocol="tls", application=port, plaintext=plaintext)
+        stack.enter_context(envoys.running(tmp_path, [callee]))
+        variables = {"ENDPOINTS": callee.endpoints()[0], "SNI": "x", "SCHEME": "https"}
+        done = envoys.run_text(shell.remote_script("verification/plaintext-probe", variables))
+    assert parse(done).plaintext == (Plaintext(callee.endpoints()[0], result),)
 
 
 @pytest.mark.parametrize("protocol", ["http", "tcp"])

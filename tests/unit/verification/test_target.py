@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from components.verification.target import Caller, Target, call_variables, connections_for, plaintext_variables
 
 CALLER = Caller("machine product-1", "vms", 30)
@@ -21,7 +25,14 @@ def test_a_machine_that_calls_nothing_may_have_to_be_called() -> None:
 
 
 def test_each_endpoint_is_called_once_from_outside() -> None:
-    assert plaintext_variables(TARGET, ["a:1", "b:1", "a:1"]) == {"ENDPOINTS": "a:1 b:1", "SNI": "outbound_.80_._.a.b.svc"}
+    variables = {"ENDPOINTS": "a:1 b:1", "SNI": "outbound_.80_._.a.b.svc", "SCHEME": "http"}
+    assert plaintext_variables(TARGET, ["a:1", "b:1", "a:1"]) == variables
+
+
+@pytest.mark.parametrize(("protocol", "scheme"), [("http", "http"), ("grpc", "http"), ("tcp", "http"), ("tls", "https")])
+def test_an_application_that_ends_tls_is_called_by_tls_from_outside(protocol: str, scheme: str) -> None:
+    """Where its proxy lets a request of HTTP pass, it hangs up itself."""
+    assert plaintext_variables(replace(TARGET, protocol=protocol), ["a:1"])["SCHEME"] == scheme
 
 
 def test_connections_follow_from_the_endpoints() -> None:
