@@ -178,8 +178,9 @@ def published_addresses(services: Sequence[Manifest], gateways: Sequence[Manifes
         for address in filter(None, [*balanced, *(spec.get("externalIPs") or [])]):
             addresses.setdefault(address, f"the Service {_place(service)}")
     for gateway in gateways:
-        for each in gateway["spec"].get("addresses") or []:
-            addresses.setdefault(each["value"], f"the Gateway {_place(gateway)}")
+        stated = [each.get("value") for each in gateway["spec"].get("addresses") or []]
+        for address in filter(None, stated):  # one without a value is the implementation's to choose
+            addresses.setdefault(address, f"the Gateway {_place(gateway)}")
     return addresses
 
 

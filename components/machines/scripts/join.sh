@@ -100,13 +100,11 @@ check_systemd() {
 }
 
 # Writes what small files need, and deletes it. So a disk that is full or read-only, or a directory
-# that is immutable, is refused before anything is changed. The agent does not run as root.
+# that is immutable, is refused before anything is changed.
 check_directories() {
-  local each directory file reason user=istio-proxy
-  id $user >/dev/null 2>&1 || user=nobody
-  for each in "$RUN" "$UNITS" "$PROGRAMS" "$STATE"; do
-    directory=$each
-    while [ ! -d "$directory" ]; do directory=${directory%/*}; done
+  local directory file reason
+  for directory in "$RUN" "$UNITS" "$PROGRAMS" "$STATE"; do
+    directory=$(present "$directory")
     file=$directory/.istio-vm-mesh.$$
     reason=$({ head -c 524288 /dev/zero >"$file"; } 2>&1) ||
       {
@@ -114,10 +112,27 @@ check_directories() {
         fail "cannot write to $directory (${reason##*: }): make room there, or let root write there"
       }
     rm -f "$file"
-    [[ $each != "$PROGRAMS" && $each != "$STATE" ]] || runuser -u $user -- test -x "$directory" ||
-      fail "$directory cannot be entered by the agent, which does not run as root:" \
-        "let all users enter it and the directories above it ('chmod a+x')"
   done
+  check_entry
+}
+
+# The agent does not run as root.
+check_entry() {
+  local directory user=istio-proxy
+  id $user >/dev/null 2>&1 || user=nobody
+  for directory in "$PROGRAMS" "$STATE"; do
+    directory=$(present "$directory")
+    runuser -u $user -- test -x "$directory" ||
+      fail "$directory cannot be entered by the agent, which does not run as root: let all users" \
+        "enter it and the directories above it ('chmod a+x')"
+  done
+}
+
+# Prints a directory, or the one above it that exists.
+present() { # directory
+  local directory=$1
+  while [ ! -d "$directory" ]; do directory=${directory%/*}; done
+  echo "$directory"
 }
 
 has_tool_for() { # deb or rpm
@@ -405,8 +420,8 @@ is_intact() { # directory
 }
 
 check_space() {
-  local directory=$PROGRAMS free
-  while [ ! -d "$directory" ]; do directory=${directory%/*}; done
+  local directory free
+  directory=$(present "$PROGRAMS")
   free=$(df --output=avail -k "$directory" | tail -n 1)
   [ "$free" -gt $((NEEDED_MIB * 1024)) ] ||
     fail "only $((free / 1024)) MiB are free under $directory," \

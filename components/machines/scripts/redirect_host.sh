@@ -379,7 +379,7 @@ port_range_changes() {
 # each one, and Envoy's beside it. What has no entry is dropped, of any program of the host.
 connection_changes() {
   local most count sockets
-  most=$(cat "$SYSCTLS/netfilter/nf_conntrack_max") || return 0
+  most=$(cat "$SYSCTLS/netfilter/nf_conntrack_max") && [ "$most" != 0 ] || return 0
   count=$(cat "$SYSCTLS/netfilter/nf_conntrack_count")
   sockets=$(awk '/^TCP:/ { print $7 + $9 }' "$SOCKETS")
   [ "${sockets:-0}" -le "$count" ] || count=$sockets

@@ -370,6 +370,7 @@ def balancer(*ingress: dict[str, str], **spec: Any) -> Any:
         ([balancer({"ip": "203.0.113.9"})], [], ""),
         ([balancer({"ip": "10.0.0.5"}, externalIPs=["203.0.113.9"])], [], ""),
         ([], [{"spec": {"addresses": [{"type": "IPAddress", "value": "203.0.113.9"}]}}], ""),
+        ([], [{"spec": {"addresses": [{"type": "IPAddress"}]}}], ""),
         ([balancer({"hostname": "lb.example.com"})], [], ""),
         ([{"spec": {"type": "ClusterIP"}}], [], ""),
         ([], [], ""),
