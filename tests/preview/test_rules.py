@@ -97,6 +97,14 @@ def test_a_machine_joins_after_everything_that_it_needs(stack: str) -> None:
         assert needed | {"istio-vm-mesh-gateway", "mesh-virtualservice-istio-vm-mesh-istiod"} <= all_dependencies(stack, name), name
 
 
+def test_a_machine_that_goes_with_its_cluster_is_not_drained() -> None:
+    """Its drain needs the cluster, which is gone by then, and would fail a destroy."""
+    drains = {name: node.options.get("deleted_with") for name, node in harness.declared("lab").graph.items() if name.endswith("-drain")}
+    assert drains == {"product-1-drain": "cluster-kind"}
+    others = harness.declared("existing").graph
+    assert not [name for name, node in others.items() if name.endswith("-drain") and "deleted_with" in node.options]
+
+
 @pytest.mark.parametrize("stack", [stack for stack in STACKS if stack != "existing"])
 def test_istio_objects_wait_for_istiod(stack: str) -> None:
     kinds = [

@@ -85,8 +85,9 @@ class FakeCluster:
             return _done(json.dumps(self.entries[rest[0]]) if rest[0] in self.entries else "")
         assert verb == "delete", line
         if rest[0] == "--selector":
-            key, _, value = rest[1].partition("=")
-            chosen = [name for name, item in self.entries.items() if item["metadata"]["labels"].get(key) == value]
+            key, equals, value = rest[1].partition("=")
+            labels = {name: item["metadata"]["labels"] for name, item in self.entries.items()}
+            chosen = [name for name, given in labels.items() if key in given and (not equals or given[key] == value)]
         else:
             chosen = [rest[0]]
         return _done("\n".join(name for name in chosen if self.entries.pop(name, None)))

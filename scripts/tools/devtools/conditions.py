@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from tools import ROOT
 
-from .trial import copy, first_failure
+from .copies import Copies, copies
 
 _TESTS = "tests/unit/verification"
 _OF_PODS = (f"{_TESTS}/test_verify_workload.py", f"{_TESTS}/test_calling_pods.py")
@@ -121,14 +116,11 @@ def run(jobs: int, words: Sequence[str]) -> int:
         print(f"No condition is at one of these places: {' '.join(words)}. They are in {', '.join(FILES)}.", file=sys.stderr)
         return 1
     explained, wrong = reasons(), 0
-    with tempfile.TemporaryDirectory() as directory, ThreadPoolExecutor(jobs) as threads:
-        copies = [Path(directory, str(number)) for number in range(jobs)]
-        for root in copies:
-            copy(root)
-        for test in dict.fromkeys(test for each in wanted for test in FILES[each.file]):
-            if _fails(copies[0], test):
-                sys.exit(f"{test} is red without a change: mend that first.")
-        runner = _Runner(copies)
+    with copies(jobs, {}) as free, ThreadPoolExecutor(jobs) as threads:
+        with free.one() as copy:
+            if red := copy.first_failure(*dict.fromkeys(test for each in wanted for test in FILES[each.file])):
+                sys.exit(f"{red} is red without a change: mend that first.")
+        runner = _Runner(free)
         for change, is_noticed in zip(wanted, threads.map(runner.is_noticed, wanted), strict=True):
             is_explained = change.key in explained
             wrong += is_noticed == is_explained
@@ -153,46 +145,22 @@ _PATIENCE_S = 60
 class _Runner:
     """Runs the tests of changes in copies of the checkout. Tests that noticed changes run first."""
 
-    def __init__(self, copies: Sequence[Path]) -> None:
-        self._copies: SimpleQueue[Path] = SimpleQueue()
-        for root in copies:
-            self._copies.put(root)
+    def __init__(self, free: Copies) -> None:
+        self._free = free
         self._recent: dict[str, None] = {}
 
     def is_noticed(self, change: Change) -> bool:
-        root = self._copies.get()
-        file = root / change.file
-        source = file.read_bytes()
-        try:
-            file.write_bytes(change.applied(source))
-            tests = FILES[change.file]
+        tests = FILES[change.file]
+        with self._free.one() as copy, copy.changed(change.file, change.applied((ROOT / change.file).read_bytes())):
             likely = [test for test in reversed(self._recent) if test.startswith(tuple(tests))][:_LIKELY]
             for some in (likely, *([test] for test in tests)):
-                failed = _fails(root, *some) if some else ""
+                failed = copy.first_failure(f"--timeout={_PATIENCE_S}", *some).partition("[")[0] if some else ""
                 if failed:
                     self._recent.pop(failed, None)
                     if "::" in failed:
                         self._recent[failed] = None
                     return True
             return False
-        finally:
-            file.write_bytes(source)
-            self._copies.put(root)
-
-
-def _fails(root: Path, *tests: str) -> str:
-    """Return the first test function that fails in a copy; "" if none does."""
-    options = ["-x", "-q", "-n0", "--tb=no", f"--timeout={_PATIENCE_S}", "-p", "no:cacheprovider"]
-    # Changes of one second may have the same size: bytecode of the last one would do.
-    environment = {**os.environ, "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
-    words = [sys.executable, "-m", "pytest", *options, *tests]
-    with subprocess.Popen(words, cwd=root, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        output, _ = process.communicate()
-        with suppress(ProcessLookupError):  # what a loop without an end has started
-            os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode == 0:
-        return ""
-    return first_failure(output).partition("[")[0]
 
 
 _Edit = tuple[int, int, str, str]

@@ -84,6 +84,12 @@ def test_all_else_that_the_agent_depends_on_restarts_it(change: dict[str, Any]) 
     assert digest(bootstrap.bundle(replace(INPUTS, **change))) != digest(BUNDLE)
 
 
+def test_a_join_waits_for_its_confirmation_as_long_as_the_workload_says() -> None:
+    patient = bootstrap.bundle(replace(INPUTS, workload=PRODUCT.model_copy(update={"confirm_within": 90})))
+    assert "\nCONFIRM_S=90\n" in join_script(patient, "token")
+    assert digest(patient) == digest(BUNDLE), "another time restarts no agent"
+
+
 def test_the_bundle_survives_the_way_to_a_script_beside_pulumi() -> None:
     assert scripting.decode(Bundle, json.loads(scripting.encode(BUNDLE))) == BUNDLE
     tree = ast.parse(Path(bundle.__file__).read_text(), feature_version=(3, 9))

@@ -153,9 +153,14 @@ def test_a_machine_that_never_joined_is_no_error(machine: Machine, cluster: Fake
     assert cluster.entries == {}, "what was left over of the registration"
 
 
+@pytest.mark.parametrize("connected", [True, False])
 @pytest.mark.parametrize("outcome", FAILURES.values(), ids=FAILURES)
-def test_a_machine_that_lives_and_does_not_leave_is_an_error(machine: Machine, cluster: FakeCluster, outcome: Outcome) -> None:
+def test_a_machine_that_lives_and_does_not_leave_is_an_error(
+    machine: Machine, cluster: FakeCluster, outcome: Outcome, connected: bool
+) -> None:
+    """Also where its agent is stopped: it may start again."""
     machine.outcome = outcome
+    cluster.add(ENTRY, "0123", connected=connected)
     with pytest.raises(scripting.Failed) as raised:
         drain.run(PAYLOAD)
     message = str(raised.value)

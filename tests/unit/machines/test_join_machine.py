@@ -312,18 +312,22 @@ def test_a_host_that_may_be_another_machine_of_the_stack_is_not_joined(machine: 
         join_machine.run(PAYLOAD)
 
 
-def test_a_slot_is_held_until_the_entry_is_healthy(machine: Machine, held: Slots, cluster: FakeCluster) -> None:
+def test_a_slot_is_held_until_the_entry_is_healthy(
+    machine: Machine, held: Slots, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine.questions = ["stop"]
     read = cluster.call
 
     def call(*words: str, **options: Any) -> scripting.Done:
         if "get" in words:
             held.log.append("look")
+            cluster.add(ENTRY, "0123", healthy=held.log[-2:] == ["look", "look"])
         return read(*words, **options)
 
     cluster.call = call  # type: ignore[method-assign]
+    monkeypatch.setattr(join_machine, "PROBE_TIMEOUT_S", 60)
     join_machine.run(PAYLOAD)
-    assert held.log[-3:] == ["take billing-1", "look", "give back"]
+    assert held.log[-4:] == ["take billing-1", "look", "look", "give back"]
 
 
 def test_a_machine_that_moves_waits_for_a_slot_of_the_workload_that_it_leaves(machine: Machine, held: Slots) -> None:

@@ -1,34 +1,27 @@
-"""The mutations of the program that tests must notice."""
+"""The mutations of the program that tests must notice, and the copies in which tests run."""
 
 from __future__ import annotations
 
 import pytest
 
 from tools import ROOT
-from tools.devtools import mutate, test_runner
-from tools.devtools.mutate import mutations, nearest
+from tools.devtools import copies, mutate, test_runner
+from tools.devtools.mutate import mutations
 
 
-def test_every_mutation_finds_its_place() -> None:
+def test_every_mutation_finds_its_place_and_its_test() -> None:
     """So that `./scripts/mutations` can be run any day: it takes minutes, so it is not run with every change."""
     for mutation in mutations():
         assert (ROOT / mutation.file).read_text().count(mutation.before) == 1, mutation.what
+        file, _, test = mutation.test.partition("::")
+        assert f"\ndef {test}(" in (ROOT / file).read_text(), mutation.what
     names = [mutation.what for mutation in mutations()]
     assert len(names) == len(set(names)) >= 20
 
 
-@pytest.mark.parametrize(
-    ("file", "tests"),
-    [
-        ("components/machines/scripts/join.sh", "tests/unit/machines"),
-        ("components/config/checks/rules.py", "tests/unit/config"),
-        ("scripts/tools/plan/forge/settle.py", "tests/unit/tools/plan/forge"),
-        ("components/ownership.py", "tests/unit/test_ownership.py"),
-        ("components/stack.py", ""),
-    ],
-)
-def test_the_tests_of_a_part_come_first(file: str, tests: str) -> None:
-    assert nearest(file) == tests
+def test_no_golden_graph_is_what_notices_a_mutation() -> None:
+    """It fails on almost every change and explains little: a rule must fail too."""
+    assert not [mutation.what for mutation in mutations() if "the_graph_is_the_one_that_was_reviewed" in mutation.test]
 
 
 def test_words_that_no_mutation_has_are_an_error_without_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,3 +29,19 @@ def test_words_that_no_mutation_has_are_an_error_without_a_run(monkeypatch: pyte
     monkeypatch.setattr(test_runner, "prepare", pytest.fail)
     assert mutate.main() == 1
     assert "No mutation has one of these words: nothing-of-this-name" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_tests_of_a_copy_see_each_change_of_its_files() -> None:
+    """Also two changes of one size within a second, of which Python's bytecode would be the same."""
+    name, test = "components/names.py", "tests/unit/test_names.py::test_an_entry_has_the_name_that_istiod_gives_it"
+    source = (ROOT / name).read_bytes()
+    bad, good = source.replace(b"def entry_name(", b"def entry_nama("), source.replace(b'"""Derived', b'"""derived')
+    assert len({source, bad, good}) == 3 and len(bad) == len(good)
+    with copies.copies(1, {}) as free, free.one() as copy:
+        seen = [copy.first_failure(test)]
+        for text in (bad, good, bad):
+            with copy.changed(name, text):
+                seen.append(copy.first_failure(test))
+        seen.append(copy.first_failure(test))
+    assert seen == ["", test, "", test, ""]
