@@ -13,6 +13,7 @@ import yaml
 from tests.library.conftest import PROJECT, Documented
 from tests.support import fake_providers, harness
 from tests.support.cli_stack import STACK, Stack
+from tools import mock_engine
 from tools.standins.provider import Provider
 
 RESOURCES = {
@@ -64,6 +65,29 @@ def test_a_host_that_ssh_could_read_as_an_option_is_refused(documented: Document
     config = {"machines": {"billing-1": {"host": "-oProxyCommand=x", "address": "10.11.0.5"}}}
     with pytest.raises(Exception, match=r"machines\.billing-1\.host: '-oProxyCommand=x' is no host for ssh"):
         harness.run(config, program=documented.program)
+
+
+CREATED = mock_engine.Program(Path(__file__).with_name("created_machines.py"), PROJECT)
+
+
+def test_machines_that_the_program_creates_join_once_they_are_there(package: Path) -> None:
+    """Their addresses are not known in a preview."""
+    names = ("database-1", "database-2")
+    graph = harness.run({}, program=CREATED).graph
+    assert graph.keys() == harness.run({}, preview=True, program=CREATED).graph.keys()
+    for name in names:
+        vm = graph[f"{name}-vm"]
+        join, registration = graph[f"{name}-join"], graph[f"{name}-registration"]
+        payload = harness.payload(join)
+        assert payload["target"]["hop"]["host"] == vm.state["networkInterfaces"][0]["networkIp"]
+        assert payload["patience_s"] == 300
+        assert registration.inputs["identity"] == vm.state["instanceId"]
+        assert f"{name}-vm" in registration.dependencies
+
+
+def test_a_login_that_ssh_could_read_as_an_option_is_refused_for_created_machines_too(package: Path) -> None:
+    with pytest.raises(Exception, match=r"machines\.database-1\.user: '-l' is no user for ssh"):
+        harness.run({"user": "-l"}, program=CREATED)
 
 
 def test_the_engine_runs_the_program(documented: Documented, package: Path, host: Callable[[Provider], None], stack: Stack) -> None:

@@ -33,6 +33,7 @@ class SshHostArgs:
     accept_any_host_key: whether the host key goes unchecked, where `host_key` is not given.
     address: the IP address by which pods reach it; None: `host`.
     bastion: the SSH server that the connection goes through; None: as ssh has it.
+    instance_id: another one is another machine, such as the ID of a VM; None: its address.
     """
 
     host: str
@@ -43,14 +44,19 @@ class SshHostArgs:
     accept_any_host_key: bool = False
     address: str | None = None
     bastion: Bastion | None = None
+    instance_id: str | None = None
 
 
-def ssh_host(args: SshHostArgs) -> HostFactory:
+def ssh_host(args: pulumi.Input[SshHostArgs], patience_s: int = PATIENCE_S) -> HostFactory:
     """Return what adopts a machine. Nothing is created.
 
-    The factory raises SettingsError for settings and keys that ssh cannot use.
+    args: an output where they follow from a machine that the program creates.
+    patience_s: seconds in which a connection that fails is tried again, as while a machine starts.
+
+    The factory raises SettingsError for settings and keys that ssh cannot use. Those of an output
+    fail the preview or update that knows them.
     """
-    return partial(_host, args)
+    return partial(_host, args, patience_s)
 
 
 def check_keys(machines: Mapping[str, SshMachine]) -> None:
@@ -65,21 +71,28 @@ def check_keys(machines: Mapping[str, SshMachine]) -> None:
         raise SettingsError(list(dict.fromkeys(problems)))
 
 
-def _host(args: SshHostArgs, name: str, _opts: pulumi.ResourceOptions) -> Host:
+def _host(args: pulumi.Input[SshHostArgs], patience_s: int, name: str, _opts: pulumi.ResourceOptions) -> Host:
     require_ssh()
+    check = partial(_checked, name)
+    server = args.apply(check) if isinstance(args, pulumi.Output) else pulumi.Output.from_input(check(args))
+    address = server.apply(lambda server: server.address or server.host)
+    return Host(
+        address=address,
+        # Another name, port or host key of a machine does not make it another one.
+        instance_id=server.apply(lambda server: server.instance_id or server.address or server.host),
+        target=server.apply(partial(_target, name)),
+        patience_s=patience_s,
+    )
+
+
+def _checked(name: str, args: SshHostArgs) -> SshHostArgs:
+    """Return the arguments of a machine. Raises SettingsError for what ssh cannot use."""
     problems: list[Problem] = []
     for path, server in _servers(f"machines.{name}", args):
         problems += list(check_server(path, server)) or list(key_problems(path, server))
     if problems:
         raise SettingsError(problems)
-    address = pulumi.Output.from_input(args.address or args.host)
-    return Host(
-        address=address,
-        # Another name, port or host key of a machine does not make it another one.
-        instance_id=address,
-        target=pulumi.Output.from_input(_target(name, args)),
-        patience_s=PATIENCE_S,
-    )
+    return args
 
 
 def _servers(path: str, machine: SshHostArgs | SshMachine) -> Iterator[tuple[str, SshServer]]:
