@@ -188,7 +188,6 @@ def machine_command(name: str, work: MachineScript, opts: pulumi.ResourceOptions
         changes=pulumi.Output.all(work.changes or "", body_digest(work.body)).apply(" ".join),
         triggers=work.triggers,
         quiet=True,
-        timeout_s=work.patience_s + work.timeout_s + 60,
         names_dependencies=True,
     )
     script = Script(work.module, values.apply(payload))

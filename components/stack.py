@@ -24,7 +24,6 @@ from .names import gateway_addresses_resource_name
 from .platforms import dispatch
 from .platforms.gateway import Gateway
 from .verification.component import VerificationArgs, VerifiedWorkload, verify_workloads
-from .verification.evidence import Evidence
 from .versions import unsupported_kubernetes
 
 
@@ -128,8 +127,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
             published=published,
             depends_on=[resource for group in groups.values() for resource in group.ready],
         )
-        evidence = verify_workloads(verification_args)
-        outputs["verification"] = {name: each.apply(_plain_evidence) for name, each in evidence.items()}
+        outputs["verification"] = pulumi.Output.all(**verify_workloads(verification_args)).apply(scripting.encode)
     return outputs
 
 
@@ -137,12 +135,6 @@ def _warn_of_kubernetes(facts: MeshFacts, kubernetes: str) -> None:
     """Warn of a mesh that runs on a version of Kubernetes that its Istio does not support."""
     if supported := unsupported_kubernetes(facts.image_tag, kubernetes):
         pulumi.log.warn(f"the cluster has Kubernetes {kubernetes}; {supported}: upgrade Istio (docs/how-to/upgrades.md)")
-
-
-def _plain_evidence(evidence: Evidence) -> dict[str, Any]:
-    """Return evidence as a stack's output has it: lists and maps."""
-    output: dict[str, Any] = json.loads(scripting.encode(evidence))
-    return output
 
 
 def _publish_addresses(network: str, gateway: Gateway, mesh: Mesh, opts: pulumi.ResourceOptions) -> pulumi.Resource:

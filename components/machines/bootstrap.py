@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,9 +17,8 @@ from ..mesh_facts import MeshFacts
 from ..names import XDS_PORT
 from ..versions import without_variant
 from .bundle import Bundle, Exclusions, Owner, with_root_certificate
-from .files import compact_json, configuration_files
-
-_CANONICAL = "service.istio.io/canonical"
+from .files import configuration_files
+from .proxy_metadata import canonical, compact_json, pod_ports, with_canonical
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,22 +53,6 @@ class JoinInputs:
     firewall: Firewall | None = None
 
 
-def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:
-    """Return the canonical service and revision of a workload.
-
-    labels: the workload's labels.
-    workload_group: the name of the WorkloadGroup, the service where no label names one.
-
-    Source: istio/istio, pkg/model/labels, CanonicalService.
-    """
-    services = (f"{_CANONICAL}-name", "app.kubernetes.io/name", "app")
-    revisions = (f"{_CANONICAL}-revision", "app.kubernetes.io/version", "version")
-    return (
-        next((labels[key] for key in services if key in labels), workload_group),
-        next((labels[key] for key in revisions if key in labels), "latest"),
-    )
-
-
 def proxy_config(
     facts: MeshFacts,
     workload: WorkloadSettings,
@@ -85,11 +67,11 @@ def proxy_config(
     Source: istio/istio, istioctl/pkg/workload/workload.go.
     """
     default = facts.default_config
-    labels = _labels(workload)
+    service, revision = canonical(workload.labels, workload.name)
     metadata = {
         **{key: str(value) for key, value in default.get("proxyMetadata", {}).items()},
-        "CANONICAL_SERVICE": labels[f"{_CANONICAL}-name"],
-        "CANONICAL_REVISION": labels[f"{_CANONICAL}-revision"],
+        "CANONICAL_SERVICE": service,
+        "CANONICAL_REVISION": revision,
         "POD_NAMESPACE": workload.namespace,
         "SERVICE_ACCOUNT": workload.service_account_name,
         "TRUST_DOMAIN": facts.trust_domain,
@@ -97,28 +79,13 @@ def proxy_config(
         "ISTIO_META_MESH_ID": facts.mesh_id,
         "ISTIO_META_NETWORK": network,
         "ISTIO_META_WORKLOAD_NAME": workload.name,
-        "ISTIO_METAJSON_LABELS": compact_json(labels),
+        "ISTIO_METAJSON_LABELS": compact_json(with_canonical(workload.labels, workload.name)),
         "ISTIO_META_DNS_CAPTURE": "true",
         "ISTIO_META_AUTO_REGISTER_GROUP": workload.name,
     }
     if workload.ports:
-        ports = sorted(workload.ports.items())
-        metadata["ISTIO_META_POD_PORTS"] = compact_json([_container_port(*port) for port in ports])
+        metadata["ISTIO_META_POD_PORTS"] = pod_ports(workload.ports)
     return {**default, "proxyMetadata": metadata, "readinessProbe": probe(workload.probe)}
-
-
-def _labels(workload: WorkloadSettings) -> dict[str, str]:
-    service, revision = canonical(workload.labels, workload.name)
-    labels = {
-        **workload.labels,
-        f"{_CANONICAL}-name": service,
-        f"{_CANONICAL}-revision": revision,
-    }
-    return dict(sorted(labels.items()))
-
-
-def _container_port(name: str, number: int) -> dict[str, str | int]:
-    return {"name": name, "containerPort": number, "protocol": ""}
 
 
 def registered(workload: WorkloadSettings, network: str) -> str:

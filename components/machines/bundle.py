@@ -19,6 +19,7 @@ from pathlib import Path
 from ..manifest import Manifest
 from ..names import DISCONNECT_GRACE, XDS_PORT
 from ..shell import assignments, read_script, remote_script
+from .proxy_metadata import complete, shortened
 
 PROGRAMS = "/opt/istio-vm-mesh"
 """The directory of Istio's programs and of the scripts that the units run."""
@@ -115,7 +116,7 @@ class Bundle:
     """
 
     owner: Owner = field(metadata={"record": Owner})
-    proxy: Manifest
+    proxy: Manifest = field(metadata={"pack": shortened, "unpack": complete})
     address: str
     gateway: str
     package_url: str

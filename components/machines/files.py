@@ -28,6 +28,7 @@ from ..names import (
     XDS_PORT,
 )
 from .bundle import CERTIFICATES, PROGRAMS, STATE, Bundle, Exclusions, MachineFile
+from .proxy_metadata import compact_json
 
 CLUSTER_ENV = f"{STATE}/cluster.env"
 OVERRIDES_ENV = f"{STATE}/overrides.env"
@@ -52,11 +53,6 @@ def configuration_files(bundle: Bundle) -> tuple[MachineFile, ...]:
         MachineFile(OVERRIDES_ENV, overrides_env(bundle)),
         MachineFile(MESH_CONFIG, mesh_config(bundle.proxy)),
     )
-
-
-def compact_json(value: object) -> str:
-    """Return a value as istioctl writes it into a variable."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def cluster_env(proxy: Manifest) -> str:

@@ -27,7 +27,7 @@ from ..config.capture import Capture, Firewall
 from ..istio.workload import Workload
 from ..local import openssh
 from .bootstrap import JoinInputs, bundle
-from .bundle import CONFIRM_S, ROOT_CERTIFICATE, WAIT_LIMIT_S, Bundle, Owner, join_script
+from .bundle import CONFIRM_S, ROOT_CERTIFICATE, Bundle, Owner, join_script
 from .host import Host, HostFactory
 from .registration import Registration, RegistrationArgs
 from .scripts import drain, join_machine
@@ -37,8 +37,6 @@ SECONDS_TO_DRAIN, SECONDS_TO_LEAVE = 5, 2
 
 An agent that is stopped drains for another five seconds.
 """
-JOIN_TIMEOUT_S = WAIT_LIMIT_S + 1800
-"""Seconds for one join beside Pulumi, its wait for a slot included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +143,9 @@ class Machine(pulumi.ComponentResource):
             "access": self._cluster.access,
             "target": self._target,
             "bundle": joined,
-            "entry": self.entry,
             "changes": self.changes,
             "root_config_map": mesh.root_config_map,
         }
-        timeout_s = JOIN_TIMEOUT_S + host.patience_s + self.workload.settings.confirm_within
         command = commands.local_command(
             names.part_name(self._name, names.JOIN),
             commands.Script(join_machine, pulumi.Output.all(**inputs).apply(self._join_payload)),
@@ -159,7 +155,8 @@ class Machine(pulumi.ComponentResource):
                 # for the mesh. They are not named again, because the list is a part of the state.
                 depends_on=[self._identified],
             ),
-            options=commands.CommandOptions(converges=True, timeout_s=timeout_s, names_dependencies=True),
+            # Each wait of a join has a limit. So it needs no timeout, which would be in the state too.
+            options=commands.CommandOptions(converges=True, names_dependencies=True),
         )
         done = commands.result(command, join_machine.Result)
         # The changes come back with the result, so that what follows depends on the join alone. What
@@ -174,7 +171,6 @@ class Machine(pulumi.ComponentResource):
         return join_machine.Payload(
             **{**values, "bundle": replace(joined, files=(), registered=registered)},
             root_sha256=hashlib.sha256(root.text.encode()).hexdigest(),
-            service_account=self.workload.settings.service_account_name,
             patience_s=self.host.patience_s,
             take_over=self._args.take_over or "",
         )

@@ -166,6 +166,11 @@ class Evidence:
     plaintext: tuple[Plaintext, ...] = field(default=(), metadata={"record": Plaintext})
 
 
+def by_workload(output: str) -> dict[str, Evidence]:
+    """Return the evidence of each workload. output: the stack's output `verification`."""
+    return {workload: scripting.decode(Evidence, each) for workload, each in json.loads(output).items()}
+
+
 def merge(parts: Iterable[Evidence]) -> Evidence:
     """Return one record with everything that the parts hold, in their order."""
     every = list(parts)

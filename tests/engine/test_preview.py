@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import runpy
 from collections.abc import Callable, Iterator
@@ -101,31 +102,58 @@ def test_nothing_changes_without_a_change(running: Mesh) -> None:
     assert running.preview()[0] == {}
 
 
-def test_a_machine_on_compute_engine_adds_at_most_32_kb_to_the_state(running: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+def _larger(config: Config) -> Config:
+    """The stack with longer names, and with more labels, ports and Services."""
+    text = json.dumps(config).replace("product", "inventory").replace('"shop"', '"supply-chain"')
+    renamed: Config = json.loads(text)
+    workload = renamed["workloads"]["inventory"]
+    workload["ports"] |= {"grpc-stock": 9090, "http-admin": 8081}
+    workload["labels"] |= {"app.kubernetes.io/part-of": "warehouse", "version": "v2"}
+    workload["services"] |= {"inventory-stock": {"ports": {"grpc-stock": 9090}}, "inventory-admin": {"ports": {"http-admin": 8081}}}
+    return renamed
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("single-network", copy.deepcopy), ("single-network", _larger), ("multi-network", copy.deepcopy), ("lab", copy.deepcopy)],
+    ids=["single-network", "several Services", "multi-network", "lab"],
+)
+def test_a_machine_adds_at_most_30_kb_to_the_state(
+    mesh: Callable[[str], Mesh], monkeypatch: pytest.MonkeyPatch, name: str, changed: Callable[[Config], Config]
+) -> None:
     """With its evidence, its part of the stack's outputs, and all that the official provider stores of an instance."""
-    answer, of_google = harness.result, harness.of_google
-    lines = "\n".join(states.call_line("machine product-1", "product", f"10.11.0.{number}:80") for number in range(3))
+    stack = mesh(name)
+    config = changed(stack.config)
+    (workload,) = config["workloads"]
+    first = config["machines"][f"{workload}-1"]
+    answer, of_google, create = harness.result, harness.of_google, FakeProvider.create
 
     def result(name: str) -> Any:
-        shows = names.is_part(name, names.PROOF, names.VERIFICATION)
-        return json.loads(scripting.encode(parse(lines))) if shows else answer(name)
+        if names.is_part(name, names.DRAIN):
+            return {"host_key": f"ssh-ed25519 {'A' * 68}"}
+        lines = states.evidence(name, workload, list(config["machines"]))
+        return json.loads(scripting.encode(parse(lines))) if lines else answer(name)
 
     def stored(name: str, type_: str) -> dict[str, Any]:
         if type_ != "gcp:compute/instance:Instance":
             return of_google(name, type_)
-        script = running.config["machines"]["product-1"]["startupScript"]
-        metadata = google_names.machine_metadata(SimpleNamespace(startup_script=script), f"ssh-ed25519 {'A' * 68} {names.PROJECT}")  # type: ignore[arg-type]
-        return states.instance(name, metadata)
+        machine = SimpleNamespace(startup_script=first["startupScript"])
+        return states.instance(name, google_names.machine_metadata(machine, f"ssh-ed25519 {'A' * 68} {names.PROJECT}"))  # type: ignore[arg-type]
 
+    def created(self: FakeProvider, request: Request) -> Created:
+        """With IDs as short as real ones."""
+        done = create(self, request)
+        return Created(done.id and hashlib.sha256(done.id.encode()).hexdigest()[:12], done.state)
+
+    monkeypatch.setattr(FakeProvider, "create", created)
     monkeypatch.setattr(harness, "result", result)
     monkeypatch.setattr(harness, "of_google", stored)
-    config = running.changed()
     sizes: list[int] = []
-    for name in ("product-3", "product-4"):
-        config["machines"][name] = dict(config["machines"]["product-1"])
-        running.up(config)
-        sizes.append(states.exported_size(running.exported()))
-    assert 10_000 < sizes[1] - sizes[0] < 32_000, sizes[1] - sizes[0]
+    for number in (7, 8):
+        config["machines"][f"{workload}-{number}"] = dict(first)
+        stack.up(config)
+        sizes.append(states.exported_size(stack.exported()))
+    assert 10_000 < sizes[1] - sizes[0] < 30_000, sizes[1] - sizes[0]
 
 
 def test_another_machine_is_created_and_verified_and_nothing_else(running: Mesh) -> None:

@@ -70,7 +70,7 @@ def test_a_join_that_fails_is_named_and_takes_no_other_proof_away(existing: Mesh
     assert [entry["machine"] for entry in verified["entries"]] == ["billing-1"]
     saved = resources(existing)
     assert "billing-1-proof" in saved and "billing-2-proof" not in saved
-    evidence = json.loads(existing._stack.call("stack", "output", "--json", "--stack", STACK).output)["verification"]
+    evidence = json.loads(existing._stack.call("stack", "output", "verification", "--stack", STACK).output)
     assert "billing" in evidence, "what was shown is in the stack's output"
     failing.clear()
     up(existing, fails=False)

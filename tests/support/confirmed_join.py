@@ -29,9 +29,14 @@ from tests.support.waiting import wait_until
 PROXY = {
     "readinessProbe": {"httpGet": {"port": 8080}},
     "discoveryAddress": f"istiod.{names.ISTIO_NAMESPACE}.svc:{names.XDS_PORT}",
-    "proxyMetadata": {"POD_NAMESPACE": "shop", "ISTIO_META_WORKLOAD_NAME": "product", "ISTIO_METAJSON_LABELS": "{}"},
+    "proxyMetadata": {
+        "POD_NAMESPACE": "shop",
+        "SERVICE_ACCOUNT": "product",
+        "ISTIO_META_NETWORK": "pods",
+        "ISTIO_META_WORKLOAD_NAME": "product",
+        "ISTIO_METAJSON_LABELS": "{}",
+    },
 }
-ROOT = f"{names.ISTIO_NAMESPACE}/{names.DEFAULT_ROOT_CONFIG_MAP}"
 ENTRY = "product-192.0.2.7-pods"
 CONFIRM_S = 60
 HOOKS = """
@@ -136,7 +141,7 @@ def prepared(sshd: Sshd, directory: Path, monkeypatch: pytest.MonkeyPatch) -> It
     joined = Bundle(OWNER, PROXY, "192.0.2.7", "192.0.2.250", url, "{}", confirm_s=CONFIRM_S)
     root_sha256 = hashlib.sha256(ROOT_TEXT.encode()).hexdigest()
     target = openssh.Target("product-1", sshd.hop())
-    payload = join_machine.Payload(ClusterAccess(), target, joined, root_sha256, ROOT, "product", ENTRY, 0)
+    payload = join_machine.Payload(ClusterAccess(), target, joined, root_sha256, 0)
     yield Joined(machine, sshd, payload)
 
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from components.local import scripting
 from components.names import (
     CROSS_NETWORK_PORT,
     DEFAULT_DOMAIN,
@@ -23,7 +22,6 @@ from components.names import (
     TOKEN_AUDIENCE,
     service_host,
 )
-from components.verification.evidence import Evidence
 from tests.support.lab import Lab
 from tests.support.traffic import LOST, assert_no_lost_requests, describe_lost, lost_share
 from tests.support.waiting import wait_until
@@ -381,7 +379,7 @@ class IstioCases:
     @pytest.mark.istio_case(21)
     def test_callers_outside_the_mesh_are_refused(self, lab: Lab) -> None:
         """As the verification says, of every machine and pod, or of the gateways before them."""
-        evidence = scripting.decode(Evidence, lab.outputs()["verification"]["product"])
+        evidence = lab.evidence("product")
         assert {each.result for each in evidence.plaintext} == {"refused"}
         called = {each.endpoint for each in evidence.plaintext}
         # All that the verification found: far machines by their gateways. What was on its way out may have answered its calls too.

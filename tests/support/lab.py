@@ -30,6 +30,7 @@ from components.names import (
     stack_resource_name,
 )
 from components.platforms.docker.names import CLUSTER, KIND, STACK_LABEL, docker_name, kind_node
+from components.verification.evidence import Evidence, by_workload
 from tests.support.process_watch import ProcessWatch
 from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, lost_count, lost_details, parse_answers
 from tests.support.true_plans import AGENT_START, is_connected
@@ -286,6 +287,10 @@ class Lab:
 
     def outputs(self) -> dict[str, Any]:
         return self.resource(stack_resource_name(self.stack))["outputs"]
+
+    def evidence(self, workload: str) -> Evidence:
+        """What the last verification showed of a workload."""
+        return by_workload(self.outputs()["verification"])[workload]
 
     def entry_name(self, machine: str) -> str:
         """The name of a machine's WorkloadEntry, also where an `up` failed before it had outputs."""

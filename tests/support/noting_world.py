@@ -158,7 +158,7 @@ class World:
             registration=bundle.owner.registration,
             digest=variables["DIGEST"],
             registered=variables["REGISTERED"],
-            identity=f"{bundle.owner.namespace}/{payload['service_account']}",
+            identity=f"{bundle.owner.namespace}/{metadata['SERVICE_ACCOUNT']}",
             workload=f"{bundle.owner.namespace}/{bundle.owner.workload}",
             network=metadata["ISTIO_META_NETWORK"],
             labels=json.loads(metadata["ISTIO_METAJSON_LABELS"]),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,15 +17,21 @@ from tests.support import harness
 
 
 def exported_size(exported: str) -> int:
-    """Return the length of an exported state as it is printed, with paths as short as in a checkout."""
+    """Return the length of an exported state as it is printed, with paths as short as in a checkout.
+
+    Without the trace of the stack itself, which is a test's.
+    """
     assert exported.startswith('{\n    "version"'), "the output of the export alone"
     traced = [each["type"] for each in json.loads(exported)["deployment"]["resources"] if "stackTrace" in each]
     assert set(traced) <= {"pulumi:pulumi:Stack"}, "a program's traces are others than a test's"
-    return len(exported.replace(f"{harness.ROOT}/", ""))
+    text = re.sub(r',\s+"stackTrace": \[.*?\n {16}\]', "", exported, flags=re.DOTALL)
+    assert "stackTrace" not in text
+    return len(text.replace(f"{harness.ROOT}/", ""))
 
 
-def call_line(caller: str, workload: str, address: str, namespace: str = "shop") -> str:
-    """Return a line of evidence: an answer that a caller got of a machine."""
+def call_line(caller: str, workload: str, address: str, machine: str) -> str:
+    """Return a line of evidence: an answer that a caller got of an endpoint. machine: the machine that it is; "" for a pod."""
+    namespace = "shop"
     identity = names.spiffe_id(names.DEFAULT_DOMAIN, namespace, workload)
     call = Call(
         service=names.service_host(workload, namespace, names.DEFAULT_DOMAIN),
@@ -37,9 +45,35 @@ def call_line(caller: str, workload: str, address: str, namespace: str = "shop")
         answers=2,
         status={"200": 2},
         peer=identity,
-        machine=caller.removeprefix("machine "),
+        machine=machine,
     )
     return json.dumps({"calls": asdict(call)})
+
+
+def evidence(resource: str, workload: str, machines: Sequence[str]) -> str:
+    """Return what the verification of a workload prints, or the proof on one of its machines, as lines; "" for another resource."""
+    addresses = {machine: f"10.11.0.{number}" for number, machine in enumerate(machines, 7)}
+    if resource == names.part_name(workload, names.VERIFICATION):
+        rows: list[dict[str, Any]] = []
+        for machine, address in addresses.items():
+            endpoint = f"{address}:80"
+            entry = {"machine": machine, "entry": names.entry_name(workload, address, "pods"), "endpoint": endpoint}
+            rows += [{"entries": entry}, {"plaintext": {"endpoint": endpoint, "result": "refused"}}]
+        called = [call_line(f"Job verify-{workload}", workload, f"{address}:80", machine) for machine, address in addresses.items()]
+        return "\n".join([*called, *map(json.dumps, rows)])
+    for machine in machines:
+        if resource == names.part_name(machine, names.PROOF):
+            counter = {
+                "how": "by-chance",
+                "answers": 12,
+                "kind": "counter",
+                "machine": machine,
+                "protocol": "http",
+                "caller": f"machine {machine}",
+            }
+            called = [call_line(f"machine {machine}", workload, f"10.20.0.{number}:80", "") for number in range(3)]
+            return "\n".join([*called, json.dumps({"calls": counter})])
+    return ""
 
 
 def instance(name: str, metadata: dict[str, str]) -> dict[str, Any]:

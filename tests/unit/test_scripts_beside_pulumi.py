@@ -38,7 +38,13 @@ ROOT_SHA256 = hashlib.sha256(b"ROOT").hexdigest()
 PROXY = {
     "readinessProbe": {"httpGet": {"port": 8080}},
     "discoveryAddress": "istiod.istio-system.svc:15012",
-    "proxyMetadata": {"POD_NAMESPACE": "shop", "ISTIO_META_WORKLOAD_NAME": "product", "ISTIO_METAJSON_LABELS": "{}"},
+    "proxyMetadata": {
+        "POD_NAMESPACE": "shop",
+        "SERVICE_ACCOUNT": "product",
+        "ISTIO_META_NETWORK": "pods",
+        "ISTIO_META_WORKLOAD_NAME": "product",
+        "ISTIO_METAJSON_LABELS": "{}",
+    },
 }
 BUNDLE = Bundle(OWNER, PROXY, "192.0.2.7", "192.0.2.250", "https://example.com/{package}", "{}")
 DIGEST = digest(with_root_certificate(replace(BUNDLE, files=configuration_files(BUNDLE)), "ROOT"))
@@ -54,9 +60,7 @@ PAYLOADS: dict[str, Any] = {
     "machines/scripts/create_ssh_key.py": create_ssh_key.Payload("mesh"),
     "machines/scripts/remove_ssh_key.py": remove_ssh_key.Payload("state:o/p/s/ssh-key"),
     "machines/scripts/drain.py": drain.Payload(ACCESS, OWNER, 0, "e", "192.0.2.7", LEAVE),
-    "machines/scripts/join_machine.py": join_machine.Payload(
-        ACCESS, TARGET, BUNDLE, ROOT_SHA256, "istio-system/istio-ca-root-cert", "product", "e", 0
-    ),
+    "machines/scripts/join_machine.py": join_machine.Payload(ACCESS, TARGET, BUNDLE, ROOT_SHA256, 0),
     "istio/scripts/gateway_api.py": gateway_api.Payload(ACCESS, "crds.yaml"),
     "istio/scripts/remove_namespace.py": remove_namespace.Payload(ACCESS, "shop", "mesh.lab"),
     "verification/scripts/verify_workload.py": verify_workload.Payload(
@@ -96,7 +100,7 @@ LEASE = {
 JOINED = (
     ("create token", 0, JOIN, ""),
     ("get --filename", 0, json.dumps({"kind": "ConfigMap", "data": {"root-cert.pem": "ROOT"}}), ""),
-    ("get workloadentries.networking.istio.io e", 0, json.dumps(ENTRY), ""),
+    ("get workloadentries.networking.istio.io product-192.0.2.7-pods", 0, json.dumps(ENTRY), ""),
     ("lease", 0, json.dumps({**LEASE, "items": [LEASE]}), ""),
 )
 """What kubectl answers to a join."""

@@ -59,10 +59,8 @@ class Payload:
     bundle: what it is joined with, but the files.
     root_sha256: the trust anchor's SHA-256. Its text is read from the cluster: it would be in
         every state.
-    root_config_map: the ConfigMap with it: its namespace and its name, by a slash.
-    service_account: the account that its token is for.
-    entry: the name of its WorkloadEntry.
     patience_s: seconds in which a connection that fails is tried again.
+    root_config_map: the ConfigMap with it: its namespace and its name, by a slash.
     take_over: `<project>/<stack>` whose machine it may be until now; "" none.
     changes: what else has the machine joined again; it is returned with the result.
     """
@@ -71,12 +69,16 @@ class Payload:
     target: openssh.Target = field(metadata={"record": openssh.Target})
     bundle: Bundle = field(metadata={"record": Bundle})
     root_sha256: str
-    root_config_map: str
-    service_account: str
-    entry: str
     patience_s: int
+    root_config_map: str = f"{names.ISTIO_NAMESPACE}/{names.DEFAULT_ROOT_CONFIG_MAP}"
     take_over: str = ""
     changes: str = ""
+
+    @property
+    def entry(self) -> str:
+        """The name of its WorkloadEntry."""
+        metadata = self.bundle.proxy["proxyMetadata"]
+        return names.entry_name(self.bundle.owner.workload, self.bundle.address, metadata["ISTIO_META_NETWORK"])
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class _Join:
 
     def _token(self, kubectl: Kubectl) -> str:
         """Mint a token with which the machine requests its first certificate."""
-        account, namespace = self._payload.service_account, self._owner.namespace
+        account, namespace = self._bundle.proxy["proxyMetadata"]["SERVICE_ACCOUNT"], self._owner.namespace
         words = ["create", "token", account, "--namespace", namespace]
         words += ["--audience", names.TOKEN_AUDIENCE, "--duration", f"{TOKEN_LIFETIME_S}s"]
         minted = kubectl.call("--request-timeout=20s", *words, timeout_s=60)

@@ -75,7 +75,7 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
         ),
         # No access configuration: no public address.
         network_interfaces=[compute.InstanceNetworkInterfaceArgs(subnetwork=networks.subnets[args.subnet])],
-        # `depends_on` names the account and the key, once.
+        # What `depends_on` names waits for the account. It names the key, once.
         service_account=compute.InstanceServiceAccountArgs(
             email=without_dependencies(networks.accounts[machine.workload].email), scopes=SCOPES
         ),
@@ -92,7 +92,7 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
                 delete_before_replace=True,
                 # The provider would move it into another subnet in place, with another address.
                 replace_on_changes=["networkInterfaces[*].subnetwork"],
-                depends_on=[*networks.ready_for(machine.workload), networks.accounts[machine.workload], args.key.resource],
+                depends_on=[*networks.ready_for(machine.workload), args.key.resource],
             ),
         ),
     )

@@ -45,9 +45,10 @@ class GoogleNetworks:
     def ready_for(self, target: str) -> list[pulumi.Resource]:
         """Return what must exist before machines of a workload, or the cluster's nodes, do.
 
-        Each machine names it in its state, so it is not the rules of all workloads.
+        Each machine names it in its state. So it is the last of its firewall rules alone, which
+        waits for the rest. A VPC whose rules others manage has none.
         """
-        return [*self.connected, *self.rules.get(target, ())]
+        return list(self.rules.get(target, ())[-1:] or [*self.connected, self.accounts[target]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +101,14 @@ class GoogleNetwork(pulumi.ComponentResource):
         accounts = {workload: self._account(workload, f"machines of the workload {workload}") for workload in args.workloads}
         if cluster:
             accounts[names.NODES] = self._account(names.NODES, "nodes of the cluster")
+        self._records: list[pulumi.Resource] = []
+        gateway, address = self._gateway(cluster, vpcs, subnets) if cluster else (None, None)
+        self._connected = [*nats, *peerings, *self._records]
         rules: dict[str, list[pulumi.Resource]] = {}
         for rule in args.firewall_rules:
             if self._is_managed(rule.vpc):
-                rules.setdefault(rule.target, []).append(self._rule(rule, vpcs, accounts))
-        self._records: list[pulumi.Resource] = []
-        gateway, address = self._gateway(cluster, vpcs, subnets) if cluster else (None, None)
+                before = rules.setdefault(rule.target, [])
+                before.append(self._rule(rule, vpcs, accounts, before[-1:]))
         self.networks = GoogleNetworks(
             name=name,
             stack=args.stack,
@@ -116,7 +119,7 @@ class GoogleNetwork(pulumi.ComponentResource):
             accounts=accounts,
             gateway=gateway,
             gateway_address=address,
-            connected=[*nats, *peerings, *self._records],
+            connected=self._connected,
             rules=rules,
         )
         self.register_outputs({})
@@ -201,8 +204,13 @@ class GoogleNetwork(pulumi.ComponentResource):
         )
 
     def _rule(
-        self, rule: FirewallRule, vpcs: Mapping[str, pulumi.Output[str]], accounts: Mapping[str, serviceaccount.Account]
+        self,
+        rule: FirewallRule,
+        vpcs: Mapping[str, pulumi.Output[str]],
+        accounts: Mapping[str, serviceaccount.Account],
+        before: Sequence[pulumi.Resource],
     ) -> compute.Firewall:
+        """Create a firewall rule. before: the rule of its target that it waits for; empty: what connects the VPCs."""
         return compute.Firewall(
             self._child_name(names.rule_resource_name(rule.name)),
             network=vpcs[rule.vpc],
@@ -213,7 +221,7 @@ class GoogleNetwork(pulumi.ComponentResource):
             source_ranges=list(rule.sources),
             target_service_accounts=[accounts[rule.target].email],
             allows=[compute.FirewallAllowArgs(protocol="tcp", ports=[str(port) for port in rule.ports])],
-            opts=self._child,
+            opts=pulumi.ResourceOptions.merge(self._child, pulumi.ResourceOptions(depends_on=[*(before or self._connected)])),
         )
 
     def _gateway(

@@ -9,8 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from components.local import scripting
-from components.verification.evidence import Call, Evidence, GatewayTraffic, Plaintext
+from components.verification.evidence import Call, Evidence, GatewayTraffic, Plaintext, by_workload
 from tools.mesh_status.model import Mesh
 from tools.mesh_status.render_panel import picture
 
@@ -25,11 +24,11 @@ def show(mesh: Mesh, outputs: Mapping[str, Any], console: Console | None = None)
         console.width = max(console.width, PLAIN_WIDTH)
     console.print("", picture(mesh), sep="\n")
     evidence = outputs.get("verification")
-    if not isinstance(evidence, Mapping):
+    if evidence is None:
         console.print("\nNothing was called: the stack has `verify: none`.")
         return
-    for workload, proof in evidence.items():
-        console.print(_workload(workload, scripting.decode(Evidence, proof)))
+    for workload, proof in by_workload(evidence).items():
+        console.print(_workload(workload, proof))
     console.print(
         f"\nMachines reach the control plane through the east-west gateway at {outputs.get('gateway')}, port {outputs.get('gatewayPort')}."
     )

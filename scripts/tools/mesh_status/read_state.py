@@ -16,7 +16,7 @@ from components.local import openssh, scripting
 from components.local.cluster_access import ClusterAccess, cluster_name
 from components.mesh_facts import MeshFacts
 from components.names import config_key, is_part, part_name
-from components.verification.evidence import Call, Evidence, GatewayTraffic
+from components.verification.evidence import Call, Evidence, GatewayTraffic, by_workload, merge
 
 from . import pulumi
 from .pulumi import StackError
@@ -170,7 +170,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
     if not kinds.get("Mesh"):
         raise StackError("the stack has no mesh (yet): run `pulumi up` first")
     outputs = kinds["Stack"][0].outputs
-    evidence = list(filter(None, (_decoded(Evidence, each) for each in (outputs.get("verification") or {}).values())))
+    evidence = _evidence(outputs.get("verification"))
     access = next((ClusterAccess(**each.inputs["recorded"]) for each in kinds.get("ClusterCheck", ())), None)
     workloads = {each.name: _workload(each.name, children.get(each.urn, {})) for each in kinds.get("Workload", ())}
     # A registration waits for objects of its workload. Which ones it names is not decided here.
@@ -189,8 +189,8 @@ def parse(exported: Mapping[str, Any]) -> Stack:
             )
             for each in kinds.get("Machine", ())
         },
-        calls=tuple(call for proof in evidence for call in proof.calls if call.is_path),
-        carried=tuple(each for proof in evidence for each in proof.gateway_traffic),
+        calls=tuple(call for call in evidence.calls if call.is_path),
+        carried=evidence.gateway_traffic,
         proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF, names.CALLERS)),
         updated=_time(deployment.get("manifest", {}).get("time")),
         pending=bool(deployment.get("pending_operations")),
@@ -259,6 +259,14 @@ def _decoded(record: type[T], values: Mapping[str, Any]) -> T | None:
         return scripting.decode(record, values)
     except TypeError:
         return None
+
+
+def _evidence(output: Any) -> Evidence:
+    """Return the evidence of all workloads; none of it where another version of this program wrote it."""
+    try:
+        return merge(by_workload(output).values())
+    except TypeError:
+        return Evidence()
 
 
 def _revision(join: _Resource) -> str:

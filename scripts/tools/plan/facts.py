@@ -18,10 +18,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.machines.proxy_metadata import CANONICAL, complete
+from components.names import DEFAULT_ROOT_CONFIG_MAP, ISTIO_NAMESPACE
+
 from .model import Fact
 from .resources import UNKNOWN, digest, items, mapping, short
 
-CANONICAL = "service.istio.io/canonical"
+ROOT_CONFIG_MAP = f"{ISTIO_NAMESPACE}/{DEFAULT_ROOT_CONFIG_MAP}"
+"""What a payload leaves out (components/machines/scripts/join_machine.py)."""
 CAPTURE = (
     "ISTIO_LOCAL_EXCLUDE_PORTS",
     "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE",
@@ -82,7 +86,8 @@ def of_join(payload: Mapping[str, Any], environment: Mapping[str, Any]) -> Facts
     if not bundle:
         return Facts()
     owner: Mapping[str, Any] = bundle.get("owner") or {}
-    register, restart = _of_proxy(bundle.get("proxy") or {})
+    proxy = complete(bundle.get("proxy") or {})
+    register, restart = _of_proxy(proxy)
     register |= {
         "workload": f"{owner.get('namespace')}/{owner.get('workload')}",
         "registration": owner.get("registration"),
@@ -111,15 +116,13 @@ def of_join(payload: Mapping[str, Any], environment: Mapping[str, Any]) -> Facts
         "confirm-within": str(bundle.get("confirm_s", 60)),  # its default
         "ssh": digest(payload.get("target")),
         "access": digest(payload.get("access")),
-        "root-config-map": payload.get("root_config_map", ""),
+        "root-config-map": payload.get("root_config_map", ROOT_CONFIG_MAP),
     }
     return Facts(
         restart=_facts(restart),
         register=_facts(register),
         changes=_facts(changes),
-        network=text(
-            (bundle.get("proxy") or {}).get("proxyMetadata", {}).get("ISTIO_META_NETWORK")
-        ),
+        network=text(proxy.get("proxyMetadata", {}).get("ISTIO_META_NETWORK")),
         address=text(bundle.get("address")),
     )
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 
-from components.local import scripting
 from components.names import DEFAULT_DOMAIN, service_host
-from components.verification.evidence import Evidence
+from components.verification.evidence import by_workload
 from tests.support import corporate_mesh
 from tests.support.existing_lab import NAMESPACE, AdoptingStack, ExistingMachines
 from tests.support.lab import Lab
@@ -204,7 +203,7 @@ def test_a_machine_serves_the_applications_service_with_its_identity(
     assert stack.healthy() == {"one"}
     output = json.loads(stack.pulumi("stack", "output", "--json").stdout)
     identity = f"spiffe://{corporate_mesh.TRUST_DOMAIN}/ns/{NAMESPACE}/sa/{ACCOUNT}"
-    calls = [call for call in scripting.decode(Evidence, output["verification"]["billing"]).calls if call.is_path]
+    calls = [call for call in by_workload(output["verification"])["billing"].calls if call.is_path]
     assert calls and {call.peer for call in calls} == {identity}
     callees = {"one", "pod"}
     wait_until(lambda: app.callees() == callees, 20, "pods and the machine answer")

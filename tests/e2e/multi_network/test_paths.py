@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from components.local import scripting
-from components.verification.evidence import Evidence
 from tests.support.lab import MultiNetworkLab
 
 
@@ -43,7 +41,7 @@ def test_no_packet_passes_the_gateways_by(lab: MultiNetworkLab) -> None:
 
 
 def test_the_evidence_names_the_path(lab: MultiNetworkLab) -> None:
-    calls = scripting.decode(Evidence, lab.outputs()["verification"]["product"]).calls
+    calls = lab.evidence("product").calls
     paths = {(call.caller, call.path) for call in calls}
     assert {
         ("Job verify-product", "direct"),
@@ -53,8 +51,8 @@ def test_the_evidence_names_the_path(lab: MultiNetworkLab) -> None:
     assert {("machine product-2", "through istio-vm-mesh-gateway"), ("machine product-3", "through istio-vm-mesh-gateway")} <= paths
     counted = {call.machine for call in calls if call.kind == "counter" and call.answers > 0}
     assert counted == {"product-1", "product-2", "product-3"}
-    carried = lab.outputs()["verification"]["far-gateway"]["gateway_traffic"]
-    assert {each["gateway"] for each in carried} == {"far-gateway-1", "far-gateway-2"}
+    carried = lab.evidence("far-gateway").gateway_traffic
+    assert {each.gateway for each in carried} == {"far-gateway-1", "far-gateway-2"}
     # A gateway chooses an endpoint for each connection, and a verification makes a few: they may all be to one machine.
     # That both are reached through the gateways is test_every_endpoint_calls_every_endpoint.
-    assert {each["endpoint"] for each in carried} <= {f"{lab.address(name)}:8080" for name in ("product-2", "product-3")}
+    assert {each.endpoint for each in carried} <= {f"{lab.address(name)}:8080" for name in ("product-2", "product-3")}

@@ -7,8 +7,6 @@ import re
 
 import pytest
 
-from components.local import scripting
-from components.verification.evidence import Evidence
 from tests.support.lab import Lab
 from tools.lab.offline import versions
 
@@ -44,7 +42,7 @@ def test_it_ends_with_who_called_whom(lab: Lab) -> None:
     assert f"● machine product-1  {machine['address']} " in table
     assert f"● pod {pod_name}  {pod['status']['podIP']} " in table
     identity = "spiffe://cluster.local/ns/shop/sa/product"
-    calls = [call for call in scripting.decode(Evidence, outputs["verification"]["product"]).calls if call.is_path]
+    calls = [call for call in lab.evidence("product").calls if call.is_path]
     assert {(call.caller.split()[0], call.caller_identity, call.peer, call.path) for call in calls} == {
         ("Job", identity, identity, "direct"),
         ("machine", identity, identity, "direct"),

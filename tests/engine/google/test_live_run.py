@@ -178,7 +178,7 @@ case $* in
       while :; do sleep 0.1; done
     fi
     if [ -e "$CALLS.fails" ]; then echo 'error: SSD_TOTAL_GB exceeded'; exit 1; fi ;;
-  'stack output '*) echo '"path": "direct"' ;;
+  'stack output '*) echo '"path":"direct"' ;;
   'stack --show-urns '*) echo 'urn:pulumi:x::istio-vm-mesh::gcp:container/cluster:Cluster::cluster-gke' ;;
   'destroy --stack single-network --yes --skip-preview '*) if [ -e "$CALLS.stays" ]; then exit 1; fi ;;
   'destroy --stack single-network --yes --non-interactive') echo 'error: it is protected'; exit 1 ;;

@@ -406,7 +406,7 @@ def test_machines_are_forgotten_by_a_variable_in_a_destroy(mesh: Mesh, world: Wo
     wait_until(lambda: world.entries() == {})
 
 
-ANSWERED = states.call_line("machine billing-1", "billing", "10.11.0.5:8080")
+ANSWERED = states.call_line("machine billing-1", "billing", "10.11.0.5:8080", "billing-1")
 
 
 def evidence(request: Request) -> dict[str, Any]:

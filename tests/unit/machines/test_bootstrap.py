@@ -94,7 +94,7 @@ def test_the_bundle_survives_the_way_to_a_script_beside_pulumi() -> None:
     assert scripting.decode(Bundle, json.loads(scripting.encode(BUNDLE))) == BUNDLE
     tree = ast.parse(Path(bundle.__file__).read_text(), feature_version=(3, 9))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level}
-    assert imported == {"manifest", "names", "shell"}
+    assert imported == {"manifest", "names", "proxy_metadata", "shell"}
 
 
 def test_the_files_follow_from_what_a_joins_payload_says() -> None:

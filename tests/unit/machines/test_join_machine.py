@@ -30,15 +30,19 @@ OWNER = Owner("mesh", "prod", "billing-1", "0123", "shop", "billing")
 PROXY = {
     "readinessProbe": {"httpGet": {"port": 8080}},
     "discoveryAddress": "istiod.istio-system.svc:15012",
-    "proxyMetadata": {"POD_NAMESPACE": "shop", "ISTIO_META_WORKLOAD_NAME": "product", "ISTIO_METAJSON_LABELS": "{}"},
+    "proxyMetadata": {
+        "POD_NAMESPACE": "shop",
+        "SERVICE_ACCOUNT": "billing-account",
+        "ISTIO_META_NETWORK": "pods",
+        "ISTIO_META_WORKLOAD_NAME": "product",
+        "ISTIO_METAJSON_LABELS": "{}",
+    },
 }
 BUNDLE = Bundle(OWNER, PROXY, "192.0.2.7", "192.0.2.250", "https://example.com/{package}", "{}")
 TARGET = openssh.Target("billing-1", openssh.Hop("192.0.2.7", user="admin"))
 ENTRY = "billing-192.0.2.7-pods"
 ROOT_SHA256 = hashlib.sha256(ROOT_TEXT.encode()).hexdigest()
-PAYLOAD = join_machine.Payload(
-    ClusterAccess(), TARGET, BUNDLE, ROOT_SHA256, "istio-system/istio-ca-root-cert", "billing-account", ENTRY, 10
-)
+PAYLOAD = join_machine.Payload(ClusterAccess(), TARGET, BUNDLE, ROOT_SHA256, 10)
 DIGEST = digest(with_root_certificate(replace(BUNDLE, files=configuration_files(BUNDLE)), ROOT_TEXT))
 DONE = Outcome(Reach.DONE, 0, f"words\n{DIGEST}\n")
 ROLLED_BACK = Outcome(Reach.FAILED, 1, "", "machine billing-1: the agent is not ready; the machine runs as before")

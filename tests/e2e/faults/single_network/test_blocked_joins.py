@@ -319,8 +319,7 @@ def test_an_unhealthy_machine_fails_the_verification(lab: Lab, second: Update) -
 
 def test_the_next_up_finishes_when_the_obstacles_are_gone(lab: Lab, upgrade: Update) -> None:
     for workload in ("product", "billing"):
-        evidence = lab.outputs()["verification"][workload]
-        machines = {entry["machine"] for entry in evidence["entries"]}
+        machines = {entry.machine for entry in lab.evidence(workload).entries}
         assert machines == {machine for machine in TEN_MACHINES if machine.startswith(workload)}
     lab.assert_answered_by(PRODUCT_ENDPOINTS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from typing import Any
 
@@ -24,12 +23,7 @@ def call(caller: str, endpoint: str, path: str = "direct") -> Call:
     return Call(caller=caller, caller_identity=IDENTITY, service=SERVICE, port=80, endpoint=endpoint, peer=IDENTITY, answers=6, path=path)
 
 
-def plain(evidence: Evidence) -> Any:
-    """As it is in the outputs of a stack."""
-    return json.loads(scripting.encode(evidence))
-
-
-def outputs() -> dict[str, Any]:
+def outputs(**others: Evidence) -> dict[str, Any]:
     calls = (
         call("Job verify-product", "172.31.6.129:8080"),
         call("machine product-1", "10.244.0.7:8080"),
@@ -43,7 +37,7 @@ def outputs() -> dict[str, Any]:
     return {
         "gateway": "172.31.6.2",
         "machines": {"product-1": {"address": "172.31.6.129", "entry": "product-172.31.6.129-pods"}},
-        "verification": {"product": plain(evidence)},
+        "verification": scripting.encode({"product": evidence, **others}),
     }
 
 
@@ -107,15 +101,12 @@ def test_without_verification_the_picture_is_all() -> None:
 
 
 def test_a_verification_that_only_warned_is_named() -> None:
-    values = outputs()
-    values["verification"]["product"] = plain(Evidence())
-    assert "product: nothing was verified" in shown(values)
+    assert "product: nothing was verified" in shown(outputs(product=Evidence()))
 
 
 def test_what_gateways_carried() -> None:
-    values = outputs()
     gateway = Entry("far-gateway-1", "far-gateway-172.31.9.130-far", "172.31.9.130:15443")
     traffic = GatewayTraffic("far-gateway-1", SERVICE, "172.31.9.131:8080", 12)
-    values["verification"]["far-gateway"] = plain(Evidence(entries=(gateway,), gateway_traffic=(traffic,)))
+    values = outputs(**{"far-gateway": Evidence(entries=(gateway,), gateway_traffic=(traffic,))})
     rows = [" ".join(line.split()) for line in shown(values).splitlines()]
     assert f"far-gateway-1 {SERVICE} 172.31.9.131:8080 12" in rows
