@@ -195,6 +195,17 @@ def quarantine(kubectl: Kubectl, machine: Quarantine) -> str:
     raise scripting.Failed(f"{name} was not replaced: {scripting.last_words(created.error)}")
 
 
+def settle(kubectl: Kubectl, namespace: str, machine: str, address: str) -> None:
+    """Delete what keeps out a machine that has joined by another entry, as another workload's.
+
+    namespace, machine, address: those under which it was kept out. Raises scripting.Failed.
+    """
+    items = _get(kubectl, namespace, KIND, "--selector", f"{names.QUARANTINE_LABEL}={machine}")["items"]
+    settled = [item["metadata"]["name"] for item in items if item.get("spec", {}).get("address") == address]
+    if settled:
+        _call(kubectl, "delete", KIND, *settled, "--namespace", namespace, *_NAMES)
+
+
 @contextmanager
 def lifted(kubectl: Kubectl, owner: Owner, entry: str) -> Iterator[None]:
     """Remove what keeps a machine out, while it joins, and put it back where the join fails.

@@ -82,6 +82,11 @@ class FakeCluster:
         if verb == "get":
             if rest[0] == "--namespace":
                 return _done(json.dumps({"items": list(self.entries.values())}))
+            if rest[0] == "--selector":
+                key, _, value = rest[1].partition("=")
+                return _done(
+                    json.dumps({"items": [item for item in self.entries.values() if item["metadata"]["labels"].get(key) == value]})
+                )
             return _done(json.dumps(self.entries[rest[0]]) if rest[0] in self.entries else "")
         assert verb == "delete", line
         if rest[0] == "--selector":

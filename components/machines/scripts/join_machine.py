@@ -112,6 +112,7 @@ class _Join:
         self._slots: list[SlotRequest] = []
         self._before: Entry | None = None
         self._unconfirmed = ""
+        self._stamp: _Stamp | None = None
         self._lock_wait = LockWait(self._owner.machine)
 
     def run(self) -> Result:
@@ -124,7 +125,17 @@ class _Join:
                 raise
             if not self._slots:
                 slots.joined(self._kubectl, self._slot_request())
+            self._settle()
         return done
+
+    def _settle(self) -> None:
+        """Delete what keeps out the machine that this host was until now, by its entry of then."""
+        if not self._stamp or not self._stamp.namespace:
+            return
+        try:
+            entries.settle(self._kubectl, self._stamp.namespace, self._stamp.machine, self._stamp.address)
+        except scripting.Failed as error:
+            report(f"machine {self._owner.machine}: what kept out {self._stamp.machine} at its address was not removed: {error}")
 
     def _halt(self, error: scripting.Failed) -> None:
         """Halt the other joins of this update, where an agent that ran was stopped."""
@@ -228,6 +239,7 @@ class _Join:
     def _may_take(self, stamp: _Stamp) -> str:
         """Answer whether the machine with another one's stamp may be joined."""
         owner, stamped = self._owner, f"{stamp.project}/{stamp.stack}"
+        self._stamp = stamp
         if stamped == self._payload.take_over:
             return "yes"
         if (stamp.project, stamp.stack) != (owner.project, owner.stack):

@@ -359,6 +359,53 @@ def test_a_dead_machine_is_kept_out_until_it_joins_again(mesh: Mesh, world: Worl
     assert world.entries() == {entry(FIRST): "billing-1", entry(SECOND): "billing-2"}
 
 
+def test_a_machine_that_was_dead_and_joins_another_workload_is_settled(mesh: Mesh, world: World) -> None:
+    """Under another name too. Its old entry has the old workload's name."""
+    config = mesh.copy()
+    orders = {**copy.deepcopy(config["workloads"]["billing"]), "labels": {"app": "orders"}, "services": {}}
+    config["workloads"]["orders"] = orders
+    del config["machines"]["billing-1"]
+    world.kill(FIRST)
+    mesh.up(config)
+    assert world.entries() == {entry(FIRST): "no billing-1", entry(SECOND): "billing-2"}
+    world.revive(FIRST)
+    config["machines"]["orders-1"] = {**machine(FIRST), "workload": "orders"}
+    mesh.up(config)
+    assert world.log() == ["joined orders-1"]
+    assert world.entries() == {entry(FIRST, "orders"): "orders-1", entry(SECOND): "billing-2"}
+    settled(mesh, config)
+
+
+def test_a_machine_is_renamed_moved_and_dialled_otherwise_in_one_update(mesh: Mesh, world: World) -> None:
+    config = mesh.copy()
+    orders = {**copy.deepcopy(config["workloads"]["billing"]), "labels": {"app": "orders"}, "services": {}}
+    config["workloads"]["orders"] = orders
+    world.name("orders.example.com", FIRST)
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"
+    del config["machines"]["billing-1"]
+    dialled = {"platform": "ssh", "network": "pods", "host": "orders.example.com", "port": 2222, "hostKey": key}
+    config["machines"]["orders-1"] = {**dialled, "workload": "orders", "address": FIRST}
+    mesh.up(config)
+    assert world.log() == ["joined orders-1"]
+    assert world.stamp(FIRST) == "istio-vm-mesh lab orders-1"
+    assert world.entries() == {entry(FIRST, "orders"): "orders-1", entry(SECOND): "billing-2"}
+    settled(mesh, config)
+
+
+def test_machines_of_two_workloads_swap_their_hosts(mesh: Mesh, world: World) -> None:
+    config = mesh.copy()
+    orders = {**copy.deepcopy(config["workloads"]["billing"]), "labels": {"app": "orders"}, "services": {}}
+    config["workloads"]["orders"] = orders
+    config["machines"]["orders-1"] = {**machine(THIRD), "workload": "orders"}
+    mesh.up(config)
+    world.log()
+    config["machines"] |= {"billing-1": machine(THIRD), "orders-1": {**machine(FIRST), "workload": "orders"}}
+    mesh.up(config)
+    assert sorted(world.log()) == ["joined billing-1", "joined orders-1"]
+    assert world.entries() == {entry(THIRD): "billing-1", entry(SECOND): "billing-2", entry(FIRST, "orders"): "orders-1"}
+    settled(mesh, config)
+
+
 def test_what_keeps_a_dead_machine_out_goes_with_the_workload(mesh: Mesh, world: World) -> None:
     world.kill(FIRST)
     mesh.destroy()
