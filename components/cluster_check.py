@@ -109,6 +109,8 @@ def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]
         kubernetes = kubernetes_version(program)
         _refuse_unsupported(news.get("istio") or "", kubernetes, before, now)
         objects = [each for each in news["objects"] if not _has_unknown(each)]
+        if before is not None:
+            _refuse_to_move(before.get("objects") or (), objects)
         created = _created(objects)
         if others := [name for name in created if not name.is_release]:
             ownership.refuse_others(program, others, news["stack"])
@@ -153,9 +155,30 @@ def _refuse_unsupported(istio: str, kubernetes: str, before: Mapping[str, Any] |
     )
 
 
+def _refuse_to_move(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse an object that another resource declares than before, as a Service of another workload.
+
+    Pulumi would have the new resource take it over, verify it, and delete it with the old resource.
+    before, now: the input `objects` of the last update and of this one. Raises scripting.Failed.
+    """
+    owners = {_name(each): each["declared_by"] for each in before if "declared_by" in each and "existing" not in each}
+    moved = {_name(each): each["declared_by"] for each in now if "declared_by" in each}
+    listed = [f"{name} ({owners[name]} is now {moved[name]})" for name in sorted(moved) if owners.get(name, moved[name]) != moved[name]]
+    if listed:
+        raise scripting.Failed(
+            f"objects of the cluster would change their place in the stack file: {', '.join(listed)}. Pulumi would create them "
+            "again under the same names, and then delete them. Nothing was changed. Choose other names. Or take them out of "
+            "the stack file with one update, and declare them in their new place with the next"
+        )
+
+
+def _name(each: Mapping[str, Any]) -> ownership.ObjectName:
+    return ownership.ObjectName(**{key: each[key] for key in ("group", "kind", "namespace", "name")})
+
+
 def _created(objects: Iterable[Mapping[str, Any]]) -> list[ownership.ObjectName]:
     """Return the names of what the stack creates, of the input `objects`."""
-    return [ownership.ObjectName(**each) for each in objects if "existing" not in each and not _has_unknown(each)]
+    return [_name(each) for each in objects if "existing" not in each and not _has_unknown(each)]
 
 
 def _has_unknown(value: Any) -> bool:
@@ -214,7 +237,8 @@ class ClusterCheckArgs:
     created_by: changes when this program creates another cluster; "" for a cluster that exists.
     stack: the stack as its label has it.
     istio: the version of Istio that the stack installs, and that Kubernetes must fit; "" for none.
-    objects: what the stack creates in the cluster; with `existing`, what it uses of others.
+    objects: what the stack creates in the cluster; with `existing`, what it uses of others; with
+        `declared_by`, the resource that declares what may go to another workload.
     """
 
     access: pulumi.Input[ClusterAccess]

@@ -26,6 +26,7 @@ class ExistingObject:
     kind: `Service` or `ServiceAccount`. namespace, name: its place.
     labels: of the workload's WorkloadEntries. pod_labels: of its pods.
     ports: the workload's ports by name.
+    declared_by: the resource that reads it.
     """
 
     workload: str
@@ -35,6 +36,7 @@ class ExistingObject:
     labels: Mapping[str, str]
     pod_labels: Mapping[str, str]
     ports: Mapping[str, int]
+    declared_by: str = ""
 
     @property
     def setting(self) -> str:
@@ -44,7 +46,8 @@ class ExistingObject:
 
     def as_input(self) -> Mapping[str, object]:
         """Return it as an input of the look at the cluster."""
-        return {**asdict(ObjectName("", self.kind, self.namespace, self.name)), "existing": asdict(self)}
+        name = asdict(ObjectName("", self.kind, self.namespace, self.name))
+        return {**name, "declared_by": self.declared_by, "existing": asdict(self)}
 
 
 def refuse_unfit(program: Kubectl, expected: Iterable[ExistingObject]) -> None:

@@ -11,7 +11,7 @@ from pulumi_kubernetes import Provider
 from pulumi_kubernetes.apiextensions import CustomResource
 
 from .cluster_check import ClusterCheck, ClusterCheckArgs
-from .existing_objects import ExistingObject
+from .existing_objects import SERVICE, SERVICE_ACCOUNT, ExistingObject
 from .local.cluster_access import ClusterAccess
 from .manifest import Manifest
 from .names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL, XDS_PORT, stack_label
@@ -132,6 +132,8 @@ def use_existing(cluster: Cluster, used: ExistingObject) -> None:
 
 
 _RELEASE = "helm.sh/v3:Release"
+_OF_ANY_WORKLOAD = (SERVICE, SERVICE_ACCOUNT)
+"""Kinds whose objects may go to another workload, because the stack file names them."""
 
 
 def _release_name(props: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -185,6 +187,7 @@ def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
                 "kind": kind,
                 "namespace": metadata.get("namespace", ""),
                 "name": metadata["name"],
+                **({"declared_by": args.name} if kind in _OF_ANY_WORKLOAD else {}),
             }
         )
         others = metadata.get("labels", {})

@@ -168,12 +168,13 @@ class Workload(pulumi.ComponentResource):
         settings, resource_name = self.settings, names.part_name(self._name, names.ACCOUNT)
         if settings.service_account.create:
             return ServiceAccount(resource_name, metadata=manifests.service_account(settings)["metadata"], opts=opts)
-        return ServiceAccount.get(resource_name, self._use(SERVICE_ACCOUNT, settings.service_account_name), opts=opts)
+        return ServiceAccount.get(resource_name, self._use(SERVICE_ACCOUNT, settings.service_account_name, resource_name), opts=opts)
 
     def _existing_service(self, service: str, opts: pulumi.ResourceOptions) -> Service:
-        return Service.get(names.service_resource_name(self._name, service), self._use(SERVICE, service), opts=opts)
+        resource_name = names.service_resource_name(self._name, service)
+        return Service.get(resource_name, self._use(SERVICE, service, resource_name), opts=opts)
 
-    def _use(self, kind: str, name: str) -> str:
+    def _use(self, kind: str, name: str, resource_name: str) -> str:
         """Have an object of others checked before any change, and return the id by which it is
         read.
         """
@@ -186,6 +187,7 @@ class Workload(pulumi.ComponentResource):
             labels=dict(settings.labels),
             pod_labels=manifests.pod_labels(settings) if settings.pods else dict(settings.labels),
             ports=dict(settings.ports),
+            declared_by=resource_name,
         )
         use_existing(self.mesh.cluster, used)
         return f"{settings.namespace}/{name}"

@@ -217,7 +217,7 @@ def test_an_object_that_was_made_since_is_seen_and_one_of_ours_is_not_in_the_way
     assert "(of the stack other.lab)" in mesh.preview(declared, fails=True).output
 
 
-def application(namespace: str, file: Path, *, exists: bool) -> Program:
+def application(namespace: str, file: Path, *, exists: bool, resource: str = "web") -> Program:
     """Declare a Service, or use the one that exists."""
     spec = {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}]}
     metadata = {"name": "web", "namespace": namespace, "annotations": {"pulumi.com/skipAwait": "true"}}
@@ -230,12 +230,19 @@ def application(namespace: str, file: Path, *, exists: bool) -> Program:
         if exists:
             labels = {"app": "web"}
             used = ExistingObject(
-                workload="web", kind=SERVICE, namespace=namespace, name="web", labels=labels, pod_labels=labels, ports={"http": 8080}
+                workload="web",
+                kind=SERVICE,
+                namespace=namespace,
+                name="web",
+                labels=labels,
+                pod_labels=labels,
+                ports={"http": 8080},
+                declared_by=resource,
             )
             use_existing(cluster, used)
-            service = Service.get("web", f"{namespace}/web", opts=options)
+            service = Service.get(resource, f"{namespace}/web", opts=options)
         else:
-            service = Service("web", metadata=metadata, spec=spec, opts=options)
+            service = Service(resource, metadata=metadata, spec=spec, opts=options)
         pulumi.export("port", service.spec.apply(lambda spec: spec.ports[0].port))
 
     return declare
@@ -258,6 +265,23 @@ def test_a_service_of_others_is_used_and_stays_as_it_is(mesh: Stack, plane: Cont
     assert "selects app: other, so machines would never be its endpoints" in mesh.preview(used, fails=True).output
     mesh.destroy()
     assert plane.cluster.get("v1", "Service", namespace, "web"), "it is not this stack's any more"
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["created", "read"])
+def test_a_service_that_goes_to_another_workload_is_refused_and_stays(
+    mesh: Stack, plane: ControlPlane, namespace: str, tmp_path: Path, exists: bool
+) -> None:
+    """Pulumi would have the new resource take it over, and delete it with the old one."""
+    file = write_kubeconfig(tmp_path / "mine", plane, "production")
+    mesh.up(application(namespace, file, exists=False))
+    moved = application(namespace, file, exists=exists, resource="orders-web")
+    for refused in (mesh.preview(moved, fails=True), mesh.up(moved, fails=True)):
+        assert f"Service {namespace}/web (web is now orders-web)" in refused.output and "Traceback" not in refused.output
+    assert plane.cluster.get("v1", "Service", namespace, "web")
+    mesh.up(lambda: None)
+    if not exists:
+        mesh.up(moved)
+        assert plane.cluster.get("v1", "Service", namespace, "web")
 
 
 def test_a_cluster_that_does_not_let_one_look_is_said(mesh: Stack, plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
