@@ -17,6 +17,7 @@ from components.verification.scripts import calling_pods
 from tests.support import google_stacks, harness
 from tests.support.harness import Node, declared
 from tests.support.scripts import machine_files
+from tests.support.tiers import some_quick
 
 STACKS = ["single-network", "multi-network", "fleet"]
 INSTANCE, TEMPLATE = "gcp:compute/instance:Instance", "gcp:compute/regionInstanceTemplate:RegionInstanceTemplate"
@@ -161,7 +162,7 @@ def test_clusters_are_protected_until_the_stack_says_otherwise(stack: str) -> No
     assert graph_with(stack, cluster={"deletionProtection": False})["cluster-gke"].inputs["deletionProtection"] is False
 
 
-@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("stack", some_quick(STACKS, "fleet"))
 def test_a_protected_cluster_is_refused_before_anything_in_it_is_deleted(stack: str) -> None:
     """Google's provider refuses only once Pulumi comes to the cluster, which is then empty."""
     assert declared(stack).graph["cluster-gke"].options["protect"] is True
@@ -369,6 +370,7 @@ def test_vpcs_of_one_network_reach_each_other() -> None:
     assert peered(of_pods) >= {("mesh", "more"), ("mesh", "other"), ("more", "other")}
 
 
+@pytest.mark.slow
 def test_vpcs_are_peered_with_those_whose_gateways_their_machines_call() -> None:
     assert ("far", "north") in peered(with_vpcs(north="north")), "machines of the north call the gateway of far"
 
@@ -574,6 +576,7 @@ def test_a_group_starts_with_its_machines_and_the_autoscaler_changes_their_numbe
     assert "name" not in declared("fleet").graph["product-fleet-template"].inputs, "a named template cannot be replaced while it is in use"
 
 
+@pytest.mark.slow
 def test_autopilot_declares_no_nodes_and_lets_sidecars_redirect() -> None:
     graph = graph_with("single-network", cluster={"autopilot": True, "zone": None})
     cluster = graph["cluster-gke"].inputs
@@ -654,6 +657,7 @@ def test_another_machine_adds_six_resources_and_changes_no_other() -> None:
     assert changed == {"product-slots", "product-verification", "shop-product-callers"}
 
 
+@pytest.mark.slow
 def test_a_group_is_as_many_resources_whatever_its_size() -> None:
     assert graph_with("fleet", machines={}).keys() == declared("fleet").graph.keys()
     config = copy.deepcopy(harness.configuration("fleet"))

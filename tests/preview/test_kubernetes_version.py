@@ -41,6 +41,7 @@ def test_a_cluster_that_left_the_range_of_its_istio_is_warned_of(updated: Update
     assert updated(stack, "1.37", None)[1] == updated(stack, "", None)[1] == []
 
 
+@pytest.mark.slow
 def test_a_reason_permits_any_kubernetes(updated: Updated) -> None:
     inputs, warnings = updated("fleet", "1.38", "Istio 1.32 comes next week")
     assert (inputs["istio"], warnings) == ("", [])

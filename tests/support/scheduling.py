@@ -20,14 +20,16 @@ GROUPS = {
     f"{LABS}multi_network/": "lab with two networks",
     f"{LABS}faults/multi_network/": "lab with two networks",
     "tests/preview/": "graphs",
+    "tests/unit/tools/plan/test_": "plans",
+    "tests/unit/tools/devtools/test_schema.py": "plans",
     "tests/library/": "wheel",
     "tests/engine/kubernetes/": "control plane",
     "tests/engine/google/test_instance_group.py": "control plane",
     "tests/engine/google/test_kubeconfig.py": "control plane",
     "tests/plugins/kubernetes/": "control plane",
 }
-"""By directory: what its tests share. Each lab has a worker, which runs its scenarios in their order.
-One worker computes all graphs, one builds the wheel, one starts the control plane.
+"""By the beginning of a path: what these tests share. Each lab has a worker, which runs its scenarios in their order.
+One worker computes all graphs, one the plans, one builds the wheel, one starts the control plane.
 """
 
 BY_TEST = ("tests/engine/", "tests/plugins/")

@@ -7,6 +7,7 @@ import pytest
 from components.config import load
 from tests.support import google_stacks, harness
 from tests.support.google_stacks import STACKS, built, flows, shipped, with_input, without
+from tests.support.tiers import some_quick
 from tools.google_model import packets
 from tools.google_model.packets import EVERY_PORT, fabric, ports_of, ports_text
 
@@ -78,13 +79,17 @@ def test_only_what_settings_declare_passes_in_shipped_stacks(stack: str) -> None
     assert fabric(shipped(stack)).matrix() == flows(load(harness.configuration(stack)))
 
 
-@pytest.mark.parametrize("build", [google_stacks.several_vpcs, google_stacks.autopilot, google_stacks.groups_alone])
+@pytest.mark.parametrize(
+    "build", some_quick([google_stacks.several_vpcs, google_stacks.autopilot, google_stacks.groups_alone], google_stacks.several_vpcs)
+)
 def test_only_what_settings_declare_passes_in_other_stacks(build: google_stacks.Build) -> None:
     """Also between VPCs of one network, which reach each other directly."""
     assert fabric(built(build)).matrix() == flows(load(build()))
 
 
-@pytest.mark.parametrize("build", [google_stacks.cluster_in_shared_vpc, google_stacks.machines_in_shared_vpc])
+@pytest.mark.parametrize(
+    "build", some_quick([google_stacks.cluster_in_shared_vpc, google_stacks.machines_in_shared_vpc], google_stacks.cluster_in_shared_vpc)
+)
 def test_the_same_passes_where_a_vpc_is_one_of_others(build: google_stacks.Build) -> None:
     with_owners = google_stacks.with_owners(built(build), load(build()))
     assert fabric(with_owners).matrix() == MATRICES["multi-network"]

@@ -161,6 +161,7 @@ def test_ufw_is_opened_before_its_own_rules_for_the_workload_alone(tmp_path: Pat
     assert host.calls == ["restore --noflush --wait=5", "*filter", f"-D {rule}", "COMMIT"]
 
 
+@pytest.mark.slow
 def test_firewalld_is_opened_at_run_time_and_closed_where_it_was_opened(tmp_path: Path) -> None:
     host = firewalled(tmp_path, OLD_FIREWALLD, FIREWALL="manage")
     host.run("open_firewall >/dev/null 2>&1")
