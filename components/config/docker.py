@@ -55,6 +55,11 @@ class DockerMachine(Record):
         description="Image of the container, with systemd, sshd and the application. "
         "Default: the one that `./scripts/lab` builds.",
     )
+    connect_within: int = Field(
+        default=30,
+        description="Seconds in which the container must accept SSH, from 1 to 3600. One that runs "
+        "a virtual machine boots for minutes where the kernel has no KVM. Default: 30 seconds.",
+    )
     rotation: int = Field(
         default=0,
         description="Any number; a change runs the join of the container again, with a new token. "

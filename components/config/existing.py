@@ -169,6 +169,11 @@ class SshMachine(Record):
         description="Path of the private key for the machine on the computer that runs Pulumi. "
         "Default: as in `~/.ssh/config`, else the agent's and ssh's default keys.",
     )
+    connect_within: int = Field(
+        default=10,
+        description="Seconds in which the existing machine must accept SSH, from 1 to 3600. A "
+        "connection that fails is tried again until then. Default: 10 seconds.",
+    )
     address: str | None = Field(
         default=None,
         description="IP address by which pods reach the machine. Default: `host`.",

@@ -144,7 +144,8 @@ def host_factories(stack: str, settings: Settings, networks: Networks, cluster: 
                     accept_any_host_key=machine.accept_any_host_key,
                     address=machine.address,
                     bastion=machine.bastion,
-                )
+                ),
+                patience_s=machine.connect_within,
             )
     if google and key and networks.google:
         factories.update(_google_hosts(settings, networks.google, key))

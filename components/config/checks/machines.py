@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..docker import DockerMachine
+from ..existing import SshMachine
 from ..problems import Problem, suggestion
 from ..stack import Settings
 from .names import check_names
@@ -24,4 +26,12 @@ def check(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 f"machines.{name}.network",
                 f"{machine.network!r} is not a network of this stack{hint}",
+            )
+        if (
+            isinstance(machine, (DockerMachine, SshMachine))
+            and not 1 <= machine.connect_within <= 3600
+        ):
+            yield Problem(
+                f"machines.{name}.connectWithin",
+                f"expected 1 to 3600 seconds; got {machine.connect_within}",
             )

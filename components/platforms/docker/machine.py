@@ -20,9 +20,6 @@ from . import configuration, names
 from .network import DockerNetwork
 from .scripts import create_machine
 
-PATIENCE_S = 30
-"""Seconds for which a container may refuse SSH: its sshd answers within seconds."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class DockerHostArgs:
@@ -87,7 +84,7 @@ def _host(args: DockerHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
         address=container.apply(lambda result: result.address),
         instance_id=container.apply(lambda result: result.id),
         target=target.apply(partial(_target, name)),
-        patience_s=PATIENCE_S,
+        patience_s=args.settings.connect_within,
         resource=command,
         # Docker removes a container without shutting it down, and clients behind a gateway keep
         # their connections until the agent ends them.

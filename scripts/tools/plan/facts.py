@@ -114,6 +114,7 @@ def of_join(payload: Mapping[str, Any], environment: Mapping[str, Any]) -> Facts
         "join-script": digest(environment.get("SCRIPT_DIGEST"), words[-1:]),
         "take-over": payload.get("take_over", ""),
         "confirm-within": str(bundle.get("confirm_s", 60)),  # its default
+        "connect-within": str(payload.get("patience_s", "")),
         "ssh": digest(payload.get("target")),
         "access": digest(payload.get("access")),
         "root-config-map": payload.get("root_config_map", ROOT_CONFIG_MAP),

@@ -27,6 +27,7 @@ REASONS = {
     "cluster": "another cluster",
     "cluster-id": "the cluster's name in the mesh",
     "confirm-within": "its setting confirmWithin",
+    "connect-within": "its setting connectWithin",
     "disk-type": "the type of its disk",
     "fail-closed": "its setting failClosed",
     "firewall": "its setting firewall",

@@ -130,6 +130,7 @@ _LAB = [
     ),
     Step("firewall", put("machines.product-1.firewall", "manage"), {"product-1": "restarts"}),
     Step("confirmWithin", put("workloads.product.confirmWithin", 90), all_of("rejoins", "product-1", "product-2")),
+    Step("connectWithin", put("machines.product-1.connectWithin", 60), {"product-1": "rejoins"}),
     Step("maxUnavailable", put("workloads.product.maxUnavailable", 2), {}),
     Step("replicas", put("workloads.product.pods.replicas", 3), {}),
     Step("the image of pods", put("workloads.product.pods.image", "echo:2"), {}),
