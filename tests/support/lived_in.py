@@ -19,7 +19,7 @@ LOCAL_PORT = 5000
 CONTAINER_ADDRESS = "172.29.9.2"
 NAMESPACE = "application"
 """The network namespace that stands for the container."""
-ADDRESS = "192.0.2.10"
+ADDRESS, IPV6_ADDRESS = "192.0.2.10", "fd00:9:1::10"
 """The machine's in the network of the second interface."""
 OFFICE = "office"
 """The network namespace that stands for a host in the network of the second interface."""
@@ -55,7 +55,9 @@ ip netns add {OFFICE}
 ip link add site1 address 02:00:00:00:01:0a type veth peer name eth0 netns {OFFICE}
 ip address add {ADDRESS}/24 dev site1
 ip link set site1 up
+ip address add {IPV6_ADDRESS}/64 dev site1 nodad
 ip -n {OFFICE} address add 192.0.2.1/24 dev eth0
+ip -n {OFFICE} address add fd00:9:1::1/64 dev eth0 nodad
 ip -n {OFFICE} link set eth0 up
 ip route add 198.18.0.0/15 via 192.0.2.1 metric 500
 ip address add fd00:9::10/64 dev eth0 nodad
@@ -134,7 +136,7 @@ Description=Metrics of this machine
 
 [Service]
 User=node_exporter
-ExecStart=/usr/bin/python3 -m http.server --directory /srv/metrics {METRICS_PORT}
+ExecStart=/usr/bin/python3 -m http.server --bind :: --directory /srv/metrics {METRICS_PORT}
 
 [Install]
 WantedBy=multi-user.target
