@@ -27,6 +27,7 @@ SCENARIOS = (
     "single_network/test_existing_machines.py",
     "single_network/test_virtual_machine.py",
     # What ends it.
+    "multi_network/test_default_install.py",
     "single_network/test_down.py",
 )
 """All files, in the order in which they run. The order only saves updates: each file runs alone, too."""

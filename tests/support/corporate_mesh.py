@@ -13,15 +13,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from components.config import reader
-from components.mesh_facts import merge
-from components.names import DEFAULT_DOMAIN, XDS_PORT, config_key, service_host
+from components.names import DEFAULT_DOMAIN, XDS_PORT, service_host
 from components.platforms.docker.names import CLUSTER, docker_name
+from tests.support import plain_helm
 from tests.support.lab import Lab, make_image
 from tests.support.module_files import directory
 from tools.lab.offline import images, versions
@@ -54,8 +50,7 @@ def istiod_values() -> dict[str, Any]:
             "network": NETWORK,
             "meshID": "corp-mesh",
             "trustBundleName": "corp-root-cert",
-            "hub": "docker.io/istio",
-            "tag": versions.ISTIO,
+            **plain_helm.IMAGES,
         },
         "env": {"PILOT_ENABLE_GATEWAY_API": "false"},
         "pilot": {"cni": {"enabled": True}},
@@ -114,25 +109,19 @@ class CorporateMesh:
     def install(self) -> None:
         self.lab.run("kubectl", "create", "namespace", NAMESPACE)
         self.lab.run("kubectl", "label", "namespace", NAMESPACE, *(f"{key}={value}" for key, value in SELECTED.items()))
-        of_lab = reader.read_document(self.lab.stack_file, self.lab.root / "stacks")["config"][config_key("mesh")]["values"]
-        charts = self.lab.root / ".lab" / "charts"
+        charts = plain_helm.charts(self.lab)
         self.lab.run("kind", "load", "docker-image", "--name", docker_name(self.lab.stack, CLUSTER), make_image(images.INSTALL_CNI))
-        self._helm(CNI_PLUGIN, directory("istio-cni-chart"), cni_values())
+        plain_helm.install(self.lab, NAMESPACE, CNI_PLUGIN, directory("istio-cni-chart"), cni_values())
         # Helm waits for all but the one pod that the chart lets be unavailable.
         self.lab.run("kubectl", "--namespace", NAMESPACE, "rollout", "status", f"daemonset/{CNI_PLUGIN}-node", "--timeout=90s")
-        self._helm(f"istiod-{REVISION}", charts / "istiod", merge(of_lab["istiod"], istiod_values()))
-        self._helm(GATEWAY, charts / "gateway", gateway_values(self.lab.outputs()["gateway"]))
+        values = plain_helm.istiod_values(self.lab, istiod_values())
+        plain_helm.install(self.lab, NAMESPACE, f"istiod-{REVISION}", charts / "istiod", values)
+        plain_helm.install(self.lab, NAMESPACE, GATEWAY, charts / "gateway", gateway_values(self.lab.outputs()["gateway"]))
         objects = {"apiVersion": "v1", "kind": "List", "items": exposure()}
         self.lab.run("kubectl", "apply", "--filename", "-", stdin=json.dumps(objects))
 
-    def _helm(self, release: str, chart: Path, values: dict[str, Any]) -> None:
-        words = ("install", release, str(chart))
-        self.lab.run("helm", *words, "--namespace", NAMESPACE, "--values", "-", "--wait", "--timeout", "90s", stdin=yaml.safe_dump(values))
-
     def remove(self) -> None:
-        releases = (GATEWAY, f"istiod-{REVISION}", CNI_PLUGIN)
-        self.lab.run("helm", "uninstall", *releases, "--namespace", NAMESPACE, "--ignore-not-found", check=False)
-        self.lab.run("kubectl", "delete", "namespace", NAMESPACE, "--ignore-not-found", check=False)
+        plain_helm.uninstall(self.lab, NAMESPACE, GATEWAY, f"istiod-{REVISION}", CNI_PLUGIN)
 
 
 @contextmanager
