@@ -237,8 +237,8 @@ class ClusterCheckArgs:
     created_by: changes when this program creates another cluster; "" for a cluster that exists.
     stack: the stack as its label has it.
     istio: the version of Istio that the stack installs, and that Kubernetes must fit; "" for none.
-    objects: what the stack creates in the cluster; with `existing`, what it uses of others; with
-        `declared_by`, the resource that declares what may go to another workload.
+    objects: what the stack creates in the cluster. `existing`: what it uses of others.
+        `declared_by`: the resource of an object that may go to another workload.
     """
 
     access: pulumi.Input[ClusterAccess]

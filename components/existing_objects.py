@@ -47,7 +47,8 @@ class ExistingObject:
     def as_input(self) -> Mapping[str, object]:
         """Return it as an input of the look at the cluster."""
         name = asdict(ObjectName("", self.kind, self.namespace, self.name))
-        return {**name, "declared_by": self.declared_by, "existing": asdict(self)}
+        existing = asdict(self)
+        return {**name, "declared_by": existing.pop("declared_by"), "existing": existing}
 
 
 def refuse_unfit(program: Kubectl, expected: Iterable[ExistingObject]) -> None:

@@ -195,7 +195,7 @@ def explain(target: Target, outcome: Outcome, purpose: str) -> str:
         return f"{place} refused the login: {reason} ({_login_fix(target.hop)})"
     if outcome.reach is Reach.NOT_BEGUN:
         fix = "look into its start-up files, at a ForceCommand of its sshd, and whether bash is on its PATH"
-        shell = f"the login shell of {place} ran nothing of the {purpose}"
+        shell = f"the login shell of {place} did not run the {purpose}"
         printed = f": {reason}" if reason else ""
         return f"{shell} and ended with status {outcome.status} ({fix}){printed}"
     if target.proxy_command:

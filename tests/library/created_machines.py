@@ -39,7 +39,7 @@ for name in names:
         network_interfaces=[compute.InstanceNetworkInterfaceArgs(network="default")],
     )
     server = pulumi.Output.all(host=vm.network_interfaces[0].network_ip, instance_id=vm.instance_id).apply(
-        lambda known: SshHostArgs(**known, user=user, accept_any_host_key=True)
+        lambda values: SshHostArgs(**values, user=user, accept_any_host_key=True)
     )
     machine = Machine(name, MachineArgs(workload=database, host=ssh_host(server, patience_s=300)))
     pulumi.export(name, machine.entry)

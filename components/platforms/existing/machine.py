@@ -47,14 +47,14 @@ class SshHostArgs:
     instance_id: str | None = None
 
 
-def ssh_host(args: pulumi.Input[SshHostArgs], patience_s: int = PATIENCE_S) -> HostFactory:
+def ssh_host(args: SshHostArgs | pulumi.Output[SshHostArgs], patience_s: int = PATIENCE_S) -> HostFactory:
     """Return what adopts a machine. Nothing is created.
 
     args: an output where they follow from a machine that the program creates.
     patience_s: seconds in which a connection that fails is tried again, as while a machine starts.
 
     The factory raises SettingsError for settings and keys that ssh cannot use. Those of an output
-    fail the preview or update that knows them.
+    fail the preview or update in which the output has a value.
     """
     return partial(_host, args, patience_s)
 
@@ -71,10 +71,10 @@ def check_keys(machines: Mapping[str, SshMachine]) -> None:
         raise SettingsError(list(dict.fromkeys(problems)))
 
 
-def _host(args: pulumi.Input[SshHostArgs], patience_s: int, name: str, _opts: pulumi.ResourceOptions) -> Host:
+def _host(args: SshHostArgs | pulumi.Output[SshHostArgs], patience_s: int, name: str, _opts: pulumi.ResourceOptions) -> Host:
     require_ssh()
     check = partial(_checked, name)
-    server = args.apply(check) if isinstance(args, pulumi.Output) else pulumi.Output.from_input(check(args))
+    server = pulumi.Output.from_input(check(args)) if isinstance(args, SshHostArgs) else args.apply(check)
     address = server.apply(lambda server: server.address or server.host)
     return Host(
         address=address,

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,9 @@ def test_many_machines_are_of_both_workloads() -> None:
 
 def test_joins_that_are_compared_are_of_workloads_that_are_not_verified() -> None:
     machine = {"platform": "docker", "workload": "product"}
-    configs = [{"workloads": {"product": {"ports": {"http": 8080}}}, "machines": {"product-1": dict(machine)}} for _ in range(2)]
+    configs: list[dict[str, Any]] = [
+        {"workloads": {"product": {"ports": {"http": 8080}}}, "machines": {"product-1": dict(machine)}} for _ in range(2)
+    ]
     for config, is_verified in zip(configs, (True, False), strict=True):
         mesh.Mesh(is_verified=is_verified)._change(config)
     assert [{each.get("verify", {}).get("mode") for each in config["workloads"].values()} for config in configs] == [{None}, {"none"}]
