@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from components.local import scripting
 from components.names import DEFAULT_DOMAIN, ISTIO_NAMESPACE, NETWORK_LABEL, POD_SECURITY_LABEL, spiffe_id
-from components.verification.evidence import Evidence
+from components.verification.evidence import by_workload
 from tests.support import default_install, manifest, plain_helm
 from tests.support.existing_lab import NAMESPACE, SERVICE, AdoptingStack, ExistingMachines
 from tests.support.lab import Lab
@@ -90,7 +89,7 @@ def test_pods_of_ours_that_the_namespace_refuses_are_named_in_the_preview(refuse
 def test_a_machine_and_pods_call_each_other(joined: AdoptingStack, machines: ExistingMachines) -> None:
     assert joined.healthy() == {"one"}
     output = json.loads(joined.pulumi("stack", "output", "--json").stdout)
-    calls = [call for call in scripting.decode(Evidence, output["verification"]["billing"]).calls if call.is_path]
+    calls = [call for call in by_workload(output["verification"])["billing"].calls if call.is_path]
     assert {call.peer for call in calls} == {spiffe_id(DEFAULT_DOMAIN, NAMESPACE, "billing")}
     assert {(call.caller, call.path) for call in calls} == {("Job verify-billing", "direct"), ("machine billing-1", "direct")}
 
