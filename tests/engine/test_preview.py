@@ -153,7 +153,7 @@ def test_a_machine_adds_at_most_30_kb_to_the_state(
         config["machines"][f"{workload}-{number}"] = dict(first)
         stack.up(config)
         sizes.append(states.exported_size(stack.exported()))
-    assert 10_000 < sizes[1] - sizes[0] < 30_000, sizes[1] - sizes[0]
+    assert 10_000 < sizes[1] - sizes[0] < 30 * 1024, sizes[1] - sizes[0]
 
 
 def test_another_machine_is_created_and_verified_and_nothing_else(running: Mesh) -> None:

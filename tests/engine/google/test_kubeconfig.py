@@ -85,4 +85,4 @@ def test_a_user_who_may_not_connect_is_refused_before_the_api_server(runner: Run
 def test_a_user_without_the_plugin_reads_what_to_install(runner: Runner, namespace: str) -> None:
     done = runner.releases(namespace)
     assert done.returncode != 0
-    assert "install the gcloud component gke-gcloud-auth-plugin on the machine that runs Pulumi" in done.stderr.replace("\\n", "\n")
+    assert "gcloud components install gke-gcloud-auth-plugin" in done.stderr.replace("\\n", "\n")
