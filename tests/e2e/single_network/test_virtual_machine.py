@@ -15,10 +15,10 @@ from tests.support.existing_lab import SERVICE, AdoptingStack
 from tests.support.lab import Lab
 from tests.support.manifest import Manifest
 from tests.support.traffic import parse_answers
-from tests.support.virtual_machine import NAME as VM
 from tests.support.virtual_machine import VirtualMachines, virtual_machine
 from tests.support.waiting import wait_until
 
+VM = "virtual"
 DAY_S = 24 * 3600
 OF_BOOTS = ("/var/lib/docker/*", "/var/lib/containerd/*", "*docker0*", "*veth*", "/var/lib/systemd/random-seed", "vm.user_reserve_kbytes")
 """What Docker and systemd make anew when they start."""

@@ -4,8 +4,7 @@ set -eu
 useradd --create-home --shell /bin/bash --password '*' admin
 rm -f /etc/ssh/ssh_host_*
 chmod 0440 /etc/sudoers.d/admin
-systemctl enable ssh.service ssh-host-key.service application.service \
-  systemd-networkd.service systemd-resolved.service
+systemctl enable ssh.service ssh-host-key.service systemd-networkd.service systemd-resolved.service
 systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
   e2scrub_all.timer e2scrub_reap.service
 systemctl set-default multi-user.target
