@@ -82,14 +82,14 @@ def call_sentences(policies: Iterable[Manifest], caller: End, callee: End, port:
     every = list(policies)
     place, selected = f"{callee.address}:{port}", f"selects the pod {callee.address} and"
     egress = refusing(every, caller.labels, "Egress", callee, port) if caller.namespace else []
-    sentences = [f"the NetworkPolicy {name} selects the caller's pod and does not let it out to {place}" for name in egress]
+    refusals = [f"the NetworkPolicy {name} selects the caller's pod and does not let it out to {place}" for name in egress]
     if callee.namespace and caller == End():
         limits = f"lets in only some connections: the gateway of its network has to reach its port {port}"
-        sentences += [f"the NetworkPolicy {name} {selected} {limits}" for name in restricting(every, callee.labels, "Ingress")]
+        refusals += [f"the NetworkPolicy {name} {selected} {limits}" for name in restricting(every, callee.labels, "Ingress")]
     elif callee.namespace:
         limits = f"does not let {caller.title} in on port {port}"
-        sentences += [f"the NetworkPolicy {name} {selected} {limits}" for name in refusing(every, callee.labels, "Ingress", caller, port)]
-    return sentences
+        refusals += [f"the NetworkPolicy {name} {selected} {limits}" for name in refusing(every, callee.labels, "Ingress", caller, port)]
+    return refusals
 
 
 def restricting(policies: Iterable[Manifest], labels: Mapping[str, str], direction: Direction) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ...local import over_ssh, scripting
@@ -47,32 +48,32 @@ class Payload(over_ssh.Payload):
 def run(payload: Payload) -> Evidence:
     """Run the script.
 
-    Returns what was shown; with `warn_only` also that it did not run, or not to its end. Raises
-    scripting.Failed then otherwise.
+    Returns what was shown. With `warn_only` that includes a script that did not run to its end.
+    Without it, such a script raises scripting.Failed.
     """
     proof = payload.proof
     try:
         shown = parse(over_ssh.run(payload).stdout)
     except scripting.Failed as error:
-        cause = _with_policies(str(error), proof.called)
+        (cause,) = _with_policies([str(error)], proof.called)
         if not proof.warn_only:
             raise scripting.Failed(cause) from None
         caller = f"machine {payload.target.machine}"
-        shown = Evidence(calls=(Call(caller=caller, verdict="failed", cause=" ".join(cause.split()), object=caller),))
-    else:
-        shown = replace(shown, calls=tuple(replace(call, cause=_with_policies(call.cause, proof.called)) for call in shown.calls))
-    return shown
+        return Evidence(calls=(Call(caller=caller, verdict="failed", cause=" ".join(cause.split()), object=caller),))
+    causes = _with_policies([call.cause for call in shown.calls], proof.called)
+    return replace(shown, calls=tuple(replace(call, cause=cause) for call, cause in zip(shown.calls, causes, strict=True)))
 
 
-def _with_policies(cause: str, called: CalledPods | None) -> str:
-    """Return a cause with the policies that refuse the machine's calls, where it is that pods do not answer.
+def _with_policies(causes: Sequence[str], called: CalledPods | None) -> list[str]:
+    """Return causes, with the policies that refuse the machine's calls where pods do not answer.
 
-    A gateway takes connections whatever becomes of them.
+    A gateway takes connections whatever becomes of them. The policies are read once for all causes.
     """
-    if called is None or ("it takes no connection" if called.address else "it takes connections") not in cause:
-        return cause
+    silent = "it takes no connection" if called and called.address else "it takes connections"
+    if called is None or not any(silent in cause for cause in causes):
+        return [*causes]
     policies: list[str] = []
     with contextlib.suppress(scripting.Failed), kubectl(called.access) as program:
         cluster = Cluster(program, called.pods)
         policies = policy_causes.refusing_machine(cluster, called.pods.namespace, called.address)
-    return "; ".join([cause, *policies])
+    return ["; ".join([cause, *policies]) if silent in cause else cause for cause in causes]

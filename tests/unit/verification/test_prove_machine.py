@@ -84,6 +84,13 @@ def test_a_policy_that_refuses_a_machines_calls_is_named(
     assert [call.cause for call in prove_machine.run(payload).calls] == [str(raised.value), ""], "a warning, too"
 
 
+def test_policies_are_read_once_for_all_calls_that_fail(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    prints(monkeypatch, NEAR, "/ returns 404", NEAR)
+    causes = [call.cause for call in prove_machine.run(PAYLOAD).calls]
+    assert causes == [f"{NEAR}; {REFUSED}", "/ returns 404", f"{NEAR}; {REFUSED}"]
+    assert sum("get networkpolicies" in line for line in programs.lines("kubectl")) == 1
+
+
 def test_a_machine_that_calls_no_pods_has_no_policies(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     fails(monkeypatch, NEAR)
     with pytest.raises(scripting.Failed, match=r"\(timeout\)$"):
