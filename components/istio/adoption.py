@@ -29,8 +29,8 @@ class Adoption:
     pods: the workloads of which the stack runs pods with sidecars, by namespace.
     unrestricted_pods: those of them that the level `restricted` refuses, by namespace.
     stack: the stack as its label has it.
-    gateway_address: the address by which machines reach a gateway that the mesh has; "" where the stack installs
-        one.
+    gateway_address: the address by which machines reach a gateway that the mesh has; "" where the
+        stack installs one.
     """
 
     namespace: str

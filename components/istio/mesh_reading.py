@@ -169,9 +169,8 @@ class MeshReadingArgs:
     """What is read.
 
     access: how the cluster is reached. wanted: what the stack states of the mesh, without the address.
-    gateway_address: the address by which machines reach a gateway that the mesh has; None where the stack
-    installs
-        one.
+    gateway_address: the address by which machines reach a gateway that the mesh has; None where
+        the stack installs one.
     """
 
     access: pulumi.Input[ClusterAccess]

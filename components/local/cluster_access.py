@@ -133,7 +133,8 @@ def _kind_kubeconfig(name: str, environment: Mapping[str, str] | None) -> str:
     kind looks into the cluster's node for it, which takes longer than most calls of kubectl.
     """
     update = update_id.of_pulumi()
-    with contextlib.suppress(OSError, ValueError):
+    # Without a note that can be read, kind prints it again.
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         noted = json.loads(private_files.path_of(_kind_file(name)).read_text())
         if update and noted["update"] == update:
             return str(noted["text"])
@@ -149,8 +150,14 @@ def read_kind_kubeconfig(name: str, environment: Mapping[str, str] | None = None
     done = scripting.check(words, f"kind has no kubeconfig of {name}", environment=environment)
     text = done.stdout.decode()
     if update := update_id.of_pulumi():
-        private_files.write(_kind_file(name), json.dumps({"update": update, "text": text}))
+        with contextlib.suppress(OSError):  # a directory that cannot be written costs time alone
+            private_files.write(_kind_file(name), json.dumps({"update": update, "text": text}))
     return text
+
+
+def forget_kind_kubeconfig(name: str) -> None:
+    """Remove the kubeconfig that is kept of a kind cluster: it has a credential."""
+    private_files.remove(_kind_file(name))
 
 
 def _kind_file(name: str) -> str:

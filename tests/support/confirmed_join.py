@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from components import names
 from components.local import cluster_access, openssh, ssh_log
 from components.local.cluster_access import ClusterAccess
 from components.machines import bundle as bundles
@@ -22,21 +21,10 @@ from components.machines.files import configuration_files
 from components.machines.scripts import join_machine, slots
 from tests.support import machine as support
 from tests.support.fake_cluster import ROOT_TEXT, FakeCluster
-from tests.support.machine import CONFIRM, CONFIRMATION, JOIN, OWNER, FakeMachine
+from tests.support.machine import CONFIRM, CONFIRMATION, JOIN, OWNER, PROXY, FakeMachine
 from tests.support.sshd import Sshd
 from tests.support.waiting import wait_until
 
-PROXY = {
-    "readinessProbe": {"httpGet": {"port": 8080}},
-    "discoveryAddress": f"istiod.{names.ISTIO_NAMESPACE}.svc:{names.XDS_PORT}",
-    "proxyMetadata": {
-        "POD_NAMESPACE": "shop",
-        "SERVICE_ACCOUNT": "product",
-        "ISTIO_META_NETWORK": "pods",
-        "ISTIO_META_WORKLOAD_NAME": "product",
-        "ISTIO_METAJSON_LABELS": "{}",
-    },
-}
 ENTRY = "product-192.0.2.7-pods"
 CONFIRM_S = 60
 HOOKS = """

@@ -19,6 +19,18 @@ from components.machines.bundle import Bundle, MachineFile, Owner, join_variable
 from components.shell import assignments
 from tests.support.scripts import COMPONENTS, LIBRARY, Sourced, add_program
 
+PROXY = {
+    "readinessProbe": {"httpGet": {"port": 8080}},
+    "discoveryAddress": f"istiod.{names.ISTIO_NAMESPACE}.svc:{names.XDS_PORT}",
+    "proxyMetadata": {
+        "POD_NAMESPACE": "shop",
+        "SERVICE_ACCOUNT": "product",
+        "ISTIO_META_NETWORK": "pods",
+        "ISTIO_META_WORKLOAD_NAME": "product",
+        "ISTIO_METAJSON_LABELS": "{}",
+    },
+}
+"""The ProxyConfig of a machine, with as little as a join needs."""
 SCRIPTS = COMPONENTS / "machines" / "scripts"
 INSTALLATION, CONFIRMATION, JOIN, LEAVE, UNDO, CONFIRM = (
     SCRIPTS / f"{name}.sh" for name in ("installation", "confirmation", "join", "leave", "undo", "confirm")

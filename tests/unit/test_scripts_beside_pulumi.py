@@ -24,6 +24,7 @@ from components.verification.scripts import calling_pods, remove_calling_pods, v
 from components.verification.scripts.cluster_objects import WorkloadPods
 from components.verification.target import Caller
 from tests.support.fake_programs import Programs
+from tests.support.machine import PROXY
 from tests.support.tiers import some_quick
 from tests.unit.platforms.docker import test_scripts
 from tests.unit.test_commands import SCRIPTS
@@ -35,17 +36,6 @@ TARGET = openssh.Target("product-1", HOP, (HOP,))
 LEAVE = drain.Leave(TARGET, required=True)
 OWNER = Owner("p", "s", "product-1", "0123", "shop", "product")
 ROOT_SHA256 = hashlib.sha256(b"ROOT").hexdigest()
-PROXY = {
-    "readinessProbe": {"httpGet": {"port": 8080}},
-    "discoveryAddress": "istiod.istio-system.svc:15012",
-    "proxyMetadata": {
-        "POD_NAMESPACE": "shop",
-        "SERVICE_ACCOUNT": "product",
-        "ISTIO_META_NETWORK": "pods",
-        "ISTIO_META_WORKLOAD_NAME": "product",
-        "ISTIO_METAJSON_LABELS": "{}",
-    },
-}
 BUNDLE = Bundle(OWNER, PROXY, "192.0.2.7", "192.0.2.250", "https://example.com/{package}", "{}")
 DIGEST = digest(with_root_certificate(replace(BUNDLE, files=configuration_files(BUNDLE)), "ROOT"))
 JOB = {"metadata": {"labels": {}}, "spec": {"template": {"spec": {"containers": [{"name": "calls"}]}}}}
@@ -54,6 +44,7 @@ PAYLOADS: dict[str, Any] = {
     "platforms/docker/scripts/create_network.py": test_scripts.NETWORK,
     "platforms/docker/scripts/attach_network.py": test_scripts.attach_network.Payload("node", "far", "10.0.0.0/8", "10.1.0.0/16"),
     "platforms/docker/scripts/create_cluster.py": test_scripts.CLUSTER,
+    "platforms/docker/scripts/delete_cluster.py": test_scripts.delete_cluster.Payload("lab"),
     "platforms/docker/scripts/load_images.py": test_scripts.load_images.Payload("lab", ("a:1",)),
     "platforms/docker/scripts/create_machine.py": test_scripts.MACHINE,
     "platforms/google/scripts/host_key.py": host_key.Payload("p", "z", "i", "ssh-ed25519"),

@@ -15,7 +15,7 @@ from ...local.cluster_access import ClusterAccess
 from ...names import part_name
 from . import configuration, names
 from .network import DockerNetwork
-from .scripts import attach_network, create_cluster, load_images
+from .scripts import attach_network, create_cluster, delete_cluster, load_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class DockerCluster(pulumi.ComponentResource):
             part_name(self._name, names.KIND),
             commands.Script(create_cluster, network.apply(payload)),
             pulumi.ResourceOptions(parent=self, delete_before_replace=True),
-            delete=["kind", "delete", "cluster", "--name", self._kind_name],
+            delete=commands.Script(delete_cluster, delete_cluster.Payload(self._kind_name)),
             options=commands.CommandOptions(
                 # kind changes nothing of a cluster that exists.
                 triggers=[settings.image, settings.pod_cidr, settings.service_cidr, network],

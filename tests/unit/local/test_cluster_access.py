@@ -84,6 +84,32 @@ def test_kind_is_asked_once_in_an_update(programs: Programs, monkeypatch: pytest
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("note", ["", "no JSON", "[]", "{}", '{"update": "u-1"}', "null"])
+def test_kind_is_asked_where_its_note_cannot_be_read(
+    programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, note: str
+) -> None:
+    programs.add("kind", ("", 0, "of kind", ""))
+    programs.add("kubectl")
+    monkeypatch.setattr(update_id, "of_pulumi", lambda: "u-1")
+    kubeconfig_of_kind(programs)
+    (file,) = (tmp_path / "state").rglob("*.json")
+    file.write_text(note)
+    assert kubeconfig_of_kind(programs) == "of kind"
+    assert len(programs.lines("kind")) == 2
+
+
+def test_without_a_place_for_its_note_kind_is_asked_each_time(programs: Programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """kind's own failure is still one."""
+    (tmp_path / "state").write_text("a file")
+    programs.add("kind", ("", 0, "of kind", ""))
+    programs.add("kubectl")
+    monkeypatch.setattr(update_id, "of_pulumi", lambda: "u-1")
+    assert [kubeconfig_of_kind(programs) for _ in range(2)] == ["of kind"] * 2
+    programs.add("kind", ("", 1, "", "ERROR: no such cluster"))
+    with pytest.raises(scripting.Failed, match="kind has no kubeconfig of lab: ERROR: no such cluster"):
+        kubeconfig_of_kind(programs)
+
+
 def test_a_cluster_that_was_made_in_an_update_is_used_in_the_rest_of_it(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
     programs.add("kind", ("", 0, "of the cluster before", ""))
     programs.add("kubectl")

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from components.local import scripting
+from components.local import cluster_access, scripting, update_id
 from components.platforms.docker.scripts import (
     attach_network,
     create_cluster,
     create_machine,
     create_network,
+    delete_cluster,
     load_images,
 )
 from tests.support.fake_programs import Programs
@@ -130,6 +131,21 @@ def test_kinds_last_words_are_passed_on(programs: Programs) -> None:
     programs.add("docker")
     with pytest.raises(scripting.Failed, match=r"(?s)no image\nkind could not create the cluster lab from kindest/node:1"):
         create_cluster.run(CLUSTER)
+
+
+def test_a_cluster_goes_with_its_kubeconfig(programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(update_id, "of_pulumi", lambda: "u-1")
+    programs.add("kind", ("get kubeconfig", 0, "canary-kubeconfig", ""), ("delete", 1, "", "ERROR: failed to delete cluster\n"))
+    cluster_access.read_kind_kubeconfig("lab")
+    (file,) = (tmp_path / "state").rglob("*.json")
+    with pytest.raises(scripting.Failed, match="kind could not delete the cluster lab: ERROR: failed to delete cluster"):
+        delete_cluster.run(delete_cluster.Payload("lab"))
+    assert file.exists(), "a cluster that is still there"
+    programs.add("kind", ("delete cluster --name lab$", 0, "", ""))
+    for _ in range(2):
+        delete_cluster.run(delete_cluster.Payload("lab"))
+    assert not (tmp_path / "state/istio-vm-mesh").exists()
 
 
 def test_images_are_loaded_or_the_reason_is_said(programs: Programs) -> None:
