@@ -14,7 +14,7 @@ from .cluster_check import ClusterCheck, ClusterCheckArgs
 from .existing_objects import SERVICE, SERVICE_ACCOUNT, ExistingObject
 from .local.cluster_access import ClusterAccess
 from .manifest import Manifest
-from .names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL, XDS_PORT, stack_label
+from .names import DYNAMIC, MANAGED_BY_LABEL, PROJECT, STACK_LABEL, XDS_PORT, part_name, stack_label
 from .ownership import RELEASE
 
 
@@ -37,6 +37,7 @@ class Cluster:
     kubernetes: from `check_cluster`: its minor version of Kubernetes.
     objects: from `check_cluster`: the names of objects that are declared in it, or used in it
         (`use_existing`).
+    dynamic: from `check_cluster`: the provider of the resources that this program implements.
     ready: the resources that must exist before anything is created in the cluster.
     node_addresses: the node's address in each additional Docker network that it is attached to.
     gateway_ip: the IP address of `gateway_address`, where that is a DNS name.
@@ -59,6 +60,7 @@ class Cluster:
     uid: pulumi.Output[str] | None = None
     kubernetes: pulumi.Output[str] | None = None
     objects: list[Mapping[str, Any]] | None = None
+    dynamic: pulumi.ProviderResource | None = None
     ready: Sequence[pulumi.Resource] = ()
     node_addresses: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
     gateway_ip: pulumi.Output[str] | None = None
@@ -94,6 +96,7 @@ def check_cluster(name: str, cluster: Cluster, istio: str = "") -> Cluster:
     not support the cluster's version of Kubernetes and the mesh is not there yet.
 
     name: the resource's name. What comes from the returned cluster waits for the look.
+        Its provider is named after it.
     istio: the version that is installed; "" for none, or for any Kubernetes.
     """
     objects: list[Mapping[str, Any]] = []
@@ -109,9 +112,14 @@ def check_cluster(name: str, cluster: Cluster, istio: str = "") -> Cluster:
         objects=pulumi.Output.from_input(declared()),
         istio=istio,
     )
-    check = ClusterCheck(name, args, pulumi.ResourceOptions(depends_on=cluster.ready))
+    # The engine would give the default provider the configuration of the stack, which the state then
+    # has twice more. A change of the configuration is a change of that provider. The engine ends the
+    # connection to the former one while it deletes a resource (pulumi/pulumi: registry.go, Update).
+    dynamic = pulumi.ProviderResource("pulumi-python", part_name(name, DYNAMIC), {})
+    check = ClusterCheck(name, args, pulumi.ResourceOptions(provider=dynamic, depends_on=cluster.ready))
     return replace(
         cluster,
+        dynamic=dynamic,
         access=check.recorded.apply(lambda access: ClusterAccess(**access)),
         kubeconfig=cluster.kubeconfig if cluster.kubeconfig is not None else check.kubeconfig,
         uid=check.uid,

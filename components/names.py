@@ -126,6 +126,8 @@ SLOTS = "slots"
 """Of a workload."""
 REMOVAL = "removal"
 """Of a namespace."""
+DYNAMIC = "dynamic"
+"""Of a look at a cluster: the provider of resources that this program implements."""
 SSH_KEY = "ssh-key"
 """The complete name of the key of a stack."""
 

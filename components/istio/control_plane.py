@@ -250,7 +250,7 @@ class Mesh(pulumi.ComponentResource):
         )
         gateway = self.gateway if self.cluster.gateway_service is None else None
         reading_args = MeshReadingArgs(access=self.cluster.access, wanted=adoption, gateway_address=gateway)
-        opts = pulumi.ResourceOptions(parent=self, depends_on=self.cluster.ready)
+        opts = pulumi.ResourceOptions(parent=self, provider=self.cluster.dynamic, depends_on=self.cluster.ready)
         reading = MeshReading(self.child_name("mesh-facts"), reading_args, opts)
         return reading.facts.apply(mesh_facts.decode)
 

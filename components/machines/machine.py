@@ -123,7 +123,7 @@ class Machine(pulumi.ComponentResource):
             entry=self.entry,
             forgotten=args.forget,
         )
-        opts = pulumi.ResourceOptions(parent=self, depends_on=self.workload.ready)
+        opts = pulumi.ResourceOptions(parent=self, provider=self._cluster.dynamic, depends_on=self.workload.ready)
         return Registration(names.part_name(self._name, names.REGISTRATION), registration_args, opts)
 
     def _join(self) -> tuple[pulumi.Resource, pulumi.Output[str]]:

@@ -156,6 +156,16 @@ def test_a_machine_adds_at_most_30_kb_to_the_state(
     assert 10_000 < sizes[1] - sizes[0] < 30 * 1024, sizes[1] - sizes[0]
 
 
+def test_no_provider_has_the_configuration_of_the_stack(running: Mesh) -> None:
+    """Else each change of it changes the provider, and the engine ends a connection to it that is in use."""
+    resources = json.loads(running.exported())["deployment"]["resources"]
+    (provider,) = (each for each in resources if each["type"] == "pulumi:providers:pulumi-python")
+    assert {*provider.get("inputs", {}), *provider.get("outputs", {})} <= {"__internal"}, provider
+    users = [each for each in resources if each["type"].startswith("pulumi-python:")]
+    assert len(users) == 3
+    assert {each["provider"] for each in users} == {f"{provider['urn']}::{provider['id']}"}
+
+
 def test_another_machine_is_created_and_verified_and_nothing_else(running: Mesh) -> None:
     config = running.changed()
     config["machines"]["product-3"] = dict(config["machines"]["product-1"])

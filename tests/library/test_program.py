@@ -18,6 +18,7 @@ from tools.standins.provider import Provider
 
 RESOURCES = {
     "cluster-check",
+    "cluster-check-dynamic",
     "kubernetes",
     "mesh",
     "istio-vm-mesh-gateway",

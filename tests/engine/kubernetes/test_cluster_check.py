@@ -81,14 +81,14 @@ def write_kubeconfig(file: Path, plane: ControlPlane, context: str, user: dict[s
 def test_who_runs_it_and_how_makes_no_difference(mesh: Stack, plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
     mine = write_kubeconfig(tmp_path / "mine", plane, "production")
     first = mesh.preview(one_object(namespace, context="production", path=str(mine)))
-    assert first.changes() == {"create": 4}
+    assert first.changes() == {"create": 5}
     mesh.up(one_object(namespace, context="production", path=str(mine)))
     assert mesh.resources()["cluster-check"]["outputs"]["kubernetes"] == minor(versions.KUBERNETES)
     theirs = write_kubeconfig(tmp_path / "theirs", plane, "prod-eu")
     mine.unlink()
     again = one_object(namespace, context="prod-eu", path=str(theirs))
-    assert mesh.preview(again).changes() == {"unchanged": 4}
-    assert mesh.up(again).changes() == {"unchanged": 4}
+    assert mesh.preview(again).changes() == {"unchanged": 5}
+    assert mesh.up(again).changes() == {"unchanged": 5}
     mesh.destroy()
     assert plane.cluster.get("v1", "ConfigMap", namespace, "one") is None
 
@@ -139,7 +139,7 @@ def test_files_beside_a_kubeconfig_are_used_and_a_token_that_ended_is_nobodys_lo
     mesh.up(declared)
     after = new_token(plane, namespace)
     (file.parent / "token").write_text(after)
-    assert mesh.preview(declared).changes() == {"unchanged": 4}
+    assert mesh.preview(declared).changes() == {"unchanged": 5}
     mesh.destroy()
     assert plane.cluster.get("v1", "ConfigMap", namespace, "one") is None
     assert mesh.files_with(token) == mesh.files_with(after) == []
@@ -206,9 +206,9 @@ def test_an_object_that_was_made_since_is_seen_and_one_of_ours_is_not_in_the_way
 ) -> None:
     declared = existing(plane, namespace, tmp_path)
     mesh.up(declared)
-    assert mesh.preview(declared).changes() == {"unchanged": 4}
+    assert mesh.preview(declared).changes() == {"unchanged": 5}
     mesh.call("state", "delete", "--stack", STACK, "--yes", mesh.resources()["one"]["urn"])
-    assert mesh.up(declared).changes() == {"created": 1, "unchanged": 3}, "as after an update that was killed"
+    assert mesh.up(declared).changes() == {"created": 1, "unchanged": 4}, "as after an update that was killed"
     mesh.destroy()
     mesh.up(lambda: None)
     labels = {"app.kubernetes.io/managed-by": "istio-vm-mesh", "istio-vm-mesh/stack": "other.lab"}
