@@ -22,6 +22,7 @@ from pulumi.runtime.rpc import UNKNOWN
 
 from . import existing_objects, ownership, versions
 from .commands import runner_words
+from .grammar import has_credentials
 from .local import scripting
 from .local.cluster_access import (
     UID_OF,
@@ -204,10 +205,9 @@ def _kubeconfig(entries: ContextEntries, recorded: ClusterAccess) -> str:
     The provider reads files relative to its own directory, unlike kubectl, so it gets no path.
     """
     kept = {key: value for key, value in entries.cluster.items() if key != "extensions"}
-    if "@" in kept.get("proxy-url", ""):
-        raise scripting.Failed(
-            f"the proxy-url of {moved(recorded).place} holds a password, which the state would keep: set HTTPS_PROXY instead"
-        )
+    for key, instead in (("proxy-url", "set HTTPS_PROXY instead"), ("server", "log in by a token, a certificate or a plugin")):
+        if has_credentials(kept.get(key, "")):
+            raise scripting.Failed(f"the {key} of {moved(recorded).place} holds a password, which the state would keep: {instead}")
     impersonated = {key: value for key, value in entries.user.items() if key.startswith("as")}
     plugin = {
         "apiVersion": credentials.API_VERSION,

@@ -6,6 +6,7 @@ Each is as narrow as what reads the text. So none of them is an option, a comman
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """A DNS label: the names of namespaces, ServiceAccounts and others."""
@@ -79,6 +80,11 @@ def is_trust_domain(text: str) -> bool:
 def is_url(text: str) -> bool:
     """Return whether a text is a URL, with or without placeholders in braces."""
     return _URL.fullmatch(text) is not None
+
+
+def has_credentials(url: str) -> bool:
+    """Return whether a URL holds a user or a password."""
+    return "@" in urlsplit(url).netloc
 
 
 def is_url_path(text: str) -> bool:

@@ -170,9 +170,9 @@ class MeshSettings(Record):
     gateway_api: str = Field(
         default="https://github.com/kubernetes-sigs/gateway-api/releases/download/v1.6.0/"
         "standard-install.yaml",
-        description="File, directory or URL with the CRDs of the Gateway API. They are installed "
-        "if the cluster has none and machines are in networks other than the cluster's, and "
-        "upgraded if this program installed them. "
+        description="File, directory or `https://` URL with the CRDs of the Gateway API. They are "
+        "installed if the cluster has none and machines are in networks other than the cluster's, "
+        "and upgraded if this program installed them. "
         "Default: the standard channel of release 1.6.0.",
     )
     package: Package = Field(

@@ -52,6 +52,23 @@ def test_a_cluster_that_refuses_is_an_error_in_a_preview_too(programs: Programs,
     assert words in failure.reason
 
 
+@pytest.mark.parametrize(
+    ("entry", "fix"),
+    [
+        ({"server": "https://me:canary@192.0.2.1"}, "log in by a token, a certificate or a plugin"),
+        ({"server": "https://192.0.2.1", "proxy-url": "http://me:canary@192.0.2.9:3128"}, "set HTTPS_PROXY instead"),
+    ],
+)
+def test_a_password_in_a_url_of_a_kubeconfig_is_refused(programs: Programs, entry: dict[str, str], fix: str) -> None:
+    config = json.dumps({"clusters": [{"cluster": entry}], "users": [{"user": {}}]})
+    programs.add("kubectl", ("config view", 0, config, ""), ("get namespace", 0, "0a1b", ""), ("get --raw", 0, "{}", ""))
+    news = {"access": asdict(ClusterAccess(context="c")), "created_by": "", "stack": "s", "objects": [], "preview": True}
+    result = cluster_check.ClusterCheckProvider().check({}, news)
+    [failure] = result.failures
+    assert "holds a password, which the state would keep" in failure.reason and failure.reason.endswith(fix)
+    assert "canary" not in json.dumps(result.inputs)
+
+
 GATEWAY = {"group": "helm.sh", "kind": "Release", "namespace": "istio-system", "name": "gateway"}
 ISTIOD = {**GATEWAY, "name": "istiod"}
 SELECTOR = "get secrets,configmaps --namespace istio-system --selector owner=helm,name in (%s) "

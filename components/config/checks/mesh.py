@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
-from ...grammar import KUBERNETES_NAME, is_file, is_hub, is_label_value, is_url
+from ...grammar import (
+    KUBERNETES_NAME,
+    has_credentials,
+    is_file,
+    is_hub,
+    is_label_value,
+    is_url,
+)
 from ...mesh_facts import (
     DEFAULT_REVISION,
     RESTRICTED,
@@ -106,7 +112,7 @@ def _check_names(mesh: MeshSettings) -> Iterator[Problem]:
 def _check_sources(mesh: MeshSettings) -> Iterator[Problem]:
     """Yield charts, images and CRDs that nothing can be read from."""
     yield from check_source("mesh.charts", mesh.charts, ("https", "oci"))
-    yield from check_source("mesh.gatewayApi", mesh.gateway_api, ("https", "http"))
+    yield from check_source("mesh.gatewayApi", mesh.gateway_api, ("https",))
     if not is_hub(mesh.hub):
         yield Problem(
             "mesh.hub",
@@ -190,7 +196,7 @@ def _check_package(package: Package) -> Iterator[Problem]:
             "mesh.package.url",
             f"expected a URL that begins with https:// or http://; got {package.url!r}",
         )
-    elif "@" in urlsplit(package.url).netloc:
+    elif has_credentials(package.url):
         yield Problem(
             "mesh.package.url",
             "has credentials, which would be in states and messages: put USER:PASSWORD into the "

@@ -40,12 +40,21 @@ def check_machine_type(path: str, text: str) -> Iterator[Problem]:
 
 
 def check_source(path: str, text: str, schemes: Sequence[str]) -> Iterator[Problem]:
-    """Yield a problem for what is neither a URL of one of the schemes nor the path of a file."""
+    """Yield a problem for what is neither a URL of one of the schemes nor the path of a file.
+
+    A URL with credentials would be on command lines too.
+    """
     scheme, is_remote, _ = text.partition("://")
     if not (scheme in schemes and grammar.is_url(text) if is_remote else grammar.is_file(text)):
         expected = " or ".join(f"{each}://" for each in schemes)
         yield Problem(
             path, f"{text!r} is neither a URL that begins with {expected}, nor the path of a file"
+        )
+    elif is_remote and grammar.has_credentials(text):
+        yield Problem(
+            path,
+            "has credentials, which would be in states and messages: download what is there, and "
+            "give its path",
         )
 
 
