@@ -18,6 +18,12 @@ main() {
   [ "$(id -u)" = 0 ] ||
     fail "leaving the mesh needs root: let the SSH user run sudo without a password"
   if [ ! -e "$STATE/owner" ]; then
+    # An agent that stays would register the machine again.
+    ! { agent_is_up || [ -e "$UNITS/$UNIT.service" ]; } ||
+      fail "the unit $UNIT is here, and $STATE/owner is missing, which names the stack that it is" \
+        "of: nothing was changed. If it is of no other stack, end and delete it" \
+        "('systemctl disable --now $UNIT; rm -r $PROGRAMS $STATE $UNITS/$UNIT*')," \
+        "and run the update again"
     echo not-joined
     exit 0
   fi

@@ -46,6 +46,18 @@ def test_a_second_leave_and_one_of_a_machine_that_never_joined_change_nothing(ma
     assert (done.returncode, done.stdout, machine.calls, machine.tree()) == (0, "not-joined\n", [], before)
 
 
+@pytest.mark.parametrize("runs", [True, False])
+def test_an_agent_without_a_stamp_is_no_machine_that_never_joined(machine: FakeMachine, runs: bool) -> None:
+    """It would register the machine again, now or after a boot."""
+    (machine.root / STATE / "owner").unlink()
+    if not runs:
+        (machine.directory / "run/active").unlink()
+    before = machine.tree()
+    done = machine.leave()
+    assert (done.returncode, done.stdout, machine.calls, machine.tree()) == (1, "", [], before)
+    assert "is missing, which names the stack that it is of: nothing was changed" in done.stderr
+
+
 @pytest.mark.parametrize("change", [{"project": "a"}, {"stack": "a"}, {"machine": "a"}, {"registration": "r-2"}])
 def test_only_who_joined_a_machine_removes_it(machine: FakeMachine, change: dict[str, str]) -> None:
     before = machine.tree()
