@@ -132,16 +132,24 @@ def _is_local(stack: str) -> bool:
 
 
 def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
-    """Remove what Pulumi left: machines by the stack's label, and the cluster's node by its name
-    and the stack's networks.
+    """Remove what Pulumi left: machines by the stack's label, and the cluster's node by its name.
+
+    Containers of others that are in the stack's networks are disconnected, and stay.
     """
-    node = node_name(stack)
     label = f"label={stack_label(stack)}"
     networks = engine.docker("network", "ls", "--quiet", "--filter", label).split()
-    filters = [label, f"name=^{node}$", *(f"network={network}" for network in networks)]
-    containers = {name for each in filters for name in engine.docker("ps", "--all", "--format", "{{.Names}}", "--filter", each).split()}
+
+    def listed(*filters: str) -> set[str]:
+        names = (engine.docker("ps", "--all", "--format", "{{.Names}}", "--filter", each).split() for each in filters)
+        return {name for each in names for name in each}
+
+    containers = listed(label, f"name=^{node_name(stack)}$")
     if containers:
         engine.docker("rm", "--force", "--volumes", *sorted(containers))
+    for network in networks:
+        for name in sorted(listed(f"network={network}")):
+            engine.docker("network", "disconnect", "--force", network, name)
+            step.line(f"the container {name} is not of the lab: it was disconnected from the lab's network, and stays")
     if networks:
         engine.docker("network", "rm", *networks)
     if containers or networks:

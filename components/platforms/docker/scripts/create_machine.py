@@ -16,6 +16,7 @@ from time import time
 
 from ....local import scripting
 from ..names import IDENTITY_LABEL
+from .owner import require_owner
 
 UNITS = "etc/systemd/system"
 HOST_KEY = "etc/ssh/ssh_host_ed25519_key"
@@ -78,11 +79,12 @@ def run(payload: Payload) -> Result:
     its name is not of this stack.
     """
     present = _present(payload)
+    if present:
+        require_owner(f"container {payload.name}", payload.label, present.stack)
     if present and present.state == f"true {payload.identity}":
         _copy(payload, _archive(*_login_files(payload)))
         return _describe(payload)
     if present:
-        _refuse_others(payload, present.stack)
         _remove(payload.name)
     if scripting.call(["docker", "image", "inspect", payload.image]).status:
         pull = ["docker", "pull", "--quiet", payload.image]
@@ -109,18 +111,6 @@ def _present(payload: Payload) -> _Present | None:
         return None
     state, _, stack = inspected.text.partition("\n")
     return _Present(state.strip(), stack)
-
-
-def _refuse_others(payload: Payload, stack: str) -> None:
-    """Raise scripting.Failed where a container of this name is not of this stack.
-
-    The stack `a` and its machine `b-c` have the name of the stack `a-b` and its machine `c`.
-    """
-    if stack != payload.label.partition("=")[2]:
-        whose = f"of the stack {stack}" if stack else "not of this program"
-        raise scripting.Failed(
-            f"Docker has a container {payload.name}, which is {whose}, and it was not changed: rename the machine, or remove the container"
-        )
 
 
 def _remove(name: str) -> None:

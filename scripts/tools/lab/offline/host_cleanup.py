@@ -45,7 +45,8 @@ def restore(file: Path, group: str) -> None:
     """Take back what the ended dockerd left: its control group, bridges and rules. `file` is what
     `snapshot` wrote.
 
-    Where there were rules of another Docker engine before, rules and bridges stay.
+    Where there were rules of another Docker engine before, or another one runs now, rules, bridges
+    and forwarding stay.
     """
     for directory in _group_directories(group):
         _remove_group(directory)
@@ -53,7 +54,7 @@ def restore(file: Path, group: str) -> None:
         before = json.loads(file.read_text())
     except (OSError, ValueError):
         return
-    if before["docker"]:
+    if before["docker"] or processes("dockerd", ""):
         return
     for bridge in set(_bridges()) - set(before["bridges"]):
         subprocess.run(["ip", "link", "delete", bridge], check=False, capture_output=True)

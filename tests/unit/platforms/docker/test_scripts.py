@@ -55,12 +55,20 @@ def test_a_network_is_made_once_and_kept(programs: Programs) -> None:
     assert programs.lines()[-1] == (
         "docker network create --driver bridge --subnet 172.31.6.0/24 --ip-range 172.31.6.0/25 --label istio-vm-mesh.stack=lab n"
     )
-    programs.add("docker", ("^network inspect", 0, "172.31.6.0/24\n", ""), ("", 1, "", "must not run"))
+    programs.add("docker", ("^network inspect", 0, "172.31.6.0/24\nlab\n", ""), ("", 1, "", "must not run"))
     assert create_network.run(NETWORK).name == "n"
 
 
+@pytest.mark.parametrize(("label", "whose"), [("lab-near\n", "of the stack lab-near"), ("\n", "not of this program")])
+def test_a_network_of_others_is_not_used(programs: Programs, label: str, whose: str) -> None:
+    """Its removal would be theirs."""
+    programs.add("docker", ("^network inspect", 0, f"172.31.6.0/24\n{label}", ""))
+    with pytest.raises(scripting.Failed, match=f"Docker has a network n, which is {whose}, and it was not changed"):
+        create_network.run(NETWORK)
+
+
 def test_a_network_with_other_addresses_is_refused(programs: Programs) -> None:
-    programs.add("docker", ("^network inspect", 0, "10.0.0.0/8\n", ""))
+    programs.add("docker", ("^network inspect", 0, "10.0.0.0/8\nlab\n", ""))
     with pytest.raises(scripting.Failed, match=r"exists with CIDR 10.0.0.0/8 instead of 172.31.6.0/24: remove it"):
         create_network.run(NETWORK)
 
@@ -209,11 +217,13 @@ def test_a_machine_has_a_pinned_host_key_our_key_and_routes(engine: Programs) ->
 
 
 @pytest.mark.parametrize(("label", "whose"), [("lab-product\n", "of the stack lab-product"), ("\n", "not of this program")])
-def test_a_container_of_others_is_not_removed(engine: Programs, label: str, whose: str) -> None:
-    engine.add("docker", (INSPECT, 0, f"true {MACHINE.identity}0\n{label}", ""), *rules())
+@pytest.mark.parametrize("identity", [MACHINE.identity, "another"])
+def test_a_container_of_others_is_left_as_it_is(engine: Programs, label: str, whose: str, identity: str) -> None:
+    """Neither removed nor opened for another key: the networks of two stacks may have one name too."""
+    engine.add("docker", (INSPECT, 0, f"true {identity}\n{label}", ""), *rules())
     with pytest.raises(scripting.Failed, match=f"{MACHINE.name}, which is {whose}"):
         create_machine.run(MACHINE)
-    assert not [line for line in engine.lines() if line.startswith(("docker rm", "docker create", "docker run"))]
+    assert [line.split()[1] for line in engine.lines()] == ["container"], "it was inspected alone"
 
 
 @pytest.mark.slow

@@ -120,8 +120,10 @@ class Docker(Engine):
                 return "aaa\nbbb"
             case ("ps", *_, "label=istio-vm-mesh.stack=lab"):
                 return "machine"
+            case ("ps", *_, "name=^istio-vm-mesh-lab-cluster-control-plane$"):
+                return "node"
             case ("ps", *_, "network=aaa"):
-                return "machine\nnode"
+                return "of-others"
         return ""
 
     def attempt(self, *arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -152,10 +154,14 @@ class Listing(Docker):
 calls: list[list[str]] = []
 
 
-def test_what_pulumi_left_is_removed_by_label_and_network(lab: Path) -> None:
+def test_what_pulumi_left_is_removed_and_a_container_of_others_stays(lab: Path) -> None:
     calls.clear()
     down._remove_containers(quiet("down", lab / "log"), Docker(None), "lab")
-    assert calls[-2:] == [["rm", "--force", "--volumes", "machine", "node"], ["network", "rm", "aaa", "bbb"]]
+    assert [call for call in calls if not {"ls", "ps"} & {*call}] == [
+        ["rm", "--force", "--volumes", "machine", "node"],
+        ["network", "disconnect", "--force", "aaa", "of-others"],
+        ["network", "rm", "aaa", "bbb"],
+    ]
 
 
 NODE = "istio-vm-mesh-lab-multi-network-cluster-control-plane"

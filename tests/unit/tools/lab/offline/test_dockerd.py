@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -163,11 +164,25 @@ def test_only_dockers_rules_are_removed() -> None:
     )
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_rules_and_bridges_stay_while_another_engine_has_some(before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was there before the lab's, or that was started since."""
+    file = tmp_path / "before.json"
+    file.write_text(json.dumps({"forwarding": "0", "policy": "ACCEPT", "bridges": [], "docker": before}))
+    changes: list[object] = []
+    monkeypatch.setattr(host_cleanup, "FORWARDING", tmp_path / "ip_forward")
+    monkeypatch.setattr(host_cleanup, "processes", lambda program, _argument: [] if before else [42] * (program == "dockerd"))
+    monkeypatch.setattr(host_cleanup.subprocess, "run", lambda *words, **_: changes.append(words))
+    host_cleanup.restore(file, "no-such-group")
+    assert changes == [] and not host_cleanup.FORWARDING.exists()
+
+
 def test_processes_are_found_by_program_and_argument() -> None:
-    with subprocess.Popen(["sleep", "60.25"]) as sleeper:
+    time_s = f"60.{os.getpid()}"  # the tests of another checkout may run now
+    with subprocess.Popen(["sleep", time_s]) as sleeper:
         try:
-            assert host_cleanup.processes("sleep", "60.25") == [sleeper.pid]
-            assert host_cleanup.processes("sleep", "60.26") == []
+            assert host_cleanup.processes("sleep", time_s) == [sleeper.pid]
+            assert host_cleanup.processes("sleep", f"{time_s}0") == []
             assert host_cleanup.alive(sleeper.pid)
         finally:
             sleeper.kill()
