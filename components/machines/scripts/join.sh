@@ -80,13 +80,19 @@ check_machine() {
 }
 
 check_programs() {
-  local command
-  for command in systemctl iptables ip ss curl pgrep sha256sum tar flock runuser unshare getent \
-    awk cmp find xargs; do
+  local command programs paths number
+  programs=(systemctl iptables ip ss curl pgrep sha256sum b2sum tar flock runuser unshare getent
+    awk cmp find xargs)
+  for command in "${programs[@]}"; do
     command -v "$command" >/dev/null ||
       fail "$command is missing: install it on the machine, or in its image$(setup_words)"
-    [[ $(readlink -f "$(command -v "$command")") != */busybox* ]] ||
-      fail "$command is BusyBox's, which lacks options that the scripts need: install" \
+  done
+  # One process for all of them.
+  mapfile -t paths < <(command -v "${programs[@]}")
+  mapfile -t paths < <(readlink -f "${paths[@]}")
+  for number in "${!paths[@]}"; do
+    [[ ${paths[number]} != */busybox* ]] ||
+      fail "${programs[number]} is BusyBox's, which lacks options that the scripts need: install" \
         "coreutils, diffutils, findutils, iproute2, procps, tar and util-linux"
   done
 }
@@ -410,7 +416,7 @@ describe() { # directory
   (
     cd "$1"
     find . ! -name .description -printf '%M %U %G %l %p\n' | sort
-    find . -type f ! -name .description -exec sha256sum {} + | sort
+    find . -type f ! -name .description -exec b2sum {} + | sort
   )
 }
 
@@ -569,10 +575,10 @@ deliver_token() {
   mv -fT "$STAGING/token" "$TOKEN_FILE"
 }
 
-# Ready, and DNS queries go to the agent (redirect.sh).
+# DNS queries go to the agent (redirect.sh), and it is ready. A look at the file takes no process.
 is_ready() {
-  direct_curl --max-time 2 --output /dev/null http://127.0.0.1:15021/healthz/ready &&
-    [ ! -e "$RUN/istio-vm-mesh-redirect/bypassed" ]
+  [ ! -e "$RUN/istio-vm-mesh-redirect/bypassed" ] &&
+    direct_curl --max-time 2 --output /dev/null http://127.0.0.1:15021/healthz/ready
 }
 
 # Waits until the agent is ready.

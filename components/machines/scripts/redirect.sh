@@ -15,6 +15,7 @@ RULES=/run/istio-vm-mesh-redirect # a file for each program that has rules of ou
 LOCK=/run/istio-vm-mesh-redirect.lock
 WITHDRAWN=/run/istio-vm-mesh-withdrawn
 PROBE=/run/istio-vm-mesh-probe.env # the agent's unit reads it
+AGENT_PORT=15020                   # of the agent's HTTP server
 SSH_CONFIGURATION=/etc/ssh
 # From which hosts load rules of iptables, nftables, ufw and firewalld.
 SAVED_RULES=(/etc/iptables* /etc/sysconfig/*tables* /etc/nftables* /etc/ufw /etc/firewalld
@@ -23,10 +24,12 @@ REMOVAL_S=20 # in which the removal of rules is tried again
 
 # Which rules are Istio's: those in its chains, and those that lead to them. Chains of istio-cni
 # have other names. A comment of another program's rule is not read.
-OURS='
+CHAIN='ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT|DROP|DIVERT|TPROXY)'
+OURS="
 function is_chain(name) {
-  return name ~ /^ISTIO_(INBOUND|IN_REDIRECT|OUTPUT|OUTPUT_DNS|REDIRECT|DROP|DIVERT|TPROXY)$/
+  return name ~ /^$CHAIN\$/
 }
+"'
 function is_ours(chain, rule, words, count, i) {
   if (is_chain(chain)) return 1
   gsub(/"[^"]*"/, "", rule)
@@ -78,6 +81,7 @@ programs() {
 read_rules() { # program
   local text table
   text=$("$1-save" 2>/dev/null) || return
+  [ -n "$text" ] || return 0
   awk '/^\*/ { table = substr($1, 2) }
     /^:/ { print table, $1 }
     /^-A / { print table, substr($0, 4) }' <<<"$text"
@@ -227,8 +231,7 @@ make() {
   add_rules "$open" || failed=1
   leave_connections -D "${names[@]}"
   [ -z "$failed" ] || return
-  for program in $(programs); do
-    has_chains "$program" || continue
+  for program in "${REDIRECTING[@]}"; do
     rules=$(read_rules "$program" | ours)
     bypass -I "$program" <<<"$rules" || return
     read_rules "$program" | ours >"$RULES/$program.bypass"
@@ -237,8 +240,10 @@ make() {
   rm -f "$RULES/again"
 }
 
+# REDIRECTING has the programs whose rules these are, then.
 add_rules() { # open ports
   local program
+  REDIRECTING=()
   PROXY_UID=$(id -u istio-proxy 2>/dev/null) PROXY_GID=$(id -g istio-proxy 2>/dev/null) \
   DUAL_STACK=true ISTIO_EXCLUDE_INTERFACES='' ISTIO_LOCAL_EXCLUDE_PORTS=$1 \
   FORCE_IPTABLES_BINARY=$FORCE_IPTABLES_BINARY \
@@ -246,6 +251,7 @@ add_rules() { # open ports
   for program in $(programs); do
     has_chains "$program" || continue
     narrow "$program" || return
+    REDIRECTING+=("$program")
   done
 }
 
@@ -323,7 +329,9 @@ backend() {
 }
 
 has_chains() { # program
-  [[ $(read_rules "$1" | ours) == *" :"* ]]
+  local rules pattern=" :$CHAIN"$'\n'
+  rules=$(read_rules "$1")
+  [[ $rules$'\n' =~ $pattern ]]
 }
 
 # Narrows Istio's rules to what is of this machine, and puts them first.
@@ -721,10 +729,17 @@ turn_dns_on() {
   end_bypass
 }
 
+# Whether the agent has the name table. bash sends the request, which is repeated several times a
+# second while an agent starts. curl takes ten times as much of a processor.
+has_names() (
+  exec 3<>"/dev/tcp/127.0.0.1/$AGENT_PORT" || exit
+  printf 'GET /debug/ndsz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
+  IFS= read -r -t 2 -u 3 line && [[ $line == 'HTTP/1.1 200 '* ]]
+) 2>/dev/null
+
 redirect_dns() {
   local delay=0.3
-  until curl --disable --noproxy '*' --silent --fail --max-time 2 --output /dev/null \
-    http://127.0.0.1:15020/debug/ndsz; do
+  until has_names; do
     sleep $delay
     [ $SECONDS -lt 60 ] || delay=1
   done

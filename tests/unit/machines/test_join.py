@@ -15,8 +15,8 @@ from tests.support.scripts import Sourced, add_program
 TIME_BY_SLEEP = "unset SECONDS; SECONDS=0; sleep() { SECONDS=$((SECONDS + 1)); }"
 """Stops bash's clock, which goes on by more than the pauses on a busy machine."""
 NEEDED = (
-    *("systemctl", "iptables", "ip", "ss", "curl", "pgrep", "sha256sum", "flock", "runuser", "unshare", "getent", "awk", "cmp", "find"),
-    *("xargs", "tar"),
+    *("systemctl", "iptables", "ip", "ss", "curl", "pgrep", "sha256sum", "b2sum", "flock", "runuser", "unshare", "getent", "awk", "cmp"),
+    *("find", "xargs", "tar"),
 )
 
 

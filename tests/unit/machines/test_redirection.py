@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
+import socket
 import subprocess
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,16 +15,42 @@ from tests.support.scripts import COMPONENTS, Sourced, add_program
 SCRIPTS = COMPONENTS / "machines" / "scripts"
 
 
+class Agent(http.server.BaseHTTPRequestHandler):
+    """The agent's HTTP server, which has the name table at the fourth request."""
+
+    protocol_version = "HTTP/1.1"
+    requests: list[str]
+
+    def do_GET(self) -> None:
+        self.requests.append(f"{self.path} {self.headers['Host']}")
+        self.send_response(200 if len(self.requests) > 3 else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_arguments: object) -> None:
+        """Print nothing."""
+
+
 def test_dns_is_redirected_once_the_agent_has_the_name_table(tmp_path: Path) -> None:
-    add_program(tmp_path / "bin", "curl", f'echo "$*" >>{tmp_path}/requests; [ $(wc -l <{tmp_path}/requests) -gt 3 ]')
-    sourced = Sourced(scripts=[SCRIPTS / "redirect.sh"], programs=tmp_path / "bin", environment={"http_proxy": "http://192.0.2.1:3128"})
-    variables = {"RULES": str(tmp_path), "LOCK": str(tmp_path / "lock")}
+    Agent.requests = []
     (tmp_path / "bypassed").touch()
-    done = sourced.run(f"end_bypass() {{ echo x >{tmp_path}/ended; }}\nredirect_dns", variables)
+    with http.server.HTTPServer(("127.0.0.1", 0), Agent) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        sourced = Sourced(scripts=[SCRIPTS / "redirect.sh"], programs=tmp_path / "bin", environment={"http_proxy": "http://192.0.2.1:3128"})
+        variables = {"RULES": str(tmp_path), "LOCK": str(tmp_path / "lock"), "AGENT_PORT": server.server_port}
+        done = sourced.run(f"end_bypass() {{ echo x >{tmp_path}/ended; }}\nredirect_dns", variables)
+        server.shutdown()
     assert (done.returncode, done.stdout, done.stderr) == (0, "slept\n" * 3, "")
     assert (tmp_path / "ended").exists() and not (tmp_path / "bypassed").exists()
-    request = "--disable --noproxy * --silent --fail --max-time 2 --output /dev/null http://127.0.0.1:15020/debug/ndsz"
-    assert (tmp_path / "requests").read_text() == f"{request}\n" * 4, "neither proxies nor a .curlrc"
+    assert Agent.requests == ["/debug/ndsz localhost"] * 4, "no proxy"
+
+
+def test_dns_is_not_redirected_while_no_agent_listens(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    sourced = Sourced(scripts=[SCRIPTS / "redirect.sh"], programs=tmp_path / "bin")
+    done = sourced.run("has_names || echo no", {"AGENT_PORT": port})
+    assert (done.stdout, done.stderr) == ("no\n", "")
 
 
 def withdraw(
