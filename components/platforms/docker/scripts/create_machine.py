@@ -86,9 +86,6 @@ def run(payload: Payload) -> Result:
         return _describe(payload)
     if present:
         _remove(payload.name)
-    if scripting.call(["docker", "image", "inspect", payload.image]).status:
-        pull = ["docker", "pull", "--quiet", payload.image]
-        scripting.check(pull, f"Docker has no image {payload.image}")
     return _start(payload)
 
 

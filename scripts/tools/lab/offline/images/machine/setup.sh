@@ -6,6 +6,19 @@ install -d -m 0700 -o admin -g admin /home/admin/.ssh
 useradd --system --no-create-home --shell /usr/sbin/nologin application
 rm -f /etc/ssh/ssh_host_*
 systemctl enable ssh.service echo.service systemd-resolved.service
-systemctl mask systemd-binfmt.service
+# What a container has no use for: disks, kernel modules, updates. All machines of a lab boot on the
+# same processors, and systemd runs its generators at each reload, too.
+systemctl mask systemd-binfmt.service systemd-modules-load.service dev-hugepages.mount \
+  sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount \
+  sys-kernel-tracing.mount apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
+  e2scrub_all.timer e2scrub_reap.service
+for name in configfs dm_mod drm efi_pstore fuse loop; do
+  systemctl mask "modprobe@$name.service"
+done
+install -d /etc/systemd/system-generators
+for name in cryptsetup debug fstab getty gpt-auto hibernate-resume integritysetup rc-local run \
+  system-update veritysetup; do
+  ln -s /dev/null "/etc/systemd/system-generators/systemd-$name-generator"
+done
 chmod 0440 /etc/sudoers.d/admin
 : >/etc/machine-id
