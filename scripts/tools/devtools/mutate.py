@@ -87,7 +87,7 @@ def main() -> int:
 
         def is_noticed(mutation: Mutation) -> bool:
             with free.one() as copy, copy.changed(mutation.file, mutated(mutation)):
-                return bool(copy.first_failure(mutation.test))
+                return copy.first_failure(mutation.test).partition("[")[0] == mutation.test
 
         with free.one() as copy:
             if red := copy.first_failure(*dict.fromkeys(mutation.test for mutation in wanted)):
@@ -95,7 +95,8 @@ def main() -> int:
         for mutation, noticed in zip(wanted, threads.map(is_noticed, wanted), strict=True):
             missed += not noticed
             print(f"{'noticed' if noticed else 'MISSED ':7}  {mutation.what}{'' if noticed else f'  ({mutation.test})'}", flush=True)
-    print(f"{len(wanted) - missed} of {len(wanted)} noticed, in {time.monotonic() - started:.0f} s")
+    minutes = (time.monotonic() - started) / 60
+    print(f"{len(wanted)} mutations: {len(wanted) - missed} noticed, {missed} missed, in {minutes:.1f} min")
     return 1 if missed else 0
 
 

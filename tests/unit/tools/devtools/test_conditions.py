@@ -68,6 +68,12 @@ def test_what_needs_no_test_exists_and_has_a_reason() -> None:
     assert all(len(reason.split()) >= 4 for reason in reasons.values())
 
 
+def test_every_script_of_the_verification_is_changed() -> None:
+    scripts = (ROOT / "components/verification/scripts").glob("*.*")
+    with_conditions = {name for name in (str(path.relative_to(ROOT)) for path in scripts) if conditions.changes(name)}
+    assert with_conditions <= conditions.FILES.keys()
+
+
 def test_the_tests_of_each_file_exist() -> None:
     assert all((ROOT / test).is_file() for tests in conditions.FILES.values() for test in tests)
 

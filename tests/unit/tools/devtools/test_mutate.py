@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import pytest
 
 from tools import ROOT
@@ -29,6 +32,35 @@ def test_words_that_no_mutation_has_are_an_error_without_a_run(monkeypatch: pyte
     monkeypatch.setattr(test_runner, "prepare", pytest.fail)
     assert mutate.main() == 1
     assert "No mutation has one of these words: nothing-of-this-name" in capsys.readouterr().err
+
+
+class _Copy(copies.Copy):
+    """A copy without files. answers: the first failure of each run of tests."""
+
+    def __init__(self, answers: list[str]) -> None:
+        self._answers = iter(answers)
+
+    @contextmanager
+    def changed(self, file: str, source: bytes) -> Iterator[None]:
+        assert (ROOT / file).read_bytes() != source
+        yield
+
+    def first_failure(self, *tests: str) -> str:
+        return next(self._answers)
+
+
+def test_a_mutation_is_noticed_by_the_test_that_it_names(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A change after which no test runs shows nothing about the test."""
+    some = mutations()[:3]
+    copy = _Copy(["", f"{some[0].test}[case]", "the tests do not run", some[2].test.partition("::")[0]])
+    monkeypatch.setattr("sys.argv", ["mutations", "--jobs=1"])
+    monkeypatch.setattr(mutate, "mutations", lambda: some)
+    monkeypatch.setattr(test_runner, "prepare", lambda with_lab: {})
+    monkeypatch.setattr(copies, "copies", lambda count, environment: nullcontext(copies.Copies([copy])))
+    assert mutate.main() == 1
+    *lines, summary = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["noticed", "MISSED", "MISSED"]
+    assert summary == "3 mutations: 1 noticed, 2 missed, in 0.0 min"
 
 
 @pytest.mark.slow
