@@ -37,7 +37,7 @@ def test_dns_is_redirected_once_the_agent_has_the_name_table(tmp_path: Path) -> 
     with http.server.HTTPServer(("127.0.0.1", 0), Agent) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         sourced = Sourced(scripts=[SCRIPTS / "redirect.sh"], programs=tmp_path / "bin", environment={"http_proxy": "http://192.0.2.1:3128"})
-        variables = {"RULES": str(tmp_path), "LOCK": str(tmp_path / "lock"), "AGENT_PORT": server.server_port}
+        variables: dict[str, str | int] = {"RULES": str(tmp_path), "LOCK": str(tmp_path / "lock"), "AGENT_PORT": server.server_port}
         done = sourced.run(f"end_bypass() {{ echo x >{tmp_path}/ended; }}\nredirect_dns", variables)
         server.shutdown()
     assert (done.returncode, done.stdout, done.stderr) == (0, "slept\n" * 3, "")
