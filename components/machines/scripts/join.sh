@@ -16,7 +16,8 @@
 # shellcheck disable=SC2153 # installation.sh assigns STATE
 NEEDED_MIB=400 # of a package that is unpacked
 SYSTEMD=235    # the version that the units need
-PHASE=''       # prepared: the agent runs on; stopped: the agent is stopped
+ENFORCE=/sys/fs/selinux/enforce
+PHASE='' # prepared: the agent runs on; stopped: the agent is stopped
 STEP=0
 STEP_NAME=''
 CHANGED=''
@@ -115,7 +116,8 @@ check_directories() {
     reason=$({ head -c 524288 /dev/zero >"$file"; } 2>&1) ||
       {
         rm -f "$file"
-        fail "cannot write to $directory (${reason##*: }): make room there, or let root write there"
+        fail "cannot write to $directory (${reason##*: }): make room there, or let root write" \
+          "there$(selinux_words)"
       }
     rm -f "$file"
   done
@@ -495,8 +497,14 @@ check_package() { # directory
     # shellcheck disable=SC2086 # words
     output=$(as_proxy timeout "$(share 1)" "$1/usr/local/bin/"$program 2>&1) ||
       fail "${program%% *} of the package from $PACKAGE_URL does not run on this machine:" \
-        "$(printf '%s\n' "$output" | tail -n 1 | cut -c 1-300)$(mount_words "$1")"
+        "$(printf '%s\n' "$output" | tail -n 1 | cut -c 1-300)$(mount_words "$1")$(selinux_words)"
   done
+}
+
+# Prints the end of a cause, where SELinux's policy may refuse what this program does.
+selinux_words() {
+  [ "$(cat "$ENFORCE" 2>/dev/null)" != 1 ] ||
+    echo " (SELinux enforces its policy here: 'ausearch -m AVC -ts recent' shows what it refused)"
 }
 
 # Prints the end of a cause, where nothing can be run from a directory's file system.
@@ -693,7 +701,7 @@ fail_to_start() { # status of timeout, its seconds, since
   [ "$1" != 124 ] ||
     fail "the unit $UNIT has not started within $2 s: is the machine too busy, or does a step of" \
       "the unit hang? See 'journalctl --unit $UNIT' on it"
-  fail "the unit $UNIT does not start: $(log_of_agent "$3" | tail -n 3)"
+  fail "the unit $UNIT does not start: $(log_of_agent "$3" | tail -n 3)$(selinux_words)"
 }
 
 start_agent() {

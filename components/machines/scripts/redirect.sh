@@ -105,6 +105,12 @@ list_native() { # program table options
     }' <<<"$text"
 }
 
+# Changes rules by a text, through a pipe. A here-string can be a file. SELinux's policy keeps the
+# iptables and nft of a unit from reading it.
+restore() { # program text
+  printf '%s\n' "$2" | "$1-restore" --noflush --wait=5
+}
+
 nft_family() { # program
   case $1 in
   ip6*) echo ip6 ;;
@@ -203,7 +209,7 @@ remove() { # program
     END { for (i = 1; i <= count; i++) if (!(order[i] in native))
       printf "*%s\n%s%s%sCOMMIT\n", order[i], rules[order[i]], flushed[order[i]], dropped[order[i]]
     }' <<<"$rules")
-  [ -z "$script" ] || "$1-restore" --noflush --wait=5 <<<"$script"
+  [ -z "$script" ] || restore "$1" "$script"
   while read -r table; do
     list_native "$1" "$table" --handle | ours | awk -v table="$(nft_family "$1") $table" "$OURS"'
       $2 ~ /^:/ { flushed = flushed "flush chain " table " " substr($2, 2) "\n"
@@ -486,7 +492,7 @@ repair_program() { # program difference
   unreadable) complain "$1" "cannot read the rules of $1: is 'nft' installed?" ;;
   *again*) compare_shapes "$1" || make_again "rules of nftables are in its tables" ;;
   *)
-    if "$1-restore" --noflush --wait=5 <<<"$2"; then
+    if restore "$1" "$2"; then
       tables=$(sed -n 's/^\*//p' <<<"$2" | paste -sd ' ')
       ! grep -q '^-[AI]' <<<"$2" ||
         echo "put $(grep -c '^-[AI]' <<<"$2") missing rules of the redirection back ($1: $tables)"

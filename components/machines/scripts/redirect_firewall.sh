@@ -479,13 +479,13 @@ close_firewall() {
       /^-A / && $0 ~ "--comment \"?" stamp "\"?( |$)" {
         sub(/^-A/, "-D"); text[table] = text[table] $0 "\n" }
       END { for (table in text) printf "%s\n%sCOMMIT\n", table, text[table] }')
-    [ -z "$text" ] || "$name-restore" --noflush --wait=5 <<<"$text"
+    [ -z "$text" ] || restore "$name" "$text"
   done
   text=$(nft --handle list ruleset 2>/dev/null | awk -v stamp="comment \"$STAMP\"" '
     /^table / { table = $2 " " $3 }
     /^\tchain / { chain = $2 }
     /^\t\t/ && index($0, stamp) { print "delete rule", table, chain, "handle", $NF }')
-  [ -z "$text" ] || nft -f - <<<"$text"
+  [ -z "$text" ] || printf '%s\n' "$text" | nft -f -
   [ -e "$OPENED" ] || return 0
   while read -r options; do
     # shellcheck disable=SC2086 # options

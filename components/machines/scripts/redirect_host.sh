@@ -156,18 +156,15 @@ agent_port_refusals() {
 # Prints why this kernel does not take the rules. It may lack modules: those of a kernel that was
 # upgraded since the boot are gone. The rules are tried in a network of their own.
 kernel_refusals() {
-  local used program cause
+  local used program cause comment="-m comment --comment $STAMP"
   used=${FORCE_IPTABLES_BINARY:-$(backend)}
   program=iptables${used:+-$used}
   ! unshare --net true 2>/dev/null ||
-    cause=$(unshare --net "$program-restore" 2>&1 <<<"*nat
--A PREROUTING -m addrtype ! --dst-type LOCAL -j RETURN
--A PREROUTING -p tcp -j DNAT --to-destination :$INBOUND_PORT
--A OUTPUT -p tcp -m owner --uid-owner 0 -m comment --comment $STAMP -j REDIRECT --to-ports 1
-COMMIT
-*raw
--A OUTPUT -p udp -m udp --dport 53 -j CT --zone 1
-COMMIT") ||
+    cause=$(printf '%s\n' '*nat' '-A PREROUTING -m addrtype ! --dst-type LOCAL -j RETURN' \
+      "-A PREROUTING -p tcp -j DNAT --to-destination :$INBOUND_PORT" \
+      "-A OUTPUT -p tcp -m owner --uid-owner 0 $comment -j REDIRECT --to-ports 1" \
+      COMMIT '*raw' '-A OUTPUT -p udp -m udp --dport 53 -j CT --zone 1' COMMIT |
+      unshare --net "$program-restore" 2>&1) ||
     echo "this host does not take the rules of the redirection" \
       "($(grep -v '^#' <<<"$cause" | head -n 1)): load the modules of its kernel, such as" \
       "xt_owner, or reboot it if its kernel was upgraded"

@@ -310,6 +310,16 @@ def test_a_start_that_takes_too_long_is_told_from_one_that_fails(programs: Path,
     assert f"machine m: the unit istio-vm-mesh {cause}" in done.stderr
 
 
+@pytest.mark.parametrize("enforce", ["1", "0", None])
+def test_where_selinux_enforces_its_policy_a_failure_leads_to_what_it_refused(programs: Path, tmp_path: Path, enforce: str | None) -> None:
+    add_program(programs, "journalctl", "echo 'Permission denied'")
+    if enforce:
+        (tmp_path / "enforce").write_text(enforce)
+    done = run(programs, "fail_to_start 1 32 now", ENFORCE=str(tmp_path / "enforce"))
+    words = " (SELinux enforces its policy here: 'ausearch -m AVC -ts recent' shows what it refused)"
+    assert done.stderr.endswith(f"Permission denied{words if enforce == '1' else ''}\n")
+
+
 def test_an_agent_that_does_not_get_ready_fails_with_its_log(programs: Path) -> None:
     add_program(programs, "journalctl", "echo 'error: no route'")
     done = run(programs, "is_ready() { false; }\nwait_ready now", DEADLINE_S=10)

@@ -133,3 +133,40 @@ def test_undo_removes_the_rule_however_often_it_is_there(tmp_path: Path) -> None
     calls = tmp_path / "calls"
     done = withdraw(tmp_path, "undo", iptables=f"echo x >>{calls}; [ $(wc -l <{calls}) -lt 3 ]")
     assert (done.returncode, calls.read_text()) == (0, "x\nx\nx\n")
+
+
+RULES = """*nat
+:PREROUTING ACCEPT [0:0]
+:ISTIO_INBOUND - [0:0]
+-A PREROUTING -p tcp -j ISTIO_INBOUND
+-A INPUT -p tcp -m comment --comment istio-vm-mesh -j ACCEPT
+COMMIT
+"""
+
+
+def test_iptables_and_nft_read_pipes(tmp_path: Path) -> None:
+    """SELinux keeps them from files, and they change nothing then. A here-string of this bash is one, as before bash 5.1."""
+    table = 'table inet filter { # handle 1\n\tchain input { # handle 1\n\t\taccept comment "istio-vm-mesh" # handle 7\n\t}\n}\n'
+    (tmp_path / "rules").write_text(RULES)
+    (tmp_path / "table").write_text(table)
+    reads = f'[ ! -f /proc/self/fd/0 ] || echo "$0 reads a file"; cat >>{tmp_path}/read'
+    for name, text in {
+        "iptables-nft-save": f"cat {tmp_path}/rules",
+        "iptables-nft-restore": reads,
+        "nft": f"case $* in *list*) cat {tmp_path}/table ;; *) {reads} ;; esac",
+    }.items():
+        add_program(tmp_path / "bin", name, text)
+    scripts = [SCRIPTS / "redirect.sh", SCRIPTS / "redirect_firewall.sh"]
+    sourced = Sourced(scripts=scripts, programs=tmp_path / "bin", environment={"BASH_COMPAT": "5.0"})
+    variables = {"PROGRAMS_HERE": "iptables-nft", "RULES": str(tmp_path / "recorded"), "OPENED": str(tmp_path / "opened")}
+    repair = "repair_program iptables-nft $'*nat\\n-A OUTPUT -j ISTIO_OUTPUT\\nCOMMIT'"
+    done = sourced.run(f"remove iptables-nft; close_firewall; {repair}", variables)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "put 1 missing rules of the redirection back (iptables-nft: nat)\n", "")
+    changes = (tmp_path / "read").read_text()
+    for change in (
+        "-D PREROUTING -p tcp -j ISTIO_INBOUND",
+        "-D INPUT -p tcp",
+        "delete rule inet filter input handle 7",
+        "-A OUTPUT -j ISTIO_OUTPUT",
+    ):
+        assert change in changes
