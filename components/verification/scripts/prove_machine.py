@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -54,6 +55,7 @@ def run(payload: Payload) -> Evidence:
     proof = payload.proof
     try:
         shown = parse(over_ssh.run(payload).stdout)
+        _check_rows(payload, shown)
     except scripting.Failed as error:
         (cause,) = _with_policies([str(error)], proof.called)
         if not proof.warn_only:
@@ -62,6 +64,28 @@ def run(payload: Payload) -> Evidence:
         return Evidence(calls=(Call(caller=caller, verdict="failed", cause=" ".join(cause.split()), object=caller),))
     causes = _with_policies([call.cause for call in shown.calls], proof.called)
     return replace(shown, calls=tuple(replace(call, cause=cause) for call, cause in zip(shown.calls, causes, strict=True)))
+
+
+def _check_rows(payload: Payload, shown: Evidence) -> None:
+    """Raise scripting.Failed where a script that succeeded shows nothing of what it had to.
+
+    A row may be lost: bash goes on where it gets no file descriptor, and other programs print, too.
+    """
+    given = dict(word.partition("=")[::2] for word in shlex.split(payload.script))
+    services = {tuple(line.split("\t")[:2]) for line in given.get("TARGETS", "").splitlines()}
+    ports = {line.split("\t")[0] for line in given.get("INBOUND", "").splitlines()}
+    services -= {(call.service, str(call.port)) for call in shown.calls if call.kind != "counter" and not call.endpoint}
+    ports -= {str(call.port) for call in shown.calls if call.kind == "counter"}
+    missing = [
+        *(f"calls of {service} port {port}" for service, port in sorted(services)),
+        *(f"calls on port {port}" for port in sorted(ports)),
+    ]
+    if missing:
+        machine = payload.target.machine
+        raise scripting.Failed(
+            f"machine {machine}: {payload.body} shows nothing of {', '.join(missing)}: do its login scripts print, "
+            "or has it too few file descriptors (ulimit -n)?"
+        )
 
 
 def _with_policies(causes: Sequence[str], called: CalledPods | None) -> list[str]:

@@ -12,9 +12,11 @@ import pytest
 from components.local import over_ssh, scripting
 from components.local.cluster_access import ClusterAccess
 from components.local.openssh import Hop, Target
+from components.shell import assignments
 from components.verification.scripts import prove_machine
 from components.verification.scripts.cluster_objects import WorkloadPods
 from components.verification.scripts.prove_machine import CalledPods, Payload, Proof
+from components.verification.target import CALL_SCRIPT
 from tests.support.fake_programs import ProgramsInMemory
 
 CALLED = CalledPods(ClusterAccess(context="theirs"), WorkloadPods("shop", {"app": "product"}, 8080), "192.0.2.7")
@@ -138,3 +140,34 @@ def test_a_proof_that_only_warns_fails_no_update(programs: ProgramsInMemory, mon
     [call] = prove_machine.run(replace(PAYLOAD, proof=replace(PAYLOAD.proof, warn_only=True))).calls
     assert (call.verdict, call.caller, call.object) == ("failed", "machine product-1", "machine product-1")
     assert call.cause == f"machine product-1: Envoy does not answer {NEAR}; {REFUSED}"
+
+
+CALLING = assignments({"TARGETS": "product.shop.svc\t80\thttp\t/", "HEADERS": "", "INBOUND": "8080\thttp"})
+BY_NAME = {"calls": {"service": "product.shop.svc", "port": 80, "how": "by-chance"}}
+COUNTER = {"calls": {"port": 8080, "kind": "counter", "machine": "product-1"}}
+
+
+@pytest.mark.parametrize(
+    ("rows", "missing"),
+    [
+        ([BY_NAME, COUNTER], ""),
+        ([], "calls of product.shop.svc port 80, calls on port 8080"),
+        ([COUNTER], "calls of product.shop.svc port 80"),
+        ([BY_NAME], "calls on port 8080"),
+        ([{"calls": {**BY_NAME["calls"], "endpoint": "10.244.0.9:8080"}}, COUNTER], "calls of product.shop.svc port 80"),
+        ([{"calls": {**BY_NAME["calls"], "port": 81}}, COUNTER], "calls of product.shop.svc port 80"),
+    ],
+)
+def test_a_script_that_ends_well_but_shows_nothing_of_its_calls_fails(
+    monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]], missing: str
+) -> None:
+    """bash goes on where it gets no file descriptor, and what another program prints may be in a row's line."""
+    monkeypatch.setattr(over_ssh, "run", lambda _: over_ssh.Result("\n".join(map(json.dumps, rows))))
+    payload = replace(PAYLOAD, script=CALLING, body=CALL_SCRIPT, proof=Proof())
+    if not missing:
+        assert len(prove_machine.run(payload).calls) == 2
+        return
+    with pytest.raises(scripting.Failed, match=f"^machine product-1: verification/call-service shows nothing of {missing}: "):
+        prove_machine.run(payload)
+    [call] = prove_machine.run(replace(payload, proof=Proof(warn_only=True))).calls
+    assert (call.verdict, missing in call.cause) == ("failed", True)
