@@ -124,11 +124,16 @@ def _running(item: Manifest, target: int | str) -> Running:
 
 
 def _port(item: Manifest, target: int | str) -> int | None:
-    """Return the port of a pod that a Service leads to (Kubernetes: `targetPort` of a Service)."""
+    """Return the port of a pod that a Service leads to, by its name where the Service has one.
+
+    Source: kubernetes/endpointslice, utils.go, FindPort. A port of sidecars comes last. One of UDP, or
+    of a container that ends before the pod runs, is none.
+    """
     if isinstance(target, int):
         return target
-    containers: list[Mapping[str, Any]] = [*item["spec"]["containers"], *item["spec"].get("initContainers", ())]
-    ports = [port for container in containers for port in container.get("ports", ())]
+    sidecars = [each for each in item["spec"].get("initContainers", ()) if each.get("restartPolicy") == "Always"]
+    containers: list[Mapping[str, Any]] = [*item["spec"]["containers"], *sidecars]
+    ports = [port for container in containers for port in container.get("ports", ()) if port.get("protocol", "TCP") == "TCP"]
     return next((port["containerPort"] for port in ports if port.get("name") == target), None)
 
 

@@ -631,10 +631,13 @@ def test_a_pod_of_ipv6_alone_is_named_and_not_called(cluster: ApiServer, program
 def test_pods_are_called_on_the_port_that_the_service_leads_to(
     cluster: ApiServer, programs: ProgramsInMemory, pod_port: int | str, endpoints: str
 ) -> None:
-    """It may be another one than that of machines, and have a name."""
-    ports = [{"containerPort": 9092}, {"name": "web", "containerPort": 9091}]
+    """It may be another one than that of machines, and have a name: of a sidecar's TCP port here."""
+    ports = [{"containerPort": 9092}, {"name": "web", "containerPort": 9091, "protocol": "TCP"}]
+    by_udp = [{"name": "web", "containerPort": 53, "protocol": "UDP"}]
+    ends = {"name": "migration", "ports": [{"name": "web", "containerPort": 9099}]}
     for item in cluster.pods:
-        item["spec"] = {"containers": [{"name": "x"}], "initContainers": [{"name": "y", "ports": ports}]}
+        sidecar = {"name": "y", "restartPolicy": "Always", "ports": ports}
+        item["spec"] = {"containers": [{"name": "x", "ports": by_udp}], "initContainers": [ends, sidecar]}
     answered = endpoints.split(",")
     cluster.inside = (0, "".join(map(called, answered)), "")
     cluster.outside = (0, "".join(result(each, "refused") for each in answered), "")
