@@ -39,9 +39,10 @@ FILES: Mapping[str, Sequence[str]] = {
     "components/verification/scripts/prove_machine.py": (_OF_MACHINES,),
     "components/verification/evidence.py": (f"{_TESTS}/test_evidence.py",),
     "components/verification/addressing.py": (f"{_TESTS}/test_addressing.py", f"{_TESTS}/test_real_calls.py"),
+    "components/verification/network_policies.py": (f"{_TESTS}/test_network_policies.py", f"{_TESTS}/test_cni_policies.py"),
     **{
         f"components/verification/{name}.py": (f"{_TESTS}/test_{name}.py",)
-        for name in ("target", "jobs", "network_policies", "cni_policies", "calico_selectors", "resource_limits")
+        for name in ("target", "jobs", "cni_policies", "calico_selectors", "resource_limits")
     },
 }
 """Files of the verification, each with the tests that must notice a change of it, quick ones

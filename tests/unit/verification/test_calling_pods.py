@@ -38,8 +38,12 @@ def update(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[subp
     yield process
     process.kill()
     process.wait()
-    for remover in calling_pods._REMOVERS:
-        remover.wait()
+    try:
+        for remover in calling_pods._REMOVERS:
+            remover.wait(timeout=20)
+    finally:
+        for remover in calling_pods._REMOVERS:
+            remover.kill()
 
 
 def created(programs: Programs) -> list[dict[str, Any]]:

@@ -604,8 +604,8 @@ def test_a_pod_that_is_being_deleted_is_not_called(cluster: ApiServer, programs:
     assert target(programs)[8] == "192.0.2.7:8080"
 
 
-def with_addresses(cluster: ApiServer, *addresses: str) -> None:
-    cluster.pods[0]["status"] |= {"podIP": addresses[0], "podIPs": [{"ip": each} for each in addresses]}
+def with_addresses(cluster: ApiServer, *addresses: str, pod: int = 0) -> None:
+    cluster.pods[pod]["status"] |= {"podIP": addresses[0], "podIPs": [{"ip": each} for each in addresses]}
     cluster.write()
 
 
@@ -622,6 +622,12 @@ def test_a_pod_of_ipv6_alone_is_named_and_not_called(cluster: ApiServer, program
     ):
         verify_workload.run(PAYLOAD)
     assert target(programs)[8] == "192.0.2.7:8080"
+
+
+def test_a_pod_of_ipv6_alone_that_is_not_ready_fails_no_update(cluster: ApiServer) -> None:
+    """Nobody calls it."""
+    with_addresses(cluster, "fd00::9", pod=1)
+    assert [(pod.address, pod.ready) for pod in verify_workload.run(PAYLOAD).pods] == [("10.244.0.9", True), ("fd00::9", False)]
 
 
 @pytest.mark.parametrize(
