@@ -5,7 +5,7 @@ A platform's SDK is imported only where a stack uses the platform.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -99,12 +99,13 @@ def cluster(stack: str, settings: Settings, networks: Networks) -> Cluster:
             from .google.firewall import machine_cidrs
 
             assert networks.google, "the checks of the settings ask for `google`"
-            google_args = GoogleClusterArgs(settings=gke, networks=networks.google, gateway_clients=machine_cidrs(settings))
+            clients = _gateway_clients(settings, machine_cidrs(settings))
+            google_args = GoogleClusterArgs(settings=gke, networks=networks.google, gateway_clients=clients)
             return GoogleCluster("cluster", google_args).cluster
         case ExistingCluster() as existing:
             from .existing.cluster import ExistingClusterArgs, existing_cluster
 
-            cidrs = {cidr for machine in settings.machines.values() for cidr in settings.cidrs(machine.network)}
+            of_machines = {cidr for machine in settings.machines.values() for cidr in settings.cidrs(machine.network)}
             existing_args = ExistingClusterArgs(
                 network=existing.network,
                 pod_cidr=existing.pod_cidr,
@@ -112,9 +113,18 @@ def cluster(stack: str, settings: Settings, networks: Networks) -> Cluster:
                 context=existing.context,
                 path=existing.kubeconfig,
                 gateway=existing.gateway,
-                gateway_clients=sorted(cidrs),
+                gateway_clients=_gateway_clients(settings, of_machines),
             )
             return existing_cluster(existing_args)
+
+
+def _gateway_clients(settings: Settings, of_machines: Collection[str]) -> list[str]:
+    """Return the CIDRs that the load balancer of the east-west gateway admits.
+
+    of_machines: the CIDRs that machines are in. Without any, those of all networks: a load balancer
+        without CIDRs admits every address.
+    """
+    return sorted(of_machines or {cidr for name in settings.networks for cidr in settings.cidrs(name)})
 
 
 def host_factories(stack: str, settings: Settings, networks: Networks, cluster: Cluster) -> Mapping[str, HostFactory]:

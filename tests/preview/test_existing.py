@@ -106,6 +106,17 @@ def test_another_port_of_the_gateway_is_everywhere_that_machines_go(config: dict
     assert graph["mesh-gateway-istio-vm-mesh-istiod"].inputs["spec"]["servers"][0]["port"]["number"] == 15012, "as the pods have it"
 
 
+@pytest.mark.parametrize("platform", ["existing", "gke"])
+def test_a_gateway_without_machines_is_not_open_to_every_address(config: dict[str, Any], platform: str) -> None:
+    """Before the first machine, and once the last one is removed."""
+    if platform == "gke":
+        config = harness.configuration("single-network")
+    config["machines"] = {}
+    config["cluster"].get("gateway", {}).pop("service", None)
+    admitted = graph_of(config)["istio-vm-mesh-gateway"].inputs["values"]["service"]["loadBalancerSourceRanges"]
+    assert "10.11.0.0/24" in admitted and set(admitted) <= {"10.10.0.0/22", "10.11.0.0/24", "10.20.0.0/16"}
+
+
 def test_behind_nat_other_networks_are_given_the_address_that_they_reach(config: dict[str, Any]) -> None:
     config["networks"]["far"] = {"cidrs": ["10.99.0.0/24"]}
     config["machines"]["billing-1"].update(network="far", host="10.99.0.5")
