@@ -40,6 +40,8 @@ LOOKS, PAUSE_S = 13, 5
 
 istiod notices after at most 40 s that a machine is gone (istio/istio: pkg/keepalive, 30 s and 10 s).
 """
+FAILURES = 3
+"""Looks without an answer after which the cluster counts as out of reach."""
 NOT_OURS = "not-ours "
 """How the script's last line begins on a machine that is of another registration."""
 FORGET_VARIABLE = "ISTIO_VM_MESH_FORGET"
@@ -184,16 +186,19 @@ def leave(payload: Payload, how: Leave) -> None:
 
 def stays_connected(payload: Payload) -> bool:
     """Return whether the agent has a connection to istiod, also after istiod must have noticed that
-    a machine is gone. It has none where the cluster does not say so.
+    a machine is gone. It has none where the cluster does not say so, also when it is read again.
     """
+    failures = 0
     for look in range(LOOKS):
         try:
             with cluster_access.kubectl(payload.access) as kubectl:
                 entry = entries.read(kubectl, payload.owner.namespace, payload.entry)
+            if entry is None or not entry.is_joined(payload.owner.registration):
+                return False
         except scripting.Failed:
-            return False  # then it cannot be kept out either, which is an error
-        if entry is None or not entry.is_joined(payload.owner.registration):
-            return False
+            failures += 1
+            if failures == FAILURES:
+                return False  # then it cannot be kept out either, which is an error
         if look == 0:
             report(
                 f"machine {payload.owner.machine} does not answer: waiting until istiod finds its agent disconnected, {LOOKS * PAUSE_S} s at most"

@@ -209,6 +209,25 @@ def test_a_machine_whose_agent_stays_connected_is_not_dead(
     assert "machine billing-1 does not answer: waiting" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_request_that_fails_once_makes_no_machine_dead(
+    machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """It would be kept out of the mesh although it runs."""
+    machine.outcome = DEAD
+    cluster.down = "net/http: TLS handshake timeout"
+    left = iter(range(failures - 1))
+
+    def answers_again(_seconds: float) -> None:
+        if next(left, None) is None:
+            cluster.down = ""
+
+    monkeypatch.setattr(drain, "sleep", answers_again)
+    with pytest.raises(scripting.Failed, match="It is not dead, because its agent is connected"):
+        drain.run(PAYLOAD)
+    assert not kept_out(cluster)
+
+
 def test_istiod_may_take_its_time_to_notice_that_a_machine_is_dead(
     machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
