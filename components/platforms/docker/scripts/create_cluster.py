@@ -1,18 +1,23 @@
-"""Creates a kind cluster, or keeps the one of that name if it is complete and answers.
+"""Creates a kind cluster, or keeps the one of that name if kind completed it.
 
 A cluster that a killed run left incomplete is recreated. It may answer and still lack kind's last
-steps, so a mark on its node shows that kind completed.
+steps, so a mark on its node shows that kind completed. One with the mark is never deleted here: it
+may only be slow, or stopped.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from time import monotonic, sleep
 
 from ....local import scripting
 from ....local.cluster_access import ClusterAccess, kubectl, read_kind_kubeconfig
 from ..names import kind_node
 
 MARK = "/kind/istio-vm-mesh.whole"
+READY_S = 180
+"""Seconds in which the node of a cluster that exists must be ready."""
+PAUSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,17 @@ class Result:
 
 
 def run(payload: Payload) -> Result:
-    """Make the cluster. Raises scripting.Failed with kind's last words where kind fails."""
+    """Make the cluster.
+
+    Raises scripting.Failed with kind's last words where kind fails, and where a cluster that exists
+    is not ready.
+    """
     name, node = payload.name, kind_node(payload.name)
-    if _exists(name) and not _complete(name, node):
+    if _exists(name) and not _was_completed(node):
         _kind("delete", "cluster", "--name", name)
-    if not _exists(name):
+    if _exists(name):
+        _wait_until_ready(name, node)
+    else:
         _create(payload, node)
     mark = ["docker", "exec", node, "touch", MARK]
     scripting.check(mark, f"the node {node} of the cluster {name} does not run")
@@ -68,16 +79,33 @@ def _exists(name: str) -> bool:
     return name in _kind("get", "clusters").text.splitlines()
 
 
-def _complete(name: str, node: str) -> bool:
-    """Return whether kind completed, and the node is ready within 20 seconds."""
-    if scripting.call(["docker", "exec", node, "test", "-e", MARK]).status:
-        return False
+def _was_completed(node: str) -> bool:
+    """Return whether kind completed the cluster. A node that is stopped is started for that."""
+    look = ["docker", "exec", node, "test", "-e", MARK]
+    done = scripting.call(look)
+    if done.error:  # Docker's: `test` prints nothing
+        scripting.call(["docker", "start", node])
+        done = scripting.call(look)
+    return done.status == 0
+
+
+def _wait_until_ready(name: str, node: str) -> None:
+    """Wait for the node, which may have been started a moment ago. Raises scripting.Failed."""
+    end = monotonic() + READY_S
     words = ["wait", "--for=condition=Ready", "node", "--all", "--timeout=20s"]
-    try:
-        with kubectl(ClusterAccess(kind=name)) as program:
-            return program.call("--request-timeout=10s", *words).status == 0
-    except scripting.Failed:
-        return False
+    with kubectl(ClusterAccess(kind=name)) as program:
+        while True:
+            waited = program.call("--request-timeout=30s", *words)
+            if waited.status == 0:
+                return
+            if monotonic() > end:
+                break
+            sleep(PAUSE_S)
+    raise scripting.Failed(
+        f"the kind cluster {name} exists, and its node is not ready within {READY_S} s "
+        f"({scripting.last_words(waited.error)}): see 'docker logs {node}'. If nothing in the cluster is "
+        f"needed, delete it (kind delete cluster --name {name}), and run the update again"
+    )
 
 
 def _create(payload: Payload, node: str) -> None:

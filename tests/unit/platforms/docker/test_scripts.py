@@ -134,6 +134,37 @@ def test_a_cluster_that_a_killed_run_left_is_made_again(programs: Programs, tmp_
     assert any("touch" in line for line in programs.lines("docker"))
 
 
+def test_a_cluster_that_kind_completed_is_not_deleted_while_it_is_not_ready(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be slow, or just started: what is in it is lost with it."""
+    monkeypatch.setattr(create_cluster, "READY_S", 0)
+    monkeypatch.setattr(create_cluster, "PAUSE_S", 0)
+    programs.add("kind", ("get clusters", 0, "lab\n", ""), ("get kubeconfig", 0, "kubeconfig-text\n", ""))
+    programs.add("docker", ("^inspect", 0, "172.31.6.2\n", ""))
+    programs.add("kubectl", ("wait", 1, "", "error: timed out waiting for the condition on nodes/lab-control-plane\n"))
+    with pytest.raises(scripting.Failed, match=r"the kind cluster lab exists, and its node is not ready.*timed out waiting.*delete it"):
+        create_cluster.run(CLUSTER)
+    programs.add("kind", ("get clusters", 0, "lab\n", ""), ("get kubeconfig", 1, "", "ERROR: no such container\n"))
+    with pytest.raises(scripting.Failed, match="kind has no kubeconfig of lab"):
+        create_cluster.run(CLUSTER)
+    assert not any("create" in line or "delete" in line for line in programs.lines("kind"))
+
+
+def test_a_node_that_is_stopped_is_started_before_it_is_judged(programs: Programs, tmp_path: Path) -> None:
+    programs.add("kind", ("get clusters", 0, "lab\n", ""), ("get kubeconfig", 0, "kubeconfig-text\n", ""))
+    runs = tmp_path / "runs"
+    programs.add_script(
+        "docker",
+        "import os, sys\n"
+        f"runs, words = {str(runs)!r}, sys.argv[1:]\n"
+        "if words[0] == 'start': open(runs, 'w').close()\n"
+        "if words[0] == 'exec' and not os.path.exists(runs): sys.exit('container is not running')\n"
+        "if words[0] == 'inspect': print('172.31.6.2')\n",
+    )
+    programs.add("kubectl")
+    assert create_cluster.run(CLUSTER).address == "172.31.6.2"
+    assert not any("delete" in line for line in programs.lines("kind"))
+
+
 def test_kinds_last_words_are_passed_on(programs: Programs) -> None:
     programs.add("kind", ("^create", 1, "", "ERROR: failed to create cluster: no image\n"))
     programs.add("docker")
