@@ -64,11 +64,17 @@ _NO_ANSWER = re.compile(
 """What kubectl prints where nothing answers; it prints other words where the API server refuses."""
 
 
+_WITHOUT_PREFERENCES = {"KUBERC": "off", "KUBECTL_KUBERC": "false"}
+"""Other defaults of options are in a person's ~/.kube/kuberc. `delete --interactive`, which
+Kubernetes' documents have as their example, deletes nothing here and succeeds.
+"""
+
+
 class Kubectl:
-    """kubectl for one cluster."""
+    """kubectl for one cluster, without the preferences of the user who runs this."""
 
     def __init__(self, *options: str, environment: Mapping[str, str] | None = None) -> None:
-        self._words, self._environment = ["kubectl", *options], environment
+        self._words, self._environment = ["kubectl", *options], {**(environment or {}), **_WITHOUT_PREFERENCES}
 
     def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
         """Run kubectl, and return how it ended."""

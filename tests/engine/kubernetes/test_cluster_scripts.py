@@ -91,6 +91,27 @@ def test_a_namespace_with_defaults_alone_is_removed(
     remove(access, "empty")
 
 
+KUBERC = """
+apiVersion: kubectl.config.k8s.io/v1beta1
+kind: Preference
+defaults:
+- command: delete
+  options: [{name: interactive, default: "true"}]
+"""
+
+
+def test_a_persons_preferences_for_kubectl_change_no_command(
+    own_plane: ControlPlane, access: ClusterAccess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A deletion that asks deletes nothing, and succeeds."""
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / ".kube" / "kuberc").write_text(KUBERC)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    create_namespace(own_plane, "preferred")
+    remove(access, "preferred")
+    assert not exists(own_plane, "preferred")
+
+
 @pytest.mark.parametrize("kind", ["Secret", "ConfigMap", "Service", "PersistentVolumeClaim"])
 def test_a_namespace_with_something_of_others_stays_and_what_keeps_it_is_said(
     own_plane: ControlPlane, access: ClusterAccess, capsys: pytest.CaptureFixture[str], kind: str
