@@ -28,7 +28,7 @@ def answer(query, client):
     if asked:
         family, kind, _, _, to = place(asked[0], 53)
         with socket.socket(family, kind) as question:
-            question.settimeout(3)
+            question.settimeout(10)
             question.sendto(query, to)
             try:
                 text += " " + question.recv(100).decode()
@@ -54,7 +54,7 @@ QUESTION = """
 import socket, sys
 family, kind, _, _, to = socket.getaddrinfo(sys.argv[1], 53, type=socket.SOCK_DGRAM)[0]
 with socket.socket(family, kind) as question:
-    question.settimeout(5)
+    question.settimeout(20)
     question.sendto(b"a name", to)
     print(question.recv(100).decode())
 """

@@ -17,6 +17,7 @@ import pytest
 
 from components import shell
 from components.local import openssh, private_files, scripting
+from components.local.conversation import Text
 from components.local.openssh import Hop, Outcome, Target
 from components.local.ssh_log import Reach
 from components.names import SSH_KEY
@@ -97,7 +98,7 @@ def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
     return Operator(tmp_path / "home", monkeypatch)
 
 
-def run(hop: Hop, *jumps: Hop, script: str = "echo here\n", timeout_s: float = 30, **more: Any) -> Outcome:
+def run(hop: Hop, *jumps: Hop, script: Text = "echo here\n", timeout_s: float = 120, **more: Any) -> Outcome:
     return openssh.run_script(Target("m-1", hop, jumps), script, timeout_s, **more)
 
 
@@ -139,7 +140,13 @@ def test_a_connection_that_ends_first_is_no_failure_of_the_script(sshd: Sshd) ->
 
 
 def test_a_script_that_takes_too_long_is_ended(sshd: Sshd) -> None:
-    outcome = run(sshd.hop(), script="echo begun\nsleep 60\n", timeout_s=2)
+    logins = sshd.log.read_text().count("Accepted publickey")
+
+    def script() -> str:
+        wait_until(lambda: sshd.log.read_text().count("Accepted publickey") > logins)
+        return "echo begun\nsleep 60\n"
+
+    outcome = run(sshd.hop(), script=script, timeout_s=10)
     assert (outcome.reach, outcome.stdout) == (Reach.TIMED_OUT, "begun")
 
 
@@ -164,7 +171,7 @@ def test_a_dead_machine_is_told_from_one_that_refuses(sshd: Sshd, start: Start, 
         for jumps in ((), (bastion.hop(),), (bastion.hop(), sshd.hop())):
             assert reach(sshd.hop(port=closed), *jumps) is Reach.DEAD
     with monkeypatch.context() as shorter:
-        shorter.setattr(openssh, "CONNECT_TIMEOUT_S", 3)
+        shorter.setattr(openssh, "CONNECT_TIMEOUT_S", 5)
         for jumps in ((), (bastion.hop(),)):
             assert reach(sshd.hop(port=silent_port), *jumps) is Reach.DEAD
     for jumps in ((), (bastion.hop(),)):
@@ -176,7 +183,7 @@ def test_a_dead_machine_is_told_from_one_that_refuses(sshd: Sshd, start: Start, 
 
 def test_a_port_that_accepts_and_says_nothing_is_not_dead(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a machine runs, and its agent may."""
-    monkeypatch.setattr(openssh, "CONNECT_TIMEOUT_S", 3)
+    monkeypatch.setattr(openssh, "CONNECT_TIMEOUT_S", 5)
     with socket.create_server(("127.0.0.1", 0), backlog=10) as server:
         for jumps in ((), (sshd.hop(),)):
             assert reach(sshd.hop(port=server.getsockname()[1]), *jumps) is Reach.BROKEN

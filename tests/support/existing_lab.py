@@ -96,7 +96,7 @@ class ExistingMachines:
             command = ["python3", "-I", "components/local/run.py", "platforms/docker/scripts/create_machine.py", "create"]
             result = json.loads(self.lab.run(*command, stdin=json.dumps({"create": payload})).stdout)
             self.addresses[name], self.host_keys[name] = result["address"], result["host_key"]
-            wait_until(lambda name=name: self.root(name, "systemctl is-active ssh", check=False) == "active\n", 20, f"{name} runs sshd")  # type: ignore[misc]
+            wait_until(lambda name=name: self.root(name, "systemctl is-active ssh", check=False) == "active\n", 60, f"{name} runs sshd")  # type: ignore[misc]
             self.give_past(name)
 
     def give_past(self, name: str) -> None:

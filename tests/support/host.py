@@ -57,7 +57,7 @@ address, port, source, user = sys.argv[1:]
 family, kind, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
 os.setuid(int(user))
 with socket.socket(family, kind) as connection:
-    connection.settimeout(5)
+    connection.settimeout(20)
     if source:
         connection.bind((source, 0))
     connection.connect(place)
@@ -134,7 +134,7 @@ class Host:
         """
         with ExitStack() as stack:
             process = stack.enter_context(running(["unshare", "--net", "sleep", "infinity"]))
-            wait_until(lambda: _separate(process.pid), seconds=10)
+            wait_until(lambda: _separate(process.pid))
             stack.callback(self.run, f"ip link delete {bridge}; ip link delete veth-{bridge} 2>/dev/null || true")
             self.run(
                 f"sysctl -qw net.ipv4.ip_forward=1; ip link add {bridge} type bridge; ip address add {BRIDGE}/24 dev {bridge};"
@@ -170,7 +170,7 @@ class Host:
     def returned(self) -> str:
         """Return what port 8080 makes of a neighbour's datagram."""
         text = f"exec 3<>/dev/udp/{ADDRESS[4]}/8080; echo sent >&3; head -n 1 <&3"
-        command = [*enter(self.neighbour), "timeout", "5", "bash", "-c", text]
+        command = [*enter(self.neighbour), "timeout", "20", "bash", "-c", text]
         return subprocess.run(command, capture_output=True, text=True).stdout
 
     @contextmanager
@@ -189,7 +189,7 @@ class Host:
         finally:
             wait_until(
                 lambda: not self.run("nft list tables | grep istio_vm_mesh || true"),
-                20,
+                30,
                 "the kernel removes the table of a guard that ended",
             )
 
@@ -241,7 +241,7 @@ def started_host(root: Path, backend: str, families: Sequence[int] = (4,)) -> It
     with ExitStack() as stack:
         processes = [stack.enter_context(running(["unshare", "--net", "sleep", "infinity"])) for _ in range(2)]
         host, neighbour = (process.pid for process in processes)
-        wait_until(lambda: _separate(host) and _separate(neighbour), seconds=10)
+        wait_until(lambda: _separate(host) and _separate(neighbour))
         _connect(host, neighbour, families)
         for process, words in ((host, []), (neighbour, ["8080=neighbour", "9090=another port of the neighbour"])):
             server = stack.enter_context(running([*enter(process), sys.executable, "-c", SERVER, *words]))

@@ -205,7 +205,7 @@ class Lab:
         names = container_engine.attempt("ps", "--all", "--format", "{{.Names}}").stdout.decode().split()
         assert packages.CONTAINER not in names
         # Another lab's `down` may stop it.
-        wait_until(lambda: not container_engine.host or not engine.RUN.exists(), 30, "the engine has stopped")
+        wait_until(lambda: not container_engine.host or not engine.RUN.exists(), 60, "the engine has stopped")
 
     def verify(self) -> str:
         """Run `./scripts/status --verify`. Returns what it printed."""
@@ -375,10 +375,10 @@ class Lab:
         for proxy, cluster in self.routing_proxies(machine).items():
             wait_until(
                 lambda proxy=proxy, cluster=cluster: endpoint not in self.proxy_endpoints(proxy, cluster),  # type: ignore[misc]
-                10,
+                60,
                 f"the proxy of {proxy} has no endpoint {endpoint}",
             )
-        wait_until(lambda: not self.inbound_connections(machine), 15, f"no proxy has a connection to {machine}")
+        wait_until(lambda: not self.inbound_connections(machine), 60, f"no proxy has a connection to {machine}")
 
     def inbound_connections(self, machine: str) -> list[str]:
         """The connections of other proxies to a machine's proxy: the socket of its inbound listener, and the other end."""
@@ -415,12 +415,12 @@ class Lab:
         for caller in ("pod", machine):
             wait_until(
                 lambda caller=caller: self.proxy_endpoints(caller) == expected | self.pod_endpoints(),  # type: ignore[misc]
-                10,
+                60,
                 f"the proxy of {caller} has the endpoints of {sorted(hostnames)}",
             )
         assert self.answering_endpoints(machine) == (hostnames, hostnames)
 
-    def wait_until_answered_by(self, caller: str, hostnames: set[str], name: str = "product", seconds: float = 20) -> None:
+    def wait_until_answered_by(self, caller: str, hostnames: set[str], name: str = "product", seconds: float = 60) -> None:
         """Wait until all of `hostnames` have answered `pod` or a machine.
 
         The calls are concurrent, because a gateway passes on connections, and callers keep those.
@@ -461,7 +461,7 @@ class Lab:
 
     def wait_for_log(self, machine: str, text: str) -> None:
         """Wait until a machine's agent has logged a text."""
-        wait_until(lambda: text in self.agent_log(machine), 15, f"the agent logs {text!r}")
+        wait_until(lambda: text in self.agent_log(machine), 60, f"the agent logs {text!r}")
 
     def agent_pid(self, machine: str = "product-1") -> str:
         """The process of a machine's agent; another number after each restart."""

@@ -19,8 +19,8 @@ from components.local import scripting
 from components.machines.scripts import slots
 from components.machines.scripts.slot_decision import SlotRequest
 
-EXPIRY_S, PATIENCE_S, MARK_S = 4.0, 4.0, 0.5
-TIMES = {"RENEWAL_S": 0.5, "EXPIRY_S": EXPIRY_S, "PATIENCE_S": PATIENCE_S, "MARK_S": MARK_S, "LOOK_S": (0.1, 0.3)}
+MARK_S = 0.5
+TIMES = {"RENEWAL_S": 0.5, "MARK_S": MARK_S, "LOOK_S": (0.1, 0.3)}
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Payload:
     kubeconfig: a path. hold_s: for how long it holds its slot.
     clock_s: by how many seconds its clock is wrong.
     cause: by what it fails, while it holds its slot; None where it succeeds.
+    expiry_s, patience_s: times of `slots` that a test waits for; by default a busy computer keeps them.
     """
 
     kubeconfig: str
@@ -39,6 +40,8 @@ class Payload:
     hold_s: float = 0
     clock_s: float = 0
     cause: str | None = None
+    expiry_s: float = 60
+    patience_s: float = 60
 
 
 class Kubectl:
@@ -63,7 +66,7 @@ def request_of(payload: Payload) -> SlotRequest:
 
 
 def run(payload: Payload) -> None:
-    for name, value in TIMES.items():
+    for name, value in {**TIMES, "EXPIRY_S": payload.expiry_s, "PATIENCE_S": payload.patience_s}.items():
         setattr(slots, name, value)
 
     def wrong_time() -> time.struct_time:

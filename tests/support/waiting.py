@@ -13,7 +13,7 @@ LONGEST_S = 0.5
 
 def wait_until(
     condition: Callable[[], object],
-    seconds: float = 30,
+    seconds: float = 60,
     description: str = "the condition holds",
     *,
     interval: float = 0.05,

@@ -97,7 +97,7 @@ def test_a_machine_and_pods_call_each_other(joined: AdoptingStack, machines: Exi
         urls = " ".join([f"http://{SERVICE}/"] * 20)
         return {each.hostname for each in parse_answers(machines.root("one", f"curl --silent --max-time 5 {urls}", check=False))}
 
-    wait_until(lambda: answering() == {"one", "pod"}, 20, "the machine and the pod answer the machine")
+    wait_until(lambda: answering() == {"one", "pod"}, 60, "the machine and the pod answer the machine")
     joined.assert_no_changes()
 
 

@@ -172,7 +172,7 @@ def test_the_agent_publishes_the_host_key_and_makes_our_user(lab: Lab, with_ssh:
     options, _ = lab.ssh_options("product-1")
     options = [f"-oUserKnownHostsFile={known_hosts}", *options]
     ssh = ["ssh", *options, f"{names.SSH_USER}@{with_ssh.address}"]
-    wait_until(lambda: lab.run(*ssh, "true", check=False).returncode == 0, 30, "the agent has authorised the key", interval=0.5)
+    wait_until(lambda: lab.run(*ssh, "true", check=False).returncode == 0, 60, "the agent has authorised the key", interval=0.5)
     assert lab.run(*ssh, "id --user --name; sudo --non-interactive id --user --name").stdout.split() == [names.SSH_USER, "root"]
     other = tmp_path / "other-host-key"
     other.write_text(f"{with_ssh.address} {host_key_type()} {base64.b64encode(b'other').decode()}\n")
@@ -190,7 +190,7 @@ def test_googles_unit_runs_the_setup_of_a_machine_with_ssh(with_ssh: Instance) -
 
 
 def test_it_joins_with_a_token_that_it_mints_itself(lab: Lab, member: Member, identity: Identity) -> None:
-    wait_until(lambda: lab.entry_health(member.entry) == "True", 30, "the machine's entry is healthy")
+    wait_until(lambda: lab.entry_health(member.entry) == "True", 60, "the machine's entry is healthy")
     entry = lab.entries()[member.address]
     assert entry["spec"]["serviceAccount"] == "product"
     assert entry["spec"]["labels"]["app"] == "product"
@@ -227,7 +227,7 @@ def test_a_load_balancer_in_front_of_it_reaches_its_proxy(lab: Lab, member: Memb
     instance = {**member.metadata["instance"], "network-interfaces": [interface]}
     member.instance.set_metadata({**member.metadata, "instance": instance})
     local = "ip route show table local proto 66"
-    wait_until(lambda: f"local {member.balancer} " in member.run(local), 30, "the agent has made the route")
+    wait_until(lambda: f"local {member.balancer} " in member.run(local), 60, "the agent has made the route")
     probe = (
         f"curl --silent --max-time 5 --output /dev/null --write-out '%{{http_code}}' http://{member.balancer}:{STATUS_PORT}/healthz/ready"
     )
@@ -249,7 +249,7 @@ def test_a_load_balancer_in_front_of_it_reaches_its_proxy(lab: Lab, member: Memb
     lab.apply(json.dumps(entry))
     try:
         answered = f"curl --silent --max-time 5 http://{member.balancer}:8080/"
-        wait_until(lambda: f"Hostname={NAME}" in lab.ssh("product-1", answered, check=False), 20, "the machine answers")
+        wait_until(lambda: f"Hostname={NAME}" in lab.ssh("product-1", answered, check=False), 60, "the machine answers")
         assert "X-Forwarded-Client-Cert" in lab.ssh("product-1", answered)  # the proxy of the machine says who calls
     finally:
         lab.kubectl("delete", "serviceentry", STRANGER)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import time
+from contextlib import suppress
+from functools import partial
 
 import pytest
 import yaml
 
 from tests.support.control_plane import ControlPlane
 from tests.support.module_files import directory
+from tests.support.waiting import wait_until
+from tools.standins.kubernetes.client import ApiError, Unreachable
 
 
 @pytest.fixture(scope="session")
@@ -22,17 +25,17 @@ def strict(plane: ControlPlane) -> ControlPlane:
         for crd in yaml.safe_load_all(text.read_text()):
             if crd and crd["kind"] == "CustomResourceDefinition":
                 plane.cluster.call("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body=crd)
-    deadline = time.monotonic() + 30
+
+    def is_served(api_version: str, kind: str) -> bool:
+        with suppress(ApiError, Unreachable):
+            plane.cluster.endpoint(api_version, kind)
+            return True
+        return False
+
     for api_version, kind in (
         ("networking.istio.io/v1", "WorkloadGroup"),
         ("networking.istio.io/v1", "WorkloadEntry"),
         ("gateway.networking.k8s.io/v1", "Gateway"),
     ):
-        while True:
-            try:
-                plane.cluster.endpoint(api_version, kind)
-                break
-            except Exception:
-                assert time.monotonic() < deadline, f"{kind} does not become known"
-                time.sleep(0.2)
+        wait_until(partial(is_served, api_version, kind), description=f"{kind} becomes known")
     return plane

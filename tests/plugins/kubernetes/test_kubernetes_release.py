@@ -186,13 +186,13 @@ def test_an_existing_release_is_not_adopted(plane: ControlPlane, provider: Kuber
 
 def test_a_release_that_does_not_become_ready(plane: ControlPlane, provider: Kubernetes, namespace: str, chart: Path) -> None:
     """It says what is not ready, is kept as failed, and the next `up` repairs it."""
-    release = Resource(provider, RELEASE, timeout=5)
+    release = Resource(provider, RELEASE, timeout=10)
     with pytest.raises(
         InitFailed, match=r"was not installed completely \(failed\): .*waiting for Deployment it to be available \(0/1"
     ) as failure:
         release.up(inputs(chart, namespace, replicas=1, token=Secret(CANARY)))
     assert failure.value.id == f"{namespace}/tiny" and CANARY not in str(failure.value)
-    release.id, release.state, release.inputs, release.timeout = failure.value.id, failure.value.state, inputs(chart, namespace), 30
+    release.id, release.state, release.inputs, release.timeout = failure.value.id, failure.value.state, inputs(chart, namespace), 120
     assert release.up(inputs(chart, namespace, color="fixed"))["status"]["status"] == "deployed"
 
 

@@ -65,17 +65,17 @@ def test_a_deployment_waits_for_its_replicas(
     """Ready when all replicas are available; an image that cannot be pulled is named; the next
     `up` goes on from there.
     """
-    resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=5)
+    resource = Resource(provider, "kubernetes:apps/v1:Deployment", timeout=10)
     up = background(resource.up, deployment(namespace, replicas=1))
     play_kubelet(plane, namespace, container(waiting={"reason": "ErrImagePull", "message": "no such image"}))
     with pytest.raises(InitFailed) as failure:
         up.result()
-    assert "timed out after 5 s waiting for Deployment it to be available (0/1 Pods, 1 up to date)" in str(failure.value)
+    assert "timed out after 10 s waiting for Deployment it to be available (0/1 Pods, 1 up to date)" in str(failure.value)
     assert "container it: ErrImagePull: no such image" in str(failure.value)
     assert failure.value.id == f"{namespace}/it" and failure.value.state["metadata"]["uid"]
 
     resource.id, resource.state, resource.inputs = failure.value.id, failure.value.state, deployment(namespace, replicas=1)
-    resource.timeout = 20
+    resource.timeout = 60
     changed = deployment(namespace, replicas=1)
     changed["spec"]["template"]["metadata"]["annotations"] = {"try": "again"}
     up = background(resource.up, changed)
@@ -146,9 +146,9 @@ def test_a_service_waits_for_endpoints_or_an_address(
     assert time.monotonic() - started >= 1.0
 
     with pytest.raises(
-        InitFailed, match=r"timed out after 1 s waiting for an address for Service pending.*does your cloud provider support"
+        InitFailed, match=r"timed out after 5 s waiting for an address for Service pending.*does your cloud provider support"
     ):
-        Resource(provider, type, name="pending", timeout=0).up(service("pending", "LoadBalancer", timeoutSeconds="1"))
+        Resource(provider, type, name="pending", timeout=0).up(service("pending", "LoadBalancer", timeoutSeconds="5"))
     Resource(provider, type, name="skips").up(service("skips", "LoadBalancer", skipAwait="true"))
     balanced = Resource(provider, type, name="balanced")
     up = background(balanced.up, service("balanced", "LoadBalancer"))
@@ -165,4 +165,4 @@ def test_a_service_waits_for_endpoints_or_an_address(
     status = {"phase": "Running", "podIP": "10.244.0.9", "podIPs": [{"ip": "10.244.0.9"}]}
     plane.patch(f"/api/v1/namespaces/{namespace}/pods/it/status", {"status": status})
     with pytest.raises(InitFailed, match="Service does not target any Pods"):
-        Resource(provider, type, name="unready", timeout=1).up(service("unready"))
+        Resource(provider, type, name="unready", timeout=5).up(service("unready"))

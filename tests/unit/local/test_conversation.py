@@ -11,9 +11,17 @@ import pytest
 
 from components.local import conversation, scripting
 from tests.support.processes import processes
+from tests.support.waiting import wait_until
 
 ASKS = 'cat <<END\none\nistio-vm-mesh: ask stop  now\nEND\nread -r reply\necho "got $reply"\necho error >&2\nexit 3\n'
 WRAPPED = f"{{\n{ASKS}}}\n"
+
+
+def private_sleep(directory: Path) -> Path:
+    """Return the program sleep by a path that no other process has on its command line."""
+    path = directory / "sleep"
+    path.symlink_to("/bin/sleep")
+    return path
 
 
 def test_questions_are_answered_and_left_out_of_the_output() -> None:
@@ -78,10 +86,13 @@ def test_much_output_of_both_kinds_is_read() -> None:
 
 @pytest.mark.slow
 def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
-    child = tmp_path / "child"
-    child.symlink_to("/bin/sleep")
-    text = f"echo begun\n{child} 600 &\nwait\n"
-    done = conversation.converse(["bash", "-s"], text, 1)
+    child, began = private_sleep(tmp_path), tmp_path / "began"
+
+    def text() -> str:
+        wait_until(began.exists)
+        return ""
+
+    done = conversation.converse(["bash", "-c", f"echo begun; {child} 600 & touch {began}; wait"], text, 1)
     assert (done.status, done.text) == (scripting.TIMED_OUT, "begun")
     assert processes(str(child)) == []
 
@@ -107,18 +118,21 @@ def test_a_program_starts_before_its_text_is_there(tmp_path: Path) -> None:
     assert done.status == 7
 
 
-def test_a_text_that_fails_ends_the_program() -> None:
+def test_a_text_that_fails_ends_the_program(tmp_path: Path) -> None:
+    child = private_sleep(tmp_path)
+
     def text() -> str:
         raise scripting.Failed("no token")
 
     with pytest.raises(scripting.Failed, match="no token"):
-        conversation.converse(["sleep", "7358"], text, 60)
-    assert not processes("sleep 7358")
+        conversation.converse([str(child), "600"], text, 60)
+    assert not processes(str(child))
 
 
 @pytest.mark.parametrize("started", [0, 1, 2])
-def test_an_interruption_ends_the_program_whenever_it_comes(started: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_ends_the_program_whenever_it_comes(started: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Also while the threads that read and write are being started."""
+    child = private_sleep(tmp_path)
     start, count = threading.Thread.start, itertools.count()
 
     def interrupted(thread: threading.Thread) -> None:
@@ -128,5 +142,5 @@ def test_an_interruption_ends_the_program_whenever_it_comes(started: int, monkey
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(SystemExit, match="143"):
-        conversation.converse(["sleep", "7357"], "", 60)
-    assert not processes("sleep 7357")
+        conversation.converse([str(child), "600"], "", 60)
+    assert not processes(str(child))

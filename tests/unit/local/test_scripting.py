@@ -45,7 +45,7 @@ def test_an_interruption_is_not_lost_while_a_thread_starts_a_program(attempt: in
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGTERM)
         try:
-            assert process.wait(10) == 128 + signal.SIGTERM
+            assert process.wait(60) == 128 + signal.SIGTERM
         finally:
             process.kill()
 
@@ -89,7 +89,7 @@ with scripting.private_directory() as directory:
         directory, mode = process.stdout.readline().split()
         assert mode == "0o40700" and Path(directory, "key").exists()
         process.send_signal(number)
-        process.wait(10)
+        process.wait(60)
         wait_until(lambda: not Path(directory).exists())
 
 

@@ -136,7 +136,7 @@ def test_no_kind_of_port_is_proved_where(world: World, fault: str) -> None:
 )
 def test_a_status_of_the_application_is_judged(world: World, path: str, expect: str, is_proof: bool) -> None:
     callee = world.callees["http"]
-    calls, _, code = world.rows(world.mesh.target(callee, path=path, expect=expect), timeout_s=2 if is_proof else 0)
+    calls, _, code = world.rows(world.mesh.target(callee, path=path, expect=expect), timeout_s=20 if is_proof else 0)
     row = calls[callee.service_port, callee.endpoints()[0]]
     assert ((row.verdict == "proved"), code) == (is_proof, int(not is_proof))
     assert is_proof or f"{path} returns {path[1:]}: set verify.path" in row.cause
@@ -157,17 +157,17 @@ def test_a_status_that_a_user_allows_is_no_proof_where_a_proxy_sent_it(world: Wo
 def test_by_name_too_an_allowed_status_of_the_application_is_proof(world: World) -> None:
     callee = world.callees["http"]
     target = world.mesh.target(callee, path="/404", expect="404", endpoints="-", ranges="127.0.0.0/8")
-    calls, errors, code = world.rows(target, timeout_s=5, listener=0, setup="is_identified() { :; }")
+    calls, errors, code = world.rows(target, timeout_s=20, listener=0, setup="is_identified() { :; }")
     assert (code, calls[callee.service_port, callee.endpoints()[0]].verdict) == (0, "proved"), errors
 
 
 @pytest.mark.parametrize("name", ["OK", "UNAVAILABLE"])
 def test_any_status_of_an_application_of_grpc_passes(world: World, name: str) -> None:
     callee = world.callees[name]
-    calls, errors, _ = world.rows(world.mesh.target(callee), timeout_s=5)
+    calls, errors, _ = world.rows(world.mesh.target(callee), timeout_s=20)
     assert calls[callee.service_port, callee.endpoints()[0]].verdict == "proved", errors
     target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
-    calls, errors, code = world.rows(target, timeout_s=5, listener=0, setup="is_identified() { :; }")
+    calls, errors, code = world.rows(target, timeout_s=20, listener=0, setup="is_identified() { :; }")
     assert (code, calls[callee.service_port, callee.endpoints()[0]].verdict) == (0, "proved"), errors
 
 
@@ -186,7 +186,7 @@ def test_any_status_of_an_application_of_grpc_passes(world: World, name: str) ->
 def test_what_a_server_of_bytes_may_do(world: World, name: str, verdict: str) -> None:
     """One that hangs up at the first byte that is tried is asked with another."""
     callee = world.callees[name]
-    calls, errors, _ = world.rows(world.mesh.target(callee), timeout_s=8 if verdict == "proved" else 0)
+    calls, errors, _ = world.rows(world.mesh.target(callee), timeout_s=20 if verdict == "proved" else 0)
     assert calls[callee.service_port, callee.endpoints()[0]].verdict == verdict, errors
 
 
@@ -207,7 +207,7 @@ def test_the_probes_headers_are_in_calls_by_name_too(world: World, is_machine: b
     callee = world.callees["headers"]
     options = {"endpoints": "-", "ranges": "127.0.0.0/8"} if is_machine else {}
     setup = "is_identified() { :; }\nHEADERS='x-probe: yes'"
-    calls, errors, code = world.rows(world.mesh.target(callee, **options), timeout_s=3, listener=0 if is_machine else None, setup=setup)
+    calls, errors, code = world.rows(world.mesh.target(callee, **options), timeout_s=20, listener=0 if is_machine else None, setup=setup)
     assert (code, calls[callee.service_port, ""].verdict) == (0, "proved"), errors
 
 

@@ -126,7 +126,7 @@ sys.exit(test_runner.main())
     while not (tmp_path / "up").exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == INTERRUPTED, output
     assert (tmp_path / "down").exists(), output
 

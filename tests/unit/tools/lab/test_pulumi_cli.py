@@ -120,7 +120,7 @@ def test_a_cli_whose_lab_was_killed_is_ended(locks: Path, tmp_path: Path, monkey
     orphan = _cli(tmp_path, **{pulumi_cli.MARK: "1"})
     _lock(locks, orphan.pid)
     pulumi_cli.select(quiet("up", tmp_path / "log"), "lab")
-    assert orphan.wait(1) < 0
+    assert orphan.wait(30) < 0
     assert "cancel" in (tmp_path / "calls").read_text()
 
 
@@ -145,7 +145,7 @@ def test_what_a_killed_run_left_running_is_ended_and_nothing_else(tmp_path: Path
     ]
     try:
         pulumi_cli.end_leftovers(quiet("leftovers", tmp_path / "log"))
-        assert left.wait(5) == -9
+        assert left.wait(30) == -9
         assert [other.poll() for other in others] == [None, None]
         assert os.listdir(tmp_path / "run") == ["lock"]
     finally:
@@ -168,7 +168,7 @@ def test_an_interrupted_call_leaves_nothing_running(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(step, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pulumi_cli.call(step, "up")
-    assert [plugin.wait(5) for plugin in plugins] == [-9]
+    assert [plugin.wait(30) for plugin in plugins] == [-9]
 
 
 def test_what_a_leftover_starts_before_it_is_killed_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def test_two_runs_make_an_entry_once() -> None:
 
     def slow(directory: Path) -> None:
         begun.set()
-        go_on.wait(5)
+        go_on.wait(60)
         runs.append(1)
         _make(directory)
 
@@ -87,11 +87,11 @@ def test_two_runs_make_an_entry_once() -> None:
 
     first = threading.Thread(target=lambda: cache.ensure(KEY, slow))
     first.start()
-    begun.wait(5)
+    begun.wait(60)
     second = threading.Thread(target=lambda: cache.ensure(KEY, slow, waiting))
     second.start()
-    first.join(5)
-    second.join(5)
+    first.join(60)
+    second.join(60)
     assert runs == [1]
     assert notes == ["waiting for another run that makes thing"]
 
