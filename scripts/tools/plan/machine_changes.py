@@ -31,10 +31,12 @@ def machine_changes(
 ) -> Mapping[Name, list[MachineChange]]:
     """Return what happens to machines, by workload.
 
-    A machine that exists is the same one wherever its address is, whatever its name. A machine of
-    this program is the same one as long as it has its name and is not recreated.
+    A machine that exists is the same one at the same address, or where SSH reaches it as before,
+    whatever its name. A machine of this program is the same one as long as it has its name and is
+    not recreated.
     """
-    old, new = placed(before), placed(after)
+    old = placed(before)
+    new = _at_former_keys(placed(after), old)
     names_after = {each.machine.name: key for key, each in new.items()}
     names_before = {each.machine.name: key for key, each in old.items()}
     changes: dict[Name, list[MachineChange]] = {}
@@ -65,6 +67,15 @@ def placed(mesh: MeshPicture) -> dict[str, Placed]:
             key = f"at {machine.identity}" if exists else f"named {machine.name}"
             machines[key] = Placed((workload.namespace, workload.name), machine)
     return machines
+
+
+def _at_former_keys(new: dict[str, Placed], old: Mapping[str, Placed]) -> dict[str, Placed]:
+    """Return machines that have another address now by the keys of those that SSH reaches alike."""
+    left = {each.machine.server: key for key, each in old.items() if key not in new}
+    left.pop("", None)
+    return {
+        key if key in old else left.get(each.machine.server, key): each for key, each in new.items()
+    }
 
 
 def _joins(now: Placed, former: Placed | None) -> MachineChange:
@@ -178,7 +189,9 @@ def _change(was: Placed, now: Placed, effects: Effects) -> MachineChange | None:
     another_cluster = (Reason(key="cluster"),) if effects.cluster else ()
     anew = (*another_cluster, *renamed, *_without(register, "registration" if renamed else ""))
     if anew:
-        return replace(change, action=Action.REGISTERS, reasons=(*anew, *restart))
+        # The join refuses two names of one host, which another address may hide from it.
+        certain = not renamed or old.identity == new.identity
+        return replace(change, action=Action.REGISTERS, reasons=(*anew, *restart), certain=certain)
     stops = tuple(reason for reason in restart if reason.key in STOPS)
     if stops or (restart and not _same_digest(old, new)):
         reasons = stops if _same_digest(old, new) else restart

@@ -301,6 +301,9 @@ def _machine(
         if host.type == resources.INSTANCE
         else Host.CONTAINER,
         identity=identity,
+        server=""
+        if host
+        else _server(payload.get("target") or (leaving.get("leave") or {}).get("target")),
         restart=tuple(
             sorted((*of_join.restart, *more, *_of_host(host)), key=lambda fact: fact.key)
         ),
@@ -313,6 +316,12 @@ def _machine(
         undrained_with=drain.deleted_with if drain else "",
     )
     return owner, picture
+
+
+def _server(target: Mapping[str, Any] | None) -> str:
+    """Return by what SSH reaches a machine; "" where it is not known."""
+    hops = [*target.get("jumps", ()), target["hop"]] if target else []
+    return " ".join(f"{hop['host']}:{hop.get('port') or ''}" for hop in hops)
 
 
 def _of_host(host: Resource | None) -> tuple[Fact, ...]:

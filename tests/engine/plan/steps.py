@@ -58,6 +58,11 @@ def swap(config: Config) -> None:
     one["host"], other["host"] = other["host"], one["host"]
 
 
+def addresses(config: Config) -> None:
+    for name, address in {"billing-1": "10.11.0.81", "billing-9": "10.11.0.82"}.items():
+        config["machines"][name]["address"] = address
+
+
 def all_of(effect: str, *machines: str) -> dict[str, str]:
     return dict.fromkeys(machines, effect)
 
@@ -215,6 +220,12 @@ _EXISTING = [
     Step("a machine less", drop("machines.billing-3"), {"billing-3": "leaves"}),
     Step("a new name", rename("machines.billing-2", "billing-9"), {"billing-9": "registers"}),
     Step("swapped hosts", swap, all_of("registers", "billing-1", "billing-9")),
+    Step("other addresses of the same hosts", addresses, all_of("registers", "billing-1", "billing-9")),
+    Step(
+        "no such addresses",
+        together(drop("machines.billing-1.address"), drop("machines.billing-9.address")),
+        all_of("registers", "billing-1", "billing-9"),
+    ),
     Step("another address", put("machines.billing-1.host", "10.11.0.77"), {"billing-1": "replaced"}),
     Step("another user", put("machines.billing-1.user", "root"), {"billing-1": "rejoins"}),
     Step("another port of SSH", put("machines.billing-1.port", 2222), {"billing-1": "rejoins"}),

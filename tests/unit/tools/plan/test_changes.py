@@ -164,6 +164,29 @@ def test_an_existing_machine_keeps_its_identity_through_names_and_hosts() -> Non
     }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("swapped", [False, True])
+def test_an_existing_machine_that_gets_another_address_is_where_ssh_reaches_it(
+    swapped: bool,
+) -> None:
+    """No machine leaves, and none is new."""
+
+    def change(config: Config) -> None:
+        one, other = (config["machines"].pop(name) for name in ("billing-1", "billing-2"))
+        config["machines"] |= {
+            "billing-1": other if swapped else one,
+            "billing-2": one if swapped else other,
+        }
+        one["address"], other["address"] = "10.11.0.81", "10.11.0.82"
+
+    changes = machines(plan_of("existing", change))
+    assert {name: (each.action, each.before, each.certain) for name, each in changes.items()} == {
+        "billing-1": (Action.REGISTERS, "billing-2" if swapped else "", not swapped),
+        "billing-2": (Action.REGISTERS, "billing-1" if swapped else "", not swapped),
+    }
+    assert "leave" not in sentences(plan_of("existing", change))
+
+
 def test_a_new_name_of_the_only_machine_pauses_its_workload() -> None:
     def alone(config: Config) -> None:
         del config["machines"]["billing-2"]
