@@ -14,6 +14,7 @@ import yaml
 from components.config import load_file, reader
 from components.config.docker import DockerMachine
 from components.config.problems import SettingsError
+from components.local.cluster_access import forget_kind_kubeconfig
 from components.names import part_name
 from components.platforms.docker.configuration import docker_cidr
 from components.platforms.docker.names import (
@@ -134,7 +135,8 @@ def _is_local(stack: str) -> bool:
 def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
     """Remove what Pulumi left: machines by the stack's label, and the cluster's node by its name.
 
-    Containers of others that are in the stack's networks are disconnected, and stay.
+    What is kept of the cluster's kubeconfig goes with the node. Containers of others that are in the
+    stack's networks are disconnected, and stay.
     """
     label = f"label={stack_label(stack)}"
     networks = engine.docker("network", "ls", "--quiet", "--filter", label).split()
@@ -152,6 +154,7 @@ def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
             step.line(f"the container {name} is not of the lab: it was disconnected from the lab's network, and stays")
     if networks:
         engine.docker("network", "rm", *networks)
+    forget_kind_kubeconfig(docker_name(stack, CLUSTER))
     if containers or networks:
         step.summary = f"{len(containers)} containers, {len(networks)} networks"
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from components.local import cluster_access, private_files, scripting, update_id
+from components.local.scripting import Done
 from tools import FAILED, INTERRUPTED, OK, ROOT
 from tools.lab import __main__ as commands
 from tools.lab import down, locks, paths, pulumi_cli, up
@@ -162,6 +164,16 @@ def test_what_pulumi_left_is_removed_and_a_container_of_others_stays(lab: Path) 
         ["network", "disconnect", "--force", "aaa", "of-others"],
         ["network", "rm", "aaa", "bbb"],
     ]
+
+
+def test_a_kept_kubeconfig_goes_with_a_cluster_that_pulumi_does_not_know(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a credential. An `up` that was killed has not stored the cluster."""
+    monkeypatch.setattr(update_id, "of_pulumi", lambda: "1 2")
+    monkeypatch.setattr(scripting, "check", lambda *_, **__: Done(0, b"apiVersion: v1", b""))
+    for stack in ("lab", "other"):
+        cluster_access.read_kind_kubeconfig(f"istio-vm-mesh-{stack}-cluster")
+    down._remove_containers(quiet("down", lab / "log"), Docker(None), "lab")
+    assert [file.name for file in private_files.path_of("state:clusters").iterdir()] == ["kind-istio-vm-mesh-other-cluster.json"]
 
 
 NODE = "istio-vm-mesh-lab-multi-network-cluster-control-plane"
