@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypedDict
 
 from pydantic import Field
 
@@ -456,3 +456,25 @@ class GceInstanceGroup(Record):
 
 
 GoogleMachine = GceMachine | GceInstanceGroup
+
+
+class Scheduling(TypedDict, total=False):
+    """What states when Google stops an instance, by the names that its resources have."""
+
+    provisioning_model: str
+    preemptible: bool
+    automatic_restart: bool
+    instance_termination_action: str
+    on_host_maintenance: str
+
+
+def scheduling(machine: GoogleMachine) -> Scheduling | None:
+    """Return when Google stops a machine, or those of an instance group; None: its default."""
+    if machine.spot:
+        return {
+            "provisioning_model": "SPOT",
+            "preemptible": True,
+            "automatic_restart": False,
+            "instance_termination_action": "STOP",
+        }
+    return None if migrates(machine.machine_type) else {"on_host_maintenance": "TERMINATE"}

@@ -298,18 +298,19 @@ def _check_names(settings: Settings, google: Google) -> Iterator[Problem]:
                 "workloads.nodes",
                 "is the name of the service account of the cluster's nodes: give another one",
             )
-    for workload, rules in rules_of_workloads(settings).items():
+    for (workload, vpc), rules in rules_of_workloads(settings).items():
         for rule in sorted(rules):
             if rule in first:
                 yield Problem(
                     f"workloads.{workload}",
-                    f"has a firewall rule {rule!r}, as {first[rule]}: give it another name",
+                    f"has a firewall rule {rule!r} in the VPC {vpc}, as {first[rule]}: give it "
+                    "another name",
                 )
-            first.setdefault(rule, f"the workload {workload}")
+            first.setdefault(rule, f"the workload {workload} in the VPC {vpc}")
 
 
-def rules_of_workloads(settings: Settings) -> dict[str, set[str]]:
-    """Return the names of the firewall rules of each workload with machines."""
+def rules_of_workloads(settings: Settings) -> dict[tuple[str, str], set[str]]:
+    """Return the names of firewall rules, by the workload with machines and the VPC."""
     placed = [
         (each.workload, each.network, each.subnet, isinstance(each, GceInstanceGroup), False)
         for each in settings.google_machines.values()
@@ -319,13 +320,14 @@ def rules_of_workloads(settings: Settings) -> dict[str, set[str]]:
         for name, network in settings.networks.items()
         if network.gateway
     ]
-    rules: dict[str, set[str]] = {}
+    rules: dict[tuple[str, str], set[str]] = {}
     for workload, network, subnet, is_group, is_gateway in placed:
         subnets = settings.machine_subnets(network)
         if (name := subnet or next(iter(subnets), "")) in subnets:
             kinds = {"health": is_group or is_gateway, "ssh": not is_group}
-            rule = f"{subnets[name].vpc}-{workload}"
-            rules.setdefault(workload, set()).update(
+            vpc = subnets[name].vpc
+            rule = f"{vpc}-{workload}"
+            rules.setdefault((workload, vpc), set()).update(
                 {rule, *(f"{rule}-{kind}" for kind, is_there in kinds.items() if is_there)}
             )
     return rules

@@ -13,7 +13,7 @@ import pulumi
 from pulumi_gcp import compute, projects
 from pulumi_kubernetes.rbac.v1 import Role, RoleBinding
 
-from ...config.google import GceInstanceGroup, default_disk_type, migrates, shielding, surge
+from ...config.google import GceInstanceGroup, default_disk_type, scheduling, shielding, surge
 from ...istio.workload import Workload
 from ...names import STATUS_PORT, part_name
 from . import names, startup
@@ -130,7 +130,7 @@ class InstanceGroup(pulumi.ComponentResource):
     def _template(self, script: pulumi.Output[str], child: pulumi.ResourceOptions) -> compute.RegionInstanceTemplate:
         """Declare the template. Google names it, because a new one exists beside the old one."""
         settings, networks = self._args.settings, self._args.networks
-        shielded = shielding(settings.machine_type)
+        shielded, stops = shielding(settings.machine_type), scheduling(settings)
         return compute.RegionInstanceTemplate(
             part_name(self._name, TEMPLATE),
             region=networks.settings.region,
@@ -151,7 +151,7 @@ class InstanceGroup(pulumi.ComponentResource):
             ),
             metadata=script.apply(startup.group_metadata),
             shielded_instance_config=compute.RegionInstanceTemplateShieldedInstanceConfigArgs(**shielded) if shielded else None,
-            scheduling=_scheduling(settings),
+            scheduling=compute.RegionInstanceTemplateSchedulingArgs(**stops) if stops else None,
             opts=child,
         )
 
@@ -226,14 +226,3 @@ class InstanceGroup(pulumi.ComponentResource):
             # Another group has another autoscaler; that of the old one is deleted before it.
             opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(replace_on_changes=["target"])),
         )
-
-
-def _scheduling(settings: GceInstanceGroup) -> compute.RegionInstanceTemplateSchedulingArgs | None:
-    if settings.spot:
-        return compute.RegionInstanceTemplateSchedulingArgs(
-            provisioning_model="SPOT",
-            preemptible=True,
-            automatic_restart=False,
-            instance_termination_action="STOP",
-        )
-    return None if migrates(settings.machine_type) else compute.RegionInstanceTemplateSchedulingArgs(on_host_maintenance="TERMINATE")

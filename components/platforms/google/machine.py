@@ -11,7 +11,7 @@ from pulumi_gcp import compute
 
 from ... import shell
 from ...commands import Script
-from ...config.google import GceMachine, default_disk_type, migrates, shielding
+from ...config.google import GceMachine, default_disk_type, scheduling, shielding
 from ...config.problems import SettingsError
 from ...dependencies import without_dependencies
 from ...local import openssh
@@ -62,7 +62,7 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
     if problems := list(key_problems("google.ssh.bastion", bastion)) if bastion else []:
         raise SettingsError(problems)
     google_name = names.resource_name(networks.stack, name)
-    shielded = shielding(machine.machine_type)
+    shielded, stops = shielding(machine.machine_type), scheduling(machine)
     instance = compute.Instance(
         part_name(name, names.INSTANCE),
         name=google_name,
@@ -81,7 +81,7 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
         ),
         metadata=without_dependencies(args.key.public.apply(lambda public: names.machine_metadata(machine, public))),
         shielded_instance_config=compute.InstanceShieldedInstanceConfigArgs(**shielded) if shielded else None,
-        scheduling=_scheduling(machine),
+        scheduling=compute.InstanceSchedulingArgs(**stops) if stops else None,
         # Google stops a Spot VM, and nothing else starts it again.
         desired_status="RUNNING" if machine.spot else None,
         allow_stopping_for_update=True,
@@ -114,14 +114,6 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
         resource=instance,
         leaves=False,
     )
-
-
-def _scheduling(machine: GceMachine) -> compute.InstanceSchedulingArgs | None:
-    if machine.spot:
-        return compute.InstanceSchedulingArgs(
-            provisioning_model="SPOT", preemptible=True, automatic_restart=False, instance_termination_action="STOP"
-        )
-    return None if migrates(machine.machine_type) else compute.InstanceSchedulingArgs(on_host_maintenance="TERMINATE")
 
 
 def _target(name: str, args: GoogleHostArgs, address: pulumi.Output[str]) -> pulumi.Output[openssh.Target]:
