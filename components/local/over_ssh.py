@@ -22,8 +22,8 @@ class Payload:
     """What is run where.
 
     target: the machine.
-    purpose: what the script does, for messages: "join", "proof".
     script: the script's text, for `bash -s`.
+    purpose: what the script does, for messages.
     body: a script of this package that follows it, `<package>/<script>`, as root and with the
         functions of lib.sh; "" for none. Its text is in no input.
     timeout_s: seconds that one connection may last.
@@ -32,8 +32,8 @@ class Payload:
     """
 
     target: openssh.Target = field(metadata={"record": openssh.Target})
-    purpose: str
     script: str = field(repr=False)
+    purpose: str = "proof"
     timeout_s: int = TIMEOUT_S
     patience_s: int = 0
     last_line: str | None = None

@@ -133,6 +133,14 @@ class Bundle:
     confirm_s: int = CONFIRM_S
 
 
+def stored(bundle: Bundle) -> Bundle:
+    """Return what a join's payload holds of a bundle: no files, and a digest of what is only compared.
+
+    A state holds every input twice.
+    """
+    return replace(bundle, files=(), registered=_short_digest(bundle.registered))
+
+
 def with_root_certificate(bundle: Bundle, text: str) -> Bundle:
     """Return a bundle with one more file, the mesh's trust anchor.
 

@@ -27,7 +27,7 @@ from ..config.capture import Capture, Firewall
 from ..istio.workload import Workload
 from ..local import openssh
 from .bootstrap import JoinInputs, bundle
-from .bundle import CONFIRM_S, ROOT_CERTIFICATE, Bundle, Owner, join_script
+from .bundle import CONFIRM_S, ROOT_CERTIFICATE, Bundle, Owner, join_script, stored
 from .host import Host, HostFactory
 from .registration import Registration, RegistrationArgs
 from .scripts import drain, join_machine
@@ -110,7 +110,7 @@ class Machine(pulumi.ComponentResource):
             self.join, self.revision = self._join()
         if not host.host_key:
             self._drain(None, [self.join])
-        self.register_outputs({"address": self.address, "entry": self.entry})
+        self.register_outputs({})  # the stack's output `machines` has them
 
     def _register(self) -> Registration:
         args, settings = self._args, self.workload.settings
@@ -166,10 +166,8 @@ class Machine(pulumi.ComponentResource):
     def _join_payload(self, values: Mapping[str, Any]) -> join_machine.Payload:
         joined: Bundle = values["bundle"]
         (root,) = (file for file in joined.files if file.path == ROOT_CERTIFICATE)
-        # A state holds every input twice, so what is long and only compared is a digest.
-        registered = hashlib.sha256(joined.registered.encode()).hexdigest()
         return join_machine.Payload(
-            **{**values, "bundle": replace(joined, files=(), registered=registered)},
+            **{**values, "bundle": stored(joined)},
             root_sha256=hashlib.sha256(root.text.encode()).hexdigest(),
             patience_s=self.host.patience_s,
             take_over=self._args.take_over or "",

@@ -342,8 +342,9 @@ class _Plan:
             return shell.assignments(call_variables(caller, target, inbound))
 
         def proof(values: Mapping[str, Any]) -> Proof:
-            pods = jobs.Called(values["workload"], values["facts"]).pods(values["existing"])
-            called = CalledPods(values["access"], pods, values["address"]) if replicas else None
+            settings = values["workload"]
+            port = jobs.Called(settings, values["facts"]).pods(values["existing"]).port
+            called = CalledPods(values["access"], settings.namespace, settings.name, port, values["address"]) if replicas else None
             return Proof(called, warn_only=verified.mode == "warn")
 
         caller = Caller(f"machine {machine.pulumi_resource_name}", machine.network, targets.CALL_TIMEOUT_S)

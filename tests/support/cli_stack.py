@@ -92,7 +92,7 @@ class Stack:
                 return self.call(*words, f"--client={address}", "--exec-kind=auto.inline", fails=fails)
         process = self.start(*words)
         try:
-            output, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=600)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -75,7 +75,7 @@ PAYLOADS: dict[str, Any] = {
         ACCESS, "shop", "a=b", update_id.Process(2**22, 1, "pulumi", "never")
     ),
     "local/scripts/credentials.py": credentials.Payload(ACCESS),
-    "verification/scripts/prove_machine.py": over_ssh.Payload(TARGET, "join", f"TOKEN={JOIN}\n", 60, 0),
+    "verification/scripts/prove_machine.py": over_ssh.Payload(TARGET, f"TOKEN={JOIN}\n", timeout_s=60),
 }
 ENTRY = {
     "metadata": {"name": "e", "labels": {REGISTRATION_LABEL: "0123"}, "annotations": {CONNECTED_ANNOTATION: "now"}},

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from ... import names
 from ...local import over_ssh, scripting
 from ...local.cluster_access import ClusterAccess, kubectl
 from ..evidence import Call, Evidence, parse
@@ -18,13 +19,24 @@ from .cluster_objects import Cluster, WorkloadPods
 class CalledPods:
     """Pods that the machine calls.
 
-    access: their cluster. pods: which ones.
+    access: their cluster.
+    namespace, workload: whose they are: the pods that this program runs for that workload.
+    port: the Service's target port (`WorkloadPods`).
     address: the machine's, as they see it; "" where its calls come from a gateway.
+
+    The labels of the workload are not here: a state holds them twice for each machine.
     """
 
     access: ClusterAccess = field(metadata={"record": ClusterAccess})
-    pods: WorkloadPods = field(metadata={"record": WorkloadPods})
+    namespace: str
+    workload: str
+    port: int | str
     address: str = ""
+
+    @property
+    def pods(self) -> WorkloadPods:
+        """Which pods they are."""
+        return WorkloadPods(self.namespace, {names.WORKLOAD_LABEL: self.workload}, self.port)
 
 
 @dataclass(frozen=True)
@@ -99,5 +111,5 @@ def _with_policies(causes: Sequence[str], called: CalledPods | None) -> list[str
     policies: list[str] = []
     with contextlib.suppress(scripting.Failed), kubectl(called.access) as program:
         cluster = Cluster(program, called.pods)
-        policies = policy_causes.refusing_machine(cluster, called.pods.namespace, called.address)
+        policies = policy_causes.refusing_machine(cluster, called.namespace, called.address)
     return ["; ".join([cause, *policies]) if silent in cause else cause for cause in causes]

@@ -362,11 +362,8 @@ class _Filler:
             expected = bundle(inputs)
         except SettingsError:
             return {}
-        registered = hashlib.sha256(expected.registered.encode()).hexdigest()
         plain = {
-            key: value
-            for key, value in asdict(replace(expected, files=(), registered=registered)).items()
-            if key != "files"
+            key: value for key, value in asdict(bundles.stored(expected)).items() if key != "files"
         }
         rotation = str(machine.rotation)
         return {

@@ -15,13 +15,12 @@ from components.local.cluster_access import ClusterAccess
 from components.local.openssh import Hop, Target
 from components.shell import assignments
 from components.verification.scripts import prove_machine
-from components.verification.scripts.cluster_objects import WorkloadPods
 from components.verification.scripts.prove_machine import CalledPods, Payload, Proof
 from components.verification.target import CALL_SCRIPT
 from tests.support.fake_programs import ProgramsInMemory
 
-CALLED = CalledPods(ClusterAccess(context="theirs"), WorkloadPods("shop", {"app": "product"}, 8080), "192.0.2.7")
-PAYLOAD = Payload(Target("product-1", Hop("192.0.2.7", host_key="ssh-ed25519 AAAA")), "proof", "script", proof=Proof(CALLED))
+CALLED = CalledPods(ClusterAccess(context="theirs"), "shop", "product", 8080, "192.0.2.7")
+PAYLOAD = Payload(Target("product-1", Hop("192.0.2.7", host_key="ssh-ed25519 AAAA")), "script", proof=Proof(CALLED))
 NEAR = "machine product-1: no answer from 10.244.0.9:8080: it takes no connection (timeout)"
 FAR = "machine product-1: no answer from 172.31.0.1:15443: it takes connections: does the application answer"
 DENY = {"metadata": {"name": "deny", "namespace": "shop"}, "spec": {"podSelector": {}}}
@@ -48,7 +47,7 @@ def answer(programs: ProgramsInMemory, policies: list[dict[str, Any]], status: i
         ("get networkpolicies", status, json.dumps({"items": policies}), ""),
         ("get --raw /apis", status, json.dumps({"groups": [{"name": "cilium.io"}] if of_cilium else []}), ""),
         ("get ciliumnetworkpolicies", status, json.dumps({"items": of_cilium}), ""),
-        ("get pods --selector app=product ", status, json.dumps({"items": pods}), ""),
+        ("get pods --selector istio-vm-mesh/workload=product ", status, json.dumps({"items": pods}), ""),
         ("get namespace shop ", status, "{}", ""),
     )
 
@@ -131,7 +130,7 @@ def test_another_cluster_hides_no_cause(programs: ProgramsInMemory, monkeypatch:
 
 def test_pods_without_the_port_are_passed_over(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     fails(monkeypatch, NEAR)
-    called = replace(CALLED, pods=replace(CALLED.pods, port="web"))
+    called = replace(CALLED, port="web")
     with pytest.raises(scripting.Failed, match=r"\(timeout\)$"):
         prove_machine.run(replace(PAYLOAD, proof=Proof(called)))
 
