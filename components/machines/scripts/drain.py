@@ -33,6 +33,10 @@ from .machine_lock import LockWait
 LEAVE_TIME_LIMIT_S = machine_lock.WAIT_S + 120
 """Seconds that leaving the mesh may take on the machine, with the wait for another join there."""
 LEAVE_TIMEOUT_S = 150
+LEAVE_PATIENCE_S = 15
+"""Seconds in which a connection that fails is tried again. A bastion drops some of many connections
+that begin at once (sshd_config: MaxStartups), and an sshd may be about to restart.
+"""
 DEAD, FORGOTTEN = "dead", "forgotten"
 """Why a machine did not leave (names.REASON_ANNOTATION)."""
 LOOKS, PAUSE_S = 13, 5
@@ -158,7 +162,7 @@ def leave(payload: Payload, how: Leave) -> None:
         drain(payload)
         return "yes"
 
-    outcome = openssh.run_script(how.target, script, LEAVE_TIMEOUT_S, answer=answer)
+    outcome = openssh.run_script(how.target, script, LEAVE_TIMEOUT_S, LEAVE_PATIENCE_S, answer=answer)
     if outcome.began and outcome.stderr:
         report(outcome.stderr)
     if outcome.reach is Reach.DEAD:

@@ -39,6 +39,9 @@ FAILURES = {
 }
 
 
+RUN_SCRIPT = openssh.run_script
+
+
 def no_pause(_seconds: float) -> None:
     """Stand in for the pause of a program that has not ended."""
 
@@ -52,8 +55,7 @@ class Machine:
     def __init__(self) -> None:
         self.scripts = []
 
-    def run_script(self, target: openssh.Target, script: str, *_: float, answer: object) -> Outcome:
-        assert callable(answer)
+    def run_script(self, target: openssh.Target, script: str, timeout_s: float, patience_s: float, answer: Answer) -> Outcome:
         self.scripts.append(script)
         if self.outcome is LEFT:
             assert answer("leave", no_pause) == "yes"
@@ -207,6 +209,16 @@ def test_a_machine_whose_agent_stays_connected_is_not_dead(
     assert list(cluster.entries) == [ENTRY] and not kept_out(cluster)
     assert sum(pauses) > 40, "istiod notices after 40 s that a machine is gone"
     assert "machine billing-1 does not answer: waiting" in capsys.readouterr().err
+
+
+def test_a_connection_that_a_bastion_drops_is_tried_again(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many machines may leave at once, and its sshd takes ten new connections (MaxStartups)."""
+    outcomes = iter([FAILURES["broken"], FAILURES["bastion"], LEFT])
+    monkeypatch.setattr(openssh, "run_script", RUN_SCRIPT)
+    monkeypatch.setattr(openssh._Connection, "run", lambda *_: next(outcomes))
+    monkeypatch.setattr(openssh, "sleep", no_pause)
+    drain.run(PAYLOAD)
+    assert next(outcomes, None) is None
 
 
 @pytest.mark.parametrize("failures", [1, 2])
