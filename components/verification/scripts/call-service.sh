@@ -235,9 +235,10 @@ is_proof() { # status by endpoint
   open | bytes) return 0 ;;
   'grpc '*)
     [ "$2" != caller ] || return 1
-    # What a proxy answers in the application's place: forbidden, too late, unavailable.
+    # What a proxy answers in the application's place: forbidden, too late, unavailable. A status
+    # of HTTP that has none of gRPC, such as a redirect to a login, is 2 or 13.
     case ${1#grpc } in
-    4 | 7 | 8 | 14 | 16) [ "$2" = application ] ;;
+    2 | 4 | 7 | 8 | 13 | 14 | 16) [ "$2" = application ] ;;
     # No answer. By name, the caller's own proxy leaves out the trailers of one.
     unknown) [ "$3" = $NAME ] ;;
     esac

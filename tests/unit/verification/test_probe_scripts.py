@@ -15,40 +15,47 @@ HOST = "product.shop.svc.cluster.local"
 PROBE = COMPONENTS / "verification" / "scripts" / "plaintext-probe.sh"
 
 
-def run(directory: Path, script: str, variables: dict[str, str | int], curl: str) -> str:
-    """Run a script as a pod or a machine does, and return what it printed."""
+def call(directory: Path, script: str, variables: dict[str, str | int], curl: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as a pod or a machine does."""
     add_program(directory, "curl", curl)
     text = shell.remote_script(script, variables)
-    done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{directory}:/usr/bin:/bin"})
-    return done.stdout
+    return subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{directory}:/usr/bin:/bin"})
+
+
+def run(directory: Path, script: str, variables: dict[str, str | int], curl: str) -> str:
+    """Run a script as a pod or a machine does, and return what it printed."""
+    return call(directory, script, variables, curl).stdout
 
 
 @pytest.mark.parametrize(
-    ("code", "connected_s", "result"),
+    ("code", "shown", "result"),
     [
-        (0, "0.1", "answered"),
-        (1, "0.1", "answered"),
-        (6, "0.000000", "unreachable"),
-        (7, "0.000000", "unreachable"),
-        (28, "0.000000", "unreachable"),
-        (28, "0.000210", "answered"),
-        (35, "0.1", "refused"),
-        (52, "0.1", "refused"),
-        (55, "0.1", "refused"),
-        (56, "0.1", "refused"),
+        (0, "0.1 200", "answered"),
+        (1, "0.1 000", "answered"),
+        (6, "0.000000 000", "unreachable"),
+        (7, "0.000000 000", "unreachable"),
+        (28, "0.000000 000", "unreachable"),
+        (28, "0.000210 000", "answered"),
+        (35, "0.1 000", "refused"),
+        (52, "0.1 000", "refused"),
+        (55, "0.1 000", "refused"),
+        (56, "0.1 000", "refused"),
+        (56, "0.1 200", "answered"),
+        (22, "0.1 403", "answered"),
     ],
 )
-def test_the_result_of_a_request_from_outside_follows_from_curls_code(tmp_path: Path, code: int, connected_s: str, result: str) -> None:
+def test_the_result_of_a_request_from_outside_follows_from_curls_code(tmp_path: Path, code: int, shown: str, result: str) -> None:
     endpoints = ["172.31.6.130:8080", "172.31.7.9:15443", "10.244.0.9:8080"]
     variables: dict[str, str | int] = {"ENDPOINTS": " ".join(endpoints), "SNI": f"outbound_.80_._.{HOST}", "SCHEME": "http"}
-    output = run(tmp_path, "verification/plaintext-probe", variables, f'echo "$*" >>{tmp_path}/calls\nprintf {connected_s}\nexit {code}')
+    curl = f'echo "$*" >>{tmp_path}/calls\nprintf "{shown}"\nexit {code}'
+    output = run(tmp_path, "verification/plaintext-probe", variables, curl)
     assert {*parse(output).plaintext} == {Plaintext(endpoint, result) for endpoint in endpoints}
     calls = sorted((tmp_path / "calls").read_text().splitlines())
     ends = [line.partition("--write-out ")[2].split() for line in calls]
-    assert {(words[0], words[-1]) for words in ends} == {
-        ("%{time_connect}", "http://172.31.6.130:8080/"),
-        ("%{time_connect}", "http://10.244.0.9:8080/"),
-        ("%{time_appconnect}", f"https://outbound_.80_._.{HOST}:15443/"),
+    assert {(words[0], words[1], words[-1]) for words in ends} == {
+        ("%{time_connect}", "%{http_code}", "http://172.31.6.130:8080/"),
+        ("%{time_connect}", "%{http_code}", "http://10.244.0.9:8080/"),
+        ("%{time_appconnect}", "%{http_code}", f"https://outbound_.80_._.{HOST}:15443/"),
     }, "through a gateway by the name that it routes requests by"
 
 
@@ -80,3 +87,10 @@ def test_a_gateway_says_what_it_has_passed_on(tmp_path: Path) -> None:
     output = run(tmp_path, "verification/gateway-stats", {"GATEWAY_NAME": "far-gateway-1"}, f"cat {tmp_path}/clusters")
     passed = [("172.31.7.130:8080", 2), ("172.31.7.132:8080", 3)]
     assert parse(output).gateway_traffic == tuple(GatewayTraffic("far-gateway-1", f"{HOST}:80", *each) for each in passed)
+
+
+def test_a_gateway_whose_envoy_does_not_answer_fails(tmp_path: Path) -> None:
+    """Behind a load balancer the other gateways pass on all calls."""
+    done = call(tmp_path, "verification/gateway-stats", {"GATEWAY_NAME": "far-gateway-1"}, "exit 7")
+    cause = "machine far-gateway-1: Envoy does not answer on its admin port: the proxy is not running\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", cause)

@@ -143,18 +143,18 @@ def test_a_proof_that_only_warns_fails_no_update(programs: ProgramsInMemory, mon
     assert call.cause == f"machine product-1: Envoy does not answer {NEAR}; {REFUSED}"
 
 
-CALLING = assignments({"TARGETS": "product.shop.svc\t80\thttp\t/", "HEADERS": "", "INBOUND": "8080\thttp"})
+CALLING = assignments({"TARGETS": "product.shop.svc\t80\thttp\t/", "HEADERS": "", "INBOUND": "80\thttp"})
 BY_NAME = {"calls": {"service": "product.shop.svc", "port": 80, "how": "by-chance"}}
-COUNTER = {"calls": {"port": 8080, "kind": "counter", "machine": "product-1"}}
+COUNTER = {"calls": {"service": "product.shop.svc", "port": 80, "kind": "counter", "machine": "product-1"}}
 
 
 @pytest.mark.parametrize(
     ("rows", "missing"),
     [
         ([BY_NAME, COUNTER], ""),
-        ([], "calls of product.shop.svc port 80, calls on port 8080"),
+        ([], "calls of product.shop.svc port 80, calls on port 80"),
         ([COUNTER], "calls of product.shop.svc port 80"),
-        ([BY_NAME], "calls on port 8080"),
+        ([BY_NAME], "calls on port 80"),
         ([{"calls": {**BY_NAME["calls"], "endpoint": "10.244.0.9:8080"}}, COUNTER], "calls of product.shop.svc port 80"),
         ([{"calls": {**BY_NAME["calls"], "port": 81}}, COUNTER], "calls of product.shop.svc port 80"),
     ],
