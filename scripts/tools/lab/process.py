@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tools import interruption
+
 Progress = Callable[[str], str | None]
 """Takes one line of output and returns what to show as the step's progress, or None to leave
 that as it is.
@@ -74,30 +76,34 @@ def run(command: Command, *, log: Path | None = None, progress: Progress | None 
     with open(log or os.devnull, "ab") as record:
         record.write(f"$ {' '.join(arguments)}\n".encode())
         record.flush()
-        with subprocess.Popen(
-            arguments,
-            cwd=command.cwd,
-            env=command.env,
-            stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=record if command.capture else subprocess.STDOUT,
-            start_new_session=True,
-        ) as process:
-            try:
-                if command.stdin is not None and process.stdin:
-                    _feed(process.stdin, command.stdin)
-                lines: list[str] = []
-                for raw in process.stdout or ():
-                    if not command.capture:
-                        record.write(raw)
-                        record.flush()
-                    lines.append(raw.decode(errors="replace"))
-                    if progress:
-                        progress(lines[-1].rstrip())
-                return Completed(process.wait(), "".join(lines))
-            finally:
-                if process.poll() is None:
-                    end(process.pid, command.stop, command.grace, process.poll)
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            with interruption.postponed():
+                process = subprocess.Popen(
+                    arguments,
+                    cwd=command.cwd,
+                    env=command.env,
+                    stdin=subprocess.DEVNULL if command.stdin is None else subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=record if command.capture else subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            if command.stdin is not None and process.stdin:
+                _feed(process.stdin, command.stdin)
+            lines: list[str] = []
+            for raw in process.stdout or ():
+                if not command.capture:
+                    record.write(raw)
+                    record.flush()
+                lines.append(raw.decode(errors="replace"))
+                if progress:
+                    progress(lines[-1].rstrip())
+            return Completed(process.wait(), "".join(lines))
+        finally:
+            if process:
+                with process:
+                    if process.poll() is None:
+                        end(process.pid, command.stop, command.grace, process.poll)
 
 
 def _feed(pipe: IO[bytes], data: bytes) -> None:

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from tools import ROOT
+from tools import ROOT, interruption
 
 GRACE_S = 1800.0
 """Seconds that a command has after the first interruption: Pulumi waits for Google's operations."""
@@ -30,7 +30,21 @@ def run(command: str, variables: Mapping[str, str], show: Callable[[str], None])
     Raises KeyboardInterrupt once the command has ended, if this process was interrupted.
     """
     lines: list[str] = []
-    with subprocess.Popen(
+    with ExitStack() as stack:
+        try:
+            with interruption.postponed():
+                process = stack.enter_context(_start(command, variables))
+            for line in process.stdout or ():
+                lines.append(line)
+                show(line.rstrip("\n"))
+        except KeyboardInterrupt:
+            _end(process)
+            raise
+    return Done(process.returncode, "".join(lines))
+
+
+def _start(command: str, variables: Mapping[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         ["bash", "-e", "-o", "pipefail", "-c", command],
         env=dict(variables),
         cwd=ROOT,
@@ -40,16 +54,7 @@ def run(command: str, variables: Mapping[str, str], show: Callable[[str], None])
         text=True,
         errors="replace",
         start_new_session=True,  # a signal of the terminal reaches this process alone
-    ) as process:
-        assert process.stdout
-        try:
-            for line in process.stdout:
-                lines.append(line)
-                show(line.rstrip("\n"))
-        except KeyboardInterrupt:
-            _end(process)
-            raise
-    return Done(process.returncode, "".join(lines))
+    )
 
 
 def _end(process: subprocess.Popen[str]) -> None:
