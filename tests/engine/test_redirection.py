@@ -405,7 +405,12 @@ def test_captured_ports_are_closed_whenever_nothing_redirects(bare_host: Host) -
         host.run("locked turn_on; nft flush ruleset")
         # Not the application, in any moment until the guard has put the rules back.
         answers: set[str] = set()
-        wait_until(lambda: answers.add(host.answer(seconds=0.5)) or answers - {""}, interval=0)
+
+        def is_answered() -> bool:
+            answers.add(host.answer(seconds=0.5))
+            return answers != {""}
+
+        wait_until(is_answered, interval=0)
         assert answers <= {"", "agent"} and host.answer() == "agent"
         assert host.run("check_all") == ""
     wait_until(lambda: host.answer() == "agent")

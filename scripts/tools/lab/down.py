@@ -135,8 +135,8 @@ def _is_local(stack: str) -> bool:
 def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
     """Remove what Pulumi left: machines by the stack's label, and the cluster's node by its name.
 
-    What is kept of the cluster's kubeconfig goes with the node. Containers of others that are in the
-    stack's networks are disconnected, and stay.
+    What is kept of the cluster's kubeconfig goes with the node. Containers of others that are in
+    the stack's networks are disconnected, and stay.
     """
     label = f"label={stack_label(stack)}"
     networks = engine.docker("network", "ls", "--quiet", "--filter", label).split()
