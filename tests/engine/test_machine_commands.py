@@ -183,6 +183,7 @@ def leave(monkeypatch: pytest.MonkeyPatch) -> Callable[[openssh.Target, str], No
 
     monkeypatch.setattr(drain.shell, "run_as_root", lambda text, _limit: text)
     monkeypatch.setattr(drain, "give_up", lambda payload, cause, reason: drain.report(cause))
+    monkeypatch.setattr(drain, "LEAVE_PATIENCE_S", 0)
     monkeypatch.setattr(drain, "drain", lambda payload: drain.report("drained"))
     return run
 

@@ -33,7 +33,7 @@ from .machine_lock import LockWait
 LEAVE_TIME_LIMIT_S = machine_lock.WAIT_S + 120
 """Seconds that leaving the mesh may take on the machine, with the wait for another join there."""
 LEAVE_TIMEOUT_S = 150
-LEAVE_PATIENCE_S = 15
+LEAVE_PATIENCE_S = 10
 """Seconds in which a connection that fails is tried again. A bastion drops some of many connections
 that begin at once (sshd_config: MaxStartups), and an sshd may be about to restart.
 """
