@@ -9,7 +9,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..manifest import Manifest
@@ -272,10 +271,12 @@ def moved(access: ClusterAccess) -> ClusterAccess:
     The state keeps the context and the path that a cluster was first reached by, so that a renamed
     context is no change. `note_move` writes down what they are called since.
     """
-    file = _note(access)
-    if access.uid is None or not file.is_file():
+    if access.uid is None:
         return access
-    note = json.loads(file.read_text())
+    try:
+        note = json.loads(private_files.path_of(_note(access)).read_text())
+    except (OSError, ValueError):  # there is none, or one that was cut off
+        return access
     return dataclasses.replace(access, context=note["context"], path=note["path"])
 
 
@@ -283,18 +284,19 @@ def note_move(access: ClusterAccess, now: ClusterAccess) -> None:
     """Write down by which context and path a cluster is reached on this computer.
 
     access: as the state has it, with a UID. now: as the stack file has it.
+
+    Raises scripting.Failed where it cannot be written.
     """
-    file = _note(access)
     if (access.context, access.path) == (now.context, now.path):
-        with contextlib.suppress(FileNotFoundError):
-            file.unlink()
+        private_files.remove(_note(access))
         return
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file.write_text(json.dumps({"context": now.context, "path": now.path}))
+    try:
+        private_files.write(_note(access), json.dumps({"context": now.context, "path": now.path}))
+    except OSError as error:
+        raise scripting.Failed(f"what the cluster's context is called now was not noted: {error}") from None
 
 
-def _note(access: ClusterAccess) -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+def _note(access: ClusterAccess) -> str:
+    """Return the reference of the note (`private_files`)."""
     key = json.dumps([access.uid, access.context, access.path])
-    name = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return Path(state, "istio-vm-mesh", "clusters", f"{name}.json")
+    return f"{private_files.PREFIX}clusters/{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"

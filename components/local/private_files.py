@@ -104,4 +104,4 @@ def _writable(name: str) -> Path:
     except OSError:
         pass
     fix = "set XDG_STATE_HOME to a directory that this user can write"
-    raise OSError(f"cannot write {path}, which holds SSH keys: {fix}")
+    raise OSError(f"cannot write {path}: {fix}")

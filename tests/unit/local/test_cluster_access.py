@@ -181,6 +181,20 @@ def test_what_a_context_is_called_now_is_noted_for_this_stack_alone() -> None:
     assert moved(ACCESS) == ACCESS
 
 
+def test_a_note_that_was_cut_off_is_none_and_one_that_cannot_be_written_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command of an update reads it. One that was killed has left half of it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    note_move(ACCESS, replace(ACCESS, context="prod-eu"))
+    (note,) = tmp_path.rglob("*.json")
+    note.write_text(note.read_text()[:7])
+    assert moved(ACCESS) == ACCESS
+    note_move(ACCESS, replace(ACCESS, uid=None))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "istio-vm-mesh").touch()
+    with pytest.raises(scripting.Failed, match=r"was not noted: cannot write .*set XDG_STATE_HOME"):
+        note_move(ACCESS, replace(ACCESS, context="prod-eu"))
+
+
 def test_people_see_a_name() -> None:
     text = json.dumps({"current-context": "gke"})
     assert [cluster_name(access) for access in (ACCESS, ClusterAccess(kind="lab"), ClusterAccess(text=text))] == [
