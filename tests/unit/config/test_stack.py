@@ -108,7 +108,27 @@ def test_instance_groups_are_apart_from_single_machines() -> None:
     assert stack.machines_of_type(GceInstanceGroup).keys() == stack.google_machines.keys()
 
 
-def test_gateway_machines_copy_the_first_machine_without_its_application() -> None:
+@pytest.mark.parametrize("group", [False, True])
+def test_gateway_machines_take_nothing_of_other_machines(group: bool) -> None:
+    raw = reader.read_file("multi-network")
+    raw["networks"]["far"]["gateway"]["group"] = group
+    before = config.load(raw)
+    own = {"machineType": "n2-highmem-8", "image": "rocky-9", "diskSize": 300, "diskType": "pd-ssd"}
+    more = {"spot": True, "rotation": 7, "zone": "europe-west1-d"}
+    raw["machines"]["product-1"] |= {**own, **more}
+    raw["machines"]["adapter-1"] = {**raw["machines"]["product-1"], "firewall": "manage"}
+    raw["workloads"]["product"] |= {"failClosed": True, "maxUnavailable": "100%"}
+    after = config.load(raw)
+    (names,) = {
+        tuple(name for name in stack.machines if name.startswith("far-gateway"))
+        for stack in (before, after)
+    }
+    assert len(names) == (1 if group else 2)
+    assert all(before.machines[name] == after.machines[name] for name in names)
+    assert before.workloads["far-gateway"] == after.workloads["far-gateway"]
+
+
+def test_gateway_machines_are_ordinary_machines_without_an_application() -> None:
     stack = settings("multi-network")
     gateways = stack.single_machines_of("far-gateway")
     assert list(gateways) == ["far-gateway-1", "far-gateway-2"]
@@ -120,7 +140,6 @@ def test_gateway_machines_copy_the_first_machine_without_its_application() -> No
         "europe-west1-c",
     )
     assert first.startup_script is None
-    assert first.machine_type == stack.machines_of_type(GceMachine)["product-1"].machine_type
     assert stack.workloads["far-gateway"].role == "router"
 
 
