@@ -87,7 +87,7 @@ class Package(Record):
         "`{package}` by `deb/istio-sidecar.deb` or `rpm/istio-sidecar.rpm`, with `-arm64` before "
         "the dot on such machines. Credentials are not part of it: they are in the environment "
         "variable ISTIO_VM_MESH_PACKAGE_CREDENTIALS (`USER:PASSWORD`) of the computer that runs "
-        "Pulumi. Default: Istio's own releases.",
+        "Pulumi. They are sent over `https://` alone. Default: Istio's own releases.",
     )
     sha256: str | None = Field(
         default=None,

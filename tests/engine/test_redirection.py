@@ -100,6 +100,17 @@ def test_rules_come_back_after_nftables_flushed_everything(bare_host: Host) -> N
         wait_until(lambda: istio(bare_host) == before)
 
 
+def test_what_a_program_takes_away_comes_back_by_itself(host: Host, backend: str) -> None:
+    before = istio(host)
+    of_nft = {"a table": "nft delete table ip nat; nft delete table ip raw"} if backend == "nft" else {}
+    with host.guard():
+        for name, taken in {"chains": FLUSHES["chains"], "another set": FLUSHES["another set"], **of_nft}.items():
+            with_program(host, backend, taken)
+            assert istio(host) != before, name
+            wait_until(lambda: istio(host) == before, seconds=60)
+    assert host.answer() == "agent"
+
+
 def test_rules_of_others_stay_behind_ours_in_their_order(host: Host, backend: str) -> None:
     foreign = """
         $program -t nat -I PREROUTING -p tcp --dport 9 -m comment --comment "before -j ISTIO_INBOUND here" -j ACCEPT

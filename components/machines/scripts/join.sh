@@ -310,7 +310,7 @@ managed_paths() {
   {
     cat "$STATE/files" 2>/dev/null || true
     files_tar | tar --list
-    printf '%s\n' "$STATE"/{owner,files,joined,ssh-port} "$TOKEN_FILE" "$PROGRAMS/current" \
+    printf '%s\n' "$STATE"/{owner,files,written,joined,ssh-port} "$TOKEN_FILE" "$PROGRAMS/current" \
       "$CERTS"/{key,cert-chain}.pem "$UNITS/multi-user.target.wants/$UNIT.service"
   } | sed "s#^$ROOT/*##" | sort -u
 }
@@ -413,15 +413,6 @@ seal_package() {
   write_to_disk "$PACKAGE"
 }
 
-# Prints modes, owners and digests of a directory's content.
-describe() { # directory
-  (
-    cd "$1"
-    find . ! -name .description -printf '%M %U %G %l %p\n' | sort
-    find . -type f ! -name .description -exec b2sum {} + | sort
-  )
-}
-
 is_intact() { # directory
   [ -d "$1" ] && [ -e "$1/.description" ] &&
     [ "$(describe "$1" 2>/dev/null)" = "$(cat "$1/.description")" ]
@@ -438,11 +429,11 @@ check_space() {
 
 # Prints what a URL answers. It is the one request that may go through a proxy of the environment.
 # No protocol falls back to a weaker one. As istio-proxy, whose connections are not redirected.
-# Credentials are on standard input.
+# Credentials are on standard input, and are not sent over http://.
 download() { # URL seconds
-  local protocols='=https'
-  [[ $1 != http://* ]] || protocols='=http,https'
-  { [ -z "$PACKAGE_CREDENTIALS" ] || printf 'user = "%s"\n' "$(escape "$PACKAGE_CREDENTIALS")"; } |
+  local protocols='=https' credentials=$PACKAGE_CREDENTIALS
+  [[ $1 != http://* ]] || protocols='=http,https' credentials=''
+  { [ -z "$credentials" ] || printf 'user = "%s"\n' "$(escape "$credentials")"; } |
     as_proxy timeout "$2" curl --disable --config - --fail --silent --show-error --location \
       --proto "$protocols" --proto-redir "$protocols" --retry 3 --connect-timeout 20 "$1"
 }
@@ -530,37 +521,24 @@ stage_files() {
   files_tar | tar --extract --touch --preserve-permissions --directory "$STAGING"
   files_tar | tar --list >"$STAGING/paths"
   while read -r path; do render "$STAGING/$path"; done <"$STAGING/paths"
+  describe_files "$STAGING" <"$STAGING/paths" >"$STAGING/written"
 }
 
 # Compares the machine itself, not what an earlier join remembers of it.
 compare() {
-  local path
   [ "$(joined digest)" = "$DIGEST" ] || CHANGED=1
   [ -z "$CHANGED" ] || return 0
   [ "$(joined identity)" = "$IDENTITY" ] || CHANGED=1
   [ "$(readlink "$PROGRAMS/current")" = "packages/$SHA256" ] || CHANGED=1
   cmp -s "$STAGING/paths" "$STATE/files" || CHANGED=1
-  [ "$(modes "$STAGING")" = "$(modes "$ROOT/")" ] || CHANGED=1
-  while read -r path; do
-    is_in_place "$path" || CHANGED=1
-  done <"$STAGING/paths"
-}
-
-# Prints the modes and owners of the join's files in a tree, but of the one that the agent writes.
-modes() { # directory
-  (cd "$1" && grep -v '/root-cert.pem$' "$STAGING/paths" | xargs stat -c '%n %A %U:%G' 2>/dev/null)
-}
-
-is_in_place() { # path below ROOT
-  if [ "$ROOT/$1" = "$CERTS/root-cert.pem" ]; then
-    [ -f "$ROOT/$1" ] && has_certificates "$STAGING/$1" "$ROOT/$1"
-  else
-    cmp -s "$STAGING/$1" "$ROOT/$1"
-  fi
+  cmp -s "$STAGING/written" "$STATE/written" || CHANGED=1
+  [ "$(describe_files "$ROOT/" <"$STAGING/paths")" = "$(<"$STAGING/written")" ] || CHANGED=1
+  has_certificates "$STAGING/${CERTS#"$ROOT"/}/root-cert.pem" "$CERTS/root-cert.pem" || CHANGED=1
 }
 
 has_certificates() { # those of a file, in another file
   local present certificate certificates
+  [ -f "$2" ] || return
   present=$(tr -d '[:space:]' <"$2")
   mapfile -t certificates < <(tr -d '[:space:]' <"$1" | sed 's/-----ENDCERTIFICATE-----/&\n/g')
   for certificate in "${certificates[@]}"; do
@@ -647,6 +625,7 @@ write_files() {
   done <"$STAGING/paths"
   cp "$STAGING/paths" "$STAGING/files"
   place "$STAGING/files" "$STATE/files"
+  place "$STAGING/written" "$STATE/written"
   keep_ssh_port 3<&- 9<&- &
   SSH_PORT=$!
 }

@@ -91,6 +91,24 @@ ipv4_number() { # address
   echo $(((a << 24) + (b << 16) + (c << 8) + d))
 }
 
+# Prints the digest, and the mode with the owner, of each file that standard input names. What the
+# agent writes too is left out.
+describe_files() ( # directory that the names are below
+  cd "$1" || exit
+  names=$(grep -v '/root-cert.pem$')
+  xargs b2sum <<<"$names" || true
+  xargs stat --format '%A:%U:%G  %n' <<<"$names" || true
+) 2>/dev/null
+
+# Prints modes, owners and digests of a directory's content.
+describe() { # directory
+  (
+    cd "$1" || exit
+    find . ! -name .description -printf '%M %U %G %l %p\n' | sort
+    find . -type f ! -name .description -exec b2sum {} + | sort
+  )
+}
+
 # Writes standard input to a file, which readers see whole or not at all.
 write_file() { # path mode owner
   local new

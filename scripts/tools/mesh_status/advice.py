@@ -116,6 +116,7 @@ def _report(facts: MachineFacts, seen: MachineReport, now: datetime) -> Finding:
     health: Health = "unhealthy" if advice else "healthy"
     hints = [
         _renewal(seen, now),
+        _files(facts, seen),
         _clock(seen),
         version(seen.agent, facts.control_plane, "`pulumi up` installs the version of `mesh.version`"),
     ]
@@ -187,6 +188,12 @@ def _renewal(seen: MachineReport, now: datetime) -> str:
     if left >= OVERDUE * lifetime:
         return ""
     return f"has not renewed its certificate, which ends in {duration(left)}: does its agent reach istiod?"
+
+
+def _files(facts: MachineFacts, seen: MachineReport) -> str:
+    if not seen.files:
+        return ""
+    return f"differs from what its join wrote ({', '.join(seen.files)}): {rejoin_hint(facts)}, which repairs it"
 
 
 def _clock(seen: MachineReport) -> str:

@@ -1,10 +1,12 @@
 # Looks at this machine and prints key=value lines; changes nothing. Neither the token nor a key is
 # printed: of the token only when it expires. The functions of lib.sh stand before this text.
 # Variables: GATEWAY (address of the east-west gateway, or ""), GATEWAY_PORT.
+ROOT='' # of tests
 STATE=/var/lib/istio-vm-mesh
+PACKAGE=/opt/istio-vm-mesh/current
 TOKEN_FILE=$STATE/var/run/secrets/tokens/istio-token
 CERTIFICATE=$STATE/etc/certs/cert-chain.pem
-PROGRAMS=/opt/istio-vm-mesh/current/usr/local/bin
+PROGRAMS=$PACKAGE/usr/local/bin
 GUARD=/opt/istio-vm-mesh/scripts/redirect_guard.sh
 GUARD_UNIT=/etc/systemd/system/istio-vm-mesh-redirect.service
 
@@ -46,6 +48,23 @@ print_redirection() {
   [ -z "$missing" ] || echo "redirection=$(paste -sd ';' <<<"$missing")"
 }
 
+# What differs from what the join wrote, and the unit that a boot would not start.
+print_files() {
+  local differ
+  [ -r "$STATE/written" ] || return 0 # an earlier version joined it
+  differ=$(
+    sed 's/^[^ ]*  //' "$STATE/written" | sort -u | describe_files "$ROOT/" | sort |
+      comm -13 - <(sort "$STATE/written") | sed 's#^[^ ]*  #/#'
+    [ "$(readlink "$PACKAGE")" = "packages/$(sed -n 's/^package-sha256=//p' "$STATE/joined")" ] ||
+      echo "$PACKAGE"
+    [ ! -r "$PACKAGE/.description" ] || describe "$PACKAGE/" | sort |
+      comm -13 - <(sort "$PACKAGE/.description") | sed -E "s#^.* \.(/|\$)#$PACKAGE/#"
+    systemctl is-enabled --quiet istio-vm-mesh ||
+      echo "istio-vm-mesh.service, which is not enabled"
+  )
+  [ -z "$differ" ] || echo "files=$(sort -u <<<"$differ" | paste -sd ';')"
+}
+
 main() {
   clean_environment
   echo "time=$(date +%s.%N)"
@@ -54,6 +73,7 @@ main() {
   echo "ready=$(direct_curl --max-time 3 --output /dev/null --write-out '%{http_code}' \
     http://127.0.0.1:15021/healthz/ready)"
   print_redirection
+  print_files
   # The certificate is public; the key beside it is not touched.
   [ ! -r "$CERTIFICATE" ] || echo "certificate=$(base64 -w0 <"$CERTIFICATE")"
   [ ! -r "$TOKEN_FILE" ] || echo "token=$(token_claim "$TOKEN_FILE" exp)"

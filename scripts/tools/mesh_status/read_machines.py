@@ -38,7 +38,7 @@ class MachineReport:
 
     `offset` is by how many seconds its clock is ahead of this one's. `unit` is systemd's ActiveState, "" without the unit; `active` and `up`
     are seconds since the unit became active and since the boot. `gateway` is whether the east-west gateway accepts connections of machines.
-    `redirection` is what is missing of the rules that redirect traffic to the agent.
+    `redirection` is what is missing of the rules that redirect traffic to the agent. `files` are those that differ from what the join wrote.
     """
 
     problem: str = ""
@@ -54,6 +54,7 @@ class MachineReport:
     token_expires: datetime | None = None
     gateway: bool | None = None
     redirection: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 def probe(machines: Iterable[Machine], gateway: str, gateway_port: int = XDS_PORT) -> dict[str, MachineReport]:
@@ -97,6 +98,7 @@ def parse(output: str, started: float, ended: float) -> MachineReport:
         token_expires=datetime.fromtimestamp(int(values["token"]), UTC) if values.get("token") else None,
         gateway={"yes": True, "no": False}.get(values.get("gateway", "")),
         redirection=tuple(filter(None, values.get("redirection", "").split(";"))),
+        files=tuple(filter(None, values.get("files", "").split(";"))),
     )
 
 

@@ -12,16 +12,18 @@ from typing import IO
 
 import pytest
 
-from components.machines.bundle import DEADLINE_S, digest
+from components.machines.bundle import DEADLINE_S, digest, role_files
 from components.names import DISCONNECT_GRACE
 from tests.support import machine as support
 from tests.support.machine import BUNDLE, OWNER, PROGRAMS, STATE, UNITS, FakeMachine, bundle, token
 from tests.support.scripts import add_program
 from tests.support.tiers import some_quick
+from tools.mesh_status import read_machines
 
 STEPS = re.findall(r"^ +step (\w+)", support.JOIN.read_text(), re.MULTILINE)
 STOP = STEPS.index("stop")
 CHANGE = bundle({"cluster.env": "A='2'\n", "new.env": "new"}, package_url="https://example.com/good-2.deb")
+SCRIPTS = [Path(file.path).name for file in role_files("sidecar") if "/scripts/" in file.path]
 AS_BEFORE = "; the machine runs as before\n"
 
 
@@ -226,7 +228,7 @@ def test_a_change_stops_writes_and_starts_once(machine: FakeMachine) -> None:
     assert machine.active == "good-2"
     assert (machine.root / STATE / "new.env").read_text() == "new"
     names = {path.name for path in (machine.root / STATE).iterdir()}
-    assert names == {"cluster.env", "etc", "files", "joined", "new.env", "overrides.env", "owner", "var"}
+    assert names == {"cluster.env", "etc", "files", "joined", "new.env", "overrides.env", "owner", "var", "written"}
     assert (machine.root / UNITS / "istio-vm-mesh.service.d/theirs.conf").exists()
 
 
@@ -253,34 +255,56 @@ def test_a_second_join_changes_nothing_but_the_token(machine: FakeMachine) -> No
 
 
 DAMAGE = {
-    "a file is edited": "echo more >>$STATE/cluster.env",
-    "a file is deleted": "rm $STATE/overrides.env",
-    "a file has another mode": "chmod 0666 $STATE/overrides.env",
-    "a file is a link": "mv $STATE/cluster.env /tmp/elsewhere.$$; ln -s /tmp/elsewhere.$$ $STATE/cluster.env",
-    "a unit is edited": "echo more >>$UNITS/istio-vm-mesh.service",
-    "a unit is deleted": "rm $UNITS/istio-vm-mesh.service",
-    "a drop-in is deleted": "rm $UNITS/istio-vm-mesh.service.d/sidecar.conf",
-    "a script is edited": "echo more >>$PROGRAMS/scripts/withdraw.sh",
-    "the root certificate is another": "echo other >$CERTS/root-cert.pem",
-    "a program is edited": "echo more >>$PROGRAMS/current/usr/local/bin/envoy",
-    "a program is not executable": "chmod a-x $PROGRAMS/current/usr/local/bin/pilot-agent",
-    "the link is another": "ln -sfn packages/other $PROGRAMS/current",
-    "the programs are deleted": "rm -rf $PROGRAMS",
-    "the list of files is forgotten": "rm $STATE/files",
+    "a file is edited": ("echo more >>$STATE/cluster.env", [f"{STATE}/cluster.env"]),
+    "a file is deleted": ("rm $STATE/overrides.env", [f"{STATE}/overrides.env"]),
+    "a file has another mode": ("chmod 0666 $STATE/overrides.env", [f"{STATE}/overrides.env"]),
+    "a file has another owner": ("chown 1 $STATE/overrides.env", [f"{STATE}/overrides.env"]),
+    "a file is a link": ("mv $STATE/cluster.env /tmp/elsewhere.$$; ln -s /tmp/elsewhere.$$ $STATE/cluster.env", [f"{STATE}/cluster.env"]),
+    "a unit is edited": ("echo more >>$UNITS/istio-vm-mesh.service", [f"{UNITS}/istio-vm-mesh.service"]),
+    "a unit is deleted": ("rm $UNITS/istio-vm-mesh.service", [f"{UNITS}/istio-vm-mesh.service"]),
+    "a drop-in is deleted": ("rm $UNITS/istio-vm-mesh.service.d/sidecar.conf", [f"{UNITS}/istio-vm-mesh.service.d/sidecar.conf"]),
+    "a script is edited": ("echo more >>$PROGRAMS/scripts/withdraw.sh", [f"{PROGRAMS}/scripts/withdraw.sh"]),
+    "the root certificate is another": ("echo other >$CERTS/root-cert.pem", []),
+    "a program is edited": ("echo more >>$PROGRAMS/current/usr/local/bin/envoy", [f"{PROGRAMS}/current/usr/local/bin/envoy"]),
+    "a program is deleted": ("rm $PROGRAMS/current/usr/local/bin/envoy", [f"{PROGRAMS}/current/usr/local/bin/envoy"]),
+    "a program is not executable": (
+        "chmod a-x $PROGRAMS/current/usr/local/bin/pilot-agent",
+        [f"{PROGRAMS}/current/usr/local/bin/pilot-agent"],
+    ),
+    "the link is another": ("ln -sfn packages/other $PROGRAMS/current", [f"{PROGRAMS}/current"]),
+    "the programs are deleted": (
+        "rm -rf $PROGRAMS",
+        [f"{PROGRAMS}/current", *(f"{PROGRAMS}/scripts/{name}" for name in SCRIPTS)],
+    ),
+    "the list of files is forgotten": ("rm $STATE/files", []),
+    "what was written is forgotten": ("rm $STATE/written", []),
 }
+"""What somebody does to a machine, and which paths status names. The agent writes the root certificate, too."""
+
+
+def changed_files(machine: FakeMachine) -> list[str]:
+    """Return what status says of a machine's files, below its root."""
+    places = machine.places()
+    probe = machine.sourced(Path(read_machines.__file__).with_name("probe.sh"))
+    shown = probe.run(f"{support.STAND_INS}\nprint_files", {**places, "PACKAGE": f"{places['PROGRAMS']}/current"})
+    assert shown.stderr == ""
+    return [path.removeprefix(places["ROOT"]).lstrip("/") for path in read_machines.parse(shown.stdout, 0, 1).files]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", some_quick(DAMAGE, "a file is edited", "the programs are deleted"))
-def test_a_join_repairs_what_somebody_changed(machine: FakeMachine, damage: str) -> None:
+def test_what_somebody_changed_is_named_by_status_and_repaired_by_a_join(machine: FakeMachine, damage: str) -> None:
     before = machine.tree()
+    command, named = DAMAGE[damage]
+    assert changed_files(machine) == []
     places = "\n".join(f"{name}={value}" for name, value in machine.places().items())
-    subprocess.run(["bash", "-euc", f"{places}\n{DAMAGE[damage]}"], check=True)
-    assert machine.tree() != before
+    subprocess.run(["bash", "-euc", f"{places}\n{command}"], check=True)
+    assert sorted(changed_files(machine)) == sorted(named)
     done = machine.join()
     assert (done.returncode, done.stderr) == (0, "")
     assert machine.tree() == before
     assert machine.calls[:1] == ["stop istio-vm-mesh"]
+    assert changed_files(machine) == []
 
 
 @pytest.mark.slow
@@ -294,6 +318,7 @@ def test_a_certificate_of_an_account_that_is_forgotten_is_dropped(machine: FakeM
 def test_a_unit_that_somebody_disabled_is_enabled_without_a_restart(machine: FakeMachine) -> None:
     wanted = machine.root / UNITS / "multi-user.target.wants/istio-vm-mesh.service"
     wanted.unlink()
+    assert changed_files(machine) == ["istio-vm-mesh.service, which is not enabled"]
     assert machine.join().returncode == 0
     assert wanted.is_symlink() and machine.calls == ["enable --quiet istio-vm-mesh"]
 
@@ -533,8 +558,14 @@ def test_http_needs_a_digest_that_the_stack_names(fresh: FakeMachine) -> None:
 def test_credentials_of_the_packages_server_are_on_no_command_line(fresh: FakeMachine) -> None:
     done, requests = provide(fresh, "https://example.com/good-1.deb", PACKAGE_CREDENTIALS='me:p"a\\ss')
     assert done.returncode == 0 and "p" in requests and 'p"a' not in requests
-    assert (fresh.directory / "run/credentials").read_text() == 'user = "me:p\\"a\\\\ss"\n' * 2
+    credentials = fresh.directory / "run/credentials"
+    assert credentials.read_text() == 'user = "me:p\\"a\\\\ss"\n' * 2
     assert not [path for path, shown in fresh.tree().items() if "a\\ss" in shown]
+    credentials.unlink()
+    sha256 = support.package(fresh.directory / "served", "good-2.deb", "good-2")
+    done, requests = provide(fresh, "http://example.com/good-2.deb", sha256, PACKAGE_CREDENTIALS="me:secret")
+    assert done.returncode == 0 and "http://example.com/good-2.deb" in requests
+    assert credentials.read_text() == "", "they would be readable on the way"
 
 
 @pytest.mark.slow

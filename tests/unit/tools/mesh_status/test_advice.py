@@ -43,6 +43,16 @@ def test_there_is_nothing_to_say_about_a_healthy_machine() -> None:
     assert judged() == ("healthy", [])
 
 
+def test_changed_files_are_named_with_their_repair() -> None:
+    """What runs was started before."""
+    health, sentences = judged(**seen(files=("/etc/systemd/system/istio-vm-mesh.service", "istio-vm-mesh.service, which is not enabled")))
+    assert health == "healthy"
+    assert sentences == [
+        "differs from what its join wrote (/etc/systemd/system/istio-vm-mesh.service, istio-vm-mesh.service, which is not enabled): "
+        "raise `machines.product-1.rotation` in the stack file and run `pulumi up`, which repairs it"
+    ]
+
+
 def test_redirection_that_is_missing_is_named() -> None:
     missing = "22 rules of iptables-nft are missing"
     health, sentences = judged(**seen(redirection=(missing,)))
