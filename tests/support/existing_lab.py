@@ -73,31 +73,35 @@ class ExistingMachines:
 
     def make(self, *names: str) -> None:
         """Create machines, each with its past."""
-        if not self.key.exists():
-            self.lab.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
-        network = docker_name(self.lab.stack, "pods")
-        prefix = self.lab.cidrs[0].rpartition(".")[0]
-        node = self.lab.outputs()["gateway"]
-        first, last = (f"{prefix}.{host}" for host in HOSTS)
         for name in names:
-            payload = {
-                "name": self.container(name),
-                "hostname": name,
-                "image": make_image(images.LIVED_IN) if name in self.lived_in else images.MACHINE.name,
-                "network": network,
-                "second_network": None,
-                "first": first,
-                "last": last,
-                "label": self.label,
-                "public_key": self.key.with_suffix(".pub").read_text().strip(),
-                "routes": [f"10.244.0.0/16 via {node}"],
-                "user": "admin",
-            }
-            command = ["python3", "-I", "components/local/run.py", "platforms/docker/scripts/create_machine.py", "create"]
-            result = json.loads(self.lab.run(*command, stdin=json.dumps({"create": payload})).stdout)
-            self.addresses[name], self.host_keys[name] = result["address"], result["host_key"]
+            self.create(name, make_image(images.LIVED_IN) if name in self.lived_in else images.MACHINE.name, HOSTS)
             wait_until(lambda name=name: self.root(name, "systemctl is-active ssh", check=False) == "active\n", 60, f"{name} runs sshd")  # type: ignore[misc]
             self.give_past(name)
+
+    def create(self, name: str, image: str, hosts: tuple[int, int]) -> None:
+        """Create a machine as the platform `docker` does. One that runs already is kept.
+
+        hosts: the last bytes of the first and the last address to choose from.
+        """
+        if not self.key.exists():
+            self.lab.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
+        first, last = (f"{self.lab.cidrs[0].rpartition('.')[0]}.{host}" for host in hosts)
+        payload = {
+            "name": self.container(name),
+            "hostname": name,
+            "image": image,
+            "network": docker_name(self.lab.stack, "pods"),
+            "second_network": None,
+            "first": first,
+            "last": last,
+            "label": self.label,
+            "public_key": self.key.with_suffix(".pub").read_text().strip(),
+            "routes": [f"10.244.0.0/16 via {self.lab.outputs()['gateway']}"],
+            "user": "admin",
+        }
+        command = ["python3", "-I", "components/local/run.py", "platforms/docker/scripts/create_machine.py", "create"]
+        result = json.loads(self.lab.run(*command, stdin=json.dumps({"create": payload})).stdout)
+        self.addresses[name], self.host_keys[name] = result["address"], result["host_key"]
 
     def give_past(self, name: str) -> None:
         """Put the files of PAST on a machine, with modes that nobody else would choose; and what it needs to be lived in."""

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.platforms.docker.names import docker_name
 from tests.support.existing_lab import NAMESPACE, ExistingMachines
 from tests.support.lab import Lab, make_image
 from tests.support.waiting import wait_until
@@ -20,18 +19,10 @@ from tools.lab.offline import images, packages
 
 HOST = 120
 """The last byte of the machine's address: no other machine of a lab has it."""
-BOOT_S = 240
+BOOT_S = 400
 """Seconds in which a machine boots on a computer that has no KVM and is busy."""
 APPLICATION = "application"
-"""The container on the machine, and its image."""
-
-# The image is of the echo server alone, which needs no other file. Its answers have the machine's name.
-DOCKER = f"""\
-set -eu
-tar --create --directory /usr/local/bin echo-server echo-client | docker import - {APPLICATION}
-docker run --detach --name {APPLICATION} --hostname "$(hostname)" --restart always --publish 8080:8080 \\
-  {APPLICATION} /echo-server --port 8080
-"""
+"""The container on the machine. Its answers have the machine's name."""
 
 
 @dataclass
@@ -44,29 +35,13 @@ class VirtualMachines(ExistingMachines):
 
     def make(self, *names: str) -> None:
         """Start machines; `wait` ends when they have booted."""
-        if not self.key.exists():
-            self.lab.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key))
-        environment = {
-            "KEY": self.key.with_suffix(".pub").read_text().strip(),
-            "ROUTES": f"10.244.0.0/16 via {self.lab.outputs()['gateway']}",
-        }
         for name in names:
-            address = f"{self.lab.cidrs[0].rpartition('.')[0]}.{HOST + len(self.addresses)}"
-            self.lab.docker(
-                "run", "--detach", "--privileged", "--name", self.container(name), "--label", self.label,
-                "--network", docker_name(self.lab.stack, "pods"), "--ip", address, "--add-host", "host.docker.internal:host-gateway",
-                *(word for key, value in {"MACHINE": name, **environment}.items() for word in ("--env", f"{key}={value}")),
-                make_image(images.VIRTUAL_MACHINE),
-            )  # fmt: skip
-            self.addresses[name] = address
+            self.create(name, make_image(images.VIRTUAL_MACHINE), (HOST, HOST))
+            self._ssh_file(name).write_text(f"{self.addresses[name]} {self.host_keys[name]}\n")
 
     def wait(self, name: str) -> None:
-        """Wait until a machine has booted for the first time, and start its application."""
-        scan = ("ssh-keyscan", "-t", "ed25519", "-T", "5", self.addresses[name])
-        wait_until(lambda: "ssh-ed25519" in self.lab.run(*scan, check=False).stdout, BOOT_S, f"{name} runs sshd", interval=1)
-        self.host_keys[name] = self.lab.run(*scan).stdout.split(maxsplit=1)[1].strip()
-        self._ssh_file(name).write_text(f"{self.addresses[name]} {self.host_keys[name]}\n")
-        self.root(name, DOCKER)
+        """Wait until a machine has booted for the first time. Its application runs before sshd does."""
+        wait_until(lambda: self.boot_of(name), BOOT_S, f"{name} runs sshd", interval=1)
 
     def root(self, name: str, command: str, check: bool = True) -> str:
         """Run a command on a machine as root, by SSH."""

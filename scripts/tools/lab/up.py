@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def run(stack: str, publishers: Publishers | None) -> dict[str, Any]:
         steps = Steps("up", PREPARATIONS + 2, retry_command=f"./scripts/lab up{cli.stack_option(stack)}")
         if preflight.cold():
             steps.show.print(COLD)
-        answering = prepare(steps, publishers)
+        answering = prepare(steps, publishers, images_of_machines(stack))
         with steps.step("pulumi up") as step:
             refuse_foreign_stack(answering, stack)
             pulumi_cli.select(step, stack)
@@ -58,11 +59,12 @@ def run(stack: str, publishers: Publishers | None) -> dict[str, Any]:
     return outputs
 
 
-def prepare(steps: Steps, publishers: Publishers | None = None) -> Engine:
+def prepare(steps: Steps, publishers: Publishers | None = None, machine_images: Container[str] = ()) -> Engine:
     """Everything that the stack needs of this machine is there: an engine, tools, images, the
     package server, Pulumi's plugins.
 
     `publishers`: what is asked for parts that are not there; None to build all of them
+    `machine_images`: the names of images that machines of the stack have
     """
     tools = Tools(publishers)
     with steps.step("Debian packages") as step:
@@ -74,7 +76,7 @@ def prepare(steps: Steps, publishers: Publishers | None = None) -> Engine:
         paths.make_private(paths.HOME)
         tools.link(step, "pulumi", "kind", "helm")
     with steps.step("images") as step:
-        images.ensure(step, answering, tools)
+        images.ensure(step, answering, tools, machine_images)
     # After the images, whose build makes all programs of Kubernetes in one go.
     with steps.step("kubectl and Istio's charts") as step:
         tools.link(step, "kubectl")
@@ -95,6 +97,13 @@ def pulumi_alone(step: Step, binaries: Path, home: Path) -> None:
     tools = Tools()
     (binaries / "pulumi").symlink_to(tools.program(step, "pulumi").path)
     plugins.ensure(step, tools, binaries, home)
+
+
+def images_of_machines(stack: str) -> set[str]:
+    """Return the images that a stack file names for machines. What is wrong in it, `up` reports."""
+    machines = reader.read_file(stack, paths.ROOT / "stacks").get("machines")
+    declared = machines.values() if isinstance(machines, dict) else ()
+    return {str(each["image"]) for each in declared if isinstance(each, dict) and "image" in each}
 
 
 def refuse_other_stack(stack: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import shlex
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -90,7 +90,7 @@ VIRTUAL_MACHINE = Image(
     {f"guest/usr/local/bin/{program}": program for program in ("echo-server", "echo-client")},
     further_bases=("guest",),
 )
-"""qemu with the disk of a virtual machine. Tests alone make it."""
+"""qemu with the disk of a virtual machine. The stack `lab-vm` has it."""
 INSTALL_CNI = Image(
     f"docker.io/istio/install-cni:{versions.ISTIO}",
     "component",
@@ -124,10 +124,14 @@ IMAGES = (
 )
 
 
-def ensure(step: Step, engine: Engine, tools: programs.Tools) -> None:
-    """Get the lab's images that the engine lacks, and those that the lab built from other inputs."""
+def ensure(step: Step, engine: Engine, tools: programs.Tools, of_machines: Container[str] = ()) -> None:
+    """Get the lab's images that the engine lacks, and those that the lab built from other inputs.
+
+    of_machines: the names of images that machines of a stack have.
+    """
+    wanted = [*IMAGES, *(image for image in (VIRTUAL_MACHINE,) if image.name in of_machines)]
     pulled = pull(step, engine, tools, IMAGES)
-    built = make(step, engine, tools, IMAGES)
+    built = make(step, engine, tools, wanted)
     got = [f"{verb} {', '.join(names)}" for verb, names in (("pulled", pulled), ("built", built)) if names]
     step.summary = "; ".join(got) or "all there"
 

@@ -15,6 +15,8 @@ from tools import FAILED, INTERRUPTED, OK, ROOT
 from tools.lab import __main__ as commands
 from tools.lab import down, locks, paths, pulumi_cli, up
 from tools.lab.engine import Engine
+from tools.lab.offline import images
+from tools.lab.offline.programs import Tools
 from tools.lab.steps import StepError, StepFailedError, quiet
 
 
@@ -68,9 +70,18 @@ def test_a_stack_that_is_none_of_the_lab_is_refused_before_anything_is_prepared(
     assert re.search(says, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("stack", ["lab", "lab-multi-network"])
+@pytest.mark.parametrize("stack", ["lab", "lab-multi-network", "lab-vm"])
 def test_stacks_of_the_lab_are_not_refused(stack: str) -> None:
     up.refuse_other_stack(stack)
+
+
+def test_the_image_of_a_virtual_machine_is_made_for_stacks_that_name_it(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted_by: dict[str, set[str]] = {}
+    for stack in ("lab", "lab-vm"):
+        monkeypatch.setattr(images, "make", lambda *given, stack=stack: wanted_by.update({stack: {each.name for each in given[-1]}}) or [])
+        images.ensure(quiet("images", lab / "log"), Docker(None), Tools(), up.images_of_machines(stack))
+    assert wanted_by["lab"] == {each.name for each in images.IMAGES}
+    assert wanted_by["lab-vm"] - wanted_by["lab"] == {images.VIRTUAL_MACHINE.name}
 
 
 def test_one_command_at_a_time() -> None:

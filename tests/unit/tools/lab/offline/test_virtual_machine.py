@@ -6,8 +6,10 @@ import base64
 import os
 import re
 import subprocess
+import tarfile
 from pathlib import Path
 
+from components.platforms.docker.scripts import create_machine
 from tests.support.scripts import add_program
 from tools.lab.offline import images
 
@@ -19,6 +21,7 @@ case "$*" in
 *"link show"*) echo '2: eth0@if9: <UP> mtu 1500 state UP \\    link/ether 02:42:ac:1f:06:78 brd ff:ff:ff:ff:ff:ff' ;;
 esac
 """
+ROUTES = "[Service]\nExecStart=/sbin/ip route replace 10.244.0.0/16 via 172.31.6.2\nExecStart=/bin/true\n"
 NETWORK = """\
 [Match]
 Name=eth0
@@ -36,10 +39,21 @@ def test_the_machine_has_the_containers_place_in_the_network(tmp_path: Path) -> 
     programs = tmp_path / "programs"
     add_program(programs, "ip", IP)
     add_program(programs, "getent", "echo '172.17.0.1 host.docker.internal'")
+    add_program(programs, "hostname", "echo virtual")
     add_program(programs, "qemu-img", "true")
     add_program(programs, "qemu-system-x86_64", 'printf "%s\\n" "$@"')
-    given = {"MACHINE": "virtual", "KEY": "ssh-ed25519 AAAA someone", "ROUTES": "10.244.0.0/16 via 172.31.6.2"}
-    environment = {"PATH": f"{programs}:{os.environ['PATH']}", **given}
+    root = tmp_path / "root"
+    files = {
+        create_machine.HOST_KEY: "private",
+        f"{create_machine.HOST_KEY}.pub": "public",
+        f"{create_machine.UNITS}/routes.service": ROUTES,
+        "home/admin/.ssh/authorized_keys": "ssh-ed25519 AAAA someone\n",
+    }
+    for path, text in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    (root / "tmp").mkdir()
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "ROOT": str(root)}
     arguments = subprocess.run(["sh", RUN], env=environment, check=True, capture_output=True, text=True).stdout
     credentials = {
         name: base64.b64decode(value).decode() for name, value in re.findall(r"systemd\.set_credential_binary=([^:]*):(\S*)", arguments)
@@ -51,3 +65,6 @@ def test_the_machine_has_the_containers_place_in_the_network(tmp_path: Path) -> 
     }
     assert "systemd.hostname=virtual" in arguments
     assert "mac=02:42:ac:1f:06:78" in arguments
+    with tarfile.open(root / "tmp" / "keys.tar") as archive:
+        assert archive.getnames() == [create_machine.HOST_KEY, f"{create_machine.HOST_KEY}.pub"]
+    assert "file=tmp/keys.tar" in arguments

@@ -2,7 +2,8 @@
 set -eu
 mkdir /machine
 cd /guest
-mv boot/vmlinuz-* /machine/kernel
+rm boot/vmlinuz-*
+mv boot/vmlinux /machine/kernel
 mv boot/initrd.img-* /machine/initrd
 rm -f .dockerenv vmlinuz* initrd.img* etc/hosts
 echo guest >etc/hostname
