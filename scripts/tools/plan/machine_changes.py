@@ -187,11 +187,18 @@ def _change(was: Placed, now: Placed, effects: Effects) -> MachineChange | None:
             change, action=Action.REJOINS, reasons=(Reason(key="forget"),), certain=False
         )
     another_cluster = (Reason(key="cluster"),) if effects.cluster else ()
-    anew = (*another_cluster, *renamed, *_without(register, "registration" if renamed else ""))
+    moved = _of_address(old, new)
+    follows = "registration" if renamed or moved else ""
+    anew = (*another_cluster, *renamed, *moved, *_without(register, follows))
     if anew:
-        # The join refuses two names of one host, which another address may hide from it.
-        certain = not renamed or old.identity == new.identity
-        return replace(change, action=Action.REGISTERS, reasons=(*anew, *restart), certain=certain)
+        others = (reason for reason in restart if not moved or reason.key != "address")
+        return replace(
+            change,
+            action=Action.REGISTERS,
+            reasons=(*anew, *others),
+            # The join refuses two names of one host, which another address may hide from it.
+            certain=not (renamed and moved),
+        )
     stops = tuple(reason for reason in restart if reason.key in STOPS)
     if stops or (restart and not _same_digest(old, new)):
         reasons = stops if _same_digest(old, new) else restart
@@ -209,6 +216,13 @@ def _is_another(old: MachinePicture, new: MachinePicture, effects: Effects) -> b
         return True
     differs = old.identity and new.identity and old.identity != new.identity
     return not new.stays and bool(differs or new.name in effects.replaced)
+
+
+def _of_address(old: MachinePicture, new: MachinePicture) -> tuple[Reason, ...]:
+    """Return that a machine has another address now: its registration is another one then."""
+    if not old.identity or not new.identity or old.identity == new.identity:
+        return ()
+    return (Reason(key="address", before=old.identity, after=new.identity),)
 
 
 def _of_properties(paths: Sequence[str]) -> tuple[Reason, ...]:

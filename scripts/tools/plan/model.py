@@ -130,7 +130,7 @@ class MachinePicture:
 
     network: its network. address: by which pods reach it; "" where a preview does not know it.
     host: what it is. identity: changes where it is another machine; "" where not known.
-    server: by what SSH reaches a machine that exists: its host and port, and those of jump hosts.
+    server: a digest of the hosts and ports by which SSH reaches a machine that exists.
     count: its endpoints: 1, or the lowest number of a group's machines.
     restart: all that its agent is restarted for, by key. A change of one of these restarts it.
     register: what istiod copies at registration; a change of one makes it register again.

@@ -301,9 +301,7 @@ def _machine(
         if host.type == resources.INSTANCE
         else Host.CONTAINER,
         identity=identity,
-        server=""
-        if host
-        else _server(payload.get("target") or (leaving.get("leave") or {}).get("target")),
+        server="" if host else _server(payload, leaving),
         restart=tuple(
             sorted((*of_join.restart, *more, *_of_host(host)), key=lambda fact: fact.key)
         ),
@@ -318,10 +316,17 @@ def _machine(
     return owner, picture
 
 
-def _server(target: Mapping[str, Any] | None) -> str:
-    """Return by what SSH reaches a machine; "" where it is not known."""
+def _server(join: Mapping[str, Any], leaving: Mapping[str, Any]) -> str:
+    """Return by what SSH reaches a machine; "" where neither payload is known."""
+    target = join.get("target") or (leaving.get("leave") or {}).get("target")
     hops = [*target.get("jumps", ()), target["hop"]] if target else []
-    return " ".join(f"{hop['host']}:{hop.get('port') or ''}" for hop in hops)
+    return server_of((hop["host"], hop.get("port")) for hop in hops)
+
+
+def server_of(hops: Iterable[tuple[str, int | None]]) -> str:
+    """Return a digest of the hosts and ports by which SSH reaches a machine; "" of none."""
+    servers = [f"{host}:{port or ''}" for host, port in hops]
+    return digest(servers) if servers else ""
 
 
 def _of_host(host: Resource | None) -> tuple[Fact, ...]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from components import config, mesh_facts, names
+from components.config.existing import SshMachine
 from components.config.problems import SettingsError
 from components.config.stack import Settings
 from components.istio import charts
@@ -286,6 +287,10 @@ class _Filler:
         declared = self.settings.machines.get(machine.name) if self.settings else None
         if not machine.network and declared:
             machine = replace(machine, network=declared.network)
+        if not machine.server and isinstance(declared, SshMachine):
+            hops = [*([declared.bastion] if declared.bastion else ()), declared]
+            server = picture.server_of((hop.host, hop.port) for hop in hops)
+            machine = replace(machine, server=server)
         was = self.old.get(machine.name)
         if was is None:
             return machine
