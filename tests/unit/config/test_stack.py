@@ -113,9 +113,14 @@ def test_gateway_machines_take_nothing_of_other_machines(group: bool) -> None:
     raw = reader.read_file("multi-network")
     raw["networks"]["far"]["gateway"]["group"] = group
     before = config.load(raw)
-    own = {"machineType": "n2-highmem-8", "image": "rocky-9", "diskSize": 300, "diskType": "pd-ssd"}
+    chosen = {
+        "machineType": "n2-highmem-8",
+        "image": "rocky-9",
+        "diskSize": 300,
+        "diskType": "pd-ssd",
+    }
     more = {"spot": True, "rotation": 7, "zone": "europe-west1-d"}
-    raw["machines"]["product-1"] |= {**own, **more}
+    raw["machines"]["product-1"] |= {**chosen, **more}
     raw["machines"]["adapter-1"] = {**raw["machines"]["product-1"], "firewall": "manage"}
     raw["workloads"]["product"] |= {"failClosed": True, "maxUnavailable": "100%"}
     after = config.load(raw)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
 from tools.lab import paths, pulumi_cli
 from tools.lab.process import Command
 from tools.lab.steps import Display, StepError, Steps, quiet
@@ -144,6 +145,7 @@ def test_what_a_killed_run_left_running_is_ended_and_nothing_else(tmp_path: Path
         subprocess.Popen(["sleep", "60"], env={name: value for name, value in ours.items() if name != pulumi_cli.MARK}),
     ]
     try:
+        wait_until(lambda: left.pid in pulumi_cli._leftovers())
         pulumi_cli.end_leftovers(quiet("leftovers", tmp_path / "log"))
         assert left.wait(30) == -9
         assert [other.poll() for other in others] == [None, None]
@@ -163,6 +165,8 @@ def test_an_interrupted_call_leaves_nothing_running(tmp_path: Path, monkeypatch:
 
     def interrupted(command: Command, **_: object) -> None:
         plugins.append(subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"], **(command.env or {})}))
+        # A program has its environment a moment after it was started.
+        wait_until(lambda: plugins[0].pid in pulumi_cli._leftovers())
         raise KeyboardInterrupt
 
     monkeypatch.setattr(step, "run", interrupted)
