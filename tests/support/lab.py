@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import subprocess
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from components.names import (
     DEFAULT_DOMAIN,
     ENVOY_ADMIN_PORT,
     INBOUND_PORT,
+    REGISTRATION,
     SSH_KEY,
     STATUS_PORT,
     part_name,
@@ -294,11 +296,12 @@ class Lab:
 
     def entry_name(self, machine: str) -> str:
         """The name of a machine's WorkloadEntry, also where an `up` failed before it had outputs."""
-        return str(self.resource(machine)["outputs"]["entry"])
+        return str(self.resource(part_name(machine, REGISTRATION))["outputs"]["entry"])
 
     def address(self, machine: str) -> str:
         """The address by which pods reach a machine, also where an `up` failed before it had outputs."""
-        return str(self.resource(machine)["outputs"]["address"])
+        (address,) = re.findall(r"-(\d+\.\d+\.\d+\.\d+)-", self.entry_name(machine))
+        return str(address)
 
     def secrets(self) -> dict[str, str]:
         """What must never be seen, by what it is."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.names import stack_resource_name
+from components.names import REGISTRATION, part_name, stack_resource_name
 from components.platforms.docker.names import CLUSTER, docker_name
 from tools import ROOT
 from tools.lab import paths, stacks, up
@@ -124,7 +124,7 @@ class LabStack:
 
     def entry(self, machine: str) -> str:
         """Return the name of a machine's WorkloadEntry."""
-        return str(self.resources()[machine]["outputs"]["entry"])
+        return str(self.resources()[part_name(machine, REGISTRATION)]["outputs"]["entry"])
 
     def ssh_options(self, machine: str) -> tuple[list[str], str]:
         """Return the options for `ssh` and `scp` with the program's key and the pinned host key,
