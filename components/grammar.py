@@ -6,7 +6,6 @@ Each is as narrow as what reads the text. So none of them is an option, a comman
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
 
 KUBERNETES_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """A DNS label: the names of namespaces, ServiceAccounts and others."""
@@ -83,8 +82,8 @@ def is_url(text: str) -> bool:
 
 
 def has_credentials(url: str) -> bool:
-    """Return whether a URL holds a user or a password."""
-    return "@" in urlsplit(url).netloc
+    """Return whether a URL holds a user or a password. kubectl takes one without a scheme."""
+    return re.match(r"([^:/?#@]+://)?[^/?#]*@", url) is not None
 
 
 def is_url_path(text: str) -> bool:

@@ -57,6 +57,8 @@ def test_a_cluster_that_refuses_is_an_error_in_a_preview_too(programs: Programs,
     [
         ({"server": "https://me:canary@192.0.2.1"}, "log in by a token, a certificate or a plugin"),
         ({"server": "https://192.0.2.1", "proxy-url": "http://me:canary@192.0.2.9:3128"}, "set HTTPS_PROXY instead"),
+        ({"server": "https://192.0.2.1", "proxy-url": "me:canary@192.0.2.9:3128"}, "set HTTPS_PROXY instead"),
+        ({"server": "me:canary@192.0.2.1:6443"}, "log in by a token, a certificate or a plugin"),
     ],
 )
 def test_a_password_in_a_url_of_a_kubeconfig_is_refused(programs: Programs, entry: dict[str, str], fix: str) -> None:
