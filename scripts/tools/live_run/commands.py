@@ -30,6 +30,7 @@ def run(command: str, variables: Mapping[str, str], show: Callable[[str], None])
     Raises KeyboardInterrupt once the command has ended, if this process was interrupted.
     """
     lines: list[str] = []
+    process: subprocess.Popen[str] | None = None
     with ExitStack() as stack:
         try:
             with interruption.postponed():
@@ -38,7 +39,8 @@ def run(command: str, variables: Mapping[str, str], show: Callable[[str], None])
                 lines.append(line)
                 show(line.rstrip("\n"))
         except KeyboardInterrupt:
-            _end(process)
+            if process:
+                _end(process)
             raise
     return Done(process.returncode, "".join(lines))
 
