@@ -51,7 +51,11 @@ print_redirection() {
 # What differs from what the join wrote, and the unit that a boot would not start.
 print_files() {
   local differ
-  [ -r "$STATE/written" ] || return 0 # an earlier version joined it
+  [ -e "$STATE/owner" ] || return 0 # it has not joined
+  if [ ! -r "$STATE/written" ]; then
+    echo "files=$STATE/written" # nothing to compare with
+    return
+  fi
   differ=$(
     sed 's/^[^ ]*  //' "$STATE/written" | sort -u | describe_files "$ROOT/" | sort |
       comm -13 - <(sort "$STATE/written") | sed 's#^[^ ]*  #/#'

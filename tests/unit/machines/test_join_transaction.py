@@ -277,7 +277,7 @@ DAMAGE = {
         [f"{PROGRAMS}/current", *(f"{PROGRAMS}/scripts/{name}" for name in SCRIPTS)],
     ),
     "the list of files is forgotten": ("rm $STATE/files", []),
-    "what was written is forgotten": ("rm $STATE/written", []),
+    "what was written is forgotten": ("rm $STATE/written", [f"{STATE}/written"]),
 }
 """What somebody does to a machine, and which paths status names. The agent writes the root certificate, too."""
 
