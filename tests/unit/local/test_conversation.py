@@ -52,8 +52,8 @@ def test_an_answer_that_waits_ends_with_the_program(tmp_path: Path) -> None:
     waited: list[float] = []
 
     def answer(words: str, pause: conversation.Pause) -> str:
-        (tmp_path / "asked").touch()
         pause(0)
+        (tmp_path / "asked").touch()
         begin = monotonic()
         try:
             pause(60)
