@@ -1,4 +1,4 @@
-"""Go programs and files of Go modules: one pinned go.mod and go.sum per family in `go/`."""
+"""Go programs and files of Go modules: one pinned go.mod and go.sum per module graph in `go/`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..steps import Step, StepError, seconds
 from . import cache, versions, wheels
 
 DIRECTORY = Path(__file__).with_name("go")
-"""One directory with go.mod and go.sum per family of Go programs."""
+"""One directory with go.mod and go.sum per module graph."""
 _KUBERNETES = {"gitVersion": versions.KUBERNETES, "gitMajor": "1", "gitMinor": "35", "gitTreeState": "clean"}
 _ISTIO = {
     "buildVersion": versions.ISTIO_BUILD,
@@ -29,30 +29,34 @@ _ISTIO = {
 
 @dataclass(frozen=True)
 class Family:
-    """Programs that are built from one go.mod: the main module with its version, and the
-    variables set by the linker.
+    """Programs of one main module: its version, and the variables set by the linker.
+
+    graph: the family in whose go.mod the module is; itself unless it is given. Such families have
+    the same versions of most packages, which are compiled once.
     """
 
     name: str
     module: str
     version: str
     variables: Mapping[str, str] = field(default_factory=dict)
+    graph: str = ""
 
     @property
     def directory(self) -> Path:
-        return DIRECTORY / self.name
+        return DIRECTORY / (self.graph or self.name)
 
     @property
     def flags(self) -> list[str]:
         """Static programs without paths of this machine in them, so that they also run in images
-        made from scratch.
+        made from scratch. Flags of the compiler are the same in all families: with others, it would
+        compile Go's own packages again.
         """
         assigned = "".join(f" -X {name}={value}" for name, value in self.variables.items())
         return ["-trimpath", "-buildvcs=false", f"-ldflags=-s -w{assigned}"]
 
     @property
     def inputs(self) -> list[object]:
-        return [self.directory / "go.mod", self.directory / "go.sum", self.flags]
+        return [self.directory, self.flags]
 
 
 FAMILIES = {
@@ -75,10 +79,10 @@ FAMILIES = {
             },
         ),
         Family("istio", "istio.io/istio", versions.ISTIO_BUILD, {f"istio.io/istio/pkg/version.{k}": v for k, v in _ISTIO.items()}),
-        Family("helm", "helm.sh/helm/v3", versions.HELM, {"helm.sh/helm/v3/internal/version.version": versions.HELM}),
+        Family("helm", "helm.sh/helm/v3", versions.HELM, {"helm.sh/helm/v3/internal/version.version": versions.HELM}, graph="istio"),
         Family("kind", "sigs.k8s.io/kind", versions.KIND),
         Family("coredns", "github.com/coredns/coredns", versions.COREDNS),
-        Family("etcd", "go.etcd.io/etcd/server/v3", versions.ETCD),
+        Family("etcd", "go.etcd.io/etcd/server/v3", versions.ETCD, graph="kubernetes"),
         Family("actionlint", "github.com/rhysd/actionlint", versions.ACTIONLINT),
     )
 }

@@ -76,7 +76,7 @@ PROGRAMS = {
     "echo-client": _istio("pkg/test/echo/cmd/client"),
     "helm": Program("helm", "helm.sh/helm/v3/cmd/helm", ("version", "--template", "{{.Version}}"), r"^(?P<version>v3\.\S+)"),
     "kind": Program("kind", "sigs.k8s.io/kind", ("version",), r"^kind (?P<version>v0\.\S+)"),
-    "coredns": Program("coredns", "github.com/coredns/coredns"),
+    "coredns": Program("coredns", "istio-vm-mesh/lab/coredns"),
     "etcd": Program("etcd", "go.etcd.io/etcd/server/v3"),
     "actionlint": Program("actionlint", "github.com/rhysd/actionlint/cmd/actionlint"),
 }

@@ -104,9 +104,15 @@ def test_the_go_modules_are_of_the_versions_that_the_lab_names() -> None:
         pin = re.search(rf"^(?:require |\t){re.escape(family.module)} (\S+)$", text, re.MULTILINE)
         assert pin, family
         assert pin[1] == family.version or pin[1].endswith(f"-{versions.ISTIO_COMMIT}"), family
-    packages = {program.package for program in programs.PROGRAMS.values()}
-    pinned = "\n".join((family.directory / "go.mod").read_text() for family in golang.FAMILIES.values())
-    assert all(re.search(rf"^(?:tool |\t){re.escape(package)}$", pinned, re.MULTILINE) for package in packages)
+    for program in programs.PROGRAMS.values():
+        directory = golang.FAMILIES[program.family].directory
+        text = (directory / "go.mod").read_text()
+        written_here = (directory / "main.go").is_file() and f"module {program.package}\n" in text
+        assert written_here or re.search(rf"^(?:tool |\t){re.escape(program.package)}$", text, re.MULTILINE), program
+
+
+def test_builds_have_the_same_flags_for_the_compiler_so_that_they_share_packages() -> None:
+    assert len({tuple(flag for flag in family.flags if not flag.startswith("-ldflags=")) for family in golang.FAMILIES.values()}) == 1
 
 
 def test_flags_and_pins_are_part_of_a_programs_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -118,7 +124,11 @@ def test_flags_and_pins_are_part_of_a_programs_key(monkeypatch: pytest.MonkeyPat
     first = golang.key(family, "program")
     assert golang.key(golang.Family("f", "example.org/f", "v1", {"main.version": "v1"}), "program") != first
     (tmp_path / "f" / "go.sum").write_text("example.org/g v2 h1:x")
-    assert golang.key(family, "program") != first
+    second = golang.key(family, "program")
+    assert second != first
+    (tmp_path / "f" / "main.go").write_text("package main")
+    assert golang.key(family, "program") != second
+    assert golang.key(golang.Family("g", "example.org/g", "v1", graph="f"), "program") == golang.key(family, "program")
 
 
 def test_a_build_says_how_far_it_is() -> None:
