@@ -16,8 +16,10 @@ from . import engine, paths
 GIB = 1024**3
 DISK_COLD, DISK_WARM = 15 * GIB, 3 * GIB
 """Free space for building everything (Go's caches included), and for running what is built."""
-MEMORY_COLD, MEMORY_WARM = 6 * GIB, 4 * GIB
-"""Memory for linking Kubernetes' programs, and for running the lab."""
+MEMORY_COLD, MEMORY_WARM = 7 * GIB, 4 * GIB
+"""Memory for two builds at the same time, whose processes take up to 2.3 GB each, and for running
+the lab.
+"""
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 """What dockerd cannot do without; the numbers are the kernel's (linux/capability.h)."""
 

@@ -8,8 +8,10 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -55,6 +57,45 @@ class Completed:
     output: str
 
 
+class StoppedError(Exception):
+    """Commands of a group that is stopped are not run."""
+
+
+class Group:
+    """Commands that run in several threads, and that one thread can stop together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[int, Command] = {}
+        self.stopped = False
+
+    def refuse_if_stopped(self) -> None:
+        """Raise StoppedError once the group is stopped."""
+        if self.stopped:
+            raise StoppedError
+
+    @contextmanager
+    def member(self, pid: int, command: Command) -> Iterator[None]:
+        """Count a process to the group during the block. Raises StoppedError."""
+        with self._lock:
+            self.refuse_if_stopped()
+            self._running[pid] = command
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._running[pid]
+
+    def stop(self) -> None:
+        """End the commands that run, and let none start from now on."""
+        with self._lock:
+            self.stopped = True
+            running = dict(self._running)
+        with contextlib.ExitStack() as stack:
+            for pid, command in running.items():
+                stack.callback(end, pid, command.stop, command.grace)
+
+
 def accept_sigint() -> None:
     """End this process on SIGINT, and every program that it starts from now on.
 
@@ -64,13 +105,13 @@ def accept_sigint() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def run(command: Command, *, log: Path | None = None, progress: Progress | None = None) -> Completed:
+def run(command: Command, *, log: Path | None = None, progress: Progress | None = None, group: Group | None = None) -> Completed:
     """Run a command to its end and return its exit code and output; a non-zero code is no error
     here.
 
     The output goes to `log` (appended) and, line by line, to `progress`. The call returns when the
     output is closed, so a command that leaves a daemon behind must redirect the daemon's output.
-    Raises OSError when the command cannot be started.
+    Raises OSError when the command cannot be started, and StoppedError if its group is stopped.
     """
     arguments = [str(part) for part in command.arguments]
     with open(log or os.devnull, "ab") as record:
@@ -88,17 +129,18 @@ def run(command: Command, *, log: Path | None = None, progress: Progress | None 
                     stderr=record if command.capture else subprocess.STDOUT,
                     start_new_session=True,
                 )
-            if command.stdin is not None and process.stdin:
-                _feed(process.stdin, command.stdin)
-            lines: list[str] = []
-            for raw in process.stdout or ():
-                if not command.capture:
-                    record.write(raw)
-                    record.flush()
-                lines.append(raw.decode(errors="replace"))
-                if progress:
-                    progress(lines[-1].rstrip())
-            return Completed(process.wait(), "".join(lines))
+            with group.member(process.pid, command) if group else contextlib.nullcontext():
+                if command.stdin is not None and process.stdin:
+                    _feed(process.stdin, command.stdin)
+                lines: list[str] = []
+                for raw in process.stdout or ():
+                    if not command.capture:
+                        record.write(raw)
+                        record.flush()
+                    lines.append(raw.decode(errors="replace"))
+                    if progress:
+                        progress(lines[-1].rstrip())
+                return Completed(process.wait(), "".join(lines))
         finally:
             if process:
                 with process:

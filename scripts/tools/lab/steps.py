@@ -52,8 +52,10 @@ class Step:
     command into the step's log.
     """
 
-    def __init__(self, title: str, log: Path, display: Display, label: str = "") -> None:
+    def __init__(self, title: str, log: Path, display: Display, label: str = "", group: process.Group | None = None) -> None:
         self.title, self.log, self.label = title, log, label or title
+        self.group = group
+        """What stops the commands of this step, if it runs beside others."""
         self.started = time.monotonic()
         self.detail = ""
         self.summary = ""
@@ -65,7 +67,12 @@ class Step:
         return time.monotonic() - self.started
 
     def note(self, detail: str) -> None:
-        """Say how far the step is, for example `212/640 packages`."""
+        """Say how far the step is, for example `212/640 packages`.
+
+        Raises StoppedError if the step's group is stopped.
+        """
+        if self.group:
+            self.group.refuse_if_stopped()
         self.detail = detail
         self._display.refresh(self)
 
@@ -114,7 +121,7 @@ class Step:
         program, *arguments = command.arguments
         name = Path(program).name
         try:
-            done = process.run(command, log=self.log, progress=show)
+            done = process.run(command, log=self.log, progress=show, group=self.group)
         except OSError as error:
             raise StepError(f"{name} cannot be started: {error.strerror}", hint, show_log=False) from error
         if check and done.code:
@@ -132,7 +139,9 @@ class Display:
 
     def print(self, text: str) -> None:
         self._last = time.monotonic()
-        print(text, file=self.stream, flush=True)
+        # One call: parts of a step print from threads.
+        self.stream.write(f"{text}\n")
+        self.stream.flush()
 
     def start(self, step: Step) -> None:
         self._last = time.monotonic()

@@ -23,12 +23,14 @@ HOST_PACKAGES = ["ca-certificates", "iproute2", "iptables", "openssh-client"]
 """What the program and its scripts call on this machine, besides the tools."""
 
 
+CALLED = ("kind", "pulumi", "helm", "kubectl")
+"""The programs of the lab that are called on this machine."""
 KIND = "kind"
 """The platform of the lab's clusters."""
 COLD = """\
 Nothing is in the cache yet. Parts that cannot be downloaded from their publishers are built, once.
 On two cores, to build all takes a quarter of an hour, and to download all a few minutes. Later runs take a minute."""
-PREPARATIONS = 7
+PREPARATIONS = 6
 """How many steps `prepare` takes."""
 
 
@@ -72,14 +74,11 @@ def prepare(steps: Steps, publishers: Publishers | None = None, machine_images: 
     with steps.step("container engine") as step:
         inotify.ensure(step)
         answering = dockerd.ensure(step)
-    with steps.step("Pulumi, kind and Helm") as step:
+    with steps.step("programs and images") as step:
+        images.ensure(step, answering, tools, machine_images, beside=CALLED)
+    with steps.step("programs and Istio's charts for this machine") as step:
         paths.make_private(paths.HOME)
-        tools.link(step, "pulumi", "kind", "helm")
-    with steps.step("images") as step:
-        images.ensure(step, answering, tools, machine_images)
-    # After the images, whose build makes all programs of Kubernetes in one go.
-    with steps.step("kubectl and Istio's charts") as step:
-        tools.link(step, "kubectl")
+        tools.link(step, *CALLED)
         tools.charts(step)
     with steps.step("package server") as step:
         packages.serve(step, answering, tools)

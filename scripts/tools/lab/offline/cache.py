@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def ensure(key: Key, make: Callable[[Path], object], waiting: Callable[[str], ob
     """The entry's directory, made now unless it is there.
 
     `make` gets an empty directory to fill; what it raises is passed on, and nothing is kept.
-    `waiting` is told when another run holds the lock.
+    `waiting` is called while another run holds the lock; what it raises ends the wait.
     """
     if directory := find(key):
         return directory
@@ -114,11 +115,13 @@ def locked(key: Key, waiting: Callable[[str], object] = lambda text: None) -> It
     file = paths.cache() / paths.LOCKS / f"{key.name}-{key.version}-{key.inputs}".replace("/", "_")
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting(f"waiting for another run that makes {key.name}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting(f"waiting for another run that makes {key.name}")
+                time.sleep(0.2)
         yield
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import io
 import shlex
 import tarfile
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from .. import together
 from ..engine import Engine
 from ..process import Command
 from ..steps import Step
@@ -33,6 +34,11 @@ SIDECAR = "istio-sidecar"
 """Istio's own package, which is no tool: the caller that builds an image with it passes it."""
 ECHO = f"istio-vm-mesh/echo:{versions.ISTIO}"
 
+_BASES = "root file systems"
+_ORDER = ("kind", _BASES, "kubernetes", "pulumi", "istio")
+"""What is built first. kind compiles most of Go's own packages, which two builds at the same time
+would compile twice. The root file systems need one processor. Then the longest come first.
+"""
 _BUILD = "istio-vm-mesh-node-build"
 """The throw-away container and image of which the node image is made."""
 
@@ -124,14 +130,15 @@ IMAGES = (
 )
 
 
-def ensure(step: Step, engine: Engine, tools: programs.Tools, of_machines: Container[str] = ()) -> None:
+def ensure(step: Step, engine: Engine, tools: programs.Tools, of_machines: Container[str] = (), beside: Sequence[str] = ()) -> None:
     """Get the lab's images that the engine lacks, and those that the lab built from other inputs.
 
-    of_machines: the names of images that machines of a stack have.
+    - `of_machines`: the names of images that machines of a stack have
+    - `beside`: see `make`
     """
     wanted = [*IMAGES, *(image for image in (VIRTUAL_MACHINE,) if image.name in of_machines)]
     pulled = pull(step, engine, tools, IMAGES)
-    built = make(step, engine, tools, wanted)
+    built = make(step, engine, tools, wanted, beside=beside)
     got = [f"{verb} {', '.join(names)}" for verb, names in (("pulled", pulled), ("built", built)) if names]
     step.summary = "; ".join(got) or "all there"
 
@@ -147,30 +154,41 @@ def pull(step: Step, engine: Engine, tools: programs.Tools, images: Iterable[Ima
     return [name for name in wanted if publishers.image(step, engine, name)]
 
 
-def make(step: Step, engine: Engine, tools: programs.Tools, images: Iterable[Image], files: Mapping[str, Path] | None = None) -> list[str]:
+def make(
+    step: Step,
+    engine: Engine,
+    tools: programs.Tools,
+    images: Iterable[Image],
+    files: Mapping[str, Path] | None = None,
+    beside: Sequence[str] = (),
+) -> list[str]:
     """Build those of the images that are not usable, one run at a time; returns their names.
 
-    `files`: directories of files that are no tools, by the names in `Image.files`.
+    - `files`: directories of files that are no tools, by the names in `Image.files`
+    - `beside`: programs that are built at the same time as those of the images
     """
     if all(usable(engine, image) for image in images):
         return []
     with cache.locked(cache.Key("images", "", ""), step.note):
         wanted = [image for image in images if not usable(engine, image)]
-        _make(step, engine, tools, wanted, files or {})
+        _make(step, engine, tools, wanted, files or {}, beside)
     return [image.name for image in wanted]
 
 
-def _make(step: Step, engine: Engine, tools: programs.Tools, images: list[Image], given: Mapping[str, Path]) -> None:
+def _make(step: Step, engine: Engine, tools: programs.Tools, images: list[Image], given: Mapping[str, Path], beside: Sequence[str]) -> None:
     """Build images, with the tools and root file systems that they need."""
     everything = [*images, *(part for image in images for part in image.loaded)]
     names = {source.partition(":")[0] for image in everything for source in image.files.values()}
     files = dict(given)
     if "echo-server" in names and _label(engine, ECHO) == "":
         files["echo-server"] = _pulled_echo(step, engine)
-    files |= _resolve(step, tools, sorted(names - files.keys()))
+    wanted = sorted(names - files.keys())
+    parts = tools.builds(step, *beside, *(name for name in wanted if name in programs.PROGRAMS))
     bases = {base for image in everything for base in (image.base, *image.further_bases) if base}
     if missing := [base for base in sorted(bases) if _label(engine, rootfs.name(base)) != rootfs.inputs(base)]:
-        rootfs.make(step, engine, missing, LABEL)
+        parts[_BASES] = lambda part: rootfs.make(part, engine, missing, LABEL)
+    together.run(step, {name: parts[name] for name in (*_ORDER, *parts) if name in parts})
+    files |= _resolve(step, tools, wanted)
     for image in images:
         with step.part(image.name):
             if image.loaded:

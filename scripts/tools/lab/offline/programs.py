@@ -12,13 +12,16 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from .. import paths
 from ..engine import Engine
 from ..steps import Step
+from ..together import Part
 from . import cache, golang, versions, wheels
 
 
@@ -156,11 +159,24 @@ class Tools:
         now, each family in one go.
         """
         tools = {name: tool for name in names if (tool := self._on_path(name) or self._published(step, name, _key(name)))}
-        for family in dict.fromkeys(PROGRAMS[name].family for name in names if name not in tools):
-            wanted = {name: PROGRAMS[name].package for name in names if name not in tools and PROGRAMS[name].family == family}
+        tools |= self._build(step, [name for name in names if name not in tools])
+        return {name: tools[name] for name in names}
+
+    def _build(self, step: Step, names: Sequence[str]) -> dict[str, Tool]:
+        tools = {}
+        for family in dict.fromkeys(PROGRAMS[name].family for name in names):
+            wanted = {name: PROGRAMS[name].package for name in names if PROGRAMS[name].family == family}
             for name, path in golang.build(step, golang.FAMILIES[family], wanted).items():
                 tools[name] = _built(name, path)
-        return {name: tools[name] for name in names}
+        return tools
+
+    def builds(self, step: Step, *names: str) -> dict[str, Part]:
+        """For each module graph of which programs have to be built, a call that builds these."""
+        graphs: dict[str, list[str]] = {}
+        for name in names:
+            if not (self._on_path(name) or self._published(step, name, _key(name)) or cache.find(_key(name))):
+                graphs.setdefault(golang.FAMILIES[PROGRAMS[name].family].directory.name, []).append(name)
+        return {graph: partial(self._build, names=absent) for graph, absent in graphs.items()}
 
     def program(self, step: Step, name: str) -> Tool:
         """One program; see `programs`."""

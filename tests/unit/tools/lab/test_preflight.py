@@ -38,7 +38,7 @@ def test_a_good_machine_is_not_refused() -> None:
         (replace(GOOD, architecture="aarch64"), "x86_64 processor"),
         (replace(GOOD, root=False, engine_requirement=lambda: "no Docker engine answers: run as root"), "run as root"),
         (replace(GOOD, capabilities=lambda: 0), "has no CAP_NET_ADMIN and CAP_SYS_ADMIN"),
-        (replace(GOOD, memory=lambda: 5 * GIB), "5.0 GiB of memory are too little to build everything once (6 GiB)"),
+        (replace(GOOD, memory=lambda: 5 * GIB), "5.0 GiB of memory are too little to build everything once (7 GiB)"),
         (
             replace(GOOD, free=lambda directories: {"d": (Path("/cache"), 9 * GIB)}),
             "9.0 GiB free for /cache are too little to build everything",

@@ -87,6 +87,14 @@ def test_what_is_not_on_path_is_built_each_family_in_one_go(tmp_path: Path, buil
     assert tools["kubelet"] == programs.Tool("kubelet", "v1.35.4", tmp_path / "cache/kubelet/kubelet", "built here from k8s.io/kubernetes")
 
 
+def test_programs_of_one_module_graph_are_one_build_and_what_is_there_is_none(tmp_path: Path, built: list[tuple[str, list[str]]]) -> None:
+    _program(tmp_path / "path", "kind", "kind v0.33.0 go1.26 linux/amd64")
+    builds = programs.Tools().builds(quiet("tools", tmp_path / "log"), "kind", "helm", "kubelet", "pilot-agent", "etcd", "kubectl")
+    assert list(builds) == ["istio", "kubernetes"] and not built
+    builds["kubernetes"](quiet("tools", tmp_path / "log"))
+    assert built == [("kubernetes", ["kubelet", "kubectl"]), ("etcd", ["etcd"])]
+
+
 def test_links_are_replaced_and_a_pulumi_built_here_is_a_file(tmp_path: Path, built: list[tuple[str, list[str]]]) -> None:
     step = quiet("tools", tmp_path / "log")
     for _ in range(2):
