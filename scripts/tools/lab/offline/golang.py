@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,7 +140,7 @@ def build(step: Step, family: Family, programs: Mapping[str, str]) -> dict[str, 
 
 
 def _build(step: Step, family: Family, programs: Mapping[str, str]) -> None:
-    command, names, started = go(step), ", ".join(programs), time.monotonic()
+    command, names, started = go(step), _short(programs), time.monotonic()
     packages = list(programs.values())
     hint = "see to it that Go can download modules (`go env GOPROXY GOSUMDB` are Go's own settings)"
     step.note(f"{names}: resolving modules")
@@ -160,7 +160,7 @@ def _build(step: Step, family: Family, programs: Mapping[str, str]) -> None:
         )  # fmt: skip
         for name, package in programs.items():
             _store(key(family, name), output / binary_name(package), name)
-        step.line(f"{names} built: {seconds(time.monotonic() - started)}")
+        step.line(f"{', '.join(programs)} built: {seconds(time.monotonic() - started)}")
     finally:
         shutil.rmtree(output, ignore_errors=True)
 
@@ -174,6 +174,12 @@ def binary_name(package: str) -> str:
     version.
     """
     return next(part for part in reversed(package.split("/")) if not re.fullmatch(r"v\d+", part))
+
+
+def _short(programs: Iterable[str]) -> str:
+    """The programs of a build in a few words: notes of two builds are one line."""
+    first, *others = programs
+    return f"{first} and {len(others)} more" if others else first
 
 
 class _Downloads:
@@ -193,7 +199,7 @@ class _Packages:
     """Follows the names of packages that `go build -v` prints as it compiles them."""
 
     def __init__(self, programs: Mapping[str, str], packages: set[str]) -> None:
-        self.names = ", ".join(programs)
+        self.names = _short(programs)
         self.mains = {package: name for name, package in programs.items()}
         self.packages, self.seen, self.linking = packages, 0, ""
 

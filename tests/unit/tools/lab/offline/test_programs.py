@@ -149,6 +149,7 @@ def test_a_build_says_how_far_it_is() -> None:
         None,
         "kind: 2/3 packages, linking kind",
     ]
+    assert golang._Packages({"etcd": "e", "kubelet": "k", "kubectl": "l"}, {"e"}).state() == "etcd and 2 more: 0/1 packages"
 
 
 @pytest.mark.parametrize(
