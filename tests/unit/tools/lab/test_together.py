@@ -110,7 +110,7 @@ signal.signal(signal.SIGINT, stop)
 steps = Steps("up", 1, Display(), Path(sys.argv[1]))
 def part(step):
     script = "trap '' TERM; sleep 77 & echo started $$; wait; sleep 77"
-    step.run(Command(["sh", "-c", script], grace=0.3), progress=lambda line: print(line, flush=True))
+    step.run(Command(["sh", "-c", script], grace=0.3), progress=lambda line: sys.stdout.write(line + chr(10)) and sys.stdout.flush())
 try:
     with steps.step("long") as step:
         together.run(step, {"a": part, "b": part, "c": part})
