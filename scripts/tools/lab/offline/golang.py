@@ -142,12 +142,13 @@ def build(step: Step, family: Family, programs: Mapping[str, str]) -> dict[str, 
 def _build(step: Step, family: Family, programs: Mapping[str, str]) -> None:
     command, names, started = go(step), _short(programs), time.monotonic()
     packages = list(programs.values())
-    hint = "see to it that Go can download modules (`go env GOPROXY GOSUMDB` are Go's own settings)"
     step.note(f"{names}: resolving modules")
     downloads = _Downloads(names)
     listed = step.run(
-        Command([command, "list", "-mod=readonly", "-deps", *packages], family.directory, environment()), progress=downloads, hint=hint,
-    )  # fmt: skip
+        Command([command, "list", "-mod=readonly", "-deps", *packages], family.directory, environment()),
+        progress=downloads,
+        hint="see to it that Go can download modules (`go env GOPROXY GOSUMDB` are Go's own settings)",
+    )
     progress = _Packages(programs, {line for line in listed.output.splitlines() if not line.startswith("go: ")})
     step.note(progress.state())
     output = paths.cache() / paths.UNFINISHED / f"build-{family.name}"
@@ -155,9 +156,12 @@ def _build(step: Step, family: Family, programs: Mapping[str, str]) -> None:
     output.mkdir(parents=True)
     try:
         step.run(
-            Command([command, "build", "-mod=readonly", "-v", *family.flags, "-o", f"{output}/", *packages], family.directory, environment()),
-            progress=progress, hint=hint,
-        )  # fmt: skip
+            Command(
+                [command, "build", "-mod=readonly", "-v", *family.flags, "-o", f"{output}/", *packages], family.directory, environment()
+            ),
+            progress=progress,
+            hint="see to it that memory and disk are free, as docs/lab.md states",
+        )
         for name, package in programs.items():
             _store(key(family, name), output / binary_name(package), name)
         step.line(f"{', '.join(programs)} built: {seconds(time.monotonic() - started)}")

@@ -74,6 +74,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, li
     monkeypatch.setattr(golang, "build", build)
     monkeypatch.setattr(paths, "BIN", tmp_path / "bin")
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.setenv("ISTIO_VM_MESH_CACHE", str(tmp_path / "empty"))
     return calls
 
 
