@@ -78,7 +78,9 @@ def test_stacks_of_the_lab_are_not_refused(stack: str) -> None:
 def test_the_image_of_a_virtual_machine_is_made_for_stacks_that_name_it(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted_by: dict[str, set[str]] = {}
     for stack in ("lab", "lab-vm"):
-        monkeypatch.setattr(images, "make", lambda *given, stack=stack, **_: wanted_by.update({stack: {each.name for each in given[-1]}}) or [])
+        monkeypatch.setattr(
+            images, "make", lambda *given, stack=stack, **_: wanted_by.update({stack: {each.name for each in given[-1]}}) or []
+        )
         images.ensure(quiet("images", lab / "log"), Docker(None), Tools(), up.images_of_machines(stack))
     assert wanted_by["lab"] == {each.name for each in images.IMAGES}
     assert wanted_by["lab-vm"] - wanted_by["lab"] == {images.VIRTUAL_MACHINE.name}
