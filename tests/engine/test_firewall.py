@@ -122,7 +122,7 @@ def test_what_opens_comes_back_after_a_reload_and_goes_with_the_redirection(host
     assert host.answer() == "agent"
     with host.guard():
         load(host, f"flush ruleset\n{NFT}")
-        wait_until(lambda: host.answer(seconds=1) == "agent", seconds=60)
+        wait_until(lambda: host.answer(seconds=1) == "agent")
     host.run("locked turn_off")
     after = host.run("nft --stateless list ruleset")
     assert "istio-vm-mesh" not in after

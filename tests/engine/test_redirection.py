@@ -107,7 +107,7 @@ def test_what_a_program_takes_away_comes_back_by_itself(host: Host, backend: str
         for name, taken in {"chains": FLUSHES["chains"], "another set": FLUSHES["another set"], **of_nft}.items():
             with_program(host, backend, taken)
             assert istio(host) != before, name
-            wait_until(lambda: istio(host) == before, seconds=60)
+            wait_until(lambda: istio(host) == before)
     assert host.answer() == "agent"
 
 
@@ -463,7 +463,7 @@ def test_a_port_that_is_published_for_a_container_is_closed_too(bare_host: Host)
             assert drops(host)
             assert answer_of(host.neighbour, "10.9.9.9", 8080, 10) == "container"
             host.run("ip address add 10.9.9.9/32 dev eth0")
-            wait_until(lambda: answer_of(host.neighbour, "10.9.9.9", 8080, 0.5) == "", 30, "the new address is closed, too")
+            wait_until(lambda: answer_of(host.neighbour, "10.9.9.9", 8080, 0.5) == "", description="the new address is closed, too")
             host.environment["ISTIO_LOCAL_EXCLUDE_PORTS"] = "22,8080"
         with host.guard():
             host.run("ready")
@@ -603,7 +603,7 @@ def test_a_guard_ends_with_its_table_so_that_the_unit_starts_it_again(bare_host:
         find = ["pgrep", "--session", str(guard.pid), "--full", "^nft --interactive"]
         (holder,) = subprocess.run(find, capture_output=True, text=True).stdout.split()
         os.kill(int(holder), 9)
-        assert guard.wait(timeout=60) == -15
+        assert guard.wait() == -15
 
 
 def test_a_join_learns_whether_a_host_can_close_ports(bare_host: Host) -> None:

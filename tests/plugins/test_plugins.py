@@ -116,15 +116,15 @@ def test_wrong_options_in_the_project(options: dict[str, str], message: str) -> 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_outlives_the_cli(installed: Stack, number: signal.Signals) -> None:
     started = installed.root / "started"
-    program = f"from pulumi_command import local\nlocal.Command('slow', create='touch {started}; sleep 60')"
+    program = f"from pulumi_command import local\nlocal.Command('slow', create='touch {started}; sleep 600')"
     write(installed, program, f"{{virtualenv: '{sys.prefix}'}}")
     process = installed.start("up", "--stack", STACK, "--yes", "--skip-preview")
     try:
         wait_until(started.exists)
-        expected = ("run.py language_host", "pulumi-language-python-exec --monitor", "run.py command", "sleep 60")
+        expected = ("run.py language_host", "pulumi-language-python-exec --monitor", "run.py command", "sleep 600")
         wait_until(lambda: all(any(part in command for command in processes(str(installed.root), environment=True)) for part in expected))
         process.send_signal(number)
-        process.wait(10)
+        process.wait()
         wait_until(lambda: processes(str(installed.root), environment=True) == [])
     finally:
         if process.poll() is None:

@@ -126,7 +126,7 @@ def running(directory: Path) -> Iterator[ControlPlane]:
 
 def _wait_until(condition: Callable[[], bool], directory: Path) -> None:
     try:
-        wait_until(condition, 120, interval=0.1)
+        wait_until(condition, interval=0.1)
     except AssertionError:
         log = (directory / "kube-apiserver.log").read_text()
         pytest.fail(f"the control plane did not start: {log[-3000:]}")

@@ -235,7 +235,7 @@ class Mesh:
         bin_directory = self.directory / "bin"
         bin_directory.mkdir(exist_ok=True)
         text = f"sleep() {{ command sleep 0.05; }}\n{setup}\nmain </dev/null"
-        return Sourced(scripts=[SCRIPT], programs=bin_directory, timeout_s=100).run(text, variables)
+        return Sourced(scripts=[SCRIPT], programs=bin_directory).run(text, variables)
 
     def counters(self, cluster: str) -> dict[str, int]:
         """Return the sum of each counter over the hosts of a cluster."""
@@ -328,7 +328,7 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
         words = [str(envoy()), "-c", str(directory / "envoy.json"), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning"]
         process = subprocess.Popen(words, stdout=log, stderr=log)
         try:
-            wait_until(lambda: process.poll() is not None or _is_ready(mesh.admin), 30, "Envoy is ready")
+            wait_until(lambda: process.poll() is not None or _is_ready(mesh.admin), description="Envoy is ready")
             assert process.poll() is None, (directory / "envoy.log").read_text()[-3000:]
             yield mesh
         finally:
@@ -346,5 +346,5 @@ def _is_ready(admin: int) -> bool:
 
 def run_text(text: str) -> str:
     """Run a script as a pod does, and return what it printed."""
-    done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, timeout=60, check=True)
+    done = subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, check=True)
     return done.stdout

@@ -138,7 +138,7 @@ class Programs:
     def run(self, script: str, payload: dict[str, Any], operation: str = "create") -> subprocess.CompletedProcess[str]:
         """Run a script of the project as Pulumi's plugin does."""
         process = self.start(script, operation)
-        stdout, stderr = process.communicate(json.dumps({operation: payload}), timeout=60)
+        stdout, stderr = process.communicate(json.dumps({operation: payload}))
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 

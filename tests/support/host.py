@@ -113,7 +113,7 @@ class Host:
 
     def run(self, text: str) -> str:
         """Run functions of the scripts, or any program, and return what they print; they must succeed."""
-        done = subprocess.run(self.command(text), env=dict(self.variables()), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(self.command(text), env=dict(self.variables()), capture_output=True, text=True)
         assert done.returncode == 0, (text, done.stdout, done.stderr)
         return done.stdout
 
@@ -124,7 +124,7 @@ class Host:
     def connect(self, port: int, address: str = ADDRESS[4], source: str = "", user: int = 0) -> str:
         """Return what a program of the host itself reaches at one of its addresses; "" if refused."""
         command = [*enter(self.namespace), sys.executable, "-c", CLIENT, address, str(port), source, str(user)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=30).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
     @contextmanager
     def container(self, bridge: str = "docker0") -> Iterator[Container]:
@@ -189,8 +189,7 @@ class Host:
         finally:
             wait_until(
                 lambda: not self.run("nft list tables | grep istio_vm_mesh || true"),
-                30,
-                "the kernel removes the table of a guard that ended",
+                description="the kernel removes the table of a guard that ended",
             )
 
 

@@ -242,7 +242,7 @@ class FakeMachine:
 
     def undo(self) -> subprocess.CompletedProcess[str]:
         """Run what a boot runs."""
-        return subprocess.run(["bash", "-s"], input=f"{self.script(UNDO)}main </dev/null\n", capture_output=True, text=True, timeout=60)
+        return subprocess.run(["bash", "-s"], input=f"{self.script(UNDO)}main </dev/null\n", capture_output=True, text=True)
 
     def leave(self, owner: Owner = OWNER, text: str = "") -> subprocess.CompletedProcess[str]:
         """Run a leave to its end."""

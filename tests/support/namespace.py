@@ -24,6 +24,6 @@ def run_python(program: str, *arguments: str | Path) -> str:
     namespace = ["unshare", "--net"] if root else ["unshare", "--map-root-user", "--net"]
     shell = ["sh", "-c", _AS_ROOT if root else _AS_USER, "sh"]
     words = [*namespace, *shell, sys.executable, "-c", program, *map(str, arguments)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -48,10 +48,10 @@ def served_package(lab: Lab, change: Callable[[Path], None], directory: Path) ->
     address = lab.docker("network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", "bridge").strip()
     url = f"http://{address}:{packages.PORT}{packages.PATH}"
     package, unpacked = directory / "istio-sidecar.deb", directory / "unpacked"
-    subprocess.run(["curl", "--disable", "--fail", "--silent", "--noproxy", "*", "--output", package, url], check=True, timeout=60)
-    subprocess.run(["dpkg-deb", "--raw-extract", package, unpacked], check=True, timeout=60)
+    subprocess.run(["curl", "--disable", "--fail", "--silent", "--noproxy", "*", "--output", package, url], check=True)
+    subprocess.run(["dpkg-deb", "--raw-extract", package, unpacked], check=True)
     change(unpacked)
-    subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--build", unpacked, package], check=True, timeout=120, stdout=subprocess.DEVNULL)
+    subprocess.run(["dpkg-deb", "-Zgzip", "-z1", "--build", unpacked, package], check=True, stdout=subprocess.DEVNULL)
     handler = functools.partial(_Quiet, directory=str(directory))
     with http.server.ThreadingHTTPServer((address, 0), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

@@ -48,8 +48,10 @@ class ProcessWatch:
     def _look(self, pid: str) -> None:
         try:
             command = read(f"/proc/{pid}/cmdline")
-            if (pid, command) not in self._commands:
-                self._commands.add((pid, command))
-                self.seen |= {command, read(f"/proc/{pid}/environ")}
+            if command and (pid, command) not in self._commands:
+                environment = read(f"/proc/{pid}/environ")
+                self.seen |= {command, environment}
+                if environment:  # a program has it a moment after its command line
+                    self._commands.add((pid, command))
         except OSError:
             return  # ended meanwhile

@@ -166,7 +166,7 @@ class Parsers:
 
     def _silent(self, words: list[str], about: str, stdin: str = "") -> Iterator[str]:
         """Yield what a program says against a text, which is one that it takes in silence."""
-        done = subprocess.run(words, input=stdin, env=self._environment, cwd=self.work, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, input=stdin, env=self._environment, cwd=self.work, capture_output=True, text=True)
         if done.returncode or done.stderr:
             yield f"{words[0]} says {done.stderr.strip()[:300]!r} (status {done.returncode}) of {about[:300]!r}"
 
@@ -197,7 +197,7 @@ class Parsers:
         show = 'for name; do [ -z "${!name+x}" ] || printf "%s=%s\\0" "$name" "${!name}"; done'
         words = ["bash", "-c", f'. "$1"; shift; {show}', "bash", str(path), *expected]
         environment = {"PATH": self._environment["PATH"]}
-        done = subprocess.run(words, env=environment, cwd=self.work, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, env=environment, cwd=self.work, capture_output=True, text=True)
         if done.returncode or done.stderr:
             yield f"bash says {done.stderr.strip()!r} of {text[:300]!r}"
         values = dict(pair.partition("=")[::2] for pair in done.stdout.split("\0") if pair)
@@ -224,7 +224,7 @@ class Parsers:
         directory = self._directory / ".config" / "environment.d"
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "it.conf").write_text(text)
-        done = subprocess.run([GENERATOR], env=self._environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([GENERATOR], env=self._environment, capture_output=True, text=True)
         if done.returncode or done.stderr:
             yield f"systemd says {done.stderr.strip()!r}"
         values = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
@@ -242,7 +242,7 @@ class Parsers:
     def _connection(self, target: openssh.Target, words: list[str]) -> Iterator[str]:
         ssh = ["/usr/bin/ssh", "-F", "/dev/null"]
         options = words[1:-1]
-        done = subprocess.run([*ssh, "-G", *options], env=self._environment, cwd=self.work, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*ssh, "-G", *options], env=self._environment, cwd=self.work, capture_output=True, text=True)
         read = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
         if done.returncode or read.get("hostname") != target.hop.host.lower():
             yield f"ssh connects to {read.get('hostname')!r} in place of {target.hop.host!r}: {done.stderr!r}"
@@ -250,7 +250,7 @@ class Parsers:
             yield f"ssh logs in as {read.get('user')!r} in place of {target.hop.user!r}"
         if any("ProxyCommand=" in word for word in options):
             # Its programs are stand-ins that end at once.
-            subprocess.run([*ssh, *options, "true"], env=self._environment, cwd=self.work, capture_output=True, timeout=60, check=False)
+            subprocess.run([*ssh, *options, "true"], env=self._environment, cwd=self.work, capture_output=True, check=False)
 
 
 def _google(node: Node) -> Iterator[str]:

@@ -47,14 +47,12 @@ class Sourced:
     programs: a directory that is first on PATH.
     alone: PATH is that directory alone.
     environment: further variables of bash.
-    timeout_s: seconds that it may run.
     """
 
     scripts: Sequence[Path]
     programs: Path
     alone: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
-    timeout_s: float = 60
 
     def run(self, text: str, variables: Mapping[str, str | int] | None = None) -> subprocess.CompletedProcess[str]:
         """Source the scripts, assign the variables, and run `text`; `sleep` returns at once."""
@@ -68,5 +66,4 @@ class Sourced:
             env={"PATH": path, "HOME": str(self.programs), **self.environment},
             capture_output=True,
             text=True,
-            timeout=self.timeout_s,
         )

@@ -38,7 +38,7 @@ class Runner:
     def releases(self, namespace: str) -> subprocess.CompletedProcess[str]:
         words = [str(program("helm")), "list", "--output=json", f"--namespace={namespace}", f"--kubeconfig={self._kubeconfig}"]
         environment = {**self.google.environment(), **self.environment}
-        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+        return subprocess.run(words, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture

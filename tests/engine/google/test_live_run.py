@@ -223,7 +223,7 @@ class Checkout:
 
     def run(self, *words: str) -> tuple[int, str]:
         with self.start(*words) as process:
-            output, _ = process.communicate(timeout=120)
+            output, _ = process.communicate()
             return process.returncode, output
 
     def pulumi(self) -> list[str]:
@@ -284,9 +284,9 @@ DOWN = ["config set", "stack --show-urns", "up --stack", "destroy --stack"]
 def test_an_interrupted_run_is_taken_down(checkout: Checkout) -> None:
     Path(f"{checkout.calls}.wait").touch()
     with checkout.start("--yes") as process:
-        wait_until(lambda: "\nwaits\n" in checkout.calls.read_text(), seconds=60)
+        wait_until(lambda: "\nwaits\n" in checkout.calls.read_text())
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate()
     assert process.returncode == cli.INTERRUPTED, output
     assert "\ninterrupted\n" in checkout.calls.read_text()
     assert checkout.pulumi()[-4:] == DOWN

@@ -187,7 +187,7 @@ def silent_api(own_plane: ControlPlane) -> Iterator[str]:
         conditions = service.get("status", {}).get("conditions", [])
         return any((each["type"], each["status"]) == ("Available", "False") for each in conditions)
 
-    wait_until(is_silent, 30)
+    wait_until(is_silent)
     yield group
     own_plane.cluster.call("DELETE", f"{services}/{version}.{group}")
 
@@ -238,7 +238,7 @@ def delete_crds(plane: ControlPlane, *names: str) -> None:
     for name in names:
         plane.cluster.call("DELETE", f"{CRDS}/{name}")
     kinds = {name.partition(".")[0] for name in names}
-    wait_until(lambda: not kinds & served(plane), 30)
+    wait_until(lambda: not kinds & served(plane))
 
 
 def served(plane: ControlPlane) -> set[str]:

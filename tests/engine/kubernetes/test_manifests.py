@@ -123,7 +123,7 @@ def test_pods_of_ours_are_admitted_where_a_namespace_is_restricted_and_has_a_quo
     for number, manifest in enumerate(templates):
         spec = {**manifest["spec"]["template"]["spec"], "serviceAccountName": "default"}
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"pod-{number}", "namespace": namespace}, "spec": spec}
-        wait_until(lambda pod=pod: "status unknown" not in (refusal(plane, pod, namespace) or ""), 20, "the quota is counted")  # type: ignore[misc]
+        wait_until(lambda pod=pod: "status unknown" not in (refusal(plane, pod, namespace) or ""), description="the quota is counted")  # type: ignore[misc]
         assert refusal(plane, pod, namespace) is None
         privileged = {**pod, "spec": {**spec, "securityContext": {}}}
         assert "violates PodSecurity" in (refusal(plane, privileged, namespace) or ""), "the namespace is restricted"

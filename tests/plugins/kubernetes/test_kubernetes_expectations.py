@@ -85,7 +85,7 @@ def test_a_load_balancer_waits_for_its_address_and_is_saved_when_interrupted(
     with objects.updating(program({}, {"skips": skips, "waits": waits})) as process:
         wait_until(lambda: plane.cluster.get("v1", "Service", namespace, "waits") is not None)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate()
     assert process.returncode != 0
     saved = objects.resources()["waits"]
     assert saved["initErrors"] and saved["id"] == f"{namespace}/waits"
@@ -107,7 +107,7 @@ def test_deletion_waits_for_finalizers(plane: ControlPlane, objects: Stack, name
 
     def release() -> None:
         try:
-            wait_until(going, 50)
+            wait_until(going)
             gone_early.append("it" not in objects.resources())
         finally:  # else the destruction would wait
             plane.patch(path, {"metadata": {"finalizers": None}})

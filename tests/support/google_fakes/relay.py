@@ -180,7 +180,7 @@ def serving(identities: Identities, context: ssl.SSLContext) -> Iterator[Relay]:
 
     thread = threading.Thread(target=asyncio.run, args=[run()])
     thread.start()
-    loop = loops.get(timeout=30)
+    loop = loops.get()
     try:
         yield relay
     finally:

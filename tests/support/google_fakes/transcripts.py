@@ -141,7 +141,7 @@ def _run(words: list[str], environment: dict[str, str], situation: Situation) ->
         process.stdin.write(situation.stdin)
         process.stdin.flush()
         first = process.stdout.read(len(situation.instance))
-        rest, errors = process.communicate(timeout=100)
+        rest, errors = process.communicate()
         return process.returncode, (first + rest).decode(), errors.decode()
 
 

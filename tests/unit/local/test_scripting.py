@@ -45,7 +45,7 @@ def test_an_interruption_is_not_lost_while_a_thread_starts_a_program(attempt: in
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGTERM)
         try:
-            assert process.wait(60) == 128 + signal.SIGTERM
+            assert process.wait() == 128 + signal.SIGTERM
         finally:
             process.kill()
 
@@ -69,7 +69,7 @@ scripting.main(types.SimpleNamespace(Payload=Payload, run=run), "create")
 def test_programs_end_on_a_hangup_also_under_nohup(nohup: list[str]) -> None:
     """ssh ends what connects it to a server by SIGHUP, and what is left would hold its output open."""
     words = [*nohup, sys.executable, "-c", HANGUP]
-    done = subprocess.run(words, cwd=ROOT, input='{"create": {}}', capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, cwd=ROOT, input='{"create": {}}', capture_output=True, text=True)
     assert done.stdout.strip() == str(-signal.SIGHUP), done.stderr
 
 
@@ -89,7 +89,7 @@ with scripting.private_directory() as directory:
         directory, mode = process.stdout.readline().split()
         assert mode == "0o40700" and Path(directory, "key").exists()
         process.send_signal(number)
-        process.wait(60)
+        process.wait()
         wait_until(lambda: not Path(directory).exists())
 
 

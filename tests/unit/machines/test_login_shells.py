@@ -34,7 +34,6 @@ def log_in(home: Path, login_shell: str, text: str, path: str = "") -> subproces
         env={"HOME": str(home), "PATH": path or f"{home}/bin:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
-        timeout=60,
     )
 
 

@@ -31,7 +31,7 @@ PAIR = Pair("verify-product", "shop", manifest("inside"), manifest("outside"))
 @pytest.fixture
 def update(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
     """A process that stands for the update."""
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     known_as = update_id.Process(process.pid, 1, "pulumi", update_id._process(process.pid).started)  # type: ignore[union-attr]
     monkeypatch.setattr(calling_pods.update_id, "ancestors", lambda: [known_as])
     programs.add("kubectl")
@@ -40,7 +40,7 @@ def update(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[subp
     process.wait()
     try:
         for remover in calling_pods._REMOVERS:
-            remover.wait(timeout=20)
+            remover.wait()
     finally:
         for remover in calling_pods._REMOVERS:
             remover.kill()
@@ -66,7 +66,7 @@ def test_a_pair_is_started_and_removed_when_the_update_has_ended(programs: Progr
     assert deletions(programs) == [], "the update still runs"
     update.kill()
     update.wait()
-    wait_until(lambda: deletions(programs) != [], 20, "the Jobs are deleted")
+    wait_until(lambda: deletions(programs) != [], description="the Jobs are deleted")
     [deleted] = deletions(programs)
     assert "--context theirs" in deleted
     assert f"delete job --selector istio-vm-mesh/callers={label} --namespace shop" in deleted
@@ -81,7 +81,7 @@ def test_a_pair_of_one_verification_goes_with_the_update_where_that_is_killed(pr
         assert len(created(programs)) == 2 and deletions(programs) == []
         update.kill()
         update.wait()
-        wait_until(lambda: deletions(programs) != [], 20, "the Jobs are deleted")
+        wait_until(lambda: deletions(programs) != [], description="the Jobs are deleted")
 
 
 LIMITS = {"items": [{"spec": {"limits": [{"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}}]}}]}

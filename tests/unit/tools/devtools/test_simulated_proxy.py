@@ -50,7 +50,7 @@ async def with_server(stream: Stream, body: Callable[[ControlPlane], Awaitable[N
     port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(pair.key, pair.chain)]))
     await server.start()
     try:
-        await asyncio.wait_for(body(ControlPlane(f"127.0.0.1:{port}", NAME, pair.chain.decode(), "token", "")), 20)
+        await body(ControlPlane(f"127.0.0.1:{port}", NAME, pair.chain.decode(), "token", ""))
     finally:
         await server.stop(None)
 

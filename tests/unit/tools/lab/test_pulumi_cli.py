@@ -78,9 +78,10 @@ def _lock(directory: Path, pid: int) -> None:
 def _cli(tmp_path: Path, **environment: str) -> subprocess.Popen[bytes]:
     """A process called `pulumi` that does nothing, in a group of its own."""
     (tmp_path / "pulumi").symlink_to("/bin/sleep")
-    process = subprocess.Popen([tmp_path / "pulumi", "60"], start_new_session=True, env=os.environ | environment)
-    while Path(f"/proc/{process.pid}/comm").read_text().strip() != "pulumi":
-        pass
+    process = subprocess.Popen([tmp_path / "pulumi", "600"], start_new_session=True, env=os.environ | environment)
+    files = Path(f"/proc/{process.pid}")
+    # A program has its name a moment after it was started, and its environment after that.
+    wait_until(lambda: (files / "comm").read_text() == "pulumi\n" and (files / "environ").read_bytes())
     return process
 
 
@@ -121,7 +122,7 @@ def test_a_cli_whose_lab_was_killed_is_ended(locks: Path, tmp_path: Path, monkey
     orphan = _cli(tmp_path, **{pulumi_cli.MARK: "1"})
     _lock(locks, orphan.pid)
     pulumi_cli.select(quiet("up", tmp_path / "log"), "lab")
-    assert orphan.wait(30) < 0
+    assert orphan.wait() < 0
     assert "cancel" in (tmp_path / "calls").read_text()
 
 
@@ -139,15 +140,15 @@ def test_what_a_killed_run_left_running_is_ended_and_nothing_else(tmp_path: Path
     (paths.TMP / "kubeconfig").write_text("")
     (tmp_path / "run" / "lock").write_text("")
     ours = {"PATH": os.environ["PATH"], "PULUMI_HOME": str(paths.HOME), pulumi_cli.MARK: "1"}
-    left = subprocess.Popen(["sleep", "60"], env=ours)
+    left = subprocess.Popen(["sleep", "600"], env=ours)
     others = [
-        subprocess.Popen(["sleep", "60"], env={**ours, "PULUMI_HOME": "/another/checkout"}),
-        subprocess.Popen(["sleep", "60"], env={name: value for name, value in ours.items() if name != pulumi_cli.MARK}),
+        subprocess.Popen(["sleep", "600"], env={**ours, "PULUMI_HOME": "/another/checkout"}),
+        subprocess.Popen(["sleep", "600"], env={name: value for name, value in ours.items() if name != pulumi_cli.MARK}),
     ]
     try:
         wait_until(lambda: left.pid in pulumi_cli._leftovers())
         pulumi_cli.end_leftovers(quiet("leftovers", tmp_path / "log"))
-        assert left.wait(30) == -9
+        assert left.wait() == -9
         assert [other.poll() for other in others] == [None, None]
         assert os.listdir(tmp_path / "run") == ["lock"]
     finally:
@@ -164,7 +165,7 @@ def test_an_interrupted_call_leaves_nothing_running(tmp_path: Path, monkeypatch:
     plugins = []
 
     def interrupted(command: Command, **_: object) -> None:
-        plugins.append(subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"], **(command.env or {})}))
+        plugins.append(subprocess.Popen(["sleep", "600"], env={"PATH": os.environ["PATH"], **(command.env or {})}))
         # A program has its environment a moment after it was started.
         wait_until(lambda: plugins[0].pid in pulumi_cli._leftovers())
         raise KeyboardInterrupt
@@ -172,7 +173,7 @@ def test_an_interrupted_call_leaves_nothing_running(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(step, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pulumi_cli.call(step, "up")
-    assert [plugin.wait(30) for plugin in plugins] == [-9]
+    assert [plugin.wait() for plugin in plugins] == [-9]
 
 
 def test_what_a_leftover_starts_before_it_is_killed_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

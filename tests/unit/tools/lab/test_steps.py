@@ -21,6 +21,7 @@ from tools.lab import process
 from tools.lab.steps import Display, StepError, StepFailedError, Steps, seconds
 
 Make = Callable[..., tuple[Steps, io.StringIO]]
+TIME = r"\d+(\.\d)? s"
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_a_step_is_one_line_with_its_time(make: Make) -> None:
     with steps.step("istio binaries") as step:
         step.run(["echo", "compiling"])
         step.summary = "from the cache"
-    assert re.fullmatch(r"\[ 1/12\] istio binaries … 0\.\d s \(from the cache\)\n", stream.getvalue())
+    assert re.fullmatch(rf"\[ 1/12\] istio binaries … {TIME} \(from the cache\)\n", stream.getvalue())
     assert step.log.name == "01-istio-binaries.log"
     assert step.log.read_text() == "$ echo compiling\ncompiling\n"
 
@@ -56,14 +57,14 @@ def test_a_long_step_shows_that_it_lives(make: Make, tmp_path: Path) -> None:
         step.run(["sh", "-c", script], progress=lambda line: f"{line}/2 packages")
     beats = stream.getvalue().splitlines()[:-1]
     assert len(beats) <= (time.monotonic() - started) / 0.02
-    assert all(re.fullmatch(r"\[ 1/12\] images … \d+\.?\d* s( \([12]/2 packages\))?", beat) for beat in beats), beats
+    assert all(re.fullmatch(rf"\[ 1/12\] images … {TIME}( \([12]/2 packages\))?", beat) for beat in beats), beats
 
 
 def test_parts_and_lines_stay(make: Make) -> None:
     steps, stream = make()
     with steps.step("images") as step, step.part("node image"):
         step.line("one resource")
-    assert "        one resource\n        node image: 0.0 s\n" in stream.getvalue()
+    assert re.search(rf"^        one resource\n        node image: {TIME}$", stream.getvalue(), re.MULTILINE)
     assert "one resource" in step.log.read_text()
 
 
@@ -72,7 +73,7 @@ def test_a_failure_names_step_cause_log_and_cure(make: Make) -> None:
     with pytest.raises(StepFailedError) as failed, steps.step("container engine") as step:
         step.run(["sh", "-c", "seq 50; exit 3"], hint="free some disk")
     message = str(failed.value).splitlines()
-    assert re.fullmatch(r"\[ 1/12\] container engine failed after 0\.\d s: `sh -c seq 50; exit 3` ended with code 3", message[0])
+    assert re.fullmatch(rf"\[ 1/12\] container engine failed after {TIME}: `sh -c seq 50; exit 3` ended with code 3", message[0])
     assert message[2:-2] == [f"    {number}" for number in range(21, 51)]
     assert message[-2] == f"The whole log: {step.log}"
     assert message[-1] == "What to do: free some disk; then run ./scripts/lab up again; what is done is kept."
@@ -121,7 +122,7 @@ signal.signal(signal.SIGTERM, stop)
 steps = Steps("up", 1, Display(), Path(sys.argv[1]))
 try:
     with steps.step("long") as step:
-        step.run(Command(["sh", "-c", "trap '' TERM; sleep 77 & echo started $$; wait; sleep 77"], grace=0.3), progress=lambda line: print(line, flush=True))
+        step.run(Command(["sh", "-c", "trap '' TERM; sleep 7777 & echo started $$; wait; sleep 7777"], grace=0.3), progress=lambda line: print(line, flush=True))
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
@@ -132,11 +133,9 @@ def test_an_interruption_ends_the_whole_process_group(tmp_path: Path) -> None:
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": PYTHONPATH}, stdout=subprocess.PIPE, text=True) as lab:
         assert lab.stdout
         group = int(lab.stdout.readline().split()[1])
-        begun = time.monotonic()
         lab.send_signal(signal.SIGTERM)
         assert lab.stdout.readline() == "interrupted\n"
-        assert time.monotonic() - begun < 60  # the command itself would take 77
-        assert not process._runs(group)
+        wait_until(lambda: not process._runs(group))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def steps(tmp_path: Path) -> Steps:
 
 
 def test_two_parts_run_at_the_same_time_and_others_after_them(steps: Steps) -> None:
-    both, started = threading.Barrier(2, timeout=60), list[str]()
+    both, started = threading.Barrier(2), list[str]()
 
     def meet(part: Step) -> None:
         started.append(part.title)
@@ -37,7 +37,7 @@ def test_two_parts_run_at_the_same_time_and_others_after_them(steps: Steps) -> N
 
 
 def test_the_note_has_all_parts_that_run_and_each_part_has_a_log(steps: Steps) -> None:
-    noted = threading.Barrier(2, timeout=60)
+    noted = threading.Barrier(2)
     seen = list[str]()
 
     def build(part: Step) -> None:
@@ -61,10 +61,10 @@ def test_a_failure_names_its_part_shows_its_log_and_ends_the_others(steps: Steps
     running, never = threading.Event(), list[str]()
 
     def long(part: Step) -> None:
-        part.run(["sh", "-c", "echo $$; sleep 77"], progress=lambda line: running.set())
+        part.run(["sh", "-c", "echo $$; sleep 7777"], progress=lambda line: running.set())
 
     def fail(part: Step) -> None:
-        running.wait(60)
+        running.wait()
         part.run(["sh", "-c", "echo no space left; exit 1"], hint="free some disk")
 
     parts = {"a": long, "b": fail, "c": lambda part: never.append(part.title)}
@@ -76,7 +76,7 @@ def test_a_failure_names_its_part_shows_its_log_and_ends_the_others(steps: Steps
     assert "What to do: free some disk; then run" in message
     assert not never
     [group] = [line for line in step.log.with_name("01-programs-a.log").read_text().splitlines() if line.isdigit()]
-    assert not process._runs(int(group))
+    wait_until(lambda: not process._runs(int(group)))
 
 
 def test_a_part_that_waits_for_another_run_is_ended_too(steps: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_a_part_that_waits_for_another_run_is_ended_too(steps: Steps, tmp_path: 
             pytest.fail("the lock is held")
 
     def fail(part: Step) -> None:
-        waiting.wait(60)
+        waiting.wait()
         raise StepError("broken", show_log=False)
 
     with cache.locked(key), pytest.raises(StepFailedError, match="b: broken"), steps.step("programs") as step:
@@ -109,7 +109,7 @@ def stop(number, frame): raise KeyboardInterrupt
 signal.signal(signal.SIGINT, stop)
 steps = Steps("up", 1, Display(), Path(sys.argv[1]))
 def part(step):
-    script = "trap '' TERM; sleep 77 & echo started $$; wait; sleep 77"
+    script = "trap '' TERM; sleep 7777 & echo started $$; wait; sleep 7777"
     step.run(Command(["sh", "-c", script], grace=0.3), progress=lambda line: sys.stdout.write(line + chr(10)) and sys.stdout.flush())
 try:
     with steps.step("long") as step:

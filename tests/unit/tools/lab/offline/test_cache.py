@@ -77,7 +77,7 @@ def test_two_runs_make_an_entry_once() -> None:
 
     def slow(directory: Path) -> None:
         begun.set()
-        go_on.wait(60)
+        go_on.wait()
         runs.append(1)
         _make(directory)
 
@@ -87,11 +87,11 @@ def test_two_runs_make_an_entry_once() -> None:
 
     first = threading.Thread(target=lambda: cache.ensure(KEY, slow))
     first.start()
-    begun.wait(60)
+    begun.wait()
     second = threading.Thread(target=lambda: cache.ensure(KEY, slow, waiting))
     second.start()
-    first.join(60)
-    second.join(60)
+    first.join()
+    second.join()
     assert runs == [1]
     assert set(notes) == {"waiting for another run that makes thing"}
 

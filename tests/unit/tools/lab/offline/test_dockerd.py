@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
 from tools.lab import engine, paths
 from tools.lab.offline import dockerd, host_cleanup, runc_wrapper
 
@@ -177,12 +177,14 @@ def test_rules_and_bridges_stay_while_another_engine_has_some(before: bool, tmp_
     assert changes == [] and not host_cleanup.FORWARDING.exists()
 
 
-def test_processes_are_found_by_program_and_argument() -> None:
-    time_s = f"60.{os.getpid()}"  # the tests of another checkout may run now
-    with subprocess.Popen(["sleep", time_s]) as sleeper:
+def test_processes_are_found_by_program_and_argument(tmp_path: Path) -> None:
+    program = str(tmp_path / "sleep")  # no other process has it on its command line
+    Path(program).symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "600"]) as sleeper:
         try:
-            assert host_cleanup.processes("sleep", time_s) == [sleeper.pid]
-            assert host_cleanup.processes("sleep", f"{time_s}0") == []
+            # A program has its command line a moment after it was started.
+            wait_until(lambda: host_cleanup.processes("sleep", program) == [sleeper.pid])
+            assert host_cleanup.processes("sleep", f"{program}0") == host_cleanup.processes("cat", program) == []
             assert host_cleanup.alive(sleeper.pid)
         finally:
             sleeper.kill()
