@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from tools import ROOT, costs
+from tools import ROOT
 
 SCHEMA, PAGE = ROOT / "docs" / "stack.schema.json", ROOT / "docs" / "settings.md"
 PLAN_SCHEMA = ROOT / "docs" / "plan.schema.json"
@@ -158,6 +158,7 @@ def _references(node: Any) -> list[str]:
 
 def main() -> int:
     parser().parse_args()
+    from tools import costs
     from tools.google_model import declared, google_page
     from tools.live_run import page as live_run_page
     from tools.plan import render_json

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import FAILED, INTERRUPTED, OK, PYTHONPATH, ROOT
+from tools import FAILED, INTERRUPTED, OK, PYTHONPATH
 from tools.devtools import test_runner
 from tools.devtools.test_runner import Report, Stage, python
 
@@ -129,9 +129,3 @@ sys.exit(test_runner.main())
     output, _ = process.communicate()
     assert process.returncode == INTERRUPTED, output
     assert (tmp_path / "down").exists(), output
-
-
-def test_help_needs_no_environment() -> None:
-    done = subprocess.run([sys.executable, "-S", ROOT / "scripts" / "test", "--help"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert "usage: ./scripts/test" in done.stdout
