@@ -51,7 +51,11 @@ def main() -> int:
         print(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         print("\n".join(table(releases)))
-        print("\nNot looked up, because no package registry has them:", *(f"- {each}" for each in pins.UNSEEN), sep="\n")
+        print(
+            "\n* has a newer release\n\nNot looked up, because no package registry has them:",
+            *(f"- {each}" for each in pins.UNSEEN),
+            sep="\n",
+        )
     problems = [each for each in releases if each.problem]
     for reason in dict.fromkeys(each.problem for each in problems):
         names = ", ".join(each.pin.name for each in problems if each.problem == reason)
