@@ -158,9 +158,9 @@ def _figures(mesh: Mesh, steps: Steps, machines: int, rounds: int) -> Iterator[F
     yield from _budget(mesh)
     with steps.step(f"{machines} machines are added") as step:
         many = _added(step, mesh, machines).whole_s
-    yield Figure(what=f"pulumi up that makes and adds {machines} machines", value=many, against="one machine", base=one, most=TO_ONE)
+    yield Figure(what=f"pulumi up that creates and adds {machines} machines", value=many, against="one machine", base=one, most=TO_ONE)
     names = mesh.added()[-machines:]
-    what = "of that, what these machines did themselves, in seconds of a processor"
+    what = "of that, processor time of these machines"
     yield Figure(what=what, value=sum(_processor_s(mesh, name) for name in names))
     with steps.step(f"{machines} machines join at once") as step, Watch().following(mesh) as watch:
         start = _agent_alone(step, mesh, watch, names)
