@@ -40,6 +40,12 @@ def test_links_and_paths_lead_somewhere(document: Path) -> None:
     assert not absent
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_an_item_of_a_list_begins_a_line(document: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`]*`", "", document.read_text(), flags=re.DOTALL)
+    assert re.findall(r".*[.:;] -(?: .*|$)", text, re.MULTILINE) == []
+
+
 def anchors(document: Path) -> set[str]:
     """Return the anchors of a document's headings, as GitHub and GitLab make them."""
     text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
