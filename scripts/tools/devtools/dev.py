@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     versions.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    versions.add_argument("--check", action="store_true", help="tell by the exit code if something is newer")
+    versions.add_argument("--check", action="store_true", help="report by the exit code if something is newer")
     top.set_defaults(needs_lab=False)
     return top
 

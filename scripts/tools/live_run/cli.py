@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     only = top.add_mutually_exclusive_group()
     only.add_argument("--check", action="store_true", help="check the prerequisites, and no more")
     only.add_argument("--down", action="store_true", help="take the stack down, and no more")
-    top.add_argument("--yes", action="store_true", help="create or delete without a question")
+    top.add_argument("--yes", action="store_true", help="create or delete without a prompt")
     top.add_argument(
         "--report",
         metavar="FILE",
