@@ -540,8 +540,8 @@ def test_a_port_that_leads_to_ssh_of_another_host_is_captured(bare_host: Host) -
 
 
 MULTIPLEXER = """
-import pathlib, socket
-pathlib.Path("/proc/self/comm").write_text("sslh")
+import pathlib, socket, sys
+pathlib.Path("/proc/self/comm").write_text(sys.argv[1])
 listeners = [socket.create_server(place) for place in (("0.0.0.0", 443), ("0.0.0.0", 9443), ("127.0.0.1", 8443))]
 onward = socket.create_connection(("127.0.0.1", 22))
 print(onward.getsockname()[1], flush=True)
@@ -549,14 +549,40 @@ input()
 """
 
 
-def test_ports_of_a_program_that_passes_connections_on_to_ssh_stay_open(bare_host: Host) -> None:
-    """For sshd they come from this host. The program may serve the workload, too."""
+@pytest.mark.parametrize(("name", "ports"), [("sslh", ["22", "443"]), *((name, ["22"]) for name in ("sshd", "sshd-session", "dropbear"))])
+def test_ports_of_a_program_that_passes_connections_on_to_ssh_stay_open(bare_host: Host, name: str, ports: list[str]) -> None:
+    """For sshd they come from this host. The program may serve the workload, too. Sessions of a jump host listen for `ssh -R`."""
     bare_host.environment["ISTIO_META_POD_PORTS"] = '"containerPort":9443'
-    with running([*enter(bare_host.namespace), sys.executable, "-c", MULTIPLEXER]) as program:
+    with running([*enter(bare_host.namespace), sys.executable, "-c", MULTIPLEXER, name]) as program:
         assert program.stdout
         port = program.stdout.readline().strip()
-        assert bare_host.run(f"ssh_ports 127.0.0.1 {port} 127.0.0.1 22").split() == ["22", "443"]
+        assert bare_host.run(f"ssh_ports 127.0.0.1 {port} 127.0.0.1 22").split() == ports
     assert bare_host.run("ssh_ports 192.0.2.1 50000 192.0.2.7 2222; ssh_ports ::1 50000 ::1 22").split() == ["2222", "22"]
+
+
+FORWARDER = """
+import os, pathlib, socket, sys
+server, session = sys.argv[1:]
+name = lambda comm: pathlib.Path("/proc/self/comm").write_text(comm)
+name(server)
+ssh, other = socket.create_server(("", 2022)), os.fork()
+if other:
+    os.wait()
+else:
+    ssh.close()
+    name(session)
+    forwarded = [socket.create_server(("", port)) for port in (9001, 9002)]
+    print("ready", flush=True)
+    input()
+"""
+
+
+@pytest.mark.parametrize("session", ["sshd", "sshd-session", "dropbear"])
+def test_ports_that_a_client_of_ssh_forwards_are_captured(bare_host: Host, session: str) -> None:
+    """With `GatewayPorts`, a client has sshd listen for others (`ssh -R`)."""
+    with running([*enter(bare_host.namespace), sys.executable, "-c", FORWARDER, session.partition("-")[0], session]) as program:
+        assert program.stdout and program.stdout.readline() == "ready\n"
+        assert bare_host.run('open_ports "$(rules_of_ports)"') == "22,2022,15020,15021,15090\n"
 
 
 def test_rules_that_are_loaded_while_the_agent_is_stopped_go_again(bare_host: Host) -> None:

@@ -590,8 +590,7 @@ rules_of_ports() {
 
 # Ports on which a connection from outside is not redirected: those of the settings, and SSH's.
 # SSH's are the port of the join's connection, and those that sshd is configured with or listens on.
-# On loopback it listens for clients that forward a port or X11. Rules of this host may lead more
-# ports to one of SSH's.
+# Rules of this host may lead more ports to one of SSH's.
 open_ports() { # what rules_of_ports printed
   local ports
   ports=$(
@@ -603,14 +602,25 @@ open_ports() { # what rules_of_ports printed
         -e 's/^[[:space:]]*ListenAddress[[:space:]="]+//I; T' \
         -e 's/^(\[[^]]*\]|[^][:space:]:]+):([0-9]+)([[:space:]"].*)?$/\2/p' \
         "$SSH_CONFIGURATION"/sshd_config "$SSH_CONFIGURATION"/sshd_config.d/*.conf
-      ss --no-header --tcp --listening --numeric --processes |
-        sed -nE -e '/^([^ ]+ +){3}(127\.|\[::1\])/d' \
-          -e '/"(sshd|dropbear)"/s/^([^ ]+ +){3}[^ ]*:([0-9]+) .*/\2/p'
+      ssh_listeners
       systemctl show --property=Listen ssh.socket sshd.socket |
         sed -nE 's/^Listen=.*[:=]([0-9]+) \(Stream\)$/\1/p'
     } 2>/dev/null | sed '/^[0-9]\+$/!d' | sort -nu
   )
   { echo "$ports" && ports_to "$ports" <<<"$1"; } | sort -nu | paste -sd ,
+}
+
+# Prints the ports that SSH servers listen on. Their sessions listen for clients that forward a port
+# or X11: on loopback, as sshd-session (OpenSSH 9.8), or as a child of the server.
+ssh_listeners() {
+  local port pid parent
+  ss --no-header --tcp --listening --numeric --processes |
+    sed -nE -e '/^([^ ]+ +){3}(127\.|\[::1\])/d' \
+      -e 's/^([^ ]+ +){3}[^ ]*:([0-9]+) .*"(sshd|dropbear)",pid=([0-9]+).*/\2 \4/p' |
+    while read -r port pid; do
+      parent=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$pid/status")
+      [[ $(cat "/proc/$parent/comm") == @(sshd|dropbear) ]] || echo "$port"
+    done
 }
 
 # Prints the ports of those lines of rules_of_ports that lead to a port of this machine.
@@ -641,7 +651,7 @@ is_own() { # address
 
 # Stores the ports of this SSH connection: sudo removes the variable that sshd set. A program of
 # this host, such as sslh, may pass connections on to sshd. Then it is the program's ports that stay
-# open, but those of the workload.
+# open, but those of the workload. A session of SSH does so where this host is a jump host.
 store_ssh_port() {
   local pid=$$ connection
   while [ "${pid:-0}" -gt 1 ]; do
@@ -661,7 +671,7 @@ ssh_ports() { # client, its port, address, port
   is_own "${1#::ffff:}" || return 0
   name=$(ss --no-header --tcp --numeric --processes state established \
     "( sport = :$2 and dport = :$4 )" | sed -nE 's/.*\(\("([^"]+)".*/\1/p' | head -n 1)
-  [ -n "$name" ] && [ "$name" != sshd ] || return 0
+  [[ -n $name && $name != @(sshd*|dropbear) ]] || return 0
   ss --no-header --tcp --listening --numeric --processes |
     sed -nE -e '/^([^ ]+ +){3}(127\.|\[::1\])/d' \
       -e "/\"$name\"/s/^([^ ]+ +){3}[^ ]*:([0-9]+) .*/\2/p" | sort -nu |
