@@ -459,7 +459,10 @@ def test_a_login_that_is_refused_is_not_repeated(sshd: Sshd, start: Start) -> No
     server = start()
     hop = server.hop(identity_file=str(sshd.identity_file))
     assert reach(hop, patience_s=60) is Reach.LOGIN_REFUSED
-    assert server.log.read_text().count("Connection closed by authenticating user") == 1
+    # The server writes it after the client has ended.
+    closed = "Connection closed by authenticating user"
+    wait_until(lambda: closed in server.log.read_text())
+    assert server.log.read_text().count(closed) == 1
 
 
 @pytest.mark.parametrize("evil", ["-oProxyCommand=touch PWNED", "$(touch PWNED)", "`touch PWNED`", "a;touch PWNED", "a'\"; touch PWNED #"])

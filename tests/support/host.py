@@ -159,9 +159,10 @@ class Host:
             assert proxy.stdout and proxy.stdout.readline() == "ready\n"
             yield
 
-    def rules(self) -> list[str]:
-        """Return the rules of all programs, with their tables."""
-        return self.run('for each in $(programs); do read_rules $each | sed "s/^/$each /"; done').splitlines()
+    def rules(self, before: str = "") -> list[str]:
+        """Return the rules of all programs, with their tables. `before` runs first; the guard acts before or after both."""
+        read = 'for each in $(programs); do read_rules $each | sed "s/^/$each /"; done'
+        return self.run(f"both() {{\n{before}\n{read}\n}}\nlocked both").splitlines()
 
     def answer(self, port: int = 8080, family: int = 4, seconds: float = 10) -> str:
         """Return what a neighbour's connection reaches; "" if it was refused, or dropped for so long."""

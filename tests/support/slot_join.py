@@ -27,8 +27,10 @@ TIMES = {"RENEWAL_S": 0.5, "MARK_S": MARK_S, "LOOK_S": (0.1, 0.3)}
 class Payload:
     """A join.
 
-    kubeconfig: a path. hold_s: for how long it holds its slot.
+    kubeconfig: a path. hold_s: for how long it holds its slot, at least.
+    until: a path; it holds its slot until that file is there.
     clock_s: by how many seconds its clock is wrong.
+    passed: a path; the file has the seconds that have passed for this process. "": they pass by themselves.
     cause: by what it fails, while it holds its slot; None where it succeeds.
     expiry_s, patience_s: times of `slots` that a test waits for; by default a busy computer keeps them.
     """
@@ -38,14 +40,16 @@ class Payload:
     machine: str
     update: str = "an-update"
     hold_s: float = 0
+    until: str = ""
     clock_s: float = 0
+    passed: str = ""
     cause: str | None = None
-    expiry_s: float = 60
-    patience_s: float = 60
+    expiry_s: float = 600
+    patience_s: float = 600
 
 
 class Kubectl:
-    """kubectl that counts its calls."""
+    """kubectl that counts its calls, and prints each as a step."""
 
     def __init__(self, kubeconfig: str) -> None:
         self.calls: list[str] = []
@@ -53,12 +57,15 @@ class Kubectl:
 
     def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
         self.calls.append(words[0])
+        write("call")
         command = ["kubectl", "--kubeconfig", self._kubeconfig, *words]
         return scripting.call(command, stdin=stdin, timeout_s=timeout_s)
 
 
 def write(step: str, **values: object) -> None:
-    print(json.dumps({"step": step, "time": time.monotonic(), **values}), flush=True)
+    line = json.dumps({"step": step, "time": time.monotonic(), **values})
+    sys.stdout.write(f"{line}\n")  # at once: a holder has two threads
+    sys.stdout.flush()
 
 
 def request_of(payload: Payload) -> SlotRequest:
@@ -73,10 +80,14 @@ def run(payload: Payload) -> None:
         return time.gmtime(time.time() + payload.clock_s)
 
     setattr(slots, "gmtime", wrong_time)  # noqa: B010
+    if payload.passed:
+        setattr(slots, "monotonic", lambda: float(Path(payload.passed).read_text()))  # noqa: B010
     kubectl, request = Kubectl(payload.kubeconfig), request_of(payload)
     with slots.slot(kubectl, request, lambda line: print(line, file=sys.stderr, flush=True)):
         write("begin")
         threading.Event().wait(payload.hold_s)
+        while payload.until and not Path(payload.until).exists():
+            time.sleep(0.05)
         if payload.cause is not None:
             slots.halt(kubectl, request, payload.cause)
         write("end")

@@ -11,7 +11,10 @@ from tools.standins.provider import Checked, Difference, Found, Properties, Requ
 
 @dataclass
 class Resource:
-    """Remembers inputs and state between operations, as the engine does."""
+    """Remembers inputs and state between operations, as the engine does.
+
+    timeout: seconds for an operation; by default a busy computer keeps them.
+    """
 
     provider: Kubernetes
     type: str
@@ -19,7 +22,7 @@ class Resource:
     id: str = ""
     inputs: Properties | None = None
     state: Properties | None = None
-    timeout: float = 20
+    timeout: float = 200
 
     def request(self, **fields: Any) -> Request:
         return Request(f"urn:pulumi:test::test::{self.type}::{self.name}", self.type, self.name, id=self.id, timeout=self.timeout, **fields)

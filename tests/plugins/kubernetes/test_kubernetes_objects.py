@@ -141,7 +141,7 @@ def test_deletion_waits_for_finalizers(plane: ControlPlane, provider: Kubernetes
         plane.patch(path, {"metadata": {"finalizers": None}})
 
     threading.Timer(0.5, release).start()
-    resource.timeout = 20
+    resource.timeout = 200
     resource.delete()
     assert released.is_set()
     resource.delete()  # Something absent is fine.
