@@ -20,6 +20,7 @@ import grpc
 def nothing(port: int = 0) -> Iterator[int]:
     """Yield a port that refuses connections during the block: no other program can listen on it."""
     with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind(("0.0.0.0", port))
         yield held.getsockname()[1]
 

@@ -47,14 +47,24 @@ _CANDIDATES = iter(random.sample(range(16000, 32000), 16000))
 """Ports below those that the kernel gives to connections: a mesh needs many before its Envoy takes them."""
 
 
+_HELD: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a port that nobody listens on, another one each time."""
+    """Return a port that no program listens on, another one each time.
+
+    It stays this process's: other tests do not get it before an Envoy, or `applications.nothing`, has it.
+    """
     for port in _CANDIDATES:
+        held = socket.socket()
         try:
-            with socket.create_server(("0.0.0.0", port)):
-                return port
+            held.bind(("0.0.0.0", port))
         except OSError:
+            held.close()
             continue
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Envoy: it binds the same port, and listens
+        _HELD.append(held)
+        return port
     raise AssertionError("no port is free")
 
 
@@ -240,7 +250,7 @@ class Mesh:
     def counters(self, cluster: str) -> dict[str, int]:
         """Return the sum of each counter over the hosts of a cluster."""
         sums: dict[str, int] = {}
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/clusters", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/clusters") as answer:
             for line in answer.read().decode().splitlines():
                 name, *rest = line.split("::")
                 if name == cluster and len(rest) == 3 and rest[2].isdigit():
