@@ -47,6 +47,28 @@ was_killed() {
   [ -e "$BEFORE/complete" ] && [ ! -e "$BEFORE/fresh" ]
 }
 
+# The stamp is there, and was not cut short.
+is_stamped() {
+  local key
+  for key in project stack machine; do [ -n "$(stamp "$key")" ] || return; done
+  [ "$(stamp registration | wc -l)" -gt 0 ]
+}
+
+# The agent that is here has the label of this registration. So it is this stack's without a stamp.
+is_labelled() {
+  [ -n "$REGISTRATION" ] && ! was_killed &&
+    grep -qsF "\"$REGISTRATION\"" "$STATE/overrides.env"
+}
+
+# For a machine without a stamp. An agent that is there may be another stack's.
+require_no_agent() {
+  agent_is_up || [ -e "$UNITS/$UNIT.service" ] || return 0
+  fail "the unit $UNIT is here, and $STATE/owner is missing or cut short, which names the stack" \
+    "that it is of: nothing was changed. If it is of no other stack, end and delete it" \
+    "('systemctl disable --now $UNIT; rm -r $PROGRAMS $STATE $UNITS/$UNIT*')," \
+    "and run the update again"
+}
+
 # Prints the value of the line `<key>=<value>` of a file that may be missing.
 value_of() { # key file
   local line
@@ -188,16 +210,29 @@ has_rules() {
       -e 'comment "?istio-vm-mesh"?( |$)'
 }
 
-remove_units() {
-  local unit
-  for unit in "$UNITS/$UNIT"{,-*}.{service,timer,path,socket}; do
-    [ -e "$unit" ] || [ -L "$unit" ] || continue
-    [ "${unit##*/}" = "$KEPT_UNIT" ] ||
-      timeout "$STOP_TIMEOUT_S" systemctl disable --now --quiet "${unit##*/}" 2>/dev/null
-    rm -f "$unit"
+# Prints the paths below UNITS that joins wrote, by the names of this version and by the lists of
+# joins, which may be missing. What an administrator wrote there under a similar name stays.
+unit_paths() {
+  local path units=${UNITS#"$ROOT"/}/$UNIT
+  {
+    printf '%s\n' "$units"{,-redirect,-undo,-drain}.service "$units.service.d"/{sidecar,drain}.conf
+    cat "$STATE/files" "$BEFORE/paths" 2>/dev/null
+  } | sort -u | while read -r path; do
+    [[ $ROOT/$path != "$UNITS/$UNIT"* ]] || printf '%s\n' "$ROOT/$path"
   done
-  rm -f "$UNITS"/*.wants/"$UNIT"{,-*}.* "$UNITS/$UNIT"*.istio-vm-mesh \
-    "$UNITS/$UNIT.service.d"/{sidecar,drain}.conf{,.istio-vm-mesh}
+}
+
+remove_units() {
+  local path unit
+  while read -r path; do
+    unit=${path##*/}
+    if [ "${path%/*}" = "$UNITS" ]; then
+      { [ ! -e "$path" ] && [ ! -L "$path" ]; } || [ "$unit" = "$KEPT_UNIT" ] ||
+        timeout "$STOP_TIMEOUT_S" systemctl disable --now --quiet "$unit" 2>/dev/null
+      rm -f "$UNITS"/*.wants/"$unit"
+    fi
+    rm -f "$path" "$path.istio-vm-mesh"
+  done < <(unit_paths)
   rmdir "$UNITS/$UNIT.service.d" 2>/dev/null
   systemctl daemon-reload
   systemctl reset-failed "$UNIT" 2>/dev/null
@@ -236,7 +271,8 @@ remove_installation() {
     return 1
   fi
   remove_user || return
-  rm -rf "$PROGRAMS" "$RUN"/istio-vm-mesh-*
+  rm -rf "$PROGRAMS" "$RUN/$UNIT"-{withdrawn,rejected,redirect,redirect.lock,probe.env,firewalld} \
+    "$RUN/$UNIT"-looks.*
   find "$STATE" -mindepth 1 -maxdepth 1 ! -name owner -exec rm -rf {} +
   rm -rf "$STATE"
   if [ -e "$STATE" ] || [ -e "$PROGRAMS" ]; then

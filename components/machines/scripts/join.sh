@@ -207,9 +207,14 @@ setup_words() {
 # name.
 check_owner() {
   local other=("$(stamp project)" "$(stamp stack)" "$(stamp machine)" "$(stamp registration)")
-  [ -z "${other[0]}" ] || AGENT="$(stamp namespace) $(stamp workload) ${other[3]:--}"
+  if ! is_stamped; then
+    # A machine of an instance group is of no other stack.
+    is_labelled || [ -n "${API_SERVER:-}" ] || require_no_agent
+    return 0
+  fi
+  AGENT="$(stamp namespace) $(stamp workload) ${other[3]:--}"
   case "${other[*]}" in
-  "   " | "$PROJECT $STACK $MACHINE $REGISTRATION") return ;;
+  "$PROJECT $STACK $MACHINE $REGISTRATION") return ;;
   "$PROJECT $STACK "*) ;;
   *) OTHER_STACK=1 CHANGED=1 AGENT="$NAMESPACE $WORKLOAD ${other[3]:--}" ;;
   esac
@@ -655,6 +660,7 @@ wait_for_deregistration() {
   local seconds
   [ -n "$(joined registered)" ] && [ "$(joined registered)" != "$REGISTERED" ] || return 0
   seconds=$((STOPPED + GRACE_S + 3 - $(date +%s)))
+  [ "$seconds" -le $((GRACE_S + 3)) ] || seconds=$((GRACE_S + 3)) # the clock was set back
   for _ in $(seq "$seconds"); do sleep 1; done
 }
 

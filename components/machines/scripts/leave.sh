@@ -6,6 +6,10 @@
 # then, so clients have stopped to call the machine. installation.sh stands before this text.
 # Variables: MACHINE, PROJECT, STACK, REGISTRATION, ASK.
 is_ours() { # stamp, or pending_stamp
+  if ! is_stamped; then
+    is_labelled
+    return
+  fi
   [ "$($1 project)/$($1 stack) $($1 machine) $($1 registration)" = \
     "$PROJECT/$STACK $MACHINE $REGISTRATION" ]
 }
@@ -17,13 +21,8 @@ main() {
   umask 022
   [ "$(id -u)" = 0 ] ||
     fail "leaving the mesh needs root: let the SSH user run sudo without a password"
-  if [ ! -e "$STATE/owner" ]; then
-    # An agent that stays would register the machine again.
-    ! { agent_is_up || [ -e "$UNITS/$UNIT.service" ]; } ||
-      fail "the unit $UNIT is here, and $STATE/owner is missing, which names the stack that it is" \
-        "of: nothing was changed. If it is of no other stack, end and delete it" \
-        "('systemctl disable --now $UNIT; rm -r $PROGRAMS $STATE $UNITS/$UNIT*')," \
-        "and run the update again"
+  if ! is_stamped && ! is_labelled; then
+    require_no_agent # one that stays would register the machine again
     echo not-joined
     exit 0
   fi

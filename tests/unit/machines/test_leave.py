@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.machine import OWNER, PROGRAMS, STATE, UNITS, FakeMachine
+from tests.support.machine import OWNER, PROGRAMS, STATE, UNITS, FakeMachine, bundle
 from tests.support.scripts import add_program
 from tests.support.tiers import some_quick
 
@@ -46,16 +48,65 @@ def test_a_second_leave_and_one_of_a_machine_that_never_joined_change_nothing(ma
     assert (done.returncode, done.stdout, machine.calls, machine.tree()) == (0, "not-joined\n", [], before)
 
 
-@pytest.mark.parametrize("runs", [True, False])
-def test_an_agent_without_a_stamp_is_no_machine_that_never_joined(machine: FakeMachine, runs: bool) -> None:
-    """It would register the machine again, now or after a boot."""
-    (machine.root / STATE / "owner").unlink()
-    if not runs:
-        (machine.directory / "run/active").unlink()
+WITHOUT_A_STAMP = {
+    "the agent runs, the stamp is deleted": "rm $STATE/owner",
+    "the agent is stopped, the stamp is deleted": "rm $STATE/owner $RUN/active",
+    "the stamp is empty": "truncate --size 0 $STATE/owner",
+    "the stamp ends within its first line": "truncate --size 9 $STATE/owner",
+    "the stamp ends before its registration": "sed -i '4,$ d' $STATE/owner",
+}
+
+
+def damage(machine: FakeMachine, command: str) -> None:
+    subprocess.run(["bash", "-c", command], env={**os.environ, **machine.places()}, check=True)
+
+
+@pytest.mark.parametrize("command", some_quick(WITHOUT_A_STAMP.values(), WITHOUT_A_STAMP["the stamp is empty"]))
+def test_an_agent_without_a_stamp_is_no_machine_that_never_joined(machine: FakeMachine, command: str) -> None:
+    """It would register the machine again, now or after a boot, and it may be another stack's."""
+    damage(machine, command)
     before = machine.tree()
-    done = machine.leave()
-    assert (done.returncode, done.stdout, machine.calls, machine.tree()) == (1, "", [], before)
-    assert "is missing, which names the stack that it is of: nothing was changed" in done.stderr
+    for done in (machine.leave(), machine.join()):
+        assert (done.returncode, done.stdout, machine.calls, machine.tree()) == (1, "", [], before)
+        assert "is missing or cut short, which names the stack that it is of: nothing was changed" in done.stderr
+
+
+def test_the_label_of_an_agent_says_whose_it_is_where_the_stamp_does_not(machine: FakeMachine) -> None:
+    """So a stamp that somebody deleted is repaired by the next join, and a leave leaves nothing."""
+    labelled = bundle({"overrides.env": f"""ISTIO_METAJSON_LABELS='{{"a/registration":"{OWNER.registration}"}}'\n"""})
+    assert machine.join(labelled).returncode == 0
+    stamp = machine.root / STATE / "owner"
+    before = stamp.read_text()
+    stamp.unlink()
+    another = machine.copy(machine.directory.with_name("another"))
+    assert another.leave(replace(OWNER, registration="r-2")).returncode == 1
+    assert (machine.join(labelled).returncode, stamp.read_text(), machine.calls) == (0, before, [])
+    stamp.write_text("")
+    assert (machine.leave().stdout, left(machine)) == ("left\n", [])
+
+
+def test_units_that_an_administrator_wrote_stay(machine: FakeMachine) -> None:
+    """Their names begin as those of this program, and no list of a join has them."""
+    theirs = [f"{UNITS}/istio-vm-mesh-backup.{kind}" for kind in ("service", "timer")]
+    theirs += [f"{UNITS}/timers.target.wants/istio-vm-mesh-backup.timer", f"{UNITS}/istio-vm-mesh.service.d/theirs.conf"]
+    (machine.root / UNITS / "timers.target.wants").mkdir()
+    for path in theirs:
+        (machine.root / path).write_text("theirs")
+    (machine.directory / "run/istio-vm-mesh-backup.pid").write_text("1")
+    assert machine.leave().stdout == "left\n"
+    assert left(machine) == [f"{UNITS}/istio-vm-mesh-backup.service", theirs[1], f"{UNITS}/istio-vm-mesh.service.d", theirs[3], theirs[2]]
+    assert not any("backup" in call for call in machine.calls)
+    assert (machine.directory / "run/istio-vm-mesh-backup.pid").exists()
+
+
+def test_a_unit_of_an_earlier_version_goes(machine: FakeMachine) -> None:
+    """By the list of the join that wrote it."""
+    unit = f"{UNITS}/istio-vm-mesh-former.service"
+    (machine.root / unit).write_text("ours")
+    with (machine.root / STATE / "files").open("a") as files:
+        files.write(f"{unit}\n")
+    assert (machine.leave().stdout, left(machine)) == ("left\n", [])
+    assert "disable --now --quiet istio-vm-mesh-former.service" in machine.calls
 
 
 @pytest.mark.parametrize("change", [{"project": "a"}, {"stack": "a"}, {"machine": "a"}, {"registration": "r-2"}])
