@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -88,6 +89,16 @@ def remove(name: str) -> None:
     with contextlib.suppress(OSError):  # one that is not empty stays
         for directory in list(path.parents)[: name.count("/") + 1]:
             directory.rmdir()
+
+
+def remove_all(stack: str) -> None:
+    """Remove all files of a stack, also what a write that was killed has left.
+
+    stack: `<organization>/<project>/<stack>`.
+    """
+    directory = reference(stack)
+    shutil.rmtree(path_of(directory), ignore_errors=True)
+    remove(directory)
 
 
 def _writable(name: str) -> Path:

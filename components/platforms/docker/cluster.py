@@ -70,6 +70,9 @@ class DockerCluster(pulumi.ComponentResource):
     def _kind(self) -> local.Command:
         settings, network = self._args.settings, self._args.network.docker_name
 
+        def deletion(docker_network: str) -> delete_cluster.Payload:
+            return delete_cluster.Payload(self._kind_name, docker_network)
+
         def payload(docker_network: str) -> create_cluster.Payload:
             return create_cluster.Payload(
                 name=self._kind_name,
@@ -82,7 +85,7 @@ class DockerCluster(pulumi.ComponentResource):
             part_name(self._name, names.KIND),
             commands.Script(create_cluster, network.apply(payload)),
             pulumi.ResourceOptions(parent=self, delete_before_replace=True),
-            delete=commands.Script(delete_cluster, delete_cluster.Payload(self._kind_name)),
+            delete=commands.Script(delete_cluster, network.apply(deletion)),
             options=commands.CommandOptions(
                 # kind changes nothing of a cluster that exists.
                 triggers=[settings.image, settings.pod_cidr, settings.service_cidr, network],

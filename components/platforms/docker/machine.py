@@ -18,7 +18,7 @@ from ...machines.ssh_server import require_ssh
 from ...names import part_name
 from . import configuration, names
 from .network import DockerNetwork
-from .scripts import create_machine
+from .scripts import create_machine, remove
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def _host(args: DockerHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
         part_name(name, names.CONTAINER),
         commands.Script(create_machine, values.apply(payload)),
         pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),
-        delete=["docker", "rm", "--force", "--volumes", docker_name],
+        delete=commands.Script(remove, remove.Payload(remove.CONTAINER, docker_name, names.stack_label(args.stack))),
         options=commands.CommandOptions(triggers=[args.settings.image, *attachment.values()]),
     )
     container = commands.result(command, create_machine.Result)

@@ -9,7 +9,7 @@ import pulumi
 
 from ... import commands
 from . import configuration, names
-from .scripts import create_network
+from .scripts import create_network, remove
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ def docker_network(name: str, args: DockerNetworkArgs) -> DockerNetwork:
         name,
         commands.Script(create_network, payload),
         pulumi.ResourceOptions(delete_before_replace=True),
-        delete=["docker", "network", "rm", docker_name],
+        delete=commands.Script(remove, remove.Payload(remove.NETWORK, docker_name, names.stack_label(args.stack))),
         options=commands.CommandOptions(triggers=[str(args.cidr)]),
     )
     created = commands.result(command, create_network.Result)

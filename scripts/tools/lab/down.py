@@ -14,6 +14,7 @@ import yaml
 from components.config import load_file, reader
 from components.config.docker import DockerMachine
 from components.config.problems import SettingsError
+from components.local import private_files
 from components.local.cluster_access import forget_kind_kubeconfig
 from components.names import part_name
 from components.platforms.docker.configuration import docker_cidr
@@ -133,28 +134,33 @@ def _is_local(stack: str) -> bool:
 
 
 def _remove_containers(step: Step, engine: Engine, stack: str) -> None:
-    """Remove what Pulumi left: machines by the stack's label, and the cluster's node by its name.
+    """Remove what Pulumi left: machines by the stack's label, and the cluster's node by its name in
+    one of the stack's networks.
 
-    What is kept of the cluster's kubeconfig goes with the node. Containers of others that are in
-    the stack's networks are disconnected, and stay.
+    What is kept of the cluster's kubeconfig goes with the node. So does the key of the machines: an
+    `up` that was killed has not stored it. Other containers that are in the
+    stack's networks are disconnected, and stay.
     """
-    label = f"label={stack_label(stack)}"
+    label, node = f"label={stack_label(stack)}", node_name(stack)
     networks = engine.docker("network", "ls", "--quiet", "--filter", label).split()
 
-    def listed(*filters: str) -> set[str]:
-        names = (engine.docker("ps", "--all", "--format", "{{.Names}}", "--filter", each).split() for each in filters)
-        return {name for each in names for name in each}
+    def listed(of: str) -> set[str]:
+        return set(engine.docker("ps", "--all", "--format", "{{.Names}}", "--filter", of).split())
 
-    containers = listed(label, f"name=^{node_name(stack)}$")
+    connected = {network: listed(f"network={network}") for network in networks}
+    in_networks = {name for names in connected.values() for name in names}
+    containers = listed(label) | ({node} & in_networks)
     if containers:
         engine.docker("rm", "--force", "--volumes", *sorted(containers))
-    for network in networks:
-        for name in sorted(listed(f"network={network}")):
+    for network, names in connected.items():
+        for name in sorted(names - containers):
             engine.docker("network", "disconnect", "--force", network, name)
             step.line(f"the container {name} is not of the lab: it was disconnected from the lab's network, and stays")
     if networks:
         engine.docker("network", "rm", *networks)
     forget_kind_kubeconfig(docker_name(stack, CLUSTER))
+    if _is_local(stack):  # of another one, the same stack in another backend may have the key
+        private_files.remove_all(f"organization/{pulumi_cli.PROJECT}/{stack}")
     if containers or networks:
         step.summary = f"{len(containers)} containers, {len(networks)} networks"
 

@@ -29,6 +29,20 @@ def test_a_key_is_private_and_goes_with_its_resource(tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == [], "and no empty directory stays"
 
 
+def test_all_of_a_stack_goes_and_nothing_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    other = private_files.reference("acme/mesh/other", SSH_KEY)
+    for name in (KEY, other):
+        private_files.write(name, "one")
+    (private_files.path_of(KEY).parent / ".new-x7k2").write_text("of a write that was killed")
+    for _ in range(2):
+        private_files.remove_all("acme/mesh/lab")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [private_files.path_of(other)]
+    assert not private_files.path_of(KEY).parent.exists()
+    private_files.remove_all("acme/mesh/other")
+    assert list(tmp_path.iterdir()) == [], "and no empty directory stays"
+
+
 def test_the_name_of_a_file_does_not_depend_on_a_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert KEY == "state:acme/mesh/lab/ssh-key"
     monkeypatch.delenv("XDG_STATE_HOME")

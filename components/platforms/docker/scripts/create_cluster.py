@@ -13,6 +13,7 @@ from time import monotonic, sleep
 from ....local import scripting
 from ....local.cluster_access import ClusterAccess, kubectl, read_kind_kubeconfig
 from ..names import kind_node
+from .owner import is_in_network
 
 MARK = "/kind/istio-vm-mesh.whole"
 READY_S = 180
@@ -55,8 +56,10 @@ def run(payload: Payload) -> Result:
     is not ready.
     """
     name, node = payload.name, kind_node(payload.name)
-    if _exists(name) and not _was_completed(node):
-        _kind("delete", "cluster", "--name", name)
+    if _exists(name):
+        _require_network(payload, node)
+        if not _was_completed(node):
+            _kind("delete", "cluster", "--name", name)
     if _exists(name):
         _wait_until_ready(name, node)
     else:
@@ -73,6 +76,16 @@ def run(payload: Payload) -> Result:
 
 def _kind(*words: str) -> scripting.Done:
     return scripting.call(["kind", *words])
+
+
+def _require_network(payload: Payload, node: str) -> None:
+    """Require that a cluster is of this stack. Raises scripting.Failed."""
+    if not is_in_network(node, payload.network):
+        raise scripting.Failed(
+            f"kind has a cluster {payload.name}, which is not of this program: its node {node} is not in the "
+            f"Docker network {payload.network}. It was not changed: rename the stack, or delete the cluster "
+            f"(kind delete cluster --name {payload.name})"
+        )
 
 
 def _exists(name: str) -> bool:

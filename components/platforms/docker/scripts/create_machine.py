@@ -1,7 +1,8 @@
 """Creates a container as a machine: systemd, sshd, a fixed address, a pinned host key.
 
-A running container of the same identity (`Payload.identity`) is kept, and takes the login key that
-is declared now. Any other container of that name, which a killed run left behind, is recreated.
+A container of the same identity (`Payload.identity`) that has run is kept: its disk is a machine's.
+It is started where it is stopped, and takes the login key that is declared now. Any other container
+of that name, which a killed run left behind, is recreated.
 """
 
 from __future__ import annotations
@@ -81,33 +82,45 @@ def run(payload: Payload) -> Result:
     present = _present(payload)
     if present:
         require_owner(f"container {payload.name}", payload.label, present.stack)
-    if present and present.state == f"true {payload.identity}":
+    if present and present.has_run and present.identity == payload.identity:
         _copy(payload, _archive(*_login_files(payload)))
+        if present.state == "exited":
+            scripting.check(["docker", "start", payload.name], f"machine {payload.hostname}: Docker cannot start its container")
         return _describe(payload)
     if present:
         _remove(payload.name)
     return _start(payload)
 
 
+_INCOMPLETE = ("created", "dead", "removing")
+"""States of a container that lacks something. It is complete before its first start."""
+
+
 @dataclass(frozen=True)
 class _Present:
     """A container that has the machine's name.
 
-    state: whether it runs, and its identity. stack: that of its label; "" without one.
+    state: Docker's. identity, stack: those of its labels; "" without one.
     """
 
     state: str
+    identity: str
     stack: str
+
+    @property
+    def has_run(self) -> bool:
+        """Whether it has been a machine."""
+        return self.state not in _INCOMPLETE
 
 
 def _present(payload: Payload) -> _Present | None:
-    label = payload.label.partition("=")[0]
-    template = f'{{{{.State.Running}}}} {{{{index .Config.Labels "{IDENTITY_LABEL}"}}}}\n{{{{index .Config.Labels "{label}"}}}}'
+    labels = (IDENTITY_LABEL, payload.label.partition("=")[0])
+    template = "\n".join(["{{.State.Status}}", *(f'{{{{index .Config.Labels "{label}"}}}}' for label in labels)])
     inspected = scripting.call(["docker", "container", "inspect", "--format", template, payload.name])
     if inspected.status:
         return None
-    state, _, stack = inspected.text.partition("\n")
-    return _Present(state.strip(), stack)
+    state, identity, stack = (*inspected.text.split("\n"), "", "")[:3]
+    return _Present(state, identity, stack)
 
 
 def _remove(name: str) -> None:

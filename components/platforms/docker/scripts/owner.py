@@ -20,3 +20,13 @@ def require_owner(thing: str, label: str, stack: str) -> None:
         raise scripting.Failed(
             f"Docker has a {thing}, which is {whose}, and it was not changed: change the name in the stack file, or remove the {thing}"
         )
+
+
+def is_in_network(container: str, network: str) -> bool:
+    """Return whether a container is in a network, as the node of a cluster is from its creation.
+
+    kind gives a node no label of ours. The network has the label of its stack. A container that is
+    missing is in none.
+    """
+    template = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"
+    return network in scripting.call(["docker", "container", "inspect", "--format", template, container]).text.split()

@@ -19,6 +19,7 @@ from components.platforms.docker.scripts import (
     create_network,
     delete_cluster,
     load_images,
+    remove,
 )
 from tests.support.fake_programs import Programs
 
@@ -37,6 +38,10 @@ MACHINE = create_machine.Payload(
     user="admin",
 )
 CLUSTER = create_cluster.Payload("lab", "kindest/node:1", "near", "kind: Cluster\n")
+
+
+IN_NETWORK = ("^container inspect", 0, "near \n", "")
+"""The node of the cluster is in the network of the stack."""
 
 
 def member(path: str, text: str) -> str:
@@ -103,7 +108,7 @@ def test_a_node_is_attached_kept_apart_from_pods_and_waited_for(programs: Progra
 
 def test_a_cluster_that_kind_completed_is_kept(programs: Programs) -> None:
     programs.add("kind", ("get clusters", 0, "lab\n", ""), ("get kubeconfig", 0, "kubeconfig-text\n", ""))
-    programs.add("docker", ("^inspect", 0, "172.31.6.2\n", ""))
+    programs.add("docker", IN_NETWORK, ("^inspect", 0, "172.31.6.2\n", ""))
     programs.add("kubectl")
     assert create_cluster.run(CLUSTER) == create_cluster.Result("kubeconfig-text\n", "172.31.6.2")
     assert not any("create" in line or "delete" in line for line in programs.lines("kind"))
@@ -126,7 +131,7 @@ def test_a_cluster_that_a_killed_run_left_is_made_again(programs: Programs, tmp_
         "    open(there, 'w').close()\n"
         "    open(there + '.config', 'w').write(sys.stdin.read() + os.environ['KIND_EXPERIMENTAL_DOCKER_NETWORK'])\n",
     )
-    programs.add("docker", ("test -e", 1, "", ""), ("^inspect", 0, "172.31.6.2\n", ""))
+    programs.add("docker", ("test -e", 1, "", ""), IN_NETWORK, ("^inspect", 0, "172.31.6.2\n", ""))
     create_cluster.run(CLUSTER)
     words = [line.split()[0] for line in (tmp_path / "there.log").read_text().splitlines() if "get" not in line]
     assert words == ["delete", "create"]
@@ -140,6 +145,7 @@ def test_a_cluster_that_kind_completed_is_not_deleted_while_it_is_not_ready(prog
     monkeypatch.setattr(create_cluster, "PAUSE_S", 0)
     programs.add("kind", ("get clusters", 0, "lab\n", ""), ("get kubeconfig", 0, "kubeconfig-text\n", ""))
     programs.add("docker", ("^inspect", 0, "172.31.6.2\n", ""))
+    programs.add("docker", IN_NETWORK)
     programs.add("kubectl", ("wait", 1, "", "error: timed out waiting for the condition on nodes/lab-control-plane\n"))
     with pytest.raises(scripting.Failed, match=r"the kind cluster lab exists, and its node is not ready.*timed out waiting.*delete it"):
         create_cluster.run(CLUSTER)
@@ -158,11 +164,23 @@ def test_a_node_that_is_stopped_is_started_before_it_is_judged(programs: Program
         f"runs, words = {str(runs)!r}, sys.argv[1:]\n"
         "if words[0] == 'start': open(runs, 'w').close()\n"
         "if words[0] == 'exec' and not os.path.exists(runs): sys.exit('container is not running')\n"
-        "if words[0] == 'inspect': print('172.31.6.2')\n",
+        "if words[0] == 'inspect': print('172.31.6.2')\n"
+        "if words[0] == 'container': print('near')\n",
     )
     programs.add("kubectl")
     assert create_cluster.run(CLUSTER).address == "172.31.6.2"
     assert not any("delete" in line for line in programs.lines("kind"))
+
+
+def test_a_cluster_of_others_is_left_as_it_is(programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
+    """A person may have created one of that name. Its node is in kind's own network."""
+    programs.add("kind", ("get clusters", 0, "lab\n", ""))
+    programs.add("docker", ("^container inspect", 0, "kind \n", ""), ("^ps", 0, "0123\n", ""))
+    with pytest.raises(scripting.Failed, match=r"kind has a cluster lab, which is not of this program: .* not in the Docker network near"):
+        create_cluster.run(CLUSTER)
+    delete_cluster.run(delete_cluster.Payload("lab", "near"))
+    assert "the kind cluster lab is not of this program by now, and stays" in capsys.readouterr().err
+    assert set(programs.lines("kind")) == {"kind get clusters"}
 
 
 def test_kinds_last_words_are_passed_on(programs: Programs) -> None:
@@ -176,14 +194,15 @@ def test_a_cluster_goes_with_its_kubeconfig(programs: Programs, tmp_path: Path, 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(update_id, "of_pulumi", lambda: "u-1")
     programs.add("kind", ("get kubeconfig", 0, "canary-kubeconfig", ""), ("delete", 1, "", "ERROR: failed to delete cluster\n"))
+    programs.add("docker", ("^ps", 0, "0123\n", ""), IN_NETWORK)
     cluster_access.read_kind_kubeconfig("lab")
     (file,) = (tmp_path / "state").rglob("*.json")
     with pytest.raises(scripting.Failed, match="kind could not delete the cluster lab: ERROR: failed to delete cluster"):
-        delete_cluster.run(delete_cluster.Payload("lab"))
+        delete_cluster.run(delete_cluster.Payload("lab", "near"))
     assert file.exists(), "a cluster that is still there"
     programs.add("kind", ("delete cluster --name lab$", 0, "", ""))
     for _ in range(2):
-        delete_cluster.run(delete_cluster.Payload("lab"))
+        delete_cluster.run(delete_cluster.Payload("lab", "near"))
     assert not (tmp_path / "state/istio-vm-mesh").exists()
 
 
@@ -210,7 +229,7 @@ def engine(programs: Programs) -> Programs:
     return programs
 
 
-INSPECT = "inspect --format {{.State.Running}}"
+INSPECT = "inspect --format {{.State.Status}}"
 
 
 def rules(taken: str = "", start: tuple[int, str] = (0, "")) -> list[tuple[str, int, str, str]]:
@@ -251,7 +270,7 @@ def test_a_machine_has_a_pinned_host_key_our_key_and_routes(engine: Programs) ->
 @pytest.mark.parametrize("identity", [MACHINE.identity, "another"])
 def test_a_container_of_others_is_left_as_it_is(engine: Programs, label: str, whose: str, identity: str) -> None:
     """Neither removed nor opened for another key: the networks of two stacks may have one name too."""
-    engine.add("docker", (INSPECT, 0, f"true {identity}\n{label}", ""), *rules())
+    engine.add("docker", (INSPECT, 0, f"running\n{identity}\n{label}", ""), *rules())
     with pytest.raises(scripting.Failed, match=f"{MACHINE.name}, which is {whose}"):
         create_machine.run(MACHINE)
     assert [line.split()[1] for line in engine.lines()] == ["container"], "it was inspected alone"
@@ -259,7 +278,7 @@ def test_a_container_of_others_is_left_as_it_is(engine: Programs, label: str, wh
 
 @pytest.mark.slow
 def test_a_container_that_a_killed_run_of_this_stack_left_is_made_again(engine: Programs) -> None:
-    engine.add("docker", (INSPECT, 0, f"false {MACHINE.identity}\nlab\n", ""), *rules())
+    engine.add("docker", (INSPECT, 0, f"created\n{MACHINE.identity}\nlab\n", ""), *rules())
     create_machine.run(MACHINE)
     assert f"docker rm --force --volumes {MACHINE.name}" in engine.lines()
 
@@ -331,9 +350,37 @@ def test_a_machine_that_runs_is_kept_and_another_is_made_again(engine: Programs)
     create = next(call.words for call in engine.calls("docker") if call.words[1] == "create")
     label = next(word for word in create if word.startswith("istio-vm-mesh.identity="))
     identity = label.partition("=")[2]
-    assert not recreated(engine, MACHINE, f"true {identity}")
-    assert recreated(engine, MACHINE, f"false {identity}")
-    assert recreated(engine, MACHINE, "true another")
+    assert not recreated(engine, MACHINE, f"running\n{identity}")
+    assert recreated(engine, MACHINE, f"created\n{identity}")
+    assert recreated(engine, MACHINE, "running\nanother")
+
+
+def test_a_machine_that_is_stopped_keeps_its_disk_and_is_started(engine: Programs) -> None:
+    """Its command runs again where its line changed, as after a new version of this program."""
+    assert not recreated(engine, MACHINE, f"exited\n{MACHINE.identity}")
+    assert engine.lines().count(f"docker start {MACHINE.name}") == 1
+    engine.add("docker", (INSPECT, 0, f"exited\n{MACHINE.identity}\nlab\n", ""), *rules(start=(1, "Error: Address already in use"))[1:])
+    with pytest.raises(scripting.Failed, match="machine product-1: Docker cannot start its container: Error: Address already in use"):
+        create_machine.run(MACHINE)
+    assert not any("docker rm" in line for line in engine.lines())
+
+
+@pytest.mark.parametrize(("kind", "removal"), [(remove.CONTAINER, "rm --force --volumes"), (remove.NETWORK, "network rm")])
+def test_only_what_is_of_the_stack_is_removed(programs: Programs, capsys: pytest.CaptureFixture[str], kind: str, removal: str) -> None:
+    """A person may have removed it, and given its name to something else."""
+    payload = remove.Payload(kind, "x", "istio-vm-mesh.stack=lab")
+    listing = 'name=^x$ --format {{.ID}} {{.Label "istio-vm-mesh.stack"}}'
+    for listed, stays in (("", ""), ("0123 \n", "not of this program"), ("0123 lab-near\n", "of the stack lab-near")):
+        programs.add("docker", (listing, 0, listed, ""))
+        remove.run(payload)
+        assert capsys.readouterr().err == (f"the {kind} x is {stays} by now, and stays\n" if stays else "")
+    assert not any(" rm " in line for line in programs.lines())
+    programs.add("docker", (listing, 0, "0123 lab\n", ""))
+    remove.run(payload)
+    assert programs.lines()[-1] == f"docker {removal} 0123"
+    programs.add("docker", (listing, 1, "", "Cannot connect to the Docker daemon"))
+    with pytest.raises(scripting.Failed, match=f"Docker does not list the {kind} x: Cannot connect"):
+        remove.run(payload)
 
 
 @pytest.mark.slow
@@ -343,7 +390,7 @@ def test_a_machine_that_runs_is_kept_and_another_is_made_again(engine: Programs)
     ids=str,
 )
 def test_what_docker_fixes_makes_another_machine(engine: Programs, change: dict[str, Any]) -> None:
-    assert recreated(engine, replace(MACHINE, **change), f"true {MACHINE.identity}")
+    assert recreated(engine, replace(MACHINE, **change), f"running\n{MACHINE.identity}")
 
 
 @pytest.mark.parametrize(
@@ -353,6 +400,6 @@ def test_what_docker_fixes_makes_another_machine(engine: Programs, change: dict[
 )
 def test_all_else_changes_in_place(engine: Programs, change: dict[str, Any]) -> None:
     payload = replace(MACHINE, **change)
-    assert not recreated(engine, payload, f"true {MACHINE.identity}")
+    assert not recreated(engine, payload, f"running\n{MACHINE.identity}")
     *_, login = (call for call in engine.calls("docker") if call.words[1:3] == ("cp", "-"))
     assert payload.public_key in login.stdin

@@ -11,6 +11,7 @@ import pytest
 
 from components.local import cluster_access, private_files, scripting, update_id
 from components.local.scripting import Done
+from components.names import SSH_KEY
 from tools import FAILED, INTERRUPTED, OK, ROOT
 from tools.lab import __main__ as commands
 from tools.lab import down, locks, paths, pulumi_cli, up
@@ -23,6 +24,7 @@ from tools.lab.steps import StepError, StepFailedError, quiet
 @pytest.fixture(autouse=True)
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ISTIO_VM_MESH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "local"))
     for name in ("LAB", "BIN", "STATE", "HOME", "RUN", "LOGS"):
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
     monkeypatch.setattr(commands.signal, "signal", lambda *arguments: None)
@@ -128,6 +130,8 @@ def test_where_there_is_no_log_the_command_says_so(monkeypatch: pytest.MonkeyPat
 class Docker(Engine):
     """An engine that holds two networks of the stack, a machine, and a node that carries no label of the stack."""
 
+    node = "istio-vm-mesh-lab-cluster-control-plane"
+
     def docker(self, *arguments: str | Path, stdin: bytes | None = None) -> str:
         calls.append(list(map(str, arguments)))
         match arguments:
@@ -136,9 +140,9 @@ class Docker(Engine):
             case ("ps", *_, "label=istio-vm-mesh.stack=lab"):
                 return "machine"
             case ("ps", *_, "name=^istio-vm-mesh-lab-cluster-control-plane$"):
-                return "node"
+                return "istio-vm-mesh-lab-cluster-control-plane"
             case ("ps", *_, "network=aaa"):
-                return "of-others"
+                return f"of-others machine {self.node}"
         return ""
 
     def attempt(self, *arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -173,10 +177,27 @@ def test_what_pulumi_left_is_removed_and_a_container_of_others_stays(lab: Path) 
     calls.clear()
     down._remove_containers(quiet("down", lab / "log"), Docker(None), "lab")
     assert [call for call in calls if not {"ls", "ps"} & {*call}] == [
-        ["rm", "--force", "--volumes", "machine", "node"],
+        ["rm", "--force", "--volumes", "istio-vm-mesh-lab-cluster-control-plane", "machine"],
         ["network", "disconnect", "--force", "aaa", "of-others"],
         ["network", "rm", "aaa", "bbb"],
     ]
+
+
+def test_a_cluster_of_others_that_has_the_name_of_the_labs_stays(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its node is in no network of the stack."""
+    monkeypatch.setattr(Docker, "node", "")
+    calls.clear()
+    down._remove_containers(quiet("down", lab / "log"), Docker(None), "lab")
+    assert [call for call in calls if call[0] == "rm"] == [["rm", "--force", "--volumes", "machine"]]
+
+
+def test_the_key_of_an_up_that_was_killed_goes(lab: Path) -> None:
+    """Pulumi's state does not have it. That of a stack with machines elsewhere stays: it may be of another backend."""
+    files = [private_files.reference(f"organization/{pulumi_cli.PROJECT}/{stack}", SSH_KEY) for stack in ("lab", "single-network")]
+    for file, stack in zip(files, ("lab", "single-network"), strict=True):
+        private_files.write(file, "a key")
+        down._remove_containers(quiet("down", lab / "log"), Docker(None), stack)
+    assert [private_files.path_of(file).exists() for file in files] == [False, True]
 
 
 def test_a_kept_kubeconfig_goes_with_a_cluster_that_pulumi_does_not_know(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
