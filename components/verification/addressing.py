@@ -173,6 +173,8 @@ def _cluster(destination: Destination) -> Config:
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "sni": f"outbound_.{destination.port}_._.{destination.service}",
         "common_tls_context": {
+            # Without it Envoy's clients refuse TLS 1.3, which a mesh may demand.
+            "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
             "alpn_protocols": versions if _is_http(destination) else ["istio"],
             "tls_certificate_sds_secret_configs": [_from_agent("default")],
             "combined_validation_context": {

@@ -181,9 +181,16 @@ def _filters(protocol: str, cluster: str, denies: bool = False, routes: Sequence
     return [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
 
 
-def _cluster(name: str, endpoints: Sequence[str], is_h2: bool, tls: Config | None = None) -> Config:
-    addresses = [endpoint.rpartition(":") for endpoint in endpoints]
-    members = [{"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}} for host, _, port in addresses]
+def _member(endpoint: str, is_healthy: bool) -> Config:
+    host, _, port = endpoint.rpartition(":")
+    address = {"socket_address": {"address": host, "port_value": int(port)}}
+    return {"endpoint": {"address": address}, "health_status": "HEALTHY" if is_healthy else "UNHEALTHY"}
+
+
+def _cluster(
+    name: str, endpoints: Sequence[str], is_h2: bool, tls: Config | None = None, unhealthy: frozenset[str] = frozenset()
+) -> Config:
+    members = [_member(endpoint, endpoint not in unhealthy) for endpoint in endpoints]
     options = {
         "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}} if is_h2 else {"http_protocol_options": {}},
@@ -285,7 +292,12 @@ def _outbound(callee: Callee, authority: Authority) -> Config:
     files = authority.issue(CALLER)
     san = {"san_type": "URI", "matcher": {"exact": IDENTITY}}
     validation = {"trusted_ca": {"filename": str(authority.root)}, "match_typed_subject_alt_names": [san]}
-    return _tls("Upstream", common_tls_context={"tls_certificates": [_certificate(files)], "validation_context": validation})
+    context = {
+        "tls_certificates": [_certificate(files)],
+        "validation_context": validation,
+        "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
+    }
+    return _tls("Upstream", common_tls_context=context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,12 +306,14 @@ class Routes:
 
     endpoints: by callee. routes: of HTTP, before the last one. gateways: listeners that pass bytes on: port to endpoints.
     subsets: names of clusters that have the endpoints too, by callee; all calls go to the last of them.
+    unhealthy: endpoints that istiod gives to the proxy as unhealthy ones.
     """
 
     endpoints: Mapping[str, Sequence[str]] = field(default_factory=dict)
     routes: Mapping[str, Sequence[Config]] = field(default_factory=dict)
     gateways: Mapping[int, Sequence[str]] = field(default_factory=dict)
     subsets: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    unhealthy: frozenset[str] = frozenset()
 
 
 @contextmanager
@@ -315,7 +329,11 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
     for callee in callees:
         authority = authorities[callee.root]
         validation = {"trusted_ca": {"filename": str(authority.root)}}
-        context = {"tls_certificates": [_certificate(authority.issue(callee.identity))], "validation_context": validation}
+        context = {
+            "tls_certificates": [_certificate(authority.issue(callee.identity))],
+            "validation_context": validation,
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+        }
         tls = None if callee.plaintext else _tls("Downstream", common_tls_context=context, require_client_certificate=True)
         inbound, is_h2 = f"inbound|{callee.port}||", callee.protocol in ("http2", "grpc")  # between proxies
         if not callee.closed:
@@ -325,7 +343,7 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
         names = {"": routes.endpoints.get(callee.name, callee.endpoints()), **routes.subsets.get(callee.name, {})}
         for subset, endpoints in names.items():
             outbound = f"outbound|{callee.service_port}|{subset}|{SERVICE}"
-            clusters.append(_cluster(outbound, endpoints, is_h2, _outbound(callee, authorities["mesh"])))
+            clusters.append(_cluster(outbound, endpoints, is_h2, _outbound(callee, authorities["mesh"]), routes.unhealthy))
         filters = _filters(callee.protocol, outbound, routes=routes.routes.get(callee.name, ()))
         listeners.append(_listener(f"out-{callee.name}", "127.0.0.1", callee.service_port, filters))
     for port, endpoints in routes.gateways.items():

@@ -309,18 +309,22 @@ count() { # endpoint status by text
 
 # Prints a line an endpoint that the proxy was given: address:port, answers and attempts so far, by
 # Envoy's counters. Subsets of a DestinationRule are clusters of their own. Of connections Envoy
-# counts those that it has established as requests (rq_total).
+# counts those that it has established as requests (rq_total). istiod gives proxies unhealthy
+# endpoints, too, and states that: no client is led to them.
 given() {
   local counter=rq_total
   # A success is a status below 500. Of gRPC some statuses of applications are none.
   case $PROTOCOL in http | http2) [[ $EXPECT =~ 5[0-9][0-9] ]] || counter=rq_success ;; esac
   local cluster="outbound|$PORT|[^|]*|$SERVICE" endpoint='\([0-9.]*:[0-9]*\)'
+  local unhealthy='\(failed_eds_health\|eds_status_draining\)'
   direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
-    sed -n "s/^$cluster::$endpoint::\([cr][xq]_[a-z_]*\)::\([0-9]*\)\$/\1 \2 \3/p" |
+    sed -n -e "s/^$cluster::$endpoint::\([cr][xq]_[a-z_]*\)::\([0-9]*\)\$/\1 \2 \3/p" \
+      -e "s/^$cluster::$endpoint::health_flags::.*$unhealthy.*/\1 unhealthy/p" |
     awk -v counter=$counter '{ all[$1] += 0 }
       $2 == counter { sum[$1] += $3 }
       $2 == "cx_total" || $2 == "rq_total" { all[$1] += $3 }
-      END { for (each in all) print each, sum[each] + 0, all[each] }'
+      $2 == "unhealthy" { unhealthy[$1] }
+      END { for (each in all) if (!(each in unhealthy)) print each, sum[each] + 0, all[each] }'
 }
 
 read_given() {

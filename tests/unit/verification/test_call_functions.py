@@ -178,6 +178,11 @@ CASES: dict[str, tuple[str, str]] = {
         "PROTOCOL=http; for EXPECT in 404 503 400-599 1-499; do given; done",
         "10.0.0.1:8080 3 7\n10.0.0.1:8080 3 7\n10.0.0.1:8080 5 7\n10.0.0.1:8080 5 7\n10.0.0.1:8080 3 7\n10.0.0.1:8080 5 7\n10.0.0.1:8080 5 7\n10.0.0.1:8080 3 7",
     ),
+    "given: no endpoint that istiod calls unhealthy": (
+        "for each in healthy /failed_outlier_check /failed_eds_health /failed_outlier_check/failed_eds_health/eds_status_draining /eds_status_draining; do "
+        "clusters=(); host 80 '' 10.0.0.1:8080 rq_success=1 health_flags=$each rq_total=1; host 80 v1 10.0.0.1:8080 health_flags=healthy; echo \"=$(given)\"; done",
+        "=10.0.0.1:8080 1 1\n=10.0.0.1:8080 1 1\n=\n=\n=",
+    ),
     "start_counting: what came before does not count": (
         "host 80 '' 10.0.0.1:8080 rq_success=3 cx_total=4; start_counting; clusters=(); host 80 '' 10.0.0.1:8080 rq_success=5 cx_total=7; "
         "host 80 '' 10.0.0.2:8080 rq_success=1; read_given; echo ${now[10.0.0.1:8080]} ${tried[10.0.0.1:8080]} ${now[10.0.0.2:8080]}",

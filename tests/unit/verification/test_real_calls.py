@@ -80,7 +80,7 @@ def _callees(stack: ExitStack) -> list[Callee]:
     callees.append(Callee(name="headers", protocol="http", application=start(applications.http(needs="x-probe"))))
     for status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE):
         callees.append(Callee(name=status.name, protocol="grpc", application=start(applications.of_grpc(status))))
-    callees += [Callee(name=name, protocol="http", application=pages) for name in ("fault", "redirect", "subset", "twin")]
+    callees += [Callee(name=name, protocol="http", application=pages) for name in ("fault", "redirect", "subset", "unhealthy")]
     return callees
 
 
@@ -94,7 +94,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         routes = Routes(
             routes={"fault": [abort], "redirect": [away]},
             subsets={"subset": {"v1": callees["subset"].endpoints(1)}},
-            endpoints={"subset": callees["subset"].endpoints(2)},
+            endpoints={name: callees[name].endpoints(2) for name in ("subset", "unhealthy")},
+            unhealthy=frozenset(callees["unhealthy"].endpoints(2)[1:]),
         )
         yield World(stack.enter_context(envoys.running(tmp_path_factory.mktemp("mesh"), list(callees.values()), routes)), callees)
 
@@ -233,6 +234,15 @@ def test_routes_of_others_break_no_proof(world: World, name: str, by_name: str) 
     assert calls[callee.service_port, endpoints[0]].verdict == "proved"
     assert calls[callee.service_port, ""].verdict == by_name
     assert (by_name == "failed") == ("what do its routes do with them?" in errors)
+
+
+def test_an_unhealthy_endpoint_is_no_proof_though_it_answers(world: World) -> None:
+    """Proxies of newer versions of Istio have unhealthy endpoints, too, and choose none of them."""
+    callee = world.callees["unhealthy"]
+    endpoints = callee.endpoints(2)
+    calls, errors, code = world.rows(world.mesh.target(callee, endpoints=",".join(endpoints)), timeout_s=2)
+    assert code == 1 and f"was not given the endpoint {endpoints[1]}" in errors
+    assert [calls[callee.service_port, each].verdict for each in endpoints] == ["proved", "failed"]
 
 
 @pytest.mark.parametrize("kind", ["http", "tcp"])
