@@ -116,6 +116,11 @@ def test_one_update_of_a_stack_runs_at_a_time() -> None:
     assert workflows.gitlab()["update"]["interruptible"] is False
 
 
+def test_every_job_has_a_time_limit() -> None:
+    assert [name for _, name, job in jobs() if "timeout-minutes" not in job] == []
+    assert [name for name, job in workflows.gitlab().items() if "timeout" not in job] == []
+
+
 def test_jobs_with_credentials_get_them_in_the_same_way() -> None:
     names = ("Install Pulumi", "Write credentials into files", "Log in to Pulumi Cloud, if the state is there")
     setups = [[step for step in job["steps"] if step.get("name") in names] for _, _, job in jobs() if "environment" in job]

@@ -192,6 +192,9 @@ def test_a_preview_that_fails_is_commented_and_nothing_secret_is_printed(
     assert "KUBECONFIG=" in environment and "PULUMI_CONFIG_PASSPHRASE_FILE=" in environment
     assert "canary-kubeconfig" not in environment and "canary-passphrase" not in environment
     assert environment.count("canary-access") == 1  # for `pulumi login` alone
+    assert "PULUMI_HOME=" not in environment
+    calls = len(computer.log("pulumi").splitlines())
+    assert environment.count(f"PULUMI_CREDENTIALS_PATH={computer.temporary}/pulumi\n") == calls
     assert (computer.temporary / "kubeconfig").read_text().strip() == "canary-kubeconfig"
     assert (computer.temporary / "passphrase").stat().st_mode & 0o777 == 0o600
 
