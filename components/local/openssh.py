@@ -21,7 +21,7 @@ from time import monotonic, sleep
 
 from . import conversation, private_files, scripting
 from .conversation import Answer, Text
-from .ssh_log import LOGIN_REFUSED, NOT_CONNECTED, Reach, classify, last_words
+from .ssh_log import CLOSED, LOGIN_REFUSED, NOT_CONNECTED, Reach, classify, last_words
 
 MARK = "istio-vm-mesh: the script begins"
 MACHINE = "machine"
@@ -202,6 +202,8 @@ def explain(target: Target, outcome: Outcome, purpose: str) -> str:
         return f"SSH did not reach {place}: {reason} (see what `{target.proxy_command}` prints)"
     refusing = [jump for jump in target.jumps if reason.startswith(f"jump host {jump.host}: ")]
     fix = f" ({_login_fix(refusing[0])})" if refusing and LOGIN_REFUSED.search(reason) else ""
+    if CLOSED.search(reason):
+        fix = " (sshd closes new connections beyond its MaxStartups, and those of addresses that it bans)"
     return f"SSH did not reach {place}: {reason}{fix}"
 
 

@@ -50,6 +50,7 @@ _HOST_KEY = re.compile(
     r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|"
     r"no matching host key type found|host key .* revoked|REVOKED HOST KEY"
 )
+CLOSED = re.compile(r"Connection (?:closed|reset) by")
 LOGIN_REFUSED = re.compile(r"Permission denied \(.*\)|Too many authentication failures")
 _UNREAD = re.compile(r'Load key ".*": .+')
 _NO_NAME = re.compile(r"Could not resolve hostname .*")
@@ -82,6 +83,8 @@ def classify(machine: str, jumps: Sequence[tuple[str, str]], noise: str, done: s
     if _AUTHENTICATED in machine:
         if done.status == scripting.TIMED_OUT:
             return Reach.TIMED_OUT, "the login shell did not end"
+        if done.status == NOT_CONNECTED and _OPEN_FAILED.search(machine):
+            return Reach.NOT_BEGUN, "sshd opens no session (MaxSessions)"
         if done.status == NOT_CONNECTED:
             # It may have run the script: what the script printed first can be lost.
             return Reach.CUT_OFF, last_words(machine)
@@ -100,6 +103,9 @@ def classify(machine: str, jumps: Sequence[tuple[str, str]], noise: str, done: s
         return Reach.BROKEN, "timed out"
     if done.status != NOT_CONNECTED:
         return Reach.NOT_BEGUN, scripting.last_words(noise)
+    for host, log in jumps:
+        if _AUTHENTICATED not in log and last_words(log):
+            return Reach.BASTION, f"jump host {host}: {last_words(log)}"
     return Reach.BROKEN, last_words(machine) or scripting.last_words(noise) or "no message"
 
 

@@ -157,6 +157,14 @@ def test_a_login_shell_that_runs_something_else_is_told_apart(swallowing_sshd: S
     assert outcome.reach is (Reach.CUT_OFF if startup == "exit 255" else Reach.NOT_BEGUN)
 
 
+def test_a_server_without_sessions_is_named(start: Start) -> None:
+    """As a jump host may be: `MaxSessions 0` permits to forward ports."""
+    server, machine = start("MaxSessions 0"), start()
+    outcome = run(server.hop())
+    assert (outcome.reach, outcome.reason) == (Reach.NOT_BEGUN, "sshd opens no session (MaxSessions)")
+    assert reach(machine.hop(), server.hop()) is Reach.DONE
+
+
 def test_what_a_server_runs_in_place_of_a_script_is_shown_in_its_words(start: Start) -> None:
     outcome = run(start("ForceCommand echo 'for transfers only'").hop())
     assert (outcome.reach, outcome.reason) == (Reach.NOT_BEGUN, "for transfers only")
@@ -208,6 +216,25 @@ def test_what_a_bastion_refuses_is_not_the_machines(sshd: Sshd, start: Start) ->
         assert all(outcome.reason.startswith(("jump host 127.0.0.1: ", "jump host nowhere")) for outcome in outcomes.values())
     assert "Connection refused" in reasons["dead"].reason
     assert "refused to forward" in reasons["no forwarding"].reason and "refused to forward" in reasons["other places"].reason
+
+
+def test_a_server_that_accepts_no_more_connections_is_named_and_tried_again(start: Start) -> None:
+    """Another client logs in at the same time, and `MaxStartups` is 1."""
+    full, machine = start("MaxStartups 1", "LogLevel DEBUG"), start()
+    hops = {"machine": (full.hop(),), "jump host": (machine.hop(), full.hop())}
+
+    def is_full() -> bool:
+        """The client that looked whether sshd is up may be there for a moment."""
+        other = clients.enter_context(socket.create_connection(("127.0.0.1", full.port)))
+        return other.recv(3) == b"SSH"
+
+    with ExitStack() as clients:
+        wait_until(is_full)
+        refused = {name: run(*each) for name, each in hops.items()}
+    assert {name: outcome.reach for name, outcome in refused.items()} == {"machine": Reach.BROKEN, "jump host": Reach.BASTION}
+    causes = [openssh.explain(Target("m-1", hop, tuple(jumps)), refused[name], "join") for name, (hop, *jumps) in hops.items()]
+    assert all("beyond its MaxStartups" in cause for cause in causes), causes
+    assert {reach(*each, patience_s=60) for each in hops.values()} == {Reach.DONE}
 
 
 PORT_22 = """
