@@ -43,12 +43,15 @@ def _state_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _private_files(_state_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the program's private files out of the user's home.
+    """Keep the program's private files out of the user's home, and what kubectl keeps of API servers.
 
     Few tests write any, so there is no directory until one does: `tmp_path` would create one for each
-    test, and list all that are there.
+    test, and list all that are there. A test's API server may have the port of one of an earlier run,
+    and kubectl would know the kinds of that one for hours.
     """
-    monkeypatch.setenv("XDG_STATE_HOME", str(next(_state_homes)))
+    home = next(_state_homes)
+    monkeypatch.setenv("XDG_STATE_HOME", str(home))
+    monkeypatch.setenv("KUBECACHEDIR", str(home.with_name("kubectl")))
 
 
 @pytest.fixture(autouse=True)
