@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -16,8 +17,9 @@ from .config.stack import Settings
 from .istio import manifests, network_gateways
 from .istio.control_plane import Mesh, MeshArgs
 from .istio.workload import Workload, WorkloadArgs, namespaces
-from .kubernetes import check_cluster, cluster_options, custom_resource
+from .kubernetes import Cluster, check_cluster, cluster_options, custom_resource
 from .local import scripting
+from .machines.host import HostFactory
 from .machines.machine import Machine, MachineArgs
 from .mesh_facts import MeshFacts
 from .names import gateway_addresses_resource_name
@@ -49,54 +51,15 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
     """Declare all resources of a stack and return its outputs by name."""
     for note in network_gateways.connectivity_notes(settings):
         pulumi.log.info(note)
-    created = settings.created_namespaces
     networks = dispatch.networks(stack, settings)
     any_kubernetes = settings.mesh.adopt or settings.rules.disabled.kubernetes_version
     istio = "" if any_kubernetes else settings.mesh.version
     cluster = check_cluster("cluster-check", dispatch.cluster(stack, settings, networks), istio)
     in_cluster = cluster_options("kubernetes", cluster)
-    mesh_args = MeshArgs(
-        settings=settings.mesh,
-        cluster=cluster,
-        networks_with_gateway=networks_with_gateway(settings),
-        networks_without_gateway=network_gateways.networks_without_gateway(settings),
-        created_namespaces=created,
-        other_namespaces=sorted(settings.workload_namespaces - created.keys()),
-        pods=settings.pods_with_sidecars,
-        unrestricted_pods=settings.unrestricted_pods,
-    )
-    mesh = Mesh("mesh", mesh_args, in_cluster)
-    if not settings.rules.disabled.kubernetes_version:
-        pulumi.Output.all(mesh.facts, cluster.kubernetes).apply(lambda pair: _warn_of_kubernetes(*pair))
-    in_namespace = namespaces(settings.workload_namespaces & created.keys(), mesh, in_cluster, created)
-    forgotten = {name for name, machine in settings.machines_of_type(SshMachine).items() if machine.forget}
-    workloads: dict[str, Workload] = {}
-    for name, workload in settings.workloads.items():
-        workload_args = WorkloadArgs(
-            settings=workload,
-            mesh=mesh,
-            machines=[machine for machine in settings.single_machines_of(name) if machine not in forgotten],
-            namespace_resources=in_namespace.get(workload.namespace, ()),
-            failover=network_gateways.needs_failover(settings, name),
-            clients_see_several_gateways=network_gateways.clients_see_several_gateways(settings, name),
-        )
-        workloads[name] = Workload(name, workload_args, in_cluster)
-    machines: dict[str, Machine] = {}
-    for name, host in dispatch.host_factories(stack, settings, networks, cluster).items():
-        declared = settings.machines[name]
-        machine_args = MachineArgs(
-            workload=workloads[declared.workload],
-            host=host,
-            network=declared.network,
-            rotation=declared.rotation,
-            workloads=list(settings.workloads),
-            take_over=declared.take_over if isinstance(declared, SshMachine) else None,
-            forget=name in forgotten,
-            locality=settings.locality_of(name),
-            capture=declared.capture,
-            firewall=declared.firewall,
-        )
-        machines[name] = Machine(name, machine_args)
+    mesh = _mesh(settings, cluster, in_cluster)
+    workloads = _workloads(settings, mesh, in_cluster)
+    hosts = dispatch.host_factories(stack, settings, networks, cluster)
+    machines = {name: _machine(name, settings, workloads, host) for name, host in hosts.items()}
     groups = dispatch.instance_groups(settings, networks, workloads, in_cluster)
     joined = dispatch.Joined(machines=machines, groups=groups)
     gateways = {network: dispatch.network_gateway(network, settings, networks, joined) for network in networks_with_gateway(settings)}
@@ -106,20 +69,7 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         "gatewayPort": mesh.gateway_port,
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in machines.items()},
     }
-    verified = [
-        VerifiedWorkload(
-            workload=workload,
-            machines=[machines[machine] for machine in settings.single_machines_of(name) if machine not in forgotten],
-            reachable_from_pods=settings.is_reachable_from_pods(name),
-            strict=manifests.enforces_strict_mtls(settings, workload.settings),
-            mode=mode,
-            min_group_size=settings.min_group_size(name),
-            group_networks=settings.group_networks(name),
-        )
-        for name, workload in workloads.items()
-        if (mode := settings.verification_mode(name)) != "none"
-    ]
-    if verified:
+    if verified := _verified(settings, workloads, machines):
         verification_args = VerificationArgs(
             mesh=mesh,
             workloads=verified,
@@ -129,6 +79,87 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         )
         outputs["verification"] = pulumi.Output.all(**verify_workloads(verification_args)).apply(scripting.encode)
     return outputs
+
+
+def _mesh(settings: Settings, cluster: Cluster, in_cluster: pulumi.ResourceOptions) -> Mesh:
+    """Declare the mesh, and warn where its cluster has an unsupported version of Kubernetes."""
+    created = settings.created_namespaces
+    args = MeshArgs(
+        settings=settings.mesh,
+        cluster=cluster,
+        networks_with_gateway=networks_with_gateway(settings),
+        networks_without_gateway=network_gateways.networks_without_gateway(settings),
+        created_namespaces=created,
+        other_namespaces=sorted(settings.workload_namespaces - created.keys()),
+        pods=settings.pods_with_sidecars,
+        unrestricted_pods=settings.unrestricted_pods,
+    )
+    mesh = Mesh("mesh", args, in_cluster)
+    if not settings.rules.disabled.kubernetes_version:
+        pulumi.Output.all(mesh.facts, cluster.kubernetes).apply(lambda pair: _warn_of_kubernetes(*pair))
+    return mesh
+
+
+def _workloads(settings: Settings, mesh: Mesh, in_cluster: pulumi.ResourceOptions) -> dict[str, Workload]:
+    """Declare the namespaces that are created, and the workloads by name."""
+    created = settings.created_namespaces
+    in_namespace = namespaces(settings.workload_namespaces & created.keys(), mesh, in_cluster, created)
+    workloads = {}
+    for name, workload in settings.workloads.items():
+        args = WorkloadArgs(
+            settings=workload,
+            mesh=mesh,
+            machines=_machines_of(settings, name),
+            namespace_resources=in_namespace.get(workload.namespace, ()),
+            failover=network_gateways.needs_failover(settings, name),
+            clients_see_several_gateways=network_gateways.clients_see_several_gateways(settings, name),
+        )
+        workloads[name] = Workload(name, args, in_cluster)
+    return workloads
+
+
+def _machine(name: str, settings: Settings, workloads: Mapping[str, Workload], host: HostFactory) -> Machine:
+    """Declare a single machine."""
+    declared = settings.machines[name]
+    args = MachineArgs(
+        workload=workloads[declared.workload],
+        host=host,
+        network=declared.network,
+        rotation=declared.rotation,
+        workloads=list(settings.workloads),
+        take_over=declared.take_over if isinstance(declared, SshMachine) else None,
+        forget=_is_forgotten(declared),
+        locality=settings.locality_of(name),
+        capture=declared.capture,
+        firewall=declared.firewall,
+    )
+    return Machine(name, args)
+
+
+def _verified(settings: Settings, workloads: Mapping[str, Workload], machines: Mapping[str, Machine]) -> list[VerifiedWorkload]:
+    """Return what is verified of each workload, without those that the settings leave out."""
+    return [
+        VerifiedWorkload(
+            workload=workload,
+            machines=[machines[machine] for machine in _machines_of(settings, name)],
+            reachable_from_pods=settings.is_reachable_from_pods(name),
+            strict=manifests.enforces_strict_mtls(settings, workload.settings),
+            mode=mode,
+            min_group_size=settings.min_group_size(name),
+            group_networks=settings.group_networks(name),
+        )
+        for name, workload in workloads.items()
+        if (mode := settings.verification_mode(name)) != "none"
+    ]
+
+
+def _machines_of(settings: Settings, workload: str) -> list[str]:
+    """Return the single machines of a workload, without those that are given up."""
+    return [name for name, machine in settings.single_machines_of(workload).items() if not _is_forgotten(machine)]
+
+
+def _is_forgotten(machine: object) -> bool:
+    return isinstance(machine, SshMachine) and machine.forget
 
 
 def _warn_of_kubernetes(facts: MeshFacts, kubernetes: str) -> None:
