@@ -113,11 +113,6 @@ class Cloud:
                     seen.add(other.name)
                     yield other
 
-    def vpc_of_subnet(self, reference: object) -> str:
-        """Return the name of a subnet's VPC; of a subnet of others, the reference itself."""
-        subnet = self.resolve(reference, SUBNETWORK)
-        return self.vpc(subnet.inputs["network"]) if subnet else str(reference)
-
     def vpc(self, reference: object) -> str:
         """Return the name of a VPC; of a VPC of others, the reference itself."""
         network = self.resolve(reference, NETWORK)
