@@ -113,14 +113,13 @@ class Stack:
     @contextmanager
     def updating(self, program: Program) -> Iterator[subprocess.Popen[str]]:
         """Start `up` and yield its process."""
-        with hosted(program) as address:
-            process = self.start("up", "--stack", STACK, "--yes", "--skip-preview", f"--client={address}", "--exec-kind=auto.inline")
+        words = ("up", "--stack", STACK, "--yes", "--skip-preview")
+        with hosted(program) as address, self.start(*words, f"--client={address}", "--exec-kind=auto.inline") as process:
             try:
                 yield process
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
 
     def destroy(self) -> Result:
         return self.call("destroy", "--stack", STACK, "--yes", "--skip-preview")
