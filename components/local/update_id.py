@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +36,7 @@ class Process:
 def update_id() -> str:
     """Return the id of the update that runs this process: 16 hexadecimal digits."""
     process = chosen(ancestors())
-    where = (platform.node(), _boot())
+    where = (os.uname().nodename, _boot())
     text = "/".join([*where, *([str(process.pid), process.started] if process else ["", ""])])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

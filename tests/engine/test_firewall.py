@@ -233,7 +233,7 @@ KEEPS_IN = {
     "ct state established,related accept; meta skuid != 0 drop; accept": ["53", "15443", "8080"],
     "udp dport 1-1024 accept; tcp dport 15443 accept; ip daddr 10.0.0.0/8 reject; meta skuid 1337 drop; accept": ["8080"],
 }
-OUTGOING = "id() { echo 1337; }; outgoing_changes"
+OUTGOING = 'id() { echo 1337; }; outgoing_changes "$(filters)"'
 
 
 def outgoing(host: Host) -> str:

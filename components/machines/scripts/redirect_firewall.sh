@@ -55,16 +55,13 @@ way_out() {
 # `chain <program> <table> <chain> <hook> <priority> <policy>`, `set <program> <table> <name>
 # <elements>`, `rule <program> <table> <chain> <rule>`. A table has its family, for nft.
 filters() {
-  filters_of 'prerouting|input'
-}
-
-filters_of() { # hooks
+  local hooks='prerouting|input|output|postrouting'
   local name text shown='' family
   family=$(family)
   for name in $(programs); do
     [ "$(nft_family "$name")" = "$family" ] || continue
     text=$("$name-save" 2>/dev/null) || continue
-    awk -v OFS='\t' -v program="$name" -v family="$family" -v hooks="^:(${1^^})$" "$OURS"'
+    awk -v OFS='\t' -v program="$name" -v family="$family" -v hooks="^:(${hooks^^})$" "$OURS"'
       BEGIN { split("raw -300 mangle -150 filter 0 security 50", words, " ")
         for (i = 1; i in words; i += 2) priority[words[i]] = words[i + 1] }
       /^\*/ { table = substr($1, 2) }
@@ -79,7 +76,7 @@ filters_of() { # hooks
     [[ $name == *-legacy ]] ||
       shown+=" $(sed -n "s#^\*#$family/#p" <<<"$text" | paste -sd ' ')"
   done
-  list_tables "$shown" | awk -v OFS='\t' -v hooks="^($1)$" '
+  list_tables "$shown" | awk -v OFS='\t' -v hooks="^($hooks)$" '
     BEGIN { split("raw -300 mangle -150 dstnat -100 filter 0 security 50 srcnat 100", words, " ")
       for (i = 1; i in words; i += 2) priority[words[i]] = words[i + 1] }
     function number(text, words) {
@@ -144,7 +141,9 @@ dropped_of() { # protocol, interface, address of this machine, names of the send
       single = "^(oifname|oif|mark|skuid|skgid|iifgroup|iiftype|pkttype)$"
       numbers_of["tcp"] = 6; numbers_of["udp"] = 17
       is_out = user != ""
+      hooks = is_out ? "^(output|postrouting)$" : "^(prerouting|input)$"
     }
+    $1 == "chain" && $5 !~ hooks { next }
     $1 == "chain" { bases[++base_count] = $2 "\t" $3 "\t" $4
       hook[base_count] = $5; priority[base_count] = $6; policy[base_count] = $7; next }
     $1 == "set" { sets[$2, $3, $4] = $5; next }

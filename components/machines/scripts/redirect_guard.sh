@@ -96,6 +96,8 @@ watch() {
 # that ended badly is repeated.
 compare_rules() { # round
   local state
+  [ $(($1 % COMPARE_EVERY)) != 0 ] || PROGRAMS_HERE=''
+  [ -n "$PROGRAMS_HERE" ] || PROGRAMS_HERE=$(programs)
   count_changes
   state=$(state_of_host | sha256sum)
   [ "$state" != "$STATE_SEEN" ] || [ $(($1 % COMPARE_EVERY)) = 0 ] || return 0

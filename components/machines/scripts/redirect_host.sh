@@ -230,7 +230,7 @@ envoy_has_ipv6() {
 }
 
 changes() {
-  local captured translated interfaces saved
+  local captured translated interfaces saved firewalls
   local listening=$LISTENERS rules=$RULES_HERE open=$OPEN_PORTS
   captured=$(awk -v open=",$open," '
     !NF || index(open, "," $1 ",") { next }
@@ -282,20 +282,20 @@ changes() {
   [ -z "$saved" ] ||
     echo "rules of the redirection are saved in $saved: save the rules of this host again once it" \
       "has left the mesh, or a boot brings these back"
-  firewall_changes "$captured"
-  outgoing_changes
+  firewalls=$(filters)
+  firewall_changes "$captured" "$firewalls"
+  outgoing_changes "$firewalls"
 }
 
 # Whether rules may drop anything: chains that accept, and have none, do not.
-may_drop() { # what filters_of printed
+may_drop() { # what filters printed
   grep -qE $'^rule\t|\tdrop$' <<<"$1"
 }
 
 # Prints what firewalls drop of the connections that go out. All of them are the proxy's, but those
 # that are excluded.
-outgoing_changes() {
-  local rules drops port line fields ports
-  rules=$(filters_of 'output|postrouting')
+outgoing_changes() { # what filters printed
+  local drops port line fields ports rules=$1
   may_drop "$rules" || return 0
   ports=$(for port in $GATEWAYS_PORT $(workload_ports); do echo "$port:$port"; done | paste -sd ' ')
   drops=$(
@@ -407,9 +407,8 @@ balanced_ports() {
 
 # Prints what firewalls drop of the connections of the mesh, and the ports that they drop until now
 # and let in once they are redirected.
-firewall_changes() { # captured ports, with their programs
-  local rules line fields port connections='' before after let_in
-  rules=$(filters)
+firewall_changes() { # captured ports, with their programs, and what filters printed
+  local line fields port connections='' before after let_in rules=$2
   may_drop "$rules" || return 0
   dropped "$(needed)" <<<"$rules" | while read -r line; do
     read -ra fields <<<"$line"

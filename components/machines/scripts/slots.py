@@ -22,8 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import random
+import secrets
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from time import monotonic, sleep
@@ -181,7 +181,7 @@ class _Holder:
         self._lease, self._request = lease, lease.request
         self._machine = lease.request.machine
         self._report, self._pause = report, pause
-        self._record = SlotRecord(uuid.uuid4().hex, self._request.update)
+        self._record = SlotRecord(secrets.token_hex(16), self._request.update)
         self._ages = _Ages()
         self._reported: float | None = None
         self._may_hold = False

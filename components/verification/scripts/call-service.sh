@@ -662,7 +662,8 @@ call_by_name() {
 # Sends calls by name until the wanted endpoints have been met. The proxy chooses. Its counters tell
 # connections and refusals from nothing, so only calls count after the last one that failed.
 call_by_chance() {
-  local endpoint cause='' object="Service $SERVICE" number=0 missing='' round is_plain=''
+  local endpoint cause='' object="Service $SERVICE" number=0 missing='' round
+  local is_plain=1 # without an identity to expect, the proxy calls in plaintext
   start_counting
   while :; do
     round=("$NAME" "$NAME" "$NAME" "$NAME")
@@ -672,19 +673,21 @@ call_by_chance() {
     number=$((number + ${#round[@]}))
     read_given
     missing=$(missing_here)
-    if [ ${#failed[@]} = 0 ] && is_identified; then
-      if [ -z "$missing" ]; then break; fi
-      if ((number >= $(connections_for ${#now[@]}))) && is_never_chosen; then break; fi
+    # The configuration takes longest to read, so it is read last.
+    if [ ${#failed[@]} = 0 ] && are_enough "$number" && is_identified; then
+      is_plain=''
+      break
     fi
-    if ((SECONDS >= deadline)); then break; fi
+    if ((SECONDS >= deadline)); then
+      if is_identified; then is_plain=''; fi
+      break
+    fi
     if [ ${#failed[@]} -gt 0 ]; then
       start_counting
       number=0
     fi
     sleep 0.3
   done
-  # Without an identity to expect, the proxy has called in plaintext.
-  is_identified || is_plain=1
   for endpoint in "${!now[@]}"; do
     if [ ${#failed[@]} = 0 ] && [ -z "$is_plain" ] && ((now[$endpoint] > 0)); then
       calls[$endpoint]=${tried[$endpoint]} answers[$endpoint]=${now[$endpoint]}
@@ -708,6 +711,11 @@ call_by_chance() {
     note "$cause"
   fi
   print_result $NAME by-chance "$cause" "${cause:+$object}"
+}
+
+# Whether so many calls, all of which were answered, have met what is wanted, or would never do so.
+are_enough() { # number
+  [ -z "$missing" ] || { (($1 >= $(connections_for ${#now[@]}))) && is_never_chosen; }
 }
 
 # Whether the last calls of HTTP were answered, but not by endpoints: the caller's own proxy has

@@ -366,9 +366,10 @@ CASES: dict[str, tuple[str, str]] = {
         "no answer from 10.1.0.2:80 for product.s\nno answer from product.shop.svc for prod\nno answer from gateway.test:15443 for pr\nno answer from product.shop.svc for prod",
     ),
     "call_by_chance: until the wanted ones are met": (
-        "in_short; time_passes; is_identified() { :; }; RANGES=10.1.0.0/16; start_counting() { ((++starts)); }; read_given() { now=([10.1.0.1:80]=0 [10.2.0.1:80]=4) tried=([10.1.0.1:80]=1 [10.2.0.1:80]=4); "
-        "if ((++reads > 3)); then now[10.1.0.1:80]=2; fi; }; call_by_chance | sort; echo \"$failure\"",
-        "10.1.0.1:80|by-chance|proved||\n10.2.0.1:80|by-chance|proved||\n|by-chance|proved||",
+        "in_short; time_passes; is_identified() { echo read >>\"$HOME/configuration\"; }; RANGES=10.1.0.0/16; start_counting() { ((++starts)); }; "
+        "read_given() { now=([10.1.0.1:80]=0 [10.2.0.1:80]=4) tried=([10.1.0.1:80]=1 [10.2.0.1:80]=4); "
+        "if ((++reads > 3)); then now[10.1.0.1:80]=2; fi; }; call_by_chance | sort; echo \"$failure\"; cat \"$HOME/configuration\"",
+        "10.1.0.1:80|by-chance|proved||\n10.2.0.1:80|by-chance|proved||\n|by-chance|proved||\n\nread",
     ),
     "call_by_chance: until its proxy has identities": (
         "in_short; time_passes; given_are 10.1.0.1:80=1; RANGES=10.1.0.0/16; is_identified() { ((++looks > 2)); }; call_by_chance",
