@@ -8,6 +8,7 @@ are read from this package when a script is put together, so they are in no inpu
 from __future__ import annotations
 
 import base64
+import enum
 import hashlib
 import io
 import json
@@ -228,6 +229,8 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "REGISTERED": _short_digest(described),
         "DIGEST": _short_digest(compared),
         "KEPT_OUT": "",
+        "NO_ENTRY": "",
+        "OTHER_ENTRY": "",
         "ASK": "",
         "CONFIRM_S": "",
     }
@@ -242,13 +245,22 @@ def digest(bundle: Bundle) -> str:
     return join_variables(bundle)["DIGEST"]
 
 
-def join_script(bundle: Bundle, token: str, credentials: str = "", kept_out: bool = False) -> str:
+class Standing(enum.Enum):
+    """What the cluster has under the name of a machine's entry; the variable of `join.sh` for it."""
+
+    KEPT_OUT = "an entry of this program, which keeps the machine out of the mesh (`entries`)"
+    NO_ENTRY = "nothing"
+    OTHER_ENTRY = "an entry of no or another registration"
+    REGISTERED = "the machine's entry"
+
+
+def join_script(bundle: Bundle, token: str, credentials: str = "", standing: Standing = Standing.REGISTERED) -> str:
     """Return the script that joins a machine, as root on standard input; it holds the token.
 
     token: a token of the workload's service account.
     credentials: `USER:PASSWORD` for the package's server; "" for none.
-    kept_out: whether an entry of this program keeps the machine out of the mesh (`entries`). The
-        script requests `start` before the new agent starts, and the entry must be deleted then.
+    standing: with `KEPT_OUT`, the script requests `start` before the new agent starts, and the entry
+        must be deleted then.
 
     A sidecar's requests `confirm` where only a second connection may confirm it (`confirm_script`).
     It needs answers on standard input after its text (`ask` in lib.sh), and it keeps
@@ -259,7 +271,7 @@ def join_script(bundle: Bundle, token: str, credentials: str = "", kept_out: boo
         "TOKEN": token,
         **join_variables(bundle),
         "PACKAGE_CREDENTIALS": credentials,
-        "KEPT_OUT": "1" if kept_out else "",
+        **({} if standing is Standing.REGISTERED else {standing.name: "1"}),
         "ASK": str(WAIT_LIMIT_S),
         "CONFIRM_S": str(bundle.confirm_s or "") if bundle.role == "sidecar" else "",
     }

@@ -19,9 +19,8 @@ ask() { echo "istio-vm-mesh: ask $*"; read -r answer; [ "${answer%% *}" = yes ] 
 entries() { kubectl --namespace "$NAMESPACE" "$@"; }
 """
 JOIN = r"""
-connected() { [ "$(entries get workloadentry "$ENTRY" --ignore-not-found -o 'jsonpath={.metadata.annotations.istio\.io/connectedAt}')" ]; }
 if [ -e owner ] && [ "$(cut -d ' ' -f 1-4 owner)" != "$OWNER" ]; then ask owner $(cat owner); fi
-if [ -e agent ] && [ "$(cat digest)" = "$DIGEST" ] && connected; then
+if [ -e agent ] && [ "$(cat digest)" = "$DIGEST" ] && [ -z "$KEPT_OUT$NO_ENTRY$OTHER_ENTRY" ]; then
   echo "kept $MACHINE" >>"$WORLD/log"
   echo "$DIGEST"
   exit 0
@@ -59,7 +58,7 @@ exit 0
 """
 
 
-def join_script(bundle: Any, token: str, _credentials: str, kept_out: bool) -> str:
+def join_script(bundle: Any, token: str, _credentials: str, standing: Any) -> str:
     """Stand in for `bundle.join_script`."""
     assert token.count(".") == 2, "a token of a service account"
     owner = bundle.owner
@@ -80,8 +79,9 @@ def join_script(bundle: Any, token: str, _credentials: str, kept_out: bool) -> s
     }
     status = {"status": {"conditions": [{"type": "Healthy", "status": "True"}]}}
     place = f"{address[1]} {owner.namespace} {owner.workload}"
-    values = {"ENTRY": entry, "PLACE": place, "DIGEST": _module("machines.bundle").digest(bundle), "KEPT_OUT": "1" if kept_out else ""}
-    return _text(owner, JOIN, **values, MANIFEST=_json(manifest), STATUS=_json(status))
+    values = {"ENTRY": entry, "PLACE": place, "DIGEST": _module("machines.bundle").digest(bundle)}
+    standings = {name: "1" if standing.name == name else "" for name in ("KEPT_OUT", "NO_ENTRY", "OTHER_ENTRY")}
+    return _text(owner, JOIN, **values, **standings, MANIFEST=_json(manifest), STATUS=_json(status))
 
 
 def leave_script(owner: Any) -> str:

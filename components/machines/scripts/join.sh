@@ -11,6 +11,8 @@
 # - GRACE_S, DEADLINE_S, DIGEST. REGISTERED: a digest of what istiod copies once.
 # - JOINED_ADDRESS: the machine's. ROLE: sidecar (its traffic is redirected) or router.
 # - KEPT_OUT: 1 where an entry of this program keeps the machine out of the mesh.
+# - NO_ENTRY: 1 where istiod has no entry of the machine. OTHER_ENTRY: 1 where the entry under its
+#   name is of no or another registration. The agent that runs gets one only by a new connection.
 # - ASK. CONFIRM_S: of confirmation.sh.
 # - API_SERVER, ADDRESS, LOCALITY, BOOT_UNIT: where startup.sh stands before this text.
 # shellcheck disable=SC2153 # installation.sh assigns STATE
@@ -658,7 +660,10 @@ switch_package() {
 # deleted before. istiod deletes it GRACE_S seconds after the agent's connection ended.
 wait_for_deregistration() {
   local seconds
-  [ -n "$(joined registered)" ] && [ "$(joined registered)" != "$REGISTERED" ] || return 0
+  case "$(joined registered)" in
+  '') return ;;
+  "$REGISTERED") [ -n "$OTHER_ENTRY" ] || return 0 ;;
+  esac
   seconds=$((STOPPED + GRACE_S + 3 - $(date +%s)))
   [ "$seconds" -le $((GRACE_S + 3)) ] || seconds=$((GRACE_S + 3)) # the clock was set back
   for _ in $(seq "$seconds"); do sleep 1; done
@@ -901,7 +906,7 @@ main() {
   step compare
   step make_directories
   step deliver_token
-  if [ -n "$CHANGED$KEPT_OUT" ] || ! is_in_order; then
+  if [ -n "$CHANGED$KEPT_OUT$NO_ENTRY$OTHER_ENTRY" ] || ! is_in_order; then
     step report_changes
     step ask_to_stop
     step arm

@@ -28,7 +28,7 @@ from ...local.cluster_access import ClusterAccess, Kubectl
 from ...local.conversation import Pause
 from ...local.ssh_log import Reach
 from .. import entries
-from ..bundle import CONFIRMED, DEADLINE_S, WAIT_LIMIT_S, Bundle, confirm_script, digest, join_script, with_root_certificate
+from ..bundle import CONFIRMED, DEADLINE_S, WAIT_LIMIT_S, Bundle, Standing, confirm_script, digest, join_script, with_root_certificate
 from ..entries import Entry
 from ..files import configuration_files
 from . import machine_lock, slots
@@ -174,9 +174,18 @@ class _Join:
         complete = replace(self._bundle, files=configuration_files(self._bundle))
         self._bundle = with_root_certificate(complete, root_certificate)
         credentials = os.environ.get(CREDENTIALS_VARIABLE, "")
-        kept_out = bool(self._before and self._before.quarantine)
-        text = join_script(self._bundle, token.result(), credentials, kept_out)
+        text = join_script(self._bundle, token.result(), credentials, self._standing)
         return shell.run_as_root(text, 0)  # it keeps to its deadline by itself
+
+    @property
+    def _standing(self) -> Standing:
+        """What the cluster had under the name of the machine's entry."""
+        before = self._before
+        if before is None:
+            return Standing.NO_ENTRY
+        if before.quarantine:
+            return Standing.KEPT_OUT
+        return Standing.REGISTERED if before.registration == self._owner.registration else Standing.OTHER_ENTRY
 
     def _read_cluster(self) -> str:
         """Read the machine's entry; return the mesh's root certificate."""

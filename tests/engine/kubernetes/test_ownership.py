@@ -315,6 +315,14 @@ def test_a_machine_out_of_the_mesh_is_joined_by_the_next_update(mesh: Mesh, worl
     settled(mesh, mesh.config)
 
 
+def test_a_machine_whose_entry_lost_its_label_is_joined_by_the_next_update(mesh: Mesh, world: World, plane: ControlPlane) -> None:
+    path = f"/apis/networking.istio.io/v1/namespaces/{world.namespace}/workloadentries/{entry(FIRST)}"
+    plane.patch(path, {"metadata": {"labels": {names.REGISTRATION_LABEL: None}}})
+    mesh.up(mesh.config)
+    assert world.log() == ["joined billing-1"]
+    settled(mesh, mesh.config)
+
+
 def test_rotation_joins_again_a_machine_without_a_difference(mesh: Mesh, world: World) -> None:
     config = mesh.copy()
     config["machines"]["billing-1"]["rotation"] = 1

@@ -550,6 +550,17 @@ def test_a_machine_that_nothing_keeps_out_is_not_asked_for_its_start(machine: Ma
     assert "KEPT_OUT=''\n" in machine.script
 
 
+@pytest.mark.parametrize(("registration", "restarts_for"), [(None, "NO_ENTRY"), ("", "OTHER_ENTRY"), ("4567", "OTHER_ENTRY"), ("0123", "")])
+def test_an_agent_without_its_entry_is_restarted(
+    machine: Machine, cluster: FakeCluster, registration: str | None, restarts_for: str
+) -> None:
+    """A person deleted the entry, or its label. istiod registers an agent only when it connects."""
+    if registration is not None:
+        cluster.add(ENTRY, registration)
+    join_machine.run(PAYLOAD)
+    assert [name for name in ("NO_ENTRY", "OTHER_ENTRY") if f"{name}=1\n" in machine.script] == ([restarts_for] if restarts_for else [])
+
+
 def test_what_kept_a_machine_out_goes_and_comes_back_after_a_failure(machine: Machine, cluster: FakeCluster) -> None:
     kept_out = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
     cluster.entries[ENTRY] = kept_out

@@ -365,6 +365,16 @@ def test_a_changed_registration_waits_for_the_old_entry_to_go(machine: FakeMachi
     assert done.stdout.count("slept") == 13, "also where the clock was set back meanwhile"
 
 
+@pytest.mark.parametrize(("variable", "waits_s"), [("NO_ENTRY", 0), ("OTHER_ENTRY", 13)])
+def test_an_agent_that_istiod_has_not_registered_is_restarted(machine: FakeMachine, variable: str, waits_s: int) -> None:
+    """Where another entry has its name, that one must be gone first."""
+    before = machine.tree()
+    done = machine.join(**{variable: "1"})
+    assert (done.returncode, done.stdout.count("slept")) == (0, waits_s)
+    assert [machine.calls[0], machine.calls[-1]] == ["stop istio-vm-mesh", "restart istio-vm-mesh"]
+    assert machine.tree().keys() == before.keys()
+
+
 @pytest.mark.slow
 def test_a_machine_of_a_group_fills_in_its_name_and_address_and_asks_nothing(fresh: FakeMachine) -> None:
     done = fresh.join(MACHINE="product-x7k2", ADDRESS="10.11.0.9", ASK="", answers="")
