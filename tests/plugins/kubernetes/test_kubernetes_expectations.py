@@ -147,3 +147,23 @@ def test_the_state_has_the_official_shape(objects: Stack, program: Callable[...,
     assert saved["outputs"]["__inputs"] == saved["inputs"]
     assert saved["outputs"]["__initialApiVersion"] == "v1" and saved["outputs"]["__fieldManager"].startswith("pulumi-kubernetes-")
     assert saved["outputs"]["metadata"]["managedFields"]
+
+
+def test_a_field_that_a_kind_does_not_have_is_refused(plane: ControlPlane, objects: Stack, namespace: str) -> None:
+    """The server would drop it, and the object would lack what the program states."""
+
+    def program(create_namespace: bool = False) -> None:
+        provider = k8s.Provider("cluster", kubeconfig=plane.kubeconfig, cluster_identifier="test")
+        options = pulumi.ResourceOptions(provider=provider)
+        place = f"{namespace}-to-come" if create_namespace else namespace
+        if create_namespace:
+            there = k8s.core.v1.Namespace("to-come", metadata={"name": place}, opts=options)
+            options = pulumi.ResourceOptions(provider=provider, depends_on=[there])
+        spec = {"ports": [{"port": 80, "protcol": "UDP"}]}
+        metadata = {"name": "it", "namespace": place, "annotations": {"pulumi.com/skipAwait": "true"}}
+        k8s.core.v1.Service("it", metadata=metadata, spec=spec, opts=options)
+
+    assert "protcol" in objects.preview(program, fails=True).output
+    assert "protcol" in objects.up(lambda: program(create_namespace=True), fails=True).output
+    assert plane.cluster.get("v1", "Service", f"{namespace}-to-come", "it") is None
+    objects.destroy()

@@ -67,6 +67,12 @@ class Endpoint:
         return f"{self.root}{scope}/{self.plural}" + (f"/{quote(name)}" if name else "")
 
 
+_STRICT = {"fieldValidation": "Strict"}
+"""A field that the kind does not have is refused: the server would drop it. The official plugin
+checks this by the server's OpenAPI schema.
+"""
+
+
 class Cluster:
     """An API server. Safe to use from many threads; connects when first used."""
 
@@ -102,7 +108,7 @@ class Cluster:
         name.
         """
         path = self.endpoint(wanted["apiVersion"], wanted["kind"]).path(wanted["metadata"].get("namespace", ""))
-        return self.call("POST", path, {"fieldManager": manager}, wanted)
+        return self.call("POST", path, {"fieldManager": manager, **_STRICT}, wanted)
 
     def replace(self, wanted: Object, manager: str, *, dry_run: bool = False) -> Object:
         """Put `wanted` in the place of what is there; it must carry the resourceVersion that it
@@ -145,7 +151,7 @@ class Cluster:
     def _write(self, method: str, wanted: Object, query: dict[str, str], dry_run: bool, content_type: str) -> Object:
         metadata = wanted["metadata"]
         path = self.endpoint(wanted["apiVersion"], wanted["kind"]).path(metadata.get("namespace", ""), metadata["name"])
-        return self.call(method, path, query | ({"dryRun": "All"} if dry_run else {}), wanted, content_type)
+        return self.call(method, path, query | _STRICT | ({"dryRun": "All"} if dry_run else {}), wanted, content_type)
 
     def call(
         self,
