@@ -266,8 +266,9 @@ class _Join:
             return (
                 f"no this is the machine {stamp.machine} of this stack, which joined it by the address "
                 f"{stamp.address}: {owner.machine} and {stamp.machine} are one host. Remove one of them from "
-                f"the stack file, and nothing was changed. A copy of that machine's disk is a host of its own: "
-                f"set machines.{owner.machine}.takeOver: {stamped} for it"
+                f"the stack file, and nothing was changed. Where {owner.machine} and {stamp.machine} swap their "
+                "hosts, swap them by the addresses of before, and change the addresses in another update. A copy "
+                f"of that machine's disk is a host of its own: set machines.{owner.machine}.takeOver: {stamped} for it"
             )
         report(f"machine {owner.machine}: its host was the machine {stamp.machine} of this stack until now")
         return "yes"

@@ -275,6 +275,25 @@ def test_two_machines_that_swap_their_hosts_both_stay(mesh: Mesh, world: World) 
     settled(mesh, config)
 
 
+def test_a_swap_with_new_addresses_is_refused_and_served_by_two_updates(mesh: Mesh, world: World) -> None:
+    """In one update it looks like one host that two machines name."""
+    addresses = {FIRST: "10.11.0.15", SECOND: "10.11.0.16"}
+    for host, address in addresses.items():
+        world.name(address, host)
+    config, swapped = mesh.copy(), mesh.copy()
+    config["machines"] = {"billing-1": machine(addresses[SECOND]), "billing-2": machine(addresses[FIRST])}
+    swapped["machines"] = {"billing-1": machine(SECOND), "billing-2": machine(FIRST)}
+    output = mesh.up(config, fails=True)
+    assert "this is the machine billing-2 of this stack" in output or "this is the machine billing-1 of this stack" in output
+    assert "swap them by the addresses of before, and change the addresses in another update" in output
+    assert world.entries() == {entry(FIRST): "billing-1", entry(SECOND): "billing-2"}
+    for step in (swapped, config):
+        mesh.up(step)
+        settled(mesh, step)
+    assert world.entries() == {entry(addresses[FIRST]): "billing-2", entry(addresses[SECOND]): "billing-1"}
+    assert (world.stamp(FIRST), world.stamp(SECOND)) == ("istio-vm-mesh lab billing-2", "istio-vm-mesh lab billing-1")
+
+
 def test_a_machine_in_the_place_of_another_joins_before_that_one_leaves(mesh: Mesh, world: World) -> None:
     config = mesh.copy()
     config["machines"]["billing-1"] = machine(THIRD)
