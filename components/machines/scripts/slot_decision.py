@@ -91,6 +91,7 @@ def limit_of(max_unavailable: str, machines: int) -> int:
 
     max_unavailable: a number, or a percentage such as "25%" of the machines, rounded down.
     machines: how many machines the workload has in the stack.
+    Raises ValueError for any other text.
     """
     if max_unavailable.endswith("%"):
         return max(1, int(max_unavailable[:-1]) * machines // 100)
@@ -103,6 +104,7 @@ def situation_of(lease: Manifest, entries: list[Manifest], holders: frozenset[st
     lease: the workload's Lease. entries: the workload's WorkloadEntries.
     holders: the machines whose joins hold a slot.
     request: the agent that is to be stopped.
+    Raises ValueError where the Lease has no limit that can be read.
     """
     annotations = annotations_of(lease)
     machines = machines_of(lease)

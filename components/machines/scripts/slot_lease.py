@@ -92,12 +92,25 @@ class Slots:
 
     @classmethod
     def of(cls, lease: Manifest) -> Slots:
-        """Return the slots that a Lease holds."""
-        values = json.loads(annotations_of(lease).get(SLOTS_ANNOTATION) or '{"holders": {}, "halts": {}}')
-        return cls(
-            {machine: SlotRecord(**record) for machine, record in values["holders"].items()},
-            {update: Halt(**mark) for update, mark in values["halts"].items()},
-        )
+        """Return the slots that a Lease holds.
+
+        Raises scripting.Failed where a person, or another version of this program, wrote them.
+        """
+        text = annotations_of(lease).get(SLOTS_ANNOTATION) or '{"holders": {}, "halts": {}}'
+        try:
+            values = json.loads(text)
+            return cls(
+                {machine: SlotRecord(**record) for machine, record in values["holders"].items()},
+                {update: Halt(**mark) for update, mark in values["halts"].items()},
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            metadata = lease["metadata"]
+            place, name = metadata.get("namespace", ""), metadata["name"]
+            raise scripting.Failed(
+                f"the annotation {SLOTS_ANNOTATION} of the Lease {place}/{name} cannot be read ({error}): it was edited, or another "
+                "version of this program wrote it. Where no update runs, remove it (kubectl annotate "
+                f"leases.coordination.k8s.io {name} --namespace {place} {SLOTS_ANNOTATION}-), and run the update again"
+            ) from None
 
     def with_holder(self, machine: str, record: SlotRecord) -> Slots:
         """Return the slots with one that a machine holds."""

@@ -30,7 +30,7 @@ from time import monotonic, sleep
 
 from ...local import scripting
 from ...manifest import Manifest
-from ...names import JOIN, JOINED_ANNOTATION_PREFIX, part_name
+from ...names import JOIN, JOINED_ANNOTATION_PREFIX, MAX_UNAVAILABLE_ANNOTATION, part_name
 from .slot_decision import (
     Situation,
     SlotRequest,
@@ -214,7 +214,13 @@ class _Holder:
     def _try(self, lease: Manifest, entries: list[Manifest]) -> Situation | None:
         """Take a slot, and return the situation before; None where the join has to wait."""
         slots = self._living(Slots.of(lease))
-        situation = situation_of(lease, entries, frozenset(slots.holders), self._request)
+        try:
+            situation = situation_of(lease, entries, frozenset(slots.holders), self._request)
+        except ValueError:
+            raise self._failed(
+                f"the annotation {MAX_UNAVAILABLE_ANNOTATION} of the Lease {self._lease.name} of the workload {self._lease.workload} "
+                "was edited: run `pulumi refresh`, then the update again"
+            ) from None
         verdict = decide(situation, self._machine)
         if verdict is not Verdict.REPAIR and self._request.update in slots.halts:
             mark = slots.halts[self._request.update]

@@ -230,6 +230,27 @@ class Api:
         return scripting.Done(0, json.dumps(answer).encode(), b"")
 
 
+UNREADABLE = "the annotation istio-vm-mesh/slots of the Lease .*product-slots cannot be read .*kubectl annotate .*istio-vm-mesh/slots-"
+EDITED = {
+    "no JSON": (SLOTS_ANNOTATION, "{", UNREADABLE),
+    "another form": (SLOTS_ANNOTATION, "[]", UNREADABLE),
+    "a key is missing": (SLOTS_ANNOTATION, '{"holders": {}}', UNREADABLE),
+    "a later version's": (SLOTS_ANNOTATION, '{"holders": {"m1": {"process": "p", "update": "u", "zone": "z"}}, "halts": {}}', UNREADABLE),
+    "no limit": ("istio-vm-mesh/max-unavailable", "some", "max-unavailable of the Lease product-slots .* was edited: run `pulumi refresh`"),
+}
+
+
+@pytest.mark.parametrize(("annotation", "text", "message"), EDITED.values(), ids=EDITED.keys())
+def test_a_lease_that_a_person_edited_is_refused_by_name(annotation: str, text: str, message: str) -> None:
+    """With the machine unchanged, and the Lease as it is."""
+    api = Api()
+    api.annotations[annotation] = text
+    before = dict(api.annotations)
+    with pytest.raises(scripting.Failed, match=message), slots.slot(api, REQUEST, lambda _: None):
+        pytest.fail("it has no slot")
+    assert api.annotations == before
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Api], None]:
     return lambda api: monkeypatch.setattr(slots, "monotonic", lambda: api.now)
