@@ -21,8 +21,8 @@ class Capture(Record):
     exclude_inbound_ports: Items[int] = Field(
         default=(),
         description="TCP ports (1 to 65535) on which connections from outside reach the "
-        "application without the proxy, such as those of monitoring. Default: SSH's, and the "
-        "agent's own.",
+        "application without the proxy, such as those of monitoring. As in Istio's annotation "
+        "there are no ranges. Default: SSH's, and the agent's own.",
     )
     exclude_outbound_ports: Items[int] = Field(
         default=(),

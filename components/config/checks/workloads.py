@@ -9,12 +9,16 @@ from itertools import permutations
 from ...grammar import KUBERNETES_NAME, is_domain, is_service_name, is_url_path
 from ...names import (
     INJECTION_LABEL,
+    LOCALITY_LABEL,
+    MACHINE_LABEL,
     MACHINE_PORTS,
     MANAGED_BY_LABEL,
     NETWORK_LABEL,
     PROXY_USER,
+    REGISTRATION_LABEL,
     REVISION_LABEL,
     STACK_LABEL,
+    WORKLOAD_LABEL,
 )
 from ..addresses import is_port
 from ..existing import ExistingCluster
@@ -41,6 +45,13 @@ PROTOCOLS = frozenset(
 APP_PROTOCOLS = PROTOCOLS | {"kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"}
 # Labels of namespaces that the program sets, or by which a mesh injects sidecars.
 _OWN_LABELS = {INJECTION_LABEL, REVISION_LABEL, NETWORK_LABEL, MANAGED_BY_LABEL, STACK_LABEL}
+# Those by which istiod and this program place a machine (istio/istio: pkg/model/proxy.go).
+_STATED_LABELS = {
+    **dict.fromkeys((LOCALITY_LABEL, "topology.istio.io/locality"), "set `locality` instead"),
+    **dict.fromkeys(
+        (NETWORK_LABEL, WORKLOAD_LABEL, MACHINE_LABEL, REGISTRATION_LABEL), "leave it out"
+    ),
+}
 # k8s.io/apimachinery: resource.Quantity, without exponents.
 _QUANTITY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 # k8s.io/kubernetes: pkg/apis/core/validation, ValidateContainerResourceName.
@@ -144,6 +155,13 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             "a Service selects its workload by labels: give at least one, such as app",
         )
     yield from check_labels(f"{path}.labels", workload.labels)
+    stated = {f"{path}.labels.{key}": key for key in workload.labels}
+    stated |= {
+        f"{path}.pods.labels.{key}": key for key in (workload.pods.labels if workload.pods else ())
+    }
+    for place, key in stated.items():
+        if key in _STATED_LABELS:
+            yield Problem(place, f"follows from the stack: {_STATED_LABELS[key]}")
     yield from check_locality(path, workload.locality)
     if workload.confirm_within and not 20 <= workload.confirm_within <= 600:
         yield Problem(

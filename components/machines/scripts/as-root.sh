@@ -9,10 +9,10 @@
 RUN='eval "$(head -c "$1")"'
 if [ "$(id -u)" = 0 ]; then
   exec timeout -k 120 "$TIME_LIMIT_S" bash -pc "$RUN" bash "$LENGTH"
-elif sudo -n true </dev/null; then
+elif sudo -n env true </dev/null; then
   exec sudo -n timeout -k 120 "$TIME_LIMIT_S" bash -pc "$RUN" bash "$LENGTH"
 else
-  echo "install sudo and let $(id -un) run it without a password and a terminal (!requiretty)," \
-    "or connect as root" >&2
+  echo "install sudo and let $(id -un) run it without a password and a terminal (!requiretty)" \
+    "and start programs (!noexec), or connect as root" >&2
   exit 1
 fi

@@ -62,6 +62,24 @@ def counted() -> str:
     return 'eval "real_$(declare -f step)"\nstep() { real_step "$@"; echo "$STEP $STEP_NAME" >>"$RUN/steps"; }'
 
 
+@pytest.mark.slow
+def test_a_hardened_host_has_the_same_files_after_a_join(fresh: FakeMachine, tmp_path: Path) -> None:
+    """Nothing runs below /var and /run (`noexec`), and new files are root's alone (`umask 077`)."""
+    usual = FakeMachine(tmp_path / "usual").create()
+    assert usual.join().returncode == 0
+    places = [fresh.root / "var", fresh.directory / "run"]
+    for place in places:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,mode=755", "none", str(place)], check=True)
+    try:
+        (fresh.root / "var/lib").mkdir()
+        done = fresh.join(text="umask 077")
+        assert done.stdout.splitlines()[-1:] == [digest(BUNDLE)], done.stderr
+        assert fresh.tree() == usual.tree()
+    finally:
+        for place in places:
+            subprocess.run(["umount", str(place)], check=True)
+
+
 def test_a_good_run_has_every_step_in_order(machine: FakeMachine) -> None:
     assert machine.join(CHANGE, counted()).returncode == 0
     lines = (machine.directory / "run/steps").read_text().splitlines()

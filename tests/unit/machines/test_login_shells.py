@@ -10,7 +10,7 @@ import pytest
 
 from components import shell
 from components.local import openssh
-from tests.support.scripts import add_program
+from tests.support.scripts import LIBRARY, add_program
 
 SHELLS = ("sh", "bash", "dash", "zsh", "fish", "tcsh")
 LINES = 3000
@@ -71,7 +71,25 @@ def test_a_user_without_sudo_reads_what_to_do(home: Path) -> None:
     add_program(home / "bin", "sudo", 'echo "sudo: a password is required" >&2; exit 1')
     done = log_in(home, "bash", shell.run_as_root("echo on\n"))
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.endswith("install sudo and let admin run it without a password and a terminal (!requiretty), or connect as root\n")
+    assert done.stderr.endswith(
+        "install sudo and let admin run it without a password and a terminal (!requiretty) and start programs (!noexec), or connect as root\n"
+    )
+
+
+def test_a_sudo_that_lets_no_program_start_another_is_named(home: Path) -> None:
+    """With `Defaults noexec`."""
+    add_program(home / "bin", "sudo", 'case "$2 $3" in "true "*) ;; *) echo "Permission denied" >&2; exit 126 ;; esac')
+    assert "start programs (!noexec)" in log_in(home, "bash", shell.run_as_root("echo on\n")).stderr
+
+
+def test_a_script_is_independent_of_its_users_environment(home: Path) -> None:
+    """Of variables that are read-only, of a PATH without sbin, and of a mask for new files."""
+    (home / "profile").write_text("readonly TMOUT=1 HISTFILE=/dev/null\nexport TMOUT\numask 077\n")
+    library = LIBRARY.read_text() + "clean_environment\n"
+    script = f"{library}sleep 1.5\nread -r answer\necho $answer ${{TMOUT:-none}} $PATH\n"
+    text = f"BASH_ENV={home}/profile exec bash -s\n{shell.run_as_root(script)}yes\n"
+    done = log_in(home, "bash", text)
+    assert done.stdout == "yes none /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n", done.stderr
 
 
 def test_when_the_time_is_over_children_end_too(home: Path) -> None:
