@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +46,10 @@ def test_the_scripts_agree_on_where_things_are(tmp_path: Path) -> None:
         f"{bundle.PROGRAMS}/current/usr/local/bin/pilot-agent",
     ]
     assert '"$RUN/istio-vm-mesh-redirect/bypassed"' in (SCRIPTS / "join.sh").read_text()
-    assert '"$RUN"/istio-vm-mesh-*' in (SCRIPTS / "installation.sh").read_text()
+    texts = [path.read_text() for path in SCRIPTS.parent.rglob("*") if path.suffix in {".sh", ".conf", ".service"}]
+    named = set(re.findall(r"(?:/run|\$RUN)/istio-vm-mesh-([a-z.]+)", "\n".join(texts)))
+    removed = re.search(r'rm -rf .*"\$RUN/\$UNIT"-\{(.*)\} \\\n *"\$RUN/\$UNIT"-(looks\.)\*', (SCRIPTS / "installation.sh").read_text())
+    assert removed and named == {*removed[1].split(","), removed[2]}
 
 
 def test_machines_whose_name_servers_change_at_once_do_not_all_start_again_at_once(tmp_path: Path) -> None:
