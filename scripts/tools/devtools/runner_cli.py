@@ -7,8 +7,10 @@ from __future__ import annotations
 import argparse
 
 EPILOG = """\
-exit codes: 0 all passed, 1 something failed, 2 wrong command line, 3 this machine cannot run the lab, 130 interrupted
 With CI=true in the environment a skipped test is a failure.
+
+exit codes: 0 all passed, 1 something failed, 2 wrong command line, 3 this machine cannot run the
+  lab, 130 interrupted
 """
 
 
@@ -16,7 +18,8 @@ def parser() -> argparse.ArgumentParser:
     """The parser of `./scripts/test`; `parse_args` gives `needs_lab`."""
     top = argparse.ArgumentParser(
         prog="./scripts/test",
-        description="Every check of this project: style, types, unit, graph and engine tests, then the lab from nothing to a verified mesh and down.",
+        description="Runs every check of this project: style, types, unit, graph and engine tests, and those of\n"
+        "the lab from nothing to a verified mesh and down.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

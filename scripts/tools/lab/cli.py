@@ -14,11 +14,13 @@ FIRST, OFFICIAL, OFFLINE = "official first", "official", "offline"
 built; from its publisher alone; built alone.
 """
 EPILOG = """\
-Parts that this machine does not have are downloaded from their publishers. Each server gets one request,
-and has three seconds to answer. What they do not provide is built from package registries.
-exit codes: 0 done, 1 a step failed, 2 wrong command line, 3 this machine cannot run the lab, 130 interrupted
-Running a command again continues where the last run ended; what is built is kept in a cache, the
-directory istio-vm-mesh in ISTIO_VM_MESH_CACHE, XDG_CACHE_HOME or ~/.cache.
+Parts that this machine does not have are downloaded from their publishers. Each server gets one
+request, and has three seconds to answer. What they do not provide is built from package registries.
+A command that is run again continues where the last run ended. What is built is kept in a cache,
+the directory istio-vm-mesh in ISTIO_VM_MESH_CACHE, XDG_CACHE_HOME or ~/.cache.
+
+exit codes: 0 done, 1 a step failed, 2 wrong command line, 3 this machine cannot run the lab,
+  130 interrupted
 """
 
 
@@ -28,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     """
     top = argparse.ArgumentParser(
         prog="./scripts/lab",
-        description="A Kubernetes cluster and machines in one Istio mesh, on this Linux machine: prepares it and calls Pulumi.",
+        description="Brings up a Kubernetes cluster and machines in one Istio mesh on this Linux machine.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -14,7 +14,7 @@ EPILOG = """\
 exit codes: 0 all rows are as expected, 1 a row failed, 2 wrong command line or not confirmed,
   3 prerequisites are not met, 4 something may be left and costs, 130 interrupted
 With 0, 1 and 130 the stack was taken down. With 2 and 3 nothing was created.
-Google Cloud is called as the user that gcloud is logged in as, Pulumi with the environment as it is.
+Google Cloud is called as the user of gcloud's login, Pulumi with the environment as it is.
 """
 
 
@@ -22,8 +22,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser; its result has `stack`, `check`, `down`, `yes` and `report`."""
     top = argparse.ArgumentParser(
         prog="./scripts/live-run",
-        description="Runs the rows of docs/first-live-run.md with a stack on Google Cloud. It checks "
-        "prerequisites, creates the stack, stops at the first row that fails, and takes everything "
+        description="Runs the rows of docs/first-live-run.md with a stack on Google Cloud. It checks\n"
+        "prerequisites, creates the stack, stops at the first row that fails, and takes everything\n"
         "down. It reports the rows and the cost.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

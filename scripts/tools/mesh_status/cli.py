@@ -9,9 +9,12 @@ HEALTHY, NOT_HEALTHY, UNREADABLE, INTERRUPTED = 0, 1, 3, 130
 """Exit codes besides argparse's 2 for a wrong command line."""
 
 EPILOG = """\
-exit codes: 0 all healthy, 1 something is not (or --verify failed), 2 wrong command line, 3 the stack cannot be read, 130 interrupted
-Pulumi is called with the environment as it is if PULUMI_BACKEND_URL is set there, else with the lab's where there is one (./scripts/lab env).
-Nothing is changed; --verify runs Pulumi on the verification's resources alone.
+Nothing is changed; --verify runs Pulumi on the verification's resources alone. Pulumi is called
+with the environment as it is if PULUMI_BACKEND_URL is set there, else with the lab's where there is
+one (./scripts/lab env).
+
+exit codes: 0 all healthy, 1 something is not (or --verify failed), 2 wrong command line,
+  3 the stack cannot be read, 130 interrupted
 """
 
 
@@ -19,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser; `parse_args` gives `stack` (None for the selected one), `json`, `svg` and `verify`."""
     top = argparse.ArgumentParser(
         prog="./scripts/status",
-        description="What is in the mesh of a stack, and how it is: workloads, pods, machines, gateways, versions, certificates, tokens.",
+        description="Prints what is in the mesh of a stack, its health, and fixes for what is not healthy.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

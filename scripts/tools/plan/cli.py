@@ -10,13 +10,14 @@ from . import FAILED
 from .forge import cli as forge
 
 EPILOG = """\
+Nothing is changed. Pulumi is called with the environment as it is if PULUMI_BACKEND_URL is set
+there, else with the lab's where there is one (./scripts/lab env).
+
 levels: files compares the stack file and the program with those at the base; it reads no cloud,
   cluster, state or secret. state previews against the stack's state. live also reads what the
   cluster, the machines and the cloud have. A level that is not available becomes the one below.
 exit codes: 0 nothing changes, 2 something does, 3 a rule is broken (which wins), 1 it failed, or
   the update would, 130 interrupted
-Nothing is changed. Pulumi is called with the environment as it is if PULUMI_BACKEND_URL is set
-there, else with the lab's where there is one (./scripts/lab env).
 """
 
 
@@ -33,8 +34,7 @@ def parser() -> argparse.ArgumentParser:
     """
     top = _Parser(
         prog="./scripts/plan",
-        description="What an update does to the mesh of a stack: machines, Services, identities, "
-        "paths, openings, versions, costs.",
+        description="Prints what an update will do to the mesh of a stack, before it happens.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

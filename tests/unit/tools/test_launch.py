@@ -10,20 +10,21 @@ import pytest
 
 from tools import PYTHONPATH, ROOT, launch
 
-USAGE = """
+HELP = """
 import importlib, sys
 [module] = sys.argv[1:]
-sys.stdout.write(importlib.import_module(module).parser().format_usage())
+sys.stdout.write(importlib.import_module(module).parser().format_help())
 """
 
 
 @pytest.mark.parametrize("command", sorted(launch.COMMANDS))
-def test_usage_needs_no_environment(command: str) -> None:
+def test_help_needs_no_environment_and_fits_a_terminal(command: str) -> None:
     _, module = launch.COMMANDS[command]
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
-    done = subprocess.run([sys.executable, "-S", "-c", USAGE, module], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-S", "-c", HELP, module], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: ./scripts/{command} ")
+    assert [line for line in done.stdout.splitlines() if len(line) > 100] == []
 
 
 def test_every_command_is_launched() -> None:

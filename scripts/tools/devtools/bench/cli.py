@@ -8,9 +8,11 @@ GOOD, BAD, INTERRUPTED = 0, 1, 130
 """Exit codes besides argparse's 2 for a wrong command line, and 3 for a machine that cannot run the lab."""
 
 EPILOG = """\
-exit codes: 0 every figure is within its bound; 1 one is not, or a step failed; 2 wrong command line;
-3 this machine cannot run the lab; 130 interrupted. `lab` and `fleet` bring up a separate stack and
-take it down again. Run them while the machine does nothing else.
+`lab` and `fleet` bring up a separate stack and take it down again. Run them while the machine does
+nothing else.
+
+exit codes: 0 every figure is within its bound, 1 one is not, or a step failed, 2 wrong command
+  line, 3 this machine cannot run the lab, 130 interrupted
 """
 SIZES = (1, 10, 100, 300)
 FLEETS = (100, 300, 1000)
