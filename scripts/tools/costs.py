@@ -19,7 +19,7 @@ PRICES, PAGE = ROOT / "docs" / "costs.yaml", ROOT / "docs" / "costs.md"
 
 
 def stacks() -> Iterator[tuple[str, Settings]]:
-    """The stacks on Google Cloud, gateways expanded into machines."""
+    """Yield the stacks on Google Cloud, gateways expanded into machines."""
     from components.config import load, reader
 
     for name in reader.stacks():
@@ -29,7 +29,8 @@ def stacks() -> Iterator[tuple[str, Settings]]:
 
 
 def bill(settings: Settings, *, at_most: bool = False) -> tuple[Counter[str], Counter[str]]:
-    """What a stack has, by the prices' names: as it starts, and what of that is at a spot price.
+    """Return what a stack has, by the prices' names: as it starts, and what of that is at a spot
+    price.
 
     at_most: what it has once autoscalers have added all nodes and machines that it permits.
     """
@@ -71,7 +72,7 @@ def bill(settings: Settings, *, at_most: bool = False) -> tuple[Counter[str], Co
 
 
 def vcpus(counts: Mapping[str, int]) -> int:
-    """How many vCPUs machines have, by what their types end with; e2-small and e2-medium have two."""
+    """Return how many vCPUs machines have, by what their types end with; e2-small and e2-medium have two."""
     sizes = {item: item.rpartition("-")[2] for item in counts if "-" in item}
     return sum(
         counts[item] * (int(size) if size.isdecimal() else 2) for item, size in sizes.items() if size.isdecimal() or item.startswith("e2-")

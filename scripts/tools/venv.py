@@ -26,7 +26,7 @@ PYTHON = VENV / "bin" / "python"
 
 
 def recipe() -> str:
-    """What a complete environment is made from: the requirements and this Python."""
+    """Return what a complete environment is made from: the requirements and this Python."""
     return f"{hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()} {platform.python_version()}"
 
 

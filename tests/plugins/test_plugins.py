@@ -103,8 +103,8 @@ def test_errors_of_the_program(installed: Stack) -> None:
     ("options", "message"),
     [
         ({"virtualenv": "nowhere"}, "the virtual environment /project/nowhere of Pulumi.yaml does not exist"),
-        ({"toolchain": "uv"}, "does not know the runtime option `toolchain: uv`"),
-        ({"typechecker": "mypy", "virtualenv": sys.prefix}, "does not know the runtime option `typechecker`"),
+        ({"toolchain": "uv"}, "does not implement the runtime option `toolchain: uv`"),
+        ({"typechecker": "mypy", "virtualenv": sys.prefix}, "does not implement the runtime option `typechecker`"),
     ],
 )
 def test_wrong_options_in_the_project(options: dict[str, str], message: str) -> None:

@@ -45,7 +45,9 @@ def docker_cidr(settings: Settings, network: str) -> IPv4Network:
 
 
 def dynamic_cidr(cidr: IPv4Network) -> IPv4Network:
-    """The lower half, from which Docker gives addresses that may change (the cluster's node)."""
+    """Return the lower half, from which Docker gives addresses that may change (the cluster's
+    node).
+    """
     return next(cidr.subnets())
 
 

@@ -1,5 +1,5 @@
 """`python -m tools.devtools.mutate`, started by `./scripts/mutations`: breaks the program on
-purpose, and sees whether a test notices.
+purpose, and checks that a test fails.
 
 Each mutation is one change of one place in a copy of the program, and names the test that must
 notice it. With `--conditions` the changes are those of conditions.py.
@@ -41,7 +41,7 @@ def mutations() -> list[Mutation]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; standard library only, like everything at the top of this file."""
+    """Return the command line; standard library only, like everything at the top of this file."""
     top = argparse.ArgumentParser(
         prog="./scripts/mutations",
         description="Breaks a copy of the program in one place after the other, and runs the test that must notice it.",

@@ -15,7 +15,7 @@ exit codes: 0 all passed, 1 something failed, 2 wrong command line, 3 this machi
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of `./scripts/test`; `parse_args` gives `needs_lab`."""
+    """Return the parser of `./scripts/test`; `parse_args` gives `needs_lab`."""
     top = argparse.ArgumentParser(
         prog="./scripts/test",
         description="Runs every check of this project: style, types, unit, graph and engine tests, and those of\n"

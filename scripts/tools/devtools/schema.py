@@ -39,7 +39,7 @@ No value of a stack file is a secret.
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; standard library only, like everything at the top of this file."""
+    """Return the command line; standard library only, like everything at the top of this file."""
     top = argparse.ArgumentParser(
         prog="./scripts/schema",
         description="Generates docs/stack.schema.json, docs/settings.md, docs/costs.md, docs/plan.schema.json, the tables in docs/google.md "
@@ -61,7 +61,7 @@ def records() -> dict[str, Any]:
 
 
 def _simplified(node: Any) -> Any:
-    """Remove from a schema what stack files need not know: internal fields, titles, null, and defaults that are empty."""
+    """Remove from a schema what is no part of stack files: internal fields, titles, null, and defaults that are empty."""
     from components.config.record import INTERNAL_ALIASES
 
     if isinstance(node, list):

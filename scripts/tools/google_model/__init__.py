@@ -1,5 +1,5 @@
 """A model of Google Cloud: what it does with the resources of a stack, without an account.
 
-It reads the graph that a program declares. What it does not know it refuses, so that no check
+It reads the graph that a program declares. It refuses what it does not model, so that no check
 passes because something was overlooked.
 """

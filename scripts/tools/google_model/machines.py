@@ -93,7 +93,7 @@ def _shielded(config: Mapping[str, Any], default: Mapping[str, bool]) -> frozens
 
 
 def _nodes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what nodes have: a vTPM and integrity monitoring always, secure boot if asked for."""
+    """Return what nodes have: a vTPM and integrity monitoring always, secure boot if stated."""
     given = {**GKE_DEFAULTS, **config}
     return {
         "machine_type": given["machineType"],
@@ -112,7 +112,7 @@ def _first_pool(stack: Cloud, node: Node) -> Iterator[MachineSet]:
     if node.inputs.get("enableAutopilot"):
         return
     if not node.inputs.get("removeDefaultNodePool"):
-        raise ValueError(f"{node.name} keeps its first node pool, which this model does not know")
+        raise ValueError(f"{node.name} keeps its first node pool, which is not in this model")
     count = number(node.inputs["initialNodeCount"]) * stack.zones_of(node.inputs["location"])
     yield MachineSet(
         source=node.name,

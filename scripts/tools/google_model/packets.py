@@ -267,7 +267,7 @@ def ports_text(ports: int) -> str:
 def fabric(stack: Cloud) -> Fabric:
     """Return what decides about the packets of a stack.
 
-    Raises ValueError for what this module does not know, such as egress rules.
+    Raises ValueError for what this module does not model, such as egress rules.
     """
     places = [*_machines(stack), *_of_clusters(stack)]
     places += list(_balancers(stack, places))

@@ -25,7 +25,7 @@ exit codes: 0 done, 1 a step failed, 2 wrong command line, 3 this machine cannot
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of `./scripts/lab`; `parse_args` gives `command`, `needs_lab` and that
+    """Return the parser of `./scripts/lab`; `parse_args` gives `command`, `needs_lab` and that
     command's options.
     """
     top = argparse.ArgumentParser(
@@ -64,7 +64,7 @@ def _add_sources(command: argparse.ArgumentParser) -> None:
 
 
 def stack_option(stack: str) -> str:
-    """What to write behind a command for it to be about this stack."""
+    """Return what to write behind a command for it to be about this stack."""
     return "" if stack == paths.STACK else f" --stack {stack}"
 
 

@@ -40,7 +40,7 @@ CREATION_S = 120.0
 NETWORK_CREATION_S = 20.0
 """The same of a network. Less, because a network of others may have its CIDR for ever."""
 PROBES = 8
-"""How many things the engine is asked for at once."""
+"""How many requests the engine gets at once."""
 
 
 def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:

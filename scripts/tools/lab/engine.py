@@ -36,7 +36,7 @@ class Engine:
 
     def docker(self, *arguments: str | Path, stdin: bytes | None = None) -> str:
         """Run a short docker command; returns its standard output without the last newline.
-        Raises StepError with what docker said.
+        Raises StepError with docker's message.
         """
         done = self.attempt(*arguments, stdin=stdin)
         if done.returncode:
@@ -44,7 +44,7 @@ class Engine:
         return done.stdout.decode(errors="replace").rstrip("\n")
 
     def attempt(self, *arguments: str | Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-        """The same for commands that may fail: returns the exit code and both outputs."""
+        """Run a docker command that may fail; return its exit code and both outputs."""
         return subprocess.run(["docker", *map(str, arguments)], input=stdin or b"", capture_output=True, env=self.environment, check=False)
 
     def run(self, step: Step, *arguments: str | Path, progress: process.Progress | None = None) -> None:
@@ -53,8 +53,8 @@ class Engine:
 
 
 def find() -> Engine | None:
-    """The engine that answers now: the one that DOCKER_HOST names, else the lab's own, else the
-    machine's.
+    """Return the engine that answers now: the one that DOCKER_HOST names, else the lab's own, else
+    the machine's.
     """
     chosen = os.environ.get("DOCKER_HOST")
     if chosen and chosen != HOST:
@@ -92,6 +92,6 @@ def refusal(host: str | None) -> str | None:
 
 
 def last_line(error: bytes) -> str:
-    """The last line of docker's standard error that is no usage hint."""
+    """Return the last line of docker's standard error that is no usage hint."""
     lines = [line for line in error.decode(errors="replace").splitlines() if line.strip() and not re.match(r"(Run|See) '", line)]
     return lines[-1].strip() if lines else ""

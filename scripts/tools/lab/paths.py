@@ -47,7 +47,7 @@ directory.
 
 
 def cache() -> Path:
-    """The cache directory; it is shared by all checkouts and survives `down`.
+    """Return the cache directory; it is shared by all checkouts and survives `down`.
 
     The variable names a directory that may hold other things, so the cache is a directory in it.
     """
@@ -56,7 +56,7 @@ def cache() -> Path:
 
 
 def docker_host() -> str | None:
-    """The DOCKER_HOST of the lab's own engine, or None where the machine's engine is used."""
+    """Return the DOCKER_HOST of the lab's own engine, None where the machine's engine is used."""
     try:
         return DOCKER_HOST.read_text().strip() or None
     except OSError:
@@ -64,7 +64,7 @@ def docker_host() -> str | None:
 
 
 def backend(directory: Path) -> str:
-    """The address of Pulumi's file backend in `directory`.
+    """Return the address of Pulumi's file backend in `directory`.
 
     The backend writes a temporary file and renames it, so a killed CLI leaves the old state or the
     new one. Only files with attributes (`*.attrs`) are written in place. Nothing needs them, and
@@ -81,7 +81,7 @@ def make_private(directory: Path) -> Path:
 
 
 def pulumi_env() -> dict[str, str]:
-    """The variables that Pulumi and the tools need, without PATH; `lab env` prints them."""
+    """Return the variables that Pulumi and the tools need, without PATH; `lab env` prints them."""
     variables = {
         "VIRTUAL_ENV": str(VENV),
         "PULUMI_HOME": str(HOME),
@@ -106,8 +106,8 @@ stack names.
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The whole environment for Pulumi and the tools: this process's, with the lab's settings
-    and PATH over it.
+    """Return the whole environment for Pulumi and the tools: this process's, with the lab's
+    settings and PATH over it.
     """
     variables = {name: value for name, value in os.environ.items() if name not in UNSET}
     variables |= pulumi_env()

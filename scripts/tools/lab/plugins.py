@@ -17,8 +17,8 @@ from .steps import Step
 def ensure(step: Step, tools: Tools, binaries: Path = paths.BIN, home: Path = paths.HOME) -> dict[str, str]:
     """Install the plugins for a CLI; returns what `installed` returns.
 
-    binaries: has the CLI. home: its PULUMI_HOME. A publisher is asked for what is not there at all,
-    or for everything if it is required.
+    binaries: has the CLI. home: its PULUMI_HOME. What is not there at all comes from its publisher,
+    and everything does if that is required.
     """
     homes = []
     if publishers := tools.publishers:

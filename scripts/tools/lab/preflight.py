@@ -45,7 +45,7 @@ def memory() -> int:
 
 
 def cold() -> bool:
-    """Whether the tools have to be got: the CLI is neither in the cache nor on PATH."""
+    """Return whether the tools have to be got: the CLI is neither in the cache nor on PATH."""
     return not any(paths.cache().glob("*pulumi/*")) and not shutil.which("pulumi")
 
 

@@ -116,7 +116,7 @@ def _leftovers() -> set[int]:
 
 
 def stacks() -> list[str]:
-    """The stacks that the state holds."""
+    """Return the stacks that the state holds."""
     return sorted(file.stem for file in (paths.STATE / ".pulumi" / "stacks" / PROJECT).glob("*.json"))
 
 
@@ -176,7 +176,7 @@ def up(step: Step, stack: str) -> dict[str, Any]:
 
 
 def outputs(step: Step, stack: str) -> dict[str, Any]:
-    """The stack's outputs; a secret one is `[secret]`."""
+    """Return the stack's outputs; a secret one is `[secret]`."""
     values = json.loads(call(step, "stack", "output", "--json", "--stack", stack, *QUIET, capture=True).output)
     return values if isinstance(values, dict) else {}
 
@@ -198,8 +198,10 @@ def destroy(step: Step, stack: str) -> set[str]:
 
 
 def _drop_pending(step: Step, stack: str, before: Callable[[list[dict[str, Any]]], None] | None = None) -> set[str]:
-    """Forget the operations that a killed run had begun, about which Pulumi would ask; `before`
-    that, see to what they left.
+    """Remove the operations that a killed run had begun from the state. Pulumi would prompt for
+    them.
+
+    before: cleans up what they left, and runs first.
 
     Returns the names of the resources that are complete.
 

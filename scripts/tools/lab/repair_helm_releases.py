@@ -21,7 +21,7 @@ def repair(step: Step, operations: Sequence[dict[str, Any]], kubeconfig: Path) -
     that the next `up` can go on.
 
     `operations` are the pending ones of the state. An installation is removed even if Helm finished
-    it: the state does not know it.
+    it: it is not in the state.
     """
     for operation in operations:
         if operation["resource"]["type"] != TYPE:

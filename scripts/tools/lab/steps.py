@@ -40,7 +40,7 @@ class StepFailedError(Exception):
 
 
 def seconds(value: float) -> str:
-    """A duration in words: `0.4 s`, `41 s`, `6 min 12 s`."""
+    """Return a duration in words: `0.4 s`, `41 s`, `6 min 12 s`."""
     if value < 9.95:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
@@ -88,7 +88,7 @@ class Step:
 
     @contextmanager
     def part(self, title: str) -> Iterator[None]:
-        """A named part of the step: shown while it runs, and as a line with its time when it
+        """Yield a named part of the step: shown while it runs, and as a line with its time when it
         ends.
         """
         before, started = self.detail, time.monotonic()
@@ -209,12 +209,12 @@ class Live(Display):
 
 
 def status(step: Step) -> str:
-    """The line of a running step: `[ 3/12] istio binaries … 41 s (212/640 packages)`."""
+    """Return the line of a running step: `[ 3/12] istio binaries … 41 s (212/640 packages)`."""
     return f"{step.label} … {seconds(step.elapsed)}" + (f" ({step.detail})" if step.detail else "")
 
 
 def display() -> Display:
-    """The display that fits standard output."""
+    """Return the display that fits standard output."""
     return Live() if sys.stdout.isatty() else Display()
 
 
@@ -273,6 +273,6 @@ def _short(file: Path) -> str:
 
 
 def quiet(title: str, log: Path) -> Step:
-    """A step without display, for tests and for commands that print a result only."""
+    """Return a step without display, for tests and for commands that print a result only."""
     log.parent.mkdir(parents=True, exist_ok=True)
     return Step(title, log, Silent())

@@ -62,11 +62,11 @@ def run(stack: str, publishers: Publishers | None) -> dict[str, Any]:
 
 
 def prepare(steps: Steps, publishers: Publishers | None = None, machine_images: Container[str] = ()) -> Engine:
-    """Everything that the stack needs of this machine is there: an engine, tools, images, the
-    package server, Pulumi's plugins.
+    """Prepare what the stack needs of this machine: an engine, tools, images, the package server,
+    Pulumi's plugins.
 
-    `publishers`: what is asked for parts that are not there; None to build all of them
-    `machine_images`: the names of images that machines of the stack have
+    publishers: where parts come from that are not there; None to build all of them.
+    machine_images: the names of images that machines of the stack have.
     """
     tools = Tools(publishers)
     with steps.step("Debian packages") as step:
@@ -125,8 +125,9 @@ def refuse_other_stack(stack: str) -> None:
 
 
 def refuse_foreign_stack(answering: Engine, stack: str) -> None:
-    """Containers and networks are named after the stack alone: one that this checkout's state
-    does not know belongs to another's.
+    """Refuse a stack whose containers or networks another checkout created.
+
+    They are named after the stack alone, so one that is not in this checkout's state is another's.
     """
     if stack in pulumi_cli.stacks():
         return

@@ -141,7 +141,7 @@ def _stack(name: str) -> Stack | str:
 
 
 def _variables(stack: Stack) -> dict[str, str]:
-    """Return what the commands of rows know of a stack."""
+    """Return the variables of a stack for the commands of rows."""
     from components.config.google import GkeCluster
     from components.platforms.google import names
 

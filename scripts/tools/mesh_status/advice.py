@@ -46,7 +46,7 @@ Finding = tuple[Health, list[str]]
 
 
 def duration(time: timedelta | float) -> str:
-    """A duration in words: `40 s`, `12 min`, `3 h`, `5 days`."""
+    """Return a duration in words: `40 s`, `12 min`, `3 h`, `5 days`."""
     seconds = abs(time.total_seconds() if isinstance(time, timedelta) else time)
     for unit, size, up_to in (("s", 1, 90), ("min", 60, 90 * 60), ("h", 3600, 48 * 3600)):
         if seconds < up_to:
@@ -55,7 +55,7 @@ def duration(time: timedelta | float) -> str:
 
 
 def machine(facts: MachineFacts, now: datetime) -> Finding:
-    """The health of a machine, and what to do about it, the most important first."""
+    """Return the health of a machine, and what to do about it, the most important first."""
     if not facts.state:
         return "missing", ["is in the stack file and not in the stack yet: run `pulumi up`"]
     health, advice = _entry(facts, now)
@@ -128,7 +128,7 @@ def _is_connected(facts: MachineFacts) -> bool:
 
 
 def rejoin_hint(facts: MachineFacts) -> str:
-    """How a machine is made to join again: by itself in the next update where it is out of the mesh, else by rotation."""
+    """Return how a machine is made to join again: by itself in the next update where it is out of the mesh, else by rotation."""
     if not _is_connected(facts):
         return "run `pulumi up`"
     return f"raise `machines.{facts.name}.rotation` in the stack file and run `pulumi up`"
@@ -213,7 +213,7 @@ def version(has: str, control_plane: str, cure: str) -> str:
 
 
 def kept_out(entry: read_cluster.Entry) -> str:
-    """What is to be done about a machine that is given up, and kept out of the mesh by an entry of this program."""
+    """Return what is to be done about a machine that is given up, and kept out of the mesh by an entry of this program."""
     why = {"dead": "was dead when it was removed", "forgotten": "was forgotten when it was removed"}.get(entry.reason, "did not leave")
     return (
         f"machine {entry.quarantine} at {entry.address} {why} from {entry.stack}: the WorkloadEntry {entry.namespace}/{entry.name} keeps it out. "
@@ -223,7 +223,7 @@ def kept_out(entry: read_cluster.Entry) -> str:
 
 
 def pod(seen: read_cluster.Pod, control_plane: str) -> Finding:
-    """The health of a pod, and what to do about it."""
+    """Return the health of a pod, and what to do about it."""
     advice = [f"is not ready: {seen.problem}"] if not seen.ready else []
     if not seen.proxy:
         advice.append("has no sidecar, so it is not in the mesh: delete it, and its successor gets one (if its namespace injects sidecars)")

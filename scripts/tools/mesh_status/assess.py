@@ -31,7 +31,7 @@ class Facts:
 
 
 def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
-    """The mesh with the health of its parts and what to do."""
+    """Return the mesh with the health of its parts and what to do."""
     state, cluster = facts.state, facts.cluster
     settings = facts.settings if isinstance(facts.settings, Settings) else None
     failed = bool(verification and verification.error)

@@ -19,7 +19,7 @@ exit codes: 0 all healthy, 1 something is not (or --verify failed), 2 wrong comm
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser; `parse_args` gives `stack` (None for the selected one), `json`, `svg` and `verify`."""
+    """Return the parser; `parse_args` gives `stack` (None for the selected one), `json`, `svg` and `verify`."""
     top = argparse.ArgumentParser(
         prog="./scripts/status",
         description="Prints what is in the mesh of a stack, its health, and fixes for what is not healthy.",

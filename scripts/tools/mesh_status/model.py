@@ -14,7 +14,7 @@ _WORST_FIRST: tuple[Health, ...] = ("unhealthy", "missing", "unknown", "healthy"
 
 
 def worst_health(all_: Iterable[Health]) -> Health:
-    """The worst of several; nothing at all is healthy."""
+    """Return the worst of several; nothing at all is healthy."""
     return min(all_, key=_WORST_FIRST.index, default="healthy")
 
 

@@ -45,7 +45,7 @@ def _of_pods(pods: Sequence[read_cluster.Pod], cluster: Cluster) -> Health:
 
 
 def networks(pods: str, gateway: Gateway, settings: Settings | None, workloads: Sequence[Workload]) -> tuple[Network, ...]:
-    """The network of the pods first, with its gateway, then the others by name."""
+    """Return the network of the pods first, with its gateway, then the others by name."""
     declared = {name: settings.cidrs(name) for name in settings.networks} if settings else {}
     used = {endpoint.network for workload in workloads for endpoint in workload.endpoints} - {""}
     others = sorted({*declared, *used} - {pods})
@@ -58,7 +58,7 @@ def networks(pods: str, gateway: Gateway, settings: Settings | None, workloads: 
 
 
 def pod_gateway(state: Stack, cluster: Cluster, reports: Iterable[MachineReport]) -> Gateway:
-    """The gateway in the cluster. One that was there before, under labels of its own, is judged by whether machines reach it."""
+    """Return the gateway in the cluster. One that was there before, under labels of its own, is judged by whether machines reach it."""
     problems = [f"{pod.name} is not ready: {pod.problem}" for pod in cluster.gateway if not pod.ready]
     health = _of_pods(cluster.gateway, cluster)
     if not cluster.gateway and not state.own_gateway:

@@ -11,7 +11,7 @@ from .assess import Facts
 
 
 def facts(variables: Mapping[str, str], name: str | None) -> Facts:
-    """All that is to be read of a stack (None: the selected one), with Pulumi and kubectl in the environment `variables`.
+    """Return all that is to be read of a stack (None: the selected one), with Pulumi and kubectl in the environment `variables`.
 
     Raises StackError where the state cannot be read; a cluster or a machine that does not answer is a fact like others.
     """

@@ -140,7 +140,7 @@ def answered(get: Get, mesh: MeshFacts, workloads: Mapping[str, Workload]) -> Cl
 
 
 def _policies(get: Get, namespace: str) -> list[Manifest]:
-    """Return what only explains failures: who may not read it sees the rest all the same."""
+    """Return what only explains failures; nothing where the credential may not list it."""
     try:
         return [dict(item) for item in get("networkpolicies.networking.k8s.io", "--namespace", namespace)]
     except ClusterError:

@@ -107,7 +107,7 @@ def _number(text: str | None) -> int | None:
 
 
 def certificate(encoded: str) -> Certificate | None:
-    """The first certificate of a PEM file in base64, or None where there is none."""
+    """Return the first certificate of a PEM file in base64, or None where there is none."""
     try:
         first = x509.load_pem_x509_certificates(base64.b64decode(encoded))[0]
         names = first.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

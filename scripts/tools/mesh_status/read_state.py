@@ -89,7 +89,7 @@ class Stack:
 
 
 def read(variables: Mapping[str, str], stack: str | None) -> Stack:
-    """The stack's state, with its secrets decrypted by Pulumi. Nothing of it is written anywhere. Raises StackError."""
+    """Return the stack's state, with its secrets decrypted by Pulumi. Nothing of it is written anywhere. Raises StackError."""
     exported = pulumi.call(variables, "stack", "export", "--show-secrets", *_of(stack))
     return parse(json.loads(exported))
 

@@ -13,7 +13,7 @@ from .model import Mesh
 
 
 def text(mesh: Mesh) -> str:
-    """The document, keys in the model's order."""
+    """Return the document, keys in the model's order."""
     return json.dumps(_plain(mesh), indent=2, ensure_ascii=False)
 
 

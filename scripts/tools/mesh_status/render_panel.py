@@ -16,7 +16,9 @@ SIGNS: dict[Health, str] = {"healthy": "●", "unhealthy": "✗", "missing": "�
 
 
 def picture(mesh: Mesh) -> RenderableType:
-    """The networks side by side where there is room, one under the other where there is none."""
+    """Return the networks side by side where there is room, one under the other where there is
+    none.
+    """
     return Columns([_network(mesh, network) for network in mesh.networks], padding=(0, 1))
 
 

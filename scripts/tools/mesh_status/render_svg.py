@@ -34,7 +34,7 @@ HEALTHS: tuple[Health, ...] = ("healthy", "unhealthy", "missing", "unknown")
 
 
 def draw(mesh: Mesh) -> str:
-    """The whole document."""
+    """Return the whole document."""
     drawing = svg_layout.arrange(mesh, TOP)
     height = drawing.height + LEGEND
     cards = dict.fromkeys(drawing.cards.values())  # several keys may have one card
@@ -92,7 +92,7 @@ def _card(card: Card) -> Iterator[str]:
 
 
 def _dot(x: float, y: float, health: Health) -> str:
-    """A sign that is told apart without colours too: filled, a cross, a broken ring, a ring."""
+    """Return a sign that differs without colours too: filled, a cross, a broken ring, a ring."""
     if health == "unhealthy":
         return f'<path class="unhealthy" stroke-width="3" d="M{x - 4:g} {y - 4:g}l8 8m0 -8l-8 8"/>'
     return f'<circle class="{health}" cx="{x:g}" cy="{y:g}" r="5"/>'

@@ -137,7 +137,7 @@ def _advice(mesh: Mesh) -> Iterator[Text]:
 
 
 def _of_endpoints(endpoints: Iterable[Endpoint]) -> Iterator[Text]:
-    """What holds for several is said once."""
+    """Yield the advice of endpoints. Advice that several have is one line."""
     endpoints_of: dict[tuple[str, str], list[str]] = {}
     for endpoint in endpoints:
         for sentence in endpoint.advice:

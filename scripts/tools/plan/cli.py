@@ -29,8 +29,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser. What it returns has `stack`, `base`, `destroy`, `level`, `json`, `markdown` and
-    `verbose`; or `command`, and the arguments of a command for forges (`forge.cli`).
+    """Return the parser. What it returns has `stack`, `base`, `destroy`, `level`, `json`,
+    `markdown` and `verbose`; or `command`, and the arguments of a command for forges (`forge.cli`).
     """
     top = _Parser(
         prog="./scripts/plan",

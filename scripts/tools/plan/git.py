@@ -18,7 +18,7 @@ SCHEMA = "docs/stack.schema.json"
 
 
 class GitError(Exception):
-    """What is asked of git cannot be had: one sentence with cause and fix."""
+    """A command of git failed: one sentence with cause and fix."""
 
 
 def _call(*words: str, root: Path = ROOT) -> bytes:

@@ -106,7 +106,7 @@ def _former_reasons(plan: Plan, stack: str) -> dict[str, str] | None:
         file = Path(directory) / f"Pulumi.{stack}.yaml"
         try:
             file.write_text(git.text(plan.base, f"stacks/{file.name}"))
-            # As it is: the program of the base may know other settings.
+            # As it is: the program of the base may have other settings.
             disabled = value_at(reader.read_file(stack, file.parent), "rules.disabled")
         except (git.GitError, SettingsError):
             return None

@@ -30,7 +30,7 @@ from . import plugin
 from .properties import from_struct
 
 _BAIL = 32
-"""Exit status of a program that has already told the user what is wrong."""
+"""Exit status of a program that has already printed what is wrong."""
 _GRACE_SECONDS = 2.0
 
 
@@ -182,7 +182,7 @@ def _interpreter(info: Any) -> tuple[str, dict[str, str]]:
     virtualenv, toolchain = options.pop("virtualenv", None), options.pop("toolchain", "pip")
     if toolchain != "pip" or options:
         wrong = f"toolchain: {toolchain}" if toolchain != "pip" else ", ".join(sorted(options))
-        raise _Refused(f"the lab's stand-in for the Python language host does not know the runtime option `{wrong}` in Pulumi.yaml")
+        raise _Refused(f"the lab's stand-in for the Python language host does not implement the runtime option `{wrong}` in Pulumi.yaml")
     environment = dict(os.environ)
     if not virtualenv:
         return "python3", environment

@@ -52,7 +52,7 @@ class Output:
                 self._show(_text(line))
 
     def result(self) -> dict[str, str]:
-        """The outputs `stdout` and `stderr`, each without one trailing newline."""
+        """Return the outputs `stdout` and `stderr`, each without one trailing newline."""
         return {stream: _text(data).removesuffix("\n") for stream, data in self._kept.items()}
 
     def together(self) -> str:

@@ -62,7 +62,7 @@ def listen(register: Callable[[grpc.Server], None]) -> tuple[grpc.Server, int]:
 
 
 def engine_address() -> str:
-    """Where the engine listens: the last argument that it gives to a plugin, "" without one."""
+    """Return where the engine listens, the last argument of a plugin; "" without one."""
     return sys.argv[-1] if len(sys.argv) > 1 else ""
 
 

@@ -60,8 +60,8 @@ class Secret:
 
 
 def from_struct(struct: struct_pb2.Struct) -> Properties:
-    """The property map of a message. Whole numbers become `int`, since the protocol has floating
-    point only.
+    """Return the property map of a message. Whole numbers become `int`, since the protocol has
+    floating point only.
     """
     return {key: _from_value(value) for key, value in struct.fields.items()}
 
@@ -89,7 +89,9 @@ def _from_value(value: struct_pb2.Value) -> Any:
 
 
 def to_struct(properties: Mapping[str, Any]) -> struct_pb2.Struct:
-    """The message for a property map. Raises `TypeError` for a value that no property can hold."""
+    """Return the message for a property map. Raises `TypeError` for a value that no property can
+    hold.
+    """
     return struct_pb2.Struct(fields={key: _to_value(value) for key, value in properties.items()})
 
 
@@ -133,7 +135,7 @@ def plain(value: Any) -> Any:
 
 
 def has_unknown(value: Any) -> bool:
-    """Whether `value` is unknown or holds something unknown at any depth."""
+    """Return whether `value` is unknown or holds something unknown at any depth."""
     if isinstance(value, Secret):
         return has_unknown(value.value)
     if isinstance(value, Mapping):
@@ -144,7 +146,7 @@ def has_unknown(value: Any) -> bool:
 
 
 def has_secret(value: Any) -> bool:
-    """Whether `value` is secret or holds something secret at any depth."""
+    """Return whether `value` is secret or holds something secret at any depth."""
     if isinstance(value, Mapping):
         return any(has_secret(item) for item in value.values())
     if isinstance(value, list):
@@ -168,8 +170,8 @@ def secret_like(value: Any, pattern: Any) -> Any:
 
 
 def differences(old: Any, new: Any, path: str = "") -> dict[str, str]:
-    """What differs, as `{property path: "add" | "delete" | "update"}`, paths in Pulumi's notation
-    (`a.b[0]["c.d"]`).
+    """Return what differs, as `{property path: "add" | "delete" | "update"}`, paths in Pulumi's
+    notation (`a.b[0]["c.d"]`).
 
     Something unknown differs from everything. A value that became secret or stopped being secret
     differs, too.

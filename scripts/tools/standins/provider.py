@@ -103,7 +103,7 @@ class Provider:
     """The resource types implemented; see `supports`."""
 
     def supports(self, type: str) -> bool:
-        """Whether resources of this type are implemented; all others are refused by name,
+        """Return whether resources of this type are implemented; all others are refused by name,
         already in a preview.
         """
         return type in self.types
@@ -147,7 +147,7 @@ class Provider:
         raise self.refusal(token)
 
     def refusal(self, what: str) -> Refused:
-        """The error for something that is not implemented."""
+        """Return the error for something that is not implemented."""
         return Refused(
             f"the lab's stand-in for the {self.name} provider does not implement {what}; install the official plugin: "
             f"pulumi plugin install resource {self.name} v{self.version}"

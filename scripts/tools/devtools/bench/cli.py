@@ -27,7 +27,7 @@ def positive(text: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser; `parse_args` gives `command`, `needs_lab` and that command's options."""
+    """Return the parser; `parse_args` gives `command`, `needs_lab` and that command's options."""
     top = argparse.ArgumentParser(
         prog="./scripts/bench",
         description="Measures this program and prints figures with their bounds.",

@@ -79,7 +79,7 @@ class Mesh(LabStack):
             config["machines"][name] = {**machine, "workload": name.partition("-")[0], "rotation": self.rotations[name]}
 
     def added(self) -> list[str]:
-        """The names of the machines that came after the first two."""
+        """Return the names of the machines that came after the first two."""
         return [f"{(FIRST, OTHER)[number % 2]}-{2 + number // 2}" for number in range(self.more)]
 
 

@@ -38,7 +38,7 @@ smaller.
 
 
 def grown(config: dict[str, Any], machines: int) -> dict[str, Any]:
-    """A stack's configuration with its first machine as many times."""
+    """Return a stack's configuration with its first machine as many times."""
     result = copy.deepcopy(config)
     name, first = sorted(result["machines"].items())[0]
     result["machines"] = {}
@@ -99,7 +99,7 @@ def configuration(stack: str) -> dict[str, Any]:
 
 
 def measure(stack: str, machines: int) -> dict[str, float]:
-    """What one preview in this process takes: seconds, seconds of a processor, MiB."""
+    """Return what one preview in this process takes: seconds, seconds of a processor, MiB."""
     import warnings
 
     warnings.simplefilter("ignore")

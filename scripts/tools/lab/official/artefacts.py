@@ -134,7 +134,7 @@ def _sidecar() -> Artefact:
 
 
 def plugin(name: str, version: str) -> Part:
-    """The plugin of a Pulumi provider, in a directory like a Pulumi home."""
+    """Return the plugin of a Pulumi provider, in a directory like a Pulumi home."""
     repository = f"https://github.com/pulumi/pulumi-{name}/releases/download/v{version}"
     artefact = Artefact(
         url=f"{repository}/pulumi-resource-{name}-v{version}-linux-amd64.tar.gz",

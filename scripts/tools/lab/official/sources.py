@@ -1,7 +1,7 @@
 """Gets publishers' artefacts where their servers answer.
 
-Each server is asked once per run, all at the same time. What cannot be had in full, in time and
-with the digest that its publisher states is not used.
+Each server gets one request per run, all at the same time. A file that is incomplete, late, or
+of another digest than its publisher states is not used.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class Sources:
     _answers: dict[str, bool] = field(default_factory=dict)
 
     def answering(self, step: Step, hosts: Iterable[str]) -> bool:
-        """Whether all these servers answer within `limits.answer_s`. Any status is an answer."""
+        """Return whether all these servers answer within `limits.answer_s`. Any status is an
+        answer.
+        """
         wanted = tuple(hosts)
         if unasked := sorted(host for host in {*wanted, *_all_hosts()} if host not in self._answers):
             step.note("asking publishers' servers")
@@ -223,7 +225,9 @@ def _reason(error: Exception) -> str:
 
 
 def _ask(hosts: Iterable[str], place: Callable[[str], str], seconds: float) -> dict[str, bool]:
-    """Ask servers all at once. A thread that hangs, as in a resolver, ends with the process."""
+    """Send a request to all servers at once. A thread that hangs, as in a resolver, ends with the
+    process.
+    """
     answers = dict.fromkeys(hosts, False)
 
     def ask(host: str) -> None:

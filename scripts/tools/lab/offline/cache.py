@@ -32,7 +32,7 @@ _PARTS = (paths.LOCKS, paths.UNFINISHED, ENGINE_DATA, ENGINE_LOG, RUNC_WRAPPER)
 
 
 def digest(inputs: Any) -> str:
-    """A short digest of plain data (str, bytes, Path, int, None, list, tuple, dict).
+    """Return a short digest of plain data (str, bytes, Path, int, None, list, tuple, dict).
 
     A Path stands for the content of that file, or of all files below that directory.
     """
@@ -73,7 +73,7 @@ class Key:
 
 
 def find(key: Key) -> Path | None:
-    """The directory of a complete, undamaged entry, or None."""
+    """Return the directory of a complete, undamaged entry, or None."""
     try:
         files = json.loads((key.directory / MARKER).read_text())
         complete = isinstance(files, dict) and all(os.lstat(key.directory / name).st_size == size for name, size in files.items())
@@ -83,7 +83,7 @@ def find(key: Key) -> Path | None:
 
 
 def ensure(key: Key, make: Callable[[Path], object], waiting: Callable[[str], object] = lambda text: None) -> Path:
-    """The entry's directory, made now unless it is there.
+    """Return the entry's directory, made now unless it is there.
 
     `make` gets an empty directory to fill; what it raises is passed on, and nothing is kept.
     `waiting` is called while another run holds the lock; what it raises ends the wait.

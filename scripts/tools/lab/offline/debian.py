@@ -41,8 +41,8 @@ _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", 
 
 
 def missing(packages: Sequence[str]) -> list[str]:
-    """Those of the packages that this machine has neither as a package nor as the program that
-    they are wanted for.
+    """Return those of the packages that this machine has neither as a package nor as the program
+    that they are wanted for.
     """
     return [package for package in packages if not _installed(package)]
 

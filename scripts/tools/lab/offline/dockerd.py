@@ -33,8 +33,8 @@ STOP_TIMEOUT = 60.0
 
 
 def ensure(step: Step) -> Engine:
-    """A Docker engine that answers; the lab's own is started if there is no other. Running it again
-    changes nothing.
+    """Return a Docker engine that answers; the lab's own is started if there is no other. Running
+    it again changes nothing.
 
     Raises StepError where there is none and none can be started.
     """

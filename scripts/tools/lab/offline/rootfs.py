@@ -51,17 +51,19 @@ _OPTIONS = (
 
 
 def suite(kind: str) -> str:
-    """The Debian that a root file system is of."""
+    """Return the Debian that a root file system is of."""
     return GUEST_SUITE if kind == "guest" else SUITE
 
 
 def name(kind: str) -> str:
-    """The image that holds a root file system."""
+    """Return the image that holds a root file system."""
     return f"istio-vm-mesh/debian:{kind}"
 
 
 def inputs(kind: str) -> str:
-    """What identifies a root file system: changes when its packages or the way it is made change."""
+    """Return what identifies a root file system: changes when its packages or the way it is made
+    change.
+    """
     return cache.digest([suite(kind), PACKAGES[kind], _OPTIONS])
 
 

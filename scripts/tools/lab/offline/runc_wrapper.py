@@ -57,7 +57,7 @@ exec @RUNC@ "$@"
 
 
 def missing(status: str | None = None, last: int | None = None) -> list[str]:
-    """The capabilities that the kernel has and this process's bounding set lacks.
+    """Return the capabilities that the kernel has and this process's bounding set lacks.
 
     `status` is the text of /proc/self/status, `last` the number of the newest capability; both are
     read from this machine by default.
@@ -70,5 +70,7 @@ def missing(status: str | None = None, last: int | None = None) -> list[str]:
 
 
 def wrapper(capabilities: list[str], runc: str = "runc") -> str:
-    """The text of the runtime that executes `runc` without these capabilities (at least one)."""
+    """Return the text of the runtime that executes `runc` without these capabilities (at least
+    one).
+    """
     return _WRAPPER.replace("@CAPABILITIES@", "|".join(capabilities)).replace("@RUNC@", runc)

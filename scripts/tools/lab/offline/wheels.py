@@ -23,8 +23,8 @@ def key(name: str) -> cache.Key:
 
 
 def ensure(step: Step, name: str) -> Path:
-    """The directory with the unpacked wheel. Raises StepError when it cannot be downloaded or
-    has another SHA-256.
+    """Return the directory with the unpacked wheel. Raises StepError when it cannot be downloaded
+    or has another SHA-256.
     """
     version, sha256 = WHEELS[name]
 

@@ -24,7 +24,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def local_path(chart: str, repository: str) -> Path | None:
-    """Where the chart is on this machine, or None if `helm` has to fetch it. Raises
+    """Return where the chart is on this machine, or None if `helm` has to fetch it. Raises
     `ProviderError` for a path with no chart.
     """
     path = Path(chart)
@@ -38,7 +38,9 @@ def local_path(chart: str, repository: str) -> Path | None:
 
 
 def version(path: Path) -> str:
-    """The version of a chart, a directory or an archive. Raises `ProviderError` if it is none."""
+    """Return the version of a chart, a directory or an archive. Raises `ProviderError` if it is
+    none.
+    """
     try:
         if path.is_file():
             with tarfile.open(path) as archive:
@@ -65,13 +67,16 @@ class Revision:
     _secret: Object
 
     def release(self) -> Object:
-        """The whole: `info`, `chart`, `config` (the values given), `manifest`. May hold secrets."""
+        """Return the whole release: `info`, `chart`, `config` (the values given), `manifest`.
+
+        May hold secrets.
+        """
         stored = base64.b64decode(base64.b64decode(self._secret["data"]["release"]))
         return json.loads(gzip.decompress(stored))
 
 
 def revisions(cluster: Cluster, namespace: str, name: str) -> list[Revision]:
-    """What Helm stored of a release, oldest first; empty when there is no such release."""
+    """Return what Helm stored of a release, oldest first; empty when there is no such release."""
     revisions = []
     for secret in cluster.list("v1", "Secret", namespace, f"owner=helm,name={name}"):
         labels = secret["metadata"]["labels"]
@@ -80,7 +85,7 @@ def revisions(cluster: Cluster, namespace: str, name: str) -> list[Revision]:
 
 
 def manifest(release: Object) -> list[Object]:
-    """The objects of a release."""
+    """Return the objects of a release."""
     return [each for each in yaml.load_all(release.get("manifest") or "", Loader=_LOADER) if isinstance(each, dict) and "kind" in each]
 
 

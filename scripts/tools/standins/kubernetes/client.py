@@ -47,8 +47,9 @@ class Unreachable(ProviderError):
 
 
 def forgive(error: Unreachable) -> None:
-    """Return if the user has said that a cluster which does not answer is gone with all its
-    objects; else say how to.
+    """Return if the user has declared a cluster that does not answer as gone with all its objects.
+
+    Raises ProviderError otherwise, with how to do so.
     """
     if os.environ.get("PULUMI_K8S_DELETE_UNREACHABLE") != "true":
         raise ProviderError(f"{error}; if the cluster is gone for good, run once with PULUMI_K8S_DELETE_UNREACHABLE=true") from None
@@ -85,7 +86,7 @@ class Cluster:
         self._lock = threading.Lock()
 
     def get(self, api_version: str, kind: str, namespace: str, name: str) -> Object | None:
-        """The object, or None. Raises `UnknownKind` when its kind is not served."""
+        """Return the object, or None. Raises `UnknownKind` when its kind is not served."""
         path = self.endpoint(api_version, kind).path(namespace, name)
         try:
             return self.call("GET", path)
@@ -95,7 +96,7 @@ class Cluster:
             raise
 
     def list(self, api_version: str, kind: str, namespace: str, selector: str = "") -> list[Object]:
-        """The objects with the labels of `selector`."""
+        """Return the objects with the labels of `selector`."""
         path = self.endpoint(api_version, kind).path(namespace)
         return self.call("GET", path, {"labelSelector": selector} if selector else None)["items"]
 
@@ -127,8 +128,8 @@ class Cluster:
                 raise
 
     def endpoint(self, api_version: str, kind: str) -> Endpoint:
-        """Where a kind is served. An unknown kind is looked up each time: it may have been added
-        meanwhile.
+        """Return where a kind is served. An unknown kind is looked up each time: it may have been
+        added meanwhile.
         """
         kinds = self._kinds.get(api_version, {})
         if kind not in kinds:

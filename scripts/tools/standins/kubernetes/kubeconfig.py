@@ -21,8 +21,8 @@ _REFUSED_LOGINS = ("auth-provider", "username", "password")
 
 @contextmanager
 def memory_file(text: str) -> Iterator[tuple[str, int]]:
-    """A file of mode 0600 with `text` that exists in memory only, for libraries and programs that
-    insist on a path to a secret.
+    """Yield a file of mode 0600 with `text` that exists in memory only, for libraries and programs
+    that insist on a path to a secret.
 
     Gives its path as this process sees it, and its descriptor: a child that inherits it finds it
     under `/dev/fd/<descriptor>`.
@@ -55,7 +55,7 @@ class Kubeconfig:
         return f"Kubeconfig({self.server})"
 
     def text(self, namespace: str) -> str:
-        """A kubeconfig with only this, for `helm`. Holds the credentials."""
+        """Return a kubeconfig with only this, for `helm`. Holds the credentials."""
         encode = lambda pem: base64.b64encode(pem.encode()).decode()  # noqa: E731
         cluster = {
             "server": self.server,

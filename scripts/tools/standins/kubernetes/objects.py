@@ -1,8 +1,8 @@
 """Pure functions over Kubernetes objects as resource inputs and state: names, differences, drift,
 secrets.
 
-The rules are those of pulumi-kubernetes, `provider/pkg/provider/provider.go` and `diff.go` unless
-said otherwise.
+The rules are those of pulumi-kubernetes, `provider/pkg/provider/provider.go` and `diff.go`, unless
+another source is named.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def split_identity(id: str) -> tuple[str, str]:
 
 
 def metadata_of(inputs: Properties) -> dict[str, Any]:
-    """The metadata without secret markers; empty while it is unknown as a whole."""
+    """Return the metadata without secret markers; empty while it is unknown as a whole."""
     metadata = plain(inputs.get("metadata") or {})
     return metadata if isinstance(metadata, dict) else {}
 
@@ -91,13 +91,13 @@ def is_true(inputs: Properties, key: str) -> bool:
 
 
 def field_manager(state: Properties) -> str:
-    """The name under which we apply this resource's fields: as recorded, else a random one."""
+    """Return the field manager of this resource: as recorded, else a random one."""
     return plain(state.get(FIELD_MANAGER)) or f"pulumi-kubernetes-{secrets.token_hex(4)}"
 
 
 def taken_over(managed: list[dict[str, Any]], manager: str) -> list[dict[str, Any]] | None:
-    """An object's `managedFields` with the fields that came with its creation in `manager`'s hands,
-    or None where they are already.
+    """Return an object's `managedFields` with the fields that came with its creation in `manager`'s
+    hands, or None where they are already.
 
     An object is created without server-side apply. If it is applied later under another name, the
     first manager still owns fields. They can neither be removed nor changed without a conflict.
@@ -163,7 +163,7 @@ def suffix(seed: bytes) -> str:
 
 
 def changes(old: Properties, new: Properties, default_namespace: str) -> dict[str, str]:
-    """What differs between two sets of inputs. A namespace left out is the default one."""
+    """Return what differs between two sets of inputs. A namespace left out is the default one."""
     changed = differences(old, new)
     before, after = (metadata_of(each).get("namespace") or default_namespace for each in (old, new))
     if before == after:
@@ -172,8 +172,8 @@ def changes(old: Properties, new: Properties, default_namespace: str) -> dict[st
 
 
 def replacing(changed: dict[str, str], old: Properties, new: Properties, mutable: frozenset[str]) -> frozenset[str]:
-    """Those differences that cannot be made in place. The data of the kinds in `mutable` can,
-    unless an object is marked immutable.
+    """Return those differences that cannot be made in place. The data of the kinds in `mutable`
+    can, unless an object is marked immutable.
     """
     kind = new.get("kind")
     fields = ["metadata.name", "metadata.namespace", "kind"]
@@ -205,8 +205,8 @@ def _has(value: Any, field: str) -> bool:
 
 
 def same_place(old: Properties, new: Properties, default_namespace: str) -> bool:
-    """Whether the replacement would have the very name, chosen by the user, that the old object
-    still holds: then delete first.
+    """Return whether the replacement would have the very name, chosen by the user, that the old
+    object still holds: then delete first.
     """
     before, after = metadata_of(old), metadata_of(new)
     return (
@@ -238,12 +238,12 @@ def drifted(inputs: Any, before: Any, now: Any) -> Any:
 
 
 def to_object(inputs: Properties) -> dict[str, Any]:
-    """Inputs as the API server wants them."""
+    """Return inputs in the form of the API server."""
     return _rename(plain(inputs), lambda key: key.replace("_", "-") if key.startswith("x_kubernetes_") else key)
 
 
 def from_object(live: dict[str, Any]) -> Properties:
-    """An object as properties; the SDKs spell `x-kubernetes-...` with underscores."""
+    """Return an object as properties; the SDKs spell `x-kubernetes-...` with underscores."""
     return _rename(live, lambda key: key.replace("-", "_") if key.startswith("x-kubernetes-") else key)
 
 
@@ -254,7 +254,7 @@ def _rename(value: Any, rename: Callable[[str], str]) -> Any:
 
 
 def adopted(live: dict[str, Any]) -> Properties:
-    """The inputs that would make `live`, for an object that is read without having been
+    """Return the inputs that would make `live`, for an object that is read without having been
     declared.
     """
     inputs = copy.deepcopy(from_object(live))
@@ -269,7 +269,7 @@ def located(live: dict[str, Any]) -> Properties:
 
 
 def state_of(inputs: Properties, live: dict[str, Any], manager: str) -> Properties:
-    """What is saved: the object with the inputs beside it, in the official plugin's shape.
+    """Return what is saved: the object with the inputs beside it, in the official plugin's shape.
     Secret where the inputs are.
     """
     shown = copy.deepcopy(from_object(live))
@@ -278,7 +278,7 @@ def state_of(inputs: Properties, live: dict[str, Any], manager: str) -> Properti
 
 
 def previewed(inputs: Properties, dry: dict[str, Any], manager: str) -> Properties:
-    """What a dry run shows of the state to come: what the server will choose only then is
+    """Return what a dry run shows of the state to come: what the server will choose only then is
     unknown.
     """
     state = state_of(inputs, dry, manager)

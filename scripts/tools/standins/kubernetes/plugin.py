@@ -72,8 +72,8 @@ class Kubernetes(Provider):
         return Checked(request.inputs, failures)
 
     def diff_config(self, request: Request) -> Difference:
-        """A changed identifier is another cluster. While it is the same nothing is replaced;
-        without it, another server is another cluster.
+        """Return the difference. A changed identifier is another cluster. While it is the same
+        nothing is replaced; without it, another server is another cluster.
         """
         old, new = request.old_inputs, request.inputs
         changes = differences(old, new)

@@ -150,7 +150,7 @@ class Releases:
         return _state(request.inputs, self._revisions(inputs)[-1].release())
 
     def read(self, request: Request) -> Found | None:
-        """The release as Helm stored it. Values that were changed by hand are in the inputs
+        """Return the release as Helm stored it. Values that were changed by hand are in the inputs
         then; a broken one is reported.
         """
         namespace, name = objects.split_identity(request.id)

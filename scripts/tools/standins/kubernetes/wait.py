@@ -105,7 +105,7 @@ def _why_there(live: Object) -> str:
 
 
 def check_for(live: Object, settle: float = SETTLE) -> Check | None:
-    """The rule for this object's kind."""
+    """Return the rule for this object's kind."""
     match live["apiVersion"], live["kind"]:
         case "apps/v1", "Deployment":
             return deployment
