@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 for number, action in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, action)
+
+os.umask(0o022)  # whatever the user's is: dpkg-deb refuses a directory that others may not read
 
 pytest_plugins = ["tests.support.skips", "tests.support.scheduling", "tests.support.fixtures"]
 

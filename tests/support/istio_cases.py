@@ -159,9 +159,9 @@ def http_statuses(lab: Lab, caller: str, url: str, count: int = 1) -> list[int]:
 
 
 def resolves(lab: Lab, machine: str, name: str) -> bool:
-    """Whether a machine resolves a name, over UDP and over TCP."""
+    """Whether a machine resolves a name by one query over UDP, and by one over TCP, which a busy computer may answer late."""
     queries = " && ".join(
-        f"RES_OPTIONS='{options}' timeout 3 getent hosts {name} >/dev/null" for options in ("attempts:1", "use-vc attempts:1")
+        f"RES_OPTIONS='{options} attempts:1 timeout:20' timeout 30 getent hosts {name} >/dev/null" for options in ("", "use-vc")
     )
     return lab.ssh(machine, f"{queries} && echo yes", check=False).strip() == "yes"
 

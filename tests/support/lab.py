@@ -401,7 +401,7 @@ class Lab:
     def call_from_machine(self, machine: str = "product-1", name: str = "product", count: int = 20) -> list[Answer]:
         """The same from a machine, with curl."""
         urls = " ".join([f"http://{name}/"] * count)
-        answers = parse_answers(self.ssh(machine, f"curl --silent --max-time 5 {urls}", check=False))
+        answers = parse_answers(self.ssh(machine, f"curl --silent --max-time 20 {urls}", check=False))
         return answers + [Answer(LOST)] * (count - len(answers))
 
     def answering_endpoints(self, machine: str = "product-1") -> tuple[set[str], set[str]]:
@@ -434,7 +434,7 @@ class Lab:
             if caller == "pod":
                 answered.update(each.hostname for each in self.call_from_pod(name, count=40, path=SLOW_PATH))
             else:
-                calls = f"for _ in $(seq 16); do curl --silent --max-time 5 'http://{name}{SLOW_PATH}' & done; wait"
+                calls = f"for _ in $(seq 16); do curl --silent --max-time 20 'http://{name}{SLOW_PATH}' & done; wait"
                 answered.update(each.hostname for each in parse_answers(self.ssh(caller, calls, check=False)))
             return answered >= hostnames
 

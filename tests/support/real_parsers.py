@@ -42,7 +42,7 @@ _STAND_IN = """#!/bin/sh
 printf '%s\\0' "${{0##*/}}" "$@" >>'{log}'
 printf '\\n' >>'{log}'
 case "${{0##*/}} $*" in
-*IPAM*|'docker container inspect --format {{{{.State.Running'*) exit 1 ;; # there is none yet
+*IPAM*|'docker container inspect --format {{{{.State.Status'*) exit 1 ;; # there is none yet
 *' --raw /apis'*) echo '{{"groups": []}}' ;;
 *' namespace kube-system '*) printf %s {uid} ;;
 'docker cp '*) cat '{files}' ;;

@@ -229,7 +229,7 @@ def test_a_load_balancer_in_front_of_it_reaches_its_proxy(lab: Lab, member: Memb
     local = "ip route show table local proto 66"
     wait_until(lambda: f"local {member.balancer} " in member.run(local), 60, "the agent has made the route")
     probe = (
-        f"curl --silent --max-time 5 --output /dev/null --write-out '%{{http_code}}' http://{member.balancer}:{STATUS_PORT}/healthz/ready"
+        f"curl --silent --max-time 20 --output /dev/null --write-out '%{{http_code}}' http://{member.balancer}:{STATUS_PORT}/healthz/ready"
     )
     assert lab.run("sh", "-c", probe).stdout == "200"
     assert lab.run("curl", "--silent", "--max-time", "5", f"http://{member.balancer}:8080/", check=False).returncode == 56  # mTLS alone
@@ -248,7 +248,7 @@ def test_a_load_balancer_in_front_of_it_reaches_its_proxy(lab: Lab, member: Memb
     }
     lab.apply(json.dumps(entry))
     try:
-        answered = f"curl --silent --max-time 5 http://{member.balancer}:8080/"
+        answered = f"curl --silent --max-time 20 http://{member.balancer}:8080/"
         wait_until(lambda: f"Hostname={NAME}" in lab.ssh("product-1", answered, check=False), 60, "the machine answers")
         assert "X-Forwarded-Client-Cert" in lab.ssh("product-1", answered)  # the proxy of the machine says who calls
     finally:
@@ -270,7 +270,7 @@ def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab
         # What is captured would get no answer now, and root is no exception.
         metadata = "http://metadata.google.internal/computeMetadata/v1/instance/name"
         for user in ("root", "application"):
-            curl = f"curl --silent --max-time 5 --header Metadata-Flavor:Google {metadata}"
+            curl = f"curl --silent --max-time 20 --header Metadata-Flavor:Google {metadata}"
             assert member.run(f"setpriv --reuid {user} --clear-groups {curl}") == NAME
         wait_until(lambda: is_active(member, "drain"), 60, "its drain is armed before its join has succeeded", interval=0.5)
         assert is_active(member, "boot")
@@ -296,7 +296,7 @@ def test_when_it_is_shut_down_no_call_fails_and_its_entry_goes(lab: Lab, member:
     wait_until_joined(lab, member)
     enough = "/tmp/enough"
     calling = (
-        f"while [ ! -e {enough} ]; do curl --silent --max-time 5 --output /dev/null --write-out '%{{http_code}}\\n' http://product/; done"
+        f"while [ ! -e {enough} ]; do curl --silent --max-time 20 --output /dev/null --write-out '%{{http_code}}\\n' http://product/; done"
     )
     answers: list[str] = []
     thread = threading.Thread(target=lambda: answers.extend(lab.ssh("product-1", calling).split()))
