@@ -82,11 +82,27 @@ def run(payload: Payload) -> None:
                 file=sys.stderr,
             )
             return
-        program.check(
-            *("delete", "namespace", namespace, "--ignore-not-found", f"--timeout={DELETION_TIMEOUT_S}s"),
-            purpose=f"the namespace {namespace} was not removed",
-            timeout_s=DELETION_TIMEOUT_S + 60,
-        )
+        _delete(program, namespace)
+
+
+def _delete(program: Kubectl, namespace: str) -> None:
+    words = ("delete", "namespace", namespace, "--ignore-not-found", f"--timeout={DELETION_TIMEOUT_S}s")
+    done = program.call(*words, timeout_s=DELETION_TIMEOUT_S + 60)
+    if done.status == 0:
+        return
+    present = program.json("get", "namespace", namespace, "--ignore-not-found")
+    obstacles = _obstacles(present) if present else []
+    cause = scripting.last_words(done.error) or f"kubectl ended with status {done.status}"
+    reason = "; ".join([cause, *obstacles])
+    raise scripting.Failed(
+        f"the namespace {namespace} was not removed: {reason}. Remove what keeps it, such as a finalizer whose controller is gone, and run the update again"
+    )
+
+
+def _obstacles(namespace: Manifest) -> list[str]:
+    """Return what Kubernetes states of the objects that keep a namespace that is being removed."""
+    conditions = (namespace.get("status") or {}).get("conditions") or ()
+    return [each["message"] for each in conditions if each["status"] == "True" and each.get("message")]
 
 
 def _in_use(program: Kubectl, payload: Payload) -> Iterator[Manifest]:
