@@ -75,6 +75,7 @@ HTTP_PROTOCOLS = frozenset({"http", "http2"})
 # ConvertProtocol; pkg/config/protocol/instance.go, Parse), by what a call of each is.
 _CALLED_AS = {
     "http": "http",
+    "http_proxy": "http",
     "grpc-web": "http",
     "kubernetes.io/ws": "http",
     "http2": "http2",

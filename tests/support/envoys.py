@@ -350,6 +350,8 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
         clusters.append(_cluster(f"gateway-{port}", endpoints, False))
         listeners.append(_listener(f"gateway-{port}", "0.0.0.0", port, _filters("tcp", f"gateway-{port}")))
     admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": mesh.admin}}}
+    # As a user's proxyStatsMatcher may: endpoints have their counters all the same.
+    config["stats_config"] = {"stats_matcher": {"reject_all": True}}
     (directory / "envoy.json").write_text(json.dumps({"node": {"id": "caller", "cluster": "tests"}, "admin": admin, **config}))
     with ExitStack() as stack:
         log = stack.enter_context((directory / "envoy.log").open("w"))

@@ -27,8 +27,9 @@ DUMP_S=30
 SILENT_S=1 AFTERWARDS_S=1
 # What is sent on a connection for bytes: Istio's filters for TCP judge the first byte alone, and
 # let a server speak before it. One byte completes no message of a protocol that counts bytes, but
-# servers may hang up at a wrong one. So each attempt tries the next.
-FIRST_BYTES=('\n' '0' '\x10' '\x04')
+# servers may hang up at a wrong one. So an attempt after one that failed tries the next. The last
+# two begin requests of HTTP: a proxy that detects protocols waits for more of these.
+FIRST_BYTES=('\n' '\x10' '\x04' '\x16' '0' 'P')
 # Stands for the Service's name where an endpoint could stand.
 NAME=name
 
@@ -154,8 +155,8 @@ read_response() { # by-name or ""
   local line status='' by='' details='' reason='' grpc='' words='' type=''
   while IFS= read -r -t "$CALL_TIMEOUT" -u 3 line; do
     line=${line%$'\r'}
-    case $line in
-    HTTP/1.*) status=${line#* } status=${status%% *} ;;
+    case ${line,,} in
+    http/1.*) status=${line#* } status=${status%% *} ;;
     x-istio-vm-mesh-details:*) details=${line#*: } ;;
     x-istio-vm-mesh-failure:*) reason=${line#*: } ;;
     x-envoy-upstream-service-time:*) by=application ;;
@@ -260,7 +261,7 @@ call_all() { # endpoint...
   while IFS=$'\t' read -r endpoint status by text; do
     count "$endpoint" "$status" "$by" "$text"
   done < <(start_calls "$@")
-  attempt=$((attempt + 1))
+  [ ${#failed[@]} = 0 ] || attempt=$((attempt + 1))
 }
 
 # Starts calls, and prints a line for each: endpoint and result.
@@ -400,6 +401,7 @@ takes_connections() { # endpoint status text
 # own proxy answers in place of an endpoint that takes no connection, or hangs up.
 explain() { # endpoint
   local status by text error about
+  local alike="Or proxyHeaders switch envoyDebugHeaders off, which show whose answer it is."
   IFS=$'\t' read -r status by text <<<"${failures[$1]:-no connection$'\t'-$'\t'}"
   about=$(object_of "$1")
   if [ -z "$LISTENER" ] && [ "$by" != application ] && [[ $1 = *:* ]]; then
@@ -430,7 +432,7 @@ explain() { # endpoint
         "request GET $URL_PATH (verify.path names another)"$'\t'"AuthorizationPolicy of $IDENTITY"
     elif [ "$by" = proxy ] && { ((status >= 500)) || is_expected "$status"; }; then
       echo "its proxy answers in the application's place: does the application answer on this" \
-        "port, and does a policy of the proxy redirect callers?"$'\t'"$about"
+        "port, and does a policy of the proxy redirect callers? $alike"$'\t'"$about"
     else
       echo "$URL_PATH returns $status: set verify.path to a path that returns one of $EXPECT, or" \
         "verify.expectStatus"$'\t'"$about"
@@ -445,6 +447,11 @@ explain() { # endpoint
   'proxy grpc 7 '*)
     echo "its proxy forbids the call: an AuthorizationPolicy denies" \
       "$caller_identity"$'\t'"AuthorizationPolicy of $IDENTITY"
+    return
+    ;;
+  'proxy grpc '*)
+    echo "its proxy answers in the application's place (${status/grpc/status} of gRPC): does the" \
+      "application answer on this port? $alike"$'\t'"$about"
     return
     ;;
   'peer closed '*)
@@ -525,13 +532,27 @@ silence() { # endpoint
   echo "no answer from $1 for $SERVICE port $PORT in $TIMEOUT_S s (last: $(last_status "$1"))"
 }
 
+# Prints why the proxy has no endpoint of the Service at all; nothing if it may have some.
+hidden_problem() {
+  [ ${#now[@]} = 0 ] || return 0
+  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
+    grep "^outbound|$PORT|[^|]*|$SERVICE::" >/dev/null ||
+    echo "the proxy does not know $SERVICE port $PORT: does a Sidecar (egress.hosts) hide it from" \
+      "the caller, or exportTo of the Service?"
+}
+
 # Whether the name leads to endpoints at all. Prints the cause if not.
 name_problem() {
+  local problem
   if ! getent hosts "$SERVICE" >/dev/null; then
     echo "$SERVICE does not resolve: is DNS capture on, and does the Service exist?"
   elif [ ${#now[@]} = 0 ]; then
-    echo "the proxy has no endpoint for $SERVICE port $PORT: does the Service select the" \
-      "workload's labels, and is anything healthy behind it?"
+    problem=$(hidden_problem)
+    if [ -z "$problem" ]; then
+      problem="the proxy has no endpoint for $SERVICE port $PORT: does the Service select the"
+      problem+=" workload's labels, and is anything healthy behind it?"
+    fi
+    echo "$problem"
   else
     return 1
   fi
@@ -550,14 +571,18 @@ gift_problem() { # endpoint
 
 # Calls each endpoint by its address until all have answered, and prints a row for each.
 call_endpoints() { # endpoint...
-  local endpoint cause object
+  local endpoint cause object hidden
   # Before that, a machine's proxy may have no port of the Service yet: its counter misses calls.
   # One that never comes must leave the others their attempts.
   wait_until_given $((deadline - TIMEOUT_S / 2)) "$@"
   call_until_answered "$@"
   wait_until_given "$deadline" "$@"
+  hidden=$(hidden_problem)
   for endpoint; do
-    cause=$(gift_problem "$endpoint") object="WorkloadEntry of $(object_of "$endpoint")"
+    cause=$hidden object="Service $SERVICE"
+    if [ -z "$hidden" ]; then
+      cause=$(gift_problem "$endpoint") object="WorkloadEntry of $(object_of "$endpoint")"
+    fi
     if [ -z "$cause" ] && [ -n "${failed[$endpoint]:-}" ]; then
       IFS=$'\t' read -r cause object < <(explain "$endpoint")
       cause="$(silence "$endpoint"): $cause"
@@ -600,7 +625,7 @@ are_given() { # endpoint...
 
 # Calls through each gateway so often that all endpoints behind them are met.
 call_gateways() { # gateway...
-  local gateway address list=() every=() numbers number each cause object
+  local gateway address list=() every=() once numbers number each cause object hidden
   local -A address_of
   IFS=, read -ra numbers <<<"$CALLS"
   for gateway; do
@@ -614,16 +639,22 @@ call_gateways() { # gateway...
   # Many calls are of use only once a single one is answered.
   call_until_answered "${list[@]}"
   if [ ${#failed[@]} -gt 0 ]; then every=(); fi
+  once=("${every[@]}")
   while [ ${#every[@]} -gt 0 ]; do
     call_all "${every[@]}"
     if [ ${#failed[@]} = 0 ] || ((SECONDS >= deadline)); then break; fi
+    # One of many rounds would miss an endpoint that fails. So each is longer than the last.
+    every+=("${once[@]}")
     sleep 0.3
   done
   wait_until_given "$deadline" "$@"
+  hidden=$(hidden_problem)
   for gateway; do
     address=${address_of[$gateway]:-} object="gateway ${gateway%:*}"
     cause=$(gift_problem "$gateway")
-    if [ -z "$address" ]; then
+    if [ -n "$hidden" ]; then
+      cause=$hidden object="Service $SERVICE"
+    elif [ -z "$address" ]; then
       cause=${cause:-"the gateway's name ${gateway%:*} did not resolve here at first"}
     elif [ -z "$cause" ] && [ -n "${failed[$address]:-}" ]; then
       IFS=$'\t' read -r cause object < <(explain "$address")
@@ -813,7 +844,8 @@ chance_problem() {
   [ "$missing" = ranges ] || silent=${silent:+$missing}
   if [ -n "$is_plain" ]; then
     echo "$SERVICE is called without mutual TLS for $IDENTITY (the proxy accepts:" \
-      "${accepted:-nothing}): does the workload have this service account?"
+      "${accepted:-nothing}): does the workload have this service account, and does a" \
+      "DestinationRule set another tls.mode than ISTIO_MUTUAL?"
   elif [ -n "$missing" ] || [ ${#failed[@]} -gt 0 ]; then
     failures[${silent:-$SERVICE}]=${failures[$NAME]:-}
     problem=$(explain "${silent:-$SERVICE}")
@@ -855,7 +887,8 @@ check_inbound() { # port
   if ((number < ${inbound_before[$1]:-0})); then number=${inbound_before[$1]}; fi
   if [ "$number" = 0 ]; then
     cause="no call from a pod has reached port $1: check the route from the pods, or from the"
-    cause+=" network's gateway, to this machine, and that the application listens there"
+    cause+=" network's gateway, to this machine, and that the application listens there; behind a"
+    cause+=" gateway a DestinationRule (localities, hashes) may prefer other endpoints"
     note "$cause"
   fi
   print_row how by-chance answers "$number" kind counter machine "${CALLER#machine }" \

@@ -10,7 +10,6 @@ AT_ONCE=20
 # returned a status has answered, also where it resets the connection afterwards.
 result_of() { # code, whether the connection was open, status
   case ${3:+answered}$1 in
-  answered*) echo answered ;;
   6 | 7) echo unreachable ;;
   28) if [ -n "$2" ]; then echo answered; else echo unreachable; fi ;;
   # Cut off: in the handshake, before an answer, while sending, while receiving.

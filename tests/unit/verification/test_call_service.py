@@ -24,6 +24,7 @@ case "$*" in
 esac
 case "$*" in
 */clusters*)
+  [ -n "$HIDDEN" ] || echo "outbound|80||{host}::added_via_api::true"
   for endpoint in $ANSWERING; do echo "outbound|80|v1|{host}::$endpoint::rq_success::$n"; echo "outbound|80||{host}::$endpoint::rq_total::$n"; done
   for endpoint in $SILENT; do echo "outbound|80||{host}::$endpoint::rq_success::7"; echo "outbound|80||{host}::$endpoint::cx_total::$n"; done
   for endpoint in $FAR; do echo "outbound|80||{host}::$endpoint::priority::1"; done
@@ -88,6 +89,7 @@ def run(
         "LARGE": "",
         "CALLEE": IDENTITY,
         "DOWN": "",
+        "HIDDEN": "",
         "NO_DNS": "",
         "RESOLVED": "",
         "TRIED": "Connection refused",
@@ -133,7 +135,8 @@ def test_each_endpoint_that_a_machine_met_is_evidence(tmp_path: Path) -> None:
     [
         ({"DOWN": "1"}, "the proxy is not running"),
         ({"NO_DNS": "1", "ANSWERING": "10.244.0.9:8080"}, f"{HOST} does not resolve"),
-        ({}, f"the proxy has no endpoint for {HOST} port 80"),
+        ({}, f"the proxy has no endpoint for {HOST} port 80: does the Service select the workload's labels"),
+        ({"HIDDEN": "1"}, f"the proxy does not know {HOST} port 80: does a Sidecar (egress.hosts) hide it"),
         ({"ANSWERING": "172.31.6.130:8080"}, "the proxy was given no endpoint in 10.244.0.0/16"),
         ({"ANSWERING": "172.31.6.130:8080", "SILENT": "10.244.0.9:8080"}, "no answer from 10.244.0.9:8080"),
         ({"SILENT": "10.244.0.9:8080", "TRIED": "No route to host"}, "it takes no connection (No route; packets leave via 10.0.0.1 dev eth0): is there a route to 10.244.0.9 and back"),
@@ -182,6 +185,8 @@ ENDPOINT = "172.31.6.130:8080"
         ("403\\tproxy\\tvia_upstream", "its proxy forbids the call: an AuthorizationPolicy denies spiffe://cluster.local/ns/shop/sa/caller", f"AuthorizationPolicy of {IDENTITY}"),
         ("grpc 7\\tproxy\\tvia_upstream", "its proxy forbids the call: an AuthorizationPolicy denies", f"AuthorizationPolicy of {IDENTITY}"),
         ("503\\tproxy\\tvia_upstream", "its proxy answers in the application's place", "machine product-1"),
+        ("404\\tproxy\\tvia_upstream", "/ returns 404: set verify.path", "machine product-1"),
+        ("grpc 13\\tproxy\\tvia_upstream", "its proxy answers in the application's place (status 13 of gRPC): does the application answer on this port? Or proxyHeaders", "machine product-1"),
         ("503\\tapplication\\tvia_upstream", "/ returns 503: set verify.path", "machine product-1"),
         ("404\\tapplication\\tvia_upstream", "/ returns 404: set verify.path", "machine product-1"),
         ("closed\\tpeer\\tit closed the connection", "it closed the connection: does the application accept connections", "machine product-1"),
@@ -216,6 +221,13 @@ def test_an_endpoint_that_the_proxy_is_given_late_is_proved(tmp_path: Path) -> N
     late = 'given() { if ((SECONDS < deadline - 1)); then echo "10.244.0.9:8080 9 9"; else echo "$ALL 9 9"; fi; }'
     done = run(tmp_path, {"ALL": ENDPOINT}, endpoints=ENDPOINT, timeout_s=3, setup=late)
     assert rows(done)[ENDPOINT].verdict == "proved", done.stderr
+
+
+def test_a_service_that_is_hidden_from_the_caller_is_named(tmp_path: Path) -> None:
+    """By a Sidecar's egress.hosts, or by exportTo: its entries are healthy all the same."""
+    done = run(tmp_path, {"HIDDEN": "1"}, endpoints=ENDPOINT, gateways="10.0.0.9:15443", calls="4")
+    assert done.returncode == 1 and f"the proxy does not know {HOST} port 80: does a Sidecar" in done.stderr
+    assert {row.object for row in rows(done).values()} == {f"Service {HOST}"}
 
 
 def test_an_endpoint_that_the_proxy_does_not_have_is_no_proof_though_it_answers(tmp_path: Path) -> None:

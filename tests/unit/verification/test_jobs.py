@@ -75,6 +75,7 @@ def test_the_ports_protocol_decides_and_not_the_probe(probe: Probe) -> None:
         ("http", None, "http"),
         ("http", "kubernetes.io/h2c", "http2"),
         ("http", "kubernetes.io/ws", "http"),
+        ("http", "http_proxy", "http"),
         ("http", "kubernetes.io/wss", "tls"),
         ("http", "grpc", "grpc"),
         ("http", "https", "tls"),

@@ -77,6 +77,7 @@ def _callees(stack: ExitStack) -> list[Callee]:
         port = start(applications.of_bytes(talk))
         callees.append(Callee(name=talk.__name__, protocol="tcp", application=port))
         callees.append(Callee(name=f"{talk.__name__}, denies", protocol="tcp", application=port, denies=True))
+    callees.append(Callee(name="HTTP/2 alone", protocol="tcp", application=listening["grpc"]))
     callees.append(Callee(name="headers", protocol="http", application=start(applications.http(needs="x-probe"))))
     for status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE):
         callees.append(Callee(name=status.name, protocol="grpc", application=start(applications.of_grpc(status))))
@@ -180,6 +181,7 @@ def test_any_status_of_an_application_of_grpc_passes(world: World, name: str) ->
         ("tell_time", "proved"),
         ("stream", "proved"),
         ("hang_up_at_a_line", "proved"),
+        ("HTTP/2 alone", "proved"),
         ("hang_up", "failed"),
         ("echo, denies", "failed"),
         ("stream, denies", "failed"),
