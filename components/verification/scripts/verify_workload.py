@@ -436,4 +436,4 @@ def _disconnected(item: Mapping[str, Any] | None) -> str:
 
 def _is_healthy(item: Mapping[str, Any] | None) -> bool:
     """Return whether an entry's agent is connected, and has reported that its probe succeeds."""
-    return _health(item).get("status") == "True" and not _disconnected(item)
+    return not _disconnected(item) and _health(item).get("status") == "True"
