@@ -6,16 +6,16 @@ install -d -m 0700 -o admin -g admin /home/admin/.ssh
 useradd --system --no-create-home --shell /usr/sbin/nologin application
 rm -f /etc/ssh/ssh_host_*
 systemctl enable ssh.service echo.service systemd-resolved.service
-# What a container has no use for: disks, kernel modules, updates, consoles, device nodes, and
-# records of logins. All machines of a lab boot on the same processors, and systemd runs its
-# generators at each reload, too.
+# What a container has no use for: disks, kernel modules, updates, consoles, and records of logins.
+# All machines of a lab boot on the same processors, and systemd runs its generators at each reload,
+# too.
 systemctl mask systemd-binfmt.service systemd-modules-load.service dev-hugepages.mount \
   sys-fs-fuse-connections.mount sys-kernel-config.mount sys-kernel-debug.mount \
   sys-kernel-tracing.mount apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer \
   e2scrub_all.timer e2scrub_reap.service getty@tty1.service console-getty.service \
   proc-sys-fs-binfmt_misc.automount systemd-ask-password-console.path \
-  systemd-ask-password-wall.path systemd-sysusers.service systemd-tmpfiles-setup-dev.service \
-  systemd-update-utmp.service systemd-update-utmp-runlevel.service
+  systemd-ask-password-wall.path systemd-sysusers.service systemd-update-utmp.service \
+  systemd-update-utmp-runlevel.service
 for name in configfs dm_mod drm efi_pstore fuse loop; do
   systemctl mask "modprobe@$name.service"
 done
