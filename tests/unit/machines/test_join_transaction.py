@@ -387,7 +387,7 @@ def test_a_changed_registration_waits_for_the_old_entry_to_go(machine: FakeMachi
 def test_an_agent_that_istiod_has_not_registered_is_restarted(machine: FakeMachine, variable: str, waits_s: int) -> None:
     """Where another entry has its name, that one must be gone first."""
     before = machine.tree()
-    done = machine.join(**{variable: "1"})
+    done = machine.join(None, **{variable: "1"})
     assert (done.returncode, done.stdout.count("slept")) == (0, waits_s)
     assert [machine.calls[0], machine.calls[-1]] == ["stop istio-vm-mesh", "restart istio-vm-mesh"]
     assert machine.tree().keys() == before.keys()
