@@ -205,9 +205,14 @@ class Lab:
                 return  # others are up
         self.lab("down")
         names = container_engine.attempt("ps", "--all", "--format", "{{.Names}}").stdout.decode().split()
-        assert packages.CONTAINER not in names
+        assert not [name for name in names if name == packages.CONTAINER or name.startswith(self.container(""))]
+
+        def is_used() -> bool:
+            """Whether it has other containers, for which it stays."""
+            return bool(container_engine.attempt("ps", "--quiet").stdout)
+
         # Another lab's `down` may stop it.
-        wait_until(lambda: not container_engine.host or not engine.RUN.exists(), 60, "the engine has stopped")
+        wait_until(lambda: not container_engine.host or not engine.RUN.exists() or is_used(), 60, "the engine has stopped")
 
     def verify(self) -> str:
         """Run `./scripts/status --verify`. Returns what it printed."""
