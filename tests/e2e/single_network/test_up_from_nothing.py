@@ -25,7 +25,7 @@ def test_it_names_its_steps_with_their_times(lab: Lab) -> None:
     steps = {title: summary for _, _, title, summary in STEP.findall(lab.first_output)}
     numbers = sorted({int(number) for number, *_ in STEP.findall(lab.first_output)})
     assert numbers == list(range(1, int(STEP.findall(lab.first_output)[0][1]) + 1))
-    assert {"container engine", "images", "package server", "Pulumi's plugins", "pulumi up", "status"} <= set(steps)
+    assert {"container engine", "programs and images", "package server", "Pulumi's plugins", "pulumi up", "status"} <= set(steps)
     assert re.fullmatch(r"Docker \S+, the (lab's own|machine's)", steps["container engine"])
     assert re.fullmatch(
         r"(, )?".join(rf"{name}: (stand-in|official \S+)" for name in ("language host", "kubernetes", "command")), steps["Pulumi's plugins"]
