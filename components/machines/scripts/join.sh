@@ -493,9 +493,11 @@ check_package() { # directory
   chmod 0755 "$NEW_PACKAGE"
   for program in "pilot-agent version" "envoy --version"; do
     # shellcheck disable=SC2086 # words
-    output=$(as_proxy timeout "$(share 1)" "$1/usr/local/bin/"$program 2>&1) ||
+    output=$(as_proxy timeout "$(share 1)" "$1/usr/local/bin/"$program 2>&1) || {
+      [ $? != 124 ] || output="it did not end within $(share 1) s"
       fail "${program%% *} of the package from $PACKAGE_URL does not run on this machine:" \
         "$(printf '%s\n' "$output" | tail -n 1 | cut -c 1-300)$(mount_words "$1")$(selinux_words)"
+    }
   done
 }
 
