@@ -96,7 +96,8 @@ OBSTACLES = {
     "billing-3": Obstacle(
         "mv /usr/bin/sudo /usr/bin/sudo.away",
         "mv /usr/bin/sudo.away /usr/bin/sudo",
-        "sudo: command not found install sudo and let admin run it without a password and a terminal (!requiretty), or connect as root",
+        "sudo: command not found install sudo and let admin run it without a password and a terminal (!requiretty) "
+        "and start programs (!noexec), or connect as root",
     ),
     "billing-4": Obstacle(
         f"cp /bin/sleep /opt/pilot-agent && {obstacle_unit('/opt/pilot-agent infinity', kind='simple')}",
