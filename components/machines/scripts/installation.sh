@@ -60,9 +60,9 @@ is_labelled() {
     grep -qsF "\"$REGISTRATION\"" "$STATE/overrides.env"
 }
 
-# For a machine without a stamp. An agent that is there may be another stack's.
-require_no_agent() {
-  agent_is_up || [ -e "$UNITS/$UNIT.service" ] || return 0
+# For a machine without a stamp. An agent that runs, or may start again, may be another stack's.
+require_no_agent() { # file without which none starts again
+  agent_is_up || [ -e "$1" ] || return 0
   fail "the unit $UNIT is here, and $STATE/owner is missing or cut short, which names the stack" \
     "that it is of: nothing was changed. If it is of no other stack, end and delete it" \
     "('systemctl disable --now $UNIT; rm -r $PROGRAMS $STATE $UNITS/$UNIT*')," \

@@ -211,7 +211,7 @@ check_owner() {
   local other=("$(stamp project)" "$(stamp stack)" "$(stamp machine)" "$(stamp registration)")
   if ! is_stamped; then
     # A machine of an instance group is of no other stack.
-    is_labelled || [ -n "${API_SERVER:-}" ] || require_no_agent
+    is_labelled || [ -n "${API_SERVER:-}" ] || require_no_agent "$STATE/overrides.env"
     return 0
   fi
   AGENT="$(stamp namespace) $(stamp workload) ${other[3]:--}"

@@ -22,7 +22,8 @@ main() {
   [ "$(id -u)" = 0 ] ||
     fail "leaving the mesh needs root: let the SSH user run sudo without a password"
   if ! is_stamped && ! is_labelled; then
-    require_no_agent # one that stays would register the machine again
+    # One that stays would register the machine again.
+    require_no_agent "$UNITS/$UNIT.service"
     echo not-joined
     exit 0
   fi

@@ -71,6 +71,14 @@ def test_an_agent_without_a_stamp_is_no_machine_that_never_joined(machine: FakeM
         assert "is missing or cut short, which names the stack that it is of: nothing was changed" in done.stderr
 
 
+def test_an_agent_whose_files_are_gone_is_joined_again(machine: FakeMachine) -> None:
+    """It is of nobody: it has no certificate, no token and no name of a workload any more."""
+    before = machine.tree()
+    damage(machine, "rm -r $STATE $RUN/active")
+    assert machine.join().returncode == 0
+    assert before.keys() - machine.tree().keys() == {f"{STATE}/etc/certs/key.pem"}, "which the agent writes"
+
+
 def test_the_label_of_an_agent_says_whose_it_is_where_the_stamp_does_not(machine: FakeMachine) -> None:
     """So a stamp that somebody deleted is repaired by the next join, and a leave leaves nothing."""
     labelled = bundle({"overrides.env": f"""ISTIO_METAJSON_LABELS='{{"a/registration":"{OWNER.registration}"}}'\n"""})
