@@ -32,6 +32,7 @@ ECHO = "istio-vm-mesh/echo:1.31.0"
 CALLER = "statefulset/steady"
 """Calls while pods and machines come and go."""
 # A second caller with an identity of its own, which also has a name of its own: a headless Service over a StatefulSet.
+# A pod without requests gets no processor where the others need all of it. A client that starves gives up its calls after seconds.
 STEADY = f"""
 apiVersion: v1
 kind: ServiceAccount
@@ -49,10 +50,13 @@ spec:
   serviceName: headless
   selector: {{matchLabels: {{app: steady}}}}
   template:
-    metadata: {{labels: {{app: steady}}}}
+    metadata:
+      labels: {{app: steady}}
+      annotations: {{sidecar.istio.io/proxyCPU: 200m}}
     spec:
       serviceAccountName: steady
-      containers: [{{name: steady, image: {ECHO}, imagePullPolicy: IfNotPresent, args: [--port, "8080"]}}]
+      containers:
+      - {{name: steady, image: {ECHO}, imagePullPolicy: IfNotPresent, args: [--port, "8080"], resources: {{requests: {{cpu: 200m}}}}}}
 """
 
 # Services of the machines alone, of the pods alone, and of both; the echo server answers each protocol on a port.

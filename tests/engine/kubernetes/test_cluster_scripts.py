@@ -39,8 +39,12 @@ def own_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane
 @pytest.fixture
 def access(own_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> ClusterAccess:
     """How the control plane is reached, with kubectl on PATH."""
+    return access_to(own_plane, monkeypatch)
+
+
+def access_to(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> ClusterAccess:
     monkeypatch.setenv("PATH", f"{control_plane.program('kubectl').parent}{os.pathsep}{os.environ['PATH']}")
-    return ClusterAccess(path=str(own_plane.authority.parent / "kubeconfig"))
+    return ClusterAccess(path=str(plane.authority.parent / "kubeconfig"))
 
 
 def create_namespace(plane: ControlPlane, name: str, **labels: str) -> None:
@@ -227,10 +231,16 @@ def source() -> str:
 
 
 @pytest.fixture
-def no_crds(own_plane: ControlPlane) -> Iterator[ControlPlane]:
-    """A control plane without the Gateway API, before and after."""
-    yield own_plane
-    delete_crds(own_plane, *(crd["metadata"]["name"] for crd in own_plane.cluster.call("GET", CRDS)["items"]))
+def no_crds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane of the test's own, without the Gateway API: a busy API server takes minutes to remove CRDs."""
+    with control_plane.running(tmp_path_factory.mktemp("control-plane")) as running:
+        yield running
+
+
+@pytest.fixture
+def no_crds_access(no_crds: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> ClusterAccess:
+    """How that control plane is reached."""
+    return access_to(no_crds, monkeypatch)
 
 
 def delete_crds(plane: ControlPlane, *names: str) -> None:
@@ -272,37 +282,37 @@ def revisions(plane: ControlPlane) -> dict[str, str]:
 
 
 def test_crds_are_installed_where_there_are_none_and_upgraded_where_they_are_ours(
-    no_crds: ControlPlane, access: ClusterAccess, source: str, newer: str
+    no_crds: ControlPlane, no_crds_access: ClusterAccess, source: str, newer: str
 ) -> None:
-    gateway_api.run(gateway_api.Payload(access, source))
+    gateway_api.run(gateway_api.Payload(no_crds_access, source))
     first = revisions(no_crds)
     assert {"gateways", "gatewayclasses"} <= set(first)
-    gateway_api.run(gateway_api.Payload(access, source))
+    gateway_api.run(gateway_api.Payload(no_crds_access, source))
     assert revisions(no_crds) == first, "nothing is applied again"
     delete_crds(no_crds, crds(no_crds)["httproutes"]["metadata"]["name"])
-    gateway_api.run(gateway_api.Payload(access, source))
+    gateway_api.run(gateway_api.Payload(no_crds_access, source))
     assert "httproutes" in crds(no_crds), "as after an update that was killed"
-    gateway_api.run(gateway_api.Payload(access, newer))
+    gateway_api.run(gateway_api.Payload(no_crds_access, newer))
     assert version(crds(no_crds)["gateways"]) == "v1.7.0"
     last = revisions(no_crds)
-    gateway_api.run(gateway_api.Payload(access, source))
+    gateway_api.run(gateway_api.Payload(no_crds_access, source))
     assert revisions(no_crds) == last, "an earlier release replaces no later one"
 
 
-def test_crds_of_others_are_left_as_they_are(no_crds: ControlPlane, access: ClusterAccess, source: str, newer: str) -> None:
-    gateway_api.run(gateway_api.Payload(access, source))
+def test_crds_of_others_are_left_as_they_are(no_crds: ControlPlane, no_crds_access: ClusterAccess, source: str, newer: str) -> None:
+    gateway_api.run(gateway_api.Payload(no_crds_access, source))
     names = {name: crd["metadata"]["name"] for name, crd in crds(no_crds).items()}
     for name in names.values():
         no_crds.patch(f"{CRDS}/{name}", {"metadata": {"labels": {MANAGED_BY_LABEL: None}}})
     delete_crds(no_crds, names["tlsroutes"])
     before = revisions(no_crds)
-    gateway_api.run(gateway_api.Payload(access, newer))
+    gateway_api.run(gateway_api.Payload(no_crds_access, newer))
     assert revisions(no_crds) == before
     delete_crds(no_crds, names["gateways"])
     with pytest.raises(scripting.Failed, match="lack the kind Gateway, and this program did not install them"):
-        gateway_api.run(gateway_api.Payload(access, source))
+        gateway_api.run(gateway_api.Payload(no_crds_access, source))
 
 
-def test_a_source_that_is_none_is_named(no_crds: ControlPlane, access: ClusterAccess) -> None:
+def test_a_source_that_is_none_is_named(access: ClusterAccess) -> None:
     with pytest.raises(scripting.Failed, match=r"cannot be read: check mesh.gatewayApi: .*nowhere.yaml"):
         gateway_api.run(gateway_api.Payload(access, "nowhere.yaml"))
