@@ -45,6 +45,11 @@ PROTOCOLS = frozenset(
 APP_PROTOCOLS = PROTOCOLS | {"kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"}
 # Labels of namespaces that the program sets, or by which a mesh injects sidecars.
 _OWN_LABELS = {INJECTION_LABEL, REVISION_LABEL, NETWORK_LABEL, MANAGED_BY_LABEL, STACK_LABEL}
+# k8s.io/pod-security-admission: api/constants.go, which rejects a namespace with another level.
+_POD_SECURITY_LABELS = {
+    f"pod-security.kubernetes.io/{mode}" for mode in ("enforce", "audit", "warn")
+}
+_POD_SECURITY_LEVELS = ("privileged", "baseline", "restricted")
 # Those by which istiod and this program place a machine (istio/istio: pkg/model/proxy.go).
 _STATED_LABELS = {
     **dict.fromkeys((LOCALITY_LABEL, "topology.istio.io/locality"), "set `locality` instead"),
@@ -89,6 +94,11 @@ def _check_stated(settings: Settings, name: str, namespace: NamespaceSettings) -
     yield from check_annotations(f"{path}.annotations", namespace.annotations)
     for key in sorted(_OWN_LABELS & {*namespace.labels}):
         yield Problem(f"{path}.labels.{key}", "follows from the mesh and the stack: leave it out")
+    for key in sorted(_POD_SECURITY_LABELS & {*namespace.labels}):
+        level = namespace.labels[key]
+        if level not in _POD_SECURITY_LEVELS:
+            hint = suggestion(level, _POD_SECURITY_LEVELS)
+            yield Problem(f"{path}.labels.{key}", f"{level!r} is no level of Pod Security{hint}")
 
 
 def _exists(settings: Settings, namespace: str) -> bool:
