@@ -487,14 +487,15 @@ unpack() { # file directory
 }
 
 check_package() { # directory
-  local program output
+  local program output limit_s
+  limit_s=$(share 1)
   [ -r "$1/var/lib/istio/envoy/envoy_bootstrap_tmpl.json" ] ||
     fail "the package from $PACKAGE_URL has no bootstrap template: is it Istio's sidecar?"
   chmod 0755 "$NEW_PACKAGE"
   for program in "pilot-agent version" "envoy --version"; do
     # shellcheck disable=SC2086 # words
-    output=$(as_proxy timeout "$(share 1)" "$1/usr/local/bin/"$program 2>&1) || {
-      [ $? != 124 ] || output="it did not end within $(share 1) s"
+    output=$(as_proxy timeout "$limit_s" "$1/usr/local/bin/"$program 2>&1) || {
+      [ $? != 124 ] || output="it did not end within $limit_s s"
       fail "${program%% *} of the package from $PACKAGE_URL does not run on this machine:" \
         "$(printf '%s\n' "$output" | tail -n 1 | cut -c 1-300)$(mount_words "$1")$(selinux_words)"
     }
