@@ -56,7 +56,7 @@ class Situation:
     holders: the machines whose joins hold a slot.
     serving: whether the agent that is to be stopped has such an entry. Its name may be another
         machine's: of one that was renamed, or whose host another machine gets in this update.
-    alone: whether no other agent has such an entry.
+    alone: whether no other agent of the workload has such an entry, whatever has registered it.
     """
 
     limit: int
@@ -111,13 +111,14 @@ def situation_of(lease: Manifest, entries: list[Manifest], holders: frozenset[st
     serving = [each["metadata"] for each in entries if _serves(each)]
 
     def is_stopped(metadata: Manifest) -> bool:
-        return metadata["name"] == request.entry or metadata["labels"][REGISTRATION_LABEL] == (request.stops or None)
+        is_registration = bool(request.stops) and _labels(metadata).get(REGISTRATION_LABEL) == request.stops
+        return metadata["name"] == request.entry or is_registration
 
     stopped = [metadata for metadata in serving if is_stopped(metadata)]
     return Situation(
         limit=limit_of(annotations.get(MAX_UNAVAILABLE_ANNOTATION, "1"), len(machines)),
         joined=frozenset(name for name in machines if JOINED_ANNOTATION_PREFIX + name in annotations),
-        healthy=frozenset(metadata["labels"].get(MACHINE_LABEL, "") for metadata in serving),
+        healthy=frozenset(_labels(metadata).get(MACHINE_LABEL, "") for metadata in serving),
         holders=holders,
         serving=bool(stopped),
         alone=len(stopped) == len(serving),
@@ -125,11 +126,18 @@ def situation_of(lease: Manifest, entries: list[Manifest], holders: frozenset[st
 
 
 def _serves(entry: Manifest) -> bool:
-    """Return whether an entry is of a machine of this program, connected and Healthy."""
-    ours = REGISTRATION_LABEL in (entry["metadata"].get("labels") or {})
+    """Return whether an entry's agent is connected, and Healthy.
+
+    Its labels do not matter: Services lead to it without those of this program, too. A person may
+    have removed these, or the agent is of an instance group or of another tool.
+    """
     conditions = entry.get("status", {}).get("conditions", [])
     healthy = any(each["type"] == "Healthy" and each["status"] == "True" for each in conditions)
-    return ours and healthy and DISCONNECTED_ANNOTATION not in annotations_of(entry)
+    return healthy and DISCONNECTED_ANNOTATION not in annotations_of(entry)
+
+
+def _labels(metadata: Manifest) -> dict[str, str]:
+    return metadata.get("labels") or {}
 
 
 def annotations_of(thing: Manifest) -> dict[str, str]:

@@ -129,6 +129,11 @@ def entry_of(name: str, registration: str, health: str = "True") -> dict[str, An
     }
 
 
+def without_labels(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry as another tool registers it, or after a person removed its labels."""
+    return {**entry, "metadata": {key: value for key, value in entry["metadata"].items() if key != "labels"}}
+
+
 REQUEST = SlotRequest("shop", "product", "m2", "r2", "product-m2", "an-update")
 
 
@@ -143,6 +148,10 @@ REQUEST = SlotRequest("shop", "product", "m2", "r2", "product-m2", "an-update")
         (entry_of("product-192.0.2.2", "of-another"), "of-before", False),
         (entry_of("product-192.0.2.2", "of-before"), "", False),
         (entry_of("product-192.0.2.2", ""), "", False),
+        # Clients are led to an entry without labels of this program, too.
+        (without_labels(entry_of("product-m2", "r2")), "", True),
+        (without_labels(entry_of("product-m2", "r2", "False")), "", False),
+        (without_labels(entry_of("product-192.0.2.2", "r2")), "", False),
     ],
 )
 def test_the_agent_that_is_stopped_is_known_by_its_registration_too(entry: dict[str, Any], stops: str, serves: bool) -> None:
@@ -293,12 +302,29 @@ def test_a_slot_that_expired_while_its_join_failed_is_not_written_again() -> Non
 
 @pytest.mark.parametrize(
     ("others", "alone"),
-    [([], True), ([entry_of("product-m1", "r1")], False), ([entry_of("product-m1", "r1", "False")], True)],
+    [
+        ([], True),
+        ([entry_of("product-m1", "r1")], False),
+        ([entry_of("product-m1", "r1", "False")], True),
+        ([without_labels(entry_of("product-of-another-tool", ""))], False),
+        ([without_labels(entry_of("product-of-another-tool", "", "False"))], True),
+    ],
 )
 def test_the_stop_of_the_one_agent_that_serves_is_known(others: list[dict[str, Any]], alone: bool) -> None:
     api = Api(entry_of("product-m2", "r2"), *others)
     with slots.slot(api, REQUEST, lambda _: None) as is_alone:
         assert is_alone is alone
+
+
+def test_an_agent_that_serves_waits_for_a_slot_though_its_entry_has_lost_its_labels() -> None:
+    """Else all agents of a workload would be stopped at once, as soon as a person removed them."""
+    now = slot_decision.situation_of(
+        {"metadata": {"annotations": {"istio-vm-mesh/machines": "m1,m2", "istio-vm-mesh/max-unavailable": "1"}}},
+        [without_labels(entry_of("product-m2", "r2"))],
+        frozenset({"m1"}),
+        REQUEST,
+    )
+    assert slot_decision.decide(now, "m2") is Verdict.WAIT
 
 
 def test_an_agent_that_does_not_serve_pauses_nothing() -> None:
