@@ -172,9 +172,10 @@ def test_another_machine_is_created_and_verified_and_nothing_else(running: Mesh)
     config = running.changed()
     config["machines"]["product-3"] = dict(config["machines"]["product-1"])
     shown, _ = running.preview(config)
-    parts = ("", "-instance", "-registration", "-drain", "-join", "-proof")
+    parts = (google_names.INSTANCE, names.REGISTRATION, names.DRAIN, names.JOIN, names.PROOF)
+    created = ["product-3", *(names.part_name("product-3", part) for part in parts)]
     updated = ("product-slots", "product-verification", "shop-product-callers")
-    assert shown == {**{f"product-3{part}": "create" for part in parts}, **dict.fromkeys(updated, "update")}
+    assert shown == {**dict.fromkeys(created, "create"), **dict.fromkeys(updated, "update")}
 
 
 def test_a_removed_machine_is_deleted_and_others_stay(running: Mesh) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from components import names
 from tests.engine.plan.steps import FAR, ORDERS
 from tests.engine.plan.test_truth import resources
 from tests.engine.test_preview import Mesh, mesh, program  # noqa: F401 (a fixture)
@@ -101,7 +102,7 @@ def test_what_failed_is_a_warning_of_the_update(existing: Mesh, failing: set[str
 
 
 def verified(shown: dict[str, str]) -> set[str]:
-    return {name for name in shown if name.endswith(("-verification", "-callers"))}
+    return {name for name in shown if names.is_part(name, names.VERIFICATION, names.CALLERS)}
 
 
 def test_a_workload_is_verified_again_only_if_something_of_it_changed(mesh: Callable[[str], Mesh]) -> None:  # noqa: F811
@@ -110,7 +111,9 @@ def test_a_workload_is_verified_again_only_if_something_of_it_changed(mesh: Call
     config["workloads"]["orders"] = ORDERS
     config["machines"]["orders-1"] = {**FAR, "workload": "orders", "network": "pods"}
     running.up()
-    orders, product = ({f"{name}-verification", f"shop-{name}-callers"} for name in ("orders", "product"))
+    orders, product = (
+        {names.part_name(name, names.VERIFICATION), names.callers_resource_name("shop", name)} for name in ("orders", "product")
+    )
     assert verified(running.preview()[0]) == set()
     changes: list[tuple[str, set[str]]] = [
         ("services", orders),

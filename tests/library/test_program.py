@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.names import DRAIN, JOIN, REGISTRATION, entry_name, part_name
 from tests.library.conftest import PROJECT, Documented
 from tests.support import fake_providers, harness
 from tests.support.cli_stack import STACK, Stack
 from tools import mock_engine
 from tools.standins.provider import Provider
 
+MACHINES = ("billing-1", "billing-2")
 RESOURCES = {
     "cluster-check",
     "cluster-check-dynamic",
@@ -33,7 +35,8 @@ RESOURCES = {
     "billing-group",
     "billing-slots",
     "billing-service-billing",
-    *(f"billing-{number}{part}" for number in (1, 2) for part in ("", "-registration", "-drain", "-join")),
+    *MACHINES,
+    *(part_name(machine, part) for machine in MACHINES for part in (REGISTRATION, DRAIN, JOIN)),
 }
 """What the program creates, by name."""
 
@@ -46,14 +49,14 @@ def test_the_program_joins_its_machines(documented: Documented, package: Path) -
     run = harness.run(documented.config, program=documented.program)
     created = {name for name, node in run.graph.items() if set(node.inputs) != {"id"}}
     assert created == RESOURCES
-    assert run.outputs == {f"billing-{number}": f"billing-10.11.0.{number + 4}-pods" for number in (1, 2)}
+    assert run.outputs == {f"billing-{number}": entry_name("billing", f"10.11.0.{number + 4}", "pods") for number in (1, 2)}
     for name, server in documented.config["machines"].items():
-        join = harness.payload(run.graph[f"{name}-join"])
+        join = harness.payload(run.graph[part_name(name, JOIN)])
         hop = join["target"]["hop"]
         assert (hop["host"], hop["user"], hop["host_key"]) == tuple(server[key] for key in ("host", "user", "host_key"))
         metadata = join["bundle"]["proxy"]["proxyMetadata"]
         assert metadata["ISTIO_META_CLUSTER_ID"] == "their-cluster", "the mesh is adopted"
-        assert str(package) in run.graph[f"{name}-join"].inputs["create"], "it runs the wheel's scripts"
+        assert str(package) in run.graph[part_name(name, JOIN)].inputs["create"], "it runs the wheel's scripts"
 
 
 def test_no_secret_of_the_program_is_readable(documented: Documented, package: Path) -> None:
@@ -78,7 +81,7 @@ def test_machines_that_the_program_creates_join_once_they_are_there(package: Pat
     assert graph.keys() == harness.run({}, preview=True, program=CREATED).graph.keys()
     for name in names:
         vm = graph[f"{name}-vm"]
-        join, registration = graph[f"{name}-join"], graph[f"{name}-registration"]
+        join, registration = graph[part_name(name, JOIN)], graph[part_name(name, REGISTRATION)]
         payload = harness.payload(join)
         assert payload["target"]["hop"]["host"] == vm.state["networkInterfaces"][0]["networkIp"]
         assert payload["patience_s"] == 300

@@ -13,6 +13,7 @@ from components.config.google import GceInstanceGroup, GkeCluster
 from components.config.problems import SettingsError
 from components.config.stack import Settings
 from components.names import CROSS_NETWORK_PORT, STATUS_PORT, XDS_PORT, gateway_workload_name
+from components.platforms.google import names
 from tests.support import harness
 from tools.google_model.cloud import NAT, NETWORK, ROUTER, SUBNETWORK, Cloud
 from tools.google_model.packets import WEBHOOK_PORT
@@ -147,14 +148,13 @@ def with_owners(cloud: Cloud, settings: Settings) -> Cloud:
     nodes: list[Node] = []
 
     def add(type_: str, name: str, path: str, **inputs: object) -> None:
-        link = f"https://www.googleapis.com/compute/v1/{path}"
-        nodes.append(Node(type_, name, dict(inputs), {"selfLink": link}, "", id=path))
+        nodes.append(Node(type_, name, dict(inputs), {"selfLink": names.link(path)}, "", id=path))
 
     for name, vpc in google.vpcs.items():
-        add(NETWORK, f"vpc-{name}", vpc.existing)
-        add(ROUTER, f"router-{name}", f"router-{name}", network=vpc.existing)
+        router, nat = names.router_name(name), names.nat_name(name)
+        add(NETWORK, names.vpc_name(name), vpc.existing)
+        add(ROUTER, router, router, network=vpc.existing)
         ranges = "ALL_SUBNETWORKS_ALL_IP_RANGES"
-        nat, router = f"nat-{name}", f"router-{name}"
         add(NAT, nat, nat, router=router, sourceSubnetworkIpRangesToNat=ranges)
     for name, subnet in google.subnets.items():
         if subnet.existing is None:
@@ -163,7 +163,7 @@ def with_owners(cloud: Cloud, settings: Settings) -> Cloud:
         secondary[cluster.service_range_name] = cluster.service_cidr
         add(
             SUBNETWORK,
-            f"subnet-{name}",
+            names.subnet_name(name),
             subnet.existing,
             network=google.vpcs[subnet.vpc].existing,
             region=google.region,

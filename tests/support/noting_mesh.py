@@ -100,7 +100,10 @@ def see(world: World, networks: Mapping[str, str], pods_network: str) -> Seen:
         paths=paths,
         openings=dict(opening for each in things for opening in _openings(each)),
         versions=(istiod[0] if istiod else "", min(versions, key=_numbers, default="")),
-        limits={_key(each).removesuffix("-slots"): _limit(each) for each in _of(things, "kubernetes:coordination.k8s.io/v1:Lease")},
+        limits={
+            _key(each).removesuffix(names.slots_lease_name("")): _limit(each)
+            for each in _of(things, "kubernetes:coordination.k8s.io/v1:Lease")
+        },
     )
 
 
@@ -206,7 +209,7 @@ def _openings(thing: Thing) -> Iterator[tuple[tuple[str, str], str]]:
     inputs = thing.inputs
     match thing.type.rpartition(":")[2]:
         case "Firewall" if inputs["direction"] == "INGRESS":
-            yield ("firewall", thing.name.removeprefix("firewall-")), _text([sorted(inputs["sourceRanges"]), inputs["allows"]])
+            yield ("firewall", google_names.rule_of_resource(thing.name)), _text([sorted(inputs["sourceRanges"]), inputs["allows"]])
         case "ForwardingRule":
             yield ("load-balancer", thing.name), _text([inputs["ports"], inputs["loadBalancingScheme"]])
         case "Release":

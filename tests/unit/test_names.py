@@ -14,29 +14,39 @@ from components.platforms.docker import names as docker_names
 from components.platforms.google import names as google_names
 
 ROOT = Path(__file__).parents[2]
-# The stand-ins are a package of their own, which knows nothing of this program.
-FILES = [
-    file
-    for directory in ("components", "scripts/tools", "tests/support")
-    for file in sorted((ROOT / directory).rglob("*.py"))
-    if file.name != "names.py" and "standins" not in file.parts
-]
+
+
+def modules(*directories: str) -> list[Path]:
+    """Return the modules below directories that could spell a name out."""
+    files = [file for directory in directories for file in sorted((ROOT / directory).rglob("*.py"))]
+    # The stand-ins are a package of their own, which knows nothing of this program.
+    return [file for file in files if file.name != "names.py" and "standins" not in file.parts]
+
+
 PORTS = {value for name, value in vars(names).items() if name.endswith("_PORT")}
 PARTS = {
     *(names.REGISTRATION, names.JOIN, names.PROOF, names.DRAIN),
     *(names.ACCOUNT, names.WORKLOAD_GROUP, names.PODS, names.VERIFICATION),
+    *(names.CALLERS, names.SLOTS, names.REMOVAL, names.DYNAMIC),
     *(docker_names.CONTAINER, docker_names.KIND, docker_names.IMAGES),
     *(google_names.INSTANCE, google_names.TEMPLATE, google_names.MANAGER, google_names.AUTOSCALER, google_names.BALANCER),
+    *(google_names.BACKENDS, google_names.CONNECTS, google_names.ROLE, google_names.GOOGLE_ACCOUNT),
     *("service", "failover", "mtls", "gateway", "machines", "no-gateway", "control-plane"),
 }
+DERIVED = (
+    rf"^-({'|'.join(sorted(PARTS))})(?![\w.])",
+    r"^(firewall|namespace|nat|peering|router|subnet|vpc)-$",
+    "^spiffe://$",
+)
+"""What a text has beside the name that it is derived from."""
 LITERALS = (
     *map(re.escape, (names.ISTIO_NAMESPACE, names.EASTWEST_GATEWAY, names.DEFAULT_DOMAIN, names.NETWORK_LABEL, names.WORKLOAD_LABEL)),
     *map(re.escape, (names.DISCONNECTED_ANNOTATION, names.GROUP_ANNOTATION, docker_names.STACK_LABEL, docker_names.IDENTITY_LABEL)),
     "spiffe://",
-    rf"^-({'|'.join(sorted(PARTS))})(?![\w.])",
+    *DERIVED,
     rf"\b({'|'.join(map(str, sorted(PORTS)))})\b",
 )
-PATTERN = re.compile("|".join(LITERALS))
+SPELLED_OUT, DERIVED_AGAIN = re.compile("|".join(LITERALS)), re.compile("|".join(DERIVED))
 
 
 def constants(tree: ast.Module) -> Iterator[ast.Constant]:
@@ -52,13 +62,27 @@ def literals(tree: ast.Module) -> list[str]:
     return [
         f"{node.lineno}: {node.value!r}"
         for node in constants(tree)
-        if (isinstance(node.value, str) and PATTERN.search(node.value)) or (type(node.value) is int and node.value in PORTS)
+        if (isinstance(node.value, str) and SPELLED_OUT.search(node.value)) or (type(node.value) is int and node.value in PORTS)
     ]
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def derivations(tree: ast.Module) -> list[str]:
+    """Return line and text of every name that a module derives from another one."""
+    return [
+        f"{node.lineno}: {node.value!r}" for node in constants(tree) if isinstance(node.value, str) and DERIVED_AGAIN.search(node.value)
+    ]
+
+
+@pytest.mark.parametrize("file", modules("components", "scripts/tools", "tests/support"), ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_other_module_spells_a_name_out(file: Path) -> None:
     assert literals(ast.parse(file.read_text())) == []
+
+
+@pytest.mark.parametrize("directory", ["tests/e2e", "tests/engine", "tests/library", "tests/plugins"])
+def test_tests_of_running_parts_derive_no_name(directory: str) -> None:
+    """They read what the program made. A complete name that a test expects is spelled out there."""
+    derived = {str(file.relative_to(ROOT)): derivations(ast.parse(file.read_text())) for file in modules(directory)}
+    assert {file: texts for file, texts in derived.items() if texts} == {}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +95,8 @@ def test_no_other_module_spells_a_name_out(file: Path) -> None:
         'x = "istio-system"',
         'f"spiffe://{domain}/ns"',
         'f"{node}-control-plane"',
+        'f"firewall-{rule}"',
+        'name.removesuffix("-google-account")',
     ],
 )
 def test_a_name_that_is_spelled_out_is_reported(text: str) -> None:

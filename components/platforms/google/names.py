@@ -29,6 +29,8 @@ GKE, NODE_POOL = "gke", "nodes"
 """Of a cluster."""
 PROVIDER, CONNECT_ROLE = "provider", "fleet-role"
 """Of the VPCs."""
+GOOGLE_ACCOUNT = "google-account"
+"""Of a workload: the Google service account of its machines."""
 NETWORKS = "google"
 """The name of the component that a stack's VPCs belong to."""
 
@@ -99,12 +101,22 @@ def peering_name(one: str, other: str) -> str:
 
 def account_resource_name(workload: str) -> str:
     """Return the resource name of the Google service account of a workload's machines."""
-    return f"{workload}-google-account"
+    return part_name(workload, GOOGLE_ACCOUNT)
+
+
+def workload_of_account(account: str) -> str:
+    """Return the workload of a Google service account, by the account's resource name."""
+    return account.removesuffix(part_name("", GOOGLE_ACCOUNT))
 
 
 def rule_resource_name(rule: str) -> str:
     """Return the resource name of a firewall rule."""
     return f"firewall-{rule}"
+
+
+def rule_of_resource(resource: str) -> str:
+    """Return the name of a firewall rule, by its resource name."""
+    return resource.removeprefix(rule_resource_name(""))
 
 
 def rule_name(vpc: str, target: str, kind: str = "") -> str:

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any
 
 from components.names import CROSS_NETWORK_PORT, STATUS_PORT, XDS_PORT, part_name
-from components.platforms.google.names import BALANCER, RULE
+from components.platforms.google.names import RULE, balancer_name, subnet_name, workload_of_account
 from tools.mock_engine import Node
 from tools.plan import resources
 from tools.plan.resources import items, mapping, value_at
@@ -342,7 +342,7 @@ def _machines(stack: Cloud) -> Iterator[Place]:
             raise ValueError(f"{node.name}: subnets and accounts of others are not modelled")
         if node.inputs.get("tags") or node.inputs.get("canIpForward"):
             raise ValueError(f"{node.name}: tags and forwarding are not modelled")
-        name = f"{_short(account.name, '-google-account')} in {_short(subnet.name, '', 'subnet-')}"
+        name = f"{workload_of_account(account.name)} in {subnet.name.removeprefix(subnet_name(''))}"
         if name in names:
             continue
         names.add(name)
@@ -355,10 +355,6 @@ def _machines(stack: Cloud) -> Iterator[Place]:
             account=value_at(node.inputs, "serviceAccount.email"),
             public="accessConfigs" in interface or "ipv6AccessConfigs" in interface,
         )
-
-
-def _short(name: str, end: str, start: str = "") -> str:
-    return name.removesuffix(end).removeprefix(start)
 
 
 @dataclass(frozen=True)
@@ -481,7 +477,7 @@ def _forwarding_rule(stack: Cloud, rule: Node, places: list[Place]) -> Place:
     if not behind:
         raise ValueError(f"{rule.name}: nothing is behind it in {vpc}")
     return Place(
-        name=f"balancer of {_short(rule.name, part_name(part_name('', BALANCER), RULE))}",
+        name=f"balancer of {rule.name.removesuffix(part_name(balancer_name(''), RULE))}",
         kind=Kind.BALANCER,
         address=_address(reserved, IPv4Network(subnet.inputs["ipCidrRange"])),
         vpc=vpc,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from components import names
+from components.platforms.google.names import rule_of_resource, workload_of_account
 
 from . import resources
 from .model import Opening, OpeningKind
@@ -77,7 +78,7 @@ def _firewall(resource: Resource) -> Opening:
     limited = sources or inputs.get("sourceTags") or inputs.get("sourceServiceAccounts")
     return Opening(
         kind=OpeningKind.FIREWALL,
-        name=resource.name.removeprefix("firewall-"),
+        name=rule_of_resource(resource.name),
         to=_target(inputs),
         sources=sources,
         ports=tuple(
@@ -96,7 +97,7 @@ def _target(inputs: Mapping[str, Any]) -> str:
         for each in items(inputs.get("targetServiceAccounts"))
         if each != UNKNOWN
     ]
-    return ", ".join(account.removesuffix("-google-account") for account in accounts)
+    return ", ".join(map(workload_of_account, accounts))
 
 
 def _service(resource: Resource, service: Mapping[str, Any], to: str) -> Iterator[Opening]:

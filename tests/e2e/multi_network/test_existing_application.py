@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components.names import DEFAULT_DOMAIN, service_host
+from components.names import DEFAULT_DOMAIN, service_host, spiffe_id
 from components.verification.evidence import by_workload
 from tests.support import corporate_mesh
 from tests.support.existing_lab import NAMESPACE, AdoptingStack, ExistingMachines
@@ -188,7 +188,7 @@ def test_a_machine_serves_the_applications_service_with_its_identity(
     stack = joined
     assert stack.healthy() == {"one"}
     output = json.loads(stack.pulumi("stack", "output", "--json").stdout)
-    identity = f"spiffe://{corporate_mesh.TRUST_DOMAIN}/ns/{NAMESPACE}/sa/{ACCOUNT}"
+    identity = spiffe_id(corporate_mesh.TRUST_DOMAIN, NAMESPACE, ACCOUNT)
     calls = [call for call in by_workload(output["verification"])["billing"].calls if call.is_path]
     assert calls and {call.peer for call in calls} == {identity}
     callees = {"one", "pod"}

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from components.names import DEFAULT_ROOT_CONFIG_MAP, ISTIO_NAMESPACE
 from tests.support import credentials
 from tests.support.lab import MultiNetworkLab
 from tests.support.waiting import wait_until
@@ -23,12 +24,12 @@ def lab(multi_network_lab: MultiNetworkLab) -> MultiNetworkLab:
 
 def test_a_rotated_root_certificate_reaches_machines(lab: MultiNetworkLab) -> None:
     """First both roots are trusted everywhere, then the new one signs: the order that keeps a mesh together."""
-    new, istio = credentials.authority(NEW_ROOT), ("--namespace", "istio-system")
+    new, istio = credentials.authority(NEW_ROOT), ("--namespace", ISTIO_NAMESPACE)
     secret = lab.get("secret", "istio-ca-secret", *istio)["data"]
     certificate, key = (base64.b64decode(secret[name]).decode() for name in ("ca-cert.pem", "ca-key.pem"))
     roots = f"{certificate.strip()}\n{new[0]}"
     sign_with(lab, certificate, key, roots)
-    published = lambda: lab.get("configmap", "istio-ca-root-cert")["data"]["root-cert.pem"] == roots  # noqa: E731
+    published = lambda: lab.get("configmap", DEFAULT_ROOT_CONFIG_MAP)["data"]["root-cert.pem"] == roots  # noqa: E731
     wait_until(published, 60, "istiod has published both roots")
     restart(lab, "deployment/product")
     lab.up()
@@ -55,9 +56,9 @@ def issuer(lab: MultiNetworkLab, machine: str) -> str:
 def sign_with(lab: MultiNetworkLab, certificate: str, key: str, roots: str) -> None:
     """Plug an authority into istiod, as Istio documents it."""
     files = {"ca-cert.pem": certificate, "ca-key.pem": key, "cert-chain.pem": certificate, "root-cert.pem": roots}
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cacerts", "namespace": "istio-system"}, "stringData": files}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cacerts", "namespace": ISTIO_NAMESPACE}, "stringData": files}
     lab.run("kubectl", "apply", "--server-side", "--filename", "-", stdin=json.dumps(secret))
-    restart(lab, "deployment/istiod", "--namespace", "istio-system")
+    restart(lab, "deployment/istiod", "--namespace", ISTIO_NAMESPACE)
 
 
 def restart(lab: MultiNetworkLab, what: str, *namespace: str) -> None:

@@ -122,16 +122,17 @@ def test_a_machine_that_leaves_keeps_nothing(lab: Lab) -> None:
 def test_down_removes_all_of_the_lab_and_nothing_of_another(lab: Lab) -> None:
     image = lab.resource("product-1-container")["inputs"]["triggers"][0]
     other = names.docker_name("other", CHECKOUT_ID)
-    lab.docker("network", "create", "--label", names.stack_label("other"), f"{other}-pods")
-    lab.docker("run", "--detach", "--name", f"{other}-machine", "--network", f"{other}-pods", "--entrypoint", "sleep", image, "infinity")
+    network, machine = f"{other}.network", f"{other}.machine"
+    lab.docker("network", "create", "--label", names.stack_label("other"), network)
+    lab.docker("run", "--detach", "--name", machine, "--network", network, "--entrypoint", "sleep", image, "infinity")
     try:
         output = lab.down().stdout
         assert "Command cluster-kind deleted" in output
         running = set(lab.docker("ps", "--format", "{{.Names}}").split())
-        assert {packages.CONTAINER, f"{other}-machine"} <= running
+        assert {packages.CONTAINER, machine} <= running
     finally:
-        lab.docker("rm", "--force", f"{other}-machine")
-        lab.docker("network", "rm", f"{other}-pods")
+        lab.docker("rm", "--force", machine)
+        lab.docker("network", "rm", network)
     assert not [name for name in lab.docker("ps", "--all", "--format", "{{.Names}}").split() if lab.container("") in name]
     networks = lab.docker("network", "ls", "--format", "{{.Name}}").split()
     assert not [name for name in networks if lab.container("") in name]

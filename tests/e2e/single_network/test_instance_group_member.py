@@ -23,7 +23,7 @@ from components.config import load_file
 from components.config.google import GceMachine
 from components.config.stack import Settings
 from components.istio import charts
-from components.names import PROJECT, SSH_KEY, STATUS_PORT
+from components.names import ISTIO_NAMESPACE, PROJECT, SSH_KEY, STATUS_PORT, entry_name
 from components.platforms.google import names, startup
 from components.platforms.google.scripts import host_key
 from tests.support import metadata_server
@@ -56,7 +56,7 @@ class Member:
 
     @property
     def entry(self) -> str:
-        return f"product-{self.address}-pods"
+        return entry_name("product", self.address, "pods")
 
     def run(self, command: str, check: bool = True) -> str:
         return self.instance.run(command, check)
@@ -257,10 +257,10 @@ def test_a_load_balancer_in_front_of_it_reaches_its_proxy(lab: Lab, member: Memb
 
 def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab, member: Member) -> None:
     """Its host fails, and it is started again. The guest agent does its work without the proxy, which has no configuration yet."""
-    istiod = ("--namespace", "istio-system", "deployment/istiod")
+    istiod = ("--namespace", ISTIO_NAMESPACE, "deployment/istiod")
     lab.kubectl("scale", *istiod, "--replicas=0")
     try:
-        lab.kubectl("wait", "--namespace", "istio-system", "--for=delete", "pod", "--selector", "app=istiod", "--timeout=60s")
+        lab.kubectl("wait", "--namespace", ISTIO_NAMESPACE, "--for=delete", "pod", "--selector", "app=istiod", "--timeout=60s")
         member.instance.cut_power()
         member.instance.start()
         wait_until(lambda: member.run("cat /var/log/setup").count("set up") > 2, 60, "the startup script runs", interval=0.5)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from components.machines.scripts.join_machine import TOKEN_LIFETIME_S
+from components.names import ISTIO_NAMESPACE
 from tests.support.lab import Lab
 
 
@@ -136,7 +137,7 @@ def test_the_control_plane_is_reached_through_the_gateway_alone(lab: Lab) -> Non
     peers = {tuple(each[3].rsplit(":", 1)) for each in connections}
     assert {host for host, port in peers if port in ("15010", "15012", "15014", "15017")} == {lab.outputs()["gateway"]}
     assert ("15012" in {port for _, port in peers}) and "15010" not in {port for _, port in peers}
-    istiod = lab.get("pods", "--namespace", "istio-system", "--selector", "app=istiod")["items"][0]["status"]["podIP"]
+    istiod = lab.get("pods", "--namespace", ISTIO_NAMESPACE, "--selector", "app=istiod")["items"][0]["status"]["podIP"]
     assert istiod not in {host for host, _ in peers}
 
 

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from components.names import EASTWEST_GATEWAY, ISTIO_NAMESPACE
 from tests.support.lab import Lab
 from tools.lab.offline import versions
 
@@ -63,7 +64,7 @@ def test_everything_runs_the_versions_that_it_claims(lab: Lab) -> None:
     server = json.loads(lab.kubectl("version", "--output", "json"))["serverVersion"]["gitVersion"]
     assert server == versions.KUBERNETES
     assert "/1.39.3/" in lab.ssh("product-1", "/opt/istio-vm-mesh/current/usr/local/bin/envoy --version")
-    for pod in ("deploy/product", "deploy/istio-vm-mesh-gateway --namespace istio-system"):
+    for pod in ("deploy/product", f"deploy/{EASTWEST_GATEWAY} --namespace {ISTIO_NAMESPACE}"):
         assert "/1.39.3/" in lab.kubectl("exec", *pod.split(), "--container", "istio-proxy", "--", "envoy", "--version")
 
 
@@ -71,10 +72,10 @@ def test_kubeadm_made_the_cluster_and_helm_installed_istio(lab: Lab) -> None:
     assert lab.get("configmap", "kubeadm-config", "--namespace", "kube-system")
     releases = {
         each["name"]: each["status"]
-        for each in json.loads(lab.run("helm", "list", "--namespace", "istio-system", "--output", "json").stdout)
+        for each in json.loads(lab.run("helm", "list", "--namespace", ISTIO_NAMESPACE, "--output", "json").stdout)
     }
-    assert releases == dict.fromkeys(("istio-base", "istiod", "istio-vm-mesh-gateway"), "deployed")
+    assert releases == dict.fromkeys(("istio-base", "istiod", EASTWEST_GATEWAY), "deployed")
 
 
 def test_mutual_tls_is_strict(lab: Lab) -> None:
-    assert lab.get("peerauthentication", "default", "--namespace", "istio-system")["spec"] == {"mtls": {"mode": "STRICT"}}
+    assert lab.get("peerauthentication", "default", "--namespace", ISTIO_NAMESPACE)["spec"] == {"mtls": {"mode": "STRICT"}}

@@ -456,7 +456,8 @@ def test_a_machine_that_refuses_to_leave_is_an_error_and_stays_as_it_is(mesh: Me
         "set machines.billing-1.forget: true in an update before its removal, or run this one with ISTIO_VM_MESH_FORGET=billing-1" in output
     )
     assert world.entries() == {entry(FIRST): "billing-1", entry(SECOND): "billing-2"}
-    assert mesh.preview(config) == {f"billing-1{part}": "delete" for part in ("", "-registration", "-join", "-drain")}
+    parts = (names.REGISTRATION, names.JOIN, names.DRAIN)
+    assert mesh.preview(config) == dict.fromkeys(["billing-1", *(names.part_name("billing-1", part) for part in parts)], "delete")
 
 
 def test_a_machine_is_forgotten_by_a_setting_and_never_connected_to(mesh: Mesh, world: World) -> None:

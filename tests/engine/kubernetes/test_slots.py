@@ -17,6 +17,7 @@ from pulumi_kubernetes import Provider
 from pulumi_kubernetes.coordination.v1 import Lease
 from pulumi_kubernetes.core import v1 as core
 
+from components import names
 from components.config.stack import NamespaceSettings
 from components.config.workload import HttpProbe, Probe, Service, WorkloadSettings
 from components.istio import manifests
@@ -114,14 +115,14 @@ class Workload:
         metadata = {
             "name": f"product-{machine}",
             "namespace": self.namespace,
-            "labels": {"istio-vm-mesh/machine": machine, "istio-vm-mesh/registration": f"r-{machine}"},
-            "annotations": {"istio.io/autoRegistrationGroup": "product"},
+            "labels": {names.MACHINE_LABEL: machine, names.REGISTRATION_LABEL: f"r-{machine}"},
+            "annotations": {names.GROUP_ANNOTATION: "product"},
         }
         entry = {"apiVersion": ENTRY[0], "kind": ENTRY[1], "metadata": metadata, "spec": {"address": "10.0.0.1"}}
         self.plane.cluster.apply(entry, "istiod")
         self.set_health(machine, "True")
         path = self.plane.cluster.endpoint(*LEASE).path(self.namespace, "product-slots")
-        annotation = {f"joined.istio-vm-mesh/{machine}": f"r-{machine}"}
+        annotation = {f"{names.JOINED_ANNOTATION_PREFIX}{machine}": f"r-{machine}"}
         self.plane.patch(path, {"metadata": {"annotations": annotation}})
 
     def record_joined(self, machine: str) -> None:
@@ -161,7 +162,7 @@ class Workload:
 
     @property
     def slots(self) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.lease["metadata"]["annotations"]["istio-vm-mesh/slots"])
+        value: dict[str, Any] = json.loads(self.lease["metadata"]["annotations"][names.SLOTS_ANNOTATION])
         return value
 
 
@@ -355,8 +356,8 @@ def test_pulumi_changes_its_part_of_the_lease_while_joins_use_theirs(workload: W
     workload.declare(["m1", "m2", "m3", "m4"], "50%")
     second = workload.holding("m2")
     annotations = workload.lease["metadata"]["annotations"]
-    assert annotations["istio-vm-mesh/max-unavailable"] == "50%"
-    assert annotations["istio-vm-mesh/machines"] == "m1,m2,m3,m4"
+    assert annotations[names.MAX_UNAVAILABLE_ANNOTATION] == "50%"
+    assert annotations[names.MACHINES_ANNOTATION] == "m1,m2,m3,m4"
     assert annotations["joined.istio-vm-mesh/m1"] == "r-m1"
     assert workload.lease["spec"]["holderIdentity"] == "m1, m2"
     for join in (holder, second):
@@ -449,7 +450,7 @@ def test_a_refresh_shows_nothing_of_slots_and_of_what_others_note(
     assert_no_difference()
     for machine in ("m1", "m2"):
         workload.join(machine).wait()
-    assert workload.lease["spec"]["leaseDurationSeconds"] and "istio-vm-mesh/slots" in workload.lease["metadata"]["annotations"]
+    assert workload.lease["spec"]["leaseDurationSeconds"] and names.SLOTS_ANNOTATION in workload.lease["metadata"]["annotations"]
     patch("v1", "Namespace", "", workload.namespace, annotations={"cloud.example/quota": "1"}, labels={"cloud.example/noted": "yes"})
     patch("networking.istio.io/v1", "WorkloadGroup", workload.namespace, "product", annotations={"istio.example/seen": "1"})
     for kind in ("Service", "ServiceAccount"):
@@ -457,6 +458,6 @@ def test_a_refresh_shows_nothing_of_slots_and_of_what_others_note(
     assert_no_difference()
     stack.refresh()
     stack.preview(program, "--expect-no-changes")
-    patch(*LEASE, workload.namespace, "product-slots", annotations={"istio-vm-mesh/max-unavailable": "7"})
+    patch(*LEASE, workload.namespace, "product-slots", annotations={names.MAX_UNAVAILABLE_ANNOTATION: "7"})
     stack.call("refresh", "--stack", STACK, "--preview-only", "--expect-no-changes", fails=True)
     assert stack.preview(program, "--refresh").changes() == {"update": 1, "unchanged": 6}, "what is the stack's is compared"

@@ -18,6 +18,7 @@ import pytest
 from components import names
 from components.config import load
 from components.machines import registration
+from components.platforms.google import names as google_names
 from tests.engine.plan.differences import differences
 from tests.engine.plan.steps import SCENARIOS, Config
 from tests.engine.test_preview import Mesh, program
@@ -25,7 +26,7 @@ from tests.support import harness
 from tests.support.cli_stack import STACK, Stack
 from tests.support.fake_providers import VERSIONS
 from tests.support.noting_mesh import NOTHING, Seen, see
-from tests.support.noting_world import MANAGER, NotingProvider, World
+from tests.support.noting_world import MANAGER, NotingProvider, World, owner_of
 from tests.unit.tools.plan.changes import actions, plan_between
 from tools.plan import live, state
 from tools.plan.model import Action, Host, Plan, Verdict
@@ -124,7 +125,7 @@ class Compared:
 
     def effects(self) -> dict[str, str]:
         """Return what became of machines; an instance group comes and goes with its manager."""
-        groups = {name.removesuffix("-manager"): op for op, type_, name in self.world.log if type_ == MANAGER}
+        groups = {owner_of(name, google_names.MANAGER): op for op, type_, name in self.world.log if type_ == MANAGER}
         of_groups = {"create": "joins", "delete": "leaves"}
         return {**self.world.effects(), **{name: of_groups[op] for name, op in groups.items() if op in of_groups}}
 
@@ -134,9 +135,9 @@ class Compared:
         moved = {each.machine for workload in plan.workloads for each in workload.machines if each.action is Action.MOVES}
         assert moved == set(self.world.moved)
         check_order(plan, self.world)
-        verified = {name for op, _, name in self.world.log if name.endswith("-verification") and op != "delete"}
+        verified = {name for op, _, name in self.world.log if names.is_part(name, names.VERIFICATION) and op != "delete"}
         sure, maybe = (plan.verification.runs, plan.verification.may_run) if plan.verification else ((), ())
-        assert set(sure) <= {name.removesuffix("-verification") for name in verified} <= {*sure, *maybe}
+        assert set(sure) <= {owner_of(name, names.VERIFICATION) for name in verified} <= {*sure, *maybe}
 
     def update(self, before: Config, after: Config) -> dict[str, str]:
         """Update the stack, check its plans at both levels, and return what became of machines.

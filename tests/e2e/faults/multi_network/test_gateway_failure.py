@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from components.names import ISTIO_NAMESPACE
 from tests.support.lab import MultiNetworkLab
 from tests.support.traffic import LOST, SLOW_PATH
 from tests.support.waiting import wait_until
@@ -42,7 +43,7 @@ def test_when_one_of_two_gateways_dies_calls_succeed_again_within_seconds(lab: M
         else:
             lab.docker("start", container)
     entry = lab.outputs()["machines"][name]["entry"]
-    get = ["kubectl", "get", "workloadentry", "--namespace", "istio-system", entry]
+    get = ["kubectl", "get", "workloadentry", "--namespace", ISTIO_NAMESPACE, entry]
     wait_until(lambda: lab.run(*get, check=False).returncode == 0, 60, "the gateway is registered again")
 
 

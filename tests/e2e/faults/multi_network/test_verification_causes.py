@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from components.names import entry_name
 from tests.support.lab import SERVICE, MultiNetworkLab
 from tests.support.waiting import wait_until
 
@@ -54,7 +55,7 @@ def test_the_verification_names_a_wrong_network(lab: MultiNetworkLab) -> None:
     file = r"sudo sed -i 's/\(ISTIO_META_NETWORK.: .\)\w*/\1{}/' /var/lib/istio-vm-mesh/etc/istio/config/mesh"
     restart = "sudo systemctl kill --signal KILL istio-vm-mesh"
     lab.ssh("product-3", f"{label.format('pods')} && {file.format('pods')} && {restart}")
-    wrong = f"product-{machine['address']}-pods"
+    wrong = entry_name("product", machine["address"], "pods")
     try:
         wait_until(
             lambda: lab.entry_health(machine["entry"]) is None and lab.entry_health(wrong) is not None,

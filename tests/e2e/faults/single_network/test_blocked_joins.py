@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from components.names import DISCONNECT_GRACE as GRACE_S
+from components.names import DISCONNECT_GRACE, DRAIN, JOIN, PROOF, REGISTRATION, part_name, stack_resource_name
+from components.platforms.docker.names import CONTAINER
 from tests.support import credentials
 from tests.support.changes import PACKAGE, TEN_MACHINES, other_label_probe_and_package, ten_machines
 from tests.support.istio_cases import CALLER, start_steady_caller
@@ -277,7 +278,7 @@ def test_status_asks_for_an_update_after_a_certificate_has_expired(lab: Lab, exp
 
 @pytest.mark.parametrize("machine", OBSTACLES)
 def test_the_update_names_what_keeps_a_machine_from_joining(lab: Lab, first: Update, machine: str) -> None:
-    assert OBSTACLES[machine].cause.format(gateway=lab.outputs()["gateway"]) in error_of(first.output, f"{machine}-join")
+    assert OBSTACLES[machine].cause.format(gateway=lab.outputs()["gateway"]) in error_of(first.output, part_name(machine, JOIN))
 
 
 def test_obstacles_of_some_machines_do_not_stop_the_others(lab: Lab, first: Update) -> None:
@@ -290,8 +291,8 @@ def test_obstacles_of_some_machines_do_not_stop_the_others(lab: Lab, first: Upda
 def test_a_package_with_another_digest_is_not_installed(lab: Lab, second: Update) -> None:
     for machine in DAMAGED_PACKAGES:
         digest = f"machine {machine}: the package from {PACKAGE_URL} has SHA-256"
-        assert digest in error_of(second.output, f"{machine}-join")
-        assert "nothing was installed" in error_of(second.output, f"{machine}-join")
+        assert digest in error_of(second.output, part_name(machine, JOIN))
+        assert "nothing was installed" in error_of(second.output, part_name(machine, JOIN))
     assert lab.agent_pid("billing-5") == second.agents["billing-5"]
     assert not lab.exec_in_container("billing-4", f"ls {PACKAGES}", check=False)
 
@@ -305,11 +306,11 @@ def test_a_package_with_another_digest_is_not_installed(lab: Lab, second: Update
     ],
 )
 def test_a_wrong_service_account_is_named(second: Update, machine: str, cause: str) -> None:
-    assert cause in error_of(second.output, f"{machine}-join")
+    assert cause in error_of(second.output, part_name(machine, JOIN))
 
 
 def test_machines_join_as_soon_as_nothing_is_in_their_way(lab: Lab, second: Update) -> None:
-    assert not [name for name in TEN_MACHINES[:5] if error_of(second.output, f"{name}-join")]
+    assert not [name for name in TEN_MACHINES[:5] if error_of(second.output, part_name(name, JOIN))]
     lab.assert_answered_by(PRODUCT_ENDPOINTS - {"product-1"})
 
 
@@ -333,14 +334,14 @@ def test_an_upgrade_of_ten_machines_loses_no_call(lab: Lab, upgrade: Update) -> 
         assert lab.ssh(machine, "cat /opt/istio-vm-mesh/current/usr/local/share/version") == "another\n"
     started = [float(lab.ssh(machine, AGENT_STARTED)) for machine in TEN_MACHINES if machine.startswith("product")]
     gaps = [later - earlier for earlier, later in itertools.pairwise(sorted(started))]
-    assert min(gaps) > GRACE_S, "the next agent stops when the one before it answers again"
+    assert min(gaps) > DISCONNECT_GRACE, "the next agent stops when the one before it answers again"
 
 
 def test_a_new_machine_touches_none_of_the_others_and_loses_no_call(lab: Lab, exchange: Exchange) -> None:
     assert_no_lost_requests(exchange.requests)
     touched = set(re.findall(r"^ +\w+ (\S+) (?:created|updated|replaced)", exchange.output, re.MULTILINE))
-    parts = {f"product-6{part}" for part in ("-container", "-registration", "-join", "-drain", "-proof")}
-    assert touched - {"product-slots", "product-verification", "shop-product-callers", f"istio-vm-mesh-{lab.stack}"} == parts
+    parts = {part_name("product-6", part) for part in (CONTAINER, REGISTRATION, JOIN, DRAIN, PROOF)}
+    assert touched - {"product-slots", "product-verification", "shop-product-callers", stack_resource_name(lab.stack)} == parts
     assert lab.agent_pid() == exchange.agents["product-1"]
     lab.assert_answered_by({"pod", "product-1", "product-6"})
 
@@ -350,7 +351,8 @@ def test_machines_are_drained_before_they_go(lab: Lab, exchange: Exchange) -> No
     assert_no_lost_requests(exchange.requests)
     assert exchange.machines
     for name in set(exchange.machines) - {"product-1"}:
-        assert exchange.output.index(f"Command {name}-drain deleted") < exchange.output.index(f"Command {name}-container deleted")
+        drained, removed = (exchange.output.index(f"Command {part_name(name, part)} deleted") for part in (DRAIN, CONTAINER))
+        assert drained < removed
         assert not lab.docker("ps", "--all", "--quiet", "--filter", f"name={lab.container(name)}")
     assert not [line for line in exchange.output.splitlines() if "Command product-1-" in line]
     assert set(lab.entries()) == {lab.address(name) for name in ("product-1", "product-6")}
