@@ -9,10 +9,17 @@ from ..config.addresses import is_address
 from ..manifest import Manifest
 from ..mesh_facts import DEFAULT_REVISION, RESTRICTED, MeshFacts
 from ..mesh_namespaces import NAME_LABEL, injected_pod_labels, is_injected, left_out, refusal_of_sidecars
-from ..names import INJECTION_LABEL, MANAGED_BY_LABEL, NETWORK_LABEL, POD_SECURITY_LABEL, PROJECT, REVISION_LABEL, STACK_LABEL
+from ..names import (
+    AMBIENT_LABEL,
+    INJECTION_LABEL,
+    MANAGED_BY_LABEL,
+    NETWORK_LABEL,
+    POD_SECURITY_LABEL,
+    PROJECT,
+    REVISION_LABEL,
+    STACK_LABEL,
+)
 from ..versions import image_tag
-
-AMBIENT_LABEL = "istio.io/dataplane-mode"
 
 
 @dataclass(frozen=True, kw_only=True)

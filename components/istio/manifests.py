@@ -10,6 +10,7 @@ from ..config.workload import Pods, Probe, WorkloadSettings
 from ..grammar import is_port_name
 from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
+from ..mesh_namespaces import injected_pod_labels
 from ..names import (
     CROSS_NETWORK_PORT,
     GATEWAY_SELECTOR,
@@ -283,7 +284,7 @@ def deployment(workload: WorkloadSettings, facts: MeshFacts) -> Manifest | None:
             "replicas": pods.replicas,
             "selector": {"matchLabels": selector},
             "template": {
-                "metadata": {"labels": {**pod_labels(workload), **selector}},
+                "metadata": {"labels": {**pod_labels(workload), **injected_pod_labels(facts), **selector}},
                 "spec": {
                     "serviceAccountName": workload.service_account_name,
                     **image_pull_secrets(workload.image_pull_secrets),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from ...grammar import is_file
-from ...names import CROSS_NETWORK_PORT, STATUS_PORT, XDS_PORT
+from ...names import CROSS_NETWORK_PORT, MACHINE_PORTS, XDS_PORT
 from ..addresses import DNS_NAME, is_address, is_port, within
 from ..existing import ExistingCluster, ExistingGateway, SshMachine
 from ..problems import Problem, suggestion
@@ -16,6 +16,9 @@ from .names import check_locality
 
 _NODE_PORTS = range(30000, 32768)
 """Kubernetes' default range of ports of nodes."""
+_SSH = 22
+_PORTS_OF_PROXIES = MACHINE_PORTS | {CROSS_NETWORK_PORT}
+"""Ports that the gateway's agent and Envoy listen on for something else."""
 _STACK = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 _HOST_KEY = re.compile(r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/=]+")
 # An address with its zone, a DNS name, or an alias. It never begins with -, as an option does.
@@ -103,13 +106,22 @@ def _check_cluster(settings: Settings, cluster: ExistingCluster) -> Iterator[Pro
             "is an IPv6 address, and networks have IPv4 alone: give an IPv4 address or a DNS name",
         )
     yield from _check_gateway(cluster.gateway)
+    machines = settings.machines.values()
+    has_others = any(machine.network != cluster.network for machine in machines)
+    yield from _check_gateway_ports(cluster.gateway, has_others)
 
 
 def _check_gateway(gateway: ExistingGateway) -> Iterator[Problem]:
-    path, port, service = "cluster.gateway", gateway.port, gateway.service
+    path, port = "cluster.gateway", gateway.port
     if not is_port(port):
         yield Problem(f"{path}.port", f"{port} is not a port: expected 1 to 65535")
-    elif port in (CROSS_NETWORK_PORT, STATUS_PORT):
+    elif port == _SSH:
+        yield Problem(
+            f"{path}.port",
+            "22 is SSH's: machines reject its connections to the gateway's address while their "
+            "agent stops, and a Service would take it from nodes; choose another",
+        )
+    elif port in _PORTS_OF_PROXIES:
         yield Problem(f"{path}.port", f"the gateway uses port {port} for something else")
     elif _is_of_nodes(gateway) and port not in _NODE_PORTS:
         yield Problem(
@@ -117,21 +129,46 @@ def _check_gateway(gateway: ExistingGateway) -> Iterator[Problem]:
             f"{port} is not a port of nodes: the Service is of the type NodePort, so expected "
             f"{_NODE_PORTS.start} to {_NODE_PORTS.stop - 1}",
         )
-    ports = service.get("ports")
-    if gateway.install and ports is not None and not gateway.behind_nat:
-        given = [each for each in ports if isinstance(each, Mapping)] if _is_list(ports) else []
-        if not any(port in (each.get("port"), each.get("nodePort")) for each in given):
-            yield Problem(
-                f"{path}.service.ports",
-                f"have none that machines reach the control plane at: add one with the port {port} "
-                f"and the targetPort {XDS_PORT}, or leave `ports` out",
-            )
     if gateway.behind_nat and not gateway.install:
         yield Problem(
             f"{path}.behindNat",
             "is of a gateway that the program installs: for others istiod goes by their own "
             "Service; leave it out",
         )
+
+
+def _check_gateway_ports(gateway: ExistingGateway, has_others: bool) -> Iterator[Problem]:
+    """Yield what is wrong with the ports that a stack states of the gateway's Service.
+
+    has_others: whether machines are in other networks, which enter the cluster's by the gateway.
+    """
+    path, port, stated = "cluster.gateway.service.ports", gateway.port, gateway.service.get("ports")
+    if not gateway.install or stated is None:
+        return
+    ports = [each for each in stated if isinstance(each, Mapping)] if _is_list(stated) else []
+    numbers = [(each.get("port"), each.get("protocol", "TCP")) for each in ports]
+    for number in sorted({str(each[0]) for each in numbers if numbers.count(each) > 1}):
+        yield Problem(path, f"two ports of the Service are {number}: leave one out")
+    if not gateway.behind_nat:
+        entered = [each for each in ports if port in (each.get("port"), each.get("nodePort"))]
+        if not any(_target(each) == XDS_PORT for each in entered):
+            yield Problem(
+                path,
+                f"have none that machines reach the control plane at: add one with the port {port} "
+                f"and the targetPort {XDS_PORT}, or leave `ports` out",
+            )
+    crossing = [each for each in ports if each.get("port") == CROSS_NETWORK_PORT]
+    if has_others and not any(_target(each) == CROSS_NETWORK_PORT for each in crossing):
+        yield Problem(
+            path,
+            "have none by which machines of other networks call pods: add one with the port "
+            f"{CROSS_NETWORK_PORT}, or leave `ports` out",
+        )
+
+
+def _target(port: Mapping[str, object]) -> object:
+    """Return the port of pods that a port of a Service leads to, as Kubernetes reads it."""
+    return port.get("targetPort") or port.get("port")
 
 
 def _is_of_nodes(gateway: ExistingGateway) -> bool:

@@ -48,6 +48,14 @@ _SETTINGS = {
     ("global", "meshID"): "mesh.id",
     ("global", "multiCluster", "clusterName"): "mesh.clusterId",
 }
+# Values of the chart `gateway` by which the program's objects select it, and istiod its network.
+_SETTINGS_OF_GATEWAY = {
+    ("name",): "machines reach the gateway by the label that follows from its name: leave it out",
+    ("labels", "istio"): "machines reach the gateway by this label: leave it out",
+    ("labels", NETWORK_LABEL): "set cluster.network instead",
+    ("networkGateway",): "set cluster.network instead",
+    ("revision",): "set mesh.revision instead",
+}
 
 
 def check(settings: Settings) -> Iterator[Problem]:
@@ -74,6 +82,9 @@ def check(settings: Settings) -> Iterator[Problem]:
                 )
     else:
         yield from _check_values(settings)
+    for keys, fix in _SETTINGS_OF_GATEWAY.items():
+        if _has(mesh.values.gateway, keys):
+            yield Problem(f"mesh.values.gateway.{'.'.join(keys)}", fix)
     for key, text in (("id", mesh.id), ("clusterId", mesh.cluster_id)):
         if not is_label_value(text):
             yield Problem(

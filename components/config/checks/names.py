@@ -3,16 +3,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from ...grammar import is_label_value, is_service_name
-from ...names import gateway_workload_name
+from ...names import (
+    AMBIENT_LABEL,
+    INJECT_LABEL,
+    LOCALITY_LABEL,
+    NETWORK_LABEL,
+    PROJECT,
+    REVISION_LABEL,
+    gateway_workload_name,
+)
 from ..problems import Problem
 
 _LABEL_KEY = re.compile(
     r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 )
 
+_RESERVED_DOMAINS = ("istio.io", "gateway.networking.k8s.io", PROJECT)
+"""Istio and this program read keys of these domains, and of those below them."""
+# Istio's keys that a stack may state, by the objects that have them (istio/api:
+# label/labels.gen.go and annotation/annotations.gen.go). The others are of other objects, of
+# ambient mode, or set by Istio itself.
+LABELS_OF_WORKLOADS = frozenset(
+    {
+        "service.istio.io/canonical-name",
+        "service.istio.io/canonical-revision",
+        "service.istio.io/workload-name",
+    }
+)
+ANNOTATIONS_OF_NAMESPACES = frozenset(
+    {"galley.istio.io/analyze-suppress", "networking.istio.io/traffic-distribution"}
+)
+ANNOTATIONS_OF_SERVICES = ANNOTATIONS_OF_NAMESPACES | {
+    "alpha.istio.io/canonical-serviceaccounts",
+    "alpha.istio.io/kubernetes-serviceaccounts",
+    "networking.istio.io/exportTo",
+}
+_LOCALITY_ELSEWHERE = "follows from the stack: set `locality` instead"
+# istiod leaves out a WorkloadEntry with the label of another revision (istio/istio:
+# pkg/config/model.go, ObjectInRevision). Its controllers place a machine by the other labels.
+_REASONS = {
+    REVISION_LABEL: "follows from the mesh: leave it out",
+    INJECT_LABEL: "pods of this program always have a sidecar, and machines are one: leave it out",
+    AMBIENT_LABEL: "is of ambient mode, and machines are sidecars: leave it out",
+    NETWORK_LABEL: "follows from the stack: leave it out",
+    LOCALITY_LABEL: _LOCALITY_ELSEWHERE,
+    "topology.istio.io/locality": _LOCALITY_ELSEWHERE,
+}
 
 _PLACE = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _LOCALITY = re.compile(rf"{_PLACE}(/{_PLACE}){{1,2}}")
@@ -38,8 +77,13 @@ def check_names(path: str, names: Iterable[str]) -> Iterator[Problem]:
             )
 
 
-def check_labels(path: str, labels: Mapping[str, str]) -> Iterator[Problem]:
-    """Yield a problem for each Kubernetes label with an invalid key or value."""
+def check_labels(
+    path: str, labels: Mapping[str, str], of_istio: Collection[str] = ()
+) -> Iterator[Problem]:
+    """Yield a problem for each Kubernetes label with an invalid key or value, or a reserved key.
+
+    of_istio: Istio's keys that the object may have.
+    """
     for key, value in labels.items():
         if not _LABEL_KEY.fullmatch(key):
             yield Problem(
@@ -52,10 +96,19 @@ def check_labels(path: str, labels: Mapping[str, str]) -> Iterator[Problem]:
                 f"{path}.{key}",
                 f"{value!r} is not a label value: up to 63 letters, digits, '-', '_' and '.'",
             )
+        if key in _REASONS:
+            yield Problem(f"{path}.{key}", _REASONS[key])
+        else:
+            yield from _check_domain(f"{path}.{key}", key, of_istio)
 
 
-def check_annotations(path: str, annotations: Mapping[str, str]) -> Iterator[Problem]:
-    """Yield a problem for each annotation with an invalid key, or with one that Pulumi reads."""
+def check_annotations(
+    path: str, annotations: Mapping[str, str], of_istio: Collection[str]
+) -> Iterator[Problem]:
+    """Yield a problem for each annotation with an invalid key, or with a reserved one.
+
+    of_istio: Istio's keys that the object may have.
+    """
     for key in annotations:
         if not _LABEL_KEY.fullmatch(key):
             yield Problem(
@@ -65,6 +118,20 @@ def check_annotations(path: str, annotations: Mapping[str, str]) -> Iterator[Pro
             )
         elif key.startswith("pulumi.com/"):
             yield Problem(f"{path}.{key}", "is an instruction to Pulumi: leave it out")
+        else:
+            yield from _check_domain(f"{path}.{key}", key, of_istio)
+
+
+def _check_domain(path: str, key: str, of_istio: Collection[str]) -> Iterator[Problem]:
+    domain = key.rpartition("/")[0]
+    is_reserved = any(f".{domain}".endswith(f".{each}") for each in _RESERVED_DOMAINS)
+    if not is_reserved or key in of_istio:
+        return
+    if f".{domain}".endswith(f".{PROJECT}"):
+        yield Problem(path, "follows from the stack: leave it out")
+        return
+    others = f"; of Istio's, {', '.join(sorted(of_istio))} may be here" if of_istio else ""
+    yield Problem(path, f"is set by Istio, or read of other objects: leave it out{others}")
 
 
 _GOOGLE_LIMIT, _GOOGLE_SUFFIX = 63, 8

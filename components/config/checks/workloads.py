@@ -8,17 +8,14 @@ from itertools import permutations
 
 from ...grammar import KUBERNETES_NAME, is_domain, is_service_name, is_url_path
 from ...names import (
+    INBOUND_PORT,
     INJECTION_LABEL,
-    LOCALITY_LABEL,
-    MACHINE_LABEL,
     MACHINE_PORTS,
     MANAGED_BY_LABEL,
-    NETWORK_LABEL,
+    METRICS_PORT,
+    OUTBOUND_PORT,
     PROXY_USER,
-    REGISTRATION_LABEL,
-    REVISION_LABEL,
-    STACK_LABEL,
-    WORKLOAD_LABEL,
+    STATUS_PORT,
 )
 from ..addresses import is_port
 from ..existing import ExistingCluster
@@ -34,7 +31,15 @@ from ..workload import (
     WorkloadSettings,
     WorkloadVerification,
 )
-from .names import check_annotations, check_labels, check_locality, check_names
+from .names import (
+    ANNOTATIONS_OF_NAMESPACES,
+    ANNOTATIONS_OF_SERVICES,
+    LABELS_OF_WORKLOADS,
+    check_annotations,
+    check_labels,
+    check_locality,
+    check_names,
+)
 from .texts import check_image
 
 # First words of a port's name, by which Istio selects its protocol (istio.io: Protocol Selection).
@@ -43,20 +48,17 @@ PROTOCOLS = frozenset(
 )
 # Those, and Kubernetes' own (istio/istio: pkg/config/kube/conversion.go, ConvertProtocol).
 APP_PROTOCOLS = PROTOCOLS | {"kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"}
-# Labels of namespaces that the program sets, or by which a mesh injects sidecars.
-_OWN_LABELS = {INJECTION_LABEL, REVISION_LABEL, NETWORK_LABEL, MANAGED_BY_LABEL, STACK_LABEL}
+# Labels of namespaces that the program sets, or by which a mesh injects sidecars, without those of
+# a reserved domain.
+_OWN_LABELS = {INJECTION_LABEL, MANAGED_BY_LABEL}
 # k8s.io/pod-security-admission: api/constants.go, which rejects a namespace with another level.
 _POD_SECURITY_LABELS = {
     f"pod-security.kubernetes.io/{mode}" for mode in ("enforce", "audit", "warn")
 }
 _POD_SECURITY_LEVELS = ("privileged", "baseline", "restricted")
-# Those by which istiod and this program place a machine (istio/istio: pkg/model/proxy.go).
-_STATED_LABELS = {
-    **dict.fromkeys((LOCALITY_LABEL, "topology.istio.io/locality"), "set `locality` instead"),
-    **dict.fromkeys(
-        (NETWORK_LABEL, WORKLOAD_LABEL, MACHINE_LABEL, REGISTRATION_LABEL), "leave it out"
-    ),
-}
+# istiod leaves out a listener for HTTP on a port of the proxy, so calls would go past the mesh
+# (istio/istio: pilot/pkg/model/context.go, conflictWithReservedListener).
+_NO_HTTP_PORTS = {OUTBOUND_PORT, INBOUND_PORT, STATUS_PORT, METRICS_PORT}
 # k8s.io/apimachinery: resource.Quantity, without exponents.
 _QUANTITY = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?")
 # k8s.io/kubernetes: pkg/apis/core/validation, ValidateContainerResourceName.
@@ -91,7 +93,9 @@ def _check_stated(settings: Settings, name: str, namespace: NamespaceSettings) -
         hint = suggestion(name, created) if created else ": it creates none"
         yield Problem(path, f"is not a namespace that this program creates{hint}")
     yield from check_labels(f"{path}.labels", namespace.labels)
-    yield from check_annotations(f"{path}.annotations", namespace.annotations)
+    yield from check_annotations(
+        f"{path}.annotations", namespace.annotations, ANNOTATIONS_OF_NAMESPACES
+    )
     for key in sorted(_OWN_LABELS & {*namespace.labels}):
         yield Problem(f"{path}.labels.{key}", "follows from the mesh and the stack: leave it out")
     for key in sorted(_POD_SECURITY_LABELS & {*namespace.labels}):
@@ -164,14 +168,7 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             f"{path}.labels",
             "a Service selects its workload by labels: give at least one, such as app",
         )
-    yield from check_labels(f"{path}.labels", workload.labels)
-    stated = {f"{path}.labels.{key}": key for key in workload.labels}
-    stated |= {
-        f"{path}.pods.labels.{key}": key for key in (workload.pods.labels if workload.pods else ())
-    }
-    for place, key in stated.items():
-        if key in _STATED_LABELS:
-            yield Problem(place, f"follows from the stack: {_STATED_LABELS[key]}")
+    yield from check_labels(f"{path}.labels", workload.labels, LABELS_OF_WORKLOADS)
     yield from check_locality(path, workload.locality)
     if workload.confirm_within and not 20 <= workload.confirm_within <= 600:
         yield Problem(
@@ -193,7 +190,7 @@ def _check_workload(path: str, workload: WorkloadSettings) -> Iterator[Problem]:
             )
     if workload.pods:
         yield from _check_pods(f"{path}.pods", workload.pods)
-        yield from check_labels(f"{path}.pods.labels", workload.pods.labels)
+        yield from check_labels(f"{path}.pods.labels", workload.pods.labels, LABELS_OF_WORKLOADS)
         created = (service for service in workload.services.values() if not service.existing)
         for service in created:
             for key, value in service.selected(workload.labels).items():
@@ -405,10 +402,18 @@ def _check_service(path: str, service: Service, workload: WorkloadSettings) -> I
             yield Problem(f"{path}.ports.{name}", f"{number} is not a port: expected 1 to 65535")
         elif numbers.count(number) > 1:
             yield Problem(f"{path}.ports.{name}", f"two ports of the Service are {number}")
+        elif number in _NO_HTTP_PORTS and service.called_as(name) in ("http", "http2", "grpc"):
+            yield Problem(
+                f"{path}.ports.{name}",
+                f"port {number} is Istio's own in every proxy, which would not call it by HTTP: "
+                "choose another",
+            )
         if name not in workload.ports:
             hint = suggestion(name, workload.ports)
             yield Problem(f"{path}.ports.{name}", f"is not a port of the workload{hint}")
-    yield from check_annotations(f"{path}.annotations", service.annotations)
+    yield from check_annotations(
+        f"{path}.annotations", service.annotations, ANNOTATIONS_OF_SERVICES
+    )
     for name, protocol in service.app_protocols.items():
         if name not in service.ports:
             hint = suggestion(name, service.ports)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from components.config.workload import HttpProbe, OfferedPort, Probe
 from components.istio import manifests, network_gateways
 from components.verification import targets
@@ -32,6 +34,18 @@ def test_a_probe_asks_by_https_and_with_headers_as_istio_and_kubernetes_have_the
     assert container["readinessProbe"]["httpGet"] == asked
     assert manifests.workload_group(workload, "pods")["spec"]["probe"]["httpGet"] == asked
     assert manifests.probe_method(PRODUCT.probe) == {"httpGet": {"path": "/healthz", "port": 8080}}
+
+
+def test_pods_request_their_sidecar_where_their_namespace_states_nothing() -> None:
+    """A namespace of others may have no label of injection."""
+    labels = []
+    for injection in ({"istio-injection": "enabled"}, {"istio.io/rev": "stable"}):
+        deployment = manifests.deployment(PRODUCT, replace(FACTS, injection_labels=injection))
+        assert deployment is not None
+        labels.append(deployment["spec"]["template"]["metadata"]["labels"])
+    plain, revised = labels
+    assert plain["sidecar.istio.io/inject"] == revised["sidecar.istio.io/inject"] == "true"
+    assert "istio.io/rev" not in plain and revised["istio.io/rev"] == "stable"
 
 
 def test_services_do_not_wait_for_endpoints_that_kubernetes_never_lists() -> None:
