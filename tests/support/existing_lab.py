@@ -334,7 +334,9 @@ class AdoptingStack:
         return done.stdout + done.stderr
 
     def remove(self) -> None:
-        """Remove the stack, whatever is left of it."""
+        """Remove the stack, whatever is left of it. One with resources is refused at first."""
+        if self.pulumi("stack", "rm", "--yes", check=False).returncode == 0:
+            return
         forgotten = {"ISTIO_VM_MESH_FORGET": ",".join(self.declared)}
         self.pulumi("destroy", "--yes", "--skip-preview", check=False, env=forgotten)
         self.pulumi("stack", "rm", "--yes", "--force", check=False)

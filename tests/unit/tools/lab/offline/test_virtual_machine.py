@@ -68,3 +68,4 @@ def test_the_machine_has_the_containers_place_in_the_network(tmp_path: Path) -> 
     with tarfile.open(root / "tmp" / "keys.tar") as archive:
         assert archive.getnames() == [create_machine.HOST_KEY, f"{create_machine.HOST_KEY}.pub"]
     assert "file=tmp/keys.tar" in arguments
+    assert "own.qcow2,if=virtio,format=qcow2,cache=unsafe" in arguments, "no flush of the machine's waits for this computer's disk"

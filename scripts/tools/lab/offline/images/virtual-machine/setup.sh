@@ -16,6 +16,8 @@ systemctl mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstr
   sys-fs-fuse-connections.mount systemd-remount-fs.service systemd-random-seed.service \
   systemd-journal-flush.service systemd-tmpfiles-clean.timer
 systemctl set-default multi-user.target
+# A login needs no manager of its user's units, which costs most of it.
+systemctl mask user@.service
 # Each runs at each boot and each reload, for what is not here.
 mkdir -p /etc/systemd/system-generators
 for generator in /usr/lib/systemd/system-generators/*; do
