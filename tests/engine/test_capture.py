@@ -156,6 +156,28 @@ def test_an_excluded_interface_is_captured_in_no_direction_but_its_dns_is(host: 
     assert "PREROUTING -i" not in rules and "OUTPUT -o eth0" not in rules, "others' rules apply there"
 
 
+@pytest.mark.parametrize("backend", ["nft", "legacy"])
+def test_a_second_interface_with_ipv6_alone_is_captured(tmp_path: Path, backend: str) -> None:
+    """The first has IPv4 alone, as that of a cloud has, beside a network of storage or of management."""
+    second, other = "fd00:8::1", "fd00:8::2"
+    with started_host(tmp_path, backend) as host:
+        host.run(f"ip link add eth1 type veth peer name eth1 netns {host.neighbour}; ip link set eth1 up")
+        host.enter_neighbour("ip link set eth1 up")
+        host.run(f"ip address add {second}/64 dev eth1 nodad")
+        host.enter_neighbour(f"ip address add {other}/64 dev eth1 nodad")
+
+        def reaches() -> tuple[str, str, str]:
+            return host.answer(), answer_of(host.neighbour, second, 8080, 10), host.connect(9090, other)
+
+        assert reaches() == ("application", "application", "another port of the neighbour")
+        host.run("locked turn_on; locked turn_dns_on")
+        assert reaches() == ("agent", "agent", "")
+        local = host.run("ip -o -6 address show dev eth1 scope link").split()[3].split("/")[0]
+        assert answer_of(host.neighbour, f"{local}%eth1", 8080, 10) == "agent", "by its link-local address too"
+        host.run("locked turn_off")
+        assert reaches() == ("application", "application", "another port of the neighbour")
+
+
 def test_what_the_settings_exclude_is_left_out_of_both_families(host: Host) -> None:
     host.environment["ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE"] = "8080"
     host.environment["ISTIO_SERVICE_EXCLUDE_CIDR"] = ",".join(LINK_LOCAL)
