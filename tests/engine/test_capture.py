@@ -229,7 +229,7 @@ def test_a_redirection_is_made_again_where_that_was_interrupted(host: Host) -> N
 
 def test_a_program_that_has_a_port_of_the_agent_is_named(host: Host) -> None:
     """Before a join stops anything. The agent's own processes are not in the way."""
-    ports = f"source {SCRIPTS}/redirect_host.sh; agent_port_refusals"
+    ports = f"source {SCRIPTS}/redirect_host.sh; look; agent_port_refusals"
     assert re.findall(r"^python3? listens on port (\d+), which the agent needs", host.run(ports), re.MULTILINE) == ["15006", "15021"]
     assert host.run(f'grep() {{ [ "$2" = "/istio-vm-mesh\\.service" ]; }}; {ports}') == ""
 

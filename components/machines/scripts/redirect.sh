@@ -56,15 +56,17 @@ locked() { # function
 # looked for already.
 PROGRAMS_HERE=''
 programs() {
-  local family name
+  local family name is_named
   if [ -n "$PROGRAMS_HERE" ]; then
     echo "$PROGRAMS_HERE"
     return
   fi
   for family in iptables ip6tables; do
+    is_named=1
     for name in $family-legacy $family-nft; do
-      if command -v "$name-save" >/dev/null; then echo "$name"; fi
+      if command -v "$name-save" >/dev/null; then echo "$name"; else is_named=''; fi
     done
+    [ -z "$is_named" ] || continue
     case $($family --version 2>/dev/null) in
     *nf_tables*) name=$family-nft ;;
     *) name=$family-legacy ;;
@@ -77,10 +79,12 @@ programs() {
 
 # Prints every rule that a program shows, as `<table> <chain> <rule>`, and every chain, as
 # `<table> :<chain>`. iptables does not show a table in which another program has rules of nftables'
-# own kinds. Such a table is marked `<table> =native`, and its rules are those of `nft`.
+# own kinds. Such a table is marked `<table> =native`, and its rules are those of `nft`. SAVED has
+# what a program shows where that was read already.
+declare -gA SAVED=()
 read_rules() { # program
   local text table
-  text=$("$1-save" 2>/dev/null) || return
+  text=${SAVED[$1]-$("$1-save" 2>/dev/null)} || return
   [ -n "$text" ] || return 0
   awk '/^\*/ { table = substr($1, 2) }
     /^:/ { print table, $1 }
@@ -197,8 +201,8 @@ difference() { # file of the wanted rules, file of rules that are ours otherwise
 # Deletes Istio's rules and chains of one program. Fails where there are none.
 remove() { # program
   local rules script table
+  has_chains "$1" || return
   rules=$(read_rules "$1" | ours)
-  [[ $rules == *" :"* ]] || return
   # shellcheck disable=SC2016 # awk expands them
   script=$(awk "$OURS"'
     { if (!($1 in rules)) order[++count] = $1 }
@@ -210,6 +214,7 @@ remove() { # program
       printf "*%s\n%s%s%sCOMMIT\n", order[i], rules[order[i]], flushed[order[i]], dropped[order[i]]
     }' <<<"$rules")
   [ -z "$script" ] || restore "$1" "$script"
+  [[ $rules == *" =native"* ]] || return 0
   while read -r table; do
     list_native "$1" "$table" --handle | ours | awk -v table="$(nft_family "$1") $table" "$OURS"'
       $2 ~ /^:/ { flushed = flushed "flush chain " table " " substr($2, 2) "\n"
@@ -275,21 +280,22 @@ name_servers() {
   awk '$1 == "nameserver" && NF > 1 { print $2 }' /etc/resolv.conf 2>/dev/null
 }
 
-# Prints them as a client reaches them: what is sent to 0.0.0.0 goes to 127.0.0.1.
-reached_servers() {
-  name_servers | sed 's/^0\.0\.0\.0$/127.0.0.1/; s/^::$/::1/'
-}
-
-# Prints the name servers to which queries are redirected. Where one is of this machine, such as
-# dnsmasq, those of other machines are not: it may query them, and the agent queries it. Link-local
-# ones cannot be redirected to ::1.
-captured_servers() {
-  local servers server own
-  servers=$(reached_servers | sed '/%/d' | sort -u)
-  own=$(for server in $servers; do
-    ! is_own "$server" || echo "$server"
-  done)
-  [ -z "${own:-$servers}" ] || echo "${own:-$servers}"
+# Prints the name servers to which queries are redirected, or the others. Where one is of this
+# machine, such as dnsmasq, those of other machines are not: it may query them, and the agent
+# queries it. Link-local ones cannot be redirected to ::1. What is sent to 0.0.0.0 goes to
+# 127.0.0.1.
+reached_servers() { # captured or others
+  ip -o address show 2>/dev/null | awk -v wanted="$1" '
+    part == "addresses" { sub(/\/.*/, "", $4); own[$4] = 1; next }
+    $1 != "nameserver" || NF < 2 { next }
+    { server = $2 == "0.0.0.0" ? "127.0.0.1" : $2 == "::" ? "::1" : $2; servers[++count] = server }
+    server ~ /^(127\.|::1$)/ || server in own { own[server] = has_own = 1 }
+    END {
+      for (i = 1; i <= count; i++) {
+        is_captured = servers[i] !~ /%/ && (!has_own || servers[i] in own)
+        if (wanted == (is_captured ? "captured" : "others")) print servers[i]
+      }
+    }' part=addresses - part=servers /etc/resolv.conf 2>/dev/null
 }
 
 # Runs `istio-iptables`, which reads /etc/resolv.conf.
@@ -298,14 +304,14 @@ with_captured_servers() { # command
     "$@"
     return
   fi
-  captured_servers | awk 'NF { print "nameserver", $1 }' >"$RULES/resolv.conf"
+  reached_servers captured | sed 's/^/nameserver /' >"$RULES/resolv.conf"
   with_servers_of "$RULES/resolv.conf" "$@"
 }
 
 # Queries are redirected to other name servers than those in /etc/resolv.conf.
 needs_other_servers() {
   [ "${ISTIO_META_DNS_CAPTURE:-}" = true ] &&
-    [ "$(captured_servers)" != "$(name_servers | sort -u)" ]
+    [ "$(reached_servers captured)" != "$(name_servers)" ]
 }
 
 # Runs a command for which a file is /etc/resolv.conf.
@@ -335,9 +341,10 @@ backend() {
 }
 
 has_chains() { # program
-  local rules pattern=" :$CHAIN"$'\n'
-  rules=$(read_rules "$1")
-  [[ $rules$'\n' =~ $pattern ]]
+  local rules pattern=$'\n'"([a-z]+ )?:$CHAIN"$'[ \n]'
+  rules=${SAVED[$1]-$("$1-save" 2>/dev/null)}
+  [[ $rules != *" is incompatible"* ]] || rules=$(read_rules "$1")
+  [[ $'\n'$rules$'\n' =~ $pattern ]]
 }
 
 # Narrows Istio's rules to what is of this machine, and puts them first.
@@ -375,15 +382,16 @@ narrow() { # program
 # not use them, and none of their ports is a device of another kind.
 inner_bridges() {
   local name
-  ip -o link show type bridge 2>/dev/null | sed -nE 's/^[0-9]+: ([A-Za-z0-9_.-]+)[:@].*/\1/p' |
-    while read -r name; do
-      has_default_route "$name" ||
-        ip -d -o link show master "$name" | grep -qvE '\\ +(veth|tun) ' || echo "$name"
-    done
+  while read -r _ name _; do
+    [[ $name =~ ^([A-Za-z0-9_.-]+)[:@] ]] || continue
+    name=${BASH_REMATCH[1]}
+    has_default_route "$name" ||
+      ip -d -o link show master "$name" | grep -qvE '\\ +(veth|tun) ' || echo "$name"
+  done < <(ip -o link show type bridge 2>/dev/null)
 }
 
 has_default_route() { # interface
-  ip -4 route show default dev "$1" | grep -q . || ip -6 route show default dev "$1" | grep -q .
+  [ -n "$(ip -4 route show default dev "$1")$(ip -6 route show default dev "$1")" ]
 }
 
 # Leaves out the bridges that came after the rules. A rule of one that is gone does no harm.
@@ -422,7 +430,7 @@ end_bypass() {
   local file program
   for file in "$RULES"/*.bypass; do
     [ -e "$file" ] || continue
-    program=$(basename "$file" .bypass)
+    program=${file##*/} program=${program%.bypass}
     bypass -D "$program" <"$RULES/$program"
   done
 }
@@ -440,7 +448,7 @@ repair() {
   fi
   for file in "$RULES"/*.bypass; do
     [ -e "$file" ] || continue
-    program=$(basename "$file" .bypass)
+    program=${file##*/} program=${program%.bypass}
     repair_program "$program" "$(missing "$program")" || break
     add_bridges "$program"
   done
@@ -455,7 +463,9 @@ lacks_ipv6() {
 
 # ::6 is the source of Envoy's connections to the application, which `istio-iptables` adds.
 has_ipv6() {
-  ip -6 -o address show scope global 2>/dev/null | grep -qv ' ::6/128 '
+  local addresses
+  addresses=$(ip -6 -o address show scope global 2>/dev/null)
+  [[ ${addresses//inet6 ::6\/128/} == *" inet6 "* ]]
 }
 
 can_redirect_ipv6() {
@@ -549,29 +559,33 @@ complain() { # program message
 # iptables does not determine. A rule by which connections are not tracked has the target
 # `untracked`.
 rules_of_ports() {
-  local program kind text shown='' used=${FORCE_IPTABLES_BINARY:-$(backend)}
+  local program used=${FORCE_IPTABLES_BINARY:-$(backend)}
   {
     for program in $(programs); do
-      text=$(read_rules "$program" 2>/dev/null)
-      [ -n "$text" ] || continue
-      kind=iptables
-      [ -z "$used" ] || [[ $program != *-* || $program == *-$used ]] || kind=$program
-      awk -v kind="$kind" "$OURS"'
-        $2 == "KUBE-NODEPORTS" { sub(/-j KUBE-.*/, "-j DNAT --to-destination kube-proxy") }
-        $1 ~ /^(nat|raw)$/ && !is_chain($2) { sub(/^[^ ]+ [^ ]+ /, ""); print kind, $0 }
-        ' <<<"$text"
-      [[ $program == *-legacy ]] || shown+=$(
-        sed -n "s#^\([a-z]*\) :#$(nft_family "$program")/\1 #p" <<<"$text"
-      )$'\n'
+      echo "program $program"
+      read_rules "$program"
     done
-    nft list ruleset 2>/dev/null | awk '
-      part == "shown" { is_shown[$0] = 1; next }
-      /^table / { table = $2 "/" $3 }
-      /^\tchain / { chain = $2 }
-      !((table " " chain) in is_shown) { print table, $0 }' part=shown <(echo "$shown") part=rules -
-  } | awk '
+    echo program nft
+    nft list ruleset
+  } 2>/dev/null | awk -v used="$used" "$OURS"'
+    $1 == "program" {
+      program = $2; family = program ~ /^ip6/ ? "ip6" : "ip"
+      is_behind = used == "" || program !~ /-/ || program ~ "-" used "$"
+      next
+    }
+    program != "nft" {
+      if ($2 ~ /^:/ && program !~ /-legacy$/) is_shown[family "/" $1 " " substr($2, 2)] = 1
+      if ($2 ~ /^[:=]/ || $1 !~ /^(nat|raw)$/ || is_chain($2)) next
+      if ($2 == "KUBE-NODEPORTS") sub(/-j KUBE-.*/, "-j DNAT --to-destination kube-proxy")
+      kind = is_behind ? "iptables" : program
+      sub(/^[^ ]+ [^ ]+ /, "")
+    }
+    program == "nft" && /^table / { table = $2 "/" $3 }
+    program == "nft" && /^\tchain / { chain = $2 }
+    program == "nft" && (table " " chain) in is_shown { next }
+    program == "nft" { kind = table; sub(/^[ \t]+/, "") }
     {
-      kind = $1; sub(/^[^ ]+[ \t]+/, ""); target = "-"
+      target = "-"
       if ($0 ~ /(^| )udp /) next
       if (/-j (NOTRACK|CT .*--notrack)|(^| )notrack( |$)/) target = "untracked"
       else if ($0 !~ /-j (DNAT|REDIRECT)|(^| )(dnat|redirect)( |$)/) next
@@ -594,55 +608,52 @@ rules_of_ports() {
 open_ports() { # what rules_of_ports printed
   local ports
   ports=$(
+    # shellcheck disable=SC2086 # words
     {
-      tr , '\n' <<<"${ISTIO_LOCAL_EXCLUDE_PORTS:-}"
-      echo 22
-      cat "$STATE/ssh-port"
-      sed -nE -e 's/^[[:space:]]*Port[[:space:]="]+([0-9]+).*/\1/Ip' \
-        -e 's/^[[:space:]]*ListenAddress[[:space:]="]+//I; T' \
-        -e 's/^(\[[^]]*\]|[^][:space:]:]+):([0-9]+)([[:space:]"].*)?$/\2/p' \
-        "$SSH_CONFIGURATION"/sshd_config "$SSH_CONFIGURATION"/sshd_config.d/*.conf
+      printf '%s\n' 22 ${ISTIO_LOCAL_EXCLUDE_PORTS//,/ }
       ssh_listeners
-      systemctl show --property=Listen ssh.socket sshd.socket |
-        sed -nE 's/^Listen=.*[:=]([0-9]+) \(Stream\)$/\1/p'
-    } 2>/dev/null | sed '/^[0-9]\+$/!d' | sort -nu
+      systemctl show --property=Listen ssh.socket sshd.socket
+    } 2>/dev/null | sed -nE -e '/^[0-9]+$/p' -e 's/^Listen=.*[:=]([0-9]+) \(Stream\)$/\1/p' \
+      -e 's/^[[:space:]]*Port[[:space:]="]+([0-9]+).*/\1/Ip' \
+      -e 's/^[[:space:]]*ListenAddress[[:space:]="]+//I; T' \
+      -e 's/^(\[[^]]*\]|[^][:space:]:]+):([0-9]+)([[:space:]"].*)?$/\2/p' \
+      - "$STATE/ssh-port" "$SSH_CONFIGURATION"/{sshd_config,sshd_config.d/*.conf} 2>/dev/null |
+      sort -nu
   )
-  { echo "$ports" && ports_to "$ports" <<<"$1"; } | sort -nu | paste -sd ,
+  [ -z "$1" ] || ports=$({ echo "$ports" && ports_to "${ports//$'\n'/ }" <<<"$1"; } | sort -nu)
+  echo "${ports//$'\n'/,}"
 }
 
 # Prints the ports that SSH servers listen on. Their sessions listen for clients that forward a port
 # or X11: on loopback, as sshd-session (OpenSSH 9.8), or as a child of the server.
 ssh_listeners() {
-  local port pid parent
-  ss --no-header --tcp --listening --numeric --processes |
-    sed -nE -e '/^([^ ]+ +){3}(127\.|\[::1\])/d' \
-      -e 's/^([^ ]+ +){3}[^ ]*:([0-9]+) .*"(sshd|dropbear)",pid=([0-9]+).*/\2 \4/p' |
-    while read -r port pid; do
-      parent=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$pid/status")
-      [[ $(cat "/proc/$parent/comm") == @(sshd|dropbear) ]] || echo "$port"
-    done
+  local address users parent name
+  while read -r _ _ _ address _ users; do
+    [[ $address != @(127.*|'[::1]'*) && $users =~ \"(sshd|dropbear)\",pid=([0-9]+) ]] || continue
+    parent='' name=''
+    read -r _ _ _ parent _ <"/proc/${BASH_REMATCH[2]}/stat"
+    read -r name <"/proc/$parent/comm"
+    [[ $name == @(sshd|dropbear) ]] || echo "${address##*:}"
+  done < <(ss --no-header --tcp --listening --numeric --processes)
 }
 
 # Prints the ports of those lines of rules_of_ports that lead to a port of this machine.
-ports_to() { # ports, one a line
-  awk -v wanted=" $(paste -sd ' ' <<<"$1") " -v own=" $(own_addresses) " '
+ports_to() { # ports, with blanks between
+  awk -v wanted=" $1 " '
+    part == "addresses" { sub(/\/.*/, "", $4); own[$4] = 1; next }
     {
       port = address = $3
       sub(/.*:/, "", port); gsub(/[][]/, "", address)
       if (!sub(/:[^:]*$/, "", address)) address = ""
       if (!index(wanted, " " port " ")) next
-      if (address != "" && address !~ /^(127\.|::1$)/ && !index(own, " " address " ")) next
+      if (address != "" && address !~ /^(127\.|::1$)/ && !(address in own)) next
       count = split($1, parts, ",")
       for (i = 1; i <= count; i++) {
         last = split(parts[i], ends, "-")
         if (ends[last] - ends[1] > 100) continue
         for (each = ends[1] + 0; each <= ends[last] + 0; each++) print each
       }
-    }'
-}
-
-own_addresses() {
-  ip -o address show 2>/dev/null | sed -nE 's/^.* inet6? ([^ \/]+).*/\1/p' | sort -u | paste -sd ' '
+    }' part=addresses <(ip -o address show 2>/dev/null) part=rules -
 }
 
 is_own() { # address
@@ -653,15 +664,15 @@ is_own() { # address
 # this host, such as sslh, may pass connections on to sshd. Then it is the program's ports that stay
 # open, but those of the workload. A session of SSH does so where this host is a jump host.
 store_ssh_port() {
-  local pid=$$ connection
+  local pid=$$ variable
   while [ "${pid:-0}" -gt 1 ]; do
-    connection=$(tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^SSH_CONNECTION=//p')
-    if [ -n "$connection" ]; then
+    while IFS= read -r -d '' variable; do
+      [[ $variable == SSH_CONNECTION=?* ]] || continue
       # shellcheck disable=SC2086 # words
-      ssh_ports $connection >"$STATE/ssh-port"
+      ssh_ports ${variable#*=} >"$STATE/ssh-port"
       return
-    fi
-    pid=$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$pid/status")
+    done <"/proc/$pid/environ"
+    read -r _ pid < <(grep '^PPid:' "/proc/$pid/status")
   done
 }
 
@@ -706,13 +717,14 @@ set_probe_address() {
 
 is_local() { # address
   # Behind the address of a tunnel there is its peer.
-  ip -o address show 2>/dev/null | grep -qE " inet6? ${1//./\\.}[/ ]"
+  local pattern=" inet6? ${1//./\\.}[/ ]"
+  [[ $(ip -o address show 2>/dev/null) =~ $pattern ]]
 }
 
 turn_on() {
   mkdir -p "$RULES"
   set_probe_address
-  touch "$RULES/bypassed"
+  : >"$RULES/bypassed"
   echo "its start was interrupted" >"$RULES/again"
   make || return
   open_firewall
@@ -786,7 +798,7 @@ check() {
   compgen -G "$RULES/*.bypass" >/dev/null || echo "no traffic is redirected"
   for file in "$RULES"/*.bypass; do
     [ -e "$file" ] || continue
-    program=$(basename "$file" .bypass)
+    program=${file##*/} program=${program%.bypass}
     text=$(missing "$program")
     count=$(grep -c '^-[AI]' <<<"$text")
     case $text in

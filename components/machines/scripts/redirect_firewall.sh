@@ -9,45 +9,40 @@ INBOUND_PORT=15006
 HEALTH_PORT=15021
 STAMP=istio-vm-mesh # the comment of rules that open
 OPENED=/run/istio-vm-mesh-firewalld
+FAMILY=ip IP_VERSION=-4
+[[ ${INSTANCE_IP:-} != *:* ]] || FAMILY=ip6 IP_VERSION=-6
 
 # Prints the ports of the workload.
 workload_ports() {
-  grep -oE '"containerPort":[0-9]+' <<<"${ISTIO_META_POD_PORTS:-}" | cut -d : -f 2
+  local rest=${ISTIO_META_POD_PORTS:-}
+  while [[ $rest =~ '"containerPort":'([0-9]+)(.*) ]]; do
+    echo "${BASH_REMATCH[1]}"
+    rest=${BASH_REMATCH[2]}
+  done
 }
 
 # Prints the connections that must come in, as `<port>:<original port>` with blanks between.
 needed() {
-  local port
-  {
-    for port in $(workload_ports); do echo "$INBOUND_PORT:$port"; done
-    [ -z "${HEALTH_CHECKED:-}" ] || echo "$HEALTH_PORT:$HEALTH_PORT"
-  } | paste -sd ' '
-}
-
-family() {
-  case ${INSTANCE_IP:-} in
-  *:*) echo ip6 ;;
-  *) echo ip ;;
-  esac
+  local port list=''
+  for port in $(workload_ports); do list+="$INBOUND_PORT:$port "; done
+  echo "$list${HEALTH_CHECKED:+$HEALTH_PORT:$HEALTH_PORT}"
 }
 
 # Prints the interface by which pods reach the machine: that of its address, else the way out, where
 # the address is translated on the way.
 pod_interface() {
-  local version=4
-  [ "$(family)" = ip ] || version=6
-  {
-    ip -o -$version address show | awk -v address="${INSTANCE_IP:-}" '
-      { split($4, parts, "/"); if (parts[1] == address) print $2 }'
+  local pattern=": ([^ ]+) +inet6? ${INSTANCE_IP//./\\.}[/ ]"
+  if [[ $(ip -o "$IP_VERSION" address show 2>/dev/null) =~ $pattern ]]; then
+    echo "${BASH_REMATCH[1]}"
+  else
     way_out
-  } 2>/dev/null | head -n 1
+  fi
 }
 
 # Prints the interface of the default route.
 way_out() {
-  local version=4
-  [ "$(family)" = ip ] || version=6
-  ip -o -$version route show default 2>/dev/null | sed -nE 's/.* dev ([^ ]+).*/\1/p' | head -n 1
+  [[ ! $(ip -o "$IP_VERSION" route show default 2>/dev/null) =~ \ dev\ ([^ ]+) ]] ||
+    echo "${BASH_REMATCH[1]}"
 }
 
 # Prints the rules of all firewalls, but of chains that do not filter. Those of the redirection drop
@@ -56,12 +51,11 @@ way_out() {
 # <elements>`, `rule <program> <table> <chain> <rule>`. A table has its family, for nft.
 filters() {
   local hooks='prerouting|input|output|postrouting'
-  local name text shown='' family
-  family=$(family)
+  local name text shown=''
   for name in $(programs); do
-    [ "$(nft_family "$name")" = "$family" ] || continue
-    text=$("$name-save" 2>/dev/null) || continue
-    awk -v OFS='\t' -v program="$name" -v family="$family" -v hooks="^:(${hooks^^})$" "$OURS"'
+    [[ $name == ${FAMILY}tables* ]] || continue
+    text=${SAVED[$name]-$("$name-save" 2>/dev/null)} || continue
+    awk -v OFS='\t' -v program="$name" -v family="$FAMILY" -v hooks="^:(${hooks^^})$" "$OURS"'
       BEGIN { split("raw -300 mangle -150 filter 0 security 50", words, " ")
         for (i = 1; i in words; i += 2) priority[words[i]] = words[i + 1] }
       /^\*/ { table = substr($1, 2) }
@@ -73,8 +67,7 @@ filters() {
         if (!is_ours(name, $0)) print "rule", program, family "/" table, name, $0
       }
       ' <<<"$text"
-    [[ $name == *-legacy ]] ||
-      shown+=" $(sed -n "s#^\*#$family/#p" <<<"$text" | paste -sd ' ')"
+    [[ $name == *-legacy ]] || shown+=$(sed -n "s#^\*#$FAMILY/#p" <<<"$text")$'\n'
   done
   list_tables "$shown" | awk -v OFS='\t' -v hooks="^($hooks)$" '
     BEGIN { split("raw -300 mangle -150 dstnat -100 filter 0 security 50 srcnat 100", words, " ")
@@ -114,8 +107,8 @@ filters() {
 list_tables() { # tables, with their families
   local family name
   nft list tables 2>/dev/null | while read -r _ family name; do
-    [ "$family" = inet ] || [ "$family" = "$(family)" ] || continue
-    [[ " $1 " != *" $family/$name "* && $name != istio_vm_mesh ]] || continue
+    [[ $family == @(inet|"$FAMILY") && $name != istio_vm_mesh ]] || continue
+    [[ $'\n'$1 != *$'\n'"$family/$name"$'\n'* ]] || continue
     nft list table "$family" "$name" 2>/dev/null
   done
 }
@@ -136,7 +129,7 @@ dropped_out() { # protocol, connections
 
 dropped_of() { # protocol, interface, address of this machine, names of the sender, connections
   awk -F '\t' -v protocol="$1" -v interface="$2" -v address="$3" -v user="$4" -v packets="$5" \
-    -v family="$(family)" '
+    -v family="$FAMILY" '
     BEGIN {
       single = "^(oifname|oif|mark|skuid|skgid|iifgroup|iiftype|pkttype)$"
       numbers_of["tcp"] = 6; numbers_of["udp"] = 17

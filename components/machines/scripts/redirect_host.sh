@@ -13,95 +13,152 @@ PROXY_PORTS=15000,15001,15006,15020,15021,15053,15090
 SYSCTLS=/proc/sys/net
 SOCKETS=/proc/net/sockstat
 
-# Prints the port, the address and the program of each listening socket. A socket of all addresses
-# has 0.0.0.0, and one of all addresses of IPv6 alone has `::`. One that takes connections of an
-# interface alone has `<address>%<interface>`. Java has addresses of IPv4 as those of IPv6.
+# Functions of awk: whether a port is in a list of ports and ranges (`80,8000-8100`), and whether
+# connections from outside to what listens are redirected. `open` has the ports that stay open.
+PORTS='
+function is_in(list, port, parts, ends, count, last, i) {
+  count = split(list, parts, ",")
+  for (i = 1; i <= count; i++) {
+    last = split(parts[i], ends, "-")
+    if (ends[1] <= port + 0 && port + 0 <= ends[last]) return 1
+  }
+  return 0
+}
+function is_captured(port, address, program) {
+  return !index(open, "," port ",") && address !~ /^(127\.|::1$)/ &&
+    program !~ /^(envoy|pilot-agent)$/
+}
+'
+
+# Prints the port, the address and the program of each socket that listens for TCP. A socket of all
+# addresses has 0.0.0.0, and one of all addresses of IPv6 alone has `::`. One that takes connections
+# of an interface alone has `<address>%<interface>`. Java has addresses of IPv4 as those of IPv6.
 listeners() {
-  ss --no-header --tcp --listening --numeric --processes --extended 2>/dev/null | awk '{
-    port = $4; sub(/.*:/, "", port)
-    address = substr($4, 1, length($4) - length(port) - 1)
+  awk '$1 == "tcp" {
+    port = $5; sub(/.*:/, "", port)
+    address = substr($5, 1, length($5) - length(port) - 1)
     gsub(/[][]/, "", address); sub(/%lo$/, "", address); sub(/^::ffff:/, "", address)
     if (address == "*" || (address == "::" && $0 !~ /v6only:1/)) address = "0.0.0.0"
     program = match($0, /\(\("[^"]+"/) ? substr($0, RSTART + 3, RLENGTH - 4) : "-"
     print port, address, program
-  }' | sort -u
+  }' <<<"$SOCKETS_HERE" | sort -u
 }
 
-# Prints the lines of rules_of_ports that a port is in.
-rules_of() { # port
-  awk -v port="$1" '{
-    count = split($1, parts, ",")
-    for (i = 1; i <= count; i++) {
-      last = split(parts[i], ends, "-")
-      if (ends[1] <= port + 0 && port + 0 <= ends[last]) { print; next }
+# Prints what stands between connections and the workload's applications. Columns are separated by
+# `|`: the port, the cause, the addresses and programs that listen, and the rule or its target. The
+# cause is the first one of a port, or `untracked`. A port that nothing listens on is one whose
+# application is still to come.
+port_causes() {
+  local ports
+  ports=$(workload_ports)
+  awk -v ports="${ports//$'\n'/ }" -v open=",$OPEN_PORTS," -v instance="$INSTANCE_IP" \
+    -v balanced=",$BALANCED," "$PORTS"'
+    function join(list, text) { return list == "" ? text : list " " text }
+    part == "listeners" {
+      if (!(($1, $2) in seen)) addresses[$1] = join(addresses[$1], $2)
+      if (!(($1, "", $3) in seen)) names[$1] = join(names[$1], $3)
+      seen[$1, $2] = seen[$1, "", $3] = 1
+      if ($2 !~ /%/) is_unbound[$1] = 1
+      if ($2 !~ /^(127\.|::1$)/) is_outside[$1] = 1
+      if ($2 == "0.0.0.0" || $2 == instance || ($2 == "::" && instance ~ /:/)) is_reached[$1] = 1
     }
-  }'
+    part == "rules" {
+      for (i = 1; i <= count; i++) {
+        port = port_of[i]
+        if (!is_in($1, port)) continue
+        if ($3 == "untracked") untracked[port] = 1
+        else {
+          if (!(port in target)) target[port] = $3
+          if ($2 != "iptables" && !(port in native))
+            native[port] = $2 ~ /\// ? "nftables (table " $2 ")" : $2
+        }
+      }
+    }
+    BEGIN { count = split(ports, port_of, " ") }
+    END {
+      for (i = 1; i <= count; i++) {
+        port = port_of[i]; rule = ""; cause = "address"
+        if (index(open, "," port ",")) cause = "ssh"
+        else if (index(balanced, "," port ",")) cause = "balanced"
+        else if (port in native) { cause = "native"; rule = native[port] }
+        else if (port in target && (!(port in addresses) || names[port] == "conmon"))
+          { cause = "rules"; rule = target[port] }
+        else if (!(port in addresses) || port in is_reached) cause = ""
+        else if (!(port in is_unbound)) { cause = "interface"; gsub(/[^ ]*%/, "", addresses[port]) }
+        else if (!(port in is_outside)) cause = "loopback"
+        if (cause) print port "|" cause "|" addresses[port] "|" names[port] "|" rule
+        if (port in untracked) print port "|untracked"
+      }
+    }' part=listeners <(echo "$LISTENERS") part=rules <(echo "$RULES_HERE")
 }
 
-is_loopback() { # addresses
-  ! grep -qvE '^(127\.|::1$)' <<<"$1"
-}
-
-# Prints why connections to a port would not reach the application. A port that nothing listens on
-# is one whose application is still to come.
-port_refusals() { # port, listeners, rules of ports, open ports
-  local by_rules native addresses names any=0.0.0.0
-  [[ $INSTANCE_IP != *:* ]] || any=::
-  by_rules=$(rules_of "$1" <<<"$3" | grep -v ' untracked$')
-  native=$(awk 'NF && $2 != "iptables" {
-    print ($2 ~ /\// ? "nftables (table " $2 ")" : $2); exit }' <<<"$by_rules")
-  addresses=$(awk -v port="$1" '$1 == port { print $2 }' <<<"$2" | sort -u)
-  names=$(awk -v port="$1" '$1 == port { print $3 }' <<<"$2" | sort -u | paste -sd ' ')
-  if [[ ,$4, == *,$1,* ]]; then
-    echo "port $1 of the workload is one of SSH here, which is never redirected: let sshd" \
-      "listen on another port, or the application"
-  elif balanced_ports | grep -qxF "$1"; then
-    echo "port $1 of the workload is balanced by IPVS here, which does not see what the agent" \
-      "takes: join the machines behind it instead"
-  elif [ -n "$native" ]; then
-    echo "port $1 of the workload is published by $native, whose rules may come" \
-      "before those of the mesh: run the container in the host's network (--network host)"
-  elif [ -n "$by_rules" ] && { [ -z "$addresses" ] || [ "$names" = conmon ]; }; then
-    echo "port $1 of the workload is published to $(awk '{ print $3; exit }' <<<"$by_rules") by" \
-      "rules alone, and Envoy's own connections do not follow these: switch on Docker's" \
-      "userland-proxy, or run the container in the host's network (--network host)"
-  elif [ -z "$addresses" ] || grep -qxF -e 0.0.0.0 -e "$INSTANCE_IP" -e "$any" <<<"$addresses"; then
-    :
-  elif ! grep -qv % <<<"$addresses"; then
-    echo "port $1 of the workload: $names takes connections of the interface" \
-      "$(cut -d % -f 2 <<<"$addresses" | paste -sd ' ') alone, and those of Envoy come by lo: let" \
-      "it listen on an address instead"
-  elif is_loopback "$addresses"; then
-    echo "port $1 of the workload: $names listens on $(paste -sd ' ' <<<"$addresses") alone, and" \
-      "Envoy connects to the machine's address: let it listen on 0.0.0.0 or $INSTANCE_IP"
-  elif ! is_local "$INSTANCE_IP"; then
-    echo "port $1 of the workload: $names listens on $(paste -sd ' ' <<<"$addresses") alone, and" \
-      "the machine's address $INSTANCE_IP is on none of its interfaces, so the agent calls its" \
-      "probe at localhost: let it listen on 0.0.0.0, or set the machine's address"
-  else
-    echo "port $1 of the workload: $names listens on $(paste -sd ' ' <<<"$addresses") alone, and" \
-      "pods reach the machine at $INSTANCE_IP: let it listen on 0.0.0.0 or $INSTANCE_IP"
-  fi
+port_refusals() {
+  local port cause addresses names rule subject
+  while IFS='|' read -r port cause addresses names rule; do
+    subject="port $port of the workload"
+    case $cause in
+    ssh)
+      echo "$subject is one of SSH here, which is never redirected: let sshd" \
+        "listen on another port, or the application"
+      ;;
+    balanced)
+      echo "$subject is balanced by IPVS here, which does not see what the agent" \
+        "takes: join the machines behind it instead"
+      ;;
+    native)
+      echo "$subject is published by $rule, whose rules may come" \
+        "before those of the mesh: run the container in the host's network (--network host)"
+      ;;
+    rules)
+      echo "$subject is published to $rule by" \
+        "rules alone, and Envoy's own connections do not follow these: switch on Docker's" \
+        "userland-proxy, or run the container in the host's network (--network host)"
+      ;;
+    interface)
+      echo "$subject: $names takes connections of the interface $addresses alone, and those of" \
+        "Envoy come by lo: let it listen on an address instead"
+      ;;
+    loopback)
+      echo "$subject: $names listens on $addresses alone, and" \
+        "Envoy connects to the machine's address: let it listen on 0.0.0.0 or $INSTANCE_IP"
+      ;;
+    address)
+      if is_local "$INSTANCE_IP"; then
+        echo "$subject: $names listens on $addresses alone, and" \
+          "pods reach the machine at $INSTANCE_IP: let it listen on 0.0.0.0 or $INSTANCE_IP"
+      else
+        echo "$subject: $names listens on $addresses alone, and the machine's address" \
+          "$INSTANCE_IP is on none of its interfaces, so the agent calls its probe at localhost:" \
+          "let it listen on 0.0.0.0, or set the machine's address"
+      fi
+      ;;
+    untracked)
+      echo "$subject is not tracked, by a rule of this host (notrack), and what" \
+        "is not tracked is not redirected: delete the rule"
+      ;;
+    esac
+  done < <(port_causes)
 }
 
 # Reads what both kinds of lines need, once.
-# shellcheck disable=SC2034 # redirect.sh reads PROGRAMS_HERE
+# shellcheck disable=SC2034 # redirect.sh reads PROGRAMS_HERE, SAVED and FORCE_IPTABLES_BINARY
 look() {
+  local program
   PROGRAMS_HERE=$(programs)
+  for program in $PROGRAMS_HERE; do SAVED["$program"]=$("$program-save" 2>/dev/null); done
+  FORCE_IPTABLES_BINARY=${FORCE_IPTABLES_BINARY:-$(backend)}
+  SOCKETS_HERE=$(
+    ss --no-header --tcp --udp --listening --numeric --processes --extended 2>/dev/null
+  )
   LISTENERS=$(listeners)
   RULES_HERE=$(rules_of_ports)
   OPEN_PORTS=$(open_ports "$RULES_HERE")
   BRIDGES=$(inner_bridges)
+  BALANCED=$(balanced_ports)
 }
 
 refusals() {
-  local port
-  for port in $(workload_ports); do
-    port_refusals "$port" "$LISTENERS" "$RULES_HERE" "$OPEN_PORTS"
-    ! rules_of "$port" <<<"$RULES_HERE" | grep -q ' untracked$' ||
-      echo "port $port of the workload is not tracked, by a rule of this host (notrack), and what" \
-        "is not tracked is not redirected: delete the rule"
-  done
+  port_refusals
   server_refusals
   interface_refusals
   agent_port_refusals
@@ -124,14 +181,14 @@ server_refusals() {
   elif id nobody >/dev/null 2>&1 && ! runuser -u nobody -- test -r /etc/resolv.conf; then
     echo "the agent, which does not run as root, cannot read /etc/resolv.conf: make it and its" \
       "directory readable ('chmod a+r')"
-  elif name_servers | grep -q : && ! is_local ::1; then
+  elif [[ $(name_servers) == *:* ]] && ! is_local ::1; then
     echo "/etc/resolv.conf has a name server of IPv6, and this machine has no ::1, where the" \
       "agent would listen for its queries: delete the name server, or enable IPv6 for lo"
   elif needs_other_servers && ! cause=$(with_servers_of /etc/resolv.conf true 2>&1); then
     echo "/etc/resolv.conf has name servers whose queries cannot be redirected, and this machine" \
       "does not permit to show istio-iptables the others alone ($cause): permit it" \
       "('unshare --mount mount --bind /etc/resolv.conf /etc/resolv.conf'), or let the file have" \
-      "$(captured_servers | grep . | listed) alone"
+      "$(reached_servers captured | listed) alone"
   fi
 }
 
@@ -139,26 +196,24 @@ server_refusals() {
 # loopback alone.
 agent_port_refusals() {
   local port program pid
-  ss --no-header --tcp --udp --listening --numeric --processes 2>/dev/null |
-    awk -v ports=",$PROXY_PORTS," '{
-      port = $5; sub(/.*:/, "", port)
-      if (!index(ports, "," port ",") || ($1 == "udp" && port != 15053)) next
-      if (port ~ /^(15000|15053)$/ && $5 !~ /^(127\.|0\.0\.0\.0|\*|\[::1?\])/) next
-      program = match($0, /\(\("[^"]+"/) ? substr($0, RSTART + 3, RLENGTH - 4) : "-"
-      pid = match($0, /pid=[0-9]+/) ? substr($0, RSTART + 4, RLENGTH - 4) : "-"
-      print port, program, pid
-    }' | sort -u | while read -r port program pid; do
+  while read -r port program pid; do
     grep -qs '/istio-vm-mesh\.service' "/proc/$pid/cgroup" ||
       echo "$program listens on port $port, which the agent needs: let it listen on another port"
-  done
+  done < <(awk -v ports=",$PROXY_PORTS," '{
+    port = $5; sub(/.*:/, "", port)
+    if (!index(ports, "," port ",") || ($1 == "udp" && port != 15053)) next
+    if (port ~ /^(15000|15053)$/ && $5 !~ /^(127\.|0\.0\.0\.0|\*|\[::1?\])/) next
+    program = match($0, /\(\("[^"]+"/) ? substr($0, RSTART + 3, RLENGTH - 4) : "-"
+    pid = match($0, /pid=[0-9]+/) ? substr($0, RSTART + 4, RLENGTH - 4) : "-"
+    print port, program, pid
+  }' <<<"$SOCKETS_HERE" | sort -u)
 }
 
 # Prints why this kernel does not take the rules. It may lack modules: those of a kernel that was
 # upgraded since the boot are gone. The rules are tried in a network of their own.
 kernel_refusals() {
-  local used program cause comment="-m comment --comment $STAMP"
-  used=${FORCE_IPTABLES_BINARY:-$(backend)}
-  program=iptables${used:+-$used}
+  local program cause comment="-m comment --comment $STAMP"
+  program=iptables${FORCE_IPTABLES_BINARY:+-$FORCE_IPTABLES_BINARY}
   ! unshare --net true 2>/dev/null ||
     cause=$(printf '%s\n' '*nat' '-A PREROUTING -m addrtype ! --dst-type LOCAL -j RETURN' \
       "-A PREROUTING -p tcp -j DNAT --to-destination :$INBOUND_PORT" \
@@ -178,7 +233,7 @@ group_refusals() {
     $4 == group && $1 != "istio-proxy" { print $1 }' | listed)
   [ -z "$others" ] ||
     echo "the user istio-proxy has the group $(id -gn istio-proxy), and so has" \
-      "$(abridged "$others"): connections of the proxy's group go past the mesh: give istio-proxy" \
+      "$others: connections of the proxy's group go past the mesh: give istio-proxy" \
       "a group of its own" \
       "('groupadd --system istio-proxy; usermod --gid istio-proxy istio-proxy')"
 }
@@ -193,75 +248,71 @@ interface_refusals() {
       "sysctl net.ipv4.tcp_l3mdev_accept=1"
 }
 
+# Functions of awk: `add` notes a text of a list, once, and `text_of` returns the list. Of a long
+# one it has the first texts, and how many more there are.
+LISTS='
+function add(list, text) {
+  if ((list, text) in is_added) return
+  is_added[list, text] = 1
+  gsub(/,/, ", ", text)
+  texts[list, ++count_of[list]] = text
+}
+function text_of(list, i, last, text) {
+  last = count_of[list] > 40 ? 30 : count_of[list]
+  for (i = 1; i <= last; i++) text = text (i > 1 ? ", " : "") texts[list, i]
+  return text (last < count_of[list] ? ", and " count_of[list] - last " more" : "")
+}
+'
+
+# Prints the lines of standard input in one.
 listed() {
-  sort -u | awk '{ gsub(/,/, ", "); text = text (NR > 1 ? ", " : "") $0 }
-    END { if (NR) print text }'
-}
-
-# Prints the first of a long list, and how many there are.
-abridged() { # list
-  awk -F ', ' '{
-    if (NF <= 40) { print; exit }
-    for (i = 1; i <= 30; i++) printf "%s, ", $i
-    print "and", NF - 30, "more"
-  }' <<<"$1"
-}
-
-# Prints ports and targets of those rules on standard input whose ports a program of this host
-# accepts (yes) or not (no). Open ports are left out.
-accepted() { # yes or no, listeners, open ports
-  awk -v wanted="$1" -v open=",$3," '
-    part == "listeners" { if ($3 != "conmon") ports[$1] = 1; next }
-    !NF || $3 == "untracked" || index(open, "," $1 ",") { next }
-    {
-      is_accepted = "no"
-      count = split($1, parts, ",")
-      for (i = 1; i <= count; i++) {
-        last = split(parts[i], ends, "-")
-        for (port in ports) if (ends[1] <= port + 0 && port + 0 <= ends[last]) is_accepted = "yes"
-      }
-      if (is_accepted == wanted) print $1 " to " $3
-    }' part=listeners <(echo "$2") part=rules - | listed
+  awk "$LISTS"'{ add("", $0) } END { if (NR) print text_of("") }'
 }
 
 # Envoy listens on IPv6 in a mesh of both families, and on machines without IPv4.
 envoy_has_ipv6() {
-  [ "${ISTIO_DUAL_STACK:-}" = true ] || ! ip -4 -o address show scope global | grep -q .
+  [ "${ISTIO_DUAL_STACK:-}" = true ] || [ -z "$(ip -4 -o address show scope global)" ]
+}
+
+# Prints what becomes of this host's ports.
+port_changes() {
+  awk -v open=",$OPEN_PORTS," "$PORTS$LISTS"'
+    function show(list, words) { if (count_of[list]) print words ": " text_of(list) }
+    !NF { next }
+    part == "listeners" {
+      if ($3 != "conmon") ports[$1] = 1
+      if (is_captured($1, $2, $3)) add("captured", $1 ($3 == "-" ? "" : " (" $3 ")"))
+      next
+    }
+    $3 == "untracked" { add("untracked", $1); next }
+    !index(open, "," $1 ",") {
+      is_accepted = 0
+      for (port in ports) if (is_in($1, port)) is_accepted = 1
+      add(is_accepted ? "translated" : "lost", $1 " to " $3)
+    }
+    END {
+      show("captured",
+        "from outside, these ports ask for a certificate of the mesh where it is strict")
+      gsub(/^,|,$/, "", open); gsub(/,/, ", ", open)
+      print "these ports stay open without the mesh: " open
+      show("translated", "ports that containers publish, or rules redirect, are captured first")
+      show("lost", "these ports, which rules alone publish, are not reached from outside any more" \
+        " (exclude them by capture.excludeInboundPorts)")
+      show("untracked",
+        "these ports are not tracked, by rules of this host, so they are not captured")
+    }' part=listeners <(echo "$LISTENERS") part=rules <(echo "$RULES_HERE")
 }
 
 changes() {
-  local captured translated interfaces saved firewalls
-  local listening=$LISTENERS rules=$RULES_HERE open=$OPEN_PORTS
-  captured=$(awk -v open=",$open," '
-    !NF || index(open, "," $1 ",") { next }
-    $2 ~ /^127\./ || $2 == "::1" || $3 ~ /^(envoy|pilot-agent)$/ { next }
-    { print $1 ($3 == "-" ? "" : " (" $3 ")") }' <<<"$listening" | sort -n | listed)
-  [ -z "$captured" ] ||
-    echo "from outside, these ports ask for a certificate of the mesh where it is strict:" \
-      "$(abridged "$captured")"
-  echo "these ports stay open without the mesh: ${open//,/, }"
-  translated=$(accepted yes "$listening" "$open" <<<"$rules")
-  [ -z "$translated" ] ||
-    echo "ports that containers publish, or rules redirect, are captured first:" \
-      "$(abridged "$translated")"
-  translated=$(accepted no "$listening" "$open" <<<"$rules")
-  [ -z "$translated" ] ||
-    echo "these ports, which rules alone publish, are not reached from outside any more (exclude" \
-      "them by capture.excludeInboundPorts): $(abridged "$translated")"
-  translated=$(awk '$3 == "untracked" { print $1 }' <<<"$rules" | listed)
-  [ -z "$translated" ] ||
-    echo "these ports are not tracked, by rules of this host, so they are not captured:" \
-      "$(abridged "$translated")"
+  local interfaces saved firewalls
+  port_changes
   [ -z "$BRIDGES" ] ||
-    echo "containers and VMs at $(listed <<<"$BRIDGES"): what is forwarded for them is not" \
+    echo "containers and VMs at ${BRIDGES//$'\n'/, }: what is forwarded for them is not" \
       "captured, their connections to this host are"
-  interfaces=$(ip -o link show up | sed -nE 's/^[0-9]+: ([^:@]+).*/\1/p' |
-    grep -vE '^(lo|veth.*|tap.*|vnet.*)$' |
-    grep -vxF "$(
-      echo "$BRIDGES"
-      tr , '\n' <<<"${ISTIO_EXCLUDE_INTERFACES:-}"
-      echo lo
-    )" | listed)
+  interfaces=$(ip -o link show up |
+    awk -v left_out=" ${BRIDGES//$'\n'/ } ${ISTIO_EXCLUDE_INTERFACES//,/ } lo " '{
+      name = $2; sub(/[:@].*/, "", name)
+      if (name !~ /^(veth|tap|vnet)/ && !index(left_out, " " name " ")) print name }' | listed)
   echo "captured interfaces: ${interfaces:-none}; left out: ${ISTIO_EXCLUDE_INTERFACES:-none}"
   is_local "$INSTANCE_IP" ||
     echo "pods reach this machine at $INSTANCE_IP, which is on none of its interfaces: the agent" \
@@ -278,18 +329,18 @@ changes() {
   port_range_changes
   connection_changes
   chain_changes
-  saved=$(saved_rules | listed)
+  saved=$(saved_rules)
   [ -z "$saved" ] ||
-    echo "rules of the redirection are saved in $saved: save the rules of this host again once it" \
-      "has left the mesh, or a boot brings these back"
+    echo "rules of the redirection are saved in ${saved//$'\n'/, }: save the rules of this host" \
+      "again once it has left the mesh, or a boot brings these back"
   firewalls=$(filters)
-  firewall_changes "$captured" "$firewalls"
+  firewall_changes "$firewalls"
   outgoing_changes "$firewalls"
 }
 
 # Whether rules may drop anything: chains that accept, and have none, do not.
 may_drop() { # what filters printed
-  grep -qE $'^rule\t|\tdrop$' <<<"$1"
+  [[ $'\n'$1$'\n' == *@($'\nrule\t'|$'\tdrop\n')* ]]
 }
 
 # Prints what firewalls drop of the connections that go out. All of them are the proxy's, but those
@@ -329,11 +380,12 @@ way_for_proxy() { # firewall program table chain port
 servers_changes() {
   local captured others
   [ "${ISTIO_META_DNS_CAPTURE:-}" = true ] || return 0
-  captured=$(captured_servers)
-  others=$(reached_servers | grep -vxF "$captured" | listed)
-  [ -z "$others" ] ||
-    echo "names of the mesh resolve by the name servers $(listed <<<"${captured:-none}")" \
+  others=$(reached_servers others | listed)
+  if [ -n "$others" ]; then
+    captured=$(reached_servers captured | listed)
+    echo "names of the mesh resolve by the name servers ${captured:-none}" \
       "alone, not by $others: these are link-local, or one of this machine may ask them"
+  fi
   if [ -S "$RESOLVED" ] &&
     grep -qE '^[[:space:]]*hosts:.*[[:space:]]resolve([[:space:]]|$)' "$NSSWITCH"; then
     echo "programs ask systemd-resolved by its socket, so names of the mesh do not resolve for" \
@@ -344,28 +396,29 @@ servers_changes() {
 # Prints what routing and balancing of this host do not do any more. Connections of the proxy have
 # neither the mark nor the user of the program that begins them.
 routing_changes() {
-  local rules balanced
+  local rules
   rules=$(for family in -4 -6; do ip $family rule show; done 2>/dev/null |
-    grep -E ' (fwmark|uidrange|sport|dport|ipproto) ' | sed -E 's/^[0-9]+:[[:space:]]*//' | listed)
+    awk '/ (fwmark|uidrange|sport|dport|ipproto) / { sub(/^[0-9]+:[ \t]*/, ""); print }' | listed)
   [ -z "$rules" ] ||
     echo "rules of routing are for connections of some programs or ports ($rules): those that go" \
       "through Envoy have neither mark nor user of the program" \
       "(exclude them by capture.excludeOutboundCidrs)"
-  balanced=$(balanced_ports | listed)
-  [ -z "$balanced" ] ||
+  [ -z "$BALANCED" ] ||
     echo "ports that IPVS balances here are captured first (exclude them by" \
-      "capture.excludeInboundPorts): $balanced"
+      "capture.excludeInboundPorts): ${BALANCED//,/, }"
 }
 
 # Prints whether a connection of this host may have a port of the agent when the agent starts.
 port_range_changes() {
-  local first last reserved port free=''
+  local first last reserved='' free=''
   read -r first last <"$SYSCTLS/ipv4/ip_local_port_range" || return 0
-  reserved=$(cat "$SYSCTLS/ipv4/ip_local_reserved_ports")
-  for port in ${PROXY_PORTS//,/ }; do
-    [ "$first" -gt "$port" ] || [ "$last" -lt "$port" ] ||
-      [ -n "$(rules_of "$port" <<<"$reserved")" ] || free+=" $port"
-  done
+  read -r reserved <"$SYSCTLS/ipv4/ip_local_reserved_ports"
+  [ "$first" -gt "${PROXY_PORTS##*,}" ] ||
+    free=$(awk -v ports="$PROXY_PORTS" -v reserved="$reserved" -v range="$first-$last" "$PORTS"'
+    BEGIN {
+      count = split(ports, port_of, ",")
+      for (n = 1; n <= count; n++)
+        if (is_in(range, port_of[n]) && !is_in(reserved, port_of[n])) print port_of[n] }')
   [ -z "$free" ] ||
     echo "the agent does not start while a connection of this host has one of its ports, and" \
       "net.ipv4.ip_local_port_range ($first-$last) permits that: set the sysctl" \
@@ -376,8 +429,8 @@ port_range_changes() {
 # each one, and Envoy's beside it. What has no entry is dropped, of any program of the host.
 connection_changes() {
   local most count sockets
-  most=$(cat "$SYSCTLS/netfilter/nf_conntrack_max") && [ "$most" != 0 ] || return 0
-  count=$(cat "$SYSCTLS/netfilter/nf_conntrack_count")
+  read -r most <"$SYSCTLS/netfilter/nf_conntrack_max" && [ "$most" != 0 ] || return 0
+  read -r count <"$SYSCTLS/netfilter/nf_conntrack_count"
   sockets=$(awk '/^TCP:/ { print $7 + $9 }' "$SOCKETS")
   [ "${sockets:-0}" -le "$count" ] || count=$sockets
   [ $((count * 2)) -le "$most" ] ||
@@ -396,19 +449,23 @@ chain_changes() {
   done
 }
 
-# Prints the ports of the services of IPVS. The kernel shows addresses and ports as hexadecimal
-# numbers.
+# Prints the ports of the services of IPVS, separated by commas. The kernel shows addresses and
+# ports as hexadecimal numbers.
 balanced_ports() {
-  local port
+  local kind address port list=''
   [ -e "$IPVS" ] || return 0
-  sed -nE 's/^TCP +.*:([0-9A-F]{4}) .*/\1/p' "$IPVS" 2>/dev/null | sort -u |
-    while read -r port; do echo $((16#$port)); done
+  while read -r kind address _; do
+    [ "$kind" = TCP ] || continue
+    port=$((16#${address##*:}))
+    [[ ,$list, == *,$port,* ]] || list+=",$port"
+  done <"$IPVS"
+  echo "${list#,}"
 }
 
 # Prints what firewalls drop of the connections of the mesh, and the ports that they drop until now
 # and let in once they are redirected.
-firewall_changes() { # captured ports, with their programs, and what filters printed
-  local line fields port connections='' before after let_in rules=$2
+firewall_changes() { # what filters printed
+  local line fields port connections before after let_in rules=$1
   may_drop "$rules" || return 0
   dropped "$(needed)" <<<"$rules" | while read -r line; do
     read -ra fields <<<"$line"
@@ -420,9 +477,8 @@ firewall_changes() { # captured ports, with their programs, and what filters pri
         "'$(opening "${fields[@]}")', or set firewall: manage"
     fi
   done
-  for port in $(grep -oE '(^|, )[0-9]+' <<<"$1" | tr -d ', '); do
-    connections+=" $port:$port"
-  done
+  connections=$(awk -v open=",$OPEN_PORTS," "$PORTS"'
+    is_captured($1, $2, $3) { printf "%s:%s ", $1, $1 }' <<<"$LISTENERS")
   before=$(dropped "$connections" <<<"$rules" | cut -d ' ' -f 6 | sort -u)
   connections=
   for port in $before; do connections+=" $INBOUND_PORT:$port"; done

@@ -38,7 +38,7 @@ COMMIT
 """That of Red Hat Enterprise Linux 7, which does not let translated connections in."""
 ARRIVE = f"port {INBOUND_PORT}, at which redirected connections to 8080 arrive"
 SOCKETS = "".join(
-    f'LISTEN 0 128 0.0.0.0:{port} 0.0.0.0:* users:(("{name}",pid=7,fd=3))\n' for port, name in ((8080, "nginx"), (5432, "postgres9"))
+    f'tcp LISTEN 0 128 0.0.0.0:{port} 0.0.0.0:* users:(("{name}",pid=7,fd=3))\n' for port, name in ((8080, "nginx"), (5432, "postgres9"))
 )
 
 
