@@ -27,7 +27,8 @@ from ..local.cluster_access import Kubectl
 from ..manifest import Manifest
 from .bundle import Owner
 
-KIND = "workloadentries.networking.istio.io"
+KIND = "workloadentries.v1.networking.istio.io"
+"""With its version: without one, kubectl reads the list of all API groups again at each call."""
 REQUEST_TIMEOUT = "--request-timeout=20s"
 TIMEOUT_S = 30
 """Seconds for one call of kubectl."""
@@ -172,7 +173,7 @@ def quarantine(kubectl: Kubectl, machine: Quarantine) -> str:
     group = _get(
         kubectl,
         owner.namespace,
-        "workloadgroups.networking.istio.io",
+        "workloadgroups.v1.networking.istio.io",
         owner.workload,
         "--ignore-not-found",
     )

@@ -92,7 +92,7 @@ LEASE = {
 JOINED = (
     ("create token", 0, JOIN, ""),
     ("get --filename", 0, json.dumps({"kind": "ConfigMap", "data": {"root-cert.pem": "ROOT"}}), ""),
-    ("get workloadentries.networking.istio.io product-192.0.2.7-pods", 0, json.dumps(ENTRY), ""),
+    ("get workloadentries.v1.networking.istio.io product-192.0.2.7-pods", 0, json.dumps(ENTRY), ""),
     ("lease", 0, json.dumps({**LEASE, "items": [LEASE]}), ""),
 )
 """What kubectl answers to a join."""

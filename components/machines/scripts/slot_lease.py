@@ -18,7 +18,8 @@ from ...manifest import Manifest
 from ...names import GROUP_ANNOTATION, JOINED_ANNOTATION_PREFIX, SLOTS_ANNOTATION, slots_lease_name
 from .slot_decision import SlotRequest, annotations_of
 
-LEASES, ENTRIES = "leases.coordination.k8s.io", "workloadentries.networking.istio.io"
+LEASES, ENTRIES = "leases.v1.coordination.k8s.io", "workloadentries.v1.networking.istio.io"
+"""With their versions, as in `entries`."""
 EXPIRY_S = 60
 """Seconds without a renewal after which a slot is free again."""
 RETRY_S = (0.05, 0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from components.config.stack import NamespaceSettings
 from components.config.workload import HttpProbe, Probe, Service, WorkloadSettings
 from components.istio import manifests
 from components.kubernetes import custom_resource
-from components.local import scripting
+from components.local import cluster_access, scripting
+from components.machines import entries
 from components.machines.scripts import slots
 from tests.support.cli_stack import STACK, Stack
 from tests.support.control_plane import MACHINE_TOKEN, MACHINE_USER, ControlPlane, program
@@ -215,6 +217,32 @@ def test_a_join_that_does_not_wait_needs_three_calls_of_kubectl(workload: Worklo
     join = workload.join("m1").wait()
     assert join.calls == ["get", "replace", "replace"]
     assert join.errors == ""
+
+
+def test_a_join_reads_the_list_of_api_groups_at_most_once(workload: Workload, tmp_path: Path) -> None:
+    """kubectl keeps the list in files, and reads it again where a kind is named without its version."""
+
+    class Logging(cluster_access.Kubectl):
+        log = ""
+
+        def call(self, *words: str, stdin: bytes = b"", timeout_s: float | None = None) -> scripting.Done:
+            done = super().call("--v=6", *words, stdin=stdin, timeout_s=timeout_s)
+            self.log += done.error
+            return done
+
+    kubectl = Logging("--kubeconfig", str(workload.kubeconfig), "--cache-dir", str(tmp_path / "cache"))
+
+    def lists() -> int:
+        kubectl.log = ""
+        assert entries.read(kubectl, workload.namespace, "product-m1")
+        slots.joined(kubectl, request_of(workload.payload("m1")))
+        with slots.slot(kubectl, request_of(workload.payload("m1")), print):
+            pass
+        assert "/workloadentries/product-m1" in kubectl.log
+        return len(re.findall(r"/apis?\?", kubectl.log))
+
+    assert lists() > 0, "into the files"
+    assert lists() == 0
 
 
 def test_a_slot_is_kept_while_its_join_runs_and_freed_after_it_was_killed(workload: Workload, tmp_path: Path) -> None:

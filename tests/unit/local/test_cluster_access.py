@@ -47,6 +47,12 @@ def test_the_kubeconfig_is_used_where_it_is_and_the_cluster_is_checked(programs:
     assert second == "kubectl --kubeconfig ~/theirs --context production get pods"
 
 
+def test_kubectl_collects_garbage_only_beyond_a_limit(programs: Programs) -> None:
+    programs.add_script("kubectl", "import os; print(os.environ['GOGC'], os.environ['GOMEMLIMIT'])")
+    with kubectl(ClusterAccess(context="production")) as program:
+        assert program.call("get", "pods").text == "off 256MiB", "a limit, or what waits long needs ever more memory"
+
+
 def test_without_a_path_kubectl_finds_the_kubeconfig(programs: Programs) -> None:
     programs.add("kubectl")
     with kubectl(ClusterAccess(context="production")) as program:
