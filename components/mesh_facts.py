@@ -50,6 +50,7 @@ class MeshFacts:
     injection_labels: the labels by which a namespace selects it for its pods.
     discovery_address: istiod's host and port, as pods have it.
     trust_domain: the first part of every identity.
+    trust_domain_aliases: others that certificates may have instead, as while it is changed.
     cluster_domain: the domain of the cluster's Services.
     root_namespace: where policies are valid throughout the mesh.
     root_config_map: the ConfigMap with the trust anchor, which istiod writes into every namespace.
@@ -82,6 +83,7 @@ class MeshFacts:
     image_variant: str = ""
     image: str = "proxyv2"
     pull_secrets: Sequence[str] = ()
+    trust_domain_aliases: Sequence[str] = ()
     discovery_selectors: Sequence[Manifest] = ()
     default_config: Manifest = field(default_factory=dict)
     sidecar_privileges: Mapping[str, str] = field(default_factory=dict)
@@ -119,6 +121,15 @@ class MeshFacts:
     def spiffe_id(self, namespace: str, service_account: str) -> str:
         """Return the SPIFFE identity of a ServiceAccount (istio.io: Istio Identity)."""
         return names.spiffe_id(self.trust_domain, namespace, service_account)
+
+    def spiffe_ids(self, namespace: str, service_account: str) -> tuple[str, ...]:
+        """Return the identities that callers accept for a ServiceAccount, `spiffe_id` first.
+
+        Source: istio/istio, pkg/spiffe/spiffe.go, `ExpandWithTrustDomains`, by which istiod has the
+        names in certificates that proxies accept.
+        """
+        domains = dict.fromkeys((self.trust_domain, *self.trust_domain_aliases))
+        return tuple(names.spiffe_id(domain, namespace, service_account) for domain in domains)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,6 +190,7 @@ def derive(sources: Sources) -> MeshFacts:
         image_variant=str(values.get("variant") or ""),
         image=str(_section(values, "proxy").get("image") or "proxyv2"),
         pull_secrets=_secret_names(values.get("imagePullSecrets")),
+        trust_domain_aliases=_trust_domains(config.get("trustDomainAliases")),
         discovery_selectors=_label_selectors(config.get("discoverySelectors")) or (),
         default_config=default_config,
         sidecar_privileges=dict(_sidecar_privileges(sources.values, default_config)),
@@ -224,6 +236,15 @@ def _secret_names(value: Any) -> tuple[str, ...]:
     """Return names of Secrets, which are listed as texts or as references."""
     listed = value if isinstance(value, list | tuple) else [value] if value else []
     return tuple(str(each.get("name") if isinstance(each, Mapping) else each) for each in listed)
+
+
+def _trust_domains(value: Any) -> tuple[str, ...]:
+    """Return the trust domains of a list.
+
+    A pattern, which policies may have, is in no certificate.
+    """
+    listed = value if isinstance(value, list | tuple) else ()
+    return tuple(each for each in listed if isinstance(each, str) and grammar.is_trust_domain(each))
 
 
 def _label_selectors(value: Any) -> tuple[Manifest, ...] | None:

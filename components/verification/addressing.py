@@ -31,14 +31,14 @@ class Destination:
     service: its FQDN.
     port: of the Service.
     protocol: `http`, `http2`, `grpc`, or anything else for bytes.
-    identity: the SPIFFE ID that the endpoints' certificates must have.
+    identities: SPIFFE IDs. The endpoints' certificates must have one of them.
     timeout_s: seconds that a caller waits for an answer.
     """
 
     service: str
     port: int
     protocol: str
-    identity: str
+    identities: tuple[str, ...]
     timeout_s: int
 
     @property
@@ -168,7 +168,7 @@ def _cluster(destination: Destination) -> Config:
         "explicit_http_config": {"http2_protocol_options": {}} if is_h2 else {"http_protocol_options": {}},
     }
     versions = ["istio-h2", "istio", "h2"] if is_h2 else ["istio-http/1.1", "istio", "http/1.1"]
-    san = {"san_type": "URI", "matcher": {"exact": destination.identity}}
+    sans = [{"san_type": "URI", "matcher": {"exact": identity}} for identity in destination.identities]
     tls = {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         "sni": f"outbound_.{destination.port}_._.{destination.service}",
@@ -178,7 +178,7 @@ def _cluster(destination: Destination) -> Config:
             "alpn_protocols": versions if _is_http(destination) else ["istio"],
             "tls_certificate_sds_secret_configs": [_from_agent("default")],
             "combined_validation_context": {
-                "default_validation_context": {"match_typed_subject_alt_names": [san]},
+                "default_validation_context": {"match_typed_subject_alt_names": sans},
                 "validation_context_sds_secret_config": _from_agent("ROOTCA"),
             },
         },

@@ -52,9 +52,9 @@ class Called:
         return WorkloadPods(self.workload.namespace, pod_labels(self.workload), port)
 
     @property
-    def identity(self) -> str:
-        """The SPIFFE ID that must answer."""
-        return self.facts.spiffe_id(self.workload.namespace, self.workload.service_account_name)
+    def identities(self) -> tuple[str, ...]:
+        """The SPIFFE IDs of which one must answer."""
+        return self.facts.spiffe_ids(self.workload.namespace, self.workload.service_account_name)
 
 
 def target(called: Called, mode: str) -> Target | None:
@@ -72,7 +72,7 @@ def target(called: Called, mode: str) -> Target | None:
         expect=(tuple(workload.verify.expect_status) or DEFAULT_STATUSES) if is_http else (),
         timeout_s=workload.verify.timeout,
         mode=mode,
-        identity=called.identity,
+        identities=called.identities,
     )
 
 
@@ -81,7 +81,7 @@ def _protocol(called: Called, port: OfferedPort) -> str:
 
 
 def _destination(called: Called, port: OfferedPort) -> Destination:
-    return Destination(called.host(port.service), port.port, _protocol(called, port), called.identity, called.workload.verify.timeout)
+    return Destination(called.host(port.service), port.port, _protocol(called, port), called.identities, called.workload.verify.timeout)
 
 
 def pair(name: str, called: Sequence[Called]) -> Pair:

@@ -25,7 +25,7 @@ class Target:
     expect: the statuses that pass, each one or a range: "404", "200-399".
     timeout_s: seconds for one call.
     mode: "fail" or "warn", what a failure does to the update.
-    identity: the SPIFFE ID that must answer.
+    identities: the SPIFFE IDs of which one must answer, that of the mesh's trust domain first.
     endpoints: `address:port` that must answer, each.
     ranges: CIDRs; an endpoint in one of them must answer.
     gateways: `address:port`, or a DNS name, of gateways to endpoints in other networks.
@@ -41,7 +41,7 @@ class Target:
     expect: tuple[str, ...]
     timeout_s: int
     mode: str
-    identity: str
+    identities: tuple[str, ...]
     endpoints: tuple[str, ...] = ()
     ranges: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
@@ -110,8 +110,7 @@ def _line(target: Target) -> str:
         ",".join(target.expect),
         target.timeout_s,
         target.mode,
-        target.identity,
-        *map(",".join, (target.endpoints, target.ranges, target.gateways)),
+        *map(",".join, (target.identities, target.endpoints, target.ranges, target.gateways)),
         ",".join(map(str, target.calls)),
         ",".join(target.machines),
     )

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -29,6 +30,8 @@ from tests.support.waiting import wait_until
 from tools.lab.offline import cache, wheels
 
 IDENTITY, CALLER, OTHER = (names.spiffe_id(names.DEFAULT_DOMAIN, "shop", each) for each in ("product", "caller", "other"))
+ALIAS, FOREIGN = (names.spiffe_id(each, "shop", "product") for each in ("former.example", "foreign.example"))
+"""The workload's identity in the mesh's former trust domain, and in that of another mesh."""
 SCRIPT = COMPONENTS / "verification" / "scripts" / "call-service.sh"
 SERVICE = "localhost"
 """The name of all Services: it resolves, and leads to Envoy, as a redirected name does."""
@@ -108,7 +111,7 @@ class Authority:
 
     def issue(self, identity: str) -> tuple[Path, Path]:
         """Return the files of a certificate for a SPIFFE ID, and of its key."""
-        stem = self.directory / f"{self.name}-{identity.rpartition('/')[2]}"
+        stem = self.directory / "-".join([self.name, *re.findall(r"\w+", identity)])
         key = ec.generate_private_key(ec.SECP256R1())
         builder = _builder(x509.Name([]), self._certificate.subject, key, is_authority=False)
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)])
@@ -226,7 +229,7 @@ class Mesh:
             "expect": "200-399",
             "timeout": "10",
             "mode": "fail",
-            "identity": IDENTITY,
+            "identities": f"{IDENTITY},{ALIAS}",
             "endpoints": ",".join(callee.endpoints()),
             "ranges": "-",
             "gateways": "-",
@@ -323,7 +326,7 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
     authorities = {name: Authority(directory, name) for name in ("mesh", "other")}
     _secrets(directory, authorities["mesh"])
     mesh = Mesh(directory, free_port(), free_port())
-    destinations = [addressing.Destination(SERVICE, each.service_port, each.protocol, IDENTITY, 3) for each in callees]
+    destinations = [addressing.Destination(SERVICE, each.service_port, each.protocol, (IDENTITY, ALIAS), 3) for each in callees]
     config: Config = _with_files(copy.deepcopy(addressing.bootstrap(destinations, mesh.listener)), directory)
     listeners, clusters = config["static_resources"]["listeners"], config["static_resources"]["clusters"]
     for callee in callees:

@@ -13,7 +13,7 @@
 #   5. statuses that are right (`200-399,404-404`)
 #   6. seconds for one call
 #   7. `fail` or `warn`
-#   8. the callee's SPIFFE ID
+#   8. the callee's SPIFFE IDs (`id,...`), that of the mesh's trust domain first
 #   9. endpoints that must answer (`address:port,...`)
 #   10. CIDRs (an endpoint in one of them must answer)
 #   11. gateways (`address or name:15443,...`); each must pass calls on
@@ -412,8 +412,8 @@ explain() { # endpoint
   fi
   case "$by $status $text" in
   *CERTIFICATE_VERIFY_FAILED*)
-    echo "its certificate is not one of $IDENTITY: does the workload have this service account," \
-      "and the same root?"$'\t'"$about"
+    echo "its certificate is not one of ${IDENTITIES//,/ or }: does the workload have this" \
+      "service account, and the same root?"$'\t'"$about"
     return
     ;;
   *TLS_error*ALERT*)
@@ -508,7 +508,7 @@ note() { # cause or ""
 
 # Prints the row of an endpoint, or of the Service; without a cause it is proved.
 print_result() { # endpoint how cause object
-  local kind=response code list verdict=proved endpoint=$1 peer=$IDENTITY
+  local kind=response code list verdict=proved endpoint=$1 peer=${IDENTITIES//,/ }
   # A proxy that chooses takes any of its identities for that of an endpoint.
   if [ -z "$LISTENER" ]; then peer=$accepted; fi
   if [ "$1" = $NAME ]; then endpoint='' peer=''; fi
@@ -920,10 +920,11 @@ main() {
   while read -r PORT _ <&5; do
     inbound_before[$PORT]=$(inbound_calls "$PORT")
   done 5< <(printf %s "${INBOUND:+$INBOUND$'\n'}")
-  while IFS=$'\t' read -r SERVICE PORT PROTOCOL URL_PATH EXPECT CALL_TIMEOUT MODE IDENTITY \
+  while IFS=$'\t' read -r SERVICE PORT PROTOCOL URL_PATH EXPECT CALL_TIMEOUT MODE IDENTITIES \
     ENDPOINTS RANGES GATEWAYS CALLS MACHINES <&5; do
     # Any method will do for gRPC: the application answers that it has none of this name.
     if [ "$URL_PATH" = - ]; then URL_PATH=/grpc.health.v1.Health/Check; fi
+    IDENTITY=${IDENTITIES%%,*}
     ENDPOINTS=${ENDPOINTS#-} RANGES=${RANGES#-} GATEWAYS=${GATEWAYS#-} MACHINES=${MACHINES#-}
     verify_target
     mode=$MODE

@@ -212,6 +212,23 @@ def test_null_in_a_mesh_config_is_a_key_that_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
+    ("aliases", "domains"),
+    [
+        (None, []),
+        (["old.example", "td-2"], ["old.example", "td-2"]),
+        (["cluster.local", "old.example", "old.example"], ["old.example"]),
+        (["*.example", "*", 7, "a,b", "old.example"], ["old.example"]),
+        ("old.example", []),
+    ],
+)
+def test_a_certificate_of_an_alias_of_the_trust_domain_is_accepted(aliases: Any, domains: list[str]) -> None:
+    """As by istiod. A pattern is for policies alone."""
+    facts = mesh_facts.from_values({"meshConfig": {"trustDomainAliases": aliases}}, "istio-system")
+    assert not facts.unserved and mesh_facts.decode(mesh_facts.encode(facts)) == facts
+    assert facts.spiffe_ids("shop", "product") == tuple(f"spiffe://{each}/ns/shop/sa/product" for each in ["cluster.local", *domains])
+
+
+@pytest.mark.parametrize(
     ("values", "mode", "privileges"),
     [
         ({"pilot": {"cni": {"enabled": True}}}, "REDIRECT", {}),

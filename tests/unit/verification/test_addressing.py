@@ -12,8 +12,8 @@ from components.verification import addressing
 from components.verification.addressing import Destination
 from tests.support import envoys
 
-IDENTITY = envoys.IDENTITY
-DESTINATIONS = [Destination(f"{name}.shop.svc.cluster.local", 80, name, IDENTITY, 3) for name in ("http", "http2", "grpc", "tcp", "tls")]
+IDENTITIES = (envoys.IDENTITY, envoys.ALIAS)
+DESTINATIONS = [Destination(f"{name}.shop.svc.cluster.local", 80, name, IDENTITIES, 3) for name in ("http", "http2", "grpc", "tcp", "tls")]
 
 
 def test_the_sidecar_reads_the_listener_from_a_file_of_the_pods_annotations() -> None:
@@ -30,7 +30,7 @@ def test_the_sidecar_reads_the_listener_from_a_file_of_the_pods_annotations() ->
     assert json.loads(values[name]) == addressing.bootstrap(DESTINATIONS)
 
 
-def test_the_listener_is_on_loopback_alone_and_every_cluster_expects_the_identity() -> None:
+def test_the_listener_is_on_loopback_alone_and_every_cluster_expects_the_identities() -> None:
     resources = addressing.bootstrap(DESTINATIONS)["static_resources"]
     (listener,) = resources["listeners"]
     assert listener["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": addressing.LISTENER_PORT}
@@ -38,7 +38,8 @@ def test_the_listener_is_on_loopback_alone_and_every_cluster_expects_the_identit
         tls = cluster["transport_socket"]["typed_config"]
         assert tls["sni"] == f"outbound_.80_._.{destination.service}"
         validation = tls["common_tls_context"]["combined_validation_context"]["default_validation_context"]
-        assert validation == {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": IDENTITY}}]}
+        sans = [{"san_type": "URI", "matcher": {"exact": identity}} for identity in IDENTITIES]
+        assert validation == {"match_typed_subject_alt_names": sans}
     versions = [cluster["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"][0] for cluster in resources["clusters"]]
     assert versions == ["istio-http/1.1", "istio-h2", "istio-h2", "istio", "istio"]
 

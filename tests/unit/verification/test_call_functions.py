@@ -19,7 +19,7 @@ SETUP = r"""
 ulimit -t 2 # of loops without an end
 unset SECONDS # time passes by sleep alone
 SECONDS=0 deadline=0
-ADMIN=admin SERVICE=product.shop.svc PORT=80 PROTOCOL=http URL_PATH=/health EXPECT=200-399 IDENTITY=spiffe://x MODE=fail
+ADMIN=admin SERVICE=product.shop.svc PORT=80 PROTOCOL=http URL_PATH=/health EXPECT=200-399 IDENTITY=spiffe://x IDENTITIES=spiffe://x,spiffe://y MODE=fail
 CALLER=me NETWORK=pods TIMEOUT_S=0 CALL_TIMEOUT=100 LISTENER='' RANGES='' GATEWAYS='' MACHINES='' CALLS='' TARGETS='' INBOUND=''
 caller_identity=spiffe://caller
 # Ends loops without an end.
@@ -260,7 +260,7 @@ CASES: dict[str, tuple[str, str]] = {
     "note: the first failure, and each warning": ("note ''; note a; note b; MODE=warn; note c; note ''; echo \"$failure\"", "me: c\na"),
     "print_result: identities": (
         "accepted='spiffe://a spiffe://x'; show() { print_result \"$1\" how '' '' | grep -o 'peer.: [^,]*'; }; show 10.0.0.1:80; show name; LISTENER=1; show 10.0.0.1:80; show name",
-        'peer": "spiffe://a spiffe://x"\npeer": ""\npeer": "spiffe://x"\npeer": ""',
+        'peer": "spiffe://a spiffe://x"\npeer": ""\npeer": "spiffe://x spiffe://y"\npeer": ""',
     ),
     "print_result: kinds": (
         "print_row() { while [ $# -gt 0 ]; do case $1 in kind | endpoint | verdict | status) printf '%s ' \"$2\" ;; esac; shift 2; done; echo; }; "

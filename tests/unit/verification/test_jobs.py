@@ -38,7 +38,7 @@ def test_the_probes_port_is_called_through_its_service() -> None:
         expect=("200-399",),
         timeout_s=3,
         mode="fail",
-        identity="spiffe://cluster.local/ns/shop/sa/product",
+        identities=("spiffe://cluster.local/ns/shop/sa/product",),
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 from components import shell
 from components.verification.evidence import Call, Plaintext, parse
 from tests.support import applications, envoys
-from tests.support.envoys import IDENTITY, OTHER, Callee, Mesh, Routes
+from tests.support.envoys import ALIAS, FOREIGN, IDENTITY, OTHER, Callee, Mesh, Routes
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +28,7 @@ FAULTS = {
     "nothing listens behind its proxy": "no application",
     "it refuses the caller's certificate": "root",
     "it has another identity": "identity",
+    "it is of a foreign trust domain": "foreign",
     "an AuthorizationPolicy denies": "denies",
     "it takes plaintext alone": "plaintext",
 }
@@ -66,6 +67,8 @@ def _callees(stack: ExitStack) -> list[Callee]:
             "no application": replace(base, application=start(applications.nothing())),
             "root": replace(base, root="other"),
             "identity": replace(base, identity=OTHER),
+            "foreign": replace(base, identity=FOREIGN),
+            "alias": replace(base, identity=ALIAS),
             "denies": replace(base, denies=True),
             "plaintext": replace(base, plaintext=True),
         }
@@ -108,8 +111,14 @@ def test_each_kind_of_port_is_proved_by_an_answer(world: World) -> None:
     for kind in KINDS:
         callee = world.callees[kind]
         row = calls[callee.service_port, callee.endpoints()[0]]
-        assert (row.verdict, row.how, row.peer, row.kind) == ("proved", "addressed", IDENTITY, kinds.get(kind, "response"))
+        assert (row.verdict, row.how, row.peer, row.kind) == ("proved", "addressed", f"{IDENTITY} {ALIAS}", kinds.get(kind, "response"))
         assert calls[callee.service_port, ""].verdict == "proved", "its name leads there"
+
+
+def test_while_the_trust_domain_is_changed_an_identity_of_the_former_one_is_proof(world: World) -> None:
+    callees = [world.callees[f"{kind}, alias"] for kind in KINDS]
+    calls, errors, _ = world.rows(*map(world.mesh.target, callees), timeout_s=PATIENCE_S)
+    assert {calls[each.service_port, each.endpoints()[0]].verdict for each in callees} == {"proved"}, errors
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -122,6 +131,7 @@ def test_no_kind_of_port_is_proved_where(world: World, fault: str) -> None:
     words = {
         "closed": "it takes ",
         "identity": "its certificate is not one of",
+        "foreign": f"its certificate is not one of {IDENTITY} or {ALIAS}: ",
         "denies": "AuthorizationPolicy",
         "root": "certificate",
     }

@@ -9,12 +9,14 @@ import pytest
 from components.verification.target import Caller, Target, call_variables, connections_for, plaintext_variables
 
 CALLER = Caller("machine product-1", "vms", 30)
-TARGET = Target("a.b.svc", 80, "http", "", ("200", "404"), 3, "fail", "spiffe://x", endpoints=("10.0.0.1:80",), headers=("a: b", "c: d"))
+TARGET = Target(
+    "a.b.svc", 80, "http", "", ("200", "404"), 3, "fail", ("spiffe://x", "spiffe://y"), endpoints=("10.0.0.1:80",), headers=("a: b", "c: d")
+)
 
 
 def test_a_target_is_a_line_of_columns_none_of_which_is_empty() -> None:
     values = call_variables(CALLER, TARGET)
-    assert values["TARGETS"] == "a.b.svc\t80\thttp\t-\t200,404\t3\tfail\tspiffe://x\t10.0.0.1:80\t-\t-\t-\t-"
+    assert values["TARGETS"] == "a.b.svc\t80\thttp\t-\t200,404\t3\tfail\tspiffe://x,spiffe://y\t10.0.0.1:80\t-\t-\t-\t-"
     assert (values["HEADERS"], values["INBOUND"], values["LISTENER"]) == ("a: b\nc: d", "", "")
 
 
