@@ -16,8 +16,10 @@ FAILURE_STATUS=1
 
 # Makes a script independent of its user's environment, and of a /tmp that is full: bash writes long
 # texts to files there (`<<<`). Variables of proxies stay: the package's download uses them, and
-# nothing else does.
+# nothing else does. `find` fails in a directory that it cannot go back to, such as a home of NFS
+# that root cannot enter (root_squash).
 clean_environment() {
+  cd /
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C TMPDIR=/run
   # TMOUT ends every read of bash, so also the wait for an answer.
   unset BASH_ENV ENV CDPATH TMOUT GREP_OPTIONS TAR_OPTIONS POSIXLY_CORRECT CURL_HOME

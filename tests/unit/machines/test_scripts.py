@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from components import shell
-from tests.support.scripts import COMPONENTS, Sourced, add_program
+from tests.support.scripts import COMPONENTS, LIBRARY, Sourced, add_program
 
 PROBE = COMPONENTS / "verification" / "scripts" / "plaintext-probe.sh"
 NAMES = (
@@ -83,7 +84,7 @@ HOSTILE = {
 
 
 def test_the_users_environment_changes_no_script(tmp_path: Path) -> None:
-    text = 'clean_environment\ncat <<<"$(env | sort)"\ncd usr 2>/dev/null || echo "no such directory"'
+    text = 'clean_environment\ncat <<<"$(env | sort)"\ncd share 2>/dev/null || echo "no such directory"'
     done = subprocess.run(
         ["/bin/bash", "-s"], input=shell.remote_script("machines/withdraw", {}).rpartition("if !")[0] + text, env=HOSTILE, cwd=tmp_path, capture_output=True, text=True
     )  # fmt: skip
@@ -93,6 +94,20 @@ def test_the_users_environment_changes_no_script(tmp_path: Path) -> None:
     assert lines["TMPDIR"] == "/run", "a user's may not be there, and /tmp may be full"
     assert not {"BASH_ENV", "CDPATH", "TMOUT", "POSIXLY_CORRECT", "TAR_OPTIONS", "CURL_HOME"} & lines.keys()
     assert "http_proxy" in lines, "the package's download may go through it"
+
+
+def test_a_home_that_root_cannot_enter_fails_no_search_of_files(tmp_path: Path) -> None:
+    """Of NFS (root_squash): sudo keeps the login's working directory, and `find` has to go back to it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+    home.chmod(0o700)
+    text = f"{LIBRARY.read_text()}\nset -e\nclean_environment\nfind /etc -maxdepth 0"
+    squashed = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", "bash", "-s"]
+    done = subprocess.run(
+        ["/bin/bash", "-c", 'cd "$0" && exec "$@"', str(home), *squashed], input=text, capture_output=True, text=True
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "/etc\n", "")
 
 
 def test_no_request_of_a_machine_goes_through_a_proxy_but_the_packages() -> None:
