@@ -9,7 +9,8 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -289,3 +290,33 @@ def bundle(files: Mapping[str, str] | None = None, **change: object) -> Bundle:
 
 ROOT_CERTIFICATE = "-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n"
 BUNDLE = bundle()
+
+
+@contextmanager
+def full_run(machine: FakeMachine) -> Iterator[None]:
+    """Give a machine a /run without room, with the files that it has there."""
+    run = machine.directory / "run"
+    files = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with mounted(run, "-t", "tmpfs", "-o", "size=256k", "none"):
+        for name, text in files.items():
+            (run / name).write_bytes(text)
+        subprocess.run(["dd", "if=/dev/zero", f"of={run}/of-others"], check=False, stderr=subprocess.DEVNULL)
+        yield
+
+
+@contextmanager
+def read_only_etc(machine: FakeMachine) -> Iterator[None]:
+    """Have nobody write below a machine's /etc."""
+    etc = machine.root / "etc"
+    with mounted(etc, "--bind", str(etc)):
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(etc)], check=True)
+        yield
+
+
+@contextmanager
+def mounted(place: Path, *words: str) -> Iterator[None]:
+    subprocess.run(["mount", *words, str(place)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)

@@ -14,6 +14,15 @@ is_ours() { # stamp, or pending_stamp
     "$PROJECT/$STACK $MACHINE $REGISTRATION" ]
 }
 
+# What stays on a file system that is read-only would start with the next boot, without its stamp.
+check_removable() {
+  local directory
+  for directory in "$UNITS" "$PROGRAMS" "$STATE"; do
+    [ ! -d "$directory" ] || [ -w "$directory" ] ||
+      fail "cannot remove anything from $directory: let root write there"
+  done
+}
+
 main() {
   local reason saved
   set -u
@@ -37,6 +46,7 @@ main() {
     echo "not-ours $(stamp project)/$(stamp stack) $(stamp machine)"
     exit 0
   fi
+  check_removable
   ask leave
   saved=$(saved_rules)
   # Not by half: a connection that ends is no reason to stop here.

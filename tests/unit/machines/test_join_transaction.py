@@ -6,6 +6,8 @@ import base64
 import fcntl
 import re
 import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -15,7 +17,7 @@ import pytest
 from components.machines.bundle import DEADLINE_S, digest, role_files
 from components.names import DISCONNECT_GRACE
 from tests.support import machine as support
-from tests.support.machine import BUNDLE, OWNER, PROGRAMS, STATE, UNITS, FakeMachine, bundle, token
+from tests.support.machine import BUNDLE, OWNER, PROGRAMS, STATE, UNITS, FakeMachine, bundle, full_run, read_only_etc, token
 from tests.support.scripts import add_program
 from tests.support.tiers import some_quick
 from tools.mesh_status import read_machines
@@ -123,6 +125,28 @@ def test_a_first_join_that_fails_leaves_nothing(fresh: FakeMachine, name: str) -
     left = {path: shown for path, shown in fresh.tree().items() if not path.endswith("multi-user.target.wants")}
     assert left == before
     assert done.stderr.endswith("; nothing of the join is left on the machine\n") or name == "check_token"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("damaged", "place", "cause"),
+    [(full_run, "run", "No space left on device"), (read_only_etc, f"root/{UNITS}", "Read-only file system")],
+    ids=["full", "read-only"],
+)
+def test_a_join_changes_nothing_where_run_is_full_or_etc_is_read_only(
+    machine: FakeMachine, fresh: FakeMachine, damaged: Callable[[FakeMachine], AbstractContextManager[None]], place: str, cause: str
+) -> None:
+    support.package(fresh.directory / "served", "good-2.deb", "good-2")
+    for each in (machine, fresh):
+        before, active = each.tree(), each.active
+        with damaged(each):
+            done = each.join(CHANGE)
+            assert each.active == active, "the agent that runs goes on"
+        assert done.stderr.endswith(
+            f"machine product-1: cannot write to {each.directory / place} ({cause}): make room there, or let root write there\n"
+        ), done.stderr
+        assert (done.returncode, each.tree()) == (1, before)
+        assert each.join(CHANGE).returncode == 0, "a later join goes on"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.machine import OWNER, PROGRAMS, STATE, UNITS, FakeMachine, bundle
+from tests.support.machine import OWNER, PROGRAMS, STATE, UNITS, FakeMachine, bundle, full_run, read_only_etc
 from tests.support.scripts import add_program
 from tests.support.tiers import some_quick
 
@@ -46,6 +46,24 @@ def test_a_second_leave_and_one_of_a_machine_that_never_joined_change_nothing(ma
     before = machine.tree()
     done = machine.leave()
     assert (done.returncode, done.stdout, machine.calls, machine.tree()) == (0, "not-joined\n", [], before)
+
+
+@pytest.mark.slow
+def test_a_leave_removes_all_or_nothing_where_etc_is_read_only(machine: FakeMachine) -> None:
+    """Units that stayed would start the agent with the next boot."""
+    before, active = machine.tree(), machine.active
+    with read_only_etc(machine):
+        done = machine.leave()
+    assert (done.returncode, machine.tree(), machine.active) == (1, before, active)
+    assert done.stderr == f"machine product-1: cannot remove anything from {machine.root}/{UNITS}: let root write there\n"
+    assert (machine.leave().returncode, left(machine)) == (0, [])
+
+
+@pytest.mark.slow
+def test_a_machine_leaves_where_run_is_full(machine: FakeMachine) -> None:
+    with full_run(machine):
+        done = machine.leave()
+        assert (done.returncode, done.stdout.splitlines()[-1:], left(machine), machine.active) == (0, ["left"], [], ""), done.stderr
 
 
 WITHOUT_A_STAMP = {
