@@ -8,6 +8,7 @@ standard input, a third argument is the JSON object; it is no place for secrets.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import types
 from pathlib import Path
@@ -34,3 +35,7 @@ def load(script: str) -> types.ModuleType:
 
 if __name__ == "__main__":
     load("local/scripting.py").main(load(sys.argv[1]), *sys.argv[2:])
+    # Python's own end takes all modules apart first, which is a tenth of a script's processor time.
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from components.local import scripting
+from components.local import openssh, scripting
+from tests.support.fake_programs import Programs
 from tests.support.waiting import wait_until
 
 ROOT = Path(scripting.__file__).parents[2]
@@ -97,3 +99,13 @@ def test_private_files_are_removed_at_the_end_of_their_use() -> None:
     with scripting.private_directory() as directory:
         scripting.write_private(directory / "key", "private")
     assert not directory.exists()
+
+
+@pytest.mark.parametrize("lines", [0, 10_000], ids=["short", "longer than a pipe holds"])
+def test_the_result_of_a_script_is_printed_to_its_end(programs: Programs, lines: int) -> None:
+    output = "a line of evidence\n" * lines + "done"
+    programs.add("ssh", ("bash -s", 0, f"{openssh.MARK}\n{output}", ""))
+    target = {"machine": "billing-1", "hop": {"host": "192.0.2.7", "accept_any_host_key": True}}
+    done = programs.run("local/over_ssh.py", {"target": target, "script": "true\n"})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"stdout": output}
