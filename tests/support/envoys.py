@@ -80,6 +80,7 @@ class Callee:
     identity: its certificate's. root: who signed it, and who must have signed a caller's.
     denies: whether an AuthorizationPolicy forbids every caller.
     plaintext: whether it takes calls without TLS.
+    detected: whether a caller's proxy detects the protocol, as of a port whose name begins with none.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Callee:
     denies: bool = False
     plaintext: bool = False
     closed: bool = False
+    detected: bool = False
     port: int = field(default_factory=free_port)
     service_port: int = field(default_factory=free_port)
 
@@ -151,6 +153,15 @@ def _listener(name: str, address: str, port: int, filters: Sequence[Config], tls
     chain: Config = {"filters": list(filters), **({"transport_socket": tls} if tls else {})}
     socket_address = {"address": address, "port_value": port}
     return {"name": name, "address": {"socket_address": socket_address}, "filter_chains": [chain]}
+
+
+def _detect(listener: Config, filters_of_http: Sequence[Config]) -> None:
+    """Have a listener detect HTTP/1.1, without a limit of time, as Istio's for ports of an unnamed protocol."""
+    inspector = {"@type": "type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector"}
+    listener["listener_filters"] = [{"name": "envoy.filters.listener.http_inspector", "typed_config": inspector}]
+    listener["listener_filters_timeout"] = "0s"
+    match = {"application_protocols": ["http/1.0", "http/1.1"]}
+    listener["filter_chains"].insert(0, {"filter_chain_match": match, "filters": list(filters_of_http)})
 
 
 def _is_http(protocol: str) -> bool:
@@ -348,7 +359,10 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
             outbound = f"outbound|{callee.service_port}|{subset}|{SERVICE}"
             clusters.append(_cluster(outbound, endpoints, is_h2, _outbound(callee, authorities["mesh"]), routes.unhealthy))
         filters = _filters(callee.protocol, outbound, routes=routes.routes.get(callee.name, ()))
-        listeners.append(_listener(f"out-{callee.name}", "127.0.0.1", callee.service_port, filters))
+        listener = _listener(f"out-{callee.name}", "127.0.0.1", callee.service_port, filters)
+        if callee.detected:
+            _detect(listener, _filters("http", outbound))
+        listeners.append(listener)
     for port, endpoints in routes.gateways.items():
         clusters.append(_cluster(f"gateway-{port}", endpoints, False))
         listeners.append(_listener(f"gateway-{port}", "0.0.0.0", port, _filters("tcp", f"gateway-{port}")))

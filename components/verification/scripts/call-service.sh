@@ -356,6 +356,21 @@ has_answered() {
   return 1
 }
 
+# Whether the proxy has tried an endpoint since.
+has_tried() {
+  local endpoint
+  for endpoint in "${!tried[@]}"; do
+    if ((tried[$endpoint] > 0)); then return 0; fi
+  done
+  return 1
+}
+
+# Whether connections may be open because the caller's own proxy holds them back. One that detects
+# protocols waits for more bytes after some of the first ones, so each of these is sent before.
+is_held() { # calls, all of which were answered
+  ! is_http && ! has_tried && (($1 < 4 * ${#FIRST_BYTES[@]}))
+}
+
 is_given() { # endpoint
   local address
   for address in $(resolve "$1"); do
@@ -716,6 +731,8 @@ call_by_chance() {
     if [ ${#failed[@]} -gt 0 ]; then
       start_counting
       number=0
+    elif is_held "$number"; then
+      attempt=$((attempt + 1))
     fi
     sleep 0.3
   done
@@ -727,7 +744,7 @@ call_by_chance() {
   done
   if cause=$(name_problem); then
     note "$cause"
-  elif [ ${#failed[@]} = 0 ] && [ -z "$is_plain" ] && is_never_chosen; then
+  elif [ ${#failed[@]} = 0 ] && [ -z "$is_plain" ] && ! is_held "$number" && is_never_chosen; then
     object="VirtualService or DestinationRule of $SERVICE"
     cause="$number calls by the name $SERVICE port $PORT were answered, but none by"
     cause+=" ${missing/#ranges/an endpoint in ${RANGES//,/ or }}: $(reason_to_pass_over)"
@@ -746,18 +763,16 @@ call_by_chance() {
 
 # Whether so many calls, all of which were answered, have met what is wanted, or would never do so.
 are_enough() { # number
+  if is_held "$1"; then return 1; fi
   [ -z "$missing" ] || { (($1 >= $(connections_for ${#now[@]}))) && is_never_chosen; }
 }
 
 # Whether the last calls of HTTP were answered, but not by endpoints: the caller's own proxy has
 # tried none, although it has healthy ones. Then its routes do that (faults, redirects, no route).
 is_answered_by_routes() {
-  local endpoint
   [ ${#failed[@]} -gt 0 ] || return 1
   case ${failures[$NAME]:-} in [1-5][0-9][0-9]$'\t'proxy$'\t'*) ;; *) return 1 ;; esac
-  for endpoint in "${!tried[@]}"; do
-    if ((tried[$endpoint] > 0)); then return 1; fi
-  done
+  if has_tried; then return 1; fi
   direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
     grep "^outbound|$PORT|[^|]*|$SERVICE::[0-9.]*:[0-9]*::health_flags::healthy\$" >/dev/null
 }
@@ -846,7 +861,7 @@ chance_problem() {
     echo "$SERVICE is called without mutual TLS for $IDENTITY (the proxy accepts:" \
       "${accepted:-nothing}): does the workload have this service account, and does a" \
       "DestinationRule set another tls.mode than ISTIO_MUTUAL?"
-  elif [ -n "$missing" ] || [ ${#failed[@]} -gt 0 ]; then
+  elif [ -n "$missing" ] || [ ${#failed[@]} -gt 0 ] || is_held "$number"; then
     failures[${silent:-$SERVICE}]=${failures[$NAME]:-}
     problem=$(explain "${silent:-$SERVICE}")
     echo "$(silence "${silent:-$SERVICE}"): ${problem%%$'\t'*}"

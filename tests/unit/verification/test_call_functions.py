@@ -199,6 +199,11 @@ CASES: dict[str, tuple[str, str]] = {
         "=\n=the proxy does not know product.shop.svc port 80:\n=the proxy does not know product.shop.svc port 80:\n=",
     ),
     "has_answered: one is enough": ("for n in '0 0' '0 2' '2 0'; do now=([a]=${n% *} [b]=${n#* }); yes_or_no has_answered; done; now=(); yes_or_no has_answered", "no\nyes\nyes\nno"),
+    "has_tried: one is enough": ("for n in '0 0' '0 2' '2 0'; do tried=([a]=${n% *} [b]=${n#* }); yes_or_no has_tried; done; tried=(); yes_or_no has_tried", "no\nyes\nyes\nno"),
+    "is_held: connections of which no endpoint has any, until each first byte was sent": (
+        "show() { PROTOCOL=$1 tried=([a]=$2); yes_or_no is_held $3; }; FIRST_BYTES=(a b); show tcp 0 7; show tcp 0 8; show tcp 1 7; show http 0 7",
+        "yes\nno\nno\nno",
+    ),
     "is_given: also without an answer": (
         "now=([192.0.2.6:15443]=0); each_of is_given gateway.test:15443 192.0.2.6:15443 192.0.2.7:15443 nowhere.test:1; now=(); each_of is_given 192.0.2.6:15443",
         "gateway.test:15443 192.0.2.6:15443 \n",
@@ -389,6 +394,16 @@ CASES: dict[str, tuple[str, str]] = {
         "in_short; time_passes; is_identified() { :; }; given_are 10.1.0.1:80=1; start_counting() { echo start; }; RANGES=10.1.0.0/16; "
         "answer_of() { if ((attempt == 1)); then echo '503|proxy|x'; else echo '200|application|'; fi; }; call_by_chance; echo \"$asked\"",
         "start\nstart\n10.1.0.1:80|by-chance|proved||\n|by-chance|proved||\n[name name name name][name name name name]",
+    ),
+    "call_by_chance: connections that its own proxy holds back are no answers": (
+        "in_short; time_passes; deadline=2; is_identified() { :; }; PROTOCOL=tcp RANGES=10.1.0.0/16 TIMEOUT_S=2; given_are 10.1.0.1:80=0; answer_of() { echo 'open|application|'; }; "
+        "call_by_chance; echo $attempt; RANGES=''; SECONDS=0; call_by_chance; there=(10.1.0.1:80=1); attempt=0; call_by_chance; echo $attempt",
+        "|by-chance|failed|Service product.shop.svc|no answer from product.shop.svc for prod\n5\n|by-chance|failed|Service product.shop.svc|no answer from product.shop.svc for prod\n"
+        "10.1.0.1:80|by-chance|proved||\n|by-chance|proved||\n1",
+    ),
+    "call_by_chance: connections that routes lead elsewhere, whatever the first byte is": (
+        "in_short; time_passes; is_identified() { :; }; PROTOCOL=tcp RANGES=10.1.0.0/16 FIRST_BYTES=(a b); given_are 10.1.0.1:80=0; answer_of() { echo 'open|application|'; }; call_by_chance 2>/dev/null; echo $SECONDS",
+        "|by-chance|failed|VirtualService or DestinationRule of product.shop.svc|8 calls by the name product.shop.svc por\n1",
     ),
     "call_by_chance: several at once through a gateway": (
         "in_short; is_identified() { :; }; given_are 10.0.0.9:15443=1; GATEWAYS=10.0.0.9:15443; call_by_chance >/dev/null; wc -w <<<\"$asked\"",

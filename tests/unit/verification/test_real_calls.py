@@ -80,6 +80,10 @@ def _callees(stack: ExitStack) -> list[Callee]:
         port = start(applications.of_bytes(talk))
         callees.append(Callee(name=talk.__name__, protocol="tcp", application=port))
         callees.append(Callee(name=f"{talk.__name__}, denies", protocol="tcp", application=port, denies=True))
+    callees += [
+        Callee(name=f"detected{', denies' * denies}", protocol="tcp", application=silent, detected=True, denies=denies)
+        for denies in (False, True)
+    ]
     callees.append(Callee(name="HTTP/2 alone", protocol="tcp", application=listening["grpc"]))
     callees.append(Callee(name="headers", protocol="http", application=start(applications.http(needs="x-probe"))))
     for status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE):
@@ -255,6 +259,18 @@ def test_an_unhealthy_endpoint_is_no_proof_though_it_answers(world: World) -> No
     calls, errors, code = world.rows(world.mesh.target(callee, endpoints=",".join(endpoints)), timeout_s=2)
     assert code == 1 and f"was not given the endpoint {endpoints[1]}" in errors
     assert [calls[callee.service_port, each].verdict for each in endpoints] == ["proved", "failed"]
+
+
+@pytest.mark.parametrize("denies", [False, True])
+def test_a_connection_that_a_machines_proxy_holds_back_proves_nothing(world: World, denies: bool) -> None:
+    """One that detects the port's protocol waits for more bytes after these two, and tries no endpoint."""
+    callee = world.callees["detected, denies" if denies else "detected"]
+    target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
+    first_bytes = "'0' 'P'" if denies else r"'0' 'P' '\x10'"
+    setup = f"is_identified() {{ :; }}\nFIRST_BYTES=({first_bytes})"
+    calls, errors, code = world.rows(target, timeout_s=0 if denies else PATIENCE_S, listener=0, setup=setup)
+    assert (code, calls[callee.service_port, ""].verdict) == ((1, "failed") if denies else (0, "proved")), errors
+    assert ((callee.service_port, callee.endpoints()[0]) in calls) is not denies
 
 
 @pytest.mark.parametrize("kind", ["http", "tcp"])
