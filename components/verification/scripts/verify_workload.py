@@ -169,7 +169,8 @@ class _Verification:
             if pod.ready and not each.has_ipv4:
                 cause = f"pod {pod.name} is not called: its address {pod.address} is none of IPv4"
                 self._fail(_Unproven(cause, object=f"Pod {payload.namespace}/{pod.name}"))
-        called = _with_endpoints(payload, target, members, pods)
+        others = _others(cluster, payload, target, members)
+        called = _with_endpoints(payload, target, members, pods, others)
         if not _reached(called):
             self._take_down(members, pods)
             self._fail(_Unproven("it has no endpoint: neither a pod is ready nor a machine healthy", object=_service(target)))
@@ -182,7 +183,7 @@ class _Verification:
                     if not _has_failed(done) or look == _LOOKS:
                         break
                     members, pods = _still_there(cluster, payload, members), self._pods(cluster)
-                    now = _with_endpoints(payload, target, members, pods)
+                    now = _with_endpoints(payload, target, members, pods, others)
                     if now == called or not _reached(now):
                         break
                     called = now
@@ -292,27 +293,54 @@ class _Member:
     network: str
 
 
-def _with_endpoints(payload: Payload, target: Target, members: Sequence[_Member], pods: Sequence[Running]) -> Target:
-    """Return what is called, with the endpoints that pods see (istio/istio: ep_filters.go)."""
+def _with_endpoints(
+    payload: Payload, target: Target, members: Sequence[_Member], pods: Sequence[Running], others: Mapping[str, int]
+) -> Target:
+    """Return what is called, with the endpoints that pods see (istio/istio: ep_filters.go).
+
+    others: how many endpoints besides the members each network has.
+    """
     near = [member.entry for member in members if member.network == payload.network]
-    through = _calls_through_gateways(payload, members)
+    through = _calls_through_gateways(payload, members, others)
     of_pods = [each.endpoint for each in pods if each.endpoint]
     return replace(
         target,
         endpoints=tuple(dict.fromkeys([*(entry.endpoint for entry in near), *of_pods])),
         gateways=tuple(through),
         calls=tuple(through.values()),
-        machines=tuple(f"{member.entry.machine}={member.entry.endpoint}" for member in members),
+        # One of another network may have the same address.
+        machines=tuple(f"{entry.machine}={entry.endpoint}" for entry in near),
     )
 
 
-def _calls_through_gateways(payload: Payload, members: Sequence[_Member]) -> Mapping[str, int]:
+def _others(cluster: Cluster, payload: Payload, target: Target, members: Sequence[_Member]) -> Mapping[str, int]:
+    """Return how many endpoints besides the members each network has, where members are behind gateways.
+
+    They are entries that the Service selects: of another workload, or that another tool has created.
+    One without a condition of health gets calls. One with a weight counts as so many.
+    """
+    if all(member.network == payload.network for member in members):
+        return {}
+    service = cluster.get("service", target.service.partition(".")[0]) or {}
+    selector = service.get("spec", {}).get("selector") or {}
+    declared, others = {member.entry.entry for member in members}, Counter[str]()
+    for name, item in cluster.entries().items():
+        spec: Mapping[str, Any] = item.get("spec", {})
+        labels = {**(item["metadata"].get("labels") or {}), **(spec.get("labels") or {})}
+        is_called = not _disconnected(item) and _health(item).get("status") != "False"
+        if name not in declared and is_called and selector.items() <= labels.items():
+            others[_network(item)] += int(spec.get("weight") or 1)
+    return others
+
+
+def _calls_through_gateways(payload: Payload, members: Sequence[_Member], others: Mapping[str, int]) -> Mapping[str, int]:
     """Return how many calls meet all endpoints behind the gateways of each network, by gateway."""
     behind = Counter(member.network for member in members if payload.gateways.get(member.network))
     calls = Counter[str]()
     for network, endpoints in behind.items():
         gateways = payload.gateways[network]
-        calls.update(dict.fromkeys(gateways, -(-connections_for(endpoints) // len(gateways))))
+        connections = connections_for(endpoints + others.get(network, 0))
+        calls.update(dict.fromkeys(gateways, -(-connections // len(gateways))))
     return calls
 
 

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -106,6 +106,7 @@ class ApiServer:
         ]
         return [
             ("get namespace shop", 0 if self.answers else 1, "{}" if not self.answers else '{"kind": "Namespace"}', ""),
+            ("get service product ", 0, json.dumps({"spec": {"selector": {"app": "product"}}}), ""),
             ("get workloadentry ", 0, json.dumps({"items": list(self.entries.values())}), ""),
             ("get job --selector", 0, json.dumps({"items": shared if self.called else []}), ""),
             *((f"-{which} --namespace", 0, caller(which, ran is not None), "") for which, ran in of_pods),
@@ -350,6 +351,7 @@ def test_machines_of_other_networks_are_called_through_their_gateways_alone(clus
     columns = target(programs)
     assert columns[8] == "192.0.2.7:8080,10.244.0.9:8080"
     assert columns[10:12] == ["172.31.0.1:15443", "4"]
+    assert columns[12] == "product-1=192.0.2.7:8080", "another network may have the address of an endpoint"
     assert "172.31.0.1:15443" in scripts(programs)["pod-outside"]
 
 
@@ -358,8 +360,32 @@ def test_each_network_gets_as_many_calls_as_meet_all_of_its_endpoints() -> None:
     payload = replace(PAYLOAD, gateways={"large": ("10.9.0.1:15443", "10.9.0.2:15443"), "small": ("10.8.0.1:15443",), "closed": ()})
     numbers = {"large": 99, "small": 1, "closed": 5, "pods": 2, "elsewhere": 1}
     members = [verify_workload._Member(ENTRY, network) for network, number in numbers.items() for _ in range(number)]
-    calls = verify_workload._calls_through_gateways(payload, members)
+    calls = verify_workload._calls_through_gateways(payload, members, {})
     assert calls == {"10.9.0.1:15443": 426, "10.9.0.2:15443": 426, "10.8.0.1:15443": 4}, "99 * (ln 99 + 4) and 1 * 4"
+
+
+def test_endpoints_of_others_behind_a_gateway_make_calls_too(cluster: ApiServer, programs: ProgramsInMemory) -> None:
+    """The gateway chooses among all that the Service selects: of another workload, or created by hand."""
+    far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
+    cluster.entries[far.entry] = entry(far.entry, "192.0.2.8", "True", "far")
+    labels = {"app": "product", "version": "v2"}
+
+    def other(name: str, healthy: str | None, *, network: str = "far", spec: Mapping[str, Any] | None = None, **metadata: Any) -> None:
+        item = entry(name, "192.0.2.20", healthy, network)
+        cluster.entries[name] = {**item, "metadata": {**item["metadata"], **metadata}, "spec": {**item["spec"], **(spec or {})}}
+
+    other("of-another-workload", "True", labels=labels)
+    other("by-hand", None, spec={"labels": labels, "weight": 3})
+    other("unhealthy", "False", labels=labels)
+    other("disconnected", "True", labels=labels, annotations={DISCONNECTED_ANNOTATION: "2026-11-27T12:00:00Z"})
+    other("of-another-service", "True", labels={"app": "orders"})
+    other("near", "True", network="pods", labels=labels)
+    assert cluster.outside
+    cluster.outside = (0, cluster.outside[1] + result("172.31.0.1:15443", "refused"), "")
+    cluster.inside = (0, CALL + OF_POD + called("172.31.0.1:15443", how="by-chance"), "")
+    cluster.write()
+    verify_workload.run(replace(PAYLOAD, entries=(ENTRY, far), gateways={"far": ("172.31.0.1:15443",)}))
+    assert target(programs)[10:12] == ["172.31.0.1:15443", "29"], "1 of its own, 1 and 3 of others: 5 * (ln 5 + 4)"
 
 
 @pytest.mark.slow
