@@ -309,7 +309,7 @@ def test_an_application_is_verified_as_our_own_is(application: dict[str, Any]) -
     graph = graph_of(application)
     verified = harness.payload(graph["billing-verification"])
     target, identity = verified["target"], "spiffe://cluster.local/ns/billing/sa/billing-app"
-    assert (target["service"], target["port"], target["identity"]) == ("billing.billing.svc.cluster.local", 8000, identity)
+    assert (target["service"], target["port"], target["identities"]) == ("billing.billing.svc.cluster.local", 8000, [identity])
     assert verified["port"] == verified["pods"]["port"] == 8080
     assert verified["pair"]["inside"]["spec"]["template"]["spec"]["serviceAccountName"] == "billing-app"
     assert {"billing-1-proof", "billing-2-proof"} <= set(graph)
@@ -340,7 +340,7 @@ def test_an_application_of_others_is_called_as_its_mesh_names_it(application: di
     assert inside["imagePullSecrets"] == [{"name": "mine"}], "the injection adds the mesh's"
     assert outside["imagePullSecrets"] == [{"name": "mine"}, {"name": "corp"}]
     target, identity = verified["target"], "spiffe://corp.example/ns/billing/sa/billing-app"
-    assert (target["service"], target["port"], target["identity"]) == ("billing.billing.svc.corp.local", 8000, identity)
+    assert (target["service"], target["port"], target["identities"]) == ("billing.billing.svc.corp.local", 8000, [identity])
 
 
 def test_pods_and_namespaces_of_ours_follow_mesh_and_stack(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
