@@ -10,8 +10,11 @@ import contextlib
 import queue
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
+from typing import IO
 
 from . import scripting
 
@@ -26,6 +29,85 @@ Answer = Callable[[str, Pause], str]
 
 class Ended(Exception):
     """The program ended before it had its answer."""
+
+
+@dataclass
+class _Streams:
+    """The standard streams of a program, with a thread for each: none of them fills up.
+
+    lines: of standard output, None at its end. ended: whether that end has come.
+    errors: standard error. workers: the threads, the one that writes first.
+    """
+
+    lines: queue.Queue[bytes | None] = field(default_factory=queue.Queue)
+    ended: threading.Event = field(default_factory=threading.Event)
+    errors: bytes = b""
+    workers: list[threading.Thread] = field(default_factory=list)
+
+    def start(self, process: subprocess.Popen[bytes], content: bytes, is_last: bool) -> None:
+        """Write `content` to standard input, which ends there if it is the last; read the others."""
+        stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
+        assert stdin and stdout and stderr
+        write = partial(self._write, stdin, content, is_last)
+        for work in (write, partial(self._read, stdout), partial(self._read_errors, stderr)):
+            self.workers.append(threading.Thread(target=work, daemon=True))
+            self.workers[-1].start()
+
+    def read(self, process: subprocess.Popen[bytes], timeout_s: float) -> Iterator[bytes]:
+        """Yield the lines of standard output until the program has ended.
+
+        timeout_s: seconds that it may take; the time between a line and the request for the next
+            one does not count.
+
+        Raises queue.Empty or subprocess.TimeoutExpired after that time.
+        """
+        left_s = timeout_s
+        while True:
+            before = monotonic()
+            line = self.lines.get(timeout=max(left_s, 0))
+            left_s -= monotonic() - before
+            if line is None:
+                break
+            yield line
+        self.lines.put(None)  # for what reads the rest
+        process.wait(max(left_s, 1))
+
+    def reply(self, process: subprocess.Popen[bytes], answer: str) -> None:
+        """Write an answer to standard input, as one line."""
+        self.workers[0].join()
+        assert process.stdin
+        self._write(process.stdin, f"{' '.join(answer.split())}\n".encode(), is_last=False)
+
+    def pause(self, seconds: float) -> None:
+        """Pass seconds; see `Pause`."""
+        if self.ended.wait(seconds):
+            raise Ended
+
+    def close(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for the threads of a program that has ended, and close its streams."""
+        for worker in self.workers:
+            if worker.ident:  # it was started: the interruption may have come before
+                worker.join()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
+
+    def _write(self, stdin: IO[bytes], content: bytes, is_last: bool) -> None:
+        with contextlib.suppress(OSError):  # a program that has ended reads nothing
+            stdin.write(content)
+            stdin.flush()
+            if is_last:
+                stdin.close()
+
+    def _read(self, stdout: IO[bytes]) -> None:
+        for line in stdout:
+            self.lines.put(line)
+        self.ended.set()
+        self.lines.put(None)
+
+    def _read_errors(self, stderr: IO[bytes]) -> None:
+        self.errors = stderr.read()
 
 
 def converse(
@@ -44,78 +126,30 @@ def converse(
     Raises what `text` raises, and what `answer` raises but Ended, after the program was ended, and scripting.Failed where
     the program is not on PATH.
     """
-    lines: queue.Queue[bytes | None] = queue.Queue()
-    errors: list[bytes] = []
+    streams = _Streams()
     output: list[bytes] = []
-    workers: list[threading.Thread] = []
-    ended = threading.Event()
-
-    def pause(seconds: float) -> None:
-        if ended.wait(seconds):
-            raise Ended
-
-    left_s = timeout_s
     # An interruption raises wherever a function is called: none is between the start and `try`.
     process = scripting.start(words)
     try:
-        stdin, stdout, stderr = process.stdin, process.stdout, process.stderr
-        assert stdin and stdout and stderr
-
-        content = (text if isinstance(text, str) else text()).encode()
-
-        def write() -> None:
-            with contextlib.suppress(OSError):  # a program that has ended reads nothing
-                stdin.write(content)
-                stdin.flush()
-                if not answer:
-                    stdin.close()
-
-        def read() -> None:
-            for line in stdout:
-                lines.put(line)
-            ended.set()
-            lines.put(None)
-
-        def read_errors() -> None:
-            errors.append(stderr.read())
-
-        for target in (write, read, read_errors):
-            workers.append(threading.Thread(target=target, daemon=True))
-            workers[-1].start()
-        while True:
-            before = monotonic()
-            line = lines.get(timeout=max(left_s, 0))
-            left_s -= monotonic() - before
-            if line is None:
-                break
+        content = text if isinstance(text, str) else text()
+        streams.start(process, content.encode(), is_last=answer is None)
+        for line in streams.read(process, timeout_s):
             question = line.decode(errors="replace").rstrip("\r\n")
-            if answer and question.startswith(ASK):
-                try:
-                    reply = " ".join(answer(question[len(ASK) :], pause).split())
-                except Ended:
-                    continue
-                workers[0].join()
-                with contextlib.suppress(OSError):
-                    stdin.write(f"{reply}\n".encode())
-                    stdin.flush()
-            else:
+            if answer is None or not question.startswith(ASK):
                 output.append(line)
-        status = process.wait(max(left_s, 1))
+                continue
+            with contextlib.suppress(Ended):
+                streams.reply(process, answer(question[len(ASK) :], streams.pause))
+        status = process.returncode
     except (queue.Empty, subprocess.TimeoutExpired):
         scripting.end(process)
         process.wait()
         status = scripting.TIMED_OUT
-        output += iter(lines.get, None)
+        output += iter(streams.lines.get, None)
     except BaseException:
         scripting.end(process)
         process.wait()
         raise
     finally:
-        for worker in workers:
-            if worker.ident:  # it was started: the interruption may have come before
-                worker.join()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            with contextlib.suppress(OSError):
-                if pipe:
-                    pipe.close()
-    return scripting.Done(status, b"".join(output), b"".join(errors))
+        streams.close(process)
+    return scripting.Done(status, b"".join(output), streams.errors)

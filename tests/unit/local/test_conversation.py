@@ -96,6 +96,14 @@ def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path
     assert processes(str(child)) == []
 
 
+@pytest.mark.slow
+def test_a_program_that_closes_its_output_and_stays_is_ended(tmp_path: Path) -> None:
+    child = private_sleep(tmp_path)
+    done = conversation.converse(["bash", "-c", f"echo begun; exec >&- 2>&-; {child} 600"], "", 1)
+    assert (done.status, done.text) == (scripting.TIMED_OUT, "begun")
+    assert processes(str(child)) == []
+
+
 @pytest.mark.parametrize("error", [scripting.Failed("no answer"), OSError("no answer")])
 def test_what_an_answer_raises_ends_the_program(error: Exception) -> None:
     def answer(words: str, pause: conversation.Pause) -> str:
