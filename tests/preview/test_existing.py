@@ -25,8 +25,8 @@ def graph_of(config: dict[str, Any]) -> dict[str, harness.Node]:
     return harness.run(config).graph
 
 
-def test_an_adopted_mesh_gets_only_what_machines_need(config: dict[str, Any]) -> None:
-    graph = graph_of(config)
+def test_an_adopted_mesh_gets_only_what_machines_need() -> None:
+    graph = harness.declared("existing").graph
     kinds = sorted({node.type for node in graph.values()})
     assert not [kind for kind in kinds if "istiod" in kind or kind.startswith(("gcp:", "docker"))]
     releases = [node.name for node in graph.values() if node.type == "kubernetes:helm.sh/v3:Release"]
@@ -38,15 +38,17 @@ def test_an_adopted_mesh_gets_only_what_machines_need(config: dict[str, Any]) ->
 
 
 def test_strict_mtls_covers_the_stacks_namespaces_alone(config: dict[str, Any]) -> None:
-    policies = [node for node in graph_of(config).values() if node.type.endswith(":PeerAuthentication")]
+    policies = [node for node in harness.declared("existing").graph.values() if node.type.endswith(":PeerAuthentication")]
     assert [policy.inputs["metadata"]["namespace"] for policy in policies] == ["billing"]
     config["cluster"]["namespaces"] = ["billing"]
     graph = graph_of(config)
     assert not [node for node in graph.values() if node.type.endswith((":PeerAuthentication", ":Namespace"))]
 
 
-def test_machines_are_configured_as_the_adopted_mesh_says(config: dict[str, Any]) -> None:
-    metadata = proxy_metadata.complete(harness.payload(graph_of(config)["billing-1-join"])["bundle"]["proxy"])["proxyMetadata"]
+def test_machines_are_configured_as_the_adopted_mesh_says() -> None:
+    metadata = proxy_metadata.complete(harness.payload(harness.declared("existing").graph["billing-1-join"])["bundle"]["proxy"])[
+        "proxyMetadata"
+    ]
     assert (metadata["ISTIO_META_CLUSTER_ID"], metadata["ISTIO_META_MESH_ID"]) == ("their-cluster", "theirs")
 
 
@@ -136,7 +138,7 @@ def test_behind_nat_other_networks_are_given_the_address_that_they_reach(config:
 
 @pytest.mark.slow
 def test_a_gateway_of_others_is_compared_by_its_address(config: dict[str, Any]) -> None:
-    assert "gateway_address" not in graph_of(config)["mesh-facts"].inputs
+    assert "gateway_address" not in harness.declared("existing").graph["mesh-facts"].inputs
     config["cluster"]["gateway"] = {"address": "203.0.113.9", "install": False}
     assert graph_of(config)["mesh-facts"].inputs["gateway_address"] == "203.0.113.9"
 
@@ -161,7 +163,7 @@ def test_a_mesh_that_is_read_says_for_what(config: dict[str, Any]) -> None:
 
 
 def test_no_command_is_given_more_of_the_cluster_than_where_it_is(config: dict[str, Any]) -> None:
-    graph = graph_of(config)
+    graph = harness.declared("existing").graph
     access = graph["cluster-check"].inputs["access"]
     assert {key: value for key, value in access.items() if value is not None} == {
         "context": "production",
@@ -174,8 +176,8 @@ def test_no_command_is_given_more_of_the_cluster_than_where_it_is(config: dict[s
     assert {key: value for key, value in drain["access"].items() if value is not None} == harness.THEIR_CLUSTER["recorded"]
 
 
-def test_ssh_connections_follow_the_settings(config: dict[str, Any]) -> None:
-    graph = graph_of(config)
+def test_ssh_connections_follow_the_settings() -> None:
+    graph = harness.declared("existing").graph
     target = harness.payload(graph["billing-2-join"])["target"]
     hop, (bastion,) = target["hop"], target["jumps"]
     assert (hop["host"], hop["port"], hop["user"]) == ("10.11.0.6", 2222, "admin")
@@ -233,7 +235,7 @@ def test_a_runner_without_ssh_is_refused_in_the_preview(config: dict[str, Any], 
 
 
 def test_another_way_to_a_machine_replaces_nothing(config: dict[str, Any]) -> None:
-    before = graph_of(config)
+    before = harness.declared("existing").graph
     config["machines"]["billing-1"] |= {"port": 2222, "user": "root", "hostKey": config["machines"]["billing-2"]["hostKey"]}
     config["machines"]["billing-1"] |= {"host": "billing.example.com", "address": "10.11.0.5"}
     after = graph_of(config)
@@ -243,7 +245,7 @@ def test_another_way_to_a_machine_replaces_nothing(config: dict[str, Any]) -> No
 
 
 def test_a_machine_at_another_address_is_another_machine(config: dict[str, Any]) -> None:
-    before = graph_of(config)
+    before = harness.declared("existing").graph
     config["machines"]["billing-1"]["host"] = "10.11.0.9"
     after = graph_of(config)
     assert after["billing-1-drain"].inputs["triggers"] != before["billing-1-drain"].inputs["triggers"]
@@ -261,8 +263,8 @@ def test_a_machine_that_is_given_up_has_nothing_that_connects_to_it(config: dict
     assert graph["billing-slots"].inputs["metadata"]["annotations"]["istio-vm-mesh/machines"] == "billing-2"
 
 
-def test_a_machine_that_stays_leaves_the_mesh_when_it_is_removed(config: dict[str, Any]) -> None:
-    drain = graph_of(config)["billing-1-drain"]
+def test_a_machine_that_stays_leaves_the_mesh_when_it_is_removed() -> None:
+    drain = harness.declared("existing").graph["billing-1-drain"]
     payload = harness.payload(drain, "delete")
     assert payload["entry"].startswith("billing-10.11.0.5")
     assert payload["leave"]["required"], "it stays, so a leave that fails is an error"

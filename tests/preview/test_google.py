@@ -100,7 +100,7 @@ def test_the_firewall_between_networks_opens_gateways_alone() -> None:
 
 def test_machines_are_in_the_region_and_the_zone_that_they_are_created_in() -> None:
     """Else outlier detection leaves calls to pods, whose nodes have a zone."""
-    graph = harness.run(harness.configuration("multi-network")).graph
+    graph = declared("multi-network").graph
     joins = {name: node for name, node in graph.items() if name.endswith("-join")}
     assert len(joins) > 2
     for name, node in joins.items():

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import harness
 from tests.support.harness import Node
+from tests.support.tiers import some_quick
 from tools.devtools.bench import preview
 from tools.plan.resources import identity_keys
 
@@ -123,7 +124,7 @@ def test_dependencies_are_few_whatever_the_number_of_machines(stack: str) -> Non
         assert len(node.dependencies) <= 25, name
 
 
-@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("stack", some_quick(STACKS, "lab-multi-network", "fleet"))
 def test_a_dependency_that_is_left_out_of_a_list_is_in_that_of_another(stack: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lists are short, for the state's size. The order of creations and deletions is that of complete ones."""
     shipped = graph(stack)  # imports the program

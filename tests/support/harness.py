@@ -187,9 +187,13 @@ def _parsed(stack: str) -> dict[str, Any]:
     return config
 
 
-@cache
 def declared(stack: str, preview: bool = False) -> Run:
     """Run the program with a stack file as it is, once for all tests; none of them may change the result."""
+    return _declared(stack, preview)
+
+
+@cache  # by all parameters: with a default, the same graph would be computed for each way to call it
+def _declared(stack: str, preview: bool) -> Run:
     return run(configuration(stack), preview=preview)
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,15 +68,15 @@ def _paragraphs(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 
 def of_python(name: str, source: str, *, with_messages: bool) -> Iterator[Sentence]:
     """Yield the sentences of a module: docstrings and comments, and messages where they are wanted."""
-    tree = ast.parse(source)
-    docstrings = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+    nodes = list(ast.walk(ast.parse(source)))
+    docstrings = [node.value for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
     for node in docstrings:
         if isinstance(node.value, str):
             yield from _of_lines(name, node.lineno, node.value.splitlines())
-    yield from _of_comments(name, _python_comments(source))
+    yield from _of_comments(name, _python_comments(source, nodes))
     if with_messages:
         hidden = {id(node) for node in docstrings}
-        for line, text in _strings(tree, hidden):
+        for line, text in _strings(nodes, hidden):
             for part in text.split("\n"):
                 yield from sentences(f"{name}:{line}", part)
 
@@ -88,21 +86,38 @@ def _of_lines(name: str, first: int, lines: Iterable[str]) -> Iterator[Sentence]
         yield from sentences(f"{name}:{number}", text)
 
 
-def _strings(tree: ast.AST, hidden: set[int]) -> Iterator[tuple[int, str]]:
+def _strings(nodes: Sequence[ast.AST], hidden: set[int]) -> Iterator[tuple[int, str]]:
     """Yield the strings of a module with their lines. Values in them are `CODE`."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             hidden.update(map(id, node.values))
             yield node.lineno, "".join(str(part.value) if isinstance(part, ast.Constant) else CODE for part in node.values)
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in hidden:
             yield node.lineno, node.value
 
 
-def _python_comments(source: str) -> Iterator[tuple[int, str]]:
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string.removeprefix("#").strip()
+def _python_comments(source: str, nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
+    """Yield the comments of a module with their lines: they begin with the first `#` in no string.
+
+    The module `tokenize` takes seven times as long, for all files together a second.
+    """
+    lines = source.encode().splitlines()  # a syntax tree counts columns in bytes
+    hashes = {number: line.index(b"#") for number, line in enumerate(lines, 1) if b"#" in line}
+    strings = [
+        node
+        for node in nodes
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes))
+    ]
+    for node in sorted(strings, key=lambda node: (node.lineno, node.col_offset)):
+        for number in range(node.lineno, (node.end_lineno or 0) + 1):
+            start = node.col_offset if number == node.lineno else 0
+            end = node.end_col_offset if number == node.end_lineno else len(lines[number - 1])
+            if start <= hashes.get(number, -1) < (end or 0):
+                hashes[number] = lines[number - 1].find(b"#", end)
+    for number, column in sorted(hashes.items()):
+        if column >= 0:
+            yield number, lines[number - 1][column + 1 :].decode().strip()
 
 
 def _of_comments(name: str, comments: Iterable[tuple[int, str]]) -> Iterator[Sentence]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,16 +73,19 @@ def derivations(tree: ast.Module) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("file", modules("components", "scripts/tools", "tests/support"), ids=lambda file: str(file.relative_to(ROOT)))
-def test_no_other_module_spells_a_name_out(file: Path) -> None:
-    assert literals(ast.parse(file.read_text())) == []
+def listed(names_in: Callable[[ast.Module], list[str]], *directories: str) -> list[str]:
+    """Return file, line and text of each name in the modules below directories."""
+    texts = {file.relative_to(ROOT): names_in(ast.parse(file.read_text())) for file in modules(*directories)}
+    return [f"{file}:{text}" for file, texts_of_one in texts.items() for text in texts_of_one]
 
 
-@pytest.mark.parametrize("directory", ["tests/e2e", "tests/engine", "tests/library", "tests/plugins"])
-def test_tests_of_running_parts_derive_no_name(directory: str) -> None:
+def test_no_other_module_spells_a_name_out() -> None:
+    assert listed(literals, "components", "scripts/tools", "tests/support") == []
+
+
+def test_tests_of_running_parts_derive_no_name() -> None:
     """They read what the program made. A complete name that a test expects is spelled out there."""
-    derived = {str(file.relative_to(ROOT)): derivations(ast.parse(file.read_text())) for file in modules(directory)}
-    assert {file: texts for file, texts in derived.items() if texts} == {}
+    assert listed(derivations, "tests/e2e", "tests/engine", "tests/library", "tests/plugins") == []
 
 
 @pytest.mark.parametrize(

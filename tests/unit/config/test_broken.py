@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,22 @@ from components import config
 from components.config import reader
 from components.config.problems import SettingsError
 
-BROKEN: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "broken.yaml").read_text())
+BROKEN: list[dict[str, Any]] = yaml.load(
+    (Path(__file__).parent / "broken.yaml").read_text(),
+    Loader=yaml.CSafeLoader,
+)
 STACKS = reader.stacks()
+
+
+@cache
+def stack_file(stack: str) -> dict[str, Any]:
+    """Read a stack file once for all cases; they change copies."""
+    return reader.read_file(stack)
 
 
 def broken(case: dict[str, Any]) -> dict[str, Any]:
     """Return a stack's configuration with a case's changes."""
-    raw = reader.read_file(case["stack"])
+    raw = copy.deepcopy(stack_file(case["stack"]))
     changes = [
         *case.get("set", {}).items(),
         *((path, KeyError) for path in case.get("unset", [])),
