@@ -20,7 +20,7 @@ from pathlib import Path
 from ..manifest import Manifest
 from ..names import DISCONNECT_GRACE, XDS_PORT
 from ..shell import assignments, read_script, remote_script
-from .proxy_metadata import complete, shortened
+from .proxy_metadata import DRAIN_S, complete, drain_s, shortened
 
 PROGRAMS = "/opt/istio-vm-mesh"
 """The directory of Istio's programs and of the scripts that the units run."""
@@ -238,6 +238,15 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
 
 def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def slower_s(bundle: Bundle) -> int:
+    """Return the seconds that a join needs beside `DEADLINE_S`: in some meshes agents stop more slowly.
+
+    It may stop two agents, the new one too, and wait until istiod has removed the entry.
+    """
+    more_grace_s = bundle.grace_s - DISCONNECT_GRACE
+    return max(0, 3 * more_grace_s + 2 * (drain_s(bundle.proxy) - DRAIN_S))
 
 
 def digest(bundle: Bundle) -> str:

@@ -28,7 +28,7 @@ from ..names import (
     XDS_PORT,
 )
 from .bundle import CERTIFICATES, PROGRAMS, STATE, Bundle, Exclusions, MachineFile
-from .proxy_metadata import compact_json
+from .proxy_metadata import DRAIN_S, MAX_DRAIN_S, compact_json, drain_s
 
 CLUSTER_ENV = f"{STATE}/cluster.env"
 OVERRIDES_ENV = f"{STATE}/overrides.env"
@@ -42,6 +42,8 @@ FIRST_PROBE_S = 1
 Istio's agent probes at once, before its Envoy is ready, and then a period later. So a machine would
 be Healthy after a period of its probe, two seconds by default.
 """
+EXIT_ON_ZERO = "EXIT_ON_ZERO_ACTIVE_CONNECTIONS"
+"""The variable by which an agent ends once it has no connection, in place of its drain duration."""
 LINK_LOCAL = ("169.254.0.0/16", "fe80::/10")
 """Addresses of one link, among them the metadata servers of clouds. No proxy can pass on to them."""
 
@@ -101,6 +103,8 @@ def overrides_env(bundle: Bundle) -> str:
     # The scripts on machines rely on these ports, whatever those of pods are.
     ports = {"statusPort": AGENT_PORT, "proxyAdminPort": ENVOY_ADMIN_PORT}
     others = {key: port for key, port in ports.items() if bundle.proxy.get(key, port) != port}
+    drain = drain_s(bundle.proxy)
+    shorter = {"terminationDrainDuration": f"{drain}s"} if drain == MAX_DRAIN_S else {}
     # The agent takes a probe as a whole.
     probe = {**bundle.proxy["readinessProbe"], "initialDelaySeconds": FIRST_PROBE_S}
     variables = {
@@ -112,7 +116,7 @@ def overrides_env(bundle: Bundle) -> str:
         "ISTIO_BOOTSTRAP": BOOTSTRAP,
         # istiod by the name that pods call: its certificate has it.
         "ISTIOD_SAN": bundle.proxy["discoveryAddress"].rpartition(":")[0],
-        "PROXY_CONFIG": json.dumps({**proxy, "readinessProbe": probe, **others}, sort_keys=True),
+        "PROXY_CONFIG": json.dumps({**proxy, "readinessProbe": probe, **others, **shorter}, sort_keys=True),
         "PROXY_ROLE": bundle.role,
         "ISTIO_INBOUND_PORTS": "*",
     }
@@ -128,6 +132,11 @@ def overrides_env(bundle: Bundle) -> str:
         variables["ISTIO_METAJSON_LABELS"] = compact_json(dict(sorted(labels.items())))
     if bundle.grace_s != DISCONNECT_GRACE:
         variables["DISCONNECT_GRACE_S"] = str(bundle.grace_s)
+    if drain != DRAIN_S:
+        variables["DRAIN_S"] = str(drain)
+    if metadata.get(EXIT_ON_ZERO, "").lower() in ("true", "t", "1"):
+        # The application runs on, and keeps its connections: such an agent would never end.
+        variables[EXIT_ON_ZERO] = "false"
     if bundle.gateway_port != XDS_PORT:
         variables |= {"GATEWAY_HOST": bundle.gateway, "GATEWAY_PORT": str(bundle.gateway_port)}
     if bundle.fail_closed:

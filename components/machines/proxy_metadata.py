@@ -6,6 +6,8 @@ Pure, and of the standard library alone: scripts that run beside Pulumi import i
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +21,19 @@ _LABELS, _PORTS, _WORKLOAD = "ISTIO_METAJSON_LABELS", "ISTIO_META_POD_PORTS", "I
 _USUAL = {"discoveryAddress": f"istiod.{ISTIO_NAMESPACE}.svc:{XDS_PORT}"}
 _USUAL_PROBE = {"failureThreshold": 3, "periodSeconds": 2, "timeoutSeconds": 1}
 """What is left out where a proxy has it. A state that was written with other values would be read wrongly."""
+
+
+DRAIN_S, MAX_DRAIN_S = 5, 60
+"""Seconds that an agent drains before it ends: Istio's default, and the longest of this program."""
+
+
+def drain_s(proxy: Manifest) -> int:
+    """Return the seconds that an agent of this ProxyConfig drains when it stops.
+
+    Longer ones than MAX_DRAIN_S are shortened. Istio takes seconds alone (the JSON of protobuf).
+    """
+    stated = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(proxy.get("terminationDrainDuration", "")))
+    return min(math.ceil(float(stated[1])), MAX_DRAIN_S) if stated else DRAIN_S
 
 
 def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]:

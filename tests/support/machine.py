@@ -112,9 +112,9 @@ def package(directory: Path, name: str, version: str, **programs: str) -> str:
     control.write_text(
         f"Package: istio-sidecar\nVersion: 1\nArchitecture: all\nMaintainer: t\nDepends: nothing-of-this-host\nDescription: {version}\n"
     )
-    subprocess.run(
-        ["dpkg-deb", "--build", "--root-owner-group", "-Znone", str(content), str(directory / name)], check=True, capture_output=True
-    )
+    command = ["dpkg-deb", "--build", "--root-owner-group", "-Znone", str(content), str(directory / name)]
+    # Without times, two packages of one content have one digest.
+    subprocess.run(command, env={**os.environ, "SOURCE_DATE_EPOCH": "0"}, check=True, capture_output=True)
     digest = hashlib.sha256((directory / name).read_bytes()).hexdigest()
     (directory / f"{name}.sha256").write_text(f"{digest}  {name}\n")
     return digest

@@ -112,7 +112,9 @@ def test_the_pairs_of_istio_and_kubernetes_are_those_of_the_settings() -> None:
 
 
 OWNER = Owner("istio-vm-mesh", "prod", "m", "r", "shop", "product")
-PROXY = {**bootstrap.proxy_config(FACTS, PRODUCT, "far"), "statusPort": 15099}
+SLOW = {"terminationDrainDuration": "45s", "proxyMetadata": {"EXIT_ON_ZERO_ACTIVE_CONNECTIONS": "true"}}
+DEFAULT = {**FACTS.default_config, **SLOW}
+PROXY = {**bootstrap.proxy_config(replace(FACTS, default_config=DEFAULT), PRODUCT, "far"), "statusPort": 15099}
 ROUTER = Bundle(OWNER, PROXY, "10.0.0.2", "10.0.0.1", "", "", role="router", fail_closed=True, firewall="manage", grace_s=20)
 EXCLUSIONS = Exclusions(inbound_ports=(9100,), outbound_ports=(2049,), outbound_cidrs=("10.9.0.0/16",), interfaces=("eth1",))
 SIDECAR = replace(ROUTER, role="sidecar", exclusions=EXCLUSIONS)

@@ -174,7 +174,17 @@ agent_is_up() {
 }
 
 stop_agent() {
-  timeout "$STOP_TIMEOUT_S" systemctl stop "$UNIT"
+  timeout $((STOP_TIMEOUT_S + $(stop_s))) systemctl stop "$UNIT"
+}
+
+# Prints how many seconds more than by default the agent that is here needs to stop. withdraw.sh
+# waits for istiod's grace period, and the agent drains.
+stop_s() {
+  as_unit "$ROOT" more_than_by_default
+}
+
+more_than_by_default() {
+  echo $((${DISCONNECT_GRACE_S:-10} - 10 + ${DRAIN_S:-5} - 5))
 }
 
 # Runs a command with the environment of the agent, as the units do.

@@ -608,7 +608,8 @@ stop() {
   touch "$BEFORE/stopped"
   STOP_TIMEOUT_S=$(share 7)
   ! agent_is_up || stop_agent ||
-    fail "the agent did not stop within $STOP_TIMEOUT_S s: see 'journalctl --unit $UNIT' on it"
+    fail "the agent did not stop within $((STOP_TIMEOUT_S + $(stop_s))) s:" \
+      "see 'journalctl --unit $UNIT' on it"
   # Where withdraw.sh ended the connection, it did so before the agent stopped.
   STOPPED=$(cat "$RUN/istio-vm-mesh-withdrawn" 2>/dev/null || date +%s)
 }

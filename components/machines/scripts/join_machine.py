@@ -28,7 +28,18 @@ from ...local.cluster_access import ClusterAccess, Kubectl
 from ...local.conversation import Pause
 from ...local.ssh_log import Reach
 from .. import entries
-from ..bundle import CONFIRMED, DEADLINE_S, WAIT_LIMIT_S, Bundle, Standing, confirm_script, digest, join_script, with_root_certificate
+from ..bundle import (
+    CONFIRMED,
+    DEADLINE_S,
+    WAIT_LIMIT_S,
+    Bundle,
+    Standing,
+    confirm_script,
+    digest,
+    join_script,
+    slower_s,
+    with_root_certificate,
+)
 from ..entries import Entry
 from ..files import configuration_files
 from . import machine_lock, slots
@@ -41,7 +52,7 @@ TOKEN_LIFETIME_S = WAIT_LIMIT_S + 3600
 CREDENTIALS_VARIABLE = "ISTIO_VM_MESH_PACKAGE_CREDENTIALS"
 """Environment variable with `USER:PASSWORD` for the server of Istio's package."""
 TIMEOUT_S = DEADLINE_S + 60
-"""Seconds for one connection, without its questions: more than the machine's own deadline."""
+"""Seconds for one connection, without its questions and `slower_s`: more than the machine's own deadline."""
 ENTRY_TIMEOUT_S = 60
 """Seconds from the end of the script until istiod must have registered the machine."""
 PROBE_TIMEOUT_S = 20
@@ -148,7 +159,7 @@ class _Join:
     def _run_script(self) -> Result:
         payload = self._payload
         # The cluster is read while ssh connects.
-        outcome = openssh.run_script(payload.target, lambda: self._script, TIMEOUT_S, payload.patience_s, answer=self._answer)
+        outcome = openssh.run_script(payload.target, lambda: self._script, _timeout_s(payload), payload.patience_s, answer=self._answer)
         problem = _problem(payload, self._bundle, outcome)
         if problem:
             if self._unconfirmed not in problem:  # the answer did not reach the machine
@@ -432,6 +443,10 @@ def _last_leaves(request: SlotRequest) -> str:
     )
 
 
+def _timeout_s(payload: Payload) -> int:
+    return TIMEOUT_S + slower_s(payload.bundle)
+
+
 def _problem(payload: Payload, joined: Bundle, outcome: openssh.Outcome) -> str:
     """Return what is wrong with the script's end; "" where nothing is."""
     machine, place = payload.bundle.owner.machine, openssh.describe(payload.target)
@@ -441,7 +456,7 @@ def _problem(payload: Payload, joined: Bundle, outcome: openssh.Outcome) -> str:
     if outcome.reach is Reach.FAILED:
         return outcome.stderr or (f"machine {machine}: the join at {place} ended with status {outcome.status} without output")
     if outcome.reach is Reach.TIMED_OUT:
-        words = f"machine {machine}: the join at {place} did not end within {TIMEOUT_S} s"
+        words = f"machine {machine}: the join at {place} did not end within {_timeout_s(payload)} s"
     elif outcome.reach is Reach.CUT_OFF:
         words = f"machine {machine}: the SSH connection to {place} ended before the join did"
     elif scripting.last_words(outcome.stdout) != digest(joined):

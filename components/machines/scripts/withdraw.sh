@@ -8,7 +8,8 @@
 # A request that is in progress when Envoy ends fails, and no caller repeats it. So Envoy ends when
 # no caller has this machine any more.
 GRACE_S=${DISCONNECT_GRACE_S:-10}
-DRAIN_S=5 # Istio's terminationDrainDuration, by default
+# The agent's terminationDrainDuration, which is in overrides.env where it is not Istio's default.
+DRAIN_S=${DRAIN_S:-5}
 # Behind Istio's own port there is istiod alone. overrides.env has another port with the gateway's
 # name. Other connections can have that port, so addresses distinguish istiod's from these.
 PORT=${GATEWAY_PORT:-15012}

@@ -14,7 +14,8 @@ from typing import IO
 
 import pytest
 
-from components.machines.bundle import DEADLINE_S, digest, role_files
+from components.machines.bundle import DEADLINE_S, digest, role_files, slower_s
+from components.machines.proxy_metadata import DRAIN_S
 from components.names import DISCONNECT_GRACE
 from tests.support import machine as support
 from tests.support.machine import BUNDLE, OWNER, PROGRAMS, STATE, UNITS, FakeMachine, bundle, full_run, read_only_etc, token
@@ -272,6 +273,22 @@ def test_a_change_stops_writes_and_starts_once(machine: FakeMachine) -> None:
     names = {path.name for path in (machine.root / STATE).iterdir()}
     assert names == {"cluster.env", "etc", "files", "joined", "new.env", "overrides.env", "owner", "var", "written"}
     assert (machine.root / UNITS / "istio-vm-mesh.service.d/theirs.conf").exists()
+
+
+def test_a_join_waits_for_an_agent_that_stops_slowly(machine: FakeMachine) -> None:
+    """Of a mesh whose istiod notices a lost connection late, or whose agents drain for long: the agent of before counts."""
+    (machine.root / STATE / "overrides.env").write_text("DISCONNECT_GRACE_S='90'\nDRAIN_S='45'\n")
+    noted = 'timeout() { echo "$*" >>"$RUN/limits"; command timeout "$@"; }'
+    assert machine.join(CHANGE, noted).returncode == 0
+    usual_s = DEADLINE_S * 7 // 100
+    limits = (machine.directory / "run/limits").read_text().splitlines()
+    assert f"{usual_s + (90 - DISCONNECT_GRACE) + (45 - DRAIN_S)} systemctl stop istio-vm-mesh" in limits
+
+
+def test_a_connection_waits_for_agents_that_stop_slowly() -> None:
+    slow = replace(BUNDLE, grace_s=90, proxy={**BUNDLE.proxy, "terminationDrainDuration": "45s"})
+    assert slower_s(BUNDLE) == 0
+    assert slower_s(slow) == 3 * 80 + 2 * 40, "two agents, and the entry"
 
 
 @pytest.mark.slow

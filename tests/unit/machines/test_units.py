@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from components import mesh_facts, names
-from components.machines import bundle, files
+from components.machines import bundle, files, proxy_metadata
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
 UNITS = COMPONENTS / "machines" / "units"
 SCRIPTS = COMPONENTS / "machines" / "scripts"
-AGENT_DRAIN_S = 5  # Istio's terminationDrainDuration, by default
+AGENT_DRAIN_S = proxy_metadata.DRAIN_S
 TARGETS = ("basic", "multi-user", "network-online", "shutdown", "sysinit")
 PROGRAMS = ("bin/bash", "bin/sh", "bin/true", "opt/istio-vm-mesh/current/usr/local/bin/pilot-agent")
 FILES = sorted(path.relative_to(UNITS).as_posix() for path in UNITS.rglob("*") if path.is_file())
@@ -106,3 +106,6 @@ def test_times_follow_from_istiods_grace_period(tmp_path: Path) -> None:
     assert stop > mesh_facts.MAX_GRACE_S + 1 + AGENT_DRAIN_S
     slower = Sourced(scripts=[SCRIPTS / "withdraw.sh"], programs=tmp_path, environment={"DISCONNECT_GRACE_S": "90"})
     assert slower.run("echo $GRACE_S").stdout == "90\n"
+    assert stop > proxy_metadata.MAX_DRAIN_S
+    longer = Sourced(scripts=[SCRIPTS / "withdraw.sh"], programs=tmp_path, environment={"DRAIN_S": "45"})
+    assert longer.run("echo $DRAIN_S").stdout == "45\n"
