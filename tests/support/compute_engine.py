@@ -145,7 +145,9 @@ class Instance:
     def wait_for_boot(self) -> None:
         """Wait until systemd has started all units, those that run once too."""
         running = "systemctl is-system-running"
-        wait_until(lambda: self.run(running, check=False).strip() in ("running", "degraded"), 120, f"{self.name} has booted", interval=0.5)
+        wait_until(
+            lambda: self.run(running, check=False).strip() in ("running", "degraded"), description=f"{self.name} has booted", interval=0.5
+        )
 
     @property
     def mac(self) -> str:

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ class ExistingMachines:
         """Create machines, each with its past."""
         for name in names:
             self.create(name, make_image(images.LIVED_IN) if name in self.lived_in else images.MACHINE.name, HOSTS)
-            wait_until(lambda name=name: self.root(name, "systemctl is-active ssh", check=False) == "active\n", 60, f"{name} runs sshd")  # type: ignore[misc]
+            runs = partial(self.root, name, "systemctl is-active --quiet ssh && echo yes", check=False)
+            wait_until(runs, description=f"{name} runs sshd")
             self.give_past(name)
 
     def create(self, name: str, image: str, hosts: tuple[int, int]) -> None:

@@ -192,7 +192,8 @@ def without_istiod(lab: Lab) -> Iterator[None]:
         # Its webhook is called by way of a Service, which hears of the new pod a moment later.
         answers = ["apply", "--dry-run=server", "--filename", "-"]
         wait_until(
-            lambda: not lab.run("kubectl", "--namespace", "shop", *answers, stdin=POLICY, check=False).returncode, 30, "istiod answers"
+            lambda: not lab.run("kubectl", "--namespace", "shop", *answers, stdin=POLICY, check=False).returncode,
+            description="istiod answers",
         )
 
 
@@ -223,7 +224,7 @@ class IstioCases:
             lab.ssh(machine, f"sudo sh -c '{key}; systemd-run --quiet --collect --unit more --uid application {server}'")
         lab.kubectl("rollout", "status", CALLER, "--timeout", "60s")
         for caller in ("deploy/product", CALLER, lab.tested_machine):
-            wait_until(lambda caller=caller: has_routes(lab, caller), 60, f"the proxy of {caller} has its routes")  # type: ignore[misc]
+            wait_until(lambda caller=caller: has_routes(lab, caller), description=f"the proxy of {caller} has its routes")  # type: ignore[misc]
         yield
         for machine in sorted(lab.machines):
             lab.ssh(machine, "sudo systemctl stop more", check=False)
@@ -242,7 +243,7 @@ class IstioCases:
     def test_a_machine_calls_a_headless_service_and_a_pod_of_a_statefulset_by_its_name(self, lab: Lab) -> None:
         # A headless Service stands for its pods' own addresses, which no gateway passes on: the caller is in the pods' network.
         urls = [f"http://{name}:8080/" for name in ("headless.shop", service_host("steady-0.headless", "shop", DEFAULT_DOMAIN))]
-        wait_until(lambda: [http_statuses(lab, "product-1", url) for url in urls] == [[200], [200]], 60, "both names answer")
+        wait_until(lambda: [http_statuses(lab, "product-1", url) for url in urls] == [[200], [200]], description="both names answer")
 
     @pytest.mark.istio_case(4)
     @pytest.mark.parametrize(
@@ -258,7 +259,7 @@ class IstioCases:
             hostnames = re.findall(r"Hostname=(\S+)", output)
             return len(hostnames) == 8 and lab.machines.issuperset(hostnames)
 
-        wait_until(answered, 60, f"machines answer {url}")
+        wait_until(answered, description=f"machines answer {url}")
 
     # Registration
 
@@ -347,7 +348,7 @@ class IstioCases:
                 f"sudo sh -c 'mv /root/token {token_file}; rm -rf /var/lib/istio-vm-mesh/etc/certs; mv /root/certs /var/lib/istio-vm-mesh/etc/certs; systemctl unmask --runtime istio-vm-mesh; systemctl restart istio-vm-mesh'",
             )
             lab.kubectl("delete", "serviceaccount", "other")
-        wait_until(lambda: lab.entry_health(entry) == "True", 60, "the machine is back with its own certificate")
+        wait_until(lambda: lab.entry_health(entry) == "True", description="the machine is back with its own certificate")
 
     # DNS, and istiod away
 
@@ -363,7 +364,7 @@ class IstioCases:
                 lab.wait_until_answered_by(caller, lab.service_endpoints)
             lab.docker("restart", lab.container(machine))
             up = f"systemctl is-active --quiet istio-vm-mesh && getent hosts {lab.plain_hostname} && echo up"
-            wait_until(lambda: "up" in lab.ssh(machine, up, check=False).split(), 60, "the machine has booted")
+            wait_until(lambda: "up" in lab.ssh(machine, up, check=False).split(), description="the machine has booted")
             assert resolves(lab, machine, lab.plain_hostname), "names do not resolve on a machine that booted without istiod"
             assert "ISTIO_OUTPUT" in lab.exec_in_container(machine, "iptables-save")
             assert not lab.agent_ready(machine)
@@ -372,10 +373,11 @@ class IstioCases:
         name = istiod["metadata"]["name"]
         entries = lambda: lab.get("workloadentries")["items"]  # noqa: E731
         back = wait_until(
-            lambda: {each["metadata"]["annotations"][controller] for each in entries()} == {name}, 60, "machines are connected again"
+            lambda: {each["metadata"]["annotations"][controller] for each in entries()} == {name},
+            description="machines are connected again",
         )
         print(f"connected {back:.1f} s after istiod was back")
-        wait_until(lambda: all(resolves(lab, machine, each) for each in (lab.plain_hostname, *NAMES)), 60, "names resolve")
+        wait_until(lambda: all(resolves(lab, machine, each) for each in (lab.plain_hostname, *NAMES)), description="names resolve")
         lab.wait_until_answered_by(machine, lab.service_endpoints)
 
     # Policy
@@ -395,10 +397,14 @@ class IstioCases:
     @pytest.mark.istio_case(21)
     def test_a_machine_answers_only_callers_that_a_policy_allows(self, lab: Lab) -> None:
         lab.apply(POLICY)
-        wait_until(lambda: http_statuses(lab, "deploy/product", "http://machines/", 8) == [403] * 8, 60, "another caller is refused")
+        wait_until(
+            lambda: http_statuses(lab, "deploy/product", "http://machines/", 8) == [403] * 8, description="another caller is refused"
+        )
         assert http_statuses(lab, "statefulset/steady", "http://machines/", 8) == [200] * 8
         lab.kubectl("delete", "authorizationpolicy", "steady-alone")
-        wait_until(lambda: http_statuses(lab, "deploy/product", "http://machines/", 8) == [200] * 8, 60, "every caller is answered again")
+        wait_until(
+            lambda: http_statuses(lab, "deploy/product", "http://machines/", 8) == [200] * 8, description="every caller is answered again"
+        )
 
     # Traffic management
 
@@ -434,7 +440,7 @@ class IstioCases:
             lines = {way: [line for line in journal.splitlines() if f"{path}-{way}" in line] for way in ("in", "out")}
             return any("inbound|8080||" in line for line in lines["in"]) and any("outbound|80||pods.shop" in line for line in lines["out"])
 
-        wait_until(logged, 60, "both calls are in the machine's journal")
+        wait_until(logged, description="both calls are in the machine's journal")
         after = counters(lab)
         assert after["inbound|8080||"] > before["inbound|8080||"]
         outbound = f"outbound|80||{service_host('pods', 'shop', DEFAULT_DOMAIN)}"

@@ -36,7 +36,7 @@ from components.verification.evidence import Evidence, by_workload
 from tests.support.process_watch import ProcessWatch
 from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, lost_count, lost_details, parse_answers
 from tests.support.true_plans import AGENT_START, is_connected
-from tests.support.waiting import wait_until
+from tests.support.waiting import HANG_S, wait_until
 from tools import ROOT
 from tools.lab import engine, locks, paths, stacks, steps
 from tools.lab.offline import images, packages, programs
@@ -212,7 +212,7 @@ class Lab:
             return bool(container_engine.attempt("ps", "--quiet").stdout)
 
         # Another lab's `down` may stop it.
-        wait_until(lambda: not container_engine.host or not engine.RUN.exists() or is_used(), 60, "the engine has stopped")
+        wait_until(lambda: not container_engine.host or not engine.RUN.exists() or is_used(), description="the engine has stopped")
 
     def verify(self) -> str:
         """Run `./scripts/status --verify`. Returns what it printed."""
@@ -383,10 +383,9 @@ class Lab:
         for proxy, cluster in self.routing_proxies(machine).items():
             wait_until(
                 lambda proxy=proxy, cluster=cluster: endpoint not in self.proxy_endpoints(proxy, cluster),  # type: ignore[misc]
-                60,
-                f"the proxy of {proxy} has no endpoint {endpoint}",
+                description=f"the proxy of {proxy} has no endpoint {endpoint}",
             )
-        wait_until(lambda: not self.inbound_connections(machine), 60, f"no proxy has a connection to {machine}")
+        wait_until(lambda: not self.inbound_connections(machine), description=f"no proxy has a connection to {machine}")
 
     def inbound_connections(self, machine: str) -> list[str]:
         """The connections of other proxies to a machine's proxy: the socket of its inbound listener, and the other end."""
@@ -423,12 +422,11 @@ class Lab:
         for caller in ("pod", machine):
             wait_until(
                 lambda caller=caller: self.proxy_endpoints(caller) == expected | self.pod_endpoints(),  # type: ignore[misc]
-                60,
-                f"the proxy of {caller} has the endpoints of {sorted(hostnames)}",
+                description=f"the proxy of {caller} has the endpoints of {sorted(hostnames)}",
             )
         assert self.answering_endpoints(machine) == (hostnames, hostnames)
 
-    def wait_until_answered_by(self, caller: str, hostnames: set[str], name: str = "product", seconds: float = 60) -> None:
+    def wait_until_answered_by(self, caller: str, hostnames: set[str], name: str = "product", seconds: float = HANG_S) -> None:
         """Wait until all of `hostnames` have answered `pod` or a machine.
 
         The calls are concurrent, because a gateway passes on connections, and callers keep those.
@@ -469,7 +467,7 @@ class Lab:
 
     def wait_for_log(self, machine: str, text: str) -> None:
         """Wait until a machine's agent has logged a text."""
-        wait_until(lambda: text in self.agent_log(machine), 60, f"the agent logs {text!r}")
+        wait_until(lambda: text in self.agent_log(machine), description=f"the agent logs {text!r}")
 
     def agent_pid(self, machine: str = "product-1") -> str:
         """The process of a machine's agent; another number after each restart."""

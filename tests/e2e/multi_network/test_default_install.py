@@ -97,7 +97,7 @@ def test_a_machine_and_pods_call_each_other(joined: AdoptingStack, machines: Exi
         urls = " ".join([f"http://{SERVICE}/"] * 20)
         return {each.hostname for each in parse_answers(machines.root("one", f"curl --silent --max-time 5 {urls}", check=False))}
 
-    wait_until(lambda: answering() == {"one", "pod"}, 60, "the machine and the pod answer the machine")
+    wait_until(lambda: answering() == {"one", "pod"}, description="the machine and the pod answer the machine")
     joined.assert_no_changes()
 
 
@@ -126,6 +126,8 @@ def test_nothing_is_left(joined: AdoptingStack, machines: ExistingMachines, befo
     def present(namespace: str, *what: str) -> str:
         return machines.lab.run("kubectl", "--namespace", namespace, "get", *what).stdout
 
-    wait_until(lambda: present(ISTIO_NAMESPACE, *OBJECTS) == objects, 60, "the gateway's pods are gone")
+    wait_until(lambda: present(ISTIO_NAMESPACE, *OBJECTS) == objects, description="the gateway's pods are gone")
     kinds = "all,workloadgroups,workloadentries,leases,serviceaccounts"
-    wait_until(lambda: present(NAMESPACE, kinds, "--output", "name") == "serviceaccount/default\n", 60, "the workload's pods are gone")
+    wait_until(
+        lambda: present(NAMESPACE, kinds, "--output", "name") == "serviceaccount/default\n", description="the workload's pods are gone"
+    )

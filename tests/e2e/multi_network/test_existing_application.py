@@ -192,7 +192,7 @@ def test_a_machine_serves_the_applications_service_with_its_identity(
     calls = [call for call in by_workload(output["verification"])["billing"].calls if call.is_path]
     assert calls and {call.peer for call in calls} == {identity}
     callees = {"one", "pod"}
-    wait_until(lambda: app.callees() == callees, 60, "pods and the machine answer")
+    wait_until(lambda: app.callees() == callees, description="pods and the machine answer")
     assert app.objects() == before
     stack.assert_no_changes()
 
@@ -212,14 +212,14 @@ def test_outlier_detection_starves_no_machine_whose_place_is_known(joined: Adopt
     stack = joined
     machine = stack.machines.addresses["one"]
     near, far = {**PLACE, "priority": "0"}, {"region": "", "zone": "", "priority": "1"}
-    wait_until(lambda: machine in app.endpoints(), 60, "the application's proxy has the machine")
+    wait_until(lambda: machine in app.endpoints(), description="the application's proxy has the machine")
     assert list(app.endpoints().values()) == [near, near]
     entry = f"workloadentry/{stack.entries()[machine]['metadata']['name']}"
     app.kubectl("patch", entry, "--type", "merge", "--patch", json.dumps({"spec": {"locality": None}}))
-    wait_until(lambda: app.endpoints()[machine] == far, 60, "a machine without a place comes last")
+    wait_until(lambda: app.endpoints()[machine] == far, description="a machine without a place comes last")
     assert app.callees() == {"pod"}
     app.kubectl("patch", entry, "--type", "merge", "--patch", json.dumps({"spec": {"locality": "/".join(PLACE.values())}}))
-    wait_until(lambda: app.callees() == {"one", "pod"}, 60, "pods and the machine answer")
+    wait_until(lambda: app.callees() == {"one", "pod"}, description="pods and the machine answer")
 
 
 def test_the_application_stays_when_the_stack_goes(joined: AdoptingStack, app: Application, before: dict[str, Any]) -> None:

@@ -36,6 +36,6 @@ def test_the_preview_says_what_is_not_connected(preview: str) -> None:
 def test_its_machines_call_and_are_not_called_from_outside(lab: MultiNetworkLab) -> None:
     assert "far-gateway-1" not in lab.outputs()["machines"]
     near = {*lab.pod_endpoints(), f"{lab.address('product-1')}:8080"}
-    wait_until(lambda: lab.proxy_endpoints("pod") == near, 60, "pods have no endpoint in the far network")
+    wait_until(lambda: lab.proxy_endpoints("pod") == near, description="pods have no endpoint in the far network")
     assert {each.hostname for each in lab.call_from_pod(count=40)} == {"pod", "product-1"}
     lab.wait_until_answered_by("product-2", {"pod", "product-2"})

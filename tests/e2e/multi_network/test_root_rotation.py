@@ -30,7 +30,7 @@ def test_a_rotated_root_certificate_reaches_machines(lab: MultiNetworkLab) -> No
     roots = f"{certificate.strip()}\n{new[0]}"
     sign_with(lab, certificate, key, roots)
     published = lambda: lab.get("configmap", DEFAULT_ROOT_CONFIG_MAP)["data"]["root-cert.pem"] == roots  # noqa: E731
-    wait_until(published, 60, "istiod has published both roots")
+    wait_until(published, description="istiod has published both roots")
     restart(lab, "deployment/product")
     lab.up()
     assert new[0].strip() in lab.ssh("product-1", "sudo cat /var/lib/istio-vm-mesh/etc/certs/root-cert.pem")
@@ -41,9 +41,9 @@ def test_a_rotated_root_certificate_reaches_machines(lab: MultiNetworkLab) -> No
     restart(lab, "deployment/product")
     # An agent whose first request fails, because istiod restarted a moment ago, asks again more and more rarely.
     for machine in ("product-1", "product-2"):
-        wait_until(lambda machine=machine: issuer(lab, machine) == NEW_ROOT, 90, f"{machine} has a certificate of the new root")  # type: ignore[misc]
+        wait_until(lambda machine=machine: issuer(lab, machine) == NEW_ROOT, description=f"{machine} has a certificate of the new root")  # type: ignore[misc]
     for caller in ("pod", "product-1", "product-2"):
-        lab.wait_until_answered_by(caller, lab.service_endpoints, seconds=30)
+        lab.wait_until_answered_by(caller, lab.service_endpoints)
     lab.pulumi("preview", "--expect-no-changes")
 
 

@@ -43,7 +43,6 @@ def test_a_change_in_place_loses_no_call_and_shows_in_the_entry(lab: Lab) -> Non
     assert lab.get("workloadgroup", "product")["metadata"]["uid"] == group
     wait_until(
         lambda: all(pod["metadata"]["labels"]["tier"] == "x" for pod in lab.get("pods", "--selector", "app=product")["items"]),
-        40,
-        "old pods are gone",
+        description="old pods are gone",
     )
     lab.assert_answered_by({"pod", "product-1"})

@@ -90,7 +90,7 @@ def test_a_machine_that_was_used_for_years_does_what_it_did(stack: AdoptingStack
     assert_lived_in(stack, machines)
     stack.lab.docker("stop", "--time", "40", machines.container("two"))
     machines.boot("two")
-    wait_until(lambda: stack.healthy() == {"one", "two"}, 40, "the machine is back in the mesh")
+    wait_until(lambda: stack.healthy() == {"one", "two"}, description="the machine is back in the mesh")
     assert_lived_in(stack, machines)
 
 
@@ -174,7 +174,7 @@ def test_a_machine_that_fails_closed_takes_no_connection_without_its_agent(stack
             return answer()
         finally:
             machines.root("two", f"systemctl start {AGENT}")
-            wait_until(lambda: "two" in stack.healthy(), 40, "the machine is back in the mesh")
+            wait_until(lambda: "two" in stack.healthy(), description="the machine is back in the mesh")
 
     assert with_agent_stopped() == "answered"
     stack.workloads["billing"]["failClosed"] = True

@@ -153,7 +153,7 @@ def member(lab: Lab, settings: Settings, identity: Identity, with_ssh: Instance)
         instance.create(member.metadata, {"/etc/ssl/certs/ca-certificates.crt": authority})
         instance.start()
         instance.wait_for_boot()
-        wait_until(lambda: not is_active(member, "boot"), 120, "it has joined", interval=0.5)
+        wait_until(lambda: not is_active(member, "boot"), description="it has joined", interval=0.5)
         yield member
     finally:
         instance.remove()
@@ -162,7 +162,7 @@ def member(lab: Lab, settings: Settings, identity: Identity, with_ssh: Instance)
 def test_the_agent_publishes_the_host_key_and_makes_our_user(lab: Lab, with_ssh: Instance, tmp_path: Path) -> None:
     """gcloud, or a stub of it, reads what the agent has written. So the program validates the host key that sshd really has."""
     published = f"hostkeys/{host_key_type()}"
-    wait_until(lambda: published in with_ssh.guest_attributes(), 60, "the agent has published its host keys", interval=0.5)
+    wait_until(lambda: published in with_ssh.guest_attributes(), description="the agent has published its host keys", interval=0.5)
     with clients.serving(tmp_path) as google, pytest.MonkeyPatch.context() as monkeypatch:
         clients.use(google, tmp_path / "bin", clients.STUB, monkeypatch)
         google.apis.guest_attributes.update(with_ssh.guest_attributes())
@@ -172,7 +172,7 @@ def test_the_agent_publishes_the_host_key_and_makes_our_user(lab: Lab, with_ssh:
     options, _ = lab.ssh_options("product-1")
     options = [f"-oUserKnownHostsFile={known_hosts}", *options]
     ssh = ["ssh", *options, f"{names.SSH_USER}@{with_ssh.address}"]
-    wait_until(lambda: lab.run(*ssh, "true", check=False).returncode == 0, 60, "the agent has authorised the key", interval=0.5)
+    wait_until(lambda: lab.run(*ssh, "true", check=False).returncode == 0, description="the agent has authorised the key", interval=0.5)
     assert lab.run(*ssh, "id --user --name; sudo --non-interactive id --user --name").stdout.split() == [names.SSH_USER, "root"]
     other = tmp_path / "other-host-key"
     other.write_text(f"{with_ssh.address} {host_key_type()} {base64.b64encode(b'other').decode()}\n")
@@ -190,7 +190,7 @@ def test_googles_unit_runs_the_setup_of_a_machine_with_ssh(with_ssh: Instance) -
 
 
 def test_it_joins_with_a_token_that_it_mints_itself(lab: Lab, member: Member, identity: Identity) -> None:
-    wait_until(lambda: lab.entry_health(member.entry) == "True", 60, "the machine's entry is healthy")
+    wait_until(lambda: lab.entry_health(member.entry) == "True", description="the machine's entry is healthy")
     entry = lab.entries()[member.address]
     assert entry["spec"]["serviceAccount"] == "product"
     assert entry["spec"]["labels"]["app"] == "product"
@@ -216,7 +216,7 @@ def test_it_may_mint_this_token_and_do_nothing_else(lab: Lab, identity: Identity
 def test_running_the_script_again_restarts_nothing(member: Member) -> None:
     agent = member.run("systemctl show --property MainPID --value istio-vm-mesh")
     member.run("systemctl restart google-startup-scripts")
-    wait_until(lambda: not is_active(member, "boot"), 60, "the script has ended", interval=0.5)
+    wait_until(lambda: not is_active(member, "boot"), description="the script has ended", interval=0.5)
     assert member.run("cat /var/log/setup") == "set up\n" * 2
     assert member.run("systemctl show --property MainPID --value istio-vm-mesh") == agent
 
@@ -227,7 +227,7 @@ def test_a_load_balancer_in_front_of_it_reaches_its_proxy(lab: Lab, member: Memb
     instance = {**member.metadata["instance"], "network-interfaces": [interface]}
     member.instance.set_metadata({**member.metadata, "instance": instance})
     local = "ip route show table local proto 66"
-    wait_until(lambda: f"local {member.balancer} " in member.run(local), 60, "the agent has made the route")
+    wait_until(lambda: f"local {member.balancer} " in member.run(local), description="the agent has made the route")
     probe = (
         f"curl --silent --max-time 20 --output /dev/null --write-out '%{{http_code}}' http://{member.balancer}:{STATUS_PORT}/healthz/ready"
     )
@@ -249,7 +249,7 @@ def test_a_load_balancer_in_front_of_it_reaches_its_proxy(lab: Lab, member: Memb
     lab.apply(json.dumps(entry))
     try:
         answered = f"curl --silent --max-time 20 http://{member.balancer}:8080/"
-        wait_until(lambda: f"Hostname={NAME}" in lab.ssh("product-1", answered, check=False), 60, "the machine answers")
+        wait_until(lambda: f"Hostname={NAME}" in lab.ssh("product-1", answered, check=False), description="the machine answers")
         assert "X-Forwarded-Client-Cert" in lab.ssh("product-1", answered)  # the proxy of the machine says who calls
     finally:
         lab.kubectl("delete", "serviceentry", STRANGER)
@@ -263,16 +263,16 @@ def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab
         lab.kubectl("wait", "--namespace", ISTIO_NAMESPACE, "--for=delete", "pod", "--selector", "app=istiod", "--timeout=60s")
         member.instance.cut_power()
         member.instance.start()
-        wait_until(lambda: member.run("cat /var/log/setup").count("set up") > 2, 60, "the startup script runs", interval=0.5)
+        wait_until(lambda: member.run("cat /var/log/setup").count("set up") > 2, description="the startup script runs", interval=0.5)
         captured = "iptables-save --table nat | grep -- '-j ISTIO_OUTPUT'"
-        wait_until(lambda: member.run(captured, check=False), 60, "traffic is redirected to the proxy")
+        wait_until(lambda: member.run(captured, check=False), description="traffic is redirected to the proxy")
         assert f"local {member.balancer} " in member.run("ip route show table local proto 66")
         # What is captured would get no answer now, and root is no exception.
         metadata = "http://metadata.google.internal/computeMetadata/v1/instance/name"
         for user in ("root", "application"):
             curl = f"curl --silent --max-time 20 --header Metadata-Flavor:Google {metadata}"
             assert member.run(f"setpriv --reuid {user} --clear-groups {curl}") == NAME
-        wait_until(lambda: is_active(member, "drain"), 60, "its drain is armed before its join has succeeded", interval=0.5)
+        wait_until(lambda: is_active(member, "drain"), description="its drain is armed before its join has succeeded", interval=0.5)
         assert is_active(member, "boot")
     finally:
         lab.kubectl("scale", *istiod, "--replicas=1")
@@ -283,8 +283,8 @@ def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab
 
 def wait_until_joined(lab: Lab, member: Member) -> None:
     """Wait until the machine is in the mesh, and leaves it in order when it is shut down."""
-    wait_until(lambda: lab.entry_health(member.entry) == "True", 90, "the machine's entry is healthy")
-    wait_until(lambda: is_active(member, "drain"), 90, "its drain is armed", interval=0.5)
+    wait_until(lambda: lab.entry_health(member.entry) == "True", description="the machine's entry is healthy")
+    wait_until(lambda: is_active(member, "drain"), description="its drain is armed", interval=0.5)
 
 
 def is_active(member: Member, unit: str) -> bool:
@@ -308,7 +308,7 @@ def test_when_it_is_shut_down_no_call_fails_and_its_entry_goes(lab: Lab, member:
         lab.ssh("product-1", f"touch {enough}")
         thread.join()
         lab.ssh("product-1", f"rm {enough}")
-    assert len(answers) > 100 and set(answers) == {"200"}, answers
+    assert set(answers) == {"200"}, answers
     # The first unit that stops ends the agent.
     assert stopped[:2] == ["istio-vm-mesh", "istio-vm-mesh-drain"], stopped
     assert {"echo", "google-guest-agent", "google-shutdown-scripts"} <= set(stopped[2:]), stopped

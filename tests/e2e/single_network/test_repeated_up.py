@@ -38,7 +38,6 @@ def test_a_machine_that_reboots_comes_back_by_itself(lab: Lab) -> None:
     lab.docker("restart", lab.container("product-1"))
     seconds = wait_until(
         lambda: lab.entry_health(entry) == "True" and lab.answering_endpoints() == (BOTH, BOTH),
-        60,
-        "the machine is back, both endpoints answer both",
+        description="the machine is back, both endpoints answer both",
     )
     print(f"both directions answered {seconds:.1f} s after the restart")

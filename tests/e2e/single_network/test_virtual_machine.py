@@ -23,8 +23,6 @@ VM = "virtual"
 DAY_S = 24 * 3600
 OF_BOOTS = ("/var/lib/docker/*", "/var/lib/containerd/*", "*docker0*", "*veth*", "/var/lib/systemd/random-seed", "vm.user_reserve_kbytes")
 """What Docker and systemd make anew when they start."""
-BACK_S = 120
-"""Seconds in which a machine that has booted is in the mesh again, on a computer without KVM."""
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +67,8 @@ def stack(declared: AdoptingStack, early: str) -> AdoptingStack:
 
 def assert_in_mesh(stack: AdoptingStack, machines: VirtualMachines) -> None:
     """Check that pods call the machine, that it calls pods by name, and that its container calls out."""
-    wait_until(lambda: stack.healthy() == {VM}, BACK_S, "the machine is healthy in the mesh", interval=1)
-    wait_until(lambda: [each.hostname for each in stack.lab.call_from_pod(SERVICE, count=1)] == [VM], BACK_S, "pods call the machine")
+    wait_until(lambda: stack.healthy() == {VM}, description="the machine is healthy in the mesh", interval=1)
+    wait_until(lambda: [each.hostname for each in stack.lab.call_from_pod(SERVICE, count=1)] == [VM], description="pods call the machine")
     printed = ""
 
     def is_answered() -> bool:
@@ -78,7 +76,7 @@ def assert_in_mesh(stack: AdoptingStack, machines: VirtualMachines) -> None:
         printed = machines.calls(VM, "http://product.shop")
         return bool(parse_answers(printed))
 
-    wait_until(is_answered, BACK_S, "the machine calls pods by name", interval=1)
+    wait_until(is_answered, description="the machine calls pods by name", interval=1)
     assert "All 1 requests succeeded" in printed, "its container calls out"
 
 
@@ -107,7 +105,7 @@ def test_status_names_a_clock_that_is_ahead(stack: AdoptingStack, machines: Virt
 
     machines.set_clock(VM, 2 * 3600)
     try:
-        wait_until(is_named, BACK_S, "status names the clock", interval=1)
+        wait_until(is_named, description="status names the clock", interval=1)
     finally:
         machines.set_clock(VM, 0)
 
@@ -131,7 +129,7 @@ def test_a_power_cut(stack: AdoptingStack, machines: VirtualMachines) -> None:
     with machines.booting(VM):
         machines.cut_power(VM)
         machines.switch_on(VM)
-        wait_until(lambda: connections(stack).isdisjoint(before), BACK_S, "istiod has noticed", interval=1)
+        wait_until(lambda: connections(stack).isdisjoint(before), description="istiod has noticed", interval=1)
     assert_in_mesh(stack, machines)
 
 

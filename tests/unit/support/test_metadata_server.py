@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.metadata_server import ROOT, MetadataServer, identity
+from tests.support.waiting import HANG_S
 
 
 class Machine:
@@ -25,7 +26,7 @@ class Machine:
 
     def request(self, path: str, body: str | None = None, flavor: str = "Google") -> tuple[int, str, str]:
         """Return the status, the body and the ETag of a response."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_S)
         try:
             connection.request("GET" if body is None else "PUT", f"{ROOT}{path}", body, {"Metadata-Flavor": flavor})
             response = connection.getresponse()
@@ -70,7 +71,7 @@ def test_a_client_that_waits_gets_the_change(machine: Machine) -> None:
     other = {**machine.metadata["instance"], "name": "other"}
     timer = threading.Timer(0.1, lambda: machine.metadata.update(instance=other))
     timer.start()
-    _, text, changed = machine.request(f"/?recursive=true&wait_for_change=true&timeout_sec=9&last_etag={etag}")
+    _, text, changed = machine.request(f"/?recursive=true&wait_for_change=true&timeout_sec={HANG_S}&last_etag={etag}")
     timer.join()
     assert json.loads(text)["instance"]["name"] == "other"
     assert changed != etag

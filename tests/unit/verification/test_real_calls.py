@@ -387,7 +387,7 @@ def test_behind_a_gateway_enough_connections_are_made_to_meet_each_endpoint(tmp_
         address = f"127.0.0.1:{gateway}"
         routes = Routes(gateways={gateway: [each.endpoints()[0] for each in callees]}, endpoints={callees[0].name: [address]})
         mesh = stack.enter_context(envoys.running(tmp_path, callees, routes))
-        done = mesh.verify(mesh.target(callees[0], endpoints="-", gateways=address, calls="29"), timeout_s=3 if fault else 20)
+        done = mesh.verify(mesh.target(callees[0], endpoints="-", gateways=address, calls="29"), timeout_s=3 if fault else PATIENCE_S)
         row = parse(done.stdout).calls[0]
         assert (row.how, row.verdict, done.returncode) == ("by-chance", "failed" if fault else "proved", int(bool(fault))), done.stderr
         assert row.calls >= 29, "5 * (ln 5 + 4)"

@@ -37,7 +37,7 @@ def test_a_firewall_that_forgets_the_redirection_gets_it_back(stack: AdoptingSta
     flush = "for b in iptables iptables-legacy iptables-nft; do for t in nat raw mangle; do $b -t $t -F; $b -t $t -X; done; done 2>/dev/null; true"
     machines.root("one", flush)
     rules = "{ iptables-save; iptables-legacy-save; iptables-nft-save; } 2>/dev/null | grep -c ISTIO_REDIRECT"
-    wait_until(lambda: machines.root("one", rules, check=False).strip() not in ("", "0"), 60, "the redirection is back")
+    wait_until(lambda: machines.root("one", rules, check=False).strip() not in ("", "0"), description="the redirection is back")
     assert machines.root("one", "getent hosts billing.billing.svc.cluster.local").strip()
 
 
@@ -48,14 +48,14 @@ def test_an_upgrade_that_cannot_work_leaves_the_machine_as_it_was(stack: Adoptin
         output = stack.up(check=False)
     stack.mesh.clear()
     assert "runs as before" in output, output
-    wait_until(lambda: stack.healthy() == {"one", "two"}, 60, "at most one machine was touched, and it is back")
+    wait_until(lambda: stack.healthy() == {"one", "two"}, description="at most one machine was touched, and it is back")
     stack.up()
     stack.assert_no_changes()
 
 
 def test_a_machine_that_is_out_of_the_mesh_is_joined_by_the_next_up(stack: AdoptingStack, machines: ExistingMachines) -> None:
     machines.root("two", f"systemctl disable --now {AGENT}; rm -r /var/lib/istio-vm-mesh")
-    wait_until(lambda: stack.healthy() == {"one"}, 40, "istiod has removed its entry")
+    wait_until(lambda: stack.healthy() == {"one"}, description="istiod has removed its entry")
     with as_planned(stack):
         stack.up()
     assert stack.healthy() == {"one", "two"}
@@ -84,9 +84,9 @@ def test_a_dead_machine_leaves_and_stays_out(stack: AdoptingStack, machines: Exi
         output = stack.up()
     assert "machine billing-2 is dead" in output, output
     machines.boot("two")
-    wait_until(lambda: "active" in machines.root("two", f"systemctl is-active {AGENT}", check=False), 60, "its agent runs again")
+    wait_until(lambda: "active" in machines.root("two", f"systemctl is-active {AGENT}", check=False), description="its agent runs again")
     refused = f"journalctl --unit {AGENT} --since -60s | grep -ci 'service account mismatch\\|PermissionDenied\\|Unauthenticated'"
-    wait_until(lambda: machines.root("two", refused, check=False).strip() not in ("", "0"), 60, "istiod refuses its stream")
+    wait_until(lambda: machines.root("two", refused, check=False).strip() not in ("", "0"), description="istiod refuses its stream")
     assert {answer.hostname for answer in stack.lab.call_from_pod(SERVICE, count=40)} == {"one"}
     status = stack.lab.run("./scripts/status", "--stack", stack.name, check=False).stdout
     assert "billing-2" in status

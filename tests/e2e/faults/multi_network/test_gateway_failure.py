@@ -44,7 +44,7 @@ def test_when_one_of_two_gateways_dies_calls_succeed_again_within_seconds(lab: M
             lab.docker("start", container)
     entry = lab.outputs()["machines"][name]["entry"]
     get = ["kubectl", "get", "workloadentry", "--namespace", ISTIO_NAMESPACE, entry]
-    wait_until(lambda: lab.run(*get, check=False).returncode == 0, 60, "the gateway is registered again")
+    wait_until(lambda: lab.run(*get, check=False).returncode == 0, description="the gateway is registered again")
 
 
 def no_request_is_lost(lab: MultiNetworkLab) -> bool:

@@ -25,11 +25,11 @@ def test_two_machines_with_one_address_in_two_networks_have_an_entry_each(lab: M
     announce = f"{change} && sudo systemctl kill --signal KILL istio-vm-mesh"
     lab.ssh("product-3", announce.format(near["address"]))
     try:
-        wait_until(lambda: lab.entry_health(twin) is not None, 60, "the second entry is there")
+        wait_until(lambda: lab.entry_health(twin) is not None, description="the second entry is there")
         assert lab.entry_health(near["entry"]) == "True"
     finally:
         lab.ssh("product-3", announce.format(far["address"]))
-    wait_until(lambda: lab.entry_health(far["entry"]) == "True" and lab.entry_health(twin) is None, 60, "all is as before")
+    wait_until(lambda: lab.entry_health(far["entry"]) == "True" and lab.entry_health(twin) is None, description="all is as before")
 
 
 def test_the_verification_names_what_is_in_the_way_of_machines(lab: MultiNetworkLab) -> None:
@@ -59,14 +59,13 @@ def test_the_verification_names_a_wrong_network(lab: MultiNetworkLab) -> None:
     try:
         wait_until(
             lambda: lab.entry_health(machine["entry"]) is None and lab.entry_health(wrong) is not None,
-            60,
-            "it has registered in the other network",
+            description="it has registered in the other network",
         )
         report = " ".join(lab.verify().split())
     finally:
         lab.ssh("product-3", f"{label.format('far')} && {file.format('far')} && {restart}")
     assert f"machine product-3 has registered as {wrong} in the network pods instead of {machine['entry']}" in report
-    wait_until(lambda: lab.entry_health(machine["entry"]) == "True" and lab.entry_health(wrong) is None, 60, "all is as before")
+    wait_until(lambda: lab.entry_health(machine["entry"]) == "True" and lab.entry_health(wrong) is None, description="all is as before")
 
 
 def test_the_verification_names_a_missing_route(lab: MultiNetworkLab) -> None:

@@ -188,13 +188,13 @@ def expired(lab: Lab) -> str:
     )
     entry, file = lab.entry_name("product-1"), "/var/lib/istio-vm-mesh/etc/certs/cert-chain.pem"
     has_certificate = lambda: bool(lab.exec_in_container("product-1", f"cat {file}", check=False))  # noqa: E731
-    wait_until(lambda: lab.entry_health(entry) == "True" and has_certificate(), 60, "it has a certificate")
+    wait_until(lambda: lab.entry_health(entry) == "True" and has_certificate(), description="it has a certificate")
     old = credentials.expired(lab.secrets()["token of product-1"], lab.exec_in_container(NODE, "cat /etc/kubernetes/pki/sa.key"))
     lab.exec_in_container("product-1", f"printf %s {old} >/var/lib/istio-vm-mesh/var/run/secrets/tokens/istio-token")
     # Stopped first, or it renews its certificate on the way down.
     ends = credentials.end(lab.exec_in_container("product-1", f"systemctl stop istio-vm-mesh && cat {file}"))
     lab.docker("stop", lab.container("product-1"))
-    wait_until(lambda: time.time() > ends, 60, "the certificate has ended")
+    wait_until(lambda: time.time() > ends, description="the certificate has ended")
     lab.docker("start", lab.container("product-1"))
     return entry
 
@@ -244,7 +244,7 @@ def upgrade(lab: Lab, second: Update, package: dict[str, str]) -> Update:
         lab.exec_in_container(machine, f"rm {CURL}")
     set_group_service_account(lab, "billing")
     lab.ssh("product-1", "sudo systemctl start echo")
-    wait_until(lambda: lab.entry_health(lab.entry_name("product-1")) == "True", 60, "product-1 is healthy again")
+    wait_until(lambda: lab.entry_health(lab.entry_name("product-1")) == "True", description="product-1 is healthy again")
     agents = {machine: lab.agent_pid(machine) for machine in TEN_MACHINES}
     lab.configure(upgraded(package, joining_again))
     with lab.background_requests(CALLER) as requests:
@@ -271,7 +271,7 @@ def exchange(lab: Lab, upgrade: Update, package: dict[str, str]) -> Exchange:
 
 
 def test_status_asks_for_an_update_after_a_certificate_has_expired(lab: Lab, expired: str) -> None:
-    wait_until(lambda: "needs `pulumi up`: its certificate ended" in lab.advice("product-1"), 60, "status says that it needs an up")
+    wait_until(lambda: "needs `pulumi up`: its certificate ended" in lab.advice("product-1"), description="status says that it needs an up")
     assert "its token expired 24 h ago" in lab.advice("product-1")
     assert lab.entry_health(expired) is None
 
