@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from components.versions import version_in
@@ -141,74 +141,106 @@ def _path(workload: Name) -> str:
 def _change(was: Placed, now: Placed, effects: Effects) -> MachineChange | None:
     """Return what happens to a machine that is there on both sides; None for nothing."""
     old, new = was.machine, now.machine
-    register = tuple(_reasons(old.register, new.register))
-    restart = tuple(_reasons(old.restart, new.restart))
-    renamed = (Reason(key="name", before=old.name, after=new.name),) if old.name != new.name else ()
     change = MachineChange(
         machine=new.name,
         network=new.network,
         action=Action.REJOINS,
         host=new.host,
-        before=old.name if renamed else "",
+        before=old.name if old.name != new.name else "",
         count=max(old.count, new.count),
     )
+    forget = (Reason(key="forget"),)
     if new.host is Host.GROUP:
-        # `template` differs with every input, so it is a reason where no other fact is one.
-        every = (*register, *restart)
-        reasons = tuple(each for each in every if each.key != "template") or every
-        return (
-            replace(change, action=Action.REPLACED, reasons=reasons, deleted=True)
-            if reasons
-            else None
-        )
+        return _change_of_group(change, old, new)
+    if new.forgotten and old.forgotten:
+        return None
     if new.forgotten:
-        return (
-            None
-            if old.forgotten
-            else replace(
-                change, action=Action.FORGOTTEN, drained=False, reasons=(Reason(key="forget"),)
-            )
-        )
+        return replace(change, action=Action.FORGOTTEN, drained=False, reasons=forget)
     if _is_another(old, new, effects):
-        reasons = tuple(
-            reason
-            for reason in (*_of_host(restart), *register)
-            if reason.key not in ("address", "locality", "registration")
-        )
-        return replace(
-            change,
-            action=Action.REPLACED,
-            reasons=reasons or _of_properties(effects.replaced.get(new.name, ())),
-            deleted=True,
-            certain=new.name not in effects.unsure,
-        )
+        return _recreated(change, old, new, effects)
     if old.forgotten:
-        return replace(
-            change, action=Action.REJOINS, reasons=(Reason(key="forget"),), certain=False
-        )
-    another_cluster = (Reason(key="cluster"),) if effects.cluster else ()
+        return replace(change, action=Action.REJOINS, reasons=forget, certain=False)
+    return (
+        _registers(change, old, new, effects)
+        or _restarts(change, old, new)
+        or _rejoins(change, old, new, effects)
+    )
+
+
+def _change_of_group(
+    change: MachineChange, old: MachinePicture, new: MachinePicture
+) -> MachineChange | None:
+    """Return that the machines of a group are replaced, where anything of them differs."""
+    every = (*_reasons(old.register, new.register), *_reasons(old.restart, new.restart))
+    # `template` differs with every input, so it is a reason where no other fact is one.
+    reasons = tuple(each for each in every if each.key != "template") or every
+    if not reasons:
+        return None
+    return replace(change, action=Action.REPLACED, reasons=reasons, deleted=True)
+
+
+def _recreated(
+    change: MachineChange, old: MachinePicture, new: MachinePicture, effects: Effects
+) -> MachineChange:
+    """Return that another machine takes the place of one."""
+    every = (*_of_host(_reasons(old.restart, new.restart)), *_reasons(old.register, new.register))
+    follows = ("address", "locality", "registration")
+    reasons = tuple(reason for reason in every if reason.key not in follows)
+    return replace(
+        change,
+        action=Action.REPLACED,
+        reasons=reasons or _of_properties(effects.replaced.get(new.name, ())),
+        deleted=True,
+        certain=new.name not in effects.unsure,
+    )
+
+
+def _registers(
+    change: MachineChange, old: MachinePicture, new: MachinePicture, effects: Effects
+) -> MachineChange | None:
+    """Return that a machine registers again, where its registration becomes another one."""
+    cluster = (Reason(key="cluster"),) if effects.cluster else ()
+    renamed = (Reason(key="name", before=old.name, after=new.name),) if change.before else ()
     moved = _of_address(old, new)
     follows = "registration" if renamed or moved else ""
-    anew = (*another_cluster, *renamed, *moved, *_without(register, follows))
-    if anew:
-        others = (reason for reason in restart if not moved or reason.key != "address")
-        return replace(
-            change,
-            action=Action.REGISTERS,
-            reasons=(*anew, *others),
-            # The join refuses two names of one host, which another address may hide from it.
-            certain=not (renamed and moved),
-        )
+    register = _without(tuple(_reasons(old.register, new.register)), follows)
+    anew = (*cluster, *renamed, *moved, *register)
+    if not anew:
+        return None
+    restart = _reasons(old.restart, new.restart)
+    others = (reason for reason in restart if not moved or reason.key != "address")
+    return replace(
+        change,
+        action=Action.REGISTERS,
+        reasons=(*anew, *others),
+        # The join refuses two names of one host, which another address may hide from it.
+        certain=not (renamed and moved),
+    )
+
+
+def _restarts(
+    change: MachineChange, old: MachinePicture, new: MachinePicture
+) -> MachineChange | None:
+    """Return that a machine, or its agent, is stopped and started again, where it is."""
+    restart = tuple(_reasons(old.restart, new.restart))
     stops = tuple(reason for reason in restart if reason.key in STOPS)
-    if stops or (restart and not _same_digest(old, new)):
-        reasons = stops if _same_digest(old, new) else restart
-        return replace(change, action=Action.RESTARTS, reasons=reasons)
-    if _other_digest(old, new):
-        return replace(change, action=Action.RESTARTS, reasons=(Reason(key="machine-files"),))
-    changes = tuple(_reasons(old.changes, new.changes))
+    if _same_digest(old, new):
+        reasons = stops
+    elif _other_digest(old, new):
+        reasons = restart or (Reason(key="machine-files"),)
+    else:
+        reasons = restart
+    return replace(change, action=Action.RESTARTS, reasons=reasons) if reasons else None
+
+
+def _rejoins(
+    change: MachineChange, old: MachinePicture, new: MachinePicture, effects: Effects
+) -> MachineChange | None:
+    """Return that a machine's join runs again and leaves its agent alone, where it does."""
+    reasons = tuple(_reasons(old.changes, new.changes))
     if new.name in effects.out:
-        return replace(change, reasons=(Reason(key="out-of-mesh"), *changes), certain=False)
-    return replace(change, reasons=changes) if changes or new.name in effects.joined else None
+        return replace(change, reasons=(Reason(key="out-of-mesh"), *reasons), certain=False)
+    return replace(change, reasons=reasons) if reasons or new.name in effects.joined else None
 
 
 def _is_another(old: MachinePicture, new: MachinePicture, effects: Effects) -> bool:
@@ -230,7 +262,7 @@ def _of_properties(paths: Sequence[str]) -> tuple[Reason, ...]:
     return tuple(Reason(key=path) for path in paths) or (Reason(key="host"),)
 
 
-def _of_host(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
+def _of_host(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
     return tuple(reason for reason in reasons if reason.key in (*STOPS, "image", "disk-type"))
 
 
