@@ -161,6 +161,9 @@ def test_names_that_the_agent_cannot_resolve_are_refused(host: Host) -> None:
     file.chmod(0o600)
     assert host.run(refusals).startswith("the agent, which does not run as root, cannot read /etc/resolv.conf")
     file.chmod(0o644)
+    write(host)
+    assert host.run(refusals).startswith("/etc/resolv.conf has no name server: ")
+    write(host, NEIGHBOUR[6])
     host.run("ip address delete ::1/128 dev lo")
     try:
         assert "this machine has no ::1, where the agent would listen" in host.run(refusals)

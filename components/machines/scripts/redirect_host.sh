@@ -12,6 +12,7 @@ GATEWAYS_PORT=15443 # at which gateways of the mesh take connections of other ne
 PROXY_PORTS=15000,15001,15006,15020,15021,15053,15090
 SYSCTLS=/proc/sys/net
 SOCKETS=/proc/net/sockstat
+MOUNTS=/proc/self/mounts
 
 # Functions of awk: whether a port is in a list of ports and ranges (`80,8000-8100`), and whether
 # connections from outside to what listens are redirected. `open` has the ports that stay open.
@@ -181,6 +182,9 @@ server_refusals() {
   elif id nobody >/dev/null 2>&1 && ! runuser -u nobody -- test -r /etc/resolv.conf; then
     echo "the agent, which does not run as root, cannot read /etc/resolv.conf: make it and its" \
       "directory readable ('chmod a+r')"
+  elif [ -z "$(name_servers)" ]; then
+    echo "/etc/resolv.conf has no name server: programs query 127.0.0.1 then, and the agent" \
+      "redirects no query: write 'nameserver 127.0.0.1', or another one, into it"
   elif [[ $(name_servers) == *:* ]] && ! is_local ::1; then
     echo "/etc/resolv.conf has a name server of IPv6, and this machine has no ::1, where the" \
       "agent would listen for its queries: delete the name server, or enable IPv6 for lo"
@@ -325,6 +329,7 @@ changes() {
       "has no IPv6 (ISTIO_DUAL_STACK)"
   fi
   servers_changes
+  mount_changes
   routing_changes
   port_range_changes
   connection_changes
@@ -406,6 +411,38 @@ routing_changes() {
   [ -z "$BALANCED" ] ||
     echo "ports that IPVS balances here are captured first (exclude them by" \
       "capture.excludeInboundPorts): ${BALANCED//,/, }"
+}
+
+# Prints file systems of servers whose connections are not excluded. The kernel opens them, as no
+# user. NFS takes a port below 1024, which servers demand (`secure`), and Envoy has none.
+mount_changes() {
+  local mounts
+  mounts=$(awk -v ports=",${ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE:-}," \
+    -v cidrs="${ISTIO_SERVICE_EXCLUDE_CIDR:-}" '
+    function number(address, parts) {
+      split(address, parts, ".")
+      return ((parts[1] * 256 + parts[2]) * 256 + parts[3]) * 256 + parts[4]
+    }
+    function is_excluded(address, count, each, i, pair, size) {
+      count = split(cidrs, each, ",")
+      for (i = 1; i <= count; i++) {
+        if (split(each[i], pair, "/") < 2 || (address each[i]) ~ /:/) continue
+        size = 2 ^ (32 - pair[2])
+        if (int(number(address) / size) == int(number(pair[1]) / size)) return 1
+      }
+      return 0
+    }
+    BEGIN { port["nfs"] = port["nfs4"] = 2049; port["cifs"] = port["smb3"] = 445 }
+    $3 in port {
+      address = match($4, /(^|,)addr=[^,]+/) ? substr($4, RSTART, RLENGTH) : ""
+      sub(/.*addr=/, "", address)
+      if (index(ports, "," port[$3] ",") || is_excluded(address)) next
+      print $1 " (" address " port " port[$3] ")"
+    }' "$MOUNTS" 2>/dev/null | listed)
+  [ -z "$mounts" ] ||
+    echo "file systems of servers: their next connections go through Envoy, from a port above" \
+      "1023, and hang while the agent is stopped (exclude them by capture.excludeOutboundCidrs):" \
+      "$mounts"
 }
 
 # Prints whether a connection of this host may have a port of the agent when the agent starts.

@@ -75,6 +75,28 @@ def run(tmp_path: Path, what: str, sockets: str = "", rules: str = "", ruleset: 
     return done.stdout.splitlines()
 
 
+def test_file_systems_of_servers_are_listed_but_those_that_are_excluded(tmp_path: Path) -> None:
+    """Servers of NFS refuse what comes from a port above 1023 (`secure`), so a mount would hang when it connects again."""
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "/dev/sda1 / ext4 rw 0 0\n"
+        "filer:/home /home nfs4 rw,vers=4.2,clientaddr=10.0.0.5,addr=10.2.0.9 0 0\n"
+        "old:/data /data nfs rw,addr=10.3.0.9,mountaddr=10.4.0.9 0 0\n"
+        "//win/share /mnt cifs rw,addr=10.4.0.7,uid=0 0 0\n"
+    )
+
+    def listed(**environment: str) -> list[str]:
+        return [line for line in run(tmp_path, f"MOUNTS={mounts}; changes", **environment) if line.startswith("file systems")]
+
+    (line,) = listed()
+    places = ["//win/share (10.4.0.7 port 445)", "filer:/home (10.2.0.9 port 2049)", "old:/data (10.3.0.9 port 2049)"]
+    assert sorted(line.rpartition("): ")[2].split(", ")) == places
+    assert listed(ISTIO_SERVICE_EXCLUDE_CIDR="169.254.0.0/16,fe80::/10,10.2.0.0/15")[0].endswith(": //win/share (10.4.0.7 port 445)")
+    assert listed(ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE="2049,445") == []
+    mounts.write_text("/dev/sda1 / ext4 rw 0 0\n")
+    assert listed() == []
+
+
 @pytest.mark.slow
 @first_quick(
     ("sockets", "rules", "environment"),
