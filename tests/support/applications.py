@@ -28,6 +28,8 @@ def nothing(port: int = 0) -> Iterator[int]:
 class _Pages(BaseHTTPRequestHandler):
     """Answers `/404` and the like with that status, `/moved` with a redirect, and everything else with 200.
 
+    The page `/grpc` is about gRPC.
+
     needs: a header without which it answers 401.
     """
 
@@ -39,8 +41,10 @@ class _Pages(BaseHTTPRequestHandler):
         if self.needs and self.needs not in self.headers:
             status = 401
         self.send_response(status)
-        self.send_header("content-length", "0")
+        page = b"grpc-status: 0\r\n" if self.path == "/grpc" else b""
+        self.send_header("content-length", str(len(page)))
         self.end_headers()
+        self.wfile.write(page)
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("content-length", 0)))

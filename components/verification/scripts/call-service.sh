@@ -180,7 +180,8 @@ read_response() { # by-name or ""
   fi
   if [ "$PROTOCOL" = grpc ] && [ "$status" = 200 ]; then
     status="grpc ${grpc:-unknown}"
-    if [ -z "$grpc" ] && [[ $type != application/grpc* ]]; then status='no grpc'; fi
+    # Else a page about gRPC could have a line as of trailers.
+    if [[ $type != application/grpc* ]]; then status='no grpc'; fi
   fi
   case $reason in '' | -) reason=$details ;; esac
   printf '%s\t%s\t%s\n' "${status:-no answer}" "${by:-proxy}" "$reason"

@@ -62,6 +62,7 @@ given_are() { read_given() { now=() tried=(); local each; for each in "${there[@
 """What the cases share: variables of a target, and stand-ins for programs."""
 
 HEAD = r"HTTP/1.1 200 OK\r\n"
+OF_GRPC = r"content-type: application/grpc\r\n"
 BY_CALLEE = r"x-envoy-upstream-service-time: 3\r\nx-istio-vm-mesh-details: via_upstream\r\n"
 
 CASES: dict[str, tuple[str, str]] = {
@@ -112,10 +113,11 @@ CASES: dict[str, tuple[str, str]] = {
     "read_response: nothing": ("heard http '' ''", "no answer\tproxy\t"),
     "read_response: nothing for long": (rf"CALL_TIMEOUT=0.2 heard http '' '{HEAD}{BY_CALLEE}' opened", "200\tapplication\tvia_upstream"),
     "read_response: trailers of gRPC": (
-        rf"heard grpc '' '{HEAD}{BY_CALLEE}\r\n\0\0\0\0\0grpc-status: 12\r\ngrpc-message: none\r\n\r\ngrpc-status: 3\r\n\r\n'",
+        rf"heard grpc '' '{HEAD}{BY_CALLEE}{OF_GRPC}\r\n\0\0\0\0\0grpc-status: 12\r\ngrpc-message: none\r\n\r\ngrpc-status: 3\r\n\r\n'",
         "grpc 12\tapplication\tvia_upstream",
     ),
-    "read_response: gRPC's head alone": (rf"heard grpc '' '{HEAD}grpc-status: 7\r\n\r\ngrpc-status: 3\r\n\r\n'", "grpc 7\tproxy\t"),
+    "read_response: gRPC's head alone": (rf"heard grpc '' '{HEAD}{OF_GRPC}grpc-status: 7\r\n\r\ngrpc-status: 3\r\n\r\n'", "grpc 7\tproxy\t"),
+    "read_response: a page about gRPC": (rf"heard grpc '' '{HEAD}content-type: text/html\r\n\r\ngrpc-status: 0\r\n\r\n'", "no grpc\tproxy\t"),
     "read_response: none of gRPC": (rf"heard grpc '' '{HEAD}content-type: text/html\r\n\r\n'", "no grpc\tproxy\t"),
     "read_response: gRPC whose trailers are left out": (
         rf"heard grpc by-name '{HEAD}content-type: application/grpc+proto\r\n\r\n'",
@@ -138,7 +140,7 @@ CASES: dict[str, tuple[str, str]] = {
     "read_response: by name, a page about a proxy": (rf"heard http by-name '{HEAD}x-envoy-upstream-service-time: 3\r\n\r\nRBAC: how to'", "200\tapplication\t"),
     "read_response: addressed, words of the application": (rf"heard http '' 'HTTP/1.1 403 x\r\n{BY_CALLEE}\r\nRBAC: mine'", "403\tapplication\tvia_upstream"),
     "read_response: by name, words of a proxy of gRPC": (
-        rf"heard grpc by-name '{HEAD}x-envoy-upstream-service-time: 3\r\ngrpc-status: 7\r\ngrpc-message: RBAC%%3A access denied\r\n\r\n'",
+        rf"heard grpc by-name '{HEAD}x-envoy-upstream-service-time: 3\r\n{OF_GRPC}grpc-status: 7\r\ngrpc-message: RBAC%%3A access denied\r\n\r\n'",
         "grpc 7\tproxy\t",
     ),
     "read_response: by name, no body of gRPC": (

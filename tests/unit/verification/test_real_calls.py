@@ -208,13 +208,14 @@ def test_what_a_server_of_bytes_may_do(world: World, name: str, verdict: str) ->
     assert calls[callee.service_port, callee.endpoints()[0]].verdict == verdict, errors
 
 
-def test_an_answer_that_is_none_of_grpc_is_no_proof(world: World) -> None:
-    """A server of HTTP/2 answers every path with 200."""
+@pytest.mark.parametrize("path", ["/", "/grpc"])
+def test_an_answer_that_is_none_of_grpc_is_no_proof(world: World, path: str) -> None:
+    """A server of HTTP/2 answers every path with 200, and a page may have a line as of trailers."""
     callee = world.callees["http2"]
-    calls, errors, _ = world.rows(world.mesh.target(callee, protocol="grpc"), timeout_s=1)
+    calls, errors, _ = world.rows(world.mesh.target(callee, protocol="grpc", path=path), timeout_s=1)
     row = calls[callee.service_port, callee.endpoints()[0]]
     assert row.verdict == "failed" and "it answers, but not by gRPC" in row.cause, errors
-    target = world.mesh.target(callee, protocol="grpc", endpoints="-", ranges="127.0.0.0/8")
+    target = world.mesh.target(callee, protocol="grpc", path=path, endpoints="-", ranges="127.0.0.0/8")
     calls, errors, code = world.rows(target, listener=0, setup="is_identified() { :; }")
     assert (code, calls[callee.service_port, ""].verdict) == (1, "failed"), "a machine that calls by name"
     assert "it answers, but not by gRPC" in errors
