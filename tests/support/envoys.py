@@ -321,6 +321,7 @@ class Routes:
     endpoints: by callee. routes: of HTTP, before the last one. gateways: listeners that pass bytes on: port to endpoints.
     subsets: names of clusters that have the endpoints too, by callee; all calls go to the last of them.
     unhealthy: endpoints that istiod gives to the proxy as unhealthy ones.
+    plaintext: callees whose subsets are called without TLS, by a DestinationRule.
     """
 
     endpoints: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -328,6 +329,7 @@ class Routes:
     gateways: Mapping[int, Sequence[str]] = field(default_factory=dict)
     subsets: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     unhealthy: frozenset[str] = frozenset()
+    plaintext: frozenset[str] = frozenset()
 
 
 @contextmanager
@@ -357,7 +359,9 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
         names = {"": routes.endpoints.get(callee.name, callee.endpoints()), **routes.subsets.get(callee.name, {})}
         for subset, endpoints in names.items():
             outbound = f"outbound|{callee.service_port}|{subset}|{SERVICE}"
-            clusters.append(_cluster(outbound, endpoints, is_h2, _outbound(callee, authorities["mesh"]), routes.unhealthy))
+            is_plain = bool(subset) and callee.name in routes.plaintext
+            to_callee = None if is_plain else _outbound(callee, authorities["mesh"])
+            clusters.append(_cluster(outbound, endpoints, is_h2, to_callee, routes.unhealthy))
         filters = _filters(callee.protocol, outbound, routes=routes.routes.get(callee.name, ()))
         listener = _listener(f"out-{callee.name}", "127.0.0.1", callee.service_port, filters)
         if callee.detected:

@@ -392,13 +392,27 @@ was_met() { # endpoint
 # every identity that it accepts: a Service's endpoints may have several service accounts.
 is_identified() {
   # A new workload's endpoints may come before its identities.
-  local names
+  local config names cluster
   local pattern="outbound[|]${PORT}[|].*[|]${SERVICE//./[.]}"
-  names=$(direct_curl --get --data-urlencode "name_regex=$pattern" \
-    "$ADMIN/config_dump?resource=dynamic_active_clusters" |
-    grep -o 'spiffe://[^"]*' | sort -u)
+  config=$(direct_curl --get --data-urlencode "name_regex=$pattern" \
+    "$ADMIN/config_dump?resource=dynamic_active_clusters")
+  names=$(grep -o 'spiffe://[^"]*' <<<"$config" | sort -u)
   accepted=${names//$'\n'/ }
   case " $accepted " in *" $IDENTITY "*) ;; *) return 1 ;; esac
+  # A subset may have a tls.mode of its own, and be called all the same.
+  while IFS= read -r cluster; do
+    if is_used "$cluster"; then return 1; fi
+  done < <(awk -v identity="\"$IDENTITY\"" '
+    match($0, /"name": "outbound[|][^"]*"/) { plain[name = substr($0, RSTART + 9, RLENGTH - 10)] }
+    index($0, identity) { delete plain[name] }
+    END { for (name in plain) print name }' <<<"$config")
+}
+
+# Whether the proxy has sent anything to endpoints of a cluster.
+is_used() { # cluster
+  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" | awk -v cluster="$1" -F :: '
+    $1 == cluster && $3 == "rq_total" { sum += $4 }
+    END { exit !sum }'
 }
 
 # Opens a connection that the proxy does not redirect. A pod without privileges cannot open one:

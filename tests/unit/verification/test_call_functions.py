@@ -219,6 +219,12 @@ CASES: dict[str, tuple[str, str]] = {
         "clusters=('\"spiffe://a\"' '\"spiffe://x\"' '\"spiffe://z\"'); yes_or_no is_identified; echo \"$accepted\"",
         "yes\nspiffe://x\nno\nspiffe://xy\nno\n\nyes\nspiffe://a spiffe://x spiffe://z",
     ),
+    "is_identified: a subset without the identity, where it is used": (
+        "direct_curl() { case $* in */clusters*) printf 'outbound|80|%s|product.shop.svc::10.0.0.1:80::rq_total::%s\\n' '' 3 v1 \"$used\" v2 0 ;; *) echo \"$dump\" ;; esac; }; "
+        "of() { echo \"  \\\"name\\\": \\\"outbound|80|$1|product.shop.svc\\\",\"; }; id='\"exact\": \"spiffe://x\"'; for used in 0 2; do for dump in "
+        "\"$(of '')$id\" \"$(of '')$id\"$'\\n'\"$(of v1)$id\" \"$(of '')$id\"$'\\n'\"$(of v1)\" \"$(of v2)\"$'\\n'\"$(of '')$id\"; do yes_or_no is_identified; done; done | paste -sd ' '",
+        "yes yes yes yes yes yes no yes",
+    ),
     "takes_connections: tried by itself": (
         "as_proxy() { return 0; }; can_connect() { echo $1 $2; return $tries; }; for tries in 0 1; do yes_or_no takes_connections 10.0.0.1:8080 503 refused; done",
         "10.0.0.1 8080\nyes\n10.0.0.1 8080\nno",

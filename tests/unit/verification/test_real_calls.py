@@ -262,6 +262,25 @@ def test_an_unhealthy_endpoint_is_no_proof_though_it_answers(world: World) -> No
     assert [calls[callee.service_port, each].verdict for each in endpoints] == ["proved", "failed"]
 
 
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_a_subset_that_is_called_in_plaintext_proves_no_identity(tmp_path: Path, is_plain: bool) -> None:
+    """Other clusters of the Service have the identity, and routes lead no call to them."""
+    with ExitStack() as stack:
+        port = stack.enter_context(applications.http())
+        callee = Callee(name="subset", protocol="http", application=port, plaintext=is_plain)
+        plaintext = frozenset({"subset"} if is_plain else ())
+        routes = Routes(subsets={"subset": {"v1": callee.endpoints()}}, plaintext=plaintext)
+        mesh = stack.enter_context(envoys.running(tmp_path, [callee], routes))
+        # Istio's clusters are dynamic ones.
+        setup = 'eval "real_$(declare -f direct_curl)"\ndirect_curl() { real_direct_curl "${@//dynamic_active/static}"; }'
+        target = mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
+        done = mesh.verify(target, timeout_s=0 if is_plain else PATIENCE_S, listener=0, setup=setup)
+    rows = {row.endpoint: row.verdict for row in parse(done.stdout).calls}
+    expected = {"": "failed"} if is_plain else {"": "proved", callee.endpoints()[0]: "proved"}
+    assert (rows, done.returncode) == (expected, int(is_plain)), done.stderr
+    assert ("is called without mutual TLS for" in done.stderr) is is_plain, done.stderr
+
+
 @pytest.mark.parametrize("denies", [False, True])
 def test_a_connection_that_a_machines_proxy_holds_back_proves_nothing(world: World, denies: bool) -> None:
     """One that detects the port's protocol waits for more bytes after these two, and tries no endpoint."""
