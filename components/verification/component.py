@@ -29,7 +29,7 @@ from ..names import CROSS_NETWORK_PORT, EASTWEST_GATEWAY, VERIFICATION, part_nam
 from ..platforms.gateway import Gateway
 from . import jobs, targets
 from .addressing import LISTENER_PORT
-from .evidence import Call, Entry, Evidence, merge, with_paths
+from .evidence import Entry, Evidence, merge, with_paths
 from .scripts import calling_pods, prove_machine, verify_workload
 from .scripts.prove_machine import CalledPods, Proof
 from .target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, call_variables
@@ -117,13 +117,9 @@ def _evidence(workload: Workload, values: Mapping[str, Any]) -> Evidence:
     evidence = with_paths(merge(values["parts"]), dict(filter(None, values["names"])), CROSS_NETWORK_PORT)
     if not pulumi.runtime.is_dry_run():
         failed = [call for call in evidence.calls if call.verdict == "failed"]
-        for text in dict.fromkeys(f"{call.cause}{_look(call)}" for call in failed):
+        for text in dict.fromkeys(call.problem for call in failed):
             pulumi.log.warn(f"workload {workload.settings.name}: {text}", workload)
     return evidence
-
-
-def _look(call: Call) -> str:
-    return f"; look at {call.object}" if call.object and call.object not in call.cause else ""
 
 
 def _on_gateway(machine: Machine, verified: VerifiedWorkload, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:

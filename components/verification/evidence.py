@@ -102,6 +102,11 @@ class Call(Called, Answers):
         """Whether it is an answer of an endpoint to its caller."""
         return bool(self.endpoint) and self.verdict == "proved" and self.kind != "counter"
 
+    @property
+    def problem(self) -> str:
+        """The cause, with what to look at."""
+        return self.cause if self.object in self.cause else f"{self.cause}; look at {self.object}"
+
 
 @dataclass(frozen=True)
 class Calls(Called):

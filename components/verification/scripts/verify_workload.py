@@ -110,9 +110,8 @@ class _Unproven(Exception):
     """
 
     def __init__(self, cause: str, **values: Any) -> None:
-        place = values.get("object", "")
-        super().__init__(f"{cause}; look at {place}" if place not in cause else cause)
         self.row = Call(verdict="failed", cause=cause, **values)
+        super().__init__(self.row.problem)
 
 
 class _Verification:

@@ -70,6 +70,7 @@ class Stack:
 
     `own_gateway`: the stack installed the east-west gateway. `calls` and `carried` are the evidence of the last whole verification
     (`components.verification.evidence`), `proofs` the URNs of the commands that verify. `pending`: an update was killed, or is running.
+    `unproven`: what that verification did not prove, where it could only warn.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Stack:
     calls: tuple[Call, ...] = ()
     carried: tuple[GatewayTraffic, ...] = ()
     proofs: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
     updated: datetime | None = None
     pending: bool = False
     access: ClusterAccess | None = None
@@ -190,6 +192,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
             for each in kinds.get("Machine", ())
         },
         calls=tuple(call for call in evidence.calls if call.is_path),
+        unproven=tuple(dict.fromkeys(call.problem for call in evidence.calls if call.verdict == "failed")),
         carried=evidence.gateway_traffic,
         proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF, names.CALLERS)),
         updated=_time(deployment.get("manifest", {}).get("time")),

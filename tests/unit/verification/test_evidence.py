@@ -33,6 +33,18 @@ LINES = "\n".join(
 )
 
 
+@pytest.mark.parametrize(
+    ("place", "problem"),
+    [
+        ("", "machine m-1 is silent"),
+        ("machine m-1", "machine m-1 is silent"),
+        ("Service shop/x", "machine m-1 is silent; look at Service shop/x"),
+    ],
+)
+def test_what_to_look_at_is_named_once(place: str, problem: str) -> None:
+    assert Call(cause="machine m-1 is silent", object=place).problem == problem
+
+
 def test_what_scripts_print_becomes_records() -> None:
     evidence = parse(LINES)
     assert evidence.calls[0] == Call(service=HOST, port=80, endpoint="172.31.6.130:8080", answers=3, status={"200": 3})

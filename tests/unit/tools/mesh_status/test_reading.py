@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from components.config.stack import Settings
-from components.local import openssh
+from components.local import openssh, scripting
 from components.local.cluster_access import ClusterAccess
+from components.verification.evidence import Call, Evidence
 from tests.support.scripts import Sourced
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths, pulumi_cli
@@ -37,6 +38,15 @@ def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
     assert sorted(urn.rpartition(":")[2] for urn in state.proofs) == [
         "ledger-1-proof", "ledger-verification", "product-1-proof", "product-2-proof", "product-verification",
     ]  # fmt: skip
+
+
+def test_the_state_gives_what_the_last_verification_did_not_prove() -> None:
+    exported = meshes.recorded("single", "export")
+    assert read_state.parse(exported).unproven == ()
+    failed = Call(endpoint="10.0.0.9:80", verdict="failed", cause="no answer", object="machine product-1")
+    output = json.dumps({"product": json.loads(scripting.encode(Evidence(calls=(failed, failed, Call(endpoint="10.0.0.8:80")))))})
+    next(each for each in exported["deployment"]["resources"] if each["type"] == "pulumi:pulumi:Stack")["outputs"]["verification"] = output
+    assert read_state.parse(exported).unproven == ("no answer; look at machine product-1",)
 
 
 def test_a_machine_is_of_the_workload_whose_last_object_it_waits_for() -> None:

@@ -231,6 +231,15 @@ def test_the_age_of_the_proof_is_that_of_the_oldest() -> None:
     assert "never verified: healthy" in tables(assess.mesh(replace(facts, state=replace(facts.state, workloads=never)))).splitlines()[0]
 
 
+def test_what_the_last_verification_did_not_prove_is_shown() -> None:
+    """With `verify.mode: warn` an update succeeds, and its time is that of the verification all the same."""
+    facts = meshes.facts("single")
+    assert "verification failed" not in tables(assess.mesh(facts))
+    state = replace(facts.state, unproven=("no answer from 10.0.0.9:80; look at machine product-1",))
+    shown = tables(assess.mesh(replace(facts, state=state)))
+    assert "the last verification failed: no answer from 10.0.0.9:80; look at machine product-1" in " ".join(shown.split())
+
+
 def test_a_gateway_that_is_not_ours_is_judged_by_who_reaches_it() -> None:
     facts = meshes.facts("single")
     cluster = replace(facts.cluster, gateway=(), gateway_addresses=())
