@@ -112,7 +112,7 @@ def answered(get: Get, mesh: MeshFacts, workloads: Mapping[str, Workload]) -> Cl
     istiod = f"{CONTROL_PLANE},{REVISION_LABEL}={mesh.revision}" if mesh.revision else CONTROL_PLANE
     with ThreadPoolExecutor(PARALLEL) as pool:
         spaces = sorted({workload.namespace for workload in workloads.values()})
-        inside = [pool.submit(get, "workloadentries.networking.istio.io,services", "--namespace", name) for name in spaces]
+        inside = [pool.submit(get, "workloadentries.v1.networking.istio.io,services", "--namespace", name) for name in spaces]
         pods = {
             name: pool.submit(get, "pods", *ALIVE, "--namespace", workload.namespace, "--selector", _selector(workload.labels))
             for name, workload in workloads.items()
