@@ -158,9 +158,9 @@ def _references(node: Any) -> list[str]:
 
 def main() -> int:
     parser().parse_args()
+    import tools.live_run.page
     from tools import costs
     from tools.google_model import declared, google_page
-    from tools.live_run import page as live_run_page
     from tools.plan import render_json
 
     from . import plan_examples
@@ -171,7 +171,7 @@ def main() -> int:
         (PAGE, page()),
         (costs.PAGE, costs.page(clouds)),
         (google_page.PAGE, google_page.page(google_page.PAGE.read_text(), clouds)),
-        (live_run_page.PAGE, live_run_page.page(live_run_page.PAGE.read_text())),
+        (tools.live_run.page.PAGE, tools.live_run.page.page(tools.live_run.page.PAGE.read_text())),
         (PLAN_SCHEMA, render_json.schema()),
         (plan_examples.PAGE, plan_examples.page(plan_examples.PAGE.read_text())),
     ):

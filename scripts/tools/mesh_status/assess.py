@@ -11,8 +11,7 @@ from components.config.stack import Settings
 from components.verification import evidence, network_policies
 from components.versions import unsupported_kubernetes
 
-from . import advice, read_cluster, read_state
-from . import networks as networks_of
+from . import advice, networks, read_cluster, read_state
 from .model import Call, Carried, Endpoint, Health, Mesh, Verification, Workload, worst_health
 from .read_cluster import Cluster
 from .read_machines import MachineReport
@@ -36,10 +35,10 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     settings = facts.settings if isinstance(facts.settings, Settings) else None
     failed = bool(verification and verification.error)
     workloads = tuple(_workload(each, facts, settings, failed) for _, each in sorted(state.workloads.items()))
-    control_plane = networks_of.control_plane(state, cluster)
+    control_plane = networks.control_plane(state, cluster)
     network = _pods_network(state, settings)
-    gateway = networks_of.pod_gateway(state, cluster, facts.reports.values())
-    networks = networks_of.networks(network, gateway, settings, workloads)
+    gateway = networks.pod_gateway(state, cluster, facts.reports.values())
+    shown_networks = networks.networks(network, gateway, settings, workloads)
     remarks = [advice.kept_out(entry) for entry in cluster.entries if entry.quarantine]
     if cluster.problem:
         remarks.append(cluster.problem)
@@ -52,7 +51,11 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
         remarks.append(str(facts.settings))
     elif settings and (new := sorted(set(settings.workloads) - set(state.workloads))):
         remarks.append(f"in the stack file and not in the stack yet: workload {', '.join(new)}; run `pulumi up`")
-    healths = [control_plane.health, *(each.health for each in workloads), *(each.gateway.health for each in networks if each.gateway)]
+    healths = [
+        control_plane.health,
+        *(each.health for each in workloads),
+        *(each.gateway.health for each in shown_networks if each.gateway),
+    ]
     return Mesh(
         id=state.facts.mesh_id,
         stack=state.name,
@@ -63,7 +66,7 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
         updated=state.updated,
         verified=min((each.verified for each in state.workloads.values() if each.verified), default=None),
         control_plane=control_plane,
-        networks=networks,
+        networks=shown_networks,
         workloads=workloads,
         calls=tuple(_call(each) for each in state.calls),
         carried=tuple(_carried(each) for each in state.carried),
@@ -93,7 +96,7 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
                 declared=declared is None or machine in declared,
                 cluster_answers=not cluster.problem,
                 identity=identity,
-                control_plane=networks_of.version(facts.state, cluster),
+                control_plane=networks.version(facts.state, cluster),
                 gateway=facts.state.gateway,
                 gateway_port=facts.state.gateway_port,
             ),
@@ -106,7 +109,7 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
     by_themselves = [_registered_itself(entry, pods_network, facts.read) for _, entry in sorted(entries.items())]
     endpoints += by_themselves
     pods = sorted(cluster.pods.get(name, ()), key=lambda pod: pod.name)
-    endpoints += [_pod(pod, networks_of.version(facts.state, cluster), pods_network) for pod in pods]
+    endpoints += [_pod(pod, networks.version(facts.state, cluster), pods_network) for pod in pods]
     problems, health = _problems(state, machines.values(), endpoints, cluster)
     least = settings.min_group_size(name) if settings and not cluster.problem else 0
     if len(by_themselves) < least:

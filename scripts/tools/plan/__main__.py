@@ -24,7 +24,7 @@ from . import (
     render_text,
     rules,
 )
-from .forge import cli as forge
+from .forge.cli import run_command
 from .model import Level, Plan, Verdict
 
 
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = cli.parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return forge.run(options) if options.command else _plan(options)
+        return run_command(options) if options.command else _plan(options)
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 
 from . import FAILED
-from .forge import cli as forge
+from .forge.cli import LEVELS, add_commands
 
 EPILOG = """\
 Nothing is changed. Pulumi is called with the environment as it is if PULUMI_BACKEND_URL is set
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--destroy", action="store_true", help="what `pulumi destroy` does instead")
     top.add_argument(
         "--level",
-        choices=forge.LEVELS,
+        choices=LEVELS,
         default="state",
         help="the highest level to try (default: %(default)s)",
     )
@@ -57,6 +57,6 @@ def parser() -> argparse.ArgumentParser:
     form.add_argument("--markdown", action="store_true", help="print Markdown, as in a comment")
     top.add_argument("--verbose", action="store_true", help="print the diff of each resource too")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="for forges")
-    forge.add(commands)  # type: ignore[arg-type]
+    add_commands(commands)  # type: ignore[arg-type]
     top.set_defaults(needs_lab=False, failed=FAILED)
     return top

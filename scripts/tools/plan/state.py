@@ -15,9 +15,8 @@ from components.config.problems import SettingsError
 from components.config.stack import Settings
 from components.istio import charts
 from components.local import scripting
-from components.machines import bundle as bundles
 from components.machines.bootstrap import JoinInputs, bundle
-from components.machines.bundle import Bundle, Owner, with_root_certificate
+from components.machines.bundle import Bundle, Owner, digest, stored, with_root_certificate
 from components.machines.files import configuration_files
 from components.mesh_facts import MeshFacts
 from tools.mesh_status import pulumi
@@ -367,9 +366,7 @@ class _Filler:
             expected = bundle(inputs)
         except SettingsError:
             return {}
-        plain = {
-            key: value for key, value in asdict(bundles.stored(expected)).items() if key != "files"
-        }
+        plain = {key: value for key, value in asdict(stored(expected)).items() if key != "files"}
         rotation = str(machine.rotation)
         return {
             **old,
@@ -399,7 +396,7 @@ class _Filler:
         complete = with_root_certificate(
             replace(decoded, files=configuration_files(decoded)), self.root
         )
-        return bundles.digest(complete)
+        return digest(complete)
 
 
 def _declared_gateway(settings: Settings) -> str:

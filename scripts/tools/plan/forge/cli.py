@@ -10,7 +10,7 @@ FORGES = ("github", "gitlab")
 LEVELS = ("files", "state", "live")
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommands; what is parsed has `command`, for `commands.run`."""
     each = commands.add_parser(
         "each", help="compute a plan of each stack into a directory, for a job"
@@ -66,7 +66,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         )
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
     """Run a subcommand; return the exit code."""
     from . import commands
 

@@ -37,7 +37,7 @@ def post(name: str, *files: Path) -> int:
 
 def cli_arguments(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    cli.add(parser.add_subparsers(dest="command"))
+    cli.add_commands(parser.add_subparsers(dest="command"))
     return parser.parse_args(words)
 
 
