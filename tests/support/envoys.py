@@ -80,6 +80,7 @@ class Callee:
     identity: its certificate's. root: who signed it, and who must have signed a caller's.
     denies: whether an AuthorizationPolicy forbids every caller.
     plaintext: whether it takes calls without TLS.
+    expired: whether its certificate has expired.
     detected: whether a caller's proxy detects the protocol, as of a port whose name begins with none.
     """
 
@@ -91,6 +92,7 @@ class Callee:
     denies: bool = False
     plaintext: bool = False
     closed: bool = False
+    expired: bool = False
     detected: bool = False
     port: int = field(default_factory=free_port)
     service_port: int = field(default_factory=free_port)
@@ -111,11 +113,11 @@ class Authority:
         self.root = directory / f"{name}.crt"
         self.root.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, identity: str) -> tuple[Path, Path]:
+    def issue(self, identity: str, is_expired: bool = False) -> tuple[Path, Path]:
         """Return the files of a certificate for a SPIFFE ID, and of its key."""
-        stem = self.directory / "-".join([self.name, *re.findall(r"\w+", identity)])
+        stem = self.directory / "-".join([self.name, *re.findall(r"\w+", identity), *(["expired"] if is_expired else [])])
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(x509.Name([]), self._certificate.subject, key, is_authority=False)
+        builder = _builder(x509.Name([]), self._certificate.subject, key, is_authority=False, is_expired=is_expired)
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)])
         certificate = builder.add_extension(names, critical=True).sign(self._key, hashes.SHA256())
         files = stem.with_suffix(".crt"), stem.with_suffix(".key")
@@ -125,7 +127,9 @@ class Authority:
         return files
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, is_authority: bool) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, is_authority: bool, is_expired: bool = False
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -134,7 +138,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(minutes=-1) if is_expired else now + datetime.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
     )
 
@@ -346,7 +350,7 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
         authority = authorities[callee.root]
         validation = {"trusted_ca": {"filename": str(authority.root)}}
         context = {
-            "tls_certificates": [_certificate(authority.issue(callee.identity))],
+            "tls_certificates": [_certificate(authority.issue(callee.identity, callee.expired))],
             "validation_context": validation,
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
         }

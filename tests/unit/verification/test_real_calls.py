@@ -29,6 +29,7 @@ FAULTS = {
     "it refuses the caller's certificate": "root",
     "it has another identity": "identity",
     "it is of a foreign trust domain": "foreign",
+    "its certificate has expired": "expired",
     "an AuthorizationPolicy denies": "denies",
     "it takes plaintext alone": "plaintext",
 }
@@ -69,6 +70,7 @@ def _callees(stack: ExitStack) -> list[Callee]:
             "identity": replace(base, identity=OTHER),
             "foreign": replace(base, identity=FOREIGN),
             "alias": replace(base, identity=ALIAS),
+            "expired": replace(base, expired=True),
             "denies": replace(base, denies=True),
             "plaintext": replace(base, plaintext=True),
         }
@@ -138,6 +140,7 @@ def test_no_kind_of_port_is_proved_where(world: World, fault: str) -> None:
         "foreign": f"its certificate is not one of {IDENTITY} or {ALIAS}: ",
         "denies": "AuthorizationPolicy",
         "root": "certificate",
+        "expired": "certificate",
     }
     for callee in broken:
         cause = calls[callee.service_port, callee.endpoints()[0]].cause
@@ -157,6 +160,10 @@ def test_a_status_of_the_application_is_judged(world: World, path: str, expect: 
     row = calls[callee.service_port, callee.endpoints()[0]]
     assert ((row.verdict == "proved"), code) == (is_proof, int(not is_proof))
     assert is_proof or f"{path} returns {path[1:]}: set verify.path" in row.cause
+    target = world.mesh.target(callee, path=path, expect=expect, endpoints="-", ranges="127.0.0.0/8")
+    setup = "is_identified() { :; }"
+    calls, errors, code = world.rows(target, timeout_s=PATIENCE_S if is_proof else 0, listener=0, setup=setup)
+    assert ((calls[callee.service_port, ""].verdict == "proved"), code) == (is_proof, int(not is_proof)), errors
 
 
 def test_a_status_that_a_user_allows_is_no_proof_where_a_proxy_sent_it(world: World) -> None:
@@ -305,7 +312,7 @@ def test_a_machine_that_calls_by_name_proves_what_its_proxy_chose(world: World, 
 
 
 @pytest.mark.parametrize("kind", ["http", "http2", "grpc", "tcp", "greets"])
-@pytest.mark.parametrize("fault", ["closed", "no application", "root", "identity", "denies"])
+@pytest.mark.parametrize("fault", ["closed", "no application", "root", "identity", "expired", "denies", "plaintext"])
 def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, kind: str, fault: str) -> None:
     callee = world.callees[f"{kind}, {fault}"]
     target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
@@ -390,9 +397,13 @@ def test_a_machines_own_counter_shows_that_it_was_called(world: World, protocol:
         ("http", {}),
         ("http", {"closed": True}),
         ("http", {"identity": OTHER}),
+        ("http", {"root": "other"}),
         ("http", {"denies": True}),
+        ("http", {"plaintext": True}),
         ("tcp", {}),
         ("tcp", {"closed": True}),
+        ("tcp", {"identity": OTHER}),
+        ("tcp", {"root": "other"}),
         ("tcp", {"denies": True}),
     ],
 )
