@@ -5,7 +5,7 @@
 # From here on the unit takes the join back at a reboot: it starts with the agent.
 arm() {
   [ -n "$CONFIRM_S" ] || return 0
-  touch "$BEFORE/armed"
+  : >"$BEFORE/armed"
   sync "$BEFORE/armed" "$BEFORE"
 }
 
@@ -27,7 +27,7 @@ confirm() {
   [ -n "$CONFIRM_S" ] || return 0
   local file
   file=unconfirmed.$$.$(date +%s)
-  touch "$BEFORE/$file"
+  : >"$BEFORE/$file"
   # The agent of before must not come back where the cluster would let it in.
   if [ -n "$LET_IN" ]; then
     WAS_ACTIVE='' WAS_READY=''

@@ -108,30 +108,40 @@ changed_paths() {
 }
 
 # Each file is complete before it gets its name: readers see it whole. Of the directories of
-# istio-proxy nothing but a name is used.
-place() { # file path
-  [ -d "${2%/*}" ] || mkdir -p "${2%/*}"
-  if [[ $2 == "$STATE"/* ]]; then
-    mv -fT "$1" "$2"
+# istio-proxy nothing but a name is used. A file system of its own is reached by a copy.
+place() { # directory files
+  local file new
+  [ -d "$1" ] || mkdir -p "$1" || return
+  if [[ $1 == "$STATE"* ]] || is_of_one_mount "$STAGING" "$1"; then
+    mv -f --target-directory "$1" "${@:2}"
   else
-    cp --no-dereference --preserve=mode,ownership,timestamps "$1" "$2.istio-vm-mesh" &&
-      mv -fT "$2.istio-vm-mesh" "$2"
+    for file in "${@:2}"; do
+      new=$1/${file##*/}
+      cp --no-dereference --preserve=mode,ownership,timestamps "$file" "$new.istio-vm-mesh" &&
+        mv -fT "$new.istio-vm-mesh" "$new" || return
+    done
   fi
+}
+
+is_of_one_mount() { # directory directory
+  local mounts
+  mapfile -t mounts < <(stat --format %m "$@")
+  [ "${mounts[*]}" = "${mounts[0]} ${mounts[0]}" ]
 }
 
 # While the agent ran on, nothing but the stamp and the token changed.
 restore_files() { # phase
   local path
   [ -d "$STAGING" ] || (umask 077 && mkdir "$STAGING") || return
+  mkdir -p "$STAGING/restored" || return
   while read -r path; do
     [ "$1" = stopped ] || [[ $ROOT/$path == "$STATE/owner" || $ROOT/$path == "$TOKEN_FILE" ]] ||
       continue
     if ! [ -e "$BEFORE/files/$path" ] && ! [ -L "$BEFORE/files/$path" ]; then
       rm -f "$ROOT/$path" || return
     else
-      rm -f "$STAGING/restored" # of a join that was killed
-      cp -a "$BEFORE/files/$path" "$STAGING/restored" || return
-      place "$STAGING/restored" "$ROOT/$path" || return
+      cp -a --remove-destination --target-directory "$STAGING/restored" "$BEFORE/files/$path" &&
+        place "$ROOT/${path%/*}" "$STAGING/restored/${path##*/}" || return
     fi
   done <"$BEFORE/paths"
 }

@@ -103,27 +103,25 @@ check_programs() {
 
 # Older ones ignore the steps of a unit that run as root (`+`) and `UnsetEnvironment`.
 check_systemd() {
-  local version
-  version=$(systemctl --version 2>/dev/null | sed -nE '1s/^systemd ([0-9]+).*/\1/p')
-  [ "${version:-$SYSTEMD}" -ge "$SYSTEMD" ] ||
-    fail "systemd $version is too old: the units need systemd $SYSTEMD (2017) or later"
+  [[ ! $(systemctl --version 2>/dev/null) =~ ^systemd\ ([0-9]+) ]] ||
+    [ "${BASH_REMATCH[1]}" -ge "$SYSTEMD" ] ||
+    fail "systemd ${BASH_REMATCH[1]} is too old: the units need systemd $SYSTEMD (2017) or later"
 }
 
 # Writes what small files need, and deletes it. So a disk that is full or read-only, or a directory
 # that is immutable, is refused before anything is changed.
 check_directories() {
-  local directory file reason
+  local directory reason files=()
   for directory in "$RUN" "$UNITS" "$PROGRAMS" "$STATE"; do
-    directory=$(present "$directory")
-    file=$directory/.istio-vm-mesh.$$
-    reason=$({ head -c 524288 /dev/zero >"$file"; } 2>&1) ||
-      {
-        rm -f "$file"
-        fail "cannot write to $directory (${reason##*: }): make room there, or let root write" \
-          "there$(selinux_words)"
-      }
-    rm -f "$file"
+    find_present "$directory"
+    files+=("$PRESENT/.istio-vm-mesh.$$")
+    reason=$({ printf '%524288s' '' >"${files[-1]}"; } 2>&1) || {
+      rm -f "${files[@]}"
+      fail "cannot write to $PRESENT (${reason##*: }): make room there, or let root write" \
+        "there$(selinux_words)"
+    }
   done
+  rm -f "${files[@]}"
   check_entry
 }
 
@@ -132,18 +130,17 @@ check_entry() {
   local directory user=istio-proxy
   id $user >/dev/null 2>&1 || user=nobody
   for directory in "$PROGRAMS" "$STATE"; do
-    directory=$(present "$directory")
-    runuser -u $user -- test -x "$directory" ||
-      fail "$directory cannot be entered by the agent, which does not run as root: let all users" \
+    find_present "$directory"
+    runuser -u $user -- test -x "$PRESENT" ||
+      fail "$PRESENT cannot be entered by the agent, which does not run as root: let all users" \
         "enter it and the directories above it ('chmod a+x')"
   done
 }
 
-# Prints a directory, or the one above it that exists.
-present() { # directory
-  local directory=$1
-  while [ ! -d "$directory" ]; do directory=${directory%/*}; done
-  echo "$directory"
+# Sets PRESENT to a directory, or to the one above it that exists.
+find_present() { # directory
+  PRESENT=$1
+  while [ ! -d "$PRESENT" ]; do PRESENT=${PRESENT%/*}; done
 }
 
 has_tool_for() { # deb or rpm
@@ -174,10 +171,10 @@ is_another_agent() { # process
 
 # What sets a new machine up may still run. An instance group's join is part of it.
 wait_for_setup() {
-  local running seconds
+  local running seconds each
   [ -z "${API_SERVER:-}" ] || return 0
   seconds=$(share 20)
-  for _ in $(seq $((seconds / 3))); do
+  for ((each = 0; each < seconds / 3; each++)); do
     running=$(running_setup)
     [ -n "$running" ] || return 0
     sleep 3
@@ -209,12 +206,13 @@ setup_words() {
 # Requests a decision where the machine is another's, or was joined by this stack under another
 # name.
 check_owner() {
-  local other=("$(stamp project)" "$(stamp stack)" "$(stamp machine)" "$(stamp registration)")
+  local other
   if ! is_stamped; then
     # A machine of an instance group is of no other stack.
     is_labelled || [ -n "${API_SERVER:-}" ] || require_no_agent "$STATE/overrides.env"
     return 0
   fi
+  other=("$(stamp project)" "$(stamp stack)" "$(stamp machine)" "$(stamp registration)")
   AGENT="$(stamp namespace) $(stamp workload) ${other[3]:--}"
   case "${other[*]}" in
   "$PROJECT $STACK $MACHINE $REGISTRATION") return ;;
@@ -246,7 +244,7 @@ check_fail_closed() {
 # Begins what takes long, changes nothing, and waits for nothing: beside the steps until its result.
 begin_looks() {
   LOOKS=$(mktemp -d "$RUN/istio-vm-mesh-looks.XXXXXX")
-  files_tar | tar --extract --no-same-owner --directory "$LOOKS"
+  files_tar | tar --extract --verbose --no-same-owner --directory "$LOOKS" >"$LOOKS/paths"
   exec {FACTS}< <(host_facts "$LOOKS" 2>/dev/null 3<&- 9<&-)
   can_connect "$GATEWAY" "$GATEWAY_PORT" 5 >/dev/null 2>&1 3<&- 9<&- &
   GATEWAY_LOOK=$!
@@ -316,8 +314,8 @@ check_token() {
 # Prints every path, below ROOT, that a join changes.
 managed_paths() {
   {
+    cat "$LOOKS/paths"
     cat "$STATE/files" 2>/dev/null || true
-    files_tar | tar --list
     printf '%s\n' "$STATE"/{owner,files,written,joined,ssh-port} "$TOKEN_FILE" "$PROGRAMS/current" \
       "$CERTS"/{key,cert-chain}.pem "$UNITS/multi-user.target.wants/$UNIT.service"
   } | sed "s#^$ROOT/*##" | sort -u
@@ -338,8 +336,8 @@ remember() {
   forget
   mkdir -p "$STATE"
   (umask 077 && mkdir "$BEFORE" "$BEFORE/files")
-  [ -z "$FRESH" ] || touch "$BEFORE/fresh"
-  [ -z "$WAS_ACTIVE" ] || touch "$BEFORE/active"
+  [ -z "$FRESH" ] || : >"$BEFORE/fresh"
+  [ -z "$WAS_ACTIVE" ] || : >"$BEFORE/active"
   managed_paths >"$BEFORE/paths"
   while read -r path; do
     if [ -e "$ROOT/$path" ] || [ -L "$ROOT/$path" ]; then present+=("$path"); fi
@@ -347,7 +345,7 @@ remember() {
   [ ${#present[@]} = 0 ] ||
     (cd "$ROOT/" && cp -a --parents --target-directory "$BEFORE/files" "${present[@]}")
   write_to_disk "$BEFORE"
-  touch "$BEFORE/complete"
+  : >"$BEFORE/complete"
   sync "$BEFORE/complete" "$BEFORE"
 }
 
@@ -355,7 +353,7 @@ write_stamp() {
   printf '%s=%s\n' project "$PROJECT" stack "$STACK" machine "$MACHINE" \
     registration "$REGISTRATION" namespace "$NAMESPACE" workload "$WORKLOAD" \
     address "${ADDRESS:-$JOINED_ADDRESS}" |
-    write_file "$STATE/owner" 0644 root:root
+    write_file "$STATE/owner"
 }
 
 # Its home directory shows that a join created it: no file that may be lost.
@@ -427,11 +425,12 @@ is_intact() { # directory
 }
 
 check_space() {
-  local directory free
-  directory=$(present "$PROGRAMS")
-  free=$(df --output=avail -k "$directory" | tail -n 1)
+  local free
+  find_present "$PROGRAMS"
+  free=$(df --output=avail -k "$PRESENT")
+  free=${free##*[!0-9]}
   [ "$free" -gt $((NEEDED_MIB * 1024)) ] ||
-    fail "only $((free / 1024)) MiB are free under $directory," \
+    fail "only $((free / 1024)) MiB are free under $PRESENT," \
       "the sidecar needs $NEEDED_MIB: make room"
 }
 
@@ -442,8 +441,8 @@ download() { # URL seconds
   local protocols='=https' credentials=$PACKAGE_CREDENTIALS
   [[ $1 != http://* ]] || protocols='=http,https' credentials=''
   { [ -z "$credentials" ] || printf 'user = "%s"\n' "$(escape "$credentials")"; } |
-    as_proxy timeout "$2" curl --disable --config - --fail --silent --show-error --location \
-      --proto "$protocols" --proto-redir "$protocols" --retry 3 --connect-timeout 20 "$1"
+    runuser -u istio-proxy -- timeout "$2" curl --disable --config - --fail --silent --show-error \
+      --location --proto "$protocols" --proto-redir "$protocols" --retry 3 --connect-timeout 20 "$1"
 }
 
 escape() { # text
@@ -470,15 +469,17 @@ fetch_package() { # path
       "(${reason:-it takes more than $seconds s}): check mesh.package.url and the route from the" \
       "machine to it"
   }
-  actual=$(sha256sum "$1" | cut -d ' ' -f 1)
-  [ "$actual" = "$SHA256" ] ||
-    fail "the package from $PACKAGE_URL has SHA-256 $actual instead of $SHA256:" \
+  actual=$(sha256sum "$1")
+  [ "${actual%% *}" = "$SHA256" ] ||
+    fail "the package from $PACKAGE_URL has SHA-256 ${actual%% *} instead of $SHA256:" \
       "nothing was installed"
 }
 
 # By what the file is, not by its name. No package manager, so no lock, dependencies or scripts.
 unpack() { # file directory
-  if [ "$(head -c 7 "$1")" = '!<arch>' ]; then
+  local magic
+  IFS= read -r -N 7 magic <"$1"
+  if [ "$magic" = '!<arch>' ]; then
     dpkg-deb --extract "$1" "$2"
   elif command -v cpio >/dev/null; then
     rpm2cpio "$1" | (cd "$2" && cpio --extract --make-directories --no-absolute-filenames --quiet)
@@ -495,7 +496,7 @@ check_package() { # directory
   chmod 0755 "$NEW_PACKAGE"
   for program in "pilot-agent version" "envoy --version"; do
     # shellcheck disable=SC2086 # words
-    output=$(as_proxy timeout "$limit_s" "$1/usr/local/bin/"$program 2>&1) || {
+    output=$(runuser -u istio-proxy -- timeout "$limit_s" "$1/usr/local/bin/"$program 2>&1) || {
       [ $? != 124 ] || output="it did not end within $limit_s s"
       fail "${program%% *} of the package from $PACKAGE_URL does not run on this machine:" \
         "$(printf '%s\n' "$output" | tail -n 1 | cut -c 1-300)$(mount_words "$1")$(selinux_words)"
@@ -529,8 +530,8 @@ stage_files() {
   local path
   rm -rf "$STAGING"
   (umask 077 && mkdir "$STAGING")
-  files_tar | tar --extract --touch --preserve-permissions --directory "$STAGING"
-  files_tar | tar --list >"$STAGING/paths"
+  files_tar | tar --extract --verbose --touch --preserve-permissions --directory "$STAGING" \
+    >"$STAGING/paths"
   while read -r path; do render "$STAGING/$path"; done <"$STAGING/paths"
   describe_files "$STAGING" <"$STAGING/paths" >"$STAGING/written"
 }
@@ -606,13 +607,13 @@ ask_to_stop() {
 
 stop() {
   PHASE=stopped
-  touch "$BEFORE/stopped"
+  : >"$BEFORE/stopped"
   STOP_TIMEOUT_S=$(share 7)
   ! agent_is_up || stop_agent ||
     fail "the agent did not stop within $((STOP_TIMEOUT_S + $(stop_s))) s:" \
       "see 'journalctl --unit $UNIT' on it"
   # Where withdraw.sh ended the connection, it did so before the agent stopped.
-  STOPPED=$(cat "$RUN/istio-vm-mesh-withdrawn" 2>/dev/null || date +%s)
+  read -r STOPPED 2>/dev/null <"$RUN/istio-vm-mesh-withdrawn" || STOPPED=$(date +%s)
 }
 
 # The agent renews the certificate that it has, whatever account or mesh the token is for.
@@ -624,7 +625,8 @@ drop_certificate() {
 }
 
 write_files() {
-  local path
+  local path directory
+  local -A staged=()
   # What an earlier join wrote and this one does not, such as a sidecar's files on a gateway.
   if [ -e "$STATE/files" ]; then
     sort "$STATE/files" | comm -23 - <(sort "$STAGING/paths") | while read -r path; do
@@ -633,11 +635,14 @@ write_files() {
     done
   fi
   while read -r path; do
-    place "$STAGING/$path" "$ROOT/$path"
+    staged["$ROOT/${path%/*}"]+=" $STAGING/$path"
   done <"$STAGING/paths"
-  cp "$STAGING/paths" "$STAGING/files"
-  place "$STAGING/files" "$STATE/files"
-  place "$STAGING/written" "$STATE/written"
+  for directory in "${!staged[@]}"; do
+    # shellcheck disable=SC2086 # words
+    place "$directory" ${staged["$directory"]}
+  done
+  mv -f "$STAGING/paths" "$STAGING/files"
+  mv -f --target-directory "$STATE" "$STAGING/files" "$STAGING/written"
   keep_ssh_port 3<&- 9<&- &
   SSH_PORT=$!
 }
@@ -795,7 +800,7 @@ wait_ready() { # since
 record() {
   printf '%s\n' "digest=$DIGEST" "identity=$IDENTITY" "registered=$REGISTERED" \
     "package-url=$PACKAGE_URL" "package-sha256=$SHA256" |
-    write_file "$STATE/joined" 0644 root:root
+    write_file "$STATE/joined"
   systemctl is-enabled --quiet "$UNIT" || systemctl enable --quiet "$UNIT"
   # Where it was stopped by hand; a gateway has none.
   [ ! -e "$UNITS/$UNIT-redirect.service" ] || systemctl is-active --quiet "$UNIT-redirect" ||
@@ -807,17 +812,18 @@ record() {
 
 # Nothing after this brings back the old state. The package of before stays beside the new one.
 complete() {
-  local package
+  local package packages=()
   PHASE=''
   end_looks
   forget
   for package in "$PROGRAMS/packages"/{.new.*,.damaged,*}; do
     case ${package##*/} in
     "$SHA256" | "$PREVIOUS") ;;
-    .*) rm -rf "$package" ;;
-    *) [ -z "$PREVIOUS" ] || [ "$PREVIOUS" = "$SHA256" ] || rm -rf "$package" ;;
+    .*) packages+=("$package") ;;
+    *) [ -z "$PREVIOUS" ] || [ "$PREVIOUS" = "$SHA256" ] || packages+=("$package") ;;
     esac
   done
+  rm -rf "${packages[@]}"
 }
 
 restore_package() {

@@ -71,14 +71,15 @@ token_claim() { # file claim
 
 # Prints the claims of a JWT, as JSON. Of a token only the signature is secret.
 token_claims() { # file
-  local payload
-  payload=$(cut -d . -f 2 "$1" | tr '_-' '/+')
+  local payload=''
+  IFS=. read -r _ payload _ <"$1" || true # without a line's end
+  payload=${payload//_//} payload=${payload//-/+}
   while [ $((${#payload} % 4)) -ne 0 ]; do payload="$payload="; done
-  printf %s "$payload" | base64 -d 2>/dev/null || true
+  base64 -d 2>/dev/null <<<"$payload" || true
 }
 
 claim_of() { # claims, name
-  sed -n "s/.*\"$2\":\[\{0,1\}\"\{0,1\}\([^],\"}]*\).*/\1/p" <<<"$1"
+  [[ ! $1 =~ \"$2\":\[?\"?([^],\"}]*) ]] || echo "${BASH_REMATCH[1]}"
 }
 
 # Prints a string field of the JSON object on standard input.
@@ -97,9 +98,9 @@ ipv4_number() { # address
 # agent writes too is left out.
 describe_files() ( # directory that the names are below
   cd "$1" || exit
-  names=$(grep -v '/root-cert.pem$')
-  xargs b2sum <<<"$names" || true
-  xargs stat --format '%A:%U:%G  %n' <<<"$names" || true
+  mapfile -t names < <(grep -v '/root-cert.pem$')
+  b2sum "${names[@]}" || true
+  stat --format '%A:%U:%G  %n' "${names[@]}" || true
 ) 2>/dev/null
 
 # Prints modes, owners and digests of a directory's content.
@@ -112,12 +113,7 @@ describe() { # directory
 }
 
 # Writes standard input to a file, which readers see whole or not at all.
-write_file() { # path mode owner
-  local new
-  mkdir -p "${1%/*}"
-  new=$(mktemp "$1.XXXXXX")
-  cat >"$new"
-  chmod "$2" "$new"
-  chown "$3" "$new"
-  mv -f "$new" "$1"
+write_file() { # path
+  cat >"$1.new"
+  mv -f "$1.new" "$1"
 }

@@ -150,6 +150,7 @@ def test_a_file_system_from_which_nothing_runs_is_named(programs: Path, tmp_path
             (package / name).mkdir(parents=True)
         (package / "var/lib/istio/envoy/envoy_bootstrap_tmpl.json").touch()
         add_program(package / "usr/local/bin", "pilot-agent", "echo version")
+        add_program(programs, "runuser", 'shift 3; exec "$@"')
         done = run(programs, f"check_package {package}", NEW_PACKAGE=str(package.parent), DEADLINE_S=600, PACKAGE_URL="x")
         assert done.stderr.endswith(f"Permission denied ({package.parent} is mounted with noexec)\n")
     finally:

@@ -13,7 +13,7 @@ from tests.support.scripts import COMPONENTS, Sourced
 
 ROOT = COMPONENTS.parent
 DIRECT = r"curl --disable --noproxy '\*'"
-PACKAGE = r"as_proxy timeout \"\$2\" curl --disable --config - "
+PACKAGE = r"runuser -u istio-proxy -- timeout \"\$2\" curl --disable --config - "
 """The download of the package is the one request for which a machine may have a proxy."""
 
 

@@ -191,10 +191,33 @@ def test_a_command_runs_as_the_proxy_where_there_is_one(tmp_path: Path) -> None:
         assert functions(tmp_path, "export WITHOUT\nas_proxy echo as it is", WITHOUT=str(without)).stdout == f"{shown}\n"
 
 
-def test_a_file_is_replaced_with_its_mode(tmp_path: Path) -> None:
-    text = f"chown() {{ :; }}\nprintf new | write_file {tmp_path}/new/file 0640 root:root"
-    for _ in range(2):
-        assert functions(tmp_path, text).stderr == ""
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
-    assert (tmp_path / "new/file").read_text() == "new"
-    assert (tmp_path / "new/file").stat().st_mode & 0o777 == 0o640
+def test_a_file_is_replaced(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        assert functions(tmp_path, f"printf {text} | write_file {tmp_path}/file").stderr == ""
+    assert [path.read_text() for path in tmp_path.glob("file*")] == ["new"]
+
+
+@pytest.mark.parametrize("is_mount", [False, True])
+def test_a_file_is_whole_before_it_has_its_name(tmp_path: Path, is_mount: bool) -> None:
+    """A rename reaches a file system alone: elsewhere `mv` writes to a file that has its name already."""
+    staging, directory = tmp_path / "staging", tmp_path / "place"
+    staging.mkdir()
+    directory.mkdir()
+    for name in ("a.service", "b.service"):
+        (staging / name).write_text(name)
+        (staging / name).chmod(0o640)
+    add_program(tmp_path / "bin", "mv", f'echo "$*" >>{tmp_path}/calls; exec /bin/mv "$@"')
+    sourced = Sourced(scripts=[COMPONENTS / "machines/scripts/installation.sh"], programs=tmp_path / "bin")
+    if is_mount:
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(directory)], check=True)
+    try:
+        done = sourced.run(f"place {directory} {staging}/a.service {staging}/b.service", {"STAGING": str(staging)})
+        assert (done.returncode, done.stderr) == (0, "")
+        shown = {path.name: (path.read_text(), path.stat().st_mode & 0o777) for path in directory.iterdir()}
+        assert shown == {name: (name, 0o640) for name in ("a.service", "b.service")}
+    finally:
+        if is_mount:
+            subprocess.run(["umount", str(directory)], check=True)
+    renamed = [f"-fT {directory}/{name}.istio-vm-mesh {directory}/{name}" for name in ("a.service", "b.service")]
+    together = [f"-f --target-directory {directory} {staging}/a.service {staging}/b.service"]
+    assert (tmp_path / "calls").read_text().splitlines() == (renamed if is_mount else together)
