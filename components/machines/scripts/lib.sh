@@ -87,11 +87,12 @@ json_field() { # name
   tr -d '\n' | sed -n "s/.*\"$1\" *: *\"\([^\"]*\)\".*/\1/p"
 }
 
-# Prints an IPv4 address as a number.
+# Sets NUMBER to an IPv4 address as a number.
 ipv4_number() { # address
   local a b c d
   IFS=. read -r a b c d <<<"$1"
-  echo $(((a << 24) + (b << 16) + (c << 8) + d))
+  # shellcheck disable=SC2034 # call-service.sh reads it
+  NUMBER=$(((a << 24) + (b << 16) + (c << 8) + d))
 }
 
 # Prints the digest, and the mode with the owner, of each file that standard input names. What the

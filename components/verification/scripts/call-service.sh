@@ -40,24 +40,26 @@ declare -A before tried_before now tried failed
 declare -A inbound_before # calls from pods, by port, before this machine calls
 failure='' caller_identity='' deadline=0 attempt=0 accepted='' FIRST_BYTE=''
 
-# Prints a text as a string of JSON.
-json() { # text
-  local text=${1//\\/\\\\}
-  text=${text//\"/\\\"}
-  printf '"%s"' "${text//[[:cntrl:]]/ }"
+# Sets STRING to a text as a string of JSON.
+quote() { # text
+  STRING=${1//\\/\\\\}
+  STRING=${STRING//\"/\\\"}
+  STRING="\"${STRING//[[:cntrl:]]/ }\""
 }
 
 # Prints a record: fields of the target first, then pairs of name and value.
 print_row() { # name value...
-  local line
-  line="\"service\": $(json "$SERVICE"), \"port\": $PORT, \"protocol\": $(json "$PROTOCOL")"
-  line+=", \"caller\": $(json "$CALLER"), \"network\": $(json "$NETWORK")"
-  line+=", \"caller_identity\": $(json "$caller_identity")"
+  local line="\"port\": $PORT"
+  set -- service "$SERVICE" protocol "$PROTOCOL" caller "$CALLER" network "$NETWORK" \
+    caller_identity "$caller_identity" "$@"
   while [ $# -gt 0 ]; do
     case $1 in
     calls | answers) line+=", \"$1\": $2" ;;
     status) line+=", \"status\": {$2}" ;;
-    *) line+=", \"$1\": $(json "$2")" ;;
+    *)
+      quote "$2"
+      line+=", \"$1\": $STRING"
+      ;;
     esac
     shift 2
   done
@@ -67,7 +69,10 @@ print_row() { # name value...
 # Prints counts of statuses as members of a JSON object.
 members() { # code=count...
   local each list=''
-  for each; do list+=", $(json "${each%=*}"): ${each#*=}"; done
+  for each; do
+    quote "${each%=*}"
+    list+=", $STRING: ${each#*=}"
+  done
   echo "${list#, }"
 }
 
@@ -84,12 +89,14 @@ is_expected() { # status
 }
 
 in_ranges() { # endpoint
-  local cidr shift
+  local cidr shift address
+  ipv4_number "${1%:*}"
+  # shellcheck disable=SC2153 # lib.sh assigns it
+  address=$NUMBER
   for cidr in ${RANGES//,/ }; do
     shift=$((32 - ${cidr#*/}))
-    if (($(ipv4_number "${1%:*}") >> shift == $(ipv4_number "${cidr%/*}") >> shift)); then
-      return 0
-    fi
+    ipv4_number "${cidr%/*}"
+    if ((address >> shift == NUMBER >> shift)); then return 0; fi
   done
   return 1
 }

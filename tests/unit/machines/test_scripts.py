@@ -181,7 +181,7 @@ def test_a_field_of_json_is_read(tmp_path: Path) -> None:
 
 
 def test_an_address_is_a_number(tmp_path: Path) -> None:
-    assert functions(tmp_path, "ipv4_number 172.31.6.130").stdout == f"{0xAC1F0682}\n"
+    assert functions(tmp_path, "ipv4_number 172.31.6.130; echo $NUMBER").stdout == f"{0xAC1F0682}\n"
 
 
 def test_a_command_runs_as_the_proxy_where_there_is_one(tmp_path: Path) -> None:
