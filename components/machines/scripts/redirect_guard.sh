@@ -57,8 +57,9 @@ table() {
 local_addresses() { # ip or ip6
   local family=-4
   [ "$1" = ip ] || family=-6
-  ip $family -o address show 2>/dev/null | sed -nE 's/^.* inet6? ([^ \/]+).*/\1/p' | sort -u |
-    paste -sd ,
+  ip $family -o address show 2>/dev/null | awk '{ sub(/\/.*/, "", $4) }
+    !seen[$4]++ { text = text (text == "" ? "" : ",") $4 }
+    END { print text }'
 }
 
 # The ports of SSH may change, and the addresses.
@@ -99,7 +100,7 @@ compare_rules() { # round
   [ $(($1 % COMPARE_EVERY)) != 0 ] || PROGRAMS_HERE=''
   [ -n "$PROGRAMS_HERE" ] || PROGRAMS_HERE=$(programs)
   count_changes
-  state=$(state_of_host | sha256sum)
+  state=$(state_of_host)
   [ "$state" != "$STATE_SEEN" ] || [ $(($1 % COMPARE_EVERY)) = 0 ] || return 0
   if [ -d "$RULES" ]; then locked repair; else locked remove_stale; fi
   if compgen -G "$RULES/complaint-*" >/dev/null; then state=''; fi
@@ -131,16 +132,17 @@ REPORTS='' CHANGES=0 UNREPORTED=0
 # interfaces, addresses, routes, and when something was recorded.
 state_of_host() {
   local program
-  echo "$CHANGES"
-  for program in $(programs); do
-    [[ -n $REPORTS && $program == *-nft ]] ||
-      "$program-save" | sed -E '/^# (Generated|Completed)/d; s/^(:.*) \[.*/\1/'
-  done
-  ip -o link show
-  ip -o address show | sed 's/valid_lft.*//'
-  ip route show default
-  ip -6 route show default
-  ls --full-time "$RULES"
+  {
+    echo "$CHANGES"
+    for program in $PROGRAMS_HERE; do
+      [[ -n $REPORTS && $program == *-nft ]] || "$program-save"
+    done
+    ip -o link show
+    ip -o address show
+    ip route show default
+    ip -6 route show default
+    ls --full-time "$RULES"
+  } | sed -E '/^# (Generated|Completed)/d; s/^(:.*) \[.*/\1/; s/valid_lft.*//'
 } 2>/dev/null
 
 # The agent queries the name servers that it read when it started, and queries to these are
