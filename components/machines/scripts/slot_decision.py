@@ -51,7 +51,8 @@ class Situation:
     """The machines of a workload at one moment, by name.
 
     limit: how many agents may be stopped at once; at least 1.
-    joined: the machines of the stack that have been in the mesh.
+    joined: the machines of the stack that have been in the mesh; none where the agent's entry has
+        lost the label that names its machine. The others' may have, too: slots alone count then.
     healthy: the machines with a Healthy entry of a connected agent.
     holders: the machines whose joins hold a slot.
     serving: whether the agent that is to be stopped has such an entry. Its name may be another
@@ -115,9 +116,11 @@ def situation_of(lease: Manifest, entries: list[Manifest], holders: frozenset[st
         return metadata["name"] == request.entry or is_registration
 
     stopped = [metadata for metadata in serving if is_stopped(metadata)]
+    is_named = all(MACHINE_LABEL in _labels(metadata) for metadata in stopped)
+    joined = (name for name in machines if is_named and JOINED_ANNOTATION_PREFIX + name in annotations)
     return Situation(
         limit=limit_of(annotations.get(MAX_UNAVAILABLE_ANNOTATION, "1"), len(machines)),
-        joined=frozenset(name for name in machines if JOINED_ANNOTATION_PREFIX + name in annotations),
+        joined=frozenset(joined),
         healthy=frozenset(_labels(metadata).get(MACHINE_LABEL, "") for metadata in serving),
         holders=holders,
         serving=bool(stopped),

@@ -316,15 +316,18 @@ def test_the_stop_of_the_one_agent_that_serves_is_known(others: list[dict[str, A
         assert is_alone is alone
 
 
-def test_an_agent_that_serves_waits_for_a_slot_though_its_entry_has_lost_its_labels() -> None:
-    """Else all agents of a workload would be stopped at once, as soon as a person removed them."""
+@pytest.mark.parametrize(("holders", "verdict"), [("", Verdict.TAKE), ("m1", Verdict.WAIT)])
+def test_agents_whose_entries_have_lost_their_labels_are_stopped_one_after_the_other(holders: str, verdict: Verdict) -> None:
+    """Not all at once, as soon as a person removed the labels, and not never: none can be told from another."""
+    annotations = {"istio-vm-mesh/machines": "m1,m2,m3", "istio-vm-mesh/max-unavailable": "1"}
+    annotations |= {f"joined.istio-vm-mesh/{name}": "r" for name in ("m1", "m2", "m3")}
     now = slot_decision.situation_of(
-        {"metadata": {"annotations": {"istio-vm-mesh/machines": "m1,m2", "istio-vm-mesh/max-unavailable": "1"}}},
-        [without_labels(entry_of("product-m2", "r2"))],
-        frozenset({"m1"}),
+        {"metadata": {"annotations": annotations}},
+        [without_labels(entry_of(f"product-{name}", "r2")) for name in ("m1", "m2", "m3")],
+        frozenset(holders.split()),
         REQUEST,
     )
-    assert slot_decision.decide(now, "m2") is Verdict.WAIT
+    assert slot_decision.decide(now, "m2") is verdict
 
 
 def test_an_agent_that_does_not_serve_pauses_nothing() -> None:
