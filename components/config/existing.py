@@ -34,7 +34,9 @@ class ExistingGateway(Record):
     service: Mapping[str, Any] = Field(
         default={},
         description="Values of the Service in the gateway's chart: `type`, `annotations`, "
-        "`externalIPs` and others. Default: a LoadBalancer with `address` that admits the CIDRs "
+        "`externalIPs` and others. `ports` have no effect where machines are in other networks, "
+        f"`port` is {XDS_PORT} and `behindNat` is false: the chart fixes them. "
+        "Default: a LoadBalancer with `address` that admits the CIDRs "
         "of networks with machines. On GKE it is public without the annotation "
         "`networking.gke.io/load-balancer-type: Internal`.",
     )

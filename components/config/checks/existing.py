@@ -143,12 +143,15 @@ def _check_gateway_ports(gateway: ExistingGateway, has_others: bool) -> Iterator
     has_others: whether machines are in other networks, which enter the cluster's by the gateway.
     """
     path, port, stated = "cluster.gateway.service.ports", gateway.port, gateway.service.get("ports")
-    if not gateway.install or stated is None:
+    # The chart's value networkGateway fixes the Service's ports, whatever a stack states.
+    is_fixed = has_others and port == XDS_PORT and not gateway.behind_nat
+    if not gateway.install or stated is None or is_fixed:
         return
     ports = [each for each in stated if isinstance(each, Mapping)] if _is_list(stated) else []
     numbers = [(each.get("port"), each.get("protocol", "TCP")) for each in ports]
     for number in sorted({str(each[0]) for each in numbers if numbers.count(each) > 1}):
         yield Problem(path, f"two ports of the Service are {number}: leave one out")
+    ports = [each for each in ports if each.get("protocol", "TCP") == "TCP"]
     if not gateway.behind_nat:
         entered = [each for each in ports if port in (each.get("port"), each.get("nodePort"))]
         if not any(_target(each) == XDS_PORT for each in entered):

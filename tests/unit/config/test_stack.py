@@ -47,6 +47,15 @@ def test_a_cluster_that_exists_may_have_several_cidrs_of_pods() -> None:
     assert several.machine_cidrs("pods") == ("10.11.0.0/24",)
 
 
+def test_ports_of_a_gateway_that_the_chart_fixes_are_not_compared() -> None:
+    """The chart's value networkGateway gives the Service the port by which machines call pods."""
+    raw = reader.read_file("existing")
+    raw["cluster"]["gateway"]["service"] = {"ports": [{"name": "tls-istiod", "port": 15012}]}
+    raw["networks"] |= {"far": {"cidrs": ["10.99.0.0/24"]}}
+    raw["machines"]["billing-1"] |= {"network": "far", "host": "10.99.0.5"}
+    assert config.load(raw).networks.keys() >= {"far"}
+
+
 def test_istios_namespaces_are_created_with_what_the_stack_states_of_them() -> None:
     raw = reader.read_file("lab")
     raw["mesh"] |= {"namespace": "mesh-system"}
