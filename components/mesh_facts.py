@@ -60,7 +60,6 @@ class MeshFacts:
     image: the name of the proxy's image in the hub, or its complete name.
     pull_secrets: the names of the Secrets by which pods pull it.
     discovery_selectors: which namespaces istiod sees; none: all.
-    registry_only: whether proxies refuse connections to hosts that the mesh does not have.
     default_config: the ProxyConfig of all proxies.
     sidecar_privileges: why a level of Pod Security refuses pods with sidecars, by the most
         permissive level that does; none: every level admits them.
@@ -86,7 +85,6 @@ class MeshFacts:
     pull_secrets: Sequence[str] = ()
     trust_domain_aliases: Sequence[str] = ()
     discovery_selectors: Sequence[Manifest] = ()
-    registry_only: bool = False
     default_config: Manifest = field(default_factory=dict)
     sidecar_privileges: Mapping[str, str] = field(default_factory=dict)
     unserved: Sequence[str] = ()
@@ -194,7 +192,6 @@ def derive(sources: Sources) -> MeshFacts:
         pull_secrets=_secret_names(values.get("imagePullSecrets")),
         trust_domain_aliases=_trust_domains(config.get("trustDomainAliases")),
         discovery_selectors=_label_selectors(config.get("discoverySelectors")) or (),
-        registry_only=_section(config, "outboundTrafficPolicy").get("mode") == "REGISTRY_ONLY",
         default_config=default_config,
         sidecar_privileges=dict(_sidecar_privileges(sources.values, default_config)),
     )

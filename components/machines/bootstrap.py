@@ -152,7 +152,6 @@ def bundle(inputs: JoinInputs) -> Bundle:
         grace_s=inputs.facts.grace_s,
         gateway_port=inputs.gateway_port,
         locality=inputs.locality,
-        registry_only=inputs.facts.registry_only,
         confirm_s=workload.confirm_within,
     )
     files = configuration_files(settings)

@@ -112,8 +112,6 @@ class Bundle:
     firewall: "manage" where firewalls of the machine are opened, else "report".
     grace_s: seconds from the agent's last connection until istiod removes the WorkloadEntry.
     locality: where the machine is, as `region/zone`; "" where none is stated.
-    registry_only: whether proxies of the mesh refuse hosts that it does not have; for the join's
-        list alone.
     confirm_s: seconds in which a second SSH connection must confirm that SSH still reaches the machine;
         0: it is not confirmed. Nothing on the machine depends on it.
     """
@@ -133,7 +131,6 @@ class Bundle:
     grace_s: int = DISCONNECT_GRACE
     gateway_port: int = XDS_PORT
     locality: str = ""
-    registry_only: bool = False
     confirm_s: int = CONFIRM_S
 
 
@@ -227,7 +224,6 @@ def join_variables(bundle: Bundle, more_files: Sequence[MachineFile] = ()) -> di
         "PACKAGE_SHA256": bundle.package_sha256,
         "PACKAGE_CREDENTIALS": "",
         "FAIL_CLOSED": "1" if bundle.fail_closed else "",
-        "REGISTRY_ONLY": "1" if bundle.registry_only else "",
         "GRACE_S": str(bundle.grace_s),
         "DEADLINE_S": str(DEADLINE_S),
         "REGISTERED": _short_digest(described),

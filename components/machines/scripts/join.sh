@@ -8,7 +8,6 @@
 # - GATEWAY: address or DNS name. GATEWAY_PORT.
 # - TOKEN. FILES: a tar in base64.
 # - PACKAGE_URL, PACKAGE_SHA256, PACKAGE_CREDENTIALS: the last two may be "".
-# - REGISTRY_ONLY: 1 where proxies of the mesh refuse hosts that it does not have.
 # - GRACE_S, DEADLINE_S, DIGEST. REGISTERED: a digest of what istiod copies once.
 # - JOINED_ADDRESS: the machine's. ROLE: sidecar (its traffic is redirected) or router.
 # - KEPT_OUT: 1 where an entry of this program keeps the machine out of the mesh.
@@ -272,7 +271,7 @@ check_host() {
 # Runs redirect_host.sh with the environment of the agent that this join brings.
 host_facts() { # directory with the join's files
   [ "$ROLE" = sidecar ] || return 0
-  as_unit "$1" env INSTANCE_IP="${ADDRESS:-$JOINED_ADDRESS}" REGISTRY_ONLY="$REGISTRY_ONLY" \
+  as_unit "$1" env INSTANCE_IP="${ADDRESS:-$JOINED_ADDRESS}" \
     bash "$1${PROGRAMS#"$ROOT"}/scripts/redirect_host.sh" 2>/dev/null
 }
 

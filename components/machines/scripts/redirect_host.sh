@@ -2,8 +2,7 @@
 # that it brings, before it changes anything. redirect.sh is beside it. Lines are of two kinds:
 # `refusal <text>`: why calls would not reach the application; the last one is `refusals end`.
 # `change <text>`: what the redirection is about to change. To know it takes longer.
-# INSTANCE_IP is the address by which pods reach the machine. REGISTRY_ONLY is 1 where proxies of
-# the mesh refuse hosts that it does not have.
+# INSTANCE_IP is the address by which pods reach the machine.
 
 RESOLVED=/run/systemd/resolve/io.systemd.Resolve
 NSSWITCH=/etc/nsswitch.conf
@@ -324,11 +323,9 @@ changes() {
       "calls the probe at localhost"
   echo "connections of this machine go through Envoy, but those to" \
     "${ISTIO_SERVICE_EXCLUDE_CIDR:-nowhere} and to the ports" \
-    "${ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE:-none}"
-  [ -z "${REGISTRY_ONLY:-}" ] ||
-    echo "programs of this machine reach those and hosts of the mesh alone (its" \
-      "outboundTrafficPolicy is REGISTRY_ONLY): packages, backups and logins by LDAP need" \
-      "capture.excludeOutboundCidrs, or a ServiceEntry"
+    "${ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE:-none}. Where outboundTrafficPolicy is REGISTRY_ONLY," \
+    "it refuses hosts that the mesh does not have (add a ServiceEntry, or" \
+    "capture.excludeOutboundCidrs)"
   if has_ipv6 && ! envoy_has_ipv6; then
     echo "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh" \
       "has no IPv6 (ISTIO_DUAL_STACK)"

@@ -228,6 +228,12 @@ def test_a_certificate_of_an_alias_of_the_trust_domain_is_accepted(aliases: Any,
     assert facts.spiffe_ids("shop", "product") == tuple(f"spiffe://{each}/ns/shop/sa/product" for each in ["cluster.local", *domains])
 
 
+def test_the_policy_for_other_hosts_changes_no_machine() -> None:
+    """Istiod sends it to all proxies. Joins, proofs and startup scripts follow from the facts."""
+    policy = {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}
+    assert mesh_facts.from_values({"meshConfig": policy}, "istio-system") == mesh_facts.from_values({}, "istio-system")
+
+
 @pytest.mark.parametrize(
     ("values", "mode", "privileges"),
     [

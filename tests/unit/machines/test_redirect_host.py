@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from components import mesh_facts
-from components.machines.bundle import digest, join_variables
-from tests.support.machine import BUNDLE, FakeMachine
-from tests.support.samples import FACTS as FACTS_OF_SAMPLES
+from tests.support.machine import FakeMachine
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 from tests.support.tiers import first_quick
 
@@ -77,16 +73,6 @@ def run(tmp_path: Path, what: str, sockets: str = "", rules: str = "", ruleset: 
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
-
-
-def test_a_mesh_that_refuses_other_hosts_is_listed(tmp_path: Path) -> None:
-    assert [line for line in run(tmp_path, "changes", REGISTRY_ONLY="1") if "REGISTRY_ONLY" in line]
-    assert "REGISTRY_ONLY" not in "".join(run(tmp_path, "changes"))
-    facts = mesh_facts.from_values({"meshConfig": {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}}, "istio-system")
-    assert mesh_facts.decode(mesh_facts.encode(facts)).registry_only and not FACTS_OF_SAMPLES.registry_only
-    strict = replace(BUNDLE, registry_only=True)
-    assert [join_variables(each)["REGISTRY_ONLY"] for each in (strict, BUNDLE)] == ["1", ""]
-    assert digest(strict) == digest(BUNDLE), "it restarts no agent"
 
 
 def test_file_systems_of_servers_are_listed_but_those_that_are_excluded(tmp_path: Path) -> None:
@@ -368,7 +354,9 @@ def test_what_changes_is_in_one_list(tmp_path: Path) -> None:
         "ports that containers publish, or rules redirect, are captured first: 8080 to 172.17.0.2:80",
         "containers and VMs at docker0: what is forwarded for them is not captured, their connections to this host are",
         "captured interfaces: eth0; left out: eth1",
-        "connections of this machine go through Envoy, but those to 169.254.0.0/16,fe80::/10 and to the ports none",
+        "connections of this machine go through Envoy, but those to 169.254.0.0/16,fe80::/10 and to the ports none. Where "
+        "outboundTrafficPolicy is REGISTRY_ONLY, it refuses hosts that the mesh does not have (add a ServiceEntry, or "
+        "capture.excludeOutboundCidrs)",
         "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh has no IPv6 (ISTIO_DUAL_STACK)",
     ]
     assert not [line for line in run(tmp_path, "changes", IPV6="1", ISTIO_DUAL_STACK="true") if "refused" in line]
