@@ -28,7 +28,7 @@ from ..names import (
     XDS_PORT,
 )
 from .bundle import CERTIFICATES, PROGRAMS, STATE, Bundle, Exclusions, MachineFile
-from .proxy_metadata import DRAIN_S, MAX_DRAIN_S, compact_json, drain_s
+from .proxy_metadata import DRAIN_S, MAX_DRAIN_S, MAX_GROUP_DRAIN_S, compact_json, drain_s
 
 CLUSTER_ENV = f"{STATE}/cluster.env"
 OVERRIDES_ENV = f"{STATE}/overrides.env"
@@ -103,8 +103,9 @@ def overrides_env(bundle: Bundle) -> str:
     # The scripts on machines rely on these ports, whatever those of pods are.
     ports = {"statusPort": AGENT_PORT, "proxyAdminPort": ENVOY_ADMIN_PORT}
     others = {key: port for key, port in ports.items() if bundle.proxy.get(key, port) != port}
-    drain = drain_s(bundle.proxy)
-    shorter = {"terminationDrainDuration": f"{drain}s"} if drain == MAX_DRAIN_S else {}
+    longest = MAX_DRAIN_S if owner.registration else MAX_GROUP_DRAIN_S
+    drain = min(drain_s(bundle.proxy), longest)
+    shorter = {"terminationDrainDuration": f"{drain}s"} if drain == longest else {}
     # The agent takes a probe as a whole.
     probe = {**bundle.proxy["readinessProbe"], "initialDelaySeconds": FIRST_PROBE_S}
     variables = {

@@ -35,7 +35,7 @@ from .scripts import drain, join_machine
 SECONDS_TO_DRAIN, SECONDS_TO_LEAVE = 5, 2
 """Seconds that requests in flight get after the WorkloadEntry is deleted: in total, or before the agent stops.
 
-An agent that is stopped drains for another five seconds.
+An agent that is stopped drains for another five seconds, or as long as the mesh states.
 """
 
 

@@ -25,6 +25,8 @@ _USUAL_PROBE = {"failureThreshold": 3, "periodSeconds": 2, "timeoutSeconds": 1}
 
 DRAIN_S, MAX_DRAIN_S = 5, 60
 """Seconds that an agent drains before it ends: Istio's default, and the longest of this program."""
+MAX_GROUP_DRAIN_S = 14
+"""The longest in an instance group: a machine that shuts down has 27 s (istio-vm-mesh-drain.service)."""
 
 
 def drain_s(proxy: Manifest) -> int:

@@ -136,16 +136,18 @@ def test_the_machine_gets_configuration_and_certificates_through_the_gateway() -
 def test_an_agent_drains_as_long_as_the_mesh_says_and_ends_then() -> None:
     """The application runs on, and keeps its own connections: an agent that waits for them would be killed."""
 
-    def lines(drain: str, **metadata: str) -> list[str]:
+    def lines(drain: str, owner: Owner = OWNER, **metadata: str) -> list[str]:
         default = {**FACTS.default_config, "terminationDrainDuration": drain, "proxyMetadata": metadata}
         proxy = bootstrap.proxy_config(replace(FACTS, default_config=default), PRODUCT, "pods")
-        text = files.overrides_env(Bundle(OWNER, proxy, "172.31.6.130", "gw", "", ""))
+        text = files.overrides_env(Bundle(owner, proxy, "172.31.6.130", "gw", "", ""))
         return [line for line in text.splitlines() if "DRAIN_S" in line or "EXIT" in line or "terminationDrain" in line]
 
     assert lines("5s") == lines("a while") == []
     assert lines("44.5s") == ["DRAIN_S='45'"]
     drain, proxy = lines("300s")
     assert drain == "DRAIN_S='60'" and '"terminationDrainDuration": "60s"' in proxy
+    drain, proxy = lines("20s", replace(OWNER, registration=""))
+    assert drain == "DRAIN_S='14'" and '"terminationDrainDuration": "14s"' in proxy, "its group stops it"
     assert lines("5s", EXIT_ON_ZERO_ACTIVE_CONNECTIONS="true") == ["EXIT_ON_ZERO_ACTIVE_CONNECTIONS='false'"]
 
 

@@ -101,6 +101,9 @@ def test_times_follow_from_istiods_grace_period(tmp_path: Path) -> None:
     seconds = AGENT_DRAIN_S + names.DISCONNECT_GRACE + 2
     assert f"TimeoutStopSec={seconds + 10}\n" in drain
     assert seconds + 10 < 30, "a spot machine has half a minute"
+    assert seconds + 10 > names.DISCONNECT_GRACE + 2 + proxy_metadata.MAX_GROUP_DRAIN_S, "the application stops last"
+    gateway = (UNITS / "istio-vm-mesh.service").read_text()
+    assert int(re.findall(r"TimeoutStopSec=(\d+)", gateway)[0]) > proxy_metadata.MAX_DRAIN_S
     sidecar = (UNITS / "istio-vm-mesh.service.d/sidecar.conf").read_text()
     stop = int(re.findall(r"TimeoutStopSec=(\d+)", sidecar)[0])
     assert stop > mesh_facts.MAX_GRACE_S + 1 + AGENT_DRAIN_S
