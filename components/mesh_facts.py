@@ -27,8 +27,6 @@ DEFAULT_REVISION = "default"
 """The label `istio.io/rev` of a control plane that was installed without a revision."""
 BASELINE, RESTRICTED = "baseline", "restricted"
 """The levels of Pod Security that refuse pods."""
-MAX_GRACE_S = 120
-"""The longest grace period that a machine's unit waits for when it stops (`TimeoutStopSec`)."""
 SHARED_CONFIG = "SHARED_MESH_CONFIG"
 """The variable of istiod that names a second ConfigMap."""
 _TRUST_BUNDLES = "ENABLE_CLUSTER_TRUST_BUNDLE_API"
@@ -288,10 +286,10 @@ def _unserved(sources: Sources, grace_s: int | None) -> Iterator[str]:
     config, values = sources.config, _section(sources.values, "global")
     default_config = _section(config, "defaultConfig")
     yield from _unserved_variables(sources.env)
-    if grace_s is not None and grace_s > MAX_GRACE_S:
+    if grace_s is not None and grace_s > names.MAX_DISCONNECT_GRACE:
         yield (
             f"istiod's PILOT_WORKLOAD_ENTRY_GRACE_PERIOD is {grace_s} s: an agent that stops would "
-            f"wait for it, and waits {MAX_GRACE_S} s at most"
+            f"wait for it, and waits {names.MAX_DISCONNECT_GRACE} s at most"
         )
     if grace_s is None:
         yield (

@@ -31,6 +31,8 @@ Istio's samples have other names (istiod-gateway, istiod-vs, cross-network-gatew
 """
 DISCONNECT_GRACE = 10
 """Seconds from an agent's last connection until istiod removes its WorkloadEntry, by default."""
+MAX_DISCONNECT_GRACE = 120
+"""The longest one that a machine's unit waits for when it stops (`TimeoutStopSec`)."""
 TOKEN_AUDIENCE = "istio-ca"
 
 # Ports of the agent and of Envoy (istio.io: Application Requirements, "Ports used by Istio").

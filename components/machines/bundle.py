@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..manifest import Manifest
-from ..names import DISCONNECT_GRACE, XDS_PORT
+from ..names import DISCONNECT_GRACE, MAX_DISCONNECT_GRACE, XDS_PORT
 from ..shell import assignments, read_script, remote_script
-from .proxy_metadata import DRAIN_S, complete, drain_s, shortened
+from .proxy_metadata import DRAIN_S, MAX_DRAIN_S, complete, drain_s, shortened
 
 PROGRAMS = "/opt/istio-vm-mesh"
 """The directory of Istio's programs and of the scripts that the units run."""
@@ -33,6 +33,8 @@ UNIT = "istio-vm-mesh.service"
 
 DEADLINE_S = 540
 """Seconds that a join may take on the machine, its roll-back included, without its questions."""
+SLOWER_STOP_S = MAX_DISCONNECT_GRACE - DISCONNECT_GRACE + MAX_DRAIN_S - DRAIN_S
+"""Seconds by which the stop of an agent takes longer at most, in meshes where agents stop slowly."""
 CONFIRMED = "confirmed"
 """The last line of `confirm_script`."""
 CONFIRM_S = 60
@@ -243,10 +245,11 @@ def _short_digest(text: str) -> str:
 def slower_s(bundle: Bundle) -> int:
     """Return the seconds that a join needs beside `DEADLINE_S`: in some meshes agents stop more slowly.
 
-    It may stop two agents, the new one too, and wait until istiod has removed the entry.
+    It may stop two agents, the new one too, and wait until istiod has removed the entry. The agent
+    that is there may have earlier settings, which only the machine has. So its stop counts as the slowest.
     """
     more_grace_s = bundle.grace_s - DISCONNECT_GRACE
-    return max(0, 3 * more_grace_s + 2 * (drain_s(bundle.proxy) - DRAIN_S))
+    return SLOWER_STOP_S + max(0, 2 * more_grace_s + drain_s(bundle.proxy) - DRAIN_S)
 
 
 def digest(bundle: Bundle) -> str:

@@ -11,12 +11,12 @@ import sys
 from time import monotonic
 
 from ...local.conversation import Pause
-from ..bundle import DEADLINE_S
+from ..bundle import DEADLINE_S, SLOWER_STOP_S
 
 TOPIC = "busy"
 """First word of the question. The second is who holds the machine, in base64."""
-WAIT_S = DEADLINE_S
-"""Seconds. A join that has lost its connection ends within them."""
+WAIT_S = DEADLINE_S + 3 * SLOWER_STOP_S
+"""Seconds. A join that has lost its connection ends within them, whatever mesh it is of (`slower_s`)."""
 PAUSE_S = 1.0
 
 

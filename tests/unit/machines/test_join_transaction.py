@@ -16,6 +16,7 @@ import pytest
 
 from components.machines.bundle import DEADLINE_S, digest, role_files, slower_s
 from components.machines.proxy_metadata import DRAIN_S
+from components.machines.scripts import machine_lock
 from components.names import DISCONNECT_GRACE
 from tests.support import machine as support
 from tests.support.machine import BUNDLE, OWNER, PROGRAMS, STATE, UNITS, FakeMachine, bundle, full_run, read_only_etc, token
@@ -286,9 +287,13 @@ def test_a_join_waits_for_an_agent_that_stops_slowly(machine: FakeMachine) -> No
 
 
 def test_a_connection_waits_for_agents_that_stop_slowly() -> None:
+    """The agent of before may be of settings that the program does not have any more: 120 s, and 60 s."""
     slow = replace(BUNDLE, grace_s=90, proxy={**BUNDLE.proxy, "terminationDrainDuration": "45s"})
-    assert slower_s(BUNDLE) == 0
-    assert slower_s(slow) == 3 * 80 + 2 * 40, "two agents, and the entry"
+    slowest = replace(BUNDLE, grace_s=120, proxy={**BUNDLE.proxy, "terminationDrainDuration": "60s"})
+    before_s = 110 + 55
+    assert slower_s(BUNDLE) == before_s
+    assert slower_s(slow) == before_s + 2 * 80 + 40, "two agents, and the entry"
+    assert DEADLINE_S + slower_s(slowest) <= machine_lock.WAIT_S, "of an update that was killed"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components import mesh_facts, names
+from components import names
 from components.machines import bundle, files, proxy_metadata
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
@@ -106,7 +106,7 @@ def test_times_follow_from_istiods_grace_period(tmp_path: Path) -> None:
     assert int(re.findall(r"TimeoutStopSec=(\d+)", gateway)[0]) > proxy_metadata.MAX_DRAIN_S
     sidecar = (UNITS / "istio-vm-mesh.service.d/sidecar.conf").read_text()
     stop = int(re.findall(r"TimeoutStopSec=(\d+)", sidecar)[0])
-    assert stop > mesh_facts.MAX_GRACE_S + 1 + AGENT_DRAIN_S
+    assert stop > names.MAX_DISCONNECT_GRACE + 1 + AGENT_DRAIN_S
     slower = Sourced(scripts=[SCRIPTS / "withdraw.sh"], programs=tmp_path, environment={"DISCONNECT_GRACE_S": "90"})
     assert slower.run("echo $GRACE_S").stdout == "90\n"
     assert stop > proxy_metadata.MAX_DRAIN_S
