@@ -46,7 +46,9 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
         remarks.append(f"the cluster has Kubernetes {cluster.kubernetes}; {supported}: upgrade Istio (docs/how-to/upgrades.md)")
     if state.pending:
         remarks.append("an update is running, or was killed: when none runs, `pulumi up` finishes its work")
-    remarks += [f"the last verification failed: {cause}" for cause in state.unproven]
+    remarks += [f"the last verification warned: {cause}" for cause in state.unproven]
+    if state.unproven:
+        remarks.append("`./scripts/status --verify` verifies again")
     if isinstance(facts.settings, StackError):
         remarks.append(str(facts.settings))
     elif settings and (new := sorted(set(settings.workloads) - set(state.workloads))):

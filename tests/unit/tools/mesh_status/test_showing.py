@@ -231,13 +231,16 @@ def test_the_age_of_the_proof_is_that_of_the_oldest() -> None:
     assert "never verified: healthy" in tables(assess.mesh(replace(facts, state=replace(facts.state, workloads=never)))).splitlines()[0]
 
 
-def test_what_the_last_verification_did_not_prove_is_shown() -> None:
-    """With `verify.mode: warn` an update succeeds, and its time is that of the verification all the same."""
+def test_warnings_of_the_last_verification_are_shown_as_warnings() -> None:
+    """The state has evidence of verifications that succeeded alone. Such a cause says nothing of the mesh's health."""
     facts = meshes.facts("single")
-    assert "verification failed" not in tables(assess.mesh(facts))
-    state = replace(facts.state, unproven=("no answer from 10.0.0.9:80; look at machine product-1",))
-    shown = tables(assess.mesh(replace(facts, state=state)))
-    assert "the last verification failed: no answer from 10.0.0.9:80; look at machine product-1" in " ".join(shown.split())
+    assert assess.mesh(facts).advice == ()
+    causes = ("no answer from 10.0.0.9:80; look at machine product-1", "calls by the name are answered by none")
+    mesh = assess.mesh(replace(facts, state=replace(facts.state, unproven=causes)))
+    warnings = tuple(f"the last verification warned: {cause}" for cause in causes)
+    assert mesh.advice == (*warnings, "`./scripts/status --verify` verifies again")
+    assert mesh.health == "healthy"
+    assert f"the last verification warned: {causes[0]}" in " ".join(tables(mesh).split())
 
 
 def test_a_gateway_that_is_not_ours_is_judged_by_who_reaches_it() -> None:
