@@ -30,6 +30,8 @@ _MARGIN_S = 60
 """Seconds that the script that calls may need besides its patience."""
 _AT_ONCE, _STRANGERS_AT_ONCE = 50, 20
 """How many calls the scripts make at once, from inside the mesh and from outside."""
+_MOST_OTHERS = 100
+"""How many endpoints of others count in a network: weights of WorkloadEntries are any numbers."""
 _LOOKS = 3
 """How often endpoints are looked at: pods and machines of groups come and go while they are called."""
 
@@ -338,7 +340,7 @@ def _calls_through_gateways(payload: Payload, members: Sequence[_Member], others
     calls = Counter[str]()
     for network, endpoints in behind.items():
         gateways = payload.gateways[network]
-        connections = connections_for(endpoints + others.get(network, 0))
+        connections = connections_for(endpoints + min(others.get(network, 0), _MOST_OTHERS))
         calls.update(dict.fromkeys(gateways, -(-connections // len(gateways))))
     return calls
 

@@ -364,6 +364,14 @@ def test_each_network_gets_as_many_calls_as_meet_all_of_its_endpoints() -> None:
     assert calls == {"10.9.0.1:15443": 426, "10.9.0.2:15443": 426, "10.8.0.1:15443": 4}, "99 * (ln 99 + 4) and 1 * 4"
 
 
+def test_a_weight_of_others_makes_no_calls_without_end() -> None:
+    """A WorkloadEntry of another tool may have any weight, and the time of all calls is limited."""
+    payload = replace(PAYLOAD, gateways={"far": ("10.9.0.1:15443",)})
+    members = [verify_workload._Member(ENTRY, "far")]
+    calls = [verify_workload._calls_through_gateways(payload, members, {"far": number})["10.9.0.1:15443"] for number in (100, 1000)]
+    assert calls == [871, 871], "101 * (ln 101 + 4)"
+
+
 def test_endpoints_of_others_behind_a_gateway_make_calls_too(cluster: ApiServer, programs: ProgramsInMemory) -> None:
     """The gateway chooses among all that the Service selects: of another workload, or created by hand."""
     far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
