@@ -318,19 +318,22 @@ def _others(cluster: Cluster, payload: Payload, target: Target, members: Sequenc
     """Return how many endpoints besides the members each network has, where members are behind gateways.
 
     They are entries that the Service selects: of another workload, or that another tool has created.
-    One without a condition of health gets calls. One with a weight counts as so many.
+    One without a condition of health gets calls. One with a weight counts as so many. One
+    without a network is in that of its label.
     """
     if all(member.network == payload.network for member in members):
         return {}
     service = cluster.get("service", target.service.partition(".")[0]) or {}
-    selector = service.get("spec", {}).get("selector") or {}
+    selector = service.get("spec", {}).get("selector")
+    if not selector:
+        return {}
     declared, others = {member.entry.entry for member in members}, Counter[str]()
     for name, item in cluster.entries().items():
         spec: Mapping[str, Any] = item.get("spec", {})
         labels = {**(item["metadata"].get("labels") or {}), **(spec.get("labels") or {})}
         is_called = not _disconnected(item) and _health(item).get("status") != "False"
         if name not in declared and is_called and selector.items() <= labels.items():
-            others[_network(item)] += int(spec.get("weight") or 1)
+            others[_network(item) or labels.get(names.NETWORK_LABEL, "")] += int(spec.get("weight") or 1)
     return others
 
 

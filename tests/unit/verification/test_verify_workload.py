@@ -14,7 +14,7 @@ import pytest
 
 from components.local import scripting
 from components.local.cluster_access import ClusterAccess
-from components.names import CALLED_ANNOTATION, DISCONNECTED_ANNOTATION
+from components.names import CALLED_ANNOTATION, DISCONNECTED_ANNOTATION, NETWORK_LABEL
 from components.verification.evidence import Entry
 from components.verification.scripts import calling_pods, verify_workload
 from components.verification.scripts.calling_pods import Pair
@@ -77,6 +77,7 @@ class ApiServer:
         self.inside: tuple[int, str, str] | None = (0, CALL + OF_POD, "")
         refused = result("192.0.2.7:8080", "refused") + result("10.244.0.9:8080", "refused")
         self.outside: tuple[int, str, str] | None = (0, refused, "")
+        self.service: Mapping[str, Any] = {"selector": {"app": "product"}}
         self.called = "product"
         self.conditions: list[dict[str, str]] | None = None
         self.job_metadata: dict[str, str] = {}
@@ -106,7 +107,7 @@ class ApiServer:
         ]
         return [
             ("get namespace shop", 0 if self.answers else 1, "{}" if not self.answers else '{"kind": "Namespace"}', ""),
-            ("get service product ", 0, json.dumps({"spec": {"selector": {"app": "product"}}}), ""),
+            ("get service product ", 0, json.dumps({"spec": self.service}), ""),
             ("get workloadentry ", 0, json.dumps({"items": list(self.entries.values())}), ""),
             ("get job --selector", 0, json.dumps({"items": shared if self.called else []}), ""),
             *((f"-{which} --namespace", 0, caller(which, ran is not None), "") for which, ran in of_pods),
@@ -384,6 +385,7 @@ def test_endpoints_of_others_behind_a_gateway_make_calls_too(cluster: ApiServer,
 
     other("of-another-workload", "True", labels=labels)
     other("by-hand", None, spec={"labels": labels, "weight": 3})
+    other("network-by-label", "True", network="", spec={"labels": {**labels, NETWORK_LABEL: "far"}})
     other("unhealthy", "False", labels=labels)
     other("disconnected", "True", labels=labels, annotations={DISCONNECTED_ANNOTATION: "2026-11-27T12:00:00Z"})
     other("of-another-service", "True", labels={"app": "orders"})
@@ -393,7 +395,23 @@ def test_endpoints_of_others_behind_a_gateway_make_calls_too(cluster: ApiServer,
     cluster.inside = (0, CALL + OF_POD + called("172.31.0.1:15443", how="by-chance"), "")
     cluster.write()
     verify_workload.run(replace(PAYLOAD, entries=(ENTRY, far), gateways={"far": ("172.31.0.1:15443",)}))
-    assert target(programs)[10:12] == ["172.31.0.1:15443", "29"], "1 of its own, 1 and 3 of others: 5 * (ln 5 + 4)"
+    assert target(programs)[10:12] == ["172.31.0.1:15443", "35"], "1 of its own, 1, 3 and 1 of others: 6 * (ln 6 + 4)"
+
+
+@pytest.mark.parametrize("spec", [{}, {"selector": {}}])
+def test_a_service_without_a_selector_has_no_endpoints_of_others(
+    spec: Mapping[str, Any], cluster: ApiServer, programs: ProgramsInMemory
+) -> None:
+    """Its endpoints are those of EndpointSlices, and WorkloadEntries are none of them."""
+    far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
+    cluster.entries |= {name: entry(name, "192.0.2.8", "True", "far") for name in (far.entry, "by-hand")}
+    assert cluster.outside
+    cluster.outside = (0, cluster.outside[1] + result("172.31.0.1:15443", "refused"), "")
+    cluster.inside = (0, CALL + OF_POD + called("172.31.0.1:15443", how="by-chance"), "")
+    cluster.service = spec
+    cluster.write()
+    verify_workload.run(replace(PAYLOAD, entries=(ENTRY, far), gateways={"far": ("172.31.0.1:15443",)}))
+    assert target(programs)[10:12] == ["172.31.0.1:15443", "4"]
 
 
 @pytest.mark.slow
