@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from ...grammar import is_file
-from ...names import CROSS_NETWORK_PORT, MACHINE_PORTS, XDS_PORT
+from ...names import CROSS_NETWORK_PORT, MACHINE_PORTS, STATUS_PORT, XDS_PORT
 from ..addresses import DNS_NAME, is_address, is_port, within
 from ..existing import ExistingCluster, ExistingGateway, SshMachine
 from ..problems import Problem, suggestion
@@ -113,6 +113,9 @@ def _check_cluster(settings: Settings, cluster: ExistingCluster) -> Iterator[Pro
 
 def _check_gateway(gateway: ExistingGateway) -> Iterator[Problem]:
     path, port = "cluster.gateway", gateway.port
+    # Of a translated port, or of another gateway, only those with a purpose at the address clash.
+    is_ours = gateway.install and not gateway.behind_nat
+    used = _PORTS_OF_PROXIES if is_ours else {CROSS_NETWORK_PORT, STATUS_PORT}
     if not is_port(port):
         yield Problem(f"{path}.port", f"{port} is not a port: expected 1 to 65535")
     elif port == _SSH:
@@ -121,7 +124,7 @@ def _check_gateway(gateway: ExistingGateway) -> Iterator[Problem]:
             "22 is SSH's: machines reject its connections to the gateway's address while their "
             "agent stops, and a Service would take it from nodes; choose another",
         )
-    elif port in _PORTS_OF_PROXIES:
+    elif port in used:
         yield Problem(f"{path}.port", f"the gateway uses port {port} for something else")
     elif _is_of_nodes(gateway) and port not in _NODE_PORTS:
         yield Problem(

@@ -52,10 +52,10 @@ _SETTINGS = {
 _SETTINGS_OF_GATEWAY = {
     ("name",): "machines reach the gateway by the label that follows from its name: leave it out",
     ("labels", "istio"): "machines reach the gateway by this label: leave it out",
-    ("labels", NETWORK_LABEL): "set cluster.network instead",
-    ("networkGateway",): "set cluster.network instead",
     ("revision",): "set mesh.revision instead",
 }
+# The program sets them where machines are in other networks. Else they are of other clusters.
+_NETWORK_OF_GATEWAY = (("labels", NETWORK_LABEL), ("networkGateway",))
 
 
 def check(settings: Settings) -> Iterator[Problem]:
@@ -85,6 +85,14 @@ def check(settings: Settings) -> Iterator[Problem]:
     for keys, fix in _SETTINGS_OF_GATEWAY.items():
         if _has(mesh.values.gateway, keys):
             yield Problem(f"mesh.values.gateway.{'.'.join(keys)}", fix)
+    if any(machine.network != cluster.network for machine in settings.machines.values()):
+        for keys in _NETWORK_OF_GATEWAY:
+            if _has(mesh.values.gateway, keys):
+                yield Problem(
+                    f"mesh.values.gateway.{'.'.join(keys)}",
+                    "follows from cluster.network, because machines are in other networks: "
+                    "leave it out",
+                )
     for key, text in (("id", mesh.id), ("clusterId", mesh.cluster_id)):
         if not is_label_value(text):
             yield Problem(

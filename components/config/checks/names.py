@@ -41,13 +41,16 @@ ANNOTATIONS_OF_SERVICES = ANNOTATIONS_OF_NAMESPACES | {
     "alpha.istio.io/kubernetes-serviceaccounts",
     "networking.istio.io/exportTo",
 }
+_AMBIENT = "is of ambient mode, and machines are sidecars: leave it out"
 _LOCALITY_ELSEWHERE = "follows from the stack: set `locality` instead"
 # istiod leaves out a WorkloadEntry with the label of another revision (istio/istio:
 # pkg/config/model.go, ObjectInRevision). Its controllers place a machine by the other labels.
 _REASONS = {
     REVISION_LABEL: "follows from the mesh: leave it out",
     INJECT_LABEL: "pods of this program always have a sidecar, and machines are one: leave it out",
-    AMBIENT_LABEL: "is of ambient mode, and machines are sidecars: leave it out",
+    AMBIENT_LABEL: _AMBIENT,
+    "istio.io/use-waypoint": _AMBIENT,
+    "istio.io/ingress-use-waypoint": _AMBIENT,
     NETWORK_LABEL: "follows from the stack: leave it out",
     LOCALITY_LABEL: _LOCALITY_ELSEWHERE,
     "topology.istio.io/locality": _LOCALITY_ELSEWHERE,
@@ -130,7 +133,8 @@ def _check_domain(path: str, key: str, of_istio: Collection[str]) -> Iterator[Pr
     if f".{domain}".endswith(f".{PROJECT}"):
         yield Problem(path, "follows from the stack: leave it out")
         return
-    others = f"; of Istio's, {', '.join(sorted(of_istio))} may be here" if of_istio else ""
+    allowed = ", ".join(sorted(of_istio))
+    others = f"; of Istio's keys, only {allowed} can be stated here" if allowed else ""
     yield Problem(path, f"is set by Istio, or read of other objects: leave it out{others}")
 
 

@@ -56,6 +56,26 @@ def test_ports_of_a_gateway_that_the_chart_fixes_are_not_compared() -> None:
     assert config.load(raw).networks.keys() >= {"far"}
 
 
+@pytest.mark.parametrize("gateway", [{"behindNat": True}, {"install": False}])
+def test_a_translated_port_may_be_one_that_proxies_listen_on(gateway: dict[str, bool]) -> None:
+    raw = reader.read_file("existing")
+    raw["cluster"]["gateway"] |= {"port": 15020, **gateway}
+    if not gateway.get("install", True):
+        raw["cluster"]["gateway"].pop("service", None)
+    assert config.load(raw).cluster.platform == "existing"
+
+
+@pytest.mark.parametrize(
+    "values", [{"networkGateway": "pods"}, {"labels": {"topology.istio.io/network": "pods"}}]
+)
+def test_a_gateway_for_other_clusters_has_their_network_by_its_values(
+    values: dict[str, Any],
+) -> None:
+    raw = reader.read_file("lab")
+    raw["mesh"].setdefault("values", {})["gateway"] = values
+    assert config.load(raw).mesh.values.gateway == values
+
+
 def test_istios_namespaces_are_created_with_what_the_stack_states_of_them() -> None:
     raw = reader.read_file("lab")
     raw["mesh"] |= {"namespace": "mesh-system"}
