@@ -33,7 +33,7 @@ class Ended(Exception):
 
 @dataclass
 class _Streams:
-    """The standard streams of a program, with a thread for each: none of them fills up.
+    """The standard streams of a program. Each has a thread, so none of them fills up.
 
     lines: of standard output, None at its end. ended: whether that end has come.
     errors: standard error. workers: the threads, the one that writes first.
@@ -123,8 +123,8 @@ def converse(
     answer: answers a question. Without it standard input ends after `text`, and a question is
         output.
 
-    Raises what `text` raises, and what `answer` raises but Ended, after the program was ended, and scripting.Failed where
-    the program is not on PATH.
+    Raises what `text` raises, after the program was ended. Raises what `answer` raises, except Ended,
+    also after that. Raises scripting.Failed where the program is not on PATH.
     """
     streams = _Streams()
     output: list[bytes] = []
