@@ -37,6 +37,7 @@ NAME=name
 declare -A calls answers statuses failures machine_of
 # Answers and attempts that the proxy counted for each endpoint that it was given.
 declare -A before tried_before now tried failed
+attempted_before=''       # what `attempts` printed
 declare -A inbound_before # calls from pods, by port, before this machine calls
 failure='' caller_identity='' deadline=0 attempt=0 accepted='' FIRST_BYTE=''
 
@@ -353,6 +354,7 @@ start_counting() {
   for endpoint in "${!now[@]}"; do
     before[$endpoint]=${now[$endpoint]} tried_before[$endpoint]=${tried[$endpoint]}
   done
+  attempted_before=$(attempts)
 }
 
 # Whether the proxy has established connections since: the caller's own stands before that.
@@ -403,23 +405,31 @@ is_identified() {
   local pattern="outbound[|]${PORT}[|].*[|]${SERVICE//./[.]}"
   config=$(direct_curl --get --data-urlencode "name_regex=$pattern" \
     "$ADMIN/config_dump?resource=dynamic_active_clusters")
-  names=$(grep -o 'spiffe://[^"]*' <<<"$config" | sort -u)
+  names=$(printf '%s\n' "$config" | grep -o 'spiffe://[^"]*' | sort -u)
   accepted=${names//$'\n'/ }
   case " $accepted " in *" $IDENTITY "*) ;; *) return 1 ;; esac
   # A subset may have a tls.mode of its own, and be called all the same.
   while IFS= read -r cluster; do
     if is_used "$cluster"; then return 1; fi
-  done < <(awk -v identity="\"$IDENTITY\"" '
+  done < <(printf '%s\n' "$config" | awk -v identity="\"$IDENTITY\"" '
     match($0, /"name": "outbound[|][^"]*"/) { plain[name = substr($0, RSTART + 9, RLENGTH - 10)] }
     index($0, identity) { delete plain[name] }
-    END { for (name in plain) print name }' <<<"$config")
+    END { for (name in plain) print name }')
 }
 
-# Whether the proxy has sent anything to endpoints of a cluster.
+# Prints how often the proxy has tried endpoints of the Service: `<cluster>::<endpoint> <count>`.
+attempts() {
+  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
+    sed -n "s/^\(outbound|$PORT|[^|]*|$SERVICE::.*\)::rq_total::/\1 /p"
+}
+
+# Whether the proxy has tried endpoints of a cluster since `start_counting`.
 is_used() { # cluster
-  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" | awk -v cluster="$1" -F :: '
-    $1 == cluster && $3 == "rq_total" { sum += $4 }
-    END { exit !sum }'
+  awk -v cluster="$1::" '
+    index($1, cluster) != 1 { next }
+    part == "before" { before[$1] = $2; next }
+    $2 > before[$1] + 0 { is_used = 1 }
+    END { exit !is_used }' part=before <(printf '%s\n' "$attempted_before") part=now <(attempts)
 }
 
 # Opens a connection that the proxy does not redirect. A pod without privileges cannot open one:

@@ -225,6 +225,16 @@ CASES: dict[str, tuple[str, str]] = {
         "\"$(of '')$id\" \"$(of '')$id\"$'\\n'\"$(of v1)$id\" \"$(of '')$id\"$'\\n'\"$(of v1)\" \"$(of v2)\"$'\\n'\"$(of '')$id\"; do yes_or_no is_identified; done; done | paste -sd ' '",
         "yes yes yes yes yes yes no yes",
     ),
+    "is_identified: a subset without the identity, which was used before": (
+        "direct_curl() { case $* in */clusters*) printf 'outbound|80|v1|product.shop.svc::%s::rq_total::%s\\n' 10.0.0.1:80 \"$used\" [fd00::1]:80 \"$others\" ;; *) echo \"$dump\" ;; esac; }; "
+        "of() { echo \"  \\\"name\\\": \\\"outbound|80|$1|product.shop.svc\\\",\"; }; dump=\"$(of '')\"$'\\n\"exact\": \"spiffe://x\"\\n'\"$(of v1)\"; "
+        "used=2 others=1; start_counting; yes_or_no is_identified; used=3; yes_or_no is_identified; start_counting; yes_or_no is_identified; others=2; yes_or_no is_identified",
+        "yes\nno\nyes\nno",
+    ),
+    "is_identified: without room for files": (
+        "TMPDIR=/nowhere clusters=('\"spiffe://x\"' \"$(printf %70000s '')\"); mktemp() { return 1; }; ulimit -f 0; yes_or_no is_identified",
+        "yes",
+    ),
     "takes_connections: tried by itself": (
         "as_proxy() { return 0; }; can_connect() { echo $1 $2; return $tries; }; for tries in 0 1; do yes_or_no takes_connections 10.0.0.1:8080 503 refused; done",
         "10.0.0.1 8080\nyes\n10.0.0.1 8080\nno",
