@@ -615,9 +615,13 @@ stop() {
   read -r STOPPED 2>/dev/null <"$RUN/istio-vm-mesh-withdrawn" || STOPPED=$(date +%s)
 }
 
-# The agent renews the certificate that it has, whatever account or mesh the token is for.
+# The agent renews the certificate that it has, whatever account or mesh the token is for. istiod
+# signs the identity of that certificate again, in its trust domain of before.
 drop_certificate() {
-  if [ "$(joined identity)" != "$IDENTITY" ] || [ -n "$OTHER_STACK" ]; then
+  local domain
+  domain=$(value_of TRUST_DOMAIN "$STAGING${STATE#"$ROOT"}/cluster.env")
+  if [ "$(joined identity)" != "$IDENTITY" ] || [ -n "$OTHER_STACK" ] ||
+    [ "$(value_of TRUST_DOMAIN "$STATE/cluster.env")" != "$domain" ]; then
     shred_file "$CERTS/key.pem"
     rm -f "$CERTS/cert-chain.pem"
   fi

@@ -412,6 +412,16 @@ def test_a_gateways_join_leaves_nothing_of_a_sidecar(machine: FakeMachine) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("domain", "kept"), [("cluster.local", True), ("mesh.example", False)])
+def test_another_trust_domain_drops_the_certificate(machine: FakeMachine, domain: str, kept: bool) -> None:
+    """The agent would renew the earlier one for ever, and callers refuse it once its alias is removed."""
+    (machine.root / STATE / "cluster.env").write_text("A='1'\nTRUST_DOMAIN='cluster.local'\n")
+    changed = bundle({"cluster.env": f"A='2'\nTRUST_DOMAIN='{domain}'\n"})
+    assert machine.join(changed).returncode == 0
+    assert [(machine.root / STATE / "etc/certs" / name).exists() for name in ("key.pem", "cert-chain.pem")] == [kept, kept]
+
+
+@pytest.mark.slow
 def test_a_token_of_another_account_drops_the_certificate(machine: FakeMachine) -> None:
     certificates = machine.root / STATE / "etc/certs"
     assert machine.join(CHANGE).returncode == 0
