@@ -14,8 +14,9 @@ leaves last. If both are one machine, it has the new identifier by then, and sta
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
@@ -75,6 +76,7 @@ class Machine(pulumi.ComponentResource):
     join: the resource that joins it; of a machine that is forgotten, its registration.
     revision: changes whenever the join ran again.
     changes: changes whenever the join has to, and is there before it.
+    way: changes whenever SSH reaches it otherwise.
     """
 
     host: Host
@@ -85,6 +87,7 @@ class Machine(pulumi.ComponentResource):
     join: pulumi.Resource
     revision: pulumi.Output[str]
     changes: pulumi.Output[str]
+    way: pulumi.Output[str]
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("istio-vm-mesh:machines:Machine", name, {}, opts)
@@ -105,6 +108,7 @@ class Machine(pulumi.ComponentResource):
             self._identified = waiting = self._drain(host.host_key, [])
             key = commands.result(waiting, host.host_key.module.Result)
             self._target = pulumi.Output.all(target=host.target, key=key).apply(_with_host_key)
+        self.way = self._target.apply(_way)
         self.join, self.revision, self.changes = registration, registration.checked, registration.checked
         if not args.forget:
             self.join, self.revision = self._join()
@@ -272,6 +276,10 @@ class Machine(pulumi.ComponentResource):
         )
         opts = pulumi.ResourceOptions(parent=self, depends_on=[self.join, *depends_on])
         return commands.machine_command(names.part_name(self._name, names.PROOF), proof, opts)
+
+
+def _way(target: openssh.Target) -> str:
+    return hashlib.sha256(json.dumps(asdict(target)).encode()).hexdigest()[:8]
 
 
 def _script_digest(joined: Bundle) -> str:
