@@ -108,11 +108,12 @@ changed_paths() {
 }
 
 # Each file is complete before it gets its name: readers see it whole. Of the directories of
-# istio-proxy nothing but a name is used. A file system of its own is reached by a copy.
+# istio-proxy nothing but a name is used. Another file system is reached by a copy. So is another
+# mount of the same one, which no comparison of devices shows.
 place() { # directory files
   local file new
   [ -d "$1" ] || mkdir -p "$1" || return
-  if [[ $1 == "$STATE"* ]] || is_of_one_mount "$STAGING" "$1"; then
+  if [[ $1/ == "$STATE"/* ]]; then
     mv -f --target-directory "$1" "${@:2}"
   else
     for file in "${@:2}"; do
@@ -123,25 +124,19 @@ place() { # directory files
   fi
 }
 
-is_of_one_mount() { # directory directory
-  local mounts
-  mapfile -t mounts < <(stat --format %m "$@")
-  [ "${mounts[*]}" = "${mounts[0]} ${mounts[0]}" ]
-}
-
 # While the agent ran on, nothing but the stamp and the token changed.
 restore_files() { # phase
   local path
   [ -d "$STAGING" ] || (umask 077 && mkdir "$STAGING") || return
-  mkdir -p "$STAGING/restored" || return
+  mkdir -p "$STAGING/back" || return
   while read -r path; do
     [ "$1" = stopped ] || [[ $ROOT/$path == "$STATE/owner" || $ROOT/$path == "$TOKEN_FILE" ]] ||
       continue
     if ! [ -e "$BEFORE/files/$path" ] && ! [ -L "$BEFORE/files/$path" ]; then
       rm -f "$ROOT/$path" || return
     else
-      cp -a --remove-destination --target-directory "$STAGING/restored" "$BEFORE/files/$path" &&
-        place "$ROOT/${path%/*}" "$STAGING/restored/${path##*/}" || return
+      cp -a --remove-destination --target-directory "$STAGING/back" "$BEFORE/files/$path" &&
+        place "$ROOT/${path%/*}" "$STAGING/back/${path##*/}" || return
     fi
   done <"$BEFORE/paths"
 }

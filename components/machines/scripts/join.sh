@@ -110,17 +110,17 @@ check_systemd() {
 # Writes what small files need, and deletes it. So a disk that is full or read-only, or a directory
 # that is immutable, is refused before anything is changed.
 check_directories() {
-  local directory reason files=()
+  local directory file reason
   for directory in "$RUN" "$UNITS" "$PROGRAMS" "$STATE"; do
     find_present "$directory"
-    files+=("$PRESENT/.istio-vm-mesh.$$")
-    reason=$({ printf '%524288s' '' >"${files[-1]}"; } 2>&1) || {
-      rm -f "${files[@]}"
+    file=$PRESENT/.istio-vm-mesh.$$
+    reason=$({ printf '%524288s' '' >"$file"; } 2>&1) || {
+      rm -f "$file"
       fail "cannot write to $PRESENT (${reason##*: }): make room there, or let root write" \
         "there$(selinux_words)"
     }
+    rm -f "$file"
   done
-  rm -f "${files[@]}"
   check_entry
 }
 

@@ -625,11 +625,12 @@ open_ports() { # what rules_of_ports printed
 }
 
 # Prints the ports that SSH servers listen on. Their sessions listen for clients that forward a port
-# or X11: on loopback, as sshd-session (OpenSSH 9.8), or as a child of the server.
+# or X11: on loopback, as sshd-session (OpenSSH 9.8), or as a child of the server. A child that was
+# just started has the server's socket, too: the server is the last one of a line.
 ssh_listeners() {
   local address users parent name
   while read -r _ _ _ address _ users; do
-    [[ $address != @(127.*|'[::1]'*) && $users =~ \"(sshd|dropbear)\",pid=([0-9]+) ]] || continue
+    [[ $address != @(127.*|'[::1]'*) && $users =~ .*\"(sshd|dropbear)\",pid=([0-9]+) ]] || continue
     parent='' name=''
     read -r _ _ _ parent _ <"/proc/${BASH_REMATCH[2]}/stat"
     read -r name <"/proc/$parent/comm"

@@ -347,7 +347,9 @@ changes() {
 
 # Whether rules may drop anything: chains that accept, and have none, do not.
 may_drop() { # what filters printed
-  [[ $'\n'$1$'\n' == *@($'\nrule\t'|$'\tdrop\n')* ]]
+  # Alternatives in one pattern would take the square of the time.
+  local text=$'\n'$1$'\n'
+  [[ $text == *$'\nrule\t'* || $text == *$'\tdrop\n'* ]]
 }
 
 # Prints what firewalls drop of the connections that go out. All of them are the proxy's, but those
@@ -428,8 +430,8 @@ mount_changes() {
     function is_excluded(address, count, each, i, pair, size) {
       count = split(cidrs, each, ",")
       for (i = 1; i <= count; i++) {
-        if (split(each[i], pair, "/") < 2 || (address each[i]) ~ /:/) continue
-        size = 2 ^ (32 - pair[2])
+        if ((address each[i]) ~ /:/) continue
+        size = split(each[i], pair, "/") < 2 ? 1 : 2 ^ (32 - pair[2])
         if (int(number(address) / size) == int(number(pair[1]) / size)) return 1
       }
       return 0
@@ -438,8 +440,10 @@ mount_changes() {
     $3 in port {
       address = match($4, /(^|,)addr=[^,]+/) ? substr($4, RSTART, RLENGTH) : ""
       sub(/.*addr=/, "", address)
-      if (index(ports, "," port[$3] ",") || is_excluded(address)) next
-      print $1 " (" address " port " port[$3] ")"
+      number_of = match($4, /(^|,)port=[0-9]+/) ? substr($4, RSTART, RLENGTH) : port[$3]
+      sub(/.*=/, "", number_of)
+      if (address ~ /^(127\.|::1$)/ || index(ports, "," number_of ",") || is_excluded(address)) next
+      print $1 " (" address " port " number_of ")"
     }' "$MOUNTS" 2>/dev/null | listed)
   [ -z "$mounts" ] ||
     echo "file systems of servers: their next connections go through Envoy, from a port above" \
@@ -491,13 +495,11 @@ chain_changes() {
 # Prints the ports of the services of IPVS, separated by commas. The kernel shows addresses and
 # ports as hexadecimal numbers.
 balanced_ports() {
-  local kind address port list=''
+  local port list=''
   [ -e "$IPVS" ] || return 0
-  while read -r kind address _; do
-    [ "$kind" = TCP ] || continue
-    port=$((16#${address##*:}))
-    [[ ,$list, == *,$port,* ]] || list+=",$port"
-  done <"$IPVS"
+  while read -r port; do
+    list+=",$((16#$port))"
+  done < <(awk '$1 == "TCP" { sub(/.*:/, "", $2); if (!seen[$2]++) print $2 }' "$IPVS")
   echo "${list#,}"
 }
 

@@ -83,6 +83,7 @@ def test_file_systems_of_servers_are_listed_but_those_that_are_excluded(tmp_path
         "filer:/home /home nfs4 rw,vers=4.2,clientaddr=10.0.0.5,addr=10.2.0.9 0 0\n"
         "old:/data /data nfs rw,addr=10.3.0.9,mountaddr=10.4.0.9 0 0\n"
         "//win/share /mnt cifs rw,addr=10.4.0.7,uid=0 0 0\n"
+        "127.0.0.1:/ /efs nfs4 rw,port=20127,addr=127.0.0.1 0 0\n"
     )
 
     def listed(**environment: str) -> list[str]:
@@ -92,7 +93,10 @@ def test_file_systems_of_servers_are_listed_but_those_that_are_excluded(tmp_path
     places = ["//win/share (10.4.0.7 port 445)", "filer:/home (10.2.0.9 port 2049)", "old:/data (10.3.0.9 port 2049)"]
     assert sorted(line.rpartition("): ")[2].split(", ")) == places
     assert listed(ISTIO_SERVICE_EXCLUDE_CIDR="169.254.0.0/16,fe80::/10,10.2.0.0/15")[0].endswith(": //win/share (10.4.0.7 port 445)")
+    assert listed(ISTIO_SERVICE_EXCLUDE_CIDR="10.2.0.9,10.3.0.9")[0].endswith(": //win/share (10.4.0.7 port 445)")
     assert listed(ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE="2049,445") == []
+    mounts.write_text("filer:/home /home nfs4 rw,port=2050,addr=10.2.0.9 0 0\n")
+    assert listed(ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE="2049")[0].endswith(": filer:/home (10.2.0.9 port 2050)")
     mounts.write_text("/dev/sda1 / ext4 rw 0 0\n")
     assert listed() == []
 
@@ -223,6 +227,14 @@ def test_a_long_list_of_ports_is_abridged(tmp_path: Path) -> None:
     rules = "".join(DOCKER.splitlines(keepends=True)[2].replace("8080", str(20000 + number)) for number in range(3000))
     (line,) = [line for line in run(tmp_path, "changes", rules=f"*nat\n:DOCKER - [0:0]\n{rules}COMMIT\n") if "rules alone" in line]
     assert line.endswith("and 2970 more") and len(line) < 2000
+
+
+@pytest.mark.slow
+def test_whether_many_rules_drop_anything_costs_little(tmp_path: Path) -> None:
+    rules = "rules=$(printf 'set\\tnft\\tinet/t\\tname\\t%s\\n' {1..50000})"
+    show = 'if may_drop "$each"; then echo yes; else echo no; fi'
+    lists = '"$rules" "$rules"$\'\\nrule\\tnft\' $\'chain\\tnft\\tdrop\\n\'"$rules"'
+    assert run(tmp_path, f"{rules}; ulimit -t 10; for each in {lists}; do {show}; done") == ["no", "yes", "yes"]
 
 
 @pytest.mark.slow
