@@ -244,6 +244,17 @@ def test_another_way_to_a_machine_replaces_nothing(config: dict[str, Any]) -> No
     assert after["billing-1-registration"] == before["billing-1-registration"]
 
 
+@pytest.mark.parametrize("change", [{"port": 2222}, {"user": "other"}])
+def test_a_machine_that_is_reached_otherwise_is_called_again(config: dict[str, Any], change: dict[str, Any]) -> None:
+    """Its proof runs again, and counts calls that Envoy forgets soon."""
+    before = graph_of(config)
+    config["machines"]["billing-1"] |= change
+    after = graph_of(config)
+    changed = {name for name in after if after[name].inputs != before[name].inputs}
+    assert {"billing-1-proof", "billing-verification", "billing-billing-callers"} <= changed
+    assert not {"billing-2-join", "billing-2-proof"} & changed
+
+
 def test_a_machine_at_another_address_is_another_machine(config: dict[str, Any]) -> None:
     before = harness.declared("existing").graph
     config["machines"]["billing-1"]["host"] = "10.11.0.9"
