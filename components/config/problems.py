@@ -48,10 +48,13 @@ class SettingsError(Exception):
 def suggestion(word: str, valid: Iterable[str]) -> str:
     """Return a hint for a mistyped word: the nearest valid word, else all of them, else nothing."""
     words = sorted(valid)
-    near = difflib.get_close_matches(word, words, n=1)
-    if near:
-        return f" (did you mean {near[0]!r}?)"
-    return f" (known: {', '.join(words)})" if words else ""
+    return nearest(word, words) or (f" (known: {', '.join(words)})" if words else "")
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """Return a hint for a mistyped word: the nearest valid word, else nothing."""
+    near = difflib.get_close_matches(word, sorted(valid), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 _EXPECTED = {
@@ -90,9 +93,8 @@ def problems_of(error: ValidationError, record: type[BaseModel]) -> Iterator[Pro
                 )
             case "literal_error":
                 words = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-                near = difflib.get_close_matches(str(value), words, n=1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
                 expected = f"expected one of {', '.join(words)}"
+                hint = nearest(str(value), words)
                 yield Problem(path, f"{expected}; got {_shown(value)}{hint}")
             case kind:
                 expected = f"expected {_EXPECTED[kind]}" if kind in _EXPECTED else detail["msg"]

@@ -52,6 +52,12 @@ def stacks(directory: Path = STACKS) -> list[str]:
     )
 
 
+def no_file(stack: str, directory: Path = STACKS) -> str:
+    """Return the message for a stack without a file. It names the stack that may be meant."""
+    hint = suggestion(stack, stacks(directory))
+    return f"there is no stack file {directory / f'Pulumi.{stack}.yaml'}{hint}"
+
+
 def load_file(stack: str, directory: Path = STACKS) -> Settings:
     """Read and validate a stack file; see `config.load_file`."""
     return load(read_file(stack, directory))
@@ -91,8 +97,7 @@ def read_document(stack: str, directory: Path = STACKS) -> dict[str, Any]:
 
     file = directory / f"Pulumi.{stack}.yaml"
     if not file.exists():
-        hint = suggestion(stack, stacks(directory))
-        raise SettingsError([Problem(stack, f"there is no stack file {file}{hint}")])
+        raise SettingsError([Problem(stack, no_file(stack, directory))])
     try:
         if file.stat().st_size > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")

@@ -59,6 +59,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def single_network_lab(checkout: Path) -> Iterator[Lab]:
     """The lab with one network; a scenario says which stack it starts from, and the first one brings it up."""
     lab = Lab(checkout)
+    lab.configure()
     try:
         yield lab
     finally:
@@ -69,6 +70,7 @@ def single_network_lab(checkout: Path) -> Iterator[Lab]:
 def multi_network_lab(checkout: Path) -> Iterator[MultiNetworkLab]:
     """The lab with two networks."""
     lab = MultiNetworkLab(checkout)
+    lab.configure()
     try:
         yield lab
     finally:

@@ -43,14 +43,16 @@ PROBES = 8
 """How many requests the engine gets at once."""
 
 
-def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
+def run(stack: str, purge: bool = False) -> None:
     """Remove the stack, its containers and networks, the engine if it is the lab's own, and with
     `purge` the caches.
 
-    Doing so again changes nothing. Raises StepFailedError.
+    Doing so again changes nothing. Raises StepFailedError, and StepError for a stack that has no
+    file and of which nothing is left.
     """
+    refuse_unknown_stack(stack)
     with checkout_lock():
-        steps = steps or Steps("down", 4 if purge else 3, retry_command=f"./scripts/lab down{cli.stack_option(stack)}")
+        steps = Steps("down", 4 if purge else 3, retry_command=f"./scripts/lab down{cli.stack_option(stack)}")
         with shared_lock():
             with steps.step("pulumi destroy") as step:
                 answering = _engine(step)
@@ -81,6 +83,19 @@ def run(stack: str, purge: bool = False, steps: Steps | None = None) -> None:
                     step.summary = f"{cache.purge() / 1e9:.1f} GB freed"
 
 
+def refuse_unknown_stack(stack: str) -> None:
+    """Raise StepError for a stack that has no file, no state, no container and no network.
+
+    Containers and networks of a stack whose file and state are gone can be removed.
+    """
+    if stack in pulumi_cli.stacks():
+        return
+    answering, label = engine.find(), f"label={stack_label(stack)}"
+    listings = (("ps", "--all"), ("network", "ls"))
+    if not (answering and any(answering.docker(*words, "--quiet", "--filter", label) for words in listings)):
+        pulumi_cli.require_file(stack)
+
+
 def _remove_files() -> None:
     for directory in (paths.STATE, paths.HOME, paths.BIN):
         shutil.rmtree(directory, ignore_errors=True)
@@ -106,7 +121,7 @@ def _destroy(step: Step, stack: str) -> set[str]:
     """
     if stack not in pulumi_cli.stacks():
         pulumi_cli.end_leftovers(step)
-        step.summary = "no such stack"
+        step.summary = "not in the state"
         return set()
     try:
         pulumi_cli.select(step, stack)

@@ -55,8 +55,9 @@ def call(
 
 def require_file(stack: str) -> None:
     """Raise StepError for a stack without a file."""
-    if stack not in (there := reader.stacks(paths.ROOT / "stacks")):
-        raise StepError(f"there is no stack file stacks/Pulumi.{stack}.yaml", f"choose one of: {', '.join(there)}", show_log=False)
+    directory = paths.ROOT / "stacks"
+    if stack not in reader.stacks(directory):
+        raise StepError(reader.no_file(stack, directory), show_log=False)
 
 
 def select(step: Step, stack: str) -> None:

@@ -130,7 +130,7 @@ def _stack(name: str) -> Stack | str:
     from tools import costs
 
     if name not in reader.stacks():
-        return f"there is no stacks/Pulumi.{name}.yaml"
+        return reader.no_file(name)
     try:
         settings = load(reader.read_file(name))
     except SettingsError as error:

@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from components.config import reader
+from components.config.problems import nearest
 from tools import ROOT
 
 QUIET = ("--non-interactive", "--color", "never")
@@ -120,7 +122,13 @@ def _last_lines(stderr: str) -> str:
 def with_fix(reason: str) -> str:
     """Return what the CLI printed, with what to do about it where that is known."""
     fix = next((fix for text, fix in _FIXES.items() if text in reason), "")
-    return f"{reason}: {fix}" if fix else reason
+    return f"{reason}{_nearest_stack(reason)}: {fix}" if fix else reason
+
+
+def _nearest_stack(reason: str) -> str:
+    """Return a hint for a stack that the backend does not have, and that has no file here."""
+    match, there = re.search("no stack named '(?:.*/)?(.+?)'", reason), reader.stacks()
+    return nearest(match[1], there) if match and match[1] not in there else ""
 
 
 def explanation(output: str) -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 
+from components.config.problems import SettingsError
 from tools.lab.steps import StepError, StepFailedError
 
 from . import cli, preview
@@ -36,7 +37,7 @@ def main() -> int:
                 from . import figures, mesh
 
                 good = figures.show(mesh.run(arguments.machines, arguments.rounds, arguments.json), arguments.json)
-    except (StepFailedError, StepError) as error:
+    except (StepFailedError, StepError, SettingsError) as error:
         print(error, file=sys.stderr)
         return cli.BAD
     except KeyboardInterrupt:

@@ -54,7 +54,7 @@ class LabStack:
     def temporary(self, steps: Steps) -> Iterator[None]:
         """Get what the stack needs, and remove the stack after the block, as what was left of it before.
 
-        steps: count `up.PREPARATIONS` for this. Raises StepFailedError.
+        steps: count `up.PREPARATIONS` for this. The stack file exists. Raises StepFailedError.
         """
         self.lab("down")
         try:

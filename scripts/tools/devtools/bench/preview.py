@@ -93,17 +93,12 @@ def plan(stack: str, config: Mapping[str, Any], text: str) -> float:
     return time.process_time() - spent
 
 
-def configuration(stack: str) -> dict[str, Any]:
-    """Read the configuration of a stack file, keys without the project's name."""
-    return reader.read_file(stack)
-
-
 def measure(stack: str, machines: int) -> dict[str, float]:
     """Return what one preview in this process takes: seconds, seconds of a processor, MiB."""
     import warnings
 
     warnings.simplefilter("ignore")
-    config = configuration(stack)
+    config = reader.read_file(stack)
     resources(grown(config, 1))  # imports, once
     best, planned = (float("inf"), float("inf")), float("inf")
     text = steps(grown(config, machines))
@@ -119,7 +114,11 @@ def measure(stack: str, machines: int) -> dict[str, float]:
 
 
 def run(stack: str) -> list[dict[str, float]]:
-    """Measure every size, each in a process of its own."""
+    """Measure every size, each in a process of its own.
+
+    Raises SettingsError for a stack whose file is not there.
+    """
+    reader.read_file(stack)
     figures = []
     for machines in SIZES:
         command = [sys.executable, "-m", "tools.devtools.bench", "one", stack, str(machines)]

@@ -94,8 +94,8 @@ def leftovers(lab: MultiNetworkLab) -> str:
 @pytest.fixture(scope="module")
 def lab(multi_network_lab: MultiNetworkLab) -> MultiNetworkLab:
     """The stack `lab-multi-network`, declared; nothing of it is up."""
-    multi_network_lab.down()
     multi_network_lab.configure()
+    multi_network_lab.down()
     return multi_network_lab
 
 

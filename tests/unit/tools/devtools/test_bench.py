@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tools import PYTHONPATH, ROOT
-from tools.devtools.bench import figures, mesh, preview
+from tools.devtools.bench import __main__ as commands
+from tools.devtools.bench import cli, figures, mesh, preview
 from tools.lab.steps import StepError
 
 
@@ -29,6 +30,13 @@ def test_one_size_is_measured_with_as_many_machines_as_it_says() -> None:
     figures_of_size = json.loads(done.stdout)
     assert figures_of_size["machines"] == 3 and figures_of_size["resources"] > 3 * 5
     assert 0 < figures_of_size["plan"] < figures_of_size["processor"] < 10 and 20 < figures_of_size["mib"] < 1000
+
+
+def test_a_stack_without_a_file_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", "preview", "--stack", "labb"])
+    monkeypatch.setattr(commands.signal, "signal", lambda *_: None)
+    assert commands.main() == cli.BAD
+    assert "Pulumi.labb.yaml (did you mean 'lab'?)" in capsys.readouterr().err
 
 
 def sizes(*seconds: float) -> list[dict[str, float]]:

@@ -54,7 +54,8 @@ def test_what_went_wrong_is_said_and_is_the_exit_code(
 @pytest.mark.parametrize(
     ("stack", "says"),
     [
-        ("nowhere", r"there is no stack file stacks/Pulumi\.nowhere\.yaml: choose one of: .*lab"),
+        ("nowhere", r"there is no stack file .*/stacks/Pulumi\.nowhere\.yaml \(known: .*, lab,"),
+        ("labb", r"there is no stack file .*/stacks/Pulumi\.labb\.yaml \(did you mean 'lab'\?\)"),
         ("existing", "the stack existing is of the platform existing.*: run it by Pulumi .*, or choose one such as `lab`"),
         ("single-network", "the stack single-network is of the platform gke"),
         ("broken", "broken: .* is no YAML"),
@@ -70,6 +71,36 @@ def test_a_stack_that_is_none_of_the_lab_is_refused_before_anything_is_prepared(
     monkeypatch.setattr("sys.argv", ["lab", "up", "--stack", stack])
     assert commands.main() == FAILED
     assert re.search(says, capsys.readouterr().err)
+
+
+class Empty(Engine):
+    """An engine that has nothing of any stack."""
+
+    def docker(self, *arguments: str | Path, stdin: bytes | None = None) -> str:
+        return ""
+
+
+@pytest.mark.parametrize("answering", [None, Empty(None)])
+def test_a_stack_that_never_existed_is_not_taken_down(
+    answering: Engine | None, lab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(down.engine, "find", lambda: answering)
+    monkeypatch.setattr(down, "Steps", pytest.fail)
+    monkeypatch.setattr("sys.argv", ["lab", "down", "--stack", "labb"])
+    assert commands.main() == FAILED
+    assert "Pulumi.labb.yaml (did you mean 'lab'?)" in capsys.readouterr().err
+
+
+def test_a_stack_of_which_something_is_left_is_taken_down(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a file, containers, networks or a state."""
+    monkeypatch.setattr(down.engine, "find", lambda: Empty(None))
+    down.refuse_unknown_stack("lab")
+    state = paths.STATE / ".pulumi" / "stacks" / pulumi_cli.PROJECT
+    state.mkdir(parents=True)
+    (state / "without-a-file.json").write_text("{}")
+    down.refuse_unknown_stack("without-a-file")
+    monkeypatch.setattr(down.engine, "find", lambda: Docker(None))
+    down.refuse_unknown_stack("left")
 
 
 @pytest.mark.parametrize("stack", ["lab", "lab-multi-network", "lab-vm"])

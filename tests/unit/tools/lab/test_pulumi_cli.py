@@ -127,10 +127,8 @@ def test_a_cli_whose_lab_was_killed_is_ended(locks: Path, tmp_path: Path, monkey
 
 
 def test_a_stack_without_a_file_is_an_error_that_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(StepError) as error:
+    with pytest.raises(StepError, match=r"there is no stack file .*/stacks/Pulumi\.nowhere\.yaml \(known: .*lab"):
         pulumi_cli.select(quiet("up", tmp_path / "log"), "nowhere")
-    assert error.value.cause == "there is no stack file stacks/Pulumi.nowhere.yaml"
-    assert "lab" in error.value.hint
 
 
 def test_what_a_killed_run_left_running_is_ended_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

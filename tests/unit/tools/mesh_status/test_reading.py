@@ -200,6 +200,7 @@ def test_what_pulumi_says_is_passed_on(programs: Programs) -> None:
     [
         ("PULUMI_ACCESS_TOKEN must be set for login during non-interactive CLI sessions", "run `pulumi login`"),
         ("no stack named 'x' found", "create it by `pulumi stack init`"),
+        ("no stack named 'lab' found", "create it by `pulumi stack init`"),
         ("no stack selected; please use `pulumi stack select` to choose one", "give one with --stack"),
         ("the disk is full", ""),
     ],
@@ -211,6 +212,12 @@ def test_what_pulumi_says_without_a_fix_gets_one(programs: Programs, printed: st
     reason = str(state.failure("", f"error: {printed}\n"))
     for text in (reason, str(error.value).partition("failed: ")[2]):
         assert text == printed if not fix else text.startswith(f"{printed}: {fix}")
+
+
+@pytest.mark.parametrize("stack", ["labb", "organization/istio-vm-mesh/labb"])
+def test_a_mistyped_stack_is_answered_with_the_one_that_has_a_file(stack: str) -> None:
+    expected = f"no stack named '{stack}' found (did you mean 'lab'?): create it"
+    assert pulumi.with_fix(f"no stack named '{stack}' found").startswith(expected)
 
 
 def test_a_machine_is_understood() -> None:
