@@ -7,6 +7,7 @@ expressions"; docs.gitlab.com, "CI/CD YAML syntax reference".
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,12 +51,12 @@ fi
 echo "error: the state cannot be read" >&2
 exit 255
 """
-INSTALLER = """#!/usr/bin/env bash
+CURL = """#!/usr/bin/env bash
 printf '%s\\n' "curl $*" >>"$HOME/curl.log"
-[[ $* == "-fsSL https://get.pulumi.com" ]] || exit 22
-echo 'mkdir -p "$HOME/.pulumi/bin" && cp "$HOME/pulumi.sh" "$HOME/.pulumi/bin/pulumi"'
+[[ $1 == -fsSL && $2 == --output && $4 == "https://github.com/pulumi/pulumi/releases/download/v"*/"$3" ]] || exit 22
+cp "$HOME/pulumi.tar.gz" "$3"
 """
-"""curl, which has no network here: it gives the installer of Pulumi."""
+"""curl, which has no network here: it gives an archive of Pulumi."""
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -62,6 +64,22 @@ def load(path: Path) -> dict[str, Any]:
     document = yaml.safe_load(path.read_text())
     assert isinstance(document, dict)
     return {("on" if key is True else key): value for key, value in document.items()}
+
+
+@cache
+def archive_of_pulumi() -> bytes:
+    """Return an archive like those of Pulumi's releases."""
+    buffer, member = io.BytesIO(), tarfile.TarInfo("pulumi/pulumi")
+    member.mode, member.size = 0o755, len(PULUMI.encode())
+    with tarfile.open(fileobj=buffer, mode="w:gz") as opened:
+        opened.addfile(member, io.BytesIO(PULUMI.encode()))
+    return buffer.getvalue()
+
+
+def pin_pulumi(checkout: Path) -> None:
+    """Have the archive's digest in a checkout, in place of those of Pulumi's."""
+    file, digest = checkout / ".ci" / "pulumi.sha256", hashlib.sha256(archive_of_pulumi()).hexdigest()
+    file.write_text(re.sub(r"^\w+", digest, file.read_text(), flags=re.MULTILINE))
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,7 @@ def create_origin(directory: Path, stack: str, before: str, after: str, branch: 
     for other in (directory / "stacks").iterdir():
         if other.name != f"Pulumi.{stack}.yaml":
             other.unlink()
+    pin_pulumi(directory)
     git("init", "--quiet", "--initial-branch=main")
     git("add", "--all")
     git("commit", "--quiet", "--message=base")
@@ -126,9 +145,8 @@ class Computer:
     def __post_init__(self) -> None:
         for each in (self.home, self.temporary, self.programs):
             each.mkdir(parents=True, exist_ok=True)
-        (self.home / "pulumi.sh").write_text(PULUMI)
-        (self.home / "pulumi.sh").chmod(0o755)
-        self._program("curl", INSTALLER)
+        (self.home / "pulumi.tar.gz").write_bytes(archive_of_pulumi())
+        self._program("curl", CURL)
         self._program("python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
 
     @property

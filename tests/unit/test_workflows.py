@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,9 +130,26 @@ def test_jobs_with_credentials_get_them_in_the_same_way() -> None:
     assert all(setup == setups[0] and len(setup) == 3 for setup in setups)
 
 
-@pytest.mark.parametrize("file", [*FILES, ROOT / ".gitlab-ci.yml"], ids=lambda file: file.name)
-def test_pulumi_has_the_pinned_version(file: Any) -> None:
-    assert set(re.findall(r"--version ([\d.]+)", file.read_text())) <= {versions.PULUMI.removeprefix("v")}
+def test_pulumi_is_installed_with_the_pinned_version_and_by_no_other_way() -> None:
+    names = [line.split()[1] for line in (ROOT / ".ci" / "pulumi.sha256").read_text().splitlines()]
+    assert names == [f"pulumi-{versions.PULUMI}-linux-{platform}.tar.gz" for platform in ("x64", "arm64")]
+    assert [file.name for file in [*FILES, ROOT / ".gitlab-ci.yml"] if "curl" in file.read_text()] == []
+
+
+@pytest.mark.parametrize("kernel", ["Linux x86_64", "Linux aarch64", "Plan9 mips"])
+@pytest.mark.parametrize("is_genuine", [True, False])
+def test_pulumi_is_installed_if_it_has_the_published_digest(tmp_path: Path, kernel: str, is_genuine: bool) -> None:
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    (tmp_path / "pulumi.tar.gz").write_bytes(workflows.archive_of_pulumi())
+    if is_genuine:
+        workflows.pin_pulumi(tmp_path)
+    for name, text in (("curl", workflows.CURL), ("uname", f"#!/bin/sh\necho {kernel}\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    variables = {"HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([tmp_path / ".ci" / "install-pulumi"], env=variables, capture_output=True, text=True)
+    is_installed = (tmp_path / ".pulumi" / "bin" / "pulumi").exists()
+    assert (done.returncode == 0, is_installed) == (is_genuine and kernel.startswith("Linux"),) * 2, done.stderr
 
 
 TESTS = [

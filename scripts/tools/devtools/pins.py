@@ -26,7 +26,7 @@ UNSEEN = (
     "another major version of a Go module, which is another module (Helm 4, for example)",
     "the actions of .github/workflows, by commits of their repositories",
     "kindest/node, Istio's images, charts and packages: they follow `kubernetes` and `istio` above",
-    "Pulumi's plugins: they follow the Python packages of the same names",
+    "Pulumi's plugins, and the CLI of .ci/pulumi.sha256: they follow the Python packages of the same names",
     "Debian packages: the newest of bookworm are installed, no version is pinned",
 )
 """What is pinned and in no package registry, or not pinned."""
