@@ -42,7 +42,7 @@ HOST_PACKAGES = [
     *("dash", "fish", "tcsh", "zsh"),  # login shells
     *("iproute2", "iptables", "nftables", "procps"),  # the redirection, in network namespaces
 ]
-QUICK_TESTS = ("tests/preview", "tests/unit", "scripts/tools/standins/tests")
+QUICK_TESTS = ("tests/preview", "tests/repository", "tests/unit", "scripts/tools/standins/tests")
 """Directories whose tests start no engine and no server of Kubernetes or SSH. Those that are marked
 `slow` are left out of `--quick`.
 """
