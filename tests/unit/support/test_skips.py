@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TESTS = {
     "test_marked.py": "import pytest\n@pytest.mark.skip(reason='not today')\ndef test_it(): pass\n",
     "test_called.py": "import pytest\ndef test_it(): pytest.skip('not today')\n",
