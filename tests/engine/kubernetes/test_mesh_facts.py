@@ -1,4 +1,4 @@
-"""The facts of meshes by Istio's own chart: tests/unit/istio/meshes.yaml is what Helm renders of it."""
+"""The facts of meshes by Istio's own chart: tests/unit/meshes.yaml is what Helm renders of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml
 
 from tests.support.control_plane import program
 from tests.support.module_files import directory
-from tests.unit.istio.test_mesh_facts import MESHES, of_cluster
+from tests.unit.test_mesh_facts import MESHES, of_cluster
 
 
 def rendered(mesh: dict[str, Any]) -> dict[str, Any]:
