@@ -21,6 +21,7 @@ GROUPS = {
     f"{LABS}faults/multi_network/": "lab with two networks",
     "tests/preview/": "graphs",
     "tests/unit/tools/plan/test_": "plans",
+    "tests/unit/tools/devtools/test_plan_examples.py": "plans",
     "tests/unit/tools/devtools/test_schema.py": "plans",
     "tests/library/": "wheel",
     "tests/engine/kubernetes/": "control plane",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.tools.plan.forge.test_comments import cli_arguments
+from tests.unit.tools.plan.forge.test_comment import cli_arguments
 from tests.unit.tools.plan.samples import EVERYTHING, NOTHING, REFUSED
 from tools.plan import render_json
 from tools.plan.forge import commands

@@ -39,7 +39,7 @@ def tables(mesh: Mesh, width: int = 100) -> str:
     return output.getvalue()
 
 
-UPDATE = "UPDATE_GOLDEN=1 .venv/bin/python -m pytest tests/unit/tools/mesh_status/test_showing.py"
+UPDATE = "UPDATE_GOLDEN=1 .venv/bin/python -m pytest tests/unit/tools/mesh_status/test_assess.py"
 SHOWN: dict[str, Callable[[Mesh], str]] = {"txt": tables, "json": render_json.text, "svg": render_svg.draw}
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.support.fake_forge import FORK_ID, NEWER, TOKEN, Fault, Forge
 from tests.support.workflows import Computer, gitlab, run_gitlab
 from tests.unit.tools.plan.forge.conftest import EVENTS
-from tests.unit.tools.plan.forge.test_workflows import (
+from tests.unit.tools.plan.forge.test_github_workflows import (
     BRANCH,
     computer,
     created,
