@@ -1,4 +1,4 @@
-"""The environment of Pulumi and the tools, and the virtual environment."""
+"""The environment of Pulumi and the tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import ROOT, venv
+from tools import ROOT
 from tools.lab import paths
 
 
@@ -31,29 +31,3 @@ def test_no_agents_keys_reach_pulumi(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_state_is_private(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir(mode=0o755)
     assert paths.make_private(tmp_path / "state").stat().st_mode & 0o777 == 0o700
-
-
-@pytest.fixture
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(venv, "REQUIREMENTS", tmp_path / "requirements.txt")
-    monkeypatch.setattr(venv, "STAMP", tmp_path / "stamp")
-    monkeypatch.setattr(venv, "PYTHON", tmp_path / "python")
-    venv.REQUIREMENTS.write_text("rich==15.0.0 --hash=sha256:0\n")
-    venv.PYTHON.touch()
-    venv.STAMP.write_text(venv.recipe())
-    return tmp_path
-
-
-def test_a_complete_environment_is_used(environment: Path) -> None:
-    assert venv.ensure() == venv.PYTHON
-
-
-@pytest.mark.parametrize("change", ["requirements", "half-made", "no python"])
-def test_an_environment_that_is_half_made_or_of_other_requirements_is_made_again(environment: Path, change: str) -> None:
-    if change == "requirements":
-        venv.REQUIREMENTS.write_text("rich==15.0.1 --hash=sha256:0\n")
-    elif change == "half-made":
-        venv.STAMP.unlink()
-    else:
-        venv.PYTHON.unlink()
-    assert not venv.complete()
