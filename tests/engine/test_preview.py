@@ -16,7 +16,7 @@ import yaml
 
 from components import names
 from components.local import scripting
-from components.platforms.google import names as google_names
+from components.platforms.google.names import INSTANCE, machine_metadata
 from components.verification.evidence import parse
 from tests.support import fake_providers, harness, states
 from tests.support.cli_stack import STACK, Stack
@@ -140,7 +140,7 @@ def test_a_machine_adds_at_most_30_kb_to_the_state(
         if type_ != "gcp:compute/instance:Instance":
             return of_google(name, type_)
         machine = SimpleNamespace(startup_script=first["startupScript"])
-        return states.instance(name, google_names.machine_metadata(machine, f"ssh-ed25519 {'A' * 68} {names.PROJECT}"))  # type: ignore[arg-type]
+        return states.instance(name, machine_metadata(machine, f"ssh-ed25519 {'A' * 68} {names.PROJECT}"))  # type: ignore[arg-type]
 
     def created(self: FakeProvider, request: Request) -> Created:
         """With IDs as short as real ones."""
@@ -172,7 +172,7 @@ def test_another_machine_is_created_and_verified_and_nothing_else(running: Mesh)
     config = running.changed()
     config["machines"]["product-3"] = dict(config["machines"]["product-1"])
     shown, _ = running.preview(config)
-    parts = (google_names.INSTANCE, names.REGISTRATION, names.DRAIN, names.JOIN, names.PROOF)
+    parts = (INSTANCE, names.REGISTRATION, names.DRAIN, names.JOIN, names.PROOF)
     created = ["product-3", *(names.part_name("product-3", part) for part in parts)]
     updated = ("product-slots", "product-verification", "shop-product-callers")
     assert shown == {**dict.fromkeys(created, "create"), **dict.fromkeys(updated, "update")}

@@ -22,9 +22,8 @@ from components.local.openssh import Hop, Outcome, Target
 from components.local.ssh_log import Reach
 from components.names import SSH_KEY
 from tests.support import namespace
-from tests.support import sshd as servers
 from tests.support.process_watch import ProcessWatch
-from tests.support.sshd import Sshd
+from tests.support.sshd import Sshd, key_pair, reserved_port, running
 from tests.support.waiting import wait_until
 
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ4PAGoNG2Yn3kXVSPFcGAGiqcXZNkHdHnzAlVnoUhS1"
@@ -40,7 +39,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         def run(*options: str, **arguments: Any) -> Sshd:
             directory = tmp_path / f"sshd-{next(numbers)}"
             directory.mkdir()
-            return stack.enter_context(servers.running(directory, *options, **arguments))
+            return stack.enter_context(running(directory, *options, **arguments))
 
         yield run
 
@@ -175,7 +174,7 @@ def test_what_a_server_runs_in_place_of_a_script_is_shown_in_its_words(start: St
 
 def test_a_dead_machine_is_told_from_one_that_refuses(sshd: Sshd, start: Start, silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     bastion = start()
-    with servers.reserved_port() as closed:
+    with reserved_port() as closed:
         for jumps in ((), (bastion.hop(),), (bastion.hop(), sshd.hop())):
             assert reach(sshd.hop(port=closed), *jumps) is Reach.DEAD
     with monkeypatch.context() as shorter:
@@ -200,7 +199,7 @@ def test_a_port_that_accepts_and_says_nothing_is_not_dead(sshd: Sshd, monkeypatc
 def test_what_a_bastion_refuses_is_not_the_machines(sshd: Sshd, start: Start) -> None:
     other, closed_to_all = start(), start("AllowTcpForwarding no")
     limited = start(f"PermitOpen 127.0.0.1:{other.port}")
-    with servers.reserved_port() as closed:
+    with reserved_port() as closed:
         refused = {
             "dead": other.hop(port=closed),
             "another": other.hop(host_key=OTHER_KEY),
@@ -312,7 +311,7 @@ def test_an_answer_that_fails_ends_the_script(sshd: Sshd, tmp_path: Path) -> Non
     script = f"{{\necho istio-vm-mesh: ask stop\nread -r reply && touch {tmp_path}/went-on\nexit\n}}\n"
     with pytest.raises(scripting.Failed, match="nobody answers stop"):
         run(sshd.hop(), script=script, answer=answer)
-    servers.wait_until(lambda: sshd.connections() == 0)
+    wait_until(lambda: sshd.connections() == 0)
     assert not (tmp_path / "went-on").exists()
 
 
@@ -341,7 +340,7 @@ def test_a_host_of_the_operators_configuration_is_all_that_is_needed(operator: O
 
 def test_a_refusal_of_the_operators_own_jump_host_is_told_apart(operator: Operator, start: Start, sshd: Sshd) -> None:
     bastion, limited = start(), start("AllowTcpForwarding no")
-    with servers.reserved_port() as closed:
+    with reserved_port() as closed:
         ports = {"good": bastion.port, "limited": limited.port, "dead": closed}
         keys = {"good": bastion, "limited": limited, "dead": bastion}
         operator.config(
@@ -394,7 +393,7 @@ def test_keys_of_every_type_are_pinned_and_accepted(operator: Operator, start: S
     server = start(kind=kind)
     assert reach(server.hop()) is Reach.DONE
     # A server with several keys is checked by the pinned one.
-    other = servers.key_pair(server.log.with_name("another"), "ecdsa" if kind != "ecdsa" else "rsa")
+    other = key_pair(server.log.with_name("another"), "ecdsa" if kind != "ecdsa" else "rsa")
     two = start(f"HostKey {other}")
     pinned = " ".join(other.with_suffix(".pub").read_text().split()[:2])
     assert reach(two.hop(host_key=pinned)) is Reach.DONE
@@ -402,7 +401,7 @@ def test_keys_of_every_type_are_pinned_and_accepted(operator: Operator, start: S
 
 
 def test_host_certificates_are_accepted_by_the_operators_authority(operator: Operator, start: Start, tmp_path: Path) -> None:
-    authority = servers.key_pair(tmp_path / "authority")
+    authority = key_pair(tmp_path / "authority")
     server = start(f"HostCertificate {tmp_path}/sshd-0/host-cert.pub")
     assert reach(server.hop(host_key=None)) is Reach.HOST_KEY
     host = server.log.with_name("host.pub")
@@ -415,7 +414,7 @@ def test_host_certificates_are_accepted_by_the_operators_authority(operator: Ope
 
 
 def test_user_certificates_are_used(operator: Operator, start: Start, tmp_path: Path) -> None:
-    authority, user = servers.key_pair(tmp_path / "authority"), servers.key_pair(tmp_path / "user")
+    authority, user = key_pair(tmp_path / "authority"), key_pair(tmp_path / "user")
     server = start(f"TrustedUserCAKeys {authority.with_suffix('.pub')}")
     hop = server.hop(identity_file=str(user))
     assert reach(hop) is Reach.LOGIN_REFUSED
@@ -425,7 +424,7 @@ def test_user_certificates_are_used(operator: Operator, start: Start, tmp_path: 
 
 def test_a_key_with_a_passphrase_is_used_by_its_agent(operator: Operator, start: Start, tmp_path: Path) -> None:
     server = start()
-    key = servers.key_pair(tmp_path / "locked", passphrase="long enough")
+    key = key_pair(tmp_path / "locked", passphrase="long enough")
     public = server.identity_file.with_suffix(".pub")
     public.write_text(key.with_suffix(".pub").read_text())
     hop = server.hop(identity_file=str(key))
@@ -465,7 +464,7 @@ def test_the_key_of_the_stack_is_used_alone_and_its_lack_is_explained(
         run(hop)
     private_files.write(generated, server.private_key)
     monkeypatch.setenv(openssh.KEY_VARIABLE, "another key")
-    with operator.agent(servers.key_pair(operator.home / "mine")):
+    with operator.agent(key_pair(operator.home / "mine")):
         assert reach(hop) is Reach.DONE
     assert "Failed publickey" not in server.log.read_text()
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from components import config as configuration
-from components.config import google
+from components.config import google, load
 from components.config.checks.google import rules_of_workloads
 from components.local import openssh, scripting
 from components.platforms.google import firewall
@@ -53,7 +52,7 @@ def test_nothing_has_a_public_address(stack: str) -> None:
 @pytest.mark.parametrize("stack", STACKS)
 def test_names_of_firewall_rules_are_those_that_the_settings_compare(stack: str) -> None:
     """Two workloads whose rules have one name are refused in the stack file, not by the engine."""
-    settings = configuration.load(harness.configuration(stack))
+    settings = load(harness.configuration(stack))
     compared = {rule for rules in rules_of_workloads(settings).values() for rule in rules}
     assert {rule.name for rule in firewall.firewall_rules(settings)} <= {*compared, "mesh-pods"}
 
@@ -441,14 +440,14 @@ def test_owners_of_a_vpc_that_is_not_managed_read_what_to_do() -> None:
     graph = harness.run(config).graph
     assert not [name for name, node in graph.items() if node.type == FIREWALL and node.inputs["network"] == SHARED]
     assert "peering-far-mesh" in graph and "peering-mesh-far" not in graph
-    notes = firewall.unmanaged_notes("dev", configuration.load(config))
+    notes = firewall.unmanaged_notes("dev", load(config))
     assert (
         "VPC mesh is not managed. For calls to the workload product, its owners run: gcloud compute firewall-rules create "
         "dev--mesh-product --project net-host --network shared --direction INGRESS --allow tcp:80 "
         "--source-ranges 10.11.0.0/24,10.20.0.0/16 --target-service-accounts dev--product@my-project.iam.gserviceaccount.com"
     ) in notes
     assert "VPC mesh is not managed: its owners peer it with the VPC far of this stack (gcloud compute networks list)" in notes
-    assert len(notes) == 1 + len([rule for rule in firewall.firewall_rules(configuration.load(config)) if rule.vpc == "mesh"])
+    assert len(notes) == 1 + len([rule for rule in firewall.firewall_rules(load(config)) if rule.vpc == "mesh"])
 
 
 @pytest.mark.slow

@@ -131,17 +131,3 @@ def test_modules_exchange_records_and_manifests() -> None:
         if any("ict[str, Any]" in text or "Mapping[str, Any]" in text for text in signature(function))
     }
     assert raw == set(RAW), "take or return a frozen record, or a `Manifest`"
-
-
-def test_nothing_is_imported_under_another_name() -> None:
-    trees = {module: parsed(module) for module in MODULES}
-    trees |= {str(file.relative_to(ROOT)): ast.parse(file.read_text()) for file in (ROOT / "scripts").rglob("*.py")}
-    aliases = [
-        f"{module}: {alias.name} as {alias.asname}"
-        for module, tree in trees.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-        if alias.asname
-    ]
-    assert not aliases

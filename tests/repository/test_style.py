@@ -65,6 +65,16 @@ def test_names_say_what_they_hold() -> None:
     assert not vague, "name the thing"
 
 
+def test_names_do_not_change_on_import() -> None:
+    aliases = [
+        f"{path}:{node.lineno}: {node.name} as {node.asname}"
+        for path, nodes in modules().items()
+        for node in nodes
+        if isinstance(node, ast.alias) and node.asname
+    ]
+    assert not aliases, "import what contains it, or rename the other one"
+
+
 def test_names_of_tests_are_short() -> None:
     long = [
         f"{path}:{line}: {name}"

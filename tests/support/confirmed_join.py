@@ -15,13 +15,11 @@ import pytest
 
 from components.local import cluster_access, openssh, ssh_log
 from components.local.cluster_access import ClusterAccess
-from components.machines import bundle as bundles
-from components.machines.bundle import Bundle
+from components.machines.bundle import Bundle, digest, join_variables, with_root_certificate
 from components.machines.files import configuration_files
 from components.machines.scripts import join_machine, slots
-from tests.support import machine as support
 from tests.support.fake_cluster import ROOT_TEXT, FakeCluster
-from tests.support.machine import CONFIRM, CONFIRMATION, JOIN, OWNER, PROXY, FakeMachine
+from tests.support.machine import CONFIRM, CONFIRMATION, JOIN, OWNER, PROXY, FakeMachine, token
 from tests.support.sshd import Sshd
 from tests.support.waiting import wait_until
 
@@ -56,7 +54,7 @@ class Joined:
 
     @property
     def digest(self) -> str:
-        return bundles.digest(complete(self.payload.bundle))
+        return digest(complete(self.payload.bundle))
 
     @property
     def authorised(self) -> Path:
@@ -103,7 +101,7 @@ class Joined:
 
 
 def complete(bundle: Bundle) -> Bundle:
-    return bundles.with_root_certificate(replace(bundle, files=configuration_files(bundle)), ROOT_TEXT)
+    return with_root_certificate(replace(bundle, files=configuration_files(bundle)), ROOT_TEXT)
 
 
 @contextmanager
@@ -134,7 +132,7 @@ def prepared(sshd: Sshd, directory: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def _join_text(machine: FakeMachine, bundle: Bundle) -> str:
-    variables = {**bundles.join_variables(bundle), "MACHINE": OWNER.machine, "TOKEN": support.token(), "ASK": "60", "NEEDED_MIB": "1"}
+    variables = {**join_variables(bundle), "MACHINE": OWNER.machine, "TOKEN": token(), "ASK": "60", "NEEDED_MIB": "1"}
     variables["CONFIRM_S"] = str(bundle.confirm_s)
     return f"{machine.script(CONFIRMATION, JOIN, **variables)}main 3<&0 </dev/null\n"
 

@@ -19,8 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.authority import Authority, pem
 from tests.support.google_fakes.cluster import serving_logins
-from tests.support.google_fakes.identities import CLOUD_PLATFORM, USERINFO_EMAIL, Identities
-from tests.support.google_fakes.identities import address as google_address
+from tests.support.google_fakes.identities import CLOUD_PLATFORM, USERINFO_EMAIL, Identities, address
 from tests.support.sshd import reserved_port
 from tests.support.waiting import wait_until
 from tools.lab import paths
@@ -28,7 +27,7 @@ from tools.lab.offline import cache, golang, programs
 from tools.standins.kubernetes.client import ApiError, Cluster, Object, Unreachable
 from tools.standins.kubernetes.kubeconfig import parse
 
-MACHINE_TOKEN, MACHINE_USER = "an-access-token", google_address("machine")
+MACHINE_TOKEN, MACHINE_USER = "an-access-token", address("machine")
 """A Google identity without any right, which logs in with an access token."""
 
 

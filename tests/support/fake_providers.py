@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pulumi_gcp import _utilities as google
+from pulumi_gcp import _utilities
 
 from components import mesh_facts
 from components.cluster_check import ClusterCheckProvider
@@ -32,7 +32,7 @@ from tools.standins.provider import (
     has_unknown,
 )
 
-VERSIONS = {"gcp": google.get_version(), "kubernetes": "4.32.0", "command": "1.2.1", "pulumi-python": ""}
+VERSIONS = {"gcp": _utilities.get_version(), "kubernetes": "4.32.0", "command": "1.2.1", "pulumi-python": ""}
 CLUSTER_CHECK = "pulumi-python:dynamic/cluster:ClusterCheck"
 MESH_READING = "pulumi-python:dynamic/mesh:MeshReading"
 _NAMED = ("metadata.name", "metadata.namespace")

@@ -17,8 +17,7 @@ from pulumi.runtime import mocks
 from components import mesh_facts, names
 from components.config import reader
 from components.local import scripting
-from components.platforms.docker.names import CLUSTER as KIND_CLUSTER
-from components.platforms.docker.names import CONTAINER, attachment_name, network_resource_name
+from components.platforms.docker.names import CLUSTER, CONTAINER, attachment_name, network_resource_name
 from tools import mock_engine
 from tools.mock_engine import Node
 
@@ -91,7 +90,7 @@ def result(name: str) -> Any:
     """What the script of a command returns."""
     if name.startswith(network_resource_name("")):
         return {"name": "docker-network"}
-    if name.startswith(attachment_name(KIND_CLUSTER, "")):
+    if name.startswith(attachment_name(CLUSTER, "")):
         return {"address": "172.31.9.9"}
     if names.is_part(name, names.DRAIN):
         return {"host_key": "ssh-ed25519 AAAA"}

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import components.platforms.google.names
 from components import names
 from components.machines.scripts import slot_decision
-from components.platforms.google import names as google_names
 from tests.support.fake_providers import MESH_READING
 from tests.support.noting_world import TEMPLATE, Joined, Thing, World, owner_of
 
@@ -166,11 +166,12 @@ class _Group:
 def _groups(things: list[Thing], networks: Mapping[str, str]) -> Iterator[_Group]:
     """Yield the instance groups as the startup scripts of their machines join them."""
     sizes = {
-        owner_of(each.name, google_names.AUTOSCALER): each.inputs["autoscalingPolicy"]["minReplicas"] for each in _of(things, AUTOSCALER)
+        owner_of(each.name, components.platforms.google.names.AUTOSCALER): each.inputs["autoscalingPolicy"]["minReplicas"]
+        for each in _of(things, AUTOSCALER)
     }
     labels = {_key(each): each.inputs["spec"]["metadata"]["labels"] for each in things if each.type.endswith(":WorkloadGroup")}
     for each in _of(things, TEMPLATE):
-        group = owner_of(each.name, google_names.TEMPLATE)
+        group = owner_of(each.name, components.platforms.google.names.TEMPLATE)
         values = dict(re.findall(r"^([A-Z_]+)=(\S+)$", each.inputs["metadata"]["startup-script"], re.MULTILINE))
         namespace = values["NAMESPACE"]
         endpoint = _Endpoint(namespace, labels[f"{namespace}/{values['WORKLOAD']}"], networks[group], machines=sizes[group])
@@ -209,7 +210,10 @@ def _openings(thing: Thing) -> Iterator[tuple[tuple[str, str], str]]:
     inputs = thing.inputs
     match thing.type.rpartition(":")[2]:
         case "Firewall" if inputs["direction"] == "INGRESS":
-            yield ("firewall", google_names.rule_of_resource(thing.name)), _text([sorted(inputs["sourceRanges"]), inputs["allows"]])
+            yield (
+                ("firewall", components.platforms.google.names.rule_of_resource(thing.name)),
+                _text([sorted(inputs["sourceRanges"]), inputs["allows"]]),
+            )
         case "ForwardingRule":
             yield ("load-balancer", thing.name), _text([inputs["ports"], inputs["loadBalancingScheme"]])
         case "Release":
@@ -220,7 +224,7 @@ def _openings(thing: Thing) -> Iterator[tuple[tuple[str, str], str]]:
         case "PeerAuthentication":
             yield ("mutual-tls", inputs["metadata"]["namespace"]), inputs["spec"]["mtls"]["mode"]
         case "Instance" if any("accessConfigs" in each for each in inputs["networkInterfaces"]):
-            yield ("public-address", owner_of(thing.name, google_names.INSTANCE)), ""
+            yield ("public-address", owner_of(thing.name, components.platforms.google.names.INSTANCE)), ""
         case "Address" if inputs["addressType"] == "EXTERNAL":
             yield ("public-address", thing.name), ""
         case "Gateway" if thing.type != NETWORK_GATEWAY:

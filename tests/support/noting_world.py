@@ -14,14 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import components.platforms.google.names
 from components import names
 from components.local import scripting
-from components.machines import bundle as bundles
-from components.machines.bundle import Bundle
+from components.machines.bundle import Bundle, join_variables, with_root_certificate
 from components.machines.files import configuration_files
 from components.machines.registration import RegistrationProvider
-from components.platforms.docker import names as docker_names
-from components.platforms.google import names as google_names
+from components.platforms.docker.names import CONTAINER
 from tests.support import fake_providers, harness
 from tools.standins.provider import Created, Difference, Properties, Request, differences
 
@@ -105,20 +104,20 @@ class World:
                 self.things.pop(f"{request.type} {request.id}", None)
             if request.type == MANAGER and op == "update":
                 if request.inputs.get("versions") != request.old_inputs.get("versions"):
-                    self.events.append((owner_of(request.name, google_names.MANAGER), "replaced"))
+                    self.events.append((owner_of(request.name, components.platforms.google.names.MANAGER), "replaced"))
             elif request.type == INSTANCE:
                 self._instance(op, request)
             elif op == "delete" and (request.type == CLUSTER or _runs(request, "create", "create_cluster.py")):
                 self._cluster_deleted()
             elif op == "delete" and _runs(request, "create", "create_machine.py"):
-                self._host_deleted(owner_of(request.name, docker_names.CONTAINER), json.loads(request.state["stdout"])["address"])
+                self._host_deleted(owner_of(request.name, CONTAINER), json.loads(request.state["stdout"])["address"])
             elif op == "delete" and _runs(request, "create", "join_machine.py"):
                 self.events.append((owner_of(request.name, names.JOIN), "join deleted"))
             elif op == "delete" and _runs(request, "delete", "drain.py"):
                 self._leave(_payload(request.state, "delete"))
 
     def _instance(self, op: str, request: Request) -> None:
-        machine = owner_of(request.name, google_names.INSTANCE)
+        machine = owner_of(request.name, components.platforms.google.names.INSTANCE)
         if op == "delete":
             self._host_deleted(machine, str(request.state["name"]))
         elif op == "update" and any(request.inputs.get(key) != request.old_inputs.get(key) for key in STOPPED_BY):
@@ -150,8 +149,8 @@ class World:
         bundle = scripting.decode(Bundle, payload["bundle"])
         root = harness.ANSWERS["root-certificate"]["data"]["root-cert.pem"]
         assert hashlib.sha256(root.encode()).hexdigest() == payload["root_sha256"]
-        complete = bundles.with_root_certificate(replace(bundle, files=configuration_files(bundle)), root)
-        variables = bundles.join_variables(complete)
+        complete = with_root_certificate(replace(bundle, files=configuration_files(bundle)), root)
+        variables = join_variables(complete)
         metadata = bundle.proxy["proxyMetadata"]
         now = Joined(
             machine=bundle.owner.machine,

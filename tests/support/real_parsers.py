@@ -25,8 +25,7 @@ import yaml
 
 from components import shell
 from components.local import openssh, scripting
-from components.machines import bundle as bundles
-from components.machines import files
+from components.machines import bundle, files
 from tests.support.harness import THEIR_CLUSTER, Node, Run
 from tests.support.scripts import machine_files
 
@@ -68,7 +67,7 @@ class Parsers:
         programs.mkdir()
         self._listener = socket.create_server(("127.0.0.1", 0))
         files = directory / "files.tar"
-        files.write_bytes(bundles.archive([bundles.MachineFile("/passwd", "admin:x:1000:1000::/home/admin:/bin/sh\n")]))
+        files.write_bytes(bundle.archive([bundle.MachineFile("/passwd", "admin:x:1000:1000::/home/admin:/bin/sh\n")]))
         port = self._listener.getsockname()[1]
         stand_in = _STAND_IN.format(log=self._log, port=port, files=files, uid=THEIR_CLUSTER["uid"])
         for name in ("docker", "kind", "kubectl", "gcloud", "python3", "ssh"):
@@ -173,9 +172,9 @@ class Parsers:
     # Scripts for machines and pods, and the files in them.
 
     def _join(self, payload: Any) -> Iterator[str]:
-        bundle = replace(payload.bundle, files=files.configuration_files(payload.bundle))
-        yield from self._script(bundles.join_script(bundles.with_root_certificate(bundle, "a certificate"), "a-token"))
-        variables = bundles.join_variables(bundle)
+        complete = replace(payload.bundle, files=files.configuration_files(payload.bundle))
+        yield from self._script(bundle.join_script(bundle.with_root_certificate(complete, "a certificate"), "a-token"))
+        variables = bundle.join_variables(complete)
         yield from self._assigned(shell.assignments(variables), variables)
 
     def _script(self, text: str) -> Iterator[str]:
@@ -216,7 +215,7 @@ class Parsers:
                 yield from self._assigned(texts[path], expected if path == files.CLUSTER_ENV else {})
                 yield from self._systemd(texts[path], expected if path == files.CLUSTER_ENV else {})
         for path, text in texts.items():
-            if path.startswith(bundles.UNITS) and text != bundles.unit(path.removeprefix(f"{bundles.UNITS}/")).text:
+            if path.startswith(bundle.UNITS) and text != bundle.unit(path.removeprefix(f"{bundle.UNITS}/")).text:
                 yield f"{path} is another unit than the one that systemd was asked about"
 
     def _systemd(self, text: str, expected: Mapping[str, str]) -> Iterator[str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from components import names
-from components.platforms.docker import names as docker_names
-from components.platforms.google import names as google_names
+from components.platforms.docker.names import CONTAINER, IDENTITY_LABEL, IMAGES, KIND, STACK_LABEL
+from components.platforms.google.names import AUTOSCALER, BACKENDS, BALANCER, CONNECTS, GOOGLE_ACCOUNT, INSTANCE, MANAGER, ROLE, TEMPLATE
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,9 +28,9 @@ PARTS = {
     *(names.REGISTRATION, names.JOIN, names.PROOF, names.DRAIN),
     *(names.ACCOUNT, names.WORKLOAD_GROUP, names.PODS, names.VERIFICATION),
     *(names.CALLERS, names.SLOTS, names.REMOVAL, names.DYNAMIC),
-    *(docker_names.CONTAINER, docker_names.KIND, docker_names.IMAGES),
-    *(google_names.INSTANCE, google_names.TEMPLATE, google_names.MANAGER, google_names.AUTOSCALER, google_names.BALANCER),
-    *(google_names.BACKENDS, google_names.CONNECTS, google_names.ROLE, google_names.GOOGLE_ACCOUNT),
+    *(CONTAINER, KIND, IMAGES),
+    *(INSTANCE, TEMPLATE, MANAGER, AUTOSCALER, BALANCER),
+    *(BACKENDS, CONNECTS, ROLE, GOOGLE_ACCOUNT),
     *("service", "failover", "mtls", "gateway", "machines", "no-gateway", "control-plane"),
 }
 DERIVED = (
@@ -41,7 +41,7 @@ DERIVED = (
 """What a text has beside the name that it is derived from."""
 LITERALS = (
     *map(re.escape, (names.ISTIO_NAMESPACE, names.EASTWEST_GATEWAY, names.DEFAULT_DOMAIN, names.NETWORK_LABEL, names.WORKLOAD_LABEL)),
-    *map(re.escape, (names.DISCONNECTED_ANNOTATION, names.GROUP_ANNOTATION, docker_names.STACK_LABEL, docker_names.IDENTITY_LABEL)),
+    *map(re.escape, (names.DISCONNECTED_ANNOTATION, names.GROUP_ANNOTATION, STACK_LABEL, IDENTITY_LABEL)),
     "spiffe://",
     *DERIVED,
     rf"\b({'|'.join(map(str, sorted(PORTS)))})\b",

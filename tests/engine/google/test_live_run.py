@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.google_fakes.clients import Google as Servers
+from tests.support.google_fakes import clients
 from tests.support.google_fakes.transcripts import IMPERSONATE
 from tests.support.waiting import wait_until
 from tools import PYTHONPATH, ROOT
 from tools.google_model import declared
 from tools.google_model.cloud import Cloud
-from tools.live_run import __main__ as live_run
 from tools.live_run import cli, commands, prerequisites, rows
+from tools.live_run.__main__ import main
 from tools.live_run.google import Google, GoogleError
 from tools.live_run.prerequisites import Finding, Wanted
 from tools.plan.resources import INSTANCE
@@ -57,17 +57,17 @@ def texts(stack: str = "single-network") -> list[str]:
 # ---- Prerequisites, with gcloud's credentials.
 
 
-def test_a_project_that_has_everything_has_no_finding(gcloud: Servers) -> None:
+def test_a_project_that_has_everything_has_no_finding(gcloud: clients.Google) -> None:
     assert findings() == []
 
 
-def test_the_account_that_gcloud_impersonates_is_the_one_that_is_checked(gcloud: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_account_that_gcloud_impersonates_is_the_one_that_is_checked(gcloud: clients.Google, monkeypatch: pytest.MonkeyPatch) -> None:
     """Warnings of gcloud are no part of the token."""
     monkeypatch.setenv(IMPERSONATE, gcloud.identities.account("deployer").email)
     assert findings() == []
 
 
-def test_a_user_without_credentials_is_told_so(gcloud: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_credentials_is_told_so(gcloud: clients.Google, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IMPERSONATE, gcloud.identities.account("deployer").email)
     gcloud.apis.may_impersonate = False
     with pytest.raises(GoogleError, match=r"gcloud has no credentials: .*impersonate"):
@@ -75,7 +75,7 @@ def test_a_user_without_credentials_is_told_so(gcloud: Servers, monkeypatch: pyt
 
 
 @pytest.fixture
-def stubbed(google: Servers, monkeypatch: pytest.MonkeyPatch) -> Servers:
+def stubbed(google: clients.Google, monkeypatch: pytest.MonkeyPatch) -> clients.Google:
     """The servers, for tests that need no client."""
     for name, value in google.environment().items():
         monkeypatch.setenv(name, value)
@@ -84,25 +84,25 @@ def stubbed(google: Servers, monkeypatch: pytest.MonkeyPatch) -> Servers:
     return google
 
 
-def test_apis_that_are_off_are_named_with_the_command(stubbed: Servers) -> None:
+def test_apis_that_are_off_are_named_with_the_command(stubbed: clients.Google) -> None:
     stubbed.apis.project.disabled = {"iap.googleapis.com", "dns.googleapis.com"}
     assert texts() == ["APIs are not enabled: gcloud services enable iap.googleapis.com dns.googleapis.com --project my-project"]
 
 
-def test_a_missing_role_is_named_with_the_permissions(stubbed: Servers) -> None:
+def test_a_missing_role_is_named_with_the_permissions(stubbed: clients.Google) -> None:
     stubbed.apis.project.withheld = {"iap.tunnelInstances.accessViaIAP", "iam.roles.create"}
     iap = "roles/iap.tunnelResourceAccessor is missing: the user has no iap.tunnelInstances.accessViaIAP"
     assert texts() == [iap]
     assert texts("fleet") == ["roles/iam.roleAdmin is missing: the user has no iam.roles.create"]
 
 
-def test_a_zone_that_is_not_in_the_region_is_named(stubbed: Servers) -> None:
+def test_a_zone_that_is_not_in_the_region_is_named(stubbed: clients.Google) -> None:
     stubbed.apis.project.zones = "cd"
     assert texts() == ["the region europe-west1 has no zone europe-west1-b: europe-west1-c, europe-west1-d"]
 
 
 @pytest.mark.parametrize(("stack", "zones"), [("single-network", "b"), ("fleet", "")])
-def test_a_machine_type_that_its_zone_does_not_have_is_named(stubbed: Servers, stack: str, zones: str) -> None:
+def test_a_machine_type_that_its_zone_does_not_have_is_named(stubbed: clients.Google, stack: str, zones: str) -> None:
     """Where Google chooses the zones, it chooses those that have the type."""
     stubbed.apis.project.machine_types = ("n4-",)
     named = [(f"europe-west1-{letter}", machine_type) for letter in zones for machine_type in ("e2-small", "e2-standard-2")]
@@ -112,7 +112,7 @@ def test_a_machine_type_that_its_zone_does_not_have_is_named(stubbed: Servers, s
     ]
 
 
-def test_a_release_channel_that_istio_does_not_support_is_named(stubbed: Servers) -> None:
+def test_a_release_channel_that_istio_does_not_support_is_named(stubbed: clients.Google) -> None:
     stubbed.apis.project.kubernetes = {"RAPID": "1.36.1-gke.100", "REGULAR": "1.38.0-gke.1201000"}
     [text] = texts()
     assert text == (
@@ -121,20 +121,20 @@ def test_a_release_channel_that_istio_does_not_support_is_named(stubbed: Servers
     )
 
 
-def test_a_quota_that_is_too_small_is_named_with_what_is_free(stubbed: Servers) -> None:
+def test_a_quota_that_is_too_small_is_named_with_what_is_free(stubbed: clients.Google) -> None:
     stubbed.apis.project.quotas |= {"CPUS_ALL_REGIONS": 3, "NETWORKS": 0}
     cpus, networks = texts()
     assert cpus.startswith("quota CPUS_ALL_REGIONS: the stack needs ") and cpus.endswith(", 3 are free")
     assert networks == "quota NETWORKS: the stack needs 1, 0 are free"
 
 
-def test_a_machine_type_that_does_not_say_its_size_leaves_quotas_to_the_user(stubbed: Servers) -> None:
+def test_a_machine_type_that_does_not_say_its_size_leaves_quotas_to_the_user(stubbed: clients.Google) -> None:
     stubbed.apis.project.machine_types = ("e2-", "ct5lp-")
     [finding] = prerequisites.check(Google.of_gcloud(PROJECT, os.environ), sized("single-network", "ct5lp-hightpu-4t"))
     assert finding == Finding("quotas are not compared: 'ct5lp-hightpu-4t' does not say how many vCPUs it has", blocks=False)
 
 
-def test_a_policy_that_refuses_a_machine_is_named_with_the_way_out(stubbed: Servers) -> None:
+def test_a_policy_that_refuses_a_machine_is_named_with_the_way_out(stubbed: clients.Google) -> None:
     stubbed.apis.project.policies[OSLOGIN] = ENFORCED
     [finding] = findings()
     assert finding.blocks
@@ -143,7 +143,7 @@ def test_a_policy_that_refuses_a_machine_is_named_with_the_way_out(stubbed: Serv
     assert findings("fleet") == []
 
 
-def test_a_policy_with_a_list_says_what_it_must_permit(stubbed: Servers) -> None:
+def test_a_policy_with_a_list_says_what_it_must_permit(stubbed: clients.Google) -> None:
     name = "compute.restrictLoadBalancerCreationForTypes"
     stubbed.apis.project.policies[name] = {"listPolicy": {"allowedValues": ["in:INTERNAL"]}}
     text = f"{name} has a list of values: it must permit INTERNAL_TCP_UDP"
@@ -152,12 +152,12 @@ def test_a_policy_with_a_list_says_what_it_must_permit(stubbed: Servers) -> None
     assert findings() == [Finding(text)]
 
 
-def test_a_policy_that_cannot_be_read_blocks_nothing_and_is_said(stubbed: Servers) -> None:
+def test_a_policy_that_cannot_be_read_blocks_nothing_and_is_said(stubbed: clients.Google) -> None:
     stubbed.apis.project.policies[OSLOGIN] = None
     assert findings() == [Finding(f"policies that cannot be read: {OSLOGIN}", blocks=False)]
 
 
-def test_an_api_that_answers_nothing_is_one_finding(stubbed: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_that_answers_nothing_is_one_finding(stubbed: clients.Google, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLOUDSDK_API_ENDPOINT_OVERRIDES_SERVICEUSAGE", "http://127.0.0.1:1/")
     [text] = texts()
     assert text.startswith("APIs cannot be read: serviceusage cannot be reached: ")
@@ -201,7 +201,7 @@ esac
 class Checkout:
     """Programs on PATH, and the script as a process."""
 
-    def __init__(self, google: Servers, directory: Path) -> None:
+    def __init__(self, google: clients.Google, directory: Path) -> None:
         self.calls, self.state, self.report = directory / "calls", directory / "state.json", directory / "report.md"
         self.state.write_text('{"deployment": {"resources": [{"type": "pulumi:pulumi:Stack"}]}}')
         self.calls.touch()
@@ -232,7 +232,7 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(google: Servers, tmp_path: Path) -> Iterator[Checkout]:
+def checkout(google: clients.Google, tmp_path: Path) -> Iterator[Checkout]:
     """A checkout whose stack file is the same afterwards."""
     file = ROOT / "stacks" / "Pulumi.single-network.yaml"
     before = file.read_bytes()
@@ -246,7 +246,7 @@ def test_nothing_is_created_without_a_confirmation(checkout: Checkout) -> None:
     assert "The prerequisites are met." in output and "Nothing was done: confirm with --yes." in output
 
 
-def test_nothing_is_created_where_prerequisites_are_not_met(checkout: Checkout, google: Servers) -> None:
+def test_nothing_is_created_where_prerequisites_are_not_met(checkout: Checkout, google: clients.Google) -> None:
     google.apis.project.policies[OSLOGIN] = ENFORCED
     status, output = checkout.run("--yes")
     assert (status, checkout.pulumi()) == (cli.UNFIT, ["stack export"])
@@ -312,7 +312,7 @@ def test_a_run_without_a_surprise_strikes_out_every_row_that_it_ran(
         monkeypatch.setenv(name, value)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        assert live_run.main([stack, "--yes", "--report", str(checkout.report)]) == cli.AS_EXPECTED
+        assert main([stack, "--yes", "--report", str(checkout.report)]) == cli.AS_EXPECTED
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

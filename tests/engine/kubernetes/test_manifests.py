@@ -10,8 +10,7 @@ import pytest
 import yaml
 
 from components.config.mesh import MeshSettings
-from components.istio import charts
-from components.istio import manifests as istio_manifests
+from components.istio import charts, manifests
 from components.verification import jobs
 from tests.support import harness
 from tests.support.control_plane import ControlPlane
@@ -40,7 +39,7 @@ def graph(stack: str) -> dict[str, harness.Node]:
     return harness.declared(stack).graph
 
 
-def manifests(stack: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def manifests_of(stack: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, node in graph(stack).items():
         of_cluster = node.type.startswith("kubernetes:") and not node.type.startswith("kubernetes:helm.sh")
         if of_cluster and set(node.inputs) != {"id"} and not (node.type.endswith(":Namespace") and name == "istio-system"):
@@ -49,7 +48,7 @@ def manifests(stack: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.parametrize("stack", harness.stacks())
 def test_the_api_server_takes_every_manifest(strict: ControlPlane, namespace: str, stack: str) -> None:
-    sent = dict(manifests(stack))
+    sent = dict(manifests_of(stack))
     assert len(sent) >= 5
     assert {name: error for name, manifest in sent.items() if (error := refusal(strict, manifest, namespace))} == {}
 
@@ -116,7 +115,7 @@ def test_pods_of_ours_are_admitted_where_a_namespace_is_restricted_and_has_a_quo
     plane.patch(f"/api/v1/namespaces/{namespace}", enforced)
     hard = {"limits.cpu": "8", "limits.memory": "8Gi", "requests.cpu": "8", "requests.memory": "8Gi"}
     plane.create("v1", "ResourceQuota", namespace, "all", spec={"hard": hard})
-    deployment = istio_manifests.deployment(PRODUCT, FACTS)
+    deployment = manifests.deployment(PRODUCT, FACTS)
     assert deployment
     pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)])
     templates = [deployment, pair.inside, pair.outside]

@@ -16,7 +16,7 @@ from typing import Any
 import dill
 import pytest
 import yaml
-from pulumi.runtime.rpc import UNKNOWN as WIRE_UNKNOWN
+from pulumi.runtime import rpc
 
 from components import names
 from components.local import scripting
@@ -57,7 +57,7 @@ class Dynamic(Provider):
 
     def check(self, request: Request) -> Checked:
         result = _provider(request).check(_wire(request.old_inputs), _wire(request.inputs))
-        return Checked(_replaced(result.inputs, WIRE_UNKNOWN, UNKNOWN), [fake_providers.failure(each) for each in result.failures])
+        return Checked(_replaced(result.inputs, rpc.UNKNOWN, UNKNOWN), [fake_providers.failure(each) for each in result.failures])
 
     def diff(self, request: Request) -> Difference:
         result = _provider(request).diff(request.id, _wire(request.state), _wire(request.inputs))
@@ -87,7 +87,7 @@ def _provider(request: Request) -> Any:
 
 def _wire(values: Properties | None) -> dict[str, Any]:
     """Return values as a dynamic provider gets them."""
-    wire: dict[str, Any] = _replaced(plain(values or {}), UNKNOWN, WIRE_UNKNOWN)
+    wire: dict[str, Any] = _replaced(plain(values or {}), UNKNOWN, rpc.UNKNOWN)
     return wire
 
 

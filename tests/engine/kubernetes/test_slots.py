@@ -16,7 +16,7 @@ import pulumi
 import pytest
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.coordination.v1 import Lease
-from pulumi_kubernetes.core import v1 as core
+from pulumi_kubernetes.core import v1
 
 from components import names
 from components.config.stack import NamespaceSettings
@@ -30,7 +30,7 @@ from tests.support.cli_stack import STACK, Stack
 from tests.support.control_plane import MACHINE_TOKEN, MACHINE_USER, ControlPlane, program
 from tests.support.slot_join import MARK_S, Kubectl, Payload, request_of
 from tests.support.waiting import wait_until
-from tools.standins import provider as standin
+from tools.standins import provider
 from tools.standins.kubernetes.client import Object
 from tools.standins.kubernetes.plugin import Kubernetes
 
@@ -448,23 +448,23 @@ def test_the_documented_permissions_suffice_and_a_missing_one_is_named(workload:
 
 
 def test_a_refresh_shows_nothing_of_slots_and_of_what_others_note(
-    workload: Workload, stack: Stack, host: Callable[[standin.Provider], None]
+    workload: Workload, stack: Stack, host: Callable[[provider.Provider], None]
 ) -> None:
     """Joins annotate the Lease and write its spec; controllers annotate and label the objects of a stack."""
     settings = workload.settings("1")
 
     def program() -> None:
-        provider = Provider("cluster", kubeconfig=workload.plane.kubeconfig, upsert_existing_objects=True, enable_patch_force=True)
-        opts = pulumi.ResourceOptions(provider=provider)
+        cluster = Provider("cluster", kubeconfig=workload.plane.kubeconfig, upsert_existing_objects=True, enable_patch_force=True)
+        opts = pulumi.ResourceOptions(provider=cluster)
         stated = NamespaceSettings(annotations={"example.com/team": "shop"})
-        core.Namespace(
+        v1.Namespace(
             "namespace", metadata=manifests.namespace_metadata(workload.namespace, {"istio-injection": "enabled"}, stated), opts=opts
         )
-        core.ServiceAccount("account", metadata={"name": "product", "namespace": workload.namespace}, opts=opts)
+        v1.ServiceAccount("account", metadata={"name": "product", "namespace": workload.namespace}, opts=opts)
         custom_resource("group", manifests.workload_group(settings, "pods"), opts)
         Lease("slots", metadata=manifests.slots_lease(settings, ["m1", "m2", "m3"])["metadata"], opts=opts)
         for name, service in manifests.services(settings).items():
-            core.Service(name, metadata=service["metadata"], spec=service["spec"], opts=opts)
+            v1.Service(name, metadata=service["metadata"], spec=service["spec"], opts=opts)
 
     def assert_no_difference() -> None:
         stack.call("refresh", "--stack", STACK, "--preview-only", "--expect-no-changes")

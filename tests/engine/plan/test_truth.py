@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
+import components.platforms.google.names
 from components import names
 from components.config import load
 from components.machines import registration
-from components.platforms.google import names as google_names
 from tests.engine.plan.differences import differences
 from tests.engine.plan.steps import SCENARIOS, Config
 from tests.engine.test_preview import Mesh, program
@@ -125,7 +125,7 @@ class Compared:
 
     def effects(self) -> dict[str, str]:
         """Return what became of machines; an instance group comes and goes with its manager."""
-        groups = {owner_of(name, google_names.MANAGER): op for op, type_, name in self.world.log if type_ == MANAGER}
+        groups = {owner_of(name, components.platforms.google.names.MANAGER): op for op, type_, name in self.world.log if type_ == MANAGER}
         of_groups = {"create": "joins", "delete": "leaves"}
         return {**self.world.effects(), **{name: of_groups[op] for name, op in groups.items() if op in of_groups}}
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pulumi
-import pulumi_kubernetes as k8s
+import pulumi_kubernetes
 import pytest
 
 from tests.support.cli_stack import Stack
@@ -28,13 +28,15 @@ def program(plane: ControlPlane, namespace: str) -> Callable[..., Callable[[], N
 
     def make(maps: dict[str, Wanted], services: dict[str, Wanted] | None = None, **settings: Any) -> Callable[[], None]:
         def run() -> None:
-            provider = k8s.Provider("cluster", kubeconfig=plane.kubeconfig, cluster_identifier="test", **settings)
+            provider = pulumi_kubernetes.Provider("cluster", kubeconfig=plane.kubeconfig, cluster_identifier="test", **settings)
             options = pulumi.ResourceOptions(provider=provider)
             for name, data in maps.items():
-                k8s.core.v1.ConfigMap(name, metadata={"name": name, "namespace": namespace}, data=data, opts=options)
+                pulumi_kubernetes.core.v1.ConfigMap(name, metadata={"name": name, "namespace": namespace}, data=data, opts=options)
             for name, notes in (services or {}).items():
                 metadata = {"name": name, "namespace": namespace, "annotations": notes}
-                k8s.core.v1.Service(name, metadata=metadata, spec={"type": "LoadBalancer", "ports": [{"port": 80}]}, opts=options)
+                pulumi_kubernetes.core.v1.Service(
+                    name, metadata=metadata, spec={"type": "LoadBalancer", "ports": [{"port": 80}]}, opts=options
+                )
 
         return run
 
@@ -123,9 +125,9 @@ def test_deletion_waits_for_finalizers(plane: ControlPlane, objects: Stack, name
 
 def test_a_generated_name_is_kept_and_a_replacement_gets_another(plane: ControlPlane, objects: Stack, namespace: str) -> None:
     def run(value: str, label: str) -> None:
-        provider = k8s.Provider("cluster", kubeconfig=plane.kubeconfig, cluster_identifier="test")
+        provider = pulumi_kubernetes.Provider("cluster", kubeconfig=plane.kubeconfig, cluster_identifier="test")
         metadata = {"namespace": namespace, "labels": {"of": label}}
-        k8s.core.v1.ConfigMap("it", metadata=metadata, data={"a": value}, opts=pulumi.ResourceOptions(provider=provider))
+        pulumi_kubernetes.core.v1.ConfigMap("it", metadata=metadata, data={"a": value}, opts=pulumi.ResourceOptions(provider=provider))
 
     def name() -> str:
         return str(objects.resources()["it"]["outputs"]["metadata"]["name"])
@@ -153,15 +155,15 @@ def test_a_field_that_a_kind_does_not_have_is_refused(plane: ControlPlane, objec
     """The server would drop it, and the object would lack what the program states."""
 
     def program(create_namespace: bool = False) -> None:
-        provider = k8s.Provider("cluster", kubeconfig=plane.kubeconfig, cluster_identifier="test")
+        provider = pulumi_kubernetes.Provider("cluster", kubeconfig=plane.kubeconfig, cluster_identifier="test")
         options = pulumi.ResourceOptions(provider=provider)
         place = f"{namespace}-to-come" if create_namespace else namespace
         if create_namespace:
-            there = k8s.core.v1.Namespace("to-come", metadata={"name": place}, opts=options)
+            there = pulumi_kubernetes.core.v1.Namespace("to-come", metadata={"name": place}, opts=options)
             options = pulumi.ResourceOptions(provider=provider, depends_on=[there])
         spec = {"ports": [{"port": 80, "protcol": "UDP"}]}
         metadata = {"name": "it", "namespace": place, "annotations": {"pulumi.com/skipAwait": "true"}}
-        k8s.core.v1.Service("it", metadata=metadata, spec=spec, opts=options)
+        pulumi_kubernetes.core.v1.Service("it", metadata=metadata, spec=spec, opts=options)
 
     assert "protcol" in objects.preview(program, fails=True).output
     assert "protcol" in objects.up(lambda: program(create_namespace=True), fails=True).output

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-import pulumi_kubernetes as k8s
+import pulumi_kubernetes
 import pytest
 
 from tests.plugins.kubernetes.one_resource import Resource
@@ -96,8 +96,8 @@ def test_life_of_a_release(plane: ControlPlane, objects: Stack, namespace: str, 
     settings: dict[str, Any] = {"color": "blue"}
 
     def program() -> None:
-        provider = k8s.Provider("cluster", kubeconfig=pulumi.Output.secret(plane.kubeconfig), cluster_identifier="test")
-        release = k8s.helm.v3.Release(
+        provider = pulumi_kubernetes.Provider("cluster", kubeconfig=pulumi.Output.secret(plane.kubeconfig), cluster_identifier="test")
+        release = pulumi_kubernetes.helm.v3.Release(
             "tiny",
             name="tiny",
             chart=str(chart),

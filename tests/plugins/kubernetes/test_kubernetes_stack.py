@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pulumi
-import pulumi_kubernetes as k8s
+import pulumi_kubernetes
 import pytest
 
 from tests.support.cli_stack import Stack
@@ -22,7 +22,7 @@ def test_life_of_a_stack(plane: ControlPlane, objects: Stack, namespace: str) ->
     force: dict[str, str] = {}
 
     def program() -> None:
-        provider = k8s.Provider(
+        provider = pulumi_kubernetes.Provider(
             "cluster",
             kubeconfig=pulumi.Output.secret(plane.kubeconfig),
             cluster_identifier="test",
@@ -31,20 +31,20 @@ def test_life_of_a_stack(plane: ControlPlane, objects: Stack, namespace: str) ->
         )
         options = pulumi.ResourceOptions(provider=provider)
         metadata: dict[str, Any] = {"name": "settings", "namespace": namespace, "annotations": force}
-        config = k8s.core.v1.ConfigMap("settings", metadata=metadata, data={"color": settings["color"]}, opts=options)
+        config = pulumi_kubernetes.core.v1.ConfigMap("settings", metadata=metadata, data={"color": settings["color"]}, opts=options)
         token = pulumi.Output.secret(CANARY)
-        k8s.core.v1.Secret("token", metadata={"namespace": namespace}, string_data={"token": token}, opts=options)
-        k8s.rbac.v1.RoleBinding(
+        pulumi_kubernetes.core.v1.Secret("token", metadata={"namespace": namespace}, string_data={"token": token}, opts=options)
+        pulumi_kubernetes.rbac.v1.RoleBinding(
             "binding",
             metadata={"name": "binding", "namespace": namespace},
             role_ref={"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": settings["role"]},
             subjects=[{"kind": "User", "name": "somebody", "apiGroup": "rbac.authorization.k8s.io"}],
             opts=options,
         )
-        service = k8s.core.v1.Service(
+        service = pulumi_kubernetes.core.v1.Service(
             "service", metadata={"name": "service", "namespace": namespace}, spec={"ports": [{"port": 80}]}, opts=options
         )
-        there = k8s.core.v1.ConfigMap.get("there", pulumi.Output.concat(namespace, "/there"), opts=options)
+        there = pulumi_kubernetes.core.v1.ConfigMap.get("there", pulumi.Output.concat(namespace, "/there"), opts=options)
         pulumi.export("uid", config.metadata["uid"])
         pulumi.export("address", service.spec["cluster_ip"])
         pulumi.export("there", there.data["note"])
@@ -97,14 +97,14 @@ def test_a_cluster_that_is_yet_to_come(plane: ControlPlane, objects: Stack, name
     """
 
     def program() -> None:
-        here = pulumi.ResourceOptions(provider=k8s.Provider("here", kubeconfig=plane.kubeconfig))
+        here = pulumi.ResourceOptions(provider=pulumi_kubernetes.Provider("here", kubeconfig=plane.kubeconfig))
         metadata = {"namespace": namespace}
-        service = k8s.core.v1.Service("service", metadata=metadata, spec={"ports": [{"port": 80}]}, opts=here)
+        service = pulumi_kubernetes.core.v1.Service("service", metadata=metadata, spec={"ports": [{"port": 80}]}, opts=here)
         address = service.spec["cluster_ip"].apply(lambda ip: f"http://{ip}")
-        k8s.core.v1.ConfigMap("depends", metadata=metadata, data={"address": address}, opts=here)
+        pulumi_kubernetes.core.v1.ConfigMap("depends", metadata=metadata, data={"address": address}, opts=here)
         later = service.metadata["uid"].apply(lambda _: plane.kubeconfig)
-        there = pulumi.ResourceOptions(provider=k8s.Provider("there", kubeconfig=later, cluster_identifier="test"))
-        k8s.core.v1.ConfigMap("there", metadata=metadata, data={}, opts=there)
+        there = pulumi.ResourceOptions(provider=pulumi_kubernetes.Provider("there", kubeconfig=later, cluster_identifier="test"))
+        pulumi_kubernetes.core.v1.ConfigMap("there", metadata=metadata, data={}, opts=there)
 
     assert objects.preview(program).changes() == {"create": 6}
     assert objects.up(program).changes() == {"created": 6}
@@ -116,8 +116,8 @@ def test_unsupported_kinds_are_refused_by_name(plane: ControlPlane, objects: Sta
     """What is not implemented is refused by name, already in the preview."""
 
     def program() -> None:
-        provider = k8s.Provider("cluster", kubeconfig=plane.kubeconfig)
-        k8s.apps.v1.StatefulSet("database", opts=pulumi.ResourceOptions(provider=provider))
+        provider = pulumi_kubernetes.Provider("cluster", kubeconfig=plane.kubeconfig)
+        pulumi_kubernetes.apps.v1.StatefulSet("database", opts=pulumi.ResourceOptions(provider=provider))
 
     output = objects.preview(program, fails=True).output
     assert "stand-in for the kubernetes provider does not implement kubernetes:apps/v1:StatefulSet; install the official plugin" in output

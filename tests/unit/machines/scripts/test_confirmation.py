@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 
 from components.machines.bundle import digest, role_files
-from tests.support import machine as support
-from tests.support.machine import CONFIRM, OWNER, STATE, UNDO, UNITS, FakeMachine, bundle
+from tests.support.machine import CONFIRM, CONFIRMATION, JOIN, OWNER, PROGRAMS, STATE, UNDO, UNITS, FakeMachine, bundle, package
 from tests.support.scripts import COMPONENTS
 from tests.support.tiers import some_quick
 from tests.support.waiting import wait_until
 
 CHANGE = bundle({"cluster.env": "A='2'\n", "new.env": "new"}, package_url="https://example.com/good-2.deb")
-PACKAGES = f"{support.PROGRAMS}/packages/"
-STEPS = re.findall(r"^ +step (\w+)", support.JOIN.read_text(), re.MULTILINE)
+PACKAGES = f"{PROGRAMS}/packages/"
+STEPS = re.findall(r"^ +step (\w+)", JOIN.read_text(), re.MULTILINE)
 GUARDED = STEPS[STEPS.index("arm") : STEPS.index("complete")]
 
 
@@ -26,7 +25,7 @@ def joined_once(tmp_path_factory: pytest.TempPathFactory) -> FakeMachine:
     machine = FakeMachine(tmp_path_factory.mktemp("joined") / "machine").create()
     done = machine.join()
     assert done.returncode == 0, done.stderr
-    support.package(machine.directory / "served", "good-2.deb", "good-2")
+    package(machine.directory / "served", "good-2.deb", "good-2")
     return machine
 
 
@@ -167,7 +166,7 @@ def test_a_join_that_is_run_again_meanwhile_names_the_first(machine: FakeMachine
     machine.with_systemd()
     again = machine.directory / "again"
     run = f'bash -s <"{again}" >"{again}.out" 2>&1 3<&- 9>&- || true'
-    again.write_text(f"{machine.script(support.CONFIRMATION, support.JOIN)}MACHINE=product-1\nASK=\ntake_lock join\n")
+    again.write_text(f"{machine.script(CONFIRMATION, JOIN)}MACHINE=product-1\nASK=\ntake_lock join\n")
     done = machine.join(CHANGE, at("confirm", f'{run}; rm "$BEFORE"/unconfirmed.*'))
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, digest(CHANGE)), done.stderr
     assert "the join of product-1 from the stack mesh/prod" in Path(f"{again}.out").read_text()

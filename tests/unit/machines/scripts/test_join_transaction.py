@@ -18,13 +18,28 @@ from components.machines.bundle import DEADLINE_S, digest, role_files, slower_s
 from components.machines.proxy_metadata import DRAIN_S
 from components.machines.scripts import machine_lock
 from components.names import DISCONNECT_GRACE
-from tests.support import machine as support
-from tests.support.machine import BUNDLE, OWNER, PROGRAMS, STATE, UNITS, FakeMachine, bundle, full_run, read_only_etc, token
+from tests.support.machine import (
+    BUNDLE,
+    ISSUED,
+    JOIN,
+    OWNER,
+    PROGRAMS,
+    ROOT_CERTIFICATE,
+    STAND_INS,
+    STATE,
+    UNITS,
+    FakeMachine,
+    bundle,
+    full_run,
+    package,
+    read_only_etc,
+    token,
+)
 from tests.support.scripts import add_program
 from tests.support.tiers import some_quick
 from tools.mesh_status import read_machines
 
-STEPS = re.findall(r"^ +step (\w+)", support.JOIN.read_text(), re.MULTILINE)
+STEPS = re.findall(r"^ +step (\w+)", JOIN.read_text(), re.MULTILINE)
 STOP = STEPS.index("stop")
 CHANGE = bundle({"cluster.env": "A='2'\n", "new.env": "new"}, package_url="https://example.com/good-2.deb")
 SCRIPTS = [Path(file.path).name for file in role_files("sidecar") if "/scripts/" in file.path]
@@ -40,8 +55,8 @@ def joined_once(tmp_path_factory: pytest.TempPathFactory) -> FakeMachine:
     for name in ("key", "cert-chain"):
         (machine.root / STATE / f"etc/certs/{name}.pem").write_text(f"{name} of the agent")
     (machine.root / UNITS / "istio-vm-mesh.service.d/theirs.conf").write_text("[Service]\n")
-    support.package(machine.directory / "served", "good-2.deb", "good-2")
-    support.package(machine.directory / "served", "bad.deb", "never-ready")
+    package(machine.directory / "served", "good-2.deb", "good-2")
+    package(machine.directory / "served", "bad.deb", "never-ready")
     return machine
 
 
@@ -138,7 +153,7 @@ def test_a_first_join_that_fails_leaves_nothing(fresh: FakeMachine, name: str) -
 def test_a_join_changes_nothing_where_run_is_full_or_etc_is_read_only(
     machine: FakeMachine, fresh: FakeMachine, damaged: Callable[[FakeMachine], AbstractContextManager[None]], place: str, cause: str
 ) -> None:
-    support.package(fresh.directory / "served", "good-2.deb", "good-2")
+    package(fresh.directory / "served", "good-2.deb", "good-2")
     for each in (machine, fresh):
         before, active = each.tree(), each.active
         with damaged(each):
@@ -298,7 +313,7 @@ def test_a_connection_waits_for_agents_that_stop_slowly() -> None:
 
 @pytest.mark.slow
 def test_the_package_before_stays_and_older_ones_go(machine: FakeMachine) -> None:
-    support.package(machine.directory / "served", "good-3.deb", "good-3")
+    package(machine.directory / "served", "good-3.deb", "good-3")
     before = {path.name for path in (machine.root / PROGRAMS / "packages").iterdir()}
     for number in (2, 3):
         assert machine.join(bundle(package_url=f"https://example.com/good-{number}.deb")).returncode == 0
@@ -309,7 +324,7 @@ def test_the_package_before_stays_and_older_ones_go(machine: FakeMachine) -> Non
 def test_a_second_join_changes_nothing_but_the_token(machine: FakeMachine) -> None:
     before, requests = machine.tree(), machine.directory / "run/requests"
     requests.write_text("")
-    later = token(iat=support.ISSUED + 1)
+    later = token(iat=ISSUED + 1)
     done = machine.join(TOKEN=later, answers="")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{digest(BUNDLE)}\n", "")
     assert machine.calls == []
@@ -350,7 +365,7 @@ def changed_files(machine: FakeMachine) -> list[str]:
     """Return what status says of a machine's files, below its root."""
     places = machine.places()
     probe = machine.sourced(Path(read_machines.__file__).with_name("probe.sh"))
-    shown = probe.run(f"{support.STAND_INS}\nprint_files", {**places, "PACKAGE": f"{places['PROGRAMS']}/current"})
+    shown = probe.run(f"{STAND_INS}\nprint_files", {**places, "PACKAGE": f"{places['PROGRAMS']}/current"})
     assert shown.stderr == ""
     return [path.removeprefix(places["ROOT"]).lstrip("/") for path in read_machines.parse(shown.stdout, 0, 1).files]
 
@@ -398,7 +413,7 @@ def test_an_agent_that_somebody_stopped_is_started(machine: FakeMachine) -> None
 @pytest.mark.slow
 def test_a_root_certificate_that_the_agent_wrote_with_others_is_no_difference(machine: FakeMachine) -> None:
     file = machine.root / STATE / "etc/certs/root-cert.pem"
-    file.write_text("-----BEGIN CERTIFICATE-----\nYg==\n-----END CERTIFICATE-----\n" + support.ROOT_CERTIFICATE.strip())
+    file.write_text("-----BEGIN CERTIFICATE-----\nYg==\n-----END CERTIFICATE-----\n" + ROOT_CERTIFICATE.strip())
     file.chmod(0o600)
     assert machine.join().returncode == 0
     assert machine.calls == []
@@ -434,7 +449,7 @@ def test_a_token_of_another_account_drops_the_certificate(machine: FakeMachine) 
 def test_a_changed_registration_waits_for_the_old_entry_to_go(machine: FakeMachine) -> None:
     assert "slept" not in machine.join(CHANGE).stdout
     assert machine.join(replace(CHANGE, registered="another")).stdout.count("slept") == 13
-    (machine.directory / "run/istio-vm-mesh-withdrawn").write_text(f"{support.ISSUED + 3600}\n")
+    (machine.directory / "run/istio-vm-mesh-withdrawn").write_text(f"{ISSUED + 3600}\n")
     done = machine.join(replace(CHANGE, registered="another", owner=replace(OWNER, registration="r-2")))
     assert done.stdout.count("slept") == 13, "also where the clock was set back meanwhile"
 
@@ -648,7 +663,7 @@ def test_credentials_of_the_packages_server_are_on_no_command_line(fresh: FakeMa
     assert credentials.read_text() == 'user = "me:p\\"a\\\\ss"\n' * 2
     assert not [path for path, shown in fresh.tree().items() if "a\\ss" in shown]
     credentials.unlink()
-    sha256 = support.package(fresh.directory / "served", "good-2.deb", "good-2")
+    sha256 = package(fresh.directory / "served", "good-2.deb", "good-2")
     done, requests = provide(fresh, "http://example.com/good-2.deb", sha256, PACKAGE_CREDENTIALS="me:secret")
     assert done.returncode == 0 and "http://example.com/good-2.deb" in requests
     assert credentials.read_text() == "", "they would be readable on the way"
@@ -664,7 +679,7 @@ def test_credentials_of_the_packages_server_are_on_no_command_line(fresh: FakeMa
     ],
 )  # fmt: skip
 def test_a_package_whose_programs_do_not_run_stops_nothing(machine: FakeMachine, programs: dict[str, str], cause: str) -> None:
-    support.package(machine.directory / "served", "other.deb", "good", **programs)
+    package(machine.directory / "served", "other.deb", "good", **programs)
     before = machine.tree()
     done, _ = provide(machine, "https://example.com/other.deb")
     assert cause in done.stderr and done.stderr.endswith(AS_BEFORE)
@@ -711,5 +726,5 @@ def test_an_rpm_is_unpacked_without_a_package_manager(machine: FakeMachine, with
 
 def test_every_wait_has_a_share_of_one_deadline() -> None:
     """The seconds that are no share are those of the gateway, the old entry, and an agent that runs."""
-    shares = [int(share) for share in re.findall(r"\$\(share (\d+)\)", support.JOIN.read_text())]
+    shares = [int(share) for share in re.findall(r"\$\(share (\d+)\)", JOIN.read_text())]
     assert sum(shares) * DEADLINE_S / 100 + 5 + DISCONNECT_GRACE + 3 + 5 < DEADLINE_S

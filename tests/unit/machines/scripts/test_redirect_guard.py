@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from components.machines import bootstrap, bundle, files
+from components.machines import bootstrap, files
 from components.machines.bootstrap import JoinInputs
-from components.machines.bundle import Owner
-from tests.support.machine import BUNDLE, FakeMachine
-from tests.support.machine import bundle as another_bundle
+from components.machines.bundle import PROGRAMS, STATE, UNITS, Owner, role_files
+from tests.support.machine import BUNDLE, FakeMachine, bundle
 from tests.support.samples import FACTS, MESH, PRODUCT
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
 SCRIPTS = COMPONENTS / "machines" / "scripts"
 OWNER = Owner("mesh", "prod", "product-1", "r-1", "shop", "product")
-GUARD = {f"{bundle.PROGRAMS}/scripts/redirect_guard.sh", f"{bundle.UNITS}/istio-vm-mesh-redirect.service"}
+GUARD = {f"{PROGRAMS}/scripts/redirect_guard.sh", f"{UNITS}/istio-vm-mesh-redirect.service"}
 
 
 @pytest.mark.parametrize("fail_closed", [True, False])
@@ -31,19 +30,19 @@ def test_the_guard_reads_the_setting_in_the_agents_environment(fail_closed: bool
 
 
 def test_a_sidecar_has_the_guard_and_a_gateway_does_not_run_it() -> None:
-    paths = {role: {file.path for file in bundle.role_files(role)} for role in ("sidecar", "router")}
+    paths = {role: {file.path for file in role_files(role)} for role in ("sidecar", "router")}
     assert paths["sidecar"] >= GUARD
-    assert f"{bundle.UNITS}/istio-vm-mesh-redirect.service" not in paths["router"]
+    assert f"{UNITS}/istio-vm-mesh-redirect.service" not in paths["router"]
 
 
 def test_the_scripts_agree_on_where_things_are(tmp_path: Path) -> None:
     """The scripts of the units stand alone on the machine; the join reads and removes what they leave."""
     sourced = Sourced(scripts=[SCRIPTS / "installation.sh", SCRIPTS / "redirect.sh"], programs=tmp_path)
     assert sourced.run("echo $STATE $RULES $LOCK $AGENT").stdout.split() == [
-        bundle.STATE,
+        STATE,
         "/run/istio-vm-mesh-redirect",
         "/run/istio-vm-mesh-redirect.lock",
-        f"{bundle.PROGRAMS}/current/usr/local/bin/pilot-agent",
+        f"{PROGRAMS}/current/usr/local/bin/pilot-agent",
     ]
     assert '"$RUN/istio-vm-mesh-redirect/bypassed"' in (SCRIPTS / "join.sh").read_text()
     texts = [path.read_text() for path in SCRIPTS.parent.rglob("*") if path.suffix in {".sh", ".conf", ".service"}]
@@ -81,7 +80,7 @@ def test_the_guard_is_restarted_only_where_traffic_is_redirected_again(tmp_path:
     """While it restarts, its table is missing: that must not be while the agent is stopped."""
     machine = FakeMachine(tmp_path / "machine").create()
     assert machine.join().returncode == 0
-    assert machine.join(another_bundle({"new.env": "new"})).returncode == 0
+    assert machine.join(bundle({"new.env": "new"})).returncode == 0
     calls = systemd_calls(machine)
     assert calls.count("try-restart istio-vm-mesh-redirect") == 1
     assert calls.index("restart istio-vm-mesh") < calls.index("try-restart istio-vm-mesh-redirect")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from tools import PYTHONPATH, ROOT
-from tools.devtools.bench import __main__ as commands
 from tools.devtools.bench import cli, figures, mesh, preview
+from tools.devtools.bench.__main__ import main
 from tools.lab.steps import StepError
 
 
@@ -34,8 +35,8 @@ def test_one_size_is_measured_with_as_many_machines_as_it_says() -> None:
 
 def test_a_stack_without_a_file_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["bench", "preview", "--stack", "labb"])
-    monkeypatch.setattr(commands.signal, "signal", lambda *_: None)
-    assert commands.main() == cli.BAD
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert main() == cli.BAD
     assert "Pulumi.labb.yaml (did you mean 'lab'?)" in capsys.readouterr().err
 
 

@@ -14,7 +14,7 @@ from components.config import reader
 from tools import ROOT, costs
 from tools.devtools import schema
 from tools.google_model import declared, google_page
-from tools.live_run import page as live_run_page
+from tools.live_run import page
 
 SCHEMA = json.loads(schema.SCHEMA.read_text())
 STACKS = reader.stacks()
@@ -34,8 +34,8 @@ def test_pages_on_google_cloud_are_up_to_date() -> None:
 
 
 def test_the_rows_of_a_live_run_are_up_to_date() -> None:
-    text = live_run_page.PAGE.read_text()
-    assert text == live_run_page.page(text), "run ./scripts/schema"
+    text = page.PAGE.read_text()
+    assert text == page.page(text), "run ./scripts/schema"
     assert text.count("<!-- rows: ") == text.count("<!-- end of rows -->") == 6
 
 
@@ -48,9 +48,9 @@ def test_every_stack_on_google_cloud_has_its_price() -> None:
 
 
 def test_the_readme_states_the_same_costs() -> None:
-    readme, page = (ROOT / "README.md").read_text(), costs.PAGE.read_text()
+    readme, prices = (ROOT / "README.md").read_text(), costs.PAGE.read_text()
     for stack in ("single-network", "multi-network", "fleet"):
-        (cost,) = re.findall(rf"^\| \[{stack}\]\(#{stack}\) \| (\d+) \|", page, re.MULTILINE)
+        (cost,) = re.findall(rf"^\| \[{stack}\]\(#{stack}\) \| (\d+) \|", prices, re.MULTILINE)
         assert cost in next(line for line in readme.splitlines() if line.startswith("|") and f"`{stack}`" in line)
 
 
@@ -123,6 +123,6 @@ def test_what_the_program_ignores_an_editor_ignores() -> None:
 
 
 def test_every_platform_is_on_the_page() -> None:
-    page = schema.PAGE.read_text()
+    text = schema.PAGE.read_text()
     for platform in ("kind", "gke", "existing", "docker", "gce", "gce-instance-group", "ssh"):
-        assert f"| `platform` | `{platform}` | required |" in page
+        assert f"| `platform` | `{platform}` | required |" in text

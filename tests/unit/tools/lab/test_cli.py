@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from components.local import cluster_access, private_files, scripting, update_id
 from components.local.scripting import Done
 from components.names import SSH_KEY
 from tools import FAILED, INTERRUPTED, OK, ROOT
-from tools.lab import __main__ as commands
 from tools.lab import down, locks, paths, pulumi_cli, up
+from tools.lab.__main__ import main
 from tools.lab.engine import Engine
 from tools.lab.offline import images
 from tools.lab.offline.programs import Tools
@@ -27,7 +28,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "local"))
     for name in ("LAB", "BIN", "STATE", "HOME", "RUN", "LOGS"):
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
-    monkeypatch.setattr(commands.signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
     return tmp_path
 
 
@@ -47,7 +48,7 @@ def test_what_went_wrong_is_said_and_is_the_exit_code(
 
     monkeypatch.setattr(up, "run", run)
     monkeypatch.setattr("sys.argv", ["lab", "up"])
-    assert commands.main() == code
+    assert main() == code
     assert says in capsys.readouterr().err
 
 
@@ -69,7 +70,7 @@ def test_a_stack_that_is_none_of_the_lab_is_refused_before_anything_is_prepared(
     monkeypatch.setattr(paths, "ROOT", lab)
     monkeypatch.setattr(up, "prepare", pytest.fail)
     monkeypatch.setattr("sys.argv", ["lab", "up", "--stack", stack])
-    assert commands.main() == FAILED
+    assert main() == FAILED
     assert re.search(says, capsys.readouterr().err)
 
 
@@ -87,7 +88,7 @@ def test_a_stack_that_never_existed_is_not_taken_down(
     monkeypatch.setattr(down.engine, "find", lambda: answering)
     monkeypatch.setattr(down, "Steps", pytest.fail)
     monkeypatch.setattr("sys.argv", ["lab", "down", "--stack", "labb"])
-    assert commands.main() == FAILED
+    assert main() == FAILED
     assert "Pulumi.labb.yaml (did you mean 'lab'?)" in capsys.readouterr().err
 
 
@@ -147,14 +148,14 @@ def test_a_log_is_found_by_number_and_by_name(monkeypatch: pytest.MonkeyPatch, c
     (paths.LOGS / "03-istio-binaries.log").write_text("compiled\n")
     for wanted, code, text in (("3", OK, "compiled\n"), ("binaries", OK, "compiled\n"), ("9", FAILED, "")):
         monkeypatch.setattr("sys.argv", ["lab", "logs", wanted])
-        assert commands.main() == code
+        assert main() == code
         assert capsys.readouterr().out == text
 
 
 def test_where_there_is_no_log_the_command_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for words, code, text in (([], OK, "no logs yet: `./scripts/lab up` writes them\n"), (["3"], FAILED, "no step 3 has a log")):
         monkeypatch.setattr("sys.argv", ["lab", "logs", *words])
-        assert commands.main() == code
+        assert main() == code
         assert text in capsys.readouterr().err
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import wait_until
-from tools.live_run import __main__ as live_run
 from tools.live_run import commands, report, runner
+from tools.live_run.__main__ import main
 from tools.live_run.rows import Plan, Row
 from tools.live_run.runner import Run, State
 
@@ -36,8 +36,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
 
 
 def test_a_stack_without_a_file_is_refused_by_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_run.signal, "signal", lambda *_: None)
-    assert live_run.main(["single-netwrok"]) == 2
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert main(["single-netwrok"]) == 2
     assert "Pulumi.single-netwrok.yaml (did you mean 'single-network'?)" in capsys.readouterr().err
 
 

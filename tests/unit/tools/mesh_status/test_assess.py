@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -22,8 +23,8 @@ from components import versions
 from components.config.stack import Settings
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths
-from tools.mesh_status import __main__ as program
 from tools.mesh_status import assess, cli, pulumi, read, read_cluster, read_state, render_json, render_svg, render_table, svg_layout, verify
+from tools.mesh_status.__main__ import main
 from tools.mesh_status.model import Call, Mesh, Verification, Workload, worst_health
 from tools.mesh_status.read_machines import MachineReport
 
@@ -289,11 +290,11 @@ def test_exit_codes(
             raise failure
         return meshes.facts(name)
 
-    monkeypatch.setattr(program.signal, "signal", lambda *arguments: None)
+    monkeypatch.setattr(signal, "signal", lambda *arguments: None)
     monkeypatch.setattr(read, "facts", facts)
     monkeypatch.setattr(verify, "run", lambda *arguments: failure)
     monkeypatch.setattr("sys.argv", ["status", *options])
-    assert program.main() == code
+    assert main() == code
     out, err = capsys.readouterr()
     if code == cli.UNREADABLE or code == cli.INTERRUPTED:
         assert not out and len(err.strip().splitlines()) == 1
