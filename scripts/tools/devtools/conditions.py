@@ -24,21 +24,26 @@ from tools import ROOT
 from .copies import Copies, copies
 
 _TESTS = "tests/unit/verification"
-_OF_PODS = (f"{_TESTS}/test_verify_workload.py", f"{_TESTS}/test_calling_pods.py")
-_OF_MACHINES = f"{_TESTS}/test_prove_machine.py"
-_OF_CALLS = (f"{_TESTS}/test_call_functions.py", f"{_TESTS}/test_call_service.py", f"{_TESTS}/test_real_calls.py")
+_OF_SCRIPTS = f"{_TESTS}/scripts"
+_OF_PODS = (f"{_OF_SCRIPTS}/test_verify_workload.py", f"{_OF_SCRIPTS}/test_calling_pods.py")
+_OF_MACHINES = f"{_OF_SCRIPTS}/test_prove_machine.py"
+_OF_CALLS = (
+    f"{_OF_SCRIPTS}/test_call_service_functions.py",
+    f"{_OF_SCRIPTS}/test_call_service.py",
+    f"{_OF_SCRIPTS}/test_call_service_real_calls.py",
+)
 FILES: Mapping[str, Sequence[str]] = {
     "components/verification/scripts/call-service.sh": _OF_CALLS,
-    "components/verification/scripts/gateway-stats.sh": (f"{_TESTS}/test_probe_scripts.py",),
-    "components/verification/scripts/plaintext-probe.sh": (f"{_TESTS}/test_probe_scripts.py",),
+    "components/verification/scripts/gateway-stats.sh": (f"{_OF_SCRIPTS}/test_plaintext_probe.py",),
+    "components/verification/scripts/plaintext-probe.sh": (f"{_OF_SCRIPTS}/test_plaintext_probe.py",),
     "components/verification/scripts/verify_workload.py": _OF_PODS,
     "components/verification/scripts/calling_pods.py": _OF_PODS,
-    "components/verification/scripts/remove_calling_pods.py": (f"{_TESTS}/test_calling_pods.py",),
+    "components/verification/scripts/remove_calling_pods.py": (f"{_OF_SCRIPTS}/test_calling_pods.py",),
     "components/verification/scripts/cluster_objects.py": _OF_PODS,
     "components/verification/scripts/policy_causes.py": (*_OF_PODS, _OF_MACHINES),
     "components/verification/scripts/prove_machine.py": (_OF_MACHINES,),
     "components/verification/evidence.py": (f"{_TESTS}/test_evidence.py",),
-    "components/verification/addressing.py": (f"{_TESTS}/test_addressing.py", f"{_TESTS}/test_real_calls.py"),
+    "components/verification/addressing.py": (f"{_TESTS}/test_addressing.py", f"{_OF_SCRIPTS}/test_call_service_real_calls.py"),
     "components/verification/network_policies.py": (f"{_TESTS}/test_network_policies.py", f"{_TESTS}/test_cni_policies.py"),
     **{
         f"components/verification/{name}.py": (f"{_TESTS}/test_{name}.py",)
