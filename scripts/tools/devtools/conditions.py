@@ -34,7 +34,7 @@ _OF_CALLS = (
 )
 FILES: Mapping[str, Sequence[str]] = {
     "components/verification/scripts/call-service.sh": _OF_CALLS,
-    "components/verification/scripts/gateway-stats.sh": (f"{_OF_SCRIPTS}/test_plaintext_probe.py",),
+    "components/verification/scripts/gateway-stats.sh": (f"{_OF_SCRIPTS}/test_gateway_stats.py",),
     "components/verification/scripts/plaintext-probe.sh": (f"{_OF_SCRIPTS}/test_plaintext_probe.py",),
     "components/verification/scripts/verify_workload.py": _OF_PODS,
     "components/verification/scripts/calling_pods.py": _OF_PODS,

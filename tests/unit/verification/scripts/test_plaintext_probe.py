@@ -1,4 +1,4 @@
-"""What a caller outside the mesh sees, and what a gateway has passed on: scripts with a curl of the test's."""
+"""What a caller outside the mesh sees, with a curl of the test's."""
 
 from __future__ import annotations
 
@@ -8,23 +8,18 @@ from pathlib import Path
 import pytest
 
 from components import shell
-from components.verification.evidence import GatewayTraffic, Plaintext, parse
+from components.verification.evidence import Plaintext, parse
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 
 HOST = "product.shop.svc.cluster.local"
 PROBE = COMPONENTS / "verification" / "scripts" / "plaintext-probe.sh"
 
 
-def call(directory: Path, script: str, variables: dict[str, str | int], curl: str) -> subprocess.CompletedProcess[str]:
-    """Run a script as a pod or a machine does."""
+def run(directory: Path, variables: dict[str, str | int], curl: str) -> str:
+    """Run the script as a pod does, and return what it printed."""
     add_program(directory, "curl", curl)
-    text = shell.remote_script(script, variables)
-    return subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{directory}:/usr/bin:/bin"})
-
-
-def run(directory: Path, script: str, variables: dict[str, str | int], curl: str) -> str:
-    """Run a script as a pod or a machine does, and return what it printed."""
-    return call(directory, script, variables, curl).stdout
+    text = shell.remote_script("verification/plaintext-probe", variables)
+    return subprocess.run(["bash", "-s"], input=text, text=True, capture_output=True, env={"PATH": f"{directory}:/usr/bin:/bin"}).stdout
 
 
 @pytest.mark.parametrize(
@@ -48,7 +43,7 @@ def test_the_result_of_a_request_from_outside_follows_from_curls_code(tmp_path: 
     endpoints = ["172.31.6.130:8080", "172.31.7.9:15443", "10.244.0.9:8080"]
     variables: dict[str, str | int] = {"ENDPOINTS": " ".join(endpoints), "SNI": f"outbound_.80_._.{HOST}", "SCHEME": "http"}
     curl = f'echo "$*" >>{tmp_path}/calls\nprintf "{shown}"\nexit {code}'
-    output = run(tmp_path, "verification/plaintext-probe", variables, curl)
+    output = run(tmp_path, variables, curl)
     assert {*parse(output).plaintext} == {Plaintext(endpoint, result) for endpoint in endpoints}
     calls = sorted((tmp_path / "calls").read_text().splitlines())
     ends = [line.partition("--write-out ")[2].split() for line in calls]
@@ -71,26 +66,3 @@ def test_a_script_that_is_sourced_runs_nothing(tmp_path: Path, script: Path) -> 
     variables = {"TIMEOUT_S": "0", "ENDPOINTS": "192.0.2.7:80", "SNI": "x", "GATEWAY_NAME": "x"}
     done = Sourced(scripts=[script], programs=tmp_path, environment=variables).run("echo ended")
     assert (done.returncode, done.stdout, (tmp_path / "called").exists()) == (0, "ended\n", False), done.stderr
-
-
-def test_a_gateway_says_what_it_has_passed_on(tmp_path: Path) -> None:
-    """Endpoints that took a connection, by Envoy's counters. Subsets of a DestinationRule have clusters of their own."""
-    name, subset = f"outbound_.80_._.{HOST}", f"outbound_.80_.v-2.1_.{HOST}"
-    counters = [
-        f"{name}::172.31.7.130:8080::rq_total::2",
-        f"{name}::172.31.7.131:8080::rq_total::0",
-        f"{subset}::172.31.7.132:8080::rq_total::3",
-        f"{name}::172.31.7.131:8080::cx_total::9",
-        "xds-grpc::127.0.0.1:15012::rq_total::1",
-    ]
-    (tmp_path / "clusters").write_text("\n".join(counters))
-    output = run(tmp_path, "verification/gateway-stats", {"GATEWAY_NAME": "far-gateway-1"}, f"cat {tmp_path}/clusters")
-    passed = [("172.31.7.130:8080", 2), ("172.31.7.132:8080", 3)]
-    assert parse(output).gateway_traffic == tuple(GatewayTraffic("far-gateway-1", f"{HOST}:80", *each) for each in passed)
-
-
-def test_a_gateway_whose_envoy_does_not_answer_fails(tmp_path: Path) -> None:
-    """Behind a load balancer the other gateways pass on all calls."""
-    done = call(tmp_path, "verification/gateway-stats", {"GATEWAY_NAME": "far-gateway-1"}, "exit 7")
-    cause = "machine far-gateway-1: Envoy does not answer on its admin port: the proxy is not running\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", cause)
