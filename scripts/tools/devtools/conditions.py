@@ -1,4 +1,4 @@
-"""Conditions of what proves a mesh, negated and dropped: `./scripts/mutations --conditions`.
+"""Conditions of what proves a mesh and looks at machines, negated and dropped: `./scripts/mutations --conditions`.
 
 Parsers list them: shfmt's syntax tree for shell, `ast` for Python. Dropped means that an `if`, a
 `case` or a comparison always holds, and that an operand of `and`, `or` and `|` is left out. A change that no test
@@ -49,12 +49,15 @@ FILES: Mapping[str, Sequence[str]] = {
         f"components/verification/{name}.py": (f"{_TESTS}/test_{name}.py",)
         for name in ("target", "jobs", "cni_policies", "calico_selectors", "resource_limits")
     },
+    "scripts/tools/mesh_status/probe.sh": ("tests/unit/tools/mesh_status/test_probe.py",),
 }
-"""Files of the verification, each with the tests that must notice a change of it, quick ones
-first.
+"""Files of the verification and of status, each with the tests that must notice a change of it,
+quick ones first.
 """
 REASONS = Path(__file__).with_name("conditions.yaml")
 _FUNCTION = re.compile(rb"^ *(?:def (?=\w+\()|(?=\w+\(\) \{))(\w+)", re.MULTILINE)
+_PREDICATE = re.compile(rb"\[ |(are|has|is|was)_")
+"""How a command of shell begins whose status is an answer."""
 _NEVER = "$'\\1'"
 """A pattern of shell that no text of these scripts matches."""
 
@@ -115,28 +118,33 @@ def reasons() -> dict[tuple[str, str, str, str], str]:
 
 
 def run(jobs: int, words: Sequence[str]) -> int:
-    """Make the changes at places (`file:line:`) with one of the words, and print what is noticed.
+    """Make the changes at places (`file:line:`) with one of the words, and print those that are missed.
 
-    jobs: how many at once. Returns 1 where a change is missed, or a reason is out of date.
+    jobs: how many at once. Each change goes to stderr when its tests have ended. Returns 1 where a change is missed, or a reason is out of date.
     """
     every = [change for file in FILES for change in changes(file)]
     wanted = [each for each in every if not words or any(word in f"{each.file}:{each.line}:" for word in words)]
     if not wanted:
         print(f"No condition is at one of these places: {' '.join(words)}. They are in {', '.join(FILES)}.", file=sys.stderr)
         return 1
-    started, explained, counts = time.monotonic(), reasons(), Counter[str]()
+    started, explained, counts, wrong = time.monotonic(), reasons(), Counter[str](), list[str]()
+    print(f"{len(wanted)} changes; first their tests without one …", file=sys.stderr, flush=True)
     with copies(jobs, {}) as free, ThreadPoolExecutor(jobs) as threads:
         with free.one() as copy:
             if red := copy.first_failure(*dict.fromkeys(test for each in wanted for test in FILES[each.file])):
                 sys.exit(f"{red} is red without a change: mend that first.")
         runner = _Runner(free)
-        for change, is_noticed in zip(wanted, threads.map(runner.is_noticed, wanted), strict=True):
+        for number, (change, is_noticed) in enumerate(zip(wanted, threads.map(runner.is_noticed, wanted), strict=True), 1):
             word = _WORDS[is_noticed, change.key in explained]
             counts[word] += 1
-            print(f"{word:9}  {change.file}:{change.line}: {change.how}: {change.condition}", flush=True)
+            line = f"{word:9}  {change.file}:{change.line}: {change.how}: {change.condition}"
+            print(f"{number}/{len(wanted)}  {line}", file=sys.stderr, flush=True)
+            if word in _WRONG:
+                wrong.append(line)
+    print(*wrong, sep="\n", end="\n" * bool(wrong))
     minutes = (time.monotonic() - started) / 60
     print(f"{len(wanted)} changes: {', '.join(f'{counts[word]} {word}' for word in _WORDS.values())}, in {minutes:.1f} min")
-    return 1 if counts["MISSED"] + counts["NOTICED AGAINST ITS REASON"] else 0
+    return 1 if wrong else 0
 
 
 _WORDS = {
@@ -146,8 +154,9 @@ _WORDS = {
     (True, True): "NOTICED AGAINST ITS REASON",
 }
 """By whether a test has noticed a change, and whether it has a reason."""
-_LIKELY = 5
-"""How many tests that noticed other changes are run before all."""
+_WRONG = ("MISSED", "NOTICED AGAINST ITS REASON")
+_LIKELY = 8
+"""How many cases that noticed other changes are run before all."""
 _PATIENCE_S = 60
 """Seconds of one test: a changed condition may make a loop without an end."""
 
@@ -163,9 +172,8 @@ class _Runner:
         tests = FILES[change.file]
         with self._free.one() as copy, copy.changed(change.file, change.applied((ROOT / change.file).read_bytes())):
             likely = [test for test in reversed(self._recent) if test.startswith(tuple(tests))][:_LIKELY]
-            for some in (likely, *([test] for test in tests)):
-                failed = copy.first_failure(f"--timeout={_PATIENCE_S}", *some).partition("[")[0] if some else ""
-                if failed:
+            for some in filter(None, [likely, *([test] for test in tests)]):
+                if failed := copy.first_failure(f"--timeout={_PATIENCE_S}", *some):
                     self._recent.pop(failed, None)
                     if "::" in failed:
                         self._recent[failed] = None
@@ -283,8 +291,9 @@ class _Shell:
         return self._source[node["OpPos"]["Offset"] :][:2].decode()
 
     def _is_test(self, command: Mapping[str, Any]) -> bool:
-        is_bracket = command["Type"] == "CallExpr" and self._source[_start(command) :].startswith(b"[ ")
-        return is_bracket or command["Type"] in ("TestClause", "ArithmCmd")
+        words = command.get("Args") if command["Type"] == "CallExpr" else None
+        is_call = bool(words and _PREDICATE.match(self._source, _start(words[0])))
+        return is_call or command["Type"] in ("TestClause", "ArithmCmd")
 
 
 def _start(node: Mapping[str, Any]) -> int:

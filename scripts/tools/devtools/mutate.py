@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--conditions",
         action="store_true",
-        help="negate and leave out each condition of what proves a mesh instead; words are in file:line:",
+        help="negate and leave out each condition of what proves a mesh and looks at machines instead; words are in file:line:",
     )
     top.add_argument("words", nargs="*", metavar="word", help="only mutations with one of these words in their description")
     return top

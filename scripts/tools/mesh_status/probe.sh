@@ -22,13 +22,10 @@ print_unit() {
 }
 
 print_versions() {
-  local agent envoy
-  agent=$(timeout 5 "$PROGRAMS/pilot-agent" version --short 2>/dev/null |
-    sed -n 's/^client version: //p')
-  [ -z "$agent" ] || echo "agent=$agent"
-  envoy=$(direct_curl --max-time 3 http://127.0.0.1:15000/server_info |
-    sed -n 's/^ *"version": "[^/]*\/\([^/]*\)\/.*/\1/p' | head -n 1)
-  [ -z "$envoy" ] || echo "envoy=$envoy"
+  echo "agent=$(timeout 5 "$PROGRAMS/pilot-agent" version --short 2>/dev/null |
+    sed -n 's/^client version: //p')"
+  echo "envoy=$(direct_curl --max-time 3 http://127.0.0.1:15000/server_info |
+    sed -n 's/^ *"version": "[^/]*\/\([^/]*\)\/.*/\1/p' | head -n 1)"
 }
 
 # What is missing of the redirection. A network's gateway has none.
@@ -45,7 +42,7 @@ print_redirection() {
     systemctl is-active --quiet istio-vm-mesh-redirect ||
       echo "istio-vm-mesh-redirect.service does not run"
   )
-  [ -z "$missing" ] || echo "redirection=$(paste -sd ';' <<<"$missing")"
+  echo "redirection=$(paste -sd ';' <<<"$missing")"
 }
 
 # What differs from what the join wrote, and the unit that a boot would not start.
@@ -66,7 +63,7 @@ print_files() {
     systemctl is-enabled --quiet istio-vm-mesh ||
       echo "istio-vm-mesh.service, which is not enabled"
   )
-  [ -z "$differ" ] || echo "files=$(sort -u <<<"$differ" | paste -sd ';')"
+  echo "files=$(sort -u <<<"$differ" | paste -sd ';')"
 }
 
 main() {

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
 import pytest
 
 from tools import ROOT
@@ -17,6 +21,7 @@ from tools.devtools.conditions import changes_of
         ("while :; do b; done", {"while ! { :; }; do b; done"}),
         ("a && b", {"true && b", "! { a; } && b"}),
         ("a || b", {"false || b", "! { a; } || b"}),
+        ("a && is_b", {"true && is_b", "! { a; } && is_b", "a && true", "a && ! { is_b; }"}),
         ("f() { [ x ]; }", {"f() { true; }", "f() { ! { [ x ]; }; }"}),
         ("[[ a && b ]]", {"true", "! { [[ a && b ]]; }", "[[ -z '' && b ]]", "[[ ! ( a ) && b ]]", "[[ a && -z '' ]]", "[[ a && ! ( b ) ]]"}),
         ("((a || b))", {"true", "! { ((a || b)); }", "((0 || b))", "((!(a) || b))", "((a || 0))", "((a || !(b)))"}),
@@ -83,3 +88,36 @@ def test_words_that_are_at_no_condition_are_an_error(capsys: pytest.CaptureFixtu
     """Otherwise a typo is a run in which nothing is missed."""
     assert conditions.run(1, ["call-service.sh:99999:"]) == 1
     assert "No condition is at one of these places: call-service.sh:99999:" in capsys.readouterr().err
+
+
+class _Copy:
+    """A copy of the checkout, and all of them: its tests notice what is negated."""
+
+    def __init__(self) -> None:
+        self._text = b""
+
+    def one(self) -> nullcontext[_Copy]:
+        return nullcontext(self)
+
+    @contextmanager
+    def changed(self, file: str, source: bytes) -> Iterator[None]:
+        self._text = source
+        yield
+        self._text = b""
+
+    def first_failure(self, *tests: str) -> str:
+        return "tests/test_x.py::test_x" if b"not" in self._text else ""
+
+
+def test_each_change_is_shown_at_once_and_those_that_are_missed_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "x.py").write_text("a if b else c\n")
+    monkeypatch.setattr(conditions, "ROOT", tmp_path)
+    monkeypatch.setattr(conditions, "FILES", {"x.py": ("tests/test_x.py",)})
+    monkeypatch.setattr(conditions, "copies", lambda *_: nullcontext(_Copy()))
+    assert conditions.run(1, []) == 1
+    missed = "MISSED     x.py:1: dropped: b\n"
+    output, progress = capsys.readouterr()
+    assert output.startswith(f"{missed}2 changes: 1 noticed, 0 explained, 1 MISSED, 0 NOTICED AGAINST ITS REASON, in ")
+    assert progress == f"2 changes; first their tests without one …\n1/2  {missed}2/2  noticed    x.py:1: negated: b\n"

@@ -405,8 +405,8 @@ CASES: dict[str, tuple[str, str]] = {
         "10.1.0.1:80|by-chance|proved||\n10.2.0.1:80|by-chance|proved||\n|by-chance|proved||\n\nread",
     ),
     "call_by_chance: until its proxy has identities": (
-        "in_short; time_passes; given_are 10.1.0.1:80=1; RANGES=10.1.0.0/16; is_identified() { ((++looks > 2)); }; call_by_chance",
-        "10.1.0.1:80|by-chance|proved||\n|by-chance|proved||",
+        "in_short; time_passes; PROTOCOL=tcp; given_are 10.1.0.1:80=1; RANGES=10.1.0.0/16; is_identified() { ((++looks > 2)); }; answer_of() { echo 'open|application|'; }; call_by_chance; echo \"$attempt bytes\"",
+        "10.1.0.1:80|by-chance|proved||\n|by-chance|proved||\n3 bytes",
     ),
     "call_by_chance: calls after the last that failed": (
         "in_short; time_passes; is_identified() { :; }; given_are 10.1.0.1:80=1; start_counting() { echo start; }; RANGES=10.1.0.0/16; "
@@ -527,19 +527,17 @@ CASES: dict[str, tuple[str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return what the cases print."""
-    return run_all(SCRIPT, tmp_path_factory.mktemp("cases"))
-
-
-def run_all(script: Path, home: Path) -> dict[str, str]:
-    """Run all cases, each in a process of its own."""
-    cases = "\n".join(f"( {text}\n) </dev/null 2>&1; echo '--{number}--'" for number, (text, _) in enumerate(CASES.values()))
+def outputs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return what the cases print, each in a process of its own: those that are selected."""
+    functions = [each for each in request.session.items if isinstance(each, pytest.Function) and each.path == request.path]
+    names = [str(each.callspec.params["case"]) for each in functions]
+    home = tmp_path_factory.mktemp("cases")
+    cases = "\n".join(f"( {CASES[name][0]}\n) </dev/null 2>&1; echo '--{number}--'" for number, name in enumerate(names))
     with _server(home / "request") as port:
-        done = Sourced(scripts=[script], programs=home).run(f"SERVER={port}\n{SETUP}\n{cases}")
+        done = Sourced(scripts=[SCRIPT], programs=home).run(f"SERVER={port}\n{SETUP}\n{cases}")
     parts = re.split(r"--\d+--\n", done.stdout)
-    assert len(parts) == len(CASES) + 1, done.stderr
-    return dict(zip(CASES, parts, strict=False))
+    assert len(parts) == len(names) + 1, done.stderr
+    return dict(zip(names, parts, strict=False))
 
 
 @contextmanager

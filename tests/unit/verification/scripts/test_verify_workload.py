@@ -77,7 +77,7 @@ class ApiServer:
         self.inside: tuple[int, str, str] | None = (0, CALL + OF_POD, "")
         refused = result("192.0.2.7:8080", "refused") + result("10.244.0.9:8080", "refused")
         self.outside: tuple[int, str, str] | None = (0, refused, "")
-        self.service: Mapping[str, Any] = {"selector": {"app": "product"}}
+        self.service: Mapping[str, Any] | None = {"selector": {"app": "product"}}
         self.called = "product"
         self.conditions: list[dict[str, str]] | None = None
         self.job_metadata: dict[str, str] = {}
@@ -107,7 +107,7 @@ class ApiServer:
         ]
         return [
             ("get namespace shop", 0 if self.answers else 1, "{}" if not self.answers else '{"kind": "Namespace"}', ""),
-            ("get service product ", 0, json.dumps({"spec": self.service}), ""),
+            ("get service product ", 0, "" if self.service is None else json.dumps({"spec": self.service}), ""),
             ("get workloadentry ", 0, json.dumps({"items": list(self.entries.values())}), ""),
             ("get job --selector", 0, json.dumps({"items": shared if self.called else []}), ""),
             *((f"-{which} --namespace", 0, caller(which, ran is not None), "") for which, ran in of_pods),
@@ -180,6 +180,7 @@ def test_a_workload_that_answers_and_refuses_strangers_is_verified(cluster: ApiS
     assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080"
     assert target(programs)[12] == "product-1=192.0.2.7:8080"
     assert all("--context theirs" in line for line in programs.lines("kubectl"))
+    assert not any(" get service " in line for line in programs.lines("kubectl")), "nothing is called through a gateway"
 
 
 def test_the_pods_that_were_started_beside_the_joins_are_used_and_removed(cluster: ApiServer, programs: ProgramsInMemory) -> None:
@@ -378,6 +379,8 @@ def test_endpoints_of_others_behind_a_gateway_make_calls_too(cluster: ApiServer,
     far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
     cluster.entries[far.entry] = entry(far.entry, "192.0.2.8", "True", "far")
     labels = {"app": "product", "version": "v2"}
+    for each in (ENTRY, far):
+        cluster.entries[each.entry]["metadata"]["labels"] = labels
 
     def other(name: str, healthy: str | None, *, network: str = "far", spec: Mapping[str, Any] | None = None, **metadata: Any) -> None:
         item = entry(name, "192.0.2.20", healthy, network)
@@ -398,11 +401,11 @@ def test_endpoints_of_others_behind_a_gateway_make_calls_too(cluster: ApiServer,
     assert target(programs)[10:12] == ["172.31.0.1:15443", "35"], "1 of its own, 1, 3 and 1 of others: 6 * (ln 6 + 4)"
 
 
-@pytest.mark.parametrize("spec", [{}, {"selector": {}}])
+@pytest.mark.parametrize("spec", [{}, {"selector": {}}, None])
 def test_a_service_without_a_selector_has_no_endpoints_of_others(
-    spec: Mapping[str, Any], cluster: ApiServer, programs: ProgramsInMemory
+    spec: Mapping[str, Any] | None, cluster: ApiServer, programs: ProgramsInMemory
 ) -> None:
-    """Its endpoints are those of EndpointSlices, and WorkloadEntries are none of them."""
+    """Its endpoints are those of EndpointSlices, and WorkloadEntries are none of them. The Service may be gone, too."""
     far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
     cluster.entries |= {name: entry(name, "192.0.2.8", "True", "far") for name in (far.entry, "by-hand")}
     assert cluster.outside
