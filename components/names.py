@@ -11,6 +11,11 @@ import re
 PROJECT = "istio-vm-mesh"
 """Pulumi's project: the prefix of the configuration's keys."""
 
+# Types of components.
+MESH_TYPE = f"{PROJECT}:mesh:Mesh"
+WORKLOAD_TYPE = f"{PROJECT}:workloads:Workload"
+MACHINE_TYPE = f"{PROJECT}:machines:Machine"
+
 # Istio's objects and hosts.
 ISTIO_NAMESPACE = "istio-system"
 """Istio's own default for its namespace; that of a mesh is a fact of it."""

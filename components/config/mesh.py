@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ..names import ISTIO_NAMESPACE
+from ..names import DEFAULT_CLUSTER_ID, ISTIO_NAMESPACE
 from .record import MAP_KEY, Items, Record
 
 
@@ -153,7 +153,7 @@ class MeshSettings(Record):
         "alone; packages and charts are taken without it.",
     )
     cluster_id: str = Field(
-        default="Kubernetes",
+        default=DEFAULT_CLUSTER_ID,
         description="Name of the cluster in the mesh (`global.multiCluster.clusterName`). It is "
         "read from a mesh that is adopted. Default: Istio's own default.",
     )

@@ -82,7 +82,7 @@ class Mesh(pulumi.ComponentResource):
     facts: pulumi.Output[MeshFacts]
 
     def __init__(self, name: str, args: MeshArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-vm-mesh:mesh:Mesh", name, {}, opts)
+        super().__init__(names.MESH_TYPE, name, {}, opts)
         self._args = args
         cluster, settings = args.cluster, args.settings
         self.settings, self.cluster, self.network = settings, cluster, cluster.network

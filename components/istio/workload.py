@@ -94,7 +94,7 @@ class Workload(pulumi.ComponentResource):
     all_resources: list[pulumi.Resource]
 
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-vm-mesh:workloads:Workload", name, {}, opts)
+        super().__init__(names.WORKLOAD_TYPE, name, {}, opts)
         settings = args.settings
         self.settings, self.mesh, self._args = settings, args.mesh, args
         in_namespace = pulumi.ResourceOptions(parent=self, depends_on=list(args.namespace_resources))

@@ -90,7 +90,7 @@ class Machine(pulumi.ComponentResource):
     way: pulumi.Output[str]
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-vm-mesh:machines:Machine", name, {}, opts)
+        super().__init__(names.MACHINE_TYPE, name, {}, opts)
         workload = args.workload
         workload_name, mesh = workload.settings.name, workload.mesh
         self._args, self._cluster = args, mesh.cluster

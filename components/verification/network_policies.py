@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..manifest import Manifest
-from ..names import CROSS_NETWORK_PORT, PROJECT, XDS_PORT
+from ..names import CROSS_NETWORK_PORT, MANAGED_BY_LABEL, PROJECT, XDS_PORT
 
 Direction = Literal["Ingress", "Egress"]
-JOB_LABELS = {"app.kubernetes.io/managed-by": PROJECT}
+JOB_LABELS = {MANAGED_BY_LABEL: PROJECT}
 """Labels that the Jobs that verify have besides their name."""
 
 

@@ -44,7 +44,7 @@ class DockerCluster(pulumi.ComponentResource):
     cluster: Cluster
 
     def __init__(self, name: str, args: DockerClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-vm-mesh:clusters:Kind", name, {}, opts)
+        super().__init__(names.KIND_TYPE, name, {}, opts)
         self._args = args
         # kubeadm refuses node names of more than 63 letters: this name and "-control-plane".
         self._kind_name = names.docker_name(args.stack, name)

@@ -14,6 +14,9 @@ IDENTITY_LABEL = f"{PROJECT}.identity"
 CLUSTER = "cluster"
 """The name of a stack's cluster."""
 
+KIND_TYPE = f"{PROJECT}:clusters:Kind"
+"""The type of the component."""
+
 # What the names of Pulumi resources end with (components/names.py: `part_name`).
 CONTAINER = "container"
 """Of a machine."""

@@ -41,7 +41,7 @@ class GoogleCluster(pulumi.ComponentResource):
     cluster: Cluster
 
     def __init__(self, name: str, args: GoogleClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-vm-mesh:clusters:Gke", name, {}, opts)
+        super().__init__(names.GKE_TYPE, name, {}, opts)
         settings, networks, google = args.settings, args.networks, args.networks.settings
         self._settings, self._networks, self._google = settings, networks, google
         self._child = pulumi.ResourceOptions(parent=self, provider=networks.provider)

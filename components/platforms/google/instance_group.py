@@ -93,7 +93,7 @@ class InstanceGroup(pulumi.ComponentResource):
     ready: list[pulumi.Resource]
 
     def __init__(self, name: str, args: InstanceGroupArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-vm-mesh:machines:InstanceGroup", name, {}, opts)
+        super().__init__(names.INSTANCE_GROUP_TYPE, name, {}, opts)
         self._args = args
         workload, mesh = args.workload, args.workload.mesh
         assert mesh.cluster.api_server is not None, "the checks of the settings ask for a GKE cluster"

@@ -10,7 +10,7 @@ from pulumi_gcp import compute
 
 from ...names import CROSS_NETWORK_PORT, STATUS_PORT, part_name
 from .instance_group import InstanceGroup
-from .names import ADDRESS, BACKENDS, HEALTH, RULE, instances_name
+from .names import ADDRESS, BACKENDS, HEALTH, LOAD_BALANCER_TYPE, RULE, instances_name
 from .network import GoogleNetworks
 
 
@@ -57,7 +57,7 @@ class LoadBalancer(pulumi.ComponentResource):
     ready: Sequence[pulumi.Resource]
 
     def __init__(self, name: str, args: LoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-vm-mesh:machines:LoadBalancer", name, {}, opts)
+        super().__init__(LOAD_BALANCER_TYPE, name, {}, opts)
         networks, google, subnet = args.networks, args.networks.settings, args.subnet
         vpc = networks.vpcs[google.subnets[subnet].vpc]
         child = pulumi.ResourceOptions(parent=self, provider=networks.provider)

@@ -12,6 +12,11 @@ from ...names import PROJECT, child_name, part_name
 SSH_USER = "mesh"
 NODES = "nodes"  # the firewall's target for the cluster's nodes; others are workloads
 
+# Types of components.
+NETWORK_TYPE = f"{PROJECT}:networks:Google"
+GKE_TYPE = f"{PROJECT}:clusters:Gke"
+INSTANCE_GROUP_TYPE = f"{PROJECT}:machines:InstanceGroup"
+LOAD_BALANCER_TYPE = f"{PROJECT}:machines:LoadBalancer"
 
 STACK_LABEL = f"{PROJECT}-stack"
 """The label of everything that a stack makes on Google Cloud."""

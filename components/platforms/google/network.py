@@ -77,7 +77,7 @@ class GoogleNetwork(pulumi.ComponentResource):
     networks: GoogleNetworks
 
     def __init__(self, name: str, args: GoogleNetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("istio-vm-mesh:networks:Google", name, {}, opts)
+        super().__init__(names.NETWORK_TYPE, name, {}, opts)
         self._args, google, cluster = args, args.settings, args.cluster
         labels = {names.STACK_LABEL: names.stack_label_value(args.stack), **google.labels}
         provider = Provider(part_name(name, names.PROVIDER), project=google.project, region=google.region, default_labels=labels)

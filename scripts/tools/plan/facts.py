@@ -18,6 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.machines.bundle import CONFIRM_S, ROOT_CERTIFICATE, STATE
+from components.machines.files import CLUSTER_ENV, MESH_CONFIG, OVERRIDES_ENV
 from components.machines.proxy_metadata import CANONICAL, complete
 from components.names import DEFAULT_ROOT_CONFIG_MAP, ISTIO_NAMESPACE
 
@@ -113,7 +115,7 @@ def of_join(payload: Mapping[str, Any], environment: Mapping[str, Any]) -> Facts
         "rotation": words[-2] if len(words) > 1 else "",
         "join-script": digest(environment.get("SCRIPT_DIGEST"), words[-1:]),
         "take-over": payload.get("take_over", ""),
-        "confirm-within": str(bundle.get("confirm_s", 60)),  # its default
+        "confirm-within": str(bundle.get("confirm_s", CONFIRM_S)),
         "connect-within": str(payload.get("patience_s", "")),
         "ssh": digest(payload.get("target")),
         "access": digest(payload.get("access")),
@@ -201,13 +203,11 @@ def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
         return Facts(restart=_facts({"template": digest(machine, others)})), {}
     values, rest = variables(script)
     files = _files(values.get("FILES", ""))
-    configuration = {
-        path: content for path, content in files.items() if path.startswith("var/lib/")
-    }
+    configuration = {path: content for path, content in files.items() if path.startswith(STATE)}
     machine_files = {path: content for path, content in files.items() if path not in configuration}
-    environment = _environment(files.get("var/lib/istio-vm-mesh/cluster.env", ""))
-    overrides = _environment(files.get("var/lib/istio-vm-mesh/overrides.env", ""))
-    mesh = json.loads(files.get("var/lib/istio-vm-mesh/etc/istio/config/mesh", "{}"))
+    environment = _environment(files.get(CLUSTER_ENV, ""))
+    overrides = _environment(files.get(OVERRIDES_ENV, ""))
+    mesh = json.loads(files.get(MESH_CONFIG, "{}"))
     proxy = mesh.get("defaultConfig") or {}
     register, restart = _of_proxy(proxy)
     register |= {
@@ -223,7 +223,7 @@ def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
         "grace": values.get("GRACE_S", ""),
         "gateway": values.get("GATEWAY", ""),
         "gateway-port": values.get("GATEWAY_PORT", ""),
-        "root-certificate": digest(files.get("var/lib/istio-vm-mesh/etc/certs/root-cert.pem", "")),
+        "root-certificate": digest(files.get(ROOT_CERTIFICATE, "")),
         "machine-files": digest(machine_files),
         "join-script": digest(rest, values.get("API_SERVER")),
         "setup": digest(values.get("SETUP_BASE64", "")),
@@ -238,11 +238,14 @@ def of_group(template: Mapping[str, Any]) -> tuple[Facts, Mapping[str, str]]:
 
 
 def _files(text: str) -> dict[str, str]:
+    """Return the content of a tar of files by their paths on a machine."""
     if not text:
         return {}
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(text))) as tar:
         members = [(member, tar.extractfile(member)) for member in tar.getmembers()]
-        return {member.name: content.read().decode() for member, content in members if content}
+        return {
+            f"/{member.name}": content.read().decode() for member, content in members if content
+        }
 
 
 def _environment(text: str) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Resources as all levels read them: declared under mocks, or in a preview and a state."""
+"""Resources as all levels read them: declared under mocks, or in a preview and a state.
+
+`describe` runs programs of other checkouts with this module, so it imports nothing of `components`.
+"""
 
 from __future__ import annotations
 
