@@ -23,8 +23,9 @@ from ..manifest import Manifest
 from ..mesh_facts import MeshFacts
 from ..names import NETWORK_LABEL, TAG_LABEL
 from ..plugin_process import end_with_cli
-from . import adoption
+from . import adoption, revisions
 from .adoption import Adoption
+from .revisions import ControlPlane
 
 end_with_cli()
 
@@ -48,7 +49,7 @@ def read(kubectl: Kubectl, wanted: Adoption) -> tuple[MeshFacts, list[str]]:
     if plane.variable_maps:
         plane = plane.with_variables(_config_maps(kubectl, namespace, [name for name, _ in plane.variable_maps]))
     try:
-        facts = mesh_facts.from_cluster(namespace, plane, *_texts(kubectl, namespace, plane))
+        facts = revisions.from_cluster(namespace, plane, *_texts(kubectl, namespace, plane))
     except ValueError as error:
         raise scripting.Failed(str(error)) from None
     labels = adoption.labels_of(_get(kubectl, "namespaces", *wanted.existing_namespaces, "--ignore-not-found"))
@@ -62,7 +63,7 @@ def read(kubectl: Kubectl, wanted: Adoption) -> tuple[MeshFacts, list[str]]:
     return adoption.complete(facts, wanted), problems
 
 
-def _texts(kubectl: Kubectl, namespace: str, plane: mesh_facts.ControlPlane) -> tuple[list[str], str]:
+def _texts(kubectl: Kubectl, namespace: str, plane: ControlPlane) -> tuple[list[str], str]:
     """Return the texts of a control plane: MeshConfigs, from below, and the injector's values."""
     config_map, shared, injector = plane.config_map, plane.shared_config_map, f"istio-sidecar-injector{plane.suffix}"
     maps = _config_maps(kubectl, namespace, [name for name in (shared, config_map, injector) if name])
@@ -85,14 +86,14 @@ def _config_maps(kubectl: Kubectl, namespace: str, names: Sequence[str]) -> dict
     return {each["metadata"]["name"]: each.get("data") or {} for each in maps}
 
 
-def _choose(kubectl: Kubectl, deployments: Sequence[Manifest], wanted: Adoption) -> mesh_facts.ControlPlane:
-    revisions = mesh_facts.revisions(deployments)
+def _choose(kubectl: Kubectl, deployments: Sequence[Manifest], wanted: Adoption) -> ControlPlane:
+    present = revisions.revisions_of(deployments)
     tags: Mapping[str, str] = {}
-    if wanted.revision not in revisions and (wanted.revision is not None or len(revisions) > 1):
+    if wanted.revision not in present and (wanted.revision is not None or len(present) > 1):
         webhooks = _get(kubectl, "mutatingwebhookconfigurations", "--selector", TAG_LABEL)
-        tags = mesh_facts.tags_of(webhooks, wanted.namespace)
+        tags = revisions.tags_of(webhooks, wanted.namespace)
     try:
-        return mesh_facts.choose(deployments, tags, wanted.revision)
+        return revisions.choose(deployments, tags, wanted.revision)
     except ValueError as error:
         raise scripting.Failed(str(error)) from None
 

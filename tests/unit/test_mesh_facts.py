@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from components import mesh_facts, mesh_namespaces
+from components.istio import revisions
 from components.machines import bootstrap, files
 from components.machines.bootstrap import JoinInputs
 from components.machines.bundle import Owner
@@ -24,11 +25,11 @@ MESHES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("meshes.yaml").
 
 
 def of_cluster(mesh: dict[str, Any], wanted: str | None = None) -> MeshFacts:
-    tags = mesh_facts.tags_of(mesh["webhooks"], mesh["namespace"])
-    plane = mesh_facts.choose(mesh["deployments"], tags, wanted)
+    tags = revisions.tags_of(mesh["webhooks"], mesh["namespace"])
+    plane = revisions.choose(mesh["deployments"], tags, wanted)
     maps = mesh["config_maps"]
     configs = [maps[name]["mesh"] for name in (plane.shared_config_map, plane.config_map) if name]
-    return mesh_facts.from_cluster(mesh["namespace"], plane, configs, maps[f"istio-sidecar-injector{plane.suffix}"]["values"])
+    return revisions.from_cluster(mesh["namespace"], plane, configs, maps[f"istio-sidecar-injector{plane.suffix}"]["values"])
 
 
 @pytest.mark.parametrize("name", MESHES)
@@ -281,41 +282,6 @@ def test_images_are_taken_apart(image: str, expected: tuple[str, str]) -> None:
     mesh["deployments"][0]["spec"]["template"]["spec"]["containers"][0]["image"] = image
     facts = of_cluster(mesh)
     assert (facts.hub, facts.image_tag) == expected
-
-
-def deployment(revision: str) -> dict[str, Any]:
-    return {"metadata": {"labels": {"istio.io/rev": revision}}}
-
-
-@pytest.mark.parametrize(
-    ("revisions", "tags", "wanted", "expected"),
-    [
-        (["default"], {}, None, ("default", {"istio-injection": "enabled"})),
-        (["1-31"], {}, None, ("1-31", {"istio.io/rev": "1-31"})),
-        (["1-31", "1-30"], {"default": "1-30"}, None, ("1-30", {"istio-injection": "enabled"})),
-        (["1-31", "default"], {}, None, ("default", {"istio-injection": "enabled"})),
-        (["1-31", "1-30"], {"prod": "1-30"}, "prod", ("1-30", {"istio.io/rev": "prod"})),
-        (["1-31", "1-30"], {"prod": "1-30"}, "1-31", ("1-31", {"istio.io/rev": "1-31"})),
-        (["1-31", "default"], {}, "default", ("default", {"istio-injection": "enabled"})),
-    ],
-)
-def test_a_revision_or_a_tag_chooses_the_control_plane(
-    revisions: list[str], tags: dict[str, str], wanted: str | None, expected: tuple[str, dict[str, str]]
-) -> None:
-    plane = mesh_facts.choose([deployment(each) for each in revisions], tags, wanted)
-    assert (plane.revision, plane.injection_labels) == expected
-
-
-@pytest.mark.parametrize("wanted", [None, "canary", "gone"])
-def test_a_choice_that_nothing_makes_is_asked_for_with_what_there_is(wanted: str | None) -> None:
-    with pytest.raises(ValueError, match=r"set mesh\.revision to one of 1-30, 1-31, prod$"):
-        mesh_facts.choose([deployment("1-31"), deployment("1-30")], {"prod": "1-30", "gone": "1-2"}, wanted)
-
-
-def test_tags_of_a_mesh_in_another_namespace_are_not_this_meshs() -> None:
-    webhooks = MESHES["elsewhere"]["webhooks"]
-    assert mesh_facts.tags_of(webhooks, "mesh-system") == {"default": "blue", "stable": "blue"}
-    assert mesh_facts.tags_of(webhooks, "istio-system") == {}
 
 
 @pytest.mark.parametrize(
