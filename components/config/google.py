@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Literal
 
 from pydantic import Field
 
 from .capture import Capture, Firewall
 from .existing import Bastion
+from .machine_types import DiskType
 from .record import MAP_KEY, Items, Named, Record
 
 DEBIAN = "projects/debian-cloud/global/images/family/debian-12"
@@ -18,9 +18,6 @@ ZONES = 3
 """Zones of a region that a regional cluster, or a group without `zones`, is spread over."""
 _BATCHES = 5
 """Batches in which a large instance group is replaced. One takes about five minutes."""
-
-DiskType = Literal["pd-balanced", "pd-ssd", "pd-standard", "hyperdisk-balanced"]
-_SERIES = re.compile(r"[a-z]+(\d+)")
 
 
 def surge(zones: Sequence[str], max_replicas: int) -> int:
@@ -33,77 +30,6 @@ def surge(zones: Sequence[str], max_replicas: int) -> int:
     update ends in time.
     """
     return max(len(zones) or ZONES, math.ceil(max_replicas / _BATCHES))
-
-
-def default_disk_type(machine_type: str) -> DiskType:
-    """Return the type of boot disk that a machine type takes: Persistent Disk where it can.
-
-    Source: Compute Engine, "Machine family resource and comparison guide": series from the fourth
-    generation on, metal machines and the largest accelerators take Hyperdisk alone.
-    """
-    return "hyperdisk-balanced" if needs_hyperdisk(machine_type) else "pd-balanced"
-
-
-def needs_hyperdisk(machine_type: str) -> bool:
-    """Return whether a machine type takes no Persistent Disk."""
-    series = _SERIES.match(machine_type)
-    is_late = series is not None and int(series[1]) >= 4
-    return is_late or _is_metal(machine_type) or machine_type.startswith("a3-ultragpu")
-
-
-def takes_hyperdisk(machine_type: str) -> bool:
-    """Return whether a machine type boots from Hyperdisk Balanced."""
-    series = machine_type.partition("-")[0]
-    without = ("a2", "c2", "c2d", "custom", "e2", "f1", "g1", "g2", "n1", "n2", "n2d", "t2a", "t2d")
-    return series not in without
-
-
-def refused_disks(machine_type: str) -> tuple[str, ...]:
-    """Return the types of Persistent Disk that a machine type does not take, besides others."""
-    series = machine_type.partition("-")[0]
-    if series == "h3":
-        return ("pd-standard", "pd-ssd")
-    return ("pd-standard",) if series in ("a3", "c3", "c3d", "g2", "m3", "z3") else ()
-
-
-def is_arm64(machine_type: str) -> bool:
-    """Return whether machines of a type have ARM processors."""
-    return machine_type.partition("-")[0] in ("a4x", "c4a", "n4a", "t2a")
-
-
-def has_accelerators(machine_type: str) -> bool:
-    """Return whether a machine type comes with GPUs."""
-    return machine_type.partition("-")[0] in ("a2", "a3", "a4", "a4x", "g2", "g4")
-
-
-def migrates(machine_type: str) -> bool:
-    """Return whether Google moves running machines of a type to other hosts.
-
-    It refuses to create others unless they say that they stop instead.
-    Source: Compute Engine, "Live migration process", limitations.
-    """
-    stays = machine_type.partition("-")[0] in ("h3", "h4d", "x4") or _is_metal(machine_type)
-    return not stays and not has_accelerators(machine_type)
-
-
-def shielding(machine_type: str) -> Mapping[str, bool] | None:
-    """Return what of Shielded VM a machine type and the images for it take; None for nothing.
-
-    Bare metal supports none. Secure Boot is for x86. Debian's, Red Hat's and Rocky's images for ARM
-    have no signed boot loader, and do not start with it (GoogleCloudPlatform/guest-test-infra, pull
-    request 772).
-    """
-    if _is_metal(machine_type):
-        return None
-    return {
-        "enable_secure_boot": not is_arm64(machine_type),
-        "enable_vtpm": True,
-        "enable_integrity_monitoring": True,
-    }
-
-
-def _is_metal(machine_type: str) -> bool:
-    return machine_type.endswith("-metal")
 
 
 class Vpc(Record):
@@ -456,25 +382,3 @@ class GceInstanceGroup(Record):
 
 
 GoogleMachine = GceMachine | GceInstanceGroup
-
-
-class Scheduling(TypedDict, total=False):
-    """What states when Google stops an instance, by the names that its resources have."""
-
-    provisioning_model: str
-    preemptible: bool
-    automatic_restart: bool
-    instance_termination_action: str
-    on_host_maintenance: str
-
-
-def scheduling(machine: GoogleMachine) -> Scheduling | None:
-    """Return when Google stops a machine, or those of an instance group; None: its default."""
-    if machine.spot:
-        return {
-            "provisioning_model": "SPOT",
-            "preemptible": True,
-            "automatic_restart": False,
-            "instance_termination_action": "STOP",
-        }
-    return None if migrates(machine.machine_type) else {"on_host_maintenance": "TERMINATE"}

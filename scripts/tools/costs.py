@@ -35,7 +35,8 @@ def bill(settings: Settings, *, at_most: bool = False) -> tuple[Counter[str], Co
     at_most: what it has once autoscalers have added all nodes and machines that it permits.
     """
     from components.config import gateway_machines
-    from components.config.google import ZONES, GceInstanceGroup, GkeCluster, default_disk_type
+    from components.config.google import ZONES, GceInstanceGroup, GkeCluster
+    from components.config.machine_types import default_disk_type
     from components.istio import network_gateways
     from components.platforms.google import names
 

@@ -13,10 +13,12 @@ import pulumi
 from pulumi_gcp import compute, projects
 from pulumi_kubernetes.rbac.v1 import Role, RoleBinding
 
-from ...config.google import GceInstanceGroup, default_disk_type, scheduling, shielding, surge
+from ...config.google import GceInstanceGroup, surge
+from ...config.machine_types import default_disk_type
 from ...istio.workload import Workload
 from ...names import STATUS_PORT, part_name
 from . import names, startup
+from .instance_options import scheduling, shielding
 from .names import AUTOSCALER, BINDING, CONNECT_ROLE, CONNECTS, HEALTH, MANAGER, ROLE, TEMPLATE, networks_child_name
 from .network import GoogleNetworks
 

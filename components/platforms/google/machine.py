@@ -11,7 +11,8 @@ from pulumi_gcp import compute
 
 from ... import shell
 from ...commands import Script
-from ...config.google import GceMachine, default_disk_type, scheduling, shielding
+from ...config.google import GceMachine
+from ...config.machine_types import default_disk_type
 from ...config.problems import SettingsError
 from ...dependencies import without_dependencies
 from ...local import openssh
@@ -20,6 +21,7 @@ from ...machines.ssh_key import SshKey
 from ...machines.ssh_server import hop_of, key_problems, require_ssh
 from ...names import part_name
 from . import names
+from .instance_options import scheduling, shielding
 from .network import GoogleNetworks
 from .scripts import host_key
 
