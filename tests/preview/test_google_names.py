@@ -12,8 +12,8 @@ import pytest
 
 from components.platforms.google import names
 from tests.support import harness
+from tests.support.google_model import naming
 from tests.support.tiers import some_quick
-from tools.google_model import naming
 from tools.google_model.cloud import Cloud
 
 

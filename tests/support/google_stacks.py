@@ -15,8 +15,8 @@ from components.config.stack import Settings
 from components.names import CROSS_NETWORK_PORT, STATUS_PORT, XDS_PORT, gateway_workload_name
 from components.platforms.google import names
 from tests.support import harness
+from tests.support.google_model.packets import WEBHOOK_PORT
 from tools.google_model.cloud import NAT, NETWORK, ROUTER, SUBNETWORK, Cloud
-from tools.google_model.packets import WEBHOOK_PORT
 from tools.mock_engine import Node
 
 STACKS = ("fleet", "multi-network", "single-network")

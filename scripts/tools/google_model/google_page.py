@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tools import ROOT
 
-from . import lifecycle, policies
+from . import policies, remnants
 from .cloud import Cloud
 
 PAGE = ROOT / "docs" / "google.md"
@@ -19,5 +19,5 @@ def page(text: str, stacks: Mapping[str, Cloud]) -> str:
 
     stacks: the shipped stacks on Google Cloud, by name.
     """
-    tables = {"policies": policies.table(stacks), "remnants": lifecycle.table(stacks)}
+    tables = {"policies": policies.table(stacks), "remnants": remnants.table(stacks)}
     return _TABLE.sub(lambda match: f"{match[1]}{tables[match[2]]}{match[3]}", text)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.support import google_stacks, harness
+from tests.support.google_model import lifecycle
 from tests.support.google_stacks import STACKS, built, declared, shipped, with_input, with_options
 from tests.support.tiers import some_quick
-from tools.google_model import lifecycle
+from tools.google_model import remnants
 from tools.plan import resources
 
 
@@ -70,7 +71,7 @@ def test_a_stack_can_be_created_again_after_its_destroy(stack: str, days: int) -
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_destroy_leaves_nothing_that_costs(stack: str) -> None:
-    left = {each.kind for each in lifecycle.remnants(shipped(stack))}
+    left = {each.kind for each in remnants.remnants(shipped(stack))}
     assert left <= {"custom role", "service account"}
 
 
@@ -144,9 +145,9 @@ def test_a_role_with_a_fixed_id_blocks_the_stack_for_a_month() -> None:
 
 def test_what_is_retained_is_reported() -> None:
     retained = with_options(shipped("fleet"), "vpc-mesh", retain_on_delete=True)
-    assert lifecycle.Remnant("vpc-mesh", "retained resource", "complete", 0) in lifecycle.remnants(retained)
+    assert remnants.Remnant("vpc-mesh", "retained resource", "complete", 0) in remnants.remnants(retained)
     kept = with_input(shipped("single-network"), "product-1-instance", "bootDisk.autoDelete", False)
-    assert "disk" in {each.kind for each in lifecycle.remnants(kept)}
+    assert "disk" in {each.kind for each in remnants.remnants(kept)}
 
 
 def test_every_type_has_the_inputs_that_replace_it() -> None:

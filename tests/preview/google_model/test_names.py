@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.support import google_stacks, harness
+from tests.support.google_model import naming
 from tests.support.google_stacks import STACKS, built, shipped, with_input
 from tests.support.tiers import some_quick
-from tools.google_model import naming
 
 LONG = "platform-team-of-the-european-online-shop-production-in-europe-west-"
 STACK_NAMES = (f"{LONG}blue", f"{LONG}blur", "Team_A.staging", "2026", "x" * 100)

@@ -6,10 +6,10 @@ import pytest
 
 from components.config import load
 from tests.support import google_stacks, harness
+from tests.support.google_model import packets
+from tests.support.google_model.packets import EVERY_PORT, fabric, ports_of, ports_text
 from tests.support.google_stacks import STACKS, built, flows, shipped, with_input, without
 from tests.support.tiers import some_quick
-from tools.google_model import packets
-from tools.google_model.packets import EVERY_PORT, fabric, ports_of, ports_text
 
 PRODUCT, FAR, FAR_GATEWAY = "product in machines", "product in far", "far-gateway in far"
 GATEWAY, BALANCER = "gateway of the cluster", "balancer of far-gateway"

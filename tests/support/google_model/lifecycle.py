@@ -1,4 +1,4 @@
-"""What happens to a stack over time: deletions, replacements, and what a destroy leaves. Pure."""
+"""What happens to a stack over time: deletions, replacements, destroys. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tools.google_model import cloud
+from tools.google_model.cloud import Cloud, service_of_gateway
+from tools.google_model.remnants import remnants
 from tools.mock_engine import Node
 from tools.plan import resources
 from tools.plan.resources import identity_keys, value_at
-
-from . import cloud
-from .cloud import Cloud, has_unique_id, service_of_gateway
 
 # ---- What Google refuses to delete, because something uses it.
 
@@ -43,9 +43,7 @@ def uses(stack: Cloud) -> Iterator[Use]:
         balancer = "GKE removes its load balancer while the cluster runs"
         yield from (Use(release.name, each.name, balancer) for each in clusters)
         yield from (Use(release.name, each, balancer) for each in pools)
-        address = stack.resolve(
-            value_at(release.inputs, "values.service.loadBalancerIP"), cloud.ADDRESS
-        )
+        address = stack.resolve(value_at(release.inputs, "values.service.loadBalancerIP"), cloud.ADDRESS)
         if address:
             yield Use(release.name, address.name, "its load balancer has the address")
     for node in stack.nodes.values():
@@ -217,72 +215,6 @@ def destroy(stack: Cloud) -> Destruction:
     return Destruction(tuple(sorted(set(stack.nodes) - kept)))
 
 
-class Remnant(NamedTuple):
-    """What a destroy leaves.
-
-    kind: what it is. left: in which form. days: how long, 0: until it is deleted by hand.
-    blocks: the days after the destroy, first and last, in which the stack cannot be created again;
-    None if it can.
-    """
-
-    name: str
-    kind: str
-    left: str
-    days: int
-    blocks: tuple[int, int] | None = None
-
-
-ROLE_RESTORABLE_DAYS, ROLE_RESERVED_DAYS = 7, 37
-"""A deleted custom role can be restored for a week. Its ID is free after 30 days more.
-
-The provider restores a role within the week.
-Source: docstring of `IAMCustomRole` in pulumi_gcp 10.2.
-"""
-ACCOUNT_RESTORABLE_DAYS = 30
-
-
-def remnants(stack: Cloud) -> list[Remnant]:
-    """Return what is left of a stack after it was destroyed, sorted by name."""
-    listed: list[Remnant] = []
-    for node in stack.on_google():
-        if node.options.get("retain_on_delete"):
-            listed.append(Remnant(node.name, "retained resource", "complete", 0))
-        elif node.type == cloud.ROLE:
-            blocks = (
-                None if has_unique_id(stack, node) else (ROLE_RESTORABLE_DAYS, ROLE_RESERVED_DAYS)
-            )
-            left = "its ID, which no other role can have"
-            listed.append(Remnant(node.name, "custom role", left, ROLE_RESERVED_DAYS, blocks))
-        elif node.type == cloud.ACCOUNT:
-            left = "can be restored; its ID is free at once"
-            listed.append(Remnant(node.name, "service account", left, ACCOUNT_RESTORABLE_DAYS))
-        elif node.type in (resources.INSTANCE, resources.TEMPLATE):
-            listed += [Remnant(node.name, "disk", "complete", 0) for kept in _disks(node) if kept]
-    return sorted(listed)
-
-
-def _disks(node: Node) -> list[bool]:
-    """Return of each disk whether it outlives its machine."""
-    disks = node.inputs.get("disks") or [node.inputs.get("bootDisk") or {}]
-    return [disk.get("autoDelete") is False for disk in disks]
-
-
 def blocked_again(stack: Cloud, days: int) -> list[str]:
     """Return what prevents a stack from being created again, so many days after a destroy."""
-    return [
-        each.name
-        for each in remnants(stack)
-        if each.blocks and each.blocks[0] <= days < each.blocks[1]
-    ]
-
-
-def table(stacks: Mapping[str, Cloud]) -> str:
-    """Return the table of docs/google.md. stacks: the stacks that it is about, by name."""
-    rows: dict[tuple[str, str, int], set[str]] = {}
-    for name, stack in stacks.items():
-        for each in remnants(stack):
-            rows.setdefault((each.kind, each.left, each.days), set()).add(name)
-    lines = ["| what | of | what is left | days |", "| --- | --- | --- | ---: |"]
-    for (kind, left, days), names in sorted(rows.items()):
-        lines.append(f"| {kind} | {', '.join(sorted(names))} | {left} | {days or ''} |")
-    return "".join(f"{line}\n" for line in lines)
+    return [each.name for each in remnants(stack) if each.blocks and each.blocks[0] <= days < each.blocks[1]]

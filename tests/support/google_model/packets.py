@@ -21,12 +21,11 @@ from typing import Any
 
 from components.names import CROSS_NETWORK_PORT, STATUS_PORT, XDS_PORT, part_name
 from components.platforms.google.names import RULE, balancer_name, subnet_name, workload_of_account
+from tools.google_model import cloud
+from tools.google_model.cloud import Cloud, service_of_gateway
 from tools.mock_engine import Node
 from tools.plan import resources
 from tools.plan.resources import items, mapping, value_at
-
-from . import cloud
-from .cloud import Cloud, service_of_gateway
 
 EVERY_PORT = (1 << 65536) - 2
 """Ports as bits of a number: 1 to 65535."""
@@ -129,9 +128,7 @@ IAP = Place(name="IAP", kind=Kind.PROBE, address=IPv4Address("35.235.240.5"))
 HEALTH_CHECKS = Place(name="health checks", kind=Kind.PROBE, address=IPv4Address("35.191.0.5"))
 """Google's own clients: their packets arrive by routes that no VPC shows."""
 INTERNET = Place(name="internet", kind=Kind.OUTSIDE, address=IPv4Address("8.8.8.8"))
-ELSEWHERE = Place(
-    name="private addresses of others", kind=Kind.OUTSIDE, address=IPv4Address("192.168.77.5")
-)
+ELSEWHERE = Place(name="private addresses of others", kind=Kind.OUTSIDE, address=IPv4Address("192.168.77.5"))
 
 
 @dataclass(frozen=True)
@@ -183,11 +180,7 @@ class Fabric:
     def _source_address(self, source: Place, destination: Place) -> IPv4Address:
         if source.kind is not Kind.PODS or any(destination.address in cidr for cidr in PRIVATE):
             return source.address
-        [nodes] = [
-            place
-            for place in self.places
-            if place.kind is Kind.NODES and place.of_cluster == source.of_cluster
-        ]
+        [nodes] = [place for place in self.places if place.kind is Kind.NODES and place.of_cluster == source.of_cluster]
         return nodes.address
 
     def _arrives(self, source: Place, destination: Place, address: IPv4Address) -> bool:
@@ -200,9 +193,7 @@ class Fabric:
         back = any(address in cidr for cidr in self.routes.get(destination.vpc, ()))
         return there and back
 
-    def _balanced(
-        self, source: Place, destination: Place, address: IPv4Address, protocol: str
-    ) -> int:
+    def _balanced(self, source: Place, destination: Place, address: IPv4Address, protocol: str) -> int:
         balancer = destination.balancer
         assert balancer is not None
         if protocol != "tcp":
@@ -220,9 +211,7 @@ class Fabric:
             ports &= self._admitted(address, self.place(name), destination.address, protocol)
         return ports
 
-    def _admitted(
-        self, address: IPv4Address, place: Place, destination: IPv4Address, protocol: str
-    ) -> int:
+    def _admitted(self, address: IPv4Address, place: Place, destination: IPv4Address, protocol: str) -> int:
         """Return the ports that the firewall of a VM's VPC opens to an address."""
         rules = [
             rule
@@ -296,16 +285,10 @@ def _routes(stack: Cloud) -> dict[str, tuple[IPv4Network, ...]]:
     cidrs: dict[str, list[IPv4Network]] = {}
     for subnet in stack.of_type(cloud.SUBNETWORK):
         cidrs.setdefault(stack.vpc(subnet.inputs["network"]), []).extend(_cidrs(subnet))
-    halves = {
-        (stack.vpc(half.inputs["network"]), stack.vpc(half.inputs["peerNetwork"]))
-        for half in stack.of_type(cloud.PEERING)
-    }
+    halves = {(stack.vpc(half.inputs["network"]), stack.vpc(half.inputs["peerNetwork"])) for half in stack.of_type(cloud.PEERING)}
     peers = {(one, other) for one, other in halves if (other, one) in halves}
     return {
-        vpc: tuple(
-            local
-            + [each for one, other in sorted(peers) if one == vpc for each in cidrs.get(other, [])]
-        )
+        vpc: tuple(local + [each for one, other in sorted(peers) if one == vpc for each in cidrs.get(other, [])])
         for vpc, local in cidrs.items()
     }
 
@@ -325,9 +308,7 @@ def _names(stack: Cloud) -> dict[str, frozenset[str]]:
         zone = stack.resolve(record.inputs["managedZone"], cloud.ZONE)
         assert zone is not None
         networks = items(value_at(zone.inputs, "privateVisibilityConfig.networks"))
-        names[record.inputs["name"].rstrip(".")] = frozenset(
-            stack.vpc(each["networkUrl"]) for each in networks
-        )
+        names[record.inputs["name"].rstrip(".")] = frozenset(stack.vpc(each["networkUrl"]) for each in networks)
     return names
 
 
@@ -377,11 +358,7 @@ def _clusters(stack: Cloud) -> Iterator[_Cluster]:
         if subnet is None:
             raise ValueError(f"{node.name}: subnets of others are not modelled")
         name = value_at(node.inputs, "ipAllocationPolicy.clusterSecondaryRangeName")
-        pods = next(
-            each["ipCidrRange"]
-            for each in items(subnet.inputs.get("secondaryIpRanges"))
-            if each["rangeName"] == name
-        )
+        pods = next(each["ipCidrRange"] for each in items(subnet.inputs.get("secondaryIpRanges")) if each["rangeName"] == name)
         autopilot = "clusterAutoscaling.autoProvisioningDefaults.serviceAccount"
         account = value_at(node.inputs, "nodeConfig.serviceAccount")
         account = account or value_at(node.inputs, autopilot)
@@ -457,9 +434,7 @@ def _forwarding_rule(stack: Cloud, rule: Node, places: list[Place]) -> Place:
     backends = stack.resolve(inputs["backendService"], cloud.BACKENDS)
     assert subnet and reserved and backends
     groups = {
-        group.name
-        for each in backends.inputs["backends"]
-        if (group := stack.resolve(each["group"], cloud.INSTANCE_GROUP, cloud.MANAGER))
+        group.name for each in backends.inputs["backends"] if (group := stack.resolve(each["group"], cloud.INSTANCE_GROUP, cloud.MANAGER))
     }
     accounts: set[str] = set()
     for member in stack.of_type(cloud.MEMBERSHIP):
@@ -539,9 +514,7 @@ def _rules_of_gke(stack: Cloud) -> Iterator[Rule]:
         of_cluster: dict[str, Any] = {"vpc": vpc, "cluster": name}
         yield Rule(name=f"gke-{name}-all", sources=(cluster.pods,), ports=_ALL, **of_cluster)
         yield Rule(name=f"gke-{name}-vms", sources=(cluster.nodes,), ports=_ALL, **of_cluster)
-        inside = Rule(
-            name=f"gke-{name}-inkubelet", sources=both, ports=read_only, priority=999, **of_cluster
-        )
+        inside = Rule(name=f"gke-{name}-inkubelet", sources=both, ports=read_only, priority=999, **of_cluster)
         yield inside
         yield Rule(
             name=f"gke-{name}-exkubelet",

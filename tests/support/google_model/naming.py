@@ -12,11 +12,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from tools.google_model import cloud
+from tools.google_model.cloud import Cloud, has_unique_id
 from tools.mock_engine import Node
 from tools.plan import resources
-
-from . import cloud
-from .cloud import Cloud, has_unique_id
 
 SUFFIX = "-0123456"
 """What stands for the characters that pulumi-gcp appends."""
@@ -124,10 +123,7 @@ def _labels(node: Node) -> Iterator[tuple[str, Mapping[str, str]]]:
 
 def _wrong(what: str, text: str, limit: Limit) -> Iterator[str]:
     if not limit.shortest <= len(text) <= limit.longest:
-        yield (
-            f"{what} {text!r} has {len(text)} characters; "
-            f"Google takes {limit.shortest} to {limit.longest}"
-        )
+        yield (f"{what} {text!r} has {len(text)} characters; Google takes {limit.shortest} to {limit.longest}")
     elif not re.fullmatch(limit.pattern, text):
         yield f"{what} {text!r} does not match {limit.pattern}"
 
