@@ -29,7 +29,7 @@ def assignments(variables: Mapping[str, str | float]) -> str:
 
 
 def b64encode(text: str) -> str:
-    """Base64 on one line, for what a variable cannot hold as it is."""
+    """Return Base64 on one line, for what a variable cannot hold as it is."""
     return base64.b64encode(text.encode()).decode()
 
 

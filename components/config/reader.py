@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,16 +47,24 @@ def load(raw: Mapping[str, Any]) -> Settings:
 
 def stacks(directory: Path = STACKS) -> list[str]:
     """Return the names of the stacks that have a file, sorted."""
-    return sorted(
-        file.name.removeprefix("Pulumi.").removesuffix(".yaml")
-        for file in directory.glob("Pulumi.*.yaml")
-    )
+    return sorted(filter(None, (stack_of(file.name) for file in directory.glob("*"))))
+
+
+def stack_of(file: str) -> str:
+    """Return the stack whose file has this name; "" for none."""
+    match = re.fullmatch(r"Pulumi\.(.+)\.yaml", file)
+    return match[1] if match else ""
+
+
+def file_of(stack: str, directory: Path = STACKS) -> Path:
+    """Return the path of a stack's file, which Pulumi names so."""
+    return directory / f"Pulumi.{stack}.yaml"
 
 
 def no_file(stack: str, directory: Path = STACKS) -> str:
     """Return the message for a stack without a file. It names the stack that may be meant."""
     hint = suggestion(stack, stacks(directory))
-    return f"there is no stack file {directory / f'Pulumi.{stack}.yaml'}{hint}"
+    return f"there is no stack file {file_of(stack, directory)}{hint}"
 
 
 def load_file(stack: str, directory: Path = STACKS) -> Settings:
@@ -95,7 +104,7 @@ def read_document(stack: str, directory: Path = STACKS) -> dict[str, Any]:
     """
     import yaml
 
-    file = directory / f"Pulumi.{stack}.yaml"
+    file = file_of(stack, directory)
     if not file.exists():
         raise SettingsError([Problem(stack, no_file(stack, directory))])
     try:

@@ -160,7 +160,7 @@ class Chart(NamedTuple):
 
 
 def chart(mesh: MeshSettings, name: str) -> Chart:
-    """Istio's chart `name` (base, istiod, gateway) from the place that the stack names."""
+    """Return Istio's chart `name` (base, istiod, gateway), from where the stack names it."""
     version = without_variant(mesh.version)
     if mesh.charts.startswith("https://"):
         return Chart(name, mesh.charts, version)

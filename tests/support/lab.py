@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+from components.config import reader
 from components.names import (
     DEFAULT_DOMAIN,
     ENVOY_ADMIN_PORT,
@@ -261,7 +262,7 @@ class Lab:
 
     @property
     def stack_path(self) -> Path:
-        return stacks.stack_file(self.root / "stacks", self.stack)
+        return reader.file_of(self.stack, self.root / "stacks")
 
     def configure(self, change: Change = unchanged) -> None:
         """Write the stack file: that of `stack_file` with free CIDRs and version labels, and `change` applied to its configuration (keys without the project)."""

@@ -15,8 +15,9 @@ _CONTAINERD = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
 
 
 def kind_config(cluster: KindCluster) -> str:
-    """kind's configuration. The kubelet and containerd settings let it run on hosts with cgroup
-    v1 too.
+    """Return kind's configuration.
+
+    By the kubelet's and containerd's settings it runs on hosts with cgroup v1 too.
     """
     kubelet = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",

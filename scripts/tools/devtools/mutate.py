@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="./scripts/mutations",
         description="Breaks a copy of the program in one place after the other, and runs the test that must notice it.",
+        epilog="exit codes: 0 all are noticed, 1 one is not or nothing was tried, 2 wrong command line",
     )
     top.set_defaults(needs_lab=False)
     top.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2), help="how many at once (default: %(default)s)")

@@ -69,4 +69,5 @@ def stack_option(stack: str) -> str:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what `parser` makes of arguments; None: of this process's."""
     return parser().parse_args(arguments)

@@ -166,10 +166,9 @@ def _owner(pid: int) -> str | None:
 
 
 def up(step: Step, stack: str) -> dict[str, Any]:
-    """`pulumi up` with one line per resource; returns the stack's outputs, those that are secret
-    left out.
+    """Run `pulumi up` with one line per resource, and return the stack's outputs.
 
-    One machine's trouble does not keep the others from joining.
+    Those that are secret are left out. One machine's trouble does not keep the others from joining.
     """
     _drop_pending(step, stack, lambda pending: _repair_releases(step, stack, pending))
     call(step, "up", "--yes", "--skip-preview", "--continue-on-error", "--stack", stack, *QUIET, progress=Resources(step))
@@ -183,7 +182,7 @@ def outputs(step: Step, stack: str) -> dict[str, Any]:
 
 
 def destroy(step: Step, stack: str) -> set[str]:
-    """`pulumi destroy` with one line per resource, then the stack itself goes (its stack file
+    """Run `pulumi destroy` with one line per resource. Then the stack itself goes (its stack file
     stays).
 
     Returns the names of the resources that were complete. Runs that were killed or interrupted may

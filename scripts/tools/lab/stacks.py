@@ -42,12 +42,7 @@ def write_stack_file(directory: Path, scenario: str, stack: str, change: Callabl
     config = {key.removeprefix(config_key("")): value for key, value in document["config"].items()}
     change(config)
     document["config"] = {config_key(key): value for key, value in config.items()}
-    stack_file(directory, stack).write_text(yaml.safe_dump(document, sort_keys=False))
-
-
-def stack_file(directory: Path, stack: str) -> Path:
-    """Return the path of a stack's file."""
-    return directory / f"Pulumi.{stack}.yaml"
+    reader.file_of(stack, directory).write_text(yaml.safe_dump(document, sort_keys=False))
 
 
 def set_cidrs(config: Config, cidrs: Sequence[str]) -> None:

@@ -125,19 +125,19 @@ def _confirmed(question: str, stack: Stack) -> bool:
 
 def _stack(name: str) -> Stack | str:
     """Return a stack, or why it is none that can be run."""
-    from components.config import load, reader
+    from components.config import load_file, reader
     from components.config.problems import SettingsError
     from tools import costs
 
     if name not in reader.stacks():
         return reader.no_file(name)
     try:
-        settings = load(reader.read_file(name))
+        settings = load_file(name)
     except SettingsError as error:
         return str(error)
     if settings.google is None:
         return f"{name} is not on Google Cloud: it has no `google`"
-    return Stack(name, reader.STACKS / f"Pulumi.{name}.yaml", settings, costs.monthly(settings), costs.unpriced(settings))
+    return Stack(name, reader.file_of(name), settings, costs.monthly(settings), costs.unpriced(settings))
 
 
 def _variables(stack: Stack) -> dict[str, str]:

@@ -17,12 +17,12 @@ from .read_state import Stack
 
 
 def version(state: Stack, cluster: Cluster) -> str:
-    """istiod's version: what runs, else what the stack installed."""
+    """Return istiod's version: what runs, else what the stack installed."""
     return max((pod.proxy for pod in cluster.control_plane), default="", key=numbers) or state.facts.image_tag
 
 
 def control_plane(state: Stack, cluster: Cluster) -> ControlPlane:
-    """istiod as its pods are."""
+    """Return istiod as its pods are."""
     ready = sum(pod.ready for pod in cluster.control_plane)
     problems = [f"{pod.name} is not ready: {pod.problem}" for pod in cluster.control_plane if not pod.ready]
     if not cluster.problem and not cluster.control_plane:

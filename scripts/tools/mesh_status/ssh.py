@@ -34,7 +34,7 @@ class Result:
 
 
 def run(target: openssh.Target, script: str) -> Result:
-    """Connect, run a script to its end, disconnect. Raises SshError."""
+    """Run a script on a machine to its end, over one connection. Raises SshError."""
     started = time.time()
     try:
         outcome = openssh.run_script(target, script, TIMEOUT_S)

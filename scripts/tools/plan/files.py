@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from components.config import reader
 from tools import PYTHONPATH, ROOT
 
 from . import git, picture, program, resources
@@ -142,7 +143,7 @@ def plan(stack: str, base: str | None, destroy: bool) -> Plan:
             [after] = describe(stack, ROOT)
             return _without_base(stack, after, str(error))
         # A stack that has no file there has nothing.
-        exists = (root / "stacks" / f"Pulumi.{stack}.yaml").exists()
+        exists = reader.file_of(stack, root / "stacks").exists()
         after, *others = describe(stack, ROOT, *([root] if exists else []))
     before = others[0] if others else Description()
     named = after.local_files if isinstance(after, Description) else ()

@@ -103,7 +103,7 @@ def _former_reasons(plan: Plan, stack: str) -> dict[str, str] | None:
     if not plan.base:
         return None
     with TemporaryDirectory(prefix="istio-vm-mesh-base-") as directory:
-        file = Path(directory) / f"Pulumi.{stack}.yaml"
+        file = reader.file_of(stack, Path(directory))
         try:
             file.write_text(git.text(plan.base, f"stacks/{file.name}"))
             # As it is: the program of the base may have other settings.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from components.config import reader
 from components.names import REGISTRATION, part_name, stack_resource_name
 from components.platforms.docker.names import CLUSTER, docker_name
 from tools import ROOT
@@ -38,7 +39,7 @@ class LabStack:
 
     @property
     def file(self) -> Path:
-        return stacks.stack_file(ROOT / "stacks", self.stack)
+        return reader.file_of(self.stack)
 
     def configure(self, change: Callable[[Config], None]) -> None:
         """Write the stack file: the scenario's, with free CIDRs, after `change`."""

