@@ -51,7 +51,6 @@ class MachineSet:
     surge: int = 0
     temporary: bool = False
     spot: bool = False
-    of_gke: bool = False
 
     @property
     def cpus(self) -> int:
@@ -104,7 +103,6 @@ def _nodes(config: Mapping[str, Any]) -> dict[str, Any]:
         "metadata": mapping(config.get("metadata")),
         "account": str(config.get("serviceAccount") or ""),
         "spot": bool(config.get("spot")),
-        "of_gke": True,
     }
 
 

@@ -39,8 +39,7 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A part of a plan. title: trusted. folded: whether it is read on demand alone."""
+    """A part of a plan. title: trusted."""
 
     title: str
     lines: tuple[Line, ...]
-    folded: bool = False

@@ -39,10 +39,9 @@ Owner = tuple[str, str]
 
 @dataclass(frozen=True)
 class Graph:
-    """Resources by name and by parent."""
+    """Resources, and those of each parent."""
 
     resources: Sequence[Resource]
-    by_name: Mapping[str, Resource]
     children: Mapping[str, Sequence[Resource]]
 
     @classmethod
@@ -52,7 +51,7 @@ class Graph:
         children: dict[str, list[Resource]] = {}
         for each in all_resources:
             children.setdefault(each.parent, []).append(each)
-        return cls(all_resources, {each.name: each for each in all_resources}, children)
+        return cls(all_resources, children)
 
     def of_type(self, type_: str) -> list[Resource]:
         """Return the resources of a type."""

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 NAME, LINE = 100, 300
 """Characters that are shown of a name, and of a line of other text."""
+LABEL = 40
+"""Characters that are shown of a name in a diagram."""
 
 _TAIL = 20
 """Characters that are shown of the end of a text that is cut."""
@@ -106,12 +108,12 @@ def log_line(line: str) -> str:
     return re.sub(r"#(?=#\w*\[)", "# ", line)
 
 
-def mermaid_label(text: str, limit: int = 40) -> str:
+def mermaid_label(text: str) -> str:
     """Return `text` for a label of Mermaid within quotes.
 
     All characters but letters, digits, spaces and `-_.,/:()` are entity codes (`#35;`): quotes,
     brackets, HTML, comments and directives (`%%{`) have no meaning.
     """
-    shown = clean(text, limit)
+    shown = clean(text, LABEL)
     plain = re.compile(r"[\w \-.,/:()…]")
     return "".join(each if plain.match(each) else f"#{ord(each)};" for each in shown)

@@ -165,4 +165,4 @@ def test_lists_of_values_need_what_the_stack_uses() -> None:
 
 def test_autopilot_has_no_first_node_pool() -> None:
     stack = built(google_stacks.autopilot)
-    assert not [each for each in machines.machine_sets(stack) if each.of_gke]
+    assert not [each for each in machines.machine_sets(stack) if each.image == machines.GKE_IMAGE]

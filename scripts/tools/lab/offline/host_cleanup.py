@@ -23,6 +23,8 @@ FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 BRIDGE = "docker0|br-[0-9a-f]{12}"
 """How Docker names its bridges."""
+END_S = 10.0
+"""Seconds in which killed processes end."""
 
 
 def snapshot(file: Path) -> None:
@@ -148,11 +150,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-def kill_group(group: str, timeout: float = 10.0) -> None:
+def kill_group(group: str) -> None:
     """Kill every process in a control group and below, in whatever hierarchy, and wait for their
     end.
     """
-    until = time.monotonic() + timeout
+    until = time.monotonic() + END_S
     while (pids := _members(group)) and time.monotonic() < until:
         for pid in pids:
             kill(pid, signal.SIGKILL)
