@@ -562,12 +562,14 @@ def test_ports_of_a_program_that_passes_connections_on_to_ssh_stay_open(bare_hos
 
 
 FORWARDER = """
-import os, pathlib, socket, sys
+import os, pathlib, signal, socket, sys
 server, session = sys.argv[1:]
 name = lambda comm: pathlib.Path("/proc/self/comm").write_text(comm)
 name(server)
-ssh, other = socket.create_server(("", 2022)), os.fork()
-if other:
+ssh = socket.create_server(("", 2022))
+if not os.fork():
+    signal.pause()  # a child that was just started
+if os.fork():
     os.wait()
 else:
     ssh.close()

@@ -626,16 +626,27 @@ open_ports() { # what rules_of_ports printed
 
 # Prints the ports that SSH servers listen on. Their sessions listen for clients that forward a port
 # or X11: on loopback, as sshd-session (OpenSSH 9.8), or as a child of the server. A child that was
-# just started has the server's socket, too: the server is the last one of a line.
+# just started has the server's socket, too, and may stand before or behind the server in a line.
 ssh_listeners() {
-  local address users parent name
+  local address users
   while read -r _ _ _ address _ users; do
-    [[ $address != @(127.*|'[::1]'*) && $users =~ .*\"(sshd|dropbear)\",pid=([0-9]+) ]] || continue
-    parent='' name=''
-    read -r _ _ _ parent _ <"/proc/${BASH_REMATCH[2]}/stat"
-    read -r name <"/proc/$parent/comm"
-    [[ $name == @(sshd|dropbear) ]] || echo "${address##*:}"
+    [[ $address != @(127.*|'[::1]'*) ]] || continue
+    while [[ $users =~ \"(sshd|dropbear)\",pid=([0-9]+)(.*) ]]; do
+      users=${BASH_REMATCH[3]}
+      if is_ssh_server "${BASH_REMATCH[2]}"; then
+        echo "${address##*:}"
+        break
+      fi
+    done
   done < <(ss --no-header --tcp --listening --numeric --processes)
+}
+
+# Whether a process of SSH is no child of another one.
+is_ssh_server() { # pid
+  local parent='' name=''
+  read -r _ _ _ parent _ <"/proc/$1/stat"
+  read -r name <"/proc/$parent/comm"
+  [[ $name != @(sshd|dropbear) ]]
 }
 
 # Prints the ports of those lines of rules_of_ports that lead to a port of this machine.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,3 +143,21 @@ ListenAddress ::
 ListenAddress 2001:99::5
 #ListenAddress 10.0.0.5:98
 """
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_child_that_was_just_started_hides_no_server_of_ssh(tmp_path: Path, is_first: bool) -> None:
+    """Until it is a session, it has the server's socket. `ss` has the highest number first, and numbers begin again.
+
+    A session alone has the socket of a port that its client forwards.
+    """
+    fork = "printf sshd >/proc/$$/comm; exec 3<&0; read -r -u 3 & echo $!; read -r"
+    with subprocess.Popen(["bash", "-c", fork], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        session = int(server.stdout.readline())
+        users = [f'("sshd",pid={pid},fd=3)' for pid in ((server.pid, session) if is_first else (session, server.pid))]
+        sockets = {22: ",".join(users), 9001: users[is_first]}
+        lines = [f"LISTEN 0 128 0.0.0.0:{port} 0.0.0.0:* users:({each})" for port, each in sockets.items()]
+        add_program(tmp_path / "bin", "ss", "\n".join(["cat <<'END'", *lines, "END"]))
+        done = Sourced(scripts=[SCRIPTS / "redirect.sh"], programs=tmp_path / "bin").run("ssh_listeners")
+    assert (done.stdout, done.stderr) == ("22\n", "")
