@@ -545,6 +545,7 @@ compare() {
   cmp -s "$STAGING/written" "$STATE/written" || CHANGED=1
   [ "$(describe_files "$ROOT/" <"$STAGING/paths")" = "$(<"$STAGING/written")" ] || CHANGED=1
   has_certificates "$STAGING/${CERTS#"$ROOT"/}/root-cert.pem" "$CERTS/root-cert.pem" || CHANGED=1
+  ! has_other_identity || CHANGED=1
 }
 
 has_certificates() { # those of a file, in another file
@@ -615,13 +616,18 @@ stop() {
   read -r STOPPED 2>/dev/null <"$RUN/istio-vm-mesh-withdrawn" || STOPPED=$(date +%s)
 }
 
-# The agent renews the certificate that it has, whatever account or mesh the token is for. istiod
-# signs the identity of that certificate again, in its trust domain of before.
-drop_certificate() {
-  local domain
+# Whether the certificate has another identity than the token is for. The agent renews it with
+# itself, and istiod signs the same identity again. In DER the byte after it may be any one.
+has_other_identity() {
+  local account=${IDENTITY#system:serviceaccount:} domain identity
   domain=$(value_of TRUST_DOMAIN "$STAGING${STATE#"$ROOT"}/cluster.env")
-  if [ "$(joined identity)" != "$IDENTITY" ] || [ -n "$OTHER_STACK" ] ||
-    [ "$(value_of TRUST_DOMAIN "$STATE/cluster.env")" != "$domain" ]; then
+  identity=$(sed -n '/^-----END/q; /^-----/!p' "$CERTS/cert-chain.pem" 2>/dev/null |
+    base64 -d 2>/dev/null | grep -aoE 'spiffe://[!-~]+' | head -n 1)
+  [[ -n $identity && $identity != "spiffe://${domain//\'/}/ns/${account%:*}/sa/${account#*:}"* ]]
+}
+
+drop_certificate() {
+  if [ "$(joined identity)" != "$IDENTITY" ] || [ -n "$OTHER_STACK" ] || has_other_identity; then
     shred_file "$CERTS/key.pem"
     rm -f "$CERTS/cert-chain.pem"
   fi

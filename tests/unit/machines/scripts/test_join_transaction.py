@@ -18,6 +18,7 @@ from components.machines.bundle import DEADLINE_S, digest, role_files, slower_s
 from components.machines.proxy_metadata import DRAIN_S
 from components.machines.scripts import machine_lock
 from components.names import DISCONNECT_GRACE
+from tests.support.envoys import Authority
 from tests.support.machine import (
     BUNDLE,
     ISSUED,
@@ -427,13 +428,24 @@ def test_a_gateways_join_leaves_nothing_of_a_sidecar(machine: FakeMachine) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("domain", "kept"), [("cluster.local", True), ("mesh.example", False)])
-def test_another_trust_domain_drops_the_certificate(machine: FakeMachine, domain: str, kept: bool) -> None:
-    """The agent would renew the earlier one for ever, and callers refuse it once its alias is removed."""
-    (machine.root / STATE / "cluster.env").write_text("A='1'\nTRUST_DOMAIN='cluster.local'\n")
-    changed = bundle({"cluster.env": f"A='2'\nTRUST_DOMAIN='{domain}'\n"})
-    assert machine.join(changed).returncode == 0
-    assert [(machine.root / STATE / "etc/certs" / name).exists() for name in ("key.pem", "cert-chain.pem")] == [kept, kept]
+@pytest.mark.parametrize(
+    ("identity", "is_kept"),
+    [
+        ("spiffe://mesh.example/ns/shop/sa/product", True),
+        ("spiffe://former.example/ns/shop/sa/product", False),
+        ("spiffe://mesh.example/ns/shop/sa/other", False),
+    ],
+)
+def test_a_join_drops_a_certificate_of_another_identity(machine: FakeMachine, tmp_path: Path, identity: str, is_kept: bool) -> None:
+    """The agent would renew it for ever: callers refuse the one of a former trust domain once the mesh has no alias for it."""
+    joined = bundle({"cluster.env": "TRUST_DOMAIN='mesh.example'\n"})
+    assert machine.join(joined).returncode == 0
+    certificates = machine.root / STATE / "etc/certs"
+    for file in Authority(tmp_path, "mesh").issue(identity):
+        (certificates / ("key.pem" if file.suffix == ".key" else "cert-chain.pem")).write_bytes(file.read_bytes())
+    assert machine.join(joined).returncode == 0
+    assert [(certificates / name).exists() for name in ("key.pem", "cert-chain.pem")] == [is_kept, is_kept]
+    assert ("restart istio-vm-mesh" in machine.calls) is not is_kept
 
 
 @pytest.mark.slow
