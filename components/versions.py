@@ -82,3 +82,9 @@ def unsupported_kubernetes(istio: str, kubernetes: str) -> str:
     if (1, first) <= of_kubernetes <= (1, last):
         return ""
     return f"Istio {minor(istio)} supports Kubernetes 1.{first} to 1.{last}"
+
+
+def is_older_kubernetes(istio: str, kubernetes: str) -> bool:
+    """Return whether a version of Kubernetes that `istio` does not support is older than those."""
+    of_istio, of_kubernetes = (tuple(map(int, minor(each).split("."))) for each in (istio, kubernetes))
+    return of_kubernetes < (1, KUBERNETES_OF_ISTIO[of_istio[0], of_istio[1]][0])

@@ -14,6 +14,8 @@ from ..config.addresses import is_address
 from ..local import scripting
 
 T = TypeVar("T")
+FAILED_IN_UPDATE = "failed in this update"
+"""The end of a cause: a resource failed, and the update went on without it."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,11 @@ class Call(Called, Answers):
     def is_path(self) -> bool:
         """Whether it is an answer of an endpoint to its caller."""
         return bool(self.endpoint) and self.verdict == "proved" and self.kind != "counter"
+
+    @property
+    def is_of_failed_resource(self) -> bool:
+        """Whether it was left out because a resource failed, which the next update repeats."""
+        return self.cause.endswith(FAILED_IN_UPDATE)
 
     @property
     def problem(self) -> str:

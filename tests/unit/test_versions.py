@@ -87,6 +87,7 @@ def test_istio_supports_a_range_of_kubernetes(suffix: str) -> None:
     assert [outside("1.31.0-asm.3", minor) == "" for minor in (31, 32, 37, 38)] == [False, True, True, False]
     assert outside("1.31.0", 38) == outside("1.31.0_build", 38) == "Istio 1.31 supports Kubernetes 1.32 to 1.37"
     assert outside("1.29.8", 38) == "Istio 1.29 supports Kubernetes 1.31 to 1.35"
+    assert [versions.is_older_kubernetes("1.31.0", f"v1.{minor}.5{suffix}") for minor in (9, 31, 38)] == [True, True, False]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,9 @@ OVERDUE = 0.4
 class MachineFacts:
     """All that was read about a machine. `declared` is whether the stack file has it, `cluster_answers` whether `entry` means anything.
 
-    `report` is None where it cannot be reached by SSH. `identity` is the workload's, `control_plane` the version of istiod.
+    `report` is None where it cannot be reached by SSH. `identities` are the workload's, that of the mesh's trust domain first.
+    `control_plane` is the version of istiod, `stated_version` that of `mesh.version` where it does not decide about istiod's.
+    `rotation` is the key of the stack file that has the machine join again.
     """
 
     name: str
@@ -36,8 +38,10 @@ class MachineFacts:
     report: MachineReport | None
     declared: bool = True
     cluster_answers: bool = True
-    identity: str = ""
+    identities: tuple[str, ...] = ()
     control_plane: str = ""
+    stated_version: str = ""
+    rotation: str = ""
     gateway: str = ""
     gateway_port: int = XDS_PORT
 
@@ -118,7 +122,8 @@ def _report(facts: MachineFacts, seen: MachineReport, now: datetime) -> Finding:
         _renewal(seen, now),
         _files(facts, seen),
         _clock(seen),
-        version(seen.agent, facts.control_plane, "`pulumi up` installs the version of `mesh.version`"),
+        _alias(facts, seen),
+        version(seen.agent, facts.control_plane, _version_cure(facts, seen)),
     ]
     return health, [*advice, *(text for text in hints if text)]
 
@@ -129,9 +134,11 @@ def _is_connected(facts: MachineFacts) -> bool:
 
 def rejoin_hint(facts: MachineFacts) -> str:
     """Return how a machine is made to join again: by itself in the next update where it is out of the mesh, else by rotation."""
+    if not facts.declared:
+        return "the next `pulumi up` removes it"
     if not _is_connected(facts):
         return "run `pulumi up`"
-    return f"raise `machines.{facts.name}.rotation` in the stack file and run `pulumi up`"
+    return f"raise `{facts.rotation}` in the stack file and run `pulumi up`"
 
 
 def _certificate(seen: MachineReport, now: datetime) -> str:
@@ -163,9 +170,18 @@ def check_gateway(facts: MachineFacts, seen: MachineReport) -> str:
 
 
 def _identity(facts: MachineFacts, seen: MachineReport) -> str:
-    if not seen.certificate or not facts.identity or seen.certificate.identity == facts.identity:
+    if not seen.certificate or not facts.identities or seen.certificate.identity in facts.identities:
         return ""
-    return f"its certificate is for {seen.certificate.identity} and not for {facts.identity}: {rejoin_hint(facts)}"
+    return f"its certificate is for {seen.certificate.identity} and not for {facts.identities[0]}: {rejoin_hint(facts)}"
+
+
+def _alias(facts: MachineFacts, seen: MachineReport) -> str:
+    if not facts.declared or not seen.certificate or seen.certificate.identity not in facts.identities[1:]:
+        return ""
+    return (
+        f"its certificate is for {seen.certificate.identity}, which callers accept by the mesh's trustDomainAliases: "
+        f"before you remove that alias, {rejoin_hint(facts)}"
+    )
 
 
 def _proxy(seen: MachineReport) -> str:
@@ -193,7 +209,7 @@ def _renewal(seen: MachineReport, now: datetime) -> str:
 def _files(facts: MachineFacts, seen: MachineReport) -> str:
     if not seen.files:
         return ""
-    return f"differs from what its join wrote ({', '.join(seen.files)}): {rejoin_hint(facts)}, which repairs it"
+    return f"differs from what its join wrote ({', '.join(seen.files)}): {rejoin_hint(facts)}"
 
 
 def _clock(seen: MachineReport) -> str:
@@ -201,6 +217,12 @@ def _clock(seen: MachineReport) -> str:
         return ""
     way = "ahead" if seen.offset > 0 else "behind"
     return f"its clock is {duration(seen.offset)} {way}: certificates need clocks that agree, let it run an NTP client"
+
+
+def _version_cure(facts: MachineFacts, seen: MachineReport) -> str:
+    if facts.stated_version and numbers(facts.stated_version) == numbers(seen.agent):
+        return "set `mesh.version` to that one and run `pulumi up`"
+    return "`pulumi up` installs the version of `mesh.version`"
 
 
 def version(has: str, control_plane: str, cure: str) -> str:

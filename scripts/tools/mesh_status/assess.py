@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
 from components import names
 from components.config.stack import Settings
 from components.verification import evidence, network_policies
-from components.versions import unsupported_kubernetes
+from components.versions import is_older_kubernetes, unsupported_kubernetes
 
 from . import advice, networks, read_cluster, read_state
 from .model import Call, Carried, Endpoint, Health, Mesh, Verification, Workload, worst_health
@@ -43,12 +43,16 @@ def mesh(facts: Facts, verification: Verification | None = None) -> Mesh:
     if cluster.problem:
         remarks.append(cluster.problem)
     if supported := unsupported_kubernetes(control_plane.version, cluster.kubernetes):
-        remarks.append(f"the cluster has Kubernetes {cluster.kubernetes}; {supported}: upgrade Istio (docs/how-to/upgrades.md)")
+        is_older = is_older_kubernetes(control_plane.version, cluster.kubernetes)
+        cure = "upgrade the cluster" if is_older else "upgrade Istio (docs/how-to/upgrades.md)"
+        remarks.append(f"the cluster has Kubernetes {cluster.kubernetes}; {supported}: {cure}")
     if state.pending:
         remarks.append("an update is running, or was killed: when none runs, `pulumi up` finishes its work")
+    remarks += [f"{cause}, and the last verification left it out: run `pulumi up`, which verifies too" for cause in state.left_out]
     remarks += [f"the last verification warned: {cause}" for cause in state.unproven]
-    if state.unproven:
-        remarks.append("`./scripts/status --verify` verifies again")
+    # Right after a verification another one shows the same.
+    if state.unproven and not verification:
+        remarks.append("when that is settled, `./scripts/status --verify` verifies again")
     if isinstance(facts.settings, StackError):
         remarks.append(str(facts.settings))
     elif settings and (new := sorted(set(settings.workloads) - set(state.workloads))):
@@ -84,7 +88,8 @@ def _pods_network(state: Stack, settings: Settings | None) -> str:
 
 def _workload(state: read_state.Workload, facts: Facts, settings: Settings | None, failed: bool) -> Workload:
     name, cluster, pods_network = state.name, facts.cluster, _pods_network(facts.state, settings)
-    identity = facts.state.facts.spiffe_id(state.namespace, state.service_account)
+    identities = facts.state.facts.spiffe_ids(state.namespace, state.service_account)
+    is_gateway = state.namespace == facts.state.facts.namespace
     declared = set(settings.single_machines_of(name)) if settings else None
     machines = {machine.name: machine for machine in facts.state.machines.values() if machine.workload == name}
     entries = {entry.name: entry for entry in cluster.entries if entry.namespace == state.namespace and entry.workload_group == name}
@@ -97,8 +102,10 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
                 report=facts.reports.get(machine),
                 declared=declared is None or machine in declared,
                 cluster_answers=not cluster.problem,
-                identity=identity,
+                identities=identities,
                 control_plane=networks.version(facts.state, cluster),
+                rotation=_rotation(machine, is_gateway, settings),
+                stated_version=settings.mesh.version if settings and settings.mesh.adopt else "",
                 gateway=facts.state.gateway,
                 gateway_port=facts.state.gateway_port,
             ),
@@ -112,7 +119,12 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
     endpoints += by_themselves
     pods = sorted(cluster.pods.get(name, ()), key=lambda pod: pod.name)
     endpoints += [_pod(pod, networks.version(facts.state, cluster), pods_network) for pod in pods]
-    problems, health = _problems(state, machines.values(), endpoints, cluster)
+    existing = settings.workloads[name].existing_services if settings and name in settings.workloads else []
+    problems, health = _problems(state, endpoints, cluster, existing)
+    changed = [each.name for each in machines.values() if _changed_since(each, state)]
+    # Right after a verification that failed, its cause is shown.
+    if changed and not failed:
+        problems.append(f"{', '.join(changed)} joined or changed after it was verified last: run `./scripts/status --verify`")
     least = settings.min_group_size(name) if settings and not cluster.problem else 0
     if len(by_themselves) < least:
         problems.append(
@@ -124,12 +136,12 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
     return Workload(
         name=name,
         namespace=state.namespace,
-        identity=identity,
+        identity=identities[0],
         services={f"{service}.{state.namespace}": ports for service, ports in sorted(state.services.items())},
         endpoints=tuple(endpoints),
         health=worst_health([health, *(each.health for each in endpoints)]),
         verified=state.verified,
-        is_gateway=state.namespace == facts.state.facts.namespace,
+        is_gateway=is_gateway,
         advice=tuple(problems),
     )
 
@@ -143,27 +155,29 @@ def _policies(state: read_state.Workload, settings: Settings, cluster: Cluster) 
     return network_policies.sentences(there, state.labels, declared.probe.port)
 
 
+def _rotation(machine: str, is_gateway: bool, settings: Settings | None) -> str:
+    """The key of the stack file that has a machine join again."""
+    if is_gateway and settings and machine in settings.machines:
+        return f"networks.{settings.machines[machine].network}.gateway.rotation"
+    return f"machines.{machine}.rotation"
+
+
 def _problems(
-    state: read_state.Workload, machines: Iterable[read_state.Machine], endpoints: Sequence[Endpoint], cluster: Cluster
+    state: read_state.Workload, endpoints: Sequence[Endpoint], cluster: Cluster, existing: Sequence[str]
 ) -> tuple[list[str], Health]:
-    """What is wrong with a workload as a whole. `machines` are its machines in the stack, `endpoints` all that is behind it."""
+    """What is wrong with a workload as a whole. `endpoints`: all that is behind it, `existing`: its Services that the stack only uses."""
     problems: list[str] = []
     if not cluster.problem:
         pods = sum(each.kind == "pod" for each in endpoints)
         if pods < state.replicas:
             problems.append(f"{pods} of {state.replicas} pods are there: `kubectl --namespace {state.namespace} get events` has the cause")
-        problems += [
-            f"the Service {name} is not in the cluster: run `pulumi refresh` and `pulumi up`"
-            for name in sorted(state.services)
-            if (state.namespace, name) not in cluster.services
-        ]
+        for name in sorted(state.services):
+            if (state.namespace, name) not in cluster.services:
+                cure = "the stack file has it as `existing`: create it, then run" if name in existing else "run `pulumi refresh` and"
+                problems.append(f"the Service {name} is not in the cluster: {cure} `pulumi up`")
         if not endpoints:
-            problems.append("nothing is behind it")
-    health: Health = "missing" if problems else "healthy"
-    changed = [each.name for each in machines if _changed_since(each, state)]
-    if changed:
-        problems.append(f"{', '.join(changed)} joined or changed after it was verified last: run `./scripts/status --verify`")
-    return problems, health
+            problems.append("nothing is behind it: no pod has its labels, and no machine is registered for it")
+    return problems, "missing" if problems else "healthy"
 
 
 def _changed_since(machine: read_state.Machine, workload: read_state.Workload) -> bool:

@@ -70,7 +70,7 @@ class Stack:
 
     `own_gateway`: the stack installed the east-west gateway. `calls` and `carried` are the evidence of the last whole verification
     (`components.verification.evidence`), `proofs` the URNs of the commands that verify. `pending`: an update was killed, or is running.
-    `unproven`: what that verification did not prove, where it could only warn.
+    `unproven`: what that verification did not prove, where it could only warn. `left_out`: why it left something out.
     """
 
     name: str
@@ -84,6 +84,7 @@ class Stack:
     carried: tuple[GatewayTraffic, ...] = ()
     proofs: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     updated: datetime | None = None
     pending: bool = False
     access: ClusterAccess | None = None
@@ -173,6 +174,7 @@ def parse(exported: Mapping[str, Any]) -> Stack:
         raise StackError("the stack has no mesh (yet): run `pulumi up` first")
     outputs = kinds["Stack"][0].outputs
     evidence = _evidence(outputs.get("verification"))
+    failed = [call for call in evidence.calls if call.verdict == "failed"]
     access = next((ClusterAccess(**each.inputs["recorded"]) for each in kinds.get("ClusterCheck", ())), None)
     workloads = {each.name: _workload(each.name, children.get(each.urn, {})) for each in kinds.get("Workload", ())}
     # A registration waits for objects of its workload. Which ones it names is not decided here.
@@ -192,7 +194,8 @@ def parse(exported: Mapping[str, Any]) -> Stack:
             for each in kinds.get("Machine", ())
         },
         calls=tuple(call for call in evidence.calls if call.is_path),
-        unproven=tuple(dict.fromkeys(call.problem for call in evidence.calls if call.verdict == "failed")),
+        unproven=tuple(dict.fromkeys(call.problem for call in failed if not call.is_of_failed_resource)),
+        left_out=tuple(dict.fromkeys(call.cause.removesuffix(" in this update") for call in failed if call.is_of_failed_resource)),
         carried=evidence.gateway_traffic,
         proofs=tuple(each.urn for each in kinds.get("Command", ()) if is_part(each.name, names.VERIFICATION, names.PROOF, names.CALLERS)),
         updated=_time(deployment.get("manifest", {}).get("time")),

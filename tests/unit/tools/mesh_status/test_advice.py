@@ -13,7 +13,7 @@ from tools.mesh_status.model import Health
 from tools.mesh_status.read_machines import Certificate, MachineReport
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-IDENTITY = "spiffe://cluster.local/ns/shop/sa/product"
+IDENTITY, FORMER = (f"spiffe://{domain}/ns/shop/sa/product" for domain in ("cluster.local", "former.example"))
 
 
 def at(hours: float) -> datetime:
@@ -27,7 +27,8 @@ SEEN = MachineReport(unit="active", agent="1.31.0", envoy="1.39.3", ready=True, 
 ENDED = Certificate(at(-27), at(-3), IDENTITY)
 OFF = MachineReport(problem="cannot be reached by SSH at 10.0.0.5: timed out")
 HEALTHY: dict[str, Any] = {
-    "name": "product-1", "state": STATE, "entry": ENTRY, "report": SEEN, "identity": IDENTITY, "control_plane": "1.31.0", "gateway": "10.0.0.2",
+    "name": "product-1", "state": STATE, "entry": ENTRY, "report": SEEN, "identities": (IDENTITY, FORMER), "control_plane": "1.31.0",
+    "rotation": "machines.product-1.rotation", "gateway": "10.0.0.2",
 }  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def test_changed_files_are_named_with_their_repair() -> None:
     assert health == "healthy"
     assert sentences == [
         "differs from what its join wrote (/etc/systemd/system/istio-vm-mesh.service, istio-vm-mesh.service, which is not enabled): "
-        "raise `machines.product-1.rotation` in the stack file and run `pulumi up`, which repairs it"
+        "raise `machines.product-1.rotation` in the stack file and run `pulumi up`"
     ]
 
 
@@ -121,6 +122,12 @@ def test_redirection_that_is_missing_is_named() -> None:
              "raise `machines.product-1.rotation` in the stack file and run `pulumi up`"],
         ),
         (
+            seen(certificate=replace(CERTIFICATE, identity=FORMER)),
+            "healthy",
+            ["its certificate is for spiffe://former.example/ns/shop/sa/product, which callers accept by the mesh's trustDomainAliases: "
+             "before you remove that alias, raise `machines.product-1.rotation` in the stack file and run `pulumi up`"],
+        ),
+        (
             seen(certificate=Certificate(at(-20), at(4), IDENTITY)),
             "healthy",
             ["has not renewed its certificate, which ends in 4 h: does its agent reach istiod?"],
@@ -130,6 +137,16 @@ def test_redirection_that_is_missing_is_named() -> None:
         (seen(offset=5.0), "healthy", []),
         (
             seen(agent="1.30.4"),
+            "healthy",
+            ["its agent 1.30.4 is older than the control plane 1.31.0: `pulumi up` installs the version of `mesh.version`"],
+        ),
+        (
+            {**seen(agent="1.30.4"), "stated_version": "1.30.4"},
+            "healthy",
+            ["its agent 1.30.4 is older than the control plane 1.31.0: set `mesh.version` to that one and run `pulumi up`"],
+        ),
+        (
+            {**seen(agent="1.30.4"), "stated_version": "1.31.0"},
             "healthy",
             ["its agent 1.30.4 is older than the control plane 1.31.0: `pulumi up` installs the version of `mesh.version`"],
         ),
@@ -158,6 +175,16 @@ def test_redirection_that_is_missing_is_named() -> None:
             ["is given up by `forget: true`: nothing connects to it; take it out of the stack file, and the next `pulumi up` keeps it out"],
         ),
         ({"declared": False}, "healthy", ["is no longer in the stack file: the next `pulumi up` removes it"]),
+        (
+            {"declared": False, **seen(certificate=replace(CERTIFICATE, identity=FORMER))},
+            "healthy",
+            ["is no longer in the stack file: the next `pulumi up` removes it"],
+        ),
+        (
+            {"declared": False, **seen(unit="")},
+            "unhealthy",
+            ["Istio's agent is not installed on it: the next `pulumi up` removes it"],
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_cure(changes: dict[str, Any], health: Health, sentences: list[str]) -> None:

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from components import versions
 from components.config.stack import Settings
+from components.verification import evidence
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths
 from tools.mesh_status import assess, cli, pulumi, read, read_cluster, read_state, render_json, render_svg, render_table, svg_layout, verify
@@ -164,6 +165,7 @@ def test_a_cluster_that_left_the_range_of_its_istio_is_named() -> None:
         ("v1.35.4+k3s1", ()),
         ("", ()),
         ("v1.38.0-gke.1", ("the cluster has Kubernetes v1.38.0-gke.1; Istio 1.31 supports Kubernetes 1.32 to 1.37: upgrade Istio (docs/how-to/upgrades.md)",)),
+        ("v1.31.9", ("the cluster has Kubernetes v1.31.9; Istio 1.31 supports Kubernetes 1.32 to 1.37: upgrade the cluster",)),
     ):  # fmt: skip
         mesh = assess.mesh(replace(facts, cluster=replace(facts.cluster, kubernetes=kubernetes)))
         assert (mesh.health, mesh.advice) == ("healthy", remarks)
@@ -178,6 +180,28 @@ def test_what_the_state_lacks_is_missing() -> None:
     assert (declared.health, declared.network) == ("missing", "pods")
     assert any(each.name == "ledger-172.31.26.131-pods" and each.health == "healthy" for each in ledger.endpoints), "joined by itself"
     assert "the Service ledger is not in the cluster: run `pulumi refresh` and `pulumi up`" in ledger.advice
+
+
+def test_a_service_of_others_that_is_missing_is_not_ours_to_create() -> None:
+    """A refresh and an update would leave it away."""
+    facts = meshes.facts("single")
+    assert isinstance(facts.settings, Settings)
+    ledger = facts.settings.workloads["ledger"]
+    services = {name: service.model_copy(update={"existing": True}) for name, service in ledger.services.items()}
+    workloads = {**facts.settings.workloads, "ledger": ledger.model_copy(update={"services": services})}
+    settings = facts.settings.model_copy(update={"workloads": workloads})
+    mesh = assess.mesh(replace(facts, settings=settings, cluster=replace(facts.cluster, services=frozenset())))
+    advice = next(each.advice for each in mesh.workloads if each.name == "ledger")
+    assert advice == ("the Service ledger is not in the cluster: the stack file has it as `existing`: create it, then run `pulumi up`",)
+
+
+def test_a_gateways_machine_joins_again_by_the_key_of_its_network() -> None:
+    facts = meshes.facts("multi")
+    reports = {name: replace(seen, files=("/etc/x",)) for name, seen in facts.reports.items() if name in ("far-gateway-1", "product-1")}
+    mesh = assess.mesh(replace(facts, reports=reports))
+    advice = {each.name: each.advice for workload in mesh.workloads for each in workload.endpoints}
+    assert "raise `networks.far.gateway.rotation` in the stack file" in advice["far-gateway-1"][0]
+    assert "raise `machines.product-1.rotation` in the stack file" in advice["product-1"][0]
 
 
 def test_endpoints_are_in_the_stacks_network_where_the_mesh_has_no_name_for_it() -> None:
@@ -214,12 +238,21 @@ def test_nobody_is_told_to_verify_what_was_verified_just_now(after: timedelta, r
     assert joined(meshes.facts("single"), after, revision).advice == ()
 
 
-def joined(facts: assess.Facts, after: timedelta, revision: str) -> Workload:
+def test_no_verification_is_advised_right_after_one_that_failed() -> None:
+    facts = meshes.facts("single")
+    facts = replace(facts, state=replace(facts.state, unproven=("no answer from 10.0.0.9:80",)))
+    failed = Verification(error="machine product-1: no answer")
+    assert joined(facts, timedelta(minutes=1), "another", failed).advice == ()
+    assert assess.mesh(facts, failed).advice == ("the last verification warned: no answer from 10.0.0.9:80",)
+
+
+def joined(facts: assess.Facts, after: timedelta, revision: str, verification: Verification | None = None) -> Workload:
     """The workload product, whose machine product-1 joined a time after it was verified; as the same one where `revision` is empty."""
     machine, verified = facts.state.machines["product-1"], facts.state.workloads["product"].verified
     assert verified
     again = replace(machine, joined=verified + after, revision=revision or machine.revision)
-    mesh = assess.mesh(replace(facts, state=replace(facts.state, machines={**facts.state.machines, "product-1": again})))
+    machines = {**facts.state.machines, "product-1": again}
+    mesh = assess.mesh(replace(facts, state=replace(facts.state, machines=machines)), verification)
     return next(each for each in mesh.workloads if each.name == "product")
 
 
@@ -239,9 +272,25 @@ def test_warnings_of_the_last_verification_are_shown_as_warnings() -> None:
     causes = ("no answer from 10.0.0.9:80; look at machine product-1", "calls by the name are answered by none")
     mesh = assess.mesh(replace(facts, state=replace(facts.state, unproven=causes)))
     warnings = tuple(f"the last verification warned: {cause}" for cause in causes)
-    assert mesh.advice == (*warnings, "`./scripts/status --verify` verifies again")
+    assert mesh.advice == (*warnings, "when that is settled, `./scripts/status --verify` verifies again")
     assert mesh.health == "healthy"
     assert f"the last verification warned: {causes[0]}" in " ".join(tables(mesh).split())
+
+
+def test_what_a_verification_left_out_needs_an_update() -> None:
+    """To verify again would leave it out again: its join, or its gateway, runs in an update alone."""
+    exported = meshes.recorded("single", "export")
+    outputs = next(each["outputs"] for each in exported["deployment"]["resources"] if each["type"] == "pulumi:pulumi:Stack")
+    causes = [f"machine product-2 is missing: its join {evidence.FAILED_IN_UPDATE}", "pod x is not called: its address is none of IPv4"]
+    left_out = [{"verdict": "failed", "endpoints": [{"cause": cause, "object": "x"}]} for cause in causes]
+    outputs["verification"] = json.dumps({"product": {"calls": left_out}})
+    mesh = meshes.mesh("single", state=read_state.parse(exported))
+    assert mesh.advice == (
+        "machine product-2 is missing: its join failed, and the last verification left it out: run `pulumi up`, which verifies too",
+        "the last verification warned: pod x is not called: its address is none of IPv4",
+        "when that is settled, `./scripts/status --verify` verifies again",
+    )
+    assert mesh.health == "healthy"
 
 
 def test_a_gateway_that_is_not_ours_is_judged_by_who_reaches_it() -> None:
