@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -278,10 +279,19 @@ def end(*_):
     open({str(notes)!r}, "a").write('"ended in order"\\n')
     sys.exit(1)
 signal.signal(signal.SIGINT, end)
-os.kill(os.getppid(), signal.SIGINT)
+print("waits", flush=True)
 signal.pause()
 """
     programs.add("pulumi", waits)
+    patient = subprocess.Popen.communicate
+
+    def interrupted(process: subprocess.Popen[str], timeout: float | None = None) -> tuple[str, str]:
+        if timeout:
+            return patient(process, timeout=timeout)
+        assert process.stdout and process.stdout.readline() == "waits\n"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pulumi.update(programs.variables)
     assert programs.noted() == ["ended in order"]
