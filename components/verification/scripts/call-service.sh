@@ -357,20 +357,11 @@ start_counting() {
   attempted_before=$(attempts)
 }
 
-# Whether the proxy has established connections since: the caller's own stands before that.
-has_answered() {
-  local endpoint
-  for endpoint in "${!now[@]}"; do
-    if ((now[$endpoint] > 0)); then return 0; fi
-  done
-  return 1
-}
-
-# Whether the proxy has tried an endpoint since.
-has_tried() {
-  local endpoint
-  for endpoint in "${!tried[@]}"; do
-    if ((tried[$endpoint] > 0)); then return 0; fi
+# Whether an endpoint has answered, or was tried, since `start_counting`.
+has_any() { # number...
+  local number
+  for number; do
+    if ((number > 0)); then return 0; fi
   done
   return 1
 }
@@ -378,7 +369,7 @@ has_tried() {
 # Whether connections may be open because the caller's own proxy holds them back. One that detects
 # protocols waits for more bytes after some of the first ones, so each of these is sent before.
 is_held() { # calls, all of which were answered
-  ! is_http && ! has_tried && (($1 < 4 * ${#FIRST_BYTES[@]}))
+  ! is_http && ! has_any "${tried[@]}" && (($1 < 4 * ${#FIRST_BYTES[@]}))
 }
 
 is_given() { # endpoint
@@ -721,14 +712,15 @@ call_by_name() {
   while :; do
     call_all $NAME
     read_given
-    if [ ${#failed[@]} = 0 ] && has_answered; then break; fi
+    # The caller's own connection stands before the proxy has established one.
+    if [ ${#failed[@]} = 0 ] && has_any "${now[@]}"; then break; fi
     if ((SECONDS >= deadline)); then break; fi
     sleep 0.3
   done
   if cause=$(name_problem); then
     object="Service $SERVICE"
     note "$cause"
-  elif [ ${#failed[@]} -gt 0 ] || ! has_answered; then
+  elif [ ${#failed[@]} -gt 0 ] || ! has_any "${now[@]}"; then
     object="VirtualService or DestinationRule of $SERVICE"
     cause="calls by the name $SERVICE port $PORT are not answered as those of its endpoints are"
     cause+=" (last: $(last_status $NAME)): what do its routes do with them?"
@@ -804,7 +796,7 @@ are_enough() { # number
 is_answered_by_routes() {
   [ ${#failed[@]} -gt 0 ] || return 1
   case ${failures[$NAME]:-} in [1-5][0-9][0-9]$'\t'proxy$'\t'*) ;; *) return 1 ;; esac
-  if has_tried; then return 1; fi
+  if has_any "${tried[@]}"; then return 1; fi
   direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
     grep "^outbound|$PORT|[^|]*|$SERVICE::[0-9.]*:[0-9]*::health_flags::healthy\$" >/dev/null
 }
