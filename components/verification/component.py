@@ -9,6 +9,7 @@ beside the joins, by one command per service account.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -237,14 +238,20 @@ class _Plan:
         return {network: self._gateway(network) for network in networks if network in self._gateways}
 
     def _changes(self, verified: VerifiedWorkload, joined: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what could change the answer and is in no payload."""
+        """Return what could change the answer and is in no payload.
+
+        A machine's proof counts the calls of this verification: those of an earlier one are gone where
+        the agent has restarted. So what has a proof run again is here, too.
+        """
         workload, mesh = verified.workload, self._mesh
+        scripts = [*map(commands.body_digest, (CALL_SCRIPT, PLAINTEXT_SCRIPT)), commands.digest(prove_machine)]
+        proofs = [mesh.cluster.pod_cidrs, [machine.host.patience_s for machine in verified.machines]]
         objects = mesh.facts.apply(lambda facts: [*workload.callees(facts), mesh.settings.version])
         return {
             "joined": joined,
             "gateways": self._paths(verified),
             "objects": pulumi.Output.json_dumps([objects, workload.existing_services]).apply(_digest),
-            "scripts": _digest("".join(map(commands.body_digest, (CALL_SCRIPT, PLAINTEXT_SCRIPT)))),
+            "scripts": _digest(json.dumps([*scripts, *proofs])),
         }
 
     def from_cluster(self, verified: VerifiedWorkload) -> local.Command:
@@ -270,8 +277,7 @@ class _Plan:
             "existing": workload.existing_services,
             "facts": mesh.facts,
         }
-        # A machine's proof runs again where SSH reaches the machine otherwise. It counts the calls of
-        # this verification, and Envoy forgets these 5 s after the last one at the earliest.
+        # A machine's proof runs again where SSH reaches the machine otherwise (`_changes`).
         revisions = {
             name: values.apply(lambda each: f"{each['joined']} {each['way']}" if each else "") for name, values in machines.items()
         }

@@ -345,6 +345,17 @@ def test_an_application_is_verified_again_when_what_leads_to_it_changes(
     assert (changes() != before) == ("selector" in change)
 
 
+@pytest.mark.parametrize(("where", "change"), [("billing-1", {"connectWithin": 77}), ("cluster", {"additionalPodCidrs": ["10.21.0.0/16"]})])
+def test_a_machines_proof_runs_with_the_calls_that_it_counts(config: dict[str, Any], where: str, change: dict[str, Any]) -> None:
+    """The agent may have restarted since the last ones."""
+    config["workloads"]["billing"]["pods"] = {"image": "billing:1"}
+    before = graph_of(config)
+    (config["machines"] | config)[where] |= change
+    after = graph_of(config)
+    assert after["billing-1-proof"].inputs != before["billing-1-proof"].inputs
+    assert after["billing-verification"].inputs != before["billing-verification"].inputs
+
+
 def test_an_application_of_others_is_called_as_its_mesh_names_it(application: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its Service and its ServiceAccount, and a domain, a trust domain and images of the mesh's."""
     application["workloads"]["billing"]["imagePullSecrets"] = ["mine"]
