@@ -82,6 +82,7 @@ class Callee:
     plaintext: whether it takes calls without TLS.
     expired: whether its certificate has expired.
     detected: whether a caller's proxy detects the protocol, as of a port whose name begins with none.
+    early: whether its proxy does not have the port from istiod yet, and takes calls as those of other ports.
     """
 
     name: str
@@ -94,8 +95,14 @@ class Callee:
     closed: bool = False
     expired: bool = False
     detected: bool = False
+    early: bool = False
     port: int = field(default_factory=free_port)
     service_port: int = field(default_factory=free_port)
+
+    @property
+    def cluster(self) -> str:
+        """The cluster of its proxy that leads to the application."""
+        return "InboundPassthroughCluster" if self.early else f"inbound|{self.port}||"
 
     def endpoints(self, count: int = 1) -> list[str]:
         """Return so many of its endpoints."""
@@ -221,6 +228,24 @@ def _cluster(
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
         **({"transport_socket": tls} if tls else {}),
     }
+
+
+def _to_application(port: int) -> Config:
+    """Return a filter that stands for the redirection: it names the application as a connection's original destination."""
+    text = {"text_format_source": {"inline_string": f"127.0.0.1:{port}"}}
+    value = {"object_key": "envoy.network.transport_socket.original_dst_address", "format_string": text}
+    message = "type.googleapis.com/envoy.extensions.filters.network.set_filter_state.v3.Config"
+    return {"name": "redirection", "typed_config": {"@type": message, "on_new_connection": [value]}}
+
+
+def _inbound(name: str, is_h2: bool) -> Config:
+    """Return a cluster that leads to a connection's original destination, as istiod's do.
+
+    Source: istio/istio, pilot/pkg/networking/core/cluster_builder.go, `buildInboundCluster` and `buildInboundPassthroughCluster`.
+    """
+    cluster = {**_cluster(name, [], is_h2), "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
+    del cluster["load_assignment"]
+    return {**cluster, **({"cleanup_interval": "9223372035s"} if name.startswith("inbound|") else {})}
 
 
 @dataclass(frozen=True)
@@ -355,11 +380,12 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
             "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
         }
         tls = None if callee.plaintext else _tls("Downstream", common_tls_context=context, require_client_certificate=True)
-        inbound, is_h2 = f"inbound|{callee.port}||", callee.protocol in ("http2", "grpc")  # between proxies
+        is_h2 = callee.protocol in ("http2", "grpc")  # between proxies
         if not callee.closed:
-            filters = _filters(callee.protocol, inbound, callee.denies)
+            filters = [_to_application(callee.application), *_filters(callee.protocol, callee.cluster, callee.denies)]
             listeners.append(_listener(f"in-{callee.name}", "0.0.0.0", callee.port, filters, tls))
-        clusters.append(_cluster(inbound, [f"127.0.0.1:{callee.application}"], callee.protocol == "grpc"))
+        if callee.cluster not in [each["name"] for each in clusters]:
+            clusters.append(_inbound(callee.cluster, callee.protocol == "grpc"))
         names = {"": routes.endpoints.get(callee.name, callee.endpoints()), **routes.subsets.get(callee.name, {})}
         for subset, endpoints in names.items():
             outbound = f"outbound|{callee.service_port}|{subset}|{SERVICE}"

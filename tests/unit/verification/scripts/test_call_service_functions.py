@@ -454,14 +454,22 @@ CASES: dict[str, tuple[str, str]] = {
         "ENDPOINTS=10.0.0.1:80,10.0.0.2:80 MACHINES=m-1=10.0.0.1:80; verify_target; LISTENER=1; verify_target; GATEWAYS=a:1,b:1; verify_target",
         "chance m-1\nendpoints 10.0.0.1:80 10.0.0.2:80\nname\nendpoints 10.0.0.1:80 10.0.0.2:80\ngateways a:1 b:1\nname",
     ),
-    "check_inbound: now or before": (
-        "in_short; show() { clusters=(\"inbound|80||::10.0.0.2:80::rq_total::$1\"); inbound_before[80]=$2; failure=; check_inbound 80; echo \"${failure:0:25}\"; }; show 2 ''; show 0 2; show 0 0; show 3 2",
-        "|by-chance|proved||\n\n|by-chance|proved||\n\n|by-chance|failed|me|no call from a pod has reached port 80: \nno call from a pod has re\n|by-chance|proved||\n",
+    "check_inbound: one call is enough": (
+        "in_short; uptime() { echo 37s; }; show() { clusters=(\"inbound|80||::10.0.0.2:80::rq_total::$1\"); failure= is_uncalled=; check_inbound 80; echo \"${failure:0:74}|$is_uncalled\"; }; "
+        "show 1; show 0; MODE=warn; show 0 2>&1 | cut -c -39",
+        "|by-chance|proved||\n|\n|by-chance|failed|me|no call from a pod has reached port 80 i\n"
+        "no call from a pod has reached port 80 in the 37s since the proxy started:|1\n"
+        "me: no call from a pod has reached port\n|by-chance|failed|me|no call from a pod\n|1",
     ),
-    "check_inbound: the larger number": (
-        "for each in '3 2' '2 3' '2 2'; do inbound_calls() { echo ${each% *}; }; inbound_before[80]=${each#* }; "
-        "check_inbound 80 | grep -o 'answers.: [0-9]*'; done",
-        'answers": 3\nanswers": 3\nanswers": 2',
+    "check_inbound: the number, and whose it is": (
+        "CALLER='machine m-1'; for each in 3 0; do inbound_calls() { echo $each; }; check_inbound 80 | grep -oE '(answers|verdict|kind|machine|object).: [^,}]*' | tr -d '\" ' | tr '\\n' ' '; done",
+        "answers:3 kind:counter machine:m-1 verdict:proved object: answers:0 kind:counter machine:m-1 verdict:failed object:machinem-1",
+    ),
+    "uptime: of the proxy, not of those before it": (
+        "clusters=(' \"state\": \"LIVE\",' ' \"uptime_current_epoch\": \"37s\",' ' \"uptime_all_epochs\": \"99s\"'); uptime", "37s",
+    ),
+    "leave_out_target: a row, and no failure": (
+        "in_short; leave_out_target; echo \"=$failure\"", "|by-chance|failed|me|product.shop.svc port 80 is not called b\n=",
     ),
     "wait_for_proxy: a listener that is there": (
         "time_passes; direct_curl() { :; }; LISTENER=$SERVER; wait_for_proxy; echo $? $SECONDS; LISTENER=; wait_for_proxy; echo $? $SECONDS",
@@ -472,12 +480,21 @@ CASES: dict[str, tuple[str, str]] = {
         "direct_curl() { :; }; LISTENER=1; (wait_for_proxy) 2>&1 | cut -c -45",
         "3\n4 Envoy does not answer on its admin port: the proxy is not running\n4 the proxy has no listener on port 1: does t",
     ),
-    "main: each target with its columns, and then what came in": (
-        "clusters=('spiffe://caller\"'); wait_for_proxy() { :; }; inbound_calls() { echo $1; }; verify_target() { echo \"$SERVICE $PORT $URL_PATH $MODE =$ENDPOINTS=$RANGES=$GATEWAYS=$MACHINES\"; note broken; }; "
-        "check_inbound() { echo \"inbound $1 $MODE ${inbound_before[$1]}\"; }; line=$'a\\t80\\tgrpc\\t-\\t200\\t3\\twarn\\tx\\t-\\t-\\t-\\t0\\t-'; TARGETS=$line INBOUND=$'80\\thttp'; (main) 2>&1; echo $?; "
-        "TARGETS=${line/warn/fail}$'\\n'${line/-/\\/path} INBOUND=; (main) 2>&1; echo $?; TARGETS='' INBOUND=$'81\\thttp'; (main) 2>&1; echo $?",
-        "a 80 /grpc.health.v1.Health/Check warn ====\nme: broken\ninbound 80 warn 80\n0\n"
-        "a 80 /grpc.health.v1.Health/Check fail ====\na 80 /path warn ====\nme: broken\nme: broken\n1\ninbound 81 fail 81\n0",
+    "main: what came in, and then each target with its columns": (
+        "clusters=('spiffe://caller\"'); wait_for_proxy() { :; }; verify_target() { echo \"$SERVICE $PORT $URL_PATH $MODE =$ENDPOINTS=$RANGES=$GATEWAYS=$MACHINES\"; note broken; }; "
+        "check_inbound() { echo \"inbound $1 $PROTOCOL $SERVICE $MODE\"; }; line=$'a\\t80\\tgrpc\\t-\\t200\\t3\\twarn\\tx\\t-\\t-\\t-\\t0\\t-'; TARGETS=$line INBOUND=$'81\\thttp'; (main) 2>&1; echo $?; "
+        "TARGETS=${line/warn/fail}$'\\n'${line/-/\\/path} INBOUND=; (main) 2>&1; echo $?; TARGETS='' INBOUND=$'81\\thttp\\n82\\ttcp'; (main) 2>&1; echo $?",
+        "inbound 81 http a warn\na 80 /grpc.health.v1.Health/Check warn ====\nme: broken\n0\n"
+        "a 80 /grpc.health.v1.Health/Check fail ====\na 80 /path warn ====\nme: broken\nme: broken\n1\ninbound 81 http  \ninbound 82 tcp  \n0",
+    ),
+    "main: a machine that was not called calls nothing": (
+        "in_short; clusters=(); wait_for_proxy() { :; }; verify_target() { echo called; }; uptime() { echo 3s; }; line=$'a\\t80\\ttcp\\t-\\t200\\t3\\tfail\\tx\\t-\\t-\\t-\\t0\\t-'; "
+        "show() { (main) >\"$HOME/shown\" 2>&1; echo \"$?\"; cut -c -62 \"$HOME/shown\"; }; TARGETS=$line INBOUND=$'81\\ttcp'; show; TARGETS=${line/fail/warn}; show; "
+        "clusters=('inbound|81||::10.0.0.2:81::rq_total::1'); show",
+        "1\n|by-chance|failed|me|no call from a pod has reached port 81 i\n|by-chance|failed|me|a port 80 is not called by a machine tha\n"
+        "me: no call from a pod has reached port 81 in the 3s since the\n"
+        "0\nme: no call from a pod has reached port 81 in the 3s since the\n|by-chance|failed|me|no call from a pod has reached port 81 i\n"
+        "|by-chance|failed|me|a port 80 is not called by a machine tha\n0\n|by-chance|proved||\ncalled",
     ),
     "converse: an endpoint": (
         "LISTENER=$SERVER HEADERS=$'x-a: 1\\nx-b: 2'; converse 10.0.0.1:80; sent",

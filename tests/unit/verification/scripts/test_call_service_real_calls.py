@@ -16,6 +16,7 @@ from components import shell
 from components.verification.evidence import Call, Plaintext, parse
 from tests.support import applications, envoys
 from tests.support.envoys import ALIAS, FOREIGN, IDENTITY, OTHER, Callee, Mesh, Routes
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -389,6 +390,43 @@ def test_a_machines_own_counter_shows_that_it_was_called(world: World, protocol:
     # In this Envoy the cluster's port is the application's; on a machine both are one.
     assert code == 1 and f"no call from a pod has reached port {idle.port}" in errors
     assert calls[callee.port, ""].answers > 0 and calls[idle.port, ""].verdict == "failed"
+
+
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+def test_a_machines_own_calls_are_no_proof_that_it_was_called(tmp_path: Path, protocol: str) -> None:
+    """Its proxy may choose the machine itself. A proof that is repeated must not count the calls of the first one."""
+    with ExitStack() as stack:
+        start = applications.http() if protocol == "http" else applications.of_bytes(applications.wait_for_more)
+        callee = Callee(name="machine", protocol=protocol, application=stack.enter_context(start))
+        mesh = stack.enter_context(envoys.running(tmp_path, [callee]))
+
+        def prove() -> tuple[int, list[str]]:
+            target = mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
+            setup = "is_identified() { :; }"
+            done = mesh.verify(target, timeout_s=PATIENCE_S, listener=0, inbound=f"{callee.port}\t{protocol}", setup=setup)
+            return done.returncode, [row.verdict for row in parse(done.stdout).calls if not row.endpoint]
+
+        assert [prove(), prove()] == [(1, ["failed", "failed"])] * 2
+        assert mesh.verify(mesh.target(callee), timeout_s=PATIENCE_S).returncode == 0
+        assert [prove(), prove()] == [(0, ["proved", "proved"])] * 2
+
+
+def test_a_proof_may_come_long_after_the_calls(tmp_path: Path) -> None:
+    """Envoy forgets calls alone that came before its proxy had the port from istiod, where the application has closed its connections."""
+    with ExitStack() as stack:
+        applied = [stack.enter_context(applications.of_bytes(applications.wait_for_more)) for _ in range(2)]
+        late, early = (Callee(name=str(each), protocol="tcp", application=port, early=bool(each)) for each, port in enumerate(applied))
+        mesh = stack.enter_context(envoys.running(tmp_path, [late, early]))
+        assert mesh.verify(mesh.target(late), mesh.target(early), timeout_s=PATIENCE_S).returncode == 0
+
+        def proved() -> list[bool]:
+            # On a machine the ports are one: here the application's is another.
+            calls = parse(mesh.verify(inbound=f"{late.port}\ttcp\n{early.application}\ttcp", listener=0).stdout).calls
+            return [row.verdict == "proved" for row in calls]
+
+        assert proved() == [True, True]
+        wait_until(lambda: "rq_total" not in mesh.counters(early.cluster), description="Envoy has forgotten the early calls")
+        assert proved() == [True, False]
 
 
 @pytest.mark.parametrize(
