@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from components.names import ENVOY_ADMIN_PORT
 from tests.support.lab import MultiNetworkLab
+
+DECADE_S = 10 * 365 * 24 * 3600
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +61,12 @@ def test_the_evidence_names_the_path(lab: MultiNetworkLab) -> None:
     # A gateway chooses an endpoint for each connection, and a verification makes a few: they may all be to one machine.
     # That both are reached through the gateways is test_every_endpoint_calls_every_endpoint.
     assert {each.endpoint for each in carried} <= {f"{lab.address(name)}:8080" for name in ("product-2", "product-3")}
+
+
+def test_a_machines_proxy_keeps_the_number_of_its_calls(lab: MultiNetworkLab) -> None:
+    """istiod has it keep them. Else a proof that comes late would find none, where the application closes its connections."""
+    query = "config_dump?resource=dynamic_active_clusters&name_regex=inbound%5B%7C%5D8080%5B%7C%5D%5B%7C%5D"
+    dump = json.loads(lab.ssh("product-2", f"curl --silent --fail 'http://127.0.0.1:{ENVOY_ADMIN_PORT}/{query}'"))
+    (cluster,) = (each["cluster"] for each in dump["configs"])
+    assert (cluster["name"], cluster["type"]) == ("inbound|8080||", "ORIGINAL_DST")
+    assert int(cluster["cleanup_interval"].removesuffix("s")) > DECADE_S
