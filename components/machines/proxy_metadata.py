@@ -66,8 +66,13 @@ def compact_json(value: object) -> str:
 
 
 def pod_ports(ports: Mapping[str, int]) -> str:
-    """Return the ports of a workload, by name, as a variable of the agent has them."""
-    return compact_json([{"name": name, "containerPort": port, "protocol": ""} for name, port in sorted(ports.items())])
+    """Return the ports of a workload, by name, as a variable of the agent has them.
+
+    A Service may lead to a port by its name. Then istiod gives the proxy the port at once only where
+    the protocols are equal, which istioctl leaves out. Else callers have the endpoint long before.
+    Source: istio/istio, pilot/pkg/serviceregistry/kube/controller/util.go, findPortFromMetadata.
+    """
+    return compact_json([{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in sorted(ports.items())])
 
 
 def shortened(proxy: Manifest) -> Manifest:

@@ -14,7 +14,7 @@ from tests.support.control_plane import program
 from tests.support.host import ADDRESS, SCRIPTS, Host, started_host
 from tests.support.waiting import wait_until
 
-PORTS = json.dumps([{"name": "http", "containerPort": 8080, "protocol": ""}], separators=(",", ":"))
+PORTS = json.dumps([{"name": "http", "containerPort": 8080, "protocol": "TCP"}], separators=(",", ":"))
 INPUT = "type filter hook input priority filter; policy drop;"
 NFT = f"""
 table inet office {{

@@ -12,7 +12,7 @@ from components.names import STATUS_PORT
 from tests.support.firewalld import firewalld
 from tests.support.host import ADDRESS, Host, started_host
 
-PORTS = json.dumps([{"name": "http", "containerPort": 8080, "protocol": ""}], separators=(",", ":"))
+PORTS = json.dumps([{"name": "http", "containerPort": 8080, "protocol": "TCP"}], separators=(",", ":"))
 
 
 @pytest.fixture(scope="module")

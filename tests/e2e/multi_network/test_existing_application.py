@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components.names import DEFAULT_DOMAIN, service_host, spiffe_id
+from components.names import DEFAULT_DOMAIN, ENVOY_ADMIN_PORT, service_host, spiffe_id
 from components.verification.evidence import by_workload
 from tests.support import corporate_mesh
 from tests.support.existing_lab import NAMESPACE, AdoptingStack, ExistingMachines
@@ -187,6 +187,8 @@ def test_a_machine_serves_the_applications_service_with_its_identity(
 ) -> None:
     stack = joined
     assert stack.healthy() == {"one"}
+    clusters = stack.machines.root("one", f"curl --silent --fail http://127.0.0.1:{ENVOY_ADMIN_PORT}/clusters")
+    assert "inbound|8080||::" in clusters, "its proxy has the port, though the Service leads to it by a name"
     output = json.loads(stack.pulumi("stack", "output", "--json").stdout)
     identity = spiffe_id(corporate_mesh.TRUST_DOMAIN, NAMESPACE, ACCOUNT)
     calls = [call for call in by_workload(output["verification"])["billing"].calls if call.is_path]

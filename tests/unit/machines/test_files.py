@@ -34,7 +34,7 @@ def test_cluster_env_is_sorted_and_quoted_as_istioctl_does() -> None:
         "ISTIO_META_DNS_CAPTURE='true'",
         "ISTIO_META_MESH_ID='lab'",
         "ISTIO_META_NETWORK='pods'",
-        """ISTIO_META_POD_PORTS='[{"name":"http","containerPort":8080,"protocol":""},{"name":"tcp-db","containerPort":5432,"protocol":""}]'""",
+        """ISTIO_META_POD_PORTS='[{"name":"http","containerPort":8080,"protocol":"TCP"},{"name":"tcp-db","containerPort":5432,"protocol":"TCP"}]'""",
         "ISTIO_META_WORKLOAD_NAME='product'",
         "ISTIO_NAMESPACE='shop'",
         "ISTIO_SERVICE='product.shop'",

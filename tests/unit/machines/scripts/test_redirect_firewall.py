@@ -71,7 +71,7 @@ class FirewalledHost:
 
 
 def firewalled(directory: Path, rules: str = "", ruleset: str = "", **environment: str) -> FirewalledHost:
-    ports = json.dumps([{"name": "http", "containerPort": 8080, "protocol": ""}], separators=(",", ":"))
+    ports = json.dumps([{"name": "http", "containerPort": 8080, "protocol": "TCP"}], separators=(",", ":"))
     programs = {
         "iptables-nft": "",
         "iptables-nft-save": f"cat {directory}/rules",

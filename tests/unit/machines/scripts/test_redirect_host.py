@@ -38,7 +38,7 @@ NODE_PORT = (
 UNTRACKED = "*raw\n-A PREROUTING -p tcp -m tcp --dport 8080 -j CT --notrack\nCOMMIT\n"
 ENVIRONMENT = {
     "INSTANCE_IP": "10.0.0.5",
-    "ISTIO_META_POD_PORTS": json.dumps([{"name": "http", "containerPort": 8080, "protocol": ""}], separators=(",", ":")),
+    "ISTIO_META_POD_PORTS": json.dumps([{"name": "http", "containerPort": 8080, "protocol": "TCP"}], separators=(",", ":")),
     "ISTIO_LOCAL_EXCLUDE_PORTS": "22,15090,15021,15020",
     "ISTIO_SERVICE_EXCLUDE_CIDR": "169.254.0.0/16,fe80::/10",
 }
