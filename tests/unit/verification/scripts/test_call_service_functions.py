@@ -324,6 +324,10 @@ CASES: dict[str, tuple[str, str]] = {
         "10.0.0.3:80|addressed|failed|WorkloadEntry of endpoint 10.0.0.3:80|the proxy was not given the endpoint 10.\n"
         "10.0.0.42:80|addressed|failed|WorkloadEntry of endpoint 10.0.0.42:80|the proxy was not given the endpoint 10.\nno answer from 10.0.0.2:80 for",
     ),
+    "call_endpoints: a Service that the proxy does not know": (
+        "in_short; given_are; call_endpoints 10.0.0.1:80; echo \"${failure:0:30}\"",
+        "10.0.0.1:80|addressed|failed|Service product.shop.svc|the proxy does not know product.shop.svc\nthe proxy does not know produc",
+    ),
     "call_gateways: as many calls as endpoints need": (
         "in_short; given_are 192.0.2.6:15443=0 10.0.0.9:15443=0; CALLS=4,29; call_gateways gateway.test:15443 10.0.0.9:15443; tr ' ' '\n' <<<\"${asked#*]}\" | tr -d '[]' | sort | uniq -c",
         "192.0.2.6:15443|by-chance|proved||\n10.0.0.9:15443|by-chance|proved||\n     29 10.0.0.9:15443\n      4 192.0.2.6:15443",

@@ -38,12 +38,9 @@ def update(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> Iterator[subp
     yield process
     process.kill()
     process.wait()
-    try:
-        for remover in calling_pods._REMOVERS:
-            remover.wait()
-    finally:
-        for remover in calling_pods._REMOVERS:
-            remover.kill()
+    for remover in calling_pods._REMOVERS:
+        remover.kill()
+        remover.wait()
 
 
 def created(programs: Programs) -> list[dict[str, Any]]:
