@@ -277,10 +277,10 @@ class _Plan:
             "existing": workload.existing_services,
             "facts": mesh.facts,
         }
+        joins = {name: values.apply(lambda each: each["joined"] if each else "") for name, values in machines.items()}
         # A machine's proof runs again where SSH reaches the machine otherwise (`_changes`).
-        revisions = {
-            name: values.apply(lambda each: f"{each['joined']} {each['way']}" if each else "") for name, values in machines.items()
-        }
+        ways = {name: values.apply(lambda each: each["way"] if each else "") for name, values in machines.items()}
+        changes = {**self._changes(verified, joins), "ways": pulumi.Output.json_dumps(ways).apply(_digest)}
         callers = self._callers.get(verified.account) if verified.is_called else None
         return commands.local_command(
             part_name(workload.pulumi_resource_name, VERIFICATION),
@@ -292,7 +292,7 @@ class _Plan:
             options=commands.CommandOptions(
                 converges=True,
                 # The payload names the joins in the state already.
-                changes=without_dependencies(pulumi.Output.json_dumps(self._changes(verified, revisions))),
+                changes=without_dependencies(pulumi.Output.json_dumps(changes)),
                 timeout_s=TIMEOUT_S,
             ),
         )

@@ -148,7 +148,7 @@ def advice(existing: Mesh) -> list[str]:
 
 
 def test_status_advises_no_verification_right_after_one(existing: Mesh, failing: set[str]) -> None:
-    """After a first update, after a second one that changes nothing, and after `--verify`."""
+    """After a first update, after a second one that changes nothing, after `--verify`, and after a join that changes nothing."""
     failing.clear()
     up(existing, fails=False)
     assert advice(existing) == []
@@ -159,3 +159,6 @@ def test_status_advises_no_verification_right_after_one(existing: Mesh, failing:
     assert names == {"billing-verification", "billing-billing-callers", "billing-1-proof", "billing-2-proof"}
     up(existing, *(f"--target-replace={urn}" for urn in state.proofs), fails=False)
     assert advice(existing) == []
+    existing.config["machines"]["billing-1"]["takeOver"] = "mesh/other"
+    up(existing, fails=False)
+    assert advice(existing) == [], "a machine joined again, and nothing of it changed"

@@ -12,7 +12,7 @@ from typing import Any
 
 from pulumi_gcp import _utilities
 
-from components import mesh_facts
+from components import mesh_facts, names
 from components.cluster_check import ClusterCheckProvider
 from components.istio.mesh_reading import MeshReadingProvider
 from components.machines.registration import RegistrationProvider
@@ -96,7 +96,13 @@ class FakeProvider(Provider):
         if request.type in (CLUSTER_CHECK, MESH_READING):
             return request.inputs  # `check` read the world, so previews know it too
         answer = self._answer(request)
-        return {**request.inputs, **(dict.fromkeys(answer, UNKNOWN) if request.preview else answer)}
+        if request.preview:
+            return {**request.inputs, **dict.fromkeys(answer, UNKNOWN)}
+        if names.is_part(request.name, names.JOIN):
+            # As join_machine.py does, which returns what had it join the machine.
+            changes = json.loads(request.inputs["stdin"])["create"].get("changes", "")
+            answer = {**answer, "stdout": json.dumps({**json.loads(answer["stdout"]), "changes": changes})}
+        return {**request.inputs, **answer}
 
 
 def _is_of(path: str, keys: Sequence[str]) -> bool:
