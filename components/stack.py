@@ -25,7 +25,7 @@ from .mesh_facts import MeshFacts
 from .names import gateway_addresses_resource_name
 from .platforms import dispatch
 from .platforms.gateway import Gateway
-from .verification.component import VerificationArgs, VerifiedWorkload, verify_workloads
+from .verification.component import VerificationArgs, VerifiedGroup, VerifiedWorkload, verify_workloads
 from .versions import unsupported_kubernetes
 
 
@@ -69,14 +69,8 @@ def build(settings: Settings, stack: str) -> dict[str, object]:
         "gatewayPort": mesh.gateway_port,
         "machines": {name: {"address": machine.address, "entry": machine.entry} for name, machine in machines.items()},
     }
-    if verified := _verified(settings, workloads, machines):
-        verification_args = VerificationArgs(
-            mesh=mesh,
-            workloads=verified,
-            gateways=gateways,
-            published=published,
-            depends_on=[resource for group in groups.values() for resource in group.ready],
-        )
+    if verified := _verified(settings, workloads, joined):
+        verification_args = VerificationArgs(mesh=mesh, workloads=verified, gateways=gateways, published=published)
         outputs["verification"] = pulumi.Output.all(**verify_workloads(verification_args)).apply(scripting.encode)
     return outputs
 
@@ -136,17 +130,20 @@ def _machine(name: str, settings: Settings, workloads: Mapping[str, Workload], h
     return Machine(name, args)
 
 
-def _verified(settings: Settings, workloads: Mapping[str, Workload], machines: Mapping[str, Machine]) -> list[VerifiedWorkload]:
+def _verified(settings: Settings, workloads: Mapping[str, Workload], joined: dispatch.Joined) -> list[VerifiedWorkload]:
     """Return what is verified of each workload, without those that the settings leave out."""
     return [
         VerifiedWorkload(
             workload=workload,
-            machines=[machines[machine] for machine in _machines_of(settings, name)],
+            machines=[joined.machines[machine] for machine in _machines_of(settings, name)],
             reachable_from_pods=settings.is_reachable_from_pods(name),
             strict=manifests.enforces_strict_mtls(settings, workload.settings),
             mode=mode,
-            min_group_size=settings.min_group_size(name),
-            group_networks=settings.group_networks(name),
+            groups={
+                group: VerifiedGroup(network=declared.network, size=declared.min_replicas, revision=joined.groups[group].revision)
+                for group, declared in settings.instance_groups.items()
+                if declared.workload == name
+            },
         )
         for name, workload in workloads.items()
         if (mode := settings.verification_mode(name)) != "none"

@@ -224,11 +224,6 @@ class Settings(Record):
         groups = self.instance_groups.values()
         return sum(group.min_replicas for group in groups if group.workload == workload)
 
-    def group_networks(self, workload: str) -> list[str]:
-        """Return the networks of the instance groups that run `workload`."""
-        groups = self.instance_groups.values()
-        return sorted({group.network for group in groups if group.workload == workload})
-
     @property
     def docker_networks(self) -> set[str]:
         """The networks that need a Docker network: the kind cluster's and its machines'."""

@@ -64,6 +64,7 @@ class Mesh(pulumi.ComponentResource):
     namespace_resources: Istio's namespaces, where this component creates them.
     gateway, gateway_port: where machines reach the control plane. gateway_ip: the IP address that `gateway` resolves
         to.
+    gateway_values: of the gateway's release; empty where it exists already.
     root_certificate: the mesh's trust anchor, as the cluster has it now.
     root_config_map: where that is: namespace and name of a ConfigMap, by a slash.
     facts: of the mesh, by its values, or by its cluster where it is adopted.
@@ -77,6 +78,7 @@ class Mesh(pulumi.ComponentResource):
     gateway: pulumi.Output[str]
     gateway_port: int
     gateway_ip: pulumi.Output[str]
+    gateway_values: pulumi.Output[Manifest]
     root_certificate: pulumi.Output[str]
     root_config_map: pulumi.Output[str]
     facts: pulumi.Output[MeshFacts]
@@ -99,7 +101,9 @@ class Mesh(pulumi.ComponentResource):
         istiod: Sequence[pulumi.Resource] = [self._gateway_api()] if args.other_networks else self.namespace_resources
         if not settings.adopt:
             istiod = [self._control_plane(istiod)]
-        gateway = self._gateway(cluster.gateway_service, istiod) if cluster.gateway_service is not None else None
+        values = None if cluster.gateway_service is None else self._gateway_values(cluster.gateway_service)
+        self.gateway_values = pulumi.Output.from_input({} if values is None else values)
+        gateway = self._release(names.EASTWEST_GATEWAY, "gateway", values, istiod) if values is not None else None
         objects = [self._object(manifest, istiod) for manifest in self._manifests(gateway is not None)]
         if args.other_networks and cluster.gateway_behind_nat:
             objects.append(self._published_gateway(istiod))
@@ -197,7 +201,7 @@ class Mesh(pulumi.ComponentResource):
             names.ISTIOD_DEPLOYMENT, "istiod", charts.istiod_values(settings, self.network, self.cluster.replicas), [base, *depends_on]
         )
 
-    def _gateway(self, service: Manifest, depends_on: Sequence[pulumi.Resource]) -> Release:
+    def _gateway_values(self, service: Manifest) -> pulumi.Input[Manifest]:
         args, cluster = self._args, self.cluster
 
         def values_of(facts: MeshFacts, exposed: Manifest) -> Manifest:
@@ -210,10 +214,9 @@ class Mesh(pulumi.ComponentResource):
             )
             return charts.gateway_values(args.settings, facts, entrance)
 
-        values: pulumi.Input[Manifest] = values_of(self._stated, service)
         if args.settings.adopt:
-            values = pulumi.Output.all(self.facts, service).apply(lambda read: values_of(read[0], read[1]))
-        return self._release(names.EASTWEST_GATEWAY, "gateway", values, depends_on)
+            return pulumi.Output.all(self.facts, service).apply(lambda read: values_of(read[0], read[1]))
+        return values_of(self._stated, service)
 
     def _release(self, release: str, chart: str, values: pulumi.Input[Manifest], depends_on: Sequence[pulumi.Resource]) -> Release:
         settings = self._args.settings

@@ -208,6 +208,9 @@ def network_gateway(network: str, settings: Settings, networks: Networks, joined
     """Return the gateway of `network`: its machines, or the load balancer in front of them."""
     of_gateway = gateway_machine_names(settings, network)
     machines = {name: joined.machines[name] for name in of_gateway if name in joined.machines}
+    group = joined.groups.get(of_gateway[0])
+    revisions = [*(machine.revision for machine in machines.values()), *([group.revision] if group else ())]
+    revision = pulumi.Output.all(*revisions).apply(" ".join)
     if network_gateways.has_load_balancer(settings, network) and networks.google:
         from pulumi_gcp import compute
 
@@ -222,7 +225,6 @@ def network_gateway(network: str, settings: Settings, networks: Networks, joined
             assert isinstance(declared, GceMachine) and isinstance(instance, compute.Instance)
             members.append(GatewayMember(name=name, instance=instance, zone=declared.zone, joined=machine.join))
             subnets.append(settings.subnet_of(declared))
-        group = joined.groups.get(of_gateway[0])
         if group:
             subnets.append(settings.subnet_of(settings.instance_groups[of_gateway[0]]))
         args = LoadBalancerArgs(
@@ -234,10 +236,11 @@ def network_gateway(network: str, settings: Settings, networks: Networks, joined
             global_access=isinstance(settings.cluster, ExistingCluster),
         )
         balancer = LoadBalancer(balancer_name(workload), args)
-        return Gateway(addresses={workload: balancer.address}, ready=balancer.ready)
+        return Gateway(addresses={workload: balancer.address}, ready=balancer.ready, revision=revision)
     return Gateway(
         addresses={name: machine.address for name, machine in machines.items()},
         ready=[machine.join for machine in machines.values()],
+        revision=revision,
     )
 
 

@@ -14,7 +14,9 @@ class Gateway:
 
     addresses: the addresses for requests into the network, by the gateway's or machine's name.
     ready: the resources that must exist before it forwards requests.
+    revision: changes whenever its machines joined again, or others take their place.
     """
 
     addresses: Mapping[str, pulumi.Output[str]]
     ready: Sequence[pulumi.Resource]
+    revision: pulumi.Output[str]

@@ -40,6 +40,19 @@ TIMEOUT_S = 1800
 
 
 @dataclass(frozen=True, kw_only=True)
+class VerifiedGroup:
+    """An instance group of a workload, whose machines come and go without this program.
+
+    network: its network. size: how many machines it has at least.
+    revision: changes whenever all its machines are others, and is there once they have joined.
+    """
+
+    network: str
+    size: int
+    revision: pulumi.Output[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerifiedWorkload:
     """A workload as it is verified.
 
@@ -47,8 +60,7 @@ class VerifiedWorkload:
     reachable_from_pods: whether pods can call it.
     strict: whether an answer to plaintext fails the verification. Else it is only reported.
     mode: `fail` or `warn`, what a failed verification does to the update.
-    min_group_size: how many machines its instance groups have at least.
-    group_networks: the networks of these.
+    groups: its instance groups by name.
     """
 
     workload: Workload
@@ -56,8 +68,7 @@ class VerifiedWorkload:
     reachable_from_pods: bool = True
     strict: bool = True
     mode: Literal["fail", "warn"] = "fail"
-    min_group_size: int = 0
-    group_networks: Sequence[str] = ()
+    groups: Mapping[str, VerifiedGroup] = field(default_factory=dict)
 
     @property
     def is_called(self) -> bool:
@@ -77,14 +88,12 @@ class VerificationArgs:
     mesh: the mesh.
     workloads: what is verified. gateways: the gateways of networks other than the cluster's.
     published: by network, what must exist before requests reach its gateway.
-    depends_on: what must exist before any verification.
     """
 
     mesh: Mesh
     workloads: Sequence[VerifiedWorkload]
     gateways: Mapping[str, Gateway] = field(default_factory=dict)
     published: Mapping[str, pulumi.Resource] = field(default_factory=dict)
-    depends_on: Sequence[pulumi.Resource] = ()
 
 
 def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence]]:
@@ -220,7 +229,7 @@ class _Plan:
 
     def _networks(self, verified: VerifiedWorkload) -> list[str]:
         """Return the other networks that calls of a workload lead to."""
-        used = {*(machine.network for machine in verified.machines), *verified.group_networks}
+        used = {*(machine.network for machine in verified.machines), *(group.network for group in verified.groups.values())}
         return sorted(used - {self._mesh.network})
 
     def _gateway(self, network: str) -> pulumi.Output[list[str]]:
@@ -237,20 +246,33 @@ class _Plan:
         networks = [*([self._mesh.network] if others else ()), *others]
         return {network: self._gateway(network) for network in networks if network in self._gateways}
 
+    def _revisions(self, verified: VerifiedWorkload) -> pulumi.Output[str]:
+        """Return what changes when machines of gateways on its paths, or of its groups, are others or joined again."""
+        gateways = [self._args.gateways[network] for network in self._networks(verified) if network in self._args.gateways]
+        revisions = [*(each.revision for each in gateways), *(group.revision for group in verified.groups.values())]
+        return pulumi.Output.json_dumps([without_dependencies(each.recover(partial(_left_out, ""))) for each in revisions]).apply(_digest)
+
+    def _objects(self, verified: VerifiedWorkload) -> pulumi.Output[str]:
+        """Return a digest of the objects in the cluster that decide what answers calls of a workload."""
+        workload, mesh = verified.workload, self._mesh
+        callees = mesh.facts.apply(lambda facts: [*workload.callees(facts), mesh.settings.version])
+        # Machines of other networks call by the gateway.
+        gateway = mesh.gateway_values if self._networks(verified) else None
+        return pulumi.Output.json_dumps([callees, workload.existing_services, gateway]).apply(_digest)
+
     def _changes(self, verified: VerifiedWorkload, joined: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what could change the answer and is in no payload.
 
         A machine's proof counts the calls of this verification: those of an earlier one are gone where
         the agent has restarted. So what has a proof run again is here, too.
         """
-        workload, mesh = verified.workload, self._mesh
         scripts = [*map(commands.body_digest, (CALL_SCRIPT, PLAINTEXT_SCRIPT)), commands.digest(prove_machine)]
-        proofs = [mesh.cluster.pod_cidrs, [machine.host.patience_s for machine in verified.machines]]
-        objects = mesh.facts.apply(lambda facts: [*workload.callees(facts), mesh.settings.version])
+        proofs = [self._mesh.cluster.pod_cidrs, [machine.host.patience_s for machine in verified.machines]]
         return {
             "joined": joined,
             "gateways": self._paths(verified),
-            "objects": pulumi.Output.json_dumps([objects, workload.existing_services]).apply(_digest),
+            "revisions": self._revisions(verified),
+            "objects": self._objects(verified),
             "scripts": _digest(json.dumps([*scripts, *proofs])),
         }
 
@@ -272,6 +294,7 @@ class _Plan:
             "access": mesh.cluster.access,
             "workload": workload.effective_settings,
             "machines": machines,
+            "groups": {name: group.revision.recover(partial(_left_out, None)) for name, group in verified.groups.items()},
             "gateways": self._paths(verified),
             "network_names": others,
             "existing": workload.existing_services,
@@ -287,7 +310,7 @@ class _Plan:
             commands.Script(verify_workload, pulumi.Output.all(**inputs).apply(partial(self._payload, verified))),
             pulumi.ResourceOptions(
                 parent=workload,
-                depends_on=[*workload.all_resources, *self._args.depends_on, *([callers] if callers else [])],
+                depends_on=[*workload.all_resources, *([callers] if callers else [])],
             ),
             options=commands.CommandOptions(
                 converges=True,
@@ -312,7 +335,8 @@ class _Plan:
             entries=tuple(Entry(name, each["entry"], f"{each['address']}:{number}") for name, each in joined.items()),
             missing=tuple(name for name, each in machines.items() if not each),
             closed=tuple(network for network, addresses in gateways.items() if not addresses),
-            group_size=verified.min_group_size,
+            failed_groups=tuple(name for name, revision in values["groups"].items() if not revision),
+            group_size=sum(group.size for name, group in verified.groups.items() if values["groups"][name]),
             pods=called.pods(values["existing"]),
             port=number,
             target=jobs.target(called, verified.mode) if verified.is_called else None,

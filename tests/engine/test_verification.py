@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from components import names
-from tests.engine.plan.steps import FAR, ORDERS
+from tests.engine.plan.steps import FAR, INSTANCE, ORDERS, put
 from tests.engine.plan.test_truth import resources
 from tests.engine.test_preview import Mesh, mesh, program  # noqa: F401 (a fixture)
 from tests.support import fake_providers, harness
@@ -42,13 +42,19 @@ def failing() -> set[str]:
 
 
 @pytest.fixture
-def existing(cli: Path, host: Callable[[Provider], None], stack: Stack, failing: set[str]) -> Mesh:
-    """The stack `existing`, whose second machine does not join."""
+def failed(cli: Path, host: Callable[[Provider], None], stack: Stack, failing: set[str]) -> Callable[[str], Mesh]:
+    """A stack of which some resources cannot be created."""
     for provider in fake_providers.VERSIONS:
         host(Failing(provider, failing))
     (stack.project / "Pulumi.yaml").write_text(f"name: {harness.PROJECT}\nruntime: python\n")
     stack.init()
-    return Mesh(stack, "existing")
+    return lambda name: Mesh(stack, name)
+
+
+@pytest.fixture
+def existing(failed: Callable[[str], Mesh]) -> Mesh:
+    """The stack `existing`, whose second machine does not join."""
+    return failed("existing")
 
 
 def up(existing: Mesh, *options: str, fails: bool) -> str:
@@ -57,8 +63,8 @@ def up(existing: Mesh, *options: str, fails: bool) -> str:
     return output
 
 
-def payload(existing: Mesh) -> dict[str, Any]:
-    stdin = resources(existing)["billing-verification"]["inputs"]["stdin"]
+def payload(existing: Mesh, workload: str = "billing") -> dict[str, Any]:
+    stdin = resources(existing)[f"{workload}-verification"]["inputs"]["stdin"]
     values: dict[str, Any] = json.loads(stdin)["create"]
     return values
 
@@ -79,6 +85,24 @@ def test_a_join_that_fails_is_named_and_takes_no_other_proof_away(existing: Mesh
     assert "missing" not in verified
     assert [entry["machine"] for entry in verified["entries"]] == ["billing-1", "billing-2"]
     assert existing.preview()[0] == {}, "nothing is left to do"
+
+
+def test_an_instance_group_that_fails_is_named_and_takes_no_other_proof_away(failed: Callable[[str], Mesh], failing: set[str]) -> None:
+    """Not of the workload's other machines, and not of other workloads."""
+    failing.clear()
+    failing.add("product-fleet-manager")
+    running = failed("fleet")
+    running.config["workloads"]["orders"] = ORDERS
+    running.config["machines"] |= {name: {**INSTANCE, "workload": name.rpartition("-")[0]} for name in ("product-1", "orders-1")}
+    assert "product-fleet-manager cannot be created" in up(running, "--continue-on-error", fails=True)
+    assert [entry["machine"] for entry in payload(running, "orders")["entries"]] == ["orders-1"]
+    verified = payload(running, "product")
+    assert [entry["machine"] for entry in verified["entries"]] == ["product-1"]
+    assert verified["failed_groups"] == ["product-fleet"] and "group_size" not in verified, "no machine of it is waited for"
+    failing.clear()
+    up(running, fails=False)
+    verified = payload(running, "product")
+    assert verified["group_size"] == 2 and "failed_groups" not in verified
 
 
 def test_another_failure_of_a_workload_is_not_swallowed(existing: Mesh, failing: set[str]) -> None:
@@ -136,6 +160,32 @@ def test_a_workload_is_verified_again_only_if_something_of_it_changed(mesh: Call
     far = running.changed()
     far["machines"]["orders-1"]["network"] = "far"
     assert verified(running.preview(far)[0]) == orders
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "workloads"),
+    [
+        ("fleet", put("machines.product-fleet.startupScript", "#!/bin/bash\ntrue\n"), {"product"}),
+        ("fleet", put("machines.product-fleet.maxReplicas", 20), set()),
+        ("multi-network", put("networks.far.gateway.image", "other"), {"product", "far-gateway"}),
+        ("multi-network", put("mesh.values.gateway.resources.limits.cpu", "2"), {"product", "far-gateway"}),
+        ("single-network", put("mesh.values.gateway.resources.limits.cpu", "2"), set()),
+    ],
+)
+def test_machines_that_change_without_their_addresses_are_verified_again(
+    mesh: Callable[[str], Mesh],  # noqa: F811
+    name: str,
+    change: Callable[[dict[str, Any]], object],
+    workloads: set[str],
+) -> None:
+    """Those of an instance group, and gateways: behind a load balancer, their address stays."""
+    running = mesh(name)
+    running.up()
+    changed = running.changed()
+    change(changed)
+    shown = verified(running.preview(changed)[0])
+    assert {each.removesuffix("-verification") for each in shown if names.is_part(each, names.VERIFICATION)} == workloads
+    assert (names.callers_resource_name("shop", "product") in shown) == ("product" in workloads), "the pods that call start beside it"
 
 
 def advice(existing: Mesh) -> list[str]:

@@ -89,10 +89,12 @@ class InstanceGroup(pulumi.ComponentResource):
 
     manager: the managed instance group.
     ready: the resources that exist once the minimum of machines run and have joined.
+    revision: changes whenever all its machines are others, and is there once they have joined.
     """
 
     manager: compute.RegionInstanceGroupManager
     ready: list[pulumi.Resource]
+    revision: pulumi.Output[str]
 
     def __init__(self, name: str, args: InstanceGroupArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(names.INSTANCE_GROUP_TYPE, name, {}, opts)
@@ -110,7 +112,9 @@ class InstanceGroup(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self, depends_on=depends_on, provider=args.networks.provider)
         template = self._template(script, child)
         self.manager = self._manager(template, child)
-        self.ready = [self.manager, self._autoscaler(self.manager, child)]
+        autoscaler = self._autoscaler(self.manager, child)
+        self.ready = [self.manager, autoscaler]
+        self.revision = pulumi.Output.all(template.self_link, self.manager.id, autoscaler.id).apply(" ".join)
         self.register_outputs({})
 
     def _startup_script(self, inputs: Mapping[str, Any]) -> str:

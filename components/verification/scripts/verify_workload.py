@@ -45,6 +45,7 @@ class Payload:
     entries: the machines that must be healthy.
     missing: the machines whose joins failed in this update.
     closed: networks with machines whose gateway failed in this update.
+    failed_groups: instance groups that failed in this update.
     group_size: how many further machines, of instance groups, must be healthy at least.
     pods: its pods.
     port: the machines' port.
@@ -76,6 +77,7 @@ class Payload:
     group_size: int = 0
     missing: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
+    failed_groups: tuple[str, ...] = ()
     not_offered: int = 0
 
     @property
@@ -139,6 +141,9 @@ class _Verification:
         for network in payload.closed:
             cause = f"nothing behind the gateway of the network {network} is called: it failed in this update"
             self._show(_Unproven(cause, object=f"Gateway {names.gateway_workload_name(network)}"))
+        for group in payload.failed_groups:
+            cause = f"no machine of the instance group {group} is called: it failed in this update"
+            self._show(_Unproven(cause, object=f"instance group {group}"))
         members, problems = _wait_for_entries(cluster, payload)
         for problem in problems:
             self._fail(problem)

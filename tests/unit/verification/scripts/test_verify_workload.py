@@ -306,13 +306,14 @@ def test_a_machine_that_is_unhealthy_takes_nobody_elses_proof_away(cluster: ApiS
 
 
 def test_a_machine_whose_join_failed_is_named_and_fails_no_verification(cluster: ApiServer) -> None:
-    evidence = verify_workload.run(replace(PAYLOAD, missing=("product-2",), closed=("far",)))
-    missing, closed, of_machine, _ = evidence.calls
+    evidence = verify_workload.run(replace(PAYLOAD, missing=("product-2",), closed=("far",), failed_groups=("fleet",)))
+    missing, closed, group, of_machine, _ = evidence.calls
     assert of_machine.answers == 3
     assert (missing.machine, missing.verdict, missing.object) == ("product-2", "failed", "resource product-2-join")
     assert missing.cause == "machine product-2 is missing: its join failed in this update"
     assert closed.cause == "nothing behind the gateway of the network far is called: it failed in this update"
-    assert [call.is_of_failed_resource for call in evidence.calls] == [True, True, False, False]
+    assert (group.verdict, group.cause) == ("failed", "no machine of the instance group fleet is called: it failed in this update")
+    assert [call.is_of_failed_resource for call in evidence.calls] == [True, True, True, False, False]
 
 
 def test_an_entry_that_becomes_healthy_is_waited_for(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
