@@ -254,12 +254,14 @@ class Machine(pulumi.ComponentResource):
         *,
         module: ModuleType,
         further: Mapping[str, pulumi.Input[Any]],
+        changes: pulumi.Input[str] = "",
     ) -> local.Command:
         """Declare what runs a verification script on the machine, as root.
 
         script: its name, `<package>/<script>`.
         variables: shell assignments that stand before it.
         module, further: what runs it and reads its output (`commands.MachineScript`).
+        changes: what else has it run again.
 
         It runs again whenever one of these or the join changes.
         """
@@ -269,7 +271,7 @@ class Machine(pulumi.ComponentResource):
             purpose=names.PROOF,
             script=variables,
             body=script,
-            changes=self.revision,
+            changes=pulumi.Output.all(self.revision, changes).apply(lambda values: " ".join(filter(None, values))),
             patience_s=host.patience_s,
             module=module,
             further=further,

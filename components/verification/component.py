@@ -135,14 +135,12 @@ def _evidence(workload: Workload, values: Mapping[str, Any]) -> Evidence:
 def _on_gateway(machine: Machine, verified: VerifiedWorkload, depends_on: Sequence[pulumi.Resource]) -> pulumi.Output[Evidence]:
     """Have a gateway's machine report what it passed on."""
     variables = shell.assignments({"GATEWAY_NAME": machine.pulumi_resource_name})
-    return _proof(machine, "verification/gateway-stats", variables, Proof(warn_only=verified.mode == "warn"), depends_on)
+    further = {"proof": Proof(warn_only=verified.mode == "warn")}
+    return _shown(machine, machine.verify("verification/gateway-stats", variables, depends_on, module=prove_machine, further=further))
 
 
-def _proof(
-    machine: Machine, script: str, variables: pulumi.Input[str], proof: pulumi.Input[Proof], depends_on: Sequence[pulumi.Resource]
-) -> pulumi.Output[Evidence]:
-    """Run a script on a machine and return what it shows; nothing where the join failed in this update."""
-    command = machine.verify(script, variables, depends_on, module=prove_machine, further={"proof": proof})
+def _shown(machine: Machine, command: local.Command) -> pulumi.Output[Evidence]:
+    """Return what a script on a machine shows; nothing where the join failed in this update."""
     shown = commands.result(command, Evidence)
     joined = machine.revision.apply(lambda _: True).recover(partial(_left_out, False))
     return joined.apply(lambda is_joined: shown if is_joined else Evidence())
@@ -391,4 +389,13 @@ class _Plan:
             existing=workload.existing_services,
             address=machine.address if is_near else "",
         )
-        return _proof(machine, CALL_SCRIPT, inputs.apply(variables), inputs.apply(proof), [after])
+        proven = machine.verify(
+            CALL_SCRIPT,
+            inputs.apply(variables),
+            [after],
+            module=prove_machine,
+            further={"proof": inputs.apply(proof)},
+            # Other pods or routes may be out of its reach, although the calls from the cluster succeed.
+            changes=self._objects(verified),
+        )
+        return _shown(machine, proven)

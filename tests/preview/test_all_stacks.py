@@ -191,3 +191,13 @@ def test_another_machine_changes_no_other() -> None:
     added, changed = set(after) - set(before), {name for name in before if before[name] != after.get(name)}
     assert {name for name in added if not name.startswith("product-2")} == set()
     assert changed == {"product-slots", "product-verification", "shop-product-callers"}
+
+
+def test_other_pods_are_called_by_machines_too() -> None:
+    """Calls from the cluster alone would not show that machines reach them."""
+    before = declared("lab").graph
+    config = copy.deepcopy(harness.configuration("lab"))
+    config["workloads"]["product"]["pods"]["labels"] = {"version": "v2"}
+    after = harness.run(config).graph
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert changed == {"product-pods", "product-verification", "shop-product-callers", "product-1-proof"}
