@@ -98,8 +98,8 @@ def pair(name: str, called: Sequence[Called]) -> Pair:
 def _job(name: str, called: Sequence[Called], destinations: Sequence[Destination] | None) -> Manifest:
     """Return a Job whose pod waits for scripts to run; its image is the mesh's proxy, which every node has.
 
-    destinations: what the pod calls, with a sidecar and as the workloads' own service account; None
-        for a pod outside the mesh, which has neither.
+    destinations: what the pod calls, with a sidecar; None for a pod outside the mesh, which has
+        neither that nor a token.
 
     Its labels keep it out of every Service.
     """
@@ -116,12 +116,13 @@ def _job(name: str, called: Sequence[Called], destinations: Sequence[Destination
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"cpu": "500m", "memory": "128Mi"}},
         "securityContext": restricted_container(_NOBODY),
     }
-    account = {"serviceAccountName": first.service_account_name} if inside else {"automountServiceAccountToken": False}
     stated = [secret for each in called for secret in each.workload.image_pull_secrets]
     pod = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": 1,
-        **account,
+        # Of both: nodes may pull images by the account's secrets.
+        "serviceAccountName": first.service_account_name,
+        **({} if inside else {"automountServiceAccountToken": False}),
         **image_pull_secrets(stated if inside else [*stated, *facts.pull_secrets]),
         "securityContext": RESTRICTED_POD,
         "containers": [container],

@@ -163,12 +163,20 @@ def test_the_meshs_secrets_of_images_are_for_pods_that_are_not_injected() -> Non
     assert (inside, outside) == ([{"name": "mine"}], [{"name": "mine"}, {"name": "corp"}])
 
 
+def test_secrets_of_the_account_pull_the_images_of_both_pods() -> None:
+    """A pod that states none has those of its ServiceAccount."""
+    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)])
+    for job in (pair.inside, pair.outside):
+        pod = job["spec"]["template"]["spec"]
+        assert pod["serviceAccountName"] == "product" and "imagePullSecrets" not in pod
+
+
 def test_the_pod_inside_waits_for_a_classic_sidecar_and_has_the_workloads_identity() -> None:
     pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)])
     inside, outside = (job["spec"]["template"] for job in (pair.inside, pair.outside))
     assert "holdApplicationUntilProxyStarts" in inside["metadata"]["annotations"]["proxy.istio.io/config"]
     assert inside["spec"]["serviceAccountName"] == "product"
-    assert "serviceAccountName" not in outside["spec"] and outside["spec"]["automountServiceAccountToken"] is False
+    assert outside["spec"]["automountServiceAccountToken"] is False, "it has no identity"
     assert "annotations" not in outside["metadata"]
 
 
