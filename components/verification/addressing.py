@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..names import ENVOY_ADMIN_PORT
+
 LISTENER_PORT = 15088
 """Of the listener, on loopback in the calling pod."""
 ENDPOINT_HEADER, TARGET_HEADER = "x-istio-vm-mesh-endpoint", "x-istio-vm-mesh-target"
@@ -57,7 +59,8 @@ def pod_annotations(destinations: Sequence[Destination]) -> dict[str, str]:
     volume = {"istio-vm-mesh": {"downwardAPI": {"items": [item]}}}
     mount = {"istio-vm-mesh": {"mountPath": _DIRECTORY, "readOnly": True}}
     metadata = {"ISTIO_BOOTSTRAP_OVERRIDE": f"{_DIRECTORY}/{_FILE}"}
-    proxy = {"holdApplicationUntilProxyStarts": True, "proxyMetadata": metadata}
+    # The script that calls reads Envoy's counters on this port, and a mesh may state another.
+    proxy = {"holdApplicationUntilProxyStarts": True, "proxyAdminPort": ENVOY_ADMIN_PORT, "proxyMetadata": metadata}
     return {
         "proxy.istio.io/config": json.dumps(proxy),
         "sidecar.istio.io/userVolume": json.dumps(volume),

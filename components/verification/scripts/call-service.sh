@@ -449,6 +449,11 @@ explain() { # endpoint
     }
   fi
   case "$by $status $text" in
+  *CERTIFICATE_VERIFY_FAILED*has?expired* | *CERTIFICATE_VERIFY_FAILED*not?yet?valid*)
+    echo "its certificate is not valid at the caller's time (${text//_/ }): do the clocks of both" \
+      "agree, and does its agent reach istiod to renew it?"$'\t'"$about"
+    return
+    ;;
   *CERTIFICATE_VERIFY_FAILED*)
     echo "its certificate is not one of ${IDENTITIES//,/ or }: does the workload have this" \
       "service account, and the same root?"$'\t'"$about"

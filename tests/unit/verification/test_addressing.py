@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from components.local import over_ssh
 from components.verification import addressing
 from components.verification.addressing import Destination
+from components.verification.target import CALL_SCRIPT
 from tests.support import envoys
 
 IDENTITIES = (envoys.IDENTITY, envoys.ALIAS)
@@ -26,6 +28,7 @@ def test_the_sidecar_reads_the_listener_from_a_file_of_the_pods_annotations() ->
     (item,) = volume[1]["downwardAPI"]["items"]
     assert proxy["proxyMetadata"]["ISTIO_BOOTSTRAP_OVERRIDE"] == f"{mount[1]['mountPath']}/{item['path']}"
     assert proxy["holdApplicationUntilProxyStarts"] is True
+    assert f"\nADMIN=http://127.0.0.1:{proxy['proxyAdminPort']}\n" in over_ssh.text("", CALL_SCRIPT), "whatever the mesh states"
     name = item["fieldRef"]["fieldPath"].removeprefix("metadata.annotations['").removesuffix("']")
     assert json.loads(values[name]) == addressing.bootstrap(DESTINATIONS)
 

@@ -181,6 +181,8 @@ ENDPOINT = "172.31.6.130:8080"
     [
         ("503\\tcaller\\tdelayed connect error: Connection refused", "it takes no connection (refused; packets leave via 10.0.0.1 dev eth0): is there a route", "machine product-1"),
         ("503\\tcaller\\tTLS_error:|268435581:SSL routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED", f"its certificate is not one of {IDENTITY}", "machine product-1"),
+        ("503\\tcaller\\tTLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_certificate_has_expired", "its certificate is not valid at the caller's time (TLS error:", "machine product-1"),
+        ("503\\tcaller\\tTLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_certificate_is_not_yet_valid", "its certificate is not valid at the caller's time (TLS error:", "machine product-1"),
         ("503\\tcaller\\tTLS_error:|268436504:SSL routines:OPENSSL_internal:TLSV1_ALERT_UNKNOWN_CA", "it refuses the caller's certificate", "machine product-1"),
         ("403\\tproxy\\tvia_upstream", "its proxy forbids the call: an AuthorizationPolicy denies spiffe://cluster.local/ns/shop/sa/caller", f"AuthorizationPolicy of {IDENTITY}"),
         ("grpc 7\\tproxy\\tvia_upstream", "its proxy forbids the call: an AuthorizationPolicy denies", f"AuthorizationPolicy of {IDENTITY}"),

@@ -141,7 +141,7 @@ def test_no_kind_of_port_is_proved_where(world: World, fault: str) -> None:
         "foreign": f"its certificate is not one of {IDENTITY} or {ALIAS}: ",
         "denies": "AuthorizationPolicy",
         "root": "certificate",
-        "expired": "certificate",
+        "expired": "its certificate is not valid at the caller's time",
     }
     for callee in broken:
         cause = calls[callee.service_port, callee.endpoints()[0]].cause
