@@ -170,6 +170,7 @@ class _Plan:
 
     def __init__(self, args: VerificationArgs) -> None:
         self._args, self._mesh = args, args.mesh
+        self._stack = names.stack_label(pulumi.get_project(), pulumi.get_stack())
         addresses = {network: gateway.addresses for network, gateway in args.gateways.items()}
         self._gateways: Mapping[str, Mapping[str, pulumi.Output[str]]] = {
             args.mesh.network: {EASTWEST_GATEWAY: args.mesh.gateway_ip},
@@ -199,7 +200,7 @@ class _Plan:
 
         def payload(values: Mapping[str, Any]) -> calling_pods.Payload:
             called = [jobs.Called(each, values["facts"]) for each in values["settings"]]
-            return calling_pods.Payload(values["access"], jobs.pair(verification_job_name(account[1]), called))
+            return calling_pods.Payload(values["access"], jobs.pair(verification_job_name(account[1]), called, self._stack))
 
         inputs = pulumi.Output.all(access=mesh.cluster.access, settings=settings, facts=mesh.facts)
         changes = {verified.workload.settings.name: self._changes(verified, self._joins(verified)) for verified in group}
@@ -342,7 +343,7 @@ class _Plan:
             caller=Caller(f"Job {shared}", self._mesh.network, targets.CALL_TIMEOUT_S, LISTENER_PORT),
             network=facts.network,
             gateways={name: tuple(f"{address}:{CROSS_NETWORK_PORT}" for address in each) for name, each in gateways.items()},
-            pair=jobs.pair(names.lone_verification_job_name(settings.name), [called]),
+            pair=jobs.pair(names.lone_verification_job_name(settings.name), [called], self._stack),
             shared=shared,
             strict=verified.strict,
             warn_only=verified.mode == "warn",

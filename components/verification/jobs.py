@@ -84,15 +84,16 @@ def _destination(called: Called, port: OfferedPort) -> Destination:
     return Destination(called.host(port.service), port.port, _protocol(called, port), called.identities, called.workload.verify.timeout)
 
 
-def pair(name: str, called: Sequence[Called]) -> Pair:
+def pair(name: str, called: Sequence[Called], stack: str) -> Pair:
     """Return the Jobs that call workloads of one service account.
 
     name: how their names begin. called: the workloads, at least one.
+    stack: whose they are, as in labels.
     """
     ports = [(each, each.workload.verified_port) for each in called]
     destinations = [_destination(each, port) for each, port in ports if port is not None]
     namespace = called[0].workload.namespace
-    return Pair(name, namespace, _job(name, called, destinations), _job(name, called, None))
+    return Pair(name, namespace, _job(name, called, destinations), _job(name, called, None), stack)
 
 
 def _job(name: str, called: Sequence[Called], destinations: Sequence[Destination] | None) -> Manifest:

@@ -48,12 +48,14 @@ class Pair:
 
     name: how their names begin; `job_name` adds the update. namespace: that of the Jobs.
     inside, outside: their manifests without names: with a sidecar and without.
+    stack: whose they are, as in labels (`names.stack_label`).
     """
 
     name: str
     namespace: str
     inside: Manifest
     outside: Manifest
+    stack: str
 
     @property
     def calling_labels(self) -> Mapping[str, str]:
@@ -87,9 +89,12 @@ def run(payload: Payload) -> Result:
     A cluster that refuses it is no failure here: a verification then starts its own, and reports
     why not. Raises scripting.Failed where the cluster does not answer.
     """
+    pair = payload.pair
     with kubectl(payload.access) as program, contextlib.suppress(NotRunning):
-        Jobs(program, payload.access, payload.pair.namespace).start(payload.pair)
-    return Result(payload.pair.name)
+        jobs = Jobs(program, payload.access, pair.namespace)
+        jobs.remove_left(pair.stack)
+        jobs.start(pair)
+    return Result(pair.name)
 
 
 def _remove_after_the_update(access: ClusterAccess, pair: Pair) -> None:
@@ -132,7 +137,11 @@ def label(pair: str) -> str:
 
 
 def _of_update(pair: str) -> str:
-    return f"{pair}-{update_id.update_id()[:8]}"
+    return f"{pair}-{_update()}"
+
+
+def _update() -> str:
+    return update_id.update_id()[:8]
 
 
 class Jobs:
@@ -163,7 +172,8 @@ class Jobs:
             for container in manifest["spec"]["template"]["spec"]["containers"]:
                 container["resources"] = resource_limits.fitted(container["resources"], ranges)
         metadata["name"] = _job_name(pair.name, which)
-        metadata["labels"] = {**metadata["labels"], names.CALLERS_LABEL: _of_update(pair.name)}
+        of_update = {names.CALLERS_LABEL: _of_update(pair.name), names.STACK_LABEL: pair.stack, names.UPDATE_LABEL: _update()}
+        metadata["labels"] = {**metadata["labels"], **of_update}
         words = ("create", "--filename", "-", "--output", "name", *self._namespace)
         stdin = json.dumps(manifest).encode()
         created = self._kubectl.call("--request-timeout=20s", *words, stdin=stdin, timeout_s=60)
@@ -200,7 +210,17 @@ class Jobs:
 
     def remove(self, pair: str) -> None:
         """Delete the Jobs of a pair with their pods."""
-        words = ("delete", "job", "--selector", label(pair), "--wait=false", *self._namespace)
+        self._delete(label(pair))
+
+    def remove_left(self, stack: str) -> None:
+        """Delete the Jobs that an earlier update of a stack has left, as where its container ended with it.
+
+        No two updates of a stack run at once: Pulumi locks its state.
+        """
+        self._delete(f"{names.STACK_LABEL}={stack},{names.UPDATE_LABEL},{names.UPDATE_LABEL}!={_update()}")
+
+    def _delete(self, selector: str) -> None:
+        words = ("delete", "job", "--selector", selector, "--wait=false", *self._namespace)
         self._kubectl.call("--request-timeout=20s", *words, timeout_s=60)
 
     def items(self, kind: str, *options: str) -> list[Manifest]:

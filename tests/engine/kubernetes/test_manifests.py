@@ -117,7 +117,7 @@ def test_pods_of_ours_are_admitted_where_a_namespace_is_restricted_and_has_a_quo
     plane.create("v1", "ResourceQuota", namespace, "all", spec={"hard": hard})
     deployment = manifests.deployment(PRODUCT, FACTS)
     assert deployment
-    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)])
+    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)], "lab")
     templates = [deployment, pair.inside, pair.outside]
     for number, manifest in enumerate(templates):
         spec = {**manifest["spec"]["template"]["spec"], "serviceAccountName": "default"}

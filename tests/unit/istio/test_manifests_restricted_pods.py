@@ -12,7 +12,7 @@ from components.manifest import Manifest
 from components.verification import jobs
 from tests.support.samples import FACTS, PRODUCT
 
-PAIR = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)])
+PAIR = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)], "lab")
 JOB, PLAINTEXT_JOB = (job["spec"]["template"]["spec"] for job in (PAIR.inside, PAIR.outside))
 
 
@@ -55,7 +55,7 @@ def test_pods_with_sidecars_keep_the_pull_secrets_of_their_service_account() -> 
     facts = replace(FACTS, pull_secrets=("theirs",))
     deployment = manifests.deployment(PRODUCT, facts)
     assert deployment and "imagePullSecrets" not in deployment["spec"]["template"]["spec"]
-    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, facts)])
+    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, facts)], "lab")
     inside, outside = (job["spec"]["template"]["spec"] for job in (pair.inside, pair.outside))
     assert "imagePullSecrets" not in inside
     assert outside["imagePullSecrets"] == [{"name": "theirs"}], "nothing injects it"
@@ -68,6 +68,6 @@ def test_images_are_pulled_with_the_secrets_that_the_stack_states() -> None:
     mine = [{"name": "mine"}, {"name": "both"}]
     deployment = manifests.deployment(workload, facts)
     assert deployment and deployment["spec"]["template"]["spec"]["imagePullSecrets"] == mine
-    pair = jobs.pair("verify-product", [jobs.Called(workload, facts)])
+    pair = jobs.pair("verify-product", [jobs.Called(workload, facts)], "lab")
     assert pair.inside["spec"]["template"]["spec"]["imagePullSecrets"] == mine
     assert pair.outside["spec"]["template"]["spec"]["imagePullSecrets"] == [*mine, {"name": "theirs"}]

@@ -39,7 +39,7 @@ ROOT_SHA256 = hashlib.sha256(b"ROOT").hexdigest()
 BUNDLE = Bundle(OWNER, PROXY, "192.0.2.7", "192.0.2.250", "https://example.com/{package}", "{}")
 DIGEST = digest(with_root_certificate(replace(BUNDLE, files=configuration_files(BUNDLE)), "ROOT"))
 JOB = {"metadata": {"labels": {}}, "spec": {"template": {"spec": {"containers": [{"name": "calls"}]}}}}
-PAIR = calling_pods.Pair("verify-product", "shop", JOB, JOB)
+PAIR = calling_pods.Pair("verify-product", "shop", JOB, JOB, "mesh.dev")
 PAYLOADS: dict[str, Any] = {
     "platforms/docker/scripts/create_network.py": test_scripts.NETWORK,
     "platforms/docker/scripts/attach_network.py": test_scripts.attach_network.Payload("node", "far", "10.0.0.0/8", "10.1.0.0/16"),

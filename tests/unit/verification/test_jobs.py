@@ -99,7 +99,7 @@ def test_headers_of_a_probe_are_in_no_call_for_bytes(protocol: str, headers: tup
 
 def test_the_proxy_of_the_jobs_leads_nowhere_for_a_port_that_no_service_has() -> None:
     called = [jobs.Called(PRODUCT.model_copy(update={"verify": WorkloadVerification(port=port)}), FACTS) for port in (9, 8080)]
-    listeners = [str(jobs.pair("x", some).inside).count("istio-vm-mesh|80||product") for some in (called[:1], called)]
+    listeners = [str(jobs.pair("x", some, "lab").inside).count("istio-vm-mesh|80||product") for some in (called[:1], called)]
     assert listeners[0] == 0 < listeners[1]
 
 
@@ -148,7 +148,7 @@ def test_strangers_reach_gateways_by_the_name_of_the_port() -> None:
 def test_pods_inside_are_injected_by_a_label_of_their_own() -> None:
     """An annotation has no effect where the namespace has no label; a revision is selected by its own."""
     for facts, revision in ((FACTS, None), (replace(FACTS, injection_labels={REVISION_LABEL: "blue"}), "blue")):
-        pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, facts)])
+        pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, facts)], "lab")
         inside, outside = (job["spec"]["template"]["metadata"]["labels"] for job in (pair.inside, pair.outside))
         assert inside["sidecar.istio.io/inject"] == "true"
         assert inside.get(REVISION_LABEL) == revision
@@ -158,21 +158,21 @@ def test_pods_inside_are_injected_by_a_label_of_their_own() -> None:
 def test_the_meshs_secrets_of_images_are_for_pods_that_are_not_injected() -> None:
     """The injector adds them to the others."""
     called = jobs.Called(PRODUCT.model_copy(update={"image_pull_secrets": ("mine",)}), replace(FACTS, pull_secrets=("corp",)))
-    pair = jobs.pair("verify-product", [called])
+    pair = jobs.pair("verify-product", [called], "lab")
     inside, outside = (job["spec"]["template"]["spec"]["imagePullSecrets"] for job in (pair.inside, pair.outside))
     assert (inside, outside) == ([{"name": "mine"}], [{"name": "mine"}, {"name": "corp"}])
 
 
 def test_secrets_of_the_account_pull_the_images_of_both_pods() -> None:
     """A pod that states none has those of its ServiceAccount."""
-    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)])
+    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)], "lab")
     for job in (pair.inside, pair.outside):
         pod = job["spec"]["template"]["spec"]
         assert pod["serviceAccountName"] == "product" and "imagePullSecrets" not in pod
 
 
 def test_the_pod_inside_waits_for_a_classic_sidecar_and_has_the_workloads_identity() -> None:
-    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)])
+    pair = jobs.pair("verify-product", [jobs.Called(PRODUCT, FACTS)], "lab")
     inside, outside = (job["spec"]["template"] for job in (pair.inside, pair.outside))
     assert "holdApplicationUntilProxyStarts" in inside["metadata"]["annotations"]["proxy.istio.io/config"]
     assert inside["spec"]["serviceAccountName"] == "product"
@@ -182,7 +182,7 @@ def test_the_pod_inside_waits_for_a_classic_sidecar_and_has_the_workloads_identi
 
 def test_workloads_of_one_account_share_a_pair_with_all_their_secrets() -> None:
     orders = PRODUCT.model_copy(update={"name": "orders", "image_pull_secrets": ("theirs",)})
-    pair = jobs.pair("verify-shared", [jobs.Called(PRODUCT, FACTS), jobs.Called(orders, FACTS)])
+    pair = jobs.pair("verify-shared", [jobs.Called(PRODUCT, FACTS), jobs.Called(orders, FACTS)], "lab")
     for job in (pair.inside, pair.outside):
         assert job["metadata"]["annotations"] == {CALLED_ANNOTATION: "product,orders"}
         assert job["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "theirs"}]

@@ -13,6 +13,7 @@ import pytest
 
 from components.local import scripting, update_id
 from components.local.cluster_access import ClusterAccess, kubectl
+from components.names import CALLERS_LABEL, STACK_LABEL, UPDATE_LABEL
 from components.verification.scripts import calling_pods, remove_calling_pods
 from components.verification.scripts.calling_pods import Pair
 from tests.support.fake_programs import Programs
@@ -25,7 +26,7 @@ def manifest(which: str) -> dict[str, Any]:
     return {"kind": "Job", "metadata": {"labels": {"which": which}}, "spec": {}}
 
 
-PAIR = Pair("verify-product", "shop", manifest("inside"), manifest("outside"))
+PAIR = Pair("verify-product", "shop", manifest("inside"), manifest("outside"), "mesh.dev")
 
 
 @pytest.fixture
@@ -48,7 +49,8 @@ def created(programs: Programs) -> list[dict[str, Any]]:
 
 
 def deletions(programs: Programs) -> list[str]:
-    return [line for line in programs.lines("kubectl") if " delete " in line]
+    """Those of Jobs of this update."""
+    return [line for line in programs.lines("kubectl") if " delete " in line and "!=" not in line]
 
 
 def test_a_pair_is_started_and_removed_when_the_update_has_ended(programs: Programs, update: subprocess.Popen[bytes]) -> None:
@@ -57,9 +59,8 @@ def test_a_pair_is_started_and_removed_when_the_update_has_ended(programs: Progr
     jobs = created(programs)
     label = f"verify-product-{update_id.update_id()[:8]}"
     assert [job["metadata"]["name"] for job in jobs] == [f"{label}-outside", f"{label}-inside"]
-    assert [job["metadata"]["labels"] for job in jobs] == [
-        {"which": which, "istio-vm-mesh/callers": label} for which in ("outside", "inside")
-    ]
+    of_update = {CALLERS_LABEL: label, STACK_LABEL: "mesh.dev", UPDATE_LABEL: update_id.update_id()[:8]}
+    assert [job["metadata"]["labels"] for job in jobs] == [{"which": which, **of_update} for which in ("outside", "inside")]
     assert deletions(programs) == [], "the update still runs"
     update.kill()
     update.wait()
@@ -67,6 +68,16 @@ def test_a_pair_is_started_and_removed_when_the_update_has_ended(programs: Progr
     [deleted] = deletions(programs)
     assert "--context theirs" in deleted
     assert f"delete job --selector istio-vm-mesh/callers={label} --namespace shop" in deleted
+
+
+def test_what_an_earlier_update_of_the_stack_has_left_goes_first(programs: Programs, update: subprocess.Popen[bytes]) -> None:
+    """A container that ends with its update ends the process, too, that removes the Jobs. They would stay for two hours."""
+    calling_pods.run(calling_pods.Payload(ACCESS, PAIR))
+    [line] = [line for line in programs.lines("kubectl") if " delete " in line]
+    selector = f"{STACK_LABEL}=mesh.dev,{UPDATE_LABEL},{UPDATE_LABEL}!={update_id.update_id()[:8]}"
+    assert f"delete job --selector {selector} --wait=false --namespace shop" in line
+    lines = programs.lines("kubectl")
+    assert lines.index(line) < min(number for number, each in enumerate(lines) if " create " in each), "a quota may have room for one pair"
 
 
 def test_a_pair_of_one_verification_goes_with_the_update_where_that_is_killed(programs: Programs, update: subprocess.Popen[bytes]) -> None:
@@ -98,7 +109,7 @@ def test_pods_have_resources_that_limit_ranges_admit(
     monkeypatch.setattr(calling_pods.update_id, "ancestors", list)
     with kubectl(ACCESS) as program:
         jobs = calling_pods.Jobs(program, ACCESS, "shop")
-        jobs.start(Pair("verify-product", "shop", job, job))
+        jobs.start(Pair("verify-product", "shop", job, job, "mesh.dev"))
     for each in created(programs):
         [container] = each["spec"]["template"]["spec"]["containers"]
         assert container["resources"] == {"requests": requests, "limits": {"cpu": "500m"}}
