@@ -66,6 +66,12 @@ class Cluster:
         item: Manifest | None = self._kubectl.json(*words)
         return item
 
+    def refusal(self) -> str:
+        """Return kubectl's words where the namespace cannot be read; "" where it can."""
+        words = ("--request-timeout=20s", "get", "namespace", self._of.namespace, "--output", "name")
+        done = self._kubectl.call(*words, timeout_s=60)
+        return (scripting.last_words(done.error) or "the API server does not answer") if done.status else ""
+
     def entries(self) -> dict[str, Manifest]:
         """Return the WorkloadEntries by name; none, and a `problem`, without an answer."""
         self.problem = ""

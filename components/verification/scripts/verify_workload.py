@@ -133,8 +133,8 @@ class _Verification:
         """Verify everything that can be verified."""
         payload = self._payload
         cluster = Cluster(program, payload.pods)
-        if cluster.get("namespace", payload.namespace) is None:
-            self._fail(_Unproven("the API server does not answer", object=f"Namespace {payload.namespace}"))
+        if reason := cluster.refusal():
+            self._fail(_Unproven(f"nothing of its namespace can be read: {reason}", object=f"Namespace {payload.namespace}"))
             return
         for machine in payload.missing:
             self._show(_missing(machine))

@@ -81,7 +81,7 @@ class ApiServer:
         self.called = "product"
         self.conditions: list[dict[str, str]] | None = None
         self.job_metadata: dict[str, str] = {}
-        self.answers, self.sidecar, self.stranger_sidecar = True, True, False
+        self.answers, self.refusal, self.sidecar, self.stranger_sidecar = True, "", True, False
         self.events: list[dict[str, Any]] = []
         self.write()
 
@@ -106,7 +106,7 @@ class ApiServer:
             for which, _ in of_pods
         ]
         return [
-            ("get namespace shop", 0 if self.answers else 1, "{}" if not self.answers else '{"kind": "Namespace"}', ""),
+            ("get namespace shop", 0 if self.answers else 1, "{}" if not self.answers else '{"kind": "Namespace"}', self.refusal),
             ("get service product ", 0, "" if self.service is None else json.dumps({"spec": self.service}), ""),
             ("get workloadentry ", 0, json.dumps({"items": list(self.entries.values())}), ""),
             ("get job --selector", 0, json.dumps({"items": shared if self.called else []}), ""),
@@ -540,10 +540,16 @@ def test_a_workload_without_endpoints_is_not_verified(cluster: ApiServer) -> Non
         verify_workload.run(replace(PAYLOAD, entries=()))
 
 
-def test_an_api_server_that_does_not_answer_is_named(cluster: ApiServer) -> None:
+FORBIDDEN = 'Error from server (Forbidden): namespaces "shop" is forbidden: User "ci" cannot get resource "namespaces"'
+
+
+@pytest.mark.parametrize(("words", "reason"), [("", "the API server does not answer"), (f"{FORBIDDEN}\n", FORBIDDEN)])
+def test_an_api_server_that_does_not_answer_or_refuses_is_named(cluster: ApiServer, words: str, reason: str) -> None:
+    cluster.refusal = words
     cluster.answers = False
     cluster.write()
-    with pytest.raises(scripting.Failed, match=r"^workload product: the API server does not answer; look at Namespace shop$"):
+    cause = f"workload product: nothing of its namespace can be read: {reason}; look at Namespace shop"
+    with pytest.raises(scripting.Failed, match=f"^{re.escape(cause)}$"):
         verify_workload.run(PAYLOAD)
 
 
