@@ -456,7 +456,8 @@ explain() { # endpoint
     ;;
   *CERTIFICATE_VERIFY_FAILED*)
     echo "its certificate is not one of ${IDENTITIES//,/ or }: does the workload have this" \
-      "service account, and the same root?"$'\t'"$about"
+      "service account, and the same root, and does the Service select no workload of another" \
+      "account behind a gateway?"$'\t'"$about"
     return
     ;;
   *TLS_error*ALERT*)
