@@ -23,8 +23,9 @@ from components.machines.files import CLUSTER_ENV, MESH_CONFIG, OVERRIDES_ENV
 from components.machines.proxy_metadata import CANONICAL, complete
 from components.names import DEFAULT_ROOT_CONFIG_MAP, ISTIO_NAMESPACE
 
+from .differences import short
 from .model import Fact
-from .resources import UNKNOWN, digest, items, mapping, short
+from .resources import UNKNOWN, digest, items, mapping
 
 ROOT_CONFIG_MAP = f"{ISTIO_NAMESPACE}/{DEFAULT_ROOT_CONFIG_MAP}"
 """What a payload leaves out (components/machines/scripts/join_machine.py)."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from components.config import reader
 from tools import PYTHONPATH, ROOT
 
-from . import git, picture, program, resources
+from . import differences, git, picture, program
 from .compare import compare
 from .model import Degraded, Level, Mark, MeshPicture, Plan, PlanError, ProgramChange, Verdict
 from .resources import Resource
@@ -176,7 +176,7 @@ def _is_inside(path: str) -> bool:
 def _destroyed(stack: str, before: Side) -> Plan:
     if isinstance(before, DescriptionError) or before.problems:
         return _refused(stack, before)
-    operations = resources.operations(before.resources, ())
+    operations = differences.operations(before.resources, ())
     plan = compare(before.mesh(stack), MeshPicture(stack=stack), operations)
     return replace(plan, destroy=True)
 
@@ -217,6 +217,6 @@ def compared(
             program=(ProgramChange(what="unknown", name="base", mark=Mark.CHANGED), *changed),
             picture=after.mesh(stack),
         )
-    operations = resources.operations(before.resources, after.resources)
+    operations = differences.operations(before.resources, after.resources)
     listed = program.of_operations(changed, operations)
     return compare(before.mesh(stack), after.mesh(stack), operations, listed)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from tools.mesh_status import assess, pulumi, read
 from tools.mesh_status.model import Endpoint, Mesh
 
-from . import resources, state
+from . import differences, state
 from .model import LiveFinding, LiveKind
 
 CERTIFICATE_S = 6 * 3600
@@ -114,7 +114,7 @@ def drift(text: str) -> tuple[LiveFinding, ...]:
         if after is None:
             listed.append(LiveFinding(kind=LiveKind.DRIFT, subject=before.name, text="it is gone"))
             continue
-        lines = resources.differences(before.inputs, after.inputs)
+        lines = differences.differences(before.inputs, after.inputs)
         paths = [path for path, was, _ in lines if was is not None]
         if paths:
             sentence = f"it differs in {', '.join(paths[:MOST_PATHS])}"

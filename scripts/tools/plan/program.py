@@ -12,8 +12,8 @@ from components import names
 from tools import ROOT
 
 from . import git
+from .differences import short
 from .model import Mark, Operation, ProgramChange
-from .resources import short
 
 MACHINE_FILES = (
     "components/machines/units/*",

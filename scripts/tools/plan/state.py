@@ -21,7 +21,7 @@ from components.machines.files import configuration_files
 from components.mesh_facts import MeshFacts
 from tools.mesh_status import pulumi
 
-from . import facts, picture, resources
+from . import differences, facts, picture, resources
 from .compare import compare
 from .model import Fact, Level, MachinePicture, MeshPicture, Operation, Plan
 from .resources import UNKNOWN, Resource
@@ -174,8 +174,8 @@ def _operation(step: Mapping[str, Any]) -> Operation | None:
     if op not in OPERATIONS or resource.is_component:
         return None
     if op == "delete":
-        op = resources.removal(resource)
-    lines = list(resources.differences(_inputs(old), _inputs(new))) if old and new else []
+        op = differences.removal(resource)
+    lines = list(differences.differences(_inputs(old), _inputs(new))) if old and new else []
     # A provider may report a change where no input differs, or none where it ignores one.
     detailed = tuple(step.get("detailedDiff") or ())
     keys = tuple(dict.fromkeys(path for path, _, _ in lines)) or detailed
@@ -184,15 +184,15 @@ def _operation(step: Mapping[str, Any]) -> Operation | None:
         type=resource.type,
         name=resource.name,
         parent=resource.parent,
-        destructive=op in ("delete", "replace") and resources.is_precious(resource),
+        destructive=op in ("delete", "replace") and differences.is_precious(resource),
         keys=keys,
         why=tuple(step.get("replaceReasons") or ()),
-        diff=resources.difference_text(lines),
+        diff=differences.difference_text(lines),
         certain=_is_certain(step, lines),
     )
 
 
-def _is_certain(step: Mapping[str, Any], lines: Sequence[resources.Difference]) -> bool:
+def _is_certain(step: Mapping[str, Any], lines: Sequence[differences.Difference]) -> bool:
     """Return whether an update or a replacement follows from values that a preview has."""
     if step["op"] not in ("update", "replace") or not lines:
         return True

@@ -11,8 +11,8 @@ from components.config import reader
 from tools import ROOT
 from tools.plan import describe, files
 from tools.plan.compare import compare
+from tools.plan.differences import operations
 from tools.plan.model import MachineChange, Plan, WorkloadChange
-from tools.plan.resources import operations
 
 Config = dict[str, Any]
 Change = Callable[[Config], object]

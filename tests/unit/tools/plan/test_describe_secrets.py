@@ -16,8 +16,9 @@ from tests.unit.tools.plan.changes import config_of
 from tools import ROOT
 from tools.plan import describe, files, mocks, render_json, render_markdown, render_text, state
 from tools.plan.compare import compare
+from tools.plan.differences import operations
 from tools.plan.model import MeshPicture, Plan
-from tools.plan.resources import SECRET, operations
+from tools.plan.resources import SECRET
 
 CANARY = "canary-c0ffee"
 SECRETS = {"kubeconfig": CANARY, "private": CANARY}
