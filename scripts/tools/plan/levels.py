@@ -11,7 +11,7 @@ from components.config import reader
 from components.config.problems import SettingsError
 from components.config.rules import Rules
 
-from . import compare, files, git, program, rules, state
+from . import compare, files, git, preview, program, rules, state
 from .model import Degraded, Level, Plan, PlanError, Verdict
 from .progress import reported
 from .resources import mapping, value_at
@@ -46,7 +46,7 @@ def _at_level(request: Request) -> Plan:
     try:
         with reported(f"pulumi previews the stack {request.stack}"):
             plan = state.plan(request.stack, request.destroy)
-    except state.NoPreviewError as error:
+    except preview.NoPreviewError as error:
         plan = _of_files(request)
         degraded = (Degraded(level=Level.STATE, reason=str(error)), *plan.degraded)
         if error.lines and plan.error is None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from tools.mesh_status import assess, pulumi, read
 from tools.mesh_status.model import Endpoint, Mesh
 
-from . import differences, state
+from . import differences, preview
 from .model import LiveFinding, LiveKind
 
 CERTIFICATE_S = 6 * 3600
@@ -108,7 +108,7 @@ def drift(text: str) -> tuple[LiveFinding, ...]:
     What was added beside the inputs of this program is of others, and no drift.
     """
     listed = []
-    for before, after in state.refreshed(text):
+    for before, after in preview.refreshed(text):
         if before.is_component or before.read:
             continue
         if after is None:

@@ -28,7 +28,7 @@ from tests.support.fake_providers import VERSIONS
 from tests.support.noting_mesh import NOTHING, Seen, see
 from tests.support.noting_world import MANAGER, NotingProvider, World, owner_of
 from tests.unit.tools.plan.changes import actions, plan_between
-from tools.plan import live, state
+from tools.plan import live, preview, state
 from tools.plan.model import Action, Host, Plan, Verdict
 from tools.standins.provider import Found, Provider, Request
 
@@ -60,7 +60,7 @@ def planned(running: Mesh, config: Config) -> Plan:
     """Return the plan of an update at the level STATE."""
     running.write(config)
     output = running._stack.preview(program, "--json", "--show-sames").output
-    return state.plan_of(STACK, state.decode(output), load(config))
+    return state.plan_of(STACK, preview.decode(output), load(config))
 
 
 def resources(running: Mesh) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class Compared:
         """Destroy the stack, and check its plan."""
         seen = self.see(before)
         output = self.running._stack.call("destroy", "--stack", STACK, "--preview-only", "--json").output
-        plan = state.plan_of(STACK, state.decode(output), load(before), destroy=True)
+        plan = state.plan_of(STACK, preview.decode(output), load(before), destroy=True)
         saved = resources(self.running)
         self.world.forget()
         self.running._stack.destroy()
@@ -229,7 +229,7 @@ def test_a_renamed_workload_is_refused_in_the_words_of_the_program(mesh: Callabl
         machine["workload"] = "bills"
     running.write(after)
     output = running._stack.preview(program, "--json", "--show-sames", fails=True).output
-    error = state.failure(output, "")
+    error = preview.failure(output, "")
     assert error.refused
     assert "the workload billing, which this machine runs, is now called bills, or gone" in str(error)
     assert plan_between("existing", running.config, after).verdict is Verdict.REFUSED

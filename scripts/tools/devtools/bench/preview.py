@@ -22,7 +22,7 @@ from pulumi.runtime import mocks
 
 from components.config import load, reader
 from tools import PYTHONPATH, ROOT, mock_engine
-from tools.plan import state
+from tools.plan import preview, state
 
 from .cli import SIZES
 
@@ -89,7 +89,7 @@ def steps(config: Mapping[str, Any]) -> str:
 def plan(stack: str, config: Mapping[str, Any], text: str) -> float:
     """Return the processor time that a plan of a preview takes, in seconds. text: what Pulumi prints."""
     spent = time.process_time()
-    state.plan_of(stack, state.decode(text), load(config))
+    state.plan_of(stack, preview.decode(text), load(config))
     return time.process_time() - spent
 
 

@@ -21,7 +21,7 @@ from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths, pulumi_cli
 from tools.mesh_status import assess, pulumi, read_cluster, read_machines, read_state
 from tools.mesh_status.model import Verification
-from tools.plan import state
+from tools.plan import preview
 
 
 def test_the_state_gives_workloads_machines_and_how_to_reach_them() -> None:
@@ -209,7 +209,7 @@ def test_what_pulumi_says_without_a_fix_gets_one(programs: Programs, printed: st
     programs.add("pulumi", f"sys.exit({'error: ' + printed!r})")
     with pytest.raises(pulumi.StackError) as error:
         read_state.read(programs.variables, "x")
-    reason = str(state.failure("", f"error: {printed}\n"))
+    reason = str(preview.failure("", f"error: {printed}\n"))
     for text in (reason, str(error.value).partition("failed: ")[2]):
         assert text == printed if not fix else text.startswith(f"{printed}: {fix}")
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from tests.support.tiers import some_quick
 from tests.unit.tools.plan.changes import config_of
 from tools import ROOT
-from tools.plan import describe, files, mocks, render_json, render_markdown, render_text, state
+from tools.plan import describe, files, mocks, preview, render_json, render_markdown, render_text
 from tools.plan.compare import compare
 from tools.plan.differences import operations
 from tools.plan.model import MeshPicture, Plan
@@ -79,6 +79,6 @@ def test_a_secret_that_changes_is_one_line_without_its_value() -> None:
         step("one", {"stdin": SECRET, "create": "a"}, {"stdin": "x", "create": "b"}),
         step("two", {"stdin": {"key": SECRET}}, {"stdin": {"key": SECRET, "more": 1}}),
     ]
-    previewed = state.decode(json.dumps({"steps": steps}, indent=2))
+    previewed = preview.decode(json.dumps({"steps": steps}, indent=2))
     diffs = [each.diff for each in previewed.operations]
     assert diffs == [f"create: a -> b\nstdin: {SECRET} -> x", "stdin.more: (none) -> 1"]

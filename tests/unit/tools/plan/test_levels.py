@@ -18,7 +18,7 @@ import pytest
 from tests.support.tiers import some_quick
 from tests.unit.tools.plan.plans import plan
 from tools import PYTHONPATH, ROOT
-from tools.plan import files, levels, state, words
+from tools.plan import files, levels, preview, state, words
 from tools.plan.files import DescriptionError
 from tools.plan.model import Level
 
@@ -53,7 +53,7 @@ def state_of(inputs: dict[str, Any]) -> str:
 def test_a_state_of_another_version_becomes_a_plan_of_files(
     output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "preview", lambda *_: output)
+    monkeypatch.setattr(preview, "run", lambda *_: output)
     monkeypatch.setattr(files, "plan", lambda *_: plan())
     planned = levels.plan(levels.Request(stack="existing"))
     assert planned.level is Level.FILES
