@@ -8,11 +8,11 @@ import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from components.config import reader
 from components.config.problems import nearest
-from tools import ROOT
+from tools import ROOT, interruption
 
 QUIET = ("--non-interactive", "--color", "never")
 # Pulumi ends in order after the first signal, when the running operations are over, and at once
@@ -86,7 +86,21 @@ def run(command: Sequence[str], variables: Mapping[str, str], *, stderr: int | N
     stderr: as of `subprocess.run`. When this process is interrupted, the command and its children end first.
     Raises FileNotFoundError.
     """
-    with subprocess.Popen(
+    process: subprocess.Popen[str] | None = None
+    with ExitStack() as stack:
+        try:
+            with interruption.postponed():
+                process = stack.enter_context(_start(command, variables, stderr))
+            output, messages = process.communicate()
+        except KeyboardInterrupt:
+            if process:
+                _end(process)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, messages)
+
+
+def _start(command: Sequence[str], variables: Mapping[str, str], stderr: int | None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
         command,
         env=dict(variables),
         cwd=ROOT,
@@ -95,14 +109,8 @@ def run(command: Sequence[str], variables: Mapping[str, str], *, stderr: int | N
         stderr=stderr,
         text=True,
         errors="replace",
-        start_new_session=True,  # the signals below reach it once, not from the terminal too
-    ) as process:
-        try:
-            output, messages = process.communicate()
-        except KeyboardInterrupt:
-            _end(process)
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, output, messages)
+        start_new_session=True,  # the signals of `_end` reach it once, not from the terminal too
+    )
 
 
 def _end(process: subprocess.Popen[str]) -> None:

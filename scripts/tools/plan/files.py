@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from components.config import reader
-from tools import PYTHONPATH, ROOT
+from tools import PYTHONPATH, ROOT, interruption
 
 from . import differences, git, picture, program
 from .compare import compare
@@ -61,26 +61,29 @@ def describe(stack: str, *checkouts: Path) -> list[Side]:
     command = [sys.executable, "-m", "tools.plan.describe", "--stack", stack]
     with tempfile.TemporaryDirectory(prefix="istio-vm-mesh-plan-") as name:
         directory = Path(name)
-        with (
-            (directory / "log").open("wb") as log,
-            subprocess.Popen(
-                [*command, "--output", name, *map(str, checkouts)],
-                env=_environment(directory),
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # its children end with it
-            ) as process,
-        ):
+        process: subprocess.Popen[bytes] | None = None
+        with (directory / "log").open("wb") as log, contextlib.ExitStack() as started:
             try:
+                with interruption.postponed():
+                    process = started.enter_context(
+                        subprocess.Popen(
+                            [*command, "--output", name, *map(str, checkouts)],
+                            env=_environment(directory),
+                            cwd=directory,
+                            stdin=subprocess.DEVNULL,
+                            stdout=log,
+                            stderr=log,
+                            start_new_session=True,  # its children end with it
+                        )
+                    )
                 process.wait(TIMEOUT_S)
                 late = ""
             except subprocess.TimeoutExpired:
                 late = f"the program did not end within {TIMEOUT_S} seconds"
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                if process:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
         return [_read(directory, number, late) for number in range(len(checkouts))]
 
 

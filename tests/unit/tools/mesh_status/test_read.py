@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from components.config.stack import Settings
 from components.local import openssh, scripting
 from components.local.cluster_access import ClusterAccess
 from components.verification.evidence import Call, Evidence
+from tests.support.waiting import wait_until
 from tests.unit.tools.mesh_status import meshes
 from tools.lab import paths, pulumi_cli
 from tools.mesh_status import assess, pulumi, read_cluster, read_machines, read_state
@@ -269,7 +271,7 @@ def test_a_clock_is_right_that_shows_a_time_of_the_connection() -> None:
     ]
 
 
-def test_an_update_ends_before_its_caller_does(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_ends_before_its_caller_does(programs: Programs) -> None:
     notes = programs.directory / "notes"
     programs.add("pulumi", "print('updating'); sys.exit(arguments[-1] == 'never' and 3)")
     assert pulumi.update(programs.variables, "--stack", "lab") == (3, "updating\n")
@@ -279,19 +281,35 @@ def end(*_):
     open({str(notes)!r}, "a").write('"ended in order"\\n')
     sys.exit(1)
 signal.signal(signal.SIGINT, end)
-print("waits", flush=True)
+os.kill(os.getppid(), signal.SIGINT)
 signal.pause()
 """
     programs.add("pulumi", waits)
-    patient = subprocess.Popen.communicate
+    with pytest.raises(KeyboardInterrupt):
+        pulumi.update(programs.variables)
+    assert programs.noted() == ["ended in order"]
 
-    def interrupted(process: subprocess.Popen[str], timeout: float | None = None) -> tuple[str, str]:
-        if timeout:
-            return patient(process, timeout=timeout)
-        assert process.stdout and process.stdout.readline() == "waits\n"
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
+def test_an_update_that_is_interrupted_as_it_starts_ends_too(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready, notes = programs.directory / "ready", programs.directory / "notes"
+    waits = f"""
+import signal
+def end(*_):
+    open({str(notes)!r}, "a").write('"ended in order"\\n')
+    sys.exit(1)
+signal.signal(signal.SIGINT, end)
+open({str(ready)!r}, "w").close()
+signal.pause()
+"""
+    programs.add("pulumi", waits)
+
+    class Started(subprocess.Popen[str]):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            super().__init__(*words, **options)
+            wait_until(ready.exists, description="the program has begun")
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(pulumi.subprocess, "Popen", Started)
     with pytest.raises(KeyboardInterrupt):
         pulumi.update(programs.variables)
     assert programs.noted() == ["ended in order"]
