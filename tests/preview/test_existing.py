@@ -12,8 +12,8 @@ import pytest
 from components.local import openssh, private_files
 from components.machines import proxy_metadata
 from tests.support import harness
+from tests.support.meshes import MESHES, of_cluster
 from tests.support.sshd import key_pair
-from tests.unit.test_mesh_facts import MESHES, of_cluster
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_machines_are_configured_as_the_adopted_mesh_says() -> None:
 
 
 def adopt(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str, revision: str | None = None) -> dict[str, harness.Node]:
-    """Adopt a mesh of tests/unit/meshes.yaml."""
+    """Adopt a mesh of tests/support/meshes.yaml."""
     mesh = MESHES[name]
     monkeypatch.setattr(harness, "THEIR_MESH", of_cluster(mesh, revision))
     config["mesh"]["namespace"] = mesh["namespace"]

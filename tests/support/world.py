@@ -14,7 +14,7 @@ import pytest
 
 from components import names
 from tests.support.control_plane import ControlPlane
-from tests.unit.test_mesh_facts import MESHES
+from tests.support.meshes import MESHES
 
 ROOT = Path(__file__).parents[2]
 ROOT_CONFIG_MAP = f"{names.ISTIO_NAMESPACE}/{names.DEFAULT_ROOT_CONFIG_MAP}"

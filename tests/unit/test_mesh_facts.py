@@ -1,4 +1,4 @@
-"""What a mesh is, by true texts of Istio's chart: meshes.yaml has what Helm renders."""
+"""What a mesh is, by texts of Istio's chart (tests/support/meshes.yaml)."""
 
 from __future__ import annotations
 
@@ -6,30 +6,20 @@ import copy
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from components import mesh_facts, mesh_namespaces
-from components.istio import revisions
 from components.machines import bootstrap, files
 from components.machines.bootstrap import JoinInputs
 from components.machines.bundle import Owner
-from components.mesh_facts import BASELINE, RESTRICTED, MeshFacts
+from components.mesh_facts import BASELINE, RESTRICTED
+from tests.support.meshes import MESHES, of_cluster
 from tests.support.samples import MESH, PRODUCT
 
 WITHOUT_CNI = "without Istio's CNI plugin (pilot.cni.enabled), sidecars have an init container with NET_ADMIN"
-MESHES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("meshes.yaml").read_text())
-
-
-def of_cluster(mesh: dict[str, Any], wanted: str | None = None) -> MeshFacts:
-    tags = revisions.tags_of(mesh["webhooks"], mesh["namespace"])
-    plane = revisions.choose(mesh["deployments"], tags, wanted)
-    maps = mesh["config_maps"]
-    configs = [maps[name]["mesh"] for name in (plane.shared_config_map, plane.config_map) if name]
-    return revisions.from_cluster(mesh["namespace"], plane, configs, maps[f"istio-sidecar-injector{plane.suffix}"]["values"])
 
 
 @pytest.mark.parametrize("name", MESHES)

@@ -1,4 +1,4 @@
-"""The facts of meshes by Istio's own chart: tests/unit/meshes.yaml is what Helm renders of it."""
+"""The facts of meshes by Istio's own chart: tests/support/meshes.yaml is what Helm renders of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.support.control_plane import program
+from tests.support.meshes import MESHES, of_cluster
 from tests.support.module_files import directory
-from tests.unit.test_mesh_facts import MESHES, of_cluster
 
 
 def rendered(mesh: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from components.istio.adoption import Adoption
 from components.istio.mesh_reading import MeshReadingProvider
 from components.local import cluster_access, scripting
 from components.local.cluster_access import ClusterAccess, Unreachable
-from tests.unit.test_mesh_facts import MESHES, of_cluster
+from tests.support.meshes import MESHES, of_cluster
 
 WANTED = Adoption(
     namespace="istio-system",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components.istio import revisions
-from tests.unit.test_mesh_facts import MESHES
+from tests.support.meshes import MESHES
 
 
 def deployment(revision: str) -> dict[str, Any]:
