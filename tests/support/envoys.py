@@ -71,6 +71,11 @@ def free_port() -> int:
     raise AssertionError("no port is free")
 
 
+def gateway_address(port: int) -> str:
+    """Return where a gateway may listen, with the port of gateways: an address of loopback by a free port, that no other test has."""
+    return f"127.{port >> 8}.{port & 255}.1:{names.CROSS_NETWORK_PORT}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Callee:
     """A workload behind its own proxy: all addresses of 127.0.0.0/8 with one port are its endpoints.
@@ -333,8 +338,8 @@ def _with_files(config: Any, directory: Path) -> Any:
 def _outbound(callee: Callee, authority: Authority) -> Config:
     """Return how the caller's proxy calls, by the name of the Service."""
     files = authority.issue(CALLER)
-    san = {"san_type": "URI", "matcher": {"exact": IDENTITY}}
-    validation = {"trusted_ca": {"filename": str(authority.root)}, "match_typed_subject_alt_names": [san]}
+    sans = [{"san_type": "URI", "matcher": {"exact": identity}} for identity in (IDENTITY, ALIAS)]
+    validation = {"trusted_ca": {"filename": str(authority.root)}, "match_typed_subject_alt_names": sans}
     context = {
         "tls_certificates": [_certificate(files)],
         "validation_context": validation,
@@ -347,7 +352,7 @@ def _outbound(callee: Callee, authority: Authority) -> Config:
 class Routes:
     """What the caller's proxy makes of a Service's name, where it is not the callee's own endpoints.
 
-    endpoints: by callee. routes: of HTTP, before the last one. gateways: listeners that pass bytes on: port to endpoints.
+    endpoints: by callee. routes: of HTTP, before the last one. gateways: endpoints by address of a listener that passes bytes on.
     subsets: names of clusters that have the endpoints too, by callee; all calls go to the last of them.
     unhealthy: endpoints that istiod gives to the proxy as unhealthy ones.
     plaintext: callees whose subsets are called without TLS, by a DestinationRule.
@@ -355,7 +360,7 @@ class Routes:
 
     endpoints: Mapping[str, Sequence[str]] = field(default_factory=dict)
     routes: Mapping[str, Sequence[Config]] = field(default_factory=dict)
-    gateways: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    gateways: Mapping[str, Sequence[str]] = field(default_factory=dict)
     subsets: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     unhealthy: frozenset[str] = frozenset()
     plaintext: frozenset[str] = frozenset()
@@ -397,9 +402,10 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
         if callee.detected:
             _detect(listener, _filters("http", outbound))
         listeners.append(listener)
-    for port, endpoints in routes.gateways.items():
-        clusters.append(_cluster(f"gateway-{port}", endpoints, False))
-        listeners.append(_listener(f"gateway-{port}", "0.0.0.0", port, _filters("tcp", f"gateway-{port}")))
+    for gateway, endpoints in routes.gateways.items():
+        address, _, port = gateway.rpartition(":")
+        clusters.append(_cluster(f"gateway-{gateway}", endpoints, False))
+        listeners.append(_listener(f"gateway-{gateway}", address, int(port), _filters("tcp", f"gateway-{gateway}")))
     admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": mesh.admin}}}
     # As a user's proxyStatsMatcher may: endpoints have their counters all the same.
     config["stats_config"] = {"stats_matcher": {"reject_all": True}}

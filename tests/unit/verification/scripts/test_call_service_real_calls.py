@@ -1,13 +1,27 @@
-"""What proves a call, and what must not: the script with real sockets, a real Envoy with certificates, and real applications."""
+"""What proves a call, and what must not: the script with real sockets, a real Envoy with certificates, and real applications.
+
+Each claim has a negative run for each kind of port, in each way of a call. A Job addresses an endpoint, or
+calls through a gateway. A machine calls by name, also through a gateway. Left out is what runs the same code:
+
+- `tls` by name and through gateways: script and proxies treat it as `tcp`.
+- A foreign identity by name and through gateways, and an expired certificate through gateways: the caller's
+  proxy refuses both as another identity.
+- A silent application for ports of bytes: a connection that stays open is proof there.
+- 404 and 503 of the application for `http2`: its answers come as those of `http`, by the caller's own proxy. For
+  `grpc` any status of an application passes.
+- Routes, subsets, detection of protocols and retries belong to the caller's own proxy, so to calls by name.
+- An endpoint that a gateway leaves out: no caller notices it. The machine's own counter does, alike for requests
+  and for connections.
+"""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -24,9 +38,14 @@ PATIENCE_S = 200
 """Seconds for a proof, which a busy computer keeps."""
 KINDS = ("http", "http2", "grpc", "tcp", "tls", "greets")
 """Protocols of ports; `greets` is one of TCP whose server speaks first."""
+CHOSEN_KINDS = ("http", "http2", "grpc", "tcp", "greets")
+"""Kinds of ports whose endpoint a proxy chooses."""
+OF_HTTP = ("http", "http2", "grpc")
 FAULTS = {
     "nothing listens at the endpoint": "closed",
+    "packets to it are dropped": "dropped",
     "nothing listens behind its proxy": "no application",
+    "its application is silent": "silent",
     "it refuses the caller's certificate": "root",
     "it has another identity": "identity",
     "it is of a foreign trust domain": "foreign",
@@ -34,19 +53,79 @@ FAULTS = {
     "an AuthorizationPolicy denies": "denies",
     "it takes plaintext alone": "plaintext",
 }
+FAULTS_BY_NAME = [fault for fault in FAULTS.values() if fault != "foreign"]
+FAULTS_THROUGH_GATEWAYS = ["no gateway", *(fault for fault in FAULTS_BY_NAME if fault != "expired")]
+MANY = (1, 10, 100, 300)
+ANYWHERE = {"endpoints": "-", "ranges": "127.0.0.0/8"}
+"""Columns of a target whose endpoint may be any one."""
+BY_NAME: Mapping[str, object] = {"listener": 0, "setup": "is_identified() { :; }"}
+"""How a machine runs the script. Istio's clusters are dynamic ones, and those of this Envoy are not."""
+
+
+def kinds_of(fault: str, kinds: Sequence[str]) -> list[str]:
+    """Return the kinds of ports that a fault is one for."""
+    return [kind for kind in kinds if fault != "silent" or kind in OF_HTTP]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one run of the script has shown: rows by the Service's port and endpoint, causes, and the exit status."""
+
+    calls: dict[tuple[int, str], Call]
+    errors: str
+    code: int
 
 
 @dataclass(frozen=True)
 class World:
-    """A mesh, and its callees by name."""
+    """A mesh, its callees by name, and an endpoint to which packets are dropped."""
 
     mesh: Mesh
     callees: dict[str, Callee]
+    dropped: str
+
+    def endpoint(self, name: str) -> str:
+        """Return the endpoint of a callee."""
+        return _endpoint(self.callees, self.dropped, name)
 
     def rows(self, *targets: str, **options: object) -> tuple[dict[tuple[int, str], Call], str, int]:
         """Return the rows by the Service's port and endpoint, what was printed of causes, and the exit status."""
         done = self.mesh.verify(*targets, **options)  # type: ignore[arg-type]
         return {(row.port, row.endpoint): row for row in parse(done.stdout).calls}, done.stderr, done.returncode
+
+    def each(self, targets: Sequence[str], **options: object) -> list[Shown]:
+        """Call each target by a run of its own, all at once: most of their time they listen to silence."""
+        with ThreadPoolExecutor(len(targets)) as pool:
+            return [Shown(*shown) for shown in pool.map(partial(self.rows, **options), targets)]
+
+    def through(self, service: Callee, **columns: str) -> str:
+        """Return a target that is behind the gateway of a Service."""
+        return self.mesh.target(service, endpoints="-", gateways=gateway_of(service), **columns)
+
+
+def _variants(stack: ExitStack, kind: str, base: Callee) -> dict[str, Callee]:
+    """Return what is wrong with an endpoint, by fault, and what is not."""
+    start = stack.enter_context
+    variants = {
+        "closed": replace(base, closed=True),
+        "dropped": replace(base, closed=True),
+        "no application": replace(base, application=start(applications.nothing())),
+        "silent": replace(base, application=start(applications.of_bytes(applications.wait_for_more))),
+        "root": replace(base, root="other"),
+        "identity": replace(base, identity=OTHER),
+        "foreign": replace(base, identity=FOREIGN),
+        "alias": replace(base, identity=ALIAS),
+        "expired": replace(base, expired=True),
+        "denies": replace(base, denies=True),
+        "plaintext": replace(base, plaintext=True),
+    }
+    callees = {fault: _at_free_ports(callee, f"{kind}, {fault}") for fault, callee in variants.items()}
+    start(applications.nothing(callees["closed"].port))
+    return callees
+
+
+def _at_free_ports(callee: Callee, name: str) -> Callee:
+    return replace(callee, name=name, port=envoys.free_port(), service_port=envoys.free_port())
 
 
 def _callees(stack: ExitStack) -> list[Callee]:
@@ -60,25 +139,11 @@ def _callees(stack: ExitStack) -> list[Callee]:
         "tls": silent,
         "greets": start(applications.of_bytes(applications.greet)),
     }
-    protocols = {kind: "tcp" if kind == "greets" else kind for kind in KINDS}
-    callees = [Callee(name=kind, protocol=protocols[kind], application=port) for kind, port in listening.items()]
+    callees = []
     for kind, port in listening.items():
-        base = Callee(name=f"{kind}, ", protocol=protocols[kind], application=port)
-        variants = {
-            "closed": replace(base, closed=True),
-            "no application": replace(base, application=start(applications.nothing())),
-            "root": replace(base, root="other"),
-            "identity": replace(base, identity=OTHER),
-            "foreign": replace(base, identity=FOREIGN),
-            "alias": replace(base, identity=ALIAS),
-            "expired": replace(base, expired=True),
-            "denies": replace(base, denies=True),
-            "plaintext": replace(base, plaintext=True),
-        }
-        for name, callee in variants.items():
-            port = start(applications.nothing(envoys.free_port())) if callee.closed else envoys.free_port()
-            ports = {"port": port, "service_port": envoys.free_port()}
-            callees.append(replace(callee, name=f"{kind}, {name}", **ports))  # type: ignore[arg-type]
+        base = Callee(name=kind, protocol="tcp" if kind == "greets" else kind, application=port)
+        callees += [base, *_variants(stack, kind, base).values()]
+        callees += [_at_free_ports(base, f"{kind}, member {each}") for each in range(5)]
     for talk in (applications.echo, applications.tell_time, applications.stream, applications.hang_up_at_a_line, applications.hang_up):
         port = start(applications.of_bytes(talk))
         callees.append(Callee(name=talk.__name__, protocol="tcp", application=port))
@@ -92,7 +157,60 @@ def _callees(stack: ExitStack) -> list[Callee]:
     for status in (grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE):
         callees.append(Callee(name=status.name, protocol="grpc", application=start(applications.of_grpc(status))))
     callees += [Callee(name=name, protocol="http", application=pages) for name in ("fault", "redirect", "subset", "unhealthy")]
+    callees += [
+        Callee(name=f"{kind}, many {count}", protocol=kind, application=listening[kind]) for kind in ("http", "tcp") for count in MANY
+    ]
     return callees
+
+
+@dataclass(frozen=True)
+class Services:
+    """Services that have endpoints of others, or a gateway alone.
+
+    names: each as a callee that is not there itself.
+    endpoints: by name. members: what is behind a gateway, by its address; one without an entry does not listen.
+    """
+
+    names: dict[str, Callee]
+    endpoints: dict[str, list[str]]
+    members: dict[str, list[str]]
+
+    def add(self, name: str, protocol: str, endpoints: Sequence[str]) -> Callee:
+        """Add a Service that has these endpoints."""
+        port = envoys.free_port()
+        self.names[name] = Callee(name=name, protocol=protocol, application=port, closed=True, port=port, service_port=port)
+        self.endpoints[name] = list(endpoints)
+        return self.names[name]
+
+    def add_gateway(self, name: str, protocol: str, members: Sequence[str]) -> None:
+        """Add a Service, and a gateway before these endpoints; without any, nothing listens there."""
+        gateway = gateway_of(self.add(name, protocol, []))
+        self.endpoints[name] = [gateway]
+        if members:
+            self.members[gateway] = list(members)
+
+
+def gateway_of(service: Callee) -> str:
+    """Return the address of the gateway of a Service."""
+    return envoys.gateway_address(service.port)
+
+
+def _endpoint(callees: Mapping[str, Callee], dropped: str, name: str) -> str:
+    return dropped if name.endswith(", dropped") else callees[name].endpoints()[0]
+
+
+def _services(callees: Mapping[str, Callee], dropped: str) -> Services:
+    """Return, for each fault, a gateway before the endpoint that has it, alone and beside one that answers."""
+    services, endpoint_of = Services({}, {}, {}), partial(_endpoint, callees, dropped)
+    for kind in CHOSEN_KINDS:
+        protocol, answers = callees[kind].protocol, endpoint_of(kind)
+        services.add(f"{kind}, both", protocol, [answers, endpoint_of(f"{kind}, denies")])
+        services.add_gateway(f"{kind}, five", protocol, [endpoint_of(f"{kind}, member {each}") for each in range(5)])
+        for fault in FAULTS_THROUGH_GATEWAYS:
+            broken = [] if fault == "no gateway" else [endpoint_of(f"{kind}, {fault}")]
+            services.add_gateway(f"{kind}, {fault}, alone", protocol, broken)
+            services.add_gateway(f"{kind}, {fault}, of two", protocol, broken and [answers, *broken])
+    return services
 
 
 @pytest.fixture(scope="module")
@@ -100,55 +218,89 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One Envoy for all of these tests."""
     with ExitStack() as stack:
         callees = {callee.name: callee for callee in _callees(stack)}
+        dropped = f"127.0.0.1:{stack.enter_context(applications.dropped())}"
+        services = _services(callees, dropped)
         away = {"match": {"prefix": "/"}, "redirect": {"host_redirect": "elsewhere.example.com"}}
         abort = {"match": {"prefix": "/"}, "direct_response": {"status": 503}}
         routes = Routes(
             routes={"fault": [abort], "redirect": [away]},
             subsets={"subset": {"v1": callees["subset"].endpoints(1)}},
-            endpoints={name: callees[name].endpoints(2) for name in ("subset", "unhealthy")},
+            endpoints={
+                **{name: callees[name].endpoints(2) for name in ("subset", "unhealthy")},
+                **{(name := f"{kind}, many {count}"): callees[name].endpoints(count) for kind in ("http", "tcp") for count in MANY},
+                **{f"{kind}, dropped": [dropped] for kind in KINDS},
+                **services.endpoints,
+            },
+            gateways=services.members,
             unhealthy=frozenset(callees["unhealthy"].endpoints(2)[1:]),
         )
-        yield World(stack.enter_context(envoys.running(tmp_path_factory.mktemp("mesh"), list(callees.values()), routes)), callees)
+        callees |= services.names
+        mesh = stack.enter_context(envoys.running(tmp_path_factory.mktemp("mesh"), list(callees.values()), routes))
+        yield World(mesh, callees, dropped)
 
 
 def test_each_kind_of_port_is_proved_by_an_answer(world: World) -> None:
-    calls, errors, code = world.rows(*(world.mesh.target(world.callees[kind]) for kind in KINDS), timeout_s=PATIENCE_S)
-    assert code == 0, errors
     kinds = {"greets": "bytes", "tcp": "open", "tls": "open"}
-    for kind in KINDS:
-        callee = world.callees[kind]
-        row = calls[callee.service_port, callee.endpoints()[0]]
-        assert (row.verdict, row.how, row.peer, row.kind) == ("proved", "addressed", f"{IDENTITY} {ALIAS}", kinds.get(kind, "response"))
-        assert calls[callee.service_port, ""].verdict == "proved", "its name leads there"
+    callees = [world.callees[kind] for kind in KINDS]
+    for callee, shown in zip(callees, world.each([*map(world.mesh.target, callees)], timeout_s=PATIENCE_S), strict=True):
+        assert shown.code == 0, shown.errors
+        row = shown.calls[callee.service_port, callee.endpoints()[0]]
+        kind = kinds.get(callee.name, "response")
+        assert (row.verdict, row.how, row.peer, row.kind) == ("proved", "addressed", f"{IDENTITY} {ALIAS}", kind)
+        assert shown.calls[callee.service_port, ""].verdict == "proved", "its name leads there"
+
+
+def test_one_run_shows_each_target(world: World) -> None:
+    callees = [world.callees[name] for name in ("http", "http, denies", "grpc")]
+    calls, errors, code = world.rows(*map(world.mesh.target, callees))
+    assert (code, "AuthorizationPolicy" in errors) == (1, True)
+    assert [calls[each.service_port, each.endpoints()[0]].verdict for each in callees] == ["proved", "failed", "proved"], errors
 
 
 def test_while_the_trust_domain_is_changed_an_identity_of_the_former_one_is_proof(world: World) -> None:
     callees = [world.callees[f"{kind}, alias"] for kind in KINDS]
-    calls, errors, _ = world.rows(*map(world.mesh.target, callees), timeout_s=PATIENCE_S)
-    assert {calls[each.service_port, each.endpoints()[0]].verdict for each in callees} == {"proved"}, errors
+    for callee, shown in zip(callees, world.each([*map(world.mesh.target, callees)], timeout_s=PATIENCE_S), strict=True):
+        assert (shown.code, {row.verdict for row in shown.calls.values()}) == (0, {"proved"}), (callee.name, shown.errors)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+WORDS = {
+    "closed": "it takes ",
+    "dropped": "it takes no connection (timeout;",
+    "identity": "its certificate is not one of",
+    "foreign": f"its certificate is not one of {IDENTITY} or {ALIAS}: ",
+    "denies": "AuthorizationPolicy",
+    "root": "certificate",
+    "expired": "its certificate is not valid at the caller's time",
+    "plaintext": "it answers in plaintext: does a PeerAuthentication",
+}
+"""Of causes, by fault."""
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 def test_no_kind_of_port_is_proved_where(world: World, fault: str) -> None:
-    broken = [world.callees[f"{kind}, {FAULTS[fault]}"] for kind in KINDS]
-    calls, errors, code = world.rows(*map(world.mesh.target, broken))
-    assert code == 1 and errors
-    verdicts = {callee.name: calls[callee.service_port, callee.endpoints()[0]].verdict for callee in broken}
-    assert set(verdicts.values()) == {"failed"}, verdicts
-    words = {
-        "closed": "it takes ",
-        "identity": "its certificate is not one of",
-        "foreign": f"its certificate is not one of {IDENTITY} or {ALIAS}: ",
-        "denies": "AuthorizationPolicy",
-        "root": "certificate",
-        "expired": "its certificate is not valid at the caller's time",
-    }
-    for callee in broken:
-        cause = calls[callee.service_port, callee.endpoints()[0]].cause
+    """A pod has no privileges to look for itself whether an endpoint takes connections."""
+    broken = [world.callees[f"{kind}, {fault}"] for kind in kinds_of(fault, KINDS)]
+    targets = [world.mesh.target(each, endpoints=world.endpoint(each.name), **patience(fault)) for each in broken]
+    done = world.each(targets, setup="as_proxy() { return 1; }")
+    assert proofs(broken, done) == {}
+    for callee, shown in zip(broken, done, strict=True):
+        (row,) = (row for row in shown.calls.values() if row.endpoint)
         # A silent server does not answer a handshake at all.
-        if FAULTS[fault] == "plaintext" and callee.application != world.callees["tcp"].application:
-            assert "it answers in plaintext: does a PeerAuthentication" in cause, (callee.name, cause)
-        assert words.get(FAULTS[fault], "no answer from") in cause, (callee.name, cause)
+        is_silent = fault == "plaintext" and callee.application == world.callees["tcp"].application
+        words = "no answer from" if is_silent else WORDS.get(fault, "no answer from")
+        assert words in row.cause and row.cause in shown.errors, (callee.name, row.cause, shown.errors)
+
+
+def proofs(callees: Sequence[Callee], done: Sequence[Shown]) -> dict[str, list[str]]:
+    """Return the endpoints that were proved, by the callee's name, with "success" where the run ended so."""
+    proved = [[row.endpoint for row in shown.calls.values() if row.verdict == "proved"] for shown in done]
+    ends = [[] if shown.code else ["success"] for shown in done]
+    return {callee.name: [*rows, *end] for callee, rows, end in zip(callees, proved, ends, strict=True) if rows or end}
+
+
+def patience(fault: str) -> dict[str, str]:
+    """Return the column of a target that has the seconds for an answer, where there will be none."""
+    return {"timeout": "1"} if fault == "silent" else {}
 
 
 @pytest.mark.parametrize(
@@ -161,9 +313,8 @@ def test_a_status_of_the_application_is_judged(world: World, path: str, expect: 
     row = calls[callee.service_port, callee.endpoints()[0]]
     assert ((row.verdict == "proved"), code) == (is_proof, int(not is_proof))
     assert is_proof or f"{path} returns {path[1:]}: set verify.path" in row.cause
-    target = world.mesh.target(callee, path=path, expect=expect, endpoints="-", ranges="127.0.0.0/8")
-    setup = "is_identified() { :; }"
-    calls, errors, code = world.rows(target, timeout_s=PATIENCE_S if is_proof else 0, listener=0, setup=setup)
+    target = world.mesh.target(callee, path=path, expect=expect, **ANYWHERE)
+    calls, errors, code = world.rows(target, timeout_s=PATIENCE_S if is_proof else 0, **BY_NAME)
     assert ((calls[callee.service_port, ""].verdict == "proved"), code) == (is_proof, int(not is_proof)), errors
 
 
@@ -174,15 +325,15 @@ def test_a_status_that_a_user_allows_is_no_proof_where_a_proxy_sent_it(world: Wo
     assert code == 1
     assert {calls[each.service_port, each.endpoints()[0]].verdict for each in (denied, absent)} == {"failed"}
     by_name = [world.mesh.target(denied, expect="403", endpoints="-"), world.mesh.target(absent, expect="503", endpoints="-")]
-    calls, _, code = world.rows(*by_name, listener=0, setup="is_identified() { :; }")
+    calls, _, code = world.rows(*by_name, **BY_NAME)
     assert code == 1
     assert {calls[each.service_port, ""].verdict for each in (denied, absent)} == {"failed"}
 
 
 def test_by_name_too_an_allowed_status_of_the_application_is_proof(world: World) -> None:
     callee = world.callees["http"]
-    target = world.mesh.target(callee, path="/404", expect="404", endpoints="-", ranges="127.0.0.0/8")
-    calls, errors, code = world.rows(target, timeout_s=PATIENCE_S, listener=0, setup="is_identified() { :; }")
+    target = world.mesh.target(callee, path="/404", expect="404", **ANYWHERE)
+    calls, errors, code = world.rows(target, timeout_s=PATIENCE_S, **BY_NAME)
     assert (code, calls[callee.service_port, callee.endpoints()[0]].verdict) == (0, "proved"), errors
 
 
@@ -191,29 +342,24 @@ def test_any_status_of_an_application_of_grpc_passes(world: World, name: str) ->
     callee = world.callees[name]
     calls, errors, _ = world.rows(world.mesh.target(callee), timeout_s=PATIENCE_S)
     assert calls[callee.service_port, callee.endpoints()[0]].verdict == "proved", errors
-    target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
-    calls, errors, code = world.rows(target, timeout_s=PATIENCE_S, listener=0, setup="is_identified() { :; }")
+    target = world.mesh.target(callee, **ANYWHERE)
+    calls, errors, code = world.rows(target, timeout_s=PATIENCE_S, **BY_NAME)
     assert (code, calls[callee.service_port, callee.endpoints()[0]].verdict) == (0, "proved"), errors
 
 
 @pytest.mark.parametrize(
-    ("name", "verdict"),
+    ("verdict", "names"),
     [
-        ("echo", "proved"),
-        ("tell_time", "proved"),
-        ("stream", "proved"),
-        ("hang_up_at_a_line", "proved"),
-        ("HTTP/2 alone", "proved"),
-        ("hang_up", "failed"),
-        ("echo, denies", "failed"),
-        ("stream, denies", "failed"),
+        ("proved", ["echo", "tell_time", "stream", "hang_up_at_a_line", "HTTP/2 alone"]),
+        ("failed", ["hang_up", "echo, denies", "stream, denies"]),
     ],
 )
-def test_what_a_server_of_bytes_may_do(world: World, name: str, verdict: str) -> None:
+def test_what_a_server_of_bytes_may_do(world: World, verdict: str, names: list[str]) -> None:
     """One that hangs up at the first byte that is tried is asked with another."""
-    callee = world.callees[name]
-    calls, errors, _ = world.rows(world.mesh.target(callee), timeout_s=PATIENCE_S if verdict == "proved" else 0)
-    assert calls[callee.service_port, callee.endpoints()[0]].verdict == verdict, errors
+    callees = [world.callees[name] for name in names]
+    targets = [*map(world.mesh.target, callees)]
+    for callee, shown in zip(callees, world.each(targets, timeout_s=PATIENCE_S if verdict == "proved" else 0), strict=True):
+        assert shown.calls[callee.service_port, callee.endpoints()[0]].verdict == verdict, (callee.name, shown.errors)
 
 
 @pytest.mark.parametrize("path", ["/", "/grpc"])
@@ -223,8 +369,8 @@ def test_an_answer_that_is_none_of_grpc_is_no_proof(world: World, path: str) -> 
     calls, errors, _ = world.rows(world.mesh.target(callee, protocol="grpc", path=path), timeout_s=1)
     row = calls[callee.service_port, callee.endpoints()[0]]
     assert row.verdict == "failed" and "it answers, but not by gRPC" in row.cause, errors
-    target = world.mesh.target(callee, protocol="grpc", path=path, endpoints="-", ranges="127.0.0.0/8")
-    calls, errors, code = world.rows(target, listener=0, setup="is_identified() { :; }")
+    target = world.mesh.target(callee, protocol="grpc", path=path, **ANYWHERE)
+    calls, errors, code = world.rows(target, **BY_NAME)
     assert (code, calls[callee.service_port, ""].verdict) == (1, "failed"), "a machine that calls by name"
     assert "it answers, but not by gRPC" in errors
 
@@ -232,7 +378,7 @@ def test_an_answer_that_is_none_of_grpc_is_no_proof(world: World, path: str) -> 
 @pytest.mark.parametrize("is_machine", [False, True])
 def test_the_probes_headers_are_in_calls_by_name_too(world: World, is_machine: bool) -> None:
     callee = world.callees["headers"]
-    options = {"endpoints": "-", "ranges": "127.0.0.0/8"} if is_machine else {}
+    options = ANYWHERE if is_machine else {}
     setup = "is_identified() { :; }\nHEADERS='x-probe: yes'"
     calls, errors, code = world.rows(
         world.mesh.target(callee, **options), timeout_s=PATIENCE_S, listener=0 if is_machine else None, setup=setup
@@ -243,8 +389,8 @@ def test_the_probes_headers_are_in_calls_by_name_too(world: World, is_machine: b
 @pytest.mark.parametrize("name", ["fault", "redirect"])
 def test_routes_of_others_fail_no_machine_that_calls_by_name(world: World, name: str) -> None:
     callee = world.callees[name]
-    target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
-    calls, errors, code = world.rows(target, listener=0, setup="is_identified() { :; }")
+    target = world.mesh.target(callee, **ANYWHERE)
+    calls, errors, code = world.rows(target, **BY_NAME)
     row = calls[callee.service_port, ""]
     assert (code, row.verdict, row.object) == (0, "failed", "VirtualService or DestinationRule of localhost"), errors
     assert "the caller's own proxy answers calls" in errors
@@ -281,7 +427,7 @@ def test_a_subset_that_is_called_in_plaintext_proves_no_identity(tmp_path: Path,
         mesh = stack.enter_context(envoys.running(tmp_path, [callee], routes))
         # Istio's clusters are dynamic ones.
         setup = 'eval "real_$(declare -f direct_curl)"\ndirect_curl() { real_direct_curl "${@//dynamic_active/static}"; }'
-        target = mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
+        target = mesh.target(callee, **ANYWHERE)
         done = mesh.verify(target, timeout_s=0 if is_plain else PATIENCE_S, listener=0, setup=setup)
     rows = {row.endpoint: row.verdict for row in parse(done.stdout).calls}
     expected = {"": "failed"} if is_plain else {"": "proved", callee.endpoints()[0]: "proved"}
@@ -293,7 +439,7 @@ def test_a_subset_that_is_called_in_plaintext_proves_no_identity(tmp_path: Path,
 def test_a_connection_that_a_machines_proxy_holds_back_proves_nothing(world: World, denies: bool) -> None:
     """One that detects the port's protocol waits for more bytes after these two, and tries no endpoint."""
     callee = world.callees["detected, denies" if denies else "detected"]
-    target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
+    target = world.mesh.target(callee, **ANYWHERE)
     first_bytes = "'0' 'P'" if denies else r"'0' 'P' '\x10'"
     setup = f"is_identified() {{ :; }}\nFIRST_BYTES=({first_bytes})"
     calls, errors, code = world.rows(target, timeout_s=0 if denies else PATIENCE_S, listener=0, setup=setup)
@@ -301,68 +447,59 @@ def test_a_connection_that_a_machines_proxy_holds_back_proves_nothing(world: Wor
     assert ((callee.service_port, callee.endpoints()[0]) in calls) is not denies
 
 
-@pytest.mark.parametrize("kind", ["http", "tcp"])
-def test_a_machine_that_calls_by_name_proves_what_its_proxy_chose(world: World, kind: str) -> None:
-    callee = world.callees[kind]
-    setup = "is_identified() { :; }"
-    target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
-    calls, errors, code = world.rows(target, timeout_s=PATIENCE_S, listener=0, setup=setup)
-    assert code == 0, errors
-    row = calls[callee.service_port, callee.endpoints()[0]]
-    assert (row.verdict, row.how, row.kind) == ("proved", "by-chance", "open" if kind == "tcp" else "response")
+def test_a_machine_that_calls_by_name_proves_what_its_proxy_chose(world: World) -> None:
+    callees = [world.callees[kind] for kind in CHOSEN_KINDS]
+    kinds = {"greets": "bytes", "tcp": "open"}
+    targets = [world.mesh.target(each, **ANYWHERE) for each in callees]
+    for callee, shown in zip(callees, world.each(targets, timeout_s=PATIENCE_S, **BY_NAME), strict=True):
+        assert shown.code == 0, shown.errors
+        row = shown.calls[callee.service_port, callee.endpoints()[0]]
+        assert (row.verdict, row.how) == ("proved", "by-chance")
+        assert shown.calls[callee.service_port, ""].kind == kinds.get(callee.name, "response")
 
 
-@pytest.mark.parametrize("kind", ["http", "http2", "grpc", "tcp", "greets"])
-@pytest.mark.parametrize("fault", ["closed", "no application", "root", "identity", "expired", "denies", "plaintext"])
-def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, kind: str, fault: str) -> None:
-    callee = world.callees[f"{kind}, {fault}"]
-    target = world.mesh.target(callee, endpoints="-", ranges="127.0.0.0/8")
-    calls, errors, code = world.rows(target, listener=0, setup="is_identified() { :; }")
-    assert code == 1
-    assert ("it takes no connection (refused;" in errors) is (fault == "closed"), errors
-    assert calls[callee.service_port, ""].verdict == "failed"
-    assert callee.endpoints()[0] not in {endpoint for _, endpoint in calls}
+@pytest.mark.parametrize("fault", FAULTS_BY_NAME)
+def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, fault: str) -> None:
+    broken = [world.callees[f"{kind}, {fault}"] for kind in kinds_of(fault, CHOSEN_KINDS)]
+    targets = [world.mesh.target(each, **ANYWHERE, **patience(fault)) for each in broken]
+    done = world.each(targets, **BY_NAME)
+    assert proofs(broken, done) == {}
+    for callee, shown in zip(broken, done, strict=True):
+        assert [*shown.calls] == [(callee.service_port, "")], "no endpoint has a row"
+        assert ("it takes no connection (refused;" in shown.errors) is (fault == "closed"), (callee.name, shown.errors)
 
 
-@pytest.mark.parametrize("kind", ["http", "tcp", "grpc"])
-def test_of_two_endpoints_the_one_that_denies_is_not_proved_by_the_other(tmp_path: Path, kind: str) -> None:
+def test_of_two_endpoints_the_one_that_denies_is_not_proved_by_the_other(world: World) -> None:
     """Both have connections and responses, and a caller by name does not see whose failed."""
-    with ExitStack() as stack:
-        starts: dict[str, Callable[[], AbstractContextManager[int]]] = {"http": applications.http, "grpc": applications.of_grpc}
-        start = starts.get(kind, lambda: applications.of_bytes(applications.wait_for_more))
-        answers = Callee(name="answers", protocol=kind, application=stack.enter_context(start()))
-        denies = replace(answers, name="denies", denies=True, port=envoys.free_port(), service_port=envoys.free_port())
-        endpoints = [*answers.endpoints(), *denies.endpoints()]
-        mesh = stack.enter_context(envoys.running(tmp_path, [answers, denies], Routes(endpoints={"answers": endpoints})))
-        target = mesh.target(answers, endpoints="-", ranges="127.0.0.0/8")
-        done = mesh.verify(target, timeout_s=3, listener=0, setup="is_identified() { :; }")
-        proved = {row.endpoint for row in parse(done.stdout).calls if row.verdict == "proved"}
-    assert done.returncode == 1 and denies.endpoints()[0] not in proved, done.stdout
+    services = [world.callees[f"{kind}, both"] for kind in CHOSEN_KINDS]
+    targets = [world.mesh.target(each, **ANYWHERE) for each in services]
+    for service, shown in zip(services, world.each(targets, timeout_s=3, **BY_NAME), strict=True):
+        (denies,) = world.callees[service.name.replace("both", "denies")].endpoints()
+        proved = {row.endpoint for row in shown.calls.values() if row.verdict == "proved"}
+        assert shown.code == 1 and denies not in proved, service.name
 
 
-@pytest.mark.parametrize("kind", ["http", "tcp"])
-def test_an_endpoint_that_drops_packets_takes_no_connection(tmp_path: Path, kind: str) -> None:
-    """As one without a route back: a full backlog drops packets, too. A pod has no privileges to look for itself."""
-    with ExitStack() as stack:
-        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        address = full.getsockname()
-        for _ in range(3):
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(address)
-        endpoint = f"127.0.0.1:{address[1]}"
-        callee = Callee(name="full", protocol=kind, application=envoys.free_port())
-        mesh = stack.enter_context(envoys.running(tmp_path, [callee], Routes(endpoints={"full": [endpoint]})))
-        target = mesh.target(callee, endpoints=endpoint)
-        row = parse(mesh.verify(target, setup="as_proxy() { return 1; }").stdout).calls[0]
-    assert row.verdict == "failed" and "it takes no connection (timeout;" in row.cause, row.cause
+def test_by_name_too_an_unhealthy_endpoint_is_no_proof(world: World) -> None:
+    callee = world.callees["unhealthy"]
+    healthy, _ = callee.endpoints(2)
+    calls, errors, code = world.rows(world.mesh.target(callee, **ANYWHERE), timeout_s=PATIENCE_S, **BY_NAME)
+    assert (code, {endpoint for _, endpoint in calls}) == (0, {healthy, ""}), errors
+    calls, errors, code = world.rows(world.mesh.target(callee, endpoints="-", ranges="127.0.1.2/32"), **BY_NAME)
+    assert code == 1 and "was given no endpoint in 127.0.1.2/32" in errors
 
 
 def test_a_caller_without_a_certificate_is_refused_unless_plaintext_is_answered(world: World) -> None:
+    """A server of bytes may wait for more, and be silent. An application without a proxy answers by itself."""
     results = {"": "refused", ", plaintext": "answered", ", closed": "unreachable"}
-    # A server of bytes may wait for more, and be silent.
+    kinds = ("http", "grpc", "tcp", "greets")
     expected = {
-        world.callees[f"{kind}{name}"].endpoints()[0]: result for kind in ("http", "tcp", "greets") for name, result in results.items()
+        **{world.endpoint(f"{kind}{name}"): result for kind in kinds for name, result in results.items()},
+        **{f"127.0.0.1:{world.callees[kind].application}": "answered" for kind in kinds},
+        **{
+            gateway_of(world.callees[f"http, {name}"]): result
+            for name, result in {"five": "refused", "no gateway, alone": "unreachable"}.items()
+        },
+        world.dropped: "unreachable",
     }
     text = shell.remote_script("verification/plaintext-probe", {"ENDPOINTS": " ".join(expected), "SNI": "x", "SCHEME": "http"})
     done = envoys.run_text(text)
@@ -429,53 +566,78 @@ def test_a_proof_may_come_long_after_the_calls(tmp_path: Path) -> None:
         assert proved() == [True, False]
 
 
-@pytest.mark.parametrize(
-    ("protocol", "fault"),
-    [
-        ("http", {}),
-        ("http", {"closed": True}),
-        ("http", {"identity": OTHER}),
-        ("http", {"root": "other"}),
-        ("http", {"denies": True}),
-        ("http", {"plaintext": True}),
-        ("tcp", {}),
-        ("tcp", {"closed": True}),
-        ("tcp", {"identity": OTHER}),
-        ("tcp", {"root": "other"}),
-        ("tcp", {"denies": True}),
-    ],
-)
-def test_behind_a_gateway_enough_connections_are_made_to_meet_each_endpoint(tmp_path: Path, protocol: str, fault: dict[str, Any]) -> None:
-    """Each endpoint is a callee of its own: its counters show what reached it. One that is broken fails the proof of all."""
-    with ExitStack() as stack:
-        application = applications.http() if protocol == "http" else applications.of_bytes(applications.wait_for_more)
-        port = stack.enter_context(application)
-        callees = [Callee(name=f"member {each}", protocol=protocol, application=port) for each in range(5)]
-        callees[-1] = replace(callees[-1], **fault)
-        gateway = envoys.free_port()
-        address = f"127.0.0.1:{gateway}"
-        routes = Routes(gateways={gateway: [each.endpoints()[0] for each in callees]}, endpoints={callees[0].name: [address]})
-        mesh = stack.enter_context(envoys.running(tmp_path, callees, routes))
-        done = mesh.verify(mesh.target(callees[0], endpoints="-", gateways=address, calls="29"), timeout_s=3 if fault else PATIENCE_S)
-        row = parse(done.stdout).calls[0]
-        assert (row.how, row.verdict, done.returncode) == ("by-chance", "failed" if fault else "proved", int(bool(fault))), done.stderr
+def test_behind_a_gateway_enough_connections_are_made_to_meet_each_endpoint(world: World) -> None:
+    """Each endpoint is a callee of its own: its counters show what reached it."""
+    services = [world.callees[f"{kind}, five"] for kind in CHOSEN_KINDS]
+    targets = [world.through(each, calls="29") for each in services]
+    for service, shown in zip(services, world.each(targets, timeout_s=PATIENCE_S), strict=True):
+        gateway = gateway_of(service)
+        row = shown.calls[service.service_port, gateway]
+        assert (row.how, row.verdict, shown.code) == ("by-chance", "proved", 0), (service.name, shown.errors)
         assert row.calls >= 29, "5 * (ln 5 + 4)"
-        carried = mesh.counters(f"gateway-{gateway}")
-        assert (carried["cx_total"] > carried["rq_total"]) == ("closed" in fault), "what a gateway reports are connections, and no attempts"
-        if not fault:
-            assert all(mesh.counters(f"inbound|{each.port}||")["rq_total"] for each in callees)
+        assert world.mesh.counters(f"gateway-{gateway}")["rq_total"] >= 29
+        members = [world.callees[service.name.replace("five", f"member {each}")] for each in range(5)]
+        assert all(world.mesh.counters(f"inbound|{each.port}||")["rq_total"] for each in members), service.name
 
 
-@pytest.mark.parametrize("protocol", ["http", "tcp"])
-@pytest.mark.parametrize("count", [1, 10, 100, 300])
-def test_many_endpoints_are_all_verified_by_few_calls(protocol: str, count: int, tmp_path: Path) -> None:
-    with ExitStack() as stack:
-        start = applications.http() if protocol == "http" else applications.of_bytes(applications.wait_for_more)
-        callee = Callee(name="many", protocol=protocol, application=stack.enter_context(start))
-        endpoints = callee.endpoints(count)
-        mesh = stack.enter_context(envoys.running(tmp_path, [callee], Routes(endpoints={"many": endpoints})))
-        done = mesh.verify(mesh.target(callee, endpoints=",".join(endpoints)), timeout_s=PATIENCE_S)
-        rows = [row for row in parse(done.stdout).calls if row.endpoint]
-        assert done.returncode == 0, done.stderr
-        assert [row.endpoint for row in rows] == endpoints and {row.verdict for row in rows} == {"proved"}
+@pytest.mark.parametrize("fault", FAULTS_THROUGH_GATEWAYS)
+def test_no_kind_of_port_behind_a_gateway_is_proved_where_one_of_two(world: World, fault: str) -> None:
+    """The other endpoint answers, and a caller does not see which of them it has met."""
+    services = [world.callees[f"{kind}, {fault}, of two"] for kind in kinds_of(fault, CHOSEN_KINDS)]
+    targets = [world.through(each, calls="10", **patience(fault)) for each in services]
+    done = world.each(targets)
+    proved = {name: endpoints for name, endpoints in proofs(services, done).items() if endpoints != [""]}
+    assert proved == {}, "the other endpoint may be all that a call by the name meets"
+    for service, shown in zip(services, done, strict=True):
+        row = shown.calls[service.service_port, gateway_of(service)]
+        assert row.cause in shown.errors, (row.cause, shown.errors)
+
+
+def test_behind_a_gateway_rounds_with_a_failure_are_repeated_and_are_no_proof(world: World) -> None:
+    services = [world.callees[f"{kind}, {fault}, of two"] for kind in ("http", "tcp") for fault in ("closed", "denies")]
+    for service, shown in zip(services, world.each([world.through(each, calls="10") for each in services], timeout_s=3), strict=True):
+        row = shown.calls[service.service_port, gateway_of(service)]
+        assert (shown.code, row.verdict) == (1, "failed"), (service.name, shown.errors)
+        assert row.calls > 10 or not row.answers, "2 * (ln 2 + 4), once a single call was answered"
+        carried = world.mesh.counters(f"gateway-{gateway_of(service)}")
+        assert (carried["cx_total"] > carried["rq_total"]) == ("closed" in service.name), "a gateway reports connections, and no attempts"
+
+
+def test_a_machine_that_calls_through_a_gateway_proves_the_gateway(world: World) -> None:
+    services = [world.callees[f"{kind}, five"] for kind in CHOSEN_KINDS]
+    for service, shown in zip(services, world.each([*map(world.through, services)], timeout_s=PATIENCE_S, **BY_NAME), strict=True):
+        assert shown.code == 0, (service.name, shown.errors)
+        assert shown.calls[service.service_port, gateway_of(service)].verdict == "proved", service.name
+
+
+@pytest.mark.parametrize("fault", FAULTS_THROUGH_GATEWAYS)
+def test_a_machine_that_calls_through_a_gateway_proves_nothing_where(world: World, fault: str) -> None:
+    services = [world.callees[f"{kind}, {fault}, alone"] for kind in kinds_of(fault, CHOSEN_KINDS)]
+    targets = [world.through(each, **patience(fault)) for each in services]
+    done = world.each(targets, **BY_NAME)
+    assert proofs(services, done) == {}
+    assert all([*shown.calls] == [(service.service_port, "")] for service, shown in zip(services, done, strict=True)), (
+        "no gateway has a row"
+    )
+
+
+@pytest.mark.parametrize("is_machine", [False, True])
+def test_a_gateway_that_the_proxy_was_not_given_is_no_proof(world: World, is_machine: bool) -> None:
+    """It leads to an endpoint that answers, and clients are not led to it."""
+    service, other = world.callees["http, five"], gateway_of(world.callees["http2, five"])
+    target = world.mesh.target(service, endpoints="-", gateways=f"{gateway_of(service)},{other}", calls="1,1")
+    calls, errors, code = world.rows(target, **BY_NAME if is_machine else {})
+    assert code == 1 and f"was not given the endpoint {other}" in errors
+    assert calls[service.service_port, gateway_of(service)].verdict == "proved"
+    assert is_machine or calls[service.service_port, other].verdict == "failed"
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+def test_many_endpoints_are_all_verified_by_few_calls(world: World, kind: str) -> None:
+    callees = {count: world.callees[f"{kind}, many {count}"] for count in MANY}
+    targets = [world.mesh.target(callee, endpoints=",".join(callee.endpoints(count))) for count, callee in callees.items()]
+    for (count, callee), shown in zip(callees.items(), world.each(targets, timeout_s=PATIENCE_S), strict=True):
+        rows = [row for row in shown.calls.values() if row.endpoint]
+        assert shown.code == 0, shown.errors
+        assert [row.endpoint for row in rows] == callee.endpoints(count) and {row.verdict for row in rows} == {"proved"}
         assert sum(row.calls for row in rows) <= 2 * count, "a busy computer may need a second one"
