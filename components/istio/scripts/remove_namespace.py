@@ -20,6 +20,7 @@ from ...names import (
     MANAGED_BY_LABEL,
     PROJECT,
     STACK_LABEL,
+    UPDATE_LABEL,
 )
 from ...ownership import is_of, labels_of, list_objects, name_of, served_kinds
 
@@ -141,7 +142,8 @@ def _goes_with_it(item: Manifest, payload: Payload) -> bool:
     # What commands of this program make besides the objects that the stack declares.
     labels = labels_of(item)
     marked = labels.get(MANAGED_BY_LABEL) == PROJECT or any(key.startswith(f"{PROJECT}/") for key in labels)
-    return STACK_LABEL not in labels and marked
+    # Pods that call have the stack's label, too, so that its next update removes them.
+    return marked and (STACK_LABEL not in labels or UPDATE_LABEL in labels)
 
 
 def _of_istiod(item: Manifest) -> bool:

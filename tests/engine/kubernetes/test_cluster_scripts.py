@@ -15,7 +15,7 @@ import pytest
 from components.istio.scripts import gateway_api, remove_namespace
 from components.local import scripting
 from components.local.cluster_access import UID_OF, ClusterAccess, OtherCluster, kubectl, read_objects, unchecked_kubectl
-from components.names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL
+from components.names import MANAGED_BY_LABEL, PROJECT, STACK_LABEL, UPDATE_LABEL
 from components.ownership import ObjectName, refuse_others, served_kinds
 from tests.support import control_plane
 from tests.support.control_plane import ControlPlane
@@ -88,6 +88,9 @@ def test_a_namespace_with_defaults_alone_is_removed(
     for name in ("kube-root-ca.crt", "istio-ca-root-cert"):
         own_plane.create("v1", "ConfigMap", "empty", name)
     job = {"metadata": {"labels": {MANAGED_BY_LABEL: PROJECT}, "namespace": "empty", "name": "verify-1"}, "data": {}}
+    own_plane.cluster.call("POST", "/api/v1/namespaces/empty/configmaps", body=job)
+    # A Job that an update has left: its container ended before it was removed.
+    job["metadata"] |= {"labels": {**OURS, UPDATE_LABEL: "0123abcd"}, "name": "verify-2"}
     own_plane.cluster.call("POST", "/api/v1/namespaces/empty/configmaps", body=job)
     remove(access, "empty")
     assert not exists(own_plane, "empty")
