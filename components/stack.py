@@ -140,7 +140,12 @@ def _verified(settings: Settings, workloads: Mapping[str, Workload], joined: dis
             strict=manifests.enforces_strict_mtls(settings, workload.settings),
             mode=mode,
             groups={
-                group: VerifiedGroup(network=declared.network, size=declared.min_replicas, revision=joined.groups[group].revision)
+                group: VerifiedGroup(
+                    network=declared.network,
+                    size=declared.min_replicas,
+                    revision=joined.groups[group].revision,
+                    changes=joined.groups[group].changes,
+                )
                 for group, declared in settings.instance_groups.items()
                 if declared.workload == name
             },

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -45,11 +45,13 @@ class VerifiedGroup:
 
     network: its network. size: how many machines it has at least.
     revision: changes whenever all its machines are others, and is there once they have joined.
+    changes: changes whenever they will be others, and is there before them.
     """
 
     network: str
     size: int
     revision: pulumi.Output[str]
+    changes: pulumi.Output[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +205,12 @@ class _Plan:
             return calling_pods.Payload(values["access"], jobs.pair(verification_job_name(account[1]), called, self._stack))
 
         inputs = pulumi.Output.all(access=mesh.cluster.access, settings=settings, facts=mesh.facts)
-        changes = {verified.workload.settings.name: self._changes(verified, self._joins(verified)) for verified in group}
+        changes = {
+            verified.workload.settings.name: self._changes(
+                verified, self._joins(verified), (each.changes for each in verified.groups.values())
+            )
+            for verified in group
+        }
         resources = [resource for verified in group for resource in verified.workload.identity_resources]
         return commands.local_command(
             mesh.child_name(names.callers_resource_name(*account)),
@@ -245,10 +252,10 @@ class _Plan:
         networks = [*([self._mesh.network] if others else ()), *others]
         return {network: self._gateway(network) for network in networks if network in self._gateways}
 
-    def _revisions(self, verified: VerifiedWorkload) -> pulumi.Output[str]:
+    def _revisions(self, verified: VerifiedWorkload, groups: Iterable[pulumi.Output[str]]) -> pulumi.Output[str]:
         """Return what changes when machines of gateways on its paths, or of its groups, are others or joined again."""
         gateways = [self._args.gateways[network] for network in self._networks(verified) if network in self._args.gateways]
-        revisions = [*(each.revision for each in gateways), *(group.revision for group in verified.groups.values())]
+        revisions = [*(each.revision for each in gateways), *groups]
         return pulumi.Output.json_dumps([without_dependencies(each.recover(partial(_left_out, ""))) for each in revisions]).apply(_digest)
 
     def _objects(self, verified: VerifiedWorkload) -> pulumi.Output[str]:
@@ -259,8 +266,10 @@ class _Plan:
         gateway = mesh.gateway_values if self._networks(verified) else None
         return pulumi.Output.json_dumps([callees, workload.existing_services, gateway]).apply(_digest)
 
-    def _changes(self, verified: VerifiedWorkload, joined: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _changes(self, verified: VerifiedWorkload, joined: Mapping[str, Any], groups: Iterable[pulumi.Output[str]]) -> Mapping[str, Any]:
         """Return what could change the answer and is in no payload.
+
+        joined, groups: what changes with its machines, and with those of its groups.
 
         A machine's proof counts the calls of this verification: those of an earlier one are gone where
         the agent has restarted. So what has a proof run again is here, too.
@@ -270,7 +279,7 @@ class _Plan:
         return {
             "joined": joined,
             "gateways": self._paths(verified),
-            "revisions": self._revisions(verified),
+            "revisions": self._revisions(verified, groups),
             "objects": self._objects(verified),
             "scripts": _digest(json.dumps([*scripts, *proofs])),
         }
@@ -302,7 +311,8 @@ class _Plan:
         joins = {name: values.apply(lambda each: each["joined"] if each else "") for name, values in machines.items()}
         # A machine's proof runs again where SSH reaches the machine otherwise (`_changes`).
         ways = {name: values.apply(lambda each: each["way"] if each else "") for name, values in machines.items()}
-        changes = {**self._changes(verified, joins), "ways": pulumi.Output.json_dumps(ways).apply(_digest)}
+        of_groups = [group.revision for group in verified.groups.values()]
+        changes = {**self._changes(verified, joins, of_groups), "ways": pulumi.Output.json_dumps(ways).apply(_digest)}
         callers = self._callers.get(verified.account) if verified.is_called else None
         return commands.local_command(
             part_name(workload.pulumi_resource_name, VERIFICATION),

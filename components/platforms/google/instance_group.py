@@ -90,11 +90,13 @@ class InstanceGroup(pulumi.ComponentResource):
     manager: the managed instance group.
     ready: the resources that exist once the minimum of machines run and have joined.
     revision: changes whenever all its machines are others, and is there once they have joined.
+    changes: changes whenever they will be others, and is there before them.
     """
 
     manager: compute.RegionInstanceGroupManager
     ready: list[pulumi.Resource]
     revision: pulumi.Output[str]
+    changes: pulumi.Output[str]
 
     def __init__(self, name: str, args: InstanceGroupArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(names.INSTANCE_GROUP_TYPE, name, {}, opts)
@@ -114,6 +116,7 @@ class InstanceGroup(pulumi.ComponentResource):
         self.manager = self._manager(template, child)
         autoscaler = self._autoscaler(self.manager, child)
         self.ready = [self.manager, autoscaler]
+        self.changes = template.self_link
         self.revision = pulumi.Output.all(template.self_link, self.manager.id, autoscaler.id).apply(" ".join)
         self.register_outputs({})
 

@@ -179,6 +179,8 @@ class _Verification:
         called = _with_endpoints(payload, target, members, pods, others)
         if not _reached(called):
             self._take_down(members, pods)
+            if payload.missing or payload.closed or payload.failed_groups:
+                return  # the rows of what failed in this update state why
             self._fail(_Unproven("it has no endpoint: neither a pod is ready nor a machine healthy", object=_service(target)))
             return
         try:

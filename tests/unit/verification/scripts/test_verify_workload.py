@@ -540,6 +540,14 @@ def test_a_workload_without_endpoints_is_not_verified(cluster: ApiServer) -> Non
         verify_workload.run(replace(PAYLOAD, entries=()))
 
 
+@pytest.mark.parametrize("left_out", [{"missing": ("product-1",)}, {"closed": ("far",)}, {"failed_groups": ("fleet",)}])
+def test_a_workload_all_of_whose_endpoints_failed_in_the_update_has_no_other_cause(cluster: ApiServer, left_out: dict[str, Any]) -> None:
+    cluster.pods = []
+    cluster.write()
+    [row] = verify_workload.run(replace(PAYLOAD, entries=(), **left_out)).calls
+    assert row.is_of_failed_resource
+
+
 FORBIDDEN = 'Error from server (Forbidden): namespaces "shop" is forbidden: User "ci" cannot get resource "namespaces"'
 
 
