@@ -68,8 +68,8 @@ def run(sizes: Sequence[int], as_json: bool) -> list[Figure]:
     steps = Steps("bench", count, Display(sys.stderr) if as_json else display(), retry_command="./scripts/bench fleet")
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit[1], limit[1]))
-    stack.configure(lambda config: None)
     with stack.temporary(steps):
+        stack.configure(lambda config: None)
         with steps.step("lab up"):
             stack.lab("up")
         stack.prepare()

@@ -18,7 +18,7 @@ from components.config import reader
 from components.names import REGISTRATION, part_name, stack_resource_name
 from components.platforms.docker.names import CLUSTER, docker_name
 from tools import ROOT
-from tools.lab import paths, stacks, up
+from tools.lab import paths, pulumi_cli, stacks, up
 from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.stacks import Config
 from tools.lab.steps import StepError, Steps
@@ -55,16 +55,21 @@ class LabStack:
     def temporary(self, steps: Steps) -> Iterator[None]:
         """Get what the stack needs, and remove the stack after the block, as what was left of it before.
 
-        steps: count `up.PREPARATIONS` for this. The stack file exists. Raises StepFailedError.
+        steps: count `up.PREPARATIONS` for this. Raises StepFailedError.
         """
-        self.lab("down")
+        self._take_down()
         try:
             with checkout_lock(), shared_lock():
                 up.prepare(steps)
             yield
         finally:
-            self.lab("down")
+            self._take_down()
             self.file.unlink(missing_ok=True)
+
+    def _take_down(self) -> None:
+        """Remove what there is. A stack without file and state would be refused."""
+        if self.file.exists() or self.stack in pulumi_cli.stacks():
+            self.lab("down")
 
     @contextmanager
     def watching(self, read: Callable[[Iterable[str]], None], *words: str) -> Iterator[None]:

@@ -119,7 +119,6 @@ def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
     """Measure everything, in a stack that is made for it and removed again. Raises StepFailedError."""
     mesh = Mesh()
     steps = Steps("bench", up.PREPARATIONS + 9 + rounds, Display(sys.stderr) if as_json else display(), retry_command="./scripts/bench lab")
-    mesh.declare()
     with mesh.temporary(steps):
         with steps.step("istioctl") as step:
             Tools().link(step, "istioctl")
@@ -127,6 +126,7 @@ def run(machines: int, rounds: int, as_json: bool) -> list[Figure]:
 
 
 def _figures(mesh: Mesh, steps: Steps, machines: int, rounds: int) -> Iterator[Figure]:
+    mesh.declare()
     with steps.step("lab up, from nothing") as step:
         cold_up = _timed(lambda: _lab(step, mesh, "up"))
     yield Figure(what="lab up from nothing, with warm caches (two machines)", value=cold_up)

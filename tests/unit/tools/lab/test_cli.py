@@ -102,6 +102,9 @@ def test_a_stack_of_which_something_is_left_is_taken_down(lab: Path, monkeypatch
     down.refuse_unknown_stack("without-a-file")
     monkeypatch.setattr(down.engine, "find", lambda: Docker(None))
     down.refuse_unknown_stack("left")
+    monkeypatch.setattr(down.engine, "find", lambda: None)
+    monkeypatch.setattr(paths, "docker_host", lambda: "unix:///run/stopped.sock")
+    down.refuse_unknown_stack("left-in-a-stopped-engine")
 
 
 @pytest.mark.parametrize("stack", ["lab", "lab-multi-network", "lab-vm"])
