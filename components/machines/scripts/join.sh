@@ -620,7 +620,7 @@ stop() {
 # itself, and istiod signs the same identity again. In DER the byte after it may be any one.
 has_other_identity() {
   local account=${IDENTITY#system:serviceaccount:} domain identity
-  [ -e "$CERTS/cert-chain.pem" ] || return 1
+  [ -f "$CERTS/cert-chain.pem" ] || return 1
   domain=$(value_of TRUST_DOMAIN "$STAGING${STATE#"$ROOT"}/cluster.env")
   identity=$(sed -n '/^-----END/q; /^-----/!p' "$CERTS/cert-chain.pem" |
     base64 -d 2>/dev/null | grep -aoE 'spiffe://[!-~]+' | head -n 1)

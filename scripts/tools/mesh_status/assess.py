@@ -157,8 +157,9 @@ def _policies(state: read_state.Workload, settings: Settings, cluster: Cluster) 
 
 def _rotation(machine: str, is_gateway: bool, settings: Settings | None) -> str:
     """The key of the stack file that has a machine join again."""
-    if is_gateway and settings and machine in settings.machines:
-        return f"networks.{settings.machines[machine].network}.gateway.rotation"
+    if is_gateway:
+        network = settings.machines[machine].network if settings and machine in settings.machines else "<its network>"
+        return f"networks.{network}.gateway.rotation"
     return f"machines.{machine}.rotation"
 
 
