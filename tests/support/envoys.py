@@ -228,7 +228,7 @@ def _cluster(
     return {
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "3s",
+        "connect_timeout": "10s",  # as Istio's
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": members}]},
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
         **({"transport_socket": tls} if tls else {}),

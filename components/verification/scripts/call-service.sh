@@ -372,6 +372,12 @@ is_held() { # calls, all of which were answered
   ! is_http && ! has_any "${tried[@]}" && (($1 < 4 * ${#FIRST_BYTES[@]}))
 }
 
+# Whether connections are open on the caller's side alone: its proxy has tried endpoints, and has
+# established none.
+is_hanging() {
+  ! is_http && has_any "${tried[@]}" && ! has_any "${now[@]}"
+}
+
 is_given() { # endpoint
   local address
   for address in $(resolve "$1"); do
@@ -793,7 +799,7 @@ call_by_chance() {
 
 # Whether so many calls, all of which were answered, have met what is wanted, or would never do so.
 are_enough() { # number
-  if is_held "$1"; then return 1; fi
+  if is_held "$1" || is_hanging; then return 1; fi
   [ -z "$missing" ] || { (($1 >= $(connections_for ${#now[@]}))) && is_never_chosen; }
 }
 
@@ -882,16 +888,17 @@ chance_problem() {
       "cluster.additionalPodCidrs)?"
     return
   fi
+  if is_hanging; then list=("${!now[@]}"); fi
   # Where a part of the calls fails, one that was not tried since is not to blame.
   for endpoint in "${list[@]}"; do
     if ((tried[$endpoint] > 0)); then silent=$endpoint; fi
   done
-  [ "$missing" = ranges ] || silent=${silent:+$missing}
+  [ -z "$missing" ] || [ "$missing" = ranges ] || silent=${silent:+$missing}
   if [ -n "$is_plain" ]; then
     echo "$SERVICE is called without mutual TLS for $IDENTITY (the proxy accepts:" \
       "${accepted:-nothing}): does the workload have this service account, and does a" \
       "DestinationRule set another tls.mode than ISTIO_MUTUAL?"
-  elif [ -n "$missing" ] || [ ${#failed[@]} -gt 0 ] || is_held "$number"; then
+  elif [ -n "$missing" ] || [ ${#failed[@]} -gt 0 ] || is_held "$number" || is_hanging; then
     failures[${silent:-$SERVICE}]=${failures[$NAME]:-}
     problem=$(explain "${silent:-$SERVICE}")
     echo "$(silence "${silent:-$SERVICE}"): ${problem%%$'\t'*}"

@@ -422,6 +422,12 @@ CASES: dict[str, tuple[str, str]] = {
         "|by-chance|failed|Service product.shop.svc|no answer from product.shop.svc for prod\n5\n|by-chance|failed|Service product.shop.svc|no answer from product.shop.svc for prod\n"
         "10.1.0.1:80|by-chance|proved||\n|by-chance|proved||\n1",
     ),
+    "call_by_chance: connections that are open on the caller's side alone": (
+        "in_short; time_passes; deadline=1; is_identified() { :; }; PROTOCOL=tcp TIMEOUT_S=1; start_counting() { :; }; answer_of() { echo 'open|application|'; }; "
+        "read_given() { now=([10.1.0.1:80]=0 [10.1.0.2:80]=$one) tried=([10.1.0.1:80]=4 [10.1.0.2:80]=0); }; call_by_chance; SECONDS=0 one=1; call_by_chance; "
+        "SECONDS=0 one=0 PROTOCOL=http; call_by_chance",
+        "|by-chance|failed|Service product.shop.svc|no answer from 10.1.0.1:80 for product.s\n10.1.0.2:80|by-chance|proved||\n|by-chance|proved||\n|by-chance|proved||",
+    ),
     "call_by_chance: connections that routes lead elsewhere, whatever the first byte is": (
         "in_short; time_passes; is_identified() { :; }; PROTOCOL=tcp RANGES=10.1.0.0/16 FIRST_BYTES=(a b); given_are 10.1.0.1:80=0; answer_of() { echo 'open|application|'; }; call_by_chance 2>/dev/null; echo $SECONDS",
         "|by-chance|failed|VirtualService or DestinationRule of product.shop.svc|8 calls by the name product.shop.svc por\n1",
