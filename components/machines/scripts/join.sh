@@ -738,14 +738,15 @@ fail_for_token() {
     fail "the token on the machine is no token: run the update again for a new one"
   elif [ "$audience" != istio-ca ]; then
     fail "istiod refused the machine's token: it is for the audience $audience instead of" \
-      "istio-ca: raise machines.$MACHINE.rotation for a new one, and run the update again"
+      "istio-ca: raise the rotation of $MACHINE in the stack file for a new one, and run the" \
+      "update again"
   elif [ "$expires" -lt "$(date +%s)" ]; then
     fail "istiod refused the machine's token: it expired on $(date -u -d "@$expires"), and it is" \
       "$(date -u) here: run the update again for a new one, or set the clock"
   fi
   fail "istiod refused the machine's token: its service account was recreated, it is of another" \
     "cluster, or mesh.clusterId is not what istiod runs with: run the update again for a new one" \
-    "(machines.$MACHINE.rotation forces it)"
+    "(another rotation of $MACHINE in the stack file forces it)"
 }
 
 # Prints the last line of a log that a pattern matches, with the replacement in place of it.

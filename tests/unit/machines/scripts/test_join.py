@@ -273,7 +273,7 @@ def test_a_wrong_clock_is_named(programs: Path, tmp_path: Path, off: int, cause:
     ("log", "text", "cause"),
     [
         ("rpc error: code = Unauthenticated", "no-token", "the token on the machine is no token: run the update again for a new one"),
-        ("rpc error: code = Unauthenticated", token(aud=["other"]), "it is for the audience other instead of istio-ca: raise machines.m.rotation"),
+        ("rpc error: code = Unauthenticated", token(aud=["other"]), "it is for the audience other instead of istio-ca: raise the rotation of m in the stack file"),
         ("rpc error: code = Unauthenticated", token(exp=1), "it expired on Thu Jan"),
         ("rpc error: code = Unauthenticated", token(exp=1 << 33), "its service account was recreated, it is of another cluster"),
         ('service account mismatch: "other" vs "product"', "", "its service account is other, and its WorkloadGroup is for product: run pulumi refresh"),
