@@ -18,7 +18,7 @@ from ..names import XDS_PORT
 from ..versions import without_variant
 from .bundle import Bundle, Exclusions, Owner, with_root_certificate
 from .files import configuration_files
-from .proxy_metadata import canonical, compact_json, pod_ports, with_canonical
+from .proxy_metadata import POD_PORTS, canonical, compact_json, pod_ports, with_canonical
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def proxy_config(
         "ISTIO_META_AUTO_REGISTER_GROUP": workload.name,
     }
     if workload.ports:
-        metadata["ISTIO_META_POD_PORTS"] = pod_ports(workload.ports)
+        metadata[POD_PORTS] = pod_ports(workload.ports)
     return {**default, "proxyMetadata": metadata, "readinessProbe": probe(workload.probe)}
 
 

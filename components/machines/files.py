@@ -28,7 +28,7 @@ from ..names import (
     XDS_PORT,
 )
 from .bundle import CERTIFICATES, PROGRAMS, STATE, Bundle, Exclusions, MachineFile
-from .proxy_metadata import DRAIN_S, MAX_DRAIN_S, MAX_GROUP_DRAIN_S, compact_json, drain_s
+from .proxy_metadata import DRAIN_S, MAX_DRAIN_S, MAX_GROUP_DRAIN_S, POD_PORTS, compact_json, drain_s
 
 CLUSTER_ENV = f"{STATE}/cluster.env"
 OVERRIDES_ENV = f"{STATE}/overrides.env"
@@ -63,7 +63,7 @@ def cluster_env(proxy: Manifest) -> str:
     proxy: the machine's ProxyConfig (`bootstrap.proxy_config`).
     """
     metadata = proxy["proxyMetadata"]
-    named = json.loads(metadata.get("ISTIO_META_POD_PORTS", "[]"))
+    named = json.loads(metadata.get(POD_PORTS, "[]"))
     ports = ",".join(str(port) for port in sorted(each["containerPort"] for each in named))
     namespace = metadata["POD_NAMESPACE"]
     # Shells and systemd take no other names. The agent reads them in its mesh configuration.
@@ -101,8 +101,8 @@ def overrides_env(bundle: Bundle) -> str:
         "configPath": "./etc/istio/proxy",
     }
     # The scripts on machines rely on these ports, whatever those of pods are.
-    ports = {"statusPort": AGENT_PORT, "proxyAdminPort": ENVOY_ADMIN_PORT}
-    others = {key: port for key, port in ports.items() if bundle.proxy.get(key, port) != port}
+    fixed = {"statusPort": AGENT_PORT, "proxyAdminPort": ENVOY_ADMIN_PORT}
+    others = {key: port for key, port in fixed.items() if bundle.proxy.get(key, port) != port}
     longest = MAX_DRAIN_S if owner.registration else MAX_GROUP_DRAIN_S
     drain = min(drain_s(bundle.proxy), longest)
     shorter = {"terminationDrainDuration": f"{drain}s"} if drain == longest else {}
@@ -123,6 +123,9 @@ def overrides_env(bundle: Bundle) -> str:
     }
     if bundle.role == "sidecar":
         variables |= _capture(bundle.exclusions or Exclusions(), metadata, bool(others))
+    if ports := metadata.get(POD_PORTS):
+        # istiod finds a port by its name only where the protocol is the Service's.
+        variables[POD_PORTS] = compact_json([{**port, "protocol": "TCP"} for port in json.loads(ports)])
     registered = {REGISTRATION_LABEL: owner.registration, MACHINE_LABEL: owner.machine}
     more = {
         **(registered if owner.registration else {}),

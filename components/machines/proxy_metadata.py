@@ -17,7 +17,9 @@ from ..names import DEFAULT_CLUSTER_ID, DEFAULT_DOMAIN, ISTIO_NAMESPACE, XDS_POR
 CANONICAL = "service.istio.io/canonical"
 """How the labels begin that name the canonical service of a workload, and its revision."""
 _METADATA, _PROBE = "proxyMetadata", "readinessProbe"
-_LABELS, _PORTS, _WORKLOAD = "ISTIO_METAJSON_LABELS", "ISTIO_META_POD_PORTS", "ISTIO_META_WORKLOAD_NAME"
+POD_PORTS = "ISTIO_META_POD_PORTS"
+"""The variable of the ports of a workload, by name."""
+_LABELS, _WORKLOAD = "ISTIO_METAJSON_LABELS", "ISTIO_META_WORKLOAD_NAME"
 _USUAL = {"discoveryAddress": f"istiod.{ISTIO_NAMESPACE}.svc:{XDS_PORT}"}
 _USUAL_PROBE = {"failureThreshold": 3, "periodSeconds": 2, "timeoutSeconds": 1}
 """What is left out where a proxy has it. A state that was written with other values would be read wrongly."""
@@ -66,13 +68,8 @@ def compact_json(value: object) -> str:
 
 
 def pod_ports(ports: Mapping[str, int]) -> str:
-    """Return the ports of a workload, by name, as a variable of the agent has them.
-
-    A Service may lead to a port by its name. Then istiod gives the proxy the port at once only where
-    the protocols are equal, which istioctl leaves out. Else callers have the endpoint long before.
-    Source: istio/istio, pilot/pkg/serviceregistry/kube/controller/util.go, findPortFromMetadata.
-    """
-    return compact_json([{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in sorted(ports.items())])
+    """Return the ports of a workload, by name, as a variable of the agent has them."""
+    return compact_json([{"name": name, "containerPort": port, "protocol": ""} for name, port in sorted(ports.items())])
 
 
 def shortened(proxy: Manifest) -> Manifest:
@@ -82,7 +79,7 @@ def shortened(proxy: Manifest) -> Manifest:
     """
     metadata = dict(proxy.get(_METADATA, {}))
     labels = json.loads(metadata.pop(_LABELS, "{}"))
-    ports = {port["name"]: port["containerPort"] for port in json.loads(metadata.pop(_PORTS, "[]"))}
+    ports = {port["name"]: port["containerPort"] for port in json.loads(metadata.pop(POD_PORTS, "[]"))}
     given = {key: value for key, value in labels.items() if not key.startswith(CANONICAL)}
     kept = _without(metadata, _usual_metadata(proxy, given))
     probe = _without(proxy.get(_PROBE, {}), _USUAL_PROBE)
@@ -97,7 +94,7 @@ def complete(short: Manifest) -> Manifest:
     metadata = {**_usual_metadata(short, short["labels"]), **short[_METADATA]}
     metadata[_LABELS] = compact_json(with_canonical(short["labels"], metadata.get(_WORKLOAD, "")))
     if "ports" in short:
-        metadata[_PORTS] = pod_ports(short["ports"])
+        metadata[POD_PORTS] = pod_ports(short["ports"])
     proxy = {key: value for key, value in short.items() if key not in ("labels", "ports")}
     return {**_USUAL, **proxy, _METADATA: metadata, _PROBE: {**_USUAL_PROBE, **short[_PROBE]}}
 

@@ -86,6 +86,7 @@ def test_all_that_differs_from_istioctl_is_in_one_file(lab: Lab) -> None:
     address, gateway = lab.outputs()["machines"]["product-1"]["address"], lab.outputs()["gateway"]
     variables = dict(line.split("=", 1) for line in shlex.split(text))
     labels = json.loads(variables.pop("ISTIO_METAJSON_LABELS", "{}"))
+    assert {port["protocol"] for port in json.loads(variables.pop("ISTIO_META_POD_PORTS"))} == {"TCP"}
     mesh = yaml.safe_load(lab.ssh("product-1", "cat /var/lib/istio-vm-mesh/etc/istio/config/mesh"))
     probe = mesh["defaultConfig"]["readinessProbe"]
     assert labels.get("istio-vm-mesh/machine", "product-1") == "product-1"

@@ -34,7 +34,7 @@ def test_cluster_env_is_sorted_and_quoted_as_istioctl_does() -> None:
         "ISTIO_META_DNS_CAPTURE='true'",
         "ISTIO_META_MESH_ID='lab'",
         "ISTIO_META_NETWORK='pods'",
-        """ISTIO_META_POD_PORTS='[{"name":"http","containerPort":8080,"protocol":"TCP"},{"name":"tcp-db","containerPort":5432,"protocol":"TCP"}]'""",
+        """ISTIO_META_POD_PORTS='[{"name":"http","containerPort":8080,"protocol":""},{"name":"tcp-db","containerPort":5432,"protocol":""}]'""",
         "ISTIO_META_WORKLOAD_NAME='product'",
         "ISTIO_NAMESPACE='shop'",
         "ISTIO_SERVICE='product.shop'",
@@ -72,6 +72,11 @@ def test_the_entry_says_who_joined_the_machine() -> None:
     labels = """ISTIO_METAJSON_LABELS='{"app":"product","istio-vm-mesh/machine":"product-1","istio-vm-mesh/registration":"r-1","""
     assert labels in overrides() and '"version":"v1"' in overrides()
     assert "METAJSON" not in overrides(owner=replace(OWNER, registration="")), "an instance group registers nothing"
+
+
+def test_ports_have_the_protocol_by_which_istiod_finds_them() -> None:
+    ports = json.dumps([{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in sorted(PRODUCT.ports.items())])
+    assert f"ISTIO_META_POD_PORTS='{ports.replace(' ', '')}'\n" in overrides()
 
 
 def test_another_port_of_the_gateway_is_where_the_agent_goes_and_withdraws_from() -> None:
