@@ -64,7 +64,7 @@ def up(existing: Mesh, *options: str, fails: bool) -> str:
 
 
 def payload(existing: Mesh, workload: str = "billing") -> dict[str, Any]:
-    stdin = resources(existing)[f"{workload}-verification"]["inputs"]["stdin"]
+    stdin = resources(existing)[names.part_name(workload, names.VERIFICATION)]["inputs"]["stdin"]
     values: dict[str, Any] = json.loads(stdin)["create"]
     return values
 
@@ -184,7 +184,8 @@ def test_machines_that_change_without_their_addresses_are_verified_again(
     changed = running.changed()
     change(changed)
     shown = verified(running.preview(changed)[0])
-    assert {each.removesuffix("-verification") for each in shown if names.is_part(each, names.VERIFICATION)} == workloads
+    expected = {names.part_name(workload, names.VERIFICATION) for workload in workloads}
+    assert {each for each in shown if names.is_part(each, names.VERIFICATION)} == expected
     assert (names.callers_resource_name("shop", "product") in shown) == ("product" in workloads), "the pods that call start beside it"
 
 

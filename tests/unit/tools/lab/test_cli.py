@@ -26,7 +26,7 @@ from tools.lab.steps import StepError, StepFailedError, quiet
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ISTIO_VM_MESH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "local"))
-    for name in ("LAB", "BIN", "STATE", "HOME", "RUN", "LOGS"):
+    for name in ("LAB", "BIN", "STATE", "HOME", "RUN", "LOGS", "DOCKER_HOST"):
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
     monkeypatch.setattr(signal, "signal", lambda *arguments: None)
     return tmp_path
