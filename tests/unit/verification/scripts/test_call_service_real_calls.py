@@ -467,9 +467,11 @@ def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, fault: 
     done = world.each(targets, **BY_NAME)
     for shown in (done[: len(done) // 2], done[len(done) // 2 :]):
         assert proofs(broken[: len(shown)], shown) == {}
-    for callee, shown in zip(broken, done, strict=True):
+    for callee, shown, columns in zip(broken, done, wanted, strict=True):
         assert [*shown.calls] == [(callee.service_port, "")], "no endpoint has a row"
-        assert ("it takes no connection (refused;" in shown.errors) is (fault == "closed"), (callee.name, shown.errors)
+        is_named = "it takes no connection (refused;" in shown.errors
+        # By HTTP without an endpoint that must answer, the cause is the status of the proxy.
+        assert is_named == (fault == "closed") or (callee.name.startswith(OF_HTTP) and columns != ANYWHERE), (callee.name, shown.errors)
 
 
 def test_of_two_endpoints_the_one_that_denies_is_not_proved_by_the_other(world: World) -> None:
