@@ -465,8 +465,8 @@ def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, fault: 
     wanted = [ANYWHERE] * (len(broken) // 2) + [{"endpoints": "-"}] * (len(broken) // 2)
     targets = [world.mesh.target(each, **columns, **patience(fault)) for each, columns in zip(broken, wanted, strict=True)]
     done = world.each(targets, **BY_NAME)
-    for shown in (done[: len(done) // 2], done[len(done) // 2 :]):
-        assert proofs(broken[: len(shown)], shown) == {}
+    for half in (done[: len(done) // 2], done[len(done) // 2 :]):
+        assert proofs(broken[: len(half)], half) == {}
     for callee, shown, columns in zip(broken, done, wanted, strict=True):
         assert [*shown.calls] == [(callee.service_port, "")], "no endpoint has a row"
         is_named = "it takes no connection (refused;" in shown.errors
