@@ -185,6 +185,8 @@ class _Plan:
                 for name, address in gateways.items()
             )
         )
+        # Each of a workload's machines has them, too.
+        self._objects = {verified.workload.settings.name: self._objects_of(verified) for verified in args.workloads}
         accounts: dict[tuple[str, str], list[VerifiedWorkload]] = {}
         for verified in args.workloads:
             if verified.is_called:
@@ -258,7 +260,7 @@ class _Plan:
         revisions = [*(each.revision for each in gateways), *groups]
         return pulumi.Output.json_dumps([without_dependencies(each.recover(partial(_left_out, ""))) for each in revisions]).apply(_digest)
 
-    def _objects(self, verified: VerifiedWorkload) -> pulumi.Output[str]:
+    def _objects_of(self, verified: VerifiedWorkload) -> pulumi.Output[str]:
         """Return a digest of the objects in the cluster that decide what answers calls of a workload."""
         workload, mesh = verified.workload, self._mesh
         callees = mesh.facts.apply(lambda facts: [*workload.callees(facts), mesh.settings.version])
@@ -280,7 +282,7 @@ class _Plan:
             "joined": joined,
             "gateways": self._paths(verified),
             "revisions": self._revisions(verified, groups),
-            "objects": self._objects(verified),
+            "objects": self._objects[verified.workload.settings.name],
             "scripts": _digest(json.dumps([*scripts, *proofs])),
         }
 
@@ -407,6 +409,6 @@ class _Plan:
             module=prove_machine,
             further={"proof": inputs.apply(proof)},
             # Other pods or routes may be out of its reach, although the calls from the cluster succeed.
-            changes=self._objects(verified),
+            changes=self._objects[verified.workload.settings.name],
         )
         return _shown(machine, proven)
