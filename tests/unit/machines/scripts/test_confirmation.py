@@ -29,16 +29,6 @@ def joined_once(tmp_path_factory: pytest.TempPathFactory) -> FakeMachine:
     return machine
 
 
-@pytest.fixture
-def machine(joined_once: FakeMachine, tmp_path: Path) -> FakeMachine:
-    return joined_once.copy(tmp_path / "machine")
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> FakeMachine:
-    return FakeMachine(tmp_path / "fresh").create()
-
-
 def at(question: str, action: str) -> str:
     """Have the join do something in place of a question."""
     return f'eval "before_$(declare -f ask)"\nask() {{ if [ "$1" = {question} ]; then {action}; else before_ask "$@"; fi; }}'

@@ -61,16 +61,6 @@ def joined_once(tmp_path_factory: pytest.TempPathFactory) -> FakeMachine:
     return machine
 
 
-@pytest.fixture
-def machine(joined_once: FakeMachine, tmp_path: Path) -> FakeMachine:
-    return joined_once.copy(tmp_path / "machine")
-
-
-@pytest.fixture
-def fresh(tmp_path: Path) -> FakeMachine:
-    return FakeMachine(tmp_path / "fresh").create()
-
-
 def failing(name: str, way: str = "fail injected") -> str:
     """Have a step fail after its work; the last one before, since with it the join is complete."""
     order = (f'[ "$1" != {name} ] || {{ {way}; }}', 'real_step "$@"')

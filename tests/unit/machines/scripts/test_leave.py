@@ -22,11 +22,6 @@ def joined_once(tmp_path_factory: pytest.TempPathFactory) -> FakeMachine:
     return machine
 
 
-@pytest.fixture
-def machine(joined_once: FakeMachine, tmp_path: Path) -> FakeMachine:
-    return joined_once.copy(tmp_path / "machine")
-
-
 def left(machine: FakeMachine) -> list[str]:
     return [path for path in machine.tree() if "istio" in path]
 
