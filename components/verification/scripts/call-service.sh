@@ -319,8 +319,9 @@ count() { # endpoint status by text
 
 # Prints a line an endpoint that the proxy was given: address:port, answers and attempts so far, by
 # Envoy's counters. Subsets of a DestinationRule are clusters of their own. Of connections Envoy
-# counts those that it has established as requests (rq_total). istiod gives proxies unhealthy
-# endpoints, too, and states that: no client is led to them.
+# counts those that it has established as requests (rq_total). A request of HTTP/2 may wait for a
+# connection that was begun before: only its failure counts (cx_connect_fail). istiod gives proxies
+# unhealthy endpoints, too, and states that: no client is led to them.
 given() {
   local counter=rq_total
   # A success is a status below 500. Of gRPC some statuses of applications are none.
@@ -332,7 +333,7 @@ given() {
       -e "s/^$cluster::$endpoint::health_flags::.*$unhealthy.*/\1 unhealthy/p" |
     awk -v counter=$counter '{ all[$1] += 0 }
       $2 == counter { sum[$1] += $3 }
-      $2 == "cx_total" || $2 == "rq_total" { all[$1] += $3 }
+      $2 == "cx_total" || $2 == "cx_connect_fail" || $2 == "rq_total" { all[$1] += $3 }
       $2 == "unhealthy" { unhealthy[$1] }
       END { for (each in all) if (!(each in unhealthy)) print each, sum[each] + 0, all[each] }'
 }
@@ -744,7 +745,7 @@ call_by_name() {
 # Sends calls by name until the wanted endpoints have been met. The proxy chooses. Its counters tell
 # connections and refusals from nothing, so only calls count after the last one that failed.
 call_by_chance() {
-  local endpoint cause='' object="Service $SERVICE" number=0 missing='' round
+  local endpoint cause='' object="Service $SERVICE" number=0 missing='' round is_tried=''
   local is_plain=1 # without an identity to expect, the proxy calls in plaintext
   start_counting
   while :; do
@@ -754,6 +755,7 @@ call_by_chance() {
     call_all "${round[@]}"
     number=$((number + ${#round[@]}))
     read_given
+    if has_any "${tried[@]}"; then is_tried=1; fi
     missing=$(missing_here)
     # The configuration takes longest to read, so it is read last.
     if [ ${#failed[@]} = 0 ] && are_enough "$number" && is_identified; then
@@ -805,10 +807,11 @@ are_enough() { # number
 
 # Whether the last calls of HTTP were answered, but not by endpoints: the caller's own proxy has
 # tried none, although it has healthy ones. Then its routes do that (faults, redirects, no route).
+# An attempt for earlier calls counts too: the last ones may have waited for its connection.
 is_answered_by_routes() {
   [ ${#failed[@]} -gt 0 ] || return 1
   case ${failures[$NAME]:-} in [1-5][0-9][0-9]$'\t'proxy$'\t'*) ;; *) return 1 ;; esac
-  if has_any "${tried[@]}"; then return 1; fi
+  [ -z "$is_tried" ] || return 1
   direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
     grep "^outbound|$PORT|[^|]*|$SERVICE::[0-9.]*:[0-9]*::health_flags::healthy\$" >/dev/null
 }

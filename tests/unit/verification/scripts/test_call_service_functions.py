@@ -190,6 +190,10 @@ CASES: dict[str, tuple[str, str]] = {
         "clusters=(); host 80 '' 10.0.0.1:8080 rq_success=1 health_flags=$each rq_total=1; host 80 v1 10.0.0.1:8080 health_flags=healthy; echo \"=$(given)\"; done",
         "=10.0.0.1:8080 1 1\n=10.0.0.1:8080 1 1\n=\n=\n=",
     ),
+    "given: requests may wait for a connection that was begun before": (
+        "host 80 '' 10.0.0.1:8080 cx_total=1 cx_connect_fail=1 rq_total=0; given",
+        "10.0.0.1:8080 0 2",
+    ),
     "start_counting: what came before does not count": (
         "host 80 '' 10.0.0.1:8080 rq_success=3 cx_total=4; start_counting; clusters=(); host 80 '' 10.0.0.1:8080 rq_success=5 cx_total=7; "
         "host 80 '' 10.0.0.2:8080 rq_success=1; read_given; echo ${now[10.0.0.1:8080]} ${tried[10.0.0.1:8080]} ${now[10.0.0.2:8080]}",
@@ -384,9 +388,9 @@ CASES: dict[str, tuple[str, str]] = {
         "others come first, becau\nthe routes for it choose\nthe routes for it choose",
     ),
     "is_answered_by_routes: by the caller's proxy, of healthy endpoints": (
-        "show() { failed=(); [ -z \"$1\" ] || failed[name]=1; failures[name]=${2//!/$'\\t'}; tried=([a]=$3); clusters=(); host 80 '' 10.0.0.1:80 health_flags=$4; yes_or_no is_answered_by_routes; }; "
-        "show x '503!proxy!x' 0 healthy; show '' '503!proxy!x' 0 healthy; show x '503!application!x' 0 healthy; show x 'closed!proxy!' 0 healthy; show x '503!proxy!x' 1 healthy; "
-        "show x '503!proxy!x' 0 /failed_active_hc; unset 'failures[name]'; failed=([a]=1); yes_or_no is_answered_by_routes",
+        "show() { failed=(); [ -z \"$1\" ] || failed[name]=1; failures[name]=${2//!/$'\\t'}; is_tried=$3; clusters=(); host 80 '' 10.0.0.1:80 health_flags=$4; yes_or_no is_answered_by_routes; }; "
+        "show x '503!proxy!x' '' healthy; show '' '503!proxy!x' '' healthy; show x '503!application!x' '' healthy; show x 'closed!proxy!' '' healthy; show x '503!proxy!x' 1 healthy; "
+        "show x '503!proxy!x' '' /failed_active_hc; unset 'failures[name]'; failed=([a]=1); yes_or_no is_answered_by_routes",
         "yes\nno\nno\nno\nno\nno\nno",
     ),
     "chance_problem: the first of all": (
@@ -415,6 +419,12 @@ CASES: dict[str, tuple[str, str]] = {
         "in_short; time_passes; is_identified() { :; }; given_are 10.1.0.1:80=1; start_counting() { echo start; }; RANGES=10.1.0.0/16; "
         "answer_of() { if ((attempt == 1)); then echo '503|proxy|x'; else echo '200|application|'; fi; }; call_by_chance; echo \"$asked\"",
         "start\nstart\n10.1.0.1:80|by-chance|proved||\n|by-chance|proved||\n[name name name name][name name name name]",
+    ),
+    "call_by_chance: its own proxy answers for an endpoint that it has tried for earlier calls": (
+        "in_short; time_passes; deadline=2; is_identified() { :; }; RANGES=10.1.0.0/16; start_counting() { :; }; host 80 '' 10.1.0.1:80 health_flags=healthy; answer_of() { echo '504|proxy|x'; }; "
+        "read_given() { now=([10.1.0.1:80]=0) tried=([10.1.0.1:80]=$((reads++ == once))); }; once=0; call_by_chance; echo \"${failure:0:30}\"; SECONDS=0 once=99; call_by_chance 2>&1 | cut -c -60",
+        "|by-chance|failed|Service product.shop.svc|no answer from product.shop.svc for prod\nno answer from product.shop.sv\n"
+        "me: the caller's own proxy answers calls by the name product\n|by-chance|failed|VirtualService or DestinationRule of produ",
     ),
     "call_by_chance: connections that its own proxy holds back are no answers": (
         "in_short; time_passes; deadline=2; is_identified() { :; }; PROTOCOL=tcp RANGES=10.1.0.0/16 TIMEOUT_S=2; given_are 10.1.0.1:80=0; answer_of() { echo 'open|application|'; }; "

@@ -16,6 +16,7 @@ calls through a gateway. A machine calls by name, also through a gateway. Left o
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -472,6 +473,18 @@ def test_a_machine_that_calls_by_name_proves_nothing_where(world: World, fault: 
         is_named = "it takes no connection (refused;" in shown.errors
         # By HTTP without an endpoint that must answer, the cause is the status of the proxy.
         assert is_named == (fault == "closed") or (callee.name.startswith(OF_HTTP) and columns != ANYWHERE), (callee.name, shown.errors)
+
+
+def test_requests_that_wait_for_a_connection_of_others_are_not_answered_by_routes(world: World) -> None:
+    """Requests of HTTP/2 share a connection. One that others began is no attempt of these, and its failure answers them."""
+    callee = world.callees["http2, dropped"]
+    cluster = f"outbound|{callee.service_port}||{envoys.SERVICE}"
+    with socket.create_connection(("127.0.0.1", callee.service_port)) as other:
+        attempts = world.mesh.counters(cluster)["cx_total"]
+        other.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        wait_until(lambda: world.mesh.counters(cluster)["cx_total"] > attempts, description="the proxy tries the endpoint")
+        calls, errors, code = world.rows(world.mesh.target(callee, timeout="30", **ANYWHERE), **BY_NAME)
+    assert (code, calls[callee.service_port, ""].object) == (1, f"Service {envoys.SERVICE}"), errors
 
 
 def test_of_two_endpoints_the_one_that_denies_is_not_proved_by_the_other(world: World) -> None:
