@@ -427,18 +427,20 @@ class Lab:
             )
         assert self.answering_endpoints(machine) == (hostnames, hostnames)
 
-    def wait_until_answered_by(self, caller: str, hostnames: set[str], name: str = "product", seconds: float = HANG_S) -> None:
+    def wait_until_answered_by(
+        self, caller: str, hostnames: set[str], name: str = "product", seconds: float = HANG_S, *, path: str = SLOW_PATH
+    ) -> None:
         """Wait until all of `hostnames` have answered `pod` or a machine.
 
-        The calls are concurrent, because a gateway passes on connections, and callers keep those.
+        The calls are concurrent, because a gateway passes on connections, and callers keep those: `path` has a delay.
         """
         answered: set[str] = set()
 
         def all_answered() -> bool:
             if caller == "pod":
-                answered.update(each.hostname for each in self.call_from_pod(name, count=40, path=SLOW_PATH))
+                answered.update(each.hostname for each in self.call_from_pod(name, count=40, path=path))
             else:
-                calls = f"for _ in $(seq 16); do curl --silent --max-time 20 'http://{name}{SLOW_PATH}' & done; wait"
+                calls = f"for _ in $(seq 16); do curl --silent --max-time 20 'http://{name}{path}' & done; wait"
                 answered.update(each.hostname for each in parse_answers(self.ssh(caller, calls, check=False)))
             return answered >= hostnames
 
