@@ -306,7 +306,8 @@ class WorkloadVerification(Record):
     )
     timeout: int = Field(
         default=3,
-        description="Seconds until one call without a response has failed. Default: three.",
+        description="Seconds until one call without a response has failed, at most 120. "
+        "Default: three.",
     )
 
 

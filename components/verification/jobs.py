@@ -126,6 +126,7 @@ def _job(name: str, called: Sequence[Called], destinations: Sequence[Destination
         **({} if inside else {"automountServiceAccountToken": False}),
         **image_pull_secrets(stated if inside else [*stated, *facts.pull_secrets]),
         "securityContext": RESTRICTED_POD,
+        "nodeSelector": {"kubernetes.io/os": "linux"},
         "containers": [container],
     }
     metadata = {

@@ -67,6 +67,9 @@ _RESOURCE = re.compile(
     r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,51}[A-Za-z0-9])?"
 )
 _MAX_USER = 2**31 - 1
+# A verification has 30 minutes (components/verification/component.py): rounds of longer calls
+# would not end in them.
+_LONGEST_CALL_S = 120
 # k8s.io/apimachinery: validation.IsHTTPHeaderName.
 _HEADER = re.compile(r"[-A-Za-z0-9]+")
 _HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
@@ -331,8 +334,8 @@ def _check_verify(
 
     The ports of Services that are `existing`, and their protocols, are in the cluster alone.
     """
-    if verify.timeout < 1:
-        yield Problem(f"{path}.timeout", f"must be at least 1; got {verify.timeout}")
+    if not 1 <= verify.timeout <= _LONGEST_CALL_S:
+        yield Problem(f"{path}.timeout", f"must be from 1 to {_LONGEST_CALL_S}; got {verify.timeout}")
     if verify.path is not None and not re.fullmatch(r"/[!-~]*", verify.path):
         yield Problem(
             f"{path}.path",

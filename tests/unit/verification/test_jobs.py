@@ -103,6 +103,13 @@ def test_the_proxy_of_the_jobs_leads_nowhere_for_a_port_that_no_service_has() ->
     assert listeners[0] == 0 < listeners[1]
 
 
+def test_pods_that_call_run_on_nodes_with_linux() -> None:
+    """Those with Windows may have no taint."""
+    pair = jobs.pair("x", [jobs.Called(PRODUCT, FACTS)], "lab")
+    selectors = [job["spec"]["template"]["spec"]["nodeSelector"] for job in (pair.inside, pair.outside)]
+    assert selectors == [{"kubernetes.io/os": "linux"}] * 2
+
+
 def test_a_workload_states_what_is_called() -> None:
     verify = WorkloadVerification(port=5432, timeout=9)
     target = target_of(product({"http": 80, "tcp-db": 5432}, verify=verify))
