@@ -22,7 +22,6 @@ ASK = "istio-vm-mesh: ask "
 
 Pause = Callable[[float], None]
 """Passes seconds. Raises Ended as soon as the program that waits for the answer has ended."""
-Text = str | Callable[[], str]
 Answer = Callable[[str, Pause], str]
 """Returns the answer to a question, one line, from the question's words."""
 
@@ -112,7 +111,7 @@ class _Streams:
 
 def converse(
     words: Sequence[str],
-    text: Text,
+    text: str | Callable[[], str],
     timeout_s: float,
     answer: Answer | None = None,
 ) -> scripting.Done:

@@ -15,12 +15,13 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
 from . import conversation, private_files, scripting
-from .conversation import Answer, Text
+from .conversation import Answer
 from .ssh_log import CLOSED, LOGIN_REFUSED, NOT_CONNECTED, Reach, classify, last_words
 
 MARK = "istio-vm-mesh: the script begins"
@@ -121,7 +122,7 @@ class Outcome:
 
 def run_script(
     target: Target,
-    script: Text,
+    script: str | Callable[[], str],
     timeout_s: float,
     patience_s: float = 0,
     answer: Answer | None = None,
@@ -252,7 +253,7 @@ class _Connection:
             self._key = directory / "key"
             scripting.write_private(self._key, text.replace("\r\n", "\n").rstrip("\n") + "\n")
 
-    def run(self, script: Text, timeout_s: float, answer: Answer | None) -> Outcome:
+    def run(self, script: str | Callable[[], str], timeout_s: float, answer: Answer | None) -> Outcome:
         # A new line first: what a login shell prints may end without one.
         mark = f"printf '\\n%s\\n' '{MARK}'\n"
         begin = f"{mark}{mark.rstrip()} >&2\n"

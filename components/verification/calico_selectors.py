@@ -67,22 +67,21 @@ class _Expression:
         return self._compared(self._labels.get(word))
 
     def _compared(self, value: str | None) -> bool:
-        match self._take():
-            case "==":
-                return value == self._text()
-            case "!=":
-                return value != self._text()
-            case "in":
-                return value in self._texts()
-            case "not":
-                self._expect("in")
-                return value not in self._texts()
-            case ("contains" | "starts" | "ends") as test:
-                if test != "contains":
-                    self._expect("with")
-                return _TESTS[test](value or "", self._text()) and value is not None
-            case other:
-                raise ValueError(other)
+        test = self._take()
+        if test == "==":
+            return value == self._text()
+        if test == "!=":
+            return value != self._text()
+        if test == "in":
+            return value in self._texts()
+        if test == "not":
+            self._expect("in")
+            return value not in self._texts()
+        if test not in _TESTS:
+            raise ValueError(test)
+        if test != "contains":
+            self._expect("with")
+        return _TESTS[test](value or "", self._text()) and value is not None
 
     def _texts(self) -> list[str]:
         self._expect("{")

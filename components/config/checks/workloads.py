@@ -335,7 +335,8 @@ def _check_verify(
     The ports of Services that are `existing`, and their protocols, are in the cluster alone.
     """
     if not 1 <= verify.timeout <= _LONGEST_CALL_S:
-        yield Problem(f"{path}.timeout", f"must be from 1 to {_LONGEST_CALL_S}; got {verify.timeout}")
+        what = f"must be from 1 to {_LONGEST_CALL_S}; got {verify.timeout}"
+        yield Problem(f"{path}.timeout", what)
     if verify.path is not None and not re.fullmatch(r"/[!-~]*", verify.path):
         yield Problem(
             f"{path}.path",

@@ -75,7 +75,7 @@ def run(payload: Payload) -> Evidence:
         caller = f"machine {payload.target.machine}"
         return Evidence(calls=(Call(caller=caller, verdict="failed", cause=" ".join(cause.split()), object=caller),))
     causes = _with_policies([call.cause for call in shown.calls], proof.called)
-    return replace(shown, calls=tuple(replace(call, cause=cause) for call, cause in zip(shown.calls, causes, strict=True)))
+    return replace(shown, calls=tuple(replace(call, cause=causes[number]) for number, call in enumerate(shown.calls)))
 
 
 def _check_rows(payload: Payload, shown: Evidence) -> None:

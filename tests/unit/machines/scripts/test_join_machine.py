@@ -14,7 +14,7 @@ import pytest
 from components import names
 from components.local import cluster_access, openssh, scripting
 from components.local.cluster_access import ClusterAccess
-from components.local.conversation import Answer, Ended, Pause, Text
+from components.local.conversation import Answer, Ended, Pause
 from components.local.openssh import Outcome
 from components.local.ssh_log import Reach
 from components.machines.bundle import WAIT_LIMIT_S, Bundle, Owner, digest, with_root_certificate
@@ -68,7 +68,7 @@ class Machine:
             raise Ended
 
     def run_script(
-        self, _target: openssh.Target, script: Text, *times: float, answer: Answer | None = None, new_connection: bool = False
+        self, _target: openssh.Target, script: str | Callable[[], str], *times: float, answer: Answer | None = None, new_connection: bool = False
     ) -> Outcome:
         if isinstance(script, str):
             self.confirmations.append((script, times, new_connection))
