@@ -68,7 +68,12 @@ class Machine:
             raise Ended
 
     def run_script(
-        self, _target: openssh.Target, script: str | Callable[[], str], *times: float, answer: Answer | None = None, new_connection: bool = False
+        self,
+        _target: openssh.Target,
+        script: str | Callable[[], str],
+        *times: float,
+        answer: Answer | None = None,
+        new_connection: bool = False,
     ) -> Outcome:
         if isinstance(script, str):
             self.confirmations.append((script, times, new_connection))
