@@ -17,7 +17,6 @@ import pytest
 
 from components import shell
 from components.local import openssh, private_files, scripting
-from components.local.conversation import Text
 from components.local.openssh import Hop, Outcome, Target
 from components.local.ssh_log import Reach
 from components.names import SSH_KEY
@@ -97,7 +96,7 @@ def operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Operator:
     return Operator(tmp_path / "home", monkeypatch)
 
 
-def run(hop: Hop, *jumps: Hop, script: Text = "echo here\n", timeout_s: float = 120, **more: Any) -> Outcome:
+def run(hop: Hop, *jumps: Hop, script: str | Callable[[], str] = "echo here\n", timeout_s: float = 120, **more: Any) -> Outcome:
     return openssh.run_script(Target("m-1", hop, jumps), script, timeout_s, **more)
 
 
