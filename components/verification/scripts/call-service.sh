@@ -21,6 +21,10 @@
 #   13. machines (`name=address:port,...`)
 ADMIN=http://127.0.0.1:15000
 AT_ONCE=50
+# Of a machine's calls by name.
+MOST_AT_ONCE=24
+# How many calls in a row must be answered at most, where one has failed before.
+MOST_TO_REPEAT=250
 # Seconds for a list of all endpoints of a mesh. Of a part of it, the rest would not be there.
 DUMP_S=30
 # Seconds for which a connection must stay open, before a byte was sent and afterwards.
@@ -35,8 +39,11 @@ NAME=name
 
 # Per endpoint: calls, answers, statuses (`code=count `), the text of the last failure.
 declare -A calls answers statuses failures machine_of
-# Answers and attempts that the proxy counted for each endpoint that it was given.
-declare -A before tried_before now tried failed
+# By endpoint that the proxy was given: answers and attempts since `start_counting`, its weight,
+# and `given` or `ejected`. What it had counted before that is of unhealthy ones, too.
+declare -A now tried weight state before tried_before answered_so_far attempted_so_far
+# Endpoints that were tried at all, and those of the last calls that failed.
+declare -A chosen failed
 attempted_before='' # what `attempts` printed
 is_uncalled=''      # whether no call has reached this machine
 failure='' caller_identity='' deadline=0 attempt=0 accepted='' FIRST_BYTE=''
@@ -264,12 +271,20 @@ is_proof() { # status by endpoint
 
 # Calls endpoints, many at once, and takes the results down.
 call_all() { # endpoint...
-  local endpoint status by text
+  local endpoint status by text results=0
   failed=()
   FIRST_BYTE=${FIRST_BYTES[attempt % ${#FIRST_BYTES[@]}]}
   while IFS=$'\t' read -r endpoint status by text; do
     count "$endpoint" "$status" "$by" "$text"
+    results=$((results + 1))
   done < <(start_calls "$@")
+  # A process that was killed, or that could not start, has called nothing.
+  if ((results < $#)); then
+    for endpoint; do
+      failed[$endpoint]=1
+      failures[$endpoint]=$'no answer\tcaller\ta call ended without a result'
+    done
+  fi
   [ ${#failed[@]} = 0 ] || attempt=$((attempt + 1))
 }
 
@@ -317,43 +332,70 @@ count() { # endpoint status by text
   fi
 }
 
-# Prints a line an endpoint that the proxy was given: address:port, answers and attempts so far, by
-# Envoy's counters. Subsets of a DestinationRule are clusters of their own. Of connections Envoy
-# counts those that it has established as requests (rq_total). A request of HTTP/2 may wait for a
-# connection that was begun before: only its failure counts (cx_connect_fail). istiod gives proxies
-# unhealthy endpoints, too, and states that: no client is led to them.
+# Prints what Envoy has of endpoints and clusters.
+dump_clusters() {
+  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters"
+}
+
+# Prints a line an endpoint of the Service: address:port, answers and attempts so far, by Envoy's
+# counters, its weight, and its state. Subsets of a DestinationRule are clusters of their own. Of
+# connections Envoy counts those that it has established as requests (rq_total). A request of HTTP/2
+# may wait for a connection that was begun before: only its failure counts (cx_connect_fail).
+# istiod gives proxies unhealthy endpoints, too, and states that: no client is led to them.
 given() {
-  local counter=rq_total
+  local counter=rq_total dump
   # A success is a status below 500. Of gRPC some statuses of applications are none.
   case $PROTOCOL in http | http2) [[ $EXPECT =~ 5[0-9][0-9] ]] || counter=rq_success ;; esac
   local cluster="outbound|$PORT|[^|]*|$SERVICE" endpoint='\([0-9.]*:[0-9]*\)'
-  local unhealthy='\(failed_eds_health\|eds_status_draining\)'
-  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
-    sed -n -e "s/^$cluster::$endpoint::\([cr][xq]_[a-z_]*\)::\([0-9]*\)\$/\1 \2 \3/p" \
-      -e "s/^$cluster::$endpoint::health_flags::.*$unhealthy.*/\1 unhealthy/p" |
+  dump=$(dump_clusters) || return 1
+  sed -n "s/^$cluster::$endpoint::\([a-z_]*\)::\(.*\)\$/\1 \2 \3/p" <<<"$dump" |
     awk -v counter=$counter '{ all[$1] += 0 }
       $2 == counter { sum[$1] += $3 }
       $2 == "cx_total" || $2 == "cx_connect_fail" || $2 == "rq_total" { all[$1] += $3 }
-      $2 == "unhealthy" { unhealthy[$1] }
-      END { for (each in all) if (!(each in unhealthy)) print each, sum[each] + 0, all[each] }'
+      $2 == "weight" && $3 > weight[$1] { weight[$1] = $3 }
+      $2 == "health_flags" && /failed_outlier_check/ && !($1 in state) { state[$1] = "ejected" }
+      $2 == "health_flags" && /failed_eds_health|eds_status_draining/ { state[$1] = "unhealthy" }
+      END {
+        for (each in all) {
+          if (!(each in state)) state[each] = "given"
+          if (!weight[each]) weight[each] = 1
+          printf "%s %.0f %.0f %d %s\n", each, sum[each], all[each], weight[each], state[each]
+        }
+      }'
 }
 
+# Reads what the proxy has. What it does not state in time proves nothing, so the script fails then.
 read_given() {
-  local endpoint answered attempted
-  now=() tried=()
-  while read -r endpoint answered attempted; do
+  local endpoint answered attempted each_weight each_state lines
+  until lines=$(given); do
+    ((SECONDS < deadline)) || fail "Envoy's admin port did not list the endpoints of $SERVICE"
+    sleep 0.3
+  done
+  now=() tried=() weight=() state=() answered_so_far=() attempted_so_far=()
+  while read -r endpoint answered attempted each_weight each_state; do
+    [ -n "$endpoint" ] || continue
+    answered_so_far[$endpoint]=$answered attempted_so_far[$endpoint]=$attempted
+    [ "$each_state" != unhealthy ] || continue
+    weight[$endpoint]=$each_weight state[$endpoint]=$each_state
+    # A cluster that was replaced counts from zero.
+    if ((attempted < ${tried_before[$endpoint]:-0})); then
+      unset "before[$endpoint]" "tried_before[$endpoint]"
+    fi
     now[$endpoint]=$((answered - ${before[$endpoint]:-0}))
     tried[$endpoint]=$((attempted - ${tried_before[$endpoint]:-0}))
-  done < <(given)
+  done <<<"$lines"
 }
 
 # Counts from here.
 start_counting() {
-  before=() tried_before=()
-  read_given
   local endpoint
+  read_given
+  for endpoint in "${!answered_so_far[@]}"; do
+    before[$endpoint]=${answered_so_far[$endpoint]}
+    tried_before[$endpoint]=${attempted_so_far[$endpoint]}
+  done
   for endpoint in "${!now[@]}"; do
-    before[$endpoint]=${now[$endpoint]} tried_before[$endpoint]=${tried[$endpoint]}
+    now[$endpoint]=0 tried[$endpoint]=0
   done
   attempted_before=$(attempts)
 }
@@ -373,10 +415,18 @@ is_held() { # calls, all of which were answered
   ! is_http && ! has_any "${tried[@]}" && (($1 < 4 * ${#FIRST_BYTES[@]}))
 }
 
-# Whether connections are open on the caller's side alone: its proxy has tried endpoints, and has
-# established none.
+# Whether connections are open on the caller's side alone: its proxy has begun some to an endpoint,
+# and has not established each of them. An established one counts as an attempt twice.
+hangs() { # endpoint
+  ! is_http && ((${tried[$1]:-0} > 2 * ${now[$1]:-0}))
+}
+
 is_hanging() {
-  ! is_http && has_any "${tried[@]}" && ! has_any "${now[@]}"
+  local endpoint
+  for endpoint in "${!tried[@]}"; do
+    if hangs "$endpoint"; then return 0; fi
+  done
+  return 1
 }
 
 is_given() { # endpoint
@@ -417,17 +467,20 @@ is_identified() {
 
 # Prints how often the proxy has tried endpoints of the Service: `<cluster>::<endpoint> <count>`.
 attempts() {
-  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
-    sed -n "s/^\(outbound|$PORT|[^|]*|$SERVICE::.*\)::rq_total::/\1 /p"
+  local dump
+  dump=$(dump_clusters) || return 1
+  sed -n "s/^\(outbound|$PORT|[^|]*|$SERVICE::.*\)::rq_total::/\1 /p" <<<"$dump"
 }
 
-# Whether the proxy has tried endpoints of a cluster since `start_counting`.
+# Whether the proxy has tried endpoints of a cluster since `start_counting`, as far as it states it.
 is_used() { # cluster
+  local attempted
+  attempted=$(attempts) || return 0
   awk -v cluster="$1::" '
     index($1, cluster) != 1 { next }
     part == "before" { before[$1] = $2; next }
     $2 > before[$1] + 0 { is_used = 1 }
-    END { exit !is_used }' part=before <(printf '%s\n' "$attempted_before") part=now <(attempts)
+    END { exit !is_used }' part=before <(printf '%s\n' "$attempted_before") part=now <(printf '%s\n' "$attempted")
 }
 
 # Opens a connection that the proxy does not redirect. A pod without privileges cannot open one:
@@ -586,7 +639,7 @@ silence() { # endpoint
 # Prints why the proxy has no endpoint of the Service at all; nothing if it may have some.
 hidden_problem() {
   [ ${#now[@]} = 0 ] || return 0
-  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
+  dump_clusters |
     grep "^outbound|$PORT|[^|]*|$SERVICE::" >/dev/null ||
     echo "the proxy does not know $SERVICE port $PORT: does a Sidecar (egress.hosts) hide it from" \
       "the caller, or exportTo of the Service?"
@@ -677,19 +730,24 @@ are_given() { # endpoint...
 # Calls through each gateway so often that all endpoints behind them are met.
 call_gateways() { # gateway...
   local gateway address list=() every=() once numbers number each cause object hidden
-  local -A address_of
+  local -A address_of number_of unanswered=()
   IFS=, read -ra numbers <<<"$CALLS"
   for gateway; do
     number=${numbers[0]} numbers=("${numbers[@]:1}")
     # A name may have other addresses the next time.
     address=$(resolve "$gateway" | head -n 1)
     [ -n "$address" ] || continue
-    list+=("$address") address_of[$gateway]=$address
-    for ((each = 0; each < number; each++)); do every+=("$address"); done
+    list+=("$address") address_of[$gateway]=$address number_of[$address]=$number
   done
   # Many calls are of use only once a single one is answered.
   call_until_answered "${list[@]}"
-  if [ ${#failed[@]} -gt 0 ]; then every=(); fi
+  for address in "${list[@]}"; do
+    if [ -n "${failed[$address]:-}" ]; then
+      unanswered[$address]=1
+    else
+      for ((each = 0; each < number_of[$address]; each++)); do every+=("$address"); done
+    fi
+  done
   once=("${every[@]}")
   while [ ${#every[@]} -gt 0 ]; do
     call_all "${every[@]}"
@@ -698,6 +756,7 @@ call_gateways() { # gateway...
     every+=("${once[@]}")
     sleep 0.3
   done
+  for address in "${!unanswered[@]}"; do failed[$address]=1; done
   wait_until_given "$deadline" "$@"
   hidden=$(hidden_problem)
   for gateway; do
@@ -743,46 +802,55 @@ call_by_name() {
 }
 
 # Sends calls by name until the wanted endpoints have been met. The proxy chooses. Its counters tell
-# connections and refusals from nothing, so only calls count after the last one that failed.
+# connections and refusals from nothing, so only calls count after the last one that failed. Then
+# so many must be answered that an endpoint that always fails is met again.
 call_by_chance() {
-  local endpoint cause='' object="Service $SERVICE" number=0 missing='' round is_tried=''
+  local endpoint cause='' object="Service $SERVICE" number=0 missing='' has_failed='' is_enough=''
+  local round=("$NAME" "$NAME" "$NAME" "$NAME")
   local is_plain=1 # without an identity to expect, the proxy calls in plaintext
+  # A gateway passes connections on, not requests: only several at once meet what is behind it.
+  [ -z "$GATEWAYS" ] || round+=("${round[@]}" "${round[@]}")
+  local first=("${round[@]}")
   start_counting
   while :; do
-    round=("$NAME" "$NAME" "$NAME" "$NAME")
-    # A gateway passes connections on, not requests: only several at once meet what is behind it.
-    [ -z "$GATEWAYS" ] || round+=("${round[@]}" "${round[@]}")
     call_all "${round[@]}"
     number=$((number + ${#round[@]}))
     read_given
-    if has_any "${tried[@]}"; then is_tried=1; fi
+    note_chosen
     missing=$(missing_here)
+    if [ ${#failed[@]} -gt 0 ] || is_hanging; then has_failed=1; fi
     # The configuration takes longest to read, so it is read last.
-    if [ ${#failed[@]} = 0 ] && are_enough "$number" && is_identified; then
-      is_plain=''
-      break
+    if are_enough "$number"; then
+      is_enough=1
+      if is_identified; then
+        is_plain=''
+        break
+      fi
     fi
     if ((SECONDS >= deadline)); then
       if is_identified; then is_plain=''; fi
       break
     fi
-    if [ ${#failed[@]} -gt 0 ]; then
+    is_enough=''
+    if [ ${#failed[@]} -gt 0 ] || is_hanging; then
       start_counting
-      number=0
+      number=0 round=("${first[@]}")
     elif is_held "$number"; then
       attempt=$((attempt + 1))
+    elif ((${#round[@]} < MOST_AT_ONCE)); then
+      round+=("${round[@]}")
     fi
     sleep 0.3
   done
   for endpoint in "${!now[@]}"; do
-    if [ ${#failed[@]} = 0 ] && [ -z "$is_plain" ] && ((now[$endpoint] > 0)); then
+    if [ -n "$is_enough" ] && [ -z "$is_plain" ] && ((now[$endpoint] > 0)); then
       calls[$endpoint]=${tried[$endpoint]} answers[$endpoint]=${now[$endpoint]}
       print_result "$endpoint" by-chance '' ''
     fi
   done
   if cause=$(name_problem); then
     note "$cause"
-  elif [ ${#failed[@]} = 0 ] && [ -z "$is_plain" ] && ! is_held "$number" && is_never_chosen; then
+  elif [ -n "$is_enough" ] && [ -z "$is_plain" ] && [ -n "$missing" ]; then
     object="VirtualService or DestinationRule of $SERVICE"
     cause="$number calls by the name $SERVICE port $PORT were answered, but none by"
     cause+=" ${missing/#ranges/an endpoint in ${RANGES//,/ or }}: $(reason_to_pass_over)"
@@ -799,30 +867,61 @@ call_by_chance() {
   print_result $NAME by-chance "$cause" "${cause:+$object}"
 }
 
+# Takes down which endpoints the last calls have tried.
+note_chosen() {
+  local endpoint
+  for endpoint in "${!tried[@]}"; do
+    if ((tried[$endpoint] > 0)); then chosen[$endpoint]=1; fi
+  done
+}
+
 # Whether so many calls, all of which were answered, have met what is wanted, or would never do so.
 are_enough() { # number
-  if is_held "$1" || is_hanging; then return 1; fi
-  [ -z "$missing" ] || { (($1 >= $(connections_for ${#now[@]}))) && is_never_chosen; }
+  local needed
+  if [ ${#failed[@]} -gt 0 ] || is_held "$1" || is_hanging; then return 1; fi
+  [ -n "$missing$has_failed" ] || return 0
+  needed=$(connections_for "$(shares)")
+  if [ -n "$missing" ]; then
+    (($1 >= needed)) && is_never_chosen
+  else
+    (($1 >= (needed < MOST_TO_REPEAT ? needed : MOST_TO_REPEAT)))
+  fi
+}
+
+# Prints into how many shares the calls are divided, if the smallest is one of a missing endpoint; of
+# any endpoint where none is missing. istiod adds up the weights of endpoints behind a gateway.
+shares() {
+  local endpoint sum=0 least='' list
+  read -ra list < <(missing_ones)
+  for endpoint in "${!now[@]}"; do sum=$((sum + ${weight[$endpoint]:-1})); done
+  [ ${#list[@]} -gt 0 ] || list=("${!now[@]}")
+  for endpoint in "${list[@]}"; do
+    if [ -z "$least" ] || ((${weight[$endpoint]:-1} < least)); then
+      least=${weight[$endpoint]:-1}
+    fi
+  done
+  echo $(((sum + ${least:-1} - 1) / ${least:-1}))
 }
 
 # Whether the last calls of HTTP were answered, but not by endpoints: the caller's own proxy has
 # tried none, although it has healthy ones. Then its routes do that (faults, redirects, no route).
-# An attempt for earlier calls counts too: the last ones may have waited for its connection.
+# An attempt for earlier calls counts too: the last ones may have waited for its connection. Where
+# failures have ejected an endpoint, the proxy has none to try for a while.
 is_answered_by_routes() {
   [ ${#failed[@]} -gt 0 ] || return 1
   case ${failures[$NAME]:-} in [1-5][0-9][0-9]$'\t'proxy$'\t'*) ;; *) return 1 ;; esac
-  [ -z "$is_tried" ] || return 1
-  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
+  [ ${#chosen[@]} = 0 ] && [[ " ${state[*]} " != *" ejected "* ]] || return 1
+  dump_clusters |
     grep "^outbound|$PORT|[^|]*|$SERVICE::[0-9.]*:[0-9]*::health_flags::healthy\$" >/dev/null
 }
 
-# Whether the proxy has the missing endpoints, and has not even tried them.
+# Whether the proxy has the missing endpoints, and has not even tried them though it could.
 is_never_chosen() {
   local endpoint list
   [ -n "$missing" ] || return 1
   read -ra list < <(missing_ones)
   for endpoint in "${list[@]}"; do
-    if ((tried[$endpoint] > 0)); then return 1; fi
+    if [ -n "${chosen[$endpoint]:-}" ] || [ "${state[$endpoint]:-}" = ejected ]; then return 1; fi
   done
   [ ${#list[@]} -gt 0 ]
 }
@@ -837,7 +936,7 @@ reason_to_pass_over() {
         "or switch localityLbSetting off in a DestinationRule"
       return
     fi
-  done < <(direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
+  done < <(dump_clusters |
     sed -n "s/^outbound|$PORT|[^|]*|$SERVICE::\([0-9.]*:[0-9]*\)::priority::/\1 /p")
   echo "the routes for it choose other endpoints"
 }
@@ -891,17 +990,23 @@ chance_problem() {
       "cluster.additionalPodCidrs)?"
     return
   fi
-  if is_hanging; then list=("${!now[@]}"); fi
   # Where a part of the calls fails, one that was not tried since is not to blame.
   for endpoint in "${list[@]}"; do
-    if ((tried[$endpoint] > 0)); then silent=$endpoint; fi
+    if ((tried[$endpoint] > 0)) || [ "${state[$endpoint]:-}" = ejected ]; then silent=$endpoint; fi
   done
   [ -z "$missing" ] || [ "$missing" = ranges ] || silent=${silent:+$missing}
+  for endpoint in "${!now[@]}"; do
+    if hangs "$endpoint"; then silent=$endpoint; fi
+  done
   if [ -n "$is_plain" ]; then
     echo "$SERVICE is called without mutual TLS for $IDENTITY (the proxy accepts:" \
       "${accepted:-nothing}): does the workload have this service account, and does a" \
       "DestinationRule set another tls.mode than ISTIO_MUTUAL?"
-  elif [ -n "$missing" ] || [ ${#failed[@]} -gt 0 ] || is_held "$number" || is_hanging; then
+  elif [ ${#failed[@]} = 0 ] && ! is_held "$number" && is_never_chosen; then
+    echo "$number calls by the name $SERVICE port $PORT were answered in $TIMEOUT_S s, but none by" \
+      "${missing/#ranges/an endpoint in ${RANGES//,/ or }}: the proxy divides them into $(shares)" \
+      "shares, so these are too few to meet it (do weights of endpoints prefer others?)"
+  elif [ -z "$is_enough" ]; then
     failures[${silent:-$SERVICE}]=${failures[$NAME]:-}
     problem=$(explain "${silent:-$SERVICE}")
     echo "$(silence "${silent:-$SERVICE}"): ${problem%%$'\t'*}"
@@ -911,7 +1016,7 @@ chance_problem() {
 # Calls one target, and prints its rows.
 verify_target() {
   local each
-  calls=() answers=() statuses=() failures=() machine_of=() before=() tried_before=()
+  calls=() answers=() statuses=() failures=() machine_of=() before=() tried_before=() chosen=()
   for each in ${MACHINES//,/ }; do machine_of[${each#*=}]=${each%%=*}; done
   if [ -z "$LISTENER" ]; then
     call_by_chance
@@ -929,11 +1034,12 @@ verify_target() {
 # Envoy counts a call among those of other ports, and forgets it 5 s after the last one at the
 # earliest. Source: istio/istio, pilot/pkg/networking/core/cluster_builder.go (CleanupInterval).
 inbound_calls() { # port
+  local dump
+  dump=$(dump_clusters) || return 1
   # Of connections too, Envoy counts those that it has established as requests.
-  direct_curl --max-time "$DUMP_S" "$ADMIN/clusters" |
-    sed -n -e "s/^inbound|$1||::[0-9.]*:[0-9]*::rq_total::\([0-9]*\)\$/\1/p" \
-      -e "s/^InboundPassthroughCluster::[0-9.]*:$1::rq_total::\([0-9]*\)\$/\1/p" |
-    awk '{ sum += $1 } END { print sum + 0 }'
+  sed -n -e "s/^inbound|$1||::[0-9.]*:[0-9]*::rq_total::\([0-9]*\)\$/\1/p" \
+    -e "s/^InboundPassthroughCluster::[0-9.]*:$1::rq_total::\([0-9]*\)\$/\1/p" <<<"$dump" |
+    awk '{ sum += $1 } END { printf "%.0f\n", sum }'
 }
 
 # Prints for how long the proxy has run, which is for how long it has counted.
@@ -944,7 +1050,10 @@ uptime() {
 # Proves that calls have reached this machine.
 check_inbound() { # port
   local number cause=''
-  number=$(inbound_calls "$1")
+  until number=$(inbound_calls "$1"); do
+    ((SECONDS < deadline)) || fail "Envoy's admin port did not list what has called port $1"
+    sleep 0.3
+  done
   if [ "$number" = 0 ]; then
     is_uncalled=1
     cause="no call from a pod has reached port $1 in the $(uptime) since the proxy started: check"

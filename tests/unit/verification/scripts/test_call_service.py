@@ -166,7 +166,7 @@ def test_the_cause_is_named_and_the_caller_too(tmp_path: Path, environment: dict
 def test_routes_that_never_choose_an_endpoint_are_named_and_fail_nothing(tmp_path: Path, far: str, reason: str) -> None:
     """Weights of a user's, or localities: the proxy was given the endpoint, and has not even tried it."""
     environment = {"ANSWERING": "172.31.6.130:8080", "IDLE": "10.244.0.9:8080", "FAR": far}
-    done = run(tmp_path, environment, ranges="10.244.0.0/16")
+    done = run(tmp_path, environment, ranges="10.244.0.0/16", timeout_s=3)
     assert done.returncode == 0
     row = rows(done)[""]
     assert (row.verdict, row.object) == ("failed", f"VirtualService or DestinationRule of {HOST}")

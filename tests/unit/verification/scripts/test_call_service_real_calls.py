@@ -206,6 +206,7 @@ def _services(callees: Mapping[str, Callee], dropped: str) -> Services:
     for kind in CHOSEN_KINDS:
         protocol, answers = callees[kind].protocol, endpoint_of(kind)
         services.add(f"{kind}, both", protocol, [answers, endpoint_of(f"{kind}, denies")])
+        services.add(f"{kind}, half dropped", protocol, [answers, dropped])
         services.add_gateway(f"{kind}, five", protocol, [endpoint_of(f"{kind}, member {each}") for each in range(5)])
         for fault in FAULTS_THROUGH_GATEWAYS:
             broken = [] if fault == "no gateway" else [endpoint_of(f"{kind}, {fault}")]
@@ -495,6 +496,15 @@ def test_of_two_endpoints_the_one_that_denies_is_not_proved_by_the_other(world: 
         (denies,) = world.callees[service.name.replace("both", "denies")].endpoints()
         proved = {row.endpoint for row in shown.calls.values() if row.verdict == "proved"}
         assert shown.code == 1 and denies not in proved, service.name
+
+
+@pytest.mark.parametrize("kind", ["tcp", "greets"])
+def test_of_two_endpoints_one_whose_connections_hang_is_not_proved_by_the_other(world: World, kind: str) -> None:
+    """The caller's own proxy accepts all of them, and connects to one for 10 s."""
+    service = world.callees[f"{kind}, half dropped"]
+    calls, errors, code = world.rows(world.mesh.target(service, **ANYWHERE), **BY_NAME)
+    assert (code, calls[service.service_port, ""].verdict, len(calls)) == (1, "failed", 1), errors
+    assert f"no answer from {world.dropped} for" in errors
 
 
 def test_by_name_too_an_unhealthy_endpoint_is_no_proof(world: World) -> None:
