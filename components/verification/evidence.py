@@ -115,6 +115,11 @@ class Call(Called, Answers):
         return self.cause if self.object in self.cause else f"{self.cause}; look at {self.object}"
 
 
+def unproven(cause: str, **values: Any) -> Call:
+    """Return the row of what should be true and is not."""
+    return Call(verdict="failed", cause=cause, **values)
+
+
 @dataclass(frozen=True)
 class Calls(Called):
     """What one caller has shown of several endpoints in the same way."""

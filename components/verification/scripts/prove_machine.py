@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from ... import names
 from ...local import over_ssh, scripting
 from ...local.cluster_access import ClusterAccess, kubectl
-from ..evidence import Call, Evidence, parse
+from ..evidence import Evidence, parse, unproven
 from . import policy_causes
 from .cluster_objects import Cluster, WorkloadPods
 
@@ -73,7 +73,7 @@ def run(payload: Payload) -> Evidence:
         if not proof.warn_only:
             raise scripting.Failed(cause) from None
         caller = f"machine {payload.target.machine}"
-        return Evidence(calls=(Call(caller=caller, verdict="failed", cause=" ".join(cause.split()), object=caller),))
+        return Evidence(calls=(unproven(" ".join(cause.split()), caller=caller, object=caller),))
     causes = _with_policies([call.cause for call in shown.calls], proof.called)
     return replace(shown, calls=tuple(replace(call, cause=causes[number]) for number, call in enumerate(shown.calls)))
 

@@ -17,7 +17,7 @@ from typing import Any
 from ... import names, shell
 from ...local import scripting
 from ...local.cluster_access import ClusterAccess, Kubectl, kubectl
-from ..evidence import Call, Entry, Evidence, Plaintext, merge, parse
+from ..evidence import Call, Entry, Evidence, Plaintext, merge, parse, unproven
 from ..network_policies import End
 from ..target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, Target, call_variables, connections_for, plaintext_variables
 from . import policy_causes
@@ -107,17 +107,6 @@ def run(payload: Payload) -> Evidence:
     return merge(verification.parts)
 
 
-class _Unproven(Exception):
-    """What should be true is not.
-
-    row: the cause as evidence.
-    """
-
-    def __init__(self, cause: str, **values: Any) -> None:
-        self.row = Call(verdict="failed", cause=cause, **values)
-        super().__init__(self.row.problem)
-
-
 class _Verification:
     """One verification.
 
@@ -134,22 +123,22 @@ class _Verification:
         payload = self._payload
         cluster = Cluster(program, payload.pods)
         if reason := cluster.refusal():
-            self._fail(_Unproven(f"nothing of its namespace can be read: {reason}", object=f"Namespace {payload.namespace}"))
+            self._fail(unproven(f"nothing of its namespace can be read: {reason}", object=f"Namespace {payload.namespace}"))
             return
         for machine in payload.missing:
             self._show(_missing(machine))
         for network in payload.closed:
             cause = f"nothing behind the gateway of the network {network} is called: it failed in this update"
-            self._show(_Unproven(cause, object=f"Gateway {names.gateway_workload_name(network)}"))
+            self._show(unproven(cause, object=f"Gateway {names.gateway_workload_name(network)}"))
         for group in payload.failed_groups:
             cause = f"no machine of the instance group {group} is called: it failed in this update"
-            self._show(_Unproven(cause, object=f"instance group {group}"))
+            self._show(unproven(cause, object=f"instance group {group}"))
         members, problems = _wait_for_entries(cluster, payload)
         for problem in problems:
             self._fail(problem)
         if payload.not_offered:
             cause = f"nothing is called: no Service with a cluster IP leads to port {payload.not_offered}"
-            self._fail(_Unproven(cause, object=f"Services of {payload.namespace}/{payload.workload}"))
+            self._fail(unproven(cause, object=f"Services of {payload.namespace}/{payload.workload}"))
         if payload.target is None:
             self._take_down(members, self._pods(cluster))
         else:
@@ -159,7 +148,7 @@ class _Verification:
         try:
             return cluster.pods()
         except scripting.Failed as error:
-            self._fail(_Unproven(str(error), object=f"pods of {self._payload.namespace}/{self._payload.workload}"))
+            self._fail(unproven(str(error), object=f"pods of {self._payload.namespace}/{self._payload.workload}"))
             return ()
 
     def _take_down(self, members: Sequence[_Member], pods: Sequence[Running]) -> None:
@@ -174,14 +163,14 @@ class _Verification:
             pod = each.pod
             if pod.ready and not each.has_ipv4:
                 cause = f"pod {pod.name} is not called: its address {pod.address} is none of IPv4"
-                self._fail(_Unproven(cause, object=f"Pod {payload.namespace}/{pod.name}"))
+                self._fail(unproven(cause, object=f"Pod {payload.namespace}/{pod.name}"))
         others = _others(cluster, payload, target, members)
         called = _with_endpoints(payload, target, members, pods, others)
         if not _reached(called):
             self._take_down(members, pods)
             if payload.missing or payload.closed or payload.failed_groups:
                 return  # the rows of what failed in this update state why
-            self._fail(_Unproven("it has no endpoint: neither a pod is ready nor a machine healthy", object=_service(target)))
+            self._fail(unproven("it has no endpoint: neither a pod is ready nor a machine healthy", object=_service(target)))
             return
         try:
             with jobs.use(payload.shared, payload.pair) as (inside, outside), ThreadPoolExecutor(1) as beside:
@@ -199,14 +188,14 @@ class _Verification:
                 plaintext = strangers.result()
         except NotRunning as problem:
             policies = policy_causes.keeping_from_start(cluster, payload.calling, payload.port) if isinstance(problem, NotStarted) else []
-            self._fail(_Unproven("; ".join([str(problem), *policies]), object=f"Job {payload.namespace}/{payload.shared}"))
+            self._fail(unproven("; ".join([str(problem), *policies]), object=f"Job {payload.namespace}/{payload.shared}"))
             plaintext = ()
         self._take_down(members, pods)
         self.parts.append(Evidence(plaintext=plaintext))
         answered = [result.endpoint for result in plaintext if result.result == "answered"]
         if answered and payload.strict:
             self._fail(
-                _Unproven(
+                unproven(
                     f"a caller outside the mesh was answered by {' '.join(answered)}: is mutual TLS strict "
                     "for it (PeerAuthentication), and does its sidecar redirect the port?",
                     service=target.service,
@@ -231,7 +220,7 @@ class _Verification:
             first = next((call.endpoint for call in failed if call.cause in cause), "")
             self.failures.append("; ".join([cause, *refused.get(first, ())]))
         else:
-            self._fail(_Unproven(cause, service=target.service, port=target.port, object=_service(target)))
+            self._fail(unproven(cause, service=target.service, port=target.port, object=_service(target)))
 
     def _check_rows(self, shown: Evidence, target: Target) -> None:
         """Fail where a script that succeeded shows nothing of what it had to call."""
@@ -239,14 +228,14 @@ class _Verification:
         passed_on = [call for call in shown.calls if call.endpoint and call.how == "by-chance"]
         missing = sorted([*silent, *target.gateways[len(passed_on) :]])
         if missing:
-            self._fail(_Unproven(f"{CALL_SCRIPT} shows nothing of {' '.join(missing)}", service=target.service, port=target.port))
+            self._fail(unproven(f"{CALL_SCRIPT} shows nothing of {' '.join(missing)}", service=target.service, port=target.port))
 
-    def _fail(self, problem: _Unproven) -> None:
-        self.failures.append(str(problem))
-        self._show(problem)
+    def _fail(self, row: Call) -> None:
+        self.failures.append(row.problem)
+        self._show(row)
 
-    def _show(self, problem: _Unproven) -> None:
-        self.parts.append(Evidence(calls=(problem.row,)))
+    def _show(self, row: Call) -> None:
+        self.parts.append(Evidence(calls=(row,)))
 
 
 def _service(target: Target) -> str:
@@ -254,9 +243,9 @@ def _service(target: Target) -> str:
     return f"Service {namespace}/{name}"
 
 
-def _missing(machine: str) -> _Unproven:
+def _missing(machine: str) -> Call:
     cause = f"machine {machine} is missing: its join failed in this update"
-    return _Unproven(cause, machine=machine, object=f"resource {names.part_name(machine, names.JOIN)}")
+    return unproven(cause, machine=machine, object=f"resource {names.part_name(machine, names.JOIN)}")
 
 
 def _reached(target: Target) -> list[str]:
@@ -355,9 +344,9 @@ def _calls_through_gateways(payload: Payload, members: Sequence[_Member], others
     return calls
 
 
-def _wait_for_entries(cluster: Cluster, payload: Payload) -> tuple[list[_Member], list[_Unproven]]:
+def _wait_for_entries(cluster: Cluster, payload: Payload) -> tuple[list[_Member], list[Call]]:
     """Wait until all machines are healthy; return those that are, and what is wrong with others."""
-    start, wrong = monotonic(), dict[str, _Unproven]()
+    start, wrong = monotonic(), dict[str, Call]()
     while True:
         items = cluster.entries()
         healthy = [_Member(entry, _network(items[entry.entry])) for entry in payload.entries if _is_healthy(items.get(entry.entry))]
@@ -392,34 +381,34 @@ def _still_there(cluster: Cluster, payload: Payload, members: Sequence[_Member])
     return [*(member for member in members if member.entry.entry in declared), *_of_groups(items, payload)]
 
 
-def _too_few(payload: Payload, members: Sequence[_Member]) -> Iterator[_Unproven]:
-    yield _Unproven(
+def _too_few(payload: Payload, members: Sequence[_Member]) -> Iterator[Call]:
+    yield unproven(
         f"only {len(members)} of {payload.group_size} machines of groups are healthy: see "
         "'journalctl --unit istio-vm-mesh-boot' on the others",
         object=f"WorkloadGroup {payload.namespace}/{payload.workload}",
     )
 
 
-def _unhealthy(payload: Payload, entry: Entry, item: Mapping[str, Any] | None, unread: str) -> _Unproven:
+def _unhealthy(payload: Payload, entry: Entry, item: Mapping[str, Any] | None, unread: str) -> Call:
     values = {"machine": entry.machine, "endpoint": entry.endpoint, "object": f"WorkloadEntry {payload.namespace}/{entry.entry}"}
     machine, health = f"machine {entry.machine}", _health(item)
     if unread:
-        return _Unproven(f"whether {machine} is healthy cannot be read: {unread}", **values)
+        return unproven(f"whether {machine} is healthy cannot be read: {unread}", **values)
     if item is None:
         missing = f"there is no WorkloadEntry {entry.entry}"
-        return _Unproven(f"{machine} did not register ({missing}): see 'journalctl --unit istio-vm-mesh' on it", **values)
+        return unproven(f"{machine} did not register ({missing}): see 'journalctl --unit istio-vm-mesh' on it", **values)
     if since := _disconnected(item):
-        return _Unproven(f"{machine} has had no connection to istiod since {since}: see 'journalctl --unit istio-vm-mesh' on it", **values)
+        return unproven(f"{machine} has had no connection to istiod since {since}: see 'journalctl --unit istio-vm-mesh' on it", **values)
     if health.get("status") == "False":
-        return _Unproven(
+        return unproven(
             f"{machine} is unhealthy: its probe fails ({' '.join(health.get('message', '').split())}): is the "
             "application running on the machine, and on the probe's port?",
             **values,
         )
-    return _Unproven(f"{machine} has registered but reports no health: is the probe in its mesh configuration?", **values)
+    return unproven(f"{machine} has registered but reports no health: is the probe in its mesh configuration?", **values)
 
 
-def _other_entries(payload: Payload, pending: Sequence[Entry], items: Mapping[str, Mapping[str, Any]]) -> dict[str, _Unproven]:
+def _other_entries(payload: Payload, pending: Sequence[Entry], items: Mapping[str, Mapping[str, Any]]) -> dict[str, Call]:
     """Return machines that have registered, but not as the stack states: another entry has their address.
 
     Machines of other networks may have the address, too: another machine of the stack, or one of
@@ -434,7 +423,7 @@ def _other_entries(payload: Payload, pending: Sequence[Entry], items: Mapping[st
         for name, item in items.items():
             is_candidate = name not in declared and (name.startswith(group) or _network(item) == network)
             if entry.entry not in items and is_candidate and item.get("spec", {}).get("address") == address:
-                problems[entry.machine] = _Unproven(
+                problems[entry.machine] = unproven(
                     f"machine {entry.machine} has registered as {name} in the network {_network(item)} "
                     f"instead of {entry.entry}: does its agent run with another network or group "
                     "(ISTIO_META_NETWORK, ISTIO_META_AUTO_REGISTER_GROUP)?",
