@@ -82,6 +82,7 @@ def test_a_digest_covers_what_a_script_imports() -> None:
         "verification/resource_limits.py",
         "verification/scripts/calling_pods.py",
         "verification/scripts/cluster_objects.py",
+        "verification/scripts/members.py",
         "verification/scripts/policy_causes.py",
         "verification/scripts/verify_workload.py",
         "verification/target.py",

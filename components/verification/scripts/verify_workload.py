@@ -8,11 +8,9 @@ or unhealthy is named, and the others are verified all the same.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from time import monotonic, sleep
-from typing import Any
 
 from ... import names, shell
 from ...local import scripting
@@ -23,9 +21,8 @@ from ..target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, Target, call_variabl
 from . import policy_causes
 from .calling_pods import CallingPod, Jobs, NotRunning, NotStarted, Pair
 from .cluster_objects import Cluster, Running, WorkloadPods
+from .members import Expected, Member, endpoints_of_others, still_there, wait_for_entries
 
-GROUP_TIMEOUT_S = 600
-"""Seconds for machines of instance groups: a first boot, with its setup and a slow mirror."""
 _MARGIN_S = 60
 """Seconds that the script that calls may need besides its patience."""
 _AT_ONCE, _STRANGERS_AT_ONCE = 50, 20
@@ -86,6 +83,11 @@ class Payload:
         return self.pods.namespace
 
     @property
+    def expected(self) -> Expected:
+        """The machines that must be healthy."""
+        return Expected(self.namespace, self.workload, self.entries, self.port, self.group_size, self.timeout_s)
+
+    @property
     def calling(self) -> End:
         """The pod that calls from inside the mesh."""
         return End("", self.namespace, self.pair.calling_labels)
@@ -133,7 +135,7 @@ class _Verification:
         for group in payload.failed_groups:
             cause = f"no machine of the instance group {group} is called: it failed in this update"
             self._show(unproven(cause, object=f"instance group {group}"))
-        members, problems = _wait_for_entries(cluster, payload)
+        members, problems = wait_for_entries(cluster, payload.expected)
         for problem in problems:
             self._fail(problem)
         if payload.not_offered:
@@ -151,11 +153,11 @@ class _Verification:
             self._fail(unproven(str(error), object=f"pods of {self._payload.namespace}/{self._payload.workload}"))
             return ()
 
-    def _take_down(self, members: Sequence[_Member], pods: Sequence[Running]) -> None:
+    def _take_down(self, members: Sequence[Member], pods: Sequence[Running]) -> None:
         entries = tuple(member.entry for member in members)
         self.parts.append(Evidence(entries=entries, pods=tuple(each.pod for each in pods)))
 
-    def _call(self, program: Kubectl, cluster: Cluster, target: Target, members: Sequence[_Member]) -> None:
+    def _call(self, program: Kubectl, cluster: Cluster, target: Target, members: Sequence[Member]) -> None:
         payload = self._payload
         jobs = Jobs(program, payload.access, payload.namespace)
         pods = self._pods(cluster)
@@ -164,7 +166,7 @@ class _Verification:
             if pod.ready and not each.has_ipv4:
                 cause = f"pod {pod.name} is not called: its address {pod.address} is none of IPv4"
                 self._fail(unproven(cause, object=f"Pod {payload.namespace}/{pod.name}"))
-        others = _others(cluster, payload, target, members)
+        others = endpoints_of_others(cluster, payload.network, target, members)
         called = _with_endpoints(payload, target, members, pods, others)
         if not _reached(called):
             self._take_down(members, pods)
@@ -179,7 +181,7 @@ class _Verification:
                     done = _call_from_inside(inside, payload.caller, called)
                     if not _has_failed(done) or look == _LOOKS:
                         break
-                    members, pods = _still_there(cluster, payload, members), self._pods(cluster)
+                    members, pods = still_there(cluster, payload.expected, members), self._pods(cluster)
                     now = _with_endpoints(payload, target, members, pods, others)
                     if now == called or not _reached(now):
                         break
@@ -282,16 +284,8 @@ def _call_from_outside(pod: CallingPod, target: Target, endpoints: Sequence[str]
     return tuple(results[endpoint] for endpoint in dict.fromkeys(endpoints))
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A healthy machine of the workload, and the name of its network in the mesh."""
-
-    entry: Entry
-    network: str
-
-
 def _with_endpoints(
-    payload: Payload, target: Target, members: Sequence[_Member], pods: Sequence[Running], others: Mapping[str, int]
+    payload: Payload, target: Target, members: Sequence[Member], pods: Sequence[Running], others: Mapping[str, int]
 ) -> Target:
     """Return what is called, with the endpoints that pods see (istio/istio: ep_filters.go).
 
@@ -310,30 +304,7 @@ def _with_endpoints(
     )
 
 
-def _others(cluster: Cluster, payload: Payload, target: Target, members: Sequence[_Member]) -> Mapping[str, int]:
-    """Return how many endpoints besides the members each network has, where members are behind gateways.
-
-    They are entries that the Service selects: of another workload, or that another tool has created.
-    One without a condition of health gets calls. One with a weight counts as so many. One
-    without a network is in that of its label.
-    """
-    if all(member.network == payload.network for member in members):
-        return {}
-    service = cluster.get("service", target.service.partition(".")[0]) or {}
-    selector = service.get("spec", {}).get("selector")
-    if not selector:
-        return {}
-    declared, others = {member.entry.entry for member in members}, Counter[str]()
-    for name, item in cluster.entries().items():
-        spec: Mapping[str, Any] = item.get("spec", {})
-        labels = {**(item["metadata"].get("labels") or {}), **(spec.get("labels") or {})}
-        is_called = not _disconnected(item) and _health(item).get("status") != "False"
-        if name not in declared and is_called and selector.items() <= labels.items():
-            others[_network(item) or labels.get(names.NETWORK_LABEL, "")] += int(spec.get("weight") or 1)
-    return others
-
-
-def _calls_through_gateways(payload: Payload, members: Sequence[_Member], others: Mapping[str, int]) -> Mapping[str, int]:
+def _calls_through_gateways(payload: Payload, members: Sequence[Member], others: Mapping[str, int]) -> Mapping[str, int]:
     """Return how many calls meet all endpoints behind the gateways of each network, by gateway."""
     behind = Counter(member.network for member in members if payload.gateways.get(member.network))
     calls = Counter[str]()
@@ -342,126 +313,3 @@ def _calls_through_gateways(payload: Payload, members: Sequence[_Member], others
         connections = connections_for(endpoints + min(others.get(network, 0), _MOST_OTHERS))
         calls.update(dict.fromkeys(gateways, -(-connections // len(gateways))))
     return calls
-
-
-def _wait_for_entries(cluster: Cluster, payload: Payload) -> tuple[list[_Member], list[Call]]:
-    """Wait until all machines are healthy; return those that are, and what is wrong with others."""
-    start, wrong = monotonic(), dict[str, Call]()
-    while True:
-        items = cluster.entries()
-        healthy = [_Member(entry, _network(items[entry.entry])) for entry in payload.entries if _is_healthy(items.get(entry.entry))]
-        pending = [entry for entry in payload.entries if not _is_healthy(items.get(entry.entry)) and entry.machine not in wrong]
-        others = _of_groups(items, payload)
-        passed = monotonic() - start
-        if passed >= payload.timeout_s / 4:
-            wrong.update(_other_entries(payload, pending, items))
-        if passed >= payload.timeout_s:
-            wrong.update({entry.machine: _unhealthy(payload, entry, items.get(entry.entry), cluster.problem) for entry in pending})
-        is_settled = all(entry.machine in wrong for entry in pending)
-        too_few = len(others) < payload.group_size
-        if is_settled and (not too_few or passed >= GROUP_TIMEOUT_S):
-            break
-        sleep(0.5 if not is_settled else 2)
-    problems = [*wrong.values(), *(_too_few(payload, others) if too_few else ())]
-    return [*healthy, *(others if payload.group_size else ())], problems
-
-
-def _of_groups(items: Mapping[str, Mapping[str, Any]], payload: Payload) -> list[_Member]:
-    """Return the healthy machines of the workload's instance groups."""
-    declared = {entry.entry for entry in payload.entries}
-    return [_member(item, payload.port) for name, item in items.items() if name not in declared and _is_of_group(item, payload)]
-
-
-def _still_there(cluster: Cluster, payload: Payload, members: Sequence[_Member]) -> list[_Member]:
-    """Return machines as they are now: those that are declared stay, those of groups come and go."""
-    declared = {entry.entry for entry in payload.entries}
-    items = cluster.entries()
-    if cluster.problem or not payload.group_size:
-        return list(members)
-    return [*(member for member in members if member.entry.entry in declared), *_of_groups(items, payload)]
-
-
-def _too_few(payload: Payload, members: Sequence[_Member]) -> Iterator[Call]:
-    yield unproven(
-        f"only {len(members)} of {payload.group_size} machines of groups are healthy: see "
-        "'journalctl --unit istio-vm-mesh-boot' on the others",
-        object=f"WorkloadGroup {payload.namespace}/{payload.workload}",
-    )
-
-
-def _unhealthy(payload: Payload, entry: Entry, item: Mapping[str, Any] | None, unread: str) -> Call:
-    values = {"machine": entry.machine, "endpoint": entry.endpoint, "object": f"WorkloadEntry {payload.namespace}/{entry.entry}"}
-    machine, health = f"machine {entry.machine}", _health(item)
-    if unread:
-        return unproven(f"whether {machine} is healthy cannot be read: {unread}", **values)
-    if item is None:
-        missing = f"there is no WorkloadEntry {entry.entry}"
-        return unproven(f"{machine} did not register ({missing}): see 'journalctl --unit istio-vm-mesh' on it", **values)
-    if since := _disconnected(item):
-        return unproven(f"{machine} has had no connection to istiod since {since}: see 'journalctl --unit istio-vm-mesh' on it", **values)
-    if health.get("status") == "False":
-        return unproven(
-            f"{machine} is unhealthy: its probe fails ({' '.join(health.get('message', '').split())}): is the "
-            "application running on the machine, and on the probe's port?",
-            **values,
-        )
-    return unproven(f"{machine} has registered but reports no health: is the probe in its mesh configuration?", **values)
-
-
-def _other_entries(payload: Payload, pending: Sequence[Entry], items: Mapping[str, Mapping[str, Any]]) -> dict[str, Call]:
-    """Return machines that have registered, but not as the stack states: another entry has their address.
-
-    Machines of other networks may have the address, too: another machine of the stack, or one of
-    another workload. So either the group or the network is the one of the stack.
-    """
-    problems = {}
-    declared = {entry.entry for entry in payload.entries}
-    for entry in pending:
-        address = entry.endpoint.rpartition(":")[0]
-        group = f"{payload.workload}-{address}"
-        network = names.entry_network(entry.entry, payload.workload, address)
-        for name, item in items.items():
-            is_candidate = name not in declared and (name.startswith(group) or _network(item) == network)
-            if entry.entry not in items and is_candidate and item.get("spec", {}).get("address") == address:
-                problems[entry.machine] = unproven(
-                    f"machine {entry.machine} has registered as {name} in the network {_network(item)} "
-                    f"instead of {entry.entry}: does its agent run with another network or group "
-                    "(ISTIO_META_NETWORK, ISTIO_META_AUTO_REGISTER_GROUP)?",
-                    machine=entry.machine,
-                    endpoint=entry.endpoint,
-                    object=f"WorkloadEntry {payload.namespace}/{name}",
-                )
-    return problems
-
-
-def _member(item: Mapping[str, Any], port: int) -> _Member:
-    address = item["spec"]["address"]
-    return _Member(Entry(address, item["metadata"]["name"], f"{address}:{port}"), _network(item))
-
-
-def _is_of_group(item: Mapping[str, Any], payload: Payload) -> bool:
-    """Return whether an entry is of a machine of the workload that names itself, and healthy."""
-    address = item.get("spec", {}).get("address")
-    name: str = item["metadata"]["name"]
-    return _is_healthy(item) and name.startswith(f"{payload.workload}-{address}")
-
-
-def _network(item: Mapping[str, Any]) -> str:
-    return str(item.get("spec", {}).get("network", ""))
-
-
-def _health(item: Mapping[str, Any] | None) -> Mapping[str, str]:
-    """Return the condition of an entry's health; empty without one."""
-    conditions = (item or {}).get("status", {}).get("conditions", [])
-    return next((each for each in conditions if each.get("type") == "Healthy"), {})
-
-
-def _disconnected(item: Mapping[str, Any] | None) -> str:
-    """Return since when the agent of an entry is not connected to istiod; "" where it is."""
-    annotations: Mapping[str, str] = (item or {}).get("metadata", {}).get("annotations") or {}
-    return annotations.get(names.DISCONNECTED_ANNOTATION, "")
-
-
-def _is_healthy(item: Mapping[str, Any] | None) -> bool:
-    """Return whether an entry's agent is connected, and has reported that its probe succeeds."""
-    return not _disconnected(item) and _health(item).get("status") == "True"

@@ -6,134 +6,34 @@ import json
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from components.local import scripting
-from components.local.cluster_access import ClusterAccess
-from components.names import CALLED_ANNOTATION, DISCONNECTED_ANNOTATION, NETWORK_LABEL
 from components.verification.evidence import Entry
 from components.verification.scripts import calling_pods, verify_workload
-from components.verification.scripts.calling_pods import Pair
-from components.verification.scripts.cluster_objects import Cluster, WorkloadPods
-from components.verification.target import Caller, Target
+from components.verification.scripts.members import Member
 from tests.support.fake_programs import ProgramsInMemory
-
-ENTRY = Entry("product-1", "product-192.0.2.7-pods", "192.0.2.7:8080")
-CALL = json.dumps({"calls": {"service": "product", "port": 80, "endpoint": "192.0.2.7:8080", "answers": 3}}) + "\n"
-UPDATE = "0123456789abcdef"
-SHARED, OWN = f"verify-account-{UPDATE[:8]}", f"verification-product-{UPDATE[:8]}"
-TERMINATED = "command terminated with exit code 1\n"
-
-
-def manifest(which: str) -> dict[str, Any]:
-    containers = [{"name": "calls"}]
-    return {"metadata": {"labels": {"app": which}, "annotations": {}}, "spec": {"template": {"spec": {"containers": containers}}}}
-
-
-def called(endpoint: str, **values: str) -> str:
-    return json.dumps({"calls": {"endpoint": endpoint, **values}}) + "\n"
-
-
-OF_POD = called("10.244.0.9:8080")
-
-
-def result(endpoint: str, result: str) -> str:
-    return json.dumps({"plaintext": {"endpoint": endpoint, "result": result}}) + "\n"
-
-
-PAYLOAD = verify_workload.Payload(
-    access=ClusterAccess(context="theirs"),
-    workload="product",
-    entries=(ENTRY,),
-    pods=WorkloadPods("shop", {"app": "product", "version": "v1"}, 8080),
-    port=8080,
-    target=Target("product.shop.svc.cluster.local", 80, "http", "/", ("200-399",), 3, "fail", ("spiffe://x",)),
-    caller=Caller("Job verify-product", "pods", 30, 15088),
-    network="pods",
-    gateways={},
-    pair=Pair("verification-product", "shop", manifest("inside"), manifest("outside"), "mesh.dev"),
-    shared="verify-account",
-    strict=True,
-    warn_only=False,
-    timeout_s=60,
+from tests.support.verified_workload import (
+    CALL,
+    ENTRY,
+    OF_POD,
+    OWN,
+    PAYLOAD,
+    SHARED,
+    TERMINATED,
+    ApiServer,
+    called,
+    cluster_of,
+    entry,
+    manifest,
+    pod,
+    result,
+    scripts,
+    target,
 )
-
-
-class ApiServer:
-    """What the API server has; `write` tells the fake kubectl.
-
-    inside, outside: status, stdout and stderr of the scripts in the pods; None: their containers do
-    not run. called: the workloads of the shared pair; "" for none.
-    """
-
-    def __init__(self, programs: ProgramsInMemory) -> None:
-        self.programs = programs
-        self.entries = {ENTRY.entry: entry(ENTRY.entry, "192.0.2.7", "True")}
-        self.pods = [pod("product-abc", "10.244.0.9", "True"), pod("product-def", "10.244.0.10", "False")]
-        self.inside: tuple[int, str, str] | None = (0, CALL + OF_POD, "")
-        refused = result("192.0.2.7:8080", "refused") + result("10.244.0.9:8080", "refused")
-        self.outside: tuple[int, str, str] | None = (0, refused, "")
-        self.service: Mapping[str, Any] | None = {"selector": {"app": "product"}}
-        self.called = "product"
-        self.conditions: list[dict[str, str]] | None = None
-        self.job_metadata: dict[str, str] = {}
-        self.answers, self.refusal, self.sidecar, self.stranger_sidecar = True, "", True, False
-        self.events: list[dict[str, Any]] = []
-        self.write()
-
-    def write(self) -> None:
-        self.programs.add("kubectl", *self.rules())
-
-    def rules(self) -> list[tuple[str, int, str, str]]:
-        def caller(which: str, runs: bool) -> str:
-            state = {"running": {}} if runs else {"waiting": {"reason": "ImagePullBackOff"}}
-            statuses = [{"name": "istio-proxy", "state": {"running": {}}}, {"name": "calls", "state": state}]
-            has_sidecar = self.sidecar if which == "inside" else self.stranger_sidecar
-            sidecar = [{"name": "istio-proxy"}] if has_sidecar else []
-            spec = {"containers": [{"name": "calls"}], "initContainers": sidecar}
-            name = {"name": f"pod-{which}", "namespace": "shop"}
-            return json.dumps({"items": [{"metadata": name, "spec": spec, "status": {"containerStatuses": statuses}}]})
-
-        of_pods = [(which, ran) for which, ran in (("inside", self.inside), ("outside", self.outside))]
-        annotations = {CALLED_ANNOTATION: self.called}
-        status = {"conditions": self.conditions}
-        shared = [
-            {"metadata": {"name": f"{SHARED}-{which}", "annotations": annotations, **self.job_metadata}, "status": status}
-            for which, _ in of_pods
-        ]
-        return [
-            ("get namespace shop", 0 if self.answers else 1, "{}" if not self.answers else '{"kind": "Namespace"}', self.refusal),
-            ("get service product ", 0, "" if self.service is None else json.dumps({"spec": self.service}), ""),
-            ("get workloadentry ", 0, json.dumps({"items": list(self.entries.values())}), ""),
-            ("get job --selector", 0, json.dumps({"items": shared if self.called else []}), ""),
-            *((f"-{which} --namespace", 0, caller(which, ran is not None), "") for which, ran in of_pods),
-            *((f"exec --stdin pod-{which} ", *_ended(ran or (1, "", ""))) for which, ran in of_pods),
-            ("get events ", 0, json.dumps({"items": self.events}), ""),
-            ("get pods --selector app=product,version=v1", 0, json.dumps({"items": self.pods}), ""),
-        ]
-
-
-def _ended(ran: tuple[int, str, str]) -> tuple[int, str, str]:
-    """What kubectl prints of a script that has run to its end."""
-    status, stdout, stderr = ran
-    return status, stdout + ("" if status else f"{calling_pods.DONE}\n"), stderr
-
-
-def entry(name: str, address: str, healthy: str | None, network: str = "pods") -> dict[str, Any]:
-    conditions = [{"type": "Healthy", "status": healthy, "message": "HTTP 503\n"}] if healthy else []
-    return {
-        "metadata": {"name": name},
-        "spec": {"address": address, "network": network},
-        "status": {"conditions": conditions},
-    }
-
-
-def pod(name: str, address: str, ready: str) -> dict[str, Any]:
-    return {"metadata": {"name": name}, "status": {"podIP": address, "conditions": [{"type": "Ready", "status": ready}]}}
 
 
 @pytest.fixture
@@ -144,30 +44,8 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> ProgramsInMemory:
     return fakes
 
 
-@pytest.fixture
-def cluster(programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    passed: list[float] = []
-    monkeypatch.setattr(calling_pods.update_id, "update_id", lambda: UPDATE)
-    monkeypatch.setattr(calling_pods.update_id, "ancestors", list)
-    for module in (verify_workload, calling_pods):
-        monkeypatch.setattr(module, "sleep", lambda _: passed.append(10))
-        monkeypatch.setattr(module, "monotonic", lambda: sum(passed))
-    yield ApiServer(programs)
-
-
-def scripts(programs: ProgramsInMemory) -> dict[str, str]:
-    """What ran in the pods, by pod."""
-    return {call.words[call.words.index("exec") + 2]: call.stdin for call in programs.calls("kubectl") if "exec" in call.words}
-
-
 def verbs(programs: ProgramsInMemory, verb: str) -> list[str]:
     return [line for line in programs.lines("kubectl") if f" {verb} " in line]
-
-
-def target(programs: ProgramsInMemory) -> list[str]:
-    """The columns of the target in the script that calls."""
-    [line] = re.findall(r"^TARGETS='(.*)'$", scripts(programs)["pod-inside"], re.MULTILINE)
-    return str(line).split("\t")
 
 
 def test_a_workload_that_answers_and_refuses_strangers_is_verified(cluster: ApiServer, programs: ProgramsInMemory) -> None:
@@ -249,62 +127,6 @@ def test_where_no_pod_can_call_the_entries_alone_are_looked_at(cluster: ApiServe
     assert scripts(programs) == {}
 
 
-def with_condition(item: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Return an entry for which another condition is true."""
-    item["status"]["conditions"].insert(0, {"type": kind, "status": "True"})
-    return item
-
-
-def disconnected(item: dict[str, Any]) -> dict[str, Any]:
-    """Return an entry whose agent has gone; istiod removes it some time later."""
-    item["metadata"]["annotations"] = {DISCONNECTED_ANNOTATION: "2026-01-01T00:00:00Z"}
-    return item
-
-
-FAULTS: list[tuple[list[dict[str, Any]], str]] = [
-    ([entry(ENTRY.entry, "192.0.2.7", "False")], r"machine product-1 is unhealthy: its probe fails \(HTTP 503\)"),
-    ([entry(ENTRY.entry, "192.0.2.7", None)], "machine product-1 has registered but reports no health"),
-    ([], r"machine product-1 did not register \(there is no WorkloadEntry product-192.0.2.7-pods\)"),
-    (
-        [entry("product-192.0.2.7-far", "192.0.2.7", "True", "far")],
-        "has registered as product-192.0.2.7-far in the network far instead of product-192.0.2.7-pods",
-    ),
-    ([entry("orders-192.0.2.7-pods", "192.0.2.7", "True")], "has registered as orders-192.0.2.7-pods in the network pods instead"),
-    ([entry("product-192.0.2.70-pods", "192.0.2.70", "True")], "machine product-1 did not register"),
-    (
-        [entry(ENTRY.entry, "192.0.2.7", "False"), entry("product-192.0.2.7-far", "192.0.2.7", "True", "far")],
-        "machine product-1 is unhealthy",
-    ),
-    (
-        [disconnected(entry(ENTRY.entry, "192.0.2.7", "True"))],
-        "machine product-1 has had no connection to istiod since 2026-01-01T00:00:00Z",
-    ),
-    ([with_condition(entry(ENTRY.entry, "192.0.2.7", "False"), "Reachable")], "machine product-1 is unhealthy"),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("entries", "problem"), FAULTS)
-def test_a_machine_that_is_not_in_the_mesh_is_named_with_the_cause(cluster: ApiServer, entries: list[dict[str, Any]], problem: str) -> None:
-    cluster.entries = {item["metadata"]["name"]: item for item in entries}
-    cluster.outside = (0, result("10.244.0.9:8080", "refused"), "")
-    cluster.write()
-    with pytest.raises(scripting.Failed, match=f"workload product: .*{problem}.*; look at WorkloadEntry shop/"):
-        verify_workload.run(PAYLOAD)
-
-
-def test_a_machine_that_is_unhealthy_takes_nobody_elses_proof_away(cluster: ApiServer, programs: ProgramsInMemory) -> None:
-    other = Entry("product-2", "product-192.0.2.8-pods", "192.0.2.8:8080")
-    cluster.entries[other.entry] = entry(other.entry, "192.0.2.8", "False")
-    cluster.write()
-    evidence = verify_workload.run(replace(PAYLOAD, entries=(ENTRY, other), warn_only=True))
-    assert evidence.entries == (ENTRY,)
-    [failed] = [call for call in evidence.calls if call.verdict == "failed"]
-    assert (failed.machine, failed.endpoint, failed.object) == ("product-2", "192.0.2.8:8080", f"WorkloadEntry shop/{other.entry}")
-    assert failed.cause.startswith("machine product-2 is unhealthy")
-    assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080", "it is not called"
-
-
 def test_a_machine_whose_join_failed_is_named_and_fails_no_verification(cluster: ApiServer) -> None:
     evidence = verify_workload.run(replace(PAYLOAD, missing=("product-2",), closed=("far",), failed_groups=("fleet",)))
     missing, closed, group, of_machine, _ = evidence.calls
@@ -314,33 +136,6 @@ def test_a_machine_whose_join_failed_is_named_and_fails_no_verification(cluster:
     assert closed.cause == "nothing behind the gateway of the network far is called: it failed in this update"
     assert (group.verdict, group.cause) == ("failed", "no machine of the instance group fleet is called: it failed in this update")
     assert [call.is_of_failed_resource for call in evidence.calls] == [True, True, True, False, False]
-
-
-def test_an_entry_that_becomes_healthy_is_waited_for(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    healthy = cluster.entries
-    cluster.entries = {}
-    cluster.write()
-
-    def later(_: float) -> None:
-        cluster.entries = healthy
-        cluster.write()
-
-    monkeypatch.setattr(verify_workload, "sleep", later)
-    assert verify_workload.run(PAYLOAD).entries == (ENTRY,)
-
-
-def test_machines_of_groups_are_counted_and_called(cluster: ApiServer, programs: ProgramsInMemory) -> None:
-    member = "product-192.0.2.9-pods"
-    cluster.entries[member] = entry(member, "192.0.2.9", "True")
-    cluster.entries["other-192.0.2.10-pods"] = entry("other-192.0.2.10-pods", "192.0.2.10", "True")
-    assert cluster.outside
-    cluster.outside = (0, cluster.outside[1] + result("192.0.2.9:8080", "refused"), "")
-    cluster.inside = (0, CALL + OF_POD + called("192.0.2.9:8080"), "")
-    cluster.write()
-    evidence = verify_workload.run(replace(PAYLOAD, group_size=1))
-    assert evidence.entries == (ENTRY, Entry("192.0.2.9", member, "192.0.2.9:8080"))
-    assert target(programs)[8] == "192.0.2.7:8080,192.0.2.9:8080,10.244.0.9:8080"
-    assert target(programs)[12] == "product-1=192.0.2.7:8080,192.0.2.9=192.0.2.9:8080"
 
 
 def test_machines_of_other_networks_are_called_through_their_gateways_alone(cluster: ApiServer, programs: ProgramsInMemory) -> None:
@@ -363,7 +158,7 @@ def test_each_network_gets_as_many_calls_as_meet_all_of_its_endpoints() -> None:
     """A small network beside a large one takes none of its calls away."""
     payload = replace(PAYLOAD, gateways={"large": ("10.9.0.1:15443", "10.9.0.2:15443"), "small": ("10.8.0.1:15443",), "closed": ()})
     numbers = {"large": 99, "small": 1, "closed": 5, "pods": 2, "elsewhere": 1}
-    members = [verify_workload._Member(ENTRY, network) for network, number in numbers.items() for _ in range(number)]
+    members = [Member(ENTRY, network) for network, number in numbers.items() for _ in range(number)]
     calls = verify_workload._calls_through_gateways(payload, members, {})
     assert calls == {"10.9.0.1:15443": 426, "10.9.0.2:15443": 426, "10.8.0.1:15443": 4}, "99 * (ln 99 + 4) and 1 * 4"
 
@@ -371,58 +166,9 @@ def test_each_network_gets_as_many_calls_as_meet_all_of_its_endpoints() -> None:
 def test_a_weight_of_others_makes_no_calls_without_end() -> None:
     """A WorkloadEntry of another tool may have any weight, and the time of all calls is limited."""
     payload = replace(PAYLOAD, gateways={"far": ("10.9.0.1:15443",)})
-    members = [verify_workload._Member(ENTRY, "far")]
+    members = [Member(ENTRY, "far")]
     calls = [verify_workload._calls_through_gateways(payload, members, {"far": number})["10.9.0.1:15443"] for number in (100, 1000)]
     assert calls == [871, 871], "101 * (ln 101 + 4)"
-
-
-def test_endpoints_of_others_behind_a_gateway_make_calls_too(cluster: ApiServer, programs: ProgramsInMemory) -> None:
-    """The gateway chooses among all that the Service selects: of another workload, or created by hand."""
-    far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
-    cluster.entries[far.entry] = entry(far.entry, "192.0.2.8", "True", "far")
-    labels = {"app": "product", "version": "v2"}
-    for each in (ENTRY, far):
-        cluster.entries[each.entry]["metadata"]["labels"] = labels
-
-    def other(name: str, healthy: str | None, *, network: str = "far", spec: Mapping[str, Any] | None = None, **metadata: Any) -> None:
-        item = entry(name, "192.0.2.20", healthy, network)
-        cluster.entries[name] = {**item, "metadata": {**item["metadata"], **metadata}, "spec": {**item["spec"], **(spec or {})}}
-
-    other("of-another-workload", "True", labels=labels)
-    other("by-hand", None, spec={"labels": labels, "weight": 3})
-    other("network-by-label", "True", network="", spec={"labels": {**labels, NETWORK_LABEL: "far"}})
-    other("unhealthy", "False", labels=labels)
-    other("disconnected", "True", labels=labels, annotations={DISCONNECTED_ANNOTATION: "2026-11-27T12:00:00Z"})
-    other("of-another-service", "True", labels={"app": "orders"})
-    other("near", "True", network="pods", labels=labels)
-    assert cluster.outside
-    cluster.outside = (0, cluster.outside[1] + result("172.31.0.1:15443", "refused"), "")
-    cluster.inside = (0, CALL + OF_POD + called("172.31.0.1:15443", how="by-chance"), "")
-    cluster.write()
-    verify_workload.run(replace(PAYLOAD, entries=(ENTRY, far), gateways={"far": ("172.31.0.1:15443",)}))
-    assert target(programs)[10:12] == ["172.31.0.1:15443", "35"], "1 of its own, 1, 3 and 1 of others: 6 * (ln 6 + 4)"
-
-
-@pytest.mark.parametrize("spec", [{}, {"selector": {}}, None])
-def test_a_service_without_a_selector_has_no_endpoints_of_others(
-    spec: Mapping[str, Any] | None, cluster: ApiServer, programs: ProgramsInMemory
-) -> None:
-    """Its endpoints are those of EndpointSlices, and WorkloadEntries are none of them. The Service may be gone, too."""
-    far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
-    cluster.entries |= {name: entry(name, "192.0.2.8", "True", "far") for name in (far.entry, "by-hand")}
-    assert cluster.outside
-    cluster.outside = (0, cluster.outside[1] + result("172.31.0.1:15443", "refused"), "")
-    cluster.inside = (0, CALL + OF_POD + called("172.31.0.1:15443", how="by-chance"), "")
-    cluster.service = spec
-    cluster.write()
-    verify_workload.run(replace(PAYLOAD, entries=(ENTRY, far), gateways={"far": ("172.31.0.1:15443",)}))
-    assert target(programs)[10:12] == ["172.31.0.1:15443", "4"]
-
-
-@pytest.mark.slow
-def test_a_group_that_is_too_small_is_named(cluster: ApiServer) -> None:
-    with pytest.raises(scripting.Failed, match=r"only 0 of 2 machines of groups are healthy"):
-        verify_workload.run(replace(PAYLOAD, group_size=2))
 
 
 def test_a_call_that_fails_is_told_in_its_own_words(cluster: ApiServer) -> None:
@@ -841,96 +587,6 @@ def test_what_cannot_be_read_is_no_proof(cluster: ApiServer, programs: ProgramsI
         verify_workload.run(PAYLOAD)
 
 
-def test_machines_of_two_networks_may_have_one_address(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of them is late: the other is not it."""
-    late = Entry("product-2", "product-192.0.2.7-far", "192.0.2.7:8080")
-    cluster.entries["orders-192.0.2.7-else"] = entry("orders-192.0.2.7-else", "192.0.2.7", "True", "else")
-    cluster.write()
-    passed: list[float] = []
-
-    def later(_: float) -> None:
-        passed.append(10)
-        if sum(passed) >= 40:
-            cluster.entries[late.entry] = entry(late.entry, "192.0.2.7", "True", "far")
-            cluster.write()
-
-    monkeypatch.setattr(verify_workload, "sleep", later)
-    monkeypatch.setattr(verify_workload, "monotonic", lambda: sum(passed))
-    assert verify_workload.run(replace(PAYLOAD, entries=(ENTRY, late))).entries == (ENTRY, late)
-
-
-ELSEWHERE = entry("product-192.0.2.7-far", "192.0.2.7", "True", "far")
-"""An entry of the machine in another network than the stack says."""
-
-
-def clock(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch, changes: dict[int, list[dict[str, Any]]]) -> list[float]:
-    """Have the cluster's entries change at seconds; return the pauses, of which each takes ten seconds."""
-    pauses: list[float] = []
-
-    def pause(seconds: float) -> None:
-        pauses.append(seconds)
-        if items := changes.get(10 * len(pauses)):
-            cluster.entries = {item["metadata"]["name"]: item for item in items}
-            cluster.write()
-
-    monkeypatch.setattr(verify_workload, "sleep", pause)
-    monkeypatch.setattr(verify_workload, "monotonic", lambda: 10 * len(pauses))
-    return pauses
-
-
-MEMBER = entry("product-192.0.2.9-pods", "192.0.2.9", "True")
-
-
-def test_machines_of_groups_are_waited_for_where_all_others_are_healthy(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They boot, which takes long: they are asked for seldom."""
-    [right] = cluster.entries.values()
-    cluster.entries = {}
-    assert cluster.outside
-    cluster.outside = (0, cluster.outside[1] + result("192.0.2.9:8080", "refused"), "")
-    cluster.inside = (0, CALL + OF_POD + called("192.0.2.9:8080"), "")
-    cluster.write()
-    pauses = clock(cluster, monkeypatch, {20: [right], 500: [right, MEMBER]})
-    assert [each.machine for each in verify_workload.run(replace(PAYLOAD, group_size=1)).entries] == ["product-1", "192.0.2.9"]
-    assert pauses == [0.5] * 2 + [2] * 48
-
-
-def test_machines_of_groups_are_waited_for_until_their_time_is_over(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    unhealthy = {"metadata": MEMBER["metadata"], "spec": MEMBER["spec"], "status": {"conditions": [{"type": "Healthy", "status": "False"}]}}
-    cluster.entries["product-192.0.2.9-pods"] = unhealthy
-    cluster.write()
-    pauses = clock(cluster, monkeypatch, {})
-    with pytest.raises(scripting.Failed, match="only 0 of 1 machines of groups are healthy"):
-        verify_workload.run(replace(PAYLOAD, group_size=1))
-    assert 10 * len(pauses) == verify_workload.GROUP_TIMEOUT_S
-
-
-def cluster_of(payload: verify_workload.Payload) -> Cluster:
-    with verify_workload.kubectl(payload.access) as program:
-        return Cluster(program, payload.pods)
-
-
-@pytest.mark.parametrize(
-    ("group_size", "status", "machines"),
-    [(1, 0, ["product-1", "192.0.2.9"]), (1, 1, ["product-1", "192.0.2.4"]), (0, 0, ["product-1"])],
-)
-def test_machines_of_groups_come_and_go_and_others_stay(
-    cluster: ApiServer, programs: ProgramsInMemory, group_size: int, status: int, machines: list[str]
-) -> None:
-    """Where entries cannot be read, nobody has gone."""
-    programs.add("kubectl", ("get workloadentry ", status, json.dumps({"items": [MEMBER]}), ""))
-    payload = replace(PAYLOAD, group_size=group_size)
-    gone = Entry("192.0.2.4", "product-192.0.2.4-pods", "192.0.2.4:8080")
-    before = [verify_workload._Member(each, "pods") for each in ((ENTRY, gone) if group_size else (ENTRY,))]
-    assert [each.entry.machine for each in verify_workload._still_there(cluster_of(payload), payload, before)] == machines
-
-
-@pytest.mark.parametrize("annotations", [None, {}, {"istio.io/connectedAt": "2026-01-01T00:00:00Z"}])
-def test_a_machine_whose_agent_is_connected_is_healthy(cluster: ApiServer, annotations: dict[str, str] | None) -> None:
-    cluster.entries[ENTRY.entry]["metadata"]["annotations"] = annotations
-    cluster.write()
-    assert verify_workload.run(PAYLOAD).entries == (ENTRY,)
-
-
 @pytest.mark.parametrize(("status", "answer"), [(1, ""), (0, '{"metadata": {}}'), (0, '{"metadata": {"labels": null}}')])
 def test_a_namespace_may_have_no_labels(programs: ProgramsInMemory, status: int, answer: str) -> None:
     programs.add("kubectl", ("get namespace shop", status, answer, ""))
@@ -950,34 +606,6 @@ def test_a_pod_of_which_another_condition_is_true_is_not_ready(cluster: ApiServe
     cluster.write()
     verify_workload.run(PAYLOAD)
     assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080"
-
-
-def test_an_old_entry_elsewhere_is_no_problem_where_the_right_one_comes(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = cluster.entries[ENTRY.entry]
-    cluster.entries = {ELSEWHERE["metadata"]["name"]: ELSEWHERE}
-    cluster.write()
-    clock(cluster, monkeypatch, {10: [ELSEWHERE, right]})
-    assert verify_workload.run(PAYLOAD).entries == (ENTRY,)
-
-
-def test_an_entry_elsewhere_is_named_before_the_time_is_over(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster.entries = {ELSEWHERE["metadata"]["name"]: ELSEWHERE}
-    cluster.outside = (0, result("10.244.0.9:8080", "refused"), "")
-    cluster.write()
-    pauses = clock(cluster, monkeypatch, {})
-    with pytest.raises(scripting.Failed, match=r"has registered as product-192\.0\.2\.7-far"):
-        verify_workload.run(PAYLOAD)
-    assert len(pauses) == 2
-
-
-def test_what_is_wrong_with_a_machine_stays_while_another_is_waited_for(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = Entry("product-2", "product-192.0.2.8-pods", "192.0.2.8:8080")
-    cluster.entries = {ELSEWHERE["metadata"]["name"]: ELSEWHERE}
-    cluster.outside = (0, result("10.244.0.9:8080", "refused"), "")
-    cluster.write()
-    clock(cluster, monkeypatch, {})
-    with pytest.raises(scripting.Failed, match=r"product-1 has registered as product-192.0.2.7-far(.*\n.*)product-2 did not register"):
-        verify_workload.run(replace(PAYLOAD, entries=(ENTRY, other)))
 
 
 def test_a_port_that_no_service_leads_to_is_no_proof(cluster: ApiServer) -> None:
