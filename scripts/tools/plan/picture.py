@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from components import mesh_facts, names
-from components.existing_objects import endpoint_port
 from components.machines.scripts.slot_decision import limit_of
 from components.versions import numbers, version_in
 
 from . import cost, facts, openings, resources
+from .graph import Graph
 from .model import (
-    Endpoints,
     Fact,
     Host,
     MachinePicture,
@@ -22,45 +21,14 @@ from .model import (
     NetworkPath,
     NetworkPicture,
     Path,
-    Port,
-    ServicePicture,
     Versions,
     WorkloadPicture,
 )
-from .resources import UNKNOWN, Resource, digest, items, mapping, number, value_at
-
-OUTSIDE = "outside"
-"""Among the callers of a Service: clients outside of the mesh, in plaintext."""
-
+from .resources import UNKNOWN, Resource, digest, mapping, number, value_at
+from .service_picture import services_of
 
 Owner = tuple[str, str]
 """Namespace and name of a workload."""
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Resources, and those of each parent."""
-
-    resources: Sequence[Resource]
-    children: Mapping[str, Sequence[Resource]]
-
-    @classmethod
-    def of(cls, listed: Iterable[Resource]) -> Graph:
-        """Return the graph of a list of resources."""
-        all_resources = tuple(listed)
-        children: dict[str, list[Resource]] = {}
-        for each in all_resources:
-            children.setdefault(each.parent, []).append(each)
-        return cls(all_resources, children)
-
-    def of_type(self, type_: str) -> list[Resource]:
-        """Return the resources of a type."""
-        return [each for each in self.resources if each.type == type_]
-
-    def child(self, owner: str, part: str) -> Resource | None:
-        """Return the resource of a machine or a workload, by the last part of its name."""
-        name = names.part_name(owner, part)
-        return next((each for each in self.children.get(owner, ()) if each.name == name), None)
 
 
 def decode(
@@ -109,7 +77,7 @@ def with_services(mesh: MeshPicture, graph: Graph) -> MeshPicture:
     networks = _networks(graph, pods_network, inhabited)
     paths = _paths(networks)
     workloads = tuple(
-        replace(each, services=_services(graph, each, mesh.workloads, pods_network, paths))
+        replace(each, services=services_of(graph, each, mesh.workloads, pods_network, paths))
         for each in mesh.workloads
     )
     return replace(mesh, networks=networks, paths=paths, workloads=workloads)
@@ -374,109 +342,6 @@ def _group(
     )
     owner = (values.get("NAMESPACE", ""), values.get("WORKLOAD", ""))
     return owner if owner[1] else declared.get(component.name, owner), picture
-
-
-def _services(
-    graph: Graph,
-    workload: WorkloadPicture,
-    every: Sequence[WorkloadPicture],
-    pods_network: str,
-    paths: Sequence[NetworkPath],
-) -> tuple[ServicePicture, ...]:
-    """Return the Services of a workload, with the endpoints of all that they select."""
-    pictures = []
-    for each in graph.children.get(workload.name, ()):
-        if each.type != resources.SERVICE:
-            continue
-        manifest = each.outputs if each.read else each.inputs
-        metadata, spec = mapping(manifest.get("metadata")), mapping(manifest.get("spec"))
-        selector = mapping(spec.get("selector"))
-        if each.read:
-            # A look at the cluster refuses one that does not select the machines.
-            selector = selector or _group_labels(graph, workload)
-        counts: dict[str, list[int]] = {}
-        for other in every:
-            if other.namespace != workload.namespace:
-                continue
-            if other.replicas and _selects(selector, _pod_labels(graph, other)):
-                counts.setdefault(pods_network, [0, 0])[0] += other.replicas
-            if _selects(selector, _group_labels(graph, other)):
-                for machine in other.machines:
-                    counts.setdefault(machine.network, [0, 0])[1] += machine.count
-        endpoints = tuple(
-            Endpoints(network=network, pods=pods, machines=machines)
-            for network, (pods, machines) in sorted(counts.items())
-        )
-        prefix = names.service_resource_name(workload.name, "")
-        pictures.append(
-            ServicePicture(
-                name=str(metadata.get("name") or each.name.removeprefix(prefix)),
-                namespace=str(metadata.get("namespace", workload.namespace)),
-                workload=workload.name,
-                ports=tuple(_ports(items(spec.get("ports")), _group_ports(graph, workload))),
-                endpoints=endpoints,
-                callers=_callers(workload, endpoints, paths),
-                existing=each.read,
-                headless=spec.get("clusterIP") == "None",
-                annotations=() if each.read else _stated(metadata),
-            )
-        )
-    return tuple(sorted(pictures, key=lambda service: service.name))
-
-
-def _ports(listed: Sequence[Mapping[str, Any]], of_machines: Mapping[str, int]) -> Iterator[Port]:
-    """Yield the ports of a Service. of_machines: those of the machines by name."""
-    for port in listed:
-        target = port.get("targetPort") or port.get("port")
-        yield Port(
-            name=str(port.get("name") or ""),
-            port=number(port.get("port")),
-            target=number(endpoint_port(dict(port), of_machines))
-            if isinstance(target, str) and target != UNKNOWN
-            else number(target),
-            protocol=str(port.get("appProtocol") or ""),
-        )
-
-
-def _stated(metadata: Mapping[str, Any]) -> tuple[Fact, ...]:
-    """Return the annotations that a stack states: all but instructions to Pulumi."""
-    annotations = sorted(mapping(metadata.get("annotations")).items())
-    return tuple(
-        Fact(key=key, value=str(value))
-        for key, value in annotations
-        if not key.startswith("pulumi.com/")
-    )
-
-
-def _group_ports(graph: Graph, workload: WorkloadPicture) -> Mapping[str, int]:
-    group = graph.child(workload.name, names.WORKLOAD_GROUP)
-    return mapping(value_at(group.inputs, "spec.template.ports")) if group else {}
-
-
-def _selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    return bool(selector) and selector.items() <= labels.items()
-
-
-def _pod_labels(graph: Graph, workload: WorkloadPicture) -> Mapping[str, str]:
-    deployment = graph.child(workload.name, names.PODS)
-    return (
-        mapping(value_at(deployment.inputs, "spec.template.metadata.labels")) if deployment else {}
-    )
-
-
-def _group_labels(graph: Graph, workload: WorkloadPicture) -> Mapping[str, str]:
-    group = graph.child(workload.name, names.WORKLOAD_GROUP)
-    return mapping(value_at(group.inputs, "spec.metadata.labels")) if group else {}
-
-
-def _callers(
-    workload: WorkloadPicture, endpoints: Sequence[Endpoints], paths: Sequence[NetworkPath]
-) -> tuple[str, ...]:
-    targets = {each.network for each in endpoints}
-    networks = {
-        path.source for path in paths if path.target in targets and path.path is not Path.NONE
-    }
-    return tuple(sorted({*networks, *(() if workload.strict else (OUTSIDE,))}))
 
 
 def _versions(graph: Graph, workloads: Sequence[WorkloadPicture]) -> Versions:

@@ -8,7 +8,7 @@ from .compare import is_replaced
 from .lines import KINDS, Line, full_name, shown
 from .model import Plan, ServiceChange, ServicePicture
 from .phrases import Phrase, counted, joined, phrase
-from .picture import OUTSIDE
+from .service_picture import OUTSIDE
 
 
 def services(plan: Plan) -> Iterator[Line]:

@@ -22,6 +22,7 @@ from tools.mesh_status import pulumi
 
 from . import facts, picture, preview, resources
 from .compare import compare
+from .graph import Graph
 from .model import Fact, Level, MachinePicture, MeshPicture, Plan
 from .resources import UNKNOWN, Resource
 
@@ -95,7 +96,7 @@ def _filled(
 ) -> MeshPicture:
     """Return `after` with what a preview does not know, where it follows from the rest."""
     old = {machine.name: machine for each in before.workloads for machine in each.machines}
-    graphs = picture.Graph.of(previewed.before), picture.Graph.of(previewed.after)
+    graphs = Graph.of(previewed.before), Graph.of(previewed.after)
     config_maps = (each.outputs.get("data") for each in graphs[0].of_type(resources.CONFIG_MAP))
     roots = [
         str(data["root-cert.pem"])
@@ -114,8 +115,8 @@ class _Filler:
     """Fills in machines. root: the text of the mesh's root certificate, as the state has it."""
 
     old: Mapping[str, MachinePicture]
-    before: picture.Graph
-    after: picture.Graph
+    before: Graph
+    after: Graph
     settings: Settings | None
     root: str
 
