@@ -103,23 +103,25 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence
 
     What failed is a warning of the update, unless it fails the update.
     """
-    plan = _Plan(args)
+    verifications = _Verifications(args)
     evidence: dict[str, list[pulumi.Output[Evidence]]] = {}
     from_cluster: dict[str, local.Command] = {}
     for verified in args.workloads:
         settings = verified.workload.settings
         name = settings.name
-        from_cluster[name] = plan.from_cluster(verified)
+        from_cluster[name] = verifications.from_cluster(verified)
         evidence[name] = [pulumi.Output.unsecret(commands.result(from_cluster[name], Evidence))]
         if targets.is_called(settings):
-            evidence[name] += [plan.from_machine(machine, verified, from_cluster[name]) for machine in verified.machines]
+            evidence[name] += [verifications.from_machine(machine, verified, from_cluster[name]) for machine in verified.machines]
     for verified in args.workloads:
         settings = verified.workload.settings
         if settings.role == "router":
             evidence[settings.name] += [_on_gateway(machine, verified, list(from_cluster.values())) for machine in verified.machines]
     workloads = {verified.workload.settings.name: verified.workload for verified in args.workloads}
     return {
-        name: pulumi.Output.all(parts=pulumi.Output.all(*parts), names=plan.gateway_names).apply(partial(_evidence, workloads[name]))
+        name: pulumi.Output.all(parts=pulumi.Output.all(*parts), names=verifications.gateway_names).apply(
+            partial(_evidence, workloads[name])
+        )
         for name, parts in evidence.items()
     }
 
@@ -167,8 +169,8 @@ def _pair(name: str, address: str) -> tuple[str, str]:
     return address, name
 
 
-class _Plan:
-    """What all verifications of a program share."""
+class _Verifications:
+    """The verifications of a program, with what all of them share."""
 
     def __init__(self, args: VerificationArgs) -> None:
         self._args, self._mesh = args, args.mesh
@@ -191,16 +193,16 @@ class _Plan:
         for verified in args.workloads:
             if verified.is_called:
                 accounts.setdefault(verified.account, []).append(verified)
-        self._callers = {account: self._start_callers(account, group) for account, group in accounts.items()}
+        self._callers = {account: self._start_callers(account, together) for account, together in accounts.items()}
 
-    def _start_callers(self, account: tuple[str, str], group: Sequence[VerifiedWorkload]) -> pulumi.Resource:
+    def _start_callers(self, account: tuple[str, str], verified_together: Sequence[VerifiedWorkload]) -> pulumi.Resource:
         """Start the pods that call as a service account, beside the joins.
 
-        Its inputs change whenever those of a verification will, and none of them is known by a join
-        alone.
+        verified_together: the workloads with that account. The inputs change whenever those of a
+        verification will, and none of them is known by a join alone.
         """
         mesh = self._mesh
-        settings = pulumi.Output.all(*(verified.workload.effective_settings for verified in group))
+        settings = pulumi.Output.all(*(verified.workload.effective_settings for verified in verified_together))
 
         def payload(values: Mapping[str, Any]) -> calling_pods.Payload:
             called = [jobs.Called(each, values["facts"]) for each in values["settings"]]
@@ -211,9 +213,9 @@ class _Plan:
             verified.workload.settings.name: self._changes(
                 verified, self._joins(verified), (each.changes for each in verified.groups.values())
             )
-            for verified in group
+            for verified in verified_together
         }
-        resources = [resource for verified in group for resource in verified.workload.identity_resources]
+        resources = [resource for verified in verified_together for resource in verified.workload.identity_resources]
         return commands.local_command(
             mesh.child_name(names.callers_resource_name(*account)),
             commands.Script(calling_pods, inputs.apply(payload)),
