@@ -8,7 +8,7 @@ istiod is renewed. So an entry of this program takes the place of the machine's 
 and with a service account that none can have. istiod compares accounts before it accepts a stream
 and refuses the agent then (istio/istio: pilot/pkg/autoregistration/controller.go,
 `ensureProxyCanControlEntry`). No Service selects the entry, because its only label is this
-program's. It belongs to the WorkloadGroup: Kubernetes deletes it with the group, without which
+program's. It belongs to the WorkloadGroup: Kubernetes deletes it with that object, without which
 istiod refuses the agent too.
 """
 
@@ -127,12 +127,12 @@ class Quarantine:
     address: str
     reason: str
 
-    def manifest(self, group: Manifest) -> Manifest:
-        """Return the entry, which goes with the WorkloadGroup `group`, an object of Kubernetes."""
-        owner, metadata = self.owner, group["metadata"]
+    def manifest(self, workload_group: Manifest) -> Manifest:
+        """Return the entry, which goes with the WorkloadGroup, an object of Kubernetes."""
+        owner, metadata = self.owner, workload_group["metadata"]
         label = {names.QUARANTINE_LABEL: owner.machine}
         return {
-            "apiVersion": group["apiVersion"],
+            "apiVersion": workload_group["apiVersion"],
             "kind": "WorkloadEntry",
             "metadata": {
                 "name": self.entry,
@@ -148,8 +148,8 @@ class Quarantine:
                 },
                 "ownerReferences": [
                     {
-                        "apiVersion": group["apiVersion"],
-                        "kind": group["kind"],
+                        "apiVersion": workload_group["apiVersion"],
+                        "kind": workload_group["kind"],
                         "name": metadata["name"],
                         "uid": metadata["uid"],
                     }
@@ -170,18 +170,18 @@ def quarantine(kubectl: Kubectl, machine: Quarantine) -> str:
     Raises scripting.Failed.
     """
     owner = machine.owner
-    group = _get(
+    workload_group = _get(
         kubectl,
         owner.namespace,
         "workloadgroups.v1.networking.istio.io",
         owner.workload,
         "--ignore-not-found",
     )
-    if not group:
-        # Kubernetes deletes an entry with its group, unless the group was deleted without it.
+    if not workload_group:
+        # Kubernetes deletes an entry with its WorkloadGroup, unless that was deleted without it.
         delete_registered(kubectl, owner.namespace, owner.registration)
         return f"istiod refuses its agent, because the WorkloadGroup {owner.workload} is gone"
-    text = json.dumps(machine.manifest(group)).encode()
+    text = json.dumps(machine.manifest(workload_group)).encode()
     name = f"WorkloadEntry {owner.namespace}/{machine.entry}"
     for _ in range(ATTEMPTS):
         delete_registered(kubectl, owner.namespace, owner.registration)

@@ -10,7 +10,7 @@ from typing import Any
 from components import names
 from components.local import scripting
 
-GROUP = {"apiVersion": "networking.istio.io/v1", "kind": "WorkloadGroup", "metadata": {"name": "billing", "uid": "the-group"}}
+WORKLOAD_GROUP = {"apiVersion": "networking.istio.io/v1", "kind": "WorkloadGroup", "metadata": {"name": "billing", "uid": "the-group"}}
 
 ROOT_TEXT = "-----BEGIN CERTIFICATE-----\n"
 
@@ -18,7 +18,7 @@ ROOT_TEXT = "-----BEGIN CERTIFICATE-----\n"
 class FakeCluster:
     """A namespace.
 
-    entries: its WorkloadEntries by name. group: its WorkloadGroup; None: it is gone.
+    entries: its WorkloadEntries by name. workload_group: None where it is gone.
     root: the mesh's root certificate; "" where its ConfigMap is missing.
     down: what every call fails with; "" for a cluster that answers.
     calls: the words of each call.
@@ -26,7 +26,7 @@ class FakeCluster:
 
     def __init__(self) -> None:
         self.entries: dict[str, dict[str, Any]] = {}
-        self.group: dict[str, Any] | None = GROUP
+        self.workload_group: dict[str, Any] | None = WORKLOAD_GROUP
         self.root = ROOT_TEXT
         self.down = ""
         self.calls: list[str] = []
@@ -78,7 +78,7 @@ class FakeCluster:
         if kind == "--filename":
             return _done(json.dumps({"items": list(self._read(json.loads(stdin)["items"]))}))
         if kind.startswith("workloadgroups"):
-            return _done(json.dumps(self.group) if self.group else "")
+            return _done(json.dumps(self.workload_group) if self.workload_group else "")
         if verb == "get":
             if rest[0] == "--namespace":
                 return _done(json.dumps({"items": list(self.entries.values())}))

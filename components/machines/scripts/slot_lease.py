@@ -144,8 +144,8 @@ class SlotsLease:
         """Return the Lease and the workload's entries, by one call."""
         what = "list leases or workloadentries"
         things = json.loads(self._call(what, "get", f"{LEASES},{ENTRIES}", "--output", "json"))["items"]
-        group = self.request.workload
-        entries = [thing for thing in things if annotations_of(thing).get(GROUP_ANNOTATION) == group]
+        workload_group = self.request.workload
+        entries = [thing for thing in things if annotations_of(thing).get(GROUP_ANNOTATION) == workload_group]
         for thing in things:
             if (thing["kind"], thing["metadata"]["name"]) == ("Lease", self.name):
                 return thing, entries

@@ -252,7 +252,7 @@ def test_istiod_may_take_its_time_to_notice_that_a_machine_is_dead(
 def test_a_dead_machine_whose_group_is_gone_needs_nothing(
     machine: Machine, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    machine.outcome, cluster.group = DEAD, None
+    machine.outcome, cluster.workload_group = DEAD, None
     cluster.add(ENTRY, "0123", connected=False)
     drain.run(PAYLOAD)
     assert cluster.entries == {}, "an entry stays where its group was deleted without it"

@@ -24,7 +24,7 @@ from components.machines.scripts import join_machine, machine_lock, slots
 from components.machines.scripts.slot_decision import SlotRequest
 from components.machines.scripts.slot_lease import NoLease
 from components.machines.scripts.slots import Declared
-from tests.support.fake_cluster import GROUP, ROOT_TEXT, FakeCluster
+from tests.support.fake_cluster import ROOT_TEXT, WORKLOAD_GROUP, FakeCluster
 
 OWNER = Owner("mesh", "prod", "billing-1", "0123", "shop", "billing")
 PROXY = {
@@ -510,7 +510,7 @@ def test_what_keeps_a_machine_out_stays_until_its_new_agent_starts(
     machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A join that is killed before leaves it as it was, and the machine too."""
-    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(WORKLOAD_GROUP)
 
     def run_script(_target: object, script: Callable[[], str], *_: object, answer: Answer) -> Outcome:
         assert "KEPT_OUT=1\n" in script()
@@ -527,7 +527,7 @@ def test_what_keeps_a_machine_out_stays_until_its_new_agent_starts(
 
 
 def test_a_machine_that_ssh_does_not_reach_stays_kept_out(machine: Machine, cluster: FakeCluster) -> None:
-    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(WORKLOAD_GROUP)
     machine.outcome = Outcome(Reach.DEAD, 255, reason="No route to host")
     with pytest.raises(scripting.Failed, match="No route to host"):
         join_machine.run(PAYLOAD)
@@ -537,7 +537,7 @@ def test_a_machine_that_ssh_does_not_reach_stays_kept_out(machine: Machine, clus
 def test_what_keeps_a_machine_out_and_cannot_be_removed_is_no_start(
     machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(WORKLOAD_GROUP)
     call = cluster.call
 
     def refusing(*words: str, **options: Any) -> scripting.Done:
@@ -567,7 +567,7 @@ def test_an_agent_without_its_entry_is_restarted(
 
 
 def test_what_kept_a_machine_out_goes_and_comes_back_after_a_failure(machine: Machine, cluster: FakeCluster) -> None:
-    kept_out = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+    kept_out = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(WORKLOAD_GROUP)
     cluster.entries[ENTRY] = kept_out
     machine.questions, machine.outcome = ["start"], ROLLED_BACK
     with pytest.raises(scripting.Failed):
@@ -584,7 +584,7 @@ def test_an_agent_that_comes_back_while_its_machine_is_joined_is_kept_out_again(
     machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A join that fails brings the agent of before back, and that one registers at once."""
-    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(WORKLOAD_GROUP)
 
     def fail(*_: object, answer: Answer) -> Outcome:
         assert answer("start", machine.pause) == "yes"
@@ -600,7 +600,7 @@ def test_an_agent_that_comes_back_while_its_machine_is_joined_is_kept_out_again(
 def test_a_machine_that_joined_stays_in_the_mesh_where_only_its_record_failed(
     machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(WORKLOAD_GROUP)
 
     machine.questions = ["start"]
 
@@ -616,7 +616,7 @@ def test_a_machine_that_joined_stays_in_the_mesh_where_only_its_record_failed(
 def test_what_kept_a_machine_out_and_cannot_be_put_back_is_said(
     machine: Machine, cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(GROUP)
+    cluster.entries[ENTRY] = Quarantine(OWNER, ENTRY, "192.0.2.7", "dead").manifest(WORKLOAD_GROUP)
 
     def fail(*_: object, answer: Answer) -> Outcome:
         assert answer("start", machine.pause) == "yes"
