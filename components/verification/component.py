@@ -28,7 +28,7 @@ from ..machines.machine import Machine
 from ..mesh_facts import MeshFacts
 from ..names import CROSS_NETWORK_PORT, EASTWEST_GATEWAY, VERIFICATION, part_name, verification_job_name
 from ..platforms.gateway import Gateway
-from . import jobs, targets
+from . import jobs
 from .addressing import LISTENER_PORT
 from .evidence import Entry, Evidence, merge, with_paths
 from .scripts import calling_pods, prove_machine, verify_workload
@@ -37,6 +37,10 @@ from .target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, call_variables
 
 TIMEOUT_S = 1800
 """Seconds for one verification beside Pulumi: more than the sum of the script's own limits."""
+ENTRIES_TIMEOUT_S = 60
+"""Seconds to wait for the health of entries."""
+CALL_TIMEOUT_S = 30
+"""Seconds until endpoints must have answered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +77,14 @@ class VerifiedWorkload:
     groups: Mapping[str, VerifiedGroup] = field(default_factory=dict)
 
     @property
+    def has_service(self) -> bool:
+        """Whether clients reach its machines by a Service: by one with a cluster IP."""
+        return any(not service.headless for service in self.workload.settings.services.values())
+
+    @property
     def is_called(self) -> bool:
         """Whether pods call it to verify it."""
-        return self.reachable_from_pods and targets.is_called(self.workload.settings)
+        return self.reachable_from_pods and self.has_service
 
     @property
     def account(self) -> tuple[str, str]:
@@ -107,11 +116,10 @@ def verify_workloads(args: VerificationArgs) -> dict[str, pulumi.Output[Evidence
     evidence: dict[str, list[pulumi.Output[Evidence]]] = {}
     from_cluster: dict[str, local.Command] = {}
     for verified in args.workloads:
-        settings = verified.workload.settings
-        name = settings.name
+        name = verified.workload.settings.name
         from_cluster[name] = verifications.from_cluster(verified)
         evidence[name] = [pulumi.Output.unsecret(commands.result(from_cluster[name], Evidence))]
-        if targets.is_called(settings):
+        if verified.has_service:
             evidence[name] += [verifications.from_machine(machine, verified, from_cluster[name]) for machine in verified.machines]
     for verified in args.workloads:
         settings = verified.workload.settings
@@ -354,14 +362,14 @@ class _Verifications:
             port=number,
             target=jobs.target(called, verified.mode) if verified.is_called else None,
             not_offered=(settings.verify.port or number) if verified.is_called and port is None else 0,
-            caller=Caller(f"Job {shared}", self._mesh.network, targets.CALL_TIMEOUT_S, LISTENER_PORT),
+            caller=Caller(f"Job {shared}", self._mesh.network, CALL_TIMEOUT_S, LISTENER_PORT),
             network=facts.network,
             gateways={name: tuple(f"{address}:{CROSS_NETWORK_PORT}" for address in each) for name, each in gateways.items()},
             pair=jobs.pair(names.lone_verification_job_name(settings.name), [called], self._stack),
             shared=shared,
             strict=verified.strict,
             warn_only=verified.mode == "warn",
-            timeout_s=targets.TIMEOUT_S,
+            timeout_s=ENTRIES_TIMEOUT_S,
         )
 
     def from_machine(self, machine: Machine, verified: VerifiedWorkload, after: pulumi.Resource) -> pulumi.Output[Evidence]:
@@ -395,7 +403,7 @@ class _Verifications:
             called = CalledPods(values["access"], settings.namespace, settings.name, port, values["address"]) if replicas else None
             return Proof(called, warn_only=verified.mode == "warn")
 
-        caller = Caller(f"machine {machine.pulumi_resource_name}", machine.network, targets.CALL_TIMEOUT_S)
+        caller = Caller(f"machine {machine.pulumi_resource_name}", machine.network, CALL_TIMEOUT_S)
         inputs = pulumi.Output.all(
             workload=workload.effective_settings,
             facts=mesh.facts,
