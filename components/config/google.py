@@ -10,7 +10,7 @@ from pydantic import Field
 
 from .capture import Capture, Firewall
 from .existing import Bastion
-from .machine_types import DiskType
+from .google_machine_types import DiskType
 from .record import MAP_KEY, Items, Named, Record
 
 DEBIAN = "projects/debian-cloud/global/images/family/debian-12"

@@ -36,7 +36,7 @@ def bill(settings: Settings, *, at_most: bool = False) -> tuple[Counter[str], Co
     """
     from components.config import gateway_machines
     from components.config.google import ZONES, GceInstanceGroup, GkeCluster
-    from components.config.machine_types import default_disk_type
+    from components.config.google_machine_types import default_disk_type
     from components.istio import network_gateways
     from components.platforms.google import names
 

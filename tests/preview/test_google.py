@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.config import load, machine_types
+from components.config import google_machine_types, load
 from components.config.checks.google import rules_of_workloads
 from components.local import openssh, scripting
 from components.platforms.google import firewall
@@ -249,8 +249,8 @@ DISKS = {
 def test_disks_are_of_a_type_that_the_machine_type_takes() -> None:
     """Google refuses an n4 with Persistent Disk, and an e2 with Hyperdisk."""
     for machine_type, disk_type in DISKS.items():
-        assert machine_types.default_disk_type(machine_type) == disk_type, machine_type
-        assert disk_type != "hyperdisk-balanced" or machine_types.takes_hyperdisk(machine_type), machine_type
+        assert google_machine_types.default_disk_type(machine_type) == disk_type, machine_type
+        assert disk_type != "hyperdisk-balanced" or google_machine_types.takes_hyperdisk(machine_type), machine_type
     config = harness.configuration("fleet")
     config["machines"]["product-fleet"]["machineType"] = "n4-standard-2"
     config["machines"]["product-1"] = {"platform": "gce", "workload": "product", "network": "pods", "zone": "europe-west1-b"}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ...mesh_facts import from_values
 from ..addresses import DNS_NAME, ipv4_cidr, is_address, is_port
 from ..google import ZONES, GkeCluster, GkeNodes, Google
-from ..machine_types import has_accelerators
+from ..google_machine_types import has_accelerators
 from ..problems import Problem, suggestion
 from ..stack import Settings
 from .google_machines import check_disk, check_disk_size, check_zone

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...names import gateway_group_name, gateway_workload_name
 from ..google import DEBIAN, GceInstanceGroup, GkeCluster, Google, GoogleMachine
-from ..machine_types import is_arm64, needs_hyperdisk, refused_disks, takes_hyperdisk
+from ..google_machine_types import is_arm64, needs_hyperdisk, refused_disks, takes_hyperdisk
 from ..mesh import NetworkGateway
 from ..problems import Problem, suggestion
 from ..stack import Settings

@@ -10,7 +10,7 @@ import pulumi
 from pulumi_gcp import container, projects
 
 from ...config.google import ZONES, GkeCluster
-from ...config.machine_types import default_disk_type, is_arm64
+from ...config.google_machine_types import default_disk_type, is_arm64
 from ...kubernetes import Cluster
 from ...local.cluster_access import ClusterAccess
 from ...names import child_name, part_name

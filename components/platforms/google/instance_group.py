@@ -14,7 +14,7 @@ from pulumi_gcp import compute, projects
 from pulumi_kubernetes.rbac.v1 import Role, RoleBinding
 
 from ...config.google import GceInstanceGroup, surge
-from ...config.machine_types import default_disk_type
+from ...config.google_machine_types import default_disk_type
 from ...istio.workload import Workload
 from ...names import STATUS_PORT, part_name
 from . import names, startup

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TypedDict
 
 from ...config.google import GoogleMachine
-from ...config.machine_types import is_arm64, is_metal, migrates
+from ...config.google_machine_types import is_arm64, is_metal, migrates
 
 
 class Scheduling(TypedDict, total=False):

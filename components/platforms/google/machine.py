@@ -12,7 +12,7 @@ from pulumi_gcp import compute
 from ... import shell
 from ...commands import Script
 from ...config.google import GceMachine
-from ...config.machine_types import default_disk_type
+from ...config.google_machine_types import default_disk_type
 from ...config.problems import SettingsError
 from ...dependencies import without_dependencies
 from ...local import openssh
