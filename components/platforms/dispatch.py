@@ -68,8 +68,9 @@ def _google_networks(stack: str, settings: Settings) -> GoogleNetworks | None:
     if settings.google is None:
         return None
     from .google.firewall import firewall_rules, peerings, unmanaged_notes
-    from .google.names import NETWORKS, vpcs, workloads_with_machines
+    from .google.names import NETWORKS
     from .google.network import GoogleNetwork, GoogleNetworkArgs
+    from .google.topology import vpcs, workloads_with_machines
 
     for note in unmanaged_notes(stack, settings):
         pulumi.log.info(note)

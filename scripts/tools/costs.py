@@ -38,7 +38,7 @@ def bill(settings: Settings, *, at_most: bool = False) -> tuple[Counter[str], Co
     from components.config.google import ZONES, GceInstanceGroup, GkeCluster
     from components.config.google_machine_types import default_disk_type
     from components.istio import network_gateways
-    from components.platforms.google import names
+    from components.platforms.google.topology import vpcs
 
     counts: Counter[str] = Counter()
     spot: Counter[str] = Counter()
@@ -60,7 +60,7 @@ def bill(settings: Settings, *, at_most: bool = False) -> tuple[Counter[str], Co
         network_gateways.has_load_balancer(settings, network) for network in gateway_machines.networks_with_gateway(settings)
     )
     existing = settings.google.vpcs if settings.google else {}
-    counts["nat"] += len(set(names.vpcs(settings)) - existing.keys())
+    counts["nat"] += len(set(vpcs(settings)) - existing.keys())
     for machine in settings.google_machines.values():
         count = 1
         if isinstance(machine, GceInstanceGroup):

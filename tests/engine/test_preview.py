@@ -16,7 +16,8 @@ import yaml
 
 from components import names
 from components.local import scripting
-from components.platforms.google.names import INSTANCE, machine_metadata
+from components.platforms.google.instance_options import machine_metadata
+from components.platforms.google.names import INSTANCE
 from components.verification.evidence import parse
 from tests.support import fake_providers, harness, states
 from tests.support.cli_stack import STACK, Stack

@@ -24,8 +24,8 @@ from components.platforms.google.cluster import GoogleCluster, GoogleClusterArgs
 from components.platforms.google.firewall import firewall_rules, peerings
 from components.platforms.google.instance_group import InstanceGroup, InstanceGroupArgs, connect_role, token_rights
 from components.platforms.google.machine import GoogleHostArgs, google_host
-from components.platforms.google.names import vpcs, workloads_with_machines
 from components.platforms.google.network import GoogleNetwork, GoogleNetworkArgs, GoogleNetworks
+from components.platforms.google.topology import vpcs, workloads_with_machines
 from components.verification.component import VerificationArgs, VerifiedWorkload, verify_workloads
 
 ADOPTED = MeshSettings(adopt=True, version="1.31.0")

@@ -8,7 +8,8 @@ from ...config.existing import ExistingCluster, SshMachine
 from ...config.google import GceInstanceGroup, GceMachine, GkeCluster, GoogleMachine
 from ...config.stack import Settings
 from ...names import STATUS_PORT
-from .names import NODES, account_email, cluster_vpc, project_of, resource_name, rule_name, vpcs, workloads_with_machines
+from .names import NODES, account_email, project_of, resource_name, rule_name
+from .topology import cluster_vpc, vpcs, workloads_with_machines
 
 IAP = "35.235.240.0/20"  # where connections through Identity-Aware Proxy come from
 HEALTH_CHECKS = ("35.191.0.0/16", "130.211.0.0/22")  # where Google's health checks come from

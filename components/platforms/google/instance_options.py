@@ -1,4 +1,4 @@
-"""Options that a single machine and the machines of an instance group have alike. Pure."""
+"""Options of instances: single machines, and those of instance groups. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from ...config.google import GoogleMachine
 from ...config.google_machine_types import is_arm64, is_metal, migrates
+from .names import SSH_USER
 
 
 class Scheduling(TypedDict, total=False):
@@ -44,4 +45,20 @@ def shielding(machine_type: str) -> Mapping[str, bool] | None:
         "enable_secure_boot": not is_arm64(machine_type),
         "enable_vtpm": True,
         "enable_integrity_monitoring": True,
+    }
+
+
+def machine_metadata(machine: GoogleMachine, public_key: str) -> dict[str, str]:
+    """Return the metadata of a machine with SSH.
+
+    Only the stack's key is authorised. The machine publishes its host keys as guest attributes.
+    """
+    setup = {"startup-script": machine.startup_script} if machine.startup_script else {}
+    return {
+        "ssh-keys": f"{SSH_USER}:{public_key}",
+        "block-project-ssh-keys": "TRUE",
+        "enable-oslogin": "FALSE",
+        "enable-guest-attributes": "TRUE",
+        "serial-port-enable": "FALSE",
+        **setup,
     }

@@ -21,7 +21,7 @@ from ...machines.ssh_key import SshKey
 from ...machines.ssh_server import hop_of, key_problems, require_ssh
 from ...names import part_name
 from . import names
-from .instance_options import scheduling, shielding
+from .instance_options import machine_metadata, scheduling, shielding
 from .network import GoogleNetworks
 from .scripts import host_key
 
@@ -81,7 +81,7 @@ def _host(args: GoogleHostArgs, name: str, opts: pulumi.ResourceOptions) -> Host
         service_account=compute.InstanceServiceAccountArgs(
             email=without_dependencies(networks.accounts[machine.workload].email), scopes=SCOPES
         ),
-        metadata=without_dependencies(args.key.public.apply(lambda public: names.machine_metadata(machine, public))),
+        metadata=without_dependencies(args.key.public.apply(lambda public: machine_metadata(machine, public))),
         shielded_instance_config=compute.InstanceShieldedInstanceConfigArgs(**shielded) if shielded else None,
         scheduling=compute.InstanceSchedulingArgs(**stops) if stops else None,
         # Google stops a Spot VM, and nothing else starts it again.

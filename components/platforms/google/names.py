@@ -1,12 +1,10 @@
-"""Names and metadata on Google Cloud."""
+"""Names on Google Cloud. Pure."""
 
 from __future__ import annotations
 
 import re
 from hashlib import sha256
 
-from ...config.google import GkeCluster, GoogleMachine
-from ...config.stack import Settings
 from ...names import PROJECT, child_name, part_name
 
 SSH_USER = "mesh"
@@ -202,27 +200,6 @@ def _with_digest(text: str, key: str, longest: int) -> str:
     return f"{slug(text)[: longest - len(digest)].rstrip('-')}{digest}"
 
 
-def vpcs(settings: Settings) -> list[str]:
-    """Return the VPCs of a stack, the cluster's first."""
-    subnets = settings.google.subnets if settings.google else {}
-    first = cluster_vpc(settings)
-    return sorted({subnet.vpc for subnet in subnets.values()}, key=lambda vpc: (vpc != first, vpc))
-
-
-def cluster_vpc(settings: Settings) -> str:
-    """Return the VPC of the cluster; "" where it is not one of the stack's.
-
-    A cluster of others is in an existing VPC that has a subnet of its network.
-    """
-    google, cluster = settings.google, settings.cluster
-    if google is None:
-        return ""
-    if isinstance(cluster, GkeCluster):
-        return google.subnets[cluster.subnet].vpc
-    of_network = {subnet.vpc for subnet in google.subnets.values() if subnet.network == cluster.network}
-    return min(of_network & google.vpcs.keys(), default="")
-
-
 def project_of(path: str) -> str:
     """Return the project of a path such as `projects/net-host/global/networks/shared`."""
     return path.split("/")[1]
@@ -238,24 +215,3 @@ def account_email(project: str, stack: str, name: str) -> str:
     domain, _, bare = project.rpartition(":")
     place = f"{bare}.{domain}" if domain else bare
     return f"{account_id(stack, name)}@{place}.iam.gserviceaccount.com"
-
-
-def workloads_with_machines(settings: Settings) -> list[str]:
-    """Return the workloads with machines on Google Cloud, sorted. Each has a service account."""
-    return sorted({machine.workload for machine in settings.google_machines.values()})
-
-
-def machine_metadata(machine: GoogleMachine, public_key: str) -> dict[str, str]:
-    """Return the metadata of a machine with SSH.
-
-    Only the stack's key is authorised. The machine publishes its host keys as guest attributes.
-    """
-    setup = {"startup-script": machine.startup_script} if machine.startup_script else {}
-    return {
-        "ssh-keys": f"{SSH_USER}:{public_key}",
-        "block-project-ssh-keys": "TRUE",
-        "enable-oslogin": "FALSE",
-        "enable-guest-attributes": "TRUE",
-        "serial-port-enable": "FALSE",
-        **setup,
-    }

@@ -25,6 +25,7 @@ from components.config.stack import Settings
 from components.istio import charts
 from components.names import ISTIO_NAMESPACE, PROJECT, SSH_KEY, STATUS_PORT, entry_name
 from components.platforms.google import names, startup
+from components.platforms.google.instance_options import machine_metadata
 from components.platforms.google.scripts import host_key
 from tests.support import metadata_server
 from tests.support.compute_engine import Instance
@@ -114,7 +115,7 @@ def with_ssh(lab: Lab, settings: Settings) -> Iterator[Instance]:
     declared = load_file("single-network").google_machines["product-1"]
     assert isinstance(declared, GceMachine)
     public_key = stacks.command_result(lab.resource(SSH_KEY))["public"]
-    attributes = names.machine_metadata(declared.model_copy(update={"startup_script": SETUP}), public_key)
+    attributes = machine_metadata(declared.model_copy(update={"startup_script": SETUP}), public_key)
     instance = Instance(lab, WITH_SSH, address(settings, HOST_WITH_SSH), str(settings.cluster.pod_cidr))
     try:
         instance.create(metadata(WITH_SSH, "", attributes), {})
