@@ -813,6 +813,7 @@ call_by_chance() {
   local first=("${round[@]}")
   start_counting
   while :; do
+    is_enough=''
     call_all "${round[@]}"
     number=$((number + ${#round[@]}))
     read_given
@@ -831,13 +832,12 @@ call_by_chance() {
       if is_identified; then is_plain=''; fi
       break
     fi
-    is_enough=''
     if [ ${#failed[@]} -gt 0 ] || is_hanging; then
       start_counting
       number=0 round=("${first[@]}")
     elif is_held "$number"; then
       attempt=$((attempt + 1))
-    elif ((${#round[@]} < MOST_AT_ONCE)); then
+    elif [ -z "$is_enough" ] && ((${#round[@]} < MOST_AT_ONCE)); then
       round+=("${round[@]}")
     fi
     sleep 0.3

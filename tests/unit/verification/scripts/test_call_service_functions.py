@@ -472,9 +472,18 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "call_by_chance: after a failure, so many that an endpoint that always fails is met again": (
         "in_short; time_passes; deadline=9; is_identified() { :; }; given_are 10.1.0.1:80=1 10.1.0.2:80=1; RANGES=10.1.0.0/16; start_counting() { :; }; "
-        "answer_of() { if ((attempt == 2)); then echo '503|proxy|x'; else echo '200|application|'; fi; }; show() { asked= attempt=$1 SECONDS=0; call_by_chance | wc -l; call_by_chance >/dev/null; tr ']' ' ' <<<\"$asked\" | wc -w; }; "
+        "answer_of() { if ((attempt == 2)); then echo '503|proxy|x'; else echo '200|application|'; fi; }; show() { asked= attempt=$1 SECONDS=0; call_by_chance | wc -l; call_by_chance >/dev/null; tr ']' '\\n' <<<\"$asked\" | awk '{ printf \"%s\", NF ? \" \" NF : \"\" }'; echo; }; "
         "show 2; show 1; weight=([10.1.0.1:80]=90 [10.1.0.2:80]=1) deadline=20; show 1",
-        "3\n4\n3\n16\n3\n256",
+        "3\n 4\n3\n 4 4 8\n3\n 4 4 8 16 32 32 32 32 32 32 32",
+    ),
+    "call_by_chance: a connection that hangs is a failure": (
+        "in_short; time_passes; deadline=9; is_identified() { :; }; PROTOCOL=tcp RANGES=10.1.0.0/16; start_counting() { echo start; }; answer_of() { echo 'open|application|'; }; "
+        "read_given() { now=([10.1.0.1:80]=4 [10.2.0.1:80]=4) tried=([10.1.0.1:80]=$((reads++ == 0 ? 9 : 8)) [10.2.0.1:80]=8); }; call_by_chance | sort; reads=0 asked= attempt=0 SECONDS=0; call_by_chance >/dev/null; tr ']' '\\n' <<<\"$asked\" | awk '{ printf \"%s\", NF ? \" \" NF : \"\" }'",
+        "10.1.0.1:80|by-chance|proved||\n10.2.0.1:80|by-chance|proved||\nstart\nstart\n|by-chance|proved||\n 4 4 8",
+    ),
+    "call_by_chance: no more calls at once until its proxy has identities": (
+        "in_short; time_passes; given_are 10.1.0.1:80=1; RANGES=10.1.0.0/16; is_identified() { ((++looks > 3)); }; call_by_chance >/dev/null; tr ']' '\\n' <<<\"$asked\" | awk '{ printf \"%s\", NF ? \" \" NF : \"\" }'",
+        " 4 4 4 4",
     ),
     "call_by_chance: after a failure, too few until the time is over": (
         "in_short; time_passes; deadline=1; is_identified() { :; }; given_are 10.1.0.1:80=1 10.1.0.2:80=1; RANGES=10.1.0.0/16; start_counting() { :; }; "
@@ -516,7 +525,7 @@ CASES: dict[str, tuple[str, str]] = {
         "|by-chance|failed|VirtualService or DestinationRule of product.shop.svc|12 calls by the na\n\n1\n10.2.0.1:80|by-chance|proved||\n|by-chance|proved||\n0",
     ),
     "call_by_chance: routes that never choose it, in plaintext": (
-        "in_short; is_identified() { return 1; }; given_are 10.1.0.1:80=0 10.2.0.1:80=3; RANGES=10.1.0.0/16; call_by_chance; echo \"${failure:0:47}\"",
+        "in_short; time_passes; deadline=9; is_identified() { return 1; }; given_are 10.1.0.1:80=0 10.2.0.1:80=3; RANGES=10.1.0.0/16; call_by_chance; echo \"${failure:0:47}\"",
         "|by-chance|failed|Service product.shop.svc|product.shop.svc is called without mutua\nproduct.shop.svc is called without mutual TLS f",
     ),
     "call_by_chance: its own proxy answers": (
