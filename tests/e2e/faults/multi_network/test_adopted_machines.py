@@ -84,7 +84,8 @@ def test_a_dead_machine_leaves_and_stays_out(stack: AdoptingStack, machines: Exi
         output = stack.up()
     assert "machine billing-2 is dead" in output, output
     machines.boot("two")
-    wait_until(lambda: "active" in machines.root("two", f"systemctl is-active {AGENT}", check=False), description="its agent runs again")
+    is_active = lambda: machines.root("two", f"systemctl is-active {AGENT}", check=False) == "active\n"  # noqa: E731
+    wait_until(is_active, description="its agent runs again")
     refused = f"journalctl --unit {AGENT} --since -60s | grep -ci 'service account mismatch\\|PermissionDenied\\|Unauthenticated'"
     wait_until(lambda: machines.root("two", refused, check=False).strip() not in ("", "0"), description="istiod refuses its stream")
     assert {answer.hostname for answer in stack.lab.call_from_pod(SERVICE, count=40)} == {"one"}
