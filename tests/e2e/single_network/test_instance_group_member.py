@@ -227,8 +227,7 @@ def test_a_load_balancer_in_front_of_it_reaches_its_proxy(lab: Lab, member: Memb
     interface = {"ip": member.address, "forwarded-ips": [member.balancer]}
     instance = {**member.metadata["instance"], "network-interfaces": [interface]}
     member.instance.set_metadata({**member.metadata, "instance": instance})
-    local = "ip route show table local proto 66"
-    wait_until(lambda: f"local {member.balancer} " in member.run(local), description="the agent has made the route")
+    wait_until_routed(member)
     probe = (
         f"curl --silent --max-time 20 --output /dev/null --write-out '%{{http_code}}' http://{member.balancer}:{STATUS_PORT}/healthz/ready"
     )
@@ -267,7 +266,7 @@ def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab
         wait_until(lambda: member.run("cat /var/log/setup").count("set up") > 2, description="the startup script runs", interval=0.5)
         captured = "iptables-save --table nat | grep -- '-j ISTIO_OUTPUT'"
         wait_until(lambda: member.run(captured, check=False), description="traffic is redirected to the proxy")
-        assert f"local {member.balancer} " in member.run("ip route show table local proto 66")
+        wait_until_routed(member)
         # What is captured would get no answer now, and root is no exception.
         metadata = "http://metadata.google.internal/computeMetadata/v1/instance/name"
         for user in ("root", "application"):
@@ -280,6 +279,12 @@ def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab
         lab.kubectl("rollout", "status", *istiod, "--timeout=90s")
     wait_until_joined(lab, member)
     lab.wait_until_answered_by("pod", {"pod", "product-1", NAME})
+
+
+def wait_until_routed(member: Member) -> None:
+    """Wait until the guest agent has made the load balancer's address one of the machine's, which it does in its own time."""
+    local = "ip route show table local proto 66"
+    wait_until(lambda: f"local {member.balancer} " in member.run(local), description="the agent has made the route")
 
 
 def wait_until_joined(lab: Lab, member: Member) -> None:
