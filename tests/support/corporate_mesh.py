@@ -113,7 +113,7 @@ class CorporateMesh:
         self.lab.run("kind", "load", "docker-image", "--name", docker_name(self.lab.stack, CLUSTER), make_image(images.INSTALL_CNI))
         plain_helm.install(self.lab, NAMESPACE, CNI_PLUGIN, directory("istio-cni-chart"), cni_values())
         # Helm waits for all but the one pod that the chart lets be unavailable.
-        self.lab.run("kubectl", "--namespace", NAMESPACE, "rollout", "status", f"daemonset/{CNI_PLUGIN}-node", "--timeout=90s")
+        self.lab.wait_until_rolled_out(f"daemonset/{CNI_PLUGIN}-node", NAMESPACE)
         values = plain_helm.istiod_values(self.lab, istiod_values())
         plain_helm.install(self.lab, NAMESPACE, f"istiod-{REVISION}", charts / "istiod", values)
         plain_helm.install(self.lab, NAMESPACE, GATEWAY, charts / "gateway", gateway_values(self.lab.outputs()["gateway"]))

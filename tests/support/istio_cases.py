@@ -173,7 +173,7 @@ def resolves(lab: Lab, machine: str, name: str) -> bool:
 def start_steady_caller(lab: Lab) -> None:
     """Have the second caller run in a pod, `CALLER`."""
     lab.apply(STEADY)
-    lab.kubectl("rollout", "status", CALLER, "--timeout", "60s")
+    lab.wait_until_rolled_out(CALLER)
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def without_istiod(lab: Lab) -> Iterator[None]:
         assert not lab.kubectl("get", "pods", "--selector", "app=istiod", "--output", "name", *namespace)
     finally:
         lab.kubectl("scale", "deployment/istiod", "--replicas", "1", *namespace)
-        lab.kubectl("rollout", "status", "deployment/istiod", "--timeout", "90s", *namespace)
+        lab.wait_until_rolled_out("deployment/istiod", ISTIO_NAMESPACE)
         # Its webhook is called by way of a Service, which hears of the new pod a moment later.
         answers = ["apply", "--dry-run=server", "--filename", "-"]
         wait_until(
@@ -222,7 +222,7 @@ class IstioCases:
         server = "/usr/local/bin/echo-server --port 8081 --port 8443 --tls 8443 --crt /tmp/crt --key /tmp/key --grpc 7071 --tcp 9091"
         for machine in sorted(lab.machines):
             lab.ssh(machine, f"sudo sh -c '{key}; systemd-run --quiet --collect --unit more --uid application {server}'")
-        lab.kubectl("rollout", "status", CALLER, "--timeout", "60s")
+        lab.wait_until_rolled_out(CALLER)
         for caller in ("deploy/product", CALLER, lab.tested_machine):
             wait_until(lambda caller=caller: has_routes(lab, caller), description=f"the proxy of {caller} has its routes")  # type: ignore[misc]
         yield

@@ -230,7 +230,7 @@ class Lab:
         assert done.returncode in (0, 2, 3), done.stdout + done.stderr
         return done.stdout
 
-    def run(self, *command: str, check: bool = True, stdin: str = "", timeout: float = 120) -> Completed:
+    def run(self, *command: str, check: bool = True, stdin: str = "", timeout: float = HANG_S) -> Completed:
         """Run a command in the environment that `./scripts/lab env` prints."""
         return _run(list(command), cwd=self.root, env=self.environment, check=check, input=stdin, timeout=timeout)
 
@@ -245,6 +245,10 @@ class Lab:
     def apply(self, manifests: str) -> None:
         """Apply manifests in the namespace of the application."""
         self.run("kubectl", "--namespace", "shop", "apply", "--filename", "-", stdin=manifests)
+
+    def wait_until_rolled_out(self, what: str, namespace: str = "shop") -> None:
+        """Wait until all pods of a Deployment, a StatefulSet or a DaemonSet are of its latest revision, and ready."""
+        self.run("kubectl", "--namespace", namespace, "rollout", "status", what)
 
     def get(self, *what: str) -> Any:
         """Read an object of the cluster, or a list of them; None where there is no such one."""

@@ -19,7 +19,7 @@ IMAGES = {"hub": "docker.io/istio", "tag": versions.ISTIO}
 
 def install(lab: Lab, namespace: str, release: str, chart: Path, values: dict[str, Any]) -> None:
     """Install a chart and wait for its pods."""
-    words = ("install", release, str(chart), "--namespace", namespace, "--values", "-", "--wait", "--timeout", "90s")
+    words = ("install", release, str(chart), "--namespace", namespace, "--values", "-", "--wait")
     lab.run("helm", *words, stdin=yaml.safe_dump(values))
 
 

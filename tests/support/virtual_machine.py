@@ -73,7 +73,7 @@ class VirtualMachines(ExistingMachines):
     def root(self, name: str, command: str, check: bool = True) -> str:
         """Run a command on a machine as root, by SSH."""
         words = ["ssh", *self._options(name), self._destination(name), "bash -s"]
-        return self.lab.run(*words, stdin=command, check=check, timeout=180).stdout
+        return self.lab.run(*words, stdin=command, check=check).stdout
 
     def boot_of(self, name: str) -> str:
         """Which boot a machine is in; "" while it cannot be asked."""

@@ -84,7 +84,7 @@ class Application:
     def deploy(self) -> None:
         items = {"apiVersion": "v1", "kind": "List", "items": application()}
         self.kubectl("apply", "--filename", "-", stdin=json.dumps(items))
-        self.kubectl("rollout", "status", "deployment/billing", "--timeout=90s")
+        self.lab.wait_until_rolled_out("deployment/billing", NAMESPACE)
 
     def callees(self) -> set[str]:
         """The host names of those who answer the application's own pod."""

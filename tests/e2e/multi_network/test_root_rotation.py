@@ -58,9 +58,9 @@ def sign_with(lab: MultiNetworkLab, certificate: str, key: str, roots: str) -> N
     files = {"ca-cert.pem": certificate, "ca-key.pem": key, "cert-chain.pem": certificate, "root-cert.pem": roots}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cacerts", "namespace": ISTIO_NAMESPACE}, "stringData": files}
     lab.run("kubectl", "apply", "--server-side", "--filename", "-", stdin=json.dumps(secret))
-    restart(lab, "deployment/istiod", "--namespace", ISTIO_NAMESPACE)
+    restart(lab, "deployment/istiod", ISTIO_NAMESPACE)
 
 
-def restart(lab: MultiNetworkLab, what: str, *namespace: str) -> None:
-    lab.kubectl("rollout", "restart", what, *namespace)
-    lab.kubectl("rollout", "status", what, "--timeout=90s", *namespace)
+def restart(lab: MultiNetworkLab, what: str, namespace: str = "shop") -> None:
+    lab.run("kubectl", "--namespace", namespace, "rollout", "restart", what)
+    lab.wait_until_rolled_out(what, namespace)

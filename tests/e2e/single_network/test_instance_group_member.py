@@ -276,7 +276,7 @@ def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab
         assert is_active(member, "boot")
     finally:
         lab.kubectl("scale", *istiod, "--replicas=1")
-        lab.kubectl("rollout", "status", *istiod, "--timeout=90s")
+        lab.wait_until_rolled_out("deployment/istiod", ISTIO_NAMESPACE)
     wait_until_joined(lab, member)
     lab.wait_until_answered_by("pod", {"pod", "product-1", NAME})
 
