@@ -179,15 +179,26 @@ def start_steady_caller(lab: Lab) -> None:
 @contextmanager
 def without_istiod(lab: Lab) -> Iterator[None]:
     """Run the block while the control plane is away."""
-    namespace = ["--namespace", ISTIO_NAMESPACE]
-    lab.kubectl("scale", "deployment/istiod", "--replicas", "0", *namespace)
-    lab.kubectl("delete", "pods", "--selector", "app=istiod", "--grace-period", "1", *namespace)
+    of_istiod = ["--selector", "app=istiod", "--namespace", ISTIO_NAMESPACE]
+    scale = ["scale", "deployment/istiod", "--namespace", ISTIO_NAMESPACE, "--replicas"]
+
+    def replicas() -> set[int]:
+        """What the ReplicaSets declare, and what they have."""
+        return {each[part]["replicas"] for each in lab.get("replicasets", *of_istiod)["items"] for part in ("spec", "status")}
+
+    def pods() -> str:
+        return lab.kubectl("get", "pods", *of_istiod, "--output", "name")
+
+    lab.kubectl(*scale, "0")
     try:
-        assert not lab.kubectl("get", "pods", "--selector", "app=istiod", "--output", "name", *namespace)
+        # A pod that is deleted before its ReplicaSet has none to keep is created anew.
+        wait_until(lambda: replicas() == {0}, description="the ReplicaSets of istiod keep no pod")
+        lab.kubectl("delete", "pods", *of_istiod, "--grace-period", "1")
+        wait_until(lambda: not pods(), description="no pod of istiod is left")
         yield
-        assert not lab.kubectl("get", "pods", "--selector", "app=istiod", "--output", "name", *namespace)
+        assert not pods()
     finally:
-        lab.kubectl("scale", "deployment/istiod", "--replicas", "1", *namespace)
+        lab.kubectl(*scale, "1")
         lab.wait_until_rolled_out("deployment/istiod", ISTIO_NAMESPACE)
         # Its webhook is called by way of a Service, which hears of the new pod a moment later.
         answers = ["apply", "--dry-run=server", "--filename", "-"]

@@ -23,13 +23,14 @@ from components.config import load_file
 from components.config.google import GceMachine
 from components.config.stack import Settings
 from components.istio import charts
-from components.names import ISTIO_NAMESPACE, PROJECT, SSH_KEY, STATUS_PORT, entry_name
+from components.names import PROJECT, SSH_KEY, STATUS_PORT, entry_name
 from components.platforms.google import names, startup
 from components.platforms.google.instance_options import machine_metadata
 from components.platforms.google.scripts import host_key
 from tests.support import metadata_server
 from tests.support.compute_engine import Instance
 from tests.support.google_fakes import clients
+from tests.support.istio_cases import without_istiod
 from tests.support.lab import Lab
 from tests.support.waiting import wait_until
 from tools.lab import stacks
@@ -257,10 +258,7 @@ def test_a_load_balancer_in_front_of_it_reaches_its_proxy(lab: Lab, member: Memb
 
 def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab, member: Member) -> None:
     """Its host fails, and it is started again. The guest agent does its work without the proxy, which has no configuration yet."""
-    istiod = ("--namespace", ISTIO_NAMESPACE, "deployment/istiod")
-    lab.kubectl("scale", *istiod, "--replicas=0")
-    try:
-        lab.kubectl("wait", "--namespace", ISTIO_NAMESPACE, "--for=delete", "pod", "--selector", "app=istiod", "--timeout=60s")
+    with without_istiod(lab):
         member.instance.cut_power()
         member.instance.start()
         wait_until(lambda: member.run("cat /var/log/setup").count("set up") > 2, description="the startup script runs", interval=0.5)
@@ -274,9 +272,6 @@ def test_a_machine_that_boots_while_istiod_is_away_comes_back_by_itself(lab: Lab
             assert member.run(f"setpriv --reuid {user} --clear-groups {curl}") == NAME
         wait_until(lambda: is_active(member, "drain"), description="its drain is armed before its join has succeeded", interval=0.5)
         assert is_active(member, "boot")
-    finally:
-        lab.kubectl("scale", *istiod, "--replicas=1")
-        lab.wait_until_rolled_out("deployment/istiod", ISTIO_NAMESPACE)
     wait_until_joined(lab, member)
     lab.wait_until_answered_by("pod", {"pod", "product-1", NAME})
 
