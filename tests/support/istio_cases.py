@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
 import pytest
 
@@ -23,8 +25,10 @@ from components.names import (
     service_host,
 )
 from tests.support.lab import Lab
-from tests.support.traffic import LOST, assert_no_lost_requests, describe_lost, lost_share
+from tests.support.traffic import LOST, assert_no_lost_requests, describe_lost, lost_share, statuses
 from tests.support.waiting import wait_until
+
+Result = TypeVar("Result")
 
 NAMES = ("product", "product.shop", "product.shop.svc", service_host("product", "shop", DEFAULT_DOMAIN))
 ECHO = "istio-vm-mesh/echo:1.31.0"
@@ -150,16 +154,31 @@ spec:
 """
 
 
+def all_of(call: Callable[[int], list[Result]], count: int) -> list[Result]:
+    """Return the results of so many requests. `call` makes some, and returns the results that are known (`traffic.is_cut`)."""
+    results: list[Result] = []
+
+    def complete() -> bool:
+        results.extend(call(count - len(results)))
+        return len(results) == count
+
+    wait_until(complete, description="the results of all requests are known")
+    return results
+
+
 def http_statuses(lab: Lab, caller: str, url: str, count: int = 1) -> list[int]:
     """Return the HTTP status of some requests of a machine, of `deploy/…` or of `statefulset/…`; 0 for one without an answer."""
-    if "/" in caller:
+
+    def from_pod(count: int) -> list[int]:
         client = ["/usr/local/bin/client", url, "--count", str(count), "--qps", "50", "--timeout", "20s"]
-        output = lab.kubectl("exec", caller, "--container", caller.split("/")[1], "--", *client, check=False)
-        statuses = re.findall(r"StatusCode=(\d+)", output)
-    else:
-        urls = " ".join([f"--output /dev/null '{url}'"] * count)
-        statuses = lab.ssh(caller, f"curl --silent --max-time 20 --write-out '%{{http_code}} ' {urls}", check=False).split()
-    return [int(status) for status in statuses] + [0] * (count - len(statuses))
+        exec_ = ["kubectl", "--namespace", "shop", "exec", caller, "--container", caller.split("/")[1], "--"]
+        return statuses(lab.run(*exec_, *client, check=False), count)
+
+    if "/" in caller:
+        return all_of(from_pod, count)
+    urls = " ".join([f"--output /dev/null '{url}'"] * count)
+    known = lab.ssh(caller, f"curl --silent --max-time 20 --write-out '%{{http_code}} ' {urls}", check=False).split()
+    return [int(status) for status in known] + [0] * (count - len(known))
 
 
 def resolves(lab: Lab, machine: str, name: str) -> bool:
@@ -421,8 +440,9 @@ class IstioCases:
 
     @pytest.mark.parametrize("caller", ["deploy/product", "machine"])
     def test_calls_are_split_by_weight_between_pods_and_machines(self, lab: Lab, caller: str) -> None:
-        answers = lab.call_from_pod("split", 400) if caller != "machine" else lab.call_from_machine(lab.tested_machine, "split", 400)
-        share = sum(each.hostname in lab.machines for each in answers) / 400
+        call = lab.call_from_pod if caller != "machine" else partial(lab.call_from_machine, lab.tested_machine)
+        answers = all_of(lambda count: call("split", count), 400)
+        share = sum(each.hostname in lab.machines for each in answers) / len(answers)
         print(f"{share:.0%} of the requests went to machines")
         assert LOST not in {each.hostname for each in answers}
         assert 0.08 < share < 0.32  # 20 %, six standard deviations either way

@@ -51,14 +51,25 @@ def parse_answers(output: str) -> list[Answer]:
     return answers
 
 
-def lost_count(done: subprocess.CompletedProcess[str], count: int) -> int:
-    """Return how many of the requests of the echo server's client had no answer.
+def is_cut(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether kubectl has cut the output of the echo server's client. Nothing is known then of a request whose lines are missing.
 
     The client exits with 0 once each request has a response, prints these by their numbers, and at last their count. kubectl may cut its
-    output and exit with 0 all the same (kubernetes/kubernetes#124571). Nothing is known of a request then whose lines are missing.
+    output and exit with 0 all the same (kubernetes/kubernetes#124571).
     """
+    return not done.returncode and not re.search(r"\bAll \d+ requests succeeded$", done.stdout, re.MULTILINE)
+
+
+def statuses(done: subprocess.CompletedProcess[str], count: int) -> list[int]:
+    """Return the HTTP status of each request of the echo server's client, as far as it is known; 0 for one without a response."""
+    known = [int(status) for status in re.findall(r"^\[\d+\] StatusCode=(\d+)\n", done.stdout, re.MULTILINE)]
+    return known if is_cut(done) else known + [0] * (count - len(known))
+
+
+def lost_count(done: subprocess.CompletedProcess[str], count: int) -> int:
+    """Return how many of the requests of the echo server's client had no answer, as far as it is known."""
     answered = set(re.findall(r"^\[(\d+) body\] Hostname=", done.stdout, re.MULTILINE))
-    if done.returncode or re.search(r"\bAll \d+ requests succeeded$", done.stdout, re.MULTILINE):
+    if not is_cut(done):
         return count - len(answered)
     printed = re.findall(r"^\[(\d+)(?: body)?\] ", done.stdout, re.MULTILINE)
     # The last one may have been cut before its answer.
