@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from components.config import reader
-from components.names import GROUP_ANNOTATION, config_key
+from components.names import DEFAULT_DOMAIN, GROUP_ANNOTATION, config_key, service_host
 from components.platforms.docker.names import CLUSTER, docker_name, kind_node, stack_label
 from tests.support import lived_in, manifest
 from tests.support.lab import Completed, Config, Lab, make_image
@@ -347,6 +347,18 @@ class AdoptingStack:
         """The WorkloadEntries of the namespace by their address."""
         text = self.lab.run("kubectl", "--namespace", NAMESPACE, "get", "workloadentries", "--output", "json").stdout
         return {each["spec"]["address"]: each for each in json.loads(text)["items"]}
+
+    def wait_for_endpoints(self, caller: str, *addresses: str, service: str = "billing") -> None:
+        """Wait until the proxy of a caller in the lab's own application sends requests for a Service to these addresses alone.
+
+        istiod updates each proxy in its own time. That an entry is Healthy says nothing of a caller.
+        """
+        cluster = f"outbound|80||{service_host(service, NAMESPACE, DEFAULT_DOMAIN)}"
+        endpoints = {f"{address}:8080" for address in addresses}
+        wait_until(
+            lambda: self.lab.proxy_endpoints(caller, cluster) == endpoints,
+            description=f"the proxy of {caller} has the endpoints {sorted(endpoints)} of {service}",
+        )
 
     def healthy(self) -> set[str]:
         """The machines, by their host names, whose entries are connected and Healthy."""

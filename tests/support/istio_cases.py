@@ -297,7 +297,7 @@ class IstioCases:
     def test_an_agent_that_stops_is_gone_without_a_lost_call_and_back_within_5_seconds(self, lab: Lab) -> None:
         machine = lab.tested_machine
         entry = lab.outputs()["machines"][machine]["entry"]
-        with lab.background_requests() as requests:
+        with lab.background_requests(CALLER) as requests:
             started = time.monotonic()
             lab.ssh(machine, "sudo systemctl stop istio-vm-mesh")
             wait_until(lambda: lab.entry_health(entry) is None, 5, "the WorkloadEntry is gone")
@@ -317,11 +317,11 @@ class IstioCases:
     def test_a_failing_probe_takes_the_machine_out_and_a_passing_one_back_in(self, lab: Lab) -> None:
         machine = lab.tested_machine
         entry = lab.outputs()["machines"][machine]["entry"]
-        with lab.background_requests() as requests:
+        with lab.background_requests(CALLER) as requests:
             lab.ssh(machine, "sudo systemctl kill --signal KILL echo && sudo systemctl stop echo")
             out = wait_until(lambda: lab.entry_health(entry) == "False", 15, "the WorkloadEntry is unhealthy")
             # The condition is istiod's. Each proxy is told in its own time, and a caller sees what the proxies on its way have.
-            lab.wait_until_out_of_proxies(machine)
+            lab.wait_until_out_of_proxies(machine, CALLER)
             without = time.monotonic()
             lab.ssh(machine, "sudo systemctl start echo")
             back = wait_until(lambda: lab.entry_health(entry) == "True", 15, "the WorkloadEntry is Healthy")

@@ -374,22 +374,28 @@ class Lab:
         lines = self.proxy_clusters(caller).splitlines()
         return {line.split("::")[1] for line in lines if line.startswith(f"{cluster}::") and "::rq_total::" in line}
 
-    def routing_proxies(self, machine: str) -> dict[str, str]:
-        """The proxies that choose among endpoints on the way from pods to a machine, and the cluster in which they do."""
-        return {"pod": f"outbound|80||{SERVICE}"}
+    def routing_proxies(self, machine: str, caller: str) -> dict[str, str]:
+        """The proxies that choose among endpoints on the way from a caller in the cluster to a machine, and the cluster in which they do."""
+        return {caller: f"outbound|80||{SERVICE}"}
 
-    def wait_until_out_of_proxies(self, machine: str) -> None:
-        """Wait until no request of a pod goes to a machine any more. Then no proxy on the path has
+    def proxies_with_endpoint(self, machine: str, caller: str) -> list[bool]:
+        """Whether each proxy that chooses among endpoints on the way to a machine has it as one."""
+        endpoint = f"{self.address(machine)}:8080"
+        return [endpoint in self.proxy_endpoints(*each) for each in self.routing_proxies(machine, caller).items()]
+
+    def wait_until_in_proxies(self, machine: str, caller: str, seconds: float = HANG_S) -> None:
+        """Wait until new connections of a caller may lead to a machine."""
+        description = f"all proxies on the way from {caller} have the endpoint {machine}"
+        wait_until(lambda: all(self.proxies_with_endpoint(machine, caller)), seconds, description)
+
+    def wait_until_out_of_proxies(self, machine: str, caller: str) -> None:
+        """Wait until no request of a caller goes to a machine any more. Then no proxy on the path has
         it as an endpoint, or a connection to it.
 
         A gateway passes on connections. Callers replace theirs within ten seconds (`MAX_CONNECTION_DURATION` of the program).
         """
-        endpoint = f"{self.address(machine)}:8080"
-        for proxy, cluster in self.routing_proxies(machine).items():
-            wait_until(
-                lambda proxy=proxy, cluster=cluster: endpoint not in self.proxy_endpoints(proxy, cluster),  # type: ignore[misc]
-                description=f"the proxy of {proxy} has no endpoint {endpoint}",
-            )
+        description = f"no proxy on the way from {caller} has the endpoint {machine}"
+        wait_until(lambda: not any(self.proxies_with_endpoint(machine, caller)), description=description)
         wait_until(lambda: not self.inbound_connections(machine), description=f"no proxy has a connection to {machine}")
 
     def inbound_connections(self, machine: str) -> list[str]:
@@ -578,9 +584,9 @@ class MultiNetworkLab(Lab):
     gateways: ClassVar[tuple[str, ...]] = ("far-gateway-1", "far-gateway-2")
     """The machines that are the far network's gateway."""
 
-    def routing_proxies(self, machine: str) -> dict[str, str]:
+    def routing_proxies(self, machine: str, caller: str) -> dict[str, str]:
         if machine == "product-1":
-            return super().routing_proxies(machine)
+            return super().routing_proxies(machine, caller)
         return dict.fromkeys(self.gateways, f"outbound_.80_._.{SERVICE}")
 
     @contextmanager

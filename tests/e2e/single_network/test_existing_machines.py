@@ -11,6 +11,7 @@ import pytest
 from components.names import STATUS_PORT
 from tests.support import lived_in, manifest
 from tests.support.existing_lab import AGENT, NAMESPACE, SERVICE, AdoptingStack, ExistingMachines, existing_machines
+from tests.support.istio_cases import CALLER, start_steady_caller
 from tests.support.lab import Lab
 from tests.support.manifest import Manifest
 from tests.support.package_server import another_version, served_package
@@ -23,6 +24,7 @@ from tests.support.waiting import wait_until
 def machines(single_network_lab: Lab) -> Iterator[ExistingMachines]:
     """Two machines with a past, in the network of the lab's pods. One was used for years."""
     with existing_machines(single_network_lab, used=("two",)) as machines:
+        start_steady_caller(single_network_lab)
         yield machines
 
 
@@ -54,14 +56,15 @@ def stack(machines: ExistingMachines, pasts: dict[str, str], manifests: dict[str
 @contextmanager
 def calls(stack: AdoptingStack) -> Iterator[list[Request]]:
     """Call the Service from a pod during the block; no call may be lost, as there is always another endpoint."""
-    stack.lab.call_from_pod(SERVICE, count=20)
-    with stack.lab.background_requests(name=SERVICE) as requests:
+    stack.wait_for_endpoints(CALLER, *stack.machines.addresses.values())
+    with stack.lab.background_requests(CALLER, SERVICE) as requests:
         yield requests
     assert_no_lost_requests(requests)
 
 
 def test_what_was_on_the_machines_is_as_it_was(stack: AdoptingStack, machines: ExistingMachines, pasts: dict[str, str]) -> None:
     assert stack.healthy() == {"one", "two"}
+    stack.wait_for_endpoints("pod", *machines.addresses.values())
     assert {answer.hostname for answer in stack.lab.call_from_pod(SERVICE, count=40)} == {"one", "two"}
     for name in ("one", "two"):
         assert machines.past(name) == pasts[name]
@@ -149,6 +152,7 @@ def test_a_machine_belongs_to_one_stack(stack: AdoptingStack, machines: Existing
             with as_planned(stack):
                 output = stack.up()
             assert f"istio-vm-mesh/{second.name}" in output, output
+            second.wait_for_endpoints("pod", address, service="invoices")
             assert {answer.hostname for answer in stack.lab.call_from_pod("invoices.billing", count=10)} == {"one"}
             second.assert_no_changes()
             second.destroy()
