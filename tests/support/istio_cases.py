@@ -148,10 +148,11 @@ spec:
     - {destination: {host: split, subset: pods}, weight: 80}
 """
 EXTRA = STEADY + SERVICES + ROUTES + IDLE_CONNECTIONS + SPLIT
+POLICY_NAME = "steady-alone"
 POLICY = f"""
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
-metadata: {{name: steady-alone}}
+metadata: {{name: {POLICY_NAME}}}
 spec:
   selector: {{matchLabels: {{version: machines}}}}
   action: ALLOW
@@ -232,13 +233,16 @@ def without_istiod(lab: Lab) -> Iterator[None]:
         )
 
 
+def proxy_configuration(lab: Lab, place: str) -> str:
+    """Return what the proxy of a machine, of `deploy/…` or of `statefulset/…` has from istiod: Envoy's `/config_dump`."""
+    if "/" in place:
+        return lab.kubectl("exec", place, "--container", "istio-proxy", "--", "pilot-agent", "request", "GET", "config_dump")
+    return lab.ssh(place, f"curl --silent http://127.0.0.1:{ENVOY_ADMIN_PORT}/config_dump")
+
+
 def has_routes(lab: Lab, caller: str) -> bool:
     """Whether the proxy of a caller has the routes of the services that the tests need besides the stack."""
-    if "/" in caller:
-        arguments = ["--container", "istio-proxy", "--", "pilot-agent", "request", "GET", "config_dump"]
-        configuration = lab.kubectl("exec", caller, *arguments)
-    else:
-        configuration = lab.ssh(caller, f"curl --silent http://127.0.0.1:{ENVOY_ADMIN_PORT}/config_dump")
+    configuration = proxy_configuration(lab, caller)
     return configuration.count('"/impatient"') >= 2 and '"weighted_clusters"' in configuration
 
 
@@ -433,12 +437,18 @@ class IstioCases:
 
     @pytest.mark.istio_case(21)
     def test_a_machine_answers_only_callers_that_a_policy_allows(self, lab: Lab) -> None:
+        def machines_with_policy() -> set[str]:
+            """Those whose own proxies have it. Calls meet some machines by chance."""
+            return {machine for machine in lab.machines if POLICY_NAME in proxy_configuration(lab, machine)}
+
         lab.apply(POLICY)
+        wait_until(lambda: machines_with_policy() == lab.machines, description="each machine has the policy")
         wait_until(
             lambda: http_statuses(lab, "deploy/product", "http://machines/", 8) == [403] * 8, description="another caller is refused"
         )
         assert http_statuses(lab, "statefulset/steady", "http://machines/", 8) == [200] * 8
-        lab.kubectl("delete", "authorizationpolicy", "steady-alone")
+        lab.kubectl("delete", "authorizationpolicy", POLICY_NAME)
+        wait_until(lambda: not machines_with_policy(), description="no machine has the policy")
         wait_until(
             lambda: http_statuses(lab, "deploy/product", "http://machines/", 8) == [200] * 8, description="every caller is answered again"
         )
