@@ -14,17 +14,20 @@ from tests.support.lab import Lab, MultiNetworkLab
 from tools import ROOT, VENV, venv
 
 HERE = Path(__file__).parent
+BODY_S = 3600
+"""Seconds after which the body of a test hangs. Each command and each wait in it has a limit of its own, but the wait for the other lab's calls."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the scenarios, which come before other tests because they take longest. Give their tests the time that clusters and machines take;
-    fixtures have limits of their own.
+    """Order the scenarios, which come before other tests because they take longest.
+
+    Commands and waits of a scenario have limits of their own, so its fixtures need none.
     """
     names = {item: item.path.relative_to(HERE).as_posix() for item in items if HERE in item.path.parents}
     if unlisted := set(names.values()) - set(SCENARIOS):
         raise pytest.UsageError(f"add to SCENARIOS in tests/e2e/scenarios.py: {', '.join(sorted(unlisted))}")
     for item in names:
-        item.add_marker(pytest.mark.timeout(300, func_only=True))
+        item.add_marker(pytest.mark.timeout(BODY_S, func_only=True))
     items[:] = sorted(names, key=lambda item: SCENARIOS.index(names[item])) + [item for item in items if item not in names]
 
 
