@@ -589,7 +589,10 @@ def test_a_proof_may_come_long_after_the_calls(tmp_path: Path) -> None:
             calls = parse(mesh.verify(inbound=f"{late.port}\ttcp\n{early.application}\ttcp", listener=0).stdout).calls
             return [row.verdict == "proved" for row in calls]
 
-        assert proved() == [True, True]
+        # Envoy forgets a port some seconds after its last connection, which a busy computer needs for a proof.
+        with socket.create_connection(("127.0.0.1", early.service_port)):
+            wait_until(lambda: mesh.counters(early.cluster).get("rq_total"), description="the connection is at the application")
+            assert proved() == [True, True]
         wait_until(lambda: "rq_total" not in mesh.counters(early.cluster), description="Envoy has forgotten the early calls")
         assert proved() == [True, False]
 
@@ -668,4 +671,4 @@ def test_many_endpoints_are_all_verified_by_few_calls(world: World, kind: str) -
         rows = [row for row in shown.calls.values() if row.endpoint]
         assert shown.code == 0, shown.errors
         assert [row.endpoint for row in rows] == callee.endpoints(count) and {row.verdict for row in rows} == {"proved"}
-        assert sum(row.calls for row in rows) <= 2 * count, "a busy computer may need a second one"
+        assert {row.answers for row in rows} == {1}, "which has answered is not called again"
