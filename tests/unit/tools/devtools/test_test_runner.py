@@ -105,8 +105,8 @@ def test_an_interruption_lets_the_tests_put_things_in_order(tmp_path: Path) -> N
     (tmp_path / "test_it.py").write_text(
         "import pathlib, pytest, time\n"
         "here = pathlib.Path(__file__).parent\n"
-        "@pytest.fixture\ndef lab():\n    (here / 'up').touch()\n    yield\n    time.sleep(0.5)\n    (here / 'down').touch()\n"
-        "def test_it(lab): time.sleep(600)\n"
+        "@pytest.fixture\ndef lab():\n    yield\n    time.sleep(0.5)\n    (here / 'down').touch()\n"
+        "def test_it(lab):\n    (here / 'up').touch()\n    time.sleep(600)\n"
     )
     program = f"""
 import sys
