@@ -63,6 +63,14 @@ class ControlPlane:
         body = {"apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace}, **fields}
         return self.cluster.call("POST", self.cluster.endpoint(api_version, kind).path(namespace), {"fieldManager": "a-person"}, body)
 
+    def wait_until_may(self, user: str, namespace: str, verb: str, resource: str, name: str = "") -> None:
+        """Wait until a user may do this: the API server learns of a new binding by watching, and refuses until then."""
+        kind, _, subresource = resource.partition("/")
+        attributes = {"namespace": namespace, "verb": verb, "resource": kind, "subresource": subresource, "name": name}
+        review = {"spec": {"user": user, "resourceAttributes": attributes}}
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        wait_until(lambda: self.cluster.call("POST", path, body=review)["status"]["allowed"], description=f"{user} may {verb} {resource}")
+
 
 @contextmanager
 def running(directory: Path) -> Iterator[ControlPlane]:

@@ -84,6 +84,7 @@ def workload(plane: ControlPlane, namespace: str) -> WorkloadSettings:
     plane.create("rbac.authorization.k8s.io/v1", "Role", namespace, role["metadata"]["name"], rules=role["rules"])
     rest = {key: value for key, value in binding.items() if key != "metadata"}
     plane.create("rbac.authorization.k8s.io/v1", "RoleBinding", namespace, binding["metadata"]["name"], **rest)
+    plane.wait_until_may(account.email, namespace, "create", "serviceaccounts/token", "product")
     return settings
 
 

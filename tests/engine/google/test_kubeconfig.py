@@ -54,6 +54,7 @@ def runner(plane: ControlPlane, namespace: str, tmp_path: Path) -> Iterator[Runn
         subject = {"apiGroup": api, "kind": "User", "name": google.runner.email}
         role = {"apiGroup": api, "kind": "ClusterRole", "name": "cluster-admin"}
         plane.create(f"{api}/v1", "RoleBinding", namespace, "runner", roleRef=role, subjects=[subject])
+        plane.wait_until_may(google.runner.email, namespace, "list", "secrets")
         endpoint.may_connect.add(google.runner)
         yield Runner(google, endpoint, tmp_path, public)
 
