@@ -241,8 +241,10 @@ BREAKS = {
 
 @pytest.mark.parametrize("how", some_quick(BREAKS, "cut off", "another digest", "not published"))
 def test_a_part_that_cannot_be_had_is_built(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    _break(publisher, how)
     publisher.publish(artefacts.PARTS["kind"])
+    step = quiet("tools", tmp_path / "log")
+    assert Sources(limits=LIMITS, place=publisher.place).get(step, "kind"), "the limits that are reached are those of helm alone"
+    _break(publisher, how)
     built: list[str] = []
 
     def build(step: object, family: golang.Family, wanted: dict[str, str]) -> dict[str, Path]:
@@ -252,7 +254,7 @@ def test_a_part_that_cannot_be_had_is_built(publisher: Publisher, tmp_path: Path
     monkeypatch.setattr(golang, "build", build)
     monkeypatch.setenv("PATH", str(tmp_path))
     tools = programs.Tools(Sources(limits=REACHED.get(how, LIMITS), place=publisher.place))
-    got = tools.programs(quiet("tools", tmp_path / "log"), "kind", "helm")
+    got = tools.programs(step, "kind", "helm")
     assert built == ["helm"]
     assert got["kind"].origin == "official, github.com"
     assert BREAKS[how] in _log(tmp_path)
