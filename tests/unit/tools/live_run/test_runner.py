@@ -130,11 +130,12 @@ def test_a_list_that_fails_does_not_say_that_nothing_is_left(run: Callable[..., 
 
 
 def interrupt_once(file: Path) -> threading.Thread:
-    """Interrupt this process as soon as a file is there."""
+    """Interrupt this process as soon as a file is there, and then create the file `sent` beside it."""
 
     def send() -> None:
         wait_until(file.exists)
         os.kill(os.getpid(), signal.SIGINT)  # it reaches the main thread, which waits for a command
+        file.with_name("sent").touch()
 
     thread = threading.Thread(target=send)
     thread.start()
@@ -153,7 +154,7 @@ def test_an_interrupted_command_ends_in_order(run: Callable[..., Run], tmp_path:
 
 
 def test_one_interruption_does_not_end_the_way_down(run: Callable[..., Run], tmp_path: Path) -> None:
-    waits = command("touch began; for i in 1 2 3 4 5; do sleep 0.1; done; echo down >>down")
+    waits = command("touch began; until [ -e sent ]; do sleep 0.1; done; echo down >>down")
     it = run(down=(waits, *DOWN))
     thread = interrupt_once(tmp_path / "began")
     assert it.down()
