@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ class Run:
         except KeyboardInterrupt:
             return False
         finally:
-            self.stack_file.write_bytes(original)
+            _restore(self.stack_file, original)
         taken = all(each.state is State.SEEN for each in self.results[count:])
         return taken and not self.left
 
@@ -132,6 +133,15 @@ def surprise(row: Row, done: commands.Done) -> str:
         if match := re.search(pattern, done.output, re.MULTILINE):
             return f"the output has {match[0]!r}"
     return ""
+
+
+def _restore(file: Path, content: bytes) -> None:
+    """Give a file its content again in one step: another program may be reading it."""
+    if file.read_bytes() != content:
+        new = file.with_name(f".{file.name}.restored")
+        new.write_bytes(content)
+        shutil.copymode(file, new)
+        new.replace(file)
 
 
 def _last_lines(output: str) -> str:
