@@ -201,7 +201,8 @@ def test_dns_bypasses_the_agent_until_it_has_the_name_table(host: Host, backend:
 LOOKS = """
 repair() { echo looked; }
 compare_rules 1
-until awk '$2 == 12 && $4 + 0' /proc/net/netlink | grep -q .; do sleep 0.1; done # nft listens
+listens() { awk -v nft="$(pgrep --parent $$ nft)" '$2 == 12 && $3 == nft && $4 + 0' /proc/net/netlink | grep -q .; }
+until listens; do sleep 0.1; done # its own nft, and not that of a guard before it
 compare_rules 2; compare_rules 3
 reported() { until read -r -t 0 -u "$REPORTS"; do sleep 0.1; done; }
 """
