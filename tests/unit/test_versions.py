@@ -11,7 +11,7 @@ from components.istio.scripts import gateway_api
 from components.machines.bootstrap import package_url
 from tools.mesh_status import advice
 from tools.plan import skew
-from tools.plan.model import Versions
+from tools.plan.mesh_model import Versions
 
 OF_VENDORS = ("1.31.0-asm.3", "1.31.0-tetrate", "1.31.0-tetrate-v2", "1.31.0-distroless", "1.31.0+build.7", "1.31.0-rc.1+sha.5114f85")
 

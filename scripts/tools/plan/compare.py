@@ -9,26 +9,21 @@ from components import names
 
 from .effects import Effects
 from .machine_changes import Name, machine_changes, placed
+from .mesh_model import Host, MeshPicture, NetworkPath, Opening, Path, ServicePicture
 from .model import (
     Action,
     CostChange,
-    Host,
     IdentityChange,
     Level,
     Mark,
-    MeshPicture,
-    NetworkPath,
-    Opening,
     OpeningChange,
     Operation,
-    Path,
     PathChange,
     Pause,
     Plan,
     PlanError,
     ProgramChange,
     ServiceChange,
-    ServicePicture,
     Verdict,
     VerificationPlan,
     VersionsChange,

@@ -16,7 +16,7 @@ from components.config.google import ZONES
 from tools import ROOT
 
 from . import resources
-from .model import CostPart
+from .mesh_model import CostPart
 from .resources import Resource, items, mapping, number, value_at
 
 PRICES = ROOT / "docs" / "costs.yaml"

@@ -24,7 +24,7 @@ from components.machines.proxy_metadata import CANONICAL, complete
 from components.names import DEFAULT_ROOT_CONFIG_MAP, ISTIO_NAMESPACE
 
 from .differences import short
-from .model import Fact
+from .mesh_model import Fact
 from .resources import UNKNOWN, digest, items, mapping
 
 ROOT_CONFIG_MAP = f"{ISTIO_NAMESPACE}/{DEFAULT_ROOT_CONFIG_MAP}"

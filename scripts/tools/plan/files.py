@@ -18,7 +18,8 @@ from tools import PYTHONPATH, ROOT, interruption
 
 from . import differences, git, picture, program
 from .compare import compare
-from .model import Degraded, Level, Mark, MeshPicture, Plan, PlanError, ProgramChange, Verdict
+from .mesh_model import MeshPicture
+from .model import Degraded, Level, Mark, Plan, PlanError, ProgramChange, Verdict
 from .resources import Resource
 
 TIMEOUT_S = 120

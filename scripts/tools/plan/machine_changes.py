@@ -9,7 +9,8 @@ from components.versions import version_in
 
 from . import facts, resources
 from .effects import Effects
-from .model import Action, Fact, Host, MachineChange, MachinePicture, MeshPicture, Reason
+from .mesh_model import Fact, Host, MachinePicture, MeshPicture
+from .model import Action, MachineChange, Reason
 
 STOPS = ("machine-type", "template")
 """Facts of a Compute Engine machine of which a change stops it and starts it again."""

@@ -7,15 +7,8 @@ from dataclasses import dataclass, replace
 
 from .lines import KINDS, Line, full_name, shown
 from .machine_changes import STOPS
-from .model import (
-    Action,
-    Host,
-    MachineChange,
-    Pause,
-    Plan,
-    Reason,
-    WorkloadChange,
-)
+from .mesh_model import Host
+from .model import Action, MachineChange, Pause, Plan, Reason, WorkloadChange
 from .phrases import Phrase, counted, joined, listed, phrase
 from .resources import INSTANCE
 

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .model import Action, Mark, MeshPicture, Path, Plan, WorkloadPicture
+from .mesh_model import MeshPicture, Path, WorkloadPicture
+from .model import Action, Mark, Plan
 from .untrusted import mermaid_label
 
 MOST_MACHINES = 24

@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .lines import KINDS, Line, shown
-from .model import (
-    IdentityChange,
-    LiveKind,
-    Mark,
-    Opening,
-    OpeningChange,
-    OpeningKind,
-    Path,
-    PathChange,
-    Plan,
-    ProgramChange,
-)
+from .mesh_model import Opening, OpeningKind, Path
+from .model import IdentityChange, LiveKind, Mark, OpeningChange, PathChange, Plan, ProgramChange
 from .phrases import Phrase, counted, joined, listed, long_text, phrase
 from .resources import RELEASE
 

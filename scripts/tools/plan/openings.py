@@ -9,7 +9,7 @@ from components import names
 from components.platforms.google.names import rule_of_resource, workload_of_account
 
 from . import resources
-from .model import Opening, OpeningKind
+from .mesh_model import Opening, OpeningKind
 from .resources import UNKNOWN, Resource, items, mapping, value_at
 
 WORLD = ("0.0.0.0/0", "::/0")

@@ -13,7 +13,7 @@ from components.versions import numbers, version_in
 
 from . import cost, facts, openings, resources
 from .graph import Graph
-from .model import (
+from .mesh_model import (
     Fact,
     Host,
     MachinePicture,

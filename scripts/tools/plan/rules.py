@@ -12,16 +12,8 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, 
 from components.config.rules import Rules
 from components.versions import unsupported_kubernetes
 
-from .model import (
-    Action,
-    BrokenRule,
-    Mark,
-    MeshPicture,
-    OpeningKind,
-    Pause,
-    Plan,
-    WorkloadChange,
-)
+from .mesh_model import MeshPicture, OpeningKind
+from .model import Action, BrokenRule, Mark, Pause, Plan, WorkloadChange
 from .skew import MOST_BEHIND, skew_of, while_updating
 
 _OPEN = (OpeningKind.FIREWALL, OpeningKind.LOAD_BALANCER)

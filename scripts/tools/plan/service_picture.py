@@ -10,7 +10,7 @@ from components.existing_objects import endpoint_port
 
 from . import resources
 from .graph import Graph
-from .model import Endpoints, Fact, NetworkPath, Path, Port, ServicePicture, WorkloadPicture
+from .mesh_model import Endpoints, Fact, NetworkPath, Path, Port, ServicePicture, WorkloadPicture
 from .resources import UNKNOWN, items, mapping, number, value_at
 
 OUTSIDE = "outside"

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from .compare import is_replaced
 from .lines import KINDS, Line, full_name, shown
-from .model import Plan, ServiceChange, ServicePicture
+from .mesh_model import ServicePicture
+from .model import Plan, ServiceChange
 from .phrases import Phrase, counted, joined, phrase
 from .service_picture import OUTSIDE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .model import Versions
+from .mesh_model import Versions
 
 MOST_BEHIND = 1
 """Minor versions that a proxy may be behind its control plane, and none ahead (istio.io: Supported

@@ -23,7 +23,8 @@ from tools.mesh_status import pulumi
 from . import facts, picture, preview, resources
 from .compare import compare
 from .graph import Graph
-from .model import Fact, Level, MachinePicture, MeshPicture, Plan
+from .mesh_model import Fact, MachinePicture, MeshPicture
+from .model import Level, Plan
 from .resources import UNKNOWN, Resource
 
 

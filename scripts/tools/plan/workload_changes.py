@@ -7,18 +7,8 @@ from dataclasses import replace
 from math import ceil
 
 from .machine_changes import STOPS, Name
-from .model import (
-    Action,
-    Host,
-    MachineChange,
-    Mark,
-    MeshPicture,
-    Pause,
-    PodsChange,
-    Reason,
-    WorkloadChange,
-    WorkloadPicture,
-)
+from .mesh_model import Host, MeshPicture, WorkloadPicture
+from .model import Action, MachineChange, Mark, Pause, PodsChange, Reason, WorkloadChange
 
 RESTART_S = 20
 """Seconds for which one agent is out of the mesh: 11 to deregister, 5 to drain, some to get ready.

@@ -10,7 +10,8 @@ from typing import Any
 
 from tests.support.noting_mesh import Pods, Seen, Service
 from tests.support.noting_world import STOPPED, World
-from tools.plan.model import Mark, Plan, ServicePicture, Versions
+from tools.plan.mesh_model import ServicePicture, Versions
+from tools.plan.model import Mark, Plan
 
 
 def differences(plan: Plan, before: Seen, after: Seen, world: World) -> dict[str, tuple[Any, Any]]:

@@ -29,7 +29,8 @@ from tests.support.noting_mesh import NOTHING, Seen, see
 from tests.support.noting_world import MANAGER, NotingProvider, World, owner_of
 from tests.unit.tools.plan.changes import actions, plan_between
 from tools.plan import live, preview, state
-from tools.plan.model import Action, Host, Plan, Verdict
+from tools.plan.mesh_model import Host
+from tools.plan.model import Action, Plan, Verdict
 from tools.standins.provider import Found, Provider, Request
 
 COMPARED = ("create", "update", "delete", "replace")

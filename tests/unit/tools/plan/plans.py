@@ -8,21 +8,23 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from tools.plan.mesh_model import (
+    MachinePicture,
+    MeshPicture,
+    NetworkPicture,
+    Versions,
+    WorkloadPicture,
+)
 from tools.plan.model import (
     FORMAT,
     Action,
     Level,
     MachineChange,
-    MachinePicture,
     Mark,
-    MeshPicture,
-    NetworkPicture,
     Plan,
     Reason,
     Verdict,
-    Versions,
     WorkloadChange,
-    WorkloadPicture,
 )
 
 MARK = "zqx"

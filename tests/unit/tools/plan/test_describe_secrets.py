@@ -17,7 +17,8 @@ from tools import ROOT
 from tools.plan import describe, files, mocks, preview, render_json, render_markdown, render_text
 from tools.plan.compare import compare
 from tools.plan.differences import operations
-from tools.plan.model import MeshPicture, Plan
+from tools.plan.mesh_model import MeshPicture
+from tools.plan.model import Plan
 from tools.plan.resources import SECRET
 
 CANARY = "canary-c0ffee"

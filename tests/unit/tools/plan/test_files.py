@@ -26,7 +26,8 @@ from tests.unit.tools.plan.changes import (
 from tools import costs
 from tools.plan import cost, facts, words
 from tools.plan.files import DescriptionError, _destroyed, compared
-from tools.plan.model import Action, Mark, OpeningKind, Path, Pause, Plan, Verdict
+from tools.plan.mesh_model import OpeningKind, Path
+from tools.plan.model import Action, Mark, Pause, Plan, Verdict
 from tools.plan.untrusted import clean
 
 CONTAINER = {"platform": "docker", "workload": "product", "network": "pods"}

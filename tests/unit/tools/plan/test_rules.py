@@ -12,17 +12,8 @@ from tests.unit.tools.plan.changes import config_of, described
 from tests.unit.tools.plan.plans import MESH, change, happens, machine, mesh, plan, workload
 from tools.plan import render_markdown
 from tools.plan.compare import compare
-from tools.plan.model import (
-    Action,
-    Mark,
-    MeshPicture,
-    Opening,
-    OpeningKind,
-    Pause,
-    Plan,
-    Versions,
-    VersionsChange,
-)
+from tools.plan.mesh_model import MeshPicture, Opening, OpeningKind, Versions
+from tools.plan.model import Action, Mark, Pause, Plan, VersionsChange
 from tools.plan.picture import decode
 from tools.plan.resources import CLUSTER_CHECK, UNKNOWN
 from tools.plan.rule_words import rule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.plan.model import Versions
+from tools.plan.mesh_model import Versions
 from tools.plan.skew import skew_of, while_updating, worst
 
 

@@ -12,31 +12,33 @@ from tests.unit.tools.plan.plans import change, happens, plan
 from tests.unit.tools.plan.samples import EVERYTHING, REFUSED, SERVICE
 from tools.plan import compare, facts, machine_words, words
 from tools.plan.lines import Section
+from tools.plan.mesh_model import (
+    Fact,
+    Host,
+    Opening,
+    OpeningKind,
+    Path,
+    Port,
+    ServicePicture,
+    Versions,
+)
 from tools.plan.model import (
     Action,
     CostChange,
-    Fact,
-    Host,
     Level,
     MachineChange,
     Mark,
-    Opening,
     OpeningChange,
-    OpeningKind,
     Operation,
-    Path,
     PathChange,
     Pause,
     Plan,
     PlanError,
     PodsChange,
-    Port,
     Reason,
     ServiceChange,
-    ServicePicture,
     Verdict,
     VerificationPlan,
-    Versions,
     VersionsChange,
 )
 from tools.plan.phrases import Phrase, listed, phrase
