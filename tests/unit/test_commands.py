@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import ast
+import json
+import shutil
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +19,60 @@ from components.local import over_ssh
 from components.machines.scripts import create_ssh_key, drain, join_machine
 from components.verification import evidence
 from components.verification.scripts import verify_workload
-from tests.support import harness
+from tests.support import harness, python_3_9
 
 COMPONENTS = harness.ROOT / "components"
 SCRIPTS = sorted(file.relative_to(COMPONENTS).as_posix() for file in COMPONENTS.rglob("scripts/*.py") if "def run(" in file.read_text())
 SLOTS = ["machines/scripts/slots.py", "machines/scripts/slot_decision.py", "machines/scripts/slot_lease.py"]
-PARTS = [
-    "grammar.py",
-    "machines/bundle.py",
-    "machines/entries.py",
-    *SLOTS,
-    "ownership.py",
-    "shell.py",
-    "verification/evidence.py",
-    "verification/target.py",
-]
-LOCAL = sorted({*SCRIPTS, *PARTS, *(f"local/{file.name}" for file in COMPONENTS.glob("local/*.py"))})
+MODULES = {name: import_module(f"components.{name.removesuffix('.py').replace('/', '.')}") for name in ["local/over_ssh.py", *SCRIPTS]}
+SOURCES = {name: sorted(file.relative_to(COMPONENTS).as_posix() for file in commands.sources(module)) for name, module in MODULES.items()}
+BESIDE_PULUMI = sorted({file for files in SOURCES.values() for file in files})
+"""What `python3` on PATH runs: scripts, and all of this package that they import."""
+PACKAGES = ["config/__init__.py"]
+"""What runs on the way to a module of another package. It does nothing there, so no digest covers it."""
+PYTHONS = [sys.executable, *(f"python3.{minor}" for minor in range(9, 14))]
+LOAD = """
+import json, os, sys
+directory, *scripts = sys.argv[1:]
+sys.path.append(directory + "/local")
+import run
+files = {}
+for script in scripts:
+    run.load("local/scripting.py")
+    run.load(script)
+    modules = [sys.modules.pop(name) for name in list(sys.modules) if name.startswith(run.PACKAGE)]
+    files[script] = [os.path.relpath(module.__file__, directory) for module in modules if hasattr(module, "__file__")]
+json.dump(files, sys.stdout)
+"""
+"""Load each script as `run.py` does, without what the one before it has loaded."""
 
 
-@pytest.mark.parametrize("name", LOCAL)
+def starts(python: str) -> bool:
+    """Return whether an interpreter is on PATH, and is no placeholder for one that is not installed."""
+    return shutil.which(python) is not None and subprocess.run([python, "-V"], capture_output=True).returncode == 0
+
+
+def test_what_runs_beside_pulumi_is_derived_from_the_scripts() -> None:
+    shared = {"local/run.py", "local/scripting.py", "local/over_ssh.py", "local/openssh.py", "local/conversation.py", "names.py"}
+    assert {*shared, *SLOTS, "verification/calico_selectors.py", "verification/evidence.py", *SCRIPTS} <= set(BESIDE_PULUMI)
+    assert len(SCRIPTS) > 15
+
+
+@pytest.mark.parametrize("name", [*BESIDE_PULUMI, *PACKAGES])
 def test_what_runs_beside_pulumi_needs_python_3_9_and_its_library_alone(name: str) -> None:
-    tree = ast.parse((COMPONENTS / name).read_text(), feature_version=(3, 9))
-    imported = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
-    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert {name.split(".")[0] for name in imported} <= sys.stdlib_module_names
+    assert python_3_9.problems((COMPONENTS / name).read_text()) == []
+
+
+def test_each_python_that_is_here_loads_the_scripts_from_their_sources() -> None:
+    pythons = [python for python in PYTHONS if starts(python)]
+    assert sys.executable in pythons
+    for python in pythons:
+        # Without the packages of the environment, which `python3` on PATH need not have.
+        line = [python, "-IS", "-c", LOAD, str(COMPONENTS), *MODULES]
+        done = subprocess.run(line, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), python
+        for script, loaded in json.loads(done.stdout).items():
+            assert sorted({*loaded, "local/run.py"} - {*PACKAGES}) == SOURCES[script], (python, script)
 
 
 def test_a_command_line_is_the_same_in_every_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
