@@ -66,8 +66,9 @@ clean_environment() { export LC_ALL=C; }
 can_connect() { :; }
 remove_rules() { :; }
 keep_ssh_port() { :; }
-host_facts() { echo 'refusals end'; }
 """
+NO_REFUSALS = "host_facts() { echo 'refusals end'; }"
+"""What redirect_host.sh prints for a host that a join does not change."""
 # A second connection that comes as soon as a join waits for it.
 CONFIRMED = """
 eval "real_$(declare -f ask)"
@@ -211,9 +212,13 @@ class FakeMachine:
         }
 
     def join(
-        self, change: Bundle | None = None, text: str = "", answers: str = "yes\n" * 4, **variables: str
+        self, change: Bundle | None = None, text: str = "", answers: str = "yes\n" * 4, facts: str = NO_REFUSALS, **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a join to its end; `text` comes before its first step. Its questions are answered in turn."""
+        """Run a join to its end.
+
+        text: shell before its first step. answers: to its questions, in turn.
+        facts: the function `host_facts`; "" for that of join.sh.
+        """
         (self.directory / "run/calls").write_text("")
         bundle = change or BUNDLE
         values = {
@@ -227,7 +232,7 @@ class FakeMachine:
             **variables,
         }
         (self.directory / "answers").write_text(answers)
-        stand_ins = f'{STAND_INS}\n{CONFIRMED}\n{text}\nmain 3<"{self.directory}/answers" </dev/null'
+        stand_ins = f'{STAND_INS}\n{CONFIRMED}\n{facts}\n{text}\nmain 3<"{self.directory}/answers" </dev/null'
         return self.sourced(CONFIRMATION, JOIN).run(stand_ins, values)
 
     def script(self, *scripts: Path, text: str = "", **variables: str) -> str:

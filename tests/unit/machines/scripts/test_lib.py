@@ -90,10 +90,8 @@ HOSTILE = {
 
 
 def test_the_users_environment_changes_no_script(tmp_path: Path) -> None:
-    text = 'clean_environment\ncat <<<"$(env | sort)"\ncd share 2>/dev/null || echo "no such directory"'
-    done = subprocess.run(
-        ["/bin/bash", "-s"], input=shell.remote_script("machines/withdraw", {}).rpartition("if !")[0] + text, env=HOSTILE, cwd=tmp_path, capture_output=True, text=True
-    )  # fmt: skip
+    script = Sourced(scripts=[COMPONENTS / "machines/scripts/withdraw.sh"], programs=tmp_path, environment=HOSTILE)
+    done = script.run('clean_environment\ncat <<<"$(env | sort)"\ncd share 2>/dev/null || echo "no such directory"')
     lines = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
     assert "no such directory" in lines
     assert lines["LC_ALL"] == "C" and "/usr/bin" in lines["PATH"]

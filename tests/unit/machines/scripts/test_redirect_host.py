@@ -374,7 +374,6 @@ def test_what_changes_is_in_one_list(tmp_path: Path) -> None:
     assert not [line for line in run(tmp_path, "changes", IPV6="1", ISTIO_DUAL_STACK="true") if "refused" in line]
 
 
-REAL_FACTS = (SCRIPTS / "join.sh").read_text().split("host_facts() {")[1].split("\n}\n")[0]
 PROBE = """
 case $1 in
 */redirect_host.sh) echo "$(basename "$1") $A $POD_NAME $INSTANCE_IP" >>"$RUN/facts"; echo "refusals end" ;;
@@ -387,32 +386,32 @@ FACTS = 'host_facts() { printf "${REFUSED}refusals end\\nchange first\\nchange s
 def test_a_host_whose_application_is_not_reached_stays_as_it_is(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path / "machine").create()
     before = machine.tree()
-    done = machine.join(text=f"REFUSED='refusal one: this\\nrefusal two: that\\n'\n{FACTS}")
+    done = machine.join(facts=FACTS, REFUSED="refusal one: this\\nrefusal two: that\\n")
     assert (done.returncode, done.stderr) == (1, "machine product-1: one: this;two: that\n")
     assert machine.tree() == before
 
 
 def test_a_host_that_was_not_looked_at_to_the_end_is_not_joined(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path / "machine").create()
-    done = machine.join(text="host_facts() { echo 'change one'; }")
+    done = machine.join(facts="host_facts() { echo 'change one'; }")
     assert (done.returncode, "the join ended at its step" in done.stderr, "(check_host)" in done.stderr) == (1, True, True)
 
 
 @pytest.mark.slow
 def test_the_changes_are_reported_before_the_join_acts_and_once(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path / "machine").create()
-    done = machine.join(text=f"REFUSED=''\n{FACTS}")
+    done = machine.join(facts=FACTS, REFUSED="")
     (asked,) = [line for line in done.stdout.splitlines() if line.startswith("istio-vm-mesh: ask changes ")]
     assert base64.b64decode(asked.split()[-1]).decode() == "first\nsecond\n"
     assert (done.returncode, done.stderr) == (0, "")
-    again = machine.join(text=f"REFUSED=''\n{FACTS}")
+    again = machine.join(facts=FACTS, REFUSED="")
     assert (again.returncode, "changes" in again.stdout) == (0, False), "nothing is changed, so nothing is reported"
 
 
 @pytest.mark.slow
 def test_a_member_of_a_group_writes_the_changes_to_its_log(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path / "machine").create()
-    done = machine.join(text=f"REFUSED=''\n{FACTS}", ASK="")
+    done = machine.join(facts=FACTS, REFUSED="", ASK="")
     assert (done.returncode, "this host, from now on: first; second\n" in done.stderr) == (0, True)
 
 
@@ -420,7 +419,7 @@ def test_a_member_of_a_group_writes_the_changes_to_its_log(tmp_path: Path) -> No
 def test_a_networks_gateway_looks_at_nothing(tmp_path: Path) -> None:
     machine = FakeMachine(tmp_path / "machine").create()
     add_program(machine.directory / "bin", "bash", PROBE)
-    done = machine.join(text=f"host_facts() {{{REAL_FACTS}\n}}", ROLE="router")
+    done = machine.join(facts="", ROLE="router")
     assert done.returncode == 0, done.stderr
     assert not (machine.directory / "run/facts").exists()
 
@@ -430,6 +429,6 @@ def test_the_script_gets_the_environment_that_the_join_brings(tmp_path: Path) ->
     """Of the machine's own files nothing is read: at the first join there are none."""
     machine = FakeMachine(tmp_path / "machine").create()
     add_program(machine.directory / "bin", "bash", PROBE)
-    done = machine.join(text=f"host_facts() {{{REAL_FACTS}\n}}")
+    done = machine.join(facts="")
     assert done.returncode == 0, done.stderr
     assert (machine.directory / "run/facts").read_text() == "redirect_host.sh 1 @MACHINE@ 192.0.2.7\n"
