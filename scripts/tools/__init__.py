@@ -9,6 +9,8 @@
 - `standins`: Pulumi plugins for the lab alone; imported by `lab.plugins` and by nothing else.
 - `devtools`: test runner, schema and reference pages, benchmark, mutations, newer releases of pins.
 - `launch`, `venv`: run a tool in the project's virtual environment.
+- `steps`, `process`, `interruption`, `directories`: steps with progress and logs, child processes;
+  they need no lab.
 
 Inside one of these packages imports are relative; from one to another they begin with `tools`.
 """

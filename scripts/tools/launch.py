@@ -9,18 +9,23 @@ import sys
 
 from tools import FAILED, INTERRUPTED, PYTHONPATH, UNFIT
 
+_LAB = "tools.lab.preflight"
 COMMANDS = {
-    "lab": ("tools.lab", "tools.lab.cli"),
-    "test": ("tools.devtools.test_runner", "tools.devtools.runner_cli"),
-    "plan": ("tools.plan", "tools.plan.cli"),
-    "status": ("tools.mesh_status", "tools.mesh_status.cli"),
-    "dev": ("tools.devtools.dev", "tools.devtools.dev"),
-    "live-run": ("tools.live_run", "tools.live_run.cli"),
-    "schema": ("tools.devtools.schema", "tools.devtools.schema"),
-    "bench": ("tools.devtools.bench", "tools.devtools.bench.cli"),
-    "mutations": ("tools.devtools.mutate", "tools.devtools.mutate"),
+    "lab": ("tools.lab", "tools.lab.cli", _LAB),
+    "test": ("tools.devtools.test_runner", "tools.devtools.runner_cli", _LAB),
+    "plan": ("tools.plan", "tools.plan.cli", None),
+    "status": ("tools.mesh_status", "tools.mesh_status.cli", None),
+    "dev": ("tools.devtools.dev", "tools.devtools.dev", _LAB),
+    "live-run": ("tools.live_run", "tools.live_run.cli", None),
+    "schema": ("tools.devtools.schema", "tools.devtools.schema", _LAB),
+    "bench": ("tools.devtools.bench", "tools.devtools.bench.cli", _LAB),
+    "mutations": ("tools.devtools.mutate", "tools.devtools.mutate", _LAB),
 }
-"""The module that each command runs, and the module with its `parser()` (standard library only).
+"""The module that each command runs, the module with its `parser()`, and the module that prepares
+this machine. The last two need the standard library only.
+
+The commands of operators change nothing on this machine but `.venv`, so they have no third module.
+That of the others has `unmet_requirements()` and `install(step, packages)`.
 
 What the parser returns has these fields:
 - `needs_lab`: whether this machine must be able to run the lab
@@ -38,12 +43,11 @@ def run(command):  # type: (str) -> None
         version = ".".join(map(str, sys.version_info[:2]))
         sys.exit(f"./scripts/{command} needs Python 3.11 or newer, python3 is {version}: install it (Debian 12: apt-get install python3)")
 
-    module, parser = COMMANDS[command]
+    module, parser, preparation = COMMANDS[command]
     options = vars(importlib.import_module(parser).parser().parse_args())
-    if options["needs_lab"]:
-        from tools.lab import preflight
-
-        unmet = preflight.unmet_requirements()
+    machine = importlib.import_module(preparation) if preparation else None
+    if machine and options["needs_lab"]:
+        unmet = machine.unmet_requirements()
         if unmet:
             print("This machine cannot run the lab:", *unmet, sep="\n- ", file=sys.stderr)
             sys.exit(UNFIT)
@@ -51,16 +55,16 @@ def run(command):  # type: (str) -> None
 
     python = str(venv.PYTHON)
     if not venv.complete():
-        _make_environment(to_stderr=bool(options.get("json")), failed=options.get("failed", FAILED))
+        install = machine.install if machine else None
+        _make_environment(install, to_stderr=bool(options.get("json")), failed=options.get("failed", FAILED))
     os.execve(python, [python, "-m", module, *sys.argv[1:]], {**os.environ, "PYTHONPATH": PYTHONPATH})
 
 
-def _make_environment(to_stderr, failed):  # type: (bool, int) -> None
-    from tools import venv
-    from tools.lab import steps
+def _make_environment(install, to_stderr, failed):  # type: (venv.Install | None, bool, int) -> None
+    from tools import steps, venv
 
     try:
-        venv.ensure(steps.Display(sys.stderr) if to_stderr else None)
+        venv.ensure(steps.Display(sys.stderr) if to_stderr else None, install)
     except steps.StepFailedError as error:
         print(error, file=sys.stderr)
         sys.exit(failed)

@@ -1,7 +1,4 @@
-"""The virtual environment `.venv`, from the hash-locked requirements.txt. Standard library only.
-
-Imports the lab only where the environment has to be made, for its display of steps and for apt-get.
-"""
+"""The virtual environment `.venv`, from the hash-locked requirements.txt. Standard library only."""
 
 from __future__ import annotations
 
@@ -11,18 +8,19 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tools import ROOT, VENV
-
-if TYPE_CHECKING:
-    from tools.lab.steps import Display, Step
+from tools.process import Command
+from tools.steps import Display, Step, StepError, Steps
 
 REQUIREMENTS = ROOT / "requirements.txt"
 STAMP = VENV / ".complete"
 """Written when the environment is complete: what it was made from."""
 PYTHON = VENV / "bin" / "python"
+Install = Callable[[Step, Sequence[str]], None]
+"""Installs packages of Debian on this machine. Raises StepError where it cannot."""
 
 
 def recipe() -> str:
@@ -37,28 +35,26 @@ def complete() -> bool:
         return False
 
 
-def ensure(show: Display | None = None) -> Path:
+def ensure(show: Display | None = None, install: Install | None = None) -> Path:
     """Return the Python of a complete environment; make the environment if it is absent, half-made
     or outdated.
 
-    Raises StepFailedError where that fails.
+    Without `install` nothing else on this machine is changed. Raises StepFailedError where making
+    it fails.
     """
     if not complete():
-        from tools.lab.steps import Steps
-
         with Steps("venv", 1, show, retry_command="the same command").step("Python environment") as step:
-            _make(step)
+            _make(step, install)
     return PYTHON
 
 
-def _make(step: Step) -> None:
-    from tools.lab.offline import debian
-    from tools.lab.process import Command
-    from tools.lab.steps import StepError
-
+def _make(step: Step, install: Install | None) -> None:
     if not importlib.util.find_spec("ensurepip"):  # Debian has it in a package of its own
+        if not install:
+            cause = "this Python has no module ensurepip, which Debian has in its package python3-venv"
+            raise StepError(cause, "run `apt-get install python3-venv` as root", show_log=False)
         step.note("installing Debian's python3-venv")
-        debian.ensure(step, ["python3-venv"])
+        install(step, ["python3-venv"])
     STAMP.unlink(missing_ok=True)
     shutil.rmtree(VENV, ignore_errors=True)
     # Not sys.executable: that may be the Python of the environment being replaced.

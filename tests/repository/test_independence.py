@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,20 @@ sys.argv = {arguments!r}
 launch.run({command!r})
 """
 
+LAUNCH_FIRST = """
+import importlib.util, pathlib, sys
+from tools import launch, steps, venv
+steps.LOGS = pathlib.Path({logs!r})
+venv.complete = lambda: False
+importlib.util.find_spec = lambda name: None
+sys.argv = [{command!r}, *{arguments!r}]
+try:
+    launch.run({command!r})
+except SystemExit as exit:
+    print(exit.code)
+"""
+"""The first start of a command, on a Debian without python3-venv."""
+
 
 def python(program: str) -> str:
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
@@ -50,6 +65,12 @@ def test_status_loads_without_lab_and_stand_ins() -> None:
 def test_status_is_launched_without_lab_and_stand_ins() -> None:
     arguments = ["status", "--json"]
     assert python(LAUNCH.format(command="status", arguments=arguments)) == "-m tools.mesh_status --json\n"
+
+
+@pytest.mark.parametrize(("command", "arguments", "code"), [("status", [], 3), ("plan", [], 1), ("live-run", ["a-stack", "--check"], 3)])
+def test_the_first_start_of_an_operators_tool_needs_no_lab(command: str, arguments: list[str], code: int, tmp_path: Path) -> None:
+    program = LAUNCH_FIRST.format(command=command, arguments=arguments, logs=str(tmp_path))
+    assert python(program).splitlines()[-1] == str(code)
 
 
 def test_the_lab_is_refused_here() -> None:

@@ -39,7 +39,7 @@ def test_each_file_has_the_name_of_what_it_tests() -> None:
         ("machines/scripts/test_join_transaction.py", {"join"}),
         ("verification/scripts/test_call_service.py", {"call_service"}),
         ("config/test_checks_hostile_text.py", {"checks"}),
-        ("tools/lab/test_steps.py", {"steps"}),
+        ("tools/lab/test_stacks.py", {"stacks"}),
         ("support/test_skips.py", {"skips"}),
         ("machines/test_join.py", set()),
         ("istio/test_chart.py", set()),

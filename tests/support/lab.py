@@ -38,8 +38,8 @@ from tests.support.process_watch import ProcessWatch
 from tests.support.traffic import LOST, SLOW_PATH, Answer, Request, lost_count, lost_details, parse_answers
 from tests.support.true_plans import AGENT_START, is_connected
 from tests.support.waiting import HANG_S, wait_until
-from tools import ROOT
-from tools.lab import engine, locks, paths, stacks, steps
+from tools import ROOT, steps
+from tools.lab import engine, locks, stacks
 from tools.lab.offline import images, packages, programs
 from tools.lab.stacks import Config
 
@@ -613,7 +613,7 @@ def make_image(image: images.Image) -> str:
     answering = engine.find()
     assert answering, "the lab's engine does not answer"
     name = Path(image.name.partition(":")[0]).name
-    step = steps.quiet("image", paths.LOGS / f"{name}-image.log")
+    step = steps.quiet("image", steps.LOGS / f"{name}-image.log")
     images.make(step, answering, programs.Tools(), [image])
     return image.name
 

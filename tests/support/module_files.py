@@ -7,11 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tools.lab.offline.programs import Tools
-from tools.lab.steps import Steps
+from tools.steps import Steps
 
 
 @cache
 def directory(name: str) -> Path:
     """Return the files of a Go module, as the lab uses them."""
-    with TemporaryDirectory() as logs, Steps("test", 1, logs=Path(logs)).step(f"get {name}") as step:
+    with TemporaryDirectory() as logs, Steps("test", 1, logs=Path(logs), retry_command="the same command").step(f"get {name}") as step:
         return Tools().directory(step, name).path

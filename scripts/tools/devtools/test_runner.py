@@ -23,8 +23,8 @@ from tools.lab import up
 from tools.lab.locks import checkout_lock, exclusive_lock, shared_lock
 from tools.lab.offline import debian, dockerd
 from tools.lab.offline.programs import Tools
-from tools.lab.process import accept_sigint
-from tools.lab.steps import StepError, StepFailedError, Steps, seconds
+from tools.process import accept_sigint
+from tools.steps import StepError, StepFailedError, Steps, seconds
 
 from . import runner_cli
 

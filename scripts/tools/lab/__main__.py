@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from tools import FAILED, INTERRUPTED, OK
+from tools import FAILED, INTERRUPTED, OK, steps
+from tools.steps import StepError, StepFailedError, quiet
 
 from . import cli, paths
-from .steps import StepError, StepFailedError, quiet
 
 if TYPE_CHECKING:
     from .offline.programs import Publishers
@@ -78,7 +78,7 @@ def _tools(names: list[str], publishers: Publishers | None) -> None:
         return
     if unknown := [name for name in names if name not in PROGRAMS | DIRECTORIES and name != "envoy"]:
         raise StepError(f"no such tool: {', '.join(unknown)} (`./scripts/lab tools` lists them)")
-    step = quiet("tools", paths.LOGS / "tools.log")
+    step = quiet("tools", steps.LOGS / "tools.log")
     for name in names:
         tool = tools.envoy(step) if name == "envoy" else tools.program(step, name) if name in PROGRAMS else tools.directory(step, name)
         print(tool.path)
@@ -117,7 +117,7 @@ def _env() -> None:
 
 
 def _logs(wanted: str | None) -> int:
-    logs = sorted(paths.LOGS.glob("*.log"), key=lambda log: log.stat().st_mtime)
+    logs = sorted(steps.LOGS.glob("*.log"), key=lambda log: log.stat().st_mtime)
     if wanted is None:
         for log in logs:
             print(log.relative_to(paths.ROOT))

@@ -28,12 +28,12 @@ from components.platforms.docker.names import (
     node_name,
     stack_label,
 )
+from tools.steps import Step, StepError, Steps
 
 from . import cli, engine, paths, pulumi_cli
 from .engine import Engine
 from .locks import checkout_lock, exclusive_lock, shared_lock
 from .offline import cache, dockerd, images, packages
-from .steps import Step, StepError, Steps
 
 CREATION_S = 120.0
 """Seconds that the engine has to create a container."""

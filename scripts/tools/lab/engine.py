@@ -10,8 +10,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import process
-from .steps import Step, StepError
+from tools import process
+from tools.steps import Step, StepError
 
 RUN = Path("/run/istio-vm-mesh")
 """What the lab's own engine needs while it runs. One per machine: two checkouts share the engine

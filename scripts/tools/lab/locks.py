@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from tools.directories import make_private
+from tools.steps import StepError
+
 from . import paths
-from .steps import StepError
 
 
 @contextmanager
 def checkout_lock() -> Iterator[None]:
     """Hold the lock of this checkout's lab. Raises StepError while another command holds it."""
-    paths.make_private(paths.RUN)
+    make_private(paths.RUN)
     with (paths.RUN / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,7 +18,6 @@ HOME = LAB / "home"
 """PULUMI_HOME."""
 STATE = LAB / "state"
 """Pulumi's file backend; mode 0700, because it holds keys and tokens."""
-LOGS = LAB / "logs"
 CHARTS = LAB / "charts"
 """Istio's charts as base/, istiod/ and gateway/."""
 PACKAGE_DIGEST = LAB / "istio-sidecar.deb.sha256"
@@ -71,13 +70,6 @@ def backend(directory: Path) -> str:
     with half of one the state cannot be read. So the backend writes none.
     """
     return f"file://{directory}?metadata=skip"
-
-
-def make_private(directory: Path) -> Path:
-    """Create a directory that only its owner can read, and return it."""
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    directory.chmod(0o700)
-    return directory
 
 
 def pulumi_env() -> dict[str, str]:

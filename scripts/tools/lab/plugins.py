@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tools.standins import install
+from tools.steps import Step
 
 from . import paths
 from .offline.programs import Tools
-from .steps import Step
 
 
 def ensure(step: Step, tools: Tools, binaries: Path = paths.BIN, home: Path = paths.HOME) -> dict[str, str]:

@@ -1,5 +1,5 @@
-"""Whether this machine can run the lab at all. Standard library only: the launcher calls it
-before anything is installed.
+"""Whether this machine can run the lab at all, and the packages that it needs first. Standard
+library only: the launcher calls it before anything is installed.
 """
 
 from __future__ import annotations
@@ -7,11 +7,14 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tools.steps import Step
+
 from . import engine, paths
+from .offline import debian
 
 GIB = 1024**3
 DISK_COLD, DISK_WARM = 15 * GIB, 3 * GIB
@@ -113,3 +116,8 @@ def _room(machine: Machine) -> list[str]:
             )
             shortages.append(f"{there / GIB:.1f} GiB free for {place} are too little to {what} ({needed // GIB} GiB): free some{cure}")
     return shortages
+
+
+def install(step: Step, packages: Sequence[str]) -> None:
+    """Install what is missing of Debian packages. Raises StepError where that is not possible."""
+    debian.ensure(step, packages)

@@ -17,12 +17,13 @@ from typing import Any
 from components.config import reader
 from components.names import PROJECT
 from components.platforms.docker.names import CLUSTER, docker_name
-from tools import VENV
+from tools import VENV, process
+from tools.directories import make_private
 from tools.mesh_status.pulumi import QUIET, STOP, STOP_GRACE, explanation
+from tools.process import Command
+from tools.steps import Step, StepError, seconds
 
-from . import paths, process, repair_helm_releases
-from .process import Command
-from .steps import Step, StepError, seconds
+from . import paths, repair_helm_releases
 
 MARK = "ISTIO_VM_MESH_LAB"
 """An environment variable of every CLI that the lab starts. It distinguishes a CLI whose `lab` was
@@ -41,7 +42,7 @@ def call(
     """Run the CLI on this checkout, with its output in the step's log. Raises StepError with
     Pulumi's diagnostics when it fails.
     """
-    variables = paths.environment(**{MARK: str(os.getpid()), "TMPDIR": str(paths.make_private(paths.TMP))}, **environment)
+    variables = paths.environment(**{MARK: str(os.getpid()), "TMPDIR": str(make_private(paths.TMP))}, **environment)
     command = Command([paths.BIN / "pulumi", *arguments], paths.ROOT, variables, capture=capture, stop=STOP, grace=STOP_GRACE)
     try:
         done = step.run(command, progress=progress, check=False)
@@ -65,8 +66,8 @@ def select(step: Step, stack: str) -> None:
     killed run left in it.
     """
     require_file(stack)
-    paths.make_private(paths.STATE)
-    paths.make_private(paths.HOME)
+    make_private(paths.STATE)
+    make_private(paths.HOME)
     _unlock(step, stack)  # first: a CLI that still works writes the state, which cannot be read meanwhile
     end_leftovers(step)
     call(step, "stack", "select", "--create", "--stack", stack, *QUIET)
@@ -241,7 +242,7 @@ def _repair_releases(step: Step, stack: str, pending: list[dict[str, Any]]) -> N
 def _private(name: str, text: str) -> Iterator[Path]:
     """A file that only its owner can read, for as long as it is needed."""
     file = paths.RUN / name
-    paths.make_private(paths.RUN)
+    make_private(paths.RUN)
     try:
         with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
             opened.write(text)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tools.process import Command
+from tools.steps import Step
+
 from . import paths
-from .process import Command
-from .steps import Step
 
 TYPE = "kubernetes:helm.sh/v3:Release"
 

@@ -20,9 +20,9 @@ from components.config import reader
 from components.names import SSH_KEY, config_key, is_part, part_name
 from components.platforms.docker.names import CONTAINER, SSH_USER
 from tools.mesh_status.read_state import revealed
+from tools.steps import StepError
 
 from . import engine, locks
-from .steps import StepError
 
 Config = dict[str, Any]
 """The configuration of a stack file, keys without the project's name."""

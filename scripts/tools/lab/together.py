@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-from .process import Group
-from .steps import Display, Step, StepError
+from tools.process import Group
+from tools.steps import Display, Step, StepError
 
 WORKERS = 2
 """How many parts run at the same time."""

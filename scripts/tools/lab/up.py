@@ -9,15 +9,16 @@ from typing import Any
 from components.config import reader
 from components.config.problems import SettingsError
 from components.platforms.docker.names import stack_label
+from tools.directories import make_private
 from tools.mesh_status import assess, read
 from tools.mesh_status.read_state import StackError
+from tools.steps import Step, StepError, Steps
 
 from . import cli, paths, plugins, preflight, pulumi_cli, report
 from .engine import Engine
 from .locks import checkout_lock, shared_lock
 from .offline import debian, dockerd, images, inotify, packages
 from .offline.programs import Publishers, Tools
-from .steps import Step, StepError, Steps
 
 HOST_PACKAGES = ["ca-certificates", "iproute2", "iptables", "openssh-client"]
 """What the program and its scripts call on this machine, besides the tools."""
@@ -77,7 +78,7 @@ def prepare(steps: Steps, publishers: Publishers | None = None, machine_images: 
     with steps.step("programs and images") as step:
         images.ensure(step, answering, tools, machine_images, beside=CALLED)
     with steps.step("programs and Istio's charts for this machine") as step:
-        paths.make_private(paths.HOME)
+        make_private(paths.HOME)
         tools.link(step, *CALLED)
         tools.charts(step)
     with steps.step("package server") as step:

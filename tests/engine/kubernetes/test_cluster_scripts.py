@@ -22,8 +22,8 @@ from tests.support.control_plane import ControlPlane
 from tests.support.scripts import add_program
 from tests.support.waiting import wait_until
 from tools.lab.offline.programs import Tools
-from tools.lab.steps import Steps
 from tools.standins.kubernetes.client import ApiError
+from tools.steps import Steps
 
 OURS = {MANAGED_BY_LABEL: PROJECT, STACK_LABEL: "mesh.lab"}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -229,7 +229,7 @@ def test_a_cluster_that_does_not_answer_is_no_removal(access: ClusterAccess, tmp
 @pytest.fixture(scope="module")
 def source() -> str:
     """The CRDs as the lab has them."""
-    with Steps("test", 1).step("get gateway-api-crds") as step:
+    with Steps("test", 1, retry_command="the same command").step("get gateway-api-crds") as step:
         return str(Tools().directory(step, "gateway-api-crds").path)
 
 

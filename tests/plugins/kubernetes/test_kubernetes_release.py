@@ -21,10 +21,10 @@ from tests.support.cli_stack import Stack
 from tests.support.control_plane import ControlPlane
 from tests.support.waiting import when
 from tools.lab import paths, repair_helm_releases
-from tools.lab.steps import quiet
 from tools.standins.kubernetes import charts
 from tools.standins.kubernetes.plugin import RELEASE, Kubernetes
 from tools.standins.provider import UNKNOWN, InitFailed, ProviderError, Refused, Secret
+from tools.steps import quiet
 
 pytestmark = pytest.mark.usefixtures("helm")
 

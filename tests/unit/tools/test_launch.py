@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ sys.stdout.write(importlib.import_module(module).parser().format_help())
 
 @pytest.mark.parametrize("command", sorted(launch.COMMANDS))
 def test_help_needs_no_environment_and_fits_a_terminal(command: str) -> None:
-    _, module = launch.COMMANDS[command]
+    _, module, _ = launch.COMMANDS[command]
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     done = subprocess.run([sys.executable, "-S", "-c", HELP, module], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -30,3 +31,12 @@ def test_help_needs_no_environment_and_fits_a_terminal(command: str) -> None:
 def test_every_command_is_launched() -> None:
     launchers = {file.name for file in (ROOT / "scripts").iterdir() if file.is_file()}
     assert launchers == launch.COMMANDS.keys()
+
+
+def test_commands_of_developers_prepare_this_machine_and_those_of_operators_do_not() -> None:
+    preparing = {command for command, (_, _, preparation) in launch.COMMANDS.items() if preparation}
+    assert launch.COMMANDS.keys() - preparing == {"live-run", "plan", "status"}
+    for _, _, preparation in launch.COMMANDS.values():
+        if preparation:
+            machine = importlib.import_module(preparation)
+            assert callable(machine.unmet_requirements) and callable(machine.install)

@@ -8,7 +8,7 @@ import signal
 import sys
 
 from components.config.problems import SettingsError
-from tools.lab.steps import StepError, StepFailedError
+from tools.steps import StepError, StepFailedError
 
 from . import cli, preview
 

@@ -18,7 +18,7 @@ import grpc
 from components import config
 from components.names import DEFAULT_DOMAIN, DEFAULT_ROOT_CONFIG_MAP, ISTIO_NAMESPACE, TOKEN_AUDIENCE, XDS_PORT, spiffe_id
 from tools.lab import up
-from tools.lab.steps import Display, Step, StepError, Steps, display
+from tools.steps import Display, Step, StepError, Steps, display
 
 from .figures import Figure
 from .lab_stack import CHECKOUT, LabStack

@@ -18,10 +18,11 @@ from components.config import reader
 from components.names import REGISTRATION, part_name, stack_resource_name
 from components.platforms.docker.names import CLUSTER, docker_name
 from tools import ROOT
+from tools.directories import make_private
 from tools.lab import paths, pulumi_cli, stacks, up
 from tools.lab.locks import checkout_lock, shared_lock
 from tools.lab.stacks import Config
-from tools.lab.steps import StepError, Steps
+from tools.steps import StepError, Steps
 
 CHECKOUT = hashlib.sha256(str(ROOT).encode()).hexdigest()[:4]
 """Part of stacks' names: stacks of other checkouts can be up meanwhile."""
@@ -141,7 +142,7 @@ class LabStack:
     @property
     def private(self) -> Path:
         """A directory that only this user can read."""
-        return paths.make_private(paths.RUN / "bench")
+        return make_private(paths.RUN / "bench")
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str], stdin: str = "") -> str:

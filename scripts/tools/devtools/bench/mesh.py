@@ -23,12 +23,13 @@ from typing import Any
 
 from components.machines.bundle import CERTIFICATES, UNIT
 from components.names import JOIN, part_name
+from tools.directories import make_private
 from tools.lab import paths, pulumi_cli, up
 from tools.lab.offline import packages
 from tools.lab.offline.programs import Tools
-from tools.lab.process import Command
-from tools.lab.steps import Display, Step, StepError, Steps, display
 from tools.mesh_status.pulumi import QUIET, STOP
+from tools.process import Command
+from tools.steps import Display, Step, StepError, Steps, display
 
 from .figures import Figure
 from .lab_stack import CHECKOUT, Config, LabStack
@@ -217,7 +218,7 @@ def _agent_alone(step: Step, mesh: Mesh, watch: Watch, names: Sequence[str]) -> 
 
 
 def _by_hand(mesh: Mesh, watch: Watch, name: str, entry: str, install: str) -> float:
-    work = paths.make_private(mesh.private / "manual")
+    work = make_private(mesh.private / "manual")
     (work / "group.yaml").write_text(mesh.kubectl("get", "workloadgroup", FIRST, "--output", "yaml"))
     variables = {"WORK": work, "CLUSTER_ID": "Kubernetes", "GATEWAY": mesh.outputs()["gateway"], "PACKAGE_URL": PACKAGE, "INSTALL": install}
     options, host = mesh.ssh_options(name)

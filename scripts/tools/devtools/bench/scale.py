@@ -39,11 +39,12 @@ from components.names import (
 )
 from components.platforms.docker.names import CONTAINER, network_resource_name
 from tools import PYTHONPATH, ROOT, VENV
+from tools.directories import make_private
 from tools.lab import paths, plugins, stacks, up
 from tools.lab.stacks import Config
-from tools.lab.steps import Display, Step, StepError, Steps, display
 from tools.mesh_status.pulumi import QUIET
 from tools.plan import BROKEN, CHANGES
+from tools.steps import Display, Step, StepError, Steps, display
 
 from .figures import Figure
 from .lab_stack import CHECKOUT
@@ -101,14 +102,14 @@ def run(sizes: Sequence[int], rounds: int, as_json: bool) -> list[Figure]:
     ordered = sorted(set(sizes))
     steps = Steps("bench", 1 + len(ordered), Display(sys.stderr) if as_json else display(), retry_command="./scripts/bench scale")
     with TemporaryDirectory(prefix="istio-vm-mesh-bench-") as directory, _stack_file():
-        binaries = paths.make_private(Path(directory) / "bin")
-        home = paths.make_private(Path(directory) / "home")
+        binaries = make_private(Path(directory) / "bin")
+        home = make_private(Path(directory) / "home")
         with steps.step("Pulumi") as step:
             up.pulumi_alone(step, binaries, home)
         costs: dict[int, dict[str, Cost]] = {}
         for size in ordered:
             with steps.step(f"{size} machines") as step:
-                scale = _Scale(size, paths.make_private(Path(directory) / str(size)), binaries, home)
+                scale = _Scale(size, make_private(Path(directory) / str(size)), binaries, home)
                 costs[size] = scale.costs(step, rounds)
     return list(figures(costs))
 
@@ -275,7 +276,7 @@ class _Scale:
         return file
 
     def _write_programs(self) -> None:
-        directory = paths.make_private(self.root / "programs")
+        directory = make_private(self.root / "programs")
         for name, text in _PROGRAMS.items():
             file = directory / name
             file.write_text(f"#!/bin/sh\n{text}\n")
@@ -287,9 +288,9 @@ class _Scale:
             **paths.environment(),
             "PATH": os.pathsep.join(map(str, path)),
             "PULUMI_HOME": str(self.home),
-            "PULUMI_BACKEND_URL": paths.backend(paths.make_private(self._state)),
+            "PULUMI_BACKEND_URL": paths.backend(make_private(self._state)),
             "XDG_STATE_HOME": str(self.root / "xdg-state"),
-            "TMPDIR": str(paths.make_private(self.root / "tmp")),
+            "TMPDIR": str(make_private(self.root / "tmp")),
             "ANSWERS": str(self.root),
         }
 

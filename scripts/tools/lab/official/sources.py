@@ -23,11 +23,12 @@ from typing import IO
 
 import yaml
 
+from tools.process import Command
+from tools.steps import Step, StepError, seconds
+
 from ..engine import Engine
 from ..offline import cache
 from ..offline.programs import Tool
-from ..process import Command
-from ..steps import Step, StepError, seconds
 from . import artefacts
 from .artefacts import Artefact, Digests, Part
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..process import Command
-from ..steps import Step, StepError
+from tools.process import Command
+from tools.steps import Step, StepError
 
 PROVIDES = {
     "ca-certificates": "update-ca-certificates",

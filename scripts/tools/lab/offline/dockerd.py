@@ -16,9 +16,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tools import steps
+from tools.steps import Step, StepError, quiet
+
 from .. import engine, paths
 from ..engine import HOST, RUN, SOCKET, Engine
-from ..steps import Step, StepError, quiet
 from . import cache, debian, host_cleanup, runc_wrapper
 
 CONFIGURATION = RUN / "daemon.json"
@@ -114,7 +116,7 @@ def stop(step: Step | None = None) -> bool:
 
     Returns False, and leaves it, while containers run in it: another checkout's lab may use it.
     """
-    step = step or quiet("container engine", paths.LOGS / "engine.log")
+    step = step or quiet("container engine", steps.LOGS / "engine.log")
     if SOCKET.exists() and engine.refusal(HOST) is None and (running := Engine(HOST).docker("ps", "--format", "{{.Names}}").split()):
         step.line(f"the lab's own Docker engine stays, because these containers run in it: {', '.join(running)}")
         return False

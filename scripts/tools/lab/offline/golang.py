@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .. import paths, process
-from ..process import Command
-from ..steps import Step, StepError, seconds
+from tools import process
+from tools.process import Command
+from tools.steps import Step, StepError, seconds
+
+from .. import paths
 from . import cache, versions, wheels
 
 DIRECTORY = Path(__file__).with_name("go")

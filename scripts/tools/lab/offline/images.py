@@ -15,10 +15,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tools.process import Command
+from tools.steps import Step
+
 from .. import together
 from ..engine import Engine
-from ..process import Command
-from ..steps import Step
 from . import cache, debian, golang, programs, rootfs, versions, wheels
 
 LABEL = "istio-vm-mesh.inputs"

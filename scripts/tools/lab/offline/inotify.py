@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..steps import Step
+from tools.steps import Step
 
 # systemd in every machine and node watches directories. Linux allows a user 128 instances, and a
 # few machines use all of them (kind's known issues: "Pod errors due to too many open files").

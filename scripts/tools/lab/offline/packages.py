@@ -7,9 +7,10 @@ from __future__ import annotations
 import ipaddress
 import json
 
+from tools.steps import Step, StepError
+
 from .. import paths
 from ..engine import Engine
-from ..steps import Step, StepError
 from . import cache, images, programs, versions
 
 CONTAINER = "istio-vm-mesh-packages"

@@ -18,9 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from tools.steps import Step
+
 from .. import paths
 from ..engine import Engine
-from ..steps import Step
 from ..together import Part
 from . import cache, golang, versions, wheels
 

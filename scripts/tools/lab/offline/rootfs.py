@@ -8,9 +8,10 @@ import subprocess
 import tempfile
 from collections.abc import Iterable
 
+from tools.steps import Step, StepError
+
 from .. import paths
 from ..engine import Engine
-from ..steps import Step, StepError
 from . import cache, debian
 
 SUITE = "bookworm"

@@ -7,7 +7,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ..steps import Step
+from tools.steps import Step
+
 from . import cache
 
 WHEELS = {

@@ -13,7 +13,7 @@ import pytest
 from components.platforms.docker import names
 from tests.support.lab import MultiNetworkLab, processes_with
 from tools.lab import engine, locks
-from tools.lab.process import accept_sigint
+from tools.process import accept_sigint
 
 KILLS = int(os.environ.get("LAB_KILLS", "12"))
 """How often it is killed. Each run takes a part of a minute."""

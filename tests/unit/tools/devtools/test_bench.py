@@ -15,7 +15,7 @@ import pytest
 from tools import PYTHONPATH, ROOT
 from tools.devtools.bench import cli, figures, mesh, preview
 from tools.devtools.bench.__main__ import main
-from tools.lab.steps import StepError
+from tools.steps import StepError
 
 
 @pytest.mark.slow

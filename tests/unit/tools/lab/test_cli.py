@@ -13,21 +13,22 @@ import pytest
 from components.local import cluster_access, private_files, scripting, update_id
 from components.local.scripting import Done
 from components.names import SSH_KEY
-from tools import FAILED, INTERRUPTED, OK, ROOT
+from tools import FAILED, INTERRUPTED, OK, ROOT, steps
 from tools.lab import down, locks, paths, pulumi_cli, up
 from tools.lab.__main__ import main
 from tools.lab.engine import Engine
 from tools.lab.offline import images
 from tools.lab.offline.programs import Tools
-from tools.lab.steps import StepError, StepFailedError, quiet
+from tools.steps import StepError, StepFailedError, quiet
 
 
 @pytest.fixture(autouse=True)
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ISTIO_VM_MESH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "local"))
-    for name in ("LAB", "BIN", "STATE", "HOME", "RUN", "LOGS", "DOCKER_HOST"):
+    for name in ("LAB", "BIN", "STATE", "HOME", "RUN", "DOCKER_HOST"):
         monkeypatch.setattr(paths, name, tmp_path / name.lower())
+    monkeypatch.setattr(steps, "LOGS", tmp_path / "logs")
     monkeypatch.setattr(signal, "signal", lambda *arguments: None)
     return tmp_path
 
@@ -147,8 +148,8 @@ def test_a_stack_of_another_checkout_is_left_alone(lab: Path) -> None:
 
 
 def test_a_log_is_found_by_number_and_by_name(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    paths.LOGS.mkdir()
-    (paths.LOGS / "03-istio-binaries.log").write_text("compiled\n")
+    steps.LOGS.mkdir()
+    (steps.LOGS / "03-istio-binaries.log").write_text("compiled\n")
     for wanted, code, text in (("3", OK, "compiled\n"), ("binaries", OK, "compiled\n"), ("9", FAILED, "")):
         monkeypatch.setattr("sys.argv", ["lab", "logs", wanted])
         assert main() == code

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -26,8 +25,3 @@ def test_env_prints_lines_for_a_shell() -> None:
 def test_no_agents_keys_reach_pulumi(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
     assert "SSH_AUTH_SOCK" not in paths.environment()
-
-
-def test_the_state_is_private(tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir(mode=0o755)
-    assert paths.make_private(tmp_path / "state").stat().st_mode & 0o777 == 0o700

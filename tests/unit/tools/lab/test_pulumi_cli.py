@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import wait_until
+from tools.directories import make_private
 from tools.lab import paths, pulumi_cli
-from tools.lab.process import Command
-from tools.lab.steps import Display, StepError, Steps, quiet
 from tools.mesh_status.pulumi import explanation
+from tools.process import Command
+from tools.steps import Display, StepError, Steps, quiet
 
 UPDATE = """\
 Updating (lab):
@@ -40,7 +41,7 @@ Resources:
 
 def test_progress_is_one_line_per_finished_resource(tmp_path: Path) -> None:
     stream = io.StringIO()
-    with Steps("up", 1, Display(stream), tmp_path).step("pulumi up") as step:
+    with Steps("up", 1, Display(stream), tmp_path, retry_command="the same command").step("pulumi up") as step:
         follow = pulumi_cli.Resources(step)
         notes = [note for line in UPDATE.splitlines() if (note := follow(line))]
     assert [line.strip() for line in stream.getvalue().splitlines()[:-1]] == [
@@ -134,7 +135,7 @@ def test_a_stack_without_a_file_is_an_error_that_names_those_there_are(tmp_path:
 def test_what_a_killed_run_left_running_is_ended_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "HOME", tmp_path / "home")
     monkeypatch.setattr(paths, "TMP", tmp_path / "run" / "tmp")
-    paths.make_private(paths.TMP)
+    make_private(paths.TMP)
     (paths.TMP / "kubeconfig").write_text("")
     (tmp_path / "run" / "lock").write_text("")
     ours = {"PATH": os.environ["PATH"], "PULUMI_HOME": str(paths.HOME), pulumi_cli.MARK: "1"}

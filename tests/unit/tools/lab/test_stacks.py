@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tools.lab import engine, stacks
-from tools.lab.steps import StepError
+from tools.steps import StepError
 
 
 class Engine(engine.Engine):

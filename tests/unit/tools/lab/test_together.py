@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import wait_until
-from tools import PYTHONPATH
-from tools.lab import process, together
+from tools import PYTHONPATH, process
+from tools.lab import together
 from tools.lab.offline import cache
-from tools.lab.steps import Display, Step, StepError, StepFailedError, Steps
+from tools.steps import Display, Step, StepError, StepFailedError, Steps
 
 
 @pytest.fixture
 def steps(tmp_path: Path) -> Steps:
-    return Steps("up", 1, Display(io.StringIO()), tmp_path / "logs")
+    return Steps("up", 1, Display(io.StringIO()), tmp_path / "logs", retry_command="the same command")
 
 
 def test_two_parts_run_at_the_same_time_and_others_after_them(steps: Steps) -> None:
@@ -103,11 +103,11 @@ PROGRAM = """
 import signal, sys
 from pathlib import Path
 from tools.lab import together
-from tools.lab.process import Command
-from tools.lab.steps import Display, Steps
+from tools.process import Command
+from tools.steps import Display, Steps
 def stop(number, frame): raise KeyboardInterrupt
 signal.signal(signal.SIGINT, stop)
-steps = Steps("up", 1, Display(), Path(sys.argv[1]))
+steps = Steps("up", 1, Display(), Path(sys.argv[1]), retry_command="the same command")
 def part(step):
     script = "trap '' TERM; sleep 7777 & echo started $$; wait; sleep 7777"
     step.run(Command(["sh", "-c", script], grace=0.3), progress=lambda line: sys.stdout.write(line + chr(10)) and sys.stdout.flush())

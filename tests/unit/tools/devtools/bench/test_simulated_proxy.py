@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tools.devtools.bench import cli, fleet, simulated_proxy
 from tools.devtools.bench.lab_stack import LabStack
 from tools.devtools.bench.simulated_proxy import CLUSTERS, ENDPOINTS, HEALTH, LISTENERS, NAMES, Certificate, ControlPlane, SimulatedProxy
-from tools.lab.steps import StepError
+from tools.steps import StepError
 
 NAME = "istiod.example"
 CLUSTER = "outbound|80||product.shop.svc.cluster.local"

@@ -23,7 +23,7 @@ from tools.lab.official import artefacts, sources
 from tools.lab.official.artefacts import Artefact, Digests, Part
 from tools.lab.official.sources import Limits, SourceError, Sources, stated_digest
 from tools.lab.offline import cache, golang, images, programs, versions
-from tools.lab.steps import StepError, quiet
+from tools.steps import StepError, quiet
 
 LIMITS = Limits(answer_s=30.0, stall_s=30.0, longest_s=30.0)
 """A busy machine keeps them."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tools.lab.offline import debian
-from tools.lab.steps import StepError, quiet
+from tools.steps import StepError, quiet
 
 
 @pytest.fixture

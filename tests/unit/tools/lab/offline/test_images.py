@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tools.lab.offline import images, packages, programs, rootfs, versions
-from tools.lab.steps import StepError
+from tools.steps import StepError
 
 ALL = (
     *images.IMAGES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tools.lab.offline import inotify
-from tools.lab.steps import Step
+from tools.steps import Step
 
 
 class Lines(Step):

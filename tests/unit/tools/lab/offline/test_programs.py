@@ -9,7 +9,7 @@ import pytest
 
 from tools.lab import paths
 from tools.lab.offline import golang, programs, versions
-from tools.lab.steps import Step, quiet
+from tools.steps import Step, quiet
 
 ISTIOCTL = '{{"clientVersion": {{"version": "{0}", "revision": "x", "golang_version": "go1.26", "status": "Clean", "tag": "{0}"}}}}'
 KUBECTL = '{{"clientVersion": {{"major": "1", "gitVersion": "{0}", "goVersion": "go1.25"}}, "kustomizeVersion": "v5.7.1"}}'

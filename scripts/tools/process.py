@@ -1,5 +1,5 @@
 """Child processes: output to a log file line by line, a process group of their own, and an end
-when the lab is interrupted.
+when this process is interrupted.
 """
 
 from __future__ import annotations

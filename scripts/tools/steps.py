@@ -17,11 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from . import paths, process
+from tools import ROOT, process
+from tools.directories import make_private
 
 if TYPE_CHECKING:
     from rich.status import Status
 
+LOGS = ROOT / ".lab" / "logs"
+"""Of all tools; ignored by git."""
 HEARTBEAT = 15.0
 TAIL = 30
 """Lines of the log that a failure shows."""
@@ -222,16 +225,16 @@ class Steps:
     """The numbered steps of one command, such as `up` or `down`. Logs of an earlier run of the same
     command are removed.
 
-    `retry_command` is what to run after a failure: `./scripts/lab <command>` unless it is given.
+    `retry_command` is what to run after a failure.
     """
 
-    def __init__(self, command: str, total: int, show: Display | None = None, logs: Path | None = None, retry_command: str = "") -> None:
+    def __init__(self, command: str, total: int, show: Display | None = None, logs: Path | None = None, *, retry_command: str) -> None:
         self.total, self.done = total, 0
-        self.retry_command = retry_command or f"./scripts/lab {command}"
+        self.retry_command = retry_command
         self.show = show or display()
-        self.logs = logs or paths.LOGS
+        self.logs = logs or LOGS
         self._prefix = "" if command == "up" else f"{command}-"
-        paths.make_private(self.logs)
+        make_private(self.logs)
         for old in self.logs.glob(f"{self._prefix}[0-9][0-9]-*.log"):
             old.unlink()
 
@@ -269,7 +272,7 @@ class Steps:
 
 
 def _short(file: Path) -> str:
-    return str(file.relative_to(paths.ROOT)) if file.is_relative_to(paths.ROOT) else str(file)
+    return str(file.relative_to(ROOT)) if file.is_relative_to(ROOT) else str(file)
 
 
 def quiet(title: str, log: Path) -> Step:

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import wait_until
-from tools import PYTHONPATH
-from tools.lab import process
-from tools.lab.steps import Display, StepError, StepFailedError, Steps, seconds
+from tools import PYTHONPATH, process
+from tools.steps import Display, StepError, StepFailedError, Steps, seconds
 
 Make = Callable[..., tuple[Steps, io.StringIO]]
 TIME = r"\d+(\.\d)? s"
@@ -28,7 +27,7 @@ TIME = r"\d+(\.\d)? s"
 def make(tmp_path: Path) -> Make:
     def steps(command: str = "up", heartbeat: float = 15.0) -> tuple[Steps, io.StringIO]:
         stream = io.StringIO()
-        return Steps(command, 12, Display(stream, heartbeat), tmp_path / "logs"), stream
+        return Steps(command, 12, Display(stream, heartbeat), tmp_path / "logs", retry_command=f"./scripts/lab {command}"), stream
 
     return steps
 
@@ -115,11 +114,11 @@ def test_logs_of_the_last_run_of_the_same_command_are_replaced(make: Make, tmp_p
 PROGRAM = """
 import signal, sys
 from pathlib import Path
-from tools.lab.process import Command
-from tools.lab.steps import Display, Steps
+from tools.process import Command
+from tools.steps import Display, Steps
 def stop(number, frame): raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, stop)
-steps = Steps("up", 1, Display(), Path(sys.argv[1]))
+steps = Steps("up", 1, Display(), Path(sys.argv[1]), retry_command="the same command")
 try:
     with steps.step("long") as step:
         step.run(Command(["sh", "-c", "trap '' TERM; sleep 7777 & echo started $$; wait; sleep 7777"], grace=0.3), progress=lambda line: print(line, flush=True))
