@@ -994,7 +994,7 @@ chance_problem() {
   for endpoint in "${list[@]}"; do
     if ((tried[$endpoint] > 0)) || [ "${state[$endpoint]:-}" = ejected ]; then silent=$endpoint; fi
   done
-  [ -z "$missing" ] || [ "$missing" = ranges ] || silent=${silent:+$missing}
+  [ "$missing" = ranges ] || silent=${silent:+$missing}
   for endpoint in "${!now[@]}"; do
     if hangs "$endpoint"; then silent=$endpoint; fi
   done

@@ -417,6 +417,15 @@ CASES: dict[str, tuple[str, str]] = {
         "for missing in ranges '' 10.0.0.9:15443; do shares; done; weight=(); shares; now=(); shares",
         "29\n29\n2\n3\n0",
     ),
+    "shares: the smallest weight, wherever it stands": (
+        "now=([10.2.0.1:80]=0 [10.2.0.2:80]=0 [10.2.0.3:80]=0); for each in '1 2 3' '2 3 1' '3 1 2'; do read -r weight[10.2.0.1:80] weight[10.2.0.2:80] weight[10.2.0.3:80] <<<\"$each\"; shares; done",
+        "6\n6\n6",
+    ),
+    "are_enough: answers alone, and none that hang": (
+        "PROTOCOL=tcp missing= has_failed=; now=([a]=4); show() { tried=([a]=$1); failed=(); [ -z \"$2\" ] || failed[name]=1; has_failed=$3; yes_or_no are_enough ${4-99}; }; "
+        "show 8 ''; show 9 ''; show 8 x; show 8 '' 1; show 8 '' 1 3; show 8 '' '' 1",
+        "yes\nno\nno\nyes\nno\nyes",
+    ),
     "reason_to_pass_over: localities": (
         "now=([10.2.0.1:80]=0); missing=ranges RANGES=10.2.0.0/16; for each in '10.2.0.1:80 1' '10.2.0.1:80 0' '10.9.0.1:80 1'; do clusters=(); host 80 '' ${each% *} priority=${each#* }; "
         "reason_to_pass_over | cut -c -24; done",
