@@ -43,6 +43,8 @@ end_with_cli()
 
 _DERIVED = ("uid", "recorded", "kubeconfig", "kubernetes")
 """What `check` adds to the inputs, and all that makes a difference."""
+_NAME = ("group", "kind", "namespace", "name")
+"""The fields of an `ObjectName`, as they are in the inputs."""
 
 
 class ClusterCheckProvider(ResourceProvider):
@@ -109,19 +111,17 @@ def _checked(olds: Mapping[str, Any], news: Mapping[str, Any]) -> dict[str, Any]
             raise scripting.Failed(_other_cluster(before, uid, now, entries))
         kubernetes = kubernetes_version(program)
         _refuse_unsupported(news.get("istio") or "", kubernetes, before, now)
-        objects = [each for each in news["objects"] if not _has_unknown(each)]
-        if before is not None:
-            _refuse_to_move(before.get("objects") or (), objects)
-        created = _created(objects)
+        objects = [_declared(each) for each in news["objects"] if not _has_unknown(each)]
+        created = [each.name for each in objects if each.existing is None]
+        former = _formerly_created(before) if before is not None else []
+        _refuse_to_move(former, objects)
         if others := [name for name in created if not name.is_release]:
             ownership.refuse_others(program, others, news["stack"])
         # A release has no label of ours. One that was declared before was not there then.
-        declared = _created(before.get("objects") or ()) if before is not None else []
-        releases = [name for name in created if name.is_release and name not in declared]
+        former_names = {each.name for each in former}
+        releases = [name for name in created if name.is_release and name not in former_names]
         ownership.refuse_releases(program, releases)
-        existing_objects.refuse_unfit(
-            program, [existing_objects.ExistingObject(**each["existing"]) for each in objects if "existing" in each]
-        )
+        existing_objects.refuse_unfit(program, [each.existing for each in objects if each.existing is not None])
     recorded = replace(now, uid=uid)
     if before is not None:
         # How the cluster was first reached stays in the state.
@@ -156,14 +156,14 @@ def _refuse_unsupported(istio: str, kubernetes: str, before: Mapping[str, Any] |
     )
 
 
-def _refuse_to_move(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> None:
+def _refuse_to_move(former: Iterable[DeclaredObject], now: Iterable[DeclaredObject]) -> None:
     """Refuse an object that another resource declares than before, as a Service of another workload.
 
     Pulumi would have the new resource take it over, verify it, and delete it with the old resource.
-    before, now: the input `objects` of the last update and of this one. Raises scripting.Failed.
+    former: what the last update created. now: what this one declares. Raises scripting.Failed.
     """
-    owners = {_name(each): each["declared_by"] for each in before if "declared_by" in each and "existing" not in each}
-    moved = {_name(each): each["declared_by"] for each in now if "declared_by" in each}
+    owners = {each.name: each.declared_by for each in former if each.declared_by}
+    moved = {each.name: each.declared_by for each in now if each.declared_by}
     listed = [f"{name} ({owners[name]} is now {moved[name]})" for name in sorted(moved) if owners.get(name, moved[name]) != moved[name]]
     if listed:
         raise scripting.Failed(
@@ -173,13 +173,25 @@ def _refuse_to_move(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[s
         )
 
 
-def _name(each: Mapping[str, Any]) -> ownership.ObjectName:
-    return ownership.ObjectName(**{key: each[key] for key in ("group", "kind", "namespace", "name")})
+def _as_input(each: DeclaredObject) -> Mapping[str, Any]:
+    """Return what is declared as an item of the input `objects`. Its names may be outputs."""
+    name = {key: getattr(each.name, key) for key in _NAME}
+    if each.existing is None:
+        return {**name, "declared_by": each.declared_by} if each.declared_by else name
+    existing = asdict(each.existing)
+    del existing["declared_by"]
+    return {**name, "declared_by": each.declared_by, "existing": existing}
 
 
-def _created(objects: Iterable[Mapping[str, Any]]) -> list[ownership.ObjectName]:
-    """Return the names of what the stack creates, of the input `objects`."""
-    return [_name(each) for each in objects if "existing" not in each and not _has_unknown(each)]
+def _declared(item: Mapping[str, Any]) -> DeclaredObject:
+    """Return what is declared, from an item of the input `objects`."""
+    existing = existing_objects.ExistingObject(**item["existing"]) if "existing" in item else None
+    return DeclaredObject(ownership.ObjectName(*(item[key] for key in _NAME)), item.get("declared_by", ""), existing)
+
+
+def _formerly_created(before: Mapping[str, Any]) -> list[DeclaredObject]:
+    """Return what the last update created. before: its inputs."""
+    return [_declared(item) for item in before.get("objects") or () if "existing" not in item and not _has_unknown(item)]
 
 
 def _has_unknown(value: Any) -> bool:
@@ -229,6 +241,19 @@ def _kubeconfig(entries: ContextEntries, recorded: ClusterAccess) -> str:
     )
 
 
+@dataclass(frozen=True)
+class DeclaredObject:
+    """An object of the cluster that a stack creates, or uses.
+
+    name: its name. declared_by: the resource of an object that may go to another workload; "".
+    existing: how an object of others is used; None for one that the stack creates.
+    """
+
+    name: ownership.ObjectName
+    declared_by: str = ""
+    existing: existing_objects.ExistingObject | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClusterCheckArgs:
     """What is looked at.
@@ -237,14 +262,13 @@ class ClusterCheckArgs:
     created_by: changes when this program creates another cluster; "" for a cluster that exists.
     stack: the stack as its label has it.
     istio: the version of Istio that the stack installs, and that Kubernetes must fit; "" for none.
-    objects: what the stack creates in the cluster. `existing`: what it uses of others.
-        `declared_by`: the resource of an object that may go to another workload.
+    objects: what the stack creates in the cluster, and what it uses of others.
     """
 
     access: pulumi.Input[ClusterAccess]
     created_by: pulumi.Input[str]
     stack: str
-    objects: pulumi.Input[Sequence[Mapping[str, Any]]]
+    objects: pulumi.Input[Sequence[DeclaredObject]]
     istio: str = ""
 
 
@@ -267,7 +291,7 @@ class ClusterCheck(Resource, module="cluster", name="ClusterCheck"):
             "access": pulumi.Output.from_input(args.access).apply(asdict),
             "created_by": args.created_by,
             "stack": args.stack,
-            "objects": args.objects,
+            "objects": pulumi.Output.from_input(args.objects).apply(lambda objects: pulumi.Output.from_input([*map(_as_input, objects)])),
             "istio": args.istio,
             "preview": pulumi.runtime.is_dry_run(),
         }

@@ -7,12 +7,12 @@ the workload before anything is created.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from .local import scripting
 from .local.cluster_access import Kubectl
 from .manifest import Manifest
-from .ownership import ObjectName, list_objects, name_of
+from .ownership import list_objects, name_of
 
 SERVICE, SERVICE_ACCOUNT = "Service", "ServiceAccount"
 _LISTED = {SERVICE: "services", SERVICE_ACCOUNT: "serviceaccounts"}
@@ -43,12 +43,6 @@ class ExistingObject:
         """The path of the setting that names it."""
         of_workload = f"workloads.{self.workload}"
         return f"{of_workload}.serviceAccount" if self.kind == SERVICE_ACCOUNT else f"{of_workload}.services.{self.name}"
-
-    def as_input(self) -> Mapping[str, object]:
-        """Return it as an input of the look at the cluster."""
-        name = asdict(ObjectName("", self.kind, self.namespace, self.name))
-        existing = asdict(self)
-        return {**name, "declared_by": existing.pop("declared_by"), "existing": existing}
 
 
 def refuse_unfit(program: Kubectl, expected: Iterable[ExistingObject]) -> None:

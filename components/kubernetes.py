@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.apiextensions import CustomResource
 
-from .cluster_check import ClusterCheck, ClusterCheckArgs
+from .cluster_check import ClusterCheck, ClusterCheckArgs, DeclaredObject
 from .existing_objects import SERVICE, SERVICE_ACCOUNT, ExistingObject
 from .local.cluster_access import ClusterAccess
 from .manifest import Manifest
 from .names import DYNAMIC, MANAGED_BY_LABEL, PROJECT, STACK_LABEL, XDS_PORT, part_name, stack_label
-from .ownership import RELEASE
+from .ownership import RELEASE, ObjectName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +34,7 @@ class Cluster:
     gateway_address: the IP address or DNS name at which machines reach the east-west gateway.
     uid: from `check_cluster`: the UID of its namespace kube-system.
     kubernetes: from `check_cluster`: its minor version of Kubernetes.
-    objects: from `check_cluster`: the names of objects that are declared in it, or used in it
-        (`use_existing`).
+    objects: from `check_cluster`: what is declared in it, or used in it (`use_existing`), so far.
     dynamic: from `check_cluster`: the provider of the resources that this program implements.
     ready: the resources that must exist before anything is created in the cluster.
     node_addresses: the node's address in each additional Docker network that it is attached to.
@@ -59,7 +57,7 @@ class Cluster:
     created_by: pulumi.Input[str] = ""
     uid: pulumi.Output[str] | None = None
     kubernetes: pulumi.Output[str] | None = None
-    objects: list[Mapping[str, Any]] | None = None
+    objects: list[DeclaredObject] | None = None
     dynamic: pulumi.ProviderResource | None = None
     ready: Sequence[pulumi.Resource] = ()
     node_addresses: Mapping[str, pulumi.Output[str]] = field(default_factory=dict)
@@ -99,17 +97,17 @@ def check_cluster(name: str, cluster: Cluster, istio: str = "") -> Cluster:
         Its provider is named after it.
     istio: the version that is installed; "" for none, or for any Kubernetes.
     """
-    objects: list[Mapping[str, Any]] = []
+    objects: list[DeclaredObject] = []
 
-    async def declared() -> list[Mapping[str, Any]]:
+    async def declared() -> list[DeclaredObject]:
         # It runs after the program's last line, when all objects are declared.
-        return sorted(objects, key=lambda name: (name["group"], name["kind"], name["namespace"], name["name"]))
+        return sorted(objects, key=lambda each: each.name)
 
     args = ClusterCheckArgs(
         access=cluster.access,
         created_by=cluster.created_by,
         stack=stack_label(pulumi.get_project(), pulumi.get_stack()),
-        objects=pulumi.Output.from_input(declared()),
+        objects=declared(),
         istio=istio,
     )
     # The engine would give the default provider the configuration of the stack, which the state then
@@ -136,18 +134,13 @@ def use_existing(cluster: Cluster, used: ExistingObject) -> None:
     """
     if cluster.objects is None:
         raise ValueError("the cluster is unknown: give use_existing what check_cluster returns")
-    cluster.objects.append(used.as_input())
+    name = ObjectName("", used.kind, used.namespace, used.name)
+    cluster.objects.append(DeclaredObject(name, used.declared_by, used))
 
 
 _RELEASE = "helm.sh/v3:Release"
 _OF_ANY_WORKLOAD = (SERVICE, SERVICE_ACCOUNT)
 """Kinds whose objects may go to another workload, because the stack file names them."""
-
-
-def _release_name(props: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the name of a release of Helm, as `check_cluster` takes it."""
-    group, kind = RELEASE
-    return {"group": group, "kind": kind, "namespace": props["namespace"], "name": props["name"]}
 
 
 def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
@@ -182,22 +175,15 @@ def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
         if package != "kubernetes" or args.opts.id is not None:
             return None  # an object that is only read
         if kind == _RELEASE:
-            objects.append(_release_name(args.props))
+            objects.append(DeclaredObject(ObjectName(*RELEASE, args.props["namespace"], args.props["name"])))
         if metadata is None:
             return None
         if not isinstance(metadata, Mapping) or "name" not in metadata:
             raise ValueError(f"{args.name}: give its metadata as a map with a name, so that its owner can be looked for")
         api_version, _, kind = kind.rpartition(":")
         group = api_version.rpartition("/")[0]
-        objects.append(
-            {
-                "group": "" if group == "core" else group,
-                "kind": kind,
-                "namespace": metadata.get("namespace", ""),
-                "name": metadata["name"],
-                **({"declared_by": args.name} if kind in _OF_ANY_WORKLOAD else {}),
-            }
-        )
+        declared_name = ObjectName("" if group == "core" else group, kind, metadata.get("namespace", ""), metadata["name"])
+        objects.append(DeclaredObject(declared_name, args.name if kind in _OF_ANY_WORKLOAD else ""))
         others = metadata.get("labels", {})
         if isinstance(others, pulumi.Output):
             all_labels: pulumi.Input[Mapping[str, str]] = others.apply(lambda values: {**values, **labels})

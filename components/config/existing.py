@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
+from ..manifest import Manifest
 from ..names import CROSS_NETWORK_PORT, XDS_PORT
 from .capture import Capture, Firewall
 from .record import MAP_KEY, Items, Record
@@ -31,7 +31,7 @@ class ExistingGateway(Record):
         "one. Machines of other networks are then given `address` for their calls, on port "
         f"{CROSS_NETWORK_PORT}, which the translation must keep. Default: it is the Service's.",
     )
-    service: Mapping[str, Any] = Field(
+    service: Manifest = Field(
         default={},
         description="Values of the Service in the gateway's chart: `type`, `annotations`, "
         "`externalIPs` and others. `ports` have no effect where machines are in other networks, "

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from pydantic import Field
 
+from ..manifest import Manifest
 from ..names import DEFAULT_CLUSTER_ID, ISTIO_NAMESPACE
 from .record import MAP_KEY, Items, Record
 
@@ -105,16 +104,16 @@ def is_sha256(text: str) -> bool:
 class ChartValues(Record):
     """Declare values for Istio's Helm charts. They are merged over the program's own values."""
 
-    base: Mapping[str, Any] = Field(
+    base: Manifest = Field(
         default={},
         description="Values of the chart `base` (Istio's CRDs). Default: the program's own alone.",
     )
-    istiod: Mapping[str, Any] = Field(
+    istiod: Manifest = Field(
         default={},
         description="Values of the chart `istiod` (control plane, injector, MeshConfig). "
         "Default: only what the program sets.",
     )
-    gateway: Mapping[str, Any] = Field(
+    gateway: Manifest = Field(
         default={},
         description="Values of the chart `gateway` for the east-west gateway in the cluster. "
         "Default: only its Service and its network.",

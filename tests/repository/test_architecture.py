@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -80,6 +81,7 @@ def test_packages_import_nothing(package: str) -> None:
 
 
 RAW = {
+    "components.cluster_check.ClusterCheck.recorded": "an output of a dynamic provider, from which a record is made",
     "components.cluster_check.ClusterCheckProvider.check": "Pulumi's interface of dynamic providers",
     "components.cluster_check.ClusterCheckProvider.create": "Pulumi's interface of dynamic providers",
     "components.cluster_check.ClusterCheckProvider.delete": "Pulumi's interface of dynamic providers",
@@ -95,6 +97,8 @@ RAW = {
     "components.istio.mesh_reading.MeshReadingProvider.delete": "Pulumi's interface of dynamic providers",
     "components.istio.mesh_reading.MeshReadingProvider.diff": "Pulumi's interface of dynamic providers",
     "components.istio.mesh_reading.MeshReadingProvider.update": "Pulumi's interface of dynamic providers",
+    "components.local.cluster_access.ContextEntries.cluster": "an entry of a kubeconfig, with whatever its user has in it",
+    "components.local.cluster_access.ContextEntries.user": "an entry of a kubeconfig, with whatever its user has in it",
     "components.local.scripting.decode": "JSON of a script, from which a record is made",
     "components.mesh_facts.merge": "maps of any kind, as Helm merges them",
     "components.machines.registration.RegistrationProvider.check": "Pulumi's interface of dynamic providers",
@@ -102,32 +106,34 @@ RAW = {
     "components.machines.registration.RegistrationProvider.delete": "Pulumi's interface of dynamic providers",
     "components.machines.registration.RegistrationProvider.diff": "Pulumi's interface of dynamic providers",
     "components.machines.registration.RegistrationProvider.update": "Pulumi's interface of dynamic providers",
+    "components.stack.build": "the outputs of a stack, which Pulumi exports by name",
     "components.stack.configuration": "a stack's configuration before it is checked",
 }
-"""Functions that take or return maps of anything, each with its reason."""
+"""Functions that take or return maps of anything, and fields that hold one, each with its reason."""
 
 
-def public_functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
-    """Yield name and node of each public function and method, constructors included."""
+RAW_MAP = re.compile(r"\b(?:dict|[A-Za-z]*Mapping)\[str, (?:Any|object)\]")
+"""How a type has a map of anything in it."""
+
+
+def public_types(node: ast.AST, prefix: str) -> Iterator[tuple[str, str]]:
+    """Yield names and types of the parameters and results of public functions and methods, and of the fields of public classes.
+
+    A constructor is public. A field has its class's name before its own, parameters and a result have their function's.
+    """
     for child in ast.iter_child_nodes(node):
         match child:
-            case ast.FunctionDef(name=name) if not name.startswith("_") or name == "__init__":
-                yield f"{prefix}.{name}", child
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) if not name.startswith("_") or name == "__init__":
+                annotations = [each.annotation for each in ast.walk(child.args) if isinstance(each, ast.arg)]
+                yield from ((f"{prefix}.{name}", ast.unparse(each)) for each in (*annotations, child.returns) if each)
             case ast.ClassDef(name=name) if not name.startswith("_"):
-                yield from public_functions(child, f"{prefix}.{name}")
-
-
-def signature(function: ast.FunctionDef) -> list[str]:
-    """Return the types of a function's parameters and of its result."""
-    parameters = [node.annotation for node in ast.walk(function.args) if isinstance(node, ast.arg)]
-    return [ast.unparse(node) for node in (*parameters, function.returns) if node]
+                yield from public_types(child, f"{prefix}.{name}")
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=type_) if isinstance(node, ast.ClassDef) and name[0] != "_":
+                yield f"{prefix}.{name}", ast.unparse(type_)
 
 
 def test_modules_exchange_records_and_manifests() -> None:
     raw = {
-        name
-        for module in MODULES
-        for name, function in public_functions(parsed(module), module.removesuffix(".__init__"))
-        if any("ict[str, Any]" in text or "Mapping[str, Any]" in text for text in signature(function))
+        name for module in MODULES for name, text in public_types(parsed(module), module.removesuffix(".__init__")) if RAW_MAP.search(text)
     }
     assert raw == set(RAW), "take or return a frozen record, or a `Manifest`"
