@@ -54,6 +54,8 @@ STATUS_PORT = 15021
 DNS_PORT = 15053
 METRICS_PORT = 15090
 CROSS_NETWORK_PORT = 15443
+LISTENER_PORT = 15088
+"""On loopback in a pod that verifies: its Envoy's listener for calls of one endpoint."""
 MACHINE_PORTS = frozenset(
     {
         ENVOY_ADMIN_PORT,
@@ -90,6 +92,13 @@ locality.
 """
 WORKLOAD_LABEL = "istio-vm-mesh/workload"
 """The selector of a workload's Deployment."""
+CANONICAL_NAME_LABEL = "service.istio.io/canonical-name"
+CANONICAL_REVISION_LABEL = "service.istio.io/canonical-revision"
+"""Of a workload: its canonical service, and the revision of that."""
+WORKLOAD_NAME_LABEL = "service.istio.io/workload-name"
+"""Of a workload: its name in telemetry."""
+LISTENER_ANNOTATION = "istio-vm-mesh/listener"
+"""Of a pod that verifies: the bootstrap override that adds the listener at `LISTENER_PORT`."""
 MACHINE_LABEL, REGISTRATION_LABEL = "istio-vm-mesh/machine", "istio-vm-mesh/registration"
 """Of a WorkloadEntry: the machine that registered it, and the id of that registration."""
 MAX_UNAVAILABLE_ANNOTATION = "istio-vm-mesh/max-unavailable"

@@ -7,7 +7,7 @@ import re
 from pydantic import Field
 
 from ..manifest import Manifest
-from ..names import DEFAULT_CLUSTER_ID, ISTIO_NAMESPACE
+from ..names import DEFAULT_CLUSTER_ID, INJECTION_LABEL, ISTIO_NAMESPACE
 from .record import MAP_KEY, Items, Record
 
 
@@ -144,7 +144,7 @@ class MeshSettings(Record):
         default=None,
         description="Revision of the control plane; of an adopted mesh, a revision or a tag. "
         "Default: no revision; in an adopted mesh, the control plane that "
-        "`istio-injection: enabled` selects, else the only one.",
+        f"`{INJECTION_LABEL}: enabled` selects, else the only one.",
     )
     version: str = Field(
         description="Istio release, such as 1.31.0 or a vendor's 1.31.0-asm.3: of the machines' "

@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from ..mesh_facts import from_values
+from ..names import POD_SECURITY_LABEL
 from .docker import DockerMachine, KindCluster
 from .existing import ExistingCluster, SshMachine
 from .google import GceInstanceGroup, GceMachine, GkeCluster, Google, GoogleMachine, Subnet
@@ -39,7 +40,7 @@ class NamespaceSettings(Record):
 
     labels: Mapping[str, str] = Field(
         default={},
-        description="Labels of the namespace, such as `pod-security.kubernetes.io/enforce` or "
+        description=f"Labels of the namespace, such as `{POD_SECURITY_LABEL}` or "
         "those that an admission policy demands. Default: the program's own alone.",
     )
     annotations: Mapping[str, str] = Field(

@@ -12,10 +12,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..manifest import Manifest
-from ..names import DEFAULT_CLUSTER_ID, DEFAULT_DOMAIN, ISTIO_NAMESPACE, XDS_PORT
+from ..names import (
+    CANONICAL_NAME_LABEL,
+    CANONICAL_REVISION_LABEL,
+    DEFAULT_CLUSTER_ID,
+    DEFAULT_DOMAIN,
+    ISTIO_NAMESPACE,
+    XDS_PORT,
+)
 
-CANONICAL = "service.istio.io/canonical"
-"""How the labels begin that name the canonical service of a workload, and its revision."""
+CANONICAL_LABELS = (CANONICAL_NAME_LABEL, CANONICAL_REVISION_LABEL)
+"""What istioctl adds to the labels of a workload."""
 _METADATA, _PROBE = "proxyMetadata", "readinessProbe"
 POD_PORTS = "ISTIO_META_POD_PORTS"
 """The variable of the ports of a workload, by name."""
@@ -48,8 +55,8 @@ def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]
 
     Source: istio/istio, pkg/model/labels, CanonicalService.
     """
-    services = (f"{CANONICAL}-name", "app.kubernetes.io/name", "app")
-    revisions = (f"{CANONICAL}-revision", "app.kubernetes.io/version", "version")
+    services = (CANONICAL_NAME_LABEL, "app.kubernetes.io/name", "app")
+    revisions = (CANONICAL_REVISION_LABEL, "app.kubernetes.io/version", "version")
     return (
         next((labels[key] for key in services if key in labels), workload_group),
         next((labels[key] for key in revisions if key in labels), "latest"),
@@ -59,7 +66,7 @@ def canonical(labels: Mapping[str, str], workload_group: str) -> tuple[str, str]
 def with_canonical(labels: Mapping[str, str], workload_group: str) -> dict[str, str]:
     """Return labels with those of the canonical service and its revision, sorted."""
     service, revision = canonical(labels, workload_group)
-    return dict(sorted({**labels, f"{CANONICAL}-name": service, f"{CANONICAL}-revision": revision}.items()))
+    return dict(sorted({**labels, CANONICAL_NAME_LABEL: service, CANONICAL_REVISION_LABEL: revision}.items()))
 
 
 def compact_json(value: object) -> str:
@@ -80,7 +87,7 @@ def shortened(proxy: Manifest) -> Manifest:
     metadata = dict(proxy.get(_METADATA, {}))
     labels = json.loads(metadata.pop(_LABELS, "{}"))
     ports = {port["name"]: port["containerPort"] for port in json.loads(metadata.pop(POD_PORTS, "[]"))}
-    given = {key: value for key, value in labels.items() if not key.startswith(CANONICAL)}
+    given = {key: value for key, value in labels.items() if key not in CANONICAL_LABELS}
     kept = _without(metadata, _usual_metadata(proxy, given))
     probe = _without(proxy.get(_PROBE, {}), _USUAL_PROBE)
     short = {**_without(proxy, _USUAL), _METADATA: kept, _PROBE: probe, "labels": given, **({"ports": ports} if ports else {})}

@@ -13,15 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..names import ENVOY_ADMIN_PORT
+from ..names import ENVOY_ADMIN_PORT, LISTENER_ANNOTATION, LISTENER_PORT
 
-LISTENER_PORT = 15088
-"""Of the listener, on loopback in the calling pod."""
 ENDPOINT_HEADER, TARGET_HEADER = "x-istio-vm-mesh-endpoint", "x-istio-vm-mesh-target"
 """Headers of a request to the listener: `address:port`, and `service:port`."""
 _DIRECTORY, _FILE = "/etc/istio-vm-mesh", "listener.json"
-_CONTENT = "istio-vm-mesh/listener"
-"""The annotation that holds the override; a downward API volume makes it a file."""
+"""Where a downward API volume makes the override a file, which the annotation holds."""
 
 Config = Mapping[str, Any]
 
@@ -55,7 +52,7 @@ def pod_annotations(destinations: Sequence[Destination]) -> dict[str, str]:
     The sidecar is ready before the pod's own containers start, where it is not a native one.
     Source: istio/istio, manifests/charts/istio-control/istio-discovery/files/injection-template.yaml.
     """
-    item = {"path": _FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{_CONTENT}']"}}
+    item = {"path": _FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{LISTENER_ANNOTATION}']"}}
     volume = {"istio-vm-mesh": {"downwardAPI": {"items": [item]}}}
     mount = {"istio-vm-mesh": {"mountPath": _DIRECTORY, "readOnly": True}}
     metadata = {"ISTIO_BOOTSTRAP_OVERRIDE": f"{_DIRECTORY}/{_FILE}"}
@@ -65,7 +62,7 @@ def pod_annotations(destinations: Sequence[Destination]) -> dict[str, str]:
         "proxy.istio.io/config": json.dumps(proxy),
         "sidecar.istio.io/userVolume": json.dumps(volume),
         "sidecar.istio.io/userVolumeMount": json.dumps(mount),
-        _CONTENT: json.dumps(bootstrap(destinations)),
+        LISTENER_ANNOTATION: json.dumps(bootstrap(destinations)),
     }
 
 

@@ -26,10 +26,9 @@ from ..istio.control_plane import Mesh
 from ..istio.workload import Workload
 from ..machines.machine import Machine
 from ..mesh_facts import MeshFacts
-from ..names import CROSS_NETWORK_PORT, EASTWEST_GATEWAY, VERIFICATION, part_name, verification_job_name
+from ..names import CROSS_NETWORK_PORT, EASTWEST_GATEWAY, LISTENER_PORT, VERIFICATION, part_name, verification_job_name
 from ..platforms.gateway import Gateway
 from . import jobs
-from .addressing import LISTENER_PORT
 from .evidence import Entry, Evidence, merge, with_paths
 from .scripts import calling_pods, prove_machine, verify_workload
 from .scripts.prove_machine import CalledPods, Proof

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from components.names import DEFAULT_DOMAIN, XDS_PORT, service_host
+from components.names import DEFAULT_DOMAIN, REVISION_LABEL, XDS_PORT, service_host
 from components.platforms.docker.names import CLUSTER, docker_name
 from tests.support import plain_helm
 from tests.support.lab import Lab, make_image
@@ -34,7 +34,7 @@ GATEWAY_PORT = 15112
 ISTIOD_PORT = XDS_PORT
 SELECTED = {"mesh": "corp"}
 """The label of the namespaces that istiod sees."""
-INJECTED = {**SELECTED, "istio.io/rev": TAG}
+INJECTED = {**SELECTED, REVISION_LABEL: TAG}
 """The labels of a namespace of applications."""
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from components.config import reader
-from components.names import DEFAULT_DOMAIN, GROUP_ANNOTATION, config_key, service_host
+from components.names import DEFAULT_DOMAIN, GROUP_ANNOTATION, INJECTION_LABEL, config_key, service_host
 from components.platforms.docker.names import CLUSTER, docker_name, kind_node, stack_label
 from tests.support import lived_in, manifest
 from tests.support.lab import Completed, Config, Lab, make_image
@@ -183,7 +183,7 @@ def existing_machines(lab: Lab, used: Container[str] = ()) -> Iterator[ExistingM
     machines = ExistingMachines(lab, lived_in=used)
     machines.remove()
     lab.run("kubectl", "create", "namespace", NAMESPACE)
-    lab.run("kubectl", "label", "namespace", NAMESPACE, "istio-injection=enabled")
+    lab.run("kubectl", "label", "namespace", NAMESPACE, f"{INJECTION_LABEL}=enabled")
     try:
         machines.make("one", "two")
         yield machines

@@ -16,6 +16,7 @@ from typing import TypeVar
 import pytest
 
 from components.names import (
+    CANONICAL_REVISION_LABEL,
     CROSS_NETWORK_PORT,
     DEFAULT_DOMAIN,
     ENVOY_ADMIN_PORT,
@@ -349,7 +350,7 @@ class IstioCases:
         entry = lab.get("workloadentry", machine["entry"])
         spec = entry["spec"]
         assert spec["labels"].items() >= group["metadata"]["labels"].items()
-        assert spec["labels"]["service.istio.io/canonical-revision"] == "machines"  # the proxy's own, from the label `version`
+        assert spec["labels"][CANONICAL_REVISION_LABEL] == "machines"  # the proxy's own, from the label `version`
         assert (spec["ports"], spec["serviceAccount"]) == (group["template"]["ports"], "product")
         assert (spec["address"], entry["metadata"]["name"]) == (machine["address"], f"product-{machine['address']}-{spec['network']}")
         assert spec["network"] == ("pods" if lab.tested_machine == "product-1" else "far")

@@ -87,7 +87,7 @@ esac
 
 def token(**claims: object) -> str:
     """Return a token of the workload's account; `claims` replace its claims."""
-    everything = {"aud": ["istio-ca"], "iat": ISSUED, "exp": ISSUED + 3600, "sub": "system:serviceaccount:shop:product", **claims}
+    everything = {"aud": [names.TOKEN_AUDIENCE], "iat": ISSUED, "exp": ISSUED + 3600, "sub": "system:serviceaccount:shop:product", **claims}
     payload = base64.urlsafe_b64encode(json.dumps(everything, separators=(",", ":")).encode()).decode().rstrip("=")
     return f"head.{payload}.signature"
 

@@ -12,6 +12,7 @@ from typing import Any
 from pulumi_gcp import compute
 
 from components import names
+from components.platforms.google.names import STACK_LABEL
 from components.verification.evidence import Call
 from tests.support import harness
 
@@ -121,8 +122,8 @@ def instance(name: str, metadata: dict[str, str]) -> dict[str, Any]:
         "cpuPlatform": "Intel Broadwell",
         "creationTimestamp": "2026-11-26T01:02:03.456-08:00",
         "currentStatus": "RUNNING",
-        "effectiveLabels": {"goog-pulumi-provisioned": "true", "istio-vm-mesh-stack": "test"},
-        "pulumiLabels": {"goog-pulumi-provisioned": "true", "istio-vm-mesh-stack": "test"},
+        "effectiveLabels": {"goog-pulumi-provisioned": "true", STACK_LABEL: "test"},
+        "pulumiLabels": {"goog-pulumi-provisioned": "true", STACK_LABEL: "test"},
         "labelFingerprint": "6vGxVRxTc1k=",
         "metadataFingerprint": "pYrWjYf2mNQ=",
         "tagsFingerprint": "42WmSpB8rSM=",

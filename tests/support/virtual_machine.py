@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from components.names import INJECTION_LABEL
 from tests.support.existing_lab import NAMESPACE, ExistingMachines
 from tests.support.lab import Lab, make_image
 from tests.support.waiting import wait_until
@@ -141,7 +142,7 @@ def virtual_machine(lab: Lab, name: str) -> Iterator[VirtualMachines]:
         try:
             machines.make(name)  # it boots meanwhile
             lab.run("kubectl", "create", "namespace", NAMESPACE)
-            lab.run("kubectl", "label", "namespace", NAMESPACE, "istio-injection=enabled")
+            lab.run("kubectl", "label", "namespace", NAMESPACE, f"{INJECTION_LABEL}=enabled")
             machines.wait(name)
             yield machines
         finally:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from components import names
-from components.platforms.docker.names import CONTAINER, IDENTITY_LABEL, IMAGES, KIND, STACK_LABEL
+from components.platforms.docker import names as docker_names
+from components.platforms.docker.names import CONTAINER, IMAGES, KIND
+from components.platforms.google import names as google_names
 from components.platforms.google.names import AUTOSCALER, BACKENDS, BALANCER, CONNECTS, GOOGLE_ACCOUNT, INSTANCE, MANAGER, ROLE, TEMPLATE
 
 ROOT = Path(__file__).parents[2]
@@ -39,9 +41,17 @@ DERIVED = (
     "^spiffe://$",
 )
 """What a text has beside the name that it is derived from."""
+LABELS = {
+    value
+    for module in (names, docker_names, google_names)
+    for name, value in vars(module).items()
+    if name.endswith(("_LABEL", "_ANNOTATION"))
+}
 LITERALS = (
-    *map(re.escape, (names.ISTIO_NAMESPACE, names.EASTWEST_GATEWAY, names.DEFAULT_DOMAIN, names.NETWORK_LABEL, names.WORKLOAD_LABEL)),
-    *map(re.escape, (names.DISCONNECTED_ANNOTATION, names.GROUP_ANNOTATION, STACK_LABEL, IDENTITY_LABEL)),
+    *map(re.escape, (names.ISTIO_NAMESPACE, names.EASTWEST_GATEWAY, names.DEFAULT_DOMAIN, names.JOINED_ANNOTATION_PREFIX)),
+    # `istio-vm-mesh/machine:…` is an image.
+    *(rf"(?<![\w./-]){re.escape(label)}(?![\w/-]|:(?! ))" for label in sorted(LABELS)),
+    *(rf"^{re.escape(name)}$" for name in (names.TOKEN_AUDIENCE, names.DEFAULT_ROOT_CONFIG_MAP, names.QUARANTINE_ACCOUNT)),
     "spiffe://",
     *DERIVED,
     rf"\b({'|'.join(map(str, sorted(PORTS)))})\b",
@@ -100,6 +110,10 @@ def test_tests_of_running_parts_derive_no_name() -> None:
         'f"{node}-control-plane"',
         'f"firewall-{rule}"',
         'name.removesuffix("-google-account")',
+        'fail("its label sidecar.istio.io/inject is false")',
+        "f(\"metadata.annotations['istio-vm-mesh/listener']\")",
+        'run("label", "istio-injection=enabled")',
+        'labels["joined.istio-vm-mesh/" + machine]',
     ],
 )
 def test_a_name_that_is_spelled_out_is_reported(text: str) -> None:

@@ -8,11 +8,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from ...grammar import is_label_value, is_service_name
 from ...names import (
     AMBIENT_LABEL,
+    CANONICAL_NAME_LABEL,
+    CANONICAL_REVISION_LABEL,
     INJECT_LABEL,
     LOCALITY_LABEL,
     NETWORK_LABEL,
     PROJECT,
     REVISION_LABEL,
+    WORKLOAD_NAME_LABEL,
     gateway_workload_name,
 )
 from ..problems import Problem
@@ -27,11 +30,7 @@ _RESERVED_DOMAINS = ("istio.io", "gateway.networking.k8s.io", PROJECT)
 # label/labels.gen.go and annotation/annotations.gen.go). The others are of other objects, of
 # ambient mode, or set by Istio itself.
 LABELS_OF_WORKLOADS = frozenset(
-    {
-        "service.istio.io/canonical-name",
-        "service.istio.io/canonical-revision",
-        "service.istio.io/workload-name",
-    }
+    {CANONICAL_NAME_LABEL, CANONICAL_REVISION_LABEL, WORKLOAD_NAME_LABEL}
 )
 ANNOTATIONS_OF_NAMESPACES = frozenset(
     {"galley.istio.io/analyze-suppress", "networking.istio.io/traffic-distribution"}

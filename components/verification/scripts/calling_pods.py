@@ -308,7 +308,7 @@ class CallingPod:
         has_sidecar = SIDECAR in [each["name"] for each in containers]
         if self.which == "outside" and has_sidecar:
             raise NotRunning(
-                "the pod that calls from outside the mesh got a sidecar, although its label sidecar.istio.io/inject is false: "
+                f"the pod that calls from outside the mesh got a sidecar, although its label {names.INJECT_LABEL} is false: "
                 "does a webhook of others inject it?"
             )
         if self.which == "inside" and not has_sidecar:

@@ -20,7 +20,7 @@ from typing import Any
 
 from components.machines.bundle import CONFIRM_S, ROOT_CERTIFICATE, STATE
 from components.machines.files import CLUSTER_ENV, MESH_CONFIG, OVERRIDES_ENV
-from components.machines.proxy_metadata import CANONICAL, complete
+from components.machines.proxy_metadata import CANONICAL_LABELS, complete
 from components.names import DEFAULT_ROOT_CONFIG_MAP, ISTIO_NAMESPACE
 
 from .differences import short
@@ -137,7 +137,7 @@ def _of_proxy(proxy: Mapping[str, Any]) -> tuple[dict[str, object], dict[str, ob
     labels: dict[str, str] = json.loads(metadata.pop("ISTIO_METAJSON_LABELS", "{}"))
     ports = json.loads(metadata.pop("ISTIO_META_POD_PORTS", "[]"))
     register = {
-        "labels": {key: value for key, value in labels.items() if not key.startswith(CANONICAL)},
+        "labels": {key: value for key, value in labels.items() if key not in CANONICAL_LABELS},
         "ports": {port["name"]: port["containerPort"] for port in ports},
         "probe": proxy.get("readinessProbe"),
         "network": metadata.pop("ISTIO_META_NETWORK", ""),

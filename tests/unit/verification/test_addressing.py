@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.local import over_ssh
+from components.names import LISTENER_PORT
 from components.verification import addressing
 from components.verification.addressing import Destination
 from components.verification.target import CALL_SCRIPT
@@ -36,7 +37,7 @@ def test_the_sidecar_reads_the_listener_from_a_file_of_the_pods_annotations() ->
 def test_the_listener_is_on_loopback_alone_and_every_cluster_expects_the_identities() -> None:
     resources = addressing.bootstrap(DESTINATIONS)["static_resources"]
     (listener,) = resources["listeners"]
-    assert listener["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": addressing.LISTENER_PORT}
+    assert listener["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": LISTENER_PORT}
     for cluster, destination in zip(resources["clusters"], DESTINATIONS, strict=True):
         tls = cluster["transport_socket"]["typed_config"]
         assert tls["sni"] == f"outbound_.80_._.{destination.service}"

@@ -16,7 +16,15 @@ from ipaddress import IPv4Address
 import grpc
 
 from components import config
-from components.names import DEFAULT_DOMAIN, DEFAULT_ROOT_CONFIG_MAP, ISTIO_NAMESPACE, TOKEN_AUDIENCE, XDS_PORT, spiffe_id
+from components.names import (
+    DEFAULT_CLUSTER_ID,
+    DEFAULT_DOMAIN,
+    DEFAULT_ROOT_CONFIG_MAP,
+    ISTIO_NAMESPACE,
+    TOKEN_AUDIENCE,
+    XDS_PORT,
+    spiffe_id,
+)
 from tools.lab import up
 from tools.steps import Display, Step, StepError, Steps, display
 
@@ -187,7 +195,7 @@ class _Measurement:
             "WORKLOAD_NAME": GROUP,
             "AUTO_REGISTER_GROUP": GROUP,
             "NETWORK": NETWORK,
-            "CLUSTER_ID": "Kubernetes",
+            "CLUSTER_ID": DEFAULT_CLUSTER_ID,
             "MESH_ID": DEFAULT_DOMAIN,
             "ISTIO_VERSION": config.load_file(self.stack.stack).mesh.version,
             "DNS_CAPTURE": "true",

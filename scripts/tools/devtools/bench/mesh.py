@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from components.machines.bundle import CERTIFICATES, UNIT
-from components.names import JOIN, part_name
+from components.names import DEFAULT_CLUSTER_ID, JOIN, part_name
 from tools.directories import make_private
 from tools.lab import paths, pulumi_cli, up
 from tools.lab.offline import packages
@@ -220,7 +220,13 @@ def _agent_alone(step: Step, mesh: Mesh, watch: Watch, names: Sequence[str]) -> 
 def _by_hand(mesh: Mesh, watch: Watch, name: str, entry: str, install: str) -> float:
     work = make_private(mesh.private / "manual")
     (work / "group.yaml").write_text(mesh.kubectl("get", "workloadgroup", FIRST, "--output", "yaml"))
-    variables = {"WORK": work, "CLUSTER_ID": "Kubernetes", "GATEWAY": mesh.outputs()["gateway"], "PACKAGE_URL": PACKAGE, "INSTALL": install}
+    variables = {
+        "WORK": work,
+        "CLUSTER_ID": DEFAULT_CLUSTER_ID,
+        "GATEWAY": mesh.outputs()["gateway"],
+        "PACKAGE_URL": PACKAGE,
+        "INSTALL": install,
+    }
     options, host = mesh.ssh_options(name)
     script = "".join(f"{key}={shlex.quote(str(value))}\n" for key, value in {**variables, "HOST": host}.items())
     script += f"SSH_OPTIONS=({shlex.join(options)})\n" + (HERE / "manual.sh").read_text()

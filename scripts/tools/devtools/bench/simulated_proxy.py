@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2  # type: ignore[import-untyped]
 
+from components.names import DEFAULT_CLUSTER_ID
+
 CLUSTERS = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENERS = "type.googleapis.com/envoy.config.listener.v3.Listener"
@@ -85,7 +87,7 @@ class ControlPlane:
     root_certificate: str
     token: str = field(repr=False)
     identity: str
-    cluster_id: str = "Kubernetes"
+    cluster_id: str = DEFAULT_CLUSTER_ID
 
 
 @dataclass(frozen=True)
