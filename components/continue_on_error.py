@@ -22,7 +22,7 @@ def install() -> None:
     manager = _get_rpc_manager()
     do_rpc, running = manager.do_rpc, 0
 
-    def patient(name: str, function: Callable[..., Awaitable[Any]]) -> Any:
+    def deferring_call(name: str, function: Callable[..., Awaitable[Any]]) -> Any:
         async def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal running
             running += 1
@@ -40,4 +40,4 @@ def install() -> None:
 
         return do_rpc(name, call)
 
-    manager.do_rpc = patient  # type: ignore[assignment]
+    manager.do_rpc = deferring_call  # type: ignore[assignment]

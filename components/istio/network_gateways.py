@@ -79,15 +79,15 @@ def clients_see_several_gateways(settings: Settings, workload: str) -> bool:
     )
 
 
-def failover_rule(service: str, workload: WorkloadSettings, cluster_domain: str, callers_choose: bool = True) -> Manifest:
+def failover_rule(service: str, workload: WorkloadSettings, cluster_domain: str, several_gateways: bool = True) -> Manifest:
     """Return the DestinationRule by which clients abandon a gateway that does not answer.
 
     service: the Service's name. workload: the workload's settings.
     cluster_domain: the domain of the cluster's Services.
-    callers_choose: whether clients see several gateways of the network.
+    several_gateways: whether clients see several gateways of the network.
 
     A connection attempt ends after a second, and Istio's own retries use another endpoint. With
-    `callers_choose`, two failures in a row eject the gateway for ten seconds. Responses of the
+    `several_gateways`, two failures in a row eject the gateway for ten seconds. Responses of the
     application eject no gateway.
 
     A gateway forwards connections, so clients keep those to a machine that is removed. During the
@@ -114,7 +114,7 @@ def failover_rule(service: str, workload: WorkloadSettings, cluster_domain: str,
     }
     tcp = {"connectTimeout": "1s", "tcpKeepalive": {"time": "5s", "interval": "1s", "probes": 3}}
     http = {"idleTimeout": "3s"}
-    others = outliers if callers_choose else {}
+    others = outliers if several_gateways else {}
     declared = workload.services[service]
     # `grpc-web` is a protocol, `http-admin` a name that begins with one.
     protocols = {name: declared.app_protocols.get(name, name.partition("-")[0]) for name in declared.ports}

@@ -147,8 +147,8 @@ class Workload(pulumi.ComponentResource):
         return [service for service in created if not self.settings.services[service].headless]
 
     def _failover_rule(self, service: str, facts: MeshFacts) -> Manifest:
-        callers_choose = self._args.clients_see_several_gateways
-        return network_gateways.failover_rule(service, self.settings, facts.cluster_domain, callers_choose)
+        several_gateways = self._args.clients_see_several_gateways
+        return network_gateways.failover_rule(service, self.settings, facts.cluster_domain, several_gateways)
 
     def callees(self, facts: MeshFacts) -> list[Manifest | None]:
         """Return the objects of this program that decide what answers a call of the workload."""

@@ -76,7 +76,7 @@ class Machine(pulumi.ComponentResource):
     join: the resource that joins it; of a machine that is forgotten, its registration.
     revision: changes whenever the join ran again.
     changes: changes whenever the join has to, and is there before it.
-    way: changes whenever SSH reaches it otherwise.
+    target_digest: changes whenever SSH reaches it otherwise.
     """
 
     host: Host
@@ -87,7 +87,7 @@ class Machine(pulumi.ComponentResource):
     join: pulumi.Resource
     revision: pulumi.Output[str]
     changes: pulumi.Output[str]
-    way: pulumi.Output[str]
+    target_digest: pulumi.Output[str]
 
     def __init__(self, name: str, args: MachineArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(names.MACHINE_TYPE, name, {}, opts)
@@ -108,7 +108,7 @@ class Machine(pulumi.ComponentResource):
             self._identified = waiting = self._drain(host.host_key, [])
             key = commands.result(waiting, host.host_key.module.Result)
             self._target = pulumi.Output.all(target=host.target, key=key).apply(_with_host_key)
-        self.way = self._target.apply(_way)
+        self.target_digest = self._target.apply(_target_digest)
         self.join, self.revision, self.changes = registration, registration.checked, registration.checked
         if not args.forget:
             self.join, self.revision = self._join()
@@ -280,7 +280,7 @@ class Machine(pulumi.ComponentResource):
         return commands.machine_command(names.part_name(self._name, names.PROOF), proof, opts)
 
 
-def _way(target: openssh.Target) -> str:
+def _target_digest(target: openssh.Target) -> str:
     return hashlib.sha256(json.dumps(asdict(target)).encode()).hexdigest()[:8]
 
 

@@ -239,7 +239,7 @@ class _Verifications:
         """Return what changes when a machine's join will run."""
         return {
             machine.pulumi_resource_name: without_dependencies(
-                pulumi.Output.all(machine.changes, machine.way).apply(" ".join).recover(partial(_left_out, ""))
+                pulumi.Output.all(machine.changes, machine.target_digest).apply(" ".join).recover(partial(_left_out, ""))
             )
             for machine in verified.machines
         }
@@ -304,7 +304,7 @@ class _Verifications:
                 entry=without_dependencies(machine.entry),
                 address=without_dependencies(machine.address),
                 joined=machine.revision,
-                way=without_dependencies(machine.way),
+                target=without_dependencies(machine.target_digest),
             ).recover(partial(_left_out, None))
             for machine in verified.machines
         }
@@ -321,9 +321,9 @@ class _Verifications:
         }
         joins = {name: values.apply(lambda each: each["joined"] if each else "") for name, values in machines.items()}
         # A machine's proof runs again where SSH reaches the machine otherwise (`_changes`).
-        ways = {name: values.apply(lambda each: each["way"] if each else "") for name, values in machines.items()}
+        digests = {name: values.apply(lambda each: each["target"] if each else "") for name, values in machines.items()}
         of_groups = [group.revision for group in verified.groups.values()]
-        changes = {**self._changes(verified, joins, of_groups), "ways": pulumi.Output.json_dumps(ways).apply(_digest)}
+        changes = {**self._changes(verified, joins, of_groups), "targets": pulumi.Output.json_dumps(digests).apply(_digest)}
         callers = self._callers.get(verified.account) if verified.is_called else None
         return commands.local_command(
             part_name(workload.pulumi_resource_name, VERIFICATION),
