@@ -33,11 +33,13 @@ class Running:
     """A pod that runs.
 
     port: the one that the Service leads to; None where it has none. labels: its own.
+    is_ending: whether it is being deleted.
     """
 
     pod: Pod
     port: int | None
     labels: Mapping[str, str]
+    is_ending: bool
 
     @property
     def has_ipv4(self) -> bool:
@@ -61,9 +63,9 @@ class Cluster:
         self.problem = ""
 
     def get(self, kind: str, name: str) -> Manifest | None:
-        """Return an object; None where there is none, or no answer."""
-        words = ("get", kind, name, "--ignore-not-found", "--namespace", self._of.namespace)
-        item: Manifest | None = self._kubectl.json(*words)
+        """Return an object; None where there is none. Raises scripting.Failed without an answer."""
+        words = ("get", kind, name, "--ignore-not-found")
+        item: Manifest | None = self._read(f"cannot read the {kind} {name}", *words)
         return item
 
     def refusal(self) -> str:
@@ -99,13 +101,21 @@ class Cluster:
         return [item for kind in kinds for item in _or_none(partial(self._items, kind))]
 
     def labels(self) -> Mapping[str, str]:
-        """Return the labels of the namespace."""
-        return _labels(self.get("namespace", self._of.namespace) or {})
+        """Return the labels of the namespace; none without an answer: they are looked at for causes alone."""
+        try:
+            return _labels(self.get("namespace", self._of.namespace) or {})
+        except scripting.Failed:
+            return {}
 
     def _items(self, kind: str, *options: str) -> list[Manifest]:
-        words = ("--request-timeout=20s", "get", kind, *options, "--namespace", self._of.namespace, "--output", "json")
-        done = self._kubectl.check(*words, purpose=f"cannot list {kind} of the namespace {self._of.namespace}", timeout_s=60)
-        return list(json.loads(done.text)["items"]) if done.text else []
+        answer = self._read(f"cannot list {kind} of the namespace {self._of.namespace}", "get", kind, *options)
+        return list(answer["items"]) if answer else []
+
+    def _read(self, purpose: str, *words: str) -> Any:
+        """Return the object that kubectl prints; None where it prints none. Raises scripting.Failed."""
+        options = ("--namespace", self._of.namespace, "--output", "json")
+        done = self._kubectl.check("--request-timeout=20s", *words, *options, purpose=purpose, timeout_s=60)
+        return json.loads(done.text) if done.text else None
 
 
 def _or_none(read: Callable[[], list[Manifest]]) -> list[Manifest]:
@@ -125,8 +135,10 @@ def _running(item: Manifest, target: int | str) -> Running:
     status = item["status"]
     addresses = [each["ip"] for each in status.get("podIPs") or ()] or [status.get("podIP", "")]
     ipv4 = [address for address in addresses if ":" not in address]
-    pod = Pod(item["metadata"]["name"], (ipv4 or addresses)[0], _is_ready(item))
-    return Running(pod, _port(item, target), _labels(item))
+    is_ending = "deletionTimestamp" in item["metadata"]
+    # One that is being deleted gets no calls, although it is ready.
+    pod = Pod(item["metadata"]["name"], (ipv4 or addresses)[0], _is_ready(item) and not is_ending)
+    return Running(pod, _port(item, target), _labels(item), is_ending)
 
 
 def _port(item: Manifest, target: int | str) -> int | None:
@@ -144,7 +156,4 @@ def _port(item: Manifest, target: int | str) -> int | None:
 
 
 def _is_ready(item: Manifest) -> bool:
-    """Return whether a pod gets calls: one that is being deleted gets none, although it is ready."""
-    conditions = item["status"].get("conditions", [])
-    is_ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-    return is_ready and "deletionTimestamp" not in item["metadata"]
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in item["status"].get("conditions", []))

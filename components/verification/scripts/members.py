@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any
 
 from ... import names
+from ...local import scripting
 from ..evidence import Call, Entry, unproven
 from ..target import Target
 from .cluster_objects import Cluster
@@ -62,7 +63,7 @@ def wait_for_entries(cluster: Cluster, expected: Expected) -> tuple[list[Member]
         if is_settled and (not too_few or passed >= GROUP_TIMEOUT_S):
             break
         sleep(0.5 if not is_settled else 2)
-    problems = [*wrong.values(), *(_too_few(expected, others) if too_few else ())]
+    problems = [*wrong.values(), *([_too_few(expected, len(others), cluster.problem)] if too_few else ())]
     return [*healthy, *(others if expected.group_size else ())], problems
 
 
@@ -75,12 +76,23 @@ def still_there(cluster: Cluster, expected: Expected, members: Sequence[Member])
     return [*(member for member in members if member.entry.entry in declared), *_of_groups(items, expected)]
 
 
+def lost(expected: Expected, before: Sequence[Member], now: Sequence[Member]) -> list[Call]:
+    """Return what is wrong where machines of groups have gone that their stated size needs.
+
+    Where there were too few before, that is stated already.
+    """
+    there, needed = (_number_of_groups(expected, each) for each in (now, before))
+    return [_too_few(expected, there)] if there < min(needed, expected.group_size) else []
+
+
 def endpoints_of_others(cluster: Cluster, network: str, target: Target, members: Sequence[Member]) -> Mapping[str, int]:
     """Return how many endpoints besides the members each network has, where members are behind gateways.
 
     They are entries that the Service selects: of another workload, or that another tool has created.
     One without a condition of health gets calls. One with a weight counts as so many. One
     without a network is in that of its label.
+
+    Raises scripting.Failed where the cluster does not answer.
     """
     if all(member.network == network for member in members):
         return {}
@@ -89,7 +101,10 @@ def endpoints_of_others(cluster: Cluster, network: str, target: Target, members:
     if not selector:
         return {}
     declared, others = {member.entry.entry for member in members}, Counter[str]()
-    for name, item in cluster.entries().items():
+    items = cluster.entries()
+    if cluster.problem:
+        raise scripting.Failed(cluster.problem)
+    for name, item in items.items():
         spec: Mapping[str, Any] = item.get("spec", {})
         labels = {**(item["metadata"].get("labels") or {}), **(spec.get("labels") or {})}
         is_called = not _disconnected(item) and _health(item).get("status") != "False"
@@ -104,11 +119,17 @@ def _of_groups(items: Mapping[str, Mapping[str, Any]], expected: Expected) -> li
     return [_member(item, expected.port) for name, item in items.items() if name not in declared and _is_of_group(item, expected)]
 
 
-def _too_few(expected: Expected, members: Sequence[Member]) -> Iterator[Call]:
-    yield unproven(
-        f"only {len(members)} of {expected.group_size} machines of groups are healthy: see "
-        "'journalctl --unit istio-vm-mesh-boot' on the others",
-        object=f"WorkloadGroup {expected.namespace}/{expected.workload}",
+def _number_of_groups(expected: Expected, members: Sequence[Member]) -> int:
+    return len({member.entry for member in members} - {*expected.entries})
+
+
+def _too_few(expected: Expected, number: int, unread: str = "") -> Call:
+    workload_group = f"WorkloadGroup {expected.namespace}/{expected.workload}"
+    if unread:
+        return unproven(f"whether machines of groups are healthy cannot be read: {unread}", object=workload_group)
+    return unproven(
+        f"only {number} of {expected.group_size} machines of groups are healthy: see 'journalctl --unit istio-vm-mesh-boot' on the others",
+        object=workload_group,
     )
 
 

@@ -7,10 +7,12 @@ or unhealthy is named, and the others are verified all the same.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from time import monotonic, sleep
 
 from ... import names, shell
 from ...local import scripting
@@ -21,7 +23,7 @@ from ..target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, Target, call_variabl
 from . import policy_causes
 from .calling_pods import CallingPod, Jobs, NotRunning, NotStarted, Pair
 from .cluster_objects import Cluster, Running, WorkloadPods
-from .members import Expected, Member, endpoints_of_others, still_there, wait_for_entries
+from .members import Expected, Member, endpoints_of_others, lost, still_there, wait_for_entries
 
 _MARGIN_S = 60
 """Seconds that the script that calls may need besides its patience."""
@@ -166,7 +168,7 @@ class _Verification:
             if pod.ready and not each.has_ipv4:
                 cause = f"pod {pod.name} is not called: its address {pod.address} is none of IPv4"
                 self._fail(unproven(cause, object=f"Pod {payload.namespace}/{pod.name}"))
-        others = endpoints_of_others(cluster, payload.network, target, members)
+        others = self._others(cluster, target, members)
         called = _with_endpoints(payload, target, members, pods, others)
         if not _reached(called):
             self._take_down(members, pods)
@@ -181,9 +183,9 @@ class _Verification:
                     done = _call_from_inside(inside, payload.caller, called)
                     if not _has_failed(done) or look == _LOOKS:
                         break
-                    members, pods = still_there(cluster, payload.expected, members), self._pods(cluster)
+                    members, pods, missed = self._look_again(cluster, members, pods)
                     now = _with_endpoints(payload, target, members, pods, others)
-                    if now == called or not _reached(now):
+                    if missed or now == called or not _reached(now):
                         break
                     called = now
                 self._judge(done, cluster, called)
@@ -205,6 +207,34 @@ class _Verification:
                     object=f"PeerAuthentication {payload.namespace}/default",
                 )
             )
+
+    def _others(self, cluster: Cluster, target: Target, members: Sequence[Member]) -> Mapping[str, int]:
+        try:
+            return endpoints_of_others(cluster, self._payload.network, target, members)
+        except scripting.Failed as error:
+            self._fail(unproven(f"how many endpoints gateways choose from is unknown: {error}", object=_service(target)))
+            return {}
+
+    def _look_again(
+        self, cluster: Cluster, members: Sequence[Member], pods: Sequence[Running]
+    ) -> tuple[Sequence[Member], Sequence[Running], bool]:
+        """Return the machines and pods that are there now, and whether what must be there is missed.
+
+        members, pods: those that were called. What takes their place has the time of entries.
+        """
+        payload, running = self._payload, pods
+        end = monotonic() + payload.timeout_s
+        while True:
+            there = still_there(cluster, payload.expected, members)
+            with contextlib.suppress(scripting.Failed):  # nobody has gone, as far as that is known
+                running = cluster.pods()
+            missed = [*lost(payload.expected, members, there), *_unready(payload, pods, running)]
+            if not missed or monotonic() >= end:
+                break
+            sleep(2)
+        for row in missed:
+            self._fail(row)
+        return there, running, bool(missed)
 
     def _judge(self, done: scripting.Done, cluster: Cluster, target: Target) -> None:
         """Take down what the calls from inside the mesh have shown."""
@@ -243,6 +273,24 @@ class _Verification:
 def _service(target: Target) -> str:
     name, namespace = target.service.split(".")[:2]
     return f"Service {namespace}/{name}"
+
+
+def _unready(payload: Payload, called: Sequence[Running], now: Sequence[Running]) -> list[Call]:
+    """Return what is wrong where a pod stays and is ready no more, or where none is ready.
+
+    called: the pods that were called. now: those that run now.
+    """
+    before = {each.pod for each in called if each.endpoint}
+    there = [each.pod for each in now if not each.is_ending]
+    unready = [pod.name for pod in there if not pod.ready and replace(pod, ready=True) in before]
+    if unready:
+        cause = "was called, and is not ready any more"
+        return [unproven(f"pod {name} {cause}", object=f"Pod {payload.namespace}/{name}") for name in unready]
+    if before and not any(each.endpoint for each in now):
+        gone = ", ".join(sorted(pod.name for pod in before))
+        cause = f"no pod is ready any more since {gone} was called"
+        return [unproven(cause, object=f"pods of {payload.namespace}/{payload.workload}")]
+    return []
 
 
 def _missing(machine: str) -> Call:

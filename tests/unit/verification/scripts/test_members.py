@@ -268,3 +268,35 @@ def test_what_is_wrong_with_a_machine_stays_while_another_is_waited_for(cluster:
     clock(cluster, monkeypatch, {})
     with pytest.raises(scripting.Failed, match=r"product-1 has registered as product-192.0.2.7-far(.*\n.*)product-2 did not register"):
         verify_workload.run(replace(PAYLOAD, entries=(ENTRY, other)))
+
+
+@pytest.mark.parametrize(
+    ("size", "before", "now", "problems"),
+    [(2, 2, 1, 1), (2, 2, 2, 0), (2, 3, 2, 0), (2, 1, 1, 0), (2, 1, 0, 1), (0, 1, 0, 0)],
+)
+def test_groups_are_below_their_size_once(size: int, before: int, now: int, problems: int) -> None:
+    """Those above it may go. Where they were below it from the start, that is stated already."""
+    several = [members.Member(Entry(f"192.0.2.{each}", f"product-192.0.2.{each}-pods", ""), "pods") for each in range(100, 103)]
+    declared = members.Member(ENTRY, "pods")
+    rows = members.lost(replace(PAYLOAD, group_size=size).expected, [declared, *several[:before]], [declared, *several[:now]])
+    assert [row.cause.partition(":")[0] for row in rows] == [f"only {now} of {size} machines of groups are healthy"] * problems
+
+
+@pytest.mark.slow
+def test_machines_of_groups_that_cannot_be_read_are_told_in_kubectls_words(cluster: ApiServer, programs: ProgramsInMemory) -> None:
+    programs.add("kubectl", ("get workloadentry ", 1, "", "error: lost\n"), *cluster.rules())
+    cause = "whether machines of groups are healthy cannot be read: cannot list workloadentry of the namespace shop: error: lost"
+    with pytest.raises(scripting.Failed, match=f"{cause}; look at WorkloadGroup shop/product"):
+        verify_workload.run(replace(PAYLOAD, entries=(), group_size=1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause"), [("service product", "cannot read the service"), ("workloadentry", "cannot list workloadentry")]
+)
+def test_endpoints_of_others_that_cannot_be_read_are_not_none(
+    cluster: ApiServer, programs: ProgramsInMemory, kind: str, cause: str
+) -> None:
+    programs.add("kubectl", (f"get {kind} ", 1, "", "error: lost\n"), *cluster.rules())
+    assert PAYLOAD.target
+    with pytest.raises(scripting.Failed, match=f"{cause} .*: error: lost"):
+        members.endpoints_of_others(cluster_of(PAYLOAD), "pods", PAYLOAD.target, [members.Member(ENTRY, "far")])

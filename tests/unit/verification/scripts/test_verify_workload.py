@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -560,23 +561,151 @@ def test_what_has_not_changed_is_called_once(cluster: ApiServer, programs: Progr
     assert len([line for line in programs.lines("kubectl") if "exec --stdin pod-inside" in line]) == 1
 
 
-def test_calls_that_failed_are_judged_where_nothing_is_left_to_call(
-    cluster: ApiServer, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A script that has to call nothing succeeds."""
-    failing(cluster)
+def then(monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
+    """Have something change in the cluster once calls have failed."""
+    has_failed = verify_workload._has_failed
 
     def judge(done: scripting.Done) -> bool:
-        cluster.pods = []
-        cluster.inside = (0, "", "")
-        cluster.write()
-        return done.status != 0
+        if failed := has_failed(done):
+            change()
+        return failed
 
     monkeypatch.setattr(verify_workload, "_has_failed", judge)
-    cluster.outside = (0, result("10.244.0.9:8080", "refused"), "")
-    cluster.write()
+
+
+MEMBER = entry("product-192.0.2.9-pods", "192.0.2.9", "True")
+
+
+def of_group(cluster: ApiServer, *members: dict[str, Any]) -> None:
+    """Have these machines of groups, and let calls of them fail."""
+    cluster.entries = {ENTRY.entry: cluster.entries[ENTRY.entry], **{item["metadata"]["name"]: item for item in members}}
+    cluster.outside = (0, "".join(result(f"{each}:8080", "refused") for each in ("192.0.2.7", "10.244.0.9", "192.0.2.9", "192.0.2.10")), "")
+    failing(cluster)
+
+
+@pytest.mark.parametrize("unhealthy", [[], [entry("product-192.0.2.9-pods", "192.0.2.9", "False")]])
+def test_a_machine_of_a_group_that_goes_while_it_is_called_is_missed(
+    cluster: ApiServer, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch, unhealthy: list[dict[str, Any]]
+) -> None:
+    """Its application ends at the first request: what is left answers."""
+    of_group(cluster, MEMBER)
+
+    def change() -> None:
+        of_group(cluster, *unhealthy)
+        cluster.inside = (0, CALL + OF_POD, "")
+        cluster.write()
+
+    then(monkeypatch, change)
+    with pytest.raises(scripting.Failed, match=r"only 0 of 1 machines of groups are healthy(.*\n)*.*no answer"):
+        verify_workload.run(replace(PAYLOAD, group_size=1))
+    assert len([line for line in programs.lines("kubectl") if "exec --stdin pod-inside" in line]) == 1
+
+
+def test_a_machine_of_a_group_that_is_replaced_while_it_is_called_fails_nothing(
+    cluster: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_group(cluster, MEMBER)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        of_group(cluster, entry("product-192.0.2.10-pods", "192.0.2.10", "True"))
+        cluster.inside = (0, CALL + OF_POD + called("192.0.2.10:8080"), "")
+        cluster.write()
+
+    monkeypatch.setattr(verify_workload, "sleep", pause)
+    then(monkeypatch, lambda: of_group(cluster))
+    evidence = verify_workload.run(replace(PAYLOAD, group_size=1))
+    assert [each.machine for each in evidence.entries] == ["product-1", "192.0.2.10"]
+    assert pauses == [2]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "others", "problem"),
+    [
+        ({}, [pod("product-ghi", "10.244.0.11", "True")], "pod product-abc was called, and is not ready any more; look at Pod shop/product-abc"),
+        ({}, [], "pod product-abc was called, and is not ready any more"),
+        ({"deletionTimestamp": "2026-01-01T00:00:00Z"}, [], "no pod is ready any more since product-abc was called"),
+        ({"name": "product-ghi"}, [], "no pod is ready any more since product-abc was called; look at pods of shop/product"),
+        ({"deletionTimestamp": "2026-01-01T00:00:00Z"}, [pod("product-ghi", "10.244.0.11", "True")], ""),
+        ({"name": "product-jkl"}, [pod("product-ghi", "10.244.0.11", "True")], ""),
+    ],
+)  # fmt: skip
+def test_pods_may_be_replaced_while_they_are_called_and_may_not_turn_unready(
+    cluster: ApiServer, monkeypatch: pytest.MonkeyPatch, metadata: dict[str, str], others: list[dict[str, Any]], problem: str
+) -> None:
+    failing(cluster)
+
+    def change() -> None:
+        unready = pod("product-abc", "10.244.0.9", "False")
+        unready["metadata"] |= metadata
+        cluster.pods = [unready, *others]
+        addresses = ["192.0.2.7", *(each["status"]["podIP"] for each in others)]
+        cluster.inside = (0, "".join(called(f"{address}:8080") for address in addresses), "")
+        cluster.outside = (0, "".join(result(f"{address}:8080", "refused") for address in addresses), "")
+        cluster.write()
+
+    then(monkeypatch, change)
+    if not problem:
+        assert [each.verdict for each in verify_workload.run(PAYLOAD).calls] == ["proved", "proved"]
+        return
+    with pytest.raises(scripting.Failed, match=re.escape(problem) + r"(.*\n)*.*no answer"):
+        verify_workload.run(PAYLOAD)
+
+
+def test_a_pod_that_is_ready_again_is_called_again(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(cluster)
+
+    def change(ready: str) -> None:
+        cluster.pods = [pod("product-abc", "10.244.0.9", ready), pod("product-ghi", "10.244.0.11", "True")]
+        cluster.inside = (0, CALL + OF_POD + called("10.244.0.11:8080"), "")
+        addresses = ("192.0.2.7", "10.244.0.9", "10.244.0.11")
+        cluster.outside = (0, "".join(result(f"{address}:8080", "refused") for address in addresses), "")
+        cluster.write()
+
+    then(monkeypatch, lambda: change("False"))
+    monkeypatch.setattr(verify_workload, "sleep", lambda _: change("True"))
+    assert len(verify_workload.run(PAYLOAD).calls) == 3
+
+
+def test_pods_that_cannot_be_read_again_have_not_gone(
+    cluster: ApiServer, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(cluster)
+    forbidden = ("get pods --selector app", 1, "", "error: lost\n")
+    then(monkeypatch, lambda: programs.add("kubectl", forbidden, *cluster.rules()))
+    with pytest.raises(scripting.Failed, match=r"^workload product: Job verify-product: no answer$"):
+        verify_workload.run(PAYLOAD)
+
+
+def test_calls_that_failed_are_judged_where_nothing_is_left_to_call(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that has to call nothing succeeds. Here the only machine is behind no gateway by now."""
+    cluster.pods = []
+    failing(cluster)
+
+    def change() -> None:
+        cluster.entries = {item["metadata"]["name"]: item for item in [entry("product-192.0.2.7-far", "192.0.2.7", "True", "far")]}
+        cluster.inside = (0, "", "")
+        cluster.write()
+
+    then(monkeypatch, change)
     with pytest.raises(scripting.Failed, match="no answer"):
-        verify_workload.run(replace(PAYLOAD, entries=()))
+        verify_workload.run(replace(PAYLOAD, entries=(), group_size=1))
+
+
+def test_endpoints_of_others_that_cannot_be_counted_are_no_proof(cluster: ApiServer, programs: ProgramsInMemory) -> None:
+    """With too few calls a gateway would leave endpoints out."""
+    far = Entry("product-2", "product-192.0.2.8-far", "192.0.2.8:8080")
+    cluster.entries[far.entry] = entry(far.entry, "192.0.2.8", "True", "far")
+    assert cluster.outside
+    cluster.outside = (0, cluster.outside[1] + result("172.31.0.1:15443", "refused"), "")
+    cluster.inside = (0, CALL + OF_POD + called("172.31.0.1:15443", how="by-chance"), "")
+    programs.add("kubectl", ("get service product ", 1, "", "error: lost\n"), *cluster.rules())
+    cause = "how many endpoints gateways choose from is unknown: cannot read the service product: error: lost; look at Service shop/product"
+    payload = replace(PAYLOAD, entries=(ENTRY, far), gateways={"far": ("172.31.0.1:15443",)})
+    with pytest.raises(scripting.Failed, match=f"^workload product: {cause}$"):
+        verify_workload.run(payload)
+    assert len(verify_workload.run(replace(payload, warn_only=True)).calls) == 4, "all others are called all the same"
 
 
 @pytest.mark.parametrize(("kind", "cause"), [("pods --selector app", "cannot list pods"), ("workloadentry", "cannot list workloadentry")])
