@@ -64,7 +64,8 @@ def _make_environment(install, to_stderr, failed):  # type: (venv.Install | None
     from tools import steps, venv
 
     try:
-        venv.ensure(steps.Display(sys.stderr) if to_stderr else None, install)
+        # Plain lines: the live display needs a package of the environment.
+        venv.ensure(steps.Display(sys.stderr if to_stderr else sys.stdout), install)
     except steps.StepFailedError as error:
         print(error, file=sys.stderr)
         sys.exit(failed)

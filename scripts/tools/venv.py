@@ -35,7 +35,7 @@ def complete() -> bool:
         return False
 
 
-def ensure(show: Display | None = None, install: Install | None = None) -> Path:
+def ensure(show: Display, install: Install | None = None) -> Path:
     """Return the Python of a complete environment; make the environment if it is absent, half-made
     or outdated.
 

@@ -26,6 +26,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +186,18 @@ def _import_sdks(stack: str, roots: list[Path]) -> None:
         getattr(importlib.import_module(name), "__all__", None)
 
 
+def _use_components(root: Path) -> None:
+    """Have `components` be the package of a checkout. Other modules of it cannot be imported.
+
+    Raises ModuleNotFoundError where the checkout has no such package.
+    """
+    spec = PathFinder.find_spec("components", [str(root)])
+    if not spec or not spec.loader:
+        raise ModuleNotFoundError("No module named 'components'")
+    package = sys.modules["components"] = module_from_spec(spec)
+    spec.loader.exec_module(package)
+
+
 def _start(number: int, root: Path, stack: str, output: Path) -> int:
     """Describe a checkout in a process of its own; return the process's number."""
     if child := os.fork():
@@ -197,7 +211,7 @@ def _start(number: int, root: Path, stack: str, output: Path) -> int:
         home.mkdir()
         os.environ.update({"HOME": str(home), "XDG_STATE_HOME": str(home / "state")})
         os.chdir(root)
-        sys.path.insert(0, str(root))
+        _use_components(root)
         written.write_text(json.dumps(describe(root, stack)))
         written.rename(output / f"{number}.json")
         code = 0

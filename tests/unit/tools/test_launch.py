@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import importlib
 import os
+import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tools import PYTHONPATH, ROOT, launch
+from tools.mesh_status.cli import UNREADABLE
 
 HELP = """
 import importlib, sys
 [module] = sys.argv[1:]
 sys.stdout.write(importlib.import_module(module).parser().format_help())
 """
+FIRST_START = """
+import importlib.util, pathlib, sys
+from tools import launch, steps, venv
+[_, logs] = sys.argv
+steps.LOGS = pathlib.Path(logs)
+venv.complete = lambda: False
+importlib.util.find_spec = lambda name: None
+sys.argv = ["status"]
+launch.run("status")
+"""
+"""The first start of a command, on a Debian without python3-venv."""
 
 
 @pytest.mark.parametrize("command", sorted(launch.COMMANDS))
@@ -40,3 +54,20 @@ def test_commands_of_developers_prepare_this_machine_and_those_of_operators_do_n
         if preparation:
             machine = importlib.import_module(preparation)
             assert callable(machine.unmet_requirements) and callable(machine.install)
+
+
+def test_on_a_terminal_the_environment_is_made_without_packages(tmp_path: Path) -> None:
+    """Python's `-S` hides all packages, as in a checkout that has no environment yet."""
+    screen, terminal = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", FIRST_START, tmp_path],
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        stdout=terminal,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(terminal)
+    os.close(screen)
+    assert done.returncode == UNREADABLE
+    assert done.stderr.startswith("[ 1/1] Python environment failed after")

@@ -26,7 +26,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_complete_environment_is_used(environment: Path) -> None:
-    assert venv.ensure() == venv.PYTHON
+    assert venv.ensure(Silent()) == venv.PYTHON
 
 
 @pytest.mark.parametrize("change", ["requirements", "half-made", "no python"])
