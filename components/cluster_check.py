@@ -173,6 +173,11 @@ def _refuse_to_move(former: Iterable[DeclaredObject], now: Iterable[DeclaredObje
         )
 
 
+def _as_inputs(objects: Iterable[DeclaredObject]) -> pulumi.Input[list[Any]]:
+    """Return what is declared as the input `objects`."""
+    return pulumi.Output.from_input([*map(_as_input, objects)])
+
+
 def _as_input(each: DeclaredObject) -> Mapping[str, Any]:
     """Return what is declared as an item of the input `objects`. Its names may be outputs."""
     name = {key: getattr(each.name, key) for key in _NAME}
@@ -291,7 +296,7 @@ class ClusterCheck(Resource, module="cluster", name="ClusterCheck"):
             "access": pulumi.Output.from_input(args.access).apply(asdict),
             "created_by": args.created_by,
             "stack": args.stack,
-            "objects": pulumi.Output.from_input(args.objects).apply(lambda objects: pulumi.Output.from_input([*map(_as_input, objects)])),
+            "objects": pulumi.Output.from_input(args.objects).apply(_as_inputs),
             "istio": args.istio,
             "preview": pulumi.runtime.is_dry_run(),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pulumi
 from pulumi_kubernetes import Provider
@@ -175,7 +176,8 @@ def cluster_options(name: str, cluster: Cluster) -> pulumi.ResourceOptions:
         if package != "kubernetes" or args.opts.id is not None:
             return None  # an object that is only read
         if kind == _RELEASE:
-            objects.append(DeclaredObject(ObjectName(*RELEASE, args.props["namespace"], args.props["name"])))
+            props: Mapping[str, Any] = args.props
+            objects.append(DeclaredObject(ObjectName(*RELEASE, props["namespace"], props["name"])))
         if metadata is None:
             return None
         if not isinstance(metadata, Mapping) or "name" not in metadata:

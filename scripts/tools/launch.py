@@ -6,8 +6,12 @@ Standard library only, and syntax of any Python 3: an old one must get as far as
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from tools import FAILED, INTERRUPTED, PYTHONPATH, UNFIT
+
+if TYPE_CHECKING:
+    pass
 
 _LAB = "tools.lab.preflight"
 COMMANDS = {

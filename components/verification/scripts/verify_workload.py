@@ -217,12 +217,12 @@ class _Verification:
 
     def _look_again(
         self, cluster: Cluster, members: Sequence[Member], pods: Sequence[Running]
-    ) -> tuple[Sequence[Member], Sequence[Running], bool]:
+    ) -> tuple[Sequence[Member], tuple[Running, ...], bool]:
         """Return the machines and pods that are there now, and whether what must be there is missed.
 
         members, pods: those that were called. What takes their place has the time of entries.
         """
-        payload, running = self._payload, pods
+        payload, running = self._payload, (*pods,)
         end = monotonic() + payload.timeout_s
         while True:
             there = still_there(cluster, payload.expected, members)

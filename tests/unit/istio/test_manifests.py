@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from components.config.workload import HttpProbe, OfferedPort, Probe
 from components.istio import manifests, network_gateways
-from components.verification import targets
 from tests.support.samples import FACTS, PRODUCT
 
 
@@ -69,7 +68,7 @@ def test_machines_are_called_by_a_service_that_is_not_headless() -> None:
     assert manifests.services(workload)["peers"]["spec"]["clusterIP"] == "None"
     assert workload.verified_port == OfferedPort("product", 80, 8080, "http")
     alone = PRODUCT.model_copy(update={"services": {"peers": peers}})
-    assert not targets.is_called(alone) and alone.verified_port is None
+    assert alone.verified_port is None
 
 
 def test_connections_through_gateways_follow_the_protocol_of_a_port() -> None:
