@@ -552,6 +552,10 @@ CASES: dict[str, tuple[str, str]] = {
         "ENDPOINTS=10.0.0.1:80,10.0.0.2:80 MACHINES=m-1=10.0.0.1:80; verify_target; LISTENER=1; verify_target; GATEWAYS=a:1,b:1; verify_target",
         "chance m-1\nendpoints 10.0.0.1:80 10.0.0.2:80\nname\nendpoints 10.0.0.1:80 10.0.0.2:80\ngateways a:1 b:1\nname",
     ),
+    "check_inbound: until the proxy answers": (
+        "in_short; time_passes; direct_curl() { [ $SECONDS -gt 2 ] && echo 'inbound|80||::10.0.0.2:80::rq_total::1'; }; check_inbound 80; echo $SECONDS; direct_curl() { return 28; }; (check_inbound 80 2>&1); SECONDS=0; (check_inbound 80 2>&1)",
+        "|by-chance|proved||\n3\nmachine : Envoy's admin port did not list what has called port 80\nmachine : Envoy's admin port did not list what has called port 80",
+    ),
     "check_inbound: one call is enough": (
         "in_short; uptime() { echo 37s; }; show() { clusters=(\"inbound|80||::10.0.0.2:80::rq_total::$1\"); failure= is_uncalled=; check_inbound 80; echo \"${failure:0:74}|$is_uncalled\"; }; "
         "show 1; show 0; MODE=warn; show 0 2>&1 | cut -c -39",
