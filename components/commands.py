@@ -115,7 +115,7 @@ def local_command(
     create: Script | None,
     opts: pulumi.ResourceOptions,
     *,
-    delete: Script | Sequence[str] | None = None,
+    delete: Script | None = None,
     options: CommandOptions | None = None,
 ) -> local.Command:
     """Declare a command beside Pulumi.
@@ -123,7 +123,7 @@ def local_command(
     name: the resource's name.
     create: what runs on creation and on updates; None runs nothing.
     opts: the resource's options.
-    delete: what runs on deletion: a script, or the words of a program without a payload.
+    delete: what runs on deletion; None runs nothing.
 
     Returns the resource; its result is `result(command, module.Result)`.
     Raises ValueError for a deletion of what converges.
@@ -131,7 +131,7 @@ def local_command(
     options = options or CommandOptions()
     if options.converges and delete is not None:
         raise ValueError(f"{name}: a command that converges has nothing to delete")
-    scripts = {"create": create, "delete": delete if isinstance(delete, Script) else None}
+    scripts = {"create": create, "delete": delete}
     payloads = {key: script.payload for key, script in scripts.items() if script}
     environment: dict[str, pulumi.Input[str]] = {}
     if create and options.converges:
@@ -150,7 +150,7 @@ def local_command(
     return local.Command(
         name,
         create=command_line(create.module, "create") if create else None,
-        delete=_delete_line(delete),
+        delete=command_line(delete.module, "delete") if delete else None,
         stdin=stored(pulumi.Output.all(**payloads).apply(scripting.encode)) if payloads else None,
         environment=environment or None,
         triggers=list(options.triggers) or None,
@@ -248,11 +248,3 @@ def _imports(file: Path) -> frozenset[Path]:
             if candidate.is_file():
                 files |= _imports(candidate)
     return frozenset(files)
-
-
-def _delete_line(delete: Script | Sequence[str] | None) -> str | None:
-    if delete is None:
-        return None
-    if isinstance(delete, Script):
-        return command_line(delete.module, "delete")
-    return shlex.join(delete)

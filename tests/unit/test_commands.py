@@ -130,6 +130,6 @@ def test_a_command_that_converges_has_nothing_to_delete() -> None:
             "it",
             script,
             pulumi.ResourceOptions(),
-            delete=["true"],
+            delete=script,
             options=commands.CommandOptions(converges=True),
         )

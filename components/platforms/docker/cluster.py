@@ -15,7 +15,7 @@ from ...local.cluster_access import ClusterAccess
 from ...names import part_name
 from . import configuration, names
 from .network import DockerNetwork
-from .scripts import attach_network, create_cluster, delete_cluster, load_images
+from .scripts import attach_network, create_cluster, delete_cluster, detach_network, load_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ class DockerCluster(pulumi.ComponentResource):
             names.attachment_name(self._name, network.name),
             commands.Script(attach_network, payload),
             pulumi.ResourceOptions(parent=self, depends_on=[kind], deleted_with=kind),
-            delete=["docker", "network", "disconnect", "--force", docker_network, node],
+            delete=commands.Script(detach_network, detach_network.Payload(node, docker_network)),
             options=commands.CommandOptions(triggers=[kind.id, network.docker_name]),
         )
 

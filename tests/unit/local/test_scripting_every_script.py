@@ -43,6 +43,7 @@ PAIR = calling_pods.Pair("verify-product", "shop", JOB, JOB, "mesh.dev")
 PAYLOADS: dict[str, Any] = {
     "platforms/docker/scripts/create_network.py": test_scripts.NETWORK,
     "platforms/docker/scripts/attach_network.py": test_scripts.attach_network.Payload("node", "far", "10.0.0.0/8", "10.1.0.0/16"),
+    "platforms/docker/scripts/detach_network.py": test_scripts.detach_network.Payload("node", "far"),
     "platforms/docker/scripts/create_cluster.py": test_scripts.CLUSTER,
     "platforms/docker/scripts/delete_cluster.py": test_scripts.delete_cluster.Payload("lab", "near"),
     "platforms/docker/scripts/remove.py": test_scripts.remove.Payload("network", "n", "a=b"),

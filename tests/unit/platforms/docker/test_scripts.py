@@ -18,6 +18,7 @@ from components.platforms.docker.scripts import (
     create_machine,
     create_network,
     delete_cluster,
+    detach_network,
     load_images,
     remove,
 )
@@ -104,6 +105,27 @@ def test_a_node_is_attached_kept_apart_from_pods_and_waited_for(programs: Progra
         before = len(programs.lines())
         assert attach_network.run(payload).address == "172.31.7.2"
         assert not any("connect" in line for line in programs.lines()[before:])
+
+
+@pytest.mark.parametrize("networks", ["", "near\n", "near,far-2\n"])
+def test_a_node_that_is_gone_or_not_attached_is_not_detached(programs: Programs, networks: str) -> None:
+    """Docker lists no container that is missing, and of one that is there no network that is missing."""
+    programs.add("docker", ("^ps", 0, networks, ""))
+    detach_network.run(detach_network.Payload("node", "far"))
+    assert not any("disconnect" in line for line in programs.lines())
+
+
+def test_a_node_is_detached_and_a_failure_is_passed_on(programs: Programs) -> None:
+    payload = detach_network.Payload("node", "far")
+    programs.add("docker", ("^ps", 0, "near,far\n", ""))
+    detach_network.run(payload)
+    assert programs.lines()[-1] == "docker network disconnect --force far node"
+    programs.add("docker", ("^ps", 0, "near,far\n", ""), ("disconnect", 1, "", "driver failed\n"))
+    with pytest.raises(scripting.Failed, match="Docker could not detach node from far: driver failed"):
+        detach_network.run(payload)
+    programs.add("docker", ("^ps", 1, "", "Cannot connect to the Docker daemon\n"))
+    with pytest.raises(scripting.Failed, match="Docker does not list node: Cannot connect to the Docker daemon"):
+        detach_network.run(payload)
 
 
 def test_a_cluster_that_kind_completed_is_kept(programs: Programs) -> None:
