@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import pulumi
 
@@ -12,7 +12,8 @@ from ..names import PROJECT
 from .scripts import create_ssh_key, remove_ssh_key
 
 
-class SshKey(NamedTuple):
+@dataclass(frozen=True)
+class SshKey:
     """A key pair.
 
     file: the reference of the private key's file. public: the public key. resource: its resource.
