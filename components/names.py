@@ -69,7 +69,7 @@ MACHINE_PORTS = frozenset(
         METRICS_PORT,
     }
 )
-"""Ports that the agent and Envoy use on every machine."""
+"""Ports of Istio's proxy, which no application of a machine may have."""
 
 PROXY_USER = 1337
 """The user of the agent and of Envoy in pods: its traffic is not redirected."""

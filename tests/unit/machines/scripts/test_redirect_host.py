@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from components import names
 from tests.support.machine import FakeMachine
 from tests.support.scripts import COMPONENTS, Sourced, add_program
 from tests.support.tiers import first_quick
@@ -372,6 +373,19 @@ def test_what_changes_is_in_one_list(tmp_path: Path) -> None:
         "new connections by IPv6 are refused, but those of excluded ports and CIDRs: the mesh has no IPv6 (ISTIO_DUAL_STACK)",
     ]
     assert not [line for line in run(tmp_path, "changes", IPV6="1", ISTIO_DUAL_STACK="true") if "refused" in line]
+
+
+NOT_LISTENING = {
+    names.DEBUG_PORT,  # Istio reserves it: the agent of 1.31 does not listen there (istio/istio: pkg/istio-agent).
+    names.TUNNEL_PORT,  # Envoy listens there where HBONE is enabled, which no proxy of this program has.
+}
+"""What no application of a workload may have, but another program of the machine may."""
+
+
+def test_every_port_of_the_proxy_is_kept_from_other_programs(tmp_path: Path) -> None:
+    sourced = Sourced(scripts=[SCRIPTS / "redirect_host.sh"], programs=tmp_path)
+    ports = sourced.run("echo $PROXY_PORTS").stdout.split(",")
+    assert sorted(map(int, ports)) == sorted(names.MACHINE_PORTS - NOT_LISTENING)
 
 
 PROBE = """
