@@ -15,6 +15,7 @@ from components.machines.bundle import PROGRAMS, STATE, UNITS, Owner, role_files
 from tests.support.machine import BUNDLE, FakeMachine, bundle
 from tests.support.samples import FACTS, MESH, PRODUCT
 from tests.support.scripts import COMPONENTS, Sourced, add_program
+from tools import ROOT
 
 SCRIPTS = COMPONENTS / "machines" / "scripts"
 OWNER = Owner("mesh", "prod", "product-1", "r-1", "shop", "product")
@@ -45,11 +46,31 @@ def test_the_scripts_agree_on_where_things_are(tmp_path: Path) -> None:
         "/run/istio-vm-mesh-redirect.lock",
         f"{PROGRAMS}/current/usr/local/bin/pilot-agent",
     ]
+    withdraw = Sourced(scripts=[SCRIPTS / "redirect.sh", SCRIPTS / "withdraw.sh"], programs=tmp_path)
+    assert withdraw.run("echo $WITHDRAWN").stdout == sourced.run("echo $WITHDRAWN").stdout == "/run/istio-vm-mesh-withdrawn\n"
+    join = Sourced(scripts=[SCRIPTS / "installation.sh", SCRIPTS / "join.sh"], programs=tmp_path)
+    assert join.run("echo $ROOT $PROGRAMS $STATE $RUN $UNITS").stdout.split() == [PROGRAMS, STATE, "/run", UNITS]
+    assert '"$RUN/istio-vm-mesh-withdrawn"' in (SCRIPTS / "join.sh").read_text()
     assert '"$RUN/istio-vm-mesh-redirect/bypassed"' in (SCRIPTS / "join.sh").read_text()
     texts = [path.read_text() for path in SCRIPTS.parent.rglob("*") if path.suffix in {".sh", ".conf", ".service"}]
     named = set(re.findall(r"(?:/run|\$RUN)/istio-vm-mesh-([a-z.]+)", "\n".join(texts)))
     removed = re.search(r'rm -rf .*"\$RUN/\$UNIT"-\{(.*)\} \\\n *"\$RUN/\$UNIT"-(looks\.)\*', (SCRIPTS / "installation.sh").read_text())
     assert removed and named == {*removed[1].split(","), removed[2]}
+
+
+def test_what_the_status_reads_is_where_a_join_puts_it(tmp_path: Path) -> None:
+    probe = Sourced(scripts=[ROOT / "scripts/tools/mesh_status/probe.sh"], programs=tmp_path)
+    join = Sourced(scripts=[SCRIPTS / "installation.sh", SCRIPTS / "join.sh"], programs=tmp_path)
+    assert probe.run("echo $STATE $PACKAGE $TOKEN_FILE $CERTIFICATE").stdout == (
+        join.run("echo $STATE $PROGRAMS/current $TOKEN_FILE $CERTS/cert-chain.pem").stdout
+    )
+    assert set(probe.run("echo $GUARD $GUARD_UNIT").stdout.split()) == GUARD
+
+
+def test_no_script_or_unit_has_another_directory_of_this_program() -> None:
+    texts = [path.read_text() for path in SCRIPTS.parent.rglob("*") if path.suffix in {".sh", ".conf", ".service"}]
+    texts.append((ROOT / "scripts/tools/mesh_status/probe.sh").read_text())
+    assert set(re.findall(r"(?<![\w/])(?:/[\w.]+)+/istio-vm-mesh(?![\w.-])", "\n".join(texts))) == {PROGRAMS, STATE}
 
 
 def test_machines_whose_name_servers_change_at_once_do_not_all_start_again_at_once(tmp_path: Path) -> None:
