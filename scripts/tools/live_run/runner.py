@@ -137,11 +137,13 @@ def surprise(row: Row, done: commands.Done) -> str:
 
 def _restore(file: Path, content: bytes) -> None:
     """Give a file its content again in one step: another program may be reading it."""
-    if file.read_bytes() != content:
-        new = file.with_name(f".{file.name}.restored")
-        new.write_bytes(content)
+    if file.exists() and file.read_bytes() == content:
+        return
+    new = file.with_name(f".{file.name}.restored")
+    new.write_bytes(content)
+    if file.exists():
         shutil.copymode(file, new)
-        new.replace(file)
+    new.replace(file)
 
 
 def _last_lines(output: str) -> str:

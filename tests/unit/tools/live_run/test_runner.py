@@ -96,9 +96,17 @@ def test_every_step_down_runs_whatever_became_of_the_others(run: Callable[..., R
 
 
 def test_down_leaves_the_stacks_file_as_it_was(run: Callable[..., Run], tmp_path: Path) -> None:
-    it = run(down=(command("echo 'protection: false' >stack.yaml"),))
-    assert it.down()
-    assert (tmp_path / "stack.yaml").read_text() == "protection: true\n"
+    """Others that read it at the same time find all of it: it is replaced, and only where it changed."""
+    file = tmp_path / "stack.yaml"
+    file.chmod(0o640)
+    before = file.stat()
+    assert run(down=(command("true"),)).down()
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    with file.open() as reader:
+        assert run(down=(command("echo 'protection: false' >stack.yaml"),)).down()
+        assert reader.read() == "protection: false\n"
+    assert (file.read_text(), file.stat().st_mode) == ("protection: true\n", before.st_mode)
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_what_was_not_there_before_is_left(run: Callable[..., Run], tmp_path: Path) -> None:
