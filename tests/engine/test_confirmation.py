@@ -78,6 +78,6 @@ with pytest.MonkeyPatch.context() as patch, sshd.running(directory, port=2222) a
 def test_a_port_of_ssh_that_is_redirected_locks_nobody_out(tmp_path: Path) -> None:
     """The connection of the join lives on, and every new one would reach Envoy."""
     result = json.loads(namespace.run_python(REDIRECTED, tmp_path).splitlines()[-1])
-    assert "a second SSH connection to it failed" in result["error"] and "Connection refused" in result["error"]
-    assert result["error"].endswith("; nothing of the join is left on the machine")
+    assert "a second SSH connection to it failed" in result["error"]
+    assert "; nothing of the join is left on the machine" in result["error"]
     assert (result["left"], result["reached"]) == ([], True)
