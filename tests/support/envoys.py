@@ -376,6 +376,9 @@ def running(directory: Path, callees: Sequence[Callee], routes: Routes | None = 
     destinations = [addressing.Destination(SERVICE, each.service_port, each.protocol, (IDENTITY, ALIAS), 3) for each in callees]
     config: Config = _with_files(copy.deepcopy(addressing.bootstrap(destinations, mesh.listener)), directory)
     listeners, clusters = config["static_resources"]["listeners"], config["static_resources"]["clusters"]
+    for callee, cluster in zip(callees, clusters, strict=True):
+        if not (callee.closed or callee.plaintext):
+            cluster["connect_timeout"] = "10s"  # a busy computer's handshake takes longer than the script's own limit
     for callee in callees:
         authority = authorities[callee.root]
         validation = {"trusted_ca": {"filename": str(authority.root)}}
