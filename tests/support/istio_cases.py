@@ -184,8 +184,8 @@ def http_statuses(lab: Lab, caller: str, url: str, count: int = 1) -> list[int]:
     if "/" in caller:
         return all_of(from_pod, count)
     urls = " ".join([f"--output /dev/null '{url}'"] * count)
-    known = lab.ssh(caller, f"curl --silent --max-time 20 --write-out '%{{http_code}} ' {urls}", check=False).split()
-    return [int(status) for status in known] + [0] * (count - len(known))
+    printed = lab.ssh(caller, f"curl --silent --max-time 20 --write-out '%{{http_code}} ' {urls}", check=False).split()
+    return [int(status) for status in printed] + [0] * (count - len(printed))
 
 
 def resolves(lab: Lab, machine: str, name: str) -> bool:
@@ -304,7 +304,7 @@ class IstioCases:
     # Registration
 
     @pytest.mark.istio_case(6, 8)
-    def test_an_agent_that_stops_is_gone_without_a_lost_call_and_called_within_15_seconds_of_its_start(self, lab: Lab) -> None:
+    def test_an_agent_that_stops_is_gone_without_a_lost_call_and_back_within_15_seconds(self, lab: Lab) -> None:
         machine = lab.tested_machine
         entry = lab.outputs()["machines"][machine]["entry"]
         with lab.background_requests(CALLER) as requests:

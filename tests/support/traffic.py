@@ -62,8 +62,8 @@ def is_cut(done: subprocess.CompletedProcess[str]) -> bool:
 
 def statuses(done: subprocess.CompletedProcess[str], count: int) -> list[int]:
     """Return the HTTP status of each request of the echo server's client, as far as it is known; 0 for one without a response."""
-    known = [int(status) for status in re.findall(r"^\[\d+\] StatusCode=(\d+)\n", done.stdout, re.MULTILINE)]
-    return known if is_cut(done) else known + [0] * (count - len(known))
+    printed = [int(status) for status in re.findall(r"^\[\d+\] StatusCode=(\d+)\n", done.stdout, re.MULTILINE)]
+    return printed if is_cut(done) else printed + [0] * (count - len(printed))
 
 
 def lost_count(done: subprocess.CompletedProcess[str], count: int) -> int:

@@ -39,7 +39,7 @@ def test_only_what_had_no_answer_is_lost(status: int, stdout: str, lost: int) ->
 
 
 @pytest.mark.parametrize(
-    ("status", "stdout", "known"),
+    ("status", "stdout", "codes"),
     [
         (0, output(ANSWERED, REFUSED, ANSWERED, ANSWERED), [200, 503, 200, 200]),
         (1, "error\tError 4/4 requests had errors; first error: connection refused\n", [0] * 4),
@@ -49,5 +49,5 @@ def test_only_what_had_no_answer_is_lost(status: int, stdout: str, lost: int) ->
         (0, "", []),
     ],
 )
-def test_a_request_of_which_nothing_is_known_has_no_status(status: int, stdout: str, known: list[int]) -> None:
-    assert statuses(subprocess.CompletedProcess([], status, stdout, ""), 4) == known
+def test_a_request_of_which_nothing_is_known_has_no_status(status: int, stdout: str, codes: list[int]) -> None:
+    assert statuses(subprocess.CompletedProcess([], status, stdout, ""), 4) == codes
