@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from components.local.cluster_access import ClusterAccess
-from components.names import CALLED_ANNOTATION
+from components.names import CALLED_ANNOTATION, DEFAULT_DOMAIN, LISTENER_PORT, service_host, spiffe_id
 from components.verification.evidence import Entry
 from components.verification.scripts import calling_pods, verify_workload
 from components.verification.scripts.calling_pods import Pair
@@ -45,8 +45,17 @@ PAYLOAD = verify_workload.Payload(
     entries=(ENTRY,),
     pods=WorkloadPods("shop", {"app": "product", "version": "v1"}, 8080),
     port=8080,
-    target=Target("product.shop.svc.cluster.local", 80, "http", "/", ("200-399",), 3, "fail", ("spiffe://x",)),
-    caller=Caller("Job verify-product", "pods", 30, 15088),
+    target=Target(
+        service_host("product", "shop", DEFAULT_DOMAIN),
+        80,
+        "http",
+        "/",
+        ("200-399",),
+        3,
+        "fail",
+        (spiffe_id(DEFAULT_DOMAIN, "shop", "product"),),
+    ),
+    caller=Caller("Job verify-product", "pods", 30, LISTENER_PORT),
     network="pods",
     gateways={},
     pair=Pair("verification-product", "shop", manifest("inside"), manifest("outside"), "mesh.dev"),
