@@ -653,7 +653,7 @@ def test_pods_may_be_replaced_while_they_are_called_and_may_not_turn_unready(
         verify_workload.run(PAYLOAD)
 
 
-def test_a_pod_that_is_ready_again_is_called_again(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_that_is_ready_again_is_called_again(cluster: ApiServer, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(cluster)
 
     def change(ready: str) -> None:
@@ -665,7 +665,8 @@ def test_a_pod_that_is_ready_again_is_called_again(cluster: ApiServer, monkeypat
 
     then(monkeypatch, lambda: change("False"))
     monkeypatch.setattr(verify_workload, "sleep", lambda _: change("True"))
-    assert len(verify_workload.run(PAYLOAD).calls) == 3
+    verify_workload.run(PAYLOAD)
+    assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080,10.244.0.11:8080"
 
 
 def test_pods_that_cannot_be_read_again_have_not_gone(
