@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tools import FAILED, INTERRUPTED, PYTHONPATH, UNFIT
 
 if TYPE_CHECKING:
-    pass
+    from tools.venv import Install
 
 _LAB = "tools.lab.preflight"
 COMMANDS = {
@@ -64,7 +64,7 @@ def run(command):  # type: (str) -> None
     os.execve(python, [python, "-m", module, *sys.argv[1:]], {**os.environ, "PYTHONPATH": PYTHONPATH})
 
 
-def _make_environment(install, to_stderr, failed):  # type: (venv.Install | None, bool, int) -> None
+def _make_environment(install: "Install | None", to_stderr: bool, failed: int) -> None:
     from tools import steps, venv
 
     try:

@@ -480,7 +480,8 @@ is_used() { # cluster
     index($1, cluster) != 1 { next }
     part == "before" { before[$1] = $2; next }
     $2 > before[$1] + 0 { is_used = 1 }
-    END { exit !is_used }' part=before <(printf '%s\n' "$attempted_before") part=now <(printf '%s\n' "$attempted")
+    END { exit !is_used }' part=before <(printf '%s\n' "$attempted_before") \
+    part=now <(printf '%s\n' "$attempted")
 }
 
 # Opens a connection that the proxy does not redirect. A pod without privileges cannot open one:
@@ -888,8 +889,8 @@ are_enough() { # number
   fi
 }
 
-# Prints into how many shares the calls are divided, if the smallest is one of a missing endpoint; of
-# any endpoint where none is missing. istiod adds up the weights of endpoints behind a gateway.
+# Prints into how many shares the calls are divided, by the smallest weight of a missing endpoint, or
+# of any one where none is missing. istiod adds up the weights of endpoints behind a gateway.
 shares() {
   local endpoint sum=0 least='' list
   read -ra list < <(missing_ones)
@@ -1003,8 +1004,8 @@ chance_problem() {
       "${accepted:-nothing}): does the workload have this service account, and does a" \
       "DestinationRule set another tls.mode than ISTIO_MUTUAL?"
   elif [ ${#failed[@]} = 0 ] && ! is_held "$number" && is_never_chosen; then
-    echo "$number calls by the name $SERVICE port $PORT were answered in $TIMEOUT_S s, but none by" \
-      "${missing/#ranges/an endpoint in ${RANGES//,/ or }}: the proxy divides them into $(shares)" \
+    echo "$number calls by the name $SERVICE port $PORT were answered in $TIMEOUT_S s, but none" \
+      "by ${missing/#ranges/an endpoint in ${RANGES//,/ or }}: the proxy divides them into $(shares)" \
       "shares, so these are too few to meet it (do weights of endpoints prefer others?)"
   elif [ -z "$is_enough" ]; then
     failures[${silent:-$SERVICE}]=${failures[$NAME]:-}

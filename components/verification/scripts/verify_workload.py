@@ -226,7 +226,7 @@ class _Verification:
         end = monotonic() + payload.timeout_s
         while True:
             there = still_there(cluster, payload.expected, members)
-            with contextlib.suppress(scripting.Failed):  # nobody has gone, as far as that is known
+            with contextlib.suppress(scripting.Failed):  # all are there, as far as the cluster answers
                 running = cluster.pods()
             missed = [*lost(payload.expected, members, there), *_unready(payload, pods, running)]
             if not missed or monotonic() >= end:
