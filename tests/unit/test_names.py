@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from components import names
-from components.platforms.docker import names as docker_names
+from components.platforms import docker, google
 from components.platforms.docker.names import CONTAINER, IMAGES, KIND
-from components.platforms.google import names as google_names
 from components.platforms.google.names import AUTOSCALER, BACKENDS, BALANCER, CONNECTS, GOOGLE_ACCOUNT, INSTANCE, MANAGER, ROLE, TEMPLATE
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +42,7 @@ DERIVED = (
 """What a text has beside the name that it is derived from."""
 LABELS = {
     value
-    for module in (names, docker_names, google_names)
+    for module in (names, docker.names, google.names)
     for name, value in vars(module).items()
     if name.endswith(("_LABEL", "_ANNOTATION"))
 }
