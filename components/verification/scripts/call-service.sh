@@ -889,8 +889,8 @@ are_enough() { # number
   fi
 }
 
-# Prints into how many shares the calls are divided, by the smallest weight of a missing endpoint, or
-# of any one where none is missing. istiod adds up the weights of endpoints behind a gateway.
+# Prints into how many shares the calls are divided, by the smallest weight of a missing endpoint,
+# or of any one where none is missing. istiod adds up the weights of endpoints behind a gateway.
 shares() {
   local endpoint sum=0 least='' list
   read -ra list < <(missing_ones)
