@@ -1005,8 +1005,8 @@ chance_problem() {
       "DestinationRule set another tls.mode than ISTIO_MUTUAL?"
   elif [ ${#failed[@]} = 0 ] && ! is_held "$number" && is_never_chosen; then
     echo "$number calls by the name $SERVICE port $PORT were answered in $TIMEOUT_S s, but none" \
-      "by ${missing/#ranges/an endpoint in ${RANGES//,/ or }}: the proxy divides them into $(shares)" \
-      "shares, so these are too few to meet it (do weights of endpoints prefer others?)"
+      "by ${missing/#ranges/an endpoint in ${RANGES//,/ or }}: the proxy divides them into" \
+      "$(shares) shares, so these are too few to meet it (do weights of endpoints prefer others?)"
   elif [ -z "$is_enough" ]; then
     failures[${silent:-$SERVICE}]=${failures[$NAME]:-}
     problem=$(explain "${silent:-$SERVICE}")
