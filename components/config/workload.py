@@ -306,7 +306,7 @@ class WorkloadVerification(Record):
     )
     timeout: int = Field(
         default=3,
-        description="Seconds until one call without a response has failed, at most 120. "
+        description="Seconds until one call without a response has failed, at most 60. "
         "Default: three.",
     )
 

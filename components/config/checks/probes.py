@@ -11,7 +11,7 @@ from ..workload import HTTP_PROTOCOLS, HttpProbe, Probe, WorkloadSettings, Workl
 
 # A verification has 30 minutes (components/verification/component.py): rounds of longer calls
 # would not end in them.
-_LONGEST_CALL_S = 120
+_LONGEST_CALL_S = 60
 # k8s.io/apimachinery: validation.IsHTTPHeaderName.
 _HEADER = re.compile(r"[-A-Za-z0-9]+")
 _HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
