@@ -34,8 +34,8 @@ from .scripts import calling_pods, prove_machine, verify_workload
 from .scripts.prove_machine import CalledPods, Proof
 from .target import CALL_SCRIPT, PLAINTEXT_SCRIPT, Caller, call_variables
 
-TIMEOUT_S = 1800
-"""Seconds for one verification beside Pulumi: more than the sum of the script's own limits."""
+TIMEOUT_S = verify_workload.LIMIT_S + 100
+"""Seconds for one verification beside Pulumi."""
 ENTRIES_TIMEOUT_S = 60
 """Seconds to wait for the health of entries."""
 CALL_TIMEOUT_S = 30

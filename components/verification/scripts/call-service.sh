@@ -22,9 +22,9 @@
 ADMIN=http://127.0.0.1:15000
 AT_ONCE=50
 # Of a machine's calls by name.
-MOST_AT_ONCE=24
+MOST_AT_ONCE=16
 # How many calls in a row must be answered at most, where one has failed before.
-MOST_TO_REPEAT=250
+MOST_TO_REPEAT=50
 # Seconds for a list of all endpoints of a mesh. Of a part of it, the rest would not be there.
 DUMP_S=30
 # Seconds for which a connection must stay open, before a byte was sent and afterwards.
@@ -348,7 +348,8 @@ given() {
   case $PROTOCOL in http | http2) [[ $EXPECT =~ 5[0-9][0-9] ]] || counter=rq_success ;; esac
   local cluster="outbound|$PORT|[^|]*|$SERVICE" endpoint='\([0-9.]*:[0-9]*\)'
   dump=$(dump_clusters) || return 1
-  sed -n "s/^$cluster::$endpoint::\([a-z_]*\)::\(.*\)\$/\1 \2 \3/p" <<<"$dump" |
+  # A here-string of this size would be a file in /tmp, which may be full or read-only.
+  printf '%s\n' "$dump" | sed -n "s/^$cluster::$endpoint::\([a-z_]*\)::\(.*\)\$/\1 \2 \3/p" |
     awk -v counter=$counter '{ all[$1] += 0 }
       $2 == counter { sum[$1] += $3 }
       $2 == "cx_total" || $2 == "cx_connect_fail" || $2 == "rq_total" { all[$1] += $3 }
@@ -364,12 +365,19 @@ given() {
       }'
 }
 
-# Reads what the proxy has. What it does not state in time proves nothing, so the script fails then.
+# Lets time pass until the proxy is asked again. Once the time is over, the script fails: what the
+# proxy does not state proves nothing.
+await_proxy() { # what it did not do
+  local problem="Envoy's admin port $1"
+  ((SECONDS < deadline)) || fail "${failure:-$problem}"
+  sleep 0.3
+}
+
+# Reads what the proxy has.
 read_given() {
   local endpoint answered attempted each_weight each_state lines
   until lines=$(given); do
-    ((SECONDS < deadline)) || fail "Envoy's admin port did not list the endpoints of $SERVICE"
-    sleep 0.3
+    await_proxy "did not list the endpoints of $SERVICE"
   done
   now=() tried=() weight=() state=() answered_so_far=() attempted_so_far=()
   while read -r endpoint answered attempted each_weight each_state; do
@@ -383,7 +391,7 @@ read_given() {
     fi
     now[$endpoint]=$((answered - ${before[$endpoint]:-0}))
     tried[$endpoint]=$((attempted - ${tried_before[$endpoint]:-0}))
-  done <<<"$lines"
+  done < <(printf '%s\n' "$lines")
 }
 
 # Counts from here.
@@ -397,7 +405,9 @@ start_counting() {
   for endpoint in "${!now[@]}"; do
     now[$endpoint]=0 tried[$endpoint]=0
   done
-  attempted_before=$(attempts)
+  until attempted_before=$(attempts); do
+    await_proxy "did not list the endpoints of $SERVICE"
+  done
 }
 
 # Whether an endpoint has answered, or was tried, since `start_counting`.
@@ -427,6 +437,17 @@ is_hanging() {
     if hangs "$endpoint"; then return 0; fi
   done
   return 1
+}
+
+# Whether that lasts. The machine's applications connect by the same proxy, which takes a moment.
+keeps_hanging() {
+  local look
+  for look in 1 2 3 4; do
+    is_hanging || return 1
+    sleep 0.3
+    read_given
+  done
+  is_hanging
 }
 
 is_given() { # endpoint
@@ -469,7 +490,7 @@ is_identified() {
 attempts() {
   local dump
   dump=$(dump_clusters) || return 1
-  sed -n "s/^\(outbound|$PORT|[^|]*|$SERVICE::.*\)::rq_total::/\1 /p" <<<"$dump"
+  printf '%s\n' "$dump" | sed -n "s/^\(outbound|$PORT|[^|]*|$SERVICE::.*\)::rq_total::/\1 /p"
 }
 
 # Whether the proxy has tried endpoints of a cluster since `start_counting`, as far as it states it.
@@ -806,23 +827,24 @@ call_by_name() {
 # connections and refusals from nothing, so only calls count after the last one that failed. Then
 # so many must be answered that an endpoint that always fails is met again.
 call_by_chance() {
-  local endpoint cause='' object="Service $SERVICE" number=0 missing='' has_failed='' is_enough=''
-  local round=("$NAME" "$NAME" "$NAME" "$NAME")
+  local endpoint cause='' object="Service $SERVICE" round first=4 most=$MOST_AT_ONCE
+  local number=0 missing='' has_failed='' is_clean='' is_enough=''
   local is_plain=1 # without an identity to expect, the proxy calls in plaintext
   # A gateway passes connections on, not requests: only several at once meet what is behind it.
-  [ -z "$GATEWAYS" ] || round+=("${round[@]}" "${round[@]}")
-  local first=("${round[@]}")
+  [ -z "$GATEWAYS" ] || first=12
+  local size=$first
   start_counting
   while :; do
-    is_enough=''
+    round=()
+    while ((${#round[@]} < size)); do round+=("$NAME"); done
     call_all "${round[@]}"
-    number=$((number + ${#round[@]}))
+    number=$((number + size)) is_clean='' is_enough=''
     read_given
     note_chosen
     missing=$(missing_here)
-    if [ ${#failed[@]} -gt 0 ] || is_hanging; then has_failed=1; fi
+    if [ ${#failed[@]} = 0 ] && ! keeps_hanging; then is_clean=1; else has_failed=1; fi
     # The configuration takes longest to read, so it is read last.
-    if are_enough "$number"; then
+    if [ -n "$is_clean" ] && are_enough "$number"; then
       is_enough=1
       if is_identified; then
         is_plain=''
@@ -833,25 +855,27 @@ call_by_chance() {
       if is_identified; then is_plain=''; fi
       break
     fi
-    if [ ${#failed[@]} -gt 0 ] || is_hanging; then
+    if [ -z "$is_clean" ]; then
+      # So many at once may be more than the Service takes.
+      if ((size > first)); then most=$((size / 2)); fi
       start_counting
-      number=0 round=("${first[@]}")
+      number=0 size=$first
     elif is_held "$number"; then
       attempt=$((attempt + 1))
-    elif [ -z "$is_enough" ] && ((${#round[@]} < MOST_AT_ONCE)); then
-      round+=("${round[@]}")
+    elif [ -z "$is_enough" ] && ((2 * size <= most)); then
+      size=$((2 * size))
     fi
     sleep 0.3
   done
   for endpoint in "${!now[@]}"; do
-    if [ -n "$is_enough" ] && [ -z "$is_plain" ] && ((now[$endpoint] > 0)); then
+    if [ -n "$is_clean" ] && [ -z "$is_plain" ] && ((now[$endpoint] > 0)); then
       calls[$endpoint]=${tried[$endpoint]} answers[$endpoint]=${now[$endpoint]}
       print_result "$endpoint" by-chance '' ''
     fi
   done
   if cause=$(name_problem); then
     note "$cause"
-  elif [ -n "$is_enough" ] && [ -z "$is_plain" ] && [ -n "$missing" ]; then
+  elif [ -n "$is_clean" ] && [ -z "$is_plain" ] && ! is_held "$number" && is_never_chosen; then
     object="VirtualService or DestinationRule of $SERVICE"
     cause="$number calls by the name $SERVICE port $PORT were answered, but none by"
     cause+=" ${missing/#ranges/an endpoint in ${RANGES//,/ or }}: $(reason_to_pass_over)"
@@ -876,10 +900,10 @@ note_chosen() {
   done
 }
 
-# Whether so many calls, all of which were answered, have met what is wanted, or would never do so.
+# Whether the last calls, which were all answered, have met what is wanted, or would never do so.
 are_enough() { # number
   local needed
-  if [ ${#failed[@]} -gt 0 ] || is_held "$1" || is_hanging; then return 1; fi
+  if is_held "$1"; then return 1; fi
   [ -n "$missing$has_failed" ] || return 0
   needed=$(connections_for "$(shares)")
   if [ -n "$missing" ]; then
@@ -939,7 +963,7 @@ reason_to_pass_over() {
     fi
   done < <(dump_clusters |
     sed -n "s/^outbound|$PORT|[^|]*|$SERVICE::\([0-9.]*:[0-9]*\)::priority::/\1 /p")
-  echo "the routes for it choose other endpoints"
+  echo "the routes for it choose other endpoints, or their weights leave it one call in $(shares)"
 }
 
 # Prints the missing endpoints that the proxy was given, in a line.
@@ -1003,10 +1027,9 @@ chance_problem() {
     echo "$SERVICE is called without mutual TLS for $IDENTITY (the proxy accepts:" \
       "${accepted:-nothing}): does the workload have this service account, and does a" \
       "DestinationRule set another tls.mode than ISTIO_MUTUAL?"
-  elif [ ${#failed[@]} = 0 ] && ! is_held "$number" && is_never_chosen; then
-    echo "$number calls by the name $SERVICE port $PORT were answered in $TIMEOUT_S s, but none" \
-      "by ${missing/#ranges/an endpoint in ${RANGES//,/ or }}: the proxy divides them into" \
-      "$(shares) shares, so these are too few to meet it (do weights of endpoints prefer others?)"
+  elif [ -n "$is_clean" ] && [ -z "$is_enough$missing" ] && ! is_held "$number"; then
+    echo "a part of the calls by the name $SERVICE port $PORT failed (last:" \
+      "$(last_status $NAME)): $number after these were answered, which are too few in $TIMEOUT_S s"
   elif [ -z "$is_enough" ]; then
     failures[${silent:-$SERVICE}]=${failures[$NAME]:-}
     problem=$(explain "${silent:-$SERVICE}")
@@ -1038,8 +1061,9 @@ inbound_calls() { # port
   local dump
   dump=$(dump_clusters) || return 1
   # Of connections too, Envoy counts those that it has established as requests.
-  sed -n -e "s/^inbound|$1||::[0-9.]*:[0-9]*::rq_total::\([0-9]*\)\$/\1/p" \
-    -e "s/^InboundPassthroughCluster::[0-9.]*:$1::rq_total::\([0-9]*\)\$/\1/p" <<<"$dump" |
+  printf '%s\n' "$dump" |
+    sed -n -e "s/^inbound|$1||::[0-9.]*:[0-9]*::rq_total::\([0-9]*\)\$/\1/p" \
+      -e "s/^InboundPassthroughCluster::[0-9.]*:$1::rq_total::\([0-9]*\)\$/\1/p" |
     awk '{ sum += $1 } END { printf "%.0f\n", sum }'
 }
 
@@ -1052,8 +1076,7 @@ uptime() {
 check_inbound() { # port
   local number cause=''
   until number=$(inbound_calls "$1"); do
-    ((SECONDS < deadline)) || fail "Envoy's admin port did not list what has called port $1"
-    sleep 0.3
+    await_proxy "did not list what has called port $1"
   done
   if [ "$number" = 0 ]; then
     is_uncalled=1

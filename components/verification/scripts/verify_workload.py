@@ -33,6 +33,8 @@ _MOST_OTHERS = 100
 """How many endpoints of others count in a network: weights of WorkloadEntries are any numbers."""
 _LOOKS = 3
 """How often endpoints are looked at: pods and machines of groups come and go while they are called."""
+LIMIT_S = 1700
+"""Seconds in which the calls have ended: those that would take longer are not repeated."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,19 @@ def run(payload: Payload) -> Evidence:
     return merge(verification.parts)
 
 
+@dataclass(frozen=True)
+class _There:
+    """The machines and pods that are there after calls that failed.
+
+    is_short: whether some are absent that must be there. has_waited: whether some were, for a while.
+    """
+
+    members: Sequence[Member]
+    pods: tuple[Running, ...]
+    is_short: bool
+    has_waited: bool
+
+
 class _Verification:
     """One verification.
 
@@ -121,6 +136,7 @@ class _Verification:
         self._payload = payload
         self.parts: list[Evidence] = []
         self.failures: list[str] = []
+        self._started = monotonic()
 
     def run(self, program: Kubectl) -> None:
         """Verify everything that can be verified."""
@@ -181,11 +197,13 @@ class _Verification:
                 for look in range(1, _LOOKS + 1):
                     strangers = beside.submit(_call_from_outside, outside, called, _reached(called))
                     done = _call_from_inside(inside, payload.caller, called)
-                    if not _has_failed(done) or look == _LOOKS:
+                    is_late = monotonic() - self._started + _time_limit_s(payload.caller, called) > LIMIT_S
+                    if not _has_failed(done) or look == _LOOKS or is_late:
                         break
-                    members, pods, missed = self._look_again(cluster, members, pods)
+                    there = self._look_again(cluster, members, pods)
+                    members, pods = there.members, there.pods
                     now = _with_endpoints(payload, target, members, pods, others)
-                    if missed or now == called or not _reached(now):
+                    if there.is_short or (now == called and not there.has_waited) or not _reached(now):
                         break
                     called = now
                 self._judge(done, cluster, called)
@@ -215,14 +233,12 @@ class _Verification:
             self._fail(unproven(f"how many endpoints gateways choose from is unknown: {error}", object=_service(target)))
             return {}
 
-    def _look_again(
-        self, cluster: Cluster, members: Sequence[Member], pods: Sequence[Running]
-    ) -> tuple[Sequence[Member], tuple[Running, ...], bool]:
-        """Return the machines and pods that are there now, and whether what must be there is missed.
+    def _look_again(self, cluster: Cluster, members: Sequence[Member], pods: Sequence[Running]) -> _There:
+        """Return what is there now, once all that must be there is.
 
         members, pods: those that were called. What takes their place has the time of entries.
         """
-        payload, running = self._payload, (*pods,)
+        payload, running, has_waited = self._payload, (*pods,), False
         end = monotonic() + payload.timeout_s
         while True:
             there = still_there(cluster, payload.expected, members)
@@ -231,10 +247,11 @@ class _Verification:
             missed = [*lost(payload.expected, members, there), *_unready(payload, pods, running)]
             if not missed or monotonic() >= end:
                 break
+            has_waited = True
             sleep(2)
         for row in missed:
             self._fail(row)
-        return there, running, bool(missed)
+        return _There(there, running, bool(missed), has_waited)
 
     def _judge(self, done: scripting.Done, cluster: Cluster, target: Target) -> None:
         """Take down what the calls from inside the mesh have shown."""

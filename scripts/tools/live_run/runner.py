@@ -137,6 +137,7 @@ def surprise(row: Row, done: commands.Done) -> str:
 
 def _restore(file: Path, content: bytes) -> None:
     """Give a file its content again in one step: another program may be reading it."""
+    file = file.resolve()  # a link stays one
     if file.exists() and file.read_bytes() == content:
         return
     new = file.with_name(f".{file.name}.restored")

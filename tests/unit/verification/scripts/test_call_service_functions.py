@@ -421,10 +421,13 @@ CASES: dict[str, tuple[str, str]] = {
         "now=([10.2.0.1:80]=0 [10.2.0.2:80]=0 [10.2.0.3:80]=0); for each in '1 2 3' '2 3 1' '3 1 2'; do read -r weight[10.2.0.1:80] weight[10.2.0.2:80] weight[10.2.0.3:80] <<<\"$each\"; shares; done",
         "6\n6\n6",
     ),
-    "are_enough: answers alone, and none that hang": (
-        "PROTOCOL=tcp missing= has_failed=; now=([a]=4); show() { tried=([a]=$1); failed=(); [ -z \"$2\" ] || failed[name]=1; has_failed=$3; yes_or_no are_enough ${4-99}; }; "
-        "show 8 ''; show 9 ''; show 8 x; show 8 '' 1; show 8 '' 1 3; show 8 '' '' 1",
-        "yes\nno\nno\nyes\nno\nyes",
+    "are_enough: none that the proxy holds back, and after a failure as many as meet each endpoint": (
+        "PROTOCOL=tcp missing=; now=([a]=4); show() { tried=([a]=$1) has_failed=$2; yes_or_no are_enough $3; }; show 8 '' 1; show 0 '' 1; show 8 1 4; show 8 1 3",
+        "yes\nno\nyes\nno",
+    ),
+    "keeps_hanging: longer than another's handshake": (
+        "PROTOCOL=tcp now=([a]=1); sleep() { :; }; read_given() { tried=([a]=$((++reads < until ? 3 : 2))); }; show() { reads=0 until=$1; read_given; yes_or_no keeps_hanging; echo $reads; }; show 0; show 2; show 5; show 99",
+        "no\n1\nno\n2\nno\n5\nyes\n5",
     ),
     "reason_to_pass_over: localities": (
         "now=([10.2.0.1:80]=0); missing=ranges RANGES=10.2.0.0/16; for each in '10.2.0.1:80 1' '10.2.0.1:80 0' '10.9.0.1:80 1'; do clusters=(); host 80 '' ${each% *} priority=${each#* }; "
@@ -486,12 +489,12 @@ CASES: dict[str, tuple[str, str]] = {
     "call_by_chance: after a failure, so many that an endpoint that always fails is met again": (
         "in_short; time_passes; deadline=9; is_identified() { :; }; given_are 10.1.0.1:80=1 10.1.0.2:80=1; RANGES=10.1.0.0/16; start_counting() { :; }; "
         "answer_of() { if ((attempt == 2)); then echo '503|proxy|x'; else echo '200|application|'; fi; }; show() { asked= attempt=$1 SECONDS=0; call_by_chance | wc -l; call_by_chance >/dev/null; tr ']' '\\n' <<<\"$asked\" | awk '{ printf \"%s\", NF ? \" \" NF : \"\" }'; echo; }; "
-        "show 2; show 1; weight=([10.1.0.1:80]=90 [10.1.0.2:80]=1) deadline=20; show 1",
-        "3\n 4\n3\n 4 4 8\n3\n 4 4 8 16 32 32 32 32 32 32 32",
+        "show 2; show 1; weight=([10.1.0.1:80]=90 [10.1.0.2:80]=1) deadline=20; show 1; weight=(); answer_of() { if ((attempt == 2 || attempt == 4)); then echo '503|proxy|x'; else echo '200|application|'; fi; }; show 1",
+        "3\n 4\n3\n 4 4 8\n3\n 4 4 8 16 16 16\n3\n 4 4 8 4 4 4",
     ),
     "call_by_chance: a connection that hangs is a failure": (
         "in_short; time_passes; deadline=9; is_identified() { :; }; PROTOCOL=tcp RANGES=10.1.0.0/16; start_counting() { echo start; }; answer_of() { echo 'open|application|'; }; "
-        "read_given() { now=([10.1.0.1:80]=4 [10.2.0.1:80]=4) tried=([10.1.0.1:80]=$((reads++ == 0 ? 9 : 8)) [10.2.0.1:80]=8); }; call_by_chance | sort; reads=0 asked= attempt=0 SECONDS=0; call_by_chance >/dev/null; tr ']' '\\n' <<<\"$asked\" | awk '{ printf \"%s\", NF ? \" \" NF : \"\" }'",
+        "read_given() { now=([10.1.0.1:80]=4 [10.2.0.1:80]=4) tried=([10.1.0.1:80]=$((reads++ < 5 ? 9 : 8)) [10.2.0.1:80]=8); }; call_by_chance | sort; reads=0 asked= attempt=0 SECONDS=0; call_by_chance >/dev/null; tr ']' '\\n' <<<\"$asked\" | awk '{ printf \"%s\", NF ? \" \" NF : \"\" }'",
         "10.1.0.1:80|by-chance|proved||\n10.2.0.1:80|by-chance|proved||\nstart\nstart\n|by-chance|proved||\n 4 4 8",
     ),
     "call_by_chance: no more calls at once until its proxy has identities": (
@@ -500,20 +503,21 @@ CASES: dict[str, tuple[str, str]] = {
     ),
     "call_by_chance: after a failure, too few until the time is over": (
         "in_short; time_passes; deadline=1; is_identified() { :; }; given_are 10.1.0.1:80=1 10.1.0.2:80=1; RANGES=10.1.0.0/16; start_counting() { :; }; "
-        "answer_of() { if ((attempt == 1)); then echo '503|proxy|x'; else echo '200|application|'; fi; }; call_by_chance",
-        "|by-chance|failed|Service product.shop.svc|no answer from product.shop.svc for prod",
+        "answer_of() { if ((attempt == 1)); then echo '503|proxy|x'; else echo '200|application|'; fi; }; call_by_chance | sort; attempt=0 SECONDS=0; call_by_chance >/dev/null; echo \"$failure\"",
+        "10.1.0.1:80|by-chance|proved||\n10.1.0.2:80|by-chance|proved||\n|by-chance|failed|Service product.shop.svc|a part of the calls by the name product.\n"
+        "a part of the calls by the name product.shop.svc port 80 failed (last: 503): 4 after these were answered, which are too few in 0 s",
     ),
-    "call_by_chance: too few to tell whether routes choose it": (
-        "in_short; time_passes; deadline=1; TIMEOUT_S=1; is_identified() { :; }; given_are 10.1.0.1:80=0 10.2.0.1:80=3; weight=([10.2.0.1:80]=50); RANGES=10.1.0.0/16; call_by_chance; echo \"$failure\"",
-        "|by-chance|failed|Service product.shop.svc|12 calls by the name product.shop.svc po\n"
-        "12 calls by the name product.shop.svc port 80 were answered in 1 s, but none by an endpoint in 10.1.0.0/16: the proxy divides them into 51 shares, so these are too few to meet it "
-        "(do weights of endpoints prefer others?)",
+    "call_by_chance: weights that leave it no call are a warning": (
+        "in_short; time_passes; deadline=1; is_identified() { :; }; given_are 10.1.0.1:80=0 10.2.0.1:80=3; weight=([10.2.0.1:80]=50); RANGES=10.1.0.0/16; call_by_chance 2>&1; echo \"$failure\"",
+        "10.2.0.1:80|by-chance|proved||\n"
+        "me: 12 calls by the name product.shop.svc port 80 were answered, but none by an endpoint in 10.1.0.0/16: the routes for it choose other endpoints, or their weights leave it one call in 51\n"
+        "|by-chance|failed|VirtualService or DestinationRule of product.shop.svc|12 calls by the name product.shop.svc po",
     ),
     "call_by_chance: an endpoint that is ejected is waited for": (
         "in_short; time_passes; deadline=9; is_identified() { :; }; RANGES=10.1.0.0/16; start_counting() { :; }; "
         "read_given() { now=([10.1.0.1:80]=$((SECONDS > 3)) [10.2.0.1:80]=4) tried=([10.1.0.1:80]=$((SECONDS > 3)) [10.2.0.1:80]=4) state=([10.1.0.1:80]=ejected); }; call_by_chance; echo $SECONDS; "
         "SECONDS=0 deadline=3; call_by_chance; echo \"${failure:0:30}\"",
-        "10.1.0.1:80|by-chance|proved||\n10.2.0.1:80|by-chance|proved||\n|by-chance|proved||\n4\n|by-chance|failed|Service product.shop.svc|no answer from 10.1.0.1:80 for product.s\n"
+        "10.1.0.1:80|by-chance|proved||\n10.2.0.1:80|by-chance|proved||\n|by-chance|proved||\n4\n10.2.0.1:80|by-chance|proved||\n|by-chance|failed|Service product.shop.svc|no answer from 10.1.0.1:80 for product.s\n"
         "no answer from 10.1.0.1:80 for",
     ),
     "call_by_chance: connections that routes lead elsewhere, whatever the first byte is": (

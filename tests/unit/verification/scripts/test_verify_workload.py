@@ -669,6 +669,35 @@ def test_a_pod_that_is_ready_again_is_called_again(cluster: ApiServer, programs:
     assert target(programs)[8] == "192.0.2.7:8080,10.244.0.9:8080,10.244.0.11:8080"
 
 
+def test_a_pod_that_is_ready_again_where_it_was_is_called_again(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(cluster)
+
+    def change(ready: str) -> None:
+        cluster.pods = [pod("product-abc", "10.244.0.9", ready)]
+        cluster.inside = (0, CALL + OF_POD, "")
+        cluster.write()
+
+    then(monkeypatch, lambda: change("False"))
+    monkeypatch.setattr(verify_workload, "sleep", lambda _: change("True"))
+    verify_workload.run(PAYLOAD)
+
+
+def test_endpoints_are_not_called_again_where_that_would_take_longer_than_the_command_may(
+    cluster: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(cluster)
+
+    def change() -> None:
+        cluster.pods = [pod("product-ghi", "10.244.0.11", "True")]
+        cluster.inside = (0, CALL + called("10.244.0.11:8080"), "")
+        cluster.write()
+
+    then(monkeypatch, change)
+    monkeypatch.setattr(verify_workload, "LIMIT_S", 100)
+    with pytest.raises(scripting.Failed, match="no answer"):
+        verify_workload.run(PAYLOAD)
+
+
 def test_pods_that_cannot_be_read_again_have_not_gone(
     cluster: ApiServer, programs: ProgramsInMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
