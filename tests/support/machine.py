@@ -212,7 +212,7 @@ class FakeMachine:
         }
 
     def join(
-        self, change: Bundle | None = None, text: str = "", answers: str = "yes\n" * 4, facts: str = NO_REFUSALS, **variables: str
+        self, change: Bundle | None = None, text: str = "", answers: str = "yes\n" * 5, facts: str = NO_REFUSALS, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a join to its end.
 

@@ -687,6 +687,9 @@ wait_for_deregistration() {
   seconds=$((STOPPED + GRACE_S + 3 - $(date +%s)))
   [ "$seconds" -le $((GRACE_S + 3)) ] || seconds=$((GRACE_S + 3)) # the clock was set back
   for _ in $(seq "$seconds"); do sleep 1; done
+  # Where that istiod has ended meanwhile, the next one would take the entry over as it is.
+  # shellcheck disable=SC2086 # words
+  ASK=${ASK:+120} GOES_ON=1 ask gone $AGENT
 }
 
 # What keeps the machine out ends with the answer, because istiod would refuse the new agent, too.

@@ -240,6 +240,8 @@ class _Join:
             return self._report_changes(rest[0])
         if topic == "stop":
             return self._take_slots(pause, *rest[:3])
+        if topic == "gone":
+            return self._delete_entry(*rest[:3])
         if topic == "start":
             return self._let_in()
         if topic == "confirm" and len(rest) == 1 and re.fullmatch(r"[0-9.]+", rest[0]):
@@ -332,6 +334,21 @@ class _Join:
             taken.append(each)
         pause(0)  # what has ended by now stops no agent, so its failure halts nothing
         self._slots = taken
+        return "yes"
+
+    def _delete_entry(self, namespace: str = "", _workload: str = "", registration: str = "") -> str:
+        """Delete what is left of the registration of the agent that was stopped.
+
+        namespace, _workload, registration: of that agent, by the machine's stamp; "" without one.
+        """
+        if not registration:
+            return "yes"
+        try:
+            is_left = entries.delete_registered(self._kubectl, namespace, registration)
+        except scripting.Failed as error:
+            return f"no its WorkloadEntry of before was not deleted: {error}"
+        if is_left:
+            report(f"machine {self._owner.machine}: istiod had left its WorkloadEntry of before, which is deleted now")
         return "yes"
 
     def _let_in(self) -> str:

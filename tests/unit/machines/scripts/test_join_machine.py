@@ -17,6 +17,7 @@ from components.local.cluster_access import ClusterAccess
 from components.local.conversation import Answer, Ended, Pause
 from components.local.openssh import Outcome
 from components.local.ssh_log import Reach
+from components.machines import entries
 from components.machines.bundle import WAIT_LIMIT_S, Bundle, Owner, digest, with_root_certificate
 from components.machines.entries import Quarantine
 from components.machines.files import configuration_files
@@ -303,6 +304,36 @@ def test_a_host_that_changed_its_name_is_joined(
     join_machine.run(PAYLOAD)
     line = "machine billing-1: its host was the machine billing-9 of this stack until now\n"
     assert capsys.readouterr().err == ("" if "billing-9" not in question else line)
+
+
+def test_an_entry_of_before_that_istiod_has_left_is_deleted(
+    machine: Machine, cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another istiod would take it over with its old labels, ports and network."""
+    cluster.add(ENTRY, "0123")
+    machine.questions = ["gone shop billing 0123"]
+    join_machine.run(PAYLOAD)
+    assert machine.answers == ["yes"] and f"delete {entries.KIND} --selector {names.REGISTRATION_LABEL}=0123" in "\n".join(cluster.calls)
+    assert "istiod had left its WorkloadEntry of before, which is deleted now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("question", ["gone shop billing 0123", "gone", "gone shop billing"])
+def test_an_entry_that_istiod_has_deleted_is_no_news(
+    machine: Machine, cluster: FakeCluster, question: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine.questions = [question]
+    join_machine.run(PAYLOAD)
+    assert (machine.answers, capsys.readouterr().err) == (["yes"], "")
+
+
+def test_an_entry_of_before_that_cannot_be_deleted_fails_the_join(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bool:
+        raise scripting.Failed("forbidden")
+
+    monkeypatch.setattr(entries, "delete_registered", refuse)
+    machine.questions = ["gone shop billing 0123"]
+    with pytest.raises(scripting.Failed, match="its WorkloadEntry of before was not deleted: forbidden"):
+        join_machine.run(PAYLOAD)
 
 
 def test_the_copy_of_a_machines_disk_is_joined_where_the_stack_file_says_so(machine: Machine, held: Slots) -> None:
