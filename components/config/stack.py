@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, TypeVar
 
@@ -220,10 +221,13 @@ class Settings(Record):
         stated = declared.locality if isinstance(declared, SshMachine) else None
         return stated or self.workloads[declared.workload].locality or ""
 
-    def min_group_size(self, workload: str) -> int:
-        """Return the lowest number of machines of instance groups that run `workload`."""
-        groups = self.instance_groups.values()
-        return sum(group.min_replicas for group in groups if group.workload == workload)
+    def min_group_sizes(self, workload: str) -> dict[str, int]:
+        """Return the lowest number of machines of groups that run `workload`, by network."""
+        sizes = Counter[str]()
+        for group in self.instance_groups.values():
+            if group.workload == workload:
+                sizes[group.network] += group.min_replicas
+        return sizes
 
     @property
     def docker_networks(self) -> set[str]:

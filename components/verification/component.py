@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -313,7 +314,10 @@ class _Verifications:
             "access": mesh.cluster.access,
             "workload": workload.effective_settings,
             "machines": machines,
-            "groups": {name: group.revision.recover(partial(_left_out, None)) for name, group in verified.groups.items()},
+            "groups": {
+                name: pulumi.Output.all(network=mesh.network_name(group.network), joined=group.revision).recover(partial(_left_out, None))
+                for name, group in verified.groups.items()
+            },
             "gateways": self._paths(verified),
             "network_names": others,
             "existing": workload.existing_services,
@@ -349,14 +353,18 @@ class _Verifications:
         joined = {name: each for name, each in machines.items() if each}
         shared = verification_job_name(settings.service_account_name)
         gateways = {mesh_name: values["gateways"][network] for network, mesh_name in values["network_names"].items()}
+        group_sizes = Counter[str]()
+        for name, group in values["groups"].items():
+            if group:
+                group_sizes[group["network"]] += verified.groups[name].size
         return verify_workload.Payload(
             access=values["access"],
             workload=settings.name,
             entries=tuple(Entry(name, each["entry"], f"{each['address']}:{number}") for name, each in joined.items()),
             missing=tuple(name for name, each in machines.items() if not each),
             closed=tuple(network for network, addresses in gateways.items() if not addresses),
-            failed_groups=tuple(name for name, revision in values["groups"].items() if not revision),
-            group_size=sum(group.size for name, group in verified.groups.items() if values["groups"][name]),
+            failed_groups=tuple(name for name, group in values["groups"].items() if not group),
+            group_sizes=group_sizes,
             pods=called.pods(values["existing"]),
             port=number,
             target=jobs.target(called, verified.mode) if verified.is_called else None,

@@ -98,11 +98,11 @@ def test_an_instance_group_that_fails_is_named_and_takes_no_other_proof_away(fai
     assert [entry["machine"] for entry in payload(running, "orders")["entries"]] == ["orders-1"]
     verified = payload(running, "product")
     assert [entry["machine"] for entry in verified["entries"]] == ["product-1"]
-    assert verified["failed_groups"] == ["product-fleet"] and "group_size" not in verified, "no machine of it is waited for"
+    assert verified["failed_groups"] == ["product-fleet"] and "group_sizes" not in verified, "no machine of it is waited for"
     failing.clear()
     up(running, fails=False)
     verified = payload(running, "product")
-    assert verified["group_size"] == 2 and "failed_groups" not in verified
+    assert verified["group_sizes"] == {"pods": 2} and "failed_groups" not in verified
 
 
 def test_another_failure_of_a_workload_is_not_swallowed(existing: Mesh, failing: set[str]) -> None:

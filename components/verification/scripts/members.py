@@ -25,7 +25,8 @@ class Expected:
     namespace, workload: whose they are.
     entries: those that the stack declares.
     port: the machines' port.
-    group_size: how many further machines, of instance groups, must be healthy at least.
+    group_sizes: how many machines of instance groups must be healthy at least, by the network's name
+        in the mesh.
     timeout_s: seconds to wait for the health of entries.
     """
 
@@ -33,7 +34,7 @@ class Expected:
     workload: str
     entries: tuple[Entry, ...]
     port: int
-    group_size: int
+    group_sizes: Mapping[str, int]
     timeout_s: int
 
 
@@ -59,19 +60,20 @@ def wait_for_entries(cluster: Cluster, expected: Expected) -> tuple[list[Member]
         if passed >= expected.timeout_s:
             wrong.update({entry.machine: _unhealthy(expected, entry, items.get(entry.entry), cluster.problem) for entry in pending})
         is_settled = all(entry.machine in wrong for entry in pending)
-        too_few = len(others) < expected.group_size
+        too_few = _too_few(expected, _count(expected, others), expected.group_sizes)
         if is_settled and (not too_few or passed >= GROUP_TIMEOUT_S):
             break
         sleep(0.5 if not is_settled else 2)
-    problems = [*wrong.values(), *([_too_few(expected, len(others), cluster.problem)] if too_few else ())]
-    return [*healthy, *(others if expected.group_size else ())], problems
+    if too_few and cluster.problem:
+        too_few = [_of_workload(expected, f"whether machines of groups are healthy cannot be read: {cluster.problem}")]
+    return [*healthy, *others], [*wrong.values(), *too_few]
 
 
 def still_there(cluster: Cluster, expected: Expected, members: Sequence[Member]) -> list[Member]:
     """Return machines as they are now: those that are declared stay, those of groups come and go."""
     declared = {entry.entry for entry in expected.entries}
     items = cluster.entries()
-    if cluster.problem or not expected.group_size:
+    if cluster.problem:
         return list(members)
     return [*(member for member in members if member.entry.entry in declared), *_of_groups(items, expected)]
 
@@ -81,8 +83,8 @@ def lost(expected: Expected, before: Sequence[Member], now: Sequence[Member]) ->
 
     Where there were too few before, that is stated already.
     """
-    there, needed = (_number_of_groups(expected, each) for each in (now, before))
-    return [_too_few(expected, there)] if there < min(needed, expected.group_size) else []
+    needed = _count(expected, before) & Counter(expected.group_sizes)
+    return _too_few(expected, _count(expected, now), needed)
 
 
 def endpoints_of_others(cluster: Cluster, network: str, target: Target, members: Sequence[Member]) -> Mapping[str, int]:
@@ -119,18 +121,26 @@ def _of_groups(items: Mapping[str, Mapping[str, Any]], expected: Expected) -> li
     return [_member(item, expected.port) for name, item in items.items() if name not in declared and _is_of_group(item, expected)]
 
 
-def _number_of_groups(expected: Expected, members: Sequence[Member]) -> int:
-    return len({member.entry for member in members} - {*expected.entries})
+def _count(expected: Expected, members: Sequence[Member]) -> Counter[str]:
+    """Return how many machines of groups each network has."""
+    return Counter(member.network for member in members if member.entry not in expected.entries)
 
 
-def _too_few(expected: Expected, number: int, unread: str = "") -> Call:
-    workload_group = f"WorkloadGroup {expected.namespace}/{expected.workload}"
-    if unread:
-        return unproven(f"whether machines of groups are healthy cannot be read: {unread}", object=workload_group)
-    return unproven(
-        f"only {number} of {expected.group_size} machines of groups are healthy: see 'journalctl --unit istio-vm-mesh-boot' on the others",
-        object=workload_group,
-    )
+def _too_few(expected: Expected, there: Mapping[str, int], needed: Mapping[str, int]) -> list[Call]:
+    """Return what is wrong with each network that has fewer machines of groups than it needs."""
+    return [
+        _of_workload(
+            expected,
+            f"only {there.get(network, 0)} of {expected.group_sizes[network]} machines of groups are healthy in the network "
+            f"{network or 'of the pods'}: see 'journalctl --unit istio-vm-mesh-boot' on the others",
+        )
+        for network, number in needed.items()
+        if there.get(network, 0) < number
+    ]
+
+
+def _of_workload(expected: Expected, cause: str) -> Call:
+    return unproven(cause, object=f"WorkloadGroup {expected.namespace}/{expected.workload}")
 
 
 def _unhealthy(expected: Expected, entry: Entry, item: Mapping[str, Any] | None, unread: str) -> Call:
@@ -184,9 +194,14 @@ def _member(item: Mapping[str, Any], port: int) -> Member:
 
 
 def _is_of_group(item: Mapping[str, Any], expected: Expected) -> bool:
-    """Return whether an entry is of a machine of the workload that names itself, and healthy."""
-    address = item.get("spec", {}).get("address")
-    name: str = item["metadata"]["name"]
+    """Return whether an entry is of a healthy machine of the workload's groups.
+
+    A machine that is joined on its own has a registration, also once it is forgotten.
+    """
+    address, metadata = item.get("spec", {}).get("address"), item["metadata"]
+    if names.REGISTRATION_LABEL in (metadata.get("labels") or {}) or _network(item) not in expected.group_sizes:
+        return False
+    name: str = metadata["name"]
     return _is_healthy(item) and name.startswith(f"{expected.workload}-{address}")
 
 

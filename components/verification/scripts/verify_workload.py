@@ -47,7 +47,8 @@ class Payload:
     missing: the machines whose joins failed in this update.
     closed: networks with machines whose gateway failed in this update.
     failed_groups: instance groups that failed in this update.
-    group_size: how many further machines, of instance groups, must be healthy at least.
+    group_sizes: how many machines of instance groups must be healthy at least, by the network's name
+        in the mesh.
     pods: its pods.
     port: the machines' port.
     target: what is called, without the endpoints; None where nothing is called.
@@ -75,7 +76,7 @@ class Payload:
     strict: bool
     warn_only: bool
     timeout_s: int
-    group_size: int = 0
+    group_sizes: Mapping[str, int] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
     failed_groups: tuple[str, ...] = ()
@@ -89,7 +90,7 @@ class Payload:
     @property
     def expected(self) -> Expected:
         """The machines that must be healthy."""
-        return Expected(self.namespace, self.workload, self.entries, self.port, self.group_size, self.timeout_s)
+        return Expected(self.namespace, self.workload, self.entries, self.port, self.group_sizes, self.timeout_s)
 
     @property
     def calling(self) -> End:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
@@ -115,8 +116,7 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
         )
         for machine in sorted({*machines, *(declared or ())})
     ]
-    by_themselves = [_registered_itself(entry, pods_network, facts.read) for _, entry in sorted(entries.items())]
-    endpoints += by_themselves
+    endpoints += [_registered_itself(entry, pods_network, facts.read) for _, entry in sorted(entries.items())]
     pods = sorted(cluster.pods.get(name, ()), key=lambda pod: pod.name)
     endpoints += [_pod(pod, networks.version(facts.state, cluster), pods_network) for pod in pods]
     existing = settings.workloads[name].existing_services if settings and name in settings.workloads else []
@@ -125,11 +125,8 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
     # Right after a verification that failed, its cause is shown.
     if changed and not failed:
         problems.append(f"{', '.join(changed)} joined or changed after it was verified last: run `./scripts/status --verify`")
-    least = settings.min_group_size(name) if settings and not cluster.problem else 0
-    if len(by_themselves) < least:
-        problems.append(
-            f"{len(by_themselves)} of at least {least} machines of its instance groups are registered: see the log of one's first start"
-        )
+    if settings and not cluster.problem and (too_few := _too_few(settings, name, entries.values(), pods_network)):
+        problems += too_few
         health = worst_health([health, "missing"])
     if settings and (failed or not state.verified):
         problems += _policies(state, settings, cluster)
@@ -144,6 +141,23 @@ def _workload(state: read_state.Workload, facts: Facts, settings: Settings | Non
         is_gateway=is_gateway,
         advice=tuple(problems),
     )
+
+
+def _too_few(settings: Settings, workload: str, others: Iterable[read_cluster.Entry], pods_network: str) -> list[str]:
+    """What is wrong with networks that have fewer machines of instance groups than the stack file states.
+
+    others: the workload's entries of no single machine in the state.
+    """
+    there = Counter(entry.network or pods_network for entry in others if not entry.registration)
+    problems = []
+    for network, least in settings.min_group_sizes(workload).items():
+        number = there[pods_network if network == settings.cluster.network else network]
+        if number < least:
+            problems.append(
+                f"{number} of at least {least} machines of its instance groups in the network {network} are registered: "
+                "see the log of one's first start"
+            )
+    return problems
 
 
 def _policies(state: read_state.Workload, settings: Settings, cluster: Cluster) -> list[str]:

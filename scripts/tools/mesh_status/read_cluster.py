@@ -22,6 +22,7 @@ from components.names import (
     NETWORK_LABEL,
     QUARANTINE_LABEL,
     REASON_ANNOTATION,
+    REGISTRATION_LABEL,
     REVISION_LABEL,
     STACK_ANNOTATION,
 )
@@ -47,6 +48,7 @@ class Entry:
     quarantine: the machine that the entry keeps out of the mesh; "" for the entry of a machine in
         the mesh.
     stack, reason: the stack that gave that machine up, and why.
+    registration: of a machine that was joined on its own; "" for one of an instance group.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Entry:
     quarantine: str = ""
     stack: str = ""
     reason: str = ""
+    registration: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def _condition(item: Mapping[str, Any], type: str) -> Mapping[str, Any]:
 
 def _entry(item: Mapping[str, Any]) -> Entry:
     metadata, spec = item["metadata"], item["spec"]
-    annotations, healthy = metadata.get("annotations", {}), _condition(item, "Healthy")
+    labels, annotations, healthy = metadata.get("labels", {}), metadata.get("annotations", {}), _condition(item, "Healthy")
     return Entry(
         name=metadata["name"],
         namespace=metadata["namespace"],
@@ -185,9 +188,10 @@ def _entry(item: Mapping[str, Any]) -> Entry:
         healthy=healthy["status"] == "True" if healthy else None,
         message=healthy.get("message", ""),
         disconnected=_time(annotations.get(DISCONNECTED_ANNOTATION)),
-        quarantine=metadata.get("labels", {}).get(QUARANTINE_LABEL, ""),
+        quarantine=labels.get(QUARANTINE_LABEL, ""),
         stack=annotations.get(STACK_ANNOTATION, ""),
         reason=annotations.get(REASON_ANNOTATION, ""),
+        registration=labels.get(REGISTRATION_LABEL, ""),
     )
 
 

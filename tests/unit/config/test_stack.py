@@ -133,7 +133,12 @@ def test_instance_groups_are_apart_from_single_machines() -> None:
     stack = settings("fleet")
     assert list(stack.instance_groups) == ["product-fleet"]
     assert stack.single_machines == {}
-    assert stack.min_group_size("product") == 2
+    assert stack.min_group_sizes("product") == {"pods": 2}
+    [group] = stack.instance_groups.values()
+    others = {"near": group, "far": group.model_copy(update={"network": "far"})}
+    several = stack.model_copy(update={"machines": {**stack.machines, **others}})
+    assert several.min_group_sizes("product") == {"pods": 4, "far": 2}
+    assert several.min_group_sizes("orders") == {}
     assert stack.machines_of_type(GceInstanceGroup).keys() == stack.google_machines.keys()
 
 

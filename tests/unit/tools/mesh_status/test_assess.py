@@ -19,7 +19,8 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from components import versions
+from components import config, names, versions
+from components.config import reader
 from components.config.stack import Settings
 from components.verification import evidence
 from tests.unit.tools.mesh_status import meshes
@@ -180,6 +181,35 @@ def test_what_the_state_lacks_is_missing() -> None:
     assert (declared.health, declared.network) == ("missing", "pods")
     assert any(each.name == "ledger-172.31.26.131-pods" and each.health == "healthy" for each in ledger.endpoints), "joined by itself"
     assert "the Service ledger is not in the cluster: run `pulumi refresh` and `pulumi up`" in ledger.advice
+
+
+@pytest.mark.parametrize("mesh_network", ["pods", "named-by-the-mesh", ""])
+def test_each_network_needs_its_own_machines_of_groups(mesh_network: str) -> None:
+    """The stack may call the pods' network otherwise than the mesh does. Machines with a registration are of no group."""
+    facts = meshes.facts("single")
+    assert isinstance(facts.settings, Settings)
+    fleet = config.load(reader.read_file("fleet")).instance_groups["product-fleet"]
+    groups = {"product-fleet": fleet, "product-far": fleet.model_copy(update={"network": "far"})}
+    settings = facts.settings.model_copy(update={"machines": {**facts.settings.machines, **groups}})
+    state = replace(facts.state, facts=replace(facts.state.facts, network=mesh_network))
+
+    def advice(*entries: read_cluster.Entry) -> list[str]:
+        cluster = replace(facts.cluster, entries=(*facts.cluster.entries, *entries))
+        mesh = assess.mesh(replace(facts, settings=settings, state=state, cluster=cluster))
+        product = next(each for each in mesh.workloads if each.name == "product")
+        assert product.health == ("missing" if product.advice else "healthy")
+        return [each.partition(" are ")[0] for each in product.advice]
+
+    def entry(number: int, network: str, registration: str = "") -> read_cluster.Entry:
+        address = f"192.0.2.{number}"
+        name = names.entry_name("product", address, network)
+        return read_cluster.Entry(name, "shop", "product", address, network, healthy=True, registration=registration)
+
+    near = [entry(number, mesh_network) for number in range(4)]
+    few = "{} of at least 2 machines of its instance groups in the network far".format
+    assert advice(*near) == [few(0)]
+    assert advice(*near, entry(5, "far"), entry(6, "far", "0123")) == [few(1)]
+    assert advice(*near, entry(5, "far"), entry(6, "far")) == []
 
 
 def test_a_service_of_others_that_is_missing_is_not_ours_to_create() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from components import names
 from components.config.stack import Settings
 from components.local import openssh, scripting
 from components.local.cluster_access import ClusterAccess
@@ -365,3 +366,13 @@ def test_policies_that_may_not_be_read_hide_nothing_else() -> None:
     refused = "service"
     with pytest.raises(read_cluster.ClusterError):
         read_cluster.answered(get, state.facts, state.workloads)
+
+
+def test_the_registration_of_an_entrys_machine_is_read() -> None:
+    """Machines of instance groups have none."""
+    state, answers = meshes.facts("single").state, meshes.recorded("single", "kubectl")
+    entries = [item for items in answers.values() for item in items if item["kind"] == "WorkloadEntry"]
+    entries[0]["metadata"]["labels"][names.REGISTRATION_LABEL] = "0123"
+    cluster = read_cluster.answered(lambda *arguments: answers[" ".join(arguments)], state.facts, state.workloads)
+    registrations = {entry.name: entry.registration for entry in cluster.entries}
+    assert registrations == {item["metadata"]["name"]: "0123" if item is entries[0] else "" for item in entries}

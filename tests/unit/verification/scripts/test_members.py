@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from components import names
 from components.local import scripting
 from components.names import DISCONNECTED_ANNOTATION, NETWORK_LABEL
 from components.verification.evidence import Entry
@@ -102,7 +103,7 @@ def test_machines_of_groups_are_counted_and_called(cluster: ApiServer, programs:
     cluster.outside = (0, cluster.outside[1] + result("192.0.2.9:8080", "refused"), "")
     cluster.inside = (0, CALL + OF_POD + called("192.0.2.9:8080"), "")
     cluster.write()
-    evidence = verify_workload.run(replace(PAYLOAD, group_size=1))
+    evidence = verify_workload.run(replace(PAYLOAD, group_sizes={"pods": 1}))
     assert evidence.entries == (ENTRY, Entry("192.0.2.9", member, "192.0.2.9:8080"))
     assert target(programs)[8] == "192.0.2.7:8080,192.0.2.9:8080,10.244.0.9:8080"
     assert target(programs)[12] == "product-1=192.0.2.7:8080,192.0.2.9=192.0.2.9:8080"
@@ -153,8 +154,8 @@ def test_a_service_without_a_selector_has_no_endpoints_of_others(
 
 @pytest.mark.slow
 def test_a_group_that_is_too_small_is_named(cluster: ApiServer) -> None:
-    with pytest.raises(scripting.Failed, match=r"only 0 of 2 machines of groups are healthy"):
-        verify_workload.run(replace(PAYLOAD, group_size=2))
+    with pytest.raises(scripting.Failed, match=r"only 0 of 2 machines of groups are healthy in the network pods"):
+        verify_workload.run(replace(PAYLOAD, group_sizes={"pods": 2}))
 
 
 def test_machines_of_two_networks_may_have_one_address(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +207,7 @@ def test_machines_of_groups_are_waited_for_where_all_others_are_healthy(cluster:
     cluster.inside = (0, CALL + OF_POD + called("192.0.2.9:8080"), "")
     cluster.write()
     pauses = clock(cluster, monkeypatch, {20: [right], 500: [right, MEMBER]})
-    assert [each.machine for each in verify_workload.run(replace(PAYLOAD, group_size=1)).entries] == ["product-1", "192.0.2.9"]
+    assert [each.machine for each in verify_workload.run(replace(PAYLOAD, group_sizes={"pods": 1})).entries] == ["product-1", "192.0.2.9"]
     assert pauses == [0.5] * 2 + [2] * 48
 
 
@@ -216,22 +217,62 @@ def test_machines_of_groups_are_waited_for_until_their_time_is_over(cluster: Api
     cluster.write()
     pauses = clock(cluster, monkeypatch, {})
     with pytest.raises(scripting.Failed, match="only 0 of 1 machines of groups are healthy"):
-        verify_workload.run(replace(PAYLOAD, group_size=1))
+        verify_workload.run(replace(PAYLOAD, group_sizes={"pods": 1}))
     assert 10 * len(pauses) == members.GROUP_TIMEOUT_S
 
 
+def waited_for(cluster: ApiServer, sizes: Mapping[str, int], items: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return the addresses of the machines of groups, and what is wrong, with these entries."""
+    cluster.entries = {item["metadata"]["name"]: item for item in items}
+    cluster.write()
+    payload = replace(PAYLOAD, entries=(), group_sizes=sizes)
+    healthy, problems = members.wait_for_entries(cluster_of(payload), payload.expected)
+    return [each.entry.machine for each in healthy], [row.cause.partition(":")[0] for row in problems]
+
+
+def of_groups(network: str, *numbers: int) -> list[dict[str, Any]]:
+    return [entry(names.entry_name("product", f"192.0.2.{each}", network), f"192.0.2.{each}", "True", network) for each in numbers]
+
+
 @pytest.mark.parametrize(
-    ("group_size", "status", "machines"),
-    [(1, 0, ["product-1", "192.0.2.9"]), (1, 1, ["product-1", "192.0.2.4"]), (0, 0, ["product-1"])],
+    ("sizes", "items", "problems"),
+    [
+        ({"pods": 2, "far": 2}, of_groups("pods", 1, 2, 3, 4), ["only 0 of 2 machines of groups are healthy in the network far"]),
+        ({"": 1, "far": 1}, of_groups("far", 1, 2), ["only 0 of 1 machines of groups are healthy in the network of the pods"]),
+        ({"": 1, "far": 1}, [*of_groups("", 1), *of_groups("far", 2)], []),
+    ],
+)
+def test_each_network_needs_its_own_machines_of_groups(
+    cluster: ApiServer, monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int], items: list[dict[str, Any]], problems: list[str]
+) -> None:
+    """An autoscaler adds machines in one network. Those of another one may reach no gateway."""
+    clock(cluster, monkeypatch, {})
+    assert waited_for(cluster, sizes, items) == ([item["spec"]["address"] for item in items], problems)
+
+
+@pytest.mark.parametrize("network", ["pods", "else"])
+def test_others_are_no_machines_of_groups(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch, network: str) -> None:
+    """A machine that is forgotten, or whose join failed, has a registration. Others are in a network without a group."""
+    clock(cluster, monkeypatch, {})
+    [other] = of_groups(network, 7)
+    if network == "pods":
+        other["metadata"]["labels"] = {names.REGISTRATION_LABEL: "0123"}
+    problem = "only 1 of 2 machines of groups are healthy in the network pods"
+    assert waited_for(cluster, {"pods": 2}, [*of_groups("pods", 1), other]) == (["192.0.2.1"], [problem])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "status", "machines"),
+    [({"pods": 1}, 0, ["product-1", "192.0.2.9"]), ({"pods": 1}, 1, ["product-1", "192.0.2.4"]), ({}, 0, ["product-1"])],
 )
 def test_machines_of_groups_come_and_go_and_others_stay(
-    cluster: ApiServer, programs: ProgramsInMemory, group_size: int, status: int, machines: list[str]
+    cluster: ApiServer, programs: ProgramsInMemory, sizes: dict[str, int], status: int, machines: list[str]
 ) -> None:
     """Where entries cannot be read, nobody has gone."""
     programs.add("kubectl", ("get workloadentry ", status, json.dumps({"items": [MEMBER]}), ""))
-    payload = replace(PAYLOAD, group_size=group_size)
+    payload = replace(PAYLOAD, group_sizes=sizes)
     gone = Entry("192.0.2.4", "product-192.0.2.4-pods", "192.0.2.4:8080")
-    before = [members.Member(each, "pods") for each in ((ENTRY, gone) if group_size else (ENTRY,))]
+    before = [members.Member(each, "pods") for each in ((ENTRY, gone) if sizes else (ENTRY,))]
     assert [each.entry.machine for each in members.still_there(cluster_of(payload), payload.expected, before)] == machines
 
 
@@ -278,8 +319,21 @@ def test_groups_are_below_their_size_once(size: int, before: int, now: int, prob
     """Those above it may go. Where they were below it from the start, that is stated already."""
     several = [members.Member(Entry(f"192.0.2.{each}", f"product-192.0.2.{each}-pods", ""), "pods") for each in range(100, 103)]
     declared = members.Member(ENTRY, "pods")
-    rows = members.lost(replace(PAYLOAD, group_size=size).expected, [declared, *several[:before]], [declared, *several[:now]])
-    assert [row.cause.partition(":")[0] for row in rows] == [f"only {now} of {size} machines of groups are healthy"] * problems
+    rows = members.lost(replace(PAYLOAD, group_sizes={"pods": size}).expected, [declared, *several[:before]], [declared, *several[:now]])
+    cause = f"only {now} of {size} machines of groups are healthy in the network pods"
+    assert [row.cause.partition(":")[0] for row in rows] == [cause] * problems
+
+
+def test_machines_of_groups_that_go_are_missed_in_their_own_network() -> None:
+    """Those that come in another one do not replace them."""
+    pods, far = (
+        [members.Member(Entry(f"192.0.2.{each}", f"product-192.0.2.{each}-{network}", ""), network) for each in range(100, 104)]
+        for network in ("pods", "far")
+    )
+    expected = replace(PAYLOAD, group_sizes={"pods": 2, "far": 2}).expected
+    assert members.lost(expected, [*pods[:2], *far[:2]], [*pods, *far[:2]]) == []
+    [row] = members.lost(expected, [*pods[:2], *far[:2]], [*pods, *far[:1]])
+    assert row.cause.startswith("only 1 of 2 machines of groups are healthy in the network far")
 
 
 @pytest.mark.slow
@@ -287,7 +341,7 @@ def test_machines_of_groups_that_cannot_be_read_are_told_in_kubectls_words(clust
     programs.add("kubectl", ("get workloadentry ", 1, "", "error: lost\n"), *cluster.rules())
     cause = "whether machines of groups are healthy cannot be read: cannot list workloadentry of the namespace shop: error: lost"
     with pytest.raises(scripting.Failed, match=f"{cause}; look at WorkloadGroup shop/product"):
-        verify_workload.run(replace(PAYLOAD, entries=(), group_size=1))
+        verify_workload.run(replace(PAYLOAD, entries=(), group_sizes={"pods": 1}))
 
 
 @pytest.mark.parametrize(

@@ -597,7 +597,7 @@ def test_a_machine_of_a_group_that_goes_while_it_is_called_is_missed(
 
     then(monkeypatch, change)
     with pytest.raises(scripting.Failed, match=r"only 0 of 1 machines of groups are healthy(.*\n)*.*no answer"):
-        verify_workload.run(replace(PAYLOAD, group_size=1))
+        verify_workload.run(replace(PAYLOAD, group_sizes={"pods": 1}))
     assert len([line for line in programs.lines("kubectl") if "exec --stdin pod-inside" in line]) == 1
 
 
@@ -615,7 +615,7 @@ def test_a_machine_of_a_group_that_is_replaced_while_it_is_called_fails_nothing(
 
     monkeypatch.setattr(verify_workload, "sleep", pause)
     then(monkeypatch, lambda: of_group(cluster))
-    evidence = verify_workload.run(replace(PAYLOAD, group_size=1))
+    evidence = verify_workload.run(replace(PAYLOAD, group_sizes={"pods": 1}))
     assert [each.machine for each in evidence.entries] == ["product-1", "192.0.2.10"]
     assert pauses == [2]
 
@@ -720,7 +720,7 @@ def test_calls_that_failed_are_judged_where_nothing_is_left_to_call(cluster: Api
 
     then(monkeypatch, change)
     with pytest.raises(scripting.Failed, match="no answer"):
-        verify_workload.run(replace(PAYLOAD, entries=(), group_size=1))
+        verify_workload.run(replace(PAYLOAD, entries=(), group_sizes={"pods": 0}))
 
 
 def test_endpoints_of_others_that_cannot_be_counted_are_no_proof(cluster: ApiServer, programs: ProgramsInMemory) -> None:
