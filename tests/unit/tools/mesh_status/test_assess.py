@@ -185,7 +185,7 @@ def test_what_the_state_lacks_is_missing() -> None:
 
 @pytest.mark.parametrize("mesh_network", ["pods", "named-by-the-mesh", ""])
 def test_each_network_needs_its_own_machines_of_groups(mesh_network: str) -> None:
-    """The stack may call the pods' network otherwise than the mesh does. Machines with a registration are of no group."""
+    """Machines with a registration count for none. The mesh may name the pods' network otherwise."""
     facts = meshes.facts("single")
     assert isinstance(facts.settings, Settings)
     fleet = config.load(reader.read_file("fleet")).instance_groups["product-fleet"]

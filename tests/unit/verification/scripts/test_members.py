@@ -252,7 +252,7 @@ def test_each_network_needs_its_own_machines_of_groups(
 
 @pytest.mark.parametrize("network", ["pods", "else"])
 def test_others_are_no_machines_of_groups(cluster: ApiServer, monkeypatch: pytest.MonkeyPatch, network: str) -> None:
-    """A machine that is forgotten, or whose join failed, has a registration. Others are in a network without a group."""
+    """One that is forgotten, or whose join failed, has a registration; or there is no group."""
     clock(cluster, monkeypatch, {})
     [other] = of_groups(network, 7)
     if network == "pods":
